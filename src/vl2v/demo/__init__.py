@@ -1,0 +1,1 @@
+"""The offline task: drawings from icon packages, pretrained weights from packages."""

@@ -1,0 +1,114 @@
+"""Everything that can go wrong for a user: each message says what was expected, what was found, and what to do next."""
+
+from __future__ import annotations
+
+import errno
+import sqlite3
+
+
+class Vl2vError(Exception):
+    """The root of the tree. `exit_code` is what the command line ends with.
+
+    Args:
+        problem: one sentence, what is wrong.
+        expected: what would have been right.
+        found: what stands there instead.
+        next_step: what the user can do about it.
+    """
+
+    exit_code = 1
+
+    def __init__(self, problem: str, *, expected: str = "", found: str = "", next_step: str = "") -> None:
+        self.problem, self.expected, self.found, self.next_step = problem, expected, found, next_step
+        parts = (("expected", expected), ("found", found), ("next", next_step))
+        super().__init__("\n".join([problem, *(f"  {name}: {text}" for name, text in parts if text)]))
+
+
+class ConfigError(Vl2vError):
+    """A setting, a flag or a YAML file is not usable."""
+
+    exit_code = 2
+
+
+class DataError(Vl2vError):
+    """The client's images are not usable as they are."""
+
+    exit_code = 3
+
+
+class TeacherError(Vl2vError):
+    """A teacher cannot be opened, or its answer is not usable."""
+
+    exit_code = 4
+
+
+class BudgetError(Vl2vError):
+    """Going on would spend more than the user allowed."""
+
+    exit_code = 5
+
+
+class StudentError(Vl2vError):
+    """A student cannot be built, loaded or used."""
+
+    exit_code = 6
+
+
+class TrainingError(Vl2vError):
+    """Training cannot go on, for example because the loss is not finite."""
+
+    exit_code = 7
+
+
+class RunError(Vl2vError):
+    """A run folder is missing, taken, or does not fit what is asked of it."""
+
+    exit_code = 8
+
+
+class DiskFullError(Vl2vError):
+    """The disk has no room for what has to be written."""
+
+    exit_code = 9
+
+
+class Interrupted(Vl2vError):  # noqa: N818 - not a fault: the user asked for it
+    """The user stopped the run; its state is saved."""
+
+    exit_code = 130
+
+
+class MissingExtraError(Vl2vError):
+    """An optional package is needed that is not installed.
+
+    Args:
+        feature: what the user asked for.
+        extra: the extra of this package that brings it.
+        package: the package that could not be imported.
+    """
+
+    exit_code = 10
+
+    def __init__(self, feature: str, extra: str, package: str) -> None:
+        super().__init__(
+            f"{feature} needs an optional package.",
+            expected=f"the package {package}",
+            found="it is not installed",
+            next_step=f'pip install "vl2v[{extra}]"',
+        )
+
+
+def as_disk_full(error: BaseException) -> DiskFullError | None:
+    """Translate an operating system's or a database's word for a full disk; None if `error` is something else."""
+    text = str(error).lower()
+    full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+    full = full or (isinstance(error, sqlite3.Error) and "full" in text) or "no space left on device" in text
+    if not full:
+        return None
+    where = getattr(error, "filename", None)
+    return DiskFullError(
+        "The disk is full.",
+        expected="room for the pixel cache, the bought vectors and the run's state (vl2v quote states the sum)",
+        found=f"no space left while writing {where}" if where else "no space left while writing",
+        next_step="free some space or point --cache and --out at another disk, then go on with --resume",
+    )

@@ -1,0 +1,1 @@
+"""The paper's method as plain functions: loss, Align, Distill, weight averaging."""

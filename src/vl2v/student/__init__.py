@@ -1,0 +1,1 @@
+"""The client's own model: backbone, projection and text head."""

@@ -1,0 +1,112 @@
+"""What a teacher is to the client: something that describes itself and answers with vectors, for a price."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vl2v.errors import TeacherError
+
+Vectors = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Price:
+    """What a teacher charges, per thousand queries, in `currency`."""
+
+    per_1000_images: Decimal = Decimal(0)
+    per_1000_texts: Decimal = Decimal(0)
+    currency: str = "USD"
+
+    def of(self, images: int = 0, texts: int = 0) -> Decimal:
+        """The cost of so many image and text queries, exact."""
+        return (self.per_1000_images * images + self.per_1000_texts * texts) / 1000
+
+    @property
+    def free(self) -> bool:
+        """True if no query costs anything."""
+        return not (self.per_1000_images or self.per_1000_texts)
+
+
+@dataclass(frozen=True)
+class TeacherCard:
+    """A teacher's description of itself.
+
+    Vectors of two teachers whose (identity, revision, dimension) differ are never mixed.
+
+    Attributes:
+        identity: which model answers, e.g. ``open_clip:ViT-B-16/openai``.
+        revision: which version of it; changes whenever the same question may get another answer.
+        dimension: D, the number of entries of every vector.
+        logit_scale: s in ``s * cos(image, text)``, above 0.
+        price: what it charges.
+        batch_size: how many inputs it takes at once.
+    """
+
+    identity: str
+    revision: str
+    dimension: int
+    logit_scale: float
+    price: Price = field(default_factory=Price)
+    batch_size: int = 64
+
+
+@runtime_checkable
+class Teacher(Protocol):
+    """A black box that turns images and texts into vectors of one shared space."""
+
+    def describe(self) -> TeacherCard:
+        """Who answers, in how many dimensions, at which price. Costs nothing."""
+        ...
+
+    def embed_images(self, images: list[bytes]) -> Vectors:
+        """Embed image files, given as their own bytes, into [N, D] float32, row i for image i."""
+        ...
+
+    def embed_texts(self, texts: list[str]) -> Vectors:
+        """Embed texts into [N, D] float32, row i for text i."""
+        ...
+
+
+def checked(answer: object, count: int, card: TeacherCard, asked: str) -> Vectors:
+    """Return a teacher's answer as [count, D] float32, or refuse it whole.
+
+    Args:
+        answer: what the teacher returned for `count` inputs.
+        count: N, how many inputs were sent.
+        card: the teacher's description; its dimension is required of every row.
+        asked: ``image`` or ``text``, for the message.
+
+    Raises:
+        TeacherError: if the count or dimension is wrong, or a row holds NaN or infinity or has no direction.
+    """
+    expected = f"[{count}, {card.dimension}] finite numbers, no row of length zero, row i for {asked} i"
+    step = "nothing of this answer was kept; ask the vendor, or check the teacher's adapter"
+
+    def refuse(found: str) -> TeacherError:
+        problem = f"{card.identity} gave an answer that cannot be used."
+        return TeacherError(problem, expected=expected, found=found, next_step=step)
+
+    try:
+        vectors = np.ascontiguousarray(np.asarray(answer), dtype=np.float32)
+    except (TypeError, ValueError) as error:
+        raise refuse(f"something that is no array of numbers ({error})") from error
+    if vectors.shape != (count, card.dimension):
+        raise refuse(f"shape {list(vectors.shape)}")
+    finite = np.isfinite(vectors).all(axis=1)
+    if not finite.all():
+        raise refuse(f"NaN or infinity in row {int(np.argmin(finite))}")
+    norms = np.linalg.norm(vectors.astype(np.float64), axis=1)
+    if count and norms.min() < 1e-6:
+        raise refuse(f"a vector of norm {norms.min():.1g} in row {int(np.argmin(norms))}")
+    return vectors
+
+
+def unit_rows(vectors: NDArray[np.floating]) -> Vectors:
+    """Scale every row of [N, D] to length one; a zero row stays zero."""
+    norms = np.linalg.norm(vectors, axis=-1, keepdims=True)
+    return np.asarray(vectors / np.maximum(norms, 1e-12), dtype=np.float32)
