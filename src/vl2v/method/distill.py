@@ -1,0 +1,133 @@
+"""Distill, the second stage: train the backbone against the frozen projection with the same loss."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from vl2v.method.loop import AfterStep, Batch, adam, fit
+from vl2v.method.swad import LossValley
+
+
+@dataclass(frozen=True)
+class Distilled:
+    """What Distill leaves behind; the backbone itself holds the last step's weights.
+
+    Attributes:
+        losses: the loss of every step, before its update.
+        last_step: number of the last step taken, or the one before the first if there was none.
+        died: true if the loss valley ended and the rest of the steps was not taken.
+    """
+
+    losses: list[float]
+    last_step: int
+    died: bool
+
+
+class Projected(nn.Module):
+    """P(f(x)): a trainable backbone under a frozen projection."""
+
+    def __init__(self, backbone: nn.Module, projection: nn.Module) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.projection = projection
+
+    def train(self, mode: bool = True) -> Projected:
+        """Enter training: batch norm keeps its running statistics, the projection is in eval mode throughout."""
+        super().train(mode)
+        self.projection.eval()
+        for module in self.backbone.modules():
+            if isinstance(module, _BatchNorm):
+                module.eval()
+        return self
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """[B, ...] to [B, D]."""
+        projected: Tensor = self.projection(self.backbone(inputs))
+        return projected
+
+
+def trainable(backbone: nn.Module) -> dict[str, nn.Parameter]:
+    """The parameters that Distill trains, by name: all of the backbone, batch norm's weight and bias included."""
+    return {name: p for name, p in backbone.named_parameters() if p.requires_grad}
+
+
+def distill(
+    backbone: nn.Module,
+    projection: nn.Module,
+    batches: Iterable[Batch],
+    *,
+    image_weight: float = 0.5,
+    learning_rate: float = 5e-5,
+    weight_decay: float = 0.0,
+    swad: LossValley | None = None,
+    validate: Callable[[int], float | None] | None = None,
+    optimizer: torch.optim.Optimizer | None = None,
+    accelerator: Accelerator | None = None,
+    first_step: int = 0,
+    after_step: AfterStep | None = None,
+) -> Distilled:
+    """Train f with the dual loss while P stands still (arXiv 2310.08255, stage 2).
+
+    Running statistics of batch norm are frozen, its weight and bias trained. P gets no gradient and is in no optimiser.
+
+    Args:
+        backbone: f, maps a batch's inputs to [B, F]; trained in place.
+        projection: P, maps [B, F] to [B, D].
+        batches: inputs, teacher embeddings and text targets, one batch per step.
+        image_weight: lambda in [0, 1].
+        learning_rate: Adam's.
+        weight_decay: Adam's, L2.
+        swad: takes in the weights of every step and ends a segment at every validation loss; training stops when its
+            valley ends.
+        validate: called after every step with its number; a number is the validation loss of the current weights and
+            ends a segment, None means no validation at this step.
+        optimizer: goes on with this one instead of a fresh Adam.
+        accelerator: device, precision and processes; None trains where the tensors are.
+        first_step: number of the first step.
+        after_step: called with (step, loss) last of all; a true answer ends the stage.
+
+    Returns:
+        Losses, last step, and whether the valley ended. The averaged weights are `swad.average()`, by the names of
+        `trainable(backbone)`.
+
+    Raises:
+        TrainingError: if a loss is not finite.
+    """
+    projection.requires_grad_(False)
+    weights = trainable(backbone)
+    optimizer = optimizer or adam(weights.values(), learning_rate, weight_decay)
+    model: nn.Module = Projected(backbone, projection)
+    if accelerator is not None:
+        model, optimizer = accelerator.prepare(model, optimizer)
+    model.train()
+    last = first_step - 1
+
+    def after(step: int, loss: float) -> bool:
+        nonlocal last
+        last = step
+        if swad is not None:
+            swad.update(step, weights)
+        value = validate(step) if validate else None
+        if value is not None:
+            model.train()  # validation leaves the backbone in eval mode
+            if swad is not None:
+                swad.end_segment(step, value)
+        ended = bool(after_step and after_step(step, loss))
+        return ended or (swad is not None and swad.dead_at is not None)
+
+    losses = fit(
+        model,
+        batches,
+        optimizer,
+        image_weight=image_weight,
+        accelerator=accelerator,
+        first_step=first_step,
+        after_step=after,
+    )
+    return Distilled(losses, last, swad is not None and swad.dead_at is not None)

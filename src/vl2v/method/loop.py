@@ -1,0 +1,94 @@
+"""The training loop that Align and Distill share."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from vl2v.errors import TrainingError
+from vl2v.method.loss import dual_loss
+
+AfterStep = Callable[[int, float], bool | None]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What one step sees.
+
+    Attributes:
+        inputs: [B, F] kept features for Align; [B, 3, H, W] normalised pixels (or whatever f takes) for Distill.
+        teacher_image: [B, D], I(x).
+        teacher_text: [B, D], T_y; ignored in rows without a label.
+        labelled: [B] bool; None means all rows have a label.
+    """
+
+    inputs: Tensor
+    teacher_image: Tensor
+    teacher_text: Tensor
+    labelled: Tensor | None = None
+
+
+def fit(
+    module: nn.Module,
+    batches: Iterable[Batch],
+    optimizer: torch.optim.Optimizer,
+    *,
+    image_weight: float,
+    accelerator: Accelerator | None = None,
+    first_step: int = 0,
+    after_step: AfterStep | None = None,
+) -> list[float]:
+    """Run one optimiser step per batch on the dual loss of `module`'s output.
+
+    Args:
+        module: maps a batch's inputs to [B, D]; with an accelerator, what `prepare` returned.
+        batches: ends the training when it ends.
+        optimizer: holds the trained parameters and nothing else.
+        image_weight: lambda in [0, 1].
+        accelerator: device, precision and processes; None is this process, as the tensors come.
+        first_step: number of the first step.
+        after_step: called with the step's number and its loss; a true answer ends the training.
+
+    Returns:
+        The loss of every step before its update, averaged over processes.
+
+    Raises:
+        TrainingError: if a loss is NaN or infinite; nothing was updated with it.
+    """
+    losses: list[float] = []
+    for step, batch in enumerate(batches, first_step):
+        loss = dual_loss(
+            module(batch.inputs).to(batch.teacher_image.dtype),
+            batch.teacher_image,
+            batch.teacher_text,
+            image_weight,
+            batch.labelled,
+        )
+        value = float(loss.detach() if accelerator is None else accelerator.reduce(loss.detach(), "mean"))
+        if not math.isfinite(value):
+            raise TrainingError(
+                f"The loss is not finite at step {step}.",
+                expected="a number between -1 and 1",
+                found=str(value),
+                next_step="lower the learning rate or train in full precision; the last saved state is untouched",
+            )
+        optimizer.zero_grad(set_to_none=True)
+        if accelerator is None:
+            loss.backward()  # type: ignore[no-untyped-call]
+        else:
+            accelerator.backward(loss)
+        optimizer.step()
+        losses.append(value)
+        if after_step and after_step(step, value):
+            break
+    return losses
+
+
+def adam(parameters: Iterable[nn.Parameter], learning_rate: float, weight_decay: float = 0.0) -> torch.optim.Adam:
+    """Adam with the paper's settings; the decay is L2, not decoupled."""
+    return torch.optim.Adam(list(parameters), lr=learning_rate, weight_decay=weight_decay)

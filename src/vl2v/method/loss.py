@@ -1,0 +1,49 @@
+"""The dual loss of VL2V-ADiP."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def dual_loss(
+    projected: Tensor,
+    teacher_image: Tensor,
+    teacher_text: Tensor,
+    image_weight: float = 0.5,
+    labelled: Tensor | None = None,
+) -> Tensor:
+    """Pull the student's projection towards the teacher's two embeddings of the same image.
+
+    L = -(lambda * mean_i cos(p_i, I_i) + (1 - lambda) * mean_i cos(p_i, T_i)), the loss of Align and of Distill in
+    arXiv 2310.08255. Rows need not be normalised; a zero row has cosine 0 and no NaN.
+
+    Args:
+        projected: [B, D] floating, P(f(x)).
+        teacher_image: [B, D], I(x).
+        teacher_text: [B, D], T_y of each image's class; ignored in rows without a label.
+        image_weight: lambda in [0, 1].
+        labelled: [B] bool, false where an image has no label and the image term alone applies; None means all are.
+
+    Returns:
+        A scalar in [-1, 1].
+
+    Raises:
+        ValueError: if the shapes differ or `image_weight` lies outside [0, 1].
+    """
+    if not projected.shape == teacher_image.shape == teacher_text.shape or projected.ndim != 2:
+        shapes = [list(t.shape) for t in (projected, teacher_image, teacher_text)]
+        raise ValueError(f"expected three tensors of one shape [B, D], found {shapes}")
+    if not 0 <= image_weight <= 1:
+        raise ValueError(f"expected an image weight in [0, 1], found {image_weight}")
+    direction = F.normalize(projected, dim=-1)  # [B, D]
+    image_cosine = (direction * F.normalize(teacher_image, dim=-1)).sum(-1)  # [B]
+    text_cosine = (direction * F.normalize(teacher_text, dim=-1)).sum(-1)  # [B]
+    image_term = image_cosine.mean()
+    if labelled is None:
+        text_term = text_cosine.mean()
+    else:
+        kept = labelled.to(text_cosine.dtype)
+        text_term = torch.where(labelled, text_cosine, 0).sum() / kept.sum().clamp(min=1)
+    return -(image_weight * image_term + (1 - image_weight) * text_term)

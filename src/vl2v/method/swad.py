@@ -1,0 +1,277 @@
+"""SWAD: dense weight averaging over the loss valley (Cha et al., NeurIPS 2021)."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+Weights = dict[str, Tensor]
+
+
+class RunningMean:
+    """The mean of a sequence of weights, one copy in memory.
+
+    Args:
+        weights: the mean so far; it is updated in place.
+        count: how many went into it. With 0 the next one replaces it.
+    """
+
+    def __init__(self, weights: Weights | None = None, count: int = 0) -> None:
+        self.weights = weights or {}
+        self.count = count
+
+    def add(self, weights: Mapping[str, Tensor]) -> None:
+        """Take in one set of weights: mean += (weights - mean) / (count + 1). Integer tensors are copied."""
+        if self.count == 0:
+            self.weights = {name: tensor.detach().clone() for name, tensor in weights.items()}
+        else:
+            names = [name for name, tensor in self.weights.items() if tensor.is_floating_point()]
+            if names and self.weights[names[0]].device != weights[names[0]].device:  # just loaded from disk
+                self.weights = {name: tensor.to(weights[name].device) for name, tensor in self.weights.items()}
+            mean = [self.weights[name] for name in names]
+            new = [weights[name].detach() for name in names]
+            difference = torch._foreach_sub(new, mean)
+            torch._foreach_add_(mean, difference, alpha=1 / (self.count + 1))
+            for name in self.weights.keys() - set(names):
+                self.weights[name].copy_(weights[name])
+        self.count += 1
+
+
+@dataclass(frozen=True)
+class Segment:
+    """The mean of the weights between two evaluations.
+
+    Attributes:
+        weights: that mean, on the CPU.
+        loss: validation loss at the segment's end.
+        start: step of its first weights.
+        end: step of its last weights.
+    """
+
+    weights: Weights
+    loss: float
+    start: int
+    end: int
+
+
+class LossValley:
+    """Find the loss valley and average the weights in it, as the published implementation does.
+
+    Call `update` after every step and `end_segment` after every validation. The valley begins once the first of the
+    last `n_converge` segments has the lowest loss; `threshold` is then the mean of those losses times
+    (1 + `tolerance_ratio`); it ends when the minimum over the last `n_tolerance` segments exceeds the threshold.
+
+    Three habits of the published code are kept, because they are what the published numbers came from: the segment at
+    the convergence point enters with weight zero, so that the next one replaces it; with ``n_tolerance > n_converge``
+    the first segments of the valley enter more than once; segments weigh the same whatever their length.
+    `CleanLossValley` has none of the first two.
+
+    Args:
+        n_converge: segments looked at to find convergence, at least 1.
+        n_tolerance: segments looked at to find the valley's end, at least 1.
+        tolerance_ratio: how far above the mean loss still counts as the valley.
+        segments: ``reset`` starts a new mean after every segment, as SWAD is described; ``accumulate`` restarts it only
+            after segments that end at a step above 2500 divisible by 1000, as VL2V-ADiP's code does by default.
+    """
+
+    def __init__(
+        self,
+        n_converge: int = 3,
+        n_tolerance: int = 6,
+        tolerance_ratio: float = 0.3,
+        segments: Literal["reset", "accumulate"] = "reset",
+    ) -> None:
+        if n_converge < 1 or n_tolerance < 1:
+            raise ValueError(f"expected n_converge and n_tolerance >= 1, found {n_converge} and {n_tolerance}")
+        self.n_converge, self.n_tolerance, self.tolerance_ratio = n_converge, n_tolerance, tolerance_ratio
+        self.segments = segments
+        self.converged_at: int | None = None
+        self.dead_at: int | None = None
+        self.threshold: float | None = None
+        self._running = RunningMean()
+        self._start: int | None = None
+        self._recent: deque[Segment] = deque(maxlen=n_converge)
+        self._waiting: deque[Segment] = deque(maxlen=n_tolerance)
+        self._valley = RunningMean()
+
+    def update(self, step: int, weights: Mapping[str, Tensor]) -> None:
+        """Take in the weights after one step; they are copied.
+
+        Args:
+            step: the step's number, ascending.
+            weights: name to tensor, the same names every time.
+        """
+        if self._start is None:
+            self._start = step
+        self._running.add(weights)
+
+    def end_segment(self, step: int, val_loss: float) -> None:
+        """Close the segment that ends at `step` with the validation loss of the current, unaveraged weights.
+
+        Raises:
+            ValueError: if no weights were given since the last segment, or the loss is NaN.
+        """
+        if self._start is None or val_loss != val_loss:
+            problem = "weights first (call update)" if self._start is None else "a validation loss that is a number"
+            raise ValueError(f"expected {problem}, found none at step {step}")
+        if self.dead_at is None:
+            weights = {name: tensor.detach().cpu().clone() for name, tensor in self._running.weights.items()}
+            segment = Segment(weights, float(val_loss), self._start, step)
+            self._recent.append(segment)
+            self._waiting.append(segment)
+            if self.converged_at is None:
+                self._look_for_valley()
+            elif self._waiting[0].end >= self.converged_at:
+                self._look_for_end(step)
+        if self.segments == "reset" or (step % 1000 == 0 and step > 2500):
+            self._running, self._start = RunningMean(), None
+
+    def average(self) -> Weights:
+        """The averaged weights as of now; nothing changes by asking.
+
+        Before convergence this is the mean of the last segment.
+
+        Raises:
+            ValueError: if no segment has ended yet.
+        """
+        if not self._recent:
+            raise ValueError("expected at least one ended segment, found none; call end_segment first")
+        if self.converged_at is None:
+            return _copy(self._recent[-1].weights)
+        mean = RunningMean(_copy(self._valley.weights), self._valley.count)
+        if self.dead_at is None:
+            self._add_tail(mean)
+        return mean.weights
+
+    def _look_for_valley(self) -> None:
+        losses = [segment.loss for segment in self._recent]
+        if len(losses) < self.n_converge or losses[0] != min(losses):
+            return
+        first = self._recent[0]
+        self.converged_at = first.end
+        self.threshold = sum(losses) / len(losses) * (1 + self.tolerance_ratio)
+        self._begin_valley(first)
+
+    def _begin_valley(self, first: Segment) -> None:
+        self._valley = RunningMean(_copy(first.weights), 0)
+        recent, waiting = list(self._recent), list(self._waiting)
+        if self.n_tolerance < self.n_converge:
+            self._add(self._valley, recent[1 : 1 + self.n_converge - self.n_tolerance])
+        elif self.n_tolerance > self.n_converge:
+            queue = waiting[: self.n_tolerance - self.n_converge + 1]
+            self._add(self._valley, queue[self._first_below(queue) + 1 :])
+
+    def _first_below(self, queue: list[Segment]) -> int:
+        """Position after the last segment above the threshold, 0 if there is none."""
+        assert self.threshold is not None
+        above = [i for i, segment in enumerate(queue) if segment.loss > self.threshold]
+        return above[-1] + 1 if above else 0
+
+    def _look_for_end(self, step: int) -> None:
+        assert self.threshold is not None
+        if min(segment.loss for segment in self._waiting) > self.threshold:
+            self.dead_at = step
+        else:
+            self._add(self._valley, [self._waiting[0]])
+
+    def _add_tail(self, mean: RunningMean) -> None:
+        """Add what still waits when training ends within the valley."""
+        assert self.threshold is not None
+        rest = list(self._waiting)[1:]
+        while rest and min(segment.loss for segment in rest) <= self.threshold:
+            self._add(mean, [rest.pop(0)])
+
+    @staticmethod
+    def _add(mean: RunningMean, segments: Iterable[Segment]) -> None:
+        for segment in segments:
+            mean.add(segment.weights)
+
+    def state(self) -> tuple[Weights, dict[str, Any]]:
+        """Everything needed to go on: (tensors by name, plain values). Segments shared by two queues appear once."""
+        shelf = {id(segment): segment for segment in [*self._recent, *self._waiting]}
+        places = {key: i for i, key in enumerate(shelf)}
+        tensors = {f"running/{k}": v for k, v in self._running.weights.items()}
+        tensors |= {f"valley/{k}": v for k, v in self._valley.weights.items()}
+        for i, segment in enumerate(shelf.values()):
+            tensors |= {f"segment{i}/{k}": v for k, v in segment.weights.items()}
+        values = {
+            "converged_at": self.converged_at,
+            "dead_at": self.dead_at,
+            "threshold": self.threshold,
+            "start": self._start,
+            "running": self._running.count,
+            "valley": self._valley.count,
+            "segments": [(s.loss, s.start, s.end) for s in shelf.values()],
+            "recent": [places[id(s)] for s in self._recent],
+            "waiting": [places[id(s)] for s in self._waiting],
+        }
+        return tensors, values
+
+    def load_state(self, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> None:
+        """Go on from what `state` returned; the settings must be the same."""
+
+        def part(name: str) -> Weights:
+            return {k.removeprefix(f"{name}/"): v.clone() for k, v in tensors.items() if k.startswith(f"{name}/")}
+
+        shelf = [
+            Segment(part(f"segment{i}"), loss, start, end)
+            for i, (loss, start, end) in enumerate(values["segments"])
+        ]
+        self.converged_at, self.dead_at = values["converged_at"], values["dead_at"]
+        self.threshold, self._start = values["threshold"], values["start"]
+        self._running = RunningMean(part("running"), values["running"])
+        self._valley = RunningMean(part("valley"), values["valley"])
+        self._recent = deque((shelf[i] for i in values["recent"]), self.n_converge)
+        self._waiting = deque((shelf[i] for i in values["waiting"]), self.n_tolerance)
+
+
+class CleanLossValley(LossValley):
+    """`LossValley` without the double counting: every segment from the convergence point on enters exactly once.
+
+    Not what the published numbers came from; use it by name.
+    """
+
+    _entered: int = -1  # last step of the newest segment in the average
+
+    def _begin_valley(self, first: Segment) -> None:
+        self._valley = RunningMean(_copy(first.weights), 1)
+        self._entered = first.end
+        self._enter(list(self._recent)[1 : 1 + max(self.n_converge - self.n_tolerance, 0)])
+
+    def _look_for_end(self, step: int) -> None:
+        assert self.threshold is not None
+        if min(segment.loss for segment in self._waiting) > self.threshold:
+            self.dead_at = step
+        else:
+            self._enter([self._waiting[0]])
+
+    def _enter(self, segments: Iterable[Segment]) -> None:
+        for segment in segments:
+            if segment.end > self._entered:
+                self._valley.add(segment.weights)
+                self._entered = segment.end
+
+    def _add_tail(self, mean: RunningMean) -> None:
+        assert self.threshold is not None
+        rest = [segment for segment in self._waiting if segment.end > self._entered]
+        while rest and min(segment.loss for segment in rest) <= self.threshold:
+            mean.add(rest.pop(0).weights)
+
+    def state(self) -> tuple[Weights, dict[str, Any]]:
+        """See `LossValley.state`."""
+        tensors, values = super().state()
+        return tensors, values | {"entered": self._entered}
+
+    def load_state(self, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> None:
+        """See `LossValley.load_state`."""
+        super().load_state(tensors, values)
+        self._entered = values["entered"]
+
+
+def _copy(weights: Weights) -> Weights:
+    return {name: tensor.clone() for name, tensor in weights.items()}

@@ -1,0 +1,144 @@
+"""Which images form which batch: a pure function of the seed and the step, so that a run can go on from anywhere."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from vl2v.errors import ConfigError
+from vl2v.task.augment import Augmentation
+from vl2v.task.splits import Indices
+
+
+@dataclass(frozen=True)
+class Draw:
+    """One batch: which rows, and the seed that varies each.
+
+    Attributes:
+        rows: [B] int64, positions among all training rows.
+        seeds: [B] int64 in [0, 2**63), one per row.
+    """
+
+    rows: Indices
+    seeds: Indices
+
+
+@dataclass(frozen=True)
+class Streams:
+    """Endless shuffled passes over several groups of rows, a fixed number of each in every batch.
+
+    A group is a source domain, or the unlabelled images. Each group is passed through in its own seeded order, over
+    and over; a group smaller than its share of a batch simply comes round within it.
+
+    Attributes:
+        groups: row positions of each group, none empty.
+        shares: how many of each group a batch holds.
+        seed: one seed for every order and every variation.
+    """
+
+    groups: tuple[Indices, ...]
+    shares: tuple[int, ...]
+    seed: int
+    _orders: dict[tuple[int, int], Indices] = field(default_factory=dict, repr=False, compare=False)
+
+    def draw(self, step: int, rank: int = 0, world: int = 1) -> Draw:
+        """The batch of one step, or the part of it that one of `world` processes takes.
+
+        Raises:
+            ConfigError: if the processes cannot share every group's part evenly.
+        """
+        for share in self.shares:
+            if share % world:
+                raise ConfigError(
+                    "The batch cannot be shared evenly.",
+                    expected=f"a number per group that {world} processes divide",
+                    found=str(share),
+                    next_step="change batch_per_domain or the number of processes",
+                )
+        rows = [self._take(g, step * share, share) for g, share in enumerate(self.shares)]
+        generator = np.random.Generator(np.random.Philox(key=self.seed, counter=[0, 0, 0, step]))
+        seeds = generator.integers(2**63, size=sum(self.shares), dtype=np.int64)
+        mine = np.concatenate([np.arange(share) % world == rank for share in self.shares])
+        return Draw(np.concatenate(rows)[mine], seeds[mine])
+
+    def _take(self, group: int, start: int, count: int) -> Indices:
+        size = len(self.groups[group])
+        places = np.arange(start, start + count)
+        taken = [self._order(group, int(p) // size)[p % size] for p in places]
+        return self.groups[group][np.array(taken, dtype=np.int64)]
+
+    def _order(self, group: int, epoch: int) -> Indices:
+        order = self._orders.get((group, epoch))
+        if order is None:
+            for old in [key for key in self._orders if key[0] == group and key[1] < epoch - 1]:
+                del self._orders[old]
+            generator = np.random.default_rng([self.seed, group, epoch])
+            order = self._orders[group, epoch] = generator.permutation(len(self.groups[group]))
+        return order
+
+
+class AugmentedPixels(Dataset[tuple[Tensor, int]]):
+    """Rows of the pixel cache, varied on the way out.
+
+    Args:
+        pixels: [slots, S, S, 3] uint8, usually a memory map.
+        slots: [N] int64, where each row lies in `pixels`.
+        augmentation: what varies an image.
+    """
+
+    def __init__(self, pixels: NDArray[np.uint8], slots: Indices, augmentation: Augmentation) -> None:
+        self.pixels, self.slots, self.augmentation = pixels, slots, augmentation
+
+    def __len__(self) -> int:
+        return len(self.slots)
+
+    def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, int]:  # type: ignore[override]
+        row, seed = key
+        image = torch.from_numpy(np.array(self.pixels[self.slots[row]])).permute(2, 0, 1)
+        return self.augmentation(image, seed), row
+
+
+def augmented_batches(
+    dataset: AugmentedPixels, draws: Sequence[Draw] | Iterator[Draw], workers: int = 0
+) -> Iterator[tuple[Tensor, Indices]]:
+    """Load, augment and stack one batch per draw.
+
+    Args:
+        dataset: where pixels come from.
+        draws: the batches, in order.
+        workers: processes that load ahead; 0 loads in this one. The result does not depend on it.
+
+    Yields:
+        ([B, 3, S, S] uint8, [B] int64 rows).
+    """
+    keys = ([(int(r), int(s)) for r, s in zip(d.rows, d.seeds, strict=True)] for d in draws)
+    loader = DataLoader(
+        dataset,
+        batch_sampler=_Once(keys),
+        num_workers=workers,
+        prefetch_factor=2 if workers else None,
+        pin_memory=torch.cuda.is_available(),
+        worker_init_fn=_one_thread if workers else None,
+    )
+    for pixels, rows in loader:
+        yield pixels, rows.numpy()
+
+
+class _Once:
+    """An iterator in the shape of a batch sampler."""
+
+    def __init__(self, keys: Iterator[list[tuple[int, int]]]) -> None:
+        self._keys = keys
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        return self._keys
+
+
+def _one_thread(_: int) -> None:
+    torch.set_num_threads(1)

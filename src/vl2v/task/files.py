@@ -1,0 +1,167 @@
+"""Read every image file once: is it whole, what is its content, and which pixels does it hold?"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sqlite3
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from vl2v.imaging import Pixels, UnreadableImageError, decode, square
+from vl2v.progress import Progress, Silent
+from vl2v.task.pixels import Digests, PixelCache
+
+CHUNK = 256  # files decoded between two commits
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One thing wrong with the data: where, what, and what to do about it."""
+
+    where: str
+    problem: str
+    remedy: str
+    file: bool = False  # true for a single bad file, which --skip-bad leaves out
+
+
+@dataclass(frozen=True)
+class _Stamp:
+    size: int
+    mtime: int
+    ctime: int
+    inode: int
+
+
+@dataclass(frozen=True)
+class _Checked:
+    digest: bytes
+    problem: str
+    stamp: _Stamp | None
+    pixels: Pixels | None
+    read: bool
+
+
+class FileIndex:
+    """What is known of files already read, so that an unchanged file is not read again.
+
+    A file counts as unchanged while its size, modification time, change time and inode are the same.
+
+    Args:
+        path: the SQLite file; its folder is made if missing.
+    """
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._db = sqlite3.connect(path, timeout=60, isolation_level=None)
+        self._db.execute("PRAGMA journal_mode=WAL")
+        self._db.execute("PRAGMA synchronous=NORMAL")
+        self._db.execute(
+            "CREATE TABLE IF NOT EXISTS files (path TEXT PRIMARY KEY, size INTEGER, mtime INTEGER, ctime INTEGER,"
+            " inode INTEGER, digest BLOB, problem TEXT) WITHOUT ROWID"
+        )
+
+    def close(self) -> None:
+        """Close the index."""
+        self._db.close()
+
+    def find(self, path: str) -> tuple[_Stamp, bytes, str] | None:
+        """The stamp, digest and problem noted for a path, if any."""
+        row = self._db.execute(
+            "SELECT size, mtime, ctime, inode, digest, problem FROM files WHERE path = ?", (path,)
+        ).fetchone()
+        return (_Stamp(*row[:4]), row[4], row[5]) if row else None
+
+    def note(self, entries: Sequence[tuple[str, _Checked]]) -> None:
+        """Remember what was found in files that could be read."""
+        rows = [
+            (path, c.stamp.size, c.stamp.mtime, c.stamp.ctime, c.stamp.inode, c.digest, c.problem)
+            for path, c in entries
+            if c.stamp is not None
+        ]
+        self._db.execute("BEGIN")
+        self._db.executemany("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
+        self._db.execute("COMMIT")
+
+
+def read_all(
+    root: Path,
+    paths: Sequence[str],
+    *,
+    index: FileIndex | None = None,
+    cache: PixelCache | None = None,
+    progress: Progress | None = None,
+    title: str = "reading images",
+) -> tuple[Digests, list[Fault]]:
+    """Decode every file once, in parallel, and keep what was learnt.
+
+    Args:
+        root: the folder that `paths` are relative to.
+        paths: image files, [N].
+        index: remembers files across runs; without one every file is read.
+        cache: where decoded pixels go; without one files are checked only.
+        progress: told after every file.
+        title: the stage's name for the user.
+
+    Returns:
+        ([N, 32] uint8 SHA-256 of every file, zeros for a bad one; the faults in the order of `paths`).
+    """
+    digests = np.zeros((len(paths), 32), np.uint8)
+    faults: list[Fault] = []
+    with (progress or Silent()).stage(title, len(paths)) as advance:
+        for start, checked in _chunks(root, paths, index, cache):
+            if cache is not None:
+                cache.add([(c.digest, c.pixels) for c in checked if c.pixels is not None])
+            if index is not None:
+                index.note([(_key(root, p), c) for p, c in zip(paths[start:], checked, strict=False) if c.read])
+            for i, result in enumerate(checked, start):
+                if result.problem:
+                    remedy = "replace or delete the file, or go on without it: --skip-bad"
+                    faults.append(Fault(paths[i], result.problem, remedy, file=True))
+                else:
+                    digests[i] = np.frombuffer(result.digest, np.uint8)
+            advance(len(checked))
+    return digests, faults
+
+
+def _chunks(
+    root: Path, paths: Sequence[str], index: FileIndex | None, cache: PixelCache | None
+) -> Iterator[tuple[int, list[_Checked]]]:
+    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
+        for start in range(0, len(paths), CHUNK):
+            todo = []
+            for path in paths[start : start + CHUNK]:
+                noted = index.find(_key(root, path)) if index else None
+                todo.append((root / path, noted, cache))
+            # The databases stay in this thread; only reading and decoding is spread.
+            kept = [bool(noted and cache and cache.known(noted[1])) for _, noted, _ in todo]
+            jobs = [
+                pool.submit(_check, path, noted, cache.size if cache and not k else None)
+                for (path, noted, _), k in zip(todo, kept, strict=True)
+            ]
+            yield start, [job.result() for job in jobs]
+
+
+def _key(root: Path, path: str) -> str:
+    return str((root / path).absolute())
+
+
+def _check(path: Path, noted: tuple[_Stamp, bytes, str] | None, size: int | None) -> _Checked:
+    try:
+        status = path.stat()
+        stamp = _Stamp(status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
+        if noted and noted[0] == stamp and (noted[2] or size is None):
+            return _Checked(noted[1], noted[2], stamp, None, read=False)
+        data = path.read_bytes()
+    except OSError as error:
+        return _Checked(b"", f"cannot be read ({error.strerror})", None, None, read=True)
+    digest = hashlib.sha256(data).digest()
+    try:
+        image = decode(data)
+    except UnreadableImageError as error:
+        return _Checked(digest, str(error), stamp, None, read=True)
+    return _Checked(digest, "", stamp, square(image, size) if size else None, read=True)

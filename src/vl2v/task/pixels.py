@@ -1,0 +1,93 @@
+"""Decoded pixels kept on disk: one memory map per size, one slot per distinct file content."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vl2v.imaging import Pixels
+
+Digests = NDArray[np.uint8]  # [N, 32], SHA-256 of each file's bytes
+
+
+class PixelCache:
+    """Square uint8 images of one size, found by the SHA-256 of the file they came from.
+
+    The pixels lie in a flat file that is read through a memory map, so its size does not matter to memory. A slot is
+    written before its index row is committed: a killed process leaves at most unused bytes. A file that changes has
+    another digest and gets another slot.
+
+    Args:
+        folder: where the cache lives; made if missing.
+        size: side length in pixels.
+    """
+
+    def __init__(self, folder: Path, size: int) -> None:
+        self.size = size
+        self.slot_bytes = size * size * 3
+        folder.mkdir(parents=True, exist_ok=True)
+        self._data = folder / f"pixels-{size}.u8"
+        self._lock = folder / f"pixels-{size}.lock"
+        self._db = sqlite3.connect(folder / f"pixels-{size}.sqlite", timeout=60, isolation_level=None)
+        self._db.execute("PRAGMA journal_mode=WAL")
+        self._db.execute("PRAGMA synchronous=NORMAL")
+        self._db.execute("CREATE TABLE IF NOT EXISTS slots (digest BLOB PRIMARY KEY, slot INTEGER NOT NULL) WITHOUT ROWID")
+
+    def close(self) -> None:
+        """Close the index."""
+        self._db.close()
+
+    def known(self, digest: bytes) -> bool:
+        """True if the pixels of this content are kept."""
+        return self._db.execute("SELECT 1 FROM slots WHERE digest = ?", (digest,)).fetchone() is not None
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        with self._lock.open("w") as handle:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            yield
+
+    def add(self, entries: Sequence[tuple[bytes, Pixels]]) -> None:
+        """Keep [size, size, 3] uint8 pixels under the digests of the files they came from.
+
+        Written with plain writes, not through a map: a full disk is then an error to catch and not a killed process.
+
+        Raises:
+            OSError: if the disk is full; nothing of this call is kept then.
+        """
+        with self._alone():
+            fresh = {digest: pixels for digest, pixels in entries if not self.known(digest)}
+            if not fresh:
+                return
+            first = int(self._db.execute("SELECT COALESCE(MAX(slot) + 1, 0) FROM slots").fetchone()[0])
+            descriptor = os.open(self._data, os.O_CREAT | os.O_WRONLY, 0o644)
+            try:
+                data = b"".join(pixels.tobytes() for pixels in fresh.values())
+                written = 0
+                while written < len(data):
+                    written += os.pwrite(descriptor, data[written:], first * self.slot_bytes + written)
+            finally:
+                os.close(descriptor)
+            self._db.execute("BEGIN")
+            self._db.executemany(
+                "INSERT INTO slots VALUES (?, ?)", [(digest, first + i) for i, digest in enumerate(fresh)]
+            )
+            self._db.execute("COMMIT")
+
+    def slots(self, digests: Digests) -> NDArray[np.int64]:
+        """Where each of the [N, 32] digests lies, int64 [N]; -1 where it is not kept."""
+        look = self._db.execute
+        rows = (look("SELECT slot FROM slots WHERE digest = ?", (row.tobytes(),)).fetchone() for row in digests)
+        return np.fromiter((row[0] if row else -1 for row in rows), dtype=np.int64, count=len(digests))
+
+    def map(self) -> NDArray[np.uint8]:
+        """All slots as a read-only memory map, [slots, size, size, 3] uint8."""
+        count = self._data.stat().st_size // self.slot_bytes
+        return np.memmap(self._data, np.uint8, "r", shape=(count, self.size, self.size, 3))
