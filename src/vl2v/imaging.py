@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 Pixels = NDArray[np.uint8]
 ImageLike = str | Path | bytes | Image.Image
@@ -52,7 +52,7 @@ def decode(source: ImageLike) -> Image.Image:
         raise UnreadableImageError(BOMB) from error
     except UnreadableImageError:
         raise
-    except Image.UnidentifiedImageError as error:
+    except UnidentifiedImageError as error:
         raise UnreadableImageError("not a JPEG, PNG, WebP, BMP or TIFF image") from error
     except MemoryError:
         raise

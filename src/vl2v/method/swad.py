@@ -219,8 +219,7 @@ class LossValley:
             return {k.removeprefix(f"{name}/"): v.clone() for k, v in tensors.items() if k.startswith(f"{name}/")}
 
         shelf = [
-            Segment(part(f"segment{i}"), loss, start, end)
-            for i, (loss, start, end) in enumerate(values["segments"])
+            Segment(part(f"segment{i}"), loss, start, end) for i, (loss, start, end) in enumerate(values["segments"])
         ]
         self.converged_at, self.dead_at = values["converged_at"], values["dead_at"]
         self.threshold, self._start = values["threshold"], values["start"]

@@ -98,7 +98,7 @@ class AugmentedPixels(Dataset[tuple[Tensor, int]]):
     def __len__(self) -> int:
         return len(self.slots)
 
-    def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, int]:  # type: ignore[override]
+    def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, int]:
         row, seed = key
         image = torch.from_numpy(np.array(self.pixels[self.slots[row]])).permute(2, 0, 1)
         return self.augmentation(image, seed), row

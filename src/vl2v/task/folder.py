@@ -136,7 +136,7 @@ class DomainFolder:
         paths = self.paths
         digests, bad = read_all(self.root, paths, index=index, cache=cache, progress=progress)
         keys = [key for key, files in self._files.items() for _ in files]
-        good = digests.any(axis=1)
+        good = np.asarray(digests.any(axis=1), dtype=np.bool_)
         bad = [*(fault for fault in self.faults if fault.file), *bad]
         faults = [*(fault for fault in self.faults if not fault.file), *([] if skip_bad else bad)]
         domain_of = np.array([self.domains.index(domain) for domain, _ in keys], dtype=np.int64)
@@ -236,12 +236,16 @@ class DomainFolder:
                 raise ConfigError(f"{path} cannot be used.", expected=expected, found=repr(given)[:80], next_step=step)
             if unknown := sorted(str(key) for key in given if key not in phrases):
                 expected = f"class folders among {', '.join(self.folders)}"
-                raise ConfigError(f"{path} names no class.", expected=expected, found=", ".join(unknown), next_step=step)
+                raise ConfigError(
+                    f"{path} names no class.", expected=expected, found=", ".join(unknown), next_step=step
+                )
             phrases.update({folder: phrase.strip() for folder, phrase in given.items()})
         values = tuple(phrases[folder] for folder in self.folders)
         for phrase in sorted({p for p in values if values.count(p) > 1}):
             if len({_spelling(f) for f in self.folders if phrases[f] == phrase}) > 1:
-                self.faults.append(Fault("classes.yaml", f"two classes are called '{phrase}'", "give each its own name"))
+                self.faults.append(
+                    Fault("classes.yaml", f"two classes are called '{phrase}'", "give each its own name")
+                )
         return values
 
 
@@ -284,7 +288,7 @@ def unlabelled_images(
     digests, bad = read_all(root, paths, index=index, cache=cache, progress=progress, title=title)
     if bad and not skip_bad:
         raise FaultyDataError(root, bad)
-    good = digests.any(axis=1)
+    good = np.asarray(digests.any(axis=1), dtype=np.bool_)
     count = int(good.sum())
     kept = [path for path, ok in zip(paths, good, strict=True) if ok]
     none, zero = np.full(count, -1, np.int64), np.zeros(count, np.int64)

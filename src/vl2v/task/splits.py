@@ -19,7 +19,9 @@ def seed_hash(*parts: object) -> int:
     return int(hashlib.md5(str(parts).encode(), usedforsecurity=False).hexdigest(), 16) % 2**31
 
 
-def domainbed_holdout(length: int, trial_seed: int, domain_index: int, fraction: float = 0.2) -> tuple[Indices, Indices]:
+def domainbed_holdout(
+    length: int, trial_seed: int, domain_index: int, fraction: float = 0.2
+) -> tuple[Indices, Indices]:
     """Split the images of one domain as DomainBed does (Gulrajani and Lopez-Paz, ICLR 2021).
 
     Args:

@@ -1,0 +1,89 @@
+"""Opening open_clip models by one spelling, for teachers and students alike: `<model>/<pretrained tag or file>`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vl2v.errors import MissingExtraError, Vl2vError
+
+
+@dataclass(frozen=True)
+class ClipSpec:
+    """A model of open_clip.
+
+    Attributes:
+        model: the architecture, e.g. ``ViT-B-16`` or ``hf-hub:org/name``.
+        pretrained: a tag such as ``openai``, the path of a checkpoint, or nothing for a hub model.
+    """
+
+    model: str
+    pretrained: str
+
+    @classmethod
+    def parse(cls, text: str) -> ClipSpec:
+        """Read ``ViT-B-16/openai``, ``ViT-B-16//data/clip.safetensors`` or ``hf-hub:org/name``."""
+        if text.startswith("hf-hub:"):
+            return cls(text, "")
+        model, _, pretrained = text.partition("/")
+        return cls(model, pretrained)
+
+    @property
+    def file(self) -> Path | None:
+        """The local checkpoint, if that is what was named."""
+        path = Path(self.pretrained)
+        return path if self.pretrained and (path.is_file() or path.suffix) else None
+
+
+def import_open_clip(feature: str) -> Any:
+    """The open_clip package.
+
+    Raises:
+        MissingExtraError: if it is not installed.
+    """
+    try:
+        import open_clip
+    except ImportError as error:
+        raise MissingExtraError(feature, "open-clip", "open_clip_torch") from error
+    return open_clip
+
+
+def create(spec: ClipSpec, error: type[Vl2vError]) -> tuple[Any, Any]:
+    """Build a model with its weights, in eval mode.
+
+    Args:
+        spec: which one.
+        error: what to raise if it cannot be had.
+
+    Returns:
+        (model, evaluation transform).
+    """
+    open_clip = import_open_clip("An open_clip model")
+    name = spec.model
+    if not name.startswith("hf-hub:") and name not in open_clip.list_models():
+        tags = ", ".join(open_clip.list_models()[:8])
+        step = "spell it open_clip:<model>/<pretrained>, e.g. open_clip:ViT-B-16/openai"
+        raise error(f"open_clip has no model '{name}'.", expected=f"one of {tags}, ...", found=name, next_step=step)
+    if not spec.pretrained and not name.startswith("hf-hub:"):
+        tags = ", ".join(open_clip.list_pretrained_tags_by_model(name)) or "a local checkpoint"
+        raise error(
+            f"open_clip:{name} says no weights.",
+            expected=f"one of {tags}",
+            found="nothing after the model",
+            next_step=f"open_clip:{name}/<tag>, or a checkpoint file in its place",
+        )
+    if spec.file and not spec.file.is_file():
+        raise error(f"{spec.file} is missing.", expected="a checkpoint", found="no file", next_step="check the path")
+    try:
+        model, _, transform = open_clip.create_model_and_transforms(
+            name, pretrained=spec.pretrained or None, weights_only=True
+        )
+    except Exception as problem:  # hubs, sockets and loaders raise many kinds
+        raise error(
+            f"open_clip:{name}/{spec.pretrained} could not be opened.",
+            expected="weights from the hub, or a local checkpoint of this architecture",
+            found=" ".join(str(problem).split())[:300],
+            next_step="check the network and the tag, or name a local file: open_clip:<model>/<file>",
+        ) from problem
+    return model.eval(), transform

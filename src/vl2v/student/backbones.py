@@ -1,0 +1,215 @@
+"""Where a student's backbone comes from: timm, a timm name with a local checkpoint, open_clip, or any nn.Module."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vl2v.errors import StudentError
+from vl2v.openclip import ClipSpec, create, import_open_clip
+from vl2v.student.preprocess import Preprocess
+
+HOW = "timm:<name>, timm:<name>@<checkpoint>, or teacher"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How to build the architecture again without its weights.
+
+    Attributes:
+        kind: ``timm``, ``open_clip`` or ``module`` (the user's own, which only the user can build).
+        name: the architecture's name.
+        options: what else its builder needs.
+    """
+
+    kind: str
+    name: str
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A pretrained feature extractor f: [B, 3, S, S] -> [B, F].
+
+    Attributes:
+        module: f.
+        features: F.
+        preprocess: what its weights expect of pixels.
+        recipe: how to build it again.
+    """
+
+    module: nn.Module
+    features: int
+    preprocess: Preprocess
+    recipe: Recipe
+
+
+def load_backbone(
+    spec: str,
+    *,
+    size: int | None = None,
+    mean: tuple[float, float, float] | None = None,
+    std: tuple[float, float, float] | None = None,
+) -> Backbone:
+    """Build a pretrained backbone from its name.
+
+    Args:
+        spec: ``timm:NAME`` (weights from the hub), ``timm:NAME@FILE`` (a local .safetensors, .pth or .pt checkpoint,
+            with or without its classifier), or ``open_clip:MODEL/PRETRAINED`` (that model's image encoder).
+        size: side length of the input in pixels; None takes what the weights were trained for.
+        mean: of the input; None takes what the weights expect.
+        std: of the input; None takes what the weights expect.
+
+    Raises:
+        StudentError: if it cannot be built, or its output is not [B, F].
+    """
+    kind, _, rest = spec.partition(":")
+    if kind == "timm" and rest:
+        module, recipe, preprocess = _timm(rest, size)
+    elif kind == "open_clip" and rest:
+        module, recipe, preprocess = _open_clip(rest)
+    else:
+        raise StudentError(f"'{spec}' is no student.", expected=HOW, found=spec, next_step="e.g. timm:resnet50.tv_in1k")
+    own = preprocess
+    preprocess = Preprocess(size or own.size, mean or own.mean, std or own.std)
+    return from_module(module, preprocess, recipe)
+
+
+def from_module(module: nn.Module, preprocess: Preprocess, recipe: Recipe | None = None) -> Backbone:
+    """Take any module that maps [B, 3, S, S] to [B, F]; F is found by trying.
+
+    Raises:
+        StudentError: if its output is not a floating [B, F].
+    """
+    recipe = recipe or Recipe("module", type(module).__qualname__)
+    was_training = module.training
+    module.eval()
+    device = next((p.device for p in module.parameters()), torch.device("cpu"))
+    shape = (2, 3, preprocess.size, preprocess.size)
+    try:
+        with torch.no_grad():
+            output = module(torch.zeros(shape, device=device))
+    except Exception as error:  # a user's module may raise anything
+        raise StudentError(
+            f"The student {recipe.name} does not take an image batch.",
+            expected=f"input {list(shape)}",
+            found=" ".join(str(error).split())[:300],
+            next_step="set --size to what the backbone takes",
+        ) from error
+    if not isinstance(output, Tensor) or output.ndim != 2 or output.shape[0] != 2 or not output.is_floating_point():
+        found = f"shape {list(output.shape)}" if isinstance(output, Tensor) else type(output).__name__
+        raise StudentError(
+            f"The student {recipe.name} has no feature dimension.",
+            expected="one feature vector per image, [B, F] floating",
+            found=found,
+            next_step="choose a backbone with pooled features, or pool and flatten before the output",
+        )
+    module.train(was_training)
+    return Backbone(module, int(output.shape[1]), preprocess, recipe)
+
+
+def build(recipe: Recipe) -> nn.Module:
+    """Build the bare architecture that a recipe names.
+
+    Raises:
+        StudentError: if it cannot be built here.
+    """
+    if recipe.kind == "timm":
+        return _timm_model(recipe.name, recipe.options)
+    if recipe.kind == "open_clip":
+        open_clip = import_open_clip("This student")
+        tower: nn.Module = open_clip.create_model(recipe.name, pretrained=None, **recipe.options).visual
+        return tower
+    raise StudentError(
+        f"This student's backbone is a module of your own ({recipe.name}).",
+        expected="that module",
+        found="only its weights",
+        next_step="Student.load(folder, backbone=your_module)",
+    )
+
+
+def read_checkpoint(path: Path) -> dict[str, Tensor]:
+    """Read a state dict without running code from the file.
+
+    Raises:
+        StudentError: if it is missing or holds anything but named tensors.
+    """
+    step = "give a .safetensors file, or a .pth or .pt file that holds a plain state dict"
+    if not path.is_file():
+        raise StudentError(f"{path} is missing.", expected="a checkpoint", found="no such file", next_step=step)
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            return dict(load_file(path))
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # both readers raise many kinds for broken files
+        found = " ".join(str(error).split())[:200]
+        raise StudentError(f"{path} cannot be read.", expected="weights", found=found, next_step=step) from error
+    for key in ("state_dict", "model"):
+        if isinstance(content, dict) and isinstance(content.get(key), dict):
+            content = content[key]
+    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
+        raise StudentError(
+            f"{path} cannot be used.", expected="a state dict", found=type(content).__name__, next_step=step
+        )
+    return {name.removeprefix("module."): tensor for name, tensor in content.items()}
+
+
+def _timm(rest: str, size: int | None) -> tuple[nn.Module, Recipe, Preprocess]:
+    import timm
+
+    name, _, file = rest.partition("@")
+    if not timm.is_model(name.split(".")[0]):
+        close = timm.list_models(f"*{name.split('.')[0].split('_')[0]}*")[:6]
+        step = f"timm has {', '.join(close)}" if close else "see timm.list_models()"
+        raise StudentError(f"timm has no model '{name}'.", expected=HOW, found=name, next_step=step)
+    state = read_checkpoint(Path(file)) if file else None
+    config = timm.get_pretrained_cfg(name)
+    if config is None:
+        tags = ", ".join(timm.list_pretrained(f"{name.split('.')[0]}.*")) or "none"
+        raise StudentError(
+            f"timm has no weights '{name}'.", expected=f"one of {tags}", found=name, next_step="name one"
+        )
+    own: dict[str, Any] = config.to_dict()
+    options: dict[str, Any] = {}
+    if size and size != own["input_size"][-1] and own.get("fixed_input_size"):
+        options["img_size"] = size
+    source = {"pretrained_cfg_overlay": {"state_dict": state}} if state is not None else {}
+    try:
+        module = _timm_model(name, options, pretrained=True, **source)
+    except Exception as error:  # hubs, sockets and loaders raise many kinds
+        raise StudentError(
+            f"The weights of timm:{rest} could not be loaded.",
+            expected="a checkpoint of this architecture" if file else "weights from the hub",
+            found=" ".join(str(error).split())[:300],
+            next_step="check the file" if file else f"check the network, or give a local file: timm:{name}@<file>",
+        ) from error
+    if state is not None and (missing := [key for key in module.state_dict() if key not in state]):
+        raise StudentError(
+            f"{file} does not fit {name}.",
+            expected=f"every weight of {name}",
+            found=f"{len(missing)} of them missing, e.g. {missing[0]}",
+            next_step="name the architecture that the checkpoint was trained with",
+        )
+    return module, Recipe("timm", name, options), Preprocess(own["input_size"][-1], own["mean"], own["std"])
+
+
+def _timm_model(name: str, options: dict[str, Any], **more: Any) -> nn.Module:
+    import timm
+
+    module: nn.Module = timm.create_model(name, num_classes=0, **{"pretrained": False, **options, **more})
+    return module
+
+
+def _open_clip(rest: str) -> tuple[nn.Module, Recipe, Preprocess]:
+    spec = ClipSpec.parse(rest)
+    model, _ = create(spec, StudentError)
+    visual: Any = model.visual
+    size = visual.image_size[0] if isinstance(visual.image_size, tuple) else visual.image_size
+    cfg = visual.preprocess_cfg
+    return visual, Recipe("open_clip", spec.model), Preprocess(int(size), tuple(cfg["mean"]), tuple(cfg["std"]))

@@ -1,0 +1,173 @@
+"""The student: a backbone, a projection into the teacher's space, and class-name embeddings as the head."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor, nn
+
+from vl2v.errors import StudentError
+from vl2v.imaging import ImageLike
+from vl2v.student.backbones import Backbone, Recipe
+from vl2v.student.preprocess import Preprocess
+
+
+def cosine_logits(projected: Tensor, head: Tensor, logit_scale: float) -> Tensor:
+    """s * cos(P(f(x)), T_k): Predict, stage 3 of arXiv 2310.08255.
+
+    Args:
+        projected: [B, D] floating, P(f(x)), any length; a zero row has logits 0.
+        head: [K, D], one text embedding per class, any length.
+        logit_scale: s > 0, the teacher's.
+
+    Returns:
+        [B, K] logits in [-s, s].
+    """
+    return logit_scale * F.normalize(projected, dim=-1) @ F.normalize(head, dim=-1).T
+
+
+class Student(nn.Module):
+    """An image classifier that lives in its teacher's embedding space.
+
+    Args:
+        backbone: f and what it expects.
+        projection: P, maps [B, F] to [B, D].
+        head: [K, D] text embeddings of the classes.
+        classes: K class names, in the head's order.
+        logit_scale: the teacher's.
+        provenance: what is to be remembered of its making: versions, seeds, teacher, data.
+
+    Raises:
+        StudentError: if the shapes do not fit together.
+    """
+
+    head: Tensor
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        projection: nn.Module,
+        head: Tensor,
+        classes: Sequence[str],
+        logit_scale: float,
+        provenance: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        self.backbone = backbone.module
+        self.projection = projection
+        self.features = backbone.features
+        self.preprocess: Preprocess = backbone.preprocess
+        self.recipe: Recipe = backbone.recipe
+        self.register_buffer("head", F.normalize(head.detach().float(), dim=-1))
+        self.classes = list(classes)
+        self.logit_scale = float(logit_scale)
+        self.provenance: dict[str, Any] = dict(provenance or {})
+        if self.head.ndim != 2 or len(self.head) != len(self.classes) or len(set(self.classes)) != len(self.classes):
+            expected = f"[{len(self.classes)}, D] text embeddings and as many different class names"
+            raise StudentError("Head and classes do not fit.", expected=expected, found=str(list(self.head.shape)))
+
+    @property
+    def dimension(self) -> int:
+        """D, the dimension of the space shared with the teacher."""
+        return int(self.head.shape[1])
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Normalised pixels [B, 3, S, S] to projections [B, D], not normalised."""
+        projected: Tensor = self.projection(self.backbone(inputs))
+        return projected
+
+    def embed(self, images: ImageLike | Iterable[ImageLike], batch_size: int = 64) -> NDArray[np.float32]:
+        """Embed images into the teacher's space.
+
+        Args:
+            images: one image or many: paths, files' bytes, or PIL images.
+            batch_size: how many go through the backbone at once.
+
+        Returns:
+            [N, D] float32, rows of length one.
+
+        Raises:
+            UnreadableImageError: if one of them is no usable image.
+        """
+        rows = [F.normalize(self._project(batch), dim=-1).cpu() for batch in _batched(images, batch_size)]
+        return torch.cat(rows).numpy() if rows else np.zeros((0, self.dimension), np.float32)
+
+    def predict_proba(self, images: ImageLike | Iterable[ImageLike], batch_size: int = 64) -> NDArray[np.float32]:
+        """Class probabilities, [N, K] float32, rows summing to 1, columns in the order of `classes`."""
+        rows = [self.logits(self._project(batch)).softmax(-1).cpu() for batch in _batched(images, batch_size)]
+        return torch.cat(rows).numpy() if rows else np.zeros((0, len(self.classes)), np.float32)
+
+    def predict(self, images: ImageLike | Iterable[ImageLike], batch_size: int = 64) -> list[str]:
+        """The most probable class name of every image."""
+        return [self.classes[k] for k in self.predict_proba(images, batch_size).argmax(axis=1)]
+
+    def logits(self, projected: Tensor) -> Tensor:
+        """[B, D] projections to [B, K] logits."""
+        return cosine_logits(projected.float(), self.head, self.logit_scale)
+
+    def add_class(self, name: str, vector: ArrayLike) -> None:
+        """Know one class more, without training: its text embedding becomes a row of the head.
+
+        Args:
+            name: the class's name, not taken yet.
+            vector: [D] the teacher's embedding of its prompt, any length above 0.
+
+        Raises:
+            StudentError: if the name is taken, or the vector has another dimension or no direction.
+        """
+        row = torch.as_tensor(np.asarray(vector, dtype=np.float32), device=self.head.device)
+        if name in self.classes:
+            raise StudentError(f"The class '{name}' is known already.", expected="a new name", found=name)
+        if row.shape != (self.dimension,) or not torch.isfinite(row).all() or row.norm() < 1e-6:
+            expected = f"a finite vector [{self.dimension}] with a direction"
+            step = "embed the prompt with the teacher that this student learnt from"
+            raise StudentError("The vector cannot be a class.", expected=expected, found=f"{row.shape}", next_step=step)
+        self.head = torch.cat([self.head, F.normalize(row, dim=0)[None]])
+        self.classes.append(name)
+
+    def save(self, folder: str | Path) -> Path:
+        """Write the student as a folder of safetensors and JSON; see `vl2v.student.files`."""
+        from vl2v.student.files import save
+
+        return save(self, Path(folder))
+
+    @classmethod
+    def load(cls, folder: str | Path, backbone: nn.Module | None = None, device: str = "cpu") -> Student:
+        """Read a student from its folder, in eval mode.
+
+        Args:
+            folder: what `save` wrote, or a run's folder.
+            backbone: the architecture, if it is a module of your own.
+            device: where to put it.
+        """
+        from vl2v.student.files import load
+
+        return load(Path(folder), backbone).to(device)
+
+    @torch.no_grad()
+    def _project(self, images: Sequence[ImageLike]) -> Tensor:
+        was_training = self.training
+        self.eval()
+        pixels = torch.stack([self.preprocess.pixels(image) for image in images]).to(self.head.device)
+        projected = self.forward(self.preprocess.normalise(pixels)).float()
+        self.train(was_training)
+        return projected
+
+
+def _batched(images: ImageLike | Iterable[ImageLike], size: int) -> Iterator[list[ImageLike]]:
+    if isinstance(images, str | Path | bytes) or not isinstance(images, Iterable):
+        images = [images]
+    batch: list[ImageLike] = []
+    for image in images:
+        batch.append(image)
+        if len(batch) == size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch

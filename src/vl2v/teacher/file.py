@@ -1,0 +1,143 @@
+"""A teacher that is a file: vectors that the user already has."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vl2v.errors import MissingExtraError, TeacherError
+from vl2v.teacher.base import Price, TeacherCard, Vectors, unit_rows
+from vl2v.teacher.store import Digests
+
+NPZ = "arrays embeddings [N, D] with paths [N] or sha256 [N], and texts [M] with text_embeddings [M, D]"
+PARQUET = "columns embedding, and path or sha256 (images) and text (prompts), one of them filled per row"
+
+
+class FileTeacher:
+    """Answers from a .npz or Parquet file; asks nobody.
+
+    A .npz has ``embeddings`` [N, D] with ``paths`` [N] (relative to the data folder) or ``sha256`` [N] (hexadecimal),
+    ``texts`` [M] with ``text_embeddings`` [M, D], and optionally the scalars ``logit_scale``, ``identity`` and
+    ``revision``. A Parquet file has a column ``embedding`` (list of floats) and the columns ``path`` or ``sha256`` and
+    ``text``, one of them filled in each row; its schema's metadata may hold the same scalars.
+
+    Args:
+        path: the file.
+        price: what each look-up is to be booked at, if the vectors stand for queries that cost something.
+
+    Raises:
+        TeacherError: if the file cannot be read or lacks something.
+        MissingExtraError: if it is Parquet and pyarrow is not installed.
+    """
+
+    def __init__(self, path: str | Path, price: Price | None = None) -> None:
+        self.path = Path(path)
+        images, texts, extra = _read(self.path)
+        self._images = {str(key).lower() if _is_digest(key) else str(key): row for key, row in images}
+        self._texts = {str(key): row for key, row in texts}
+        self._paths: dict[str, str] = {}
+        widths = {len(row) for rows in (self._images, self._texts) for row in rows.values()}
+        if len(widths) != 1 or not self._texts or not self._images:
+            found = f"{len(self._images)} images, {len(self._texts)} texts, dimensions {sorted(widths)}"
+            raise TeacherError(f"{self.path} cannot teach.", expected="images and texts of one dimension", found=found)
+        digest = hashlib.sha256(self.path.read_bytes()).hexdigest()[:16]
+        self._card = TeacherCard(
+            identity=str(extra.get("identity", f"file:{self.path.name}")),
+            revision=str(extra.get("revision", digest)),
+            dimension=widths.pop(),
+            logit_scale=float(extra.get("logit_scale", 100.0)),
+            price=price or Price(),
+            batch_size=256,
+        )
+
+    def bind(self, paths: Sequence[str], digests: Digests) -> None:
+        """Tell which path each content has, so that vectors keyed by path are found."""
+        self._paths.update({d.tobytes().hex(): p for p, d in zip(paths, digests, strict=True)})
+
+    def describe(self) -> TeacherCard:
+        """See `Teacher.describe`. Without a ``logit_scale`` in the file it is CLIP's 100."""
+        return self._card
+
+    def embed_images(self, images: list[bytes]) -> Vectors:
+        """See `Teacher.embed_images`: looks each up by the SHA-256 of its bytes, then by its path."""
+        rows = []
+        for data in images:
+            key = hashlib.sha256(data).hexdigest()
+            row = self._images.get(key)
+            if row is None:
+                row = self._images.get(self._paths.get(key, ""))
+            if row is None:
+                raise self._lacks(f"image {self._paths.get(key, key)}", self._images)
+            rows.append(row)
+        return np.stack(rows)
+
+    def embed_texts(self, texts: list[str]) -> Vectors:
+        """See `Teacher.embed_texts`."""
+        for text in texts:
+            if text not in self._texts:
+                raise self._lacks(f"text '{text}'", self._texts)
+        return unit_rows(np.stack([self._texts[text] for text in texts]))
+
+    def _lacks(self, what: str, has: Mapping[str, object]) -> TeacherError:
+        return TeacherError(
+            f"{self.path} has no vector of {what}.",
+            expected="a vector for every image and prompt of the task",
+            found=f"{len(has)} others, e.g. '{next(iter(has))}'",
+            next_step="add it to the file; prompts are worded by --prompts, paths are relative to the data folder",
+        )
+
+
+Rows = list[tuple[str, Vectors]]
+
+
+def _read(path: Path) -> tuple[Rows, Rows, Mapping[str, Any]]:
+    expected = PARQUET if path.suffix == ".parquet" else NPZ
+    if not path.is_file() or path.suffix not in (".npz", ".parquet"):
+        found = "no such file" if not path.is_file() else f"a file that ends in {path.suffix or 'nothing'}"
+        raise TeacherError(f"{path} cannot teach.", expected="a .npz or .parquet file", found=found)
+    try:
+        return _read_parquet(path) if path.suffix == ".parquet" else _read_npz(path)
+    except KeyError as error:
+        raise TeacherError(f"{path} lacks {error}.", expected=expected, found="another content") from error
+    except (OSError, ValueError) as error:
+        raise TeacherError(f"{path} cannot be read.", expected=expected, found=str(error)) from error
+
+
+def _read_npz(path: Path) -> tuple[Rows, Rows, Mapping[str, Any]]:
+    with np.load(path, allow_pickle=False) as file:
+        keys = file["sha256"] if "sha256" in file.files else file["paths"]
+        images = _paired(keys, file["embeddings"])
+        texts = _paired(file["texts"], file["text_embeddings"])
+        extra = {name: file[name].item() for name in ("logit_scale", "identity", "revision") if name in file.files}
+    return images, texts, extra
+
+
+def _read_parquet(path: Path) -> tuple[Rows, Rows, Mapping[str, Any]]:
+    try:
+        import pyarrow.parquet as pq
+    except ImportError as error:
+        raise MissingExtraError("Reading Parquet", "parquet", "pyarrow") from error
+    table = pq.read_table(path)
+    if not {"path", "sha256"} & set(table.column_names):
+        raise KeyError("path")
+    vectors = np.array(table.column("embedding").to_pylist(), dtype=np.float32)
+    empty = [None] * len(vectors)
+    columns = {n: table.column(n).to_pylist() if n in table.column_names else empty for n in ("path", "sha256", "text")}
+    images = [(s or p, v) for s, p, v in zip(columns["sha256"], columns["path"], vectors, strict=True) if s or p]
+    texts = [(t, v) for t, v in zip(columns["text"], vectors, strict=True) if t]
+    extra = {k.decode(): v.decode() for k, v in (table.schema.metadata or {}).items() if not k.startswith(b"ARROW")}
+    return images, texts, {k: json.loads(v) if k == "logit_scale" else v for k, v in extra.items()}
+
+
+def _paired(keys: Iterable[Any], vectors: Any) -> Rows:
+    return [(str(key), np.asarray(v, np.float32)) for key, v in zip(keys, vectors, strict=True)]
+
+
+def _is_digest(key: object) -> bool:
+    text = str(key)
+    return len(text) == 64 and all(c in "0123456789abcdefABCDEF" for c in text)

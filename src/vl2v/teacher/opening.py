@@ -1,0 +1,41 @@
+"""From a teacher's name, as a user writes it, to a teacher."""
+
+from __future__ import annotations
+
+from vl2v.errors import TeacherError
+from vl2v.teacher.base import Price, Teacher
+
+KINDS = {
+    "open_clip": "open_clip:<model>/<tag or file>   a CLIP-like model on this machine",
+    "file": "file:<path.npz or path.parquet>   vectors that you have already",
+    "conse": "conse:   an offline teacher from pip packages (extra: demo)",
+}
+
+
+def open_teacher(spec: str, *, price: Price | None = None, device: str | None = None) -> Teacher:
+    """Open the teacher that a user named.
+
+    Args:
+        spec: one of the spellings in `KINDS`.
+        price: what a ``file:`` teacher's look-ups are booked at.
+        device: where a local model runs; None chooses.
+
+    Raises:
+        TeacherError: if there is no such teacher, or it cannot be opened.
+        MissingExtraError: if it needs a package that is not installed.
+    """
+    kind, colon, rest = spec.partition(":")
+    if kind == "open_clip" and rest:
+        from vl2v.teacher.open_clip import OpenClipTeacher
+
+        return OpenClipTeacher(rest, device)
+    if kind == "file" and rest:
+        from vl2v.teacher.file import FileTeacher
+
+        return FileTeacher(rest, price)
+    if kind == "conse" and colon and not rest:
+        from vl2v.teacher.conse import ConseTeacher
+
+        return ConseTeacher()
+    expected = "\n    ".join(["one of", *KINDS.values()])
+    raise TeacherError(f"'{spec}' is no teacher.", expected=expected, found=spec, next_step="correct --teacher")

@@ -1,0 +1,125 @@
+"""Prompt templates, and the zero-shot head that their embeddings make."""
+
+from __future__ import annotations
+
+import re
+import string
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from vl2v.errors import ConfigError
+from vl2v.openclip import import_open_clip
+
+NAMED = {"photo": ("a photo of a {}",), "name": ("{}",)}
+CLIP_80 = "clip-80"
+SHAPE = "one placeholder, {} or {class}, where the class's name goes"
+
+
+def load_templates(choice: str | Sequence[str]) -> tuple[str, ...]:
+    """Resolve what a user may say of prompts.
+
+    Args:
+        choice: ``photo`` ("a photo of a {}", the paper's), ``name`` ("{}"), ``clip-80`` (the eighty ImageNet templates
+            published with CLIP), a template, several templates, or the path of a text file with one template per line
+            (empty lines and lines that begin with # are passed over).
+
+    Returns:
+        One or more templates, each with one placeholder.
+
+    Raises:
+        ConfigError: if a template's placeholder is broken; for a file, with its line.
+        MissingExtraError: if ``clip-80`` is asked for without open_clip.
+    """
+    if not isinstance(choice, str):
+        if not choice:
+            raise ConfigError("No prompt template.", expected="at least one", found="an empty list")
+        return tuple(_checked(template, f"template {i}") for i, template in enumerate(choice, 1))
+    if choice in NAMED:
+        return NAMED[choice]
+    if choice == CLIP_80:
+        return tuple(
+            template("{}") for template in import_open_clip("The prompt set clip-80").OPENAI_IMAGENET_TEMPLATES
+        )
+    if "{" in choice or "}" in choice:
+        return (_checked(choice, "the template"),)
+    return _from_file(Path(choice))
+
+
+def _from_file(path: Path) -> tuple[str, ...]:
+    names = ", ".join([*NAMED, CLIP_80])
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(
+            f"'{path}' gives no prompts.",
+            expected=f"one of {names}, a template with {{}}, or a text file of templates",
+            found=getattr(error, "strerror", None) or str(error),
+            next_step='e.g. --prompts "a sketch of a {}"',
+        ) from error
+    numbered = [(i, line.strip()) for i, line in enumerate(lines, 1)]
+    templates = [_checked(line, f"{path}, line {i}") for i, line in numbered if line and not line.startswith("#")]
+    if not templates:
+        raise ConfigError(f"{path} holds no template.", expected="one per line", found="none")
+    return tuple(templates)
+
+
+def _checked(template: str, where: str) -> str:
+    try:
+        fields = [(name, spec, how) for _, name, spec, how in string.Formatter().parse(template) if name is not None]
+        broken = "" if len(fields) == 1 and fields[0] in (("", "", None), ("class", "", None)) else template
+    except ValueError as error:
+        broken = f"{template} ({error})"
+    if broken:
+        raise ConfigError(f"{where} is broken.", expected=SHAPE, found=broken, next_step="e.g. a photo of a {}")
+    return template
+
+
+def render(template: str, phrase: str) -> str:
+    """Put a class's name into a template; "a {}" becomes "an ..." where English wants it.
+
+    Args:
+        template: with one placeholder.
+        phrase: what the class is called, e.g. ``elephant``.
+    """
+    before, _, after = template.replace("{class}", "{}").partition("{}")
+    if re.search(r"(^|\W)a $", before, flags=re.IGNORECASE) and _article(phrase) == "an":
+        before = f"{before[:-1]}n "
+    return f"{before}{phrase}{after}"
+
+
+@cache
+def _engine() -> Any:
+    import inflect
+
+    return inflect.engine()
+
+
+def _article(phrase: str) -> str:
+    article: str = _engine().a(phrase).split(" ", 1)[0]
+    return article
+
+
+def text_head(prompt_embeddings: Tensor) -> Tensor:
+    """Average each class's prompt embeddings into one unit vector: the zero-shot head.
+
+    Every prompt is normalised, then averaged over templates, then normalised again, as CLIP's authors do.
+
+    Args:
+        prompt_embeddings: [K, T, D] floating, raw embeddings of K classes under T templates.
+
+    Returns:
+        [K, D] of the same dtype, rows of length one.
+
+    Raises:
+        ValueError: if the shape is another.
+    """
+    prompt_embeddings = torch.as_tensor(prompt_embeddings)
+    if prompt_embeddings.ndim != 3:
+        raise ValueError(f"expected [K, T, D], found {list(prompt_embeddings.shape)}")
+    return F.normalize(F.normalize(prompt_embeddings, dim=-1).mean(dim=1), dim=-1)

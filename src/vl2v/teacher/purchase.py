@@ -1,0 +1,85 @@
+"""Buying vectors: only what is not known, within the budget, each batch checked and kept before the next is sent."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from vl2v.progress import Progress, Silent
+from vl2v.teacher.base import Teacher, checked
+from vl2v.teacher.ledger import Budget
+from vl2v.teacher.store import Digests, EmbeddingStore
+
+
+@dataclass(frozen=True)
+class Buyer:
+    """Who buys from whom, for which run and out of which purse."""
+
+    teacher: Teacher
+    store: EmbeddingStore
+    budget: Budget
+    run: str
+    progress: Progress | None = None
+
+    def images(self, digests: Digests, read: Callable[[int], bytes], purpose: str, view: int = 0) -> int:
+        """Buy the image vectors that the store lacks.
+
+        They are asked for in an order shuffled by content, so that a vendor that mixes up the order of its answers
+        shows as a zero-shot accuracy at chance level and not as a plausible one.
+
+        Args:
+            digests: [N, 32], SHA-256 of each image's bytes; repeated contents are bought once.
+            read: gives the bytes to send for position i.
+            purpose: what for, in the ledger.
+            view: which view the bytes are.
+
+        Returns:
+            How many were bought.
+
+        Raises:
+            BudgetError: before a batch that would exceed the budget is sent.
+            TeacherError: if an answer cannot be used; what was kept before stays.
+        """
+        card = self.teacher.describe()
+        todo = [int(i) for i in self._unknown(digests, view)]
+        title = f"asking {card.identity} ({purpose})"
+        with (self.progress or Silent()).stage(title, len(digests), len(digests) - len(todo)) as advance:
+            for start in range(0, len(todo), card.batch_size):
+                part = todo[start : start + card.batch_size]
+                with self.store.alone():
+                    known = self.store.knows_images(card, digests[part], view)  # another process may have bought it
+                    batch = [i for i, k in zip(part, known, strict=True) if not k]
+                    if batch:
+                        self._image_batch(digests[batch], [read(i) for i in batch], purpose, view)
+                advance(len(part))
+        return len(todo)
+
+    def texts(self, texts: Sequence[str], purpose: str = "prompts") -> int:
+        """Buy the text vectors that the store lacks; returns how many. Raises as `images` does."""
+        card = self.teacher.describe()
+        with self.store.alone():
+            known = self.store.knows_texts(card, texts)
+            todo = list(dict.fromkeys(t for t, k in zip(texts, known, strict=True) if not k))
+            for start in range(0, len(todo), card.batch_size):
+                batch = todo[start : start + card.batch_size]
+                cost = card.price.of(texts=len(batch))
+                self.budget.take(cost, f"{len(batch)} text queries")
+                entry = self.store.open_entry(card, self.run, "text", purpose, len(batch), cost)
+                vectors = checked(self.teacher.embed_texts(batch), len(batch), card, "text")
+                self.store.keep_texts(card, batch, vectors, entry)
+        return len(todo)
+
+    def _unknown(self, digests: Digests, view: int) -> np.ndarray:
+        known = self.store.knows_images(self.teacher.describe(), digests, view)
+        _, first = np.unique(digests, axis=0, return_index=True)  # sorted by content: a shuffled order
+        return np.asarray(first[~known[first]])
+
+    def _image_batch(self, digests: Digests, data: list[bytes], purpose: str, view: int) -> None:
+        card = self.teacher.describe()
+        cost = card.price.of(images=len(data))
+        self.budget.take(cost, f"{len(data)} image queries")
+        entry = self.store.open_entry(card, self.run, "image", purpose, len(data), cost)
+        vectors = checked(self.teacher.embed_images(data), len(data), card, "image")
+        self.store.keep_images(card, digests, vectors, view, entry)
