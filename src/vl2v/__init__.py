@@ -1,1 +1,61 @@
-"""vl2v: distil a pay-per-query vision-language model into your own image classifier."""
+"""vl2v: distil a pay-per-query vision-language model into your own image classifier that holds on unseen domains.
+
+    import vl2v
+
+    print(vl2v.quote("photos", teacher="open_clip:ViT-B-16/openai").cost)
+    run = vl2v.distill(
+        "photos", "open_clip:ViT-B-16/openai", "timm:resnet50.tv_in1k", held_out=["sketch"], out="runs/first"
+    )
+    print(run.evaluation.to_dict())
+    print(run.student.predict(["photo.jpg"]))
+
+Names are loaded when they are first used, so that importing the package is quick.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from vl2v.api import distill, evaluate, load, quote
+    from vl2v.errors import Vl2vError
+    from vl2v.student.model import Student
+    from vl2v.task.folder import DomainFolder
+    from vl2v.teacher.base import Teacher
+    from vl2v.teacher.opening import open_teacher
+    from vl2v.teacher.store import EmbeddingStore
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "distill": "vl2v.api",
+    "evaluate": "vl2v.api",
+    "load": "vl2v.api",
+    "quote": "vl2v.api",
+    "DomainFolder": "vl2v.task.folder",
+    "EmbeddingStore": "vl2v.teacher.store",
+    "Student": "vl2v.student.model",
+    "Teacher": "vl2v.teacher.base",
+    "Vl2vError": "vl2v.errors",
+    "open_teacher": "vl2v.teacher.opening",
+}
+
+__all__ = [
+    "DomainFolder",
+    "EmbeddingStore",
+    "Student",
+    "Teacher",
+    "Vl2vError",
+    "distill",
+    "evaluate",
+    "load",
+    "open_teacher",
+    "quote",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'vl2v' has no attribute '{name}'")
+    return getattr(importlib.import_module(_HOMES[name]), name)

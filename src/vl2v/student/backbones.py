@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -175,7 +175,7 @@ def _timm(rest: str, size: int | None) -> tuple[nn.Module, Recipe, Preprocess]:
         raise StudentError(
             f"timm has no weights '{name}'.", expected=f"one of {tags}", found=name, next_step="name one"
         )
-    own: dict[str, Any] = config.to_dict()
+    own = asdict(config)
     options: dict[str, Any] = {}
     if size and size != own["input_size"][-1] and own.get("fixed_input_size"):
         options["img_size"] = size

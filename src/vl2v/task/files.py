@@ -64,6 +64,10 @@ class FileIndex:
             "CREATE TABLE IF NOT EXISTS files (path TEXT PRIMARY KEY, size INTEGER, mtime INTEGER, ctime INTEGER,"
             " inode INTEGER, digest BLOB, problem TEXT) WITHOUT ROWID"
         )
+        self._db.execute(
+            "CREATE TABLE IF NOT EXISTS views (source BLOB, view INTEGER, seed INTEGER, digest BLOB,"
+            " PRIMARY KEY (source, view, seed)) WITHOUT ROWID"
+        )
 
     def close(self) -> None:
         """Close the index."""
@@ -75,6 +79,16 @@ class FileIndex:
             "SELECT size, mtime, ctime, inode, digest, problem FROM files WHERE path = ?", (path,)
         ).fetchone()
         return (_Stamp(*row[:4]), row[4], row[5]) if row else None
+
+    def find_view(self, source: bytes, view: int, seed: int) -> bytes | None:
+        """The digest of a view that was made before."""
+        query = "SELECT digest FROM views WHERE source = ? AND view = ? AND seed = ?"
+        row = self._db.execute(query, (source, view, seed)).fetchone()
+        return row[0] if row else None
+
+    def note_view(self, source: bytes, view: int, seed: int, digest: bytes) -> None:
+        """Remember the digest of a view."""
+        self._db.execute("INSERT OR REPLACE INTO views VALUES (?, ?, ?, ?)", (source, view, seed, digest))
 
     def note(self, entries: Sequence[tuple[str, _Checked]]) -> None:
         """Remember what was found in files that could be read."""

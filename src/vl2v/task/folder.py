@@ -53,6 +53,24 @@ class Task:
     def __len__(self) -> int:
         return len(self.paths)
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What each class is called to people: its folder with underscores as spaces."""
+        return tuple(_spaced(folder) for folder in self.folders)
+
+    def read(self, row: int) -> bytes:
+        """The bytes of one image's file.
+
+        Raises:
+            DataError: if the file changed since the scan.
+        """
+        path = self.root / self.paths[row]
+        data = path.read_bytes()
+        if hashlib.sha256(data).digest() != self.digests[row].tobytes():
+            step = "run again, so that it is scanned anew"
+            raise DataError(f"{path} changed.", expected="what the scan read", found="other bytes", next_step=step)
+        return data
+
     def rows_of(self, domain: str) -> NDArray[np.int64]:
         """The positions of one domain's images, ascending."""
         return np.flatnonzero(self.domain_of == self.domains.index(domain))
@@ -226,7 +244,7 @@ class DomainFolder:
         return [Fault("/".join(key), "a class left without images", remedy) for key in self._files if key not in left]
 
     def _phrases(self) -> tuple[str, ...]:
-        phrases = {folder: " ".join(folder.replace("_", " ").split()) or folder for folder in self.folders}
+        phrases = {folder: _spaced(folder) for folder in self.folders}
         path = self.root / "classes.yaml"
         if path.exists():
             given = read_yaml(path)
@@ -305,6 +323,10 @@ def _images(folder: Path, *, deep: bool = False) -> list[Path]:
         names[:] = sorted(name for name in names if deep and not name.startswith("."))
         found += [Path(base, f) for f in sorted(files) if Path(f).suffix.lower() in SUFFIXES and f[0] != "."]
     return found
+
+
+def _spaced(folder: str) -> str:
+    return " ".join(folder.replace("_", " ").split()) or folder
 
 
 def _spelling(folder: str) -> str:

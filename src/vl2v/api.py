@@ -1,0 +1,167 @@
+"""The verbs: quote, distill, evaluate, load. The command line calls these and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from vl2v.config import DataConfig, RunConfig, merge, parse
+from vl2v.errors import ConfigError, StudentError
+from vl2v.job import measure
+from vl2v.job.evaluation import Evaluation
+from vl2v.job.folder import RunFolder
+from vl2v.job.prepare import Places
+from vl2v.job.run import Run, quote_run, run
+from vl2v.progress import Progress
+from vl2v.student.backbones import Backbone, from_module
+from vl2v.student.model import Student
+from vl2v.student.preprocess import Preprocess
+from vl2v.task.folder import read_yaml
+from vl2v.teacher.base import Teacher
+from vl2v.teacher.ledger import Quote
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+def make_config(base: str | Path | None = None, settings: Mapping[str, Any] | None = None) -> RunConfig:
+    """Settings from a YAML file, if one is given, with `settings` laid over it.
+
+    Args:
+        base: a file such as a run's `config.yaml`.
+        settings: nested keys of `RunConfig`; None leaves a key as it is.
+
+    Raises:
+        ConfigError: with every fault.
+    """
+    values: Any = read_yaml(Path(base)) if base else {}
+    if not isinstance(values, Mapping):
+        expected = "a mapping with data, teacher, student"
+        raise ConfigError(f"{base} cannot be used.", expected=expected, found=type(values).__name__)
+    return parse(RunConfig, merge(values, settings or {}), str(base or "the settings"))
+
+
+def quote(
+    data: str | Path,
+    teacher: str | Teacher,
+    *,
+    student: str = "",
+    places: Places | None = None,
+    progress: Progress | None = None,
+    config: str | Path | None = None,
+    settings: Mapping[str, Any] | None = None,
+) -> Quote:
+    """Say what distilling would cost in queries, money and disk. Spends nothing.
+
+    Args:
+        data: the images, `root/<domain>/<class>/<image>` or `root/<class>/<image>`.
+        teacher: its name (see `vl2v.teacher.opening.KINDS`), or an object that is a `Teacher`.
+        student: its name, for the disk its state takes; may be left out.
+        places: where cache and store are.
+        progress: told of the scan.
+        config: a YAML file of settings.
+        settings: see `make_config`.
+
+    Raises:
+        Vl2vError: with what was expected, found, and to do next.
+    """
+    spec, opened = _teacher(teacher)
+    given = {"data": {"root": str(data)}, "teacher": {"spec": spec}, "student": {"spec": student or None}}
+    return quote_run(make_config(config, merge({"student": {}}, merge(settings or {}, given))), places, progress, opened)
+
+
+def distill(
+    data: str | Path | None = None,
+    teacher: str | Teacher | None = None,
+    student: str | nn.Module | Backbone | None = None,
+    *,
+    out: str | Path,
+    held_out: Sequence[str] | None = None,
+    budget: str | float | None = None,
+    resume: bool = False,
+    places: Places | None = None,
+    progress: Progress | None = None,
+    config: str | Path | None = None,
+    settings: Mapping[str, Any] | None = None,
+) -> Run | None:
+    """Distil a teacher into a student that holds on unseen domains, and measure it.
+
+    Args:
+        data: the images, `root/<domain>/<class>/<image>` or `root/<class>/<image>`.
+        teacher: its name (see `vl2v.teacher.opening.KINDS`), or an object that is a `Teacher`.
+        student: ``timm:<name>``, ``timm:<name>@<checkpoint>``, ``teacher`` for VL2V-SD, a `Backbone`, or a module that
+            gives [B, F] features for [B, 3, S, S]; a bare module needs
+            ``{"student": {"size": ..., "mean": ..., "std": ...}}`` in `settings` where not 224 and ImageNet's.
+        out: the run's folder, new or empty.
+        held_out: domains left out to test.
+        budget: the most to spend, in the teacher's currency.
+        resume: go on with the run in `out`; settings come from it, `budget` may be raised.
+        places: where cache and store are.
+        progress: told of every stage.
+        config: a YAML file of settings.
+        settings: nested settings over it, e.g. ``{"distill": {"steps": 500}, "seed": 1}``; see docs/configuration.md.
+
+    Returns:
+        The finished run; None in all processes but the first, under torchrun.
+
+    Raises:
+        Vl2vError: with what was expected, found, and to do next.
+    """
+    spec, opened = _teacher(teacher)
+    given = {
+        "data": {"root": data and str(data), "held_out": tuple(held_out) if held_out is not None else None},
+        "teacher": {"spec": spec},
+        "student": {"spec": _student_name(student)},
+        "budget": None if budget is None else str(budget),
+    }
+    if resume:
+        base = RunFolder(Path(out)).config()
+        final = make_config(None, merge(base.model_dump(mode="json"), {"budget": given["budget"]}))
+    else:
+        final = make_config(config, merge(settings or {}, given))
+    backbone = None if isinstance(student, str) or student is None else _backbone(student, final)
+    return run(final, Path(out), resume=resume, places=places, progress=progress, teacher=opened, backbone=backbone)
+
+
+def evaluate(
+    student: str | Path | Student,
+    data: str | Path,
+    *,
+    domains: Sequence[str] = (),
+    skip_bad: bool = False,
+    places: Places | None = None,
+    progress: Progress | None = None,
+) -> Evaluation:
+    """Measure a saved student on a folder of labelled images; see `vl2v.job.measure.evaluate`."""
+    loaded = student if isinstance(student, Student) else Student.load(student)
+    config = parse(DataConfig, {"root": data, "skip_bad": skip_bad, "allow_missing_classes": True}, "the settings")
+    return measure.evaluate(loaded, config, domains=domains, places=places, progress=progress)
+
+
+def load(folder: str | Path, backbone: nn.Module | None = None, device: str = "cpu") -> Student:
+    """Read a student from its folder or its run's folder; see `Student.load`."""
+    return Student.load(folder, backbone, device)
+
+
+def _teacher(teacher: str | Teacher | None) -> tuple[str | None, Teacher | None]:
+    if teacher is None or isinstance(teacher, str):
+        return teacher, None
+    return teacher.describe().identity, teacher
+
+
+def _student_name(student: str | nn.Module | Backbone | None) -> str | None:
+    if student is None or isinstance(student, str):
+        return student
+    return student.recipe.name if isinstance(student, Backbone) else type(student).__qualname__
+
+
+def _backbone(student: nn.Module | Backbone, config: RunConfig) -> Backbone:
+    if isinstance(student, Backbone):
+        return student
+    if not isinstance(student, nn.Module):
+        expected, step = "a name, a Backbone or an nn.Module", "see the help of vl2v.distill"
+        raise StudentError("This is no student.", expected=expected, found=type(student).__name__, next_step=step)
+    s = config.student
+    return from_module(student, Preprocess(s.size or 224, s.mean or IMAGENET_MEAN, s.std or IMAGENET_STD))

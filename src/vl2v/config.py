@@ -1,0 +1,173 @@
+"""A run's settings. Unknown keys are errors, and all faults are shown at once, before anything is spent."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from decimal import Decimal
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from vl2v.errors import ConfigError
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[int, Field(ge=1)]
+Rate = Annotated[float, Field(gt=0)]
+Money = Annotated[Decimal, Field(ge=0)]
+Channels = tuple[float, float, float]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class DataConfig(_Strict):
+    """What the client has."""
+
+    root: Path
+    held_out: tuple[str, ...] = ()
+    """Domains left out to test; nothing of them is trained on or selected by."""
+    unlabelled: Path | None = None
+    """A second folder of images without labels; the image term alone applies to them."""
+    labels_per_class: Positive | None = None
+    """Labels kept for every class of every source domain, and in proportion for validation; None keeps all."""
+    holdout_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    """Part of every source domain held out for validation."""
+    skip_bad: bool = False
+    allow_missing_classes: bool = False
+
+
+class TeacherConfig(_Strict):
+    """What the client asks."""
+
+    spec: str
+    views: Positive = 1
+    """Fixed seeded views bought of every training image; 1 is the image itself."""
+    prompts: str | tuple[str, ...] = "photo"
+    zero_shot: bool = True
+    """Also ask for the images that only the zero-shot row of the final table needs."""
+    price_per_1000_images: Money = Decimal(0)
+    price_per_1000_texts: Money = Decimal(0)
+
+
+class StudentConfig(_Strict):
+    """The client's own model."""
+
+    spec: str = ""
+    size: Annotated[int, Field(ge=16, le=1024)] | None = None
+    mean: Channels | None = None
+    std: Channels | None = None
+
+
+class AlignConfig(_Strict):
+    """Stage 1; the defaults are the paper's."""
+
+    steps: Annotated[int, Field(ge=0)] = 5001
+    learning_rate: Rate = 5e-5
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+
+
+class SwadConfig(_Strict):
+    """Dense weight averaging; the defaults are the published ones."""
+
+    n_converge: Positive = 3
+    n_tolerance: Positive = 6
+    tolerance_ratio: Annotated[float, Field(ge=0)] = 0.3
+    segments: Literal["reset", "accumulate"] = "reset"
+
+
+class AugmentConfig(_Strict):
+    """Augmentation of Distill; the defaults are the paper's."""
+
+    scale: Annotated[float, Field(gt=0, le=1)] = 0.7
+    flip: Fraction = 0.5
+    jitter: Fraction = 0.3
+    grayscale: Fraction = 0.1
+
+
+class DistillConfig(_Strict):
+    """Stage 2; the defaults are the paper's."""
+
+    steps: Positive = 5001
+    learning_rate: Rate = 5e-5
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    checkpoint_every: Positive = 200
+    """Steps between two validations; the state to resume from is saved at each."""
+    weights: Literal["swad", "best", "last"] = "swad"
+    """Which weights are kept: averaged, of best validation accuracy, or the last."""
+    swad: SwadConfig = SwadConfig()
+    augment: AugmentConfig = AugmentConfig()
+
+
+class RunConfig(_Strict):
+    """Everything that a run depends on."""
+
+    data: DataConfig
+    teacher: TeacherConfig
+    student: StudentConfig
+    align: AlignConfig = AlignConfig()
+    distill: DistillConfig = DistillConfig()
+    image_weight: Fraction = 0.5
+    """Lambda of the dual loss: 1 is the image term alone, 0 the text term alone."""
+    batch_per_domain: Positive = 32
+    unlabelled_per_batch: Positive = 32
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    """The one seed: of splits, order, augmentation, views and initial weights."""
+    budget: Money | None = None
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    precision: Literal["no", "fp16", "bf16"] = "no"
+    workers: Annotated[int, Field(ge=0)] | None = None
+    """Processes that load and augment ahead; None chooses by device."""
+    made_with: dict[str, str] = {}
+    """Versions and machine, written by the run itself."""
+
+    @model_validator(mode="after")
+    def _stages(self) -> RunConfig:
+        if self.student.spec == "teacher" and not self.teacher.spec.startswith("open_clip:"):
+            raise ValueError("student 'teacher' (VL2V-SD) needs an open_clip: teacher, whose weights are at hand")
+        return self
+
+    def to_yaml(self) -> str:
+        """These settings as YAML that `load` reads again."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def parse(model: type[Model], values: object, source: str) -> Model:
+    """Check settings against a model.
+
+    Args:
+        model: what they have to be.
+        values: a nested mapping.
+        source: where they come from, for the message.
+
+    Raises:
+        ConfigError: with every fault, each with its key.
+    """
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        faults = [f"{'.'.join(map(str, e['loc'])) or source}: {e['msg']} (found {_brief(e)})" for e in error.errors()]
+        count = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
+        problem = "\n".join([f"{count} in {source}:", *(f"  {fault}" for fault in faults)])
+        raise ConfigError(problem, next_step="correct them all; docs/configuration.md lists every key") from error
+
+
+def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Lay nested `changes` over `base`; a None in `changes` changes nothing."""
+    merged = dict(base)
+    for key, value in changes.items():
+        if isinstance(value, Mapping):
+            below = merged.get(key)
+            merged[key] = merge(below if isinstance(below, Mapping) else {}, value)
+        elif value is not None:
+            merged[key] = value
+    return merged
+
+
+def _brief(error: Mapping[str, Any]) -> str:
+    return "nothing" if error["type"] == "missing" else repr(error["input"])[:60]

@@ -1,0 +1,126 @@
+"""A run on disk: its settings, its metrics, the state to go on from, and the student."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from vl2v.config import RunConfig, parse
+from vl2v.errors import RunError
+from vl2v.student.files import write_json
+from vl2v.task.folder import read_yaml
+
+
+@dataclass
+class State:
+    """Where training stands.
+
+    Attributes:
+        tensors: weights, optimiser and averaging state, by name.
+        values: stage, next step, and the rest that is no tensor.
+    """
+
+    tensors: dict[str, Tensor]
+    values: dict[str, Any]
+
+    def part(self, prefix: str) -> dict[str, Tensor]:
+        """The tensors under ``prefix/``, without it."""
+        head = f"{prefix}/"
+        return {name.removeprefix(head): t for name, t in self.tensors.items() if name.startswith(head)}
+
+
+class RunFolder:
+    """`config.yaml`, `metrics.jsonl`, `state.safetensors` with `state.json`, `student/`, `evaluation.json`.
+
+    Args:
+        path: the folder.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.config_file = path / "config.yaml"
+        self.metrics_file = path / "metrics.jsonl"
+        self.state_file = path / "state.safetensors"
+        self.student = path / "student"
+        self.evaluation_file = path / "evaluation.json"
+        self.work = path / "work"
+
+    def create(self, config: RunConfig) -> None:
+        """Begin a run.
+
+        Raises:
+            RunError: if the folder holds something already.
+        """
+        if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
+            raise RunError(
+                f"{self.path} is taken.",
+                expected="a new or empty folder for --out",
+                found="a run" if self.config_file.exists() else "other files",
+                next_step=f"go on with it: --out {self.path} --resume, or choose another name",
+            )
+        self.path.mkdir(parents=True, exist_ok=True)
+        fresh = self.config_file.with_suffix(".new")
+        fresh.write_text(config.to_yaml(), encoding="utf-8")
+        fresh.replace(self.config_file)
+
+    def config(self) -> RunConfig:
+        """The run's settings.
+
+        Raises:
+            RunError: if the folder holds no run.
+        """
+        if not self.config_file.is_file():
+            step = "give the --out of the run that was stopped, or start it without --resume"
+            raise RunError(f"{self.path} holds no run.", expected="config.yaml", found="none", next_step=step)
+        return parse(RunConfig, read_yaml(self.config_file), str(self.config_file))
+
+    def save_state(self, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> None:
+        """Replace the state at once: the tensors' file carries the values too, `state.json` is a copy to read."""
+        flat = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+        fresh = self.state_file.with_suffix(".new")
+        save_file(flat, fresh, metadata={"state": json.dumps(values)})
+        fresh.replace(self.state_file)
+        write_json(self.path / "state.json", values)
+
+    def load_state(self) -> State | None:
+        """The saved state, or None if the run was stopped before the first.
+
+        Raises:
+            RunError: if the file is broken.
+        """
+        if not self.state_file.exists():
+            return None
+        try:
+            with safe_open(self.state_file, "pt") as file:
+                values = json.loads(file.metadata()["state"])
+                return State({name: file.get_tensor(name) for name in file.keys()}, values)  # noqa: SIM118
+        except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+            step = "start the run again under another --out; bought vectors are kept and cost nothing"
+            raise RunError(
+                f"{self.state_file} is broken.", expected="a state", found=str(error), next_step=step
+            ) from error
+
+    def add_metrics(self, line: Mapping[str, Any]) -> int:
+        """Append one line to `metrics.jsonl`; returns the file's length in bytes, to go back to on resume."""
+        with self.metrics_file.open("a", encoding="utf-8") as handle:
+            handle.write(json.dumps(line) + "\n")
+            handle.flush()
+            return handle.tell()
+
+    def cut_metrics(self, length: int) -> None:
+        """Drop what was written to `metrics.jsonl` after the state was saved."""
+        if self.metrics_file.exists():
+            with self.metrics_file.open("r+b") as handle:
+                handle.truncate(length)
+
+    def tidy(self) -> None:
+        """Remove what only training needed."""
+        shutil.rmtree(self.work, ignore_errors=True)

@@ -1,0 +1,174 @@
+"""From settings to images that are read, split and known by content: all that is free of charge."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import platformdirs
+from numpy.typing import NDArray
+
+from vl2v.config import DataConfig, RunConfig
+from vl2v.errors import ConfigError, DataError
+from vl2v.progress import Progress
+from vl2v.task.files import FileIndex
+from vl2v.task.folder import DomainFolder, Task, unlabelled_images
+from vl2v.task.pixels import Digests, PixelCache
+from vl2v.task.splits import Indices, domainbed_holdout, labels_per_class
+from vl2v.task.views import make_views, view_bytes
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where things are kept between runs.
+
+    Attributes:
+        cache: decoded pixels and the index of files; may be deleted at any time.
+        store: the SQLite file of bought vectors; worth money.
+    """
+
+    cache: Path = Path(platformdirs.user_cache_dir("vl2v"))
+    store: Path = Path(platformdirs.user_data_dir("vl2v")) / "vectors.sqlite"
+
+
+@dataclass(frozen=True)
+class Split:
+    """Which images are for what.
+
+    Attributes:
+        sources: the domains trained on.
+        kept: positions in the task, by source domain, to train on.
+        validation: positions by source domain, held out to select by.
+        test: positions by held-out domain, never trained on or selected by.
+    """
+
+    sources: tuple[str, ...]
+    kept: dict[str, Indices]
+    validation: dict[str, Indices]
+    test: dict[str, Indices]
+
+
+def read_task(
+    config: DataConfig, index: FileIndex, cache: PixelCache | None, progress: Progress
+) -> tuple[Task, Task | None]:
+    """Scan the labelled folder, and the unlabelled one if there is one.
+
+    Raises:
+        DataError: with every fault.
+    """
+    folder = DomainFolder(config.root, allow_missing_classes=config.allow_missing_classes)
+    check_domains(config.held_out, folder.domains)
+    task = folder.scan(index=index, cache=cache, skip_bad=config.skip_bad, progress=progress)
+    unlabelled = None
+    if config.unlabelled is not None:
+        more = {"index": index, "cache": cache, "skip_bad": config.skip_bad, "progress": progress}
+        unlabelled = unlabelled_images(config.unlabelled, **more)  # type: ignore[arg-type]
+    skipped = len(task.skipped) + (len(unlabelled.skipped) if unlabelled else 0)
+    if skipped:
+        progress.note(f"left out {skipped} bad file{'' if skipped == 1 else 's'} (--skip-bad)")
+    return task, unlabelled
+
+
+def check_domains(held_out: tuple[str, ...], domains: tuple[str, ...]) -> None:
+    """Refuse held-out domains that are unknown or leave nothing to train on.
+
+    Raises:
+        ConfigError: if so.
+    """
+    expected = f"one or more of {', '.join(domains)}"
+    step = "correct --held-out"
+    if unknown := [domain for domain in held_out if domain not in domains]:
+        raise ConfigError("No such domain.", expected=expected, found=", ".join(unknown), next_step=step)
+    if set(held_out) == set(domains):
+        found = "every domain held out"
+        raise ConfigError("No domain is left to train on.", expected=expected, found=found, next_step=step)
+
+
+def split_task(task: Task, config: DataConfig, seed: int) -> Split:
+    """Draw the split of a run: DomainBed's holdout of every source domain, then the labels that are kept.
+
+    Raises:
+        DataError: if a source domain is too small to hold anything out.
+    """
+    sources = tuple(domain for domain in task.domains if domain not in config.held_out)
+    kept, validation = {}, {}
+    for i, domain in enumerate(task.domains):
+        if domain not in sources:
+            continue
+        rows = task.rows_of(domain)
+        train, out = domainbed_holdout(len(rows), seed, i, config.holdout_fraction)
+        if not len(out) or not len(train):
+            least = int(np.ceil(1 / config.holdout_fraction))
+            raise DataError(
+                f"The source domain {domain} is too small.",
+                expected=f"at least {least} images, so that {config.holdout_fraction:.0%} can be held out",
+                found=str(len(rows)),
+                next_step="add images, or set data.holdout_fraction",
+            )
+        if config.labels_per_class is not None:
+            train = labels_per_class(train, task.labels[rows], config.labels_per_class, seed, i)
+            share = config.holdout_fraction / (1 - config.holdout_fraction)
+            few = max(1, round(config.labels_per_class * share))  # validation labels are few as well
+            out = labels_per_class(out, task.labels[rows], few, seed, i)
+        kept[domain], validation[domain] = rows[train], rows[out]
+    return Split(sources, kept, validation, {domain: task.rows_of(domain) for domain in config.held_out})
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Everything to train on, one row per image and view.
+
+    Attributes:
+        digests: [R, 32] uint8, SHA-256 of each view's bytes.
+        labels: [R] int64, -1 without a label.
+        views: [R] int64, number of the view.
+        groups: rows of each source domain, then of the unlabelled images.
+        read: gives the bytes of a row, as they are sent to the teacher.
+    """
+
+    digests: Digests
+    labels: NDArray[np.int64]
+    views: NDArray[np.int64]
+    groups: tuple[Indices, ...]
+    read: Callable[[int], bytes]
+
+
+def examples(
+    config: RunConfig,
+    task: Task,
+    unlabelled: Task | None,
+    split: Split,
+    index: FileIndex,
+    cache: PixelCache,
+    progress: Progress,
+) -> Examples:
+    """Lay out the training rows and make the views that a run asks for."""
+    parts = [(task, split.kept[domain]) for domain in split.sources]
+    if unlabelled is not None:
+        parts.append((unlabelled, np.arange(len(unlabelled), dtype=np.int64)))
+    k = config.teacher.views
+    digests = [make_views(t, rows, k, config.seed, index, cache, progress) for t, rows in parts]
+    origin = [(t, int(row), view) for t, rows in parts for row in rows for view in range(k)]
+    ends = np.cumsum([len(rows) * k for _, rows in parts])
+
+    def read(i: int) -> bytes:
+        source, row, view = origin[i]
+        return view_bytes(source.read(row), source.digests[row].tobytes(), view, config.seed)
+
+    return Examples(
+        digests=np.concatenate([d.reshape(-1, 32) for d in digests]),
+        labels=np.concatenate([np.repeat(t.labels[rows], k) for t, rows in parts]),
+        views=np.tile(np.arange(k, dtype=np.int64), len(origin) // k),
+        groups=tuple(
+            np.arange(end - len(rows) * k, end, dtype=np.int64) for end, (_, rows) in zip(ends, parts, strict=True)
+        ),
+        read=read,
+    )
+
+
+def leaked(task: Task, split: Split) -> int:
+    """How many images of the held-out domains have the very content of a training image."""
+    train = {task.digests[row].tobytes() for rows in split.kept.values() for row in rows}
+    return sum(task.digests[row].tobytes() in train for rows in split.test.values() for row in rows)

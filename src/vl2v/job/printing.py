@@ -1,0 +1,116 @@
+"""Results as people and as scripts read them."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+
+from vl2v.job.measure import Answer
+from vl2v.job.quoting import human
+from vl2v.job.run import Run
+from vl2v.teacher.ledger import LedgerEntry, Quote
+
+FORMATS = ("table", "json", "csv")
+
+
+def show(result: RenderableType | dict[str, Any] | list[Any]) -> None:
+    """Print a table, or JSON if it is plain values, on standard output."""
+    if isinstance(result, dict | list):
+        print(json.dumps(result, indent=2, ensure_ascii=False))
+    else:
+        Console(highlight=False, soft_wrap=True).print(result)
+
+
+def quote_json(quote: Quote) -> dict[str, Any]:
+    """A quote as plain values; money as text, exact."""
+    return {
+        "teacher": quote.teacher,
+        "images": {p: {"needed": n, "known": quote.images_known[p]} for p, n in quote.images.items()},
+        "texts": {"needed": quote.texts, "known": quote.texts_known},
+        "image_queries": quote.image_queries,
+        "text_queries": quote.text_queries,
+        "cost": f"{quote.cost:f}",
+        "currency": quote.price.currency,
+        "disk_bytes": quote.disk_bytes,
+    }
+
+
+def quote_table(quote: Quote) -> RenderableType:
+    """A quote for a terminal."""
+    table = Table(title=f"quote of {quote.teacher}; nothing is spent")
+    for name in ("what", "needed", "known", "to buy", f"cost, {quote.price.currency}"):
+        table.add_column(name, justify="left" if name == "what" else "right")
+    for purpose, needed in quote.images.items():
+        known = quote.images_known[purpose]
+        cost = quote.price.of(images=needed - known)
+        table.add_row(f"images, {purpose}", f"{needed:,}", f"{known:,}", f"{needed - known:,}", f"{cost:f}")
+    cost = quote.price.of(texts=quote.text_queries)
+    table.add_row("prompts", f"{quote.texts:,}", f"{quote.texts_known:,}", f"{quote.text_queries:,}", f"{cost:f}")
+    table.add_section()
+    table.add_row("all", "", "", f"{quote.image_queries + quote.text_queries:,}", f"{quote.cost:f}", style="bold")
+    disk = ", ".join(f"{name} {human(count)}" for name, count in quote.disk_bytes.items())
+    return Group(table, f"disk, at most: {disk}")
+
+
+def run_json(run: Run) -> dict[str, Any]:
+    """A finished run as plain values."""
+    queries = {"image_queries": run.image_queries, "text_queries": run.text_queries}
+    return {"run": str(run.folder), "student": str(run.folder / "student"), **queries, **run.evaluation.to_dict()}
+
+
+def run_text(run: Run) -> RenderableType:
+    """A finished run for a terminal."""
+    paid = f"queries sent for this run: {run.image_queries:,} images, {run.text_queries:,} texts"
+    where = (
+        f"student: {run.folder / 'student'}\nfigures: {run.folder / 'evaluation.json'}, {run.folder / 'metrics.jsonl'}"
+    )
+    return Group(run.evaluation.table(), paid, where, f"try it:  vl2v predict {run.folder} <image or folder>")
+
+
+def ledger_json(entries: Sequence[LedgerEntry]) -> list[dict[str, Any]]:
+    """Ledger entries as plain values."""
+    return [asdict(e) | {"time": e.time.isoformat(timespec="seconds"), "cost": f"{e.cost:f}"} for e in entries]
+
+
+def ledger_table(entries: Sequence[LedgerEntry]) -> RenderableType:
+    """What was spent, by run, teacher, kind and purpose."""
+    sums: dict[tuple[str, ...], list[Any]] = {}
+    for e in entries:
+        total = sums.setdefault((e.run, e.teacher, e.kind, e.purpose, e.currency, e.state), [0, 0])
+        total[0] += e.queries
+        total[1] += e.cost
+    table = Table(title="spent; 'sent' batches brought no usable answer but may have been charged")
+    for name in ("run", "teacher", "kind", "purpose", "state", "queries", "cost"):
+        table.add_column(name, justify="right" if name in ("queries", "cost") else "left", overflow="fold")
+    for (run, teacher, kind, purpose, currency, state), (queries, cost) in sums.items():
+        table.add_row(run, teacher, kind, purpose, state, f"{queries:,}", f"{cost:f} {currency}")
+    return table
+
+
+def show_answers(answers: Iterable[Answer], output: str) -> int:
+    """Print predictions as table, json or csv; returns how many files could not be read."""
+    listed = list(answers)
+    if output == "json":
+        show([asdict(answer) for answer in listed])
+    elif output == "csv":
+        text = io.StringIO()
+        writer = csv.writer(text)
+        writer.writerow(("path", "label", "probability", "fault"))
+        writer.writerows((a.path, a.label, f"{a.probability:.6f}", a.fault) for a in listed)
+        sys.stdout.write(text.getvalue())
+    else:
+        table = Table()
+        for name in ("image", "class", "probability"):
+            table.add_column(name, justify="right" if name == "probability" else "left", overflow="fold")
+        for a in listed:
+            table.add_row(a.path, a.label or f"not read: {a.fault}", f"{a.probability:.3f}" if a.label else "")
+        show(table)
+    return sum(bool(answer.fault) for answer in listed)

@@ -1,0 +1,74 @@
+"""The process around a run: device, precision, other processes, and the user's wish to stop."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from accelerate.utils import InitProcessGroupKwargs
+
+from vl2v.config import RunConfig
+from vl2v.errors import ConfigError
+
+PACKAGES = ("vl2v", "torch", "torchvision", "timm", "accelerate", "numpy", "pillow", "open_clip_torch")
+
+
+def make_accelerator(config: RunConfig) -> Accelerator:
+    """Join the other processes, if torchrun or accelerate started several, and choose the device.
+
+    Raises:
+        ConfigError: if the device that was asked for is not there.
+    """
+    if not torch.distributed.is_initialized():
+        AcceleratorState._reset_state(reset_partial_state=True)  # an earlier run in this process may have differed
+    patient = InitProcessGroupKwargs(timeout=timedelta(days=7))  # the others wait while the first one buys
+    accelerator = Accelerator(cpu=config.device == "cpu", mixed_precision=config.precision, kwargs_handlers=[patient])
+    if config.device not in ("auto", accelerator.device.type):
+        raise ConfigError(
+            f"There is no device '{config.device}' here.",
+            expected="auto, cpu, or a device that torch finds",
+            found=str(accelerator.device),
+            next_step="--device auto",
+        )
+    return accelerator
+
+
+@contextmanager
+def stop_asked() -> Iterator[Callable[[], bool]]:
+    """While open, Ctrl-C and SIGTERM do not break in; the value tells whether one came. A second Ctrl-C breaks in."""
+    asked = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield asked.is_set
+        return
+
+    def handle(number: int, _: object) -> None:
+        if asked.is_set() and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        asked.set()
+
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield asked.is_set
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def versions(accelerator: Accelerator) -> dict[str, str]:
+    """What a run was made with: packages, Python, machine, device."""
+    found = {}
+    for package in PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    found |= {"python": platform.python_version(), "machine": platform.machine(), "system": platform.system()}
+    return found | {"device": accelerator.device.type, "processes": str(accelerator.num_processes)}

@@ -1,0 +1,131 @@
+"""What a run would buy and how much disk it would take."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from vl2v.config import RunConfig
+from vl2v.errors import DiskFullError
+from vl2v.job.prepare import Examples, Places, Split
+from vl2v.task.folder import Task
+from vl2v.teacher.base import Teacher
+from vl2v.teacher.ledger import Quote
+from vl2v.teacher.prompts import load_templates, render
+from vl2v.teacher.store import Digests, EmbeddingStore
+
+ROW_OVERHEAD = 120  # bytes of SQLite per vector beside the vector: keys, index, page slack
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What a run has to know from the teacher.
+
+    Attributes:
+        purposes: for each purpose and view, the contents asked for; the same content is paid once.
+        prompts: K * T texts, class by class.
+        templates: how many templates, T.
+    """
+
+    purposes: dict[tuple[str, int], Digests]
+    prompts: tuple[str, ...]
+    templates: int
+
+
+def needs(config: RunConfig, task: Task, split: Split, rows: Examples) -> Needs:
+    """Work out which image and text vectors a run asks for."""
+    templates = load_templates(config.teacher.prompts)
+    prompts = tuple(render(template, phrase) for phrase in task.phrases for template in templates)
+    purposes: dict[tuple[str, int], Digests] = {}
+    labelled = len(split.sources)
+    trained = np.concatenate(rows.groups[:labelled])
+    extra = np.concatenate([np.zeros(0, np.int64), *rows.groups[labelled:]])
+    for purpose, part in (("training", trained), ("unlabelled", extra)):
+        for view in np.unique(rows.views[part]):
+            purposes[purpose, int(view)] = rows.digests[part][rows.views[part] == view]
+    if config.teacher.zero_shot:
+        purposes["evaluation", 0] = task.digests[evaluated(split)]
+    return Needs(purposes, prompts, len(templates))
+
+
+def evaluated(split: Split) -> np.ndarray:
+    """Positions in the task of the images that the final table is about, sources' validation first."""
+    return np.concatenate([*split.validation.values(), *split.test.values()])
+
+
+def make_quote(
+    wanted: Needs, teacher: Teacher, store: EmbeddingStore, images: int, size: int, parameters: int | None
+) -> Quote:
+    """State queries, money and disk before anything is spent.
+
+    Args:
+        wanted: what the run has to know.
+        teacher: who would be asked.
+        store: what is known already.
+        images: distinct images whose pixels are kept.
+        size: their side length.
+        parameters: of the student, None if none was named.
+    """
+    card = teacher.describe()
+    seen: dict[int, set[bytes]] = {}
+    asked: dict[str, int] = {}
+    known: dict[str, int] = {}
+    for (purpose, view), digests in wanted.purposes.items():
+        before = seen.setdefault(view, set())
+        fresh = [key for key in dict.fromkeys(row.tobytes() for row in digests) if key not in before]
+        before.update(fresh)
+        rows = np.frombuffer(b"".join(fresh), np.uint8).reshape(-1, 32)
+        asked[purpose] = asked.get(purpose, 0) + len(fresh)
+        known[purpose] = known.get(purpose, 0) + int(store.knows_images(card, rows, view).sum())
+    texts = list(dict.fromkeys(wanted.prompts))
+    queries = sum(asked.values()) - sum(known.values())
+    disk = {"bought vectors": queries * (4 * card.dimension + ROW_OVERHEAD), "pixel cache": images * size * size * 3}
+    disk["vectors for training"] = sum(asked.values()) * 4 * card.dimension
+    if parameters is not None:
+        copies = 1 + 2 + 9  # weights, Adam's two moments, SWAD's segments and means
+        disk["state to resume from, twice while it is replaced"] = 2 * copies * 4 * parameters
+    return Quote(
+        teacher=card.identity,
+        images=asked,
+        images_known=known,
+        texts=len(texts),
+        texts_known=sum(store.knows_texts(card, texts)),
+        price=card.price,
+        disk_bytes=disk,
+    )
+
+
+def check_disk(quote: Quote, places: Places, out: Path) -> None:
+    """Refuse to begin where the disk cannot hold what the run writes.
+
+    Raises:
+        DiskFullError: with what is needed and what is free.
+    """
+    per_place: dict[Path, Sequence[str]] = {
+        places.store.parent: ["bought vectors"],
+        out: [name for name in quote.disk_bytes if name not in ("bought vectors", "pixel cache")],
+    }
+    for place, names in per_place.items():
+        needed = sum(quote.disk_bytes[name] for name in names)
+        place.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(place).free
+        if needed > free:
+            raise DiskFullError(
+                f"The disk of {place} is too small.",
+                expected=f"{human(needed)} for {', '.join(names)}",
+                found=f"{human(free)} free",
+                next_step="free some space, or use another disk: --out, --store, --cache",
+            )
+
+
+def human(count: float) -> str:
+    """Bytes as people read them."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"

@@ -1,0 +1,198 @@
+"""The main job, from a folder of images and a teacher to a student and its table."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from vl2v.config import RunConfig
+from vl2v.errors import RunError, Vl2vError
+from vl2v.job.evaluation import IN_DOMAIN, OUT_OF_DOMAIN, Evaluation, Row, student_accuracy, zero_shot_accuracy
+from vl2v.job.folder import RunFolder
+from vl2v.job.prepare import Places
+from vl2v.job.process import make_accelerator, stop_asked, versions
+from vl2v.job.session import Session, open_session
+from vl2v.job.training import Trainer
+from vl2v.progress import Progress, Silent
+from vl2v.student.backbones import Backbone
+from vl2v.student.files import write_json
+from vl2v.student.model import Student
+from vl2v.teacher.base import Teacher
+from vl2v.teacher.ledger import Ledger, Quote
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run.
+
+    Attributes:
+        folder: where it lies.
+        student: loaded from the file that is kept; what `evaluation` reports.
+        evaluation: the final table.
+        image_queries: image queries that this run paid for.
+        text_queries: text queries that it paid for.
+    """
+
+    folder: Path
+    student: Student
+    evaluation: Evaluation
+    image_queries: int
+    text_queries: int
+
+
+def quote_run(
+    config: RunConfig, places: Places | None = None, progress: Progress | None = None, teacher: Teacher | None = None
+) -> Quote:
+    """Say what a run would buy. Spends nothing; a student is not needed (`config.student.spec` may be empty)."""
+    named = bool(config.student.spec)
+    with open_session(config, places or Places(), progress or Silent(), teacher=teacher, with_student=named) as session:
+        return session.quote()
+
+
+def run(
+    config: RunConfig,
+    out: Path,
+    *,
+    resume: bool = False,
+    places: Places | None = None,
+    progress: Progress | None = None,
+    teacher: Teacher | None = None,
+    backbone: Backbone | None = None,
+) -> Run | None:
+    """Scan, quote, buy, train, save and evaluate; or go on with what was stopped.
+
+    Args:
+        config: the settings; for a resumed run those of its `config.yaml`.
+        out: the run's folder.
+        resume: go on in `out`.
+        places: where cache and store are.
+        progress: told of every stage.
+        teacher: an open one, instead of `config.teacher.spec`.
+        backbone: a loaded one, instead of `config.student.spec`.
+
+    Returns:
+        The finished run; None in every process but the first, where several take part.
+
+    Raises:
+        Vl2vError: with what was expected, found, and to do next.
+    """
+    accelerator = make_accelerator(config)
+    folder, first = RunFolder(out), accelerator.is_main_process
+    places, progress = places or Places(), (progress if first else None) or Silent()
+    if first and not resume:
+        folder.create(config.model_copy(update={"made_with": versions(accelerator)}))
+    if not first:
+        accelerator.wait_for_everyone()  # the first one scans and buys; the others then find everything known
+    begun = resume or not first
+    try:
+        with open_session(config, places, progress, teacher=teacher, backbone=backbone) as session:
+            if first:
+                session.check_means(_name(folder), places, out)
+                begun = True
+                session.buy(_name(folder))
+                _compare_with_labels(session)
+                session.material(folder.work)
+                accelerator.wait_for_everyone()
+            return _train(session, folder, accelerator)
+    except Vl2vError:
+        if not begun:  # refused before anything was bought: leave nothing behind
+            shutil.rmtree(out)
+        raise
+
+
+def _train(session: Session, folder: RunFolder, accelerator: Accelerator) -> Run | None:
+    assert session.backbone is not None
+    material = session.material(folder.work, write=False)
+    projection = session.make_projection(session.backbone)
+    state = folder.load_state()
+    if state is not None and state.values["digest"] != material.digest:
+        raise RunError(
+            "The data changed since the run was stopped.",
+            expected="the same images, labels and vectors",
+            found="others",
+            next_step="restore them as they were, or begin a new run under another --out",
+        )
+    with stop_asked() as stop:
+        backbone, progress = session.backbone, session.progress
+        trainer = Trainer(session.config, folder, accelerator, backbone, projection, material, progress, stop)
+        weights = trainer.run(state)
+    return _finish(session, folder, projection, weights) if accelerator.is_main_process else None
+
+
+def _finish(session: Session, folder: RunFolder, projection: nn.Module, weights: dict[str, Tensor]) -> Run:
+    """Save the student, read it back, and report the one that was read."""
+    assert session.backbone is not None
+    parameters = dict(session.backbone.module.named_parameters())
+    with torch.no_grad():
+        for key, tensor in weights.items():
+            parameters[key].copy_(tensor)
+    names, card = session.task.names, session.card
+    provenance = _provenance(session, folder)
+    made = Student(session.backbone, projection.cpu(), session.head(), names, card.logit_scale, provenance)
+    made.save(folder.student)
+    own = session.backbone.module if session.backbone.recipe.kind == "module" else None
+    student = Student.load(folder.student, backbone=own)
+    evaluation = _evaluate(session, student)
+    write_json(folder.evaluation_file, evaluation.to_dict())
+    folder.tidy()
+    ledger, name = Ledger(session.store), _name(folder)
+    return Run(folder.path, student, evaluation, ledger.queries(name), ledger.queries(name, "text"))
+
+
+def _evaluate(session: Session, student: Student) -> Evaluation:
+    head, rows = session.head(), []
+    for role, parts in ((IN_DOMAIN, session.split.validation), (OUT_OF_DOMAIN, session.split.test)):
+        accuracy = student_accuracy(student, session.cache.map(), session.labelled(parts))
+        for domain, places in parts.items():
+            zero_shot = None
+            if session.config.teacher.zero_shot:
+                zero_shot = zero_shot_accuracy(session.vectors_of(places), head, session.task.labels[places])
+            rows.append(Row(domain, role, len(places), accuracy[domain], zero_shot))
+    return Evaluation(tuple(rows))
+
+
+def _compare_with_labels(session: Session) -> None:
+    """Warn where the teacher's zero-shot answers agree with the sources' labels no better than chance would."""
+    places = np.concatenate(list(session.split.kept.values()))
+    accuracy = zero_shot_accuracy(session.vectors_of(places), session.head(), session.task.labels[places])
+    chance = 1 / len(session.task.folders)
+    if accuracy < 1.5 * chance:
+        session.progress.note(
+            f"warning: the teacher agrees with your labels on {accuracy:.1%} of the training images, chance is "
+            f"{chance:.1%}; check the class names (classes.yaml), the prompts, and the order of the teacher's answers"
+        )
+
+
+def _provenance(session: Session, folder: RunFolder) -> dict[str, Any]:
+    config, card = session.config, session.card
+    state = folder.load_state()
+    swad = state.values.get("swad") if state else None
+    return {
+        "made_with": folder.config().made_with,
+        "made_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "teacher": {"identity": card.identity, "revision": card.revision, "dimension": card.dimension},
+        "prompts": list(session.needs.prompts),
+        "data": {
+            "digest": session.task.digest(),
+            "images": len(session.task),
+            "domains": list(session.task.domains),
+            "held_out": list(config.data.held_out),
+        },
+        "seed": config.seed,
+        "weights": config.distill.weights,
+        "swad": swad and {key: swad[key] for key in ("converged_at", "dead_at", "threshold")},
+        "config": config.model_dump(mode="json", exclude={"made_with", "budget"}),
+    }
+
+
+def _name(folder: RunFolder) -> str:
+    """What the ledger calls a run: its folder, wherever it is called from."""
+    return str(folder.path.resolve())

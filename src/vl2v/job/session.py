@@ -1,0 +1,238 @@
+"""From settings to everything that training needs: scanned, quoted, bought and laid out."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.lib.format import open_memmap
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from vl2v.config import RunConfig
+from vl2v.errors import ConfigError, StudentError
+from vl2v.job.prepare import Examples, Places, Split, examples, leaked, read_task, split_task
+from vl2v.job.quoting import Needs, check_disk, evaluated, make_quote, needs
+from vl2v.job.training import Material, stage_seed
+from vl2v.progress import Progress
+from vl2v.student.backbones import Backbone, load_backbone
+from vl2v.task.files import FileIndex
+from vl2v.task.folder import Task
+from vl2v.task.pixels import PixelCache
+from vl2v.task.splits import Indices
+from vl2v.teacher.base import Price, Teacher, TeacherCard, Vectors
+from vl2v.teacher.file import FileTeacher
+from vl2v.teacher.ledger import Budget, Ledger, Quote
+from vl2v.teacher.opening import open_teacher
+from vl2v.teacher.prompts import text_head
+from vl2v.teacher.purchase import Buyer
+from vl2v.teacher.store import EmbeddingStore
+
+DEFAULT_SIZE = 224  # for a quote that names no student
+
+
+@dataclass(frozen=True)
+class Session:
+    """A run's task, teacher and student, before anything is spent."""
+
+    config: RunConfig
+    task: Task
+    unlabelled: Task | None
+    split: Split
+    rows: Examples
+    needs: Needs
+    teacher: Teacher
+    store: EmbeddingStore
+    cache: PixelCache
+    backbone: Backbone | None
+    progress: Progress
+
+    @property
+    def card(self) -> TeacherCard:
+        """The teacher's description."""
+        return self.teacher.describe()
+
+    def quote(self) -> Quote:
+        """What is to be bought, and the disk it takes."""
+        images = len(self.task) + (len(self.unlabelled) if self.unlabelled else 0)
+        images += len(self.rows.views) - len(self.rows.views) // self.config.teacher.views  # further views
+        parameters = sum(p.numel() for p in self.backbone.module.parameters()) if self.backbone else None
+        return make_quote(self.needs, self.teacher, self.store, images, self.cache.size, parameters)
+
+    def check_means(self, run: str, places: Places, out: Path) -> None:
+        """Refuse a run that the budget or the disk does not cover, before anything is sent.
+
+        Raises:
+            BudgetError: with what is missing.
+            DiskFullError: with what is missing.
+        """
+        quote = self.quote()
+        what = f"{quote.image_queries:,} image and {quote.text_queries:,} text queries"
+        self._budget(run).check(quote.cost, what)
+        check_disk(quote, places, out)
+
+    def _budget(self, run: str) -> Budget:
+        return Budget(self.config.budget, Ledger(self.store).spent(run), self.card.price.currency)
+
+    def buy(self, run: str) -> None:
+        """Buy what is missing, prompts first.
+
+        Args:
+            run: the run's name in the ledger.
+
+        Raises:
+            BudgetError: before anything is sent that would exceed the budget.
+            TeacherError: if an answer cannot be used.
+        """
+        buyer = Buyer(self.teacher, self.store, self._budget(run), run, self.progress)
+        buyer.texts(self.needs.prompts)
+        where = {digest.tobytes(): row for row, digest in enumerate(self.rows.digests)}
+        for (purpose, view), digests in self.needs.purposes.items():
+            if purpose == "evaluation":
+                positions = evaluated(self.split)
+                buyer.images(digests, lambda i, at=positions: self.task.read(int(at[i])), purpose, view)  # type: ignore[misc]
+            else:
+                buyer.images(digests, lambda i, d=digests: self.rows.read(where[d[i].tobytes()]), purpose, view)  # type: ignore[misc]
+
+    def head(self) -> Tensor:
+        """The text head, [K, D] float32, from the bought prompts."""
+        vectors = torch.from_numpy(self.store.texts(self.card, self.needs.prompts))
+        return text_head(vectors.reshape(len(self.task.phrases), self.needs.templates, -1))
+
+    def material(self, work: Path, write: bool = True) -> Material:
+        """Lay out pixels, vectors and labels for training.
+
+        Args:
+            work: the vectors go into a memory-mapped file here.
+            write: false where another process has written it.
+        """
+        work.mkdir(parents=True, exist_ok=True)
+        if write:
+            self._write_vectors(work / "vectors.npy")
+        vectors: NDArray[np.float32] = np.load(work / "vectors.npy", mmap_mode="r")
+        head = self.head()
+        shares = [self.config.batch_per_domain] * len(self.split.sources)
+        shares += [self.config.unlabelled_per_batch] * (self.unlabelled is not None)
+        digest = hashlib.sha256(self.rows.digests.tobytes() + self.rows.labels.tobytes() + head.numpy().tobytes())
+        for start in range(0, len(vectors), 10_000):
+            digest.update(vectors[start : start + 10_000].tobytes())
+        return Material(
+            pixels=self.cache.map(),
+            slots=self.cache.slots(self.rows.digests),
+            labels=self.rows.labels,
+            vectors=vectors,
+            head=head,
+            logit_scale=self.card.logit_scale,
+            groups=self.rows.groups,
+            shares=tuple(shares),
+            validation=self.labelled(self.split.validation),
+            digest=digest.hexdigest(),
+        )
+
+    def labelled(self, parts: dict[str, Indices]) -> dict[str, tuple[Indices, NDArray[np.int64]]]:
+        """(slots, labels) by domain of positions in the task."""
+        slots = self.cache.slots
+        return {domain: (slots(self.task.digests[rows]), self.task.labels[rows]) for domain, rows in parts.items()}
+
+    def vectors_of(self, rows: Indices) -> Vectors:
+        """The bought vectors of labelled images, [N, D] float32."""
+        return self.store.images(self.card, self.task.digests[rows])
+
+    def make_projection(self, backbone: Backbone) -> nn.Module:
+        """P before Align: a seeded linear layer with bias, or nothing where the student is the teacher's encoder.
+
+        Raises:
+            StudentError: if the teacher's own encoder has another dimension than its vectors.
+        """
+        dimension = self.card.dimension
+        if self.config.student.spec != "teacher":
+            torch.manual_seed(stage_seed(self.config.seed, "projection"))
+            return nn.Linear(backbone.features, dimension)
+        if backbone.features != dimension:
+            found = f"{backbone.features} features"
+            raise StudentError("The teacher's encoder does not fit.", expected=f"{dimension} features", found=found)
+        return nn.Identity()
+
+    def _write_vectors(self, file: Path) -> None:
+        count = len(self.rows.views)
+        fresh = file.with_suffix(".new")
+        out = open_memmap(fresh, "w+", np.float32, (count, self.card.dimension))
+        for view in np.unique(self.rows.views):
+            rows = np.flatnonzero(self.rows.views == view)
+            for start in range(0, len(rows), 10_000):
+                part = rows[start : start + 10_000]
+                out[part] = self.store.images(self.card, self.rows.digests[part], int(view))
+        out.flush()
+        fresh.replace(file)
+
+
+@contextmanager
+def open_session(
+    config: RunConfig,
+    places: Places,
+    progress: Progress,
+    *,
+    teacher: Teacher | None = None,
+    backbone: Backbone | None = None,
+    with_student: bool = True,
+) -> Iterator[Session]:
+    """Open teacher and student, scan the data, draw the split. Nothing is spent.
+
+    Args:
+        config: the run's settings.
+        places: where cache and store are.
+        progress: told of every stage.
+        teacher: an open one, instead of `config.teacher.spec`.
+        backbone: a loaded one, instead of `config.student.spec`.
+        with_student: false for a quote without a student; pixels are then not kept.
+    """
+    teacher = teacher or open_teacher(config.teacher.spec, price=_price(config), device=_local(config))
+    if with_student and backbone is None:
+        backbone = open_student(config)
+    index = FileIndex(places.cache / "files.sqlite")
+    cache = PixelCache(places.cache, backbone.preprocess.size if backbone else DEFAULT_SIZE)
+    store = EmbeddingStore(places.store)
+    try:
+        task, unlabelled = read_task(config.data, index, cache if backbone else None, progress)
+        split = split_task(task, config.data, config.seed)
+        if count := leaked(task, split):
+            progress.note(f"warning: {count} images of the held-out domains also stand among the training images")
+        rows = examples(config, task, unlabelled, split, index, cache, progress)
+        if isinstance(teacher, FileTeacher):
+            for part in (task, unlabelled):
+                if part is not None:
+                    teacher.bind(part.paths, part.digests)
+        wanted = needs(config, task, split, rows)
+        yield Session(config, task, unlabelled, split, rows, wanted, teacher, store, cache, backbone, progress)
+    finally:
+        index.close()
+        cache.close()
+        store.close()
+
+
+def open_student(config: RunConfig) -> Backbone:
+    """Load the backbone that the settings name; ``teacher`` is the teacher's own image encoder (VL2V-SD)."""
+    student = config.student
+    spec = config.teacher.spec if student.spec == "teacher" else student.spec
+    return load_backbone(spec, size=student.size, mean=student.mean, std=student.std)
+
+
+def _price(config: RunConfig) -> Price | None:
+    price = Price(config.teacher.price_per_1000_images, config.teacher.price_per_1000_texts)
+    if not price.free and not config.teacher.spec.startswith("file:"):
+        raise ConfigError(
+            "A price was given for a teacher that has its own.",
+            expected="prices with a file: teacher only, whose vectors stand for queries",
+            found=config.teacher.spec,
+            next_step="drop teacher.price_per_1000_images and teacher.price_per_1000_texts",
+        )
+    return None if price.free else price
+
+
+def _local(config: RunConfig) -> str | None:
+    return None if config.device == "auto" else config.device

@@ -1,0 +1,344 @@
+"""Align and Distill on a run's rows, from any step on, with the state saved on the way."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from vl2v.config import RunConfig
+from vl2v.errors import Interrupted
+from vl2v.job.features import Labelled, keep_features, pass_through, scores
+from vl2v.job.folder import RunFolder, State
+from vl2v.method.align import align
+from vl2v.method.distill import Projected, distill, trainable
+from vl2v.method.evaluation import Score, mean_over_domains
+from vl2v.method.loop import Batch, adam
+from vl2v.method.swad import LossValley
+from vl2v.progress import Advance, Progress
+from vl2v.student.backbones import Backbone
+from vl2v.student.model import cosine_logits
+from vl2v.task.augment import Augmentation, AugmentSettings
+from vl2v.task.batches import AugmentedPixels, Streams, augmented_batches
+from vl2v.task.splits import Indices
+
+Weights = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Material:
+    """What training works on.
+
+    Attributes:
+        pixels: [slots, S, S, 3] uint8 memory map.
+        slots: [R] int64, where each training row lies in `pixels`.
+        labels: [R] int64, -1 without a label.
+        vectors: [R, D] float32 memory map, the teacher's image embeddings.
+        head: [K, D] float32, the text head.
+        logit_scale: the teacher's.
+        groups: rows of each source domain, then of the unlabelled images.
+        shares: rows of each group in a batch.
+        validation: (slots, labels) by source domain.
+        digest: of the data and vectors; a resumed run must find the same.
+    """
+
+    pixels: NDArray[np.uint8]
+    slots: Indices
+    labels: NDArray[np.int64]
+    vectors: NDArray[np.float32]
+    head: Tensor
+    logit_scale: float
+    groups: tuple[Indices, ...]
+    shares: tuple[int, ...]
+    validation: Labelled
+    digest: str
+
+
+@dataclass
+class Trainer:
+    """The two stages of one run.
+
+    Args:
+        config: the run's settings.
+        folder: where state and metrics go.
+        accelerator: device, precision and processes.
+        backbone: f, trained in place.
+        projection: P.
+        material: what to train on.
+        progress: told after every step.
+        stop: asked after every step whether the user wants to stop.
+    """
+
+    config: RunConfig
+    folder: RunFolder
+    accelerator: Accelerator
+    backbone: Backbone
+    projection: nn.Module
+    material: Material
+    progress: Progress
+    stop: Callable[[], bool] = lambda: False
+    _losses: list[float] = field(default_factory=list)
+    _scores: dict[str, Score] = field(default_factory=dict)
+    _best: tuple[float, Weights] = (-1.0, {})
+    _metrics_length: int = 0
+
+    def run(self, state: State | None) -> Weights:
+        """Train from a saved state, or from the start, to the end.
+
+        Returns:
+            The backbone's weights to keep, by the names of `trainable`, on the CPU: averaged, best or last.
+
+        Raises:
+            Interrupted: if the user asked to stop; the state is saved.
+            TrainingError: if a loss is not finite.
+        """
+        if state is not None:
+            self._restore(state)
+        elif self.accelerator.is_main_process:
+            self.folder.cut_metrics(0)
+        self.backbone.module.to(self.accelerator.device)
+        self.projection.to(self.accelerator.device)
+        distilling = state is not None and state.values["stage"] == "distill"
+        if isinstance(self.projection, nn.Linear) and not distilling:
+            self._align(state)
+        return self._distill(state if distilling else None)
+
+    def _restore(self, state: State) -> None:
+        self._losses, self._metrics_length = list(state.values["losses"]), int(state.values["metrics"])
+        self._best = (float(state.values["best"]), state.part("best"))
+        self.projection.load_state_dict(state.part("projection"))
+        if state.values["stage"] == "distill":
+            self.backbone.module.load_state_dict(state.part("backbone"))
+        if self.accelerator.is_main_process:
+            self.folder.cut_metrics(self._metrics_length)
+
+    def _align(self, state: State | None) -> None:
+        settings = self.config.align
+        start = int(state.values["step"]) if state else 0
+        if start >= settings.steps:
+            return
+        rows = self._features("train", self.material.slots)
+        held = {
+            domain: self._features(f"validation-{domain}", slots)
+            for domain, (slots, _) in self.material.validation.items()
+        }
+        optimizer = adam(self.projection.parameters(), settings.learning_rate, settings.weight_decay)
+        _load_adam(optimizer, state)
+
+        with self.progress.stage("Align", settings.steps, start) as advance:
+
+            def after(step: int, loss: float) -> bool:
+                if self._due(step, settings.steps):
+                    self._scores = self._score_features(held)
+                return self._after("align", step, loss, settings.steps, optimizer, None, advance)
+
+            align(
+                self.projection,
+                self._feature_batches(rows, start),
+                image_weight=self.config.image_weight,
+                optimizer=optimizer,
+                accelerator=self.accelerator,
+                first_step=start,
+                after_step=after,
+            )
+
+    def _distill(self, state: State | None) -> Weights:
+        settings = self.config.distill
+        start = int(state.values["step"]) if state else 0
+        weights = trainable(self.backbone.module)
+        optimizer = adam(weights.values(), settings.learning_rate, settings.weight_decay)
+        _load_adam(optimizer, state)
+        swad = LossValley(**settings.swad.model_dump()) if settings.weights == "swad" else None
+        if swad is not None and state is not None:
+            swad.load_state(state.part("swad"), state.values["swad"])
+        model = Projected(self.backbone.module, self.projection)
+
+        def validate(step: int) -> float | None:
+            if not self._due(step, settings.steps):
+                return None
+            self._scores = scores(
+                lambda slots: self._pixel_logits(model, slots), self.material.validation, self.accelerator
+            )
+            mean = mean_over_domains(self._scores.values())
+            if settings.weights == "best" and mean.accuracy >= self._best[0]:
+                self._best = (mean.accuracy, _to_cpu(weights))
+            return mean.loss
+
+        if start < settings.steps and (swad is None or swad.dead_at is None):
+            with self.progress.stage("Distill", settings.steps, start) as advance:
+                distilled = distill(
+                    self.backbone.module,
+                    self.projection,
+                    self._pixel_batches(start),
+                    image_weight=self.config.image_weight,
+                    swad=swad,
+                    validate=validate,
+                    optimizer=optimizer,
+                    accelerator=self.accelerator,
+                    first_step=start,
+                    after_step=lambda step, loss: self._after(
+                        "distill", step, loss, settings.steps, optimizer, swad, advance
+                    ),
+                )
+            if distilled.died:
+                self.progress.note(f"the loss valley ended at step {distilled.last_step}; training stopped")
+        if swad is not None:
+            return swad.average()
+        return self._best[1] if settings.weights == "best" else _to_cpu(weights)
+
+    def _due(self, step: int, steps: int) -> bool:
+        return step % self.config.distill.checkpoint_every == 0 or step == steps - 1
+
+    def _after(
+        self,
+        stage: str,
+        step: int,
+        loss: float,
+        steps: int,
+        optimizer: torch.optim.Optimizer,
+        swad: LossValley | None,
+        advance: Advance,
+    ) -> bool:
+        """Note the loss; at a checkpoint write metrics and state; save and leave if the user wants to stop."""
+        self._losses.append(loss)
+        advance(1)
+        due, stop = self._due(step, steps), self._stop_asked()
+        if due and self.accelerator.is_main_process:
+            self._metrics_length = self.folder.add_metrics(self._metrics(stage, step, swad))
+        if due:
+            self._losses = []
+        if (due or stop) and self.accelerator.is_main_process:
+            self._save(stage, step + 1, optimizer, swad)
+        if stop:
+            raise Interrupted(
+                f"Stopped after step {step} of {stage.capitalize()}; everything so far is saved.",
+                next_step=f"go on: vl2v distill --out {self.folder.path} --resume",
+            )
+        return False
+
+    def _metrics(self, stage: str, step: int, swad: LossValley | None) -> dict[str, Any]:
+        mean = mean_over_domains(self._scores.values())
+        line: dict[str, Any] = {"stage": stage, "step": step, "losses": self._losses}
+        line |= {"val_loss": mean.loss, "val_accuracy": mean.accuracy}
+        line["domains"] = {d: {"loss": s.loss, "accuracy": s.accuracy} for d, s in self._scores.items()}
+        if swad is not None:
+            line |= {"converged_at": swad.converged_at, "dead_at": swad.dead_at, "threshold": swad.threshold}
+        return line
+
+    def _save(self, stage: str, step: int, optimizer: torch.optim.Optimizer, swad: LossValley | None) -> None:
+        values: dict[str, Any] = {"stage": stage, "step": step, "digest": self.material.digest}
+        values |= {"losses": self._losses, "metrics": self._metrics_length, "best": self._best[0]}
+        tensors = _under("projection", self.projection.state_dict()) | _under("best", self._best[1])
+        if stage == "distill":
+            tensors |= _under("backbone", self.backbone.module.state_dict())
+        for i, entry in optimizer.state_dict()["state"].items():
+            tensors |= _under(f"adam/{i}", entry)
+        if swad is not None:
+            kept, values["swad"] = swad.state()
+            tensors |= _under("swad", kept)
+        self.folder.save_state(tensors, values)
+
+    def _stop_asked(self) -> bool:
+        asked = self.stop()
+        if self.accelerator.num_processes > 1:  # all leave at the same step
+            flag = torch.tensor(float(asked), device=self.accelerator.device)
+            asked = bool(self.accelerator.reduce(flag, "sum") > 0)
+        return asked
+
+    def _streams(self, stage: str) -> Streams:
+        return Streams(self.material.groups, self.material.shares, stage_seed(self.config.seed, stage))
+
+    def _features(self, name: str, slots: Indices) -> NDArray[np.float32]:
+        return keep_features(
+            self.backbone.module,
+            self.backbone.preprocess,
+            self.material.pixels,
+            slots,
+            self.folder.work / f"features-{name}.npy",
+            self.backbone.features,
+            self.accelerator,
+            self.progress,
+            f"features of {name}",
+        )
+
+    @torch.no_grad()
+    def _score_features(self, held: dict[str, NDArray[np.float32]]) -> dict[str, Score]:
+        found: dict[str, Score] = {}
+        for domain, features in held.items():
+            rows = np.arange(len(features), dtype=np.int64)
+            labelled = {domain: (rows, self.material.validation[domain][1])}
+            found |= scores(partial(self._head_logits, features), labelled, self.accelerator)
+        return found
+
+    def _head_logits(self, features: NDArray[np.float32], places: Indices) -> Iterator[Tensor]:
+        for start in range(0, len(places), 4096):
+            part = torch.from_numpy(features[places[start : start + 4096]]).to(self.accelerator.device)
+            yield self._logits(self.projection(part))
+
+    def _pixel_logits(self, model: nn.Module, slots: Indices) -> Iterator[Tensor]:
+        passed = pass_through(model, self.backbone.preprocess, self.material.pixels, slots, self.accelerator.device)
+        return (self._logits(projected) for projected in passed)
+
+    def _logits(self, projected: Tensor) -> Tensor:
+        return cosine_logits(projected.float(), self.material.head.to(projected.device), self.material.logit_scale)
+
+    def _feature_batches(self, features: NDArray[np.float32], start: int) -> Iterator[Batch]:
+        streams = self._streams("align")
+        for step in range(start, self.config.align.steps):
+            draw = streams.draw(step, self.accelerator.process_index, self.accelerator.num_processes)
+            torch.manual_seed(int(draw.seeds[0]))
+            yield self._batch(torch.from_numpy(features[draw.rows]), draw.rows)
+
+    def _pixel_batches(self, start: int) -> Iterator[Batch]:
+        streams, a = self._streams("distill"), self.accelerator
+        preprocess = self.backbone.preprocess
+        settings = AugmentSettings(**self.config.distill.augment.model_dump())
+        data = AugmentedPixels(self.material.pixels, self.material.slots, Augmentation(preprocess.size, settings))
+        steps = range(start, self.config.distill.steps)
+        draws = (streams.draw(step, a.process_index, a.num_processes) for step in steps)
+        workers = self.config.workers
+        if workers is None:
+            workers = 1 if a.device.type == "cpu" else 8
+        for step, (pixels, rows) in zip(steps, augmented_batches(data, draws, workers), strict=True):
+            torch.manual_seed((streams.seed + step) % 2**63)  # for dropout and the like
+            yield self._batch(preprocess.normalise(pixels.to(a.device, non_blocking=True)), rows)
+
+    def _batch(self, inputs: Tensor, rows: Indices) -> Batch:
+        device, m = self.accelerator.device, self.material
+        labels = torch.from_numpy(m.labels[rows])
+        labelled = labels >= 0
+        text = m.head[labels.clamp(min=0)]
+        image = torch.from_numpy(np.asarray(m.vectors[rows]))
+        mask = None if bool(labelled.all()) else labelled.to(device)
+        return Batch(inputs.to(device), image.to(device), text.to(device), mask)
+
+
+def stage_seed(seed: int, stage: str) -> int:
+    """A seed in [0, 2**63) for one use of a run's one seed."""
+    return int.from_bytes(hashlib.sha256(f"{seed}/{stage}".encode()).digest()[:8], "big") >> 1
+
+
+def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {f"{prefix}/{name}": tensor for name, tensor in tensors.items()}
+
+
+def _to_cpu(weights: dict[str, nn.Parameter]) -> Weights:
+    return {name: parameter.detach().cpu().clone() for name, parameter in weights.items()}
+
+
+def _load_adam(optimizer: torch.optim.Optimizer, state: State | None) -> None:
+    if state is None:
+        return
+    content = optimizer.state_dict()
+    count = len(content["param_groups"][0]["params"])
+    entries = {i: state.part(f"adam/{i}") for i in range(count)}
+    content["state"] = {i: entry for i, entry in entries.items() if entry}
+    optimizer.load_state_dict(content)
