@@ -1,0 +1,5 @@
+"""`python -m vl2v`, for torchrun and for machines without the script on the path."""
+
+from vl2v.cli import main
+
+main()
