@@ -297,7 +297,8 @@ def demo(
     from vl2v.job.printing import run_json, run_text, show
 
     done = work(out, _progress(quiet, as_json))
-    show(run_json(done) if as_json else run_text(done))
+    if done is not None:
+        show(run_json(done) if as_json else run_text(done))
 
 
 NESTED = {

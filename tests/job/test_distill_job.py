@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tiny_task import Bench, bench, environment, vl2v  # noqa: F401 - a fixture
 
 import vl2v as package
-from conftest import Bench, environment, vl2v
 from vl2v.job.prepare import Places
 
 pytestmark = pytest.mark.slow

@@ -11,7 +11,7 @@ from vl2v.job.prepare import Places
 from vl2v.job.run import Run
 from vl2v.progress import Progress
 
-HELD_OUT = "icon"
+HELD_OUT = "line"
 SIZE = 96  # pixels; small enough for two cores and a few minutes
 SETTINGS = {
     "data": {"held_out": (HELD_OUT,)},

@@ -8,8 +8,10 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from vl2v.errors import TeacherError
+from vl2v.imaging import UnreadableImageError, decode
 
 Vectors = NDArray[np.float32]
 
@@ -104,6 +106,19 @@ def checked(answer: object, count: int, card: TeacherCard, asked: str) -> Vector
     if count and norms.min() < 1e-6:
         raise refuse(f"a vector of norm {norms.min():.1g} in row {int(np.argmin(norms))}")
     return vectors
+
+
+def open_image(data: bytes) -> Image.Image:
+    """Decode an image file for a teacher that runs on this machine; see `vl2v.imaging.decode`.
+
+    Raises:
+        TeacherError: if it is no usable image.
+    """
+    try:
+        return decode(data)
+    except UnreadableImageError as error:
+        problem, step = "An image was refused.", "leave this file out, or save it anew as PNG or JPEG"
+        raise TeacherError(problem, expected="a readable image", found=str(error), next_step=step) from error
 
 
 def unit_rows(vectors: NDArray[np.floating]) -> Vectors:

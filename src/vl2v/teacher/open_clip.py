@@ -9,12 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
 
 from vl2v.errors import TeacherError
-from vl2v.imaging import UnreadableImageError, decode
 from vl2v.openclip import ClipSpec, create, import_open_clip
-from vl2v.teacher.base import TeacherCard, Vectors, unit_rows
+from vl2v.teacher.base import TeacherCard, Vectors, open_image, unit_rows
 
 
 class OpenClipTeacher:
@@ -58,7 +56,7 @@ class OpenClipTeacher:
     def embed_images(self, images: list[bytes]) -> Vectors:
         """See `Teacher.embed_images`; rows have length one."""
         model, transform, _ = self._model
-        pixels = torch.stack([transform(_open(data)) for data in images])
+        pixels = torch.stack([transform(open_image(data)) for data in images])
         return unit_rows(model.encode_image(pixels.to(self._device)).float().cpu().numpy())
 
     @torch.no_grad()
@@ -77,13 +75,6 @@ class OpenClipTeacher:
         open_clip = import_open_clip("An open_clip teacher")
         config = open_clip.get_pretrained_cfg(self.spec.model, self.spec.pretrained) if self.spec.pretrained else {}
         return hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode()).hexdigest()[:16]
-
-
-def _open(data: bytes) -> Image.Image:
-    try:
-        return decode(data)
-    except UnreadableImageError as error:
-        raise TeacherError("An image was refused.", expected="a readable image", found=str(error)) from error
 
 
 def _file_digest(path: Path) -> str:

