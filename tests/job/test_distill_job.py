@@ -168,7 +168,7 @@ def test_two_processes_give_the_loss_curve_of_one(bench: Bench, finished: Path, 
     one, two = metrics(finished), metrics(out)
     curves = [[loss for line in lines for loss in line["losses"]] for lines in (one, two)]
     assert len(curves[0]) == len(curves[1]) == 84
-    assert np.abs(np.subtract(*curves)).max() < 1e-4
+    assert np.abs(np.subtract(curves[0], curves[1])).max() < 1e-4
     config = (out / "config.yaml").read_text()
     assert "processes: '2'" in config
 

@@ -14,7 +14,7 @@ from vl2v.config import DataConfig
 from vl2v.errors import ConfigError, DataError
 from vl2v.imaging import SUFFIXES, UnreadableImageError, decode
 from vl2v.job.evaluation import IN_DOMAIN, OUT_OF_DOMAIN, UNSPLIT, Evaluation, Row, student_accuracy
-from vl2v.job.prepare import Places, read_task, split_task
+from vl2v.job.prepare import Places, list_folder, read_task, split_task
 from vl2v.progress import Progress, Silent
 from vl2v.student.model import Student
 from vl2v.task.files import FileIndex
@@ -50,7 +50,7 @@ def evaluate(
     places, progress = places or Places(), progress or Silent()
     index, cache = FileIndex(places.cache / "files.sqlite"), PixelCache(places.cache, student.preprocess.size)
     try:
-        task, _ = read_task(data, index, cache, progress)
+        task, _ = read_task(list_folder(data), data, index, cache, progress)
         if unknown := [domain for domain in domains if domain not in task.domains]:
             expected = f"one or more of {', '.join(task.domains)}"
             step = "correct --domain"

@@ -50,16 +50,26 @@ class Split:
     test: dict[str, Indices]
 
 
+def list_folder(config: DataConfig) -> DomainFolder:
+    """List the labelled folder without reading a file: quick, and enough to see a wrong path or domain.
+
+    Raises:
+        DataError: if it is no folder of images.
+        ConfigError: if a held-out domain is unknown.
+    """
+    folder = DomainFolder(config.root, allow_missing_classes=config.allow_missing_classes)
+    check_domains(config.held_out, folder.domains)
+    return folder
+
+
 def read_task(
-    config: DataConfig, index: FileIndex, cache: PixelCache | None, progress: Progress
+    folder: DomainFolder, config: DataConfig, index: FileIndex, cache: PixelCache | None, progress: Progress
 ) -> tuple[Task, Task | None]:
     """Scan the labelled folder, and the unlabelled one if there is one.
 
     Raises:
         DataError: with every fault.
     """
-    folder = DomainFolder(config.root, allow_missing_classes=config.allow_missing_classes)
-    check_domains(config.held_out, folder.domains)
     task = folder.scan(index=index, cache=cache, skip_bad=config.skip_bad, progress=progress)
     unlabelled = None
     if config.unlabelled is not None:

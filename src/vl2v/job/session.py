@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from vl2v.config import RunConfig
 from vl2v.errors import ConfigError, StudentError
-from vl2v.job.prepare import Examples, Places, Split, examples, leaked, read_task, split_task
+from vl2v.job.prepare import Examples, Places, Split, examples, leaked, list_folder, read_task, split_task
 from vl2v.job.quoting import Needs, check_disk, evaluated, make_quote, needs
 from vl2v.job.training import Material, stage_seed
 from vl2v.progress import Progress
@@ -191,6 +191,7 @@ def open_session(
         backbone: a loaded one, instead of `config.student.spec`.
         with_student: false for a quote without a student; pixels are then not kept.
     """
+    folder = list_folder(config.data)
     teacher = teacher or open_teacher(config.teacher.spec, price=_price(config), device=_local(config))
     if with_student and backbone is None:
         backbone = open_student(config)
@@ -198,7 +199,7 @@ def open_session(
     cache = PixelCache(places.cache, backbone.preprocess.size if backbone else DEFAULT_SIZE)
     store = EmbeddingStore(places.store)
     try:
-        task, unlabelled = read_task(config.data, index, cache if backbone else None, progress)
+        task, unlabelled = read_task(folder, config.data, index, cache if backbone else None, progress)
         split = split_task(task, config.data, config.seed)
         if count := leaked(task, split):
             progress.note(f"warning: {count} images of the held-out domains also stand among the training images")

@@ -1,0 +1,67 @@
+"""What the benchmark scripts share: where figures come from, and where they go."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import statistics
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "benchmarks" / "results"
+
+
+def shared() -> Path | None:
+    """The maintainers' folder of benchmark data beside the checkout, or where VL2V_SHARED points."""
+    path = Path(os.environ.get("VL2V_SHARED", ROOT.parent / "shared"))
+    return path if path.is_dir() else None
+
+
+def circumstances(seeds: Sequence[int] = (0,)) -> dict[str, Any]:
+    """Machine, software and commit of a measurement."""
+    cpu = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        names = [
+            line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")
+        ]
+        cpu = names[0] if names else cpu
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    return {
+        "cpu": cpu,
+        "cores": os.cpu_count(),
+        "ram_gb": round(psutil.virtual_memory().total / 1e9, 1),
+        "torch": torch.__version__,
+        "threads": torch.get_num_threads(),
+        "python": platform.python_version(),
+        "commit": commit.stdout.strip(),
+        "load_before": os.getloadavg()[0],
+        "seeds": list(seeds),
+    }
+
+
+def spread(values: Sequence[float]) -> dict[str, float]:
+    """Median, least and greatest of some values, and how many they are."""
+    return {"median": statistics.median(values), "min": min(values), "max": max(values), "n": len(values)}
+
+
+def keep(name: str, figures: dict[str, Any]) -> None:
+    """Print figures and write them to `benchmarks/results/<name>.json`."""
+    text = json.dumps(figures, indent=2)
+    print(text)
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / f"{name}.json").write_text(text + "\n")
+
+
+def resident() -> int:
+    """This process's resident memory in bytes."""
+    return int(psutil.Process().memory_info().rss)
