@@ -1,0 +1,61 @@
+"""What a tired person types: each a clear message, an exit code, no traceback."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from tiny_task import Bench, bench, vl2v  # noqa: F401 - a fixture
+
+pytestmark = pytest.mark.slow
+
+
+def refused(arguments: list[str], code: int, *said: str) -> str:
+    done = vl2v(*arguments)
+    assert done.returncode == code, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    for text in said:
+        assert text in done.stderr
+    return done.stderr
+
+
+def test_data(bench: Bench, tmp_path: Path) -> None:
+    (tmp_path / "one" / "cat").mkdir(parents=True)
+    (tmp_path / "one" / "cat" / "a.png").write_bytes((bench.data / "ink" / "disc" / "0.png").read_bytes())
+    (tmp_path / "empty").mkdir()
+    for name, said in (("empty", "holds no image"), ("one", "the only class"), ("absent", "is not a folder")):
+        refused(bench.flags("quote", str(tmp_path / name), "--teacher", bench.teacher), 3, said)
+
+
+def test_teacher_budget_and_names(bench: Bench, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    store = ["--store", str(tmp_path / "new.sqlite")]
+    refused([*bench.distill(out), "--teacher", "gpt-9"], 4, "is no teacher", "open_clip:")
+    refused([*bench.distill(out), "--price-per-1000-images", "1", *store], 5, "No budget", "--budget 0.09")
+    refused([*bench.distill(out), "--price-per-1000-images", "1", "--budget", "0.05", *store], 5, "does not cover")
+    refused(bench.distill(out, held_out="roze"), 2, "No such domain", "ink, neon, rose")
+    refused([*bench.distill(out), "--student", "timm:nothing"], 6, "timm has no model")
+    refused(["distill", "--out", str(out), "--resume"], 8, "holds no run")
+    assert not out.exists(), "what was refused leaves nothing behind"
+
+
+def test_settings(bench: Bench, tmp_path: Path) -> None:
+    broken, unknown = tmp_path / "broken.yaml", tmp_path / "unknown.yaml"
+    broken.write_text("data: [\n")
+    unknown.write_text("distill: {stepz: 3}\nbatch: 2\n")
+    refused([*bench.distill(tmp_path / "run"), "--config", str(broken)], 2, "not valid YAML", "line")
+    said = refused([*bench.distill(tmp_path / "run"), "--config", str(unknown)], 2, "distill.stepz", "batch")
+    assert "2 faults" in said
+    done = vl2v(*bench.distill(tmp_path / "run"), "--json", "--seed", "-1")
+    assert json.loads(done.stderr)["error"] == "ConfigError"
+
+
+def test_a_taken_folder_is_not_overwritten(bench: Bench, tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").write_text("keep me")
+    refused(bench.distill(tmp_path), 8, "is taken")
+    assert (tmp_path / "mine.txt").read_text() == "keep me"
+
+
+def test_students(tmp_path: Path, bench: Bench) -> None:
+    refused(["predict", str(tmp_path), str(bench.data)], 6, "holds no student")
