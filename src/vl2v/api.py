@@ -69,7 +69,9 @@ def quote(
     """
     spec, opened = _teacher(teacher)
     given = {"data": {"root": str(data)}, "teacher": {"spec": spec}, "student": {"spec": student or None}}
-    return quote_run(make_config(config, merge({"student": {}}, merge(settings or {}, given))), places, progress, opened)
+    return quote_run(
+        make_config(config, merge({"student": {}}, merge(settings or {}, given))), places, progress, opened
+    )
 
 
 def distill(
