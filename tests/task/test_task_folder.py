@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 from pictures import encoded, folder_of, noise, put
+from PIL import Image
 
 from vl2v import imaging
 from vl2v.errors import ConfigError, DataError

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 from pictures import encoded, folder_of, noise, put
+from PIL import Image
 
 from vl2v.errors import DiskFullError, as_disk_full
 from vl2v.imaging import ImageLike, Pixels, decode, square
