@@ -169,7 +169,10 @@ def _timm(rest: str, size: int | None) -> tuple[nn.Module, Recipe, Preprocess]:
         step = f"timm has {', '.join(close)}" if close else "see timm.list_models()"
         raise StudentError(f"timm has no model '{name}'.", expected=HOW, found=name, next_step=step)
     state = read_checkpoint(Path(file)) if file else None
-    config = timm.get_pretrained_cfg(name)
+    try:
+        config = timm.get_pretrained_cfg(name)
+    except RuntimeError:  # an unknown tag; an architecture without any gives None
+        config = None
     if config is None:
         tags = ", ".join(timm.list_pretrained(f"{name.split('.')[0]}.*")) or "none"
         raise StudentError(
