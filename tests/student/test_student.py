@@ -127,7 +127,8 @@ def test_an_own_module_survives_saving(tmp_path: Path) -> None:
     student, images = student_of(), [picture(i) for i in range(4)]
     student.add_class("zebra", [1, 2, 3, 4])
     student.save(tmp_path / "run" / "student")
-    assert sorted(path.name for path in (tmp_path / "run" / "student").iterdir()) == [
+    names = sorted(path.name for path in (tmp_path / "run" / "student").iterdir())
+    assert names == [
         "model.safetensors",
         "student.json",
     ]
@@ -255,7 +256,7 @@ def write(state: dict[str, Tensor], path: Path, wrap: str = "") -> Path:
 )
 def test_timm_with_a_local_checkpoint(tmp_path: Path, name: str, suffix: str, classes: int, wrap: str) -> None:
     torch.manual_seed(1)
-    source = timm.create_model(name, pretrained=False, num_classes=classes).eval()
+    source: Any = timm.create_model(name, pretrained=False, num_classes=classes).eval()
     file = write(source.state_dict(), tmp_path / f"weights{suffix}", wrap)
     backbone = load_backbone(f"timm:{name}@{file}")
     assert backbone.features == source.num_features

@@ -139,7 +139,10 @@ def test_a_refused_answer_keeps_nothing_and_is_booked_as_sent(store: EmbeddingSt
     vendor = Vendor(Price(Decimal(1000), Decimal(1000)), answer=BAD[kind])
     buyer, budget = Buyer(vendor, store, Budget(Decimal(100)), "run"), Decimal(4)
     texts = [f"text {i}" for i in range(6)]
-    ask = (lambda: buy(vendor, store, contents_of(6), buyer.budget)) if what == "image" else lambda: buyer.texts(texts)
+
+    def ask() -> int:
+        return buy(vendor, store, contents_of(6), buyer.budget) if what == "image" else buyer.texts(texts)
+
     with pytest.raises(TeacherError, match="test:vendor gave an answer that cannot be used"):
         ask()
     assert not store.knows_images(vendor.describe(), digests_of(contents_of(6))).any()
