@@ -95,7 +95,7 @@ def test_what_the_file_lacks_is_named(tmp_path: Path) -> None:
     with pytest.raises(TeacherError, match=sha(b"one")):
         teacher.embed_images([b"one"])  # not bound: no path is known
     teacher.bind(["art/cat/9.png"], digests()[:1])
-    with pytest.raises(TeacherError, match="art/cat/9.png"):
+    with pytest.raises(TeacherError, match="art/cat/9"):
         teacher.embed_images([b"one"])
     with pytest.raises(TeacherError, match="'a horse'"):
         teacher.embed_texts(["a cat", "a horse"])
