@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from vl2v.errors import StudentError
 from vl2v.imaging import UnreadableImageError
-from vl2v.student.backbones import Backbone, Recipe, from_module, load_backbone, read_checkpoint
+from vl2v.student.backbones import Backbone, Recipe, build, from_module, load_backbone, read_checkpoint
 from vl2v.student.model import Student, cosine_logits
 from vl2v.student.preprocess import Preprocess
 
@@ -343,3 +343,10 @@ def test_an_open_clip_tower_survives_saving(tmp_path: Path, tiny_clip: str) -> N
     assert np.array_equal(loaded.predict_proba(images), student.predict_proba(images))
     embedding, _ = by_hand(student, images[0])
     np.testing.assert_allclose(loaded.embed(images[0])[0], embedding, atol=1e-5)
+
+
+def test_a_recipe_remembers_the_activation(tiny_clip: str) -> None:
+    plain, quick = (build(Recipe("open_clip", "tiny-student", o)) for o in ({}, {"force_quick_gelu": True}))
+    assert not any(type(module).__name__ == "QuickGELU" for module in plain.modules())
+    assert any(type(module).__name__ == "QuickGELU" for module in quick.modules())
+    assert load_backbone(tiny_clip).recipe.options == {}

@@ -103,3 +103,23 @@ def test_weights_of_another_architecture_are_refused(files: tuple[Any, Path, Pat
     for name in ("other.safetensors", "broken.pt"):
         with pytest.raises(TeacherError, match="could not be opened"):
             open_teacher(f"open_clip:{NAME}/{tmp_path / name}", device="cpu").describe()
+
+
+@pytest.mark.parametrize(
+    ("spec", "quick"),
+    [("ViT-B-16/openai", True), ("ViT-B-16-quickgelu/openai", True), ("ViT-B-32/laion2b_s34b_b79k", False)],
+)
+def test_a_tag_is_opened_with_the_activation_it_was_trained_with(
+    monkeypatch: pytest.MonkeyPatch, spec: str, quick: bool
+) -> None:
+    asked: dict[str, Any] = {}
+
+    def offline(name: str, **settings: Any) -> None:
+        """In place of a download: what open_clip would be asked for."""
+        asked.update(settings)
+        raise OSError("no network in tests")
+
+    monkeypatch.setattr(open_clip, "create_model_and_transforms", offline)
+    with pytest.raises(TeacherError, match="no network"):
+        open_teacher(f"open_clip:{spec}", device="cpu").describe()
+    assert asked["force_quick_gelu"] is quick
