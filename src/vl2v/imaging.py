@@ -14,7 +14,7 @@ Pixels = NDArray[np.uint8]
 ImageLike = str | Path | bytes | Image.Image
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"})
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "MPO")  # MPO: a camera's JPEG with a preview appended
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")  # a camera's MPO, a JPEG with a preview appended, opens as JPEG
 MAX_PIXELS = 178_956_970  # Pillow's own bound on a decompression bomb: 0.5 GB of RGB
 
 BOMB = "decompression bomb"

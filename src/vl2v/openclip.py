@@ -49,6 +49,14 @@ def import_open_clip(feature: str) -> Any:
     return open_clip
 
 
+def wants_quick_gelu(spec: ClipSpec) -> bool:
+    """True if a tag's weights were trained with QuickGELU (OpenAI's were); open_clip itself would only warn."""
+    if spec.file or not spec.pretrained or spec.model.startswith("hf-hub:"):
+        return False
+    config = import_open_clip("An open_clip model").get_pretrained_cfg(spec.model, spec.pretrained)
+    return bool(config.get("quick_gelu"))
+
+
 def create(spec: ClipSpec, error: type[Vl2vError]) -> tuple[Any, Any]:
     """Build a model with its weights, in eval mode.
 
@@ -77,7 +85,10 @@ def create(spec: ClipSpec, error: type[Vl2vError]) -> tuple[Any, Any]:
         raise error(f"{spec.file} is missing.", expected="a checkpoint", found="no file", next_step="check the path")
     try:
         model, _, transform = open_clip.create_model_and_transforms(
-            name, pretrained=spec.pretrained or None, weights_only=True
+            name,
+            pretrained=spec.pretrained or None,
+            force_quick_gelu=wants_quick_gelu(spec),
+            weights_only=True,
         )
     except Exception as problem:  # hubs, sockets and loaders raise many kinds
         raise error(

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from vl2v.errors import StudentError
-from vl2v.openclip import ClipSpec, create, import_open_clip
+from vl2v.openclip import ClipSpec, create, import_open_clip, wants_quick_gelu
 from vl2v.student.preprocess import Preprocess
 
 HOW = "timm:<name>, timm:<name>@<checkpoint>, or teacher"
@@ -169,7 +169,10 @@ def _timm(rest: str, size: int | None) -> tuple[nn.Module, Recipe, Preprocess]:
         step = f"timm has {', '.join(close)}" if close else "see timm.list_models()"
         raise StudentError(f"timm has no model '{name}'.", expected=HOW, found=name, next_step=step)
     state = read_checkpoint(Path(file)) if file else None
-    config = timm.get_pretrained_cfg(name)
+    try:
+        config = timm.get_pretrained_cfg(name)
+    except RuntimeError:  # an unknown tag; an architecture without any gives None
+        config = None
     if config is None:
         tags = ", ".join(timm.list_pretrained(f"{name.split('.')[0]}.*")) or "none"
         raise StudentError(
@@ -212,4 +215,9 @@ def _open_clip(rest: str) -> tuple[nn.Module, Recipe, Preprocess]:
     visual: Any = model.visual
     size = visual.image_size[0] if isinstance(visual.image_size, tuple) else visual.image_size
     cfg = visual.preprocess_cfg
-    return visual, Recipe("open_clip", spec.model), Preprocess(int(size), tuple(cfg["mean"]), tuple(cfg["std"]))
+    options = {"force_quick_gelu": True} if wants_quick_gelu(spec) else {}
+    return (
+        visual,
+        Recipe("open_clip", spec.model, options),
+        Preprocess(int(size), tuple(cfg["mean"]), tuple(cfg["std"])),
+    )

@@ -154,7 +154,7 @@ def _chunks(
             # The databases stay in this thread; only reading and decoding is spread.
             kept = [bool(noted and cache and cache.known(noted[1])) for _, noted, _ in todo]
             jobs = [
-                pool.submit(_check, path, noted, cache.size if cache and not k else None)
+                pool.submit(_check, path, noted, cache.size if cache else None, k)
                 for (path, noted, _), k in zip(todo, kept, strict=True)
             ]
             yield start, [job.result() for job in jobs]
@@ -164,11 +164,11 @@ def _key(root: Path, path: str) -> str:
     return str((root / path).absolute())
 
 
-def _check(path: Path, noted: tuple[_Stamp, bytes, str] | None, size: int | None) -> _Checked:
+def _check(path: Path, noted: tuple[_Stamp, bytes, str] | None, size: int | None, kept: bool) -> _Checked:
     try:
         status = path.stat()
         stamp = _Stamp(status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
-        if noted and noted[0] == stamp and (noted[2] or size is None):
+        if noted and noted[0] == stamp and (noted[2] or kept or size is None):
             return _Checked(noted[1], noted[2], stamp, None, read=False)
         data = path.read_bytes()
     except OSError as error:

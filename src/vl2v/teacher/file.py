@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import zipfile
+import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -104,7 +106,7 @@ def _read(path: Path) -> tuple[Rows, Rows, Mapping[str, Any]]:
         return _read_parquet(path) if path.suffix == ".parquet" else _read_npz(path)
     except KeyError as error:
         raise TeacherError(f"{path} lacks {error}.", expected=expected, found="another content") from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise TeacherError(f"{path} cannot be read.", expected=expected, found=str(error)) from error
 
 
@@ -135,6 +137,8 @@ def _read_parquet(path: Path) -> tuple[Rows, Rows, Mapping[str, Any]]:
 
 
 def _paired(keys: Iterable[Any], vectors: Any) -> Rows:
+    if np.ndim(vectors) != 2:
+        raise ValueError(f"vectors of shape {list(np.shape(vectors))}")
     return [(str(key), np.asarray(v, np.float32)) for key, v in zip(keys, vectors, strict=True)]
 
 

@@ -44,6 +44,7 @@ class Buyer:
         """
         card = self.teacher.describe()
         todo = [int(i) for i in self._unknown(digests, view)]
+        bought = 0
         title = f"asking {card.identity} ({purpose})"
         with (self.progress or Silent()).stage(title, len(digests), len(digests) - len(todo)) as advance:
             for start in range(0, len(todo), card.batch_size):
@@ -53,8 +54,9 @@ class Buyer:
                     batch = [i for i, k in zip(part, known, strict=True) if not k]
                     if batch:
                         self._image_batch(digests[batch], [read(i) for i in batch], purpose, view)
+                bought += len(batch)
                 advance(len(part))
-        return len(todo)
+        return bought
 
     def texts(self, texts: Sequence[str], purpose: str = "prompts") -> int:
         """Buy the text vectors that the store lacks; returns how many. Raises as `images` does."""

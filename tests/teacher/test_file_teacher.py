@@ -1,0 +1,152 @@
+from __future__ import annotations
+
+import hashlib
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from vl2v.errors import TeacherError
+from vl2v.teacher.base import Price, Teacher
+from vl2v.teacher.file import FileTeacher
+from vl2v.teacher.opening import open_teacher
+
+CONTENTS = [b"one", b"two", b"three"]
+PATHS = ["art/cat/1.png", "art/dog/2.png", "photo/cat/3.png"]
+TEXTS = ["a cat", "a dog"]
+RNG = np.random.default_rng(0)
+IMAGES, PROMPTS = RNG.normal(size=(3, 4)).astype(np.float32), RNG.normal(size=(2, 4)).astype(np.float32)
+
+
+def sha(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def digests() -> np.ndarray:
+    return np.stack([np.frombuffer(hashlib.sha256(c).digest(), np.uint8) for c in CONTENTS])
+
+
+def npz(path: Path, **other: Any) -> Path:
+    arrays: dict[str, Any] = {
+        "paths": np.array(PATHS),
+        "embeddings": IMAGES,
+        "texts": np.array(TEXTS),
+        "text_embeddings": PROMPTS,
+    }
+    arrays |= other
+    np.savez(path, **{name: array for name, array in arrays.items() if array is not None})
+    return path
+
+
+def unit(vectors: np.ndarray) -> np.ndarray:
+    return np.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True))
+
+
+def test_npz_by_path(tmp_path: Path) -> None:
+    teacher = FileTeacher(npz(tmp_path / "v.npz"))
+    teacher.bind(PATHS, digests())
+    assert isinstance(teacher, Teacher)
+    assert np.allclose(unit(teacher.embed_images(CONTENTS[::-1])), unit(IMAGES[::-1]))
+    assert np.allclose(teacher.embed_texts(["a dog", "a cat", "a dog"]), unit(PROMPTS)[[1, 0, 1]])
+
+
+@pytest.mark.parametrize("upper", [False, True])
+def test_npz_by_sha256(tmp_path: Path, upper: bool) -> None:
+    keys = np.array([sha(c).upper() if upper else sha(c) for c in CONTENTS])
+    teacher = open_teacher(f"file:{npz(tmp_path / 'v.npz', paths=None, sha256=keys)}")
+    assert np.allclose(unit(teacher.embed_images(CONTENTS[1:])), unit(IMAGES[1:]))
+
+
+def test_description(tmp_path: Path) -> None:
+    path = npz(tmp_path / "v.npz")
+    card = FileTeacher(path).describe()
+    assert (card.identity, card.dimension, card.logit_scale) == ("file:v.npz", 4, 100.0)
+    assert card.price.free
+    price = Price(Decimal(2))
+    given = npz(tmp_path / "w.npz", logit_scale=50.0, identity="vendor", revision="7")
+    told = FileTeacher(given, price).describe()
+    assert (told.identity, told.revision, told.logit_scale, told.price) == ("vendor", "7", 50.0, price)
+    changed = npz(tmp_path / "v.npz", embeddings=IMAGES + 1)
+    assert FileTeacher(changed).describe().revision != card.revision
+
+
+@pytest.mark.parametrize("key", ["path", "sha256"])
+def test_parquet(tmp_path: Path, key: str) -> None:
+    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    keys = PATHS if key == "path" else [sha(c) for c in CONTENTS]
+    columns = {key: [*keys, None, None], "text": [None] * 3 + TEXTS, "embedding": [*IMAGES.tolist(), *PROMPTS.tolist()]}
+    table = pa.table(columns).replace_schema_metadata({"logit_scale": "42.5", "identity": "vendor"})
+    pq.write_table(table, tmp_path / "v.parquet")
+    teacher = FileTeacher(tmp_path / "v.parquet")
+    teacher.bind(PATHS, digests())
+    assert np.allclose(unit(teacher.embed_images(CONTENTS)), unit(IMAGES))
+    assert np.allclose(teacher.embed_texts(TEXTS), unit(PROMPTS))
+    assert (teacher.describe().logit_scale, teacher.describe().identity) == (42.5, "vendor")
+    for lacking in ("embedding", key, "text"):
+        pq.write_table(table.drop_columns([lacking]), tmp_path / "lacks.parquet")
+        with pytest.raises(TeacherError):
+            FileTeacher(tmp_path / "lacks.parquet")
+
+
+def test_what_the_file_lacks_is_named(tmp_path: Path) -> None:
+    teacher = FileTeacher(npz(tmp_path / "v.npz"))
+    with pytest.raises(TeacherError, match=sha(b"one")):
+        teacher.embed_images([b"one"])  # not bound: no path is known
+    teacher.bind(["art/cat/9.png"], digests()[:1])
+    with pytest.raises(TeacherError, match="art/cat/9"):
+        teacher.embed_images([b"one"])
+    with pytest.raises(TeacherError, match="'a horse'"):
+        teacher.embed_texts(["a cat", "a horse"])
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"texts": None},
+        {"text_embeddings": None},
+        {"embeddings": None},
+        {"paths": None},
+        {"texts": np.array([], dtype=str), "text_embeddings": np.zeros((0, 4))},
+        {"paths": np.array([], dtype=str), "embeddings": np.zeros((0, 4))},
+        {"text_embeddings": np.ones((2, 5))},
+        {"paths": np.array(PATHS[:2])},
+        {"embeddings": np.array([None, 1, 2], dtype=object)},
+        {"embeddings": np.ones(3)},
+    ],
+    ids=lambda other: "-".join(other),
+)
+def test_files_without_all_that_is_needed_are_refused(tmp_path: Path, other: dict[str, Any]) -> None:
+    path = npz(tmp_path / "v.npz", **other)
+    with pytest.raises(TeacherError):
+        FileTeacher(path)
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".parquet"])
+@pytest.mark.parametrize("how", ["empty", "text", "truncated", "flipped", "array"])
+def test_a_broken_file_is_refused(tmp_path: Path, suffix: str, how: str) -> None:
+    whole = npz(tmp_path / "whole.npz").read_bytes()
+    path = tmp_path / f"broken{suffix}"
+    if how == "array":
+        with path.open("wb") as handle:
+            np.save(handle, IMAGES)
+    else:
+        middle = len(whole) // 4
+        flipped = whole[:middle] + bytes(255 - b for b in whole[middle : middle + 64]) + whole[middle + 64 :]
+        path.write_bytes({"empty": b"", "text": b"text", "truncated": whole[:-50], "flipped": flipped}[how])
+    with pytest.raises(TeacherError):
+        FileTeacher(path)
+
+
+@pytest.mark.parametrize("name", ["nothing.npz", "v.csv", ""])
+def test_missing_and_other_files_are_refused(tmp_path: Path, name: str) -> None:
+    (tmp_path / "v.csv").write_text("x")
+    with pytest.raises(TeacherError, match="cannot teach"):
+        FileTeacher(tmp_path / name)
+
+
+@pytest.mark.parametrize("spec", ["", "file:", "open_clip:", "openclip:ViT-B-16/openai", "conse:more"])
+def test_names_of_no_teacher_are_refused(spec: str) -> None:
+    with pytest.raises(TeacherError, match="is no teacher"):
+        open_teacher(spec)

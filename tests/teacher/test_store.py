@@ -1,0 +1,237 @@
+from __future__ import annotations
+
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
+from decimal import Decimal
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from vl2v.errors import TeacherError
+from vl2v.teacher.base import TeacherCard
+from vl2v.teacher.ledger import Ledger
+from vl2v.teacher.store import EmbeddingStore
+
+CARD = TeacherCard("test:teacher", "1", 4, 100.0)
+IMAGES, BATCH = 300, 16
+
+# The child that is killed: a teacher that notes every image it answers, and a buyer with a purse.
+CHILD = """
+import hashlib, os, sys, time
+from decimal import Decimal
+from pathlib import Path
+import numpy as np
+from vl2v.teacher.base import Price, TeacherCard
+from vl2v.teacher.ledger import Budget
+from vl2v.teacher.purchase import Buyer
+from vl2v.teacher.store import EmbeddingStore
+
+store_path, log_path, count, batch, run = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4]), sys.argv[5]
+
+class Logging:
+    def __init__(self):
+        self.log = os.open(log_path, os.O_CREAT | os.O_WRONLY | os.O_APPEND)
+    def describe(self):
+        return TeacherCard("test:teacher", "1", 4, 100.0, Price(per_1000_images=Decimal(1000)), batch)
+    def embed_images(self, images):
+        for data in images:
+            os.write(self.log, data + b"\\n")
+        time.sleep(0.004)
+        return np.stack([np.frombuffer(hashlib.sha256(b"v" + d).digest(), np.uint8)[:4] + 1.0 for d in images])
+    def embed_texts(self, texts):
+        raise AssertionError
+
+contents = [b"image %d" % i for i in range(count)]
+digests = np.stack([np.frombuffer(hashlib.sha256(c).digest(), np.uint8) for c in contents])
+buyer = Buyer(Logging(), EmbeddingStore(Path(store_path)), Budget(Decimal(10**6)), run)
+print(buyer.images(digests, contents.__getitem__, "training"))
+"""
+
+
+def digests_of(contents: list[bytes]) -> np.ndarray:
+    return np.array([list(hashlib.sha256(content).digest()) for content in contents], np.uint8).reshape(-1, 32)
+
+
+def vectors_of(count: int, seed: int = 0, dimension: int = 4) -> np.ndarray:
+    return np.random.default_rng(seed).normal(size=(count, dimension)).astype(np.float32)
+
+
+def answer_to(content: bytes) -> np.ndarray:
+    return np.frombuffer(hashlib.sha256(b"v" + content).digest(), np.uint8)[:4].astype(np.float32) + 1
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[EmbeddingStore]:
+    opened = EmbeddingStore(tmp_path / "deep" / "store.sqlite")
+    yield opened
+    opened.close()
+
+
+def test_vectors_come_back_in_the_order_asked_for(store: EmbeddingStore) -> None:
+    digests, vectors = digests_of([b"%d" % i for i in range(1200)]), vectors_of(1200)  # above one query's 500
+    store.keep_images(CARD, digests, vectors)
+    order = np.random.default_rng(1).permutation(1200)
+    assert np.array_equal(store.images(CARD, digests[order]), vectors[order])
+    doubled = np.array([7, 3, 7, 7])
+    assert np.array_equal(store.images(CARD, digests[doubled]), vectors[doubled])
+    assert store.images(CARD, digests[:0]).shape == (0, 4)
+
+
+def test_texts_come_back_in_the_order_asked_for(store: EmbeddingStore) -> None:
+    texts, vectors = ["a cat", "ein Kätzchen", "", "a 'quoted' \n dog"], vectors_of(4)
+    store.keep_texts(CARD, texts, vectors)
+    assert np.array_equal(store.texts(CARD, texts[::-1]), vectors[::-1])
+    assert store.knows_texts(CARD, ["a dog", "a cat"]) == [False, True]
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    st.lists(st.tuples(st.binary(max_size=8), st.integers(0, 3)), unique=True, max_size=30),
+    st.integers(1, 40),
+    st.randoms(use_true_random=False),
+)
+def test_round_trip(tmp_path_factory: pytest.TempPathFactory, keys: list[tuple[bytes, int]], d: int, random) -> None:  # type: ignore[no-untyped-def]
+    store = EmbeddingStore(tmp_path_factory.mktemp("round") / "s.sqlite")
+    card, vectors = replace(CARD, dimension=d), vectors_of(len(keys), d, d)
+    for (content, view), vector in zip(keys, vectors, strict=True):
+        store.keep_images(card, digests_of([content]), vector[None], view)
+    order = list(range(len(keys)))
+    random.shuffle(order)
+    for i in order:
+        assert np.array_equal(store.images(card, digests_of([keys[i][0]]), keys[i][1])[0], vectors[i])
+    store.close()
+
+
+@pytest.mark.parametrize("other", [{"identity": "test:other"}, {"revision": "2"}, {"dimension": 5}])
+def test_vectors_of_another_teacher_are_not_mixed_in(store: EmbeddingStore, other: dict[str, object]) -> None:
+    stranger = replace(CARD, **other)  # type: ignore[arg-type]
+    digests = digests_of([b"a", b"b"])
+    store.keep_images(CARD, digests, vectors_of(2))
+    store.keep_texts(CARD, ["t"], vectors_of(1))
+    assert not store.knows_images(stranger, digests).any()
+    assert store.knows_texts(stranger, ["t"]) == [False]
+    with pytest.raises(TeacherError):
+        store.images(stranger, digests)
+    mine = vectors_of(2, 9, stranger.dimension)
+    store.keep_images(stranger, digests, mine)
+    assert np.array_equal(store.images(stranger, digests), mine)
+    assert np.array_equal(store.images(CARD, digests), vectors_of(2))
+
+
+def test_price_and_scale_do_not_make_another_teacher(store: EmbeddingStore) -> None:
+    store.keep_images(CARD, digests_of([b"a"]), vectors_of(1))
+    assert store.knows_images(replace(CARD, logit_scale=1.0, batch_size=3), digests_of([b"a"])).all()
+
+
+def test_views_are_kept_apart(store: EmbeddingStore) -> None:
+    digests = digests_of([b"a"])
+    store.keep_images(CARD, digests, vectors_of(1, 1), view=1)
+    assert not store.knows_images(CARD, digests).any()
+    assert store.knows_images(CARD, digests, view=1).all()
+
+
+def test_what_was_never_bought_is_an_error(store: EmbeddingStore) -> None:
+    store.keep_images(CARD, digests_of([b"a"]), vectors_of(1))
+    with pytest.raises(TeacherError, match=digests_of([b"b"])[0].tobytes().hex()[:16]):
+        store.images(CARD, digests_of([b"a", b"b"]))
+    with pytest.raises(TeacherError, match="'a cat'"):
+        store.texts(CARD, ["a cat"])
+
+
+def test_a_batch_is_kept_whole_or_not_at_all(store: EmbeddingStore) -> None:
+    entry = store.open_entry(CARD, "run", "image", "training", 2, Decimal(1))
+    with pytest.raises(ValueError, match="shorter"):
+        store.keep_images(CARD, digests_of([b"a", b"b"]), vectors_of(1), entry=entry)
+    assert not store.knows_images(CARD, digests_of([b"a", b"b"])).any()
+    assert [row[-1] for row in store.entries()] == ["sent"]
+    store.keep_images(CARD, digests_of([b"a", b"b"]), vectors_of(2), entry=entry)
+    assert [row[-1] for row in store.entries()] == ["kept"]
+
+
+def test_vectors_survive_reopening(tmp_path: Path) -> None:
+    first = EmbeddingStore(tmp_path / "s.sqlite")
+    first.keep_images(CARD, digests_of([b"a"]), vectors_of(1))
+    first.close()
+    second = EmbeddingStore(tmp_path / "s.sqlite")
+    assert np.array_equal(second.images(CARD, digests_of([b"a"])), vectors_of(1))
+    second.close()
+
+
+def start(tmp_path: Path, run: str) -> subprocess.Popen[bytes]:
+    arguments = [str(tmp_path / "s.sqlite"), str(tmp_path / "log"), str(IMAGES), str(BATCH), run]
+    return subprocess.Popen([sys.executable, "-c", CHILD, *arguments], stdout=subprocess.PIPE)
+
+
+def asked(tmp_path: Path) -> list[bytes]:
+    log = tmp_path / "log"
+    return log.read_bytes().splitlines() if log.exists() else []
+
+
+def all_bought(tmp_path: Path) -> EmbeddingStore:
+    store = EmbeddingStore(tmp_path / "s.sqlite")
+    contents = [b"image %d" % i for i in range(IMAGES)]
+    assert np.array_equal(store.images(CARD, digests_of(contents)), np.stack([answer_to(c) for c in contents]))
+    return store
+
+
+def test_killed_at_any_moment_loses_nothing_that_was_kept(tmp_path: Path) -> None:
+    """Only the one batch in flight at a kill may be asked again: its answer never reached the disk."""
+    kills = 0
+    for after in (0, 1, 40, 80, 130, 190, 240):  # answers to wait for, beyond those of before
+        child = start(tmp_path, "run")
+        wanted = max(after, len(asked(tmp_path)) + 1) if after else 0
+        deadline = time.monotonic() + 30
+        while len(asked(tmp_path)) < wanted and child.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.0005)
+        time.sleep(0.0013 * kills)  # another place within the batch each time
+        os.kill(child.pid, signal.SIGKILL)
+        assert child.wait() == -signal.SIGKILL
+        assert child.stdout is not None
+        child.stdout.close()
+        kills += 1
+        store = EmbeddingStore(tmp_path / "s.sqlite")
+        contents = [b"image %d" % i for i in range(IMAGES)]
+        known = store.knows_images(CARD, digests_of(contents))
+        store.close()
+        kept = {content for content, k in zip(contents, known, strict=True) if k}
+        before = asked(tmp_path)
+        assert kept <= set(before)
+        assert len(set(before) - kept) <= BATCH
+        (tmp_path / f"kept{kills}").write_bytes(b"\n".join([b"%d" % len(before), *sorted(kept)]))
+    last = start(tmp_path, "run")
+    out, _ = last.communicate(timeout=60)
+    assert last.returncode == 0
+    assert 0 < int(out) < IMAGES
+    everything = asked(tmp_path)
+    for kill in range(1, kills + 1):
+        length, *kept_then = (tmp_path / f"kept{kill}").read_bytes().split(b"\n")
+        assert not set(kept_then) & set(everything[int(length) :]), "an image whose vector was kept was asked again"
+    assert set(everything) == {b"image %d" % i for i in range(IMAGES)}
+    assert len(everything) <= IMAGES + kills * BATCH
+    store = all_bought(tmp_path)
+    entries = Ledger(store).entries("run")
+    assert sum(entry.queries for entry in entries if entry.state == "kept") == IMAGES
+    assert sum(entry.state == "sent" for entry in entries) <= kills
+    assert Ledger(store).spent("run") >= len(everything)  # nothing was asked that is not in the ledger
+    store.close()
+
+
+def test_two_processes_at_once_never_buy_an_image_twice(tmp_path: Path) -> None:
+    children = [start(tmp_path, run) for run in ("one", "two")]
+    outs = [child.communicate(timeout=60)[0] for child in children]
+    assert [child.returncode for child in children] == [0, 0]
+    assert set(Counter(asked(tmp_path)).values()) == {1}
+    store = all_bought(tmp_path)
+    assert Ledger(store).spent() == IMAGES
+    assert sum(int(out) for out in outs) == IMAGES
+    store.close()
