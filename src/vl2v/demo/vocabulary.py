@@ -25,17 +25,17 @@ EMOJI = {
     "🦛🐭🐁🐀🐹🐰🐇🐿🦫🦔🦇🐻🐨🐼🦥🦦🦨🦘🦡🐔🐓🐤🐦🐧🕊🦅🦆🦢🦉🦩🦚🦜🐸🐢🦎🐍🐳🐬🐟🐠",
     "building": "🏠🏡🏘🏚🏢🏣🏤🏥🏦🏨🏩🏪🏫🏬🏭🏯🏰🗼⛪🕌🛕🕍⛩🕋⛺🏛🛖🏟🎪💒",
     "clock": "🕐🕑🕒🕓🕔🕕🕖🕗🕘🕙🕚🕛🕜🕝🕞🕟🕠🕡🕢🕣🕤🕥🕦🕧⌚⌛⏰⏱⏲⏳🕰",
-    "document": "📔📕📖📗📘📙📚📓📒📃📜📄📰🗞📑📝📁📂🗂📅📆🗒🗓📇📈📉📊📋🧾🗃",
-    "electronic_device": "☎📞📟📠📱📲💻🖥🖨⌨🖱🖲📷📸📹🎥📽📺📻🎙🎧📡🕹🎮🔦🎤🎛🎚🔋🪫",
+    "document": "📔📕📖📗📘📙📚📓📒📃📜📄📰🗞📑📝📁📂🗂📅📆🗒🗓📇📋🧾🗃",
+    "electronic_device": "☎📞📟📠📱📲💻🖥🖨⌨🖱🖲📷📸📹🎥📽📺📻🎙🎧📡🕹🎮🔦🎤🎛🎚",
     "face": "😀😁😂😃😄😅😆😇😈😉😊😋😌😍😎😏😐😑😒😓😔😕😖😗😘😙😚😛😜😝😞😟😠😡😢😣😤😥😦😧"
     "😨😩😪😫😬😭😮😯😰😱😲😳😴😵😶😷🙁🙂🙃🙄🤐🤑🤒🤓🤔🤕🤠🤡🤢🤣🤤🤥🤧🤨🤩🤪🤫🤬🤭🤯",
     "food": "🍅🍆🍇🍈🍉🍊🍋🍌🍍🍎🍐🍑🍒🍓🥝🥥🥑🥔🥕🌽🌶🫑🥒🥬🥦🧄🧅🥜🍞🥐🥖🥨🥯🥞🧇🧀🍖🍗🥩🥓"
     "🍔🍟🍕🌭🥪🌮🌯🥙🧆🥚🍳🥘🍲🥣🥗🍿🧈🍱🍘🍙🍚🍛🍜🍝🍠🍢🍣🍤🍡🥟🍦🍨🍩🍪🎂🍰🧁🥧🍫🍬",
     "hand": "👋🤚🖐✋🖖👌🤌🤏✌🤞🫰🤟🤘🤙👈👉👆👇☝🫵👍👎✊👊🤛🤜👏🙌🫶👐🤲🤝🙏✍🫱🫲🫳🫴🫷🫸",
     "plant": "💐🌸🌹🥀🌺🌻🌼🌷🪻🌱🪴🌲🌳🌴🌵🌾🌿☘🍀🍁🍂🍃🪷🎄🎋🎍🪾🏵",
-    "tool": "🔨🪓⛏⚒🛠🔧🪛🪚🪜🪝🧲🔩⚙🗜⛓🧰✂🖌🖍✏🖊🖋✒📏📐🔪🧹🪣🪠🪒🪡🧷🪏🧯",
+    "tool": "🔨🪓⛏⚒🛠🔧🪛🪚🪜🪝🧲🔩🗜🧰✂🖌🖍✏🖊🖋✒📏📐🔪🧹🪣🪠🪒🪡🧷🪏",
     "vehicle": "🚂🚃🚄🚅🚆🚇🚈🚊🚝🚞🚋🚌🚍🚎🚐🚑🚒🚓🚔🚕🚖🚗🚘🚙🛻🚚🚛🚜🏎🏍🛵🛺🚲🛴🚁🛩✈🛫🛬🚀🛸🛶⛵🚤🛥🛳⛴🚢🚟🚠🚡",
-    "weather": "☀🌤⛅🌥☁🌦🌧🌨🌩⛈🌪🌫🌬🌈🌂☂☔⚡❄☃⛄🌡🌀🌁🌅🌄💧🌞🌙",
+    "weather": "☀🌤⛅🌥☁🌦🌧🌨🌩⛈🌪🌫🌬🌈🌂☂☔⚡❄☃⛄🌡🌀🌅🌄💧🌞🌙",
 }
 
 SOLID_ICONS = {
@@ -54,8 +54,8 @@ SOLID_ICONS = {
     "clock": {
         "fa": "clock clock-rotate-left hourglass hourglass-end hourglass-half hourglass-start stopwatch stopwatch-20",
         "mdi": "alarm alarm-snooze clock clock-digital clock-fast clock-time-one clock-time-three clock-time-five"
-        " clock-time-seven clock-time-nine clock-time-eleven timer timer-10 timer-3 timer-sand timer-sand-full watch"
-        " watch-variant history av-timer clock-alert clock-check timelapse",
+        " clock-time-seven clock-time-nine clock-time-eleven timer timer-sand timer-sand-full watch watch-variant"
+        " history av-timer",
     },
     "document": {
         "fa": "address-book book book-atlas book-bookmark book-open clipboard clipboard-list file file-lines"
@@ -108,7 +108,7 @@ SOLID_ICONS = {
         "fa": "bicycle bus bus-simple cable-car car car-rear car-side caravan ferry helicopter jet-fighter motorcycle"
         " plane plane-up rocket sailboat ship shuttle-space taxi tractor train train-subway train-tram truck"
         " truck-field truck-medical truck-monster truck-pickup van-shuttle",
-        "mdi": "atv bike bulldozer bus-double-decker car-convertible car-estate dump-truck excavator fire-truck"
+        "mdi": "atv bulldozer bus-double-decker car-convertible car-estate dump-truck excavator fire-truck"
         " forklift submarine tow-truck",
     },
     "weather": {
@@ -120,7 +120,7 @@ SOLID_ICONS = {
 
 OUTLINE_ICONS = {
     "animal": {
-        "phosphor": "bird bug bug-beetle butterfly cat cow dog fish fish-simple horse",
+        "phosphor": "bird bug bug-beetle cat dog fish fish-simple horse",
         "remix": "bear-smile bug bug-2",
         "mdi-outline": "butterfly jellyfish rabbit-variant pig-variant spider bug",
     },
@@ -179,8 +179,8 @@ OUTLINE_ICONS = {
     },
     "tool": {
         "phosphor": "wrench scissors ruler paint-brush paint-brush-broad paint-brush-household paint-bucket"
-        " paint-roller"
-        " magnet magnet-straight knife eraser eyedropper pen pen-nib pen-nib-straight pencil pencil-line pencil-simple",
+        " paint-roller magnet magnet-straight knife eraser eyedropper pen pen-nib pen-nib-straight pencil"
+        " pencil-line pencil-simple",
         "remix": "hammer tools scissors scissors-2 brush brush-2 brush-3 brush-4 paint paint-brush ruler ruler-2 pencil"
         " pencil-ruler ball-pen mark-pen quill-pen pen-nib eraser compasses-2",
         "mdi-outline": "toolbox",
