@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
-import sqlite3
 import sys
 import warnings
 from collections.abc import Callable
@@ -68,12 +66,7 @@ def guarded(command: Callable[P, None]) -> Callable[P, None]:
                 f"go on: vl2v distill --out {out} --resume" if out and (Path(str(out)) / "config.yaml").exists() else ""
             )
             _fail(Interrupted("Stopped; what was bought is kept.", next_step=step), bool(kwargs.get("as_json")))
-        except (OSError, RuntimeError, sqlite3.Error) as error:
-            full = as_disk_full(error)
-            if full is None:
-                raise
-            _fail(full, bool(kwargs.get("as_json")))
-        except Exception as error:
+        except Exception as error:  # writers word a full disk in many kinds
             full = as_disk_full(error)
             if full is None:
                 raise
@@ -103,10 +96,6 @@ def _places(cache: Path | None, store: Path | None) -> Places:
 
     default = Places()
     return Places(cache or default.cache, store or default.store)
-
-
-def _first_process() -> bool:
-    return int(os.environ.get("RANK", "0")) == 0
 
 
 @app.callback()
