@@ -99,3 +99,8 @@ def test_the_text_head_keeps_the_dtype_and_refuses_another_shape() -> None:
     assert text_head(torch.ones(2, 3, 4)).dtype == torch.float32
     with pytest.raises(ValueError, match="expected"):
         text_head(torch.ones(2, 4))
+
+
+def test_escaped_braces_stay_and_the_name_goes_into_its_place() -> None:
+    (template,) = load_templates("{{}} a {class} {{x}}")
+    assert render(template, "owl") == "{} an owl {x}"

@@ -104,6 +104,11 @@ def _read_card(folder: Path) -> dict[str, Any]:
         found = f"format {card.get('format') if isinstance(card, dict) else '?'}"
         step = "load it with the version of vl2v named in its provenance"
         raise StudentError(f"{path} is of another kind.", expected=f"format {FORMAT}", found=found, next_step=step)
+    try:
+        Recipe(**card["backbone"]), Preprocess(**{key: card["preprocess"][key] for key in ("size", "mean", "std")})
+    except (TypeError, KeyError) as error:
+        step = "copy the whole folder again from where it was made"
+        raise StudentError(f"{path} is broken.", expected="a recipe", found=str(error), next_step=step) from error
     return {"provenance": {}, **card}
 
 

@@ -65,10 +65,15 @@ class Task:
             DataError: if the file changed since the scan.
         """
         path = self.root / self.paths[row]
-        data = path.read_bytes()
+        data = path.read_bytes() if path.is_file() else b""
         if hashlib.sha256(data).digest() != self.digests[row].tobytes():
             step = "run again, so that it is scanned anew"
-            raise DataError(f"{path} changed.", expected="what the scan read", found="other bytes", next_step=step)
+            raise DataError(
+                f"{path} changed.",
+                expected="what the scan read",
+                found="other bytes" if data else "no such file",
+                next_step=step,
+            )
         return data
 
     def rows_of(self, domain: str) -> NDArray[np.int64]:

@@ -45,7 +45,7 @@ class OpenClipTeacher:
         with torch.no_grad():
             dimension = int(self._embed_tokens([""]).shape[1])
         identity = f"open_clip:{self.spec.model}/{self.spec.file.name}" if self.spec.file else self._name
-        scale = float(model.logit_scale.exp())
+        scale = float(model.logit_scale.detach().exp())
         return TeacherCard(identity, self._revision(), dimension, scale, batch_size=self._batch_size)
 
     def describe(self) -> TeacherCard:

@@ -87,7 +87,9 @@ def render(template: str, phrase: str) -> str:
         template: with one placeholder.
         phrase: what the class is called, e.g. ``elephant``.
     """
-    before, _, after = template.replace("{class}", "{}").partition("{}")
+    parts = list(string.Formatter().parse(template))
+    place = next(i for i, (_, field, _, _) in enumerate(parts) if field is not None)
+    before, after = ("".join(part[0] for part in some) for some in (parts[: place + 1], parts[place + 1 :]))
     if re.search(r"(^|\W)a $", before, flags=re.IGNORECASE) and _article(phrase) == "an":
         before = f"{before[:-1]}n "
     return f"{before}{phrase}{after}"
