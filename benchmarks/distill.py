@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import json
-import resource
 import subprocess
 import sys
 import tempfile
@@ -93,7 +91,7 @@ def peak(a: argparse.Namespace, side: str) -> float:
     """Peak resident megabytes of one side, in a process of its own."""
     command = [sys.executable, __file__, "--memory", side, "--model", a.model, "--size", str(a.size)]
     found = subprocess.run([*command, "--batch", str(a.batch)], capture_output=True, text=True, check=True)
-    return float(json.loads(found.stdout.splitlines()[-1]))
+    return int(found.stdout.splitlines()[-1]) / 1000
 
 
 def measure_memory(a: argparse.Namespace) -> None:
@@ -109,7 +107,8 @@ def measure_memory(a: argparse.Namespace) -> None:
                 assert sides.valley is not None
                 sides.valley.update(100 + step, trainable(sides.ours))
                 sides.valley.end_segment(100 + step, 1.0 - 0.05 * step if step < 4 else 1.0)
-    print(json.dumps(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000))
+    status = Path("/proc/self/status").read_text()  # getrusage would show the parent's peak, inherited at the fork
+    print(next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM")))
 
 
 def main() -> None:
