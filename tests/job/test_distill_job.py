@@ -46,7 +46,7 @@ def test_run_folder_and_table(bench: Bench, finished: Path) -> None:
     assert [line["stage"] for line in metrics(finished)] == ["align"] * 16 + ["distill"] * 7
     assert sum(len(line["losses"]) for line in metrics(finished)) == 60 + 24
     card = json.loads((finished / "student" / "student.json").read_text())
-    assert card["classes"] == ["disc", "elephant ear", "square"]
+    assert card["classes"] == ["bar", "blank", "zebra stripe"]
     assert card["provenance"]["seed"] == 0
 
 
@@ -91,13 +91,13 @@ def test_second_run_buys_nothing(bench: Bench, finished: Path) -> None:
 
 def test_predict_formats(bench: Bench, finished: Path, tmp_path: Path) -> None:
     (tmp_path / "broken.png").write_bytes(b"no image")
-    shutil.copy(bench.data / "ink" / "disc" / "0.png", tmp_path / "good.png")
+    shutil.copy(bench.data / "ink" / "blank" / "0.png", tmp_path / "good.png")
     as_json = vl2v("predict", str(finished), str(tmp_path), "--format", "json")
     assert as_json.returncode == 3
     answers = json.loads(as_json.stdout)
     assert [Path(a["path"]).name for a in answers] == ["broken.png", "good.png"]
     assert answers[0]["fault"]
-    assert answers[1]["label"] in ("disc", "square", "elephant ear")
+    assert answers[1]["label"] in ("blank", "bar", "zebra stripe")
     as_csv = vl2v("predict", str(finished / "student"), str(tmp_path / "good.png"), "--format", "csv")
     assert as_csv.returncode == 0
     assert next(csv.DictReader(io.StringIO(as_csv.stdout)))["label"] == answers[1]["label"]

@@ -22,7 +22,7 @@ def refused(arguments: list[str], code: int, *said: str) -> str:
 
 def test_data(bench: Bench, tmp_path: Path) -> None:
     (tmp_path / "one" / "cat").mkdir(parents=True)
-    (tmp_path / "one" / "cat" / "a.png").write_bytes((bench.data / "ink" / "disc" / "0.png").read_bytes())
+    (tmp_path / "one" / "cat" / "a.png").write_bytes((bench.data / "ink" / "blank" / "0.png").read_bytes())
     (tmp_path / "empty").mkdir()
     for name, said in (("empty", "holds no image"), ("one", "the only class"), ("absent", "is not a folder")):
         refused(bench.flags("quote", str(tmp_path / name), "--teacher", bench.teacher), 3, said)
