@@ -28,6 +28,7 @@ class RichBars:
 
     def __init__(self) -> None:
         self.console = Console(stderr=True, highlight=False)
+        self.console.soft_wrap = not self.console.is_terminal  # a log's lines stay whole
 
     @contextmanager
     def stage(self, title: str, total: int, done: int = 0) -> Iterator[Advance]:

@@ -67,12 +67,12 @@ def keep_features(
     accelerator.wait_for_everyone()
     out = np.load(file, mmap_mode="r+")
     starts = range(0, len(slots), CHUNK)[accelerator.process_index :: accelerator.num_processes]
-    with progress.stage(title, len(starts) * CHUNK) as advance:
+    with progress.stage(title, sum(len(slots[start : start + CHUNK]) for start in starts)) as advance:
         for start in starts:
             part = slots[start : start + CHUNK]
             for features in pass_through(backbone, preprocess, pixels, part, accelerator.device):
                 out[start : start + len(part)] = features.cpu().numpy()
-            advance(CHUNK)
+            advance(len(part))
     out.flush()
     accelerator.wait_for_everyone()
     kept: NDArray[np.float32] = np.load(file, mmap_mode="r")
