@@ -158,8 +158,9 @@ def distill(
     held_out: HeldOut = None,
     budget: Annotated[str | None, typer.Option(help="The most to spend; needed where the teacher charges.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
+    method: Annotated[str | None, typer.Option(help="adip (default), or a baseline: erm, kd.")] = None,
     steps: Annotated[int | None, typer.Option(help="Steps of Distill (default 5001).")] = None,
-    align_steps: Annotated[int | None, typer.Option(help="Steps of Align (default 5001).")] = None,
+    align_steps: Annotated[int | None, typer.Option(help="Steps of Align (default 5001; baselines 0).")] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Adam's, of Distill (default 5e-5).")] = None,
     batch_per_domain: Annotated[
         int | None, typer.Option(help="Images per source domain and step (default 32).")
@@ -296,7 +297,7 @@ NESTED = {
     "student": ("size",),
     "distill": ("learning_rate", "checkpoint_every", "weights", "steps"),
 }
-TOP = ("image_weight", "batch_per_domain", "seed", "device", "precision", "workers")
+TOP = ("method", "image_weight", "batch_per_domain", "seed", "device", "precision", "workers")
 
 
 def _settings(flags: dict[str, Any]) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from vl2v.errors import ConfigError
+from vl2v.method.registry import METHODS
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(ge=1)]
@@ -64,7 +65,8 @@ class StudentConfig(_Strict):
 class AlignConfig(_Strict):
     """Stage 1; the defaults are the paper's."""
 
-    steps: Annotated[int, Field(ge=0)] = 5001
+    steps: Annotated[int, Field(ge=0)] | None = None
+    """None is 5001, the paper's, for a method that has this stage, and 0 for one that has not."""
     learning_rate: Rate = 5e-5
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
 
@@ -101,14 +103,25 @@ class DistillConfig(_Strict):
     augment: AugmentConfig = AugmentConfig()
 
 
+class KdConfig(_Strict):
+    """Naive distillation."""
+
+    temperature: Rate = 2.0
+    teacher_share: Fraction = 0.5
+    """Part of the loss that is the divergence from the teacher; the rest is cross-entropy on the labels."""
+
+
 class RunConfig(_Strict):
     """Everything that a run depends on."""
 
     data: DataConfig
     teacher: TeacherConfig
     student: StudentConfig
+    method: Literal["adip", "erm", "kd"] = "adip"
+    """VL2V-ADiP, or a baseline to stand beside it."""
     align: AlignConfig = AlignConfig()
     distill: DistillConfig = DistillConfig()
+    kd: KdConfig = KdConfig()
     image_weight: Fraction = 0.5
     """Lambda of the dual loss: 1 is the image term alone, 0 the text term alone."""
     batch_per_domain: Positive = 32
@@ -127,7 +140,17 @@ class RunConfig(_Strict):
     def _stages(self) -> RunConfig:
         if self.student.spec == "teacher" and not self.teacher.spec.startswith("open_clip:"):
             raise ValueError("student 'teacher' (VL2V-SD) needs an open_clip: teacher, whose weights are at hand")
+        if self.data.unlabelled is not None and not METHODS[self.method].asks_teacher:
+            raise ValueError(
+                f"data.unlabelled is of no use to the method {self.method}, which learns from labels alone"
+            )
         return self
+
+    @property
+    def first_stage_steps(self) -> int:
+        """Steps of Align, or of what another method does on kept features."""
+        default = 5001 if METHODS[self.method].first_stage else 0
+        return default if self.align.steps is None else self.align.steps
 
     def to_yaml(self) -> str:
         """These settings as YAML that `load` reads again."""

@@ -55,6 +55,7 @@ def by_hand(student: Student, image: Image.Image) -> tuple[np.ndarray, np.ndarra
     weight, bias = (p.detach().double().numpy() for p in student.projection.parameters())
     projected = weight @ features + bias
     embedding = projected / np.sqrt((projected**2).sum())
+    assert student.head is not None
     head = student.head.double().numpy()
     logits = np.array([20.0 * (embedding @ row) / np.sqrt(row @ row) for row in head])
     exponents = np.exp(logits - logits.max())
@@ -108,6 +109,7 @@ def test_add_class() -> None:
     assert student.predict(picture(0)) == ["zebra"]
     after = student.predict_proba(picture(0))
     np.testing.assert_allclose(after[:, :3] / after[:, :3].sum(), before, atol=1e-5)
+    assert student.head is not None
     np.testing.assert_allclose(student.head.norm(dim=1).numpy(), 1, atol=1e-6)
     for name, vector in (("cat", [1, 0, 0, 0]), ("x", [1, 0, 0]), ("x", [0, 0, 0, 0]), ("x", [1, np.nan, 0, 0])):
         with pytest.raises(StudentError):

@@ -87,7 +87,7 @@ def student_accuracy(
     student: Student, pixels: NDArray[np.uint8], labelled: Mapping[str, tuple[Indices, NDArray[np.int64]]]
 ) -> dict[str, float]:
     """Top-1 accuracy of a student by domain, from (slots, labels) of each; labels are positions in its classes."""
-    device = student.head.device
+    device = student.device
     passed = scores(
         lambda slots: (student.logits(p) for p in pass_through(student, student.preprocess, pixels, slots, device)),
         labelled,

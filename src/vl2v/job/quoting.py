@@ -12,6 +12,7 @@ import numpy as np
 from vl2v.config import RunConfig
 from vl2v.errors import DiskFullError
 from vl2v.job.prepare import Examples, Places, Split
+from vl2v.method.registry import METHODS
 from vl2v.task.folder import Task
 from vl2v.teacher.base import Teacher
 from vl2v.teacher.ledger import Quote
@@ -44,7 +45,8 @@ def needs(config: RunConfig, task: Task, split: Split, rows: Examples) -> Needs:
     labelled = len(split.sources)
     trained = np.concatenate(rows.groups[:labelled])
     extra = np.concatenate([np.zeros(0, np.int64), *rows.groups[labelled:]])
-    for purpose, part in (("training", trained), ("unlabelled", extra)):
+    asked = METHODS[config.method].asks_teacher
+    for purpose, part in (("training", trained), ("unlabelled", extra)) if asked else ():
         for view in np.unique(rows.views[part]):
             purposes[purpose, int(view)] = rows.digests[part][rows.views[part] == view]
     if config.teacher.zero_shot:

@@ -21,6 +21,7 @@ from vl2v.job.prepare import Places
 from vl2v.job.process import make_accelerator, stop_asked, versions
 from vl2v.job.session import Session, open_session
 from vl2v.job.training import Trainer
+from vl2v.method.distill import trainable
 from vl2v.progress import Progress, Silent
 from vl2v.student.backbones import Backbone
 from vl2v.student.files import write_json
@@ -98,7 +99,8 @@ def run(
                 session.check_means(_name(folder), places, out)
                 begun = True
                 session.buy(_name(folder))
-                _compare_with_labels(session)
+                if session.method.asks_teacher:
+                    _compare_with_labels(session)
                 session.material(folder.work)
                 accelerator.wait_for_everyone()
             return _train(session, folder, accelerator)
@@ -130,13 +132,14 @@ def _train(session: Session, folder: RunFolder, accelerator: Accelerator) -> Run
 def _finish(session: Session, folder: RunFolder, projection: nn.Module, weights: dict[str, Tensor]) -> Run:
     """Save the student, read it back, and report the one that was read."""
     assert session.backbone is not None
-    parameters = dict(session.backbone.module.named_parameters())
+    parameters = dict(trainable(session.backbone.module, projection))
     with torch.no_grad():
         for key, tensor in weights.items():
             parameters[key].copy_(tensor)
     names, card = session.task.names, session.card
     provenance = _provenance(session, folder)
-    made = Student(session.backbone, projection.cpu(), session.head(), names, card.logit_scale, provenance)
+    head = session.head() if session.method.classifier == "cosine" else None
+    made = Student(session.backbone, projection.cpu(), head, names, card.logit_scale, provenance)
     made.save(folder.student)
     own = session.backbone.module if session.backbone.recipe.kind == "module" else None
     student = Student.load(folder.student, backbone=own)

@@ -16,9 +16,11 @@ from torch import Tensor, nn
 
 from vl2v.config import RunConfig
 from vl2v.errors import ConfigError, StudentError
+from vl2v.job.material import Material, stage_seed
 from vl2v.job.prepare import Examples, Places, Split, examples, leaked, list_folder, read_task, split_task
 from vl2v.job.quoting import Needs, check_disk, evaluated, make_quote, needs
-from vl2v.job.training import Material, stage_seed
+from vl2v.method.base import Method
+from vl2v.method.registry import METHODS
 from vl2v.progress import Progress
 from vl2v.student.backbones import Backbone, load_backbone
 from vl2v.task.files import FileIndex
@@ -51,6 +53,11 @@ class Session:
     cache: PixelCache
     backbone: Backbone | None
     progress: Progress
+
+    @property
+    def method(self) -> Method:
+        """What trains the student."""
+        return METHODS[self.config.method]
 
     @property
     def card(self) -> TeacherCard:
@@ -112,15 +119,18 @@ class Session:
             write: false where another process has written it.
         """
         work.mkdir(parents=True, exist_ok=True)
-        if write:
-            self._write_vectors(work / "vectors.npy")
-        vectors: NDArray[np.float32] = np.load(work / "vectors.npy", mmap_mode="r")
+        vectors: NDArray[np.float32] | None = None
+        if self.method.asks_teacher:
+            if write:
+                self._write_vectors(work / "vectors.npy")
+            vectors = np.load(work / "vectors.npy", mmap_mode="r")
         head = self.head()
         shares = [self.config.batch_per_domain] * len(self.split.sources)
         shares += [self.config.unlabelled_per_batch] * (self.unlabelled is not None)
         digest = hashlib.sha256(self.rows.digests.tobytes() + self.rows.labels.tobytes() + head.numpy().tobytes())
-        for start in range(0, len(vectors), 10_000):
-            digest.update(vectors[start : start + 10_000].tobytes())
+        if vectors is not None:
+            for start in range(0, len(vectors), 10_000):
+                digest.update(vectors[start : start + 10_000].tobytes())
         return Material(
             pixels=self.cache.map(),
             slots=self.cache.slots(self.rows.digests),
@@ -144,13 +154,14 @@ class Session:
         return self.store.images(self.card, self.task.digests[rows])
 
     def make_projection(self, backbone: Backbone) -> nn.Module:
-        """P before Align: a seeded linear layer with bias, or nothing where the student is the teacher's encoder.
+        """P before training: a seeded linear layer with bias, or nothing where the student is the teacher's encoder.
 
         Raises:
             StudentError: if the teacher's own encoder has another dimension than its vectors.
         """
-        dimension = self.card.dimension
-        if self.config.student.spec != "teacher":
+        linear = self.method.classifier == "linear"
+        dimension = len(self.task.names) if linear else self.card.dimension
+        if linear or self.config.student.spec != "teacher":
             torch.manual_seed(stage_seed(self.config.seed, "projection"))
             return nn.Linear(backbone.features, dimension)
         if backbone.features != dimension:

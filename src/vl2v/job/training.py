@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
@@ -16,50 +15,22 @@ from torch import Tensor, nn
 
 from vl2v.config import RunConfig
 from vl2v.errors import Interrupted
-from vl2v.job.features import Labelled, keep_features, pass_through, scores
+from vl2v.job.features import keep_features, pass_through, scores
 from vl2v.job.folder import RunFolder, State
+from vl2v.job.material import Material, Server
 from vl2v.method.align import align
+from vl2v.method.base import Context
 from vl2v.method.distill import Projected, distill, trainable
 from vl2v.method.evaluation import Score, mean_over_domains
-from vl2v.method.loop import Batch, adam
+from vl2v.method.loop import adam
+from vl2v.method.registry import METHODS
 from vl2v.method.swad import LossValley
 from vl2v.progress import Advance, Progress
 from vl2v.student.backbones import Backbone
 from vl2v.student.model import cosine_logits
-from vl2v.task.augment import Augmentation, AugmentSettings
-from vl2v.task.batches import AugmentedPixels, Streams, augmented_batches
 from vl2v.task.splits import Indices
 
 Weights = dict[str, Tensor]
-
-
-@dataclass(frozen=True)
-class Material:
-    """What training works on.
-
-    Attributes:
-        pixels: [slots, S, S, 3] uint8 memory map.
-        slots: [R] int64, where each training row lies in `pixels`.
-        labels: [R] int64, -1 without a label.
-        vectors: [R, D] float32 memory map, the teacher's image embeddings.
-        head: [K, D] float32, the text head.
-        logit_scale: the teacher's.
-        groups: rows of each source domain, then of the unlabelled images.
-        shares: rows of each group in a batch.
-        validation: (slots, labels) by source domain.
-        digest: of the data and vectors; a resumed run must find the same.
-    """
-
-    pixels: NDArray[np.uint8]
-    slots: Indices
-    labels: NDArray[np.int64]
-    vectors: NDArray[np.float32]
-    head: Tensor
-    logit_scale: float
-    groups: tuple[Indices, ...]
-    shares: tuple[int, ...]
-    validation: Labelled
-    digest: str
 
 
 @dataclass
@@ -89,6 +60,15 @@ class Trainer:
     _scores: dict[str, Score] = field(default_factory=dict)
     _best: tuple[float, Weights] = (-1.0, {})
     _metrics_length: int = 0
+
+    def __post_init__(self) -> None:
+        config, material = self.config, self.material
+        self.method = METHODS[config.method]
+        self._server = Server(config, material, self.backbone.preprocess, self.accelerator)
+        kd = config.kd
+        self._objective = self.method.objective(
+            Context(material.head, material.logit_scale, config.image_weight, kd.temperature, kd.teacher_share)
+        )
 
     def run(self, state: State | None) -> Weights:
         """Train from a saved state, or from the start, to the end.
@@ -121,9 +101,9 @@ class Trainer:
             self.folder.cut_metrics(self._metrics_length)
 
     def _align(self, state: State | None) -> None:
-        settings = self.config.align
+        settings, steps = self.config.align, self.config.first_stage_steps
         start = int(state.values["step"]) if state else 0
-        if start >= settings.steps:
+        if start >= steps:
             return
         rows = self._features("train", self.material.slots)
         held = {
@@ -133,17 +113,17 @@ class Trainer:
         optimizer = adam(self.projection.parameters(), settings.learning_rate, settings.weight_decay)
         _load_adam(optimizer, state)
 
-        with self.progress.stage("Align", settings.steps, start) as advance:
+        with self.progress.stage(self.method.stages[0], steps, start) as advance:
 
             def after(step: int, loss: float) -> bool:
-                if self._due(step, settings.steps):
+                if self._due(step, steps):
                     self._scores = self._score_features(held)
-                return self._after("align", step, loss, settings.steps, optimizer, None, advance)
+                return self._after("align", step, loss, steps, optimizer, None, advance)
 
             align(
                 self.projection,
-                self._feature_batches(rows, start),
-                image_weight=self.config.image_weight,
+                self._server.features(rows, start, steps),
+                objective=self._objective,
                 optimizer=optimizer,
                 accelerator=self.accelerator,
                 first_step=start,
@@ -153,7 +133,7 @@ class Trainer:
     def _distill(self, state: State | None) -> Weights:
         settings = self.config.distill
         start = int(state.values["step"]) if state else 0
-        weights = trainable(self.backbone.module)
+        weights = trainable(self.backbone.module, self.projection if self.method.trains_layer else None)
         optimizer = adam(weights.values(), settings.learning_rate, settings.weight_decay)
         _load_adam(optimizer, state)
         swad = LossValley(**settings.swad.model_dump()) if settings.weights == "swad" else None
@@ -173,12 +153,13 @@ class Trainer:
             return mean.loss
 
         if start < settings.steps and (swad is None or swad.dead_at is None):
-            with self.progress.stage("Distill", settings.steps, start) as advance:
+            with self.progress.stage(self.method.stages[1], settings.steps, start) as advance:
                 distilled = distill(
                     self.backbone.module,
                     self.projection,
-                    self._pixel_batches(start),
-                    image_weight=self.config.image_weight,
+                    self._server.images(start, settings.steps),
+                    objective=self._objective,
+                    train_projection=self.method.trains_layer,
                     swad=swad,
                     validate=validate,
                     optimizer=optimizer,
@@ -219,7 +200,7 @@ class Trainer:
             self._save(stage, step + 1, optimizer, swad)
         if stop:
             raise Interrupted(
-                f"Stopped after step {step} of {stage.capitalize()}; everything so far is saved.",
+                f"Stopped after step {step} of {self.method.stages[stage == 'distill']}; everything so far is saved.",
                 next_step=f"go on: vl2v distill --out {self.folder.path} --resume",
             )
         return False
@@ -253,9 +234,6 @@ class Trainer:
             asked = bool(self.accelerator.reduce(flag, "sum") > 0)
         return asked
 
-    def _streams(self, stage: str) -> Streams:
-        return Streams(self.material.groups, self.material.shares, stage_seed(self.config.seed, stage))
-
     def _features(self, name: str, slots: Indices) -> NDArray[np.float32]:
         return keep_features(
             self.backbone.module,
@@ -288,42 +266,9 @@ class Trainer:
         return (self._logits(projected) for projected in passed)
 
     def _logits(self, projected: Tensor) -> Tensor:
+        if self.method.classifier == "linear":
+            return projected.float()
         return cosine_logits(projected.float(), self.material.head.to(projected.device), self.material.logit_scale)
-
-    def _feature_batches(self, features: NDArray[np.float32], start: int) -> Iterator[Batch]:
-        streams = self._streams("align")
-        for step in range(start, self.config.align.steps):
-            draw = streams.draw(step, self.accelerator.process_index, self.accelerator.num_processes)
-            torch.manual_seed(int(draw.seeds[0]))
-            yield self._batch(torch.from_numpy(features[draw.rows]), draw.rows)
-
-    def _pixel_batches(self, start: int) -> Iterator[Batch]:
-        streams, a = self._streams("distill"), self.accelerator
-        preprocess = self.backbone.preprocess
-        settings = AugmentSettings(**self.config.distill.augment.model_dump())
-        data = AugmentedPixels(self.material.pixels, self.material.slots, Augmentation(preprocess.size, settings))
-        steps = range(start, self.config.distill.steps)
-        draws = (streams.draw(step, a.process_index, a.num_processes) for step in steps)
-        workers = self.config.workers
-        if workers is None:
-            workers = 1 if a.device.type == "cpu" else 8
-        for step, (pixels, rows) in zip(steps, augmented_batches(data, draws, workers), strict=True):
-            torch.manual_seed((streams.seed + step) % 2**63)  # for dropout and the like
-            yield self._batch(preprocess.normalise(pixels.to(a.device, non_blocking=True)), rows)
-
-    def _batch(self, inputs: Tensor, rows: Indices) -> Batch:
-        device, m = self.accelerator.device, self.material
-        labels = torch.from_numpy(m.labels[rows])
-        labelled = labels >= 0
-        text = m.head[labels.clamp(min=0)]
-        image = torch.from_numpy(np.asarray(m.vectors[rows]))
-        mask = None if bool(labelled.all()) else labelled.to(device)
-        return Batch(inputs.to(device), image.to(device), text.to(device), mask)
-
-
-def stage_seed(seed: int, stage: str) -> int:
-    """A seed in [0, 2**63) for one use of a run's one seed."""
-    return int.from_bytes(hashlib.sha256(f"{seed}/{stage}".encode()).digest()[:8], "big") >> 1
 
 
 def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

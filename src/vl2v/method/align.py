@@ -8,7 +8,8 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
-from vl2v.method.loop import AfterStep, Batch, adam, fit
+from vl2v.method.loop import AfterStep, Batch, Objective, adam, fit
+from vl2v.method.loss import dual_objective
 
 
 def align(
@@ -16,6 +17,7 @@ def align(
     batches: Iterable[Batch],
     *,
     image_weight: float = 0.5,
+    objective: Objective | None = None,
     learning_rate: float = 5e-5,
     weight_decay: float = 0.0,
     optimizer: torch.optim.Optimizer | None = None,
@@ -32,6 +34,7 @@ def align(
         projection: P, maps [B, F] to [B, D]; trained in place.
         batches: features f(x), teacher embeddings and text targets, one batch per step.
         image_weight: lambda in [0, 1].
+        objective: minimised in place of the dual loss, by other methods.
         learning_rate: Adam's.
         weight_decay: Adam's, L2.
         optimizer: goes on with this one instead of a fresh Adam.
@@ -54,7 +57,7 @@ def align(
         module,
         batches,
         optimizer,
-        image_weight=image_weight,
+        objective=objective or dual_objective(image_weight),
         accelerator=accelerator,
         first_step=first_step,
         after_step=after_step,

@@ -10,7 +10,8 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from vl2v.method.loop import AfterStep, Batch, adam, fit
+from vl2v.method.loop import AfterStep, Batch, Objective, adam, fit
+from vl2v.method.loss import dual_objective
 from vl2v.method.swad import LossValley
 
 
@@ -52,9 +53,16 @@ class Projected(nn.Module):
         return projected
 
 
-def trainable(backbone: nn.Module) -> dict[str, nn.Parameter]:
-    """The parameters that Distill trains, by name: all of the backbone, batch norm's weight and bias included."""
-    return {name: p for name, p in backbone.named_parameters() if p.requires_grad}
+def trainable(backbone: nn.Module, projection: nn.Module | None = None) -> dict[str, nn.Parameter]:
+    """The parameters that the second stage trains, by name: all of the backbone, batch norm's weight and bias included.
+
+    Args:
+        backbone: f.
+        projection: P, for a method that trains it too; its names then begin with ``projection/``.
+    """
+    weights = {name: p for name, p in backbone.named_parameters() if p.requires_grad}
+    more = projection.named_parameters() if projection is not None else ()
+    return weights | {f"projection/{name}": p for name, p in more}
 
 
 def distill(
@@ -63,6 +71,8 @@ def distill(
     batches: Iterable[Batch],
     *,
     image_weight: float = 0.5,
+    objective: Objective | None = None,
+    train_projection: bool = False,
     learning_rate: float = 5e-5,
     weight_decay: float = 0.0,
     swad: LossValley | None = None,
@@ -74,13 +84,16 @@ def distill(
 ) -> Distilled:
     """Train f with the dual loss while P stands still (arXiv 2310.08255, stage 2).
 
-    Running statistics of batch norm are frozen, its weight and bias trained. P gets no gradient and is in no optimiser.
+    Running statistics of batch norm are frozen, its weight and bias trained. P gets no gradient and is in no optimiser,
+    unless another method asks for it.
 
     Args:
         backbone: f, maps a batch's inputs to [B, F]; trained in place.
         projection: P, maps [B, F] to [B, D].
         batches: inputs, teacher embeddings and text targets, one batch per step.
         image_weight: lambda in [0, 1].
+        objective: minimised in place of the dual loss, by other methods.
+        train_projection: train P as well.
         learning_rate: Adam's.
         weight_decay: Adam's, L2.
         swad: takes in the weights of every step and ends a segment at every validation loss; training stops when its
@@ -94,13 +107,13 @@ def distill(
 
     Returns:
         Losses, last step, and whether the valley ended. The averaged weights are `swad.average()`, by the names of
-        `trainable(backbone)`.
+        `trainable`.
 
     Raises:
         TrainingError: if a loss is not finite.
     """
-    projection.requires_grad_(False)
-    weights = trainable(backbone)
+    projection.requires_grad_(train_projection)
+    weights = trainable(backbone, projection if train_projection else None)
     optimizer = optimizer or adam(weights.values(), learning_rate, weight_decay)
     model: nn.Module = Projected(backbone, projection)
     if accelerator is not None:
@@ -125,7 +138,7 @@ def distill(
         model,
         batches,
         optimizer,
-        image_weight=image_weight,
+        objective=objective or dual_objective(image_weight),
         accelerator=accelerator,
         first_step=first_step,
         after_step=after,

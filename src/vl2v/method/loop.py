@@ -11,7 +11,6 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from vl2v.errors import TrainingError
-from vl2v.method.loss import dual_loss
 
 AfterStep = Callable[[int, float], bool | None]
 
@@ -25,12 +24,18 @@ class Batch:
         teacher_image: [B, D], I(x).
         teacher_text: [B, D], T_y; ignored in rows without a label.
         labelled: [B] bool; None means all rows have a label.
+        labels: [B] int64, the classes; anything in rows without a label. Only baselines look at them.
     """
 
     inputs: Tensor
     teacher_image: Tensor
     teacher_text: Tensor
     labelled: Tensor | None = None
+    labels: Tensor | None = None
+
+
+Objective = Callable[[Tensor, Batch], Tensor]
+"""What a method minimises: from the output of P, [B, D] or [B, K], and its batch to a scalar."""
 
 
 def fit(
@@ -38,18 +43,18 @@ def fit(
     batches: Iterable[Batch],
     optimizer: torch.optim.Optimizer,
     *,
-    image_weight: float,
+    objective: Objective,
     accelerator: Accelerator | None = None,
     first_step: int = 0,
     after_step: AfterStep | None = None,
 ) -> list[float]:
-    """Run one optimiser step per batch on the dual loss of `module`'s output.
+    """Run one optimiser step per batch on the objective of `module`'s output.
 
     Args:
-        module: maps a batch's inputs to [B, D]; with an accelerator, what `prepare` returned.
+        module: maps a batch's inputs to what the objective takes; with an accelerator, what `prepare` returned.
         batches: ends the training when it ends.
         optimizer: holds the trained parameters and nothing else.
-        image_weight: lambda in [0, 1].
+        objective: gives the loss.
         accelerator: device, precision and processes; None is this process, as the tensors come.
         first_step: number of the first step.
         after_step: called with the step's number and its loss; a true answer ends the training.
@@ -62,18 +67,12 @@ def fit(
     """
     losses: list[float] = []
     for step, batch in enumerate(batches, first_step):
-        loss = dual_loss(
-            module(batch.inputs).to(batch.teacher_image.dtype),
-            batch.teacher_image,
-            batch.teacher_text,
-            image_weight,
-            batch.labelled,
-        )
+        loss = objective(module(batch.inputs).to(batch.teacher_image.dtype), batch)
         value = float(loss.detach() if accelerator is None else accelerator.reduce(loss.detach(), "mean"))
         if not math.isfinite(value):
             raise TrainingError(
                 f"The loss is not finite at step {step}.",
-                expected="a number between -1 and 1",
+                expected="a finite number",
                 found=str(value),
                 next_step="lower the learning rate or train in full precision; the last saved state is untouched",
             )

@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from vl2v.method.loop import Batch, Objective
+
 
 def dual_loss(
     projected: Tensor,
@@ -47,3 +49,12 @@ def dual_loss(
         kept = labelled.to(text_cosine.dtype)
         text_term = torch.where(labelled, text_cosine, 0).sum() / kept.sum().clamp(min=1)
     return -(image_weight * image_term + (1 - image_weight) * text_term)
+
+
+def dual_objective(image_weight: float = 0.5) -> Objective:
+    """The dual loss as both stages of VL2V-ADiP minimise it."""
+
+    def objective(projected: Tensor, batch: Batch) -> Tensor:
+        return dual_loss(projected, batch.teacher_image, batch.teacher_text, image_weight, batch.labelled)
+
+    return objective

@@ -37,6 +37,7 @@ def save(student: Student, folder: Path) -> Path:
         "features": student.features,
         "dimension": student.dimension,
         "projection": "linear" if linear else "identity",
+        "classifier": "linear" if student.head is None else "cosine",
         "preprocess": asdict(student.preprocess) | {"resize": "square, bilinear, antialiased"},
         "classes": student.classes,
         "logit_scale": student.logit_scale,
@@ -72,7 +73,7 @@ def load(folder: Path, backbone: nn.Module | None = None) -> Student:
     student = Student(
         Backbone(module, features, preprocess, recipe),
         projection,
-        torch.ones(len(card["classes"]), dimension),
+        torch.ones(len(card["classes"]), dimension) if card["classifier"] == "cosine" else None,
         card["classes"],
         card["logit_scale"],
         card["provenance"],
@@ -109,7 +110,7 @@ def _read_card(folder: Path) -> dict[str, Any]:
     except (TypeError, KeyError) as error:
         step = "copy the whole folder again from where it was made"
         raise StudentError(f"{path} is broken.", expected="a recipe", found=str(error), next_step=step) from error
-    return {"provenance": {}, **card}
+    return {"provenance": {}, "classifier": "cosine", **card}
 
 
 def write_json(path: Path, content: object) -> None:

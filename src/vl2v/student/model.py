@@ -35,10 +35,12 @@ def cosine_logits(projected: Tensor, head: Tensor, logit_scale: float) -> Tensor
 class Student(nn.Module):
     """An image classifier that lives in its teacher's embedding space.
 
+    A baseline that never saw that space has no head: its last layer gives the logits itself.
+
     Args:
         backbone: f and what it expects.
-        projection: P, maps [B, F] to [B, D].
-        head: [K, D] text embeddings of the classes.
+        projection: P, maps [B, F] to [B, D], or to [B, K] logits where there is no head.
+        head: [K, D] text embeddings of the classes; None for a baseline.
         classes: K class names, in the head's order.
         logit_scale: the teacher's.
         provenance: what is to be remembered of its making: versions, seeds, teacher, data.
@@ -47,13 +49,13 @@ class Student(nn.Module):
         StudentError: if the shapes do not fit together.
     """
 
-    head: Tensor
+    head: Tensor | None
 
     def __init__(
         self,
         backbone: Backbone,
         projection: nn.Module,
-        head: Tensor,
+        head: Tensor | None,
         classes: Sequence[str],
         logit_scale: float,
         provenance: dict[str, Any] | None = None,
@@ -64,18 +66,24 @@ class Student(nn.Module):
         self.features = backbone.features
         self.preprocess: Preprocess = backbone.preprocess
         self.recipe: Recipe = backbone.recipe
-        self.register_buffer("head", F.normalize(head.detach().float(), dim=-1))
+        self.register_buffer("head", None if head is None else F.normalize(head.detach().float(), dim=-1))
         self.classes = list(classes)
         self.logit_scale = float(logit_scale)
         self.provenance: dict[str, Any] = dict(provenance or {})
-        if self.head.ndim != 2 or len(self.head) != len(self.classes) or len(set(self.classes)) != len(self.classes):
-            expected = f"[{len(self.classes)}, D] text embeddings and as many different class names"
-            raise StudentError("Head and classes do not fit.", expected=expected, found=str(list(self.head.shape)))
+        count, shape = len(self.classes), [len(self.classes), 1] if self.head is None else list(self.head.shape)
+        if len(shape) != 2 or shape[0] != count or len(set(self.classes)) != count:
+            expected = f"[{count}, D] text embeddings and as many different class names"
+            raise StudentError("Head and classes do not fit.", expected=expected, found=str(shape))
 
     @property
     def dimension(self) -> int:
-        """D, the dimension of the space shared with the teacher."""
-        return int(self.head.shape[1])
+        """D, the dimension of the space shared with the teacher; K without a head."""
+        return len(self.classes) if self.head is None else int(self.head.shape[1])
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return next((tensor.device for tensor in self.state_dict().values()), torch.device("cpu"))
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Normalised pixels [B, 3, S, S] to projections [B, D], not normalised."""
@@ -94,7 +102,9 @@ class Student(nn.Module):
 
         Raises:
             UnreadableImageError: if one of them is no usable image.
+            StudentError: if it has no head, and so no part in the teacher's space.
         """
+        self._head()
         rows = [F.normalize(self._project(batch), dim=-1).cpu() for batch in _batched(images, batch_size)]
         return torch.cat(rows).numpy() if rows else np.zeros((0, self.dimension), np.float32)
 
@@ -108,8 +118,9 @@ class Student(nn.Module):
         return [self.classes[k] for k in self.predict_proba(images, batch_size).argmax(axis=1)]
 
     def logits(self, projected: Tensor) -> Tensor:
-        """[B, D] projections to [B, K] logits."""
-        return cosine_logits(projected.float(), self.head, self.logit_scale)
+        """[B, D] projections to [B, K] logits; without a head they are the logits."""
+        projected = projected.float()
+        return projected if self.head is None else cosine_logits(projected, self.head, self.logit_scale)
 
     def add_class(self, name: str, vector: ArrayLike) -> None:
         """Know one class more, without training: its text embedding becomes a row of the head.
@@ -119,16 +130,17 @@ class Student(nn.Module):
             vector: [D] the teacher's embedding of its prompt, any length above 0.
 
         Raises:
-            StudentError: if the name is taken, or the vector has another dimension or no direction.
+            StudentError: if the name is taken, the vector has another dimension or no direction, or there is no head.
         """
-        row = torch.as_tensor(np.asarray(vector, dtype=np.float32), device=self.head.device)
+        head = self._head()
+        row = torch.as_tensor(np.asarray(vector, dtype=np.float32), device=head.device)
         if name in self.classes:
             raise StudentError(f"The class '{name}' is known already.", expected="a new name", found=name)
         if row.shape != (self.dimension,) or not torch.isfinite(row).all() or row.norm() < 1e-6:
             expected = f"a finite vector [{self.dimension}] with a direction"
             step = "embed the prompt with the teacher that this student learnt from"
             raise StudentError("The vector cannot be a class.", expected=expected, found=f"{row.shape}", next_step=step)
-        self.head = torch.cat([self.head, F.normalize(row, dim=0)[None]])
+        self.head = torch.cat([head, F.normalize(row, dim=0)[None]])
         self.classes.append(name)
 
     def save(self, folder: str | Path) -> Path:
@@ -150,11 +162,21 @@ class Student(nn.Module):
 
         return load(Path(folder), backbone).to(device)
 
+    def _head(self) -> Tensor:
+        if self.head is None:
+            raise StudentError(
+                "This student knows nothing of the teacher's space.",
+                expected="a student with text embeddings as its head",
+                found="a baseline with a linear classifier",
+                next_step="distil one with the method adip",
+            )
+        return self.head
+
     @torch.no_grad()
     def _project(self, images: Sequence[ImageLike]) -> Tensor:
         was_training = self.training
         self.eval()
-        pixels = torch.stack([self.preprocess.pixels(image) for image in images]).to(self.head.device)
+        pixels = torch.stack([self.preprocess.pixels(image) for image in images]).to(self.device)
         projected = self.forward(self.preprocess.normalise(pixels)).float()
         self.train(was_training)
         return projected

@@ -1,0 +1,106 @@
+"""What training works on, and the batches it is served in."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from numpy.typing import NDArray
+from torch import Tensor
+
+from vl2v.config import RunConfig
+from vl2v.job.features import Labelled
+from vl2v.method.loop import Batch
+from vl2v.student.preprocess import Preprocess
+from vl2v.task.augment import Augmentation, AugmentSettings
+from vl2v.task.batches import AugmentedPixels, Streams, augmented_batches
+from vl2v.task.splits import Indices
+
+
+@dataclass(frozen=True)
+class Material:
+    """What training works on.
+
+    Attributes:
+        pixels: [slots, S, S, 3] uint8 memory map.
+        slots: [R] int64, where each training row lies in `pixels`.
+        labels: [R] int64, -1 without a label.
+        vectors: [R, D] float32 memory map, the teacher's image embeddings; None where the method asks for none.
+        head: [K, D] float32, the text head.
+        logit_scale: the teacher's.
+        groups: rows of each source domain, then of the unlabelled images.
+        shares: rows of each group in a batch.
+        validation: (slots, labels) by source domain.
+        digest: of the data and vectors; a resumed run must find the same.
+    """
+
+    pixels: NDArray[np.uint8]
+    slots: Indices
+    labels: NDArray[np.int64]
+    vectors: NDArray[np.float32] | None
+    head: Tensor
+    logit_scale: float
+    groups: tuple[Indices, ...]
+    shares: tuple[int, ...]
+    validation: Labelled
+    digest: str
+
+
+@dataclass(frozen=True)
+class Server:
+    """Serves a run's batches, this process's share of each.
+
+    Attributes:
+        config: the run's settings.
+        material: what the batches are made of.
+        preprocess: what the student's weights expect of pixels.
+        accelerator: device and processes.
+    """
+
+    config: RunConfig
+    material: Material
+    preprocess: Preprocess
+    accelerator: Accelerator
+
+    def features(self, kept: NDArray[np.float32], start: int, steps: int) -> Iterator[Batch]:
+        """Batches of kept features [R, F] for the steps from `start` on."""
+        streams = self._streams("align")
+        for step in range(start, steps):
+            draw = streams.draw(step, self.accelerator.process_index, self.accelerator.num_processes)
+            torch.manual_seed(int(draw.seeds[0]))
+            yield self._batch(torch.from_numpy(kept[draw.rows]), draw.rows)
+
+    def images(self, start: int, steps: int) -> Iterator[Batch]:
+        """Batches of augmented images for the steps from `start` on."""
+        streams, a = self._streams("distill"), self.accelerator
+        settings = AugmentSettings(**self.config.distill.augment.model_dump())
+        augmentation = Augmentation(self.preprocess.size, settings)
+        data = AugmentedPixels(self.material.pixels, self.material.slots, augmentation)
+        draws = (streams.draw(step, a.process_index, a.num_processes) for step in range(start, steps))
+        workers = self.config.workers
+        if workers is None:
+            workers = 1 if a.device.type == "cpu" else 8
+        for step, (pixels, rows) in zip(range(start, steps), augmented_batches(data, draws, workers), strict=True):
+            torch.manual_seed((streams.seed + step) % 2**63)  # for dropout and the like
+            yield self._batch(self.preprocess.normalise(pixels.to(a.device, non_blocking=True)), rows)
+
+    def _streams(self, stage: str) -> Streams:
+        return Streams(self.material.groups, self.material.shares, stage_seed(self.config.seed, stage))
+
+    def _batch(self, inputs: Tensor, rows: Indices) -> Batch:
+        device, m = self.accelerator.device, self.material
+        labels = torch.from_numpy(m.labels[rows])
+        labelled = labels >= 0
+        text = m.head[labels.clamp(min=0)]
+        image = torch.zeros_like(text) if m.vectors is None else torch.from_numpy(np.asarray(m.vectors[rows]))
+        mask = None if bool(labelled.all()) else labelled.to(device)
+        return Batch(inputs.to(device), image.to(device), text.to(device), mask, labels.to(device))
+
+
+def stage_seed(seed: int, stage: str) -> int:
+    """A seed in [0, 2**63) for one use of a run's one seed."""
+    return int.from_bytes(hashlib.sha256(f"{seed}/{stage}".encode()).digest()[:8], "big") >> 1

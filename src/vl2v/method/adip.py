@@ -1,0 +1,17 @@
+"""VL2V-ADiP: Align, Distill, Predict (arXiv 2310.08255)."""
+
+from __future__ import annotations
+
+from vl2v.method.base import Method
+from vl2v.method.loss import dual_objective
+
+ADIP = Method(
+    name="adip",
+    title="VL2V-ADiP",
+    stages=("Align", "Distill"),
+    classifier="cosine",
+    objective=lambda context: dual_objective(context.image_weight),
+    first_stage=True,
+    trains_layer=False,
+    asks_teacher=True,
+)

@@ -1,0 +1,54 @@
+"""Naive distillation of logits: the teacher's zero-shot answers as soft labels, beside the true ones.
+
+Hinton, Vinyals and Dean, "Distilling the Knowledge in a Neural Network", 2015 (arXiv 1503.02531).
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from vl2v.method.base import Context, Method
+from vl2v.method.baselines.erm import cross_entropy
+from vl2v.method.loop import Batch, Objective
+from vl2v.student.model import cosine_logits
+
+
+def softened_divergence(logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
+    """T^2 * KL(teacher || student) of both softened by T, averaged over rows (section 2 of arXiv 1503.02531).
+
+    Args:
+        logits: [B, K], the student's.
+        teacher_logits: [B, K].
+        temperature: T > 0; the factor T^2 keeps the gradient's size from depending on it.
+
+    Returns:
+        A scalar, at least 0, and 0 only where both say the same.
+    """
+    student = F.log_softmax(logits / temperature, dim=-1)
+    teacher = F.log_softmax(teacher_logits / temperature, dim=-1)
+    return temperature**2 * F.kl_div(student, teacher, reduction="batchmean", log_target=True)
+
+
+def _objective(context: Context) -> Objective:
+    def objective(logits: Tensor, batch: Batch) -> Tensor:
+        with torch.no_grad():
+            head = context.head.to(logits)
+            taught = cosine_logits(batch.teacher_image.to(logits), head, context.logit_scale)
+        divergence = softened_divergence(logits, taught, context.temperature)
+        return (1 - context.teacher_share) * cross_entropy(logits, batch) + context.teacher_share * divergence
+
+    return objective
+
+
+KD = Method(
+    name="kd",
+    title="naive distillation",
+    stages=("linear probe", "fine-tuning"),
+    classifier="linear",
+    objective=_objective,
+    first_stage=False,
+    trains_layer=True,
+    asks_teacher=True,
+)
