@@ -15,7 +15,7 @@ import numpy as np
 
 import vl2v
 from common import circumstances, keep, shared
-from vl2v.job.console import RichBars
+from vl2v.job.console import for_people
 from vl2v.job.prepare import Places
 from vl2v.teacher.prompts import load_templates, render
 
@@ -68,7 +68,7 @@ def main() -> None:
         out=a.scratch / f"{a.target}-{a.seed}",
         held_out=[a.target],
         places=Places(a.scratch / "cache", a.scratch / "vectors.sqlite"),
-        progress=RichBars(),
+        progress=for_people(),
         settings={
             "student": {"size": a.size},
             "distill": {"steps": a.steps, "checkpoint_every": 50},

@@ -85,10 +85,10 @@ def _fail(error: Vl2vError, as_json: bool) -> None:
 
 
 def _progress(quiet: bool, as_json: bool) -> Progress:
-    from vl2v.job.console import JsonLines, RichBars
+    from vl2v.job.console import JsonLines, for_people
     from vl2v.progress import Silent
 
-    return JsonLines() if as_json else Silent() if quiet else RichBars()
+    return JsonLines() if as_json else Silent() if quiet else for_people()
 
 
 def _places(cache: Path | None, store: Path | None) -> Places:
@@ -282,13 +282,12 @@ def demo(
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
-    """Run the main job offline on drawings, with a teacher and a student from pip packages (extra: demo)."""
+    """Run the main job offline on drawings, beside two baselines (extra: demo)."""
     from vl2v.demo.job import demo as work
-    from vl2v.job.printing import run_json, run_text, show
+    from vl2v.job.printing import demo_json, demo_text, show
 
     done = work(out, _progress(quiet, as_json))
-    if done is not None:
-        show(run_json(done) if as_json else run_text(done))
+    show(demo_json(done) if as_json else demo_text(done))
 
 
 NESTED = {

@@ -1,4 +1,4 @@
-"""What people and scripts see of a run: a bar with rate and time left, nothing, or a line of JSON per event."""
+"""What people and scripts see of a run: bars, the lines of a log, or a line of JSON per event."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, ProgressColumn, Task, T
 from rich.progress import Progress as RichProgress
 from rich.text import Text
 
-from vl2v.progress import Advance
+from vl2v.progress import Advance, Progress
 
 
 class _Rate(ProgressColumn):
@@ -24,25 +24,14 @@ class _Rate(ProgressColumn):
 
 
 class RichBars:
-    """A bar per stage, on standard error; where that is no terminal, a line at each stage's end."""
+    """A bar per stage with rate and time left, on standard error."""
 
-    def __init__(self) -> None:
-        self.console = Console(stderr=True, highlight=False)
-        self.console.soft_wrap = not self.console.is_terminal  # a log's lines stay whole
+    def __init__(self, console: Console | None = None) -> None:
+        self.console = console or Console(stderr=True, highlight=False)
 
     @contextmanager
     def stage(self, title: str, total: int, done: int = 0) -> Iterator[Advance]:
         """See `vl2v.progress.Progress`."""
-        if not self.console.is_terminal:
-            started, count = time.monotonic(), done
-
-            def line(steps: int) -> None:
-                nonlocal count
-                count += steps
-
-            yield line
-            self.console.print(f"{title}: {count} of {total}, {time.monotonic() - started:.1f} s")
-            return
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn())
         with RichProgress(*columns, console=self.console) as bars:
             task = bars.add_task(title, total=total, completed=done)
@@ -53,32 +42,81 @@ class RichBars:
         self.console.print(text)
 
 
-class JsonLines:
-    """One JSON object per event: a stage's beginning, at most one advance a second, its end, and notes."""
+class _Lines:
+    """Reports a stage now and then, as lines of text; what they say is for a subclass."""
+
+    every: float
+    """Seconds between two lines of a stage."""
 
     def __init__(self, stream: TextIO | None = None) -> None:
         self._stream = stream or sys.stderr
 
-    def _say(self, **event: object) -> None:
-        print(json.dumps(event), file=self._stream, flush=True)
+    def _print(self, line: str) -> None:
+        print(line, file=self._stream, flush=True)
+
+    def _begin(self, title: str, total: int, done: int) -> None: ...
+
+    def _step(self, title: str, total: int, count: int, left: float) -> None: ...
+
+    def _end(self, title: str, total: int, count: int, seconds: float) -> None: ...
 
     @contextmanager
     def stage(self, title: str, total: int, done: int = 0) -> Iterator[Advance]:
         """See `vl2v.progress.Progress`."""
         started = said = time.monotonic()
         count = done
-        self._say(event="stage", title=title, total=total, done=done)
+        self._begin(title, total, done)
 
         def advance(steps: int) -> None:
             nonlocal count, said
-            count += steps
-            if time.monotonic() - said >= 1:
-                said = time.monotonic()
-                self._say(event="progress", title=title, total=total, done=count)
+            count, now = count + steps, time.monotonic()
+            if now - said >= self.every and done < count < total:
+                said = now
+                self._step(title, total, count, (now - started) / (count - done) * (total - count))
 
         yield advance
-        self._say(event="end", title=title, total=total, done=count, seconds=round(time.monotonic() - started, 3))
+        self._end(title, total, count, time.monotonic() - started)
+
+
+class LogLines(_Lines):
+    """What people read in a log: a line at each stage's end, and every half minute until then."""
+
+    every = 30.0
+
+    def _step(self, title: str, total: int, count: int, left: float) -> None:
+        self._print(f"{title}: {count:,} of {total:,}, about {left:,.0f} s left")
+
+    def _end(self, title: str, total: int, count: int, seconds: float) -> None:
+        self._print(f"{title}: {count:,} of {total:,}, {seconds:,.1f} s")
+
+    def note(self, text: str) -> None:
+        """See `vl2v.progress.Progress`."""
+        self._print(text)
+
+
+class JsonLines(_Lines):
+    """One JSON object per event: a stage's beginning, at most one advance a second, its end, and notes."""
+
+    every = 1.0
+
+    def _say(self, **event: object) -> None:
+        self._print(json.dumps(event))
+
+    def _begin(self, title: str, total: int, done: int) -> None:
+        self._say(event="stage", title=title, total=total, done=done)
+
+    def _step(self, title: str, total: int, count: int, left: float) -> None:
+        self._say(event="progress", title=title, total=total, done=count, seconds_left=round(left, 1))
+
+    def _end(self, title: str, total: int, count: int, seconds: float) -> None:
+        self._say(event="end", title=title, total=total, done=count, seconds=round(seconds, 3))
 
     def note(self, text: str) -> None:
         """See `vl2v.progress.Progress`."""
         self._say(event="note", text=text)
+
+
+def for_people() -> Progress:
+    """Bars on a terminal, lines elsewhere."""
+    console = Console(stderr=True, highlight=False)
+    return RichBars(console) if console.is_terminal else LogLines()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -83,10 +84,11 @@ class Server:
         draws = (streams.draw(step, a.process_index, a.num_processes) for step in range(start, steps))
         workers = self.config.workers
         if workers is None:
-            workers = 1 if a.device.type == "cpu" else 8
+            workers = 0 if a.device.type == "cpu" else min(8, os.cpu_count() or 1)  # a CPU has no core to spare
         for step, (pixels, rows) in zip(range(start, steps), augmented_batches(data, draws, workers), strict=True):
             torch.manual_seed((streams.seed + step) % 2**63)  # for dropout and the like
-            yield self._batch(self.preprocess.normalise(pixels.to(a.device, non_blocking=True)), rows)
+            pixels = pixels.to(a.device, non_blocking=True, memory_format=torch.channels_last)
+            yield self._batch(self.preprocess.normalise(pixels), rows)
 
     def _streams(self, stage: str) -> Streams:
         return Streams(self.material.groups, self.material.shares, stage_seed(self.config.seed, stage))

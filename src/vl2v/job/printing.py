@@ -8,7 +8,7 @@ import json
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
@@ -17,6 +17,9 @@ from vl2v.job.measure import Answer
 from vl2v.job.quoting import human
 from vl2v.job.run import Run
 from vl2v.teacher.ledger import LedgerEntry, Quote
+
+if TYPE_CHECKING:
+    from vl2v.demo.job import Demo
 
 FORMATS = ("table", "json", "csv")
 
@@ -73,6 +76,17 @@ def run_text(run: Run) -> RenderableType:
         f"student: {run.folder / 'student'}\nfigures: {run.folder / 'evaluation.json'}, {run.folder / 'metrics.jsonl'}"
     )
     return Group(run.evaluation.table(), paid, where, f"try it:  vl2v predict {run.folder} <image or folder>")
+
+
+def demo_json(done: Demo) -> dict[str, Any]:
+    """The demo's end as plain values."""
+    return {"run": str(done.run), "student": str(done.run / "student"), **done.comparison.to_dict()}
+
+
+def demo_text(done: Demo) -> RenderableType:
+    """The demo's end for a terminal."""
+    where = f"student: {done.run / 'student'}\nfigures: {done.figures}"
+    return Group(done.comparison.table(), where, f"try it:  vl2v predict {done.run} <image or folder>")
 
 
 def ledger_json(entries: Sequence[LedgerEntry]) -> list[dict[str, Any]]:

@@ -84,7 +84,8 @@ class Trainer:
             self._restore(state)
         elif self.accelerator.is_main_process:
             self.folder.cut_metrics(0)
-        self.backbone.module.to(self.accelerator.device)
+        # Convolutions run half as fast again in this layout on a CPU, and on tensor cores.
+        self.backbone.module.to(self.accelerator.device).to(memory_format=torch.channels_last)
         self.projection.to(self.accelerator.device)
         distilling = state is not None and state.values["stage"] == "distill"
         if isinstance(self.projection, nn.Linear) and not distilling:

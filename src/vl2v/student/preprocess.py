@@ -26,7 +26,7 @@ class Preprocess:
     std: tuple[float, float, float]
 
     def normalise(self, pixels: Tensor) -> Tensor:
-        """[B, 3, S, S] uint8 to float32 with this mean and deviation, on the same device."""
+        """[B, 3, S, S] uint8 to float32 with this mean and deviation, on the same device and in the same layout."""
         mean = torch.tensor(self.mean, device=pixels.device).view(3, 1, 1)
         std = torch.tensor(self.std, device=pixels.device).view(3, 1, 1)
         return (pixels.float() / 255.0 - mean) / std

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 from torchvision.transforms import v2
 
@@ -29,6 +32,8 @@ class AugmentSettings:
 class Augmentation:
     """RandomResizedCrop, flip, colour jitter, grayscale (DomainBed's recipe as the paper uses it).
 
+    It works on PIL images, as DomainBed does: on one image that takes three quarters of the time that tensors take.
+
     Args:
         size: side length of what comes out, in pixels.
         settings: the strengths.
@@ -43,13 +48,13 @@ class Augmentation:
             steps.append(v2.ColorJitter(s.jitter, s.jitter, s.jitter, min(s.jitter, 0.5)))
         if s.grayscale:
             steps.append(v2.RandomGrayscale(s.grayscale))
-        self._transform = v2.Compose(steps)
+        self._transform = v2.Compose([*steps, v2.PILToTensor()])
 
-    def __call__(self, pixels: Tensor, seed: int) -> Tensor:
+    def __call__(self, pixels: NDArray[np.uint8], seed: int) -> Tensor:
         """Vary one image.
 
         Args:
-            pixels: [3, H, W] uint8.
+            pixels: [H, W, 3] uint8.
             seed: 0 <= seed < 2**63; the same seed gives the same result.
 
         Returns:
@@ -59,7 +64,7 @@ class Augmentation:
         state = generator.get_state()
         try:
             generator.manual_seed(seed)
-            varied: Tensor = self._transform(pixels)
+            varied: Tensor = self._transform(Image.fromarray(pixels))
         finally:
             generator.set_state(state)
         return varied

@@ -100,8 +100,7 @@ class AugmentedPixels(Dataset[tuple[Tensor, int]]):
 
     def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, int]:
         row, seed = key
-        image = torch.from_numpy(np.array(self.pixels[self.slots[row]])).permute(2, 0, 1)
-        return self.augmentation(image, seed), row
+        return self.augmentation(self.pixels[self.slots[row]], seed), row
 
 
 def augmented_batches(

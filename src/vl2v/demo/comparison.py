@@ -1,0 +1,99 @@
+"""Methods side by side on one task: means over seeds, with standard errors."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+
+from vl2v.job.evaluation import IN_DOMAIN, OUT_OF_DOMAIN, Evaluation
+from vl2v.method.registry import METHODS
+
+ROLES = (IN_DOMAIN, OUT_OF_DOMAIN)
+ZERO_SHOT = "zero-shot teacher"
+OURS = "adip"
+
+
+@dataclass(frozen=True)
+class Spread:
+    """A mean over seeds, in [0, 1].
+
+    Attributes:
+        mean: plain.
+        error: standard error of the mean, from the deviation with n - 1; NaN for a single seed.
+    """
+
+    mean: float
+    error: float
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Spread:
+        """Of at least one value."""
+        single = len(values) < 2
+        return cls(statistics.fmean(values), math.nan if single else statistics.stdev(values) / math.sqrt(len(values)))
+
+    def __str__(self) -> str:
+        return f"{100 * self.mean:.1f}" + ("" if math.isnan(self.error) else f" ± {100 * self.error:.1f}")
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Accuracy of every method by role, over seeds.
+
+    Attributes:
+        rows: by title and role.
+        seeds: how many.
+    """
+
+    rows: Mapping[str, Mapping[str, Spread]]
+    seeds: int
+
+    @classmethod
+    def of(cls, found: Mapping[str, Sequence[Evaluation]]) -> Comparison:
+        """From the evaluations of every method, one per seed, in the same order of seeds."""
+
+        def spread(evaluations: Sequence[Evaluation], column: str) -> dict[str, Spread]:
+            values = {role: [e.mean(role, column) for e in evaluations] for role in ROLES}
+            return {role: Spread.of([v for v in values[role] if v is not None]) for role in ROLES}
+
+        first = next(iter(found.values()))
+        rows = {ZERO_SHOT: spread(first, "zero_shot")}
+        rows |= {METHODS[name].title: spread(evaluations, "student") for name, evaluations in found.items()}
+        return cls(rows, len(first))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON, accuracies in [0, 1]."""
+        return {
+            "seeds": self.seeds,
+            "accuracy": {
+                title: {role: {"mean": s.mean, "standard_error": s.error} for role, s in roles.items()}
+                for title, roles in self.rows.items()
+            },
+        }
+
+    def verdict(self) -> str:
+        """What was found out of domain, in a sentence, whatever it is."""
+        ours = self.rows[METHODS[OURS].title][OUT_OF_DOMAIN]
+        parts = []
+        for title, roles in self.rows.items():
+            if title in (METHODS[OURS].title, ZERO_SHOT):
+                continue
+            other = roles[OUT_OF_DOMAIN]
+            error = math.hypot(ours.error, other.error)
+            parts.append(f"{100 * (ours.mean - other.mean):+.1f} ± {100 * error:.1f} points against {title}")
+        return f"{METHODS[OURS].title} on the style it never saw: {', '.join(parts)}."
+
+    def table(self) -> RenderableType:
+        """For a terminal, accuracies in percent."""
+        table = Table(title=f"top-1 accuracy, percent: mean ± standard error of {self.seeds} seeds")
+        for name in ("method", *ROLES):
+            table.add_column(name, justify="left" if name == "method" else "right")
+        for title, roles in self.rows.items():
+            style = "bold" if title == METHODS[OURS].title else ""
+            table.add_row(title, *(str(roles[role]) for role in ROLES), style=style, end_section=title == ZERO_SHOT)
+        return Group(table, self.verdict())
