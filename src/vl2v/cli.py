@@ -37,6 +37,9 @@ HeldOut = Annotated[list[str] | None, typer.Option(help="A domain left out to te
 Views = Annotated[int | None, typer.Option(help="Views bought of every training image (default 1: the image itself).")]
 Prompts = Annotated[str | None, typer.Option(help="photo, name, clip-80, a template with {}, or a file of templates.")]
 Labels = Annotated[int | None, typer.Option(help="Labels kept per class and domain.")]
+Rest = Annotated[
+    bool | None, typer.Option("--rest-unlabelled", help="Use images beyond --labels-per-class unlabelled.")
+]
 Unlabelled = Annotated[Path | None, typer.Option(help="A folder of further images without labels.")]
 ZeroShot = Annotated[bool | None, typer.Option(help="Also ask for the images of the table's zero-shot column.")]
 SkipBad = Annotated[bool | None, typer.Option("--skip-bad", help="Go on without unreadable files.")]
@@ -116,6 +119,7 @@ def quote(
     views: Views = None,
     prompts: Prompts = None,
     labels_per_class: Labels = None,
+    rest_unlabelled: Rest = None,
     unlabelled: Unlabelled = None,
     zero_shot: ZeroShot = None,
     skip_bad: SkipBad = None,
@@ -171,6 +175,7 @@ def distill(
     views: Views = None,
     prompts: Prompts = None,
     labels_per_class: Labels = None,
+    rest_unlabelled: Rest = None,
     unlabelled: Unlabelled = None,
     zero_shot: ZeroShot = None,
     skip_bad: SkipBad = None,
@@ -291,7 +296,7 @@ def demo(
 
 
 NESTED = {
-    "data": ("held_out", "labels_per_class", "unlabelled", "skip_bad", "allow_missing_classes"),
+    "data": ("held_out", "labels_per_class", "rest_unlabelled", "unlabelled", "skip_bad", "allow_missing_classes"),
     "teacher": ("views", "prompts", "zero_shot", "price_per_1000_images"),
     "student": ("size",),
     "distill": ("learning_rate", "checkpoint_every", "weights", "steps"),

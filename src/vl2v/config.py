@@ -34,6 +34,8 @@ class DataConfig(_Strict):
     """A second folder of images without labels; the image term alone applies to them."""
     labels_per_class: Positive | None = None
     """Labels kept for every class of every source domain, and in proportion for validation; None keeps all."""
+    rest_unlabelled: bool = False
+    """Train on the source images beyond `labels_per_class` as well, without their labels."""
     holdout_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2
     """Part of every source domain held out for validation."""
     skip_bad: bool = False
@@ -140,10 +142,13 @@ class RunConfig(_Strict):
     def _stages(self) -> RunConfig:
         if self.student.spec == "teacher" and not self.teacher.spec.startswith("open_clip:"):
             raise ValueError("student 'teacher' (VL2V-SD) needs an open_clip: teacher, whose weights are at hand")
-        if self.data.unlabelled is not None and not METHODS[self.method].asks_teacher:
+        unlabelled = self.data.unlabelled is not None or self.data.rest_unlabelled
+        if unlabelled and not METHODS[self.method].asks_teacher:
             raise ValueError(
-                f"data.unlabelled is of no use to the method {self.method}, which learns from labels alone"
+                f"unlabelled images are of no use to the method {self.method}: it learns from labels alone"
             )
+        if self.data.rest_unlabelled and self.data.labels_per_class is None:
+            raise ValueError("data.rest_unlabelled needs data.labels_per_class; without it no image is beyond")
         return self
 
     @property

@@ -67,3 +67,19 @@ def test_unlabelled_images_are_of_no_use_to_erm(bench: Bench, tmp_path: Path) ->
     done = vl2v(*arguments(bench, tmp_path / "run", "erm", "--unlabelled", str(bench.data)))
     assert done.returncode == 2
     assert "learns from labels alone" in done.stderr
+
+
+def test_images_beyond_the_labels_are_used_without_them(bench: Bench, tmp_path: Path) -> None:
+    few = ["--labels-per-class", "2", "--json"]
+    alone = vl2v(*arguments(bench, tmp_path / "alone", "adip", *few, "--store", str(tmp_path / "1.sqlite")))
+    store = ["--store", str(tmp_path / "2.sqlite")]
+    more = vl2v(*arguments(bench, tmp_path / "more", "adip", *few, "--rest-unlabelled", *store))
+    assert alone.returncode == more.returncode == 0, alone.stderr + more.stderr
+    bought = [json.loads(run.stdout)["image_queries"] for run in (alone, more)]
+    kept, validation, test = 2 * 3 * 2, 2 * 3, 30  # domains, classes, labels
+    assert bought == [kept + validation + test, 2 * 24 + validation + test]
+    losses = [metrics(tmp_path / run)[-1]["losses"] for run in ("alone", "more")]
+    assert losses[0] != losses[1]
+    refused = vl2v(*arguments(bench, tmp_path / "x", "adip", "--rest-unlabelled"))
+    assert refused.returncode == 2
+    assert "labels_per_class" in refused.stderr

@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from vl2v.config import merge
 from vl2v.demo.comparison import OURS, Comparison
 from vl2v.demo.drawings import draw
 from vl2v.demo.weights import lite0_checkpoint
 from vl2v.job.evaluation import Evaluation
 from vl2v.job.folder import RunFolder
 from vl2v.job.prepare import Places
+from vl2v.method import registry
 from vl2v.progress import Progress
 from vl2v.student.files import write_json
 
@@ -20,15 +23,21 @@ HELD_OUT = "line"
 SIZE = 96  # pixels; small enough for two cores and a few minutes
 SEEDS = (0, 1, 2)
 METHODS = ("erm", "kd", OURS)
-SETTINGS = {
-    "data": {"held_out": (HELD_OUT,)},
-    "teacher": {"prompts": "name"},  # the teacher's text space is one of sentences about names, not of captions
+LABELS = 4  # per class and style: the client has few
+SETTINGS: dict[str, Any] = {
+    "data": {"held_out": (HELD_OUT,), "labels_per_class": LABELS},
     "student": {"size": SIZE},
     # Every method trains its last layer on kept features first, so that none pays for a random one in the few steps
     # that follow.
     "align": {"steps": 1001, "learning_rate": 1e-3},
     "distill": {"steps": 81, "learning_rate": 1e-4, "checkpoint_every": 16},
-    "batch_per_domain": 8,
+}
+# A step sees 30 images with every method. One that asks the teacher learns from the drawings without a label as well.
+WITHOUT_TEACHER: dict[str, Any] = {"batch_per_domain": 10}
+WITH_TEACHER: dict[str, Any] = {
+    "data": {"rest_unlabelled": True},
+    "batch_per_domain": 6,
+    "unlabelled_per_batch": 12,
 }
 
 
@@ -48,7 +57,7 @@ class Demo:
 
 
 def demo(out: Path, progress: Progress) -> Demo:
-    """Draw the task, and distil the teacher into an ImageNet-pretrained efficientnet-lite0, one style held out.
+    """Draw the task, keep `LABELS` labels of each class and style, and distil the teacher into an ImageNet-pretrained efficientnet-lite0, one style held out.
 
     The same student is trained with every method of `METHODS` and every seed of `SEEDS`; all share one store, so an
     image is asked for once. Everything lies under `out`. Called again, it goes on where it was stopped, and what is
@@ -83,7 +92,8 @@ def _run(
     on_disk = RunFolder(folder)
     if on_disk.evaluation_file.exists():
         return Evaluation.from_dict(json.loads(on_disk.evaluation_file.read_text(encoding="utf-8")))
-    settings = SETTINGS | {"method": method, "seed": seed}
+    served = WITH_TEACHER if registry.METHODS[method].asks_teacher else WITHOUT_TEACHER
+    settings = merge(SETTINGS, served | {"method": method, "seed": seed})
     resume = on_disk.config_file.exists()
     done = distill(
         task, TEACHER, student, out=folder, resume=resume, places=places, progress=progress, settings=settings

@@ -42,12 +42,14 @@ class Split:
         kept: positions in the task, by source domain, to train on.
         validation: positions by source domain, held out to select by.
         test: positions by held-out domain, never trained on or selected by.
+        rest: positions of source images beyond the labels that are kept, to train on without their labels.
     """
 
     sources: tuple[str, ...]
     kept: dict[str, Indices]
     validation: dict[str, Indices]
     test: dict[str, Indices]
+    rest: Indices
 
 
 def list_folder(config: DataConfig) -> DomainFolder:
@@ -103,7 +105,7 @@ def split_task(task: Task, config: DataConfig, seed: int) -> Split:
         DataError: if a source domain is too small to hold anything out.
     """
     sources = tuple(domain for domain in task.domains if domain not in config.held_out)
-    kept, validation = {}, {}
+    kept, validation, rest = {}, {}, [np.zeros(0, np.int64)]
     for i, domain in enumerate(task.domains):
         if domain not in sources:
             continue
@@ -118,12 +120,16 @@ def split_task(task: Task, config: DataConfig, seed: int) -> Split:
                 next_step="add images, or set data.holdout_fraction",
             )
         if config.labels_per_class is not None:
+            every = train
             train = labels_per_class(train, task.labels[rows], config.labels_per_class, seed, i)
+            if config.rest_unlabelled:
+                rest.append(rows[np.setdiff1d(every, train)])
             share = config.holdout_fraction / (1 - config.holdout_fraction)
             few = max(1, round(config.labels_per_class * share))  # validation labels are few as well
             out = labels_per_class(out, task.labels[rows], few, seed, i)
         kept[domain], validation[domain] = rows[train], rows[out]
-    return Split(sources, kept, validation, {domain: task.rows_of(domain) for domain in config.held_out})
+    test = {domain: task.rows_of(domain) for domain in config.held_out}
+    return Split(sources, kept, validation, test, np.concatenate(rest))
 
 
 @dataclass(frozen=True)
@@ -134,7 +140,7 @@ class Examples:
         digests: [R, 32] uint8, SHA-256 of each view's bytes.
         labels: [R] int64, -1 without a label.
         views: [R] int64, number of the view.
-        groups: rows of each source domain, then of the unlabelled images.
+        groups: rows of each source domain, then of all unlabelled images, if there are any.
         read: gives the bytes of a row, as they are sent to the teacher.
     """
 
@@ -155,13 +161,17 @@ def examples(
     progress: Progress,
 ) -> Examples:
     """Lay out the training rows and make the views that a run asks for."""
-    parts = [(task, split.kept[domain]) for domain in split.sources]
-    if unlabelled is not None:
-        parts.append((unlabelled, np.arange(len(unlabelled), dtype=np.int64)))
+    parts = [(task, split.kept[domain], task.labels[split.kept[domain]]) for domain in split.sources]
+    labelled = len(parts)
+    for t, rows in ((task, split.rest), (unlabelled, np.arange(len(unlabelled or ()), dtype=np.int64))):
+        if t is not None and len(rows):
+            parts.append((t, rows, np.full(len(rows), -1, np.int64)))
     k = config.teacher.views
-    digests = [make_views(t, rows, k, config.seed, index, cache, progress) for t, rows in parts]
-    origin = [(t, int(row), view) for t, rows in parts for row in rows for view in range(k)]
-    ends = np.cumsum([len(rows) * k for _, rows in parts])
+    digests = [make_views(t, rows, k, config.seed, index, cache, progress) for t, rows, _ in parts]
+    origin = [(t, int(row), view) for t, rows, _ in parts for row in rows for view in range(k)]
+    ends = np.cumsum([len(rows) * k for _, rows, _ in parts])
+    everyone = np.arange(len(origin), dtype=np.int64)
+    groups = np.split(everyone, ends[:-1])
 
     def read(i: int) -> bytes:
         source, row, view = origin[i]
@@ -169,11 +179,9 @@ def examples(
 
     return Examples(
         digests=np.concatenate([d.reshape(-1, 32) for d in digests]),
-        labels=np.concatenate([np.repeat(t.labels[rows], k) for t, rows in parts]),
+        labels=np.concatenate([np.repeat(labels, k) for _, _, labels in parts]),
         views=np.tile(np.arange(k, dtype=np.int64), len(origin) // k),
-        groups=tuple(
-            np.arange(end - len(rows) * k, end, dtype=np.int64) for end, (_, rows) in zip(ends, parts, strict=True)
-        ),
+        groups=(*groups[:labelled], *([np.concatenate(groups[labelled:])] if groups[labelled:] else [])),
         read=read,
     )
 

@@ -126,7 +126,7 @@ class Session:
             vectors = np.load(work / "vectors.npy", mmap_mode="r")
         head = self.head()
         shares = [self.config.batch_per_domain] * len(self.split.sources)
-        shares += [self.config.unlabelled_per_batch] * (self.unlabelled is not None)
+        shares += [self.config.unlabelled_per_batch] * (len(self.rows.groups) - len(shares))
         digest = hashlib.sha256(self.rows.digests.tobytes() + self.rows.labels.tobytes() + head.numpy().tobytes())
         if vectors is not None:
             for start in range(0, len(vectors), 10_000):
