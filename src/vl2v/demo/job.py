@@ -57,8 +57,9 @@ class Demo:
 
 
 def demo(out: Path, progress: Progress) -> Demo:
-    """Draw the task, keep `LABELS` labels of each class and style, and distil the teacher into an ImageNet-pretrained efficientnet-lite0, one style held out.
+    """Draw the task, keep `LABELS` labels of each class and style, and distil the teacher into a small student.
 
+    The student is an ImageNet-pretrained efficientnet-lite0, and the style `HELD_OUT` is left out to test.
     The same student is trained with every method of `METHODS` and every seed of `SEEDS`; all share one store, so an
     image is asked for once. Everything lies under `out`. Called again, it goes on where it was stopped, and what is
     finished is not done again.
