@@ -29,8 +29,8 @@ SETTINGS: dict[str, Any] = {
     "student": {"size": SIZE},
     # Every method trains its last layer on kept features first, so that none pays for a random one in the few steps
     # that follow.
-    "align": {"steps": 1001, "learning_rate": 1e-3},
-    "distill": {"steps": 81, "learning_rate": 1e-4, "checkpoint_every": 16},
+    "align": {"steps": 101, "learning_rate": 1e-3},
+    "distill": {"steps": 81, "learning_rate": 3e-4, "checkpoint_every": 16},
 }
 # A step sees 30 images with every method. One that asks the teacher learns from the drawings without a label as well.
 WITHOUT_TEACHER: dict[str, Any] = {"batch_per_domain": 10}
