@@ -31,6 +31,7 @@ from vl2v.vendor.links import Links
 from vl2v.vendor.service import Service
 from vl2v.vendor.settings import Limits, VendorSettings
 
+HTTP = httpx.Client(verify=False, timeout=60)  # one for all: each reads the system's certificates anew
 PRICE = Price(Decimal("0.6"), Decimal("0.1"))
 
 
@@ -74,7 +75,7 @@ class Server:
         end = time.monotonic() + 30
         while time.monotonic() < end:
             with suppress(httpx.HTTPError):
-                if httpx.get(f"{self.url}/health", timeout=2).status_code == 200:
+                if HTTP.get(f"{self.url}/health", timeout=2).status_code == 200:
                     return self
             time.sleep(0.02)
         raise AssertionError(f"no server at {self.url}: {self.log.read_text()[-2000:]}")
@@ -86,10 +87,10 @@ class Server:
 
     def ask(self, key: str, body: Any, once: str | None = None) -> httpx.Response:
         content = body if isinstance(body, bytes) else json.dumps(body).encode()
-        return httpx.post(f"{self.url}/v1/embeddings", content=content, headers=bearer(key, once), timeout=60)
+        return HTTP.post(f"{self.url}/v1/embeddings", content=content, headers=bearer(key, once))
 
     def usage(self, key: str) -> dict[str, Any]:
-        answer = httpx.get(f"{self.url}/v1/usage", headers=bearer(key), timeout=30)
+        answer = HTTP.get(f"{self.url}/v1/usage", headers=bearer(key), timeout=30)
         assert answer.status_code == 200, answer.text
         usage: dict[str, Any] = answer.json()
         return usage
@@ -115,15 +116,23 @@ class Spawner:
         assert self._process.stdout is not None
         return self._process.stdout.readline().strip()
 
-    def start(self, db: str = "", port: int = 0, limits: dict[str, Any] | None = None, **settings: Any) -> Server:
+    def start(
+        self,
+        db: str = "",
+        port: int = 0,
+        limits: dict[str, Any] | None = None,
+        die: str = "",
+        scheme: str = "http",
+        **settings: Any,
+    ) -> Server:
         number, port = len(self.started), port or free_port()
         db = db or f"sqlite:///{self.folder}/books{number}.sqlite"
         log = self.folder / f"server{number}.log"
-        order = {"settings": {"teacher": "", "db": db, "port": port, **settings}, "limits": limits or {}}
+        order = {"settings": {"teacher": "", "db": db, "port": port, **settings}, "limits": limits or {}, "die": die}
         assert self._process.stdin is not None
         self._process.stdin.write(json.dumps(order | {"log": str(log)}) + "\n")
         self._process.stdin.flush()
-        server = Server(f"http://127.0.0.1:{port}", db, int(self._said()), log, self.model)
+        server = Server(f"{scheme}://127.0.0.1:{port}", db, int(self._said()), log, self.model)
         self.started.append(server)
         return server.wait()
 
@@ -131,8 +140,7 @@ class Spawner:
         for server in self.started:
             with suppress(ProcessLookupError):
                 os.kill(server.pid, signal.SIGKILL)
-        assert self._process.stdin is not None
-        self._process.stdin.close()
+        self._process.kill()
         self._process.wait(10)
 
 

@@ -24,6 +24,7 @@ from vl2v.vendor.service import Service
 
 logger = logging.getLogger("vl2v.vendor")
 DRAIN_SECONDS = 10
+IDLE_SECONDS = 1
 
 
 def create_app(service: Service) -> ASGIApp:
@@ -182,13 +183,15 @@ class Body:
 
     async def drain(self) -> None:
         """Read and forget the rest, within bounds: a client that is still sending would not see the answer."""
-        left = 2 * self._service.limits.body_bytes
+        left, clock = 2 * self._service.limits.body_bytes, asyncio.get_running_loop().time
+        end = clock() + DRAIN_SECONDS
         try:
-            async with asyncio.timeout(DRAIN_SECONDS):
+            async with asyncio.timeout(IDLE_SECONDS) as patience:
                 async for chunk in self._chunks:
                     left -= len(chunk)
                     if left < 0:
                         return
+                    patience.reschedule(min(end, clock() + IDLE_SECONDS))
         except (TimeoutError, ClientDisconnect, RuntimeError):  # RuntimeError: it was read to its end
             return
 

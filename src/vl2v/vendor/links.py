@@ -6,7 +6,9 @@ import asyncio
 import ipaddress
 import math
 import socket
+import ssl
 from collections.abc import Awaitable, Callable, Sequence
+from functools import cached_property
 from urllib.parse import SplitResult, urljoin, urlsplit
 
 import httpx
@@ -61,6 +63,10 @@ class Links:
         self._most, self._seconds = most_bytes, seconds
         self._resolve, self._acceptable = resolver, acceptable
 
+    @cached_property
+    def _tls(self) -> ssl.SSLContext:
+        return ssl.create_default_context()  # reads the system's certificates, so once
+
     async def fetch(self, url: str, param: str, deadline: float = math.inf) -> bytes:
         """The file at a URL.
 
@@ -84,7 +90,9 @@ class Links:
 
     async def _follow(self, url: str, param: str) -> bytes:
         # No environment: a proxy of the seller's would resolve the name once more.
-        async with httpx.AsyncClient(trust_env=False, follow_redirects=False, timeout=self._seconds) as client:
+        async with httpx.AsyncClient(
+            verify=self._tls, trust_env=False, follow_redirects=False, timeout=self._seconds
+        ) as client:
             for _ in range(REDIRECTS + 1):
                 answer = await self._once(client, url, param)
                 if isinstance(answer, bytes):

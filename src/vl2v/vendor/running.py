@@ -35,7 +35,8 @@ def serve(settings: VendorSettings) -> None:
 def run(service: Service) -> None:
     """Listen for a service that is ready, until the process is told to stop."""
     settings = service.settings
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    # Forced: a package that logged while the model was loaded has set up the root logger, without a level.
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", force=True)
     logging.getLogger("httpx").setLevel(logging.WARNING)  # it would log the URLs that clients name
     logging.getLogger("vl2v.vendor").info("%s is for sale", service.card.identity)
     uvicorn.run(

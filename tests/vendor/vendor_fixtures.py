@@ -1,3 +1,5 @@
+"""Fixtures of the vendor's tests; imported by name where they are used."""
+
 from __future__ import annotations
 
 import json
@@ -8,12 +10,9 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import save_file
+from vendor_serving import Server, Spawner, new_key
 
-pytest.importorskip("fastapi", reason="the extra 'vendor' is not installed")
 open_clip = pytest.importorskip("open_clip")
-
-from vendor_serving import Server, Spawner, new_key  # noqa: E402
-
 NAME = "tiny-vendor"
 
 
