@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 from typer.testing import CliRunner
-from vendor_fixtures import clip_files, server, spawner  # noqa: F401
+from vendor_fixtures import server, spawner  # noqa: F401
 from vendor_serving import Server, Spawner, bearer, free_port, new_key, picture
 
 from vl2v.cli import app

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from hostile_requests import CASES, Case, b64, mutated_images, request
-from vendor_fixtures import clip_files, spawner  # noqa: F401
+from vendor_fixtures import spawner  # noqa: F401
 from vendor_serving import HTTP, Server, Spawner, bearer, new_key, picture
 
 MB = 1_000_000

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from vendor_fixtures import clip_files, key, server, spawner, teacher  # noqa: F401
+from vendor_fixtures import key, server, spawner, teacher  # noqa: F401
 from vendor_serving import Server, Spawner, new_key, picture
 
 openai = pytest.importorskip("openai")

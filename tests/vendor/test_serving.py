@@ -15,7 +15,7 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
-from vendor_fixtures import clip_files, spawner, teacher  # noqa: F401
+from vendor_fixtures import spawner, teacher  # noqa: F401
 from vendor_serving import HTTP, PlainTeacher, Server, Spawner, bearer, free_port, local_server, new_key, picture
 
 from vl2v.errors import TeacherError
