@@ -6,7 +6,8 @@ the same teacher in another process, and 50 clients ask at once, 1 to 8 images e
 bare model before and one after the load, since a shared machine's speed drifts; ratios are to their mean.
 
 Two ratios: by the clock, in which the clients take their share of the same cores and other work on the machine counts;
-and by the CPU seconds of the server's process, which says what the service adds to the model and nothing else.
+and by the CPU seconds of the server's process, which says what the service adds to the model and nothing else. With
+`--tiny` the model costs almost nothing, so that the meter sees thousands of requests; its ratios say what HTTP costs.
 
     taskset -c 0 env OMP_NUM_THREADS=1 python benchmarks/vendor_throughput.py --seconds 60
 """
@@ -17,6 +18,7 @@ import argparse
 import asyncio
 import base64
 import io
+import json
 import multiprocessing
 import os
 import socket
@@ -45,6 +47,19 @@ from vl2v.vendor.service import Service
 from vl2v.vendor.settings import VendorSettings
 
 MODEL, CLIENTS, FILES, LARGEST = "ViT-B-32", 50, 64, 8
+
+
+TINY = {
+    "embed_dim": 32,
+    "vision_cfg": {"image_size": 32, "layers": 2, "width": 32, "patch_size": 8, "head_width": 16},
+    "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 2},
+}
+
+
+def know_tiny(folder: Path) -> None:
+    """Tell open_clip, in this process, of a model so fast that serving is all the work."""
+    (folder / "tiny.json").write_text(json.dumps(TINY))
+    import_open_clip("This benchmark").add_model_config(folder / "tiny.json")
 
 
 def photographs() -> list[bytes]:
@@ -112,10 +127,11 @@ async def load(url: str, model: str, keys: list[str], files: list[bytes], second
     }
 
 
-def serve(weights: str, db: str, port: int) -> None:
+def serve(name: str, weights: str, db: str, port: int) -> None:
     """The server's process."""
+    know_tiny(Path(weights).parent)
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
-    teacher = open_teacher(f"open_clip:{MODEL}/{weights}", device="cpu")
+    teacher = open_teacher(f"open_clip:{name}/{weights}", device="cpu")
     run(Service(teacher, open_database(db), VendorSettings("", db=db, port=port)))
 
 
@@ -140,21 +156,26 @@ def main() -> None:
     """Measure and keep."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--seconds", type=float, default=60)
-    seconds = parser.parse_args().seconds
+    parser.add_argument("--tiny", action="store_true", help="A tiny model: many requests, for the meter's sake.")
+    chosen = parser.parse_args()
+    seconds, name = chosen.seconds, "tiny" if chosen.tiny else MODEL
     before, files = circumstances(), photographs()
     with tempfile.TemporaryDirectory() as scratch:
         weights, db = Path(scratch) / "clip.safetensors", f"sqlite:///{scratch}/books.sqlite"
         torch.manual_seed(0)
-        model = import_open_clip("This benchmark").create_model(MODEL)
+        know_tiny(Path(scratch))
+        model = import_open_clip("This benchmark").create_model(name)
         save_file({k: v.contiguous().clone() for k, v in model.state_dict().items()}, weights)
-        teacher = open_teacher(f"open_clip:{MODEL}/{weights}", device="cpu")
+        teacher = open_teacher(f"open_clip:{name}/{weights}", device="cpu")
         engine = open_database(db)
         keys = [Accounts(engine).create(f"client {i}", Price(Decimal("0.6")))[1] for i in range(CLIENTS)]
         with socket.socket() as one:
             one.bind(("127.0.0.1", 0))
             port = int(one.getsockname()[1])
         bare = [bare_rate(teacher, files, seconds / 3)]
-        server = multiprocessing.get_context("spawn").Process(target=serve, args=(str(weights), db, port), daemon=True)
+        server = multiprocessing.get_context("spawn").Process(
+            target=serve, args=(name, str(weights), db, port), daemon=True
+        )
         server.start()
         try:
             wait_for(f"http://127.0.0.1:{port}")
@@ -180,11 +201,11 @@ def main() -> None:
         "clients_cpu_share": own / found["seconds"],
         "exact": int(rows[1]) == found["images"] and rows[0] == found["requests"] - found["not_answered"],
         "cpus": len(os.sched_getaffinity(0)),
-        "model": MODEL,
+        "model": name,
         "batch": teacher.describe().batch_size,
         "circumstances": before,
     }
-    keep("vendor_throughput", found)
+    keep(f"vendor_throughput{'_tiny' * chosen.tiny}", found)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ RUN = CliRunner()
 
 
 def vendor(db: str, *words: str) -> Any:
-    return RUN.invoke(app, ["vendor", *words], env={"VL2V_VENDOR_DB": db, "COLUMNS": "200"})
+    return RUN.invoke(app, ["vendor", *words], env={"VL2V_VENDOR_DB": db, "COLUMNS": "60"})
 
 
 def test_create_list_revoke(tmp_path: Path) -> None:

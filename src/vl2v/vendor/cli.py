@@ -109,7 +109,7 @@ def show(db: Db = DEFAULT_DB, as_json: Json = False) -> None:
     table = Table(box=None)
     columns = ("id", "name", "requests", "images", "texts", "spent", "quota", "currency", "revoked")
     for column in columns:
-        table.add_column(column)
+        table.add_column(column, no_wrap=column == "id")  # revoking needs all of it
     for row in rows:
         table.add_row(*("-" if row[column] is None else str(row[column]) for column in columns))
     Console(markup=False, highlight=False).print(table)
