@@ -7,6 +7,7 @@ The default settings are the paper's but for the number of steps, the batch and 
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import sys
 from pathlib import Path
@@ -23,7 +24,7 @@ from vl2v.teacher.prompts import load_templates, render
 def lay_out(folder: Path, scratch: Path) -> Path:
     """Link the client's images into a folder of their own and write the teacher's file; returns the latter."""
     sys.path.insert(0, str(folder / "teacher"))
-    from vendor import SimulatedVendor  # type: ignore[import-not-found]
+    simulated = importlib.import_module("vendor").SimulatedVendor(folder / "teacher")
 
     for path in json.loads((folder / "teacher" / "split.json").read_text())["client"]:
         link = scratch / path
@@ -39,7 +40,7 @@ def lay_out(folder: Path, scratch: Path) -> Path:
         paths=np.array([str(path).removeprefix("PACS/") for path in arrays["paths"]]),
         embeddings=arrays["embeddings"].astype(np.float32),
         texts=np.array(prompts),
-        text_embeddings=SimulatedVendor(folder / "teacher").embed_texts(prompts),
+        text_embeddings=simulated.embed_texts(prompts),
         logit_scale=20.0,
         identity="simulated vendor",
     )

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ParamSpec
 import typer
 
 from vl2v.errors import ConfigError, Interrupted, Vl2vError, as_disk_full
+from vl2v.vendor.cli import attach as attach_vendor
 
 if TYPE_CHECKING:
     from vl2v.job.prepare import Places
@@ -85,6 +86,9 @@ def _fail(error: Vl2vError, as_json: bool) -> None:
     else:
         print(f"{'' if isinstance(error, Interrupted) else 'error: '}{error}", file=sys.stderr)
     raise typer.Exit(error.exit_code)
+
+
+attach_vendor(app, guarded)
 
 
 def _progress(quiet: bool, as_json: bool) -> Progress:

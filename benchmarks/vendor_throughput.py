@@ -1,0 +1,212 @@
+"""The vendor service under 50 concurrent clients for a minute: is the meter exact, and what does serving cost?
+
+The model is open_clip's ViT-B-32 with random weights (its speed is that of any weights). First its bare batch rate is
+measured: `embed_images` of full batches of JPEG files, in this process. Then `vl2v vendor serve`'s own code runs around
+the same teacher in another process, and 50 clients ask at once, 1 to 8 images each, with base64 answers. One run of the
+bare model before and one after the load, since a shared machine's speed drifts; ratios are to their mean.
+
+Two ratios: by the clock, in which the clients take their share of the same cores and other work on the machine counts;
+and by the CPU seconds of the server's process, which says what the service adds to the model and nothing else. With
+`--tiny` the model costs almost nothing, so that the meter sees thousands of requests; its ratios say what HTTP costs.
+
+    taskset -c 0 env OMP_NUM_THREADS=1 python benchmarks/vendor_throughput.py --seconds 60
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import base64
+import io
+import json
+import multiprocessing
+import os
+import socket
+import tempfile
+import time
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import psutil
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+from sqlalchemy import func, select
+
+from common import circumstances, keep
+from vl2v.openclip import import_open_clip
+from vl2v.teacher.base import Price, Teacher
+from vl2v.teacher.opening import open_teacher
+from vl2v.vendor.accounts import Accounts
+from vl2v.vendor.database import bills, open_database
+from vl2v.vendor.running import run
+from vl2v.vendor.service import Service
+from vl2v.vendor.settings import VendorSettings
+
+MODEL, CLIENTS, FILES, LARGEST = "ViT-B-32", 50, 64, 8
+
+
+TINY = {
+    "embed_dim": 32,
+    "vision_cfg": {"image_size": 32, "layers": 2, "width": 32, "patch_size": 8, "head_width": 16},
+    "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 2},
+}
+
+
+def know_tiny(folder: Path) -> None:
+    """Tell open_clip, in this process, of a model so fast that serving is all the work."""
+    (folder / "tiny.json").write_text(json.dumps(TINY))
+    import_open_clip("This benchmark").add_model_config(folder / "tiny.json")
+
+
+def photographs() -> list[bytes]:
+    """JPEG files of 224 x 224 smooth random colours, about 10 kB each."""
+    found = []
+    for seed in range(FILES):
+        values = np.random.default_rng(seed).integers(0, 256, (14, 14, 3), dtype=np.uint8)
+        buffer = io.BytesIO()
+        Image.fromarray(values).resize((224, 224), Image.Resampling.BICUBIC).save(buffer, "JPEG", quality=90)
+        found.append(buffer.getvalue())
+    return found
+
+
+def bare_rate(teacher: Teacher, files: list[bytes], seconds: float) -> tuple[float, float]:
+    """Images of the model alone, in full batches: (per second, per CPU second)."""
+    size, done = teacher.describe().batch_size, 0
+    batch = (files * (size // len(files) + 1))[:size]
+    teacher.embed_images(batch)
+    started, cpu = time.perf_counter(), time.process_time()
+    while time.perf_counter() - started < seconds:
+        teacher.embed_images(batch)
+        done += size
+    return done / (time.perf_counter() - started), done / (time.process_time() - cpu)
+
+
+async def load(url: str, model: str, keys: list[str], files: list[bytes], seconds: float) -> dict[str, Any]:
+    """Fifty clients, each asking again as soon as it is answered."""
+    packed = [base64.b64encode(data).decode() for data in files]
+    latencies: list[float] = []
+    answered = dict.fromkeys(keys, 0)
+    refused = 0
+    end = time.perf_counter() + seconds
+
+    async def client(number: int, http: httpx.AsyncClient) -> None:
+        nonlocal refused
+        draw = np.random.default_rng(number)
+        while time.perf_counter() < end:
+            images = [{"image": packed[i]} for i in draw.integers(0, FILES, draw.integers(1, LARGEST + 1))]
+            body = {"model": model, "input": images, "encoding_format": "base64"}
+            started = time.perf_counter()
+            headers = {"authorization": f"Bearer {keys[number]}"}
+            answer = await http.post(f"{url}/v1/embeddings", json=body, headers=headers)
+            latencies.append(time.perf_counter() - started)
+            if answer.status_code != 200 or len(answer.json()["data"]) != len(images):
+                refused += 1
+            else:
+                answered[keys[number]] += len(images)
+
+    async with httpx.AsyncClient(timeout=300, limits=httpx.Limits(max_connections=CLIENTS), verify=False) as http:
+        started = time.perf_counter()
+        await asyncio.gather(*(client(number, http) for number in range(len(keys))))
+        took = time.perf_counter() - started
+        usages = [(await http.get(f"{url}/v1/usage", headers={"authorization": f"Bearer {k}"})).json() for k in keys]
+    wrong = [key for key, usage in zip(keys, usages, strict=True) if usage["images"] != answered[key]]
+    p50, p99 = np.percentile(latencies, [50, 99])
+    return {
+        "seconds": took,
+        "requests": len(latencies),
+        "not_answered": refused,
+        "images": sum(answered.values()),
+        "images_per_second": sum(answered.values()) / took,
+        "latency_p50_s": float(p50),
+        "latency_p99_s": float(p99),
+        "accounts_whose_meter_differs": len(wrong),
+    }
+
+
+def serve(name: str, weights: str, db: str, port: int) -> None:
+    """The server's process."""
+    know_tiny(Path(weights).parent)
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+    teacher = open_teacher(f"open_clip:{name}/{weights}", device="cpu")
+    run(Service(teacher, open_database(db), VendorSettings("", db=db, port=port)))
+
+
+def cpu_seconds(pid: int | None) -> float:
+    """What a process has used so far."""
+    times = psutil.Process(pid).cpu_times()
+    return float(times.user + times.system)
+
+
+def wait_for(url: str) -> None:
+    """Until the server answers."""
+    for _ in range(600):
+        try:
+            if httpx.get(f"{url}/health").status_code == 200:
+                return
+        except httpx.HTTPError:
+            time.sleep(0.2)
+    raise SystemExit("the server does not start")
+
+
+def main() -> None:
+    """Measure and keep."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--seconds", type=float, default=60)
+    parser.add_argument("--tiny", action="store_true", help="A tiny model: many requests, for the meter's sake.")
+    chosen = parser.parse_args()
+    seconds, name = chosen.seconds, "tiny" if chosen.tiny else MODEL
+    before, files = circumstances(), photographs()
+    with tempfile.TemporaryDirectory() as scratch:
+        weights, db = Path(scratch) / "clip.safetensors", f"sqlite:///{scratch}/books.sqlite"
+        torch.manual_seed(0)
+        know_tiny(Path(scratch))
+        model = import_open_clip("This benchmark").create_model(name)
+        save_file({k: v.contiguous().clone() for k, v in model.state_dict().items()}, weights)
+        teacher = open_teacher(f"open_clip:{name}/{weights}", device="cpu")
+        engine = open_database(db)
+        keys = [Accounts(engine).create(f"client {i}", Price(Decimal("0.6")))[1] for i in range(CLIENTS)]
+        with socket.socket() as one:
+            one.bind(("127.0.0.1", 0))
+            port = int(one.getsockname()[1])
+        bare = [bare_rate(teacher, files, seconds / 3)]
+        server = multiprocessing.get_context("spawn").Process(
+            target=serve, args=(name, str(weights), db, port), daemon=True
+        )
+        server.start()
+        try:
+            wait_for(f"http://127.0.0.1:{port}")
+            own, others = time.process_time(), cpu_seconds(server.pid)
+            found = asyncio.run(load(f"http://127.0.0.1:{port}", teacher.describe().identity, keys, files, seconds))
+            own, others = time.process_time() - own, cpu_seconds(server.pid) - others
+        finally:
+            server.terminate()
+            server.join()
+        bare.append(bare_rate(teacher, files, seconds / 3))
+        with engine.connect() as books:
+            rows = books.execute(select(func.count(), func.sum(bills.c.images), func.sum(bills.c.cost_nano))).one()
+    found |= {
+        "billed_requests": rows[0],
+        "billed_images": int(rows[1]),
+        "billed_cost": str(Decimal(int(rows[2])) / 10**9),
+        "bare_images_per_second": [rate[0] for rate in bare],
+        "bare_images_per_cpu_second": [rate[1] for rate in bare],
+        "images_per_server_cpu_second": found["images"] / others,
+        "ratio_by_clock": found["images_per_second"] / (sum(rate[0] for rate in bare) / 2),
+        "ratio_by_cpu": found["images"] / others / (sum(rate[1] for rate in bare) / 2),
+        "server_cpu_share": others / found["seconds"],
+        "clients_cpu_share": own / found["seconds"],
+        "exact": int(rows[1]) == found["images"] and rows[0] == found["requests"] - found["not_answered"],
+        "cpus": len(os.sched_getaffinity(0)),
+        "model": name,
+        "batch": teacher.describe().batch_size,
+        "circumstances": before,
+    }
+    keep(f"vendor_throughput{'_tiny' * chosen.tiny}", found)
+
+
+if __name__ == "__main__":
+    main()

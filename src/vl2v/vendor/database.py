@@ -1,0 +1,127 @@
+"""The seller's books: who has an account, what was billed, and which answers are kept for a repeated request."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from vl2v.errors import ConfigError, MissingExtraError
+
+try:
+    from sqlalchemy import (
+        BigInteger,
+        Column,
+        Engine,
+        Float,
+        ForeignKey,
+        Index,
+        Integer,
+        LargeBinary,
+        MetaData,
+        String,
+        Table,
+        create_engine,
+        event,
+    )
+    from sqlalchemy.engine import URL, make_url
+    from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
+except ImportError as error:
+    raise MissingExtraError("The vendor service", "vendor", "sqlalchemy") from error
+
+metadata = MetaData()
+
+accounts = Table(
+    "accounts",
+    metadata,
+    Column("id", String(16), primary_key=True),
+    Column("name", String(200), nullable=False),
+    Column("digest", String(64), nullable=False),  # SHA-256 of the key; the key itself is nowhere
+    Column("image_nano", BigInteger, nullable=False),  # price of one image
+    Column("text_nano", BigInteger, nullable=False),
+    Column("currency", String(8), nullable=False),
+    Column("quota_nano", BigInteger),  # None: no bound
+    Column("requests_per_minute", Integer),  # None: no bound
+    Column("created", Float, nullable=False),
+    Column("revoked", Float),
+    Column("spent_nano", BigInteger, nullable=False, default=0),
+    Column("images", BigInteger, nullable=False, default=0),
+    Column("texts", BigInteger, nullable=False, default=0),
+    Column("requests", BigInteger, nullable=False, default=0),
+)
+
+bills = Table(
+    "bills",
+    metadata,
+    Column("id", String(32), primary_key=True),  # the request's
+    Column("account", ForeignKey("accounts.id"), nullable=False, index=True),
+    Column("time", Float, nullable=False),
+    Column("images", Integer, nullable=False),
+    Column("texts", Integer, nullable=False),
+    Column("cost_nano", BigInteger, nullable=False),
+)
+
+answers = Table(
+    "answers",
+    metadata,
+    Column("account", ForeignKey("accounts.id"), primary_key=True),
+    Column("key", String(255), primary_key=True),  # the client's Idempotency-Key
+    Column("request_digest", String(64), nullable=False),
+    Column("body", LargeBinary, nullable=False),
+    Column("expires", Float, nullable=False),
+    Index("answers_expires", "expires"),
+)
+
+
+def _pragmas(connection: Any, _: Any) -> None:
+    """Readers do not block the writer; a commit survives a loss of power; writers wait for one another."""
+    cursor = connection.cursor()
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "busy_timeout=30000", "foreign_keys=ON"):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+
+
+def open_database(address: str) -> Engine:
+    """Open the books, and begin them if there are none.
+
+    Args:
+        address: ``sqlite:///file`` or ``postgresql://user:password@host/name``.
+
+    Raises:
+        ConfigError: if it cannot be opened; the message holds no password.
+    """
+    try:
+        url = _with_driver(make_url(address))
+    except ArgumentError:
+        raise _unusable("something that is no URL") from None
+    shown = url.render_as_string(hide_password=True)
+    lite = url.get_backend_name() == "sqlite"
+    if lite and (not url.database or url.database == ":memory:"):
+        raise _unusable("SQLite without a file")
+    if lite and not Path(str(url.database)).resolve().parent.is_dir():
+        raise _unusable(f"{shown}, in a folder that does not exist")
+    try:
+        engine = create_engine(url, hide_parameters=True, pool_pre_ping=not lite)
+        if lite:
+            event.listen(engine, "connect", _pragmas)
+        metadata.create_all(engine)
+    except ModuleNotFoundError as error:
+        raise MissingExtraError("PostgreSQL", "vendor", "psycopg") from error
+    except NoSuchModuleError:
+        raise _unusable(shown) from None
+    except SQLAlchemyError as error:
+        raise _unusable(f"{shown}, which fails with {type(error).__name__}") from None
+    return engine
+
+
+def _with_driver(url: URL) -> URL:
+    """PostgreSQL is spoken with psycopg 3, whichever way the URL spells it."""
+    return url.set(drivername="postgresql+psycopg") if url.drivername in ("postgresql", "postgres") else url
+
+
+def _unusable(found: str) -> ConfigError:
+    return ConfigError(
+        "The vendor's database cannot be opened.",
+        expected="sqlite:///<file>, or postgresql://<user>:<password>@<host>/<database>",
+        found=found,
+        next_step="correct --db or VL2V_VENDOR_DB, and check that the database runs",
+    )

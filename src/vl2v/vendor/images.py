@@ -1,0 +1,84 @@
+"""What is checked of an image file before anything decodes it: its bytes, its format, and the pixels it claims."""
+
+from __future__ import annotations
+
+import io
+import warnings
+
+from PIL import Image
+
+from vl2v.imaging import UnreadableImageError, decode
+from vl2v.vendor.faults import bad_image, too_large
+from vl2v.vendor.settings import Limits
+
+FORMATS = ("JPEG", "PNG", "WEBP")
+NOT_ONE = "Expected a JPEG, PNG or WebP file."
+SCANS = 100  # a progressive JPEG has about ten; each costs a pass over all pixels, for a few bytes
+
+
+def inspect(data: bytes, param: str, limits: Limits) -> None:
+    """Refuse an image file that is too large or of another format, from its headers alone.
+
+    Args:
+        data: the file.
+        param: its place in the request, for the message.
+        limits: `Limits.image_bytes` and `Limits.pixels`.
+
+    Raises:
+        ApiError: 413 for too many bytes or pixels, 400 for the rest.
+    """
+    if len(data) > limits.image_bytes:
+        message = f"Expected an image file of at most {limits.image_bytes} bytes."
+        raise too_large(message, param, "image_too_large")
+    width, height = _webp_size(data) if data[:4] == b"RIFF" else _size(data, param)
+    if not width or not height:
+        raise bad_image(NOT_ONE, param)
+    if width * height > limits.pixels:
+        message = f"Expected an image of at most {limits.pixels} pixels, found one of {width} x {height}."
+        raise too_large(message, param, "image_too_many_pixels")
+    if data[:2] == b"\xff\xd8" and data.count(b"\xff\xda") > SCANS:
+        raise bad_image(f"Expected a JPEG of at most {SCANS} scans.", param)
+
+
+def first_broken(images: list[tuple[bytes, str]]) -> tuple[str, str] | None:
+    """Find, by decoding, the first image that cannot be read: (its place in the request, what is wrong), or None."""
+    for data, param in images:
+        try:
+            decode(data)
+        except UnreadableImageError:
+            return param, "The image is truncated or broken."
+    return None
+
+
+def _size(data: bytes, param: str) -> tuple[int, int]:
+    """Width and height by Pillow, which reads no further than the headers of a JPEG or PNG to tell them."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(io.BytesIO(data), formats=FORMATS[:2]) as image:
+                return image.size
+    except Image.DecompressionBombError:
+        message = "Expected fewer pixels."
+        raise too_large(message, param, "image_too_many_pixels") from None
+    except MemoryError:
+        raise
+    except Exception:  # Pillow's readers raise many kinds for broken bytes
+        raise bad_image(NOT_ONE, param) from None
+
+
+def _webp_size(data: bytes) -> tuple[int, int]:
+    """Width and height from a WebP's first chunk (RFC 9649); (0, 0) if it is none.
+
+    Pillow is not asked: its WebP reader sets aside the whole canvas before it tells the size.
+    """
+    kind, body = data[12:16], data[20:30]
+    if data[8:12] != b"WEBP" or len(body) < 10:
+        return 0, 0
+    if kind == b"VP8X":
+        return 1 + int.from_bytes(body[4:7], "little"), 1 + int.from_bytes(body[7:10], "little")
+    if kind == b"VP8L" and body[0] == 0x2F:
+        bits = int.from_bytes(body[1:5], "little")
+        return 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF)
+    if kind == b"VP8 " and body[3:6] == b"\x9d\x01\x2a":
+        return int.from_bytes(body[6:8], "little") & 0x3FFF, int.from_bytes(body[8:10], "little") & 0x3FFF
+    return 0, 0

@@ -1,0 +1,195 @@
+"""From a request's body to a list of texts and images. What an input is, is said by the client, never guessed."""
+
+from __future__ import annotations
+
+import binascii
+import json
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from vl2v.vendor.faults import ApiError, bad_image, schema, too_large
+from vl2v.vendor.settings import Limits
+
+FIELDS = frozenset({"model", "input", "modality", "encoding_format", "dimensions", "user"})
+FORMS = 'a string, {"text": ..}, {"image": ..}, or {"content": [one part]}'
+
+
+@dataclass(frozen=True)
+class Text:
+    """A text to embed."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An image file's bytes, not yet looked at."""
+
+    data: bytes
+
+
+@dataclass(frozen=True)
+class Link:
+    """An image named by URL, not yet fetched."""
+
+    url: str
+
+
+Item = Text | Picture | Link
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a client asked.
+
+    Attributes:
+        items: in its order, at least one.
+        base64: True if vectors are to be base64 of little-endian float32, False for numbers.
+    """
+
+    items: list[Item]
+    base64: bool
+
+    @property
+    def images(self) -> int:
+        """How many of the items are images."""
+        return len(self.items) - self.texts
+
+    @property
+    def texts(self) -> int:
+        """How many of the items are texts."""
+        return sum(isinstance(item, Text) for item in self.items)
+
+
+def parse(body: bytes, model: str, dimension: int, limits: Limits) -> Asked:
+    """Read the body of `POST /v1/embeddings`.
+
+    Args:
+        body: JSON.
+        model: the name that `model` has to be.
+        dimension: D, the only value that `dimensions` may have.
+        limits: how much is taken.
+
+    Raises:
+        ApiError: 400 for an image that is no base64, 404 for another model, 413 for too much, 422 for the rest.
+    """
+    fields = _fields(body)
+    _check_model(fields, model)
+    encoding = _one_of(fields, "encoding_format", ("float", "base64"))
+    modality = _one_of(fields, "modality", ("text", "image"))
+    wanted = fields.get("dimensions")
+    if wanted is not None and (isinstance(wanted, bool) or wanted != dimension):
+        raise schema(f"This model has {dimension} dimensions and cannot give others; leave it out.", "dimensions")
+    if not isinstance(fields.get("user", ""), str):
+        raise schema("Expected a string.", "user")
+    given = fields["input"]
+    values = [given] if isinstance(given, str) else given
+    if not isinstance(values, list) or not values:
+        raise schema(f"Expected a string, or a list of at least one input; each is {FORMS}.", "input")
+    if len(values) > limits.inputs:
+        raise schema(f"Expected at most {limits.inputs} inputs, found {len(values)}; send several requests.", "input")
+    reader = _Reader(modality, limits)
+    return Asked([reader.item(value, f"input[{i}]") for i, value in enumerate(values)], encoding == "base64")
+
+
+def _fields(body: bytes) -> dict[str, Any]:
+    try:
+        fields = json.loads(body)
+    except RecursionError:
+        raise schema("The body is nested too deeply.") from None
+    except ValueError:  # UnicodeDecodeError and a number of thousands of digits are ValueErrors too
+        raise schema("The body is no JSON in UTF-8.") from None
+    if not isinstance(fields, dict):
+        raise schema("Expected a JSON object with model and input.")
+    if unknown := len(fields.keys() - FIELDS):
+        raise schema(f"Found {unknown} unknown field(s); known are {', '.join(sorted(FIELDS))}.")
+    for name in ("model", "input"):
+        if name not in fields:
+            raise schema(f"'{name}' is missing.", name)
+    return fields
+
+
+def _check_model(fields: dict[str, Any], model: str) -> None:
+    if not isinstance(fields["model"], str):
+        raise schema("Expected a string.", "model")
+    if fields["model"] != model:
+        raise ApiError(404, "model_not_found", f"No such model; this service has {model}.", param="model")
+
+
+def _one_of(fields: dict[str, Any], name: str, known: tuple[str, str]) -> str:
+    value = fields.get(name)
+    if value is None:
+        return known[0]
+    if not isinstance(value, str) or value not in known:
+        raise schema(f"Expected {known[0]} or {known[1]}.", name)
+    return value
+
+
+class _Reader:
+    """Reads one input after the other under the same limits."""
+
+    def __init__(self, modality: str, limits: Limits) -> None:
+        self._modality: Literal["text", "image"] = "image" if modality == "image" else "text"
+        self._limits = limits
+
+    def item(self, value: Any, param: str) -> Item:
+        """One element of `input`. A bare string is what `modality` says, text if that is not given."""
+        if isinstance(value, str):
+            return self._uri(value, param) if self._modality == "image" else self._text(value, param)
+        if isinstance(value, dict) and len(value) == 1:
+            ((kind, content),) = value.items()
+            if kind == "text":
+                return self._text(content, f"{param}.text")
+            if kind == "image":
+                return self._image(content, f"{param}.image")
+            if kind == "content" and isinstance(content, list) and len(content) == 1:
+                return self._part(content[0], f"{param}.content[0]")
+        raise schema(f"Expected {FORMS}. Lists of tokens are not taken; an input is one text or one image.", param)
+
+    def _part(self, part: Any, param: str) -> Item:
+        if isinstance(part, dict) and len(part) == 2:
+            link = part.get("image_url")
+            if part.get("type") == "text" and "text" in part:
+                return self._text(part["text"], f"{param}.text")
+            if part.get("type") == "image_url" and isinstance(link, dict) and set(link) == {"url"}:
+                return self._uri(link["url"], f"{param}.image_url.url")
+        shapes = '{"type": "text", "text": ..} or {"type": "image_url", "image_url": {"url": ..}}'
+        raise schema(f"Expected {shapes}.", param)
+
+    def _text(self, value: Any, param: str) -> Text:
+        if not isinstance(value, str) or not value:
+            raise schema("Expected a text of at least one character.", param)
+        if len(value) > (most := self._limits.text_characters):
+            raise too_large(f"Expected at most {most} characters, found {len(value)}.", param, "text_too_long")
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            raise schema("The text holds half of a surrogate pair, which is no character.", param) from None
+        return Text(value)
+
+    def _uri(self, value: Any, param: str) -> Item:
+        if not isinstance(value, str):
+            raise schema("Expected a string: a data URI of an image.", param)
+        if not value.startswith(("data:", "http://", "https://")):
+            raise bad_image("Expected data:image/<type>;base64,<data>.", param)
+        return self._image(value, param)
+
+    def _image(self, value: Any, param: str) -> Item:
+        """An image by data URI, URL or base64; the three cannot be taken for one another, base64 has no colon."""
+        if not isinstance(value, str):
+            raise schema("Expected a string: base64 of an image file, or a data URI.", param)
+        if value.startswith(("http://", "https://")):
+            return Link(value)
+        if value.startswith("data:"):
+            head, comma, value = value.partition(",")
+            if not comma or not head.startswith("data:image/") or not head.endswith(";base64"):
+                raise bad_image("Expected data:image/<type>;base64,<data>.", param)
+        return Picture(self._bytes(value, param))
+
+    def _bytes(self, value: str, param: str) -> bytes:
+        if len(value) // 4 * 3 > (most := self._limits.image_bytes) + 2:
+            raise too_large(f"Expected an image file of at most {most} bytes.", param, "image_too_large")
+        try:
+            return binascii.a2b_base64(value.encode("ascii"), strict_mode=True)
+        except ValueError:  # binascii.Error is one, and so is UnicodeEncodeError
+            raise bad_image("The image is no base64 (alphabet A-Za-z0-9+/, padded).", param, "bad_base64") from None

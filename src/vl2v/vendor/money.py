@@ -1,0 +1,44 @@
+"""Money as whole numbers: a billionth of the currency's unit, so that sums are exact in every database."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+from vl2v.errors import ConfigError
+
+NANO = 1_000_000_000
+MOST = 2**62  # far inside a database's 64-bit integer
+
+
+def to_nano(amount: Decimal | str, name: str) -> int:
+    """An amount of money in billionths, exact.
+
+    Args:
+        amount: in the currency's unit, e.g. dollars; not negative.
+        name: what it is, for the message.
+
+    Raises:
+        ConfigError: if it is no amount, negative, too large, or finer than a billionth.
+    """
+    try:
+        scaled = Decimal(amount) * NANO
+    except ArithmeticError:  # InvalidOperation for no number, Overflow for 1e999999
+        scaled = Decimal("NaN")
+    if not scaled.is_finite() or not 0 <= scaled < MOST or scaled != int(scaled):
+        raise ConfigError(
+            f"{name} is no amount of money.",
+            expected="0 or more, at most 9 decimals (a price per 1000: at most 6)",
+            found=str(amount)[:40],
+            next_step="correct it",
+        )
+    return int(scaled)
+
+
+def from_nano(nano: int) -> Decimal:
+    """An amount in the currency's unit, exact."""
+    return Decimal(nano) / NANO
+
+
+def written(nano: int) -> str:
+    """An amount as plain decimal digits without trailing zeros, e.g. ``0.0006``; JSON carries money like this."""
+    return format(from_nano(nano).normalize(), "f")

@@ -1,0 +1,240 @@
+"""The work behind `POST /v1/embeddings`: who asks, is it paid for, is it known, embed, bill, answer."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, ParamSpec, TypeVar
+
+from sqlalchemy import Engine
+from sqlalchemy.exc import SQLAlchemyError
+
+from vl2v.teacher.base import Teacher, Vectors
+from vl2v.vendor.accounts import Account, Accounts
+from vl2v.vendor.batching import Batcher, ModelFailedError, UnansweredError
+from vl2v.vendor.faults import ApiError, bad_image, schema
+from vl2v.vendor.images import first_broken, inspect
+from vl2v.vendor.inputs import Asked, Link, Picture, Text, parse
+from vl2v.vendor.links import Links
+from vl2v.vendor.meter import Kept, Meter, Once, Reservation
+from vl2v.vendor.metrics import Metrics
+from vl2v.vendor.money import from_nano, written
+from vl2v.vendor.rates import Rates
+from vl2v.vendor.settings import VendorSettings
+
+P = ParamSpec("P")
+T = TypeVar("T")
+PURGE_SECONDS = 600
+
+
+@dataclass(frozen=True)
+class Reply:
+    """A finished answer.
+
+    Attributes:
+        body: JSON.
+        replayed: True if it was given, and billed, before.
+    """
+
+    body: bytes
+    replayed: bool
+
+
+class Service:
+    """One teacher for sale.
+
+    Args:
+        teacher: the model; it answers one batch at a time.
+        engine: the books.
+        settings: everything else.
+        links: how images are fetched; None makes it from `settings`.
+    """
+
+    def __init__(self, teacher: Teacher, engine: Engine, settings: VendorSettings, links: Links | None = None) -> None:
+        self.settings, self.limits, self.metrics = settings, settings.limits, Metrics()
+        self.card = teacher.describe()
+        self.accounts, self.rates = Accounts(engine), Rates()
+        self.meter = Meter(engine, settings.idempotency_hours * 3600)
+        self.batcher = Batcher(
+            teacher,
+            queue=self.limits.queue,
+            wait_seconds=settings.wait_ms / 1000,
+            observe=lambda kind, size: self.metrics.batches.labels(kind).observe(size),
+        )
+        self.held = 0  # bytes of request bodies at hand
+        self.metrics.queue.set_function(lambda: self.batcher.depth)
+        self.metrics.held.set_function(lambda: self.held)
+        self.links = links or Links(settings.image_hosts, self.limits.image_bytes, self.limits.link_seconds)
+        self._engine = engine
+        self._books = ThreadPoolExecutor(1, "books")  # one: see `vl2v.vendor.meter`
+        self._hands = ThreadPoolExecutor(2, "hands")  # parses, inspects and writes, away from the event loop
+        self._at_work: dict[tuple[str, str], tuple[Once, asyncio.Task[Reply]]] = {}
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    async def start(self) -> None:
+        """Begin to work, in the running event loop."""
+        self.batcher.start()
+        self._keep(asyncio.create_task(self._purge()))
+
+    async def stop(self) -> None:
+        """Stop; requests at work are cancelled, and not billed."""
+        await self.batcher.stop()
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._books.shutdown()
+        self._hands.shutdown()
+        self._engine.dispose()
+
+    async def authenticate(self, key: str) -> Account:
+        """The account of a key.
+
+        Raises:
+            ApiError: 401 if the key opens nothing.
+        """
+        account = await self._in_books(self.accounts.find, key)
+        if account is None:
+            message = "The API key is unknown or revoked; send 'Authorization: Bearer <key>' with a key of this seller."
+            raise ApiError(401, "invalid_api_key", message)
+        return account
+
+    async def healthy(self) -> bool:
+        """True if the model works and the books can be read."""
+        try:
+            await self._in_books(self.accounts.find, f"vl2v-{'0' * 16}-{'0' * 43}")
+        except ApiError:
+            return False
+        return self.batcher.alive
+
+    async def embed(self, account: Account, request: str, body: bytes, idempotency_key: str | None) -> Reply:
+        """Answer a request, once per idempotency key, even if it is sent again meanwhile.
+
+        The work goes on if the client hangs up: it is billed when its answer is there, and a repetition with the same
+        key is given that answer.
+
+        Raises:
+            ApiError: for every reason not to answer; nothing is billed then.
+        """
+        once = None if idempotency_key is None else Once.of(_checked(idempotency_key), body)
+        if once is None:
+            return await asyncio.shield(self._keep(asyncio.create_task(self._embed(account, request, body, None))))
+        slot = (account.id, once.key)
+        if slot in self._at_work:
+            first, task = self._at_work[slot]
+            once.same(first.digest)
+            reply = await asyncio.shield(task)
+            self.metrics.replays.inc()
+            return Reply(reply.body, replayed=True)
+        task = self._keep(asyncio.create_task(self._embed(account, request, body, once)))
+        self._at_work[slot] = once, task
+        task.add_done_callback(lambda _: self._at_work.pop(slot))
+        return await asyncio.shield(task)
+
+    async def _embed(self, account: Account, request: str, body: bytes, once: Once | None) -> Reply:
+        asked = await self._by_hand(parse, body, self.card.identity, self.card.dimension, self.limits)
+        admitted = await self._in_books(self.meter.admit, account, request, asked.images, asked.texts, once)
+        if isinstance(admitted, Kept):
+            self.metrics.replays.inc()
+            return Reply(admitted.body, replayed=True)
+        try:
+            images, vectors = await self._vectors(asked)
+            written_answer = await self._by_hand(self._write, asked, images, vectors, admitted)
+        except BaseException:
+            self._books.submit(self.meter.release, admitted)
+            raise
+        final = await self._in_books(self.meter.settle, admitted, written_answer)
+        self._count(admitted, final is written_answer)
+        return Reply(final, replayed=final is not written_answer)
+
+    async def _vectors(self, asked: Asked) -> tuple[Vectors, Vectors]:
+        images = await self._pictures(asked)
+        texts = [item.text for item in asked.items if isinstance(item, Text)]
+        try:
+            return await self.batcher.ask([data for data, _ in images], texts)
+        except UnansweredError:
+            broken = await self._by_hand(first_broken, images)
+            if broken is not None:
+                raise bad_image(broken[1], broken[0]) from None
+            message = "The model has no answer for one of the inputs; nothing was billed."
+            raise schema(message, "input", "unanswerable_input") from None
+        except ModelFailedError as error:
+            raise ApiError(500, "model_failed", "The model failed on this request; nothing was billed.") from error
+
+    async def _pictures(self, asked: Asked) -> list[tuple[bytes, str]]:
+        """Every image's bytes, inspected, with its place in the request."""
+        found: list[tuple[bytes, str]] = []
+        total, deadline = 0, asyncio.get_running_loop().time() + self.limits.link_seconds
+        for i, item in enumerate(asked.items):
+            if isinstance(item, Link):
+                data = await self.links.fetch(item.url, f"input[{i}]", deadline)
+                if (total := total + len(data)) > self.limits.body_bytes:
+                    raise ApiError(413, "too_large", "The images at the URLs are too large together.", param="input")
+                found.append((data, f"input[{i}]"))
+            elif isinstance(item, Picture):
+                found.append((item.data, f"input[{i}]"))
+        await self._by_hand(self._inspect, found)
+        return found
+
+    def _inspect(self, images: list[tuple[bytes, str]]) -> None:
+        for data, param in images:
+            inspect(data, param, self.limits)
+
+    def _write(self, asked: Asked, images: Vectors, texts: Vectors, held: Reservation) -> bytes:
+        """The answer's JSON: vectors in the order of the inputs, and what they cost."""
+        rows = {False: iter(images), True: iter(texts)}
+        data = []
+        for i, item in enumerate(asked.items):
+            row = next(rows[isinstance(item, Text)])
+            vector = base64.b64encode(row.astype("<f4").tobytes()).decode() if asked.base64 else row.tolist()
+            data.append({"object": "embedding", "index": i, "embedding": vector})
+        usage = {
+            "prompt_tokens": 0,  # nothing is billed by the token
+            "total_tokens": 0,
+            "images": held.images,
+            "text_inputs": held.texts,
+            "billed_units": held.images + held.texts,
+            "cost": written(held.cost_nano),
+            "currency": held.account.currency,
+        }
+        answer = {"object": "list", "data": data, "model": self.card.identity, "usage": usage}
+        return json.dumps(answer, separators=(",", ":")).encode()
+
+    def _count(self, held: Reservation, new: bool) -> None:
+        if new:
+            self.metrics.billed.labels("image").inc(held.images)
+            self.metrics.billed.labels("text").inc(held.texts)
+            self.metrics.money.labels(held.account.currency).inc(float(from_nano(held.cost_nano)))
+
+    async def _in_books(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._books, lambda: work(*args, **kwargs))
+        except SQLAlchemyError as error:
+            message = "The seller's database does not answer; try again as retry-after says."
+            raise ApiError(503, "database_unavailable", message, retry_after=2) from error
+
+    async def _by_hand(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._hands, lambda: work(*args, **kwargs))
+
+    def _keep(self, task: asyncio.Task[T]) -> asyncio.Task[T]:
+        """Hold a task until it ends; a fault that nobody waits for any more is not news."""
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
+        return task
+
+    async def _purge(self) -> None:
+        while True:
+            with suppress(ApiError):
+                await self._in_books(self.meter.purge)
+            await asyncio.sleep(PURGE_SECONDS)
+
+
+def _checked(key: str) -> str:
+    if not 1 <= len(key) <= 255 or not key.isascii() or not key.isprintable():
+        raise schema("Expected 1 to 255 printable ASCII characters.", "Idempotency-Key")
+    return key

@@ -1,0 +1,80 @@
+"""A process that has the tiny teacher in memory and forks a server for every line it is given.
+
+Starting a server from nothing costs seconds of imports; a test that kills twenty would spend its time there.
+Lines: JSON {"settings": .., "limits": .., "log": file, "die": moment or ""}. Answers: the server's process id.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import torch
+from sqlalchemy import Connection
+
+from vl2v.teacher.opening import open_teacher
+from vl2v.vendor.database import open_database
+from vl2v.vendor.meter import Meter, Reservation
+from vl2v.vendor.running import run
+from vl2v.vendor.service import Service
+from vl2v.vendor.settings import Limits, VendorSettings
+
+
+def become_server(order: dict[str, Any], teacher: Any) -> None:
+    """Serve in this process until it is killed."""
+    log = os.open(order["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    if order["die"]:
+        die_at(order["die"])
+    settings = VendorSettings(**{**order["settings"], "limits": Limits(**order["limits"])})
+    run(Service(teacher, open_database(settings.db), settings))
+
+
+def die_at(moment: str) -> None:
+    """Have this process killed by its first bill: in the middle of the transaction, or right after it."""
+    settle, bill = Meter.settle, Meter._bill
+
+    def settle_and_die(meter: Meter, held: Reservation, body: bytes) -> bytes:
+        settle(meter, held, body)
+        os.kill(os.getpid(), signal.SIGKILL)
+        return body
+
+    def bill_and_die(meter: Meter, books: Connection, held: Reservation) -> None:
+        bill(meter, books, held)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    if moment == "after commit":
+        mock.patch.object(Meter, "settle", settle_and_die).start()
+    else:
+        mock.patch.object(Meter, "_bill", bill_and_die).start()
+
+
+def main() -> None:
+    """Load, then fork on demand."""
+    import open_clip
+
+    config, weights = sys.argv[1:]
+    torch.set_num_threads(1)
+    open_clip.add_model_config(Path(config))
+    teacher = open_teacher(f"open_clip:{Path(config).stem}/{weights}", device="cpu")
+    teacher.describe()
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    print("ready", flush=True)
+    for line in sys.stdin:
+        pid = os.fork()
+        if pid == 0:
+            try:
+                become_server(json.loads(line), teacher)
+            finally:
+                os._exit(0)
+        print(pid, flush=True)
+
+
+if __name__ == "__main__":
+    main()
