@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ParamSpec
 
 import typer
 
+from vl2v.cli_teacher import attach as attach_teacher
 from vl2v.errors import ConfigError, Interrupted, Vl2vError, as_disk_full
 
 if TYPE_CHECKING:
@@ -29,7 +30,9 @@ app = typer.Typer(
 P = ParamSpec("P")
 
 DataArg = Annotated[Path, typer.Argument(help="Images: DATA/<domain>/<class>/<image>, or DATA/<class>/<image>.")]
-TeacherOpt = Annotated[str | None, typer.Option(help="open_clip:<model>/<tag or file>, file:<path>, or conse:")]
+TeacherOpt = Annotated[
+    str | None, typer.Option(help="open_clip:<model>/<tag or file>, file:<path>, conse:, http(s)://.../v1, jina:, ...")
+]
 StudentOpt = Annotated[
     str | None, typer.Option(help="timm:<name>, timm:<name>@<checkpoint>, or teacher (VL2V-SD, open_clip only).")
 ]
@@ -82,6 +85,9 @@ def _fail(error: Vl2vError, as_json: bool) -> None:
     else:
         print(f"{'' if isinstance(error, Interrupted) else 'error: '}{error}", file=sys.stderr)
     raise typer.Exit(error.exit_code)
+
+
+attach_teacher(app, guarded)
 
 
 def _progress(quiet: bool, as_json: bool) -> Progress:

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
 
@@ -36,7 +36,9 @@ def digests_of(contents: list[bytes]) -> np.ndarray:
     return np.array([list(hashlib.sha256(content).digest()) for content in contents], np.uint8).reshape(-1, 32)
 
 
-def buy(teacher: HttpTeacher, store: EmbeddingStore, contents: list[bytes], limit: Decimal | None, run: str = "r") -> int:
+def buy(
+    teacher: HttpTeacher, store: EmbeddingStore, contents: list[bytes], limit: Decimal | None, run: str = "r"
+) -> int:
     budget = Budget(limit, Ledger(store).spent(run))
     return Buyer(teacher, store, budget, run).images(digests_of(contents), contents.__getitem__, "training")
 
@@ -97,8 +99,9 @@ def test_texts_are_bought_the_same_way(store: EmbeddingStore) -> None:
     assert np.array_equal(store.texts(teacher.describe(), texts), expected)
 
 
-CHILD = """
-import random, sys
+# Imports once; then, for every line it reads, forks a child that buys, and prints its number and how it ended.
+NURSERY = """
+import os, sys
 from decimal import Decimal
 from pathlib import Path
 sys.path.insert(0, sys.argv[4])
@@ -107,48 +110,49 @@ from vl2v.teacher.http import HttpTeacher
 from vl2v.teacher.retry import Patience
 from vl2v.teacher.spelling import open_wire
 from vl2v.teacher.store import EmbeddingStore
-teacher = HttpTeacher(open_wire(sys.argv[1] + "#timeout=0.5"), patience=Patience(first=0.005, longest=0.05))
-print("ready", flush=True)
 contents = [picture(i) for i in range(int(sys.argv[3]))]
-print(buy(teacher, EmbeddingStore(Path(sys.argv[2])), contents, Decimal("0.0006") * len(contents)), flush=True)
+for _ in sys.stdin:
+    child = os.fork()
+    if not child:
+        wire = open_wire(sys.argv[1] + "#timeout=0.5")
+        teacher = HttpTeacher(wire, patience=Patience(first=0.005, longest=0.05))
+        try:
+            buy(teacher, EmbeddingStore(Path(sys.argv[2])), contents, Decimal("0.0006") * len(contents))
+        except BaseException as error:
+            print(error, file=sys.stderr)
+            os._exit(1)
+        os._exit(0)
+    print(child, flush=True)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 """
 
 
-def start(vendor: UnreliableVendor, path: Path, count: int) -> subprocess.Popen[bytes]:
-    arguments = [vendor.url, str(path), str(count), str(Path(__file__).parent)]
-    return subprocess.Popen([sys.executable, "-c", CHILD, *arguments], stdout=subprocess.PIPE)
-
-
-def until(done: Callable[[], bool], child: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + 30
-    while not done() and child.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.0005)
-
-
 def test_a_client_that_is_killed_again_and_again_pays_for_each_image_once(tmp_path: Path) -> None:
-    count, kills, path = 600, 0, tmp_path / "s.sqlite"
-    rng = random.Random(1)
+    count, path, rng = 600, tmp_path / "s.sqlite", random.Random(1)
     with UnreliableVendor({"429": 0.05, "500": 0.05, "cut": 0.05}, max_batch=8, work=0.01) as vendor:
-        for _ in range(20):
-            child = start(vendor, path, count)
-            wanted = len(vendor.meter.inputs) + rng.randrange(8, 25)
-            until(lambda wanted=wanted: len(vendor.meter.inputs) >= wanted, child)  # type: ignore[misc]
-            time.sleep(rng.uniform(0, 0.02))
-            assert child.poll() is None, "it ended before it could be killed"
-            os.kill(child.pid, signal.SIGKILL)
-            child.wait()
-            assert child.stdout is not None
-            child.stdout.close()
-            kills += 1
-        child = start(vendor, path, count)
-        out, _ = child.communicate(timeout=60)
-        assert child.returncode == 0
+        arguments = [vendor.url, str(path), str(count), str(Path(__file__).parent)]
+        command = [sys.executable, "-c", NURSERY, *arguments]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1) as nursery:
+            assert nursery.stdin is not None
+            assert nursery.stdout is not None
+            for kill in range(21):
+                nursery.stdin.write("again\n")
+                child = int(nursery.stdout.readline())
+                if kill < 20:
+                    wanted, deadline = len(vendor.meter.inputs) + rng.randrange(0, 25), time.monotonic() + 30
+                    while len(vendor.meter.inputs) < wanted and time.monotonic() < deadline:
+                        time.sleep(0.0005)
+                    time.sleep(rng.uniform(0, 0.02))
+                    os.kill(child, signal.SIGKILL)
+                assert int(nursery.stdout.readline()) == (-signal.SIGKILL if kill < 20 else 0)
+            nursery.stdin.close()
         meter = vendor.meter
-    assert 0 < int(out.split()[-1]) < count
+    assert len(meter.inputs) == count
     assert set(meter.inputs.values()) == {1}
     store = EmbeddingStore(path)
     assert meter.money == Ledger(store).spent() == PER_IMAGE * count
     assert {entry.state for entry in Ledger(store).entries()} == {"kept"}
+    assert max(entry.attempts for entry in Ledger(store).entries()) > 1
     store.close()
 
 

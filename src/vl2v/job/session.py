@@ -207,7 +207,7 @@ def open_session(
         with_student: false for a quote without a student; pixels are then not kept.
     """
     folder = list_folder(config.data)
-    teacher = teacher or open_teacher(config.teacher.spec, price=_price(config), device=_local(config))
+    teacher = teacher or open_teacher(config.teacher.spec, price=stated_price(config), device=_local(config))
     if with_student and backbone is None:
         backbone = open_student(config)
     index = FileIndex(places.cache / "files.sqlite")
@@ -242,7 +242,12 @@ def _idempotent(teacher: Teacher) -> bool:
     return isinstance(teacher, RemoteTeacher) and teacher.idempotent
 
 
-def _price(config: RunConfig) -> Price | None:
+def stated_price(config: RunConfig) -> Price | None:
+    """The price that the user states, for vectors in a file or a vendor whose price is not known; None if none.
+
+    Raises:
+        ConfigError: if the teacher is of another kind.
+    """
     price = Price(config.teacher.price_per_1000_images, config.teacher.price_per_1000_texts)
     spec = config.teacher.spec
     if not price.free and not (spec.startswith("file:") or is_remote(spec)):
