@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from unreliable_vendor import DIMENSION, answer_to, picture
+from misbehaving_vendor import DIMENSION, answer_to, picture
 
 from vl2v.errors import BudgetError, TeacherError
 from vl2v.teacher.base import Price

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import timm
+from misbehaving_vendor import UnreliableVendor, picture
 from PIL import Image
 from test_unreliable_vendor import teacher_of
-from unreliable_vendor import UnreliableVendor, picture
 
 from vl2v.api import distill
 from vl2v.errors import TeacherError, Vl2vError

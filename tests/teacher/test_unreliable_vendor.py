@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from unreliable_vendor import FAULTS, PER_IMAGE, PER_TEXT, UnreliableVendor, answer_to, picture
+from misbehaving_vendor import FAULTS, PER_IMAGE, PER_TEXT, UnreliableVendor, answer_to, picture
 
 from vl2v.errors import BudgetError, TeacherError
 from vl2v.teacher.base import Price

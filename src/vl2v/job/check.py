@@ -122,7 +122,7 @@ class _Proof:
     def __init__(self, teacher: Teacher, store: EmbeddingStore, budget: Decimal | None, progress: Progress) -> None:
         self.teacher, self.store, self.progress = teacher, store, progress
         self.card = teacher.describe()
-        self.run_name = f"check {datetime.now(UTC).isoformat(timespec='seconds')}"
+        self.run_name = f"check {datetime.now(UTC).isoformat(timespec='microseconds')}"
         self.budget = Budget(budget, currency=self.card.price.currency)
 
     def run(
