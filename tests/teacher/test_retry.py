@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from misbehaving_vendor import UnreliableVendor
-from test_unreliable_vendor import buy, picture, teacher_of
+from misbehaving_vendor import UnreliableVendor, picture
+from test_unreliable_vendor import buy, teacher_of
 
 from vl2v.errors import TeacherError
 from vl2v.teacher.limits import Pace, pause

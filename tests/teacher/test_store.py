@@ -199,7 +199,13 @@ def test_a_batch_under_a_key_is_pending_until_it_is_settled(store: EmbeddingStor
     entry = store.open_entry(CARD, "run", "image", "training", 2, Decimal(1), key="k", members=members, view=3)
     plain = store.open_entry(CARD, "run", "image", "training", 2, Decimal(1))
     (pending,) = store.pending(CARD, "image", 3)
-    assert (pending.entry, pending.key, pending.members, pending.run, pending.cost) == (entry, "k", members, "run", 1)
+    assert (pending.entry, pending.key, pending.members, pending.run, pending.cost) == (
+        entry,
+        "k",
+        members,
+        "run",
+        Decimal(1),
+    )
     assert store.pending(CARD) == [pending]
     assert (
         store.pending(CARD, "image", 0)
