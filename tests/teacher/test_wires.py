@@ -379,6 +379,19 @@ def test_our_own_server_describes_itself() -> None:
     assert moved.order("image", [RED]).key == order.key
 
 
+def test_our_server_may_put_its_prices_into_an_object() -> None:
+    price = {"per_1000_images": "0.60", "per_1000_texts": "0.05", "currency": "EUR"}
+    about = {key: OURS[key] for key in ("revision", "dimension", "logit_scale", "max_batch")}
+    entry = about | {"owned_by": "vl2v", "price": price}
+    teacher = teacher_of("http://h/v1", lambda request: models(request, **entry) or httpx.Response(500))
+    card = teacher.describe()
+    assert (card.identity, card.price) == ("m", Price(Decimal("0.60"), Decimal("0.05"), "EUR"))
+    assert teacher.idempotent
+    bare = teacher_of("http://h/v1", lambda request: models(request, owned_by="vl2v") or httpx.Response(500))
+    with pytest.raises(TeacherError, match="does not describe its model"):
+        bare.describe()  # and is not taken for a free server
+
+
 @pytest.mark.parametrize("lack", ["revision", "dimension", "price_per_1000_images", "currency", "max_batch"])
 def test_a_server_that_describes_itself_badly_is_refused(lack: str) -> None:
     entry = {key: value for key, value in OURS.items() if key != lack}

@@ -18,9 +18,10 @@ STYLES = ("infinity", "content")
 class OpenAICompatible(Wire):
     """A server at a URL.
 
-    A server of ours describes itself in ``GET /v1/models``: identity, revision, dimension, logit_scale, prices and
-    max_batch; it charges what it answers and honours ``Idempotency-Key``. Any other server is taken to be free unless
-    the user states a price, and its dimension is the user's to state or, if it is free, found by asking for one text.
+    A server of ours describes itself in ``GET /v1/models``: identity (or its id), revision, dimension, logit_scale,
+    prices and max_batch; it charges what it answers and honours ``Idempotency-Key``. Any other server is taken to be
+    free unless the user states a price, and its dimension is the user's to state or, if it is free, found by asking
+    for one text.
 
     Args:
         url: its address, with ``/v1``.
@@ -46,8 +47,9 @@ class OpenAICompatible(Wire):
         """Ask the server who it is; see `Wire.card`."""
         entry = self._entry(fetch(f"{self.base}/models"))
         self.model = str(entry["id"])
-        if "identity" in entry:
-            return self._described(entry)
+        # A server of ours that leaves something out is refused by `_described`, and never taken for a free one.
+        if "identity" in entry or "price_per_1000_images" in entry or entry.get("owned_by") == "vl2v":
+            return self._described(_flat(entry))
         price = self.own_price or Price()
         if self.options.dimension is None and not price.free:
             step = f"add it: {self.base}#dimension=512"
@@ -128,6 +130,13 @@ class OpenAICompatible(Wire):
         # The bytes and pixels are what our server takes unless its owner says otherwise.
         self.limits = Limits(most, most, request_bytes=32 * MEGA, image_bytes=10 * MEGA, image_pixels=20 * MEGA)
         return TeacherCard(str(entry["identity"]), revision, dimension, scale, price, most)
+
+
+def _flat(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """A model's description with its prices beside the rest, where they stand in an object ``price``."""
+    price = entry.get("price")
+    stated = {(f"price_{k}" if k.startswith("per_") else k): v for k, v in price.items()} if price else {}
+    return {"identity": entry["id"], **stated, **entry}
 
 
 def _money(value: Any, name: str) -> Decimal:
