@@ -318,6 +318,11 @@ def test_errors_are_final_or_passing_as_documented(name: str, case: int) -> None
 def test_a_price_that_is_not_known_is_asked_for(spec: str) -> None:
     with pytest.raises(TeacherError, match=r"--price-per-1000-images"):
         teacher_of(spec, lambda _: httpx.Response(500)).describe()
+    half = Price(Decimal(1))
+    with pytest.raises(
+        TeacherError, match=r"--price-per-1000-texts"
+    ):  # texts are not free because nobody spoke of them
+        teacher_of(spec, lambda _: httpx.Response(500), half).describe()
     own = Price(Decimal(1), Decimal(2))
     assert teacher_of(spec, lambda _: httpx.Response(500), own).describe().price == own
 
@@ -483,6 +488,16 @@ def test_azure_vectors_of_another_model_version_are_refused() -> None:
     reply = httpx.Response(200, json=f.answer | {"modelVersion": "2022-04-11"})
     with pytest.raises(TeacherError, match="Another model version"):
         teacher_of(f.spec, lambda _: reply, f.price).embed_images([RED])
+
+
+def test_a_price_goes_over_the_tables_and_usage_no_longer_counts() -> None:
+    f = FIXTURES["voyage"]
+    teacher = teacher_of(f.spec, lambda _: httpx.Response(200, json=f.answer), Price(Decimal(5)))
+    assert teacher.describe().price.per_1000_images == 5
+    assert teacher.describe().price.per_1000_texts > 0  # the table's
+    order = teacher.order("image", [RED, BLUE])
+    assert order.cost == Decimal("0.01")
+    assert teacher.fulfil(order, NoAccount()).cost is None
 
 
 def test_what_is_priced_by_pixels_is_reserved_by_pixels() -> None:

@@ -126,18 +126,23 @@ class Wire:
         return wanted
 
     def price(self) -> Price:
-        """The user's price, or the table's.
+        """The user's price where there is one, or the table's; images and texts each.
 
         Raises:
-            TeacherError: if there is neither.
+            TeacherError: if one of them is in neither: what costs nothing by mistake would break the budget.
         """
-        found = self.own_price or self.table
-        if found is None:
+        own, table = self.own_price or Price(), self.table or Price()
+        found = Price(
+            own.per_1000_images or table.per_1000_images,
+            own.per_1000_texts or table.per_1000_texts,
+            own.currency if self.own_price else table.currency,
+        )
+        if not (found.per_1000_images and found.per_1000_texts):
             raise TeacherError(
                 f"What {self.name}:{self.model} charges is not known.",
-                expected="a price, so that a budget can be kept",
-                found="none in the adapter's table",
-                next_step="look it up, and state it: --price-per-1000-images and teacher.price_per_1000_texts",
+                expected="a price of images and one of texts, so that a budget can be kept",
+                found="not both in the adapter's table",
+                next_step="look them up, and state them: --price-per-1000-images and --price-per-1000-texts",
             )
         return found
 
