@@ -13,13 +13,19 @@ from misbehaving_vendor import PER_IMAGE, PER_TEXT, UnreliableVendor
 from PIL import Image
 from typer.testing import CliRunner
 
+from vl2v.api import make_config
 from vl2v.cli import app
-from vl2v.errors import BudgetError
+from vl2v.errors import BudgetError, TeacherError
 from vl2v.imaging import decode
 from vl2v.job.check import SWATCHES, check_teacher
 from vl2v.job.prepare import Places
+from vl2v.job.session import open_session
+from vl2v.progress import Silent
 from vl2v.teacher.base import Price, TeacherCard, Vectors
+from vl2v.teacher.http import HttpTeacher
 from vl2v.teacher.ledger import Ledger
+from vl2v.teacher.retry import Patience
+from vl2v.teacher.spelling import open_wire
 from vl2v.teacher.store import EmbeddingStore
 
 COLOURS = {name: np.array(rgb, np.float32) - 100 for name, rgb in SWATCHES.items()}
@@ -138,3 +144,25 @@ def test_the_command_for_people(places: Places) -> None:
         done = CliRunner().invoke(app, command)
     assert "deterministic   yes" in done.stdout
     assert "this check      5 image and 4 text queries, 0.0034 USD" in done.stdout
+
+
+def test_a_run_that_failed_under_way_needs_no_more_than_its_budget(data: Path, tmp_path: Path, places: Places) -> None:
+    """What is reserved for batches under way is not asked for a second time when the run is taken up again."""
+    exact = PER_IMAGE * 48 + PER_TEXT * 4
+    with UnreliableVendor(script=["", *["500"] * 99], max_batch=8) as vendor:
+        given = {"data": {"root": str(data)}, "teacher": {"spec": vendor.url}, "student": {}, "budget": str(exact)}
+        config = make_config(None, given)
+
+        def attempt() -> None:
+            wire = open_wire(f"{vendor.url}#concurrency=1")
+            teacher = HttpTeacher(wire, patience=Patience(attempts=2, first=0.0))
+            with open_session(config, places, Silent(), teacher=teacher, with_student=False) as session:
+                session.check_means("run", places, tmp_path / "out")
+                session.buy("run")
+
+        with pytest.raises(TeacherError, match="HTTP 500"):
+            attempt()
+        assert Ledger(EmbeddingStore(places.store)).spent("run") == PER_TEXT * 4 + PER_IMAGE * 8
+        vendor.script.clear()
+        attempt()
+        assert Ledger(EmbeddingStore(places.store)).spent("run") == vendor.meter.money == exact

@@ -319,9 +319,7 @@ def test_a_price_that_is_not_known_is_asked_for(spec: str) -> None:
     with pytest.raises(TeacherError, match=r"--price-per-1000-images"):
         teacher_of(spec, lambda _: httpx.Response(500)).describe()
     half = Price(Decimal(1))
-    with pytest.raises(
-        TeacherError, match=r"--price-per-1000-texts"
-    ):  # texts are not free because nobody spoke of them
+    with pytest.raises(TeacherError, match=r"--price-per-1000-texts"):  # texts are not free
         teacher_of(spec, lambda _: httpx.Response(500), half).describe()
     own = Price(Decimal(1), Decimal(2))
     assert teacher_of(spec, lambda _: httpx.Response(500), own).describe().price == own
