@@ -395,6 +395,19 @@ def test_our_server_may_put_its_prices_into_an_object() -> None:
         bare.describe()  # and is not taken for a free server
 
 
+def test_our_server_may_forget_keys_sooner_than_the_ledger_counts_on() -> None:
+    for hours, kept in ((24, True), (1, False)):
+        entry = OURS | {"idempotency_hours": hours}
+        teacher = teacher_of("http://h/v1", lambda request, e=entry: models(request, **e) or httpx.Response(500))  # type: ignore[misc]
+        teacher.describe()
+        assert teacher.idempotent is kept
+
+
+def test_a_free_server_of_another_form_is_told_in_words() -> None:
+    with pytest.raises(TeacherError, match="another form"):
+        teacher_of("http://h/v1", lambda request: models(request) or httpx.Response(200, json={"a": 1})).describe()
+
+
 @pytest.mark.parametrize("lack", ["revision", "dimension", "price_per_1000_images", "currency", "max_batch"])
 def test_a_server_that_describes_itself_badly_is_refused(lack: str) -> None:
     entry = {key: value for key, value in OURS.items() if key != lack}

@@ -8,11 +8,13 @@ import random
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from decimal import Decimal
 from functools import cached_property
 from typing import Any, TypeVar
 
 import httpx
 import numpy as np
+from numpy.typing import NDArray
 
 from vl2v.errors import TeacherError, Vl2vError
 from vl2v.teacher.base import TeacherCard, Vectors, checked
@@ -59,6 +61,7 @@ class HttpTeacher:
         self._http = httpx.Client(timeout=timeout, transport=transport, headers={"user-agent": USER_AGENT})
         self._key = from_environment(wire.key_names)
         self._pace: Pace | None = None
+        self._lock = threading.Lock()
 
     def __repr__(self) -> str:
         return f"HttpTeacher({self.wire.name}:{self.wire.model or self.wire.base})"
@@ -82,20 +85,20 @@ class HttpTeacher:
         card = self.wire.card(self._fetch)
         if not card.dimension:
             probe = self.order("text", ["a"])
-            rows = self._until_answered(lambda: self.wire.vectors("text", 1, self._post(probe)), NoAccount(), None)
-            card = replace(card, dimension=len(rows[0]))
+            rows, _ = self._until_answered(lambda: self._rows(probe, self._post(probe)), NoAccount(), None)
+            card = replace(card, dimension=rows.shape[-1])
         return card
 
     @cached_property
     def limits(self) -> Limits:
         """See `RemoteTeacher`: the vendor's, with what the user wrote after ``#``."""
-        _, o, found = self._card, self.wire.options, self.wire.limits
+        _, o, stated = self._card, self.wire.options, self.wire.limits
         return replace(
-            found,
-            requests_per_minute=o.rpm or found.requests_per_minute,
-            images_per_minute=o.ipm or found.images_per_minute,
-            tokens_per_minute=o.tpm or found.tokens_per_minute,
-            concurrency=o.concurrency or found.concurrency,
+            stated,
+            requests_per_minute=o.rpm or stated.requests_per_minute,
+            images_per_minute=o.ipm or stated.images_per_minute,
+            tokens_per_minute=o.tpm or stated.tokens_per_minute,
+            concurrency=o.concurrency or stated.concurrency,
         )
 
     @property
@@ -115,7 +118,8 @@ class HttpTeacher:
 
     def fulfil(self, order: Order, account: Account, stop: threading.Event | None = None) -> Answer:
         """See `RemoteTeacher.fulfil`."""
-        self._pace = self._pace or Pace(self.limits)
+        with self._lock:
+            self._pace = self._pace or Pace(self.limits)
         amounts = {"requests": 1.0, "images" if order.kind == "image" else "tokens": float(order.count)}
         if order.kind == "text":
             amounts["tokens"] = len(order.body) / 3  # a token of English has about four letters
@@ -229,19 +233,27 @@ class HttpTeacher:
         Raises:
             Failure: if they cannot be used; the vendor has done its work, so they may have been charged.
         """
-        try:
-            rows = np.asarray(self.wire.vectors(order.kind, order.count, answer))
-            cost = self.wire.charged(order.kind, order.count, answer)
-        except TeacherError as error:
-            raise Failure(error.problem, error, final=True, spoilt=True) from error
-        except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
-            text = self._clean(f"{type(error).__name__}: {error}", {})
-            raise self._broken(f"an answer of another form ({text})", spoilt=True) from None
+        rows, cost = self._rows(order, answer)
         try:
             return Answer(checked(rows, order.count, self._card, order.kind), cost)
         except TeacherError as error:
             other = rows.ndim == 2 and rows.shape[1] != self._card.dimension
             raise Failure(error.found, error, final=other, spoilt=True) from error
+
+    def _rows(self, order: Order, answer: Any) -> tuple[NDArray[Any], Decimal | None]:
+        """The rows of an answer, unchecked, and what it says it cost.
+
+        Raises:
+            Failure: if it is of another form.
+        """
+        try:
+            rows = np.asarray(self.wire.vectors(order.kind, order.count, answer))
+            return rows, self.wire.charged(order.kind, order.count, answer)
+        except TeacherError as error:
+            raise Failure(error.problem, error, final=True, spoilt=True) from error
+        except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+            text = self._clean(f"{type(error).__name__}: {error}", {})
+            raise self._broken(f"an answer of another form ({text})", spoilt=True) from None
 
     def _refusal(self, response: httpx.Response, answer: Any, headers: Mapping[str, str]) -> Failure:
         status = response.status_code

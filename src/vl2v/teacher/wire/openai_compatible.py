@@ -85,7 +85,7 @@ class OpenAICompatible(Wire):
     def charged(self, kind: Kind, count: int, answer: Any) -> Decimal | None:
         """``usage.cost`` of a server of ours."""
         usage = answer.get("usage") if isinstance(answer, dict) else None
-        cost = usage.get("cost") if isinstance(usage, dict) and self.idempotent else None
+        cost = usage.get("cost") if isinstance(usage, dict) and self._floats == "base64" else None
         return None if cost is None else _money(cost, "usage.cost")
 
     def _entry(self, answer: Any) -> Mapping[str, Any]:
@@ -118,6 +118,8 @@ class OpenAICompatible(Wire):
             most = max(1, int(entry["max_batch"]))
             dimension, scale = int(entry["dimension"]), float(entry["logit_scale"])
             revision = str(entry["revision"])
+            # The ledger counts on a key being remembered for a day; a server that forgets earlier has to say so.
+            remembers = float(entry.get("idempotency_hours", 24)) >= 24
         except (LookupError, TypeError, ValueError) as error:
             raise TeacherError(
                 f"{self.base} does not describe its model as expected.",
@@ -126,7 +128,7 @@ class OpenAICompatible(Wire):
                 found=f"{type(error).__name__} {error}",
                 next_step="is the server of the same version as this client?",
             ) from error
-        self.own_price, self.idempotent, self._floats = price, True, "base64"
+        self.own_price, self.idempotent, self._floats = price, remembers, "base64"
         # The bytes and pixels are what our server takes unless its owner says otherwise.
         self.limits = Limits(most, most, request_bytes=32 * MEGA, image_bytes=10 * MEGA, image_pixels=20 * MEGA)
         return TeacherCard(str(entry["identity"]), revision, dimension, scale, price, most)
