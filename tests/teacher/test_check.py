@@ -114,7 +114,7 @@ def test_a_check_costs_no_more_than_allowed(data: Path, places: Places) -> None:
 
 @pytest.fixture
 def vendor() -> Iterator[UnreliableVendor]:
-    with UnreliableVendor({"429": 0.1}, max_batch=4) as opened:
+    with UnreliableVendor({"429": 0.1}, max_batch=1) as opened:  # the image sent again is then the very same request
         yield opened
 
 

@@ -314,6 +314,19 @@ def test_errors_are_final_or_passing_as_documented(name: str, case: int) -> None
     assert len(seen) == (1 if final else 2)
 
 
+@pytest.mark.parametrize(
+    ("name", "case", "step"),
+    [("jina", 0, "used up"), ("jina", 1, "model's name"), ("jina", 2, "JINA_API_KEY"), ("bedrock", 1, "used up")],
+)
+def test_the_vendors_own_code_says_what_to_do_next(name: str, case: int, step: str) -> None:
+    f = FIXTURES[name]
+    status, headers, body, _ = f.errors[case]
+    reply = httpx.Response(status, headers=headers, json=body)
+    with pytest.raises(TeacherError) as caught:
+        teacher_of(f.spec, lambda _: reply, f.price).embed_images([RED])
+    assert step in caught.value.next_step
+
+
 @pytest.mark.parametrize("spec", ["jina:jina-clip-v2", "azure:https://h", "cohere:embed-english-v3.0"])
 def test_a_price_that_is_not_known_is_asked_for(spec: str) -> None:
     with pytest.raises(TeacherError, match=r"--price-per-1000-images"):
