@@ -128,7 +128,7 @@ for _ in sys.stdin:
 
 
 def test_a_client_that_is_killed_again_and_again_pays_for_each_image_once(tmp_path: Path) -> None:
-    count, path, rng = 600, tmp_path / "s.sqlite", random.Random(1)
+    count, path, rng = 1500, tmp_path / "s.sqlite", random.Random(1)
     with UnreliableVendor({"429": 0.05, "500": 0.05, "cut": 0.05}, max_batch=8, work=0.01) as vendor:
         arguments = [vendor.url, str(path), str(count), str(Path(__file__).parent)]
         command = [sys.executable, "-c", NURSERY, *arguments]
@@ -142,7 +142,7 @@ def test_a_client_that_is_killed_again_and_again_pays_for_each_image_once(tmp_pa
                     wanted, deadline = len(vendor.meter.inputs) + rng.randrange(0, 25), time.monotonic() + 30
                     while len(vendor.meter.inputs) < wanted and time.monotonic() < deadline:
                         time.sleep(0.0005)
-                    time.sleep(rng.uniform(0, 0.02))
+                    time.sleep(rng.uniform(0, 0.01))
                     os.kill(child, signal.SIGKILL)
                 assert int(nursery.stdout.readline()) == (-signal.SIGKILL if kill < 20 else 0)
             nursery.stdin.close()
