@@ -19,3 +19,8 @@ def shared() -> Path:
     if path is None:
         pytest.skip("the maintainers' folder 'shared' with golden numbers is not beside the checkout")
     return path
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Let a maintainer with keys ask real vendors."""
+    parser.addoption("--live", action="store_true", help="ask real vendors whose keys are in the environment")

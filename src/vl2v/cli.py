@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ParamSpec
 
 import typer
 
+from vl2v.cli_teacher import attach as attach_teacher
 from vl2v.errors import ConfigError, Interrupted, Vl2vError, as_disk_full
 from vl2v.vendor.cli import attach as attach_vendor
 
@@ -30,7 +31,9 @@ app = typer.Typer(
 P = ParamSpec("P")
 
 DataArg = Annotated[Path, typer.Argument(help="Images: DATA/<domain>/<class>/<image>, or DATA/<class>/<image>.")]
-TeacherOpt = Annotated[str | None, typer.Option(help="open_clip:<model>/<tag or file>, file:<path>, or conse:")]
+TeacherOpt = Annotated[
+    str | None, typer.Option(help="open_clip:<model>/<tag or file>, file:<path>, conse:, http(s)://.../v1, jina:, ...")
+]
 StudentOpt = Annotated[
     str | None, typer.Option(help="timm:<name>, timm:<name>@<checkpoint>, or teacher (VL2V-SD, open_clip only).")
 ]
@@ -45,7 +48,8 @@ Unlabelled = Annotated[Path | None, typer.Option(help="A folder of further image
 ZeroShot = Annotated[bool | None, typer.Option(help="Also ask for the images of the table's zero-shot column.")]
 SkipBad = Annotated[bool | None, typer.Option("--skip-bad", help="Go on without unreadable files.")]
 Missing = Annotated[bool | None, typer.Option("--allow-missing-classes", help="Accept a class that a domain lacks.")]
-PriceImages = Annotated[str | None, typer.Option(help="Price that a file: teacher's images are booked at, per 1000.")]
+PriceImages = Annotated[str | None, typer.Option(help="What 1000 images cost, if a file: or a vendor does not tell.")]
+PriceTexts = Annotated[str | None, typer.Option(help="The same for texts.")]
 Seed = Annotated[int | None, typer.Option(help="The one seed of a run (default 0).")]
 ConfigOpt = Annotated[Path | None, typer.Option("--config", help="YAML settings; flags go over it.")]
 SizeOpt = Annotated[int | None, typer.Option(help="Side length of the student's input in pixels.")]
@@ -89,6 +93,7 @@ def _fail(error: Vl2vError, as_json: bool) -> None:
 
 
 attach_vendor(app, guarded)
+attach_teacher(app, guarded)
 
 
 def _progress(quiet: bool, as_json: bool) -> Progress:
@@ -129,6 +134,7 @@ def quote(
     skip_bad: SkipBad = None,
     allow_missing_classes: Missing = None,
     price_per_1000_images: PriceImages = None,
+    price_per_1000_texts: PriceTexts = None,
     seed: Seed = None,
     size: SizeOpt = None,
     config: ConfigOpt = None,
@@ -185,6 +191,7 @@ def distill(
     skip_bad: SkipBad = None,
     allow_missing_classes: Missing = None,
     price_per_1000_images: PriceImages = None,
+    price_per_1000_texts: PriceTexts = None,
     seed: Seed = None,
     size: SizeOpt = None,
     device: Annotated[str | None, typer.Option(help="auto (default), cpu, cuda or mps.")] = None,
@@ -301,7 +308,7 @@ def demo(
 
 NESTED = {
     "data": ("held_out", "labels_per_class", "rest_unlabelled", "unlabelled", "skip_bad", "allow_missing_classes"),
-    "teacher": ("views", "prompts", "zero_shot", "price_per_1000_images"),
+    "teacher": ("views", "prompts", "zero_shot", "price_per_1000_images", "price_per_1000_texts"),
     "student": ("size",),
     "distill": ("learning_rate", "checkpoint_every", "weights", "steps"),
 }

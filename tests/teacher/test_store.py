@@ -3,11 +3,13 @@ from __future__ import annotations
 import hashlib
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
@@ -165,6 +167,66 @@ def test_vectors_survive_reopening(tmp_path: Path) -> None:
     second = EmbeddingStore(tmp_path / "s.sqlite")
     assert np.array_equal(second.images(CARD, digests_of([b"a"])), vectors_of(1))
     second.close()
+
+
+OLD = """
+CREATE TABLE ledger (
+    id INTEGER PRIMARY KEY, time REAL NOT NULL, run TEXT NOT NULL, teacher INTEGER NOT NULL, kind TEXT NOT NULL,
+    purpose TEXT NOT NULL, queries INTEGER NOT NULL, cost TEXT NOT NULL, currency TEXT NOT NULL, state TEXT NOT NULL);
+CREATE TABLE teachers (
+    id INTEGER PRIMARY KEY, identity TEXT NOT NULL, revision TEXT NOT NULL, dimension INTEGER NOT NULL,
+    UNIQUE (identity, revision, dimension));
+INSERT INTO teachers VALUES (1, 'test:teacher', '1', 4);
+INSERT INTO ledger VALUES (1, 1e9, 'run', 1, 'image', 'training', 2, '0.5', 'USD', 'sent');
+INSERT INTO ledger VALUES (2, 1e9, 'run', 1, 'image', 'training', 3, '1.5', 'USD', 'kept');
+"""
+
+
+def test_a_store_of_an_earlier_version_opens_as_it_is(tmp_path: Path) -> None:
+    with closing(sqlite3.connect(tmp_path / "s.sqlite")) as old:
+        old.executescript(OLD)
+    for _ in range(2):  # the second time it is no longer old
+        store = EmbeddingStore(tmp_path / "s.sqlite")
+        assert Ledger(store).spent("run") == 2
+        assert [(e.queries, e.attempts, e.state) for e in Ledger(store).entries()] == [(2, 1, "sent"), (3, 1, "kept")]
+        assert store.pending(CARD) == []
+        store.close()
+
+
+def test_a_batch_under_a_key_is_pending_until_it_is_settled(store: EmbeddingStore) -> None:
+    digests = digests_of([b"a", b"b"])
+    members = digests.tobytes()
+    entry = store.open_entry(CARD, "run", "image", "training", 2, Decimal(1), key="k", members=members, view=3)
+    plain = store.open_entry(CARD, "run", "image", "training", 2, Decimal(1))
+    (pending,) = store.pending(CARD, "image", 3)
+    assert (pending.entry, pending.key, pending.members, pending.run, pending.cost) == (
+        entry,
+        "k",
+        members,
+        "run",
+        Decimal(1),
+    )
+    assert store.pending(CARD) == [pending]
+    assert (
+        store.pending(CARD, "image", 0)
+        == store.pending(CARD, "text")
+        == store.pending(replace(CARD, revision="2"))
+        == []
+    )
+    store.keep_images(CARD, digests, vectors_of(2), 3, entry, Decimal("0.25"))
+    store.note(plain, "HTTP 429", refused=True)
+    assert store.pending(CARD) == []
+    assert [(row[6], row[-1]) for row in store.entries()] == [(Decimal("0.25"), "kept"), (0, "refused")]
+    assert Ledger(store).queries() == 2  # what was refused was not asked
+
+
+def test_a_vendor_forgets_a_key_and_so_do_we(store: EmbeddingStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    store.open_entry(CARD, "run", "text", "prompts", 1, Decimal(1), key="k", members=b'["a"]')
+    now = time.time()
+    monkeypatch.setattr("vl2v.teacher.store.time.time", lambda: now + 22.9 * 3600)
+    assert len(store.pending(CARD)) == 1
+    monkeypatch.setattr("vl2v.teacher.store.time.time", lambda: now + 23.1 * 3600)
+    assert store.pending(CARD) == []
 
 
 def start(tmp_path: Path, run: str) -> subprocess.Popen[bytes]:

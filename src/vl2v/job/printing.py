@@ -101,7 +101,7 @@ def ledger_table(entries: Sequence[LedgerEntry]) -> RenderableType:
         total = sums.setdefault((e.run, e.teacher, e.kind, e.purpose, e.currency, e.state), [0, 0])
         total[0] += e.queries
         total[1] += e.cost
-    table = Table(title="spent; 'sent' batches brought no usable answer but may have been charged")
+    table = Table(title="spent; 'sent' batches may have been charged without an answer, 'refused' ones were not")
     for name in ("run", "teacher", "kind", "purpose", "state", "queries", "cost"):
         table.add_column(name, justify="right" if name in ("queries", "cost") else "left", overflow="fold")
     for (run, teacher, kind, purpose, currency, state), (queries, cost) in sums.items():

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +34,8 @@ from vl2v.teacher.ledger import Budget, Ledger, Quote
 from vl2v.teacher.opening import open_teacher
 from vl2v.teacher.prompts import text_head
 from vl2v.teacher.purchase import Buyer
+from vl2v.teacher.remote import RemoteTeacher
+from vl2v.teacher.spelling import is_remote
 from vl2v.teacher.store import EmbeddingStore
 
 DEFAULT_SIZE = 224  # for a quote that names no student
@@ -80,7 +83,8 @@ class Session:
         """
         quote = self.quote()
         what = f"{quote.image_queries:,} image and {quote.text_queries:,} text queries"
-        self._budget(run).check(quote.cost, what)
+        known = Ledger(self.store).underway(self.card) if _idempotent(self.teacher) else Decimal(0)
+        self._budget(run).check(quote.cost - known, what)
         check_disk(quote, places, out)
 
     def _budget(self, run: str) -> Budget:
@@ -203,7 +207,7 @@ def open_session(
         with_student: false for a quote without a student; pixels are then not kept.
     """
     folder = list_folder(config.data)
-    teacher = teacher or open_teacher(config.teacher.spec, price=_price(config), device=_local(config))
+    teacher = teacher or open_teacher(config.teacher.spec, price=stated_price(config), device=_local(config))
     if with_student and backbone is None:
         backbone = open_student(config)
     index = FileIndex(places.cache / "files.sqlite")
@@ -234,13 +238,23 @@ def open_student(config: RunConfig) -> Backbone:
     return load_backbone(spec, size=student.size, mean=student.mean, std=student.std)
 
 
-def _price(config: RunConfig) -> Price | None:
+def _idempotent(teacher: Teacher) -> bool:
+    return isinstance(teacher, RemoteTeacher) and teacher.idempotent
+
+
+def stated_price(config: RunConfig) -> Price | None:
+    """The price that the user states, for vectors in a file or a vendor whose price is not known; None if none.
+
+    Raises:
+        ConfigError: if the teacher is of another kind.
+    """
     price = Price(config.teacher.price_per_1000_images, config.teacher.price_per_1000_texts)
-    if not price.free and not config.teacher.spec.startswith("file:"):
+    spec = config.teacher.spec
+    if not price.free and not (spec.startswith("file:") or is_remote(spec)):
         raise ConfigError(
             "A price was given for a teacher that has its own.",
-            expected="prices with a file: teacher only, whose vectors stand for queries",
-            found=config.teacher.spec,
+            expected="prices with a file: teacher, whose vectors stand for queries, or a vendor's that are not known",
+            found=spec,
             next_step="drop teacher.price_per_1000_images and teacher.price_per_1000_texts",
         )
     return None if price.free else price

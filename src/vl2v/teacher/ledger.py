@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
 
 from vl2v.errors import BudgetError
-from vl2v.teacher.base import Price
+from vl2v.teacher.base import Price, TeacherCard
 from vl2v.teacher.store import EmbeddingStore
 
 
@@ -62,7 +63,9 @@ class LedgerEntry:
         queries: how many.
         cost: in `currency`.
         currency: e.g. USD.
-        state: ``kept``, or ``sent`` if no usable answer came back; both count as spent.
+        attempts: how often it was sent; more than one only where the vendor charges a batch's key once.
+        state: ``kept``; ``sent`` if no usable answer came back, which counts as spent since it may have been charged;
+            or ``refused`` if the vendor said no and charged nothing.
     """
 
     time: datetime
@@ -73,6 +76,7 @@ class LedgerEntry:
     queries: int
     cost: Decimal
     currency: str
+    attempts: int
     state: str
 
 
@@ -95,12 +99,17 @@ class Ledger:
         return sum((entry.cost for entry in self.entries(run)), Decimal(0))
 
     def queries(self, run: str | None = None, kind: str = "image") -> int:
-        """How many queries of a kind were sent."""
-        return sum(entry.queries for entry in self.entries(run) if entry.kind == kind)
+        """How many queries of a kind were sent, and not refused."""
+        entries = (entry for entry in self.entries(run) if entry.state != "refused")
+        return sum(entry.queries for entry in entries if entry.kind == kind)
+
+    def underway(self, card: TeacherCard) -> Decimal:
+        """What is spent already on batches that will be answered, under their keys, without being charged again."""
+        return sum((batch.cost for batch in self._store.pending(card)), Decimal(0))
 
 
 class Budget:
-    """A limit that is never exceeded, across restarts of the same run.
+    """A limit that is never exceeded, across restarts of the same run and by any number of threads.
 
     Args:
         limit: the most that this run may spend; None allows free queries only.
@@ -110,6 +119,7 @@ class Budget:
 
     def __init__(self, limit: Decimal | None, spent: Decimal = Decimal(0), currency: str = "USD") -> None:
         self.limit, self.spent, self.currency = limit, spent, currency
+        self._lock = threading.Lock()
 
     @property
     def left(self) -> Decimal:
@@ -139,5 +149,11 @@ class Budget:
 
     def take(self, cost: Decimal, what: str) -> None:
         """Spend, or refuse as `check` does."""
-        self.check(cost, what)
-        self.spent += cost
+        with self._lock:
+            self.check(cost, what)
+            self.spent += cost
+
+    def correct(self, change: Decimal) -> None:
+        """Book that something came to more than was taken for it, or, below 0, to less."""
+        with self._lock:
+            self.spent += change

@@ -4,11 +4,19 @@ from __future__ import annotations
 
 from vl2v.errors import TeacherError
 from vl2v.teacher.base import Price, Teacher
+from vl2v.teacher.spelling import is_remote, open_wire
 
 KINDS = {
     "open_clip": "open_clip:<model>/<tag or file>   a CLIP-like model on this machine",
     "file": "file:<path.npz or path.parquet>   vectors that you have already",
     "conse": "conse:   an offline teacher from pip packages (extra: demo)",
+    "http": "http://host:port/v1 or https://...   a vl2v vendor, infinity or vLLM; #model=..&style=infinity|content",
+    "jina": "jina:jina-clip-v2   key: JINA_API_KEY",
+    "cohere": "cohere:embed-v4.0   key: COHERE_API_KEY",
+    "voyage": "voyage:voyage-multimodal-3   key: VOYAGE_API_KEY",
+    "vertex": "vertex:multimodalembedding@001   (extra: vertex)",
+    "bedrock": "bedrock:amazon.titan-embed-image-v1   (extra: bedrock)",
+    "azure": "azure:<endpoint>   key: AZURE_VISION_KEY",
 }
 
 
@@ -17,7 +25,7 @@ def open_teacher(spec: str, *, price: Price | None = None, device: str | None = 
 
     Args:
         spec: one of the spellings in `KINDS`.
-        price: what a ``file:`` teacher's look-ups are booked at.
+        price: what a ``file:`` teacher's look-ups are booked at, or what a vendor charges if its adapter does not know.
         device: where a local model runs; None chooses.
 
     Raises:
@@ -37,5 +45,9 @@ def open_teacher(spec: str, *, price: Price | None = None, device: str | None = 
         from vl2v.teacher.conse import ConseTeacher
 
         return ConseTeacher()
+    if is_remote(spec):
+        from vl2v.teacher.http import HttpTeacher
+
+        return HttpTeacher(open_wire(spec, price))
     expected = "\n    ".join(["one of", *KINDS.values()])
     raise TeacherError(f"'{spec}' is no teacher.", expected=expected, found=spec, next_step="correct --teacher")

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from vl2v.progress import Progress, Silent
 from vl2v.teacher.base import Teacher, checked
 from vl2v.teacher.ledger import Budget
+from vl2v.teacher.remote import RemoteTeacher
+from vl2v.teacher.remote_purchase import Purchase
 from vl2v.teacher.store import Digests, EmbeddingStore
 
 
@@ -42,8 +42,10 @@ class Buyer:
             BudgetError: before a batch that would exceed the budget is sent.
             TeacherError: if an answer cannot be used; what was kept before stays.
         """
+        if isinstance(self.teacher, RemoteTeacher):
+            return self._remote(self.teacher, purpose).images(digests, read, view)
         card = self.teacher.describe()
-        todo = [int(i) for i in self._unknown(digests, view)]
+        todo = self.store.lacks(card, digests, view)
         bought = 0
         title = f"asking {card.identity} ({purpose})"
         with (self.progress or Silent()).stage(title, len(digests), len(digests) - len(todo)) as advance:
@@ -60,6 +62,8 @@ class Buyer:
 
     def texts(self, texts: Sequence[str], purpose: str = "prompts") -> int:
         """Buy the text vectors that the store lacks; returns how many. Raises as `images` does."""
+        if isinstance(self.teacher, RemoteTeacher):
+            return self._remote(self.teacher, purpose).texts(texts)
         card = self.teacher.describe()
         with self.store.alone():
             known = self.store.knows_texts(card, texts)
@@ -73,10 +77,8 @@ class Buyer:
                 self.store.keep_texts(card, batch, vectors, entry)
         return len(todo)
 
-    def _unknown(self, digests: Digests, view: int) -> np.ndarray:
-        known = self.store.knows_images(self.teacher.describe(), digests, view)
-        _, first = np.unique(digests, axis=0, return_index=True)  # sorted by content: a shuffled order
-        return np.asarray(first[~known[first]])
+    def _remote(self, teacher: RemoteTeacher, purpose: str) -> Purchase:
+        return Purchase(teacher, self.store, self.budget, self.run, purpose, self.progress)
 
     def _image_batch(self, digests: Digests, data: list[bytes], purpose: str, view: int) -> None:
         card = self.teacher.describe()

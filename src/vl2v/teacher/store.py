@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import fcntl
 import sqlite3
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 
@@ -31,6 +33,33 @@ CREATE TABLE IF NOT EXISTS ledger (
     id INTEGER PRIMARY KEY, time REAL NOT NULL, run TEXT NOT NULL, teacher INTEGER NOT NULL, kind TEXT NOT NULL,
     purpose TEXT NOT NULL, queries INTEGER NOT NULL, cost TEXT NOT NULL, currency TEXT NOT NULL, state TEXT NOT NULL);
 """
+LATER_COLUMNS = {  # of the ledger; stores made before them get them when they are opened
+    "key": "TEXT NOT NULL DEFAULT ''",  # idempotency key, if the vendor charges a key once
+    "members": "BLOB",  # what such a batch holds, until its vectors are kept
+    "view": "INTEGER NOT NULL DEFAULT 0",
+    "attempts": "INTEGER NOT NULL DEFAULT 1",
+    "note": "TEXT NOT NULL DEFAULT ''",  # why the last attempt brought nothing
+}
+KEY_LIFE = 23 * 3600.0  # seconds that a vendor surely remembers a key for; ours does for a day
+
+
+@dataclass(frozen=True)
+class Pending:
+    """A batch that was sent under an idempotency key and never came back.
+
+    Attributes:
+        entry: its number in the ledger.
+        key: the key.
+        members: SHA-256 of each image, one after the other; or a JSON list of texts.
+        run: the run on whose account it is booked.
+        cost: what is reserved for it.
+    """
+
+    entry: int
+    key: str
+    members: bytes
+    run: str
+    cost: Decimal
 
 
 class EmbeddingStore:
@@ -46,10 +75,12 @@ class EmbeddingStore:
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self.path = path
-        self._db = sqlite3.connect(path, timeout=60, isolation_level=None)
+        self._lock = threading.RLock()  # the threads that send book their attempts here
+        self._db = sqlite3.connect(path, timeout=60, isolation_level=None, check_same_thread=False)
         self._db.execute("PRAGMA journal_mode=WAL")
         self._db.execute("PRAGMA synchronous=FULL")  # money was paid for every row
         self._db.executescript(SCHEMA)
+        self._add_columns()
 
     def close(self) -> None:
         """Close the file."""
@@ -76,6 +107,12 @@ class EmbeddingStore:
         look = self._db.execute
         found = (look(query, (teacher, view, row.tobytes())).fetchone() is not None for row in digests)
         return np.fromiter(found, dtype=np.bool_, count=len(digests))
+
+    def lacks(self, card: TeacherCard, digests: Digests, view: int = 0) -> list[int]:
+        """Positions of the distinct contents without a vector, in an order shuffled by content."""
+        known = self.knows_images(card, digests, view)
+        _, first = np.unique(digests, axis=0, return_index=True)  # sorted by content: a shuffled order
+        return [int(i) for i in first[~known[first]]]
 
     def knows_texts(self, card: TeacherCard, texts: Sequence[str]) -> list[bool]:
         """Which texts have a vector."""
@@ -118,54 +155,143 @@ class EmbeddingStore:
             out[i] = np.frombuffer(row[0], np.float32)
         return out
 
-    def open_entry(self, card: TeacherCard, run: str, kind: str, purpose: str, queries: int, cost: Decimal) -> int:
-        """Write into the ledger that a batch is about to be sent; returns the entry's number."""
-        row = (time.time(), run, self.teacher_id(card), kind, purpose, queries, str(cost), card.price.currency)
-        statement = (
-            "INSERT INTO ledger (time, run, teacher, kind, purpose, queries, cost, currency, state)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, 'sent')"
+    def open_entry(
+        self,
+        card: TeacherCard,
+        run: str,
+        kind: str,
+        purpose: str,
+        queries: int,
+        cost: Decimal,
+        *,
+        key: str = "",
+        members: bytes | None = None,
+        view: int = 0,
+    ) -> int:
+        """Write into the ledger that a batch is about to be sent; returns the entry's number.
+
+        Args:
+            card: who is asked.
+            run: for which run.
+            kind: ``image`` or ``text``.
+            purpose: what for.
+            queries: how many.
+            cost: the most that it may cost; counts as spent until it is settled.
+            key: the batch's idempotency key, if the vendor charges a key once.
+            members: what the batch holds, so that it can be sent again under its key; see `Pending`.
+            view: of the images.
+        """
+        names = "time, run, teacher, kind, purpose, queries, cost, currency, state, key, members, view"
+        with self._lock:
+            row = (time.time(), run, self.teacher_id(card), kind, purpose, queries, str(cost), card.price.currency)
+            statement = f"INSERT INTO ledger ({names}) VALUES ({', '.join('?' * 12)})"
+            return int(self._db.execute(statement, (*row, "sent", key, members, view)).lastrowid or 0)
+
+    def sent_again(self, entry: int) -> None:
+        """Count another attempt under the same entry, because the vendor charges its key once."""
+        with self._lock:
+            self._db.execute("UPDATE ledger SET attempts = attempts + 1 WHERE id = ?", (entry,))
+
+    def note(self, entry: int, why: str, *, refused: bool = False) -> None:
+        """Write down why an entry's attempt brought nothing.
+
+        Args:
+            entry: its number.
+            why: in a few words.
+            refused: whether the vendor surely charged nothing; the entry then costs nothing.
+        """
+        change = ", state = 'refused', cost = '0', members = NULL" if refused else ""
+        with self._lock:
+            self._db.execute(f"UPDATE ledger SET note = ?{change} WHERE id = ?", (why, entry))
+
+    def settle(self, entry: int, cost: Decimal | None) -> None:
+        """Confirm an entry whose vectors are not kept, at what it cost in the end; None leaves what was reserved."""
+        with self._transaction():
+            self._settle(entry, cost)
+
+    def pending(self, card: TeacherCard, kind: str | None = None, view: int | None = None) -> list[Pending]:
+        """Batches under a key that may still be answered without being charged again, oldest first."""
+        query = (
+            "SELECT id, key, members, run, cost FROM ledger WHERE state = 'sent' AND key != '' AND members IS NOT NULL"
+            " AND teacher = ? AND time > ? AND (? IS NULL OR kind = ?) AND (? IS NULL OR view = ?) ORDER BY id"
         )
-        return int(self._db.execute(statement, row).lastrowid or 0)
+        with self._lock:
+            values = (self.teacher_id(card), time.time() - KEY_LIFE, kind, kind, view, view)
+            rows = self._db.execute(query, values).fetchall()
+        return [Pending(entry, key, members, run, Decimal(cost)) for entry, key, members, run, cost in rows]
 
     def keep_images(
-        self, card: TeacherCard, digests: Digests, vectors: Vectors, view: int = 0, entry: int | None = None
+        self,
+        card: TeacherCard,
+        digests: Digests,
+        vectors: Vectors,
+        view: int = 0,
+        entry: int | None = None,
+        cost: Decimal | None = None,
     ) -> None:
-        """Keep [N, D] float32 vectors for [N, 32] contents and settle their ledger entry, all or nothing."""
+        """Keep [N, D] float32 vectors for [N, 32] contents and settle their ledger entry, all or nothing.
+
+        Args:
+            card: who answered.
+            digests: of the contents.
+            vectors: row i for content i.
+            view: which view the contents are.
+            entry: the ledger's, if they were bought.
+            cost: what the vendor charged in the end; None leaves what was reserved.
+        """
         teacher = self.teacher_id(card)
         rows = [(teacher, view, d.tobytes(), v.tobytes()) for d, v in zip(digests, vectors, strict=True)]
         with self._transaction():
             self._db.executemany("INSERT OR REPLACE INTO images VALUES (?, ?, ?, ?)", rows)
-            self._settle(entry)
+            self._settle(entry, cost)
 
-    def keep_texts(self, card: TeacherCard, texts: Sequence[str], vectors: Vectors, entry: int | None = None) -> None:
-        """Keep [N, D] float32 vectors for texts and settle their ledger entry, all or nothing."""
+    def keep_texts(
+        self,
+        card: TeacherCard,
+        texts: Sequence[str],
+        vectors: Vectors,
+        entry: int | None = None,
+        cost: Decimal | None = None,
+    ) -> None:
+        """Keep [N, D] float32 vectors for texts and settle their ledger entry, all or nothing; see `keep_images`."""
         teacher = self.teacher_id(card)
         rows = [(teacher, text, v.tobytes()) for text, v in zip(texts, vectors, strict=True)]
         with self._transaction():
             self._db.executemany("INSERT OR REPLACE INTO texts VALUES (?, ?, ?)", rows)
-            self._settle(entry)
+            self._settle(entry, cost)
 
-    def entries(self, run: str | None = None) -> list[tuple[float, str, str, str, str, int, Decimal, str, str]]:
-        """Ledger entries, oldest first: time, run, teacher, kind, purpose, queries, cost, currency, state."""
+    def entries(self, run: str | None = None) -> list[tuple[float, str, str, str, str, int, Decimal, str, int, str]]:
+        """Ledger entries, oldest first: time, run, teacher, kind, purpose, queries, cost, currency, attempts, state."""
         query = (
-            "SELECT time, run, identity, kind, purpose, queries, cost, currency, state FROM ledger"
+            "SELECT time, run, identity, kind, purpose, queries, cost, currency, attempts, state FROM ledger"
             " JOIN teachers ON teachers.id = ledger.teacher WHERE ? IS NULL OR run = ? ORDER BY ledger.id"
         )
-        return [(*row[:6], Decimal(row[6]), *row[7:]) for row in self._db.execute(query, (run, run))]
+        with self._lock:
+            rows = self._db.execute(query, (run, run)).fetchall()
+        return [(*row[:6], Decimal(row[6]), *row[7:]) for row in rows]
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
-        self._db.execute("BEGIN IMMEDIATE")
-        try:
-            yield
-        except BaseException:
-            self._db.execute("ROLLBACK")
-            raise
-        self._db.execute("COMMIT")
+        with self._lock:
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+            except BaseException:
+                self._db.execute("ROLLBACK")
+                raise
+            self._db.execute("COMMIT")
 
-    def _settle(self, entry: int | None) -> None:
+    def _settle(self, entry: int | None, cost: Decimal | None) -> None:
         if entry is not None:
-            self._db.execute("UPDATE ledger SET state = 'kept' WHERE id = ?", (entry,))
+            change = "state = 'kept', members = NULL, cost = coalesce(?, cost)"
+            self._db.execute(f"UPDATE ledger SET {change} WHERE id = ?", (None if cost is None else str(cost), entry))
+
+    def _add_columns(self) -> None:
+        with self._transaction():  # so that of two processes that open an old store, one adds them
+            known = {row[1] for row in self._db.execute("PRAGMA table_info(ledger)")}
+            for name, kind in LATER_COLUMNS.items():
+                if name not in known:
+                    self._db.execute(f"ALTER TABLE ledger ADD COLUMN {name} {kind}")
 
 
 def _missing(card: TeacherCard, what: str) -> TeacherError:

@@ -1,0 +1,142 @@
+"""The account of one batch: reserved before it is sent, then confirmed, refused, or left as possibly charged."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from decimal import Decimal
+
+from vl2v.errors import TeacherError
+from vl2v.teacher.base import TeacherCard
+from vl2v.teacher.ledger import Budget
+from vl2v.teacher.remote import Order
+from vl2v.teacher.store import EmbeddingStore, Pending
+
+
+@dataclass(frozen=True)
+class Books:
+    """Where a purchase is booked: its store, its purse, and what the ledger is to say of it."""
+
+    store: EmbeddingStore
+    budget: Budget
+    card: TeacherCard
+    run: str
+    purpose: str
+    view: int = 0
+
+
+class BatchAccount:
+    """Books the attempts at one order; see `vl2v.teacher.remote.Account`.
+
+    A vendor that charges a key once gets one entry for all attempts, in this process and in the next one. Any other
+    vendor gets an entry for each attempt, and every one that may have been charged stays spent.
+
+    Args:
+        books: where.
+        order: what is sent.
+        once: whether the vendor charges the order's key once.
+        members: what the batch holds; see `Pending`.
+        earlier: the entry of another process that sent the same order, if there is one.
+    """
+
+    def __init__(
+        self, books: Books, order: Order, once: bool, members: bytes = b"", earlier: Pending | None = None
+    ) -> None:
+        self._books, self._order, self._once, self._members = books, order, once, members
+        self._entry = earlier.entry if earlier else None
+        self._mine = earlier is None or earlier.run == books.run  # whether this run's budget holds the reservation
+        self._held = earlier.cost if earlier else Decimal(0)
+        self._doubt = earlier is not None  # an attempt under this entry may have been charged
+        self._fresh = False  # reserved, and not sent yet
+        self._open = False  # sent, and nothing known of how it ended
+        self._lock = threading.Lock()
+
+    def reserve(self) -> None:
+        """Take the most that it can cost out of the budget, and write so into the ledger.
+
+        Raises:
+            BudgetError: if that is more than is left; nothing is booked then.
+        """
+        if self._entry is not None:
+            return
+        books, order = self._books, self._order
+        books.budget.take(order.cost, f"{order.count} {order.kind} queries")
+        self._entry = books.store.open_entry(
+            books.card,
+            books.run,
+            order.kind,
+            books.purpose,
+            order.count,
+            order.cost,
+            key=order.key if self._once else "",
+            members=self._members if self._once else None,
+            view=books.view,
+        )
+        self._held, self._mine, self._fresh = order.cost, True, True
+
+    def sending(self) -> None:
+        """See `Account.sending`."""
+        with self._lock:
+            if self._entry is not None and not self._fresh:
+                self._books.store.sent_again(self._entry)
+            self.reserve()
+            self._fresh, self._open = False, True
+
+    def refused(self, why: str) -> None:
+        """See `Account.refused`."""
+        with self._lock:
+            self._open = False
+            if self._entry is None:
+                return
+            if self._once:
+                self._books.store.note(self._entry, why)
+            else:
+                self._give_back(why)
+
+    def lost(self, why: str) -> None:
+        """See `Account.lost`."""
+        with self._lock:
+            self._open = False
+            if self._entry is None:
+                return
+            self._books.store.note(self._entry, why)
+            if self._once:
+                self._doubt = True
+            else:
+                self._entry = None  # it stays spent; another attempt is another entry
+
+    def give_up(self) -> None:
+        """No further attempt follows: give back what surely was not charged."""
+        with self._lock:
+            if self._entry is not None and not (self._doubt or self._open):
+                self._give_back("given up")
+
+    def confirm(self, charged: Decimal | None) -> tuple[int, Decimal | None]:
+        """An answer is there: correct the budget by what it cost, and say which entry is to be settled at what cost.
+
+        Args:
+            charged: what the vendor says, or None.
+        """
+        assert self._entry is not None
+        if charged is not None and self._mine:
+            self._books.budget.correct(charged - self._held)
+        return self._entry, charged
+
+    def overcharged(self, charged: Decimal | None) -> TeacherError | None:
+        """What to tell the user if the vendor took more than its price list says."""
+        if charged is None or charged <= self._held:
+            return None
+        currency = self._books.card.price.currency
+        return TeacherError(
+            f"{self._books.card.identity} charged more than it said.",
+            expected=f"at most {self._held:f} {currency} for {self._order.count} {self._order.kind} queries",
+            found=f"{charged:f} {currency}",
+            next_step="the answer is kept and booked at that; ask for a new quote before going on",
+        )
+
+    def _give_back(self, why: str) -> None:
+        assert self._entry is not None
+        self._books.store.note(self._entry, why, refused=True)
+        if self._mine:
+            self._books.budget.correct(-self._held)
+        self._entry, self._held, self._fresh = None, Decimal(0), False

@@ -1,0 +1,290 @@
+"""The one client of every vendor: sends orders, judges answers, and tries again where that is of use."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from decimal import Decimal
+from functools import cached_property
+from typing import Any, TypeVar
+
+import httpx
+import numpy as np
+from numpy.typing import NDArray
+
+from vl2v.errors import TeacherError, Vl2vError
+from vl2v.teacher.base import TeacherCard, Vectors, checked
+from vl2v.teacher.keys import ask_for, from_environment
+from vl2v.teacher.limits import Pace, pause
+from vl2v.teacher.packing import Limits, fit_image, image_size, pack, text_size
+from vl2v.teacher.remote import Account, Answer, Kind, NoAccount, Order
+from vl2v.teacher.retry import Circuit, Failure, Patience, Tries, retry_after
+from vl2v.teacher.wire.base import Wire, error_text
+
+TIMEOUT = 120.0  # seconds for an answer; a large batch on a slow machine takes its time
+UNSENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
+USER_AGENT = "vl2v"
+LATER = "start again later: what was bought is kept, and only what is missing is asked for"
+LONGEST = 300  # characters of a vendor's words that are shown
+SECRET_HEADERS = {"authorization", "ocp-apim-subscription-key", "x-amz-security-token"}
+
+T = TypeVar("T")
+
+
+class HttpTeacher:
+    """A teacher behind HTTP.
+
+    Args:
+        wire: the vendor's adapter.
+        patience: how long one order is tried.
+        circuit: when the vendor counts as down.
+        transport: instead of real connections, for tests.
+        rng: source of the jitter.
+    """
+
+    def __init__(
+        self,
+        wire: Wire,
+        *,
+        patience: Patience | None = None,
+        circuit: Circuit | None = None,
+        transport: httpx.BaseTransport | None = None,
+        rng: random.Random | None = None,
+    ) -> None:
+        self.wire, self.patience = wire, patience or Patience()
+        self._circuit, self._rng = circuit or Circuit(), rng or random.Random()
+        timeout = httpx.Timeout(wire.options.timeout or TIMEOUT, connect=10.0, pool=None)
+        self._http = httpx.Client(timeout=timeout, transport=transport, headers={"user-agent": USER_AGENT})
+        self._key = from_environment(wire.key_names)
+        self._pace: Pace | None = None
+        self._lock = threading.Lock()
+
+    def __repr__(self) -> str:
+        return f"HttpTeacher({self.wire.name}:{self.wire.model or self.wire.base})"
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
+    def describe(self) -> TeacherCard:
+        """See `Teacher.describe`; a server is asked once, and costs nothing.
+
+        Raises:
+            TeacherError: if it cannot be reached, or does not describe itself.
+        """
+        return self._card
+
+    @cached_property
+    def _card(self) -> TeacherCard:
+        if self.wire.needs_key and not self._key:
+            self._key = ask_for(self.wire.key_names, self.wire.name)
+        card = self.wire.card(self._fetch)
+        if not card.dimension:
+            probe = self.order("text", ["a"])
+            rows, _ = self._until_answered(lambda: self._rows(probe, self._post(probe)), NoAccount(), None)
+            card = replace(card, dimension=rows.shape[-1])
+        return card
+
+    @cached_property
+    def limits(self) -> Limits:
+        """See `RemoteTeacher`: the vendor's, with what the user wrote after ``#``."""
+        _, o, stated = self._card, self.wire.options, self.wire.limits
+        return replace(
+            stated,
+            requests_per_minute=o.rpm or stated.requests_per_minute,
+            images_per_minute=o.ipm or stated.images_per_minute,
+            tokens_per_minute=o.tpm or stated.tokens_per_minute,
+            concurrency=o.concurrency or stated.concurrency,
+        )
+
+    @property
+    def idempotent(self) -> bool:
+        """See `RemoteTeacher`."""
+        return self.wire.idempotent
+
+    def fit(self, image: bytes) -> bytes:
+        """See `RemoteTeacher.fit`."""
+        return fit_image(image, self.limits)
+
+    def order(self, kind: Kind, items: Sequence[Any], salt: str = "") -> Order:
+        """See `RemoteTeacher.order`. The key knows nothing of the address: a server that moved is still the same."""
+        body, content_type = self.wire.body(kind, items)
+        digest = hashlib.sha256("\0".join((self.wire.name, kind, content_type, salt, "")).encode() + body)
+        return Order(kind, len(items), body, content_type, self.wire.most(kind, items), f"vl2v-{digest.hexdigest()}")
+
+    def fulfil(self, order: Order, account: Account, stop: threading.Event | None = None) -> Answer:
+        """See `RemoteTeacher.fulfil`."""
+        with self._lock:
+            self._pace = self._pace or Pace(self.limits)
+        amounts = {"requests": 1.0, "images" if order.kind == "image" else "tokens": float(order.count)}
+        if order.kind == "text":
+            amounts["tokens"] = len(order.body) / 3  # a token of English has about four letters
+        return self._until_answered(lambda: self._read(order, self._post(order)), account, stop, amounts)
+
+    def embed_images(self, images: list[bytes]) -> Vectors:
+        """See `Teacher.embed_images`; keeps no ledger, `Buyer` does.
+
+        Raises:
+            TeacherError: if the vendor refuses for good, or patience is at its end.
+        """
+        fitted = (self.fit(image) for image in images)
+        return self._embed("image", pack(fitted, image_size, self.limits.images, self.limits))
+
+    def embed_texts(self, texts: list[str]) -> Vectors:
+        """See `Teacher.embed_texts`, and `embed_images`."""
+        return self._embed("text", pack(texts, text_size, self.limits.texts, self.limits))
+
+    def _embed(self, kind: Kind, batches: Iterable[Sequence[Any]]) -> Vectors:
+        parts = [np.zeros((0, self._card.dimension), np.float32)]
+        parts += [self.fulfil(self.order(kind, batch), NoAccount()).vectors for batch in batches]
+        return np.concatenate(parts)
+
+    def _until_answered(
+        self,
+        send: Callable[[], T],
+        account: Account,
+        stop: threading.Event | None,
+        amounts: Mapping[str, float] | None = None,
+    ) -> T:
+        tries = Tries(self.patience, self._rng)
+        while True:
+            probe, up = self._circuit.enter(stop), None
+            try:
+                self._take_turn(amounts, stop)
+                account.sending()
+                answer = send()
+                up = True
+                return answer
+            except Failure as failure:
+                up = not failure.down
+                (account.lost if failure.charged else account.refused)(failure.why)
+                wait, asked = tries.after(failure, self.idempotent), failure.wait
+            except Vl2vError as error:  # while the request was made: nothing was sent
+                account.refused(error.problem)
+                raise
+            finally:
+                self._circuit.leave(probe, up)
+            if asked is not None and self._pace is not None:
+                self._pace.hold(asked)
+            pause(wait, stop)
+
+    def _take_turn(self, amounts: Mapping[str, float] | None, stop: threading.Event | None) -> None:
+        if amounts is not None and self._pace is not None:
+            pause(self._pace.turn(**amounts), stop)
+            while held := self._pace.held:  # somebody was told to wait meanwhile
+                pause(held, stop)
+
+    # One attempt
+
+    def _fetch(self, url: str) -> Any:
+        """A URL's JSON; asks for a key on a terminal if the server wants one."""
+        try:
+            return self._until_answered(lambda: self._exchange("GET", url, None), NoAccount(), None)
+        except TeacherError as error:
+            if self._key or "HTTP 401" not in error.problem:
+                raise
+            self._key = ask_for(self.wire.key_names, url)
+            return self._until_answered(lambda: self._exchange("GET", url, None), NoAccount(), None)
+
+    def _post(self, order: Order) -> Any:
+        return self._exchange("POST", self.wire.url(order.kind), order)
+
+    def _exchange(self, method: str, url: str, order: Order | None) -> Any:
+        """Send one request; the answer's JSON.
+
+        Raises:
+            Failure: if there is none.
+        """
+        headers = self.wire.headers(self._key.reveal())
+        body = order.body if order else b""
+        if order is not None:
+            headers["content-type"] = order.content_type
+            if self.wire.idempotent:
+                headers["idempotency-key"] = order.key
+            headers |= self.wire.sign(url, headers, body)
+        try:
+            response = self._http.request(method, url, headers=headers, content=body or None)
+        except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
+            raise self._broken(f"the address cannot be used: {error}", final=True, charged=False) from None
+        except httpx.TransportError as error:
+            why = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+            unsafe = "CERTIFICATE_VERIFY_FAILED" in why
+            charged = order is not None and not isinstance(error, UNSENT)
+            raise self._broken(self._clean(why, headers), final=unsafe, charged=charged, down=True) from None
+        except httpx.DecodingError:
+            raise self._broken("a body that cannot be unpacked", spoilt=True) from None
+        try:
+            answer = json.loads(response.content)
+        except ValueError:
+            answer = None
+        if not response.is_success:
+            raise self._refusal(response, answer, headers)
+        if answer is None:
+            raise self._broken("a body that is not JSON, or was cut", spoilt=True)
+        return answer
+
+    def _read(self, order: Order, answer: Any) -> Answer:
+        """Take the vectors out of an answer, and check them.
+
+        Raises:
+            Failure: if they cannot be used; the vendor has done its work, so they may have been charged.
+        """
+        rows, cost = self._rows(order, answer)
+        try:
+            return Answer(checked(rows, order.count, self._card, order.kind), cost)
+        except TeacherError as error:
+            other = rows.ndim == 2 and rows.shape[1] != self._card.dimension
+            raise Failure(error.found, error, final=other, spoilt=True) from error
+
+    def _rows(self, order: Order, answer: Any) -> tuple[NDArray[Any], Decimal | None]:
+        """The rows of an answer, unchecked, and what it says it cost.
+
+        Raises:
+            Failure: if it is of another form.
+        """
+        try:
+            rows = np.asarray(self.wire.vectors(order.kind, order.count, answer))
+            return rows, self.wire.charged(order.kind, order.count, answer)
+        except TeacherError as error:
+            raise Failure(error.problem, error, final=True, spoilt=True) from error
+        except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+            text = self._clean(f"{type(error).__name__}: {error}", {})
+            raise self._broken(f"an answer of another form ({text})", spoilt=True) from None
+
+    def _refusal(self, response: httpx.Response, answer: Any, headers: Mapping[str, str]) -> Failure:
+        status = response.status_code
+        verdict = self.wire.verdict(status, response.headers, answer)
+        final = verdict.final or response.headers.get("x-should-retry", "").lower() == "false"
+        words = self._clean(error_text(answer) or response.text, headers) or "no explanation"
+        error = TeacherError(
+            f"{self._name} refused (HTTP {status}).",
+            expected="vectors" if response.request.method == "POST" else "its description",
+            found=words,
+            next_step=verdict.next_step or LATER,
+        )
+        wait = retry_after(response.headers.get("retry-after"))
+        return Failure(f"HTTP {status}", error, final, verdict.charged, status >= 500, False, wait)
+
+    def _broken(
+        self, why: str, *, final: bool = False, charged: bool = True, down: bool = False, spoilt: bool = False
+    ) -> Failure:
+        problem = f"{self._name} gave no usable answer."
+        error = TeacherError(problem, expected="vectors", found=why, next_step=LATER)
+        return Failure(why, error, final, charged, down, spoilt)
+
+    @property
+    def _name(self) -> str:
+        return f"{self.wire.name}:{self.wire.model}" if self.wire.needs_key else self.wire.base
+
+    def _clean(self, text: str, headers: Mapping[str, str]) -> str:
+        """A vendor's words, short, printable, and without what authenticates us."""
+        text = self._key.strike(text)
+        for name in SECRET_HEADERS & set(map(str.lower, headers)):
+            value = httpx.Headers(headers)[name]
+            for part in (value, value.split(" ")[-1]):
+                text = text.replace(part, "***") if part else text
+        return "".join(c if c.isprintable() else " " for c in text)[:LONGEST].strip()

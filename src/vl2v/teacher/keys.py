@@ -1,0 +1,83 @@
+"""Secrets: taken from the environment or typed in, kept in memory, and struck out of every text that leaves."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import sys
+
+from vl2v.errors import TeacherError
+
+
+class Secret:
+    """A key that does not show itself: neither printed, nor formatted, nor pickled.
+
+    Args:
+        value: the key; empty for none.
+    """
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: str = "") -> None:
+        self._value = value
+
+    def reveal(self) -> str:
+        """The key itself, for a request's header."""
+        return self._value
+
+    def __bool__(self) -> bool:
+        return bool(self._value)
+
+    def __repr__(self) -> str:
+        return "Secret(***)" if self._value else "Secret()"
+
+    def __reduce__(self) -> tuple[object, ...]:
+        raise TypeError("a secret is not pickled")
+
+    def strike(self, text: str) -> str:
+        """`text` without the key, for errors, logs and the ledger."""
+        return text.replace(self._value, "***") if self._value else text
+
+
+def from_environment(names: tuple[str, ...]) -> Secret:
+    """The first of these variables that is set; an empty secret if none is.
+
+    Raises:
+        TeacherError: if it holds what no HTTP header can carry.
+    """
+    for name in names:
+        if value := os.environ.get(name, "").strip():
+            return _usable(value, name)
+    return Secret()
+
+
+def ask_for(names: tuple[str, ...], whose: str) -> Secret:
+    """The key of a vendor: from the environment, or else asked for on a terminal, unseen.
+
+    Raises:
+        TeacherError: if there is neither.
+    """
+    found = from_environment(names)
+    if found:
+        return found
+    if sys.stdin.isatty() and sys.stderr.isatty():
+        typed = getpass.getpass(f"key for {whose} (not shown, not saved): ").strip()
+        if typed:
+            return _usable(typed, "what was typed")
+    raise TeacherError(
+        f"There is no key for {whose}.",
+        expected=f"one in the environment variable {' or '.join(names)}",
+        found="none",
+        next_step=f"export {names[0]}=...; a key is never read from or written to a file",
+    )
+
+
+def _usable(value: str, where: str) -> Secret:
+    if not (value.isascii() and value.isprintable()) or " " in value:
+        raise TeacherError(
+            "A key cannot be sent.",
+            expected=f"printable ASCII without spaces in {where}",
+            found="other characters",
+            next_step="copy the key anew",
+        )
+    return Secret(value)

@@ -1,0 +1,168 @@
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from decimal import Decimal
+from pathlib import Path
+
+import numpy as np
+import pytest
+from misbehaving_vendor import PER_IMAGE, PER_TEXT, UnreliableVendor
+from PIL import Image
+from typer.testing import CliRunner
+
+from vl2v.api import make_config
+from vl2v.cli import app
+from vl2v.errors import BudgetError, TeacherError
+from vl2v.imaging import decode
+from vl2v.job.check import SWATCHES, check_teacher
+from vl2v.job.prepare import Places
+from vl2v.job.session import open_session
+from vl2v.progress import Silent
+from vl2v.teacher.base import Price, TeacherCard, Vectors
+from vl2v.teacher.http import HttpTeacher
+from vl2v.teacher.ledger import Ledger
+from vl2v.teacher.retry import Patience
+from vl2v.teacher.spelling import open_wire
+from vl2v.teacher.store import EmbeddingStore
+
+COLOURS = {name: np.array(rgb, np.float32) - 100 for name, rgb in SWATCHES.items()}
+
+
+@dataclass
+class Eye:
+    """A teacher that sees an image's mean colour, and knows the words for it."""
+
+    price: Price = field(default_factory=lambda: Price(Decimal(10), Decimal(1)))
+    blind: bool = False
+    moody: bool = False
+    asked: int = 0
+
+    def describe(self) -> TeacherCard:
+        return TeacherCard("test:eye", f"{self.blind}{self.moody}", 3, 10.0, self.price, 4)
+
+    def embed_images(self, images: list[bytes]) -> Vectors:
+        self.asked += len(images)
+        seen = np.stack([np.asarray(decode(image), np.float32).mean((0, 1)) - 100 for image in images])
+        if self.blind:
+            seen = np.stack([np.frombuffer(hashlib.sha256(i).digest()[:3], np.uint8) for i in images]) - 128.0
+        return np.asarray(seen * (-1.0) ** (self.moody * self.asked) + self.moody * 30, np.float32)
+
+    def embed_texts(self, texts: list[str]) -> Vectors:
+        self.asked += len(texts)
+        return np.stack([next(v for name, v in COLOURS.items() if name in text) for text in texts])
+
+
+@pytest.fixture
+def places(tmp_path: Path) -> Places:
+    return Places(tmp_path / "cache", tmp_path / "s.sqlite")
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    generator = np.random.default_rng(0)
+    for domain in ("ink", "rose"):
+        for name, rgb in SWATCHES.items():
+            for i in range(6):
+                path = tmp_path / "data" / domain / name / f"{i}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                noise = generator.integers(-20, 20, (16, 16, 3)) + np.array(rgb)
+                Image.fromarray(np.clip(noise, 0, 255).astype(np.uint8)).save(path)
+    return tmp_path / "data"
+
+
+def test_a_good_teacher_passes_and_the_job_is_quoted(data: Path, places: Places) -> None:
+    eye = Eye()
+    found = check_teacher(eye, data, budget=Decimal(1), images=10, places=places)
+    assert (found.accuracy, found.images, found.classes) == (1.0, 10, 4)
+    assert found.one_space
+    assert found.deterministic
+    assert found.queries == (11, 4)
+    assert eye.asked == 15
+    assert found.spent == Decimal("0.114") == Ledger(EmbeddingStore(places.store)).spent()
+    assert found.job is not None
+    assert found.job.image_queries == 48 - 10  # what the check bought is not paid for again
+    assert found.job.text_queries == 0
+    assert found.job.cost == Decimal("0.38")
+    again = check_teacher(eye, data, budget=Decimal(1), images=10, places=places)
+    assert again.queries == (1, 0)
+
+
+def test_colours_are_drawn_where_there_is_no_data(places: Places) -> None:
+    found = check_teacher(Eye(), budget=Decimal(1), places=places)
+    assert (found.accuracy, found.images, found.job) == (1.0, 4, None)
+    assert found.one_space
+
+
+def test_a_teacher_of_two_spaces_and_one_of_moods_are_told(data: Path, places: Places) -> None:
+    blind = check_teacher(Eye(blind=True), data, budget=Decimal(1), places=places)
+    assert not blind.one_space
+    assert blind.deterministic
+    assert not check_teacher(Eye(moody=True), data, budget=Decimal(1), places=places).deterministic
+
+
+def test_a_check_costs_no_more_than_allowed(data: Path, places: Places) -> None:
+    eye = Eye()
+    with pytest.raises(BudgetError, match=r"No budget(.|\n)*--budget 0.114"):
+        check_teacher(eye, data, images=10, places=places)
+    with pytest.raises(BudgetError):
+        check_teacher(eye, data, images=10, budget=Decimal("0.113"), places=places)
+    assert eye.asked == 0
+
+
+@pytest.fixture
+def vendor() -> Iterator[UnreliableVendor]:
+    with UnreliableVendor({"429": 0.1}, max_batch=1) as opened:  # the image sent again is then the very same request
+        yield opened
+
+
+def test_the_command_against_a_vendor(vendor: UnreliableVendor, data: Path, places: Places) -> None:
+    command = ["teacher", "check", vendor.url, "--data", str(data), "--budget", "1", "--images", "8", "--json"]
+    command += ["--store", str(places.store), "--cache", str(places.cache)]
+    done = CliRunner().invoke(app, command)
+    found = json.loads(done.stdout[done.stdout.index("{\n") :])
+    assert done.exit_code == 4  # its vectors are hashes: it sees nothing
+    assert (found["one_space"], found["deterministic"], found["dimension"]) == (False, True, 4)
+    assert found["spent"] == f"{PER_IMAGE * 9 + PER_TEXT * 4:f}"
+    assert vendor.meter.money == PER_IMAGE * 9 + PER_TEXT * 4
+    assert sum(vendor.meter.inputs.values()) == 13
+    assert max(vendor.meter.inputs.values()) == 2  # one image twice: a kept answer would prove nothing
+
+
+def test_the_command_without_a_budget(vendor: UnreliableVendor, places: Places) -> None:
+    done = CliRunner().invoke(app, ["teacher", "check", vendor.url, "--store", str(places.store)])
+    assert done.exit_code == 5
+    assert "--budget" in done.stderr
+    assert vendor.meter.requests == 0
+
+
+def test_the_command_for_people(places: Places) -> None:
+    with UnreliableVendor() as vendor:
+        command = ["teacher", "check", vendor.url, "--store", str(places.store), "--budget", "1", "--quiet"]
+        done = CliRunner().invoke(app, command)
+    assert "deterministic   yes" in done.stdout
+    assert "this check      5 image and 4 text queries, 0.0034 USD" in done.stdout
+
+
+def test_a_run_that_failed_under_way_needs_no_more_than_its_budget(data: Path, tmp_path: Path, places: Places) -> None:
+    """What is reserved for batches under way is not asked for a second time when the run is taken up again."""
+    exact = PER_IMAGE * 48 + PER_TEXT * 4
+    with UnreliableVendor(script=["", *["500"] * 99], max_batch=8) as vendor:
+        given = {"data": {"root": str(data)}, "teacher": {"spec": vendor.url}, "student": {}, "budget": str(exact)}
+        config = make_config(None, given)
+
+        def attempt() -> None:
+            wire = open_wire(f"{vendor.url}#concurrency=1")
+            teacher = HttpTeacher(wire, patience=Patience(attempts=2, first=0.0))
+            with open_session(config, places, Silent(), teacher=teacher, with_student=False) as session:
+                session.check_means("run", places, tmp_path / "out")
+                session.buy("run")
+
+        with pytest.raises(TeacherError, match="HTTP 500"):
+            attempt()
+        assert Ledger(EmbeddingStore(places.store)).spent("run") == PER_TEXT * 4 + PER_IMAGE * 8
+        vendor.script.clear()
+        attempt()
+        assert Ledger(EmbeddingStore(places.store)).spent("run") == vendor.meter.money == exact

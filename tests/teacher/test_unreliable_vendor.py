@@ -1,0 +1,224 @@
+from __future__ import annotations
+
+import hashlib
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from decimal import Decimal
+from pathlib import Path
+
+import numpy as np
+import pytest
+from misbehaving_vendor import FAULTS, PER_IMAGE, PER_TEXT, UnreliableVendor, answer_to, picture
+
+from vl2v.errors import BudgetError, TeacherError
+from vl2v.teacher.base import Price
+from vl2v.teacher.http import HttpTeacher
+from vl2v.teacher.ledger import Budget, Ledger
+from vl2v.teacher.purchase import Buyer
+from vl2v.teacher.retry import Circuit, Patience
+from vl2v.teacher.spelling import open_wire
+from vl2v.teacher.store import EmbeddingStore
+
+QUICK = Patience(first=0.005, longest=0.05)
+
+
+def teacher_of(vendor: UnreliableVendor, options: str = "timeout=0.3", price: Price | None = None) -> HttpTeacher:
+    wire = open_wire(f"{vendor.url}#{options}", price)
+    return HttpTeacher(wire, patience=QUICK, rng=random.Random(0), circuit=Circuit(rest=0.05))
+
+
+def digests_of(contents: list[bytes]) -> np.ndarray:
+    return np.array([list(hashlib.sha256(content).digest()) for content in contents], np.uint8).reshape(-1, 32)
+
+
+def buy(
+    teacher: HttpTeacher, store: EmbeddingStore, contents: list[bytes], limit: Decimal | None, run: str = "r"
+) -> int:
+    budget = Budget(limit, Ledger(store).spent(run))
+    return Buyer(teacher, store, budget, run).images(digests_of(contents), contents.__getitem__, "training")
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[EmbeddingStore]:
+    opened = EmbeddingStore(tmp_path / "s.sqlite")
+    yield opened
+    opened.close()
+
+
+def test_a_thousand_faults_later_everything_is_bought_once_and_the_bills_agree(store: EmbeddingStore) -> None:
+    """The whole mixture of faults; benchmarks/unreliable_vendor.py records the same for 10,000 images."""
+    contents = [picture(i) for i in range(2000)]
+    exact = PER_IMAGE * len(contents)  # not a cent to spare
+    with UnreliableVendor(FAULTS, max_batch=8) as vendor:
+        teacher = teacher_of(vendor)
+        assert buy(teacher, store, contents, exact) == len(contents)
+        meter = vendor.meter
+    assert np.array_equal(store.images(teacher.describe(), digests_of(contents)), np.stack([*map(answer_to, contents)]))
+    assert set(meter.inputs) == set(contents)
+    assert set(meter.inputs.values()) == {1}
+    assert meter.money == Ledger(store).spent("r") == exact
+    assert {name for name in FAULTS if meter.faults[name]} == set(FAULTS)
+    entries = Ledger(store).entries("r")
+    assert {entry.state for entry in entries} == {"kept"}
+    assert sum(entry.attempts for entry in entries) == meter.requests
+    assert meter.most_underway > 1
+
+
+def test_without_idempotency_the_ledger_never_says_less_than_the_meter(store: EmbeddingStore) -> None:
+    contents = [picture(i) for i in range(600)]
+    with UnreliableVendor(FAULTS, idempotent=False, seed=3) as vendor:
+        price = Price(PER_IMAGE * 1000, PER_TEXT * 1000)
+        teacher = teacher_of(vendor, "timeout=0.3&dimension=4", price)
+        buy(teacher, store, contents, Decimal(10))
+        meter = vendor.meter
+    assert np.array_equal(store.images(teacher.describe(), digests_of(contents)), np.stack([*map(answer_to, contents)]))
+    spent = Ledger(store).spent("r")
+    assert PER_IMAGE * len(contents) < meter.money <= spent
+    entries = Ledger(store).entries("r")
+    assert len(entries) == meter.requests  # an entry for every attempt
+    assert sum(e.queries for e in entries if e.state == "kept") == len(contents)
+    assert sum(e.state == "refused" for e in entries) == meter.faults["429"]
+    assert all(e.cost == 0 for e in entries if e.state == "refused")
+    lost = sum(meter.faults[name] for name in ("500", "timeout", "cut", "nan"))
+    assert sum(e.state == "sent" for e in entries) == lost
+
+
+def test_texts_are_bought_the_same_way(store: EmbeddingStore) -> None:
+    texts = [f"a photo of a thing {i}, “quoted” – ünïcode" for i in range(100)]
+    with UnreliableVendor(FAULTS, seed=5, max_batch=4) as vendor:
+        teacher = teacher_of(vendor)
+        budget = Budget(PER_TEXT * len(texts))
+        assert Buyer(teacher, store, budget, "r").texts([*texts, *texts[:3]]) == len(texts)
+        assert vendor.meter.money == Ledger(store).spent("r") == budget.spent == PER_TEXT * len(texts)
+    expected = np.stack([answer_to(t.encode()) for t in texts])
+    assert np.array_equal(store.texts(teacher.describe(), texts), expected)
+
+
+# Imports once; then, for every line it reads, forks a child that buys, and prints its number and how it ended.
+NURSERY = """
+import os, sys
+from decimal import Decimal
+from pathlib import Path
+sys.path.insert(0, sys.argv[4])
+from test_unreliable_vendor import buy, picture
+from vl2v.teacher.http import HttpTeacher
+from vl2v.teacher.retry import Patience
+from vl2v.teacher.spelling import open_wire
+from vl2v.teacher.store import EmbeddingStore
+contents = [picture(i) for i in range(int(sys.argv[3]))]
+for _ in sys.stdin:
+    child = os.fork()
+    if not child:
+        wire = open_wire(sys.argv[1] + "#timeout=0.5")
+        teacher = HttpTeacher(wire, patience=Patience(first=0.005, longest=0.05))
+        try:
+            buy(teacher, EmbeddingStore(Path(sys.argv[2])), contents, Decimal("0.0006") * len(contents))
+        except BaseException as error:
+            print(error, file=sys.stderr)
+            os._exit(1)
+        os._exit(0)
+    print(child, flush=True)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+"""
+
+
+def test_a_client_that_is_killed_again_and_again_pays_for_each_image_once(tmp_path: Path) -> None:
+    count, path, rng = 1500, tmp_path / "s.sqlite", random.Random(1)
+    with UnreliableVendor({"429": 0.05, "500": 0.05, "cut": 0.05}, max_batch=8, work=0.01) as vendor:
+        arguments = [vendor.url, str(path), str(count), str(Path(__file__).parent)]
+        command = [sys.executable, "-c", NURSERY, *arguments]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1) as nursery:
+            assert nursery.stdin is not None
+            assert nursery.stdout is not None
+            for kill in range(21):
+                nursery.stdin.write("again\n")
+                child = int(nursery.stdout.readline())
+                if kill < 20:
+                    wanted, deadline = len(vendor.meter.inputs) + rng.randrange(0, 25), time.monotonic() + 30
+                    while len(vendor.meter.inputs) < wanted and time.monotonic() < deadline:
+                        time.sleep(0.0005)
+                    time.sleep(rng.uniform(0, 0.01))
+                    os.kill(child, signal.SIGKILL)
+                assert int(nursery.stdout.readline()) == (-signal.SIGKILL if kill < 20 else 0)
+            nursery.stdin.close()
+        meter = vendor.meter
+    assert len(meter.inputs) == count
+    assert set(meter.inputs.values()) == {1}
+    store = EmbeddingStore(path)
+    assert meter.money == Ledger(store).spent() == PER_IMAGE * count
+    assert {entry.state for entry in Ledger(store).entries()} == {"kept"}
+    assert max(entry.attempts for entry in Ledger(store).entries()) > 1
+    store.close()
+
+
+@pytest.mark.parametrize("status", [401, 402, 403, 404, 400, 413, 422])
+def test_a_final_answer_stops_at_once_and_costs_nothing(store: EmbeddingStore, status: int) -> None:
+    contents = [picture(i) for i in range(100)]
+    with UnreliableVendor(script=["", str(status)] + [str(status)] * 50, max_batch=8) as vendor:
+        teacher = teacher_of(vendor, "concurrency=1")
+        with pytest.raises(TeacherError, match=f"HTTP {status}(.|\n)*told to say {status}(.|\n)*next: ") as caught:
+            buy(teacher, store, contents, Decimal(1))
+        assert caught.value.exit_code == 4
+        assert vendor.meter.requests == 2
+        assert vendor.meter.money == Ledger(store).spent() == PER_IMAGE * 8
+    assert [entry.state for entry in Ledger(store).entries()] == ["kept", "refused"]
+
+
+@pytest.mark.parametrize("fault", ["408", "429", "500", "502", "503", "504", "drop", "timeout", "cut", "nan", "short"])
+def test_a_passing_fault_is_tried_again(store: EmbeddingStore, fault: str) -> None:
+    contents = [picture(i) for i in range(8)]
+    with UnreliableVendor(script=[fault, fault, fault], max_batch=8) as vendor:
+        assert buy(teacher_of(vendor), store, contents, PER_IMAGE * 8) == 8
+        assert vendor.meter.requests == 4
+        assert vendor.meter.money == Ledger(store).spent() == PER_IMAGE * 8
+    (entry,) = Ledger(store).entries()
+    assert (entry.state, entry.attempts) == ("kept", 4)
+
+
+def test_the_vendor_may_forbid_another_try(store: EmbeddingStore) -> None:
+    with UnreliableVendor(script=["429", "429"], extra={"x-should-retry": "false"}) as vendor:
+        with pytest.raises(TeacherError, match="HTTP 429"):
+            buy(teacher_of(vendor), store, [picture(0)], Decimal(1))
+        assert vendor.meter.requests == 1
+
+
+def test_another_dimension_is_final(store: EmbeddingStore) -> None:
+    with UnreliableVendor(script=["wide"] * 9) as vendor:
+        with pytest.raises(TeacherError, match="cannot be used"):
+            buy(teacher_of(vendor), store, [picture(0)], Decimal(1))
+        assert vendor.meter.requests == 1
+    assert [e.state for e in Ledger(store).entries()] == ["sent"]
+
+
+def test_a_vendor_that_charges_for_spoilt_answers_is_not_asked_for_ever(store: EmbeddingStore) -> None:
+    with UnreliableVendor(script=["nan"] * 20, idempotent=False) as vendor:
+        teacher = teacher_of(vendor, "dimension=4", Price(PER_IMAGE * 1000, PER_TEXT * 1000))
+        with pytest.raises(TeacherError, match="NaN"):
+            buy(teacher, store, [picture(0)], Decimal(1))
+        assert vendor.meter.requests == QUICK.spoilt
+        assert vendor.meter.money == Ledger(store).spent() == PER_IMAGE * QUICK.spoilt
+
+
+def test_patience_ends_and_what_may_have_been_charged_stays_spent(store: EmbeddingStore) -> None:
+    with UnreliableVendor(script=["500"] * 99) as vendor:
+        with pytest.raises(TeacherError, match="HTTP 500"):
+            buy(teacher_of(vendor), store, [picture(0)], PER_IMAGE)
+        assert vendor.meter.requests == QUICK.attempts
+        assert [(e.state, e.cost) for e in Ledger(store).entries()] == [("sent", PER_IMAGE)]
+        vendor.script.clear()
+        assert buy(teacher_of(vendor), store, [picture(0)], PER_IMAGE) == 1  # the same key: nothing more is needed
+        assert vendor.meter.money == Ledger(store).spent() == PER_IMAGE
+
+
+def test_a_budget_that_does_not_suffice_buys_what_it_can(store: EmbeddingStore) -> None:
+    contents = [picture(i) for i in range(64)]
+    with UnreliableVendor(FAULTS, max_batch=8) as vendor:
+        with pytest.raises(BudgetError, match="does not cover"):
+            buy(teacher_of(vendor), store, contents, PER_IMAGE * 30)
+        assert vendor.meter.money == Ledger(store).spent() == PER_IMAGE * 24
+        assert store.knows_images(teacher_of(vendor).describe(), digests_of(contents)).sum() == 24
