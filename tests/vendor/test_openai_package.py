@@ -99,6 +99,7 @@ def test_models(client: Any, server: Server, teacher: Any) -> None:
     assert model["dimension"] == card.dimension == 32
     assert model["logit_scale"] == pytest.approx(card.logit_scale)
     assert model["max_batch"] == 64
+    assert model["idempotency_hours"] == 24
     assert model["price"] == {"per_1000_images": "0.6", "per_1000_texts": "0.1", "currency": "USD"}
     with pytest.raises(openai.NotFoundError):
         client.models.retrieve("another")

@@ -108,6 +108,7 @@ def _model(service: Service, account: Account) -> dict[str, Any]:
         "dimension": card.dimension,
         "logit_scale": card.logit_scale,
         "max_batch": service.limits.inputs,
+        "idempotency_hours": service.settings.idempotency_hours,
         "price": {
             "per_1000_images": written(account.image_nano * 1000),
             "per_1000_texts": written(account.text_nano * 1000),
