@@ -29,7 +29,9 @@ app = typer.Typer(
 P = ParamSpec("P")
 
 DataArg = Annotated[Path, typer.Argument(help="Images: DATA/<domain>/<class>/<image>, or DATA/<class>/<image>.")]
-TeacherOpt = Annotated[str | None, typer.Option(help="open_clip:<model>/<tag or file>, file:<path>, offline: or conse:")]
+TeacherOpt = Annotated[
+    str | None, typer.Option(help="open_clip:<model>/<tag or file>, file:<path>, offline: or conse:")
+]
 StudentOpt = Annotated[
     str | None, typer.Option(help="timm:<name>, timm:<name>@<checkpoint>, or teacher (VL2V-SD, open_clip only).")
 ]

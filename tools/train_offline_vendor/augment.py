@@ -107,7 +107,7 @@ def _inked(pictures: Tensor) -> Tensor:
 
 
 def drawn(pictures: Tensor, marks: Marks) -> tuple[Tensor, Tensor]:
-    """Draw pictures [B, 4, S, S] in another manner: other ink, or only their lines; [B] bool says for which the latter."""
+    """Draw pictures [B, 4, S, S] in another manner; [B] bool says which are only lines now."""
     count = len(pictures)
     result = pictures.clone()
     mono = marks.mono.nonzero().flatten()

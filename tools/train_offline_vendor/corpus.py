@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tools.train_offline_vendor.listing import Item
+from tools.train_offline_vendor.sources import EMOJI_SETS
 from tools.train_offline_vendor.tiles import SIDE
 
 # The share of each kind of thing in training. Sets of icons have far more artifacts than creatures, and among artifacts
@@ -25,7 +26,13 @@ ARTIFACTS = {
     "vehicle": "vehicle", "building": "building", "housing": "building", "home": "building", "instrument": "instrument",
     "clothing": "clothing", "garment": "clothing", "furniture": "furniture", "tool": "tool", "weapon": "weapon",
 }  # fmt: skip
-PHOTO, COLOUR = 4.0, 1.5  # how much likelier a photo or a coloured drawing of a concept is than one of one colour
+PHOTO, COLOUR = 5.0, 1.5  # how much likelier a photo or a coloured drawing of a concept is than one of one colour
+# Sources that show things. What only other sets have is often a word of user interfaces ("flip", "hide").
+PLAIN = frozenset((
+    *EMOJI_SETS, "game-icons", "healthicons", "pinhead", "roentgen", "maki", "map", "osmic", "tuxpaint-stamps",
+    "openclipart", "gcompris", "fluent-emoji-3d", "streamline-kameleon-color", "flat-color-icons",
+))  # fmt: skip
+DOUBTFUL = 0.2  # how likely a concept is that no plain source has
 MOST = 0.008  # no concept is drawn more often than this
 
 
@@ -58,10 +65,12 @@ class Corpus:
         """
         weights = np.zeros(len(self.items))
         counts = Counter((item.kind, item.name) for item in self.items if not item.validation)
+        plain = {item.name for item in self.items if item.source in PLAIN}
         for number, item in enumerate(self.items):
             if not item.validation:
                 style = PHOTO if item.photo else 1.0 if item.mono else COLOUR
                 weights[number] = style / counts[item.kind, item.name] ** 0.5
+                weights[number] *= 1.0 if item.name in plain else DOUBTFUL
         for kind, share in SHARES.items():
             members = np.array([shared_kind(item) == kind for item in self.items])
             weights[members] *= share / max(weights[members].sum(), 1e-9)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,13 +35,15 @@ def halved(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: tensor.half().contiguous() for name, tensor in weights.items()}
 
 
-def embedder(tower: ImageTower, side: int):  # type: ignore[no-untyped-def]  # noqa: ANN201
+def embedder(tower: ImageTower, side: int) -> Callable[[Tensor], Tensor]:
     """What `validate` asks of a tower that sees `side` pixels."""
 
     def embed(images: Tensor) -> Tensor:
         if side != images.shape[-1]:
             images = F.interpolate(images, (side, side), mode="bicubic", antialias=True).clamp(0, 1)
-        return tower(((images - MEAN) / DEVIATION).contiguous(memory_format=torch.channels_last))
+        return tower.vectors(
+            tower.features(((images - MEAN) / DEVIATION).contiguous(memory_format=torch.channels_last))
+        )
 
     return embed
 
@@ -55,7 +58,7 @@ def logit_scale(tower: ImageTower, groups: dict[str, Group], vocabulary: Vocabul
         names = sorted({item.name for item in group.items})
         rows = torch.tensor([names.index(item.name) for item in group.items])
         with torch.inference_mode():
-            vectors = torch.cat([embed(part) for part in group.images.split(50)])
+            vectors = torch.cat([embed(part) for part in torch.split(group.images, 50)])
         cosines = vectors @ vocabulary.vectors[0][torch.tensor([index[name] for name in names])].T
         for scale in SCALES:
             best[scale] += float(F.cross_entropy(scale * cosines, rows))

@@ -96,7 +96,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True, help="a folder with 12 GB free, outside the checkout")
     work = parser.parse_args().work.resolve()
     work.mkdir(parents=True, exist_ok=True)
-    handlers = [logging.StreamHandler(), logging.FileHandler(work / "gather.log")]
+    handlers: list[logging.Handler] = [logging.StreamHandler(), logging.FileHandler(work / "gather.log")]
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", handlers=handlers)
     if (work / "corpus" / "done").exists():
         log.info("the corpus is there already")

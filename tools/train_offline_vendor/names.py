@@ -27,15 +27,19 @@ PERSONS = {
     "male": "man", "kid": "child", "walk": "person", "walking": "person", "run": "person", "running": "person",
     "men": "man", "women": "woman", "hiking": "person", "skiing": "person", "yoga": "person",
 }  # fmt: skip
-OTHERS = {"home": "house", "backhand": "hand", "bike": "bicycle", "moto": "motorcycle", "tv": "television", "smiley": "smiling face", "emoji": "face",
-          "emoticon": "face", "mic": "microphone", "smartphone": "mobile phone", "hdd": "hard disk",
-          "wifi": "router", "mobile": "mobile phone", "cellphone": "mobile phone"}  # fmt: skip
+OTHERS = {
+    "home": "house", "backhand": "hand", "bike": "bicycle", "moto": "motorcycle", "tv": "television", "smiley": "face",
+    "emoji": "face",
+    "emoticon": "face", "mic": "microphone", "smartphone": "mobile phone", "hdd": "hard disk",
+    "wifi": "router", "mobile": "mobile phone", "cellphone": "mobile phone",
+}  # fmt: skip
 # Words whose first drawable sense is not what icons mean by them, and words of user interfaces.
 SKIP = frozenset(
-    "i o a b c d e f g h s v x y z en em an as at be he in it us am id no ok go app apps os ai pa ma hi add arrow arrows"
-    " badge bar base bit block board border box bracket case cell center chart check circle clip close code column"
+    "i o a b c d e f g h s v x y z en em an as at be he in it us am id no ok go app apps os ai pa ma hi add arrow"
+    " arrows badge bar base bit block board border box bracket case cell center chart check circle clip close code column"
     " control corner cross cursor cut database data delete diamond dot download edit edge element end exit expand"
-    " export field figure file filter flow format frame graph grid group heading hub letter letters japanese chinese korean arrival departure indicator input insert inset"
+    " export field figure file filter flow format frame graph grid group heading hub letter letters"
+    " japanese chinese korean arrival departure indicator input insert inset"
     " join key label layer layout level link list lock log logic login loop mark mask mode move nav net network node"
     " note number object opening option order output page panel part pass paste path pattern pause pin pixel place"
     " plane-mode play player plot plug point pointer port position post power program project prompt query quote rank"

@@ -87,7 +87,7 @@ def school_pictures(deb: Path, wordnet: WordNet) -> Iterator[Picture]:
             image = opened(data) if found is not None else None
             if found is None or image is None:
                 continue
-            opaque = image.convert("RGBA").getchannel("A").getextrema()[0] > 200
+            opaque = int(np.asarray(image.convert("RGBA"))[..., 3].min()) > 200
             tile, photo = whole(image) if opaque else fitted(image), looks_like_photo(image)
             if tile is not None:
                 yield item_of("gcompris", f"{activity}/{path.name}", found, photo=photo, opaque=opaque), tile
@@ -100,7 +100,8 @@ def backgrounds(deb: Path, rng: np.random.Generator) -> NDArray[np.uint8]:
     pictures = [path.read_bytes() for path in files if path.suffix in (".png", ".jpg", ".jpeg", ".webp")]
     (folder,) = {path.parent for path in (deb / "gcompris-qt-data").rglob("details.rcc")}
     for activity, ending in (("details", "background.webp"), ("explore_monuments", ".webp"), ("clickgame", ".webp")):
-        pictures += [data for name, data in sorted(contents(folder / f"{activity}.rcc").items()) if name.endswith(ending)]
+        named = sorted(contents(folder / f"{activity}.rcc").items())
+        pictures += [data for name, data in named if name.endswith(ending)]
     seen: set[int] = set()
     for data in pictures:
         try:

@@ -176,7 +176,7 @@ class Training:
         texts = self.vocabulary.vectors[self.step % len(FORMS) if self.step % 2 else 0]  # half of the steps: bare names
         loss = loss_of(self.tower, self.frozen, images, wanted, photo, texts)
         self.optimiser.zero_grad(set_to_none=True)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_([w for w in self.tower.parameters() if w.requires_grad], 5.0)
         for group, full in zip(self.optimiser.param_groups, self.rates, strict=True):
             group["lr"] = full * rate(self.step, self.steps)
@@ -202,7 +202,8 @@ class Training:
             if self.step % CHECKPOINT == 0 or self.step == self.steps:
                 self.save()
             if self.step % VALIDATION == 0:
-                log.info("validation %s", json.dumps(validate(self.embed(self.averaged()), self.validation, self.vocabulary)))
+                table = validate(self.embed(self.averaged()), self.validation, self.vocabulary)
+                log.info("validation %s", json.dumps(table))
 
 
 def main() -> None:
@@ -213,7 +214,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     a = parser.parse_args()
     torch.set_num_threads(a.threads)
-    handlers = [logging.StreamHandler(), logging.FileHandler(a.work / "train.log")]
+    handlers: list[logging.Handler] = [logging.StreamHandler(), logging.FileHandler(a.work / "train.log")]
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", handlers=handlers)
     training = Training(a.work, a.steps)
     training.run()

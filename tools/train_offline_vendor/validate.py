@@ -113,7 +113,7 @@ def validate(embed: Callable[[Tensor], Tensor], found: dict[str, Group], vocabul
     table: dict[str, float] = {}
     for style, group in found.items():
         with torch.inference_mode():
-            vectors = torch.cat([embed(part) for part in group.images.split(50)])
+            vectors = torch.cat([embed(part) for part in torch.split(group.images, 50)])
         tables = [score(vectors, group.items, vocabulary, form) for form in (0, 1)]
         for measure in tables[0]:
             table[f"{style}/{measure}"] = round(sum(each[measure] for each in tables) / len(tables), 2)

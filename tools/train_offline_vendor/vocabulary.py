@@ -13,6 +13,7 @@ from torch import Tensor
 from tools.train_offline_vendor.listing import Item
 from tools.train_offline_vendor.wordnet import WordNet
 from vl2v.demo.sentences import SentenceEncoder
+from vl2v.teacher.prompts import render
 
 FEWEST = 2  # drawings that a text must describe to be in the vocabulary
 FORMS = ("{}", "a photo of a {}", "a drawing of a {}", "a picture of a {}", "a sketch of a {}", "a painting of a {}",
@@ -65,7 +66,7 @@ def build(items: list[Item], wordnet: WordNet, cache: Path) -> Vocabulary:
     texts |= {text for group in classes for text, weight in group.items() if weight == 1.0 or text in texts}
     ordered = tuple(sorted(texts))
     encoder = SentenceEncoder("Training the offline vendor")
-    raw = np.stack([encoder.embed([form.format(text) for text in ordered]) for form in FORMS])
+    raw = np.stack([encoder.embed([render(form, text) for text in ordered]) for form in FORMS])
     mean = raw.reshape(-1, raw.shape[-1]).mean(axis=0)
     centred = torch.nn.functional.normalize(torch.from_numpy(raw - mean), dim=-1)
     imagenet = torch.zeros(len(classes), len(ordered))

@@ -1,4 +1,4 @@
-"""The map before anything else is trained: ridge regression from ImageNet's classifier, then fitted on kept features."""
+"""The map before anything else is trained: ridge regression, then fitted on kept features."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def warm(cache: Path, sampler: Sampler, frozen: Frozen, vocabulary: Vocabulary) 
         texts = vocabulary.vectors[step % len(vocabulary.vectors)]
         loss = -(dense * F.log_softmax(20.0 * tower.vectors(features[rows]) @ texts.T, dim=1)).sum(dim=1).mean()
         optimiser.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         for group in optimiser.param_groups:
             group["lr"] = 1e-3 * (1 - step / STEPS)
         optimiser.step()
@@ -66,7 +66,7 @@ def warm(cache: Path, sampler: Sampler, frozen: Frozen, vocabulary: Vocabulary) 
 
 
 def _features(sampler: Sampler, frozen: Frozen) -> tuple[Tensor, list[Tensor]]:
-    """Features [n, 1280] of varied images and sparse targets [V] each: names; for photographs half the network's view."""
+    """Features [n, 1280] of varied images, and sparse targets [V]: names; of photographs the network's view too."""
     features, wanted = [], []
     for batch in range(BATCHES):
         images, names, photo = sampler.named(SIZE, FIRST + batch, 128)

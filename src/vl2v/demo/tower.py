@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import cast
 
 import torch
@@ -26,7 +27,7 @@ def fold_batch_norms(module: nn.Module) -> nn.Module:
         `module`.
     """
     children = list(module.named_children())
-    for (_, convolution), (name, norm) in zip(children, children[1:], strict=False):
+    for (_, convolution), (name, norm) in pairwise(children):
         if isinstance(convolution, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
             fused = torch.nn.utils.fuse_conv_bn_eval(convolution.eval(), norm.eval())
             convolution.weight, convolution.bias = fused.weight, fused.bias
