@@ -36,7 +36,8 @@ OTHERS = {
 # Words whose first drawable sense is not what icons mean by them, and words of user interfaces.
 SKIP = frozenset(
     "i o a b c d e f g h s v x y z en em an as at be he in it us am id no ok go app apps os ai pa ma hi add arrow"
-    " arrows badge bar base bit block board border box bracket case cell center chart check circle clip close code column"
+    " arrows badge bar base bit block board border box bracket case cell center chart check circle clip close code"
+    " column"
     " control corner cross cursor cut database data delete diamond dot download edit edge element end exit expand"
     " export field figure file filter flow format frame graph grid group heading hub letter letters"
     " japanese chinese korean arrival departure indicator input insert inset"
