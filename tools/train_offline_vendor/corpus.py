@@ -57,8 +57,8 @@ class Corpus:
         self.tiles: NDArray[np.uint8] = np.memmap(folder / "tiles.raw", np.uint8, "r", shape=shape)
         self.backgrounds: NDArray[np.uint8] = np.load(folder / "backgrounds.npy", mmap_mode="r")
 
-    def chances(self) -> NDArray[np.float64]:
-        """[N], how likely each item is to be drawn; 0 for validation items.
+    def chances(self, photos: float = 1.0) -> NDArray[np.float64]:
+        """[N], how likely each item is to be drawn, photographs `photos` times as much; 0 for validation items.
 
         Within a kind a concept counts by the root of how many tiles it has, so that neither the usual nor the odd
         one drowns the other.
@@ -68,7 +68,7 @@ class Corpus:
         plain = {item.name for item in self.items if item.source in PLAIN}
         for number, item in enumerate(self.items):
             if not item.validation:
-                style = PHOTO if item.photo else 1.0 if item.mono else COLOUR
+                style = photos * PHOTO if item.photo else 1.0 if item.mono else COLOUR
                 weights[number] = style / counts[item.kind, item.name] ** 0.5
                 weights[number] *= 1.0 if item.name in plain else DOUBTFUL
         for kind, share in SHARES.items():

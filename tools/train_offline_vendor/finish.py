@@ -19,8 +19,8 @@ from vl2v.demo.tower import DEVIATION, MEAN, ImageTower
 if TYPE_CHECKING:
     from tools.train_offline_vendor.train import Training
 
-SHARES = (0.0, 0.3, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)  # of the trained weights, the rest being ImageNet's
-SIDES = (128, 160)  # pixels
+SHARES = (0.0, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)  # of the trained weights, the rest being ImageNet's
+SIDES = (128,)  # pixels
 SCALES = tuple(float(scale) for scale in range(8, 41, 2))
 log = logging.getLogger("train")
 

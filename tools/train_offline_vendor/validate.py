@@ -18,6 +18,10 @@ SIDE = 128
 MOST = 300  # images of a group
 OF_A_NAME = 3  # images of one name in a group
 WAYS = 7  # classes of the small random tasks whose expected accuracy is reported
+FAMILIES = (
+    ("photo", "rendering"), ("clip_art", "colour_emoji"), ("photo_as_lines", "colour_emoji_as_lines"),
+    ("line_icon", "solid_icon"),
+)  # fmt: skip
 KINDS = ("animal", "plant", "food", "vehicle", "building", "clothing", "furniture", "weapon", "container", "person",
          "body part", "machine", "tool", "device")  # fmt: skip
 
@@ -108,7 +112,7 @@ def validate(embed: Callable[[Tensor], Tensor], found: dict[str, Group], vocabul
         vocabulary: the texts.
 
     Returns:
-        ``<group>/<measure>`` in percent, and ``overall``, the mean of all.
+        ``<group>/<measure>`` in percent, and ``overall``, the mean over `FAMILIES` of the means over their groups.
     """
     table: dict[str, float] = {}
     for style, group in found.items():
@@ -117,5 +121,9 @@ def validate(embed: Callable[[Tensor], Tensor], found: dict[str, Group], vocabul
         tables = [score(vectors, group.items, vocabulary, form) for form in (0, 1)]
         for measure in tables[0]:
             table[f"{style}/{measure}"] = round(sum(each[measure] for each in tables) / len(tables), 2)
-    table["overall"] = round(sum(table.values()) / len(table), 3)
+    means = []
+    for family in FAMILIES:
+        values = [value for key, value in table.items() if key.split("/")[0] in family]
+        means += [sum(values) / len(values)] if values else []
+    table["overall"] = round(sum(means) / len(means), 3)
     return table
