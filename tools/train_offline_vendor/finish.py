@@ -19,7 +19,8 @@ from vl2v.demo.tower import DEVIATION, MEAN, ImageTower
 if TYPE_CHECKING:
     from tools.train_offline_vendor.train import Training
 
-SHARES = (0.0, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)  # of the trained weights, the rest being ImageNet's
+SHARES = (0.0, 0.3, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)  # of the trained weights, the rest being ImageNet's
+WITHIN = 0.5  # points of accuracy that count as nothing: among shares this near to the best the smallest is taken
 SIDES = (128,)  # pixels
 SCALES = tuple(float(scale) for scale in range(8, 41, 2))
 log = logging.getLogger("train")
@@ -79,7 +80,8 @@ def finish(work: Path, training: Training) -> None:
             table = validate(embedder(tower, side), training.validation, training.vocabulary)
             tables[side, share] = table
             log.info("side %d share %.1f: %s", side, share, json.dumps(table))
-    side, share = max(tables, key=lambda key: tables[key]["overall"])
+    best = max(table["overall"] for table in tables.values())
+    share, side = min((share, side) for (side, share), table in tables.items() if table["overall"] >= best - WITHIN)
     weights = halved(between(start, trained, share))
     tower.load_state_dict({name: tensor.float() for name, tensor in weights.items()})
     scale = logit_scale(tower, training.validation, training.vocabulary, side)
