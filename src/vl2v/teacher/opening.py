@@ -9,6 +9,7 @@ from vl2v.teacher.spelling import is_remote, open_wire
 KINDS = {
     "open_clip": "open_clip:<model>/<tag or file>   a CLIP-like model on this machine",
     "file": "file:<path.npz or path.parquet>   vectors that you have already",
+    "offline": "offline:   a small vision-language model that comes with vl2v (extra: demo)",
     "conse": "conse:   an offline teacher from pip packages (extra: demo)",
     "http": "http://host:port/v1 or https://...   a vl2v vendor, infinity or vLLM; #model=..&style=infinity|content",
     "jina": "jina:jina-clip-v2   key: JINA_API_KEY",
@@ -41,6 +42,10 @@ def open_teacher(spec: str, *, price: Price | None = None, device: str | None = 
         from vl2v.teacher.file import FileTeacher
 
         return FileTeacher(rest, price)
+    if kind == "offline" and colon and not rest:
+        from vl2v.demo.vendor import OfflineVendor
+
+        return OfflineVendor(device or "cpu")
     if kind == "conse" and colon and not rest:
         from vl2v.teacher.conse import ConseTeacher
 

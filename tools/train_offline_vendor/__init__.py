@@ -1,0 +1,1 @@
+"""How the offline vendor is trained: gather drawings, train, pack. See README.md."""

@@ -1,0 +1,58 @@
+"""The network as ImageNet left it: where training starts, and whose opinion of photographs is kept."""
+
+from __future__ import annotations
+
+import copy
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from tools.train_offline_vendor.vocabulary import Vocabulary
+from vl2v.demo.tower import ImageTower
+from vl2v.demo.weights import lite2_model
+
+STAGES = 3  # the stem and the first stages are never trained
+
+
+class Frozen:
+    """EfficientNet-Lite2 with its classifier, never trained.
+
+    Args:
+        vocabulary: the texts; its ``imagenet`` says what the classes are called.
+    """
+
+    stages = STAGES
+
+    def __init__(self, vocabulary: Vocabulary) -> None:
+        network = lite2_model()
+        self.classifier = cast(nn.Linear, network.classifier).requires_grad_(False)
+        self.tower = ImageTower(network).requires_grad_(False).to(memory_format=torch.channels_last)
+        self._names = vocabulary.imagenet  # [1000, V]
+
+    def fresh_tower(self, linear: dict[str, Tensor]) -> ImageTower:
+        """A copy of the network with a given map, in eval mode."""
+        tower = copy.deepcopy(self.tower)
+        tower.map.load_state_dict(linear)
+        return tower
+
+    def early(self, images: Tensor) -> Tensor:
+        """What the first stages make of images; in bfloat16 inside, which is three times as fast."""
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+            states = self.tower.early(images, self.stages)
+        return states.float()
+
+    def late(self, states: Tensor) -> Tensor:
+        """Features [B, 1280] of what `early` gave."""
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+            features = self.tower.late(states, self.stages)
+        return features.float()
+
+    def scores(self, features: Tensor) -> Tensor:
+        """ImageNet logits [B, 1000] of features; gradients pass."""
+        return cast(Tensor, self.classifier(features))
+
+    def opinion(self, states: Tensor) -> tuple[Tensor, Tensor]:
+        """What the network takes images to be: probabilities of the classes [B, 1000] and of the texts [B, V]."""
+        probabilities = self.scores(self.late(states)).softmax(dim=1)
+        return probabilities, probabilities @ self._names

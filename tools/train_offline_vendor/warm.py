@@ -1,0 +1,78 @@
+"""The map before anything else is trained: ridge regression, then fitted on kept features."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from tools.train_offline_vendor.frozen import Frozen
+from tools.train_offline_vendor.vocabulary import Vocabulary
+from vl2v.demo.tower import DEVIATION, MEAN, ImageTower
+
+if TYPE_CHECKING:
+    from tools.train_offline_vendor.train import Sampler
+
+BATCHES, SIZE = 250, 80  # images whose features are kept: 20,000
+STEPS, BATCH = 700, 256
+FIRST = 1_000_000  # the sampler's steps from here on are not those of training
+log = logging.getLogger("train")
+
+
+def ridge(frozen: Frozen, vocabulary: Vocabulary, strength: float = 0.1) -> dict[str, Tensor]:
+    """The linear map that takes each row of the classifier nearest to the mean vector of its class's texts."""
+    rows = frozen.classifier.weight - frozen.classifier.weight.mean(dim=0)
+    wanted = F.normalize(vocabulary.imagenet @ vocabulary.vectors[0], dim=1)
+    gram = rows.T @ rows
+    weight = torch.linalg.solve(gram + strength * gram.trace() / len(gram) * torch.eye(len(gram)), rows.T @ wanted)
+    return {"weight": weight.T.contiguous(), "bias": torch.zeros(wanted.shape[1])}
+
+
+def warm(cache: Path, sampler: Sampler, frozen: Frozen, vocabulary: Vocabulary) -> dict[str, Tensor]:
+    """The map's weights, fitted with the training's own loss while the network stands still; kept in `cache`."""
+    if cache.exists():
+        kept: dict[str, Tensor] = torch.load(cache, weights_only=True)
+        return kept
+    features, wanted = _features(sampler, frozen)
+    log.info("kept features of %d images", len(features))
+    tower: ImageTower = frozen.fresh_tower(ridge(frozen, vocabulary))
+    tower.map.requires_grad_(True)
+    optimiser = torch.optim.AdamW(tower.map.parameters(), lr=1e-3, weight_decay=0.01)
+    total = torch.zeros(())
+    for step in range(STEPS):
+        torch.manual_seed(step)
+        rows = torch.randint(len(features), (BATCH,))
+        dense = torch.zeros(BATCH, len(vocabulary.texts))
+        for row, number in enumerate(rows.tolist()):
+            dense[row] = wanted[number].to_dense()
+        texts = vocabulary.vectors[step % len(vocabulary.vectors)]
+        loss = -(dense * F.log_softmax(20.0 * tower.vectors(features[rows]) @ texts.T, dim=1)).sum(dim=1).mean()
+        optimiser.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        for group in optimiser.param_groups:
+            group["lr"] = 1e-3 * (1 - step / STEPS)
+        optimiser.step()
+        total += loss.detach()
+        if step % 100 == 99:
+            log.info("map: step %d loss %.4f", step + 1, total / 100)
+            total.zero_()
+    result = {name: weights.detach().clone() for name, weights in tower.map.state_dict().items()}
+    torch.save(result, cache)
+    return result
+
+
+def _features(sampler: Sampler, frozen: Frozen) -> tuple[Tensor, list[Tensor]]:
+    """Features [n, 1280] of varied images, and sparse targets [V]: names; of photographs the network's view too."""
+    features, wanted = [], []
+    for batch in range(BATCHES):
+        images, names, photo = sampler.named(SIZE, FIRST + batch, 128)
+        states = frozen.early(((images - MEAN) / DEVIATION).contiguous(memory_format=torch.channels_last))
+        _, meant = frozen.opinion(states)
+        names[photo] = 0.6 * names[photo] + 0.4 * meant[photo] * (meant[photo] > 1e-3)
+        features.append(frozen.late(states))
+        wanted += [row.to_sparse() for row in names]
+    return torch.cat(features), wanted
