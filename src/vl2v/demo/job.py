@@ -18,7 +18,7 @@ from vl2v.method import registry
 from vl2v.progress import Progress
 from vl2v.student.files import write_json
 
-TEACHER = "conse:"
+TEACHER = "offline:"
 HELD_OUT = "line"
 SIZE = 96  # pixels; small enough for two cores and a few minutes
 SEEDS = (0, 1, 2)
