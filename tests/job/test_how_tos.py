@@ -71,14 +71,18 @@ class Shell:
         }
 
     def run(self, command: str) -> str:
-        done = subprocess.run(self._words(command), **self._where(), capture_output=True, timeout=240, check=False)  # type: ignore[call-overload]
+        words, where = self._words(command), self.folder
+        done = subprocess.run(
+            words, cwd=where, env=self.environment, text=True, capture_output=True, timeout=240, check=False
+        )
         assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
-        return str(done.stdout)
+        return done.stdout
 
     @contextmanager
     def serving(self, command: str) -> Iterator[None]:
         with (self.folder / "server.log").open("w") as log:
-            server = subprocess.Popen(self._words(command), **self._where(), stdout=log, stderr=log)  # type: ignore[call-overload]
+            words = self._words(command)
+            server = subprocess.Popen(words, cwd=self.folder, env=self.environment, stdout=log, stderr=log)
             try:
                 deadline = time.monotonic() + 120
                 while not self._healthy():
@@ -106,9 +110,6 @@ class Shell:
 
     def _expand(self, word: str) -> str:
         return re.sub(r"\$(\w+)", lambda found: self.environment[found[1]], word)
-
-    def _where(self) -> dict[str, object]:
-        return {"cwd": self.folder, "env": self.environment, "text": True}
 
 
 @pytest.mark.skipif(not shutil.which("curl"), reason="curl is not there")
