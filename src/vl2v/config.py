@@ -140,15 +140,16 @@ class RunConfig(_Strict):
 
     @model_validator(mode="after")
     def _stages(self) -> RunConfig:
+        faults = []
         if self.student.spec == "teacher" and not self.teacher.spec.startswith("open_clip:"):
-            raise ValueError("student 'teacher' (VL2V-SD) needs an open_clip: teacher, whose weights are at hand")
+            faults.append("student 'teacher' (VL2V-SD) needs an open_clip: teacher, whose weights are at hand")
         unlabelled = self.data.unlabelled is not None or self.data.rest_unlabelled
         if unlabelled and not METHODS[self.method].asks_teacher:
-            raise ValueError(
-                f"unlabelled images are of no use to the method {self.method}: it learns from labels alone"
-            )
+            faults.append(f"unlabelled images are of no use to the method {self.method}: it learns from labels alone")
         if self.data.rest_unlabelled and self.data.labels_per_class is None:
-            raise ValueError("data.rest_unlabelled needs data.labels_per_class; without it no image is beyond")
+            faults.append("data.rest_unlabelled needs data.labels_per_class; without it no image is beyond")
+        if faults:
+            raise ValueError("\n".join(faults))
         return self
 
     @property
@@ -179,7 +180,7 @@ def parse(model: type[Model], values: object, source: str) -> Model:
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        faults = [f"{'.'.join(map(str, e['loc'])) or source}: {e['msg']} (found {_brief(e)})" for e in error.errors()]
+        faults = [fault for e in error.errors() for fault in _faults(e, source)]
         count = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
         problem = "\n".join([f"{count} in {source}:", *(f"  {fault}" for fault in faults)])
         raise ConfigError(problem, next_step="correct them all; docs/configuration.md lists every key") from error
@@ -197,5 +198,9 @@ def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]
     return merged
 
 
-def _brief(error: Mapping[str, Any]) -> str:
-    return "nothing" if error["type"] == "missing" else repr(error["input"])[:60]
+def _faults(error: Mapping[str, Any], source: str) -> list[str]:
+    """What one error of pydantic's says: a key and what stands there, or settings that do not go together."""
+    if not error["loc"] and error["type"] == "value_error":
+        return str(error["ctx"]["error"]).split("\n")
+    found = "nothing" if error["type"] == "missing" else repr(error["input"])[:60]
+    return [f"{'.'.join(map(str, error['loc'])) or source}: {error['msg']} (found {found})"]

@@ -59,3 +59,9 @@ def test_a_taken_folder_is_not_overwritten(bench: Bench, tmp_path: Path) -> None
 
 def test_students(tmp_path: Path, bench: Bench) -> None:
     refused(["predict", str(tmp_path), str(bench.data)], 6, "holds no student")
+
+
+def test_settings_that_do_not_go_together_are_all_told(bench: Bench, tmp_path: Path) -> None:
+    wrong = ["--student", "teacher", "--method", "erm", "--rest-unlabelled"]
+    said = refused([*bench.distill(tmp_path / "run"), *wrong], 2, "3 faults", "VL2V-SD", "labels alone", "is beyond")
+    assert "found" not in said
