@@ -18,6 +18,7 @@ Positive = Annotated[int, Field(ge=1)]
 Rate = Annotated[float, Field(gt=0)]
 Money = Annotated[Decimal, Field(ge=0)]
 Channels = tuple[float, float, float]
+WeightsRule = Literal["swad", "best", "last"]
 
 
 class _Strict(BaseModel):
@@ -96,11 +97,15 @@ class DistillConfig(_Strict):
 
     steps: Positive = 5001
     learning_rate: Rate = 5e-5
+    warmup_steps: Annotated[int, Field(ge=0)] = 0
+    """Steps over which the learning rate rises linearly to its value; for runs of few steps at a higher rate."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     checkpoint_every: Positive = 200
     """Steps between two validations; the state to resume from is saved at each."""
-    weights: Literal["swad", "best", "last"] = "swad"
+    weights: WeightsRule = "swad"
     """Which weights are kept: averaged, of best validation accuracy, or the last."""
+    wise_ft: Fraction = 1.0
+    """Share of the trained weights in what is kept; the rest is the start of this stage (WiSE-FT)."""
     swad: SwadConfig = SwadConfig()
     augment: AugmentConfig = AugmentConfig()
 
@@ -111,6 +116,14 @@ class KdConfig(_Strict):
     temperature: Rate = 2.0
     teacher_share: Fraction = 0.5
     """Part of the loss that is the divergence from the teacher; the rest is cross-entropy on the labels."""
+
+
+class MeasureConfig(_Strict):
+    """What is measured at the end beside the weights that are kept; it changes nothing in them."""
+
+    weights: tuple[WeightsRule, ...] = ()
+    wise_ft: tuple[Fraction, ...] = ()
+    """The kept weights interpolated with the start, at these shares of the trained ones."""
 
 
 class RunConfig(_Strict):
@@ -124,6 +137,7 @@ class RunConfig(_Strict):
     align: AlignConfig = AlignConfig()
     distill: DistillConfig = DistillConfig()
     kd: KdConfig = KdConfig()
+    measure: MeasureConfig = MeasureConfig()
     image_weight: Fraction = 0.5
     """Lambda of the dual loss: 1 is the image term alone, 0 the text term alone."""
     batch_per_domain: Positive = 32

@@ -18,7 +18,7 @@ from PIL import Image
 
 from vl2v.api import make_config
 from vl2v.config import merge
-from vl2v.job.evaluation import zero_shot_accuracy
+from vl2v.job.evaluation import top1, zero_shot_logits
 from vl2v.job.prepare import Places
 from vl2v.job.session import open_session, stated_price
 from vl2v.progress import Progress, Silent
@@ -137,7 +137,7 @@ class _Proof:
         again = self._again(contents[0])
         texts = torch.from_numpy(self.store.texts(self.card, prompts))
         head = text_head(texts.reshape(classes, -1, self.card.dimension))
-        accuracy = zero_shot_accuracy(vectors, head, labels)
+        accuracy = top1(zero_shot_logits(vectors, head, self.card.logit_scale), labels)
         right = round(accuracy * len(labels))
         ledger = Ledger(self.store)
         return Check(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -12,11 +12,14 @@ from numpy.typing import NDArray
 from rich.table import Table
 from torch import Tensor
 
-from vl2v.job.features import CHUNK, pass_through, scores
+from vl2v.job.features import pass_through
 from vl2v.student.model import Student, cosine_logits
 from vl2v.task.splits import Indices
 
 IN_DOMAIN, OUT_OF_DOMAIN, UNSPLIT = "in-domain", "out-of-domain", "all images"
+CALIBRATION_BINS = 15
+
+Logits = NDArray[np.float32]  # [N, K]
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,8 @@ class Row:
         images: how many.
         student: top-1 accuracy in [0, 1] of the student as saved.
         zero_shot: of the teacher, None where its vectors were not bought.
+        student_ece: expected calibration error of the student, in [0, 1]; None in files of earlier versions.
+        zero_shot_ece: of the teacher.
     """
 
     domain: str
@@ -37,13 +42,21 @@ class Row:
     images: int
     student: float
     zero_shot: float | None = None
+    student_ece: float | None = None
+    zero_shot_ece: float | None = None
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Accuracy per domain, and the plain means over in-domain and out-of-domain rows."""
+    """Accuracy per domain, and the plain means over in-domain and out-of-domain rows.
+
+    Attributes:
+        rows: one per domain.
+        beside: the same of further weights of the run, by their name.
+    """
 
     rows: tuple[Row, ...]
+    beside: Mapping[str, Evaluation] = field(default_factory=dict)
 
     def mean(self, role: str, column: str) -> float | None:
         """The mean of ``student`` or ``zero_shot`` over the domains of a role; None if there are none."""
@@ -55,12 +68,14 @@ class Evaluation:
         roles = {role: role.replace("-", "_").replace(" ", "_") for role in (IN_DOMAIN, OUT_OF_DOMAIN, UNSPLIT)}
         present = [role for role in roles if any(row.role == role for row in self.rows)]
         means = {roles[r]: {c: self.mean(r, c) for c in ("zero_shot", "student")} for r in present}
-        return {"domains": [asdict(row) for row in self.rows], "means": means}
+        content: dict[str, Any] = {"domains": [asdict(row) for row in self.rows], "means": means}
+        return content | ({"beside": {n: e.to_dict() for n, e in self.beside.items()}} if self.beside else {})
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> Evaluation:
         """Read what `to_dict` gave."""
-        return cls(tuple(Row(**row) for row in content["domains"]))
+        beside = {name: cls.from_dict(part) for name, part in content.get("beside", {}).items()}
+        return cls(tuple(Row(**row) for row in content["domains"]), beside)
 
     def table(self) -> Table:
         """For a terminal, accuracies in percent."""
@@ -83,23 +98,37 @@ def _percent(value: float | None) -> str:
     return "-" if value is None else f"{100 * value:.1f}"
 
 
-def student_accuracy(
-    student: Student, pixels: NDArray[np.uint8], labelled: Mapping[str, tuple[Indices, NDArray[np.int64]]]
-) -> dict[str, float]:
-    """Top-1 accuracy of a student by domain, from (slots, labels) of each; labels are positions in its classes."""
-    device = student.device
-    passed = scores(
-        lambda slots: (student.logits(p) for p in pass_through(student, student.preprocess, pixels, slots, device)),
-        labelled,
+def student_logits(student: Student, pixels: NDArray[np.uint8], slots: Indices) -> Logits:
+    """A student's logits for the images of [N] slots, [N, K] float32."""
+    passed = pass_through(student, student.preprocess, pixels, slots, student.device)
+    rows = [student.logits(projected).cpu() for projected in passed]
+    return torch.cat(rows).numpy() if rows else np.zeros((0, len(student.classes)), np.float32)
+
+
+def zero_shot_logits(vectors: NDArray[np.float32], head: Tensor, logit_scale: float) -> Logits:
+    """The teacher's logits for [N, D] of its vectors against the [K, D] text head, [N, K] float32."""
+    logits: Logits = cosine_logits(torch.from_numpy(np.asarray(vectors)), head, logit_scale).numpy()
+    return logits
+
+
+def top1(logits: Logits, labels: NDArray[np.int64]) -> float:
+    """Top-1 accuracy in [0, 1] of [N, K] logits against [N] labels, N at least 1."""
+    return float((logits.argmax(axis=1) == labels).mean())
+
+
+def calibration_error(logits: Logits, labels: NDArray[np.int64]) -> float:
+    """Expected calibration error in [0, 1] over `CALIBRATION_BINS` bins of equal width (Guo et al., ICML 2017).
+
+    Args:
+        logits: [N, K], N at least 1.
+        labels: [N].
+    """
+    from torchmetrics.functional.classification import multiclass_calibration_error  # slow to import
+
+    probabilities = torch.from_numpy(logits).softmax(dim=-1)
+    if probabilities.shape[1] == 1:
+        return 0.0  # one class: always right, and certain
+    found = multiclass_calibration_error(
+        probabilities, torch.from_numpy(labels), num_classes=probabilities.shape[1], n_bins=CALIBRATION_BINS
     )
-    return {domain: found.accuracy for domain, found in passed.items()}
-
-
-def zero_shot_accuracy(vectors: NDArray[np.float32], head: Tensor, labels: NDArray[np.int64]) -> float:
-    """Top-1 accuracy of [N, D] teacher vectors against the [K, D] text head."""
-    correct = 0
-    for start in range(0, len(labels), CHUNK * 64):
-        part = torch.from_numpy(np.asarray(vectors[start : start + CHUNK * 64]))
-        answers = cosine_logits(part, head, 1.0).argmax(dim=1).numpy()
-        correct += int((answers == labels[start : start + CHUNK * 64]).sum())
-    return correct / len(labels)
+    return float(found)

@@ -38,7 +38,8 @@ class State:
 
 
 class RunFolder:
-    """`config.yaml`, `metrics.jsonl`, `state.safetensors` with `state.json`, `student/`, `evaluation.json`.
+    """`config.yaml`, `metrics.jsonl`, `state.safetensors` with `state.json`, `student/`, `evaluation.json`,
+    `predictions.npz`.
 
     Args:
         path: the folder.
@@ -51,6 +52,7 @@ class RunFolder:
         self.state_file = path / "state.safetensors"
         self.student = path / "student"
         self.evaluation_file = path / "evaluation.json"
+        self.predictions_file = path / "predictions.npz"
         self.work = path / "work"
 
     def create(self, config: RunConfig) -> None:

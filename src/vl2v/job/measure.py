@@ -13,7 +13,16 @@ from PIL import Image
 from vl2v.config import DataConfig
 from vl2v.errors import ConfigError, DataError
 from vl2v.imaging import SUFFIXES, UnreadableImageError, decode
-from vl2v.job.evaluation import IN_DOMAIN, OUT_OF_DOMAIN, UNSPLIT, Evaluation, Row, student_accuracy
+from vl2v.job.evaluation import (
+    IN_DOMAIN,
+    OUT_OF_DOMAIN,
+    UNSPLIT,
+    Evaluation,
+    Row,
+    calibration_error,
+    student_logits,
+    top1,
+)
 from vl2v.job.prepare import Places, list_folder, read_task, split_task
 from vl2v.progress import Progress, Silent
 from vl2v.student.model import Student
@@ -59,9 +68,9 @@ def evaluate(
         rows = []
         for domain, (role, part) in _parts(student, task).items():
             if domain in domains or not domains:
-                labelled = {domain: (cache.slots(task.digests[part]), labels[part])}
-                accuracy = student_accuracy(student, cache.map(), labelled)[domain]
-                rows.append(Row(domain, role, len(part), accuracy))
+                logits = student_logits(student, cache.map(), cache.slots(task.digests[part]))
+                found = (top1(logits, labels[part]), None, calibration_error(logits, labels[part]))
+                rows.append(Row(domain, role, len(part), *found))
         return Evaluation(tuple(rows))
     finally:
         index.close()

@@ -19,6 +19,7 @@ from vl2v.teacher.ledger import Quote
 from vl2v.teacher.prompts import load_templates, render
 from vl2v.teacher.store import Digests, EmbeddingStore
 
+EVALUATION = "evaluation"  # the purpose of what only the zero-shot column needs
 ROW_OVERHEAD = 120  # bytes of SQLite per vector beside the vector: keys, index, page slack
 
 
@@ -50,7 +51,7 @@ def needs(config: RunConfig, task: Task, split: Split, rows: Examples) -> Needs:
         for view in np.unique(rows.views[part]):
             purposes[purpose, int(view)] = rows.digests[part][rows.views[part] == view]
     if config.teacher.zero_shot:
-        purposes["evaluation", 0] = task.digests[evaluated(split)]
+        purposes[EVALUATION, 0] = task.digests[evaluated(split)]
     return Needs(purposes, prompts, len(templates))
 
 

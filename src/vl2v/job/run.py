@@ -11,15 +11,17 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import Accelerator
-from torch import Tensor, nn
+from torch import nn
 
 from vl2v.config import RunConfig
 from vl2v.errors import RunError, Vl2vError
-from vl2v.job.evaluation import IN_DOMAIN, OUT_OF_DOMAIN, Evaluation, Row, student_accuracy, zero_shot_accuracy
+from vl2v.job.evaluation import Evaluation, top1, zero_shot_logits
 from vl2v.job.folder import RunFolder
+from vl2v.job.judging import evaluate_run
 from vl2v.job.prepare import Places
 from vl2v.job.process import make_accelerator, stop_asked, versions
 from vl2v.job.session import Session, open_session
+from vl2v.job.shelf import Trained, Weights
 from vl2v.job.training import Trainer
 from vl2v.method.distill import trainable
 from vl2v.progress import Progress, Silent
@@ -125,47 +127,43 @@ def _train(session: Session, folder: RunFolder, accelerator: Accelerator) -> Run
     with stop_asked() as stop:
         backbone, progress = session.backbone, session.progress
         trainer = Trainer(session.config, folder, accelerator, backbone, projection, material, progress, stop)
-        weights = trainer.run(state)
-    return _finish(session, folder, projection, weights) if accelerator.is_main_process else None
+        trained = trainer.run(state)
+    return _finish(session, folder, projection, trained) if accelerator.is_main_process else None
 
 
-def _finish(session: Session, folder: RunFolder, projection: nn.Module, weights: dict[str, Tensor]) -> Run:
+def _finish(session: Session, folder: RunFolder, projection: nn.Module, trained: Trained) -> Run:
     """Save the student, read it back, and report the one that was read."""
     assert session.backbone is not None
-    parameters = dict(trainable(session.backbone.module, projection))
-    with torch.no_grad():
-        for key, tensor in weights.items():
-            parameters[key].copy_(tensor)
     names, card = session.task.names, session.card
-    provenance = _provenance(session, folder)
     head = session.head() if session.method.classifier == "cosine" else None
-    made = Student(session.backbone, projection.cpu(), head, names, card.logit_scale, provenance)
+    made = Student(session.backbone, projection.cpu(), head, names, card.logit_scale, _provenance(session, folder))
+    beside = {}
+    for name, weights in trained.beside.items():
+        _put(weights, session.backbone.module, projection)
+        beside[name] = evaluate_run(session, made)
+    _put(trained.kept, session.backbone.module, projection)
     made.save(folder.student)
     own = session.backbone.module if session.backbone.recipe.kind == "module" else None
     student = Student.load(folder.student, backbone=own)
-    evaluation = _evaluate(session, student)
-    write_json(folder.evaluation_file, evaluation.to_dict())
+    evaluation = Evaluation(evaluate_run(session, student, folder.predictions_file).rows, beside)
+    write_json(folder.evaluation_file, evaluation.to_dict() | {"asked": session.asked()})
     folder.tidy()
     ledger, name = Ledger(session.store), _name(folder)
     return Run(folder.path, student, evaluation, ledger.queries(name), ledger.queries(name, "text"))
 
 
-def _evaluate(session: Session, student: Student) -> Evaluation:
-    head, rows = session.head(), []
-    for role, parts in ((IN_DOMAIN, session.split.validation), (OUT_OF_DOMAIN, session.split.test)):
-        accuracy = student_accuracy(student, session.cache.map(), session.labelled(parts))
-        for domain, places in parts.items():
-            zero_shot = None
-            if session.config.teacher.zero_shot:
-                zero_shot = zero_shot_accuracy(session.vectors_of(places), head, session.task.labels[places])
-            rows.append(Row(domain, role, len(places), accuracy[domain], zero_shot))
-    return Evaluation(tuple(rows))
+def _put(weights: Weights, backbone: nn.Module, projection: nn.Module) -> None:
+    parameters = trainable(backbone, projection)
+    with torch.no_grad():
+        for key, tensor in weights.items():
+            parameters[key].copy_(tensor)
 
 
 def _compare_with_labels(session: Session) -> None:
     """Warn where the teacher's zero-shot answers agree with the sources' labels no better than chance would."""
     places = np.concatenate(list(session.split.kept.values()))
-    accuracy = zero_shot_accuracy(session.vectors_of(places), session.head(), session.task.labels[places])
+    answers = zero_shot_logits(session.vectors_of(places), session.head(), session.card.logit_scale)
+    accuracy = top1(answers, session.task.labels[places])
     chance = 1 / len(session.task.folders)
     if accuracy < 1.5 * chance:
         session.progress.note(

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,7 +20,7 @@ from vl2v.config import RunConfig
 from vl2v.errors import ConfigError, StudentError
 from vl2v.job.material import Material, stage_seed
 from vl2v.job.prepare import Examples, Places, Split, examples, leaked, list_folder, read_task, split_task
-from vl2v.job.quoting import Needs, check_disk, evaluated, make_quote, needs
+from vl2v.job.quoting import EVALUATION, Needs, check_disk, evaluated, make_quote, needs
 from vl2v.method.base import Method
 from vl2v.method.registry import METHODS
 from vl2v.progress import Progress
@@ -74,6 +75,14 @@ class Session:
         parameters = sum(p.numel() for p in self.backbone.module.parameters()) if self.backbone else None
         return make_quote(self.needs, self.teacher, self.store, images, self.cache.size, parameters)
 
+    def asked(self) -> dict[str, Any]:
+        """What training alone needs from the teacher, whoever paid for it: queries, and their price as text."""
+        quote = self.quote()
+        images = sum(count for purpose, count in quote.images.items() if purpose != EVALUATION)
+        texts = quote.texts if self.method.asks_teacher else 0
+        cost, currency = quote.price.of(images=images, texts=texts), quote.price.currency
+        return {"image_queries": images, "text_queries": texts, "cost": f"{cost:f}", "currency": currency}
+
     def check_means(self, run: str, places: Places, out: Path) -> None:
         """Refuse a run that the budget or the disk does not cover, before anything is sent.
 
@@ -104,7 +113,7 @@ class Session:
         buyer.texts(self.needs.prompts)
         where = {digest.tobytes(): row for row, digest in enumerate(self.rows.digests)}
         for (purpose, view), digests in self.needs.purposes.items():
-            if purpose == "evaluation":
+            if purpose == EVALUATION:
                 positions = evaluated(self.split)
                 buyer.images(digests, lambda i, at=positions: self.task.read(int(at[i])), purpose, view)  # type: ignore[misc]
             else:

@@ -18,19 +18,17 @@ from vl2v.errors import Interrupted
 from vl2v.job.features import keep_features, pass_through, scores
 from vl2v.job.folder import RunFolder, State
 from vl2v.job.material import Material, Server
+from vl2v.job.shelf import Shelf, Trained, under
 from vl2v.method.align import align
 from vl2v.method.base import Context
 from vl2v.method.distill import Projected, distill, trainable
 from vl2v.method.evaluation import Score, mean_over_domains
-from vl2v.method.loop import adam
+from vl2v.method.loop import adam, warmed_up
 from vl2v.method.registry import METHODS
-from vl2v.method.swad import LossValley
 from vl2v.progress import Advance, Progress
 from vl2v.student.backbones import Backbone
 from vl2v.student.model import cosine_logits
 from vl2v.task.splits import Indices
-
-Weights = dict[str, Tensor]
 
 
 @dataclass
@@ -58,23 +56,23 @@ class Trainer:
     stop: Callable[[], bool] = lambda: False
     _losses: list[float] = field(default_factory=list)
     _scores: dict[str, Score] = field(default_factory=dict)
-    _best: tuple[float, Weights] = (-1.0, {})
     _metrics_length: int = 0
 
     def __post_init__(self) -> None:
         config, material = self.config, self.material
         self.method = METHODS[config.method]
         self._server = Server(config, material, self.backbone.preprocess, self.accelerator)
+        self._shelf = Shelf(config.distill, config.measure)
         kd = config.kd
         self._objective = self.method.objective(
             Context(material.head, material.logit_scale, config.image_weight, kd.temperature, kd.teacher_share)
         )
 
-    def run(self, state: State | None) -> Weights:
+    def run(self, state: State | None) -> Trained:
         """Train from a saved state, or from the start, to the end.
 
         Returns:
-            The backbone's weights to keep, by the names of `trainable`, on the CPU: averaged, best or last.
+            The backbone's weights to keep, and those to measure beside.
 
         Raises:
             Interrupted: if the user asked to stop; the state is saved.
@@ -94,10 +92,10 @@ class Trainer:
 
     def _restore(self, state: State) -> None:
         self._losses, self._metrics_length = list(state.values["losses"]), int(state.values["metrics"])
-        self._best = (float(state.values["best"]), state.part("best"))
         self.projection.load_state_dict(state.part("projection"))
         if state.values["stage"] == "distill":
             self.backbone.module.load_state_dict(state.part("backbone"))
+            self._shelf.load_state(state)
         if self.accelerator.is_main_process:
             self.folder.cut_metrics(self._metrics_length)
 
@@ -119,7 +117,7 @@ class Trainer:
             def after(step: int, loss: float) -> bool:
                 if self._due(step, steps):
                     self._scores = self._score_features(held)
-                return self._after("align", step, loss, steps, optimizer, None, advance)
+                return self._after("align", step, loss, steps, optimizer, advance)
 
             align(
                 self.projection,
@@ -131,15 +129,13 @@ class Trainer:
                 after_step=after,
             )
 
-    def _distill(self, state: State | None) -> Weights:
-        settings = self.config.distill
+    def _distill(self, state: State | None) -> Trained:
+        settings, shelf = self.config.distill, self._shelf
         start = int(state.values["step"]) if state else 0
         weights = trainable(self.backbone.module, self.projection if self.method.trains_layer else None)
         optimizer = adam(weights.values(), settings.learning_rate, settings.weight_decay)
         _load_adam(optimizer, state)
-        swad = LossValley(**settings.swad.model_dump()) if settings.weights == "swad" else None
-        if swad is not None and state is not None:
-            swad.load_state(state.part("swad"), state.values["swad"])
+        shelf.begin(weights)
         model = Projected(self.backbone.module, self.projection)
 
         def validate(step: int) -> float | None:
@@ -149,11 +145,15 @@ class Trainer:
                 lambda slots: self._pixel_logits(model, slots), self.material.validation, self.accelerator
             )
             mean = mean_over_domains(self._scores.values())
-            if settings.weights == "best" and mean.accuracy >= self._best[0]:
-                self._best = (mean.accuracy, _to_cpu(weights))
+            shelf.validated(mean.accuracy, weights)
             return mean.loss
 
-        if start < settings.steps and (swad is None or swad.dead_at is None):
+        def after(step: int, loss: float) -> bool:
+            _set_rate(optimizer, warmed_up(settings.learning_rate, step + 1, settings.warmup_steps))
+            return self._after("distill", step, loss, settings.steps, optimizer, advance)
+
+        _set_rate(optimizer, warmed_up(settings.learning_rate, start, settings.warmup_steps))
+        if start < settings.steps and (shelf.swad is None or shelf.swad.dead_at is None):
             with self.progress.stage(self.method.stages[1], settings.steps, start) as advance:
                 distilled = distill(
                     self.backbone.module,
@@ -161,20 +161,16 @@ class Trainer:
                     self._server.images(start, settings.steps),
                     objective=self._objective,
                     train_projection=self.method.trains_layer,
-                    swad=swad,
+                    swad=shelf.swad,
                     validate=validate,
                     optimizer=optimizer,
                     accelerator=self.accelerator,
                     first_step=start,
-                    after_step=lambda step, loss: self._after(
-                        "distill", step, loss, settings.steps, optimizer, swad, advance
-                    ),
+                    after_step=after,
                 )
             if distilled.died:
                 self.progress.note(f"the loss valley ended at step {distilled.last_step}; training stopped")
-        if swad is not None:
-            return swad.average()
-        return self._best[1] if settings.weights == "best" else _to_cpu(weights)
+        return shelf.trained(weights)
 
     def _due(self, step: int, steps: int) -> bool:
         return step % self.config.distill.checkpoint_every == 0 or step == steps - 1
@@ -186,7 +182,6 @@ class Trainer:
         loss: float,
         steps: int,
         optimizer: torch.optim.Optimizer,
-        swad: LossValley | None,
         advance: Advance,
     ) -> bool:
         """Note the loss; at a checkpoint write metrics and state; save and leave if the user wants to stop."""
@@ -194,11 +189,11 @@ class Trainer:
         advance(1)
         due, stop = self._due(step, steps), self._stop_asked()
         if due and self.accelerator.is_main_process:
-            self._metrics_length = self.folder.add_metrics(self._metrics(stage, step, swad))
+            self._metrics_length = self.folder.add_metrics(self._metrics(stage, step))
         if due:
             self._losses = []
         if (due or stop) and self.accelerator.is_main_process:
-            self._save(stage, step + 1, optimizer, swad)
+            self._save(stage, step + 1, optimizer)
         if stop:
             raise Interrupted(
                 f"Stopped after step {step} of {self.method.stages[stage == 'distill']}; everything so far is saved.",
@@ -206,26 +201,25 @@ class Trainer:
             )
         return False
 
-    def _metrics(self, stage: str, step: int, swad: LossValley | None) -> dict[str, Any]:
+    def _metrics(self, stage: str, step: int) -> dict[str, Any]:
         mean = mean_over_domains(self._scores.values())
         line: dict[str, Any] = {"stage": stage, "step": step, "losses": self._losses}
         line |= {"val_loss": mean.loss, "val_accuracy": mean.accuracy}
         line["domains"] = {d: {"loss": s.loss, "accuracy": s.accuracy} for d, s in self._scores.items()}
-        if swad is not None:
+        if stage == "distill" and (swad := self._shelf.swad) is not None:
             line |= {"converged_at": swad.converged_at, "dead_at": swad.dead_at, "threshold": swad.threshold}
         return line
 
-    def _save(self, stage: str, step: int, optimizer: torch.optim.Optimizer, swad: LossValley | None) -> None:
+    def _save(self, stage: str, step: int, optimizer: torch.optim.Optimizer) -> None:
         values: dict[str, Any] = {"stage": stage, "step": step, "digest": self.material.digest}
-        values |= {"losses": self._losses, "metrics": self._metrics_length, "best": self._best[0]}
-        tensors = _under("projection", self.projection.state_dict()) | _under("best", self._best[1])
+        values |= {"losses": self._losses, "metrics": self._metrics_length}
+        tensors = under("projection", self.projection.state_dict())
         if stage == "distill":
-            tensors |= _under("backbone", self.backbone.module.state_dict())
+            held, more = self._shelf.state()
+            tensors |= under("backbone", self.backbone.module.state_dict()) | held
+            values |= more
         for i, entry in optimizer.state_dict()["state"].items():
-            tensors |= _under(f"adam/{i}", entry)
-        if swad is not None:
-            kept, values["swad"] = swad.state()
-            tensors |= _under("swad", kept)
+            tensors |= under(f"adam/{i}", entry)
         self.folder.save_state(tensors, values)
 
     def _stop_asked(self) -> bool:
@@ -272,12 +266,9 @@ class Trainer:
         return cosine_logits(projected.float(), self.material.head.to(projected.device), self.material.logit_scale)
 
 
-def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {f"{prefix}/{name}": tensor for name, tensor in tensors.items()}
-
-
-def _to_cpu(weights: dict[str, nn.Parameter]) -> Weights:
-    return {name: parameter.detach().cpu().clone() for name, parameter in weights.items()}
+def _set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    for group in optimizer.param_groups:
+        group["lr"] = rate
 
 
 def _load_adam(optimizer: torch.optim.Optimizer, state: State | None) -> None:

@@ -91,3 +91,12 @@ def fit(
 def adam(parameters: Iterable[nn.Parameter], learning_rate: float, weight_decay: float = 0.0) -> torch.optim.Adam:
     """Adam with the paper's settings; the decay is L2, not decoupled."""
     return torch.optim.Adam(list(parameters), lr=learning_rate, weight_decay=weight_decay)
+
+
+def warmed_up(learning_rate: float, step: int, warmup_steps: int) -> float:
+    """The learning rate of a step, counted from 0: a linear rise over the first `warmup_steps`, then `learning_rate`.
+
+    Adam's first updates have the size of the learning rate in every weight, whatever the gradient's, so that a high
+    rate from the first step throws a pretrained network off.
+    """
+    return learning_rate * min(1.0, (step + 1) / (warmup_steps + 1))
