@@ -1,19 +1,16 @@
-"""Passing images through a backbone without training: kept features for Align, and scores for validation."""
+"""Passing images through a network without training, and scoring what comes out."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
 
 import numpy as np
 import torch
 from accelerate import Accelerator
-from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from vl2v.method.evaluation import Score, from_totals, totals
-from vl2v.progress import Progress
 from vl2v.student.preprocess import Preprocess
 from vl2v.task.splits import Indices
 
@@ -30,53 +27,6 @@ def pass_through(
     for start in range(0, len(slots), CHUNK):
         images = torch.from_numpy(pixels[slots[start : start + CHUNK]]).permute(0, 3, 1, 2)
         yield module(preprocess.normalise(images.to(device))).float()
-
-
-def keep_features(
-    backbone: nn.Module,
-    preprocess: Preprocess,
-    pixels: NDArray[np.uint8],
-    slots: Indices,
-    file: Path,
-    width: int,
-    accelerator: Accelerator,
-    progress: Progress,
-    title: str,
-) -> NDArray[np.float32]:
-    """Compute f(x) of every row once, into a .npy file that every process of the run reads.
-
-    Each process computes its share; the file has to lie on a disk that all of them see.
-
-    Args:
-        backbone: f, frozen.
-        preprocess: what it expects.
-        pixels: [slots, S, S, 3] uint8.
-        slots: [R] int64, one per row.
-        file: where they go.
-        width: F.
-        accelerator: says which share is ours.
-        progress: told of our share.
-        title: the stage's name.
-
-    Returns:
-        [R, F] float32, a read-only memory map.
-    """
-    if accelerator.is_main_process:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        open_memmap(file, "w+", np.float32, (len(slots), width)).flush()
-    accelerator.wait_for_everyone()
-    out = np.load(file, mmap_mode="r+")
-    starts = range(0, len(slots), CHUNK)[accelerator.process_index :: accelerator.num_processes]
-    with progress.stage(title, sum(len(slots[start : start + CHUNK]) for start in starts)) as advance:
-        for start in starts:
-            part = slots[start : start + CHUNK]
-            for features in pass_through(backbone, preprocess, pixels, part, accelerator.device):
-                out[start : start + len(part)] = features.cpu().numpy()
-            advance(len(part))
-    out.flush()
-    accelerator.wait_for_everyone()
-    kept: NDArray[np.float32] = np.load(file, mmap_mode="r")
-    return kept
 
 
 def scores(

@@ -6,6 +6,7 @@ import hashlib
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -37,6 +38,7 @@ class Material:
         shares: rows of each group in a batch.
         validation: (slots, labels) by source domain.
         digest: of the data and vectors; a resumed run must find the same.
+        cache: where features of the frozen backbone are kept.
     """
 
     pixels: NDArray[np.uint8]
@@ -49,6 +51,7 @@ class Material:
     shares: tuple[int, ...]
     validation: Labelled
     digest: str
+    cache: Path
 
 
 @dataclass(frozen=True)
@@ -68,12 +71,12 @@ class Server:
     accelerator: Accelerator
 
     def features(self, kept: NDArray[np.float32], start: int, steps: int) -> Iterator[Batch]:
-        """Batches of kept features [R, F] for the steps from `start` on."""
+        """Batches of kept features [slots, F] for the steps from `start` on."""
         streams = self._streams("align")
         for step in range(start, steps):
             draw = streams.draw(step, self.accelerator.process_index, self.accelerator.num_processes)
             torch.manual_seed(int(draw.seeds[0]))
-            yield self._batch(torch.from_numpy(kept[draw.rows]), draw.rows)
+            yield self._batch(torch.from_numpy(kept[self.material.slots[draw.rows]]), draw.rows)
 
     def images(self, start: int, steps: int) -> Iterator[Batch]:
         """Batches of augmented images for the steps from `start` on."""

@@ -155,6 +155,7 @@ class Session:
             shares=tuple(shares),
             validation=self.labelled(self.split.validation),
             digest=digest.hexdigest(),
+            cache=self.cache.folder,
         )
 
     def labelled(self, parts: dict[str, Indices]) -> dict[str, tuple[Indices, NDArray[np.int64]]]:

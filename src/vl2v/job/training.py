@@ -15,8 +15,9 @@ from torch import Tensor, nn
 
 from vl2v.config import RunConfig
 from vl2v.errors import Interrupted
-from vl2v.job.features import keep_features, pass_through, scores
+from vl2v.job.features import pass_through, scores
 from vl2v.job.folder import RunFolder, State
+from vl2v.job.kept import KeptFeatures
 from vl2v.job.material import Material, Server
 from vl2v.job.shelf import Shelf, Trained, under
 from vl2v.method.align import align
@@ -104,11 +105,7 @@ class Trainer:
         start = int(state.values["step"]) if state else 0
         if start >= steps:
             return
-        rows = self._features("train", self.material.slots)
-        held = {
-            domain: self._features(f"validation-{domain}", slots)
-            for domain, (slots, _) in self.material.validation.items()
-        }
+        features = self._features()
         optimizer = adam(self.projection.parameters(), settings.learning_rate, settings.weight_decay)
         _load_adam(optimizer, state)
 
@@ -116,12 +113,12 @@ class Trainer:
 
             def after(step: int, loss: float) -> bool:
                 if self._due(step, steps):
-                    self._scores = self._score_features(held)
+                    self._scores = self._score_features(features)
                 return self._after("align", step, loss, steps, optimizer, advance)
 
             align(
                 self.projection,
-                self._server.features(rows, start, steps),
+                self._server.features(features, start, steps),
                 objective=self._objective,
                 optimizer=optimizer,
                 accelerator=self.accelerator,
@@ -229,31 +226,20 @@ class Trainer:
             asked = bool(self.accelerator.reduce(flag, "sum") > 0)
         return asked
 
-    def _features(self, name: str, slots: Indices) -> NDArray[np.float32]:
-        return keep_features(
-            self.backbone.module,
-            self.backbone.preprocess,
-            self.material.pixels,
-            slots,
-            self.folder.work / f"features-{name}.npy",
-            self.backbone.features,
-            self.accelerator,
-            self.progress,
-            f"features of {name}",
-        )
+    def _features(self) -> NDArray[np.float32]:
+        """f(x) by slot, [slots, F], of the training and the validation images."""
+        m, b = self.material, self.backbone
+        kept = KeptFeatures(m.cache, b.module, b.preprocess, m.pixels, b.features)
+        slots = np.concatenate([m.slots, *(slots for slots, _ in m.validation.values())])
+        return kept.of(slots, self.accelerator, self.progress, f"features for {self.method.stages[0]}")
 
     @torch.no_grad()
-    def _score_features(self, held: dict[str, NDArray[np.float32]]) -> dict[str, Score]:
-        found: dict[str, Score] = {}
-        for domain, features in held.items():
-            rows = np.arange(len(features), dtype=np.int64)
-            labelled = {domain: (rows, self.material.validation[domain][1])}
-            found |= scores(partial(self._head_logits, features), labelled, self.accelerator)
-        return found
+    def _score_features(self, features: NDArray[np.float32]) -> dict[str, Score]:
+        return scores(partial(self._head_logits, features), self.material.validation, self.accelerator)
 
-    def _head_logits(self, features: NDArray[np.float32], places: Indices) -> Iterator[Tensor]:
-        for start in range(0, len(places), 4096):
-            part = torch.from_numpy(features[places[start : start + 4096]]).to(self.accelerator.device)
+    def _head_logits(self, features: NDArray[np.float32], slots: Indices) -> Iterator[Tensor]:
+        for start in range(0, len(slots), 4096):
+            part = torch.from_numpy(features[slots[start : start + 4096]]).to(self.accelerator.device)
             yield self._logits(self.projection(part))
 
     def _pixel_logits(self, model: nn.Module, slots: Indices) -> Iterator[Tensor]:

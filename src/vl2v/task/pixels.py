@@ -30,7 +30,7 @@ class PixelCache:
     """
 
     def __init__(self, folder: Path, size: int) -> None:
-        self.size = size
+        self.folder, self.size = folder, size
         self.slot_bytes = size * size * 3
         folder.mkdir(parents=True, exist_ok=True)
         self._data = folder / f"pixels-{size}.u8"
