@@ -33,7 +33,7 @@ def lay_out(folder: Path, scratch: Path) -> Path:
             link.symlink_to(folder / "data" / path)
     arrays = np.load(folder / "teacher" / "pacs_image_embeddings.npz")
     classes = sorted(path.name for path in (scratch / "PACS" / "photo").iterdir())
-    prompts = [render(template, name) for template in load_templates("photo") for name in classes]
+    prompts = [render(t, name) for kind in ("photo", "name") for t in load_templates(kind) for name in classes]
     file = scratch / "teacher.npz"
     np.savez(
         file,

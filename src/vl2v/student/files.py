@@ -118,3 +118,8 @@ def write_json(path: Path, content: object) -> None:
     fresh = path.with_name(f"{path.name}.new")
     fresh.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     fresh.replace(path)
+
+
+def read_json(path: Path) -> Any:
+    """Plain values from JSON."""
+    return json.loads(path.read_text(encoding="utf-8"))

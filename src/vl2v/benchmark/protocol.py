@@ -1,0 +1,205 @@
+"""DomainBed's protocol as a grid of jobs: every domain is the unseen target once, several seeds, equal settings."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field
+
+from vl2v.config import RunConfig, merge, parse
+from vl2v.errors import ConfigError
+from vl2v.method.registry import METHODS
+
+NOT_OF_THE_RESULT: Any = {  # where things lie and what they may cost does not change what comes out
+    "data": {"root", "unlabelled"},
+    "teacher": {"spec", "price_per_1000_images", "price_per_1000_texts"},
+    "student": {"spec"},
+    "budget": True,
+    "device": True,
+    "workers": True,
+    "made_with": True,
+}
+
+
+class Variant(BaseModel):
+    """A row of the table: a method with settings of its own laid over the grid's."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    title: str
+    settings: dict[str, Any] = {}
+
+
+class Grid(BaseModel):
+    """What a benchmark runs; kept as `benchmark.yaml` beside its jobs."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    settings: dict[str, Any]
+    """Nested keys of `RunConfig`, for every job; what the grid chooses (target, seed) is not among them."""
+    variants: dict[str, Variant]
+    domains: tuple[str, ...]
+    """All domains of the data."""
+    targets: tuple[str, ...]
+    """Those that are left out to test, one at a time."""
+    seeds: Annotated[tuple[int, ...], Field(min_length=1)] = (0, 1, 2)
+    vary: dict[str, tuple[Any, ...]] = {}
+    """Dotted keys and the values that candidates of a selection differ in."""
+    tune: Literal["each-seed", "first-seed"] = "each-seed"
+    """Run every candidate with every seed, or the first seed's choice (by source validation) with the others."""
+    crossed: bool = False
+    """Also run every candidate with each source domain left out as well, for selection by cross-validation."""
+
+    def candidates(self) -> list[dict[str, Any]]:
+        """Every combination of the values that vary; one empty one where nothing does."""
+        keys = list(self.vary)
+        return [dict(zip(keys, values, strict=True)) for values in itertools.product(*self.vary.values())]
+
+    def to_yaml(self) -> str:
+        """This grid as YAML that `load_grid` reads."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def make_variants(methods: tuple[str, ...], more: Mapping[str, Variant]) -> dict[str, Variant]:
+    """Variants by label, from names of methods and of variants that the user defines.
+
+    Raises:
+        ConfigError: if a name is neither.
+    """
+    known = {name: Variant(title=method.title, settings={"method": name}) for name, method in METHODS.items()}
+    known |= more
+    if unknown := [name for name in methods if name not in known]:
+        step = "correct --methods, or define it with --variants"
+        raise ConfigError("No such method.", expected=", ".join(known), found=", ".join(unknown), next_step=step)
+    return {name: known[name] for name in methods} | dict(more)
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What the results depend on beside the settings, by content.
+
+    Attributes:
+        data: digest of the images and their labels.
+        teacher: identity and revision.
+        student: its name, and the digest of its weights where they are a file.
+    """
+
+    data: str
+    teacher: str
+    student: str
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run of the grid.
+
+    Attributes:
+        method: the variant's label.
+        title: its name in a table.
+        target: the domain left out to test.
+        seed: the run's.
+        candidate: the settings that vary, dotted keys.
+        crossed: a source domain left out as well; None in the runs that the table is about.
+        config: all of its settings.
+        key: 16 hexadecimal digits, a hash of everything that the result depends on.
+    """
+
+    method: str
+    title: str
+    target: str
+    seed: int
+    candidate: Mapping[str, Any]
+    crossed: str | None
+    config: RunConfig
+    key: str
+
+    @property
+    def name(self) -> str:
+        """Its folder's name. Two domains left out together are one job, whichever of them is the target."""
+        out = [self.target] if self.crossed is None else ["without", *sorted((self.target, self.crossed))]
+        parts = (re.sub(r"[^A-Za-z0-9_.]+", "_", part) for part in (self.method, *out, str(self.seed)))
+        return "-".join([*parts, self.key])
+
+    def with_budget(self, budget: Any) -> Job:
+        """The same job, allowed to spend so much."""
+        return replace(self, config=self.config.model_copy(update={"budget": budget}))
+
+
+def jobs(grid: Grid, origin: Origin) -> Iterator[Job]:
+    """Every job of a grid: seeds outermost, so that a grid cut short has whole tables of fewer seeds.
+
+    Raises:
+        ConfigError: with every fault of a job's settings.
+    """
+    names = set()
+    for seed, target, label in itertools.product(grid.seeds, grid.targets, grid.variants):
+        for candidate in grid.candidates():
+            yield make_job(grid, origin, label, target, seed, candidate)
+            for source in grid.domains if grid.crossed else ():
+                if source != target:
+                    job = make_job(grid, origin, label, target, seed, candidate, source)
+                    if job.name not in names:
+                        names.add(job.name)
+                        yield job
+
+
+def make_job(
+    grid: Grid,
+    origin: Origin,
+    label: str,
+    target: str,
+    seed: int,
+    candidate: Mapping[str, Any],
+    crossed: str | None = None,
+) -> Job:
+    """One job of a grid, its settings checked.
+
+    Raises:
+        ConfigError: with every fault.
+    """
+    variant = grid.variants[label]
+    chosen = merge(variant.settings, nested(candidate))
+    held_out = (target,) if crossed is None else tuple(sorted((target, crossed)))
+    protocol = {"data": {"held_out": held_out}, "seed": seed}
+    config = parse(RunConfig, merge(merge(grid.settings, chosen), protocol), f"the settings of {label}")
+    return Job(label, variant.title, target, seed, candidate, crossed, config, key_of(config, origin))
+
+
+def key_of(config: RunConfig, origin: Origin) -> str:
+    """A hash of everything that a job's result depends on; settings at their defaults do not count."""
+    settings = config.model_dump(mode="json", exclude_defaults=True, exclude=NOT_OF_THE_RESULT)
+    content = json.dumps([settings, origin.data, origin.teacher, origin.student], sort_keys=True)
+    return hashlib.sha256(content.encode()).hexdigest()[:16]
+
+
+def nested(dotted: Mapping[str, Any]) -> dict[str, Any]:
+    """``{"a.b": 1}`` as ``{"a": {"b": 1}}``."""
+    out: dict[str, Any] = {}
+    for key, value in dotted.items():
+        *path, last = key.split(".")
+        place = out
+        for part in path:
+            place = place.setdefault(part, {})
+        place[last] = value
+    return out
+
+
+def load_grid(out: Path) -> Grid:
+    """The grid of a benchmark's folder.
+
+    Raises:
+        ConfigError: if there is none.
+    """
+    file = out / "benchmark.yaml"
+    if not file.is_file():
+        step = "give the --out of a benchmark"
+        raise ConfigError(f"{out} holds no benchmark.", expected="benchmark.yaml", found="none", next_step=step)
+    return parse(Grid, yaml.safe_load(file.read_text(encoding="utf-8")), str(file))

@@ -1,0 +1,112 @@
+"""Finished jobs on disk, read as records."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+from vl2v.benchmark.protocol import Job
+from vl2v.benchmark.records import ZERO_SHOT, DomainResult, Record
+from vl2v.job.evaluation import IN_DOMAIN, Evaluation, Row
+from vl2v.job.folder import RunFolder
+from vl2v.job.shelf import wise_ft_name
+from vl2v.student.files import read_json
+
+JOBS = "jobs"
+
+
+def job_file(out: Path, job: Job) -> Path:
+    """Where a finished job's own facts lie."""
+    return out / JOBS / job.name / "job.json"
+
+
+def is_finished(out: Path, job: Job) -> bool:
+    """Whether a job needs no more work."""
+    return job_file(out, job).is_file()
+
+
+def read_records(out: Path) -> list[Record]:
+    """The records of every finished job of a benchmark's folder, the teacher's own among them."""
+    found: list[Record] = []
+    for file in sorted((out / JOBS).glob("*/job.json")):
+        found += records_of(file.parent, read_json(file))
+    return list(_once(found))
+
+
+def records_of(folder: Path, facts: Mapping[str, Any]) -> list[Record]:
+    """The records of one job: every set of weights that it measured, and the teacher's zero-shot answers."""
+    content = read_json(RunFolder(folder).evaluation_file)
+    evaluation, settings = Evaluation.from_dict(content), RunFolder(folder).config().distill
+    kept = settings.weights if settings.wise_ft == 1 else wise_ft_name(settings.wise_ft)
+    pairs = [(facts["target"], facts["crossed"])]
+    if facts["crossed"] is not None:  # either of the two may be the target
+        pairs.append((facts["crossed"], facts["target"]))
+    found = []
+    for target, crossed in pairs:
+        own = {**facts, "target": target, "crossed": crossed}
+        found += [
+            _student(own, content["asked"], evaluation, kept, True),
+            *(_student(own, content["asked"], part, name, False) for name, part in evaluation.beside.items()),
+        ]
+    if facts["crossed"] is None and all(row.zero_shot is not None for row in evaluation.rows):
+        found.append(_teacher(facts, content["asked"], evaluation))
+    return found
+
+
+def _student(
+    facts: Mapping[str, Any], asked: Mapping[str, Any], evaluation: Evaluation, weights: str, kept: bool
+) -> Record:
+    results = {row.domain: _result(row, "student") for row in evaluation.rows}
+    return Record(
+        method=facts["method"],
+        title=facts["title"],
+        target=facts["target"],
+        seed=facts["seed"],
+        weights=weights,
+        kept=kept,
+        validation={row.domain: results[row.domain] for row in evaluation.rows if row.role == IN_DOMAIN},
+        test=results[facts["crossed"] or facts["target"]],
+        image_queries=asked["image_queries"],
+        text_queries=asked["text_queries"],
+        cost=Decimal(asked["cost"]),
+        currency=asked["currency"],
+        seconds=facts["seconds"],
+        candidate=facts["candidate"],
+        crossed=facts["crossed"],
+    )
+
+
+def _teacher(facts: Mapping[str, Any], asked: Mapping[str, Any], evaluation: Evaluation) -> Record:
+    results = {row.domain: _result(row, "zero_shot") for row in evaluation.rows}
+    return Record(
+        method=ZERO_SHOT,
+        title="zero-shot teacher",
+        target=facts["target"],
+        seed=facts["seed"],
+        weights="",
+        kept=True,
+        validation={row.domain: results[row.domain] for row in evaluation.rows if row.role == IN_DOMAIN},
+        test=results[facts["target"]],
+        image_queries=0,
+        text_queries=0,
+        cost=Decimal(0),
+        currency=asked["currency"],
+        seconds=0.0,
+    )
+
+
+def _result(row: Row, column: str) -> DomainResult:
+    return DomainResult(getattr(row, column), getattr(row, f"{column}_ece"), row.images)
+
+
+def _once(records: Iterable[Record]) -> Iterable[Record]:
+    """The teacher's answers depend on target and seed alone; every job repeats them."""
+    seen = set()
+    for record in records:
+        if record.method == ZERO_SHOT:
+            if (record.target, record.seed) in seen:
+                continue
+            seen.add((record.target, record.seed))
+        yield record

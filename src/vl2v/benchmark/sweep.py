@@ -1,0 +1,222 @@
+"""Running a grid's jobs, one after the other, as often as it is called and in as many processes as call it."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path
+
+from vl2v.benchmark.protocol import Grid, Job, Origin, jobs, make_job
+from vl2v.benchmark.records import Record
+from vl2v.benchmark.results import JOBS, is_finished, job_file, records_of
+from vl2v.config import DataConfig, RunConfig, parse
+from vl2v.errors import ConfigError, TrainingError
+from vl2v.job.folder import RunFolder
+from vl2v.job.prepare import Places, list_folder, read_task
+from vl2v.job.run import run
+from vl2v.job.session import stated_price
+from vl2v.progress import Progress
+from vl2v.student.files import read_json, write_json
+from vl2v.task.files import FileIndex
+from vl2v.teacher.base import Teacher
+from vl2v.teacher.ledger import Ledger
+from vl2v.teacher.opening import open_teacher
+from vl2v.teacher.store import EmbeddingStore
+
+PAUSE = 2.0  # seconds between two looks at what other processes are at
+
+
+@dataclass(frozen=True)
+class Progressed:
+    """How far a grid is.
+
+    Attributes:
+        finished: jobs done, whoever did them.
+        failed: the jobs that cannot be done, with the reason.
+    """
+
+    finished: tuple[Job, ...]
+    failed: dict[str, str]
+
+
+class Sweep:
+    """A grid in its folder: which jobs there are, which are done, and the doing of one.
+
+    Args:
+        grid: what to run.
+        out: the benchmark's folder; `benchmark.yaml` and a folder per job.
+        places: cache and store, shared by all jobs.
+        budget: the most that all jobs together may spend; None refuses a teacher that charges.
+    """
+
+    def __init__(self, grid: Grid, out: Path, places: Places, budget: Decimal | None = None) -> None:
+        self.grid, self.out, self.places, self.budget = grid, out, places, budget
+        self.origin = Origin("", "", "")
+        self.teacher: Teacher | None = None
+
+    def open(self, progress: Progress) -> None:
+        """Scan the data once and look at teacher and student, so that jobs are known by content.
+
+        Raises:
+            Vl2vError: with every fault that can be seen before the first job.
+        """
+        config = parse(RunConfig, self.grid.settings, "the grid's settings")
+        self.teacher = open_teacher(config.teacher.spec, price=stated_price(config))
+        self.origin = identify(self.grid, self.teacher, self.places, progress)
+        self.out.mkdir(parents=True, exist_ok=True)
+        file, fresh = self.out / "benchmark.yaml", self.out / "benchmark.new"
+        fresh.write_text(self.grid.to_yaml(), encoding="utf-8")
+        fresh.replace(file)
+
+    def jobs(self) -> list[Job]:
+        """The jobs that are known by now: with ``first-seed``, later seeds' follow once the first one's are done."""
+        every = list(jobs(self.grid, self.origin))
+        if self.grid.tune == "each-seed" or len(self.grid.candidates()) == 1:
+            return every
+        first = [job for job in every if job.seed == self.grid.seeds[0]]
+        groups: dict[tuple[str, str], list[Job]] = {}
+        for job in first:
+            if job.crossed is None:
+                groups.setdefault((job.method, job.target), []).append(job)
+        later = []
+        for (method, target), candidates in groups.items():
+            if all(is_finished(self.out, job) for job in candidates):
+                chosen = max(candidates, key=self._validation_accuracy).candidate  # the first, where they are equal
+                later += [make_job(self.grid, self.origin, method, target, s, chosen) for s in self.grid.seeds[1:]]
+        order = {seed: place for place, seed in enumerate(self.grid.seeds)}
+        return first + sorted(later, key=lambda job: order[job.seed])
+
+    def count(self) -> int:
+        """How many jobs the whole grid has."""
+        first = sum(job.seed == self.grid.seeds[0] for job in jobs(self.grid, self.origin))
+        if self.grid.tune == "each-seed":
+            return first * len(self.grid.seeds)
+        return first + (len(self.grid.seeds) - 1) * len(self.grid.targets) * len(self.grid.variants)
+
+    def do(self, job: Job, progress: Progress) -> bool:
+        """Run one job to its end, or go on with it; false if another process is at it.
+
+        Raises:
+            TrainingError: if it cannot be trained.
+            Vl2vError: with what is wrong with the setting as a whole.
+        """
+        with self._alone(job) as mine:
+            if not mine:
+                return False
+            if not is_finished(self.out, job):
+                self._do(job, progress)
+            return True
+
+    def _do(self, job: Job, progress: Progress) -> None:
+        folder = RunFolder(self.out / JOBS / job.name)
+        clock = folder.path / "clock.json"
+        before = read_json(clock)["seconds"] if clock.exists() else 0.0
+        resume = folder.config_file.exists()
+        started = time.monotonic()
+        try:
+            config = self._affordable(job).config
+            run(config, folder.path, resume=resume, places=self.places, progress=progress, teacher=self.teacher)
+        finally:
+            seconds = before + time.monotonic() - started
+            if folder.config_file.exists():
+                write_json(clock, {"seconds": seconds})
+        for part in (folder.state_file, folder.path / "state.json", clock):
+            part.unlink(missing_ok=True)
+        facts = {"method": job.method, "title": job.title, "target": job.target, "seed": job.seed}
+        facts |= {"candidate": dict(job.candidate), "crossed": job.crossed, "key": job.key, "seconds": seconds}
+        write_json(job_file(self.out, job), facts)
+
+    def run(self, progress: Progress) -> Progressed:
+        """Do every job, and wait for those that other processes are at.
+
+        Raises:
+            Interrupted: if the user asked to stop; called again, it goes on.
+        """
+        failed: dict[str, str] = {}
+        with progress.stage("jobs", self.count(), len(self.finished())) as advance:
+            while todo := [j for j in self.jobs() if not is_finished(self.out, j) and j.name not in failed]:
+                worked = False
+                for job in todo:
+                    if is_finished(self.out, job):
+                        continue
+                    progress.note(
+                        f"{job.title}, target {job.target}, seed {job.seed} {dict(job.candidate) or ''}".strip()
+                    )
+                    try:
+                        worked |= (mine := self.do(job, progress))
+                    except TrainingError as error:
+                        failed[job.name] = str(error)
+                        continue
+                    if mine:
+                        advance(1)
+                if not worked:
+                    time.sleep(PAUSE)
+        return Progressed(tuple(self.finished()), failed)
+
+    def finished(self) -> list[Job]:
+        """The jobs that are done."""
+        return [job for job in self.jobs() if is_finished(self.out, job)]
+
+    def _validation_accuracy(self, job: Job) -> float:
+        file = job_file(self.out, job)
+        kept: list[Record] = [r for r in records_of(file.parent, read_json(file)) if r.kept and r.method == job.method]
+        return kept[0].validation_accuracy
+
+    def _affordable(self, job: Job) -> Job:
+        """The job with what the others have left of the budget."""
+        if self.budget is None:
+            return job
+        with closing(EmbeddingStore(self.places.store)) as store:
+            mine = str((self.out / JOBS / job.name).resolve())
+            home = str((self.out / JOBS).resolve())
+            runs = {e.run for e in Ledger(store).entries() if e.run.startswith(home) and e.run != mine}
+            return job.with_budget(self.budget - sum((Ledger(store).spent(r) for r in runs), Decimal(0)))
+
+    @contextmanager
+    def _alone(self, job: Job) -> Iterator[bool]:
+        """Whether the job is ours; it is until the block ends, or this process."""
+        locks = self.out / "locks"
+        locks.mkdir(parents=True, exist_ok=True)
+        with (locks / job.name).open("w") as handle:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                yield False
+                return
+            yield True
+
+
+def identify(grid: Grid, teacher: Teacher, places: Places, progress: Progress) -> Origin:
+    """Data, teacher and student of a grid by content.
+
+    Raises:
+        ConfigError: if a target is no domain of the data.
+        Vl2vError: if one of the three cannot be used.
+    """
+    config = parse(RunConfig, grid.settings, "the grid's settings")
+    data = parse(DataConfig, grid.settings["data"], "the grid's settings")
+    folder = list_folder(data)
+    if unknown := [target for target in grid.targets if target not in folder.domains]:
+        expected = f"all, or among {', '.join(folder.domains)}"
+        raise ConfigError("No such domain.", expected=expected, found=", ".join(unknown), next_step="correct --targets")
+    with closing(FileIndex(places.cache / "files.sqlite")) as index:
+        task, _ = read_task(folder, data, index, None, progress)
+    card = teacher.describe()
+    return Origin(task.digest(), f"{card.identity}@{card.revision}", student_name(config.student.spec))
+
+
+def student_name(spec: str) -> str:
+    """A student's name without the place of its checkpoint, whose content stands in instead."""
+    name, _, checkpoint = spec.partition("@")
+    if not checkpoint:
+        return name
+    path = Path(checkpoint)
+    if not path.is_file():
+        step = "correct --student"
+        raise ConfigError(f"{path} is missing.", expected="a checkpoint", found="nothing", next_step=step)
+    return f"{name}@{hashlib.sha256(path.read_bytes()).hexdigest()[:16]}"
