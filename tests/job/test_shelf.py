@@ -14,7 +14,7 @@ def walk(shelf: Shelf, steps: int = 3) -> dict[str, nn.Parameter]:
     shelf.begin(weights)
     for step, accuracy in zip(range(steps), (0.5, 0.9, 0.7), strict=False):
         with torch.no_grad():
-            weights["w"] += 1
+            weights["w"].add_(1)
         if shelf.swad is not None:
             shelf.swad.update(step, weights)
             shelf.swad.end_segment(step, 1.0)

@@ -128,6 +128,11 @@ class Job:
         parts = (re.sub(r"[^A-Za-z0-9_.]+", "_", part) for part in (self.method, *out, str(self.seed)))
         return "-".join([*parts, self.key])
 
+    def describe(self) -> str:
+        """What it is, in a line."""
+        parts = [self.title, f"target {self.target}", *([f"without {self.crossed}"] if self.crossed else [])]
+        return ", ".join([*parts, f"seed {self.seed}", *(f"{key} {value}" for key, value in self.candidate.items())])
+
     def with_budget(self, budget: Any) -> Job:
         """The same job, allowed to spend so much."""
         return replace(self, config=self.config.model_copy(update={"budget": budget}))

@@ -109,6 +109,7 @@ class Sweep:
             if not mine:
                 return False
             if not is_finished(self.out, job):
+                progress.note(job.describe())
                 self._do(job, progress)
             return True
 
@@ -144,9 +145,6 @@ class Sweep:
                 for job in todo:
                     if is_finished(self.out, job):
                         continue
-                    progress.note(
-                        f"{job.title}, target {job.target}, seed {job.seed} {dict(job.candidate) or ''}".strip()
-                    )
                     try:
                         worked |= (mine := self.do(job, progress))
                     except TrainingError as error:
