@@ -126,11 +126,11 @@ class Sweep:
             seconds = before + time.monotonic() - started
             if folder.config_file.exists():
                 write_json(clock, {"seconds": seconds})
-        for part in (folder.state_file, folder.path / "state.json", clock):
-            part.unlink(missing_ok=True)
         facts = {"method": job.method, "title": job.title, "target": job.target, "seed": job.seed}
         facts |= {"candidate": dict(job.candidate), "crossed": job.crossed, "key": job.key, "seconds": seconds}
         write_json(job_file(self.out, job), facts)
+        for part in (folder.state_file, folder.path / "state.json", clock):
+            part.unlink(missing_ok=True)
 
     def run(self, progress: Progress) -> Progressed:
         """Do every job, and wait for those that other processes are at.
