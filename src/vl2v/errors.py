@@ -23,6 +23,10 @@ class Vl2vError(Exception):
         parts = (("expected", expected), ("found", found), ("next", next_step))
         super().__init__("\n".join([problem, *(f"  {name}: {text}" for name, text in parts if text)]))
 
+    def __reduce__(self) -> tuple[object, ...]:
+        """For errors that come from another process, whatever arguments their class takes."""
+        return Exception.__new__, (type(self), *self.args), self.__dict__
+
 
 class ConfigError(Vl2vError):
     """A setting, a flag or a YAML file is not usable."""

@@ -120,7 +120,7 @@ class Sweep:
         resume = folder.config_file.exists()
         started = time.monotonic()
         try:
-            config = self._affordable(job).config
+            config = self.affordable(job).config
             run(config, folder.path, resume=resume, places=self.places, progress=progress, teacher=self.teacher)
         finally:
             seconds = before + time.monotonic() - started
@@ -165,15 +165,20 @@ class Sweep:
         kept: list[Record] = [r for r in records_of(file.parent, read_json(file)) if r.kept and r.method == job.method]
         return kept[0].validation_accuracy
 
-    def _affordable(self, job: Job) -> Job:
-        """The job with what the others have left of the budget."""
-        if self.budget is None:
-            return job
+    def run_name(self, job: Job) -> str:
+        """What the ledger calls a job: its folder."""
+        return str((self.out / JOBS / job.name).resolve())
+
+    def spent(self, but: Job | None = None) -> Decimal:
+        """What the grid's jobs have spent so far, one of them perhaps left out."""
+        home, mine = f"{(self.out / JOBS).resolve()}/", but and self.run_name(but)
         with closing(EmbeddingStore(self.places.store)) as store:
-            mine = str((self.out / JOBS / job.name).resolve())
-            home = str((self.out / JOBS).resolve())
-            runs = {e.run for e in Ledger(store).entries() if e.run.startswith(home) and e.run != mine}
-            return job.with_budget(self.budget - sum((Ledger(store).spent(r) for r in runs), Decimal(0)))
+            entries = Ledger(store).entries()
+        return sum((e.cost for e in entries if e.run.startswith(home) and e.run != mine), Decimal(0))
+
+    def affordable(self, job: Job) -> Job:
+        """The job with what the others have left of the budget."""
+        return job if self.budget is None else job.with_budget(self.budget - self.spent(but=job))
 
     @contextmanager
     def _alone(self, job: Job) -> Iterator[bool]:

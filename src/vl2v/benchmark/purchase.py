@@ -1,0 +1,229 @@
+"""What a whole grid has to know of its teacher: quoted and bought once, before its jobs run side by side."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, replace
+from decimal import Decimal
+from pathlib import Path
+
+import numpy as np
+
+from vl2v.benchmark.protocol import Job, jobs
+from vl2v.benchmark.results import is_finished
+from vl2v.benchmark.sweep import Sweep
+from vl2v.errors import TeacherError
+from vl2v.job.session import Session, open_session
+from vl2v.method.registry import METHODS
+from vl2v.progress import Progress, Silent
+from vl2v.teacher.base import TeacherCard, Vectors
+from vl2v.teacher.ledger import Budget, Ledger
+from vl2v.teacher.remote import RemoteTeacher
+from vl2v.teacher.store import Digests, EmbeddingStore
+
+NOT_OF_THE_PURCHASE = {  # settings that change nothing in what a job asks
+    *("student", "method", "align", "distill", "kd", "measure", "image_weight"),
+    *("batch_per_domain", "unlabelled_per_batch", "budget", "device", "precision", "workers", "made_with"),
+}
+
+
+class AnsweredTeacher:
+    """Stands in for a teacher that was asked everything already: has its card, and neither key, price list nor weights.
+
+    Args:
+        card: the teacher's description.
+    """
+
+    def __init__(self, card: TeacherCard) -> None:
+        self._card = card
+
+    def describe(self) -> TeacherCard:
+        """See `Teacher.describe`."""
+        return self._card
+
+    def embed_images(self, images: list[bytes]) -> Vectors:
+        """Refuse.
+
+        Raises:
+            TeacherError: always.
+        """
+        raise self._unasked(f"{len(images)} images")
+
+    def embed_texts(self, texts: list[str]) -> Vectors:
+        """Refuse; see `embed_images`."""
+        raise self._unasked(f"{len(texts)} prompts")
+
+    def _unasked(self, what: str) -> TeacherError:
+        return TeacherError(
+            f"{self._card.identity} was not asked for everything that this job needs.",
+            expected="every vector bought before the grid's jobs began",
+            found=f"{what} that are not known",
+            next_step="images or prompts changed since; run the benchmark again, which buys what is missing",
+        )
+
+
+@dataclass(frozen=True)
+class Bought:
+    """What the jobs of a grid need to know, all of it in the store.
+
+    Attributes:
+        card: the teacher's description.
+        images: by view, [N, 32] SHA-256 of distinct contents, sorted.
+        texts: distinct prompts, sorted.
+        covers: of which jobs, by `purchase_key`.
+    """
+
+    card: TeacherCard
+    images: dict[int, Digests]
+    texts: tuple[str, ...]
+    covers: frozenset[str]
+
+    @property
+    def key(self) -> str:
+        """16 hexadecimal digits, a hash of what is known and of who said it."""
+        digest = hashlib.sha256(json.dumps([self.card.identity, self.card.revision, self.texts]).encode())
+        for view, rows in sorted(self.images.items()):
+            digest.update(str(view).encode() + rows.tobytes())
+        return digest.hexdigest()[:16]
+
+    def write(self, source: Path, file: Path) -> None:
+        """Copy these vectors into a store of their own that other machines can copy as one file; once is enough.
+
+        Args:
+            source: the store in which they are.
+            file: the new one, on a disk of this machine.
+        """
+        if file.exists():
+            return
+        fresh = file.with_name(f"{file.name}.{os.getpid()}.new")
+        with closing(EmbeddingStore(source)) as store, closing(EmbeddingStore(fresh)) as copy:
+            for view, rows in self.images.items():
+                for start in range(0, len(rows), 10_000):
+                    part = rows[start : start + 10_000]
+                    copy.keep_images(self.card, part, store.images(self.card, part, view), view)
+            copy.keep_texts(self.card, self.texts, store.texts(self.card, self.texts))
+        fresh.replace(file)
+
+
+def buy_ahead(sweep: Sweep, progress: Progress) -> Bought:
+    """Buy what all jobs of a grid that are not done need, within the one budget, before any of them runs.
+
+    A job's own purchase is limited by what the ledger says when it begins, so jobs side by side could together spend
+    more than was allowed. Here one process buys, job after job; another that calls this meanwhile waits, and finds
+    everything known. The ledger books what a job is the first to need under that job.
+
+    Where candidates differ in what they ask and only the first seed's choice is run with the others, the later seeds'
+    jobs are not known yet; call this again when they are.
+
+    Args:
+        sweep: the grid, opened.
+        progress: told of what is asked.
+
+    Raises:
+        BudgetError: before anything is sent, if the budget does not cover the whole.
+        TeacherError: if an answer cannot be used; what was kept before stays.
+    """
+    with _alone(sweep.out):
+        bought, lacking = _survey(sweep, progress)
+        for job in lacking:
+            with _session(sweep, sweep.affordable(job), Silent()) as session:
+                if _lacks(session):  # an earlier job may have needed the same
+                    session.check_means(sweep.run_name(job), sweep.places, sweep.out)
+                    replace(session, progress=progress).buy(sweep.run_name(job))
+    return bought
+
+
+def purchase_key(job: Job) -> str:
+    """Equal for jobs that ask the same."""
+    settings = job.config.model_dump(mode="json", exclude=NOT_OF_THE_PURCHASE)
+    content = json.dumps([settings, METHODS[job.config.method].asks_teacher], sort_keys=True)
+    return hashlib.sha256(content.encode()).hexdigest()[:16]
+
+
+def _survey(sweep: Sweep, progress: Progress) -> tuple[Bought, list[Job]]:
+    """What the grid needs, and the jobs whose needs are not all known; refused if the budget does not cover them."""
+    purchases = _purchases(sweep)
+    images: dict[int, set[bytes]] = {}
+    texts: set[str] = set()
+    lacking: list[Job] = []
+    assert sweep.teacher is not None
+    card = sweep.teacher.describe()
+    with progress.stage("what the jobs ask", len(purchases)) as advance:
+        for job in purchases.values():
+            with _session(sweep, job, Silent()) as session:
+                texts.update(session.needs.prompts)
+                for (_, view), digests in session.needs.purposes.items():
+                    images.setdefault(view, set()).update(row.tobytes() for row in digests)
+                if _lacks(session):
+                    lacking.append(job)
+            advance(1)
+    rows = {view: np.frombuffer(b"".join(sorted(keys)), np.uint8).reshape(-1, 32) for view, keys in images.items()}
+    bought = Bought(card, rows, tuple(sorted(texts)), frozenset(purchases))
+    if lacking:
+        _check(sweep, bought)
+    return bought, lacking
+
+
+def _lacks(session: Session) -> bool:
+    quote = session.quote()
+    return quote.image_queries + quote.text_queries > 0
+
+
+def _purchases(sweep: Sweep) -> dict[str, Job]:
+    """One job for each distinct purchase, in the order of the jobs."""
+    every = list(jobs(sweep.grid, sweep.origin))
+    asked: dict[tuple[object, ...], set[str]] = {}
+    for job in every:
+        asked.setdefault((job.method, job.target, job.seed, job.crossed), set()).add(purchase_key(job))
+    if any(len(keys) > 1 for keys in asked.values()):  # what later seeds ask may depend on the choice
+        every = sweep.jobs()
+    found: dict[str, Job] = {}
+    for job in every:
+        if not is_finished(sweep.out, job):
+            found.setdefault(purchase_key(job), job)
+    return found
+
+
+def _check(sweep: Sweep, bought: Bought) -> None:
+    """Refuse what the budget does not cover, before anything is sent."""
+    card, teacher = bought.card, sweep.teacher
+    with closing(EmbeddingStore(sweep.places.store)) as store:
+        images = sum(int((~store.knows_images(card, rows, view)).sum()) for view, rows in bought.images.items())
+        texts = store.knows_texts(card, bought.texts).count(False)
+        idempotent = isinstance(teacher, RemoteTeacher) and teacher.idempotent
+        known = Ledger(store).underway(card) if idempotent else Decimal(0)
+        budget = Budget(sweep.budget, sweep.spent(), card.price.currency)
+    what = f"{images:,} image and {texts:,} text queries of the whole grid"
+    budget.check(card.price.of(images, texts) - known, what)
+
+
+@contextmanager
+def _session(sweep: Sweep, job: Job, progress: Progress) -> Iterator[Session]:
+    with open_session(job.config, sweep.places, progress, teacher=sweep.teacher, with_student=False) as session:
+        yield session
+
+
+@contextmanager
+def _alone(out: Path) -> Iterator[None]:
+    """Keep every other process from buying for this grid meanwhile."""
+    with (out / "purchase.lock").open("w") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+
+
+def copy_once(source: Path, file: Path) -> None:
+    """Copy a file to where other processes may be about to copy it as well, unless it is there."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with (file.parent / "lock").open("w") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        if file.exists():
+            return
+        fresh = file.with_suffix(".new")
+        shutil.copyfile(source, fresh)
+        fresh.replace(file)

@@ -1,0 +1,190 @@
+"""The worker's side of a grid on Ray: make sure that this machine sees what the others see, and do one job."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+import torch
+
+from vl2v.benchmark.protocol import Grid, Job, Origin
+from vl2v.benchmark.purchase import AnsweredTeacher, copy_once
+from vl2v.benchmark.sweep import Sweep, identify
+from vl2v.errors import RunError, Vl2vError, as_disk_full
+from vl2v.job.prepare import Places
+from vl2v.progress import Silent
+from vl2v.student.files import write_json
+from vl2v.teacher.base import TeacherCard
+
+RUNNING, VECTORS = "running", "vectors"  # folders in a benchmark's
+NETWORK = ("nfs", "nfs4", "cifs", "smb3", "smbfs", "lustre", "beegfs", "ceph", "gpfs", "afs", "9p", "fuse.sshfs")
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """What every job of a grid needs beside itself; the same for all.
+
+    Attributes:
+        grid: the grid.
+        origin: what its data, teacher and student are by content, as the driver found them.
+        card: the teacher's.
+        out: the benchmark's folder, absolute, on a disk that all machines see.
+        cache: where each machine keeps its own pixels, features and copy of the vectors; absolute.
+        vectors: file name of the vectors that were bought ahead.
+        mark: name of a file that the driver made in `out`.
+        cwd: the driver's working directory, for relative paths in the settings.
+        version: of this package.
+        threads: for torch.
+        local: whether all workers run on the driver's machine.
+    """
+
+    grid: Grid
+    origin: Origin
+    card: TeacherCard
+    out: Path
+    cache: Path
+    vectors: str
+    mark: str
+    cwd: Path
+    version: str
+    threads: int
+    local: bool
+
+    @property
+    def copy(self) -> Path:
+        """Where a machine's own copy of the vectors lies."""
+        return self.cache / VECTORS / self.vectors
+
+
+@dataclass
+class Outcome:
+    """How a job ended.
+
+    Attributes:
+        mine: false if another process was at it.
+        error: why it is not done.
+        notes: what it had to say.
+    """
+
+    mine: bool = False
+    error: Vl2vError | None = None
+    notes: list[str] = field(default_factory=list)
+
+
+class _Notes(Silent):
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.lines.append(text)
+
+
+def work(assignment: Assignment, job: Job) -> Outcome:
+    """Do one job, or go on with it; errors that a user can mend are returned, not raised.
+
+    Args:
+        assignment: what all jobs share.
+        job: which one.
+    """
+    notes, outcome = _Notes(), Outcome()
+    if assignment.cwd.is_dir():
+        os.chdir(assignment.cwd)
+    torch.set_num_threads(assignment.threads)
+    try:
+        with _told(assignment, job):
+            outcome.mine = _sweep(assignment).do(job.with_budget(None), notes)
+    except Vl2vError as error:
+        outcome.error = error
+    except Exception as error:
+        outcome.error = as_disk_full(error)
+        if outcome.error is None:
+            raise
+    outcome.notes = [line for line in notes.lines if line != job.describe()]
+    return outcome
+
+
+_seen: dict[tuple[str, str], Sweep] = {}  # a process does many jobs of a grid, and looks at the data once
+
+
+def _sweep(assignment: Assignment) -> Sweep:
+    copy_once(assignment.out / VECTORS / assignment.vectors, assignment.copy)
+    key = assignment.mark, assignment.vectors
+    if key not in _seen:
+        _seen[key] = _look(assignment)
+    return _seen[key]
+
+
+def _look(assignment: Assignment) -> Sweep:
+    """The grid as this machine sees it.
+
+    Raises:
+        RunError: if it differs from what the driver sees.
+    """
+    a, here = assignment, f"The machine {platform.node()}"
+    step = "make it equal there or keep that machine out of the cluster; the same command then goes on"
+    if (version := importlib.metadata.version("vl2v")) != a.version:
+        raise RunError(f"{here} has another vl2v.", expected=a.version, found=version, next_step=step)
+    if not a.local and (kind := file_system(a.cache)) in NETWORK:
+        problem = f"{here} keeps its cache on a network file system."
+        change = "name another with --cache: SQLite files must not be shared between machines"
+        raise RunError(problem, expected=f"{a.cache} on a disk of its own", found=kind, next_step=change)
+    sweep = Sweep(a.grid, a.out, Places(a.cache, a.copy))
+    sweep.teacher = AnsweredTeacher(a.card)
+    try:
+        sweep.origin = identify(a.grid, sweep.teacher, sweep.places, Silent())
+    except Vl2vError as error:
+        problem = f"{here} does not see what the benchmark is about: {error.problem}"
+        raise RunError(problem, expected=error.expected, found=error.found, next_step=step) from error
+    if sweep.origin != a.origin:
+        problem, found = f"{here} has other images or another student.", _difference(sweep.origin, a.origin)
+        raise RunError(problem, expected="the very files that the driver sees", found=found, next_step=step)
+    return sweep
+
+
+def _difference(found: Origin, expected: Origin) -> str:
+    parts = (("data", found.data, expected.data), ("student", found.student, expected.student))
+    return "; ".join(f"{name} {a}, not {b}" for name, a, b in parts if a != b)
+
+
+@contextmanager
+def _told(assignment: Assignment, job: Job) -> Iterator[None]:
+    """While open, a file in the benchmark's folder says where the job runs.
+
+    Raises:
+        RunError: if this machine does not see that folder.
+    """
+    folder = assignment.out / RUNNING
+    if not (folder / assignment.mark).is_file():
+        found = "another folder of that name" if assignment.out.is_dir() else "no such folder"
+        raise RunError(
+            f"The machine {platform.node()} does not see the benchmark's folder.",
+            expected=f"{assignment.out} on a disk that all machines share, under the same path",
+            found=found,
+            next_step="mount it there or keep that machine out of the cluster; the same command then goes on",
+        )
+    file = folder / f"{job.name}.json"
+    write_json(file, {"host": platform.node(), "pid": os.getpid(), "since": datetime.now(UTC).isoformat()})
+    try:
+        yield
+    finally:
+        file.unlink(missing_ok=True)
+
+
+def file_system(path: Path) -> str:
+    """The kind of file system that a path is on, e.g. ext4 or nfs4; empty where the system does not say."""
+    table = Path("/proc/self/mounts")
+    if not table.exists():
+        return ""
+    best, kind = "", ""
+    for line in table.read_text().splitlines():
+        mount, name = line.split(" ")[1:3]
+        mount = mount.encode().decode("unicode_escape")  # a space is written \040
+        if path.resolve().is_relative_to(mount) and len(mount) >= len(best):
+            best, kind = mount, name
+    return kind

@@ -1,0 +1,53 @@
+from __future__ import annotations
+
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+from tests.job.tiny_task import DOMAINS, PRICE, Bench
+from vl2v.benchmark.protocol import Grid, make_variants
+from vl2v.benchmark.sweep import Sweep
+from vl2v.config import merge
+from vl2v.job.prepare import Places
+from vl2v.progress import Silent
+
+
+class Heard(Silent):
+    """Progress that is remembered."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.lines.append(text)
+
+
+def tiny_grid(bench: Bench, methods: tuple[str, ...] = ("adip", "erm"), steps: int = 8, **more: Any) -> Grid:
+    settings: dict[str, Any] = {
+        "data": {"root": str(bench.data)},
+        "teacher": {"spec": bench.teacher},
+        "student": {"spec": bench.student, "size": 32},
+        "align": {"learning_rate": 1e-3},
+        "distill": {"steps": steps, "learning_rate": 1e-3, "checkpoint_every": 4},
+        "batch_per_domain": 4,
+        "device": "cpu",
+        "workers": 0,
+    }
+    variants = make_variants(methods, {})
+    for name, variant in variants.items():
+        if name == "adip":
+            variants[name] = variant.model_copy(update={"settings": variant.settings | {"align": {"steps": 8}}})
+    fields: dict[str, Any] = {"seeds": (0,)} | more
+    fields["settings"] = merge(settings, fields.pop("change", {}))
+    return Grid(variants=variants, domains=tuple(DOMAINS), targets=tuple(DOMAINS), **fields)
+
+
+def opened(bench: Bench, out: Path, grid: Grid | None = None, budget: str | None = None) -> Sweep:
+    """A grid with cache and store of its own, so that nothing is known from elsewhere."""
+    places = Places(out.parent / f"{out.name}-cache", out.parent / f"{out.name}-store" / "vectors.sqlite")
+    sweep = Sweep(grid or tiny_grid(bench), out, places, None if budget is None else Decimal(budget))
+    sweep.open(Silent())
+    return sweep
+
+
+PRICED = {"teacher": {"price_per_1000_images": PRICE, "price_per_1000_texts": PRICE}}
