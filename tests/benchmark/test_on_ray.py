@@ -1,0 +1,166 @@
+"""The whole file starts two clusters; each worker process has to import torch, which is most of the time it takes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.benchmark.tiny_grid import Heard, opened, tiny_grid
+from tests.job.tiny_task import Bench, bench, environment  # noqa: F401 - a fixture
+from vl2v.benchmark import on_ray
+from vl2v.benchmark.on_ray import run_on_ray
+from vl2v.benchmark.protocol import Variant
+from vl2v.benchmark.results import read_records
+from vl2v.benchmark.sweep import Sweep
+from vl2v.errors import ConfigError, MissingExtraError
+from vl2v.progress import Silent
+
+pytestmark = pytest.mark.slow
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def in_process(bench: Bench) -> Iterator[Sweep]:
+    """The grid done by `Sweep.run`, with the number of threads that a job gets on Ray."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    sweep = opened(bench, bench.root / "in-process")
+    sweep.run(Silent())
+    yield sweep
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def two_workers(bench: Bench) -> Iterator[None]:
+    """A cluster that the tests share: `run_on_ray` uses one that is connected already."""
+    with on_ray._cluster("local", 2):
+        yield
+
+
+def weights(sweep: Sweep) -> dict[str, bytes]:
+    return {
+        job.name: (sweep.out / "jobs" / job.name / "student/model.safetensors").read_bytes() for job in sweep.jobs()
+    }
+
+
+def finished_at(out: Path) -> dict[str, int]:
+    return {file.parent.name: file.stat().st_mtime_ns for file in out.glob("jobs/*/job.json")}
+
+
+@pytest.mark.usefixtures("two_workers")
+def test_students_and_accuracies_are_those_of_one_process(bench: Bench, in_process: Sweep) -> None:
+    sweep, heard = opened(bench, bench.root / "on-ray"), Heard()
+    done = run_on_ray(sweep, "local", heard)
+    assert (len(done.finished), done.failed) == (6, {})
+    assert weights(sweep) == weights(in_process)
+    found, expected = (
+        {(r.method, r.target, r.weights): r.test for r in read_records(s.out)} for s in (sweep, in_process)
+    )
+    assert found == expected
+    assert len(found) == 9
+    places = [line.rsplit("process ", 1)[1] for line in heard.lines if "runs on" in line]
+    assert len(places) == 6
+    assert len(set(places)) == 2, "two jobs at a time"
+    assert list((sweep.out / "running").iterdir()) == []
+
+    before = finished_at(sweep.out)
+    assert len(run_on_ray(sweep, "local", Silent()).finished) == 6
+    assert finished_at(sweep.out) == before, "what is done is not done again"
+
+
+@pytest.mark.usefixtures("two_workers")
+def test_a_killed_worker_costs_only_what_its_job_had_not_saved(bench: Bench, in_process: Sweep) -> None:
+    sweep, heard = opened(bench, bench.root / "killed"), Heard()
+    killed: list[tuple[str, dict[str, int], int]] = []
+
+    def kill() -> None:
+        """A worker in the middle of a job, once another job is done."""
+        while not killed:
+            time.sleep(0.005)
+            done = finished_at(sweep.out)
+            for state in sweep.out.glob("jobs/*/state.safetensors") if done else ():
+                running = sweep.out / "running" / f"{state.parent.name}.json"
+                if state.parent.name not in done and running.exists():
+                    os.kill(json.loads(running.read_text())["pid"], signal.SIGKILL)
+                    began = (state.parent / "config.yaml").stat().st_mtime_ns
+                    killed.append((state.parent.name, done, began))
+                    return
+
+    killer = threading.Thread(target=kill, daemon=True)
+    killer.start()
+    done = run_on_ray(sweep, "local", heard)
+    killer.join(1)
+    assert (len(done.finished), done.failed) == (6, {})
+    name, before, began = killed[0]
+    assert [line for line in heard.lines if "runs again" in line], heard.lines
+    assert (sweep.out / "jobs" / name / "config.yaml").stat().st_mtime_ns == began, "the job went on, in its folder"
+    after = finished_at(sweep.out)
+    assert {job: after[job] for job in before} == before
+    assert weights(sweep) == weights(in_process)
+
+
+@pytest.mark.usefixtures("two_workers")
+def test_a_job_that_cannot_be_trained_is_reported_and_later_seeds_follow_the_choice(bench: Bench) -> None:
+    wild = Variant(title="wild", settings={"method": "erm", "distill": {"learning_rate": 1e30}})
+    grid = tiny_grid(bench, ("erm",), seeds=(0, 1), targets=("rose",))
+    grid = grid.model_copy(update={"variants": grid.variants | {"wild": wild}})
+    grid = grid.model_copy(update={"vary": {"distill.weight_decay": (0.0, 0.1)}, "tune": "first-seed"})
+    sweep = opened(bench, bench.root / "wild", grid)
+    done = run_on_ray(sweep, "local", Silent())
+    assert [job.method for job in done.finished] == ["erm"] * 3
+    assert [job.seed for job in done.finished] == [0, 0, 1]
+    assert len(done.failed) == 2
+    assert all(name.startswith("wild") and "not finite" in why for name, why in done.failed.items())
+
+
+@pytest.mark.usefixtures("two_workers")
+def test_a_machine_without_room_for_one_job_is_refused(bench: Bench) -> None:
+    with pytest.raises(ConfigError, match="64 CPUs and 0 GPUs"):
+        run_on_ray(opened(bench, bench.root / "roomless"), "local", Silent(), cpus_per_job=64)
+
+
+STOPPABLE = """
+import sys
+from pathlib import Path
+from tests.benchmark.tiny_grid import opened, tiny_grid
+from tests.job.tiny_task import Bench
+from vl2v.benchmark.on_ray import run_on_ray
+from vl2v.errors import Interrupted
+from vl2v.job.console import LogLines
+bench, out = Bench(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], sys.argv[4]), Path(sys.argv[5])
+grid = tiny_grid(bench, ("erm",), 5000, targets=("rose",))
+try:
+    run_on_ray(opened(bench, out, grid), "local", LogLines(), local_cpus=1)
+except Interrupted as stopped:
+    sys.exit(f"STOPPED {stopped}")
+"""
+
+
+def test_ctrl_c_saves_the_state_of_what_runs(bench: Bench) -> None:
+    out = bench.root / "stopped"
+    arguments = [bench.root, bench.data, bench.teacher, bench.student, out]
+    command = [sys.executable, "-c", STOPPABLE, *map(str, arguments)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment(), cwd=ROOT) as process:
+        while not (states := list(out.glob("jobs/*/state.json"))):
+            assert process.poll() is None, process.stderr and process.stderr.read()
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=120)
+    assert "STOPPED Stopped with 0 of 1 jobs done" in said
+    assert json.loads(states[0].read_text())["step"] % 4, "saved when it was told to stop, not at a checkpoint"
+
+
+def test_without_ray_the_extra_is_named(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(MissingExtraError, match=r"vl2v\[ray\]"):
+        run_on_ray(opened(bench, bench.root / "no-ray"), "local", Silent())

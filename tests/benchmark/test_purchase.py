@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+from contextlib import closing
+from decimal import Decimal
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.benchmark.tiny_grid import PRICED, opened, tiny_grid
+from tests.job.tiny_task import Bench, bench  # noqa: F401 - a fixture
+from vl2v.benchmark.purchase import AnsweredTeacher, buy_ahead, copy_once
+from vl2v.benchmark.sweep import Sweep
+from vl2v.errors import BudgetError, TeacherError
+from vl2v.progress import Silent
+from vl2v.teacher.ledger import Ledger
+from vl2v.teacher.store import EmbeddingStore
+
+WHOLE = "0.0093"  # 90 images and 3 prompts at 0.10 USD per 1000
+
+
+def entries(sweep: Sweep) -> list[tuple[str, int]]:
+    with closing(EmbeddingStore(sweep.places.store)) as store:
+        return [(entry.kind, entry.queries) for entry in Ledger(store).entries()]
+
+
+def test_everything_is_bought_once_within_one_budget(bench: Bench, tmp_path: Path) -> None:
+    sweep = opened(bench, tmp_path / "grid", tiny_grid(bench, seeds=(0, 1), change=PRICED), WHOLE)
+    bought = buy_ahead(sweep, Silent())
+    assert sweep.spent() == Decimal(WHOLE)
+    assert sum(count for kind, count in entries(sweep) if kind == "image") == 90
+    assert (len(bought.images[0]), len(bought.texts)) == (90, 3)
+    assert len(bought.covers) == 2 * 2 * 3  # by seed, by whether the method asks, by target
+    before = entries(sweep)
+    assert buy_ahead(sweep, Silent()).key == bought.key
+    assert entries(sweep) == before
+
+
+def test_a_budget_below_the_whole_grid_buys_nothing(bench: Bench, tmp_path: Path) -> None:
+    grid = tiny_grid(bench, change=PRICED | {"teacher": PRICED["teacher"] | {"zero_shot": False}})
+    sweep = opened(bench, tmp_path / "grid", grid, "0.0060")  # enough for any job, of 48 images, but not for all
+    with pytest.raises(BudgetError, match="of the whole grid"):
+        buy_ahead(sweep, Silent())
+    assert entries(sweep) == []
+
+
+def test_what_was_spent_before_counts(bench: Bench, tmp_path: Path) -> None:
+    grid = tiny_grid(bench, change=PRICED)
+    narrow = grid.model_copy(
+        update={"targets": ("rose",), "settings": grid.settings | {"teacher": _without_zero(grid)}}
+    )
+    first = opened(bench, tmp_path / "grid", narrow, WHOLE)
+    buy_ahead(first, Silent())
+    assert first.spent() == Decimal("0.0051")
+    with pytest.raises(BudgetError, match=r"0\.0051 of 0\.0092 spent"):
+        buy_ahead(opened(bench, tmp_path / "grid", grid, "0.0092"), Silent())
+    whole = opened(bench, tmp_path / "grid", grid, WHOLE)
+    buy_ahead(whole, Silent())
+    assert whole.spent() == Decimal(WHOLE)
+
+
+def _without_zero(grid: object) -> dict[str, object]:
+    return {**grid.settings["teacher"], "zero_shot": False}  # type: ignore[attr-defined]
+
+
+def test_a_copy_of_the_vectors_is_a_store_of_its_own(bench: Bench, tmp_path: Path) -> None:
+    sweep = opened(bench, tmp_path / "grid")
+    bought = buy_ahead(sweep, Silent())
+    file = tmp_path / "copy" / "a.sqlite"
+    bought.write(sweep.places.store, file)
+    assert [p.name for p in file.parent.iterdir()] == ["a.sqlite"], "one file, which can be copied"
+    copy_once(file, tmp_path / "there" / "a.sqlite")
+    with closing(EmbeddingStore(sweep.places.store)) as a, closing(EmbeddingStore(tmp_path / "there/a.sqlite")) as b:
+        pairs = [(s.images(bought.card, bought.images[0]), s.texts(bought.card, bought.texts)) for s in (a, b)]
+    np.testing.assert_array_equal(pairs[0][0], pairs[1][0])
+    np.testing.assert_array_equal(pairs[0][1], pairs[1][1])
+
+
+def test_a_teacher_that_was_asked_everything_answers_nothing_new(bench: Bench, tmp_path: Path) -> None:
+    teacher = opened(bench, tmp_path / "grid").teacher
+    assert teacher is not None
+    answered = AnsweredTeacher(teacher.describe())
+    assert answered.describe() == teacher.describe()
+    with pytest.raises(TeacherError, match="run the benchmark again"):
+        answered.embed_images([b"new"])
+    with pytest.raises(TeacherError, match="1 prompts"):
+        answered.embed_texts(["new"])
