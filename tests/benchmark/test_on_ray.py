@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from tiny_grid import Heard, opened, tiny_grid
+from tiny_task import Bench, bench, environment  # noqa: F401 - a fixture
 
-from tests.benchmark.tiny_grid import Heard, opened, tiny_grid
-from tests.job.tiny_task import Bench, bench, environment  # noqa: F401 - a fixture
 from vl2v.benchmark import on_ray
 from vl2v.benchmark.on_ray import run_on_ray
 from vl2v.benchmark.protocol import Variant
@@ -26,7 +26,7 @@ from vl2v.errors import ConfigError, MissingExtraError
 from vl2v.progress import Silent
 
 pytestmark = pytest.mark.slow
-ROOT = Path(__file__).resolve().parents[2]
+TESTS = Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture(scope="module")
@@ -132,8 +132,8 @@ def test_a_machine_without_room_for_one_job_is_refused(bench: Bench) -> None:
 STOPPABLE = """
 import sys
 from pathlib import Path
-from tests.benchmark.tiny_grid import opened, tiny_grid
-from tests.job.tiny_task import Bench
+from tiny_grid import opened, tiny_grid
+from tiny_task import Bench
 from vl2v.benchmark.on_ray import run_on_ray
 from vl2v.errors import Interrupted
 from vl2v.job.console import LogLines
@@ -150,7 +150,9 @@ def test_ctrl_c_saves_the_state_of_what_runs(bench: Bench) -> None:
     out = bench.root / "stopped"
     arguments = [bench.root, bench.data, bench.teacher, bench.student, out]
     command = [sys.executable, "-c", STOPPABLE, *map(str, arguments)]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment(), cwd=ROOT) as process:
+    folders = [str(TESTS / "benchmark"), str(TESTS / "job"), os.environ.get("PYTHONPATH", "")]
+    env = environment() | {"PYTHONPATH": os.pathsep.join(folders)}
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=env) as process:
         while not (states := list(out.glob("jobs/*/state.json"))):
             assert process.poll() is None, process.stderr and process.stderr.read()
             time.sleep(0.05)

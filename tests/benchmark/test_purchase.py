@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tiny_grid import PRICED, opened, tiny_grid
+from tiny_task import Bench, bench  # noqa: F401 - a fixture
 
-from tests.benchmark.tiny_grid import PRICED, opened, tiny_grid
-from tests.job.tiny_task import Bench, bench  # noqa: F401 - a fixture
 from vl2v.benchmark.purchase import AnsweredTeacher, buy_ahead, copy_once
 from vl2v.benchmark.sweep import Sweep
 from vl2v.errors import BudgetError, TeacherError

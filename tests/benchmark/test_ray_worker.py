@@ -9,9 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from tiny_grid import opened, tiny_grid
+from tiny_task import Bench, bench  # noqa: F401 - a fixture
 
-from tests.benchmark.tiny_grid import opened, tiny_grid
-from tests.job.tiny_task import Bench, bench  # noqa: F401 - a fixture
 from vl2v.benchmark.purchase import buy_ahead
 from vl2v.benchmark.ray_worker import Assignment, file_system, work
 from vl2v.benchmark.sweep import Sweep

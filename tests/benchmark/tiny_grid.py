@@ -4,7 +4,8 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from tests.job.tiny_task import DOMAINS, PRICE, Bench
+from tiny_task import DOMAINS, PRICE, Bench
+
 from vl2v.benchmark.protocol import Grid, make_variants
 from vl2v.benchmark.sweep import Sweep
 from vl2v.config import merge
@@ -37,9 +38,9 @@ def tiny_grid(bench: Bench, methods: tuple[str, ...] = ("adip", "erm"), steps: i
     for name, variant in variants.items():
         if name == "adip":
             variants[name] = variant.model_copy(update={"settings": variant.settings | {"align": {"steps": 8}}})
-    fields: dict[str, Any] = {"seeds": (0,)} | more
+    fields: dict[str, Any] = {"seeds": (0,), "targets": tuple(DOMAINS)} | more
     fields["settings"] = merge(settings, fields.pop("change", {}))
-    return Grid(variants=variants, domains=tuple(DOMAINS), targets=tuple(DOMAINS), **fields)
+    return Grid(variants=variants, domains=tuple(DOMAINS), **fields)
 
 
 def opened(bench: Bench, out: Path, grid: Grid | None = None, budget: str | None = None) -> Sweep:
