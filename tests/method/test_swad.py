@@ -5,6 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from vl2v.errors import TrainingError
 from vl2v.method.swad import CleanLossValley, LossValley
 
 losses = st.lists(st.sampled_from([0.3, 0.4, 0.5, 0.6, 0.8, 1.0, 2.0]), min_size=1, max_size=24)
@@ -80,3 +81,10 @@ def test_misuse_is_refused() -> None:
         LossValley().end_segment(0, 1.0)
     with pytest.raises(ValueError, match="segment"):
         LossValley().average()
+
+
+def test_a_validation_loss_that_is_not_a_number_ends_the_training() -> None:
+    valley = LossValley()
+    valley.update(0, {"w": torch.ones(2)})
+    with pytest.raises(TrainingError, match="not finite at step 0"):
+        valley.end_segment(0, float("nan"))

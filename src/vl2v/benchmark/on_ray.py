@@ -230,7 +230,7 @@ def _lost(ray: Any, job: Job, error: Exception) -> Vl2vError:
         step = "this is a fault of vl2v; please report it with what stands above"
         if isinstance(error.cause, ImportError):
             step = "install vl2v, and what the benchmark needs beside, on every machine"
-        return RunError(problem, expected="a result", found=error.traceback_str, next_step=step)
+        return RunError(problem, expected="a result", found=str(error), next_step=step)
     return RunError(
         problem,
         expected="a worker that lives until its job is done, or, if it dies, until one of the retries is",

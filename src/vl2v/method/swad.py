@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -9,6 +10,8 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
+
+from vl2v.errors import TrainingError
 
 Weights = dict[str, Tensor]
 
@@ -114,11 +117,18 @@ class LossValley:
         """Close the segment that ends at `step` with the validation loss of the current, unaveraged weights.
 
         Raises:
-            ValueError: if no weights were given since the last segment, or the loss is NaN.
+            ValueError: if no weights were given since the last segment.
+            TrainingError: if the loss is NaN.
         """
-        if self._start is None or val_loss != val_loss:
-            problem = "weights first (call update)" if self._start is None else "a validation loss that is a number"
-            raise ValueError(f"expected {problem}, found none at step {step}")
+        if self._start is None:
+            raise ValueError(f"expected weights first (call update), found none at step {step}")
+        if math.isnan(val_loss):
+            raise TrainingError(
+                f"The validation loss is not finite at step {step}.",
+                expected="a finite number",
+                found=str(val_loss),
+                next_step="lower the learning rate or train in full precision; the last saved state is untouched",
+            )
         if self.dead_at is None:
             weights = {name: tensor.detach().cpu().clone() for name, tensor in self._running.weights.items()}
             segment = Segment(weights, float(val_loss), self._start, step)
