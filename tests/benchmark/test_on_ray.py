@@ -167,3 +167,10 @@ def test_without_ray_the_extra_is_named(bench: Bench, monkeypatch: pytest.Monkey
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(MissingExtraError, match=r"vl2v\[ray\]"):
         run_on_ray(opened(bench, bench.root / "no-ray"), "local", Silent())
+
+
+def test_an_address_where_nobody_listens_is_refused_at_once(bench: Bench) -> None:
+    sweep = opened(bench, bench.root / "nowhere")
+    for address in ("127.0.0.1:1", "ray://127.0.0.1:1", "127.0.0.1:port"):
+        with pytest.raises(ConfigError, match="no Ray cluster at"):
+            run_on_ray(sweep, address, Silent())

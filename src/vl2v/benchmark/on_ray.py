@@ -6,6 +6,7 @@ import importlib.metadata
 import math
 import os
 import platform
+import socket
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -115,7 +116,7 @@ class _Driver:
         sweep = self._sweep
         done = len(sweep.finished())
         self._assign(bought)
-        with self._progress.stage("jobs", sweep.count(), done) as advance, self._cancelling():
+        with self._progress.stage("jobs", sweep.count(), done) as advance, self._stopping():
             self._submit()
             while self._pending or self._not_before:
                 ready, _ = self._ray.wait(list(self._pending), timeout=1.0) if self._pending else ([], [])
@@ -198,26 +199,33 @@ class _Driver:
     def _tell(self) -> None:
         """Say which jobs began to run, and where; also when one begins again."""
         for job in self._pending.values():
-            file = self._sweep.out / RUNNING / f"{job.name}.json"
-            try:
-                seen = read_json(file)
-            except FileNotFoundError:
-                continue
-            place = (str(seen["host"]), int(seen["pid"]))
-            before = self._told.get(job.name)
-            if place != before:
+            place, before = self._seen(job), self._told.get(job.name)
+            if place and place != before:
                 self._told[job.name] = place
                 again = "" if before is None else " again"
                 self._progress.note(f"{job.describe()}: runs{again} on {place[0]}, process {place[1]}")
 
+    def _seen(self, job: Job) -> tuple[str, int] | None:
+        """Host and process of a job that runs, as its worker wrote them down."""
+        try:
+            found = read_json(self._sweep.out / RUNNING / f"{job.name}.json")
+        except FileNotFoundError:
+            return None
+        return str(found["host"]), int(found["pid"])
+
     @contextmanager
-    def _cancelling(self) -> Iterator[None]:
-        """Where this ends with an error, tell the jobs that run to stop, and give them time to save their state."""
+    def _stopping(self) -> Iterator[None]:
+        """Where this ends with an error, jobs that wait are dropped, and those that run get time to save their state.
+
+        Those are asked by the missing mark, since Ray's own way, an exception at any point of the program, gets lost.
+        """
         try:
             yield
         except BaseException:
-            for ref in self._pending:
-                self._ray.cancel(ref)
+            (self._sweep.out / RUNNING / self._mark).unlink(missing_ok=True)
+            for ref, job in self._pending.items():
+                if not self._seen(job):
+                    self._ray.cancel(ref)
             if self._pending:
                 self._ray.wait(list(self._pending), num_returns=len(self._pending), timeout=SAVING)
             raise
@@ -284,13 +292,26 @@ def _cluster(address: str, local_cpus: int | None) -> Iterator[Any]:
             if address == LOCAL:
                 settings |= {"num_cpus": local_cpus, "include_dashboard": False, "object_store_memory": STORE_BYTES}
             try:
+                _knock(address)
                 ray.init(address, **settings)
-            except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
+            except (OSError, RuntimeError, ValueError) as error:
                 raise ConfigError(
                     f"There is no Ray cluster at {address}.",
                     expected="local, auto, host:port, or ray://host:10001",
                     found=str(error).strip().splitlines()[0],
-                    next_step="start one (ray start --head --port 6379), or correct --ray",
+                    next_step="start one, or correct --ray; where it has a token, set RAY_AUTH_MODE=token here too",
                 ) from error
             stack.callback(ray.shutdown)
         yield ray
+
+
+def _knock(address: str) -> None:
+    """Fail at once where nobody listens; Ray itself would try for minutes.
+
+    Raises:
+        OSError: if nobody does.
+        ValueError: if the address has a port that is no number.
+    """
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if colon:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()

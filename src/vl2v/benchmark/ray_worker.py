@@ -5,7 +5,8 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -18,11 +19,13 @@ from vl2v.benchmark.purchase import AnsweredTeacher, copy_once
 from vl2v.benchmark.sweep import Sweep, identify
 from vl2v.errors import RunError, Vl2vError, as_disk_full
 from vl2v.job.prepare import Places
+from vl2v.job.process import stopped_by
 from vl2v.progress import Silent
 from vl2v.student.files import write_json
 from vl2v.teacher.base import TeacherCard
 
 RUNNING, VECTORS = "running", "vectors"  # folders in a benchmark's
+LOOK = 1.0  # seconds between two looks at whether the driver wants to stop
 NETWORK = ("nfs", "nfs4", "cifs", "smb3", "smbfs", "lustre", "beegfs", "ceph", "gpfs", "afs", "9p", "fuse.sshfs")
 
 
@@ -37,7 +40,7 @@ class Assignment:
         out: the benchmark's folder, absolute, on a disk that all machines see.
         cache: where each machine keeps its own pixels, features and copy of the vectors; absolute.
         vectors: file name of the vectors that were bought ahead.
-        mark: name of a file that the driver made in `out`.
+        mark: name of a file that the driver made in `out`; jobs stop when it is gone.
         cwd: the driver's working directory, for relative paths in the settings.
         version: of this package.
         threads: for torch.
@@ -97,7 +100,7 @@ def work(assignment: Assignment, job: Job) -> Outcome:
         os.chdir(assignment.cwd)
     torch.set_num_threads(assignment.threads)
     try:
-        with _told(assignment, job):
+        with _told(assignment, job), stopped_by(_gone(assignment.out / RUNNING / assignment.mark)):
             outcome.mine = _sweep(assignment).do(job.with_budget(None), notes)
     except Vl2vError as error:
         outcome.error = error
@@ -145,6 +148,19 @@ def _look(assignment: Assignment) -> Sweep:
         problem, found = f"{here} has other images or another student.", _difference(sweep.origin, a.origin)
         raise RunError(problem, expected="the very files that the driver sees", found=found, next_step=step)
     return sweep
+
+
+def _gone(mark: Path) -> Callable[[], bool]:
+    """Whether the driver took its mark away, which asks the jobs to stop; looked up once a second at most."""
+    looked, gone = time.monotonic(), False
+
+    def asked() -> bool:
+        nonlocal looked, gone
+        if time.monotonic() - looked > LOOK:
+            looked, gone = time.monotonic(), not mark.exists()
+        return gone
+
+    return asked
 
 
 def _difference(found: Origin, expected: Origin) -> str:

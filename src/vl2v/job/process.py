@@ -8,6 +8,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from datetime import timedelta
 
 import torch
@@ -19,6 +20,8 @@ from vl2v.config import RunConfig
 from vl2v.errors import ConfigError
 
 PACKAGES = ("vl2v", "torch", "torchvision", "timm", "accelerate", "numpy", "pillow", "open_clip_torch")
+
+_also_asked: ContextVar[Callable[[], bool]] = ContextVar("also_asked", default=lambda: False)
 
 
 def make_accelerator(config: RunConfig) -> Accelerator:
@@ -44,9 +47,13 @@ def make_accelerator(config: RunConfig) -> Accelerator:
 @contextmanager
 def stop_asked() -> Iterator[Callable[[], bool]]:
     """While open, Ctrl-C and SIGTERM do not break in; the value tells whether one came. A second Ctrl-C breaks in."""
-    asked = threading.Event()
+    asked, also = threading.Event(), _also_asked.get()
+
+    def stop() -> bool:
+        return asked.is_set() or also()
+
     if threading.current_thread() is not threading.main_thread():
-        yield asked.is_set
+        yield stop
         return
 
     def handle(number: int, _: object) -> None:
@@ -56,10 +63,20 @@ def stop_asked() -> Iterator[Callable[[], bool]]:
 
     before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield asked.is_set
+        yield stop
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def stopped_by(asked: Callable[[], bool]) -> Iterator[None]:
+    """While open, a run also stops when `asked` says so; it is called after every step."""
+    token = _also_asked.set(asked)
+    try:
+        yield
+    finally:
+        _also_asked.reset(token)
 
 
 def versions(accelerator: Accelerator) -> dict[str, str]:
