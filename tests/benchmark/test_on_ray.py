@@ -17,9 +17,9 @@ import torch
 from tiny_grid import Heard, opened, tiny_grid
 from tiny_task import Bench, bench, environment  # noqa: F401 - a fixture
 
-from vl2v.benchmark import on_ray
 from vl2v.benchmark.on_ray import run_on_ray
 from vl2v.benchmark.protocol import Variant
+from vl2v.benchmark.ray_cluster import connected
 from vl2v.benchmark.results import read_records
 from vl2v.benchmark.sweep import Sweep
 from vl2v.errors import ConfigError, MissingExtraError
@@ -43,7 +43,7 @@ def in_process(bench: Bench) -> Iterator[Sweep]:
 @pytest.fixture(scope="module")
 def two_workers(bench: Bench) -> Iterator[None]:
     """A cluster that the tests share: `run_on_ray` uses one that is connected already."""
-    with on_ray._cluster("local", 2):
+    with connected("local", 2):
         yield
 
 

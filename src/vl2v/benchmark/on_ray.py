@@ -6,49 +6,25 @@ import importlib.metadata
 import math
 import os
 import platform
-import socket
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from vl2v.benchmark.protocol import Job
 from vl2v.benchmark.purchase import Bought, buy_ahead, copy_once, purchase_key
+from vl2v.benchmark.ray_cluster import LOCAL, Share, check_room, connected
 from vl2v.benchmark.ray_worker import RUNNING, VECTORS, Assignment, Outcome, work
 from vl2v.benchmark.results import is_finished
 from vl2v.benchmark.sweep import PAUSE, Progressed, Sweep
-from vl2v.errors import ConfigError, Interrupted, MissingExtraError, RunError, TrainingError, Vl2vError
+from vl2v.errors import ConfigError, Interrupted, RunError, TrainingError, Vl2vError
 from vl2v.job.process import stop_asked
 from vl2v.progress import Advance, Progress
 from vl2v.student.files import read_json
 
-LOCAL = "local"
 SAVING = 60.0  # seconds that jobs which are told to stop get to save their state
-STORE_BYTES = 100_000_000  # what a local cluster sets aside for objects; ours are settings, a few kilobytes
-QUIET = {
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    "RAY_enable_metrics_collection": "0",
-}
-
-
-@dataclass(frozen=True)
-class Share:
-    """What one job gets of a machine.
-
-    Attributes:
-        cpus: cores; torch gets as many threads, at least one.
-        gpus: graphics cards; 0.5 puts two jobs on one.
-    """
-
-    cpus: float = 1.0
-    gpus: float = 0.0
-
-    def __str__(self) -> str:
-        return f"{self.cpus:g} CPUs and {self.gpus:g} GPUs"
 
 
 def run_on_ray(
@@ -87,8 +63,8 @@ def run_on_ray(
     if cpus_per_job <= 0 or gpus_per_job < 0 or max_retries < 0:
         found = f"{share}, {max_retries} retries"
         raise ConfigError("No job can run so.", expected="CPUs above 0, the rest at least 0", found=found)
-    with _cluster(address, local_cpus) as ray:
-        _check_room(ray, share, address, progress)
+    with connected(address, local_cpus) as ray:
+        check_room(ray, share, address, progress)
         bought = buy_ahead(sweep, progress)
         with _marked(sweep.out) as mark, stop_asked() as stop:
             return _Driver(ray, sweep, progress, share, max_retries, mark, address == LOCAL).run(bought, stop)
@@ -247,18 +223,6 @@ def _lost(ray: Any, job: Job, error: Exception) -> Vl2vError:
     )
 
 
-def _check_room(ray: Any, share: Share, address: str, progress: Progress) -> None:
-    """Refuse a job that a local cluster can never run; of another cluster, whose machines come and go, only say so."""
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    if any(n.get("CPU", 0) >= share.cpus and n.get("GPU", 0) >= share.gpus for n in nodes):
-        return
-    found = ", ".join(str(Share(n.get("CPU", 0), n.get("GPU", 0))) for n in nodes) or "no machine"
-    if address == LOCAL:
-        step = "correct --cpus-per-job and --gpus-per-job"
-        raise ConfigError("This machine has no room for one job.", expected=str(share), found=found, next_step=step)
-    progress.note(f"no machine of the cluster has {share} ({found}); the jobs wait until one joins")
-
-
 @contextmanager
 def _marked(out: Path) -> Iterator[str]:
     """A file in the benchmark's folder by which a worker knows that it sees the same one."""
@@ -270,48 +234,3 @@ def _marked(out: Path) -> Iterator[str]:
         yield mark
     finally:
         (folder / mark).unlink(missing_ok=True)
-
-
-@contextmanager
-def _cluster(address: str, local_cpus: int | None) -> Iterator[Any]:
-    """The module `ray`, connected; one that is connected already is used and left as it is.
-
-    Raises:
-        MissingExtraError: if Ray is not installed.
-        ConfigError: if there is no cluster at the address.
-    """
-    with ExitStack() as stack:
-        for name, value in QUIET.items():
-            os.environ.setdefault(name, value)
-        try:
-            import ray
-        except ImportError as error:
-            raise MissingExtraError("Running a benchmark on several machines", "ray", "ray") from error
-        if not ray.is_initialized():
-            settings: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
-            if address == LOCAL:
-                settings |= {"num_cpus": local_cpus, "include_dashboard": False, "object_store_memory": STORE_BYTES}
-            try:
-                _knock(address)
-                ray.init(address, **settings)
-            except (OSError, RuntimeError, ValueError) as error:
-                raise ConfigError(
-                    f"There is no Ray cluster at {address}.",
-                    expected="local, auto, host:port, or ray://host:10001",
-                    found=str(error).strip().splitlines()[0],
-                    next_step="start one, or correct --ray; where it has a token, set RAY_AUTH_MODE=token here too",
-                ) from error
-            stack.callback(ray.shutdown)
-        yield ray
-
-
-def _knock(address: str) -> None:
-    """Fail at once where nobody listens; Ray itself would try for minutes.
-
-    Raises:
-        OSError: if nobody does.
-        ValueError: if the address has a port that is no number.
-    """
-    host, colon, port = address.removeprefix("ray://").rpartition(":")
-    if colon:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()

@@ -1,0 +1,94 @@
+"""The Ray cluster that a grid runs on: joined, or started in processes of this machine."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from vl2v.errors import ConfigError, MissingExtraError
+from vl2v.progress import Progress
+
+LOCAL = "local"
+STORE_BYTES = 100_000_000  # what a local cluster sets aside for objects; ours are settings, a few kilobytes
+QUIET = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_enable_metrics_collection": "0",
+}
+
+
+@dataclass(frozen=True)
+class Share:
+    """What one job gets of a machine.
+
+    Attributes:
+        cpus: cores; torch gets as many threads, at least one.
+        gpus: graphics cards; 0.5 puts two jobs on one.
+    """
+
+    cpus: float = 1.0
+    gpus: float = 0.0
+
+    def __str__(self) -> str:
+        return f"{self.cpus:g} CPUs and {self.gpus:g} GPUs"
+
+
+@contextmanager
+def connected(address: str, local_cpus: int | None) -> Iterator[Any]:
+    """The module `ray`, connected; one that is connected already is used and left as it is.
+
+    Raises:
+        MissingExtraError: if Ray is not installed.
+        ConfigError: if there is no cluster at the address.
+    """
+    with ExitStack() as stack:
+        for name, value in QUIET.items():
+            os.environ.setdefault(name, value)
+        try:
+            import ray
+        except ImportError as error:
+            raise MissingExtraError("Running a benchmark on several machines", "ray", "ray") from error
+        if not ray.is_initialized():
+            settings: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
+            if address == LOCAL:
+                settings |= {"num_cpus": local_cpus, "include_dashboard": False, "object_store_memory": STORE_BYTES}
+            try:
+                _knock(address)
+                ray.init(address, **settings)
+            except (OSError, RuntimeError, ValueError) as error:
+                raise ConfigError(
+                    f"There is no Ray cluster at {address}.",
+                    expected="local, auto, host:port, or ray://host:10001",
+                    found=str(error).strip().splitlines()[0],
+                    next_step="start one, or correct --ray; where it has a token, set RAY_AUTH_MODE=token here too",
+                ) from error
+            stack.callback(ray.shutdown)
+        yield ray
+
+
+def _knock(address: str) -> None:
+    """Fail at once where nobody listens; Ray itself would try for minutes.
+
+    Raises:
+        OSError: if nobody does.
+        ValueError: if the address has a port that is no number.
+    """
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if colon:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
+
+
+def check_room(ray: Any, share: Share, address: str, progress: Progress) -> None:
+    """Refuse a job that a local cluster can never run; of another cluster, whose machines come and go, only say so."""
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    if any(n.get("CPU", 0) >= share.cpus and n.get("GPU", 0) >= share.gpus for n in nodes):
+        return
+    found = ", ".join(str(Share(n.get("CPU", 0), n.get("GPU", 0))) for n in nodes) or "no machine"
+    if address == LOCAL:
+        step = "correct --cpus-per-job and --gpus-per-job"
+        raise ConfigError("This machine has no room for one job.", expected=str(share), found=found, next_step=step)
+    progress.note(f"no machine of the cluster has {share} ({found}); the jobs wait until one joins")
