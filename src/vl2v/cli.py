@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ParamSpec
 
 import typer
 
+from vl2v.cli_benchmark import attach as attach_benchmark
 from vl2v.cli_teacher import attach as attach_teacher
 from vl2v.errors import ConfigError, Interrupted, Vl2vError, as_disk_full
 from vl2v.vendor.cli import attach as attach_vendor
@@ -95,16 +96,19 @@ def _fail(error: Vl2vError, as_json: bool) -> None:
 
 attach_vendor(app, guarded)
 attach_teacher(app, guarded)
+attach_benchmark(app, guarded)
 
 
-def _progress(quiet: bool, as_json: bool) -> Progress:
+def make_progress(quiet: bool, as_json: bool) -> Progress:
+    """Who is told of the stages: nobody, a script, or people."""
     from vl2v.job.console import JsonLines, for_people
     from vl2v.progress import Silent
 
     return JsonLines() if as_json else Silent() if quiet else for_people()
 
 
-def _places(cache: Path | None, store: Path | None) -> Places:
+def make_places(cache: Path | None, store: Path | None) -> Places:
+    """The places that the flags name, the user's own where they do not."""
     from vl2v.job.prepare import Places
 
     default = Places()
@@ -155,8 +159,8 @@ def quote(
         data,
         teacher or _from_config(config, "teacher"),
         student=student or "",
-        places=_places(cache, store),
-        progress=_progress(quiet, as_json),
+        places=make_places(cache, store),
+        progress=make_progress(quiet, as_json),
         config=config,
         settings=settings,
     )
@@ -221,8 +225,8 @@ def distill(
         held_out=held_out or None,
         budget=budget,
         resume=resume,
-        places=_places(cache, store),
-        progress=_progress(quiet, as_json),
+        places=make_places(cache, store),
+        progress=make_progress(quiet, as_json),
         config=config,
         settings=settings,
     )
@@ -250,8 +254,8 @@ def evaluate(
         data,
         domains=domain or (),
         skip_bad=bool(skip_bad),
-        places=_places(cache, None),
-        progress=_progress(quiet, as_json),
+        places=make_places(cache, None),
+        progress=make_progress(quiet, as_json),
     )
     show(found.to_dict() if as_json else found.table())
 
@@ -288,7 +292,7 @@ def ledger(
     from vl2v.teacher.ledger import Ledger
     from vl2v.teacher.store import EmbeddingStore
 
-    entries = Ledger(EmbeddingStore(_places(None, store).store)).entries(str(run.resolve()) if run else None)
+    entries = Ledger(EmbeddingStore(make_places(None, store).store)).entries(str(run.resolve()) if run else None)
     show(ledger_json(entries) if as_json else ledger_table(entries))
 
 
@@ -303,7 +307,7 @@ def demo(
     from vl2v.demo.job import demo as work
     from vl2v.job.printing import demo_json, demo_text, show
 
-    done = work(out, _progress(quiet, as_json))
+    done = work(out, make_progress(quiet, as_json))
     show(demo_json(done) if as_json else demo_text(done))
 
 

@@ -1,0 +1,180 @@
+"""`vl2v benchmark`: the grid of DomainBed's protocol, and its table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from vl2v.errors import ConfigError
+
+if TYPE_CHECKING:
+    from vl2v.benchmark.protocol import Grid
+
+Out = Annotated[Path, typer.Argument(help="The benchmark's folder.")]
+
+
+def attach(app: typer.Typer, guarded: Callable[[Callable[..., None]], Callable[..., None]]) -> None:
+    """Add the commands to the command line."""
+    group = typer.Typer(help="Compare methods by DomainBed's protocol: every domain left out once, several seeds.")
+    group.command("run")(guarded(run))
+    group.command("table")(guarded(table))
+    app.add_typer(group, name="benchmark", no_args_is_help=True)
+
+
+def run(
+    out: Annotated[Path, typer.Option(help="The benchmark's folder; called again, it goes on there.")],
+    data: Annotated[str | None, typer.Option(help="A folder <domain>/<class>/<image>, or a benchmark's name.")] = None,
+    root: Annotated[Path | None, typer.Option(help="Where the named benchmark lies.")] = None,
+    teacher: Annotated[str | None, typer.Option(help="As of vl2v distill.")] = None,
+    student: Annotated[str | None, typer.Option(help="As of vl2v distill.")] = None,
+    methods: Annotated[str, typer.Option(help="Names, separated by commas; see vl2v distill --help.")] = "adip,erm,kd",
+    variants: Annotated[Path | None, typer.Option(help="YAML: label: {title: .., settings: {method: .., ..}}.")] = None,
+    targets: Annotated[str, typer.Option(help="all, or domains separated by commas.")] = "all",
+    seeds: Annotated[str, typer.Option(help="How many, or which: 0,1,2.")] = "3",
+    vary: Annotated[list[str] | None, typer.Option(help="Candidates to select among: KEY=V1,V2; repeatable.")] = None,
+    tune: Annotated[str, typer.Option(help="each-seed, or first-seed: its choice serves the others.")] = "each-seed",
+    crossed: Annotated[bool, typer.Option("--crossed", help="Also leave each source out, to select by.")] = False,
+    config: Annotated[Path | None, typer.Option(help="YAML settings of vl2v distill, for every job.")] = None,
+    setting: Annotated[list[str] | None, typer.Option("--set", help="KEY=VALUE over them; repeatable.")] = None,
+    budget: Annotated[str | None, typer.Option(help="The most that all jobs may spend.")] = None,
+    plan: Annotated[bool, typer.Option("--plan", help="Only say jobs, hours and money.")] = False,
+    cache: Annotated[Path | None, typer.Option(help="As of vl2v distill.")] = None,
+    store: Annotated[Path | None, typer.Option(help="As of vl2v distill.")] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress; only the result.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="The result as JSON on standard output.")] = False,
+) -> None:
+    """Run every method on every target with every seed; finished jobs are not done again."""
+    from vl2v.benchmark.printing import plan_json, plan_text, sweep_json, sweep_text
+    from vl2v.benchmark.sweep import Sweep
+    from vl2v.cli import make_places, make_progress
+    from vl2v.job.printing import show
+
+    progress, places = make_progress(quiet, as_json), make_places(cache, store)
+    grid = _grid(
+        _settings(config, setting or (), _folder(data, root) if data else None, teacher, student),
+        (_listed(methods), variants, targets, seeds),
+        {"vary": _varied(vary or ()), "tune": tune, "crossed": crossed},
+    )
+    sweep = Sweep(grid, out, places, _money(budget))
+    sweep.open(progress, write=not plan)
+    if plan:
+        from vl2v.benchmark.plan import make_plan
+
+        found = make_plan(sweep, progress)
+        show(plan_json(found) if as_json else plan_text(found))
+        return
+    done = sweep.run(progress)
+    show(sweep_json(done, out) if as_json else sweep_text(done, out))
+    if done.failed:
+        raise typer.Exit(1)
+
+
+def table(
+    out: Out,
+    output: Annotated[str, typer.Option("--format", help="text, md, latex, csv, html or json.")] = "text",
+    select: Annotated[str, typer.Option(help="validation, last, lodo, or oracle.")] = "validation",
+    weights: Annotated[str | None, typer.Option(help="swad, best, last or 'wise-ft 0.5'; default: those kept.")] = None,
+    against: Annotated[str | None, typer.Option(help="Test the others against this method.")] = None,
+    published: Annotated[str | None, typer.Option(help="Print published rows of this benchmark beside.")] = None,
+    to: Annotated[Path | None, typer.Option("--output", help="Write to this file.")] = None,
+) -> None:
+    """The table of what is finished so far."""
+    raise NotImplementedError
+
+
+def _grid(settings: dict[str, Any], what: tuple[Sequence[str], Path | None, str, str], how: dict[str, Any]) -> Grid:
+    from vl2v.benchmark.protocol import Grid, make_variants
+    from vl2v.config import DataConfig, parse
+    from vl2v.job.prepare import list_folder
+
+    methods, variants, targets, seeds = what
+    domains = list_folder(parse(DataConfig, settings.get("data"), "the settings")).domains
+    values = how | {
+        "settings": settings,
+        "variants": {name: v.model_dump() for name, v in make_variants(tuple(methods), _variants(variants)).items()},
+        "domains": domains,
+        "targets": domains if targets == "all" else _listed(targets),
+        "seeds": _seeds(seeds),
+    }
+    return parse(Grid, values, "the benchmark's settings")
+
+
+def _variants(file: Path | None) -> dict[str, Any]:
+    from vl2v.benchmark.protocol import Variant
+    from vl2v.config import parse
+    from vl2v.task.folder import read_yaml
+
+    content = read_yaml(file) if file else {}
+    if not isinstance(content, dict):
+        expected = "a mapping of labels to {title, settings}"
+        raise ConfigError(f"{file} cannot be used.", expected=expected, found=type(content).__name__)
+    return {
+        label: parse(Variant, {"title": label, **(value or {})}, f"{file}, {label}") for label, value in content.items()
+    }
+
+
+def _settings(
+    config: Path | None, settings: Sequence[str], data: Path | None, teacher: str | None, student: str | None
+) -> dict[str, Any]:
+    from vl2v.benchmark.protocol import nested
+    from vl2v.config import merge
+    from vl2v.task.folder import read_yaml
+
+    base: Any = read_yaml(config) if config else {}
+    pairs = dict(_pair(item, "--set") for item in settings)
+    given = {"data": {"root": data and str(data)}, "teacher": {"spec": teacher}, "student": {"spec": student}}
+    merged = merge(merge(base, nested(pairs)), given)
+    for part, flag in (("data", "--data"), ("teacher", "--teacher"), ("student", "--student")):
+        if not {"root", "spec"} & set(merged.get(part) or {}):
+            step = "vl2v benchmark run --help"
+            raise ConfigError(
+                f"{flag} is missing.", expected=f"{flag}, or {part} in --config", found="nothing", next_step=step
+            )
+    return merged
+
+
+def _folder(data: str, root: Path | None) -> Path:
+    return root or Path(data)
+
+
+def _varied(items: Sequence[str]) -> dict[str, Any]:
+    import yaml
+
+    pairs = (_pair(item, "--vary") for item in items)
+    return {key: tuple(yaml.safe_load(f"[{text}]")) for key, text in pairs}
+
+
+def _pair(item: str, flag: str) -> tuple[str, Any]:
+    import yaml
+
+    key, sign, text = item.partition("=")
+    if not sign or not key or not text:
+        step = f"e.g. {flag} distill.steps=500"
+        raise ConfigError(f"{flag} cannot be read.", expected="KEY=VALUE", found=item, next_step=step)
+    return key, text if flag == "--vary" else yaml.safe_load(text)
+
+
+def _seeds(text: str) -> tuple[int, ...]:
+    try:
+        numbers = [int(part) for part in _listed(text)]
+    except ValueError:
+        numbers = []
+    if not numbers or min(numbers) < 0 or ("," not in text and numbers == [0]):
+        raise ConfigError("--seeds cannot be read.", expected="a number, or a list such as 0,1,2", found=text)
+    return tuple(numbers) if "," in text else tuple(range(numbers[0]))
+
+
+def _listed(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _money(text: str | None) -> Any:
+    from decimal import Decimal, InvalidOperation
+
+    try:
+        return None if text is None else Decimal(text)
+    except InvalidOperation:
+        raise ConfigError("--budget cannot be read.", expected="an amount, e.g. 12.50", found=str(text)) from None
