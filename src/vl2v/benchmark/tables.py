@@ -52,9 +52,9 @@ class Row:
 
     Attributes:
         method: its label in the grid.
-        title: its name.
+        title: the method's name, without the weights.
         marks: ``published`` and ``oracle``, where they hold; to be shown wherever the row is.
-        weights: the choice asked for, None for those that the runs keep.
+        weights: the choice asked for, None for those that the runs keep, and for the teacher.
         targets: by target domain; a target without a finished run is absent.
         average: of the per-seed means over all target domains; None unless some seed has all of them.
         worst: the target domain of the lowest mean accuracy; empty unless every target has a run.

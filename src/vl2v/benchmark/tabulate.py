@@ -9,7 +9,7 @@ from statistics import fmean
 
 from vl2v.benchmark.published import PUBLISHED
 from vl2v.benchmark.records import ZERO_SHOT, Record
-from vl2v.benchmark.selection import ORACLE, VALIDATION, select
+from vl2v.benchmark.selection import LAST, ORACLE, VALIDATION, select
 from vl2v.benchmark.statistics import Difference, Spread, paired
 from vl2v.benchmark.tables import ORACLE_MARK, PAIRS, PUBLISHED_MARK, SEEDS, Expense, Measures, Row, Table
 from vl2v.errors import ConfigError, RunError
@@ -61,16 +61,17 @@ def tabulate(
     """
     _check(records, against, unit)
     targets, seeds = tuple(sorted({r.target for r in records})), tuple(sorted({r.seed for r in records}))
+    weights = tuple(dict.fromkeys(LAST if rule == LAST and choice is None else choice for choice in weights))
     found, lacking = _choose(records, rule, weights, partial)
     rows = []
     for key in sorted(found, key=lambda key: _rank(key, order, weights)):
-        row = _row(key, found[key], targets, rule, several=len(set(weights)) > 1)
+        row = _row(key, found[key], targets, rule)
         baseline = _key(against, key[1]) if against else key
         if baseline != key and baseline in found:
             row = replace(row, against=_difference(found[key], found[baseline], targets, unit))
         rows.append(row)
     rows += _published(benchmark) if published else []
-    return Table(benchmark, targets, seeds, rule, tuple(weights), tuple(rows), against, unit, lacking)
+    return Table(benchmark, targets, seeds, rule, weights, tuple(rows), against, unit, lacking)
 
 
 def _check(records: Sequence[Record], against: str | None, unit: str) -> None:
@@ -111,15 +112,14 @@ def _rank(key: Key, order: Sequence[str], weights: Sequence[str | None]) -> tupl
     return True, order.index(method) if method in order else len(order), method, weights.index(choice)
 
 
-def _row(key: Key, runs: Runs, targets: Sequence[str], rule: str, several: bool) -> Row:
+def _row(key: Key, runs: Runs, targets: Sequence[str], rule: str) -> Row:
     method, choice = key
     first = next(iter(runs.values()))
     by_target = {target: {seed: r for (t, seed), r in runs.items() if t == target} for target in targets}
     measured = {t: _measures([[record] for record in by.values()]) for t, by in by_target.items() if by}
-    named = several and method != ZERO_SHOT
     return Row(
         method,
-        f"{first.title}, {choice or 'kept'} weights" if named else first.title,
+        first.title,
         (ORACLE_MARK,) if rule == ORACLE and method != ZERO_SHOT else (),
         choice,
         measured,
