@@ -7,7 +7,7 @@ from dataclasses import dataclass
 BENCHMARKS = ("PACS", "VLCS", "OfficeHome", "TerraInc", "DomainNet")
 STUDENT = "ViT-B/16"
 TEACHER = "CLIP ViT-B/16"
-SOURCE = "arXiv 2310.08255 and an AAAI 2026 paper that compares with it"
+SOURCE = "as tabulated by an AAAI 2026 paper that compares them (VL2V is arXiv 2310.08255)"
 
 
 @dataclass(frozen=True)
@@ -20,6 +20,7 @@ class Published:
         averages: over target domains, percent, in the order of `BENCHMARKS`.
         mean: over the benchmarks, percent, as published.
         student: the architecture that was tested.
+        teacher: the vision-language model, or what the weights started from.
         source: where the figures stand.
     """
 
@@ -28,6 +29,7 @@ class Published:
     averages: tuple[float, ...]
     mean: float
     student: str = STUDENT
+    teacher: str = TEACHER
     source: str = SOURCE
 
     def average(self, benchmark: str) -> float | None:

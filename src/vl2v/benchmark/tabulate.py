@@ -192,7 +192,7 @@ def _published(benchmark: str) -> list[Row]:
                 found=benchmark,
                 next_step="leave out --published, or name the benchmark as published",
             )
-        source = f"{line.student} student, {line.source}"
+        source = f"{line.student} student, {line.teacher} teacher, {line.source}"
         measures = Measures(Spread(average, float("nan"), 0))
         rows.append(Row(line.method, line.title, (PUBLISHED_MARK,), average=measures, source=source))
     return rows

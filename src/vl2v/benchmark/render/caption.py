@@ -33,8 +33,10 @@ def captions(table: Table, best: str, near: str) -> tuple[str, ...]:
 def _about_differences(table: Table) -> tuple[str, ...]:
     if not any(row.against for row in table.rows):
         return ()
-    pairs = "targets and seeds, which it takes for independent draws" if table.unit == PAIRS else "seeds"
-    test = f"Differences: mean and standard error over pairs of {pairs}; p: two-sided paired t-test"
+    unit = "pairs of target and seed" if table.unit == PAIRS else "seeds' averages over targets"
+    test = (
+        f"Differences: mean and standard error over {unit}; p: two-sided paired t-test, which takes them as independent"
+    )
     same = "; each row against the baseline's of the same weights" if len(table.weights) > 1 else ""
     return (f"{test}, not corrected for the number of methods{same}.",)
 
@@ -43,9 +45,12 @@ def _about_gaps(table: Table) -> tuple[str, ...]:
     measured = [row for row in table.rows if PUBLISHED_MARK not in row.marks]
     many = len(table.seeds)
     counts = [row.targets[t].accuracy.count if t in row.targets else 0 for row in measured for t in table.targets]
-    lines = (
-        [f"Unfinished: n is given where fewer than {many} seeds are in."] if min(counts, default=many) < many else []
-    )
+    lines = []
+    if min(counts, default=many) < many:
+        told = (
+            f"n is given where fewer than {many} seeds are in, and no average without all {len(table.targets)} targets"
+        )
+        lines.append(f"Unfinished grid: {told}.")
     if table.lacking:
         lines.append(f"Left out, records missing: {'; '.join(table.lacking)}.")
     return tuple(lines)

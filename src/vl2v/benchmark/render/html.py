@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from importlib import resources
 
-from vl2v.benchmark.render.layout import ACCURACY, lay_out
+from vl2v.benchmark.render.layout import ACCURACY, BESIDE, Cell, lay_out
 from vl2v.benchmark.tables import Table
 from vl2v.errors import MissingExtraError
 
@@ -22,4 +22,5 @@ def to_html(table: Table) -> str:
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     page = resources.files("vl2v.benchmark.render").joinpath("page.html.j2").read_text(encoding="utf-8")
     layout = lay_out(table, "bold", "underlined")
-    return environment.from_string(page).render(layout=layout, targets=len(layout.part(ACCURACY).columns)) + "\n"
+    parts = {"Accuracy by target": layout.part(ACCURACY), "Calibration, differences and expense": layout.part(BESIDE)}
+    return environment.from_string(page).render(layout=layout, parts=parts, empty=Cell()) + "\n"

@@ -31,9 +31,10 @@ def to_latex(table: Table) -> str:
     lines = [
         r"% \usepackage{booktabs}",
         r"\begin{table*}",
-        r"\centering\small",
+        r"\centering\small\setlength{\tabcolsep}{3pt}",
         rf"\caption{{{escape(' '.join([layout.title + '.', *layout.captions]))}}}",
         rf"\label{{tab:{label or 'benchmark'}}}",
+        r"\vskip 1ex",
         *_tabular(layout.part(ACCURACY)),
         r"\\[1ex]",
         *_tabular(layout.part(BESIDE)),
@@ -53,7 +54,7 @@ def _tabular(layout: Layout) -> list[str]:
     for line in layout.lines:
         title = escape(" ".join([line.title, *(f"({mark})" for mark in line.marks)]))
         lines.append(" & ".join([title, *map(_marked, line.cells)]) + r" \\")
-        lines += [r"\midrule"] if line.closes and line is not layout.lines[-1] else []
+        lines += [r"\midrule"] if line.closes else []
     return [*lines, r"\bottomrule", r"\end{tabular}"]
 
 

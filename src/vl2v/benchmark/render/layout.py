@@ -70,6 +70,7 @@ class Layout:
         places = [i for i, column in enumerate(self.columns) if column.group == group]
         lines = [replace(line, cells=tuple(line.cells[i] for i in places)) for line in self.lines]
         filled = [line for line in lines if any(cell != Cell() for cell in line.cells)]
+        filled[-1:] = [replace(line, closes=False) for line in filled[-1:]]
         return replace(self, columns=tuple(self.columns[i] for i in places), lines=tuple(filled))
 
 
