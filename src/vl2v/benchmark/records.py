@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
+from statistics import fmean
 from typing import Any
 
 ZERO_SHOT = "zero-shot"
@@ -66,4 +67,4 @@ class Record:
     @property
     def validation_accuracy(self) -> float:
         """The plain mean over source domains, what training-domain validation selects by."""
-        return sum(result.accuracy for result in self.validation.values()) / len(self.validation)
+        return fmean(result.accuracy for result in self.validation.values())
