@@ -13,7 +13,7 @@ from vl2v.errors import ConfigError
 if TYPE_CHECKING:
     from vl2v.benchmark.protocol import Grid
 
-Out = Annotated[Path, typer.Argument(help="The benchmark's folder.")]
+Outs = Annotated[list[Path], typer.Argument(help="A benchmark's folder; several are joined into one table.")]
 
 
 def attach(app: typer.Typer, guarded: Callable[[Callable[..., None]], Callable[..., None]]) -> None:
@@ -73,16 +73,44 @@ def run(
 
 
 def table(
-    out: Out,
+    out: Outs,
     output: Annotated[str, typer.Option("--format", help="text, md, latex, csv, html or json.")] = "text",
     select: Annotated[str, typer.Option(help="validation, last, lodo, or oracle.")] = "validation",
-    weights: Annotated[str | None, typer.Option(help="swad, best, last or 'wise-ft 0.5'; default: those kept.")] = None,
+    weights: Annotated[str, typer.Option(help="kept, swad, best, last, wise-ft 0.5; commas for several.")] = "kept",
     against: Annotated[str | None, typer.Option(help="Test the others against this method.")] = None,
-    published: Annotated[str | None, typer.Option(help="Print published rows of this benchmark beside.")] = None,
-    to: Annotated[Path | None, typer.Option("--output", help="Write to this file.")] = None,
+    pairs: Annotated[str, typer.Option(help="What that test pairs: pairs (target and seed) or seeds.")] = "pairs",
+    name: Annotated[str | None, typer.Option(help="The benchmark's name; default: its data folder's.")] = None,
+    published: Annotated[bool, typer.Option("--published", help="Add published averages, marked as such.")] = False,
+    partial: Annotated[bool, typer.Option("--partial", help="Show an unfinished grid as far as it is whole.")] = False,
+    to: Annotated[Path | None, typer.Option("--output", help="Write to this file instead of standard output.")] = None,
 ) -> None:
-    """The table of what is finished so far."""
-    raise NotImplementedError
+    """The table of the finished jobs, with errors over seeds."""
+    from vl2v.benchmark.protocol import load_grid
+    from vl2v.benchmark.render import render
+    from vl2v.benchmark.render.text import renderable
+    from vl2v.benchmark.results import once
+    from vl2v.benchmark.sweep import records_in
+    from vl2v.benchmark.tabulate import tabulate
+    from vl2v.job.printing import show
+
+    grids = [load_grid(folder)[0] for folder in out]
+    found = tabulate(
+        list(once(record for folder in out for record in records_in(folder))),
+        name or Path(grids[0].settings["data"]["root"]).name,
+        rule=select,
+        weights=[None if choice == "kept" else choice for choice in _listed(weights)],
+        against=against,
+        unit=pairs,
+        published=published,
+        partial=partial,
+        order=[label for grid in grids for label in grid.variants],
+    )
+    if to is not None:
+        to.write_text(render(found, output), encoding="utf-8")
+    elif output == "text":
+        show(renderable(found))
+    else:
+        print(render(found, output), end="")
 
 
 def _grid(settings: dict[str, Any], what: tuple[Sequence[str], Path | None, str, str], how: dict[str, Any]) -> Grid:

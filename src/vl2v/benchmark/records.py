@@ -45,6 +45,7 @@ class Record:
         cost: what those queries cost.
         currency: of `cost`.
         seconds: wall time of the job.
+        inherited: whether the candidate was chosen with another seed, by source validation, and is the only one here.
         crossed: for leave-one-domain-out cross-validation, the source domain that was left out as well.
     """
 
@@ -62,6 +63,7 @@ class Record:
     currency: str
     seconds: float
     candidate: Mapping[str, Any] = field(default_factory=dict)
+    inherited: bool = False
     crossed: str | None = None
 
     @property

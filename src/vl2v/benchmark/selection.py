@@ -61,7 +61,8 @@ def select(records: Sequence[Record], rule: str = VALIDATION, weights: str | Non
 
     The score that chooses is that of the very weights that are shown: with ``weights="best"`` it is their validation
     accuracy that counts, not the kept weights'. Where there is one candidate nothing is chosen, and ``lodo`` asks for
-    no crossed records. How many candidates a method has is the most seen at any target and seed.
+    no crossed records. How many candidates a method has is the most seen at any target and seed, but for a seed that
+    inherits another one's choice.
 
     Args:
         records: of any number of jobs, in any order.
@@ -91,7 +92,10 @@ def select(records: Sequence[Record], rule: str = VALIDATION, weights: str | Non
     most = {method: max(len(found) for (m, *_), found in places.items() if m == method) for method, *_ in places}
     for place, candidates in sorted(places.items()):
         try:
-            if len(candidates) < most[place[0]]:
+            if _inherited(candidates):
+                if rule not in (VALIDATION, LAST):
+                    raise _LackingError(f"its candidate was chosen by {VALIDATION}, with another seed")
+            elif len(candidates) < most[place[0]]:
                 raise _LackingError(f"{len(candidates)} of {most[place[0]]} candidates")
             chosen.append(_choose(candidates, rule, LAST if rule == LAST else weights))
         except _LackingError as error:
@@ -110,6 +114,10 @@ def _by_place(records: Sequence[Record]) -> dict[Place, dict[str, Candidate]]:
         candidates = places.setdefault((record.method, record.target, record.seed), {})
         candidates.setdefault(_spelling(record), {}).setdefault(record.crossed, []).append(record)
     return places
+
+
+def _inherited(candidates: Mapping[str, Candidate]) -> bool:
+    return all(r.inherited for candidate in candidates.values() for records in candidate.values() for r in records)
 
 
 def _spelling(record: Record) -> str:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import json
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from pathlib import Path
 
@@ -79,7 +80,7 @@ class Sweep:
     def jobs(self) -> list[Job]:
         """The jobs that are known by now: with ``first-seed``, later seeds' follow once the first one's are done."""
         every = list(jobs(self.grid, self.origin))
-        if self.grid.tune == "each-seed" or len(self.grid.candidates()) == 1:
+        if not self._inherits:
             return every
         first = [job for job in every if job.seed == self.grid.seeds[0]]
         groups: dict[tuple[str, str], list[Job]] = {}
@@ -89,7 +90,8 @@ class Sweep:
         later = []
         for (method, target), candidates in groups.items():
             if all(is_finished(self.out, job) for job in candidates):
-                chosen = max(candidates, key=self._validation_accuracy).candidate  # the first, where they are equal
+                in_order = sorted(candidates, key=lambda job: json.dumps(dict(job.candidate), sort_keys=True))
+                chosen = max(in_order, key=self._validation_accuracy).candidate  # of equals the first, as `select` does
                 later += [make_job(self.grid, self.origin, method, target, s, chosen) for s in self.grid.seeds[1:]]
         order = {seed: place for place, seed in enumerate(self.grid.seeds)}
         return first + sorted(later, key=lambda job: order[job.seed])
@@ -168,8 +170,16 @@ class Sweep:
 
     def records(self) -> list[Record]:
         """What the finished jobs of this grid say; jobs of other settings in the same folder are not among them."""
-        folders = (job_file(self.out, job) for job in self.finished())
-        return list(once(record for file in folders for record in records_of(file.parent, read_json(file))))
+        found: list[Record] = []
+        for job in self.finished():
+            file = job_file(self.out, job)
+            inherited = self._inherits and job.seed != self.grid.seeds[0]
+            found += (replace(record, inherited=inherited) for record in records_of(file.parent, read_json(file)))
+        return list(once(found))
+
+    @property
+    def _inherits(self) -> bool:
+        return self.grid.tune == "first-seed" and len(self.grid.candidates()) > 1
 
     def _validation_accuracy(self, job: Job) -> float:
         file = job_file(self.out, job)
