@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vl2v.benchmark.selection import RULES
+from vl2v.benchmark.selection import RULES, shortened
 from vl2v.benchmark.tables import PAIRS, PUBLISHED_MARK, Table
 
 
@@ -52,7 +52,7 @@ def _about_gaps(table: Table) -> tuple[str, ...]:
         )
         lines.append(f"Unfinished grid: {told}.")
     if table.lacking:
-        lines.append(f"Left out, records missing: {'; '.join(table.lacking)}.")
+        lines.append(f"Left out, records missing: {shortened(table.lacking)}.")
     return tuple(lines)
 
 
