@@ -111,6 +111,8 @@ def test_with_and_without_swad_are_two_rows() -> None:
     assert best.average.accuracy.mean == pytest.approx(0.4)
     assert best.against is not None
     assert best.against.spread.mean == pytest.approx(0)  # against ERM of the same weights
+    teacher, swad = table.rows[0].against, tabulate(grid(), "PACS", against="erm").rows[0].against
+    assert teacher == swad
     against_teacher = tabulate(records, "PACS", weights=("swad", "best"), against=ZERO_SHOT)
     assert all(row.against for row in against_teacher.rows[1:])
 

@@ -37,7 +37,11 @@ def _about_differences(table: Table) -> tuple[str, ...]:
     test = (
         f"Differences: mean and standard error over {unit}; p: two-sided paired t-test, which takes them as independent"
     )
-    same = "; each row against the baseline's of the same weights" if len(table.weights) > 1 else ""
+    same = (
+        "; each row against the baseline's of the same weights, the teacher against the first"
+        if len(table.weights) > 1
+        else ""
+    )
     return (f"{test}, not corrected for the number of methods{same}.",)
 
 
