@@ -105,6 +105,12 @@ def test_what_is_missing_is_told() -> None:
     assert [r.target for r in found.records] == ["photo"]
 
 
+def test_a_grid_that_has_just_begun_is_told_in_short() -> None:
+    message = lacking(select([record(seed=seed) for seed in range(40)], weights="best"))
+    assert "and 34 more" in message
+    assert message.count("seed ") == 6
+
+
 def test_a_single_candidate_needs_no_crossed_runs() -> None:
     assert select([record()], LODO).whole() == (record(),)
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+import sys
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from vl2v.benchmark.statistics import Difference, Spread, paired
+from vl2v.errors import MissingExtraError
 
 accuracies = st.floats(0, 1).map(lambda value: round(value, 3))
 pairs = st.lists(st.tuples(accuracies, accuracies), min_size=2, max_size=8)
@@ -55,6 +57,12 @@ def test_three_pairs_never_prove_anything_by_the_exact_test() -> None:
 def test_too_few_or_equal_differences_have_no_t_test() -> None:
     assert math.isnan(Difference.of([0.3], [0.1]).p)
     assert math.isnan(Difference.of([0.3, 0.4], [0.2, 0.3]).p)
+
+
+def test_a_missing_package_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "scipy", None)
+    with pytest.raises(MissingExtraError, match=r"vl2v\[benchmark\]"):
+        Difference.of([0.3, 0.5], [0.2, 0.3])
 
 
 def test_only_keys_of_both_are_compared() -> None:

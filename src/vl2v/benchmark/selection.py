@@ -28,6 +28,12 @@ Candidate = dict[str | None, list[Record]]
 Place = tuple[str, str, int]  # method, target, seed
 
 
+def shortened(lines: Sequence[str], most: int = 6) -> str:
+    """Lines as one, of which no more than `most` are spelt out: a grid that has just begun lacks hundreds."""
+    rest = len(lines) - most
+    return "; ".join([*lines[:most], *([f"and {rest} more"] if rest > 0 else [])])
+
+
 @dataclass(frozen=True)
 class Selection:
     """One record for every method, target and seed that is finished.
@@ -50,7 +56,7 @@ class Selection:
             raise RunError(
                 "The benchmark's jobs do not suffice for this selection.",
                 expected="every candidate of every method, target and seed, with the weights asked for",
-                found="; ".join(self.lacking),
+                found=shortened(self.lacking),
                 next_step="go on with vl2v benchmark run, or show only what is finished",
             )
         return self.records

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
+
+import numpy as np
 
 from vl2v.errors import MissingExtraError
 
@@ -87,7 +88,7 @@ def _sign_flip(differences: Sequence[float]) -> float:
     """The share of sign patterns whose mean is at least as far from zero as the one found."""
     if len(differences) > EXACT_UP_TO:
         return math.nan
+    count = len(differences)
+    signs = 1 - 2 * (np.arange(2**count)[:, None] >> np.arange(count) & 1)  # [patterns, pairs], every one once
     found = abs(math.fsum(differences)) - 1e-12  # the found pattern itself must count in spite of rounding
-    patterns = itertools.product((1, -1), repeat=len(differences))
-    sums = (abs(sum(s * d for s, d in zip(signs, differences, strict=True))) for signs in patterns)
-    return float(sum(total >= found for total in sums) / 2 ** len(differences))
+    return float(np.mean(np.abs(signs @ np.array(differences)) >= found))

@@ -49,7 +49,8 @@ def tabulate(
         benchmark: its name; with `published`, the one whose published averages are added.
         rule: see `vl2v.benchmark.selection.select`.
         weights: one row per method for each choice, None for the weights that the runs keep.
-        against: label of the baseline; each row is compared with the baseline's row of the same weights.
+        against: label of the baseline; each row is compared with the baseline's row of the same weights, the
+            teacher's with that of the first.
         unit: ``pairs`` or ``seeds``.
         published: whether published averages are added.
         partial: whether an unfinished grid is shown as far as it is whole, with what is lacking told.
@@ -66,7 +67,7 @@ def tabulate(
     rows = []
     for key in sorted(found, key=lambda key: _rank(key, order, weights)):
         row = _row(key, found[key], targets, rule)
-        baseline = _key(against, key[1]) if against else key
+        baseline = _key(against, weights[0] if key[0] == ZERO_SHOT else key[1]) if against else key
         if baseline != key and baseline in found:
             row = replace(row, against=_difference(found[key], found[baseline], targets, unit))
         rows.append(row)

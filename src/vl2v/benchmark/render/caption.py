@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vl2v.benchmark.selection import RULES
+from vl2v.benchmark.selection import RULES, shortened
 from vl2v.benchmark.tables import PAIRS, PUBLISHED_MARK, Table
 
 
@@ -37,7 +37,11 @@ def _about_differences(table: Table) -> tuple[str, ...]:
     test = (
         f"Differences: mean and standard error over {unit}; p: two-sided paired t-test, which takes them as independent"
     )
-    same = "; each row against the baseline's of the same weights" if len(table.weights) > 1 else ""
+    same = (
+        "; each row against the baseline's of the same weights, the teacher against the first"
+        if len(table.weights) > 1
+        else ""
+    )
     return (f"{test}, not corrected for the number of methods{same}.",)
 
 
@@ -52,7 +56,7 @@ def _about_gaps(table: Table) -> tuple[str, ...]:
         )
         lines.append(f"Unfinished grid: {told}.")
     if table.lacking:
-        lines.append(f"Left out, records missing: {'; '.join(table.lacking)}.")
+        lines.append(f"Left out, records missing: {shortened(table.lacking)}.")
     return tuple(lines)
 
 
