@@ -74,8 +74,8 @@ def table(
     }
     if all(row[3] is None for row in rows):
         del columns["domain"]
-    features = {column: {"_type": "ClassLabel", "names": list(values)} for column, values in names.items()}
-    features["image"] = {"_type": "Image"}  # type: ignore[assignment, dict-item]
+    features: dict[str, object] = {c: {"_type": "ClassLabel", "names": list(values)} for c, values in names.items()}
+    features["image"] = {"_type": "Image"}
     made = pa.table(columns)
     made = made.replace_schema_metadata({"huggingface": json.dumps({"info": {"features": features}})})
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -123,6 +123,10 @@ def serving(site: Site) -> Iterator[Site]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
+        def end_headers(self) -> None:
+            self.send_header("Connection", "close")
+            super().end_headers()
+
         def log_message(self, format: str, *args: object) -> None: ...
 
         def do_HEAD(self) -> None:
@@ -169,7 +173,6 @@ def serving(site: Site) -> Iterator[Site]:
                     time.sleep(site.slow)
             except OSError:
                 pass  # the client was killed
-            self.close_connection = True
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True

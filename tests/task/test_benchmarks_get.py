@@ -10,6 +10,7 @@ import tarfile
 import zipfile
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from benchmark_files import files_of, home, image, small, table, tarred, zipped  # noqa: F401 - a fixture
@@ -183,11 +184,13 @@ def test_reading_parquet_takes_no_more_memory_for_more_rows(tmp_path: Path) -> N
     assert int(done.stdout) < 40_000_000
 
 
-def camera_traps(benchmark: Benchmark) -> tuple[dict[str, object], dict[str, bytes], dict[str, bytes]]:
+def camera_traps(benchmark: Benchmark) -> tuple[dict[str, list[Any]], dict[str, bytes], dict[str, bytes]]:
     """Annotations, the images they are of, and where these belong."""
     categories = [{"id": i, "name": name} for i, name in enumerate([*benchmark.classes, "car"])]
-    images, annotations, expected = [], [], {}
+    images: list[Any] = []
+    annotations: list[Any] = []
     pictures: dict[str, bytes] = {}
+    expected: dict[str, bytes] = {}
 
     def add(location: object, labels: list[int], n: int) -> str:
         name = f"{n:08x}.jpg"
@@ -224,13 +227,11 @@ def test_camera_traps_become_locations_and_classes(tmp_path: Path) -> None:
 def test_camera_traps_with_annotations_in_several_files_of_a_tar(tmp_path: Path) -> None:
     benchmark = small(TERRA_INCOGNITA)
     notes, pictures, expected = camera_traps(benchmark)
-    images = notes["images"]
-    assert isinstance(images, list)
     files = {}
     for part in range(2):
-        own = images[part::2]
+        own = notes["images"][part::2]
         names = {entry["id"] for entry in own}
-        annotations = [a for a in notes["annotations"] if a["image_id"] in names]  # type: ignore[attr-defined]
+        annotations = [a for a in notes["annotations"] if a["image_id"] in names]
         content = {"images": own, "annotations": annotations, "categories": notes["categories"]}
         files[f"eccv_18_annotation_files/part{part}.json"] = json.dumps(content).encode()
     source = tmp_path / "source"
@@ -244,7 +245,7 @@ def test_an_image_of_two_classes_belongs_to_both(tmp_path: Path) -> None:
     benchmark = small(TERRA_INCOGNITA)
     notes, pictures, expected = camera_traps(benchmark)
     name = next(iter(pictures)).split("/")[1]
-    notes["annotations"].append({"image_id": "id0", "category_id": 1})  # type: ignore[attr-defined]
+    notes["annotations"].append({"image_id": "id0", "category_id": 1})
     domain = next(iter(benchmark.images))
     benchmark = replace(benchmark, images={**benchmark.images, domain: benchmark.images[domain] + 1})
     folder = tmp_path / "mine"

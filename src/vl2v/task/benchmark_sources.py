@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from vl2v.errors import ConfigError, DataError
 from vl2v.progress import Progress
 from vl2v.task.benchmark_table import Archive, Benchmark
+from vl2v.task.benchmarks import is_plain
 from vl2v.task.camera_traps import is_annotation
-from vl2v.task.download import download
+from vl2v.task.download import AGAIN, download
 from vl2v.task.unpack import is_archive
 
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
@@ -95,7 +96,7 @@ def fetch(source: Source, folder: Path, progress: Progress) -> Files:
         return Files(_usable(source.local))
     folder.mkdir(parents=True, exist_ok=True)
     if source.hub:
-        return _from_hub(source, folder)
+        return _from_hub(source, folder, progress)
     notes, paths = [], []
     for archive in source.archives:
         got = download(archive.url, folder / archive.name, md5=archive.md5, progress=progress)
@@ -123,18 +124,37 @@ def _hidden(path: Path, root: Path) -> bool:
     return any(part.startswith(".") for part in path.relative_to(root).parts)
 
 
-def _from_hub(source: Source, folder: Path) -> Files:
-    import httpx
-    from huggingface_hub import HfApi, errors
+def _from_hub(source: Source, folder: Path, progress: Progress) -> Files:
+    """Fetch a data set's Parquet files by the sums that the hub states.
 
+    The hub's own client lists them, but does not fetch: after a kill it begins a file of gigabytes anew.
+    """
+    from huggingface_hub import get_token, hf_hub_url
+
+    revision, tables = _list_hub(source)
+    headers = {"Authorization": f"Bearer {token}"} if (token := get_token()) else {}
+    notes, paths = [], []
+    for name, sha256 in tables:
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        url = hf_hub_url(source.hub, name, repo_type="dataset", revision=revision)
+        got = download(url, path, sha256=sha256, headers=headers, progress=progress)
+        paths.append(got.path)
+        notes.append({"name": name, "url": url, "bytes": got.bytes, "sha256": got.sha256})
+    return Files(tuple(paths), revision, tuple(notes))
+
+
+def _list_hub(source: Source) -> tuple[str, list[tuple[str, str]]]:
+    """The commit of a data set, and its Parquet files with their SHA-256 as far as the hub states it."""
+    from huggingface_hub import HfApi, errors
+    from huggingface_hub.hf_api import RepoFile
+
+    # The client's versions speak through different HTTP packages; what all those raise is this class's parent.
+    transport_error = cast("type[Exception]", errors.HfHubHTTPError.__bases__[0])
     try:
         api = HfApi()
         revision = api.dataset_info(source.hub, revision=source.revision or None).sha or source.revision
-        root = Path(
-            api.snapshot_download(
-                source.hub, repo_type="dataset", revision=revision, local_dir=folder, allow_patterns="*.parquet"
-            )
-        )
+        entries = list(api.list_repo_tree(source.hub, repo_type="dataset", revision=revision, recursive=True))
     except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError, errors.HFValidationError) as error:
         raise DataError(
             f"{source.hub} cannot be had from the hub.",
@@ -142,21 +162,20 @@ def _from_hub(source: Source, folder: Path) -> Files:
             found=str(error).split("\n")[0][:200],
             next_step="correct --from, or use --from official",
         ) from error
-    except (OSError, httpx.HTTPError, errors.OfflineModeIsEnabled) as error:
-        if isinstance(error, OSError) and error.errno is not None:
-            raise  # of this machine's disk
+    except (OSError, transport_error, errors.OfflineModeIsEnabled) as error:
         raise DataError(
             f"{source.hub} cannot be fetched from the hub.",
             expected="an answer from huggingface.co",
             found=str(error).split("\n")[0][:200] or type(error).__name__,
-            next_step="check the connection and run the same command again: it goes on where it stopped. Without "
-            "internet, give files that you have with --from",
+            next_step=AGAIN,
         ) from error
-    paths = tuple(sorted(path for path in root.rglob("*.parquet") if not _hidden(path, root)))
-    if not paths:
-        raise DataError(
-            f"{source.hub} holds no Parquet file.", expected="a data set in Parquet", found="none",
-            next_step="its branch of converted files may do: --from <owner>/<name>@refs/convert/parquet",
-        )  # fmt: skip
-    notes = [{"name": path.relative_to(root).as_posix(), "bytes": path.stat().st_size} for path in paths]
-    return Files(paths, revision, tuple(notes))
+    files = [entry for entry in entries if isinstance(entry, RepoFile) and entry.path.endswith(".parquet")]
+    tables = [(file.path, file.lfs.sha256 if file.lfs else "") for file in files if _is_below(file.path)]
+    if not tables:
+        step = "its branch of converted files may do: --from <owner>/<name>@refs/convert/parquet"
+        raise DataError(f"{source.hub} holds no Parquet.", expected="Parquet files", found="none", next_step=step)
+    return revision, sorted(tables)
+
+
+def _is_below(path: str) -> bool:
+    return all(is_plain(part) for part in path.split("/"))

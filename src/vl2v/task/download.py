@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +15,10 @@ from vl2v.progress import Progress, Silent
 
 MB = 1_000_000
 TRIES = 5  # in a row without a single new byte
+AGAIN = (
+    "check the connection and run the same command again: it goes on where it stopped. Without internet, give files "
+    "that you have with --from"
+)
 
 
 @dataclass(frozen=True)
@@ -31,46 +36,62 @@ class Fetched:
     sha256: str
 
 
-def download(url: str, path: Path, *, md5: str = "", progress: Progress | None = None, pause: float = 2.0) -> Fetched:
+def download(
+    url: str,
+    path: Path,
+    *,
+    md5: str = "",
+    sha256: str = "",
+    headers: Mapping[str, str] | None = None,
+    progress: Progress | None = None,
+    pause: float = 2.0,
+) -> Fetched:
     """Fetch a URL to a file, going on from ``<file>.part`` if an earlier try left one.
 
     Args:
         url: http or https.
         path: the file; if it is there already it is whole, and is only hashed.
         md5: what its MD5 sum has to be, hexadecimal; empty to check none.
+        sha256: the same for SHA-256.
+        headers: sent with every request, to the first host alone if they authorise.
         progress: told in megabytes.
         pause: seconds before the first repetition; they double each time.
 
     Raises:
-        DataError: if the server cannot be reached or refuses, sends a web page, or the content has another MD5 sum. A
+        DataError: if the server cannot be reached or refuses, sends a web page, or the content has another sum. A
             file of another sum is kept as ``<file>.mismatch``.
     """
     part = path.with_name(f"{path.name}.part")
     if not path.exists():
-        _attempts(url, part, progress or Silent(), pause)
+        _attempts(url, part, headers or {}, progress or Silent(), pause)
+    part.with_suffix(".etag").unlink(missing_ok=True)
     whole = path if path.exists() else part
     size, sums = whole.stat().st_size, _sums(whole)
-    if md5 and sums[0] != md5:
+    wrong = [
+        (f"{kind} {right}", f"{kind} {has}")
+        for kind, right, has in (("MD5", md5, sums[0]), ("SHA-256", sha256, sums[1]))
+        if right and right != has
+    ]
+    if wrong:
         kept = path.with_name(f"{path.name}.mismatch")
         whole.replace(kept)
         raise DataError(
             f"{path.name} is not the file it should be.",
-            expected=f"MD5 {md5}",
-            found=f"MD5 {sums[0]}, {size:,} bytes, kept as {kept}",
+            expected=wrong[0][0],
+            found=f"{wrong[0][1]}, {size:,} bytes, kept as {kept}",
             next_step="run again to fetch it anew; if you trust this file, rename it and give it with --from",
         )
     whole.replace(path)
-    part.with_suffix(".etag").unlink(missing_ok=True)
     return Fetched(path, size, sums[1])
 
 
-def _attempts(url: str, part: Path, progress: Progress, pause: float) -> None:
+def _attempts(url: str, part: Path, extra: Mapping[str, str], progress: Progress, pause: float) -> None:
     """Ask until the file is whole; give up after `TRIES` answers in a row that brought nothing."""
     failures = 0
     while True:
         had = _size(part)
         try:
-            _receive(url, part, progress)
+            _receive(url, part, extra, progress)
             return
         except httpx.TransportError as error:
             failures = 0 if _size(part) > had else failures + 1
@@ -87,9 +108,9 @@ class _Busy(Exception):  # noqa: N818 - a state of the server, raised to ask aga
     """The server says to come back later."""
 
 
-def _receive(url: str, part: Path, progress: Progress) -> None:
+def _receive(url: str, part: Path, extra: Mapping[str, str], progress: Progress) -> None:
     have, note = _size(part), part.with_suffix(".etag")
-    headers = {"User-Agent": "vl2v", "Accept-Encoding": "identity"}  # or ranges would count compressed bytes
+    headers = {"User-Agent": "vl2v", **extra, "Accept-Encoding": "identity"}  # ranges must not count compressed bytes
     if have:
         headers["Range"] = f"bytes={have}-"
         if note.exists():
@@ -113,7 +134,7 @@ def _receive(url: str, part: Path, progress: Progress) -> None:
         title = f"downloading {part.stem}, MB"
         with progress.stage(title, (have + length) // MB, have // MB) as advance, part.open("ab") as file:
             file.truncate(have)
-            for block in answer.iter_raw(1 << 20):
+            for block in answer.iter_raw():  # as it arrives: blocks of a fixed size lose the last one if it breaks off
                 file.write(block)
                 advance((have + len(block)) // MB - have // MB)
                 have += len(block)
@@ -138,8 +159,7 @@ def _unreachable(url: str, part: Path, found: str) -> DataError:
         f"{url} cannot be fetched.",
         expected="an answer from the server",
         found=f"{found}; {_size(part):,} bytes are here",
-        next_step="check the connection and run the same command again: it goes on where it stopped. Without internet, "
-        "give files that you have with --from",
+        next_step=AGAIN,
     )
 
 
