@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vl2v.errors import ConfigError
+from vl2v.errors import ConfigError, DiskFullError, Interrupted, as_disk_full
 
 if TYPE_CHECKING:
     from vl2v.task.benchmark_get import Report
@@ -44,8 +46,11 @@ def get(
     benchmark = find(name)
     folder = out if out is not None else default_folder(benchmark)
     chosen = choose(benchmark, source)
-    _accept(benchmark, chosen.text, downloads=chosen.local is None, yes=yes)
-    manifest = work(benchmark, folder, chosen, progress=_progress(quiet, as_json))
+    _say_terms(benchmark, chosen.text, as_json=as_json)
+    if chosen.local is None and not yes:
+        _ask(benchmark)
+    with _plain_faults(benchmark, folder):
+        manifest = work(benchmark, folder, chosen, progress=_progress(quiet, as_json))
     show({"folder": str(folder), **manifest} if as_json else _got(benchmark, folder, manifest))
 
 
@@ -76,10 +81,15 @@ def list_(as_json: Json = False) -> None:
     show([_entry(benchmark) for benchmark in BENCHMARKS] if as_json else _list_text(BENCHMARKS))
 
 
-def _accept(benchmark: Benchmark, source: str, *, downloads: bool, yes: bool) -> None:
-    print(f"{benchmark.name}: {benchmark.paper}\nterms:  {benchmark.licence}\nsource: {source}", file=sys.stderr)
-    if yes or not downloads:
-        return
+def _say_terms(benchmark: Benchmark, source: str, *, as_json: bool) -> None:
+    if as_json:
+        event = {"event": "terms", "benchmark": benchmark.name, "licence": benchmark.licence, "source": source}
+        print(json.dumps(event), file=sys.stderr)
+    else:
+        print(f"{benchmark.name}: {benchmark.paper}\nterms:  {benchmark.licence}\nsource: {source}", file=sys.stderr)
+
+
+def _ask(benchmark: Benchmark) -> None:
     if not sys.stdin.isatty():
         raise ConfigError(
             f"The terms of {benchmark.name} are not accepted.",
@@ -89,6 +99,28 @@ def _accept(benchmark: Benchmark, source: str, *, downloads: bool, yes: bool) ->
         )
     if not typer.confirm(f"Download about {benchmark.download_bytes / 1e9:,.1f} GB under these terms?", err=True):
         raise ConfigError(f"The terms of {benchmark.name} were not accepted; nothing was downloaded.")
+
+
+@contextmanager
+def _plain_faults(benchmark: Benchmark, folder: Path) -> Iterator[None]:
+    """Word what the system says of a disk or a key for someone who fetches data."""
+    again = "run the same command again: downloads go on where they stopped"
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        raise Interrupted("Stopped; what was downloaded is kept.", next_step=again) from error
+    except OSError as error:
+        if as_disk_full(error):
+            raise DiskFullError(
+                f"The disk is full; {benchmark.name} is not in place.",
+                expected=f"room for the download, about {benchmark.download_bytes / 1e9:,.1f} GB, and its images",
+                found=f"no space left at {folder}",
+                next_step=f"free some space, then {again}",
+            ) from error
+        raise ConfigError(
+            f"{benchmark.name} cannot be put in {folder}.", expected="files and folders that may be read and written",
+            found=str(error)[:200], next_step="correct what is said there, or give another --out",
+        ) from error  # fmt: skip
 
 
 def _got(benchmark: Benchmark, folder: Path, manifest: dict[str, Any]) -> str:

@@ -10,7 +10,16 @@ from benchmark_files import files_of, home, small  # noqa: F401 - a fixture
 from vl2v.errors import ConfigError, DataError
 from vl2v.task import benchmarks
 from vl2v.task.benchmark_get import check
-from vl2v.task.benchmark_table import BENCHMARKS, DOMAIN_NET, OFFICE_HOME, PACS, TERRA_INCOGNITA, VLCS, Benchmark
+from vl2v.task.benchmark_table import (
+    BENCHMARKS,
+    DOMAIN_NET,
+    OFFICE_HOME,
+    PACS,
+    TERRA_INCOGNITA,
+    VLCS,
+    Benchmark,
+    Release,
+)
 from vl2v.task.benchmarks import BenchmarkWarning, Names, compare, find, is_plain, note_place, resolve, tally
 
 PUBLISHED = {  # the table of DomainBed: domains, classes, images
@@ -200,6 +209,15 @@ def test_a_difference_warns_and_does_not_fail(tmp_path: Path, tiny_pacs: Benchma
     (folder / "photo" / "dog" / "0.png").unlink()
     with pytest.warns(BenchmarkWarning, match="photo: expected 14 images, found 13 images"):
         assert resolve("PACS", tmp_path) == folder
+
+
+def test_a_release_of_other_counts_warns_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    twice, once = small(TERRA_INCOGNITA), small(TERRA_INCOGNITA, each=1)
+    monkeypatch.setattr(benchmarks, "BENCHMARKS", (replace(twice, releases=(Release("half of it", once.images),)),))
+    benchmarks._checked.cache_clear()
+    laid_out(tmp_path / "terra_incognita", once, each=1)
+    with pytest.warns(BenchmarkWarning, match="half of it"):
+        resolve("TerraIncognita", tmp_path)
 
 
 def test_the_real_pacs_is_right(shared: Path) -> None:

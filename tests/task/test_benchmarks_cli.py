@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from benchmark_files import files_of, home, image, small, table, zipped  # noqa: F401 - a fixture
+from benchmark_files import files_of, home, image, small, zipped  # noqa: F401 - a fixture
 from test_benchmarks import laid_out
 from test_benchmarks_download import environment
 from typer.testing import CliRunner, Result
@@ -119,6 +119,20 @@ def test_a_file_that_changed_since_it_came_is_told(tmp_path: Path, tiny: Benchma
     done = run("check", "PACS", tmp_path / "out")
     assert done.exit_code == 3
     assert "CHANGED, it came with" in done.stdout
+
+
+def test_a_place_that_cannot_be_written_is_an_error(tmp_path: Path, tiny: Benchmark) -> None:
+    (tmp_path / "file").write_text("mine")
+    source = zipped(tmp_path / "PACS.zip", files_of(tiny))
+    done = run("get", "PACS", "--out", tmp_path / "file" / "out", "--from", source)
+    assert done.exit_code == 2
+    assert "PACS cannot be put in" in done.stderr
+
+
+def test_with_json_every_line_of_progress_is_json(tmp_path: Path, tiny: Benchmark) -> None:
+    done = run("get", "PACS", "--out", tmp_path / "o", "--from", zipped(tmp_path / "p.zip", files_of(tiny)), "--json")
+    events = [json.loads(line)["event"] for line in done.stderr.splitlines()]
+    assert events == ["terms", "stage", "end"]
 
 
 @pytest.mark.parametrize(

@@ -387,6 +387,25 @@ def test_an_empty_folder_is_taken(tmp_path: Path) -> None:
     assert took(benchmark, tmp_path / "out", zipped(tmp_path / "p.zip", files_of(benchmark))) == files_of(benchmark)
 
 
+def test_what_a_run_killed_at_its_very_end_left_is_tidied(tmp_path: Path) -> None:
+    benchmark = small(PACS)
+    source = choose(benchmark, str(zipped(tmp_path / "p.zip", files_of(benchmark))))
+    get(benchmark, tmp_path / "out", source)
+    (tmp_path / ".out.partial" / "downloads").mkdir(parents=True)
+    with pytest.raises(ConfigError, match="there already"):
+        get(benchmark, tmp_path / "out", source)
+    assert not (tmp_path / ".out.partial").exists()
+
+
+def test_the_working_folder_can_be_the_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    benchmark = small(PACS)
+    source = choose(benchmark, str(zipped(tmp_path / "p.zip", files_of(benchmark))))
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    get(benchmark, Path(), source)
+    assert sorted(path.name for path in (tmp_path / "here").iterdir()) == sorted(["benchmark.json", *benchmark.images])
+
+
 def test_another_source_does_not_go_on_with_what_is_half_done(tmp_path: Path) -> None:
     benchmark = small(PACS)
     files = files_of(benchmark)

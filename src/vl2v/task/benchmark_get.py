@@ -63,9 +63,9 @@ def get(benchmark: Benchmark, out: Path, source: Source, *, progress: Progress |
         DataError: if the source cannot be had or is not the benchmark.
         DiskFullError: if there is plainly no room.
     """
-    progress = progress or Silent()
-    _check_free(benchmark, out, source)
+    progress, out = progress or Silent(), out.resolve()
     partial = out.parent / f".{out.name}.partial"
+    _check_free(benchmark, out, partial, source)
     _claim(partial, benchmark, source)
     files = fetch(source, partial / "downloads", progress)
     manifest = _lay_out(benchmark, source, files, partial / "images", progress)
@@ -109,9 +109,11 @@ def tree_digest(files: Iterable[tuple[str, str]]) -> str:
     return whole.hexdigest()
 
 
-def _check_free(benchmark: Benchmark, out: Path, source: Source) -> None:
+def _check_free(benchmark: Benchmark, out: Path, partial: Path, source: Source) -> None:
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         there = out.is_dir() and (out / MANIFEST).exists()
+        if there and not (partial / "images").exists():
+            shutil.rmtree(partial, ignore_errors=True)  # of a run that was killed after its last step but one
         raise ConfigError(
             f"{out} is not empty.",
             expected="a new or an empty folder",
@@ -120,7 +122,6 @@ def _check_free(benchmark: Benchmark, out: Path, source: Source) -> None:
         )
     out.parent.mkdir(parents=True, exist_ok=True)
     if source.local is None:
-        partial = out.parent / f".{out.name}.partial"
         have = sum(path.stat().st_size for path in partial.rglob("*") if path.is_file())
         need = int(benchmark.download_bytes * ROOM) - have
         free = shutil.disk_usage(out.parent).free

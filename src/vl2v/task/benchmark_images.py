@@ -62,12 +62,11 @@ class Reading:
         if tables:
             yield from self._of_tables(tables)
             return
-        annotated: Places = {}
-        if self.benchmark.name == "TerraIncognita":
-            annotated = places(self.paths, self._names)
+        traps = self.benchmark.name == "TerraIncognita"
+        annotated = places(self.paths, self._names) if traps else {}
         listed = _listed(self.paths)
         for path in self.paths:
-            if path.suffix.lower() == ".txt" or is_annotation(path):
+            if path.suffix.lower() == ".txt" or (traps and is_annotation(path)):
                 continue
             for member in members(path):
                 yield from self._of_member(member.path, member.read, annotated, listed)

@@ -72,7 +72,7 @@ def choose(benchmark: Benchmark, text: str | None) -> Source:
         return Source(f"hub: {benchmark.hub}", hub=benchmark.hub, revision=benchmark.revision)
     if re.match(r"https?://", text):
         name = re.split(r"[?#]", text)[0].rstrip("/").rsplit("/", 1)[-1]
-        return Source(text, archives=(Archive(text, name),))
+        return Source(text, archives=(Archive(text, name if is_plain(name) else "archive"),))
     if (local := Path(text).expanduser()).exists():
         return Source(f"local: {local.resolve()}", local=local)
     if HUB_NAME.fullmatch(text) and not is_archive(local) and local.suffix != ".parquet":

@@ -131,7 +131,8 @@ def resolve(name_or_path: str | Path, root: str | Path | None = None) -> Path:
     """The folder of a benchmark, or a user's own folder as it is.
 
     A text that is a benchmark's name means the benchmark; for a folder of that name write ``./PACS`` or give a `Path`.
-    The counts of a benchmark's folder are checked once per process; a difference is a `BenchmarkWarning`, no error.
+    The counts of a benchmark's folder are checked once per process; a difference is a
+    `BenchmarkWarning` with what was expected and found, no error; so is a release with other counts.
 
     Args:
         name_or_path: a benchmark's name, or a folder ``<domain>/<class>/<image>``.
@@ -178,7 +179,8 @@ def read_manifest(folder: Path) -> dict[str, object]:
 
 @cache
 def _checked(name: str, folder: Path) -> tuple[str, ...]:
-    return compare(find(name), tally(folder)).differences
+    verdict = compare(find(name), tally(folder))
+    return (*verdict.differences, *([verdict.release] if verdict.release else []))
 
 
 def _in_root(benchmark: Benchmark, root: Path) -> Path:

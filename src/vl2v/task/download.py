@@ -93,9 +93,9 @@ def _attempts(url: str, part: Path, extra: Mapping[str, str], progress: Progress
         try:
             _receive(url, part, extra, progress)
             return
-        except httpx.TransportError as error:
+        except httpx.RequestError as error:
             failures = 0 if _size(part) > had else failures + 1
-            if failures >= TRIES or (isinstance(error, httpx.ConnectError) and failures >= 2):
+            if failures >= (2 if isinstance(error, httpx.ConnectError) else TRIES):
                 raise _unreachable(url, part, str(error) or type(error).__name__) from error
         except _Busy as error:
             failures += 1

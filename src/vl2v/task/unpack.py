@@ -56,7 +56,9 @@ def members(source: Path, *, max_file: int = MAX_FILE) -> Iterator[Member]:
         return
     budget = _Budget(source, max_file)
     with _broken_is_an_error(source):
-        yield from (_of_zip if source.name.lower().endswith(ZIPS) else _of_tar)(source, budget)
+        with source.open("rb") as file:
+            is_zip = file.read(2) == b"PK"  # an address may say nothing of the kind
+        yield from (_of_zip if is_zip else _of_tar)(source, budget)
 
 
 class _Budget:
@@ -113,7 +115,7 @@ def _read_tar(archive: tarfile.TarFile, info: tarfile.TarInfo, budget: _Budget) 
 
 
 def _of_folder(source: Path) -> Iterator[Member]:
-    for base, names, files in os.walk(source):
+    for base, names, files in os.walk(source, followlinks=True):
         names[:] = sorted(name for name in names if not name.startswith("."))
         for file in sorted(files):
             if not file.startswith("."):
