@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ParamSpec
 import typer
 
 from vl2v.cli_benchmark import attach as attach_benchmark
+from vl2v.cli_data import attach as attach_data
 from vl2v.cli_teacher import attach as attach_teacher
 from vl2v.errors import ConfigError, Interrupted, Vl2vError, as_disk_full
 from vl2v.vendor.cli import attach as attach_vendor
@@ -97,6 +98,7 @@ def _fail(error: Vl2vError, as_json: bool) -> None:
 attach_vendor(app, guarded)
 attach_teacher(app, guarded)
 attach_benchmark(app, guarded)
+attach_data(app, guarded)
 
 
 def make_progress(quiet: bool, as_json: bool) -> Progress:
