@@ -40,6 +40,7 @@ class Run:
         evaluation: the final table.
         image_queries: image queries that this run paid for.
         text_queries: text queries that it paid for.
+        fresh_queries: augmented images that a teacher on this machine was asked about, with ``teacher.views: fresh``.
     """
 
     folder: Path
@@ -47,6 +48,7 @@ class Run:
     evaluation: Evaluation
     image_queries: int
     text_queries: int
+    fresh_queries: int = 0
 
 
 def quote_run(
@@ -124,7 +126,9 @@ def _train(session: Session, folder: RunFolder, accelerator: Accelerator) -> Run
         )
     with stop_asked() as stop:
         backbone, progress = session.backbone, session.progress
-        trainer = Trainer(session.config, folder, accelerator, backbone, projection, material, progress, stop)
+        trainer = Trainer(
+            session.config, folder, accelerator, backbone, projection, material, progress, stop, session.fresh
+        )
         weights = trainer.run(state)
     return _finish(session, folder, projection, weights) if accelerator.is_main_process else None
 
@@ -144,10 +148,11 @@ def _finish(session: Session, folder: RunFolder, projection: nn.Module, weights:
     own = session.backbone.module if session.backbone.recipe.kind == "module" else None
     student = Student.load(folder.student, backbone=own)
     evaluation = _evaluate(session, student)
-    write_json(folder.evaluation_file, evaluation.to_dict())
+    fresh = {"fresh_queries": session.fresh.queries} if session.fresh else {}
+    write_json(folder.evaluation_file, evaluation.to_dict() | fresh)
     folder.tidy()
     ledger, name = Ledger(session.store), _name(folder)
-    return Run(folder.path, student, evaluation, ledger.queries(name), ledger.queries(name, "text"))
+    return Run(folder.path, student, evaluation, ledger.queries(name), ledger.queries(name, "text"), **fresh)
 
 
 def _evaluate(session: Session, student: Student) -> Evaluation:

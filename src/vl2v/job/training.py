@@ -15,12 +15,15 @@ from torch import Tensor, nn
 
 from vl2v.config import RunConfig
 from vl2v.errors import Interrupted
+from vl2v.job.aligning import average_of, solve
 from vl2v.job.features import keep_features, pass_through, scores
 from vl2v.job.folder import RunFolder, State
+from vl2v.job.fresh import FreshViews
 from vl2v.job.material import Material, Server
 from vl2v.method.align import align
 from vl2v.method.base import Context
 from vl2v.method.distill import Projected, distill, trainable
+from vl2v.method.ema import Ema
 from vl2v.method.evaluation import Score, mean_over_domains
 from vl2v.method.loop import adam
 from vl2v.method.registry import METHODS
@@ -46,6 +49,7 @@ class Trainer:
         material: what to train on.
         progress: told after every step.
         stop: asked after every step whether the user wants to stop.
+        fresh: asked about every augmented image of the second stage; None where the kept vectors are enough.
     """
 
     config: RunConfig
@@ -56,6 +60,7 @@ class Trainer:
     material: Material
     progress: Progress
     stop: Callable[[], bool] = lambda: False
+    fresh: FreshViews | None = None
     _losses: list[float] = field(default_factory=list)
     _scores: dict[str, Score] = field(default_factory=dict)
     _best: tuple[float, Weights] = (-1.0, {})
@@ -64,7 +69,7 @@ class Trainer:
     def __post_init__(self) -> None:
         config, material = self.config, self.material
         self.method = METHODS[config.method]
-        self._server = Server(config, material, self.backbone.preprocess, self.accelerator)
+        self._server = Server(config, material, self.backbone.preprocess, self.accelerator, self.fresh)
         kd = config.kd
         self._objective = self.method.objective(
             Context(material.head, material.logit_scale, config.image_weight, kd.temperature, kd.teacher_share)
@@ -89,40 +94,60 @@ class Trainer:
         self.projection.to(self.accelerator.device)
         distilling = state is not None and state.values["stage"] == "distill"
         if isinstance(self.projection, nn.Linear) and not distilling:
-            self._align(state)
+            self._align(self.projection, state)
         return self._distill(state if distilling else None)
 
     def _restore(self, state: State) -> None:
         self._losses, self._metrics_length = list(state.values["losses"]), int(state.values["metrics"])
         self._best = (float(state.values["best"]), state.part("best"))
         self.projection.load_state_dict(state.part("projection"))
+        if self.fresh is not None:
+            self.fresh.queries = int(state.values["fresh_queries"])
         if state.values["stage"] == "distill":
             self.backbone.module.load_state_dict(state.part("backbone"))
         if self.accelerator.is_main_process:
             self.folder.cut_metrics(self._metrics_length)
 
-    def _align(self, state: State | None) -> None:
-        settings, steps = self.config.align, self.config.first_stage_steps
+    def _align(self, projection: nn.Linear, state: State | None) -> None:
+        average = average_of(self.config)
+        if average is not None and state is not None:
+            average.load_state(state.part("swad"), state.values["swad"])
+        steps = 1 if self.config.align.solver == "ridge" else self.config.first_stage_steps
         start = int(state.values["step"]) if state else 0
-        if start >= steps:
-            return
+        if start < steps and not _dead(average):
+            self._align_from(start, steps, projection, average, state)
+        if average is not None:
+            projection.load_state_dict(average.average())
+
+    def _align_from(
+        self, start: int, steps: int, projection: nn.Linear, average: LossValley | Ema | None, state: State | None
+    ) -> None:
+        settings = self.config.align
         rows = self._features("train", self.material.slots)
         held = {
             domain: self._features(f"validation-{domain}", slots)
             for domain, (slots, _) in self.material.validation.items()
         }
-        optimizer = adam(self.projection.parameters(), settings.learning_rate, settings.weight_decay)
+        optimizer = adam(projection.parameters(), settings.learning_rate, settings.weight_decay)
         _load_adam(optimizer, state)
+        weights = dict(projection.named_parameters())
 
         with self.progress.stage(self.method.stages[0], steps, start) as advance:
 
             def after(step: int, loss: float) -> bool:
+                if average is not None:
+                    average.update(step, weights)
                 if self._due(step, steps):
                     self._scores = self._score_features(held)
-                return self._after("align", step, loss, steps, optimizer, None, advance)
+                    if isinstance(average, LossValley):
+                        average.end_segment(step, mean_over_domains(self._scores.values()).loss)
+                return self._after("align", step, loss, steps, optimizer, average, advance) or _dead(average)
 
+            if settings.solver == "ridge":
+                after(0, solve(projection, rows, self.material, self.config))
+                return
             align(
-                self.projection,
+                projection,
                 self._server.features(rows, start, steps),
                 objective=self._objective,
                 optimizer=optimizer,
@@ -186,7 +211,7 @@ class Trainer:
         loss: float,
         steps: int,
         optimizer: torch.optim.Optimizer,
-        swad: LossValley | None,
+        swad: LossValley | Ema | None,
         advance: Advance,
     ) -> bool:
         """Note the loss; at a checkpoint write metrics and state; save and leave if the user wants to stop."""
@@ -206,18 +231,20 @@ class Trainer:
             )
         return False
 
-    def _metrics(self, stage: str, step: int, swad: LossValley | None) -> dict[str, Any]:
+    def _metrics(self, stage: str, step: int, swad: LossValley | Ema | None) -> dict[str, Any]:
         mean = mean_over_domains(self._scores.values())
         line: dict[str, Any] = {"stage": stage, "step": step, "losses": self._losses}
         line |= {"val_loss": mean.loss, "val_accuracy": mean.accuracy}
         line["domains"] = {d: {"loss": s.loss, "accuracy": s.accuracy} for d, s in self._scores.items()}
-        if swad is not None:
+        if isinstance(swad, LossValley):
             line |= {"converged_at": swad.converged_at, "dead_at": swad.dead_at, "threshold": swad.threshold}
         return line
 
-    def _save(self, stage: str, step: int, optimizer: torch.optim.Optimizer, swad: LossValley | None) -> None:
+    def _save(self, stage: str, step: int, optimizer: torch.optim.Optimizer, swad: LossValley | Ema | None) -> None:
         values: dict[str, Any] = {"stage": stage, "step": step, "digest": self.material.digest}
         values |= {"losses": self._losses, "metrics": self._metrics_length, "best": self._best[0]}
+        if self.fresh is not None:
+            values["fresh_queries"] = self.fresh.queries
         tensors = _under("projection", self.projection.state_dict()) | _under("best", self._best[1])
         if stage == "distill":
             tensors |= _under("backbone", self.backbone.module.state_dict())
@@ -278,6 +305,10 @@ def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def _to_cpu(weights: dict[str, nn.Parameter]) -> Weights:
     return {name: parameter.detach().cpu().clone() for name, parameter in weights.items()}
+
+
+def _dead(average: LossValley | Ema | None) -> bool:
+    return isinstance(average, LossValley) and average.dead_at is not None
 
 
 def _load_adam(optimizer: torch.optim.Optimizer, state: State | None) -> None:
