@@ -188,7 +188,9 @@ class RunConfig(_Strict):
 
     @property
     def first_stage_steps(self) -> int:
-        """Steps of Align, or of what another method does on kept features."""
+        """Steps of Align, or of what another method does on kept features; a solve in closed form counts as one."""
+        if self.align.solver == "ridge":
+            return 1
         default = 5001 if METHODS[self.method].first_stage else 0
         return default if self.align.steps is None else self.align.steps
 

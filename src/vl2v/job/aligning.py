@@ -15,21 +15,22 @@ from vl2v.method.ema import Ema
 from vl2v.method.ridge import Block, dual_targets, ridge, term_weights
 from vl2v.method.swad import LossValley
 
+Average = LossValley | Ema
 BLOCK = 4096  # rows held in float64 at once
 
 
-def average_of(config: RunConfig) -> LossValley | Ema | None:
+def average_of(config: RunConfig) -> Average | None:
     """What averages the projection over Align's steps; None keeps the last step's."""
     if config.align.average == "swad":
         return LossValley(**config.distill.swad.model_dump())
     return Ema(config.align.ema_decay) if config.align.average == "ema" else None
 
 
-def solve(projection: nn.Linear, features: NDArray[np.float32], material: Material, config: RunConfig) -> float:
+def solve(projection: nn.Module, features: NDArray[np.float32], material: Material, config: RunConfig) -> float:
     """Set P to what the ridge regression of `method.ridge` gives on all training rows.
 
     Args:
-        projection: P, changed in place.
+        projection: P, a linear layer; changed in place.
         features: [R, F] float32, f(x) of the training rows.
         material: their vectors, labels and groups.
         config: lambda and the strength of the penalty.
@@ -37,6 +38,7 @@ def solve(projection: nn.Linear, features: NDArray[np.float32], material: Materi
     Returns:
         The dual loss of the solved P over the training rows, weighted as the batches weight them.
     """
+    assert isinstance(projection, nn.Linear)
     weight, bias = ridge(_blocks(features, material, config.image_weight), config.align.ridge)
     with torch.no_grad():
         projection.weight.copy_(torch.from_numpy(weight))

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from vl2v.config import RunConfig
 from vl2v.errors import Interrupted
-from vl2v.job.aligning import average_of, solve
+from vl2v.job.aligning import Average, average_of, solve
 from vl2v.job.features import keep_features, pass_through, scores
 from vl2v.job.folder import RunFolder, State
 from vl2v.job.fresh import FreshViews
@@ -23,7 +23,6 @@ from vl2v.job.material import Material, Server
 from vl2v.method.align import align
 from vl2v.method.base import Context
 from vl2v.method.distill import Projected, distill, trainable
-from vl2v.method.ema import Ema
 from vl2v.method.evaluation import Score, mean_over_domains
 from vl2v.method.loop import adam
 from vl2v.method.registry import METHODS
@@ -70,6 +69,7 @@ class Trainer:
         config, material = self.config, self.material
         self.method = METHODS[config.method]
         self._server = Server(config, material, self.backbone.preprocess, self.accelerator, self.fresh)
+        self._average = average_of(config)
         kd = config.kd
         self._objective = self.method.objective(
             Context(material.head, material.logit_scale, config.image_weight, kd.temperature, kd.teacher_share)
@@ -94,43 +94,37 @@ class Trainer:
         self.projection.to(self.accelerator.device)
         distilling = state is not None and state.values["stage"] == "distill"
         if isinstance(self.projection, nn.Linear) and not distilling:
-            self._align(self.projection, state)
+            self._align(state)
+            if self._average is not None:
+                self.projection.load_state_dict(self._average.average())
         return self._distill(state if distilling else None)
 
     def _restore(self, state: State) -> None:
         self._losses, self._metrics_length = list(state.values["losses"]), int(state.values["metrics"])
         self._best = (float(state.values["best"]), state.part("best"))
         self.projection.load_state_dict(state.part("projection"))
-        if self.fresh is not None:
-            self.fresh.queries = int(state.values["fresh_queries"])
         if state.values["stage"] == "distill":
             self.backbone.module.load_state_dict(state.part("backbone"))
+        elif self._average is not None:
+            self._average.load_state(state.part("swad"), state.values["swad"])
+        if self.fresh is not None:
+            self.fresh.queries = int(state.values["fresh_queries"])
         if self.accelerator.is_main_process:
             self.folder.cut_metrics(self._metrics_length)
 
-    def _align(self, projection: nn.Linear, state: State | None) -> None:
-        average = average_of(self.config)
-        if average is not None and state is not None:
-            average.load_state(state.part("swad"), state.values["swad"])
-        steps = 1 if self.config.align.solver == "ridge" else self.config.first_stage_steps
+    def _align(self, state: State | None) -> None:
+        settings, steps = self.config.align, self.config.first_stage_steps
         start = int(state.values["step"]) if state else 0
-        if start < steps and not _dead(average):
-            self._align_from(start, steps, projection, average, state)
-        if average is not None:
-            projection.load_state_dict(average.average())
-
-    def _align_from(
-        self, start: int, steps: int, projection: nn.Linear, average: LossValley | Ema | None, state: State | None
-    ) -> None:
-        settings = self.config.align
+        if start >= steps or _died(self._average):
+            return
         rows = self._features("train", self.material.slots)
         held = {
             domain: self._features(f"validation-{domain}", slots)
             for domain, (slots, _) in self.material.validation.items()
         }
-        optimizer = adam(projection.parameters(), settings.learning_rate, settings.weight_decay)
+        optimizer = adam(self.projection.parameters(), settings.learning_rate, settings.weight_decay)
         _load_adam(optimizer, state)
-        weights = dict(projection.named_parameters())
+        weights, average = dict(self.projection.named_parameters()), self._average
 
         with self.progress.stage(self.method.stages[0], steps, start) as advance:
 
@@ -141,13 +135,13 @@ class Trainer:
                     self._scores = self._score_features(held)
                     if isinstance(average, LossValley):
                         average.end_segment(step, mean_over_domains(self._scores.values()).loss)
-                return self._after("align", step, loss, steps, optimizer, average, advance) or _dead(average)
+                return self._after("align", step, loss, steps, optimizer, average, advance) or _died(average)
 
             if settings.solver == "ridge":
-                after(0, solve(projection, rows, self.material, self.config))
+                after(0, solve(self.projection, rows, self.material, self.config))
                 return
             align(
-                projection,
+                self.projection,
                 self._server.features(rows, start, steps),
                 objective=self._objective,
                 optimizer=optimizer,
@@ -211,7 +205,7 @@ class Trainer:
         loss: float,
         steps: int,
         optimizer: torch.optim.Optimizer,
-        swad: LossValley | Ema | None,
+        swad: Average | None,
         advance: Advance,
     ) -> bool:
         """Note the loss; at a checkpoint write metrics and state; save and leave if the user wants to stop."""
@@ -231,7 +225,7 @@ class Trainer:
             )
         return False
 
-    def _metrics(self, stage: str, step: int, swad: LossValley | Ema | None) -> dict[str, Any]:
+    def _metrics(self, stage: str, step: int, swad: Average | None) -> dict[str, Any]:
         mean = mean_over_domains(self._scores.values())
         line: dict[str, Any] = {"stage": stage, "step": step, "losses": self._losses}
         line |= {"val_loss": mean.loss, "val_accuracy": mean.accuracy}
@@ -240,7 +234,7 @@ class Trainer:
             line |= {"converged_at": swad.converged_at, "dead_at": swad.dead_at, "threshold": swad.threshold}
         return line
 
-    def _save(self, stage: str, step: int, optimizer: torch.optim.Optimizer, swad: LossValley | Ema | None) -> None:
+    def _save(self, stage: str, step: int, optimizer: torch.optim.Optimizer, swad: Average | None) -> None:
         values: dict[str, Any] = {"stage": stage, "step": step, "digest": self.material.digest}
         values |= {"losses": self._losses, "metrics": self._metrics_length, "best": self._best[0]}
         if self.fresh is not None:
@@ -307,7 +301,7 @@ def _to_cpu(weights: dict[str, nn.Parameter]) -> Weights:
     return {name: parameter.detach().cpu().clone() for name, parameter in weights.items()}
 
 
-def _dead(average: LossValley | Ema | None) -> bool:
+def _died(average: Average | None) -> bool:
     return isinstance(average, LossValley) and average.dead_at is not None
 
 
