@@ -79,8 +79,9 @@ class AlignConfig(_Strict):
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     solver: Literal["adam", "ridge"] = "adam"
     """Adam's steps, or one solve in closed form that takes none."""
-    ridge: Rate = 0.01
-    """Strength of the solve's penalty, relative to the mean variance of a feature."""
+    ridge: Rate = 0.3
+    """Strength of the solve's penalty, relative to the mean variance of a feature. The default had the lowest dual loss
+    on the source domains' validation images of PACS, among 0.0001 to 3 (EfficientNet-Lite0, 128 pixels)."""
     average: Literal["none", "ema", "swad"] = "none"
     """Which average of the projection over the steps goes into Distill; `none` takes the last step's."""
     ema_decay: Annotated[float, Field(gt=0, lt=1)] = 0.999
