@@ -41,7 +41,10 @@ StudentOpt = Annotated[
     str | None, typer.Option(help="timm:<name>, timm:<name>@<checkpoint>, or teacher (VL2V-SD, open_clip only).")
 ]
 HeldOut = Annotated[list[str] | None, typer.Option(help="A domain left out to test; may be repeated.")]
-Views = Annotated[int | None, typer.Option(help="Views bought of every training image (default 1: the image itself).")]
+Views = Annotated[
+    str | None,
+    typer.Option(help="Views bought of every training image (default 1: the image itself); fresh: see the docs."),
+]
 Prompts = Annotated[str | None, typer.Option(help="photo, name, clip-80, a template with {}, or a file of templates.")]
 Labels = Annotated[int | None, typer.Option(help="Labels kept per class and domain.")]
 Rest = Annotated[

@@ -37,7 +37,7 @@ def get(
     as_json: Json = False,
 ) -> None:
     """Fetch a benchmark and lay it out as OUT/<domain>/<class>/<image>. Run again, it goes on."""
-    from vl2v.cli import _progress
+    from vl2v.cli import make_progress
     from vl2v.job.printing import show
     from vl2v.task.benchmark_get import get as work
     from vl2v.task.benchmark_sources import choose
@@ -50,7 +50,7 @@ def get(
     if chosen.local is None and not yes:
         _ask(benchmark)
     with _plain_faults(benchmark, folder):
-        manifest = work(benchmark, folder, chosen, progress=_progress(quiet, as_json))
+        manifest = work(benchmark, folder, chosen, progress=make_progress(quiet, as_json))
     show({"folder": str(folder), **manifest} if as_json else _got(benchmark, folder, manifest))
 
 
@@ -61,13 +61,13 @@ def check(
     as_json: Json = False,
 ) -> None:
     """Verify a benchmark that is there: counts, names, unreadable files. The exit code is 3 if something is wrong."""
-    from vl2v.cli import _progress
+    from vl2v.cli import make_progress
     from vl2v.job.printing import show
     from vl2v.task.benchmark_get import check as work
     from vl2v.task.benchmarks import find
 
     benchmark = find(name)
-    report = work(benchmark, folder, progress=_progress(quiet, as_json))
+    report = work(benchmark, folder, progress=make_progress(quiet, as_json))
     show(_report_json(report) if as_json else _report_text(benchmark, folder, report))
     if not report.right:
         raise typer.Exit(3)

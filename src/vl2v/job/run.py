@@ -42,6 +42,7 @@ class Run:
         evaluation: the final table.
         image_queries: image queries that this run paid for.
         text_queries: text queries that it paid for.
+        fresh_queries: augmented images that a teacher on this machine was asked about, with ``teacher.views: fresh``.
     """
 
     folder: Path
@@ -49,6 +50,7 @@ class Run:
     evaluation: Evaluation
     image_queries: int
     text_queries: int
+    fresh_queries: int = 0
 
 
 def quote_run(
@@ -126,7 +128,9 @@ def _train(session: Session, folder: RunFolder, accelerator: Accelerator) -> Run
         )
     with stop_asked() as stop:
         backbone, progress = session.backbone, session.progress
-        trainer = Trainer(session.config, folder, accelerator, backbone, projection, material, progress, stop)
+        trainer = Trainer(
+            session.config, folder, accelerator, backbone, projection, material, progress, stop, session.fresh
+        )
         trained = trainer.run(state)
     return _finish(session, folder, projection, trained) if accelerator.is_main_process else None
 
@@ -146,10 +150,11 @@ def _finish(session: Session, folder: RunFolder, projection: nn.Module, trained:
     own = session.backbone.module if session.backbone.recipe.kind == "module" else None
     student = Student.load(folder.student, backbone=own)
     evaluation = Evaluation(evaluate_run(session, student, folder.predictions_file).rows, beside)
-    write_json(folder.evaluation_file, evaluation.to_dict() | {"asked": session.asked()})
+    fresh = {"fresh_queries": session.fresh.queries} if session.fresh else {}
+    write_json(folder.evaluation_file, evaluation.to_dict() | {"asked": session.asked()} | fresh)
     folder.tidy()
     ledger, name = Ledger(session.store), _name(folder)
-    return Run(folder.path, student, evaluation, ledger.queries(name), ledger.queries(name, "text"))
+    return Run(folder.path, student, evaluation, ledger.queries(name), ledger.queries(name, "text"), **fresh)
 
 
 def _put(weights: Weights, backbone: nn.Module, projection: nn.Module) -> None:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from vl2v.config import RunConfig
 from vl2v.errors import ConfigError, StudentError
+from vl2v.job.fresh import FreshViews, fresh_views
 from vl2v.job.material import Material, stage_seed
 from vl2v.job.prepare import Examples, Places, Split, examples, leaked, list_folder, read_task, split_task
 from vl2v.job.quoting import EVALUATION, Needs, check_disk, evaluated, make_quote, needs
@@ -57,6 +58,7 @@ class Session:
     cache: PixelCache
     backbone: Backbone | None
     progress: Progress
+    fresh: FreshViews | None = None
 
     @property
     def method(self) -> Method:
@@ -71,7 +73,7 @@ class Session:
     def quote(self) -> Quote:
         """What is to be bought, and the disk it takes."""
         images = len(self.task) + (len(self.unlabelled) if self.unlabelled else 0)
-        images += len(self.rows.views) - len(self.rows.views) // self.config.teacher.views  # further views
+        images += len(self.rows.views) - len(self.rows.views) // self.config.teacher.kept_views  # further views
         parameters = sum(p.numel() for p in self.backbone.module.parameters()) if self.backbone else None
         return make_quote(self.needs, self.teacher, self.store, images, self.cache.size, parameters)
 
@@ -218,6 +220,7 @@ def open_session(
     """
     folder = list_folder(config.data)
     teacher = teacher or open_teacher(config.teacher.spec, price=stated_price(config), device=_local(config))
+    fresh = fresh_views(config, teacher)
     if with_student and backbone is None:
         backbone = open_student(config)
     index = FileIndex(places.cache / "files.sqlite")
@@ -234,7 +237,7 @@ def open_session(
                 if part is not None:
                     teacher.bind(part.paths, part.digests)
         wanted = needs(config, task, split, rows)
-        yield Session(config, task, unlabelled, split, rows, wanted, teacher, store, cache, backbone, progress)
+        yield Session(config, task, unlabelled, split, rows, wanted, teacher, store, cache, backbone, progress, fresh)
     finally:
         index.close()
         cache.close()

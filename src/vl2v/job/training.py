@@ -15,8 +15,10 @@ from torch import Tensor, nn
 
 from vl2v.config import RunConfig
 from vl2v.errors import Interrupted
+from vl2v.job.aligning import Average, average_of, solve
 from vl2v.job.features import pass_through, scores
 from vl2v.job.folder import RunFolder, State
+from vl2v.job.fresh import FreshViews
 from vl2v.job.kept import KeptFeatures
 from vl2v.job.material import Material, Server
 from vl2v.job.shelf import Shelf, Trained, under
@@ -26,6 +28,7 @@ from vl2v.method.distill import Projected, distill, trainable
 from vl2v.method.evaluation import Score, mean_over_domains
 from vl2v.method.loop import adam, warmed_up
 from vl2v.method.registry import METHODS
+from vl2v.method.swad import LossValley
 from vl2v.progress import Advance, Progress
 from vl2v.student.backbones import Backbone
 from vl2v.student.model import cosine_logits
@@ -45,6 +48,7 @@ class Trainer:
         material: what to train on.
         progress: told after every step.
         stop: asked after every step whether the user wants to stop.
+        fresh: asked about every augmented image of the second stage; None where the kept vectors are enough.
     """
 
     config: RunConfig
@@ -55,6 +59,7 @@ class Trainer:
     material: Material
     progress: Progress
     stop: Callable[[], bool] = lambda: False
+    fresh: FreshViews | None = None
     _losses: list[float] = field(default_factory=list)
     _scores: dict[str, Score] = field(default_factory=dict)
     _metrics_length: int = 0
@@ -62,7 +67,8 @@ class Trainer:
     def __post_init__(self) -> None:
         config, material = self.config, self.material
         self.method = METHODS[config.method]
-        self._server = Server(config, material, self.backbone.preprocess, self.accelerator)
+        self._server = Server(config, material, self.backbone.preprocess, self.accelerator, self.fresh)
+        self._average = average_of(config)
         self._shelf = Shelf(config.distill, config.measure)
         kd = config.kd
         self._objective = self.method.objective(
@@ -89,6 +95,8 @@ class Trainer:
         distilling = state is not None and state.values["stage"] == "distill"
         if isinstance(self.projection, nn.Linear) and not distilling:
             self._align(state)
+            if self._average is not None:
+                self.projection.load_state_dict(self._average.average())
         return self._distill(state if distilling else None)
 
     def _restore(self, state: State) -> None:
@@ -97,25 +105,37 @@ class Trainer:
         if state.values["stage"] == "distill":
             self.backbone.module.load_state_dict(state.part("backbone"))
             self._shelf.load_state(state)
+        elif self._average is not None:
+            self._average.load_state(state.part("swad"), state.values["swad"])
+        if self.fresh is not None:
+            self.fresh.queries = int(state.values["fresh_queries"])
         if self.accelerator.is_main_process:
             self.folder.cut_metrics(self._metrics_length)
 
     def _align(self, state: State | None) -> None:
         settings, steps = self.config.align, self.config.first_stage_steps
         start = int(state.values["step"]) if state else 0
-        if start >= steps:
+        if start >= steps or _died(self._average):
             return
         features = self._features()
         optimizer = adam(self.projection.parameters(), settings.learning_rate, settings.weight_decay)
         _load_adam(optimizer, state)
+        weights, average = dict(self.projection.named_parameters()), self._average
 
         with self.progress.stage(self.method.stages[0], steps, start) as advance:
 
             def after(step: int, loss: float) -> bool:
+                if average is not None:
+                    average.update(step, weights)
                 if self._due(step, steps):
                     self._scores = self._score_features(features)
-                return self._after("align", step, loss, steps, optimizer, advance)
+                    if isinstance(average, LossValley):
+                        average.end_segment(step, mean_over_domains(self._scores.values()).loss)
+                return self._after("align", step, loss, steps, optimizer, advance) or _died(average)
 
+            if settings.solver == "ridge":
+                after(0, solve(self.projection, features[self.material.slots], self.material, self.config))
+                return
             align(
                 self.projection,
                 self._server.features(features, start, steps),
@@ -203,14 +223,20 @@ class Trainer:
         line: dict[str, Any] = {"stage": stage, "step": step, "losses": self._losses}
         line |= {"val_loss": mean.loss, "val_accuracy": mean.accuracy}
         line["domains"] = {d: {"loss": s.loss, "accuracy": s.accuracy} for d, s in self._scores.items()}
-        if stage == "distill" and (swad := self._shelf.swad) is not None:
+        swad = self._average if stage == "align" else self._shelf.swad
+        if isinstance(swad, LossValley):
             line |= {"converged_at": swad.converged_at, "dead_at": swad.dead_at, "threshold": swad.threshold}
         return line
 
     def _save(self, stage: str, step: int, optimizer: torch.optim.Optimizer) -> None:
         values: dict[str, Any] = {"stage": stage, "step": step, "digest": self.material.digest}
         values |= {"losses": self._losses, "metrics": self._metrics_length}
+        if self.fresh is not None:
+            values["fresh_queries"] = self.fresh.queries
         tensors = under("projection", self.projection.state_dict())
+        if stage == "align" and self._average is not None:
+            held, values["swad"] = self._average.state()
+            tensors |= under("swad", held)
         if stage == "distill":
             held, more = self._shelf.state()
             tensors |= under("backbone", self.backbone.module.state_dict()) | held
@@ -255,6 +281,10 @@ class Trainer:
 def _set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
     for group in optimizer.param_groups:
         group["lr"] = rate
+
+
+def _died(average: Average | None) -> bool:
+    return isinstance(average, LossValley) and average.dead_at is not None
 
 
 def _load_adam(optimizer: torch.optim.Optimizer, state: State | None) -> None:
