@@ -9,6 +9,7 @@ import sys
 import tarfile
 import zipfile
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,7 @@ def refused(benchmark: Benchmark, out: Path, source: Path | str, match: str) -> 
     assert not out.exists()
 
 
+@pytest.mark.slow
 def test_the_whole_of_pacs_from_an_archive_in_the_official_layout(tmp_path: Path) -> None:
     files = {
         f"kfold/{domain}/{label}/pic_{n:03d}.jpg": b"\xff\xd8\xff" + f"{domain}{label}{n}".encode()
@@ -129,6 +131,23 @@ def test_parquet_with_a_domain_as_a_class_label_and_rows_without_names(tmp_path:
     got = took(benchmark, tmp_path / "out", source)
     assert sorted(got.values()) == sorted(row[0] for row in rows)
     assert next(iter(got)) == "art_painting/dog/0000000.png"
+
+
+def test_parquet_with_a_column_of_paths(tmp_path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    benchmark = replace(small(PACS, each=1), classes=(), class_count=7)
+    rows = [(image(i), domain, label) for i, (domain, label) in enumerate(product(benchmark.images, PACS.classes))]
+    columns = {
+        "image": [{"bytes": data, "path": "same.jpg"} for data, _, _ in rows],
+        "label": [label for _, _, label in rows],
+        "domain": [domain for _, domain, _ in rows],
+        "image_path": [f"{domain}/{label}/{domain}_1.png" for _, domain, label in rows],
+    }
+    pq.write_table(pa.table(columns), tmp_path / "t.parquet")
+    got = took(benchmark, tmp_path / "out", tmp_path / "t.parquet")
+    assert got == {f"{domain}/{label}/{domain}_1.png": data for data, domain, label in rows}
 
 
 def test_rows_of_one_name_are_told_apart_the_same_way_every_time(tmp_path: Path) -> None:
@@ -410,11 +429,37 @@ def test_another_source_does_not_go_on_with_what_is_half_done(tmp_path: Path) ->
     benchmark = small(PACS)
     files = files_of(benchmark)
     refused(benchmark, tmp_path / "out", zipped(tmp_path / "p.zip", dict(list(files.items())[:9])), "is not PACS")
+    downloads = tmp_path / ".out.partial" / "downloads"
+    downloads.mkdir()
+    (downloads / "PACS.zip.part").write_bytes(b"PK")
     other = zipped(tmp_path / "q.zip", files)
     with pytest.raises(ConfigError, match="Another download is half done"):
         get(benchmark, tmp_path / "out", choose(benchmark, str(other)))
-    zipped(tmp_path / "p.zip", files)  # the same source, mended
-    assert took(benchmark, tmp_path / "out", tmp_path / "p.zip") == files
+    (downloads / "PACS.zip.part").unlink()
+    assert took(benchmark, tmp_path / "out", other) == files
+
+
+def test_a_source_that_was_mended_is_taken(tmp_path: Path) -> None:
+    benchmark = small(PACS)
+    files = files_of(benchmark)
+    refused(benchmark, tmp_path / "out", zipped(tmp_path / "p.zip", dict(list(files.items())[:9])), "is not PACS")
+    assert took(benchmark, tmp_path / "out", zipped(tmp_path / "p.zip", files)) == files
+
+
+@pytest.mark.slow
+def test_the_real_pacs_as_a_folder_and_as_parquet_is_the_same(tmp_path: Path, shared: Path) -> None:
+    folder = shared / "data" / "PACS"
+    if not folder.is_dir():
+        pytest.skip("PACS is not in the maintainers' folder")
+    rows = [
+        (path.read_bytes(), path.name, PACS.classes.index(path.parent.name), path.parent.parent.name)
+        for path in sorted(folder.glob("*/*/*"))
+    ]
+    table(tmp_path / "hub" / "train-00000-of-00001.parquet", rows, {"label": PACS.classes}, group=100)
+    copied = get(PACS, tmp_path / "copy", choose(PACS, str(folder)))
+    from_parquet = get(PACS, tmp_path / "table", choose(PACS, str(tmp_path / "hub")))
+    assert copied["digest"] == from_parquet["digest"] == check(PACS, folder).digest
+    shutil.rmtree(tmp_path)
 
 
 def test_a_disk_without_room_is_told_before_anything_is_fetched(tmp_path: Path) -> None:

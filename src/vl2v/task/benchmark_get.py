@@ -135,10 +135,12 @@ def _check_free(benchmark: Benchmark, out: Path, partial: Path, source: Source) 
 
 
 def _claim(partial: Path, benchmark: Benchmark, source: Source) -> None:
-    """Take the place of preparation, or go on in it if the same was being got."""
+    """Take the place of preparation, or go on in it if the same was being got. Other downloads are kept."""
     task = json.dumps({"benchmark": benchmark.name, "source": source.text, "revision": source.revision})
     note = partial / "task.json"
-    if note.exists() and note.read_text(encoding="utf-8") != task:
+    downloads = partial / "downloads"
+    fetched = downloads.is_dir() and any(path.is_file() for path in downloads.rglob("*"))
+    if fetched and note.exists() and note.read_text(encoding="utf-8") != task:
         raise ConfigError(
             f"Another download is half done in {partial}.",
             expected=f"{benchmark.name} from {source.text}",
