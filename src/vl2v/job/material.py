@@ -15,6 +15,7 @@ from torch import Tensor
 
 from vl2v.config import RunConfig
 from vl2v.job.features import Labelled
+from vl2v.method.base import Context, RiseTerms
 from vl2v.method.loop import Batch
 from vl2v.student.preprocess import Preprocess
 from vl2v.task.augment import Augmentation, AugmentSettings
@@ -101,6 +102,19 @@ class Server:
         image = torch.zeros_like(text) if m.vectors is None else torch.from_numpy(np.asarray(m.vectors[rows]))
         mask = None if bool(labelled.all()) else labelled.to(device)
         return Batch(inputs.to(device), image.to(device), text.to(device), mask, labels.to(device))
+
+
+def context_of(config: RunConfig, material: Material) -> Context:
+    """What a method's objective may need of a run."""
+    return Context(
+        head=material.head,
+        logit_scale=material.logit_scale,
+        image_weight=config.image_weight,
+        temperature=config.kd.temperature,
+        teacher_share=config.kd.teacher_share,
+        rise=RiseTerms(**config.rise.model_dump()),
+        oracle_weight=config.miro.weight,
+    )
 
 
 def stage_seed(seed: int, stage: str) -> int:

@@ -139,7 +139,8 @@ def _finish(session: Session, folder: RunFolder, projection: nn.Module, weights:
     names, card = session.task.names, session.card
     provenance = _provenance(session, folder)
     head = session.head() if session.method.classifier == "cosine" else None
-    made = Student(session.backbone, projection.cpu(), head, names, card.logit_scale, provenance)
+    kept = session.method.kept(projection.cpu())
+    made = Student(session.backbone, kept, head, names, card.logit_scale, provenance)
     made.save(folder.student)
     own = session.backbone.module if session.backbone.recipe.kind == "module" else None
     student = Student.load(folder.student, backbone=own)

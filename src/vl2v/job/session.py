@@ -158,16 +158,16 @@ class Session:
         return self.store.images(self.card, self.task.digests[rows])
 
     def make_projection(self, backbone: Backbone) -> nn.Module:
-        """P before training: a seeded linear layer with bias, or nothing where the student is the teacher's encoder.
+        """P before training: a seeded linear layer with bias, or the method's own; nothing for the teacher's encoder.
 
         Raises:
             StudentError: if the teacher's own encoder has another dimension than its vectors.
         """
-        linear = self.method.classifier == "linear"
+        linear, layer = self.method.classifier == "linear", self.method.layer
         dimension = len(self.task.names) if linear else self.card.dimension
         if linear or self.config.student.spec != "teacher":
             torch.manual_seed(stage_seed(self.config.seed, "projection"))
-            return nn.Linear(backbone.features, dimension)
+            return layer(backbone.features, self.head()) if layer else nn.Linear(backbone.features, dimension)
         if backbone.features != dimension:
             found = f"{backbone.features} features"
             raise StudentError("The teacher's encoder does not fit.", expected=f"{dimension} features", found=found)

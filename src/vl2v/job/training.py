@@ -17,9 +17,8 @@ from vl2v.config import RunConfig
 from vl2v.errors import Interrupted
 from vl2v.job.features import keep_features, pass_through, scores
 from vl2v.job.folder import RunFolder, State
-from vl2v.job.material import Material, Server
+from vl2v.job.material import Material, Server, context_of
 from vl2v.method.align import align
-from vl2v.method.base import Context
 from vl2v.method.distill import Projected, distill, trainable
 from vl2v.method.evaluation import Score, mean_over_domains
 from vl2v.method.loop import adam
@@ -65,10 +64,10 @@ class Trainer:
         config, material = self.config, self.material
         self.method = METHODS[config.method]
         self._server = Server(config, material, self.backbone.preprocess, self.accelerator)
-        kd = config.kd
-        self._objective = self.method.objective(
-            Context(material.head, material.logit_scale, config.image_weight, kd.temperature, kd.teacher_share)
-        )
+        self._objective = self.method.objective(context_of(config, material))
+        side = self.backbone.preprocess.size  # built here, where the backbone is still the pretrained one
+        build = self.method.penalty
+        self._penalty = build(self.backbone.module, torch.zeros(2, 3, side, side)) if build else None
 
     def run(self, state: State | None) -> Weights:
         """Train from a saved state, or from the start, to the end.
@@ -87,8 +86,10 @@ class Trainer:
         # Convolutions run half as fast again in this layout on a CPU, and on tensor cores.
         self.backbone.module.to(self.accelerator.device).to(memory_format=torch.channels_last)
         self.projection.to(self.accelerator.device)
+        if self._penalty is not None:
+            self._penalty.to(self.accelerator.device).to(memory_format=torch.channels_last)
         distilling = state is not None and state.values["stage"] == "distill"
-        if isinstance(self.projection, nn.Linear) and not distilling:
+        if not isinstance(self.projection, nn.Identity) and not distilling:
             self._align(state)
         return self._distill(state if distilling else None)
 
@@ -98,6 +99,10 @@ class Trainer:
         self.projection.load_state_dict(state.part("projection"))
         if state.values["stage"] == "distill":
             self.backbone.module.load_state_dict(state.part("backbone"))
+        if self._penalty is not None:
+            with torch.no_grad():  # what it trains, and not the pretrained backbone beside it
+                for name, parameter in trainable(self._penalty).items():
+                    parameter.copy_(state.part("penalty")[name])
         if self.accelerator.is_main_process:
             self.folder.cut_metrics(self._metrics_length)
 
@@ -106,11 +111,7 @@ class Trainer:
         start = int(state.values["step"]) if state else 0
         if start >= steps:
             return
-        rows = self._features("train", self.material.slots)
-        held = {
-            domain: self._features(f"validation-{domain}", slots)
-            for domain, (slots, _) in self.material.validation.items()
-        }
+        rows, held = self._features("train", self.material.slots), self._held_features()
         optimizer = adam(self.projection.parameters(), settings.learning_rate, settings.weight_decay)
         _load_adam(optimizer, state)
 
@@ -134,20 +135,32 @@ class Trainer:
     def _distill(self, state: State | None) -> Weights:
         settings = self.config.distill
         start = int(state.values["step"]) if state else 0
-        weights = trainable(self.backbone.module, self.projection if self.method.trains_layer else None)
+        backbone = self.backbone.module if self.method.trains_backbone else nn.Identity()
+        weights = trainable(backbone, self.projection if self.method.trains_layer else None)
         optimizer = adam(weights.values(), settings.learning_rate, settings.weight_decay)
+        if self._penalty is not None:
+            faster = settings.learning_rate * self.config.miro.learning_rate_factor
+            optimizer.add_param_group({"params": list(trainable(self._penalty).values()), "lr": faster})
         _load_adam(optimizer, state)
         swad = LossValley(**settings.swad.model_dump()) if settings.weights == "swad" else None
         if swad is not None and state is not None:
             swad.load_state(state.part("swad"), state.values["swad"])
-        model = Projected(self.backbone.module, self.projection)
+        model, held = Projected(backbone, self.projection), {}
+        if start < settings.steps and not self.method.trains_backbone:
+            rows, held = self._features("train", self.material.slots), self._held_features()
+            batches = self._server.features(rows, start, settings.steps)
+        else:
+            batches = self._server.images(start, settings.steps)
 
         def validate(step: int) -> float | None:
             if not self._due(step, settings.steps):
                 return None
-            self._scores = scores(
-                lambda slots: self._pixel_logits(model, slots), self.material.validation, self.accelerator
-            )
+            if held:
+                self._scores = self._score_features(held)
+            else:
+                self._scores = scores(
+                    lambda slots: self._pixel_logits(model, slots), self.material.validation, self.accelerator
+                )
             mean = mean_over_domains(self._scores.values())
             if settings.weights == "best" and mean.accuracy >= self._best[0]:
                 self._best = (mean.accuracy, _to_cpu(weights))
@@ -156,11 +169,12 @@ class Trainer:
         if start < settings.steps and (swad is None or swad.dead_at is None):
             with self.progress.stage(self.method.stages[1], settings.steps, start) as advance:
                 distilled = distill(
-                    self.backbone.module,
+                    backbone,
                     self.projection,
-                    self._server.images(start, settings.steps),
+                    batches,
                     objective=self._objective,
                     train_projection=self.method.trains_layer,
+                    penalty=self._penalty,
                     swad=swad,
                     validate=validate,
                     optimizer=optimizer,
@@ -221,6 +235,8 @@ class Trainer:
         tensors = _under("projection", self.projection.state_dict()) | _under("best", self._best[1])
         if stage == "distill":
             tensors |= _under("backbone", self.backbone.module.state_dict())
+        if self._penalty is not None:
+            tensors |= _under("penalty", dict(trainable(self._penalty)))
         for i, entry in optimizer.state_dict()["state"].items():
             tensors |= _under(f"adam/{i}", entry)
         if swad is not None:
@@ -248,6 +264,10 @@ class Trainer:
             f"features of {name}",
         )
 
+    def _held_features(self) -> dict[str, NDArray[np.float32]]:
+        validation = self.material.validation
+        return {domain: self._features(f"validation-{domain}", slots) for domain, (slots, _) in validation.items()}
+
     @torch.no_grad()
     def _score_features(self, held: dict[str, NDArray[np.float32]]) -> dict[str, Score]:
         found: dict[str, Score] = {}
@@ -268,7 +288,7 @@ class Trainer:
 
     def _logits(self, projected: Tensor) -> Tensor:
         if self.method.classifier == "linear":
-            return projected.float()
+            return projected[:, : len(self.material.head)].float()
         return cosine_logits(projected.float(), self.material.head.to(projected.device), self.material.logit_scale)
 
 
@@ -284,7 +304,7 @@ def _load_adam(optimizer: torch.optim.Optimizer, state: State | None) -> None:
     if state is None:
         return
     content = optimizer.state_dict()
-    count = len(content["param_groups"][0]["params"])
+    count = sum(len(group["params"]) for group in content["param_groups"])
     entries = {i: state.part(f"adam/{i}") for i in range(count)}
     content["state"] = {i: entry for i, entry in entries.items() if entry}
     optimizer.load_state_dict(content)

@@ -37,7 +37,6 @@ def _objective(_: Context) -> Objective:
 
 ERM = Method(
     name="erm",
-    title="ERM",
     stages=("linear probe", "fine-tuning"),
     classifier="linear",
     objective=_objective,
