@@ -121,7 +121,9 @@ class RiseConfig(_Strict):
     teacher_share: Fraction = 0.9
     """Part of the loss on classes that is the divergence from the teacher; the rest is cross-entropy on the labels."""
     distance: Annotated[float, Field(ge=0)] = 1.0
-    """Weight of the distance to the text of the image's class."""
+    """Weight of the distances to the text of the image's class."""
+    anchors: tuple[str, ...] = ()
+    """Templates of the texts that the relative distance compares with; none leaves it out."""
 
 
 class MiroConfig(_Strict):
@@ -202,6 +204,8 @@ def _against_method(config: RunConfig) -> list[str]:
             f"the method {method.name} fixes image_weight at {method.image_weight:g}, found {config.image_weight:g}; "
             "leave it out, or take the method adip"
         )
+    if len(config.rise.anchors) == 1:
+        faults.append("rise.anchors needs two templates or more, among which a distance is relative; found 1")
     if method.forbids_first_stage and config.align.steps:
         faults.append(f"the method {method.name} has no first stage: align.steps must be 0, found {config.align.steps}")
     if config.student.spec == "teacher" and not method.takes_encoder:

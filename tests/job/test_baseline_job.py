@@ -99,6 +99,27 @@ def test_rise_keeps_the_averaged_layers_as_one(bench: Bench, tmp_path: Path) -> 
     assert not averaged["projection.weight"].equal(saved["projection.weight"])
 
 
+def test_rises_anchors_are_quoted_bought_and_learnt_from(bench: Bench, tmp_path: Path) -> None:
+    settings, given = tmp_path / "rise.yaml", dict(np.load(bench.root / "teacher.npz"))
+    anchors = ["a drawing of a {}", "a dark photo of a {}"]
+    settings.write_text(json.dumps({"method": "rise", "rise": {"anchors": anchors}}))
+    more = [anchor.format(name) for name in ("blank", "bar", "zebra stripe") for anchor in anchors]
+    given["texts"] = np.concatenate([given["texts"], more])
+    vectors = np.random.default_rng(1).normal(size=(len(more), 16)).astype(np.float32)
+    given["text_embeddings"] = np.concatenate([given["text_embeddings"], vectors])
+    np.savez(tmp_path / "teacher.npz", **given)
+    asked = [str(bench.data), "--teacher", f"file:{tmp_path / 'teacher.npz'}", "--config", str(settings), "--json"]
+    quoted = vl2v(*bench.flags("quote", *asked, "--held-out", "rose"))
+    assert quoted.returncode == 0, quoted.stderr
+    assert json.loads(quoted.stdout)["texts"]["needed"] == 3 + 6
+    teacher = ["--teacher", f"file:{tmp_path / 'teacher.npz'}", "--store", str(tmp_path / "new.sqlite")]
+    found = whole(bench, tmp_path / "with", "rise", *teacher, "--config", str(settings))
+    assert found["text_queries"] == 9
+    assert whole(bench, tmp_path / "without", "rise", *teacher)["text_queries"] == 0
+    one, two = (metrics(tmp_path / run)[-1]["losses"] for run in ("with", "without"))
+    assert one != two
+
+
 def test_miros_variances_are_in_the_state_and_its_oracle_is_not(bench: Bench, tmp_path: Path) -> None:
     whole(bench, tmp_path / "run", "miro", "--align-steps", "0")
     state = load_file(tmp_path / "run" / "state.safetensors")

@@ -64,6 +64,7 @@ def test_what_is_written_down_can_be_read_again() -> None:
         ({"method": "text", "data": {"root": "x", "unlabelled": "y"}}, "learns from labels alone"),
         ({"method": "miro", "miro": {"weight": -1}}, "miro.weight"),
         ({"method": "rise", "rise": {"temperature": 0}}, "rise.temperature"),
+        ({"method": "rise", "rise": {"anchors": ["a sketch of a {}"]}}, "two templates or more"),
     ],
 )
 def test_settings_that_contradict_the_method_are_faults(settings: dict[str, Any], said: str) -> None:

@@ -10,7 +10,7 @@ from test_baselines import CONTEXT, batch, divergence_by_hand
 from torch import nn
 
 from vl2v.method.base import RiseTerms
-from vl2v.method.baselines.rise import EmbeddingClassifier, text_distance
+from vl2v.method.baselines.rise import EmbeddingClassifier, relative_distance, text_distance
 from vl2v.method.distill import distill
 from vl2v.method.registry import METHODS
 from vl2v.student.model import cosine_logits
@@ -28,6 +28,28 @@ def test_the_distance_by_hand() -> None:
     assert float(text_distance(embedding, text, torch.zeros(4, dtype=torch.bool))) == 0
     assert float(text_distance(text * 7, text)) == pytest.approx(0, abs=1e-6)
     assert float(text_distance(-text, text)) == pytest.approx(2, abs=1e-6)
+
+
+def test_the_relative_distance_by_hand() -> None:
+    anchors = torch.tensor([[[1.0, 0, 0, 0], [0, 5, 0, 0]]]).expand(2, 2, 4)
+    text, embedding = torch.tensor([[1.0, 0, 0, 0]] * 2), torch.tensor([[0.0, 2, 0, 0], [3, 0, 0, 0]])
+    share = math.e / (math.e + 1)  # softmax of the cosines (1, 0)
+    by_hand = 10 * (2 * share - 1) ** 2  # both anchors differ by as much
+    assert float(relative_distance(embedding[:1], text[:1], anchors[:1])) == pytest.approx(by_hand, abs=1e-6)
+    assert float(relative_distance(embedding, text, anchors)) == pytest.approx(by_hand / 2, abs=1e-6)
+    assert float(relative_distance(embedding, text, anchors, torch.tensor([False, True]))) == 0
+    assert float(relative_distance(text * 3, text, anchors)) == pytest.approx(0, abs=1e-9)
+
+
+def test_anchors_add_the_relative_distance() -> None:
+    b, output, anchors = batch([0, 2, -1, 1]), torch.randn(4, 7), torch.randn(3, 2, 4)
+    terms = RiseTerms(distance=0.5)
+    without, with_them = (
+        float(METHODS["rise"].objective(replace(CONTEXT, rise=terms, anchors=a))(output, b)) for a in (None, anchors)
+    )
+    added = relative_distance(output[:, 3:], b.teacher_text, anchors[[0, 2, 0, 1]], b.labelled)
+    assert with_them - without == pytest.approx(0.5 * float(added), abs=1e-5)
+    assert float(added) > 0
 
 
 def test_the_loss_is_its_three_parts() -> None:

@@ -38,6 +38,7 @@ class Material:
         shares: rows of each group in a batch.
         validation: (slots, labels) by source domain.
         digest: of the data and vectors; a resumed run must find the same.
+        anchors: [K, A, D] float32, further texts of every class, where the method compares with some.
     """
 
     pixels: NDArray[np.uint8]
@@ -50,6 +51,7 @@ class Material:
     shares: tuple[int, ...]
     validation: Labelled
     digest: str
+    anchors: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -112,7 +114,8 @@ def context_of(config: RunConfig, material: Material) -> Context:
         image_weight=config.image_weight,
         temperature=config.kd.temperature,
         teacher_share=config.kd.teacher_share,
-        rise=RiseTerms(**config.rise.model_dump()),
+        rise=RiseTerms(**config.rise.model_dump(exclude={"anchors"})),
+        anchors=material.anchors,
         oracle_weight=config.miro.weight,
     )
 

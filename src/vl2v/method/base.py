@@ -21,7 +21,7 @@ class RiseTerms:
     Attributes:
         temperature: of the teacher's zero-shot answers, above 0.
         teacher_share: part of the loss on classes that comes from the teacher, in [0, 1]; the rest is cross-entropy.
-        distance: weight of the distance to the class's text, at least 0.
+        distance: weight of the distances to the class's text, at least 0.
     """
 
     temperature: float = 3.0
@@ -40,6 +40,7 @@ class Context:
         temperature: of naive distillation, above 0.
         teacher_share: how much of naive distillation's loss comes from the teacher, in [0, 1].
         rise: RISE's terms.
+        anchors: [K, A, D], further texts of every class, for RISE's relative distance; None leaves it out.
         oracle_weight: of MIRO's regularisation, at least 0.
     """
 
@@ -49,6 +50,7 @@ class Context:
     temperature: float = 2.0
     teacher_share: float = 0.5
     rise: RiseTerms = field(default_factory=RiseTerms)
+    anchors: Tensor | None = None
     oracle_weight: float = 0.1
 
 

@@ -1,8 +1,8 @@
 """MIRO: cross-entropy, and mutual information with the pretrained backbone as a regularisation.
 
 Cha et al., "Domain Generalization by Mutual-Information Regularization with Pre-trained Models", ECCV 2022
-(arXiv 2203.10789). A frozen copy of the pretrained backbone, the oracle, sees every batch too: a step takes about
-one and a half times as long, and the backbone's weights are twice in memory.
+(arXiv 2203.10789). A frozen copy of the pretrained backbone, the oracle, sees every batch too: a step costs one more
+forward pass, and the backbone's weights lie in memory twice.
 """
 
 from __future__ import annotations

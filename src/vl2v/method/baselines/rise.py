@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vl2v.method.base import Context, Method
-from vl2v.method.baselines.erm import cross_entropy
+from vl2v.method.baselines.erm import cross_entropy, labels_of
 from vl2v.method.baselines.kd import softened_divergence
 from vl2v.method.loop import Batch, Objective
 from vl2v.student.model import cosine_logits
@@ -59,10 +59,32 @@ def text_distance(embedding: Tensor, text: Tensor, labelled: Tensor | None = Non
     Returns:
         A scalar in [0, 2]; 0 without any label.
     """
-    distance = 1 - (F.normalize(embedding, dim=-1) * F.normalize(text, dim=-1)).sum(-1)  # [B]
+    return _mean(1 - F.cosine_similarity(embedding, text), labelled)
+
+
+def relative_distance(embedding: Tensor, text: Tensor, anchors: Tensor, labelled: Tensor | None = None) -> Tensor:
+    """The relative distance of RISE, as its code has it: where e lies among further texts of its class, T_y beside it.
+
+    Ten times the squared difference of softmax_a cos(e, A_a) and softmax_a cos(T_y, A_a), averaged over anchors a and
+    over rows with a label.
+
+    Args:
+        embedding: [B, D], any length.
+        text: [B, D], the text embedding of each row's class.
+        anchors: [B, A, D], further texts of that class.
+        labelled: [B] bool; None means all rows have a label.
+
+    Returns:
+        A scalar, at least 0, and 0 without any label.
+    """
+    mine, true = (F.cosine_similarity(e[:, None], anchors, dim=-1).softmax(-1) for e in (embedding, text))  # [B, A]
+    return 10 * _mean(((mine - true) ** 2).mean(-1), labelled)
+
+
+def _mean(rows: Tensor, labelled: Tensor | None) -> Tensor:
     if labelled is None:
-        return distance.mean()
-    return torch.where(labelled, distance, 0).sum() / labelled.sum().clamp(min=1)
+        return rows.mean()
+    return torch.where(labelled, rows, 0).sum() / labelled.sum().clamp(min=1)
 
 
 def _objective(context: Context) -> Objective:
@@ -75,7 +97,11 @@ def _objective(context: Context) -> Objective:
             taught = cosine_logits(batch.teacher_image.to(output), head, context.logit_scale)
         divergence = softened_divergence(logits, taught, terms.temperature)
         classified = terms.teacher_share * divergence + (1 - terms.teacher_share) * cross_entropy(logits, batch)
-        return classified + terms.distance * text_distance(embedding, batch.teacher_text, batch.labelled)
+        distance = text_distance(embedding, batch.teacher_text, batch.labelled)
+        if context.anchors is not None:
+            anchors = context.anchors.to(output)[labels_of(batch).clamp(min=0)]
+            distance = distance + relative_distance(embedding, batch.teacher_text, anchors, batch.labelled)
+        return classified + terms.distance * distance
 
     return objective
 
