@@ -9,7 +9,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 from test_baselines import CONTEXT, batch
+from typer.testing import CliRunner
 
+from vl2v.cli import app
 from vl2v.config import RunConfig, parse
 from vl2v.errors import ConfigError
 from vl2v.method.loss import dual_loss
@@ -27,6 +29,11 @@ def test_the_names_are_those_of_the_methods() -> None:
     assert METHODS["rise"].title == "RISE"
     with pytest.raises(ConfigError, match=r"method.*'lp-ft'.*found 'best'"):
         config(method="best")
+
+
+def test_the_command_line_names_them_all() -> None:
+    said = CliRunner().invoke(app, ["distill", "--help"], env={"COLUMNS": "300"}).output
+    assert "adip (default), or a baseline: " + ", ".join(list(METHODS)[1:]) in said
 
 
 @pytest.mark.parametrize(("name", "weight"), [("adip", 0.5), ("no-align", 0.5), ("feature", 1.0), ("text", 0.0)])
