@@ -17,6 +17,7 @@ from vl2v.cli_benchmark import attach as attach_benchmark
 from vl2v.cli_data import attach as attach_data
 from vl2v.cli_teacher import attach as attach_teacher
 from vl2v.errors import ConfigError, Interrupted, Vl2vError, as_disk_full
+from vl2v.method.names import TITLES
 from vl2v.vendor.cli import attach as attach_vendor
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 P = ParamSpec("P")
+ADIP, *BASELINES = TITLES
 
 DataArg = Annotated[Path, typer.Argument(help="Images: DATA/<domain>/<class>/<image>, or DATA/<class>/<image>.")]
 TeacherOpt = Annotated[
@@ -182,9 +184,11 @@ def distill(
     held_out: HeldOut = None,
     budget: Annotated[str | None, typer.Option(help="The most to spend; needed where the teacher charges.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
-    method: Annotated[str | None, typer.Option(help="adip (default), or a baseline: erm, kd.")] = None,
+    method: Annotated[
+        str | None, typer.Option(help=f"{ADIP} (default), or a baseline: {', '.join(BASELINES)}.")
+    ] = None,
     steps: Annotated[int | None, typer.Option(help="Steps of Distill (default 5001).")] = None,
-    align_steps: Annotated[int | None, typer.Option(help="Steps of Align (default 5001; baselines 0).")] = None,
+    align_steps: Annotated[int | None, typer.Option(help="Steps of Align (default 5001; of most baselines 0).")] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Adam's, of Distill (default 5e-5).")] = None,
     batch_per_domain: Annotated[
         int | None, typer.Option(help="Images per source domain and step (default 32).")

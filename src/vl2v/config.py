@@ -11,6 +11,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from vl2v.errors import ConfigError
+from vl2v.method.names import MethodName
 from vl2v.method.registry import METHODS
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -140,20 +141,43 @@ class MeasureConfig(_Strict):
     """The kept weights interpolated with the start, at these shares of the trained ones."""
 
 
+class RiseConfig(_Strict):
+    """RISE; the defaults lie within the ranges that its authors search."""
+
+    temperature: Rate = 3.0
+    teacher_share: Fraction = 0.9
+    """Part of the loss on classes that is the divergence from the teacher; the rest is cross-entropy on the labels."""
+    distance: Annotated[float, Field(ge=0)] = 1.0
+    """Weight of the distances to the text of the image's class."""
+    anchors: tuple[str, ...] = ()
+    """Templates of the texts that the relative distance compares with; none leaves it out."""
+
+
+class MiroConfig(_Strict):
+    """MIRO; the defaults are the paper's."""
+
+    weight: Annotated[float, Field(ge=0)] = 0.1
+    """Weight of the regularisation by the pretrained backbone."""
+    learning_rate_factor: Rate = 10.0
+    """How much faster than the rest its variances learn."""
+
+
 class RunConfig(_Strict):
     """Everything that a run depends on."""
 
     data: DataConfig
     teacher: TeacherConfig
     student: StudentConfig
-    method: Literal["adip", "erm", "kd"] = "adip"
+    method: MethodName = "adip"
     """VL2V-ADiP, or a baseline to stand beside it."""
     align: AlignConfig = AlignConfig()
     distill: DistillConfig = DistillConfig()
     kd: KdConfig = KdConfig()
+    rise: RiseConfig = RiseConfig()
+    miro: MiroConfig = MiroConfig()
     measure: MeasureConfig = MeasureConfig()
     image_weight: Fraction = 0.5
-    """Lambda of the dual loss: 1 is the image term alone, 0 the text term alone."""
+    """Lambda of the dual loss: 1 is the image term alone, 0 the text term alone; some methods fix it."""
     image_weight_end: Fraction | None = None
     """Lambda at the last step of Distill, towards which it goes linearly; None keeps it constant."""
     batch_per_domain: Positive = 32
@@ -168,9 +192,18 @@ class RunConfig(_Strict):
     made_with: dict[str, str] = {}
     """Versions and machine, written by the run itself."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _fixed_weight(cls, values: Any) -> Any:
+        """Where the method fixes lambda, that is the default."""
+        method = METHODS.get(str(values.get("method"))) if isinstance(values, Mapping) else None
+        if method is None or method.image_weight is None:
+            return values
+        return {"image_weight": method.image_weight, **values}
+
     @model_validator(mode="after")
     def _stages(self) -> RunConfig:
-        faults = []
+        faults = _against_method(self)
         if self.student.spec == "teacher" and not self.teacher.spec.startswith("open_clip:"):
             faults.append("student 'teacher' (VL2V-SD) needs an open_clip: teacher, whose weights are at hand")
         unlabelled = self.data.unlabelled is not None or self.data.rest_unlabelled
@@ -212,6 +245,26 @@ class RunConfig(_Strict):
     def to_yaml(self) -> str:
         """These settings as YAML that `load` reads again."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def _against_method(config: RunConfig) -> list[str]:
+    """What contradicts the method that the settings name."""
+    method, faults = METHODS[config.method], []
+    if method.image_weight not in (None, config.image_weight):
+        faults.append(
+            f"the method {method.name} fixes image_weight at {method.image_weight:g}, found {config.image_weight:g}; "
+            "leave it out, or take the method adip"
+        )
+    if len(config.rise.anchors) == 1:
+        faults.append("rise.anchors needs two templates or more, among which a distance is relative; found 1")
+    if method.forbids_first_stage and config.align.steps:
+        faults.append(f"the method {method.name} has no first stage: align.steps must be 0, found {config.align.steps}")
+    if config.student.spec == "teacher" and not method.takes_encoder:
+        faults.append(
+            f"the method {method.name} is not for the student 'teacher', which is in the teacher's space already; "
+            "take the method adip (VL2V-SD)"
+        )
+    return faults
 
 
 Model = TypeVar("Model", bound=BaseModel)

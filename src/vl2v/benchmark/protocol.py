@@ -72,7 +72,12 @@ def make_variants(methods: tuple[str, ...], more: Mapping[str, Variant]) -> dict
     Raises:
         ConfigError: if a name is neither.
     """
-    known = {name: Variant(title=method.title, settings={"method": name}) for name, method in METHODS.items()}
+    known: dict[str, Variant] = {}
+    for name, method in METHODS.items():
+        settings: dict[str, Any] = {"method": name}
+        if method.forbids_first_stage:  # though the others of the grid have one
+            settings["align"] = {"steps": 0}
+        known[name] = Variant(title=method.title, settings=settings)
     known |= more
     if unknown := [name for name in methods if name not in known]:
         step = "correct --methods, or define it with --variants"

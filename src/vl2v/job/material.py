@@ -17,6 +17,7 @@ from torch import Tensor
 from vl2v.config import RunConfig
 from vl2v.job.features import Labelled
 from vl2v.job.fresh import FreshViews
+from vl2v.method.base import Context, RiseTerms
 from vl2v.method.loop import Batch
 from vl2v.method.loss import scheduled_weight
 from vl2v.student.preprocess import Preprocess
@@ -41,6 +42,7 @@ class Material:
         validation: (slots, labels) by source domain.
         digest: of the data and vectors; a resumed run must find the same.
         cache: where features of the frozen backbone are kept.
+        anchors: [K, A, D] float32, further texts of every class, where the method compares with some.
     """
 
     pixels: NDArray[np.uint8]
@@ -54,6 +56,7 @@ class Material:
     validation: Labelled
     digest: str
     cache: Path
+    anchors: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -114,6 +117,20 @@ class Server:
             image = torch.zeros_like(text) if m.vectors is None else torch.from_numpy(np.asarray(m.vectors[rows]))
         mask = None if bool(labelled.all()) else labelled.to(device)
         return Batch(inputs.to(device), image.to(device), text.to(device), mask, labels.to(device))
+
+
+def context_of(config: RunConfig, material: Material) -> Context:
+    """What a method's objective may need of a run."""
+    return Context(
+        head=material.head,
+        logit_scale=material.logit_scale,
+        image_weight=config.image_weight,
+        temperature=config.kd.temperature,
+        teacher_share=config.kd.teacher_share,
+        rise=RiseTerms(**config.rise.model_dump(exclude={"anchors"})),
+        anchors=material.anchors,
+        oracle_weight=config.miro.weight,
+    )
 
 
 def stage_seed(seed: int, stage: str) -> int:

@@ -137,17 +137,21 @@ def _train(session: Session, folder: RunFolder, accelerator: Accelerator) -> Run
 
 def _finish(session: Session, folder: RunFolder, projection: nn.Module, trained: Trained) -> Run:
     """Save the student, read it back, and report the one that was read."""
-    assert session.backbone is not None
+    backbone = session.backbone
+    assert backbone is not None
     names, card = session.task.names, session.card
     head = session.head() if session.method.classifier == "cosine" else None
-    made = Student(session.backbone, projection.cpu(), head, names, card.logit_scale, _provenance(session, folder))
-    beside = {}
-    for name, weights in trained.beside.items():
-        _put(weights, session.backbone.module, projection)
-        beside[name] = evaluate_run(session, made)
-    _put(trained.kept, session.backbone.module, projection)
+    provenance = _provenance(session, folder)
+
+    def build(weights: Weights) -> Student:
+        _put(weights, backbone.module, projection)
+        kept = session.method.kept(projection.cpu())
+        return Student(backbone, kept, head, names, card.logit_scale, provenance)
+
+    beside = {name: evaluate_run(session, build(weights)) for name, weights in trained.beside.items()}
+    made = build(trained.kept)
     made.save(folder.student)
-    own = session.backbone.module if session.backbone.recipe.kind == "module" else None
+    own = backbone.module if backbone.recipe.kind == "module" else None
     student = Student.load(folder.student, backbone=own)
     evaluation = Evaluation(evaluate_run(session, student, folder.predictions_file).rows, beside)
     fresh = {"fresh_queries": session.fresh.queries} if session.fresh else {}

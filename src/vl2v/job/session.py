@@ -112,7 +112,7 @@ class Session:
             TeacherError: if an answer cannot be used.
         """
         buyer = Buyer(self.teacher, self.store, self._budget(run), run, self.progress)
-        buyer.texts(self.needs.prompts)
+        buyer.texts(self.needs.texts)
         where = {digest.tobytes(): row for row, digest in enumerate(self.rows.digests)}
         for (purpose, view), digests in self.needs.purposes.items():
             if purpose == EVALUATION:
@@ -125,6 +125,13 @@ class Session:
         """The text head, [K, D] float32, from the bought prompts."""
         vectors = torch.from_numpy(self.store.texts(self.card, self.needs.prompts))
         return text_head(vectors.reshape(len(self.task.phrases), self.needs.templates, -1))
+
+    def anchors(self) -> Tensor | None:
+        """Further texts of every class, [K, A, D] float32, where the method compares with some."""
+        if not self.needs.anchors:
+            return None
+        vectors = torch.from_numpy(self.store.texts(self.card, self.needs.anchors))
+        return vectors.reshape(len(self.task.phrases), -1, vectors.shape[-1])
 
     def material(self, work: Path, write: bool = True) -> Material:
         """Lay out pixels, vectors and labels for training.
@@ -139,10 +146,12 @@ class Session:
             if write:
                 self._write_vectors(work / "vectors.npy")
             vectors = np.load(work / "vectors.npy", mmap_mode="r")
-        head = self.head()
+        head, anchors = self.head(), self.anchors()
         shares = [self.config.batch_per_domain] * len(self.split.sources)
         shares += [self.config.unlabelled_per_batch] * (len(self.rows.groups) - len(shares))
         digest = hashlib.sha256(self.rows.digests.tobytes() + self.rows.labels.tobytes() + head.numpy().tobytes())
+        if anchors is not None:
+            digest.update(anchors.numpy().tobytes())
         if vectors is not None:
             for start in range(0, len(vectors), 10_000):
                 digest.update(vectors[start : start + 10_000].tobytes())
@@ -158,6 +167,7 @@ class Session:
             validation=self.labelled(self.split.validation),
             digest=digest.hexdigest(),
             cache=self.cache.folder,
+            anchors=anchors,
         )
 
     def labelled(self, parts: dict[str, Indices]) -> dict[str, tuple[Indices, NDArray[np.int64]]]:
@@ -170,16 +180,16 @@ class Session:
         return self.store.images(self.card, self.task.digests[rows])
 
     def make_projection(self, backbone: Backbone) -> nn.Module:
-        """P before training: a seeded linear layer with bias, or nothing where the student is the teacher's encoder.
+        """P before training: a seeded linear layer with bias, or the method's own; nothing for the teacher's encoder.
 
         Raises:
             StudentError: if the teacher's own encoder has another dimension than its vectors.
         """
-        linear = self.method.classifier == "linear"
+        linear, layer = self.method.classifier == "linear", self.method.layer
         dimension = len(self.task.names) if linear else self.card.dimension
         if linear or self.config.student.spec != "teacher":
             torch.manual_seed(stage_seed(self.config.seed, "projection"))
-            return nn.Linear(backbone.features, dimension)
+            return layer(backbone.features, self.head()) if layer else nn.Linear(backbone.features, dimension)
         if backbone.features != dimension:
             found = f"{backbone.features} features"
             raise StudentError("The teacher's encoder does not fit.", expected=f"{dimension} features", found=found)
