@@ -12,6 +12,8 @@ from vl2v.errors import ConfigError
 
 if TYPE_CHECKING:
     from vl2v.benchmark.protocol import Grid
+    from vl2v.benchmark.tables import Table
+    from vl2v.progress import Progress
 
 Outs = Annotated[list[Path], typer.Argument(help="A benchmark's folder; several are joined into one table.")]
 
@@ -21,13 +23,14 @@ def attach(app: typer.Typer, guarded: Callable[[Callable[..., None]], Callable[.
     group = typer.Typer(help="Compare methods by DomainBed's protocol: every domain left out once, several seeds.")
     group.command("run")(guarded(run))
     group.command("table")(guarded(table))
+    group.command("curve")(guarded(curve))
     app.add_typer(group, name="benchmark", no_args_is_help=True)
 
 
 def run(
     out: Annotated[Path, typer.Option(help="The benchmark's folder; called again, it goes on there.")],
     data: Annotated[str | None, typer.Option(help="A folder <domain>/<class>/<image>, or a benchmark's name.")] = None,
-    root: Annotated[Path | None, typer.Option(help="Where the named benchmark lies.")] = None,
+    root: Annotated[Path | None, typer.Option(help="Where benchmarks lie as folders, e.g. ROOT/PACS.")] = None,
     teacher: Annotated[str | None, typer.Option(help="As of vl2v distill.")] = None,
     student: Annotated[str | None, typer.Option(help="As of vl2v distill.")] = None,
     methods: Annotated[str, typer.Option(help="Names, separated by commas; see vl2v distill --help.")] = "adip,erm,kd",
@@ -54,7 +57,7 @@ def run(
 
     progress, places = make_progress(quiet, as_json), make_places(cache, store)
     grid = _grid(
-        _settings(config, setting or (), _folder(data, root) if data else None, teacher, student),
+        _settings(config, setting or (), _folder(data, root, progress) if data else None, teacher, student),
         (_listed(methods), variants, targets, seeds),
         {"vary": _varied(vary or ()), "tune": tune, "crossed": crossed},
     )
@@ -85,32 +88,87 @@ def table(
     to: Annotated[Path | None, typer.Option("--output", help="Write to this file instead of standard output.")] = None,
 ) -> None:
     """The table of the finished jobs, with errors over seeds."""
-    from vl2v.benchmark.protocol import load_grid
     from vl2v.benchmark.render import render
     from vl2v.benchmark.render.text import renderable
-    from vl2v.benchmark.results import once
-    from vl2v.benchmark.sweep import records_in
-    from vl2v.benchmark.tabulate import tabulate
     from vl2v.job.printing import show
 
-    grids = [load_grid(folder)[0] for folder in out]
-    found = tabulate(
-        list(once(record for folder in out for record in records_in(folder))),
-        name or Path(grids[0].settings["data"]["root"]).name,
-        rule=select,
-        weights=[None if choice == "kept" else choice for choice in _listed(weights)],
-        against=against,
-        unit=pairs,
-        published=published,
-        partial=partial,
-        order=[label for grid in grids for label in grid.variants],
-    )
+    found = _tabulated(out, name, select, _listed(weights), partial, against=against, unit=pairs, published=published)
     if to is not None:
         to.write_text(render(found, output), encoding="utf-8")
     elif output == "text":
         show(renderable(found))
     else:
         print(render(found, output), end="")
+
+
+def curve(
+    out: Outs,
+    to: Annotated[Path, typer.Option("--output", help="A .svg, .png, .pdf or .csv file.")],
+    x: Annotated[str, typer.Option(help="queries: images asked for a run; labels: labels per class.")] = "queries",
+    levels: Annotated[str, typer.Option(help="Methods drawn as levels; commas for several.")] = "zero-shot",
+    select: Annotated[str, typer.Option(help="As of vl2v benchmark table.")] = "validation",
+    weights: Annotated[str, typer.Option(help="One choice, as of vl2v benchmark table.")] = "kept",
+    name: Annotated[str | None, typer.Option(help="As of vl2v benchmark table.")] = None,
+    partial: Annotated[bool, typer.Option("--partial", help="As of vl2v benchmark table.")] = False,
+) -> None:
+    """Draw accuracy on unseen domains against what it took."""
+    from vl2v.benchmark.curves import Curve
+
+    places = {"queries": None, "labels": _labels(out)}
+    if x not in places:
+        expected = " or ".join(places)
+        raise ConfigError("No such axis.", expected=expected, found=x, next_step="correct --x")
+    found = Curve.of(
+        _tabulated(out, name, select, [weights], partial),
+        "labels per class and domain" if x == "labels" else "image queries of one run",
+        x=places[x],
+        line=_lines(out),
+        references=_listed(levels),
+    )
+    if to.suffix == ".csv":
+        to.write_text(found.csv(), encoding="utf-8")
+    else:
+        found.save(to)
+
+
+def _tabulated(
+    out: Sequence[Path], name: str | None, select: str, weights: Sequence[str], partial: bool, **more: Any
+) -> Table:
+    from vl2v.benchmark.protocol import load_grid
+    from vl2v.benchmark.results import once
+    from vl2v.benchmark.sweep import records_in
+    from vl2v.benchmark.tabulate import tabulate
+
+    grids = [load_grid(folder)[0] for folder in out]
+    return tabulate(
+        list(once(record for folder in out for record in records_in(folder))),
+        name or Path(grids[0].settings["data"]["root"]).name,
+        rule=select,
+        weights=[None if choice == "kept" else choice for choice in weights],
+        partial=partial,
+        order=[label for grid in grids for label in grid.variants],
+        **more,
+    )
+
+
+def _variant_settings(out: Sequence[Path]) -> dict[str, dict[str, Any]]:
+    """The settings of every row by its label, in the grids of some folders."""
+    from vl2v.benchmark.protocol import load_grid
+    from vl2v.config import merge
+
+    grids = [load_grid(folder)[0] for folder in out]
+    return {label: merge(grid.settings, v.settings) for grid in grids for label, v in grid.variants.items()}
+
+
+def _labels(out: Sequence[Path]) -> dict[str, float]:
+    kept = {label: s["data"].get("labels_per_class") for label, s in _variant_settings(out).items()}
+    return {label: float(count) for label, count in kept.items() if count is not None}
+
+
+def _lines(out: Sequence[Path]) -> dict[str, str]:
+    from vl2v.method.registry import METHODS
+
+    return {label: METHODS[s.get("method", "adip")].title for label, s in _variant_settings(out).items()}
 
 
 def _grid(settings: dict[str, Any], what: tuple[Sequence[str], Path | None, str, str], how: dict[str, Any]) -> Grid:
@@ -164,8 +222,17 @@ def _settings(
     return merged
 
 
-def _folder(data: str, root: Path | None) -> Path:
-    return root or Path(data)
+def _folder(data: str, root: Path | None, progress: Progress) -> Path:
+    import warnings
+
+    from vl2v.task.benchmarks import BenchmarkWarning, resolve
+
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always", BenchmarkWarning)
+        folder = resolve(data, root)
+    for warning in told:
+        progress.note(f"warning: {warning.message}")
+    return folder
 
 
 def _varied(items: Sequence[str]) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from vl2v.benchmark.protocol import Grid, Job, Origin, jobs, load_grid, make_job
 from vl2v.benchmark.records import Record
 from vl2v.benchmark.results import JOBS, is_finished, job_file, once, records_of
 from vl2v.config import DataConfig, RunConfig, parse
-from vl2v.errors import ConfigError, TrainingError
+from vl2v.errors import ConfigError, Interrupted, TrainingError
 from vl2v.job.folder import RunFolder
 from vl2v.job.prepare import Places, list_folder, read_task
 from vl2v.job.run import run
@@ -158,6 +158,9 @@ class Sweep:
                     except TrainingError as error:
                         failed[job.name] = str(error)
                         continue
+                    except Interrupted as error:
+                        step = f"go on with the same command; {len(self.finished())} jobs are finished"
+                        raise Interrupted("Stopped; the job's state is saved.", next_step=step) from error
                     if mine:
                         advance(1)
                 if not worked:
