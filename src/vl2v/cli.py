@@ -13,8 +13,11 @@ from typing import TYPE_CHECKING, Annotated, Any, ParamSpec
 
 import typer
 
+from vl2v.cli_benchmark import attach as attach_benchmark
+from vl2v.cli_data import attach as attach_data
 from vl2v.cli_teacher import attach as attach_teacher
 from vl2v.errors import ConfigError, Interrupted, Vl2vError, as_disk_full
+from vl2v.method.names import TITLES
 from vl2v.vendor.cli import attach as attach_vendor
 
 if TYPE_CHECKING:
@@ -29,6 +32,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 P = ParamSpec("P")
+ADIP, *BASELINES = TITLES
 
 DataArg = Annotated[Path, typer.Argument(help="Images: DATA/<domain>/<class>/<image>, or DATA/<class>/<image>.")]
 TeacherOpt = Annotated[
@@ -39,7 +43,10 @@ StudentOpt = Annotated[
     str | None, typer.Option(help="timm:<name>, timm:<name>@<checkpoint>, or teacher (VL2V-SD, open_clip only).")
 ]
 HeldOut = Annotated[list[str] | None, typer.Option(help="A domain left out to test; may be repeated.")]
-Views = Annotated[int | None, typer.Option(help="Views bought of every training image (default 1: the image itself).")]
+Views = Annotated[
+    str | None,
+    typer.Option(help="Views bought of every training image (default 1: the image itself); fresh: see the docs."),
+]
 Prompts = Annotated[str | None, typer.Option(help="photo, name, clip-80, a template with {}, or a file of templates.")]
 Labels = Annotated[int | None, typer.Option(help="Labels kept per class and domain.")]
 Rest = Annotated[
@@ -95,16 +102,20 @@ def _fail(error: Vl2vError, as_json: bool) -> None:
 
 attach_vendor(app, guarded)
 attach_teacher(app, guarded)
+attach_benchmark(app, guarded)
+attach_data(app, guarded)
 
 
-def _progress(quiet: bool, as_json: bool) -> Progress:
+def make_progress(quiet: bool, as_json: bool) -> Progress:
+    """Who is told of the stages: nobody, a script, or people."""
     from vl2v.job.console import JsonLines, for_people
     from vl2v.progress import Silent
 
     return JsonLines() if as_json else Silent() if quiet else for_people()
 
 
-def _places(cache: Path | None, store: Path | None) -> Places:
+def make_places(cache: Path | None, store: Path | None) -> Places:
+    """The places that the flags name, the user's own where they do not."""
     from vl2v.job.prepare import Places
 
     default = Places()
@@ -155,8 +166,8 @@ def quote(
         data,
         teacher or _from_config(config, "teacher"),
         student=student or "",
-        places=_places(cache, store),
-        progress=_progress(quiet, as_json),
+        places=make_places(cache, store),
+        progress=make_progress(quiet, as_json),
         config=config,
         settings=settings,
     )
@@ -173,9 +184,11 @@ def distill(
     held_out: HeldOut = None,
     budget: Annotated[str | None, typer.Option(help="The most to spend; needed where the teacher charges.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
-    method: Annotated[str | None, typer.Option(help="adip (default), or a baseline: erm, kd.")] = None,
+    method: Annotated[
+        str | None, typer.Option(help=f"{ADIP} (default), or a baseline: {', '.join(BASELINES)}.")
+    ] = None,
     steps: Annotated[int | None, typer.Option(help="Steps of Distill (default 5001).")] = None,
-    align_steps: Annotated[int | None, typer.Option(help="Steps of Align (default 5001; baselines 0).")] = None,
+    align_steps: Annotated[int | None, typer.Option(help="Steps of Align (default 5001; of most baselines 0).")] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Adam's, of Distill (default 5e-5).")] = None,
     batch_per_domain: Annotated[
         int | None, typer.Option(help="Images per source domain and step (default 32).")
@@ -221,8 +234,8 @@ def distill(
         held_out=held_out or None,
         budget=budget,
         resume=resume,
-        places=_places(cache, store),
-        progress=_progress(quiet, as_json),
+        places=make_places(cache, store),
+        progress=make_progress(quiet, as_json),
         config=config,
         settings=settings,
     )
@@ -250,8 +263,8 @@ def evaluate(
         data,
         domains=domain or (),
         skip_bad=bool(skip_bad),
-        places=_places(cache, None),
-        progress=_progress(quiet, as_json),
+        places=make_places(cache, None),
+        progress=make_progress(quiet, as_json),
     )
     show(found.to_dict() if as_json else found.table())
 
@@ -288,7 +301,7 @@ def ledger(
     from vl2v.teacher.ledger import Ledger
     from vl2v.teacher.store import EmbeddingStore
 
-    entries = Ledger(EmbeddingStore(_places(None, store).store)).entries(str(run.resolve()) if run else None)
+    entries = Ledger(EmbeddingStore(make_places(None, store).store)).entries(str(run.resolve()) if run else None)
     show(ledger_json(entries) if as_json else ledger_table(entries))
 
 
@@ -303,7 +316,7 @@ def demo(
     from vl2v.demo.job import demo as work
     from vl2v.job.printing import demo_json, demo_text, show
 
-    done = work(out, _progress(quiet, as_json))
+    done = work(out, make_progress(quiet, as_json))
     show(demo_json(done) if as_json else demo_text(done))
 
 

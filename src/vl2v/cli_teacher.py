@@ -30,7 +30,7 @@ def check(
     as_json: Annotated[bool, typer.Option("--json", help="The result as JSON on standard output.")] = False,
 ) -> None:
     """Prove a teacher on a few images: one space, determinism, accuracy, and what the job would cost."""
-    from vl2v.cli import _places, _progress
+    from vl2v.cli import make_places, make_progress
     from vl2v.job.check import check_teacher
     from vl2v.job.printing import show
 
@@ -40,8 +40,8 @@ def check(
         data,
         budget=_money(budget),
         images=images,
-        places=_places(cache, store),
-        progress=_progress(quiet, as_json),
+        places=make_places(cache, store),
+        progress=make_progress(quiet, as_json),
         settings={"teacher": {name: price for name, price in prices.items() if price is not None}},
     )
     show(check_json(found) if as_json else check_text(found))

@@ -11,6 +11,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from vl2v.errors import ConfigError
+from vl2v.method.names import MethodName
 from vl2v.method.registry import METHODS
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -47,13 +48,19 @@ class TeacherConfig(_Strict):
     """What the client asks."""
 
     spec: str
-    views: Positive = 1
-    """Fixed seeded views bought of every training image; 1 is the image itself."""
+    views: Positive | Literal["fresh"] = 1
+    """Fixed seeded views bought of every training image; 1 is the image itself. ``fresh`` also asks a teacher on this
+    machine about every augmented image of Distill."""
     prompts: str | tuple[str, ...] = "photo"
     zero_shot: bool = True
     """Also ask for the images that only the zero-shot row of the final table needs."""
     price_per_1000_images: Money = Decimal(0)
     price_per_1000_texts: Money = Decimal(0)
+
+    @property
+    def kept_views(self) -> int:
+        """How many views of every training image are asked for once and kept."""
+        return 1 if self.views == "fresh" else self.views
 
 
 class StudentConfig(_Strict):
@@ -72,6 +79,14 @@ class AlignConfig(_Strict):
     """None is 5001, the paper's, for a method that has this stage, and 0 for one that has not."""
     learning_rate: Rate = 5e-5
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    solver: Literal["adam", "ridge"] = "adam"
+    """Adam's steps, or one solve in closed form that takes none."""
+    ridge: Rate = 0.3
+    """Strength of the solve's penalty, relative to the mean variance of a feature. The default had the lowest dual loss
+    on the source domains' validation images of PACS, among 0.0001 to 3 (EfficientNet-Lite0, 128 pixels)."""
+    average: Literal["none", "ema", "swad"] = "none"
+    """Which average of the projection over the steps goes into Distill; `none` takes the last step's."""
+    ema_decay: Annotated[float, Field(gt=0, lt=1)] = 0.999
 
 
 class SwadConfig(_Strict):
@@ -126,20 +141,45 @@ class MeasureConfig(_Strict):
     """The kept weights interpolated with the start, at these shares of the trained ones."""
 
 
+class RiseConfig(_Strict):
+    """RISE; the defaults lie within the ranges that its authors search."""
+
+    temperature: Rate = 3.0
+    teacher_share: Fraction = 0.9
+    """Part of the loss on classes that is the divergence from the teacher; the rest is cross-entropy on the labels."""
+    distance: Annotated[float, Field(ge=0)] = 1.0
+    """Weight of the distances to the text of the image's class."""
+    anchors: tuple[str, ...] = ()
+    """Templates of the texts that the relative distance compares with; none leaves it out."""
+
+
+class MiroConfig(_Strict):
+    """MIRO; the defaults are the paper's."""
+
+    weight: Annotated[float, Field(ge=0)] = 0.1
+    """Weight of the regularisation by the pretrained backbone."""
+    learning_rate_factor: Rate = 10.0
+    """How much faster than the rest its variances learn."""
+
+
 class RunConfig(_Strict):
     """Everything that a run depends on."""
 
     data: DataConfig
     teacher: TeacherConfig
     student: StudentConfig
-    method: Literal["adip", "erm", "kd"] = "adip"
+    method: MethodName = "adip"
     """VL2V-ADiP, or a baseline to stand beside it."""
     align: AlignConfig = AlignConfig()
     distill: DistillConfig = DistillConfig()
     kd: KdConfig = KdConfig()
+    rise: RiseConfig = RiseConfig()
+    miro: MiroConfig = MiroConfig()
     measure: MeasureConfig = MeasureConfig()
     image_weight: Fraction = 0.5
-    """Lambda of the dual loss: 1 is the image term alone, 0 the text term alone."""
+    """Lambda of the dual loss: 1 is the image term alone, 0 the text term alone; some methods fix it."""
+    image_weight_end: Fraction | None = None
+    """Lambda at the last step of Distill, towards which it goes linearly; None keeps it constant."""
     batch_per_domain: Positive = 32
     unlabelled_per_batch: Positive = 32
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
@@ -152,9 +192,18 @@ class RunConfig(_Strict):
     made_with: dict[str, str] = {}
     """Versions and machine, written by the run itself."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _fixed_weight(cls, values: Any) -> Any:
+        """Where the method fixes lambda, that is the default."""
+        method = METHODS.get(str(values.get("method"))) if isinstance(values, Mapping) else None
+        if method is None or method.image_weight is None:
+            return values
+        return {"image_weight": method.image_weight, **values}
+
     @model_validator(mode="after")
     def _stages(self) -> RunConfig:
-        faults = []
+        faults = _against_method(self)
         if self.student.spec == "teacher" and not self.teacher.spec.startswith("open_clip:"):
             faults.append("student 'teacher' (VL2V-SD) needs an open_clip: teacher, whose weights are at hand")
         unlabelled = self.data.unlabelled is not None or self.data.rest_unlabelled
@@ -162,19 +211,60 @@ class RunConfig(_Strict):
             faults.append(f"unlabelled images are of no use to the method {self.method}: it learns from labels alone")
         if self.data.rest_unlabelled and self.data.labels_per_class is None:
             faults.append("data.rest_unlabelled needs data.labels_per_class; without it no image is beyond")
+        faults += self._options()
         if faults:
             raise ValueError("\n".join(faults))
         return self
 
+    def _options(self) -> list[str]:
+        """What is beyond the paper and asked for where it cannot be had."""
+        align, faults = self.align, []
+        if self.teacher.views == "fresh" and not METHODS[self.method].asks_teacher:
+            faults.append(f"teacher.views fresh is of no use to the method {self.method}: it asks no teacher")
+        if self.method != "adip":
+            if align.solver == "ridge":
+                faults.append(f"align.solver ridge solves for VL2V-ADiP's loss, which the method {self.method} has not")
+            if self.image_weight_end is not None:
+                faults.append(f"image_weight_end is of no use to the method {self.method}; drop it")
+        if align.average != "none" and align.solver == "ridge":
+            faults.append("align.average needs the steps of align.solver adam; ridge takes none")
+        elif align.average != "none" and not self.first_stage_steps:
+            faults.append("align.average needs steps of the first stage; set align.steps")
+        if self.student.spec == "teacher" and (align.solver, align.average) != ("adam", "none"):
+            faults.append("student 'teacher' (VL2V-SD) has no Align; drop align.solver and align.average")
+        return faults
+
     @property
     def first_stage_steps(self) -> int:
-        """Steps of Align, or of what another method does on kept features."""
+        """Steps of Align, or of what another method does on kept features; a solve in closed form counts as one."""
+        if self.align.solver == "ridge":
+            return 1
         default = 5001 if METHODS[self.method].first_stage else 0
         return default if self.align.steps is None else self.align.steps
 
     def to_yaml(self) -> str:
         """These settings as YAML that `load` reads again."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def _against_method(config: RunConfig) -> list[str]:
+    """What contradicts the method that the settings name."""
+    method, faults = METHODS[config.method], []
+    if method.image_weight not in (None, config.image_weight):
+        faults.append(
+            f"the method {method.name} fixes image_weight at {method.image_weight:g}, found {config.image_weight:g}; "
+            "leave it out, or take the method adip"
+        )
+    if len(config.rise.anchors) == 1:
+        faults.append("rise.anchors needs two templates or more, among which a distance is relative; found 1")
+    if method.forbids_first_stage and config.align.steps:
+        faults.append(f"the method {method.name} has no first stage: align.steps must be 0, found {config.align.steps}")
+    if config.student.spec == "teacher" and not method.takes_encoder:
+        faults.append(
+            f"the method {method.name} is not for the student 'teacher', which is in the teacher's space already; "
+            "take the method adip (VL2V-SD)"
+        )
+    return faults
 
 
 Model = TypeVar("Model", bound=BaseModel)

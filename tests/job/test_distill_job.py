@@ -143,6 +143,32 @@ def test_killed_run_ends_bit_for_bit_like_one_never_stopped(bench: Bench, finish
     assert (finished / "metrics.jsonl").read_text() == (out / "metrics.jsonl").read_text()
 
 
+@pytest.mark.parametrize("align", [{"average": "ema", "ema_decay": 0.9}, {"average": "swad"}, {"solver": "ridge"}])
+def test_killed_within_another_align_it_ends_the_same(
+    bench: Bench, finished: Path, tmp_path: Path, align: dict[str, Any]
+) -> None:
+    settings = ["--config", str(tmp_path / "settings.yaml"), "--learning-rate", "1e-3"]
+    content = {"data": {"root": "."}, "teacher": {"spec": "file:"}, "student": {"spec": ""}}
+    (tmp_path / "settings.yaml").write_text(json.dumps(content | {"align": {"learning_rate": 1e-3} | align}))
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    done = vl2v(*bench.distill(whole, *settings))
+    assert done.returncode == 0, done.stderr
+    process = start(bench.distill(killed, *settings))
+    wait_for_lines(killed, 5, process)
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate()
+    assert len(metrics(killed)) < len(metrics(whole))
+    done = vl2v(*bench.flags("distill", "--out", str(killed), "--resume"))
+    assert done.returncode == 0, done.stderr
+    one, two, plain = (run / "student" / "model.safetensors" for run in (whole, killed, finished))
+    assert one.read_bytes() == two.read_bytes() != plain.read_bytes()
+    assert (whole / "metrics.jsonl").read_text() == (killed / "metrics.jsonl").read_text()
+    lines = [line for line in metrics(whole) if line["stage"] == "align"]
+    if "solver" in align:
+        assert [len(line["losses"]) for line in lines] == [1]
+        assert lines[0]["losses"][0] < metrics(finished)[15]["losses"][-1] + 0.05
+
+
 def test_ctrl_c_saves_and_says_how_to_go_on(bench: Bench, finished: Path, tmp_path: Path) -> None:
     out = tmp_path / "stopped"
     process = start(bench.distill(out, "--checkpoint-every", "4"))

@@ -67,3 +67,18 @@ def test_distilling_trains_the_encoder_and_skips_align(bench: Bench, teacher: st
     original = load_file(teacher.partition("/")[2])
     moved = [n for n, t in kept.items() if n.startswith("backbone.") and not t.equal(original[f"visual.{n[9:]}"])]
     assert len(moved) > 10
+
+
+def test_miro_keeps_the_encoder_near_the_original(bench: Bench, teacher: str, tmp_path: Path) -> None:
+    settings: dict[str, Any] = {"distill": {"steps": 8, "learning_rate": 1e-3, "checkpoint_every": 4}, "method": "miro"}
+    original, moved = load_file(teacher.partition("/")[2]), []
+    for weight in (0.0, 100.0):
+        out = tmp_path / f"{weight}"
+        student = run(bench, teacher, out, **settings, miro={"weight": weight})
+        assert student.head is None
+        state = load_file(out / "state.safetensors")
+        assert {n for n in state if n.startswith("penalty/")} == {f"penalty/variances.{i}.b" for i in range(2)}
+        kept = load_file(out / "student" / "model.safetensors")
+        pairs = [(t, original[f"visual.{n[9:]}"]) for n, t in kept.items() if n.startswith("backbone.transformer")]
+        moved.append(sum(float((a - b).square().sum()) for a, b in pairs))
+    assert 0 < moved[1] < moved[0]

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from vl2v.errors import TrainingError
 from vl2v.method.align import align
 from vl2v.method.distill import Projected, distill, trainable
 from vl2v.method.loop import Batch
-from vl2v.method.loss import dual_loss
+from vl2v.method.loss import dual_loss, dual_objective, scheduled_weight
 
 
 def cosine(a: Tensor, b: Tensor) -> float:
@@ -111,3 +112,15 @@ def test_align_trains_the_projection_towards_its_targets() -> None:
     assert align(p, [Batch(features, target, target)] * 9, after_step=lambda step, loss: step == 3) == pytest.approx(
         [losses[-1]] * 4, abs=0.01
     )
+
+
+def test_schedule_goes_straight_from_first_to_last() -> None:
+    assert [scheduled_weight(0.9, 0.1, step, 5) for step in (0, 2, 4)] == pytest.approx([0.9, 0.5, 0.1])
+    assert scheduled_weight(0.9, 0.1, 0, 1) == 0.9
+
+
+def test_a_batchs_own_weight_goes_before_the_objectives() -> None:
+    p, plain = torch.randn(6, 4), batch()
+    image, text = plain.teacher_image, plain.teacher_text
+    assert dual_objective(0.3)(p, plain).equal(dual_loss(p, image, text, 0.3))
+    assert dual_objective(0.3)(p, replace(plain, image_weight=0.0)).equal(dual_loss(p, image, text, 0.0))

@@ -7,7 +7,7 @@ import itertools
 import json
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -17,6 +17,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from vl2v.config import RunConfig, merge, parse
 from vl2v.errors import ConfigError
 from vl2v.method.registry import METHODS
+from vl2v.student.files import read_json, write_json
+from vl2v.task.folder import read_yaml
 
 NOT_OF_THE_RESULT: Any = {  # where things lie and what they may cost does not change what comes out
     "data": {"root", "unlabelled"},
@@ -63,10 +65,6 @@ class Grid(BaseModel):
         keys = list(self.vary)
         return [dict(zip(keys, values, strict=True)) for values in itertools.product(*self.vary.values())]
 
-    def to_yaml(self) -> str:
-        """This grid as YAML that `load_grid` reads."""
-        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
-
 
 def make_variants(methods: tuple[str, ...], more: Mapping[str, Variant]) -> dict[str, Variant]:
     """Variants by label, from names of methods and of variants that the user defines.
@@ -74,7 +72,12 @@ def make_variants(methods: tuple[str, ...], more: Mapping[str, Variant]) -> dict
     Raises:
         ConfigError: if a name is neither.
     """
-    known = {name: Variant(title=method.title, settings={"method": name}) for name, method in METHODS.items()}
+    known: dict[str, Variant] = {}
+    for name, method in METHODS.items():
+        settings: dict[str, Any] = {"method": name}
+        if method.forbids_first_stage:  # though the others of the grid have one
+            settings["align"] = {"steps": 0}
+        known[name] = Variant(title=method.title, settings=settings)
     known |= more
     if unknown := [name for name in methods if name not in known]:
         step = "correct --methods, or define it with --variants"
@@ -197,14 +200,24 @@ def nested(dotted: Mapping[str, Any]) -> dict[str, Any]:
     return out
 
 
-def load_grid(out: Path) -> Grid:
-    """The grid of a benchmark's folder.
+def save_grid(out: Path, grid: Grid, origin: Origin) -> None:
+    """Leave a grid in its folder: `benchmark.yaml`, and in `origin.json` what its jobs depend on by content."""
+    out.mkdir(parents=True, exist_ok=True)
+    file, fresh = out / "benchmark.yaml", out / "benchmark.new"
+    text = yaml.safe_dump(grid.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    fresh.write_text(text, encoding="utf-8")
+    fresh.replace(file)
+    write_json(out / "origin.json", asdict(origin))
+
+
+def load_grid(out: Path) -> tuple[Grid, Origin]:
+    """What `save_grid` left.
 
     Raises:
-        ConfigError: if there is none.
+        ConfigError: if it left nothing there.
     """
     file = out / "benchmark.yaml"
-    if not file.is_file():
-        step = "give the --out of a benchmark"
+    if not file.is_file() or not (out / "origin.json").is_file():
+        step = "give the --out of a benchmark that was begun"
         raise ConfigError(f"{out} holds no benchmark.", expected="benchmark.yaml", found="none", next_step=step)
-    return parse(Grid, yaml.safe_load(file.read_text(encoding="utf-8")), str(file))
+    return parse(Grid, read_yaml(file), str(file)), Origin(**read_json(out / "origin.json"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
+from statistics import fmean
 from typing import Any
 
 ZERO_SHOT = "zero-shot"
@@ -44,6 +45,7 @@ class Record:
         cost: what those queries cost.
         currency: of `cost`.
         seconds: wall time of the job.
+        inherited: whether the candidate was chosen with another seed, by source validation, and is the only one here.
         crossed: for leave-one-domain-out cross-validation, the source domain that was left out as well.
     """
 
@@ -61,9 +63,10 @@ class Record:
     currency: str
     seconds: float
     candidate: Mapping[str, Any] = field(default_factory=dict)
+    inherited: bool = False
     crossed: str | None = None
 
     @property
     def validation_accuracy(self) -> float:
         """The plain mean over source domains, what training-domain validation selects by."""
-        return sum(result.accuracy for result in self.validation.values()) / len(self.validation)
+        return fmean(result.accuracy for result in self.validation.values())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -25,14 +25,6 @@ def job_file(out: Path, job: Job) -> Path:
 def is_finished(out: Path, job: Job) -> bool:
     """Whether a job needs no more work."""
     return job_file(out, job).is_file()
-
-
-def read_records(out: Path) -> list[Record]:
-    """The records of every finished job of a benchmark's folder, the teacher's own among them."""
-    found: list[Record] = []
-    for file in sorted((out / JOBS).glob("*/job.json")):
-        found += records_of(file.parent, read_json(file))
-    return list(_once(found))
 
 
 def records_of(folder: Path, facts: Mapping[str, Any]) -> list[Record]:
@@ -101,12 +93,12 @@ def _result(row: Row, column: str) -> DomainResult:
     return DomainResult(getattr(row, column), getattr(row, f"{column}_ece"), row.images)
 
 
-def _once(records: Iterable[Record]) -> Iterable[Record]:
-    """The teacher's answers depend on target and seed alone; every job repeats them."""
+def once(records: Iterable[Record]) -> Iterator[Record]:
+    """The records without repetition: the teacher's answers depend on target and seed alone, and every job has them."""
     seen = set()
     for record in records:
+        key = (record.target, record.seed)
+        if record.method != ZERO_SHOT or key not in seen:
+            yield record
         if record.method == ZERO_SHOT:
-            if (record.target, record.seed) in seen:
-                continue
-            seen.add((record.target, record.seed))
-        yield record
+            seen.add(key)

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import json
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from pathlib import Path
 
-from vl2v.benchmark.protocol import Grid, Job, Origin, jobs, make_job
+from vl2v.benchmark.protocol import Grid, Job, Origin, jobs, load_grid, make_job, save_grid
 from vl2v.benchmark.records import Record
-from vl2v.benchmark.results import JOBS, is_finished, job_file, records_of
+from vl2v.benchmark.results import JOBS, is_finished, job_file, once, records_of
 from vl2v.config import DataConfig, RunConfig, parse
-from vl2v.errors import ConfigError, TrainingError
+from vl2v.errors import ConfigError, Interrupted, TrainingError
 from vl2v.job.folder import RunFolder
 from vl2v.job.prepare import Places, list_folder, read_task
 from vl2v.job.run import run
@@ -59,8 +60,12 @@ class Sweep:
         self.origin = Origin("", "", "")
         self.teacher: Teacher | None = None
 
-    def open(self, progress: Progress) -> None:
+    def open(self, progress: Progress, write: bool = True) -> None:
         """Scan the data once and look at teacher and student, so that jobs are known by content.
+
+        Args:
+            progress: told of the scan.
+            write: whether to leave `benchmark.yaml` in the folder.
 
         Raises:
             Vl2vError: with every fault that can be seen before the first job.
@@ -68,15 +73,14 @@ class Sweep:
         config = parse(RunConfig, self.grid.settings, "the grid's settings")
         self.teacher = open_teacher(config.teacher.spec, price=stated_price(config))
         self.origin = identify(self.grid, self.teacher, self.places, progress)
-        self.out.mkdir(parents=True, exist_ok=True)
-        file, fresh = self.out / "benchmark.yaml", self.out / "benchmark.new"
-        fresh.write_text(self.grid.to_yaml(), encoding="utf-8")
-        fresh.replace(file)
+        list(jobs(self.grid, self.origin))  # every fault of a setting shows now
+        if write:
+            save_grid(self.out, self.grid, self.origin)
 
     def jobs(self) -> list[Job]:
         """The jobs that are known by now: with ``first-seed``, later seeds' follow once the first one's are done."""
         every = list(jobs(self.grid, self.origin))
-        if self.grid.tune == "each-seed" or len(self.grid.candidates()) == 1:
+        if not self._inherits:
             return every
         first = [job for job in every if job.seed == self.grid.seeds[0]]
         groups: dict[tuple[str, str], list[Job]] = {}
@@ -86,17 +90,21 @@ class Sweep:
         later = []
         for (method, target), candidates in groups.items():
             if all(is_finished(self.out, job) for job in candidates):
-                chosen = max(candidates, key=self._validation_accuracy).candidate  # the first, where they are equal
+                in_order = sorted(candidates, key=lambda job: json.dumps(dict(job.candidate), sort_keys=True))
+                chosen = max(in_order, key=self._validation_accuracy).candidate  # of equals the first, as `select` does
                 later += [make_job(self.grid, self.origin, method, target, s, chosen) for s in self.grid.seeds[1:]]
         order = {seed: place for place, seed in enumerate(self.grid.seeds)}
         return first + sorted(later, key=lambda job: order[job.seed])
 
-    def count(self) -> int:
-        """How many jobs the whole grid has."""
-        first = sum(job.seed == self.grid.seeds[0] for job in jobs(self.grid, self.origin))
-        if self.grid.tune == "each-seed":
-            return first * len(self.grid.seeds)
-        return first + (len(self.grid.seeds) - 1) * len(self.grid.targets) * len(self.grid.variants)
+    def expected(self) -> list[Job]:
+        """As many jobs as the whole grid has; where a later seed's choice is open, the first candidate stands in."""
+        known = self.jobs()
+        have = {(job.method, job.target, job.seed) for job in known}
+        for job in jobs(self.grid.model_copy(update={"vary": {}, "crossed": False}), self.origin):
+            if (job.method, job.target, job.seed) not in have:
+                first = self.grid.candidates()[0]
+                known.append(make_job(self.grid, self.origin, job.method, job.target, job.seed, first))
+        return known
 
     def do(self, job: Job, progress: Progress) -> bool:
         """Run one job to its end, or go on with it; false if another process is at it.
@@ -139,7 +147,7 @@ class Sweep:
             Interrupted: if the user asked to stop; called again, it goes on.
         """
         failed: dict[str, str] = {}
-        with progress.stage("jobs", self.count(), len(self.finished())) as advance:
+        with progress.stage("jobs", len(self.expected()), len(self.finished())) as advance:
             while todo := [j for j in self.jobs() if not is_finished(self.out, j) and j.name not in failed]:
                 worked = False
                 for job in todo:
@@ -150,6 +158,9 @@ class Sweep:
                     except TrainingError as error:
                         failed[job.name] = str(error)
                         continue
+                    except Interrupted as error:
+                        step = f"go on with the same command; {len(self.finished())} jobs are finished"
+                        raise Interrupted("Stopped; the job's state is saved.", next_step=step) from error
                     if mine:
                         advance(1)
                 if not worked:
@@ -159,6 +170,19 @@ class Sweep:
     def finished(self) -> list[Job]:
         """The jobs that are done."""
         return [job for job in self.jobs() if is_finished(self.out, job)]
+
+    def records(self) -> list[Record]:
+        """What the finished jobs of this grid say; jobs of other settings in the same folder are not among them."""
+        found: list[Record] = []
+        for job in self.finished():
+            file = job_file(self.out, job)
+            inherited = self._inherits and job.seed != self.grid.seeds[0]
+            found += (replace(record, inherited=inherited) for record in records_of(file.parent, read_json(file)))
+        return list(once(found))
+
+    @property
+    def _inherits(self) -> bool:
+        return self.grid.tune == "first-seed" and len(self.grid.candidates()) > 1
 
     def _validation_accuracy(self, job: Job) -> float:
         file = job_file(self.out, job)
@@ -223,3 +247,15 @@ def student_name(spec: str) -> str:
         step = "correct --student"
         raise ConfigError(f"{path} is missing.", expected="a checkpoint", found="nothing", next_step=step)
     return f"{name}@{hashlib.sha256(path.read_bytes()).hexdigest()[:16]}"
+
+
+def records_in(out: Path) -> list[Record]:
+    """What the finished jobs of a benchmark's folder say; neither data nor teacher nor student are needed.
+
+    Raises:
+        ConfigError: if no benchmark was begun there.
+    """
+    grid, origin = load_grid(out)
+    sweep = Sweep(grid, out, Places())
+    sweep.origin = origin
+    return sweep.records()

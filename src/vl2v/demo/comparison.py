@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,34 +10,13 @@ from typing import Any
 from rich.console import Group, RenderableType
 from rich.table import Table
 
+from vl2v.benchmark.statistics import Spread
 from vl2v.job.evaluation import IN_DOMAIN, OUT_OF_DOMAIN, Evaluation
 from vl2v.method.registry import METHODS
 
 ROLES = (IN_DOMAIN, OUT_OF_DOMAIN)
 ZERO_SHOT = "zero-shot teacher"
 OURS = "adip"
-
-
-@dataclass(frozen=True)
-class Spread:
-    """A mean over seeds, in [0, 1].
-
-    Attributes:
-        mean: plain.
-        error: standard error of the mean, from the deviation with n - 1; NaN for a single seed.
-    """
-
-    mean: float
-    error: float
-
-    @classmethod
-    def of(cls, values: Sequence[float]) -> Spread:
-        """Of at least one value."""
-        single = len(values) < 2
-        return cls(statistics.fmean(values), math.nan if single else statistics.stdev(values) / math.sqrt(len(values)))
-
-    def __str__(self) -> str:
-        return f"{100 * self.mean:.1f}" + ("" if math.isnan(self.error) else f" ± {100 * self.error:.1f}")
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +16,10 @@ from torch import Tensor
 
 from vl2v.config import RunConfig
 from vl2v.job.features import Labelled
+from vl2v.job.fresh import FreshViews
+from vl2v.method.base import Context, RiseTerms
 from vl2v.method.loop import Batch
+from vl2v.method.loss import scheduled_weight
 from vl2v.student.preprocess import Preprocess
 from vl2v.task.augment import Augmentation, AugmentSettings
 from vl2v.task.batches import AugmentedPixels, Streams, augmented_batches
@@ -39,6 +42,7 @@ class Material:
         validation: (slots, labels) by source domain.
         digest: of the data and vectors; a resumed run must find the same.
         cache: where features of the frozen backbone are kept.
+        anchors: [K, A, D] float32, further texts of every class, where the method compares with some.
     """
 
     pixels: NDArray[np.uint8]
@@ -52,6 +56,7 @@ class Material:
     validation: Labelled
     digest: str
     cache: Path
+    anchors: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -63,12 +68,14 @@ class Server:
         material: what the batches are made of.
         preprocess: what the student's weights expect of pixels.
         accelerator: device and processes.
+        fresh: asked about every augmented image, in place of the kept vectors; None asks nobody.
     """
 
     config: RunConfig
     material: Material
     preprocess: Preprocess
     accelerator: Accelerator
+    fresh: FreshViews | None = None
 
     def features(self, kept: NDArray[np.float32], start: int, steps: int) -> Iterator[Batch]:
         """Batches of kept features [slots, F] for the steps from `start` on."""
@@ -89,21 +96,41 @@ class Server:
         if workers is None:
             workers = 0 if a.device.type == "cpu" else min(8, os.cpu_count() or 1)  # a CPU has no core to spare
         for step, (pixels, rows) in zip(range(start, steps), augmented_batches(data, draws, workers), strict=True):
+            vectors = self.fresh.ask(pixels, a.num_processes) if self.fresh else None
             torch.manual_seed((streams.seed + step) % 2**63)  # for dropout and the like
             pixels = pixels.to(a.device, non_blocking=True, memory_format=torch.channels_last)
-            yield self._batch(self.preprocess.normalise(pixels), rows)
+            batch = self._batch(self.preprocess.normalise(pixels), rows, vectors)
+            if (end := self.config.image_weight_end) is not None:
+                weight = scheduled_weight(self.config.image_weight, end, step, steps)
+                batch = replace(batch, image_weight=weight)
+            yield batch
 
     def _streams(self, stage: str) -> Streams:
         return Streams(self.material.groups, self.material.shares, stage_seed(self.config.seed, stage))
 
-    def _batch(self, inputs: Tensor, rows: Indices) -> Batch:
+    def _batch(self, inputs: Tensor, rows: Indices, image: Tensor | None = None) -> Batch:
         device, m = self.accelerator.device, self.material
         labels = torch.from_numpy(m.labels[rows])
         labelled = labels >= 0
         text = m.head[labels.clamp(min=0)]
-        image = torch.zeros_like(text) if m.vectors is None else torch.from_numpy(np.asarray(m.vectors[rows]))
+        if image is None:
+            image = torch.zeros_like(text) if m.vectors is None else torch.from_numpy(np.asarray(m.vectors[rows]))
         mask = None if bool(labelled.all()) else labelled.to(device)
         return Batch(inputs.to(device), image.to(device), text.to(device), mask, labels.to(device))
+
+
+def context_of(config: RunConfig, material: Material) -> Context:
+    """What a method's objective may need of a run."""
+    return Context(
+        head=material.head,
+        logit_scale=material.logit_scale,
+        image_weight=config.image_weight,
+        temperature=config.kd.temperature,
+        teacher_share=config.kd.teacher_share,
+        rise=RiseTerms(**config.rise.model_dump(exclude={"anchors"})),
+        anchors=material.anchors,
+        oracle_weight=config.miro.weight,
+    )
 
 
 def stage_seed(seed: int, stage: str) -> int:

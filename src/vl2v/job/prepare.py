@@ -166,7 +166,7 @@ def examples(
     for t, rows in ((task, split.rest), (unlabelled, np.arange(len(unlabelled or ()), dtype=np.int64))):
         if t is not None and len(rows):
             parts.append((t, rows, np.full(len(rows), -1, np.int64)))
-    k = config.teacher.views
+    k = config.teacher.kept_views
     digests = [make_views(t, rows, k, config.seed, index, cache, progress) for t, rows, _ in parts]
     origin = [(t, int(row), view) for t, rows, _ in parts for row in rows for view in range(k)]
     ends = np.cumsum([len(rows) * k for _, rows, _ in parts])

@@ -66,12 +66,15 @@ def quote_table(quote: Quote) -> RenderableType:
 def run_json(run: Run) -> dict[str, Any]:
     """A finished run as plain values."""
     queries = {"image_queries": run.image_queries, "text_queries": run.text_queries}
+    queries["fresh_queries"] = run.fresh_queries
     return {"run": str(run.folder), "student": str(run.folder / "student"), **queries, **run.evaluation.to_dict()}
 
 
 def run_text(run: Run) -> RenderableType:
     """A finished run for a terminal."""
     paid = f"queries sent for this run: {run.image_queries:,} images, {run.text_queries:,} texts"
+    if run.fresh_queries:
+        paid += f"; asked of the teacher on this machine while training: {run.fresh_queries:,} augmented images"
     where = (
         f"student: {run.folder / 'student'}\nfigures: {run.folder / 'evaluation.json'}, {run.folder / 'metrics.jsonl'}"
     )

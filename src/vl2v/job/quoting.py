@@ -31,17 +31,26 @@ class Needs:
         purposes: for each purpose and view, the contents asked for; the same content is paid once.
         prompts: K * T texts, class by class.
         templates: how many templates, T.
+        anchors: K * A texts more, class by class, of a method that compares with them.
     """
 
     purposes: dict[tuple[str, int], Digests]
     prompts: tuple[str, ...]
     templates: int
+    anchors: tuple[str, ...] = ()
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """All texts that are asked for."""
+        return self.prompts + self.anchors
 
 
 def needs(config: RunConfig, task: Task, split: Split, rows: Examples) -> Needs:
     """Work out which image and text vectors a run asks for."""
     templates = load_templates(config.teacher.prompts)
     prompts = tuple(render(template, phrase) for phrase in task.phrases for template in templates)
+    further = load_templates(config.rise.anchors) if config.method == "rise" and config.rise.anchors else ()
+    anchors = tuple(render(template, phrase) for phrase in task.phrases for template in further)
     purposes: dict[tuple[str, int], Digests] = {}
     labelled = len(split.sources)
     trained = np.concatenate(rows.groups[:labelled])
@@ -52,7 +61,7 @@ def needs(config: RunConfig, task: Task, split: Split, rows: Examples) -> Needs:
             purposes[purpose, int(view)] = rows.digests[part][rows.views[part] == view]
     if config.teacher.zero_shot:
         purposes[EVALUATION, 0] = task.digests[evaluated(split)]
-    return Needs(purposes, prompts, len(templates))
+    return Needs(purposes, prompts, len(templates), anchors)
 
 
 def evaluated(split: Split) -> np.ndarray:
@@ -84,7 +93,7 @@ def make_quote(
         rows = np.frombuffer(b"".join(fresh), np.uint8).reshape(-1, 32)
         asked[purpose] = asked.get(purpose, 0) + len(fresh)
         known[purpose] = known.get(purpose, 0) + int(store.knows_images(card, rows, view).sum())
-    texts = list(dict.fromkeys(wanted.prompts))
+    texts = list(dict.fromkeys(wanted.texts))
     queries = sum(asked.values()) - sum(known.values())
     disk = {"bought vectors": queries * (4 * card.dimension + ROW_OVERHEAD), "pixel cache": images * size * size * 3}
     disk["vectors for training"] = sum(asked.values()) * 4 * card.dimension

@@ -42,6 +42,7 @@ class Run:
         evaluation: the final table.
         image_queries: image queries that this run paid for.
         text_queries: text queries that it paid for.
+        fresh_queries: augmented images that a teacher on this machine was asked about, with ``teacher.views: fresh``.
     """
 
     folder: Path
@@ -49,6 +50,7 @@ class Run:
     evaluation: Evaluation
     image_queries: int
     text_queries: int
+    fresh_queries: int = 0
 
 
 def quote_run(
@@ -126,30 +128,37 @@ def _train(session: Session, folder: RunFolder, accelerator: Accelerator) -> Run
         )
     with stop_asked() as stop:
         backbone, progress = session.backbone, session.progress
-        trainer = Trainer(session.config, folder, accelerator, backbone, projection, material, progress, stop)
+        trainer = Trainer(
+            session.config, folder, accelerator, backbone, projection, material, progress, stop, session.fresh
+        )
         trained = trainer.run(state)
     return _finish(session, folder, projection, trained) if accelerator.is_main_process else None
 
 
 def _finish(session: Session, folder: RunFolder, projection: nn.Module, trained: Trained) -> Run:
     """Save the student, read it back, and report the one that was read."""
-    assert session.backbone is not None
+    backbone = session.backbone
+    assert backbone is not None
     names, card = session.task.names, session.card
     head = session.head() if session.method.classifier == "cosine" else None
-    made = Student(session.backbone, projection.cpu(), head, names, card.logit_scale, _provenance(session, folder))
-    beside = {}
-    for name, weights in trained.beside.items():
-        _put(weights, session.backbone.module, projection)
-        beside[name] = evaluate_run(session, made)
-    _put(trained.kept, session.backbone.module, projection)
+    provenance = _provenance(session, folder)
+
+    def build(weights: Weights) -> Student:
+        _put(weights, backbone.module, projection)
+        kept = session.method.kept(projection.cpu())
+        return Student(backbone, kept, head, names, card.logit_scale, provenance)
+
+    beside = {name: evaluate_run(session, build(weights)) for name, weights in trained.beside.items()}
+    made = build(trained.kept)
     made.save(folder.student)
-    own = session.backbone.module if session.backbone.recipe.kind == "module" else None
+    own = backbone.module if backbone.recipe.kind == "module" else None
     student = Student.load(folder.student, backbone=own)
     evaluation = Evaluation(evaluate_run(session, student, folder.predictions_file).rows, beside)
-    write_json(folder.evaluation_file, evaluation.to_dict() | {"asked": session.asked()})
+    fresh = {"fresh_queries": session.fresh.queries} if session.fresh else {}
+    write_json(folder.evaluation_file, evaluation.to_dict() | {"asked": session.asked()} | fresh)
     folder.tidy()
     ledger, name = Ledger(session.store), _name(folder)
-    return Run(folder.path, student, evaluation, ledger.queries(name), ledger.queries(name, "text"))
+    return Run(folder.path, student, evaluation, ledger.queries(name), ledger.queries(name, "text"), **fresh)
 
 
 def _put(weights: Weights, backbone: nn.Module, projection: nn.Module) -> None:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from vl2v.config import RunConfig
 from vl2v.errors import ConfigError, StudentError
+from vl2v.job.fresh import FreshViews, fresh_views
 from vl2v.job.material import Material, stage_seed
 from vl2v.job.prepare import Examples, Places, Split, examples, leaked, list_folder, read_task, split_task
 from vl2v.job.quoting import EVALUATION, Needs, check_disk, evaluated, make_quote, needs
@@ -57,6 +58,7 @@ class Session:
     cache: PixelCache
     backbone: Backbone | None
     progress: Progress
+    fresh: FreshViews | None = None
 
     @property
     def method(self) -> Method:
@@ -71,7 +73,7 @@ class Session:
     def quote(self) -> Quote:
         """What is to be bought, and the disk it takes."""
         images = len(self.task) + (len(self.unlabelled) if self.unlabelled else 0)
-        images += len(self.rows.views) - len(self.rows.views) // self.config.teacher.views  # further views
+        images += len(self.rows.views) - len(self.rows.views) // self.config.teacher.kept_views  # further views
         parameters = sum(p.numel() for p in self.backbone.module.parameters()) if self.backbone else None
         return make_quote(self.needs, self.teacher, self.store, images, self.cache.size, parameters)
 
@@ -110,7 +112,7 @@ class Session:
             TeacherError: if an answer cannot be used.
         """
         buyer = Buyer(self.teacher, self.store, self._budget(run), run, self.progress)
-        buyer.texts(self.needs.prompts)
+        buyer.texts(self.needs.texts)
         where = {digest.tobytes(): row for row, digest in enumerate(self.rows.digests)}
         for (purpose, view), digests in self.needs.purposes.items():
             if purpose == EVALUATION:
@@ -123,6 +125,13 @@ class Session:
         """The text head, [K, D] float32, from the bought prompts."""
         vectors = torch.from_numpy(self.store.texts(self.card, self.needs.prompts))
         return text_head(vectors.reshape(len(self.task.phrases), self.needs.templates, -1))
+
+    def anchors(self) -> Tensor | None:
+        """Further texts of every class, [K, A, D] float32, where the method compares with some."""
+        if not self.needs.anchors:
+            return None
+        vectors = torch.from_numpy(self.store.texts(self.card, self.needs.anchors))
+        return vectors.reshape(len(self.task.phrases), -1, vectors.shape[-1])
 
     def material(self, work: Path, write: bool = True) -> Material:
         """Lay out pixels, vectors and labels for training.
@@ -137,10 +146,12 @@ class Session:
             if write:
                 self._write_vectors(work / "vectors.npy")
             vectors = np.load(work / "vectors.npy", mmap_mode="r")
-        head = self.head()
+        head, anchors = self.head(), self.anchors()
         shares = [self.config.batch_per_domain] * len(self.split.sources)
         shares += [self.config.unlabelled_per_batch] * (len(self.rows.groups) - len(shares))
         digest = hashlib.sha256(self.rows.digests.tobytes() + self.rows.labels.tobytes() + head.numpy().tobytes())
+        if anchors is not None:
+            digest.update(anchors.numpy().tobytes())
         if vectors is not None:
             for start in range(0, len(vectors), 10_000):
                 digest.update(vectors[start : start + 10_000].tobytes())
@@ -156,6 +167,7 @@ class Session:
             validation=self.labelled(self.split.validation),
             digest=digest.hexdigest(),
             cache=self.cache.folder,
+            anchors=anchors,
         )
 
     def labelled(self, parts: dict[str, Indices]) -> dict[str, tuple[Indices, NDArray[np.int64]]]:
@@ -168,16 +180,16 @@ class Session:
         return self.store.images(self.card, self.task.digests[rows])
 
     def make_projection(self, backbone: Backbone) -> nn.Module:
-        """P before training: a seeded linear layer with bias, or nothing where the student is the teacher's encoder.
+        """P before training: a seeded linear layer with bias, or the method's own; nothing for the teacher's encoder.
 
         Raises:
             StudentError: if the teacher's own encoder has another dimension than its vectors.
         """
-        linear = self.method.classifier == "linear"
+        linear, layer = self.method.classifier == "linear", self.method.layer
         dimension = len(self.task.names) if linear else self.card.dimension
         if linear or self.config.student.spec != "teacher":
             torch.manual_seed(stage_seed(self.config.seed, "projection"))
-            return nn.Linear(backbone.features, dimension)
+            return layer(backbone.features, self.head()) if layer else nn.Linear(backbone.features, dimension)
         if backbone.features != dimension:
             found = f"{backbone.features} features"
             raise StudentError("The teacher's encoder does not fit.", expected=f"{dimension} features", found=found)
@@ -218,6 +230,7 @@ def open_session(
     """
     folder = list_folder(config.data)
     teacher = teacher or open_teacher(config.teacher.spec, price=stated_price(config), device=_local(config))
+    fresh = fresh_views(config, teacher)
     if with_student and backbone is None:
         backbone = open_student(config)
     index = FileIndex(places.cache / "files.sqlite")
@@ -234,7 +247,7 @@ def open_session(
                 if part is not None:
                     teacher.bind(part.paths, part.digests)
         wanted = needs(config, task, split, rows)
-        yield Session(config, task, unlabelled, split, rows, wanted, teacher, store, cache, backbone, progress)
+        yield Session(config, task, unlabelled, split, rows, wanted, teacher, store, cache, backbone, progress, fresh)
     finally:
         index.close()
         cache.close()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -15,17 +15,19 @@ from torch import Tensor, nn
 
 from vl2v.config import RunConfig
 from vl2v.errors import Interrupted
+from vl2v.job.aligning import Average, average_of, solve
 from vl2v.job.features import pass_through, scores
 from vl2v.job.folder import RunFolder, State
+from vl2v.job.fresh import FreshViews
 from vl2v.job.kept import KeptFeatures
-from vl2v.job.material import Material, Server
+from vl2v.job.material import Material, Server, context_of
 from vl2v.job.shelf import Shelf, Trained, under
 from vl2v.method.align import align
-from vl2v.method.base import Context
 from vl2v.method.distill import Projected, distill, trainable
 from vl2v.method.evaluation import Score, mean_over_domains
 from vl2v.method.loop import adam, warmed_up
 from vl2v.method.registry import METHODS
+from vl2v.method.swad import LossValley
 from vl2v.progress import Advance, Progress
 from vl2v.student.backbones import Backbone
 from vl2v.student.model import cosine_logits
@@ -45,6 +47,7 @@ class Trainer:
         material: what to train on.
         progress: told after every step.
         stop: asked after every step whether the user wants to stop.
+        fresh: asked about every augmented image of the second stage; None where the kept vectors are enough.
     """
 
     config: RunConfig
@@ -55,6 +58,7 @@ class Trainer:
     material: Material
     progress: Progress
     stop: Callable[[], bool] = lambda: False
+    fresh: FreshViews | None = None
     _losses: list[float] = field(default_factory=list)
     _scores: dict[str, Score] = field(default_factory=dict)
     _metrics_length: int = 0
@@ -62,12 +66,13 @@ class Trainer:
     def __post_init__(self) -> None:
         config, material = self.config, self.material
         self.method = METHODS[config.method]
-        self._server = Server(config, material, self.backbone.preprocess, self.accelerator)
+        self._server = Server(config, material, self.backbone.preprocess, self.accelerator, self.fresh)
+        self._average = average_of(config)
         self._shelf = Shelf(config.distill, config.measure)
-        kd = config.kd
-        self._objective = self.method.objective(
-            Context(material.head, material.logit_scale, config.image_weight, kd.temperature, kd.teacher_share)
-        )
+        self._objective = self.method.objective(context_of(config, material))
+        side = self.backbone.preprocess.size  # built here, where the backbone is still the pretrained one
+        build = self.method.penalty
+        self._penalty = build(self.backbone.module, torch.zeros(2, 3, side, side)) if build else None
 
     def run(self, state: State | None) -> Trained:
         """Train from a saved state, or from the start, to the end.
@@ -86,9 +91,13 @@ class Trainer:
         # Convolutions run half as fast again in this layout on a CPU, and on tensor cores.
         self.backbone.module.to(self.accelerator.device).to(memory_format=torch.channels_last)
         self.projection.to(self.accelerator.device)
+        if self._penalty is not None:
+            self._penalty.to(self.accelerator.device).to(memory_format=torch.channels_last)
         distilling = state is not None and state.values["stage"] == "distill"
-        if isinstance(self.projection, nn.Linear) and not distilling:
+        if not isinstance(self.projection, nn.Identity) and not distilling:
             self._align(state)
+            if self._average is not None:
+                self.projection.load_state_dict(self._average.average())
         return self._distill(state if distilling else None)
 
     def _restore(self, state: State) -> None:
@@ -97,25 +106,41 @@ class Trainer:
         if state.values["stage"] == "distill":
             self.backbone.module.load_state_dict(state.part("backbone"))
             self._shelf.load_state(state)
+        elif self._average is not None:
+            self._average.load_state(state.part("swad"), state.values["swad"])
+        if self.fresh is not None:
+            self.fresh.queries = int(state.values["fresh_queries"])
+        if self._penalty is not None:
+            with torch.no_grad():  # what it trains, and not the pretrained backbone beside it
+                for name, parameter in trainable(self._penalty).items():
+                    parameter.copy_(state.part("penalty")[name])
         if self.accelerator.is_main_process:
             self.folder.cut_metrics(self._metrics_length)
 
     def _align(self, state: State | None) -> None:
         settings, steps = self.config.align, self.config.first_stage_steps
         start = int(state.values["step"]) if state else 0
-        if start >= steps:
+        if start >= steps or _died(self._average):
             return
         features = self._features()
         optimizer = adam(self.projection.parameters(), settings.learning_rate, settings.weight_decay)
         _load_adam(optimizer, state)
+        weights, average = dict(self.projection.named_parameters()), self._average
 
         with self.progress.stage(self.method.stages[0], steps, start) as advance:
 
             def after(step: int, loss: float) -> bool:
+                if average is not None:
+                    average.update(step, weights)
                 if self._due(step, steps):
                     self._scores = self._score_features(features)
-                return self._after("align", step, loss, steps, optimizer, advance)
+                    if isinstance(average, LossValley):
+                        average.end_segment(step, mean_over_domains(self._scores.values()).loss)
+                return self._after("align", step, loss, steps, optimizer, advance) or _died(average)
 
+            if settings.solver == "ridge":
+                after(0, solve(self.projection, features[self.material.slots], self.material, self.config))
+                return
             align(
                 self.projection,
                 self._server.features(features, start, steps),
@@ -129,35 +154,49 @@ class Trainer:
     def _distill(self, state: State | None) -> Trained:
         settings, shelf = self.config.distill, self._shelf
         start = int(state.values["step"]) if state else 0
-        weights = trainable(self.backbone.module, self.projection if self.method.trains_layer else None)
+        backbone = self.backbone.module if self.method.trains_backbone else nn.Identity()
+        weights = trainable(backbone, self.projection if self.method.trains_layer else None)
         optimizer = adam(weights.values(), settings.learning_rate, settings.weight_decay)
+        if self._penalty is not None:
+            faster = settings.learning_rate * self.config.miro.learning_rate_factor
+            optimizer.add_param_group({"params": list(trainable(self._penalty).values()), "lr": faster})
         _load_adam(optimizer, state)
+        rates = [group["lr"] for group in optimizer.param_groups]
         shelf.begin(weights)
-        model = Projected(self.backbone.module, self.projection)
+        model, features = Projected(backbone, self.projection), None
+        if start < settings.steps and not self.method.trains_backbone:
+            features = self._features()
+            batches = self._server.features(features, start, settings.steps)
+        else:
+            batches = self._server.images(start, settings.steps)
 
         def validate(step: int) -> float | None:
             if not self._due(step, settings.steps):
                 return None
-            self._scores = scores(
-                lambda slots: self._pixel_logits(model, slots), self.material.validation, self.accelerator
-            )
+            if features is not None:
+                self._scores = self._score_features(features)
+            else:
+                self._scores = scores(
+                    lambda slots: self._pixel_logits(model, slots), self.material.validation, self.accelerator
+                )
             mean = mean_over_domains(self._scores.values())
             shelf.validated(mean.accuracy, weights)
             return mean.loss
 
         def after(step: int, loss: float) -> bool:
-            _set_rate(optimizer, warmed_up(settings.learning_rate, step + 1, settings.warmup_steps))
+            _set_rates(optimizer, rates, warmed_up(1, step + 1, settings.warmup_steps))
             return self._after("distill", step, loss, settings.steps, optimizer, advance)
 
-        _set_rate(optimizer, warmed_up(settings.learning_rate, start, settings.warmup_steps))
+        _set_rates(optimizer, rates, warmed_up(1, start, settings.warmup_steps))
         if start < settings.steps and (shelf.swad is None or shelf.swad.dead_at is None):
             with self.progress.stage(self.method.stages[1], settings.steps, start) as advance:
                 distilled = distill(
-                    self.backbone.module,
+                    backbone,
                     self.projection,
-                    self._server.images(start, settings.steps),
+                    batches,
                     objective=self._objective,
                     train_projection=self.method.trains_layer,
+                    penalty=self._penalty,
                     swad=shelf.swad,
                     validate=validate,
                     optimizer=optimizer,
@@ -203,18 +242,26 @@ class Trainer:
         line: dict[str, Any] = {"stage": stage, "step": step, "losses": self._losses}
         line |= {"val_loss": mean.loss, "val_accuracy": mean.accuracy}
         line["domains"] = {d: {"loss": s.loss, "accuracy": s.accuracy} for d, s in self._scores.items()}
-        if stage == "distill" and (swad := self._shelf.swad) is not None:
+        swad = self._average if stage == "align" else self._shelf.swad
+        if isinstance(swad, LossValley):
             line |= {"converged_at": swad.converged_at, "dead_at": swad.dead_at, "threshold": swad.threshold}
         return line
 
     def _save(self, stage: str, step: int, optimizer: torch.optim.Optimizer) -> None:
         values: dict[str, Any] = {"stage": stage, "step": step, "digest": self.material.digest}
         values |= {"losses": self._losses, "metrics": self._metrics_length}
+        if self.fresh is not None:
+            values["fresh_queries"] = self.fresh.queries
         tensors = under("projection", self.projection.state_dict())
+        if stage == "align" and self._average is not None:
+            held, values["swad"] = self._average.state()
+            tensors |= under("swad", held)
         if stage == "distill":
             held, more = self._shelf.state()
             tensors |= under("backbone", self.backbone.module.state_dict()) | held
             values |= more
+        if self._penalty is not None:
+            tensors |= under("penalty", trainable(self._penalty))
         for i, entry in optimizer.state_dict()["state"].items():
             tensors |= under(f"adam/{i}", entry)
         self.folder.save_state(tensors, values)
@@ -248,20 +295,24 @@ class Trainer:
 
     def _logits(self, projected: Tensor) -> Tensor:
         if self.method.classifier == "linear":
-            return projected.float()
+            return projected[:, : len(self.material.head)].float()
         return cosine_logits(projected.float(), self.material.head.to(projected.device), self.material.logit_scale)
 
 
-def _set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    for group in optimizer.param_groups:
-        group["lr"] = rate
+def _set_rates(optimizer: torch.optim.Optimizer, rates: Sequence[float], factor: float) -> None:
+    for group, rate in zip(optimizer.param_groups, rates, strict=True):
+        group["lr"] = rate * factor
+
+
+def _died(average: Average | None) -> bool:
+    return isinstance(average, LossValley) and average.dead_at is not None
 
 
 def _load_adam(optimizer: torch.optim.Optimizer, state: State | None) -> None:
     if state is None:
         return
     content = optimizer.state_dict()
-    count = len(content["param_groups"][0]["params"])
+    count = sum(len(group["params"]) for group in content["param_groups"])
     entries = {i: state.part(f"adam/{i}") for i in range(count)}
     content["state"] = {i: entry for i, entry in entries.items() if entry}
     optimizer.load_state_dict(content)

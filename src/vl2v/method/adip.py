@@ -7,7 +7,6 @@ from vl2v.method.loss import dual_objective
 
 ADIP = Method(
     name="adip",
-    title="VL2V-ADiP",
     stages=("Align", "Distill"),
     classifier="cosine",
     objective=lambda context: dual_objective(context.image_weight),

@@ -3,14 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from vl2v.method.loop import Objective
+from vl2v.method.names import TITLES, MethodName
 
 Classifier = Literal["cosine", "linear"]
+
+
+@dataclass(frozen=True)
+class RiseTerms:
+    """What RISE's loss is made of.
+
+    Attributes:
+        temperature: of the teacher's zero-shot answers, above 0.
+        teacher_share: part of the loss on classes that comes from the teacher, in [0, 1]; the rest is cross-entropy.
+        distance: weight of the distances to the class's text, at least 0.
+    """
+
+    temperature: float = 3.0
+    teacher_share: float = 0.9
+    distance: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -23,6 +39,9 @@ class Context:
         image_weight: lambda of the dual loss, in [0, 1].
         temperature: of naive distillation, above 0.
         teacher_share: how much of naive distillation's loss comes from the teacher, in [0, 1].
+        rise: RISE's terms.
+        anchors: [K, A, D], further texts of every class, for RISE's relative distance; None leaves it out.
+        oracle_weight: of MIRO's regularisation, at least 0.
     """
 
     head: Tensor
@@ -30,6 +49,9 @@ class Context:
     image_weight: float = 0.5
     temperature: float = 2.0
     teacher_share: float = 0.5
+    rise: RiseTerms = field(default_factory=RiseTerms)
+    anchors: Tensor | None = None
+    oracle_weight: float = 0.1
 
 
 @dataclass(frozen=True)
@@ -39,9 +61,12 @@ class Method:
     The first stage trains the layer after the backbone on kept features, the backbone standing still; the second one
     trains the backbone.
 
+    What the objective gets is a row per image: the output of that layer, and behind it whatever else the method
+    computes of an image in training. Where the classifier is linear, the first K columns are the logits, and they
+    alone remain in the saved student.
+
     Attributes:
         name: as in a run's settings.
-        title: as in a table.
         stages: what the two stages are called.
         classifier: ``cosine`` if that layer maps into the teacher's space and the text embeddings are the head,
             ``linear`` if it gives the logits itself.
@@ -49,13 +74,33 @@ class Method:
         first_stage: whether the first stage belongs to the method; without it, it has no steps unless asked for.
         trains_layer: whether the second stage trains that layer too.
         asks_teacher: whether training needs the teacher's image vectors.
+        forbids_first_stage: whether a first stage would make another method of it.
+        trains_backbone: whether the second stage trains the backbone; otherwise it runs on kept features too.
+        image_weight: lambda of the dual loss, where the method fixes it.
+        takes_encoder: whether it makes sense for a student that is the teacher's own encoder.
+        layer: builds that layer from F and the [K, D] text head; None is one linear layer.
+        kept: what of the trained layer the student keeps.
+        penalty: builds what regularises the second stage, from the pretrained backbone and a [2, 3, S, S] sample: a
+            module that takes (backbone, inputs) and gives the backbone's features [B, F] and a penalty [B]. What it
+            trains is saved to resume from and is not part of the student.
     """
 
-    name: str
-    title: str
+    name: MethodName
     stages: tuple[str, str]
     classifier: Classifier
     objective: Callable[[Context], Objective]
     first_stage: bool
     trains_layer: bool
     asks_teacher: bool
+    forbids_first_stage: bool = False
+    trains_backbone: bool = True
+    image_weight: float | None = None
+    takes_encoder: bool = True
+    layer: Callable[[int, Tensor], nn.Module] | None = None
+    kept: Callable[[nn.Module], nn.Module] = lambda layer: layer
+    penalty: Callable[[nn.Module, Tensor], nn.Module] | None = None
+
+    @property
+    def title(self) -> str:
+        """What a table calls it."""
+        return TITLES[self.name]

@@ -31,12 +31,19 @@ class Distilled:
 
 
 class Projected(nn.Module):
-    """P(f(x)): a trainable backbone under a frozen projection."""
+    """P(f(x)): a trainable backbone under a frozen projection.
 
-    def __init__(self, backbone: nn.Module, projection: nn.Module) -> None:
+    Args:
+        backbone: f.
+        projection: P.
+        penalty: of a method that has one (see `Method.penalty`); in training it is one more column.
+    """
+
+    def __init__(self, backbone: nn.Module, projection: nn.Module, penalty: nn.Module | None = None) -> None:
         super().__init__()
         self.backbone = backbone
         self.projection = projection
+        self.penalty = penalty
 
     def train(self, mode: bool = True) -> Projected:
         """Enter training: batch norm keeps its running statistics, the projection is in eval mode throughout."""
@@ -48,9 +55,13 @@ class Projected(nn.Module):
         return self
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """[B, ...] to [B, D]."""
-        projected: Tensor = self.projection(self.backbone(inputs))
-        return projected
+        """[B, ...] to [B, D]; to [B, D + 1] in training with a penalty."""
+        if self.penalty is None or not self.training:
+            projected: Tensor = self.projection(self.backbone(inputs))
+            return projected
+        features, penalty = self.penalty(self.backbone, inputs)
+        projected = self.projection(features)
+        return torch.cat([projected, penalty[:, None].to(projected.dtype)], dim=-1)
 
 
 def trainable(backbone: nn.Module, projection: nn.Module | None = None) -> dict[str, nn.Parameter]:
@@ -73,6 +84,7 @@ def distill(
     image_weight: float = 0.5,
     objective: Objective | None = None,
     train_projection: bool = False,
+    penalty: nn.Module | None = None,
     learning_rate: float = 5e-5,
     weight_decay: float = 0.0,
     swad: LossValley | None = None,
@@ -94,6 +106,7 @@ def distill(
         image_weight: lambda in [0, 1].
         objective: minimised in place of the dual loss, by other methods.
         train_projection: train P as well.
+        penalty: of a method that has one (see `Method.penalty`); what it trains is trained too.
         learning_rate: Adam's.
         weight_decay: Adam's, L2.
         swad: takes in the weights of every step and ends a segment at every validation loss; training stops when its
@@ -114,8 +127,9 @@ def distill(
     """
     projection.requires_grad_(train_projection)
     weights = trainable(backbone, projection if train_projection else None)
-    optimizer = optimizer or adam(weights.values(), learning_rate, weight_decay)
-    model: nn.Module = Projected(backbone, projection)
+    more = trainable(penalty) if penalty is not None else {}
+    optimizer = optimizer or adam([*weights.values(), *more.values()], learning_rate, weight_decay)
+    model: nn.Module = Projected(backbone, projection, penalty)
     if accelerator is not None:
         model, optimizer = accelerator.prepare(model, optimizer)
     model.train()

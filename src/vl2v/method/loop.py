@@ -25,6 +25,7 @@ class Batch:
         teacher_text: [B, D], T_y; ignored in rows without a label.
         labelled: [B] bool; None means all rows have a label.
         labels: [B] int64, the classes; anything in rows without a label. Only baselines look at them.
+        image_weight: lambda of this step, where it follows a schedule; None leaves it to the objective.
     """
 
     inputs: Tensor
@@ -32,6 +33,7 @@ class Batch:
     teacher_text: Tensor
     labelled: Tensor | None = None
     labels: Tensor | None = None
+    image_weight: float | None = None
 
 
 Objective = Callable[[Tensor, Batch], Tensor]

@@ -52,9 +52,26 @@ def dual_loss(
 
 
 def dual_objective(image_weight: float = 0.5) -> Objective:
-    """The dual loss as both stages of VL2V-ADiP minimise it."""
+    """The dual loss as both stages of VL2V-ADiP minimise it.
+
+    Args:
+        image_weight: lambda in [0, 1], where a batch does not bring its own.
+    """
 
     def objective(projected: Tensor, batch: Batch) -> Tensor:
-        return dual_loss(projected, batch.teacher_image, batch.teacher_text, image_weight, batch.labelled)
+        weight = image_weight if batch.image_weight is None else batch.image_weight
+        return dual_loss(projected, batch.teacher_image, batch.teacher_text, weight, batch.labelled)
 
     return objective
+
+
+def scheduled_weight(first: float, last: float, step: int, steps: int) -> float:
+    """Lambda of one step, on the straight line from `first` at step 0 to `last` at step `steps` - 1.
+
+    Args:
+        first: lambda in [0, 1]; also that of the only step, if there is but one.
+        last: lambda in [0, 1].
+        step: in [0, steps).
+        steps: of the stage, at least 1.
+    """
+    return first if steps == 1 else first + (last - first) * (step / (steps - 1))

@@ -1,6 +1,6 @@
 """ERM, empirical risk minimisation: cross-entropy on the labels, as if there were no teacher.
 
-With steps of the first stage it is LP-FT (Kumar et al., ICLR 2022): a linear probe first, then fine-tuning from it.
+With steps of the first stage it is what `lp-ft` is: a linear probe first, then fine-tuning from it.
 """
 
 from __future__ import annotations
@@ -37,7 +37,6 @@ def _objective(_: Context) -> Objective:
 
 ERM = Method(
     name="erm",
-    title="ERM",
     stages=("linear probe", "fine-tuning"),
     classifier="linear",
     objective=_objective,

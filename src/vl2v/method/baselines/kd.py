@@ -44,7 +44,6 @@ def _objective(context: Context) -> Objective:
 
 KD = Method(
     name="kd",
-    title="naive distillation",
     stages=("linear probe", "fine-tuning"),
     classifier="linear",
     objective=_objective,

@@ -1,0 +1,232 @@
+"""Accuracy on unseen domains against what it took: image queries bought, or labels per class."""
+
+from __future__ import annotations
+
+import csv
+import io
+import itertools
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vl2v.benchmark.selection import RULES
+from vl2v.benchmark.statistics import Spread
+from vl2v.benchmark.tables import ORACLE_MARK, PUBLISHED_MARK, Row, Table
+from vl2v.errors import ConfigError, MissingExtraError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# Okabe and Ito's colours, told apart with every common colour blindness; their yellow is too pale for a line on white.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+FORMATS = (".png", ".svg", ".pdf")
+WIDE = 8  # from here on, the greatest x over the least, the axis is logarithmic
+
+
+@dataclass(frozen=True)
+class Point:
+    """One method's place.
+
+    Attributes:
+        x: what it took.
+        method: its label.
+        accuracy: out of domain, over seeds, of the averages over target domains.
+        marks: the row's.
+    """
+
+    x: float
+    method: str
+    accuracy: Spread
+    marks: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A figure's content.
+
+    Attributes:
+        title: over the figure.
+        x_name: of the horizontal axis, with its unit.
+        lines: points by the line's name, in the order of x.
+        references: what is drawn as a level, since it has no x: by name.
+        caption: seeds and selection.
+    """
+
+    title: str
+    x_name: str
+    lines: Mapping[str, tuple[Point, ...]]
+    references: Mapping[str, Spread]
+    caption: str
+
+    @classmethod
+    def of(
+        cls,
+        table: Table,
+        x_name: str = "image queries of one run",
+        *,
+        x: Mapping[str, float] | Callable[[str], float | None] | None = None,
+        line: Mapping[str, str] | Callable[[str], str] | None = None,
+        references: Sequence[str] = (),
+    ) -> Curve:
+        """From a table of one choice of weights; rows without an x, published ones and unfinished ones have no point.
+
+        Args:
+            table: made by `vl2v.benchmark.tabulate.tabulate`.
+            x_name: what the horizontal axis says.
+            x: of a method's label, e.g. its labels per class; None takes the mean image queries of one run.
+            line: which line a method's label belongs to; None puts all on one.
+            references: labels of methods that are drawn as a level, e.g. the teacher's and ERM's.
+
+        Raises:
+            ConfigError: if no method has both an x and a finished average, or the table has several rows per method.
+        """
+        if len(table.weights) > 1:
+            expected, step = "one choice of weights", "make one table and one curve for each"
+            raise ConfigError("The curve is ambiguous.", expected=expected, found=str(table.weights), next_step=step)
+        lines: dict[str, list[Point]] = {}
+        levels = {}
+        for row, accuracy in _finished(table):
+            place = _x_of(row, x)
+            if row.method in references:
+                levels[row.title] = accuracy
+            elif place is not None:
+                name = line(row.method) if callable(line) else (line or {}).get(row.method, "student")
+                lines.setdefault(name, []).append(Point(place, row.method, accuracy, row.marks))
+        if not lines:
+            raise ConfigError(
+                "The curve has no point.",
+                expected="a method with an x and a finished run on every target",
+                found=", ".join(row.method for row in table.rows) or "no method",
+                next_step="finish the grid, or give an x for these labels",
+            )
+        ordered = {name: tuple(sorted(found, key=lambda p: (p.x, p.method))) for name, found in sorted(lines.items())}
+        return cls(f"{table.benchmark}: accuracy on unseen domains", x_name, ordered, levels, _caption(table))
+
+    def csv(self) -> str:
+        """One line per point, accuracies in [0, 1] and in full precision; a level's x is empty."""
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(("line", "method", "x", "accuracy", "accuracy_se", "seeds", "marks"))
+        for name, points in self.lines.items():
+            for p in points:
+                writer.writerow((name, p.method, repr(p.x), *_numbers(p.accuracy), " ".join(p.marks)))
+        for name, level in self.references.items():
+            writer.writerow((name, "", "", *_numbers(level), ""))
+        return text.getvalue()
+
+    def figure(self) -> Figure:
+        """A figure of matplotlib's.
+
+        Raises:
+            MissingExtraError: if matplotlib is not installed.
+        """
+        try:
+            from matplotlib.figure import Figure
+        except ImportError as error:
+            raise MissingExtraError("A figure", "benchmark", "matplotlib") from error
+        figure = Figure(figsize=(7.5, 4.6), layout="constrained")
+        axes = figure.add_subplot()
+        labels = [*_draw_lines(axes, self.lines), *_draw_levels(axes, self.references)]
+        _scale(axes, [p.x for points in self.lines.values() for p in points])
+        _label(axes, labels)
+        axes.set_xlabel(self.x_name)
+        axes.set_ylabel("accuracy on unseen domains, percent")
+        oracle = any(ORACLE_MARK in p.marks for points in self.lines.values() for p in points)
+        axes.set_title(self.title + (" (oracle)" if oracle else ""), loc="left", fontweight="bold", fontsize=11)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(axis="y", color="#dddddd", linewidth=0.8)
+        axes.set_axisbelow(True)
+        figure.supxlabel(self.caption, fontsize=8, color="#555555", x=0.01, ha="left")
+        return figure
+
+    def save(self, path: Path) -> None:
+        """Draw into a file; the ending says the format, and the same content gives the same SVG.
+
+        Raises:
+            ConfigError: if the ending is none of `FORMATS`.
+            MissingExtraError: if matplotlib is not installed.
+        """
+        if path.suffix not in FORMATS:
+            expected, step = ", ".join(FORMATS), "name the file with one of these endings"
+            raise ConfigError("No such format of a figure.", expected=expected, found=str(path), next_step=step)
+        figure = self.figure()
+        from matplotlib import rc_context
+
+        metadata = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}.get(path.suffix)
+        with rc_context({"svg.hashsalt": "vl2v", "svg.fonttype": "none"}):
+            figure.savefig(path, dpi=160, metadata=metadata)
+
+
+def _finished(table: Table) -> list[tuple[Row, Spread]]:
+    """Measured rows that have an average over all targets."""
+    measured = [row for row in table.rows if PUBLISHED_MARK not in row.marks]
+    return [(row, row.average.accuracy) for row in measured if row.average]
+
+
+def _caption(table: Table) -> str:
+    many = len(table.seeds)
+    bars = f"bars: standard error over {many} seeds" if many > 1 else "a single seed"
+    return f"Mean over {len(table.targets)} targets; {bars}. Selection: {RULES[table.rule]}."
+
+
+def _x_of(row: Row, x: Mapping[str, float] | Callable[[str], float | None] | None) -> float | None:
+    if x is None:
+        return row.expense.image_queries if row.expense else None
+    return x(row.method) if callable(x) else x.get(row.method)
+
+
+def _numbers(spread: Spread) -> tuple[str, str, int]:
+    return repr(spread.mean), "" if math.isnan(spread.error) else repr(spread.error), spread.count
+
+
+Label = tuple[float, str, str]  # height in percent, text, colour
+
+
+def _draw_lines(axes: Axes, lines: Mapping[str, Sequence[Point]]) -> list[Label]:
+    labels = []
+    for i, (name, points) in enumerate(lines.items()):
+        colour, marker = COLOURS[i % len(COLOURS)], MARKERS[i % len(MARKERS)]
+        xs, heights = [p.x for p in points], [100 * p.accuracy.mean for p in points]
+        errors = [0.0 if math.isnan(p.accuracy.error) else 100 * p.accuracy.error for p in points]
+        axes.errorbar(xs, heights, errors, color=colour, marker=marker, capsize=3, linewidth=1.8, markersize=6)
+        labels.append((heights[-1], name, colour))
+    return labels
+
+
+def _draw_levels(axes: Axes, levels: Mapping[str, Spread]) -> list[Label]:
+    labels = []
+    for i, (name, spread) in enumerate(levels.items()):
+        style = ("--", ":", "-.")[i % 3]
+        axes.axhline(100 * spread.mean, color="#666666", linestyle=style, linewidth=1.2)
+        labels.append((100 * spread.mean, name, "#444444"))
+    return labels
+
+
+def _scale(axes: Axes, xs: Sequence[float]) -> None:
+    """Logarithmic where the values span much and none is zero; ticks at the values themselves if they have room."""
+    places = sorted(set(xs))
+    log = places[0] > 0 and places[-1] / places[0] >= WIDE
+    if log:
+        axes.set_xscale("log")
+    along = [math.log(place) if log else place for place in places]
+    room = 0.09 * (along[-1] - along[0])
+    if all(b - a >= room for a, b in itertools.pairwise(along)):
+        axes.set_xticks(places, [f"{place:,.0f}" if place >= 100 else f"{place:g}" for place in places])
+        axes.set_xticks([], minor=True)
+
+
+def _label(axes: Axes, labels: Sequence[Label]) -> None:
+    """Names beside the right edge, moved apart so that none covers another."""
+    low, high = axes.get_ylim()
+    step = 0.05 * (high - low)  # a line of text, of the axis' height
+    free = -math.inf
+    for height, name, colour in sorted(labels):
+        free = max(height, free + step)
+        place = (1.01, (free - low) / (high - low))
+        axes.annotate(
+            name, place, xycoords="axes fraction", va="center", color=colour, fontsize=9, annotation_clip=False
+        )

@@ -1,0 +1,52 @@
+"""A grid's plan and its end, as people and as scripts read them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+
+from vl2v.benchmark.plan import Plan
+from vl2v.benchmark.sweep import Progressed
+
+
+def plan_json(plan: Plan) -> dict[str, Any]:
+    """A plan as plain values; money as text, exact."""
+    return {
+        "jobs": plan.jobs,
+        "finished": plan.finished,
+        "image_queries": plan.image_queries,
+        "text_queries": plan.text_queries,
+        "cost": f"{plan.cost:f}",
+        "currency": plan.currency,
+        "hours": plan.hours,
+        "hours_from": plan.basis,
+    }
+
+
+def plan_text(plan: Plan) -> RenderableType:
+    """A plan for a terminal."""
+    table = Table(title="plan of the benchmark; nothing is spent", show_header=False)
+    table.add_column()
+    table.add_column(justify="right")
+    table.add_row("jobs", f"{plan.jobs:,}")
+    table.add_row("of them finished", f"{plan.finished:,}")
+    table.add_row("image queries to buy", f"{plan.image_queries:,}")
+    table.add_row("text queries to buy", f"{plan.text_queries:,}")
+    table.add_row(f"cost, {plan.currency}", f"{plan.cost:f}")
+    table.add_row("hours, one job at a time", f"{plan.hours:.1f}")
+    return Group(table, f"hours: from {plan.basis}")
+
+
+def sweep_json(done: Progressed, out: Path) -> dict[str, Any]:
+    """A grid's end as plain values."""
+    return {"benchmark": str(out), "finished": [job.name for job in done.finished], "failed": done.failed}
+
+
+def sweep_text(done: Progressed, out: Path) -> RenderableType:
+    """A grid's end for a terminal."""
+    lines = [f"{len(done.finished)} jobs finished in {out}"]
+    lines += [f"failed: {name}\n    {reason}" for name, reason in done.failed.items()]
+    return Group(*lines, f"its table:  vl2v benchmark table {out}")

@@ -1,0 +1,65 @@
+"""What a reader must know to read a table: seeds, selection, weights, what ± and every mark mean."""
+
+from __future__ import annotations
+
+from vl2v.benchmark.selection import RULES, shortened
+from vl2v.benchmark.tables import PAIRS, PUBLISHED_MARK, Table
+
+
+def captions(table: Table, best: str, near: str) -> tuple[str, ...]:
+    """Plain sentences, a line each.
+
+    Args:
+        table: what they stand under.
+        best: how the best value of a column is shown.
+        near: how values within one standard error of it are shown.
+    """
+    many = len(table.seeds)
+    named = f"{many} seed{'' if many == 1 else 's'} ({', '.join(map(str, table.seeds))})"
+    weights = "; ".join("those that each run keeps" if choice is None else choice for choice in table.weights)
+    lines = [
+        f"Top-1 accuracy in percent on each target domain, left out of training in turn; {named}.",
+        f"Selection: {RULES[table.rule]}. Weights: {weights}.",
+        "±: standard error of the mean over seeds, deviation with n - 1; of an average, over the seeds' averages."
+        if many > 1
+        else "A single seed: no error is known.",
+        f"{best.capitalize()}: best measured value; {near}: within one standard error of it.",
+        "In-domain: validation images of the source domains. ECE: expected calibration error on the target, percent. "
+        "Queries, cost and hours: mean per run, as if nothing were known before.",
+    ]
+    return (*lines, *_about_differences(table), *_about_gaps(table), *_about_published(table))
+
+
+def _about_differences(table: Table) -> tuple[str, ...]:
+    if not any(row.against for row in table.rows):
+        return ()
+    unit = "pairs of target and seed" if table.unit == PAIRS else "seeds' averages over targets"
+    test = (
+        f"Differences: mean and standard error over {unit}; p: two-sided paired t-test, which takes them as independent"
+    )
+    same = (
+        "; each row against the baseline's of the same weights, the teacher against the first"
+        if len(table.weights) > 1
+        else ""
+    )
+    return (f"{test}, not corrected for the number of methods{same}.",)
+
+
+def _about_gaps(table: Table) -> tuple[str, ...]:
+    measured = [row for row in table.rows if PUBLISHED_MARK not in row.marks]
+    many = len(table.seeds)
+    counts = [row.targets[t].accuracy.count if t in row.targets else 0 for row in measured for t in table.targets]
+    lines = []
+    if min(counts, default=many) < many:
+        told = (
+            f"n is given where fewer than {many} seeds are in, and no average without all {len(table.targets)} targets"
+        )
+        lines.append(f"Unfinished grid: {told}.")
+    if table.lacking:
+        lines.append(f"Left out, records missing: {shortened(table.lacking)}.")
+    return tuple(lines)
+
+
+def _about_published(table: Table) -> tuple[str, ...]:
+    sources = dict.fromkeys(row.source for row in table.rows if PUBLISHED_MARK in row.marks)
+    return tuple(f"Published rows are quoted, not measured here: {source}." for source in sources)

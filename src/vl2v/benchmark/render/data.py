@@ -1,0 +1,90 @@
+"""For programs: CSV and JSON, in full precision, accuracies in [0, 1]."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from dataclasses import asdict
+from decimal import Decimal
+from typing import Any
+
+from vl2v.benchmark.tables import Measures, Row, Table
+
+TARGET, AVERAGE = "target", "average"
+MEASURES = ("accuracy", "in_domain", "ece")
+COLUMNS = (
+    *("benchmark", "selection", "method", "title", "marks", "weights", "scope", "target", "seeds"),
+    *(name for measure in MEASURES for name in (measure, f"{measure}_se")),
+    *("image_queries", "text_queries", "cost", "currency", "hours"),
+    *("baseline", "unit", "difference", "difference_se", "pairs", "p", "p_exact", "source"),
+)
+
+
+def to_csv(table: Table) -> str:
+    """One line per row and target (`scope` is ``target``), and one for its average over them (``average``).
+
+    What is not known is empty; an average that some target is missing from has 0 seeds. Queries, cost, hours and the
+    difference to the baseline are of the whole row and stand in the average's line.
+    """
+    text = io.StringIO()
+    writer = csv.DictWriter(text, COLUMNS, restval="", lineterminator="\n")
+    writer.writeheader()
+    for row in table.rows:
+        shared = {
+            "benchmark": table.benchmark,
+            "selection": table.rule if row.expense else "",
+            "method": row.method,
+            "title": row.title,
+            "marks": " ".join(row.marks),
+            "weights": row.weights or ("kept" if row.expense else ""),
+        }
+        if row.expense:
+            for target in table.targets:
+                line = {"scope": TARGET, "target": target, **_measures(row.targets.get(target))}
+                writer.writerow(shared | line)
+        writer.writerow(shared | {"scope": AVERAGE, **_measures(row.average), **_whole(table, row)})
+    return text.getvalue()
+
+
+def _measures(measures: Measures | None) -> dict[str, Any]:
+    if measures is None:
+        return {"seeds": 0}
+    found: dict[str, Any] = {"seeds": measures.accuracy.count or ""}
+    for name in MEASURES:
+        spread = getattr(measures, name)
+        if spread is not None:
+            found |= {name: repr(spread.mean), f"{name}_se": _number(spread.error)}
+    return found
+
+
+def _whole(table: Table, row: Row) -> dict[str, Any]:
+    found: dict[str, Any] = {"source": row.source}
+    if row.expense:
+        found |= asdict(row.expense)
+    if row.against:
+        spread = row.against.spread
+        found |= {"baseline": table.baseline, "unit": table.unit, "pairs": spread.count}
+        found |= {"difference": repr(spread.mean), "difference_se": _number(spread.error)}
+        found |= {"p": _number(row.against.p), "p_exact": _number(row.against.p_exact)}
+    return found
+
+
+def _number(value: float) -> str:
+    return "" if math.isnan(value) else repr(value)
+
+
+def to_json(table: Table) -> str:
+    """The table's own fields; what is not known is null, money is text."""
+    return json.dumps(_plain(asdict(table)), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, Decimal):
+        return str(value)
+    return None if isinstance(value, float) and math.isnan(value) else value

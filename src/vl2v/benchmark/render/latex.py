@@ -1,0 +1,66 @@
+"""As LaTeX, for a paper: booktabs' rules, and nothing else that a document would have to load."""
+
+from __future__ import annotations
+
+from vl2v.benchmark.render.layout import ACCURACY, BESIDE, BEST, NEAR, Cell, Layout, lay_out
+from vl2v.benchmark.tables import Table
+
+EMPHASIS = {BEST: r"\textbf{%s}", NEAR: r"\underline{%s}", "": "%s"}
+# What LaTeX reads as a command, and what its older engines have no letter for.
+SPECIAL = {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    **{sign: f"\\{sign}" for sign in "&%$#_{}"},
+    "<": "$<$",
+    ">": "$>$",
+    "±": r"$\pm$",
+    "–": "--",
+    "²": "$^2$",
+    "λ": r"$\lambda$",
+    "τ": r"$\tau$",
+    "α": r"$\alpha$",
+    "β": r"$\beta$",
+}
+
+
+def to_latex(table: Table) -> str:
+    """A floating ``table*`` of two tabulars: the accuracies, and what stands beside them."""
+    layout = lay_out(table, "bold", "underlined")
+    label = "".join(c for c in table.benchmark.lower() if c.isalnum() and c.isascii())
+    lines = [
+        r"% \usepackage{booktabs}",
+        r"\begin{table*}",
+        r"\centering\small\setlength{\tabcolsep}{3pt}",
+        rf"\caption{{{escape(' '.join([layout.title + '.', *layout.captions]))}}}",
+        rf"\label{{tab:{label or 'benchmark'}}}",
+        r"\vskip 1ex",
+        *_tabular(layout.part(ACCURACY)),
+        r"\\[1ex]",
+        *_tabular(layout.part(BESIDE)),
+        r"\end{table*}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def escape(text: str) -> str:
+    """So that LaTeX prints it as it stands."""
+    return "".join(SPECIAL.get(sign, sign) for sign in text)
+
+
+def _tabular(layout: Layout) -> list[str]:
+    head = " & ".join(["method", *(escape(column.name) for column in layout.columns)])
+    lines = [rf"\begin{{tabular}}{{l{'r' * len(layout.columns)}}}", r"\toprule", rf"{head} \\", r"\midrule"]
+    for line in layout.lines:
+        title = escape(" ".join([line.title, *(f"({mark})" for mark in line.marks)]))
+        lines.append(" & ".join([title, *map(_marked, line.cells)]) + r" \\")
+        lines += [r"\midrule"] if line.closes else []
+    return [*lines, r"\bottomrule", r"\end{tabular}"]
+
+
+def _marked(cell: Cell) -> str:
+    # A minus is a minus in mathematics only; elsewhere LaTeX sets a hyphen.
+    value = f"${cell.value}$" if cell.value[0] in "+-" else escape(cell.value)
+    error = rf" {{\scriptsize $\pm$ {cell.error}}}" if cell.error else ""
+    note = rf" {{\scriptsize ({escape(cell.note)})}}" if cell.note else ""
+    return EMPHASIS[cell.emphasis] % value + error + note

@@ -1,0 +1,236 @@
+"""A table as titles, columns and cells of text, before any format: what is shown, rounded, marked and explained."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from vl2v.benchmark.records import ZERO_SHOT
+from vl2v.benchmark.render.caption import captions
+from vl2v.benchmark.statistics import Spread
+from vl2v.benchmark.tables import PAIRS, PUBLISHED_MARK, Row, Table
+
+BEST, NEAR = "best", "near"
+ACCURACY, BESIDE = "accuracy", "beside"
+EMPTY = "–"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One value.
+
+    Attributes:
+        value: rounded, `EMPTY` if there is none.
+        error: its standard error, rounded; empty if there is none.
+        note: what it rests on, if not on the whole; or which target it is of.
+        emphasis: ``best`` of its column, ``near`` within one standard error of the best, or empty.
+    """
+
+    value: str = EMPTY
+    error: str = ""
+    note: str = ""
+    emphasis: str = ""
+
+    @property
+    def plain(self) -> str:
+        """On one line, without emphasis."""
+        return self.value + (f" ± {self.error}" if self.error else "") + (f" ({self.note})" if self.note else "")
+
+
+@dataclass(frozen=True)
+class Column:
+    """A heading, and whether it belongs to the accuracies by target or ``beside`` them."""
+
+    name: str
+    group: str
+
+
+@dataclass(frozen=True)
+class Line:
+    """A row's title, its marks, its cells in the order of the columns, and whether a rule stands under it."""
+
+    title: str
+    marks: tuple[str, ...]
+    cells: tuple[Cell, ...]
+    closes: bool
+
+
+@dataclass(frozen=True)
+class Layout:
+    """All that a format has to show."""
+
+    title: str
+    columns: tuple[Column, ...]
+    lines: tuple[Line, ...]
+    captions: tuple[str, ...]
+
+    def part(self, group: str) -> Layout:
+        """One group's columns alone, without the lines that are empty in them."""
+        places = [i for i, column in enumerate(self.columns) if column.group == group]
+        lines = [replace(line, cells=tuple(line.cells[i] for i in places)) for line in self.lines]
+        filled = [line for line in lines if any(cell != Cell() for cell in line.cells)]
+        filled[-1:] = [replace(line, closes=False) for line in filled[-1:]]
+        return replace(self, columns=tuple(self.columns[i] for i in places), lines=tuple(filled))
+
+
+@dataclass(frozen=True)
+class _Source:
+    """Where a column's cells come from; `best` is max or min where a best value is marked, over `spread`."""
+
+    column: Column
+    cell: Callable[[Row], Cell | None]
+    spread: Callable[[Row], Spread | None] = lambda row: None
+    best: Callable[[Sequence[float]], float] | None = None
+
+
+def lay_out(table: Table, best: str, near: str) -> Layout:
+    """Round, mark and explain; columns that no row fills are left out.
+
+    Args:
+        table: what to show.
+        best: how the format shows the best value of a column, for the caption, e.g. ``bold``.
+        near: how it shows what is within one standard error of it, e.g. ``underlined``.
+    """
+    sources = [source for source in _sources(table) if any(source.cell(row) for row in table.rows)]
+    columns = [_cells(source, table.rows) for source in sources]
+    published = [PUBLISHED_MARK in row.marks for row in table.rows]
+    lines = []
+    for i, row in enumerate(table.rows):
+        closes = i + 1 < len(table.rows) and published[i + 1] and not published[i]
+        lines.append(Line(_title(row, table), row.marks, tuple(cells[i] for cells in columns), closes))
+    title = f"{table.benchmark}: accuracy on unseen domains"
+    return Layout(title, tuple(s.column for s in sources), tuple(lines), captions(table, best, near))
+
+
+def _title(row: Row, table: Table) -> str:
+    several = len(table.weights) > 1 and row.expense is not None and row.method != ZERO_SHOT
+    return f"{row.title}, {row.weights or 'kept'} weights" if several else row.title
+
+
+def _cells(source: _Source, rows: Sequence[Row]) -> list[Cell]:
+    """A column's cells; published rows, of other students, are not among those that a best is sought in."""
+    cells = [source.cell(row) or Cell() for row in rows]
+    spreads = {i: s for i, row in enumerate(rows) if PUBLISHED_MARK not in row.marks and (s := source.spread(row))}
+    if source.best is None or len({spread.mean for spread in spreads.values()}) < 2:
+        return cells
+    top = source.best([spread.mean for spread in spreads.values()])
+    error = max((s.error for s in spreads.values() if s.mean == top and not math.isnan(s.error)), default=0.0)
+    for i, spread in spreads.items():
+        if spread.mean == top:
+            cells[i] = replace(cells[i], emphasis=BEST)
+        elif abs(spread.mean - top) <= error:
+            cells[i] = replace(cells[i], emphasis=NEAR)
+    return cells
+
+
+def _sources(table: Table) -> list[_Source]:
+    seeds, found = len(table.seeds), []
+    for target in table.targets:
+        spread = _of_target(target)
+        found.append(_Source(Column(target, ACCURACY), _percent(spread, seeds), spread, max))
+    average, in_domain, ece = (_of_average(name) for name in ("accuracy", "in_domain", "ece"))
+    unfinished = _unfinished(table)
+    found += [
+        _Source(Column("average", ACCURACY), lambda r: _percent(average, seeds)(r) or unfinished(r), average, max),
+        _Source(Column("worst target", BESIDE), _named(_percent(_worst, seeds)), _worst, max),
+        _Source(Column("in-domain", BESIDE), _percent(in_domain, seeds), in_domain, max),
+        _Source(Column("ECE", BESIDE), _percent(ece, seeds), ece, min),
+    ]
+    return found + _differences(table) + _expenses(table)
+
+
+def _of_target(target: str) -> Callable[[Row], Spread | None]:
+    return lambda row: row.targets[target].accuracy if target in row.targets else None
+
+
+def _of_average(name: str) -> Callable[[Row], Spread | None]:
+    def spread(row: Row) -> Spread | None:
+        found: Spread | None = getattr(row.average, name) if row.average else None
+        return found
+
+    return spread
+
+
+def _worst(row: Row) -> Spread | None:
+    return row.targets[row.worst].accuracy if row.worst else None
+
+
+def _percent(spread: Callable[[Row], Spread | None], seeds: int) -> Callable[[Row], Cell | None]:
+    def cell(row: Row) -> Cell | None:
+        found = spread(row)
+        if found is None:
+            return None
+        fewer = 0 < found.count < seeds
+        return Cell(f"{100 * found.mean:.1f}", _error(found), f"n={found.count}" if fewer else "")
+
+    return cell
+
+
+def _error(spread: Spread) -> str:
+    return "" if math.isnan(spread.error) else f"{100 * spread.error:.1f}"
+
+
+def _named(cell: Callable[[Row], Cell | None]) -> Callable[[Row], Cell | None]:
+    def named(row: Row) -> Cell | None:
+        found = cell(row)
+        return found and replace(found, note=", ".join(part for part in (row.worst, found.note) if part))
+
+    return named
+
+
+def _unfinished(table: Table) -> Callable[[Row], Cell | None]:
+    """In place of an average that some target is missing from."""
+    whole = len(table.targets)
+
+    def cell(row: Row) -> Cell | None:
+        if row.average is not None or not row.targets:
+            return None
+        targets = len(row.targets)
+        return Cell(note=f"{targets} of {whole} targets" if targets < whole else "no seed has all targets")
+
+    return cell
+
+
+def _differences(table: Table) -> list[_Source]:
+    if table.baseline is None:
+        return []
+    whole = len(table.seeds) * (len(table.targets) if table.unit == PAIRS else 1)
+    title = next((row.title for row in table.rows if row.method == table.baseline), table.baseline)
+
+    def difference(row: Row) -> Cell | None:
+        if row.against is None:
+            return None
+        spread = row.against.spread
+        note = f"{spread.count} pairs" if spread.count < whole else ""
+        return Cell(f"{100 * spread.mean:+.1f}", _error(spread), note)
+
+    def p(row: Row) -> Cell | None:
+        if row.against is None or math.isnan(row.against.p):
+            return None
+        return Cell("<0.001" if row.against.p < 0.001 else f"{row.against.p:.3f}")
+
+    return [_Source(Column(f"against {title}", BESIDE), difference), _Source(Column("p", BESIDE), p)]
+
+
+def _expenses(table: Table) -> list[_Source]:
+    known = [row.expense for row in table.rows if row.expense]
+    currencies = sorted({expense.currency for expense in known if expense.currency})
+    asked = any(expense.image_queries or expense.text_queries for expense in known)
+    makers: Mapping[str, Callable[[Row], str]] = {
+        "image queries": lambda row: f"{row.expense.image_queries:,.0f}" if row.expense and asked else "",
+        "text queries": lambda row: f"{row.expense.text_queries:,.0f}" if row.expense and asked else "",
+        f"cost, {currencies[0]}" if len(currencies) == 1 else "cost": lambda row: _money(row, currencies),
+        "hours": lambda row: f"{row.expense.hours:.2f}" if row.expense else "",
+    }
+    return [_Source(Column(name, BESIDE), _text(maker)) for name, maker in makers.items()]
+
+
+def _money(row: Row, currencies: Sequence[str]) -> str:
+    if row.expense is None or not currencies:
+        return ""
+    return f"{row.expense.cost:.2f}" + (f" {row.expense.currency}" if len(currencies) > 1 else "")
+
+
+def _text(maker: Callable[[Row], str]) -> Callable[[Row], Cell | None]:
+    return lambda row: Cell(text) if (text := maker(row)) else None

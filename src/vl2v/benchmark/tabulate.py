@@ -1,0 +1,199 @@
+"""From a grid's records to its table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from decimal import Decimal
+from statistics import fmean
+
+from vl2v.benchmark.published import PUBLISHED
+from vl2v.benchmark.records import ZERO_SHOT, Record
+from vl2v.benchmark.selection import LAST, ORACLE, VALIDATION, select
+from vl2v.benchmark.statistics import Difference, Spread, paired
+from vl2v.benchmark.tables import ORACLE_MARK, PAIRS, PUBLISHED_MARK, SEEDS, Expense, Measures, Row, Table
+from vl2v.errors import ConfigError, RunError
+
+Runs = Mapping[tuple[str, int], Record]  # by target and seed
+Key = tuple[str, str | None]  # method, choice of weights
+
+QUANTITIES: Mapping[str, Callable[[Record], float | None]] = {
+    "accuracy": lambda record: record.test.accuracy,
+    "in_domain": lambda record: record.validation_accuracy if record.validation else None,
+    "ece": lambda record: record.test.ece,
+}
+
+
+def tabulate(
+    records: Sequence[Record],
+    benchmark: str,
+    *,
+    rule: str = VALIDATION,
+    weights: Sequence[str | None] = (None,),
+    against: str | None = None,
+    unit: str = PAIRS,
+    published: bool = False,
+    partial: bool = False,
+    order: Sequence[str] = (),
+) -> Table:
+    """Make the table of one benchmark; the order of the records never matters.
+
+    A difference to the baseline is tested by a paired t-test. With ``unit="pairs"`` every target and seed is a pair:
+    both targets and seeds are treated as independent draws, though seeds share a target, so p is too small where a
+    method's gain hangs on the domain, and too large if these domains alone are meant. With ``unit="seeds"`` only
+    seeds are random, and the pairs are the averages over these fixed domains: with three seeds that test has two
+    degrees of freedom and finds little. Neither corrects for how many methods are compared.
+
+    Args:
+        records: of the whole grid; its targets and seeds are those that occur.
+        benchmark: its name; with `published`, the one whose published averages are added.
+        rule: see `vl2v.benchmark.selection.select`.
+        weights: one row per method for each choice, None for the weights that the runs keep.
+        against: label of the baseline; each row is compared with the baseline's row of the same weights, the
+            teacher's with that of the first.
+        unit: ``pairs`` or ``seeds``.
+        published: whether published averages are added.
+        partial: whether an unfinished grid is shown as far as it is whole, with what is lacking told.
+        order: labels that come first, after the teacher; the others follow by name.
+
+    Raises:
+        ConfigError: if the baseline, the rule or the unit is unknown, or the benchmark has no published average.
+        RunError: if records are missing and not `partial`, or there are none.
+    """
+    _check(records, against, unit)
+    targets, seeds = tuple(sorted({r.target for r in records})), tuple(sorted({r.seed for r in records}))
+    weights = tuple(dict.fromkeys(LAST if rule == LAST and choice is None else choice for choice in weights))
+    found, lacking = _choose(records, rule, weights, partial)
+    rows = []
+    for key in sorted(found, key=lambda key: _rank(key, order, weights)):
+        row = _row(key, found[key], targets, rule)
+        baseline = _key(against, weights[0] if key[0] == ZERO_SHOT else key[1]) if against else key
+        if baseline != key and baseline in found:
+            row = replace(row, against=_difference(found[key], found[baseline], targets, unit))
+        rows.append(row)
+    rows += _published(benchmark) if published else []
+    return Table(benchmark, targets, seeds, rule, weights, tuple(rows), against, unit, lacking)
+
+
+def _check(records: Sequence[Record], against: str | None, unit: str) -> None:
+    if not records:
+        step = "start the grid with vl2v benchmark run"
+        raise RunError("There is nothing to tabulate.", expected="finished jobs", found="none", next_step=step)
+    labels = sorted({record.method for record in records})
+    if against is not None and against not in labels:
+        expected, step = f"one of {', '.join(labels)}", "correct --against"
+        raise ConfigError("No such baseline.", expected=expected, found=against, next_step=step)
+    if unit not in (PAIRS, SEEDS):
+        step = "correct the unit of the test"
+        raise ConfigError("No such pairs to test.", expected=f"{PAIRS} or {SEEDS}", found=unit, next_step=step)
+
+
+def _key(method: str, choice: str | None) -> Key:
+    """The teacher has one set of weights, and one row, whatever is asked for."""
+    return method, None if method == ZERO_SHOT else choice
+
+
+def _choose(
+    records: Sequence[Record], rule: str, weights: Sequence[str | None], partial: bool
+) -> tuple[dict[Key, Runs], tuple[str, ...]]:
+    found: dict[Key, dict[tuple[str, int], Record]] = {}
+    lacking: dict[str, None] = {}  # told once, though every choice of weights lacks it
+    for choice in weights:
+        selection = select(records, rule, choice)
+        for record in selection.records if partial else selection.whole():
+            found.setdefault(_key(record.method, choice), {})[record.target, record.seed] = record
+        lacking |= dict.fromkeys(selection.lacking)
+    return dict(found), tuple(lacking)
+
+
+def _rank(key: Key, order: Sequence[str], weights: Sequence[str | None]) -> tuple[bool, int, str, int]:
+    method, choice = key
+    if method == ZERO_SHOT:
+        return False, 0, method, 0
+    return True, order.index(method) if method in order else len(order), method, weights.index(choice)
+
+
+def _row(key: Key, runs: Runs, targets: Sequence[str], rule: str) -> Row:
+    method, choice = key
+    first = next(iter(runs.values()))
+    by_target = {target: {seed: r for (t, seed), r in runs.items() if t == target} for target in targets}
+    measured = {t: _measures([[record] for record in by.values()]) for t, by in by_target.items() if by}
+    return Row(
+        method,
+        first.title,
+        (ORACLE_MARK,) if rule == ORACLE and method != ZERO_SHOT else (),
+        choice,
+        measured,
+        _average(runs, targets),
+        min(measured, key=lambda t: measured[t].accuracy.mean) if len(measured) == len(targets) else "",
+        _expense(list(runs.values())),
+    )
+
+
+def _average(runs: Runs, targets: Sequence[str]) -> Measures | None:
+    """Over the target domains per seed, then over the seeds that have them all; None if none has."""
+    whole = whole_seeds(runs, targets)
+    return _measures([[runs[target, seed] for target in targets] for seed in whole]) if whole else None
+
+
+def whole_seeds(runs: Iterable[tuple[str, int]], targets: Sequence[str]) -> list[int]:
+    """The seeds that have a run on every target."""
+    runs = set(runs)
+    return sorted(seed for seed in {seed for _, seed in runs} if all((target, seed) in runs for target in targets))
+
+
+def _measures(groups: Sequence[Sequence[Record]]) -> Measures:
+    """Of groups of records, one per seed: the mean within each first, then mean and error over seeds."""
+    spreads = {}
+    for name, quantity in QUANTITIES.items():
+        values = [[value for record in group if (value := quantity(record)) is not None] for group in groups]
+        known = all(len(v) == len(group) for v, group in zip(values, groups, strict=True))
+        spreads[name] = Spread.of([fmean(v) for v in values]) if known else None
+    accuracy = spreads["accuracy"]
+    assert accuracy is not None  # every record has one
+    return Measures(accuracy, spreads["in_domain"], spreads["ece"])
+
+
+def _expense(records: Sequence[Record]) -> Expense:
+    currencies = sorted({record.currency for record in records if record.cost})
+    if len(currencies) > 1:
+        first = records[0]
+        raise RunError(
+            "One method's runs were paid in several currencies, which do not add up.",
+            expected="one currency per method",
+            found=f"{first.method}: {', '.join(currencies)}",
+            next_step="give grids with different teachers different labels",
+        )
+    return Expense(
+        fmean(record.image_queries for record in records),
+        fmean(record.text_queries for record in records),
+        sum((record.cost for record in records), Decimal(0)) / len(records),
+        currencies[0] if currencies else "",
+        fmean(record.seconds for record in records) / 3600,
+    )
+
+
+def _difference(ours: Runs, theirs: Runs, targets: Sequence[str], unit: str) -> Difference | None:
+    """Over the pairs that both have; with ``seeds``, over the seeds in which both have every target."""
+    pairs = [{place: record.test.accuracy for place, record in runs.items()} for runs in (ours, theirs)]
+    if unit == PAIRS:
+        return paired(*pairs)
+    averages = [{s: fmean(p[t, s] for t in targets) for s in whole_seeds(p, targets)} for p in pairs]
+    return paired(*averages)
+
+
+def _published(benchmark: str) -> list[Row]:
+    rows = []
+    for line in PUBLISHED:
+        average = line.average(benchmark)
+        if average is None:
+            raise ConfigError(
+                "No published averages are known for this benchmark.",
+                expected="PACS, VLCS, OfficeHome, TerraIncognita or DomainNet",
+                found=benchmark,
+                next_step="leave out --published, or name the benchmark as published",
+            )
+        source = f"{line.student} student, {line.teacher} teacher, {line.source}"
+        measures = Measures(Spread(average, float("nan"), 0))
+        rows.append(Row(line.method, line.title, (PUBLISHED_MARK,), average=measures, source=source))
+    return rows

@@ -1,0 +1,275 @@
+"""`vl2v benchmark`: the grid of DomainBed's protocol, and its table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from vl2v.errors import ConfigError
+
+if TYPE_CHECKING:
+    from vl2v.benchmark.protocol import Grid
+    from vl2v.benchmark.tables import Table
+    from vl2v.progress import Progress
+
+Outs = Annotated[list[Path], typer.Argument(help="A benchmark's folder; several are joined into one table.")]
+
+
+def attach(app: typer.Typer, guarded: Callable[[Callable[..., None]], Callable[..., None]]) -> None:
+    """Add the commands to the command line."""
+    group = typer.Typer(help="Compare methods by DomainBed's protocol: every domain left out once, several seeds.")
+    group.command("run")(guarded(run))
+    group.command("table")(guarded(table))
+    group.command("curve")(guarded(curve))
+    app.add_typer(group, name="benchmark", no_args_is_help=True)
+
+
+def run(
+    out: Annotated[Path, typer.Option(help="The benchmark's folder; called again, it goes on there.")],
+    data: Annotated[str | None, typer.Option(help="A folder <domain>/<class>/<image>, or a benchmark's name.")] = None,
+    root: Annotated[Path | None, typer.Option(help="Where benchmarks lie as folders, e.g. ROOT/PACS.")] = None,
+    teacher: Annotated[str | None, typer.Option(help="As of vl2v distill.")] = None,
+    student: Annotated[str | None, typer.Option(help="As of vl2v distill.")] = None,
+    methods: Annotated[str, typer.Option(help="Names, separated by commas; see vl2v distill --help.")] = "adip,erm,kd",
+    variants: Annotated[Path | None, typer.Option(help="YAML: label: {title: .., settings: {method: .., ..}}.")] = None,
+    targets: Annotated[str, typer.Option(help="all, or domains separated by commas.")] = "all",
+    seeds: Annotated[str, typer.Option(help="How many, or which: 0,1,2.")] = "3",
+    vary: Annotated[list[str] | None, typer.Option(help="Candidates to select among: KEY=V1,V2; repeatable.")] = None,
+    tune: Annotated[str, typer.Option(help="each-seed, or first-seed: its choice serves the others.")] = "each-seed",
+    crossed: Annotated[bool, typer.Option("--crossed", help="Also leave each source out, to select by.")] = False,
+    config: Annotated[Path | None, typer.Option(help="YAML settings of vl2v distill, for every job.")] = None,
+    setting: Annotated[list[str] | None, typer.Option("--set", help="KEY=VALUE over them; repeatable.")] = None,
+    budget: Annotated[str | None, typer.Option(help="The most that all jobs may spend.")] = None,
+    plan: Annotated[bool, typer.Option("--plan", help="Only say jobs, hours and money.")] = False,
+    cache: Annotated[Path | None, typer.Option(help="As of vl2v distill.")] = None,
+    store: Annotated[Path | None, typer.Option(help="As of vl2v distill.")] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress; only the result.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="The result as JSON on standard output.")] = False,
+) -> None:
+    """Run every method on every target with every seed; finished jobs are not done again."""
+    from vl2v.benchmark.printing import plan_json, plan_text, sweep_json, sweep_text
+    from vl2v.benchmark.sweep import Sweep
+    from vl2v.cli import make_places, make_progress
+    from vl2v.job.printing import show
+
+    progress, places = make_progress(quiet, as_json), make_places(cache, store)
+    grid = _grid(
+        _settings(config, setting or (), _folder(data, root, progress) if data else None, teacher, student),
+        (_listed(methods), variants, targets, seeds),
+        {"vary": _varied(vary or ()), "tune": tune, "crossed": crossed},
+    )
+    sweep = Sweep(grid, out, places, _money(budget))
+    sweep.open(progress, write=not plan)
+    if plan:
+        from vl2v.benchmark.plan import make_plan
+
+        found = make_plan(sweep, progress)
+        show(plan_json(found) if as_json else plan_text(found))
+        return
+    done = sweep.run(progress)
+    show(sweep_json(done, out) if as_json else sweep_text(done, out))
+    if done.failed:
+        raise typer.Exit(1)
+
+
+def table(
+    out: Outs,
+    output: Annotated[str, typer.Option("--format", help="text, md, latex, csv, html or json.")] = "text",
+    select: Annotated[str, typer.Option(help="validation, last, lodo, or oracle.")] = "validation",
+    weights: Annotated[str, typer.Option(help="kept, swad, best, last, wise-ft 0.5; commas for several.")] = "kept",
+    against: Annotated[str | None, typer.Option(help="Test the others against this method.")] = None,
+    pairs: Annotated[str, typer.Option(help="What that test pairs: pairs (target and seed) or seeds.")] = "pairs",
+    name: Annotated[str | None, typer.Option(help="The benchmark's name; default: its data folder's.")] = None,
+    published: Annotated[bool, typer.Option("--published", help="Add published averages, marked as such.")] = False,
+    partial: Annotated[bool, typer.Option("--partial", help="Show an unfinished grid as far as it is whole.")] = False,
+    to: Annotated[Path | None, typer.Option("--output", help="Write to this file instead of standard output.")] = None,
+) -> None:
+    """The table of the finished jobs, with errors over seeds."""
+    from vl2v.benchmark.render import render
+    from vl2v.benchmark.render.text import renderable
+    from vl2v.job.printing import show
+
+    found = _tabulated(out, name, select, _listed(weights), partial, against=against, unit=pairs, published=published)
+    if to is not None:
+        to.write_text(render(found, output), encoding="utf-8")
+    elif output == "text":
+        show(renderable(found))
+    else:
+        print(render(found, output), end="")
+
+
+def curve(
+    out: Outs,
+    to: Annotated[Path, typer.Option("--output", help="A .svg, .png, .pdf or .csv file.")],
+    x: Annotated[str, typer.Option(help="queries: images asked for a run; labels: labels per class.")] = "queries",
+    levels: Annotated[str, typer.Option(help="Methods drawn as levels; commas for several.")] = "zero-shot",
+    select: Annotated[str, typer.Option(help="As of vl2v benchmark table.")] = "validation",
+    weights: Annotated[str, typer.Option(help="One choice, as of vl2v benchmark table.")] = "kept",
+    name: Annotated[str | None, typer.Option(help="As of vl2v benchmark table.")] = None,
+    partial: Annotated[bool, typer.Option("--partial", help="As of vl2v benchmark table.")] = False,
+) -> None:
+    """Draw accuracy on unseen domains against what it took."""
+    from vl2v.benchmark.curves import Curve
+
+    places = {"queries": None, "labels": _labels(out)}
+    if x not in places:
+        expected = " or ".join(places)
+        raise ConfigError("No such axis.", expected=expected, found=x, next_step="correct --x")
+    found = Curve.of(
+        _tabulated(out, name, select, [weights], partial),
+        "labels per class and domain" if x == "labels" else "image queries of one run",
+        x=places[x],
+        line=_lines(out),
+        references=_listed(levels),
+    )
+    if to.suffix == ".csv":
+        to.write_text(found.csv(), encoding="utf-8")
+    else:
+        found.save(to)
+
+
+def _tabulated(
+    out: Sequence[Path], name: str | None, select: str, weights: Sequence[str], partial: bool, **more: Any
+) -> Table:
+    from vl2v.benchmark.protocol import load_grid
+    from vl2v.benchmark.results import once
+    from vl2v.benchmark.sweep import records_in
+    from vl2v.benchmark.tabulate import tabulate
+
+    grids = [load_grid(folder)[0] for folder in out]
+    return tabulate(
+        list(once(record for folder in out for record in records_in(folder))),
+        name or Path(grids[0].settings["data"]["root"]).name,
+        rule=select,
+        weights=[None if choice == "kept" else choice for choice in weights],
+        partial=partial,
+        order=[label for grid in grids for label in grid.variants],
+        **more,
+    )
+
+
+def _variant_settings(out: Sequence[Path]) -> dict[str, dict[str, Any]]:
+    """The settings of every row by its label, in the grids of some folders."""
+    from vl2v.benchmark.protocol import load_grid
+    from vl2v.config import merge
+
+    grids = [load_grid(folder)[0] for folder in out]
+    return {label: merge(grid.settings, v.settings) for grid in grids for label, v in grid.variants.items()}
+
+
+def _labels(out: Sequence[Path]) -> dict[str, float]:
+    kept = {label: s["data"].get("labels_per_class") for label, s in _variant_settings(out).items()}
+    return {label: float(count) for label, count in kept.items() if count is not None}
+
+
+def _lines(out: Sequence[Path]) -> dict[str, str]:
+    from vl2v.method.registry import METHODS
+
+    return {label: METHODS[s.get("method", "adip")].title for label, s in _variant_settings(out).items()}
+
+
+def _grid(settings: dict[str, Any], what: tuple[Sequence[str], Path | None, str, str], how: dict[str, Any]) -> Grid:
+    from vl2v.benchmark.protocol import Grid, make_variants
+    from vl2v.config import DataConfig, parse
+    from vl2v.job.prepare import list_folder
+
+    methods, variants, targets, seeds = what
+    domains = list_folder(parse(DataConfig, settings.get("data"), "the settings")).domains
+    values = how | {
+        "settings": settings,
+        "variants": {name: v.model_dump() for name, v in make_variants(tuple(methods), _variants(variants)).items()},
+        "domains": domains,
+        "targets": domains if targets == "all" else _listed(targets),
+        "seeds": _seeds(seeds),
+    }
+    return parse(Grid, values, "the benchmark's settings")
+
+
+def _variants(file: Path | None) -> dict[str, Any]:
+    from vl2v.benchmark.protocol import Variant
+    from vl2v.config import parse
+    from vl2v.task.folder import read_yaml
+
+    content = read_yaml(file) if file else {}
+    if not isinstance(content, dict):
+        expected = "a mapping of labels to {title, settings}"
+        raise ConfigError(f"{file} cannot be used.", expected=expected, found=type(content).__name__)
+    return {
+        label: parse(Variant, {"title": label, **(value or {})}, f"{file}, {label}") for label, value in content.items()
+    }
+
+
+def _settings(
+    config: Path | None, settings: Sequence[str], data: Path | None, teacher: str | None, student: str | None
+) -> dict[str, Any]:
+    from vl2v.benchmark.protocol import nested
+    from vl2v.config import merge
+    from vl2v.task.folder import read_yaml
+
+    base: Any = read_yaml(config) if config else {}
+    pairs = dict(_pair(item, "--set") for item in settings)
+    given = {"data": {"root": data and str(data)}, "teacher": {"spec": teacher}, "student": {"spec": student}}
+    merged = merge(merge(base, nested(pairs)), given)
+    for part, flag in (("data", "--data"), ("teacher", "--teacher"), ("student", "--student")):
+        if not {"root", "spec"} & set(merged.get(part) or {}):
+            step = "vl2v benchmark run --help"
+            raise ConfigError(
+                f"{flag} is missing.", expected=f"{flag}, or {part} in --config", found="nothing", next_step=step
+            )
+    return merged
+
+
+def _folder(data: str, root: Path | None, progress: Progress) -> Path:
+    import warnings
+
+    from vl2v.task.benchmarks import BenchmarkWarning, resolve
+
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always", BenchmarkWarning)
+        folder = resolve(data, root)
+    for warning in told:
+        progress.note(f"warning: {warning.message}")
+    return folder
+
+
+def _varied(items: Sequence[str]) -> dict[str, Any]:
+    import yaml
+
+    pairs = (_pair(item, "--vary") for item in items)
+    return {key: tuple(yaml.safe_load(f"[{text}]")) for key, text in pairs}
+
+
+def _pair(item: str, flag: str) -> tuple[str, Any]:
+    import yaml
+
+    key, sign, text = item.partition("=")
+    if not sign or not key or not text:
+        step = f"e.g. {flag} distill.steps=500"
+        raise ConfigError(f"{flag} cannot be read.", expected="KEY=VALUE", found=item, next_step=step)
+    return key, text if flag == "--vary" else yaml.safe_load(text)
+
+
+def _seeds(text: str) -> tuple[int, ...]:
+    try:
+        numbers = [int(part) for part in _listed(text)]
+    except ValueError:
+        numbers = []
+    if not numbers or min(numbers) < 0 or ("," not in text and numbers == [0]):
+        raise ConfigError("--seeds cannot be read.", expected="a number, or a list such as 0,1,2", found=text)
+    return tuple(numbers) if "," in text else tuple(range(numbers[0]))
+
+
+def _listed(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _money(text: str | None) -> Any:
+    from decimal import Decimal, InvalidOperation
+
+    try:
+        return None if text is None else Decimal(text)
+    except InvalidOperation:
+        raise ConfigError("--budget cannot be read.", expected="an amount, e.g. 12.50", found=str(text)) from None

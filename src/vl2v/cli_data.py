@@ -1,0 +1,198 @@
+"""`vl2v data ...`: the benchmarks by name. Everything heavy is imported when a command runs."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from vl2v.errors import ConfigError, DiskFullError, Interrupted, as_disk_full
+
+if TYPE_CHECKING:
+    from vl2v.task.benchmark_get import Report
+    from vl2v.task.benchmark_table import Benchmark
+
+Guard = Callable[[Callable[..., None]], Callable[..., None]]
+SHOWN = 20  # differences and unreadable files listed in full
+
+NameArg = Annotated[str, typer.Argument(help="PACS, VLCS, OfficeHome, TerraIncognita or DomainNet.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress; only the result.")]
+Json = Annotated[bool, typer.Option("--json", help="The result as JSON on standard output.")]
+
+
+def get(
+    name: NameArg,
+    out: Annotated[Path | None, typer.Option(help="The folder, new or empty; default: in the user's data.")] = None,
+    source: Annotated[
+        str | None,
+        typer.Option("--from", help="official, hub, <owner>/<name>[@<revision>], an address, or a file or folder."),
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Accept the terms of the data without being asked.")] = False,
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> None:
+    """Fetch a benchmark and lay it out as OUT/<domain>/<class>/<image>. Run again, it goes on."""
+    from vl2v.cli import make_progress
+    from vl2v.job.printing import show
+    from vl2v.task.benchmark_get import get as work
+    from vl2v.task.benchmark_sources import choose
+    from vl2v.task.benchmarks import default_folder, find
+
+    benchmark = find(name)
+    folder = out if out is not None else default_folder(benchmark)
+    chosen = choose(benchmark, source)
+    _say_terms(benchmark, chosen.text, as_json=as_json)
+    if chosen.local is None and not yes:
+        _ask(benchmark)
+    with _plain_faults(benchmark, folder):
+        manifest = work(benchmark, folder, chosen, progress=make_progress(quiet, as_json))
+    show({"folder": str(folder), **manifest} if as_json else _got(benchmark, folder, manifest))
+
+
+def check(
+    name: NameArg,
+    folder: Annotated[Path, typer.Argument(help="The folder <domain>/<class>/<image> that should be it.")],
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> None:
+    """Verify a benchmark that is there: counts, names, unreadable files. The exit code is 3 if something is wrong."""
+    from vl2v.cli import make_progress
+    from vl2v.job.printing import show
+    from vl2v.task.benchmark_get import check as work
+    from vl2v.task.benchmarks import find
+
+    benchmark = find(name)
+    report = work(benchmark, folder, progress=make_progress(quiet, as_json))
+    show(_report_json(report) if as_json else _report_text(benchmark, folder, report))
+    if not report.right:
+        raise typer.Exit(3)
+
+
+def list_(as_json: Json = False) -> None:
+    """List the benchmarks: counts, size, source, licence."""
+    from vl2v.job.printing import show
+    from vl2v.task.benchmark_table import BENCHMARKS
+
+    show([_entry(benchmark) for benchmark in BENCHMARKS] if as_json else _list_text(BENCHMARKS))
+
+
+def _say_terms(benchmark: Benchmark, source: str, *, as_json: bool) -> None:
+    if as_json:
+        event = {"event": "terms", "benchmark": benchmark.name, "licence": benchmark.licence, "source": source}
+        print(json.dumps(event), file=sys.stderr)
+    else:
+        print(f"{benchmark.name}: {benchmark.paper}\nterms:  {benchmark.licence}\nsource: {source}", file=sys.stderr)
+
+
+def _ask(benchmark: Benchmark) -> None:
+    if not sys.stdin.isatty():
+        raise ConfigError(
+            f"The terms of {benchmark.name} are not accepted.",
+            expected="--yes, since there is no terminal to ask on",
+            found="neither a terminal nor --yes",
+            next_step="read the terms above, then run again with --yes",
+        )
+    if not typer.confirm(f"Download about {benchmark.download_bytes / 1e9:,.1f} GB under these terms?", err=True):
+        raise ConfigError(f"The terms of {benchmark.name} were not accepted; nothing was downloaded.")
+
+
+@contextmanager
+def _plain_faults(benchmark: Benchmark, folder: Path) -> Iterator[None]:
+    """Word what the system says of a disk or a key for someone who fetches data."""
+    again = "run the same command again: downloads go on where they stopped"
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        raise Interrupted("Stopped; what was downloaded is kept.", next_step=again) from error
+    except OSError as error:
+        if as_disk_full(error):
+            raise DiskFullError(
+                f"The disk is full; {benchmark.name} is not in place.",
+                expected=f"room for the download, about {benchmark.download_bytes / 1e9:,.1f} GB, and its images",
+                found=f"no space left at {folder}",
+                next_step=f"free some space, then {again}",
+            ) from error
+        raise ConfigError(
+            f"{benchmark.name} cannot be put in {folder}.", expected="files and folders that may be read and written",
+            found=str(error)[:200], next_step="correct what is said there, or give another --out",
+        ) from error  # fmt: skip
+
+
+def _got(benchmark: Benchmark, folder: Path, manifest: dict[str, Any]) -> str:
+    domains = ", ".join(f"{domain} {count:,}" for domain, count in manifest["domains"].items())
+    lines = [
+        f"{benchmark.name} in {folder}: {manifest['images']:,} images ({domains})",
+        *([f"release  {manifest['release']}"] if manifest["release"] else []),
+        f"digest   {manifest['digest']}",
+    ]
+    return "\n".join(lines)
+
+
+def _report_json(report: Report) -> dict[str, Any]:
+    return {
+        "right": report.right,
+        "classes": report.counts,
+        "differences": list(report.differences),
+        "release": report.release,
+        "unreadable": [{"file": fault.where, "problem": fault.problem} for fault in report.unreadable],
+        "digest": report.digest,
+        "digest_noted": report.noted,
+    }
+
+
+def _report_text(benchmark: Benchmark, folder: Path, report: Report) -> str:
+    lines = [f"{benchmark.name} in {folder}"]
+    for domain in sorted({*benchmark.images, *report.counts}):
+        found = report.counts.get(domain, {})
+        count = f"{sum(found.values()):>7,} images of {benchmark.images.get(domain, 0):,}"
+        lines.append(f"  {domain:<14} {count}, {len(found)} classes of {benchmark.class_count}")
+    bad = [f"{fault.where}: {fault.problem}" for fault in report.unreadable]
+    for title, entries in (("different", list(report.differences)), ("unreadable", bad)):
+        if entries:
+            lines.append(f"{title}: {len(entries):,}")
+            lines += [f"  {entry}" for entry in entries[:SHOWN]]
+            lines += [f"  and {len(entries) - SHOWN:,} more"] if len(entries) > SHOWN else []
+    if report.release:
+        lines.append(f"release: {report.release}")
+    if report.digest:
+        since = {"": "no manifest to compare with", report.digest: "as it came"}
+        lines.append(f"digest {report.digest}: {since.get(report.noted, f'CHANGED, it came with {report.noted}')}")
+    lines.append("right" if report.right else "NOT RIGHT")
+    return "\n".join(lines)
+
+
+def _entry(benchmark: Benchmark) -> dict[str, Any]:
+    return {
+        "name": benchmark.name,
+        "paper": benchmark.paper,
+        "domains": dict(benchmark.images),
+        "classes": benchmark.class_count,
+        "images": benchmark.total,
+        "download_bytes": benchmark.download_bytes,
+        "source": benchmark.source,
+        "licence": benchmark.licence,
+    }
+
+
+def _list_text(benchmarks: tuple[Benchmark, ...]) -> str:
+    lines = []
+    for benchmark in benchmarks:
+        counts = f"{benchmark.total:,} images, {benchmark.class_count} classes, {benchmark.download_bytes / 1e9:.1f} GB"
+        domains = ", ".join(f"{domain} {count:,}" for domain, count in benchmark.images.items())
+        lines += [f"{benchmark.name}: {counts}", f"  paper    {benchmark.paper}", f"  domains  {domains}"]
+        lines += [f"  source   {benchmark.source}", f"  terms    {benchmark.licence}"]
+    return "\n".join([*lines, "fetch one: vl2v data get NAME --out DIR"])
+
+
+def attach(app: typer.Typer, guarded: Guard) -> None:
+    """Hang the commands into the application."""
+    commands = typer.Typer(help="Benchmarks by name: fetch, check, list.", no_args_is_help=True)
+    commands.command("get")(guarded(get))
+    commands.command("check")(guarded(check))
+    commands.command("list")(guarded(list_))
+    app.add_typer(commands, name="data")

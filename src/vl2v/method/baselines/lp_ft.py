@@ -1,0 +1,13 @@
+"""LP-FT: a linear probe first, then fine-tuning from it, so that a random classifier does not distort the features.
+
+Kumar et al., "Fine-Tuning can Distort Pretrained Features and Underperform Out-of-Distribution", ICLR 2022
+(arXiv 2202.10054). It is ERM with a first stage of its own.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from vl2v.method.baselines.erm import ERM
+
+LP_FT = replace(ERM, name="lp-ft", first_stage=True)

@@ -1,0 +1,162 @@
+"""Read what is in archives and folders, file by file. Nothing is ever written under a name that an archive gives."""
+
+from __future__ import annotations
+
+import gzip
+import lzma
+import os
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from vl2v.errors import DataError
+
+ZIPS = (".zip",)
+TARS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
+MAX_FILE = 256 << 20  # bytes of one image
+MAX_RATIO = 20  # bytes unpacked per byte of archive; images do not shrink by more than a few percent
+SPARE = 64 << 20  # bytes unpacked that are always allowed, so that small archives may shrink well
+
+
+@dataclass(frozen=True)
+class Member:
+    """A file in an archive or a folder.
+
+    Attributes:
+        path: relative, with slashes.
+        read: gives its content; only valid until the next member is asked for.
+    """
+
+    path: PurePosixPath
+    read: Callable[[], bytes]
+
+
+def is_archive(path: Path) -> bool:
+    """Whether a file is called like an archive that `members` reads."""
+    return path.name.lower().endswith((*ZIPS, *TARS))
+
+
+def members(source: Path, *, max_file: int = MAX_FILE) -> Iterator[Member]:
+    """Every regular file of an archive or a folder; links, devices and hidden files are left out.
+
+    Args:
+        source: a zip, a tar (plain, gz, bz2, xz), or a folder.
+        max_file: the most bytes that reading one member may give.
+
+    Raises:
+        DataError: if the archive is broken, locked, names a file outside itself, or unpacks to far more than an archive
+            of images does.
+    """
+    if source.is_dir():
+        yield from _of_folder(source)
+        return
+    budget = _Budget(source, max_file)
+    with _broken_is_an_error(source):
+        with source.open("rb") as file:
+            is_zip = file.read(2) == b"PK"  # an address may say nothing of the kind
+        yield from (_of_zip if is_zip else _of_tar)(source, budget)
+
+
+class _Budget:
+    """Refuses to unpack more than an archive of images holds: a guard against decompression bombs."""
+
+    def __init__(self, archive: Path, max_file: int) -> None:
+        self.archive, self.max_file = archive, max_file
+        self.left = archive.stat().st_size * MAX_RATIO + max(SPARE, max_file if max_file > MAX_FILE else 0)
+
+    def take(self, name: str, size: int) -> None:
+        self.left -= size
+        if size > self.max_file or self.left < 0:
+            raise DataError(
+                f"{self.archive} looks like a decompression bomb.",
+                expected=f"files of at most {self.max_file >> 20} MB, unpacked at most {MAX_RATIO} times the archive",
+                found=f"{name} of {size:,} bytes",
+                next_step="do not use this archive; get it from its official source",
+            )
+
+
+def _of_zip(source: Path, budget: _Budget) -> Iterator[Member]:
+    with zipfile.ZipFile(source) as archive:
+        for info in archive.infolist():
+            path = _inside(source, info.filename)
+            if info.is_dir() or _hidden(path):
+                continue
+            yield Member(path, lambda info=info: _read_zip(archive, info, budget))  # type: ignore[misc]
+
+
+def _read_zip(archive: zipfile.ZipFile, info: zipfile.ZipInfo, budget: _Budget) -> bytes:
+    budget.take(info.filename, info.file_size)
+    with _broken_is_an_error(budget.archive), archive.open(info) as file:
+        return file.read()  # zipfile gives no more than file_size, and checks the sum
+
+
+def _of_tar(source: Path, budget: _Budget) -> Iterator[Member]:
+    with tarfile.open(source, "r|*") as archive:
+        for info in archive:
+            path = _inside(source, info.name)
+            if not info.isfile() or _hidden(path):
+                continue
+            try:
+                tarfile.data_filter(info, ".")
+            except tarfile.FilterError as error:
+                raise _outside(source, info.name) from error
+            yield Member(path, lambda info=info: _read_tar(archive, info, budget))  # type: ignore[misc]
+
+
+def _read_tar(archive: tarfile.TarFile, info: tarfile.TarInfo, budget: _Budget) -> bytes:
+    budget.take(info.name, info.size)
+    with _broken_is_an_error(budget.archive):
+        file = archive.extractfile(info)
+        return file.read() if file else b""  # tarfile gives info.size bytes or raises
+
+
+def _of_folder(source: Path) -> Iterator[Member]:
+    for base, names, files in os.walk(source, followlinks=True):
+        names[:] = sorted(name for name in names if not name.startswith("."))
+        for file in sorted(files):
+            if not file.startswith("."):
+                path = Path(base, file)
+                yield Member(PurePosixPath(path.relative_to(source).as_posix()), path.read_bytes)
+
+
+def _inside(source: Path, name: str) -> PurePosixPath:
+    path = PurePosixPath(name.replace("\\", "/"))
+    if path.is_absolute() or ".." in path.parts or (path.parts and ":" in path.parts[0]) or "\0" in name:
+        raise _outside(source, name)
+    return path
+
+
+def _outside(source: Path, name: str) -> DataError:
+    return DataError(
+        f"{source} names a file outside itself.",
+        expected="names such as photo/dog/1.jpg",
+        found=repr(name)[:200],
+        next_step="do not use this archive; get it from its official source",
+    )
+
+
+def _hidden(path: PurePosixPath) -> bool:
+    return any(part.startswith(".") or part == "__MACOSX" for part in path.parts)
+
+
+@contextmanager
+def _broken_is_an_error(source: Path) -> Iterator[None]:
+    try:
+        yield
+    except (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, gzip.BadGzipFile, EOFError) as error:
+        raise _broken(source, str(error)) from error
+    except (RuntimeError, NotImplementedError) as error:  # zipfile's words for a password and for a foreign method
+        raise _broken(source, str(error)) from error
+
+
+def _broken(source: Path, found: str) -> DataError:
+    return DataError(
+        f"{source} cannot be unpacked.",
+        expected="a whole zip or tar without a password",
+        found=found or "broken data",
+        next_step="get the file again",
+    )

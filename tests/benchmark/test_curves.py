@@ -1,0 +1,130 @@
+from __future__ import annotations
+
+import csv
+import io
+import itertools
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from made_records import DOMAINS, SEEDS, accuracy_of, grid
+from matplotlib.text import Annotation
+from PIL import Image
+
+from vl2v.benchmark.curves import COLOURS, Curve
+from vl2v.benchmark.records import ZERO_SHOT, Record
+from vl2v.benchmark.selection import ORACLE
+from vl2v.benchmark.tables import Table
+from vl2v.benchmark.tabulate import tabulate
+from vl2v.errors import ConfigError, MissingExtraError
+
+VIEWS = (1, 4, 16)
+
+
+def records() -> list[Record]:
+    """ADiP with three numbers of views, fixed or fresh; fresh ones are three points better."""
+    found = [r for r in grid() if r.method != "adip"]
+    for r in (r for r in grid() if r.method == "adip"):
+        for kind, above in (("fixed", 0.0), ("fresh", 0.03)):
+            for k in VIEWS:
+                test = replace(r.test, accuracy=r.test.accuracy + above + 0.001 * k)
+                more: dict[str, Any] = {"title": f"{kind} {k}", "image_queries": 9991 * k, "test": test}
+                found.append(replace(r, method=f"{kind}-{k}", **more))
+    return found
+
+
+def curve(table: Table | None = None) -> Curve:
+    table = table or tabulate(records(), "PACS", published=True)
+    return Curve.of(table, line=lambda method: method.split("-")[0], references=(ZERO_SHOT, "erm"))
+
+
+def test_points_stand_at_the_queries_bought() -> None:
+    found = curve()
+    assert list(found.lines) == ["fixed", "fresh"]
+    assert [p.x for p in found.lines["fixed"]] == [9991, 4 * 9991, 16 * 9991]
+    averages = [np.mean([accuracy_of("adip", target, seed) for target in DOMAINS]) for seed in SEEDS]
+    first = found.lines["fixed"][0].accuracy
+    assert first.mean == pytest.approx(np.mean(averages) + 0.001)
+    assert first.error == pytest.approx(np.std(averages, ddof=1) / np.sqrt(3))
+    assert list(found.references) == ["zero-shot teacher", "ERM"]
+
+
+def test_x_may_be_given_by_label() -> None:
+    table = tabulate(records(), "PACS")
+    labels = {"fixed-1": 1.0, "fixed-4": 2.0, "fresh-1": 4.0}
+    by_map, by_call = Curve.of(table, "labels per class", x=labels), Curve.of(table, "labels per class", x=labels.get)
+    assert by_map == by_call
+    assert [(p.x, p.method) for p in by_map.lines["student"]] == [(1.0, "fixed-1"), (2.0, "fixed-4"), (4.0, "fresh-1")]
+    assert by_map.references == {}
+
+
+def test_csv_keeps_every_figure() -> None:
+    found = curve()
+    lines = list(csv.DictReader(io.StringIO(found.csv())))
+    points = [(name, p) for name, points in found.lines.items() for p in points]
+    assert len(lines) == len(points) + 2
+    for line, (name, point) in zip(lines, points, strict=False):
+        assert (line["line"], line["method"], float(line["x"])) == (name, point.method, point.x)
+        assert (float(line["accuracy"]), float(line["accuracy_se"])) == (point.accuracy.mean, point.accuracy.error)
+
+
+def test_the_figure_shows_the_points_with_their_errors() -> None:
+    (axes,) = curve().figure().axes
+    assert axes.get_xscale() == "log"
+    assert [tick.get_text() for tick in axes.get_xticklabels()] == ["9,991", "39,964", "159,856"]
+    bars = {tuple(bar[0].get_ydata()): bar for bar in axes.containers}
+    for points, colour in zip(curve().lines.values(), COLOURS, strict=False):
+        bar = bars[tuple(100 * p.accuracy.mean for p in points)]
+        assert bar[0].get_color() == colour
+        heights = [np.ptp(segment[:, 1]) / 2 for segment in bar[2][0].get_segments()]
+        assert heights == pytest.approx([100 * p.accuracy.error for p in points])
+    near = curve(tabulate([r for r in records() if not r.method.endswith("16")], "PACS"))
+    assert near.figure().axes[0].get_xscale() == "linear"
+
+
+def test_names_stand_apart() -> None:
+    table = tabulate([replace(r, test=replace(r.test, accuracy=0.7)) for r in records()], "PACS")
+    figure = curve(table).figure()
+    figure.draw_without_rendering()
+    names = [text for text in figure.axes[0].texts if isinstance(text, Annotation)]
+    assert {text.get_text() for text in names} == {"fixed", "fresh", "zero-shot teacher", "ERM"}
+    boxes = [text.get_window_extent() for text in names]
+    assert not any(a.overlaps(b) for a, b in itertools.combinations(boxes, 2))
+
+
+def test_files_are_what_their_endings_say(tmp_path: Path) -> None:
+    curve().save(tmp_path / "curve.png")
+    with Image.open(tmp_path / "curve.png") as image:
+        assert image.format == "PNG"
+    for name in ("one.svg", "two.svg"):
+        curve().save(tmp_path / name)
+    text = (tmp_path / "one.svg").read_text()
+    assert text == (tmp_path / "two.svg").read_text()
+    for part in ("fixed", "fresh", "zero-shot teacher", "standard error over 3 seeds", "training-domain validation"):
+        assert part in text
+    with pytest.raises(ConfigError, match=r"\.svg"):
+        curve().save(tmp_path / "curve.docx")
+
+
+def test_unfinished_averages_are_no_points_and_the_oracle_is_marked() -> None:
+    gone = [r for r in records() if (r.method, r.target) != ("fixed-4", "art")]
+    assert [p.method for p in curve(tabulate(gone, "PACS")).lines["fixed"]] == ["fixed-1", "fixed-16"]
+    oracle = curve(tabulate(records(), "PACS", rule=ORACLE))
+    assert "oracle" in oracle.csv()
+    assert "(oracle)" in oracle.figure().axes[0].get_title(loc="left")
+    assert "(oracle)" not in curve().figure().axes[0].get_title(loc="left")
+
+
+def test_what_cannot_be_drawn_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ConfigError, match="no point"):
+        Curve.of(tabulate(grid(), "PACS"), x={})
+    without = [replace(r, weights="best", kept=False) for r in grid() if r.method != ZERO_SHOT]
+    with pytest.raises(ConfigError, match="ambiguous"):
+        Curve.of(tabulate([*grid(), *without], "PACS", weights=("swad", "best")))
+    found = curve()
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    with pytest.raises(MissingExtraError, match=r"vl2v\[benchmark\]"):
+        found.figure()

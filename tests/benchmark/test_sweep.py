@@ -1,0 +1,120 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from tiny_task import Bench, bench, environment, vl2v  # noqa: F401 - a fixture
+
+from vl2v.benchmark.records import ZERO_SHOT
+from vl2v.benchmark.sweep import records_in
+
+QUICK = ("student.size=32", "align.steps=20", "align.learning_rate=1e-2", "distill.steps=8", "device=cpu", "workers=0")
+MORE = ("distill.checkpoint_every=4", "distill.learning_rate=1e-3", "batch_per_domain=4")
+
+
+def command(bench: Bench, out: Path, *more: str) -> list[str]:
+    base = ["benchmark", "run", "--data", str(bench.data), "--teacher", bench.teacher, "--student", bench.student]
+    sets = [part for item in (*QUICK, *MORE) for part in ("--set", item)]
+    return bench.flags(*base, "--out", str(out), *sets, *more)
+
+
+def finished(out: Path) -> dict[str, int]:
+    """When each job was finished."""
+    return {file.parent.name: file.stat().st_mtime_ns for file in (out / "jobs").glob("*/job.json")}
+
+
+@pytest.fixture(scope="module")
+def grid(bench: Bench, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("grid") / "main"
+    done = vl2v(*command(bench, out, "--methods", "erm,adip", "--seeds", "2", "-q"))
+    assert done.returncode == 0, done.stderr
+    return out
+
+
+def test_a_grid_has_a_job_for_each_method_target_and_seed(grid: Path) -> None:
+    records = records_in(grid)
+    places = {(r.method, r.target, r.seed) for r in records}
+    assert places == {(m, t, s) for m in ("erm", "adip", ZERO_SHOT) for t in ("ink", "neon", "rose") for s in (0, 1)}
+    assert len(records) == len(places), "the teacher's answers count once"
+    ours = next(r for r in records if (r.method, r.target) == ("adip", "rose"))
+    assert (ours.image_queries, ours.text_queries) == (2 * 24, 3), "training images of two domains, and the prompts"
+    assert set(ours.validation) == {"ink", "neon"}
+    assert ours.test.images == 30
+    assert next(r for r in records if r.method == "erm").image_queries == 0
+
+
+def test_called_again_it_does_nothing_again(bench: Bench, grid: Path) -> None:
+    before = finished(grid)
+    done = vl2v(*command(bench, grid, "--methods", "erm,adip", "--seeds", "2", "-q"))
+    assert done.returncode == 0, done.stderr
+    assert finished(grid) == before
+    assert "12 jobs finished" in done.stdout
+
+
+def test_a_killed_grid_goes_on_without_redoing_a_finished_job(bench: Bench, grid: Path, tmp_path: Path) -> None:
+    out = tmp_path / "killed"
+    arguments = command(bench, out, "--methods", "erm,adip", "--seeds", "2", "-q")
+    process = subprocess.Popen([sys.executable, "-m", "vl2v", *arguments], env=environment())
+    while len(finished(out)) < 3:
+        assert process.poll() is None
+        time.sleep(0.02)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    before = finished(out)
+    assert len(before) < 12
+    assert vl2v(*arguments).returncode == 0
+    after = finished(out)
+    assert {name: after[name] for name in before} == before
+    assert after.keys() == finished(grid).keys()
+    for name in after:
+        one, other = (json.loads((at / "jobs" / name / "evaluation.json").read_text()) for at in (out, grid))
+        assert one == other, "a job that was stopped ends as one that was not"
+
+
+def test_two_processes_share_a_grid(bench: Bench, grid: Path, tmp_path: Path) -> None:
+    out = tmp_path / "shared"
+    arguments = [sys.executable, "-m", "vl2v", *command(bench, out, "--methods", "erm,adip", "--seeds", "2")]
+    both = [subprocess.Popen(arguments, env=environment(), stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    told = [process.communicate(timeout=300)[1] for process in both]
+    assert [process.returncode for process in both] == [0, 0], told
+    begun = [line for text in told for line in text.splitlines() if ", target " in line]
+    assert len(begun) == len(set(begun)) == 12, "no job is begun twice"
+    assert finished(out).keys() == finished(grid).keys()
+
+
+def test_the_first_seeds_choice_serves_the_others(bench: Bench, tmp_path: Path) -> None:
+    out = tmp_path / "tuned"
+    vary = ("--vary", "distill.learning_rate=1e-6,1e-3", "--tune", "first-seed")
+    done = vl2v(*command(bench, out, "--methods", "adip", "--targets", "rose", "--seeds", "3", "-q", *vary))
+    assert done.returncode == 0, done.stderr
+    records = [r for r in records_in(out) if r.method == "adip"]
+    first = [r for r in records if r.seed == 0]
+    best = max(first, key=lambda r: r.validation_accuracy)
+    assert len(first) == 2
+    assert [dict(r.candidate) for r in records if r.seed > 0] == [dict(best.candidate)] * 2
+    assert [r.inherited for r in records] == [False, False, True, True]
+
+
+def test_a_plan_spends_nothing_and_says_what_will_be_bought(bench: Bench, tmp_path: Path) -> None:
+    out = tmp_path / "planned"
+    store = ["--store", str(tmp_path / "vectors.sqlite")]  # the last one given counts
+    priced = command(bench, out, "--methods", "erm,adip", "--seeds", "1", "--json")
+    priced += [*store, "--set", "teacher.price_per_1000_images=1.00"]
+    plan = json.loads(vl2v(*priced, "--plan").stdout)
+    assert (plan["jobs"], plan["finished"], plan["image_queries"], plan["text_queries"]) == (6, 0, 90, 3)
+    assert float(plan["cost"]) == 0.09
+    assert plan["hours"] > 0
+    assert not out.exists()
+    refused = vl2v(*priced)
+    assert refused.returncode != 0
+    assert "budget" in refused.stderr
+    done = vl2v(*priced, "--budget", "0.09")
+    assert done.returncode == 0, done.stderr
+    spent = json.loads(vl2v("ledger", *store, "--json").stdout)
+    assert sum(entry["queries"] for entry in spent if entry["kind"] == "image") == 90

@@ -1,0 +1,91 @@
+"""What the methods are, and which settings contradict them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, get_args
+
+import pytest
+import torch
+import torch.nn.functional as F
+from test_baselines import CONTEXT, batch
+from typer.testing import CliRunner
+
+from vl2v.cli import app
+from vl2v.config import RunConfig, parse
+from vl2v.errors import ConfigError
+from vl2v.method.loss import dual_loss
+from vl2v.method.names import TITLES, MethodName
+from vl2v.method.registry import METHODS
+
+
+def config(**more: Any) -> RunConfig:
+    base: dict[str, Any] = {"data": {"root": "x"}, "teacher": {"spec": "file:x"}, "student": {"spec": "timm:x"}}
+    return parse(RunConfig, base | more, "the settings")
+
+
+def test_the_names_are_those_of_the_methods() -> None:
+    assert list(METHODS) == list(TITLES) == list(get_args(MethodName))
+    assert METHODS["rise"].title == "RISE"
+    with pytest.raises(ConfigError, match=r"method.*'lp-ft'.*found 'best'"):
+        config(method="best")
+
+
+def test_the_command_line_names_them_all() -> None:
+    said = CliRunner().invoke(app, ["distill", "--help"], env={"COLUMNS": "300"}).output
+    assert "adip (default), or a baseline: " + ", ".join(list(METHODS)[1:]) in said
+
+
+@pytest.mark.parametrize(("name", "weight"), [("adip", 0.5), ("no-align", 0.5), ("feature", 1.0), ("text", 0.0)])
+def test_the_dual_loss_with_a_part_left_out(name: str, weight: float) -> None:
+    settings = config(method=name)
+    assert settings.image_weight == weight
+    b, projected = batch([0, 2, -1, 1]), torch.randn(4, 4)
+    objective = METHODS[name].objective(replace(CONTEXT, image_weight=settings.image_weight))
+    wanted = dual_loss(projected, b.teacher_image, b.teacher_text, weight, b.labelled)
+    assert objective(projected, b).equal(wanted)
+    if weight == 1:
+        assert float(wanted) == pytest.approx(-float(F.cosine_similarity(projected, b.teacher_image).mean()), abs=1e-6)
+
+
+def test_each_method_has_its_own_first_stage() -> None:
+    steps = {name: config(method=name).first_stage_steps for name in METHODS}
+    assert {name for name, count in steps.items() if count} == {"adip", "feature", "text", "lp-ft"}
+    assert set(steps.values()) == {0, 5001}
+    assert config(method="erm", align={"steps": 7}).first_stage_steps == 7
+
+
+def test_what_is_written_down_can_be_read_again() -> None:
+    for name in METHODS:
+        settings = config(method=name)
+        assert parse(RunConfig, settings.model_dump(mode="json"), "a run") == settings
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"method": "feature", "image_weight": 0.3}, "fixes image_weight at 1, found 0.3"),
+        ({"method": "text", "image_weight": 0.5}, "fixes image_weight at 0, found 0.5"),
+        ({"method": "no-align", "align": {"steps": 3}}, "no first stage: align.steps must be 0, found 3"),
+        ({"method": "linear-probe", "align": {"steps": 3}}, "no first stage"),
+        ({"method": "text", "data": {"root": "x", "unlabelled": "y"}}, "learns from labels alone"),
+        ({"method": "miro", "miro": {"weight": -1}}, "miro.weight"),
+        ({"method": "rise", "rise": {"temperature": 0}}, "rise.temperature"),
+        ({"method": "rise", "rise": {"anchors": ["a sketch of a {}"]}}, "two templates or more"),
+    ],
+)
+def test_settings_that_contradict_the_method_are_faults(settings: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        config(**settings)
+    fine = {key: value for key, value in settings.items() if key == "method"}
+    config(**fine, align={"steps": 0})
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_the_teachers_own_encoder_suits_a_method_or_is_refused(name: str) -> None:
+    white_box: dict[str, Any] = {"teacher": {"spec": "open_clip:a/b"}, "student": {"spec": "teacher"}}
+    if name in ("no-align", "rise"):
+        with pytest.raises(ConfigError, match=rf"{name} is not for the student 'teacher'.*adip"):
+            config(method=name, **white_box)
+    else:
+        assert config(method=name, **white_box).method == name

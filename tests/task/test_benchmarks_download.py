@@ -1,0 +1,249 @@
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from benchmark_files import PNG, Site, home, serving, table, zipped  # noqa: F401 - a fixture
+
+from vl2v.errors import DataError
+from vl2v.task import download as downloads
+from vl2v.task.benchmark_table import PACS
+from vl2v.task.download import download
+
+DATA = bytes(range(256)) * 4000  # 1 MB
+
+
+def site(**settings: object) -> Site:
+    return Site({"/a.zip": DATA}, **settings)  # type: ignore[arg-type]
+
+
+def test_a_file_comes_whole_and_leaves_nothing_else(tmp_path: Path) -> None:
+    with serving(site()) as here:
+        got = download(f"{here.address}/a.zip", tmp_path / "a.zip")
+    assert got.path.read_bytes() == DATA
+    assert (got.bytes, got.sha256) == (len(DATA), hashlib.sha256(DATA).hexdigest())
+    assert [path.name for path in tmp_path.iterdir()] == ["a.zip"]
+
+
+def test_a_file_that_is_there_is_not_asked_for(tmp_path: Path) -> None:
+    (tmp_path / "a.zip").write_bytes(DATA)
+    with serving(site()) as here:
+        assert download(f"{here.address}/a.zip", tmp_path / "a.zip").bytes == len(DATA)
+        assert here.asked == []
+
+
+def test_an_answer_that_breaks_off_goes_on_where_it_stopped(tmp_path: Path) -> None:
+    with serving(site(cut=[300_000, 200_000, 0])) as here:
+        got = download(f"{here.address}/a.zip", tmp_path / "a.zip", pause=0.01)
+        assert here.started("/a.zip") == ["", "bytes=300000-", "bytes=500000-", "bytes=500000-"]
+    assert got.path.read_bytes() == DATA
+
+
+def test_what_another_process_left_is_gone_on_with(tmp_path: Path) -> None:
+    (tmp_path / "a.zip.part").write_bytes(DATA[:400_000])
+    with serving(site()) as here:
+        download(f"{here.address}/a.zip", tmp_path / "a.zip")
+        assert here.started("/a.zip") == ["bytes=400000-"]
+    assert (tmp_path / "a.zip").read_bytes() == DATA
+
+
+def test_a_server_without_ranges_sends_all_again(tmp_path: Path) -> None:
+    with serving(site(cut=[300_000], ranges=False)) as here:
+        got = download(f"{here.address}/a.zip", tmp_path / "a.zip", pause=0.01)
+    assert got.path.read_bytes() == DATA
+
+
+def test_a_file_that_changed_meanwhile_is_fetched_anew(tmp_path: Path) -> None:
+    with serving(site(cut=[300_000] + [0] * 9)) as here:
+        with pytest.raises(DataError, match="300,000 bytes are here"):
+            download(f"{here.address}/a.zip", tmp_path / "a.zip", pause=0.01)
+        here.cut.clear()
+        here.files["/a.zip"] = DATA[::-1]
+        download(f"{here.address}/a.zip", tmp_path / "a.zip", pause=0.01)
+        assert here.started("/a.zip")[-1] == "bytes=300000-"
+    assert (tmp_path / "a.zip").read_bytes() == DATA[::-1]
+
+
+def test_killed_between_the_last_byte_and_the_renaming(tmp_path: Path) -> None:
+    (tmp_path / "a.zip.part").write_bytes(DATA)
+    with serving(site()) as here:
+        download(f"{here.address}/a.zip", tmp_path / "a.zip")
+        assert here.started("/a.zip") == [f"bytes={len(DATA)}-"]
+    assert (tmp_path / "a.zip").read_bytes() == DATA
+
+
+def test_more_than_there_is_begins_anew(tmp_path: Path) -> None:
+    (tmp_path / "a.zip.part").write_bytes(DATA + b"x")
+    with serving(site()) as here:
+        download(f"{here.address}/a.zip", tmp_path / "a.zip", pause=0.01)
+    assert (tmp_path / "a.zip").read_bytes() == DATA
+
+
+def test_a_file_of_another_sum_is_refused_and_put_aside(tmp_path: Path) -> None:
+    right = hashlib.md5(DATA).hexdigest()
+    with serving(site()) as here:
+        assert download(f"{here.address}/a.zip", tmp_path / "a.zip", md5=right).bytes == len(DATA)
+        here.files["/a.zip"] = DATA[:-1] + b"!"
+        (tmp_path / "a.zip").unlink()
+        with pytest.raises(DataError, match=f"expected: MD5 {right}"):
+            download(f"{here.address}/a.zip", tmp_path / "a.zip", md5=right)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.zip.mismatch"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "path", "match"),
+    [
+        ({"kind": "text/html; charset=utf-8"}, "/a.zip", "a web page, as Google Drive"),
+        ({}, "/none.zip", "HTTP 404"),
+        ({"status": 403}, "/a.zip", "HTTP 403"),
+        ({"status": 503}, "/a.zip", "HTTP 503"),
+        ({"cut": [0] * 20}, "/a.zip", "cannot be fetched"),
+    ],
+)
+def test_a_server_that_does_not_give_the_file(
+    tmp_path: Path, settings: dict[str, object], path: str, match: str
+) -> None:
+    with serving(site(**settings)) as here, pytest.raises(DataError, match=match):
+        download(f"{here.address}{path}", tmp_path / "a.zip", pause=0.001)
+    assert not (tmp_path / "a.zip").exists()
+
+
+def test_no_server_at_all(tmp_path: Path) -> None:
+    with serving(site()) as here:
+        pass
+    with pytest.raises(DataError, match="goes on where it stopped") as caught:
+        download(f"{here.address}/a.zip", tmp_path / "a.zip", pause=0.001)
+    assert "--from" in caught.value.next_step
+
+
+def test_new_bytes_renew_the_patience(tmp_path: Path) -> None:
+    with serving(site(cut=[1000] * (downloads.TRIES * 2))) as here:
+        download(f"{here.address}/a.zip", tmp_path / "a.zip", pause=0.0)
+    assert (tmp_path / "a.zip").read_bytes() == DATA
+
+
+def environment(**more: str) -> dict[str, str]:
+    source = str(Path(__file__).resolve().parents[2] / "src")
+    return os.environ | {"PYTHONPATH": source, "OMP_NUM_THREADS": "1"} | more
+
+
+def command(*words: str) -> list[str]:
+    return [sys.executable, "-m", "vl2v", "data", *words]
+
+
+def killed_when(words: list[str], ready: object, where: dict[str, str]) -> None:
+    """Start a command and kill it as soon as `ready` says so."""
+    assert callable(ready)
+    process = subprocess.Popen(words, env=where, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while not ready():
+        assert process.poll() is None, process.stderr and process.stderr.read()
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+
+
+def pacs_images(size: int = 2000) -> list[tuple[bytes, str, int, str]]:
+    """Rows of all images that PACS has, in its counts, each of about `size` bytes."""
+    return [
+        (PNG + f"{domain}{label}{n}".encode() + bytes(size), f"pic_{n:03d}.png", c, domain)
+        for domain, classes in PACS.images_per_class.items()
+        for c, (label, count) in enumerate(classes.items())
+        for n in range(count)
+    ]
+
+
+@pytest.mark.slow
+def test_a_killed_command_goes_on_from_an_address(tmp_path: Path, home: Path) -> None:
+    files = {f"kfold/{d}/{PACS.classes[c]}/{name}": data + os.urandom(500) for data, name, c, d in pacs_images(0)}
+    content = zipped(tmp_path / "made.zip", files).read_bytes()
+    out, where = tmp_path / "data" / "PACS", environment(XDG_DATA_HOME=str(home))
+    part = tmp_path / "data" / ".PACS.partial" / "downloads" / "PACS.zip.part"
+    with serving(Site({"/PACS.zip": content}, slow=0.05)) as here:
+        words = command("get", "pacs", "--out", str(out), "--from", f"{here.address}/PACS.zip", "--yes", "--json")
+        killed_when(words, lambda: part.exists() and part.stat().st_size > 1_000_000, where)
+        assert not out.exists()
+        had, here.slow = part.stat().st_size, 0.0
+        assert had < len(content)
+        done = subprocess.run(words, env=where, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+        assert done.returncode == 0, done.stderr
+        assert here.started("/PACS.zip") == ["", f"bytes={had}-"]
+    manifest = json.loads(done.stdout)
+    assert manifest["images"] == 9_991
+    assert manifest["files"][0]["sha256"] == hashlib.sha256(content).hexdigest()
+    assert sorted(p.name for p in out.parent.iterdir()) == ["PACS"]
+    assert (out / "photo" / "dog" / "pic_000.png").read_bytes() == files["kfold/photo/dog/pic_000.png"]
+
+
+def hub(repository: str, files: dict[str, bytes]) -> Site:
+    """A hub that has one data set, as far as the hub's own client asks."""
+    commit = "c" * 40
+    about = {"id": repository, "sha": commit, "siblings": [{"rfilename": path} for path in files]}
+    tree = [
+        {
+            "type": "file",
+            "path": path,
+            "size": len(data),
+            "oid": hashlib.sha1(data).hexdigest(),
+            "lfs": {"oid": hashlib.sha256(data).hexdigest(), "size": len(data), "pointerSize": 134},
+        }
+        for path, data in files.items()
+    ]
+    served = {f"/datasets/{repository}/resolve/{commit}/{path}": data for path, data in files.items()}
+    served[f"/api/datasets/{repository}/revision/{PACS.revision}"] = json.dumps(about).encode()
+    served[f"/api/datasets/{repository}"] = json.dumps(about).encode()
+    served[f"/api/datasets/{repository}/tree/{commit}"] = json.dumps(tree).encode()
+    return Site(served, kind="application/octet-stream")
+
+
+@pytest.mark.slow
+def test_a_killed_command_goes_on_from_the_hub(tmp_path: Path, home: Path) -> None:
+    rows = pacs_images()
+    name = "data/train-00000-of-00001.parquet"
+    content = table(tmp_path / "made.parquet", rows, {"label": PACS.classes}, group=500).read_bytes()
+    out = tmp_path / "data" / "PACS"
+    part = tmp_path / "data" / ".PACS.partial" / "downloads" / f"{name}.part"
+    with serving(hub("flwrlabs/pacs", {name: content, "README.md": b"a card"})) as here:
+        where = environment(XDG_DATA_HOME=str(home), HF_ENDPOINT=here.address, HF_HOME=str(tmp_path / "hf"))
+        here.slow = 0.05
+        words = command("get", "PACS", "--out", str(out), "--yes", "--json")
+        killed_when(words, lambda: part.exists() and part.stat().st_size > 1_000_000, where)
+        assert not out.exists()
+        had, here.slow = part.stat().st_size, 0.0
+        done = subprocess.run(words, env=where, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+        assert done.returncode == 0, done.stderr
+        asked = here.started(f"/datasets/flwrlabs/pacs/resolve/{'c' * 40}/{name}")
+        assert asked == ["", f"bytes={had}-"]
+        assert not [path for _, path, _ in here.asked if path.endswith("README.md")]
+    manifest = json.loads(done.stdout)
+    assert manifest["images"] == 9_991
+    assert manifest["revision"] == "c" * 40
+    assert manifest["files"][0]["sha256"] == hashlib.sha256(content).hexdigest()
+    assert (out / "sketch" / "person" / "pic_159.png").read_bytes() == rows[-1][0]
+    gone = subprocess.run(
+        command("get", "PACS", "--out", str(tmp_path / "again"), "--yes", "-q"),
+        env=where, capture_output=True, text=True, stdin=subprocess.DEVNULL,
+    )  # fmt: skip
+    assert gone.returncode == 3
+    assert "flwrlabs/pacs cannot be fetched from the hub." in gone.stderr
+    assert "goes on where it stopped" in gone.stderr
+    assert not (tmp_path / "again").exists()
+
+
+@pytest.mark.slow
+def test_a_data_set_that_the_hub_does_not_have(tmp_path: Path, home: Path) -> None:
+    with serving(hub("flwrlabs/pacs", {})) as here:
+        where = environment(XDG_DATA_HOME=str(home), HF_ENDPOINT=here.address, HF_HOME=str(tmp_path / "hf"))
+        words = command("get", "PACS", "--out", str(tmp_path / "out"), "--from", "some/where", "--yes", "-q")
+        done = subprocess.run(words, env=where, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    assert done.returncode == 3, done.stderr
+    assert "some/where cannot be" in done.stderr
+    assert "Traceback" not in done.stderr
