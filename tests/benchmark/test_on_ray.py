@@ -20,7 +20,6 @@ from tiny_task import Bench, bench, environment  # noqa: F401 - a fixture
 from vl2v.benchmark.on_ray import run_on_ray
 from vl2v.benchmark.protocol import Variant
 from vl2v.benchmark.ray_cluster import connected
-from vl2v.benchmark.results import read_records
 from vl2v.benchmark.sweep import Sweep
 from vl2v.errors import ConfigError, MissingExtraError
 from vl2v.progress import Silent
@@ -57,15 +56,20 @@ def finished_at(out: Path) -> dict[str, int]:
     return {file.parent.name: file.stat().st_mtime_ns for file in out.glob("jobs/*/job.json")}
 
 
+def test_an_address_where_nobody_listens_is_refused_at_once(bench: Bench) -> None:
+    sweep = opened(bench, bench.root / "nowhere")
+    for address in ("127.0.0.1:1", "ray://127.0.0.1:1", "127.0.0.1:port"):
+        with pytest.raises(ConfigError, match="no Ray cluster at"):
+            run_on_ray(sweep, address, Silent())
+
+
 @pytest.mark.usefixtures("two_workers")
 def test_students_and_accuracies_are_those_of_one_process(bench: Bench, in_process: Sweep) -> None:
     sweep, heard = opened(bench, bench.root / "on-ray"), Heard()
     done = run_on_ray(sweep, "local", heard)
     assert (len(done.finished), done.failed) == (6, {})
     assert weights(sweep) == weights(in_process)
-    found, expected = (
-        {(r.method, r.target, r.weights): r.test for r in read_records(s.out)} for s in (sweep, in_process)
-    )
+    found, expected = ({(r.method, r.target, r.weights): r.test for r in s.records()} for s in (sweep, in_process))
     assert found == expected
     assert len(found) == 9
     places = [line.rsplit("process ", 1)[1] for line in heard.lines if "runs on" in line]
@@ -81,7 +85,7 @@ def test_students_and_accuracies_are_those_of_one_process(bench: Bench, in_proce
 @pytest.mark.usefixtures("two_workers")
 def test_a_killed_worker_costs_only_what_its_job_had_not_saved(bench: Bench, in_process: Sweep) -> None:
     sweep, heard = opened(bench, bench.root / "killed"), Heard()
-    killed: list[tuple[str, dict[str, int], int]] = []
+    killed: list[tuple[str, int, dict[str, int], int]] = []
 
     def kill() -> None:
         """A worker in the middle of a job, once another job is done."""
@@ -91,9 +95,10 @@ def test_a_killed_worker_costs_only_what_its_job_had_not_saved(bench: Bench, in_
             for state in sweep.out.glob("jobs/*/state.safetensors") if done else ():
                 running = sweep.out / "running" / f"{state.parent.name}.json"
                 if state.parent.name not in done and running.exists():
-                    os.kill(json.loads(running.read_text())["pid"], signal.SIGKILL)
+                    pid = json.loads(running.read_text())["pid"]
+                    os.kill(pid, signal.SIGKILL)
                     began = (state.parent / "config.yaml").stat().st_mtime_ns
-                    killed.append((state.parent.name, done, began))
+                    killed.append((state.parent.name, pid, done, began))
                     return
 
     killer = threading.Thread(target=kill, daemon=True)
@@ -101,8 +106,10 @@ def test_a_killed_worker_costs_only_what_its_job_had_not_saved(bench: Bench, in_
     done = run_on_ray(sweep, "local", heard)
     killer.join(1)
     assert (len(done.finished), done.failed) == (6, {})
-    name, before, began = killed[0]
-    assert [line for line in heard.lines if "runs again" in line], heard.lines
+    name, pid, before, began = killed[0]
+    what = next(job.describe() for job in done.finished if job.name == name)
+    places = [line.rsplit("process ", 1)[1] for line in heard.lines if line.startswith(f"{what}: runs")]
+    assert places[-1] != str(pid)
     assert (sweep.out / "jobs" / name / "config.yaml").stat().st_mtime_ns == began, "the job went on, in its folder"
     after = finished_at(sweep.out)
     assert {job: after[job] for job in before} == before
@@ -167,10 +174,3 @@ def test_without_ray_the_extra_is_named(bench: Bench, monkeypatch: pytest.Monkey
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(MissingExtraError, match=r"vl2v\[ray\]"):
         run_on_ray(opened(bench, bench.root / "no-ray"), "local", Silent())
-
-
-def test_an_address_where_nobody_listens_is_refused_at_once(bench: Bench) -> None:
-    sweep = opened(bench, bench.root / "nowhere")
-    for address in ("127.0.0.1:1", "ray://127.0.0.1:1", "127.0.0.1:port"):
-        with pytest.raises(ConfigError, match="no Ray cluster at"):
-            run_on_ray(sweep, address, Silent())

@@ -27,7 +27,7 @@ def assigned(bench: Bench, out: Path, data: Path) -> tuple[Sweep, Assignment]:
     (sweep.out / "running" / "mark").touch()
     return sweep, Assignment(
         sweep.grid, sweep.origin, bought.card, sweep.out, sweep.places.cache, "v.sqlite", "mark", Path.cwd(),
-        importlib.metadata.version("vl2v"), 1, True,
+        importlib.metadata.version("vl2v"), 1, 0, True,
     )  # fmt: skip
 
 

@@ -90,16 +90,15 @@ class _Driver:
     def run(self, bought: Bought, stop: Callable[[], bool]) -> Progressed:
         """Until no job is left."""
         sweep = self._sweep
-        done = len(sweep.finished())
+        done, total = len(sweep.finished()), len(sweep.expected())
         self._assign(bought)
-        with self._progress.stage("jobs", sweep.count(), done) as advance, self._stopping():
+        with self._progress.stage("jobs", total, done) as advance, self._stopping():
             self._submit()
             while self._pending or self._not_before:
                 ready, _ = self._ray.wait(list(self._pending), timeout=1.0) if self._pending else ([], [])
                 if stop():
                     raise Interrupted(
-                        f"Stopped with {len(sweep.finished())} of {sweep.count()} jobs done; the state of the others "
-                        "is saved.",
+                        f"Stopped with {len(sweep.finished())} of {total} jobs done; the state of the others is saved.",
                         next_step=f"the same command goes on (--out {sweep.out})",
                     )
                 self._tell()
@@ -145,6 +144,7 @@ class _Driver:
             cwd=Path.cwd(),
             version=importlib.metadata.version("vl2v"),
             threads=max(1, math.floor(self._share.cpus)),
+            gpus=self._share.gpus,
             local=self._local,
         )
         assignment.copy.parent.mkdir(parents=True, exist_ok=True)
@@ -163,6 +163,8 @@ class _Driver:
             outcome: Outcome = self._ray.get(ref)
         except self._ray.exceptions.RayError as error:
             raise _lost(self._ray, job, error) from error
+        if outcome.mine:
+            self._say_where(job, (outcome.host, outcome.pid))
         for note in outcome.notes:
             self._progress.note(f"{job.describe()}: {note}")
         if isinstance(outcome.error, TrainingError):
@@ -175,11 +177,15 @@ class _Driver:
     def _tell(self) -> None:
         """Say which jobs began to run, and where; also when one begins again."""
         for job in self._pending.values():
-            place, before = self._seen(job), self._told.get(job.name)
-            if place and place != before:
-                self._told[job.name] = place
-                again = "" if before is None else " again"
-                self._progress.note(f"{job.describe()}: runs{again} on {place[0]}, process {place[1]}")
+            if place := self._seen(job):
+                self._say_where(job, place)
+
+    def _say_where(self, job: Job, place: tuple[str, int]) -> None:
+        before = self._told.get(job.name)
+        if place != before:
+            self._told[job.name] = place
+            again = "" if before is None else " again"
+            self._progress.note(f"{job.describe()}: runs{again} on {place[0]}, process {place[1]}")
 
     def _seen(self, job: Job) -> tuple[str, int] | None:
         """Host and process of a job that runs, as its worker wrote them down."""

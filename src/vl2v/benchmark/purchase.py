@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vl2v.benchmark.protocol import Job, jobs
+from vl2v.benchmark.protocol import Job
 from vl2v.benchmark.results import is_finished
 from vl2v.benchmark.sweep import Sweep
 from vl2v.errors import TeacherError
@@ -28,7 +28,7 @@ from vl2v.teacher.remote import RemoteTeacher
 from vl2v.teacher.store import Digests, EmbeddingStore
 
 NOT_OF_THE_PURCHASE = {  # settings that change nothing in what a job asks
-    *("student", "method", "align", "distill", "kd", "measure", "image_weight"),
+    *("student", "method", "align", "distill", "kd", "measure", "image_weight", "image_weight_end"),
     *("batch_per_domain", "unlabelled_per_batch", "budget", "device", "precision", "workers", "made_with"),
 }
 
@@ -177,7 +177,7 @@ def _lacks(session: Session) -> bool:
 
 def _purchases(sweep: Sweep) -> dict[str, Job]:
     """One job for each distinct purchase, in the order of the jobs."""
-    every = list(jobs(sweep.grid, sweep.origin))
+    every = sweep.expected()
     asked: dict[tuple[object, ...], set[str]] = {}
     for job in every:
         asked.setdefault((job.method, job.target, job.seed, job.crossed), set()).add(purchase_key(job))

@@ -16,7 +16,7 @@ LOCAL = "local"
 STORE_BYTES = 100_000_000  # what a local cluster sets aside for objects; ours are settings, a few kilobytes
 QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # a worker hides cards by itself
     "RAY_enable_metrics_collection": "0",
 }
 
@@ -85,6 +85,8 @@ def _knock(address: str) -> None:
 def check_room(ray: Any, share: Share, address: str, progress: Progress) -> None:
     """Refuse a job that a local cluster can never run; of another cluster, whose machines come and go, only say so."""
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    if not share.gpus and (cards := sum(n.get("GPU", 0) for n in nodes)):
+        progress.note(f"no job uses the cluster's graphics cards ({cards:g}); --gpus-per-job 1 gives each one")
     if any(n.get("CPU", 0) >= share.cpus and n.get("GPU", 0) >= share.gpus for n in nodes):
         return
     found = ", ".join(str(Share(n.get("CPU", 0), n.get("GPU", 0))) for n in nodes) or "no machine"

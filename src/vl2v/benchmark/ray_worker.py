@@ -22,7 +22,8 @@ from vl2v.job.prepare import Places
 from vl2v.job.process import stopped_by
 from vl2v.progress import Silent
 from vl2v.student.files import write_json
-from vl2v.teacher.base import TeacherCard
+from vl2v.teacher.base import Teacher, TeacherCard
+from vl2v.teacher.opening import open_teacher
 
 RUNNING, VECTORS = "running", "vectors"  # folders in a benchmark's
 LOOK = 1.0  # seconds between two looks at whether the driver wants to stop
@@ -44,6 +45,7 @@ class Assignment:
         cwd: the driver's working directory, for relative paths in the settings.
         version: of this package.
         threads: for torch.
+        gpus: graphics cards of each job.
         local: whether all workers run on the driver's machine.
     """
 
@@ -57,6 +59,7 @@ class Assignment:
     cwd: Path
     version: str
     threads: int
+    gpus: float
     local: bool
 
     @property
@@ -73,11 +76,15 @@ class Outcome:
         mine: false if another process was at it.
         error: why it is not done.
         notes: what it had to say.
+        host: where it ran.
+        pid: in which process.
     """
 
     mine: bool = False
     error: Vl2vError | None = None
     notes: list[str] = field(default_factory=list)
+    host: str = field(default_factory=platform.node)
+    pid: int = field(default_factory=os.getpid)
 
 
 class _Notes(Silent):
@@ -99,9 +106,13 @@ def work(assignment: Assignment, job: Job) -> Outcome:
     if assignment.cwd.is_dir():
         os.chdir(assignment.cwd)
     torch.set_num_threads(assignment.threads)
+    if not assignment.gpus:
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""  # whether Ray does so differs between versions
     try:
         with _told(assignment, job), stopped_by(_gone(assignment.out / RUNNING / assignment.mark)):
-            outcome.mine = _sweep(assignment).do(job.with_budget(None), notes)
+            sweep = _sweep(assignment)
+            sweep.teacher = _teacher(assignment, job)
+            outcome.mine = sweep.do(job.with_budget(None), notes)
     except Vl2vError as error:
         outcome.error = error
     except Exception as error:
@@ -138,9 +149,8 @@ def _look(assignment: Assignment) -> Sweep:
         change = "name another with --cache: SQLite files must not be shared between machines"
         raise RunError(problem, expected=f"{a.cache} on a disk of its own", found=kind, next_step=change)
     sweep = Sweep(a.grid, a.out, Places(a.cache, a.copy))
-    sweep.teacher = AnsweredTeacher(a.card)
     try:
-        sweep.origin = identify(a.grid, sweep.teacher, sweep.places, Silent())
+        sweep.origin = identify(a.grid, AnsweredTeacher(a.card), sweep.places, Silent())
     except Vl2vError as error:
         problem = f"{here} does not see what the benchmark is about: {error.problem}"
         raise RunError(problem, expected=error.expected, found=error.found, next_step=step) from error
@@ -148,6 +158,14 @@ def _look(assignment: Assignment) -> Sweep:
         problem, found = f"{here} has other images or another student.", _difference(sweep.origin, a.origin)
         raise RunError(problem, expected="the very files that the driver sees", found=found, next_step=step)
     return sweep
+
+
+def _teacher(assignment: Assignment, job: Job) -> Teacher:
+    """Nobody who could be asked, except where fresh views are asked for while training."""
+    config = job.config
+    if config.teacher.views != "fresh":
+        return AnsweredTeacher(assignment.card)
+    return open_teacher(config.teacher.spec, device=None if config.device == "auto" else config.device)
 
 
 def _gone(mark: Path) -> Callable[[], bool]:
