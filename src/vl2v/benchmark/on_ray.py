@@ -82,7 +82,7 @@ class _Driver:
         self._work = ray.remote(**options)(work)
         self._pending: dict[Any, Job] = {}
         self._not_before: dict[str, float] = {}  # jobs that another process is at, by name
-        self._told: dict[str, tuple[str, int]] = {}  # where each job was last seen to run
+        self._told: dict[str, tuple[str, int]] = {}  # where each job was last seen
         self._failed: dict[str, str] = {}
         self._bought: Bought | None = None
         self._assignment: Any = None
@@ -92,6 +92,7 @@ class _Driver:
         sweep = self._sweep
         done, total = len(sweep.finished()), len(sweep.expected())
         self._assign(bought)
+        self._told = {job.name: place for job in sweep.jobs() if (place := self._seen(job))}  # left by killed workers
         with self._progress.stage("jobs", total, done) as advance, self._stopping():
             self._submit()
             while self._pending or self._not_before:
