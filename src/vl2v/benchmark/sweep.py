@@ -53,12 +53,15 @@ class Sweep:
         out: the benchmark's folder; `benchmark.yaml` and a folder per job.
         places: cache and store, shared by all jobs.
         budget: the most that all jobs together may spend; None refuses a teacher that charges.
+        teacher: an open one, instead of the one that the settings name.
     """
 
-    def __init__(self, grid: Grid, out: Path, places: Places, budget: Decimal | None = None) -> None:
+    def __init__(
+        self, grid: Grid, out: Path, places: Places, budget: Decimal | None = None, teacher: Teacher | None = None
+    ) -> None:
         self.grid, self.out, self.places, self.budget = grid, out, places, budget
         self.origin = Origin("", "", "")
-        self.teacher: Teacher | None = None
+        self.teacher = teacher
 
     def open(self, progress: Progress, write: bool = True) -> None:
         """Scan the data once and look at teacher and student, so that jobs are known by content.
@@ -71,7 +74,7 @@ class Sweep:
             Vl2vError: with every fault that can be seen before the first job.
         """
         config = parse(RunConfig, self.grid.settings, "the grid's settings")
-        self.teacher = open_teacher(config.teacher.spec, price=stated_price(config))
+        self.teacher = self.teacher or open_teacher(config.teacher.spec, price=stated_price(config))
         self.origin = identify(self.grid, self.teacher, self.places, progress)
         list(jobs(self.grid, self.origin))  # every fault of a setting shows now
         if write:

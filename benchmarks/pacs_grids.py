@@ -1,0 +1,174 @@
+"""The evidence on PACS: grids by DomainBed's protocol, and from their folders the tables of docs/results/pacs.md.
+
+Uses the maintainers' folder: the client's 6,992 images only, and the vendor's own vectors. A grid may be stopped at any
+time and called again, also several times at once; finished jobs are not done again.
+
+    python benchmarks/pacs_grids.py run main --out runs/pacs       # then offline, ablations, beyond, views, labels
+    python benchmarks/pacs_grids.py tables --out runs/pacs         # rebuilds every table that has finished jobs
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from common import ROOT, circumstances, keep, shared
+from pacs_task import DOMAINS, SimulatedVendor, link_images, student, vectors_file
+from vl2v.benchmark.protocol import Grid, Variant, make_variants
+from vl2v.benchmark.render import render
+from vl2v.benchmark.results import once
+from vl2v.benchmark.sweep import Sweep, records_in
+from vl2v.benchmark.tabulate import tabulate
+from vl2v.config import merge
+from vl2v.job.console import LogLines
+from vl2v.job.prepare import Places
+
+PAGE = ROOT / "docs" / "results" / "pacs.md"
+SETTINGS: dict[str, Any] = {
+    "student": {"size": 128},
+    # Every method trains its last layer on kept features first: in the few steps that follow, a random one would throw
+    # back the baselines most of all.
+    "align": {"steps": 1001, "learning_rate": 1e-3},
+    "distill": {"steps": 201, "warmup_steps": 20, "checkpoint_every": 50},
+    "batch_per_domain": 8,
+    "measure": {"weights": ["last"], "wise_ft": [0.5]},
+}
+RATES = (1e-4, 5e-4)
+RATE = {"distill": {"learning_rate": 1e-4}}  # what the main grid's source validation chose
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A grid to be filled in with places.
+
+    Attributes:
+        methods: by name.
+        variants: further rows.
+        vendor: ``file`` (the simulated vendor's vectors), ``asked`` (the vendor itself), or ``offline``.
+        prompts: chosen by the source domains' zero-shot accuracy; for every target the three others agree.
+        seeds: the seeds.
+        rates: candidates of the learning rate, or none.
+        settings: over `SETTINGS`.
+    """
+
+    methods: tuple[str, ...] = ()
+    variants: dict[str, Variant] = field(default_factory=dict)
+    vendor: str = "file"
+    prompts: str = "name"
+    seeds: tuple[int, ...] = (0,)
+    rates: tuple[float, ...] = ()
+    settings: dict[str, Any] = field(default_factory=lambda: RATE)
+
+
+def adip(title: str, **settings: Any) -> Variant:
+    """VL2V-ADiP with settings of its own."""
+    return Variant(title=title, settings={"method": "adip", **settings})
+
+
+def few_labels(count: int) -> dict[str, Variant]:
+    """The three methods with so many labels a class and domain; those that ask the teacher use the other images too."""
+    few = {"labels_per_class": count}
+    more = {"data": few | {"rest_unlabelled": True}, "batch_per_domain": 4, "unlabelled_per_batch": 12}
+    return {
+        f"erm-{count}": Variant(title=f"ERM, {count} labels", settings={"method": "erm", "data": few}),
+        f"kd-{count}": Variant(title=f"naive distillation, {count} labels", settings={"method": "kd", **more}),
+        f"adip-{count}": adip(f"VL2V-ADiP, {count} labels", **more),
+    }
+
+
+GRIDS = {
+    "main": Plan(("erm", "kd", "adip"), seeds=(0, 1, 2), rates=RATES, settings={}),
+    "offline": Plan(("erm", "kd", "adip"), vendor="offline", prompts="photo", seeds=(0, 1, 2)),
+    "ablations": Plan(
+        ("no-align", "feature", "text"),
+        {f"lambda-{w}": adip(f"lambda {w}", image_weight=w) for w in (0.1, 0.9)},
+    ),
+    "beyond": Plan(
+        variants={
+            "ridge": adip("Align in closed form", align={"solver": "ridge"}),
+            "ema": adip("Align averaged (EMA)", align={"average": "ema"}),
+            "swad": adip("Align averaged (SWAD)", align={"average": "swad"}),
+            "schedule": adip("lambda 0.5 to 0.9", image_weight_end=0.9),
+        }
+    ),
+    "views": Plan(
+        variants={f"views-{k}": adip(f"{k} views", teacher={"views": k}) for k in (1, 2, 4, 8, "fresh")},
+        vendor="asked",
+    ),
+    "labels": Plan(variants=few_labels(4) | few_labels(16) | few_labels(64)),
+}
+
+
+def make_sweep(name: str, out: Path, folder: Path) -> Sweep:
+    """A grid in its place."""
+    plan, task = GRIDS[name], out / "task"
+    root = link_images(folder, task)
+    spec = {"offline": "offline:", "asked": "simulated:"}.get(plan.vendor) or f"file:{vectors_file(folder, task)}"
+    places = {
+        "data": {"root": str(root)},
+        "teacher": {"spec": spec, "prompts": plan.prompts},
+        "student": {"spec": student(folder)},
+    }
+    grid = Grid(
+        settings=merge(merge(SETTINGS, plan.settings), places),
+        variants=make_variants(plan.methods, plan.variants),
+        domains=DOMAINS,
+        targets=DOMAINS,
+        seeds=plan.seeds,
+        vary={"distill.learning_rate": plan.rates} if plan.rates else {},
+        tune="first-seed",
+    )
+    kept = Places(out / "cache", out / "vectors.sqlite")
+    vendor = SimulatedVendor(folder) if plan.vendor == "asked" else None
+    return Sweep(grid, out / name, kept, teacher=vendor)
+
+
+def write_tables(out: Path) -> None:
+    """Rebuild the page's tables between their marks, and keep them as CSV."""
+    text = PAGE.read_text(encoding="utf-8")
+    for name in GRIDS:
+        if not (out / name / "origin.json").exists():
+            continue
+        beside = [] if name in ("main", "offline") else ["main"]
+        records = list(once(r for part in (*beside, name) for r in records_in(out / part)))
+        if beside:  # what an ablation is compared with: the first seed of the main grid
+            records = [r for r in records if r.seed == 0]
+        weights = (None, "last", "wise-ft 0.5") if not beside else (None,)
+        against = "kd" if not beside else "adip"
+        order = [*GRIDS["main"].methods, *GRIDS[name].methods, *GRIDS[name].variants]
+        table = tabulate(records, "PACS", weights=weights, against=against, partial=True, order=order)
+        marks = f"<!-- {name} -->", f"<!-- end of {name} -->"
+        body = f"{marks[0]}\n\n{render(table, 'md').strip()}\n\n{marks[1]}"
+        text = re.sub(f"{marks[0]}.*?{marks[1]}", lambda _, body=body: body, text, flags=re.DOTALL)  # type: ignore[misc]
+        (ROOT / "benchmarks" / "results" / f"pacs-{name}.csv").write_text(render(table, "csv"), encoding="utf-8")
+    PAGE.write_text(text, encoding="utf-8")
+
+
+def main() -> None:
+    """Run a grid to its end, or rebuild the tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=("run", "tables"))
+    parser.add_argument("grid", nargs="?", choices=tuple(GRIDS), default="main")
+    parser.add_argument("--out", type=Path, required=True)
+    a = parser.parse_args()
+    if a.what == "tables":
+        write_tables(a.out)
+        return
+    folder = shared()
+    if folder is None:
+        print("skipped: the maintainers' folder is not beside the checkout")
+        return
+    sweep, progress = make_sweep(a.grid, a.out, folder), LogLines()
+    sweep.open(progress)
+    done = sweep.run(progress)
+    seeds = list(sweep.grid.seeds)
+    keep(
+        f"pacs-{a.grid}", {"finished": len(done.finished), "failed": done.failed, "circumstances": circumstances(seeds)}
+    )
+
+
+if __name__ == "__main__":
+    main()

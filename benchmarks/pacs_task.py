@@ -1,0 +1,75 @@
+"""The client's PACS, the simulated vendor and the student, from the maintainers' folder."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from vl2v.teacher.base import TeacherCard, Vectors
+from vl2v.teacher.prompts import load_templates, render
+
+DOMAINS = ("art_painting", "cartoon", "photo", "sketch")
+DIMENSION, LOGIT_SCALE = 384, 20.0
+
+
+def student(folder: Path) -> str:
+    """The ImageNet-pretrained EfficientNet-Lite0, as settings name it."""
+    return f"timm:tf_efficientnet_lite0@{folder / 'student' / 'tf_efficientnet_lite0.in1k.safetensors'}"
+
+
+def link_images(folder: Path, scratch: Path) -> Path:
+    """Link the client's 6,992 images into a folder of their own."""
+    for path in json.loads((folder / "teacher" / "split.json").read_text())["client"]:
+        link = scratch / path
+        link.parent.mkdir(parents=True, exist_ok=True)
+        if not link.is_symlink():
+            link.symlink_to(folder / "data" / path)
+    return scratch / "PACS"
+
+
+def vectors_file(folder: Path, scratch: Path) -> Path:
+    """The simulated vendor's vectors of all images, and of both wordings of the prompts, as a teacher's file."""
+    file = scratch / "teacher.npz"
+    if file.exists():
+        return file
+    arrays = np.load(folder / "teacher" / "pacs_image_embeddings.npz")
+    classes = sorted(path.name for path in (scratch / "PACS" / "photo").iterdir())
+    prompts = [render(t, name) for kind in ("photo", "name") for t in load_templates(kind) for name in classes]
+    fresh = scratch / "teacher.new.npz"
+    np.savez(
+        fresh,
+        paths=np.array([str(path).removeprefix("PACS/") for path in arrays["paths"]]),
+        embeddings=arrays["embeddings"].astype(np.float32),
+        texts=np.array(prompts),
+        text_embeddings=SimulatedVendor(folder).embed_texts(prompts),
+        logit_scale=LOGIT_SCALE,
+        identity="simulated vendor",
+    )
+    fresh.replace(file)
+    return file
+
+
+class SimulatedVendor:
+    """The simulated vendor itself, a teacher that can be asked about any view of an image."""
+
+    def __init__(self, folder: Path) -> None:
+        sys.path.insert(0, str(folder / "teacher"))
+        self._vendor = importlib.import_module("vendor").SimulatedVendor(folder / "teacher")
+
+    def describe(self) -> TeacherCard:
+        """See `vl2v.teacher.base.Teacher`."""
+        return TeacherCard("simulated vendor, asked", "1", DIMENSION, LOGIT_SCALE, batch_size=32)
+
+    def embed_images(self, images: list[bytes]) -> Vectors:
+        """See `vl2v.teacher.base.Teacher`."""
+        vectors: Vectors = self._vendor.embed_images(images)
+        return vectors
+
+    def embed_texts(self, texts: list[str]) -> Vectors:
+        """See `vl2v.teacher.base.Teacher`."""
+        vectors: Vectors = self._vendor.embed_texts(texts)
+        return vectors
