@@ -43,6 +43,9 @@ def run(
     config: Annotated[Path | None, typer.Option(help="YAML settings of vl2v distill, for every job.")] = None,
     setting: Annotated[list[str] | None, typer.Option("--set", help="KEY=VALUE over them; repeatable.")] = None,
     budget: Annotated[str | None, typer.Option(help="The most that all jobs may spend.")] = None,
+    ray: Annotated[str | None, typer.Option(help="Run on Ray: local, auto, host:port or ray://host:port.")] = None,
+    cpus_per_job: Annotated[float, typer.Option(help="With --ray: cores a job takes.")] = 1.0,
+    gpus_per_job: Annotated[float, typer.Option(help="With --ray: graphics cards a job takes.")] = 0.0,
     plan: Annotated[bool, typer.Option("--plan", help="Only say jobs, hours and money.")] = False,
     cache: Annotated[Path | None, typer.Option(help="As of vl2v distill.")] = None,
     store: Annotated[Path | None, typer.Option(help="As of vl2v distill.")] = None,
@@ -51,6 +54,7 @@ def run(
 ) -> None:
     """Run every method on every target with every seed; finished jobs are not done again."""
     from vl2v.benchmark.printing import plan_json, plan_text, sweep_json, sweep_text
+    from vl2v.benchmark.purchase import buy_ahead
     from vl2v.benchmark.sweep import Sweep
     from vl2v.cli import make_places, make_progress
     from vl2v.job.printing import show
@@ -69,7 +73,13 @@ def run(
         found = make_plan(sweep, progress)
         show(plan_json(found) if as_json else plan_text(found))
         return
-    done = sweep.run(progress)
+    if ray is None:
+        buy_ahead(sweep, progress)
+        done = sweep.run(progress)
+    else:
+        from vl2v.benchmark.on_ray import run_on_ray
+
+        done = run_on_ray(sweep, ray, progress, cpus_per_job=cpus_per_job, gpus_per_job=gpus_per_job)
     show(sweep_json(done, out) if as_json else sweep_text(done, out))
     if done.failed:
         raise typer.Exit(1)

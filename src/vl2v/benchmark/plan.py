@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from vl2v.benchmark.protocol import Job
+from vl2v.benchmark.purchase import survey, unknown
 from vl2v.benchmark.results import is_finished, job_file
 from vl2v.benchmark.sweep import Sweep
 from vl2v.config import RunConfig
@@ -54,42 +55,12 @@ def make_plan(sweep: Sweep, progress: Progress) -> Plan:
     """
     every = sweep.expected()
     left = [job for job in every if not is_finished(sweep.out, job)]
-    images: dict[int, set[bytes]] = {}
-    texts: set[str] = set()
-    counts: dict[str, _Images] = {}
-    bought = (0, 0)
-    alike: set[str] = set()
-    with progress.stage("planning", len(every)) as advance:
-        for job in every:
-            advance(1)
-            if (likeness := _what_is_asked(job)) in alike:
-                continue
-            alike.add(likeness)
-            with open_session(job.config, sweep.places, progress, teacher=sweep.teacher, with_student=False) as session:
-                for (_, view), digests in session.needs.purposes.items():
-                    images.setdefault(view, set()).update(row.tobytes() for row in digests)
-                texts.update(session.needs.prompts)
-                counts.setdefault(job.target, _Images.of(session))
-                bought = _lacking(session, images, texts)
-                price = session.card.price
-    hours, basis = _hours(sweep, left, counts)
-    cost = price.of(images=bought[0], texts=bought[1])
-    return Plan(len(every), len(every) - len(left), *bought, cost, price.currency, hours, basis)
-
-
-def _what_is_asked(job: Job) -> str:
-    """The settings on which queries depend; jobs that agree in them ask for the same."""
-    parts = {"data": True, "teacher": True, "seed": True, "method": True}
-    return job.config.model_dump_json(include=parts)
-
-
-def _lacking(session: Session, images: dict[int, set[bytes]], texts: set[str]) -> tuple[int, int]:
-    """How many of the images and texts are not in the store yet."""
-    unknown = 0
-    for view, contents in images.items():
-        rows = np.frombuffer(b"".join(contents), np.uint8).reshape(-1, 32)
-        unknown += int((~np.asarray(session.store.knows_images(session.card, rows, view))).sum())
-    return unknown, session.store.knows_texts(session.card, list(texts)).count(False)
+    bought, _ = survey(sweep, progress)
+    images, texts = unknown(sweep, bought)
+    hours, basis = _hours(sweep, left, progress)
+    price = bought.card.price
+    cost = price.of(images=images, texts=texts)
+    return Plan(len(every), len(every) - len(left), images, texts, cost, price.currency, hours, basis)
 
 
 @dataclass(frozen=True)
@@ -108,12 +79,17 @@ class _Images:
         return cls(len(session.rows.digests), batch, *sizes)
 
 
-def _hours(sweep: Sweep, left: list[Job], counts: dict[str, _Images]) -> tuple[float, str]:
+def _hours(sweep: Sweep, left: list[Job], progress: Progress) -> tuple[float, str]:
     if not left:
         return 0.0, "nothing is left to do"
     done = [read_json(job_file(sweep.out, job))["seconds"] for job in sweep.finished()]
     if done:
         return fmean(done) * len(left) / 3600, f"the mean of {len(done)} finished jobs"
+    counts: dict[str, _Images] = {}
+    for job in left:
+        if job.target not in counts:
+            with open_session(job.config, sweep.places, progress, teacher=sweep.teacher, with_student=False) as session:
+                counts[job.target] = _Images.of(session)
     training, passing = _rates(left[0].config)
     seconds = sum(_seconds(job, counts[job.target], training, passing) for job in left)
     return seconds / 3600, "a few steps on this machine"

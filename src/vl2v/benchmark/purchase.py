@@ -130,7 +130,9 @@ def buy_ahead(sweep: Sweep, progress: Progress) -> Bought:
         TeacherError: if an answer cannot be used; what was kept before stays.
     """
     with _alone(sweep.out):
-        bought, lacking = _survey(sweep, progress)
+        bought, lacking = survey(sweep, progress)
+        if lacking:
+            _check(sweep, bought)
         for job in lacking:
             with _session(sweep, sweep.affordable(job), Silent()) as session:
                 if _lacks(session):  # an earlier job may have needed the same
@@ -142,12 +144,13 @@ def buy_ahead(sweep: Sweep, progress: Progress) -> Bought:
 def purchase_key(job: Job) -> str:
     """Equal for jobs that ask the same."""
     settings = job.config.model_dump(mode="json", exclude=NOT_OF_THE_PURCHASE)
-    content = json.dumps([settings, METHODS[job.config.method].asks_teacher], sort_keys=True)
+    method = job.config.method
+    content = json.dumps([settings, METHODS[method].asks_teacher, method == "rise"], sort_keys=True)  # RISE's anchors
     return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 
-def _survey(sweep: Sweep, progress: Progress) -> tuple[Bought, list[Job]]:
-    """What the grid needs, and the jobs whose needs are not all known; refused if the budget does not cover them."""
+def survey(sweep: Sweep, progress: Progress) -> tuple[Bought, list[Job]]:
+    """What the jobs that are not done need to know, and those of them whose needs are not all in the store."""
     purchases = _purchases(sweep)
     images: dict[int, set[bytes]] = {}
     texts: set[str] = set()
@@ -157,17 +160,21 @@ def _survey(sweep: Sweep, progress: Progress) -> tuple[Bought, list[Job]]:
     with progress.stage("what the jobs ask", len(purchases)) as advance:
         for job in purchases.values():
             with _session(sweep, job, Silent()) as session:
-                texts.update(session.needs.prompts)
+                texts.update(session.needs.texts)
                 for (_, view), digests in session.needs.purposes.items():
                     images.setdefault(view, set()).update(row.tobytes() for row in digests)
                 if _lacks(session):
                     lacking.append(job)
             advance(1)
     rows = {view: np.frombuffer(b"".join(sorted(keys)), np.uint8).reshape(-1, 32) for view, keys in images.items()}
-    bought = Bought(card, rows, tuple(sorted(texts)), frozenset(purchases))
-    if lacking:
-        _check(sweep, bought)
-    return bought, lacking
+    return Bought(card, rows, tuple(sorted(texts)), frozenset(purchases)), lacking
+
+
+def unknown(sweep: Sweep, bought: Bought) -> tuple[int, int]:
+    """How many images and texts of these are not in the store yet."""
+    with closing(EmbeddingStore(sweep.places.store)) as store:
+        images = sum(int((~store.knows_images(bought.card, rows, v)).sum()) for v, rows in bought.images.items())
+        return images, store.knows_texts(bought.card, bought.texts).count(False)
 
 
 def _lacks(session: Session) -> bool:
@@ -193,9 +200,8 @@ def _purchases(sweep: Sweep) -> dict[str, Job]:
 def _check(sweep: Sweep, bought: Bought) -> None:
     """Refuse what the budget does not cover, before anything is sent."""
     card, teacher = bought.card, sweep.teacher
+    images, texts = unknown(sweep, bought)
     with closing(EmbeddingStore(sweep.places.store)) as store:
-        images = sum(int((~store.knows_images(card, rows, view)).sum()) for view, rows in bought.images.items())
-        texts = store.knows_texts(card, bought.texts).count(False)
         idempotent = isinstance(teacher, RemoteTeacher) and teacher.idempotent
         known = Ledger(store).underway(card) if idempotent else Decimal(0)
         budget = Budget(sweep.budget, sweep.spent(), card.price.currency)
