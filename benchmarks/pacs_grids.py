@@ -17,6 +17,7 @@ from typing import Any
 
 from common import ROOT, circumstances, keep, shared
 from pacs_task import DOMAINS, SimulatedVendor, link_images, student, vectors_file
+from vl2v.allocator import hold_memory
 from vl2v.benchmark.protocol import Grid, Variant, make_variants
 from vl2v.benchmark.render import render
 from vl2v.benchmark.results import once
@@ -157,6 +158,7 @@ def main() -> None:
     if a.what == "tables":
         write_tables(a.out)
         return
+    hold_memory()
     folder = shared()
     if folder is None:
         print("skipped: the maintainers' folder is not beside the checkout")

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ParamSpec
 
 import typer
 
+from vl2v.allocator import hold_memory
 from vl2v.cli_benchmark import attach as attach_benchmark
 from vl2v.cli_data import attach as attach_data
 from vl2v.cli_teacher import attach as attach_teacher
@@ -218,6 +219,7 @@ def distill(
     as_json: Json = False,
 ) -> None:
     """Scan, quote, buy, align, distill, evaluate; leaves a student in OUT/student."""
+    hold_memory()
     from vl2v.api import distill as work
     from vl2v.job.printing import run_json, run_text, show
 
@@ -255,6 +257,7 @@ def evaluate(
     as_json: Json = False,
 ) -> None:
     """Measure a student on a folder of labelled images."""
+    hold_memory()
     from vl2v.api import evaluate as measure
     from vl2v.job.printing import show
 
@@ -277,6 +280,7 @@ def predict(
     output: Annotated[str, typer.Option("--format", help="table, json or csv.")] = "table",
 ) -> None:
     """Classify images. Unreadable ones are reported in their place, and the exit code is then 3."""
+    hold_memory()
     from vl2v.api import load
     from vl2v.job.measure import answers, find_images
     from vl2v.job.printing import FORMATS, show_answers
@@ -313,6 +317,7 @@ def demo(
     as_json: Json = False,
 ) -> None:
     """Run the main job offline on drawings, beside two baselines (extra: demo)."""
+    hold_memory()
     from vl2v.demo.job import demo as work
     from vl2v.job.printing import demo_json, demo_text, show
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from vl2v.allocator import hold_memory
 from vl2v.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -53,6 +54,7 @@ def run(
     as_json: Annotated[bool, typer.Option("--json", help="The result as JSON on standard output.")] = False,
 ) -> None:
     """Run every method on every target with every seed; finished jobs are not done again."""
+    hold_memory()
     from vl2v.benchmark.printing import plan_json, plan_text, sweep_json, sweep_text
     from vl2v.benchmark.purchase import buy_ahead
     from vl2v.benchmark.sweep import Sweep

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import torch
 
+from vl2v.allocator import hold_memory
 from vl2v.benchmark.protocol import Grid, Job, Origin
 from vl2v.benchmark.purchase import AnsweredTeacher, copy_once
 from vl2v.benchmark.sweep import Sweep, identify
@@ -105,6 +106,7 @@ def work(assignment: Assignment, job: Job) -> Outcome:
     notes, outcome = _Notes(), Outcome()
     if assignment.cwd.is_dir():
         os.chdir(assignment.cwd)
+    hold_memory()
     torch.set_num_threads(assignment.threads)
     if not assignment.gpus:
         os.environ["CUDA_VISIBLE_DEVICES"] = ""  # whether Ray does so differs between versions

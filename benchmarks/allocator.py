@@ -1,0 +1,74 @@
+"""What keeping freed memory brings on a CPU: a student's step and its forward pass, each way in turn."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+
+from common import circumstances, keep, spread
+
+ROUNDS = 3
+
+
+def measure(held: bool) -> dict[str, float]:
+    """Seconds of a training step of 24 images, and of a forward pass of 64, at 128 px; medians."""
+    if held:
+        from vl2v.allocator import hold_memory
+
+        assert hold_memory()
+    import timm
+    import torch
+
+    from vl2v.method.distill import Projected
+
+    torch.set_num_threads(1)
+    network = timm.create_model("tf_efficientnet_lite0", num_classes=0)
+    model = Projected(network, torch.nn.Linear(network.num_features, 384)).to(memory_format=torch.channels_last)
+    optimizer = torch.optim.Adam(network.parameters(), 5e-5)
+    images = torch.randn(64, 3, 128, 128).contiguous(memory_format=torch.channels_last)
+
+    def step() -> None:
+        loss = model(images[:24]).pow(2).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+    found = {}
+    model.train()
+    found["step"] = timed(step)
+    model.eval()
+    with torch.no_grad():
+        found["forward"] = timed(lambda: model(images))
+    return found
+
+
+def timed(work: object, times: int = 12) -> float:
+    """The median of some calls after three that do not count."""
+    assert callable(work)
+    seconds = []
+    for _ in range(times + 3):
+        started = time.perf_counter()
+        work()
+        seconds.append(time.perf_counter() - started)
+    return sorted(seconds[3:])[times // 2]
+
+
+def main() -> None:
+    """Measure both ways in processes of their own, in turn."""
+    if len(sys.argv) > 1:
+        print(json.dumps(measure(sys.argv[1] == "held")))
+        return
+    runs: dict[str, list[dict[str, float]]] = {"plain": [], "held": []}
+    for _ in range(ROUNDS):
+        for how, found in runs.items():
+            done = subprocess.run([sys.executable, __file__, how], capture_output=True, text=True, check=True)
+            found.append(json.loads(done.stdout))
+    pairs = list(zip(runs["plain"], runs["held"], strict=True))
+    ratios = {f"{part}_ratio": spread([a[part] / b[part] for a, b in pairs]) for part in ("step", "forward")}
+    keep("allocator", ratios | {"seconds": runs, "circumstances": circumstances()})
+
+
+if __name__ == "__main__":
+    main()
