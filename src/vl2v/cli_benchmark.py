@@ -34,7 +34,7 @@ def run(
     root: Annotated[Path | None, typer.Option(help="Where benchmarks lie as folders, e.g. ROOT/PACS.")] = None,
     teacher: Annotated[str | None, typer.Option(help="As of vl2v distill.")] = None,
     student: Annotated[str | None, typer.Option(help="As of vl2v distill.")] = None,
-    methods: Annotated[str, typer.Option(help="Names, separated by commas; see vl2v distill --help.")] = "adip,erm,kd",
+    methods: Annotated[str, typer.Option(help="As of vl2v distill --method, and sd; commas between.")] = "adip,erm,kd",
     variants: Annotated[Path | None, typer.Option(help="YAML: label: {title: .., settings: {method: .., ..}}.")] = None,
     targets: Annotated[str, typer.Option(help="all, or domains separated by commas.")] = "all",
     seeds: Annotated[str, typer.Option(help="How many, or which: 0,1,2.")] = "3",

@@ -91,6 +91,23 @@ def test_a_variant_lays_its_settings_over_the_grids() -> None:
     assert found[0].title == "image only"
 
 
+def test_the_white_box_is_a_row_with_a_student_of_its_own() -> None:
+    settings = SETTINGS | {"teacher": {"spec": "open_clip:ViT-B-32/openai"}}
+    found = list(jobs(grid(settings=settings, variants=make_variants(("adip", "sd"), {})), ORIGIN))
+    assert {job.config.student.spec for job in found} == {"timm:resnet18", "teacher"}
+    keys = {(job.target, job.seed): set[str]() for job in found}
+    for job in found:
+        keys[job.target, job.seed].add(job.key)
+    assert all(len(both) == 2 for both in keys.values())
+
+
+@pytest.mark.parametrize("own", [{"teacher": {"spec": "offline:"}}, {"data": {"root": "/elsewhere"}}])
+def test_a_row_with_a_teacher_or_data_of_its_own_is_refused(own: dict[str, Any]) -> None:
+    mine = make_variants((), {"mine": Variant(title="mine", settings=own)})
+    with pytest.raises(ConfigError, match=r"mine(.|\n)*same data and teacher"):
+        list(jobs(grid(variants=mine), ORIGIN))
+
+
 def test_an_unknown_method_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"No such method(.|\n)*adip(.|\n)*magic"):
         make_variants(("magic",), {})

@@ -20,6 +20,8 @@ from vl2v.method.registry import METHODS
 from vl2v.student.files import read_json, write_json
 from vl2v.task.folder import read_yaml
 
+SHARED = (("data", "root"), ("data", "held_out"), ("data", "unlabelled"), ("teacher", "spec"))
+WHITE_BOX = "sd"  # VL2V-SD: a variant and no method, since only the student differs
 NOT_OF_THE_RESULT: Any = {  # where things lie and what they may cost does not change what comes out
     "data": {"root", "unlabelled"},
     "teacher": {"spec", "price_per_1000_images", "price_per_1000_texts"},
@@ -78,6 +80,7 @@ def make_variants(methods: tuple[str, ...], more: Mapping[str, Variant]) -> dict
         if method.forbids_first_stage:  # though the others of the grid have one
             settings["align"] = {"steps": 0}
         known[name] = Variant(title=method.title, settings=settings)
+    known[WHITE_BOX] = Variant(title="VL2V-SD", settings={"method": "adip", "student": {"spec": "teacher"}})
     known |= more
     if unknown := [name for name in methods if name not in known]:
         step = "correct --methods, or define it with --variants"
@@ -175,10 +178,29 @@ def make_job(
     """
     variant = grid.variants[label]
     chosen = merge(variant.settings, nested(candidate))
+    _check_shared(chosen, label)
     held_out = (target,) if crossed is None else tuple(sorted((target, crossed)))
     protocol = {"data": {"held_out": held_out}, "seed": seed}
     config = parse(RunConfig, merge(merge(grid.settings, chosen), protocol), f"the settings of {label}")
+    if config.student.spec != (grid.settings.get("student") or {}).get("spec"):
+        origin = replace(origin, student=student_name(config.student.spec))
     return Job(label, variant.title, target, seed, candidate, crossed, config, key_of(config, origin))
+
+
+def _check_shared(settings: Mapping[str, Any], label: str) -> None:
+    """Refuse a row with data or a teacher of its own: all jobs of a grid share them, and what was bought.
+
+    Raises:
+        ConfigError: if it has.
+    """
+    own = [f"{part}.{key}" for part, key in SHARED if key in (settings.get(part) or {})]
+    if own:
+        raise ConfigError(
+            f"The variant {label} does not fit into the grid.",
+            expected="the same data and teacher in every row",
+            found=", ".join(own),
+            next_step="make another benchmark of it, and join the tables: vl2v benchmark table ONE OTHER",
+        )
 
 
 def key_of(config: RunConfig, origin: Origin) -> str:
@@ -186,6 +208,22 @@ def key_of(config: RunConfig, origin: Origin) -> str:
     settings = config.model_dump(mode="json", exclude_defaults=True, exclude=NOT_OF_THE_RESULT)
     content = json.dumps([settings, origin.data, origin.teacher, origin.student], sort_keys=True)
     return hashlib.sha256(content.encode()).hexdigest()[:16]
+
+
+def student_name(spec: str) -> str:
+    """A student's name without the place of its checkpoint, whose content stands in instead.
+
+    Raises:
+        ConfigError: if the checkpoint is missing.
+    """
+    name, _, checkpoint = spec.partition("@")
+    if not checkpoint:
+        return name
+    path = Path(checkpoint)
+    if not path.is_file():
+        step = "correct --student"
+        raise ConfigError(f"{path} is missing.", expected="a checkpoint", found="nothing", next_step=step)
+    return f"{name}@{hashlib.sha256(path.read_bytes()).hexdigest()[:16]}"
 
 
 def nested(dotted: Mapping[str, Any]) -> dict[str, Any]:

@@ -57,7 +57,7 @@ class Selection:
                 "The benchmark's jobs do not suffice for this selection.",
                 expected="every candidate of every method, target and seed, with the weights asked for",
                 found=shortened(self.lacking),
-                next_step="go on with vl2v benchmark run, or show only what is finished",
+                next_step="go on with vl2v benchmark run, or show what is finished: --partial",
             )
         return self.records
 

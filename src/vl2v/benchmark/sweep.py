@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import json
 import time
 from collections.abc import Iterator
@@ -12,7 +11,7 @@ from dataclasses import dataclass, replace
 from decimal import Decimal
 from pathlib import Path
 
-from vl2v.benchmark.protocol import Grid, Job, Origin, jobs, load_grid, make_job, save_grid
+from vl2v.benchmark.protocol import Grid, Job, Origin, jobs, load_grid, make_job, save_grid, student_name
 from vl2v.benchmark.records import Record
 from vl2v.benchmark.results import JOBS, is_finished, job_file, once, records_of
 from vl2v.config import DataConfig, RunConfig, parse
@@ -238,18 +237,6 @@ def identify(grid: Grid, teacher: Teacher, places: Places, progress: Progress) -
         task, _ = read_task(folder, data, index, None, progress)
     card = teacher.describe()
     return Origin(task.digest(), f"{card.identity}@{card.revision}", student_name(config.student.spec))
-
-
-def student_name(spec: str) -> str:
-    """A student's name without the place of its checkpoint, whose content stands in instead."""
-    name, _, checkpoint = spec.partition("@")
-    if not checkpoint:
-        return name
-    path = Path(checkpoint)
-    if not path.is_file():
-        step = "correct --student"
-        raise ConfigError(f"{path} is missing.", expected="a checkpoint", found="nothing", next_step=step)
-    return f"{name}@{hashlib.sha256(path.read_bytes()).hexdigest()[:16]}"
 
 
 def records_in(out: Path) -> list[Record]:
