@@ -188,3 +188,13 @@ def test_images_beyond_the_labels_are_used_without_them(bench: Bench, tmp_path: 
     refused = vl2v(*arguments(bench, tmp_path / "x", "adip", "--rest-unlabelled"))
     assert refused.returncode == 2
     assert "labels_per_class" in refused.stderr
+
+
+@pytest.mark.parametrize(("method", "images", "texts"), [("erm", 0, 0), ("text", 0, 3), ("adip", 48, 3)])
+def test_a_run_says_what_its_training_needs_of_the_teacher(
+    bench: Bench, tmp_path: Path, method: str, images: int, texts: int
+) -> None:
+    done = vl2v(*bench.distill(tmp_path / "run", "--method", method, "--steps", "2"))
+    assert done.returncode == 0, done.stderr
+    asked = json.loads((tmp_path / "run" / "evaluation.json").read_text())["asked"]
+    assert (asked["image_queries"], asked["text_queries"]) == (images, texts), "whoever paid, and not the zero-shot row"

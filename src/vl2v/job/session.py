@@ -81,7 +81,7 @@ class Session:
         """What training alone needs from the teacher, whoever paid for it: queries, and their price as text."""
         quote = self.quote()
         images = sum(count for purpose, count in quote.images.items() if purpose != EVALUATION)
-        texts = quote.texts if self.method.asks_teacher else 0
+        texts = quote.texts if self.method.asks_teacher or self.method.classifier == "cosine" else 0
         cost, currency = quote.price.of(images=images, texts=texts), quote.price.currency
         return {"image_queries": images, "text_queries": texts, "cost": f"{cost:f}", "currency": currency}
 
