@@ -152,7 +152,9 @@ def test_distil_from_a_vendor(bench: Bench, photos: Path, tmp_path: Path) -> Non
     for name, tensor in kept[0].items():
         np.testing.assert_allclose(tensor.numpy(), kept[1][name].numpy(), atol=1e-3, err_msg=name)
     tables = [json.loads((tmp_path / "runs" / name / "evaluation.json").read_text()) for name in ("first", "local")]
-    assert tables[0] == tables[1]
+    assert tables[0]["means"] == tables[1]["means"]
+    assert [row["student"] for row in tables[0]["domains"]] == [row["student"] for row in tables[1]["domains"]]
+    assert [Decimal(table["asked"]["cost"]) > 0 for table in tables] == [True, False]
 
 
 def test_benchmark(bench: Bench, photos: Path, tmp_path: Path) -> None:
