@@ -37,8 +37,9 @@ SETTINGS: dict[str, Any] = {
     "batch_per_domain": 8,
     "measure": {"weights": ["last"], "wise_ft": [0.5]},
 }
+SEEDS = (0, 1, 2)
 RATES = (1e-4, 5e-4)
-RATE = {"distill": {"learning_rate": 1e-4}}  # what the main grid's source validation chose
+RATE = {"distill": {"learning_rate": 1e-4}}  # what source validation chose for VL2V-ADiP, whichever the target
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,8 @@ class Plan:
         seeds: the seeds.
         rates: candidates of the learning rate, or none.
         settings: over `SETTINGS`.
+        beside: methods of the main grid that stand in its table too.
+        against: the baseline of the differences.
     """
 
     methods: tuple[str, ...] = ()
@@ -62,6 +65,8 @@ class Plan:
     seeds: tuple[int, ...] = (0,)
     rates: tuple[float, ...] = ()
     settings: dict[str, Any] = field(default_factory=lambda: RATE)
+    beside: tuple[str, ...] = ("erm", "kd", "adip")
+    against: str = "adip"
 
 
 def adip(title: str, **settings: Any) -> Variant:
@@ -81,8 +86,18 @@ def few_labels(count: int) -> dict[str, Variant]:
 
 
 GRIDS = {
-    "main": Plan(("erm", "kd", "adip"), seeds=(0, 1, 2), rates=RATES, settings={}),
-    "offline": Plan(("erm", "kd", "adip"), vendor="offline", prompts="photo", seeds=(0, 1, 2)),
+    "main": Plan(("erm", "kd", "adip"), seeds=SEEDS, rates=RATES, settings={}, beside=(), against="kd"),
+    # ERM asks no teacher: its runs are the main grid's.
+    "offline": Plan(
+        ("kd", "adip"),
+        vendor="offline",
+        prompts="photo",
+        seeds=SEEDS,
+        rates=RATES,
+        settings={},
+        beside=("erm",),
+        against="kd",
+    ),
     "ablations": Plan(
         ("no-align", "feature", "text"),
         {f"lambda-{w}": adip(f"lambda {w}", image_weight=w) for w in (0.1, 0.9)},
@@ -133,14 +148,13 @@ def write_tables(out: Path) -> None:
     for name in GRIDS:
         if not (out / name / "origin.json").exists():
             continue
-        beside = [] if name in ("main", "offline") else ["main"]
-        records = list(once(r for part in (*beside, name) for r in records_in(out / part)))
-        if beside:  # what an ablation is compared with: the first seed of the main grid
-            records = [r for r in records if r.seed == 0]
-        weights = (None, "last", "wise-ft 0.5") if not beside else (None,)
-        against = "kd" if not beside else "adip"
-        order = [*GRIDS["main"].methods, *GRIDS[name].methods, *GRIDS[name].variants]
-        table = tabulate(records, "PACS", weights=weights, against=against, partial=True, order=order)
+        plan = GRIDS[name]
+        records = records_in(out / name)
+        more = (r for r in records_in(out / "main") if r.method in plan.beside and r.seed in plan.seeds)
+        records = list(once([*records, *more]))
+        weights = (None, "last", "wise-ft 0.5") if len(plan.seeds) > 1 else (None,)
+        order = [*plan.beside, *plan.methods, *plan.variants]
+        table = tabulate(records, "PACS", weights=weights, against=plan.against, partial=True, order=order)
         marks = f"<!-- {name} -->", f"<!-- end of {name} -->"
         body = f"{marks[0]}\n\n{render(table, 'md').strip()}\n\n{marks[1]}"
         text = re.sub(f"{marks[0]}.*?{marks[1]}", lambda _, body=body: body, text, flags=re.DOTALL)  # type: ignore[misc]
