@@ -39,7 +39,7 @@ SETTINGS: dict[str, Any] = {
 }
 SEEDS = (0, 1, 2)
 RATES = (1e-4, 5e-4)
-RATE = {"distill": {"learning_rate": 1e-4}}  # what source validation chose for VL2V-ADiP, whichever the target
+RATE = {"distill": {"learning_rate": 1e-4}}  # of the one-seed grids, the same for all their rows
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Plan:
         seeds: the seeds.
         rates: candidates of the learning rate, or none.
         settings: over `SETTINGS`.
-        beside: methods of the main grid that stand in its table too.
+        beside: another grid, and methods of it that stand in the table too.
         against: the baseline of the differences.
     """
 
@@ -65,8 +65,8 @@ class Plan:
     seeds: tuple[int, ...] = (0,)
     rates: tuple[float, ...] = ()
     settings: dict[str, Any] = field(default_factory=lambda: RATE)
-    beside: tuple[str, ...] = ("erm", "kd", "adip")
-    against: str = "adip"
+    beside: tuple[str, tuple[str, ...]] = ("ablations", ())
+    against: str | None = "adip"
 
 
 def adip(title: str, **settings: Any) -> Variant:
@@ -86,7 +86,7 @@ def few_labels(count: int) -> dict[str, Variant]:
 
 
 GRIDS = {
-    "main": Plan(("erm", "kd", "adip"), seeds=SEEDS, rates=RATES, settings={}, beside=(), against="kd"),
+    "main": Plan(("erm", "kd", "adip"), seeds=SEEDS, rates=RATES, settings={}, against="kd"),
     # ERM asks no teacher: its runs are the main grid's.
     "offline": Plan(
         ("kd", "adip"),
@@ -95,11 +95,11 @@ GRIDS = {
         seeds=SEEDS,
         rates=RATES,
         settings={},
-        beside=("erm",),
+        beside=("main", ("erm",)),
         against="kd",
     ),
     "ablations": Plan(
-        ("no-align", "feature", "text"),
+        ("adip", "no-align", "feature", "text"),
         {f"lambda-{w}": adip(f"lambda {w}", image_weight=w) for w in (0.1, 0.9)},
     ),
     "beyond": Plan(
@@ -108,13 +108,15 @@ GRIDS = {
             "ema": adip("Align averaged (EMA)", align={"average": "ema"}),
             "swad": adip("Align averaged (SWAD)", align={"average": "swad"}),
             "schedule": adip("lambda 0.5 to 0.9", image_weight_end=0.9),
-        }
+        },
+        beside=("ablations", ("adip",)),
     ),
     "views": Plan(
         variants={f"views-{k}": adip(f"{k} views", teacher={"views": k}) for k in (1, 2, 4, 8, "fresh")},
         vendor="asked",
+        against="views-1",
     ),
-    "labels": Plan(variants=few_labels(4) | few_labels(16) | few_labels(64)),
+    "labels": Plan(variants=few_labels(4) | few_labels(16) | few_labels(64), against=None),
 }
 
 
@@ -149,12 +151,13 @@ def write_tables(out: Path) -> None:
         if not (out / name / "origin.json").exists():
             continue
         plan = GRIDS[name]
-        records = records_in(out / name)
-        more = (r for r in records_in(out / "main") if r.method in plan.beside and r.seed in plan.seeds)
-        records = list(once([*records, *more]))
+        records, (other, methods) = records_in(out / name), plan.beside
+        if methods:
+            records += [r for r in records_in(out / other) if r.method in methods]
         weights = (None, "last", "wise-ft 0.5") if len(plan.seeds) > 1 else (None,)
-        order = [*plan.beside, *plan.methods, *plan.variants]
-        table = tabulate(records, "PACS", weights=weights, against=plan.against, partial=True, order=order)
+        order = [*methods, *plan.methods, *plan.variants]
+        against = plan.against if any(r.method == plan.against for r in records) else None
+        table = tabulate(list(once(records)), "PACS", weights=weights, against=against, partial=True, order=order)
         marks = f"<!-- {name} -->", f"<!-- end of {name} -->"
         body = f"{marks[0]}\n\n{render(table, 'md').strip()}\n\n{marks[1]}"
         text = re.sub(f"{marks[0]}.*?{marks[1]}", lambda _, body=body: body, text, flags=re.DOTALL)  # type: ignore[misc]
