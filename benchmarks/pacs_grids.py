@@ -156,6 +156,8 @@ def write_tables(out: Path) -> None:
             records += [r for r in records_in(out / other) if r.method in methods]
         weights = (None, "last", "wise-ft 0.5") if len(plan.seeds) > 1 else (None,)
         order = [*methods, *plan.methods, *plan.variants]
+        if not records:
+            continue
         against = plan.against if any(r.method == plan.against for r in records) else None
         table = tabulate(list(once(records)), "PACS", weights=weights, against=against, partial=True, order=order)
         marks = f"<!-- {name} -->", f"<!-- end of {name} -->"
