@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from vl2v.job.folder import RunFolder
 from vl2v.job.prepare import Places
 from vl2v.method import registry
 from vl2v.progress import Progress
-from vl2v.student.files import write_json
+from vl2v.student.files import read_json, write_json
 
 TEACHER = "offline:"
 HELD_OUT = "line"
@@ -92,7 +91,7 @@ def _run(
 
     on_disk = RunFolder(folder)
     if on_disk.evaluation_file.exists():
-        return Evaluation.from_dict(json.loads(on_disk.evaluation_file.read_text(encoding="utf-8")))
+        return Evaluation.from_dict(read_json(on_disk.evaluation_file))
     served = WITH_TEACHER if registry.METHODS[method].asks_teacher else WITHOUT_TEACHER
     settings = merge(SETTINGS, served | {"method": method, "seed": seed})
     resume = on_disk.config_file.exists()

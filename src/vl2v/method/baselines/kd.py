@@ -31,11 +31,15 @@ def softened_divergence(logits: Tensor, teacher_logits: Tensor, temperature: flo
     return temperature**2 * F.kl_div(student, teacher, reduction="batchmean", log_target=True)
 
 
+@torch.no_grad()
+def taught_logits(context: Context, batch: Batch, like: Tensor) -> Tensor:
+    """The teacher's zero-shot logits of a batch, [B, K], of the dtype and device of `like`."""
+    return cosine_logits(batch.teacher_image.to(like), context.head.to(like), context.logit_scale)
+
+
 def _objective(context: Context) -> Objective:
     def objective(logits: Tensor, batch: Batch) -> Tensor:
-        with torch.no_grad():
-            head = context.head.to(logits)
-            taught = cosine_logits(batch.teacher_image.to(logits), head, context.logit_scale)
+        taught = taught_logits(context, batch, logits)
         divergence = softened_divergence(logits, taught, context.temperature)
         return (1 - context.teacher_share) * cross_entropy(logits, batch) + context.teacher_share * divergence
 

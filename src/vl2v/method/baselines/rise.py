@@ -12,9 +12,8 @@ from torch import Tensor, nn
 
 from vl2v.method.base import Context, Method
 from vl2v.method.baselines.erm import cross_entropy, labels_of
-from vl2v.method.baselines.kd import softened_divergence
+from vl2v.method.baselines.kd import softened_divergence, taught_logits
 from vl2v.method.loop import Batch, Objective
-from vl2v.student.model import cosine_logits
 
 
 class EmbeddingClassifier(nn.Module):
@@ -92,9 +91,7 @@ def _objective(context: Context) -> Objective:
 
     def objective(output: Tensor, batch: Batch) -> Tensor:
         logits, embedding = output[:, :classes], output[:, classes:]
-        with torch.no_grad():
-            head = context.head.to(output)
-            taught = cosine_logits(batch.teacher_image.to(output), head, context.logit_scale)
+        taught = taught_logits(context, batch, output)
         divergence = softened_divergence(logits, taught, terms.temperature)
         classified = terms.teacher_share * divergence + (1 - terms.teacher_share) * cross_entropy(logits, batch)
         distance = text_distance(embedding, batch.teacher_text, batch.labelled)
