@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
@@ -20,6 +19,7 @@ from vl2v.benchmark.results import is_finished
 from vl2v.benchmark.sweep import Sweep
 from vl2v.errors import TeacherError
 from vl2v.job.session import Session, open_session
+from vl2v.locking import held
 from vl2v.method.registry import METHODS
 from vl2v.progress import Progress, Silent
 from vl2v.teacher.base import TeacherCard, Vectors
@@ -129,7 +129,7 @@ def buy_ahead(sweep: Sweep, progress: Progress) -> Bought:
         BudgetError: before anything is sent, if the budget does not cover the whole.
         TeacherError: if an answer cannot be used; what was kept before stays.
     """
-    with _alone(sweep.out):
+    with held(sweep.out / "purchase.lock"):
         bought, lacking = survey(sweep, progress)
         if lacking:
             _check(sweep, bought)
@@ -215,19 +215,10 @@ def _session(sweep: Sweep, job: Job, progress: Progress) -> Iterator[Session]:
         yield session
 
 
-@contextmanager
-def _alone(out: Path) -> Iterator[None]:
-    """Keep every other process from buying for this grid meanwhile."""
-    with (out / "purchase.lock").open("w") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-
-
 def copy_once(source: Path, file: Path) -> None:
     """Copy a file to where other processes may be about to copy it as well, unless it is there."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    with (file.parent / "lock").open("w") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
+    with held(file.parent / "lock"):
         if file.exists():
             return
         fresh = file.with_suffix(".new")

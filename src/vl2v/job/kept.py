@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from vl2v.job.features import CHUNK, pass_through
+from vl2v.locking import held
 from vl2v.progress import Progress
 from vl2v.student.preprocess import Preprocess
 from vl2v.task.splits import Indices
@@ -110,8 +110,7 @@ class KeptFeatures:
         if not first:
             yield
             return
-        with self._lock.open("w") as handle:
-            fcntl.flock(handle, fcntl.LOCK_EX)
+        with held(self._lock):
             yield
 
 

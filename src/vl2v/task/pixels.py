@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import sqlite3
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vl2v.imaging import Pixels
+from vl2v.locking import held
 
 Digests = NDArray[np.uint8]  # [N, 32], SHA-256 of each file's bytes
 
@@ -50,12 +49,6 @@ class PixelCache:
         """True if the pixels of this content are kept."""
         return self._db.execute("SELECT 1 FROM slots WHERE digest = ?", (digest,)).fetchone() is not None
 
-    @contextmanager
-    def _alone(self) -> Iterator[None]:
-        with self._lock.open("w") as handle:
-            fcntl.flock(handle, fcntl.LOCK_EX)
-            yield
-
     def add(self, entries: Sequence[tuple[bytes, Pixels]]) -> None:
         """Keep [size, size, 3] uint8 pixels under the digests of the files they came from.
 
@@ -64,7 +57,7 @@ class PixelCache:
         Raises:
             OSError: if the disk is full; nothing of this call is kept then.
         """
-        with self._alone():
+        with held(self._lock):
             fresh = {digest: pixels for digest, pixels in entries if not self.known(digest)}
             if not fresh:
                 return

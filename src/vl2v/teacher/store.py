@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import sqlite3
 import threading
 import time
@@ -16,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vl2v.errors import TeacherError
+from vl2v.locking import held
 from vl2v.teacher.base import TeacherCard, Vectors
 
 Digests = NDArray[np.uint8]
@@ -89,8 +89,7 @@ class EmbeddingStore:
     @contextmanager
     def alone(self) -> Iterator[None]:
         """Keep every other process from buying meanwhile."""
-        with self.path.with_suffix(".lock").open("w") as handle:
-            fcntl.flock(handle, fcntl.LOCK_EX)
+        with held(self.path.with_suffix(".lock")):
             yield
 
     def teacher_id(self, card: TeacherCard) -> int:
