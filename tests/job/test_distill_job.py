@@ -236,7 +236,7 @@ def test_views_unlabelled_and_few_labels(bench: Bench, tmp_path: Path) -> None:
             return TeacherCard("colour", "1", 3, 10.0)
 
         def embed_images(self, images: list[bytes]) -> Any:
-            from vl2v.imaging import decode
+            from vl2v_runtime.imaging import decode
 
             return np.stack([np.asarray(decode(data)).reshape(-1, 3).mean(0) + 1 for data in images])
 

@@ -12,7 +12,6 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from vl2v.imaging import decode, square
 from vl2v.method.align import align
 from vl2v.method.distill import distill
 from vl2v.method.evaluation import mean_over_domains, score
@@ -24,6 +23,7 @@ from vl2v.student.preprocess import Preprocess
 from vl2v.task.folder import DomainFolder
 from vl2v.task.splits import domainbed_holdout, seed_hash
 from vl2v.teacher.prompts import text_head
+from vl2v_runtime.imaging import decode, square
 
 Golden = tuple[Any, Any]
 PRECISIONS = [("f32", torch.float32), ("f64", torch.float64)]

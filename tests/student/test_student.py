@@ -13,10 +13,10 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from vl2v.errors import StudentError
-from vl2v.imaging import UnreadableImageError
 from vl2v.student.backbones import Backbone, Recipe, build, from_module, load_backbone, read_checkpoint
 from vl2v.student.model import Student, cosine_logits
 from vl2v.student.preprocess import Preprocess
+from vl2v_runtime.imaging import UnreadableImageError
 
 PREPROCESS = Preprocess(8, (0.4, 0.5, 0.6), (0.2, 0.25, 0.3))
 CLASSES = ["cat", "dog", "horse"]

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from pictures import encoded, folder_of, noise
 
 from vl2v.errors import ConfigError
-from vl2v.imaging import decode, square
 from vl2v.progress import Silent
 from vl2v.task.augment import Augmentation, AugmentSettings
 from vl2v.task.batches import AugmentedPixels, Draw, Streams, augmented_batches
@@ -20,6 +19,7 @@ from vl2v.task.folder import DomainFolder
 from vl2v.task.pixels import PixelCache
 from vl2v.task.splits import domainbed_holdout, labels_per_class, seed_hash
 from vl2v.task.views import make_views, view_bytes
+from vl2v_runtime.imaging import decode, square
 
 
 @given(st.integers(0, 300), st.integers(0, 10), st.integers(0, 6), st.floats(0, 0.999))

@@ -16,7 +16,6 @@ from typer.testing import CliRunner
 from vl2v.api import make_config
 from vl2v.cli import app
 from vl2v.errors import BudgetError, TeacherError
-from vl2v.imaging import decode
 from vl2v.job.check import SWATCHES, check_teacher
 from vl2v.job.prepare import Places
 from vl2v.job.session import open_session
@@ -27,6 +26,7 @@ from vl2v.teacher.ledger import Ledger
 from vl2v.teacher.retry import Patience
 from vl2v.teacher.spelling import open_wire
 from vl2v.teacher.store import EmbeddingStore
+from vl2v_runtime.imaging import decode
 
 COLOURS = {name: np.array(rgb, np.float32) - 100 for name, rgb in SWATCHES.items()}
 

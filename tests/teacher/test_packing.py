@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from vl2v.errors import TeacherError
-from vl2v.imaging import decode
 from vl2v.teacher.packing import Limits, Size, fit_image, image_size, pack, text_size
+from vl2v_runtime.imaging import decode
 
 
 def noise(size: tuple[int, int], form: str, **how: object) -> bytes:

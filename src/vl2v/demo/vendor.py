@@ -19,8 +19,8 @@ from torch import Tensor
 from vl2v.demo.sentences import DIMENSION, SentenceEncoder
 from vl2v.demo.tower import DEVIATION, MEAN, ImageTower
 from vl2v.errors import TeacherError
-from vl2v.imaging import square
 from vl2v.teacher.base import TeacherCard, Vectors, open_image, unit_rows
+from vl2v_runtime.imaging import square
 
 FEATURE = "The offline vendor"
 WEIGHTS = "offline_vendor.safetensors"

@@ -12,7 +12,6 @@ from PIL import Image
 
 from vl2v.config import DataConfig
 from vl2v.errors import ConfigError, DataError
-from vl2v.imaging import SUFFIXES, UnreadableImageError, decode
 from vl2v.job.evaluation import (
     IN_DOMAIN,
     OUT_OF_DOMAIN,
@@ -30,6 +29,7 @@ from vl2v.task.files import FileIndex
 from vl2v.task.folder import Task
 from vl2v.task.pixels import PixelCache
 from vl2v.task.splits import Indices
+from vl2v_runtime.imaging import SUFFIXES, UnreadableImageError, decode
 
 
 def evaluate(

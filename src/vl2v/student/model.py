@@ -13,9 +13,9 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
 from vl2v.errors import StudentError
-from vl2v.imaging import ImageLike
 from vl2v.student.backbones import Backbone, Recipe
 from vl2v.student.preprocess import Preprocess
+from vl2v_runtime.imaging import ImageLike
 
 
 def cosine_logits(projected: Tensor, head: Tensor, logit_scale: float) -> Tensor:

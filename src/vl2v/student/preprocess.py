@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vl2v.imaging import ImageLike, decode, square
+from vl2v_runtime.imaging import ImageLike, decode, square
 
 
 @dataclass(frozen=True)

@@ -16,9 +16,9 @@ from pathlib import Path
 import platformdirs
 
 from vl2v.errors import ConfigError, DataError
-from vl2v.imaging import SUFFIXES
 from vl2v.task.benchmark_table import BENCHMARKS, Benchmark
 from vl2v.task.folder import _spelling, read_yaml
+from vl2v_runtime.imaging import SUFFIXES
 
 MANIFEST = "benchmark.json"
 Counts = Mapping[str, Mapping[str, int]]

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
-from vl2v.imaging import Pixels, UnreadableImageError, decode, square
 from vl2v.progress import Progress, Silent
 from vl2v.task.pixels import Digests, PixelCache
+from vl2v_runtime.imaging import Pixels, UnreadableImageError, decode, square
 
 CHUNK = 256  # files decoded between two commits
 

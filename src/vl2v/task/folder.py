@@ -15,10 +15,10 @@ import yaml
 from numpy.typing import NDArray
 
 from vl2v.errors import ConfigError, DataError
-from vl2v.imaging import SUFFIXES
 from vl2v.progress import Progress
 from vl2v.task.files import Fault, FileIndex, read_all
 from vl2v.task.pixels import Digests, PixelCache
+from vl2v_runtime.imaging import SUFFIXES
 
 FOREIGN = frozenset({".gif", ".heic", ".heif", ".avif", ".jp2", ".svg", ".psd", ".raw", ".dng", ".tga"})
 SHOWN = 30  # faults listed in full; the rest are counted

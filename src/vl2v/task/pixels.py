@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from vl2v.imaging import Pixels
 from vl2v.locking import held
+from vl2v_runtime.imaging import Pixels
 
 Digests = NDArray[np.uint8]  # [N, 32], SHA-256 of each file's bytes
 

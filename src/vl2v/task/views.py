@@ -8,12 +8,12 @@ import io
 import numpy as np
 from PIL import Image
 
-from vl2v.imaging import decode, square
 from vl2v.progress import Progress
 from vl2v.task.files import FileIndex
 from vl2v.task.folder import Task
 from vl2v.task.pixels import Digests, PixelCache
 from vl2v.task.splits import Indices
+from vl2v_runtime.imaging import decode, square
 
 MIN_AREA = 0.7  # a view keeps at least this part of the image, as the paper's augmentation does
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from vl2v.errors import TeacherError
-from vl2v.imaging import UnreadableImageError, decode
+from vl2v_runtime.imaging import UnreadableImageError, decode
 
 Vectors = NDArray[np.float32]
 
@@ -109,7 +109,7 @@ def checked(answer: object, count: int, card: TeacherCard, asked: str) -> Vector
 
 
 def open_image(data: bytes) -> Image.Image:
-    """Decode an image file for a teacher that runs on this machine; see `vl2v.imaging.decode`.
+    """Decode an image file for a teacher that runs on this machine; see `vl2v_runtime.imaging.decode`.
 
     Raises:
         TeacherError: if it is no usable image.

@@ -12,8 +12,8 @@ from typing import TypeVar
 from PIL import Image
 
 from vl2v.errors import TeacherError
-from vl2v.imaging import FORMATS
 from vl2v.teacher.base import open_image
+from vl2v_runtime.imaging import FORMATS
 
 T = TypeVar("T")
 

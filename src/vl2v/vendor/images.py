@@ -7,9 +7,9 @@ import warnings
 
 from PIL import Image
 
-from vl2v.imaging import UnreadableImageError, decode
 from vl2v.vendor.faults import bad_image, too_large
 from vl2v.vendor.settings import Limits
+from vl2v_runtime.imaging import UnreadableImageError, decode
 
 FORMATS = ("JPEG", "PNG", "WEBP")
 NOT_ONE = "Expected a JPEG, PNG or WebP file."

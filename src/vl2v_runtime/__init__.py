@@ -1,0 +1,1 @@
+"""The deployed student: what a device needs to classify images, without torch."""
