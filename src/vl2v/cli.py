@@ -41,7 +41,8 @@ TeacherOpt = Annotated[
     typer.Option(help="open_clip:<model>/<tag or file>, file:<path>, offline:, conse:, http(s)://.../v1, jina:, ..."),
 ]
 StudentOpt = Annotated[
-    str | None, typer.Option(help="timm:<name>, timm:<name>@<checkpoint>, or teacher (VL2V-SD, open_clip only).")
+    str | None,
+    typer.Option(help="timm:<name>, timm:<name>@<checkpoint>, offline:, or teacher (VL2V-SD, open_clip only)."),
 ]
 HeldOut = Annotated[list[str] | None, typer.Option(help="A domain left out to test; may be repeated.")]
 Views = Annotated[

@@ -1,4 +1,4 @@
-"""`vl2v data ...`: the benchmarks by name. Everything heavy is imported when a command runs."""
+"""`vl2v data ...`: the benchmarks by name, and drawings to try. Everything heavy is imported when a command runs."""
 
 from __future__ import annotations
 
@@ -79,6 +79,20 @@ def list_(as_json: Json = False) -> None:
     from vl2v.task.benchmark_table import BENCHMARKS
 
     show([_entry(benchmark) for benchmark in BENCHMARKS] if as_json else _list_text(BENCHMARKS))
+
+
+def draw(
+    out: Annotated[Path, typer.Argument(help="The folder, new or empty.")],
+    size: Annotated[int, typer.Option(help="Width and height of every image in pixels.", min=16, max=1024)] = 160,
+) -> None:
+    """Draw the demo's images into OUT/<style>/<class>/: twelve classes in four styles, offline (extra: demo)."""
+    from vl2v.demo.drawings import draw as work
+    from vl2v.job.printing import show
+    from vl2v.task.folder import DomainFolder
+
+    drawn = DomainFolder(work(out, size))
+    domains, classes = ", ".join(drawn.domains), ", ".join(drawn.folders)
+    show(f"{len(drawn.paths):,} images in {out}\n  domains  {domains}\n  classes  {classes}")
 
 
 def _say_terms(benchmark: Benchmark, source: str, *, as_json: bool) -> None:
@@ -191,8 +205,11 @@ def _list_text(benchmarks: tuple[Benchmark, ...]) -> str:
 
 def attach(app: typer.Typer, guarded: Guard) -> None:
     """Hang the commands into the application."""
-    commands = typer.Typer(help="Benchmarks by name: fetch, check, list.", no_args_is_help=True)
+    commands = typer.Typer(
+        help="Benchmarks by name: fetch, check, list. Drawings to try things on.", no_args_is_help=True
+    )
     commands.command("get")(guarded(get))
     commands.command("check")(guarded(check))
     commands.command("list")(guarded(list_))
+    commands.command("draw")(guarded(draw))
     app.add_typer(commands, name="data")

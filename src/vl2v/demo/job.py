@@ -9,7 +9,6 @@ from typing import Any
 from vl2v.config import merge
 from vl2v.demo.comparison import OURS, Comparison
 from vl2v.demo.drawings import draw
-from vl2v.demo.weights import lite0_checkpoint
 from vl2v.job.evaluation import Evaluation
 from vl2v.job.folder import RunFolder
 from vl2v.job.prepare import Places
@@ -18,6 +17,7 @@ from vl2v.progress import Progress
 from vl2v.student.files import read_json, write_json
 
 TEACHER = "offline:"
+STUDENT = "offline:"
 HELD_OUT = "line"
 SIZE = 96  # pixels; small enough for two cores and a few minutes
 SEEDS = (0, 1, 2)
@@ -68,13 +68,12 @@ def demo(out: Path, progress: Progress) -> Demo:
         RunError: if a folder of the demo holds something else.
     """
     task = draw(out / "task")
-    student = f"timm:tf_efficientnet_lite0@{lite0_checkpoint(out / 'student-weights')}"
     places = Places(out / "cache", out / "vectors.sqlite")
     found: dict[str, list[Evaluation]] = {method: [] for method in METHODS}
     for seed in SEEDS:
         for method in METHODS:
             progress.note(f"{method}, seed {seed}")
-            found[method].append(_run(_folder(out, method, seed), task, student, method, seed, places, progress))
+            found[method].append(_run(_folder(out, method, seed), task, method, seed, places, progress))
     comparison, figures = Comparison.of(found), out / "comparison.json"
     write_json(figures, comparison.to_dict())
     return Demo(_folder(out, OURS, SEEDS[0]), comparison, figures)
@@ -84,9 +83,7 @@ def _folder(out: Path, method: str, seed: int) -> Path:
     return out / "run" if (method, seed) == (OURS, SEEDS[0]) else out / "beside" / f"{method}-{seed}"
 
 
-def _run(
-    folder: Path, task: Path, student: str, method: str, seed: int, places: Places, progress: Progress
-) -> Evaluation:
+def _run(folder: Path, task: Path, method: str, seed: int, places: Places, progress: Progress) -> Evaluation:
     from vl2v.api import distill
 
     on_disk = RunFolder(folder)
@@ -96,7 +93,7 @@ def _run(
     settings = merge(SETTINGS, served | {"method": method, "seed": seed})
     resume = on_disk.config_file.exists()
     done = distill(
-        task, TEACHER, student, out=folder, resume=resume, places=places, progress=progress, settings=settings
+        task, TEACHER, STUDENT, out=folder, resume=resume, places=places, progress=progress, settings=settings
     )
     assert done is not None, "the demo runs in one process"
     return done.evaluation

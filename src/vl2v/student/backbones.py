@@ -13,7 +13,8 @@ from vl2v.errors import StudentError
 from vl2v.openclip import ClipSpec, create, import_open_clip, wants_quick_gelu
 from vl2v.student.preprocess import Preprocess
 
-HOW = "timm:<name>, timm:<name>@<checkpoint>, or teacher"
+HOW = "timm:<name>, timm:<name>@<checkpoint>, offline:, or teacher"
+OFFLINE = "tf_efficientnet_lite0"  # whose weights come from a pip package
 
 
 @dataclass(frozen=True)
@@ -59,17 +60,23 @@ def load_backbone(
 
     Args:
         spec: ``timm:NAME`` (weights from the hub), ``timm:NAME@FILE`` (a local .safetensors, .pth or .pt checkpoint,
-            with or without its classifier), or ``open_clip:MODEL/PRETRAINED`` (that model's image encoder).
+            with or without its classifier), ``offline:`` (an EfficientNet-Lite0 whose ImageNet weights come from a pip
+            package), or ``open_clip:MODEL/PRETRAINED`` (that model's image encoder).
         size: side length of the input in pixels; None takes what the weights were trained for.
         mean: of the input; None takes what the weights expect.
         std: of the input; None takes what the weights expect.
 
     Raises:
         StudentError: if it cannot be built, or its output is not [B, F].
+        MissingExtraError: if it needs a package that is not installed.
     """
-    kind, _, rest = spec.partition(":")
+    kind, colon, rest = spec.partition(":")
     if kind == "timm" and rest:
         module, recipe, preprocess = _timm(rest, size)
+    elif kind == "offline" and colon and not rest:
+        from vl2v.demo.weights import lite0_state
+
+        module, recipe, preprocess = _pretrained(OFFLINE, size, lite0_state(), "the package's weights")
     elif kind == "open_clip" and rest:
         module, recipe, preprocess = _open_clip(rest)
     else:
@@ -168,7 +175,15 @@ def _timm(rest: str, size: int | None) -> tuple[nn.Module, Recipe, Preprocess]:
         close = timm.list_models(f"*{name.split('.')[0].split('_')[0]}*")[:6]
         step = f"timm has {', '.join(close)}" if close else "see timm.list_models()"
         raise StudentError(f"timm has no model '{name}'.", expected=HOW, found=name, next_step=step)
-    state = read_checkpoint(Path(file)) if file else None
+    return _pretrained(name, size, read_checkpoint(Path(file)) if file else None, file)
+
+
+def _pretrained(
+    name: str, size: int | None, state: dict[str, Tensor] | None, file: str
+) -> tuple[nn.Module, Recipe, Preprocess]:
+    """A timm model with the hub's weights, or with `state`, which came from `file`."""
+    import timm
+
     try:
         config = timm.get_pretrained_cfg(name)
     except RuntimeError:  # an unknown tag; an architecture without any gives None
@@ -187,7 +202,7 @@ def _timm(rest: str, size: int | None) -> tuple[nn.Module, Recipe, Preprocess]:
         module = _timm_model(name, options, pretrained=True, **source)
     except Exception as error:  # hubs, sockets and loaders raise many kinds
         raise StudentError(
-            f"The weights of timm:{rest} could not be loaded.",
+            f"The weights of timm:{name} could not be loaded.",
             expected="a checkpoint of this architecture" if file else "weights from the hub",
             found=" ".join(str(error).split())[:300],
             next_step="check the file" if file else f"check the network, or give a local file: timm:{name}@<file>",
