@@ -7,8 +7,8 @@ import json
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from vl2v.vendor.faults import ApiError, bad_image, schema, too_large
-from vl2v.vendor.settings import Limits
+from vl2v.web.faults import ApiError, bad_image, schema, too_large
+from vl2v.web.limits import Limits
 
 FIELDS = frozenset({"model", "input", "modality", "encoding_format", "dimensions", "user"})
 FORMS = 'a string, {"text": ..}, {"image": ..}, or {"content": [one part]}'

@@ -7,22 +7,23 @@ import warnings
 
 from PIL import Image
 
-from vl2v.vendor.faults import bad_image, too_large
-from vl2v.vendor.settings import Limits
+from vl2v.web.faults import bad_image, too_large
+from vl2v.web.limits import Limits
 from vl2v_runtime.imaging import UnreadableImageError, decode
 
 FORMATS = ("JPEG", "PNG", "WEBP")
-NOT_ONE = "Expected a JPEG, PNG or WebP file."
+MORE = ("BMP", "TIFF")  # what a student reads besides
 SCANS = 100  # a progressive JPEG has about ten; each costs a pass over all pixels, for a few bytes
 
 
-def inspect(data: bytes, param: str, limits: Limits) -> None:
+def inspect(data: bytes, param: str | None, limits: Limits, more: tuple[str, ...] = ()) -> None:
     """Refuse an image file that is too large or of another format, from its headers alone.
 
     Args:
         data: the file.
         param: its place in the request, for the message.
         limits: `Limits.image_bytes` and `Limits.pixels`.
+        more: formats that are taken besides `FORMATS`, as Pillow calls them.
 
     Raises:
         ApiError: 413 for too many bytes or pixels, 400 for the rest.
@@ -30,9 +31,9 @@ def inspect(data: bytes, param: str, limits: Limits) -> None:
     if len(data) > limits.image_bytes:
         message = f"Expected an image file of at most {limits.image_bytes} bytes."
         raise too_large(message, param, "image_too_large")
-    width, height = _webp_size(data) if data[:4] == b"RIFF" else _size(data, param)
+    width, height = _webp_size(data) if data[:4] == b"RIFF" else _size(data, param, (*FORMATS[:2], *more))
     if not width or not height:
-        raise bad_image(NOT_ONE, param)
+        raise bad_image(_expected(more), param)
     if width * height > limits.pixels:
         message = f"Expected an image of at most {limits.pixels} pixels, found one of {width} x {height}."
         raise too_large(message, param, "image_too_many_pixels")
@@ -50,12 +51,16 @@ def first_broken(images: list[tuple[bytes, str]]) -> tuple[str, str] | None:
     return None
 
 
-def _size(data: bytes, param: str) -> tuple[int, int]:
-    """Width and height by Pillow, which reads no further than the headers of a JPEG or PNG to tell them."""
+def _expected(more: tuple[str, ...]) -> str:
+    return f"Expected a {', '.join(['JPEG', 'PNG', *more])} or WebP file."
+
+
+def _size(data: bytes, param: str | None, formats: tuple[str, ...]) -> tuple[int, int]:
+    """Width and height by Pillow, which reads no further than the headers of these formats to tell them."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            with Image.open(io.BytesIO(data), formats=FORMATS[:2]) as image:
+            with Image.open(io.BytesIO(data), formats=formats) as image:
                 return image.size
     except Image.DecompressionBombError:
         message = "Expected fewer pixels."
@@ -63,7 +68,7 @@ def _size(data: bytes, param: str) -> tuple[int, int]:
     except MemoryError:
         raise
     except Exception:  # Pillow's readers raise many kinds for broken bytes
-        raise bad_image(NOT_ONE, param) from None
+        raise bad_image(_expected(formats[2:]), param) from None
 
 
 def _webp_size(data: bytes) -> tuple[int, int]:
