@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import binascii
 import io
 import warnings
 
@@ -13,6 +14,7 @@ from vl2v_runtime.imaging import UnreadableImageError, decode
 
 FORMATS = ("JPEG", "PNG", "WEBP")
 MORE = ("BMP", "TIFF")  # what a student reads besides
+DATA_URI = "Expected data:image/<type>;base64,<data>."
 SCANS = 100  # a progressive JPEG has about ten; each costs a pass over all pixels, for a few bytes
 
 
@@ -39,6 +41,29 @@ def inspect(data: bytes, param: str | None, limits: Limits, more: tuple[str, ...
         raise too_large(message, param, "image_too_many_pixels")
     if data[:2] == b"\xff\xd8" and data.count(b"\xff\xda") > SCANS:
         raise bad_image(f"Expected a JPEG of at most {SCANS} scans.", param)
+
+
+def from_base64(value: str, param: str | None, limits: Limits) -> bytes:
+    """The file's bytes from base64, or from a data URI of an image.
+
+    Args:
+        value: what the client sent.
+        param: its place in the request, for the message.
+        limits: `Limits.image_bytes`.
+
+    Raises:
+        ApiError: 413 for too many bytes, 400 for the rest.
+    """
+    if value.startswith("data:"):
+        head, comma, value = value.partition(",")
+        if not comma or not head.startswith("data:image/") or not head.endswith(";base64"):
+            raise bad_image(DATA_URI, param)
+    if len(value) // 4 * 3 > (most := limits.image_bytes) + 2:
+        raise too_large(f"Expected an image file of at most {most} bytes.", param, "image_too_large")
+    try:
+        return binascii.a2b_base64(value.encode("ascii"), strict_mode=True)
+    except ValueError:  # binascii.Error is one, and so is UnicodeEncodeError
+        raise bad_image("The image is no base64 (alphabet A-Za-z0-9+/, padded).", param, "bad_base64") from None
 
 
 def first_broken(images: list[tuple[bytes, str]]) -> tuple[str, str] | None:
