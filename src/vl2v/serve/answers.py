@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from decimal import Decimal
+
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel, Field
 
-from vl2v.serve.gallery import Gallery
-from vl2v.serve.engine import Seen
-from vl2v_runtime.trust import Trust, probabilities
+from vl2v.serve.gallery import Neighbour
+from vl2v.web.faults import ApiError
+from vl2v_runtime.drift import Drift
 
 DIGITS = 6
 
@@ -42,17 +47,24 @@ class Near(BaseModel):
     domain: str
     path: str = Field(description="The file, relative to the data's root.")
 
+    @classmethod
+    def of(cls, neighbour: Neighbour) -> Near:
+        """In the words of the API."""
+        n = neighbour
+        picture, similarity = f"/v1/gallery/{n.row}", round(n.similarity, DIGITS)
+        return cls(picture=picture, similarity=similarity, label=n.label, domain=n.domain, path=n.path)
+
 
 class ImageAnswer(BaseModel):
     """One image's answer, or its fault."""
 
     name: str = Field(description="What the client calls the image.")
-    label: str | None = Field(None, description="The most probable class.")
-    confidence: float | None = Field(None, description="Its probability.")
-    accepted: bool | None = Field(None, description="Whether it is sure enough at the coverage that was asked for.")
-    classes: list[ClassChance] = Field([], description="The most probable classes, falling.")
-    neighbours: list[Near] = Field([], description="The nearest training images, nearest first.")
-    error: Fault | None = Field(None, description="Why this image has no answer; the others have theirs.")
+    label: str | None = Field(default=None, description="The most probable class.")
+    confidence: float | None = Field(default=None, description="Its probability.")
+    accepted: bool | None = Field(default=None, description="Whether it is sure enough for the coverage.")
+    classes: list[ClassChance] = Field(default=[], description="The most probable classes, falling.")
+    neighbours: list[Near] = Field(default=[], description="The nearest training images, nearest first.")
+    error: Fault | None = Field(default=None, description="Why this image has no answer; the others have theirs.")
 
 
 class DriftHint(BaseModel):
@@ -63,6 +75,12 @@ class DriftHint(BaseModel):
     expected: float = Field(description="The usual distance of as many images of the training domains.")
     unusual: bool
     text: str
+
+    @classmethod
+    def of(cls, drift: Drift) -> DriftHint:
+        """In the words of the API."""
+        distance, expected = round(drift.distance, DIGITS), round(drift.expected, DIGITS)
+        return cls(nearest=drift.nearest, distance=distance, expected=expected, unusual=drift.unusual, text=drift.text)
 
 
 class Prediction(BaseModel):
@@ -115,22 +133,29 @@ class NewClasses(BaseModel):
     model_config = {"extra": "forbid"}
 
     names: list[str] = Field(min_length=1, max_length=100, description="Classes to add.")
-    confirm: bool = Field(False, description="False only states the price. True buys and adds.")
+    budget: Decimal | None = Field(
+        default=None, ge=0, allow_inf_nan=False, description="The most to spend. Without it, only the price is stated."
+    )
 
 
 class Added(BaseModel):
     """The answer of `POST /v1/classes`."""
 
     price: Price
-    added: list[str] = Field(description="Empty while it is not confirmed.")
+    added: list[str] = Field(description="Empty if only the price was stated.")
     classes: list[str] = Field(description="All that are known now.")
 
 
-def rank(name: str, chances: list[float], classes: list[str], top_k: int, accepted: bool | None) -> ImageAnswer:
-    """One image's answer from its K probabilities, the `top_k` greatest of them."""
-    order = sorted(range(len(chances)), key=lambda k: -chances[k])[:top_k]
-    ranked = [ClassChance(name=classes[k], probability=round(chances[k], DIGITS)) for k in order]
+def rank(
+    chances: NDArray[np.float32], classes: Sequence[str], top_k: int, accepted: bool | None, name: str = ""
+) -> ImageAnswer:
+    """One image's answer from its [K] probabilities, with the `top_k` greatest of them."""
+    order = np.argsort(-chances, kind="stable")[:top_k]
+    ranked = [ClassChance(name=classes[k], probability=round(float(chances[k]), DIGITS)) for k in order]
     best = ranked[0]
-    return ImageAnswer(
-        name=name, label=best.name, confidence=best.probability, accepted=accepted, classes=ranked
-    )
+    return ImageAnswer(name=name, label=best.name, confidence=best.probability, accepted=accepted, classes=ranked)
+
+
+def fault(error: ApiError) -> Fault:
+    """An image's fault, in the shape that whole refusals have."""
+    return Fault.model_validate(error.body["error"])

@@ -89,7 +89,6 @@ def sample(task: Task, kept: dict[str, Indices], seed: int, most: int = MOST) ->
     return np.sort(np.array(chosen[:most], np.int64))
 
 
-
 def _small(image: Image.Image) -> bytes:
     image = image.copy()
     image.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)

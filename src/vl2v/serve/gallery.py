@@ -5,6 +5,7 @@ from __future__ import annotations
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -108,9 +109,9 @@ class Gallery:
                     raise ValueError(f"format {int(file['format'])}")
                 data = file["pictures"].tobytes()
                 ends = [0, *map(int, file["ends"])]
-                pictures = [data[a:b] for a, b in zip(ends, ends[1:], strict=False)]
-                names = [[str(name) for name in file[key]] for key in ("label", "domain", "path")]
-                gallery = cls(str(file["origin"]), file["embeddings"], *names, pictures)
+                pictures = [data[a:b] for a, b in pairwise(ends)]
+                labels, domains, paths = ([str(name) for name in file[key]] for key in ("label", "domain", "path"))
+                gallery = cls(str(file["origin"]), file["embeddings"], labels, domains, paths, pictures)
         except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
             step = f"delete {path}; vl2v serve makes it again while the training images are there"
             raise RunError(

@@ -123,5 +123,3 @@ def _name(text: str) -> str:
     """The last part of a name, without what no screen shows."""
     plain = "".join(c for c in text if c.isprintable())
     return PurePath(plain.replace("\\", "/")).name[:NAME_LENGTH]
-
-

@@ -10,13 +10,14 @@ from collections.abc import MutableMapping
 from typing import Any
 
 from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
 from prometheus_client import Counter, Histogram
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from vl2v.web.faults import ApiError
+from vl2v.web.faults import ApiError, schema
 
 METHODS = ("GET", "POST", "DELETE")
 
@@ -83,13 +84,16 @@ def answer_faults(app: FastAPI, failed: str, unknown: str) -> None:
     """
 
     async def refuse(_: Request, error: Exception) -> Response:
-        if isinstance(error, HTTPException):
+        if isinstance(error, RequestValidationError):
+            first = error.errors()[0]
+            error = schema(f"{first['msg']}.", ".".join(str(part) for part in first["loc"]))
+        elif isinstance(error, HTTPException):
             error = ApiError(error.status_code, "not_found", unknown)
         elif not isinstance(error, ApiError):
             error = ApiError(500, "internal_error", failed)
         return JSONResponse(error.body, error.status, error.headers)
 
-    for kind in (ApiError, HTTPException, Exception):
+    for kind in (ApiError, HTTPException, RequestValidationError, Exception):
         app.add_exception_handler(kind, refuse)
 
 
