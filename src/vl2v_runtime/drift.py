@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 Floats = NDArray[np.float64]
-ITERATIONS = 200  # of projected gradient; the same number when limits are measured and when they are applied
 
 
 @dataclass(frozen=True)
@@ -18,8 +18,8 @@ class Drift:
     """How far a batch lies from the training domains.
 
     Attributes:
-        nearest: the training domain that it resembles most; empty for an empty batch.
-        distance: Euclidean, of its mean residual from the nearest mixture of the domains' means; rows of length one.
+        nearest: the training domain that most of its images resemble; empty for an empty batch.
+        distance: the length of its mean residual, see `Reference`; embeddings have length one.
         expected: the median distance of as many images of the training domains.
         limit: the distance above which the batch is called unusual.
         unusual: whether it is above.
@@ -50,17 +50,17 @@ class Drift:
 class Reference:
     """What is kept of the training domains.
 
-    An image counts by its residual: its embedding minus the nearest of `centres`. So a batch of dogs alone is not
-    unusual for having one class only. A batch counts by the mean of its residuals, whose distance from a domain's mean
-    shrinks with the root of the batch's size; `expected` and `limit` are in that unit, the domain's spread / sqrt(n).
-    A mixture of training domains is no drift either, so the distance is that from the nearest point between the means.
+    Every class in every domain has a centre, the mean of its embeddings. An image counts by its residual, its embedding
+    minus the nearest centre; a batch by the length of its images' mean residual. So neither a mixture of training
+    domains nor a batch of dogs alone is unusual as such. Chance alone makes that length shrink with the root of the
+    batch's size; `expected` and `limit` are in this unit, the domain's spread / sqrt(N).
 
     Attributes:
         names: M training domains.
         images: validation images of each.
-        means: [M, D], of residuals.
-        spreads: [M], root mean squared distance of a residual from its domain's mean.
-        centres: [C, D], mean embeddings of the images given to each class.
+        spreads: [M], root mean square of a residual's length.
+        centres: [C, D].
+        domain: [C] int64, the domain of each centre.
         level: the share of batches from the training domains that are called unusual all the same.
         sizes: [S] batch sizes, rising, at which the next two were measured; a larger batch counts as the largest.
         expected: [S] medians.
@@ -69,9 +69,9 @@ class Reference:
 
     names: tuple[str, ...]
     images: tuple[int, ...]
-    means: Floats
     spreads: Floats
     centres: Floats
+    domain: NDArray[np.int64]
     level: float
     sizes: tuple[int, ...]
     expected: tuple[float, ...]
@@ -84,20 +84,21 @@ class Reference:
             ValueError: if the shape is another, or a value is not finite.
         """
         rows = np.asarray(embeddings, dtype=np.float64)
-        dimension = self.means.shape[1]
+        dimension = self.centres.shape[1]
         if rows.ndim != 2 or rows.shape[1] != dimension or not np.isfinite(rows).all():
-            raise ValueError(f"drift expects finite embeddings [N, {dimension}]; found {rows.shape}")
+            raise ValueError(f"expected finite embeddings [N, {dimension}], found {list(rows.shape)} or not finite")
         if not len(rows):
             return Drift("", 0.0, 0.0, 0.0, False, 0)
-        mean = residuals(rows, self.centres).mean(axis=0, keepdims=True)
-        distance, scale, shares = distances(mean, self.means, self.spreads)
+        centre, residual = residuals(rows, self.centres)
+        like = self.domain[centre]
+        distance = float(np.linalg.norm(residual.mean(axis=0)))
         counted = min(len(rows), self.sizes[-1])
-        unit = float(scale[0]) / np.sqrt(counted)
+        unit = float(np.sqrt((self.spreads[like] ** 2).mean() / counted))
         expected, limit = (
             float(np.interp(np.log(counted), np.log(self.sizes), row)) * unit for row in (self.expected, self.limit)
         )
-        nearest = self.names[int(shares[0].argmax())]
-        return Drift(nearest, float(distance[0]), expected, limit, bool(distance[0] > limit), len(rows))
+        nearest = self.names[int(np.bincount(like).argmax())]
+        return Drift(nearest, distance, expected, limit, distance > limit, len(rows))
 
     @classmethod
     def from_dict(cls, domains: Mapping[str, Any], drift: Mapping[str, Any]) -> Reference:
@@ -106,79 +107,39 @@ class Reference:
         Raises:
             KeyError, TypeError, ValueError: if something is missing or does not fit together.
         """
-        listed = list(domains.values())
+        parts = list(domains.values())
         made = cls(
             tuple(domains),
-            tuple(int(part["images"]) for part in listed),
-            np.array([part["mean"] for part in listed], dtype=np.float64),
-            np.array([part["spread"] for part in listed], dtype=np.float64),
-            np.array(drift["centres"], dtype=np.float64),
+            tuple(int(part["images"]) for part in parts),
+            np.array([part["spread"] for part in parts], dtype=np.float64),
+            np.concatenate([np.array(part["centres"], dtype=np.float64) for part in parts]),
+            np.repeat(np.arange(len(parts)), [len(part["centres"]) for part in parts]),
             float(drift["level"]),
             tuple(int(size) for size in drift["sizes"]),
             tuple(float(value) for value in drift["expected"]),
             tuple(float(value) for value in drift["limit"]),
         )
-        shapes = made.means.ndim, made.centres.ndim, made.means.shape[-1]
-        rising = all(a < b for a, b in zip(made.sizes, made.sizes[1:], strict=False)) and made.sizes[:1] >= (1,)
-        fitting = len(made.sizes) == len(made.expected) == len(made.limit)
-        if shapes != (2, 2, made.centres.shape[-1]) or not rising or not fitting:
-            raise ValueError("the drift reference's parts do not fit together")
+        sizes = made.sizes
+        rising = sizes[:1] >= (1,) and all(a < b for a, b in pairwise(sizes))
+        if made.centres.ndim != 2 or not rising or not len(sizes) == len(made.expected) == len(made.limit):
+            raise ValueError("the parts of the drift reference do not fit together")
         return made
 
     def to_dict(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """The parts ``domains`` and ``drift`` of trust.json, plain values."""
-        parts = zip(self.names, self.images, self.means, self.spreads, strict=True)
         domains = {
-            name: {"mean": _rounded(mean), "images": images, "spread": round(float(spread), 6)}
-            for name, images, mean, spread in parts
+            name: {
+                "images": self.images[place],
+                "spread": float(self.spreads[place]),
+                "centres": self.centres[self.domain == place].tolist(),
+            }
+            for place, name in enumerate(self.names)
         }
-        measured: dict[str, Sequence[float]] = {"expected": self.expected, "limit": self.limit}
-        return domains, {
-            "level": self.level,
-            "sizes": list(self.sizes),
-            **{key: [round(value, 4) for value in values] for key, values in measured.items()},
-            "centres": [_rounded(row) for row in self.centres],
-        }
+        measured = {"sizes": list(self.sizes), "expected": list(self.expected), "limit": list(self.limit)}
+        return domains, {"level": self.level, **measured}
 
 
-def residuals(embeddings: Floats, centres: Floats) -> Floats:
-    """[N, D] embeddings minus the nearest of [C, D] centres, [N, D]."""
+def residuals(embeddings: Floats, centres: Floats) -> tuple[NDArray[np.int64], Floats]:
+    """The nearest of [C, D] centres to each of [N, D] embeddings, [N], and the embeddings minus these, [N, D]."""
     nearest = (embeddings @ centres.T - (centres**2).sum(axis=1) / 2).argmax(axis=1)
-    found: Floats = embeddings - centres[nearest]
-    return found
-
-
-def distances(points: Floats, means: Floats, spreads: Floats) -> tuple[Floats, Floats, Floats]:
-    """The distance of points from the convex hull of means.
-
-    Args:
-        points: [B, D].
-        means: [M, D].
-        spreads: [M].
-
-    Returns:
-        [B] Euclidean distances; [B] the spread of the nearest mixture, the root of its shares' mean square; [B, M]
-        the mixture's shares, each row summing to 1.
-    """
-    middle = means.mean(axis=0)
-    centred, moved = means - middle, points - middle
-    gram, cross = centred @ centred.T, moved @ centred.T
-    step = 1 / max(float(np.linalg.eigvalsh(gram)[-1]), 1e-12)
-    shares = np.full((len(points), len(means)), 1 / len(means))
-    for _ in range(ITERATIONS if len(means) > 1 else 0):
-        shares = _on_simplex(shares - step * (shares @ gram - cross))
-    away = np.linalg.norm(moved - shares @ centred, axis=1)
-    return away, np.sqrt(shares @ spreads**2), shares
-
-
-def _on_simplex(rows: Floats) -> Floats:
-    """The nearest point of the probability simplex to each row (Duchi et al., ICML 2008)."""
-    falling = -np.sort(-rows, axis=1)
-    excess = (np.cumsum(falling, axis=1) - 1) / np.arange(1, rows.shape[1] + 1)
-    last = (falling > excess).sum(axis=1, keepdims=True) - 1
-    found: Floats = np.maximum(rows - np.take_along_axis(excess, last, axis=1), 0)
-    return found
-
-
-def _rounded(row: Floats) -> list[float]:
-    return [round(float(value), 5) for value in row]
+    return nearest, embeddings - centres[nearest]

@@ -18,8 +18,10 @@ from vl2v.serve.gallery import NAME, Gallery
 from vl2v.serve.guard import is_local
 from vl2v.serve.service import Service
 from vl2v.serve.settings import ServeSettings
+from vl2v.web.limits import Limits
 from vl2v.web.running import listen, quiet_logs
 from vl2v_runtime import Model
+from vl2v_runtime.model import FLOAT, INT8
 
 logger = logging.getLogger("vl2v.serve")
 
@@ -78,7 +80,7 @@ def open_service(settings: ServeSettings, places: Places, progress: Progress) ->
         return vl2v_runtime.load(settings.run if run is None else run, threads=settings.threads, int8=settings.int8)
 
     if run is not None:
-        _need_export(run, settings.int8, progress)
+        _need_export(run, settings.int8, places, progress)
     model = load()
     gallery, no_gallery = _gallery(run, model, places, progress) if settings.gallery else (None, "--no-gallery")
     no_edits = _no_edits(settings, run, model)
@@ -102,16 +104,21 @@ def _run_of(path: Path) -> Path | None:
     return path.parent if path.name in ("student", "export") and not (path / "student").exists() else path
 
 
-def _need_export(run: Path, int8: bool, progress: Progress) -> None:
+def _need_export(run: Path, int8: bool, places: Places, progress: Progress) -> None:
     """Export the run if that was not done yet."""
-    from vl2v.student.export import to_onnx, write
-    from vl2v.student.model import Student
+    name = INT8 if int8 else FLOAT
+    if (run / "export" / name).is_file():
+        return
+    from vl2v.job.export import export
 
-    path = run / "export" / "model.onnx"
-    if not path.is_file():
-        progress.note("not exported yet: exporting")
-        path.parent.mkdir(exist_ok=True)
-        write(to_onnx(Student.load(run)), path)
+    progress.note(f"not exported yet: writing {run / 'export' / name}")
+    try:
+        export(run, onnx=not int8, int8=int8, places=places, progress=progress)
+    except (DataError, RunError):
+        if int8 or not (run / "student").is_dir():
+            raise
+        progress.note("the run's images are not there: the file is compared with the student on random images")
+        export(run / "student", out=run / "export", places=places, progress=progress)
 
 
 def _gallery(run: Path | None, model: Model, places: Places, progress: Progress) -> tuple[Gallery | None, str | None]:
@@ -146,15 +153,9 @@ def _no_edits(settings: ServeSettings, run: Path | None, model: Model) -> str | 
 
 
 def _about(
-    model: Model,
-    name: str,
-    settings: ServeSettings,
-    gallery: Gallery | None,
-    no_gallery: str | None,
-    no_edits: str | None,
+    model: Model, name: str, limits: Limits, gallery: Gallery | None, no_gallery: str | None, no_edits: str | None
 ) -> About:
-
-    trust, limits, teacher = trust_of(model), model.metadata.provenance.get("teacher") or {}
+    trust, teacher = trust_of(model), model.metadata.provenance.get("teacher") or {}
     return About(
         name=name,
         version=__version__,
