@@ -8,9 +8,10 @@ import numpy as np
 from PIL import Image
 
 from vl2v.config import RunConfig
+from vl2v.errors import DataError
 from vl2v.job.prepare import Places, list_folder, read_task, split_task
 from vl2v.progress import Progress
-from vl2v.serve.gallery import Gallery
+from vl2v.serve.gallery import Gallery, origin_of
 from vl2v.task.files import FileIndex
 from vl2v.task.folder import Task
 from vl2v.task.splits import Indices
@@ -22,18 +23,17 @@ SIDE = 96  # pixels of a small picture's longer side
 CHUNK = 32
 
 
-def build(config: RunConfig, model: Model, origin: str, places: Places, progress: Progress) -> Gallery:
+def build(config: RunConfig, model: Model, places: Places, progress: Progress) -> Gallery:
     """Make the gallery of a run from its source domains' training images.
 
     Args:
         config: the run's settings.
-        model: the exported student, with embeddings.
-        origin: see `Gallery`.
+        model: its exported student, with embeddings.
         places: where it is kept which files were read before.
         progress: told of the scan and of each image.
 
     Raises:
-        Vl2vError: if the images are not there any more, or cannot be read.
+        DataError: if the images are not there any more, cannot be read, or are others than the run's.
     """
     index = FileIndex(places.cache / "files.sqlite")
     try:
@@ -41,6 +41,10 @@ def build(config: RunConfig, model: Model, origin: str, places: Places, progress
         task, _ = read_task(list_folder(config.data), labelled, index, None, progress)
     finally:
         index.close()
+    made = model.metadata.provenance
+    if made.get("data", {}).get("digest") != task.digest():
+        found = f"others in {task.root}"
+        raise DataError("The training images changed since the run.", expected="the run's own", found=found)
     rows = sample(task, split_task(task, config.data, config.seed).kept, config.seed)
     embeddings, pictures = [], []
     with progress.stage("making the gallery", len(rows)) as advance:
@@ -54,7 +58,7 @@ def build(config: RunConfig, model: Model, origin: str, places: Places, progress
             advance(len(images))
     names, domains = task.names, task.domains
     return Gallery(
-        origin,
+        origin_of(model),
         np.concatenate(embeddings),
         [names[task.labels[row]] for row in rows],
         [domains[task.domain_of[row]] for row in rows],

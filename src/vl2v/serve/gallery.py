@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vl2v.errors import RunError
+from vl2v_runtime import Model
 
 FORMAT = 1
 NAME = "gallery.npz"
@@ -36,11 +38,17 @@ class Neighbour:
     path: str
 
 
+def origin_of(model: Model) -> str:
+    """What tells a student from every other: when it was made, and from what; changed classes change nothing."""
+    made = model.metadata.provenance
+    return json.dumps([made.get("made_at"), made.get("seed"), made.get("data", {}).get("digest"), model.dimension])
+
+
 class Gallery:
     """Some of the images that a student was trained on.
 
     Args:
-        origin: when the student was made, so that a gallery of another student is noticed.
+        origin: of the student, so that a gallery of another one is noticed; see `origin_of`.
         embeddings: [N, D] floating, by the student, rows of length about one.
         labels: N class names.
         domains: N domain names.

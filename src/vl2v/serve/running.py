@@ -8,13 +8,13 @@ from pathlib import Path
 
 import vl2v_runtime
 from vl2v import __version__
-from vl2v.errors import ConfigError, Vl2vError
+from vl2v.errors import ConfigError, DataError, RunError, Vl2vError
 from vl2v.job.prepare import Places
 from vl2v.progress import Progress
 from vl2v.serve.answers import About
 from vl2v.serve.app import create_app
 from vl2v.serve.engine import trust_of
-from vl2v.serve.gallery import NAME, Gallery
+from vl2v.serve.gallery import NAME, Gallery, origin_of
 from vl2v.serve.guard import is_local
 from vl2v.serve.service import Service
 from vl2v.serve.settings import ServeSettings
@@ -127,14 +127,14 @@ def _gallery(run: Path | None, model: Model, places: Places, progress: Progress)
         return None, "a linear classifier has no embedding to compare images by."
     if run is None:
         return None, "an exported file alone does not say where they are; serve the run's folder."
-    origin, path = str(model.metadata.provenance.get("made_at", "")), run / "export" / NAME
-    if path.is_file() and (kept := Gallery.load(path)).origin == origin:
+    path = run / "export" / NAME
+    if path.is_file() and (kept := Gallery.load(path)).origin == origin_of(model):
         return kept, None
     from vl2v.job.folder import RunFolder
     from vl2v.serve.collect import build
 
     try:
-        gallery = build(RunFolder(run).config(), model, origin, places, progress)
+        gallery = build(RunFolder(run).config(), model, places, progress)
     except Vl2vError as error:
         return None, f"{error.problem} {error.found}".strip()
     gallery.save(path)
