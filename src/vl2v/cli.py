@@ -15,6 +15,7 @@ import typer
 
 from vl2v.allocator import hold_memory
 from vl2v.cli_benchmark import attach as attach_benchmark
+from vl2v.cli_classes import attach as attach_classes
 from vl2v.cli_data import attach as attach_data
 from vl2v.cli_teacher import attach as attach_teacher
 from vl2v.errors import ConfigError, Interrupted, Vl2vError, as_disk_full
@@ -105,6 +106,7 @@ attach_vendor(app, guarded)
 attach_teacher(app, guarded)
 attach_benchmark(app, guarded)
 attach_data(app, guarded)
+attach_classes(app, guarded)
 
 
 def make_progress(quiet: bool, as_json: bool) -> Progress:

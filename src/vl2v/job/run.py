@@ -30,6 +30,7 @@ from vl2v.student.files import write_json
 from vl2v.student.model import Student
 from vl2v.teacher.base import Teacher
 from vl2v.teacher.ledger import Ledger, Quote
+from vl2v.teacher.prompts import load_templates
 
 
 @dataclass(frozen=True)
@@ -190,6 +191,7 @@ def _provenance(session: Session, folder: RunFolder) -> dict[str, Any]:
         "made_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "teacher": {"identity": card.identity, "revision": card.revision, "dimension": card.dimension},
         "prompts": list(session.needs.prompts),
+        "templates": list(load_templates(config.teacher.prompts)),
         "data": {
             "digest": session.task.digest(),
             "images": len(session.task),
