@@ -67,7 +67,9 @@ def run_json(run: Run) -> dict[str, Any]:
     """A finished run as plain values."""
     queries = {"image_queries": run.image_queries, "text_queries": run.text_queries}
     queries["fresh_queries"] = run.fresh_queries
-    return {"run": str(run.folder), "student": str(run.folder / "student"), **queries, **run.evaluation.to_dict()}
+    unseen = {"unseen_classes": run.unseen.to_dict()} if run.unseen else {}
+    where = {"run": str(run.folder), "student": str(run.folder / "student")}
+    return where | queries | run.evaluation.to_dict() | unseen
 
 
 def run_text(run: Run) -> RenderableType:
@@ -78,7 +80,8 @@ def run_text(run: Run) -> RenderableType:
     where = (
         f"student: {run.folder / 'student'}\nfigures: {run.folder / 'evaluation.json'}, {run.folder / 'metrics.jsonl'}"
     )
-    return Group(run.evaluation.table(), paid, where, f"try it:  vl2v predict {run.folder} <image or folder>")
+    tables = [run.evaluation.table(), *([run.unseen.table()] if run.unseen else [])]
+    return Group(*tables, paid, where, f"try it:  vl2v predict {run.folder} <image or folder>")
 
 
 def demo_json(done: Demo) -> dict[str, Any]:
