@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from vl2v.config import DataConfig, RunConfig
 from vl2v.errors import ConfigError, DataError
 from vl2v.progress import Progress
+from vl2v.task.classes import held_out_folders
 from vl2v.task.files import FileIndex
 from vl2v.task.folder import DomainFolder, Task, unlabelled_images
 from vl2v.task.pixels import Digests, PixelCache
@@ -57,10 +58,11 @@ def list_folder(config: DataConfig) -> DomainFolder:
 
     Raises:
         DataError: if it is no folder of images.
-        ConfigError: if a held-out domain is unknown.
+        ConfigError: if a held-out domain or class is unknown.
     """
     folder = DomainFolder(config.root, allow_missing_classes=config.allow_missing_classes)
     check_domains(config.held_out, folder.domains)
+    held_out_folders(config.held_out_classes, folder.folders)
     return folder
 
 
