@@ -278,17 +278,25 @@ def predict(
     run: Annotated[Path, typer.Argument(help="A run's or a student's folder.")],
     images: Annotated[list[Path], typer.Argument(help="Images, or folders of images.")],
     output: Annotated[str, typer.Option("--format", help="table, json or csv.")] = "table",
+    coverage: Annotated[
+        float | None,
+        typer.Option(help="Mark as unsure what is less sure than this share of the sources' validation images: 0.95."),
+    ] = None,
+    score: Annotated[str, typer.Option(help="What tells how sure: confidence or energy.")] = "confidence",
 ) -> None:
     """Classify images. Unreadable ones are reported in their place, and the exit code is then 3."""
     hold_memory()
     from vl2v.api import load
-    from vl2v.job.measure import answers, find_images
+    from vl2v.job.measure import classify, find_images
     from vl2v.job.printing import FORMATS, show_answers
 
     if output not in FORMATS:
         raise ConfigError("No such format.", expected=", ".join(FORMATS), found=output, next_step="correct --format")
     paths = find_images(images)
-    faults = show_answers(answers(load(run), paths), output)
+    answers, drift = classify(load(run), paths, coverage=coverage, score=score)
+    faults = show_answers(answers, output)
+    if drift is not None and drift.unusual:
+        print(f"warning: {drift.text}", file=sys.stderr)
     if faults:
         raise typer.Exit(3)
 
