@@ -23,7 +23,7 @@ function el(tag, given = {}, ...children) {
   return node;
 }
 
-const percent = (share) => share > 0 && share < .001 ? "<0.1 %" : `${(100 * share).toFixed(share > .9995 ? 0 : 1)} %`;
+const percent = (share) => share > .999 ? ">99.9 %" : share < .001 ? "<0.1 %" : `${(100 * share).toFixed(1)} %`;
 const count = (number, one, many) => `${number.toLocaleString("en")} ${number === 1 ? one : many}`;
 const megabytes = (bytes) => `${(bytes / 1e6).toFixed(bytes < 1e6 ? 2 : 1).replace(/\.0$/, "")} MB`;
 
@@ -381,7 +381,7 @@ async function start() {
 }
 
 function showCoverages() {
-  const options = about.coverages.map((share) => el("option", { value: share }, `below what ${percent(share).replace(".0", "")} reach`));
+  const options = about.coverages.map((share) => el("option", { value: share }, `below what ${+(100 * share).toFixed(1)} % reach`));
   $("coverage").replaceChildren(el("option", { value: "" }, "never: always answer"), ...options);
   $("coverage").value = about.coverages.includes(.95) ? ".95".replace(".", "0.") : "";
   $("sure-panel").hidden = !about.coverages.length;
