@@ -1,0 +1,102 @@
+"""A page's commands, run as they stand there: fenced blocks marked `sh`, and the output that the page shows after them."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+PORT = "8000"  # what the page says; a free one stands in for it
+
+
+@dataclass(frozen=True)
+class Step:
+    """Commands of a page, and the output that it shows; empty where it shows none."""
+
+    commands: str
+    shown: str
+
+
+def steps(page: Path) -> list[Step]:
+    """The `sh` blocks of a page, each with the `text` block that comes next, unless another `sh` block does."""
+    blocks = FENCE.findall(page.read_text(encoding="utf-8"))
+    found = []
+    for (kind, body), (following, output) in zip(blocks, [*blocks[1:], ("", "")], strict=True):
+        if kind == "sh":
+            found.append(Step(body, output if following == "text" else ""))
+    return found
+
+
+def essence(output: str) -> list[str]:
+    """Lines without their figures, rules and spacing, which differ from machine to machine."""
+    plain = (re.sub(r"[─━┏┓┗┛┡┩├┤└┘┳┻╇┼┬┴╪ ]+", " ", line) for line in output.splitlines())
+    return [line for text in plain if (line := re.sub(r"-?\d[\d.,e+-]*", "#", text).strip())]
+
+
+class Terminal:
+    """Runs a page's blocks in one folder, one after another."""
+
+    def __init__(self, folder: Path) -> None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = str(free.getsockname()[1])
+        self.folder = folder
+        self.environment = os.environ | {
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+            "XDG_DATA_HOME": str(folder / ".data"),
+            "XDG_CACHE_HOME": str(folder / ".cache"),
+            "COLUMNS": "100",
+            "ACCELERATE_USE_CPU": "1",
+        }
+
+    def run(self, step: Step) -> str:
+        """Standard output and error of a block, which has to succeed and to print what the page shows."""
+        done = subprocess.run(
+            self._script(step), cwd=self.folder, env=self.environment, text=True, timeout=400, check=False,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        )  # fmt: skip
+        assert done.returncode == 0, f"{step.commands}\n{done.stdout}"
+        printed = essence(done.stdout)
+        lacking = [line for line in essence(step.shown) if line != "…" and line not in printed]
+        assert not lacking, f"{step.commands}\nshown on the page, but not printed: {lacking}\n{done.stdout}"
+        return done.stdout
+
+    @contextmanager
+    def serving(self, step: Step) -> Iterator[None]:
+        """A block that serves until it is stopped, in the background."""
+        log = self.folder / "server.log"
+        with log.open("w") as file:
+            server = subprocess.Popen(
+                self._script(Step(f"exec {step.commands.strip()} --port {PORT}", "")),
+                cwd=self.folder, env=self.environment, stdout=file, stderr=file,
+            )  # fmt: skip
+            try:
+                deadline = time.monotonic() + 180
+                while not self._healthy():
+                    assert server.poll() is None, log.read_text()
+                    assert time.monotonic() < deadline, log.read_text()
+                    time.sleep(0.3)
+                yield
+            finally:
+                server.send_signal(signal.SIGINT)
+                server.wait(timeout=30)
+
+    def _healthy(self) -> bool:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/health", timeout=5) as answer:
+                return bool(answer.status == 200)
+        except OSError:
+            return False
+
+    def _script(self, step: Step) -> list[str]:
+        return ["bash", "-euo", "pipefail", "-c", step.commands.replace(PORT, self.port)]

