@@ -36,7 +36,7 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str
     if COMMANDS in markdown:
         markdown = markdown.replace(COMMANDS, command_line())
     for name, target in BESIDE.items():
-        markdown = re.sub(rf"\]\((\.\./)*\.\./{re.escape(name)}", lambda m, to=target: f"]({m[1] or ''}{to}", markdown)
+        markdown = re.sub(rf"\]\(((?:\.\./)*)\.\./{re.escape(name)}", rf"](\1{target}", markdown)
     return markdown
 
 
@@ -52,7 +52,7 @@ def _mathml(found: re.Match[str]) -> str:
 
 
 def command_line() -> str:
-    """Every command of `vl2v` with its arguments and options, a section each; groups follow their own commands."""
+    """Every command of `vl2v` with its arguments and options, a section each, by name; groups of commands come last."""
     root: Any = typer.main.get_command(app)
     return "\n".join(_section(root, typer.Context(root, info_name="vl2v"), level=2))
 
@@ -67,7 +67,7 @@ def _section(command: Any, context: Any, level: int) -> Iterator[str]:
     if context.parent is not None:
         yield from (f"{'#' * level} {context.command_path}\n", f"{_plain(command.help or '')}\n")
         level += 1
-    for name in sorted(inner, key=lambda name: hasattr(inner[name], "commands")):
+    for name in sorted(inner, key=lambda name: (hasattr(inner[name], "commands"), name)):
         yield from _section(inner[name], typer.Context(inner[name], info_name=name, parent=context), level)
 
 

@@ -1,4 +1,4 @@
-"""A page's commands, run as they stand there: fenced blocks marked `sh`, and the output that the page shows after them."""
+"""A page's commands, run as they stand there: blocks fenced as `sh`, and the output that the page shows after them."""
 
 from __future__ import annotations
 

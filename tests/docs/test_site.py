@@ -1,0 +1,78 @@
+"""The site builds without a warning, needs nothing from elsewhere, and is whole."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+for package in ("mkdocs", "material", "mkdocstrings", "latex2mathml"):
+    pytest.importorskip(package)
+pytestmark = pytest.mark.slow
+ROOT = Path(__file__).resolve().parents[2]
+FETCHED = {"script": "src", "img": "src", "link": "href", "iframe": "src", "source": "src"}
+
+
+class Fetched(HTMLParser):
+    """What a page makes a browser fetch."""
+
+    def __init__(self, page: Path) -> None:
+        super().__init__()
+        self.found: list[str] = []
+        self.feed(page.read_text(encoding="utf-8"))
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        address = dict(attrs).get(FETCHED.get(tag, ""))
+        if address and dict(attrs).get("rel") not in ("canonical", "next", "prev"):
+            self.found.append(address)
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("site")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(out)]
+    environment = os.environ | {"NO_MKDOCS_2_WARNING": "1", "COLUMNS": "100"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, text=True, capture_output=True, timeout=500, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert not done.stdout + done.stderr
+    return out
+
+
+def pages(site: Path) -> dict[str, str]:
+    return {path.relative_to(site).as_posix(): path.read_text(encoding="utf-8") for path in site.rglob("*.html")}
+
+
+def test_a_browser_fetches_nothing_from_elsewhere(site: Path) -> None:
+    for path in site.rglob("*.html"):
+        foreign = [address for address in Fetched(path).found if re.match(r"(https?:)?//", address)]
+        assert not foreign, f"{path}: {foreign}"
+    styles = "".join(path.read_text(encoding="utf-8") for path in site.rglob("*.css"))
+    assert not re.findall(r"url\([\"']?(?:https?:)?//|@import", styles)
+
+
+def test_equations_are_mathml(site: Path) -> None:
+    page = pages(site)["method/index.html"]
+    assert page.count("<math") > 20
+    assert "arithmatex" not in page
+    assert not re.search(r"\\(frac|cos|lambda|text)\b", page)
+
+
+def test_the_reference_is_made_from_the_source(site: Path) -> None:
+    found = pages(site)
+    assert "Labels kept per class and domain." in found["reference/command-line/index.html"]
+    assert 'id="vl2v-benchmark-run"' in found["reference/command-line/index.html"]
+    assert "The most to spend, in the teacher" in found["reference/python/index.html"].replace("the most", "The most")
+    for error in ("MissingExtraError", "Interrupted"):
+        assert f'id="vl2v.errors.{error}"' in found["reference/python/index.html"]
+    assert 'id="vl2v.Teacher.embed_images"' in found["reference/teachers/index.html"]
+
+
+def test_the_changelog_and_the_rest_beside_docs_are_pages(site: Path) -> None:
+    found = pages(site)
+    assert "Keep a Changelog" in found["changelog/index.html"]
+    assert 'href="../architecture/"' in found["contributing/index.html"]
