@@ -15,10 +15,10 @@ from matplotlib.figure import Figure
 
 # Colours that no figure uses otherwise; in the finished SVG each becomes a variable of the page's style, so that one
 # drawing serves light, dark and paper.
-NAMES = ("ink", "soft", "rule", "paper", "band", "student", "teacher", "shade", *(f"c{i}" for i in range(8)))
+NAMES = ("ink", "soft", "rule", "paper", "band", "student", "teacher", "shade", "strong", *(f"c{i}" for i in range(8)))
 COLOUR = {name: f"#0102{i:02x}" for i, name in enumerate(NAMES)}
-INK, SOFT, RULE, PAPER, STUDENT, TEACHER, SHADE = (
-    COLOUR[name] for name in ("ink", "soft", "rule", "paper", "student", "teacher", "shade")
+INK, SOFT, RULE, PAPER, STUDENT, TEACHER, SHADE, STRONG = (
+    COLOUR[name] for name in ("ink", "soft", "rule", "paper", "student", "teacher", "shade", "strong")
 )
 CLASS_COLOURS = tuple(COLOUR[f"c{i}"] for i in range(8))
 WIDTH, HEIGHT = 4.7, 3.1  # inches of a panel; its type is then a little smaller than the page's

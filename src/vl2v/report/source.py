@@ -48,8 +48,8 @@ class Predictions:
     def of(self, chosen: NDArray[np.bool_]) -> Predictions:
         """Those of some images."""
         teacher = None if self.teacher is None else self.teacher[chosen]
-        parts = (self.domain, self.role, self.path, self.label, self.student)
-        return Predictions(*(part[chosen] for part in parts), teacher)
+        domain, role, path = (part[chosen] for part in (self.domain, self.role, self.path))
+        return Predictions(domain, role, path, self.label[chosen], self.student[chosen], teacher)
 
     def roles(self) -> dict[str, Predictions]:
         """By role, those that have images."""
@@ -139,7 +139,7 @@ def read_run(path: Path) -> Source:
         read_json(folder.student / "student.json"),
         part("metrics", folder.metrics_file, _lines, "There are no curves") or (),
         part("predictions", folder.predictions_file, _predictions, f"{earlier}, which kept no single answers"),
-        part("embeddings", path / "embeddings.npz", _arrays, f"{earlier} or as a benchmark's job, without its vectors"),
+        part("embeddings", folder.embeddings_file, _arrays, f"{earlier} or as a benchmark's job, without its vectors"),
         part("trust", folder.student / "trust.json", _trust, "No temperature is kept"),
         part("export", path / "export" / "export.json", read_json, "Nothing was exported"),
         missing,
