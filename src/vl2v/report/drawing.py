@@ -102,16 +102,22 @@ def inline(svg: str, name: str, alt: str) -> str:
     svg = re.sub(r'<style type="text/css">.*?</style>', "", svg, flags=re.DOTALL)
     box = re.search(r'viewBox="([^"]+)"', svg)
     assert box is not None  # matplotlib always writes one
-    svg = svg[svg.index(">") + 1 :]
-    svg = re.sub(r'<g id="[^"]*">', "<g>", svg)
-    svg = re.sub(r' id="([^"]+)"', rf' id="{name}-\1"', svg)
-    svg = re.sub(r"url\(#([^)]+)\)", rf"url(#{name}-\1)", svg)
-    svg = re.sub(r'(?:xlink:)?href="#([^"]+)"', rf'href="#{name}-\1"', svg)
-    svg = svg.replace("xlink:href=", "href=")
-    svg = re.sub(r"font-family: [^;\"]+; ", "", svg)
-    svg = re.sub(r' transform="rotate\(-?0 [^)]*\)"', "", svg)
-    svg = re.sub(r"-?\d+\.\d{3,}", lambda number: f"{float(number[0]):.2f}", svg)
-    svg = re.sub(r"\n\s*", "\n", svg)
-    for key, colour in COLOUR.items():
-        svg = svg.replace(colour, f"var(--{key})")
+    svg = re.sub(r"\n\s*", "\n", svg[svg.index(">") + 1 :])
+    svg = re.sub(r"<[^>]*>", lambda tag: _tag(tag[0], name), svg)  # letters between tags stay as they are
     return f'<svg viewBox="{box[1]}" role="img" aria-label="{escape(alt)}">{svg}'
+
+
+def _tag(tag: str, name: str) -> str:
+    """One tag with names of its own, the page's colours and type, and coordinates as fine as can be seen."""
+    if tag.startswith("<g id="):
+        return "<g>"
+    tag = re.sub(r' id="([^"]+)"', rf' id="{name}-\1"', tag)
+    tag = re.sub(r"url\(#([^)]+)\)", rf"url(#{name}-\1)", tag)
+    tag = re.sub(r'(?:xlink:)?href="#([^"]+)"', rf'href="#{name}-\1"', tag).replace("xlink:href=", "href=")
+    tag = re.sub(r"font-family: [^;\"]+; ", "", tag)
+    tag = re.sub(r' transform="rotate\(-?0 [^)]*\)"', "", tag)
+    if "base64," not in tag:
+        tag = re.sub(r"-?\d+\.\d{3,}", lambda number: f"{float(number[0]):.2f}", tag)
+    for key, colour in COLOUR.items():
+        tag = tag.replace(colour, f"var(--{key})")
+    return tag

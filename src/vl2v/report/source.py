@@ -138,7 +138,7 @@ def read_run(path: Path) -> Source:
         content,
         read_json(folder.student / "student.json"),
         part("metrics", folder.metrics_file, _lines, "There are no curves") or (),
-        part("predictions", folder.predictions_file, _predictions, f"{earlier}, which kept no single answers"),
+        part("predictions", folder.predictions_file, read_predictions, f"{earlier}, which kept no single answers"),
         part("embeddings", folder.embeddings_file, _arrays, f"{earlier} or as a benchmark's job, without its vectors"),
         part("trust", folder.student / "trust.json", _trust, "No temperature is kept"),
         part("export", path / "export" / "export.json", read_json, "Nothing was exported"),
@@ -159,7 +159,8 @@ def _trust(file: Path) -> Trust:
     return Trust.from_dict(read_json(file))
 
 
-def _predictions(file: Path) -> Predictions:
+def read_predictions(file: Path) -> Predictions:
+    """Read a run's `predictions.npz`."""
     found = _arrays(file)
     student, teacher = found["student"].astype(np.float64), found.get("zero_shot")
     wide = None if teacher is None else teacher.astype(np.float64)
