@@ -42,7 +42,7 @@ def confusion_section(source: Source) -> Section:
 def _pairs(found: Confusion) -> TableBlock:
     rows = [(p.true, p.taken_for, count(p.count), count(p.images), percent(p.count / p.images)) for p in found.pairs()]
     heads = ("true class", "taken for", "times", "of images", "share")
-    return TableBlock(f"Most frequent mistakes, {ROLE_NAMES[found.role]}", heads, rows)
+    return TableBlock(f"Most frequent mistakes, {ROLE_NAMES[found.role]}", heads, rows, wordy=[1])
 
 
 def trust_section(source: Source) -> Section:

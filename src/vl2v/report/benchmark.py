@@ -145,9 +145,9 @@ def _expense(found: GridResults) -> Section:
     paid = "Nothing was charged. " if not total else ""
     caption = (
         f"Averages over targets; lines: standard errors over seeds. {paid}Queries, money and time are means per run, "
-        "as if nothing were known before. The values are in table.csv."
+        "as if nothing were known before."
     )
-    return Section(name, title, (), [Figure(panels, caption)])
+    return Section(name, title, (), [Figure(panels, caption, [table_sheet(found)])])
 
 
 def _queries(row: Row) -> float:

@@ -110,7 +110,7 @@ def inline(svg: str, name: str, alt: str) -> str:
 def _tag(tag: str, name: str) -> str:
     """One tag with names of its own, the page's colours and type, and coordinates as fine as can be seen."""
     if tag.startswith("<g id="):
-        return "<g>"
+        return "<g/>" if tag.endswith("/>") else "<g>"
     tag = re.sub(r' id="([^"]+)"', rf' id="{name}-\1"', tag)
     tag = re.sub(r"url\(#([^)]+)\)", rf"url(#{name}-\1)", tag)
     tag = re.sub(r'(?:xlink:)?href="#([^"]+)"', rf'href="#{name}-\1"', tag).replace("xlink:href=", "href=")

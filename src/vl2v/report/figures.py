@@ -230,7 +230,8 @@ def refusal_panel(found: Sequence[Refusal], kept: Sequence[float]) -> Panel:
                         color=SOFT,
                     )
         axes.set_xlim(0, 1.02)
-        axes.set_ylim(bottom=0)
+        steady = [f.curve.risk[f.curve.coverage >= 0.05] for f in found]  # of a handful of answers one is a third
+        axes.set_ylim(0, 1.12 * max(0.01, *(float(risk.max()) for risk in steady)))
         axes.xaxis.set_major_formatter(PERCENT)
         axes.yaxis.set_major_formatter(PERCENT)
         axes.grid()
