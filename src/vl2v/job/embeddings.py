@@ -59,12 +59,13 @@ def keep_embeddings(session: Session, projection: nn.Module, parts: Sequence[Par
         projection: P after training; the same as after Align where Distill does not train it.
         parts: the saved student's answers.
         work: where `keep_frozen_features` wrote.
-        out: a .npz, of ``path``, ``domain``, ``role`` [N] text, ``label`` [N] int64, and in float16 ``features``
+        out: a .npz, of ``classes`` [K] text, ``path``, ``domain``, ``role`` [N] text, ``label`` [N] int64, and in float16 ``features``
             [N, F] of the frozen backbone, ``aligned`` [N, D] of P on them, ``distilled`` [N, D] of the student,
             ``teacher`` [N, D] as bought, ``texts`` [K, D]; all but the features of length one.
     """
     chosen, method = sampled(session), session.method
     columns: dict[str, NDArray[Any]] = {
+        "classes": np.array(session.task.names),
         "path": np.concatenate([np.array(part.paths) for part in parts])[chosen],
         "domain": np.concatenate([np.full(len(part.labels), part.domain) for part in parts])[chosen],
         "role": np.concatenate([np.full(len(part.labels), part.role) for part in parts])[chosen],

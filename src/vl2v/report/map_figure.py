@@ -107,7 +107,7 @@ def map_panel(found: EmbeddingMap, arrays: Arrays, classes: Sequence[str], marks
 
 def _draw_names(axes: Axes, places: NDArray[np.float64], names: Sequence[str], marks: Marks) -> None:
     halo = [withStroke(linewidth=2.6, foreground=PAPER)]
-    for label, (x, y) in enumerate(places):
+    for label, (x, y) in enumerate(places[: len(names)]):
         colour = marks.colours.get(label)
         if colour is None:
             axes.plot([x], [y], "P", color=SOFT, markersize=5, markeredgecolor=PAPER, markeredgewidth=0.6, zorder=4)

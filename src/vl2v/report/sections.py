@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
 
 from vl2v.job.evaluation import IN_DOMAIN, OUT_OF_DOMAIN, Evaluation
 from vl2v.method.registry import METHODS
 from vl2v.report.accuracy import DomainAccuracy, Share, accuracies, accuracy_sheet
 from vl2v.report.comparison import BATCHES, Comparison, comparison_sheet
+from vl2v.report.extras import export_table, unseen_table
 from vl2v.report.figures import accuracy_panel, learning_panels
 from vl2v.report.learning import ALIGN, StageCurve, learning_curves, loss_sheet, validation_sheet
 from vl2v.report.page import Figure, Section, TableBlock, Tile
@@ -113,7 +113,7 @@ def accuracy_section(source: Source) -> Section:
     if source.evaluation.beside:
         blocks.append(_other_weights(source))
     if unseen := source.content.get("unseen_classes"):
-        blocks.append(facts_table("Classes that training never saw", unseen, "unseen_classes"))
+        blocks.append(unseen_table(unseen))
     missing = [] if source.config.data.held_out else ["No domain was held out, so nothing is known of unseen domains."]
     if all(f.teacher is None for f in found):
         missing.append("The teacher was not asked about these images, so its accuracy is not known.")
@@ -248,7 +248,7 @@ def export_section(source: Source) -> Section | None:
     if source.export is None:
         return None
     text = ["The student as an ONNX file: how near it is to the student itself, its size and its speed."]
-    return Section("export", "Exported file", text, [facts_table("From export/export.json", source.export, "export")])
+    return Section("export", "Exported file", text, [export_table(source.export)])
 
 
 def making_section(source: Source) -> Section:
@@ -280,20 +280,3 @@ def making_section(source: Source) -> Section:
     )
     table = TableBlock("All settings are in config.yaml", (), facts, wordy=[1])
     return Section("making", "How it was made", (), [table])
-
-
-def facts_table(caption: str, content: Mapping[str, Any], name: str) -> TableBlock:
-    """Nested values, as whoever wrote them named them, a line each."""
-    flat = list(_flat(content))
-    rows = [(key, f"{value:.4g}" if isinstance(value, float) else str(value)) for key, value in flat]
-    return TableBlock(caption, ("what", "value"), rows, [Sheet.of(name, ("what", "value"), flat)], wordy=[1])
-
-
-def _flat(content: Any, path: str = "") -> list[tuple[str, Any]]:
-    if isinstance(content, Mapping):
-        return [line for key, value in content.items() for line in _flat(value, f"{path}, {key}" if path else str(key))]
-    if isinstance(content, list):
-        if not any(isinstance(value, Mapping | list) for value in content):
-            return [(path, ", ".join(map(str, content)))]
-        return [line for i, value in enumerate(content) for line in _flat(value, f"{path}, {i + 1}")]
-    return [(path, "" if content is None else content)]

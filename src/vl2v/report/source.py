@@ -88,13 +88,15 @@ class Source:
 
     @property
     def classes(self) -> list[str]:
-        """Class names, in the order of the logits."""
-        return list(self.card["classes"])[: self.trained_classes]
-
-    @property
-    def trained_classes(self) -> int:
-        """How many classes the run had; a class added later stands behind them."""
-        return len(self.card["classes"]) if self.predictions is None else self.predictions.student.shape[1]
+        """The run's class names, in the order of its logits; what was added to the student or removed later is not it."""
+        if self.embeddings is not None and "classes" in self.embeddings:
+            return [str(name) for name in self.embeddings["classes"]]
+        names = [str(name) for name in self.card["classes"]]
+        count = len(names) if self.predictions is None else self.predictions.student.shape[1]
+        if self.predictions is not None and len(names) < count:  # one was removed: the images' folders have the names
+            folders = {int(k): Path(str(p)).parent.name for k, p in zip(self.predictions.label, self.predictions.path)}
+            return [folders.get(k, f"class {k}") for k in range(count)]
+        return names[:count]
 
     @property
     def provenance(self) -> Mapping[str, Any]:
