@@ -59,9 +59,9 @@ def keep_embeddings(session: Session, projection: nn.Module, parts: Sequence[Par
         projection: P after training; the same as after Align where Distill does not train it.
         parts: the saved student's answers.
         work: where `keep_frozen_features` wrote.
-        out: a .npz, of ``classes`` [K] text, ``path``, ``domain``, ``role`` [N] text, ``label`` [N] int64, and in float16 ``features``
-            [N, F] of the frozen backbone, ``aligned`` [N, D] of P on them, ``distilled`` [N, D] of the student,
-            ``teacher`` [N, D] as bought, ``texts`` [K, D]; all but the features of length one.
+        out: a .npz, of ``classes`` [K] text; ``path``, ``domain``, ``role`` [N] text and ``label`` [N] int64; and, in
+            float16 and of length one but for the first, ``features`` [N, F] of the frozen backbone, ``aligned`` [N, D]
+            of P on them, ``distilled`` [N, D] of the student, ``teacher`` [N, D] as bought, ``texts`` [K, D].
     """
     chosen, method = sampled(session), session.method
     columns: dict[str, NDArray[Any]] = {

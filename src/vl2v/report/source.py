@@ -88,15 +88,18 @@ class Source:
 
     @property
     def classes(self) -> list[str]:
-        """The run's class names, in the order of its logits; what was added to the student or removed later is not it."""
+        """The run's class names, in the order of its logits, whatever the student gained or lost since."""
         if self.embeddings is not None and "classes" in self.embeddings:
             return [str(name) for name in self.embeddings["classes"]]
         names = [str(name) for name in self.card["classes"]]
-        count = len(names) if self.predictions is None else self.predictions.student.shape[1]
-        if self.predictions is not None and len(names) < count:  # one was removed: the images' folders have the names
-            folders = {int(k): Path(str(p)).parent.name for k, p in zip(self.predictions.label, self.predictions.path)}
-            return [folders.get(k, f"class {k}") for k in range(count)]
-        return names[:count]
+        if self.predictions is None:
+            return names
+        count = self.predictions.student.shape[1]
+        if len(names) >= count:
+            return names[:count]
+        labelled = zip(self.predictions.label, self.predictions.path, strict=True)
+        folders = {int(label): Path(str(path)).parent.name for label, path in labelled}
+        return [folders.get(k, f"class {k}") for k in range(count)]
 
     @property
     def provenance(self) -> Mapping[str, Any]:
