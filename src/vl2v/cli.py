@@ -17,10 +17,12 @@ from vl2v.allocator import hold_memory
 from vl2v.cli_benchmark import attach as attach_benchmark
 from vl2v.cli_classes import attach as attach_classes
 from vl2v.cli_data import attach as attach_data
+from vl2v.cli_export import attach as attach_export
 from vl2v.cli_teacher import attach as attach_teacher
-from vl2v.errors import ConfigError, Interrupted, Vl2vError, as_disk_full
+from vl2v.errors import ConfigError, Interrupted, StudentError, Vl2vError, as_disk_full
 from vl2v.method.names import TITLES
 from vl2v.vendor.cli import attach as attach_vendor
+from vl2v_runtime.errors import ModelError
 
 if TYPE_CHECKING:
     from vl2v.job.prepare import Places
@@ -82,6 +84,9 @@ def guarded(command: Callable[P, None]) -> Callable[P, None]:
             command(*args, **kwargs)
         except Vl2vError as error:
             _fail(error, bool(kwargs.get("as_json")))
+        except ModelError as e:
+            parts = {"expected": e.expected, "found": e.found, "next_step": e.next_step}
+            _fail(StudentError(e.problem, **parts), bool(kwargs.get("as_json")))
         except KeyboardInterrupt:
             out = kwargs.get("out")
             step = (
@@ -111,6 +116,7 @@ attach_teacher(app, guarded)
 attach_benchmark(app, guarded)
 attach_data(app, guarded)
 attach_classes(app, guarded)
+attach_export(app, guarded)
 
 
 def make_progress(quiet: bool, as_json: bool) -> Progress:
@@ -286,17 +292,25 @@ def predict(
     run: Annotated[Path, typer.Argument(help="A run's or a student's folder.")],
     images: Annotated[list[Path], typer.Argument(help="Images, or folders of images.")],
     output: Annotated[str, typer.Option("--format", help="table, json or csv.")] = "table",
+    coverage: Annotated[
+        float | None,
+        typer.Option(help="Mark as unsure what is less sure than this share of the sources' validation images: 0.95."),
+    ] = None,
+    score: Annotated[str, typer.Option(help="What tells how sure: confidence or energy.")] = "confidence",
 ) -> None:
     """Classify images. Unreadable ones are reported in their place, and the exit code is then 3."""
     hold_memory()
     from vl2v.api import load
-    from vl2v.job.measure import answers, find_images
+    from vl2v.job.measure import classify, find_images
     from vl2v.job.printing import FORMATS, show_answers
 
     if output not in FORMATS:
         raise ConfigError("No such format.", expected=", ".join(FORMATS), found=output, next_step="correct --format")
     paths = find_images(images)
-    faults = show_answers(answers(load(run), paths), output)
+    answers, drift = classify(load(run), paths, coverage=coverage, score=score)
+    faults = show_answers(answers, output)
+    if drift is not None and drift.unusual:
+        print(f"warning: {drift.text}", file=sys.stderr)
     if faults:
         raise typer.Exit(3)
 

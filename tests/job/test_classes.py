@@ -224,20 +224,23 @@ def test_exported_files_and_trust_change_too(finished: Finished) -> None:
     from vl2v.student.export import to_onnx
 
     f = finished
+    before = Student.load(f.run)
+    assert before.trust is not None
     folder = f.run / "export"
     folder.mkdir()
-    onnx.save(to_onnx(Student.load(f.run)), folder / "model.onnx")
-    (folder / "export.json").write_text('{"accuracy": 1.0}')
-    (f.run / "student" / "trust.json").write_text('{"format": 1, "calibration": {"images": 12}}')
+    onnx.save(to_onnx(before, before.trust.to_dict()), folder / "model.onnx")
+    (folder / "export.json").write_text('{"files": {"model.onnx": {"accuracy": 1.0}}}')
     student = add_classes(f.run, ["zebra"], budget=1, places=f.places)
     model = vl2v_runtime.load(folder)
     assert list(model.classes) == student.classes
     np.testing.assert_allclose(model.probabilities(f.zebras()), student.predict_proba(f.zebras()), atol=1e-4)
     noted = json.loads((folder / "export.json").read_text())
-    assert noted["accuracy"] == 1.0
+    assert noted["files"] == {"model.onnx": {"accuracy": 1.0}}
     assert "classes before" in noted["classes_changed"]["note"]
-    trust = json.loads((f.run / "student" / "trust.json").read_text())
-    assert trust["calibration"] == {"images": 12, "classes_changed": 1}
+    for trust in (Student.load(f.run).trust, model.trust):
+        assert trust is not None
+        assert trust.temperature == before.trust.temperature
+        assert trust.calibration == {**before.trust.calibration, "classes_changed": 1}
 
 
 def test_the_command_line(finished: Finished) -> None:

@@ -1,5 +1,6 @@
 """A student on disk: `student.json` says what it is, `model.safetensors` holds its weights. No pickle.
 
+`trust.json` beside them says how far its answers can be trusted; folders of earlier versions have none.
 The weights are written first and carry the names of the classes too, so that a kill between the two files leaves a
 student whose head and names agree.
 """
@@ -21,6 +22,7 @@ from torch import nn
 from vl2v.errors import StudentError
 from vl2v.student.backbones import Backbone, Recipe, build
 from vl2v.student.preprocess import Preprocess
+from vl2v.trust import files as trust_file
 
 if TYPE_CHECKING:
     from vl2v.student.model import Student
@@ -56,6 +58,7 @@ def save(student: Student, folder: Path) -> Path:
     save_file(tensors, folder / f"{WEIGHTS}.new", metadata={"names": json.dumps(names), "stamp": stamp})
     (folder / f"{WEIGHTS}.new").replace(folder / WEIGHTS)
     write_json(folder / CARD, card)
+    trust_file.save(student.trust, folder)
     return folder
 
 
@@ -95,6 +98,13 @@ def load(folder: Path, backbone: nn.Module | None = None) -> Student:
         step = "copy the whole folder again from where it was made"
         raise StudentError(
             f"{path} cannot be used.", expected="this student's weights", found=found, next_step=step
+        ) from error
+    try:
+        student.trust = trust_file.load(folder)
+    except ValueError as error:
+        step = "copy it again from where it was made, fit it again with vl2v trust, or delete it"
+        raise StudentError(
+            f"{folder / trust_file.FILE} cannot be used.", expected="what vl2v wrote", found=str(error), next_step=step
         ) from error
     return student.eval()
 
