@@ -65,8 +65,11 @@ def main() -> None:
     if a.pair:
         measure(folder, a.out.resolve(), tuple(a.pair.split("+")))
         return
-    runs = {"+".join(pair): measure(folder, a.out.resolve(), pair) for pair in PAIRS}
-    keep("unseen_classes", {"setting": {"target": TARGET, **SETTINGS}, "runs": runs, "circumstances": circumstances()})
+    runs: dict[str, Any] = {}
+    for pair in PAIRS:
+        runs["+".join(pair)] = measure(folder, a.out.resolve(), pair)
+        setting = {"target": TARGET, **SETTINGS}
+        keep("unseen_classes", {"setting": setting, "runs": runs, "circumstances": circumstances()})
 
 
 if __name__ == "__main__":
