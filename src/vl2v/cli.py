@@ -15,12 +15,15 @@ import typer
 
 from vl2v.allocator import hold_memory
 from vl2v.cli_benchmark import attach as attach_benchmark
+from vl2v.cli_classes import attach as attach_classes
 from vl2v.cli_data import attach as attach_data
+from vl2v.cli_export import attach as attach_export
 from vl2v.cli_report import attach as attach_report
 from vl2v.cli_teacher import attach as attach_teacher
-from vl2v.errors import ConfigError, Interrupted, Vl2vError, as_disk_full
+from vl2v.errors import ConfigError, Interrupted, StudentError, Vl2vError, as_disk_full
 from vl2v.method.names import TITLES
 from vl2v.vendor.cli import attach as attach_vendor
+from vl2v_runtime.errors import ModelError
 
 if TYPE_CHECKING:
     from vl2v.job.prepare import Places
@@ -45,6 +48,10 @@ StudentOpt = Annotated[
     str | None, typer.Option(help="timm:<name>, timm:<name>@<checkpoint>, or teacher (VL2V-SD, open_clip only).")
 ]
 HeldOut = Annotated[list[str] | None, typer.Option(help="A domain left out to test; may be repeated.")]
+HeldOutClass = Annotated[
+    list[str] | None,
+    typer.Option(help="A class left out of training, to measure how well its name alone makes it known; repeatable."),
+]
 Views = Annotated[
     str | None,
     typer.Option(help="Views bought of every training image (default 1: the image itself); fresh: see the docs."),
@@ -78,6 +85,9 @@ def guarded(command: Callable[P, None]) -> Callable[P, None]:
             command(*args, **kwargs)
         except Vl2vError as error:
             _fail(error, bool(kwargs.get("as_json")))
+        except ModelError as e:
+            parts = {"expected": e.expected, "found": e.found, "next_step": e.next_step}
+            _fail(StudentError(e.problem, **parts), bool(kwargs.get("as_json")))
         except KeyboardInterrupt:
             out = kwargs.get("out")
             step = (
@@ -106,6 +116,8 @@ attach_vendor(app, guarded)
 attach_teacher(app, guarded)
 attach_benchmark(app, guarded)
 attach_data(app, guarded)
+attach_classes(app, guarded)
+attach_export(app, guarded)
 attach_report(app, guarded)
 
 
@@ -140,6 +152,7 @@ def quote(
     teacher: TeacherOpt = None,
     student: StudentOpt = None,
     held_out: HeldOut = None,
+    held_out_class: HeldOutClass = None,
     views: Views = None,
     prompts: Prompts = None,
     labels_per_class: Labels = None,
@@ -185,6 +198,7 @@ def distill(
     student: StudentOpt = None,
     out: Annotated[Path, typer.Option(help="The run's folder, new or empty.")] = Path("runs/vl2v"),
     held_out: HeldOut = None,
+    held_out_class: HeldOutClass = None,
     budget: Annotated[str | None, typer.Option(help="The most to spend; needed where the teacher charges.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
     method: Annotated[
@@ -351,6 +365,7 @@ def _settings(flags: dict[str, Any]) -> dict[str, Any]:
         for part, keys in NESTED.items()
     }
     settings["data"]["held_out"] = flags.get("held_out") or None
+    settings["data"]["held_out_classes"] = flags.get("held_out_class") or None
     settings["align"] = {"steps": flags.get("align_steps")}
     return settings | {key: flags.get(key) for key in TOP}
 

@@ -56,7 +56,7 @@ class Task:
     @property
     def names(self) -> tuple[str, ...]:
         """What each class is called to people: its folder with underscores as spaces."""
-        return tuple(_spaced(folder) for folder in self.folders)
+        return tuple(spaced(folder) for folder in self.folders)
 
     def read(self, row: int) -> bytes:
         """The bytes of one image's file.
@@ -228,7 +228,7 @@ class DomainFolder:
     def _check_names(self, allow_missing: bool) -> None:
         spellings: dict[str, set[str]] = defaultdict(set)
         for folder in self.folders:
-            spellings[_spelling(folder)].add(folder)
+            spellings[spelling(folder)].add(folder)
         for names in spellings.values():
             if len(names) > 1:
                 where = ", ".join(f"{d}/{f}" for d, f in self._files if f in names)
@@ -237,7 +237,7 @@ class DomainFolder:
             where = f"{self.domains[0]}/{self.folders[0]}"
             self.faults.append(Fault(where, "the only class", "a classifier needs at least two class folders"))
         for domain in [] if allow_missing else self.domains:
-            has = {_spelling(folder) for d, folder in self._files if d == domain}
+            has = {spelling(folder) for d, folder in self._files if d == domain}
             for lacking in sorted(spellings.keys() - has):
                 name = min(spellings[lacking])
                 remedy = "add images of it, drop the class everywhere, or allow it: --allow-missing-classes"
@@ -249,7 +249,7 @@ class DomainFolder:
         return [Fault("/".join(key), "a class left without images", remedy) for key in self._files if key not in left]
 
     def _phrases(self) -> tuple[str, ...]:
-        phrases = {folder: _spaced(folder) for folder in self.folders}
+        phrases = {folder: spaced(folder) for folder in self.folders}
         path = self.root / "classes.yaml"
         if path.exists():
             given = read_yaml(path)
@@ -265,7 +265,7 @@ class DomainFolder:
             phrases.update({folder: phrase.strip() for folder, phrase in given.items()})
         values = tuple(phrases[folder] for folder in self.folders)
         for phrase in sorted({p for p in values if values.count(p) > 1}):
-            if len({_spelling(f) for f in self.folders if phrases[f] == phrase}) > 1:
+            if len({spelling(f) for f in self.folders if phrases[f] == phrase}) > 1:
                 self.faults.append(
                     Fault("classes.yaml", f"two classes are called '{phrase}'", "give each its own name")
                 )
@@ -330,10 +330,12 @@ def _images(folder: Path, *, deep: bool = False) -> list[Path]:
     return found
 
 
-def _spaced(folder: str) -> str:
+def spaced(folder: str) -> str:
+    """What a class folder is called to people: underscores and runs of spaces become one space."""
     return " ".join(folder.replace("_", " ").split()) or folder
 
 
-def _spelling(folder: str) -> str:
+def spelling(folder: str) -> str:
+    """Equal for two spellings of one class: case, spaces, underscores and hyphens do not count."""
     text = unicodedata.normalize("NFKC", folder).casefold()
     return "".join(character for character in text if character not in "_- ")
