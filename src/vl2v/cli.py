@@ -18,6 +18,7 @@ from vl2v.cli_benchmark import attach as attach_benchmark
 from vl2v.cli_classes import attach as attach_classes
 from vl2v.cli_data import attach as attach_data
 from vl2v.cli_export import attach as attach_export
+from vl2v.cli_report import attach as attach_report
 from vl2v.cli_serve import attach as attach_serve
 from vl2v.cli_teacher import attach as attach_teacher
 from vl2v.errors import ConfigError, Interrupted, StudentError, Vl2vError, as_disk_full
@@ -117,9 +118,10 @@ attach_vendor(app, guarded)
 attach_teacher(app, guarded)
 attach_benchmark(app, guarded)
 attach_data(app, guarded)
-attach_serve(app, guarded)
-attach_export(app, guarded)
 attach_classes(app, guarded)
+attach_export(app, guarded)
+attach_report(app, guarded)
+attach_serve(app, guarded)
 
 
 def make_progress(quiet: bool, as_json: bool) -> Progress:

@@ -10,12 +10,12 @@ from vl2v.job.evaluation import Evaluation
 from vl2v.report.sheet import Sheet
 from vl2v.report.source import ROLES
 
-Z95 = 1.959963984540054  # two-sided 95 % of the normal distribution
+Z95 = 1.959963984540054  # two-sided 95% of the normal distribution
 
 
 @dataclass(frozen=True)
 class Share:
-    """An accuracy in [0, 1] and the bounds of its 95 % interval."""
+    """An accuracy in [0, 1] and the bounds of its 95% interval."""
 
     value: float
     low: float
@@ -79,7 +79,7 @@ def accuracies(evaluation: Evaluation) -> tuple[DomainAccuracy, ...]:
 
 
 def accuracy_sheet(found: Sequence[DomainAccuracy]) -> Sheet:
-    """A line per domain; bounds are of Wilson's 95 % interval."""
+    """A line per domain; bounds are of Wilson's 95% interval."""
     names = ("student", "student_low", "student_high", "teacher", "teacher_low", "teacher_high")
     rows = []
     for f in found:

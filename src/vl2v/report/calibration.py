@@ -88,8 +88,8 @@ def refusals(predictions: Predictions, trust: Trust) -> tuple[Refusal, ...]:
 
 def reliability_sheet(found: Sequence[Calibration], temperature: float) -> Sheet:
     """A line for every role, temperature and bin that is not empty."""
-    rows = [
-        (c.role, t, *map(float, r.edges[i : i + 2]), int(r.count[i]), float(r.confidence[i]), float(r.accuracy[i]))
+    rows: list[tuple[str | int | float, ...]] = [
+        (c.role, t, *r.edges[i : i + 2].tolist(), int(r.count[i]), float(r.confidence[i]), float(r.accuracy[i]))
         for c in found
         for t, r in ((1.0, c.before), (temperature, c.after))
         for i in np.flatnonzero(r.count)
@@ -101,9 +101,9 @@ def reliability_sheet(found: Sequence[Calibration], temperature: float) -> Sheet
 def risk_sheet(found: Sequence[Refusal]) -> Sheet:
     """A line for every share that can be answered."""
     rows = [
-        (f.role, *map(float, point))
+        (f.role, float(coverage), float(risk), float(least))
         for f in found
-        for point in zip(f.curve.coverage, f.curve.risk, f.curve.threshold, strict=True)
+        for coverage, risk, least in zip(f.curve.coverage, f.curve.risk, f.curve.threshold, strict=True)
     ]
     return Sheet.of("risk_coverage", ("role", "coverage", "risk", "least_confidence"), rows)
 

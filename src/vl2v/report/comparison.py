@@ -149,7 +149,7 @@ def teacher_parameters(spec: str) -> int | None:
     try:
         with torch.device("meta"):
             model = import_open_clip("The teacher's size").create_model(name, pretrained=None)
-        return sum(p.numel() for p in model.visual.parameters())
+        return int(sum(p.numel() for p in model.visual.parameters()))
     except Exception:  # a model of the hub asks for the network; the size is then not known
         return None
 
@@ -173,6 +173,9 @@ def _price(source: Source, paid: Spending) -> Decimal | None:
         return Decimal(kept) / 1000
     if stated:
         return stated / 1000
+    asked = source.content.get("asked", {})
+    if asked.get("image_queries") and not Decimal(asked["cost"]):
+        return Decimal(0)
     return paid.image_price()
 
 

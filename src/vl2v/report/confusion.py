@@ -41,7 +41,8 @@ class Confusion:
     def shares(self) -> NDArray[np.float64]:
         """[K, K], each row of a class with images sums to 1, the others are 0."""
         sums = self.counts.sum(axis=1, keepdims=True)
-        return self.counts / np.maximum(sums, 1)
+        shares: NDArray[np.float64] = self.counts / np.maximum(sums, 1)
+        return shares
 
     def pairs(self, most: int = 12) -> tuple[Pair, ...]:
         """The most frequent mistakes, at most so many."""

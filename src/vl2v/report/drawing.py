@@ -15,10 +15,10 @@ from matplotlib.figure import Figure
 
 # Colours that no figure uses otherwise; in the finished SVG each becomes a variable of the page's style, so that one
 # drawing serves light, dark and paper.
-NAMES = ("ink", "soft", "rule", "paper", "band", "student", "teacher", "shade", *(f"c{i}" for i in range(8)))
+NAMES = ("ink", "soft", "rule", "paper", "band", "student", "teacher", "shade", "strong", *(f"c{i}" for i in range(8)))
 COLOUR = {name: f"#0102{i:02x}" for i, name in enumerate(NAMES)}
-INK, SOFT, RULE, PAPER, STUDENT, TEACHER, SHADE = (
-    COLOUR[name] for name in ("ink", "soft", "rule", "paper", "student", "teacher", "shade")
+INK, SOFT, RULE, PAPER, STUDENT, TEACHER, SHADE, STRONG = (
+    COLOUR[name] for name in ("ink", "soft", "rule", "paper", "student", "teacher", "shade", "strong")
 )
 CLASS_COLOURS = tuple(COLOUR[f"c{i}"] for i in range(8))
 WIDTH, HEIGHT = 4.7, 3.1  # inches of a panel; its type is then a little smaller than the page's
@@ -102,16 +102,22 @@ def inline(svg: str, name: str, alt: str) -> str:
     svg = re.sub(r'<style type="text/css">.*?</style>', "", svg, flags=re.DOTALL)
     box = re.search(r'viewBox="([^"]+)"', svg)
     assert box is not None  # matplotlib always writes one
-    svg = svg[svg.index(">") + 1 :]
-    svg = re.sub(r'<g id="[^"]*">', "<g>", svg)
-    svg = re.sub(r' id="([^"]+)"', rf' id="{name}-\1"', svg)
-    svg = re.sub(r"url\(#([^)]+)\)", rf"url(#{name}-\1)", svg)
-    svg = re.sub(r'(?:xlink:)?href="#([^"]+)"', rf'href="#{name}-\1"', svg)
-    svg = svg.replace("xlink:href=", "href=")
-    svg = re.sub(r"font-family: [^;\"]+; ", "", svg)
-    svg = re.sub(r' transform="rotate\(-?0 [^)]*\)"', "", svg)
-    svg = re.sub(r"-?\d+\.\d{3,}", lambda number: f"{float(number[0]):.2f}", svg)
-    svg = re.sub(r"\n\s*", "\n", svg)
-    for key, colour in COLOUR.items():
-        svg = svg.replace(colour, f"var(--{key})")
+    svg = re.sub(r"\n\s*", "\n", svg[svg.index(">") + 1 :])
+    svg = re.sub(r"<[^>]*>", lambda tag: _tag(tag[0], name), svg)  # letters between tags stay as they are
     return f'<svg viewBox="{box[1]}" role="img" aria-label="{escape(alt)}">{svg}'
+
+
+def _tag(tag: str, name: str) -> str:
+    """One tag with names of its own, the page's colours and type, and coordinates as fine as can be seen."""
+    if tag.startswith("<g id="):
+        return "<g/>" if tag.endswith("/>") else "<g>"
+    tag = re.sub(r' id="([^"]+)"', rf' id="{name}-\1"', tag)
+    tag = re.sub(r"url\(#([^)]+)\)", rf"url(#{name}-\1)", tag)
+    tag = re.sub(r'(?:xlink:)?href="#([^"]+)"', rf'href="#{name}-\1"', tag).replace("xlink:href=", "href=")
+    tag = re.sub(r"font-family: [^;\"]+; ", "", tag)
+    tag = re.sub(r' transform="rotate\(-?0 [^)]*\)"', "", tag)
+    if "base64," not in tag:
+        tag = re.sub(r"-?\d+\.\d{3,}", lambda number: f"{float(number[0]):.2f}", tag)
+    for key, colour in COLOUR.items():
+        tag = tag.replace(colour, f"var(--{key})")
+    return tag

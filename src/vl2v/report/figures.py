@@ -16,9 +16,9 @@ from vl2v.report.drawing import (
     CLASS_COLOURS,
     INK,
     PAPER,
-
     SHADE,
     SOFT,
+    STRONG,
     STUDENT,
     TEACHER,
     Panel,
@@ -29,7 +29,7 @@ from vl2v.report.source import ROLE_NAMES
 from vl2v.report.words import listed, percent, shortened
 from vl2v.trust.calibration import Reliability
 
-PERCENT = PercentFormatter(1, decimals=0, symbol=" %")
+PERCENT = PercentFormatter(1, decimals=0)
 LINES = ("-", "--", ":", "-.")
 LONGEST = 20  # letters of a name beside a figure
 
@@ -55,7 +55,8 @@ def accuracy_panel(found: Sequence[DomainAccuracy]) -> Panel:
         axes.set_xlabel("top-1 accuracy")
 
     said = "; ".join(
-        f"{f.domain}: student {percent(f.student.value)}" + (f", teacher {percent(f.teacher.value)}" if f.teacher else "")
+        f"{f.domain}: student {percent(f.student.value)}"
+        + (f", teacher {percent(f.teacher.value)}" if f.teacher else "")
         for f in found
     )
     return panel("accuracy", "", f"Accuracy by domain. {said}.", draw, height=max(1.6, 0.55 + 0.42 * len(found)))
@@ -94,18 +95,25 @@ def _validation_panel(curve: StageCurve, title: str) -> Panel:
     def draw(axes: Axes) -> None:
         _shade(axes, curve)
         for i, (domain, values) in enumerate(curve.accuracy.items()):
-            style = {"color": CLASS_COLOURS[i % 8], "linestyle": LINES[(i // 8) % 4]}
-            marker = "o" if len(values) <= 25 else ""
-            axes.plot(curve.steps, values, marker=marker, markersize=3.5, label=shortened(domain, LONGEST), **style)  # type: ignore[arg-type]
+            axes.plot(
+                curve.steps,
+                100 * np.asarray(values),
+                color=CLASS_COLOURS[i % 8],
+                linestyle=LINES[(i // 8) % 4],
+                marker="o" if len(values) <= 25 else "",
+                markersize=3.5,
+                label=shortened(domain, LONGEST),
+            )
         _steps(axes)
-        axes.yaxis.set_major_formatter(PERCENT)
+        axes.yaxis.set_major_locator(MaxNLocator(6, integer=True))
+        axes.yaxis.set_major_formatter(PercentFormatter(100, decimals=0))
         axes.set_ylabel("validation accuracy")
         if len(curve.accuracy) <= 10:
             axes.legend(frameon=False, fontsize=9, loc="best", handlelength=1.6, borderaxespad=0.3)
 
     last = ", ".join(f"{domain} {percent(values[-1])}" for domain, values in curve.accuracy.items())
     alt = f"Validation accuracy by source domain in {title}; at the end {last}.{_window_said(curve)}"
-    return panel(f"validation-{curve.stage}", f"{title}: validation accuracy by source domain", alt, draw)
+    return panel(f"validation-{curve.stage}", f"{title}: validation accuracy", alt, draw)
 
 
 def _shade(axes: Axes, curve: StageCurve) -> None:
@@ -134,12 +142,12 @@ def confusion_panel(found: Confusion) -> Panel:
         if readable:
             for t, a in np.argwhere(found.counts):
                 axes.fill(
-                    *_cell(t, a), color=STUDENT if t == a else TEACHER, alpha=0.06 + 0.84 * shares[t, a], linewidth=0
+                    *_cell(t, a), color=STUDENT if t == a else TEACHER, alpha=0.06 + 0.69 * shares[t, a], linewidth=0
                 )
                 if count <= 12:
-                    strong = shares[t, a] > 0.55
+                    strong = shares[t, a] > 0.8
                     text = f"{found.counts[t, a]:,}"
-                    axes.text(a, t, text, ha="center", va="center", fontsize=8.5, color=PAPER if strong else INK)
+                    axes.text(a, t, text, ha="center", va="center", fontsize=8.5, color=STRONG if strong else INK)
             axes.set_xticks(range(count), names, rotation=90 if count > 5 else 0)
             axes.set_yticks(range(count), names)
         else:
@@ -184,9 +192,9 @@ def reliability_panel(found: Calibration, temperature: float) -> Panel:
         axes.set_ylabel("accuracy")
         axes.legend(frameon=False, fontsize=9, loc="upper left", handlelength=1.4, borderaxespad=0.2)
 
-    errors = f"expected calibration error {percent(found.before.error)} before, {percent(found.after.error)} after"
-    alt = f"Reliability, {ROLE_NAMES[found.role]}: {errors} the temperature."
-    title = f"{ROLE_NAMES[found.role].capitalize()}: {errors}"
+    errors = f"{percent(found.before.error)} before, {percent(found.after.error)} after"
+    alt = f"Reliability, {ROLE_NAMES[found.role]}: expected calibration error {errors} the temperature."
+    title = f"{ROLE_NAMES[found.role].capitalize()}: ECE {errors}"
     return panel(f"reliability-{found.role}", title, alt, draw, height=3.5)
 
 
@@ -213,7 +221,7 @@ def refusal_panel(found: Sequence[Refusal], kept: Sequence[float]) -> Panel:
                 axes.plot([t.coverage], [t.risk], marker, color=colour, markersize=6, markeredgecolor=PAPER)
                 if f is found[0]:
                     axes.annotate(
-                        f"{t.aim:.0%}".replace("%", " %"),
+                        f"{t.aim:.0%}",
                         (t.coverage, t.risk),
                         xytext=(-2, 7),
                         textcoords="offset points",
@@ -222,7 +230,8 @@ def refusal_panel(found: Sequence[Refusal], kept: Sequence[float]) -> Panel:
                         color=SOFT,
                     )
         axes.set_xlim(0, 1.02)
-        axes.set_ylim(bottom=0)
+        steady = [f.curve.risk[f.curve.coverage >= 0.05] for f in found]  # of a handful of answers one is a third
+        axes.set_ylim(0, 1.12 * max(0.01, *(float(risk.max()) for risk in steady)))
         axes.xaxis.set_major_formatter(PERCENT)
         axes.yaxis.set_major_formatter(PERCENT)
         axes.grid()
@@ -233,5 +242,3 @@ def refusal_panel(found: Sequence[Refusal], kept: Sequence[float]) -> Panel:
     ends = listed([f"{percent(float(f.curve.risk[-1]))} {ROLE_NAMES[f.role]}" for f in found])
     alt = f"Wrong answers against the share answered; with every image answered {ends}."
     return panel("refusal", "Refusing the least confident answers", alt, draw, height=3.5)
-
-

@@ -59,7 +59,7 @@ class Marks:
 
     @classmethod
     def of(cls, arrays: Arrays) -> Marks:
-        """The eight most frequent classes have colours, the others stay grey; held-out domains have filled marks too."""
+        """The eight most frequent classes have colours, the others stay grey; each domain has a mark."""
         labels, counts = np.unique(arrays["label"], return_counts=True)
         chosen = sorted(labels[np.argsort(-counts, kind="stable")[: len(CLASS_COLOURS)]])
         in_domain = arrays["domain"][arrays["role"] == IN_DOMAIN]
@@ -100,13 +100,14 @@ def map_panel(found: EmbeddingMap, arrays: Arrays, classes: Sequence[str], marks
 
     nearest = listed([f"{percent(share)} {ROLE_NAMES[role]}" for role, share in found.nearest.items()])
     named = f"; nearest class name right for {nearest}" if nearest else ""
-    alt = f"{STAGES[found.stage]}: {len(found.points)} images on two axes that hold {percent(found.explained)} of the variance{named}."
+    alt = f"{STAGES[found.stage]}: {len(found.points)} images on two axes with "
+    alt += f"{percent(found.explained)} of the variance{named}."
     return panel(f"map-{found.stage}", STAGES[found.stage], alt, draw, height=3.9)
 
 
 def _draw_names(axes: Axes, places: NDArray[np.float64], names: Sequence[str], marks: Marks) -> None:
     halo = [withStroke(linewidth=2.6, foreground=PAPER)]
-    for label, (x, y) in enumerate(places):
+    for label, (x, y) in enumerate(places[: len(names)]):
         colour = marks.colours.get(label)
         if colour is None:
             axes.plot([x], [y], "P", color=SOFT, markersize=5, markeredgecolor=PAPER, markeredgewidth=0.6, zorder=4)

@@ -92,6 +92,6 @@ def map_sheet(found: Sequence[EmbeddingMap], arrays: Arrays, classes: Sequence[s
             label = classes[int(arrays["label"][i])]
             place = (str(arrays["path"][i]), str(arrays["domain"][i]), str(arrays["role"][i]))
             rows.append((m.stage, "image", *place, label, float(x), float(y)))
-        for name, (x, y) in zip(classes, [] if m.names is None else m.names, strict=m.names is not None):
+        for name, (x, y) in zip(classes, [] if m.names is None else m.names, strict=False):
             rows.append((m.stage, "class name", "", "", "", name, float(x), float(y)))
     return Sheet.of("embedding_map", ("stage", "kind", "path", "domain", "role", "class", "x", "y"), rows)

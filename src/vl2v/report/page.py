@@ -58,7 +58,7 @@ class Picture:
     """A small picture: its ``data:`` address, None if the image is gone; what is said of it, and its path."""
 
     source: str | None
-    lines: Sequence[tuple[str, str]]
+    lines: Sequence[tuple[str, str, str]]
     path: str
     alt: str
 

@@ -48,8 +48,8 @@ class Predictions:
     def of(self, chosen: NDArray[np.bool_]) -> Predictions:
         """Those of some images."""
         teacher = None if self.teacher is None else self.teacher[chosen]
-        parts = (self.domain, self.role, self.path, self.label, self.student)
-        return Predictions(*(part[chosen] for part in parts), teacher)
+        domain, role, path = (part[chosen] for part in (self.domain, self.role, self.path))
+        return Predictions(domain, role, path, self.label[chosen], self.student[chosen], teacher)
 
     def roles(self) -> dict[str, Predictions]:
         """By role, those that have images."""
@@ -88,13 +88,18 @@ class Source:
 
     @property
     def classes(self) -> list[str]:
-        """Class names, in the order of the logits."""
-        return list(self.card["classes"])[: self.trained_classes]
-
-    @property
-    def trained_classes(self) -> int:
-        """How many classes the run had; a class added later stands behind them."""
-        return len(self.card["classes"]) if self.predictions is None else self.predictions.student.shape[1]
+        """The run's class names, in the order of its logits, whatever the student gained or lost since."""
+        if self.embeddings is not None and "classes" in self.embeddings:
+            return [str(name) for name in self.embeddings["classes"]]
+        names = [str(name) for name in self.card["classes"]]
+        if self.predictions is None:
+            return names
+        count = self.predictions.student.shape[1]
+        if len(names) >= count:
+            return names[:count]
+        labelled = zip(self.predictions.label, self.predictions.path, strict=True)
+        folders = {int(label): Path(str(path)).parent.name for label, path in labelled}
+        return [folders.get(k, f"class {k}") for k in range(count)]
 
     @property
     def provenance(self) -> Mapping[str, Any]:
@@ -138,8 +143,8 @@ def read_run(path: Path) -> Source:
         content,
         read_json(folder.student / "student.json"),
         part("metrics", folder.metrics_file, _lines, "There are no curves") or (),
-        part("predictions", folder.predictions_file, _predictions, f"{earlier}, which kept no single answers"),
-        part("embeddings", path / "embeddings.npz", _arrays, f"{earlier} or as a benchmark's job, without its vectors"),
+        part("predictions", folder.predictions_file, read_predictions, f"{earlier}, which kept no single answers"),
+        part("embeddings", folder.embeddings_file, _arrays, f"{earlier} or as a benchmark's job, without its vectors"),
         part("trust", folder.student / "trust.json", _trust, "No temperature is kept"),
         part("export", path / "export" / "export.json", read_json, "Nothing was exported"),
         missing,
@@ -159,7 +164,8 @@ def _trust(file: Path) -> Trust:
     return Trust.from_dict(read_json(file))
 
 
-def _predictions(file: Path) -> Predictions:
+def read_predictions(file: Path) -> Predictions:
+    """Read a run's `predictions.npz`."""
     found = _arrays(file)
     student, teacher = found["student"].astype(np.float64), found.get("zero_shot")
     wide = None if teacher is None else teacher.astype(np.float64)

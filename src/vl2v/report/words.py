@@ -9,8 +9,8 @@ NONE = "–"
 
 
 def percent(share: float | None, digits: int = 1) -> str:
-    """``0.891`` as ``89.1 %``; a dash where there is none."""
-    return NONE if share is None else f"{100 * share:.{digits}f} %"
+    """``0.891`` as ``89.1%``; a dash where there is none."""
+    return NONE if share is None else f"{100 * share:.{digits}f}%"
 
 
 def money(amount: Decimal | float, currency: str) -> str:
