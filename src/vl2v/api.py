@@ -1,4 +1,4 @@
-"""The verbs: quote, distill, evaluate, export, load, and changing the classes. The command line calls these."""
+"""The verbs: quote, distill, evaluate, export, load, and a student's classes. The command line calls these."""
 
 from __future__ import annotations
 
@@ -30,6 +30,7 @@ __all__ = [
     "add_classes",
     "distill",
     "evaluate",
+    "export",
     "list_classes",
     "load",
     "make_config",

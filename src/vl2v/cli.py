@@ -117,8 +117,8 @@ attach_teacher(app, guarded)
 attach_benchmark(app, guarded)
 attach_data(app, guarded)
 attach_serve(app, guarded)
-attach_export(app, guarded)
 attach_classes(app, guarded)
+attach_export(app, guarded)
 
 
 def make_progress(quiet: bool, as_json: bool) -> Progress:

@@ -19,6 +19,7 @@ from vl2v.job.prepare import Places
 from vl2v.student.model import Student
 from vl2v.teacher.ledger import Ledger, LedgerEntry
 from vl2v.teacher.store import EmbeddingStore
+from vl2v_runtime.trust import Trust
 
 SMALL = {
     "student": {"size": 32},
@@ -224,20 +225,24 @@ def test_exported_files_and_trust_change_too(finished: Finished) -> None:
     from vl2v.student.export import to_onnx
 
     f = finished
+    before = Student.load(f.run)
+    assert before.trust is not None
     folder = f.run / "export"
     folder.mkdir()
-    onnx.save(to_onnx(Student.load(f.run)), folder / "model.onnx")
-    (folder / "export.json").write_text('{"accuracy": 1.0}')
-    (f.run / "student" / "trust.json").write_text('{"format": 1, "calibration": {"images": 12}}')
+    onnx.save(to_onnx(before, before.trust.to_dict()), folder / "model.onnx")
+    (folder / "export.json").write_text('{"files": {"model.onnx": {"accuracy": 1.0}}}')
     student = add_classes(f.run, ["zebra"], budget=1, places=f.places)
     model = vl2v_runtime.load(folder)
     assert list(model.classes) == student.classes
-    np.testing.assert_allclose(model.probabilities(f.zebras()), student.predict_proba(f.zebras()), atol=1e-4)
+    logits = student.logits(student.project(f.zebras()))
+    np.testing.assert_allclose(model.logits(f.zebras()), logits.numpy(), atol=1e-3)
     noted = json.loads((folder / "export.json").read_text())
-    assert noted["accuracy"] == 1.0
+    assert noted["files"] == {"model.onnx": {"accuracy": 1.0}}
     assert "classes before" in noted["classes_changed"]["note"]
-    trust = json.loads((f.run / "student" / "trust.json").read_text())
-    assert trust["calibration"] == {"images": 12, "classes_changed": 1}
+    for trust in (Student.load(f.run).trust, Trust.from_dict(model.metadata.trust or {})):
+        assert trust is not None
+        assert trust.temperature == before.trust.temperature
+        assert trust.calibration == {**before.trust.calibration, "classes_changed": 1}
 
 
 def test_the_command_line(finished: Finished) -> None:

@@ -145,9 +145,9 @@ def _keep(student: Student, folder: Path, home: Path, change: Mapping[str, Any])
     """Write what changed, the student last: if this is stopped before, the same command does all of it again."""
     noted = {"at": datetime.now(UTC).isoformat(timespec="seconds"), **change}
     student.provenance[CHANGES] = [*student.provenance.get(CHANGES, []), noted]
+    mark_trust(student)
     change_exports(home, student)
     student.save(folder)
-    mark_trust(folder, len(student.provenance[CHANGES]))
 
 
 @contextmanager

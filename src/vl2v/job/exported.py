@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from vl2v.student.files import CHANGES, read_json, write_json
 from vl2v.student.model import Student
 
-EXPORT, NOTE, TRUST = "export", "export.json", "trust.json"
+EXPORT, NOTE = "export", "export.json"
 REMARK = "accuracy and parity were measured with the classes before the change"
 
 
@@ -28,24 +29,19 @@ def exported(run: Path) -> list[Path]:
 def change_exports(run: Path, student: Student) -> None:
     """Give a run's exported files the student's classes, without exporting again."""
     for file in exported(run):
-        from vl2v.student.export import rewrite_classes
+        from vl2v.student.export import rewrite_classes, rewrite_trust
 
         assert student.head is not None
         rewrite_classes(file, student.classes, student.head.cpu().numpy())
+        rewrite_trust(file, student.trust.to_dict() if student.trust else None)
     note = run / EXPORT / NOTE
     if note.is_file():
         last = student.provenance[CHANGES][-1]
         write_json(note, read_json(note) | {CHANGES: {"at": last["at"], "note": REMARK}})
 
 
-def mark_trust(folder: Path, changes: int) -> None:
-    """Note beside the calibration of a student that it was fitted for other classes.
-
-    Args:
-        folder: the student's.
-        changes: how often classes changed since training.
-    """
-    file = folder / TRUST
-    if file.is_file():
-        content = read_json(file)
-        write_json(file, content | {"calibration": {**content.get("calibration", {}), CHANGES: changes}})
+def mark_trust(student: Student) -> None:
+    """Note beside a student's calibration how often classes changed since it was fitted, for others than there are."""
+    if student.trust is not None:
+        changes = len(student.provenance[CHANGES])
+        student.trust = replace(student.trust, calibration={**student.trust.calibration, CHANGES: changes})

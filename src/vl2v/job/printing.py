@@ -84,8 +84,8 @@ def run_text(run: Run) -> RenderableType:
     )
     calibrated = [calibration_line(run.student.trust, run.evaluation)] if run.student.trust else []
     try_it = f"try it:  vl2v predict {run.folder} <image or folder>"
-    tables = [run.evaluation.table(), *([run.unseen.table()] if run.unseen else [])]
-    return Group(*tables, *calibrated, paid, where, try_it)
+    unseen = [run.unseen.table()] if run.unseen else []
+    return Group(run.evaluation.table(), *calibrated, *unseen, paid, where, try_it)
 
 
 def calibration_line(trust: Trust, evaluation: Evaluation) -> str:

@@ -20,13 +20,12 @@ from vl2v.config import RunConfig
 from vl2v.errors import ConfigError, StudentError
 from vl2v.job.fresh import FreshViews, fresh_views
 from vl2v.job.material import Material, stage_seed
-from vl2v.job.prepare import Examples, Places, Split, examples, leaked, list_folder, read_task, split_task
+from vl2v.job.prepare import Examples, Places, Split, examples, leaked, list_folder, read_parts, split_task
 from vl2v.job.quoting import EVALUATION, UNSEEN, Needs, check_disk, evaluated, make_quote, needs
 from vl2v.method.base import Method
 from vl2v.method.registry import METHODS
 from vl2v.progress import Progress
 from vl2v.student.backbones import Backbone, load_backbone
-from vl2v.task.classes import part_classes
 from vl2v.task.files import FileIndex
 from vl2v.task.folder import Task
 from vl2v.task.pixels import PixelCache
@@ -250,8 +249,7 @@ def open_session(
     cache = PixelCache(places.cache, backbone.preprocess.size if backbone else DEFAULT_SIZE)
     store = EmbeddingStore(places.store)
     try:
-        task, unlabelled = read_task(folder, config.data, index, cache if backbone else None, progress)
-        task, unseen = part_classes(task, config.data.held_out_classes)
+        task, unlabelled, unseen = read_parts(folder, config.data, index, cache if backbone else None, progress)
         split = split_task(task, config.data, config.seed)
         if count := leaked(task, split):
             progress.note(f"warning: {count} images of the held-out domains also stand among the training images")

@@ -1,8 +1,8 @@
 """A student on disk: `student.json` says what it is, `model.safetensors` holds its weights. No pickle.
 
+`trust.json` beside them says how far its answers can be trusted; folders of earlier versions have none.
 The weights are written first and carry the names of the classes too, so that a kill between the two files leaves a
 student whose head and names agree.
-`trust.json` beside them says how far its answers can be trusted; folders of earlier versions have none.
 """
 
 from __future__ import annotations

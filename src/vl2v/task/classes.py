@@ -40,16 +40,16 @@ def part_classes(task: Task, names: Sequence[str]) -> tuple[Task, Task | None]:
 
     Args:
         task: the scanned one.
-        names: of the held-out classes; none gives (task, None).
+        names: of the held-out classes; those that the task has not are passed over, and without any it is not parted.
 
     Returns:
-        Two tasks over the same domains, each with its own classes and labels from 0.
+        Two tasks over the same domains, each with its own classes and labels from 0; None for the second without one.
 
     Raises:
-        ConfigError: see `held_out_folders`.
         DataError: if a domain has no image of the other classes.
     """
-    held = held_out_folders(names, task.folders)
+    wanted = {spelling(name) for name in names}
+    held = [folder for folder in task.folders if spelling(folder) in wanted]
     if not held:
         return task, None
     seen = _only(task, [folder for folder in task.folders if folder not in held])
