@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib.util
 import shutil
 from pathlib import Path
 
@@ -13,11 +14,11 @@ from torch import Tensor, nn
 
 import vl2v_runtime
 from vl2v.errors import MissingExtraError, StudentError
-from vl2v.student import export as export_module
 from vl2v.student.backbones import from_module
-from vl2v.student.export import HEAD, rewrite_classes, rewrite_trust, to_onnx, write
+from vl2v.student.export import rewrite_classes, rewrite_trust, to_onnx, write
 from vl2v.student.model import Student
 from vl2v.student.quantise import FIRST, quantise
+from vl2v_runtime.model import HEAD
 
 IMAGES = [picture(i) for i in range(12)]
 
@@ -157,10 +158,8 @@ def test_a_module_that_cannot_be_traced_is_named() -> None:
 
 
 def test_without_the_extra_it_says_so(cosine: Exported, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = export_module.importlib.util.find_spec
-    monkeypatch.setattr(
-        export_module.importlib.util, "find_spec", lambda name, *a: None if name == "onnx" else real(name, *a)
-    )
+    real = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *a: None if name == "onnx" else real(name, *a))
     with pytest.raises(MissingExtraError, match=r"vl2v\[export\]"):
         to_onnx(cosine.student)
     with pytest.raises(MissingExtraError, match=r"vl2v\[export\]"):
