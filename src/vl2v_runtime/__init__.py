@@ -18,10 +18,11 @@ if TYPE_CHECKING:
     from vl2v_runtime.errors import ModelError
     from vl2v_runtime.imaging import UnreadableImageError
     from vl2v_runtime.metadata import Metadata
-    from vl2v_runtime.model import Answer, Model, load
+    from vl2v_runtime.model import Answer, Attempt, Model, load
 
 _HOMES = {
     "Answer": "vl2v_runtime.model",
+    "Attempt": "vl2v_runtime.model",
     "Metadata": "vl2v_runtime.metadata",
     "Model": "vl2v_runtime.model",
     "ModelError": "vl2v_runtime.errors",
@@ -29,7 +30,7 @@ _HOMES = {
     "load": "vl2v_runtime.model",
 }
 
-__all__ = ["Answer", "Metadata", "Model", "ModelError", "UnreadableImageError", "load"]
+__all__ = ["Answer", "Attempt", "Metadata", "Model", "ModelError", "UnreadableImageError", "load"]
 
 
 def __getattr__(name: str) -> Any:

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import os
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import chain, islice
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,9 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vl2v_runtime.errors import ModelError
-from vl2v_runtime.imaging import ImageLike, Pixels, decode, square
-from vl2v_runtime.inputs import Input, each
+from vl2v_runtime.imaging import ImageLike, Pixels, UnreadableImageError, decode, square
+from vl2v_runtime.inputs import Input, ahead, each
 from vl2v_runtime.metadata import AGAIN, COSINE, KEY, Metadata
+from vl2v_runtime.trust import CONFIDENCE, Trust, probabilities
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
@@ -46,6 +44,21 @@ class Answer:
     confidence: float
     probabilities: dict[str, float]
     accepted: bool | None
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """What came of one image that may be unreadable.
+
+    Attributes:
+        answer: None if it could not be read.
+        embedding: [D] float32 of length one; None also for a linear classifier.
+        fault: why it could not be read, or empty.
+    """
+
+    answer: Answer | None
+    embedding: Floats | None = None
+    fault: str = ""
 
 
 class Model:
@@ -84,6 +97,22 @@ class Model:
         """D, the dimension of the space shared with the teacher; None for a baseline with a linear classifier."""
         found = [output.shape[1] for output in self._session.get_outputs() if output.name == EMBEDDING]
         return int(found[0]) if found else None
+
+    @cached_property
+    def trust(self) -> Trust | None:
+        """Temperature, thresholds and drift, fitted at the end of the run; None if the file has none.
+
+        Raises:
+            ModelError: if what the file has is broken.
+        """
+        if self.metadata.trust is None:
+            return None
+        try:
+            return Trust.from_dict(self.metadata.trust)
+        except ValueError as error:
+            raise ModelError(
+                f"{self.path} has broken metadata.", expected="its trust", found=str(error), next_step=AGAIN
+            ) from error
 
     def run(self, pixels: Floats) -> tuple[Floats, Floats | None]:
         """One call of the network.
@@ -146,29 +175,82 @@ class Model:
         return np.concatenate(rows) if rows else np.zeros((0, self.dimension), np.float32)
 
     def probabilities(self, images: Input | Iterable[Input], batch_size: int = BATCH) -> Floats:
-        """Class probabilities, [N, K] float32, rows summing to 1. Arguments as of `logits`."""
+        """Class probabilities, [N, K] float32, rows summing to 1, calibrated where the file has a `trust`.
+
+        Arguments as of `logits`.
+        """
         return self._chances(self.logits(images, batch_size))
 
-    def predict(self, images: Input | Iterable[Input], batch_size: int = BATCH) -> list[Answer]:
-        """Classify images, in their order. Arguments as of `logits`."""
-        return self.answers(self.logits(images, batch_size))
+    def predict(
+        self,
+        images: Input | Iterable[Input],
+        batch_size: int = BATCH,
+        *,
+        score: str = CONFIDENCE,
+        coverage: float = 0.95,
+    ) -> list[Answer]:
+        """Classify images, in their order.
 
-    def answers(self, logits: Floats) -> list[Answer]:
-        """What [N, K] logits of this model say."""
+        Args:
+            images: see `logits`.
+            batch_size: how many go through the network at once.
+            score: what tells how sure an answer is: ``confidence`` or ``energy``.
+            coverage: the share of the sources' validation images that is sure enough; see `Trust.accepts`.
+
+        Raises:
+            UnreadableImageError: if one of them is no usable image.
+            OSError: if a path cannot be read at all.
+            ValueError: if the file's trust has no threshold for this score and coverage.
+        """
+        return self.answers(self.logits(images, batch_size), score=score, coverage=coverage)
+
+    def answers(self, logits: Floats, *, score: str = CONFIDENCE, coverage: float = 0.95) -> list[Answer]:
+        """What [N, K] logits of this model say; arguments as of `predict`."""
         chances, names = self._chances(logits), self.metadata.classes
-        best = chances.argmax(axis=1)
+        accepted = [None] * len(logits) if self.trust is None else self.trust.accepts(logits, score, coverage).tolist()
         return [
-            Answer(names[k], float(row[k]), dict(zip(names, map(float, row), strict=True)), None)
-            for row, k in zip(chances, best, strict=True)
+            Answer(names[k], float(row[k]), dict(zip(names, map(float, row), strict=True)), sure)
+            for row, k, sure in zip(chances, chances.argmax(axis=1), accepted, strict=True)
         ]
 
+    def attempts(
+        self,
+        images: Input | Iterable[Input],
+        batch_size: int = BATCH,
+        *,
+        score: str = CONFIDENCE,
+        coverage: float = 0.95,
+    ) -> Iterator[Attempt]:
+        """Classify images one by one in their order; an unreadable one says so in its place. Arguments as of `predict`.
+
+        Raises:
+            ValueError: see `predict`.
+        """
+        prepared = ahead(self._try, each(images), AHEAD * batch_size)
+        while batch := list(islice(prepared, batch_size)):
+            good = [pixels for pixels in batch if not isinstance(pixels, str)]
+            done: Iterator[tuple[Answer, Floats | None]] = iter(())
+            if good:
+                logits, embeddings = self.run(self.normalise(np.stack(good)))
+                rows = embeddings if embeddings is not None else [None] * len(good)
+                done = zip(self.answers(logits, score=score, coverage=coverage), rows, strict=True)
+            for pixels in batch:
+                yield Attempt(None, fault=pixels) if isinstance(pixels, str) else Attempt(*next(done))
+
+    def _try(self, image: ImageLike) -> Pixels | str:
+        """The pixels, or why there are none."""
+        try:
+            return self.prepare(image)
+        except UnreadableImageError as error:
+            return str(error)
+        except OSError as error:
+            return error.strerror or str(error)
+
     def _chances(self, logits: Floats) -> Floats:
-        powers = np.exp(logits - logits.max(axis=1, keepdims=True))
-        chances: Floats = powers / powers.sum(axis=1, keepdims=True)
-        return chances
+        return probabilities(logits, self.trust.temperature if self.trust else 1.0)
 
     def _passed(self, images: Input | Iterable[Input], batch_size: int) -> Iterator[tuple[Floats, Floats | None]]:
-        prepared = _ahead(self.prepare, each(images), AHEAD * batch_size)
+        prepared = ahead(self.prepare, each(images), AHEAD * batch_size)
         while batch := list(islice(prepared, batch_size)):
             yield self.run(self.normalise(np.stack(batch)))
 
@@ -221,23 +303,3 @@ def _open(path: Path, threads: int | None) -> InferenceSession:
     except Exception as error:  # onnxruntime raises kinds of its own, none of them public
         found = " ".join(str(error).split())[:300]
         raise ModelError(f"{path} cannot be used.", expected="an ONNX model", found=found, next_step=AGAIN) from error
-
-
-def _ahead(work: Callable[[ImageLike], Pixels], images: Iterator[ImageLike], count: int) -> Iterator[Pixels]:
-    """Results in order, up to `count` of them computed ahead in threads: decoding and resizing leave Python's lock."""
-    start = list(islice(images, 2))
-    if len(start) < 2:  # one image is not worth a pool
-        yield from map(work, start)
-        return
-    with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
-        waiting: deque[Future[Pixels]] = deque()
-        try:
-            for image in chain(start, images):
-                waiting.append(pool.submit(work, image))
-                if len(waiting) >= count:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            for future in waiting:  # after an unreadable image, or when nobody wants more
-                future.cancel()

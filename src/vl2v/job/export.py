@@ -52,7 +52,7 @@ class Export:
         some = next(iter(self.files.values()))
         table = Table(title=f"{self.folder}, compared with the student on {some.images:,} {self.images}")
         for name in ("file", "MB", "greatest difference", "same class", "accuracy", "student", "lost"):
-            table.add_column(name, justify="left" if name == "file" else "right")
+            table.add_column(name, justify="left" if name == "file" else "right", no_wrap=name == "file")
         for name, found in self.files.items():
             accuracies = ("-", "-", "-")
             if found.accuracy is not None and found.student is not None:
@@ -102,7 +102,7 @@ def export(
     fresh = {name: out / f"{name}.new" for name in (FLOAT, INT8)}
     try:
         with progress.stage("export", 2 + len(wanted)) as advance:
-            write(to_onnx(student, _trust(folder)), fresh[FLOAT])
+            write(to_onnx(student), fresh[FLOAT])
             advance(1)
             if int8:
                 quantise(fresh[FLOAT], fresh[INT8], batches(student.preprocess, sample.pixels, sample.calibration))
@@ -157,11 +157,6 @@ def _sample(
         return random_sample(student.preprocess.size)
     settings = made | ({"root": str(data), "allow_missing_classes": True} if data else {})
     return run_sample(student, parse(DataConfig, settings, "the student's provenance"), places, progress)
-
-
-def _trust(folder: Path) -> dict[str, Any] | None:
-    paths = (folder / "student" / "trust.json", folder / "trust.json")
-    return next((read_json(path) for path in paths if path.is_file()), None)
 
 
 def _keep(done: Export) -> None:

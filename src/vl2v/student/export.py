@@ -40,13 +40,8 @@ def need_onnx() -> None:
             raise MissingExtraError("Exporting a student", "export", package)
 
 
-def describe(student: Student, trust: Mapping[str, Any] | None = None) -> Metadata:
-    """What the exported file says of itself.
-
-    Args:
-        student: any.
-        trust: the content of its trust.json, if it has one.
-    """
+def describe(student: Student) -> Metadata:
+    """What the exported file says of itself."""
     p = student.preprocess
     return Metadata(
         classes=tuple(student.classes),
@@ -56,7 +51,7 @@ def describe(student: Student, trust: Mapping[str, Any] | None = None) -> Metada
         logit_scale=student.logit_scale,
         classifier=LINEAR if student.head is None else COSINE,
         provenance=student.provenance,
-        trust=trust,
+        trust=student.trust.to_dict() if student.trust else None,
     )
 
 
@@ -72,12 +67,11 @@ class _Trunk(nn.Module):
         return projected if self.student.head is None else F.normalize(projected, dim=-1)
 
 
-def to_onnx(student: Student, trust: Mapping[str, Any] | None = None) -> onnx.ModelProto:
+def to_onnx(student: Student) -> onnx.ModelProto:
     """A student as an ONNX graph: `pixels` [B, 3, S, S] to `logits` [B, K] and, with a text head, `embedding` [B, D].
 
     Args:
         student: any; it is not changed.
-        trust: the content of its trust.json, if it has one.
 
     Raises:
         StudentError: if torch cannot export the backbone.
@@ -112,7 +106,7 @@ def to_onnx(student: Student, trust: Mapping[str, Any] | None = None) -> onnx.Mo
     if student.head is not None:
         _classify(model, student.head.cpu().numpy(), student.logit_scale)
     model.producer_name = PRODUCER
-    set_metadata(model, describe(student, trust))
+    set_metadata(model, describe(student))
     onnx.checker.check_model(model)
     return model
 
@@ -203,7 +197,8 @@ def rewrite_classes(path: Path, classes: Sequence[str], head: ArrayLike) -> None
             )
         lengths = np.linalg.norm(rows, axis=-1, keepdims=True)
         wanted = (len(classes), old.dims[1])
-        if rows.shape != wanted or len(set(classes)) != len(classes) or not classes or not (lengths > 1e-6).all():
+        usable = np.isfinite(lengths).all() and (lengths > 1e-6).all()
+        if rows.shape != wanted or len(set(classes)) != len(classes) or not classes or not usable:
             expected = f"different names, and as many finite vectors [{old.dims[1]}] with a direction"
             found = f"{len(classes)} names, vectors {list(rows.shape)}"
             raise StudentError("Head and classes do not fit.", expected=expected, found=found)
