@@ -28,17 +28,17 @@ from vl2v.serve.running import open_service
 from vl2v.serve.service import Service
 from vl2v.serve.settings import ServeSettings
 
-NEW = "checker_board"  # a class that the teacher knows and the student does not
+NEW, LATER = "checker_board", "dotted_paper"  # classes that the teacher knows and the student does not
 
 
 @pytest.fixture(scope="session")
 def run(bench: Bench) -> Path:
-    """A distilled and exported run, with a teacher that charges for texts and knows one class more."""
+    """A distilled and exported run, with a teacher that charges for texts and knows two classes more."""
     with np.load(bench.root / "teacher.npz") as file:
         known = dict(file)
-    row = np.random.default_rng(7).normal(size=(1, 16)).astype(np.float32)
-    known["texts"] = np.append(known["texts"], "a photo of a checker board")
-    known["text_embeddings"] = np.concatenate([known["text_embeddings"], row])
+    rows = np.random.default_rng(7).normal(size=(2, 16)).astype(np.float32)
+    known["texts"] = np.append(known["texts"], ["a photo of a checker board", "a photo of a dotted paper"])
+    known["text_embeddings"] = np.concatenate([known["text_embeddings"], rows])
     np.savez(bench.root / "teacher.npz", **known)
     out = bench.root / "served"
     done = vl2v(*bench.distill(out, "--price-per-1000-texts", "0.10", "--budget", "1"))

@@ -25,7 +25,7 @@ function el(tag, given = {}, ...children) {
 
 const percent = (share) => share > .999 ? ">99.9 %" : share < .001 ? "<0.1 %" : `${(100 * share).toFixed(1)} %`;
 const count = (number, one, many) => `${number.toLocaleString("en")} ${number === 1 ? one : many}`;
-const megabytes = (bytes) => `${(bytes / 1e6).toFixed(bytes < 1e6 ? 2 : 1).replace(/\.0$/, "")} MB`;
+const megabytes = (bytes) => `${(bytes / 1e6).toFixed(bytes < 1e6 ? 2 : 1).replace(/\.?0+$/, "")} MB`;
 
 function announce(text) {
   $("live").textContent = "";
@@ -303,6 +303,7 @@ async function seePrice(event) {
   endOffer();
   complain("");
   $("ask-price").disabled = true;
+  $("ask-price").textContent = "Asking…";
   try {
     const { price } = await ask("/v1/classes", asJson({ names: [name] }));
     offer = { name, price };
@@ -316,6 +317,7 @@ async function seePrice(event) {
     complain(error.message);
   } finally {
     $("ask-price").disabled = false;
+    $("ask-price").textContent = "See price";
   }
 }
 
@@ -328,6 +330,7 @@ function priced(name, { prompts, known, cost, currency, teacher }) {
 
 async function buy() {
   $("buy").disabled = true;
+  $("buy").textContent = "Adding…";
   try {
     const { classes, added } = await ask("/v1/classes", asJson({ names: [offer.name], budget: offer.price.cost }));
     endOffer();
@@ -381,8 +384,8 @@ async function start() {
 }
 
 function showCoverages() {
-  const options = about.coverages.map((share) => el("option", { value: share }, `below what ${+(100 * share).toFixed(1)} % reach`));
-  $("coverage").replaceChildren(el("option", { value: "" }, "never: always answer"), ...options);
+  const options = about.coverages.map((share) => el("option", { value: share }, `to the least sure ${+(100 * (1 - share)).toFixed(1)} %`));
+  $("coverage").replaceChildren(el("option", { value: "" }, "never"), ...options);
   $("coverage").value = about.coverages.includes(.95) ? ".95".replace(".", "0.") : "";
   $("sure-panel").hidden = !about.coverages.length;
 }

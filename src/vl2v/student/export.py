@@ -197,7 +197,8 @@ def rewrite_classes(path: Path, classes: Sequence[str], head: ArrayLike) -> None
             )
         lengths = np.linalg.norm(rows, axis=-1, keepdims=True)
         wanted = (len(classes), old.dims[1])
-        if rows.shape != wanted or len(set(classes)) != len(classes) or not classes or not (lengths > 1e-6).all():
+        usable = np.isfinite(lengths).all() and (lengths > 1e-6).all()
+        if rows.shape != wanted or len(set(classes)) != len(classes) or not classes or not usable:
             expected = f"different names, and as many finite vectors [{old.dims[1]}] with a direction"
             found = f"{len(classes)} names, vectors {list(rows.shape)}"
             raise StudentError("Head and classes do not fit.", expected=expected, found=found)
