@@ -108,6 +108,7 @@ GRIDS = {
             "ema": adip("Align averaged (EMA)", align={"average": "ema"}),
             "swad": adip("Align averaged (SWAD)", align={"average": "swad"}),
             "schedule": adip("lambda 0.5 to 0.9", image_weight_end=0.9),
+            "prompts": adip("two prompts averaged", teacher={"prompts": ["{}", "a photo of a {}"]}),
         },
         beside=("ablations", ("adip",)),
     ),
@@ -116,7 +117,13 @@ GRIDS = {
         vendor="asked",
         against="views-1",
     ),
-    "labels": Plan(variants=few_labels(4) | few_labels(16) | few_labels(64), against=None),
+    "labels": Plan(
+        variants=few_labels(4)
+        | few_labels(16)
+        | {"adip-16-alone": adip("VL2V-ADiP, 16 labels, no further images", data={"labels_per_class": 16})}
+        | few_labels(64),
+        against=None,
+    ),
 }
 
 
