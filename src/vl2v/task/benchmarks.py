@@ -17,7 +17,7 @@ import platformdirs
 
 from vl2v.errors import ConfigError, DataError
 from vl2v.task.benchmark_table import BENCHMARKS, Benchmark
-from vl2v.task.folder import _spelling, read_yaml
+from vl2v.task.folder import read_yaml, spelling
 from vl2v_runtime.imaging import SUFFIXES
 
 MANIFEST = "benchmark.json"
@@ -52,18 +52,18 @@ class Names:
 
     def __post_init__(self) -> None:
         aliases = self.benchmark.aliases
-        self._domains.update({_spelling(alias): domain for alias, domain in aliases.items()})
-        self._domains.update({_spelling(domain): domain for domain in self.benchmark.images})
-        self._classes.update({_spelling(name): name for name in self.benchmark.classes})
+        self._domains.update({spelling(alias): domain for alias, domain in aliases.items()})
+        self._domains.update({spelling(domain): domain for domain in self.benchmark.images})
+        self._classes.update({spelling(name): name for name in self.benchmark.classes})
 
     def domain(self, text: str) -> str | None:
         """The domain that a folder or a value stands for; None if it is none."""
-        return self._domains.get(_spelling(text))
+        return self._domains.get(spelling(text))
 
     def class_of(self, text: str) -> str | None:
         """The class that a folder or a value stands for; None if it is none. Unknown names pass if none are listed."""
         if self._classes:
-            return self._classes.get(_spelling(text))
+            return self._classes.get(spelling(text))
         return text if is_plain(text) else None
 
 
@@ -80,7 +80,7 @@ def find(name: str) -> Benchmark:
         ConfigError: if there is none.
     """
     for benchmark in BENCHMARKS:
-        if _spelling(benchmark.name) == _spelling(name):
+        if spelling(benchmark.name) == spelling(name):
             return benchmark
     raise ConfigError(
         "No such benchmark.",
@@ -143,8 +143,8 @@ def resolve(name_or_path: str | Path, root: str | Path | None = None) -> Path:
         ConfigError: if it is neither a name nor a folder.
         DataError: if the benchmark is not there.
     """
-    names = {_spelling(benchmark.name) for benchmark in BENCHMARKS}
-    if not isinstance(name_or_path, str) or _spelling(name_or_path) not in names:
+    names = {spelling(benchmark.name) for benchmark in BENCHMARKS}
+    if not isinstance(name_or_path, str) or spelling(name_or_path) not in names:
         folder = Path(name_or_path).expanduser()
         if not folder.is_dir():
             expected = f"a folder, or one of {', '.join(benchmark.name for benchmark in BENCHMARKS)}"
@@ -184,7 +184,7 @@ def _checked(name: str, folder: Path) -> tuple[str, ...]:
 
 
 def _in_root(benchmark: Benchmark, root: Path) -> Path:
-    folders = [sub for sub in _folders(root) if _spelling(sub.name) == _spelling(benchmark.name)]
+    folders = [sub for sub in _folders(root) if spelling(sub.name) == spelling(benchmark.name)]
     if folders:
         return folders[0]
     if root.is_dir() and set(benchmark.images) <= {sub.name for sub in _folders(root)}:

@@ -228,7 +228,7 @@ class DomainFolder:
     def _check_names(self, allow_missing: bool) -> None:
         spellings: dict[str, set[str]] = defaultdict(set)
         for folder in self.folders:
-            spellings[_spelling(folder)].add(folder)
+            spellings[spelling(folder)].add(folder)
         for names in spellings.values():
             if len(names) > 1:
                 where = ", ".join(f"{d}/{f}" for d, f in self._files if f in names)
@@ -237,7 +237,7 @@ class DomainFolder:
             where = f"{self.domains[0]}/{self.folders[0]}"
             self.faults.append(Fault(where, "the only class", "a classifier needs at least two class folders"))
         for domain in [] if allow_missing else self.domains:
-            has = {_spelling(folder) for d, folder in self._files if d == domain}
+            has = {spelling(folder) for d, folder in self._files if d == domain}
             for lacking in sorted(spellings.keys() - has):
                 name = min(spellings[lacking])
                 remedy = "add images of it, drop the class everywhere, or allow it: --allow-missing-classes"
@@ -265,7 +265,7 @@ class DomainFolder:
             phrases.update({folder: phrase.strip() for folder, phrase in given.items()})
         values = tuple(phrases[folder] for folder in self.folders)
         for phrase in sorted({p for p in values if values.count(p) > 1}):
-            if len({_spelling(f) for f in self.folders if phrases[f] == phrase}) > 1:
+            if len({spelling(f) for f in self.folders if phrases[f] == phrase}) > 1:
                 self.faults.append(
                     Fault("classes.yaml", f"two classes are called '{phrase}'", "give each its own name")
                 )
@@ -334,6 +334,6 @@ def _spaced(folder: str) -> str:
     return " ".join(folder.replace("_", " ").split()) or folder
 
 
-def _spelling(folder: str) -> str:
+def spelling(folder: str) -> str:
     text = unicodedata.normalize("NFKC", folder).casefold()
     return "".join(character for character in text if character not in "_- ")
