@@ -335,5 +335,6 @@ def _spaced(folder: str) -> str:
 
 
 def spelling(folder: str) -> str:
+    """What two spellings of one name have in common: case, width, `_`, `-` and spaces make no difference."""
     text = unicodedata.normalize("NFKC", folder).casefold()
     return "".join(character for character in text if character not in "_- ")
