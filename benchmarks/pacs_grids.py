@@ -159,12 +159,12 @@ def write_tables(out: Path) -> None:
             continue
         plan = GRIDS[name]
         records, (other, methods) = records_in(out / name), plan.beside
+        if not records:
+            continue
         if methods:
             records += [r for r in records_in(out / other) if r.method in methods]
         weights = (None, "last", "wise-ft 0.5") if len(plan.seeds) > 1 else (None,)
         order = [*methods, *plan.methods, *plan.variants]
-        if not records:
-            continue
         against = plan.against if any(r.method == plan.against for r in records) else None
         table = tabulate(list(once(records)), "PACS", weights=weights, against=against, partial=True, order=order)
         marks = f"<!-- {name} -->", f"<!-- end of {name} -->"
