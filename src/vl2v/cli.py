@@ -17,6 +17,7 @@ from vl2v.allocator import hold_memory
 from vl2v.cli_benchmark import attach as attach_benchmark
 from vl2v.cli_data import attach as attach_data
 from vl2v.cli_teacher import attach as attach_teacher
+from vl2v.cli_trust import attach as attach_trust
 from vl2v.errors import ConfigError, Interrupted, Vl2vError, as_disk_full
 from vl2v.method.names import TITLES
 from vl2v.vendor.cli import attach as attach_vendor
@@ -105,6 +106,7 @@ attach_vendor(app, guarded)
 attach_teacher(app, guarded)
 attach_benchmark(app, guarded)
 attach_data(app, guarded)
+attach_trust(app, guarded)
 
 
 def make_progress(quiet: bool, as_json: bool) -> Progress:
