@@ -166,3 +166,13 @@ def test_predict_warns_of_an_unusual_batch_alone(bench: Bench, copied: Path) -> 
         done = command("predict", copied, bench.data / "rose", "--format", "json")
         assert ("unlike the training domains: 30 images" in done.stderr) is warned
         assert len(json.loads(done.stdout)) == 30
+
+
+def test_the_commands_of_the_page(bench: Bench, copied: Path) -> None:
+    page = Path(__file__).resolve().parents[2] / "docs" / "how-to" / "trust.md"
+    lines = [line.split() for line in page.read_text().splitlines() if line.startswith("    vl2v ")]
+    assert [line[1] for line in lines] == ["predict", "trust"]
+    names = {"runs/first": copied, "photos/": bench.data / "rose"}
+    for line in lines:
+        done = command(*(names.get(word, word) for word in line[1:]))
+        assert done.exit_code == 0, done.stderr
