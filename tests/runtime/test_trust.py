@@ -38,6 +38,7 @@ def test_probabilities_and_scores_by_hand() -> None:
     assert probabilities(logits).dtype == np.float32
 
 
+@settings(deadline=None)
 @given(LOGITS, TEMPERATURES)
 def test_temperature_keeps_the_order_of_the_classes(logits: np.ndarray, temperature: float) -> None:
     found = probabilities(logits, temperature)

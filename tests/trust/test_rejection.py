@@ -22,6 +22,7 @@ def test_curve_by_hand() -> None:
     assert curve.at(1.0) == 0.5
 
 
+@settings(deadline=None)
 @given(SCORES, st.integers(0, 2**31))
 def test_coverage_rises_and_the_end_is_the_error(scores: list[float], seed: int) -> None:
     right = np.random.default_rng(seed).random(len(scores)) < 0.6

@@ -102,7 +102,8 @@ def refit(path: Path, progress: Progress) -> Refitted:
     if trust is None:
         step = "train with validation images: data.holdout_fraction above 0"
         raise RunError("Trust needs validation images.", expected="some of the sources", found="none", next_step=step)
-    (folder.student / files.FILE).unlink(missing_ok=True)  # it may be broken, and is made anew
+    if folder.student.is_dir():
+        files.save(trust, folder.student)  # the old one may be broken; what takes time is added below
     student = Student.load(folder.student)
     places, embeddings = np.zeros(0, np.int64), None
     if student.head is not None:
