@@ -17,6 +17,7 @@ from vl2v.allocator import hold_memory
 from vl2v.cli_benchmark import attach as attach_benchmark
 from vl2v.cli_data import attach as attach_data
 from vl2v.cli_teacher import attach as attach_teacher
+from vl2v.cli_trust import attach as attach_trust
 from vl2v.errors import ConfigError, Interrupted, Vl2vError, as_disk_full
 from vl2v.method.names import TITLES
 from vl2v.vendor.cli import attach as attach_vendor
@@ -105,6 +106,7 @@ attach_vendor(app, guarded)
 attach_teacher(app, guarded)
 attach_benchmark(app, guarded)
 attach_data(app, guarded)
+attach_trust(app, guarded)
 
 
 def make_progress(quiet: bool, as_json: bool) -> Progress:
@@ -278,17 +280,25 @@ def predict(
     run: Annotated[Path, typer.Argument(help="A run's or a student's folder.")],
     images: Annotated[list[Path], typer.Argument(help="Images, or folders of images.")],
     output: Annotated[str, typer.Option("--format", help="table, json or csv.")] = "table",
+    coverage: Annotated[
+        float | None,
+        typer.Option(help="Mark as unsure what is less sure than this share of the sources' validation images: 0.95."),
+    ] = None,
+    score: Annotated[str, typer.Option(help="What tells how sure: confidence or energy.")] = "confidence",
 ) -> None:
     """Classify images. Unreadable ones are reported in their place, and the exit code is then 3."""
     hold_memory()
     from vl2v.api import load
-    from vl2v.job.measure import answers, find_images
+    from vl2v.job.measure import classify, find_images
     from vl2v.job.printing import FORMATS, show_answers
 
     if output not in FORMATS:
         raise ConfigError("No such format.", expected=", ".join(FORMATS), found=output, next_step="correct --format")
     paths = find_images(images)
-    faults = show_answers(answers(load(run), paths), output)
+    answers, drift = classify(load(run), paths, coverage=coverage, score=score)
+    faults = show_answers(answers, output)
+    if drift is not None and drift.unusual:
+        print(f"warning: {drift.text}", file=sys.stderr)
     if faults:
         raise typer.Exit(3)
 

@@ -15,9 +15,11 @@ from torch import Tensor
 from vl2v.job.features import pass_through
 from vl2v.student.model import Student, cosine_logits
 from vl2v.task.splits import Indices
+from vl2v.trust.calibration import reliability
+from vl2v.trust.rejection import risk_coverage
+from vl2v_runtime.trust import CONFIDENCE, ENERGY, probabilities, scores
 
 IN_DOMAIN, OUT_OF_DOMAIN, UNSPLIT = "in-domain", "out-of-domain", "all images"
-CALIBRATION_BINS = 15
 
 Logits = NDArray[np.float32]  # [N, K]
 
@@ -35,6 +37,10 @@ class Row:
         zero_shot: of the teacher, None where its vectors were not bought.
         student_ece: expected calibration error of the student, in [0, 1]; None in files of earlier versions.
         zero_shot_ece: of the teacher.
+        student_ece_calibrated: the student's after its temperature, which was fitted on the in-domain rows together;
+            None where it has none.
+        student_aurc: area under the risk-coverage curve by calibrated confidence, in [0, 1], less is better.
+        student_aurc_energy: the same by energy.
     """
 
     domain: str
@@ -44,6 +50,9 @@ class Row:
     zero_shot: float | None = None
     student_ece: float | None = None
     zero_shot_ece: float | None = None
+    student_ece_calibrated: float | None = None
+    student_aurc: float | None = None
+    student_aurc_energy: float | None = None
 
 
 @dataclass(frozen=True)
@@ -98,11 +107,23 @@ def _percent(value: float | None) -> str:
     return "-" if value is None else f"{100 * value:.1f}"
 
 
-def student_logits(student: Student, pixels: NDArray[np.uint8], slots: Indices) -> Logits:
-    """A student's logits for the images of [N] slots, [N, K] float32."""
-    passed = pass_through(student, student.preprocess, pixels, slots, student.device)
-    rows = [student.logits(projected).cpu() for projected in passed]
-    return torch.cat(rows).numpy() if rows else np.zeros((0, len(student.classes)), np.float32)
+def student_answers(
+    student: Student, pixels: NDArray[np.uint8], slots: Indices
+) -> tuple[Logits, NDArray[np.float32] | None]:
+    """A student's logits for the images of [N] slots, [N, K] float32, and its embeddings, [N, D] if it has a head."""
+    logits: list[Tensor] = []
+    embeddings: list[Tensor] = []
+    for projected in pass_through(student, student.preprocess, pixels, slots, student.device):
+        logits.append(student.logits(projected).cpu())
+        if student.head is not None:
+            embeddings.append(student.embeddings(projected).cpu())
+    if student.head is None:
+        return _joined(logits, len(student.classes)), None
+    return _joined(logits, len(student.classes)), _joined(embeddings, student.dimension)
+
+
+def _joined(rows: list[Tensor], width: int) -> NDArray[np.float32]:
+    return torch.cat(rows).numpy() if rows else np.zeros((0, width), np.float32)
 
 
 def zero_shot_logits(vectors: NDArray[np.float32], head: Tensor, logit_scale: float) -> Logits:
@@ -116,19 +137,27 @@ def top1(logits: Logits, labels: NDArray[np.int64]) -> float:
     return float((logits.argmax(axis=1) == labels).mean())
 
 
-def calibration_error(logits: Logits, labels: NDArray[np.int64]) -> float:
-    """Expected calibration error in [0, 1] over `CALIBRATION_BINS` bins of equal width (Guo et al., ICML 2017).
+def calibration_error(logits: Logits, labels: NDArray[np.int64], temperature: float = 1.0) -> float:
+    """Expected calibration error in [0, 1] over 15 bins of equal width (Guo et al., ICML 2017).
 
     Args:
         logits: [N, K], N at least 1.
         labels: [N].
+        temperature: by which the logits are divided.
     """
-    from torchmetrics.functional.classification import multiclass_calibration_error  # slow to import
+    return reliability(probabilities(logits, temperature), labels).error
 
-    probabilities = torch.from_numpy(logits).softmax(dim=-1)
-    if probabilities.shape[1] == 1:
-        return 0.0  # one class: always right, and certain
-    found = multiclass_calibration_error(
-        probabilities, torch.from_numpy(labels), num_classes=probabilities.shape[1], n_bins=CALIBRATION_BINS
+
+def row_of(domain: str, role: str, logits: Logits, labels: NDArray[np.int64], temperature: float | None) -> Row:
+    """A student's line from its [N, K] logits and [N] labels, N at least 1; T is None for a student without one."""
+    right, t = logits.argmax(axis=1) == labels, temperature or 1.0
+    return Row(
+        domain,
+        role,
+        len(labels),
+        student=top1(logits, labels),
+        student_ece=calibration_error(logits, labels),
+        student_ece_calibrated=None if temperature is None else calibration_error(logits, labels, temperature),
+        student_aurc=risk_coverage(scores(logits, CONFIDENCE, t), right).area,
+        student_aurc_energy=risk_coverage(scores(logits, ENERGY, t), right).area,
     )
-    return float(found)

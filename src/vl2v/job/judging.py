@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,54 +14,98 @@ from vl2v.job.evaluation import (
     IN_DOMAIN,
     OUT_OF_DOMAIN,
     Evaluation,
-    Row,
+    Logits,
     calibration_error,
-    student_logits,
+    row_of,
+    student_answers,
     top1,
     zero_shot_logits,
 )
 from vl2v.job.session import Session
 from vl2v.student.model import Student
+from vl2v.trust.fit import fit
+from vl2v_runtime.trust import Trust
 
 
-def evaluate_run(session: Session, student: Student, answers: Path | None = None) -> Evaluation:
-    """Measure a student on the run's validation images and held-out domains.
+@dataclass(frozen=True)
+class Part:
+    """What a student says of one domain's images.
 
-    Args:
-        session: the run's.
-        student: whatever weights it has now.
-        answers: a .npz to write every image's answer to: ``domain``, ``role``, ``path`` [N] text, ``label`` [N] int64,
-            ``student`` [N, K] float16 logits, and ``zero_shot`` [N, K] where the teacher was asked.
+    Attributes:
+        domain: its name.
+        role: ``in-domain``, a source's validation images, or ``out-of-domain``, all of a held-out domain.
+        paths: [N] of the images, below the data's root.
+        labels: [N].
+        logits: [N, K], the student's, before any temperature.
+        embeddings: [N, D], rows of length one; None without a head.
+        zero_shot: [N, K], the teacher's; None where it was not asked.
     """
-    head, rows, kept = session.head(), [], []
-    for role, parts in ((IN_DOMAIN, session.split.validation), (OUT_OF_DOMAIN, session.split.test)):
-        for domain, places in parts.items():
-            labels = session.task.labels[places]
-            logits = student_logits(student, session.cache.map(), session.cache.slots(session.task.digests[places]))
+
+    domain: str
+    role: str
+    paths: Sequence[str]
+    labels: NDArray[np.int64]
+    logits: Logits
+    embeddings: NDArray[np.float32] | None
+    zero_shot: Logits | None = None
+
+
+def judge(session: Session, student: Student) -> tuple[Part, ...]:
+    """Ask a student about the run's validation images and held-out domains, whatever weights it has now."""
+    head, parts = session.head(), []
+    for role, places_by_domain in ((IN_DOMAIN, session.split.validation), (OUT_OF_DOMAIN, session.split.test)):
+        for domain, places in places_by_domain.items():
+            slots = session.cache.slots(session.task.digests[places])
+            logits, embeddings = student_answers(student, session.cache.map(), slots)
             teacher = None
             if session.config.teacher.zero_shot:
                 teacher = zero_shot_logits(session.vectors_of(places), head, session.card.logit_scale)
-            of_teacher = (
-                (None, None) if teacher is None else (top1(teacher, labels), calibration_error(teacher, labels))
-            )
-            found = (top1(logits, labels), of_teacher[0], calibration_error(logits, labels), of_teacher[1])
-            rows.append(Row(domain, role, len(places), *found))
-            kept.append(_answers(domain, role, [session.task.paths[i] for i in places], labels, logits, teacher))
-    if answers is not None:
-        columns: dict[str, Any] = {key: np.concatenate([part[key] for part in kept]) for key in kept[0]}
-        np.savez_compressed(answers, **columns)
+            paths = [session.task.paths[i] for i in places]
+            parts.append(Part(domain, role, paths, session.task.labels[places], logits, embeddings, teacher))
+    return tuple(parts)
+
+
+def trust_of(parts: Sequence[Part], drift: bool = True) -> Trust | None:
+    """Fit trust on the in-domain parts; a held-out domain has no say.
+
+    Args:
+        parts: of all domains.
+        drift: whether a reference for drift is wanted as well; the rest takes no time.
+    """
+    sources = [part for part in parts if part.role == IN_DOMAIN]
+    if not sources:
+        return None
+    domains = np.concatenate([np.full(len(part.labels), part.domain) for part in sources])
+    logits, labels = (np.concatenate([getattr(part, name) for part in sources]) for name in ("logits", "labels"))
+    rows = [part.embeddings for part in sources if part.embeddings is not None]
+    return fit(logits, labels, domains, np.concatenate(rows) if rows and drift else None)
+
+
+def evaluation_of(parts: Sequence[Part], trust: Trust | None) -> Evaluation:
+    """The final table's rows."""
+    rows, temperature = [], trust.temperature if trust else None
+    for part in parts:
+        row = row_of(part.domain, part.role, part.logits, part.labels, temperature)
+        if part.zero_shot is not None:
+            right, error = top1(part.zero_shot, part.labels), calibration_error(part.zero_shot, part.labels)
+            row = replace(row, zero_shot=right, zero_shot_ece=error)
+        rows.append(row)
     return Evaluation(tuple(rows))
 
 
-def _answers(
-    domain: str,
-    role: str,
-    paths: list[str],
-    labels: NDArray[np.int64],
-    student: NDArray[np.float32],
-    teacher: NDArray[np.float32] | None,
-) -> dict[str, NDArray[Any]]:
-    count = len(paths)
-    content: dict[str, NDArray[Any]] = {"domain": np.full(count, domain), "role": np.full(count, role)}
-    content |= {"path": np.array(paths), "label": labels, "student": student.astype(np.float16)}
-    return content if teacher is None else content | {"zero_shot": teacher.astype(np.float16)}
+def keep_answers(parts: Sequence[Part], file: Path) -> None:
+    """Write every image's answer to a .npz.
+
+    It holds ``domain``, ``role``, ``path`` [N] text, ``label`` [N] int64, ``student`` [N, K] float16 logits, and
+    ``zero_shot`` [N, K] where the teacher was asked.
+    """
+    kept = [_columns(part) for part in parts]
+    columns: dict[str, Any] = {key: np.concatenate([part[key] for part in kept]) for key in kept[0]}
+    np.savez_compressed(file, **columns)
+
+
+def _columns(part: Part) -> dict[str, NDArray[Any]]:
+    count = len(part.labels)
+    content: dict[str, NDArray[Any]] = {"domain": np.full(count, part.domain), "role": np.full(count, part.role)}
+    content |= {"path": np.array(part.paths), "label": part.labels, "student": part.logits.astype(np.float16)}
+    return content if part.zero_shot is None else content | {"zero_shot": part.zero_shot.astype(np.float16)}

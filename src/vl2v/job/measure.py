@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,16 +11,15 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from vl2v.config import DataConfig
-from vl2v.errors import ConfigError, DataError
+from vl2v.errors import ConfigError, DataError, StudentError
 from vl2v.job.evaluation import (
     IN_DOMAIN,
     OUT_OF_DOMAIN,
     UNSPLIT,
     Evaluation,
-    Row,
-    calibration_error,
-    student_logits,
-    top1,
+    Logits,
+    row_of,
+    student_answers,
 )
 from vl2v.job.prepare import Places, list_folder, read_task, split_task
 from vl2v.progress import Progress, Silent
@@ -29,7 +28,11 @@ from vl2v.task.files import FileIndex
 from vl2v.task.folder import Task
 from vl2v.task.pixels import PixelCache
 from vl2v.task.splits import Indices
+from vl2v_runtime.drift import Drift
 from vl2v_runtime.imaging import SUFFIXES, UnreadableImageError, decode
+from vl2v_runtime.trust import CONFIDENCE, Trust, probabilities, scores
+
+MOST_COMPARED = 10_000  # images of a batch that are compared with the training domains; more would only fill memory
 
 
 def evaluate(
@@ -65,12 +68,11 @@ def evaluate(
             step = "correct --domain"
             raise ConfigError("No such domain.", expected=expected, found=", ".join(unknown), next_step=step)
         labels = _labels(student, task)
-        rows = []
+        rows, temperature = [], student.trust.temperature if student.trust else None
         for domain, (role, part) in _parts(student, task).items():
             if domain in domains or not domains:
-                logits = student_logits(student, cache.map(), cache.slots(task.digests[part]))
-                found = (top1(logits, labels[part]), None, calibration_error(logits, labels[part]))
-                rows.append(Row(domain, role, len(part), *found))
+                logits, _ = student_answers(student, cache.map(), cache.slots(task.digests[part]))
+                rows.append(row_of(domain, role, logits, labels[part], temperature))
         return Evaluation(tuple(rows))
     finally:
         index.close()
@@ -104,14 +106,16 @@ class Answer:
     Attributes:
         path: the image.
         label: the most probable class; empty if the file could not be read.
-        probability: of that class, in [0, 1].
+        probability: of that class, in [0, 1], calibrated where the student has a `trust`.
         fault: why the file could not be read, or empty.
+        accepted: whether it is sure enough; None where nothing is refused, or the file could not be read.
     """
 
     path: str
     label: str
     probability: float
     fault: str = ""
+    accepted: bool | None = None
 
 
 def find_images(inputs: Sequence[Path]) -> list[Path]:
@@ -134,17 +138,79 @@ def find_images(inputs: Sequence[Path]) -> list[Path]:
     return found
 
 
-def answers(student: Student, paths: Sequence[Path], batch_size: int = 64) -> Iterator[Answer]:
-    """Classify files, in their order; an unreadable one becomes an answer with its fault."""
+def classify(
+    student: Student,
+    paths: Sequence[Path],
+    *,
+    coverage: float | None = None,
+    score: str = CONFIDENCE,
+    batch_size: int = 64,
+) -> tuple[list[Answer], Drift | None]:
+    """Classify files, in their order; an unreadable one becomes an answer with its fault.
+
+    Args:
+        student: a loaded one.
+        paths: of images.
+        coverage: refuse what is less sure than this share of the sources' validation images; None refuses nothing.
+        score: ``confidence`` or ``energy``.
+        batch_size: how many go through the backbone at once.
+
+    Returns:
+        The answers; and how far the images lie from the training domains, None where the student does not know them.
+
+    Raises:
+        StudentError: if something is to be refused by a student without `trust`.
+        ConfigError: if the score or the coverage has no threshold.
+    """
+    least = None if coverage is None else _threshold(student, score, coverage)
+    found: list[Answer] = []
+    seen: list[NDArray[np.float32]] = []
+    every = -(-len(paths) // MOST_COMPARED)
     for start in range(0, len(paths), batch_size):
-        images = [_try(path) for path in paths[start : start + batch_size]]
-        rows = iter(student.predict_proba([image for image in images if not isinstance(image, str)], batch_size))
-        for path, image in zip(paths[start:], images, strict=False):
+        batch = paths[start : start + batch_size]
+        images = [_try(path) for path in batch]
+        projected = student.project([image for image in images if not isinstance(image, str)], batch_size)
+        logits = student.logits(projected).cpu().numpy()
+        rows = iter(_answers(student.trust, logits, score, least))
+        for path, image in zip(batch, images, strict=True):
             if isinstance(image, str):
-                yield Answer(str(path), "", 0.0, image)
+                found.append(Answer(str(path), "", 0.0, image))
             else:
-                row = next(rows)
-                yield Answer(str(path), student.classes[int(row.argmax())], float(row.max()))
+                place, probability, accepted = next(rows)
+                found.append(Answer(str(path), student.classes[place], probability, accepted=accepted))
+        if student.trust and student.trust.reference:
+            seen.append(student.embeddings(projected)[::every].cpu().numpy())
+    drift = student.trust.drift(np.concatenate(seen)) if student.trust and seen else None
+    return found, drift
+
+
+def _answers(
+    trust: Trust | None, logits: Logits, score: str, least: float | None
+) -> list[tuple[int, float, bool | None]]:
+    """Class, probability, and whether it is accepted, of each of [N, K] logits."""
+    temperature = trust.temperature if trust else 1.0
+    rows = probabilities(logits, temperature)
+    sure = [None] * len(rows) if least is None else [bool(s >= least) for s in scores(logits, score, temperature)]
+    return [(int(row.argmax()), float(row.max()), accepted) for row, accepted in zip(rows, sure, strict=True)]
+
+
+def _threshold(student: Student, score: str, coverage: float) -> float:
+    if student.trust is None:
+        raise StudentError(
+            "This student cannot say what it is unsure of.",
+            expected="trust.json beside its weights",
+            found="none: it was made by an earlier version, or without validation images",
+            next_step="fit it: vl2v trust RUN, or predict without --coverage",
+        )
+    try:
+        return student.trust.threshold(score, coverage)
+    except ValueError as error:
+        raise ConfigError(
+            "No such threshold.",
+            expected="one that was fitted",
+            found=str(error),
+            next_step="correct --coverage or --score",
+        ) from error
 
 
 def _try(path: Path) -> Image.Image | str:

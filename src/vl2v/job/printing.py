@@ -6,17 +6,19 @@ import csv
 import io
 import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
 
+from vl2v.job.evaluation import IN_DOMAIN, OUT_OF_DOMAIN, Evaluation
 from vl2v.job.measure import Answer
 from vl2v.job.quoting import human
 from vl2v.job.run import Run
 from vl2v.teacher.ledger import LedgerEntry, Quote
+from vl2v_runtime.trust import Trust
 
 if TYPE_CHECKING:
     from vl2v.demo.job import Demo
@@ -78,7 +80,20 @@ def run_text(run: Run) -> RenderableType:
     where = (
         f"student: {run.folder / 'student'}\nfigures: {run.folder / 'evaluation.json'}, {run.folder / 'metrics.jsonl'}"
     )
-    return Group(run.evaluation.table(), paid, where, f"try it:  vl2v predict {run.folder} <image or folder>")
+    calibrated = [calibration_line(run.student.trust, run.evaluation)] if run.student.trust else []
+    try_it = f"try it:  vl2v predict {run.folder} <image or folder>"
+    return Group(run.evaluation.table(), *calibrated, paid, where, try_it)
+
+
+def calibration_line(trust: Trust, evaluation: Evaluation) -> str:
+    """What a temperature did for the held-out domains, or for the sources where none was held out, in percent."""
+    role = OUT_OF_DOMAIN if any(row.role == OUT_OF_DOMAIN for row in evaluation.rows) else IN_DOMAIN
+    parts = [
+        f"{row.domain} {100 * row.student_ece:.1f} -> {100 * row.student_ece_calibrated:.1f}"
+        for row in evaluation.rows
+        if row.role == role and row.student_ece is not None and row.student_ece_calibrated is not None
+    ]
+    return f"calibrated: temperature {trust.temperature:.2f}, ECE on {', '.join(parts)}"
 
 
 def demo_json(done: Demo) -> dict[str, Any]:
@@ -112,22 +127,23 @@ def ledger_table(entries: Sequence[LedgerEntry]) -> RenderableType:
     return table
 
 
-def show_answers(answers: Iterable[Answer], output: str) -> int:
+def show_answers(listed: Sequence[Answer], output: str) -> int:
     """Print predictions as table, json or csv; returns how many files could not be read."""
-    listed = list(answers)
     if output == "json":
         show([asdict(answer) for answer in listed])
     elif output == "csv":
         text = io.StringIO()
         writer = csv.writer(text)
-        writer.writerow(("path", "label", "probability", "fault"))
-        writer.writerows((a.path, a.label, f"{a.probability:.6f}", a.fault) for a in listed)
+        writer.writerow(("path", "label", "probability", "fault", "accepted"))
+        accepted = {None: "", True: "yes", False: "no"}
+        writer.writerows((a.path, a.label, f"{a.probability:.6f}", a.fault, accepted[a.accepted]) for a in listed)
         sys.stdout.write(text.getvalue())
     else:
         table = Table()
-        for name in ("image", "class", "probability"):
+        for name in ("image", "class", "probability", *([""] if any(a.accepted is not None for a in listed) else [])):
             table.add_column(name, justify="right" if name == "probability" else "left", overflow="fold")
         for a in listed:
-            table.add_row(a.path, a.label or f"not read: {a.fault}", f"{a.probability:.3f}" if a.label else "")
+            cells = [a.path, a.label or f"not read: {a.fault}", f"{a.probability:.3f}" if a.label else ""]
+            table.add_row(*cells, *(["unsure"] if a.accepted is False else []))
         show(table)
     return sum(bool(answer.fault) for answer in listed)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,7 +18,7 @@ from vl2v.config import RunConfig
 from vl2v.errors import RunError, Vl2vError
 from vl2v.job.evaluation import Evaluation, top1, zero_shot_logits
 from vl2v.job.folder import RunFolder
-from vl2v.job.judging import evaluate_run
+from vl2v.job.judging import Part, evaluation_of, judge, keep_answers, trust_of
 from vl2v.job.prepare import Places
 from vl2v.job.process import make_accelerator, stop_asked, versions
 from vl2v.job.session import Session, open_session
@@ -30,6 +31,7 @@ from vl2v.student.files import write_json
 from vl2v.student.model import Student
 from vl2v.teacher.base import Teacher
 from vl2v.teacher.ledger import Ledger, Quote
+from vl2v.trust import files as trust_file
 
 
 @dataclass(frozen=True)
@@ -136,7 +138,7 @@ def _train(session: Session, folder: RunFolder, accelerator: Accelerator) -> Run
 
 
 def _finish(session: Session, folder: RunFolder, projection: nn.Module, trained: Trained) -> Run:
-    """Save the student, read it back, and report the one that was read."""
+    """Save the student, read it back, and report the one that was read, with how far it can be trusted."""
     backbone = session.backbone
     assert backbone is not None
     names, card = session.task.names, session.card
@@ -148,17 +150,26 @@ def _finish(session: Session, folder: RunFolder, projection: nn.Module, trained:
         kept = session.method.kept(projection.cpu())
         return Student(backbone, kept, head, names, card.logit_scale, provenance)
 
-    beside = {name: evaluate_run(session, build(weights)) for name, weights in trained.beside.items()}
+    beside = {name: _beside(judge(session, build(weights))) for name, weights in trained.beside.items()}
     made = build(trained.kept)
     made.save(folder.student)
     own = backbone.module if backbone.recipe.kind == "module" else None
     student = Student.load(folder.student, backbone=own)
-    evaluation = Evaluation(evaluate_run(session, student, folder.predictions_file).rows, beside)
+    parts = judge(session, student)
+    keep_answers(parts, folder.predictions_file)
+    student.trust = trust_of(parts)
+    trust_file.save(student.trust, folder.student)
+    evaluation = Evaluation(evaluation_of(parts, student.trust).rows, beside)
     fresh = {"fresh_queries": session.fresh.queries} if session.fresh else {}
     write_json(folder.evaluation_file, evaluation.to_dict() | {"asked": session.asked()} | fresh)
     folder.tidy()
     ledger, name = Ledger(session.store), _name(folder)
     return Run(folder.path, student, evaluation, ledger.queries(name), ledger.queries(name, "text"), **fresh)
+
+
+def _beside(parts: Sequence[Part]) -> Evaluation:
+    """The table of weights that are not kept, with a temperature of their own."""
+    return evaluation_of(parts, trust_of(parts, drift=False))
 
 
 def _put(weights: Weights, backbone: nn.Module, projection: nn.Module) -> None:

@@ -1,4 +1,7 @@
-"""A student on disk: `student.json` says what it is, `model.safetensors` holds its weights. No pickle."""
+"""A student on disk: `student.json` says what it is, `model.safetensors` holds its weights. No pickle.
+
+`trust.json` beside them says how far its answers can be trusted; folders of earlier versions have none.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +18,7 @@ from torch import nn
 from vl2v.errors import StudentError
 from vl2v.student.backbones import Backbone, Recipe, build
 from vl2v.student.preprocess import Preprocess
+from vl2v.trust import files as trust_file
 
 if TYPE_CHECKING:
     from vl2v.student.model import Student
@@ -47,6 +51,7 @@ def save(student: Student, folder: Path) -> Path:
     save_file(tensors, folder / f"{WEIGHTS}.new")
     (folder / f"{WEIGHTS}.new").replace(folder / WEIGHTS)
     write_json(folder / CARD, card)
+    trust_file.save(student.trust, folder)
     return folder
 
 
@@ -86,6 +91,13 @@ def load(folder: Path, backbone: nn.Module | None = None) -> Student:
         step = "copy the whole folder again from where it was made"
         raise StudentError(
             f"{path} cannot be used.", expected="this student's weights", found=found, next_step=step
+        ) from error
+    try:
+        student.trust = trust_file.load(folder)
+    except ValueError as error:
+        step = "copy it again from where it was made, fit it again with vl2v trust, or delete it"
+        raise StudentError(
+            f"{folder / trust_file.FILE} cannot be used.", expected="what vl2v wrote", found=str(error), next_step=step
         ) from error
     return student.eval()
 

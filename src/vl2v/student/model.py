@@ -16,6 +16,7 @@ from vl2v.errors import StudentError
 from vl2v.student.backbones import Backbone, Recipe
 from vl2v.student.preprocess import Preprocess
 from vl2v_runtime.imaging import ImageLike
+from vl2v_runtime.trust import Trust
 
 
 def cosine_logits(projected: Tensor, head: Tensor, logit_scale: float) -> Tensor:
@@ -45,6 +46,9 @@ class Student(nn.Module):
         logit_scale: the teacher's.
         provenance: what is to be remembered of its making: versions, seeds, teacher, data.
 
+    Attributes:
+        trust: temperature, thresholds and drift, fitted at the end of a run; None before, or without validation images.
+
     Raises:
         StudentError: if the shapes do not fit together.
     """
@@ -70,6 +74,7 @@ class Student(nn.Module):
         self.classes = list(classes)
         self.logit_scale = float(logit_scale)
         self.provenance: dict[str, Any] = dict(provenance or {})
+        self.trust: Trust | None = None
         count, shape = len(self.classes), [len(self.classes), 1] if self.head is None else list(self.head.shape)
         if len(shape) != 2 or shape[0] != count or len(set(self.classes)) != count:
             expected = f"[{count}, D] text embeddings and as many different class names"
@@ -105,17 +110,38 @@ class Student(nn.Module):
             StudentError: if it has no head, and so no part in the teacher's space.
         """
         self._head()
-        rows = [F.normalize(self._project(batch), dim=-1).cpu() for batch in _batched(images, batch_size)]
-        return torch.cat(rows).numpy() if rows else np.zeros((0, self.dimension), np.float32)
+        return self.embeddings(self.project(images, batch_size)).cpu().numpy()
 
     def predict_proba(self, images: ImageLike | Iterable[ImageLike], batch_size: int = 64) -> NDArray[np.float32]:
-        """Class probabilities, [N, K] float32, rows summing to 1, columns in the order of `classes`."""
-        rows = [self.logits(self._project(batch)).softmax(-1).cpu() for batch in _batched(images, batch_size)]
-        return torch.cat(rows).numpy() if rows else np.zeros((0, len(self.classes)), np.float32)
+        """Class probabilities, [N, K] float32, rows summing to 1, columns in the order of `classes`.
+
+        They are calibrated where the student has a `trust`: its temperature divides the logits.
+        """
+        temperature = self.trust.temperature if self.trust else 1.0
+        logits = self.logits(self.project(images, batch_size)) / temperature
+        return logits.softmax(-1).cpu().numpy()
 
     def predict(self, images: ImageLike | Iterable[ImageLike], batch_size: int = 64) -> list[str]:
         """The most probable class name of every image."""
         return [self.classes[k] for k in self.predict_proba(images, batch_size).argmax(axis=1)]
+
+    @torch.no_grad()
+    def project(self, images: ImageLike | Iterable[ImageLike], batch_size: int = 64) -> Tensor:
+        """Images to projections, [N, D] float32, not normalised, for `logits` and `embeddings`."""
+        was_training = self.training
+        self.eval()
+        rows = [self._pass(batch) for batch in _batched(images, batch_size)]
+        self.train(was_training)
+        return torch.cat(rows) if rows else torch.zeros(0, self.dimension, device=self.device)
+
+    def embeddings(self, projected: Tensor) -> Tensor:
+        """[B, D] projections to rows of length one.
+
+        Raises:
+            StudentError: if it has no head, and so no part in the teacher's space.
+        """
+        self._head()
+        return F.normalize(projected.float(), dim=-1)
 
     def logits(self, projected: Tensor) -> Tensor:
         """[B, D] projections to [B, K] logits; without a head they are the logits."""
@@ -172,14 +198,9 @@ class Student(nn.Module):
             )
         return self.head
 
-    @torch.no_grad()
-    def _project(self, images: Sequence[ImageLike]) -> Tensor:
-        was_training = self.training
-        self.eval()
+    def _pass(self, images: Sequence[ImageLike]) -> Tensor:
         pixels = torch.stack([self.preprocess.pixels(image) for image in images]).to(self.device)
-        projected = self.forward(self.preprocess.normalise(pixels)).float()
-        self.train(was_training)
-        return projected
+        return self.forward(self.preprocess.normalise(pixels)).float()
 
 
 def _batched(images: ImageLike | Iterable[ImageLike], size: int) -> Iterator[list[ImageLike]]:

@@ -1,0 +1,32 @@
+"""A student's `trust.json`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from vl2v_runtime.trust import Trust
+
+FILE = "trust.json"
+
+
+def save(trust: Trust | None, folder: Path) -> None:
+    """Write a student's `trust.json`, or remove one that is out of date; a key a line, since vectors are long."""
+    path = folder / FILE
+    if trust is None:
+        path.unlink(missing_ok=True)
+        return
+    lines = [f"  {json.dumps(key)}: {json.dumps(value, ensure_ascii=False)}" for key, value in trust.to_dict().items()]
+    fresh = path.with_name(f"{FILE}.new")
+    fresh.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
+    fresh.replace(path)
+
+
+def load(folder: Path) -> Trust | None:
+    """Read a student's `trust.json`; None where there is none, as in folders of earlier versions.
+
+    Raises:
+        ValueError: if it is broken or of another format.
+    """
+    path = folder / FILE
+    return Trust.from_dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else None

@@ -1,0 +1,39 @@
+"""All that a student's folder keeps of its trustworthiness, from its answers to validation images of the sources."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vl2v.trust.calibration import fit_temperature, reliability
+from vl2v.trust.drift import fit_reference
+from vl2v.trust.rejection import thresholds
+from vl2v_runtime.trust import SCORES, Trust, probabilities, scores
+
+
+def fit(
+    logits: NDArray[np.float32],
+    labels: NDArray[np.int64],
+    domains: NDArray[np.str_],
+    embeddings: NDArray[np.float32] | None = None,
+) -> Trust | None:
+    """Fit temperature, thresholds and the drift reference.
+
+    Args:
+        logits: [N, K] finite, of validation images of the source domains, never of a held-out one.
+        labels: [N].
+        domains: [N] names.
+        embeddings: [N, D], rows of length one; None for a student without a place in the teacher's space.
+
+    Returns:
+        What to keep, a function of the arguments alone; None without an image.
+    """
+    if not len(logits):
+        return None
+    temperature = fit_temperature(logits, labels)
+    before, after = (reliability(probabilities(logits, t), labels).error for t in (1.0, temperature))
+    reject = {score: thresholds(scores(logits, score, temperature)) for score in SCORES}
+    calibration = {"images": len(logits), "ece_before": before, "ece_after": after}
+    answers = logits.argmax(axis=1).astype(np.int64)
+    reference = None if embeddings is None else fit_reference(embeddings, domains, answers)
+    return Trust(temperature, reject, calibration, reference)

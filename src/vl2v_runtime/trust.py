@@ -1,0 +1,174 @@
+"""How far a student's answer can be trusted, applied at work: temperature, refusal, drift. Needs numpy alone.
+
+What is applied is fitted by `vl2v.trust` on validation images of the source domains.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from vl2v_runtime.drift import Drift, Reference
+
+FORMAT = 1
+CONFIDENCE, ENERGY = "confidence", "energy"
+SCORES = (CONFIDENCE, ENERGY)
+
+
+def probabilities(logits: ArrayLike, temperature: float = 1.0) -> NDArray[np.float32]:
+    """softmax(logits / T), [N, K] float32, for [N, K] finite logits, T > 0 (Guo et al., ICML 2017).
+
+    Raises:
+        ValueError: if the logits are no table with at least one column.
+    """
+    scaled = _table(logits) / temperature
+    if not scaled.size:
+        return np.zeros(scaled.shape, np.float32)
+    powers = np.exp(scaled - scaled.max(axis=1, keepdims=True))
+    found: NDArray[np.float32] = (powers / powers.sum(axis=1, keepdims=True)).astype(np.float32)
+    return found
+
+
+def scores(logits: ArrayLike, score: str = CONFIDENCE, temperature: float = 1.0) -> NDArray[np.float64]:
+    """How sure an answer is, [N] float64, higher is surer.
+
+    Args:
+        logits: [N, K], K at least 1.
+        score: ``confidence``, the greatest of softmax(logits / T), in [1 / K, 1] (Geifman and El-Yaniv, NeurIPS 2017);
+            ``energy``, T * log sum exp(logits / T), the negative of the energy of Liu et al. (NeurIPS 2020).
+        temperature: T > 0.
+
+    Raises:
+        ValueError: if the score is unknown or the logits are no table.
+    """
+    scaled = _table(logits) / temperature
+    if score not in SCORES:
+        raise ValueError(f"no such score; expected {' or '.join(SCORES)}, found {score!r}")
+    if not scaled.size:
+        return np.zeros(len(scaled))
+    top = scaled.max(axis=1)
+    rest = np.exp(scaled - top[:, None]).sum(axis=1)
+    found: NDArray[np.float64] = 1 / rest if score == CONFIDENCE else temperature * (top + np.log(rest))
+    return found
+
+
+def _table(logits: ArrayLike) -> NDArray[np.float64]:
+    rows = np.asarray(logits, dtype=np.float64)
+    if rows.ndim != 2 or rows.shape[1] < 1:
+        raise ValueError(f"expected logits [N, K] with K at least 1, found shape {list(rows.shape)}")
+    return rows
+
+
+@dataclass(frozen=True)
+class Trust:
+    """What a student's folder keeps in ``trust.json``, or an exported file in its metadata.
+
+    Attributes:
+        temperature: T > 0, by which logits are divided.
+        reject: per score, the least score that is accepted, by the share of validation images that reach it.
+        calibration: ``images`` that T was fitted on, ``ece_before``, ``ece_after`` in [0, 1].
+        reference: the training domains; None for a student without embeddings.
+    """
+
+    temperature: float
+    reject: Mapping[str, Mapping[float, float]]
+    calibration: Mapping[str, float] = field(default_factory=dict)
+    reference: Reference | None = None
+
+    def __post_init__(self) -> None:
+        if not (np.isfinite(self.temperature) and self.temperature > 0):
+            raise ValueError(f"expected a finite temperature above 0, found {self.temperature}")
+
+    @property
+    def coverages(self) -> tuple[float, ...]:
+        """The coverages that have a threshold, falling."""
+        return tuple(sorted(self.reject.get(CONFIDENCE, {}), reverse=True))
+
+    def probabilities(self, logits: ArrayLike) -> NDArray[np.float32]:
+        """Calibrated probabilities, [N, K] float32, for [N, K] logits; their order within a row stays."""
+        return probabilities(logits, self.temperature)
+
+    def scores(self, logits: ArrayLike, score: str = CONFIDENCE) -> NDArray[np.float64]:
+        """How sure each answer is, [N]; see `vl2v_runtime.trust.scores`."""
+        return scores(logits, score, self.temperature)
+
+    def threshold(self, score: str = CONFIDENCE, coverage: float = 0.95) -> float:
+        """The least score that is accepted; coverage 1 accepts everything.
+
+        Raises:
+            ValueError: if the score is unknown, or no threshold was fitted for this coverage.
+        """
+        if score not in self.reject:
+            raise ValueError(f"no such score; expected {' or '.join(self.reject) or 'none'}, found {score!r}")
+        if coverage == 1:
+            return -np.inf
+        for known, value in self.reject[score].items():
+            if abs(known - coverage) < 1e-9:
+                return value
+        expected = ", ".join(f"{known:g}" for known in (1.0, *self.coverages))
+        raise ValueError(f"no threshold for this coverage; expected one of {expected}, found {coverage:g}")
+
+    def accepts(self, logits: ArrayLike, score: str = CONFIDENCE, coverage: float = 0.95) -> NDArray[np.bool_]:
+        """Which answers are sure enough, [N] bool, for [N, K] logits; one that is not a number never is.
+
+        Args:
+            logits: as the student gives them, before the temperature.
+            score: ``confidence`` or ``energy``.
+            coverage: the share of the sources' validation images that was accepted; on other images the share differs.
+
+        Raises:
+            ValueError: see `threshold`.
+        """
+        least, found = self.threshold(score, coverage), self.scores(logits, score)
+        accepted: NDArray[np.bool_] = found >= least
+        return accepted
+
+    def drift(self, embeddings: ArrayLike) -> Drift | None:
+        """Compare a batch, [N, D] embeddings of length one, with the training domains; None without a reference.
+
+        Raises:
+            ValueError: if the embeddings do not fit.
+        """
+        return self.reference.of(embeddings) if self.reference else None
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> Trust:
+        """Read what `to_dict` gave.
+
+        Raises:
+            ValueError: if it is of another format, or broken.
+        """
+        if not isinstance(content, Mapping) or content.get("format") != FORMAT:
+            found = content.get("format") if isinstance(content, Mapping) else type(content).__name__
+            raise ValueError(f"expected trust of format {FORMAT}, found {found}")
+        try:
+            reject = {
+                score: {float(share): float(least) for share, least in content["reject"][score].items()}
+                for score in SCORES
+            }
+            domains = content.get("domains")
+            reference = Reference.from_dict(domains, content["drift"]) if domains else None
+            return cls(float(content["temperature"]), reject, dict(content.get("calibration", {})), reference)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"broken trust: {type(error).__name__} {error}") from error
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        reject = {
+            score: {f"{share:g}": least for share, least in thresholds.items()}
+            for score, thresholds in self.reject.items()
+        }
+        content = {
+            "format": FORMAT,
+            "temperature": self.temperature,
+            "calibration": dict(self.calibration),
+            "reject": reject,
+        }
+        if self.reference is None:
+            return content
+        domains, drift = self.reference.to_dict()
+        return content | {"domains": domains, "drift": drift}
