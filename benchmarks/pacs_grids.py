@@ -108,6 +108,7 @@ GRIDS = {
             "ema": adip("Align averaged (EMA)", align={"average": "ema"}),
             "swad": adip("Align averaged (SWAD)", align={"average": "swad"}),
             "schedule": adip("lambda 0.5 to 0.9", image_weight_end=0.9),
+            "prompts": adip("two prompts averaged", teacher={"prompts": ["{}", "a photo of a {}"]}),
         },
         beside=("ablations", ("adip",)),
     ),
@@ -116,7 +117,13 @@ GRIDS = {
         vendor="asked",
         against="views-1",
     ),
-    "labels": Plan(variants=few_labels(4) | few_labels(16) | few_labels(64), against=None),
+    "labels": Plan(
+        variants=few_labels(4)
+        | few_labels(16)
+        | {"adip-16-alone": adip("VL2V-ADiP, 16 labels, no further images", data={"labels_per_class": 16})}
+        | few_labels(64),
+        against=None,
+    ),
 }
 
 
@@ -152,12 +159,12 @@ def write_tables(out: Path) -> None:
             continue
         plan = GRIDS[name]
         records, (other, methods) = records_in(out / name), plan.beside
+        if not records:
+            continue
         if methods:
             records += [r for r in records_in(out / other) if r.method in methods]
         weights = (None, "last", "wise-ft 0.5") if len(plan.seeds) > 1 else (None,)
         order = [*methods, *plan.methods, *plan.variants]
-        if not records:
-            continue
         against = plan.against if any(r.method == plan.against for r in records) else None
         table = tabulate(list(once(records)), "PACS", weights=weights, against=against, partial=True, order=order)
         marks = f"<!-- {name} -->", f"<!-- end of {name} -->"
