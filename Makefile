@@ -19,7 +19,7 @@ lint: $(VENV)/dev.stamp
 	$(BIN)/mypy
 
 docs: $(VENV)/dev.stamp  # into site/; to read while writing: NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs serve
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict  # --quiet would hide warnings from --strict too
 
 format: $(VENV)/dev.stamp
 	$(BIN)/ruff check --fix .
