@@ -1,0 +1,154 @@
+"""What a device gains from an exported student: speed against torch, accuracy lost, import time, sizes.
+
+    python benchmarks/deploy.py RUN [RUN ...] --cache FOLDER
+
+Times are taken of the first run, in turn, each way in one process; the least of all rounds counts, since other work on
+the machine can only add to it. With one thread it is the processor's time, with two the clock's. Accuracy is that of
+every run, on validation images of its sources and on the domain it held out, which nothing was chosen by.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from common import circumstances, keep
+from vl2v.config import DataConfig
+from vl2v.job.export import export
+from vl2v.job.parity import compare, of_student
+from vl2v.job.prepare import Places, list_folder, read_task, split_task
+from vl2v.job.sample import Sample
+from vl2v.progress import Silent
+from vl2v.student.export import to_onnx, write
+from vl2v.student.model import Student
+from vl2v.student.quantise import quantise
+from vl2v.task.files import FileIndex
+from vl2v.task.pixels import PixelCache
+from vl2v_runtime.model import FLOAT, INT8, Floats, Model
+
+ROUNDS = 10
+IMPORTS = {"nothing": "pass", "vl2v_runtime": "import vl2v_runtime; vl2v_runtime.Model", "torch": "import torch"}
+
+
+def held_out(student: Student, cache_folder: Path) -> Sample:
+    """All images of the domains that the student never saw."""
+    made = student.provenance
+    data = DataConfig(**made["config"]["data"])
+    index, cache = FileIndex(cache_folder / "files.sqlite"), PixelCache(cache_folder, student.preprocess.size)
+    task, _ = read_task(list_folder(data), data, index, cache, Silent())
+    rows = np.concatenate(list(split_task(task, data, made["seed"]).test.values()))
+    domains = np.array(task.domains)[task.domain_of[rows]]
+    return Sample("held-out images", cache.map(), cache.slots(task.digests[rows]), task.labels[rows], domains, rows[:0])
+
+
+def accuracies(run: Path, out: Path, cache: Path) -> dict[str, Any]:
+    """Export a run; accuracy of every way on both kinds of images, greatest differences, sizes."""
+    done = export(run, onnx=True, int8=True, out=out, tolerance=100, places=Places(cache))
+    student = Student.load(run)
+    sample = held_out(student, cache)
+    truth = of_student(student, sample)
+    found: dict[str, Any] = {
+        "held_out": student.provenance["config"]["data"]["held_out"],
+        "seed": student.provenance["seed"],
+    }
+    for name, here in done.files.items():
+        there = compare(Model(out / name), truth, sample)
+        found[name] = {
+            "bytes": here.bytes,
+            "greatest_difference": max(here.logits, there.logits),
+            "greatest_difference_embedding": max(here.embedding or 0.0, there.embedding or 0.0),
+            "validation": {"images": here.images, "student": here.student, "file": here.accuracy, "lost": here.lost},
+            "held_out": {"images": there.images, "student": there.student, "file": there.accuracy, "lost": there.lost},
+        }
+    return found
+
+
+def speeds(run: Path, size: int) -> dict[str, Any]:
+    """Images per second of torch eager, ONNX and INT8 at batch 1 and 32, with one thread and with two."""
+    student = Student.load(run)
+    student.preprocess = replace(student.preprocess, size=size)
+    noise = np.random.default_rng(0).normal(size=(32, 3, size, size)).astype(np.float32)
+    found: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        files = Path(folder, FLOAT), Path(folder, INT8)
+        write(to_onnx(student), files[0])
+        quantise(files[0], files[1], [noise])  # the ranges are not those of images; the arithmetic is the same
+        for threads, clock in ((1, time.process_time), (2, time.perf_counter)):
+            models = {file.name: Model(file, threads) for file in files}
+            for batch in (1, 32):
+                least = race(student, models, noise[:batch].copy(), threads, clock)
+                found[f"{threads}_threads_batch_{batch}"] = {
+                    "images_per_second": {way: round(batch / seconds, 1) for way, seconds in least.items()},
+                    "times_torch": {way: round(least["torch"] / seconds, 2) for way, seconds in least.items()},
+                }
+    return found
+
+
+def race(
+    student: Student, models: dict[str, Model], pixels: Floats, threads: int, clock: Callable[[], float]
+) -> dict[str, float]:
+    """Seconds of a call of every way, least of all rounds, after one that does not count."""
+    torch.set_num_threads(threads)
+
+    @torch.no_grad()
+    def eager(inputs: torch.Tensor) -> None:
+        student.logits(student(inputs))
+
+    ways: dict[str, Callable[[], object]] = {"torch": partial(eager, torch.from_numpy(pixels))}
+    ways |= {name: partial(model.run, pixels) for name, model in models.items()}
+    seconds: dict[str, list[float]] = {way: [] for way in ways}
+    for _ in range(ROUNDS + 1):
+        for way, work in ways.items():
+            for _ in range(10 if len(pixels) == 1 else 1):
+                started = clock()
+                work()
+                seconds[way].append(clock() - started)
+    return {way: min(values[1:]) for way, values in seconds.items()}
+
+
+def imports() -> dict[str, float]:
+    """Seconds that a fresh process takes to import, least of three, without the time of Python itself."""
+    least = {}
+    for name, code in IMPORTS.items():
+        seconds = []
+        for _ in range(3):
+            started = time.perf_counter()
+            subprocess.run([sys.executable, "-c", code], check=True)
+            seconds.append(time.perf_counter() - started)
+        least[name] = min(seconds)
+    return {name: round(value - least["nothing"], 3) for name, value in least.items() if name != "nothing"}
+
+
+def main() -> None:
+    """Measure and keep."""
+    parser = argparse.ArgumentParser(description="What a device gains from an exported student.")
+    parser.add_argument("runs", type=Path, nargs="+")
+    parser.add_argument("--cache", type=Path, required=True)
+    flags = parser.parse_args()
+    around = circumstances()
+    figures: dict[str, Any] = {"import_seconds": imports()}
+    own = Student.load(flags.runs[0]).preprocess.size
+    for size in (own, 224):
+        figures[f"speed_{size}_px"] = speeds(flags.runs[0], size)
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as folder:
+        figures["runs"] = {run.name: accuracies(run, Path(folder, run.name), flags.cache) for run in flags.runs}
+    for part in ("validation", "held_out"):
+        figures[f"int8_points_lost_{part}"] = statistics.mean(r[INT8][part]["lost"] for r in figures["runs"].values())
+    keep("deploy", figures | {"circumstances": around})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,112 @@
+"""`python -m vl2v_runtime MODEL IMAGES...`, installed as `vl2v-predict`: classify images with an exported file."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vl2v_runtime.errors import ModelError
+from vl2v_runtime.inputs import images_of
+from vl2v_runtime.model import BATCH, Attempt, Floats, Model, load
+from vl2v_runtime.trust import CONFIDENCE, SCORES
+
+FORMATS = ("table", "json", "csv")
+UNREADABLE = 3  # the exit code where an image could not be read, as vl2v predict's
+COMPARED = 10_000  # images that are compared with the training domains; more would only fill memory
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Parse, classify, print; returns the exit code."""
+    parser = _parser()
+    flags = parser.parse_args(arguments)
+    paths = _find(flags.images)
+    if missing := [str(path) for path in flags.images if not path.exists()]:
+        parser.error(f"no such file or folder: {', '.join(missing)}")
+    if not paths:
+        parser.error("no image in the folders given")
+    try:
+        model = load(flags.model, threads=flags.threads, int8=flags.int8 or None)
+        if model.trust is None and flags.coverage is not None:
+            parser.error("the model has no thresholds to accept by (trust); leave --coverage out")
+        coverage = 0.95 if flags.coverage is None else flags.coverage
+        attempts = model.attempts(paths, flags.batch_size, score=flags.score, coverage=coverage)
+        faults, seen = _print(zip(paths, attempts, strict=True), flags.format)
+    except ModelError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    except ValueError as error:  # a coverage that the model has no threshold for
+        parser.error(str(error))
+    _hint(model, seen)
+    return UNREADABLE if faults else 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="vl2v-predict",
+        description="Classify images with a model that vl2v exported. The exit code is 3 if one could not be read.",
+    )
+    parser.add_argument("model", type=Path, help="a file .onnx, or a folder of vl2v export or of a run")
+    parser.add_argument("images", type=Path, nargs="+", help="images, or folders of images")
+    parser.add_argument("--format", choices=FORMATS, default="table")
+    parser.add_argument("--int8", action="store_true", help="of a folder, take the quantised file")
+    parser.add_argument("--threads", type=int, help="how many the network computes with (default: every core)")
+    parser.add_argument("--batch-size", type=int, default=BATCH, help="images at once (default: %(default)s)")
+    parser.add_argument("--coverage", type=float, help="accept what is as sure as this share of validation images")
+    parser.add_argument("--score", choices=SCORES, default=CONFIDENCE, help="what tells how sure an answer is")
+    return parser
+
+
+def _find(inputs: Sequence[Path]) -> list[Path]:
+    return [path for given in inputs for path in (images_of(given) if given.is_dir() else [given])]
+
+
+def _print(done: Iterator[tuple[Path, Attempt]], output: str) -> tuple[int, list[Floats]]:
+    """Print every answer; returns how many images could not be read, and the embeddings to compare."""
+    writer = csv.writer(sys.stdout)
+    if output == "csv":
+        writer.writerow(("path", "label", "confidence", "accepted", "fault"))
+    listed: list[dict[str, Any]] = []
+    embeddings: list[Floats] = []
+    faults = 0
+    for path, attempt in done:
+        answer, faults = attempt.answer, faults + bool(attempt.fault)
+        if attempt.embedding is not None and len(embeddings) < COMPARED:
+            embeddings.append(attempt.embedding)
+        label, confidence = (answer.label, answer.confidence) if answer else ("", 0.0)
+        accepted = answer.accepted if answer else None
+        if output == "json":
+            chances = answer.probabilities if answer else {}
+            row = {"path": str(path), "label": label, "confidence": confidence, "accepted": accepted}
+            listed.append(row | {"fault": attempt.fault, "probabilities": chances})
+        elif output == "csv":
+            sure = {None: "", True: "yes", False: "no"}[accepted]
+            writer.writerow((path, label, f"{confidence:.6f}", sure, attempt.fault))
+        else:
+            said = f"not read: {attempt.fault}" if answer is None else f"{confidence:.3f}  {label}"
+            print(f"{path}  {said}{'  (unsure)' if accepted is False else ''}")
+    if output == "json":
+        print(json.dumps(listed, indent=2, ensure_ascii=False))
+    return faults, embeddings
+
+
+def _hint(model: Model, embeddings: list[Floats]) -> None:
+    """Say on standard error where the images look unlike the training domains."""
+    drift = model.trust.drift(np.stack(embeddings)) if model.trust and embeddings else None
+    if drift is not None and drift.unusual:
+        print(f"warning: {drift.text}", file=sys.stderr)
+
+
+def script() -> None:
+    """Entry point of the command `vl2v-predict`."""
+    sys.exit(main())
+
+
+if __name__ == "__main__":
+    script()

@@ -1,0 +1,78 @@
+"""One image or many, named in whatever way: paths, folders, bytes, streams, images already open."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from itertools import chain, islice
+from pathlib import Path
+from typing import Protocol, TypeVar, runtime_checkable
+
+from PIL import Image
+
+from vl2v_runtime.imaging import SUFFIXES, ImageLike
+
+
+@runtime_checkable
+class Stream(Protocol):
+    """An open binary file, or anything else whose `read` gives bytes."""
+
+    def read(self) -> bytes:
+        """All bytes from here to the end."""
+        ...
+
+
+T = TypeVar("T")
+Input = ImageLike | Stream  # a path may be a folder
+
+
+def images_of(folder: Path) -> list[Path]:
+    """The images of a folder at any depth, by their suffix, in sorted order."""
+    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+
+
+def each(images: Input | Iterable[Input]) -> Iterator[ImageLike]:
+    """Single images in the order given; a folder becomes its images, a stream its bytes."""
+    one = isinstance(images, str | Path | bytes | Image.Image | Stream) or not isinstance(images, Iterable)
+    for image in (images,) if one else images:  # type: ignore[union-attr]
+        if isinstance(image, str | Path) and Path(image).is_dir():
+            yield from images_of(Path(image))
+        elif isinstance(image, Image.Image):
+            with suppress(Exception):  # whoever decodes it meets the same fault
+                image.load()  # here, once: two threads must not load one image at the same time
+            yield image
+        elif isinstance(image, str | Path | bytes):
+            yield image
+        elif isinstance(image, Stream):
+            yield image.read()
+        else:
+            raise TypeError(f"a path, bytes, a binary stream or a PIL image is an image, not {type(image).__name__}")
+
+
+def ahead(work: Callable[[ImageLike], T], images: Iterator[ImageLike], count: int) -> Iterator[T]:
+    """Results in their order, some computed ahead in threads: decoding and resizing let go of Python's lock.
+
+    Args:
+        work: what is done with an image.
+        images: the images.
+        count: how many are ahead at most.
+    """
+    start = list(islice(images, 2))
+    if len(start) < 2:  # one image is not worth a pool
+        yield from map(work, start)
+        return
+    with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
+        waiting: deque[Future[T]] = deque()
+        try:
+            for image in chain(start, images):
+                waiting.append(pool.submit(work, image))
+                if len(waiting) >= count:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:  # after an unreadable image, or when nobody wants more
+                future.cancel()

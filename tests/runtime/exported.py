@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import timm
+import torch
+from PIL import Image
+from torch import nn
+
+from vl2v.student.backbones import from_module
+from vl2v.student.export import to_onnx, write
+from vl2v.student.model import Student
+from vl2v.student.preprocess import Preprocess
+
+CLASSES = ["cat", "dog", "guinea pig"]
+PREPROCESS = Preprocess(32, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+DIMENSION = 6
+
+
+@dataclass
+class Exported:
+    """A student and the file it was exported to."""
+
+    student: Student
+    file: Path
+
+
+def picture(seed: int, size: tuple[int, int] = (41, 37)) -> Image.Image:
+    """Blocks of random colours: unlike noise, they stay different when they are made small."""
+    blocks = np.random.default_rng(seed).integers(0, 256, (4, 4, 3), dtype=np.uint8)
+    return Image.fromarray(blocks).resize(size, Image.Resampling.NEAREST)
+
+
+def student_of(head: bool) -> Student:
+    torch.manual_seed(0)
+    network = timm.create_model("test_resnet", num_classes=0)
+    backbone = from_module(network, PREPROCESS)
+    projection = nn.Linear(backbone.features, DIMENSION if head else len(CLASSES))
+    with torch.no_grad():  # a network of random weights sees all images alike: look at what differs
+        some = torch.stack([PREPROCESS(picture(seed)) for seed in range(100, 132)])
+        projection.weight *= 30
+        projection.bias.copy_(-(projection.weight @ network.eval()(some).mean(0)))
+    texts = torch.randn(len(CLASSES), DIMENSION) if head else None
+    return Student(backbone, projection, texts, CLASSES, 20.0, {"seed": 7, "teacher": {"identity": "some"}}).eval()
+
+
+_made: dict[bool, Exported] = {}
+
+
+def export(head: bool, factory: pytest.TempPathFactory) -> Exported:
+    """Once for all modules: exporting is the slow part."""
+    if head not in _made:
+        student, file = student_of(head), factory.mktemp("exported") / "model.onnx"
+        write(to_onnx(student), file)
+        _made[head] = Exported(student, file)
+    return _made[head]
+
+
+@pytest.fixture(scope="session")
+def cosine(tmp_path_factory: pytest.TempPathFactory) -> Exported:
+    return export(True, tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def linear(tmp_path_factory: pytest.TempPathFactory) -> Exported:
+    return export(False, tmp_path_factory)

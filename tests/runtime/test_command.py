@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+import csv
+import io
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from exported import CLASSES, Exported, cosine, picture  # noqa: F401 - a fixture
+from test_model import TRUST
+
+import vl2v_runtime
+from vl2v.student.export import rewrite_trust
+from vl2v_runtime.__main__ import main
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for i in range(3):
+        picture(i).save(folder / f"{i}.png")
+    (folder / "1b.jpg").write_bytes(b"")
+    return folder
+
+
+def test_it_prints_a_table_json_or_csv(cosine: Exported, photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    good = [photos / f"{i}.png" for i in range(3)]
+    wanted = [answer.label for answer in vl2v_runtime.load(cosine.file).predict(good)]
+    assert main([str(cosine.file), *map(str, good), "--format", "json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert [row["label"] for row in rows] == wanted
+    assert list(rows[0]["probabilities"]) == CLASSES
+    assert main([str(cosine.file.parent), str(photos), "--format", "csv", "--batch-size", "2"]) == 3
+    lines = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
+    assert [Path(line["path"]).name for line in lines] == ["0.png", "1.png", "1b.jpg", "2.png"]
+    assert [line["label"] for line in lines] == [wanted[0], wanted[1], "", wanted[2]]
+    assert lines[2]["fault"] == "empty file"
+    assert main([str(cosine.file), str(photos), "--threads", "1"]) == 3
+    table = capsys.readouterr().out.splitlines()
+    assert table[0].endswith(wanted[0])
+    assert "not read: empty file" in table[2]
+
+
+def test_it_marks_what_is_unsure(
+    cosine: Exported, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copy(cosine.file, tmp_path / "model.onnx")
+    rewrite_trust(tmp_path / "model.onnx", TRUST.to_dict())
+    assert main([str(tmp_path), str(photos / "0.png"), "--coverage", "0.5"]) == 0
+    assert "(unsure)" in capsys.readouterr().out
+    with pytest.raises(SystemExit, match="2"):
+        main([str(tmp_path), str(photos / "0.png"), "--coverage", "0.123"])
+    assert "0.123" in capsys.readouterr().err
+
+
+def test_wrong_arguments_say_what_is_wrong(
+    cosine: Exported, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([str(tmp_path / "none.onnx"), str(photos)]) == 6
+    assert "vl2v export" in capsys.readouterr().err
+    (tmp_path / "empty").mkdir()
+    for wrong in (["gone.png"], [str(tmp_path / "empty")], [str(photos), "--coverage", "0.9"]):
+        with pytest.raises(SystemExit, match="2"):
+            main([str(cosine.file), *wrong])
+        assert capsys.readouterr().err
