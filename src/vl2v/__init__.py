@@ -18,7 +18,17 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from vl2v.api import distill, evaluate, export, load, quote
+    from vl2v.api import (
+        add_classes,
+        distill,
+        evaluate,
+        export,
+        list_classes,
+        load,
+        quote,
+        quote_classes,
+        remove_classes,
+    )
     from vl2v.errors import Vl2vError
     from vl2v.student.model import Student
     from vl2v.task.folder import DomainFolder
@@ -29,11 +39,15 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "add_classes": "vl2v.api",
     "distill": "vl2v.api",
     "evaluate": "vl2v.api",
     "export": "vl2v.api",
+    "list_classes": "vl2v.api",
     "load": "vl2v.api",
     "quote": "vl2v.api",
+    "quote_classes": "vl2v.api",
+    "remove_classes": "vl2v.api",
     "DomainFolder": "vl2v.task.folder",
     "EmbeddingStore": "vl2v.teacher.store",
     "Student": "vl2v.student.model",
@@ -48,12 +62,16 @@ __all__ = [
     "Student",
     "Teacher",
     "Vl2vError",
+    "add_classes",
     "distill",
     "evaluate",
     "export",
+    "list_classes",
     "load",
     "open_teacher",
     "quote",
+    "quote_classes",
+    "remove_classes",
 ]
 
 

@@ -1,4 +1,4 @@
-"""The verbs: quote, distill, evaluate, export, load. The command line calls these and nothing else."""
+"""The verbs: quote, distill, evaluate, export, load, and a student's classes. The command line calls these."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from torch import nn
 from vl2v.config import DataConfig, RunConfig, merge, parse
 from vl2v.errors import ConfigError, StudentError
 from vl2v.job import measure
+from vl2v.job.classes import add_classes, list_classes, quote_classes, remove_classes
 from vl2v.job.evaluation import Evaluation
 from vl2v.job.export import Export
 from vl2v.job.export import export as export_student
@@ -25,6 +26,18 @@ from vl2v.task.folder import read_yaml
 from vl2v.teacher.base import Teacher
 from vl2v.teacher.ledger import Quote
 
+__all__ = [
+    "add_classes",
+    "distill",
+    "evaluate",
+    "export",
+    "list_classes",
+    "load",
+    "make_config",
+    "quote",
+    "quote_classes",
+    "remove_classes",
+]
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 

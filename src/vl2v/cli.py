@@ -15,6 +15,7 @@ import typer
 
 from vl2v.allocator import hold_memory
 from vl2v.cli_benchmark import attach as attach_benchmark
+from vl2v.cli_classes import attach as attach_classes
 from vl2v.cli_data import attach as attach_data
 from vl2v.cli_export import attach as attach_export
 from vl2v.cli_teacher import attach as attach_teacher
@@ -47,6 +48,10 @@ StudentOpt = Annotated[
     str | None, typer.Option(help="timm:<name>, timm:<name>@<checkpoint>, or teacher (VL2V-SD, open_clip only).")
 ]
 HeldOut = Annotated[list[str] | None, typer.Option(help="A domain left out to test; may be repeated.")]
+HeldOutClass = Annotated[
+    list[str] | None,
+    typer.Option(help="A class left out of training, to measure how well its name alone makes it known; repeatable."),
+]
 Views = Annotated[
     str | None,
     typer.Option(help="Views bought of every training image (default 1: the image itself); fresh: see the docs."),
@@ -112,6 +117,7 @@ attach_teacher(app, guarded)
 attach_benchmark(app, guarded)
 attach_data(app, guarded)
 attach_trust(app, guarded)
+attach_classes(app, guarded)
 attach_export(app, guarded)
 
 
@@ -146,6 +152,7 @@ def quote(
     teacher: TeacherOpt = None,
     student: StudentOpt = None,
     held_out: HeldOut = None,
+    held_out_class: HeldOutClass = None,
     views: Views = None,
     prompts: Prompts = None,
     labels_per_class: Labels = None,
@@ -191,6 +198,7 @@ def distill(
     student: StudentOpt = None,
     out: Annotated[Path, typer.Option(help="The run's folder, new or empty.")] = Path("runs/vl2v"),
     held_out: HeldOut = None,
+    held_out_class: HeldOutClass = None,
     budget: Annotated[str | None, typer.Option(help="The most to spend; needed where the teacher charges.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
     method: Annotated[
@@ -357,6 +365,7 @@ def _settings(flags: dict[str, Any]) -> dict[str, Any]:
         for part, keys in NESTED.items()
     }
     settings["data"]["held_out"] = flags.get("held_out") or None
+    settings["data"]["held_out_classes"] = flags.get("held_out_class") or None
     settings["align"] = {"steps": flags.get("align_steps")}
     return settings | {key: flags.get(key) for key in TOP}
 

@@ -38,7 +38,7 @@ def check(
     found = check_teacher(
         teacher,
         data,
-        budget=_money(budget),
+        budget=money(budget),
         images=images,
         places=make_places(cache, store),
         progress=make_progress(quiet, as_json),
@@ -91,7 +91,12 @@ def check_text(found: Check) -> str:
     return "\n".join(lines)
 
 
-def _money(text: str | None) -> Decimal | None:
+def money(text: str | None) -> Decimal | None:
+    """A budget as typed, exact.
+
+    Raises:
+        ConfigError: if it is no amount.
+    """
     try:
         money = None if text is None else Decimal(text)
     except InvalidOperation:

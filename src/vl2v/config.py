@@ -32,6 +32,8 @@ class DataConfig(_Strict):
     root: Path
     held_out: tuple[str, ...] = ()
     """Domains left out to test; nothing of them is trained on or selected by."""
+    held_out_classes: tuple[str, ...] = ()
+    """Classes left out of training and validation, to measure at the end how well they are known by their texts."""
     unlabelled: Path | None = None
     """A second folder of images without labels; the image term alone applies to them."""
     labels_per_class: Positive | None = None
@@ -255,6 +257,9 @@ def _against_method(config: RunConfig) -> list[str]:
             f"the method {method.name} fixes image_weight at {method.image_weight:g}, found {config.image_weight:g}; "
             "leave it out, or take the method adip"
         )
+    if config.data.held_out_classes and method.classifier == "linear":
+        why = f"{method.name} has a linear classifier, which knows no class that it was not trained on"
+        faults.append(f"data.held_out_classes cannot be measured: the method {why}; take e.g. adip")
     if len(config.rise.anchors) == 1:
         faults.append("rise.anchors needs two templates or more, among which a distance is relative; found 1")
     if method.forbids_first_stage and config.align.steps:

@@ -157,6 +157,18 @@ def test_distil_from_a_vendor(bench: Bench, photos: Path, tmp_path: Path) -> Non
     assert [Decimal(table["asked"]["cost"]) > 0 for table in tables] == [True, False]
 
 
+def test_add_a_class(bench: Bench, photos: Path, tmp_path: Path) -> None:
+    shell = Shell(tmp_path, photos, bench.student)
+    known, quote, add, remove, without = commands("add-a-class.md")
+    said = json.loads(shell.run(f"{without.replace('runs/without', 'runs/first')} --json"))
+    assert said["unseen_classes"]["classes"] == ["clock"]
+    assert [row["unseen_images"] for row in said["unseen_classes"]["domains"]] == [8, 8, 8]
+    assert json.loads(shell.run(f"{quote} --json"))["text_queries"] == 1
+    shell.run(add)
+    shell.run(remove.replace("clock", "face"))
+    assert [one["name"] for one in json.loads(shell.run(f"{known} --json"))] == ["animal", "heart"]
+
+
 def test_benchmark(bench: Bench, photos: Path, tmp_path: Path) -> None:
     shell = Shell(tmp_path, photos, bench.student)
     plan, run, table, selected, by_cross_validation, weights, their_table, curve = commands("benchmark.md")

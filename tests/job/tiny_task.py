@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 CLASSES = ("blank", "bar", "zebra_stripe")
 DOMAINS = {"ink": ("white", "black"), "neon": ("black", "lime"), "rose": ("mistyrose", "crimson")}
 PRICE = "0.10"
+FURTHER = ("dot", "grid", "zebra")  # classes without images, whose texts the teacher knows
 
 
 def draw(path: Path, kind: str, colours: tuple[str, str], generator: np.random.Generator) -> None:
@@ -67,12 +68,14 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
                 paths.append(path.as_posix())
                 vectors.append(texts[kind] + generator.normal(scale=0.1, size=16))
     prompts = ["a photo of a blank", "a photo of a bar", "a photo of a zebra stripe"]
+    prompts += [f"a photo of a {name}" for name in FURTHER]
+    further = [basis[3], basis[4], texts["zebra_stripe"] + generator.normal(scale=0.1, size=16)]
     np.savez(
         root / "teacher.npz",
         paths=np.array(paths),
         embeddings=np.array(vectors, np.float32),
         texts=np.array(prompts),
-        text_embeddings=np.array(list(texts.values()), np.float32),
+        text_embeddings=np.array([*texts.values(), *further], np.float32),
         logit_scale=20.0,
     )
     torch.manual_seed(0)

@@ -89,7 +89,7 @@ def class_numbers(student: Student, task: Task) -> NDArray[np.int64]:
     places = {name: i for i, name in enumerate(student.classes)}
     if unknown := [name for name in task.names if name not in places]:
         expected = f"classes among {', '.join(student.classes)}"
-        step = "rename the folders, or teach the student with add_class"
+        step = "rename the folders, or add the class by its name: vl2v classes add"
         found = ", ".join(unknown)
         raise DataError("The student does not know a class.", expected=expected, found=found, next_step=step)
     return np.array([places[name] for name in task.names], dtype=np.int64)[task.labels]

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from vl2v.config import DataConfig, RunConfig
 from vl2v.errors import ConfigError, DataError
 from vl2v.progress import Progress
+from vl2v.task.classes import held_out_folders, part_classes
 from vl2v.task.files import FileIndex
 from vl2v.task.folder import DomainFolder, Task, unlabelled_images
 from vl2v.task.pixels import Digests, PixelCache
@@ -57,21 +58,29 @@ def list_folder(config: DataConfig) -> DomainFolder:
 
     Raises:
         DataError: if it is no folder of images.
-        ConfigError: if a held-out domain is unknown.
+        ConfigError: if a held-out domain or class is unknown.
     """
     folder = DomainFolder(config.root, allow_missing_classes=config.allow_missing_classes)
     check_domains(config.held_out, folder.domains)
+    held_out_folders(config.held_out_classes, folder.folders)
     return folder
 
 
 def read_task(
     folder: DomainFolder, config: DataConfig, index: FileIndex, cache: PixelCache | None, progress: Progress
 ) -> tuple[Task, Task | None]:
-    """Scan the labelled folder, and the unlabelled one if there is one.
+    """Scan the labelled folder, without its held-out classes, and the unlabelled one if there is one.
 
     Raises:
         DataError: with every fault.
     """
+    return read_parts(folder, config, index, cache, progress)[:2]
+
+
+def read_parts(
+    folder: DomainFolder, config: DataConfig, index: FileIndex, cache: PixelCache | None, progress: Progress
+) -> tuple[Task, Task | None, Task | None]:
+    """The same, and the images of the held-out classes, if there are any, as a third."""
     task = folder.scan(index=index, cache=cache, skip_bad=config.skip_bad, progress=progress)
     unlabelled = None
     if config.unlabelled is not None:
@@ -80,7 +89,8 @@ def read_task(
     skipped = len(task.skipped) + (len(unlabelled.skipped) if unlabelled else 0)
     if skipped:
         progress.note(f"left out {skipped} bad file{'' if skipped == 1 else 's'} (--skip-bad)")
-    return task, unlabelled
+    seen, unseen = part_classes(task, config.held_out_classes)
+    return seen, unlabelled, unseen
 
 
 def check_domains(held_out: tuple[str, ...], domains: tuple[str, ...]) -> None:

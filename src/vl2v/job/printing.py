@@ -69,7 +69,9 @@ def run_json(run: Run) -> dict[str, Any]:
     """A finished run as plain values."""
     queries = {"image_queries": run.image_queries, "text_queries": run.text_queries}
     queries["fresh_queries"] = run.fresh_queries
-    return {"run": str(run.folder), "student": str(run.folder / "student"), **queries, **run.evaluation.to_dict()}
+    unseen = {"unseen_classes": run.unseen.to_dict()} if run.unseen else {}
+    where = {"run": str(run.folder), "student": str(run.folder / "student")}
+    return where | queries | run.evaluation.to_dict() | unseen
 
 
 def run_text(run: Run) -> RenderableType:
@@ -82,7 +84,8 @@ def run_text(run: Run) -> RenderableType:
     )
     calibrated = [calibration_line(run.student.trust, run.evaluation)] if run.student.trust else []
     try_it = f"try it:  vl2v predict {run.folder} <image or folder>"
-    return Group(run.evaluation.table(), *calibrated, paid, where, try_it)
+    unseen = [run.unseen.table()] if run.unseen else []
+    return Group(run.evaluation.table(), *calibrated, *unseen, paid, where, try_it)
 
 
 def calibration_line(trust: Trust, evaluation: Evaluation) -> str:

@@ -20,6 +20,7 @@ from vl2v.teacher.prompts import load_templates, render
 from vl2v.teacher.store import Digests, EmbeddingStore
 
 EVALUATION = "evaluation"  # the purpose of what only the zero-shot column needs
+UNSEEN = "held-out classes"  # the same, of classes that are not trained on
 ROW_OVERHEAD = 120  # bytes of SQLite per vector beside the vector: keys, index, page slack
 
 
@@ -32,21 +33,23 @@ class Needs:
         prompts: K * T texts, class by class.
         templates: how many templates, T.
         anchors: K * A texts more, class by class, of a method that compares with them.
+        unseen: texts of the held-out classes, class by class, for the end alone.
     """
 
     purposes: dict[tuple[str, int], Digests]
     prompts: tuple[str, ...]
     templates: int
     anchors: tuple[str, ...] = ()
+    unseen: tuple[str, ...] = ()
 
     @property
     def texts(self) -> tuple[str, ...]:
         """All texts that are asked for."""
-        return self.prompts + self.anchors
+        return self.prompts + self.anchors + self.unseen
 
 
-def needs(config: RunConfig, task: Task, split: Split, rows: Examples) -> Needs:
-    """Work out which image and text vectors a run asks for."""
+def needs(config: RunConfig, task: Task, split: Split, rows: Examples, unseen: Task | None = None) -> Needs:
+    """Work out which image and text vectors a run asks for; `unseen` has the images of the held-out classes."""
     templates = load_templates(config.teacher.prompts)
     prompts = tuple(render(template, phrase) for phrase in task.phrases for template in templates)
     further = load_templates(config.rise.anchors) if config.method == "rise" and config.rise.anchors else ()
@@ -61,7 +64,10 @@ def needs(config: RunConfig, task: Task, split: Split, rows: Examples) -> Needs:
             purposes[purpose, int(view)] = rows.digests[part][rows.views[part] == view]
     if config.teacher.zero_shot:
         purposes[EVALUATION, 0] = task.digests[evaluated(split)]
-    return Needs(purposes, prompts, len(templates), anchors)
+        if unseen is not None:
+            purposes[UNSEEN, 0] = unseen.digests
+    new = unseen.phrases if unseen is not None else ()
+    return Needs(purposes, prompts, len(templates), anchors, tuple(render(t, p) for p in new for t in templates))
 
 
 def evaluated(split: Split) -> np.ndarray:

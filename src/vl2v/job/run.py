@@ -24,6 +24,7 @@ from vl2v.job.process import make_accelerator, stop_asked, versions
 from vl2v.job.session import Session, open_session
 from vl2v.job.shelf import Trained, Weights
 from vl2v.job.training import Trainer
+from vl2v.job.unseen import UnseenClasses, evaluate_unseen
 from vl2v.method.distill import trainable
 from vl2v.progress import Progress, Silent
 from vl2v.student.backbones import Backbone
@@ -31,6 +32,7 @@ from vl2v.student.files import write_json
 from vl2v.student.model import Student
 from vl2v.teacher.base import Teacher
 from vl2v.teacher.ledger import Ledger, Quote
+from vl2v.teacher.prompts import load_templates
 from vl2v.trust import files as trust_file
 
 
@@ -45,6 +47,7 @@ class Run:
         image_queries: image queries that this run paid for.
         text_queries: text queries that it paid for.
         fresh_queries: augmented images that a teacher on this machine was asked about, with ``teacher.views: fresh``.
+        unseen: how well classes are known that were held out; None if none were.
     """
 
     folder: Path
@@ -53,6 +56,7 @@ class Run:
     image_queries: int
     text_queries: int
     fresh_queries: int = 0
+    unseen: UnseenClasses | None = None
 
 
 def quote_run(
@@ -161,10 +165,13 @@ def _finish(session: Session, folder: RunFolder, projection: nn.Module, trained:
     trust_file.save(student.trust, folder.student)
     evaluation = Evaluation(evaluation_of(parts, student.trust).rows, beside)
     fresh = {"fresh_queries": session.fresh.queries} if session.fresh else {}
-    write_json(folder.evaluation_file, evaluation.to_dict() | {"asked": session.asked()} | fresh)
+    unseen = evaluate_unseen(session, student)
+    more = {"unseen_classes": unseen.to_dict()} if unseen else {}
+    write_json(folder.evaluation_file, evaluation.to_dict() | more | {"asked": session.asked()} | fresh)
     folder.tidy()
     ledger, name = Ledger(session.store), _name(folder)
-    return Run(folder.path, student, evaluation, ledger.queries(name), ledger.queries(name, "text"), **fresh)
+    images, texts = ledger.queries(name), ledger.queries(name, "text")
+    return Run(folder.path, student, evaluation, images, texts, unseen=unseen, **fresh)
 
 
 def _beside(parts: Sequence[Part]) -> Evaluation:
@@ -201,6 +208,7 @@ def _provenance(session: Session, folder: RunFolder) -> dict[str, Any]:
         "made_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "teacher": {"identity": card.identity, "revision": card.revision, "dimension": card.dimension},
         "prompts": list(session.needs.prompts),
+        "templates": list(load_templates(config.teacher.prompts)),
         "data": {
             "digest": session.task.digest(),
             "images": len(session.task),

@@ -20,8 +20,8 @@ from vl2v.config import RunConfig
 from vl2v.errors import ConfigError, StudentError
 from vl2v.job.fresh import FreshViews, fresh_views
 from vl2v.job.material import Material, stage_seed
-from vl2v.job.prepare import Examples, Places, Split, examples, leaked, list_folder, read_task, split_task
-from vl2v.job.quoting import EVALUATION, Needs, check_disk, evaluated, make_quote, needs
+from vl2v.job.prepare import Examples, Places, Split, examples, leaked, list_folder, read_parts, split_task
+from vl2v.job.quoting import EVALUATION, UNSEEN, Needs, check_disk, evaluated, make_quote, needs
 from vl2v.method.base import Method
 from vl2v.method.registry import METHODS
 from vl2v.progress import Progress
@@ -45,7 +45,7 @@ DEFAULT_SIZE = 224  # for a quote that names no student
 
 @dataclass(frozen=True)
 class Session:
-    """A run's task, teacher and student, before anything is spent."""
+    """A run's task, teacher and student, before anything is spent; `unseen` has the held-out classes' images."""
 
     config: RunConfig
     task: Task
@@ -59,6 +59,7 @@ class Session:
     backbone: Backbone | None
     progress: Progress
     fresh: FreshViews | None = None
+    unseen: Task | None = None
 
     @property
     def method(self) -> Method:
@@ -73,6 +74,7 @@ class Session:
     def quote(self) -> Quote:
         """What is to be bought, and the disk it takes."""
         images = len(self.task) + (len(self.unlabelled) if self.unlabelled else 0)
+        images += len(self.unseen) if self.unseen else 0
         images += len(self.rows.views) - len(self.rows.views) // self.config.teacher.kept_views  # further views
         parameters = sum(p.numel() for p in self.backbone.module.parameters()) if self.backbone else None
         return make_quote(self.needs, self.teacher, self.store, images, self.cache.size, parameters)
@@ -80,8 +82,9 @@ class Session:
     def asked(self) -> dict[str, Any]:
         """What training alone needs from the teacher, whoever paid for it: queries, and their price as text."""
         quote = self.quote()
-        images = sum(count for purpose, count in quote.images.items() if purpose != EVALUATION)
-        texts = quote.texts if self.method.asks_teacher or self.method.classifier == "cosine" else 0
+        images = sum(count for purpose, count in quote.images.items() if purpose not in (EVALUATION, UNSEEN))
+        known = set(self.needs.texts) - set(self.needs.unseen)
+        texts = len(known) if self.method.asks_teacher or self.method.classifier == "cosine" else 0
         cost, currency = quote.price.of(images=images, texts=texts), quote.price.currency
         return {"image_queries": images, "text_queries": texts, "cost": f"{cost:f}", "currency": currency}
 
@@ -115,7 +118,9 @@ class Session:
         buyer.texts(self.needs.texts)
         where = {digest.tobytes(): row for row, digest in enumerate(self.rows.digests)}
         for (purpose, view), digests in self.needs.purposes.items():
-            if purpose == EVALUATION:
+            if purpose == UNSEEN and self.unseen is not None:
+                buyer.images(digests, self.unseen.read, purpose, view)
+            elif purpose == EVALUATION:
                 positions = evaluated(self.split)
                 buyer.images(digests, lambda i, at=positions: self.task.read(int(at[i])), purpose, view)  # type: ignore[misc]
             else:
@@ -123,8 +128,15 @@ class Session:
 
     def head(self) -> Tensor:
         """The text head, [K, D] float32, from the bought prompts."""
-        vectors = torch.from_numpy(self.store.texts(self.card, self.needs.prompts))
-        return text_head(vectors.reshape(len(self.task.phrases), self.needs.templates, -1))
+        return self._head(self.needs.prompts)
+
+    def unseen_head(self) -> Tensor:
+        """The same of the held-out classes."""
+        return self._head(self.needs.unseen)
+
+    def _head(self, prompts: tuple[str, ...]) -> Tensor:
+        vectors = torch.from_numpy(self.store.texts(self.card, prompts))
+        return text_head(vectors.reshape(-1, self.needs.templates, vectors.shape[-1]))
 
     def anchors(self) -> Tensor | None:
         """Further texts of every class, [K, A, D] float32, where the method compares with some."""
@@ -237,17 +249,18 @@ def open_session(
     cache = PixelCache(places.cache, backbone.preprocess.size if backbone else DEFAULT_SIZE)
     store = EmbeddingStore(places.store)
     try:
-        task, unlabelled = read_task(folder, config.data, index, cache if backbone else None, progress)
+        task, unlabelled, unseen = read_parts(folder, config.data, index, cache if backbone else None, progress)
         split = split_task(task, config.data, config.seed)
         if count := leaked(task, split):
             progress.note(f"warning: {count} images of the held-out domains also stand among the training images")
         rows = examples(config, task, unlabelled, split, index, cache, progress)
         if isinstance(teacher, FileTeacher):
-            for part in (task, unlabelled):
+            for part in (task, unlabelled, unseen):
                 if part is not None:
                     teacher.bind(part.paths, part.digests)
-        wanted = needs(config, task, split, rows)
-        yield Session(config, task, unlabelled, split, rows, wanted, teacher, store, cache, backbone, progress, fresh)
+        wanted = needs(config, task, split, rows, unseen)
+        asked = (wanted, teacher, store, cache, backbone, progress, fresh, unseen)
+        yield Session(config, task, unlabelled, split, rows, *asked)
     finally:
         index.close()
         cache.close()

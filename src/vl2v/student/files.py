@@ -1,17 +1,21 @@
 """A student on disk: `student.json` says what it is, `model.safetensors` holds its weights. No pickle.
 
 `trust.json` beside them says how far its answers can be trusted; folders of earlier versions have none.
+The weights are written first and carry the names of the classes too, so that a kill between the two files leaves a
+student whose head and names agree.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -25,10 +29,11 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 CARD, WEIGHTS = "student.json", "model.safetensors"
+CHANGES = "classes_changed"  # in the provenance: what was added and removed after training, oldest first
 
 
 def save(student: Student, folder: Path) -> Path:
-    """Write a student; an older one in the same folder is replaced file by file, each at once.
+    """Write a student; an older one in the same folder is replaced file by file, each at once, weights first.
 
     Returns:
         The folder.
@@ -47,8 +52,10 @@ def save(student: Student, folder: Path) -> Path:
         "logit_scale": student.logit_scale,
         "provenance": student.provenance,
     }
+    names = {"classes": student.classes, CHANGES: student.provenance.get(CHANGES, [])}
+    card["stamp"] = stamp = _stamp(names, student.head)
     tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in student.state_dict().items()}
-    save_file(tensors, folder / f"{WEIGHTS}.new")
+    save_file(tensors, folder / f"{WEIGHTS}.new", metadata={"names": json.dumps(names), "stamp": stamp})
     (folder / f"{WEIGHTS}.new").replace(folder / WEIGHTS)
     write_json(folder / CARD, card)
     trust_file.save(student.trust, folder)
@@ -68,7 +75,7 @@ def load(folder: Path, backbone: nn.Module | None = None) -> Student:
     from vl2v.student.model import Student
 
     folder = folder / "student" if (folder / "student" / CARD).is_file() else folder
-    card = _read_card(folder)
+    card = _reconciled(_read_card(folder), folder / WEIGHTS)
     recipe = Recipe(**card["backbone"])
     p = card["preprocess"]
     preprocess = Preprocess(p["size"], tuple(p["mean"]), tuple(p["std"]))
@@ -123,6 +130,28 @@ def _read_card(folder: Path) -> dict[str, Any]:
         step = "copy the whole folder again from where it was made"
         raise StudentError(f"{path} is broken.", expected="a recipe", found=str(error), next_step=step) from error
     return {"provenance": {}, "classifier": "cosine", **card}
+
+
+def _stamp(names: Mapping[str, Any], head: torch.Tensor | None) -> str:
+    """Differs between two states of a student's classes: the mark by which its two files know each other."""
+    digest = hashlib.sha256(json.dumps(names, sort_keys=True).encode())
+    if head is not None:
+        digest.update(head.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _reconciled(card: dict[str, Any], weights: Path) -> dict[str, Any]:
+    """The card, brought up to the weights if a kill came between the two: weights are written first."""
+    try:
+        with safe_open(weights, "pt") as file:
+            held = file.metadata() or {}
+        if "stamp" not in held or held["stamp"] == card.get("stamp"):
+            return card
+        names = json.loads(held["names"])
+        provenance = card["provenance"] | ({CHANGES: names[CHANGES]} if names[CHANGES] else {})
+        return card | {"classes": names["classes"], "provenance": provenance}
+    except (OSError, SafetensorError, ValueError, KeyError):
+        return card  # what is wrong with the weights is said where they are loaded
 
 
 def write_json(path: Path, content: object) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -168,6 +169,27 @@ class Student(nn.Module):
             raise StudentError("The vector cannot be a class.", expected=expected, found=f"{row.shape}", next_step=step)
         self.head = torch.cat([head, F.normalize(row, dim=0)[None]])
         self.classes.append(name)
+
+    def remove_class(self, name: str) -> None:
+        """Forget a class: its row leaves the head. At least one class stays.
+
+        Args:
+            name: a known class's.
+
+        Raises:
+            StudentError: if the name is unknown or the last one, or there is no head.
+        """
+        head = self._head()
+        if name not in self.classes:
+            near = difflib.get_close_matches(name, self.classes, cutoff=0.5)
+            expected = f"one of {', '.join(near or self.classes)}"
+            step = "see all with: vl2v classes list"
+            raise StudentError(f"There is no class '{name}'.", expected=expected, found=name, next_step=step)
+        if len(self.classes) == 1:
+            raise StudentError(f"'{name}' is the only class.", expected="at least one class that stays", found="none")
+        place = self.classes.index(name)
+        self.head = torch.cat([head[:place], head[place + 1 :]])
+        self.classes.pop(place)
 
     def save(self, folder: str | Path) -> Path:
         """Write the student as a folder of safetensors and JSON; see `vl2v.student.files`."""

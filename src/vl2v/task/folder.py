@@ -56,7 +56,7 @@ class Task:
     @property
     def names(self) -> tuple[str, ...]:
         """What each class is called to people: its folder with underscores as spaces."""
-        return tuple(_spaced(folder) for folder in self.folders)
+        return tuple(spaced(folder) for folder in self.folders)
 
     def read(self, row: int) -> bytes:
         """The bytes of one image's file.
@@ -249,7 +249,7 @@ class DomainFolder:
         return [Fault("/".join(key), "a class left without images", remedy) for key in self._files if key not in left]
 
     def _phrases(self) -> tuple[str, ...]:
-        phrases = {folder: _spaced(folder) for folder in self.folders}
+        phrases = {folder: spaced(folder) for folder in self.folders}
         path = self.root / "classes.yaml"
         if path.exists():
             given = read_yaml(path)
@@ -330,11 +330,12 @@ def _images(folder: Path, *, deep: bool = False) -> list[Path]:
     return found
 
 
-def _spaced(folder: str) -> str:
+def spaced(folder: str) -> str:
+    """What a class folder is called to people: underscores and runs of spaces become one space."""
     return " ".join(folder.replace("_", " ").split()) or folder
 
 
 def spelling(folder: str) -> str:
-    """What two spellings of one name have in common: case, width, `_`, `-` and spaces make no difference."""
+    """Equal for two spellings of one class: case, spaces, underscores and hyphens do not count."""
     text = unicodedata.normalize("NFKC", folder).casefold()
     return "".join(character for character in text if character not in "_- ")

@@ -115,10 +115,17 @@ class Budget:
         limit: the most that this run may spend; None allows free queries only.
         spent: what the run has spent so far.
         currency: for messages.
+        less: how to ask for less, for messages.
     """
 
-    def __init__(self, limit: Decimal | None, spent: Decimal = Decimal(0), currency: str = "USD") -> None:
-        self.limit, self.spent, self.currency = limit, spent, currency
+    def __init__(
+        self,
+        limit: Decimal | None,
+        spent: Decimal = Decimal(0),
+        currency: str = "USD",
+        less: str = "fewer views, --no-zero-shot",
+    ) -> None:
+        self.limit, self.spent, self.currency, self._less = limit, spent, currency, less
         self._lock = threading.Lock()
 
     @property
@@ -144,7 +151,7 @@ class Budget:
         else:
             problem = "The budget does not cover this."
             expected = f"at most {self.left:f} {self.currency} ({self.spent:f} of {self.limit:f} spent)"
-            step = f"raise it: --budget {self.spent + cost:f}, or ask for less: fewer views, --no-zero-shot"
+            step = f"raise it: --budget {self.spent + cost:f}, or ask for less: {self._less}"
         raise BudgetError(problem, expected=expected, found=price, next_step=step)
 
     def take(self, cost: Decimal, what: str) -> None:

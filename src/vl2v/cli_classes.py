@@ -1,0 +1,105 @@
+"""`vl2v classes ...`: what a finished student knows. Everything heavy is imported when a command runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from vl2v.student.model import Student
+
+Guard = Callable[[Callable[..., None]], Callable[..., None]]
+
+RunArg = Annotated[Path, typer.Argument(help="A run's or a student's folder.")]
+NamesArg = Annotated[list[str], typer.Argument(help="Names of classes.")]
+Json = Annotated[bool, typer.Option("--json", help="The result as JSON on standard output.")]
+
+
+def list_(run: RunArg, as_json: Json = False) -> None:
+    """List the classes, their prompts, and what was added after training."""
+    from dataclasses import asdict
+
+    from rich.table import Table
+
+    from vl2v.api import list_classes
+    from vl2v.job.printing import show
+
+    known = list_classes(run)
+    table = Table()
+    for name in ("class", "prompts", "since"):
+        table.add_column(name, overflow="fold")
+    for one in known:
+        more = f" and {len(one.prompts) - 1} more" if len(one.prompts) > 1 else ""
+        table.add_row(one.name, f"{one.prompts[0]}{more}" if one.prompts else "-", one.added or "training")
+    show([asdict(one) for one in known] if as_json else table)
+
+
+def add(
+    run: RunArg,
+    names: NamesArg,
+    budget: Annotated[
+        str | None, typer.Option(help="The most to spend on this; needed if the teacher charges.")
+    ] = None,
+    quote: Annotated[bool, typer.Option("--quote", help="Only say what it would cost.")] = False,
+    phrase: Annotated[
+        list[str] | None, typer.Option(help="What a class is called in its prompts; once for each name, in order.")
+    ] = None,
+    template: Annotated[
+        list[str] | None, typer.Option(help="A prompt template with {}, not the run's own; may be repeated.")
+    ] = None,
+    teacher: Annotated[str | None, typer.Option(help="The run's teacher, where it is found elsewhere now.")] = None,
+    store: Annotated[Path | None, typer.Option(help="The file of bought vectors; worth money.")] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress; only the result.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Add classes by the teacher's text vector, without training; exported files change too."""
+    from vl2v.api import add_classes, quote_classes
+    from vl2v.cli import make_places, make_progress
+    from vl2v.cli_teacher import money
+    from vl2v.job.printing import quote_json, quote_table, show
+
+    wording: dict[str, Any] = {"phrases": phrase or (), "templates": template or (), "teacher": teacher}
+    places = make_places(None, store)
+    if quote:
+        found = quote_classes(run, names, places=places, **wording)
+        show(quote_json(found) if as_json else quote_table(found))
+        return
+    progress, limit = make_progress(quiet, as_json), money(budget)
+    _tell(run, add_classes(run, names, budget=limit, places=places, progress=progress, **wording), as_json)
+
+
+def remove(run: RunArg, names: NamesArg, as_json: Json = False) -> None:
+    """Remove classes; exported files change too."""
+    from vl2v.api import remove_classes
+
+    _tell(run, remove_classes(run, names), as_json)
+
+
+def _tell(run: Path, student: Student, as_json: bool) -> None:
+    from vl2v.job.printing import show
+    from vl2v.student.files import CHANGES
+
+    change = student.provenance[CHANGES][-1]
+    result = {key: value for key, value in change.items() if key != "before"}
+    if as_json:
+        show({"run": str(run), **result, "classes": student.classes})
+        return
+    if "added" in change:
+        for name, prompts in change["added"].items():
+            show(f"added {name}: {', '.join(prompts)}")
+        show(f"text queries sent: {change['text_queries']:,}, for {change['cost']} {change['currency']}")
+    else:
+        show(f"removed {', '.join(change['removed'])}")
+    show(f"{len(student.classes)} classes: {', '.join(student.classes)}")
+
+
+def attach(app: typer.Typer, guarded: Guard) -> None:
+    """Hang the commands into the application."""
+    commands = typer.Typer(help="The classes of a finished student: list, add, remove.", no_args_is_help=True)
+    commands.command("list")(guarded(list_))
+    commands.command("add")(guarded(add))
+    commands.command("remove")(guarded(remove))
+    app.add_typer(commands, name="classes")

@@ -1,0 +1,167 @@
+"""Classes of a finished student: one is added by its teacher's text vector alone, and no image is needed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from datetime import UTC, datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from vl2v.errors import ConfigError
+from vl2v.job.exported import change_exports, exported, mark_trust
+from vl2v.job.new_classes import KnownClass, known_classes, need_head, new_classes
+from vl2v.job.prepare import Places
+from vl2v.locking import held
+from vl2v.progress import Progress
+from vl2v.student.files import CARD, CHANGES
+from vl2v.student.model import Student
+from vl2v.task.folder import spelling
+from vl2v.teacher.base import Teacher
+from vl2v.teacher.ledger import Budget, Ledger, Quote
+from vl2v.teacher.prompts import text_head
+from vl2v.teacher.purchase import Buyer
+from vl2v.teacher.store import EmbeddingStore
+
+PURPOSE = "classes"  # in the ledger
+
+
+def list_classes(run: str | Path) -> tuple[KnownClass, ...]:
+    """The classes that a saved student knows, in the order of its head.
+
+    Args:
+        run: a run's or a student's folder.
+    """
+    return known_classes(Student.load(run))
+
+
+def quote_classes(
+    run: str | Path,
+    names: Sequence[str],
+    *,
+    phrases: Sequence[str] = (),
+    templates: Sequence[str] = (),
+    teacher: str | Teacher | None = None,
+    places: Places | None = None,
+) -> Quote:
+    """Say what adding classes would cost. Spends nothing; see `add_classes`."""
+    student = Student.load(run)
+    with closing(EmbeddingStore((places or Places()).store)) as store:
+        return new_classes(student, names, phrases, templates, teacher).quote(store)
+
+
+def add_classes(
+    run: str | Path,
+    names: Sequence[str],
+    *,
+    budget: Decimal | str | float | None = None,
+    phrases: Sequence[str] = (),
+    templates: Sequence[str] = (),
+    teacher: str | Teacher | None = None,
+    places: Places | None = None,
+    progress: Progress | None = None,
+    backbone: nn.Module | None = None,
+) -> Student:
+    """Let a saved student know further classes: the teacher's text vectors become rows of its head.
+
+    The student's folder changes, and with it whatever was exported beside it. The text queries go through the store,
+    so what was ever bought costs nothing, and through the ledger, under the run's name.
+
+    Args:
+        run: a run's or a student's folder.
+        names: of the new classes; underscores are read as spaces, as in training.
+        budget: the most to spend on this; needed where the teacher charges.
+        phrases: what the classes are called in prompts, one for each name; none takes the names.
+        templates: prompt templates instead of the run's own.
+        teacher: the run's teacher by another spelling, or opened; None opens the one that the run names.
+        places: where the store is.
+        progress: told of what is asked.
+        backbone: the architecture, where the student's is a module of your own.
+
+    Returns:
+        The student as saved.
+
+    Raises:
+        ConfigError: if a name is empty, known already, given twice, or has no prompt of its own.
+        StudentError: if the student has a linear classifier, or does not say who taught it.
+        TeacherError: if the teacher is another one than the run's, or gives no usable answer.
+        BudgetError: before anything is sent that would exceed the budget.
+    """
+    places, home = places or Places(), _home(run)
+    with _alone(run) as folder, closing(EmbeddingStore(places.store)) as store:
+        student = Student.load(folder, backbone)
+        asked = new_classes(student, names, phrases, templates, teacher)
+        exported(home)  # what stands in their way is said before money is spent
+        card, name = asked.teacher.describe(), str(home.resolve())
+        limit = None if budget is None else Decimal(str(budget))
+        purse = Budget(limit, currency=card.price.currency, less="fewer classes")
+        quote, before = asked.quote(store), Ledger(store).spent(name)
+        purse.check(quote.cost, f"{quote.text_queries:,} text quer{'y' if quote.text_queries == 1 else 'ies'}")
+        bought = Buyer(asked.teacher, store, purse, name, progress).texts(asked.texts, PURPOSE)
+        vectors = torch.from_numpy(store.texts(card, asked.texts))
+        change: dict[str, Any] = {"added": {key: list(texts) for key, texts in asked.prompts.items()}}
+        change |= {"text_queries": bought, "cost": f"{Ledger(store).spent(name) - before:f}"}
+        change |= {"currency": card.price.currency, "before": list(student.classes)}
+        rows = text_head(vectors.reshape(len(asked.prompts), -1, card.dimension))
+        for key, row in zip(asked.prompts, rows, strict=True):
+            student.add_class(key, row.numpy())
+        _keep(student, folder, home, change)
+    return student
+
+
+def remove_classes(run: str | Path, names: Sequence[str], *, backbone: nn.Module | None = None) -> Student:
+    """Let a saved student forget classes; its folder changes, and whatever was exported beside it.
+
+    Args:
+        run: a run's or a student's folder.
+        names: known classes, in any spelling.
+        backbone: the architecture, where the student's is a module of your own.
+
+    Returns:
+        The student as saved.
+
+    Raises:
+        StudentError: if a name is unknown, no class would stay, or the student has a linear classifier.
+    """
+    with _alone(run) as folder:
+        student = Student.load(folder, backbone)
+        need_head(student)
+        known = {spelling(name): name for name in student.classes}
+        change = {"removed": [], "before": list(student.classes)}
+        for name in dict.fromkeys(known.get(spelling(name), name) for name in names):
+            student.remove_class(name)
+            change["removed"].append(name)
+        if not change["removed"]:
+            raise ConfigError("No class is named.", expected="one or more names", found="none")
+        _keep(student, folder, _home(run), change)
+    return student
+
+
+def _keep(student: Student, folder: Path, home: Path, change: Mapping[str, Any]) -> None:
+    """Write what changed, the student last: if this is stopped before, the same command does all of it again."""
+    noted = {"at": datetime.now(UTC).isoformat(timespec="seconds"), **change}
+    student.provenance[CHANGES] = [*student.provenance.get(CHANGES, []), noted]
+    mark_trust(student)
+    change_exports(home, student)
+    student.save(folder)
+
+
+@contextmanager
+def _alone(run: str | Path) -> Iterator[Path]:
+    """The student's folder, with every other process that would change its classes kept waiting."""
+    run = Path(run)
+    folder = run / "student" if (run / "student" / CARD).is_file() else run
+    if not (folder / CARD).is_file():
+        Student.load(folder)  # says what is wrong with it
+    with held(folder.with_name(f"{folder.name}.lock")):
+        yield folder
+
+
+def _home(run: str | Path) -> Path:
+    """The run's folder, whether it or its student's is named; its path is the run's name in the ledger."""
+    run = Path(run).absolute()
+    return run.parent if run.name == "student" and not (run / "student").exists() else run

@@ -1,0 +1,47 @@
+"""What stands beside a student and depends on its classes: exported files, and what was fitted for trust."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from vl2v.student.files import CHANGES, read_json, write_json
+from vl2v.student.model import Student
+
+EXPORT, NOTE = "export", "export.json"
+REMARK = "accuracy and parity were measured with the classes before the change"
+
+
+def exported(run: Path) -> list[Path]:
+    """The ONNX files of a run's student.
+
+    Raises:
+        MissingExtraError: if there are some and they cannot be changed here.
+    """
+    files = sorted((run / EXPORT).glob("*.onnx"))
+    if files:
+        from vl2v.student.export import need_onnx
+
+        need_onnx()
+    return files
+
+
+def change_exports(run: Path, student: Student) -> None:
+    """Give a run's exported files the student's classes, without exporting again."""
+    for file in exported(run):
+        from vl2v.student.export import rewrite_classes, rewrite_trust
+
+        assert student.head is not None
+        rewrite_classes(file, student.classes, student.head.cpu().numpy())
+        rewrite_trust(file, student.trust.to_dict() if student.trust else None)
+    note = run / EXPORT / NOTE
+    if note.is_file():
+        last = student.provenance[CHANGES][-1]
+        write_json(note, read_json(note) | {CHANGES: {"at": last["at"], "note": REMARK}})
+
+
+def mark_trust(student: Student) -> None:
+    """Note beside a student's calibration how often classes changed since it was fitted, for others than there are."""
+    if student.trust is not None:
+        changes = len(student.provenance[CHANGES])
+        student.trust = replace(student.trust, calibration={**student.trust.calibration, CHANGES: changes})
