@@ -119,11 +119,11 @@ attach_vendor(app, guarded)
 attach_teacher(app, guarded)
 attach_benchmark(app, guarded)
 attach_data(app, guarded)
+attach_trust(app, guarded)
 attach_classes(app, guarded)
 attach_export(app, guarded)
 attach_report(app, guarded)
 attach_serve(app, guarded)
-attach_trust(app, guarded)
 
 
 def make_progress(quiet: bool, as_json: bool) -> Progress:

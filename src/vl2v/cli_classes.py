@@ -90,7 +90,7 @@ def _tell(run: Path, student: Student, as_json: bool) -> None:
     if "added" in change:
         for name, prompts in change["added"].items():
             show(f"added {name}: {', '.join(prompts)}")
-        show(f"sent: {change['text_queries']:,} text queries for {change['cost']} {change['currency']}")
+        show(f"text queries sent: {change['text_queries']:,}, for {change['cost']} {change['currency']}")
     else:
         show(f"removed {', '.join(change['removed'])}")
     show(f"{len(student.classes)} classes: {', '.join(student.classes)}")

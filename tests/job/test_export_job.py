@@ -15,6 +15,7 @@ import vl2v as package
 import vl2v_runtime
 from vl2v.errors import RunError, StudentError, Vl2vError
 from vl2v.job import export as job
+from vl2v.job import sample
 from vl2v.job.parity import FLOAT_TOLERANCE
 from vl2v.job.prepare import Places
 from vl2v.job.sample import RANDOM, VALIDATION
@@ -95,7 +96,7 @@ def test_a_file_that_disagrees_is_not_left_there(bench: Bench, run: Path, monkey
 
 
 def test_int8_that_loses_too_much_is_not_left_there(bench: Bench, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = job.batches
+    real = sample.batches
     monkeypatch.setattr(job, "batches", lambda *given: (batch * 0 for batch in real(*given)))  # ranges of no image
     with pytest.raises(StudentError, match="loses too much accuracy") as caught:
         package.export(run, onnx=True, int8=True, places=places(bench))

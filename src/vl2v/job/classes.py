@@ -100,7 +100,7 @@ def add_classes(
         limit = None if budget is None else Decimal(str(budget))
         purse = Budget(limit, currency=card.price.currency, less="fewer classes")
         quote, before = asked.quote(store), Ledger(store).spent(name)
-        purse.check(quote.cost, f"{quote.text_queries:,} text queries")
+        purse.check(quote.cost, f"{quote.text_queries:,} text quer{'y' if quote.text_queries == 1 else 'ies'}")
         bought = Buyer(asked.teacher, store, purse, name, progress).texts(asked.texts, PURPOSE)
         vectors = torch.from_numpy(store.texts(card, asked.texts))
         change: dict[str, Any] = {"added": {key: list(texts) for key, texts in asked.prompts.items()}}

@@ -21,8 +21,8 @@ from vl2v_runtime.model import EMBEDDING, INPUT
 if TYPE_CHECKING:
     import onnx
 
-FIRST = 3  # convolutions that stay in float: they hold few weights and, on PACS, half of the error of all in 8 bits
-BATCH = 8  # images whose extremes are taken together; the mean of them is the range, so that an odd image weighs little
+FIRST = 3  # convolutions that stay in float: few weights, and on PACS half of the squared error of the logits in 8 bits
+BATCH = 8  # images whose extremes are taken together; their mean is the range, so an odd image weighs little
 QUANTISED = ("Conv", "Gemm", "MatMul", "Add", "Clip", "Relu")  # what has 8-bit kernels that are worth it
 
 

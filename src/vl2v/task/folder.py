@@ -336,6 +336,6 @@ def spaced(folder: str) -> str:
 
 
 def spelling(folder: str) -> str:
-    """What two spellings of one name have in common: case, width, `_`, `-` and spaces make no difference."""
+    """Equal for two spellings of one class: case, spaces, underscores and hyphens do not count."""
     text = unicodedata.normalize("NFKC", folder).casefold()
     return "".join(character for character in text if character not in "_- ")
