@@ -99,7 +99,7 @@ def distill(
         out: the run's folder, new or empty.
         held_out: domains left out to test.
         budget: the most to spend, in the teacher's currency.
-        resume: go on with the run in `out`; settings come from it, `budget` may be raised.
+        resume: go on with the run in `out`; settings come from it; `budget` may be raised, and `tracking` changed.
         places: where cache and store are.
         progress: told of every stage.
         config: a YAML file of settings.
@@ -120,7 +120,8 @@ def distill(
     }
     if resume:
         base = RunFolder(Path(out)).config()
-        final = make_config(None, merge(base.model_dump(mode="json"), {"budget": given["budget"]}))
+        free = {"budget": given["budget"], "tracking": (settings or {}).get("tracking")}  # they change no result
+        final = make_config(None, merge(base.model_dump(mode="json"), free))
     else:
         final = make_config(config, merge(settings or {}, given))
     backbone = None if isinstance(student, str) or student is None else _backbone(student, final)

@@ -212,6 +212,7 @@ def distill(
     device: Annotated[str | None, typer.Option(help="auto (default), cpu, cuda or mps.")] = None,
     precision: Annotated[str | None, typer.Option(help="no (default), bf16 or fp16.")] = None,
     workers: Annotated[int | None, typer.Option(help="Processes that load and augment.")] = None,
+    track: Annotated[list[str] | None, typer.Option(help="tensorboard, wandb or mlflow; may be repeated.")] = None,
     config: ConfigOpt = None,
     cache: CacheOpt = None,
     store: StoreOpt = None,
@@ -342,6 +343,7 @@ def _settings(flags: dict[str, Any]) -> dict[str, Any]:
     }
     settings["data"]["held_out"] = flags.get("held_out") or None
     settings["align"] = {"steps": flags.get("align_steps")}
+    settings["tracking"] = flags.get("track") or None
     return settings | {key: flags.get(key) for key in TOP}
 
 
