@@ -138,13 +138,17 @@ def evaluate(
     progress: Progress | None = None,
 ) -> Evaluation:
     """Measure a saved student on a folder of labelled images; see `vl2v.job.measure.evaluate`."""
-    loaded = student if isinstance(student, Student) else Student.load(student)
+    loaded = student if isinstance(student, Student) else load(student)
     config = parse(DataConfig, {"root": data, "skip_bad": skip_bad, "allow_missing_classes": True}, "the settings")
     return measure.evaluate(loaded, config, domains=domains, places=places, progress=progress)
 
 
 def load(folder: str | Path, backbone: nn.Module | None = None, device: str = "cpu") -> Student:
-    """Read a student from its folder or its run's folder; see `Student.load`."""
+    """Read a student from its folder, its run's folder, or the hub (``hf:user/name``); see `Student.load`."""
+    if str(folder).startswith("hf:"):
+        from vl2v.hub.pull import fetch
+
+        folder = fetch(str(folder))
     return Student.load(folder, backbone, device)
 
 

@@ -16,6 +16,7 @@ import typer
 from vl2v.allocator import hold_memory
 from vl2v.cli_benchmark import attach as attach_benchmark
 from vl2v.cli_data import attach as attach_data
+from vl2v.cli_hub import attach as attach_hub
 from vl2v.cli_teacher import attach as attach_teacher
 from vl2v.errors import ConfigError, Interrupted, Vl2vError, as_disk_full
 from vl2v.method.names import TITLES
@@ -105,6 +106,7 @@ attach_vendor(app, guarded)
 attach_teacher(app, guarded)
 attach_benchmark(app, guarded)
 attach_data(app, guarded)
+attach_hub(app, guarded)
 
 
 def make_progress(quiet: bool, as_json: bool) -> Progress:
@@ -276,7 +278,7 @@ def evaluate(
 @app.command()
 @guarded
 def predict(
-    run: Annotated[Path, typer.Argument(help="A run's or a student's folder.")],
+    run: Annotated[Path, typer.Argument(help="A run's or a student's folder, or hf:user/name.")],
     images: Annotated[list[Path], typer.Argument(help="Images, or folders of images.")],
     output: Annotated[str, typer.Option("--format", help="table, json or csv.")] = "table",
 ) -> None:
