@@ -18,7 +18,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from vl2v.api import distill, evaluate, load, quote
+    from vl2v.api import distill, evaluate, export, load, quote
     from vl2v.errors import Vl2vError
     from vl2v.student.model import Student
     from vl2v.task.folder import DomainFolder
@@ -31,6 +31,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "distill": "vl2v.api",
     "evaluate": "vl2v.api",
+    "export": "vl2v.api",
     "load": "vl2v.api",
     "quote": "vl2v.api",
     "DomainFolder": "vl2v.task.folder",
@@ -49,6 +50,7 @@ __all__ = [
     "Vl2vError",
     "distill",
     "evaluate",
+    "export",
     "load",
     "open_teacher",
     "quote",

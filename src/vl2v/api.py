@@ -1,4 +1,4 @@
-"""The verbs: quote, distill, evaluate, load. The command line calls these and nothing else."""
+"""The verbs: quote, distill, evaluate, export, load. The command line calls these and nothing else."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from vl2v.config import DataConfig, RunConfig, merge, parse
 from vl2v.errors import ConfigError, StudentError
 from vl2v.job import measure
 from vl2v.job.evaluation import Evaluation
+from vl2v.job.export import Export
+from vl2v.job.export import export as export_student
 from vl2v.job.folder import RunFolder
 from vl2v.job.prepare import Places
 from vl2v.job.run import Run, quote_run, run
@@ -141,6 +143,32 @@ def evaluate(
     loaded = student if isinstance(student, Student) else load(student)
     config = parse(DataConfig, {"root": data, "skip_bad": skip_bad, "allow_missing_classes": True}, "the settings")
     return measure.evaluate(loaded, config, domains=domains, places=places, progress=progress)
+
+
+def export(
+    folder: str | Path,
+    *,
+    onnx: bool = False,
+    int8: bool = False,
+    out: str | Path | None = None,
+    data: str | Path | None = None,
+    tolerance: float = 0.5,
+    backbone: nn.Module | None = None,
+    places: Places | None = None,
+    progress: Progress | None = None,
+) -> Export:
+    """Write a student as ONNX files that `vl2v_runtime` runs without torch; see `vl2v.job.export.export`."""
+    return export_student(
+        Path(folder),
+        onnx=onnx,
+        int8=int8,
+        out=Path(out) if out is not None else None,
+        data=Path(data) if data is not None else None,
+        tolerance=tolerance,
+        backbone=backbone,
+        places=places,
+        progress=progress,
+    )
 
 
 def load(folder: str | Path, backbone: nn.Module | None = None, device: str = "cpu") -> Student:

@@ -16,11 +16,13 @@ import typer
 from vl2v.allocator import hold_memory
 from vl2v.cli_benchmark import attach as attach_benchmark
 from vl2v.cli_data import attach as attach_data
+from vl2v.cli_export import attach as attach_export
 from vl2v.cli_hub import attach as attach_hub
 from vl2v.cli_teacher import attach as attach_teacher
-from vl2v.errors import ConfigError, Interrupted, Vl2vError, as_disk_full
+from vl2v.errors import ConfigError, Interrupted, StudentError, Vl2vError, as_disk_full
 from vl2v.method.names import TITLES
 from vl2v.vendor.cli import attach as attach_vendor
+from vl2v_runtime.errors import ModelError
 
 if TYPE_CHECKING:
     from vl2v.job.prepare import Places
@@ -78,6 +80,9 @@ def guarded(command: Callable[P, None]) -> Callable[P, None]:
             command(*args, **kwargs)
         except Vl2vError as error:
             _fail(error, bool(kwargs.get("as_json")))
+        except ModelError as e:
+            parts = {"expected": e.expected, "found": e.found, "next_step": e.next_step}
+            _fail(StudentError(e.problem, **parts), bool(kwargs.get("as_json")))
         except KeyboardInterrupt:
             out = kwargs.get("out")
             step = (
@@ -106,6 +111,7 @@ attach_vendor(app, guarded)
 attach_teacher(app, guarded)
 attach_benchmark(app, guarded)
 attach_data(app, guarded)
+attach_export(app, guarded)
 attach_hub(app, guarded)
 
 

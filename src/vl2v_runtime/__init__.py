@@ -1,1 +1,38 @@
-"""The deployed student: what a device needs to classify images, without torch."""
+"""The deployed student: what a device needs to classify images, without torch.
+
+    import vl2v_runtime
+
+    model = vl2v_runtime.load("model.onnx")
+    for answer in model.predict(["a.jpg", "b.jpg"]):
+        print(answer.label, answer.confidence)
+
+Names are loaded when they are first used, so that importing the package is quick.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from vl2v_runtime.errors import ModelError
+    from vl2v_runtime.imaging import UnreadableImageError
+    from vl2v_runtime.metadata import Metadata
+    from vl2v_runtime.model import Answer, Model, load
+
+_HOMES = {
+    "Answer": "vl2v_runtime.model",
+    "Metadata": "vl2v_runtime.metadata",
+    "Model": "vl2v_runtime.model",
+    "ModelError": "vl2v_runtime.errors",
+    "UnreadableImageError": "vl2v_runtime.imaging",
+    "load": "vl2v_runtime.model",
+}
+
+__all__ = ["Answer", "Metadata", "Model", "ModelError", "UnreadableImageError", "load"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'vl2v_runtime' has no attribute '{name}'")
+    return getattr(importlib.import_module(_HOMES[name]), name)

@@ -15,6 +15,7 @@ from vl2v.hub.card import Facts, model_card
 from vl2v.job.folder import RunFolder
 from vl2v.redaction import PRIVATE, private_strings, public_config, public_teacher
 from vl2v.student.files import CARD, WEIGHTS, read_json
+from vl2v_runtime.metadata import KEY
 
 TRUST, EXPORT_REPORT = "trust.json", "export.json"
 CARD_FILE, SETTINGS, FIGURES = "README.md", "config.yaml", "evaluation.json"
@@ -92,7 +93,7 @@ def public_student(card: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def public_onnx(path: Path) -> bytes:
-    """An exported file whose metadata are redacted; what the exporter noted of its own source files is left out.
+    """An exported file whose metadata are redacted.
 
     Raises:
         MissingExtraError: if the package onnx is not installed.
@@ -103,24 +104,10 @@ def public_onnx(path: Path) -> bytes:
         raise MissingExtraError("Publishing ONNX files", "export", "onnx") from error
     model = onnx.load(str(path))
     for entry in model.metadata_props:
-        if entry.key == "vl2v":
+        if entry.key == KEY:
             entry.value = json.dumps(_everywhere(json.loads(entry.value)), ensure_ascii=False)
-    model.doc_string = ""
-    for part in (model.graph, *model.functions):
-        _strip(part)
     content: bytes = model.SerializeToString()
     return content
-
-
-def _strip(graph: Any) -> None:
-    graph.doc_string = ""
-    del graph.metadata_props[:]
-    for node in graph.node:
-        node.doc_string = ""
-        del node.metadata_props[:]
-        for attribute in node.attribute:
-            for inner in (*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])):
-                _strip(inner)
 
 
 def _everywhere(value: Any) -> Any:

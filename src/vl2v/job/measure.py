@@ -30,6 +30,7 @@ from vl2v.task.folder import Task
 from vl2v.task.pixels import PixelCache
 from vl2v.task.splits import Indices
 from vl2v_runtime.imaging import SUFFIXES, UnreadableImageError, decode
+from vl2v_runtime.inputs import images_of
 
 
 def evaluate(
@@ -64,7 +65,7 @@ def evaluate(
             expected = f"one or more of {', '.join(task.domains)}"
             step = "correct --domain"
             raise ConfigError("No such domain.", expected=expected, found=", ".join(unknown), next_step=step)
-        labels = _labels(student, task)
+        labels = class_numbers(student, task)
         rows = []
         for domain, (role, part) in _parts(student, task).items():
             if domain in domains or not domains:
@@ -77,7 +78,12 @@ def evaluate(
         cache.close()
 
 
-def _labels(student: Student, task: Task) -> NDArray[np.int64]:
+def class_numbers(student: Student, task: Task) -> NDArray[np.int64]:
+    """The student's class of every image of a task, [N] int64.
+
+    Raises:
+        DataError: if the task has a class that the student does not know.
+    """
     places = {name: i for i, name in enumerate(student.classes)}
     if unknown := [name for name in task.names if name not in places]:
         expected = f"classes among {', '.join(student.classes)}"
@@ -126,7 +132,7 @@ def find_images(inputs: Sequence[Path]) -> list[Path]:
             expected, step = "an image or a folder of images", "check the path"
             raise DataError(f"{path} is missing.", expected=expected, found="nothing of that name", next_step=step)
         if path.is_dir():
-            found += sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+            found += images_of(path)
         else:
             found.append(path)
     if not found:

@@ -1,0 +1,50 @@
+"""`vl2v export`: a student as files for a device. Everything heavy is imported when the command runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vl2v.allocator import hold_memory
+
+Guard = Callable[[Callable[..., None]], Callable[..., None]]
+
+
+def export(
+    run: Annotated[Path, typer.Argument(help="A finished run's folder, or a student's.")],
+    onnx: Annotated[bool, typer.Option("--onnx", help="Write model.onnx, in float32 (the default).")] = False,
+    int8: Annotated[bool, typer.Option("--int8", help="Write model.int8.onnx, quantised.")] = False,
+    out: Annotated[Path | None, typer.Option(help="Where to; default: export, in the run's folder.")] = None,
+    data: Annotated[Path | None, typer.Option(help="The run's images, if they moved, or any of its classes.")] = None,
+    tolerance: Annotated[float, typer.Option(help="Points of accuracy that INT8 may lose.", min=0)] = 0.5,
+    cache: Annotated[Path | None, typer.Option(help="Where decoded pixels are kept.")] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress; only the result.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="The result as JSON on standard output.")] = False,
+) -> None:
+    """Write a student as ONNX and compare it with the student; a file that disagrees is not kept (extra: export)."""
+    hold_memory()
+    from vl2v.api import export as work
+    from vl2v.cli import make_places, make_progress
+    from vl2v.job.printing import show
+
+    done = work(
+        run,
+        onnx=onnx,
+        int8=int8,
+        out=out,
+        data=data,
+        tolerance=tolerance,
+        places=make_places(cache, None),
+        progress=make_progress(quiet, as_json),
+    )
+    show(done.to_dict() if as_json else done.table())
+    if not as_json:
+        print(f"try it:  vl2v-predict {done.folder} <image or folder>{' --int8' if int8 and not onnx else ''}")
+
+
+def attach(app: typer.Typer, guarded: Guard) -> None:
+    """Add the command to the command line."""
+    app.command("export")(guarded(export))

@@ -1,0 +1,172 @@
+"""From a run to files for a device, each compared with the student before it is left there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+from torch import nn
+
+from vl2v.config import DataConfig, parse
+from vl2v.errors import ConfigError, RunError, StudentError
+from vl2v.job.folder import RunFolder
+from vl2v.job.parity import Compared, compare, of_student, refuse
+from vl2v.job.prepare import Places
+from vl2v.job.sample import Sample, batches, random_sample, run_sample
+from vl2v.progress import Progress, Silent
+from vl2v.student.export import need_onnx, to_onnx, write
+from vl2v.student.files import CARD, read_json, write_json
+from vl2v.student.model import Student
+from vl2v.student.quantise import quantise
+from vl2v_runtime.model import FLOAT, INT8, Model
+
+FORMAT = 1
+REPORT = "export.json"
+POINTS = 0.5  # of accuracy that INT8 may lose
+
+
+@dataclass(frozen=True)
+class Export:
+    """What was written.
+
+    Attributes:
+        folder: where to.
+        images: what the files were compared on; see `vl2v.job.sample.Sample.what`.
+        files: by name.
+    """
+
+    folder: Path
+    images: str
+    files: Mapping[str, Compared]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON, accuracies in [0, 1]."""
+        files = {name: asdict(found) | {"images_are": self.images} for name, found in self.files.items()}
+        return {"format": FORMAT, "files": files}
+
+    def table(self) -> Table:
+        """For a terminal, accuracies in percent."""
+        some = next(iter(self.files.values()))
+        table = Table(title=f"{self.folder}, compared with the student on {some.images:,} {self.images}")
+        for name in ("file", "MB", "greatest difference", "same class", "accuracy", "student", "lost"):
+            table.add_column(name, justify="left" if name == "file" else "right")
+        for name, found in self.files.items():
+            accuracies = ("-", "-", "-")
+            if found.accuracy is not None and found.student is not None:
+                accuracies = (f"{100 * found.accuracy:.2f}", f"{100 * found.student:.2f}", f"{found.lost:.2f}")
+            cells = (f"{found.bytes / 1e6:.1f}", f"{found.logits:.1e}", f"{100 * found.agreement:.1f}")
+            table.add_row(name, *cells, *accuracies)
+        return table
+
+
+def export(
+    folder: Path,
+    *,
+    onnx: bool = False,
+    int8: bool = False,
+    out: Path | None = None,
+    data: Path | None = None,
+    tolerance: float = POINTS,
+    backbone: nn.Module | None = None,
+    places: Places | None = None,
+    progress: Progress | None = None,
+) -> Export:
+    """Write a student as ONNX, in float32, INT8 or both, and compare each file with it before it takes its place.
+
+    Args:
+        folder: a finished run's, or a student's.
+        onnx: write `model.onnx`; taken for granted where `int8` is false.
+        int8: write `model.int8.onnx`, calibrated on training images of the sources.
+        out: where to; None for `export` in `folder`.
+        data: the run's images, if they moved, or images for a student that has no run.
+        tolerance: points of accuracy that INT8 may lose.
+        backbone: the architecture, if it is a module of the user's own.
+        places: where the pixel cache is.
+        progress: told of the stages.
+
+    Raises:
+        StudentError: if a file disagrees with the student; it is then not left there.
+        RunError: if the run is not finished, or its images are gone.
+        Vl2vError: with what was expected, found, and to do next.
+    """
+    need_onnx()
+    progress = progress or Silent()
+    student = _load(folder, backbone)
+    sample = _sample(folder, student, data, int8, places or Places(), progress)
+    out = out or folder / "export"
+    out.mkdir(parents=True, exist_ok=True)
+    wanted = [FLOAT] * (onnx or not int8) + [INT8] * int8
+    fresh = {name: out / f"{name}.new" for name in (FLOAT, INT8)}
+    try:
+        with progress.stage("export", 2 + len(wanted)) as advance:
+            write(to_onnx(student, _trust(folder)), fresh[FLOAT])
+            advance(1)
+            if int8:
+                quantise(fresh[FLOAT], fresh[INT8], batches(student.preprocess, sample.pixels, sample.calibration))
+            truth = of_student(student, sample)
+            advance(1)
+            files = {}
+            for name in wanted:
+                files[name] = compare(Model(fresh[name]), truth, sample)
+                refuse(name, files[name], tolerance)
+                advance(1)
+        for name in wanted:
+            fresh[name].replace(out / name)
+    finally:
+        for path in fresh.values():
+            path.unlink(missing_ok=True)
+    done = Export(out, sample.what, files)
+    _keep(done)
+    return done
+
+
+def _load(folder: Path, backbone: nn.Module | None) -> Student:
+    run = RunFolder(folder)
+    if run.config_file.is_file() and not (run.student / CARD).is_file():
+        step = f"finish it: vl2v distill --out {folder} --resume"
+        raise RunError(f"{folder} is not finished.", expected="its student", found="a run without one", next_step=step)
+    try:
+        return Student.load(folder, backbone)
+    except StudentError as error:
+        if backbone is None and "module of your own" in error.problem:
+            error = StudentError(
+                error.problem,
+                expected=error.expected,
+                found=error.found,
+                next_step="export it from Python: vl2v.export(folder, backbone=your_module)",
+            )
+        raise error from None
+
+
+def _sample(
+    folder: Path, student: Student, data: Path | None, int8: bool, places: Places, progress: Progress
+) -> Sample:
+    made = student.provenance.get("config", {}).get("data", {})
+    if data is None and not RunFolder(folder).config_file.is_file():
+        if int8:
+            raise ConfigError(
+                "INT8 needs images to calibrate on.",
+                expected="a run's folder, or --data with images of the student's classes",
+                found="a student's folder alone",
+                next_step="add --data DATA, or name the run",
+            )
+        progress.note("no run and no --data: the file is compared with the student on random images, without accuracy")
+        return random_sample(student.preprocess.size)
+    settings = made | ({"root": str(data), "allow_missing_classes": True} if data else {})
+    return run_sample(student, parse(DataConfig, settings, "the student's provenance"), places, progress)
+
+
+def _trust(folder: Path) -> dict[str, Any] | None:
+    paths = (folder / "student" / "trust.json", folder / "trust.json")
+    return next((read_json(path) for path in paths if path.is_file()), None)
+
+
+def _keep(done: Export) -> None:
+    """Write the report; what it says of files that were not written anew stays."""
+    path = done.folder / REPORT
+    old = read_json(path)["files"] if path.is_file() else {}
+    content = done.to_dict()
+    write_json(path, content | {"files": old | content["files"]})

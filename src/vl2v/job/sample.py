@@ -1,0 +1,118 @@
+"""The images that an exported file is calibrated on and compared with its student on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from vl2v.config import DataConfig
+from vl2v.errors import RunError
+from vl2v.job.measure import class_numbers
+from vl2v.job.prepare import Places, read_task, split_task
+from vl2v.progress import Progress
+from vl2v.student.model import Student
+from vl2v.student.preprocess import Preprocess
+from vl2v.task.files import FileIndex
+from vl2v.task.folder import DomainFolder
+from vl2v.task.pixels import PixelCache
+from vl2v.task.splits import Indices
+
+CHECKED = 5_000  # images compared at most: with more, half a point would not be measured better, only later
+CALIBRATED = 256  # images that say the range of every tensor
+DRAWN = 64  # random images, where there are no others
+CHUNK = 32
+
+VALIDATION = "validation images of the sources"
+ALL = "images of a folder that is not the one it learnt from"
+RANDOM = "random images"
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Pixels, and which of them are for what.
+
+    Attributes:
+        what: where the compared images come from: `VALIDATION`, `ALL` or `RANDOM`.
+        pixels: [slots, S, S, 3] uint8.
+        slots: [N] places in `pixels` of the compared images.
+        labels: [N] numbers of the student's classes; None for random images.
+        domains: [N] domain of every image; None for random images.
+        calibration: [M] places of the images to calibrate on; empty for random images.
+    """
+
+    what: str
+    pixels: NDArray[np.uint8]
+    slots: Indices
+    labels: NDArray[np.int64] | None
+    domains: NDArray[np.str_] | None
+    calibration: Indices
+
+
+def batches(preprocess: Preprocess, pixels: NDArray[np.uint8], slots: Indices) -> Iterator[NDArray[np.float32]]:
+    """Normalised pixels, [<=CHUNK, 3, S, S] float32 at a time."""
+    for start in range(0, len(slots), CHUNK):
+        images = torch.from_numpy(pixels[slots[start : start + CHUNK]]).permute(0, 3, 1, 2)
+        yield preprocess.normalise(images).contiguous().numpy()
+
+
+def random_sample(size: int) -> Sample:
+    """Images of noise: enough to compare two networks, not to measure or calibrate one."""
+    pixels = np.random.default_rng(0).integers(0, 256, (DRAWN, size, size, 3), dtype=np.uint8)
+    return Sample(RANDOM, pixels, np.arange(DRAWN), None, None, np.zeros(0, np.int64))
+
+
+def run_sample(student: Student, data: DataConfig, places: Places, progress: Progress) -> Sample:
+    """Draw, by the student's seed, from the images it learnt from, or from a folder of the same classes.
+
+    Compared are validation images, calibrated is on training images; held-out domains take no part. In a folder of
+    other content nothing is known of a split, and both are drawn from all images but the held-out domains'.
+
+    Args:
+        student: a trained one; its provenance has seed and split.
+        data: the folder.
+        places: where the pixel cache is.
+        progress: told of the scan.
+
+    Raises:
+        RunError: if the folder is gone.
+        DataError: if it has faults, or a class that the student does not know.
+    """
+    if not Path(data.root).is_dir():
+        raise RunError(
+            "The images of this run are not where they were.",
+            expected=f"the folder {data.root}",
+            found="no such folder",
+            next_step="say where they are now: --data DATA",
+        )
+    index, cache = FileIndex(places.cache / "files.sqlite"), PixelCache(places.cache, student.preprocess.size)
+    try:
+        folder = DomainFolder(data.root, allow_missing_classes=data.allow_missing_classes)
+        task, _ = read_task(folder, data, index, cache, progress)
+        labels = class_numbers(student, task)
+        seed = int(student.provenance.get("seed", 0))
+        if student.provenance.get("data", {}).get("digest") == task.digest():
+            split = split_task(task, data, seed)
+            what, kept = VALIDATION, np.concatenate(list(split.kept.values()))
+            compared = np.concatenate(list(split.validation.values()))
+        else:
+            sources = [task.rows_of(domain) for domain in task.domains if domain not in data.held_out]
+            what, kept = ALL, np.concatenate(sources or [np.arange(len(task), dtype=np.int64)])
+            compared = kept
+        compared = np.sort(_draw(compared, CHECKED, seed))
+        calibration = _draw(kept, CALIBRATED, seed)
+        names = np.array(task.domains)[task.domain_of[compared]]
+        slots = cache.slots(task.digests[compared]), cache.slots(task.digests[calibration])
+        return Sample(what, cache.map(), slots[0], labels[compared], names, slots[1])
+    finally:
+        index.close()
+        cache.close()
+
+
+def _draw(places: Indices, count: int, seed: int) -> Indices:
+    generator = np.random.default_rng([seed, 0xE7907])
+    return places[generator.permutation(len(places))[:count]]

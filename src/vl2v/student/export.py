@@ -1,0 +1,252 @@
+"""A student as one ONNX file, and changing what such a file knows without exporting it again."""
+
+from __future__ import annotations
+
+import copy
+import importlib.util
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import ArrayLike
+from torch import Tensor, nn
+
+from vl2v.errors import MissingExtraError, StudentError
+from vl2v.student.model import Student
+from vl2v_runtime.metadata import COSINE, KEY, LINEAR, Metadata
+from vl2v_runtime.model import EMBEDDING, HEAD, INPUT, LOGITS
+
+if TYPE_CHECKING:
+    import onnx
+
+CLASSIFY = "classify"  # the node that multiplies by the text head
+PRODUCER = "vl2v"
+
+
+def need_onnx() -> None:
+    """Refuse to go on without the packages that write, read and run an exported file.
+
+    Raises:
+        MissingExtraError: with the first that is missing.
+    """
+    for package in ("onnx", "onnxscript", "onnxruntime"):
+        if importlib.util.find_spec(package) is None:
+            raise MissingExtraError("Exporting a student", "export", package)
+
+
+def describe(student: Student, trust: Mapping[str, Any] | None = None) -> Metadata:
+    """What the exported file says of itself.
+
+    Args:
+        student: any.
+        trust: the content of its trust.json, if it has one.
+    """
+    p = student.preprocess
+    return Metadata(
+        classes=tuple(student.classes),
+        size=p.size,
+        mean=p.mean,
+        std=p.std,
+        logit_scale=student.logit_scale,
+        classifier=LINEAR if student.head is None else COSINE,
+        provenance=student.provenance,
+        trust=trust,
+    )
+
+
+class _Trunk(nn.Module):
+    """All of a student that training changed: up to the embedding, or to a baseline's logits."""
+
+    def __init__(self, student: Student) -> None:
+        super().__init__()
+        self.student = student
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        projected = self.student(pixels).float()
+        return projected if self.student.head is None else F.normalize(projected, dim=-1)
+
+
+def to_onnx(student: Student, trust: Mapping[str, Any] | None = None) -> onnx.ModelProto:
+    """A student as an ONNX graph: `pixels` [B, 3, S, S] to `logits` [B, K] and, with a text head, `embedding` [B, D].
+
+    Args:
+        student: any; it is not changed.
+        trust: the content of its trust.json, if it has one.
+
+    Raises:
+        StudentError: if torch cannot export the backbone.
+        MissingExtraError: without the extra ``export``.
+    """
+    need_onnx()
+    import onnx
+
+    trunk = _Trunk(copy.deepcopy(student).cpu()).eval()
+    size = student.preprocess.size
+    with _quiet(), torch.no_grad():
+        try:
+            program = torch.onnx.export(
+                trunk,
+                (torch.zeros(2, 3, size, size),),  # with one image, the batch would be taken for a constant
+                dynamo=True,
+                dynamic_shapes=({0: torch.export.Dim("batch")},),
+                input_names=[INPUT],
+                output_names=[LOGITS if student.head is None else EMBEDDING],
+                verbose=False,
+            )
+        except Exception as error:  # the exporter runs the user's module and raises anything
+            raise StudentError(
+                f"The backbone {student.recipe.name} cannot be exported.",
+                expected="a module that torch.export can trace with any number of images",
+                found=" ".join(str(error).split())[:300],
+                next_step="rewrite what it names, or export another backbone",
+            ) from error
+    assert program is not None
+    model = program.model_proto
+    _forget_sources(model)
+    if student.head is not None:
+        _classify(model, student.head.cpu().numpy(), student.logit_scale)
+    model.producer_name = PRODUCER
+    set_metadata(model, describe(student, trust))
+    onnx.checker.check_model(model)
+    return model
+
+
+def _classify(model: onnx.ModelProto, head: np.ndarray[Any, np.dtype[np.float32]], logit_scale: float) -> None:
+    """Add Predict's last step by hand, so that the head stands in the file under its name, as it is."""
+    import onnx
+
+    graph = model.graph
+    graph.initializer.append(onnx.numpy_helper.from_array(head, HEAD))
+    node = onnx.helper.make_node(
+        "Gemm", [EMBEDDING, HEAD], [LOGITS], name=CLASSIFY, alpha=logit_scale, transA=0, transB=1
+    )
+    graph.node.append(node)
+    graph.output.insert(0, _logits_info(graph.output[0], len(head)))
+
+
+def _logits_info(like: onnx.ValueInfoProto, classes: int) -> onnx.ValueInfoProto:
+    import onnx
+
+    batch = like.type.tensor_type.shape.dim[0].dim_param
+    info: onnx.ValueInfoProto = onnx.helper.make_tensor_value_info(LOGITS, onnx.TensorProto.FLOAT, [batch, classes])
+    return info
+
+
+def _forget_sources(model: onnx.ModelProto) -> None:
+    """Drop what the exporter notes of every node: stack traces with paths of this machine, no business of a device."""
+    graph = model.graph
+    for part in (model, graph, *graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer):
+        del part.metadata_props[:]
+        part.doc_string = ""
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the exporter's remarks on its own work away from the user."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+def get_metadata(model: onnx.ModelProto, where: str) -> Metadata:
+    """What a loaded file says of itself.
+
+    Raises:
+        ModelError: if it says nothing, or nothing usable.
+    """
+    return Metadata.from_json({p.key: p.value for p in model.metadata_props}.get(KEY), where)
+
+
+def set_metadata(model: onnx.ModelProto, metadata: Metadata) -> None:
+    """Put the description into a loaded file, in place of an older one."""
+    kept = [entry for entry in model.metadata_props if entry.key != KEY]
+    del model.metadata_props[:]
+    model.metadata_props.extend(kept)
+    model.metadata_props.add(key=KEY, value=metadata.to_json())
+
+
+def rewrite_classes(path: Path, classes: Sequence[str], head: ArrayLike) -> None:
+    """Give an exported file other classes, without exporting again; a reader sees the old file or the new one.
+
+    Args:
+        path: what `to_onnx` made, in float32 or quantised.
+        classes: K class names, all different.
+        head: [K, D] text embeddings, any length above 0.
+
+    Raises:
+        StudentError: if the shapes do not fit, or the file has no text head.
+        ModelError: if it is no exported file.
+    """
+    rows = np.asarray(head, np.float32)
+
+    def change(model: onnx.ModelProto) -> None:
+        import onnx
+
+        metadata = get_metadata(model, str(path))
+        old = next((t for t in model.graph.initializer if t.name == HEAD), None)
+        if old is None:
+            raise StudentError(
+                f"{path} has no text head.",
+                expected="a student distilled with the method adip",
+                found="a baseline with a linear classifier",
+                next_step="train it again with the classes that it should know",
+            )
+        lengths = np.linalg.norm(rows, axis=-1, keepdims=True)
+        wanted = (len(classes), old.dims[1])
+        if rows.shape != wanted or len(set(classes)) != len(classes) or not classes or not (lengths > 1e-6).all():
+            expected = f"different names, and as many finite vectors [{old.dims[1]}] with a direction"
+            found = f"{len(classes)} names, vectors {list(rows.shape)}"
+            raise StudentError("Head and classes do not fit.", expected=expected, found=found)
+        old.CopyFrom(onnx.numpy_helper.from_array(np.ascontiguousarray(rows / lengths), HEAD))
+        outputs = model.graph.output
+        at = [output.name for output in outputs].index(LOGITS)
+        outputs[at].CopyFrom(_logits_info(outputs[at], len(classes)))
+        for info in [info for info in model.graph.value_info if info.name in (LOGITS, HEAD)]:
+            model.graph.value_info.remove(info)
+        set_metadata(model, replace(metadata, classes=tuple(classes)))
+
+    _rewrite(path, change)
+
+
+def rewrite_trust(path: Path, trust: Mapping[str, Any] | None) -> None:
+    """Give an exported file another trust.json; a reader sees the old file or the new one.
+
+    Args:
+        path: what `to_onnx` made, in float32 or quantised.
+        trust: the content of trust.json; None takes it out.
+
+    Raises:
+        ModelError: if it is no exported file.
+    """
+    _rewrite(path, lambda model: set_metadata(model, replace(get_metadata(model, str(path)), trust=trust)))
+
+
+def write(model: onnx.ModelProto, path: Path) -> None:
+    """Write a file at once."""
+    fresh = path.with_name(f"{path.name}.new")
+    fresh.write_bytes(model.SerializeToString())
+    fresh.replace(path)
+
+
+def _rewrite(path: Path, change: Callable[[onnx.ModelProto], None]) -> None:
+    need_onnx()
+    import onnx
+
+    try:
+        model = onnx.load(path)
+    except Exception as error:  # protobuf raises kinds of its own
+        step = "export the student again: vl2v export RUN"
+        found = " ".join(str(error).split())[:200]
+        raise StudentError(f"{path} cannot be read.", expected="an ONNX model", found=found, next_step=step) from error
+    change(model)
+    write(model, path)

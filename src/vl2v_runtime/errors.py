@@ -1,0 +1,21 @@
+"""What can go wrong with an exported model; each message says what was expected, what was found, and what to do."""
+
+from __future__ import annotations
+
+
+class ModelError(ValueError):
+    """An exported model is missing, broken, or cannot do what is asked of it.
+
+    Args:
+        problem: one sentence, what is wrong.
+        expected: what would have been right.
+        found: what stands there instead.
+        next_step: what the user can do about it.
+    """
+
+    exit_code = 6  # what vl2v gives for a student that cannot be used
+
+    def __init__(self, problem: str, *, expected: str = "", found: str = "", next_step: str = "") -> None:
+        self.problem, self.expected, self.found, self.next_step = problem, expected, found, next_step
+        parts = (("expected", expected), ("found", found), ("next", next_step))
+        super().__init__("\n".join([problem, *(f"  {name}: {text}" for name, text in parts if text)]))

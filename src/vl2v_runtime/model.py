@@ -1,0 +1,243 @@
+"""An exported file at work, on onnxruntime alone."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import chain, islice
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vl2v_runtime.errors import ModelError
+from vl2v_runtime.imaging import ImageLike, Pixels, decode, square
+from vl2v_runtime.inputs import Input, each
+from vl2v_runtime.metadata import AGAIN, COSINE, KEY, Metadata
+
+if TYPE_CHECKING:
+    from onnxruntime import InferenceSession
+
+Floats = NDArray[np.float32]
+
+FLOAT, INT8 = "model.onnx", "model.int8.onnx"
+INPUT, LOGITS, EMBEDDING, HEAD = "pixels", "logits", "embedding", "head"
+BATCH = 32
+AHEAD = 2  # batches decoded while another is in the network; more would only hold memory
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a model says of one image.
+
+    Attributes:
+        label: the most probable class.
+        confidence: its probability, in [0, 1].
+        probabilities: of every class, in [0, 1], summing to 1.
+        accepted: whether the answer is sure enough to be acted on; None where the file does not say what that means.
+    """
+
+    label: str
+    confidence: float
+    probabilities: dict[str, float]
+    accepted: bool | None
+
+
+class Model:
+    """An image classifier from an ONNX file that vl2v exported.
+
+    Args:
+        path: the file.
+        threads: how many the network computes with; None leaves it to onnxruntime, which takes every core.
+
+    Raises:
+        ModelError: if the file is missing, broken, not exported by vl2v, or onnxruntime is not installed.
+    """
+
+    def __init__(self, path: str | Path, threads: int | None = None) -> None:
+        self.path = Path(path)
+        self._session = _open(self.path, threads)
+        text = self._session.get_modelmeta().custom_metadata_map.get(KEY)
+        self.metadata = Metadata.from_json(text, str(path))
+        self._outputs = [output.name for output in self._session.get_outputs()]
+        self._check()
+        self._mean = np.array(self.metadata.mean, np.float32).reshape(3, 1, 1)
+        self._std = np.array(self.metadata.std, np.float32).reshape(3, 1, 1)
+
+    @property
+    def classes(self) -> list[str]:
+        """K class names, in the order of the columns."""
+        return list(self.metadata.classes)
+
+    @property
+    def size(self) -> int:
+        """Side length of the input in pixels."""
+        return self.metadata.size
+
+    @cached_property
+    def dimension(self) -> int | None:
+        """D, the dimension of the space shared with the teacher; None for a baseline with a linear classifier."""
+        found = [output.shape[1] for output in self._session.get_outputs() if output.name == EMBEDDING]
+        return int(found[0]) if found else None
+
+    def run(self, pixels: Floats) -> tuple[Floats, Floats | None]:
+        """One call of the network.
+
+        Args:
+            pixels: [B, 3, S, S] float32, normalised, B at least 1.
+
+        Returns:
+            Logits [B, K] float32, not divided by any temperature, and embeddings [B, D] float32 with rows of length
+            one, None for a linear classifier.
+        """
+        found = dict(zip(self._outputs, self._session.run(self._outputs, {INPUT: pixels}), strict=True))
+        return found[LOGITS], found.get(EMBEDDING)
+
+    def normalise(self, pixels: Pixels) -> Floats:
+        """[B, S, S, 3] uint8 to the network's input, [B, 3, S, S] float32; the arithmetic is the training's."""
+        planes = np.ascontiguousarray(pixels.transpose(0, 3, 1, 2), np.float32)
+        planes /= np.float32(255)
+        planes -= self._mean
+        planes /= self._std
+        return planes
+
+    def prepare(self, image: ImageLike) -> Pixels:
+        """One image to [S, S, 3] uint8, as the training saw it.
+
+        Raises:
+            UnreadableImageError: if it is no usable image.
+            OSError: if a path cannot be read at all.
+        """
+        return square(decode(image), self.size)
+
+    def logits(self, images: Input | Iterable[Input], batch_size: int = BATCH) -> Floats:
+        """Logits of images, [N, K] float32, not divided by any temperature.
+
+        Args:
+            images: one or many: paths, folders, files' bytes, binary streams, PIL images.
+            batch_size: how many go through the network at once.
+
+        Raises:
+            UnreadableImageError: if one of them is no usable image.
+            OSError: if a path cannot be read at all.
+        """
+        rows = [logits for logits, _ in self._passed(images, batch_size)]
+        return np.concatenate(rows) if rows else np.zeros((0, len(self.metadata.classes)), np.float32)
+
+    def embed(self, images: Input | Iterable[Input], batch_size: int = BATCH) -> Floats:
+        """Embeddings in the teacher's space, [N, D] float32, rows of length one. Arguments as of `logits`.
+
+        Raises:
+            ModelError: if the model is a baseline with a linear classifier, and so no part in that space.
+        """
+        if self.dimension is None:
+            raise ModelError(
+                f"{self.path} knows nothing of the teacher's space.",
+                expected="a student with text embeddings as its head",
+                found="a baseline with a linear classifier",
+                next_step="export a student distilled with the method adip",
+            )
+        rows = [embedding for _, embedding in self._passed(images, batch_size) if embedding is not None]
+        return np.concatenate(rows) if rows else np.zeros((0, self.dimension), np.float32)
+
+    def probabilities(self, images: Input | Iterable[Input], batch_size: int = BATCH) -> Floats:
+        """Class probabilities, [N, K] float32, rows summing to 1. Arguments as of `logits`."""
+        return self._chances(self.logits(images, batch_size))
+
+    def predict(self, images: Input | Iterable[Input], batch_size: int = BATCH) -> list[Answer]:
+        """Classify images, in their order. Arguments as of `logits`."""
+        return self.answers(self.logits(images, batch_size))
+
+    def answers(self, logits: Floats) -> list[Answer]:
+        """What [N, K] logits of this model say."""
+        chances, names = self._chances(logits), self.metadata.classes
+        best = chances.argmax(axis=1)
+        return [
+            Answer(names[k], float(row[k]), dict(zip(names, map(float, row), strict=True)), None)
+            for row, k in zip(chances, best, strict=True)
+        ]
+
+    def _chances(self, logits: Floats) -> Floats:
+        powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+        chances: Floats = powers / powers.sum(axis=1, keepdims=True)
+        return chances
+
+    def _passed(self, images: Input | Iterable[Input], batch_size: int) -> Iterator[tuple[Floats, Floats | None]]:
+        prepared = _ahead(self.prepare, each(images), AHEAD * batch_size)
+        while batch := list(islice(prepared, batch_size)):
+            yield self.run(self.normalise(np.stack(batch)))
+
+    def _check(self) -> None:
+        """Compare what the metadata promise with the graph."""
+        card = self.metadata
+        wanted = {LOGITS, EMBEDDING} if card.classifier == COSINE else {LOGITS}
+        inputs = [(i.name, *i.shape[1:]) for i in self._session.get_inputs()]
+        columns = {o.name: o.shape[1] for o in self._session.get_outputs()}
+        right = inputs == [(INPUT, 3, card.size, card.size)] and columns.keys() == wanted
+        if not right or columns[LOGITS] != len(card.classes):
+            expected = f"{INPUT} [B, 3, {card.size}, {card.size}] to {LOGITS} [B, {len(card.classes)}]"
+            found = f"{inputs} to {columns}"
+            raise ModelError(f"{self.path} contradicts itself.", expected=expected, found=found, next_step=AGAIN)
+
+
+def load(path: str | Path, *, threads: int | None = None, int8: bool | None = None) -> Model:
+    """Open an exported model.
+
+    Args:
+        path: an .onnx file, the folder that `vl2v export` wrote, or the folder of the run.
+        threads: how many the network computes with; None leaves it to onnxruntime, which takes every core.
+        int8: in a folder, take the quantised file (True) or the one in float32 (False, None).
+
+    Raises:
+        ModelError: if there is none, or it cannot be used.
+    """
+    path = Path(path)
+    if path.is_dir():
+        name = INT8 if int8 else FLOAT
+        nested = path / "export"
+        path = (nested if nested.is_dir() and not (path / name).is_file() else path) / name
+    return Model(path, threads)
+
+
+def _open(path: Path, threads: int | None) -> InferenceSession:
+    if not path.is_file():
+        raise ModelError(f"{path} is missing.", expected="an exported model", found="no such file", next_step=AGAIN)
+    try:
+        import onnxruntime
+    except ImportError as error:
+        found, step = "it is not installed", "pip install vl2v-runtime, or vl2v[export]"
+        raise ModelError("A model needs onnxruntime.", expected="the package", found=found, next_step=step) from error
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3  # errors; they come as exceptions, its warnings are about its own optimisations
+    if threads is not None:
+        options.intra_op_num_threads = threads
+    try:
+        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime raises kinds of its own, none of them public
+        found = " ".join(str(error).split())[:300]
+        raise ModelError(f"{path} cannot be used.", expected="an ONNX model", found=found, next_step=AGAIN) from error
+
+
+def _ahead(work: Callable[[ImageLike], Pixels], images: Iterator[ImageLike], count: int) -> Iterator[Pixels]:
+    """Results in order, up to `count` of them computed ahead in threads: decoding and resizing leave Python's lock."""
+    start = list(islice(images, 2))
+    if len(start) < 2:  # one image is not worth a pool
+        yield from map(work, start)
+        return
+    with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
+        waiting: deque[Future[Pixels]] = deque()
+        try:
+            for image in chain(start, images):
+                waiting.append(pool.submit(work, image))
+                if len(waiting) >= count:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:  # after an unreadable image, or when nobody wants more
+                future.cancel()
