@@ -7,8 +7,9 @@ from contextlib import contextmanager
 
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
-from vl2v.errors import HubError, Vl2vError, as_disk_full
+from vl2v.errors import HubError, as_disk_full
 
+HTTPError: type[Exception] = HfHubHTTPError.__bases__[0]  # of the client's transport, whichever that is by now
 REFUSALS = {  # by HTTP status: the problem, what would have been right, the next step
     401: ("The hub does not accept the token.", "a valid token", "hf auth login, or export another HF_TOKEN"),
     403: (
@@ -32,9 +33,7 @@ def told(name: str) -> Iterator[None]:
     """
     try:
         yield
-    except Vl2vError:
-        raise
-    except Exception as error:  # the client, sockets and TLS raise many kinds
+    except (HTTPError, OSError, ValueError) as error:
         raise as_disk_full(error) or _as_hub_error(error, name) from error
 
 
