@@ -13,11 +13,10 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from click.testing import Result
 from huggingface_hub import constants
 from local_hub import TOKEN, LocalHub, Repository, serving
 from tiny_task import Bench, bench, environment  # noqa: F401 - a fixture
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 import vl2v as package
 from vl2v.cli import app
@@ -37,9 +36,9 @@ def run(bench: Bench) -> Path:
     """A finished run with an exported file, and things beside it that must not be published."""
     out = bench.root / "published"
     places = Places(bench.root / "cache", bench.root / "vectors.sqlite")
-    settings = {"tracking": ["tensorboard"], "student": {"size": 32}, "align": {"steps": 20}, "device": "cpu"}
+    settings: dict[str, Any] = {"tracking": ["tensorboard"], "student": {"size": 32}, "align": {"steps": 20}, "device": "cpu"}
     settings |= {"distill": {"steps": 4, "checkpoint_every": 2}, "batch_per_domain": 4, "workers": 0}
-    wanted = {"held_out": ["rose"], "places": places, "settings": settings}
+    wanted: dict[str, Any] = {"held_out": ["rose"], "places": places, "settings": settings}
     package.distill(bench.data, bench.teacher, bench.student, out=out, **wanted)
     package.export(out, places=places)
     (out / "notes.txt").write_text("private")
