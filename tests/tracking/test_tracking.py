@@ -11,9 +11,12 @@ from typing import Any
 
 import pytest
 from tiny_task import Bench, bench  # noqa: F401 - a fixture
+from typer.testing import CliRunner
 
 import vl2v as package
-from vl2v.benchmark.protocol import Origin, key_of
+from vl2v.benchmark.protocol import Grid, Origin, key_of
+from vl2v.benchmark.sweep import Sweep
+from vl2v.cli import app
 from vl2v.config import RunConfig
 from vl2v.errors import Interrupted, MissingExtraError
 from vl2v.job.folder import RunFolder
@@ -262,6 +265,22 @@ def test_a_missing_extra_is_told_before_anything_is_spent(
     with pytest.raises(MissingExtraError, match=r'pip install "vl2v\[wandb\]"'):
         distill(bench, tmp_path / "run", ["wandb"])
     assert not (tmp_path / "run").exists()
+
+
+def test_a_benchmark_tells_a_missing_extra_before_it_opens_a_teacher(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    settings = {"data": {"root": "."}, "teacher": {"spec": "file:none"}, "student": {"spec": "timm:x"}}
+    grid = Grid(settings=settings | {"tracking": ["mlflow"]}, variants={}, domains=("a",), targets=("a",))
+    with pytest.raises(MissingExtraError, match=r'pip install "vl2v\[mlflow\]"'):
+        Sweep(grid, tmp_path / "grid", Places(tmp_path, tmp_path / "v.sqlite")).open(Silent())
+
+
+def test_an_unknown_tracker_is_refused_with_those_there_are(bench: Bench, tmp_path: Path) -> None:
+    said = CliRunner().invoke(app, bench.distill(tmp_path / "run", "--track", "mlflow", "--track", "nowhere"))
+    assert said.exit_code == 2
+    assert "tracking.1: Input should be 'tensorboard', 'wandb' or 'mlflow' (found 'nowhere')" in said.stderr
 
 
 def test_figures_of_a_line() -> None:
