@@ -36,7 +36,12 @@ def run(bench: Bench) -> Path:
     """A finished run with an exported file, and things beside it that must not be published."""
     out = bench.root / "published"
     places = Places(bench.root / "cache", bench.root / "vectors.sqlite")
-    settings: dict[str, Any] = {"tracking": ["tensorboard"], "student": {"size": 32}, "align": {"steps": 20}, "device": "cpu"}
+    settings: dict[str, Any] = {
+        "tracking": ["tensorboard"],
+        "student": {"size": 32},
+        "align": {"steps": 20},
+        "device": "cpu",
+    }
     settings |= {"distill": {"steps": 4, "checkpoint_every": 2}, "batch_per_domain": 4, "workers": 0}
     wanted: dict[str, Any] = {"held_out": ["rose"], "places": places, "settings": settings}
     package.distill(bench.data, bench.teacher, bench.student, out=out, **wanted)

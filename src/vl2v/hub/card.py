@@ -56,6 +56,11 @@ class Facts:
         found: Mapping[str, Any] = self.student["provenance"]
         return found
 
+    @property
+    def taught(self) -> bool:
+        """Whether anything of the teacher's is in the student; some baselines learn from labels alone."""
+        return METHODS[self.settings["method"]].asks_teacher or self.student["classifier"] == "cosine"
+
 
 def model_card(facts: Facts) -> str:
     """A README with the front matter that the hub reads, and a section for each question that a user may have."""
@@ -107,10 +112,11 @@ def _what(facts: Facts) -> str:
         if card["classifier"] == "cosine"
         else "Its head is a linear classifier."
     )
+    source = "the answers of a vision-language model" if facts.taught else "labels alone"
     return (
         f"An image classifier of {len(card['classes'])} classes for images of {size} x {size} pixels: "
         f"`{card['backbone']['name']}`, trained with {method.title} by "
-        f"vl2v {facts.made['made_with'].get('vl2v', '')} from the answers of a vision-language model. {head} "
+        f"vl2v {facts.made['made_with'].get('vl2v', '')} from {source}. {head} "
         "At work it asks nobody."
     )
 
@@ -155,12 +161,12 @@ def _figures(facts: Facts) -> str:
     for role, means in facts.figures["means"].items():
         named = role.replace("_", "-")
         lines.append(f"| mean | {named} | | {_percent(means['zero_shot'])} | {_percent(means['student'])} | |")
-    if facts.trust is not None:
-        before, after = (facts.trust["calibration"].get(key) for key in ("ece_before", "ece_after"))
+    if facts.trust is not None and (fitted := facts.trust.get("calibration")):
+        before, after = fitted["ece_before"], fitted["ece_after"]
         lines += [
             "",
             f"The probabilities are calibrated with the temperature {facts.trust['temperature']:.3g}, fitted on "
-            f"{facts.trust['calibration']['images']:,} validation images of the domains trained on; their expected "
+            f"{fitted['images']:,} validation images of the domains trained on; their expected "
             f"calibration error went from {_percent(before)} to {_percent(after)} percent. "
             "That tells nothing of unseen domains.",
         ]
@@ -185,6 +191,8 @@ def _data(facts: Facts) -> str:
 
 def _teacher(facts: Facts) -> str:
     teacher, asked = facts.made["teacher"], facts.figures.get("asked")
+    if not facts.taught:
+        return f"None: it learnt from labels alone. `{teacher['identity']}` gave the zero-shot column, if there is one."
     prompts = facts.made["prompts"]
     lines = [f'`{teacher["identity"]}`, {teacher["dimension"]} dimensions; its texts were such as "{prompts[0]}".']
     if asked:
@@ -220,13 +228,14 @@ def _limits(facts: Facts) -> str:
         if unseen
         else "No unseen domain was measured: nothing is known of how it does outside the domains above."
     )
+    inherited = ["- It takes over its teacher's errors and biases; these were not studied."] if facts.taught else []
     return "\n".join(
         [
             f"- It knows the classes above and answers with one of them for any image; {answer}.",
             f"- Every image is resized to a square of {size} x {size} pixels, whatever its shape.",
             f"- {measured}",
             "- The in-domain figures are of images much like those trained on, and the weights were chosen by them.",
-            "- It takes over its teacher's errors and biases; these were not studied.",
+            *inherited,
             "- Not for decisions about people, nor where a wrong answer does harm, without tests of your own.",
         ]
     )
