@@ -52,7 +52,7 @@ def facts(method: str = "adip", student: str = "timm:resnet50.tv_in1k", **change
 
 
 def test_the_hubs_reader_finds_what_stands_in_the_head() -> None:
-    head = ModelCard(model_card(facts())).data.to_dict()
+    head = ModelCard(model_card(facts())).data.to_dict()  # type: ignore[no-untyped-call]
     assert head["base_model"] == "timm/resnet50.tv_in1k"
     assert (head["license"], head["pipeline_tag"]) == ("unknown", "image-classification")
     results = head["model-index"][0]["results"]
