@@ -115,7 +115,7 @@ def distill(
         out: the run's folder, new or empty.
         held_out: domains left out to test.
         budget: the most to spend, in the teacher's currency.
-        resume: go on with the run in `out`; settings come from it, `budget` may be raised.
+        resume: go on with the run in `out`; settings come from it; `budget` may be raised, and `tracking` changed.
         places: where cache and store are.
         progress: told of every stage.
         config: a YAML file of settings.
@@ -137,7 +137,8 @@ def distill(
     }
     if resume:
         base = RunFolder(Path(out)).config()
-        final = make_config(None, merge(base.model_dump(mode="json"), {"budget": given["budget"]}))
+        free = {"budget": given["budget"], "tracking": (settings or {}).get("tracking")}  # they change no result
+        final = make_config(None, merge(base.model_dump(mode="json"), free))
     else:
         final = make_config(config, merge(settings or {}, given))
     backbone = None if isinstance(student, str) or student is None else _backbone(student, final)
@@ -183,7 +184,7 @@ def evaluate(
     progress: Progress | None = None,
 ) -> Evaluation:
     """Measure a saved student on a folder of labelled images; see `vl2v.job.measure.evaluate`."""
-    loaded = student if isinstance(student, Student) else Student.load(student)
+    loaded = student if isinstance(student, Student) else load(student)
     config = parse(DataConfig, {"root": data, "skip_bad": skip_bad, "allow_missing_classes": True}, "the settings")
     return measure.evaluate(loaded, config, domains=domains, places=places, progress=progress)
 
@@ -215,7 +216,11 @@ def export(
 
 
 def load(folder: str | Path, backbone: nn.Module | None = None, device: str = "cpu") -> Student:
-    """Read a student from its folder or its run's folder; see `Student.load`."""
+    """Read a student from its folder, its run's folder, or the hub (``hf:user/name``); see `Student.load`."""
+    if str(folder).startswith("hf:"):
+        from vl2v.hub.pull import fetch
+
+        folder = fetch(str(folder))
     return Student.load(folder, backbone, device)
 
 

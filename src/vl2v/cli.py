@@ -18,6 +18,7 @@ from vl2v.cli_benchmark import attach as attach_benchmark
 from vl2v.cli_classes import attach as attach_classes
 from vl2v.cli_data import attach as attach_data
 from vl2v.cli_export import attach as attach_export
+from vl2v.cli_hub import attach as attach_hub
 from vl2v.cli_report import attach as attach_report
 from vl2v.cli_serve import attach as attach_serve
 from vl2v.cli_teacher import attach as attach_teacher
@@ -122,6 +123,7 @@ attach_data(app, guarded)
 attach_trust(app, guarded)
 attach_classes(app, guarded)
 attach_export(app, guarded)
+attach_hub(app, guarded)
 attach_report(app, guarded)
 attach_serve(app, guarded)
 
@@ -233,6 +235,7 @@ def distill(
     device: Annotated[str | None, typer.Option(help="auto (default), cpu, cuda or mps.")] = None,
     precision: Annotated[str | None, typer.Option(help="no (default), bf16 or fp16.")] = None,
     workers: Annotated[int | None, typer.Option(help="Processes that load and augment.")] = None,
+    track: Annotated[list[str] | None, typer.Option(help="tensorboard, wandb or mlflow; may be repeated.")] = None,
     config: ConfigOpt = None,
     cache: CacheOpt = None,
     store: StoreOpt = None,
@@ -296,7 +299,7 @@ def evaluate(
 @app.command()
 @guarded
 def predict(
-    run: Annotated[Path, typer.Argument(help="A run's or a student's folder.")],
+    run: Annotated[Path, typer.Argument(help="A run's or a student's folder, or hf:user/name.")],
     images: Annotated[list[Path], typer.Argument(help="Images, or folders of images.")],
     output: Annotated[str, typer.Option("--format", help="table, json or csv.")] = "table",
     coverage: Annotated[
@@ -372,6 +375,7 @@ def _settings(flags: dict[str, Any]) -> dict[str, Any]:
     settings["data"]["held_out"] = flags.get("held_out") or None
     settings["data"]["held_out_classes"] = flags.get("held_out_class") or None
     settings["align"] = {"steps": flags.get("align_steps")}
+    settings["tracking"] = flags.get("track") or None
     return settings | {key: flags.get(key) for key in TOP}
 
 

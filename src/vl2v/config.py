@@ -20,6 +20,7 @@ Rate = Annotated[float, Field(gt=0)]
 Money = Annotated[Decimal, Field(ge=0)]
 Channels = tuple[float, float, float]
 WeightsRule = Literal["swad", "best", "last"]
+TrackerName = Literal["tensorboard", "wandb", "mlflow"]
 
 
 class _Strict(BaseModel):
@@ -191,6 +192,8 @@ class RunConfig(_Strict):
     precision: Literal["no", "fp16", "bf16"] = "no"
     workers: Annotated[int, Field(ge=0)] | None = None
     """Processes that load and augment ahead; None chooses by device."""
+    tracking: tuple[TrackerName, ...] = ()
+    """Where the run is followed beside `metrics.jsonl`; it changes nothing in what comes out."""
     made_with: dict[str, str] = {}
     """Versions and machine, written by the run itself."""
 

@@ -76,6 +76,12 @@ class DiskFullError(Vl2vError):
     exit_code = 9
 
 
+class HubError(Vl2vError):
+    """A repository on the hub cannot be written or read."""
+
+    exit_code = 12
+
+
 class Interrupted(Vl2vError):  # noqa: N818 - not a fault: the user asked for it
     """The user stopped the run; its state is saved."""
 

@@ -229,7 +229,7 @@ def test_exported_files_and_trust_change_too(finished: Finished) -> None:
     assert before.trust is not None
     folder = f.run / "export"
     folder.mkdir()
-    onnx.save(to_onnx(before, before.trust.to_dict()), folder / "model.onnx")
+    onnx.save(to_onnx(before), folder / "model.onnx")
     (folder / "export.json").write_text('{"files": {"model.onnx": {"accuracy": 1.0}}}')
     student = add_classes(f.run, ["zebra"], budget=1, places=f.places)
     model = vl2v_runtime.load(folder)

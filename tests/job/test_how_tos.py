@@ -183,3 +183,16 @@ def test_benchmark(bench: Bench, photos: Path, tmp_path: Path) -> None:
     assert "wise-ft 0.5" in shell.run(their_table)
     shell.run(curve)
     assert "<svg" in (tmp_path / "curve.svg").read_text()
+
+
+def test_share_and_track(bench: Bench, photos: Path, tmp_path: Path) -> None:
+    shell = Shell(tmp_path, photos, bench.student)
+    distill, dry_run, _, _ = commands("share-and-track.md")  # the last two against a hub: tests/hub
+    shell.run(distill)
+    run = tmp_path / "runs" / "first"
+    assert list((run / "tensorboard").iterdir())
+    assert (run / "mlflow.db").is_file()
+    assert "nothing was sent; see runs/first/hub" in shell.run(dry_run)
+    card = (run / "hub" / "README.md").read_text()
+    assert "# drawings" in card
+    assert str(tmp_path) not in card

@@ -27,6 +27,7 @@ from vl2v.teacher.base import Teacher
 from vl2v.teacher.ledger import Ledger
 from vl2v.teacher.opening import open_teacher
 from vl2v.teacher.store import EmbeddingStore
+from vl2v.tracking.base import check_installed
 
 PAUSE = 2.0  # seconds between two looks at what other processes are at
 
@@ -73,6 +74,7 @@ class Sweep:
             Vl2vError: with every fault that can be seen before the first job.
         """
         config = parse(RunConfig, self.grid.settings, "the grid's settings")
+        check_installed(config.tracking)
         self.teacher = self.teacher or open_teacher(config.teacher.spec, price=stated_price(config))
         self.origin = identify(self.grid, self.teacher, self.places, progress)
         list(jobs(self.grid, self.origin))  # every fault of a setting shows now

@@ -20,6 +20,7 @@ from vl2v.job.embeddings import keep_frozen_features
 from vl2v.job.evaluation import Evaluation, top1, zero_shot_logits
 from vl2v.job.folder import RunFolder
 from vl2v.job.judging import Part, evaluation_of, judge, keep_answers, trust_of
+from vl2v.job.metrics import summary_of
 from vl2v.job.prepare import Places
 from vl2v.job.process import make_accelerator, stop_asked, versions
 from vl2v.job.reporting import report_at_end
@@ -35,6 +36,8 @@ from vl2v.student.model import Student
 from vl2v.teacher.base import Teacher
 from vl2v.teacher.ledger import Ledger, Quote
 from vl2v.teacher.prompts import load_templates
+from vl2v.tracking.base import check_installed
+from vl2v.tracking.following import tracked
 from vl2v.trust import files as trust_file
 
 
@@ -99,6 +102,7 @@ def run(
     Raises:
         Vl2vError: with what was expected, found, and to do next.
     """
+    check_installed(config.tracking)
     accelerator = make_accelerator(config)
     folder, first = RunFolder(out), accelerator.is_main_process
     places, progress = places or Places(), (progress if first else None) or Silent()
@@ -138,13 +142,20 @@ def _train(session: Session, folder: RunFolder, accelerator: Accelerator, report
             found="others",
             next_step="restore them as they were, or begin a new run under another --out",
         )
-    with stop_asked() as stop:
-        backbone, progress = session.backbone, session.progress
-        trainer = Trainer(
-            session.config, folder, accelerator, backbone, projection, material, progress, stop, session.fresh
-        )
-        trained = trainer.run(state)
-    return _finish(session, folder, projection, trained, report) if accelerator.is_main_process else None
+    backbone, progress, first = session.backbone, session.progress, accelerator.is_main_process
+    with tracked(session.config.tracking if first else (), folder, progress.note) as tracking:
+        with stop_asked() as stop:
+            trainer = Trainer(
+                session.config, folder, accelerator, backbone, projection, material, progress, stop, session.fresh,
+                tracking.follow,
+            )  # fmt: skip
+            trained = trainer.run(state)
+        if not first:
+            return None
+        done = _finish(session, folder, projection, trained, report)
+        paid = {"image_queries": done.image_queries, "text_queries": done.text_queries}
+        tracking.finish(summary_of(done.evaluation, session.asked(), paid))
+        return done
 
 
 def _finish(session: Session, folder: RunFolder, projection: nn.Module, trained: Trained, report: bool) -> Run:
@@ -226,7 +237,7 @@ def _provenance(session: Session, folder: RunFolder) -> dict[str, Any]:
         "seed": config.seed,
         "weights": config.distill.weights,
         "swad": swad and {key: swad[key] for key in ("converged_at", "dead_at", "threshold")},
-        "config": config.model_dump(mode="json", exclude={"made_with", "budget"}),
+        "config": config.model_dump(mode="json", exclude={"made_with", "budget", "tracking"}),
     }
 
 

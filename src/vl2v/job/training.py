@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -15,12 +15,14 @@ from torch import Tensor, nn
 
 from vl2v.config import RunConfig
 from vl2v.errors import Interrupted
+from vl2v.job.adam import adam_tensors, load_adam, set_rates
 from vl2v.job.aligning import Average, average_of, solve
 from vl2v.job.features import pass_through, scores
 from vl2v.job.folder import RunFolder, State
 from vl2v.job.fresh import FreshViews
 from vl2v.job.kept import KeptFeatures
 from vl2v.job.material import Material, Server, context_of
+from vl2v.job.metrics import metrics_line
 from vl2v.job.shelf import Shelf, Trained, under
 from vl2v.method.align import align
 from vl2v.method.distill import Projected, distill, trainable
@@ -48,6 +50,7 @@ class Trainer:
         progress: told after every step.
         stop: asked after every step whether the user wants to stop.
         fresh: asked about every augmented image of the second stage; None where the kept vectors are enough.
+        saved: called when metrics and state are on disk, in the first process.
     """
 
     config: RunConfig
@@ -59,6 +62,7 @@ class Trainer:
     progress: Progress
     stop: Callable[[], bool] = lambda: False
     fresh: FreshViews | None = None
+    saved: Callable[[], None] = lambda: None
     _losses: list[float] = field(default_factory=list)
     _scores: dict[str, Score] = field(default_factory=dict)
     _metrics_length: int = 0
@@ -124,7 +128,7 @@ class Trainer:
             return
         features = self._features()
         optimizer = adam(self.projection.parameters(), settings.learning_rate, settings.weight_decay)
-        _load_adam(optimizer, state)
+        load_adam(optimizer, state)
         weights, average = dict(self.projection.named_parameters()), self._average
 
         with self.progress.stage(self.method.stages[0], steps, start) as advance:
@@ -160,7 +164,7 @@ class Trainer:
         if self._penalty is not None:
             faster = settings.learning_rate * self.config.miro.learning_rate_factor
             optimizer.add_param_group({"params": list(trainable(self._penalty).values()), "lr": faster})
-        _load_adam(optimizer, state)
+        load_adam(optimizer, state)
         rates = [group["lr"] for group in optimizer.param_groups]
         shelf.begin(weights)
         model, features = Projected(backbone, self.projection), None
@@ -184,10 +188,11 @@ class Trainer:
             return mean.loss
 
         def after(step: int, loss: float) -> bool:
-            _set_rates(optimizer, rates, warmed_up(1, step + 1, settings.warmup_steps))
-            return self._after("distill", step, loss, settings.steps, optimizer, advance)
+            done = self._after("distill", step, loss, settings.steps, optimizer, advance)
+            set_rates(optimizer, rates, warmed_up(1, step + 1, settings.warmup_steps))
+            return done
 
-        _set_rates(optimizer, rates, warmed_up(1, start, settings.warmup_steps))
+        set_rates(optimizer, rates, warmed_up(1, start, settings.warmup_steps))
         if start < settings.steps and (shelf.swad is None or shelf.swad.dead_at is None):
             with self.progress.stage(self.method.stages[1], settings.steps, start) as advance:
                 distilled = distill(
@@ -225,7 +230,11 @@ class Trainer:
         advance(1)
         due, stop = self._due(step, steps), self._stop_asked()
         if due and self.accelerator.is_main_process:
-            self._metrics_length = self.folder.add_metrics(self._metrics(stage, step))
+            swad = self._average if stage == "align" else self._shelf.swad
+            solved = stage == "align" and self.config.align.solver == "ridge"
+            rate = None if solved else optimizer.param_groups[0]["lr"]
+            line = metrics_line(stage, step, self._losses, self._scores, rate, swad)
+            self._metrics_length = self.folder.add_metrics(line)
         if due:
             self._losses = []
         if (due or stop) and self.accelerator.is_main_process:
@@ -236,16 +245,6 @@ class Trainer:
                 next_step=f"go on: vl2v distill --out {self.folder.path} --resume",
             )
         return False
-
-    def _metrics(self, stage: str, step: int) -> dict[str, Any]:
-        mean = mean_over_domains(self._scores.values())
-        line: dict[str, Any] = {"stage": stage, "step": step, "losses": self._losses}
-        line |= {"val_loss": mean.loss, "val_accuracy": mean.accuracy}
-        line["domains"] = {d: {"loss": s.loss, "accuracy": s.accuracy} for d, s in self._scores.items()}
-        swad = self._average if stage == "align" else self._shelf.swad
-        if isinstance(swad, LossValley):
-            line |= {"converged_at": swad.converged_at, "dead_at": swad.dead_at, "threshold": swad.threshold}
-        return line
 
     def _save(self, stage: str, step: int, optimizer: torch.optim.Optimizer) -> None:
         values: dict[str, Any] = {"stage": stage, "step": step, "digest": self.material.digest}
@@ -262,9 +261,8 @@ class Trainer:
             values |= more
         if self._penalty is not None:
             tensors |= under("penalty", trainable(self._penalty))
-        for i, entry in optimizer.state_dict()["state"].items():
-            tensors |= under(f"adam/{i}", entry)
-        self.folder.save_state(tensors, values)
+        self.folder.save_state(tensors | adam_tensors(optimizer), values)
+        self.saved()
 
     def _stop_asked(self) -> bool:
         asked = self.stop()
@@ -299,20 +297,5 @@ class Trainer:
         return cosine_logits(projected.float(), self.material.head.to(projected.device), self.material.logit_scale)
 
 
-def _set_rates(optimizer: torch.optim.Optimizer, rates: Sequence[float], factor: float) -> None:
-    for group, rate in zip(optimizer.param_groups, rates, strict=True):
-        group["lr"] = rate * factor
-
-
 def _died(average: Average | None) -> bool:
     return isinstance(average, LossValley) and average.dead_at is not None
-
-
-def _load_adam(optimizer: torch.optim.Optimizer, state: State | None) -> None:
-    if state is None:
-        return
-    content = optimizer.state_dict()
-    count = sum(len(group["params"]) for group in content["param_groups"])
-    entries = {i: state.part(f"adam/{i}") for i in range(count)}
-    content["state"] = {i: entry for i, entry in entries.items() if entry}
-    optimizer.load_state_dict(content)

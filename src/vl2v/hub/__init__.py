@@ -1,0 +1,1 @@
+"""A finished run for others: a model card, and the hub it goes to."""

@@ -1,0 +1,271 @@
+"""The model card: what the student is, what it learnt from, how well it does, and what it is not for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from huggingface_hub import EvalResult, ModelCardData
+
+from vl2v.hub.backbone import Origin, origin_of
+from vl2v.job.evaluation import IN_DOMAIN, OUT_OF_DOMAIN, Evaluation, Row
+from vl2v.method.registry import METHODS
+
+SPLITS = {IN_DOMAIN: "validation", OUT_OF_DOMAIN: "test"}
+CITATION = """```bibtex
+@inproceedings{addepalli2024leveraging,
+  title     = {Leveraging Vision-Language Models for Improving Domain Generalization in Image Classification},
+  author    = {Addepalli, Sravanti and Asokan, Ashish Ramayee and Sharma, Lakshay and Babu, R. Venkatesh},
+  booktitle = {IEEE/CVF Conference on Computer Vision and Pattern Recognition (CVPR)},
+  year      = {2024}
+}
+```"""
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a card is made of; all of it may be public.
+
+    Attributes:
+        name: the repository, ``user/name``.
+        licence: by the hub's name; None if none is stated.
+        student: what `student.json` says, redacted.
+        figures: what `evaluation.json` says.
+        settings: the run's, redacted.
+        trust: what `trust.json` says, if it is there.
+        exported: names of ONNX files.
+    """
+
+    name: str
+    licence: str | None
+    student: Mapping[str, Any]
+    figures: Mapping[str, Any]
+    settings: Mapping[str, Any]
+    trust: Mapping[str, Any] | None = None
+    exported: Sequence[str] = ()
+
+    @property
+    def rows(self) -> tuple[Row, ...]:
+        """The final table."""
+        return Evaluation.from_dict(self.figures).rows
+
+    @property
+    def made(self) -> Mapping[str, Any]:
+        """Provenance."""
+        found: Mapping[str, Any] = self.student["provenance"]
+        return found
+
+    @property
+    def taught(self) -> bool:
+        """Whether anything of the teacher's is in the student; some baselines learn from labels alone."""
+        return METHODS[self.settings["method"]].asks_teacher or self.student["classifier"] == "cosine"
+
+
+def model_card(facts: Facts) -> str:
+    """A README with the front matter that the hub reads, and a section for each question that a user may have."""
+    origin = origin_of(facts.student["backbone"], facts.settings["student"]["spec"])
+    sections = [
+        f"# {facts.name.partition('/')[2]}\n\n{_what(facts)}",
+        f"## Use\n\n{_use(facts)}",
+        f"## Figures\n\n{_figures(facts)}",
+        f"## Data\n\n{_data(facts)}",
+        f"## Teacher\n\n{_teacher(facts)}",
+        f"## Backbone and licence\n\n{_licences(facts, origin)}",
+        f"## Limits\n\n{_limits(facts)}",
+        f"## How it was made\n\n{_making(facts)}",
+        f"## Citation\n\n{CITATION}",
+    ]
+    return f"---\n{_metadata(facts, origin).to_yaml()}\n---\n\n" + "\n\n".join(sections) + "\n"
+
+
+def _metadata(facts: Facts, origin: Origin) -> ModelCardData:
+    results = [
+        EvalResult(
+            task_type="image-classification",
+            dataset_type="imagefolder",
+            dataset_name=f"{row.domain} ({row.role})",
+            dataset_config=row.domain,  # by which results are kept apart
+            dataset_split=SPLITS.get(row.role),
+            metric_type="accuracy",
+            metric_value=round(row.student, 4),
+        )
+        for row in facts.rows
+    ]
+    return ModelCardData(
+        license=facts.licence or "unknown",
+        library_name="vl2v",
+        pipeline_tag="image-classification",
+        tags=["vl2v", "domain-generalization", "knowledge-distillation", *(["onnx"] if facts.exported else [])],
+        base_model=origin.hub_name,
+        metrics=["accuracy"],
+        model_name=facts.name.partition("/")[2],
+        eval_results=results,
+    )
+
+
+def _what(facts: Facts) -> str:
+    method, card = METHODS[facts.settings["method"]], facts.student
+    size = card["preprocess"]["size"]
+    head = (
+        f"Its head is the text embeddings of the class names in the teacher's {card['dimension']}-dimensional space."
+        if card["classifier"] == "cosine"
+        else "Its head is a linear classifier."
+    )
+    source = "the answers of a vision-language model" if facts.taught else "labels alone"
+    return (
+        f"An image classifier of {len(card['classes'])} classes for images of {size} x {size} pixels: "
+        f"`{card['backbone']['name']}`, trained with {method.title} by "
+        f"vl2v {facts.made['made_with'].get('vl2v', '')} from {source}. {head} "
+        "At work it asks nobody."
+    )
+
+
+def _use(facts: Facts) -> str:
+    text = (
+        "```python\n"
+        "import vl2v\n\n"
+        f'student = vl2v.load("hf:{facts.name}")  # or the folder that holds a download\n'
+        'student.predict(["one.jpg", "another.jpg"])\n'
+        "```\n\n"
+        "The weights are safetensors and the description is JSON: nothing in this repository is executed on loading."
+    )
+    if facts.student["backbone"]["kind"] == "module":
+        text += (
+            "\nThe backbone is a module of the maker's own, which has to be given: `vl2v.load(..., backbone=module)`."
+        )
+    if facts.exported:
+        names = ", ".join(f"`export/{name}`" for name in facts.exported)
+        text += (
+            f"\n\nWithout torch, in a download of this repository ({names}):\n\n"
+            "```python\n"
+            "import vl2v_runtime\n\n"
+            f'model = vl2v_runtime.load("export/{facts.exported[0]}")\n'
+            'model.predict(["one.jpg"])\n'
+            "```"
+        )
+    return text
+
+
+def _figures(facts: Facts) -> str:
+    lines = [
+        "Top-1 accuracy in percent. `in-domain` is validation images of the domains trained on, by which the weights "
+        "were chosen; `out-of-domain` is domains that nothing was trained on or chosen by.",
+        "",
+        "| domain | | images | zero-shot teacher | student | student's calibration error |",
+        "|---|---|---:|---:|---:|---:|",
+    ]
+    for row in facts.rows:
+        numbers = " | ".join(_percent(value) for value in (row.zero_shot, row.student, row.student_ece))
+        lines.append(f"| {_cell(row.domain)} | {row.role} | {row.images:,} | {numbers} |")
+    for role, means in facts.figures["means"].items():
+        named = role.replace("_", "-")
+        lines.append(f"| mean | {named} | | {_percent(means['zero_shot'])} | {_percent(means['student'])} | |")
+    if facts.trust is not None and (fitted := facts.trust.get("calibration")):
+        before, after = fitted["ece_before"], fitted["ece_after"]
+        lines += [
+            "",
+            f"The probabilities are calibrated with the temperature {facts.trust['temperature']:.3g}, fitted on "
+            f"{fitted['images']:,} validation images of the domains trained on; their expected "
+            f"calibration error went from {_percent(before)} to {_percent(after)} percent. "
+            "That tells nothing of unseen domains.",
+        ]
+    return "\n".join(lines)
+
+
+def _data(facts: Facts) -> str:
+    data, split = facts.made["data"], facts.settings["data"]
+    held_out = data["held_out"]
+    lines = [
+        f"- {data['images']:,} labelled images in {len(data['domains'])} domains: {_listed(data['domains'])}.",
+        f"- Held out to test: {_listed(held_out)}." if held_out else "- No domain was held out.",
+        f"- {split['holdout_fraction']:.0%} of every domain trained on was held out for validation.",
+    ]
+    if split["labels_per_class"] is not None:
+        lines.append(f"- {split['labels_per_class']} labels per class and domain were used.")
+    if split["unlabelled"] or split["rest_unlabelled"]:
+        lines.append("- Further images were used without labels.")
+    lines += [f"- Classes: {_listed(facts.student['classes'])}.", "- The images are not published here."]
+    return "\n".join(lines)
+
+
+def _teacher(facts: Facts) -> str:
+    teacher, asked = facts.made["teacher"], facts.figures.get("asked")
+    if not facts.taught:
+        return f"None: it learnt from labels alone. `{teacher['identity']}` gave the zero-shot column, if there is one."
+    prompts = facts.made["prompts"]
+    lines = [f'`{teacher["identity"]}`, {teacher["dimension"]} dimensions; its texts were such as "{prompts[0]}".']
+    if asked:
+        cost = f"{asked['cost']} {asked['currency']}"
+        lines.append(
+            f"Training took {asked['image_queries']:,} image and {asked['text_queries']:,} text queries ({cost})."
+        )
+    lines.append(
+        "\n**Check the teacher's terms before you use, sell or pass on this model.** The terms of many vendors forbid "
+        "or limit training on what their models answer, or competing with them by it, and the weights of many open "
+        "models are not free for every use. Nobody has checked this for you."
+    )
+    return "\n".join(lines)
+
+
+def _licences(facts: Facts, origin: Origin) -> str:
+    own = f"`{facts.licence}`" if facts.licence else "not stated: without one, nobody else may use it"
+    return "\n".join(
+        [
+            f"- This student: {own}.",
+            f"- Backbone: `{facts.student['backbone']['name']}`, {origin.text}",
+            "- Images and teacher have terms of their own, which may bind what was learnt from them.",
+        ]
+    )
+
+
+def _limits(facts: Facts) -> str:
+    unseen = [f"{_cell(row.domain)} ({row.images:,} images)" for row in facts.rows if row.role == OUT_OF_DOMAIN]
+    size = facts.student["preprocess"]["size"]
+    answer = "its confidence may tell (see trust.json)" if facts.trust else "nothing tells when it should not have"
+    measured = (
+        f"Unseen domains were measured on {', '.join(unseen)} alone. How it does on others is not known."
+        if unseen
+        else "No unseen domain was measured: nothing is known of how it does outside the domains above."
+    )
+    inherited = ["- It takes over its teacher's errors and biases; these were not studied."] if facts.taught else []
+    return "\n".join(
+        [
+            f"- It knows the classes above and answers with one of them for any image; {answer}.",
+            f"- Every image is resized to a square of {size} x {size} pixels, whatever its shape.",
+            f"- {measured}",
+            "- The in-domain figures are of images much like those trained on, and the weights were chosen by them.",
+            *inherited,
+            "- Not for decisions about people, nor where a wrong answer does harm, without tests of your own.",
+        ]
+    )
+
+
+def _making(facts: Facts) -> str:
+    made = facts.made
+    versions = ", ".join(f"{name} {version}" for name, version in made["made_with"].items())
+    swad = made.get("swad")
+    weights = f"- Weights kept: {made['weights']}"
+    if made["weights"] == "swad" and swad and swad["converged_at"] is not None:
+        end = "its end" if swad["dead_at"] is None else f"step {swad['dead_at']}"
+        weights += f", from step {swad['converged_at']} of the second stage to {end}"
+    return "\n".join(
+        [
+            f"- Seed {made['seed']}, {made['made_at']}. All settings: `config.yaml`.",
+            f"{weights}.",
+            f"- Versions: {versions}.",
+            f"- Data by content: `{made['data']['digest']}`; teacher's revision: `{made['teacher']['revision']}`.",
+        ]
+    )
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(map(_cell, names))
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("<", "&lt;")
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.1f}"

@@ -1,0 +1,55 @@
+"""What the hub says when it refuses, in this project's words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+from vl2v.errors import HubError, as_disk_full
+
+HTTPError: type[Exception] = HfHubHTTPError.__bases__[0]  # of the client's transport, whichever that is by now
+REFUSALS = {  # by HTTP status: the problem, what would have been right, the next step
+    401: ("The hub does not accept the token.", "a valid token", "hf auth login, or export another HF_TOKEN"),
+    403: (
+        "The token has no right to {name}.",
+        "the right to write there",
+        "push under your own name, or make a token that may write",
+    ),
+    404: ("The hub does not know {name}.", "a repository, and for a private one a token", "check user/name and branch"),
+}
+
+
+@contextmanager
+def told(name: str) -> Iterator[None]:
+    """Turn what the hub's client raises into an error that says what to do.
+
+    Args:
+        name: the repository.
+
+    Raises:
+        HubError: instead.
+    """
+    try:
+        yield
+    except (HTTPError, OSError, ValueError) as error:
+        raise as_disk_full(error) or _as_hub_error(error, name) from error
+
+
+def _as_hub_error(error: Exception, name: str) -> HubError:
+    cause = error.__cause__ if isinstance(error, LocalEntryNotFoundError) else error
+    said = " ".join(str(error).split())[:300]
+    if isinstance(error, ValueError) and not isinstance(cause, HfHubHTTPError):  # from its look at the card's head
+        expected, step = "a licence that the hub knows, e.g. apache-2.0", "correct --licence"
+        return HubError("The hub does not take the model card.", expected=expected, found=said, next_step=step)
+    if not isinstance(cause, HfHubHTTPError):
+        step = "check the network and HF_ENDPOINT; then repeat the command"
+        return HubError("The hub cannot be reached.", expected="an answer", found=said, next_step=step)
+    status = cause.response.status_code
+    if status in REFUSALS:
+        problem, expected, step = REFUSALS[status]
+        found = f"HTTP {status}" + (f": {cause.server_message}" if cause.server_message else "")
+        return HubError(problem.format(name=name), expected=expected, found=found, next_step=step)
+    step = "correct what it names; with HTTP 5xx, repeat the command later"
+    return HubError("The hub refuses.", expected="a commit", found=said, next_step=step)

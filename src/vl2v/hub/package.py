@@ -1,0 +1,160 @@
+"""What of a run is published: its student, exported files, settings and figures, without what is this machine's."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from vl2v.errors import HubError, MissingExtraError, RunError
+from vl2v.hub.card import Facts, model_card
+from vl2v.job.folder import RunFolder
+from vl2v.redaction import PRIVATE, private_strings, public_config, public_teacher
+from vl2v.student.files import CARD, WEIGHTS, read_json
+from vl2v_runtime.metadata import KEY
+
+TRUST, EXPORT_REPORT = "trust.json", "export.json"
+CARD_FILE, SETTINGS, FIGURES = "README.md", "config.yaml", "evaluation.json"
+KNOWN = (CARD_FILE, SETTINGS, FIGURES, "student/", "export/")
+"""What a push writes, and replaces if it stands in the repository already."""
+
+
+@dataclass(frozen=True)
+class Package:
+    """Files as they will stand in the repository.
+
+    Attributes:
+        files: content by path; a `Path` is a file that is taken as it is.
+    """
+
+    files: Mapping[str, bytes | Path]
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Bytes by path."""
+        return {name: part.stat().st_size if isinstance(part, Path) else len(part) for name, part in self.files.items()}
+
+    def write(self, folder: Path) -> None:
+        """Write everything into a folder."""
+        for name, part in self.files.items():
+            target = folder / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(part.read_bytes() if isinstance(part, Path) else part)
+
+
+def make_package(run: Path, name: str, licence: str | None = None) -> Package:
+    """Collect what is published of a run. State, pixels, images, bought vectors and keys never are.
+
+    Args:
+        run: a finished run's folder.
+        name: the repository, ``user/name``.
+        licence: of the student, by the hub's name; None states none.
+
+    Raises:
+        RunError: if the run is not finished.
+        MissingExtraError: if there are ONNX files to go through, and no package to do it.
+        HubError: if something of this machine would be published.
+    """
+    folder = RunFolder(run)
+    config = folder.config().model_dump(mode="json")
+    if not folder.evaluation_file.is_file() or not (folder.student / CARD).is_file():
+        step = f"finish it: vl2v distill --out {run} --resume"
+        raise RunError(f"{run} is not finished.", expected=f"{FIGURES} and a student", found="none", next_step=step)
+    private = private_strings(config, run)
+    student, figures = public_student(read_json(folder.student / CARD)), read_json(folder.evaluation_file)
+    exported = sorted((run / "export").glob("*.onnx"))
+    settings = public_config({key: value for key, value in config.items() if key != "budget"})
+    facts = Facts(name, licence, student, figures, settings, _trust(folder), tuple(path.name for path in exported))
+    texts: dict[str, str] = {
+        CARD_FILE: model_card(facts),
+        SETTINGS: yaml.safe_dump(settings, sort_keys=False, allow_unicode=True),
+        FIGURES: _json(figures),
+        f"student/{CARD}": _json(student),
+    }
+    if facts.trust is not None:
+        texts[f"student/{TRUST}"] = _json(facts.trust)
+    if (run / "export" / EXPORT_REPORT).is_file():
+        texts[f"export/{EXPORT_REPORT}"] = _json(_everywhere(read_json(run / "export" / EXPORT_REPORT)))
+    files: dict[str, bytes | Path] = {key: _struck(text, private).encode() for key, text in texts.items()}
+    files[f"student/{WEIGHTS}"] = folder.student / WEIGHTS
+    files |= {f"export/{path.name}": public_onnx(path) for path in exported}
+    _check(files, private)
+    return Package(dict(sorted(files.items())))
+
+
+def public_student(card: Mapping[str, Any]) -> dict[str, Any]:
+    """What `student.json` says, for others: its provenance redacted."""
+    found: dict[str, Any] = _everywhere(dict(card))
+    return found
+
+
+def public_onnx(path: Path) -> bytes:
+    """An exported file whose metadata are redacted.
+
+    Raises:
+        MissingExtraError: if the package onnx is not installed.
+    """
+    try:
+        import onnx
+    except ImportError as error:
+        raise MissingExtraError("Publishing ONNX files", "export", "onnx") from error
+    model = onnx.load(str(path))
+    for entry in model.metadata_props:
+        if entry.key == KEY:
+            entry.value = json.dumps(_everywhere(json.loads(entry.value)), ensure_ascii=False)
+    content: bytes = model.SerializeToString()
+    return content
+
+
+def _everywhere(value: Any) -> Any:
+    """Plain values, with every ``provenance`` in them redacted."""
+    if isinstance(value, list):
+        return [_everywhere(part) for part in value]
+    if not isinstance(value, dict):
+        return value
+    return {key: _public(part) if key == "provenance" else _everywhere(part) for key, part in value.items()}
+
+
+def _public(provenance: Mapping[str, Any]) -> dict[str, Any]:
+    redactions: dict[str, Callable[[Any], Any]] = {
+        "config": public_config,
+        "teacher": lambda teacher: teacher | {"identity": public_teacher(teacher["identity"])},
+    }
+    return {key: redactions[key](value) if key in redactions else value for key, value in provenance.items()}
+
+
+def _trust(folder: RunFolder) -> dict[str, Any] | None:
+    file = folder.student / TRUST
+    found: dict[str, Any] | None = read_json(file) if file.is_file() else None
+    return found
+
+
+def _json(content: object) -> str:
+    return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+
+
+def _struck(text: str, private: Iterable[str]) -> str:
+    for part in sorted(private, key=len, reverse=True):
+        text = text.replace(part, PRIVATE)
+    return text
+
+
+def _check(files: Mapping[str, bytes | Path], private: Iterable[str]) -> None:
+    """Refuse to publish a file that names a path of this machine or a private address.
+
+    Raises:
+        HubError: with the file.
+    """
+    for name, part in files.items():
+        content = part.read_bytes() if isinstance(part, Path) else part
+        if any(text.encode() in content for text in private):
+            raise HubError(
+                f"{name} would tell others of this machine.",
+                expected="no path of it, and no private vendor's address",
+                found="one of them",
+                next_step="make the file again (vl2v export), or take it out of the run's folder",
+            )

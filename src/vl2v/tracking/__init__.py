@@ -1,0 +1,1 @@
+"""Where a run is followed beside `metrics.jsonl`: TensorBoard, Weights & Biases, MLflow."""

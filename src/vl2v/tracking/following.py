@@ -1,0 +1,143 @@
+"""Trackers follow `metrics.jsonl`: they are told what stands there once the state to resume from is saved.
+
+A line that a resumed run cuts off has then never reached them, and what they missed, they are told later.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from functools import partial
+from typing import Any
+
+from vl2v.job.folder import RunFolder
+from vl2v.redaction import public_config
+from vl2v.student.files import read_json, write_json
+from vl2v.tracking.base import Memory, Tracker, open_tracker
+
+Note = Callable[[str], None]
+
+
+class Tracking:
+    """All trackers of a run. One that fails is left out from there on, with one warning; training goes on.
+
+    Args:
+        names: of the trackers; none where another process logs.
+        folder: the run's.
+        note: told the warnings.
+    """
+
+    def __init__(self, names: Sequence[str], folder: RunFolder, note: Note) -> None:
+        self._folder, self._note = folder, note
+        self._kept_at = folder.path / "tracking.json"
+        kept = read_json(self._kept_at) if names and self._kept_at.exists() else {}
+        self._memories = {name: Memory(**values) for name, values in kept.items()}
+        self._live: dict[str, Tracker] = {}
+        self._offset, self._aligned = 0, 0
+        for name in names:
+            self._try(name, partial(self._open, name))
+
+    def follow(self) -> None:
+        """Tell the trackers the lines that are new in `metrics.jsonl`."""
+        if not self._live:
+            return
+        with self._folder.metrics_file.open("rb") as handle:
+            handle.seek(self._offset)
+            lines = handle.readlines()
+            self._offset = handle.tell()
+        for text in lines:
+            line = json.loads(text)
+            step = int(line["step"])
+            if line["stage"] == "align":
+                self._aligned = step + 1
+            else:
+                step += self._aligned
+            for name in tuple(self._live):
+                self._try(name, partial(self._log, name, step, line))
+        self._remember()
+
+    def finish(self, summary: Mapping[str, Any]) -> None:
+        """Tell the trackers what is left, and the final figures, held-out domains among them."""
+        if self._live:
+            self.follow()
+            self._close(summary)
+
+    def stop(self) -> None:
+        """Close the trackers of a run that has not come to its end; without effect after `finish`."""
+        self._close(None)
+
+    def _open(self, name: str) -> None:
+        memory = self._memories.setdefault(name, Memory())
+        if memory.finished:  # somebody resumes a finished run: there is nothing to add
+            return
+        tracker = open_tracker(name, self._folder.path, memory)
+        config = self._folder.config().model_dump(mode="json", exclude={"budget"})
+        tracker.start(public_config(config))
+        self._live[name] = tracker
+        self._remember()
+
+    def _log(self, name: str, step: int, line: Mapping[str, Any]) -> None:
+        tracker = self._live[name]
+        if step > tracker.memory.last:
+            tracker.log(step, line["stage"], values_of(line))
+            tracker.memory.last = step
+
+    def _close(self, summary: Mapping[str, Any] | None) -> None:
+        for name in tuple(self._live):
+            self._try(name, partial(self._finish, name, summary))
+        if self._live:
+            self._remember()
+        self._live = {}
+
+    def _finish(self, name: str, summary: Mapping[str, Any] | None) -> None:
+        tracker = self._live[name]
+        tracker.finish(summary)
+        tracker.memory.finished = summary is not None
+
+    def _remember(self) -> None:
+        write_json(self._kept_at, {name: asdict(memory) for name, memory in self._memories.items()})
+
+    def _try(self, name: str, work: Callable[[], None]) -> None:
+        try:
+            work()
+        except Exception as error:  # networks, disks and three packages raise many kinds
+            self._live.pop(name, None)
+            said = " ".join(str(error).split())[:300] or type(error).__name__
+            self._note(f"warning: the tracker {name} fails and is left out from here on; training goes on ({said})")
+
+
+@contextmanager
+def tracked(names: Sequence[str], folder: RunFolder, note: Note) -> Iterator[Tracking]:
+    """Trackers that are closed in any case.
+
+    Args:
+        names: see `Tracking`.
+        folder: see `Tracking`.
+        note: see `Tracking`.
+    """
+    tracking = Tracking(names, folder, note)
+    try:
+        yield tracking
+    finally:
+        tracking.stop()
+
+
+def values_of(line: Mapping[str, Any]) -> dict[str, float]:
+    """The figures of one line of `metrics.jsonl`.
+
+    Args:
+        line: as `vl2v.job.metrics.metrics_line` makes it.
+
+    Returns:
+        ``loss`` (the mean since the line before), ``val_loss`` and ``val_accuracy`` of the source domains' validation
+        images, each also per domain; ``learning_rate``; ``swad_start`` and ``swad_end`` once known, steps of the stage.
+    """
+    losses = line["losses"]
+    values: dict[str, float] = {"loss": sum(losses) / len(losses)} if losses else {}
+    values |= {"val_loss": line["val_loss"], "val_accuracy": line["val_accuracy"]}
+    for domain, score in line["domains"].items():
+        values |= {f"val_{key}/{domain}": score[key] for key in ("loss", "accuracy")}
+    named = {"learning_rate": "learning_rate", "converged_at": "swad_start", "dead_at": "swad_end"}
+    return values | {name: line[key] for key, name in named.items() if line.get(key) is not None}

@@ -1,0 +1,45 @@
+"""TensorBoard: an event file in the run's folder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from vl2v.tracking.base import Memory
+
+
+class TensorBoardTracker:
+    """Writes ``RUN/tensorboard``; see `vl2v.tracking.base.Tracker`."""
+
+    def __init__(self, run: Path, memory: Memory) -> None:
+        self.memory = memory
+        self._folder = run / "tensorboard"
+
+    def start(self, config: Mapping[str, Any]) -> None:
+        """Open one more event file; readers then forget what earlier ones hold from the next step on."""
+        from torch.utils.tensorboard import SummaryWriter
+
+        resumed = self.memory.last >= 0
+        self._writer = SummaryWriter(str(self._folder), purge_step=self.memory.last + 1 if resumed else None)
+        if not resumed:
+            text = yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True)
+            self._write("config", f"```yaml\n{text}```", 0)
+
+    def log(self, step: int, stage: str, values: Mapping[str, float]) -> None:
+        """See `Tracker.log`."""
+        for name, value in values.items():
+            self._writer.add_scalar(f"{stage}/{name}", value, step)
+        self._writer.flush()
+
+    def finish(self, summary: Mapping[str, Any] | None) -> None:
+        """Write the final figures as a table of text."""
+        if summary is not None:
+            rows = [f"| {name} | {value} |" for name, value in summary.items()]
+            self._write("summary", "\n".join(["| figure | value |", "|---|---|", *rows]), max(0, self.memory.last))
+        self._writer.close()
+
+    def _write(self, tag: str, text: str, step: int) -> None:
+        self._writer.add_text(tag, text, step)

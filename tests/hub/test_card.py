@@ -1,0 +1,108 @@
+"""What a model card says, and that the hub's own reader takes its head."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from huggingface_hub import ModelCard
+
+from vl2v.config import RunConfig
+from vl2v.hub.backbone import origin_of
+from vl2v.hub.card import Facts, model_card
+
+ROWS: list[dict[str, Any]] = [
+    {"domain": "photo", "role": "in-domain", "images": 40, "student": 0.95, "zero_shot": 0.9, "student_ece": 0.05},
+    {"domain": "a|b", "role": "out-of-domain", "images": 1234, "student": 0.71234, "zero_shot": None},
+]
+MEANS = {"in_domain": {"zero_shot": 0.9, "student": 0.95}, "out_of_domain": {"zero_shot": None, "student": 0.7}}
+ASKED = {"image_queries": 1500, "text_queries": 2, "cost": "0.90", "currency": "USD"}
+TRUST = {"temperature": 1.25, "calibration": {"images": 40, "ece_before": 0.05, "ece_after": 0.02}}
+
+
+def facts(method: str = "adip", student: str = "timm:resnet50.tv_in1k", **changes: Any) -> Facts:
+    config = RunConfig.model_validate(
+        {
+            "data": {"root": "DATA"},
+            "teacher": {"spec": "jina:jina-clip-v2"},
+            "student": {"spec": student},
+            "method": method,
+        }
+    )
+    provenance = {
+        "made_with": {"vl2v": "0.1.0", "torch": "2.14"},
+        "made_at": "2026-11-25T00:00:00+00:00",
+        "teacher": {"identity": "jina:jina-clip-v2", "revision": "r1", "dimension": 512},
+        "prompts": ["a photo of a cat", "a photo of a dog"],
+        "data": {"digest": "d1", "images": 1500, "domains": ["photo", "a|b"], "held_out": ["a|b"]},
+        "seed": 7,
+        "weights": "swad",
+        "swad": {"converged_at": 50, "dead_at": None, "threshold": 0.8},
+    }
+    card = {
+        "backbone": {"kind": "timm", "name": "resnet50.tv_in1k", "options": {}},
+        "dimension": 512,
+        "classifier": "linear" if method in ("erm", "kd") else "cosine",
+        "preprocess": {"size": 96},
+        "classes": ["cat", "dog"],
+        "provenance": provenance,
+    }
+    figures = {"domains": ROWS, "means": MEANS, "asked": ASKED}
+    return Facts("me/pets", None, card, figures, config.model_dump(mode="json"), **changes)
+
+
+def test_the_hubs_reader_finds_what_stands_in_the_head() -> None:
+    head = ModelCard(model_card(facts())).data.to_dict()  # type: ignore[no-untyped-call]
+    assert head["base_model"] == "timm/resnet50.tv_in1k"
+    assert (head["license"], head["pipeline_tag"]) == ("unknown", "image-classification")
+    results = head["model-index"][0]["results"]
+    assert [(r["dataset"]["config"], r["dataset"]["split"], r["metrics"][0]["value"]) for r in results] == [
+        ("photo", "validation", 0.95),
+        ("a|b", "test", 0.7123),
+    ]
+
+
+@pytest.mark.parametrize(
+    "sentence",
+    [
+        "| a\\|b | out-of-domain | 1,234 | - | 71.2 | - |",
+        "Training took 1,500 image and 2 text queries (0.90 USD).",
+        "The terms of many vendors forbid or limit training on what their models answer",
+        "licence of its pretrained weights by timm: `bsd-3-clause`",
+        "not stated: without one, nobody else may use it",
+        "Unseen domains were measured on a\\|b (1,234 images) alone.",
+        "a square of 96 x 96 pixels",
+        "from step 50 of the second stage to its end",
+        "Seed 7",
+        "@inproceedings{addepalli2024leveraging",
+    ],
+)
+def test_what_a_reader_has_to_know(sentence: str) -> None:
+    assert sentence in model_card(facts())
+
+
+def test_trust_and_exported_files_are_told_where_they_are() -> None:
+    plain, full = model_card(facts()), model_card(facts(trust=TRUST, exported=("model.onnx",)))
+    assert "with the temperature 1.25, fitted on 40 validation images" in full
+    assert "from 5.0 to 2.0 percent" in full
+    assert 'vl2v_runtime.load("export/model.onnx")' in full
+    assert "temperature" not in plain
+    assert "vl2v_runtime" not in plain
+
+
+def test_a_baseline_of_labels_alone_has_no_teacher() -> None:
+    said = model_card(facts("erm"))
+    assert "from labels alone" in said
+    assert "terms of many vendors" not in said
+    assert "teacher's errors" not in said
+    assert "terms of many vendors" in model_card(facts("kd"))
+
+
+def test_where_weights_came_from() -> None:
+    timm = {"kind": "timm", "name": "resnet50.tv_in1k", "options": {}}
+    assert origin_of(timm, "timm:resnet50.tv_in1k").hub_name == "timm/resnet50.tv_in1k"
+    from_file = origin_of(timm, "timm:resnet50.tv_in1k@FILE")
+    assert from_file.hub_name is None
+    assert "not known" in from_file.text
+    assert origin_of({"kind": "open_clip", "name": "hf-hub:org/name"}, "teacher").hub_name == "org/name"
+    assert origin_of({"kind": "module", "name": "Net"}, "Net").hub_name is None

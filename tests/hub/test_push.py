@@ -1,0 +1,240 @@
+"""A run goes to a hub on this machine, over HTTP, by the hub's own client; and comes back."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from huggingface_hub import constants
+from local_hub import TOKEN, LocalHub, Repository, serving
+from tiny_task import Bench, bench, environment  # noqa: F401 - a fixture
+from typer.testing import CliRunner, Result
+
+import vl2v as package
+from vl2v.cli import app
+from vl2v.errors import HubError
+from vl2v.hub.package import make_package
+from vl2v.hub.push import push
+from vl2v.job.prepare import Places
+from vl2v.redaction import private_strings, public_config, public_teacher
+
+for needed in ("fastapi", "onnx", "onnxscript", "onnxruntime", "tensorboard"):
+    pytest.importorskip(needed)
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def run(bench: Bench) -> Path:
+    """A finished run with an exported file, and things beside it that must not be published."""
+    out = bench.root / "published"
+    places = Places(bench.root / "cache", bench.root / "vectors.sqlite")
+    settings: dict[str, Any] = {
+        "tracking": ["tensorboard"],
+        "student": {"size": 32},
+        "align": {"steps": 20},
+        "device": "cpu",
+    }
+    settings |= {"distill": {"steps": 4, "checkpoint_every": 2}, "batch_per_domain": 4, "workers": 0}
+    wanted: dict[str, Any] = {"held_out": ["rose"], "places": places, "settings": settings}
+    package.distill(bench.data, bench.teacher, bench.student, out=out, **wanted)
+    package.export(out, places=places)
+    (out / "notes.txt").write_text("private")
+    (out / "student" / "photo.png").write_bytes(b"private")
+    return out
+
+
+@pytest.fixture
+def hub() -> Iterator[LocalHub]:
+    with serving() as found:
+        yield found
+
+
+class Command:
+    """The command line in this process; the hub's client has read its environment on import, so it is changed there."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
+        self._patch = monkeypatch
+        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)  # the hub of the tests speaks LFS alone
+        monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(home / "token"))
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(home / "cache"))
+
+    def __call__(self, hub: LocalHub | None, *arguments: str, token: str = TOKEN) -> Result:
+        self._patch.setattr(constants, "ENDPOINT", hub.url if hub else "http://127.0.0.1:9")
+        self._patch.setenv("HF_TOKEN", token)
+        return CliRunner().invoke(app, list(arguments))
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Command:
+    return Command(monkeypatch, tmp_path)
+
+
+def head_of(card: bytes) -> dict[str, Any]:
+    found: dict[str, Any] = yaml.safe_load(card.decode().split("---\n")[1])
+    return found
+
+
+FILES = {
+    "README.md", "config.yaml", "evaluation.json", "export/export.json", "export/model.onnx",
+    "student/model.safetensors", "student/student.json",
+}  # fmt: skip
+
+
+def test_a_run_is_published_and_comes_back(
+    bench: Bench, run: Path, hub: LocalHub, command: Command, tmp_path: Path
+) -> None:
+    done = command(hub, "push", str(run), "me/stripes", "--licence", "apache-2.0", "--json")
+    assert done.exit_code == 0, done.stderr
+    found = hub.repositories["me/stripes"]
+    content = found.branches["main"]
+    assert content.keys() == FILES | {".gitattributes"} | ({"student/trust.json"} & content.keys())
+    assert {"student/model.safetensors", "export/model.onnx"} <= found.lfs
+    assert found.commits == 1, "nobody sees half of it"
+    assert not found.private
+    assert json.loads(done.stdout)["url"].startswith(f"{hub.url}/me/stripes/commit/")
+    assert TOKEN not in done.stdout + done.stderr
+    head = head_of(content["README.md"])
+    assert head["license"] == "apache-2.0"
+    assert (head["pipeline_tag"], head["library_name"]) == ("image-classification", "vl2v")
+    figures = {r["dataset"]["config"]: r["metrics"][0]["value"] for r in head["model-index"][0]["results"]}
+    table = json.loads((run / "evaluation.json").read_text())["domains"]
+    assert figures == {row["domain"]: round(row["student"], 4) for row in table}
+
+    image = bench.data / "rose" / "bar" / "0.png"
+    own = {key: value for key, value in environment().items() if not key.startswith("HF_")}
+    own |= {"HF_HOME": str(tmp_path / "hf"), "HF_ENDPOINT": hub.url, "HF_HUB_DISABLE_XET": "1"}
+    words = [sys.executable, "-m", "vl2v", "predict", "hf:me/stripes", str(image), "--format", "json"]
+    again = subprocess.run(words, capture_output=True, text=True, env=own, timeout=200, check=False)
+    assert again.returncode == 0, again.stderr
+    assert json.loads(again.stdout)[0]["label"] == package.load(run).predict(image)[0]
+
+
+def test_a_second_push_replaces_the_first(run: Path, hub: LocalHub, command: Command) -> None:
+    old = {"export/old.onnx": b"old", "student/student.json": b"old", "LICENSE": b"old"}
+    hub.repositories["me/again"] = Repository(False, {"main": old})
+    done = command(hub, "push", str(run), "me/again")
+    assert done.exit_code == 0, done.stderr
+    content = hub.repositories["me/again"].branches["main"]
+    assert "export/old.onnx" not in content, "a file of an earlier student would not fit the new one"
+    assert content["student/student.json"] != b"old"
+    assert content["LICENSE"] == b"old", "what is not ours stays"
+
+
+def test_a_private_repository_and_a_branch(run: Path, hub: LocalHub, command: Command) -> None:
+    done = command(hub, "push", str(run), "me/hidden", "--private", "--revision", "trial")
+    assert done.exit_code == 0, done.stderr
+    found = hub.repositories["me/hidden"]
+    assert found.private
+    assert found.branches["trial"].keys() >= FILES
+    assert found.branches["main"].keys() == {".gitattributes"}
+    found.private = False
+    refused = command(hub, "push", str(run), "me/hidden", "--private")
+    assert refused.exit_code == HubError.exit_code
+    assert "me/hidden is public" in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "more", "token", "says"),
+    [
+        ("stripes", [], TOKEN, "user/name"),
+        ("me/a--b", [], TOKEN, "user/name"),
+        ("me/stripes", [], "", "export HF_TOKEN"),
+        ("me/stripes", [], "hf_wrong", "does not accept the token"),
+        ("them/stripes", [], TOKEN, "no right to them/stripes"),
+        ("me/stripes", ["--licence", "mine"], TOKEN, "correct --licence"),
+        ("me/taken", [], TOKEN, "holds something else"),
+    ],
+)
+def test_refusals(
+    run: Path, hub: LocalHub, command: Command, name: str, more: list[str], token: str, says: str
+) -> None:
+    hub.repositories["me/taken"] = Repository(False, {"main": {"pytorch_model.bin": b"weights"}})
+    done = command(hub, "push", str(run), name, *more, token=token)
+    assert done.exit_code == HubError.exit_code, done.stderr
+    assert says in done.stderr
+    assert "next: " in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not any("/commit/" in request for request in hub.requests)
+    assert not token or token not in done.stderr
+
+
+def test_without_a_network(run: Path, command: Command) -> None:
+    done = command(None, "push", str(run), "me/stripes")
+    assert done.exit_code == HubError.exit_code
+    assert "The hub cannot be reached." in done.stderr
+    gone = command(None, "predict", "hf:me/stripes", str(run / "student"))
+    assert gone.exit_code != 0
+    assert "Traceback" not in gone.stderr
+
+
+def test_a_dry_run_sends_nothing_and_writes_what_would_be_sent(run: Path, hub: LocalHub, command: Command) -> None:
+    done = command(hub, "push", str(run), "me/stripes", "--dry-run", token="")
+    assert done.exit_code == 0, done.stderr
+    assert not hub.requests
+    written = {p.relative_to(run / "hub").as_posix(): p for p in (run / "hub").rglob("*") if p.is_file()}
+    assert written.keys() - {"student/trust.json"} == FILES
+    for name, path in written.items():
+        assert f"{path.stat().st_size:,} bytes" in next(line for line in done.stdout.splitlines() if name in line)
+    image = next((run.parent / "data").rglob("*.png"))
+    assert np.array_equal(package.load(run / "hub").predict_proba(image), package.load(run).predict_proba(image))
+    assert command(hub, "push", str(run), "me/stripes", "--dry-run").exit_code == 0, "it may be repeated"
+    taken = command(hub, "push", str(run), "me/stripes", "--dry-run", "--out", str(run))
+    assert "is taken" in taken.stderr
+
+
+def test_nothing_of_the_machine_is_published(bench: Bench, run: Path) -> None:
+    found = make_package(run, "me/stripes").files
+    everything = b"".join(p.read_bytes() if isinstance(p, Path) else p for p in found.values())
+    data, teacher, student = bench.data, bench.teacher.removeprefix("file:"), bench.student.partition("@")[2]
+    for secret in (data, bench.root, run, teacher, student, Path(teacher).name, Path.home(), bench.root.name):
+        assert str(secret).encode() not in everything, secret
+    assert "root: DATA" in (found["config.yaml"] if isinstance(found["config.yaml"], bytes) else b"").decode()
+    assert b"tensorboard" not in everything
+
+
+def test_an_exported_file_that_names_the_machine_is_refused(bench: Bench, run: Path, tmp_path: Path) -> None:
+    import onnx
+
+    copied = tmp_path / "copied"
+    shutil.copytree(run, copied)
+    model = onnx.load(str(copied / "export" / "model.onnx"))
+    model.graph.node[0].doc_string = f"made from {bench.data}"
+    onnx.save(model, str(copied / "export" / "model.onnx"))
+    with pytest.raises(HubError, match=r"export/model\.onnx would tell others"):
+        make_package(copied, "me/stripes")
+
+
+def test_settings_for_others() -> None:
+    config = {
+        "data": {"root": "/home/me/secret-project", "unlabelled": "/home/me/more"},
+        "teacher": {"spec": "https://vision.corp.example:8443/v1#model=clip", "prompts": "/home/me/prompts.txt"},
+        "student": {"spec": "timm:resnet50@/home/me/x.safetensors"},
+        "tracking": ["wandb"],
+        "seed": 3,
+    }
+    public = public_config(config)
+    assert not any(word in str(public) for word in ("secret-project", "/home", "corp", "wandb", "x.safetensors"))
+    assert public["student"]["spec"] == "timm:resnet50@FILE"
+    assert config["seed"] == public["seed"] == 3
+    assert "vision.corp.example" in private_strings(config, Path("/runs/x"))
+    assert public_teacher("azure:my-endpoint.example") == "azure:PRIVATE"
+    assert public_teacher("jina:jina-clip-v2#rpm=60") == "jina:jina-clip-v2"
+    assert public_teacher("open_clip:ViT-B-16//home/me/clip.pt") == "open_clip:ViT-B-16/FILE"
+    assert public_teacher("open_clip:ViT-B-16/openai") == "open_clip:ViT-B-16/openai"
+    assert public_teacher("simulated vendor") == "simulated vendor"
+
+
+def test_an_unfinished_run_is_not_published(tmp_path: Path, run: Path) -> None:
+    shutil.copytree(run, tmp_path / "copied")
+    (tmp_path / "copied" / "evaluation.json").unlink()
+    with pytest.raises(package.Vl2vError, match="not finished"):
+        push(tmp_path / "copied", "me/stripes", dry_run=tmp_path / "out")
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,311 @@
+"""Real trackers beside a real run: an event file, an offline W&B run and an MLflow database, read back."""
+
+from __future__ import annotations
+
+import builtins
+import importlib.util
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tiny_task import Bench, bench  # noqa: F401 - a fixture
+from typer.testing import CliRunner
+
+import vl2v as package
+from vl2v.benchmark.protocol import Grid, Origin, key_of
+from vl2v.benchmark.sweep import Sweep
+from vl2v.cli import app
+from vl2v.config import RunConfig
+from vl2v.errors import Interrupted, MissingExtraError
+from vl2v.job.folder import RunFolder
+from vl2v.job.prepare import Places
+from vl2v.job.process import stopped_by
+from vl2v.progress import Silent
+from vl2v.tracking.following import Tracking, values_of
+
+for needed in ("tensorboard", "wandb", "mlflow", "alembic"):
+    pytest.importorskip(needed)
+pytestmark = pytest.mark.slow
+ALL = ["tensorboard", "wandb", "mlflow"]
+SMALL: dict[str, Any] = {
+    "student": {"size": 32},
+    "align": {"steps": 9, "learning_rate": 1e-2},
+    "distill": {"steps": 12, "checkpoint_every": 4, "learning_rate": 1e-3, "warmup_steps": 6},
+    "batch_per_domain": 4,
+    "workers": 0,
+    "device": "cpu",
+}
+STEPS = [0, 4, 8, 9, 13, 17, 20]  # 9 of Align, then 12 of Distill
+
+
+class Heard(Silent):
+    """Progress whose notes are remembered."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.lines.append(text)
+
+
+@pytest.fixture(autouse=True)
+def _offline(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    home = tmp_path_factory.mktemp("home")
+    for name, value in {"WANDB_MODE": "offline", "WANDB_CONFIG_DIR": home, "WANDB_CACHE_DIR": home}.items():
+        monkeypatch.setenv(name, str(value))
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+
+
+def distill(bench: Bench, out: Path, tracking: list[str], heard: Heard | None = None, resume: bool = False) -> Any:
+    return package.distill(
+        None if resume else bench.data,
+        None if resume else bench.teacher,
+        None if resume else bench.student,
+        out=out,
+        held_out=None if resume else ["rose"],
+        resume=resume,
+        places=Places(bench.root / "cache", out.parent / "vectors.sqlite"),
+        progress=heard,
+        settings=SMALL | {"tracking": tracking},
+    )
+
+
+def stopped_then_resumed(bench: Bench, out: Path, tracking: list[str]) -> Any:
+    """Stopped between two validations of Distill, then resumed."""
+    asked = iter(range(100))
+    with stopped_by(lambda: next(asked) == 15), pytest.raises(Interrupted):
+        distill(bench, out, tracking)
+    return distill(bench, out, tracking, resume=True)
+
+
+def scalars(run: Path) -> dict[str, list[tuple[int, float]]]:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    found = EventAccumulator(str(run / "tensorboard"))
+    found.Reload()
+    return {tag: [(e.step, e.value) for e in found.Scalars(tag)] for tag in found.Tags()["scalars"]}
+
+
+def texts(run: Path) -> dict[str, str]:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    found = EventAccumulator(str(run / "tensorboard"))
+    found.Reload()
+    tags = found.Tags()["tensors"]
+    return {tag: found.Tensors(tag)[-1].tensor_proto.string_val[0].decode() for tag in tags}
+
+
+def wandb_records(run: Path) -> list[Any]:
+    """What stands in W&B's offline files: LevelDB's log format, after a header of seven bytes."""
+    from wandb.proto import wandb_internal_pb2
+
+    protocol: Any = wandb_internal_pb2
+
+    records = []
+    for file in sorted((run / "wandb").glob("offline-run-*/*.wandb"), key=lambda f: f.stat().st_mtime_ns):
+        content, place, whole = file.read_bytes(), 7, b""
+        while place + 7 <= len(content):
+            if 32768 - place % 32768 < 7:
+                place += 32768 - place % 32768
+                continue
+            length, kind = int.from_bytes(content[place + 4 : place + 6], "little"), content[place + 6]
+            whole += content[place + 7 : place + 7 + length]
+            place += 7 + length
+            if kind in (1, 4):  # the whole record, or its last part
+                records.append(protocol.Record.FromString(whole))
+                whole = b""
+    return records
+
+
+def wandb_history(run: Path) -> Iterator[dict[str, Any]]:
+    for record in wandb_records(run):
+        if record.WhichOneof("record_type") == "history":
+            yield {i.key or "/".join(i.nested_key): json.loads(i.value_json) for i in record.history.item}
+
+
+def mlflow_run(run: Path) -> tuple[Any, Any]:
+    from mlflow.tracking import MlflowClient
+
+    client: Any = MlflowClient(f"sqlite:///{run / 'mlflow.db'}")
+    (found,) = client.search_runs([client.get_experiment_by_name("vl2v").experiment_id])
+    return client, found
+
+
+@pytest.fixture(scope="module")
+def plain(bench: Bench) -> Path:
+    out: Path = bench.root / "plain"
+    distill(bench, out, [])
+    return out
+
+
+def test_three_trackers_follow_a_resumed_run_and_change_nothing(bench: Bench, plain: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    done = stopped_then_resumed(bench, run, ALL)
+    weights = "student/model.safetensors"
+    assert (run / weights).read_bytes() == (plain / weights).read_bytes()
+    assert (run / "metrics.jsonl").read_text() == (plain / "metrics.jsonl").read_text()
+    assert {"tracking.json", "wandb", "tensorboard"}.isdisjoint(p.name for p in plain.iterdir())
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    accuracy = [(step, line["val_accuracy"]) for step, line in zip(STEPS, lines, strict=True)]
+
+    found = scalars(run)
+    joined = found["align/val_accuracy"] + found["distill/val_accuracy"]
+    assert [step for step, _ in joined] == STEPS
+    assert [value for _, value in joined] == pytest.approx([value for _, value in accuracy])
+    rates = [value for _, value in found["distill/learning_rate"]]
+    assert rates == pytest.approx([1e-3 * min(1, (step + 1) / 7) for step in (0, 4, 8, 11)])
+    assert {"distill/val_accuracy/ink", "distill/val_loss/neon", "distill/loss"} <= found.keys()
+    assert not any("rose" in tag for tag in found), "the held-out domain stands in the summary only"
+    outcome = next(row.student for row in done.evaluation.rows if row.domain == "rose")
+    written = texts(run)
+    assert f"| final/out-of-domain/rose/accuracy | {outcome} |" in written["summary/text_summary"]
+
+    history = [row for row in wandb_history(run) if "_step" in row]
+    assert [row["_step"] for row in history] == STEPS
+    assert history[-1]["distill/val_accuracy"] == lines[-1]["val_accuracy"]
+    ids = {record.run.run_id for record in wandb_records(run) if record.WhichOneof("record_type") == "run"}
+    assert ids == {json.loads((run / "tracking.json").read_text())["wandb"]["run"]}, "the same run goes on"
+
+    client, logged = mlflow_run(run)
+    history = client.get_metric_history(logged.info.run_id, "align/val_accuracy")
+    history += client.get_metric_history(logged.info.run_id, "distill/val_accuracy")
+    assert [(point.step, point.value) for point in history] == accuracy
+    assert logged.data.metrics["final/out-of-domain/rose/accuracy"] == outcome
+    assert logged.data.metrics["asked/image_queries"] == 48
+    assert logged.data.tags["asked/currency"] == "USD"
+    assert logged.info.status == "FINISHED"
+
+    distill(bench, run, ALL, resume=True)
+    assert len(scalars(run)["distill/loss"]) == 4, "a finished run that is resumed logs nothing anew"
+
+
+def test_nothing_private_is_logged(bench: Bench, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    distill(bench, run, ["tensorboard", "mlflow"])
+    _, logged = mlflow_run(run)
+    said = f"{texts(run)} {logged.data.params}"
+    assert "test_resnet" in said
+    assert str(bench.root) not in said
+    assert logged.data.params["data.root"] == "DATA"
+
+
+def test_a_kill_before_the_state_is_saved_leaves_no_double_point(bench: Bench, plain: Path, tmp_path: Path) -> None:
+    """The trackers' memory is lost as if the process had died in the middle of a checkpoint."""
+    run = tmp_path / "run"
+    asked = iter(range(100))
+    with stopped_by(lambda: next(asked) == 15), pytest.raises(Interrupted):
+        distill(bench, run, ["tensorboard", "mlflow"])
+    memory = json.loads((run / "tracking.json").read_text())
+    for name in memory:
+        memory[name]["last"] = 9  # behind what was logged, 13
+    (run / "tracking.json").write_text(json.dumps(memory))
+    distill(bench, run, ["tensorboard", "mlflow"], resume=True)
+    assert [step for step, _ in scalars(run)["distill/loss"]] == STEPS[3:]
+    client, logged = mlflow_run(run)
+    assert [p.step for p in client.get_metric_history(logged.info.run_id, "distill/loss")] == STEPS[3:]
+
+
+@pytest.mark.parametrize("method", ["start", "log", "finish"])
+def test_a_tracker_that_fails_is_left_out_with_one_warning(
+    bench: Bench, plain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    from vl2v.tracking.tensorboard import TensorBoardTracker
+
+    def fail(*_: object) -> None:
+        raise OSError("no room left for events")
+
+    monkeypatch.setattr(TensorBoardTracker, method, fail)
+    heard = Heard()
+    distill(bench, tmp_path / "run", ["tensorboard", "mlflow"], heard)
+    warnings = [line for line in heard.lines if "tracker" in line]
+    assert len(warnings) == 1
+    assert "tensorboard fails and is left out" in warnings[0]
+    assert "no room left for events" in warnings[0]
+    weights = "student/model.safetensors"
+    assert (tmp_path / "run" / weights).read_bytes() == (plain / weights).read_bytes()
+    assert mlflow_run(tmp_path / "run")[1].info.status == "FINISHED"
+
+
+def test_wandb_without_a_key_warns_and_asks_nobody(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANDB_MODE", "online")
+    monkeypatch.setenv("NETRC", str(tmp_path / "none"))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    monkeypatch.setattr(builtins, "input", lambda *_: pytest.fail("a run asks nobody"))
+    import wandb
+
+    wandb.teardown()
+    notes: list[str] = []
+    Tracking(["wandb"], folder_of(bench, tmp_path / "run"), notes.append).stop()
+    wandb.teardown()
+    assert len(notes) == 1
+    assert "export WANDB_API_KEY" in notes[0]
+
+
+def test_an_mlflow_server_that_is_away_costs_one_warning(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    notes: list[str] = []
+    Tracking(["mlflow"], folder_of(bench, tmp_path / "run"), notes.append).finish({})
+    assert len(notes) == 1
+    assert "127.0.0.1" in notes[0]
+
+
+def test_a_missing_extra_is_told_before_anything_is_spent(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "wandb" else there(name))
+    with pytest.raises(MissingExtraError, match=r'pip install "vl2v\[wandb\]"'):
+        distill(bench, tmp_path / "run", ["wandb"])
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_benchmark_tells_a_missing_extra_before_it_opens_a_teacher(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    settings = {"data": {"root": "."}, "teacher": {"spec": "file:none"}, "student": {"spec": "timm:x"}}
+    grid = Grid(settings=settings | {"tracking": ["mlflow"]}, variants={}, domains=("a",), targets=("a",))
+    with pytest.raises(MissingExtraError, match=r'pip install "vl2v\[mlflow\]"'):
+        Sweep(grid, tmp_path / "grid", Places(tmp_path, tmp_path / "v.sqlite")).open(Silent())
+
+
+def test_an_unknown_tracker_is_refused_with_those_there_are(bench: Bench, tmp_path: Path) -> None:
+    said = CliRunner().invoke(app, bench.distill(tmp_path / "run", "--track", "mlflow", "--track", "nowhere"))
+    assert said.exit_code == 2
+    assert "tracking.1: Input should be 'tensorboard', 'wandb' or 'mlflow' (found 'nowhere')" in said.stderr
+
+
+def test_figures_of_a_line() -> None:
+    line = {
+        "losses": [1.0, 3.0], "learning_rate": 0.1, "val_loss": 0.5, "val_accuracy": 0.9, "converged_at": 0,
+        "dead_at": None, "threshold": 1.0, "domains": {"ink": {"loss": 0.5, "accuracy": 0.9}},
+    }  # fmt: skip
+    assert values_of(line) == {
+        "loss": 2.0, "learning_rate": 0.1, "val_loss": 0.5, "val_accuracy": 0.9, "swad_start": 0,
+        "val_loss/ink": 0.5, "val_accuracy/ink": 0.9,
+    }  # fmt: skip
+
+
+def test_tracking_is_not_of_a_benchmark_jobs_key() -> None:
+    settings: dict[str, Any] = {"data": {"root": "."}, "teacher": {"spec": "offline:"}, "student": {"spec": "timm:x"}}
+    origin = Origin("data", "teacher", "student")
+    changes: list[dict[str, Any]] = [{}, {"tracking": ["wandb", "mlflow"]}, {"seed": 1}]
+    plain, tracked, other = (key_of(RunConfig(**settings | change), origin) for change in changes)
+    assert plain == tracked != other
+
+
+def folder_of(bench: Bench, path: Path) -> RunFolder:
+    """A run that has begun and has no figures yet."""
+    settings: dict[str, Any] = {"data": {"root": bench.data}, "teacher": {"spec": bench.teacher}}
+    folder = RunFolder(path)
+    folder.create(RunConfig(**settings | {"student": {"spec": bench.student}}))
+    folder.metrics_file.touch()
+    return folder
