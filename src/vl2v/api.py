@@ -109,8 +109,8 @@ def distill(
     Args:
         data: the images, `root/<domain>/<class>/<image>` or `root/<class>/<image>`.
         teacher: its name (see `vl2v.teacher.opening.KINDS`), or an object that is a `Teacher`.
-        student: ``timm:<name>``, ``timm:<name>@<checkpoint>``, ``offline:``, ``teacher`` for VL2V-SD, a `Backbone`, or a
-            module that gives [B, F] features for [B, 3, S, S]; a bare module needs
+        student: ``timm:<name>``, ``timm:<name>@<checkpoint>``, ``offline:``, ``teacher`` for VL2V-SD, a `Backbone`, or
+            a module that gives [B, F] features for [B, 3, S, S]; a bare module needs
             ``{"student": {"size": ..., "mean": ..., "std": ...}}`` in `settings` where not 224 and ImageNet's.
         out: the run's folder, new or empty.
         held_out: domains left out to test.
