@@ -22,4 +22,5 @@ def test_every_public_name_has_its_entry() -> None:
 def test_exit_codes() -> None:
     text = (REFERENCE / "python.md").read_text(encoding="utf-8")
     told = {name: int(code) for code, name in re.findall(r"^\| (\d+) \| [^|`]*`(\w+)`", text, flags=re.MULTILINE)}
-    assert told == {kind.__name__: kind.exit_code for kind in (Vl2vError, *Vl2vError.__subclasses__())}
+    kinds: list[type[Vl2vError]] = [Vl2vError, *Vl2vError.__subclasses__()]
+    assert told == {kind.__name__: kind.exit_code for kind in kinds}
