@@ -124,5 +124,5 @@ def _write_embeddings(folder: RunFolder, made: Made, path: NDArray[Any], generat
     parts = {"features": generator.normal(size=(len(made.label), 24)), "aligned": near, "distilled": near}
     np.savez_compressed(
         folder.embeddings_file, path=path, domain=made.domain, role=made.role, label=made.label,
-        texts=texts.astype(np.float16), **{name: rows.astype(np.float16) for name, rows in parts.items()},
+        texts=texts.astype(np.float16), allow_pickle=False, **{name: rows.astype(np.float16) for name, rows in parts.items()},
     )  # fmt: skip
