@@ -102,6 +102,7 @@ def distill(
     progress: Progress | None = None,
     config: str | Path | None = None,
     settings: Mapping[str, Any] | None = None,
+    report: bool = True,
 ) -> Run | None:
     """Distil a teacher into a student that holds on unseen domains, and measure it.
 
@@ -119,6 +120,7 @@ def distill(
         progress: told of every stage.
         config: a YAML file of settings.
         settings: nested settings over it, e.g. ``{"distill": {"steps": 500}, "seed": 1}``; see docs/configuration.md.
+        report: whether `report.html` is written at the end; it takes seconds, and `report` writes it later.
 
     Returns:
         The finished run; None in all processes but the first, under torchrun.
@@ -140,7 +142,36 @@ def distill(
     else:
         final = make_config(config, merge(settings or {}, given))
     backbone = None if isinstance(student, str) or student is None else _backbone(student, final)
-    return run(final, Path(out), resume=resume, places=places, progress=progress, teacher=opened, backbone=backbone)
+    return run(
+        final,
+        Path(out),
+        resume=resume,
+        places=places,
+        progress=progress,
+        teacher=opened,
+        backbone=backbone,
+        report=report,
+    )
+
+
+def report(folder: str | Path, *, places: Places | None = None, hour_price: str | float | None = None) -> Path:
+    """Write `report.html` and the values of its figures into the folder of a finished run, or of a benchmark.
+
+    Args:
+        folder: a run's or a benchmark's, of an older version too.
+        places: where the store with its ledger is.
+        hour_price: what an hour of this machine costs, in the teacher's currency, for the student's cost per million
+            images.
+
+    Returns:
+        The page's path.
+
+    Raises:
+        Vl2vError: if it is no such folder, or nothing in it is finished.
+    """
+    from vl2v.report.make import make_report  # slow to import
+
+    return make_report(Path(folder), (places or Places()).store, None if hour_price is None else str(hour_price))
 
 
 def evaluate(

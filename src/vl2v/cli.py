@@ -19,6 +19,7 @@ from vl2v.cli_classes import attach as attach_classes
 from vl2v.cli_data import attach as attach_data
 from vl2v.cli_export import attach as attach_export
 from vl2v.cli_hub import attach as attach_hub
+from vl2v.cli_report import attach as attach_report
 from vl2v.cli_teacher import attach as attach_teacher
 from vl2v.cli_trust import attach as attach_trust
 from vl2v.errors import ConfigError, Interrupted, StudentError, Vl2vError, as_disk_full
@@ -121,6 +122,7 @@ attach_trust(app, guarded)
 attach_classes(app, guarded)
 attach_export(app, guarded)
 attach_hub(app, guarded)
+attach_report(app, guarded)
 
 
 def make_progress(quiet: bool, as_json: bool) -> Progress:

@@ -11,14 +11,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from matplotlib import rc_context
+from matplotlib.figure import Figure
+
 from vl2v.benchmark.selection import RULES
 from vl2v.benchmark.statistics import Spread
 from vl2v.benchmark.tables import ORACLE_MARK, PUBLISHED_MARK, Row, Table
-from vl2v.errors import ConfigError, MissingExtraError
+from vl2v.errors import ConfigError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 # Okabe and Ito's colours, told apart with every common colour blindness; their yellow is too pale for a line on white.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
@@ -119,15 +121,7 @@ class Curve:
         return text.getvalue()
 
     def figure(self) -> Figure:
-        """A figure of matplotlib's.
-
-        Raises:
-            MissingExtraError: if matplotlib is not installed.
-        """
-        try:
-            from matplotlib.figure import Figure
-        except ImportError as error:
-            raise MissingExtraError("A figure", "benchmark", "matplotlib") from error
+        """A figure of matplotlib's."""
         figure = Figure(figsize=(7.5, 4.6), layout="constrained")
         axes = figure.add_subplot()
         labels = [*_draw_lines(axes, self.lines), *_draw_levels(axes, self.references)]
@@ -148,14 +142,11 @@ class Curve:
 
         Raises:
             ConfigError: if the ending is none of `FORMATS`.
-            MissingExtraError: if matplotlib is not installed.
         """
         if path.suffix not in FORMATS:
             expected, step = ", ".join(FORMATS), "name the file with one of these endings"
             raise ConfigError("No such format of a figure.", expected=expected, found=str(path), next_step=step)
         figure = self.figure()
-        from matplotlib import rc_context
-
         metadata = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}.get(path.suffix)
         with rc_context({"svg.hashsalt": "vl2v", "svg.fonttype": "none"}):
             figure.savefig(path, dpi=160, metadata=metadata)

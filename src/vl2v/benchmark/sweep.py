@@ -133,7 +133,15 @@ class Sweep:
         started = time.monotonic()
         try:
             config = self.affordable(job).config
-            run(config, folder.path, resume=resume, places=self.places, progress=progress, teacher=self.teacher)
+            run(
+                config,
+                folder.path,
+                resume=resume,
+                places=self.places,
+                progress=progress,
+                teacher=self.teacher,
+                report=False,  # one of the whole grid is made when it is asked for, and of any job too
+            )
         finally:
             seconds = before + time.monotonic() - started
             if folder.config_file.exists():

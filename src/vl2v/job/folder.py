@@ -39,7 +39,7 @@ class State:
 
 class RunFolder:
     """`config.yaml`, `metrics.jsonl`, `state.safetensors` with `state.json`, `student/`, `evaluation.json`,
-    `predictions.npz`.
+    `predictions.npz`, `embeddings.npz`, `report.html`.
 
     Args:
         path: the folder.
@@ -53,6 +53,8 @@ class RunFolder:
         self.student = path / "student"
         self.evaluation_file = path / "evaluation.json"
         self.predictions_file = path / "predictions.npz"
+        self.embeddings_file = path / "embeddings.npz"
+        self.report_file = path / "report.html"
         self.work = path / "work"
 
     def create(self, config: RunConfig) -> None:

@@ -14,6 +14,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 
 from vl2v.job.evaluation import IN_DOMAIN, OUT_OF_DOMAIN, Evaluation
+from vl2v.job.folder import RunFolder
 from vl2v.job.measure import Answer
 from vl2v.job.quoting import human
 from vl2v.job.run import Run
@@ -83,6 +84,8 @@ def run_text(run: Run) -> RenderableType:
         f"student: {run.folder / 'student'}\nfigures: {run.folder / 'evaluation.json'}, {run.folder / 'metrics.jsonl'}"
     )
     calibrated = [calibration_line(run.student.trust, run.evaluation)] if run.student.trust else []
+    page = RunFolder(run.folder).report_file
+    where += f"\nreport: {page}" if page.exists() else ""
     try_it = f"try it:  vl2v predict {run.folder} <image or folder>"
     unseen = [run.unseen.table()] if run.unseen else []
     return Group(run.evaluation.table(), *calibrated, *unseen, paid, where, try_it)

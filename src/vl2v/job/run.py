@@ -16,12 +16,14 @@ from torch import nn
 
 from vl2v.config import RunConfig
 from vl2v.errors import RunError, Vl2vError
+from vl2v.job.embeddings import keep_frozen_features
 from vl2v.job.evaluation import Evaluation, top1, zero_shot_logits
 from vl2v.job.folder import RunFolder
 from vl2v.job.judging import Part, evaluation_of, judge, keep_answers, trust_of
 from vl2v.job.metrics import summary_of
 from vl2v.job.prepare import Places
 from vl2v.job.process import make_accelerator, stop_asked, versions
+from vl2v.job.reporting import report_at_end
 from vl2v.job.session import Session, open_session
 from vl2v.job.shelf import Trained, Weights
 from vl2v.job.training import Trainer
@@ -80,6 +82,7 @@ def run(
     progress: Progress | None = None,
     teacher: Teacher | None = None,
     backbone: Backbone | None = None,
+    report: bool = True,
 ) -> Run | None:
     """Scan, quote, buy, train, save and evaluate; or go on with what was stopped.
 
@@ -91,6 +94,7 @@ def run(
         progress: told of every stage.
         teacher: an open one, instead of `config.teacher.spec`.
         backbone: a loaded one, instead of `config.student.spec`.
+        report: whether to keep a sample of embeddings and write `report.html` at the end, which takes seconds.
 
     Returns:
         The finished run; None in every process but the first, where several take part.
@@ -117,15 +121,17 @@ def run(
                     _compare_with_labels(session)
                 session.material(folder.work)
                 accelerator.wait_for_everyone()
-            return _train(session, folder, accelerator)
+            return _train(session, folder, accelerator, report)
     except Vl2vError:
         if not begun:  # refused before anything was bought: leave nothing behind
             shutil.rmtree(out)
         raise
 
 
-def _train(session: Session, folder: RunFolder, accelerator: Accelerator) -> Run | None:
+def _train(session: Session, folder: RunFolder, accelerator: Accelerator, report: bool) -> Run | None:
     assert session.backbone is not None
+    if report and accelerator.is_main_process:
+        keep_frozen_features(session, folder.work, accelerator.device)
     material = session.material(folder.work, write=False)
     projection = session.make_projection(session.backbone)
     state = folder.load_state()
@@ -146,13 +152,13 @@ def _train(session: Session, folder: RunFolder, accelerator: Accelerator) -> Run
             trained = trainer.run(state)
         if not first:
             return None
-        done = _finish(session, folder, projection, trained)
+        done = _finish(session, folder, projection, trained, report)
         paid = {"image_queries": done.image_queries, "text_queries": done.text_queries}
         tracking.finish(summary_of(done.evaluation, session.asked(), paid))
         return done
 
 
-def _finish(session: Session, folder: RunFolder, projection: nn.Module, trained: Trained) -> Run:
+def _finish(session: Session, folder: RunFolder, projection: nn.Module, trained: Trained, report: bool) -> Run:
     """Save the student, read it back, and report the one that was read, with how far it can be trusted."""
     backbone = session.backbone
     assert backbone is not None
@@ -179,6 +185,8 @@ def _finish(session: Session, folder: RunFolder, projection: nn.Module, trained:
     unseen = evaluate_unseen(session, student)
     more = {"unseen_classes": unseen.to_dict()} if unseen else {}
     write_json(folder.evaluation_file, evaluation.to_dict() | more | {"asked": session.asked()} | fresh)
+    if report:
+        report_at_end(session, folder, projection, parts)
     folder.tidy()
     ledger, name = Ledger(session.store), _name(folder)
     images, texts = ledger.queries(name), ledger.queries(name, "text")

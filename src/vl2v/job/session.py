@@ -86,7 +86,8 @@ class Session:
         known = set(self.needs.texts) - set(self.needs.unseen)
         texts = len(known) if self.method.asks_teacher or self.method.classifier == "cosine" else 0
         cost, currency = quote.price.of(images=images, texts=texts), quote.price.currency
-        return {"image_queries": images, "text_queries": texts, "cost": f"{cost:f}", "currency": currency}
+        asked = {"image_queries": images, "text_queries": texts, "cost": f"{cost:f}", "currency": currency}
+        return asked | {"price_per_1000_images": f"{quote.price.per_1000_images:f}"}
 
     def check_means(self, run: str, places: Places, out: Path) -> None:
         """Refuse a run that the budget or the disk does not cover, before anything is sent.

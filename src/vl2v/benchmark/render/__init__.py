@@ -32,7 +32,6 @@ def render(table: Table, format: str) -> str:
 
     Raises:
         ConfigError: if the format is unknown.
-        MissingExtraError: for ``html``, if Jinja2 is not installed.
     """
     if format not in FORMATS:
         expected, step = ", ".join(FORMATS), "correct --format"

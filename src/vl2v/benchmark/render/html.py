@@ -3,24 +3,38 @@
 from __future__ import annotations
 
 from importlib import resources
+from typing import Any
 
-from vl2v.benchmark.render.layout import ACCURACY, BESIDE, Cell, lay_out
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
+
+from vl2v.benchmark.render.layout import ACCURACY, BESIDE, Cell, Layout, lay_out
 from vl2v.benchmark.tables import Table
-from vl2v.errors import MissingExtraError
 
 
 def to_html(table: Table) -> str:
-    """Light or dark as the reader's system is; on a narrow screen each method is a card.
+    """Light or dark as the reader's system is; on a narrow screen each method is a card."""
+    layout = _layout(table)
+    return _filled("page.html.j2", layout=layout, tables=to_tables(table), style=style()) + "\n"
 
-    Raises:
-        MissingExtraError: if Jinja2 is not installed.
-    """
-    try:
-        from jinja2 import Environment, StrictUndefined
-    except ImportError as error:
-        raise MissingExtraError("A table as HTML", "benchmark", "jinja2") from error
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    page = resources.files("vl2v.benchmark.render").joinpath("page.html.j2").read_text(encoding="utf-8")
-    layout = lay_out(table, "bold", "underlined")
+
+def to_tables(table: Table) -> Markup:
+    """The tables and their captions alone, to stand in another page with the same style."""
+    layout = _layout(table)
     parts = {"Accuracy by target": layout.part(ACCURACY), "Calibration, differences and expense": layout.part(BESIDE)}
-    return environment.from_string(page).render(layout=layout, parts=parts, empty=Cell()) + "\n"
+    return Markup(_filled("tables.html.j2", layout=layout, parts=parts, empty=Cell()))
+
+
+def style() -> str:
+    """The style sheet of every page that vl2v makes."""
+    return resources.files("vl2v.report").joinpath("template", "style.css").read_text(encoding="utf-8")
+
+
+def _layout(table: Table) -> Layout:
+    return lay_out(table, "bold", "underlined")
+
+
+def _filled(name: str, **values: Any) -> str:
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    source = resources.files("vl2v.benchmark.render").joinpath(name).read_text(encoding="utf-8")
+    return environment.from_string(source).render(**values)

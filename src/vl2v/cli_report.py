@@ -1,0 +1,34 @@
+"""`vl2v report`: a finished run or benchmark as a page. Everything heavy is imported when the command runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vl2v.allocator import hold_memory
+
+
+def attach(app: typer.Typer, guarded: Callable[[Callable[..., None]], Callable[..., None]]) -> None:
+    """Add the command to the command line."""
+    app.command("report")(guarded(report))
+
+
+def report(
+    folder: Annotated[Path, typer.Argument(help="A finished run's folder, or a benchmark's.")],
+    hour_price: Annotated[
+        str | None, typer.Option(help="What an hour of this machine costs, for the student's cost as money.")
+    ] = None,
+    store: Annotated[Path | None, typer.Option(help="The file of bought vectors, with the ledger.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="The page's path as JSON on standard output.")] = False,
+) -> None:
+    """Write FOLDER/report.html, which needs nothing else, and the values of its figures as CSV."""
+    hold_memory()
+    from vl2v.api import report as make
+    from vl2v.cli import make_places
+    from vl2v.job.printing import show
+
+    page = make(folder, places=make_places(None, store), hour_price=hour_price)
+    show({"report": str(page), "values": str(page.parent / "report")} if as_json else f"report: {page}")

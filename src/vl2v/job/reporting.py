@@ -1,0 +1,31 @@
+"""What a run leaves for people to look at, once its student is saved."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import nn
+
+from vl2v.job.embeddings import keep_embeddings
+from vl2v.job.folder import RunFolder
+from vl2v.job.judging import Part
+from vl2v.job.session import Session
+
+
+def report_at_end(session: Session, folder: RunFolder, projection: nn.Module, parts: Sequence[Part]) -> None:
+    """Write `embeddings.npz`, `report.html` and the values of its figures; a fault is told and loses nothing.
+
+    Args:
+        session: the run's.
+        folder: with everything else written.
+        projection: P after training.
+        parts: the saved student's answers.
+    """
+    from vl2v.report.run import write_run_report  # slow to import
+
+    try:
+        keep_embeddings(session, projection, parts, folder.work, folder.embeddings_file)
+        write_run_report(folder.path, session.store.path)
+    except Exception as error:  # whatever it is, the run is finished and saved
+        fault = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        session.progress.note(f"warning: there is no report ({fault}); try again with vl2v report {folder.path}")

@@ -1,0 +1,244 @@
+"""The figures of a run's report, panel by panel."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+from vl2v.job.evaluation import OUT_OF_DOMAIN
+from vl2v.report.accuracy import DomainAccuracy, Share
+from vl2v.report.calibration import Calibration, Refusal
+from vl2v.report.confusion import MANY, Confusion
+from vl2v.report.drawing import (
+    CLASS_COLOURS,
+    INK,
+    PAPER,
+    SHADE,
+    SOFT,
+    STRONG,
+    STUDENT,
+    TEACHER,
+    Panel,
+    panel,
+)
+from vl2v.report.learning import StageCurve, smoothed
+from vl2v.report.source import ROLE_NAMES
+from vl2v.report.words import listed, percent, shortened
+from vl2v.trust.calibration import Reliability
+
+PERCENT = PercentFormatter(1, decimals=0)
+LINES = ("-", "--", ":", "-.")
+LONGEST = 20  # letters of a name beside a figure
+
+
+def accuracy_panel(found: Sequence[DomainAccuracy]) -> Panel:
+    """A dot with its interval for student and teacher on every domain."""
+    ordered = list(reversed(found))
+    names = [shortened(f.domain, LONGEST) + (" *" if f.role == OUT_OF_DOMAIN else "") for f in ordered]
+
+    def draw(axes: Axes) -> None:
+        for place, f in enumerate(ordered):
+            if f.role == OUT_OF_DOMAIN:
+                axes.axhspan(place - 0.5, place + 0.5, color=SHADE, alpha=0.09, linewidth=0)
+            _dot(axes, f.student, place + (0.13 if f.teacher else 0), STUDENT, "o")
+            if f.teacher:
+                _dot(axes, f.teacher, place - 0.13, TEACHER, "D")
+        axes.set_yticks(range(len(ordered)), names)
+        axes.tick_params(axis="y", length=0, labelcolor=INK)
+        axes.set_ylim(-0.5, len(ordered) - 0.5)
+        axes.spines["left"].set_visible(False)
+        axes.grid(axis="x")
+        axes.xaxis.set_major_formatter(PERCENT)
+        axes.set_xlabel("top-1 accuracy")
+
+    said = "; ".join(
+        f"{f.domain}: student {percent(f.student.value)}"
+        + (f", teacher {percent(f.teacher.value)}" if f.teacher else "")
+        for f in found
+    )
+    return panel("accuracy", "", f"Accuracy by domain. {said}.", draw, height=max(1.6, 0.55 + 0.42 * len(found)))
+
+
+def _dot(axes: Axes, share: Share, place: float, colour: str, marker: str) -> None:
+    axes.plot([share.low, share.high], [place, place], color=colour, linewidth=1.8, alpha=0.75, solid_capstyle="round")
+    axes.plot([share.value], [place], marker, color=colour, markersize=6.5, markeredgecolor=PAPER, markeredgewidth=0.8)
+
+
+def learning_panels(curves: Sequence[StageCurve], titles: Sequence[str]) -> tuple[Panel, ...]:
+    """Loss and validation accuracy of every stage."""
+    found = []
+    for curve, title in zip(curves, titles, strict=True):
+        found.append(_loss_panel(curve, title))
+        found.append(_validation_panel(curve, title))
+    return tuple(found)
+
+
+def _loss_panel(curve: StageCurve, title: str) -> Panel:
+    def draw(axes: Axes) -> None:
+        _shade(axes, curve)
+        values = np.asarray(curve.losses)
+        few = max(1, len(values) // 600)  # more points than pixels make a page heavy and show nothing
+        axes.plot(np.arange(len(values))[::few], values[::few], color=SOFT, alpha=0.35, linewidth=0.7)
+        axes.plot(np.arange(len(values))[::few], smoothed(curve.losses)[::few], color=STUDENT)
+        _steps(axes)
+        axes.set_ylabel("training loss")
+
+    ends = f"from {curve.losses[0]:.3f} to {float(np.mean(curve.losses[-20:])):.3f}"
+    alt = f"Training loss of {title} over {len(curve.losses)} steps, {ends}.{_window_said(curve)}"
+    return panel(f"loss-{curve.stage}", f"{title}: training loss", alt, draw)
+
+
+def _validation_panel(curve: StageCurve, title: str) -> Panel:
+    def draw(axes: Axes) -> None:
+        _shade(axes, curve)
+        for i, (domain, values) in enumerate(curve.accuracy.items()):
+            axes.plot(
+                curve.steps,
+                100 * np.asarray(values),
+                color=CLASS_COLOURS[i % 8],
+                linestyle=LINES[(i // 8) % 4],
+                marker="o" if len(values) <= 25 else "",
+                markersize=3.5,
+                label=shortened(domain, LONGEST),
+            )
+        _steps(axes)
+        axes.yaxis.set_major_locator(MaxNLocator(6, integer=True))
+        axes.yaxis.set_major_formatter(PercentFormatter(100, decimals=0))
+        axes.set_ylabel("validation accuracy")
+        if len(curve.accuracy) <= 10:
+            axes.legend(frameon=False, fontsize=9, loc="best", handlelength=1.6, borderaxespad=0.3)
+
+    last = ", ".join(f"{domain} {percent(values[-1])}" for domain, values in curve.accuracy.items())
+    alt = f"Validation accuracy by source domain in {title}; at the end {last}.{_window_said(curve)}"
+    return panel(f"validation-{curve.stage}", f"{title}: validation accuracy", alt, draw)
+
+
+def _shade(axes: Axes, curve: StageCurve) -> None:
+    if curve.window:
+        axes.axvspan(curve.window.first, curve.window.last, color=SHADE, alpha=0.13, linewidth=0)
+
+
+def _window_said(curve: StageCurve) -> str:
+    return f" SWAD averaged steps {curve.window.first} to {curve.window.last}." if curve.window else ""
+
+
+def _steps(axes: Axes) -> None:
+    axes.set_xlabel("step")
+    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+    axes.grid(axis="y")
+
+
+def confusion_panel(found: Confusion) -> Panel:
+    """Rows are true classes and sum to one; with few classes the counts stand in the cells."""
+    shares, count = found.shares, len(found.classes)
+    readable = count <= MANY
+    images, names = int(found.counts.sum()), [shortened(name, 16) for name in found.classes]
+
+    def draw(axes: Axes) -> None:
+        if readable:
+            for t, a in np.argwhere(found.counts):
+                axes.fill(
+                    *_cell(t, a), color=STUDENT if t == a else TEACHER, alpha=0.06 + 0.69 * shares[t, a], linewidth=0
+                )
+                if count <= 12:
+                    strong = shares[t, a] > 0.8
+                    text = f"{found.counts[t, a]:,}"
+                    axes.text(a, t, text, ha="center", va="center", fontsize=8.5, color=STRONG if strong else INK)
+            axes.set_xticks(range(count), names, rotation=90 if count > 5 else 0)
+            axes.set_yticks(range(count), names)
+        else:
+            ink = np.zeros((count, count, 4))
+            ink[..., :3] = (0.16, 0.55, 0.83)  # a picture cannot take the page's colours; this one reads on both
+            ink[..., 3] = np.sqrt(shares)  # rare mistakes are to be seen
+            axes.imshow(ink, interpolation="nearest")
+            axes.set_xticks([])
+            axes.set_yticks([])
+        axes.set_xlim(-0.5, count - 0.5)
+        axes.set_ylim(count - 0.5, -0.5)
+        axes.set_aspect("equal")
+        axes.tick_params(length=0, labelcolor=INK, labelsize=9 if count <= 12 else 6.5)
+        axes.spines[["top", "right"]].set_visible(True)
+        axes.set_xlabel("predicted")
+        axes.set_ylabel("true")
+
+    worst = [f"{p.true} taken for {p.taken_for} {p.count} times" for p in found.pairs(3)]
+    right = percent(float(np.diag(found.counts).sum() / max(images, 1)))
+    alt = f"Confusion matrix, {ROLE_NAMES[found.role]}: {right} of {images} right; {listed(worst) or 'no mistake'}."
+    title = f"{ROLE_NAMES[found.role].capitalize()}, {images:,} images"
+    return panel(f"confusion-{found.role}", title, alt, draw, height=4.3)
+
+
+def _cell(t: int, a: int) -> tuple[list[float], list[float]]:
+    return [a - 0.48, a + 0.48, a + 0.48, a - 0.48], [t - 0.48, t - 0.48, t + 0.48, t + 0.48]
+
+
+def reliability_panel(found: Calibration, temperature: float) -> Panel:
+    """Accuracy by confidence before and after the temperature; the diagonal is what confidence promises."""
+
+    def draw(axes: Axes) -> None:
+        axes.plot([0, 1], [0, 1], color=SOFT, linewidth=1, linestyle=":")
+        _reliability(axes, found.before, TEACHER, "D", "as trained")
+        _reliability(axes, found.after, STUDENT, "o", f"temperature {temperature:.2f}")
+        axes.set_xlim(0, 1.02)
+        axes.set_ylim(0, 1.03)
+        axes.xaxis.set_major_formatter(PERCENT)
+        axes.yaxis.set_major_formatter(PERCENT)
+        axes.grid()
+        axes.set_xlabel("confidence")
+        axes.set_ylabel("accuracy")
+        axes.legend(frameon=False, fontsize=9, loc="upper left", handlelength=1.4, borderaxespad=0.2)
+
+    errors = f"{percent(found.before.error)} before, {percent(found.after.error)} after"
+    alt = f"Reliability, {ROLE_NAMES[found.role]}: expected calibration error {errors} the temperature."
+    title = f"{ROLE_NAMES[found.role].capitalize()}: ECE {errors}"
+    return panel(f"reliability-{found.role}", title, alt, draw, height=3.5)
+
+
+def _reliability(axes: Axes, found: Reliability, colour: str, marker: str, label: str) -> None:
+    filled = np.flatnonzero(found.count)
+    share = found.count[filled] / max(int(found.count.sum()), 1)
+    axes.plot(found.confidence[filled], found.accuracy[filled], color=colour, linewidth=1.2, alpha=0.8)
+    sizes = 12 + 110 * share
+    x, y = found.confidence[filled], found.accuracy[filled]
+    axes.scatter(x, y, s=sizes, marker=marker, color=colour, edgecolors=PAPER, linewidths=0.6, zorder=3)
+    axes.plot([], [], marker, color=colour, markersize=6, label=label)
+
+
+def refusal_panel(found: Sequence[Refusal], kept: Sequence[float]) -> Panel:
+    """Share of wrong answers against the share answered, with the thresholds that the student keeps."""
+
+    def draw(axes: Axes) -> None:
+        for f, colour, marker in zip(found, (STUDENT, TEACHER), ("o", "D"), strict=False):
+            few = max(1, len(f.curve.coverage) // 500)
+            chosen = np.r_[0 : len(f.curve.coverage) : few, len(f.curve.coverage) - 1]
+            axes.plot(f.curve.coverage[chosen], f.curve.risk[chosen], color=colour, label=ROLE_NAMES[f.role])
+            marks = [t for t in f.thresholds if t.aim in kept and t.coverage]
+            for t in marks:
+                axes.plot([t.coverage], [t.risk], marker, color=colour, markersize=6, markeredgecolor=PAPER)
+                if f is found[0]:
+                    axes.annotate(
+                        f"{t.aim:.0%}",
+                        (t.coverage, t.risk),
+                        xytext=(-2, 7),
+                        textcoords="offset points",
+                        ha="right",
+                        fontsize=8,
+                        color=SOFT,
+                    )
+        axes.set_xlim(0, 1.02)
+        steady = [f.curve.risk[f.curve.coverage >= 0.05] for f in found]  # of a handful of answers one is a third
+        axes.set_ylim(0, 1.12 * max(0.01, *(float(risk.max()) for risk in steady)))
+        axes.xaxis.set_major_formatter(PERCENT)
+        axes.yaxis.set_major_formatter(PERCENT)
+        axes.grid()
+        axes.set_xlabel("answered, the most confident first")
+        axes.set_ylabel("wrong among them")
+        axes.legend(frameon=False, fontsize=9, loc="upper left", handlelength=1.6, borderaxespad=0.2)
+
+    ends = listed([f"{percent(float(f.curve.risk[-1]))} {ROLE_NAMES[f.role]}" for f in found])
+    alt = f"Wrong answers against the share answered; with every image answered {ends}."
+    return panel("refusal", "Refusing the least confident answers", alt, draw, height=3.5)

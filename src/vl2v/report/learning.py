@@ -1,0 +1,108 @@
+"""The learning curves of both stages, and the window that SWAD averaged over."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from vl2v.report.sheet import Sheet
+
+ALIGN, DISTILL = "align", "distill"
+
+
+@dataclass(frozen=True)
+class Window:
+    """Steps that SWAD averaged the weights over, both included."""
+
+    first: int
+    last: int
+
+
+@dataclass(frozen=True)
+class StageCurve:
+    """One stage.
+
+    Attributes:
+        stage: ``align`` or ``distill``, the first and the second stage of any method.
+        losses: of every step, from step 0 on.
+        steps: at which was validated.
+        validation_loss: there, the mean over source domains.
+        accuracy: there, by source domain, in [0, 1].
+        window: None where nothing was averaged, or SWAD had not converged.
+        averaged: whether SWAD was on.
+    """
+
+    stage: str
+    losses: tuple[float, ...]
+    steps: tuple[int, ...]
+    validation_loss: tuple[float, ...]
+    accuracy: Mapping[str, tuple[float, ...]]
+    window: Window | None
+    averaged: bool
+
+
+def learning_curves(metrics: Sequence[Mapping[str, Any]], swad: Mapping[str, Any] | None) -> tuple[StageCurve, ...]:
+    """The stages that have at least one line.
+
+    Args:
+        metrics: the lines of `metrics.jsonl`.
+        swad: ``converged_at`` and ``dead_at`` of the second stage, as the student remembers them; None without SWAD.
+    """
+    found = []
+    for stage in (ALIGN, DISTILL):
+        lines = [line for line in metrics if line["stage"] == stage]
+        if not lines:
+            continue
+        kept = lines[-1] if "converged_at" in lines[-1] else None
+        state = swad if stage == DISTILL and swad else kept
+        domains = list(lines[0]["domains"])
+        found.append(
+            StageCurve(
+                stage,
+                tuple(loss for line in lines for loss in line["losses"]),
+                tuple(int(line["step"]) for line in lines),
+                tuple(line["val_loss"] for line in lines),
+                {d: tuple(line["domains"][d]["accuracy"] for line in lines) for d in domains},
+                _window(state, int(lines[-1]["step"])),
+                state is not None,
+            )
+        )
+    return tuple(found)
+
+
+def _window(state: Mapping[str, Any] | None, last: int) -> Window | None:
+    if not state or state.get("converged_at") is None:
+        return None
+    dead = state.get("dead_at")
+    return Window(int(state["converged_at"]), last if dead is None else int(dead))
+
+
+def smoothed(values: Sequence[float], points: int = 40) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """A running mean over a part of the curve, [len(values)]; the ends average over what there is."""
+    width = max(1, len(values) // points)
+    kernel = np.ones(width)
+    sums = np.convolve(values, kernel, "same")
+    counts: np.ndarray[Any, np.dtype[np.float64]] = np.convolve(np.ones(len(values)), kernel, "same")
+    return sums / counts
+
+
+def loss_sheet(curves: Sequence[StageCurve]) -> Sheet:
+    """The training loss of every step."""
+    rows = [(curve.stage, step, loss) for curve in curves for step, loss in enumerate(curve.losses)]
+    return Sheet.of("training_loss", ("stage", "step", "loss"), rows)
+
+
+def validation_sheet(curves: Sequence[StageCurve]) -> Sheet:
+    """Validation loss, accuracy by domain, and whether the step lies in SWAD's window."""
+    domains = list(dict.fromkeys(domain for curve in curves for domain in curve.accuracy))
+    rows = []
+    for curve in curves:
+        for i, step in enumerate(curve.steps):
+            inside = curve.window is not None and curve.window.first <= step <= curve.window.last
+            of_domains = (curve.accuracy[d][i] if d in curve.accuracy else None for d in domains)
+            rows.append((curve.stage, step, curve.validation_loss[i], int(inside), *of_domains))
+    columns = ("stage", "step", "validation_loss", "in_swad_window", *(f"accuracy {d}" for d in domains))
+    return Sheet.of("validation", columns, rows)

@@ -1,0 +1,36 @@
+"""The report of whatever a folder holds."""
+
+from __future__ import annotations
+
+from decimal import Decimal, InvalidOperation
+from pathlib import Path
+
+from vl2v.errors import ConfigError
+
+
+def make_report(folder: Path, store: Path, hour_price: str | None = None) -> Path:
+    """Write the page of a run or of a benchmark; see `write_run_report` and `write_benchmark_report`.
+
+    Raises:
+        ConfigError: if the price cannot be read.
+        RunError: if the folder holds neither, or nothing in it is finished.
+    """
+    price = None if hour_price is None else _price(hour_price)
+    if (folder / "benchmark.yaml").is_file():
+        from vl2v.report.benchmark import write_benchmark_report
+
+        return write_benchmark_report(folder)
+    from vl2v.report.run import write_run_report
+
+    return write_run_report(folder, store, price)
+
+
+def _price(text: str) -> Decimal:
+    try:
+        price = Decimal(text)
+    except InvalidOperation:
+        price = Decimal(-1)
+    if not price.is_finite() or price < 0:
+        expected, step = "an amount of money, 0 or more", "e.g. --hour-price 0.40"
+        raise ConfigError("The price of an hour cannot be used.", expected=expected, found=text, next_step=step)
+    return price

@@ -1,0 +1,79 @@
+"""The most confident wrong answers, with their pictures."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from vl2v.report.sheet import Sheet
+from vl2v.report.source import Predictions
+from vl2v_runtime.imaging import UnreadableImageError, decode
+from vl2v_runtime.trust import probabilities
+
+SIDE = 224  # pixels of a picture's longer side; shown at about 140, so sharp on dense screens too
+QUALITY = 72
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """One wrong answer.
+
+    Attributes:
+        role: ``in-domain`` or ``out-of-domain``.
+        domain: the image's.
+        path: below the data's root.
+        true: its class.
+        predicted: the student's answer.
+        confidence: of that answer, in [0, 1], after the temperature.
+        teacher: the teacher's answer; None where it was not asked.
+    """
+
+    role: str
+    domain: str
+    path: str
+    true: str
+    predicted: str
+    confidence: float
+    teacher: str | None
+
+
+def mistakes(
+    predictions: Predictions, classes: Sequence[str], temperature: float = 1.0, most: int = 8
+) -> tuple[Mistake, ...]:
+    """At most so many of each role, the most confident first."""
+    found = []
+    for role, part in predictions.roles().items():
+        rows = probabilities(part.student, temperature)
+        answers, confidence = part.student.argmax(axis=1), rows.max(axis=1)
+        wrong = np.flatnonzero(answers != part.label)
+        for i in wrong[np.argsort(-confidence[wrong], kind="stable")][:most]:
+            teacher = None if part.teacher is None else classes[int(part.teacher[i].argmax())]
+            names = classes[int(part.label[i])], classes[int(answers[i])]
+            where = str(part.domain[i]), str(part.path[i])
+            found.append(Mistake(role, *where, *names, float(confidence[i]), teacher))
+    return tuple(found)
+
+
+def picture(path: Path, side: int = SIDE) -> str | None:
+    """An image made small, as the text of a JPEG's ``data:`` address; None if it is gone or cannot be read."""
+    try:
+        image = decode(path)
+    except (OSError, UnreadableImageError):
+        return None
+    image.thumbnail((side, side), Image.Resampling.LANCZOS)
+    buffer = io.BytesIO()
+    image.convert("RGB").save(buffer, "JPEG", quality=QUALITY, optimize=True)
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+
+
+def mistake_sheet(found: Sequence[Mistake]) -> Sheet:
+    """A line for every picture shown."""
+    columns = ("role", "domain", "path", "true", "predicted", "confidence", "teacher")
+    rows = [(m.role, m.domain, m.path, m.true, m.predicted, m.confidence, m.teacher) for m in found]
+    return Sheet.of("mistakes", columns, rows)

@@ -1,0 +1,77 @@
+"""A finished run as a page."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from decimal import Decimal
+from pathlib import Path
+
+from vl2v.report.answers import confusion_section, map_section, mistake_section, trust_section
+from vl2v.report.calibration import fitted
+from vl2v.report.comparison import compare
+from vl2v.report.page import Page
+from vl2v.report.sections import (
+    accuracy_section,
+    comparison_section,
+    export_section,
+    lead_of,
+    learning_section,
+    making_section,
+    spending_section,
+    tiles_of,
+    title_of,
+)
+from vl2v.report.source import read_run
+from vl2v.report.spending import spending
+
+STATED = "vl2v {version}, {time} UTC. The values of every figure lie as CSV in the folder report beside this page."
+
+
+def write_run_report(folder: Path, store: Path, hour_price: Decimal | None = None) -> Path:
+    """Write ``report.html`` and ``report/*.csv`` into a run's folder, over older ones.
+
+    Args:
+        folder: a finished run's; of an older version too, what it lacks is left out and told.
+        store: the file of bought vectors with its ledger; it is not made if it is missing.
+        hour_price: what an hour of this machine costs, in the teacher's currency; None gives no money.
+
+    Returns:
+        The page's path.
+
+    Raises:
+        RunError: if the folder holds no finished run.
+    """
+    source = read_run(folder)
+    paid = spending(folder, source.content.get("asked", {}), store)
+    compared = compare(source, paid, hour_price)
+    trust = source.trust
+    if trust is None and source.predictions is not None:
+        trust = fitted(source.predictions)
+    sections = [
+        accuracy_section(source),
+        comparison_section(source, compared),
+        spending_section(source, paid),
+        learning_section(source),
+        confusion_section(source),
+        trust_section(source),
+        mistake_section(source, trust),
+        map_section(source),
+        export_section(source),
+        making_section(source),
+    ]
+    page = Page(
+        "Report of a run",
+        title_of(source),
+        lead_of(source, paid, compared),
+        tiles_of(source, paid, compared),
+        [section for section in sections if section is not None],
+        foot(),
+    )
+    return page.write(folder)
+
+
+def foot() -> str:
+    """By which version and when."""
+    from importlib.metadata import version
+
+    return STATED.format(version=version("vl2v"), time=f"{datetime.now(UTC):%Y-%m-%d %H:%M}")

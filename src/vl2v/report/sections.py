@@ -1,0 +1,282 @@
+"""The parts of a run's report that tell of its making: the summary, accuracy, spending, curves, size and speed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from decimal import Decimal
+from pathlib import Path
+
+from vl2v.job.evaluation import IN_DOMAIN, OUT_OF_DOMAIN, Evaluation
+from vl2v.method.registry import METHODS
+from vl2v.report.accuracy import DomainAccuracy, Share, accuracies, accuracy_sheet
+from vl2v.report.comparison import BATCHES, Comparison, comparison_sheet
+from vl2v.report.extras import export_table, unseen_table
+from vl2v.report.figures import accuracy_panel, learning_panels
+from vl2v.report.learning import ALIGN, StageCurve, learning_curves, loss_sheet, validation_sheet
+from vl2v.report.page import Figure, Section, TableBlock, Tile
+from vl2v.report.sheet import Sheet
+from vl2v.report.source import ROLE_NAMES, ROLES, Source
+from vl2v.report.spending import REFUSED, Spending, spending_sheet
+from vl2v.report.words import NONE, count, duration, listed, money, percent, shortened, size
+
+PURPOSES = {"training": "training images", "evaluation": "the table's zero-shot column", "unlabelled": "unlabelled"}
+
+
+def title_of(source: Source) -> str:
+    """Data, what is held out, and the method."""
+    held_out = listed(source.config.data.held_out)
+    data = Path(source.config.data.root).name
+    return f"{data}{f' without {held_out}' if held_out else ''}: {METHODS[source.config.method].title}"
+
+
+def backbone_of(source: Source) -> str:
+    """The student's architecture as its card names it."""
+    return str(source.card["backbone"]["name"])
+
+
+def teacher_of(source: Source) -> str:
+    """Who taught it."""
+    identity = source.provenance.get("teacher", {}).get("identity") or source.config.teacher.spec
+    return shortened(str(identity), 60)
+
+
+def lead_of(source: Source, paid: Spending, compared: Comparison) -> str:
+    """One sentence: what was made, how good it is against the teacher, and what it cost."""
+    made = (
+        f"{METHODS[source.config.method].title} made a student of {compared.parameters / 1e6:,.1f} million parameters"
+    )
+    made += f" ({backbone_of(source)}, {len(source.classes)} classes)"
+    if METHODS[source.config.method].asks_teacher:
+        made += f" from the teacher {teacher_of(source)}"
+    where = {IN_DOMAIN: "the source domains' validation images", OUT_OF_DOMAIN: "the held-out "}
+    held_out = source.config.data.held_out
+    where[OUT_OF_DOMAIN] += f"domain{'s' if len(held_out) > 1 else ''} {listed(held_out)}"
+    parts = []
+    for role in ROLES:
+        student, teacher = (source.evaluation.mean(role, column) for column in ("student", "zero_shot"))
+        if student is not None:
+            beside = "" if teacher is None else f" (the teacher on {percent(teacher)})"
+            parts.append(f"{percent(student)} of {where[role]}{beside}")
+    return f"{made}; it is right on {listed(parts)}. {cost_said(paid)}"
+
+
+def cost_said(paid: Spending) -> str:
+    """What it cost, as a sentence."""
+    needed = f"{count(paid.image_queries)} image and {count(paid.text_queries)} text queries"
+    price = "free of charge" if not paid.cost else f"worth {money(paid.cost, paid.currency)}"
+    if not paid.image_queries and not paid.text_queries:
+        return "Its training asked the teacher nothing."
+    said = f"Its training took {needed}, {price}"
+    return said + (f"; {money(paid.paid, paid.currency)} were paid in this run." if paid.lines and paid.paid else ".")
+
+
+def tiles_of(source: Source, paid: Spending, compared: Comparison) -> list[Tile]:
+    """The numbers that count."""
+    found = []
+    for role in ROLES:
+        student, teacher = (source.evaluation.mean(role, column) for column in ("student", "zero_shot"))
+        if student is not None:
+            name = "In-domain accuracy" if role == IN_DOMAIN else "Held-out accuracy"
+            found.append(Tile(name, percent(student), "" if teacher is None else f"teacher {percent(teacher)}"))
+    amount = paid.paid if paid.lines else paid.cost
+    free = "free of charge" if not amount else f"{count(paid.image_queries)} images asked"
+    if amount:
+        found.append(Tile("Paid" if paid.lines else "Cost", money(amount, paid.currency), free))
+    else:
+        found.append(Tile("Teacher asked", count(paid.image_queries), f"images, {free}"))
+    found.append(Tile("Student", f"{compared.parameters / 1e6:,.1f} M", f"parameters, {size(compared.bytes)}"))
+    if compared.speed:
+        fastest = compared.speed.images_per_second[BATCHES[-1]]
+        found.append(Tile("Speed here", f"{fastest:,.0f} /s", f"images, batches of {BATCHES[-1]}"))
+    return found
+
+
+def accuracy_section(source: Source) -> Section:
+    """Accuracy per domain with its interval, other weights, classes never trained on."""
+    found = accuracies(source.evaluation)
+    rows: list[tuple[str, ...]] = []
+    strong = []
+    for role in ROLES:
+        part = [f for f in found if f.role == role]
+        rows += [_accuracy_row(f) for f in part]
+        student, teacher = (source.evaluation.mean(role, column) for column in ("student", "zero_shot"))
+        if student is not None and len(part) > 1:
+            strong.append(len(rows))
+            rows.append(("mean", ROLE_NAMES[role], "", percent(student), percent(teacher), _ahead(student, teacher)))
+    caption = (
+        "Circles: student; diamonds: zero-shot teacher; lines: Wilson's 95% interval of a share over so many images, "
+        "for this one run. Shaded and with a star: held out, seen in no training and in no selection."
+    )
+    heads = ("domain", "role", "images", "student (95%)", "teacher (95%)", "difference, points")
+    table = TableBlock("Top-1 accuracy by domain", heads, rows, strong=strong)
+    blocks: list[Figure | TableBlock] = [Figure([accuracy_panel(found)], caption, [accuracy_sheet(found)]), table]
+    if source.evaluation.beside:
+        blocks.append(_other_weights(source))
+    if unseen := source.content.get("unseen_classes"):
+        blocks.append(unseen_table(unseen))
+    missing = [] if source.config.data.held_out else ["No domain was held out, so nothing is known of unseen domains."]
+    if all(f.teacher is None for f in found):
+        missing.append("The teacher was not asked about these images, so its accuracy is not known.")
+    return Section("accuracy", "Accuracy", (), blocks, missing)
+
+
+def _accuracy_row(found: DomainAccuracy) -> tuple[str, ...]:
+    teacher = found.teacher.value if found.teacher else None
+    intervals = _with_interval(found.student), _with_interval(found.teacher)
+    return found.domain, ROLE_NAMES[found.role], count(found.images), *intervals, _ahead(found.student.value, teacher)
+
+
+def _ahead(student: float, teacher: float | None) -> str:
+    return NONE if teacher is None else f"{100 * (student - teacher):+.1f}".replace("-", "−")
+
+
+def _with_interval(share: Share | None) -> str:
+    return NONE if share is None else f"{percent(share.value)}  ({100 * share.low:.1f} to {100 * share.high:.1f})"
+
+
+def _other_weights(source: Source) -> TableBlock:
+    kept = {f"kept ({source.config.distill.weights})": source.evaluation}
+    every: Mapping[str, Evaluation] = kept | dict(source.evaluation.beside)
+    rows = [(name, *(percent(e.mean(role, "student")) for role in ROLES)) for name, e in every.items()]
+    values = [(name, *(e.mean(role, "student") for role in ROLES)) for name, e in every.items()]
+    sheet = Sheet.of("weights", ("weights", "in_domain", "out_of_domain"), values)
+    caption = "Other weights of the same run, means over domains"
+    return TableBlock(caption, ("weights", "in-domain", "held-out"), rows, [sheet], [0])
+
+
+def spending_section(source: Source, paid: Spending) -> Section:
+    """What was asked and what was paid."""
+    rows = [
+        (
+            f"{line.kind}s",
+            PURPOSES.get(line.purpose, line.purpose) + (f" ({line.state})" if line.state != "kept" else ""),
+            count(line.queries),
+            money(line.cost, line.currency),
+        )
+        for line in paid.lines
+    ]
+    if rows:
+        queries = sum(line.queries for line in paid.lines if line.state != REFUSED)
+        rows.append(("all", "", count(queries), money(paid.paid, paid.currency)))
+    needed = (
+        f"Training needs {count(paid.image_queries)} image and {count(paid.text_queries)} text queries if nothing is "
+        f"known before, {'free of charge' if not paid.cost else money(paid.cost, paid.currency)}. What is in the store "
+        "is never bought twice; the images of the zero-shot column are asked for the table alone."
+    )
+    blocks = []
+    if rows:
+        heads = ("asked", "for", "queries", "paid")
+        table = TableBlock("In the ledger for this run", heads, rows, [spending_sheet(paid)], [len(rows) - 1])
+        blocks.append(table)
+    fresh = source.content.get("fresh_queries")
+    more = (
+        [f"A teacher on this machine was asked about {count(fresh)} augmented images while training."] if fresh else []
+    )
+    if source.config.budget is not None:
+        more.append(f"The budget was {money(Decimal(source.config.budget), paid.currency)}.")
+    return Section("spending", "Asked and paid", [needed, *more], blocks, [paid.note] if paid.note else [])
+
+
+def learning_section(source: Source) -> Section:
+    """Curves of both stages with the window that SWAD averaged over."""
+    name, method = "learning", METHODS[source.config.method]
+    if not source.metrics:
+        return Section(name, "Learning curves", missing=[source.missing.get("metrics", "The run took no step.")])
+    curves = learning_curves(source.metrics, source.provenance.get("swad"))
+    titles = [method.stages[curve.stage != ALIGN].capitalize() for curve in curves]
+    caption = "Grey: loss of every step; line: its running mean. Accuracy: validation images of the source domains."
+    sheets = [loss_sheet(curves), validation_sheet(curves)]
+    figure = Figure(learning_panels(curves, titles), f"{caption} {_windows_said(curves, titles)}", sheets)
+    return Section(name, "Learning curves", (), [figure])
+
+
+def _windows_said(curves: Sequence[StageCurve], titles: Sequence[str]) -> str:
+    said = []
+    for curve, title in zip(curves, titles, strict=True):
+        if curve.window:
+            said.append(f"Shaded: steps {curve.window.first:,} to {curve.window.last:,} of {title}, averaged by SWAD.")
+        elif curve.averaged:
+            said.append(f"SWAD found no loss valley in {title}: the last weights were kept.")
+    return " ".join(said)
+
+
+def comparison_section(source: Source, compared: Comparison) -> Section:
+    """Student against teacher: accuracy, size, speed, money."""
+    rows = [
+        (f"accuracy, {ROLE_NAMES[role]}", percent(source.evaluation.mean(role, "student")), percent(teacher))
+        for role in ROLES
+        if (teacher := source.evaluation.mean(role, "zero_shot")) is not None
+        or source.evaluation.mean(role, "student") is not None
+    ]
+    teacher_size = compared.teacher_parameters
+    known = "not known" if teacher_size is None else f"{teacher_size / 1e6:,.1f} million (image encoder)"
+    rows.append(("parameters", f"{compared.parameters / 1e6:,.1f} million", known))
+    rows.append(("weights on disk", size(compared.bytes), "at the vendor's" if teacher_size is None else NONE))
+    text, missing = [], [compared.unmeasured] if compared.unmeasured else []
+    if compared.speed:
+        for batch in BATCHES:
+            speed = compared.speed.images_per_second[batch]
+            name = f"images per second, {'one at a time' if batch == 1 else f'batches of {batch}'}"
+            rows.append((name, f"{speed:,.1f}" if speed < 100 else count(speed), "not measured"))
+        seconds = compared.seconds_per_million
+        assert seconds is not None
+        rows.append(("time for a million images", duration(seconds), "not measured"))
+        text.append(
+            f"Speed: median of a few runs, pixels in memory to logits, when this page was made, on "
+            f"{compared.speed.machine}."
+        )
+    vendor = compared.teacher_million
+    theirs = "not known" if vendor is None else money(vendor, compared.currency) if vendor else "no charge"
+    ours = "no query to pay"
+    if compared.student_million is not None and compared.hour_price is not None:
+        ours = money(compared.student_million, compared.currency)
+        text.append(
+            f"The student's cost is its time at {money(compared.hour_price, compared.currency)} an hour, as stated."
+        )
+    elif compared.seconds_per_million is not None:
+        ours = f"{count(compared.seconds_per_million)} s of this machine"
+        missing.append(
+            "Say what an hour of the machine costs to see the student's cost as money, with vl2v report --hour-price."
+        )
+    rows.append(("cost of a million images", ours, theirs))
+    table = TableBlock("Student and teacher", ("measure", "student", "teacher"), rows, [comparison_sheet(compared)])
+    return Section("comparison", "Student against teacher", text, [table], missing)
+
+
+def export_section(source: Source) -> Section | None:
+    """What was measured of the exported file, if there is one."""
+    if source.export is None:
+        return None
+    text = ["The student as an ONNX file: how near it is to the student itself, its size and its speed."]
+    return Section("export", "Exported file", text, [export_table(source.export)])
+
+
+def making_section(source: Source) -> Section:
+    """What is needed to make it again."""
+    made, config = source.provenance, source.config
+    data = made.get("data", {})
+    versions = ", ".join(f"{name} {value}" for name, value in (made.get("made_with") or {}).items())
+    student = Path(config.student.spec).name if "@" in config.student.spec else config.student.spec
+    facts = (
+        ("made at", str(made.get("made_at", NONE))),
+        ("method", f"{METHODS[config.method].title} ({config.method})"),
+        ("student", f"{backbone_of(source)}, {source.card['preprocess']['size']} px; from {student}"),
+        ("teacher", f"{teacher_of(source)}, revision {made.get('teacher', {}).get('revision', NONE)}"),
+        (
+            "data",
+            f"{Path(config.data.root).name}, {count(data.get('images', 0))} images, "
+            f"digest {str(data.get('digest', NONE))[:16]}",
+        ),
+        ("domains", ", ".join(data.get("domains", [])) or NONE),
+        ("held out", ", ".join(config.data.held_out) or "none"),
+        ("classes", shortened(", ".join(source.classes), 400)),
+        (
+            "steps",
+            f"{config.first_stage_steps:,} and {config.distill.steps:,}; rate {config.distill.learning_rate:g}",
+        ),
+        ("weights kept", config.distill.weights),
+        ("seed", str(config.seed)),
+        ("versions", versions or NONE),
+    )
+    table = TableBlock("All settings are in config.yaml", (), facts, wordy=[1])
+    return Section("making", "How it was made", (), [table])

@@ -1,0 +1,49 @@
+"""What a figure shows, as CSV: one sheet per figure."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+Value = str | int | float | None
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """Values in rows.
+
+    Attributes:
+        name: of the file, without its ending.
+        columns: their names.
+        rows: numbers in full precision, shares and accuracies in [0, 1]; None where there is no value.
+    """
+
+    name: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[Value, ...], ...]
+
+    @classmethod
+    def of(cls, name: str, columns: Sequence[str], rows: Iterable[Sequence[Value]]) -> Sheet:
+        """From any sequences."""
+        return cls(name, tuple(columns), tuple(tuple(row) for row in rows))
+
+    @property
+    def file(self) -> str:
+        """The file's name."""
+        return f"{self.name}.csv"
+
+    def write(self, folder: Path) -> None:
+        """Write ``<name>.csv`` into a folder that exists."""
+        with (folder / self.file).open("w", encoding="utf-8", newline="") as handle:
+            writer = csv.writer(handle, lineterminator="\n")
+            writer.writerow(self.columns)
+            writer.writerows([_text(value) for value in row] for row in self.rows)
+
+
+def _text(value: Value) -> str:
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return ""
+    return value if isinstance(value, str) else repr(value)

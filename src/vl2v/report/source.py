@@ -1,0 +1,172 @@
+"""A run's folder, read for its report; what an older run lacks is None, with the reason beside it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+from zipfile import BadZipFile
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vl2v.config import RunConfig
+from vl2v.errors import RunError
+from vl2v.job.evaluation import IN_DOMAIN, OUT_OF_DOMAIN, Evaluation
+from vl2v.job.folder import RunFolder
+from vl2v.student.files import read_json
+from vl2v_runtime.trust import Trust
+
+Arrays = Mapping[str, NDArray[Any]]
+Found = TypeVar("Found")
+ROLES = (IN_DOMAIN, OUT_OF_DOMAIN)
+ROLE_NAMES = {IN_DOMAIN: "in-domain", OUT_OF_DOMAIN: "held-out domain"}
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Every answer on validation and test images.
+
+    Attributes:
+        domain: [N] text.
+        role: [N] text, ``in-domain`` or ``out-of-domain``.
+        path: [N] text, below the data's root.
+        label: [N] int64.
+        student: [N, K] float64 logits, not divided by the temperature.
+        teacher: [N, K] float64 zero-shot logits; None where it was not asked.
+    """
+
+    domain: NDArray[Any]
+    role: NDArray[Any]
+    path: NDArray[Any]
+    label: NDArray[np.int64]
+    student: NDArray[np.float64]
+    teacher: NDArray[np.float64] | None
+
+    def of(self, chosen: NDArray[np.bool_]) -> Predictions:
+        """Those of some images."""
+        teacher = None if self.teacher is None else self.teacher[chosen]
+        domain, role, path = (part[chosen] for part in (self.domain, self.role, self.path))
+        return Predictions(domain, role, path, self.label[chosen], self.student[chosen], teacher)
+
+    def roles(self) -> dict[str, Predictions]:
+        """By role, those that have images."""
+        return {role: self.of(self.role == role) for role in ROLES if (self.role == role).any()}
+
+
+@dataclass(frozen=True)
+class Source:
+    """All that a report is made from.
+
+    Attributes:
+        folder: the run's.
+        config: its settings.
+        evaluation: its table.
+        content: `evaluation.json` as it is.
+        card: `student.json` as it is.
+        metrics: the lines of `metrics.jsonl`, oldest first.
+        predictions: None in runs of earlier versions.
+        embeddings: `embeddings.npz`, None in runs of earlier versions.
+        trust: `student/trust.json`, None where nothing was fitted.
+        export: `export/export.json`, None where nothing was exported.
+        missing: why a part is None, by its name.
+    """
+
+    folder: RunFolder
+    config: RunConfig
+    evaluation: Evaluation
+    content: Mapping[str, Any]
+    card: Mapping[str, Any]
+    metrics: tuple[Mapping[str, Any], ...]
+    predictions: Predictions | None
+    embeddings: Arrays | None
+    trust: Trust | None
+    export: Mapping[str, Any] | None
+    missing: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def classes(self) -> list[str]:
+        """The run's class names, in the order of its logits, whatever the student gained or lost since."""
+        if self.embeddings is not None and "classes" in self.embeddings:
+            return [str(name) for name in self.embeddings["classes"]]
+        names = [str(name) for name in self.card["classes"]]
+        if self.predictions is None:
+            return names
+        count = self.predictions.student.shape[1]
+        if len(names) >= count:
+            return names[:count]
+        labelled = zip(self.predictions.label, self.predictions.path, strict=True)
+        folders = {int(label): Path(str(path)).parent.name for label, path in labelled}
+        return [folders.get(k, f"class {k}") for k in range(count)]
+
+    @property
+    def provenance(self) -> Mapping[str, Any]:
+        """What the student remembers of its making."""
+        found: Mapping[str, Any] = self.card.get("provenance", {})
+        return found
+
+
+def read_run(path: Path) -> Source:
+    """Read a finished run.
+
+    Raises:
+        RunError: if the folder holds none.
+    """
+    folder = RunFolder(path)
+    config = folder.config()
+    if not folder.evaluation_file.is_file() or not (folder.student / "student.json").is_file():
+        raise RunError(
+            f"{path} is not finished.",
+            expected="evaluation.json and student/student.json",
+            found="a run without them",
+            next_step=f"go on with it: vl2v distill --out {path} --resume",
+        )
+    content = read_json(folder.evaluation_file)
+    missing: dict[str, str] = {}
+
+    def part(name: str, file: Path, read: Callable[[Path], Found], why: str) -> Found | None:
+        try:
+            if file.is_file():
+                return read(file)
+            missing[name] = f"{why} ({file.relative_to(path).as_posix()} is missing)."
+        except (OSError, ValueError, KeyError, TypeError, BadZipFile) as error:
+            missing[name] = f"{file.relative_to(path).as_posix()} cannot be read: {error}."
+        return None
+
+    earlier = "This run was made by an earlier version"
+    return Source(
+        folder,
+        config,
+        Evaluation.from_dict(content),
+        content,
+        read_json(folder.student / "student.json"),
+        part("metrics", folder.metrics_file, _lines, "There are no curves") or (),
+        part("predictions", folder.predictions_file, read_predictions, f"{earlier}, which kept no single answers"),
+        part("embeddings", folder.embeddings_file, _arrays, f"{earlier} or as a benchmark's job, without its vectors"),
+        part("trust", folder.student / "trust.json", _trust, "No temperature is kept"),
+        part("export", path / "export" / "export.json", read_json, "Nothing was exported"),
+        missing,
+    )
+
+
+def _lines(file: Path) -> tuple[Mapping[str, Any], ...]:
+    return tuple(json.loads(line) for line in file.read_text(encoding="utf-8").splitlines() if line.strip())
+
+
+def _arrays(file: Path) -> Arrays:
+    with np.load(file, allow_pickle=False) as content:
+        return {name: content[name] for name in content.files}
+
+
+def _trust(file: Path) -> Trust:
+    return Trust.from_dict(read_json(file))
+
+
+def read_predictions(file: Path) -> Predictions:
+    """Read a run's `predictions.npz`."""
+    found = _arrays(file)
+    student, teacher = found["student"].astype(np.float64), found.get("zero_shot")
+    wide = None if teacher is None else teacher.astype(np.float64)
+    return Predictions(found["domain"], found["role"], found["path"], found["label"], student, wide)

@@ -1,0 +1,50 @@
+"""Numbers as people read them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from decimal import Decimal
+
+NONE = "–"
+
+
+def percent(share: float | None, digits: int = 1) -> str:
+    """``0.891`` as ``89.1%``; a dash where there is none, or it is not a number."""
+    return NONE if share is None or math.isnan(share) else f"{100 * share:.{digits}f}%"
+
+
+def money(amount: Decimal | float, currency: str) -> str:
+    """With cents, and as many places more as a small amount needs to show two digits."""
+    value = Decimal(amount)
+    places = 2 if value == 0 or abs(value) >= 1 else max(2, 1 - value.adjusted())
+    return f"{value:,.{places}f} {currency}"
+
+
+def count(number: float) -> str:
+    """With commas between thousands."""
+    return f"{number:,.0f}"
+
+
+def size(bytes: int) -> str:
+    """In MB of a million bytes."""
+    return f"{bytes / 1e6:,.1f} MB"
+
+
+def duration(seconds: float) -> str:
+    """In the unit that leaves a number between one and some hundreds."""
+    for limit, unit, name in ((120, 1, "s"), (7200, 60, "min"), (172_800, 3600, "h")):
+        if seconds < limit:
+            return f"{seconds / unit:,.1f} {name}"
+    return f"{seconds / 86_400:,.1f} days"
+
+
+def listed(names: Sequence[str]) -> str:
+    """``a``, ``a and b``, ``a, b and c``."""
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}" if names else ""
+
+
+def shortened(text: str, length: int) -> str:
+    """At most so many characters, an ellipsis in the middle of what is longer."""
+    keep = length - 1
+    return text if len(text) <= length else text[: keep - keep // 3] + "…" + text[-(keep // 3) :]

@@ -1,0 +1,114 @@
+"""A benchmark's page, from finished jobs that are written by hand."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import statistics
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from test_report_page import read
+
+from vl2v.benchmark.protocol import Grid, Origin, jobs, save_grid
+from vl2v.config import parse
+from vl2v.errors import RunError
+from vl2v.job.evaluation import IN_DOMAIN, OUT_OF_DOMAIN, Evaluation, Row
+from vl2v.job.folder import RunFolder
+from vl2v.report.make import make_report
+from vl2v.student.files import write_json
+
+DOMAINS = ("art", "photo")
+ACCURACY = {"erm": 0.60, "adip": 0.70}
+SETTINGS: dict[str, Any] = {
+    "data": {"root": "/nowhere/TINY"},
+    "teacher": {"spec": "file:teacher.npz"},
+    "student": {"spec": "timm:test_resnet", "size": 32},
+}
+
+
+def make_grid(out: Path, seeds: tuple[int, ...] = (0, 1, 2), finished: int | None = None) -> dict[Any, float]:
+    """Write the grid, and its first so many jobs; returns the accuracy on the target by method, target and seed."""
+    variants = {"erm": {"title": "ERM", "settings": {"method": "erm"}}, "adip": {"title": "<b>ADiP</b>"}}
+    values = {"settings": SETTINGS, "variants": variants, "domains": DOMAINS, "targets": DOMAINS, "seeds": seeds}
+    grid, origin = parse(Grid, values, "the grid"), Origin("d", "t", "s")
+    save_grid(out, grid, origin)
+    found = {}
+    for job in list(jobs(grid, origin))[:finished]:
+        accuracy = ACCURACY[job.method] + 0.05 * DOMAINS.index(job.target) + 0.01 * job.seed * (job.method == "adip")
+        found[job.method, job.target, job.seed] = accuracy
+        folder = RunFolder(out / "jobs" / job.name)
+        folder.create(job.config)
+        rows = []
+        for domain in DOMAINS:
+            role, right = (OUT_OF_DOMAIN, accuracy) if domain == job.target else (IN_DOMAIN, 0.9)
+            rows.append(Row(domain, role, 100, right, 0.8, 0.1, 0.1))
+        queries = 80 if job.method == "adip" else 0
+        asked = {"image_queries": queries, "text_queries": 3, "cost": f"{queries / 1000}", "currency": "USD"}
+        write_json(folder.evaluation_file, Evaluation(tuple(rows)).to_dict() | {"asked": asked})
+        facts = {"method": job.method, "title": job.title, "target": job.target, "seed": job.seed, "candidate": {}}
+        write_json(folder.path / "job.json", facts | {"crossed": None, "key": job.key, "seconds": 90.0})
+        _write_answers(folder, job.target, accuracy)
+    return found
+
+
+def _write_answers(folder: RunFolder, target: str, accuracy: float) -> None:
+    logits = np.tile([2.0, 0.0], (100, 1)).astype(np.float16)
+    label = (np.arange(100) >= round(100 * accuracy)).astype(np.int64)
+    domain, role = np.full(100, target), np.full(100, OUT_OF_DOMAIN)
+    path = np.array([f"{i}.png" for i in range(100)])
+    np.savez(folder.predictions_file, domain=domain, role=role, path=path, label=label, student=logits)
+
+
+def values(out: Path, name: str) -> list[dict[str, str]]:
+    with (out / "report" / f"{name}.csv").open(newline="") as handle:
+        return list(csv.DictReader(handle))
+
+
+def test_the_page_and_its_values_are_those_of_the_jobs(tmp_path: Path) -> None:
+    found = make_grid(tmp_path)
+    first = sorted((tmp_path / "jobs").iterdir())[0]
+    (first / "report.html").write_text("a page")
+    page = make_report(tmp_path, tmp_path / "none.sqlite")
+    reader, text = read(page)
+    assert reader.outside == []
+    assert "b" not in reader.tags - {"body"}
+    assert f'href="jobs/{first.name}/report.html"' in page.read_text()
+    assert "11 of these 12 runs have no page of their own" in text
+
+    table = {(r["method"], r["target"]): r for r in values(tmp_path, "table")}
+    for method in ACCURACY:
+        for target in DOMAINS:
+            seeds = [found[method, target, seed] for seed in (0, 1, 2)]
+            row = table[method, target]
+            assert float(row["accuracy"]) == pytest.approx(statistics.fmean(seeds))
+            assert float(row["accuracy_se"]) == pytest.approx(statistics.stdev(seeds) / math.sqrt(3), abs=1e-12)
+    runs = {(r["method"], r["target"], int(r["seed"])): r for r in values(tmp_path, "runs")}
+    for target in DOMAINS:
+        for seed in (0, 1, 2):
+            expected = found["adip", target, seed] - found["erm", target, seed]
+            assert float(runs["adip", target, seed]["against erm"]) == pytest.approx(expected)
+    (pooled,) = [r for r in values(tmp_path, "reliability") if r["method"] == "erm"]
+    assert int(pooled["images"]) == 600
+    assert float(pooled["accuracy"]) == pytest.approx(0.625)
+    assert float(pooled["mean_confidence"]) == pytest.approx(1 / (1 + math.exp(-2)), abs=1e-6)
+    assert "+11.0 ± " in text
+    assert "worth 0.080 USD" in text
+
+
+def test_an_unfinished_grid_is_shown_as_far_as_it_is_whole(tmp_path: Path) -> None:
+    make_grid(tmp_path, finished=3)
+    _, text = read(make_report(tmp_path, tmp_path / "none.sqlite"))
+    assert "Unfinished grid" in text
+    assert "Jobs 3 finished" in text
+
+
+def test_a_grid_without_a_finished_job_is_refused(tmp_path: Path) -> None:
+    make_grid(tmp_path, finished=0)
+    with pytest.raises(RunError, match="nothing to tabulate"):
+        make_report(tmp_path, tmp_path / "none.sqlite")
+    assert not (tmp_path / "report.html").exists()
+    assert json.loads((tmp_path / "origin.json").read_text())["data"] == "d"

@@ -1,0 +1,85 @@
+"""A real run's end: the vectors it keeps, its report, and a fault that loses nothing."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import timm
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file
+from tiny_task import Bench, bench, vl2v  # noqa: F401
+
+from vl2v.api import distill, load
+from vl2v.job.prepare import Places
+from vl2v.progress import Silent
+
+
+def test_a_run_keeps_its_vectors_and_ends_with_a_report(bench: Bench, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    done = vl2v(*bench.distill(out, "--price-per-1000-images", "0.10", "--budget", "1"))
+    assert done.returncode == 0, done.stderr
+    assert f"report: {out / 'report.html'}" in done.stdout
+    html = (out / "report.html").read_text(encoding="utf-8")
+    assert "0.0090 USD were paid in this run" in html
+    asked = json.loads((out / "evaluation.json").read_text())["asked"]
+    assert asked["price_per_1000_images"] == "0.10"
+
+    kept, answers = np.load(out / "embeddings.npz"), np.load(out / "predictions.npz")
+    assert kept["path"].tolist() == answers["path"].tolist(), "fewer than a thousand images are all there"
+    student = load(out)
+    images = [bench.data / path for path in kept["path"]]
+    pixels = torch.stack([student.preprocess.pixels(path) for path in images])
+    pretrained = timm.create_model("test_resnet", num_classes=0)
+    pretrained.load_state_dict(
+        {k: v for k, v in load_file(bench.root / "student.safetensors").items() if "fc" not in k}
+    )
+    with torch.no_grad():
+        features = pretrained.eval()(student.preprocess.normalise(pixels))
+        aligned = F.normalize(student.projection(features), dim=-1)
+    assert np.abs(kept["features"] - features.numpy()).max() < 0.01, "the backbone before it was trained"
+    assert np.abs(kept["aligned"] - aligned.numpy()).max() < 0.01
+    assert np.abs(kept["distilled"] - student.embed(images)).max() < 0.01
+    assert np.abs(kept["distilled"] - kept["aligned"]).max() > 0.01, "Distill changed something"
+    assert student.head is not None
+    assert np.abs(kept["texts"] - student.head.numpy()).max() < 0.01
+    assert kept["teacher"].shape == kept["distilled"].shape
+
+    (out / "report.html").unlink()
+    store = str(bench.root / "vectors.sqlite")
+    again = vl2v("report", str(out), "--store", store, "--hour-price", "0.40", "--json")
+    assert again.returncode == 0, again.stderr
+    assert json.loads(again.stdout)["report"] == str(out / "report.html")
+    assert "at 0.40 USD an hour" in (out / "report.html").read_text(encoding="utf-8")
+
+
+class Heard(Silent):
+    """Keeps the notes."""
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+
+def test_a_fault_of_the_report_loses_no_run(bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: object) -> None:
+        raise ZeroDivisionError("a fault")
+
+    monkeypatch.setattr("vl2v.report.run.write_run_report", fails)
+    heard, places = Heard(), Places(bench.root / "cache", bench.root / "vectors.sqlite")
+    settings = {"align": {"steps": 4}, "distill": {"steps": 2, "checkpoint_every": 2}, "batch_per_domain": 4}
+    done = distill(
+        bench.data, bench.teacher, bench.student, out=tmp_path / "run", held_out=["rose"], places=places,
+        progress=heard, settings=settings | {"student": {"size": 32}, "device": "cpu"},
+    )  # fmt: skip
+    assert done is not None
+    assert (tmp_path / "run" / "evaluation.json").exists()
+    assert (tmp_path / "run" / "embeddings.npz").exists()
+    assert not (tmp_path / "run" / "report.html").exists()
+    assert [note for note in heard.notes if "ZeroDivisionError: a fault" in note and "vl2v report" in note]
+    assert not (tmp_path / "run" / "work").exists()

@@ -1,0 +1,126 @@
+"""The values behind a report's figures, against the same worked out by hand."""
+
+from __future__ import annotations
+
+import csv
+
+import numpy as np
+import pytest
+from made_run import DOMAINS, EACH, Made, make_run
+
+from vl2v.report.accuracy import wilson
+from vl2v.report.learning import learning_curves, smoothed
+from vl2v.report.maps import principal_axes
+from vl2v.report.run import write_run_report
+from vl2v.report.words import duration, money, percent, shortened
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
+    made = make_run(tmp_path_factory.mktemp("values"))
+    write_run_report(made.folder, made.folder / "none.sqlite")
+    return made
+
+
+def values(made: Made, name: str) -> list[dict[str, str]]:
+    with (made.folder / "report" / f"{name}.csv").open(newline="") as handle:
+        return list(csv.DictReader(handle))
+
+
+def test_wilson_interval_has_its_published_values() -> None:
+    assert wilson(8, 10) == pytest.approx((0.4902, 0.9433), abs=1e-4)
+    assert wilson(0, 10) == pytest.approx((0.0, 0.2775), abs=1e-4)
+    assert wilson(10, 10) == pytest.approx((0.7225, 1.0), abs=1e-4)
+
+
+def test_accuracy_is_that_of_the_answers(made: Made) -> None:
+    rows = {row["domain"]: row for row in values(made, "accuracy")}
+    assert list(rows) == list(DOMAINS)
+    for domain, row in rows.items():
+        right = int(made.right[made.domain == domain].sum())
+        assert float(row["student"]) == right / EACH
+        low, high = wilson(right, EACH)
+        assert (float(row["student_low"]), float(row["student_high"])) == pytest.approx((low, high))
+        assert row["role"] == DOMAINS[domain]
+
+
+def test_confusion_counts_every_image_once(made: Made) -> None:
+    rows = values(made, "confusion")
+    for role in ("in-domain", "out-of-domain"):
+        chosen = made.role == role
+        found = {(r["true"], r["predicted"]): int(r["images"]) for r in rows if r["role"] == role}
+        expected: dict[tuple[str, str], int] = {}
+        for true, answer in zip(made.label[chosen], made.student[chosen].argmax(axis=1), strict=True):
+            key = made.classes[true], made.classes[answer]
+            expected[key] = expected.get(key, 0) + 1
+        assert found == expected
+        shares = [float(r["share_of_true"]) for r in rows if r["role"] == role and r["true"] == "cat"]
+        assert sum(shares) == pytest.approx(1)
+
+
+def test_reliability_and_refusal_agree_with_the_answers(made: Made) -> None:
+    held_out = made.role == "out-of-domain"
+    rows = [r for r in values(made, "reliability") if r["role"] == "out-of-domain" and float(r["temperature"]) == 1]
+    assert sum(int(r["images"]) for r in rows) == held_out.sum()
+    right = sum(float(r["accuracy"]) * int(r["images"]) for r in rows)
+    assert right == pytest.approx(made.right[held_out].sum())
+    powers = np.exp(made.student.astype(np.float64)[held_out])
+    confidence = (powers / powers.sum(axis=1, keepdims=True)).max(axis=1)
+    mean = sum(float(r["mean_confidence"]) * int(r["images"]) for r in rows) / held_out.sum()
+    assert mean == pytest.approx(confidence.mean(), abs=1e-6)
+    last = [r for r in values(made, "risk_coverage") if r["role"] == "out-of-domain"][-1]
+    assert (float(last["coverage"]), float(last["risk"])) == pytest.approx((1, 1 - made.right[held_out].mean()))
+    assert {r["aimed_coverage"] for r in values(made, "thresholds")} >= {"0.99", "0.95", "0.9", "0.8"}
+
+
+def test_mistakes_are_wrong_and_the_surest_first(made: Made) -> None:
+    for role in ("in-domain", "out-of-domain"):
+        rows = [r for r in values(made, "mistakes") if r["role"] == role]
+        assert len(rows) == min(8, int((~made.right[made.role == role]).sum()))
+        assert all(r["true"] != r["predicted"] for r in rows)
+        sure = [float(r["confidence"]) for r in rows]
+        assert sure == sorted(sure, reverse=True)
+
+
+def test_curves_carry_the_window_that_was_averaged(made: Made) -> None:
+    rows = [r for r in values(made, "validation") if r["stage"] == "distill"]
+    assert {int(r["step"]): int(r["in_swad_window"]) for r in rows} == {0: 0, 4: 1, 8: 1, 12: 1, 16: 0}
+    assert float(rows[-1]["accuracy ink"]) == pytest.approx(0.66)
+    losses = [r for r in values(made, "training_loss") if r["stage"] == "align"]
+    assert [int(r["step"]) for r in losses] == list(range(17))
+
+
+def test_a_run_without_a_loss_valley_has_no_window() -> None:
+    line = {"stage": "distill", "step": 0, "losses": [1.0], "val_loss": 1.0, "domains": {"ink": {"accuracy": 0.5}}}
+    (curve,) = learning_curves([line], {"converged_at": None, "dead_at": None})
+    assert curve.window is None
+    assert curve.averaged
+    assert smoothed([2.0] * 100) == pytest.approx([2.0] * 100)
+
+
+def test_map_lies_on_the_axes_of_greatest_variance(made: Made) -> None:
+    generator = np.random.default_rng(1)
+    rows = generator.normal(size=(50, 6)) * (9, 4, 0.1, 0.1, 0.1, 0.1)
+    _, axes, explained = principal_axes(rows)
+    assert np.abs(np.diag(axes[:2])).min() > 0.95
+    assert explained > 0.99
+    rows_of = {(r["stage"], r["kind"]) for r in values(made, "embedding_map")}
+    assert ("features", "class name") not in rows_of, "before Align there is no space in common"
+    assert ("distilled", "class name") in rows_of
+    assert ("teacher", "image") not in rows_of
+
+
+def test_cost_per_million_images_is_the_stated_price(made: Made) -> None:
+    rows = {r["what"]: r for r in values(made, "student_against_teacher")}
+    assert float(rows["cost per million images, USD"]["teacher"]) == 500
+    assert int(rows["parameters"]["student"]) > 0
+    assert float(rows["images per second, batch 32"]["student"]) > 0
+
+
+def test_numbers_as_people_read_them() -> None:
+    assert [percent(share) for share in (0.8911, None, float("nan"))] == ["89.1%", "–", "–"]
+    assert money(0, "USD") == "0.00 USD"
+    assert money(1234.5, "EUR") == "1,234.50 EUR"
+    assert money(0.00482, "USD") == "0.0048 USD"
+    assert [duration(s) for s in (5, 600, 7300, 1e6)] == ["5.0 s", "10.0 min", "2.0 h", "11.6 days"]
+    assert shortened("a" * 30, 9) == "aaaaaa…aa"
