@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         quote,
         quote_classes,
         remove_classes,
+        report,
     )
     from vl2v.errors import Vl2vError
     from vl2v.student.model import Student
@@ -48,6 +49,7 @@ _HOMES = {
     "quote": "vl2v.api",
     "quote_classes": "vl2v.api",
     "remove_classes": "vl2v.api",
+    "report": "vl2v.api",
     "DomainFolder": "vl2v.task.folder",
     "EmbeddingStore": "vl2v.teacher.store",
     "Student": "vl2v.student.model",
@@ -72,6 +74,7 @@ __all__ = [
     "quote",
     "quote_classes",
     "remove_classes",
+    "report",
 ]
 
 

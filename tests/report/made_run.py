@@ -122,7 +122,6 @@ def _write_embeddings(folder: RunFolder, made: Made, path: NDArray[Any], generat
     texts = generator.normal(size=(len(made.classes), 16))
     near = texts[made.label] + generator.normal(size=(len(made.label), 16))
     parts = {"features": generator.normal(size=(len(made.label), 24)), "aligned": near, "distilled": near}
-    np.savez_compressed(
-        folder.embeddings_file, path=path, domain=made.domain, role=made.role, label=made.label,
-        texts=texts.astype(np.float16), **{name: rows.astype(np.float16) for name, rows in parts.items()},
-    )  # fmt: skip
+    halved = {name: rows.astype(np.float16) for name, rows in (parts | {"texts": texts}).items()}
+    known = {"path": path, "domain": made.domain, "role": made.role, "label": made.label}
+    np.savez_compressed(folder.embeddings_file, allow_pickle=False, **known, **halved)

@@ -12,7 +12,7 @@ from vl2v.report.accuracy import wilson
 from vl2v.report.learning import learning_curves, smoothed
 from vl2v.report.maps import principal_axes
 from vl2v.report.run import write_run_report
-from vl2v.report.words import duration, money, shortened
+from vl2v.report.words import duration, money, percent, shortened
 
 
 @pytest.fixture(scope="module")
@@ -118,6 +118,7 @@ def test_cost_per_million_images_is_the_stated_price(made: Made) -> None:
 
 
 def test_numbers_as_people_read_them() -> None:
+    assert [percent(share) for share in (0.8911, None, float("nan"))] == ["89.1%", "–", "–"]
     assert money(0, "USD") == "0.00 USD"
     assert money(1234.5, "EUR") == "1,234.50 EUR"
     assert money(0.00482, "USD") == "0.0048 USD"

@@ -45,6 +45,7 @@ def keep_frozen_features(session: Session, work: Path, device: torch.device) -> 
     slots = session.cache.slots(session.task.digests[places])
     module = backbone.module.to(device)
     rows = [batch.cpu() for batch in pass_through(module, backbone.preprocess, session.cache.map(), slots, device)]
+    work.mkdir(parents=True, exist_ok=True)
     fresh = path.with_suffix(".new")
     with fresh.open("wb") as handle:
         np.save(handle, torch.cat(rows).numpy() if rows else np.zeros((0, backbone.features), np.float32))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from decimal import Decimal
 
@@ -9,8 +10,8 @@ NONE = "–"
 
 
 def percent(share: float | None, digits: int = 1) -> str:
-    """``0.891`` as ``89.1%``; a dash where there is none."""
-    return NONE if share is None else f"{100 * share:.{digits}f}%"
+    """``0.891`` as ``89.1%``; a dash where there is none, or it is not a number."""
+    return NONE if share is None or math.isnan(share) else f"{100 * share:.{digits}f}%"
 
 
 def money(amount: Decimal | float, currency: str) -> str:

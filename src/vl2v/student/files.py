@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 CARD, WEIGHTS = "student.json", "model.safetensors"
+HELD = "student"  # the one key in the weights' metadata: safetensors writes several in any order
 CHANGES = "classes_changed"  # in the provenance: what was added and removed after training, oldest first
 
 
@@ -55,7 +56,7 @@ def save(student: Student, folder: Path) -> Path:
     names = {"classes": student.classes, CHANGES: student.provenance.get(CHANGES, [])}
     card["stamp"] = stamp = _stamp(names, student.head)
     tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in student.state_dict().items()}
-    save_file(tensors, folder / f"{WEIGHTS}.new", metadata={"names": json.dumps(names), "stamp": stamp})
+    save_file(tensors, folder / f"{WEIGHTS}.new", metadata={HELD: json.dumps(names | {"stamp": stamp})})
     (folder / f"{WEIGHTS}.new").replace(folder / WEIGHTS)
     write_json(folder / CARD, card)
     trust_file.save(student.trust, folder)
@@ -144,12 +145,11 @@ def _reconciled(card: dict[str, Any], weights: Path) -> dict[str, Any]:
     """The card, brought up to the weights if a kill came between the two: weights are written first."""
     try:
         with safe_open(weights, "pt") as file:
-            held = file.metadata() or {}
+            held = json.loads((file.metadata() or {}).get(HELD, "{}"))
         if "stamp" not in held or held["stamp"] == card.get("stamp"):
             return card
-        names = json.loads(held["names"])
-        provenance = card["provenance"] | ({CHANGES: names[CHANGES]} if names[CHANGES] else {})
-        return card | {"classes": names["classes"], "provenance": provenance}
+        provenance = card["provenance"] | ({CHANGES: held[CHANGES]} if held[CHANGES] else {})
+        return card | {"classes": held["classes"], "provenance": provenance}
     except (OSError, SafetensorError, ValueError, KeyError):
         return card  # what is wrong with the weights is said where they are loaded
 
