@@ -20,6 +20,7 @@ from vl2v.cli_data import attach as attach_data
 from vl2v.cli_export import attach as attach_export
 from vl2v.cli_serve import attach as attach_serve
 from vl2v.cli_teacher import attach as attach_teacher
+from vl2v.cli_trust import attach as attach_trust
 from vl2v.errors import ConfigError, Interrupted, StudentError, Vl2vError, as_disk_full
 from vl2v.method.names import TITLES
 from vl2v.vendor.cli import attach as attach_vendor
@@ -119,6 +120,7 @@ attach_data(app, guarded)
 attach_serve(app, guarded)
 attach_classes(app, guarded)
 attach_export(app, guarded)
+attach_trust(app, guarded)
 
 
 def make_progress(quiet: bool, as_json: bool) -> Progress:

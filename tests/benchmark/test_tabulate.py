@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import csv
+import io
 import math
 import random
 from dataclasses import replace
@@ -14,6 +16,7 @@ from scipy import stats
 
 from vl2v.benchmark.published import BENCHMARKS, PUBLISHED
 from vl2v.benchmark.records import ZERO_SHOT
+from vl2v.benchmark.render.data import to_csv
 from vl2v.benchmark.selection import ORACLE
 from vl2v.benchmark.tables import Row, Table
 from vl2v.benchmark.tabulate import tabulate
@@ -158,3 +161,18 @@ def test_wrong_questions_are_refused() -> None:
     paid = replace(grid()[-1], currency="EUR")
     with pytest.raises(RunError, match="EUR, USD"):
         tabulate([*grid()[:-1], paid], "PACS")
+
+
+def test_calibrated_errors_stand_in_csv_and_json_where_every_run_has_one() -> None:
+    records = grid()
+    some = [replace(r, test=replace(r.test, ece_calibrated=0.04)) if r.method == "adip" else r for r in records]
+    table = tabulate(some, "PACS")
+    averages = {row.method: row.average for row in table.rows}
+    assert averages["adip"] is not None
+    assert averages["adip"].ece_calibrated is not None
+    assert averages["adip"].ece_calibrated.mean == pytest.approx(0.04)
+    assert averages["erm"] is not None
+    assert averages["erm"].ece_calibrated is None
+    lines = list(csv.DictReader(io.StringIO(to_csv(table))))
+    assert {line["ece_calibrated"] != "" for line in lines if line["method"] == "adip"} == {True}
+    assert {line["ece_calibrated"] for line in lines if line["method"] != "adip"} == {""}

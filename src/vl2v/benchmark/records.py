@@ -19,11 +19,13 @@ class DomainResult:
         accuracy: top-1, in [0, 1].
         ece: expected calibration error, in [0, 1].
         images: how many.
+        ece_calibrated: after the run's temperature; None in runs of earlier versions, and for the teacher.
     """
 
     accuracy: float
     ece: float
     images: int
+    ece_calibrated: float | None = None
 
 
 @dataclass(frozen=True)

@@ -90,7 +90,8 @@ def _teacher(facts: Mapping[str, Any], asked: Mapping[str, Any], evaluation: Eva
 
 
 def _result(row: Row, column: str) -> DomainResult:
-    return DomainResult(getattr(row, column), getattr(row, f"{column}_ece"), row.images)
+    calibrated = getattr(row, f"{column}_ece_calibrated", None)  # the teacher has no temperature
+    return DomainResult(getattr(row, column), getattr(row, f"{column}_ece"), row.images, calibrated)
 
 
 def once(records: Iterable[Record]) -> Iterator[Record]:

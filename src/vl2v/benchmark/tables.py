@@ -20,11 +20,13 @@ class Measures:
         accuracy: out of domain, on the target.
         in_domain: on the source domains' validation images, the plain mean over domains; None if not measured.
         ece: expected calibration error on the target; None if not measured.
+        ece_calibrated: after each run's temperature; None if not measured. In CSV and JSON only.
     """
 
     accuracy: Spread
     in_domain: Spread | None = None
     ece: Spread | None = None
+    ece_calibrated: Spread | None = None
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ QUANTITIES: Mapping[str, Callable[[Record], float | None]] = {
     "accuracy": lambda record: record.test.accuracy,
     "in_domain": lambda record: record.validation_accuracy if record.validation else None,
     "ece": lambda record: record.test.ece,
+    "ece_calibrated": lambda record: record.test.ece_calibrated,
 }
 
 
@@ -151,7 +152,7 @@ def _measures(groups: Sequence[Sequence[Record]]) -> Measures:
         spreads[name] = Spread.of([fmean(v) for v in values]) if known else None
     accuracy = spreads["accuracy"]
     assert accuracy is not None  # every record has one
-    return Measures(accuracy, spreads["in_domain"], spreads["ece"])
+    return Measures(accuracy, spreads["in_domain"], spreads["ece"], spreads["ece_calibrated"])
 
 
 def _expense(records: Sequence[Record]) -> Expense:

@@ -78,4 +78,4 @@ def fit_temperature(logits: ArrayLike, labels: ArrayLike) -> float:
         powers = np.exp(rows / np.exp(middle))
         expected = ((powers * rows).sum(axis=1) / powers.sum(axis=1)).mean()
         low, high = (middle, high) if expected > wanted else (low, middle)
-    return float(np.exp((low + high) / 2))
+    return float(np.clip(np.exp((low + high) / 2), LEAST, GREATEST))

@@ -110,3 +110,17 @@ def _lengths(
             np.put_along_axis(share, order[:, :size], 1 / size, axis=1)
             found[size][place] = np.linalg.norm(share @ residual, axis=1) / np.sqrt(share @ squares / size)
     return found
+
+
+def share_unusual(
+    reference: Reference, embeddings: NDArray[np.float32], size: int, draws: int = 200, seed: int = 0
+) -> float | None:
+    """The share in [0, 1] of random batches of one domain's [N, D] embeddings called unusual; None if N < size.
+
+    On images that the reference was not fitted on this is the rate of false alarms or of detections.
+    """
+    if len(embeddings) < size:
+        return None
+    rng = np.random.default_rng(seed)
+    batches = (embeddings[rng.choice(len(embeddings), size, replace=False)] for _ in range(draws))
+    return float(np.mean([reference.of(batch).unusual for batch in batches]))

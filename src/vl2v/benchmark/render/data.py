@@ -13,7 +13,7 @@ from typing import Any
 from vl2v.benchmark.tables import Measures, Row, Table
 
 TARGET, AVERAGE = "target", "average"
-MEASURES = ("accuracy", "in_domain", "ece")
+MEASURES = ("accuracy", "in_domain", "ece", "ece_calibrated")
 COLUMNS = (
     *("benchmark", "selection", "method", "title", "marks", "weights", "scope", "target", "seeds"),
     *(name for measure in MEASURES for name in (measure, f"{measure}_se")),

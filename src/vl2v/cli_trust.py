@@ -1,0 +1,69 @@
+"""`vl2v trust`: how far a finished run's answers can be trusted. Everything heavy is imported when it runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from vl2v.job.trusting import DomainTrust, Refitted
+
+Guard = Callable[[Callable[..., None]], Callable[..., None]]
+SHOWN = (0.95, 0.8)  # coverages of the table; the JSON has all
+
+
+def trust(
+    run: Annotated[Path, typer.Argument(help="A finished run's folder.")],
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress; only the result.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="The result as JSON on standard output.")] = False,
+) -> None:
+    """Fit RUN/student/trust.json again from the answers that the run kept, and say what it does on each domain."""
+    from vl2v.allocator import hold_memory
+    from vl2v.cli import make_progress
+    from vl2v.job.printing import show
+    from vl2v.job.trusting import refit
+
+    hold_memory()
+    found = refit(run, make_progress(quiet, as_json))
+    show(found.to_dict() if as_json else trust_text(found, run))
+
+
+def trust_text(found: Refitted, run: Path) -> RenderableType:
+    """For a terminal, in percent."""
+    from rich.console import Group
+    from rich.table import Table
+
+    table = Table(title="percent; 'answered' and 'wrong' at thresholds that answer so much of the validation images")
+    for name in ("domain", "", "images", "wrong"):
+        table.add_column(name, justify="left" if name in ("domain", "") else "right")
+    titles = [f"{100 * c:g}: answered, wrong" for c in SHOWN]
+    unusual = any(domain.unusual for domain in found.domains)
+    for name in ("ECE", "calibrated", *titles, *(["unusual batches of 1, 8, 32"] if unusual else [])):
+        table.add_column(name, justify="right")
+    for domain in found.domains:
+        table.add_row(*_cells(domain))
+    before, after = (100 * found.trust.calibration[f"ece_{when}"] for when in ("before", "after"))
+    head = f"temperature {found.trust.temperature:.3f}; ECE on the validation images {before:.1f} -> {after:.1f}"
+    return Group(head, table, f"written: {run / 'student' / 'trust.json'}")
+
+
+def _cells(domain: DomainTrust) -> list[str]:
+    row = domain.row
+    cells = [row.domain, row.role, f"{row.images:,}", *map(_percent, (1 - row.student, row.student_ece))]
+    cells.append(_percent(row.student_ece_calibrated))
+    cells += [", ".join(map(_percent, domain.answered[coverage])) for coverage in SHOWN]
+    return cells + ([", ".join(map(_percent, domain.unusual.values()))] if domain.unusual else [])
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.1f}"
+
+
+def attach(app: typer.Typer, guarded: Guard) -> None:
+    """Hang the command into the application."""
+    app.command("trust")(guarded(trust))

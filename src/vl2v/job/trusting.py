@@ -1,0 +1,171 @@
+"""Fitting a finished run's trust again, from the answers that it kept: for runs of earlier versions, and to look at."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vl2v.errors import RunError
+from vl2v.job.evaluation import IN_DOMAIN, Row, row_of
+from vl2v.job.folder import RunFolder
+from vl2v.progress import Progress
+from vl2v.student.model import Student
+from vl2v.task.splits import Indices
+from vl2v.trust import files
+from vl2v.trust.drift import MOST_IMAGES, fit_reference, share_unusual
+from vl2v.trust.fit import fit
+from vl2v_runtime.imaging import UnreadableImageError
+from vl2v_runtime.trust import Trust
+
+SIZES = (1, 8, 32)  # of the batches that drift is told for
+CHUNK = 64
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A run's answers as `predictions.npz` has them: [N] domain, role, path and label, [N, K] float32 logits."""
+
+    domain: NDArray[np.str_]
+    role: NDArray[np.str_]
+    path: NDArray[np.str_]
+    label: NDArray[np.int64]
+    logits: NDArray[np.float32]
+
+    @property
+    def domains(self) -> list[str]:
+        """The domains in their order."""
+        return list(dict.fromkeys(self.domain.tolist()))
+
+    @property
+    def answers(self) -> NDArray[np.int64]:
+        """[N] the most probable class."""
+        found: NDArray[np.int64] = self.logits.argmax(axis=1).astype(np.int64)
+        return found
+
+
+@dataclass(frozen=True)
+class DomainTrust:
+    """What trust means on one domain.
+
+    Attributes:
+        row: accuracy, calibration error before and after, area under the risk-coverage curve.
+        answered: by coverage of the sources' validation images, the share of this domain's images answered, and the
+            share of these answers that is wrong, by confidence; the latter is None if nothing is answered.
+        unusual: by batch size, the share of this domain's batches that are called unusual, None if it has fewer
+            images; empty without a reference. On a source the reference knows these images.
+    """
+
+    row: Row
+    answered: Mapping[float, tuple[float, float | None]]
+    unusual: Mapping[int, float | None]
+
+
+@dataclass(frozen=True)
+class Refitted:
+    """A run's trust, fitted again, and what it does on each domain."""
+
+    trust: Trust
+    domains: tuple[DomainTrust, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON; the reference's vectors are left out."""
+        trust = {key: value for key, value in self.trust.to_dict().items() if key not in ("domains", "drift")}
+        answered = [
+            {f"{c:g}": {"answered": share, "wrong": wrong} for c, (share, wrong) in domain.answered.items()}
+            for domain in self.domains
+        ]
+        rows = [
+            asdict(domain.row) | {"coverages": part, "unusual": {str(n): share for n, share in domain.unusual.items()}}
+            for domain, part in zip(self.domains, answered, strict=True)
+        ]
+        return {"trust": trust, "domains": rows}
+
+
+def refit(path: Path, progress: Progress) -> Refitted:
+    """Fit a finished run's trust from `predictions.npz`, and write it beside the student.
+
+    The reference for drift needs embeddings, which are computed if the run's images are where they were.
+
+    Raises:
+        RunError: if the run kept no answers, or none on validation images.
+        StudentError: if it has no student.
+    """
+    folder = RunFolder(path)
+    kept = read_answers(folder)
+    sources = kept.role == IN_DOMAIN
+    trust = fit(kept.logits[sources], kept.label[sources], kept.domain[sources])
+    if trust is None:
+        step = "train with validation images: data.holdout_fraction above 0"
+        raise RunError("Trust needs validation images.", expected="some of the sources", found="none", next_step=step)
+    if folder.student.is_dir():
+        files.save(trust, folder.student)  # the old one may be broken; what takes time is added below
+    student = Student.load(folder.student)
+    places, embeddings = np.zeros(0, np.int64), None
+    if student.head is not None:
+        places = _sample(kept)
+        embeddings = _embed(student, [folder.config().data.root / kept.path[i] for i in places], progress)
+    if embeddings is not None:
+        of_sources = sources[places]
+        seen = places[of_sources]
+        reference = fit_reference(embeddings[of_sources], kept.domain[seen], kept.answers[seen])
+        trust = replace(trust, reference=reference)
+    files.save(trust, folder.student)
+    return Refitted(trust, tuple(_domain(trust, kept, name, places, embeddings) for name in kept.domains))
+
+
+def read_answers(folder: RunFolder) -> Kept:
+    """The answers that a finished run kept.
+
+    Raises:
+        RunError: if it kept none.
+    """
+    if not folder.predictions_file.is_file():
+        step = "give the folder of a finished run; for other images see vl2v evaluate"
+        raise RunError(f"{folder.path} kept no answers.", expected="predictions.npz", found="none", next_step=step)
+    with np.load(folder.predictions_file) as file:
+        domain, role, path, label = (file[name] for name in ("domain", "role", "path", "label"))
+        return Kept(domain, role, path, label, file["student"].astype(np.float32))
+
+
+def _sample(kept: Kept) -> Indices:
+    """At most `MOST_IMAGES` places of every domain."""
+    rng = np.random.default_rng(0)
+    parts = [np.flatnonzero(kept.domain == name) for name in kept.domains]
+    return np.sort(np.concatenate([rng.permutation(part)[:MOST_IMAGES] for part in parts]))
+
+
+def _embed(student: Student, paths: list[Path], progress: Progress) -> NDArray[np.float32] | None:
+    """Embeddings of images, [N, D]; None, with a note, if one is not there any more."""
+    rows = []
+    try:
+        with progress.stage("embedding", len(paths)) as advance:
+            for start in range(0, len(paths), CHUNK):
+                rows.append(student.embed(paths[start : start + CHUNK], CHUNK))
+                advance(len(rows[-1]))
+    except (OSError, UnreadableImageError) as error:
+        progress.note(f"warning: drift cannot be told, the run's images are not where they were ({error})")
+        return None
+    return np.concatenate(rows)
+
+
+def _domain(
+    trust: Trust, kept: Kept, name: str, places: Indices, embeddings: NDArray[np.float32] | None
+) -> DomainTrust:
+    chosen = kept.domain == name
+    logits, labels = kept.logits[chosen], kept.label[chosen]
+    right = logits.argmax(axis=1) == labels
+    answered: dict[float, tuple[float, float | None]] = {}
+    for coverage in trust.coverages:
+        accepted = trust.accepts(logits, coverage=coverage)
+        answered[coverage] = (float(accepted.mean()), float(1 - right[accepted].mean()) if accepted.any() else None)
+    unusual = {}
+    if trust.reference is not None and embeddings is not None:
+        rows = embeddings[chosen[places]]
+        unusual = {size: share_unusual(trust.reference, rows, size) for size in SIZES}
+    role = str(kept.role[chosen][0])
+    return DomainTrust(row_of(name, role, logits, labels, trust.temperature), answered, unusual)
