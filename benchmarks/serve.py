@@ -73,7 +73,8 @@ def wait_for(port: int) -> None:
 
 def in_turn(model: vl2v_runtime.Model, port: int, files: list[bytes], pairs: int) -> dict[str, Any]:
     """Bare and served by turns, in milliseconds; which of the two is first changes from pair to pair."""
-    connection, times = connect(port), ([], [])  # type: tuple[list[float], list[float]]
+    connection = connect(port)
+    times: tuple[list[float], list[float]] = ([], [])
     for i in range(-10, pairs):
         data = files[i % len(files)]
         for which in ((0, 1), (1, 0))[i % 2]:
@@ -96,7 +97,8 @@ def in_turn(model: vl2v_runtime.Model, port: int, files: list[bytes], pairs: int
 
 def together(port: int, files: list[bytes], clients: int, seconds: float) -> dict[str, float]:
     """Requests a second of several clients at once, and the median of how long each took."""
-    end, times, lock = time.perf_counter() + seconds, [], threading.Lock()  # type: float, list[float], Any
+    end, lock = time.perf_counter() + seconds, threading.Lock()
+    times: list[float] = []
 
     def client(number: int) -> None:
         connection, draw = connect(port), random.Random(number)

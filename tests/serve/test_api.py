@@ -9,6 +9,7 @@ import json
 import re
 import sqlite3
 from collections.abc import Iterator
+from copy import copy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -58,13 +59,9 @@ def answers(reply: Any) -> list[dict[str, Any]]:
     return found
 
 
-def test_three_ways_to_send_images_give_the_models_answers(
-    client: TestClient, service: Service, run: Path, bench: Bench
-) -> None:
+def test_three_ways_to_send_images_give_the_models_answers(client: TestClient, run: Path, bench: Bench) -> None:
     paths = [drawing(bench, kind, 3, domain) for kind in sorted(CLASSES) for domain in ("ink", "rose")]
-    model, trust = vl2v_runtime.load(run), service.engine.trust
-    assert trust is not None
-    expected = trust.probabilities(model.logits(paths))
+    expected = vl2v_runtime.load(run).probabilities(paths)
     packed = [base64.b64encode(path.read_bytes()).decode() for path in paths]
     packed[1] = f"data:image/png;base64,{packed[1]}"
     named: list[Any] = [{"name": "first.png", "image": packed[0]}, *packed[1:]]
@@ -133,8 +130,9 @@ def test_what_cannot_be_answered_is_refused_in_one_shape(
     assert client.get("/v1/nothing").json()["error"]["code"] == "not_found"
 
 
-def test_sure_is_what_the_runs_trust_says(client: TestClient, service: Service, run: Path, bench: Bench) -> None:
-    trust, model = service.engine.trust, vl2v_runtime.load(run)
+def test_sure_is_what_the_runs_trust_says(client: TestClient, run: Path, bench: Bench) -> None:
+    model = vl2v_runtime.load(run)
+    trust = model.trust
     assert trust is not None
     pictures = [drawing(bench, kind, i) for kind in CLASSES for i in range(2)]
     for coverage in trust.coverages:
@@ -147,18 +145,21 @@ def test_sure_is_what_the_runs_trust_says(client: TestClient, service: Service, 
 
 
 def test_a_drift_hint_comes_with_the_batch(service: Service, bench: Bench) -> None:
-    model, trust = service.engine.model, service.engine.trust
+    model = service.engine.model
+    trust = model.trust
     assert trust is not None
     source = np.concatenate([model.embed(bench.data / "ink"), model.embed(bench.data / "neon")])
     domains = np.repeat(np.array(["ink", "neon"]), 30)
     reference = fit_reference(np.tile(source, (4, 1)), np.tile(domains, 4), np.zeros(240, np.int64))
-    service.engine._loaded = (model, replace(trust, reference=reference))
+    changed = copy(model)
+    changed.trust = replace(trust, reference=reference)
+    service.engine.model = changed
     try:
         client = asking(service)
         assert client.post("/v1/predict", files=files(drawing(bench))).json()["drift"]["nearest"] == "ink"
         assert client.post("/v1/predict", files=files(b"x")).json()["drift"] is None
     finally:
-        service.engine.replace(model)
+        service.engine.model = model
 
 
 def test_the_nearest_training_images(client: TestClient, service: Service, bench: Bench) -> None:
@@ -178,7 +179,7 @@ def test_the_nearest_training_images(client: TestClient, service: Service, bench
 
 
 def test_pages_of_other_sites_may_not_ask(client: TestClient, service: Service, bench: Bench) -> None:
-    sent = {"files": files(drawing(bench))}
+    sent: dict[str, Any] = {"files": files(drawing(bench))}
     for headers in ({"origin": "http://evil.example"}, {"origin": "null"}, {"sec-fetch-site": "cross-site"}):
         for reply in (
             client.post("/v1/predict", headers=headers, **sent),

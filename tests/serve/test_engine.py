@@ -14,14 +14,8 @@ from vl2v.serve.engine import MOST, Engine
 from vl2v_runtime import Model
 
 
-class Metadata:
-    trust = None
-
-
 class Slow:
     """Stands where a model would, and takes its time; its logits are the pixels' mean."""
-
-    metadata = Metadata()
 
     def __init__(self, gate: threading.Event) -> None:
         self.gate, self.batches = gate, list[int]()

@@ -58,7 +58,8 @@ def huge(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def unsure(server: Server, bench: Bench) -> tuple[Path, str]:
     """A drawing that is not accepted at the least coverage, and that coverage as the page's list has it."""
-    trust, model = server.service.engine.trust, server.service.engine.model
+    model = server.service.engine.model
+    trust = model.trust
     assert trust is not None
     paths = [drawing(bench, kind, i, domain) for domain in ("ink", "rose") for kind in CLASSES for i in range(10)]
     least = trust.coverages[-1]

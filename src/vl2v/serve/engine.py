@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from vl2v_runtime import Model
 from vl2v_runtime.imaging import Pixels
-from vl2v_runtime.trust import Trust
 
 Floats = NDArray[np.float32]
 MOST = 16  # images of a batch; beyond it a CPU gains nothing, and the others wait longer
@@ -25,20 +24,13 @@ class Seen:
 
     Attributes:
         model: which model it was; its class names belong to the columns.
-        trust: what is known of how far that model can be trusted.
         logits: [N, K], not divided by any temperature.
         embeddings: [N, D], rows of length one; None for a linear classifier.
     """
 
     model: Model
-    trust: Trust | None
     logits: Floats
     embeddings: Floats | None
-
-
-def trust_of(model: Model) -> Trust | None:
-    """What an exported file says of how far it can be trusted; None if nothing."""
-    return Trust.from_dict(model.metadata.trust) if model.metadata.trust else None
 
 
 class _Order:
@@ -61,29 +53,15 @@ class Engine:
     finds it busy leaves the pixels; the next to run takes all that wait with its own.
 
     Args:
-        model: the first model.
+        model: the first model; another one of the same input size may take its place, in `model`.
         observe: called with (images, seconds) after each batch.
     """
 
     def __init__(self, model: Model, observe: Callable[[int, float], None] = lambda images, seconds: None) -> None:
         self._observe = observe
-        self._loaded = (model, trust_of(model))
+        self.model = model
         self._waiting: deque[_Order] = deque()
         self._network = threading.Lock()
-
-    @property
-    def model(self) -> Model:
-        """The model that is asked from now on."""
-        return self._loaded[0]
-
-    @property
-    def trust(self) -> Trust | None:
-        """What is known of how far it can be trusted."""
-        return self._loaded[1]
-
-    def replace(self, model: Model) -> None:
-        """Ask another model from now on; its input must be of the same size."""
-        self._loaded = (model, trust_of(model))
 
     def look(self, pixels: Pixels) -> Seen:
         """Pass a request's images through the network.
@@ -112,7 +90,7 @@ class Engine:
         return batch
 
     def _run(self, batch: list[_Order]) -> None:
-        model, trust = self._loaded
+        model = self.model
         try:
             pixels = np.concatenate([order.pixels for order in batch])
             started = time.perf_counter()
@@ -128,5 +106,5 @@ class Engine:
         start = 0
         for order in batch:
             stop = start + len(order.pixels)
-            order.seen = Seen(model, trust, logits[start:stop], None if embeddings is None else embeddings[start:stop])
+            order.seen = Seen(model, logits[start:stop], None if embeddings is None else embeddings[start:stop])
             start = stop

@@ -413,6 +413,9 @@ addEventListener("paste", (event) => {
   if (files.length) { event.preventDefault(); take(files); }
 });
 $("files").addEventListener("change", () => { take([...$("files").files]); $("files").value = ""; });
+$("files").addEventListener("keydown", (event) => {  // Space opens the chooser everywhere, Enter not always
+  if (event.key === "Enter") { event.preventDefault(); $("files").click(); }
+});
 $("clear").addEventListener("click", () => {
   for (const card of [...cards.values()]) forget(card);
   showCount();

@@ -13,7 +13,6 @@ from vl2v.job.prepare import Places
 from vl2v.progress import Progress
 from vl2v.serve.answers import About
 from vl2v.serve.app import create_app
-from vl2v.serve.engine import trust_of
 from vl2v.serve.gallery import NAME, Gallery, origin_of
 from vl2v.serve.guard import is_local
 from vl2v.serve.service import Service
@@ -155,7 +154,7 @@ def _no_edits(settings: ServeSettings, run: Path | None, model: Model) -> str | 
 def _about(
     model: Model, name: str, limits: Limits, gallery: Gallery | None, no_gallery: str | None, no_edits: str | None
 ) -> About:
-    trust, teacher = trust_of(model), model.metadata.provenance.get("teacher") or {}
+    trust, teacher = model.trust, model.metadata.provenance.get("teacher") or {}
     return About(
         name=name,
         version=__version__,

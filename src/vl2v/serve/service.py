@@ -140,7 +140,7 @@ class Service:
         return Prediction(answers=answers, drift=_drift(seen), milliseconds=spent).model_dump_json().encode()
 
     def _check_coverage(self, coverage: float | None) -> None:
-        trust = self.engine.trust
+        trust = self.engine.model.trust
         known = trust.coverages if trust else ()
         if coverage is not None and coverage not in (1.0, *known):
             expected = ", ".join(f"{share:g}" for share in known)
@@ -160,7 +160,7 @@ class Service:
             return bad_image("The image is truncated or broken.")
 
     def _worded(self, seen: Seen, options: Options) -> list[ImageAnswer]:
-        trust, classes = seen.trust, seen.model.classes
+        trust, classes = seen.model.trust, seen.model.classes
         chances = trust.probabilities(seen.logits) if trust else probabilities(seen.logits)
         accepted: list[bool | None] = [None] * len(chances)
         if trust and options.coverage is not None:
@@ -189,13 +189,13 @@ class Service:
     def _edit(self, editor: RunEditor, work: Callable[[RunEditor], T], kind: str) -> T:
         done = work(editor)
         if kind:
-            self.engine.replace(editor.load())
+            self.engine.model = editor.load()
             self.metrics.edits.labels(kind).inc()
         return done
 
 
 def _drift(seen: Seen | None) -> DriftHint | None:
-    if seen is None or seen.trust is None or seen.embeddings is None:
+    if seen is None or seen.model.trust is None or seen.embeddings is None:
         return None
-    drift = seen.trust.drift(seen.embeddings)
+    drift = seen.model.trust.drift(seen.embeddings)
     return DriftHint.of(drift) if drift else None
