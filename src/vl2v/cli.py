@@ -20,6 +20,7 @@ from vl2v.cli_data import attach as attach_data
 from vl2v.cli_export import attach as attach_export
 from vl2v.cli_hub import attach as attach_hub
 from vl2v.cli_report import attach as attach_report
+from vl2v.cli_serve import attach as attach_serve
 from vl2v.cli_teacher import attach as attach_teacher
 from vl2v.cli_trust import attach as attach_trust
 from vl2v.errors import ConfigError, Interrupted, StudentError, Vl2vError, as_disk_full
@@ -114,15 +115,19 @@ def _fail(error: Vl2vError, as_json: bool) -> None:
     raise typer.Exit(error.exit_code)
 
 
-attach_vendor(app, guarded)
-attach_teacher(app, guarded)
-attach_benchmark(app, guarded)
-attach_data(app, guarded)
-attach_trust(app, guarded)
-attach_classes(app, guarded)
-attach_export(app, guarded)
-attach_hub(app, guarded)
-attach_report(app, guarded)
+for attach in (
+    attach_report,
+    attach_export,
+    attach_serve,
+    attach_classes,
+    attach_trust,
+    attach_hub,
+    attach_benchmark,
+    attach_data,
+    attach_teacher,
+    attach_vendor,
+):
+    attach(app, guarded)
 
 
 def make_progress(quiet: bool, as_json: bool) -> Progress:

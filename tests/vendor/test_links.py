@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 from vendor_serving import PlainTeacher, local_server, new_key, picture
 
-from vl2v.vendor.faults import ApiError
 from vl2v.vendor.links import Links, public
+from vl2v.web.faults import ApiError
 
 FILE = picture(1)
 

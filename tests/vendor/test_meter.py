@@ -19,9 +19,9 @@ from vl2v.errors import ConfigError
 from vl2v.teacher.base import Price
 from vl2v.vendor.accounts import Account, Accounts
 from vl2v.vendor.database import accounts, answers, bills, open_database
-from vl2v.vendor.faults import ApiError
 from vl2v.vendor.meter import Kept, Meter, Once, Reservation
 from vl2v.vendor.money import to_nano, written
+from vl2v.web.faults import ApiError
 
 
 def pg_binaries() -> Path | None:

@@ -20,7 +20,7 @@ from vendor_serving import HTTP, PlainTeacher, Server, Spawner, bearer, free_por
 
 from vl2v.errors import TeacherError
 from vl2v.teacher.base import Vectors
-from vl2v.vendor.settings import Limits
+from vl2v.web.limits import Limits
 
 
 def image(seed: int) -> dict[str, str]:

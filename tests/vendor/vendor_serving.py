@@ -29,7 +29,8 @@ from vl2v.vendor.app import create_app
 from vl2v.vendor.database import open_database
 from vl2v.vendor.links import Links
 from vl2v.vendor.service import Service
-from vl2v.vendor.settings import Limits, VendorSettings
+from vl2v.vendor.settings import VendorSettings
+from vl2v.web.limits import Limits
 
 HTTP = httpx.Client(verify=False, timeout=60)  # one for all: each reads the system's certificates anew
 PRICE = Price(Decimal("0.6"), Decimal("0.1"))

@@ -22,7 +22,8 @@ from vl2v.vendor.database import open_database
 from vl2v.vendor.meter import Meter, Reservation
 from vl2v.vendor.running import run
 from vl2v.vendor.service import Service
-from vl2v.vendor.settings import Limits, VendorSettings
+from vl2v.vendor.settings import VendorSettings
+from vl2v.web.limits import Limits
 
 
 def become_server(order: dict[str, Any], teacher: Any) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 
 from vl2v.errors import TeacherError
 from vl2v.teacher.base import Teacher, Vectors, checked
-from vl2v.vendor.faults import ApiError
+from vl2v.web.faults import ApiError
 
 Kind = Literal["image", "text"]
 

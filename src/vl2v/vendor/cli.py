@@ -49,7 +49,8 @@ def serve(
     """Sell a model on this machine by the query."""
     _need_packages()
     from vl2v.vendor.running import serve as run
-    from vl2v.vendor.settings import MB, Limits, VendorSettings
+    from vl2v.vendor.settings import VendorSettings
+    from vl2v.web.limits import MB, Limits
 
     limits = Limits(
         inputs=max_inputs,

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import binascii
 import json
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from vl2v.vendor.faults import ApiError, bad_image, schema, too_large
-from vl2v.vendor.settings import Limits
+from vl2v.web.faults import ApiError, bad_image, schema, too_large
+from vl2v.web.images import DATA_URI, from_base64
+from vl2v.web.limits import Limits
 
 FIELDS = frozenset({"model", "input", "modality", "encoding_format", "dimensions", "user"})
 FORMS = 'a string, {"text": ..}, {"image": ..}, or {"content": [one part]}'
@@ -171,7 +171,7 @@ class _Reader:
         if not isinstance(value, str):
             raise schema("Expected a string: a data URI of an image.", param)
         if not value.startswith(("data:", "http://", "https://")):
-            raise bad_image("Expected data:image/<type>;base64,<data>.", param)
+            raise bad_image(DATA_URI, param)
         return self._image(value, param)
 
     def _image(self, value: Any, param: str) -> Item:
@@ -180,16 +180,4 @@ class _Reader:
             raise schema("Expected a string: base64 of an image file, or a data URI.", param)
         if value.startswith(("http://", "https://")):
             return Link(value)
-        if value.startswith("data:"):
-            head, comma, value = value.partition(",")
-            if not comma or not head.startswith("data:image/") or not head.endswith(";base64"):
-                raise bad_image("Expected data:image/<type>;base64,<data>.", param)
-        return Picture(self._bytes(value, param))
-
-    def _bytes(self, value: str, param: str) -> bytes:
-        if len(value) // 4 * 3 > (most := self._limits.image_bytes) + 2:
-            raise too_large(f"Expected an image file of at most {most} bytes.", param, "image_too_large")
-        try:
-            return binascii.a2b_base64(value.encode("ascii"), strict_mode=True)
-        except ValueError:  # binascii.Error is one, and so is UnicodeEncodeError
-            raise bad_image("The image is no base64 (alphabet A-Za-z0-9+/, padded).", param, "bad_base64") from None
+        return Picture(from_base64(value, param, self._limits))

@@ -13,7 +13,7 @@ from urllib.parse import SplitResult, urljoin, urlsplit
 
 import httpx
 
-from vl2v.vendor.faults import bad_image, too_large
+from vl2v.web.faults import bad_image, too_large
 
 REDIRECTS = 3
 Resolve = Callable[[str, int], Awaitable[list[str]]]

@@ -18,8 +18,8 @@ from sqlalchemy.exc import IntegrityError
 
 from vl2v.vendor.accounts import Account
 from vl2v.vendor.database import accounts, answers, bills
-from vl2v.vendor.faults import ApiError, schema
 from vl2v.vendor.money import written
+from vl2v.web.faults import ApiError, schema
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from vl2v.vendor.accounts import Account
-from vl2v.vendor.faults import ApiError
+from vl2v.web.faults import ApiError
 
 
 @dataclass

@@ -17,8 +17,6 @@ from sqlalchemy.exc import SQLAlchemyError
 from vl2v.teacher.base import Teacher, Vectors
 from vl2v.vendor.accounts import Account, Accounts
 from vl2v.vendor.batching import Batcher, ModelFailedError, UnansweredError
-from vl2v.vendor.faults import ApiError, bad_image, schema
-from vl2v.vendor.images import first_broken, inspect
 from vl2v.vendor.inputs import Asked, Link, Picture, Text, parse
 from vl2v.vendor.links import Links
 from vl2v.vendor.meter import Kept, Meter, Once, Reservation
@@ -26,6 +24,9 @@ from vl2v.vendor.metrics import Metrics
 from vl2v.vendor.money import from_nano, written
 from vl2v.vendor.rates import Rates
 from vl2v.vendor.settings import VendorSettings
+from vl2v.web.body import Held
+from vl2v.web.faults import ApiError, bad_image, schema
+from vl2v.web.images import first_broken, inspect
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -66,9 +67,9 @@ class Service:
             wait_seconds=settings.wait_ms / 1000,
             observe=lambda kind, size: self.metrics.batches.labels(kind).observe(size),
         )
-        self.held = 0  # bytes of request bodies at hand
+        self.held = Held()
         self.metrics.queue.set_function(lambda: self.batcher.depth)
-        self.metrics.held.set_function(lambda: self.held)
+        self.metrics.held.set_function(lambda: self.held.bytes)
         self.links = links or Links(settings.image_hosts, self.limits.image_bytes, self.limits.link_seconds)
         self._engine = engine
         self._books = ThreadPoolExecutor(1, "books")  # one: see `vl2v.vendor.meter`

@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
+import binascii
 import io
 import warnings
 
 from PIL import Image
 
-from vl2v.vendor.faults import bad_image, too_large
-from vl2v.vendor.settings import Limits
+from vl2v.web.faults import bad_image, too_large
+from vl2v.web.limits import Limits
 from vl2v_runtime.imaging import UnreadableImageError, decode
 
 FORMATS = ("JPEG", "PNG", "WEBP")
-NOT_ONE = "Expected a JPEG, PNG or WebP file."
+MORE = ("BMP", "TIFF")  # what a student reads besides
+DATA_URI = "Expected data:image/<type>;base64,<data>."
 SCANS = 100  # a progressive JPEG has about ten; each costs a pass over all pixels, for a few bytes
 
 
-def inspect(data: bytes, param: str, limits: Limits) -> None:
+def inspect(data: bytes, param: str | None, limits: Limits, more: tuple[str, ...] = ()) -> None:
     """Refuse an image file that is too large or of another format, from its headers alone.
 
     Args:
         data: the file.
         param: its place in the request, for the message.
         limits: `Limits.image_bytes` and `Limits.pixels`.
+        more: formats that are taken besides `FORMATS`, as Pillow calls them.
 
     Raises:
         ApiError: 413 for too many bytes or pixels, 400 for the rest.
@@ -30,14 +33,37 @@ def inspect(data: bytes, param: str, limits: Limits) -> None:
     if len(data) > limits.image_bytes:
         message = f"Expected an image file of at most {limits.image_bytes} bytes."
         raise too_large(message, param, "image_too_large")
-    width, height = _webp_size(data) if data[:4] == b"RIFF" else _size(data, param)
+    width, height = _webp_size(data) if data[:4] == b"RIFF" else _size(data, param, (*FORMATS[:2], *more))
     if not width or not height:
-        raise bad_image(NOT_ONE, param)
+        raise bad_image(_expected(more), param)
     if width * height > limits.pixels:
         message = f"Expected an image of at most {limits.pixels} pixels, found one of {width} x {height}."
         raise too_large(message, param, "image_too_many_pixels")
     if data[:2] == b"\xff\xd8" and data.count(b"\xff\xda") > SCANS:
         raise bad_image(f"Expected a JPEG of at most {SCANS} scans.", param)
+
+
+def from_base64(value: str, param: str | None, limits: Limits) -> bytes:
+    """The file's bytes from base64, or from a data URI of an image.
+
+    Args:
+        value: what the client sent.
+        param: its place in the request, for the message.
+        limits: `Limits.image_bytes`.
+
+    Raises:
+        ApiError: 413 for too many bytes, 400 for the rest.
+    """
+    if value.startswith("data:"):
+        head, comma, value = value.partition(",")
+        if not comma or not head.startswith("data:image/") or not head.endswith(";base64"):
+            raise bad_image(DATA_URI, param)
+    if len(value) // 4 * 3 > (most := limits.image_bytes) + 2:
+        raise too_large(f"Expected an image file of at most {most} bytes.", param, "image_too_large")
+    try:
+        return binascii.a2b_base64(value.encode("ascii"), strict_mode=True)
+    except ValueError:  # binascii.Error is one, and so is UnicodeEncodeError
+        raise bad_image("The image is no base64 (alphabet A-Za-z0-9+/, padded).", param, "bad_base64") from None
 
 
 def first_broken(images: list[tuple[bytes, str]]) -> tuple[str, str] | None:
@@ -50,12 +76,16 @@ def first_broken(images: list[tuple[bytes, str]]) -> tuple[str, str] | None:
     return None
 
 
-def _size(data: bytes, param: str) -> tuple[int, int]:
-    """Width and height by Pillow, which reads no further than the headers of a JPEG or PNG to tell them."""
+def _expected(more: tuple[str, ...]) -> str:
+    return f"Expected a {', '.join(['JPEG', 'PNG', *more])} or WebP file."
+
+
+def _size(data: bytes, param: str | None, formats: tuple[str, ...]) -> tuple[int, int]:
+    """Width and height by Pillow, which reads no further than the headers of these formats to tell them."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            with Image.open(io.BytesIO(data), formats=FORMATS[:2]) as image:
+            with Image.open(io.BytesIO(data), formats=formats) as image:
                 return image.size
     except Image.DecompressionBombError:
         message = "Expected fewer pixels."
@@ -63,7 +93,7 @@ def _size(data: bytes, param: str) -> tuple[int, int]:
     except MemoryError:
         raise
     except Exception:  # Pillow's readers raise many kinds for broken bytes
-        raise bad_image(NOT_ONE, param) from None
+        raise bad_image(_expected(formats[2:]), param) from None
 
 
 def _webp_size(data: bytes) -> tuple[int, int]:

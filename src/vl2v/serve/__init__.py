@@ -1,0 +1,1 @@
+"""The student behind HTTP: an API, and one page."""

@@ -1,0 +1,227 @@
+"""The HTTP side of a served student: its routes, and what they answer."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import Annotated
+
+from fastapi import Depends, FastAPI, Query, Request
+from fastapi.responses import HTMLResponse, JSONResponse, Response
+from pydantic import ValidationError
+from starlette.types import ASGIApp
+
+from vl2v import __version__
+from vl2v.errors import BudgetError, DiskFullError, StudentError, TeacherError, Vl2vError
+from vl2v.serve.answers import About, Added, Classes, NewClasses, Prediction, Refusal
+from vl2v.serve.guard import SECURITY, Headers, check_host, check_origin
+from vl2v.serve.pages import api_page, main_page
+from vl2v.serve.service import Options, Service
+from vl2v.web.body import Body
+from vl2v.web.envelope import Envelope, answer_faults
+from vl2v.web.faults import ApiError, schema
+from vl2v.web.limits import Limits
+
+logger = logging.getLogger("vl2v.serve")
+FAILED = "The server failed on this request; its log has more under the answer's x-request-id."
+HEALTH_SECONDS = 10
+NEIGHBOURS = 24
+SMALL = Limits(body_bytes=100_000)  # a list of names
+STATUSES: dict[type[Vl2vError], tuple[int, str]] = {
+    BudgetError: (402, "over_budget"),
+    StudentError: (409, "impossible_class"),
+    TeacherError: (502, "teacher_failed"),
+    DiskFullError: (507, "disk_full"),
+}
+ONE_IMAGE = {"schema": {"type": "string", "format": "binary"}}
+FORM = {"type": "object", "properties": {"files": {"type": "array", "items": {"type": "string", "format": "binary"}}}}
+PACKED = {
+    "type": "object",
+    "required": ["images"],
+    "properties": {"images": {"type": "array", "items": {"type": "string", "description": "base64 or data URI"}}},
+}
+IMAGES = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "multipart/form-data": {"schema": FORM},
+            "application/json": {"schema": PACKED},
+            "image/*": ONE_IMAGE,
+        },
+    }
+}
+
+NAMES = {"requestBody": {"required": True, "content": {"application/json": {"schema": NewClasses.model_json_schema()}}}}
+
+
+def create_app(service: Service, *, local: bool = True) -> ASGIApp:
+    """A student as an ASGI application, for uvicorn.
+
+    Args:
+        service: the student at work.
+        local: whether only this machine can reach it; requests under another name are refused then.
+    """
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        yield
+        service.stop()
+
+    async def guard(request: Request) -> None:
+        check_host(request, local)
+        if request.method not in ("GET", "HEAD"):
+            check_origin(request)
+
+    app = FastAPI(
+        title="vl2v serve",
+        version=__version__,
+        description="An image classifier made by vl2v. Whatever is refused has a body of the type Refusal.",
+        lifespan=lifespan,
+        dependencies=[Depends(guard)],
+        docs_url=None,  # FastAPI's page loads its parts from another host
+        redoc_url=None,
+        redirect_slashes=False,
+        responses={"4XX": {"model": Refusal, "description": "Refused; the body says why."}},
+    )
+    answer_faults(app, FAILED, "No such path or method; see /docs.")
+    _add_answers(app, service)
+    _add_classes(app, service)
+    _add_upkeep(app, service)
+    _add_pages(app)
+    metrics = service.metrics
+    return Envelope(Headers(app, list(SECURITY.items())), metrics.answers, metrics.seconds, logger, FAILED)
+
+
+def _add_answers(app: FastAPI, service: Service) -> None:
+    @app.post("/v1/predict", responses={200: {"model": Prediction}}, openapi_extra=IMAGES)
+    async def predict(
+        request: Request,
+        top_k: Annotated[int, Query(ge=1, description="How many classes of each image.")] = 5,
+        coverage: Annotated[
+            float | None,
+            Query(description="Say which answers are sure: those that pass the bar of this share of familiar images."),
+        ] = None,
+        neighbours: Annotated[int, Query(ge=0, le=NEIGHBOURS, description="Training images beside each answer.")] = 0,
+    ) -> Response:
+        """Classify images: an answer or a fault for each, in their order."""
+        options = Options(top_k, coverage, neighbours)
+        kind = request.headers.get("content-type", "")
+        async with _whole_body(service, request, service.limits) as body:
+            return Response(await service.in_hands(service.predict, kind, body, options), media_type="application/json")
+
+    @app.get("/v1/model")
+    async def model() -> About:
+        """What is served, and its limits."""
+        return service.about()
+
+    @app.get("/v1/gallery/{number}", response_class=Response, responses={200: {"content": {"image/jpeg": {}}}})
+    async def picture(number: int) -> Response:
+        """A training image, small."""
+        if service.gallery is None or not 0 <= number < len(service.gallery):
+            raise ApiError(404, "not_found", "No such training image.")
+        return Response(
+            service.gallery.pictures[number], media_type="image/jpeg", headers={"cache-control": "no-cache"}
+        )
+
+
+def _add_classes(app: FastAPI, service: Service) -> None:
+    def known() -> list[str]:
+        return service.engine.model.classes
+
+    @app.get("/v1/classes")
+    async def classes() -> Classes:
+        """The classes that are known."""
+        return Classes(classes=known())
+
+    @app.post("/v1/classes", openapi_extra=NAMES)
+    async def add(request: Request) -> Added:
+        """Add classes. Without a budget it only states the price; with one it buys their texts and adds them."""
+        if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
+            raise ApiError(415, "unsupported_media_type", "Expected application/json.", param="content-type")
+        async with _whole_body(service, request, SMALL) as body:
+            try:
+                asked = NewClasses.model_validate_json(body)
+            except ValidationError as error:
+                raise schema(_fault_of(error), "body") from None
+        names, budget, added = asked.names, asked.budget, list[str]()
+        with _worded():
+            price = await service.edit(lambda editor: editor.price(names))
+            if budget is not None:
+                added = await service.edit(lambda editor: editor.add(names, budget), "added")
+        return Added(price=price, added=added, classes=known())
+
+    @app.delete("/v1/classes/{name:path}")
+    async def remove(name: str) -> Classes:
+        """Know a class no more. Its text stays bought, so adding it again costs nothing."""
+        if name not in known():
+            raise ApiError(404, "no_such_class", "No such class; see GET /v1/classes.")
+        with _worded():
+            await service.edit(lambda editor: editor.remove(name), "removed")
+        return Classes(classes=known())
+
+
+def _add_upkeep(app: FastAPI, service: Service) -> None:
+    @app.get("/health")
+    async def health() -> Response:
+        """Whether the model answers: 200 or 503."""
+        try:
+            await asyncio.wait_for(service.in_hands(service.check), HEALTH_SECONDS)
+        except Exception:
+            logger.exception("the health check failed")
+            return JSONResponse({"status": "unavailable"}, 503)
+        return JSONResponse({"status": "ok"})
+
+    @app.get("/metrics")
+    async def metrics() -> Response:
+        """Figures in Prometheus' text format."""
+        return Response(service.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+
+def _add_pages(app: FastAPI) -> None:
+    main = main_page()
+
+    @app.get("/", include_in_schema=False)
+    async def page() -> HTMLResponse:
+        return HTMLResponse(main.html, headers=dict(main.headers))
+
+    docs = api_page(app.openapi())
+
+    @app.get("/docs", include_in_schema=False)
+    async def api() -> HTMLResponse:
+        return HTMLResponse(docs.html, headers=dict(docs.headers))
+
+
+@asynccontextmanager
+async def _whole_body(service: Service, request: Request, limits: Limits) -> AsyncIterator[bytes]:
+    """A request's body, counted until it is answered."""
+    body = Body(limits, service.held, request)
+    try:
+        yield await body.read()
+    except ApiError:
+        await body.drain()
+        raise
+    finally:
+        body.release()
+
+
+@contextmanager
+def _worded() -> Iterator[None]:
+    """Turn what the rest of vl2v raises into an answer."""
+    try:
+        yield
+    except Vl2vError as error:
+        status, code = next((how for kind, how in STATUSES.items() if isinstance(error, kind)), (409, "refused"))
+        parts = [error.problem, *(f"{name}: {text}." for name, text in _parts(error) if text)]
+        raise ApiError(status, code, " ".join(parts)) from error
+
+
+def _parts(error: Vl2vError) -> list[tuple[str, str]]:
+    return [("Expected", error.expected), ("Found", error.found), ("Next", error.next_step)]
+
+
+def _fault_of(error: ValidationError) -> str:
+    """The first fault of a body, without what the client sent."""
+    first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+    return f"{'.'.join(map(str, first['loc'])) or 'The body'}: {first['msg']}."

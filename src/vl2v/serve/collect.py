@@ -1,0 +1,101 @@
+"""Making a gallery: which training images, their embeddings, their small pictures."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+from PIL import Image
+
+from vl2v.config import RunConfig
+from vl2v.errors import DataError
+from vl2v.job.prepare import Places, list_folder, read_task, split_task
+from vl2v.progress import Progress
+from vl2v.serve.gallery import Gallery, origin_of
+from vl2v.task.files import FileIndex
+from vl2v.task.folder import Task
+from vl2v.task.splits import Indices
+from vl2v_runtime import Model
+from vl2v_runtime.imaging import decode, square
+
+MOST = 2000
+SIDE = 96  # pixels of a small picture's longer side
+CHUNK = 32
+
+
+def build(config: RunConfig, model: Model, places: Places, progress: Progress) -> Gallery:
+    """Make the gallery of a run from its source domains' training images.
+
+    Args:
+        config: the run's settings.
+        model: its exported student, with embeddings.
+        places: where it is kept which files were read before.
+        progress: told of the scan and of each image.
+
+    Raises:
+        DataError: if the images are not there any more, cannot be read, or are others than the run's.
+    """
+    index = FileIndex(places.cache / "files.sqlite")
+    try:
+        labelled = config.data.model_copy(update={"unlabelled": None})
+        task, _ = read_task(list_folder(config.data), labelled, index, None, progress)
+    finally:
+        index.close()
+    made = model.metadata.provenance
+    if made.get("data", {}).get("digest") != task.digest():
+        found = f"others in {task.root}"
+        raise DataError("The training images changed since the run.", expected="the run's own", found=found)
+    rows = sample(task, split_task(task, config.data, config.seed).kept, config.seed)
+    embeddings, pictures = [], []
+    with progress.stage("making the gallery", len(rows)) as advance:
+        for start in range(0, len(rows), CHUNK):
+            images = [decode(task.read(int(row))) for row in rows[start : start + CHUNK]]
+            pixels = np.stack([square(image, model.size) for image in images])
+            embedding = model.run(model.normalise(pixels))[1]
+            assert embedding is not None
+            embeddings.append(embedding)
+            pictures += [_small(image) for image in images]
+            advance(len(images))
+    names, domains = task.names, task.domains
+    return Gallery(
+        origin_of(model),
+        np.concatenate(embeddings),
+        [names[task.labels[row]] for row in rows],
+        [domains[task.domain_of[row]] for row in rows],
+        [task.paths[row] for row in rows],
+        pictures,
+    )
+
+
+def sample(task: Task, kept: dict[str, Indices], seed: int, most: int = MOST) -> Indices:
+    """Choose training images: as many of each class in each domain as there are and fit, by a seed.
+
+    Args:
+        task: the images.
+        kept: positions of the training images by source domain.
+        seed: the run's.
+        most: how many at most.
+
+    Returns:
+        Positions in the task, ascending.
+    """
+    generator = np.random.default_rng([seed, len(task)])
+    cells = [
+        generator.permutation(rows[task.labels[rows] == label])
+        for rows in kept.values()
+        for label in np.unique(task.labels[rows])
+    ]
+    chosen: list[int] = []
+    for turn in range(max(len(cell) for cell in cells)):
+        chosen += [int(cell[turn]) for cell in cells if turn < len(cell)]
+        if len(chosen) >= most:
+            break
+    return np.sort(np.array(chosen[:most], np.int64))
+
+
+def _small(image: Image.Image) -> bytes:
+    image = image.copy()
+    image.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=80, optimize=True)
+    return buffer.getvalue()

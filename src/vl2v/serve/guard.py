@@ -1,0 +1,78 @@
+"""Who may ask: pages of this server, and programs; not pages of other sites."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from ipaddress import ip_address
+from urllib.parse import urlsplit
+
+from starlette.requests import Request
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from vl2v.web.faults import ApiError
+
+SECURITY = {
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+    "cross-origin-resource-policy": "same-origin",
+    "cross-origin-opener-policy": "same-origin",
+    "x-frame-options": "DENY",
+}
+
+
+def is_local(host: str) -> bool:
+    """True for addresses that only this machine can reach."""
+    try:
+        return ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host.lower().rstrip(".") == "localhost"
+
+
+def check_host(request: Request, local: bool) -> None:
+    """Refuse a request under a foreign name where only this machine is served.
+
+    A site may let its own name point to 127.0.0.1 (DNS rebinding); its pages would then count as ours.
+
+    Raises:
+        ApiError: 403 if so.
+    """
+    host = urlsplit(f"//{request.headers.get('host', '')}").hostname or ""
+    if local and not is_local(host):
+        message = "This server answers this machine alone, as localhost or 127.0.0.1; for others: vl2v serve --host."
+        raise ApiError(403, "foreign_host", message)
+
+
+def check_origin(request: Request) -> None:
+    """Refuse what a page of another site sends (cross-site request forgery). Programs send neither header.
+
+    Raises:
+        ApiError: 403 if so.
+    """
+    origin, site = request.headers.get("origin"), request.headers.get("sec-fetch-site")
+    own = origin is None or urlsplit(origin).netloc == request.headers.get("host")
+    if not own or site not in (None, "same-origin", "none"):
+        raise ApiError(403, "foreign_origin", "Pages of other sites may not ask this server.")
+
+
+class Headers:
+    """Adds headers to every answer that has not got them.
+
+    Args:
+        app: what is wrapped.
+        headers: names in lower case.
+    """
+
+    def __init__(self, app: ASGIApp, headers: Sequence[tuple[str, str]]) -> None:
+        self._app = app
+        self._headers = [(name.encode(), value.encode()) for name, value in headers]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """See the ASGI specification."""
+
+        async def sending(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                has = {name for name, _ in message["headers"]}
+                message["headers"] = [*message["headers"], *(pair for pair in self._headers if pair[0] not in has)]
+            await send(message)
+
+        await self._app(scope, receive, sending)

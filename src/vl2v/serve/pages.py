@@ -1,0 +1,86 @@
+"""The pages: one file each, with everything inside, and a policy that lets nothing else in."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+HERE = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class Page:
+    """A page and the headers it is sent with."""
+
+    html: str
+    headers: Mapping[str, str]
+
+
+def main_page() -> Page:
+    """Drop images, see answers, change the classes."""
+    style, script = _text("page.css"), _text("page.js")
+    html = _text("page.html").replace("/*style*/", style, 1).replace("/*script*/", script, 1)
+    return Page(html, _headers(style, script))
+
+
+def api_page(description: Mapping[str, Any]) -> Page:
+    """The API's documentation, from its OpenAPI description, without a script."""
+    style = _text("page.css") + _text("docs.css")
+    loader = jinja2.FileSystemLoader(HERE)
+    template = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True).get_template("docs.html.j2")
+    html = template.render(
+        api=description, pretty=lambda value: json.dumps(value, indent=2), schema=_Schemas(description)
+    )
+    return Page(html.replace("/*style*/", style, 1), _headers(style))
+
+
+class _Schemas:
+    """Follows references within an OpenAPI description, and names types in a word."""
+
+    def __init__(self, description: Mapping[str, Any]) -> None:
+        self._all = description.get("components", {}).get("schemas", {})
+
+    def name(self, schema: Mapping[str, Any]) -> str:
+        """A type in a word or two, such as ``list of ClassChance``."""
+        if "$ref" in schema:
+            return str(schema["$ref"]).rsplit("/", 1)[-1]
+        if "anyOf" in schema:
+            return " or ".join(self.name(part) for part in schema["anyOf"])
+        if schema.get("type") == "array":
+            return f"list of {self.name(schema.get('items', {}))}"
+        if schema.get("format") == "binary":
+            return "file"
+        return str(schema.get("type", "any"))
+
+    def all(self) -> dict[str, Any]:
+        """The types of the API by name, those of FastAPI's own faults left out."""
+        return {name: schema for name, schema in self._all.items() if "ValidationError" not in name}
+
+
+def _text(name: str) -> str:
+    return (HERE / name).read_text(encoding="utf-8")
+
+
+def _headers(style: str, script: str | None = None) -> dict[str, str]:
+    """Only this style and script, by their hashes; nothing from elsewhere, in no frame."""
+    policy = [
+        "default-src 'none'",
+        f"style-src '{_hash(style)}'",
+        *([f"script-src '{_hash(script)}'", "connect-src 'self'"] if script else []),
+        "img-src 'self' blob: data:",
+        "base-uri 'none'",
+        "form-action 'none'",
+        "frame-ancestors 'none'",
+    ]
+    return {"content-security-policy": "; ".join(policy), "cache-control": "no-cache"}
+
+
+def _hash(text: str) -> str:
+    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()

@@ -1,0 +1,174 @@
+"""From a run to a running server."""
+
+from __future__ import annotations
+
+import logging
+import socket
+from pathlib import Path
+
+import vl2v_runtime
+from vl2v import __version__
+from vl2v.errors import ConfigError, DataError, RunError, Vl2vError
+from vl2v.job.prepare import Places
+from vl2v.progress import Progress
+from vl2v.serve.answers import About
+from vl2v.serve.app import create_app
+from vl2v.serve.gallery import NAME, Gallery, origin_of
+from vl2v.serve.guard import is_local
+from vl2v.serve.service import Service
+from vl2v.serve.settings import ServeSettings
+from vl2v.web.limits import Limits
+from vl2v.web.running import listen, quiet_logs
+from vl2v_runtime import Model
+from vl2v_runtime.model import FLOAT, INT8
+
+logger = logging.getLogger("vl2v.serve")
+
+
+def serve(settings: ServeSettings, places: Places, progress: Progress) -> None:
+    """Serve a student until the process is told to stop; requests at work are finished then.
+
+    Args:
+        settings: the service.
+        places: where the store of bought vectors is, and what is known of files read before.
+        progress: told of what is made before the first request: the export, the gallery.
+
+    Raises:
+        Vl2vError: if the run is not finished, the port is taken, or the model cannot be used.
+    """
+    check_port(settings.host, settings.port)
+    service = open_service(settings, places, progress)
+    quiet_logs()
+    about, host = service.about(), f"[{settings.host}]" if ":" in settings.host else settings.host
+    logger.info("%s, %d classes: http://%s:%d", about.name, about.classes, host, settings.port)
+    for absent in (about.no_gallery, about.no_edits):
+        if absent:
+            logger.info("%s", absent)
+    listen(create_app(service, local=is_local(settings.host)), settings.host, settings.port)
+
+
+def check_port(host: str, port: int) -> None:
+    """Find out before the work whether the address can be listened on.
+
+    Raises:
+        ConfigError: if not.
+    """
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind, protocol) as one:
+            one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the server does: what just closed is free
+            one.bind(address)
+    except OSError as error:
+        raise ConfigError(
+            f"{host}:{port} cannot be listened on.",
+            expected="an address of this machine and a free port",
+            found=error.strerror or str(error),
+            next_step="stop what listens there, or choose another: --port",
+        ) from error
+
+
+def open_service(settings: ServeSettings, places: Places, progress: Progress) -> Service:
+    """Everything but the listening: export if there is none, open the model, make or read the gallery.
+
+    Raises:
+        Vl2vError: see `serve`.
+    """
+    run = _run_of(settings.run)
+
+    def load() -> Model:
+        return vl2v_runtime.load(settings.run if run is None else run, threads=settings.threads, int8=settings.int8)
+
+    if run is not None:
+        _need_export(run, settings.int8, places, progress)
+    model = load()
+    gallery, no_gallery = _gallery(run, model, places, progress) if settings.gallery else (None, "--no-gallery")
+    no_edits = _no_edits(settings, run, model)
+
+    def about(model: Model) -> About:
+        return _about(model, (run or settings.run.absolute()).name, settings.limits, gallery, no_gallery, no_edits)
+
+    editor = None
+    if run is not None and no_edits is None:
+        from vl2v.serve.editing import RunEditor
+
+        editor = RunEditor(run, places, load, settings.budget)
+    return Service(model, about, gallery, editor, settings.limits)
+
+
+def _run_of(path: Path) -> Path | None:
+    """The run's folder, absolute; None for an exported file on its own."""
+    if path.suffix == ".onnx" and path.is_file():
+        return None
+    path = path.absolute()
+    return path.parent if path.name in ("student", "export") and not (path / "student").exists() else path
+
+
+def _need_export(run: Path, int8: bool, places: Places, progress: Progress) -> None:
+    """Export the run if that was not done yet."""
+    name = INT8 if int8 else FLOAT
+    if (run / "export" / name).is_file():
+        return
+    from vl2v.job.export import export
+
+    progress.note(f"not exported yet: writing {run / 'export' / name}")
+    try:
+        export(run, onnx=not int8, int8=int8, places=places, progress=progress)
+    except (DataError, RunError):
+        if int8 or not (run / "student").is_dir():
+            raise
+        progress.note("the run's images are not there: the file is compared with the student on random images")
+        export(run / "student", out=run / "export", places=places, progress=progress)
+
+
+def _gallery(run: Path | None, model: Model, places: Places, progress: Progress) -> tuple[Gallery | None, str | None]:
+    """The gallery, or why there is none."""
+    if model.dimension is None:
+        return None, "a linear classifier has no embedding to compare images by."
+    if run is None:
+        return None, "an exported file alone does not say where they are; serve the run's folder."
+    path = run / "export" / NAME
+    if path.is_file() and (kept := Gallery.load(path)).origin == origin_of(model):
+        return kept, None
+    from vl2v.job.folder import RunFolder
+    from vl2v.serve.collect import build
+
+    try:
+        gallery = build(RunFolder(run).config(), model, places, progress)
+    except Vl2vError as error:
+        return None, f"{error.problem} {error.found}".strip()
+    gallery.save(path)
+    return gallery, None
+
+
+def _no_edits(settings: ServeSettings, run: Path | None, model: Model) -> str | None:
+    """Why classes cannot be changed, None if they can."""
+    if run is None:
+        return "Classes are changed in a run's folder; this is an exported file alone."
+    if model.dimension is None:
+        return "The classes of a linear classifier were trained and cannot be changed by their names."
+    if settings.edits is None and not is_local(settings.host):
+        return "Classes can be changed from this machine only, unless vl2v serve is told --edits."
+    return "Classes are fixed: --no-edits." if settings.edits is False else None
+
+
+def _about(
+    model: Model, name: str, limits: Limits, gallery: Gallery | None, no_gallery: str | None, no_edits: str | None
+) -> About:
+    trust, teacher = model.trust, model.metadata.provenance.get("teacher") or {}
+    return About(
+        name=name,
+        version=__version__,
+        size=model.size,
+        int8=model.metadata.quantised is not None,
+        classes=len(model.classes),
+        teacher=teacher.get("identity"),
+        coverages=list(trust.coverages) if trust else [],
+        drift=bool(trust and trust.reference),
+        gallery=len(gallery) if gallery else 0,
+        no_gallery=no_gallery,
+        editable=no_edits is None,
+        no_edits=no_edits,
+        image_bytes=limits.image_bytes,
+        body_bytes=limits.body_bytes,
+        inputs=limits.inputs,
+    )

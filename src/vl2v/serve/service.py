@@ -1,0 +1,201 @@
+"""The work behind the routes: read images, look at them, word the answers, change the classes."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
+
+import numpy as np
+
+from vl2v.serve.answers import About, DriftHint, ImageAnswer, Near, Prediction, fault, rank
+from vl2v.serve.engine import Engine, Seen
+from vl2v.serve.gallery import Gallery
+from vl2v.serve.inputs import Upload, read
+from vl2v.serve.metrics import Metrics
+from vl2v.web.body import Held
+from vl2v.web.faults import ApiError, bad_image, schema
+from vl2v.web.images import MORE, inspect
+from vl2v.web.limits import Limits
+from vl2v_runtime import Model, UnreadableImageError
+from vl2v_runtime.imaging import Pixels
+from vl2v_runtime.trust import probabilities
+
+if TYPE_CHECKING:
+    from vl2v.serve.editing import RunEditor  # it brings torch, which answers do without
+
+P = ParamSpec("P")
+T = TypeVar("T")
+THREADS = 8  # of requests at work; decoding and the network are bounded on their own
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a client may say of its answers.
+
+    Attributes:
+        top_k: how many classes of each image.
+        coverage: the share of the validation images whose confidence an accepted answer must reach; None accepts none
+            and refuses none.
+        neighbours: how many training images beside each.
+    """
+
+    top_k: int = 5
+    coverage: float | None = None
+    neighbours: int = 0
+
+
+class Service:
+    """One student at work.
+
+    Args:
+        model: the exported student.
+        about: what is said of it where it is not the model itself that says so.
+        gallery: training images to show beside answers.
+        editor: changes the classes; None if nobody may.
+        limits: how much is taken from a client.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        about: Callable[[Model], About],
+        gallery: Gallery | None = None,
+        editor: RunEditor | None = None,
+        limits: Limits | None = None,
+    ) -> None:
+        self.limits, self.metrics, self.gallery = limits or Limits(), Metrics(), gallery
+        self.held, self.waiting = Held(), 0
+        self.engine = Engine(model, self._observe)
+        self._about, self._editor = about, editor
+        self._hands = ThreadPoolExecutor(THREADS, "hands")
+        self._edits = ThreadPoolExecutor(1, "edits")  # one after the other
+        self._decoding = threading.Semaphore(os.cpu_count() or 1)  # a large image takes much memory while decoded
+        self.metrics.held.set_function(lambda: self.held.bytes)
+        self.metrics.waiting.set_function(lambda: self.waiting)
+        self.metrics.classes.set_function(lambda: len(self.engine.model.metadata.classes))
+
+    def stop(self) -> None:
+        """Finish what is at work."""
+        self._hands.shutdown()
+        self._edits.shutdown()
+
+    def _observe(self, images: int, seconds: float) -> None:
+        self.metrics.batches.observe(images)
+        self.metrics.inference.observe(seconds)
+
+    async def in_hands(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Do something away from the event loop.
+
+        Raises:
+            ApiError: 503 if too much waits.
+        """
+        if self.waiting >= self.limits.queue:
+            raise ApiError(
+                503, "overloaded", "Too many requests are waiting; try again as retry-after says.", retry_after=1
+            )
+        self.waiting += 1
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._hands, lambda: work(*args, **kwargs))
+        finally:
+            self.waiting -= 1
+
+    def about(self) -> About:
+        """What is served."""
+        return self._about(self.engine.model)
+
+    def check(self) -> None:
+        """Pass a grey square through the network; raises whatever is wrong with it."""
+        size = self.engine.model.size
+        if not np.isfinite(self.engine.look(np.full((1, size, size, 3), 128, np.uint8)).logits).all():
+            raise ValueError("the network gives no numbers")
+
+    def predict(self, content_type: str, body: bytes, options: Options) -> bytes:
+        """The answer to `POST /v1/predict`, JSON of a `Prediction`.
+
+        Raises:
+            ApiError: if the request as a whole cannot be answered.
+        """
+        started = time.perf_counter()
+        self._check_coverage(options.coverage)
+        uploads = read(content_type, body, self.limits)
+        outcomes = [self._pixels(upload) for upload in uploads]
+        good = [outcome for outcome in outcomes if not isinstance(outcome, ApiError)]
+        seen = self.engine.look(np.stack(good)) if good else None
+        answered = iter(self._worded(seen, options) if seen else ())
+        answers = []
+        for upload, outcome in zip(uploads, outcomes, strict=True):
+            if isinstance(outcome, ApiError):
+                answers.append(ImageAnswer(name=upload.name, error=fault(outcome)))
+            else:
+                answers.append(next(answered).model_copy(update={"name": upload.name}))
+        self.metrics.images.labels("answered").inc(len(good))
+        self.metrics.images.labels("unreadable").inc(len(outcomes) - len(good))
+        spent = round(1000 * (time.perf_counter() - started), 2)
+        return Prediction(answers=answers, drift=_drift(seen), milliseconds=spent).model_dump_json().encode()
+
+    def _check_coverage(self, coverage: float | None) -> None:
+        trust = self.engine.model.trust
+        known = trust.coverages if trust else ()
+        if coverage is not None and coverage not in (1.0, *known):
+            expected = ", ".join(f"{share:g}" for share in known)
+            message = f"Expected one of {expected}." if known else "This student has no thresholds; leave it out."
+            raise schema(message, "coverage")
+
+    def _pixels(self, upload: Upload) -> Pixels | ApiError:
+        if upload.fault is not None:
+            return upload.fault
+        try:
+            inspect(upload.data, None, self.limits, MORE)
+            with self._decoding:
+                return self.engine.model.prepare(upload.data)
+        except ApiError as error:
+            return error
+        except UnreadableImageError:
+            return bad_image("The image is truncated or broken.")
+
+    def _worded(self, seen: Seen, options: Options) -> list[ImageAnswer]:
+        trust, classes = seen.model.trust, seen.model.classes
+        chances = trust.probabilities(seen.logits) if trust else probabilities(seen.logits)
+        accepted: list[bool | None] = [None] * len(chances)
+        if trust and options.coverage is not None:
+            accepted = [bool(sure) for sure in trust.accepts(seen.logits, coverage=options.coverage)]
+        answers = [rank(row, classes, options.top_k, sure) for row, sure in zip(chances, accepted, strict=True)]
+        if options.neighbours and self.gallery is not None and seen.embeddings is not None:
+            for answer, near in zip(answers, self.gallery.nearest(seen.embeddings, options.neighbours), strict=True):
+                answer.neighbours = [Near.of(neighbour) for neighbour in near]
+        return answers
+
+    async def edit(self, work: Callable[[RunEditor], T], kind: str = "") -> T:
+        """Do something with the classes, one edit at a time; the changed model is asked from then on.
+
+        Args:
+            work: what to do.
+            kind: counted under this name; empty if the classes do not change.
+
+        Raises:
+            ApiError: 403 if nobody may.
+        """
+        editor = self._editor
+        if editor is None:
+            raise ApiError(403, "no_edits", self.about().no_edits or "Classes cannot be changed here.")
+        return await asyncio.get_running_loop().run_in_executor(self._edits, self._edit, editor, work, kind)
+
+    def _edit(self, editor: RunEditor, work: Callable[[RunEditor], T], kind: str) -> T:
+        done = work(editor)
+        if kind:
+            self.engine.model = editor.load()
+            self.metrics.edits.labels(kind).inc()
+        return done
+
+
+def _drift(seen: Seen | None) -> DriftHint | None:
+    if seen is None or seen.model.trust is None or seen.embeddings is None:
+        return None
+    drift = seen.model.trust.drift(seen.embeddings)
+    return DriftHint.of(drift) if drift else None

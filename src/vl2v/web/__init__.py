@@ -1,0 +1,1 @@
+"""What both HTTP services share: the vendor's, and the student's."""

@@ -1,0 +1,37 @@
+"""From an application to a running server."""
+
+from __future__ import annotations
+
+import logging
+
+import uvicorn
+from starlette.types import ASGIApp
+
+KEEP_ALIVE_SECONDS = 75
+CONNECTIONS = 2048
+
+
+def quiet_logs(level: int = logging.INFO) -> None:
+    """Log to standard error, in one manner, and no URL that a client names."""
+    # Forced: a package that logged while the model was loaded has set up the root logger, without a level.
+    logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(message)s", force=True)
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # it would log the URLs that clients name
+
+
+def listen(app: ASGIApp, host: str, port: int, tls_cert: str | None = None, tls_key: str | None = None) -> None:
+    """Serve until the process is told to stop; requests at work are finished then."""
+    uvicorn.run(
+        app,
+        host=host,
+        port=port,
+        ssl_certfile=tls_cert,
+        ssl_keyfile=tls_key,
+        http="h11",  # bounds the size of headers
+        log_config=None,
+        access_log=False,  # the service logs for itself: no paths, no queries
+        server_header=False,
+        proxy_headers=False,
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
+        timeout_graceful_shutdown=30,
+        limit_concurrency=CONNECTIONS,
+    )

@@ -1,0 +1,127 @@
+"""What the tests of serving share: a small distilled run, pictures, and servers around it."""
+
+from __future__ import annotations
+
+import io
+import shutil
+import socket
+import struct
+import threading
+import time
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+import uvicorn
+from PIL import Image
+from tiny_task import Bench, vl2v
+
+from vl2v.job.prepare import Places
+from vl2v.progress import Silent
+from vl2v.serve.app import create_app
+from vl2v.serve.running import open_service
+from vl2v.serve.service import Service
+from vl2v.serve.settings import ServeSettings
+
+NEW, LATER = "checker_board", "dotted_paper"  # classes that the teacher knows and the student does not
+
+
+@pytest.fixture(scope="session")
+def run(bench: Bench) -> Path:
+    """A distilled and exported run, with a teacher that charges for texts and knows two classes more."""
+    with np.load(bench.root / "teacher.npz") as file:
+        known = dict(file)
+    rows = np.random.default_rng(7).normal(size=(2, 16)).astype(np.float32)
+    known["texts"] = np.append(known["texts"], ["a photo of a checker board", "a photo of a dotted paper"])
+    known["text_embeddings"] = np.concatenate([known["text_embeddings"], rows])
+    np.savez(bench.root / "teacher.npz", **known)
+    out = bench.root / "served"
+    done = vl2v(*bench.distill(out, "--price-per-1000-texts", "0.10", "--budget", "1"))
+    assert done.returncode == 0, done.stderr
+    exported = vl2v("export", str(out), "--cache", str(bench.root / "cache"))
+    assert exported.returncode == 0, exported.stderr
+    opened(out, bench).stop()  # makes the gallery
+    return out
+
+
+@pytest.fixture
+def own(run: Path, tmp_path: Path) -> Path:
+    """A copy of the run, to be changed."""
+    return Path(shutil.copytree(run, tmp_path / "run"))
+
+
+def places(bench: Bench) -> Places:
+    return Places(bench.root / "cache", bench.root / "vectors.sqlite")
+
+
+def opened(path: Path, bench: Bench, **settings: Any) -> Service:
+    return open_service(ServeSettings(path, **settings), places(bench), Silent())
+
+
+def drawing(bench: Bench, kind: str = "bar", number: int = 0, domain: str = "ink") -> Path:
+    return bench.data / domain / kind / f"{number}.png"
+
+
+def bomb() -> bytes:
+    """A PNG of a few bytes whose header claims 900 million pixels."""
+    buffer = io.BytesIO()
+    Image.new("1", (1, 1)).save(buffer, "PNG")
+    whole = buffer.getvalue()
+    header = b"IHDR" + struct.pack(">II", 30_000, 30_000) + whole[24:29]
+    return whole[:12] + header + struct.pack(">I", zlib.crc32(header)) + whole[33:]
+
+
+def noise(side: int) -> bytes:
+    """A PNG that does not compress."""
+    buffer = io.BytesIO()
+    pixels = np.random.default_rng(0).integers(0, 256, (side, side, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(buffer, "PNG", compress_level=0)
+    return buffer.getvalue()
+
+
+def free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return int(one.getsockname()[1])
+
+
+class Server:
+    """A real server in a thread of this process, that can be stopped and started again at its address."""
+
+    def __init__(self, service: Service) -> None:
+        self.service, self.port = service, free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        config = uvicorn.Config(create_app(self.service), port=self.port, http="h11", log_config=None, lifespan="off")
+        self._server = uvicorn.Server(config)
+        self._thread = threading.Thread(target=self._server.run)
+        self._thread.start()
+        end = time.monotonic() + 20
+        while time.monotonic() < end:
+            with suppress(httpx.HTTPError):
+                if httpx.get(f"{self.url}/health", timeout=2).status_code == 200:
+                    return
+            time.sleep(0.02)
+        raise AssertionError(f"no server at {self.url}")
+
+    def stop(self) -> None:
+        self._server.should_exit = True
+        self._server.force_exit = True  # browsers keep connections open
+        self._thread.join(20)
+
+
+@contextmanager
+def serving(service: Service) -> Iterator[Server]:
+    server = Server(service)
+    server.start()
+    try:
+        yield server
+    finally:
+        server.stop()
+        service.stop()

@@ -1,0 +1,91 @@
+"""`vl2v serve` as a user starts it."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import httpx
+import pytest
+from serving import drawing, free_port, opened, own, run  # noqa: F401
+from tiny_task import Bench, bench, environment, vl2v  # noqa: F401
+
+from vl2v.errors import ConfigError
+from vl2v.serve.running import check_port
+
+
+def test_a_run_is_exported_and_served_until_it_is_stopped(own: Path, bench: Bench) -> None:
+    shutil.rmtree(own / "export")
+    port = free_port()
+    flags = ["--port", str(port), "--threads", "1", *bench.flags()]
+    command = [sys.executable, "-m", "vl2v", "serve", str(own), *flags]
+    process = subprocess.Popen(command, env=environment(), stderr=subprocess.PIPE, text=True)
+    try:
+        end = time.monotonic() + 240
+        while True:
+            assert time.monotonic() < end
+            assert process.poll() is None, process.stderr.read() if process.stderr else ""
+            with suppress(httpx.HTTPError):
+                if httpx.get(f"http://127.0.0.1:{port}/health").status_code == 200:
+                    break
+            time.sleep(0.1)
+        sent = {"files": ("a.png", drawing(bench).read_bytes())}
+        answer = httpx.post(f"http://127.0.0.1:{port}/v1/predict?neighbours=1", files=sent).json()["answers"][0]
+        assert answer["label"]
+        assert len(answer["neighbours"]) == 1
+        assert httpx.get(f"http://127.0.0.1:{port}/v1/model").json()["name"] == "run"
+    finally:
+        process.send_signal(signal.SIGINT)
+        said = process.communicate(timeout=60)[1]
+    assert process.returncode in (0, 130), said
+    assert "not exported yet" in said
+    assert f"http://127.0.0.1:{port}" in said
+    assert (own / "export" / "model.onnx").is_file()
+    assert (own / "export" / "gallery.npz").is_file()
+
+
+def test_a_taken_port_and_an_unfinished_run_are_said_plainly(run: Path, tmp_path: Path) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        with pytest.raises(ConfigError, match="cannot be listened on"):
+            check_port("127.0.0.1", other.getsockname()[1])
+    with pytest.raises(ConfigError, match="cannot be listened on"):
+        check_port("192.0.2.1", 8000)  # no address of this machine
+    shutil.copy(run / "config.yaml", tmp_path / "config.yaml")
+    done = vl2v("serve", str(tmp_path), "--port", str(free_port()))
+    assert done.returncode == 8, done.stderr
+    assert "is not finished" in done.stderr
+    assert "--resume" in done.stderr
+
+
+def test_an_exported_file_is_enough(run: Path, bench: Bench, tmp_path: Path) -> None:
+    shutil.copy(run / "export" / "model.onnx", tmp_path / "alone.onnx")
+    service = opened(tmp_path / "alone.onnx", bench)
+    about = service.about()
+    assert (about.gallery, about.editable, about.classes) == (0, False, 3)
+    assert "exported file alone" in str(about.no_gallery)
+    assert "exported file alone" in str(about.no_edits)
+    assert service.gallery is None
+    service.stop()
+
+
+def test_a_gallery_outlives_its_images_and_is_not_mistaken(own: Path, bench: Bench, tmp_path: Path) -> None:
+    service = opened(own, bench, gallery=False)
+    assert service.about().no_gallery == "--no-gallery"
+    service.stop()
+    config = own / "config.yaml"
+    config.write_text(config.read_text().replace(str(bench.data), str(tmp_path / "gone")))
+    service = opened(own, bench)
+    assert service.about().gallery > 0
+    service.stop()
+    (own / "export" / "gallery.npz").unlink()
+    service = opened(own, bench)
+    assert "is not a folder" in str(service.about().no_gallery)
+    service.stop()
