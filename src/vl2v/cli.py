@@ -116,16 +116,19 @@ def _fail(error: Vl2vError, as_json: bool) -> None:
     raise typer.Exit(error.exit_code)
 
 
-attach_vendor(app, guarded)
-attach_teacher(app, guarded)
-attach_benchmark(app, guarded)
-attach_data(app, guarded)
-attach_trust(app, guarded)
-attach_classes(app, guarded)
-attach_export(app, guarded)
-attach_hub(app, guarded)
-attach_report(app, guarded)
-attach_serve(app, guarded)
+for attach in (
+    attach_report,
+    attach_export,
+    attach_serve,
+    attach_classes,
+    attach_trust,
+    attach_hub,
+    attach_benchmark,
+    attach_data,
+    attach_teacher,
+    attach_vendor,
+):
+    attach(app, guarded)
 
 
 def make_progress(quiet: bool, as_json: bool) -> Progress:
