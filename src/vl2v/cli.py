@@ -116,21 +116,6 @@ def _fail(error: Vl2vError, as_json: bool) -> None:
     raise typer.Exit(error.exit_code)
 
 
-for attach in (
-    attach_report,
-    attach_export,
-    attach_serve,
-    attach_classes,
-    attach_trust,
-    attach_hub,
-    attach_benchmark,
-    attach_data,
-    attach_teacher,
-    attach_vendor,
-):
-    attach(app, guarded)
-
-
 def make_progress(quiet: bool, as_json: bool) -> Progress:
     """Who is told of the stages: nobody, a script, or people."""
     from vl2v.job.console import JsonLines, for_people
@@ -358,6 +343,21 @@ def demo(
 
     done = work(out, make_progress(quiet, as_json))
     show(demo_json(done) if as_json else demo_text(done))
+
+
+for attach in (
+    attach_report,
+    attach_export,
+    attach_serve,
+    attach_classes,
+    attach_trust,
+    attach_hub,
+    attach_benchmark,
+    attach_data,
+    attach_teacher,
+    attach_vendor,
+):
+    attach(app, guarded)
 
 
 NESTED = {
