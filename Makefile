@@ -11,7 +11,7 @@ demo: $(VENV)/demo.stamp
 	$(BIN)/vl2v demo --out $(DEMO)
 
 test: $(VENV)/dev.stamp lint
-	$(BIN)/python -m pytest -q
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist loadfile
 
 lint: $(VENV)/dev.stamp
 	$(BIN)/ruff check .

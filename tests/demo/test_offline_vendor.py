@@ -130,4 +130,4 @@ def test_weights_and_card_lie_in_the_package_and_are_small() -> None:
     assert len(weights.read_bytes()) <= 12_000_000
     assert resources.files("vl2v.demo").joinpath("offline_vendor.md").is_file()
     wheel = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]
-    assert wheel == {"packages": ["src/vl2v"]}  # the whole folder goes into the wheel, nothing is left out
+    assert wheel == {"packages": ["src/vl2v", "src/vl2v_runtime"]}  # whole folders go into the wheel

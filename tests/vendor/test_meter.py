@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import pwd
+import shutil
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -30,7 +32,7 @@ def pg_binaries() -> Path | None:
 
 
 @pytest.fixture(scope="session")
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def postgres() -> Iterator[str]:
     """A PostgreSQL of this test's own, on a free port; it refuses to run as root, so another user is taken then."""
     programs = pg_binaries()
     if programs is None:
@@ -38,10 +40,8 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     user = "postgres" if os.getuid() == 0 else None
     if user is not None and user not in {entry.pw_name for entry in pwd.getpwall()}:
         pytest.skip("PostgreSQL does not run as root, and there is no user postgres")
-    folder = tmp_path_factory.mktemp("pg")
+    folder = Path(tempfile.mkdtemp())  # not under pytest's folders, which are for their owner alone
     if user is not None:
-        for path in (folder, *folder.parents[:2]):  # pytest makes its folders for their owner alone
-            path.chmod(0o755)
         os.chown(folder, pwd.getpwnam(user).pw_uid, -1)
     data, port = folder / "data", free_port()
     setup = [str(programs / "initdb"), "-D", str(data), "-U", "seller", "--auth=trust", "--no-sync"]
@@ -60,6 +60,7 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     finally:
         process.terminate()
         process.wait(20)
+        shutil.rmtree(folder)
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

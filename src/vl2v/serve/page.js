@@ -414,7 +414,7 @@ addEventListener("paste", (event) => {
 });
 $("files").addEventListener("change", () => { take([...$("files").files]); $("files").value = ""; });
 $("files").addEventListener("keydown", (event) => {  // Space opens the chooser everywhere, Enter not always
-  if (event.key === "Enter") { event.preventDefault(); $("files").click(); }
+  if (event.key === "Enter") { event.preventDefault(); $("files").showPicker(); }
 });
 $("clear").addEventListener("click", () => {
   for (const card of [...cards.values()]) forget(card);
