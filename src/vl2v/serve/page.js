@@ -413,14 +413,12 @@ addEventListener("paste", (event) => {
   if (files.length) { event.preventDefault(); take(files); }
 });
 $("files").addEventListener("change", () => { take([...$("files").files]); $("files").value = ""; });
-$("files").addEventListener("keydown", (event) => {  // Space opens the chooser everywhere, Enter not always
-  if (event.key === "Enter") { event.preventDefault(); $("files").showPicker(); }
-});
+$("choose").addEventListener("click", () => $("files").click());  // a file input alone ignores Enter in some browsers
 $("clear").addEventListener("click", () => {
   for (const card of [...cards.values()]) forget(card);
   showCount();
   announce("Answers cleared.");
-  $("files").focus();
+  $("choose").focus();
 });
 $("coverage").addEventListener("change", () => lookAgain((card) => card.state === "answered"));
 $("add").addEventListener("submit", seePrice);
