@@ -155,3 +155,18 @@ def test_a_module_of_the_users_own_is_asked_for(bench: Bench, tmp_path: Path) ->
     done = package.export(tmp_path / "own", backbone=module, places=places(bench))
     assert done.files["model.onnx"].embedding is None, "a linear classifier has none"
     assert vl2v_runtime.load(tmp_path / "own").metadata.classifier == "linear"
+
+
+def test_a_student_that_lost_a_class_is_exported_and_trusted_anew(bench: Bench, run: Path) -> None:
+    before = package.export(run, places=places(bench)).files["model.onnx"]
+    package.remove_classes(run, ["bar"])
+    done = package.export(run, places=places(bench)).files["model.onnx"]
+    assert done.images * 3 == before.images * 2, "images of the class that is gone take no part"
+    assert done.agreement == 1
+    (run / "student" / "trust.json").unlink()
+    assert vl2v("trust", str(run)).returncode == 0
+    model, student = vl2v_runtime.load(run), Student.load(run)
+    assert len(model.classes) == 2
+    assert student.trust is not None
+    assert model.trust == student.trust
+    assert student.trust.calibration["classes_changed"] == 1

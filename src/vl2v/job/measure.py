@@ -23,6 +23,7 @@ from vl2v.job.evaluation import (
 )
 from vl2v.job.prepare import Places, list_folder, read_task, split_task
 from vl2v.progress import Progress, Silent
+from vl2v.student.files import CHANGES
 from vl2v.student.model import Student
 from vl2v.task.files import FileIndex
 from vl2v.task.folder import Task
@@ -80,13 +81,20 @@ def evaluate(
         cache.close()
 
 
-def class_numbers(student: Student, task: Task) -> NDArray[np.int64]:
+def class_numbers(student: Student, task: Task, *, skip_removed: bool = False) -> NDArray[np.int64]:
     """The student's class of every image of a task, [N] int64.
+
+    Args:
+        student: with its classes.
+        task: a folder's images.
+        skip_removed: give -1 for a class that the student does not know, if classes of it were changed after training.
 
     Raises:
         DataError: if the task has a class that the student does not know.
     """
     places = {name: i for i, name in enumerate(student.classes)}
+    if skip_removed and student.provenance.get(CHANGES):
+        return np.array([places.get(name, -1) for name in task.names], dtype=np.int64)[task.labels]
     if unknown := [name for name in task.names if name not in places]:
         expected = f"classes among {', '.join(student.classes)}"
         step = "rename the folders, or add the class by its name: vl2v classes add"

@@ -80,7 +80,7 @@ def run_sample(student: Student, data: DataConfig, places: Places, progress: Pro
 
     Raises:
         RunError: if the folder is gone.
-        DataError: if it has faults, or a class that the student does not know.
+        DataError: if it has faults, or a class that the student never knew.
     """
     if not Path(data.root).is_dir():
         raise RunError(
@@ -93,7 +93,7 @@ def run_sample(student: Student, data: DataConfig, places: Places, progress: Pro
     try:
         folder = DomainFolder(data.root, allow_missing_classes=data.allow_missing_classes)
         task, _ = read_task(folder, data, index, cache, progress)
-        labels = class_numbers(student, task)
+        labels = class_numbers(student, task, skip_removed=True)
         seed = int(student.provenance.get("seed", 0))
         if student.provenance.get("data", {}).get("digest") == task.digest():
             split = split_task(task, data, seed)
@@ -103,7 +103,7 @@ def run_sample(student: Student, data: DataConfig, places: Places, progress: Pro
             sources = [task.rows_of(domain) for domain in task.domains if domain not in data.held_out]
             what, kept = ALL, np.concatenate(sources or [np.arange(len(task), dtype=np.int64)])
             compared = kept
-        compared = np.sort(_draw(compared, CHECKED, seed))
+        compared = np.sort(_draw(compared[labels[compared] >= 0], CHECKED, seed))
         calibration = _draw(kept, CALIBRATED, seed)
         names = np.array(task.domains)[task.domain_of[compared]]
         slots = cache.slots(task.digests[compared]), cache.slots(task.digests[calibration])

@@ -12,8 +12,10 @@ from numpy.typing import NDArray
 
 from vl2v.errors import RunError
 from vl2v.job.evaluation import IN_DOMAIN, Row, row_of
+from vl2v.job.exported import exported, mark_trust
 from vl2v.job.folder import RunFolder
 from vl2v.progress import Progress
+from vl2v.student.files import CHANGES
 from vl2v.student.model import Student
 from vl2v.task.splits import Indices
 from vl2v.trust import files
@@ -87,7 +89,7 @@ class Refitted:
 
 
 def refit(path: Path, progress: Progress) -> Refitted:
-    """Fit a finished run's trust from `predictions.npz`, and write it beside the student.
+    """Fit a finished run's trust from `predictions.npz`, write it beside the student and into its exported files.
 
     The reference for drift needs embeddings, which are computed if the run's images are where they were.
 
@@ -114,7 +116,14 @@ def refit(path: Path, progress: Progress) -> Refitted:
         seen = places[of_sources]
         reference = fit_reference(embeddings[of_sources], kept.domain[seen], kept.answers[seen])
         trust = replace(trust, reference=reference)
-    files.save(trust, folder.student)
+    student.trust = trust
+    if student.provenance.get(CHANGES):
+        mark_trust(student)
+    files.save(student.trust, folder.student)
+    for file in exported(path):
+        from vl2v.student.export import rewrite_trust
+
+        rewrite_trust(file, student.trust.to_dict())
     return Refitted(trust, tuple(_domain(trust, kept, name, places, embeddings) for name in kept.domains))
 
 
