@@ -13,7 +13,7 @@ from tiny_task import Bench, bench, vl2v  # noqa: F401 - a fixture
 
 import vl2v as package
 import vl2v_runtime
-from vl2v.errors import RunError, StudentError, Vl2vError
+from vl2v.errors import DataError, RunError, StudentError, Vl2vError
 from vl2v.job import export as job
 from vl2v.job import sample
 from vl2v.job.parity import FLOAT_TOLERANCE
@@ -163,6 +163,12 @@ def test_a_student_that_lost_a_class_is_exported_and_trusted_anew(bench: Bench, 
     done = package.export(run, places=places(bench)).files["model.onnx"]
     assert 0 < done.images < before.images, "images of the class that is gone take no part"
     assert done.agreement == 1
+    (bench.data / "ink" / "bar").rename(bench.data / "ink" / "beam")
+    try:
+        with pytest.raises(DataError, match="does not know"):
+            package.export(run, data=bench.data, places=places(bench))
+    finally:
+        (bench.data / "ink" / "beam").rename(bench.data / "ink" / "bar")
     (run / "student" / "trust.json").unlink()
     assert vl2v("trust", str(run)).returncode == 0
     model, student = vl2v_runtime.load(run), Student.load(run)

@@ -87,14 +87,15 @@ def class_numbers(student: Student, task: Task, *, skip_removed: bool = False) -
     Args:
         student: with its classes.
         task: a folder's images.
-        skip_removed: give -1 for a class that the student does not know, if classes of it were changed after training.
+        skip_removed: give -1 for a class that was removed from the student after training, and do not refuse it.
 
     Raises:
         DataError: if the task has a class that the student does not know.
     """
     places = {name: i for i, name in enumerate(student.classes)}
-    if skip_removed and student.provenance.get(CHANGES):
-        return np.array([places.get(name, -1) for name in task.names], dtype=np.int64)[task.labels]
+    if skip_removed:
+        changes = student.provenance.get(CHANGES, [])
+        places = {name: -1 for change in changes for name in change.get("removed", [])} | places
     if unknown := [name for name in task.names if name not in places]:
         expected = f"classes among {', '.join(student.classes)}"
         step = "rename the folders, or add the class by its name: vl2v classes add"
