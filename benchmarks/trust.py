@@ -30,7 +30,8 @@ from vl2v.benchmark.selection import select
 from vl2v.benchmark.statistics import Spread
 from vl2v.job.evaluation import IN_DOMAIN, OUT_OF_DOMAIN
 from vl2v.job.folder import RunFolder
-from vl2v.job.trusting import SIZES, Kept, read_answers
+from vl2v.job.predictions import Predictions
+from vl2v.job.trusting import SIZES, read_answers
 from vl2v.student.files import read_json
 from vl2v.student.model import Student
 from vl2v.trust.calibration import fit_temperature, reliability
@@ -84,16 +85,16 @@ def _name(method: str, target: str, seed: int, candidate: Mapping[str, Any]) -> 
     return json.dumps([method, target, seed, dict(candidate)], sort_keys=True)
 
 
-def measure(kept: Kept) -> Figures:
+def measure(kept: Predictions) -> Figures:
     """One job's figures, shares in [0, 1]."""
     sources, held_out = kept.role == IN_DOMAIN, kept.role == OUT_OF_DOMAIN
-    trust = fit(kept.logits[sources], kept.label[sources], kept.domain[sources])
+    trust = fit(kept.student[sources], kept.label[sources], kept.domain[sources])
     assert trust is not None
-    logits, labels = kept.logits[held_out], kept.label[held_out]
+    logits, labels = kept.student[held_out], kept.label[held_out]
     right = logits.argmax(axis=1) == labels
     found = {
         "temperature": trust.temperature,
-        "in_domain_ece": reliability(probabilities(kept.logits[sources]), kept.label[sources]).error,
+        "in_domain_ece": reliability(probabilities(kept.student[sources]), kept.label[sources]).error,
         "in_domain_ece_calibrated": _crossed_ece(kept),
         "ece": reliability(probabilities(logits), labels).error,
         "ece_calibrated": reliability(trust.probabilities(logits), labels).error,
@@ -104,8 +105,8 @@ def measure(kept: Kept) -> Figures:
     for score in SCORES:
         curve = risk_coverage(trust.scores(logits, score), right)
         found |= {f"aurc_{score}": curve.area, f"wrong_at_80_{score}": curve.at(0.8)}
-        inside = kept.logits[sources].argmax(axis=1) == kept.label[sources]
-        found[f"in_domain_aurc_{score}"] = risk_coverage(trust.scores(kept.logits[sources], score), inside).area
+        inside = kept.student[sources].argmax(axis=1) == kept.label[sources]
+        found[f"in_domain_aurc_{score}"] = risk_coverage(trust.scores(kept.student[sources], score), inside).area
         for coverage in (0.95, 0.8):
             accepted = trust.accepts(logits, score, coverage)
             found[f"answered_by_threshold_{100 * coverage:.0f}_{score}"] = float(accepted.mean())
@@ -114,7 +115,7 @@ def measure(kept: Kept) -> Figures:
     return found | {"aurc_least_possible": error + sure * np.log(sure)}  # of Geifman et al., ICLR 2019
 
 
-def halves(kept: Kept) -> NDArray[np.bool_]:
+def halves(kept: Predictions) -> NDArray[np.bool_]:
     """[N] the first half of every source's validation images, as a seeded shuffle has them."""
     rng, first = np.random.default_rng(0), np.zeros(len(kept.label), bool)
     for name in kept.domains:
@@ -123,12 +124,12 @@ def halves(kept: Kept) -> NDArray[np.bool_]:
     return first
 
 
-def _crossed_ece(kept: Kept) -> float:
+def _crossed_ece(kept: Predictions) -> float:
     first, sources = halves(kept), kept.role == IN_DOMAIN
     rows, labels = [], []
     for fitted, measured in ((first, sources & ~first), (sources & ~first, first)):
-        temperature = fit_temperature(kept.logits[fitted], kept.label[fitted])
-        rows.append(probabilities(kept.logits[measured], temperature))
+        temperature = fit_temperature(kept.student[fitted], kept.label[fitted])
+        rows.append(probabilities(kept.student[measured], temperature))
         labels.append(kept.label[measured])
     return reliability(np.concatenate(rows), np.concatenate(labels)).error
 
@@ -157,7 +158,7 @@ def measure_drift(folder: Path, embeddings_folder: Path | None) -> Figures:
     return {key: fmean(value for value in values if value is not None) for key, values in found.items()}
 
 
-def _embeddings(folder: Path, kept: Kept, keep_in: Path | None) -> NDArray[np.float32]:
+def _embeddings(folder: Path, kept: Predictions, keep_in: Path | None) -> NDArray[np.float32]:
     file = keep_in / f"{folder.name}.npy" if keep_in else None
     if file is not None and file.exists():
         known: NDArray[np.float32] = np.load(file)

@@ -14,6 +14,7 @@ from vl2v.errors import RunError
 from vl2v.job.evaluation import IN_DOMAIN, Row, row_of
 from vl2v.job.exported import exported, mark_trust
 from vl2v.job.folder import RunFolder
+from vl2v.job.predictions import Predictions, read_predictions
 from vl2v.progress import Progress
 from vl2v.student.files import CHANGES
 from vl2v.student.model import Student
@@ -21,33 +22,12 @@ from vl2v.task.splits import Indices
 from vl2v.trust import files
 from vl2v.trust.drift import MOST_IMAGES, fit_reference, share_unusual
 from vl2v.trust.fit import fit
+from vl2v.trust.rejection import applied
 from vl2v_runtime.imaging import UnreadableImageError
 from vl2v_runtime.trust import Trust
 
 SIZES = (1, 8, 32)  # of the batches that drift is told for
 CHUNK = 64
-
-
-@dataclass(frozen=True)
-class Kept:
-    """A run's answers as `predictions.npz` has them: [N] domain, role, path and label, [N, K] float32 logits."""
-
-    domain: NDArray[np.str_]
-    role: NDArray[np.str_]
-    path: NDArray[np.str_]
-    label: NDArray[np.int64]
-    logits: NDArray[np.float32]
-
-    @property
-    def domains(self) -> list[str]:
-        """The domains in their order."""
-        return list(dict.fromkeys(self.domain.tolist()))
-
-    @property
-    def answers(self) -> NDArray[np.int64]:
-        """[N] the most probable class."""
-        found: NDArray[np.int64] = self.logits.argmax(axis=1).astype(np.int64)
-        return found
 
 
 @dataclass(frozen=True)
@@ -100,7 +80,7 @@ def refit(path: Path, progress: Progress) -> Refitted:
     folder = RunFolder(path)
     kept = read_answers(folder)
     sources = kept.role == IN_DOMAIN
-    trust = fit(kept.logits[sources], kept.label[sources], kept.domain[sources])
+    trust = fit(kept.student[sources], kept.label[sources], kept.domain[sources])
     if trust is None:
         step = "train with validation images: data.holdout_fraction above 0"
         raise RunError("Trust needs validation images.", expected="some of the sources", found="none", next_step=step)
@@ -127,7 +107,7 @@ def refit(path: Path, progress: Progress) -> Refitted:
     return Refitted(trust, tuple(_domain(trust, kept, name, places, embeddings) for name in kept.domains))
 
 
-def read_answers(folder: RunFolder) -> Kept:
+def read_answers(folder: RunFolder) -> Predictions:
     """The answers that a finished run kept.
 
     Raises:
@@ -136,12 +116,10 @@ def read_answers(folder: RunFolder) -> Kept:
     if not folder.predictions_file.is_file():
         step = "give the folder of a finished run; for other images see vl2v evaluate"
         raise RunError(f"{folder.path} kept no answers.", expected="predictions.npz", found="none", next_step=step)
-    with np.load(folder.predictions_file) as file:
-        domain, role, path, label = (file[name] for name in ("domain", "role", "path", "label"))
-        return Kept(domain, role, path, label, file["student"].astype(np.float32))
+    return read_predictions(folder.predictions_file)
 
 
-def _sample(kept: Kept) -> Indices:
+def _sample(kept: Predictions) -> Indices:
     """At most `MOST_IMAGES` places of every domain."""
     rng = np.random.default_rng(0)
     parts = [np.flatnonzero(kept.domain == name) for name in kept.domains]
@@ -163,18 +141,15 @@ def _embed(student: Student, paths: list[Path], progress: Progress) -> NDArray[n
 
 
 def _domain(
-    trust: Trust, kept: Kept, name: str, places: Indices, embeddings: NDArray[np.float32] | None
+    trust: Trust, kept: Predictions, name: str, places: Indices, embeddings: NDArray[np.float32] | None
 ) -> DomainTrust:
     chosen = kept.domain == name
-    logits, labels = kept.logits[chosen], kept.label[chosen]
-    right = logits.argmax(axis=1) == labels
-    answered: dict[float, tuple[float, float | None]] = {}
-    for coverage in trust.coverages:
-        accepted = trust.accepts(logits, coverage=coverage)
-        answered[coverage] = (float(accepted.mean()), float(1 - right[accepted].mean()) if accepted.any() else None)
+    part = kept.of(chosen)
+    marks = applied(trust, part.student, part.answers == part.label)
+    answered = {mark.aim: (mark.coverage, mark.risk if mark.coverage else None) for mark in marks}
     unusual = {}
     if trust.reference is not None and embeddings is not None:
         rows = embeddings[chosen[places]]
         unusual = {size: share_unusual(trust.reference, rows, size) for size in SIZES}
-    role = str(kept.role[chosen][0])
-    return DomainTrust(row_of(name, role, logits, labels, trust.temperature), answered, unusual)
+    row = row_of(name, str(part.role[0]), part.student, part.label, trust.temperature)
+    return DomainTrust(row, answered, unusual)

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from vl2v.job.evaluation import Evaluation
+from vl2v.job.predictions import ROLES
 from vl2v.report.sheet import Sheet
-from vl2v.report.source import ROLES
 
 Z95 = 1.959963984540054  # two-sided 95% of the normal distribution
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from vl2v.job.evaluation import IN_DOMAIN, OUT_OF_DOMAIN
+from vl2v.job.predictions import ROLES, Predictions
 from vl2v.method.registry import METHODS
 from vl2v.report.calibration import calibrations, fitted, refusals, reliability_sheet, risk_sheet, threshold_sheet
 from vl2v.report.confusion import MANY, Confusion, confusion_sheet, confusions
@@ -14,7 +15,7 @@ from vl2v.report.map_figure import Marks, map_panel
 from vl2v.report.maps import STAGES, embedding_maps, map_sheet
 from vl2v.report.mistakes import Mistake, mistake_sheet, mistakes, picture
 from vl2v.report.page import Figure, Picture, Pictures, Section, TableBlock
-from vl2v.report.source import ROLE_NAMES, ROLES, Predictions, Source
+from vl2v.report.source import ROLE_NAMES, Source
 from vl2v.report.words import count, listed, percent
 from vl2v_runtime.trust import Trust
 

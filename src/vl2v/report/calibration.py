@@ -8,12 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from vl2v.job.evaluation import IN_DOMAIN
+from vl2v.job.predictions import Predictions
 from vl2v.report.sheet import Sheet
-from vl2v.report.source import Predictions
 from vl2v.trust.calibration import Reliability, reliability
 from vl2v.trust.fit import fit
-from vl2v.trust.rejection import RiskCoverage, risk_coverage
-from vl2v_runtime.trust import CONFIDENCE, Trust, probabilities
+from vl2v.trust.rejection import RiskCoverage, Threshold, applied, risk_coverage
+from vl2v_runtime.trust import Trust, probabilities
 
 
 @dataclass(frozen=True)
@@ -32,23 +32,6 @@ class Calibration:
 
 
 @dataclass(frozen=True)
-class Threshold:
-    """A threshold that would let `aim` of the validation images pass, and what it does on a role's images.
-
-    Attributes:
-        aim: share of the sources' validation images.
-        least: confidence, in [0, 1].
-        coverage: share of this role's images that pass.
-        risk: share of wrong answers among them; NaN if none passes.
-    """
-
-    aim: float
-    least: float
-    coverage: float
-    risk: float
-
-
-@dataclass(frozen=True)
 class Refusal:
     """What refusing unsure answers does on one role's images."""
 
@@ -60,7 +43,7 @@ class Refusal:
 def fitted(predictions: Predictions) -> Trust | None:
     """Trust as a new run would keep it, from the sources' validation images alone; None without one."""
     part = predictions.roles().get(IN_DOMAIN)
-    return None if part is None else fit(part.student.astype(np.float32), part.label, part.domain)
+    return None if part is None else fit(part.student, part.label, part.domain)
 
 
 def calibrations(predictions: Predictions, trust: Trust) -> tuple[Calibration, ...]:
@@ -75,14 +58,9 @@ def refusals(predictions: Predictions, trust: Trust) -> tuple[Refusal, ...]:
     """By role, by confidence."""
     found = []
     for role, part in predictions.roles().items():
-        scores, right = trust.scores(part.student), part.student.argmax(axis=1) == part.label
-        marks = []
-        for aim in trust.coverages:
-            least = trust.threshold(CONFIDENCE, aim)
-            passed = scores >= least
-            risk = float(1 - right[passed].mean()) if passed.any() else float("nan")
-            marks.append(Threshold(aim, least, float(passed.mean()), risk))
-        found.append(Refusal(role, risk_coverage(scores, right), tuple(marks)))
+        right = part.answers == part.label
+        curve = risk_coverage(trust.scores(part.student), right)
+        found.append(Refusal(role, curve, applied(trust, part.student, right)))
     return tuple(found)
 
 

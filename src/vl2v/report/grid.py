@@ -21,9 +21,9 @@ from vl2v.benchmark.tabulate import tabulate
 from vl2v.errors import MissingExtraError
 from vl2v.job.evaluation import OUT_OF_DOMAIN
 from vl2v.job.folder import RunFolder
+from vl2v.job.predictions import read_predictions
 from vl2v.job.prepare import Places
 from vl2v.report.sheet import Sheet
-from vl2v.report.source import read_predictions
 from vl2v.trust.calibration import Reliability, reliability
 from vl2v_runtime.trust import probabilities
 
@@ -130,7 +130,7 @@ def _spelling(of: Record | Job) -> str:
 
 def _reliabilities(jobs: Mapping[Path, Job]) -> dict[str, Reliability]:
     """Held-out answers of all targets and seeds together, by method; the teacher's once for every target and seed."""
-    logits: dict[str, list[NDArray[np.float64]]] = {}
+    logits: dict[str, list[NDArray[np.float32]]] = {}
     labels: dict[str, list[NDArray[np.int64]]] = {}
     asked = set()
     for folder, job in jobs.items():

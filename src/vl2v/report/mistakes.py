@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from vl2v.job.predictions import Predictions
 from vl2v.report.sheet import Sheet
-from vl2v.report.source import Predictions
 from vl2v_runtime.imaging import UnreadableImageError, decode
 from vl2v_runtime.trust import probabilities
 

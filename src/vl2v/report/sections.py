@@ -7,6 +7,7 @@ from decimal import Decimal
 from pathlib import Path
 
 from vl2v.job.evaluation import IN_DOMAIN, OUT_OF_DOMAIN, Evaluation
+from vl2v.job.predictions import ROLES
 from vl2v.method.registry import METHODS
 from vl2v.report.accuracy import DomainAccuracy, Share, accuracies, accuracy_sheet
 from vl2v.report.comparison import BATCHES, Comparison, comparison_sheet
@@ -15,7 +16,7 @@ from vl2v.report.figures import accuracy_panel, learning_panels
 from vl2v.report.learning import ALIGN, StageCurve, learning_curves, loss_sheet, validation_sheet
 from vl2v.report.page import Figure, Section, TableBlock, Tile
 from vl2v.report.sheet import Sheet
-from vl2v.report.source import ROLE_NAMES, ROLES, Source
+from vl2v.report.source import ROLE_NAMES, Source
 from vl2v.report.spending import REFUSED, Spending, spending_sheet
 from vl2v.report.words import NONE, count, duration, listed, money, percent, shortened, size
 

@@ -16,44 +16,13 @@ from vl2v.config import RunConfig
 from vl2v.errors import RunError
 from vl2v.job.evaluation import IN_DOMAIN, OUT_OF_DOMAIN, Evaluation
 from vl2v.job.folder import RunFolder
+from vl2v.job.predictions import Predictions, read_predictions
 from vl2v.student.files import read_json
 from vl2v_runtime.trust import Trust
 
 Arrays = Mapping[str, NDArray[Any]]
 Found = TypeVar("Found")
-ROLES = (IN_DOMAIN, OUT_OF_DOMAIN)
 ROLE_NAMES = {IN_DOMAIN: "in-domain", OUT_OF_DOMAIN: "held-out domain"}
-
-
-@dataclass(frozen=True)
-class Predictions:
-    """Every answer on validation and test images.
-
-    Attributes:
-        domain: [N] text.
-        role: [N] text, ``in-domain`` or ``out-of-domain``.
-        path: [N] text, below the data's root.
-        label: [N] int64.
-        student: [N, K] float64 logits, not divided by the temperature.
-        teacher: [N, K] float64 zero-shot logits; None where it was not asked.
-    """
-
-    domain: NDArray[Any]
-    role: NDArray[Any]
-    path: NDArray[Any]
-    label: NDArray[np.int64]
-    student: NDArray[np.float64]
-    teacher: NDArray[np.float64] | None
-
-    def of(self, chosen: NDArray[np.bool_]) -> Predictions:
-        """Those of some images."""
-        teacher = None if self.teacher is None else self.teacher[chosen]
-        domain, role, path = (part[chosen] for part in (self.domain, self.role, self.path))
-        return Predictions(domain, role, path, self.label[chosen], self.student[chosen], teacher)
-
-    def roles(self) -> dict[str, Predictions]:
-        """By role, those that have images."""
-        return {role: self.of(self.role == role) for role in ROLES if (self.role == role).any()}
 
 
 @dataclass(frozen=True)
@@ -162,11 +131,3 @@ def _arrays(file: Path) -> Arrays:
 
 def _trust(file: Path) -> Trust:
     return Trust.from_dict(read_json(file))
-
-
-def read_predictions(file: Path) -> Predictions:
-    """Read a run's `predictions.npz`."""
-    found = _arrays(file)
-    student, teacher = found["student"].astype(np.float64), found.get("zero_shot")
-    wide = None if teacher is None else teacher.astype(np.float64)
-    return Predictions(found["domain"], found["role"], found["path"], found["label"], student, wide)

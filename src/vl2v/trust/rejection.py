@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from vl2v_runtime.trust import CONFIDENCE, Trust
+
 COVERAGES = (0.99, 0.95, 0.9, 0.8, 0.7, 0.6, 0.5)
 
 
@@ -53,6 +55,40 @@ def risk_coverage(scores: ArrayLike, correct: ArrayLike) -> RiskCoverage:
     wrong = np.cumsum(~right[order])
     ends = np.flatnonzero(np.append(falling[1:] != falling[:-1], True))
     return RiskCoverage((ends + 1) / len(values), wrong[ends] / (ends + 1), falling[ends])
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """A threshold that would let `aim` of the validation images pass, and what it does on other images.
+
+    Attributes:
+        aim: share of the sources' validation images.
+        least: confidence, in [0, 1].
+        coverage: share of these images that pass.
+        risk: share of wrong answers among them; NaN if none passes.
+    """
+
+    aim: float
+    least: float
+    coverage: float
+    risk: float
+
+
+def applied(trust: Trust, logits: ArrayLike, correct: ArrayLike) -> tuple[Threshold, ...]:
+    """What each threshold by confidence does.
+
+    Args:
+        trust: with thresholds.
+        logits: [N, K], before the temperature, N at least 1.
+        correct: [N] bool, whether the answer is right.
+    """
+    scores, right, found = trust.scores(logits), np.asarray(correct, dtype=bool), []
+    for aim in trust.coverages:
+        least = trust.threshold(CONFIDENCE, aim)
+        passed = scores >= least
+        risk = float(1 - right[passed].mean()) if passed.any() else float("nan")
+        found.append(Threshold(aim, least, float(passed.mean()), risk))
+    return tuple(found)
 
 
 def thresholds(scores: ArrayLike, coverages: Sequence[float] = COVERAGES) -> dict[float, float]:
