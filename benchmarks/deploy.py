@@ -26,8 +26,9 @@ import torch
 
 from common import circumstances, keep
 from vl2v.config import DataConfig
+from vl2v.job.evaluation import student_answers
 from vl2v.job.export import export
-from vl2v.job.parity import compare, of_student
+from vl2v.job.parity import compare
 from vl2v.job.prepare import Places, list_folder, read_task, split_task
 from vl2v.job.sample import Sample
 from vl2v.progress import Silent
@@ -58,7 +59,7 @@ def accuracies(run: Path, out: Path, cache: Path) -> dict[str, Any]:
     done = export(run, onnx=True, int8=True, out=out, tolerance=100, places=Places(cache))
     student = Student.load(run)
     sample = held_out(student, cache)
-    truth = of_student(student, sample)
+    truth = student_answers(student, sample.pixels, sample.slots)
     found: dict[str, Any] = {
         "held_out": student.provenance["config"]["data"]["held_out"],
         "seed": student.provenance["seed"],

@@ -12,8 +12,9 @@ from torch import nn
 
 from vl2v.config import DataConfig, parse
 from vl2v.errors import ConfigError, RunError, StudentError
+from vl2v.job.evaluation import student_answers
 from vl2v.job.folder import RunFolder
-from vl2v.job.parity import Compared, compare, of_student, refuse
+from vl2v.job.parity import Compared, compare, refuse
 from vl2v.job.prepare import Places
 from vl2v.job.sample import Sample, batches, random_sample, run_sample
 from vl2v.progress import Progress, Silent
@@ -106,7 +107,7 @@ def export(
             advance(1)
             if int8:
                 quantise(fresh[FLOAT], fresh[INT8], batches(student.preprocess, sample.pixels, sample.calibration))
-            truth = of_student(student, sample)
+            truth = student_answers(student, sample.pixels, sample.slots)
             advance(1)
             files = {}
             for name in wanted:

@@ -7,13 +7,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
-import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from vl2v.errors import StudentError
-from vl2v.job.sample import CHUNK, Sample, batches
-from vl2v.student.model import Student
+from vl2v.job.sample import CHUNK, Sample
 from vl2v_runtime.model import Model
 
 FLOAT_TOLERANCE = 1e-4  # of the greatest logit; float32 sums in another order differ by 1e-6 or so of it
@@ -56,23 +53,12 @@ class Compared:
         return None if self.accuracy is None or self.student is None else 100 * (self.student - self.accuracy)
 
 
-@torch.no_grad()
-def of_student(student: Student, sample: Sample) -> Outputs:
-    """What a student says of a sample, in torch."""
-    logits, embeddings = [], []
-    for batch in batches(student.preprocess, sample.pixels, sample.slots):
-        projected = student(torch.from_numpy(batch)).float()
-        logits.append(student.logits(projected).numpy())
-        embeddings.append(F.normalize(projected, dim=-1).numpy())
-    return np.concatenate(logits), None if student.head is None else np.concatenate(embeddings)
-
-
 def compare(model: Model, truth: Outputs, sample: Sample) -> Compared:
     """Hold an exported file against what its student says of the same images.
 
     Args:
         model: the file.
-        truth: the student's logits [N, K] and embeddings [N, D].
+        truth: the student's logits [N, K] and embeddings [N, D]; see `vl2v.job.evaluation.student_answers`.
         sample: the images.
     """
     logits, embedding = _of_model(model, sample)
