@@ -53,15 +53,13 @@ def trust_text(found: Refitted, run: Path) -> RenderableType:
 
 
 def _cells(domain: DomainTrust) -> list[str]:
+    from vl2v.job.evaluation import percent
+
     row = domain.row
-    cells = [row.domain, row.role, f"{row.images:,}", *map(_percent, (1 - row.student, row.student_ece))]
-    cells.append(_percent(row.student_ece_calibrated))
-    cells += [", ".join(map(_percent, domain.answered[coverage])) for coverage in SHOWN]
-    return cells + ([", ".join(map(_percent, domain.unusual.values()))] if domain.unusual else [])
-
-
-def _percent(value: float | None) -> str:
-    return "-" if value is None else f"{100 * value:.1f}"
+    cells = [row.domain, row.role, f"{row.images:,}", *map(percent, (1 - row.student, row.student_ece))]
+    cells.append(percent(row.student_ece_calibrated))
+    cells += [", ".join(map(percent, domain.answered[coverage])) for coverage in SHOWN]
+    return cells + ([", ".join(map(percent, domain.unusual.values()))] if domain.unusual else [])
 
 
 def attach(app: typer.Typer, guarded: Guard) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCardData
 
 from vl2v.hub.backbone import Origin, origin_of
-from vl2v.job.evaluation import IN_DOMAIN, OUT_OF_DOMAIN, Evaluation, Row
+from vl2v.job.evaluation import IN_DOMAIN, OUT_OF_DOMAIN, Evaluation, Row, percent
 from vl2v.method.registry import METHODS
 
 SPLITS = {IN_DOMAIN: "validation", OUT_OF_DOMAIN: "test"}
@@ -156,18 +156,18 @@ def _figures(facts: Facts) -> str:
         "|---|---|---:|---:|---:|---:|",
     ]
     for row in facts.rows:
-        numbers = " | ".join(_percent(value) for value in (row.zero_shot, row.student, row.student_ece))
+        numbers = " | ".join(percent(value) for value in (row.zero_shot, row.student, row.student_ece))
         lines.append(f"| {_cell(row.domain)} | {row.role} | {row.images:,} | {numbers} |")
     for role, means in facts.figures["means"].items():
         named = role.replace("_", "-")
-        lines.append(f"| mean | {named} | | {_percent(means['zero_shot'])} | {_percent(means['student'])} | |")
+        lines.append(f"| mean | {named} | | {percent(means['zero_shot'])} | {percent(means['student'])} | |")
     if facts.trust is not None and (fitted := facts.trust.get("calibration")):
         before, after = fitted["ece_before"], fitted["ece_after"]
         lines += [
             "",
             f"The probabilities are calibrated with the temperature {facts.trust['temperature']:.3g}, fitted on "
             f"{fitted['images']:,} validation images of the domains trained on; their expected "
-            f"calibration error went from {_percent(before)} to {_percent(after)} percent. "
+            f"calibration error went from {percent(before)} to {percent(after)} percent. "
             "That tells nothing of unseen domains.",
         ]
     return "\n".join(lines)
@@ -265,7 +265,3 @@ def _listed(names: Sequence[str]) -> str:
 
 def _cell(text: str) -> str:
     return text.replace("|", "\\|").replace("<", "&lt;")
-
-
-def _percent(value: float | None) -> str:
-    return "-" if value is None else f"{100 * value:.1f}"

@@ -94,16 +94,17 @@ class Evaluation:
         for role in (IN_DOMAIN, OUT_OF_DOMAIN, UNSPLIT):
             rows = [row for row in self.rows if row.role == role]
             for row in rows:
-                cells = (_percent(row.zero_shot), _percent(row.student))
+                cells = (percent(row.zero_shot), percent(row.student))
                 table.add_row(row.domain, row.role, f"{row.images:,}", *cells)
             if rows:
-                means = [_percent(self.mean(role, column)) for column in ("zero_shot", "student")]
+                means = [percent(self.mean(role, column)) for column in ("zero_shot", "student")]
                 total = f"{sum(row.images for row in rows):,}"
                 table.add_row("mean", role, total, *means, style="bold", end_section=True)
         return table
 
 
-def _percent(value: float | None) -> str:
+def percent(value: float | None) -> str:
+    """A share as a table has it: percent with one digit, a dash where there is none."""
     return "-" if value is None else f"{100 * value:.1f}"
 
 

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from rich.table import Table
 
-from vl2v.job.evaluation import IN_DOMAIN, OUT_OF_DOMAIN, Logits, zero_shot_logits
+from vl2v.job.evaluation import IN_DOMAIN, OUT_OF_DOMAIN, Logits, percent, zero_shot_logits
 from vl2v.job.features import pass_through
 from vl2v.job.session import Session
 from vl2v.student.model import Student, cosine_logits
@@ -105,10 +105,10 @@ class UnseenClasses:
             for row in rows:
                 for who, name in (("zero_shot", "teacher"), ("student", "student")):
                     if (found := getattr(row, who)) is not None:
-                        table.add_row(row.domain, role, name, *(_percent(getattr(found, c)) for c in COLUMNS))
+                        table.add_row(row.domain, role, name, *(percent(getattr(found, c)) for c in COLUMNS))
             if rows:
                 for who, name in (("zero_shot", "teacher"), ("student", "student")):
-                    means = [_percent(self.mean(role, who, column)) for column in COLUMNS]
+                    means = [percent(self.mean(role, who, column)) for column in COLUMNS]
                     table.add_row("mean", role, name, *means, style="bold", end_section=who == "student")
         return table
 
@@ -174,7 +174,3 @@ def _per_class(answers: NDArray[np.int64], labels: NDArray[np.int64]) -> float |
     """The mean over the classes that have images of the share that is right."""
     shares = [float((answers[labels == label] == label).mean()) for label in np.unique(labels)]
     return float(np.mean(shares)) if shares else None
-
-
-def _percent(value: float | None) -> str:
-    return "-" if value is None else f"{100 * value:.1f}"
