@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from vl2v.job.evaluation import IN_DOMAIN, OUT_OF_DOMAIN
+from vl2v.job.evaluation import judged
 from vl2v.job.features import pass_through
 from vl2v.job.judging import Part
 from vl2v.job.material import stage_seed
@@ -81,10 +81,10 @@ def keep_embeddings(session: Session, projection: nn.Module, parts: Sequence[Par
     embeddings = [part.embeddings for part in parts if part.embeddings is not None]
     if len(embeddings) == len(parts):
         columns["distilled"] = _half(torch.from_numpy(np.concatenate(embeddings)[chosen]))
-        columns["texts"] = _directions(session.head())
     if session.config.teacher.zero_shot:
         vectors = session.vectors_of(_places(session)[chosen])
         columns["teacher"] = _directions(torch.from_numpy(np.asarray(vectors)))
+    if columns.keys() & {"distilled", "teacher"}:
         columns["texts"] = _directions(session.head())
     fresh = out.with_suffix(".new.npz")
     np.savez_compressed(fresh, allow_pickle=False, **columns)
@@ -93,8 +93,7 @@ def keep_embeddings(session: Session, projection: nn.Module, parts: Sequence[Par
 
 def _places(session: Session) -> Indices:
     """Positions in the task of all validation and test images, in the order of `judge`."""
-    parts = {IN_DOMAIN: session.split.validation, OUT_OF_DOMAIN: session.split.test}
-    every = [places for by_domain in parts.values() for places in by_domain.values()]
+    every = [places for _, _, places in judged(session.split)]
     return np.concatenate(every) if every else np.zeros(0, np.int64)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -13,6 +13,7 @@ from rich.table import Table
 from torch import Tensor
 
 from vl2v.job.features import pass_through
+from vl2v.job.prepare import Split
 from vl2v.student.model import Student, cosine_logits
 from vl2v.task.splits import Indices
 from vl2v.trust.calibration import reliability
@@ -106,6 +107,13 @@ class Evaluation:
 def percent(value: float | None) -> str:
     """A share as a table has it: percent with one digit, a dash where there is none."""
     return "-" if value is None else f"{100 * value:.1f}"
+
+
+def judged(split: Split) -> Iterator[tuple[str, str, Indices]]:
+    """What a run's student is measured on, in this order: role, domain and places of the images in the task."""
+    for role, parts in ((IN_DOMAIN, split.validation), (OUT_OF_DOMAIN, split.test)):
+        for domain, places in parts.items():
+            yield role, domain, places
 
 
 def student_answers(

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 
 from vl2v.job.evaluation import (
     IN_DOMAIN,
-    OUT_OF_DOMAIN,
     Evaluation,
     Logits,
     calibration_error,
+    judged,
     row_of,
     student_answers,
     top1,
@@ -53,15 +53,14 @@ class Part:
 def judge(session: Session, student: Student) -> tuple[Part, ...]:
     """Ask a student about the run's validation images and held-out domains, whatever weights it has now."""
     head, parts = session.head(), []
-    for role, places_by_domain in ((IN_DOMAIN, session.split.validation), (OUT_OF_DOMAIN, session.split.test)):
-        for domain, places in places_by_domain.items():
-            slots = session.cache.slots(session.task.digests[places])
-            logits, embeddings = student_answers(student, session.cache.map(), slots)
-            teacher = None
-            if session.config.teacher.zero_shot:
-                teacher = zero_shot_logits(session.vectors_of(places), head, session.card.logit_scale)
-            paths = [session.task.paths[i] for i in places]
-            parts.append(Part(domain, role, paths, session.task.labels[places], logits, embeddings, teacher))
+    for role, domain, places in judged(session.split):
+        slots = session.cache.slots(session.task.digests[places])
+        logits, embeddings = student_answers(student, session.cache.map(), slots)
+        teacher = None
+        if session.config.teacher.zero_shot:
+            teacher = zero_shot_logits(session.vectors_of(places), head, session.card.logit_scale)
+        paths = [session.task.paths[i] for i in places]
+        parts.append(Part(domain, role, paths, session.task.labels[places], logits, embeddings, teacher))
     return tuple(parts)
 
 

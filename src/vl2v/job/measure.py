@@ -13,11 +13,10 @@ from PIL import Image
 from vl2v.config import DataConfig
 from vl2v.errors import ConfigError, DataError, StudentError
 from vl2v.job.evaluation import (
-    IN_DOMAIN,
-    OUT_OF_DOMAIN,
     UNSPLIT,
     Evaluation,
     Logits,
+    judged,
     row_of,
     student_answers,
 )
@@ -110,8 +109,7 @@ def _parts(student: Student, task: Task) -> dict[str, tuple[str, Indices]]:
     if made.get("data", {}).get("digest") != task.digest():
         return {domain: (UNSPLIT, task.rows_of(domain)) for domain in task.domains}
     split = split_task(task, DataConfig(**made["config"]["data"]), made["seed"])
-    parts = {domain: (IN_DOMAIN, rows) for domain, rows in split.validation.items()}
-    return parts | {domain: (OUT_OF_DOMAIN, rows) for domain, rows in split.test.items()}
+    return {domain: (role, places) for role, domain, places in judged(split)}
 
 
 @dataclass(frozen=True)

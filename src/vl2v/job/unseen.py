@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from rich.table import Table
 
-from vl2v.job.evaluation import IN_DOMAIN, OUT_OF_DOMAIN, Logits, percent, zero_shot_logits
+from vl2v.job.evaluation import IN_DOMAIN, OUT_OF_DOMAIN, Logits, judged, percent, zero_shot_logits
 from vl2v.job.features import pass_through
 from vl2v.job.session import Session
 from vl2v.student.model import Student, cosine_logits
@@ -155,18 +155,17 @@ def evaluate_unseen(session: Session, student: Student) -> UnseenClasses | None:
         logits: Logits = torch.cat([cosine_logits(p, head, student.logit_scale).cpu() for p in passed]).numpy()
         return logits
 
-    for role, parts in ((IN_DOMAIN, session.split.validation), (OUT_OF_DOMAIN, session.split.test)):
-        for domain, places in parts.items():
-            new = unseen.rows_of(domain)
-            labels = np.concatenate([session.task.labels[places], unseen.labels[new] + seen])
-            digests = np.concatenate([session.task.digests[places], unseen.digests[new]])
-            of_student = accuracies(answered(session.cache.slots(digests)), labels, seen)
-            of_teacher = None
-            if session.config.teacher.zero_shot:
-                vectors = session.store.images(session.card, digests)
-                logits = zero_shot_logits(vectors, torch.cat([session.head(), further]), session.card.logit_scale)
-                of_teacher = accuracies(logits, labels, seen)
-            rows.append(UnseenRow(domain, role, len(places), len(new), of_student, of_teacher))
+    for role, domain, places in judged(session.split):
+        new = unseen.rows_of(domain)
+        labels = np.concatenate([session.task.labels[places], unseen.labels[new] + seen])
+        digests = np.concatenate([session.task.digests[places], unseen.digests[new]])
+        of_student = accuracies(answered(session.cache.slots(digests)), labels, seen)
+        of_teacher = None
+        if session.config.teacher.zero_shot:
+            vectors = session.store.images(session.card, digests)
+            logits = zero_shot_logits(vectors, torch.cat([session.head(), further]), session.card.logit_scale)
+            of_teacher = accuracies(logits, labels, seen)
+        rows.append(UnseenRow(domain, role, len(places), len(new), of_student, of_teacher))
     return UnseenClasses(unseen.names, tuple(rows))
 
 
