@@ -12,12 +12,13 @@ import yaml
 
 from vl2v.errors import HubError, MissingExtraError, RunError
 from vl2v.hub.card import Facts, model_card
+from vl2v.job.exported import EXPORT, REPORT
 from vl2v.job.folder import RunFolder
 from vl2v.redaction import PRIVATE, private_strings, public_config, public_teacher
 from vl2v.student.files import CARD, WEIGHTS, read_json
+from vl2v.trust.files import FILE as TRUST
 from vl2v_runtime.metadata import KEY
 
-TRUST, EXPORT_REPORT = "trust.json", "export.json"
 CARD_FILE, SETTINGS, FIGURES = "README.md", "config.yaml", "evaluation.json"
 KNOWN = (CARD_FILE, SETTINGS, FIGURES, "student/", "export/")
 """What a push writes, and replaces if it stands in the repository already."""
@@ -66,7 +67,7 @@ def make_package(run: Path, name: str, licence: str | None = None) -> Package:
         raise RunError(f"{run} is not finished.", expected=f"{FIGURES} and a student", found="none", next_step=step)
     private = private_strings(config, run)
     student, figures = public_student(read_json(folder.student / CARD)), read_json(folder.evaluation_file)
-    exported = sorted((run / "export").glob("*.onnx"))
+    exported, report = sorted((run / EXPORT).glob("*.onnx")), run / EXPORT / REPORT
     settings = public_config({key: value for key, value in config.items() if key != "budget"})
     facts = Facts(name, licence, student, figures, settings, _trust(folder), tuple(path.name for path in exported))
     texts: dict[str, str] = {
@@ -77,11 +78,11 @@ def make_package(run: Path, name: str, licence: str | None = None) -> Package:
     }
     if facts.trust is not None:
         texts[f"student/{TRUST}"] = _json(facts.trust)
-    if (run / "export" / EXPORT_REPORT).is_file():
-        texts[f"export/{EXPORT_REPORT}"] = _json(_everywhere(read_json(run / "export" / EXPORT_REPORT)))
+    if report.is_file():
+        texts[f"{EXPORT}/{REPORT}"] = _json(_everywhere(read_json(report)))
     files: dict[str, bytes | Path] = {key: _struck(text, private).encode() for key, text in texts.items()}
     files[f"student/{WEIGHTS}"] = folder.student / WEIGHTS
-    files |= {f"export/{path.name}": public_onnx(path) for path in exported}
+    files |= {f"{EXPORT}/{path.name}": public_onnx(path) for path in exported}
     _check(files, private)
     return Package(dict(sorted(files.items())))
 

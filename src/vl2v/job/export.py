@@ -13,6 +13,7 @@ from torch import nn
 from vl2v.config import DataConfig, parse
 from vl2v.errors import ConfigError, RunError, StudentError
 from vl2v.job.evaluation import student_answers
+from vl2v.job.exported import EXPORT, REPORT
 from vl2v.job.folder import RunFolder
 from vl2v.job.parity import Compared, compare, refuse
 from vl2v.job.prepare import Places
@@ -25,7 +26,6 @@ from vl2v.student.quantise import quantise
 from vl2v_runtime.model import FLOAT, INT8, Model
 
 FORMAT = 1
-REPORT = "export.json"
 POINTS = 0.5  # of accuracy that INT8 may lose
 
 
@@ -97,7 +97,7 @@ def export(
     progress = progress or Silent()
     student = _load(folder, backbone)
     sample = _sample(folder, student, data, int8, places or Places(), progress)
-    out = out or folder / "export"
+    out = out or folder / EXPORT
     out.mkdir(parents=True, exist_ok=True)
     wanted = [FLOAT] * (onnx or not int8) + [INT8] * int8
     fresh = {name: out / f"{name}.new" for name in (FLOAT, INT8)}

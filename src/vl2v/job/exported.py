@@ -8,7 +8,7 @@ from pathlib import Path
 from vl2v.student.files import CHANGES, read_json, write_json
 from vl2v.student.model import Student
 
-EXPORT, NOTE = "export", "export.json"
+EXPORT, REPORT = "export", "export.json"  # the folder in a run's, and what it says of its files
 REMARK = "accuracy and parity were measured with the classes before the change"
 
 
@@ -34,7 +34,7 @@ def change_exports(run: Path, student: Student) -> None:
         assert student.head is not None
         rewrite_classes(file, student.classes, student.head.cpu().numpy())
         rewrite_trust(file, student.trust.to_dict() if student.trust else None)
-    note = run / EXPORT / NOTE
+    note = run / EXPORT / REPORT
     if note.is_file():
         last = student.provenance[CHANGES][-1]
         write_json(note, read_json(note) | {CHANGES: {"at": last["at"], "note": REMARK}})

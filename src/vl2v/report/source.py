@@ -15,9 +15,11 @@ from numpy.typing import NDArray
 from vl2v.config import RunConfig
 from vl2v.errors import RunError
 from vl2v.job.evaluation import IN_DOMAIN, OUT_OF_DOMAIN, Evaluation
+from vl2v.job.exported import EXPORT, REPORT
 from vl2v.job.folder import RunFolder
 from vl2v.job.predictions import Predictions, read_predictions
-from vl2v.student.files import read_json
+from vl2v.student.files import CARD, read_json
+from vl2v.trust import files as trust_file
 from vl2v_runtime.trust import Trust
 
 Arrays = Mapping[str, NDArray[Any]]
@@ -85,7 +87,7 @@ def read_run(path: Path) -> Source:
     """
     folder = RunFolder(path)
     config = folder.config()
-    if not folder.evaluation_file.is_file() or not (folder.student / "student.json").is_file():
+    if not folder.evaluation_file.is_file() or not (folder.student / CARD).is_file():
         raise RunError(
             f"{path} is not finished.",
             expected="evaluation.json and student/student.json",
@@ -110,12 +112,12 @@ def read_run(path: Path) -> Source:
         config,
         Evaluation.from_dict(content),
         content,
-        read_json(folder.student / "student.json"),
+        read_json(folder.student / CARD),
         part("metrics", folder.metrics_file, _lines, "There are no curves") or (),
         part("predictions", folder.predictions_file, read_predictions, f"{earlier}, which kept no single answers"),
         part("embeddings", folder.embeddings_file, _arrays, f"{earlier} or as a benchmark's job, without its vectors"),
-        part("trust", folder.student / "trust.json", _trust, "No temperature is kept"),
-        part("export", path / "export" / "export.json", read_json, "Nothing was exported"),
+        part("trust", folder.student / trust_file.FILE, _trust, "No temperature is kept"),
+        part("export", path / EXPORT / REPORT, read_json, "Nothing was exported"),
         missing,
     )
 
@@ -129,5 +131,5 @@ def _arrays(file: Path) -> Arrays:
         return {name: content[name] for name in content.files}
 
 
-def _trust(file: Path) -> Trust:
-    return Trust.from_dict(read_json(file))
+def _trust(file: Path) -> Trust | None:
+    return trust_file.load(file.parent)

@@ -9,6 +9,7 @@ from pathlib import Path
 import vl2v_runtime
 from vl2v import __version__
 from vl2v.errors import ConfigError, DataError, RunError, Vl2vError
+from vl2v.job.exported import EXPORT
 from vl2v.job.prepare import Places
 from vl2v.progress import Progress
 from vl2v.serve.answers import About
@@ -100,13 +101,13 @@ def _run_of(path: Path) -> Path | None:
     if path.suffix == ".onnx" and path.is_file():
         return None
     path = path.absolute()
-    return path.parent if path.name in ("student", "export") and not (path / "student").exists() else path
+    return path.parent if path.name in ("student", EXPORT) and not (path / "student").exists() else path
 
 
 def _need_export(run: Path, int8: bool, places: Places, progress: Progress) -> None:
     """Export the run if that was not done yet."""
     name = INT8 if int8 else FLOAT
-    if (run / "export" / name).is_file():
+    if (run / EXPORT / name).is_file():
         return
     from vl2v.job.export import export
 
@@ -117,7 +118,7 @@ def _need_export(run: Path, int8: bool, places: Places, progress: Progress) -> N
         if int8 or not (run / "student").is_dir():
             raise
         progress.note("the run's images are not there: the file is compared with the student on random images")
-        export(run / "student", out=run / "export", places=places, progress=progress)
+        export(run / "student", out=run / EXPORT, places=places, progress=progress)
 
 
 def _gallery(run: Path | None, model: Model, places: Places, progress: Progress) -> tuple[Gallery | None, str | None]:
@@ -126,7 +127,7 @@ def _gallery(run: Path | None, model: Model, places: Places, progress: Progress)
         return None, "a linear classifier has no embedding to compare images by."
     if run is None:
         return None, "an exported file alone does not say where they are; serve the run's folder."
-    path = run / "export" / NAME
+    path = run / EXPORT / NAME
     if path.is_file() and (kept := Gallery.load(path)).origin == origin_of(model):
         return kept, None
     from vl2v.job.folder import RunFolder
