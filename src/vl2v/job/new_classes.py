@@ -11,7 +11,7 @@ from torch import Tensor
 from vl2v.config import RunConfig, parse
 from vl2v.errors import ConfigError, StudentError, TeacherError
 from vl2v.job.quoting import ROW_OVERHEAD, Needs, make_quote
-from vl2v.job.session import stated_price
+from vl2v.job.session import local_device, stated_price
 from vl2v.student.files import CHANGES
 from vl2v.student.model import Student
 from vl2v.task.folder import spaced, spelling
@@ -150,8 +150,7 @@ def _opened(student: Student, config: RunConfig, teacher: str | Teacher | None) 
     if teacher is None or isinstance(teacher, str):
         named = config.teacher.model_copy(update={"spec": teacher or config.teacher.spec})
         priced = config.model_copy(update={"teacher": named})
-        device = None if config.device == "auto" else config.device
-        teacher = open_teacher(named.spec, price=stated_price(priced), device=device)
+        teacher = open_teacher(named.spec, price=stated_price(priced), device=local_device(config))
     card, made = teacher.describe(), student.provenance["teacher"]
     found = {"identity": card.identity, "revision": card.revision, "dimension": card.dimension}
     other = [key for key in found if found[key] != made[key]]

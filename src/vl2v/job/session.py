@@ -242,7 +242,7 @@ def open_session(
         with_student: false for a quote without a student; pixels are then not kept.
     """
     folder = list_folder(config.data)
-    teacher = teacher or open_teacher(config.teacher.spec, price=stated_price(config), device=_local(config))
+    teacher = teacher or open_teacher(config.teacher.spec, price=stated_price(config), device=local_device(config))
     fresh = fresh_views(config, teacher)
     if with_student and backbone is None:
         backbone = open_student(config)
@@ -297,5 +297,6 @@ def stated_price(config: RunConfig) -> Price | None:
     return None if price.free else price
 
 
-def _local(config: RunConfig) -> str | None:
+def local_device(config: RunConfig) -> str | None:
+    """Where a teacher on this machine computes; None leaves it to the teacher."""
     return None if config.device == "auto" else config.device
