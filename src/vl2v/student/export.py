@@ -82,7 +82,7 @@ def to_onnx(student: Student) -> onnx.ModelProto:
 
     trunk = _Trunk(copy.deepcopy(student).cpu()).eval()
     size = student.preprocess.size
-    with _quiet(), torch.no_grad():
+    with quiet(logging.getLogger("torch.onnx")), torch.no_grad():
         try:
             program = torch.onnx.export(
                 trunk,
@@ -141,9 +141,8 @@ def _forget_sources(model: onnx.ModelProto) -> None:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep the exporter's remarks on its own work away from the user."""
-    logger = logging.getLogger("torch.onnx")
+def quiet(logger: logging.Logger) -> Iterator[None]:
+    """Keep a package's remarks on its own work away from the user; errors still come through."""
     level = logger.level
     logger.setLevel(logging.ERROR)
     try:

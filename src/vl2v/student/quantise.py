@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import shutil
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -15,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vl2v.errors import StudentError
-from vl2v.student.export import CLASSIFY, get_metadata, need_onnx, set_metadata, write
+from vl2v.student.export import CLASSIFY, get_metadata, need_onnx, quiet, set_metadata, write
 from vl2v_runtime.model import EMBEDDING, INPUT
 
 if TYPE_CHECKING:
@@ -52,7 +51,8 @@ def quantise(source: Path, target: Path, batches: Iterable[NDArray[np.float32]])
             for start in range(0, len(batch), BATCH):
                 yield {INPUT: batch[start : start + BATCH]}
 
-    with TemporaryDirectory(dir=target.parent, prefix=".quantise-") as folder, _quiet():
+    # onnxruntime advises, through the root's logger, to preprocess the graph: the exporter has done it
+    with TemporaryDirectory(dir=target.parent, prefix=".quantise-") as folder, quiet(logging.root):
         before, after = Path(folder) / "float.onnx", Path(folder) / "int8.onnx"
         shutil.copyfile(source, before)  # onnxruntime writes beside what it reads
         try:
@@ -114,14 +114,3 @@ def _head_nodes(model: onnx.ModelProto) -> list[str]:
             names.append(node.name)
             waiting += [name for name in node.input if name != divide.input[0]]
     return names
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep onnxruntime's advice to preprocess the graph away from the user: the exporter has done it."""
-    level = logging.root.level
-    logging.root.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logging.root.setLevel(level)
