@@ -81,3 +81,12 @@ def square(image: Image.Image, size: int) -> Pixels:
     if image.size != (size, size):
         image = image.resize((size, size), Image.Resampling.BILINEAR)
     return np.array(image, dtype=np.uint8)
+
+
+def small_jpeg(image: Image.Image, side: int, quality: int) -> bytes:
+    """An RGB image for people to look at: a JPEG file whose longer side has `side` pixels at most."""
+    small = image.copy()
+    small.thumbnail((side, side), Image.Resampling.LANCZOS)
+    buffer = io.BytesIO()
+    small.save(buffer, "JPEG", quality=quality, optimize=True)
+    return buffer.getvalue()

@@ -179,7 +179,7 @@ class Model:
 
         Arguments as of `logits`.
         """
-        return self._chances(self.logits(images, batch_size))
+        return self.chances(self.logits(images, batch_size))
 
     def predict(
         self,
@@ -206,7 +206,7 @@ class Model:
 
     def answers(self, logits: Floats, *, score: str = CONFIDENCE, coverage: float = 0.95) -> list[Answer]:
         """What [N, K] logits of this model say; arguments as of `predict`."""
-        chances, names = self._chances(logits), self.metadata.classes
+        chances, names = self.chances(logits), self.metadata.classes
         accepted = [None] * len(logits) if self.trust is None else self.trust.accepts(logits, score, coverage).tolist()
         return [
             Answer(names[k], float(row[k]), dict(zip(names, map(float, row), strict=True)), sure)
@@ -246,7 +246,8 @@ class Model:
         except OSError as error:
             return error.strerror or str(error)
 
-    def _chances(self, logits: Floats) -> Floats:
+    def chances(self, logits: Floats) -> Floats:
+        """Class probabilities, [N, K] float32, of [N, K] logits, calibrated where the file has a `trust`."""
         return probabilities(logits, self.trust.temperature if self.trust else 1.0)
 
     def _passed(self, images: Input | Iterable[Input], batch_size: int) -> Iterator[tuple[Floats, Floats | None]]:

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import base64
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from vl2v.job.predictions import Predictions
 from vl2v.report.sheet import Sheet
-from vl2v_runtime.imaging import UnreadableImageError, decode
+from vl2v_runtime.imaging import UnreadableImageError, decode, small_jpeg
 from vl2v_runtime.trust import probabilities
 
 SIDE = 224  # pixels of a picture's longer side; shown at about 140, so sharp on dense screens too
@@ -63,13 +61,10 @@ def mistakes(
 def picture(path: Path, side: int = SIDE) -> str | None:
     """An image made small, as the text of a JPEG's ``data:`` address; None if it is gone or cannot be read."""
     try:
-        image = decode(path)
+        data = small_jpeg(decode(path), side, QUALITY)
     except (OSError, UnreadableImageError):
         return None
-    image.thumbnail((side, side), Image.Resampling.LANCZOS)
-    buffer = io.BytesIO()
-    image.convert("RGB").save(buffer, "JPEG", quality=QUALITY, optimize=True)
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+    return "data:image/jpeg;base64," + base64.b64encode(data).decode("ascii")
 
 
 def mistake_sheet(found: Sequence[Mistake]) -> Sheet:

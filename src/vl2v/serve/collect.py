@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import io
-
 import numpy as np
-from PIL import Image
 
 from vl2v.config import RunConfig
 from vl2v.errors import DataError
@@ -16,10 +13,10 @@ from vl2v.task.files import FileIndex
 from vl2v.task.folder import Task
 from vl2v.task.splits import Indices
 from vl2v_runtime import Model
-from vl2v_runtime.imaging import decode, square
+from vl2v_runtime.imaging import decode, small_jpeg, square
 
 MOST = 2000
-SIDE = 96  # pixels of a small picture's longer side
+SIDE, QUALITY = 96, 80  # of a small picture: pixels of its longer side, and the JPEG's
 CHUNK = 32
 
 
@@ -54,7 +51,7 @@ def build(config: RunConfig, model: Model, places: Places, progress: Progress) -
             embedding = model.run(model.normalise(pixels))[1]
             assert embedding is not None
             embeddings.append(embedding)
-            pictures += [_small(image) for image in images]
+            pictures += [small_jpeg(image, SIDE, QUALITY) for image in images]
             advance(len(images))
     names, domains = task.names, task.domains
     return Gallery(
@@ -91,11 +88,3 @@ def sample(task: Task, kept: dict[str, Indices], seed: int, most: int = MOST) ->
         if len(chosen) >= most:
             break
     return np.sort(np.array(chosen[:most], np.int64))
-
-
-def _small(image: Image.Image) -> bytes:
-    image = image.copy()
-    image.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
-    buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=80, optimize=True)
-    return buffer.getvalue()

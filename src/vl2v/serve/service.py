@@ -24,7 +24,6 @@ from vl2v.web.images import MORE, inspect
 from vl2v.web.limits import Limits
 from vl2v_runtime import Model, UnreadableImageError
 from vl2v_runtime.imaging import Pixels
-from vl2v_runtime.trust import probabilities
 
 if TYPE_CHECKING:
     from vl2v.serve.editing import RunEditor  # it brings torch, which answers do without
@@ -161,7 +160,7 @@ class Service:
 
     def _worded(self, seen: Seen, options: Options) -> list[ImageAnswer]:
         trust, classes = seen.model.trust, seen.model.classes
-        chances = trust.probabilities(seen.logits) if trust else probabilities(seen.logits)
+        chances = seen.model.chances(seen.logits)
         accepted: list[bool | None] = [None] * len(chances)
         if trust and options.coverage is not None:
             accepted = [bool(sure) for sure in trust.accepts(seen.logits, coverage=options.coverage)]
