@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import sqlite3
 
+from vl2v_runtime.errors import worded
+
 
 class Vl2vError(Exception):
     """The root of the tree. `exit_code` is what the command line ends with.
@@ -20,8 +22,7 @@ class Vl2vError(Exception):
 
     def __init__(self, problem: str, *, expected: str = "", found: str = "", next_step: str = "") -> None:
         self.problem, self.expected, self.found, self.next_step = problem, expected, found, next_step
-        parts = (("expected", expected), ("found", found), ("next", next_step))
-        super().__init__("\n".join([problem, *(f"  {name}: {text}" for name, text in parts if text)]))
+        super().__init__(worded(problem, expected, found, next_step))
 
     def __reduce__(self) -> tuple[object, ...]:
         """For errors that come from another process, whatever arguments their class takes."""

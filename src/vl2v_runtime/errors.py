@@ -3,6 +3,12 @@
 from __future__ import annotations
 
 
+def worded(problem: str, expected: str, found: str, next_step: str) -> str:
+    """A message as people read it; what is empty is left out."""
+    parts = (("expected", expected), ("found", found), ("next", next_step))
+    return "\n".join([problem, *(f"  {name}: {text}" for name, text in parts if text)])
+
+
 class ModelError(ValueError):
     """An exported model is missing, broken, or cannot do what is asked of it.
 
@@ -17,5 +23,4 @@ class ModelError(ValueError):
 
     def __init__(self, problem: str, *, expected: str = "", found: str = "", next_step: str = "") -> None:
         self.problem, self.expected, self.found, self.next_step = problem, expected, found, next_step
-        parts = (("expected", expected), ("found", found), ("next", next_step))
-        super().__init__("\n".join([problem, *(f"  {name}: {text}" for name, text in parts if text)]))
+        super().__init__(worded(problem, expected, found, next_step))
