@@ -185,17 +185,22 @@ def reliability_panel(found: Calibration, temperature: float) -> Panel:
         _reliability(axes, found.after, STUDENT, "o", f"temperature {temperature:.2f}")
         axes.set_xlim(0, 1.02)
         axes.set_ylim(0, 1.03)
-        axes.xaxis.set_major_formatter(PERCENT)
-        axes.yaxis.set_major_formatter(PERCENT)
-        axes.grid()
-        axes.set_xlabel("confidence")
-        axes.set_ylabel("accuracy")
-        axes.legend(frameon=False, fontsize=9, loc="upper left", handlelength=1.4, borderaxespad=0.2)
+        _shares(axes, "confidence", "accuracy", handle=1.4)
 
     errors = f"{percent(found.before.error)} before, {percent(found.after.error)} after"
     alt = f"Reliability, {ROLE_NAMES[found.role]}: expected calibration error {errors} the temperature."
     title = f"{ROLE_NAMES[found.role].capitalize()}: ECE {errors}"
     return panel(f"reliability-{found.role}", title, alt, draw, height=3.5)
+
+
+def _shares(axes: Axes, across: str, up: str, handle: float) -> None:
+    """Two shares against each other: percent on both axes, a grid, and a legend."""
+    axes.xaxis.set_major_formatter(PERCENT)
+    axes.yaxis.set_major_formatter(PERCENT)
+    axes.grid()
+    axes.set_xlabel(across)
+    axes.set_ylabel(up)
+    axes.legend(frameon=False, fontsize=9, loc="upper left", handlelength=handle, borderaxespad=0.2)
 
 
 def _reliability(axes: Axes, found: Reliability, colour: str, marker: str, label: str) -> None:
@@ -232,12 +237,7 @@ def refusal_panel(found: Sequence[Refusal], kept: Sequence[float]) -> Panel:
         axes.set_xlim(0, 1.02)
         steady = [f.curve.risk[f.curve.coverage >= 0.05] for f in found]  # of a handful of answers one is a third
         axes.set_ylim(0, 1.12 * max(0.01, *(float(risk.max()) for risk in steady)))
-        axes.xaxis.set_major_formatter(PERCENT)
-        axes.yaxis.set_major_formatter(PERCENT)
-        axes.grid()
-        axes.set_xlabel("answered, the most confident first")
-        axes.set_ylabel("wrong among them")
-        axes.legend(frameon=False, fontsize=9, loc="upper left", handlelength=1.6, borderaxespad=0.2)
+        _shares(axes, "answered, the most confident first", "wrong among them", handle=1.6)
 
     ends = listed([f"{percent(float(f.curve.risk[-1]))} {ROLE_NAMES[f.role]}" for f in found])
     alt = f"Wrong answers against the share answered; with every image answered {ends}."
