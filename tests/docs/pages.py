@@ -9,11 +9,12 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+
+from tiny_task import healthy
 
 FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 PORT = "8000"  # what the page says; a free one stands in for it
@@ -82,7 +83,7 @@ class Terminal:
             )  # fmt: skip
             try:
                 deadline = time.monotonic() + 180
-                while not self._healthy():
+                while not healthy(self.port):
                     assert server.poll() is None, log.read_text()
                     assert time.monotonic() < deadline, log.read_text()
                     time.sleep(0.3)
@@ -90,13 +91,6 @@ class Terminal:
             finally:
                 server.send_signal(signal.SIGINT)
                 server.wait(timeout=30)
-
-    def _healthy(self) -> bool:
-        try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/health", timeout=5) as answer:
-                return bool(answer.status == 200)
-        except OSError:
-            return False
 
     def _script(self, step: Step) -> list[str]:
         return ["bash", "-euo", "pipefail", "-c", step.commands.replace(PORT, self.port)]

@@ -11,7 +11,6 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from decimal import Decimal
@@ -20,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from safetensors.torch import load_file
-from tiny_task import Bench, bench, environment  # noqa: F401 - a fixture
+from tiny_task import Bench, bench, environment, healthy  # noqa: F401 - a fixture
 
 from vl2v.demo.drawings import draw
 
@@ -89,7 +88,7 @@ class Shell:
             server = subprocess.Popen(words, cwd=self.folder, env=self.environment, stdout=log, stderr=log)
             try:
                 deadline = time.monotonic() + 120
-                while not self._healthy():
+                while not healthy(self.port):
                     said = (self.folder / "server.log").read_text()
                     assert server.poll() is None, said
                     assert time.monotonic() < deadline, said
@@ -98,13 +97,6 @@ class Shell:
             finally:
                 server.terminate()
                 server.wait(timeout=30)
-
-    def _healthy(self) -> bool:
-        try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/health", timeout=2) as answer:
-                return bool(answer.status == 200)
-        except OSError:
-            return False
 
     def _words(self, command: str) -> list[str]:
         for written, meant in self._names.items():

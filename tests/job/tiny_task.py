@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -91,3 +92,12 @@ def environment() -> dict[str, str]:
 def vl2v(*arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "vl2v", *arguments]
     return subprocess.run(command, capture_output=True, text=True, env=environment(), timeout=300, check=False)
+
+
+def healthy(port: int | str) -> bool:
+    """Whether a server on this machine says that it is."""
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5) as answer:
+            return bool(answer.status == 200)
+    except OSError:
+        return False
