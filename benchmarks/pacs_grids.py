@@ -1,7 +1,8 @@
 """The evidence on PACS: grids by DomainBed's protocol, and from their folders the tables of docs/results/pacs.md.
 
 Uses the maintainers' folder: the client's 6,992 images only, and the vendor's own vectors. A grid may be stopped at any
-time and called again, also several times at once; finished jobs are not done again.
+time and called again, also several times at once; finished jobs are not done again, nor those that were kept in
+`benchmarks/results/pacs-*.jsonl` on another machine.
 
     python benchmarks/pacs_grids.py run main --out runs/pacs       # then offline, ablations, beyond, views, labels
     python benchmarks/pacs_grids.py tables --out runs/pacs         # rebuilds every table that has finished jobs
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from common import ROOT, circumstances, keep, shared
+from pacs_kept import keep_jobs, restore_jobs
 from pacs_task import DOMAINS, SimulatedVendor, link_images, student, vectors_file
 from vl2v.allocator import hold_memory
 from vl2v.benchmark.protocol import Grid, Variant, make_variants
@@ -161,6 +163,7 @@ def write_tables(out: Path) -> None:
         records, (other, methods) = records_in(out / name), plan.beside
         if not records:
             continue
+        keep_jobs(name, out)
         if methods:
             records += [r for r in records_in(out / other) if r.method in methods]
         weights = (None, "last", "wise-ft 0.5") if len(plan.seeds) > 1 else (None,)
@@ -189,6 +192,7 @@ def main() -> None:
     if folder is None:
         print("skipped: the maintainers' folder is not beside the checkout")
         return
+    restore_jobs(a.grid, a.out)
     sweep, progress = make_sweep(a.grid, a.out, folder), LogLines()
     sweep.open(progress)
     done = sweep.run(progress)

@@ -51,6 +51,16 @@ def public_teacher(name: str) -> str:
     return _public_clip(f"{kind}:{rest}" if rest else name.partition("#")[0])
 
 
+def public_provenance(provenance: Mapping[str, Any]) -> dict[str, Any]:
+    """What a student remembers of its making, for others to read: its settings and its teacher's identity redacted."""
+    public = dict(provenance)
+    if "config" in public:
+        public["config"] = public_config(public["config"])
+    if "teacher" in public:
+        public["teacher"] = public["teacher"] | {"identity": public_teacher(public["teacher"]["identity"])}
+    return public
+
+
 def private_strings(config: Mapping[str, Any], run: Path) -> tuple[str, ...]:
     """What must not stand in anything that is published: this machine's paths, and a private vendor's address.
 

@@ -234,6 +234,7 @@ def test_exported_files_and_trust_change_too(finished: Finished) -> None:
     student = add_classes(f.run, ["zebra"], budget=1, places=f.places)
     model = vl2v_runtime.load(folder)
     assert list(model.classes) == student.classes
+    assert model.metadata.provenance["classes_changed"] == student.provenance["classes_changed"]
     logits = student.logits(student.project(f.zebras()))
     np.testing.assert_allclose(model.logits(f.zebras()), logits.numpy(), atol=1e-3)
     noted = json.loads((folder / "export.json").read_text())

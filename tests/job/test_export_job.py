@@ -19,6 +19,7 @@ from vl2v.job import sample
 from vl2v.job.parity import FLOAT_TOLERANCE
 from vl2v.job.prepare import Places
 from vl2v.job.sample import RANDOM, VALIDATION
+from vl2v.redaction import public_provenance
 from vl2v.student.export import to_onnx
 from vl2v.student.model import Student
 from vl2v_runtime.model import HEAD
@@ -67,7 +68,11 @@ def test_both_files_agree_with_the_student_and_say_how_well(bench: Bench, run: P
     files = sorted((bench.data / "rose").rglob("*.png"))
     np.testing.assert_allclose(model.probabilities(files), student.predict_proba(files), atol=1e-4)
     assert model.trust == student.trust
-    assert model.metadata.provenance == student.provenance
+    assert model.metadata.provenance == public_provenance(student.provenance)
+    for name in ("model.onnx", "model.int8.onnx"):
+        content = (run / "export" / name).read_bytes()
+        for secret in (bench.root, bench.data, Path(bench.teacher).name):
+            assert str(secret).encode() not in content, "files for a device are given away"
 
 
 def test_a_file_written_alone_leaves_the_report_of_the_other(bench: Bench, run: Path) -> None:

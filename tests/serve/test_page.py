@@ -135,7 +135,9 @@ def test_a_class_is_added_at_a_price_and_removed(server: Server, visit: Open, be
 def test_everything_by_keyboard(visit: Open, bench: Bench) -> None:
     one = visit()
     page = one.page
-    page.on("filechooser", lambda _: None)  # now: asked for at the key press, Chromium may open its own before it is told
+    page.on(
+        "filechooser", lambda _: None
+    )  # now: asked for at the key press, Chromium may open its own before it is told
 
     def tab_to(what: str) -> None:
         for _ in range(30):

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import importlib.util
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +16,10 @@ from torch import Tensor, nn
 import vl2v_runtime
 from vl2v.errors import MissingExtraError, StudentError
 from vl2v.student.backbones import from_module
-from vl2v.student.export import rewrite_classes, rewrite_trust, to_onnx, write
+from vl2v.student.export import describe, rewrite_classes, rewrite_trust, to_onnx, write
 from vl2v.student.model import Student
 from vl2v.student.quantise import FIRST, quantise
+from vl2v_runtime.metadata import Metadata
 from vl2v_runtime.model import HEAD
 
 IMAGES = [picture(i) for i in range(12)]
@@ -81,6 +83,10 @@ def test_the_norm_and_the_head_are_not_quantised(int8: Path) -> None:
     assert makers[divide.input[1]].op_type not in ("DequantizeLinear", "QuantizeLinear")
 
 
+def named(exported: Exported, classes: list[str]) -> Metadata:
+    return replace(describe(exported.student), classes=tuple(classes))
+
+
 @pytest.mark.parametrize("kind", ["float", "int8"])
 def test_classes_are_changed_in_the_file(cosine: Exported, int8: Path, tmp_path: Path, kind: str) -> None:
     file = tmp_path / "model.onnx"
@@ -88,7 +94,7 @@ def test_classes_are_changed_in_the_file(cosine: Exported, int8: Path, tmp_path:
     before = vl2v_runtime.load(file)
     heads = np.random.default_rng(1).normal(size=(5, DIMENSION)).astype(np.float32) * 7
     names = ["emu", "zebra", "cat", "Ära", "yak"]
-    rewrite_classes(file, names, heads)
+    rewrite_classes(file, named(cosine, names), heads)
     model = vl2v_runtime.load(file)
     assert model.classes == names
     assert model.metadata.provenance == before.metadata.provenance
@@ -108,7 +114,7 @@ def test_a_head_that_does_not_fit_changes_nothing(
     file = tmp_path / "model.onnx"
     shutil.copy(cosine.file, file)
     with pytest.raises(StudentError, match="do not fit"):
-        rewrite_classes(file, names, np.ones(shape, np.float32))
+        rewrite_classes(file, named(cosine, names), np.ones(shape, np.float32))
     assert file.read_bytes() == cosine.file.read_bytes()
 
 
@@ -117,9 +123,9 @@ def test_vectors_without_a_direction_and_files_without_a_head_are_refused(
 ) -> None:
     for wrong in (0.0, np.nan, np.inf):
         with pytest.raises(StudentError, match="direction"):
-            rewrite_classes(cosine.file, ["a"], np.full((1, DIMENSION), wrong, np.float32))
+            rewrite_classes(cosine.file, named(cosine, ["a"]), np.full((1, DIMENSION), wrong, np.float32))
     with pytest.raises(StudentError, match="no text head"):
-        rewrite_classes(linear.file, ["a"], np.ones((1, DIMENSION)))
+        rewrite_classes(linear.file, named(linear, ["a"]), np.ones((1, DIMENSION)))
     (tmp_path / "broken.onnx").write_bytes(b"\xff\xff\xff")
     for missing in ("broken.onnx", "gone.onnx"):
         with pytest.raises(StudentError, match="cannot be read"):

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from vl2v.errors import HubError, MissingExtraError, RunError
+from vl2v.errors import HubError, RunError
 from vl2v.hub.card import Facts, model_card
 from vl2v.job.exported import EXPORT, REPORT
 from vl2v.job.folder import RunFolder
-from vl2v.redaction import PRIVATE, private_strings, public_config, public_teacher
+from vl2v.redaction import PRIVATE, private_strings, public_config, public_provenance
 from vl2v.student.files import CARD, WEIGHTS, read_json
 from vl2v.trust.files import FILE as TRUST
-from vl2v_runtime.metadata import KEY
 
 CARD_FILE, SETTINGS, FIGURES = "README.md", "config.yaml", "evaluation.json"
 KNOWN = (CARD_FILE, SETTINGS, FIGURES, "student/", "export/")
@@ -57,7 +56,6 @@ def make_package(run: Path, name: str, licence: str | None = None) -> Package:
 
     Raises:
         RunError: if the run is not finished.
-        MissingExtraError: if there are ONNX files to go through, and no package to do it.
         HubError: if something of this machine would be published.
     """
     folder = RunFolder(run)
@@ -82,7 +80,7 @@ def make_package(run: Path, name: str, licence: str | None = None) -> Package:
         texts[f"{EXPORT}/{REPORT}"] = _json(_everywhere(read_json(report)))
     files: dict[str, bytes | Path] = {key: _struck(text, private).encode() for key, text in texts.items()}
     files[f"student/{WEIGHTS}"] = folder.student / WEIGHTS
-    files |= {f"{EXPORT}/{path.name}": public_onnx(path) for path in exported}
+    files |= {f"{EXPORT}/{path.name}": path for path in exported}
     _check(files, private)
     return Package(dict(sorted(files.items())))
 
@@ -93,39 +91,13 @@ def public_student(card: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def public_onnx(path: Path) -> bytes:
-    """An exported file whose metadata are redacted.
-
-    Raises:
-        MissingExtraError: if the package onnx is not installed.
-    """
-    try:
-        import onnx
-    except ImportError as error:
-        raise MissingExtraError("Publishing ONNX files", "export", "onnx") from error
-    model = onnx.load(str(path))
-    for entry in model.metadata_props:
-        if entry.key == KEY:
-            entry.value = json.dumps(_everywhere(json.loads(entry.value)), ensure_ascii=False)
-    content: bytes = model.SerializeToString()
-    return content
-
-
 def _everywhere(value: Any) -> Any:
     """Plain values, with every ``provenance`` in them redacted."""
     if isinstance(value, list):
         return [_everywhere(part) for part in value]
     if not isinstance(value, dict):
         return value
-    return {key: _public(part) if key == "provenance" else _everywhere(part) for key, part in value.items()}
-
-
-def _public(provenance: Mapping[str, Any]) -> dict[str, Any]:
-    redactions: dict[str, Callable[[Any], Any]] = {
-        "config": public_config,
-        "teacher": lambda teacher: teacher | {"identity": public_teacher(teacher["identity"])},
-    }
-    return {key: redactions[key](value) if key in redactions else value for key, value in provenance.items()}
+    return {key: public_provenance(part) if key == "provenance" else _everywhere(part) for key, part in value.items()}
 
 
 def _trust(folder: RunFolder) -> dict[str, Any] | None:

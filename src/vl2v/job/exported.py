@@ -29,11 +29,10 @@ def exported(run: Path) -> list[Path]:
 def change_exports(run: Path, student: Student) -> None:
     """Give a run's exported files the student's classes, without exporting again."""
     for file in exported(run):
-        from vl2v.student.export import rewrite_classes, rewrite_trust
+        from vl2v.student.export import describe, rewrite_classes
 
         assert student.head is not None
-        rewrite_classes(file, student.classes, student.head.cpu().numpy())
-        rewrite_trust(file, student.trust.to_dict() if student.trust else None)
+        rewrite_classes(file, describe(student), student.head.cpu().numpy())
     note = run / EXPORT / REPORT
     if note.is_file():
         last = student.provenance[CHANGES][-1]

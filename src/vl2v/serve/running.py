@@ -12,6 +12,7 @@ from vl2v.errors import ConfigError, DataError, RunError, Vl2vError
 from vl2v.job.exported import EXPORT
 from vl2v.job.prepare import Places
 from vl2v.progress import Progress
+from vl2v.redaction import FILE, PRIVATE
 from vl2v.serve.answers import About
 from vl2v.serve.app import create_app
 from vl2v.serve.gallery import NAME, Gallery, origin_of
@@ -155,14 +156,14 @@ def _no_edits(settings: ServeSettings, run: Path | None, model: Model) -> str | 
 def _about(
     model: Model, name: str, limits: Limits, gallery: Gallery | None, no_gallery: str | None, no_edits: str | None
 ) -> About:
-    trust, teacher = model.trust, model.metadata.provenance.get("teacher") or {}
+    trust, teacher = model.trust, (model.metadata.provenance.get("teacher") or {}).get("identity", "")
     return About(
         name=name,
         version=__version__,
         size=model.size,
         int8=model.metadata.quantised is not None,
         classes=len(model.classes),
-        teacher=teacher.get("identity"),
+        teacher=None if teacher.endswith((FILE, PRIVATE)) else teacher or None,
         coverages=list(trust.coverages) if trust else [],
         drift=bool(trust and trust.reference),
         gallery=len(gallery) if gallery else 0,

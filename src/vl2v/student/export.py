@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import importlib.util
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +18,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from vl2v.errors import MissingExtraError, StudentError
+from vl2v.redaction import public_provenance
 from vl2v.student.model import Student
 from vl2v_runtime.metadata import COSINE, KEY, LINEAR, Metadata
 from vl2v_runtime.model import EMBEDDING, HEAD, INPUT, LOGITS
@@ -41,7 +42,7 @@ def need_onnx() -> None:
 
 
 def describe(student: Student) -> Metadata:
-    """What the exported file says of itself."""
+    """What the exported file says of itself; nothing in it is this machine's, for such files are given away."""
     p = student.preprocess
     return Metadata(
         classes=tuple(student.classes),
@@ -50,7 +51,7 @@ def describe(student: Student) -> Metadata:
         std=p.std,
         logit_scale=student.logit_scale,
         classifier=LINEAR if student.head is None else COSINE,
-        provenance=student.provenance,
+        provenance=public_provenance(student.provenance),
         trust=student.trust.to_dict() if student.trust else None,
     )
 
@@ -168,19 +169,20 @@ def set_metadata(model: onnx.ModelProto, metadata: Metadata) -> None:
     model.metadata_props.add(key=KEY, value=metadata.to_json())
 
 
-def rewrite_classes(path: Path, classes: Sequence[str], head: ArrayLike) -> None:
+def rewrite_classes(path: Path, described: Metadata, head: ArrayLike) -> None:
     """Give an exported file other classes, without exporting again; a reader sees the old file or the new one.
 
     Args:
         path: what `to_onnx` made, in float32 or quantised.
-        classes: K class names, all different.
+        described: what the changed student says of itself (`describe`), with K class names, all different; its
+            provenance and trust are taken over too.
         head: [K, D] text embeddings, any length above 0.
 
     Raises:
         StudentError: if the shapes do not fit, or the file has no text head.
         ModelError: if it is no exported file.
     """
-    rows = np.asarray(head, np.float32)
+    rows, classes = np.asarray(head, np.float32), described.classes
 
     def change(model: onnx.ModelProto) -> None:
         import onnx
@@ -207,7 +209,8 @@ def rewrite_classes(path: Path, classes: Sequence[str], head: ArrayLike) -> None
         outputs[at].CopyFrom(_logits_info(outputs[at], len(classes)))
         for info in [info for info in model.graph.value_info if info.name in (LOGITS, HEAD)]:
             model.graph.value_info.remove(info)
-        set_metadata(model, replace(metadata, classes=tuple(classes)))
+        made, trust = described.provenance, described.trust
+        set_metadata(model, replace(metadata, classes=classes, provenance=made, trust=trust))
 
     _rewrite(path, change)
 

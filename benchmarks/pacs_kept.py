@@ -1,0 +1,40 @@
+"""What a grid's finished jobs say, one line of JSON a job, so that tables outlive the machine that trained."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import yaml
+
+from common import RESULTS
+from vl2v.benchmark.results import JOBS
+from vl2v.job.folder import RunFolder
+from vl2v.redaction import public_config
+from vl2v.student.files import read_json, write_json
+
+
+def keep_jobs(grid: str, out: Path) -> None:
+    """Write down the finished jobs of a grid's folder: facts, figures and settings, without this machine's paths."""
+    lines = []
+    for done in sorted((out / grid / JOBS).glob("*/job.json")):
+        run = RunFolder(done.parent)
+        settings = public_config(run.config().model_dump(mode="json"))
+        parts = {"facts": read_json(done), "evaluation": read_json(run.evaluation_file), "config": settings}
+        lines.append(json.dumps({"job": done.parent.name, **parts}))
+    kept = RESULTS / f"pacs-{grid}.jsonl"
+    kept.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+
+
+def restore_jobs(grid: str, out: Path) -> None:
+    """Lay down again what was kept of jobs that the folder lacks; students and predictions are not among it."""
+    kept = RESULTS / f"pacs-{grid}.jsonl"
+    for line in kept.read_text(encoding="utf-8").splitlines() if kept.is_file() else ():
+        found = json.loads(line)
+        run = RunFolder(out / grid / JOBS / found["job"])
+        if run.path.exists():
+            continue
+        run.path.mkdir(parents=True)
+        run.config_file.write_text(yaml.safe_dump(found["config"]), encoding="utf-8")
+        write_json(run.evaluation_file, found["evaluation"])
+        write_json(run.path / "job.json", found["facts"])
