@@ -84,7 +84,7 @@ def test_the_norm_and_the_head_are_not_quantised(int8: Path) -> None:
 
 
 def named(exported: Exported, classes: list[str]) -> Metadata:
-    return replace(describe(exported.student), classes=tuple(classes))
+    return replace(describe(exported.student, exported.student.provenance), classes=tuple(classes))
 
 
 @pytest.mark.parametrize("kind", ["float", "int8"])

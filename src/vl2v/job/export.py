@@ -19,6 +19,7 @@ from vl2v.job.parity import Compared, compare, refuse
 from vl2v.job.prepare import Places
 from vl2v.job.sample import Sample, batches, random_sample, run_sample
 from vl2v.progress import Progress, Silent
+from vl2v.redaction import public_provenance
 from vl2v.student.export import need_onnx, to_onnx, write
 from vl2v.student.files import CARD, read_json, write_json
 from vl2v.student.model import Student
@@ -103,7 +104,7 @@ def export(
     fresh = {name: out / f"{name}.new" for name in (FLOAT, INT8)}
     try:
         with progress.stage("export", 2 + len(wanted)) as advance:
-            write(to_onnx(student), fresh[FLOAT])
+            write(to_onnx(student, public_provenance(student.provenance)), fresh[FLOAT])
             advance(1)
             if int8:
                 quantise(fresh[FLOAT], fresh[INT8], batches(student.preprocess, sample.pixels, sample.calibration))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from vl2v.redaction import public_provenance
 from vl2v.student.files import CHANGES, read_json, write_json
 from vl2v.student.model import Student
 
@@ -32,7 +33,8 @@ def change_exports(run: Path, student: Student) -> None:
         from vl2v.student.export import describe, rewrite_classes
 
         assert student.head is not None
-        rewrite_classes(file, describe(student), student.head.cpu().numpy())
+        described = describe(student, public_provenance(student.provenance))
+        rewrite_classes(file, described, student.head.cpu().numpy())
     note = run / EXPORT / REPORT
     if note.is_file():
         last = student.provenance[CHANGES][-1]

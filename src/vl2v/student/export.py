@@ -18,7 +18,6 @@ from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from vl2v.errors import MissingExtraError, StudentError
-from vl2v.redaction import public_provenance
 from vl2v.student.model import Student
 from vl2v_runtime.metadata import COSINE, KEY, LINEAR, Metadata
 from vl2v_runtime.model import EMBEDDING, HEAD, INPUT, LOGITS
@@ -41,8 +40,8 @@ def need_onnx() -> None:
             raise MissingExtraError("Exporting a student", "export", package)
 
 
-def describe(student: Student) -> Metadata:
-    """What the exported file says of itself; nothing in it is this machine's, for such files are given away."""
+def describe(student: Student, provenance: Mapping[str, Any]) -> Metadata:
+    """What the exported file says of itself, `provenance` being what its readers may know of the student's making."""
     p = student.preprocess
     return Metadata(
         classes=tuple(student.classes),
@@ -51,7 +50,7 @@ def describe(student: Student) -> Metadata:
         std=p.std,
         logit_scale=student.logit_scale,
         classifier=LINEAR if student.head is None else COSINE,
-        provenance=public_provenance(student.provenance),
+        provenance=provenance,
         trust=student.trust.to_dict() if student.trust else None,
     )
 
@@ -68,11 +67,12 @@ class _Trunk(nn.Module):
         return projected if self.student.head is None else F.normalize(projected, dim=-1)
 
 
-def to_onnx(student: Student) -> onnx.ModelProto:
+def to_onnx(student: Student, provenance: Mapping[str, Any] | None = None) -> onnx.ModelProto:
     """A student as an ONNX graph: `pixels` [B, 3, S, S] to `logits` [B, K] and, with a text head, `embedding` [B, D].
 
     Args:
         student: any; it is not changed.
+        provenance: what the file's readers may know of its making; None tells them all that the student remembers.
 
     Raises:
         StudentError: if torch cannot export the backbone.
@@ -107,7 +107,7 @@ def to_onnx(student: Student) -> onnx.ModelProto:
     if student.head is not None:
         _classify(model, student.head.cpu().numpy(), student.logit_scale)
     model.producer_name = PRODUCER
-    set_metadata(model, describe(student))
+    set_metadata(model, describe(student, student.provenance if provenance is None else provenance))
     onnx.checker.check_model(model)
     return model
 

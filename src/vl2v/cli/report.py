@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from vl2v.allocator import hold_memory
+from vl2v.cli.common import guarded, make_places
 
 
-def attach(app: typer.Typer, guarded: Callable[[Callable[..., None]], Callable[..., None]]) -> None:
+def attach(app: typer.Typer) -> None:
     """Add the command to the command line."""
     app.command("report")(guarded(report))
 
@@ -27,7 +27,6 @@ def report(
     """Write FOLDER/report.html, which needs nothing else, and the values of its figures as CSV."""
     hold_memory()
     from vl2v.api import report as make
-    from vl2v.cli import make_places
     from vl2v.job.printing import show
 
     page = make(folder, places=make_places(None, store), hour_price=hour_price)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-Guard = Callable[[Callable[..., None]], Callable[..., None]]
+from vl2v.cli.common import Json, guarded
 
 
 def push(
@@ -19,7 +18,7 @@ def push(
     revision: Annotated[str | None, typer.Option(help="A branch; the main one by default.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Write what would be sent into --out.")] = False,
     out: Annotated[Path | None, typer.Option(help="With --dry-run: a new folder (default RUN/hub).")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="The result as JSON on standard output.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Publish a student on the Hugging Face hub, with a model card. Images, keys and paths stay here."""
     from vl2v.hub.push import clear
@@ -38,6 +37,6 @@ def push(
     show("\n".join([*lines, f"{total}: {f'nothing was sent; see {done.folder}' if done.folder else done.url}"]))
 
 
-def attach(app: typer.Typer, guarded: Guard) -> None:
+def attach(app: typer.Typer) -> None:
     """Hang the command into the application."""
     app.command("push")(guarded(push))

@@ -1,48 +1,29 @@
-"""The command line: each command parses, calls one function of the API, and prints."""
+"""`vl2v quote`, `vl2v distill` and `vl2v demo`: the main job. Everything heavy is imported when a command runs."""
 
 from __future__ import annotations
 
-import json
-import logging
-import sys
-import warnings
-from collections.abc import Callable
-from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ParamSpec
+from typing import Annotated, Any
 
 import typer
 
 from vl2v.allocator import hold_memory
-from vl2v.cli_benchmark import attach as attach_benchmark
-from vl2v.cli_classes import attach as attach_classes
-from vl2v.cli_data import attach as attach_data
-from vl2v.cli_export import attach as attach_export
-from vl2v.cli_hub import attach as attach_hub
-from vl2v.cli_report import attach as attach_report
-from vl2v.cli_serve import attach as attach_serve
-from vl2v.cli_teacher import attach as attach_teacher
-from vl2v.cli_trust import attach as attach_trust
-from vl2v.errors import ConfigError, Interrupted, StudentError, Vl2vError, as_disk_full
-from vl2v.method.names import TITLES
-from vl2v.vendor.cli import attach as attach_vendor
-from vl2v_runtime.errors import ModelError
-
-if TYPE_CHECKING:
-    from vl2v.job.prepare import Places
-    from vl2v.progress import Progress
-
-app = typer.Typer(
-    name="vl2v",
-    help="Turn a pay-per-query vision-language model into your own image classifier that holds on unseen domains.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
+from vl2v.cli.common import (
+    CacheOpt,
+    DataArg,
+    Json,
+    Quiet,
+    SkipBad,
+    StoreOpt,
+    guarded,
+    make_places,
+    make_progress,
 )
-P = ParamSpec("P")
+from vl2v.errors import ConfigError
+from vl2v.method.names import TITLES
+
 ADIP, *BASELINES = TITLES
 
-DataArg = Annotated[Path, typer.Argument(help="Images: DATA/<domain>/<class>/<image>, or DATA/<class>/<image>.")]
 TeacherOpt = Annotated[
     str | None,
     typer.Option(help="open_clip:<model>/<tag or file>, file:<path>, offline:, conse:, http(s)://.../v1, jina:, ..."),
@@ -67,81 +48,14 @@ Rest = Annotated[
 ]
 Unlabelled = Annotated[Path | None, typer.Option(help="A folder of further images without labels.")]
 ZeroShot = Annotated[bool | None, typer.Option(help="Also ask for the images of the table's zero-shot column.")]
-SkipBad = Annotated[bool | None, typer.Option("--skip-bad", help="Go on without unreadable files.")]
 Missing = Annotated[bool | None, typer.Option("--allow-missing-classes", help="Accept a class that a domain lacks.")]
 PriceImages = Annotated[str | None, typer.Option(help="What 1000 images cost, if a file: or a vendor does not tell.")]
 PriceTexts = Annotated[str | None, typer.Option(help="The same for texts.")]
 Seed = Annotated[int | None, typer.Option(help="The one seed of a run (default 0).")]
 ConfigOpt = Annotated[Path | None, typer.Option("--config", help="YAML settings; flags go over it.")]
 SizeOpt = Annotated[int | None, typer.Option(help="Side length of the student's input in pixels.")]
-CacheOpt = Annotated[Path | None, typer.Option(help="Where decoded pixels are kept; may be deleted at any time.")]
-StoreOpt = Annotated[Path | None, typer.Option(help="The file of bought vectors; worth money.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress; only the result.")]
-Json = Annotated[bool, typer.Option("--json", help="The result as JSON on standard output, progress as JSON lines.")]
 
 
-def guarded(command: Callable[P, None]) -> Callable[P, None]:
-    """Turn every fault that a user can mend into a message and an exit code, without a traceback."""
-
-    @wraps(command)
-    def inner(*args: P.args, **kwargs: P.kwargs) -> None:
-        try:
-            command(*args, **kwargs)
-        except Vl2vError as error:
-            _fail(error, bool(kwargs.get("as_json")))
-        except ModelError as e:
-            parts = {"expected": e.expected, "found": e.found, "next_step": e.next_step}
-            _fail(StudentError(e.problem, **parts), bool(kwargs.get("as_json")))
-        except KeyboardInterrupt:
-            out = kwargs.get("out")
-            step = (
-                f"go on: vl2v distill --out {out} --resume" if out and (Path(str(out)) / "config.yaml").exists() else ""
-            )
-            _fail(Interrupted("Stopped; what was bought is kept.", next_step=step), bool(kwargs.get("as_json")))
-        except Exception as error:  # writers word a full disk in many kinds
-            full = as_disk_full(error)
-            if full is None:
-                raise
-            _fail(full, bool(kwargs.get("as_json")))
-
-    return inner
-
-
-def _fail(error: Vl2vError, as_json: bool) -> None:
-    if as_json:
-        parts = {"problem": error.problem, "expected": error.expected, "found": error.found, "next": error.next_step}
-        print(json.dumps({"error": type(error).__name__, **parts}), file=sys.stderr)
-    else:
-        print(f"{'' if isinstance(error, Interrupted) else 'error: '}{error}", file=sys.stderr)
-    raise typer.Exit(error.exit_code)
-
-
-def make_progress(quiet: bool, as_json: bool) -> Progress:
-    """Who is told of the stages: nobody, a script, or people."""
-    from vl2v.job.console import JsonLines, for_people
-    from vl2v.progress import Silent
-
-    return JsonLines() if as_json else Silent() if quiet else for_people()
-
-
-def make_places(cache: Path | None, store: Path | None) -> Places:
-    """The places that the flags name, the user's own where they do not."""
-    from vl2v.job.prepare import Places
-
-    default = Places()
-    return Places(cache or default.cache, store or default.store)
-
-
-@app.callback()
-def _setup() -> None:
-    """Keep other packages' chatter away from the user."""
-    warnings.filterwarnings("ignore", module=r"(torch|timm|open_clip|transformers|huggingface_hub)(\.|$)")
-    for name in ("huggingface_hub", "timm", "transformers", "torch.distributed"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-
-
-@app.command()
-@guarded
 def quote(
     data: DataArg,
     teacher: TeacherOpt = None,
@@ -185,8 +99,6 @@ def quote(
     show(quote_json(found) if as_json else quote_table(found))
 
 
-@app.command()
-@guarded
 def distill(
     data: Annotated[Path | None, typer.Argument(help="Images; left out with --resume.")] = None,
     teacher: TeacherOpt = None,
@@ -257,80 +169,6 @@ def distill(
         show(run_json(done) if as_json else run_text(done))
 
 
-@app.command()
-@guarded
-def evaluate(
-    run: Annotated[Path, typer.Argument(help="A run's or a student's folder.")],
-    data: DataArg,
-    domain: Annotated[list[str] | None, typer.Option(help="Only this domain; may be repeated.")] = None,
-    skip_bad: SkipBad = None,
-    cache: CacheOpt = None,
-    quiet: Quiet = False,
-    as_json: Json = False,
-) -> None:
-    """Measure a student on a folder of labelled images."""
-    hold_memory()
-    from vl2v.api import evaluate as measure
-    from vl2v.job.printing import show
-
-    found = measure(
-        run,
-        data,
-        domains=domain or (),
-        skip_bad=bool(skip_bad),
-        places=make_places(cache, None),
-        progress=make_progress(quiet, as_json),
-    )
-    show(found.to_dict() if as_json else found.table())
-
-
-@app.command()
-@guarded
-def predict(
-    run: Annotated[Path, typer.Argument(help="A run's or a student's folder, or hf:user/name.")],
-    images: Annotated[list[Path], typer.Argument(help="Images, or folders of images.")],
-    output: Annotated[str, typer.Option("--format", help="table, json or csv.")] = "table",
-    coverage: Annotated[
-        float | None,
-        typer.Option(help="Mark as unsure what is less sure than this share of the sources' validation images: 0.95."),
-    ] = None,
-    score: Annotated[str, typer.Option(help="What tells how sure: confidence or energy.")] = "confidence",
-) -> None:
-    """Classify images. Unreadable ones are reported in their place, and the exit code is then 3."""
-    hold_memory()
-    from vl2v.api import load
-    from vl2v.job.measure import classify, find_images
-    from vl2v.job.printing import FORMATS, show_answers
-
-    if output not in FORMATS:
-        raise ConfigError("No such format.", expected=", ".join(FORMATS), found=output, next_step="correct --format")
-    paths = find_images(images)
-    answers, drift = classify(load(run), paths, coverage=coverage, score=score)
-    faults = show_answers(answers, output)
-    if drift is not None and drift.unusual:
-        print(f"warning: {drift.text}", file=sys.stderr)
-    if faults:
-        raise typer.Exit(3)
-
-
-@app.command()
-@guarded
-def ledger(
-    run: Annotated[Path | None, typer.Argument(help="Only what this run spent.")] = None,
-    store: StoreOpt = None,
-    as_json: Json = False,
-) -> None:
-    """List what was spent on what."""
-    from vl2v.job.printing import ledger_json, ledger_table, show
-    from vl2v.teacher.ledger import Ledger
-    from vl2v.teacher.store import EmbeddingStore
-
-    entries = Ledger(EmbeddingStore(make_places(None, store).store)).entries(str(run.resolve()) if run else None)
-    show(ledger_json(entries) if as_json else ledger_table(entries))
-
-
-@app.command()
-@guarded
 def demo(
     out: Annotated[Path, typer.Option(help="Where everything goes.")] = Path("runs/demo"),
     quiet: Quiet = False,
@@ -343,21 +181,6 @@ def demo(
 
     done = work(out, make_progress(quiet, as_json))
     show(demo_json(done) if as_json else demo_text(done))
-
-
-for attach in (
-    attach_report,
-    attach_export,
-    attach_serve,
-    attach_classes,
-    attach_trust,
-    attach_hub,
-    attach_benchmark,
-    attach_data,
-    attach_teacher,
-    attach_vendor,
-):
-    attach(app, guarded)
 
 
 NESTED = {
@@ -405,6 +228,7 @@ def _lacking(name: str) -> ConfigError:
     return ConfigError(f"{name} is missing.", expected=examples[name], found="nothing", next_step="vl2v distill --help")
 
 
-def main() -> None:
-    """Entry point of the command `vl2v`."""
-    app()
+def attach(app: typer.Typer) -> None:
+    """Add the commands to the command line."""
+    for command in (quote, distill, demo):
+        app.command()(guarded(command))

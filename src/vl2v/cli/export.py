@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from vl2v.allocator import hold_memory
-
-Guard = Callable[[Callable[..., None]], Callable[..., None]]
+from vl2v.cli.common import CacheOpt, Json, Quiet, guarded, make_places, make_progress
 
 
 def export(
@@ -20,14 +18,13 @@ def export(
     out: Annotated[Path | None, typer.Option(help="Where to; default: export, in the run's folder.")] = None,
     data: Annotated[Path | None, typer.Option(help="The run's images, if they moved, or any of its classes.")] = None,
     tolerance: Annotated[float, typer.Option(help="Points of accuracy that INT8 may lose.", min=0)] = 0.5,
-    cache: Annotated[Path | None, typer.Option(help="Where decoded pixels are kept.")] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress; only the result.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="The result as JSON on standard output.")] = False,
+    cache: CacheOpt = None,
+    quiet: Quiet = False,
+    as_json: Json = False,
 ) -> None:
     """Write a student as ONNX and compare it with the student; a file that disagrees is not kept (extra: export)."""
     hold_memory()
     from vl2v.api import export as work
-    from vl2v.cli import make_places, make_progress
     from vl2v.job.printing import show
 
     done = work(
@@ -45,6 +42,6 @@ def export(
         print(f"try it:  vl2v-predict {done.folder} <image or folder>{' --int8' if int8 and not onnx else ''}")
 
 
-def attach(app: typer.Typer, guarded: Guard) -> None:
+def attach(app: typer.Typer) -> None:
     """Add the command to the command line."""
     app.command("export")(guarded(export))

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from vl2v.cli.common import StoreOpt, guarded, make_places, make_progress, money
 from vl2v.errors import MissingExtraError
-
-Guard = Callable[[Callable[..., None]], Callable[..., None]]
 
 
 def serve(
@@ -31,13 +29,11 @@ def serve(
     max_image_mb: Annotated[int, typer.Option(min=1, help="Megabytes of an image file.")] = 10,
     max_megapixels: Annotated[int, typer.Option(min=1, help="Million pixels of an image.")] = 20,
     cache: Annotated[Path | None, typer.Option(help="Where it is kept which files were read before.")] = None,
-    store: Annotated[Path | None, typer.Option(help="The file of bought vectors; worth money.")] = None,
+    store: StoreOpt = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
 ) -> None:
     """Serve a student: a JSON API, and a page to try it on (extra: serve)."""
     _need_packages()
-    from vl2v.cli import make_places, make_progress
-    from vl2v.cli_teacher import money
     from vl2v.serve.running import serve as work
     from vl2v.serve.settings import ServeSettings
     from vl2v.web.limits import MB, Limits
@@ -53,7 +49,7 @@ def serve(
     work(settings, make_places(cache, store), make_progress(quiet, False))
 
 
-def attach(app: typer.Typer, guarded: Guard) -> None:
+def attach(app: typer.Typer) -> None:
     """Hang the command into the application."""
     app.command("serve")(guarded(serve))
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from vl2v.allocator import hold_memory
+from vl2v.cli.common import CacheOpt, Json, Quiet, StoreOpt, guarded, make_places, make_progress
 from vl2v.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 Outs = Annotated[list[Path], typer.Argument(help="A benchmark's folder; several are joined into one table.")]
 
 
-def attach(app: typer.Typer, guarded: Callable[[Callable[..., None]], Callable[..., None]]) -> None:
+def attach(app: typer.Typer) -> None:
     """Add the commands to the command line."""
     group = typer.Typer(help="Compare methods by DomainBed's protocol: every domain left out once, several seeds.")
     group.command("run")(guarded(run))
@@ -48,17 +49,16 @@ def run(
     cpus_per_job: Annotated[float, typer.Option(help="With --ray: cores a job takes.")] = 1.0,
     gpus_per_job: Annotated[float, typer.Option(help="With --ray: graphics cards a job takes.")] = 0.0,
     plan: Annotated[bool, typer.Option("--plan", help="Only say jobs, hours and money.")] = False,
-    cache: Annotated[Path | None, typer.Option(help="As of vl2v distill.")] = None,
-    store: Annotated[Path | None, typer.Option(help="As of vl2v distill.")] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress; only the result.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="The result as JSON on standard output.")] = False,
+    cache: CacheOpt = None,
+    store: StoreOpt = None,
+    quiet: Quiet = False,
+    as_json: Json = False,
 ) -> None:
     """Run every method on every target with every seed; finished jobs are not done again."""
     hold_memory()
     from vl2v.benchmark.printing import plan_json, plan_text, sweep_json, sweep_text
     from vl2v.benchmark.purchase import buy_ahead
     from vl2v.benchmark.sweep import Sweep
-    from vl2v.cli import make_places, make_progress
     from vl2v.job.printing import show
 
     progress, places = make_progress(quiet, as_json), make_places(cache, store)

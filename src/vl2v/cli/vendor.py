@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from vl2v.cli.common import guarded
 from vl2v.errors import ConfigError, MissingExtraError
 
 if TYPE_CHECKING:
     from vl2v.vendor.accounts import Account, Accounts
 
-Guard = Callable[[Callable[..., None]], Callable[..., None]]
 Db = Annotated[
     str, typer.Option("--db", envvar="VL2V_VENDOR_DB", help="sqlite:///<file> or postgresql://<user>@<host>/<name>.")
 ]
@@ -124,19 +123,18 @@ def revoke(
     print(f"account {closed.id} is closed")
 
 
-def attach(root: typer.Typer, guard: Guard) -> None:
+def attach(root: typer.Typer) -> None:
     """Add the commands to the command line.
 
     Args:
         root: vl2v's.
-        guard: turns faults into messages and exit codes.
     """
     vendor = typer.Typer(help="Sell a model by the query (extra: vendor).", no_args_is_help=True)
     keys = typer.Typer(help="Accounts and their keys.", no_args_is_help=True)
-    vendor.command("serve")(guard(serve))
-    keys.command("create")(guard(create))
-    keys.command("list")(guard(show))
-    keys.command("revoke")(guard(revoke))
+    vendor.command("serve")(guarded(serve))
+    keys.command("create")(guarded(create))
+    keys.command("list")(guarded(show))
+    keys.command("revoke")(guarded(revoke))
     vendor.add_typer(keys, name="keys")
     root.add_typer(vendor, name="vendor")
 

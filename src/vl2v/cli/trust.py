@@ -2,29 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from vl2v.cli.common import Json, Quiet, guarded, make_progress
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from vl2v.job.trusting import DomainTrust, Refitted
 
-Guard = Callable[[Callable[..., None]], Callable[..., None]]
 SHOWN = (0.95, 0.8)  # coverages of the table; the JSON has all
 
 
 def trust(
     run: Annotated[Path, typer.Argument(help="A finished run's folder.")],
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress; only the result.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="The result as JSON on standard output.")] = False,
+    quiet: Quiet = False,
+    as_json: Json = False,
 ) -> None:
     """Fit RUN/student/trust.json again from the answers that the run kept, and say what it does on each domain."""
     from vl2v.allocator import hold_memory
-    from vl2v.cli import make_progress
     from vl2v.job.printing import show
     from vl2v.job.trusting import refit
 
@@ -62,6 +61,6 @@ def _cells(domain: DomainTrust) -> list[str]:
     return cells + ([", ".join(map(percent, domain.unusual.values()))] if domain.unusual else [])
 
 
-def attach(app: typer.Typer, guarded: Guard) -> None:
+def attach(app: typer.Typer) -> None:
     """Hang the command into the application."""
     app.command("trust")(guarded(trust))

@@ -1,20 +1,16 @@
-"""`vl2v teacher ...`: looking at a teacher before buying from it. Everything heavy is imported when a command runs."""
+"""`vl2v teacher ...` and `vl2v ledger`: a teacher before one buys from it, and what was bought."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vl2v.errors import ConfigError
+from vl2v.cli.common import CacheOpt, Json, Quiet, StoreOpt, guarded, make_places, make_progress, money
 
 if TYPE_CHECKING:
     from vl2v.job.check import Check
-
-Guard = Callable[[Callable[..., None]], Callable[..., None]]
 
 
 def check(
@@ -24,13 +20,12 @@ def check(
     images: Annotated[int, typer.Option(help="How many images to ask about.", min=2)] = 24,
     price_per_1000_images: Annotated[str | None, typer.Option(help="A vendor's price, if it is not known.")] = None,
     price_per_1000_texts: Annotated[str | None, typer.Option(help="The same for texts.")] = None,
-    cache: Annotated[Path | None, typer.Option(help="Where decoded pixels are kept.")] = None,
-    store: Annotated[Path | None, typer.Option(help="The file of bought vectors; worth money.")] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress; only the result.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="The result as JSON on standard output.")] = False,
+    cache: CacheOpt = None,
+    store: StoreOpt = None,
+    quiet: Quiet = False,
+    as_json: Json = False,
 ) -> None:
     """Prove a teacher on a few images: one space, determinism, accuracy, and what the job would cost."""
-    from vl2v.cli import make_places, make_progress
     from vl2v.job.check import check_teacher
     from vl2v.job.printing import show
 
@@ -91,24 +86,24 @@ def check_text(found: Check) -> str:
     return "\n".join(lines)
 
 
-def money(text: str | None) -> Decimal | None:
-    """A budget as typed, exact.
+def ledger(
+    run: Annotated[Path | None, typer.Argument(help="Only what this run spent.")] = None,
+    store: StoreOpt = None,
+    as_json: Json = False,
+) -> None:
+    """List what was spent on what."""
+    from vl2v.job.printing import ledger_json, ledger_table, show
+    from vl2v.teacher.ledger import Ledger
+    from vl2v.teacher.store import EmbeddingStore
 
-    Raises:
-        ConfigError: if it is no amount.
-    """
-    try:
-        money = None if text is None else Decimal(text)
-    except InvalidOperation:
-        money = Decimal("NaN")
-    if money is not None and not (money.is_finite() and money >= 0):
-        raise ConfigError("The budget is no amount of money.", expected="e.g. 0.50", found=str(text)[:40])
-    return money
+    entries = Ledger(EmbeddingStore(make_places(None, store).store)).entries(str(run.resolve()) if run else None)
+    show(ledger_json(entries) if as_json else ledger_table(entries))
 
 
-def attach(app: typer.Typer, guarded: Guard) -> None:
+def attach(app: typer.Typer) -> None:
     """Hang the commands into the application."""
     commands = typer.Typer(help="Look at a teacher before buying from it.", no_args_is_help=True)
     commands.command()(guarded(check))
     commands.callback()(lambda: None)  # so that one command alone is still `teacher check`
     app.add_typer(commands, name="teacher")
+    app.command()(guarded(ledger))

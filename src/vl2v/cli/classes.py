@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from vl2v.cli.common import Json, Quiet, StoreOpt, guarded, make_places, make_progress, money
+
 if TYPE_CHECKING:
     from vl2v.student.model import Student
 
-Guard = Callable[[Callable[..., None]], Callable[..., None]]
-
 RunArg = Annotated[Path, typer.Argument(help="A run's or a student's folder.")]
 NamesArg = Annotated[list[str], typer.Argument(help="Names of classes.")]
-Json = Annotated[bool, typer.Option("--json", help="The result as JSON on standard output.")]
 
 
 def list_(run: RunArg, as_json: Json = False) -> None:
@@ -51,14 +49,12 @@ def add(
         list[str] | None, typer.Option(help="A prompt template with {}, not the run's own; may be repeated.")
     ] = None,
     teacher: Annotated[str | None, typer.Option(help="The run's teacher, where it is found elsewhere now.")] = None,
-    store: Annotated[Path | None, typer.Option(help="The file of bought vectors; worth money.")] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress; only the result.")] = False,
+    store: StoreOpt = None,
+    quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
     """Add classes by the teacher's text vector, without training; exported files change too."""
     from vl2v.api import add_classes, quote_classes
-    from vl2v.cli import make_places, make_progress
-    from vl2v.cli_teacher import money
     from vl2v.job.printing import quote_json, quote_table, show
 
     wording: dict[str, Any] = {"phrases": phrase or (), "templates": template or (), "teacher": teacher}
@@ -96,7 +92,7 @@ def _tell(run: Path, student: Student, as_json: bool) -> None:
     show(f"{len(student.classes)} classes: {', '.join(student.classes)}")
 
 
-def attach(app: typer.Typer, guarded: Guard) -> None:
+def attach(app: typer.Typer) -> None:
     """Hang the commands into the application."""
     commands = typer.Typer(help="The classes of a finished student: list, add, remove.", no_args_is_help=True)
     commands.command("list")(guarded(list_))

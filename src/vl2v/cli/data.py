@@ -4,25 +4,23 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from vl2v.cli.common import Json, Quiet, guarded, make_progress
 from vl2v.errors import ConfigError, DiskFullError, Interrupted, as_disk_full
 
 if TYPE_CHECKING:
     from vl2v.task.benchmark_get import Report
     from vl2v.task.benchmark_table import Benchmark
 
-Guard = Callable[[Callable[..., None]], Callable[..., None]]
 SHOWN = 20  # differences and unreadable files listed in full
 
 NameArg = Annotated[str, typer.Argument(help="PACS, VLCS, OfficeHome, TerraIncognita or DomainNet.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress; only the result.")]
-Json = Annotated[bool, typer.Option("--json", help="The result as JSON on standard output.")]
 
 
 def get(
@@ -37,7 +35,6 @@ def get(
     as_json: Json = False,
 ) -> None:
     """Fetch a benchmark and lay it out as OUT/<domain>/<class>/<image>. Run again, it goes on."""
-    from vl2v.cli import make_progress
     from vl2v.job.printing import show
     from vl2v.task.benchmark_get import get as work
     from vl2v.task.benchmark_sources import choose
@@ -61,7 +58,6 @@ def check(
     as_json: Json = False,
 ) -> None:
     """Verify a benchmark that is there: counts, names, unreadable files. The exit code is 3 if something is wrong."""
-    from vl2v.cli import make_progress
     from vl2v.job.printing import show
     from vl2v.task.benchmark_get import check as work
     from vl2v.task.benchmarks import find
@@ -203,7 +199,7 @@ def _list_text(benchmarks: tuple[Benchmark, ...]) -> str:
     return "\n".join([*lines, "fetch one: vl2v data get NAME --out DIR"])
 
 
-def attach(app: typer.Typer, guarded: Guard) -> None:
+def attach(app: typer.Typer) -> None:
     """Hang the commands into the application."""
     commands = typer.Typer(
         help="Benchmarks by name: fetch, check, list. Drawings to try things on.", no_args_is_help=True

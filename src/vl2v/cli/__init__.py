@@ -1,0 +1,35 @@
+"""The command line: each command parses, calls one function of the API, and prints."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+
+import typer
+
+from vl2v.cli import benchmark, classes, data, distill, export, hub, predict, report, serve, teacher, trust, vendor
+
+app = typer.Typer(
+    name="vl2v",
+    help="Turn a pay-per-query vision-language model into your own image classifier that holds on unseen domains.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+@app.callback()
+def _setup() -> None:
+    """Keep other packages' chatter away from the user."""
+    warnings.filterwarnings("ignore", module=r"(torch|timm|open_clip|transformers|huggingface_hub)(\.|$)")
+    for name in ("huggingface_hub", "timm", "transformers", "torch.distributed"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
+for part in (distill, predict, teacher, report, export, serve, classes, trust, hub, benchmark, data, vendor):
+    part.attach(app)
+
+
+def main() -> None:
+    """Entry point of the command `vl2v`."""
+    app()

@@ -1,0 +1,71 @@
+"""`vl2v evaluate` and `vl2v predict`: a student's answers. Everything heavy is imported when a command runs."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vl2v.allocator import hold_memory
+from vl2v.cli.common import CacheOpt, DataArg, Json, Quiet, SkipBad, guarded, make_places, make_progress
+from vl2v.errors import ConfigError
+
+
+def evaluate(
+    run: Annotated[Path, typer.Argument(help="A run's or a student's folder.")],
+    data: DataArg,
+    domain: Annotated[list[str] | None, typer.Option(help="Only this domain; may be repeated.")] = None,
+    skip_bad: SkipBad = None,
+    cache: CacheOpt = None,
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> None:
+    """Measure a student on a folder of labelled images."""
+    hold_memory()
+    from vl2v.api import evaluate as measure
+    from vl2v.job.printing import show
+
+    found = measure(
+        run,
+        data,
+        domains=domain or (),
+        skip_bad=bool(skip_bad),
+        places=make_places(cache, None),
+        progress=make_progress(quiet, as_json),
+    )
+    show(found.to_dict() if as_json else found.table())
+
+
+def predict(
+    run: Annotated[Path, typer.Argument(help="A run's or a student's folder, or hf:user/name.")],
+    images: Annotated[list[Path], typer.Argument(help="Images, or folders of images.")],
+    output: Annotated[str, typer.Option("--format", help="table, json or csv.")] = "table",
+    coverage: Annotated[
+        float | None,
+        typer.Option(help="Mark as unsure what is less sure than this share of the sources' validation images: 0.95."),
+    ] = None,
+    score: Annotated[str, typer.Option(help="What tells how sure: confidence or energy.")] = "confidence",
+) -> None:
+    """Classify images. Unreadable ones are reported in their place, and the exit code is then 3."""
+    hold_memory()
+    from vl2v.api import load
+    from vl2v.job.measure import classify, find_images
+    from vl2v.job.printing import FORMATS, show_answers
+
+    if output not in FORMATS:
+        raise ConfigError("No such format.", expected=", ".join(FORMATS), found=output, next_step="correct --format")
+    paths = find_images(images)
+    answers, drift = classify(load(run), paths, coverage=coverage, score=score)
+    faults = show_answers(answers, output)
+    if drift is not None and drift.unusual:
+        print(f"warning: {drift.text}", file=sys.stderr)
+    if faults:
+        raise typer.Exit(3)
+
+
+def attach(app: typer.Typer) -> None:
+    """Add the commands to the command line."""
+    app.command()(guarded(evaluate))
+    app.command()(guarded(predict))
