@@ -12,7 +12,8 @@ from typing import Any
 
 import jinja2
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).parent / "page"
+SCRIPTS = ("base.js", "images.js", "answers.js", "classes.js", "start.js")  # in this order they are one script
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class Page:
 
 def main_page() -> Page:
     """Drop images, see answers, change the classes."""
-    style, script = _text("page.css"), _text("page.js")
+    style, script = _text("page.css"), "\n".join(map(_text, SCRIPTS))
     html = _text("page.html").replace("/*style*/", style, 1).replace("/*script*/", script, 1)
     return Page(html, _headers(style, script))
 
