@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -85,8 +86,8 @@ def test_a_file_written_alone_leaves_the_report_of_the_other(bench: Bench, run: 
 
 
 def test_a_file_that_disagrees_is_not_left_there(bench: Bench, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(student: Student) -> onnx.ModelProto:
-        model = to_onnx(student)
+    def broken(student: Student, provenance: Mapping[str, Any]) -> onnx.ModelProto:
+        model = to_onnx(student, provenance)
         head = next(tensor for tensor in model.graph.initializer if tensor.name == HEAD)
         rows = numpy_helper.to_array(head).copy()
         rows[0, 0] += 1e-3
