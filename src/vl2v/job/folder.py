@@ -82,7 +82,7 @@ class RunFolder:
             RunError: if the folder holds no run.
         """
         if not self.config_file.is_file():
-            step = "give the --out of the run that was stopped, or start it without --resume"
+            step = "give a run's folder, the --out of its vl2v distill; a new run is started without --resume"
             raise RunError(f"{self.path} holds no run.", expected="config.yaml", found="none", next_step=step)
         return parse(RunConfig, read_yaml(self.config_file), str(self.config_file))
 

@@ -218,11 +218,12 @@ def _threshold(student: Student, score: str, coverage: float) -> float:
     try:
         return student.trust.threshold(score, coverage)
     except ValueError as error:
+        flag, known, found = "--score", ", ".join(student.trust.reject), score
+        if score in student.trust.reject:
+            known = ", ".join(f"{share:g}" for share in (1.0, *student.trust.coverages))
+            flag, found = "--coverage", f"{coverage:g}"
         raise ConfigError(
-            "No such threshold.",
-            expected="one that was fitted",
-            found=str(error),
-            next_step="correct --coverage or --score",
+            f"No threshold was fitted for this {flag}.", expected=known, found=found, next_step=f"correct {flag}"
         ) from error
 
 
