@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 from tiny_task import Bench, bench, vl2v  # noqa: F401 - a fixture
 
 import vl2v as package
+from vl2v.benchmark.results import records_of
 from vl2v.config import RunConfig, parse
 from vl2v.errors import ConfigError, Interrupted
 from vl2v.job.fresh import FreshViews
@@ -146,6 +147,10 @@ def test_fresh_views_end_to_end(bench: Bench, tmp_path: Path) -> None:
     found = json.loads((fresh.folder / "evaluation.json").read_text())
     assert found["fresh_queries"] == asked
     assert "fresh_queries" not in json.loads((plain.folder / "evaluation.json").read_text())
+    facts: dict[str, Any] = {"method": "adip", "title": "", "target": "rose", "crossed": None}
+    facts |= {"seed": 0, "candidate": {}, "seconds": 0.0}
+    records = [records_of(run.folder, facts)[0] for run in (fresh, plain)]
+    assert records[0].image_queries - records[1].image_queries == asked, "a benchmark's table counts them"
     sizes = [(tmp_path / run / "vectors.sqlite").stat().st_size for run in "ab"]
     assert sizes[0] == sizes[1], "nothing more is kept"
     lines = [[json.loads(x) for x in (r.folder / "metrics.jsonl").read_text().splitlines()] for r in (fresh, plain)]

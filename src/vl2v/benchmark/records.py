@@ -42,7 +42,8 @@ class Record:
         kept: whether these are the weights that the run keeps.
         validation: by source domain, its validation images.
         test: the target domain, all its images; or, with `crossed`, that source domain.
-        image_queries: images asked of the teacher if nothing was known before, the zero-shot row's not counted.
+        image_queries: images asked of the teacher if nothing was known before, fresh views among them, the zero-shot
+            row's not counted.
         text_queries: prompts asked.
         cost: what those queries cost.
         currency: of `cost`.

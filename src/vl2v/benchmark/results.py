@@ -32,6 +32,8 @@ def records_of(folder: Path, facts: Mapping[str, Any]) -> list[Record]:
     content = read_json(RunFolder(folder).evaluation_file)
     evaluation, settings = Evaluation.from_dict(content), RunFolder(folder).config().distill
     kept = settings.weights if settings.wise_ft == 1 else wise_ft_name(settings.wise_ft)
+    asked = {**content["asked"]}
+    asked["image_queries"] += content.get("fresh_queries", 0)  # no ledger has them, but a vendor would be paid for them
     pairs = [(facts["target"], facts["crossed"])]
     if facts["crossed"] is not None:  # either of the two may be the target
         pairs.append((facts["crossed"], facts["target"]))
@@ -39,11 +41,11 @@ def records_of(folder: Path, facts: Mapping[str, Any]) -> list[Record]:
     for target, crossed in pairs:
         own = {**facts, "target": target, "crossed": crossed}
         found += [
-            _student(own, content["asked"], evaluation, kept, True),
-            *(_student(own, content["asked"], part, name, False) for name, part in evaluation.beside.items()),
+            _student(own, asked, evaluation, kept, True),
+            *(_student(own, asked, part, name, False) for name, part in evaluation.beside.items()),
         ]
     if facts["crossed"] is None and all(row.zero_shot is not None for row in evaluation.rows):
-        found.append(_teacher(facts, content["asked"], evaluation))
+        found.append(_teacher(facts, asked, evaluation))
     return found
 
 
