@@ -115,7 +115,10 @@ GRIDS = {
         },
     ),
     "views": Plan(
-        variants={f"views-{k}": adip(f"{k} views", teacher={"views": k}) for k in (1, 2, 4, 8, "fresh")},
+        variants={
+            f"views-{k}": adip("1 view" if k == 1 else f"{k} views", teacher={"views": k})
+            for k in (1, 2, 4, 8, "fresh")
+        },
         vendor="asked",
         against="views-1",
     ),
