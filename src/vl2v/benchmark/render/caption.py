@@ -51,10 +51,8 @@ def _about_gaps(table: Table) -> tuple[str, ...]:
     counts = [row.targets[t].accuracy.count if t in row.targets else 0 for row in measured for t in table.targets]
     lines = []
     if min(counts, default=many) < many:
-        told = (
-            f"n is given where fewer than {many} seeds are in, and no average without all {len(table.targets)} targets"
-        )
-        lines.append(f"Unfinished grid: {told}.")
+        seeds = f"n is given where fewer than {many} seeds are in, and " if many > 1 else ""
+        lines.append(f"Unfinished grid: {seeds}no average without all {len(table.targets)} targets.")
     if table.lacking:
         lines.append(f"Left out, records missing: {shortened(table.lacking)}.")
     return tuple(lines)

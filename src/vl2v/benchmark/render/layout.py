@@ -202,7 +202,7 @@ def _differences(table: Table) -> list[_Source]:
         if row.against is None:
             return None
         spread = row.against.spread
-        note = f"{spread.count} pairs" if spread.count < whole else ""
+        note = f"{spread.count} pair{'s' * (spread.count > 1)}" if spread.count < whole else ""
         return Cell(f"{100 * spread.mean:+.1f}", _error(spread), note)
 
     def p(row: Row) -> Cell | None:
