@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Annotated, ParamSpec
 
 import typer
 
-from vl2v.errors import ConfigError, Interrupted, StudentError, Vl2vError, as_disk_full
+from vl2v.errors import ConfigError, Interrupted, MissingExtraError, StudentError, Vl2vError, as_disk_full
 from vl2v_runtime.errors import ModelError
 
 if TYPE_CHECKING:
     from vl2v.job.prepare import Places
     from vl2v.progress import Progress
+    from vl2v.web.limits import Limits
 
 P = ParamSpec("P")
 
@@ -81,6 +82,32 @@ def make_places(cache: Path | None, store: Path | None) -> Places:
 
     default = Places()
     return Places(cache or default.cache, store or default.store)
+
+
+def make_limits(inputs: int, body_mb: int, image_mb: int, megapixels: int) -> Limits:
+    """How much a service takes from a client, as the flags say it."""
+    from vl2v.web.limits import MB, Limits
+
+    return Limits(
+        inputs=inputs,
+        body_bytes=body_mb * MB,
+        image_bytes=image_mb * MB,
+        pixels=megapixels * 1_000_000,
+        held_bytes=max(512, 4 * body_mb) * MB,
+    )
+
+
+def need_packages(purpose: str, extra: str, *packages: str) -> None:
+    """Refuse to go on without an extra's packages.
+
+    Raises:
+        MissingExtraError: with the first that is missing.
+    """
+    for package in packages:
+        try:
+            __import__(package)
+        except ImportError as error:
+            raise MissingExtraError(purpose, extra, package.replace("_", "-")) from error
 
 
 def money(text: str | None) -> Decimal | None:

@@ -7,8 +7,7 @@ from typing import Annotated
 
 import typer
 
-from vl2v.cli.common import StoreOpt, guarded, make_places, make_progress, money
-from vl2v.errors import MissingExtraError
+from vl2v.cli.common import StoreOpt, guarded, make_limits, make_places, make_progress, money, need_packages
 
 
 def serve(
@@ -33,18 +32,13 @@ def serve(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
 ) -> None:
     """Serve a student: a JSON API, and a page to try it on (extra: serve)."""
-    _need_packages()
+    need_packages(
+        "Serving a student", "serve", "fastapi", "onnxruntime", "prometheus_client", "python_multipart", "uvicorn"
+    )
     from vl2v.serve.running import serve as work
     from vl2v.serve.settings import ServeSettings
-    from vl2v.web.limits import MB, Limits
 
-    limits = Limits(
-        inputs=max_inputs,
-        body_bytes=max_body_mb * MB,
-        image_bytes=max_image_mb * MB,
-        pixels=max_megapixels * 1_000_000,
-        held_bytes=max(512, 4 * max_body_mb) * MB,
-    )
+    limits = make_limits(max_inputs, max_body_mb, max_image_mb, max_megapixels)
     settings = ServeSettings(run, host, port, int8, threads, edits, money(budget), gallery, limits)
     work(settings, make_places(cache, store), make_progress(quiet, False))
 
@@ -52,11 +46,3 @@ def serve(
 def attach(app: typer.Typer) -> None:
     """Hang the command into the application."""
     app.command("serve")(guarded(serve))
-
-
-def _need_packages() -> None:
-    for package in ("fastapi", "onnxruntime", "prometheus_client", "python_multipart", "uvicorn"):
-        try:
-            __import__(package)
-        except ImportError as error:
-            raise MissingExtraError("Serving a student", "serve", package.replace("_", "-")) from error

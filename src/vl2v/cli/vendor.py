@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vl2v.cli.common import guarded
-from vl2v.errors import ConfigError, MissingExtraError
+from vl2v.cli.common import guarded, make_limits, need_packages
+from vl2v.errors import ConfigError
 
 if TYPE_CHECKING:
     from vl2v.vendor.accounts import Account, Accounts
@@ -49,16 +50,8 @@ def serve(
     _need_packages()
     from vl2v.vendor.running import serve as run
     from vl2v.vendor.settings import VendorSettings
-    from vl2v.web.limits import MB, Limits
 
-    limits = Limits(
-        inputs=max_inputs,
-        body_bytes=max_body_mb * MB,
-        image_bytes=max_image_mb * MB,
-        pixels=max_megapixels * 1_000_000,
-        held_bytes=max(512, 4 * max_body_mb) * MB,
-        queue=queue,
-    )
+    limits = replace(make_limits(max_inputs, max_body_mb, max_image_mb, max_megapixels), queue=queue)
     run(
         VendorSettings(
             teacher=teacher,
@@ -148,11 +141,7 @@ def _accounts(db: str) -> Accounts:
 
 
 def _need_packages() -> None:
-    for package in ("fastapi", "httpx", "prometheus_client", "sqlalchemy", "uvicorn"):
-        try:
-            __import__(package)
-        except ImportError as error:
-            raise MissingExtraError("The vendor service", "vendor", package.replace("_", "-")) from error
+    need_packages("The vendor service", "vendor", "fastapi", "httpx", "prometheus_client", "sqlalchemy", "uvicorn")
 
 
 def _amount(text: str) -> Decimal:
