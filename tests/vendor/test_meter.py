@@ -7,6 +7,7 @@ import pwd
 import shutil
 import subprocess
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -20,7 +21,7 @@ from vendor_serving import PRICE, free_port
 from vl2v.errors import ConfigError
 from vl2v.teacher.base import Price
 from vl2v.vendor.accounts import Account, Accounts
-from vl2v.vendor.database import accounts, answers, bills, open_database
+from vl2v.vendor.database import accounts, answers, bills, metadata, open_database
 from vl2v.vendor.meter import Kept, Meter, Once, Reservation
 from vl2v.vendor.money import to_nano, written
 from vl2v.web.faults import ApiError
@@ -245,6 +246,22 @@ def test_keys(books: Engine) -> None:
 def test_wrong_accounts_are_refused(tmp_path: Path, create: Callable[[Accounts], object]) -> None:
     with pytest.raises(ConfigError, match="expected"):
         create(Accounts(open_database(f"sqlite:///{tmp_path}/b.sqlite")))
+
+
+def test_servers_that_start_together_make_the_books_once(books: Engine) -> None:
+    url = books.url.render_as_string(hide_password=False)
+    for _ in range(5):
+        metadata.drop_all(books)
+        together = threading.Barrier(4)
+
+        def start(together: threading.Barrier = together) -> None:
+            together.wait()
+            open_database(url).dispose()
+
+        with ThreadPoolExecutor(4) as pool:
+            for started in [pool.submit(start) for _ in range(4)]:
+                started.result()
+        account(books)
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sqlite3
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vl2v.locking import held
+from vl2v.sqlite import open_file
 from vl2v_runtime.imaging import Pixels
 
 Digests = NDArray[np.uint8]  # [N, 32], SHA-256 of each file's bytes
@@ -31,12 +31,9 @@ class PixelCache:
     def __init__(self, folder: Path, size: int) -> None:
         self.folder, self.size = folder, size
         self.slot_bytes = size * size * 3
-        folder.mkdir(parents=True, exist_ok=True)
         self._data = folder / f"pixels-{size}.u8"
         self._lock = folder / f"pixels-{size}.lock"
-        self._db = sqlite3.connect(folder / f"pixels-{size}.sqlite", timeout=60, isolation_level=None)
-        self._db.execute("PRAGMA journal_mode=WAL")
-        self._db.execute("PRAGMA synchronous=NORMAL")
+        self._db = open_file(folder / f"pixels-{size}.sqlite")
         self._db.execute(
             "CREATE TABLE IF NOT EXISTS slots (digest BLOB PRIMARY KEY, slot INTEGER NOT NULL) WITHOUT ROWID"
         )

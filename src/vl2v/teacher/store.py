@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 
 from vl2v.errors import TeacherError
 from vl2v.locking import held
+from vl2v.sqlite import open_file
 from vl2v.teacher.base import TeacherCard, Vectors
 
 Digests = NDArray[np.uint8]
@@ -73,12 +73,9 @@ class EmbeddingStore:
     """
 
     def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
         self.path = path
         self._lock = threading.RLock()  # the threads that send book their attempts here
-        self._db = sqlite3.connect(path, timeout=60, isolation_level=None, check_same_thread=False)
-        self._db.execute("PRAGMA journal_mode=WAL")
-        self._db.execute("PRAGMA synchronous=FULL")  # money was paid for every row
+        self._db = open_file(path, "FULL", check_same_thread=False)  # money was paid for every row
         self._db.executescript(SCHEMA)
         self._add_columns()
 

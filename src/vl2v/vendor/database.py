@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from vl2v.errors import ConfigError, MissingExtraError
+from vl2v.sqlite import write_ahead
 
 try:
     from sqlalchemy import (
@@ -71,13 +72,17 @@ answers = Table(
     Index("answers_expires", "expires"),
 )
 
+LOCKS = {  # until the transaction ends; without, two servers that make the tables at once refuse each other
+    "sqlite": "BEGIN IMMEDIATE",
+    "postgresql": "SELECT pg_advisory_xact_lock(1986802294)",
+}
+
 
 def _pragmas(connection: Any, _: Any) -> None:
     """Readers do not block the writer; a commit survives a loss of power; writers wait for one another."""
-    cursor = connection.cursor()
-    for pragma in ("journal_mode=WAL", "synchronous=FULL", "busy_timeout=30000", "foreign_keys=ON"):
-        cursor.execute(f"PRAGMA {pragma}")
-    cursor.close()
+    write_ahead(connection)
+    for pragma in ("synchronous=FULL", "busy_timeout=30000", "foreign_keys=ON"):
+        connection.execute(f"PRAGMA {pragma}")
 
 
 def open_database(address: str) -> Engine:
@@ -103,7 +108,7 @@ def open_database(address: str) -> Engine:
         engine = create_engine(url, hide_parameters=True, pool_pre_ping=not lite)
         if lite:
             event.listen(engine, "connect", _pragmas)
-        metadata.create_all(engine)
+        _make_tables(engine)
     except ModuleNotFoundError as error:
         raise MissingExtraError("PostgreSQL", "vendor", "psycopg") from error
     except NoSuchModuleError:
@@ -111,6 +116,14 @@ def open_database(address: str) -> Engine:
     except SQLAlchemyError as error:
         raise _unusable(f"{shown}, which fails with {type(error).__name__}") from None
     return engine
+
+
+def _make_tables(engine: Engine) -> None:
+    """Make what is missing; of several servers that start together, one does."""
+    with engine.begin() as connection:
+        if lock := LOCKS.get(engine.dialect.name):
+            connection.exec_driver_sql(lock)
+        metadata.create_all(connection)
 
 
 def _with_driver(url: URL) -> URL:
