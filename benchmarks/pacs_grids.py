@@ -4,8 +4,8 @@ Uses the maintainers' folder: the client's 6,992 images only, and the vendor's o
 time and called again, also several times at once; finished jobs are not done again, nor those that were kept in
 `benchmarks/results/pacs-*.jsonl` on another machine.
 
-    python benchmarks/pacs_grids.py run main --out runs/pacs       # then offline, ablations, beyond, views, labels
-    python benchmarks/pacs_grids.py tables --out runs/pacs         # rebuilds every table that has finished jobs
+    python benchmarks/pacs_grids.py run main --out runs/pacs     # or offline, ablations, beyond, views, fresh, labels
+    python benchmarks/pacs_grids.py tables --out runs/pacs       # rebuilds every table that has finished jobs
 """
 
 from __future__ import annotations
@@ -87,6 +87,8 @@ def few_labels(count: int) -> dict[str, Variant]:
     }
 
 
+VIEWS = {f"views-{k}": adip("1 view" if k == 1 else f"{k} views", teacher={"views": k}) for k in (1, 2, 4, 8, "fresh")}
+ENDS = ("views-1", "views-fresh")
 GRIDS = {
     "main": Plan(("erm", "kd", "adip"), seeds=SEEDS, rates=RATES, settings=MORE_WEIGHTS, against="kd"),
     # ERM asks no teacher: its runs are the main grid's.
@@ -114,12 +116,12 @@ GRIDS = {
             "prompts": adip("two prompts averaged", teacher={"prompts": ["{}", "a photo of a {}"]}),
         },
     ),
-    "views": Plan(
-        variants={
-            f"views-{k}": adip("1 view" if k == 1 else f"{k} views", teacher={"views": k})
-            for k in (1, 2, 4, 8, "fresh")
-        },
+    "views": Plan(variants=VIEWS, vendor="asked", against="views-1"),
+    "fresh": Plan(
+        variants={name: VIEWS[name] for name in ENDS},
         vendor="asked",
+        seeds=(1, 2),
+        beside=("views", ENDS),
         against="views-1",
     ),
     "labels": Plan(
@@ -169,7 +171,7 @@ def write_tables(out: Path) -> None:
         keep_jobs(name, out)
         if methods:
             records += [r for r in records_in(out / other) if r.method in methods]
-        weights = (None, "last", "wise-ft 0.5") if len(plan.seeds) > 1 else (None,)
+        weights = (None, "last", "wise-ft 0.5") if plan.settings is MORE_WEIGHTS else (None,)
         order = [*methods, *plan.methods, *plan.variants]
         against = plan.against if any(r.method == plan.against for r in records) else None
         table = tabulate(list(once(records)), "PACS", weights=weights, against=against, partial=True, order=order)
