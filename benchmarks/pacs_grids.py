@@ -5,7 +5,7 @@ time and called again, also several times at once; finished jobs are not done ag
 `benchmarks/results/pacs-*.jsonl` on another machine.
 
     python benchmarks/pacs_grids.py run main --out runs/pacs     # or offline, ablations, beyond, views, fresh, labels
-    python benchmarks/pacs_grids.py tables --out runs/pacs       # rebuilds every table that has finished jobs
+    python benchmarks/pacs_grids.py tables --out runs/pacs       # rebuilds every table and curve that has finished jobs
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from vl2v.benchmark.render import render
 from vl2v.benchmark.results import once
 from vl2v.benchmark.sweep import Sweep, records_in
 from vl2v.benchmark.tabulate import tabulate
+from vl2v.cli.benchmark import curve
 from vl2v.config import merge
 from vl2v.job.console import LogLines
 from vl2v.job.prepare import Places
@@ -182,6 +183,13 @@ def write_tables(out: Path) -> None:
     PAGE.write_text(text, encoding="utf-8")
 
 
+def draw_curves(out: Path) -> None:
+    """Redraw the page's pictures from the grids that have finished rows."""
+    for name, x in (("views", "queries"), ("labels", "labels")):
+        if records_in(out / name):
+            curve([out / name], ROOT / "docs" / "images" / f"pacs-{name}.svg", x=x, name="PACS", partial=True)
+
+
 def main() -> None:
     """Run a grid to its end, or rebuild the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -191,6 +199,7 @@ def main() -> None:
     a = parser.parse_args()
     if a.what == "tables":
         write_tables(a.out)
+        draw_curves(a.out)
         return
     hold_memory()
     folder = shared()

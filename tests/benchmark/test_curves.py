@@ -13,7 +13,7 @@ from made_records import DOMAINS, SEEDS, accuracy_of, grid
 from matplotlib.text import Annotation
 from PIL import Image
 
-from vl2v.benchmark.curves import COLOURS, Curve
+from vl2v.benchmark.curves import COLOURS, Curve, line_names
 from vl2v.benchmark.records import ZERO_SHOT, Record
 from vl2v.benchmark.selection import ORACLE
 from vl2v.benchmark.tables import Table
@@ -58,6 +58,20 @@ def test_x_may_be_given_by_label() -> None:
     assert by_map == by_call
     assert [(p.x, p.method) for p in by_map.lines["student"]] == [(1.0, "fixed-1"), (2.0, "fixed-4"), (4.0, "fresh-1")]
     assert by_map.references == {}
+
+
+def test_rows_that_differ_in_more_than_what_they_took_stand_apart() -> None:
+    names = line_names(
+        {
+            "adip": {},
+            "two": {"method": "adip", "teacher": {"views": 2}, "data": {"rest_unlabelled": False}},
+            "fresh": {"teacher": {"views": "fresh"}},
+            "kd": {"method": "kd", "data": {"rest_unlabelled": True, "labels_per_class": 4}},
+        }
+    )
+    assert names["adip"] == names["two"] == "VL2V-ADiP"
+    assert names["fresh"] == "VL2V-ADiP, fresh views"
+    assert names["kd"] == "naive distillation, unlabelled too"
 
 
 def test_csv_keeps_every_figure() -> None:

@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from matplotlib import rc_context
 from matplotlib.figure import Figure
@@ -18,6 +18,7 @@ from vl2v.benchmark.selection import RULES
 from vl2v.benchmark.statistics import Spread
 from vl2v.benchmark.tables import ORACLE_MARK, PUBLISHED_MARK, Row, Table
 from vl2v.errors import ConfigError
+from vl2v.method.registry import METHODS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -150,6 +151,25 @@ class Curve:
         metadata = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}.get(path.suffix)
         with rc_context({"svg.hashsalt": "vl2v", "svg.fonttype": "none"}):
             figure.savefig(path, dpi=160, metadata=metadata)
+
+
+def line_names(settings: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    """The line that each row belongs to: rows that differ in more than what they took stand on lines of their own.
+
+    Args:
+        settings: a row's settings by its label.
+
+    Returns:
+        By label: the method's title, and whether it sees fresh views, or images without labels.
+    """
+    found = {}
+    for label, s in settings.items():
+        teacher, data = s.get("teacher") or {}, s.get("data") or {}
+        fresh = teacher.get("views") == "fresh"
+        unlabelled = data.get("rest_unlabelled") or data.get("unlabelled") is not None
+        title = METHODS[s.get("method", "adip")].title
+        found[label] = title + ", fresh views" * fresh + ", unlabelled too" * unlabelled
+    return found
 
 
 def _finished(table: Table) -> list[tuple[Row, Spread]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -124,9 +124,10 @@ def curve(
     partial: Annotated[bool, typer.Option("--partial", help="As of vl2v benchmark table.")] = False,
 ) -> None:
     """Draw accuracy on unseen domains against what it took."""
-    from vl2v.benchmark.curves import Curve
+    from vl2v.benchmark.curves import Curve, line_names
 
-    places = {"queries": None, "labels": _labels(out)}
+    settings = _variant_settings(out)
+    places = {"queries": None, "labels": _labels(settings)}
     if x not in places:
         expected = " or ".join(places)
         raise ConfigError("No such axis.", expected=expected, found=x, next_step="correct --x")
@@ -134,7 +135,7 @@ def curve(
         _tabulated(out, name, select, [weights], partial),
         "labels per class and domain" if x == "labels" else "image queries of one run",
         x=places[x],
-        line=_lines(out),
+        line=line_names(settings),
         references=_listed(levels),
     )
     if to.suffix == ".csv":
@@ -172,15 +173,9 @@ def _variant_settings(out: Sequence[Path]) -> dict[str, dict[str, Any]]:
     return {label: merge(grid.settings, v.settings) for grid in grids for label, v in grid.variants.items()}
 
 
-def _labels(out: Sequence[Path]) -> dict[str, float]:
-    kept = {label: s["data"].get("labels_per_class") for label, s in _variant_settings(out).items()}
+def _labels(settings: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
+    kept = {label: s["data"].get("labels_per_class") for label, s in settings.items()}
     return {label: float(count) for label, count in kept.items() if count is not None}
-
-
-def _lines(out: Sequence[Path]) -> dict[str, str]:
-    from vl2v.method.registry import METHODS
-
-    return {label: METHODS[s.get("method", "adip")].title for label, s in _variant_settings(out).items()}
 
 
 def _grid(settings: dict[str, Any], what: tuple[Sequence[str], Path | None, str, str], how: dict[str, Any]) -> Grid:
