@@ -20,7 +20,7 @@ from vl2v.locking import held
 from vl2v.progress import Progress
 from vl2v.student.files import CARD, CHANGES
 from vl2v.student.model import Student
-from vl2v.task.folder import spelling
+from vl2v.task.images import spelling
 from vl2v.teacher.base import Teacher
 from vl2v.teacher.ledger import Budget, Ledger, Quote
 from vl2v.teacher.prompts import text_head

@@ -25,7 +25,7 @@ from vl2v.progress import Progress, Silent
 from vl2v.student.files import CHANGES
 from vl2v.student.model import Student
 from vl2v.task.files import FileIndex
-from vl2v.task.folder import Task
+from vl2v.task.images import Task
 from vl2v.task.pixels import PixelCache
 from vl2v.task.splits import Indices
 from vl2v_runtime.drift import Drift

@@ -14,7 +14,7 @@ from vl2v.job.quoting import ROW_OVERHEAD, Needs, make_quote
 from vl2v.job.session import local_device, stated_price
 from vl2v.student.files import CHANGES
 from vl2v.student.model import Student
-from vl2v.task.folder import spaced, spelling
+from vl2v.task.images import spaced, spelling
 from vl2v.teacher.base import Teacher, unit_rows
 from vl2v.teacher.file import FileTeacher
 from vl2v.teacher.ledger import Quote

@@ -15,7 +15,8 @@ from vl2v.errors import ConfigError, DataError
 from vl2v.progress import Progress
 from vl2v.task.classes import held_out_folders, part_classes
 from vl2v.task.files import FileIndex
-from vl2v.task.folder import DomainFolder, Task, unlabelled_images
+from vl2v.task.folder import DomainFolder, unlabelled_images
+from vl2v.task.images import Task
 from vl2v.task.pixels import Digests, PixelCache
 from vl2v.task.splits import Indices, domainbed_holdout, labels_per_class
 from vl2v.task.views import make_views, view_bytes

@@ -13,7 +13,7 @@ from vl2v.config import RunConfig
 from vl2v.errors import DiskFullError
 from vl2v.job.prepare import Examples, Places, Split
 from vl2v.method.registry import METHODS
-from vl2v.task.folder import Task
+from vl2v.task.images import Task
 from vl2v.teacher.base import Teacher
 from vl2v.teacher.ledger import Quote
 from vl2v.teacher.prompts import load_templates, render

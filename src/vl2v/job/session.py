@@ -27,7 +27,7 @@ from vl2v.method.registry import METHODS
 from vl2v.progress import Progress
 from vl2v.student.backbones import Backbone, load_backbone
 from vl2v.task.files import FileIndex
-from vl2v.task.folder import Task
+from vl2v.task.images import Task
 from vl2v.task.pixels import PixelCache
 from vl2v.task.splits import Indices
 from vl2v.teacher.base import Price, Teacher, TeacherCard, Vectors

@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 
 from vl2v.errors import ConfigError, DataError
-from vl2v.task.folder import Task, spaced, spelling
+from vl2v.task.images import Task, spaced, spelling
 
 
 def held_out_folders(names: Sequence[str], folders: Sequence[str]) -> tuple[str, ...]:

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
-import unicodedata
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -17,75 +14,12 @@ from numpy.typing import NDArray
 from vl2v.errors import ConfigError, DataError
 from vl2v.progress import Progress
 from vl2v.task.files import Fault, FileIndex, read_all
-from vl2v.task.pixels import Digests, PixelCache
+from vl2v.task.images import Task, spaced, spelling
+from vl2v.task.pixels import PixelCache
 from vl2v_runtime.imaging import SUFFIXES
 
 FOREIGN = frozenset({".gif", ".heic", ".heif", ".avif", ".jp2", ".svg", ".psd", ".raw", ".dng", ".tga"})
 SHOWN = 30  # faults listed in full; the rest are counted
-
-
-@dataclass(frozen=True)
-class Task:
-    """Images that passed the scan, in the order of domain, class, file name.
-
-    Attributes:
-        root: the folder that `paths` are relative to.
-        paths: N image files.
-        digests: [N, 32] uint8, SHA-256 of each file's bytes.
-        labels: [N] int64, positions in `phrases`; -1 for an image without a label.
-        domain_of: [N] int64, positions in `domains`.
-        domains: domain names in alphabetical order.
-        folders: class folder names in alphabetical order.
-        phrases: what each class is called in prompts.
-        skipped: bad files that were left out.
-    """
-
-    root: Path
-    paths: list[str]
-    digests: Digests
-    labels: NDArray[np.int64]
-    domain_of: NDArray[np.int64]
-    domains: tuple[str, ...]
-    folders: tuple[str, ...]
-    phrases: tuple[str, ...]
-    skipped: tuple[Fault, ...] = ()
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """What each class is called to people: its folder with underscores as spaces."""
-        return tuple(spaced(folder) for folder in self.folders)
-
-    def read(self, row: int) -> bytes:
-        """The bytes of one image's file.
-
-        Raises:
-            DataError: if the file changed since the scan.
-        """
-        path = self.root / self.paths[row]
-        data = path.read_bytes() if path.is_file() else b""
-        if hashlib.sha256(data).digest() != self.digests[row].tobytes():
-            step = "run again, so that it is scanned anew"
-            raise DataError(
-                f"{path} changed.",
-                expected="what the scan read",
-                found="other bytes" if data else "no such file",
-                next_step=step,
-            )
-        return data
-
-    def rows_of(self, domain: str) -> NDArray[np.int64]:
-        """The positions of one domain's images, ascending."""
-        return np.flatnonzero(self.domain_of == self.domains.index(domain))
-
-    def digest(self) -> str:
-        """One SHA-256 over every path, label and content: equal if and only if the data are."""
-        total = hashlib.sha256("\n".join([*self.domains, *self.folders, *self.phrases]).encode())
-        for path, digest, label in zip(self.paths, self.digests, self.labels, strict=True):
-            total.update(f"{path}\0{label}\0".encode() + digest.tobytes())
-        return total.hexdigest()
 
 
 class FaultyDataError(DataError):
@@ -328,14 +262,3 @@ def _images(folder: Path, *, deep: bool = False) -> list[Path]:
         names[:] = sorted(name for name in names if deep and not name.startswith("."))
         found += [Path(base, f) for f in sorted(files) if Path(f).suffix.lower() in SUFFIXES and f[0] != "."]
     return found
-
-
-def spaced(folder: str) -> str:
-    """What a class folder is called to people: underscores and runs of spaces become one space."""
-    return " ".join(folder.replace("_", " ").split()) or folder
-
-
-def spelling(folder: str) -> str:
-    """Equal for two spellings of one class: case, spaces, underscores and hyphens do not count."""
-    text = unicodedata.normalize("NFKC", folder).casefold()
-    return "".join(character for character in text if character not in "_- ")

@@ -10,7 +10,7 @@ from PIL import Image
 
 from vl2v.progress import Progress
 from vl2v.task.files import FileIndex
-from vl2v.task.folder import Task
+from vl2v.task.images import Task
 from vl2v.task.pixels import Digests, PixelCache
 from vl2v.task.splits import Indices
 from vl2v_runtime.imaging import decode, square
