@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -218,16 +217,20 @@ def _draw_levels(axes: Axes, levels: Mapping[str, Spread]) -> list[Label]:
 
 
 def _scale(axes: Axes, xs: Sequence[float]) -> None:
-    """Logarithmic where the values span much and none is zero; ticks at the values themselves if they have room."""
+    """Logarithmic where the values span much and none is zero; ticks at the values themselves, those that have room."""
     places = sorted(set(xs))
     log = places[0] > 0 and places[-1] / places[0] >= WIDE
     if log:
         axes.set_xscale("log")
     along = [math.log(place) if log else place for place in places]
     room = 0.09 * (along[-1] - along[0])
-    if all(b - a >= room for a, b in itertools.pairwise(along)):
-        axes.set_xticks(places, [f"{place:,.0f}" if place >= 100 else f"{place:g}" for place in places])
-        axes.set_xticks([], minor=True)
+    ticks: list[int] = []
+    for i, place in enumerate(along):
+        if not ticks or place - along[ticks[-1]] >= room:
+            ticks.append(i)
+    shown = [places[i] for i in ticks]
+    axes.set_xticks(shown, [f"{place:,.0f}" if place >= 100 else f"{place:g}" for place in shown])
+    axes.set_xticks([], minor=True)
 
 
 def _label(axes: Axes, labels: Sequence[Label]) -> None:
