@@ -21,6 +21,7 @@ from pacs_kept import keep_jobs, restore_jobs
 from pacs_task import DOMAINS, SimulatedVendor, link_images, student, vectors_file
 from vl2v.allocator import hold_memory
 from vl2v.benchmark.protocol import Grid, Variant, make_variants
+from vl2v.benchmark.records import ZERO_SHOT
 from vl2v.benchmark.render import render
 from vl2v.benchmark.results import once
 from vl2v.benchmark.sweep import Sweep, records_in
@@ -121,8 +122,8 @@ GRIDS = {
     "fresh": Plan(
         variants={name: VIEWS[name] for name in ENDS},
         vendor="asked",
-        seeds=(1, 2),
-        beside=("views", ENDS),
+        seeds=(1,),
+        beside=("views", (ZERO_SHOT, *ENDS)),
         against="views-1",
     ),
     "labels": Plan(
