@@ -28,6 +28,7 @@ from vl2v.benchmark.sweep import Sweep, records_in
 from vl2v.benchmark.tabulate import tabulate
 from vl2v.cli.benchmark import curve
 from vl2v.config import merge
+from vl2v.errors import ConfigError
 from vl2v.job.console import LogLines
 from vl2v.job.prepare import Places
 
@@ -173,7 +174,7 @@ def write_tables(out: Path) -> None:
         keep_jobs(name, out)
         if methods:
             records += [r for r in records_in(out / other) if r.method in methods]
-        weights = (None, "last", "wise-ft 0.5") if plan.settings is MORE_WEIGHTS else (None,)
+        weights = (None, "last", "wise-ft 0.5") if "measure" in plan.settings else (None,)
         order = [*methods, *plan.methods, *plan.variants]
         against = plan.against if any(r.method == plan.against for r in records) else None
         table = tabulate(list(once(records)), "PACS", weights=weights, against=against, partial=True, order=order)
@@ -185,10 +186,12 @@ def write_tables(out: Path) -> None:
 
 
 def draw_curves(out: Path) -> None:
-    """Redraw the page's pictures from the grids that have finished rows."""
+    """Redraw the page's pictures from the grids that have finished rows; say so of the others."""
     for name, x in (("views", "queries"), ("labels", "labels")):
-        if records_in(out / name):
+        try:
             curve([out / name], ROOT / "docs" / "images" / f"pacs-{name}.svg", x=x, name="PACS", partial=True)
+        except ConfigError as error:
+            print(f"the curve of {name} stays as it was: {error}")
 
 
 def main() -> None:
