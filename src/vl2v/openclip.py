@@ -57,6 +57,54 @@ def wants_quick_gelu(spec: ClipSpec) -> bool:
     return bool(config.get("quick_gelu"))
 
 
+def builtin_name(name: str, error: type[Vl2vError]) -> str:
+    """The name under which open_clip itself knows an architecture, so that it can be built without the hub.
+
+    Args:
+        name: a built-in architecture, or ``hf-hub:org/name``, whose image tower is compared with the built-in ones.
+        error: what to raise if there is none.
+    """
+    open_clip = import_open_clip("An open_clip model")
+    if not name.startswith("hf-hub:"):
+        return name
+    wanted = _tower_settings(open_clip.get_model_config(name))
+    for known in open_clip.list_models():
+        if _tower_settings(open_clip.get_model_config(known)) == wanted:
+            return str(known)
+    raise error(
+        f"open_clip:{name} has an image encoder of its own.",
+        expected="the architecture of a built-in model of open_clip, so that the student loads without the hub",
+        found="another one",
+        next_step="take it as the teacher alone, or pass its image encoder as a module of your own (vl2v.distill)",
+    )
+
+
+def image_tower(name: str, **options: Any) -> Any:
+    """The image encoder of a built-in model, with random weights; no text encoder is built, and no file is opened.
+
+    Args:
+        name: one of `open_clip.list_models()`.
+        options: ``force_quick_gelu``, ``force_image_size`` and ``force_patch_dropout``, as of `open_clip.create_model`.
+    """
+    from open_clip.model import _build_vision_tower
+
+    config = import_open_clip("An open_clip model").get_model_config(name)
+    vision = {**config["vision_cfg"], "timm_model_pretrained": False}
+    for option, key in (("force_image_size", "image_size"), ("force_patch_dropout", "patch_dropout")):
+        if option in options:
+            vision[key] = options[option]
+    quick_gelu = bool(options.get("force_quick_gelu") or config.get("quick_gelu"))
+    return _build_vision_tower(config["embed_dim"], vision, quick_gelu)
+
+
+def _tower_settings(config: Any) -> Any:
+    """All that an image encoder is built from; None without a configuration."""
+    if not config:
+        return None
+    vision = {key: value for key, value in config["vision_cfg"].items() if key != "timm_model_pretrained"}
+    return config["embed_dim"], vision, bool(config.get("quick_gelu"))
+
+
 def create(spec: ClipSpec, error: type[Vl2vError]) -> tuple[Any, Any]:
     """Build a model with its weights, in eval mode.
 

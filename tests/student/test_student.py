@@ -13,7 +13,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from vl2v.errors import StudentError
-from vl2v.student.backbones import Backbone, Recipe, build, from_module, load_backbone, read_checkpoint
+from vl2v.student.architectures import Recipe, build
+from vl2v.student.backbones import Backbone, from_module, load_backbone, read_checkpoint
 from vl2v.student.model import Student, cosine_logits
 from vl2v.student.preprocess import Preprocess
 from vl2v_runtime.imaging import UnreadableImageError

@@ -22,7 +22,7 @@ from vl2v.benchmark.sweep import PAUSE, Progressed, Sweep
 from vl2v.errors import ConfigError, Interrupted, RunError, TrainingError, Vl2vError
 from vl2v.job.process import stop_asked
 from vl2v.progress import Advance, Progress
-from vl2v.student.files import read_json
+from vl2v_runtime import strict_json
 
 SAVING = 60.0  # seconds that jobs which are told to stop get to save their state
 
@@ -191,7 +191,7 @@ class _Driver:
     def _seen(self, job: Job) -> tuple[str, int] | None:
         """Host and process of a job that runs, as its worker wrote them down."""
         try:
-            found = read_json(self._sweep.out / RUNNING / f"{job.name}.json")
+            found = strict_json.read(self._sweep.out / RUNNING / f"{job.name}.json")
         except FileNotFoundError:
             return None
         return str(found["host"]), int(found["pid"])

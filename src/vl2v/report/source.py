@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +19,7 @@ from vl2v.job.folder import RunFolder
 from vl2v.job.predictions import Predictions, read_predictions
 from vl2v.student.files import CARD, read_json
 from vl2v.trust import files as trust_file
+from vl2v_runtime import strict_json
 from vl2v_runtime.trust import Trust
 
 Arrays = Mapping[str, NDArray[Any]]
@@ -102,8 +102,9 @@ def read_run(path: Path) -> Source:
             if file.is_file():
                 return read(file)
             missing[name] = f"{why} ({file.relative_to(path).as_posix()} is missing)."
-        except (OSError, ValueError, KeyError, TypeError, BadZipFile) as error:
-            missing[name] = f"{file.relative_to(path).as_posix()} cannot be read: {error}."
+        except (OSError, ValueError, KeyError, TypeError, BadZipFile, RunError) as error:
+            found = error.found if isinstance(error, RunError) else error
+            missing[name] = f"{file.relative_to(path).as_posix()} cannot be read: {found}."
         return None
 
     earlier = "This run was made by an earlier version"
@@ -123,7 +124,7 @@ def read_run(path: Path) -> Source:
 
 
 def _lines(file: Path) -> tuple[Mapping[str, Any], ...]:
-    return tuple(json.loads(line) for line in file.read_text(encoding="utf-8").splitlines() if line.strip())
+    return tuple(strict_json.parse(line) for line in file.read_text(encoding="utf-8").splitlines() if line.strip())
 
 
 def _arrays(file: Path) -> Arrays:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,26 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from vl2v.errors import StudentError
-from vl2v.openclip import ClipSpec, create, import_open_clip, wants_quick_gelu
+from vl2v.openclip import ClipSpec, builtin_name, create, wants_quick_gelu
+from vl2v.student.architectures import Recipe as Recipe
 from vl2v.student.preprocess import Preprocess
 
 HOW = "timm:<name>, timm:<name>@<checkpoint>, offline:, or teacher"
 OFFLINE = "tf_efficientnet_lite0"  # whose weights come from a pip package
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How to build the architecture again without its weights.
-
-    Attributes:
-        kind: ``timm``, ``open_clip`` or ``module`` (the user's own, which only the user can build).
-        name: the architecture's name.
-        options: what else its builder needs.
-    """
-
-    kind: str
-    name: str
-    options: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -119,26 +105,6 @@ def from_module(module: nn.Module, preprocess: Preprocess, recipe: Recipe | None
     return Backbone(module, int(output.shape[1]), preprocess, recipe)
 
 
-def build(recipe: Recipe) -> nn.Module:
-    """Build the bare architecture that a recipe names.
-
-    Raises:
-        StudentError: if it cannot be built here.
-    """
-    if recipe.kind == "timm":
-        return _timm_model(recipe.name, recipe.options)
-    if recipe.kind == "open_clip":
-        open_clip = import_open_clip("This student")
-        tower: nn.Module = open_clip.create_model(recipe.name, pretrained=None, **recipe.options).visual
-        return tower
-    raise StudentError(
-        f"This student's backbone is a module of your own ({recipe.name}).",
-        expected="that module",
-        found="only its weights",
-        next_step="Student.load(folder, backbone=your_module)",
-    )
-
-
 def read_checkpoint(path: Path) -> dict[str, Tensor]:
     """Read a state dict without running code from the file.
 
@@ -199,7 +165,7 @@ def _pretrained(
         options["img_size"] = size
     source = {"pretrained_cfg_overlay": {"state_dict": state}} if state is not None else {}
     try:
-        module = _timm_model(name, options, pretrained=True, **source)
+        module: nn.Module = timm.create_model(name, num_classes=0, pretrained=True, **options, **source)
     except Exception as error:  # hubs, sockets and loaders raise many kinds
         raise StudentError(
             f"The weights of timm:{name} could not be loaded.",
@@ -217,13 +183,6 @@ def _pretrained(
     return module, Recipe("timm", name, options), Preprocess(own["input_size"][-1], own["mean"], own["std"])
 
 
-def _timm_model(name: str, options: dict[str, Any], **more: Any) -> nn.Module:
-    import timm
-
-    module: nn.Module = timm.create_model(name, num_classes=0, **{"pretrained": False, **options, **more})
-    return module
-
-
 def _open_clip(rest: str) -> tuple[nn.Module, Recipe, Preprocess]:
     spec = ClipSpec.parse(rest)
     model, _ = create(spec, StudentError)
@@ -233,6 +192,6 @@ def _open_clip(rest: str) -> tuple[nn.Module, Recipe, Preprocess]:
     options = {"force_quick_gelu": True} if wants_quick_gelu(spec) else {}
     return (
         visual,
-        Recipe("open_clip", spec.model, options),
+        Recipe("open_clip", builtin_name(spec.model, StudentError), options),
         Preprocess(int(size), tuple(cfg["mean"]), tuple(cfg["std"])),
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from vl2v_runtime import strict_json
 from vl2v_runtime.trust import Trust
 
 FILE = "trust.json"
@@ -18,6 +19,7 @@ def save(trust: Trust | None, folder: Path) -> None:
         return
     lines = [f"  {json.dumps(key)}: {json.dumps(value, ensure_ascii=False)}" for key, value in trust.to_dict().items()]
     fresh = path.with_name(f"{FILE}.new")
+    fresh.unlink(missing_ok=True)  # it might be a link to another file
     fresh.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
     fresh.replace(path)
 
@@ -29,4 +31,4 @@ def load(folder: Path) -> Trust | None:
         ValueError: if it is broken or of another format.
     """
     path = folder / FILE
-    return Trust.from_dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else None
+    return Trust.from_dict(strict_json.read(path)) if path.is_file() else None

@@ -1,0 +1,192 @@
+"""Building a backbone's architecture from its recipe, which a stranger may have written.
+
+A recipe names a model of an installed package and a few plain options. It cannot name a file, an address or a class.
+Nothing is loaded here: weights come from the student's own safetensors file.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from torch import Tensor, nn
+
+from vl2v.errors import StudentError
+from vl2v.openclip import image_tower, import_open_clip
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,127}")  # no scheme, no path
+MAX_SIDE = 2048  # pixels
+Side = Annotated[int, Field(ge=1, le=MAX_SIDE)]
+Share = Annotated[float, Field(ge=0, lt=1)]
+Shapes = Mapping[str, tuple[int, ...]]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How to build the architecture again without its weights.
+
+    Attributes:
+        kind: ``timm``, ``open_clip`` or ``module`` (the user's own, which only the user can build).
+        name: the architecture's name.
+        options: further arguments of its constructor, of those in `TimmOptions` or `OpenClipOptions`.
+    """
+
+    kind: str
+    name: str
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+class _Options(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class TimmOptions(_Options):
+    """The arguments of `timm.create_model` that a recipe may set."""
+
+    img_size: Side | Annotated[tuple[Side, Side], Field(strict=False)] | None = None
+    dynamic_img_size: bool | None = None
+    dynamic_img_pad: bool | None = None
+    global_pool: Literal["", "avg", "avgmax", "catavgmax", "max", "map", "token"] | None = None
+    drop_rate: Share | None = None
+    drop_path_rate: Share | None = None
+
+
+class OpenClipOptions(_Options):
+    """The arguments of `open_clip.create_model` that a recipe may set."""
+
+    force_quick_gelu: bool | None = None
+    force_image_size: Side | None = None
+    force_patch_dropout: Share | None = None
+
+
+OPTIONS: dict[str, type[_Options]] = {"timm": TimmOptions, "open_clip": OpenClipOptions}
+
+
+def check_recipe(recipe: Recipe) -> dict[str, Any]:
+    """The options of a recipe that names nothing but a model of an installed package.
+
+    Raises:
+        StudentError: if the backbone is a user's own module, the kind is unknown, the name has a scheme or is a path,
+            or an option is not allowed.
+        MissingExtraError: if it needs a package that is not installed.
+    """
+    if recipe.kind == "module":
+        raise StudentError(
+            f"This student's backbone is a module of your own ({recipe.name[:200]}).",
+            expected="that module",
+            found="only its weights",
+            next_step="Student.load(folder, backbone=your_module)",
+        )
+    if recipe.kind not in OPTIONS:
+        raise _refused(recipe, f"a backbone of one of the kinds {', '.join(OPTIONS)}", f"the kind {recipe.kind[:40]!r}")
+    try:
+        options = OPTIONS[recipe.kind].model_validate(recipe.options).model_dump(exclude_none=True)
+    except ValidationError as error:
+        expected = f"options among {', '.join(OPTIONS[recipe.kind].model_fields)}"
+        raise _refused(recipe, expected, described(error)) from error
+    if not NAME.fullmatch(recipe.name) or not _is_known(recipe):
+        raise _refused(
+            recipe, f"the name of a model of {recipe.kind}, without a scheme or a path", repr(recipe.name[:200])
+        )
+    return options
+
+
+def build(recipe: Recipe, weights: Shapes | None = None) -> nn.Module:
+    """Build the bare architecture that a recipe names, with random weights.
+
+    Args:
+        recipe: checked here; see `check_recipe`.
+        weights: the shape of every tensor that is to be loaded into it. They are compared before anything of the
+            architecture's size is allocated. None compares nothing.
+
+    Raises:
+        StudentError: if the recipe is not allowed, the model cannot be built here, or the weights are not its own.
+        MissingExtraError: if it needs a package that is not installed.
+    """
+    options = check_recipe(recipe)
+    if weights is not None and (outline := _outline(recipe, options)) is not None:
+        compare_shapes(f"{recipe.kind}:{recipe.name}", outline, weights)
+    return _construct(recipe, options)
+
+
+def compare_shapes(what: str, wanted: Shapes, found: Shapes) -> None:
+    """Refuse weights that are not those of an architecture.
+
+    Raises:
+        StudentError: with the first difference.
+    """
+    for name in [*wanted, *(name for name in found if name not in wanted)]:
+        if wanted.get(name) == found.get(name):
+            continue
+        expected, there = (
+            f"{name[:200]} of shape {list(shapes[name])}" if name in shapes else f"no {name[:200]}"
+            for shapes in (wanted, found)
+        )
+        step = "copy the whole folder again from where it was made"
+        problem = f"The weights cannot be used: they are not those of {what}."
+        raise StudentError(problem, expected=expected, found=there, next_step=step)
+
+
+def shapes_of(state: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    """The shape of every tensor, by name."""
+    return {name: tuple(tensor.shape) for name, tensor in state.items()}
+
+
+def described(error: ValidationError, most: int = 3) -> str:
+    """The first faults that pydantic found, each with its key and the value."""
+    faults = error.errors()
+    parts = [
+        f"{'.'.join(str(key)[:60] for key in fault['loc']) or 'the whole'}: {fault['msg'][:200]}"
+        + ("" if fault["type"] == "missing" else f" ({repr(fault['input'])[:60]})")
+        for fault in faults[:most]
+    ]
+    return "; ".join(parts) + (f"; and {len(faults) - most} more" if len(faults) > most else "")
+
+
+def _is_known(recipe: Recipe) -> bool:
+    if recipe.kind == "open_clip":
+        return recipe.name in import_open_clip("This student").list_models()
+    import timm
+
+    try:
+        return bool(timm.is_model(recipe.name.partition(".")[0])) and (
+            "." not in recipe.name or timm.get_pretrained_cfg(recipe.name) is not None
+        )
+    except RuntimeError:  # a tag that this version of timm does not know
+        return False
+
+
+def _outline(recipe: Recipe, options: Mapping[str, Any]) -> Shapes | None:
+    """The shapes of an architecture's tensors, none of which is allocated; None if its constructor needs values."""
+    try:
+        with torch.device("meta"):
+            return shapes_of(_construct(recipe, options).state_dict())
+    except StudentError:
+        return None
+
+
+def _construct(recipe: Recipe, options: Mapping[str, Any]) -> nn.Module:
+    try:
+        if recipe.kind == "open_clip":
+            module: nn.Module = image_tower(recipe.name, **options)
+        else:
+            import timm
+
+            module = timm.create_model(recipe.name, **options, num_classes=0, pretrained=False)
+        return module
+    except Exception as error:  # a constructor may raise anything for options that do not go together
+        found = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        raise _refused(recipe, "options that this model takes", found) from error
+
+
+def _refused(recipe: Recipe, expected: str, found: str) -> StudentError:
+    return StudentError(
+        f"The backbone {recipe.kind[:40]}:{recipe.name[:200]} is not built.",
+        expected=expected,
+        found=found,
+        next_step="get student.json again from where it was made, or give the network: Student.load(..., backbone=...)",
+    )

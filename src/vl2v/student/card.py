@@ -1,0 +1,84 @@
+"""What `student.json` may say: every key that is read, with its type and its range."""
+
+from __future__ import annotations
+
+import unicodedata
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+
+from vl2v.student.architectures import MAX_SIDE
+
+MAX_CLASSES, MAX_NAME = 100_000, 1_000
+MAX_DIMENSION = 10_000_000  # of features and embeddings; the weights' shapes are compared before anything is allocated
+MAX_LOGIT_SCALE = 1e6
+
+
+def _printable(name: str) -> str:
+    if any(unicodedata.category(char) == "Cc" for char in name):
+        raise ValueError("a control character")
+    return name
+
+
+Text = Annotated[str, Field(max_length=200)]
+ClassName = Annotated[str, Field(min_length=1, max_length=MAX_NAME), AfterValidator(_printable)]
+Dimension = Annotated[int, Field(ge=1, le=MAX_DIMENSION)]
+Level = Annotated[float, Field(ge=-1e6, le=1e6)]
+Spread = Annotated[float, Field(ge=1e-6, le=1e6)]
+
+
+class _Part(BaseModel):
+    """Keys that are not listed are not read."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True, strict=True)
+
+
+class RecipeCard(_Part):
+    """`vl2v.student.architectures.Recipe`; its name and options are checked where the backbone is built."""
+
+    kind: Text
+    name: Text
+    options: dict[str, Any] = {}
+
+
+class PreprocessCard(_Part):
+    """`vl2v.student.preprocess.Preprocess`."""
+
+    size: Annotated[int, Field(ge=1, le=MAX_SIDE)]
+    mean: Annotated[tuple[Level, Level, Level], Field(strict=False)]
+    std: Annotated[tuple[Spread, Spread, Spread], Field(strict=False)]
+    resize: Literal["square, bilinear, antialiased"] = "square, bilinear, antialiased"
+
+
+class StudentCard(_Part):
+    """The content of `student.json`, format 1."""
+
+    backbone: RecipeCard
+    features: Dimension
+    dimension: Dimension
+    projection: Literal["linear", "identity"]
+    classifier: Literal["cosine", "linear"] = "cosine"
+    preprocess: PreprocessCard
+    classes: Annotated[list[ClassName], Field(min_length=1, max_length=MAX_CLASSES)]
+    logit_scale: Annotated[float, Field(gt=0, le=MAX_LOGIT_SCALE)]
+    provenance: dict[str, Any] = {}
+
+    @model_validator(mode="after")
+    def _consistent(self) -> StudentCard:
+        if len(set(self.classes)) != len(self.classes):
+            raise ValueError("a class name that occurs twice")
+        if self.projection == "identity" and self.features != self.dimension:
+            raise ValueError("a projection that changes nothing, between different dimensions")
+        if self.classifier == "linear" and self.dimension != len(self.classes):
+            raise ValueError("a linear classifier whose dimension is not the number of classes")
+        return self
+
+    @property
+    def top(self) -> dict[str, tuple[int, ...]]:
+        """The shapes of the tensors above the backbone, by name."""
+        shapes: dict[str, tuple[int, ...]] = {}
+        if self.projection == "linear":
+            shapes |= {"projection.weight": (self.dimension, self.features), "projection.bias": (self.dimension,)}
+        if self.classifier == "cosine":
+            shapes["head"] = (len(self.classes), self.dimension)
+        return shapes
