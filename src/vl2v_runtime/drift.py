@@ -10,7 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from vl2v_runtime.numbers import number, numbers, whole
+
 Floats = NDArray[np.float64]
+LARGEST = 1e6  # of a number in a file; embeddings have length one
+LONGEST_NAME = 1_000
 
 
 @dataclass(frozen=True)
@@ -108,20 +112,21 @@ class Reference:
             KeyError, TypeError, ValueError: if something is missing or does not fit together.
         """
         parts = list(domains.values())
+        centres = [_centres(part["centres"]) for part in parts]
         made = cls(
-            tuple(domains),
-            tuple(int(part["images"]) for part in parts),
-            np.array([part["spread"] for part in parts], dtype=np.float64),
-            np.concatenate([np.array(part["centres"], dtype=np.float64) for part in parts]),
-            np.repeat(np.arange(len(parts)), [len(part["centres"]) for part in parts]),
-            float(drift["level"]),
-            tuple(int(size) for size in drift["sizes"]),
-            tuple(float(value) for value in drift["expected"]),
-            tuple(float(value) for value in drift["limit"]),
+            tuple(str(name)[:LONGEST_NAME] for name in domains),
+            tuple(whole(part["images"], "images", 0, 10**12) for part in parts),
+            np.array([number(part["spread"], "spread", 0, LARGEST) for part in parts], dtype=np.float64),
+            np.concatenate(centres),
+            np.repeat(np.arange(len(parts)), [len(part) for part in centres]),
+            number(drift["level"], "level", 0, 1),
+            tuple(whole(size, "sizes", 1, 10**9) for size in drift["sizes"]),
+            tuple(numbers(drift["expected"], "expected", 0, LARGEST)),
+            tuple(numbers(drift["limit"], "limit", 0, LARGEST)),
         )
         sizes = made.sizes
         rising = sizes[:1] >= (1,) and all(a < b for a, b in pairwise(sizes))
-        if made.centres.ndim != 2 or not rising or not len(sizes) == len(made.expected) == len(made.limit):
+        if not rising or not len(sizes) == len(made.expected) == len(made.limit):
             raise ValueError("the parts of the drift reference do not fit together")
         return made
 
@@ -137,6 +142,14 @@ class Reference:
         }
         measured = {"sizes": list(self.sizes), "expected": list(self.expected), "limit": list(self.limit)}
         return domains, {"level": self.level, **measured}
+
+
+def _centres(rows: Any) -> Floats:
+    """[C, D], C and D at least 1."""
+    table = np.asarray(rows)
+    if table.ndim != 2 or not table.size or table.dtype.kind not in "fi" or not (np.abs(table) <= LARGEST).all():
+        raise ValueError(f"centres of shape {list(table.shape)[:4]} and type {table.dtype}, or not finite")
+    return table.astype(np.float64)
 
 
 def residuals(embeddings: Floats, centres: Floats) -> tuple[NDArray[np.int64], Floats]:

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from vl2v_runtime import strict_json
 from vl2v_runtime.errors import ModelError
+from vl2v_runtime.numbers import number, numbers, whole
 
 KEY = "vl2v"  # of the ONNX file's metadata_props
 FORMAT = 1
 RESIZE = "square, bilinear, antialiased"
 COSINE, LINEAR = "cosine", "linear"
 
+MAX_CLASSES, MAX_NAME, MAX_SIDE, MAX_LOGIT_SCALE = 100_000, 1_000, 2048, 1e6
 AGAIN = "export the student again: vl2v export RUN"
 
 
@@ -74,16 +78,16 @@ class Metadata:
             expected, found = f"metadata under the key '{KEY}'", "none: some other ONNX file"
             raise ModelError(f"{where} was not exported by vl2v.", expected=expected, found=found, next_step=AGAIN)
         try:
-            card = json.loads(text)
-            if card["format"] != FORMAT:
+            card = strict_json.parse(text)
+            if type(card["format"]) is not int or card["format"] != FORMAT:
                 step = "update vl2v-runtime, or export the student with this version of vl2v"
-                found = f"format {card['format']}"
+                found = f"format {str(card['format'])[:40]}"
                 raise ModelError(f"{where} is of another kind.", expected="format 1", found=found, next_step=step)
             return cls._of(card)
         except (TypeError, KeyError, ValueError) as error:
             if isinstance(error, ModelError):
                 raise
-            found = f"{type(error).__name__}: {error}"
+            found = f"{type(error).__name__}: {error}"[:300]
             raise ModelError(
                 f"{where} has broken metadata.", expected="a complete description", found=found, next_step=AGAIN
             ) from error
@@ -92,20 +96,39 @@ class Metadata:
     def _of(cls, card: Mapping[str, Any]) -> Metadata:
         preprocess = card["preprocess"]
         if preprocess["resize"] != RESIZE or card["classifier"] not in (COSINE, LINEAR):
-            raise ValueError(f"resize {preprocess['resize']}, classifier {card['classifier']}")
+            raise ValueError(f"resize {str(preprocess['resize'])[:40]}, classifier {str(card['classifier'])[:40]}")
         return cls(
-            classes=tuple(str(name) for name in card["classes"]),
-            size=int(preprocess["size"]),
-            mean=_three(preprocess["mean"]),
-            std=_three(preprocess["std"]),
-            logit_scale=float(card["logit_scale"]),
+            classes=_names(card["classes"]),
+            size=whole(preprocess["size"], "size", 1, MAX_SIDE),
+            mean=_three(preprocess["mean"], "mean", -1e6),
+            std=_three(preprocess["std"], "std", 1e-6),
+            logit_scale=number(card["logit_scale"], "logit_scale", 1e-9, MAX_LOGIT_SCALE),
             classifier=card["classifier"],
-            provenance=card["provenance"],
-            quantised=card["quantised"],
-            trust=card["trust"],
+            provenance=_mapping(card["provenance"], "provenance"),
+            quantised=None if card["quantised"] is None else _mapping(card["quantised"], "quantised"),
+            trust=None if card["trust"] is None else _mapping(card["trust"], "trust"),
         )
 
 
-def _three(values: Any) -> tuple[float, float, float]:
-    red, green, blue = (float(value) for value in values)
+def _three(values: Any, what: str, least: float) -> tuple[float, float, float]:
+    red, green, blue = numbers(values, what, least, 1e6, count=3)
     return red, green, blue
+
+
+def _mapping(value: Any, what: str) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise ValueError(f"{what} that is {type(value).__name__}")
+    return value
+
+
+def _names(values: Any) -> tuple[str, ...]:
+    if not isinstance(values, list) or not 1 <= len(values) <= MAX_CLASSES:
+        raise ValueError(f"classes that are no list of 1 to {MAX_CLASSES:,} names")
+    for name in values:
+        if not isinstance(name, str) or not 1 <= len(name) <= MAX_NAME:
+            raise ValueError(f"the class {str(name)[:40]!r}; a name has 1 to {MAX_NAME:,} characters")
+        if any(unicodedata.category(char) == "Cc" for char in name):
+            raise ValueError(f"the class {name[:40]!r}, which has a control character")
+    if len(set(values)) != len(values):
+        raise ValueError("a class name that occurs twice")
+    return tuple(values)

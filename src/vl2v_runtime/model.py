@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,15 +16,14 @@ from vl2v_runtime.errors import ModelError
 from vl2v_runtime.imaging import ImageLike, Pixels, UnreadableImageError, decode, square
 from vl2v_runtime.inputs import Input, ahead, each
 from vl2v_runtime.metadata import AGAIN, COSINE, KEY, Metadata
+from vl2v_runtime.session import open_session
 from vl2v_runtime.trust import CONFIDENCE, Trust, probabilities
-
-if TYPE_CHECKING:
-    from onnxruntime import InferenceSession
 
 Floats = NDArray[np.float32]
 
 FLOAT, INT8 = "model.onnx", "model.int8.onnx"
 INPUT, LOGITS, EMBEDDING, HEAD = "pixels", "logits", "embedding", "head"
+FLOATS = "tensor(float)"  # onnxruntime's name of float32
 BATCH = 32
 AHEAD = 2  # batches decoded while another is in the network; more would only hold memory
 
@@ -74,13 +73,14 @@ class Model:
 
     def __init__(self, path: str | Path, threads: int | None = None) -> None:
         self.path = Path(path)
-        self._session = _open(self.path, threads)
+        self._session = open_session(self.path, threads)
         text = self._session.get_modelmeta().custom_metadata_map.get(KEY)
         self.metadata = Metadata.from_json(text, str(path))
         self._outputs = [output.name for output in self._session.get_outputs()]
         self._check()
         self._mean = np.array(self.metadata.mean, np.float32).reshape(3, 1, 1)
         self._std = np.array(self.metadata.std, np.float32).reshape(3, 1, 1)
+        self._try_out()
 
     @property
     def classes(self) -> list[str]:
@@ -108,7 +108,11 @@ class Model:
         if self.metadata.trust is None:
             return None
         try:
-            return Trust.from_dict(self.metadata.trust)
+            trust = Trust.from_dict(self.metadata.trust)
+            width = None if trust.reference is None else trust.reference.centres.shape[1]
+            if width is not None and width != self.dimension:
+                raise ValueError(f"centres of dimension {width}, embeddings of dimension {self.dimension}")
+            return trust
         except ValueError as error:
             raise ModelError(
                 f"{self.path} has broken metadata.", expected="its trust", found=str(error), next_step=AGAIN
@@ -123,8 +127,17 @@ class Model:
         Returns:
             Logits [B, K] float32, not divided by any temperature, and embeddings [B, D] float32 with rows of length
             one, None for a linear classifier.
+
+        Raises:
+            ModelError: if the network fails, for example for lack of memory.
         """
-        found = dict(zip(self._outputs, self._session.run(self._outputs, {INPUT: pixels}), strict=True))
+        try:
+            outputs = self._session.run(self._outputs, {INPUT: pixels})
+        except Exception as error:  # onnxruntime raises kinds of its own, none of them public
+            said = " ".join(str(error).split())[:300]
+            expected = "a network that runs"
+            raise ModelError(f"{self.path} cannot be used.", expected=expected, found=said, next_step=AGAIN) from error
+        found = dict(zip(self._outputs, outputs, strict=True))
         return found[LOGITS], found.get(EMBEDDING)
 
     def normalise(self, pixels: Pixels) -> Floats:
@@ -259,13 +272,28 @@ class Model:
         """Compare what the metadata promise with the graph."""
         card = self.metadata
         wanted = {LOGITS, EMBEDDING} if card.classifier == COSINE else {LOGITS}
-        inputs = [(i.name, *i.shape[1:]) for i in self._session.get_inputs()]
-        columns = {o.name: o.shape[1] for o in self._session.get_outputs()}
-        right = inputs == [(INPUT, 3, card.size, card.size)] and columns.keys() == wanted
-        if not right or columns[LOGITS] != len(card.classes):
-            expected = f"{INPUT} [B, 3, {card.size}, {card.size}] to {LOGITS} [B, {len(card.classes)}]"
-            found = f"{inputs} to {columns}"
-            raise ModelError(f"{self.path} contradicts itself.", expected=expected, found=found, next_step=AGAIN)
+        inputs = [(i.name, i.type, *(i.shape or ())[1:]) for i in self._session.get_inputs()]
+        outputs = {o.name: (o.type, *(o.shape or ())[1:]) for o in self._session.get_outputs()}
+        right = inputs == [(INPUT, FLOATS, 3, card.size, card.size)] and outputs.keys() == wanted
+        right = right and all(len(form) == 2 and form[0] == FLOATS for form in outputs.values())
+        right = right and isinstance(outputs.get(EMBEDDING, (FLOATS, 1))[1], int)
+        if not right or outputs[LOGITS][1] != len(card.classes):
+            self._contradicts(f"{inputs} to {outputs}"[:300])
+
+    def _try_out(self) -> None:
+        """Classify a white image, so that a file that loads also predicts; read its trust."""
+        white = np.full((1, self.size, self.size, 3), 255, np.uint8)
+        logits, embeddings = self.run(self.normalise(white))
+        if logits.shape != (1, len(self.classes)) or not np.isfinite(logits).all():
+            self._contradicts(f"logits {list(logits.shape)} for one image, or not finite")
+        if embeddings is not None and embeddings.shape != (1, self.dimension):
+            self._contradicts(f"embeddings {list(embeddings.shape)} for one image")
+        _ = self.trust
+
+    def _contradicts(self, found: str) -> NoReturn:
+        size, classes = self.size, len(self.metadata.classes)
+        expected = f"{INPUT} [B, 3, {size}, {size}] to {LOGITS} [B, {classes}]"
+        raise ModelError(f"{self.path} contradicts itself.", expected=expected, found=found, next_step=AGAIN)
 
 
 def load(path: str | Path, *, threads: int | None = None, int8: bool | None = None) -> Model:
@@ -285,22 +313,3 @@ def load(path: str | Path, *, threads: int | None = None, int8: bool | None = No
         nested = path / "export"
         path = (nested if nested.is_dir() and not (path / name).is_file() else path) / name
     return Model(path, threads)
-
-
-def _open(path: Path, threads: int | None) -> InferenceSession:
-    if not path.is_file():
-        raise ModelError(f"{path} is missing.", expected="an exported model", found="no such file", next_step=AGAIN)
-    try:
-        import onnxruntime
-    except ImportError as error:
-        found, step = "it is not installed", "pip install vl2v-runtime, or vl2v[export]"
-        raise ModelError("A model needs onnxruntime.", expected="the package", found=found, next_step=step) from error
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3  # errors; they come as exceptions, its warnings are about its own optimisations
-    if threads is not None:
-        options.intra_op_num_threads = threads
-    try:
-        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # onnxruntime raises kinds of its own, none of them public
-        found = " ".join(str(error).split())[:300]
-        raise ModelError(f"{path} cannot be used.", expected="an ONNX model", found=found, next_step=AGAIN) from error

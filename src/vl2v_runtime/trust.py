@@ -13,10 +13,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from vl2v_runtime.drift import Drift, Reference
+from vl2v_runtime.numbers import number
 
 FORMAT = 1
 CONFIDENCE, ENERGY = "confidence", "energy"
 SCORES = (CONFIDENCE, ENERGY)
+LEAST, GREATEST = 1e-6, 1e6  # temperatures that a file may have; fitted ones lie well within
 
 
 def probabilities(logits: ArrayLike, temperature: float = 1.0) -> NDArray[np.float32]:
@@ -54,6 +56,13 @@ def scores(logits: ArrayLike, score: str = CONFIDENCE, temperature: float = 1.0)
     rest = np.exp(scaled - top[:, None]).sum(axis=1)
     found: NDArray[np.float64] = 1 / rest if score == CONFIDENCE else temperature * (top + np.log(rest))
     return found
+
+
+def _thresholds(content: Mapping[str, Any]) -> dict[float, float]:
+    return {
+        number(float(share), "coverage", 0, 1): number(least, f"the threshold of {share}", -1e9, 1e9)
+        for share, least in content.items()
+    }
 
 
 def _table(logits: ArrayLike) -> NDArray[np.float64]:
@@ -146,15 +155,16 @@ class Trust:
             found = content.get("format") if isinstance(content, Mapping) else type(content).__name__
             raise ValueError(f"expected trust of format {FORMAT}, found {found}")
         try:
-            reject = {
-                score: {float(share): float(least) for share, least in content["reject"][score].items()}
-                for score in SCORES
-            }
+            reject = {score: _thresholds(content["reject"][score]) for score in SCORES}
             domains = content.get("domains")
             reference = Reference.from_dict(domains, content["drift"]) if domains else None
-            return cls(float(content["temperature"]), reject, dict(content.get("calibration", {})), reference)
-        except (KeyError, TypeError, AttributeError) as error:
-            raise ValueError(f"broken trust: {type(error).__name__} {error}") from error
+            temperature = number(content["temperature"], "temperature", LEAST, GREATEST)
+            calibration = dict(content.get("calibration", {}))
+            for name, value in calibration.items():
+                number(value, name, 0, 1e12)
+            return cls(temperature, reject, calibration, reference)
+        except (KeyError, TypeError, AttributeError, IndexError) as error:
+            raise ValueError(f"broken trust: {type(error).__name__} {error}"[:300]) from error
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""

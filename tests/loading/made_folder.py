@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from torch import nn
+from torch import Tensor, nn
 
 from vl2v.student.architectures import Recipe, build
 from vl2v.student.backbones import Backbone, from_module
@@ -21,6 +21,17 @@ from vl2v.trust.fit import fit
 CLASSES = ["cat", "dog", "horse"]
 PREPROCESS = Preprocess(32, (0.4, 0.5, 0.6), (0.2, 0.25, 0.3))
 PICTURE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 30, 3), dtype=np.uint8))
+
+
+class Small(nn.Module):
+    """A module of the user's own, so that no architecture is built."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.AvgPool2d(8), nn.Flatten(), nn.Linear(48, 5))
+
+    def forward(self, x: Tensor) -> Any:
+        return self.layers(x)
 
 
 def student_of(recipe: Recipe | None = None, backbone: Backbone | None = None, **provenance: Any) -> Student:

@@ -18,8 +18,9 @@ from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from vl2v.errors import MissingExtraError, StudentError
+from vl2v.student.files import unused
 from vl2v.student.model import Student
-from vl2v_runtime.metadata import COSINE, KEY, LINEAR, Metadata
+from vl2v_runtime.metadata import AGAIN, COSINE, KEY, LINEAR, Metadata
 from vl2v_runtime.model import EMBEDDING, HEAD, INPUT, LOGITS
 
 if TYPE_CHECKING:
@@ -196,6 +197,11 @@ def rewrite_classes(path: Path, described: Metadata, head: ArrayLike) -> None:
                 found="a baseline with a linear classifier",
                 next_step="train it again with the classes that it should know",
             )
+        outputs = model.graph.output
+        at = next((i for i, output in enumerate(outputs) if output.name == LOGITS), None)
+        if len(old.dims) != 2 or at is None:
+            expected, found = f"a matrix '{HEAD}' and an output '{LOGITS}'", "another graph"
+            raise StudentError(f"{path} cannot be changed.", expected=expected, found=found, next_step=AGAIN)
         lengths = np.linalg.norm(rows, axis=-1, keepdims=True)
         wanted = (len(classes), old.dims[1])
         usable = np.isfinite(lengths).all() and (lengths > 1e-6).all()
@@ -204,8 +210,6 @@ def rewrite_classes(path: Path, described: Metadata, head: ArrayLike) -> None:
             found = f"{len(classes)} names, vectors {list(rows.shape)}"
             raise StudentError("Head and classes do not fit.", expected=expected, found=found)
         old.CopyFrom(onnx.numpy_helper.from_array(np.ascontiguousarray(rows / lengths), HEAD))
-        outputs = model.graph.output
-        at = [output.name for output in outputs].index(LOGITS)
         outputs[at].CopyFrom(_logits_info(outputs[at], len(classes)))
         for info in [info for info in model.graph.value_info if info.name in (LOGITS, HEAD)]:
             model.graph.value_info.remove(info)
@@ -230,7 +234,7 @@ def rewrite_trust(path: Path, trust: Mapping[str, Any] | None) -> None:
 
 def write(model: onnx.ModelProto, path: Path) -> None:
     """Write a file at once."""
-    fresh = path.with_name(f"{path.name}.new")
+    fresh = unused(path)
     fresh.write_bytes(model.SerializeToString())
     fresh.replace(path)
 
@@ -240,10 +244,9 @@ def _rewrite(path: Path, change: Callable[[onnx.ModelProto], None]) -> None:
     import onnx
 
     try:
-        model = onnx.load(path)
+        model = onnx.load(path, load_external_data=False)
     except Exception as error:  # protobuf raises kinds of its own
-        step = "export the student again: vl2v export RUN"
         found = " ".join(str(error).split())[:200]
-        raise StudentError(f"{path} cannot be read.", expected="an ONNX model", found=found, next_step=step) from error
+        raise StudentError(f"{path} cannot be read.", expected="an ONNX model", found=found, next_step=AGAIN) from error
     change(model)
     write(model, path)

@@ -1,0 +1,50 @@
+"""An ONNX file, opened by onnxruntime and by nothing else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vl2v_runtime.errors import ModelError
+from vl2v_runtime.metadata import AGAIN
+from vl2v_runtime.onnx_scan import names_other_files
+
+if TYPE_CHECKING:
+    from onnxruntime import InferenceSession
+
+
+def open_session(path: Path, threads: int | None) -> InferenceSession:
+    """Open an ONNX file on the CPU.
+
+    Args:
+        path: the file; it may come from a stranger, and names no other file.
+        threads: how many the network computes with; None leaves it to onnxruntime, which takes every core.
+
+    Raises:
+        ModelError: if it is missing, no ONNX model or names other files, or onnxruntime is not installed.
+    """
+    if not path.is_file():
+        raise ModelError(f"{path} is missing.", expected="an exported model", found="no such file", next_step=AGAIN)
+    try:
+        import onnxruntime
+    except ImportError as error:
+        found, step = "it is not installed", "pip install vl2v-runtime, or vl2v[export]"
+        raise ModelError("A model needs onnxruntime.", expected="the package", found=found, next_step=step) from error
+    try:
+        if names_other_files(path):
+            expected, found = "one file", "tensors that lie in other files (external data)"
+            raise ModelError(f"{path} cannot be used.", expected=expected, found=found, next_step=AGAIN)
+    except (OSError, ValueError) as error:
+        if isinstance(error, ModelError):
+            raise
+        found = str(error)
+        raise ModelError(f"{path} cannot be used.", expected="an ONNX model", found=found, next_step=AGAIN) from error
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3  # errors; they come as exceptions, its warnings are about its own optimisations
+    if threads is not None:
+        options.intra_op_num_threads = threads
+    try:
+        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime raises kinds of its own, none of them public
+        found = " ".join(str(error).split())[:300]
+        raise ModelError(f"{path} cannot be used.", expected="an ONNX model", found=found, next_step=AGAIN) from error

@@ -1,0 +1,139 @@
+"""Seeded mutations of a JSON document: what a stranger, a bug or a bad disk might have made of it."""
+
+from __future__ import annotations
+
+import copy
+import json
+import random
+from collections.abc import Iterator
+from typing import Any
+
+RAW = {  # stand in the text under a mark, since no Python value is written like this
+    "@nan": "NaN",
+    "@inf": "-Infinity",
+    "@1e400": "1e400",
+    "@digits": "9" * 5000,
+    "@deep list": "[" * 2000 + "]" * 2000,
+    "@deep object": '{"a":' * 2000 + "1" + "}" * 2000,
+    "@open": "[" * 100_000,
+    "@surrogate": '"\\ud800"',
+    "@half": '"a',
+}
+VALUES: tuple[Any, ...] = (
+    *RAW,
+    None,
+    True,
+    False,
+    0,
+    -1,
+    1,
+    2,
+    3.5,
+    -0.0,
+    1e-320,
+    1e300,
+    -1e300,
+    10**9,
+    -(10**9),
+    10**18,
+    2**63,
+    "",
+    "x",
+    "1",
+    "x" * 5000,
+    "/etc/passwd",
+    "../../etc/passwd",
+    "C:\\Windows\\win.ini",
+    "file:///etc/passwd",
+    "http://127.0.0.1:9/x",
+    "https://attacker.invalid/w.bin",
+    "hf-hub:attacker/x",
+    "local-dir:/etc",
+    "<img src=x onerror=alert(1)>",
+    "[bold]x[/bold]",
+    "\x1b[31m",
+    "a\nb",
+    "\u202e",
+    [],
+    {},
+    [[]],
+    [1, [2, [3]]],
+    [0.5] * 3,
+    [1.0, 2.0],
+    ["a", "a"],
+    list(range(50)),
+    {"a": 1},
+    {"": None},
+    {"__class__": "os.system", "args": ["touch PWNED"]},
+    {"__reduce__": ["os.system", "touch PWNED"]},
+)
+KEYS = ("checkpoint_path", "pretrained", "url", "weights_only", "__init__", "", "x" * 3000, "format", "trust", "é")
+
+
+def mutations(document: Any, count: int, seed: int = 0) -> Iterator[tuple[str, str]]:
+    """Mutated documents.
+
+    Args:
+        document: plain values.
+        count: how many.
+        seed: of the choices; the same gives the same.
+
+    Yields:
+        What was done, for the message of a failing test, and the text.
+    """
+    for number in range(count):
+        rng = random.Random(f"{seed}/{number}")
+        changed, done = copy.deepcopy(document), []
+        for _ in range(rng.choice((1, 1, 1, 2, 3))):
+            changed, what = _mutated(changed, rng)
+            done.append(what)
+        yield f"{number}: {'; '.join(done)}"[:300], _text(changed)
+
+
+def _mutated(document: Any, rng: random.Random) -> tuple[Any, str]:
+    places = list(_places(document))
+    # a few long lists of numbers must not take all the attention: choose by depth first
+    depth = rng.choice(sorted({len(place) for place in places}))
+    place = rng.choice([place for place in places if len(place) == depth])
+    value = copy.deepcopy(rng.choice(VALUES))
+    if not place:
+        return value, f"all = {value!r}"
+    parent = document
+    for key in place[:-1]:
+        parent = parent[key]
+    key, how = place[-1], rng.choice(("set", "set", "set", "delete", "add", "swap", "scale"))
+    if how == "delete":
+        del parent[key]
+    elif how == "add" and isinstance(parent, dict):
+        parent[rng.choice(KEYS)] = value
+    elif how == "add":
+        parent.insert(key, value)
+    elif how == "swap":
+        other = document
+        for step in rng.choice(places):
+            other = other[step]
+        parent[key] = copy.deepcopy(other)
+    elif how == "scale" and isinstance(parent[key], int | float):
+        parent[key] *= rng.choice((-1, 0, 1e6, 1e-6, 1e30))
+    elif how == "scale" and isinstance(parent[key], list):
+        parent[key] = parent[key][: rng.choice((0, 1, -1))] if rng.random() < 0.5 else parent[key] * 2
+    else:
+        how, parent[key] = "set", value
+    return document, f"{how} {'.'.join(map(str, place))} {value!r}"[:150]
+
+
+def _places(value: Any, above: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    yield above
+    if isinstance(value, dict):
+        for key, part in value.items():
+            yield from _places(part, (*above, key))
+    elif isinstance(value, list):
+        for place, part in enumerate(value):
+            yield from _places(part, (*above, place))
+
+
+def _text(document: Any) -> str:
+    text = json.dumps(document)
+    for mark, raw in RAW.items():
+        text = text.replace(json.dumps(mark), raw)
+    return text

@@ -1,0 +1,183 @@
+"""An exported file from a stranger: its metadata, and tensors that would lie in other files."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime  # noqa: F401 - its import reads /etc/os-release
+import pytest
+from made_folder import PICTURE, PREPROCESS, Small, student_of
+from mutations import mutations
+from onnx import TensorProto, helper, numpy_helper
+from watching import watched
+
+from vl2v.student.backbones import from_module
+from vl2v.student.export import _classify, describe, get_metadata, rewrite_classes, set_metadata, write
+from vl2v_runtime import strict_json
+from vl2v_runtime.errors import ModelError
+from vl2v_runtime.metadata import KEY, Metadata
+from vl2v_runtime.model import EMBEDDING, INPUT, Model
+from vl2v_runtime.onnx_scan import names_other_files
+from vl2v_runtime.trust import Trust
+
+FEW, MANY = 60, 500
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file as `vl2v export` writes it, its trunk made by hand: torch's exporter takes seconds."""
+    shape: list[int | str] = ["batch", 3, PREPROCESS.size, PREPROCESS.size]
+    nodes = [
+        helper.make_node("GlobalAveragePool", [INPUT], ["pooled"]),
+        helper.make_node("Flatten", ["pooled"], ["flat"]),
+        helper.make_node("MatMul", ["flat", "matrix"], ["projected"]),
+        helper.make_node("LpNormalization", ["projected"], [EMBEDDING], axis=1, p=2),
+    ]
+    matrix = numpy_helper.from_array(np.random.default_rng(0).normal(size=(3, 4)).astype(np.float32), "matrix")
+    inputs = [helper.make_tensor_value_info(INPUT, TensorProto.FLOAT, shape)]
+    outputs = [helper.make_tensor_value_info(EMBEDDING, TensorProto.FLOAT, ["batch", 4])]
+    graph = helper.make_graph(nodes, "student", inputs, outputs, [matrix])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    student = student_of(backbone=from_module(Small(), PREPROCESS))
+    assert student.head is not None
+    _classify(model, student.head.numpy(), student.logit_scale)
+    set_metadata(model, describe(student, student.provenance))
+    file = tmp_path_factory.mktemp("exported") / "model.onnx"
+    write(model, file)
+    return file
+
+
+def described(file: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads(get_metadata(onnx.load(file), "it").to_json())
+    return content
+
+
+def attempt(load: Callable[[], object], what: str, *allowed: Path) -> bool:
+    refusal: ModelError | None = None
+    with watched(*allowed) as found:
+        try:
+            load()
+        except ModelError as error:
+            refusal = error
+        except Exception as error:
+            raise AssertionError(f"{what}: {type(error).__name__}: {error}") from error
+    assert found == [], what
+    assert refusal is None or all((refusal.problem, refusal.expected, refusal.found, refusal.next_step)), what
+    return refusal is None
+
+
+def fuzz_texts(exported: Path, count: int) -> None:
+    """Reading alone, which is quick."""
+    worked = 0
+    for what, text in mutations(described(exported), count):
+        worked += attempt(lambda text=text: Metadata.from_json(text, "it"), what)  # type: ignore[misc]
+    assert 0 < worked < count
+
+
+def test_a_few_mutations_of_the_metadata(exported: Path) -> None:
+    fuzz_texts(exported, FEW)
+
+
+def fuzz_files(exported: Path, tmp_path: Path, count: int) -> None:
+    """Whole files, each loaded and used."""
+    model, file, worked = onnx.load(exported), tmp_path / "model.onnx", 0
+
+    def use() -> None:
+        loaded = Model(file)
+        chances = loaded.probabilities([PICTURE])
+        assert np.isfinite(chances).all()
+        assert np.allclose(chances.sum(axis=1), 1, atol=1e-4)
+        loaded.predict([PICTURE], coverage=1)
+        if loaded.trust is not None:
+            loaded.trust.drift(loaded.embed([PICTURE]))
+
+    for what, text in mutations(described(exported), count):
+        del model.metadata_props[:]
+        model.metadata_props.add(key=KEY, value=text.encode("utf-8", "replace").decode())
+        file.write_bytes(model.SerializeToString())
+        worked += attempt(use, what, tmp_path)
+    assert 0 < worked < count
+
+
+def test_a_few_mutations_of_a_file(exported: Path, tmp_path: Path) -> None:
+    fuzz_files(exported, tmp_path, 25)
+
+
+@pytest.mark.slow
+def test_many_mutations_of_a_file(exported: Path, tmp_path: Path) -> None:
+    fuzz_files(exported, tmp_path, MANY)
+
+
+def test_many_mutations_of_its_trust(exported: Path) -> None:
+    worked = 0
+    for what, text in mutations(described(exported)["trust"], MANY, seed=2):
+        try:
+            trust = Trust.from_dict(strict_json.parse(text))
+        except ValueError:
+            continue
+        worked += 1
+        logits = np.array([[20.0, -20.0, 0.0], [0.0, 0.0, 0.0]])
+        assert np.isfinite(trust.probabilities(logits)).all(), what
+        trust.accepts(logits, coverage=1)
+        if trust.reference is not None:
+            drift = trust.drift(np.full((3, trust.reference.centres.shape[1]), 0.5))
+            assert drift is not None
+            assert np.isfinite((drift.distance, drift.expected, drift.limit)).all(), what
+    assert worked
+
+
+@pytest.mark.parametrize("place", ["weights.bin", "link.bin", "../secret.bin", "{folder}/secret.bin"])
+@pytest.mark.parametrize("where", ["initializer", "constant", "subgraph"])
+def test_values_in_another_file_are_refused_before_it_is_opened(
+    exported: Path, tmp_path: Path, place: str, where: str
+) -> None:
+    folder = tmp_path / "export"
+    folder.mkdir()
+    (tmp_path / "secret.bin").write_bytes(np.ones(4, np.float32).tobytes())
+    (folder / "weights.bin").write_bytes(np.ones(4, np.float32).tobytes())
+    (folder / "link.bin").symlink_to(tmp_path / "secret.bin")
+    model = onnx.load(exported)
+    tensor = TensorProto(name="far", data_type=TensorProto.FLOAT, dims=[4], data_location=TensorProto.EXTERNAL)
+    tensor.external_data.add(key="location", value=place.replace("{folder}", str(tmp_path)))
+    if where == "initializer":
+        model.graph.initializer.append(tensor)
+    elif where == "constant":
+        model.graph.node.append(helper.make_node("Constant", [], ["far"], value=tensor))
+    else:
+        inner = helper.make_graph([], "inner", [], [], [tensor])
+        model.graph.node.append(helper.make_node("If", ["condition"], ["far"], then_branch=inner, else_branch=inner))
+    (folder / "model.onnx").write_bytes(model.SerializeToString())
+    with watched(folder) as found, pytest.raises(ModelError, match="external data"):
+        Model(folder / "model.onnx")
+    assert found == []
+
+
+def test_a_file_with_all_in_it_names_no_other(exported: Path) -> None:
+    assert not names_other_files(exported)
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff" * 40, b"\x0a\xff\xff\xff\xff\x0f", b"\x0b\x00", b"text, no model"])
+def test_what_is_no_protocol_buffer_is_refused(tmp_path: Path, content: bytes) -> None:
+    file = tmp_path / "model.onnx"
+    file.write_bytes(content)
+    with pytest.raises(ModelError, match="cannot be used"):
+        Model(file)
+
+
+def test_a_graph_without_a_usable_head_is_not_changed(exported: Path, tmp_path: Path) -> None:
+    file, metadata = tmp_path / "model.onnx", get_metadata(onnx.load(exported), "it")
+    for spoil in ("dims", "output"):
+        model = onnx.load(exported)
+        if spoil == "dims":
+            next(t for t in model.graph.initializer if t.name == "head").dims.pop()
+        else:
+            model.graph.output[0].name = "other"
+        file.write_bytes(model.SerializeToString())
+        with pytest.raises(Exception, match="cannot be changed"):
+            rewrite_classes(file, replace(metadata, classes=("a", "b")), np.eye(2, 4))
