@@ -16,6 +16,7 @@ from vl2v.job.evaluation import Evaluation
 from vl2v.job.export import Export
 from vl2v.job.export import export as export_student
 from vl2v.job.folder import RunFolder
+from vl2v.job.places import places_of
 from vl2v.job.prepare import Places
 from vl2v.job.run import Run, quote_run, run
 from vl2v.progress import Progress
@@ -116,7 +117,7 @@ def distill(
         held_out: domains left out to test.
         budget: the most to spend, in the teacher's currency.
         resume: go on with the run in `out`; settings come from it; `budget` may be raised, and `tracking` changed.
-        places: where cache and store are.
+        places: where cache and store are; with `resume`, None takes those that the run's folder remembers.
         progress: told of every stage.
         config: a YAML file of settings.
         settings: nested settings over it, e.g. ``{"distill": {"steps": 500}, "seed": 1}``; see docs/configuration.md.
@@ -159,7 +160,7 @@ def report(folder: str | Path, *, places: Places | None = None, hour_price: str 
 
     Args:
         folder: a run's or a benchmark's, of an older version too.
-        places: where the store with its ledger is.
+        places: where the store with its ledger is; None takes the run's own.
         hour_price: what an hour of this machine costs, in the teacher's currency, for the student's cost per million
             images.
 
@@ -171,7 +172,9 @@ def report(folder: str | Path, *, places: Places | None = None, hour_price: str 
     """
     from vl2v.report.make import make_report  # slow to import
 
-    return make_report(Path(folder), (places or Places()).store, None if hour_price is None else str(hour_price))
+    return make_report(
+        Path(folder), (places or places_of(Path(folder))).store, None if hour_price is None else str(hour_price)
+    )
 
 
 def evaluate(

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import fcntl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 
 @contextmanager
@@ -13,8 +14,22 @@ def held(file: Path) -> Iterator[None]:
     """Hold a lock file until the block ends, or this process does, however it ends; wait for whoever holds it.
 
     Args:
-        file: made if missing, in a folder that exists; it stays, empty.
+        file: made if missing, in a folder that exists; it may stay, empty.
     """
-    with file.open("w") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
+    with FileLock(file):
         yield
+
+
+@contextmanager
+def held_if_free(file: Path) -> Iterator[bool]:
+    """The same without waiting; the value tells whether the lock is ours."""
+    lock = FileLock(file, timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        lock.release()

@@ -18,7 +18,7 @@ from vl2v.cli import app
 from vl2v.errors import BudgetError, TeacherError
 from vl2v.job.check import SWATCHES, check_teacher
 from vl2v.job.prepare import Places
-from vl2v.job.session import open_session
+from vl2v.job.session import BudgetAccount, open_session
 from vl2v.progress import Silent
 from vl2v.teacher.base import Price, TeacherCard, Vectors
 from vl2v.teacher.http import HttpTeacher
@@ -157,12 +157,14 @@ def test_a_run_that_failed_under_way_needs_no_more_than_its_budget(data: Path, t
             wire = open_wire(f"{vendor.url}#concurrency=1")
             teacher = HttpTeacher(wire, patience=Patience(attempts=2, first=0.0))
             with open_session(config, places, Silent(), teacher=teacher, with_student=False) as session:
-                session.check_means("run", places, tmp_path / "out")
-                session.buy("run")
+                run = str(tmp_path / "run")
+                budget = session.budget(BudgetAccount.of_run(run))
+                session.check_means(budget, places, tmp_path / "out")
+                session.buy(run, budget)
 
         with pytest.raises(TeacherError, match="HTTP 500"):
             attempt()
-        assert Ledger(EmbeddingStore(places.store)).spent("run") == PER_TEXT * 4 + PER_IMAGE * 8
+        assert Ledger(EmbeddingStore(places.store)).spent(str(tmp_path / "run")) == PER_TEXT * 4 + PER_IMAGE * 8
         vendor.script.clear()
         attempt()
-        assert Ledger(EmbeddingStore(places.store)).spent("run") == vendor.meter.money == exact
+        assert Ledger(EmbeddingStore(places.store)).spent(str(tmp_path / "run")) == vendor.meter.money == exact

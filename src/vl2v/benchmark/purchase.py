@@ -18,7 +18,7 @@ from vl2v.benchmark.protocol import Job
 from vl2v.benchmark.results import is_finished
 from vl2v.benchmark.sweep import Sweep
 from vl2v.errors import TeacherError
-from vl2v.job.session import Session, open_session
+from vl2v.job.session import BudgetAccount, Session, open_session
 from vl2v.locking import held
 from vl2v.method.registry import METHODS
 from vl2v.progress import Progress, Silent
@@ -114,9 +114,8 @@ class Bought:
 def buy_ahead(sweep: Sweep, progress: Progress) -> Bought:
     """Buy what all jobs of a grid that are not done need, within the one budget, before any of them runs.
 
-    A job's own purchase is limited by what the ledger says when it begins, so jobs side by side could together spend
-    more than was allowed. Here one process buys, job after job; another that calls this meanwhile waits, and finds
-    everything known. The ledger books what a job is the first to need under that job.
+    One process buys, job after job; another that calls this meanwhile waits, and finds everything known. The ledger
+    books what a job is the first to need under that job, and all jobs share the grid's budget.
 
     Where candidates differ in what they ask and only the first seed's choice is run with the others, the later seeds'
     jobs are not known yet; call this again when they are.
@@ -136,8 +135,11 @@ def buy_ahead(sweep: Sweep, progress: Progress) -> Bought:
         for job in lacking:
             with _session(sweep, sweep.affordable(job), Silent()) as session:
                 if _lacks(session):  # an earlier job may have needed the same
-                    session.check_means(sweep.run_name(job), sweep.places, sweep.out)
-                    replace(session, progress=progress).buy(sweep.run_name(job))
+                    name = sweep.run_name(job)
+                    account = BudgetAccount.of_run(name) if sweep.budget is None else sweep.account
+                    budget = session.budget(account)
+                    session.check_means(budget, sweep.places, sweep.out)
+                    replace(session, progress=progress).buy(name, budget)
     return bought
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import time
 from collections.abc import Iterator
@@ -19,13 +18,14 @@ from vl2v.errors import ConfigError, Interrupted, TrainingError
 from vl2v.job.folder import RunFolder
 from vl2v.job.prepare import Places, list_folder, read_task
 from vl2v.job.run import run
-from vl2v.job.session import stated_price
+from vl2v.job.session import BudgetAccount, stated_price
+from vl2v.locking import held_if_free
 from vl2v.progress import Progress
 from vl2v.student.files import read_json, write_json
 from vl2v.task.files import FileIndex
 from vl2v.teacher.base import Teacher
-from vl2v.teacher.ledger import Ledger
 from vl2v.teacher.opening import open_teacher
+from vl2v.teacher.spending import Spending
 from vl2v.teacher.store import EmbeddingStore
 from vl2v.tracking.base import check_installed
 
@@ -140,6 +140,7 @@ class Sweep:
                 places=self.places,
                 progress=progress,
                 teacher=self.teacher,
+                account=None if self.budget is None else self.account,
                 report=False,  # one of the whole grid is made when it is asked for, and of any job too
             )
         finally:
@@ -205,29 +206,28 @@ class Sweep:
         """What the ledger calls a job: its folder."""
         return str((self.out / JOBS / job.name).resolve())
 
-    def spent(self, but: Job | None = None) -> Decimal:
-        """What the grid's jobs have spent so far, one of them perhaps left out."""
-        home, mine = f"{(self.out / JOBS).resolve()}/", but and self.run_name(but)
+    @property
+    def account(self) -> BudgetAccount:
+        """What the budget is for: all jobs together."""
+        home = f"{(self.out / JOBS).resolve()}/"
+        return BudgetAccount(self.out, lambda run: run.startswith(home))
+
+    def spent(self) -> Decimal:
+        """What the grid's jobs have spent so far, out of whichever store."""
         with closing(EmbeddingStore(self.places.store)) as store:
-            entries = Ledger(store).entries()
-        return sum((e.cost for e in entries if e.run.startswith(home) and e.run != mine), Decimal(0))
+            return Spending(self.account.folder, store, self.account.mine).total
 
     def affordable(self, job: Job) -> Job:
-        """The job with what the others have left of the budget."""
-        return job if self.budget is None else job.with_budget(self.budget - self.spent(but=job))
+        """The job with the budget of the whole grid, which all jobs share by `account`."""
+        return job if self.budget is None else job.with_budget(self.budget)
 
     @contextmanager
     def _alone(self, job: Job) -> Iterator[bool]:
         """Whether the job is ours; it is until the block ends, or this process."""
         locks = self.out / "locks"
         locks.mkdir(parents=True, exist_ok=True)
-        with (locks / job.name).open("w") as handle:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                yield False
-                return
-            yield True
+        with held_if_free(locks / job.name) as mine:
+            yield mine
 
 
 def identify(grid: Grid, teacher: Teacher, places: Places, progress: Progress) -> Origin:

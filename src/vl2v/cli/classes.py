@@ -55,10 +55,11 @@ def add(
 ) -> None:
     """Add classes by the teacher's text vector, without training; exported files change too."""
     from vl2v.api import add_classes, quote_classes
+    from vl2v.job.classes import home_of
     from vl2v.job.printing import quote_json, quote_table, show
 
     wording: dict[str, Any] = {"phrases": phrase or (), "templates": template or (), "teacher": teacher}
-    places = make_places(None, store)
+    places = make_places(None, store, home_of(run))
     if quote:
         found = quote_classes(run, names, places=places, **wording)
         show(quote_json(found) if as_json else quote_table(found))

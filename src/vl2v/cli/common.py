@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, ParamSpec
 import typer
 
 from vl2v.errors import ConfigError, Interrupted, MissingExtraError, StudentError, Vl2vError, as_disk_full
+from vl2v.hints import resume_command
 from vl2v_runtime.errors import ModelError
 
 if TYPE_CHECKING:
@@ -46,9 +47,8 @@ def guarded(command: Callable[P, None]) -> Callable[P, None]:
             _fail(StudentError(e.problem, **parts), bool(kwargs.get("as_json")))
         except KeyboardInterrupt:
             out = kwargs.get("out")
-            step = (
-                f"go on: vl2v distill --out {out} --resume" if out and (Path(str(out)) / "config.yaml").exists() else ""
-            )
+            begun = out and (Path(str(out)) / "config.yaml").exists()
+            step = f"go on: {resume_command(str(out))}" if begun else ""
             _fail(Interrupted("Stopped; what was bought is kept.", next_step=step), bool(kwargs.get("as_json")))
         except Exception as error:  # writers word a full disk in many kinds
             full = as_disk_full(error)
@@ -76,12 +76,11 @@ def make_progress(quiet: bool, as_json: bool) -> Progress:
     return JsonLines() if as_json else Silent() if quiet else for_people()
 
 
-def make_places(cache: Path | None, store: Path | None) -> Places:
-    """The places that the flags name, the user's own where they do not."""
-    from vl2v.job.prepare import Places
+def make_places(cache: Path | None, store: Path | None, run: Path | None = None, *, present: bool = True) -> Places:
+    """The places that the flags name, else those of the run, else the user's own; see `vl2v.job.places.places_of`."""
+    from vl2v.job.places import places_of
 
-    default = Places()
-    return Places(cache or default.cache, store or default.store)
+    return places_of(run, cache, store, present=present)
 
 
 def make_limits(inputs: int, body_mb: int, image_mb: int, megapixels: int) -> Limits:

@@ -160,7 +160,7 @@ def distill(
         held_out=held_out or None,
         budget=budget,
         resume=resume,
-        places=make_places(cache, store),
+        places=make_places(cache, store, out if resume else None, present=False),
         progress=make_progress(quiet, as_json),
         config=config,
         settings=settings,

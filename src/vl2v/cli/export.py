@@ -34,7 +34,7 @@ def export(
         out=out,
         data=data,
         tolerance=tolerance,
-        places=make_places(cache, None),
+        places=make_places(cache, None, run),
         progress=make_progress(quiet, as_json),
     )
     show(done.to_dict() if as_json else done.table())

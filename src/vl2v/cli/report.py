@@ -29,5 +29,5 @@ def report(
     from vl2v.api import report as make
     from vl2v.job.printing import show
 
-    page = make(folder, places=make_places(None, store), hour_price=hour_price)
+    page = make(folder, places=make_places(None, store, folder), hour_price=hour_price)
     show({"report": str(page), "values": str(page.parent / "report")} if as_json else f"report: {page}")

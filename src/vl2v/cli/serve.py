@@ -40,7 +40,7 @@ def serve(
 
     limits = make_limits(max_inputs, max_body_mb, max_image_mb, max_megapixels)
     settings = ServeSettings(run, host, port, int8, threads, edits, money(budget), gallery, limits)
-    work(settings, make_places(cache, store), make_progress(quiet, False))
+    work(settings, make_places(cache, store, run), make_progress(quiet, False))
 
 
 def attach(app: typer.Typer) -> None:

@@ -96,7 +96,8 @@ def ledger(
     from vl2v.teacher.ledger import Ledger
     from vl2v.teacher.store import EmbeddingStore
 
-    entries = Ledger(EmbeddingStore(make_places(None, store).store)).entries(str(run.resolve()) if run else None)
+    places = make_places(None, store, run)
+    entries = Ledger(EmbeddingStore(places.store)).entries(str(run.resolve()) if run else None)
     show(ledger_json(entries) if as_json else ledger_table(entries))
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from vl2v.errors import HubError, RunError
+from vl2v.hints import resume_command
 from vl2v.hub.card import Facts, model_card
 from vl2v.job.exported import EXPORT, REPORT
 from vl2v.job.folder import RunFolder
@@ -61,7 +62,7 @@ def make_package(run: Path, name: str, licence: str | None = None) -> Package:
     folder = RunFolder(run)
     config = folder.config().model_dump(mode="json")
     if not folder.evaluation_file.is_file() or not (folder.student / CARD).is_file():
-        step = f"finish it: vl2v distill --out {run} --resume"
+        step = f"finish it: {resume_command(run)}"
         raise RunError(f"{run} is not finished.", expected=f"{FIGURES} and a student", found="none", next_step=step)
     private = private_strings(config, run)
     student, figures = public_student(read_json(folder.student / CARD)), read_json(folder.evaluation_file)

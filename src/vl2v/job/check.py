@@ -168,11 +168,10 @@ class _Proof:
             except BaseException:
                 account.give_up()
                 raise
-            self.store.settle(*account.confirm(answer.cost))
+            account.settle(answer.cost, self.store.settle)
             return answer.vectors
         cost = self.card.price.of(images=1)
-        self.budget.take(cost, "1 image query")
-        entry = self.store.open_entry(self.card, self.run_name, "image", books.purpose, 1, cost)
+        entry = self.budget.open_entry(self.store, self.card, self.run_name, "image", books.purpose, 1, cost)
         vectors = checked(self.teacher.embed_images([content]), 1, self.card, "image")
         self.store.settle(entry, None)
         return vectors

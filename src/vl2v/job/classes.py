@@ -15,6 +15,8 @@ from torch import nn
 from vl2v.errors import ConfigError
 from vl2v.job.exported import change_exports, exported, mark_trust
 from vl2v.job.new_classes import KnownClass, known_classes, need_head, new_classes
+from vl2v.job.ownership import alone_in
+from vl2v.job.places import places_of
 from vl2v.job.prepare import Places
 from vl2v.locking import held
 from vl2v.progress import Progress
@@ -50,7 +52,7 @@ def quote_classes(
 ) -> Quote:
     """Say what adding classes would cost. Spends nothing; see `add_classes`."""
     student = Student.load(run)
-    with closing(EmbeddingStore((places or Places()).store)) as store:
+    with closing(EmbeddingStore((places or places_of(home_of(run))).store)) as store:
         return new_classes(student, names, phrases, templates, teacher).quote(store)
 
 
@@ -78,7 +80,7 @@ def add_classes(
         phrases: what the classes are called in prompts, one for each name; none takes the names.
         templates: prompt templates instead of the run's own.
         teacher: the run's teacher by another spelling, or opened; None opens the one that the run names.
-        places: where the store is.
+        places: where the store is; None takes the run's own.
         progress: told of what is asked.
         backbone: the architecture, where the student's is a module of your own.
 
@@ -91,7 +93,8 @@ def add_classes(
         TeacherError: if the teacher is another one than the run's, or gives no usable answer.
         BudgetError: before anything is sent that would exceed the budget.
     """
-    places, home = places or Places(), _home(run)
+    home = home_of(run)
+    places = places or places_of(home)
     with _alone(run) as folder, closing(EmbeddingStore(places.store)) as store:
         student = Student.load(folder, backbone)
         asked = new_classes(student, names, phrases, templates, teacher)
@@ -137,7 +140,7 @@ def remove_classes(run: str | Path, names: Sequence[str], *, backbone: nn.Module
             change["removed"].append(name)
         if not change["removed"]:
             raise ConfigError("No class is named.", expected="one or more names", found="none")
-        _keep(student, folder, _home(run), change)
+        _keep(student, folder, home_of(run), change)
     return student
 
 
@@ -157,11 +160,11 @@ def _alone(run: str | Path) -> Iterator[Path]:
     folder = run / "student" if (run / "student" / CARD).is_file() else run
     if not (folder / CARD).is_file():
         Student.load(folder)  # says what is wrong with it
-    with held(folder.with_name(f"{folder.name}.lock")):
+    with alone_in(home_of(run), "vl2v classes"), held(folder.with_name(f"{folder.name}.lock")):
         yield folder
 
 
-def _home(run: str | Path) -> Path:
+def home_of(run: str | Path) -> Path:
     """The run's folder, whether it or its student's is named; its path is the run's name in the ledger."""
     run = Path(run).absolute()
     return run.parent if run.name == "student" and not (run / "student").exists() else run

@@ -12,10 +12,13 @@ from torch import nn
 
 from vl2v.config import DataConfig, parse
 from vl2v.errors import ConfigError, RunError, StudentError
+from vl2v.hints import resume_command
 from vl2v.job.evaluation import student_answers
 from vl2v.job.exported import EXPORT, REPORT
 from vl2v.job.folder import RunFolder
+from vl2v.job.ownership import alone_in
 from vl2v.job.parity import Compared, compare, refuse
+from vl2v.job.places import places_of
 from vl2v.job.prepare import Places
 from vl2v.job.sample import Sample, batches, random_sample, run_sample
 from vl2v.progress import Progress, Silent
@@ -86,7 +89,7 @@ def export(
         data: the run's images, if they moved, or images for a student that has no run.
         tolerance: points of accuracy that INT8 may lose.
         backbone: the architecture, if it is a module of the user's own.
-        places: where the pixel cache is.
+        places: where the pixel cache is; None takes the run's own.
         progress: told of the stages.
 
     Raises:
@@ -95,40 +98,41 @@ def export(
         Vl2vError: with what was expected, found, and to do next.
     """
     need_onnx()
-    progress = progress or Silent()
-    student = _load(folder, backbone)
-    sample = _sample(folder, student, data, int8, places or Places(), progress)
-    out = out or folder / EXPORT
-    out.mkdir(parents=True, exist_ok=True)
-    wanted = [FLOAT] * (onnx or not int8) + [INT8] * int8
-    fresh = {name: out / f"{name}.new" for name in (FLOAT, INT8)}
-    try:
-        with progress.stage("export", 2 + len(wanted)) as advance:
-            write(to_onnx(student, public_provenance(student.provenance)), fresh[FLOAT])
-            advance(1)
-            if int8:
-                quantise(fresh[FLOAT], fresh[INT8], batches(student.preprocess, sample.pixels, sample.calibration))
-            truth = student_answers(student, sample.pixels, sample.slots)
-            advance(1)
-            files = {}
-            for name in wanted:
-                files[name] = compare(Model(fresh[name]), truth, sample)
-                refuse(name, files[name], tolerance)
+    with alone_in(folder if out is None else None, "vl2v export"):
+        out = out or folder / EXPORT
+        progress = progress or Silent()
+        student = _load(folder, backbone)
+        sample = _sample(folder, student, data, int8, places or places_of(folder), progress)
+        out.mkdir(parents=True, exist_ok=True)
+        wanted = [FLOAT] * (onnx or not int8) + [INT8] * int8
+        fresh = {name: out / f"{name}.new" for name in (FLOAT, INT8)}
+        try:
+            with progress.stage("export", 2 + len(wanted)) as advance:
+                write(to_onnx(student, public_provenance(student.provenance)), fresh[FLOAT])
                 advance(1)
-        for name in wanted:
-            fresh[name].replace(out / name)
-    finally:
-        for path in fresh.values():
-            path.unlink(missing_ok=True)
-    done = Export(out, sample.what, files)
-    _keep(done)
-    return done
+                if int8:
+                    quantise(fresh[FLOAT], fresh[INT8], batches(student.preprocess, sample.pixels, sample.calibration))
+                truth = student_answers(student, sample.pixels, sample.slots)
+                advance(1)
+                files = {}
+                for name in wanted:
+                    files[name] = compare(Model(fresh[name]), truth, sample)
+                    refuse(name, files[name], tolerance)
+                    advance(1)
+            for name in wanted:
+                fresh[name].replace(out / name)
+        finally:
+            for path in fresh.values():
+                path.unlink(missing_ok=True)
+        done = Export(out, sample.what, files)
+        _keep(done)
+        return done
 
 
 def _load(folder: Path, backbone: nn.Module | None) -> Student:
     run = RunFolder(folder)
     if run.config_file.is_file() and not (run.student / CARD).is_file():
-        step = f"finish it: vl2v distill --out {folder} --resume"
+        step = f"finish it: {resume_command(folder)}"
         raise RunError(f"{folder} is not finished.", expected="its student", found="a run without one", next_step=step)
     try:
         return Student.load(folder, backbone)

@@ -15,8 +15,13 @@ from torch import Tensor
 
 from vl2v.config import RunConfig, parse
 from vl2v.errors import RunError
+from vl2v.hints import resume_command
+from vl2v.job.ownership import LOCK, OWNER
+from vl2v.job.places import remember
+from vl2v.job.prepare import Places
 from vl2v.student.files import write_json
 from vl2v.task.folder import read_yaml
+from vl2v.teacher import spending
 
 
 @dataclass
@@ -57,20 +62,43 @@ class RunFolder:
         self.report_file = path / "report.html"
         self.work = path / "work"
 
-    def create(self, config: RunConfig) -> None:
-        """Begin a run.
+    def create(self, config: RunConfig, places: Places | None = None) -> None:
+        """Begin a run, with all that is needed to go on with it.
+
+        Args:
+            config: its settings.
+            places: its cache and store.
 
         Raises:
             RunError: if the folder holds something already.
         """
-        if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
-            raise RunError(
-                f"{self.path} is taken.",
-                expected="a new or empty folder for --out",
-                found="a run" if self.config_file.exists() else "other files",
-                next_step=f"go on with it: --out {self.path} --resume, or choose another name",
-            )
+        self.check_free()
         self.path.mkdir(parents=True, exist_ok=True)
+        if places is not None:
+            remember(self.path, places)
+        self.write_config(config)
+
+    def check_free(self) -> None:
+        """Refuse a folder that holds something already.
+
+        Raises:
+            RunError: if it does.
+        """
+        if not self.path.exists():
+            return
+        mine = (LOCK, OWNER, spending.FILE, spending.LOCK)
+        if self.path.is_dir() and all(file.name in mine for file in self.path.iterdir()):
+            return
+        run = self.config_file.exists()
+        raise RunError(
+            f"{self.path} is taken.",
+            expected="a new or empty folder for --out",
+            found="a run" if run else "other files",
+            next_step=f"{f'go on with it: {resume_command(self.path)}; or ' if run else ''}choose another --out",
+        )
+
+    def write_config(self, config: RunConfig) -> None:
+        """Write the run's settings over what stands there, at once."""
         fresh = self.config_file.with_suffix(".new")
         fresh.write_text(config.to_yaml(), encoding="utf-8")
         fresh.replace(self.config_file)

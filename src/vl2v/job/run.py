@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,10 +22,12 @@ from vl2v.job.evaluation import Evaluation, top1, zero_shot_logits
 from vl2v.job.folder import RunFolder
 from vl2v.job.judging import Part, evaluation_of, judge, keep_answers, trust_of
 from vl2v.job.metrics import summary_of
+from vl2v.job.ownership import TRAINING, owned
+from vl2v.job.places import places_of, remember
 from vl2v.job.prepare import Places
 from vl2v.job.process import make_accelerator, stop_asked, versions
 from vl2v.job.reporting import report_at_end
-from vl2v.job.session import Session, open_session
+from vl2v.job.session import BudgetAccount, Session, open_session
 from vl2v.job.shelf import Trained, Weights
 from vl2v.job.training import Trainer
 from vl2v.job.unseen import UnseenClasses, evaluate_unseen
@@ -83,6 +86,7 @@ def run(
     teacher: Teacher | None = None,
     backbone: Backbone | None = None,
     report: bool = True,
+    account: BudgetAccount | None = None,
 ) -> Run | None:
     """Scan, quote, buy, train, save and evaluate; or go on with what was stopped.
 
@@ -90,11 +94,12 @@ def run(
         config: the settings; for a resumed run those of its `config.yaml`.
         out: the run's folder.
         resume: go on in `out`.
-        places: where cache and store are.
+        places: where cache and store are; None takes those that the run's folder remembers.
         progress: told of every stage.
         teacher: an open one, instead of `config.teacher.spec`.
         backbone: a loaded one, instead of `config.student.spec`.
         report: whether to keep a sample of embeddings and write `report.html` at the end, which takes seconds.
+        account: what the budget is for; None is this run.
 
     Returns:
         The finished run; None in every process but the first, where several take part.
@@ -105,27 +110,44 @@ def run(
     check_installed(config.tracking)
     accelerator = make_accelerator(config)
     folder, first = RunFolder(out), accelerator.is_main_process
-    places, progress = places or Places(), (progress if first else None) or Silent()
+    places, progress = places or places_of(out, present=False), (progress if first else None) or Silent()
+    account = account or BudgetAccount.of_run(_name(folder))
     if first and not resume:
-        folder.create(config.model_copy(update={"made_with": versions(accelerator)}))
-    if not first:
-        accelerator.wait_for_everyone()  # the first one scans and buys; the others then find everything known
-    begun = resume or not first
-    try:
-        with open_session(config, places, progress, teacher=teacher, backbone=backbone) as session:
-            if first:
-                session.check_means(_name(folder), places, out)
-                begun = True
-                session.buy(_name(folder))
-                if session.method.asks_teacher:
-                    _compare_with_labels(session)
-                session.material(folder.work)
-                accelerator.wait_for_everyone()
-            return _train(session, folder, accelerator, report)
-    except Vl2vError:
-        if not begun:  # refused before anything was bought: leave nothing behind
-            shutil.rmtree(out)
-        raise
+        folder.check_free()
+    with owned(out, TRAINING) if first else nullcontext():
+        if first:
+            if resume:
+                _go_on(folder, config, places)
+            else:
+                folder.create(config.model_copy(update={"made_with": versions(accelerator)}), places)
+        else:
+            accelerator.wait_for_everyone()  # the first one scans and buys; the others then find everything known
+        begun = resume or not first
+        try:
+            with open_session(config, places, progress, teacher=teacher, backbone=backbone) as session:
+                if first:
+                    budget = session.budget(account)
+                    session.check_means(budget, places, out)
+                    begun = True
+                    session.buy(_name(folder), budget)
+                    if session.method.asks_teacher:
+                        _compare_with_labels(session)
+                    session.material(folder.work)
+                    accelerator.wait_for_everyone()
+                return _train(session, folder, accelerator, report)
+        except Vl2vError:
+            if not begun:  # refused before anything was bought: leave nothing behind
+                shutil.rmtree(out)
+            raise
+
+
+def _go_on(folder: RunFolder, config: RunConfig, places: Places) -> None:
+    """Remember what may change when a run is resumed: cache and store, a raised budget, the trackers."""
+    remember(folder.path, places)
+    known = folder.config()
+    config = config.model_copy(update={"made_with": known.made_with})
+    if config != known:
+        folder.write_config(config)
 
 
 def _train(session: Session, folder: RunFolder, accelerator: Accelerator, report: bool) -> Run | None:

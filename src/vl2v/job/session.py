@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from decimal import Decimal
@@ -38,9 +38,28 @@ from vl2v.teacher.prompts import text_head
 from vl2v.teacher.purchase import Buyer
 from vl2v.teacher.remote import RemoteTeacher
 from vl2v.teacher.spelling import is_remote
+from vl2v.teacher.spending import Spending
 from vl2v.teacher.store import EmbeddingStore
 
 DEFAULT_SIZE = 224  # for a quote that names no student
+
+
+@dataclass(frozen=True)
+class BudgetAccount:
+    """What a budget is for.
+
+    Attributes:
+        folder: where it is written what was spent of it: a run's, or a benchmark's for all of its jobs.
+        mine: whether a run's name in the ledger belongs to it.
+    """
+
+    folder: Path
+    mine: Callable[[str], bool]
+
+    @classmethod
+    def of_run(cls, name: str) -> BudgetAccount:
+        """Of a single run, whose name in the ledger is its folder."""
+        return cls(Path(name), lambda run: run == name)
 
 
 @dataclass(frozen=True)
@@ -89,7 +108,12 @@ class Session:
         asked = {"image_queries": images, "text_queries": texts, "cost": f"{cost:f}", "currency": currency}
         return asked | {"price_per_1000_images": f"{quote.price.per_1000_images:f}"}
 
-    def check_means(self, run: str, places: Places, out: Path) -> None:
+    def budget(self, account: BudgetAccount) -> Budget:
+        """The run's limit, and what was spent of it by whichever process out of whichever store."""
+        spending = Spending(account.folder, self.store, account.mine)
+        return Budget(self.config.budget, currency=self.card.price.currency, spending=spending)
+
+    def check_means(self, budget: Budget, places: Places, out: Path) -> None:
         """Refuse a run that the budget or the disk does not cover, before anything is sent.
 
         Raises:
@@ -99,23 +123,21 @@ class Session:
         quote = self.quote()
         what = f"{quote.image_queries:,} image and {quote.text_queries:,} text queries"
         known = Ledger(self.store).underway(self.card) if _idempotent(self.teacher) else Decimal(0)
-        self._budget(run).check(quote.cost - known, what)
+        budget.check(quote.cost - known, what)
         check_disk(quote, places, out)
 
-    def _budget(self, run: str) -> Budget:
-        return Budget(self.config.budget, Ledger(self.store).spent(run), self.card.price.currency)
-
-    def buy(self, run: str) -> None:
+    def buy(self, run: str, budget: Budget) -> None:
         """Buy what is missing, prompts first.
 
         Args:
             run: the run's name in the ledger.
+            budget: the most to spend.
 
         Raises:
             BudgetError: before anything is sent that would exceed the budget.
             TeacherError: if an answer cannot be used.
         """
-        buyer = Buyer(self.teacher, self.store, self._budget(run), run, self.progress)
+        buyer = Buyer(self.teacher, self.store, budget, run, self.progress)
         buyer.texts(self.needs.texts)
         where = {digest.tobytes(): row for row, digest in enumerate(self.rows.digests)}
         for (purpose, view), digests in self.needs.purposes.items():

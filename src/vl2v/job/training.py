@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from vl2v.config import RunConfig
 from vl2v.errors import Interrupted
+from vl2v.hints import resume_command
 from vl2v.job.adam import adam_tensors, load_adam, set_rates
 from vl2v.job.aligning import Average, average_of, solve
 from vl2v.job.features import pass_through, scores
@@ -242,7 +243,7 @@ class Trainer:
         if stop:
             raise Interrupted(
                 f"Stopped after step {step} of {self.method.stages[stage == 'distill']}; everything so far is saved.",
-                next_step=f"go on: vl2v distill --out {self.folder.path} --resume",
+                next_step=f"go on: {resume_command(self.folder.path)}",
             )
         return False
 

@@ -14,6 +14,7 @@ from vl2v.errors import RunError
 from vl2v.job.evaluation import IN_DOMAIN, Row, row_of
 from vl2v.job.exported import exported, mark_trust
 from vl2v.job.folder import RunFolder
+from vl2v.job.ownership import alone_in
 from vl2v.job.predictions import Predictions, read_predictions
 from vl2v.progress import Progress
 from vl2v.student.files import CHANGES
@@ -77,6 +78,11 @@ def refit(path: Path, progress: Progress) -> Refitted:
         RunError: if the run kept no answers, or none on validation images.
         StudentError: if it has no student.
     """
+    with alone_in(path, "vl2v trust"):
+        return _refit(path, progress)
+
+
+def _refit(path: Path, progress: Progress) -> Refitted:
     folder = RunFolder(path)
     kept = read_answers(folder)
     sources = kept.role == IN_DOMAIN

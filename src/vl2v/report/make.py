@@ -6,6 +6,7 @@ from decimal import Decimal, InvalidOperation
 from pathlib import Path
 
 from vl2v.errors import ConfigError
+from vl2v.job.ownership import alone_in
 
 
 def make_report(folder: Path, store: Path, hour_price: str | None = None) -> Path:
@@ -22,7 +23,8 @@ def make_report(folder: Path, store: Path, hour_price: str | None = None) -> Pat
         return write_benchmark_report(folder)
     from vl2v.report.run import write_run_report
 
-    return write_run_report(folder, store, price)
+    with alone_in(folder, "vl2v report"):
+        return write_run_report(folder, store, price)
 
 
 def _price(text: str) -> Decimal:

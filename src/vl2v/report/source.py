@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from vl2v.config import RunConfig
 from vl2v.errors import RunError
+from vl2v.hints import resume_command
 from vl2v.job.evaluation import IN_DOMAIN, OUT_OF_DOMAIN, Evaluation
 from vl2v.job.exported import EXPORT, REPORT
 from vl2v.job.folder import RunFolder
@@ -92,7 +93,7 @@ def read_run(path: Path) -> Source:
             f"{path} is not finished.",
             expected="evaluation.json and student/student.json",
             found="a run without them",
-            next_step=f"go on with it: vl2v distill --out {path} --resume",
+            next_step=f"go on with it: {resume_command(path)}",
         )
     content = read_json(folder.evaluation_file)
     missing: dict[str, str] = {}

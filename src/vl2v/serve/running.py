@@ -10,6 +10,7 @@ import vl2v_runtime
 from vl2v import __version__
 from vl2v.errors import ConfigError, DataError, RunError, Vl2vError
 from vl2v.job.exported import EXPORT
+from vl2v.job.ownership import alone_in
 from vl2v.job.prepare import Places
 from vl2v.progress import Progress
 from vl2v.redaction import FILE, PRIVATE
@@ -138,7 +139,8 @@ def _gallery(run: Path | None, model: Model, places: Places, progress: Progress)
         gallery = build(RunFolder(run).config(), model, places, progress)
     except Vl2vError as error:
         return None, f"{error.problem} {error.found}".strip()
-    gallery.save(path)
+    with alone_in(run, "vl2v serve"):
+        gallery.save(path)
     return gallery, None
 
 

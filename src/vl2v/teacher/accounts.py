@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import Decimal
 
@@ -60,8 +61,8 @@ class BatchAccount:
         if self._entry is not None:
             return
         books, order = self._books, self._order
-        books.budget.take(order.cost, f"{order.count} {order.kind} queries")
-        self._entry = books.store.open_entry(
+        self._entry = books.budget.open_entry(
+            books.store,
             books.card,
             books.run,
             order.kind,
@@ -105,22 +106,34 @@ class BatchAccount:
             else:
                 self._entry = None  # it stays spent; another attempt is another entry
 
+    def wasted(self, why: str, cost: Decimal | None) -> None:
+        """See `Account.wasted`; the entry stays spent, and its key is not used again."""
+        with self._lock:
+            self._open, self._doubt = False, True
+            if self._entry is None:
+                return
+            self._books.store.write_off(self._entry, why, cost)
+            if cost is not None and self._mine:
+                self._books.budget.correct(self._entry, cost, self._held)
+                self._held = cost
+
     def give_up(self) -> None:
         """No further attempt follows: give back what surely was not charged."""
         with self._lock:
             if self._entry is not None and not (self._doubt or self._open):
                 self._give_back("given up")
 
-    def confirm(self, charged: Decimal | None) -> tuple[int, Decimal | None]:
-        """An answer is there: correct the budget by what it cost, and say which entry is to be settled at what cost.
+    def settle(self, charged: Decimal | None, keep: Callable[[int, Decimal | None], None]) -> None:
+        """An answer is there: keep it, and correct the budget by what it cost.
 
         Args:
             charged: what the vendor says, or None.
+            keep: settles an entry of the store's ledger at a cost; None leaves what was reserved.
         """
         assert self._entry is not None
+        keep(self._entry, charged)
         if charged is not None and self._mine:
-            self._books.budget.correct(charged - self._held)
-        return self._entry, charged
+            self._books.budget.correct(self._entry, charged, self._held)
 
     def overcharged(self, charged: Decimal | None) -> TeacherError | None:
         """What to tell the user if the vendor took more than its price list says."""
@@ -138,5 +151,5 @@ class BatchAccount:
         assert self._entry is not None
         self._books.store.note(self._entry, why, refused=True)
         if self._mine:
-            self._books.budget.correct(-self._held)
+            self._books.budget.correct(self._entry, Decimal(0), self._held)
         self._entry, self._held, self._fresh = None, Decimal(0), False

@@ -11,6 +11,7 @@ from dataclasses import replace
 from decimal import Decimal
 from functools import cached_property
 from typing import Any, TypeVar
+from urllib.parse import quote
 
 import httpx
 import numpy as np
@@ -20,6 +21,7 @@ from vl2v.errors import TeacherError, Vl2vError
 from vl2v.teacher.base import TeacherCard, Vectors, checked
 from vl2v.teacher.keys import ask_for, from_environment
 from vl2v.teacher.limits import Pace, pause
+from vl2v.teacher.origin import other_revision
 from vl2v.teacher.packing import Limits, fit_image, image_size, pack, text_size
 from vl2v.teacher.remote import Account, Answer, Kind, NoAccount, Order
 from vl2v.teacher.retry import Circuit, Failure, Patience, Tries, retry_after
@@ -28,6 +30,7 @@ from vl2v.teacher.wire.base import Wire, error_text
 TIMEOUT = 120.0  # seconds for an answer; a large batch on a slow machine takes its time
 UNSENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
 USER_AGENT = "vl2v"
+REVISION_HEADER = "vl2v-revision"  # the quoted one; a vendor with another refuses, and charges nothing
 LATER = "start again later: what was bought is kept, and only what is missing is asked for"
 LONGEST = 300  # characters of a vendor's words that are shown
 SECRET_HEADERS = {"authorization", "ocp-apim-subscription-key", "x-amz-security-token"}
@@ -61,6 +64,7 @@ class HttpTeacher:
         self._http = httpx.Client(timeout=timeout, transport=transport, headers={"user-agent": USER_AGENT})
         self._key = from_environment(wire.key_names)
         self._pace: Pace | None = None
+        self._revision = ""  # the quoted one, once the vendor has described itself
         self._lock = threading.Lock()
 
     def __repr__(self) -> str:
@@ -87,6 +91,7 @@ class HttpTeacher:
             probe = self.order("text", ["a"])
             rows, _ = self._until_answered(lambda: self._rows(probe, self._post(probe)), NoAccount(), None)
             card = replace(card, dimension=rows.shape[-1])
+        self._revision = card.revision
         return card
 
     @cached_property
@@ -111,9 +116,13 @@ class HttpTeacher:
         return fit_image(image, self.limits)
 
     def order(self, kind: Kind, items: Sequence[Any], salt: str = "") -> Order:
-        """See `RemoteTeacher.order`. The key knows nothing of the address: a server that moved is still the same."""
+        """See `RemoteTeacher.order`. The key knows nothing of the address: a server that moved is still the same.
+
+        It holds the revision: a vendor that changed its model must not repeat the old model's answer.
+        """
         body, content_type = self.wire.body(kind, items)
-        digest = hashlib.sha256("\0".join((self.wire.name, kind, content_type, salt, "")).encode() + body)
+        parts = (self.wire.name, self._revision, kind, content_type, salt, "")
+        digest = hashlib.sha256("\0".join(parts).encode() + body)
         return Order(kind, len(items), body, content_type, self.wire.most(kind, items), f"vl2v-{digest.hexdigest()}")
 
     def fulfil(self, order: Order, account: Account, stop: threading.Event | None = None) -> Answer:
@@ -161,7 +170,10 @@ class HttpTeacher:
                 return answer
             except Failure as failure:
                 up = not failure.down
-                (account.lost if failure.charged else account.refused)(failure.why)
+                if failure.wasted:
+                    account.wasted(failure.why, failure.cost)
+                else:
+                    (account.lost if failure.charged else account.refused)(failure.why)
                 wait, asked = tries.after(failure, self.idempotent), failure.wait
             except Vl2vError as error:  # while the request was made: nothing was sent
                 account.refused(error.problem)
@@ -205,6 +217,7 @@ class HttpTeacher:
             headers["content-type"] = order.content_type
             if self.wire.idempotent:
                 headers["idempotency-key"] = order.key
+                headers[REVISION_HEADER] = quote(self._revision)
             headers |= self.wire.sign(url, headers, body)
         try:
             response = self._http.request(method, url, headers=headers, content=body or None)
@@ -234,11 +247,15 @@ class HttpTeacher:
             Failure: if they cannot be used; the vendor has done its work, so they may have been charged.
         """
         rows, cost = self._rows(order, answer)
+        origin = self.wire.origin(answer)
+        if (changed := other_revision(self._card, origin)) is not None:
+            raise Failure("another revision", changed, final=True, spoilt=True, wasted=True, cost=cost)
         try:
-            return Answer(checked(rows, order.count, self._card, order.kind), cost)
+            return Answer(checked(rows, order.count, self._card, order.kind), cost, origin)
         except TeacherError as error:
             other = rows.ndim == 2 and rows.shape[1] != self._card.dimension
-            raise Failure(error.found, error, final=other, spoilt=True) from error
+            why = error.found
+            raise Failure(why, error, final=other, spoilt=True, wasted=other, cost=cost if other else None) from error
 
     def _rows(self, order: Order, answer: Any) -> tuple[NDArray[Any], Decimal | None]:
         """The rows of an answer, unchecked, and what it says it cost.

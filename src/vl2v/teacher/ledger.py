@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
 
 from vl2v.errors import BudgetError
 from vl2v.teacher.base import Price, TeacherCard
+from vl2v.teacher.spending import Spending
 from vl2v.teacher.store import EmbeddingStore
 
 
@@ -109,13 +112,14 @@ class Ledger:
 
 
 class Budget:
-    """A limit that is never exceeded, across restarts of the same run and by any number of threads.
+    """A limit that is never exceeded, by any number of threads and, with `spending`, of processes, restarts and stores.
 
     Args:
-        limit: the most that this run may spend; None allows free queries only.
-        spent: what the run has spent so far.
+        limit: the most that may be spent; None allows free queries only.
+        spent: what was spent so far; left out with `spending`, which knows.
         currency: for messages.
         less: how to ask for less, for messages.
+        spending: the record of what is spent, shared with other processes; None for a budget of this process alone.
     """
 
     def __init__(
@@ -124,9 +128,16 @@ class Budget:
         spent: Decimal = Decimal(0),
         currency: str = "USD",
         less: str = "fewer views, --no-zero-shot",
+        spending: Spending | None = None,
     ) -> None:
-        self.limit, self.spent, self.currency, self._less = limit, spent, currency, less
-        self._lock = threading.Lock()
+        self.limit, self.currency, self._less = limit, currency, less
+        self._spent, self._spending = spent, spending
+        self._lock = threading.RLock()
+
+    @property
+    def spent(self) -> Decimal:
+        """What is spent, or reserved, so far."""
+        return self._spent if self._spending is None else self._spending.total
 
     @property
     def left(self) -> Decimal:
@@ -139,7 +150,9 @@ class Budget:
         Raises:
             BudgetError: if it would exceed the limit, or costs anything where no limit was given.
         """
-        if cost <= 0 or cost <= self.left:
+        spent = self.spent
+        left = (self.limit or Decimal(0)) - spent
+        if cost <= 0 or cost <= left:
             return
         price = f"{what} for {cost:f} {self.currency}"
         if self.limit is None:
@@ -150,17 +163,51 @@ class Budget:
             )
         else:
             problem = "The budget does not cover this."
-            expected = f"at most {self.left:f} {self.currency} ({self.spent:f} of {self.limit:f} spent)"
-            step = f"raise it: --budget {self.spent + cost:f}, or ask for less: {self._less}"
+            expected = f"at most {left:f} {self.currency} ({spent:f} of {self.limit:f} spent)"
+            step = f"raise it: --budget {spent + cost:f}, or ask for less: {self._less}"
         raise BudgetError(problem, expected=expected, found=price, next_step=step)
 
-    def take(self, cost: Decimal, what: str) -> None:
-        """Spend, or refuse as `check` does."""
-        with self._lock:
-            self.check(cost, what)
-            self.spent += cost
+    def open_entry(
+        self,
+        store: EmbeddingStore,
+        card: TeacherCard,
+        run: str,
+        kind: str,
+        purpose: str,
+        queries: int,
+        cost: Decimal,
+        *,
+        key: str = "",
+        members: bytes | None = None,
+        view: int = 0,
+    ) -> int:
+        """Spend, and write so into the ledger, as one step; see `EmbeddingStore.open_entry`.
 
-    def correct(self, change: Decimal) -> None:
-        """Book that something came to more than was taken for it, or, below 0, to less."""
+        Raises:
+            BudgetError: as `check` does; nothing is written then.
+        """
+        with self._alone(cost):
+            self.check(cost, f"{queries} {kind} queries")
+            entry = store.open_entry(card, run, kind, purpose, queries, cost, key=key, members=members, view=view)
+            self._book(entry, cost, Decimal(0))
+        return entry
+
+    def correct(self, entry: int, cost: Decimal, before: Decimal) -> None:
+        """Book that an entry came to another cost than what was spent on it before."""
+        if cost != before:
+            with self._alone(max(cost, before)):
+                self._book(entry, cost, before)
+
+    def _book(self, entry: int, cost: Decimal, before: Decimal) -> None:
+        self._spent += cost - before
+        if self._spending is not None and cost != before:
+            self._spending.book(entry, cost)
+
+    @contextmanager
+    def _alone(self, cost: Decimal) -> Iterator[None]:
         with self._lock:
-            self.spent += change
+            if self._spending is None or not cost:
+                yield
+            else:
+                with self._spending.exclusive():
+                    yield

@@ -71,8 +71,7 @@ class Buyer:
             for start in range(0, len(todo), card.batch_size):
                 batch = todo[start : start + card.batch_size]
                 cost = card.price.of(texts=len(batch))
-                self.budget.take(cost, f"{len(batch)} text queries")
-                entry = self.store.open_entry(card, self.run, "text", purpose, len(batch), cost)
+                entry = self.budget.open_entry(self.store, card, self.run, "text", purpose, len(batch), cost)
                 vectors = checked(self.teacher.embed_texts(batch), len(batch), card, "text")
                 self.store.keep_texts(card, batch, vectors, entry)
         return len(todo)
@@ -83,7 +82,6 @@ class Buyer:
     def _image_batch(self, digests: Digests, data: list[bytes], purpose: str, view: int) -> None:
         card = self.teacher.describe()
         cost = card.price.of(images=len(data))
-        self.budget.take(cost, f"{len(data)} image queries")
-        entry = self.store.open_entry(card, self.run, "image", purpose, len(data), cost)
+        entry = self.budget.open_entry(self.store, card, self.run, "image", purpose, len(data), cost)
         vectors = checked(self.teacher.embed_images(data), len(data), card, "image")
         self.store.keep_images(card, digests, vectors, view, entry)

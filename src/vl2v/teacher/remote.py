@@ -36,16 +36,33 @@ class Order:
 
 
 @dataclass(frozen=True)
+class Origin:
+    """Which model an answer says it comes from; None where it says nothing.
+
+    Attributes:
+        model: the model's name, which need not be the one that was asked for.
+        revision: its version.
+        logit_scale: s in ``s * cos(image, text)``.
+    """
+
+    model: str | None = None
+    revision: str | None = None
+    logit_scale: float | None = None
+
+
+@dataclass(frozen=True)
 class Answer:
     """What came back for an order.
 
     Attributes:
         vectors: [N, D] float32, checked, row i for input i.
         cost: what the vendor says it charged; None if it says nothing, and the order's cost is then what counts.
+        origin: which model the answer says it comes from.
     """
 
     vectors: Vectors
     cost: Decimal | None = None
+    origin: Origin = Origin()
 
 
 class Account(Protocol):
@@ -67,6 +84,10 @@ class Account(Protocol):
         """The attempt failed, and it may have been charged."""
         ...
 
+    def wasted(self, why: str, cost: Decimal | None) -> None:
+        """The attempt was charged, at `cost` if the vendor says so, and no repetition of it can be used."""
+        ...
+
 
 class NoAccount:
     """Books nothing: for what is free, and for callers who keep no ledger."""
@@ -79,6 +100,9 @@ class NoAccount:
 
     def lost(self, why: str) -> None:
         """See `Account.lost`."""
+
+    def wasted(self, why: str, cost: Decimal | None) -> None:
+        """See `Account.wasted`."""
 
 
 class AbandonedError(Exception):

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from vl2v.errors import BudgetError
@@ -58,8 +59,9 @@ class Purchase:
         title = f"asking {self._card.identity} ({self._purpose})"
 
         def keep(parcel: Parcel, answer: Answer) -> None:
-            entry, cost = parcel.account.confirm(answer.cost)
-            self._store.keep_images(self._card, digests[parcel.members], answer.vectors, view, entry, cost)
+            rows = digests[parcel.members]
+            kept = partial(self._store.keep_images, self._card, rows, answer.vectors, view)
+            parcel.account.settle(answer.cost, kept)
 
         with self._store.alone():
             todo = self._store.lacks(self._card, digests, view)
@@ -72,8 +74,8 @@ class Purchase:
         books = Books(self._store, self._budget, self._card, self._run, self._purpose)
 
         def keep(parcel: Parcel, answer: Answer) -> None:
-            entry, cost = parcel.account.confirm(answer.cost)
-            self._store.keep_texts(self._card, parcel.members, answer.vectors, entry, cost)
+            kept = partial(self._store.keep_texts, self._card, parcel.members, answer.vectors)
+            parcel.account.settle(answer.cost, kept)
 
         with self._store.alone():
             known = self._store.knows_texts(self._card, texts)

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from decimal import Decimal
 from email.utils import parsedate_to_datetime
 
 from vl2v.errors import TeacherError
@@ -48,6 +49,8 @@ class Failure(Exception):  # noqa: N818 - one attempt's end, seldom an error of 
         down: whether the vendor seems to be out of order, rather than saying no.
         spoilt: whether a complete answer came that cannot be used.
         wait: seconds that the vendor asked for.
+        wasted: whether it was charged and no repetition of the order can be used, e.g. because the model changed.
+        cost: what a wasted answer cost, if the vendor says so.
     """
 
     why: str
@@ -57,6 +60,8 @@ class Failure(Exception):  # noqa: N818 - one attempt's end, seldom an error of 
     down: bool = False
     spoilt: bool = False
     wait: float | None = None
+    wasted: bool = False
+    cost: Decimal | None = None
 
 
 def retry_after(value: str | None, now: datetime | None = None) -> float | None:

@@ -200,6 +200,12 @@ class EmbeddingStore:
         with self._lock:
             self._db.execute(f"UPDATE ledger SET note = ?{change} WHERE id = ?", (why, entry))
 
+    def write_off(self, entry: int, why: str, cost: Decimal | None) -> None:
+        """Keep an entry as spent, at `cost` if that is known, and never send its batch again under its key."""
+        with self._lock:
+            change = "note = ?, members = NULL, cost = coalesce(?, cost)"
+            self._db.execute(f"UPDATE ledger SET {change} WHERE id = ?", (why, cost and str(cost), entry))
+
     def settle(self, entry: int, cost: Decimal | None) -> None:
         """Confirm an entry whose vectors are not kept, at what it cost in the end; None leaves what was reserved."""
         with self._transaction():
@@ -266,6 +272,18 @@ class EmbeddingStore:
             rows = self._db.execute(query, (run, run)).fetchall()
         return [(*row[:6], Decimal(row[6]), *row[7:]) for row in rows]
 
+    def costs(self) -> list[tuple[str, str, Decimal]]:
+        """Of every entry: its label, its run, and what it costs or may cost."""
+        with self._lock:
+            rows = self._db.execute("SELECT id, time, run, cost FROM ledger ORDER BY id").fetchall()
+        return [(_label(entry, time), run, Decimal(cost)) for entry, time, run, cost in rows]
+
+    def label(self, entry: int) -> str:
+        """A name for an entry that no entry of another store has."""
+        with self._lock:
+            (at,) = self._db.execute("SELECT time FROM ledger WHERE id = ?", (entry,)).fetchone()
+        return _label(entry, at)
+
     @contextmanager
     def _transaction(self) -> Iterator[None]:
         with self._lock:
@@ -288,6 +306,10 @@ class EmbeddingStore:
             for name, kind in LATER_COLUMNS.items():
                 if name not in known:
                     self._db.execute(f"ALTER TABLE ledger ADD COLUMN {name} {kind}")
+
+
+def _label(entry: int, at: float) -> str:
+    return f"{at!r}-{entry}"
 
 
 def _missing(card: TeacherCard, what: str) -> TeacherError:

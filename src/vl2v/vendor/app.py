@@ -46,6 +46,7 @@ def _add_routes(app: FastAPI, service: Service) -> None:
         try:
             account = await _account(service, request)
             service.rates.take(account, request.state.headers)
+            service.expect_revision(request.headers.get("vl2v-revision"))
             content = await body.read()
             key = request.headers.get("idempotency-key")
             reply = await service.embed(account, request.state.id, content, key)

@@ -27,7 +27,7 @@ class Once:
     """A client's wish that a request be done once.
 
     Attributes:
-        key: its `Idempotency-Key`.
+        key: its `Idempotency-Key` and the model's revision, hashed: another model's answer is never repeated.
         digest: SHA-256 of the request's body, hexadecimal.
     """
 
@@ -35,9 +35,9 @@ class Once:
     digest: str
 
     @classmethod
-    def of(cls, key: str, body: bytes) -> Once:
-        """The wish for this body."""
-        return cls(key, hashlib.sha256(body).hexdigest())
+    def of(cls, key: str, body: bytes, revision: str = "") -> Once:
+        """The wish for this body, of a model's revision."""
+        return cls(hashlib.sha256(f"{revision}\0{key}".encode()).hexdigest(), hashlib.sha256(body).hexdigest())
 
     def same(self, other_digest: str) -> None:
         """Refuse a key that was used for another body.

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, ParamSpec, TypeVar
+from urllib.parse import quote
 
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
@@ -104,6 +105,22 @@ class Service:
             raise ApiError(401, "invalid_api_key", message)
         return account
 
+    def expect_revision(self, wanted: str | None) -> None:
+        """Refuse a client that was quoted another revision, before anything is billed.
+
+        Args:
+            wanted: the revision that the client was quoted, percent-encoded; None if it does not say.
+
+        Raises:
+            ApiError: 412.
+        """
+        if wanted is not None and wanted != quote(self.card.revision):
+            message = (
+                f"The model changed: this service answers with revision {self.card.revision}, and the request expects "
+                "another one. Nothing was billed. Read GET /v1/models again."
+            )
+            raise ApiError(412, "model_changed", message, param="vl2v-revision")
+
     async def healthy(self) -> bool:
         """True if the model works and the books can be read."""
         try:
@@ -121,7 +138,7 @@ class Service:
         Raises:
             ApiError: for every reason not to answer; nothing is billed then.
         """
-        once = None if idempotency_key is None else Once.of(_checked(idempotency_key), body)
+        once = None if idempotency_key is None else Once.of(_checked(idempotency_key), body, self.card.revision)
         if once is None:
             return await asyncio.shield(self._keep(asyncio.create_task(self._embed(account, request, body, None))))
         slot = (account.id, once.key)
@@ -202,7 +219,9 @@ class Service:
             "cost": written(held.cost_nano),
             "currency": held.account.currency,
         }
-        answer = {"object": "list", "data": data, "model": self.card.identity, "usage": usage}
+        card = self.card
+        origin = {"model": card.identity, "revision": card.revision, "logit_scale": card.logit_scale}
+        answer = {"object": "list", "data": data, **origin, "dimension": card.dimension, "usage": usage}
         return json.dumps(answer, separators=(",", ":")).encode()
 
     def _count(self, held: Reservation, new: bool) -> None:

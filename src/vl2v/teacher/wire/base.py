@@ -14,7 +14,7 @@ import numpy as np
 from vl2v.errors import TeacherError
 from vl2v.teacher.base import Price, TeacherCard
 from vl2v.teacher.packing import Limits
-from vl2v.teacher.remote import Kind
+from vl2v.teacher.remote import Kind, Origin
 
 Fetch = Callable[[str], Any]
 """Fetches a URL's JSON, free of charge."""
@@ -40,6 +40,7 @@ STEPS = {
     402: "the account's money or budget is used up: raise it with the vendor, then start again",
     403: "the account may not do this, or its balance is used up: see the vendor's console",
     404: "check the model's name and the address",
+    412: "ask for a new quote (vl2v quote); what was bought stays stored under the old revision",
     413: "the vendor takes smaller requests than it said",
 }
 UNREADABLE = "see the vendor's words above; nothing that was bought is lost"
@@ -177,6 +178,11 @@ class Wire:
             LookupError, TypeError, ValueError: if the answer is of another form.
         """
         return openai_rows(answer, count)
+
+    def origin(self, answer: Any) -> Origin:
+        """Which model an answer says it comes from."""
+        model = answer.get("model") if isinstance(answer, dict) else None
+        return Origin(model if isinstance(model, str) else None)
 
     def verdict(self, status: int, headers: Mapping[str, str], answer: Any) -> Verdict:
         """What a status other than 2xx means; `answer` is the body's JSON, or None."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
 from vl2v.errors import TeacherError
 from vl2v.teacher.base import Price, TeacherCard
 from vl2v.teacher.packing import MEGA, Limits
-from vl2v.teacher.remote import Kind
+from vl2v.teacher.remote import Kind, Origin
 from vl2v.teacher.wire.base import Fetch, Options, Wire, data_uri
 
 STYLES = ("infinity", "content")
@@ -81,6 +82,18 @@ class OpenAICompatible(Wire):
         if self.style == "infinity":
             return asked | {"input": uris, "modality": "image"}
         return asked | {"input": [{"content": [{"type": "image_url", "image_url": {"url": uri}}]} for uri in uris]}
+
+    def origin(self, answer: Any) -> Origin:
+        """See `Wire.origin`; a server of ours also sends its revision and its logit scale."""
+        found = super().origin(answer)
+        if not isinstance(answer, dict) or self._floats != "base64":
+            return found
+        revision, scale = answer.get("revision"), answer.get("logit_scale")
+        return replace(
+            found,
+            revision=None if revision is None else str(revision),
+            logit_scale=None if scale is None else float(scale),
+        )
 
     def charged(self, kind: Kind, count: int, answer: Any) -> Decimal | None:
         """``usage.cost`` of a server of ours."""

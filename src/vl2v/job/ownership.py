@@ -1,0 +1,116 @@
+"""Who works in a run's folder: one process at a time, and any other is told which."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from vl2v.errors import RunError
+from vl2v.locking import held_if_free
+from vl2v.student.files import write_json
+
+LOCK, OWNER = "run.lock", "owner.json"  # in the run's folder
+TRAINING = "vl2v distill"
+LOOK = 0.1  # seconds between two tries
+PATIENCE = 60.0  # seconds to wait for a command that takes seconds, or for the workers of a process that was killed
+
+
+@dataclass(frozen=True)
+class Owner:
+    """The process that works in a run's folder.
+
+    Attributes:
+        command: what it does, e.g. ``vl2v distill``.
+        pid: its number.
+        host: its machine.
+        since: when it began, as ISO 8601 in UTC.
+    """
+
+    command: str
+    pid: int
+    host: str
+    since: str
+
+    @classmethod
+    def me(cls, command: str) -> Owner:
+        """This process."""
+        return cls(command, os.getpid(), socket.gethostname(), datetime.now(UTC).isoformat(timespec="seconds"))
+
+    def __str__(self) -> str:
+        return f"{self.command}, process {self.pid} on {self.host}, since {self.since}"
+
+    @property
+    def ended(self) -> bool:
+        """Whether it surely exists no more; its workers may hold the lock for some seconds longer."""
+        if self.host != socket.gethostname():
+            return False
+        try:
+            os.kill(self.pid, 0)
+        except ProcessLookupError:
+            return True
+        except OSError:
+            return False
+        return False
+
+
+@contextmanager
+def owned(folder: Path, command: str, patience: float = PATIENCE) -> Iterator[None]:
+    """Work in a run's folder alone until the block ends, or this process does, however it ends.
+
+    Args:
+        folder: the run's; made if missing.
+        command: what is done, for whoever else wants to work there.
+        patience: seconds to wait for a command that takes seconds; training is not waited for.
+
+    Raises:
+        RunError: if another process works there.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    end = time.monotonic() + patience
+    with ExitStack() as stack:
+        while not stack.enter_context(held_if_free(folder / LOCK)):
+            owner = _owner(folder)
+            busy = owner is not None and owner.command == TRAINING and not owner.ended
+            if busy or time.monotonic() > end:
+                raise _in_use(folder, owner)
+            time.sleep(LOOK)
+        write_json(folder / OWNER, asdict(Owner.me(command)))
+        try:
+            yield
+        finally:
+            (folder / OWNER).unlink(missing_ok=True)
+
+
+@contextmanager
+def alone_in(folder: Path | None, command: str) -> Iterator[None]:
+    """The same for a command that takes seconds and changes a finished run; what is no run's folder is not locked."""
+    if folder is None or not (folder / "config.yaml").is_file():
+        yield
+        return
+    with owned(folder, command):
+        yield
+
+
+def _owner(folder: Path) -> Owner | None:
+    """Who says to own the folder; None in the moment before it says so."""
+    try:
+        return Owner(**json.loads((folder / OWNER).read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def _in_use(folder: Path, owner: Owner | None) -> RunError:
+    stop = f", or stop it: kill {owner.pid}" if owner is not None and owner.host == socket.gethostname() else ""
+    return RunError(
+        f"{folder} is in use.",
+        expected="no other process that works in it",
+        found=str(owner) if owner is not None else "another process",
+        next_step=f"wait until it has ended{stop}; then give the command again",
+    )

@@ -1,0 +1,44 @@
+"""Which cache and which store a run uses: its folder remembers them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from vl2v.job.prepare import Places
+from vl2v.student.files import write_json
+
+FILE = "places.json"  # in the run's folder
+
+
+def remember(run: Path, places: Places) -> None:
+    """Note in a run's folder which cache and store it uses."""
+    found = {"cache": str(places.cache.absolute()), "store": str(places.store.absolute())}
+    write_json(run / FILE, found)
+
+
+def places_of(
+    run: Path | None, cache: Path | None = None, store: Path | None = None, *, present: bool = True
+) -> Places:
+    """Cache and store: those that are named, else those of the run, else the user's own.
+
+    Args:
+        run: the run's folder; None for what belongs to no run.
+        cache: the one that is named, if any.
+        store: the one that is named, if any.
+        present: take the run's only where they exist. False is for going on with a run, which must not take a new store
+            in place of its own without a word.
+    """
+    default, known = Places(), _remembered(run) if run is not None else {}
+    usual = {"cache": default.cache, "store": default.store}
+    mine = {name: path for name, path in known.items() if not present or path.exists()}
+    return Places(cache or (usual | mine)["cache"], store or (usual | mine)["store"])
+
+
+def _remembered(run: Path) -> dict[str, Path]:
+    """What a run's folder says; nothing for one of an older version, or for a student's folder alone."""
+    try:
+        found = json.loads((run / FILE).read_text(encoding="utf-8"))
+        return {name: Path(found[name]) for name in ("cache", "store") if isinstance(found.get(name), str)}
+    except (OSError, ValueError, AttributeError):
+        return {}

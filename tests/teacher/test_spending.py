@@ -1,0 +1,237 @@
+"""One budget, whatever spends it: processes side by side, killed at any point, out of several stores."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import random
+import signal
+import threading
+import time
+from collections.abc import Callable
+from contextlib import closing
+from decimal import Decimal
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from misbehaving_vendor import PER_IMAGE, PER_TEXT, UnreliableVendor
+from test_budget_schedules import DIGESTS, PICTURES, Scripted
+from test_unreliable_vendor import teacher_of
+
+from vl2v.errors import BudgetError, TeacherError
+from vl2v.teacher.base import Price, TeacherCard
+from vl2v.teacher.ledger import Budget, Ledger
+from vl2v.teacher.purchase import Buyer
+from vl2v.teacher.spending import FILE, Spending
+from vl2v.teacher.store import EmbeddingStore
+
+CARD = TeacherCard("t", "1", 4, 20.0, Price(Decimal(1000)))
+NUMBERS = itertools.count()
+
+
+def mine(run: str) -> bool:
+    return run.startswith("run")
+
+
+def opened(file: Path) -> EmbeddingStore:
+    store = EmbeddingStore(file)
+    store._db.execute("PRAGMA synchronous=OFF")  # a power cut is not what is tested here
+    return store
+
+
+def spend(folder: Path, store: EmbeddingStore, cost: int, limit: int = 10, run: str = "run") -> Budget:
+    budget = Budget(Decimal(limit), spending=Spending(folder, store, mine))
+    budget.open_entry(store, CARD, run, "image", "training", cost, Decimal(cost))
+    return budget
+
+
+def test_another_store_and_another_name_do_not_begin_anew(tmp_path: Path) -> None:
+    with closing(opened(tmp_path / "a.sqlite")) as one, closing(opened(tmp_path / "b.sqlite")) as two:
+        spend(tmp_path, one, 6)
+        spend(tmp_path, two, 3, run="run moved")
+        with pytest.raises(BudgetError, match=r"at most 1 USD \(9 of 10 spent\)"):
+            spend(tmp_path, one, 2)
+        assert spend(tmp_path, two, 1).spent == 10
+        assert Ledger(one).spent() + Ledger(two).spent() == 10
+
+
+def test_a_store_that_was_deleted_was_spent_all_the_same(tmp_path: Path) -> None:
+    with closing(opened(tmp_path / "a.sqlite")) as store:
+        spend(tmp_path, store, 6)
+    with closing(opened(tmp_path / "new.sqlite")) as store, pytest.raises(BudgetError, match="6 of 10 spent"):
+        spend(tmp_path, store, 5)
+
+
+def test_a_copy_of_a_store_counts_once(tmp_path: Path) -> None:
+    with closing(opened(tmp_path / "a.sqlite")) as store:
+        spend(tmp_path, store, 6)
+        store._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    (tmp_path / "copy.sqlite").write_bytes((tmp_path / "a.sqlite").read_bytes())
+    with closing(opened(tmp_path / "copy.sqlite")) as store:
+        assert spend(tmp_path, store, 4).spent == 10
+
+
+def test_what_an_earlier_version_spent_counts(tmp_path: Path) -> None:
+    with closing(opened(tmp_path / "a.sqlite")) as store:
+        store.open_entry(CARD, "run", "image", "training", 7, Decimal(7))
+        store.open_entry(CARD, "another", "image", "training", 9, Decimal(9))
+        assert Spending(tmp_path, store, mine).total == 7
+
+
+def test_a_correction_that_a_kill_prevented_is_made_up_for(tmp_path: Path) -> None:
+    with closing(opened(tmp_path / "a.sqlite")) as store:
+        budget = spend(tmp_path, store, 6)
+        (label, _, _), *_ = store.costs()
+        store.note(int(label.rpartition("-")[2]), "refused", refused=True)  # and the process ends here
+        assert budget.spent == 6
+        assert Spending(tmp_path, store, mine).total == 0
+
+
+def test_free_queries_leave_no_file(tmp_path: Path) -> None:
+    with closing(opened(tmp_path / "a.sqlite")) as store:
+        assert spend(tmp_path / "run", store, 0).spent == 0
+    assert not (tmp_path / "run").exists()
+
+
+def test_half_a_line_is_what_a_killed_process_left(tmp_path: Path) -> None:
+    with closing(opened(tmp_path / "a.sqlite")) as store:
+        spend(tmp_path, store, 6)
+    with (tmp_path / FILE).open("a") as file:
+        file.write('{"entry": "x", "co')
+    with closing(opened(tmp_path / "b.sqlite")) as store:
+        assert spend(tmp_path, store, 3).spent == 9
+        assert Spending(tmp_path, store, mine).total == 9
+
+
+@pytest.mark.parametrize("line", ["noise", "[]", "{}", '{"entry": 1, "cost": "NaN"}', '{"entry": 1, "cost": [1]}'])
+def test_a_damaged_line_is_not_taken_for_nothing(tmp_path: Path, line: str) -> None:
+    with closing(opened(tmp_path / "a.sqlite")) as store:
+        spend(tmp_path, store, 6)
+        with (tmp_path / FILE).open("a") as file:
+            file.write(f"{line}\n")
+        with pytest.raises(BudgetError, match=r"spending.jsonl is damaged(.|\n)*expected(.|\n)*next"):
+            spend(tmp_path, store, 1)
+
+
+class KilledError(BaseException):
+    """Ends a purchase as a kill does, as far as that can be in a thread: nothing more is booked for the request."""
+
+
+class Deadly(Scripted):
+    """A vendor that charges for lost answers, and some of whose clients are killed while they wait for one."""
+
+    def __call__(self, request: httpx.Request) -> httpx.Response:
+        with self.lock:
+            deadly = bool(self.outcomes) and self.outcomes[0] == "killed"
+            if deadly:
+                self.outcomes[0] = "lost"
+        try:
+            return super().__call__(request)
+        except httpx.ReadTimeout:
+            if deadly:
+                raise KilledError from None
+            raise
+
+
+def side_by_side(work: list[Callable[[], None]]) -> None:
+    """Run each in a thread of its own; what a purchase may end with is no fault."""
+    faults: list[BaseException] = []
+
+    def guarded(one: Callable[[], None]) -> None:
+        try:
+            one()
+        except (BudgetError, TeacherError, KilledError):
+            pass
+        except BaseException as error:
+            faults.append(error)
+
+    threads = [threading.Thread(target=guarded, args=(one,)) for one in work]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not faults, faults
+
+
+@pytest.mark.slow
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    price=st.decimals("0.001", 50, places=3),
+    limit=st.decimals(0, 2, places=3),
+    batch=st.integers(1, 9),
+    parts=st.lists(
+        st.tuples(st.integers(0, 1), st.integers(0, 20), st.integers(1, 24), st.integers(1, 3)), min_size=2, max_size=4
+    ),
+    outcomes=st.lists(st.sampled_from(["ok", "429", "lost", "nan", "killed"]), max_size=20),
+    rounds=st.integers(1, 3),
+)
+def test_200_schedules_of_processes_side_by_side(
+    tmp_path_factory: pytest.TempPathFactory,
+    price: Decimal,
+    limit: Decimal,
+    batch: int,
+    parts: list[tuple[int, int, int, int]],
+    outcomes: list[str],
+    rounds: int,
+) -> None:
+    """Each part is a process: which of two stores, which images, how many requests at once. All have one budget."""
+    folder, name = tmp_path_factory.mktemp("budget"), f"vendor{next(NUMBERS)}"
+    vendor = Deadly(name, price, False, Decimal(1), outcomes, batch)
+
+    def process(store: int, first: int, count: int, concurrency: int) -> None:
+        chosen = slice(first, first + count)
+        with closing(opened(folder / f"{store}.sqlite")) as own:
+            budget = Budget(limit, spending=Spending(folder, own, mine))
+            buyer = Buyer(vendor.teacher(concurrency), own, budget, f"run {store}")
+            buyer.images(DIGESTS[chosen], PICTURES[chosen].__getitem__, "training")
+
+    for _ in range(rounds):
+        side_by_side([lambda part=part: process(*part) for part in parts])  # type: ignore[misc]
+    with closing(opened(folder / "0.sqlite")) as one, closing(opened(folder / "1.sqlite")) as two:
+        ledgers = Ledger(one).spent() + Ledger(two).spent()
+        assert vendor.money <= ledgers == Spending(folder, one, mine).total <= limit
+        if "killed" not in outcomes:  # a killed process leaves entries of what it was about to send
+            assert vendor.money == ledgers
+
+
+@pytest.mark.slow
+def test_real_processes_killed_at_any_time_keep_to_one_budget(tmp_path: Path) -> None:
+    """Three processes, two stores, kill -9: the vendor never charges more than the ledgers say, nor they the budget."""
+    rng, limit = random.Random(2), PER_IMAGE * 60
+    with UnreliableVendor({"429": 0.1, "timeout": 0.1}, idempotent=False, hang=0.1, work=0.005) as vendor:
+        for _ in range(4):
+            children = []
+            for number in range(3):
+                child = os.fork()
+                if not child:
+                    _buy_and_exit(vendor, tmp_path, number, limit)
+                children.append(child)
+            for child in children:
+                time.sleep(rng.uniform(0, 0.1))
+                if rng.random() < 0.7:
+                    os.kill(child, signal.SIGKILL)
+            for child in children:
+                os.waitpid(child, 0)
+        time.sleep(0.3)  # what the vendor is still at
+        charged = vendor.meter.money
+    with closing(opened(tmp_path / "0.sqlite")) as one, closing(opened(tmp_path / "1.sqlite")) as two:
+        ledgers = Ledger(one).spent() + Ledger(two).spent()
+        assert 0 < charged <= ledgers <= Spending(tmp_path, one, mine).total <= limit
+
+
+def _buy_and_exit(vendor: UnreliableVendor, folder: Path, number: int, limit: Decimal) -> None:
+    try:
+        store = opened(folder / f"{number % 2}.sqlite")
+        price = Price(PER_IMAGE * 1000, PER_TEXT * 1000)
+        teacher = teacher_of(vendor, "dimension=4&timeout=0.05", price)
+        budget = Budget(limit, spending=Spending(folder, store, mine))
+        order = np.random.default_rng(number).permutation(len(PICTURES))
+        for part in np.array_split(order, 6):
+            Buyer(teacher, store, budget, "run").images(DIGESTS[part], lambda i, p=part: PICTURES[p[i]], "training")
+    except BaseException:
+        os._exit(1)
+    os._exit(0)

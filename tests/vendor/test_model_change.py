@@ -1,0 +1,78 @@
+"""A seller that changes the weights under one name: clients never get, pay for or store the other model's answers."""
+
+from __future__ import annotations
+
+import hashlib
+from contextlib import closing
+from decimal import Decimal
+from pathlib import Path
+
+import numpy as np
+import pytest
+from vendor_serving import PRICE, PlainTeacher, local_server, new_key, picture
+
+from vl2v.errors import TeacherError
+from vl2v.teacher.base import TeacherCard, Vectors
+from vl2v.teacher.http import HttpTeacher
+from vl2v.teacher.ledger import Budget, Ledger
+from vl2v.teacher.purchase import Buyer
+from vl2v.teacher.spelling import open_wire
+from vl2v.teacher.store import EmbeddingStore
+
+PICTURES = [picture(i) for i in range(6)]
+DIGESTS = np.array([list(hashlib.sha256(p).digest()) for p in PICTURES], np.uint8)
+
+
+class Revised(PlainTeacher):
+    """`PlainTeacher` with weights of a revision."""
+
+    def __init__(self, revision: str) -> None:
+        super().__init__()
+        self.revision = revision
+
+    def describe(self) -> TeacherCard:
+        return TeacherCard("seller", self.revision, 4, 20.0)
+
+    def _answer(self, values: list[bytes]) -> Vectors:
+        return super()._answer(values) + np.float32(len(self.revision))
+
+
+def buyer(url: str, store: EmbeddingStore, budget: str = "1") -> Buyer:
+    return Buyer(HttpTeacher(open_wire(f"{url}/v1")), store, Budget(Decimal(budget)), "run")
+
+
+def test_another_revision_never_repeats_the_old_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    key = ""
+    with closing(EmbeddingStore(tmp_path / "client.sqlite")) as store:
+        for teacher in (Revised("a"), Revised("bb")):
+            with local_server(teacher, tmp_path) as server:
+                key = key or new_key(server.db)
+                monkeypatch.setenv("VL2V_API_KEY", key)
+                buyer(server.url, store).images(DIGESTS, PICTURES.__getitem__, "training")
+                assert np.array_equal(store.images(teacher.describe(), DIGESTS), teacher.embed_images(PICTURES))
+                billed = Decimal(server.usage(key)["cost"])
+        assert Ledger(store).spent() == billed == PRICE.of(images=2 * len(PICTURES))
+
+
+def test_a_change_between_quote_and_purchase_is_refused_unbilled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with closing(EmbeddingStore(tmp_path / "client.sqlite")) as store:
+        with local_server(Revised("a"), tmp_path) as server:
+            key = new_key(server.db)
+            monkeypatch.setenv("VL2V_API_KEY", key)
+            quoted = buyer(server.url, store)
+            quoted.teacher.describe()
+        with local_server(Revised("bb"), tmp_path) as other:
+            quoted.teacher.wire.base = f"{other.url}/v1"  # type: ignore[attr-defined]
+            with pytest.raises(TeacherError, match=r"HTTP 412(.|\n)*revision bb(.|\n)*new quote") as caught:
+                quoted.images(DIGESTS, PICTURES.__getitem__, "training")
+            assert caught.value.exit_code == 4
+            assert Decimal(other.usage(key)["cost"]) == Ledger(store).spent() == 0
+
+
+def test_every_answer_says_which_model_it_comes_from(tmp_path: Path) -> None:
+    with local_server(Revised("a"), tmp_path) as server:
+        key = new_key(server.db)
+        answer = server.ask(key, {"model": "seller", "input": ["x"]}).json()
+        assert (answer["revision"], answer["logit_scale"], answer["dimension"]) == ("a", 20.0, 4)
