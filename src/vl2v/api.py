@@ -99,6 +99,7 @@ def distill(
     held_out: Sequence[str] | None = None,
     budget: str | float | None = None,
     resume: bool = False,
+    accept_teacher: bool = False,
     places: Places | None = None,
     progress: Progress | None = None,
     config: str | Path | None = None,
@@ -116,7 +117,10 @@ def distill(
         out: the run's folder, new or empty.
         held_out: domains left out to test.
         budget: the most to spend, in the teacher's currency.
-        resume: go on with the run in `out`; settings come from it; `budget` may be raised, and `tracking` changed.
+        resume: go on with the run in `out`; settings come from it; `budget` may be raised, `tracking` changed and the
+            teacher accepted.
+        accept_teacher: buy on where answers look useless: one embedding for different images or texts, a wrong order,
+            zero-shot accuracy at chance.
         places: where cache and store are; with `resume`, None takes those that the run's folder remembers.
         progress: told of every stage.
         config: a YAML file of settings.
@@ -132,13 +136,15 @@ def distill(
     spec, opened = _teacher(teacher)
     given = {
         "data": {"root": data and str(data), "held_out": tuple(held_out) if held_out is not None else None},
-        "teacher": {"spec": spec},
+        "teacher": {"spec": spec, "accept": accept_teacher or None},
         "student": {"spec": _student_name(student)},
         "budget": None if budget is None else str(budget),
     }
     if resume:
         base = RunFolder(Path(out)).config()
+        accept = accept_teacher or (settings or {}).get("teacher", {}).get("accept")
         free = {"budget": given["budget"], "tracking": (settings or {}).get("tracking")}  # they change no result
+        free["teacher"] = {"accept": accept or None}
         final = make_config(None, merge(base.model_dump(mode="json"), free))
     else:
         final = make_config(config, merge(settings or {}, given))

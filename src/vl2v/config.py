@@ -59,6 +59,9 @@ class TeacherConfig(_Strict):
     """Also ask for the images that only the zero-shot row of the final table needs."""
     price_per_1000_images: Money = Decimal(0)
     price_per_1000_texts: Money = Decimal(0)
+    accept: bool = False
+    """Go on where answers look useless: one embedding for different images or texts, a wrong order, accuracy at
+    chance."""
 
     @property
     def kept_views(self) -> int:

@@ -11,11 +11,14 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
-from misbehaving_vendor import PER_IMAGE, UnreliableVendor, answer_to, picture
+from misbehaving_vendor import PER_IMAGE, PER_TEXT, UnreliableVendor, answer_to, picture
 from test_unreliable_vendor import buy, digests_of, teacher_of
 
 from vl2v.errors import TeacherError
-from vl2v.teacher.ledger import Ledger
+from vl2v.teacher.base import Price, TeacherCard
+from vl2v.teacher.http import HttpTeacher
+from vl2v.teacher.ledger import Budget, Ledger
+from vl2v.teacher.purchase import Buyer
 from vl2v.teacher.store import EmbeddingStore
 
 CONTENTS = [picture(i) for i in range(40)]
@@ -84,3 +87,67 @@ def test_the_key_and_a_header_name_the_revision() -> None:
     assert len(set(keys)) == 2
     assert [headers["idempotency-key"] for headers in seen] == keys
     assert [headers["vl2v-revision"] for headers in seen] == ["1", "2%20%C2%B7%20%C3%BCn%C3%AFcode%0A"]
+
+
+class Drifting(UnreliableVendor):
+    """A server that says nothing of a revision, and after `after` answers names another model or scales its rows."""
+
+    def __init__(self, after: int, model: str = "clip", scale: float = 1.0, *, unit: bool = True) -> None:
+        super().__init__(idempotent=False)
+        self.answered, self.after, self.model, self.scale, self.unit = 0, after, model, scale, unit
+
+    def embed(self, body: bytes, key: str) -> bytes:
+        answer: dict[str, Any] = json.loads(super().embed(body, key))
+        self.answered += 1
+        late = self.answered > self.after
+        answer["model"] = self.model if late else "clip"
+        for item in answer["data"]:
+            row = np.array(item["embedding"])
+            row = row / np.linalg.norm(row) if self.unit else row
+            item["embedding"] = (row * (self.scale if late else 1)).tolist()
+        return json.dumps(answer).encode()
+
+
+class Blind:
+    """Looks at nothing."""
+
+    def texts(self, *_: object) -> None: ...
+
+    def images(self, *_: object) -> None: ...
+
+
+def buy_watched(vendor: UnreliableVendor, store: EmbeddingStore, watch: Blind | None) -> HttpTeacher:
+    teacher = teacher_of(vendor, "concurrency=1&dimension=4", Price(PER_IMAGE * 1000, PER_TEXT * 1000))
+    teacher.wire.limits = type(teacher.wire.limits)(8, 8)
+    buyer = Buyer(teacher, store, Budget(Decimal(1)), "r", watch=watch)
+    buyer.images(digests_of(CONTENTS), CONTENTS.__getitem__, "training")
+    return teacher
+
+
+@pytest.mark.parametrize(
+    ("vendor", "said"),
+    [
+        (Drifting(2, model="clip-v2"), "model clip, as before(.|\n)*model clip-v2"),
+        (Drifting(2, scale=1.5), "length 1 to 1, as before(.|\n)*length 1.5"),
+        (Drifting(2, scale=20, unit=False), "length [0-9.]+ to [0-9.]+, as before(.|\n)*length [0-9.]+"),
+    ],
+)
+def test_a_silent_change_is_noticed_by_name_and_length(store: EmbeddingStore, vendor: Drifting, said: str) -> None:
+    with vendor:
+        with pytest.raises(TeacherError, match=rf"seems to have changed its model(.|\n)*{said}"):
+            buy_watched(vendor, store, Blind())
+        assert len(store.lengths(teacher_card(vendor), "image", 99)) == 16
+        assert Ledger(store).spent() == vendor.meter.money == PER_IMAGE * 24
+        buy_watched(vendor, store, None)
+        assert len(store.lengths(teacher_card(vendor), "image", 99)) == len(CONTENTS)
+
+
+def teacher_card(vendor: UnreliableVendor) -> TeacherCard:
+    return teacher_of(vendor, "dimension=4", Price(PER_IMAGE * 1000, PER_TEXT * 1000)).describe()
+
+
+def test_lengths_that_vary_are_no_change(store: EmbeddingStore) -> None:
+    with Drifting(2, scale=1.6, unit=False) as vendor:
+        buy_watched(vendor, store, Blind())
+    with Drifting(0) as vendor:
+        buy_watched(vendor, store, Blind())

@@ -45,6 +45,7 @@ def run(
     config: Annotated[Path | None, typer.Option(help="YAML settings of vl2v distill, for every job.")] = None,
     setting: Annotated[list[str] | None, typer.Option("--set", help="KEY=VALUE over them; repeatable.")] = None,
     budget: Annotated[str | None, typer.Option(help="The most that all jobs may spend.")] = None,
+    accept_teacher: Annotated[bool, typer.Option("--accept-teacher", help="As of vl2v distill.")] = False,
     ray: Annotated[str | None, typer.Option(help="Run on Ray: local, auto, host:port or ray://host:port.")] = None,
     cpus_per_job: Annotated[float, typer.Option(help="With --ray: cores a job takes.")] = 1.0,
     gpus_per_job: Annotated[float, typer.Option(help="With --ray: graphics cards a job takes.")] = 0.0,
@@ -63,7 +64,9 @@ def run(
 
     progress, places = make_progress(quiet, as_json), make_places(cache, store)
     grid = _grid(
-        _settings(config, setting or (), _folder(data, root, progress) if data else None, teacher, student),
+        _settings(
+            config, setting or (), _folder(data, root, progress) if data else None, teacher, student, accept_teacher
+        ),
         (_listed(methods), variants, targets, seeds),
         {"vary": _varied(vary or ()), "tune": tune, "crossed": crossed},
     )
@@ -210,7 +213,12 @@ def _variants(file: Path | None) -> dict[str, Any]:
 
 
 def _settings(
-    config: Path | None, settings: Sequence[str], data: Path | None, teacher: str | None, student: str | None
+    config: Path | None,
+    settings: Sequence[str],
+    data: Path | None,
+    teacher: str | None,
+    student: str | None,
+    accept: bool,
 ) -> dict[str, Any]:
     from vl2v.benchmark.protocol import nested
     from vl2v.config import merge
@@ -218,7 +226,8 @@ def _settings(
 
     base: Any = read_yaml(config) if config else {}
     pairs = dict(_pair(item, "--set") for item in settings)
-    given = {"data": {"root": data and str(data)}, "teacher": {"spec": teacher}, "student": {"spec": student}}
+    given = {"data": {"root": data and str(data)}, "student": {"spec": student}}
+    given["teacher"] = {"spec": teacher, **({"accept": True} if accept else {})}  # type: ignore[dict-item]
     merged = merge(merge(base, nested(pairs)), given)
     for part, flag in (("data", "--data"), ("teacher", "--teacher"), ("student", "--student")):
         if not {"root", "spec"} & set(merged.get(part) or {}):

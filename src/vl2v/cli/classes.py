@@ -48,6 +48,9 @@ def add(
     template: Annotated[
         list[str] | None, typer.Option(help="A prompt template with {}, not the run's own; may be repeated.")
     ] = None,
+    accept_teacher: Annotated[
+        bool, typer.Option("--accept-teacher", help="Add a class though the teacher embeds it as another one.")
+    ] = False,
     teacher: Annotated[str | None, typer.Option(help="The run's teacher, where it is found elsewhere now.")] = None,
     store: StoreOpt = None,
     quiet: Quiet = False,
@@ -65,6 +68,7 @@ def add(
         show(quote_json(found) if as_json else quote_table(found))
         return
     progress, limit = make_progress(quiet, as_json), money(budget)
+    wording["accept_teacher"] = accept_teacher
     _tell(run, add_classes(run, names, budget=limit, places=places, progress=progress, **wording), as_json)
 
 

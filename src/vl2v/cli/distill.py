@@ -114,6 +114,9 @@ def distill(
     steps: Annotated[int | None, typer.Option(help="Steps of Distill (default 5001).")] = None,
     align_steps: Annotated[int | None, typer.Option(help="Steps of Align (default 5001; of most baselines 0).")] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Adam's, of Distill (default 5e-5).")] = None,
+    accept_teacher: Annotated[
+        bool | None, typer.Option("--accept-teacher", help="Go on though the teacher's answers look useless.")
+    ] = None,
     batch_per_domain: Annotated[
         int | None, typer.Option(help="Images per source domain and step (default 32).")
     ] = None,
@@ -200,6 +203,7 @@ def _settings(flags: dict[str, Any]) -> dict[str, Any]:
     }
     settings["data"]["held_out"] = flags.get("held_out") or None
     settings["data"]["held_out_classes"] = flags.get("held_out_class") or None
+    settings["teacher"]["accept"] = flags.get("accept_teacher")
     settings["align"] = {"steps": flags.get("align_steps")}
     settings["tracking"] = flags.get("track") or None
     return settings | {key: flags.get(key) for key in TOP}

@@ -12,12 +12,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from vl2v.errors import ConfigError
+from vl2v.errors import ConfigError, TeacherError
 from vl2v.job.exported import change_exports, exported, mark_trust
 from vl2v.job.new_classes import KnownClass, known_classes, need_head, new_classes
 from vl2v.job.ownership import alone_in
 from vl2v.job.places import places_of
 from vl2v.job.prepare import Places
+from vl2v.job.watch import SAME
 from vl2v.locking import held
 from vl2v.progress import Progress
 from vl2v.student.files import CARD, CHANGES
@@ -64,6 +65,7 @@ def add_classes(
     phrases: Sequence[str] = (),
     templates: Sequence[str] = (),
     teacher: str | Teacher | None = None,
+    accept_teacher: bool = False,
     places: Places | None = None,
     progress: Progress | None = None,
     backbone: nn.Module | None = None,
@@ -80,6 +82,7 @@ def add_classes(
         phrases: what the classes are called in prompts, one for each name; none takes the names.
         templates: prompt templates instead of the run's own.
         teacher: the run's teacher by another spelling, or opened; None opens the one that the run names.
+        accept_teacher: add a class even if its text embedding is that of another class.
         places: where the store is; None takes the run's own.
         progress: told of what is asked.
         backbone: the architecture, where the student's is a module of your own.
@@ -90,7 +93,8 @@ def add_classes(
     Raises:
         ConfigError: if a name is empty, known already, given twice, or has no prompt of its own.
         StudentError: if the student has a linear classifier, or does not say who taught it.
-        TeacherError: if the teacher is another one than the run's, or gives no usable answer.
+        TeacherError: if the teacher is another one than the run's, gives no usable answer, or the same embedding for
+            two classes.
         BudgetError: before anything is sent that would exceed the budget.
     """
     home = home_of(run)
@@ -110,6 +114,8 @@ def add_classes(
         change |= {"text_queries": bought, "cost": f"{Ledger(store).spent(name) - before:f}"}
         change |= {"currency": card.price.currency, "before": list(student.classes)}
         rows = text_head(vectors.reshape(len(asked.prompts), -1, card.dimension))
+        if not accept_teacher:
+            _check_distinct(student, dict(zip(asked.prompts, rows, strict=True)), card.identity)
         for key, row in zip(asked.prompts, rows, strict=True):
             student.add_class(key, row.numpy())
         _keep(student, folder, home, change)
@@ -142,6 +148,22 @@ def remove_classes(run: str | Path, names: Sequence[str], *, backbone: nn.Module
             raise ConfigError("No class is named.", expected="one or more names", found="none")
         _keep(student, folder, home_of(run), change)
     return student
+
+
+def _check_distinct(student: Student, new: Mapping[str, torch.Tensor], identity: str) -> None:
+    """Refuse a class whose text embedding is that of another class: no image could tell them apart."""
+    known = dict(zip(student.classes, need_head(student).cpu(), strict=True))
+    for name, row in new.items():
+        for other, theirs in known.items():
+            if float((row.double() - theirs.double()).norm()) < SAME:
+                raise TeacherError(
+                    f"{identity} gave the same embedding for different texts.",
+                    expected=f"another embedding for {name} than for {other}",
+                    found="one for both",
+                    next_step="the student is unchanged, and what was bought is stored; to add the class all the same: "
+                    "--accept-teacher",
+                )
+        known[name] = row
 
 
 def _keep(student: Student, folder: Path, home: Path, change: Mapping[str, Any]) -> None:

@@ -22,6 +22,7 @@ from vl2v.job.fresh import FreshViews, fresh_views
 from vl2v.job.material import Material, stage_seed
 from vl2v.job.prepare import Examples, Places, Split, examples, leaked, list_folder, read_parts, split_task
 from vl2v.job.quoting import EVALUATION, UNSEEN, Needs, check_disk, evaluated, make_quote, needs
+from vl2v.job.watch import SEEN, TeacherWatch
 from vl2v.method.base import Method
 from vl2v.method.registry import METHODS
 from vl2v.progress import Progress
@@ -135,9 +136,12 @@ class Session:
 
         Raises:
             BudgetError: before anything is sent that would exceed the budget.
-            TeacherError: if an answer cannot be used.
+            TeacherError: if an answer cannot be used, or answers are of no use for the task.
         """
-        buyer = Buyer(self.teacher, self.store, budget, run, self.progress)
+        watch = None if self.config.teacher.accept else self._watch()
+        if watch is not None:
+            self._look_at_known(watch)
+        buyer = Buyer(self.teacher, self.store, budget, run, self.progress, watch)
         buyer.texts(self.needs.texts)
         where = {digest.tobytes(): row for row, digest in enumerate(self.rows.digests)}
         for (purpose, view), digests in self.needs.purposes.items():
@@ -148,6 +152,32 @@ class Session:
                 buyer.images(digests, lambda i, at=positions: self.task.read(int(at[i])), purpose, view)  # type: ignore[misc]
             else:
                 buyer.images(digests, lambda i, d=digests: self.rows.read(where[d[i].tobytes()]), purpose, view)  # type: ignore[misc]
+        if watch is not None:
+            watch.look()
+
+    def _watch(self) -> TeacherWatch:
+        """Compares the teacher's answers with the labels of the sources; nothing of a held-out domain is looked at."""
+        labels = {d.tobytes(): int(label) for d, label in zip(self.rows.digests, self.rows.labels, strict=True)}
+        for positions in self.split.validation.values():
+            for at in positions:
+                labels[self.task.digests[at].tobytes()] = int(self.task.labels[at])
+        return TeacherWatch(self.card.identity, labels, lambda: self.head().numpy())
+
+    def _look_at_known(self, watch: TeacherWatch) -> None:
+        """Show it what was bought before, so that a run that was stopped does not buy on."""
+        card, texts = self.card, list(dict.fromkeys(self.needs.texts))
+        known = [text for text, k in zip(texts, self.store.knows_texts(card, texts), strict=True) if k]
+        if known:
+            watch.texts(known, self.store.texts(card, known))
+        if len(known) < len(texts):
+            return  # without all texts there is no head to compare images with
+        chosen = np.random.default_rng(0).permutation(np.flatnonzero(self.rows.views == 0))[:SEEN]
+        chosen = chosen[self.store.knows_images(card, self.rows.digests[chosen])]
+        if len(chosen):
+            digests = self.rows.digests[chosen]
+            vectors = self.store.images(card, digests)
+            watch.images(digests, vectors, lambda i: self.rows.read(int(chosen[i])), ordered=False)
+            watch.look()
 
     def head(self) -> Tensor:
         """The text head, [K, D] float32, from the bought prompts."""

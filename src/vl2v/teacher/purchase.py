@@ -3,25 +3,50 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Protocol
 
 from vl2v.progress import Progress, Silent
-from vl2v.teacher.base import Teacher, checked
+from vl2v.teacher.base import Teacher, Vectors, checked
 from vl2v.teacher.ledger import Budget
+from vl2v.teacher.origin import Consistency
 from vl2v.teacher.remote import RemoteTeacher
 from vl2v.teacher.remote_purchase import Purchase
 from vl2v.teacher.store import Digests, EmbeddingStore
 
 
+class Watch(Protocol):
+    """Looks at answers once they are stored, request by request; what it raises ends the purchase."""
+
+    def texts(self, texts: Sequence[str], vectors: Vectors) -> None:
+        """Look at [N, D] embeddings of texts."""
+        ...
+
+    def images(self, digests: Digests, vectors: Vectors, read: Callable[[int], bytes]) -> None:
+        """Look at [N, D] embeddings of [N, 32] contents; `read` gives the bytes of the n-th of them."""
+        ...
+
+
 @dataclass(frozen=True)
 class Buyer:
-    """Who buys from whom, for which run and out of which purse."""
+    """Buys from a teacher what the store lacks, for one run.
+
+    Attributes:
+        teacher: the one that is asked.
+        store: where embeddings and ledger are.
+        budget: the most to spend.
+        run: the run's name in the ledger.
+        progress: told of every batch.
+        watch: looks at the answers; None takes whatever comes, as long as its shape is right.
+    """
 
     teacher: Teacher
     store: EmbeddingStore
     budget: Budget
     run: str
     progress: Progress | None = None
+    watch: Watch | None = None
+    _consistency: Consistency = field(default_factory=Consistency, init=False)
 
     def images(self, digests: Digests, read: Callable[[int], bytes], purpose: str, view: int = 0) -> int:
         """Buy the image vectors that the store lacks.
@@ -74,10 +99,13 @@ class Buyer:
                 entry = self.budget.open_entry(self.store, card, self.run, "text", purpose, len(batch), cost)
                 vectors = checked(self.teacher.embed_texts(batch), len(batch), card, "text")
                 self.store.keep_texts(card, batch, vectors, entry)
+                if self.watch is not None:
+                    self.watch.texts(batch, vectors)
         return len(todo)
 
     def _remote(self, teacher: RemoteTeacher, purpose: str) -> Purchase:
-        return Purchase(teacher, self.store, self.budget, self.run, purpose, self.progress)
+        looked = {"watch": self.watch, "consistency": self._consistency} if self.watch is not None else {}
+        return Purchase(teacher, self.store, self.budget, self.run, purpose, self.progress, **looked)
 
     def _image_batch(self, digests: Digests, data: list[bytes], purpose: str, view: int) -> None:
         card = self.teacher.describe()
@@ -85,3 +113,5 @@ class Buyer:
         entry = self.budget.open_entry(self.store, card, self.run, "image", purpose, len(data), cost)
         vectors = checked(self.teacher.embed_images(data), len(data), card, "image")
         self.store.keep_images(card, digests, vectors, view, entry)
+        if self.watch is not None:
+            self.watch.images(digests, vectors, data.__getitem__)

@@ -8,15 +8,19 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vl2v.errors import BudgetError
 from vl2v.progress import Advance, Progress, Silent
 from vl2v.teacher.accounts import BatchAccount, Books
 from vl2v.teacher.ledger import Budget
+from vl2v.teacher.origin import Consistency
 from vl2v.teacher.packing import image_size, pack, text_size
 from vl2v.teacher.remote import AbandonedError, Answer, Kind, Order, RemoteTeacher
 from vl2v.teacher.store import Digests, EmbeddingStore, Pending
+
+if TYPE_CHECKING:
+    from vl2v.teacher.purchase import Watch
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,8 @@ class Purchase:
         run: for which run.
         purpose: what for, in the ledger.
         progress: told of every batch.
+        watch: looks at the answers once they are stored; see `vl2v.teacher.purchase.Watch`.
+        consistency: compares the answers with one another before they are stored.
     """
 
     def __init__(
@@ -48,7 +54,11 @@ class Purchase:
         run: str,
         purpose: str,
         progress: Progress | None = None,
+        *,
+        watch: Watch | None = None,
+        consistency: Consistency | None = None,
     ) -> None:
+        self._watch, self._consistency = watch, consistency
         self._teacher, self._store, self._card = teacher, store, teacher.describe()
         self._budget, self._run, self._purpose = budget, run, purpose
         self._progress = progress or Silent()
@@ -62,6 +72,8 @@ class Purchase:
             rows = digests[parcel.members]
             kept = partial(self._store.keep_images, self._card, rows, answer.vectors, view)
             parcel.account.settle(answer.cost, kept)
+            if self._watch is not None:
+                self._watch.images(rows, answer.vectors, lambda i: read(parcel.members[i]))
 
         with self._store.alone():
             todo = self._store.lacks(self._card, digests, view)
@@ -76,6 +88,8 @@ class Purchase:
         def keep(parcel: Parcel, answer: Answer) -> None:
             kept = partial(self._store.keep_texts, self._card, parcel.members, answer.vectors)
             parcel.account.settle(answer.cost, kept)
+            if self._watch is not None:
+                self._watch.texts(parcel.members, answer.vectors)
 
         with self._store.alone():
             known = self._store.knows_texts(self._card, texts)
@@ -160,9 +174,8 @@ class Purchase:
             raise
         return True
 
-    @staticmethod
     def _collect(
-        underway: dict[Future[Answer], Parcel], keep: Callable[[Parcel, Answer], None], advance: Advance
+        self, underway: dict[Future[Answer], Parcel], keep: Callable[[Parcel, Answer], None], advance: Advance
     ) -> None:
         for future in wait(underway, return_when=FIRST_COMPLETED).done:
             parcel = underway.pop(future)
@@ -171,6 +184,11 @@ class Purchase:
             except BaseException:
                 parcel.account.give_up()
                 raise
+            if self._consistency is not None:
+                fault = self._consistency.fault(self._store, self._card, parcel.order.kind, answer)
+                if fault is not None:
+                    parcel.account.wasted(fault.found, answer.cost)
+                    raise fault
             excess = parcel.account.overcharged(answer.cost)
             keep(parcel, answer)
             advance(parcel.order.count)

@@ -151,6 +151,14 @@ class EmbeddingStore:
             out[i] = np.frombuffer(row[0], np.float32)
         return out
 
+    def lengths(self, card: TeacherCard, kind: str, count: int) -> NDArray[np.float64]:
+        """The lengths of at most `count` of a teacher's embeddings of a kind, ``image`` or ``text``."""
+        table = {"image": "images", "text": "texts"}[kind]
+        query = f"SELECT vector FROM {table} WHERE teacher = ? LIMIT ?"
+        with self._lock:
+            rows = self._db.execute(query, (self.teacher_id(card), count)).fetchall()
+        return np.array([np.linalg.norm(np.frombuffer(row[0], np.float32)) for row in rows], np.float64)
+
     def open_entry(
         self,
         card: TeacherCard,
