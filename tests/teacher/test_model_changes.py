@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -72,14 +73,14 @@ def test_a_change_stops_the_purchase_and_stores_nothing_new(
     assert store.pending(teacher.describe()) == [], "its key would only bring the wrong answer again"
 
 
-def test_the_key_and_a_header_name_the_revision() -> None:
+def test_the_key_and_a_header_name_the_revision(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[httpx.Headers] = []
     keys = []
     for revision in ("1", "2 · ünïcode\n"):
         with UnreliableVendor() as vendor:
             models = vendor.models()
             models["data"][0]["revision"] = revision
-            vendor.models = lambda models=models: models  # type: ignore[method-assign]
+            monkeypatch.setattr(vendor, "models", partial(dict, models))
             teacher = teacher_of(vendor)
             teacher.embed_texts(["a"])
             keys.append(teacher.order("text", ["a"]).key)

@@ -231,7 +231,8 @@ def _buy_and_exit(vendor: UnreliableVendor, folder: Path, number: int, limit: De
         budget = Budget(limit, spending=Spending(folder, store, mine))
         order = np.random.default_rng(number).permutation(len(PICTURES))
         for part in np.array_split(order, 6):
-            Buyer(teacher, store, budget, "run").images(DIGESTS[part], lambda i, p=part: PICTURES[p[i]], "training")
+            pictures = [PICTURES[at] for at in part]
+            Buyer(teacher, store, budget, "run").images(DIGESTS[part], pictures.__getitem__, "training")
     except BaseException:
         os._exit(1)
     os._exit(0)

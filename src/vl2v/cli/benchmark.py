@@ -226,8 +226,8 @@ def _settings(
 
     base: Any = read_yaml(config) if config else {}
     pairs = dict(_pair(item, "--set") for item in settings)
-    given = {"data": {"root": data and str(data)}, "student": {"spec": student}}
-    given["teacher"] = {"spec": teacher, **({"accept": True} if accept else {})}  # type: ignore[dict-item]
+    asked = {"spec": teacher, "accept": accept or None}
+    given = {"data": {"root": data and str(data)}, "teacher": asked, "student": {"spec": student}}
     merged = merge(merge(base, nested(pairs)), given)
     for part, flag in (("data", "--data"), ("teacher", "--teacher"), ("student", "--student")):
         if not {"root", "spec"} & set(merged.get(part) or {}):

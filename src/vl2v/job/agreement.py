@@ -160,8 +160,8 @@ def _ranks(scores: Floats) -> Floats:
     below = (scores[:, :, None] > scores[:, None, :]).mean(2) if scores.shape[1] <= 64 else None
     if below is not None:
         equal = (scores[:, :, None] == scores[:, None, :]).mean(2) - 1 / scores.shape[1]
-        return (below + equal / 2) * scores.shape[1] / (scores.shape[1] - 1)
-    return scores.argsort(1).argsort(1) / (scores.shape[1] - 1)
+        return np.asarray((below + equal / 2) * scores.shape[1] / (scores.shape[1] - 1), np.float64)
+    return np.asarray(scores.argsort(1).argsort(1) / (scores.shape[1] - 1), np.float64)
 
 
 def _z(ranks: Floats, labels: Ints) -> float | None:

@@ -129,11 +129,11 @@ class TeacherWatch:
 
 def _units(vectors: Vectors) -> NDArray[np.float64]:
     rows = np.asarray(vectors, np.float64)
-    return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
+    return np.asarray(rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12))
 
 
 def _distances(one: NDArray[np.float64], two: NDArray[np.float64]) -> NDArray[np.float64]:
-    return np.sqrt(np.maximum(2 - 2 * one @ two.T, 0))
+    return np.asarray(np.sqrt(np.maximum(2 - 2 * one @ two.T, 0)))
 
 
 def _look_different(one: bytes, two: bytes) -> bool:

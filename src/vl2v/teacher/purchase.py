@@ -104,8 +104,10 @@ class Buyer:
         return len(todo)
 
     def _remote(self, teacher: RemoteTeacher, purpose: str) -> Purchase:
-        looked = {"watch": self.watch, "consistency": self._consistency} if self.watch is not None else {}
-        return Purchase(teacher, self.store, self.budget, self.run, purpose, self.progress, **looked)
+        purchase = Purchase(teacher, self.store, self.budget, self.run, purpose, self.progress)
+        if self.watch is not None:
+            purchase.watch, purchase.consistency = self.watch, self._consistency
+        return purchase
 
     def _image_batch(self, digests: Digests, data: list[bytes], purpose: str, view: int) -> None:
         card = self.teacher.describe()

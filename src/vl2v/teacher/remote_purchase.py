@@ -42,8 +42,10 @@ class Purchase:
         run: for which run.
         purpose: what for, in the ledger.
         progress: told of every batch.
-        watch: looks at the answers once they are stored; see `vl2v.teacher.purchase.Watch`.
-        consistency: compares the answers with one another before they are stored.
+
+    Attributes:
+        watch: looks at the answers once they are stored; None looks at nothing.
+        consistency: compares the answers with one another before they are stored; None compares nothing.
     """
 
     def __init__(
@@ -54,11 +56,9 @@ class Purchase:
         run: str,
         purpose: str,
         progress: Progress | None = None,
-        *,
-        watch: Watch | None = None,
-        consistency: Consistency | None = None,
     ) -> None:
-        self._watch, self._consistency = watch, consistency
+        self.watch: Watch | None = None
+        self.consistency: Consistency | None = None
         self._teacher, self._store, self._card = teacher, store, teacher.describe()
         self._budget, self._run, self._purpose = budget, run, purpose
         self._progress = progress or Silent()
@@ -72,8 +72,8 @@ class Purchase:
             rows = digests[parcel.members]
             kept = partial(self._store.keep_images, self._card, rows, answer.vectors, view)
             parcel.account.settle(answer.cost, kept)
-            if self._watch is not None:
-                self._watch.images(rows, answer.vectors, lambda i: read(parcel.members[i]))
+            if self.watch is not None:
+                self.watch.images(rows, answer.vectors, lambda i: read(parcel.members[i]))
 
         with self._store.alone():
             todo = self._store.lacks(self._card, digests, view)
@@ -88,8 +88,8 @@ class Purchase:
         def keep(parcel: Parcel, answer: Answer) -> None:
             kept = partial(self._store.keep_texts, self._card, parcel.members, answer.vectors)
             parcel.account.settle(answer.cost, kept)
-            if self._watch is not None:
-                self._watch.texts(parcel.members, answer.vectors)
+            if self.watch is not None:
+                self.watch.texts(parcel.members, answer.vectors)
 
         with self._store.alone():
             known = self._store.knows_texts(self._card, texts)
@@ -184,8 +184,8 @@ class Purchase:
             except BaseException:
                 parcel.account.give_up()
                 raise
-            if self._consistency is not None:
-                fault = self._consistency.fault(self._store, self._card, parcel.order.kind, answer)
+            if self.consistency is not None:
+                fault = self.consistency.fault(self._store, self._card, parcel.order.kind, answer)
                 if fault is not None:
                     parcel.account.wasted(fault.found, answer.cost)
                     raise fault
