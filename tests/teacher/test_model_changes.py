@@ -73,6 +73,25 @@ def test_a_change_stops_the_purchase_and_stores_nothing_new(
     assert store.pending(teacher.describe()) == [], "its key would only bring the wrong answer again"
 
 
+@pytest.mark.parametrize("change", [{"revision": "2"}, {"logit_scale": 55.5}])
+def test_answers_that_say_nothing_are_compared_with_the_description(
+    store: EmbeddingStore, change: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with UnreliableVendor(max_batch=8) as vendor:
+        described = vendor.models()
+
+        def models() -> dict[str, Any]:
+            late = vendor.meter.requests > 2
+            return described | {"data": [described["data"][0] | (change if late else {})]}
+
+        monkeypatch.setattr(vendor, "models", models)
+        teacher = teacher_of(vendor, "concurrency=1")
+        with pytest.raises(TeacherError, match="changed its model during the purchase"):
+            buy(teacher, store, CONTENTS, Decimal(1))
+        assert Ledger(store).spent() == vendor.meter.money == PER_IMAGE * 24
+    assert store.knows_images(teacher.describe(), digests_of(CONTENTS)).sum() == 16
+
+
 def test_the_key_and_a_header_name_the_revision(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[httpx.Headers] = []
     keys = []

@@ -23,7 +23,7 @@ from vl2v.teacher.keys import ask_for, from_environment
 from vl2v.teacher.limits import Pace, pause
 from vl2v.teacher.origin import other_revision
 from vl2v.teacher.packing import Limits, fit_image, image_size, pack, text_size
-from vl2v.teacher.remote import Account, Answer, Kind, NoAccount, Order
+from vl2v.teacher.remote import Account, Answer, Kind, NoAccount, Order, Origin
 from vl2v.teacher.retry import Circuit, Failure, Patience, Tries, retry_after
 from vl2v.teacher.wire.base import Wire, error_text
 
@@ -247,7 +247,7 @@ class HttpTeacher:
             Failure: if they cannot be used; the vendor has done its work, so they may have been charged.
         """
         rows, cost = self._rows(order, answer)
-        origin = self.wire.origin(answer)
+        origin = self._origin(answer)
         if (changed := other_revision(self._card, origin)) is not None:
             raise Failure("another revision", changed, final=True, spoilt=True, wasted=True, cost=cost)
         try:
@@ -256,6 +256,17 @@ class HttpTeacher:
             other = rows.ndim == 2 and rows.shape[1] != self._card.dimension
             why = error.found
             raise Failure(why, error, final=other, spoilt=True, wasted=other, cost=cost if other else None) from error
+
+    def _origin(self, answer: Any) -> Origin:
+        """Which model an answer comes from: as it says, or else as the vendor describes itself after it."""
+        try:
+            origin = self.wire.origin(answer)
+            if origin.revision is None:
+                now = self.wire.origin_now(lambda url: self._exchange("GET", url, None))
+                origin = replace(now, model=origin.model)
+            return origin
+        except (Failure, Vl2vError, LookupError, TypeError, ValueError, AttributeError):
+            return Origin()  # it says nothing that can be compared
 
     def _rows(self, order: Order, answer: Any) -> tuple[NDArray[Any], Decimal | None]:
         """The rows of an answer, unchecked, and what it says it cost.

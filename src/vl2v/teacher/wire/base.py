@@ -184,6 +184,10 @@ class Wire:
         model = answer.get("model") if isinstance(answer, dict) else None
         return Origin(model if isinstance(model, str) else None)
 
+    def origin_now(self, fetch: Fetch) -> Origin:
+        """The same as the vendor describes it at this moment, for answers that do not say it; free of charge."""
+        return Origin()
+
     def verdict(self, status: int, headers: Mapping[str, str], answer: Any) -> Verdict:
         """What a status other than 2xx means; `answer` is the body's JSON, or None."""
         if status == 429:

@@ -42,7 +42,7 @@ class OpenAICompatible(Wire):
         if self.style not in STYLES:
             raise TeacherError("No such style.", expected=" or ".join(STYLES), found=self.style)
         self.limits = Limits(images=32, texts=64)  # infinity takes 32 images a request
-        self._floats = "float"
+        self._ours = False  # whether it describes itself as a server of ours does
 
     def card(self, fetch: Fetch) -> TeacherCard:
         """Ask the server who it is; see `Wire.card`."""
@@ -75,7 +75,7 @@ class OpenAICompatible(Wire):
 
     def content(self, kind: Kind, items: Sequence[Any]) -> Any:
         """See `Wire.content`."""
-        asked: dict[str, Any] = {"model": self.model, "encoding_format": self._floats}
+        asked: dict[str, Any] = {"model": self.model, "encoding_format": "base64" if self._ours else "float"}
         if kind == "text":
             return asked | {"input": list(items)}
         uris = [data_uri(image) for image in items]
@@ -86,19 +86,16 @@ class OpenAICompatible(Wire):
     def origin(self, answer: Any) -> Origin:
         """See `Wire.origin`; a server of ours also sends its revision and its logit scale."""
         found = super().origin(answer)
-        if not isinstance(answer, dict) or self._floats != "base64":
-            return found
-        revision, scale = answer.get("revision"), answer.get("logit_scale")
-        return replace(
-            found,
-            revision=None if revision is None else str(revision),
-            logit_scale=None if scale is None else float(scale),
-        )
+        return replace(found, **_version(answer)) if self._ours and isinstance(answer, dict) else found
+
+    def origin_now(self, fetch: Fetch) -> Origin:
+        """See `Wire.origin_now`; of a server that describes its revision."""
+        return Origin(**_version(self._entry(fetch(f"{self.base}/models")))) if self._ours else Origin()
 
     def charged(self, kind: Kind, count: int, answer: Any) -> Decimal | None:
         """``usage.cost`` of a server of ours."""
         usage = answer.get("usage") if isinstance(answer, dict) else None
-        cost = usage.get("cost") if isinstance(usage, dict) and self._floats == "base64" else None
+        cost = usage.get("cost") if isinstance(usage, dict) and self._ours else None
         return None if cost is None else _money(cost, "usage.cost")
 
     def _entry(self, answer: Any) -> Mapping[str, Any]:
@@ -141,10 +138,19 @@ class OpenAICompatible(Wire):
                 found=f"{type(error).__name__} {error}",
                 next_step="is the server of the same version as this client?",
             ) from error
-        self.own_price, self.idempotent, self._floats = price, remembers, "base64"
+        self.own_price, self.idempotent, self._ours = price, remembers, True
         # The bytes and pixels are what our server takes unless its owner says otherwise.
         self.limits = Limits(most, most, request_bytes=32 * MEGA, image_bytes=10 * MEGA, image_pixels=20 * MEGA)
         return TeacherCard(str(entry["identity"]), revision, dimension, scale, price, most)
+
+
+def _version(said: Mapping[str, Any]) -> dict[str, Any]:
+    """Revision and logit scale, where they are said."""
+    revision, scale = said.get("revision"), said.get("logit_scale")
+    return {
+        "revision": None if revision is None else str(revision),
+        "logit_scale": None if scale is None else float(scale),
+    }
 
 
 def _flat(entry: Mapping[str, Any]) -> dict[str, Any]:
