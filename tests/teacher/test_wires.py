@@ -346,7 +346,7 @@ def test_a_quota_that_is_used_up_is_final_though_it_comes_as_429() -> None:
         return httpx.Response(429, json={"error": {"message": "quota", "code": "insufficient_quota"}})
 
     with pytest.raises(TeacherError, match="used up"):
-        teacher_of("http://h/v1#dimension=4&model=m", lambda r: models(r) or reply(r)).embed_texts(["a"])
+        teacher_of("http://localhost/v1#dimension=4&model=m", lambda r: models(r) or reply(r)).embed_texts(["a"])
     assert len(seen) == 1
 
 
@@ -399,11 +399,11 @@ def test_our_server_may_put_its_prices_into_an_object() -> None:
     price = {"per_1000_images": "0.60", "per_1000_texts": "0.05", "currency": "EUR"}
     about = {key: OURS[key] for key in ("revision", "dimension", "logit_scale", "max_batch")}
     entry = about | {"owned_by": "vl2v", "price": price}
-    teacher = teacher_of("http://h/v1", lambda request: models(request, **entry) or httpx.Response(500))
+    teacher = teacher_of("http://localhost/v1", lambda request: models(request, **entry) or httpx.Response(500))
     card = teacher.describe()
     assert (card.identity, card.price) == ("m", Price(Decimal("0.60"), Decimal("0.05"), "EUR"))
     assert teacher.idempotent
-    bare = teacher_of("http://h/v1", lambda request: models(request, owned_by="vl2v") or httpx.Response(500))
+    bare = teacher_of("http://localhost/v1", lambda request: models(request, owned_by="vl2v") or httpx.Response(500))
     with pytest.raises(TeacherError, match="does not describe its model"):
         bare.describe()  # and is not taken for a free server
 
@@ -411,21 +411,25 @@ def test_our_server_may_put_its_prices_into_an_object() -> None:
 def test_our_server_may_forget_keys_sooner_than_the_ledger_counts_on() -> None:
     for hours, kept in ((24, True), (1, False)):
         entry = OURS | {"idempotency_hours": hours}
-        teacher = teacher_of("http://h/v1", lambda request, e=entry: models(request, **e) or httpx.Response(500))  # type: ignore[misc]
+        teacher = teacher_of(
+            "http://localhost/v1", lambda request, e=entry: models(request, **e) or httpx.Response(500)
+        )  # type: ignore[misc]
         teacher.describe()
         assert teacher.idempotent is kept
 
 
 def test_a_free_server_of_another_form_is_told_in_words() -> None:
     with pytest.raises(TeacherError, match="another form"):
-        teacher_of("http://h/v1", lambda request: models(request) or httpx.Response(200, json={"a": 1})).describe()
+        teacher_of(
+            "http://localhost/v1", lambda request: models(request) or httpx.Response(200, json={"a": 1})
+        ).describe()
 
 
 @pytest.mark.parametrize("lack", ["revision", "dimension", "price_per_1000_images", "currency", "max_batch"])
 def test_a_server_that_describes_itself_badly_is_refused(lack: str) -> None:
     entry = {key: value for key, value in OURS.items() if key != lack}
     with pytest.raises(TeacherError, match=lack):
-        teacher_of("http://h/v1", lambda request: models(request, **entry) or httpx.Response(500)).describe()
+        teacher_of("http://localhost/v1", lambda request: models(request, **entry) or httpx.Response(500)).describe()
 
 
 @pytest.mark.parametrize(
@@ -443,9 +447,14 @@ def test_other_servers_are_free_and_tell_their_dimension_by_answering(style: str
         seen.append(request)
         return models(request) or httpx.Response(200, json=openai(row(6, 1)))
 
-    teacher = teacher_of(f"http://h/v1#style={style}&logit_scale=50", reply)
+    teacher = teacher_of(f"http://localhost/v1#style={style}&logit_scale=50", reply)
     card = teacher.describe()
-    assert (card.identity, card.dimension, card.logit_scale, card.price.free) == ("http://h/v1#m", 6, 50.0, True)
+    assert (card.identity, card.dimension, card.logit_scale, card.price.free) == (
+        "http://localhost/v1#m",
+        6,
+        50.0,
+        True,
+    )
     assert not teacher.idempotent
     teacher.embed_images([RED])
     assert json.loads(seen[-1].content) == {"model": "m", "encoding_format": "float"} | asked
@@ -455,15 +464,15 @@ def test_other_servers_are_free_and_tell_their_dimension_by_answering(style: str
 def test_a_server_with_a_price_has_to_be_told_its_dimension() -> None:
     price = Price(Decimal(1), Decimal(1))
     with pytest.raises(TeacherError, match="#dimension=512"):
-        teacher_of("http://h/v1", lambda request: models(request) or httpx.Response(500), price).describe()
+        teacher_of("http://localhost/v1", lambda request: models(request) or httpx.Response(500), price).describe()
 
 
 def test_one_of_several_models_has_to_be_named() -> None:
     listed = {"data": [{"id": "b"}, {"id": "a"}]}
     with pytest.raises(TeacherError, match=r"one of a, b(.|\n)*#model=a"):
-        teacher_of("http://h/v1", lambda _: httpx.Response(200, json=listed)).describe()
+        teacher_of("http://localhost/v1", lambda _: httpx.Response(200, json=listed)).describe()
     with pytest.raises(TeacherError, match="no model 'c'"):
-        teacher_of("http://h/v1#model=c", lambda _: httpx.Response(200, json=listed)).describe()
+        teacher_of("http://localhost/v1#model=c", lambda _: httpx.Response(200, json=listed)).describe()
 
 
 @pytest.mark.parametrize(
@@ -486,7 +495,7 @@ def test_answers_of_another_form_are_refused_whole(data: Any) -> None:
         return models(request) or httpx.Response(200, content=json.dumps({"data": data}))
 
     with pytest.raises(TeacherError):
-        teacher_of("http://h/v1#dimension=4", reply).embed_texts(["a", "b"])
+        teacher_of("http://localhost/v1#dimension=4", reply).embed_texts(["a", "b"])
 
 
 def test_a_redirect_is_not_followed_with_the_key() -> None:
@@ -497,7 +506,7 @@ def test_a_redirect_is_not_followed_with_the_key() -> None:
         return httpx.Response(302, headers={"location": "http://elsewhere/v1/models"})
 
     with pytest.raises(TeacherError, match="HTTP 302"):
-        teacher_of("http://h/v1", reply).describe()
+        teacher_of("http://localhost/v1", reply).describe()
     assert len(seen) == 1
 
 

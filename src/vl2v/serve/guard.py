@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from ipaddress import ip_address
-from urllib.parse import urlsplit
 
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from vl2v.addresses import host_of, is_local
 from vl2v.web.faults import ApiError
 
 SECURITY = {
@@ -20,23 +19,18 @@ SECURITY = {
 }
 
 
-def is_local(host: str) -> bool:
-    """True for addresses that only this machine can reach."""
-    try:
-        return ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return host.lower().rstrip(".") == "localhost"
-
-
 def check_host(request: Request, local: bool) -> None:
     """Refuse a request under a foreign name where only this machine is served.
 
     A site may let its own name point to 127.0.0.1 (DNS rebinding); its pages would then count as ours.
 
     Raises:
-        ApiError: 403 if so.
+        ApiError: 403 if so; 400 if the header Host is malformed.
     """
-    host = urlsplit(f"//{request.headers.get('host', '')}").hostname or ""
+    named = request.headers.get("host", "")
+    host = host_of(f"//{named}")
+    if named and not host:
+        raise ApiError(400, "bad_host", "The header Host is malformed: expected a name or an address.", param="host")
     if local and not is_local(host):
         message = "This server answers this machine alone, as localhost or 127.0.0.1; for others: vl2v serve --host."
         raise ApiError(403, "foreign_host", message)
@@ -49,7 +43,7 @@ def check_origin(request: Request) -> None:
         ApiError: 403 if so.
     """
     origin, site = request.headers.get("origin"), request.headers.get("sec-fetch-site")
-    own = origin is None or urlsplit(origin).netloc == request.headers.get("host")
+    own = origin is None or origin.partition("://")[2] == request.headers.get("host")
     if not own or site not in (None, "same-origin", "none"):
         raise ApiError(403, "foreign_origin", "Pages of other sites may not ask this server.")
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import vl2v_runtime
 from vl2v import __version__
+from vl2v.addresses import is_local
 from vl2v.errors import ConfigError, DataError, RunError, Vl2vError
 from vl2v.job.exported import EXPORT
 from vl2v.job.ownership import alone_in
@@ -17,7 +18,6 @@ from vl2v.redaction import FILE, PRIVATE
 from vl2v.serve.answers import About
 from vl2v.serve.app import create_app
 from vl2v.serve.gallery import NAME, Gallery, origin_of
-from vl2v.serve.guard import is_local
 from vl2v.serve.service import Service
 from vl2v.serve.settings import ServeSettings
 from vl2v.web.limits import Limits

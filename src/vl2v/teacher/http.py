@@ -17,19 +17,20 @@ import httpx
 import numpy as np
 from numpy.typing import NDArray
 
+from vl2v.addresses import host_of, is_local
 from vl2v.errors import TeacherError, Vl2vError
 from vl2v.teacher.base import TeacherCard, Vectors, checked
-from vl2v.teacher.keys import ask_for, from_environment
+from vl2v.teacher.connection import Connection, Reply, UnusableBodyError, most_bytes
+from vl2v.teacher.keys import ask_for, from_environment, unsafe_for_a_key
 from vl2v.teacher.limits import Pace, pause
 from vl2v.teacher.origin import other_revision
 from vl2v.teacher.packing import Limits, fit_image, image_size, pack, text_size
 from vl2v.teacher.remote import Account, Answer, Kind, NoAccount, Order, Origin
 from vl2v.teacher.retry import Circuit, Failure, Patience, Tries, retry_after
-from vl2v.teacher.wire.base import Wire, error_text
+from vl2v.teacher.wire.base import Wire, error_code, error_text
 
-TIMEOUT = 120.0  # seconds for an answer; a large batch on a slow machine takes its time
+TIMEOUT = 120.0  # seconds for a complete answer; a large batch on a slow machine takes its time
 UNSENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
-USER_AGENT = "vl2v"
 REVISION_HEADER = "vl2v-revision"  # the quoted one; a vendor with another refuses, and charges nothing
 LATER = "start again later: what was bought is kept, and only what is missing is asked for"
 LONGEST = 300  # characters of a vendor's words that are shown
@@ -60,11 +61,11 @@ class HttpTeacher:
     ) -> None:
         self.wire, self.patience = wire, patience or Patience()
         self._circuit, self._rng = circuit or Circuit(), rng or random.Random()
-        timeout = httpx.Timeout(wire.options.timeout or TIMEOUT, connect=10.0, pool=None)
-        self._http = httpx.Client(timeout=timeout, transport=transport, headers={"user-agent": USER_AGENT})
+        self._http = Connection(wire.base, wire.options.timeout or TIMEOUT, transport)
         self._key = from_environment(wire.key_names)
         self._pace: Pace | None = None
         self._revision = ""  # the quoted one, once the vendor has described itself
+        self._dimension = 0  # until the server has described itself
         self._lock = threading.Lock()
 
     def __repr__(self) -> str:
@@ -92,6 +93,7 @@ class HttpTeacher:
             rows, _ = self._until_answered(lambda: self._rows(probe, self._post(probe)), NoAccount(), None)
             card = replace(card, dimension=rows.shape[-1])
         self._revision = card.revision
+        self._dimension = card.dimension
         return card
 
     @cached_property
@@ -199,6 +201,8 @@ class HttpTeacher:
         except TeacherError as error:
             if self._key or "HTTP 401" not in error.problem:
                 raise
+            if not url.startswith("https:") and not is_local(host_of(url)):
+                raise unsafe_for_a_key(url, self.wire.key_names) from None
             self._key = ask_for(self.wire.key_names, url)
             return self._until_answered(lambda: self._exchange("GET", url, None), NoAccount(), None)
 
@@ -219,8 +223,10 @@ class HttpTeacher:
                 headers["idempotency-key"] = order.key
                 headers[REVISION_HEADER] = quote(self._revision)
             headers |= self.wire.sign(url, headers, body)
+        self._check_secrecy(url, headers)
+        most = most_bytes(order.count if order else 0, self._dimension)
         try:
-            response = self._http.request(method, url, headers=headers, content=body or None)
+            reply = self._http.exchange(method, url, headers, body, most)
         except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
             raise self._broken(f"the address cannot be used: {error}", final=True, charged=False) from None
         except httpx.TransportError as error:
@@ -228,17 +234,39 @@ class HttpTeacher:
             unsafe = "CERTIFICATE_VERIFY_FAILED" in why
             charged = order is not None and not isinstance(error, UNSENT)
             raise self._broken(self._clean(why, headers), final=unsafe, charged=charged, down=True) from None
-        except httpx.DecodingError:
-            raise self._broken("a body that cannot be unpacked", spoilt=True) from None
+        except UnusableBodyError as error:
+            raise self._broken(str(error), final=error.final, spoilt=True) from None
+        return self._answer(reply, headers)
+
+    def _answer(self, reply: Reply, headers: Mapping[str, str]) -> Any:
+        """The JSON of a reply.
+
+        Raises:
+            Failure: if the reply is a refusal, also one with a status of success, or is not JSON.
+        """
         try:
-            answer = json.loads(response.content)
+            answer = json.loads(reply.body)
+        except RecursionError:
+            raise self._broken("JSON that is nested too deeply", final=True, spoilt=True) from None
         except ValueError:
             answer = None
-        if not response.is_success:
-            raise self._refusal(response, answer, headers)
+        if not 200 <= reply.status < 300:
+            raise self._refusal(reply, answer, headers)
         if answer is None:
             raise self._broken("a body that is not JSON, or was cut", spoilt=True)
+        if isinstance(answer, dict) and answer.get("error"):
+            raise self._refusal(reply, answer, headers)
         return answer
+
+    def _check_secrecy(self, url: str, headers: Mapping[str, str]) -> None:
+        """Refuse to send a key where others could read it on its way.
+
+        Raises:
+            TeacherError: before anything is sent.
+        """
+        secret = SECRET_HEADERS & set(map(str.lower, headers))
+        if secret and not url.startswith("https:") and not is_local(host_of(url)):
+            raise unsafe_for_a_key(url, self.wire.key_names)
 
     def _read(self, order: Order, answer: Any) -> Answer:
         """Take the vectors out of an answer, and check them.
@@ -283,19 +311,37 @@ class HttpTeacher:
             text = self._clean(f"{type(error).__name__}: {error}", {})
             raise self._broken(f"an answer of another form ({text})", spoilt=True) from None
 
-    def _refusal(self, response: httpx.Response, answer: Any, headers: Mapping[str, str]) -> Failure:
-        status = response.status_code
-        verdict = self.wire.verdict(status, response.headers, answer)
-        final = verdict.final or response.headers.get("x-should-retry", "").lower() == "false"
-        words = self._clean(error_text(answer) or response.text, headers) or "no explanation"
+    def _refusal(self, reply: Reply, answer: Any, headers: Mapping[str, str]) -> Failure:
+        """A refusal by status, or by an error in the body of an answer with a status of success."""
+        status = stated = reply.status
+        if 200 <= status < 300:
+            code = error_code(answer)
+            stated = int(code) if code.isdecimal() and 400 <= int(code) < 600 else status
+        verdict = self.wire.verdict(stated, reply.headers, answer)
+        final = verdict.final or reply.headers.get("x-should-retry", "").lower() == "false"
+        words = self._clean(error_text(answer) or reply.body[:LONGEST].decode(errors="replace"), headers)
+        step = verdict.next_step
+        if 300 <= status < 400:
+            words, step = self._moved(reply)
         error = TeacherError(
             f"{self._name} refused (HTTP {status}).",
-            expected="vectors" if response.request.method == "POST" else "its description",
-            found=words,
-            next_step=verdict.next_step or LATER,
+            expected="vectors" if reply.method == "POST" else "its description",
+            found=words or "no explanation",
+            next_step=step or LATER,
         )
-        wait = retry_after(response.headers.get("retry-after"))
-        return Failure(f"HTTP {status}", error, final, verdict.charged, status >= 500, False, wait)
+        charged = verdict.charged or 200 <= status < 300  # work may have been done before the error
+        wait = retry_after(reply.headers.get("retry-after"))
+        return Failure(f"HTTP {status}", error, final, charged, stated >= 500, False, wait)
+
+    def _moved(self, reply: Reply) -> tuple[str, str]:
+        """What a redirect says, and what to do: it is not followed, since the key would go along."""
+        target = self._clean(reply.target, {})
+        if not target:
+            return "a redirect to nowhere", "check the address"
+        for end in ("/models", "/embeddings"):
+            target = target.removesuffix(end)
+        step = f"if you trust {host_of(reply.target)} with your key and images, give that address: {target}"
+        return f"a redirect to {target}, which is not followed", step
 
     def _broken(
         self, why: str, *, final: bool = False, charged: bool = True, down: bool = False, spoilt: bool = False

@@ -5,6 +5,7 @@ from __future__ import annotations
 import getpass
 import os
 import sys
+from urllib.parse import urlsplit
 
 from vl2v.errors import TeacherError
 
@@ -69,6 +70,20 @@ def ask_for(names: tuple[str, ...], whose: str) -> Secret:
         expected=f"one in the environment variable {' or '.join(names)}",
         found="none",
         next_step=f"export {names[0]}=...; a key is never read from or written to a file",
+    )
+
+
+def unsafe_for_a_key(url: str, names: tuple[str, ...]) -> TeacherError:
+    """The refusal to send a key to another machine over plain HTTP."""
+    parts = urlsplit(url)
+    port = parts.port or 80
+    variables = " and ".join(names) or "the vendor's credentials"
+    return TeacherError(
+        f"The key would travel to {parts.hostname} unencrypted.",
+        expected="https, or an address of this machine",
+        found=f"http://{parts.hostname}:{port}",
+        next_step=f"use https; or open a tunnel (ssh -L {port}:127.0.0.1:{port} {parts.hostname}) and give"
+        f" http://127.0.0.1:{port}; or, if the server needs no key, unset {variables}",
     )
 
 

@@ -83,7 +83,17 @@ def _options(fragment: str) -> Options:
 
 
 def _check_url(url: str) -> None:
-    parts = urlsplit(url if "://" in url else f"https://{url}")
+    malformed = TeacherError(
+        "The teacher's address is malformed.",
+        expected="http://host:port/v1",
+        found="no host, or a port that is none",  # not repeated: it may hold a key
+        next_step="correct --teacher; an IPv6 address stands in brackets, http://[::1]:8080/v1",
+    )
+    try:
+        parts = urlsplit(url if "://" in url else f"https://{url}")
+        usable = bool(parts.hostname) and (parts.port is None or parts.port > 0)
+    except ValueError:
+        raise malformed from None
     if parts.username or parts.password or parts.query:
         raise TeacherError(
             "The teacher's address holds more than an address.",
@@ -91,5 +101,5 @@ def _check_url(url: str) -> None:
             found="one of them",
             next_step="leave it out; a key comes from the environment, e.g. VL2V_API_KEY",
         )
-    if not parts.hostname:
-        raise TeacherError("The teacher's address names no host.", expected="http://host:port/v1", found=url[:80])
+    if not usable:
+        raise malformed
