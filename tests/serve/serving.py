@@ -27,6 +27,7 @@ from vl2v.serve.app import create_app
 from vl2v.serve.running import open_service
 from vl2v.serve.service import Service
 from vl2v.serve.settings import ServeSettings
+from vl2v.web.running import server_config
 
 NEW, LATER = "checker_board", "dotted_paper"  # classes that the teacher knows and the student does not
 
@@ -98,7 +99,8 @@ class Server:
         self.url = f"http://127.0.0.1:{self.port}"
 
     def start(self) -> None:
-        config = uvicorn.Config(create_app(self.service), port=self.port, http="h11", log_config=None, lifespan="off")
+        config = server_config(create_app(self.service), "127.0.0.1", self.port)
+        config.lifespan = "off"
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._server.run)
         self._thread.start()

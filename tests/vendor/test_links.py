@@ -183,7 +183,22 @@ def test_addresses_that_are_not_public(address: str) -> None:
     assert not public(address)
 
 
+@pytest.mark.parametrize(
+    "address",
+    [
+        *("fec0::1", "feff::1", "64:ff9b:1::1", "::127.0.0.1", "::8.8.8.8", "::ffff:0:8.8.8.8", "::ffff:0:127.0.0.1"),
+        *("192.88.99.1", "192.0.0.9", "192.0.0.171", "3fff::1", "2001:db8::1", "2001:2::1", "4000::1", "5f00::1"),
+        *("64:ff9b::10.0.0.1", "::ffff:10.0.0.1", "2002:7f00:1::", "2002:c058:6301::", "100::1", "ff0e::1", "::"),
+    ],
+)
+def test_special_addresses_are_not_public_whatever_python_says(address: str) -> None:
+    assert not public(address)
+
+
 def test_public_addresses() -> None:
+    assert all(
+        public(address) for address in ("::ffff:8.8.8.8", "64:ff9b::8.8.8.8", "2a00:1450:4001::1", "2002:808:808::")
+    )
     assert all(public(address) for address in ("93.184.216.34", "8.8.8.8", "2606:4700:4700::1111"))
 
 

@@ -31,6 +31,7 @@ from vl2v.vendor.links import Links
 from vl2v.vendor.service import Service
 from vl2v.vendor.settings import VendorSettings
 from vl2v.web.limits import Limits
+from vl2v.web.running import server_config
 
 HTTP = httpx.Client(verify=False, timeout=60)  # one for all: each reads the system's certificates anew
 PRICE = Price(Decimal("0.6"), Decimal("0.1"))
@@ -180,8 +181,7 @@ def local_server(
     port, db = free_port(), f"sqlite:///{folder}/local.sqlite"
     chosen = VendorSettings("", db=db, port=port, limits=limits or Limits(), **settings)
     service = Service(teacher, open_database(db), chosen, links)
-    config = uvicorn.Config(create_app(service), port=port, http="h11", log_config=None, access_log=False)
-    server = uvicorn.Server(config)
+    server = uvicorn.Server(server_config(create_app(service), "127.0.0.1", port))
     thread = threading.Thread(target=server.run)
     thread.start()
     try:

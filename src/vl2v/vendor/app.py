@@ -75,8 +75,10 @@ def _add_routes(app: FastAPI, service: Service) -> None:
 
     @app.get("/health")
     async def health() -> Response:
-        fine = await service.healthy()
-        return JSONResponse({"status": "ok" if fine else "unavailable"}, 200 if fine else 503)
+        faults = await service.faults()
+        return (
+            JSONResponse({"status": "unavailable", "faults": faults}, 503) if faults else JSONResponse({"status": "ok"})
+        )
 
     @app.get("/metrics")
     async def metrics() -> Response:

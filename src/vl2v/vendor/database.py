@@ -22,7 +22,9 @@ try:
         String,
         Table,
         create_engine,
+        delete,
         event,
+        insert,
     )
     from sqlalchemy.engine import URL, make_url
     from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
@@ -72,6 +74,14 @@ answers = Table(
     Index("answers_expires", "expires"),
 )
 
+probes = Table(  # one row, written to see whether there is room for more
+    "probes",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("padding", LargeBinary, nullable=False),
+)
+PROBE_BYTES = 65_536
+
 LOCKS = {  # until the transaction ends; without, two servers that make the tables at once refuse each other
     "sqlite": "BEGIN IMMEDIATE",
     "postgresql": "SELECT pg_advisory_xact_lock(1986802294)",
@@ -116,6 +126,17 @@ def open_database(address: str) -> Engine:
     except SQLAlchemyError as error:
         raise _unusable(f"{shown}, which fails with {type(error).__name__}") from None
     return engine
+
+
+def write_probe(engine: Engine) -> None:
+    """Write as much as an answer may need, and commit.
+
+    Raises:
+        SQLAlchemyError: if the books cannot be written, e.g. since the disk is full.
+    """
+    with engine.begin() as connection:
+        connection.execute(delete(probes))
+        connection.execute(insert(probes).values(id=1, padding=bytes(PROBE_BYTES)))
 
 
 def _make_tables(engine: Engine) -> None:

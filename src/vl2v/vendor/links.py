@@ -16,6 +16,10 @@ import httpx
 from vl2v.web.faults import bad_image, too_large
 
 REDIRECTS = 3
+GLOBAL_UNICAST, NAT64 = ipaddress.ip_network("2000::/3"), ipaddress.ip_network("64:ff9b::/96")
+SPECIAL = tuple(  # in IANA's special-purpose registries, and global to some versions of Python
+    map(ipaddress.ip_network, ("192.0.0.0/24", "192.88.99.0/24", "2001::/23", "2001:db8::/32", "3fff::/20"))
+)
 Resolve = Callable[[str, int], Awaitable[list[str]]]
 
 
@@ -26,17 +30,27 @@ async def resolve(host: str, port: int) -> list[str]:
 
 
 def public(address: str) -> bool:
-    """True for an address of the open internet: not private, loopback, link-local, reserved or multicast."""
+    """True for an address of the open internet: not private, loopback, link-local, reserved or multicast.
+
+    An IPv6 address has to be global unicast (2000::/3), or carry a public IPv4 address in one of the two forms that
+    reach it (IPv4-mapped, and NAT64 with the well-known prefix).
+    """
     try:
         ip = ipaddress.ip_address(address.partition("%")[0])
     except ValueError:
         return False
-    inner = [ip]
-    if isinstance(ip, ipaddress.IPv6Address):  # an IPv4 address may be wrapped in an IPv6 one
-        inner += [v4 for v4 in (ip.ipv4_mapped, ip.sixtofour, *(ip.teredo or ())) if v4 is not None]
-        if ip in ipaddress.ip_network("64:ff9b::/96"):
-            inner.append(ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF))
-    return all(one.is_global and not one.is_multicast for one in inner)
+    if isinstance(ip, ipaddress.IPv4Address):
+        return _public(ip)
+    if ip.ipv4_mapped is not None:
+        return _public(ip.ipv4_mapped)
+    if ip in NAT64:
+        return _public(ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF))
+    inner = [ip.sixtofour, *(ip.teredo or ())]  # an IPv4 address may be wrapped in a global one
+    return ip in GLOBAL_UNICAST and _public(ip) and all(v4 is None or _public(v4) for v4 in inner)
+
+
+def _public(ip: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
+    return ip.is_global and not ip.is_multicast and not any(ip in net for net in SPECIAL if net.version == ip.version)
 
 
 class Links:

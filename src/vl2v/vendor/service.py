@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import logging
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -18,6 +19,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from vl2v.teacher.base import Teacher, Vectors
 from vl2v.vendor.accounts import Account, Accounts
 from vl2v.vendor.batching import Batcher, ModelFailedError, UnansweredError
+from vl2v.vendor.database import write_probe
 from vl2v.vendor.inputs import Asked, Link, Picture, Text, parse
 from vl2v.vendor.links import Links
 from vl2v.vendor.meter import Kept, Meter, Once, Reservation
@@ -32,6 +34,7 @@ from vl2v.web.images import first_broken, inspect
 P = ParamSpec("P")
 T = TypeVar("T")
 PURGE_SECONDS = 600
+logger = logging.getLogger("vl2v.vendor")
 
 
 @dataclass(frozen=True)
@@ -75,6 +78,7 @@ class Service:
         self._engine = engine
         self._books = ThreadPoolExecutor(1, "books")  # one: see `vl2v.vendor.meter`
         self._hands = ThreadPoolExecutor(2, "hands")  # parses, inspects and writes, away from the event loop
+        self._books_failed = False  # until something was written again
         self._at_work: dict[tuple[str, str], tuple[Once, asyncio.Task[Reply]]] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
 
@@ -121,13 +125,18 @@ class Service:
             )
             raise ApiError(412, "model_changed", message, param="vl2v-revision")
 
-    async def healthy(self) -> bool:
-        """True if the model works and the books can be read."""
+    async def faults(self) -> list[str]:
+        """What does not work, e.g. on a full disk; empty if all does. After a fault of the books, a write is tried."""
+        found = [] if self.batcher.alive else ["the model has stopped"]
         try:
-            await self._in_books(self.accounts.find, f"vl2v-{'0' * 16}-{'0' * 43}")
+            if self._books_failed:
+                await self._in_books(write_probe, self._engine)
+                self._books_failed = False
+            else:
+                await self._in_books(self.accounts.find, f"vl2v-{'0' * 16}-{'0' * 43}")
         except ApiError:
-            return False
-        return self.batcher.alive
+            found.append("the database cannot be read or written; the server's log says why")
+        return found
 
     async def embed(self, account: Account, request: str, body: bytes, idempotency_key: str | None) -> Reply:
         """Answer a request, once per idempotency key, even if it is sent again meanwhile.
@@ -234,6 +243,9 @@ class Service:
         try:
             return await asyncio.get_running_loop().run_in_executor(self._books, lambda: work(*args, **kwargs))
         except SQLAlchemyError as error:
+            self._books_failed = True
+            cause = getattr(error, "orig", None) or error  # the driver's words; SQLAlchemy's would repeat the statement
+            logger.error("the books fail: %s: %s", type(cause).__name__, " ".join(str(cause).split()))
             message = "The seller's database does not answer; try again as retry-after says."
             raise ApiError(503, "database_unavailable", message, retry_after=2) from error
 

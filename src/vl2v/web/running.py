@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import logging
+import sys
+from contextlib import suppress
 
 import uvicorn
 from starlette.types import ASGIApp
+from uvicorn.config import STARTUP_FAILURE
+
+from vl2v.web.connections import BoundedProtocol, make_room
 
 KEEP_ALIVE_SECONDS = 75
-CONNECTIONS = 2048
 
 
 def quiet_logs(level: int = logging.INFO) -> None:
@@ -20,18 +24,30 @@ def quiet_logs(level: int = logging.INFO) -> None:
 
 def listen(app: ASGIApp, host: str, port: int, tls_cert: str | None = None, tls_key: str | None = None) -> None:
     """Serve until the process is told to stop; requests at work are finished then."""
-    uvicorn.run(
+    BoundedProtocol.most_open = make_room()
+    server = uvicorn.Server(server_config(app, host, port, tls_cert, tls_key))
+    with suppress(KeyboardInterrupt):
+        server.run()
+    if not server.started:
+        sys.exit(STARTUP_FAILURE)
+
+
+def server_config(
+    app: ASGIApp, host: str, port: int, tls_cert: str | None = None, tls_key: str | None = None
+) -> uvicorn.Config:
+    """How the services are served; see `BoundedProtocol` for the limits on connections."""
+    return uvicorn.Config(
         app,
         host=host,
         port=port,
         ssl_certfile=tls_cert,
         ssl_keyfile=tls_key,
-        http="h11",  # bounds the size of headers
+        http=BoundedProtocol,  # h11, which bounds the size of headers
         log_config=None,
         access_log=False,  # the service logs for itself: no paths, no queries
         server_header=False,
         proxy_headers=False,
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=30,
-        limit_concurrency=CONNECTIONS,
+        limit_concurrency=BoundedProtocol.most_open + 1,  # reached only if every connection is worked on
     )
