@@ -67,7 +67,7 @@ def test_an_answer_that_drips_ends_at_the_timeout_and_counts_as_spent(where: str
         if where == "head":
             yield from drip(head(200, "x-slow: " + "y" * 4000))
         elif where == "interim":
-            for _ in range(400):
+            for _count in range(400):
                 yield head(102)
                 yield 0.02
         else:

@@ -411,9 +411,11 @@ def test_our_server_may_put_its_prices_into_an_object() -> None:
 def test_our_server_may_forget_keys_sooner_than_the_ledger_counts_on() -> None:
     for hours, kept in ((24, True), (1, False)):
         entry = OURS | {"idempotency_hours": hours}
-        teacher = teacher_of(
-            "http://localhost/v1", lambda request, e=entry: models(request, **e) or httpx.Response(500)
-        )  # type: ignore[misc]
+
+        def reply(request: httpx.Request, entry: dict[str, Any] = entry) -> httpx.Response:
+            return models(request, **entry) or httpx.Response(500)
+
+        teacher = teacher_of("http://localhost/v1", reply)
         teacher.describe()
         assert teacher.idempotent is kept
 

@@ -20,7 +20,7 @@ from vendor_serving import PRICE, free_port
 
 from vl2v.errors import ConfigError
 from vl2v.teacher.base import Price
-from vl2v.vendor.accounts import Account, Accounts
+from vl2v.vendor.accounts import Account, Accounts, Locked
 from vl2v.vendor.database import accounts, answers, bills, metadata, open_database
 from vl2v.vendor.meter import Kept, Meter, Once, Reservation
 from vl2v.vendor.money import to_nano, written
@@ -208,8 +208,8 @@ def test_keys(books: Engine) -> None:
     known = Accounts(books)
     who, key = known.create("a client", PRICE, quota="5", requests_per_minute=3)
     found = known.find(key)
+    assert isinstance(found, Account)
     assert found == who
-    assert found is not None
     assert found.price == PRICE
     others: list[str] = [
         key[:-1] + ("A" if key[-1] != "A" else "B"),
@@ -218,12 +218,12 @@ def test_keys(books: Engine) -> None:
         "x" * 99,
         f"vl2v-{'0' * 16}-{key[-43:]}",
     ]
-    assert [known.find(other) for other in others] == [None] * len(others)
+    assert [known.find(other) for other in others] == [Locked.UNKNOWN] * len(others)
     with books.connect() as read:
         row = read.execute(select(accounts).where(accounts.c.id == who.id)).one()
     assert key[22:] not in str(row)
     known.revoke(who.id)
-    assert known.find(key) is None
+    assert known.find(key) is Locked.REVOKED
     again = known.revoke(who.id)
     assert again.revoked is not None
     assert again.id in [one.id for one in known.all()]

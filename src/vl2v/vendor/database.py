@@ -12,6 +12,7 @@ try:
     from sqlalchemy import (
         BigInteger,
         Column,
+        Connection,
         Engine,
         Float,
         ForeignKey,
@@ -25,6 +26,7 @@ try:
         delete,
         event,
         insert,
+        inspect,
     )
     from sqlalchemy.engine import URL, make_url
     from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
@@ -50,6 +52,9 @@ accounts = Table(
     Column("images", BigInteger, nullable=False, default=0),
     Column("texts", BigInteger, nullable=False, default=0),
     Column("requests", BigInteger, nullable=False, default=0),
+    Column("expires", Float),  # None: never
+    Column("old_digest", String(64)),  # of the key before the last rotation
+    Column("old_until", Float),
 )
 
 bills = Table(
@@ -140,11 +145,24 @@ def write_probe(engine: Engine) -> None:
 
 
 def _make_tables(engine: Engine) -> None:
-    """Make what is missing; of several servers that start together, one does."""
+    """Make what is missing, and bring books of earlier versions up to date; of several servers that start, one does."""
     with engine.begin() as connection:
         if lock := LOCKS.get(engine.dialect.name):
             connection.exec_driver_sql(lock)
+        known = inspect(connection)
+        there = {name: {column["name"] for column in known.get_columns(name)} for name in known.get_table_names()}
         metadata.create_all(connection)
+        for table in metadata.sorted_tables:
+            for column in table.columns:
+                if column.name not in there.get(table.name, {column.name}):
+                    _add_column(connection, table, column)
+
+
+def _add_column(connection: Connection, table: Table, column: Column[Any]) -> None:
+    """Add a column that books of an earlier version lack; it is empty in the rows that are there."""
+    assert column.nullable, column
+    kind = column.type.compile(connection.dialect)
+    connection.exec_driver_sql(f"ALTER TABLE {table.name} ADD COLUMN {column.name} {kind}")
 
 
 def _with_driver(url: URL) -> URL:

@@ -188,6 +188,6 @@ def over_quota(account: Account, cost: int, left: int) -> ApiError:
     money = account.currency
     message = (
         f"This request costs {written(cost)} {money}; {written(max(left, 0))} {money} of the quota are left. "
-        "Nothing was done or billed. Send less, or ask the seller for more."
+        f"Nothing was done or billed. Send less, or ask the seller to raise the quota of account {account.id}."
     )
     return ApiError(402, "insufficient_quota", message)

@@ -17,7 +17,7 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from vl2v.teacher.base import Teacher, Vectors
-from vl2v.vendor.accounts import Account, Accounts
+from vl2v.vendor.accounts import Account, Accounts, Locked
 from vl2v.vendor.batching import Batcher, ModelFailedError, UnansweredError
 from vl2v.vendor.database import write_probe
 from vl2v.vendor.inputs import Asked, Link, Picture, Text, parse
@@ -103,11 +103,14 @@ class Service:
         Raises:
             ApiError: 401 if the key opens nothing.
         """
-        account = await self._in_books(self.accounts.find, key)
-        if account is None:
-            message = "The API key is unknown or revoked; send 'Authorization: Bearer <key>' with a key of this seller."
-            raise ApiError(401, "invalid_api_key", message)
-        return account
+        found = await self._in_books(self.accounts.find, key)
+        if isinstance(found, Locked):
+            step = "send 'Authorization: Bearer <key>' with a key of this seller"
+            step = step if found is Locked.UNKNOWN else "ask the seller for a new one"
+            step = "use the new one" if found is Locked.REPLACED else step
+            code = "expired_api_key" if found is Locked.EXPIRED else "invalid_api_key"
+            raise ApiError(401, code, f"The API key is {found}; {step}.")
+        return found
 
     def expect_revision(self, wanted: str | None) -> None:
         """Refuse a client that was quoted another revision, before anything is billed.

@@ -1,0 +1,175 @@
+"""`vl2v vendor keys ...`: accounts, their keys and terms. Everything heavy is imported when a command runs."""
+
+from __future__ import annotations
+
+import json
+import re
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal, InvalidOperation
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from vl2v.cli.common import need_packages
+from vl2v.errors import ConfigError
+
+if TYPE_CHECKING:
+    from vl2v.vendor.accounts import Account, Accounts
+
+Db = Annotated[
+    str, typer.Option("--db", envvar="VL2V_VENDOR_DB", help="sqlite:///<file> or postgresql://<user>@<host>/<name>.")
+]
+Json = Annotated[bool, typer.Option("--json", help="As JSON.")]
+Id = Annotated[str, typer.Argument(help="The account's id, from: vl2v vendor keys list.")]
+DEFAULT_DB = "sqlite:///vl2v-vendor.sqlite"
+EXPIRES = "When the key stops working: 90d, 12h, 2027-01-31 (its end, UTC) or 2027-01-31T12:00+01:00"
+DURATION = re.compile(r"([1-9][0-9]{0,4})([dh])")
+
+
+def create(
+    name: Annotated[str, typer.Argument(help="What to call the client.")],
+    price_per_1000_images: Annotated[str, typer.Option(help="Price of 1000 images.")] = "0",
+    price_per_1000_texts: Annotated[str, typer.Option(help="Price of 1000 texts.")] = "0",
+    currency: Annotated[str, typer.Option(help="Of prices and quota.")] = "USD",
+    quota: Annotated[str | None, typer.Option(help="The most it may spend in all; no bound if not given.")] = None,
+    requests_per_minute: Annotated[int | None, typer.Option(help="No bound if not given.")] = None,
+    expires: Annotated[str | None, typer.Option(help=f"{EXPIRES}; never if not given.")] = None,
+    db: Db = DEFAULT_DB,
+    as_json: Json = False,
+) -> None:
+    """Open an account and show its key, this once."""
+    from vl2v.teacher.base import Price
+
+    price = Price(_amount(price_per_1000_images), _amount(price_per_1000_texts), currency)
+    end = None if expires is None else _time(expires)
+    account, key = _accounts(db).create(name, price, quota=quota, requests_per_minute=requests_per_minute, expires=end)
+    _print(account, key, as_json)
+
+
+def edit(
+    account: Id,
+    name: Annotated[str | None, typer.Option(help="What to call the client.")] = None,
+    price_per_1000_images: Annotated[str | None, typer.Option(help="The new price of 1000 images.")] = None,
+    price_per_1000_texts: Annotated[str | None, typer.Option(help="The new price of 1000 texts.")] = None,
+    quota: Annotated[str | None, typer.Option(help="The most it may spend in all, the past included; or none.")] = None,
+    requests_per_minute: Annotated[int | None, typer.Option(help="0 for no bound.", min=0)] = None,
+    expires: Annotated[str | None, typer.Option(help=f"{EXPIRES}; or never.")] = None,
+    rotate: Annotated[bool, typer.Option("--rotate", help="Make a new key and show it, this once.")] = False,
+    grace_hours: Annotated[float, typer.Option(help="How long the old key still works.", min=0, max=8760)] = 24.0,
+    db: Db = DEFAULT_DB,
+    as_json: Json = False,
+) -> None:
+    """Change an account's terms or its key. A running server follows from the next request on."""
+    end: datetime | Literal["never"] | None = None
+    if expires is not None:
+        end = "never" if expires == "never" else _time(expires)
+    prices = [None if p is None else _amount(p) for p in (price_per_1000_images, price_per_1000_texts)]
+    known, key = _accounts(db), None
+    changed = known.edit(
+        account,
+        name=name,
+        price_per_1000_images=prices[0],
+        price_per_1000_texts=prices[1],
+        quota=quota,
+        requests_per_minute=requests_per_minute,
+        expires=end,
+    )
+    if rotate:
+        changed, key = known.rotate(account, grace_hours * 3600)
+    _print(changed, key, as_json)
+
+
+def show(db: Db = DEFAULT_DB, as_json: Json = False) -> None:
+    """List accounts, what they may spend and what they spent."""
+    rows = [_row(account) for account in _accounts(db).all()]
+    if as_json:
+        print(json.dumps(rows))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None)
+    columns = ("id", "name", "requests", "images", "texts", "spent", "quota", "currency", "expires", "revoked")
+    for column in columns:
+        table.add_column(column, no_wrap=column == "id")  # revoking needs all of it
+    for row in rows:
+        table.add_row(*("-" if row[column] is None else str(row[column]) for column in columns))
+    Console(markup=False, highlight=False).print(table)
+
+
+def revoke(account: Id, db: Db = DEFAULT_DB) -> None:
+    """Close an account: its key opens nothing from now on."""
+    closed = _accounts(db).revoke(account)
+    print(f"account {closed.id} is closed")
+
+
+def _accounts(db: str) -> Accounts:
+    need_packages("The vendor service", "vendor", "sqlalchemy")
+    from vl2v.vendor.accounts import Accounts
+    from vl2v.vendor.database import open_database
+
+    return Accounts(open_database(db))
+
+
+def _print(account: Account, key: str | None, as_json: bool) -> None:
+    row = _row(account)
+    if as_json:
+        print(json.dumps(row | ({} if key is None else {"key": key})))
+        return
+    if key is None:
+        print("\n".join(f"{name:<22} {'-' if value is None else value}" for name, value in row.items()))
+        return
+    print(f"account {account.id}\nkey     {key}\nThe key is not kept and cannot be shown again.")
+    if account.old_until is not None:
+        print(f"The old key works until {account.old_until.isoformat(timespec='minutes')}.")
+
+
+def _time(text: str) -> datetime:
+    """A time to come, as typed: a duration from now, a date (its end, UTC), or a date with a time."""
+    if match := DURATION.fullmatch(text):
+        return datetime.now(UTC) + timedelta(**{{"d": "days", "h": "hours"}[match[2]]: int(match[1])})
+    try:
+        when = datetime.fromisoformat(text)
+        if re.fullmatch(r"\d{4}-?\d\d-?\d\d", text):
+            when += timedelta(days=1)
+    except (ValueError, OverflowError):
+        expected = "90d, 12h, 2027-01-31 or 2027-01-31T12:00+01:00"
+        raise ConfigError(
+            "The time of expiry is not understood.", expected=expected, found=text[:40], next_step="correct --expires"
+        ) from None
+    return when if when.tzinfo else when.replace(tzinfo=UTC)
+
+
+def _amount(text: str) -> Decimal:
+    try:
+        amount = Decimal(text)
+    except InvalidOperation:
+        amount = Decimal("NaN")
+    if not amount.is_finite():
+        expected = "a number such as 0.60"
+        raise ConfigError("A price is no number.", expected=expected, found=text[:40], next_step="correct it")
+    return amount
+
+
+def _row(account: Account) -> dict[str, Any]:
+    from vl2v.vendor.money import written
+
+    return {
+        "id": account.id,
+        "name": account.name,
+        "requests": account.requests,
+        "images": account.images,
+        "texts": account.texts,
+        "spent": written(account.spent_nano),
+        "quota": None if account.quota_nano is None else written(account.quota_nano),
+        "currency": account.currency,
+        "price_per_1000_images": written(account.image_nano * 1000),
+        "price_per_1000_texts": written(account.text_nano * 1000),
+        "requests_per_minute": account.requests_per_minute,
+        "created": account.created.isoformat(),
+        "expires": None if account.expires is None else account.expires.isoformat(timespec="minutes"),
+        "revoked": None if account.revoked is None else account.revoked.isoformat(),
+    }
+
+
+COMMANDS = {"create": create, "list": show, "edit": edit, "revoke": revoke}

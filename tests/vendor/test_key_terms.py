@@ -1,0 +1,222 @@
+"""Expiry, rotation, quota and price of an account change under a running server; old books gain what they lack."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import sqlite3
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+from vendor_serving import HTTP, PlainTeacher, bearer, local_server
+
+from vl2v.cli import app
+from vl2v.errors import ConfigError
+from vl2v.teacher.base import Price
+from vl2v.vendor.accounts import Account, Accounts, Locked
+from vl2v.vendor.database import open_database
+
+PRICE = Price(Decimal("0.6"), Decimal("0.1"))
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = datetime(2027, 1, 1, tzinfo=UTC).timestamp()
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def books(tmp_path: Path, clock: Clock) -> Accounts:
+    return Accounts(open_database(f"sqlite:///{tmp_path}/books.sqlite"), clock)
+
+
+def keys(db: str, *words: str) -> Any:
+    return CliRunner().invoke(app, ["vendor", "keys", *words, "--db", db], env={"COLUMNS": "200"})
+
+
+def test_a_key_expires_and_its_owner_alone_is_told(books: Accounts, clock: Clock) -> None:
+    account, key = books.create("a", PRICE, expires=datetime(2027, 1, 3, tzinfo=UTC))
+    assert isinstance(books.find(key), Account)
+    clock.now += 2 * 86400
+    assert books.find(key) is Locked.EXPIRED
+    assert books.find(key[:-1] + ("A" if key[-1] != "A" else "B")) is Locked.UNKNOWN
+    books.edit(account.id, expires=datetime(2027, 2, 1, tzinfo=UTC))
+    assert isinstance(books.find(key), Account)
+    books.edit(account.id, expires="never")
+    clock.now += 10 * 365 * 86400
+    assert isinstance(books.find(key), Account)
+    books.revoke(account.id)
+    assert books.find(key) is Locked.REVOKED
+
+
+def test_a_rotated_key_works_for_its_time_of_grace(books: Accounts, clock: Clock) -> None:
+    account, first = books.create("a", PRICE)
+    _, second = books.rotate(account.id, 3600)
+    assert first[:22] == second[:22]
+    assert first != second
+    assert all(isinstance(books.find(key), Account) for key in (first, second))
+    clock.now += 3601
+    assert books.find(first) is Locked.REPLACED
+    assert isinstance(books.find(second), Account)
+    _, third = books.rotate(account.id, 3600)
+    assert books.find(first) is Locked.UNKNOWN
+    assert isinstance(books.find(second), Account)
+    _, fourth = books.rotate(account.id, 0)
+    assert [books.find(key) for key in (second, third)] == [Locked.UNKNOWN, Locked.REPLACED]
+    assert isinstance(books.find(fourth), Account)
+    books.revoke(account.id)
+    assert [books.find(key) for key in (third, fourth)] == [Locked.REVOKED] * 2
+    with pytest.raises(ConfigError, match="closed"):
+        books.rotate(account.id, 0)
+
+
+def test_what_is_not_usable_changes_nothing(books: Accounts, clock: Clock) -> None:
+    account, _ = books.create("a", PRICE, quota="1")
+    wrong: list[dict[str, Any]] = [
+        {"expires": datetime(2026, 1, 1, tzinfo=UTC)},
+        {"quota": "-1"},
+        {"quota": "lots"},
+        {"price_per_1000_images": Decimal("0.0000001")},
+        {"requests_per_minute": -5},
+        {"name": ""},
+    ]
+    for values in wrong:
+        with pytest.raises(ConfigError):
+            books.edit(account.id, **{"name": "b", **values})
+    assert books.get(account.id) == account
+    with pytest.raises(ConfigError, match="no such account"):
+        books.edit("0" * 16, name="x")
+
+
+def test_terms_change_under_a_running_server(tmp_path: Path) -> None:
+    with local_server(PlainTeacher(), tmp_path) as server:
+        made = keys(
+            server.db, "create", "a", "--price-per-1000-texts", "1", "--quota", "0.001", "--json", "--expires", "1d"
+        )
+        account = json.loads(made.stdout)
+        key, body = account["key"], {"model": "plain", "input": ["x"]}
+        assert account["expires"].startswith((datetime.now(UTC) + timedelta(days=1)).isoformat()[:10])
+
+        def edit(*words: str) -> dict[str, Any]:
+            found = keys(server.db, "edit", account["id"], "--json", *words)
+            assert found.exit_code == 0, found.stderr
+            changed: dict[str, Any] = json.loads(found.stdout)
+            return changed
+
+        assert server.ask(key, body).status_code == 200
+        refused = server.ask(key, body)
+        assert refused.status_code == 402
+        assert f"raise the quota of account {account['id']}" in refused.json()["error"]["message"]
+        assert edit("--quota", "0.01", "--price-per-1000-texts", "2")["quota"] == "0.01"
+        assert server.ask(key, body).json()["usage"]["cost"] == "0.002"
+        model = HTTP.get(f"{server.url}/v1/models", headers=bearer(key)).json()["data"][0]
+        assert model["price"]["per_1000_texts"] == "2"
+        assert edit("--quota", "none", "--requests-per-minute", "1")["quota"] is None
+        assert [server.ask(key, body).status_code for _ in range(2)] == [200, 429]
+        edit("--requests-per-minute", "0")
+        new = edit("--rotate", "--grace-hours", "0")["key"]
+        refused = server.ask(key, body)
+        assert refused.status_code == 401
+        assert refused.json()["error"]["message"] == "The API key is replaced by a new one; use the new one."
+        assert server.ask(new, body).status_code == 200
+        with sqlite3.connect(server.db.removeprefix("sqlite:///")) as file:
+            file.execute("UPDATE accounts SET expires = 1")
+        refused = server.ask(new, body)
+        assert refused.status_code == 401
+        assert refused.json()["error"] == {
+            "message": "The API key is expired; ask the seller for a new one.",
+            "type": "authentication_error",
+            "param": None,
+            "code": "expired_api_key",
+        }
+        keys(server.db, "revoke", account["id"])
+        assert "revoked; ask the seller" in server.ask(new, body).json()["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("given", "shown"),
+    [
+        ("2099-01-31", "2099-02-01T00:00+00:00"),
+        ("2099-12-31", "2100-01-01T00:00+00:00"),
+        ("2099-01-31T12:00", "2099-01-31T12:00+00:00"),
+        ("2099-01-31T12:00+02:00", "2099-01-31T10:00+00:00"),
+    ],
+)
+def test_times_of_expiry(tmp_path: Path, given: str, shown: str) -> None:
+    db = f"sqlite:///{tmp_path}/books.sqlite"
+    assert json.loads(keys(db, "create", "a", "--expires", given, "--json").stdout)["expires"] == shown
+    assert shown in keys(db, "list").stdout
+
+
+@pytest.mark.parametrize("given", ["", "0d", "tomorrow", "2020-01-01", "9999-12-31", "99999999d", "-3d", "3m"])
+def test_times_that_are_none(tmp_path: Path, given: str) -> None:
+    found = keys(f"sqlite:///{tmp_path}/books.sqlite", "create", "a", f"--expires={given}")
+    assert found.exit_code == 2
+    assert "expire" in found.stderr
+    assert "Traceback" not in found.output
+
+
+def test_a_rotation_for_people(tmp_path: Path) -> None:
+    db = f"sqlite:///{tmp_path}/books.sqlite"
+    account = keys(db, "create", "a").stdout.split()[1]
+    shown = keys(db, "edit", account, "--rotate").stdout
+    assert re.search(r"key     vl2v-\S{60}", shown)
+    assert "The old key works until" in shown
+    assert "name                   b" in keys(db, "edit", account, "--name", "b").stdout
+
+
+OLD_ACCOUNTS = """CREATE TABLE accounts (id VARCHAR(16) NOT NULL PRIMARY KEY, name VARCHAR(200) NOT NULL,
+digest VARCHAR(64) NOT NULL, image_nano BIGINT NOT NULL, text_nano BIGINT NOT NULL, currency VARCHAR(8) NOT NULL,
+quota_nano BIGINT, requests_per_minute INTEGER, created FLOAT NOT NULL, revoked FLOAT, spent_nano BIGINT NOT NULL,
+images BIGINT NOT NULL, texts BIGINT NOT NULL, requests BIGINT NOT NULL)"""
+
+
+def check_migration(db: str, make: Any) -> None:
+    """Books of the first version, with one account, open and can be edited."""
+    key = f"vl2v-{'0' * 16}-{'k' * 43}"
+    digest = hashlib.sha256(key.encode()).hexdigest()
+    make(OLD_ACCOUNTS)
+    make(f"INSERT INTO accounts VALUES ('{'0' * 16}','old','{digest}',600,100,'USD',NULL,NULL,1e9,NULL,5,1,2,3)")
+    for _ in range(2):
+        books = Accounts(open_database(db))
+        found = books.find(key)
+        assert isinstance(found, Account)
+        assert (found.name, found.spent_nano, found.expires) == ("old", 5, None)
+    _, new = books.rotate("0" * 16, 3600)
+    assert isinstance(books.find(key), Account)
+    assert isinstance(books.find(new), Account)
+
+
+def test_books_of_the_first_version_are_migrated(tmp_path: Path) -> None:
+    file = tmp_path / "old.sqlite"
+
+    def make(statement: str) -> None:
+        with sqlite3.connect(file) as connection:
+            connection.execute(statement)
+
+    check_migration(f"sqlite:///{file}", make)
+
+
+@pytest.mark.slow
+def test_books_on_postgresql_are_migrated(postgres: str) -> None:
+    engine = create_engine(postgres.replace("postgresql://", "postgresql+psycopg://"))
+
+    def make(statement: str) -> None:
+        with engine.begin() as connection:
+            connection.exec_driver_sql(statement)
+
+    for table in ("answers", "bills", "probes", "accounts"):
+        make(f"DROP TABLE IF EXISTS {table}")
+    check_migration(postgres, make)
