@@ -81,15 +81,16 @@ def edit(
 
 def show(db: Db = DEFAULT_DB, as_json: Json = False) -> None:
     """List accounts, what they may spend and what they spent."""
-    rows = [_row(account) for account in _accounts(db).all()]
+    accounts = _accounts(db).all()
     if as_json:
-        print(json.dumps(rows))
+        print(json.dumps([_row(account) for account in accounts]))
         return
+    rows = [_row(account) | {"state": _state(account)} for account in accounts]
     from rich.console import Console
     from rich.table import Table
 
     table = Table(box=None)
-    columns = ("id", "name", "requests", "images", "texts", "spent", "quota", "currency", "expires", "revoked")
+    columns = ("id", "name", "requests", "images", "texts", "spent", "quota", "currency", "state")
     for column in columns:
         table.add_column(column, no_wrap=column == "id")  # revoking needs all of it
     for row in rows:
@@ -122,6 +123,14 @@ def _print(account: Account, key: str | None, as_json: bool) -> None:
     print(f"account {account.id}\nkey     {key}\nThe key is not kept and cannot be shown again.")
     if account.old_until is not None:
         print(f"The old key works until {account.old_until.isoformat(timespec='minutes')}.")
+
+
+def _state(account: Account) -> str:
+    if account.revoked is not None:
+        return "revoked"
+    if account.expires is None:
+        return "open"
+    return f"to {account.expires:%Y-%m-%d}" if account.expires > datetime.now(UTC) else "expired"
 
 
 def _time(text: str) -> datetime:
