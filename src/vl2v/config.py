@@ -62,6 +62,8 @@ class TeacherConfig(_Strict):
     accept: bool = False
     """Go on where answers look useless: one embedding for different images or texts, a wrong order, accuracy at
     chance."""
+    free: bool = False
+    """The user's word that a vendor whose price is not known charges nothing."""
 
     @property
     def kept_views(self) -> int:

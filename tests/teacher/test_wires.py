@@ -434,35 +434,6 @@ def test_a_server_that_describes_itself_badly_is_refused(lack: str) -> None:
         teacher_of("http://localhost/v1", lambda request: models(request, **entry) or httpx.Response(500)).describe()
 
 
-@pytest.mark.parametrize(
-    ("style", "asked"),
-    [
-        ("infinity", {"input": [RED_URI], "modality": "image"}),
-        ("content", {"input": [{"content": [{"type": "image_url", "image_url": {"url": RED_URI}}]}]}),
-    ],
-)
-def test_other_servers_are_free_and_tell_their_dimension_by_answering(style: str, asked: dict[str, Any]) -> None:
-    """infinity: github.com/michaelfeil/infinity, its modality field; vLLM: its embeddings by content parts."""
-    seen = []
-
-    def reply(request: httpx.Request) -> httpx.Response:
-        seen.append(request)
-        return models(request) or httpx.Response(200, json=openai(row(6, 1)))
-
-    teacher = teacher_of(f"http://localhost/v1#style={style}&logit_scale=50", reply)
-    card = teacher.describe()
-    assert (card.identity, card.dimension, card.logit_scale, card.price.free) == (
-        "http://localhost/v1#m",
-        6,
-        50.0,
-        True,
-    )
-    assert not teacher.idempotent
-    teacher.embed_images([RED])
-    assert json.loads(seen[-1].content) == {"model": "m", "encoding_format": "float"} | asked
-    assert "idempotency-key" not in seen[-1].headers
-
-
 def test_a_server_with_a_price_has_to_be_told_its_dimension() -> None:
     price = Price(Decimal(1), Decimal(1))
     with pytest.raises(TeacherError, match="#dimension=512"):

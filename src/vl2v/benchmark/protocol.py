@@ -24,7 +24,7 @@ SHARED = (("data", "root"), ("data", "held_out"), ("data", "unlabelled"), ("teac
 WHITE_BOX = "sd"  # VL2V-SD: a variant and no method, since only the student differs
 NOT_OF_THE_RESULT: Any = {  # where things lie and what they may cost does not change what comes out
     "data": {"root", "unlabelled"},
-    "teacher": {"spec", "price_per_1000_images", "price_per_1000_texts", "accept"},
+    "teacher": {"spec", "price_per_1000_images", "price_per_1000_texts", "accept", "free"},
     "student": {"spec"},
     "budget": True,
     "device": True,

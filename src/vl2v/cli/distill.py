@@ -51,6 +51,7 @@ ZeroShot = Annotated[bool | None, typer.Option(help="Also ask for the images of 
 Missing = Annotated[bool | None, typer.Option("--allow-missing-classes", help="Accept a class that a domain lacks.")]
 PriceImages = Annotated[str | None, typer.Option(help="What 1000 images cost, if a file: or a vendor does not tell.")]
 PriceTexts = Annotated[str | None, typer.Option(help="The same for texts.")]
+Free = Annotated[bool | None, typer.Option("--free", help="A vendor that states no price charges nothing.")]
 Seed = Annotated[int | None, typer.Option(help="The one seed of a run (default 0).")]
 ConfigOpt = Annotated[Path | None, typer.Option("--config", help="YAML settings; flags go over it.")]
 SizeOpt = Annotated[int | None, typer.Option(help="Side length of the student's input in pixels.")]
@@ -72,6 +73,7 @@ def quote(
     allow_missing_classes: Missing = None,
     price_per_1000_images: PriceImages = None,
     price_per_1000_texts: PriceTexts = None,
+    free: Free = None,
     seed: Seed = None,
     size: SizeOpt = None,
     config: ConfigOpt = None,
@@ -133,6 +135,7 @@ def distill(
     allow_missing_classes: Missing = None,
     price_per_1000_images: PriceImages = None,
     price_per_1000_texts: PriceTexts = None,
+    free: Free = None,
     seed: Seed = None,
     size: SizeOpt = None,
     device: Annotated[str | None, typer.Option(help="auto (default), cpu, cuda or mps.")] = None,
@@ -188,7 +191,7 @@ def demo(
 
 NESTED = {
     "data": ("held_out", "labels_per_class", "rest_unlabelled", "unlabelled", "skip_bad", "allow_missing_classes"),
-    "teacher": ("views", "prompts", "zero_shot", "price_per_1000_images", "price_per_1000_texts"),
+    "teacher": ("views", "prompts", "zero_shot", "price_per_1000_images", "price_per_1000_texts", "free"),
     "student": ("size",),
     "distill": ("learning_rate", "checkpoint_every", "weights", "steps"),
 }

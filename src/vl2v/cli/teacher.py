@@ -20,6 +20,7 @@ def check(
     images: Annotated[int, typer.Option(help="How many images to ask about.", min=2)] = 24,
     price_per_1000_images: Annotated[str | None, typer.Option(help="A vendor's price, if it is not known.")] = None,
     price_per_1000_texts: Annotated[str | None, typer.Option(help="The same for texts.")] = None,
+    free: Annotated[bool | None, typer.Option("--free", help="A vendor that states no price charges nothing.")] = None,
     cache: CacheOpt = None,
     store: StoreOpt = None,
     quiet: Quiet = False,
@@ -29,7 +30,7 @@ def check(
     from vl2v.job.check import check_teacher
     from vl2v.job.printing import show
 
-    prices = {"price_per_1000_images": price_per_1000_images, "price_per_1000_texts": price_per_1000_texts}
+    terms = {"price_per_1000_images": price_per_1000_images, "price_per_1000_texts": price_per_1000_texts, "free": free}
     found = check_teacher(
         teacher,
         data,
@@ -37,7 +38,7 @@ def check(
         images=images,
         places=make_places(cache, store),
         progress=make_progress(quiet, as_json),
-        settings={"teacher": {name: price for name, price in prices.items() if price is not None}},
+        settings={"teacher": {name: term for name, term in terms.items() if term is not None}},
     )
     show(check_json(found) if as_json else check_text(found))
     if not (found.one_space and found.deterministic):
@@ -63,6 +64,7 @@ def check_json(found: Check) -> dict[str, Any]:
         "text_queries": found.queries[1],
         "spent": f"{found.spent:f}",
         "currency": found.card.price.currency,
+        "note": found.note,
         "job": quote_json(found.job) if found.job else None,
     }
 
@@ -83,6 +85,8 @@ def check_text(found: Check) -> str:
         job = found.job
         queries = f"{job.image_queries:,} more image and {job.text_queries:,} more text queries"
         lines.append(f"the whole job   at most {job.cost:f} {card.price.currency} for {queries}")
+    if found.note:
+        lines.append(f"note            {found.note}")
     return "\n".join(lines)
 
 

@@ -50,6 +50,7 @@ class Check:
         queries: images and texts paid for by this check.
         spent: what it cost, in `card.price.currency`.
         job: what distilling from the whole folder would cost now; None without a folder.
+        note: what the user should know of the price; empty if nothing.
     """
 
     card: TeacherCard
@@ -61,6 +62,7 @@ class Check:
     queries: tuple[int, int]
     spent: Decimal
     job: Quote | None
+    note: str = ""
 
     @property
     def deterministic(self) -> bool:
@@ -150,6 +152,7 @@ class _Proof:
             queries=(ledger.queries(self.run_name), ledger.queries(self.run_name, "text")),
             spent=ledger.spent(self.run_name),
             job=quote() if quote else None,
+            note=getattr(self.teacher, "price_note", ""),
         )
 
     def _afford(self, digests: np.ndarray, prompts: tuple[str, ...]) -> None:

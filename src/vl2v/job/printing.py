@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
+from rich.text import Text
 
 from vl2v.job.evaluation import IN_DOMAIN, OUT_OF_DOMAIN, Evaluation
 from vl2v.job.folder import RunFolder
@@ -46,6 +47,7 @@ def quote_json(quote: Quote) -> dict[str, Any]:
         "cost": f"{quote.cost:f}",
         "currency": quote.price.currency,
         "disk_bytes": quote.disk_bytes,
+        "note": quote.note,
     }
 
 
@@ -63,7 +65,7 @@ def quote_table(quote: Quote) -> RenderableType:
     table.add_section()
     table.add_row("all", "", "", f"{quote.image_queries + quote.text_queries:,}", f"{quote.cost:f}", style="bold")
     disk = ", ".join(f"{name} {human(count)}" for name, count in quote.disk_bytes.items())
-    return Group(table, f"disk, at most: {disk}")
+    return Group(table, f"disk, at most: {disk}", *([Text(f"note: {quote.note}")] if quote.note else []))
 
 
 def run_json(run: Run) -> dict[str, Any]:

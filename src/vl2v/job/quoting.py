@@ -114,6 +114,7 @@ def make_quote(
         texts_known=sum(store.knows_texts(card, texts)),
         price=card.price,
         disk_bytes=disk,
+        note=getattr(teacher, "price_note", ""),
     )
 
 

@@ -335,18 +335,21 @@ def stated_price(config: RunConfig) -> Price | None:
     """The price that the user states, for vectors in a file or a vendor whose price is not known; None if none.
 
     Raises:
-        ConfigError: if the teacher is of another kind.
+        ConfigError: if the teacher is of another kind, or both a price and that there is none are stated.
     """
     price = Price(config.teacher.price_per_1000_images, config.teacher.price_per_1000_texts)
-    spec = config.teacher.spec
-    if not price.free and not (spec.startswith("file:") or is_remote(spec)):
+    spec, step = config.teacher.spec, "drop --price-per-1000-images and --price-per-1000-texts, or --free"
+    if config.teacher.free and not price.free:
+        found = f"both: {price.per_1000_images:f} for 1000 images, {price.per_1000_texts:f} for 1000 texts, and free"
+        raise ConfigError("A teacher cannot charge and be free.", expected="one of them", found=found, next_step=step)
+    if (config.teacher.free or not price.free) and not (spec.startswith("file:") or is_remote(spec)):
         raise ConfigError(
             "A price was given for a teacher that has its own.",
             expected="prices with a file: teacher, whose vectors stand for queries, or a vendor's that are not known",
             found=spec,
-            next_step="drop teacher.price_per_1000_images and teacher.price_per_1000_texts",
+            next_step=step,
         )
-    return None if price.free else price
+    return Price() if config.teacher.free else None if price.free else price
 
 
 def local_device(config: RunConfig) -> str | None:

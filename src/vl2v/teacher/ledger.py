@@ -27,6 +27,7 @@ class Quote:
         texts_known: how many of them are in the store already.
         price: the teacher's.
         disk_bytes: what the store, the pixel cache and the run's state will add, by name.
+        note: what the user should know of the price; empty if nothing.
     """
 
     teacher: str
@@ -36,6 +37,7 @@ class Quote:
     texts_known: int
     price: Price
     disk_bytes: dict[str, int]
+    note: str = ""
 
     @property
     def image_queries(self) -> int:

@@ -11,7 +11,7 @@ KINDS = {
     "file": "file:<path.npz or path.parquet>   vectors that you have already",
     "offline": "offline:   a small vision-language model that comes with vl2v (extra: demo)",
     "conse": "conse:   an offline teacher from pip packages (extra: demo)",
-    "http": "http://host:port/v1 or https://...   a vl2v vendor, infinity or vLLM; #model=..&style=infinity|content",
+    "http": "http://host:port/v1 or https://...   a vl2v vendor, infinity, vLLM, LiteLLM; #model=..&style=..",
     "jina": "jina:jina-clip-v2   key: JINA_API_KEY",
     "cohere": "cohere:embed-v4.0   key: COHERE_API_KEY",
     "voyage": "voyage:voyage-multimodal-3   key: VOYAGE_API_KEY",
@@ -26,7 +26,8 @@ def open_teacher(spec: str, *, price: Price | None = None, device: str | None = 
 
     Args:
         spec: one of the spellings in `KINDS`.
-        price: what a ``file:`` teacher's look-ups are booked at, or what a vendor charges if its adapter does not know.
+        price: what a ``file:`` teacher's look-ups are booked at, or what a vendor charges if its adapter does not know;
+            ``Price()`` says that the vendor charges nothing.
         device: where a local model runs; None chooses.
 
     Raises:

@@ -52,7 +52,8 @@ class Options:
 
     Attributes:
         model: which of a server's models.
-        style: how images are sent to an OpenAI-compatible server: ``infinity`` or ``content``.
+        style: how images are sent to an OpenAI-compatible server: ``infinity``, ``messages`` (vLLM) or ``content``.
+        image_text: a text that goes with each image in the style ``messages``, for models that need one.
         dimension: D, where the vendor lets one choose or does not tell.
         logit_scale: s, where the vendor does not tell; CLIP's 100 by default.
         rpm: requests a minute.
@@ -64,6 +65,7 @@ class Options:
 
     model: str = ""
     style: str = ""
+    image_text: str = ""
     dimension: int | None = None
     logit_scale: float | None = None
     rpm: float | None = None
@@ -92,6 +94,8 @@ class Wire:
     """What the vendor can give, the default first."""
     table: Price | None = None
     """The most that a thousand inputs cost, by the vendor's price list; None if it was not found."""
+    price_note: str = ""
+    """What a user should know of the price; set by `card`."""
 
     def __init__(self, model: str, options: Options | None = None, price: Price | None = None) -> None:
         self.model, self.options, self.own_price = model, options or Options(), price
@@ -113,6 +117,17 @@ class Wire:
             batch_size=self.limits.images,
         )
 
+    def prove(self, ask: Callable[[Kind, Sequence[Any]], Any]) -> None:
+        """Make sure, where it is free, that the vendor understands what is sent.
+
+        Args:
+            ask: embeds images or texts, [N, D]; only for a vendor that charges nothing.
+
+        Raises:
+            TeacherError: if it does not.
+        """
+        return
+
     def revision(self) -> str:
         """Which version of the model, as far as the vendor tells."""
         return f"hosted/{self.dimension}"
@@ -132,6 +147,10 @@ class Wire:
         Raises:
             TeacherError: if one of them is in neither: what costs nothing by mistake would break the budget.
         """
+        if self.own_price is not None and self.own_price.free:  # the user says so
+            if self.table is None:
+                return self.own_price
+            raise TeacherError(f"What {self.name}:{self.model} charges is known.", next_step="drop --free")
         own, table = self.own_price or Price(), self.table or Price()
         found = Price(
             own.per_1000_images or table.per_1000_images,
@@ -141,9 +160,9 @@ class Wire:
         if not (found.per_1000_images and found.per_1000_texts):
             raise TeacherError(
                 f"What {self.name}:{self.model} charges is not known.",
-                expected="a price of images and one of texts, so that a budget can be kept",
+                expected="a price of images and one of texts, so that the budget holds",
                 found="not both in the adapter's table",
-                next_step="look them up, and state them: --price-per-1000-images and --price-per-1000-texts",
+                next_step="state them: --price-per-1000-images and --price-per-1000-texts; or --free if that is so",
             )
         return found
 
