@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -181,4 +182,4 @@ def _row(account: Account) -> dict[str, Any]:
     }
 
 
-COMMANDS = {"create": create, "list": show, "edit": edit, "revoke": revoke}
+COMMANDS: dict[str, Callable[..., None]] = {"create": create, "list": show, "edit": edit, "revoke": revoke}
