@@ -111,7 +111,7 @@ def wrong_shapes() -> Iterator[Case]:
         "url with detail": [{"content": [{"type": "image_url", "image_url": {"url": "a", "detail": "high"}}]}],
         "tokens": [1, 2, 3],
         "lists of tokens": [[1, 2], [3]],
-        "too many": ["a"] * 65,
+        "too many": ["a"] * 2049,
         "very many": ["a"] * 100_000,
         "half a surrogate": "a\ud800b",
         "half a surrogate inside": [{"text": "\udfff"}],

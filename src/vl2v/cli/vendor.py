@@ -27,11 +27,12 @@ def serve(
         list[str] | None,
         _env("IMAGE_HOSTS", "A host that image URLs may name (with :port if not the usual one); may be repeated."),
     ] = None,
-    max_inputs: Annotated[int, _env("MAX_INPUTS", "Inputs of a request.")] = 64,
+    max_inputs: Annotated[int, _env("MAX_INPUTS", "Images of a request.")] = 64,
+    max_texts: Annotated[int, _env("MAX_TEXTS", "Texts of a request.")] = 2048,
     max_body_mb: Annotated[int, _env("MAX_BODY_MB", "Megabytes of a request.")] = 64,
     max_image_mb: Annotated[int, _env("MAX_IMAGE_MB", "Megabytes of an image file.")] = 10,
     max_megapixels: Annotated[int, _env("MAX_MEGAPIXELS", "Million pixels of an image.")] = 20,
-    queue: Annotated[int, _env("QUEUE", "Inputs that may wait, over all clients.")] = 1024,
+    queue: Annotated[int, _env("QUEUE", "Inputs that may wait, over all clients.")] = 4096,
     wait_ms: Annotated[float, _env("WAIT_MS", "How long a batch waits for other clients.")] = 2.0,
     idempotency_hours: Annotated[float, _env("IDEMPOTENCY_HOURS", "How long answers are kept.")] = 24.0,
 ) -> None:
@@ -40,7 +41,7 @@ def serve(
     from vl2v.vendor.running import serve as run
     from vl2v.vendor.settings import VendorSettings
 
-    limits = replace(make_limits(max_inputs, max_body_mb, max_image_mb, max_megapixels), queue=queue)
+    limits = replace(make_limits(max_inputs, max_body_mb, max_image_mb, max_megapixels), queue=queue, texts=max_texts)
     run(
         VendorSettings(
             teacher=teacher,

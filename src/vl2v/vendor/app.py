@@ -40,6 +40,8 @@ def create_app(service: Service) -> ASGIApp:
 
 
 def _add_routes(app: FastAPI, service: Service) -> None:
+    # Without /v1, too: clients of infinity ask there.
+    @app.post("/embeddings")
     @app.post("/v1/embeddings")
     async def embeddings(request: Request) -> Response:
         body = Body(service.limits, service.held, request)
@@ -58,6 +60,7 @@ def _add_routes(app: FastAPI, service: Service) -> None:
         headers = {"idempotent-replayed": "true"} if reply.replayed else None
         return Response(reply.body, media_type="application/json", headers=headers)
 
+    @app.get("/models")
     @app.get("/v1/models")
     async def models(request: Request) -> dict[str, Any]:
         return {"object": "list", "data": [_model(service, await _account(service, request))]}
@@ -103,7 +106,8 @@ def _model(service: Service, account: Account) -> dict[str, Any]:
         "revision": card.revision,
         "dimension": card.dimension,
         "logit_scale": card.logit_scale,
-        "max_batch": service.limits.inputs,
+        "max_batch": min(service.limits.inputs, service.limits.texts),
+        "max_texts": service.limits.texts,
         "idempotency_hours": service.settings.idempotency_hours,
         "price": {
             "per_1000_images": written(account.image_nano * 1000),

@@ -10,7 +10,11 @@ from vl2v.web.faults import ApiError, bad_image, schema, too_large
 from vl2v.web.images import DATA_URI, from_base64
 from vl2v.web.limits import Limits
 
-FIELDS = frozenset({"model", "input", "modality", "encoding_format", "dimensions", "user"})
+FIELDS = frozenset({"model", "input", "modality", "encoding_format", "dimensions", "output_dimension", "user"})
+TOKENS = (
+    "Lists of token ids are not taken, since each model has tokens of its own; send the texts as strings. In LangChain:"
+    " OpenAIEmbeddings(check_embedding_ctx_length=False). In LiteLLM, LlamaIndex and others: pass str, not list[int]."
+)
 FORMS = 'a string, {"text": ..}, {"image": ..}, or {"content": [one part]}'
 
 
@@ -77,19 +81,30 @@ def parse(body: bytes, model: str, dimension: int, limits: Limits) -> Asked:
     _check_model(fields, model)
     encoding = _one_of(fields, "encoding_format", ("float", "base64"))
     modality = _one_of(fields, "modality", ("text", "image"))
-    wanted = fields.get("dimensions")
-    if wanted is not None and (isinstance(wanted, bool) or wanted != dimension):
-        raise schema(f"This model has {dimension} dimensions and cannot give others; leave it out.", "dimensions")
+    for name in ("dimensions", "output_dimension"):  # the second is what LiteLLM makes of it for an infinity
+        wanted = fields.get(name)
+        if wanted is not None and (isinstance(wanted, bool) or wanted != dimension):
+            raise schema(f"This model has {dimension} dimensions and cannot give others; leave it out.", name)
     if not isinstance(fields.get("user", ""), str):
         raise schema("Expected a string.", "user")
     given = fields["input"]
     values = [given] if isinstance(given, str) else given
     if not isinstance(values, list) or not values:
         raise schema(f"Expected a string, or a list of at least one input; each is {FORMS}.", "input")
-    if len(values) > limits.inputs:
-        raise schema(f"Expected at most {limits.inputs} inputs, found {len(values)}; send several requests.", "input")
+    if all(isinstance(value, int | list) for value in values):
+        raise schema(TOKENS, "input", "token_ids")
+    if len(values) > limits.inputs + limits.texts:
+        raise _too_many(limits, len(values))
     reader = _Reader(modality, limits)
-    return Asked([reader.item(value, f"input[{i}]") for i, value in enumerate(values)], encoding == "base64")
+    asked = Asked([reader.item(value, f"input[{i}]") for i, value in enumerate(values)], encoding == "base64")
+    if asked.images > limits.inputs or asked.texts > limits.texts:
+        raise _too_many(limits, len(values))
+    return asked
+
+
+def _too_many(limits: Limits, found: int) -> ApiError:
+    expected = f"at most {limits.inputs} images and {limits.texts} texts"
+    return schema(f"Expected {expected} in a request, found {found} inputs; send several requests.", "input")
 
 
 def _fields(body: bytes) -> dict[str, Any]:
@@ -144,7 +159,7 @@ class _Reader:
                 return self._image(content, f"{param}.image")
             if kind == "content" and isinstance(content, list) and len(content) == 1:
                 return self._part(content[0], f"{param}.content[0]")
-        raise schema(f"Expected {FORMS}. Lists of tokens are not taken; an input is one text or one image.", param)
+        raise schema(f"Expected {FORMS}; an input is one text or one image.", param)
 
     def _part(self, part: Any, param: str) -> Item:
         if isinstance(part, dict) and len(part) == 2:

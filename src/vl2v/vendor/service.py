@@ -9,7 +9,7 @@ import logging
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ParamSpec, TypeVar
 from urllib.parse import quote
 
@@ -61,7 +61,9 @@ class Service:
     """
 
     def __init__(self, teacher: Teacher, engine: Engine, settings: VendorSettings, links: Links | None = None) -> None:
-        self.settings, self.limits, self.metrics = settings, settings.limits, Metrics()
+        limits = settings.limits
+        self.limits = replace(limits, texts=min(limits.texts, limits.queue))
+        self.settings, self.metrics = settings, Metrics()
         self.card = teacher.describe()
         self.accounts, self.rates = Accounts(engine), Rates()
         self.meter = Meter(engine, settings.idempotency_hours * 3600)

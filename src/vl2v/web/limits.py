@@ -12,7 +12,8 @@ class Limits:
     """How much is taken from a client; each is checked before the work it bounds.
 
     Attributes:
-        inputs: images and texts of one request.
+        inputs: images of one request.
+        texts: texts of one request.
         body_bytes: one request.
         image_bytes: one image file.
         pixels: one image; decoding takes up to about 30 bytes a pixel, one image at a time.
@@ -24,11 +25,12 @@ class Limits:
     """
 
     inputs: int = 64
+    texts: int = 2048
     body_bytes: int = 64 * MB
     image_bytes: int = 10 * MB
     pixels: int = 20_000_000
     text_characters: int = 4000
     held_bytes: int = 512 * MB
-    queue: int = 1024
+    queue: int = 4096
     body_seconds: float = 60.0
     link_seconds: float = 10.0

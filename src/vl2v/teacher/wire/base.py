@@ -289,6 +289,11 @@ def error_text(answer: Any) -> str:
     for part in (answer.get("error"), answer):
         if isinstance(part, str):
             return part
-        if isinstance(part, dict) and isinstance(found := part.get("message") or part.get("detail"), str):
-            return found
+        if isinstance(part, dict):
+            found = part.get("message") or part.get("detail")
+            if isinstance(found, str):
+                return found
+            if isinstance(found, list) and found and isinstance(first := found[0], dict) and "msg" in first:
+                place = ".".join(map(str, first.get("loc") or ()))  # FastAPI's way; what was sent is left out
+                return f"{place}: {first['msg']}" if place else str(first["msg"])
     return ""
