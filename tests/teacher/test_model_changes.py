@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from decimal import Decimal
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -16,10 +17,13 @@ from misbehaving_vendor import PER_IMAGE, PER_TEXT, UnreliableVendor, answer_to,
 from test_unreliable_vendor import buy, digests_of, teacher_of
 
 from vl2v.errors import TeacherError
+from vl2v.job.folder import RunFolder
+from vl2v.job.run import _same_teacher
 from vl2v.teacher.base import Price, TeacherCard
 from vl2v.teacher.http import HttpTeacher
 from vl2v.teacher.ledger import Budget, Ledger
 from vl2v.teacher.purchase import Buyer
+from vl2v.teacher.spelling import open_wire
 from vl2v.teacher.store import EmbeddingStore
 
 CONTENTS = [picture(i) for i in range(40)]
@@ -171,3 +175,20 @@ def test_lengths_that_vary_are_no_change(store: EmbeddingStore) -> None:
         buy_watched(vendor, store, Blind())
     with Drifting(0) as vendor:
         buy_watched(vendor, store, Blind())
+
+
+def test_a_run_does_not_go_on_with_another_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = RunFolder(tmp_path)
+    with UnreliableVendor() as vendor:
+        described = vendor.models()
+
+        def open_again(**change: Any) -> Any:
+            monkeypatch.setattr(vendor, "models", lambda: {"data": [described["data"][0] | change]})
+            teacher = HttpTeacher(open_wire(vendor.url))
+            return SimpleNamespace(teacher=teacher, card=teacher.describe())
+
+        _same_teacher(open_again(), folder)
+        _same_teacher(open_again(), folder)
+        with pytest.raises(TeacherError, match=r"expected: revision 1(.|\n)*found: revision 2(.|\n)*another --out"):
+            _same_teacher(open_again(revision="2"), folder)
+        _same_teacher(open_again(), folder)

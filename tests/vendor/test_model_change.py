@@ -76,3 +76,17 @@ def test_every_answer_says_which_model_it_comes_from(tmp_path: Path) -> None:
         key = new_key(server.db)
         answer = server.ask(key, {"model": "seller", "input": ["x"]}).json()
         assert (answer["revision"], answer["logit_scale"], answer["dimension"]) == ("a", 20.0, 4)
+
+
+def test_one_key_is_another_request_for_another_revision(tmp_path: Path) -> None:
+    """Of a client that knows nothing of revisions, and sends the same key for the same body."""
+    key, rows = "", []
+    for teacher in (Revised("a"), Revised("bb")):
+        with local_server(teacher, tmp_path) as server:
+            key = key or new_key(server.db)
+            answers = [server.ask(key, {"model": "seller", "input": ["x"]}, once="same") for _ in range(2)]
+            assert [answer.headers.get("idempotent-replayed") for answer in answers] == [None, "true"]
+            rows.append(answers[0].json()["data"][0]["embedding"])
+            billed = Decimal(server.usage(key)["cost"])
+    assert rows[0] != rows[1]
+    assert billed == PRICE.of(texts=2)

@@ -17,8 +17,10 @@ import torch
 from vl2v.allocator import hold_memory
 from vl2v.benchmark.protocol import Grid, Job, Origin
 from vl2v.benchmark.purchase import AnsweredTeacher, copy_once
+from vl2v.benchmark.results import JOBS
 from vl2v.benchmark.sweep import Sweep, identify
 from vl2v.errors import RunError, Vl2vError, as_disk_full
+from vl2v.job.places import FILE as PLACES
 from vl2v.job.prepare import Places
 from vl2v.job.process import stopped_by
 from vl2v.progress import Silent
@@ -115,6 +117,8 @@ def work(assignment: Assignment, job: Job) -> Outcome:
             sweep = _sweep(assignment)
             sweep.teacher = _teacher(assignment, job)
             outcome.mine = sweep.do(job.with_budget(None), notes)
+            if outcome.mine:  # its store is a copy on this machine, without a ledger
+                (sweep.out / JOBS / job.name / PLACES).unlink(missing_ok=True)
     except Vl2vError as error:
         outcome.error = error
     except Exception as error:

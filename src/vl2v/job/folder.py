@@ -19,7 +19,7 @@ from vl2v.hints import resume_command
 from vl2v.job.ownership import LOCK, OWNER
 from vl2v.job.places import remember
 from vl2v.job.prepare import Places
-from vl2v.student.files import write_json
+from vl2v.student.files import read_json, write_json
 from vl2v.task.folder import read_yaml
 from vl2v.teacher import spending
 
@@ -53,6 +53,7 @@ class RunFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.config_file = path / "config.yaml"
+        self.teacher_file = path / "teacher.json"
         self.metrics_file = path / "metrics.jsonl"
         self.state_file = path / "state.safetensors"
         self.student = path / "student"
@@ -113,6 +114,14 @@ class RunFolder:
             step = "give a run's folder, the --out of its vl2v distill; a new run is started without --resume"
             raise RunError(f"{self.path} holds no run.", expected="config.yaml", found="none", next_step=step)
         return parse(RunConfig, read_yaml(self.config_file), str(self.config_file))
+
+    def teacher(self) -> Mapping[str, Any] | None:
+        """Identity, revision and dimension of the vendor's model that the run began with; None if none is noted."""
+        try:
+            found = read_json(self.teacher_file)
+        except (OSError, ValueError):
+            return None
+        return found if isinstance(found, dict) else None
 
     def save_state(self, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> None:
         """Replace the state at once: the tensors' file carries the values too, `state.json` is a copy to read."""

@@ -49,7 +49,7 @@ class Owner:
     @property
     def ended(self) -> bool:
         """Whether it surely exists no more; its workers may hold the lock for some seconds longer."""
-        if self.host != socket.gethostname():
+        if self.host != socket.gethostname() or os.name == "nt":  # there, signal 0 is Ctrl-C
             return False
         try:
             os.kill(self.pid, 0)

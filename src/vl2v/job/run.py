@@ -16,7 +16,7 @@ from accelerate import Accelerator
 from torch import nn
 
 from vl2v.config import RunConfig
-from vl2v.errors import RunError, Vl2vError
+from vl2v.errors import RunError, TeacherError, Vl2vError
 from vl2v.job.embeddings import keep_frozen_features
 from vl2v.job.evaluation import Evaluation, top1, zero_shot_logits
 from vl2v.job.folder import RunFolder
@@ -39,6 +39,7 @@ from vl2v.student.model import Student
 from vl2v.teacher.base import Teacher
 from vl2v.teacher.ledger import Ledger, Quote
 from vl2v.teacher.prompts import load_templates
+from vl2v.teacher.remote import RemoteTeacher
 from vl2v.tracking.base import check_installed
 from vl2v.tracking.following import tracked
 from vl2v.trust import files as trust_file
@@ -126,6 +127,7 @@ def run(
         try:
             with open_session(config, places, progress, teacher=teacher, backbone=backbone) as session:
                 if first:
+                    _same_teacher(session, folder)
                     budget = session.budget(account)
                     session.check_means(budget, places, out)
                     begun = True
@@ -139,6 +141,28 @@ def run(
             if not begun:  # refused before anything was bought: leave nothing behind
                 shutil.rmtree(out)
             raise
+
+
+def _same_teacher(session: Session, folder: RunFolder) -> None:
+    """Refuse to buy for a run from another model than before; the run's folder remembers which one it was.
+
+    Raises:
+        TeacherError: if a vendor has another model or revision now.
+    """
+    if not isinstance(session.teacher, RemoteTeacher):  # files and local models cost nothing to ask again
+        return
+    card, known = session.card, folder.teacher()
+    now = {"identity": card.identity, "revision": card.revision, "dimension": card.dimension}
+    other = [key for key in now if known is not None and known.get(key) != now[key]]
+    if known is not None and other:
+        raise TeacherError(
+            f"{card.identity} is not the model that this run began with.",
+            expected=", ".join(f"{key} {known.get(key)}" for key in other),
+            found=", ".join(f"{key} {now[key]}" for key in other),
+            next_step="begin a new run under another --out. What was bought stays stored, and this run can go on if "
+            "the vendor offers that model again",
+        )
+    write_json(folder.teacher_file, now)
 
 
 def _go_on(folder: RunFolder, config: RunConfig, places: Places) -> None:
