@@ -116,11 +116,12 @@ class RunFolder:
         return parse(RunConfig, read_yaml(self.config_file), str(self.config_file))
 
     def teacher(self) -> Mapping[str, Any] | None:
-        """Identity, revision and dimension of the vendor's model that the run began with; None if none is noted."""
-        try:
-            found = read_json(self.teacher_file)
-        except (OSError, ValueError):
-            return None
+        """Identity, revision and dimension of the vendor's model that the run began with; None if none is noted.
+
+        Raises:
+            RunError: if the file is broken.
+        """
+        found = read_json(self.teacher_file) if self.teacher_file.is_file() else None
         return found if isinstance(found, dict) else None
 
     def save_state(self, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> None:
