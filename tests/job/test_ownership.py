@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shlex
@@ -10,6 +11,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -18,7 +20,8 @@ from typer.testing import CliRunner
 from vl2v.cli import app
 from vl2v.errors import RunError
 from vl2v.hints import resume_command
-from vl2v.job.ownership import OWNER, TRAINING, alone_in, owned
+from vl2v.job.ownership import LOCK, OWNER, TRAINING, Owner, alone_in, owned
+from vl2v.student.files import write_json
 
 
 @contextmanager
@@ -39,14 +42,27 @@ def other_process(work: Callable[[int], None]) -> Iterator[int]:
         os.waitpid(child, 0)
 
 
-def working(folder: Path, command: str, seconds: float = 60, workers: float = 0) -> Callable[[int], None]:
+def working(folder: Path, command: str, seconds: float = 60) -> Callable[[int], None]:
     def work(ready: int) -> None:
         with owned(folder, command):
-            if workers and not os.fork():
-                time.sleep(workers)
-                os._exit(0)
             os.write(ready, b"x")
             time.sleep(seconds)
+
+    return work
+
+
+def with_a_worker(folder: Path, seconds: float) -> Callable[[int], None]:
+    """An owner with a worker that shares its lock, as forked ones do with some versions of filelock."""
+
+    def work(ready: int) -> None:
+        write_json(folder / OWNER, asdict(Owner.me(TRAINING)))
+        if not os.fork():
+            with (folder / LOCK).open("w") as file:
+                fcntl.flock(file, fcntl.LOCK_EX)
+                os.write(ready, b"x")
+                time.sleep(seconds)
+            os._exit(0)
+        time.sleep(60)
 
     return work
 
@@ -72,7 +88,11 @@ def test_a_killed_owner_is_in_nobodys_way(tmp_path: Path) -> None:
 
 
 def test_workers_that_outlive_a_killed_owner_are_waited_for(tmp_path: Path) -> None:
-    with other_process(working(tmp_path, TRAINING, workers=0.5)):
+    with (
+        other_process(with_a_worker(tmp_path, 1.0)),
+        pytest.raises(RunError, match="in use"),
+        owned(tmp_path, TRAINING, patience=10),
+    ):
         pass
     with owned(tmp_path, TRAINING, patience=10):
         pass

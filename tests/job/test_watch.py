@@ -111,6 +111,17 @@ def test_a_good_teacher_is_asked_everything(data: Path, tmp_path: Path) -> None:
     buy(teacher, data, tmp_path)
 
 
+def test_a_purchase_too_small_for_a_look_on_the_way_is_looked_at_in_the_end(data: Path, tmp_path: Path) -> None:
+    for path in data.rglob("[0-6].png"):
+        to = tmp_path / "few" / path.relative_to(data)
+        to.parent.mkdir(parents=True, exist_ok=True)
+        to.write_bytes(path.read_bytes())
+    teacher = Painted(data, "one embedding", batch=100)
+    with pytest.raises(TeacherError, match="same embedding for different images"):
+        buy(teacher, tmp_path / "few", tmp_path, zero_shot=False)
+    assert teacher.asked < 64
+
+
 def picture(colour: tuple[int, int, int], form: str = "PNG") -> bytes:
     out = io.BytesIO()
     Image.new("RGB", (20, 20), colour).save(out, form)
