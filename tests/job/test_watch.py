@@ -6,10 +6,12 @@ import hashlib
 import io
 from contextlib import closing
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from tiny_task import CLASSES, DOMAINS, draw
 from typer.testing import CliRunner
@@ -17,6 +19,7 @@ from typer.testing import CliRunner
 from vl2v.api import make_config
 from vl2v.cli import app
 from vl2v.errors import TeacherError
+from vl2v.job.classes import _check_distinct
 from vl2v.job.folder import RunFolder
 from vl2v.job.prepare import Places
 from vl2v.job.session import BudgetAccount, open_session
@@ -148,6 +151,14 @@ def test_two_images_alone_are_too_few_to_say_anything() -> None:
     watch_images(contents[:2], BASIS[[0, 0]])
     with pytest.raises(TeacherError, match="3 of 3 images"):
         watch_images(contents, BASIS[[0, 0, 0]])
+
+
+def test_a_new_class_needs_an_embedding_of_its_own() -> None:
+    student: Any = SimpleNamespace(classes=["bar", "blank"], head=torch.from_numpy(BASIS[:2]), provenance={})
+    _check_distinct(student, {"zebra": torch.from_numpy(BASIS[2])}, "t")
+    for new in ({"pole": BASIS[0]}, {"zebra": BASIS[2], "zebu": BASIS[2]}):
+        with pytest.raises(TeacherError, match=r"same embedding for different texts(.|\n)*than for (bar|zebra)"):
+            _check_distinct(student, {name: torch.from_numpy(row) for name, row in new.items()}, "t")
 
 
 def test_a_resumed_run_remembers_that_its_teacher_was_accepted(data: Path, tmp_path: Path) -> None:
