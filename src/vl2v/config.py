@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Mapping
 from decimal import Decimal
 from pathlib import Path
@@ -319,5 +320,5 @@ def _faults(error: Mapping[str, Any], source: str) -> list[str]:
     """What one error of pydantic's says: a key and what stands there, or settings that do not go together."""
     if not error["loc"] and error["type"] == "value_error":
         return str(error["ctx"]["error"]).split("\n")
-    found = "nothing" if error["type"] == "missing" else repr(error["input"])[:60]
+    found = "nothing" if error["type"] == "missing" else reprlib.repr(error["input"])[:60]
     return [f"{'.'.join(map(str, error['loc'])) or source}: {error['msg']} (found {found})"]

@@ -25,16 +25,19 @@ class JsonError(ValueError):
     """The text is not JSON, or exceeds a limit. The message says what was found."""
 
 
-def parse(content: str | bytes, *, max_bytes: int = MAX_BYTES, max_depth: int = MAX_DEPTH) -> Any:
+def parse(
+    content: str | bytes, *, max_bytes: int = MAX_BYTES, max_depth: int = MAX_DEPTH, allow_nan: bool = False
+) -> Any:
     """Parse JSON from an untrusted source.
 
     Args:
         content: the text, or its UTF-8 bytes.
         max_bytes: the most bytes, or characters, that are read.
         max_depth: the most objects and arrays within each other.
+        allow_nan: take NaN and infinity too, as Python writes them; for figures that are only shown.
 
     Returns:
-        Plain values; every number is finite, every string is valid Unicode.
+        Plain values; every number is finite unless `allow_nan`, every string is valid Unicode.
 
     Raises:
         JsonError: if it is not JSON, or exceeds a limit.
@@ -50,7 +53,7 @@ def parse(content: str | bytes, *, max_bytes: int = MAX_BYTES, max_depth: int = 
     try:
         value = json.loads(
             text,
-            parse_constant=_refuse_constant,
+            parse_constant=float if allow_nan else _refuse_constant,
             parse_float=_finite,
             parse_int=_short,
             object_pairs_hook=_unique,

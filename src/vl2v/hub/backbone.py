@@ -25,10 +25,11 @@ def origin_of(recipe: Mapping[str, Any], spec: str) -> Origin:
 
     Args:
         recipe: the fields of `vl2v.student.backbones.Recipe`.
-        spec: the student's spelling in the run's settings, redacted.
+        spec: the student's spelling in the run's settings, redacted; the teacher's if the student is its encoder.
     """
     if recipe["kind"] == "open_clip":
-        name = str(recipe["name"])
+        name = str(recipe["name"])  # of earlier versions; later ones name the built-in architecture
+        name = name if name.startswith("hf-hub:") else spec.removeprefix("open_clip:")
         hub = name.removeprefix("hf-hub:") if name.startswith("hf-hub:") else None
         return Origin(hub, "the image encoder of its open_clip teacher; see there for the licence of those weights.")
     if recipe["kind"] != "timm":

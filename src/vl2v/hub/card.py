@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +14,7 @@ from vl2v.hub.backbone import Origin, origin_of
 from vl2v.job.evaluation import IN_DOMAIN, OUT_OF_DOMAIN, Evaluation, Row, percent
 from vl2v.method.registry import METHODS
 
+SPECIAL = re.compile(r"([\\`*_{}\[\]()#+!|~])")  # what Markdown gives a meaning to
 SPLITS = {IN_DOMAIN: "validation", OUT_OF_DOMAIN: "test"}
 CITATION = """```bibtex
 @inproceedings{addepalli2024leveraging,
@@ -64,7 +67,8 @@ class Facts:
 
 def model_card(facts: Facts) -> str:
     """A README with the front matter that the hub reads, and a section for each question that a user may have."""
-    origin = origin_of(facts.student["backbone"], facts.settings["student"]["spec"])
+    spec = facts.settings["student"]["spec"]
+    origin = origin_of(facts.student["backbone"], facts.settings["teacher"]["spec"] if spec == "teacher" else spec)
     sections = [
         f"# {facts.name.partition('/')[2]}\n\n{_what(facts)}",
         f"## Use\n\n{_use(facts)}",
@@ -115,8 +119,8 @@ def _what(facts: Facts) -> str:
     source = "the answers of a vision-language model" if facts.taught else "labels alone"
     return (
         f"An image classifier of {len(card['classes'])} classes for images of {size} x {size} pixels: "
-        f"`{card['backbone']['name']}`, trained with {method.title} by "
-        f"vl2v {facts.made['made_with'].get('vl2v', '')} from {source}. {head} "
+        f"{_code(card['backbone']['name'])}, trained with {method.title} by "
+        f"vl2v {_cell(facts.made['made_with'].get('vl2v', ''))} from {source}. {head} "
         "At work it asks nobody."
     )
 
@@ -135,12 +139,12 @@ def _use(facts: Facts) -> str:
             "\nThe backbone is a module of the maker's own, which has to be given: `vl2v.load(..., backbone=module)`."
         )
     if facts.exported:
-        names = ", ".join(f"`export/{name}`" for name in facts.exported)
+        names = ", ".join(_code(f"export/{name}") for name in facts.exported)
         text += (
             f"\n\nWithout torch, in a download of this repository ({names}):\n\n"
             "```python\n"
             "import vl2v_runtime\n\n"
-            f'model = vl2v_runtime.load("export/{facts.exported[0]}")\n'
+            f"model = vl2v_runtime.load({_literal(f'export/{facts.exported[0]}')})\n"
             'model.predict(["one.jpg"])\n'
             "```"
         )
@@ -159,9 +163,10 @@ def _figures(facts: Facts) -> str:
         numbers = " | ".join(percent(value) for value in (row.zero_shot, row.student, row.student_ece))
         lines.append(f"| {_cell(row.domain)} | {row.role} | {row.images:,} | {numbers} |")
     for role, means in facts.figures["means"].items():
-        named = role.replace("_", "-")
+        named = _cell(role.replace("_", "-"))
         lines.append(f"| mean | {named} | | {percent(means['zero_shot'])} | {percent(means['student'])} | |")
-    if facts.trust is not None and (fitted := facts.trust.get("calibration")):
+    fitted = (facts.trust or {}).get("calibration", {})
+    if facts.trust is not None and {"images", "ece_before", "ece_after"} <= fitted.keys():
         before, after = fitted["ece_before"], fitted["ece_after"]
         lines += [
             "",
@@ -174,7 +179,7 @@ def _figures(facts: Facts) -> str:
 
 
 def _data(facts: Facts) -> str:
-    data, split = facts.made["data"], facts.settings["data"]
+    data, split = {"images": 0, "domains": [], "held_out": [], **facts.made["data"]}, facts.settings["data"]
     held_out = data["held_out"]
     lines = [
         f"- {data['images']:,} labelled images in {len(data['domains'])} domains: {_listed(data['domains'])}.",
@@ -192,11 +197,12 @@ def _data(facts: Facts) -> str:
 def _teacher(facts: Facts) -> str:
     teacher, asked = facts.made["teacher"], facts.figures.get("asked")
     if not facts.taught:
-        return f"None: it learnt from labels alone. `{teacher['identity']}` gave the zero-shot column, if there is one."
-    prompts = facts.made["prompts"]
-    lines = [f'`{teacher["identity"]}`, {teacher["dimension"]} dimensions; its texts were such as "{prompts[0]}".']
+        named = _code(teacher["identity"])
+        return f"None: it learnt from labels alone. {named} gave the zero-shot column, if there is one."
+    texts = "".join(f'; its texts were such as "{_cell(prompt)}"' for prompt in facts.made["prompts"][:1])
+    lines = [f"{_code(teacher['identity'])}, {teacher['dimension']} dimensions{texts}."]
     if asked:
-        cost = f"{asked['cost']} {asked['currency']}"
+        cost = f"{asked['cost']} {_cell(asked['currency'])}"
         lines.append(
             f"Training took {asked['image_queries']:,} image and {asked['text_queries']:,} text queries ({cost})."
         )
@@ -209,11 +215,11 @@ def _teacher(facts: Facts) -> str:
 
 
 def _licences(facts: Facts, origin: Origin) -> str:
-    own = f"`{facts.licence}`" if facts.licence else "not stated: without one, nobody else may use it"
+    own = _code(facts.licence) if facts.licence else "not stated: without one, nobody else may use it"
     return "\n".join(
         [
             f"- This student: {own}.",
-            f"- Backbone: `{facts.student['backbone']['name']}`, {origin.text}",
+            f"- Backbone: {_code(facts.student['backbone']['name'])}, {origin.text}",
             "- Images and teacher have terms of their own, which may bind what was learnt from them.",
         ]
     )
@@ -243,18 +249,19 @@ def _limits(facts: Facts) -> str:
 
 def _making(facts: Facts) -> str:
     made = facts.made
-    versions = ", ".join(f"{name} {version}" for name, version in made["made_with"].items())
-    swad = made.get("swad")
-    weights = f"- Weights kept: {made['weights']}"
-    if made["weights"] == "swad" and swad and swad["converged_at"] is not None:
-        end = "its end" if swad["dead_at"] is None else f"step {swad['dead_at']}"
+    versions = ", ".join(_cell(f"{name} {version}") for name, version in made["made_with"].items())
+    swad = made.get("swad") or {}
+    weights = f"- Weights kept: {_cell(made['weights'])}"
+    if made["weights"] == "swad" and swad.get("converged_at") is not None:
+        end = "its end" if swad.get("dead_at") is None else f"step {swad['dead_at']}"
         weights += f", from step {swad['converged_at']} of the second stage to {end}"
     return "\n".join(
         [
-            f"- Seed {made['seed']}, {made['made_at']}. All settings: `config.yaml`.",
+            f"- Seed {made.get('seed', 0)}, {_cell(made['made_at'])}. All settings: `config.yaml`.",
             f"{weights}.",
             f"- Versions: {versions}.",
-            f"- Data by content: `{made['data']['digest']}`; teacher's revision: `{made['teacher']['revision']}`.",
+            f"- Data by content: {_code(made['data']['digest'])}; "
+            f"teacher's revision: {_code(made['teacher']['revision'])}.",
         ]
     )
 
@@ -264,4 +271,23 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def _cell(text: str) -> str:
-    return text.replace("|", "\\|").replace("<", "&lt;")
+    """Text that somebody else may have chosen, on one line, so that Markdown shows it and does nothing else with it."""
+    escaped = SPECIAL.sub(r"\\\1", _one_line(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;"))
+    return escaped.replace("://", "&#58;//").replace("www.", "www&#46;").replace("@", "&#64;")  # no links by themselves
+
+
+def _code(text: str) -> str:
+    """The same as code, in a fence that is longer than any run of backticks in it; `|` would end a table's cell."""
+    line = _one_line(text).replace("|", "\u2502")
+    fence = "`" * (1 + max((len(run) for run in re.findall("`+", line)), default=0))
+    space = " " if "`" in line or not line else ""
+    return f"{fence}{space}{line}{space}{fence}"
+
+
+def _literal(text: str) -> str:
+    """Text in a block of Python code."""
+    return json.dumps(_one_line(text)).replace("```", "")
+
+
+def _one_line(text: str) -> str:
+    return " ".join("".join(char if char.isprintable() else " " for char in text).split())

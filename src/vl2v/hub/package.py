@@ -15,11 +15,14 @@ from vl2v.hints import resume_command
 from vl2v.hub.card import Facts, model_card
 from vl2v.job.exported import EXPORT, REPORT
 from vl2v.job.folder import RunFolder
+from vl2v.job.run_files import read_evaluation, read_export
 from vl2v.redaction import PRIVATE, private_strings, public_config, public_provenance
-from vl2v.student.files import CARD, WEIGHTS, read_json
-from vl2v.trust.files import FILE as TRUST
+from vl2v.student.files import CARD, WEIGHTS, check_weights, read_described, read_trust
+from vl2v.trust import files as trust_file
+from vl2v_runtime.onnx_scan import names_other_files
 
 CARD_FILE, SETTINGS, FIGURES = "README.md", "config.yaml", "evaluation.json"
+NEEDED = ("made_with", "made_at", "teacher", "prompts", "data", "weights")  # of the provenance, by the model card
 KNOWN = (CARD_FILE, SETTINGS, FIGURES, "student/", "export/")
 """What a push writes, and replaces if it stands in the repository already."""
 
@@ -65,7 +68,7 @@ def make_package(run: Path, name: str, licence: str | None = None) -> Package:
         step = f"finish it: {resume_command(run)}"
         raise RunError(f"{run} is not finished.", expected=f"{FIGURES} and a student", found="none", next_step=step)
     private = private_strings(config, run)
-    student, figures = public_student(read_json(folder.student / CARD)), read_json(folder.evaluation_file)
+    student, figures = public_student(_described(folder)), read_evaluation(folder.evaluation_file)
     exported, report = sorted((run / EXPORT).glob("*.onnx")), run / EXPORT / REPORT
     settings = public_config({key: value for key, value in config.items() if key != "budget"})
     facts = Facts(name, licence, student, figures, settings, _trust(folder), tuple(path.name for path in exported))
@@ -76,12 +79,14 @@ def make_package(run: Path, name: str, licence: str | None = None) -> Package:
         f"student/{CARD}": _json(student),
     }
     if facts.trust is not None:
-        texts[f"student/{TRUST}"] = _json(facts.trust)
+        texts[f"student/{trust_file.FILE}"] = _json(facts.trust)
     if report.is_file():
-        texts[f"{EXPORT}/{REPORT}"] = _json(_everywhere(read_json(report)))
+        texts[f"{EXPORT}/{REPORT}"] = _json(_everywhere(read_export(report)))
     files: dict[str, bytes | Path] = {key: _struck(text, private).encode() for key, text in texts.items()}
+    check_weights(folder.student)
     files[f"student/{WEIGHTS}"] = folder.student / WEIGHTS
     files |= {f"{EXPORT}/{path.name}": path for path in exported}
+    _check_binary(run, files)
     _check(files, private)
     return Package(dict(sorted(files.items())))
 
@@ -101,10 +106,45 @@ def _everywhere(value: Any) -> Any:
     return {key: public_provenance(part) if key == "provenance" else _everywhere(part) for key, part in value.items()}
 
 
+def _described(folder: RunFolder) -> dict[str, Any]:
+    """What `student.json` says, with all that a model card tells of the student's making.
+
+    Raises:
+        RunError: if something of it is missing.
+    """
+    card = read_described(folder.student)
+    if lacking := [key for key in NEEDED if card["provenance"].get(key) is None]:
+        found, step = f"no {', '.join(lacking)}", "publish a run that vl2v distill made"
+        problem = f"{folder.path} does not say how it was made."
+        raise RunError(problem, expected="its provenance", found=found, next_step=step)
+    return card
+
+
 def _trust(folder: RunFolder) -> dict[str, Any] | None:
-    file = folder.student / TRUST
-    found: dict[str, Any] | None = read_json(file) if file.is_file() else None
-    return found
+    trust = read_trust(folder.student)
+    return None if trust is None else trust.to_dict()
+
+
+def _check_binary(run: Path, files: Mapping[str, bytes | Path]) -> None:
+    """Refuse files that are taken as they are and are something else than their name says, or lie elsewhere.
+
+    Raises:
+        HubError: with the file.
+    """
+    step = "make the file again (vl2v export), or take it out of the run's folder"
+    for name, part in files.items():
+        if not isinstance(part, Path):
+            continue
+        if not part.resolve().is_relative_to(run.resolve()):
+            found = "a link that leads out of it"
+            raise HubError(f"{name} is not published.", expected="a file of the run", found=found, next_step=step)
+        try:
+            if part.suffix == ".onnx" and names_other_files(part):
+                raise ValueError("tensors that lie in other files")
+        except ValueError as error:
+            raise HubError(
+                f"{name} is not published.", expected="one ONNX file", found=str(error), next_step=step
+            ) from error
 
 
 def _json(content: object) -> str:

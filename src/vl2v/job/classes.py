@@ -23,6 +23,7 @@ from vl2v.locking import held
 from vl2v.progress import Progress
 from vl2v.student.files import CARD, CHANGES
 from vl2v.student.model import Student
+from vl2v.student.provenance import check_provenance
 from vl2v.task.images import spelling
 from vl2v.teacher.base import Teacher
 from vl2v.teacher.ledger import Budget, Ledger, Quote
@@ -139,6 +140,7 @@ def remove_classes(run: str | Path, names: Sequence[str], *, backbone: nn.Module
     with _alone(run) as folder:
         student = Student.load(folder, backbone)
         need_head(student)
+        check_provenance(student.provenance, "the student")
         known = {spelling(name): name for name in student.classes}
         change = {"removed": [], "before": list(student.classes)}
         for name in dict.fromkeys(known.get(spelling(name), name) for name in names):

@@ -20,12 +20,14 @@ from vl2v.job.ownership import alone_in
 from vl2v.job.parity import Compared, compare, refuse
 from vl2v.job.places import places_of
 from vl2v.job.prepare import Places
+from vl2v.job.run_files import read_export
 from vl2v.job.sample import Sample, batches, random_sample, run_sample
 from vl2v.progress import Progress, Silent
 from vl2v.redaction import public_provenance
 from vl2v.student.export import need_onnx, to_onnx, write
-from vl2v.student.files import CARD, read_json, write_json
+from vl2v.student.files import CARD, write_json
 from vl2v.student.model import Student
+from vl2v.student.provenance import check_provenance
 from vl2v.student.quantise import quantise
 from vl2v_runtime.model import FLOAT, INT8, Model
 
@@ -102,6 +104,7 @@ def export(
         out = out or folder / EXPORT
         progress = progress or Silent()
         student = _load(folder, backbone)
+        check_provenance(student.provenance, str(folder))
         sample = _sample(folder, student, data, int8, places or places_of(folder), progress)
         out.mkdir(parents=True, exist_ok=True)
         wanted = [FLOAT] * (onnx or not int8) + [INT8] * int8
@@ -150,7 +153,7 @@ def _load(folder: Path, backbone: nn.Module | None) -> Student:
 def _sample(
     folder: Path, student: Student, data: Path | None, int8: bool, places: Places, progress: Progress
 ) -> Sample:
-    made = student.provenance.get("config", {}).get("data", {})
+    made = (student.provenance.get("config") or {}).get("data") or {}
     if data is None and not RunFolder(folder).config_file.is_file():
         if int8:
             raise ConfigError(
@@ -168,6 +171,6 @@ def _sample(
 def _keep(done: Export) -> None:
     """Write the report; what it says of files that were not written anew stays."""
     path = done.folder / REPORT
-    old = read_json(path)["files"] if path.is_file() else {}
+    old = read_export(path)["files"] if path.is_file() else {}
     content = done.to_dict()
     write_json(path, content | {"files": old | content["files"]})

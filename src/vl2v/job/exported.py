@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from vl2v.job.run_files import read_export
 from vl2v.redaction import public_provenance
-from vl2v.student.files import CHANGES, read_json, write_json
+from vl2v.student.files import CHANGES, write_json
 from vl2v.student.model import Student
 
 EXPORT, REPORT = "export", "export.json"  # the folder in a run's, and what it says of its files
@@ -38,7 +39,7 @@ def change_exports(run: Path, student: Student) -> None:
     note = run / EXPORT / REPORT
     if note.is_file():
         last = student.provenance[CHANGES][-1]
-        write_json(note, read_json(note) | {CHANGES: {"at": last["at"], "note": REMARK}})
+        write_json(note, read_export(note) | {CHANGES: {"at": last["at"], "note": REMARK}})
 
 
 def mark_trust(student: Student) -> None:

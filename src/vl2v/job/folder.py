@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,9 +20,11 @@ from vl2v.hints import resume_command
 from vl2v.job.ownership import LOCK, OWNER
 from vl2v.job.places import remember
 from vl2v.job.prepare import Places
+from vl2v.job.run_files import StateValues
 from vl2v.student.files import read_json, write_json
 from vl2v.task.folder import read_yaml
 from vl2v.teacher import spending
+from vl2v_runtime import strict_json
 
 
 @dataclass
@@ -142,12 +145,30 @@ class RunFolder:
             return None
         try:
             with safe_open(self.state_file, "pt") as file:
-                values = json.loads(file.metadata()["state"])
+                values = strict_json.parse(file.metadata()["state"], allow_nan=True)
+                StateValues.model_validate(values)
                 return State({name: file.get_tensor(name) for name in file.keys()}, values)  # noqa: SIM118
         except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
             step = "start the run again under another --out; bought vectors are kept and cost nothing"
             raise RunError(
                 f"{self.state_file} is broken.", expected="a state", found=str(error), next_step=step
+            ) from error
+
+    @contextmanager
+    def state_fits(self) -> Iterator[None]:
+        """Turn what torch says of a state that does not fit the run into an error.
+
+        Raises:
+            RunError: instead.
+        """
+        try:
+            yield
+        except (RuntimeError, KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+            raise RunError(
+                f"{self.state_file} does not fit this run.",
+                expected="the state that the run saved",
+                found=" ".join(f"{type(error).__name__}: {error}".split())[:300],
+                next_step="start the run again under another --out; bought vectors are kept and cost nothing",
             ) from error
 
     def add_metrics(self, line: Mapping[str, Any]) -> int:
@@ -161,7 +182,7 @@ class RunFolder:
         """Drop what was written to `metrics.jsonl` after the state was saved."""
         if self.metrics_file.exists():
             with self.metrics_file.open("r+b") as handle:
-                handle.truncate(length)
+                handle.truncate(min(length, self.metrics_file.stat().st_size))
 
     def tidy(self) -> None:
         """Remove what only training needed."""

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from vl2v.config import DataConfig
+from vl2v.config import DataConfig, parse
 from vl2v.errors import ConfigError, DataError, StudentError
 from vl2v.job.evaluation import (
     UNSPLIT,
@@ -24,6 +24,7 @@ from vl2v.job.prepare import Places, list_folder, read_task, split_task
 from vl2v.progress import Progress, Silent
 from vl2v.student.files import CHANGES
 from vl2v.student.model import Student
+from vl2v.student.provenance import check_provenance
 from vl2v.task.files import FileIndex
 from vl2v.task.images import Task
 from vl2v.task.pixels import PixelCache
@@ -60,6 +61,7 @@ def evaluate(
         DataError: if the folder has faults, or a class that the student does not know.
         ConfigError: if a domain is unknown.
     """
+    check_provenance(student.provenance, "the student")
     places, progress = places or Places(), progress or Silent()
     index, cache = FileIndex(places.cache / "files.sqlite"), PixelCache(places.cache, student.preprocess.size)
     try:
@@ -106,9 +108,10 @@ def class_numbers(student: Student, task: Task, *, skip_removed: bool = False) -
 def _parts(student: Student, task: Task) -> dict[str, tuple[str, Indices]]:
     """Role and positions of every domain, from the student's own split where the data are those it learnt from."""
     made = student.provenance
-    if made.get("data", {}).get("digest") != task.digest():
+    config = (made.get("config") or {}).get("data")
+    if (made.get("data") or {}).get("digest") != task.digest() or config is None:
         return {domain: (UNSPLIT, task.rows_of(domain)) for domain in task.domains}
-    split = split_task(task, DataConfig(**made["config"]["data"]), made["seed"])
+    split = split_task(task, parse(DataConfig, config, "the student's provenance"), made.get("seed", 0))
     return {domain: (role, places) for role, domain, places in judged(split)}
 
 

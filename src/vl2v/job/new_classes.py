@@ -14,6 +14,7 @@ from vl2v.job.quoting import ROW_OVERHEAD, Needs, make_quote
 from vl2v.job.session import local_device, stated_price
 from vl2v.student.files import CHANGES
 from vl2v.student.model import Student
+from vl2v.student.provenance import check_provenance
 from vl2v.task.images import spaced, spelling
 from vl2v.teacher.base import Teacher, unit_rows
 from vl2v.teacher.file import FileTeacher
@@ -67,7 +68,7 @@ class NewClasses:
 
 def known_classes(student: Student) -> tuple[KnownClass, ...]:
     """A student's classes with what its provenance says of each, in the order of its head."""
-    changes = student.provenance.get(CHANGES, [])
+    changes = check_provenance(student.provenance, "the student").get(CHANGES, [])
     trained = list(changes[0]["before"]) if changes else student.classes
     noted = student.provenance.get("prompts", [])
     each = len(noted) // len(trained) if len(noted) % len(trained) == 0 else 0
@@ -87,8 +88,8 @@ def new_classes(
 ) -> NewClasses:
     """Check names, wording and teacher against a student; see `vl2v.job.classes.add_classes`."""
     need_head(student)
-    made = student.provenance
-    if "config" not in made or "teacher" not in made:
+    made = check_provenance(student.provenance, "the student")
+    if made.get("config") is None or made.get("teacher") is None:
         raise StudentError(
             "This student does not say who taught it.",
             expected="a student that vl2v distill saved",

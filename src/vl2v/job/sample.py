@@ -95,7 +95,7 @@ def run_sample(student: Student, data: DataConfig, places: Places, progress: Pro
         task, _ = read_task(folder, data, index, cache, progress)
         labels = class_numbers(student, task, skip_removed=True)
         seed = int(student.provenance.get("seed", 0))
-        if student.provenance.get("data", {}).get("digest") == task.digest():
+        if (student.provenance.get("data") or {}).get("digest") == task.digest():
             split = split_task(task, data, seed)
             what, kept = VALIDATION, np.concatenate(list(split.kept.values()))
             compared = np.concatenate(list(split.validation.values()))

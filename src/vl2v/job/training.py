@@ -90,7 +90,8 @@ class Trainer:
             TrainingError: if a loss is not finite.
         """
         if state is not None:
-            self._restore(state)
+            with self.folder.state_fits():
+                self._restore(state)
         elif self.accelerator.is_main_process:
             self.folder.cut_metrics(0)
         # Convolutions run half as fast again in this layout on a CPU, and on tensor cores.
@@ -129,7 +130,8 @@ class Trainer:
             return
         features = self._features()
         optimizer = adam(self.projection.parameters(), settings.learning_rate, settings.weight_decay)
-        load_adam(optimizer, state)
+        with self.folder.state_fits():
+            load_adam(optimizer, state)
         weights, average = dict(self.projection.named_parameters()), self._average
 
         with self.progress.stage(self.method.stages[0], steps, start) as advance:
@@ -165,7 +167,8 @@ class Trainer:
         if self._penalty is not None:
             faster = settings.learning_rate * self.config.miro.learning_rate_factor
             optimizer.add_param_group({"params": list(trainable(self._penalty).values()), "lr": faster})
-        load_adam(optimizer, state)
+        with self.folder.state_fits():
+            load_adam(optimizer, state)
         rates = [group["lr"] for group in optimizer.param_groups]
         shelf.begin(weights)
         model, features = Projected(backbone, self.projection), None

@@ -18,9 +18,9 @@ from vl2v.job.evaluation import IN_DOMAIN, OUT_OF_DOMAIN, Evaluation
 from vl2v.job.exported import EXPORT, REPORT
 from vl2v.job.folder import RunFolder
 from vl2v.job.predictions import Predictions, read_predictions
-from vl2v.student.files import CARD, read_json
+from vl2v.job.run_files import read_evaluation, read_export, read_metrics
+from vl2v.student.files import CARD, read_described
 from vl2v.trust import files as trust_file
-from vl2v_runtime import strict_json
 from vl2v_runtime.trust import Trust
 
 Arrays = Mapping[str, NDArray[Any]]
@@ -95,7 +95,7 @@ def read_run(path: Path) -> Source:
             found="a run without them",
             next_step=f"go on with it: {resume_command(path)}",
         )
-    content = read_json(folder.evaluation_file)
+    content = read_evaluation(folder.evaluation_file)
     missing: dict[str, str] = {}
 
     def part(name: str, file: Path, read: Callable[[Path], Found], why: str) -> Found | None:
@@ -114,18 +114,14 @@ def read_run(path: Path) -> Source:
         config,
         Evaluation.from_dict(content),
         content,
-        read_json(folder.student / CARD),
-        part("metrics", folder.metrics_file, _lines, "There are no curves") or (),
+        read_described(folder.student),
+        part("metrics", folder.metrics_file, read_metrics, "There are no curves") or (),
         part("predictions", folder.predictions_file, read_predictions, f"{earlier}, which kept no single answers"),
         part("embeddings", folder.embeddings_file, _arrays, f"{earlier} or as a benchmark's job, without its vectors"),
         part("trust", folder.student / trust_file.FILE, _trust, "No temperature is kept"),
-        part("export", path / EXPORT / REPORT, read_json, "Nothing was exported"),
+        part("export", path / EXPORT / REPORT, read_export, "Nothing was exported"),
         missing,
     )
-
-
-def _lines(file: Path) -> tuple[Mapping[str, Any], ...]:
-    return tuple(strict_json.parse(line) for line in file.read_text(encoding="utf-8").splitlines() if line.strip())
 
 
 def _arrays(file: Path) -> Arrays:

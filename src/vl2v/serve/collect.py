@@ -39,7 +39,7 @@ def build(config: RunConfig, model: Model, places: Places, progress: Progress) -
     finally:
         index.close()
     made = model.metadata.provenance
-    if made.get("data", {}).get("digest") != task.digest():
+    if (made.get("data") or {}).get("digest") != task.digest():
         found = f"others in {task.root}"
         raise DataError("The training images changed since the run.", expected="the run's own", found=found)
     rows = sample(task, split_task(task, config.data, config.seed).kept, config.seed)

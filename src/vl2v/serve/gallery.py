@@ -41,7 +41,7 @@ class Neighbour:
 def origin_of(model: Model) -> str:
     """What tells a student from every other: when it was made, and from what; changed classes change nothing."""
     made = model.metadata.provenance
-    return json.dumps([made.get("made_at"), made.get("seed"), made.get("data", {}).get("digest"), model.dimension])
+    return json.dumps([made.get("made_at"), made.get("seed"), (made.get("data") or {}).get("digest"), model.dimension])
 
 
 class Gallery:

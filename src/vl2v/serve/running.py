@@ -20,6 +20,7 @@ from vl2v.serve.app import create_app
 from vl2v.serve.gallery import NAME, Gallery, origin_of
 from vl2v.serve.service import Service
 from vl2v.serve.settings import ServeSettings
+from vl2v.student.provenance import check_provenance
 from vl2v.web.limits import Limits
 from vl2v.web.running import listen, quiet_logs
 from vl2v_runtime import Model
@@ -84,6 +85,7 @@ def open_service(settings: ServeSettings, places: Places, progress: Progress) ->
     if run is not None:
         _need_export(run, settings.int8, places, progress)
     model = load()
+    check_provenance(model.metadata.provenance, str(model.path))
     gallery, no_gallery = _gallery(run, model, places, progress) if settings.gallery else (None, "--no-gallery")
     no_edits = _no_edits(settings, run, model)
 

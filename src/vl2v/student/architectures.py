@@ -7,6 +7,7 @@ Nothing is loaded here: weights come from the student's own safetensors file.
 from __future__ import annotations
 
 import re
+import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
@@ -141,7 +142,7 @@ def described(error: ValidationError, most: int = 3) -> str:
     faults = error.errors()
     parts = [
         f"{'.'.join(str(key)[:60] for key in fault['loc']) or 'the whole'}: {fault['msg'][:200]}"
-        + ("" if fault["type"] == "missing" else f" ({repr(fault['input'])[:60]})")
+        + ("" if fault["type"] == "missing" else f" ({reprlib.repr(fault['input'])[:60]})")
         for fault in faults[:most]
     ]
     return "; ".join(parts) + (f"; and {len(faults) - most} more" if len(faults) > most else "")

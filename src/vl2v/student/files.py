@@ -29,6 +29,7 @@ from vl2v.student.architectures import Recipe, build, compare_shapes, described,
 from vl2v.student.backbones import Backbone
 from vl2v.student.card import StudentCard
 from vl2v.student.preprocess import Preprocess
+from vl2v.student.provenance import check_provenance
 from vl2v.trust import files as trust_file
 from vl2v_runtime import strict_json
 from vl2v_runtime.trust import Trust
@@ -41,6 +42,18 @@ CARD, WEIGHTS = "student.json", "model.safetensors"
 BACKBONE = "backbone"  # under which `Student` has it
 HELD = "student"  # the one key in the weights' metadata: safetensors writes several in any order
 CHANGES = "classes_changed"  # in the provenance: what was added and removed after training, oldest first
+
+
+def read_described(folder: Path) -> dict[str, Any]:
+    """The content of `student.json` as it is, for those who only describe the student; its types are checked.
+
+    Raises:
+        StudentError: if it is missing or not what vl2v wrote, its provenance included.
+    """
+    raw = _read_raw(folder)
+    checked = _checked(raw, folder / CARD)
+    check_provenance(checked.provenance, str(folder))
+    return {"provenance": {}, "classifier": checked.classifier, **raw}
 
 
 def save(student: Student, folder: Path) -> Path:
@@ -103,7 +116,11 @@ def load(folder: Path, backbone: nn.Module | None = None) -> Student:
     except (OSError, SafetensorError, RuntimeError) as error:
         raise _broken(folder / WEIGHTS, "this student's weights", error) from error
     _try(student.eval(), folder / WEIGHTS)
-    student.trust = _read_trust(folder, student)
+    student.trust = trust = read_trust(folder)
+    width = None if trust is None or trust.reference is None else trust.reference.centres.shape[1]
+    if width is not None and (student.head is None or width != student.dimension):
+        found = f"centres of dimension {width}, the student's embeddings have {student.dimension}"
+        raise _broken_trust(folder, ValueError(found))
     return student
 
 
@@ -137,19 +154,37 @@ def _try(student: Student, path: Path) -> None:
         raise _broken(path, expected, error) from error
 
 
-def _read_trust(folder: Path, student: Student) -> Trust | None:
-    path = folder / trust_file.FILE
+def read_trust(folder: Path) -> Trust | None:
+    """Read a student's `trust.json`; None where there is none.
+
+    Raises:
+        StudentError: if it is broken or of another format.
+    """
     try:
-        trust = trust_file.load(folder)
-        width = None if trust is None or trust.reference is None else trust.reference.centres.shape[1]
-        if width is not None and (student.head is None or width != student.dimension):
-            raise ValueError(f"centres of dimension {width}, the student's embeddings have {student.dimension}")
+        return trust_file.load(folder)
     except (OSError, ValueError) as error:
-        step = "copy it again from where it was made, fit it again with vl2v trust, or delete it"
-        raise StudentError(
-            f"{path} cannot be used.", expected="what vl2v wrote", found=str(error), next_step=step
-        ) from error
-    return trust
+        raise _broken_trust(folder, error) from error
+
+
+def _broken_trust(folder: Path, error: Exception) -> StudentError:
+    step = "copy it again from where it was made, fit it again with vl2v trust, or delete it"
+    problem = f"{folder / trust_file.FILE} cannot be used."
+    return StudentError(problem, expected="what vl2v wrote", found=str(error), next_step=step)
+
+
+def check_weights(folder: Path) -> None:
+    """Refuse a folder whose weights are not the student's. A user's own backbone is compared as far as it is known.
+
+    Raises:
+        StudentError: if it cannot be loaded.
+    """
+    card = _checked(_read_raw(folder), folder / CARD)
+    if card.backbone.kind != "module":
+        load(folder)
+        return
+    shapes, _ = _read_header(folder / WEIGHTS)
+    top = {name: shape for name, shape in shapes.items() if not name.startswith(f"{BACKBONE}.")}
+    compare_shapes(f"a student with this {CARD}", card.top, top)
 
 
 def _read_raw(folder: Path) -> dict[str, Any]:

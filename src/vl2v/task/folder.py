@@ -20,6 +20,10 @@ from vl2v_runtime.imaging import SUFFIXES
 
 FOREIGN = frozenset({".gif", ".heic", ".heif", ".avif", ".jp2", ".svg", ".psd", ".raw", ".dng", ".tga"})
 SHOWN = 30  # faults listed in full; the rest are counted
+MOST_YAML, MOST_BRACKETS = (
+    2**22,
+    10_000,
+)  # of a file; deep nesting takes the parser minutes
 
 
 class FaultyDataError(DataError):
@@ -213,9 +217,12 @@ def read_yaml(path: Path) -> object:
         ConfigError: if it cannot be read or parsed; the message has the line.
     """
     try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        found = " ".join(str(error).split())
+        text = path.read_text(encoding="utf-8")
+        if len(text) > MOST_YAML or text.count("[") + text.count("{") > MOST_BRACKETS:
+            raise ValueError(f"more than {MOST_YAML:,} characters, or {MOST_BRACKETS:,} brackets")
+        return yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # an overlong number, a date that is none
+        found = " ".join(str(error).split())[:500]
         step = "correct the file; text with a colon or a quote needs quotes around it"
         raise ConfigError(f"{path} is not valid YAML.", expected="YAML", found=found, next_step=step) from error
     except OSError as error:

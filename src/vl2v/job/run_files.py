@@ -1,0 +1,196 @@
+"""The JSON files of a finished run, read with their types: the run may come from a stranger."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from vl2v.errors import RunError
+from vl2v.student.architectures import described
+from vl2v.student.files import read_json
+from vl2v_runtime import strict_json
+
+Text = Annotated[str, Field(max_length=10_000)]
+Count = Annotated[int, Field(ge=0, le=10**15)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Money = Annotated[str, Field(pattern=r"^[0-9]{1,15}(\.[0-9]{1,18})?$")]
+Role = Literal["in-domain", "out-of-domain", "all images"]
+File = TypeVar("File", bound=BaseModel)
+
+
+class _Part(BaseModel):
+    """Further keys are left as they are, as later versions may write some."""
+
+    model_config = ConfigDict(extra="allow", frozen=True, strict=True)
+
+
+class RowPart(BaseModel):
+    """`vl2v.job.evaluation.Row`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    domain: Text
+    role: Role
+    images: Count
+    student: Share
+    zero_shot: Share | None = None
+    student_ece: Share | None = None
+    zero_shot_ece: Share | None = None
+    student_ece_calibrated: Share | None = None
+    student_aurc: Share | None = None
+    student_aurc_energy: Share | None = None
+
+
+class MeansPart(_Part):
+    """Means over the domains of a role."""
+
+    zero_shot: Share | None
+    student: Share | None
+
+
+class TablePart(_Part):
+    """`vl2v.job.evaluation.Evaluation`."""
+
+    domains: Annotated[list[RowPart], Field(max_length=10_000)]
+    means: dict[str, MeansPart]
+    beside: dict[str, TablePart] = {}
+
+
+class AskedPart(_Part):
+    """What training needed from the teacher."""
+
+    image_queries: Count
+    text_queries: Count
+    cost: Money
+    currency: Text
+    price_per_1000_images: Money | None = None
+
+
+class UnseenPart(_Part):
+    """Accuracies of one who answers."""
+
+    seen: Share | None = None
+    unseen: Share | None = None
+    harmonic: Share | None = None
+    alone: Share | None = None
+
+
+class UnseenRowPart(_Part):
+    """A domain's line of the table of held-out classes."""
+
+    domain: Text
+    role: Role
+    student: UnseenPart | None = None
+    zero_shot: UnseenPart | None = None
+
+
+class UnseenTablePart(_Part):
+    """`vl2v.job.unseen.UnseenClasses`."""
+
+    classes: list[Text] = []
+    domains: list[UnseenRowPart] = []
+    means: dict[str, dict[Literal["zero_shot", "student"], UnseenPart]] = {}
+
+
+class EvaluationFile(TablePart):
+    """`evaluation.json`."""
+
+    asked: AskedPart | None = None
+    unseen_classes: UnseenTablePart | None = None
+    fresh_queries: Count | None = None
+
+
+class ComparedPart(_Part):
+    """`vl2v.job.parity.Compared`."""
+
+    bytes: Count | None = None
+    images: Count | None = None
+    logits: Annotated[float, Field(ge=0)] | None = None
+    agreement: Share | None = None
+    accuracy: Share | None = None
+    student: Share | None = None
+
+
+class ExportFile(_Part):
+    """`export/export.json`."""
+
+    files: dict[str, ComparedPart]
+
+
+class StateValues(_Part):
+    """What of a run's state is no tensor."""
+
+    stage: Literal["align", "distill"]
+    step: Count
+    digest: Text
+    losses: list[float]
+    metrics: Count
+    fresh_queries: Count = 0
+    best: float = -1.0
+    swad: dict[str, Any] | None = None
+
+
+class ScorePart(_Part):
+    """A domain's in a line of metrics."""
+
+    loss: float
+    accuracy: Share
+
+
+class MetricsLine(_Part):
+    """A line of `metrics.jsonl`."""
+
+    stage: Text
+    step: Count
+    losses: list[float]
+    val_loss: float
+    val_accuracy: Share
+    domains: dict[str, ScorePart]
+
+
+def read_evaluation(path: Path) -> dict[str, Any]:
+    """The content of `evaluation.json`.
+
+    Raises:
+        RunError: if it cannot be read or is not what vl2v wrote.
+    """
+    return check(EvaluationFile, read_json(path), path)
+
+
+def read_export(path: Path) -> dict[str, Any]:
+    """The content of `export/export.json`.
+
+    Raises:
+        RunError: if it cannot be read or is not what vl2v wrote.
+    """
+    return check(ExportFile, read_json(path), path)
+
+
+def read_metrics(path: Path) -> tuple[dict[str, Any], ...]:
+    """The lines of `metrics.jsonl`, oldest first; a loss may be NaN.
+
+    Raises:
+        RunError: if one of them is not what vl2v wrote.
+        OSError, ValueError: if it cannot be read.
+    """
+    lines = path.read_text(encoding="utf-8").splitlines()
+    return tuple(check(MetricsLine, strict_json.parse(line, allow_nan=True), path) for line in lines if line.strip())
+
+
+def check(model: type[File], content: Any, path: Path) -> dict[str, Any]:
+    """The same content, if it is what a model says.
+
+    Raises:
+        RunError: with the first faults.
+    """
+    try:
+        model.model_validate(content)
+    except ValidationError as error:
+        step = "copy it again from where it was made"
+        raise RunError(
+            f"{path} cannot be used.", expected="what vl2v wrote", found=described(error), next_step=step
+        ) from error
+    checked: dict[str, Any] = content
+    return checked

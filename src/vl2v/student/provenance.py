@@ -1,0 +1,107 @@
+"""What a student remembers of its making, for those who rely on it; it may have been written by a stranger."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from vl2v.errors import StudentError
+from vl2v.student.architectures import described
+
+Text = Annotated[str, Field(max_length=100_000)]
+Count = Annotated[int, Field(ge=0, le=10**12)]
+
+
+class _Part(BaseModel):
+    """Further keys are left as they are."""
+
+    model_config = ConfigDict(extra="allow", frozen=True, strict=True)
+
+
+class TeacherPart(_Part):
+    """Who taught it."""
+
+    identity: Text
+    revision: Text
+    dimension: Count
+
+
+class DataPart(_Part):
+    """What it learnt from."""
+
+    digest: Text
+    images: Count = 0
+    domains: list[Text] = []
+    held_out: list[Text] = []
+
+
+class SwadPart(_Part):
+    """Where its weights were averaged."""
+
+    converged_at: Count | None = None
+    dead_at: Count | None = None
+    threshold: float | None = None
+
+
+class ChangePart(_Part):
+    """Classes that were added or removed after training."""
+
+    at: Text
+    before: Annotated[list[Text], Field(min_length=1)]
+    added: dict[str, list[Text]] = {}
+    removed: list[Text] = []
+
+
+class SpecPart(_Part):
+    """A teacher or a student by its name."""
+
+    spec: Text = ""
+
+
+class ConfigPart(_Part):
+    """The run's settings; what they mean is checked where they are used."""
+
+    data: dict[str, Any] = {}
+    teacher: SpecPart = SpecPart()
+    student: SpecPart = SpecPart()
+    method: Text = ""
+
+
+class Provenance(_Part):
+    """All that vl2v writes there; every key may be missing."""
+
+    made_with: dict[str, Text] = {}
+    made_at: Text = ""
+    teacher: TeacherPart | None = None
+    prompts: list[Text] = []
+    templates: list[Text] = []
+    data: DataPart | None = None
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    weights: Text = ""
+    swad: SwadPart | None = None
+    config: ConfigPart | None = None
+    classes_changed: list[ChangePart] = []
+
+
+def check_provenance(made: Mapping[str, Any], where: str) -> Mapping[str, Any]:
+    """The same provenance, where every key that vl2v writes has the type that vl2v gives it.
+
+    Args:
+        made: of a student, or of an exported file.
+        where: whose it is, for the message.
+
+    Raises:
+        StudentError: with the first faults.
+    """
+    try:
+        Provenance.model_validate(dict(made))
+    except ValidationError as error:
+        raise StudentError(
+            f"The provenance of {where} cannot be used.",
+            expected="what vl2v distill wrote",
+            found=described(error),
+            next_step="copy the student again from where it was made; vl2v predict works without a provenance",
+        ) from error
+    return made
