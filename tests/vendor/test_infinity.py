@@ -36,10 +36,20 @@ def infinity(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     made = subprocess.run([python, script, folder / "clip"], env=env, capture_output=True, text=True, check=False)
     assert made.returncode == 0, made.stderr[-3000:]
     port, log = free_port(), folder / "log"
-    words = ["v2", "--model-id", folder / "clip", "--served-model-name", "tiny", "--engine", "torch", "--device", "cpu"]
+    words = [
+        "v2",
+        "--model-id",
+        str(folder / "clip"),
+        "--served-model-name",
+        "tiny",
+        "--engine",
+        "torch",
+        "--device",
+        "cpu",
+    ]
     words += ["--no-bettertransformer", "--no-model-warmup", "--host", "127.0.0.1", "--port", str(port)]
     with log.open("w") as out:
-        process = subprocess.Popen([python.with_name("infinity_emb"), *words], env=env, stdout=out, stderr=out)
+        process = subprocess.Popen([str(python.with_name("infinity_emb")), *words], env=env, stdout=out, stderr=out)
     try:
         end = time.monotonic() + 180
         while time.monotonic() < end and process.poll() is None:

@@ -40,7 +40,7 @@ def run(program: str, url: str, key: str) -> list[str]:
     """What a program prints, with the server of this test in the place of the page's."""
     program = f"key, model = {key!r}, 'plain'\n" + program.replace("http://127.0.0.1:8080", url)
     env = {k: v for k, v in os.environ.items() if k != "PYTHONPATH" and "proxy" not in k.lower()} | OFFLINE
-    command = [python_of("clients"), "-c", program]
+    command = [str(python_of("clients")), "-c", program]
     done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=200, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout.strip().splitlines()

@@ -73,6 +73,7 @@ def create_app(service: Service, *, local: bool = True) -> ASGIApp:
         check_host(request, local)
         if request.method not in ("GET", "HEAD"):
             check_origin(request)
+        await service.refresh()
 
     app = FastAPI(
         title="vl2v serve",

@@ -21,6 +21,7 @@ from vl2v.serve.gallery import NAME, Gallery, origin_of
 from vl2v.serve.service import Service
 from vl2v.serve.settings import ServeSettings
 from vl2v.student.provenance import check_provenance
+from vl2v.serve.source import Source
 from vl2v.web.limits import Limits
 from vl2v.web.running import listen, quiet_logs
 from vl2v_runtime import Model
@@ -97,7 +98,7 @@ def open_service(settings: ServeSettings, places: Places, progress: Progress) ->
         from vl2v.serve.editing import RunEditor
 
         editor = RunEditor(run, places, load, settings.budget)
-    return Service(model, about, gallery, editor, settings.limits)
+    return Service(model, about, gallery, editor, settings.limits, Source(model.path, load))
 
 
 def _run_of(path: Path) -> Path | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import threading
 import time
@@ -13,21 +14,25 @@ from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 import numpy as np
 
+from vl2v.errors import StudentError, Vl2vError
 from vl2v.serve.answers import About, DriftHint, ImageAnswer, Near, Prediction, fault, rank
 from vl2v.serve.engine import Engine, Seen
 from vl2v.serve.gallery import Gallery
 from vl2v.serve.inputs import Upload, read
 from vl2v.serve.metrics import Metrics
+from vl2v.serve.source import Source
 from vl2v.web.body import Held
 from vl2v.web.faults import ApiError, bad_image, schema
 from vl2v.web.images import MORE, inspect
 from vl2v.web.limits import Limits
 from vl2v_runtime import Model, UnreadableImageError
+from vl2v_runtime.errors import ModelError
 from vl2v_runtime.imaging import Pixels
 
 if TYPE_CHECKING:
     from vl2v.serve.editing import RunEditor  # it brings torch, which answers do without
 
+logger = logging.getLogger("vl2v.serve")
 P = ParamSpec("P")
 T = TypeVar("T")
 THREADS = 8  # of requests at work; decoding and the network are bounded on their own
@@ -57,6 +62,7 @@ class Service:
         about: what is said of it where it is not the model itself that says so.
         gallery: training images to show beside answers.
         editor: changes the classes; None if nobody may.
+        source: where the model came from; a change by another program is taken over. None never looks.
         limits: how much is taken from a client.
     """
 
@@ -67,11 +73,12 @@ class Service:
         gallery: Gallery | None = None,
         editor: RunEditor | None = None,
         limits: Limits | None = None,
+        source: Source | None = None,
     ) -> None:
         self.limits, self.metrics, self.gallery = limits or Limits(), Metrics(), gallery
         self.held, self.waiting = Held(), 0
         self.engine = Engine(model, self._observe)
-        self._about, self._editor = about, editor
+        self._about, self._editor, self._source = about, editor, source
         self._hands = ThreadPoolExecutor(THREADS, "hands")
         self._edits = ThreadPoolExecutor(1, "edits")  # one after the other
         self._decoding = threading.Semaphore(os.cpu_count() or 1)  # a large image takes much memory while decoded
@@ -103,6 +110,26 @@ class Service:
             return await asyncio.get_running_loop().run_in_executor(self._hands, lambda: work(*args, **kwargs))
         finally:
             self.waiting -= 1
+
+    async def refresh(self) -> None:
+        """Take over a model that another program has changed; a changed file that cannot be used is logged."""
+        if self._source is not None and self._source.changed():
+            await asyncio.get_running_loop().run_in_executor(self._edits, self._reload, self._source)
+
+    def _reload(self, source: Source) -> None:
+        if not source.changed():  # another request has seen to it meanwhile
+            return
+        try:
+            self._replace(source.load())
+            logger.info("the model's file changed: %d classes", len(self.engine.model.metadata.classes))
+        except (ModelError, Vl2vError, OSError) as error:
+            logger.error("the model's file changed and cannot be used; the one before is served on: %s", error)
+
+    def _replace(self, model: Model) -> None:
+        if model.size != self.engine.model.size:
+            step = "restart vl2v serve"
+            raise StudentError("The new file takes images of another size.", found=str(model.size), next_step=step)
+        self.engine.model = model
 
     def about(self) -> About:
         """What is served."""
@@ -188,7 +215,7 @@ class Service:
     def _edit(self, editor: RunEditor, work: Callable[[RunEditor], T], kind: str) -> T:
         done = work(editor)
         if kind:
-            self.engine.model = editor.load()
+            self.engine.model = self._source.load() if self._source is not None else editor.load()
             self.metrics.edits.labels(kind).inc()
         return done
 
