@@ -53,7 +53,7 @@ def public_teacher(name: str) -> str:
 
 def public_provenance(provenance: Mapping[str, Any]) -> dict[str, Any]:
     """What a student remembers of its making, for others to read: its settings and its teacher's identity redacted."""
-    public = dict(provenance)
+    public = {key: value for key, value in provenance.items() if key != "signature"}  # it means nothing elsewhere
     if "config" in public:
         public["config"] = public_config(public["config"])
     if "teacher" in public:

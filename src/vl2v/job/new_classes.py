@@ -10,6 +10,7 @@ from torch import Tensor
 
 from vl2v.config import RunConfig, parse
 from vl2v.errors import ConfigError, StudentError, TeacherError
+from vl2v.job.made_here import MARK, check_teacher
 from vl2v.job.quoting import ROW_OVERHEAD, Needs, make_quote
 from vl2v.job.session import local_device, stated_price
 from vl2v.student.files import CHANGES
@@ -101,6 +102,8 @@ def new_classes(
     if phrases and len(phrases) != len(names):
         found = f"{len(names)} names and {len(phrases)} phrases"
         raise ConfigError("Names and phrases do not fit.", expected="a phrase for each name", found=found)
+    if teacher is None:
+        check_teacher(config, made.get(MARK))
     own = made.get("templates") or config.teacher.prompts
     chosen = load_templates(tuple(templates) or (own if isinstance(own, str) else tuple(own)))
     called = [" ".join(phrase.split()) or name for phrase, name in zip(phrases or new, new, strict=True)]
@@ -183,7 +186,8 @@ def need_head(student: Student) -> Tensor:
         StudentError: if the classifier is linear.
     """
     if student.head is None:
-        method = student.provenance.get("config", {}).get("method", "a baseline")
+        config = check_provenance(student.provenance, "the student").get("config") or {}
+        method = config.get("method", "a baseline")
         raise StudentError(
             "The classes of this student were trained and cannot be changed by their names.",
             expected="a student whose head is the teacher's text vectors, e.g. of the method adip",

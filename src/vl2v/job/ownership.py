@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import socket
 import time
@@ -15,6 +14,7 @@ from pathlib import Path
 from vl2v.errors import RunError
 from vl2v.locking import held_if_free
 from vl2v.student.files import write_json
+from vl2v_runtime import strict_json
 
 LOCK, OWNER = "run.lock", "owner.json"  # in the run's folder
 TRAINING = "vl2v distill"
@@ -101,8 +101,9 @@ def alone_in(folder: Path | None, command: str) -> Iterator[None]:
 def _owner(folder: Path) -> Owner | None:
     """Who says to own the folder; None in the moment before it says so."""
     try:
-        return Owner(**json.loads((folder / OWNER).read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
+        found = strict_json.read(folder / OWNER)
+        return Owner(str(found["command"]), int(found["pid"]), str(found["host"]), str(found["since"]))
+    except (OSError, ValueError, TypeError, KeyError, OverflowError):
         return None
 
 

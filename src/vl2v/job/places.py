@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
+from vl2v.job.made_here import MARK, is_signed, sign
 from vl2v.job.prepare import Places
 from vl2v.student.files import write_json
+from vl2v_runtime import strict_json
 
 FILE = "places.json"  # in the run's folder
 
@@ -14,7 +15,7 @@ FILE = "places.json"  # in the run's folder
 def remember(run: Path, places: Places) -> None:
     """Note in a run's folder which cache and store it uses."""
     found = {"cache": str(places.cache.absolute()), "store": str(places.store.absolute())}
-    write_json(run / FILE, found)
+    write_json(run / FILE, found | {MARK: sign("places", found["cache"], found["store"])})
 
 
 def places_of(
@@ -29,16 +30,24 @@ def places_of(
         present: take the run's only where they exist. False is for going on with a run, which must not take a new store
             in place of its own without a word.
     """
-    default, known = Places(), _remembered(run) if run is not None else {}
+    default, known = Places(), _remembered(run, anyone=not present) if run is not None else {}
     usual = {"cache": default.cache, "store": default.store}
     mine = {name: path for name, path in known.items() if not present or path.exists()}
     return Places(cache or (usual | mine)["cache"], store or (usual | mine)["store"])
 
 
-def _remembered(run: Path) -> dict[str, Path]:
-    """What a run's folder says; nothing for one of an older version, or for a student's folder alone."""
+def _remembered(run: Path, anyone: bool) -> dict[str, Path]:
+    """What a run's folder says; nothing for one of an older version, or for a student's folder alone.
+
+    Args:
+        run: the folder.
+        anyone: whether to believe a folder that was not made here. Going on with a run does what its settings say; any
+            other command opens no file that a stranger's folder names.
+    """
     try:
-        found = json.loads((run / FILE).read_text(encoding="utf-8"))
-        return {name: Path(found[name]) for name in ("cache", "store") if isinstance(found.get(name), str)}
-    except (OSError, ValueError, AttributeError):
+        found = strict_json.read(run / FILE)
+        cache, store = str(found["cache"]), str(found["store"])
+        known = {"cache": Path(cache), "store": Path(store)}
+        return known if anyone or is_signed(found.get(MARK), "places", cache, store) else {}
+    except (OSError, ValueError, AttributeError, KeyError, TypeError):
         return {}

@@ -21,6 +21,7 @@ from vl2v.job.embeddings import keep_frozen_features
 from vl2v.job.evaluation import Evaluation, top1, zero_shot_logits
 from vl2v.job.folder import RunFolder
 from vl2v.job.judging import Part, evaluation_of, judge, keep_answers, trust_of
+from vl2v.job.made_here import MARK, sign_teacher
 from vl2v.job.metrics import summary_of
 from vl2v.job.ownership import TRAINING, owned
 from vl2v.job.places import places_of, remember
@@ -284,6 +285,7 @@ def _provenance(session: Session, folder: RunFolder) -> dict[str, Any]:
         "weights": config.distill.weights,
         "swad": swad and {key: swad[key] for key in ("converged_at", "dead_at", "threshold")},
         "config": config.model_dump(mode="json", exclude={"made_with", "budget", "tracking"}),
+        MARK: sign_teacher(config),
     }
 
 
