@@ -1,0 +1,1 @@
+"""The parts of `benchmarks/lab.py`, the experiment bench."""

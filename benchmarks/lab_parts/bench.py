@@ -1,0 +1,212 @@
+"""Loading what jobs need, and running a list of them, many at once, until a deadline."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import time
+import traceback
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TextIO
+
+import numpy as np
+import timm
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file
+from torch import Tensor
+
+from lab_parts.dataset import load
+from lab_parts.scoring import CHUNK
+from lab_parts.slot import Engine, Network, Slot, shape_of
+from lab_parts.training import Event, Material, Running, plan_of
+from lab_parts.variant import Job, settings_of
+
+SIZE = 128  # pixels, the student's side
+
+
+class Bench:
+    """Everything that stays loaded, and the slots that wait for jobs.
+
+    Args:
+        folder: as `prepare` wrote it.
+        engine: how steps run.
+    """
+
+    def __init__(self, folder: Path, engine: Engine) -> None:
+        self.folder, self.engine = folder, engine
+        module = timm.create_model("tf_efficientnet_lite0", num_classes=0)
+        module.load_state_dict({k: v.float() for k, v in load_file(folder / "lite0.safetensors").items()}, strict=True)
+        module = module.eval().to(engine.device)
+        if engine.channels_last:
+            module = module.to(memory_format=torch.channels_last)
+        self.network = Network(module, engine)
+        self.materials: dict[str, Material] = {}
+        self.free: dict[Any, list[Slot]] = {}
+
+    def material(self, name: str) -> Material:
+        """A data set with its features, loaded once."""
+        if name not in self.materials:
+            started = time.perf_counter()
+            data = load(self.folder / f"{name}.npz", self.engine.device)
+            pixels = _resized(data.pixels)
+            features = self._features(name, pixels)
+            self.materials[name] = Material(data, self.network, features, pixels, self.engine)
+            if self.engine.device.type == "cuda":
+                torch.cuda.synchronize()  # other streams are about to read these
+            print(f"{name}: {len(pixels)} images ready in {time.perf_counter() - started:.1f} s", flush=True)
+        return self.materials[name]
+
+    @torch.no_grad()
+    def _features(self, name: str, pixels: Tensor) -> Tensor:
+        """Of every image before training. A CPU's work is kept in the folder for temporary files."""
+        modified = int((self.folder / f"{name}.npz").stat().st_mtime)
+        cache = Path(tempfile.gettempdir()) / f"vl2v-lab-{name}-{modified}.npy"
+        if self.engine.device.type == "cpu" and cache.exists():
+            return torch.from_numpy(np.load(cache))
+        parameters = self.network.views(self.network.start)
+        places = torch.from_numpy(np.resize(np.arange(len(pixels)), -(-len(pixels) // CHUNK) * CHUNK))
+        parts = [
+            self.network.eager(parameters, pixels[part]) for part in torch.split(places.to(self.engine.device), CHUNK)
+        ]
+        features = torch.cat(parts)[: len(pixels)]
+        if self.engine.device.type == "cpu":
+            np.save(cache, features.numpy())
+        return features
+
+    def start(self, job: Job) -> tuple[Running, Iterator[Event], Any]:
+        """A job, ready to run in a free slot or a new one; and the key under which its slot is kept."""
+        material = self.material(job.dataset)
+        goals = plan_of(job, material.data)
+        k, d = goals.head.shape
+        key = (job.dataset, job.teacher, shape_of(job.variant), job.variant.batch, k, d)
+        waiting = self.free.setdefault(key, [])
+        slot = waiting.pop() if waiting else material.slot(job, goals)
+        running = Running(job, slot, goals, material)
+        return running, running.run(), key
+
+
+def _resized(pixels: Tensor) -> Tensor:
+    """[N, 3, SIZE, SIZE] uint8."""
+    parts = [
+        F.interpolate(part.float(), SIZE, mode="bilinear", antialias=True, align_corners=False).round().to(torch.uint8)
+        for part in torch.split(pixels, CHUNK)
+    ]
+    return torch.cat(parts)
+
+
+@dataclass
+class Runner:
+    """Runs jobs in order and appends a line for each to a file as it ends.
+
+    Attributes:
+        bench: where.
+        out: JSON lines; a job that has one already is passed over.
+        at_once: how many jobs share the device.
+        deadline: seconds from now at which everything stops; jobs that would not end by then are not begun.
+        margin: seconds that the last scores may take.
+    """
+
+    bench: Bench
+    out: Path
+    at_once: int = 1
+    deadline: float = float("inf")
+    margin: float = 5.0
+    _queue: list[Job] = field(default_factory=list)
+    _active: list[tuple[Running, Iterator[Event], Event, Any]] = field(default_factory=list)
+    _steps: int = 0
+    _started: float = 0.0
+    _looked: float = -1.0
+
+    def run(self, jobs: Sequence[Job]) -> None:
+        """Run all of them, most important first."""
+        done = finished(self.out)
+        self._queue = [job for job in dict.fromkeys(jobs) if job.key not in done]
+        total, self._started, reported = len(self._queue), time.perf_counter(), 0.0
+        print(f"{total} jobs to do, {len(jobs) - total} done before", flush=True)
+        with self.out.open("a") as file:
+            while self._queue or self._active:
+                now = time.perf_counter() - self._started
+                if now > self.deadline:
+                    print(f"deadline: {len(self._active)} under way are dropped", flush=True)
+                    return
+                self._fill(now)
+                if not self._advance(file):
+                    time.sleep(2e-4)
+                if now - reported > 15:
+                    reported = now
+                    ended = total - len(self._queue) - len(self._active)
+                    print(f"{now:.0f} s: {ended}/{total} done, {self._rate(now):.0f} steps/s", flush=True)
+
+    def _rate(self, now: float) -> float:
+        return (self._steps + sum(r.steps for r, *_ in self._active)) / max(now, 1e-9)
+
+    def _fill(self, now: float) -> None:
+        """Begin jobs while there is room, the first in the queue that would end in time."""
+        while self._queue and len(self._active) < self.at_once and now - self._looked > 0.2:
+            rate = self._rate(now) if now > 20 else float("inf")
+            left = sum(_length(r.job) - r.steps for r, *_ in self._active)
+            fits = (i for i, job in enumerate(self._queue) if self._fits(job, left, rate, now))
+            place = next(fits, None)
+            if place is None:
+                self._looked = now
+                if now > 60 or not self._active:
+                    print(f"{now:.0f} s: {len(self._queue)} jobs would not end in time", flush=True)
+                    self._queue.clear()
+                return
+            try:
+                running, work, key = self.bench.start(self._queue.pop(place))
+                self._active.append((running, work, None, key))
+            except Exception:  # one job's fault must not end the others
+                traceback.print_exc()
+
+    def _fits(self, job: Job, left: int, rate: float, now: float) -> bool:
+        """Whether a job would end in time: its share of the rate is one of `at_once`."""
+        seconds = max(_length(job) * self.at_once, left + _length(job)) / rate
+        return now + seconds <= self.deadline - self.margin
+
+    def _advance(self, file: TextIO) -> bool:
+        """Let every job go on whose event has come; whether there was one."""
+        moved = False
+        for entry in list(self._active):
+            running, work, event, key = entry
+            if event is not None and not event.query():  # type: ignore[no-untyped-call]
+                continue
+            moved, place = True, self._active.index(entry)
+            try:
+                self._active[place] = (running, work, next(work), key)
+            except StopIteration:
+                del self._active[place]
+                self._steps += running.steps
+                _write(file, running)
+                self.bench.free[key].append(running.slot)
+            except Exception:  # one job's fault must not end the others
+                traceback.print_exc()
+                del self._active[place]
+        return moved
+
+
+def _length(job: Job) -> int:
+    return job.variant.steps * job.variant.soup
+
+
+def _write(file: TextIO, running: Running) -> None:
+    job = running.job
+    line: dict[str, Any] = {"key": job.key, "variant": job.variant.name, "dataset": job.dataset, "with": job.teacher}
+    line |= {"removed": list(job.removed), "seed": job.seed, "settings": settings_of(job.variant)} | running.result
+    file.write(json.dumps(line) + "\n")
+    file.flush()
+
+
+def finished(out: Path) -> set[str]:
+    """Keys of the jobs whose lines are in a file; a line cut short is not one."""
+    keys = set()
+    if out.exists():
+        for text in out.read_text().splitlines():
+            try:
+                keys.add(json.loads(text)["key"])
+            except (ValueError, KeyError):
+                continue
+    return keys

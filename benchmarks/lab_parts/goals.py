@@ -1,0 +1,174 @@
+"""What a job trains towards: rows, targets and weights, ready on the device."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from lab_parts.dataset import Dataset, Ints, Teacher
+from lab_parts.variant import Job, Variant
+from vl2v.task.image_changes import CHANGES
+from vl2v.task.splits import domainbed_holdout, labels_per_class
+
+STEERED = {"edges": "a sketch of a {}", "poster": "a cartoon of a {}"}  # changes that a text describes
+PLAIN = "a photo of a {}"
+SCALE_RATE = 1e-2  # of the learned scale's logarithm
+
+
+@dataclass(frozen=True)
+class Goals:
+    """What a job trains towards.
+
+    Attributes:
+        groups: rows that batches are drawn from.
+        shares: how many of each.
+        validation: rows by source domain's name.
+        test: rows by removed domain's name.
+        seen: positions of the classes that training sees.
+        targets: [N, D] image targets.
+        head: [K, D] text targets of the seen classes.
+        full_head: of all classes.
+        labels: [N] among the seen classes, 0 where unknown.
+        guess: [N] the label where it is known, else the teacher's answer.
+        labelled: [N] float, 1 where the label is known.
+        weight: [N] lambda of each image.
+        teacher_logits: [N, K].
+        steer: [S, K, D] what is added to a target by style, first none.
+        bank: [M, D].
+        scale: the teacher's logit scale.
+        teacher_accuracy: of its zero-shot answers, by removed domain's name.
+    """
+
+    groups: tuple[Ints, ...]
+    shares: tuple[int, ...]
+    validation: dict[str, Ints]
+    test: dict[str, Ints]
+    seen: Ints
+    targets: Tensor
+    head: Tensor
+    full_head: Tensor
+    labels: Tensor
+    guess: Tensor
+    labelled: Tensor
+    weight: Tensor
+    teacher_logits: Tensor
+    steer: Tensor
+    bank: Tensor
+    scale: float
+    teacher_accuracy: dict[str, float]
+
+
+def make_goals(job: Job, data: Dataset) -> Goals:
+    """Split a data set for a job and work its targets out."""
+    v, teacher, device = job.variant, data.teachers[job.teacher], data.pixels.device
+    seen = np.array([i for i, name in enumerate(data.classes) if name not in v.held_classes])
+    train, validation, test = _split(job, data, seen)
+    known = _known(train, v, data, job.seed)
+    rows = torch.from_numpy(np.concatenate(list(train.values())))
+    raw_head = teacher.head(data.classes, v.prompt or None)
+    labels = torch.from_numpy(np.searchsorted(seen, data.labels).clip(max=len(seen) - 1)).to(device)
+    labelled = torch.from_numpy(known).to(device)
+    zero_shot = teacher.scale * teacher.images @ raw_head[torch.from_numpy(seen).to(device)].T
+    logits = zero_shot
+    if v.adapt:
+        told = rows[torch.from_numpy(known)[rows]].to(device)
+        logits = teacher.scale * teacher.images @ _adapted(teacher, raw_head[seen], labels, told, v.adapt).T
+    wrong = labelled & (zero_shot.argmax(-1) != labels)
+    weight = torch.full_like(labels, v.image_weight, dtype=torch.float32)
+    targets = _centred(teacher.images, teacher.images[rows.to(device)].mean(0), v.centre)
+    middle = raw_head.mean(0)
+    full_head = _centred(raw_head, middle, v.centre)
+    groups, shares = _groups(train, known, v)
+    right = (teacher.images @ raw_head.T).argmax(-1).cpu().numpy() == data.labels
+    return Goals(
+        groups,
+        shares,
+        validation,
+        test,
+        seen,
+        targets,
+        full_head[seen],
+        full_head,
+        labels,
+        torch.where(labelled, labels, zero_shot.argmax(-1)),
+        labelled.float(),
+        torch.where(wrong, v.trust_low, weight) if v.trust_low >= 0 else weight,
+        logits,
+        _steering(teacher, data, seen, v),
+        _centred(teacher.vectors, middle, v.centre),
+        teacher.scale,
+        {name: float(right[rows].mean()) for name, rows in test.items()},
+    )
+
+
+def _split(job: Job, data: Dataset, seen: Ints) -> tuple[dict[str, Ints], dict[str, Ints], dict[str, Ints]]:
+    """Rows to train on, to validate on and to test on, by domain's name; DomainBed's split of the product."""
+    train, validation, test = {}, {}, {}
+    for d, name in enumerate(data.domain_names):
+        rows = np.flatnonzero(data.domains == d)
+        if d in job.removed:
+            test[name] = rows
+            continue
+        rows = rows if len(seen) == len(data.classes) else rows[np.isin(data.labels[rows], seen)]
+        kept, held = domainbed_holdout(len(rows), job.seed, d)
+        train[name] = rows if job.variant.use_validation else rows[kept]
+        validation[name] = rows[held]
+    return train, validation, test
+
+
+def _known(train: dict[str, Ints], v: Variant, data: Dataset, seed: int) -> np.ndarray:
+    """[N] bool, whose label training may look at."""
+    known = np.zeros(len(data.labels), bool)
+    for d, rows in enumerate(train.values()):
+        kept = rows if v.few < 0 else labels_per_class(rows, data.labels, v.few, seed, d) if v.few else rows[:0]
+        known[kept] = True
+    return known
+
+
+def _groups(train: dict[str, Ints], known: np.ndarray, v: Variant) -> tuple[tuple[Ints, ...], tuple[int, ...]]:
+    each = v.batch // len(train)
+    if v.few <= 0 or v.label_share < 0:
+        return tuple(train.values()), (each,) * len(train)
+    told = [rows[known[rows]] for rows in train.values()]
+    rest = np.concatenate([rows[~known[rows]] for rows in train.values()])
+    share = round(each * v.label_share)
+    return (*told, rest), (*[share] * len(train), (each - share) * len(train))
+
+
+def _centred(rows: Tensor, mean: Tensor, strength: float) -> Tensor:
+    return F.normalize(rows - strength * mean, dim=-1) if strength else rows
+
+
+def _steering(teacher: Teacher, data: Dataset, seen: Ints, v: Variant) -> Tensor:
+    """[1 + styles, K, D]: alpha times what a style adds to a class's text."""
+    none = torch.zeros(len(seen), teacher.vectors.shape[1], device=data.pixels.device)
+    plain = teacher.head(data.classes, PLAIN)[seen]
+    return torch.stack([none, *(v.steer * (teacher.head(data.classes, t)[seen] - plain) for t in STEERED.values())])
+
+
+def style_of(change: Tensor) -> Tensor:
+    """[B] int64, the position in `Goals.steer` for each change of a plan."""
+    names = ["", *STEERED]
+    table = torch.tensor([names.index(c.name) if c.name in STEERED else 0 for c in CHANGES] + [0])
+    return table[change]  # no change is -1, the last
+
+
+def _adapted(teacher: Teacher, head: Tensor, labels: Tensor, rows: Tensor, strength: float) -> Tensor:
+    """The text head of least cross-entropy on labelled rows plus `strength` times the squared distance to `head`."""
+    if not len(rows):
+        return head
+    images, wanted = teacher.images[rows], labels[rows]
+    adapted = head.clone().requires_grad_()
+    optimizer = torch.optim.Adam([adapted], lr=1e-2)
+    with torch.enable_grad():
+        for _ in range(200):
+            loss = F.cross_entropy(teacher.scale * images @ F.normalize(adapted, dim=-1).T, wanted)
+            loss = loss + strength * (adapted - head).square().sum(-1).mean()
+            optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+    return F.normalize(adapted.detach(), dim=-1)

@@ -1,0 +1,126 @@
+"""What a trained student says of the images that it did not see."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from lab_parts.dataset import Array, Dataset, Ints
+from lab_parts.goals import Goals
+from lab_parts.slot import Slot, moved
+from vl2v.task.image_changes import CHANGES, PARAMETERS
+from vl2v.trust.calibration import fit_temperature, reliability
+
+CORRUPTIONS = ("blur", "noise", "darkness", "rotation", "blocks")
+SEVERITY = 0.7  # the draws of a corruption, all alike
+CHUNK = 200  # images at once; every pass has this many, so that shapes stay the same
+
+
+@torch.no_grad()
+def logits_of(
+    slot: Slot, flat: Tensor, goals: Goals, pixels: Tensor, rows: dict[str, Ints], corruption: str = ""
+) -> dict[str, Tensor]:
+    """Logits [n, K] on the device by list of rows; K are all classes under a cosine head, else the seen ones.
+
+    Args:
+        slot: its network and shapes.
+        flat: the weights.
+        goals: text heads.
+        pixels: [N, 3, S, S] uint8 at the student's size.
+        rows: [n] each, by name.
+        corruption: name of a change of the images.
+    """
+    if slot.network is None:
+        raise ValueError("expected a slot with a network")
+    *parameters, weight, bias, gain = (leaf.detach() for leaf in slot.leaves_of(flat))
+    everything, found = np.concatenate(list(rows.values())), []
+    places = moved(torch.from_numpy(np.resize(everything, -(-len(everything) // CHUNK) * CHUNK)), pixels.device)
+    for part in torch.split(places, CHUNK):
+        images = pixels[part]
+        if corruption:
+            images = _corrupted(images, corruption)
+        out = F.linear(slot.network.eager(parameters, images), weight, bias)
+        if not slot.shape.linear:
+            out = goals.scale * gain.exp() * F.normalize(out, dim=-1) @ goals.full_head.T
+        found.append(out)
+    logits = torch.cat(found)[: len(everything)]
+    return dict(zip(rows, torch.split(logits, [len(part) for part in rows.values()]), strict=True))
+
+
+def _corrupted(images: Tensor, name: str) -> Tensor:
+    change = next(change for change in CHANGES if change.name == name)
+    draws = torch.full((len(images), PARAMETERS), SEVERITY, device=images.device)
+    return (change.apply(images.float() / 255, draws, None) * 255).round().to(torch.uint8)
+
+
+@torch.no_grad()
+def validation_loss(logits: Tensor, labels: Ints) -> float:
+    """Mean cross-entropy of [n, K] logits against [n] labels, in nats."""
+    return float(F.cross_entropy(logits, torch.from_numpy(labels)))
+
+
+def report(parts: dict[str, Tensor], data: Dataset, goals: Goals, linear: bool) -> dict[str, Any]:
+    """Accuracy in percent, loss and calibration error, by domain; of seen and unseen classes where some were held out.
+
+    Args:
+        parts: logits by name of a domain of `goals.validation` or `goals.test`, on the CPU.
+        data: labels.
+        goals: rows.
+        linear: whether the logits are of the seen classes only.
+    """
+    fitted = fit_temperature(*_for_fit(parts, data, goals, linear))
+    result: dict[str, Any] = {"temperature": round(fitted, 4), "val": {}, "test": {}}
+    for kind, domains in (("val", goals.validation), ("test", goals.test)):
+        for name, rows in domains.items():
+            result[kind][name] = _scored(parts[name], data.labels[rows], goals, linear, fitted)
+    for kind in ("val", "test"):
+        result[f"{kind}_mean"] = round(float(np.mean([s["acc"] for s in result[kind].values()])), 3)
+    return result
+
+
+def _for_fit(parts: dict[str, Tensor], data: Dataset, goals: Goals, linear: bool) -> tuple[Array, Ints]:
+    """Logits and labels of the sources' validation images, of seen classes only."""
+    logits = torch.cat([parts[name] for name in goals.validation]).numpy()
+    labels = np.concatenate([data.labels[rows] for rows in goals.validation.values()])
+    known = np.isin(labels, goals.seen)
+    logits = logits if linear else logits[:, goals.seen]
+    return logits[known], np.searchsorted(goals.seen, labels[known])
+
+
+def _scored(logits: Tensor, labels: Ints, goals: Goals, linear: bool, temperature: float) -> dict[str, float]:
+    if linear and len(goals.seen) < goals.full_head.shape[0]:
+        full = torch.full((len(logits), goals.full_head.shape[0]), -1e4)
+        full[:, torch.from_numpy(goals.seen)] = logits
+        logits = full
+    right = logits.argmax(-1).numpy() == labels
+    wide = logits.double()
+    scores = {
+        "acc": 100 * float(right.mean()),
+        "loss": float(F.cross_entropy(wide, torch.from_numpy(labels))),
+        "ece": 100 * reliability(wide.softmax(-1).numpy(), labels).error,
+        "ece_fitted": 100 * reliability((wide / temperature).softmax(-1).numpy(), labels).error,
+    }
+    known = np.isin(labels, goals.seen)
+    if not known.all() and known.any():
+        seen, unseen = 100 * float(right[known].mean()), 100 * float(right[~known].mean())
+        scores |= {"seen": seen, "unseen": unseen, "harmonic": 2 * seen * unseen / max(seen + unseen, 1e-9)}
+    return {name: round(value, 3) for name, value in scores.items()}
+
+
+def with_unseen(goals: Goals, data: Dataset) -> Goals:
+    """The validation rows of each source domain, and with them all its images of held-out classes."""
+    held = ~np.isin(data.labels, goals.seen)
+    if not held.any():
+        return goals
+    return replace(
+        goals,
+        validation={
+            name: np.concatenate([rows, np.flatnonzero(held & (data.domains == data.domain_names.index(name)))])
+            for name, rows in goals.validation.items()
+        },
+    )
