@@ -116,7 +116,7 @@ def _arguments() -> argparse.Namespace:
     queue = commands.add_parser("queue", help="train what a file lists, most important first")
     queue.add_argument("queue", type=Path)
     speed = commands.add_parser("speed", help="measure steps a second")
-    speed.add_argument("--numbers", default="1,4,8,16", help="of jobs at once")
+    speed.add_argument("--numbers", default="1,8", help="of jobs at once")
     speed.add_argument("--steps", type=int, default=128)
     for command in (run, queue, speed):
         _add_engine(command)

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The bench on one GPU, for a machine without a network. Results go to $OUT as they come.
 #   bash benchmarks/lab_gpu.sh smoke [SECONDS]                      # does everything work, and how fast is which engine?
-#   bash benchmarks/lab_gpu.sh main SECONDS [FLAGS...]              # the queue, e.g. --at-once 16 --half
+#   bash benchmarks/lab_gpu.sh main SECONDS [FLAGS...]              # the queue, e.g. --at-once 8
 # The queue is .lab/queue.json where there is one, else benchmarks/lab_queue.json; likewise the variants.
 set -uo pipefail
 export PYTHONPATH=src PYTHONUNBUFFERED=1 OMP_NUM_THREADS=8 TORCHINDUCTOR_CACHE_DIR=/tmp/inductor
@@ -12,12 +12,12 @@ first() { if [ -e ".lab/$1.json" ]; then echo ".lab/$1.json"; else echo "benchma
 [ -e .lab/results.jsonl ] && cp .lab/results.jsonl "$OUT/results.jsonl"
 case $1 in
 smoke)
-  limit=${2:-110}
+  limit=${2:-180}
   nvidia-smi --query-gpu=name,memory.total --format=csv,noheader
   python3 benchmarks/lab.py queue benchmarks/lab_smoke.json --variants benchmarks/lab_variants.json --device cuda \
-    --at-once 8 --deadline 45 --out "$OUT/smoke.jsonl" 2>&1 | tee "$OUT/smoke.log"
+    --at-once 8 --deadline 60 --out "$OUT/smoke.jsonl" 2>&1 | tee "$OUT/smoke.log"
   python3 benchmarks/lab.py table "$OUT/smoke.jsonl"
-  timeout $((limit - SECONDS)) python3 benchmarks/lab.py speed --device cuda --numbers 1,8,16 --steps 64 2>&1 | tee "$OUT/speed.log"
+  timeout $((limit - SECONDS)) python3 benchmarks/lab.py speed --device cuda --numbers 1,8 --steps 64 2>&1 | tee "$OUT/speed.log"
   [ -d /tmp/inductor ] && tar czf "$OUT/inductor.tgz" -C /tmp inductor
   ;;
 main)

@@ -16,11 +16,11 @@ from lab_parts.variant import Job, Variant
 
 ENGINES: dict[str, dict[str, Any]] = {
     "tf32 channels_last": {},
-    "tf32 contiguous": {"channels_last": False},
     "bf16 channels_last": {"half": True},
-    "bf16 contiguous": {"half": True, "channels_last": False},
     "tf32 compiled": {"compiled": True},
     "bf16 compiled": {"compiled": True, "half": True},
+    "tf32 contiguous": {"channels_last": False},
+    "bf16 contiguous": {"half": True, "channels_last": False},
 }
 
 

@@ -82,7 +82,8 @@ class Running:
         mean: Tensor | None = None
         for member in range(v.first_member, v.first_member + v.soup):
             found = yield from self._distill(layer, self.job.seed + 1000 * member)
-            mean = found if mean is None else mean + (found - mean) / (member - v.first_member + 1)
+            with slot.on_stream():
+                mean = found if mean is None else mean + (found - mean) / (member - v.first_member + 1)
         assert mean is not None
         seconds = time.perf_counter() - started
         scored = yield from self._scored(mean)
@@ -119,9 +120,10 @@ class Running:
                 event = _event(engine)
             yield event
         with slot.on_stream():
-            m.aligned[key] = slot.average.clone()
+            aligned = slot.average.clone()
             event = _event(engine)
         yield event
+        m.aligned[key] = aligned  # only now, as other streams may read it
         waiting.append(slot)
         return m.aligned[key]
 
