@@ -113,7 +113,8 @@ def objective(
     loss = loss + ce * (labelled * cross).sum() / count
     student = F.log_softmax(logits / temperature, -1)
     divergence = (torch.special.xlogy(teacher, teacher) - teacher * student).sum(-1)
-    return loss + kl * temperature**2 * divergence.mean()
+    total: Tensor = loss + kl * temperature.square() * divergence.mean()
+    return total
 
 
 def _soft(t: Tables, rows: Tensor, temperature: Tensor) -> Tensor:

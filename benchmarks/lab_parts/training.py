@@ -210,8 +210,8 @@ def _host(parts: dict[str, Tensor]) -> dict[str, Tensor]:
 def _event(engine: Engine) -> Event:
     if engine.device.type != "cuda":
         return None
-    event = torch.cuda.Event()
-    event.record()  # type: ignore[no-untyped-call]
+    event = torch.cuda.Event()  # type: ignore[no-untyped-call]
+    event.record()
     return event
 
 

@@ -44,7 +44,7 @@ def grey(images: Tensor) -> Tensor:
 
 def shift_hue(images: Tensor, turns: Tensor) -> Tensor:
     """Turn the hue of [B, 3, S, S] in [0, 1] by [B, 1, 1, 1] turns, in HSV."""
-    red, green, blue = images.split(1, dim=1)
+    red, green, blue = torch.split(images, 1, dim=1)
     value, least = images.amax(1, keepdim=True), images.amin(1, keepdim=True)
     chroma = value - least
     safe = chroma.clamp(min=1e-6)
@@ -109,7 +109,8 @@ def _amplitude(images: Tensor, draws: Tensor, others: Tensor | None) -> Tensor:
     share = _spread(draws, 0, 0.3, 1)
     amplitude = own.abs() * (1 - share) + other.abs() * share
     mixed = own * (amplitude / own.abs().clamp(min=1e-8))
-    return torch.fft.irfft2(mixed, s=images.shape[-2:]).clamp(0, 1)
+    changed: Tensor = torch.fft.irfft2(mixed, s=images.shape[-2:])
+    return changed.clamp(0, 1)
 
 
 def _blur(images: Tensor, draws: Tensor, _: Tensor | None) -> Tensor:
