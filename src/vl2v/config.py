@@ -198,6 +198,8 @@ class RunConfig(_Strict):
     precision: Literal["no", "fp16", "bf16"] = "no"
     workers: Annotated[int, Field(ge=0)] | None = None
     """Processes that load and augment ahead; None chooses by device."""
+    threads: Positive | None = None
+    """CPU threads that compute. None measures before the first step, and `config.yaml` then has the number."""
     tracking: tuple[TrackerName, ...] = ()
     """Where the run is followed beside `metrics.jsonl`; it changes nothing in what comes out."""
     made_with: dict[str, str] = {}

@@ -32,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not paths:
         parser.error("no image in the folders given")
     try:
-        model = load(flags.model, threads=flags.threads, int8=flags.int8 or None)
+        model = load(flags.model, threads=flags.threads, int8=flags.int8 or None, spinning=False)
         if model.trust is None and flags.coverage is not None:
             parser.error("the model has no thresholds to accept by (trust); leave --coverage out")
         coverage = 0.95 if flags.coverage is None else flags.coverage

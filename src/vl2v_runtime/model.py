@@ -66,14 +66,15 @@ class Model:
     Args:
         path: the file.
         threads: how many the network computes with; None leaves it to onnxruntime, which takes every core.
+        spinning: whether threads spin while they wait for each other; next to other work they had better not.
 
     Raises:
         ModelError: if the file is missing, broken, not exported by vl2v, or onnxruntime is not installed.
     """
 
-    def __init__(self, path: str | Path, threads: int | None = None) -> None:
+    def __init__(self, path: str | Path, threads: int | None = None, spinning: bool = True) -> None:
         self.path = Path(path)
-        self._session = open_session(self.path, threads)
+        self._session = open_session(self.path, threads, spinning)
         text = self._session.get_modelmeta().custom_metadata_map.get(KEY)
         self.metadata = Metadata.from_json(text, str(path))
         self._outputs = [output.name for output in self._session.get_outputs()]
@@ -296,13 +297,14 @@ class Model:
         raise ModelError(f"{self.path} contradicts itself.", expected=expected, found=found, next_step=AGAIN)
 
 
-def load(path: str | Path, *, threads: int | None = None, int8: bool | None = None) -> Model:
+def load(path: str | Path, *, threads: int | None = None, int8: bool | None = None, spinning: bool = True) -> Model:
     """Open an exported model.
 
     Args:
         path: an .onnx file, the folder that `vl2v export` wrote, or the folder of the run.
         threads: how many the network computes with; None leaves it to onnxruntime, which takes every core.
         int8: in a folder, take the quantised file (True) or the one in float32 (False, None).
+        spinning: see `Model`.
 
     Raises:
         ModelError: if there is none, or it cannot be used.
@@ -312,4 +314,4 @@ def load(path: str | Path, *, threads: int | None = None, int8: bool | None = No
         name = INT8 if int8 else FLOAT
         nested = path / "export"
         path = (nested if nested.is_dir() and not (path / name).is_file() else path) / name
-    return Model(path, threads)
+    return Model(path, threads, spinning)

@@ -13,12 +13,13 @@ if TYPE_CHECKING:
     from onnxruntime import InferenceSession
 
 
-def open_session(path: Path, threads: int | None) -> InferenceSession:
+def open_session(path: Path, threads: int | None, spinning: bool = True) -> InferenceSession:
     """Open an ONNX file on the CPU.
 
     Args:
         path: the file; it may come from a stranger, and names no other file.
         threads: how many the network computes with; None leaves it to onnxruntime, which takes every core.
+        spinning: whether threads spin while they wait for each other; next to other work they had better not.
 
     Raises:
         ModelError: if it is missing, no ONNX model or names other files, or onnxruntime is not installed.
@@ -43,6 +44,8 @@ def open_session(path: Path, threads: int | None) -> InferenceSession:
     options.log_severity_level = 3  # errors; they come as exceptions, its warnings are about its own optimisations
     if threads is not None:
         options.intra_op_num_threads = threads
+    if not spinning:
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
         return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime raises kinds of its own, none of them public

@@ -104,3 +104,15 @@ def test_the_text_head_keeps_the_dtype_and_refuses_another_shape() -> None:
 def test_escaped_braces_stay_and_the_name_goes_into_its_place() -> None:
     (template,) = load_templates("{{}} a {class} {{x}}")
     assert render(template, "owl") == "{} an owl {x}"
+
+
+def test_the_engine_of_articles_is_imported_as_it_is_written() -> None:
+    import typeguard
+
+    from vl2v.teacher.prompts import _engine
+
+    before = typeguard.typechecked
+    engine = _engine()
+    assert typeguard.typechecked is before
+    assert "typeguard" not in str(engine.a.__code__.co_names), "rewriting its functions takes seconds in every process"
+    assert engine.a("hour") == "an hour"

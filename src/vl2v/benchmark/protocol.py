@@ -29,6 +29,7 @@ NOT_OF_THE_RESULT: Any = {  # where things lie and what they may cost does not c
     "budget": True,
     "device": True,
     "workers": True,
+    "threads": True,
     "tracking": True,
     "made_with": True,
 }

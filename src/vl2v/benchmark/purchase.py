@@ -22,14 +22,15 @@ from vl2v.job.session import BudgetAccount, Session, open_session
 from vl2v.locking import held
 from vl2v.method.registry import METHODS
 from vl2v.progress import Progress, Silent
-from vl2v.teacher.base import TeacherCard, Vectors
+from vl2v.teacher.base import Teacher, TeacherCard, Vectors
 from vl2v.teacher.ledger import Budget, Ledger
+from vl2v.teacher.opening import open_teacher
 from vl2v.teacher.remote import RemoteTeacher
 from vl2v.teacher.store import Digests, EmbeddingStore
 
 NOT_OF_THE_PURCHASE = {  # settings that change nothing in what a job asks
     *("student", "method", "align", "distill", "kd", "measure", "image_weight", "image_weight_end"),
-    *("batch_per_domain", "unlabelled_per_batch", "budget", "device", "precision", "workers", "made_with"),
+    *("batch_per_domain", "unlabelled_per_batch", "budget", "device", "precision", "workers", "threads", "made_with"),
 }
 
 
@@ -66,6 +67,14 @@ class AnsweredTeacher:
             found=f"{what} that are not known",
             next_step="images or prompts changed since; run the benchmark again, which buys what is missing",
         )
+
+
+def teacher_of(card: TeacherCard, job: Job) -> Teacher:
+    """What a job of a grid asks: a teacher that was asked everything, or a real one where fresh views are taken."""
+    config = job.config
+    if config.teacher.views != "fresh":
+        return AnsweredTeacher(card)
+    return open_teacher(config.teacher.spec, device=None if config.device == "auto" else config.device)
 
 
 @dataclass(frozen=True)

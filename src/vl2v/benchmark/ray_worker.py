@@ -8,7 +8,7 @@ import platform
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -16,7 +16,7 @@ import torch
 
 from vl2v.allocator import hold_memory
 from vl2v.benchmark.protocol import Grid, Job, Origin
-from vl2v.benchmark.purchase import AnsweredTeacher, copy_once
+from vl2v.benchmark.purchase import AnsweredTeacher, copy_once, teacher_of
 from vl2v.benchmark.results import JOBS
 from vl2v.benchmark.sweep import Sweep, identify
 from vl2v.errors import RunError, Vl2vError, as_disk_full
@@ -25,8 +25,7 @@ from vl2v.job.prepare import Places
 from vl2v.job.process import stopped_by
 from vl2v.progress import Silent
 from vl2v.student.files import write_json
-from vl2v.teacher.base import Teacher, TeacherCard
-from vl2v.teacher.opening import open_teacher
+from vl2v.teacher.base import TeacherCard
 
 RUNNING, VECTORS = "running", "vectors"  # folders in a benchmark's
 LOOK = 1.0  # seconds between two looks at whether the driver wants to stop
@@ -115,8 +114,8 @@ def work(assignment: Assignment, job: Job) -> Outcome:
     try:
         with _told(assignment, job), stopped_by(_gone(assignment.out / RUNNING / assignment.mark)):
             sweep = _sweep(assignment)
-            sweep.teacher = _teacher(assignment, job)
-            outcome.mine = sweep.do(job.with_budget(None), notes)
+            sweep.teacher = teacher_of(assignment.card, job)
+            outcome.mine = sweep.do(_with_threads(job, assignment.threads).with_budget(None), notes)
             if outcome.mine:  # its store is a copy on this machine, without a ledger
                 (sweep.out / JOBS / job.name / PLACES).unlink(missing_ok=True)
     except Vl2vError as error:
@@ -127,6 +126,12 @@ def work(assignment: Assignment, job: Job) -> Outcome:
             raise
     outcome.notes = [line for line in notes.lines if line != job.describe()]
     return outcome
+
+
+def _with_threads(job: Job, threads: int) -> Job:
+    """The job with as many threads as it has cores, unless the settings say how many."""
+    number = job.config.threads or threads
+    return replace(job, config=job.config.model_copy(update={"threads": number}))
 
 
 _seen: dict[tuple[str, str], Sweep] = {}  # a process does many jobs of a grid, and looks at the data once
@@ -164,14 +169,6 @@ def _look(assignment: Assignment) -> Sweep:
         problem, found = f"{here} has other images or another student.", _difference(sweep.origin, a.origin)
         raise RunError(problem, expected="the very files that the driver sees", found=found, next_step=step)
     return sweep
-
-
-def _teacher(assignment: Assignment, job: Job) -> Teacher:
-    """Nobody who could be asked, except where fresh views are asked for while training."""
-    config = job.config
-    if config.teacher.views != "fresh":
-        return AnsweredTeacher(assignment.card)
-    return open_teacher(config.teacher.spec, device=None if config.device == "auto" else config.device)
 
 
 def _gone(mark: Path) -> Callable[[], bool]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from vl2v.benchmark.protocol import Grid, Job, Origin, jobs, load_grid, make_job, save_grid, student_name
 from vl2v.benchmark.records import Record
 from vl2v.benchmark.results import JOBS, is_finished, job_file, once, records_of
-from vl2v.config import DataConfig, RunConfig, parse
+from vl2v.config import DataConfig, RunConfig, merge, parse
 from vl2v.errors import ConfigError, Interrupted, TrainingError
 from vl2v.job.folder import RunFolder
 from vl2v.job.prepare import Places, list_folder, read_task
@@ -79,7 +79,19 @@ class Sweep:
         self.origin = identify(self.grid, self.teacher, self.places, progress)
         list(jobs(self.grid, self.origin))  # every fault of a setting shows now
         if write:
+            threads = config.threads or threads_of(self.out)
             save_grid(self.out, self.grid, self.origin)
+            if threads is not None:
+                self.use_threads(threads)
+
+    def use_threads(self, threads: int) -> None:
+        """Let every job compute with this number of threads, now and when the benchmark is called again.
+
+        Results depend on it in their last bits, so it stays what it was when the benchmark was begun.
+        """
+        settings = merge(self.grid.settings, {"threads": threads})
+        self.grid = self.grid.model_copy(update={"settings": settings})
+        save_grid(self.out, self.grid, self.origin)
 
     def jobs(self) -> list[Job]:
         """The jobs that are known by now: with ``first-seed``, later seeds' follow once the first one's are done."""
@@ -110,8 +122,13 @@ class Sweep:
                 known.append(make_job(self.grid, self.origin, job.method, job.target, job.seed, first))
         return known
 
-    def do(self, job: Job, progress: Progress) -> bool:
+    def do(self, job: Job, progress: Progress, *, announced: bool = False) -> bool:
         """Run one job to its end, or go on with it; false if another process is at it.
+
+        Args:
+            job: which one.
+            progress: told of it.
+            announced: whether the user knows already that it begins.
 
         Raises:
             TrainingError: if it cannot be trained.
@@ -121,7 +138,8 @@ class Sweep:
             if not mine:
                 return False
             if not is_finished(self.out, job):
-                progress.note(job.describe())
+                if not announced:
+                    progress.note(job.describe())
                 self._do(job, progress)
             return True
 
@@ -247,6 +265,14 @@ def identify(grid: Grid, teacher: Teacher, places: Places, progress: Progress) -
         task, _ = read_task(folder, data, index, None, progress)
     card = teacher.describe()
     return Origin(task.digest(), f"{card.identity}@{card.revision}", student_name(config.student.spec))
+
+
+def threads_of(out: Path) -> int | None:
+    """The number of threads that a benchmark was begun with; None if it was not begun, or by an earlier version."""
+    if not (out / "benchmark.yaml").is_file():
+        return None
+    threads: int | None = load_grid(out)[0].settings.get("threads")
+    return threads
 
 
 def records_in(out: Path) -> list[Record]:

@@ -8,6 +8,7 @@ import warnings
 import typer
 
 from vl2v.cli import benchmark, classes, data, distill, export, hub, predict, report, serve, teacher, trust, vendor
+from vl2v.threads import sleep_while_waiting
 
 app = typer.Typer(
     name="vl2v",
@@ -32,4 +33,5 @@ for part in (distill, predict, teacher, report, export, serve, classes, trust, h
 
 def main() -> None:
     """Entry point of the command `vl2v`."""
+    sleep_while_waiting()
     app()

@@ -14,6 +14,7 @@ from vl2v.errors import ConfigError
 
 if TYPE_CHECKING:
     from vl2v.benchmark.protocol import Grid
+    from vl2v.benchmark.sweep import Progressed, Sweep
     from vl2v.benchmark.tables import Table
     from vl2v.progress import Progress
 
@@ -49,6 +50,7 @@ def run(
     ray: Annotated[str | None, typer.Option(help="Run on Ray: local, auto, host:port or ray://host:port.")] = None,
     cpus_per_job: Annotated[float, typer.Option(help="With --ray: cores a job takes.")] = 1.0,
     gpus_per_job: Annotated[float, typer.Option(help="With --ray: graphics cards a job takes.")] = 0.0,
+    jobs: Annotated[str, typer.Option(help="Without --ray: how many jobs at a time, or auto.")] = "auto",
     plan: Annotated[bool, typer.Option("--plan", help="Only say jobs, hours and money.")] = False,
     cache: CacheOpt = None,
     store: StoreOpt = None,
@@ -58,11 +60,10 @@ def run(
     """Run every method on every target with every seed; finished jobs are not done again."""
     hold_memory()
     from vl2v.benchmark.printing import plan_json, plan_text, sweep_json, sweep_text
-    from vl2v.benchmark.purchase import buy_ahead
     from vl2v.benchmark.sweep import Sweep
     from vl2v.job.printing import show
 
-    progress, places = make_progress(quiet, as_json), make_places(cache, store)
+    progress, places, at_once = make_progress(quiet, as_json), make_places(cache, store), _count(jobs)
     grid = _grid(
         _settings(
             config, setting or (), _folder(data, root, progress) if data else None, teacher, student, accept_teacher
@@ -79,8 +80,7 @@ def run(
         show(plan_json(found) if as_json else plan_text(found))
         return
     if ray is None:
-        buy_ahead(sweep, progress)
-        done = sweep.run(progress)
+        done = _run_here(sweep, at_once, progress)
     else:
         from vl2v.benchmark.on_ray import run_on_ray
 
@@ -88,6 +88,27 @@ def run(
     show(sweep_json(done, out) if as_json else sweep_text(done, out))
     if done.failed:
         raise typer.Exit(1)
+
+
+def _run_here(sweep: Sweep, count: int | None, progress: Progress) -> Progressed:
+    """Do a grid's jobs on this machine, so many at a time; None chooses."""
+    from vl2v.benchmark.purchase import buy_ahead
+    from vl2v.benchmark.side_by_side import jobs_at_once, run_side_by_side, settle_threads
+
+    count = count or jobs_at_once(sweep)
+    settle_threads(sweep, count)
+    if count > 1:
+        return run_side_by_side(sweep, count, progress)
+    buy_ahead(sweep, progress)
+    return sweep.run(progress)
+
+
+def _count(text: str) -> int | None:
+    if text == "auto":
+        return None
+    if not text.isdecimal() or int(text) < 1:
+        raise ConfigError("--jobs cannot be read.", expected="auto, or a number from 1 on", found=text)
+    return int(text)
 
 
 def table(

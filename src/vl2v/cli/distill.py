@@ -141,6 +141,7 @@ def distill(
     device: Annotated[str | None, typer.Option(help="auto (default), cpu, cuda or mps.")] = None,
     precision: Annotated[str | None, typer.Option(help="no (default), bf16 or fp16.")] = None,
     workers: Annotated[int | None, typer.Option(help="Processes that load and augment.")] = None,
+    threads: Annotated[int | None, typer.Option(help="CPU threads (default: measured before the first step).")] = None,
     track: Annotated[list[str] | None, typer.Option(help="tensorboard, wandb or mlflow; may be repeated.")] = None,
     config: ConfigOpt = None,
     cache: CacheOpt = None,
@@ -195,7 +196,7 @@ NESTED = {
     "student": ("size",),
     "distill": ("learning_rate", "checkpoint_every", "weights", "steps"),
 }
-TOP = ("method", "image_weight", "batch_per_domain", "seed", "device", "precision", "workers")
+TOP = ("method", "image_weight", "batch_per_domain", "seed", "device", "precision", "workers", "threads")
 
 
 def _settings(flags: dict[str, Any]) -> dict[str, Any]:

@@ -17,7 +17,7 @@ def serve(
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535, help="TCP port.")] = 8000,
     int8: Annotated[bool, typer.Option("--int8", help="Serve the quantised file.")] = False,
-    threads: Annotated[int | None, typer.Option(min=1, help="Threads of the network; every core if not given.")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads (default: measured at the start).")] = None,
     edits: Annotated[
         bool | None, typer.Option("--edits/--no-edits", help="Classes may be changed; default: from this machine only.")
     ] = None,

@@ -23,6 +23,7 @@ def serve(
     tls_cert: Annotated[str | None, _env("TLS_CERT", "Certificate chain, PEM; none behind a proxy.")] = None,
     tls_key: Annotated[str | None, _env("TLS_KEY", "Private key, PEM.")] = None,
     device: Annotated[str | None, _env("DEVICE", "Where the model runs; chosen if not given.")] = None,
+    threads: Annotated[int | None, _env("THREADS", "CPU threads (default: measured at the start).")] = None,
     allow_image_host: Annotated[
         list[str] | None,
         _env("IMAGE_HOSTS", "A host that image URLs may name (with :port if not the usual one); may be repeated."),
@@ -54,6 +55,7 @@ def serve(
             wait_ms=wait_ms,
             idempotency_hours=idempotency_hours,
             device=device,
+            threads=threads,
             limits=limits,
         )
     )

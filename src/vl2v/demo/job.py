@@ -6,15 +6,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from vl2v.config import merge
 from vl2v.demo.comparison import OURS, Comparison
 from vl2v.demo.drawings import draw
+from vl2v.errors import Interrupted
 from vl2v.job.evaluation import Evaluation
 from vl2v.job.folder import RunFolder
 from vl2v.job.prepare import Places
+from vl2v.job.process import stop_asked
+from vl2v.job.workers import Workers
 from vl2v.method import registry
 from vl2v.progress import Progress
 from vl2v.student.files import read_json, write_json
+from vl2v.threads import cores, free_memory
 
 TEACHER = "offline:"
 STUDENT = "offline:"
@@ -30,6 +36,7 @@ SETTINGS: dict[str, Any] = {
     # that follow.
     "align": {"steps": 101, "learning_rate": 1e-3},
     "distill": {"steps": 81, "learning_rate": 3e-4, "checkpoint_every": 16},
+    "threads": 1,  # whatever the machine has, so that the students are the same, one at a time or side by side
 }
 # A step sees 30 images with every method. One that asks the teacher learns from the drawings without a label as well.
 WITHOUT_TEACHER: dict[str, Any] = {"batch_per_domain": 10}
@@ -55,7 +62,10 @@ class Demo:
     figures: Path
 
 
-def demo(out: Path, progress: Progress) -> Demo:
+MEMORY = 2.5 * 2**30  # bytes that a run takes at most; measured on Linux
+
+
+def demo(out: Path, progress: Progress, jobs: int | None = None) -> Demo:
     """Draw the task, keep `LABELS` labels of each class and style, and distil the teacher into a small student.
 
     The student is an ImageNet-pretrained efficientnet-lite0, and the style `HELD_OUT` is left out to test.
@@ -63,20 +73,74 @@ def demo(out: Path, progress: Progress) -> Demo:
     image is asked for once. Everything lies under `out`. Called again, it goes on where it was stopped, and what is
     finished is not done again.
 
+    Args:
+        out: where everything goes.
+        progress: told of every stage; of runs side by side only when they begin and end.
+        jobs: how many runs at a time, each in a process of its own if more than one; None takes as many as cores and
+            memory allow where the CPU computes, which needs a main module that can be imported.
+
     Raises:
+        Interrupted: if the user asked to stop; called again, it goes on.
         MissingExtraError: if the extra ``demo`` is not installed.
         RunError: if a folder of the demo holds something else.
     """
     task = draw(out / "task")
     places = Places(out / "cache", out / "vectors.sqlite")
+    todo = [pair for pair in _in_order() if not RunFolder(_folder(out, *pair)).evaluation_file.exists()]
+    if (count := min(jobs or _at_once(), len(todo))) > 1:
+        _side_by_side(out, task, todo, count, places, progress)
     found: dict[str, list[Evaluation]] = {method: [] for method in METHODS}
     for seed in SEEDS:
         for method in METHODS:
-            progress.note(f"{method}, seed {seed}")
+            if (method, seed) in todo and count <= 1:
+                progress.note(_title((method, seed)))
             found[method].append(_run(_folder(out, method, seed), task, method, seed, places, progress))
     comparison, figures = Comparison.of(found), out / "comparison.json"
     write_json(figures, comparison.to_dict())
     return Demo(_folder(out, OURS, SEEDS[0]), comparison, figures)
+
+
+def _in_order() -> list[tuple[str, int]]:
+    """Methods and seeds; the one with a report comes first, so that it does not end last."""
+    pairs = [(method, seed) for seed in SEEDS for method in METHODS]
+    return sorted(pairs, key=lambda pair: pair != (OURS, SEEDS[0]))
+
+
+def _at_once() -> int:
+    return 1 if torch.cuda.is_available() else max(1, min(cores(), int(free_memory() / MEMORY)))
+
+
+def _side_by_side(
+    out: Path, task: Path, todo: list[tuple[str, int]], count: int, places: Places, progress: Progress
+) -> None:
+    """Do runs, so many at a time; their evaluations lie on disk then."""
+    waiting = list(todo)
+    with (
+        stop_asked() as stop,
+        Workers[tuple[str, int]](count, stop) as workers,
+        progress.stage("runs", len(todo)) as advance,
+    ):
+        while waiting or workers.running:
+            if stop():
+                raise _interrupted()
+            while waiting and workers.room:
+                pair = waiting.pop(0)
+                progress.note(_title(pair))
+                workers.start(pair, _run, _folder(out, *pair), task, *pair, places)
+            for _, result in workers.finished(progress, _title):
+                try:
+                    result()
+                except Interrupted as error:
+                    raise _interrupted() from error
+                advance(1)
+
+
+def _interrupted() -> Interrupted:
+    return Interrupted("Stopped; the states of the runs are saved.", next_step="go on with the same command")
+
+
+def _title(pair: tuple[str, int]) -> str:
+    return f"{pair[0]}, seed {pair[1]}"
 
 
 def _folder(out: Path, method: str, seed: int) -> Path:

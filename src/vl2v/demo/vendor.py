@@ -56,7 +56,7 @@ class OfflineVendor:
     """
 
     def __init__(self, device: str = "cpu") -> None:
-        self.device = device
+        self.device = self.local_device = device
         self._texts = SentenceEncoder(FEATURE, device)
 
     def describe(self) -> TeacherCard:

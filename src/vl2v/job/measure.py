@@ -20,6 +20,7 @@ from vl2v.job.evaluation import (
     row_of,
     student_answers,
 )
+from vl2v.job.pace import student_threads
 from vl2v.job.prepare import Places, list_folder, read_task, split_task
 from vl2v.progress import Progress, Silent
 from vl2v.student.files import CHANGES
@@ -29,6 +30,7 @@ from vl2v.task.files import FileIndex
 from vl2v.task.images import Task
 from vl2v.task.pixels import PixelCache
 from vl2v.task.splits import Indices
+from vl2v.threads import computing
 from vl2v_runtime.drift import Drift
 from vl2v_runtime.imaging import SUFFIXES, UnreadableImageError, decode
 from vl2v_runtime.inputs import images_of
@@ -72,8 +74,9 @@ def evaluate(
             raise ConfigError("No such domain.", expected=expected, found=", ".join(unknown), next_step=step)
         labels = class_numbers(student, task)
         rows, temperature = [], student.trust.temperature if student.trust else None
-        for domain, (role, part) in _parts(student, task).items():
-            if domain in domains or not domains:
+        parts = {d: found for d, found in _parts(student, task).items() if d in domains or not domains}
+        with computing(student_threads(student, sum(len(part) for _, part in parts.values()))):
+            for domain, (role, part) in parts.items():
                 logits, _ = student_answers(student, cache.map(), cache.slots(task.digests[part]))
                 rows.append(row_of(domain, role, logits, labels[part], temperature))
         return Evaluation(tuple(rows))
@@ -179,6 +182,13 @@ def classify(
         ConfigError: if the score or the coverage has no threshold.
     """
     least = None if coverage is None else _threshold(student, score, coverage)
+    with computing(student_threads(student, len(paths))):
+        return _classify(student, paths, least, score, batch_size)
+
+
+def _classify(
+    student: Student, paths: Sequence[Path], least: float | None, score: str, batch_size: int
+) -> tuple[list[Answer], Drift | None]:
     found: list[Answer] = []
     seen: list[NDArray[np.float32]] = []
     every = -(-len(paths) // MOST_COMPARED)

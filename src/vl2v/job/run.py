@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from vl2v.job.judging import Part, evaluation_of, judge, keep_answers, trust_of
 from vl2v.job.made_here import MARK, sign_teacher
 from vl2v.job.metrics import summary_of
 from vl2v.job.ownership import TRAINING, owned
+from vl2v.job.pace import training_threads
 from vl2v.job.places import places_of, remember
 from vl2v.job.prepare import Places
 from vl2v.job.process import make_accelerator, stop_asked, versions
@@ -41,6 +42,7 @@ from vl2v.teacher.base import Teacher
 from vl2v.teacher.ledger import Ledger, Quote
 from vl2v.teacher.prompts import load_templates
 from vl2v.teacher.remote import RemoteTeacher
+from vl2v.threads import computing
 from vl2v.tracking.base import check_installed
 from vl2v.tracking.following import tracked
 from vl2v.trust import files as trust_file
@@ -137,7 +139,9 @@ def run(
                         _compare_with_labels(session)
                     session.material(folder.work)
                     accelerator.wait_for_everyone()
-                return _train(session, folder, accelerator, report)
+                session = _with_threads(session, folder, accelerator)
+                with computing(session.config.threads):
+                    return _train(session, folder, accelerator, report)
         except Vl2vError:
             if not begun:  # refused before anything was bought: leave nothing behind
                 shutil.rmtree(out)
@@ -170,9 +174,29 @@ def _go_on(folder: RunFolder, config: RunConfig, places: Places) -> None:
     """Remember what may change when a run is resumed: cache and store, a raised budget, the trackers."""
     remember(folder.path, places)
     known = folder.config()
-    config = config.model_copy(update={"made_with": known.made_with})
+    fixed: dict[str, Any] = {"made_with": known.made_with}
+    if folder.state_file.exists():
+        fixed["threads"] = known.threads
+    config = config.model_copy(update=fixed)
     if config != known:
         folder.write_config(config)
+
+
+def _with_threads(session: Session, folder: RunFolder, accelerator: Accelerator) -> Session:
+    """The session with its number of threads, which is measured and written to `config.yaml` before the first step.
+
+    A run that has a state goes on with the number that stands there; one of an earlier version, where none stands,
+    with as many threads as torch takes.
+    """
+    assert session.backbone is not None
+    written = folder.config()
+    if folder.state_file.exists():
+        threads = written.threads
+    else:
+        threads = training_threads(session.config, session.backbone, sum(session.shares()), accelerator)
+        if accelerator.is_main_process and threads != written.threads:
+            folder.write_config(written.model_copy(update={"threads": threads}))
+    return replace(session, config=session.config.model_copy(update={"threads": threads}))
 
 
 def _train(session: Session, folder: RunFolder, accelerator: Accelerator, report: bool) -> Run | None:

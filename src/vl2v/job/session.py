@@ -141,7 +141,7 @@ class Session:
         watch = None if self.config.teacher.accept else self._watch()
         if watch is not None:
             self._look_at_known(watch)
-        buyer = Buyer(self.teacher, self.store, budget, run, self.progress, watch)
+        buyer = Buyer(self.teacher, self.store, budget, run, self.progress, watch, self.config.threads)
         buyer.texts(self.needs.texts)
         where = {digest.tobytes(): row for row, digest in enumerate(self.rows.digests)}
         for (purpose, view), digests in self.needs.purposes.items():
@@ -212,8 +212,6 @@ class Session:
                 self._write_vectors(work / "vectors.npy")
             vectors = np.load(work / "vectors.npy", mmap_mode="r")
         head, anchors = self.head(), self.anchors()
-        shares = [self.config.batch_per_domain] * len(self.split.sources)
-        shares += [self.config.unlabelled_per_batch] * (len(self.rows.groups) - len(shares))
         digest = hashlib.sha256(self.rows.digests.tobytes() + self.rows.labels.tobytes() + head.numpy().tobytes())
         if anchors is not None:
             digest.update(anchors.numpy().tobytes())
@@ -228,12 +226,17 @@ class Session:
             head=head,
             logit_scale=self.card.logit_scale,
             groups=self.rows.groups,
-            shares=tuple(shares),
+            shares=self.shares(),
             validation=self.labelled(self.split.validation),
             digest=digest.hexdigest(),
             cache=self.cache.folder,
             anchors=anchors,
         )
+
+    def shares(self) -> tuple[int, ...]:
+        """How many rows of each group are in a batch: of every source domain, then of the unlabelled images."""
+        shares = [self.config.batch_per_domain] * len(self.split.sources)
+        return (*shares, *[self.config.unlabelled_per_batch] * (len(self.rows.groups) - len(shares)))
 
     def labelled(self, parts: dict[str, Indices]) -> dict[str, tuple[Indices, NDArray[np.int64]]]:
         """(slots, labels) by domain of positions in the task."""

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import logging
 import socket
+from collections.abc import Callable
+from functools import cache, partial
 from pathlib import Path
+
+import numpy as np
 
 import vl2v_runtime
 from vl2v import __version__
@@ -20,8 +24,9 @@ from vl2v.serve.app import create_app
 from vl2v.serve.gallery import NAME, Gallery, origin_of
 from vl2v.serve.service import Service
 from vl2v.serve.settings import ServeSettings
-from vl2v.student.provenance import check_provenance
 from vl2v.serve.source import Source
+from vl2v.student.provenance import check_provenance
+from vl2v.threads import cores, measured, preferred, stated
 from vl2v.web.limits import Limits
 from vl2v.web.running import listen, quiet_logs
 from vl2v_runtime import Model
@@ -80,11 +85,11 @@ def open_service(settings: ServeSettings, places: Places, progress: Progress) ->
     """
     run = _run_of(settings.run)
 
-    def load() -> Model:
-        return vl2v_runtime.load(settings.run if run is None else run, threads=settings.threads, int8=settings.int8)
-
     if run is not None:
         _need_export(run, settings.int8, places, progress)
+    path = settings.run if run is None else run
+    opened = partial(vl2v_runtime.load, path, int8=settings.int8, spinning=False)
+    load = partial(opened, threads=settings.threads or _threads(lambda count: opened(threads=count)))
     model = load()
     check_provenance(model.metadata.provenance, str(model.path))
     gallery, no_gallery = _gallery(run, model, places, progress) if settings.gallery else (None, "--no-gallery")
@@ -99,6 +104,22 @@ def open_service(settings: ServeSettings, places: Places, progress: Progress) ->
 
         editor = RunEditor(run, places, load, settings.budget)
     return Service(model, about, gallery, editor, settings.limits, Source(model.path, load))
+
+
+def _threads(opened: Callable[[int], Model]) -> int:
+    """The number of threads that suits a model, from looking at one image a few times."""
+    most = stated() or cores()
+    if most == 1 or stated() is not None:
+        return most
+    models = cache(opened)
+    current = models(1)
+    image = current.normalise(np.zeros((1, current.size, current.size, 3), np.uint8))
+
+    def use(count: int) -> None:
+        nonlocal current
+        current = models(count)
+
+    return preferred(measured(lambda _: current.run(image), 1, 10**6, most, use))
 
 
 def _run_of(path: Path) -> Path | None:

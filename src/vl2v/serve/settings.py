@@ -18,7 +18,7 @@ class ServeSettings:
         host: address to listen on.
         port: TCP port.
         int8: whether the quantised file is served.
-        threads: of the network; None takes every core.
+        threads: of the network; None measures before the first request.
         edits: whether classes may be changed; None allows it where only this machine can ask.
         budget: the most that all edits may cost together; None leaves it to each.
         gallery: whether training images are shown.

@@ -55,7 +55,7 @@ class ConseTeacher:
     """
 
     def __init__(self, top: int = 10, device: str = "cpu") -> None:
-        self.top, self.device = top, device
+        self.top, self.device, self.local_device = top, device, device
         self._image_model: nn.Module | None = None
         self._prepare: Any = None  # timm's transform: image -> [3, 260, 260]
         self._text = SentenceEncoder(FEATURE, device)

@@ -48,6 +48,11 @@ class OpenClipTeacher:
         scale = float(model.logit_scale.detach().exp())
         return TeacherCard(identity, self._revision(), dimension, scale, batch_size=self._batch_size)
 
+    @property
+    def local_device(self) -> str:
+        """Where on this machine it computes."""
+        return self._device
+
     def describe(self) -> TeacherCard:
         """See `Teacher.describe`. The revision is the local file's digest, or that of the tag's hub entry."""
         return self._card

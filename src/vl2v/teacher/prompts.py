@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 import string
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -97,9 +98,26 @@ def render(template: str, phrase: str) -> str:
 
 @cache
 def _engine() -> Any:
-    import inflect
+    with _without_type_checks():
+        import inflect
 
     return inflect.engine()
+
+
+@contextmanager
+def _without_type_checks() -> Iterator[None]:
+    """While open, typeguard leaves functions as they are: it would rewrite inflect's for seconds at the import."""
+    try:
+        import typeguard
+    except ImportError:  # a version of inflect that does without it
+        yield
+        return
+    real = typeguard.typechecked
+    typeguard.typechecked = lambda target: target  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        typeguard.typechecked = real
 
 
 def _article(phrase: str) -> str:

@@ -10,6 +10,7 @@ from vl2v.progress import Progress, Silent
 from vl2v.teacher.base import Teacher, Vectors, checked
 from vl2v.teacher.ledger import Budget
 from vl2v.teacher.origin import Consistency
+from vl2v.teacher.pace import asking
 from vl2v.teacher.remote import RemoteTeacher
 from vl2v.teacher.remote_purchase import Purchase
 from vl2v.teacher.store import Digests, EmbeddingStore
@@ -38,6 +39,7 @@ class Buyer:
         run: the run's name in the ledger.
         progress: told of every batch.
         watch: looks at the answers; None takes whatever comes, as long as its shape is right.
+        threads: CPU threads of a teacher on this machine; None measures.
     """
 
     teacher: Teacher
@@ -46,6 +48,7 @@ class Buyer:
     run: str
     progress: Progress | None = None
     watch: Watch | None = None
+    threads: int | None = None
     _consistency: Consistency = field(default_factory=Consistency, init=False)
 
     def images(self, digests: Digests, read: Callable[[int], bytes], purpose: str, view: int = 0) -> int:
@@ -73,7 +76,10 @@ class Buyer:
         todo = self.store.lacks(card, digests, view)
         bought = 0
         title = f"asking {card.identity} ({purpose})"
-        with (self.progress or Silent()).stage(title, len(digests), len(digests) - len(todo)) as advance:
+        with (
+            asking(self.teacher, lambda i: read(int(todo[i])), len(todo), self.threads),
+            (self.progress or Silent()).stage(title, len(digests), len(digests) - len(todo)) as advance,
+        ):
             for start in range(0, len(todo), card.batch_size):
                 part = todo[start : start + card.batch_size]
                 with self.store.alone():

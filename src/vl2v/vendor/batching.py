@@ -15,6 +15,7 @@ import numpy as np
 
 from vl2v.errors import TeacherError
 from vl2v.teacher.base import Teacher, Vectors, checked
+from vl2v.threads import computing
 from vl2v.web.faults import ApiError
 
 Kind = Literal["image", "text"]
@@ -70,6 +71,7 @@ class Batcher:
         teacher: the model; used from one thread only.
         queue: how many inputs may wait or be worked on; must hold the largest request.
         wait_seconds: how long a batch that is not full waits for more.
+        threads: that the teacher computes with; None leaves them as they are.
         observe: called with (kind, size) after each batch.
     """
 
@@ -79,9 +81,10 @@ class Batcher:
         *,
         queue: int = 1024,
         wait_seconds: float = 0.002,
+        threads: int | None = None,
         observe: Callable[[Kind, int], None] = lambda kind, size: None,
     ) -> None:
-        self._teacher, self.card = teacher, teacher.describe()
+        self._teacher, self.card, self._threads = teacher, teacher.describe(), threads
         self._most, self._wait, self._observe = queue, wait_seconds, observe
         self._orders: dict[Kind, deque[_Order]] = {"image": deque(), "text": deque()}
         self._waiting = asyncio.Event()
@@ -201,7 +204,8 @@ class Batcher:
     def _run(self, kind: Kind, inputs: list[Any]) -> Vectors:
         embed = self._teacher.embed_images if kind == "image" else self._teacher.embed_texts
         try:
-            answer = embed(inputs)
+            with computing(self._threads):
+                answer = embed(inputs)
         except TeacherError as error:
             raise UnansweredError from error
         except Exception as error:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 from vl2v.errors import ConfigError
 from vl2v.teacher.opening import open_teacher
+from vl2v.teacher.pace import serving_threads
 from vl2v.vendor.app import create_app
 from vl2v.vendor.database import open_database
 from vl2v.vendor.service import Service
@@ -25,7 +27,10 @@ def serve(settings: VendorSettings) -> None:
     for path in (settings.tls_cert, settings.tls_key):
         if path is not None and not Path(path).is_file():
             raise ConfigError("A TLS file is missing.", expected="a PEM file", found="no file", next_step="check it")
-    run(Service(open_teacher(settings.teacher, device=settings.device), open_database(settings.db), settings))
+    teacher, database = open_teacher(settings.teacher, device=settings.device), open_database(settings.db)
+    if settings.threads is None:
+        settings = replace(settings, threads=serving_threads(teacher))
+    run(Service(teacher, database, settings))
 
 
 def run(service: Service) -> None:

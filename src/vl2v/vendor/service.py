@@ -71,6 +71,7 @@ class Service:
             teacher,
             queue=self.limits.queue,
             wait_seconds=settings.wait_ms / 1000,
+            threads=settings.threads,
             observe=lambda kind, size: self.metrics.batches.labels(kind).observe(size),
         )
         self.held = Held()

@@ -23,6 +23,7 @@ class VendorSettings:
         wait_ms: how long a batch that is not full waits for other clients.
         idempotency_hours: how long an answer is kept for its `Idempotency-Key`.
         device: where the teacher runs; None chooses.
+        threads: CPU threads of the teacher; None measures before the first request.
         limits: see `Limits`.
     """
 
@@ -36,6 +37,7 @@ class VendorSettings:
     wait_ms: float = 2.0
     idempotency_hours: float = 24.0
     device: str | None = None
+    threads: int | None = None
     limits: Limits = field(default_factory=Limits)
 
     def check(self) -> None:

@@ -1,0 +1,136 @@
+"""A grid's jobs in several processes of this machine, each with few threads of its own.
+
+Several jobs of one thread do more in an hour than one job of several threads, which wait for each other at every layer.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from vl2v.benchmark.protocol import Grid, Job, Origin
+from vl2v.benchmark.purchase import buy_ahead, purchase_key, teacher_of
+from vl2v.benchmark.results import is_finished
+from vl2v.benchmark.sweep import PAUSE, Progressed, Sweep
+from vl2v.errors import Interrupted, TrainingError
+from vl2v.job.pace import training_threads, try_training
+from vl2v.job.prepare import Places
+from vl2v.job.process import make_accelerator, stop_asked
+from vl2v.job.session import open_student
+from vl2v.job.workers import Workers
+from vl2v.progress import Progress
+from vl2v.teacher.base import TeacherCard
+from vl2v.threads import cores, free_memory, stated
+
+WORTH = 60.0  # seconds of training altogether, under which the start of further processes is not worth it
+SPARE = 1.25  # a job's memory over what its training step took: pixels, embeddings, validation
+
+
+@dataclass(frozen=True)
+class _Shared:
+    """What all jobs of a grid have in common."""
+
+    grid: Grid
+    origin: Origin
+    out: Path
+    places: Places
+    card: TeacherCard
+
+
+def run_side_by_side(sweep: Sweep, count: int, progress: Progress) -> Progressed:
+    """Do every job of a grid as `Sweep.run` does, `count` at a time; the students are the same, bit for bit.
+
+    Everything is bought first, in this process, within the one budget.
+
+    Raises:
+        Interrupted: if the user asked to stop; called again, it goes on.
+        RunError: if a process died.
+    """
+    bought = buy_ahead(sweep, progress)
+    failed: dict[str, str] = {}
+    not_before: dict[str, float] = {}
+    with (
+        stop_asked() as stop,
+        Workers[Job](count, stop) as workers,
+        progress.stage("jobs", len(sweep.expected()), len(sweep.finished())) as advance,
+    ):
+        while todo := [j for j in sweep.jobs() if not is_finished(sweep.out, j) and j.name not in failed]:
+            if stop():
+                raise _interrupted(sweep)
+            running, now = {job.name for job in workers.running}, time.monotonic()
+            free = [j for j in todo if j.name not in running and not_before.get(j.name, 0.0) <= now]
+            if any(
+                purchase_key(job) not in bought.covers for job in free
+            ):  # a choice was made, and jobs follow from it
+                bought = buy_ahead(sweep, progress)
+            shared = _Shared(sweep.grid, sweep.origin, sweep.out, sweep.places, bought.card)
+            for job in free[: workers.room]:
+                progress.note(job.describe())
+                workers.start(job, _work, shared, job)
+            if not workers.running:
+                time.sleep(PAUSE)
+            for job, result in workers.finished(progress, Job.describe):
+                try:
+                    if result():
+                        advance(1)
+                    else:  # another command is at it
+                        not_before[job.name] = time.monotonic() + PAUSE
+                except TrainingError as error:
+                    failed[job.name] = str(error)
+                except Interrupted as error:
+                    raise _interrupted(sweep) from error
+    return Progressed(tuple(sweep.finished()), failed)
+
+
+def _work(shared: _Shared, job: Job, progress: Progress) -> bool:
+    """One job, in a process of its own; false if another command is at it."""
+    sweep = Sweep(shared.grid, shared.out, shared.places, teacher=teacher_of(shared.card, job))
+    sweep.origin = shared.origin
+    return sweep.do(job.with_budget(None), progress, announced=True)
+
+
+def _interrupted(sweep: Sweep) -> Interrupted:
+    step = f"go on with the same command; {len(sweep.finished())} jobs are finished"
+    return Interrupted("Stopped; the states of the jobs are saved.", next_step=step)
+
+
+def jobs_at_once(sweep: Sweep) -> int:
+    """How many jobs of a grid this machine does best at a time, at least 1.
+
+    As many as cores and memory allow, where the CPU computes and the work is long enough. One step of the first job is
+    tried for its time and memory.
+    """
+    left = [job for job in sweep.expected() if not is_finished(sweep.out, job)]
+    if len(left) < 2:
+        return 1
+    config = left[0].config
+    room = cores() // (config.threads or stated() or 1)
+    accelerator = make_accelerator(config)
+    if room < 2 or accelerator.device.type != "cpu" or accelerator.num_processes > 1:
+        return 1
+    images = config.batch_per_domain * max(1, len(sweep.grid.domains) - 1)
+    seconds, memory = try_training(config, open_student(config), images, accelerator)
+    if seconds * config.distill.steps * len(left) < WORTH:
+        return 1
+    return max(1, min(room, len(left), int(free_memory() / (memory * SPARE))))
+
+
+def settle_threads(sweep: Sweep, count: int) -> None:
+    """Choose the number of threads of all jobs, once for the whole grid: one each where several run at a time.
+
+    Args:
+        sweep: the grid, opened; what its settings state, or it was begun with, stays.
+        count: how many jobs run at a time.
+    """
+    left = [job for job in sweep.expected() if not is_finished(sweep.out, job)]
+    if not left or left[0].config.threads is not None:
+        return
+    if count > 1:
+        sweep.use_threads(stated() or 1)
+        return
+    config = left[0].config
+    accelerator = make_accelerator(config)
+    images = config.batch_per_domain * max(1, len(sweep.grid.domains) - 1)
+    if (threads := training_threads(config, open_student(config), images, accelerator)) is not None:
+        sweep.use_threads(threads)

@@ -1,0 +1,138 @@
+"""A grid's jobs in several processes: how many, with how many threads, and that the students are the same."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from tiny_grid import Heard, opened, tiny_grid
+from tiny_task import Bench, bench, environment, vl2v  # noqa: F401 - a fixture
+from typer.testing import CliRunner
+
+from vl2v.benchmark import side_by_side
+from vl2v.benchmark.protocol import load_grid
+from vl2v.benchmark.results import is_finished
+from vl2v.benchmark.side_by_side import jobs_at_once, run_side_by_side, settle_threads
+from vl2v.benchmark.sweep import Sweep
+from vl2v.cli import app
+from vl2v.errors import Interrupted
+from vl2v.job.process import stopped_by
+from vl2v.progress import Silent
+
+GB = 2**30
+SETTINGS = ("student.size=32", "distill.steps=8", "distill.checkpoint_every=4", "batch_per_domain=4", "device=cpu")
+
+
+def weights(sweep: Sweep) -> dict[str, bytes]:
+    jobs = [job for job in sweep.jobs() if is_finished(sweep.out, job)]
+    return {job.name: (sweep.out / "jobs" / job.name / "student/model.safetensors").read_bytes() for job in jobs}
+
+
+@pytest.mark.slow
+def test_jobs_side_by_side_stop_and_go_on_and_give_the_same_students(bench: Bench, tmp_path: Path) -> None:
+    grid = tiny_grid(bench, targets=("rose", "ink"), change={"threads": 1})
+    one, two = opened(bench, tmp_path / "one", grid), opened(bench, tmp_path / "two", grid)
+    one.run(Silent())
+    heard = Heard()
+    with pytest.raises(Interrupted, match="states"), stopped_by(lambda: bool(weights(two))):
+        run_side_by_side(two, 2, heard)
+    begun = heard.lines
+    assert len(begun) == len(set(begun)) >= 2
+    done = run_side_by_side(two, 2, Silent())
+    assert (len(done.finished), done.failed) == (4, {})
+    assert weights(two) == weights(one)
+    found, expected = ({(r.method, r.target): r.test for r in sweep.records()} for sweep in (two, one))
+    assert found == expected
+
+
+@pytest.mark.slow
+def test_a_killed_command_leaves_no_process_and_the_next_goes_on(bench: Bench, tmp_path: Path) -> None:
+    out = tmp_path / "killed"
+    settings = [part for item in SETTINGS for part in ("--set", item)]
+    base = ["benchmark", "run", "--data", str(bench.data), "--teacher", bench.teacher, "--student", bench.student]
+    flags = bench.flags(*base, "--out", str(out), "--methods", "erm", "--seeds", "2", "--jobs", "2", "-q", *settings)
+    command = psutil.Popen([sys.executable, "-m", "vl2v", *flags], env=environment())
+    while not list(out.glob("jobs/*/job.json")):
+        assert command.poll() is None
+        time.sleep(0.05)
+    children = command.children(recursive=True)
+    command.kill()
+    command.wait()
+    assert len(children) >= 2
+    assert psutil.wait_procs(children, timeout=120)[1] == []
+    before = {file: file.stat().st_mtime_ns for file in out.glob("jobs/*/job.json")}
+    done = vl2v(*flags)
+    assert done.returncode == 0, done.stderr
+    after = {file: file.stat().st_mtime_ns for file in out.glob("jobs/*/job.json")}
+    assert len(after) == 6
+    assert {file: after[file] for file in before} == before
+
+
+@pytest.fixture
+def machine(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A machine of the test's own."""
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+
+    def make(cores: int, free: float, step: float = 1.0, memory: float = 1.0) -> None:
+        monkeypatch.setattr(side_by_side, "cores", lambda: cores)
+        monkeypatch.setattr(side_by_side, "free_memory", lambda: int(free * GB))
+        monkeypatch.setattr(side_by_side, "try_training", lambda *_: (step, int(memory * GB)))
+
+    return make
+
+
+def test_as_many_jobs_as_cores_and_memory_allow(bench: Bench, tmp_path: Path, machine: Any) -> None:
+    sweep = opened(bench, tmp_path / "grid", tiny_grid(bench, steps=100))
+    assert len(sweep.jobs()) == 6
+    machine(cores=2, free=16)
+    assert jobs_at_once(sweep) == 2
+    machine(cores=16, free=64)
+    assert jobs_at_once(sweep) == 6, "no more than there are jobs"
+    machine(cores=16, free=4)
+    assert jobs_at_once(sweep) == 3
+    machine(cores=16, free=0.1)
+    assert jobs_at_once(sweep) == 1
+    machine(cores=1, free=64)
+    assert jobs_at_once(sweep) == 1
+    machine(cores=2, free=64, step=0.01)
+    assert jobs_at_once(sweep) == 1, "six seconds of work are not worth a second process"
+
+
+def test_jobs_of_several_threads_share_the_cores(bench: Bench, tmp_path: Path, machine: Any) -> None:
+    machine(cores=8, free=64)
+    assert jobs_at_once(opened(bench, tmp_path / "grid", tiny_grid(bench, steps=100, change={"threads": 4}))) == 2
+
+
+def test_a_grid_keeps_the_number_of_threads_that_it_was_begun_with(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(side_by_side, "training_threads", lambda *_: 3)
+    out, grid = tmp_path / "grid", tiny_grid(bench)
+    sweep = opened(bench, out, grid)
+    keys = {job.key for job in sweep.jobs()}
+    settle_threads(sweep, 1)
+    assert {job.config.threads for job in sweep.jobs()} == {3}
+    assert {job.key for job in sweep.jobs()} == keys, "results found before are found again"
+    again = opened(bench, out, grid)
+    settle_threads(again, 2)
+    assert load_grid(out)[0].settings["threads"] == 3
+    stated = opened(bench, out, tiny_grid(bench, change={"threads": 2}))
+    settle_threads(stated, 1)
+    assert {job.config.threads for job in stated.jobs()} == {2}
+    fresh = opened(bench, tmp_path / "fresh", grid)
+    settle_threads(fresh, 2)
+    assert {job.config.threads for job in fresh.jobs()} == {1}, "one each, side by side"
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "many", "1.5", ""])
+def test_a_number_of_jobs_that_is_none(bench: Bench, tmp_path: Path, text: str) -> None:
+    flags = ["--data", str(bench.data), "--teacher", bench.teacher, "--student", bench.student, "--jobs", text]
+    done = CliRunner().invoke(app, bench.flags("benchmark", "run", "--out", str(tmp_path / "out"), *flags))
+    assert done.exit_code == 2
+    assert "expected: auto, or a number from 1 on" in done.output
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,89 @@
+"""A teacher on this machine computes with the number of threads that suits it; another is never tried."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from vl2v import threads
+from vl2v.teacher.base import TeacherCard, Vectors
+from vl2v.teacher.ledger import Budget
+from vl2v.teacher.pace import asking, serving_threads
+from vl2v.teacher.purchase import Buyer
+from vl2v.teacher.store import EmbeddingStore
+
+
+class Counting:
+    """A teacher that remembers how much it was asked, and with how many threads."""
+
+    def __init__(self, device: str | None) -> None:
+        self.asked: list[tuple[int, int]] = []
+        if device is not None:
+            self.local_device = device
+
+    def describe(self) -> TeacherCard:
+        return TeacherCard("test:counting", "1", 3, 1.0, batch_size=4)
+
+    def embed_images(self, images: list[bytes]) -> Vectors:
+        self.asked.append((len(images), torch.get_num_threads()))
+        return np.ones((len(images), 3), np.float32)
+
+    def embed_texts(self, texts: list[str]) -> Vectors:
+        return np.ones((len(texts), 3), np.float32)
+
+
+@pytest.fixture(autouse=True)
+def two(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    before = torch.get_num_threads()
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(threads, "SHORT", 0.0)
+    monkeypatch.setattr(threads, "preferred", lambda seconds: 1)
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+def buy(teacher: Counting, store: Path, number: int | None = None) -> None:
+    digests = np.random.default_rng(0).integers(0, 256, (10, 32), np.uint8)
+    buyer = Buyer(teacher, EmbeddingStore(store), Budget(None, 0, "USD"), "run", threads=number)  # type: ignore[arg-type]
+    assert buyer.images(digests, lambda i: bytes([i]), "training") == 10
+
+
+def test_a_teacher_on_this_cpu_is_tried_and_then_asked_with_its_number(tmp_path: Path) -> None:
+    teacher = Counting("cpu")
+    buy(teacher, tmp_path / "store.sqlite")
+    assert teacher.asked[-3:] == [(4, 1), (4, 1), (2, 1)]
+    assert {number for _, number in teacher.asked[:-3]} == {1, 2}
+    assert torch.get_num_threads() == 2
+
+
+@pytest.mark.parametrize("device", [None, "cuda"])
+def test_no_other_teacher_is_asked_one_image_more(tmp_path: Path, device: str | None) -> None:
+    teacher = Counting(device)
+    buy(teacher, tmp_path / "store.sqlite")
+    assert teacher.asked == [(4, 2), (4, 2), (2, 2)]
+    assert serving_threads(teacher) is None
+    assert len(teacher.asked) == 3
+
+
+def test_a_stated_number_is_taken(tmp_path: Path) -> None:
+    teacher = Counting("cpu")
+    buy(teacher, tmp_path / "store.sqlite", 1)
+    assert teacher.asked == [(4, 1), (4, 1), (2, 1)]
+
+
+def test_what_is_known_already_needs_no_trial() -> None:
+    teacher = Counting("cpu")
+    with asking(teacher, lambda i: b"", 0):
+        assert torch.get_num_threads() == 2
+    assert teacher.asked == []
+
+
+def test_a_teacher_for_sale_is_tried_with_an_image_of_our_own() -> None:
+    teacher = Counting("cpu")
+    assert serving_threads(teacher) == 1
+    assert {number for _, number in teacher.asked} == {1, 2}
