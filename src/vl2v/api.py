@@ -144,7 +144,7 @@ def distill(
         base = RunFolder(Path(out)).config()
         accept = accept_teacher or (settings or {}).get("teacher", {}).get("accept")
         free = {"budget": given["budget"], "tracking": (settings or {}).get("tracking")}  # they change no result
-        free["teacher"] = {"accept": accept or None}
+        free["teacher"] = {"accept": accept or None, "free": (settings or {}).get("teacher", {}).get("free")}
         final = make_config(None, merge(base.model_dump(mode="json"), free))
     else:
         final = make_config(config, merge(settings or {}, given))

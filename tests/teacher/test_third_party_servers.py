@@ -17,6 +17,7 @@ import hashlib
 import json
 from collections.abc import Callable
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -25,7 +26,9 @@ import pytest
 from misbehaving_vendor import picture
 
 from vl2v.api import make_config
+from vl2v.cli.classes import _priced
 from vl2v.errors import ConfigError, TeacherError
+from vl2v.job.folder import RunFolder
 from vl2v.job.session import stated_price
 from vl2v.teacher.base import Price
 from vl2v.teacher.http import HttpTeacher
@@ -261,3 +264,13 @@ def test_a_vendor_whose_price_is_known_is_not_free() -> None:
     assert open_wire("jina:jina-clip-v2", Price()).price().free
     with pytest.raises(TeacherError, match="--free"):
         open_wire("jina:jina-clip-v2").price()
+
+
+def test_a_class_is_added_at_the_terms_that_are_stated_now(tmp_path: Path) -> None:
+    """The run may be older than the need to state them."""
+    config = {"data": {"root": "."}, "teacher": {"spec": "https://h/v1#dimension=6"}, "student": {}}
+    RunFolder(tmp_path).write_config(make_config(None, config))
+    for free, price, wanted in ((True, None, Price()), (False, "2", Price(Decimal(0), Decimal(2)))):
+        teacher = _priced(tmp_path, None, free, price)
+        assert isinstance(teacher, HttpTeacher)
+        assert teacher.wire.own_price == wanted

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,6 +12,7 @@ from vl2v.cli.common import Json, Quiet, StoreOpt, guarded, make_places, make_pr
 
 if TYPE_CHECKING:
     from vl2v.student.model import Student
+    from vl2v.teacher.base import Teacher
 
 RunArg = Annotated[Path, typer.Argument(help="A run's or a student's folder.")]
 NamesArg = Annotated[list[str], typer.Argument(help="Names of classes.")]
@@ -52,6 +54,8 @@ def add(
         bool, typer.Option("--accept-teacher", help="Add a class though the teacher embeds it as another one.")
     ] = False,
     teacher: Annotated[str | None, typer.Option(help="The run's teacher, where it is found elsewhere now.")] = None,
+    price_per_1000_texts: Annotated[str | None, typer.Option(help="A vendor's price, if it is not known.")] = None,
+    free: Annotated[bool, typer.Option("--free", help="A vendor that states no price charges nothing.")] = False,
     store: StoreOpt = None,
     quiet: Quiet = False,
     as_json: Json = False,
@@ -62,6 +66,8 @@ def add(
     from vl2v.job.printing import quote_json, quote_table, show
 
     wording: dict[str, Any] = {"phrases": phrase or (), "templates": template or (), "teacher": teacher}
+    if free or price_per_1000_texts is not None:
+        wording["teacher"] = _priced(run, teacher, free, price_per_1000_texts)
     places = make_places(None, store, home_of(run))
     if quote:
         found = quote_classes(run, names, places=places, **wording)
@@ -70,6 +76,20 @@ def add(
     progress, limit = make_progress(quiet, as_json), money(budget)
     wording["accept_teacher"] = accept_teacher
     _tell(run, add_classes(run, names, budget=limit, places=places, progress=progress, **wording), as_json)
+
+
+def _priced(run: Path, spec: str | None, free: bool, texts: str | None) -> Teacher:
+    """The run's teacher at the terms that the user states now."""
+    from vl2v.job.classes import home_of
+    from vl2v.job.folder import RunFolder
+    from vl2v.job.session import local_device, stated_price
+    from vl2v.teacher.opening import open_teacher
+
+    config = RunFolder(home_of(run)).config()
+    terms = {"spec": spec or config.teacher.spec, "free": free, "price_per_1000_texts": money(texts) or Decimal(0)}
+    terms["price_per_1000_images"] = Decimal(0)
+    config = config.model_copy(update={"teacher": config.teacher.model_copy(update=terms)})
+    return open_teacher(config.teacher.spec, price=stated_price(config), device=local_device(config))
 
 
 def remove(run: RunArg, names: NamesArg, as_json: Json = False) -> None:

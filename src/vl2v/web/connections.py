@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import Any, cast
 
 import h11
@@ -11,6 +12,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 HEAD_SECONDS = 15.0
 CONNECTIONS = 2048
 SPARE_FILES = 256  # open files that are no connections: databases, models, logs
+HANDSHAKES = 8192  # connections that have not finished TLS, and count as none yet
 
 HEAD, IDLE, BODY, WORK = range(4)
 """What a connection waits for: a request's head, the next request, the rest of a body; or a request is worked on."""
@@ -103,9 +105,11 @@ def make_room() -> int:
     except ImportError:  # Windows has no such limit
         return CONNECTIONS
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = CONNECTIONS + SPARE_FILES
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-        return max(16, min(CONNECTIONS, soft - SPARE_FILES))
-    return CONNECTIONS
+    wanted = CONNECTIONS + HANDSHAKES + SPARE_FILES
+    if soft == resource.RLIM_INFINITY or soft >= wanted:
+        return CONNECTIONS
+    higher = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    with suppress(ValueError, OSError):  # some systems have a bound of their own
+        resource.setrlimit(resource.RLIMIT_NOFILE, (higher, hard))
+        soft = higher
+    return max(16, min(CONNECTIONS, soft - SPARE_FILES))
