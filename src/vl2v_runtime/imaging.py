@@ -2,20 +2,44 @@
 
 from __future__ import annotations
 
+import errno
 import io
+import os
+import stat
+import sys
+import threading
 import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
+from vl2v_runtime.colour import RangeError, Samples, to_srgb
+from vl2v_runtime.formats import FORMATS, what_is
+from vl2v_runtime.stripping import PNG, without_metadata
+
+T = TypeVar("T")
 Pixels = NDArray[np.uint8]
 ImageLike = str | Path | bytes | Image.Image
 
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"})
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")  # a camera's MPO, a JPEG with a preview appended, opens as JPEG
+DECODING = 2
+"""Changes whenever the same file gives other pixels; caches of pixels carry it."""
 MAX_PIXELS = 178_956_970  # Pillow's own bound on a decompression bomb: 0.5 GB of RGB
+MAX_BYTES = 2**31  # of a file; no image of `MAX_PIXELS` needs as much
+ORIENTATION = 0x0112
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 BOMB = "decompression bomb"
 
@@ -25,51 +49,178 @@ class UnreadableImageError(ValueError):
 
 
 def decode(source: ImageLike) -> Image.Image:
-    """Decode an image to upright RGB.
+    """Decode an image to upright sRGB.
 
-    EXIF orientation is applied; transparency is laid on white; 16-bit and palette images are converted.
+    EXIF orientation is applied, and ignored where it is broken. Transparency is laid on white. Colours with an ICC
+    profile are converted. 16-bit, float and palette images become 8-bit RGB. What this returns may be decoded again
+    without a change.
 
     Args:
         source: a path, a file's bytes, or an image already open.
 
     Raises:
-        UnreadableImageError: if it is empty, truncated, no image, of another format, or above `MAX_PIXELS`.
+        UnreadableImageError: if it is empty, truncated, no image, of another format, above `MAX_PIXELS`, or its values
+            do not say what is white.
         OSError: if a path cannot be read at all.
     """
-    if isinstance(source, Image.Image):
-        return _upright_rgb(source)
-    data = source if isinstance(source, bytes) else Path(source).read_bytes()
-    if not data:
-        raise UnreadableImageError("empty file")
+    data = b""
+    if not isinstance(source, Image.Image):
+        data = source if isinstance(source, bytes) else read_file(source)
+        if not data:
+            raise UnreadableImageError("empty file")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow warns at half of what it refuses; we refuse by our own bound
-            with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-                if image.width * image.height > MAX_PIXELS:
-                    raise UnreadableImageError(f"{BOMB}: {image.width} x {image.height} pixels")
-                return _upright_rgb(image)
+        with quiet():
+            return _upright_rgb(source) if isinstance(source, Image.Image) else _despite_metadata(_opened, data)
     except Image.DecompressionBombError as error:
         raise UnreadableImageError(BOMB) from error
-    except UnreadableImageError:
+    except (UnreadableImageError, MemoryError):
         raise
+    except RangeError as error:
+        raise UnreadableImageError(str(error)) from error
     except UnidentifiedImageError as error:
-        raise UnreadableImageError("not a JPEG, PNG, WebP, BMP or TIFF image") from error
-    except MemoryError:
-        raise
+        raise UnreadableImageError(_unknown(data)) from error
     except Exception as error:  # Pillow's decoders raise many kinds for broken bytes
         raise UnreadableImageError(f"truncated or broken image ({error})") from error
 
 
-def _upright_rgb(image: Image.Image) -> Image.Image:
+def read_file(path: str | Path) -> bytes:
+    """The bytes of a regular file. Anything else is refused without waiting: a named pipe, a socket, a device.
+
+    Raises:
+        UnreadableImageError: if it is above `MAX_BYTES`.
+        OSError: if it cannot be read, or is no regular file.
+    """
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    try:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError(errno.EINVAL, "not a regular file", str(path))
+        if status.st_size > MAX_BYTES:
+            raise UnreadableImageError(f"a file of {status.st_size:,} bytes, more than any image that is read")
+        with os.fdopen(descriptor, "rb", closefd=False) as file:
+            return file.read()
+    finally:
+        os.close(descriptor)
+
+
+def header(data: bytes, formats: tuple[str, ...] = FORMATS) -> tuple[str, int, int]:
+    """Format by Pillow's name, width and height, read from the file's header alone.
+
+    Args:
+        data: the file.
+        formats: those that are expected.
+
+    Raises:
+        Exception: of many kinds, if it is no image.
+    """
+    with quiet():
+        return _despite_metadata(lambda file: _header(file, formats), data)
+
+
+def _header(data: bytes, formats: tuple[str, ...]) -> tuple[str, int, int]:
+    with Image.open(io.BytesIO(data), formats=formats) as opened:
+        return str(opened.format), opened.width, opened.height
+
+
+class _Quiet:
+    """Silences Pillow's warnings while at least one thread decodes.
+
+    `warnings.catch_warnings` alone restores what the last thread to leave saw first, which may be another thread's
+    silence.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._inside = 0
+        self._caught = warnings.catch_warnings()
+
+    def enter(self) -> None:
+        with self._lock:
+            if not self._inside:
+                self._caught = warnings.catch_warnings()
+                self._caught.__enter__()
+                warnings.filterwarnings("ignore", module=r"PIL\.")
+            self._inside += 1
+
+    def leave(self) -> None:
+        with self._lock:
+            self._inside -= 1
+            if not self._inside:
+                self._caught.__exit__(None, None, None)
+
+
+_quiet = _Quiet()
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without Pillow's warnings about broken metadata and large images; what matters is refused by our own rules."""
+    if getattr(sys.flags, "context_aware_warnings", False):  # each thread then has filters of its own
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module=r"PIL\.")
+            yield
+        return
+    _quiet.enter()
+    try:
+        yield
+    finally:
+        _quiet.leave()
+
+
+def _despite_metadata(read: Callable[[bytes], T], data: bytes) -> T:
+    """Read a file; where that fails, once more without its metadata, which may be all that is broken."""
+    try:
+        return read(data)
+    except (UnreadableImageError, RangeError, Image.DecompressionBombError, MemoryError):
+        raise
+    except Exception:
+        plain = without_metadata(data)
+        if plain == data:
+            raise
+        try:
+            return read(plain)
+        except (UnreadableImageError, RangeError):
+            raise
+        except Exception:  # the first fault is of the file as it is
+            pass
+        raise
+
+
+def _opened(data: bytes) -> Image.Image:
+    with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+        if image.width * image.height > MAX_PIXELS:
+            raise UnreadableImageError(f"{BOMB}: {image.width} x {image.height} pixels")
+        return _upright_rgb(image, data[24] if data.startswith(PNG) else 8)
+
+
+def _upright_rgb(image: Image.Image, png_bits: int = 8) -> Image.Image:
+    samples = Samples.of(image)
     image.load()
-    image = ImageOps.exif_transpose(image)
-    if image.mode in ("I;16", "I;16L", "I;16B", "I"):
-        wide = np.asarray(image, dtype=np.float64)
-        return Image.fromarray(np.clip(wide / 257.0, 0, 255).astype(np.uint8)).convert("RGB")
-    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
-        rgba = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
-    return image.convert("RGB")
+    turn = TURNS.get(_orientation(image))
+    info = image.info
+    if turn is not None:
+        image = image.transpose(turn)
+        image.info = dict(info)
+    return to_srgb(image, samples, png_bits)
+
+
+def _orientation(image: Image.Image) -> int:
+    """EXIF orientation, 1 to 8; 1 where the block is broken."""
+    try:
+        value = image.getexif().get(ORIENTATION, 1)
+    except Exception:  # Pillow's reader of EXIF raises many kinds for broken bytes
+        return 1
+    return value if isinstance(value, int) else 1
+
+
+def _unknown(data: bytes) -> str:
+    """Why Pillow finds no image that it knows in these bytes."""
+    found = what_is(data[:64])
+    if found is None:
+        return "not a JPEG, PNG, WebP, BMP or TIFF image"
+    if found in FORMATS:
+        return f"a {found} file that is broken, or of a kind that is not read; save it as an 8-bit PNG or JPEG"
+    return f"not a JPEG, PNG, WebP, BMP or TIFF image, but {found}"
 
 
 def square(image: Image.Image, size: int) -> Pixels:

@@ -13,7 +13,8 @@ from typing import Protocol, TypeVar, runtime_checkable
 
 from PIL import Image
 
-from vl2v_runtime.imaging import SUFFIXES, ImageLike
+from vl2v_runtime.formats import SUFFIXES
+from vl2v_runtime.imaging import ImageLike
 
 
 @runtime_checkable

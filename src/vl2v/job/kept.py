@@ -18,6 +18,7 @@ from vl2v.locking import held
 from vl2v.progress import Progress
 from vl2v.student.preprocess import Preprocess
 from vl2v.task.splits import Indices
+from vl2v_runtime.imaging import DECODING
 
 
 class KeptFeatures:
@@ -116,7 +117,7 @@ class KeptFeatures:
 
 def fingerprint(backbone: nn.Module, preprocess: Preprocess) -> str:
     """A name for what a backbone computes: of its weights, its classes, and what it expects of pixels."""
-    digest = hashlib.sha256(repr(preprocess).encode())
+    digest = hashlib.sha256(f"{preprocess!r} {DECODING}".encode())
     digest.update(str(backbone).encode())
     for name, tensor in sorted(backbone.state_dict().items()):
         digest.update(name.encode())

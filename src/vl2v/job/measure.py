@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
-from PIL import Image
+from torch import Tensor
 
 from vl2v.config import DataConfig, parse
 from vl2v.errors import ConfigError, DataError, StudentError
@@ -25,6 +26,7 @@ from vl2v.job.prepare import Places, list_folder, read_task, split_task
 from vl2v.progress import Progress, Silent
 from vl2v.student.files import CHANGES
 from vl2v.student.model import Student
+from vl2v.student.preprocess import Preprocess
 from vl2v.student.provenance import check_provenance
 from vl2v.task.files import FileIndex
 from vl2v.task.images import Task
@@ -32,7 +34,8 @@ from vl2v.task.pixels import PixelCache
 from vl2v.task.splits import Indices
 from vl2v.threads import computing
 from vl2v_runtime.drift import Drift
-from vl2v_runtime.imaging import SUFFIXES, UnreadableImageError, decode
+from vl2v_runtime.formats import SUFFIXES
+from vl2v_runtime.imaging import UnreadableImageError
 from vl2v_runtime.inputs import images_of
 from vl2v_runtime.trust import CONFIDENCE, Trust, probabilities, scores
 
@@ -194,8 +197,9 @@ def _classify(
     every = -(-len(paths) // MOST_COMPARED)
     for start in range(0, len(paths), batch_size):
         batch = paths[start : start + batch_size]
-        images = [_try(path) for path in batch]
-        projected = student.project([image for image in images if not isinstance(image, str)], batch_size)
+        images = [_try(student.preprocess, path) for path in batch]
+        good = [image for image in images if not isinstance(image, str)]
+        projected = student.project_pixels(torch.stack(good)) if good else student.project([])
         logits = student.logits(projected).cpu().numpy()
         rows = iter(_answers(student.trust, logits, score, least))
         for path, image in zip(batch, images, strict=True):
@@ -240,10 +244,10 @@ def _threshold(student: Student, score: str, coverage: float) -> float:
         ) from error
 
 
-def _try(path: Path) -> Image.Image | str:
-    """The decoded image, or why there is none."""
+def _try(preprocess: Preprocess, path: Path) -> Tensor | str:
+    """The image's [3, S, S] uint8 pixels, or why there are none."""
     try:
-        return decode(path)
+        return preprocess.pixels(path)
     except UnreadableImageError as error:
         return str(error)
     except OSError as error:

@@ -182,8 +182,8 @@ class Service:
                 return self.engine.model.prepare(upload.data)
         except ApiError as error:
             return error
-        except UnreadableImageError:
-            return bad_image("The image is truncated or broken.")
+        except UnreadableImageError as error:
+            return bad_image(f"The image cannot be read: {error}.")
 
     def _worded(self, seen: Seen, options: Options) -> list[ImageAnswer]:
         trust, classes = seen.model.trust, seen.model.classes

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 from vl2v.errors import StudentError
 from vl2v.student.backbones import Backbone, Recipe
 from vl2v.student.preprocess import Preprocess
-from vl2v_runtime.imaging import ImageLike
+from vl2v_runtime.inputs import Input, each
 from vl2v_runtime.trust import Trust
 
 
@@ -96,11 +97,11 @@ class Student(nn.Module):
         projected: Tensor = self.projection(self.backbone(inputs))
         return projected
 
-    def embed(self, images: ImageLike | Iterable[ImageLike], batch_size: int = 64) -> NDArray[np.float32]:
+    def embed(self, images: Input | Iterable[Input], batch_size: int = 64) -> NDArray[np.float32]:
         """Embed images into the teacher's space.
 
         Args:
-            images: one image or many: paths, files' bytes, or PIL images.
+            images: one or many: paths, folders, files' bytes, binary streams, PIL images.
             batch_size: how many go through the backbone at once.
 
         Returns:
@@ -113,7 +114,7 @@ class Student(nn.Module):
         self._head()
         return self.embeddings(self.project(images, batch_size)).cpu().numpy()
 
-    def predict_proba(self, images: ImageLike | Iterable[ImageLike], batch_size: int = 64) -> NDArray[np.float32]:
+    def predict_proba(self, images: Input | Iterable[Input], batch_size: int = 64) -> NDArray[np.float32]:
         """Class probabilities, [N, K] float32, rows summing to 1, columns in the order of `classes`.
 
         They are calibrated where the student has a `trust`: its temperature divides the logits.
@@ -122,18 +123,26 @@ class Student(nn.Module):
         logits = self.logits(self.project(images, batch_size)) / temperature
         return logits.softmax(-1).cpu().numpy()
 
-    def predict(self, images: ImageLike | Iterable[ImageLike], batch_size: int = 64) -> list[str]:
+    def predict(self, images: Input | Iterable[Input], batch_size: int = 64) -> list[str]:
         """The most probable class name of every image."""
         return [self.classes[k] for k in self.predict_proba(images, batch_size).argmax(axis=1)]
 
-    @torch.no_grad()
-    def project(self, images: ImageLike | Iterable[ImageLike], batch_size: int = 64) -> Tensor:
+    def project(self, images: Input | Iterable[Input], batch_size: int = 64) -> Tensor:
         """Images to projections, [N, D] float32, not normalised, for `logits` and `embeddings`."""
+        single = each(images)
+        rows = []
+        while batch := [self.preprocess.pixels(image) for image in islice(single, batch_size)]:
+            rows.append(self.project_pixels(torch.stack(batch)))
+        return torch.cat(rows) if rows else torch.zeros(0, self.dimension, device=self.device)
+
+    @torch.no_grad()
+    def project_pixels(self, pixels: Tensor) -> Tensor:
+        """[N, 3, S, S] uint8 pixels, as `preprocess.pixels` makes them, to projections, [N, D] float32."""
         was_training = self.training
         self.eval()
-        rows = [self._pass(batch) for batch in _batched(images, batch_size)]
+        projected = self.forward(self.preprocess.normalise(pixels.to(self.device))).float()
         self.train(was_training)
-        return torch.cat(rows) if rows else torch.zeros(0, self.dimension, device=self.device)
+        return projected
 
     def embeddings(self, projected: Tensor) -> Tensor:
         """[B, D] projections to rows of length one.
@@ -219,20 +228,3 @@ class Student(nn.Module):
                 next_step="distil one with the method adip",
             )
         return self.head
-
-    def _pass(self, images: Sequence[ImageLike]) -> Tensor:
-        pixels = torch.stack([self.preprocess.pixels(image) for image in images]).to(self.device)
-        return self.forward(self.preprocess.normalise(pixels)).float()
-
-
-def _batched(images: ImageLike | Iterable[ImageLike], size: int) -> Iterator[list[ImageLike]]:
-    if isinstance(images, str | Path | bytes) or not isinstance(images, Iterable):
-        images = [images]
-    batch: list[ImageLike] = []
-    for image in images:
-        batch.append(image)
-        if len(batch) == size:
-            yield batch
-            batch = []
-    if batch:
-        yield batch

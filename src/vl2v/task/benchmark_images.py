@@ -13,7 +13,7 @@ from vl2v.task.benchmarks import Names, is_plain
 from vl2v.task.camera_traps import Places, is_annotation, places
 from vl2v.task.parquet_images import rows
 from vl2v.task.unpack import members
-from vl2v_runtime.imaging import SUFFIXES
+from vl2v_runtime.formats import SUFFIXES
 
 SPLITS = ("train", "test")
 MAGIC = ((b"\xff\xd8\xff", ".jpg"), (b"\x89PNG", ".png"), (b"BM", ".bmp"), (b"II*\0", ".tif"), (b"MM\0*", ".tif"))

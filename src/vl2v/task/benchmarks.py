@@ -19,7 +19,7 @@ from vl2v.errors import ConfigError, DataError
 from vl2v.task.benchmark_table import BENCHMARKS, Benchmark
 from vl2v.task.folder import read_yaml
 from vl2v.task.images import spelling
-from vl2v_runtime.imaging import SUFFIXES
+from vl2v_runtime.formats import SUFFIXES
 
 MANIFEST = "benchmark.json"
 Counts = Mapping[str, Mapping[str, int]]

@@ -14,7 +14,9 @@ import numpy as np
 from vl2v.progress import Progress, Silent
 from vl2v.sqlite import open_file
 from vl2v.task.pixels import Digests, PixelCache
-from vl2v_runtime.imaging import Pixels, UnreadableImageError, decode, square
+from vl2v_runtime.colour import NOTE
+from vl2v_runtime.imaging import DECODING, Pixels, UnreadableImageError, decode, read_file, square
+from vl2v_runtime.names import shown
 
 CHUNK = 256  # files decoded between two commits
 
@@ -44,6 +46,7 @@ class _Checked:
     stamp: _Stamp | None
     pixels: Pixels | None
     read: bool
+    note: str = ""
 
 
 class FileIndex:
@@ -57,8 +60,9 @@ class FileIndex:
 
     def __init__(self, path: Path) -> None:
         self._db = open_file(path)
+        self._forget_older()
         self._db.execute(
-            "CREATE TABLE IF NOT EXISTS files (path TEXT PRIMARY KEY, size INTEGER, mtime INTEGER, ctime INTEGER,"
+            "CREATE TABLE IF NOT EXISTS files (path BLOB PRIMARY KEY, size INTEGER, mtime INTEGER, ctime INTEGER,"
             " inode INTEGER, digest BLOB, problem TEXT) WITHOUT ROWID"
         )
         self._db.execute(
@@ -70,10 +74,21 @@ class FileIndex:
         """Close the index."""
         self._db.close()
 
+    def _forget_older(self) -> None:
+        """Drop what an older way of decoding found: other files were refused, and views had other pixels."""
+        if self._db.execute("PRAGMA user_version").fetchone()[0] == DECODING:
+            return
+        self._db.execute("BEGIN IMMEDIATE")
+        if self._db.execute("PRAGMA user_version").fetchone()[0] != DECODING:
+            self._db.execute("DROP TABLE IF EXISTS files")
+            self._db.execute("DROP TABLE IF EXISTS views")
+            self._db.execute(f"PRAGMA user_version = {DECODING}")
+        self._db.execute("COMMIT")
+
     def find(self, path: str) -> tuple[_Stamp, bytes, str] | None:
         """The stamp, digest and problem noted for a path, if any."""
         row = self._db.execute(
-            "SELECT size, mtime, ctime, inode, digest, problem FROM files WHERE path = ?", (path,)
+            "SELECT size, mtime, ctime, inode, digest, problem FROM files WHERE path = ?", (os.fsencode(path),)
         ).fetchone()
         return (_Stamp(*row[:4]), row[4], row[5]) if row else None
 
@@ -90,7 +105,7 @@ class FileIndex:
     def note(self, entries: Sequence[tuple[str, _Checked]]) -> None:
         """Remember what was found in files that could be read."""
         rows = [
-            (path, c.stamp.size, c.stamp.mtime, c.stamp.ctime, c.stamp.inode, c.digest, c.problem)
+            (os.fsencode(path), c.stamp.size, c.stamp.mtime, c.stamp.ctime, c.stamp.inode, c.digest, c.problem)
             for path, c in entries
             if c.stamp is not None
         ]
@@ -123,7 +138,9 @@ def read_all(
     """
     digests = np.zeros((len(paths), 32), np.uint8)
     faults: list[Fault] = []
-    with (progress or Silent()).stage(title, len(paths)) as advance:
+    notes: dict[str, list[str]] = {}
+    progress = progress or Silent()
+    with progress.stage(title, len(paths)) as advance:
         for start, checked in _chunks(root, paths, index, cache):
             if cache is not None:
                 cache.add([(c.digest, c.pixels) for c in checked if c.pixels is not None])
@@ -132,10 +149,15 @@ def read_all(
             for i, result in enumerate(checked, start):
                 if result.problem:
                     remedy = "replace or delete the file, or go on without it: --skip-bad"
-                    faults.append(Fault(paths[i], result.problem, remedy, file=True))
+                    faults.append(Fault(shown(paths[i]), result.problem, remedy, file=True))
                 else:
                     digests[i] = np.frombuffer(result.digest, np.uint8)
+                if result.note:
+                    notes.setdefault(result.note, []).append(paths[i])
             advance(len(checked))
+    for note, noted in notes.items():
+        images = "1 image" if len(noted) == 1 else f"{len(noted):,} images"
+        progress.note(f"warning: {images} such as {shown(noted[0])}: {note}")
     return digests, faults
 
 
@@ -167,7 +189,9 @@ def _check(path: Path, noted: tuple[_Stamp, bytes, str] | None, size: int | None
         stamp = _Stamp(status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
         if noted and noted[0] == stamp and (noted[2] or kept or size is None):
             return _Checked(noted[1], noted[2], stamp, None, read=False)
-        data = path.read_bytes()
+        data = read_file(path)
+    except UnreadableImageError as error:  # too large to read at all
+        return _Checked(b"", str(error), None, None, read=True)
     except OSError as error:
         return _Checked(b"", f"cannot be read ({error.strerror})", None, None, read=True)
     digest = hashlib.sha256(data).digest()
@@ -175,4 +199,5 @@ def _check(path: Path, noted: tuple[_Stamp, bytes, str] | None, size: int | None
         image = decode(data)
     except UnreadableImageError as error:
         return _Checked(digest, str(error), stamp, None, read=True)
-    return _Checked(digest, "", stamp, square(image, size) if size else None, read=True)
+    pixels = square(image, size) if size else None
+    return _Checked(digest, "", stamp, pixels, read=True, note=image.info.get(NOTE, ""))

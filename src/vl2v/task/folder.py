@@ -16,7 +16,7 @@ from vl2v.progress import Progress
 from vl2v.task.files import Fault, FileIndex, read_all
 from vl2v.task.images import Task, spaced, spelling
 from vl2v.task.pixels import PixelCache
-from vl2v_runtime.imaging import SUFFIXES
+from vl2v_runtime.formats import SUFFIXES
 
 FOREIGN = frozenset({".gif", ".heic", ".heif", ".avif", ".jp2", ".svg", ".psd", ".raw", ".dng", ".tga"})
 SHOWN = 30  # faults listed in full; the rest are counted

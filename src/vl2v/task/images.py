@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from vl2v.errors import DataError
 from vl2v.task.files import Fault
 from vl2v.task.pixels import Digests
+from vl2v_runtime.imaging import UnreadableImageError, read_file
+from vl2v_runtime.names import shown
 
 
 @dataclass(frozen=True)
@@ -56,11 +58,14 @@ class Task:
             DataError: if the file changed since the scan.
         """
         path = self.root / self.paths[row]
-        data = path.read_bytes() if path.is_file() else b""
+        try:
+            data = read_file(path)
+        except (OSError, UnreadableImageError):
+            data = b""
         if hashlib.sha256(data).digest() != self.digests[row].tobytes():
             step = "run again, so that it is scanned anew"
             raise DataError(
-                f"{path} changed.",
+                f"{shown(path)} changed.",
                 expected="what the scan read",
                 found="other bytes" if data else "no such file",
                 next_step=step,
@@ -73,9 +78,11 @@ class Task:
 
     def digest(self) -> str:
         """One SHA-256 over every path, label and content: equal if and only if the data are."""
-        total = hashlib.sha256("\n".join([*self.domains, *self.folders, *self.phrases]).encode())
+        total = hashlib.sha256(
+            "\n".join([*self.domains, *self.folders, *self.phrases]).encode(errors="surrogateescape")
+        )
         for path, digest, label in zip(self.paths, self.digests, self.labels, strict=True):
-            total.update(f"{path}\0{label}\0".encode() + digest.tobytes())
+            total.update(f"{path}\0{label}\0".encode(errors="surrogateescape") + digest.tobytes())
         return total.hexdigest()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 
 from vl2v.locking import held
 from vl2v.sqlite import open_file
-from vl2v_runtime.imaging import Pixels
+from vl2v_runtime.imaging import DECODING, Pixels
 
 Digests = NDArray[np.uint8]  # [N, 32], SHA-256 of each file's bytes
 
@@ -21,7 +22,8 @@ class PixelCache:
 
     The pixels lie in a flat file that is read through a memory map, so its size does not matter to memory. A slot is
     written before its index row is committed: a killed process leaves at most unused bytes. A file that changes has
-    another digest and gets another slot.
+    another digest and gets another slot. The files' names carry `DECODING`: pixels that an older version decoded
+    otherwise are never mixed in, and its files are removed.
 
     Args:
         folder: where the cache lives; made if missing.
@@ -31,9 +33,11 @@ class PixelCache:
     def __init__(self, folder: Path, size: int) -> None:
         self.folder, self.size = folder, size
         self.slot_bytes = size * size * 3
-        self._data = folder / f"pixels-{size}.u8"
-        self._lock = folder / f"pixels-{size}.lock"
-        self._db = open_file(folder / f"pixels-{size}.sqlite")
+        name = f"pixels-{size}-v{DECODING}"
+        self._data = folder / f"{name}.u8"
+        self._lock = folder / f"{name}.lock"
+        self._db = open_file(folder / f"{name}.sqlite")
+        _remove_older(folder, size)
         self._db.execute(
             "CREATE TABLE IF NOT EXISTS slots (digest BLOB PRIMARY KEY, slot INTEGER NOT NULL) WITHOUT ROWID"
         )
@@ -83,3 +87,12 @@ class PixelCache:
         """All slots as a read-only memory map, [slots, size, size, 3] uint8."""
         count = self._data.stat().st_size // self.slot_bytes
         return np.memmap(self._data, np.uint8, "r", shape=(count, self.size, self.size, 3))
+
+
+def _remove_older(folder: Path, size: int) -> None:
+    """Remove what an older version decoded: it is not used any more, and may be large."""
+    for version in range(1, DECODING):
+        name = f"pixels-{size}" if version == 1 else f"pixels-{size}-v{version}"
+        for ending in ("u8", "lock", "sqlite", "sqlite-wal", "sqlite-shm"):
+            with suppress(OSError):
+                (folder / f"{name}.{ending}").unlink(missing_ok=True)

@@ -13,7 +13,7 @@ from PIL import Image
 
 from vl2v.errors import TeacherError
 from vl2v.teacher.base import open_image
-from vl2v_runtime.imaging import FORMATS
+from vl2v_runtime.imaging import header
 
 T = TypeVar("T")
 
@@ -129,8 +129,7 @@ def fit_image(image: bytes, limits: Limits) -> bytes:
 
 def _header(image: bytes) -> tuple[str, int, int]:
     try:
-        with Image.open(io.BytesIO(image), formats=FORMATS) as opened:
-            return str(opened.format), opened.width, opened.height
+        return header(image)
     except Exception:  # Pillow raises many kinds for what is no image; decoding words them for people
         decoded = open_image(image)
         return "", decoded.width, decoded.height

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import binascii
-import io
-import warnings
 
 from PIL import Image
 
 from vl2v.web.faults import bad_image, too_large
 from vl2v.web.limits import Limits
-from vl2v_runtime.imaging import UnreadableImageError, decode
+from vl2v_runtime.imaging import UnreadableImageError, decode, header
 
 FORMATS = ("JPEG", "PNG", "WEBP")
 MORE = ("BMP", "TIFF")  # what a student reads besides
@@ -71,8 +69,8 @@ def first_broken(images: list[tuple[bytes, str]]) -> tuple[str, str] | None:
     for data, param in images:
         try:
             decode(data)
-        except UnreadableImageError:
-            return param, "The image is truncated or broken."
+        except UnreadableImageError as error:
+            return param, f"The image cannot be read: {error}."
     return None
 
 
@@ -83,10 +81,7 @@ def _expected(more: tuple[str, ...]) -> str:
 def _size(data: bytes, param: str | None, formats: tuple[str, ...]) -> tuple[int, int]:
     """Width and height by Pillow, which reads no further than the headers of these formats to tell them."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with Image.open(io.BytesIO(data), formats=formats) as image:
-                return image.size
+        return header(data, formats)[1:]
     except Image.DecompressionBombError:
         message = "Expected fewer pixels."
         raise too_large(message, param, "image_too_many_pixels") from None

@@ -1,0 +1,32 @@
+"""Names of files as people and programs can read them, whatever bytes they are made of."""
+
+from __future__ import annotations
+
+import unicodedata
+from pathlib import PurePath
+
+_HIDDEN = frozenset({"Cc", "Cf", "Zl", "Zp", "Cs"})  # control, format (right-to-left too), separators, stray bytes
+
+
+def printable(name: str | PurePath) -> str:
+    r"""A name in valid UTF-8: a byte that is none, as Python reads it from a file system, becomes ``\xfc``."""
+    text = str(name)
+    try:
+        return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    except UnicodeEncodeError:  # half of a character pair, as no file system gives it
+        return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def shown(name: str | PurePath) -> str:
+    r"""A name on one line of a terminal, without characters that move the cursor or turn the text around.
+
+    They become escapes such as ``\n``, ``\x1b`` and ``\u202e``. Characters that join emoji stay.
+    """
+    text = printable(name)
+    if text.isprintable():
+        return text
+    return "".join(_escaped(c) if unicodedata.category(c) in _HIDDEN and c != "\u200d" else c for c in text)
+
+
+def _escaped(character: str) -> str:
+    return character.encode("unicode_escape").decode("ascii")
