@@ -25,7 +25,7 @@ from typing import Any
 
 import vl2v_runtime
 from common import circumstances, keep, spread
-from vl2v_runtime.imaging import SUFFIXES
+from vl2v_runtime.formats import SUFFIXES
 
 HEADERS = {"content-type": "image/jpeg"}
 CLIENTS = (1, 2, 4, 8)

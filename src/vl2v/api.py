@@ -39,6 +39,7 @@ __all__ = [
     "quote_classes",
     "remove_classes",
 ]
+ANY_LAYOUT = {"allow_missing_classes": True, "layout_as_found": True}  # nothing is learnt from the folder
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -194,7 +195,7 @@ def evaluate(
 ) -> Evaluation:
     """Measure a saved student on a folder of labelled images; see `vl2v.job.measure.evaluate`."""
     loaded = student if isinstance(student, Student) else load(student)
-    config = parse(DataConfig, {"root": data, "skip_bad": skip_bad, "allow_missing_classes": True}, "the settings")
+    config = parse(DataConfig, {"root": data, "skip_bad": skip_bad} | ANY_LAYOUT, "the settings")
     return measure.evaluate(loaded, config, domains=domains, places=places, progress=progress)
 
 

@@ -46,6 +46,8 @@ class DataConfig(_Strict):
     """Part of every source domain held out for validation."""
     skip_bad: bool = False
     allow_missing_classes: bool = False
+    layout_as_found: bool = False
+    """Accept folders that look like splits (train, val), dates or a level too many, and folders without images."""
 
 
 class TeacherConfig(_Strict):

@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 
 from vl2v_runtime.errors import ModelError
-from vl2v_runtime.inputs import images_of
+from vl2v_runtime.inputs import search
 from vl2v_runtime.model import BATCH, Attempt, Floats, Model, load
+from vl2v_runtime.names import printable, shown
 from vl2v_runtime.trust import CONFIDENCE, SCORES
 
 FORMATS = ("table", "json", "csv")
@@ -28,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     flags = parser.parse_args(arguments)
     paths = _find(flags.images)
     if missing := [str(path) for path in flags.images if not path.exists()]:
-        parser.error(f"no such file or folder: {', '.join(missing)}")
+        parser.error(f"no such file or folder: {', '.join(map(shown, missing))}")
     if not paths:
         parser.error("no image in the folders given")
     try:
@@ -64,7 +65,17 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _find(inputs: Sequence[Path]) -> list[Path]:
-    return [path for given in inputs for path in (images_of(given) if given.is_dir() else [given])]
+    """Files as given, folders searched; says on standard error what is left out of a folder."""
+    found: list[Path] = []
+    for given in inputs:
+        if given.is_dir():
+            images, left_out = search(given)
+            found += images
+            if left_out:
+                print(f"warning: {shown(given)}: {left_out}", file=sys.stderr)
+        else:
+            found.append(given)
+    return found
 
 
 def _print(done: Iterator[tuple[Path, Attempt]], output: str) -> tuple[int, list[Floats]]:
@@ -83,14 +94,14 @@ def _print(done: Iterator[tuple[Path, Attempt]], output: str) -> tuple[int, list
         accepted = answer.accepted if answer else None
         if output == "json":
             chances = answer.probabilities if answer else {}
-            row = {"path": str(path), "label": label, "confidence": confidence, "accepted": accepted}
+            row = {"path": printable(path), "label": label, "confidence": confidence, "accepted": accepted}
             listed.append(row | {"fault": attempt.fault, "probabilities": chances})
         elif output == "csv":
             sure = {None: "", True: "yes", False: "no"}[accepted]
-            writer.writerow((path, label, f"{confidence:.6f}", sure, attempt.fault))
+            writer.writerow((printable(path), label, f"{confidence:.6f}", sure, attempt.fault))
         else:
             said = f"not read: {attempt.fault}" if answer is None else f"{confidence:.3f}  {label}"
-            print(f"{path}  {said}{'  (unsure)' if accepted is False else ''}")
+            print(f"{shown(path)}  {said}{'  (unsure)' if accepted is False else ''}")
     if output == "json":
         print(json.dumps(listed, indent=2, ensure_ascii=False))
     return faults, embeddings

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -13,8 +14,9 @@ from typing import Protocol, TypeVar, runtime_checkable
 
 from PIL import Image
 
-from vl2v_runtime.formats import SUFFIXES
 from vl2v_runtime.imaging import ImageLike
+from vl2v_runtime.names import shown
+from vl2v_runtime.walking import summary, walk
 
 
 @runtime_checkable
@@ -31,8 +33,20 @@ Input = ImageLike | Stream  # a path may be a folder
 
 
 def images_of(folder: Path) -> list[Path]:
-    """The images of a folder at any depth, by their suffix, in sorted order."""
-    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+    """The images of a folder at any depth, as the scan before training finds them, in sorted order.
+
+    A warning says what is left out.
+    """
+    found, left_out = search(folder)
+    if left_out:
+        warnings.warn(f"{shown(folder)}: {left_out}", stacklevel=2)
+    return found
+
+
+def search(folder: Path) -> tuple[list[Path], str]:
+    """The images of a folder at any depth, in sorted order, and what is left out, in a sentence or empty."""
+    tree = walk(folder)
+    return sorted(folder / path for path in tree.images()), summary(tree.all_skipped())
 
 
 def each(images: Input | Iterable[Input]) -> Iterator[ImageLike]:

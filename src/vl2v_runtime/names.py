@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import unicodedata
 from pathlib import PurePath
 
@@ -26,6 +27,16 @@ def shown(name: str | PurePath) -> str:
     if text.isprintable():
         return text
     return "".join(_escaped(c) if unicodedata.category(c) in _HIDDEN and c != "\u200d" else c for c in text)
+
+
+def quoted(name: str | PurePath) -> str:
+    r"""A name as a shell reads it: in quotes where it needs them, ``$'\n'`` for what no terminal shows."""
+    text = str(name)
+    if printable(text) == text and shown(text) == text:
+        return shlex.quote(text)
+    data = text.encode("utf-8", "surrogateescape")
+    plain = (chr(b) if 32 <= b < 127 and b not in b"'\\" else f"\\x{b:02x}" for b in data)
+    return f"$'{''.join(plain)}'"
 
 
 def _escaped(character: str) -> str:

@@ -18,7 +18,7 @@ from vl2v.task.files import FileIndex, read_all
 from vl2v.task.pixels import PixelCache
 from vl2v.teacher.base import open_image
 from vl2v_runtime import load
-from vl2v_runtime.imaging import square
+from vl2v_runtime.imaging import ImageLike, decode, square
 
 __all__ = ["cosine"]
 
@@ -73,17 +73,19 @@ def test_every_way_of_reading_gives_the_same_pixels(cosine: Exported, tmp_path: 
     for a, b in zip(ours, theirs, strict=True):
         assert b.answer is not None, b.fault
         assert a.label == b.answer.label
-        assert a.probability == pytest.approx(b.answer.confidence, abs=1e-4)
+        assert a.confidence == pytest.approx(b.answer.confidence, abs=1e-4)
 
 
 def test_each_file_is_decoded_once_by_predict(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, linear_student: object
 ) -> None:
-    from vl2v.student import preprocess
-
     seen: list[object] = []
-    decode = preprocess.decode
-    monkeypatch.setattr(preprocess, "decode", lambda image: (seen.append(image), decode(image))[1])
+
+    def counted(image: ImageLike) -> Image.Image:
+        seen.append(image)
+        return decode(image)
+
+    monkeypatch.setattr("vl2v.student.preprocess.decode", counted)
     path = tmp_path / "a.jpg"
     path.write_bytes(odd_files()["garbage.jpg"])
     (answer,), _ = classify(linear_student, [path])  # type: ignore[arg-type]

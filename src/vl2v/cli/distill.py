@@ -49,6 +49,10 @@ Rest = Annotated[
 Unlabelled = Annotated[Path | None, typer.Option(help="A folder of further images without labels.")]
 ZeroShot = Annotated[bool | None, typer.Option(help="Also ask for the images of the table's zero-shot column.")]
 Missing = Annotated[bool | None, typer.Option("--allow-missing-classes", help="Accept a class that a domain lacks.")]
+AsFound = Annotated[
+    bool | None,
+    typer.Option("--layout-as-found", help="Accept folders that look like splits or dates as domains and classes."),
+]
 PriceImages = Annotated[str | None, typer.Option(help="What 1000 images cost, if a file: or a vendor does not tell.")]
 PriceTexts = Annotated[str | None, typer.Option(help="The same for texts.")]
 Free = Annotated[bool | None, typer.Option("--free", help="A vendor that states no price charges nothing.")]
@@ -71,6 +75,7 @@ def quote(
     zero_shot: ZeroShot = None,
     skip_bad: SkipBad = None,
     allow_missing_classes: Missing = None,
+    layout_as_found: AsFound = None,
     price_per_1000_images: PriceImages = None,
     price_per_1000_texts: PriceTexts = None,
     free: Free = None,
@@ -133,6 +138,7 @@ def distill(
     zero_shot: ZeroShot = None,
     skip_bad: SkipBad = None,
     allow_missing_classes: Missing = None,
+    layout_as_found: AsFound = None,
     price_per_1000_images: PriceImages = None,
     price_per_1000_texts: PriceTexts = None,
     free: Free = None,
@@ -191,7 +197,10 @@ def demo(
 
 
 NESTED = {
-    "data": ("held_out", "labels_per_class", "rest_unlabelled", "unlabelled", "skip_bad", "allow_missing_classes"),
+    "data": (
+        *("held_out", "labels_per_class", "rest_unlabelled", "unlabelled"),
+        *("skip_bad", "allow_missing_classes", "layout_as_found"),
+    ),
     "teacher": ("views", "prompts", "zero_shot", "price_per_1000_images", "price_per_1000_texts", "free"),
     "student": ("size",),
     "distill": ("learning_rate", "checkpoint_every", "weights", "steps"),

@@ -56,8 +56,10 @@ def predict(
 
     if output not in FORMATS:
         raise ConfigError("No such format.", expected=", ".join(FORMATS), found=output, next_step="correct --format")
-    paths = find_images(images)
-    answers, drift = classify(load(run), paths, coverage=coverage, score=score)
+    paths, left_out = find_images(images)
+    for text in left_out:
+        print(f"warning: {text}", file=sys.stderr)
+    answers, drift = classify(load(run), paths, coverage=coverage, score=score, every_class=output == "json")
     faults = show_answers(answers, output)
     if drift is not None and drift.unusual:
         print(f"warning: {drift.text}", file=sys.stderr)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +22,7 @@ from vl2v.job.evaluation import (
     student_answers,
 )
 from vl2v.job.pace import student_threads
-from vl2v.job.prepare import Places, list_folder, read_task, split_task
+from vl2v.job.prepare import Places, check_domains, list_folder, read_task, split_task
 from vl2v.progress import Progress, Silent
 from vl2v.student.files import CHANGES
 from vl2v.student.model import Student
@@ -34,9 +34,10 @@ from vl2v.task.pixels import PixelCache
 from vl2v.task.splits import Indices
 from vl2v.threads import computing
 from vl2v_runtime.drift import Drift
-from vl2v_runtime.formats import SUFFIXES
+from vl2v_runtime.formats import COMMON
 from vl2v_runtime.imaging import UnreadableImageError
-from vl2v_runtime.inputs import images_of
+from vl2v_runtime.inputs import search
+from vl2v_runtime.names import shown
 from vl2v_runtime.trust import CONFIDENCE, Trust, probabilities, scores
 
 MOST_COMPARED = 10_000  # images of a batch that are compared with the training domains; more would only fill memory
@@ -71,10 +72,7 @@ def evaluate(
     index, cache = FileIndex(places.cache / "files.sqlite"), PixelCache(places.cache, student.preprocess.size)
     try:
         task, _ = read_task(list_folder(data), data, index, cache, progress)
-        if unknown := [domain for domain in domains if domain not in task.domains]:
-            expected = f"one or more of {', '.join(task.domains)}"
-            step = "correct --domain"
-            raise ConfigError("No such domain.", expected=expected, found=", ".join(unknown), next_step=step)
+        domains = check_domains(domains, task.domains, "--domain")
         labels = class_numbers(student, task)
         rows, temperature = [], student.trust.temperature if student.trust else None
         parts = {d: found for d, found in _parts(student, task).items() if d in domains or not domains}
@@ -128,36 +126,50 @@ class Answer:
     Attributes:
         path: the image.
         label: the most probable class; empty if the file could not be read.
-        probability: of that class, in [0, 1], calibrated where the student has a `trust`.
+        confidence: its probability, in [0, 1], calibrated where the student has a `trust`.
         fault: why the file could not be read, or empty.
         accepted: whether it is sure enough; None where nothing is refused, or the file could not be read.
+        probabilities: of every class, in [0, 1]; empty where they were not asked for, or the file could not be read.
     """
 
     path: str
     label: str
-    probability: float
+    confidence: float
     fault: str = ""
     accepted: bool | None = None
+    probabilities: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def probability(self) -> float:
+        """The former name of `confidence`."""
+        return self.confidence
 
 
-def find_images(inputs: Sequence[Path]) -> list[Path]:
-    """Files as given, folders searched at any depth, in sorted order.
+def find_images(inputs: Sequence[Path]) -> tuple[list[Path], list[str]]:
+    """Files as given, folders searched at any depth, in sorted order; and what is left out of which folder.
 
     Raises:
         DataError: if an input is missing, or there is no image at all.
     """
     found: list[Path] = []
+    said: list[str] = []
     for path in inputs:
         if not path.exists():
             expected, step = "an image or a folder of images", "check the path"
-            raise DataError(f"{path} is missing.", expected=expected, found="nothing of that name", next_step=step)
+            raise DataError(
+                f"{shown(path)} is missing.", expected=expected, found="nothing of that name", next_step=step
+            )
         if path.is_dir():
-            found += images_of(path)
+            images, left_out = search(path)
+            found += images
+            if left_out:
+                said.append(f"{shown(path)}: {left_out}")
         else:
             found.append(path)
     if not found:
-        raise DataError("No image to predict.", expected=", ".join(sorted(SUFFIXES)), found="none in the folders given")
-    return found
+        what = "; ".join(["none in the folders given", *said])
+        raise DataError("No image to predict.", expected=", ".join(COMMON), found=what)
+    return found, said
 
 
 def classify(
@@ -167,6 +179,7 @@ def classify(
     coverage: float | None = None,
     score: str = CONFIDENCE,
     batch_size: int = 64,
+    every_class: bool = False,
 ) -> tuple[list[Answer], Drift | None]:
     """Classify files, in their order; an unreadable one becomes an answer with its fault.
 
@@ -176,6 +189,7 @@ def classify(
         coverage: refuse what is less sure than this share of the sources' validation images; None refuses nothing.
         score: ``confidence`` or ``energy``.
         batch_size: how many go through the backbone at once.
+        every_class: whether each answer has the probabilities of all classes.
 
     Returns:
         The answers; and how far the images lie from the training domains, None where the student does not know them.
@@ -186,11 +200,11 @@ def classify(
     """
     least = None if coverage is None else _threshold(student, score, coverage)
     with computing(student_threads(student, len(paths))):
-        return _classify(student, paths, least, score, batch_size)
+        return _classify(student, paths, least, score, batch_size, every_class)
 
 
 def _classify(
-    student: Student, paths: Sequence[Path], least: float | None, score: str, batch_size: int
+    student: Student, paths: Sequence[Path], least: float | None, score: str, batch_size: int, every_class: bool
 ) -> tuple[list[Answer], Drift | None]:
     found: list[Answer] = []
     seen: list[NDArray[np.float32]] = []
@@ -206,8 +220,11 @@ def _classify(
             if isinstance(image, str):
                 found.append(Answer(str(path), "", 0.0, image))
             else:
-                place, probability, accepted = next(rows)
-                found.append(Answer(str(path), student.classes[place], probability, accepted=accepted))
+                chances, accepted = next(rows)
+                place = int(chances.argmax())
+                each = dict(zip(student.classes, map(float, chances), strict=True)) if every_class else {}
+                label, confidence = student.classes[place], float(chances[place])
+                found.append(Answer(str(path), label, confidence, accepted=accepted, probabilities=each))
         if student.trust and student.trust.reference:
             seen.append(student.embeddings(projected)[::every].cpu().numpy())
     drift = student.trust.drift(np.concatenate(seen)) if student.trust and seen else None
@@ -216,12 +233,12 @@ def _classify(
 
 def _answers(
     trust: Trust | None, logits: Logits, score: str, least: float | None
-) -> list[tuple[int, float, bool | None]]:
-    """Class, probability, and whether it is accepted, of each of [N, K] logits."""
+) -> list[tuple[NDArray[np.float32], bool | None]]:
+    """The [K] probabilities, and whether the answer is accepted, of each of [N, K] logits."""
     temperature = trust.temperature if trust else 1.0
     rows = probabilities(logits, temperature)
     sure = [None] * len(rows) if least is None else [bool(s >= least) for s in scores(logits, score, temperature)]
-    return [(int(row.argmax()), float(row.max()), accepted) for row, accepted in zip(rows, sure, strict=True)]
+    return list(zip(rows, sure, strict=True))
 
 
 def _threshold(student: Student, score: str, coverage: float) -> float:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import unicodedata
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from vl2v.task.images import Task
 from vl2v.task.pixels import Digests, PixelCache
 from vl2v.task.splits import Indices, domainbed_holdout, labels_per_class
 from vl2v.task.views import make_views, view_bytes
+from vl2v_runtime.names import shown
 
 
 @dataclass(frozen=True)
@@ -54,14 +56,19 @@ class Split:
     rest: Indices
 
 
-def list_folder(config: DataConfig) -> DomainFolder:
+def list_folder(config: DataConfig, *, begun: bool = False) -> DomainFolder:
     """List the labelled folder without reading a file: quick, and enough to see a wrong path or domain.
+
+    Args:
+        config: the folder, and what is accepted of it.
+        begun: whether a run has begun on it, so that its layout is accepted as it is.
 
     Raises:
         DataError: if it is no folder of images.
         ConfigError: if a held-out domain or class is unknown.
     """
-    folder = DomainFolder(config.root, allow_missing_classes=config.allow_missing_classes)
+    missing, as_found = config.allow_missing_classes, config.layout_as_found or begun
+    folder = DomainFolder(config.root, allow_missing_classes=missing, as_found=as_found)
     check_domains(config.held_out, folder.domains)
     held_out_folders(config.held_out_classes, folder.folders)
     return folder
@@ -90,23 +97,37 @@ def read_parts(
     skipped = len(task.skipped) + (len(unlabelled.skipped) if unlabelled else 0)
     if skipped:
         progress.note(f"left out {skipped} bad file{'' if skipped == 1 else 's'} (--skip-bad)")
+    for warning in dict.fromkeys(task.warnings):
+        progress.note(f"warning: {warning}")
     seen, unseen = part_classes(task, config.held_out_classes)
     return seen, unlabelled, unseen
 
 
-def check_domains(held_out: tuple[str, ...], domains: tuple[str, ...]) -> None:
-    """Refuse held-out domains that are unknown or leave nothing to train on.
+def match_domains(names: Sequence[str], domains: Sequence[str]) -> tuple[str, ...]:
+    """The domains that names mean, as their folders are written; names that are none are left out.
+
+    One name has several spellings in Unicode that look alike: macOS writes e and an accent, others one character.
+    """
+    known = {unicodedata.normalize("NFC", domain): domain for domain in domains}
+    found = (name if name in domains else known.get(unicodedata.normalize("NFC", name)) for name in names)
+    return tuple(dict.fromkeys(name for name in found if name is not None))
+
+
+def check_domains(held_out: Sequence[str], domains: Sequence[str], flag: str = "--held-out") -> tuple[str, ...]:
+    """The held-out domains as their folders are written; refuses those that are unknown or leave nothing to train on.
 
     Raises:
         ConfigError: if so.
     """
-    expected = f"one or more of {', '.join(domains)}"
-    step = "correct --held-out"
-    if unknown := [domain for domain in held_out if domain not in domains]:
-        raise ConfigError("No such domain.", expected=expected, found=", ".join(unknown), next_step=step)
-    if set(held_out) == set(domains):
+    expected = f"one or more of {', '.join(map(shown, domains))}"
+    step = f"correct {flag}"
+    if unknown := [name for name in held_out if not match_domains([name], domains)]:
+        raise ConfigError("No such domain.", expected=expected, found=", ".join(map(shown, unknown)), next_step=step)
+    found_domains = match_domains(held_out, domains)
+    if flag == "--held-out" and set(found_domains) == set(domains):
         found = "every domain held out"
         raise ConfigError("No domain is left to train on.", expected=expected, found=found, next_step=step)
+    return found_domains
 
 
 def split_task(task: Task, config: DataConfig, seed: int) -> Split:
@@ -115,7 +136,8 @@ def split_task(task: Task, config: DataConfig, seed: int) -> Split:
     Raises:
         DataError: if a source domain is too small to hold anything out.
     """
-    sources = tuple(domain for domain in task.domains if domain not in config.held_out)
+    held_out = match_domains(config.held_out, task.domains)
+    sources = tuple(domain for domain in task.domains if domain not in held_out)
     kept, validation, rest = {}, {}, [np.zeros(0, np.int64)]
     for i, domain in enumerate(task.domains):
         if domain not in sources:
@@ -139,7 +161,7 @@ def split_task(task: Task, config: DataConfig, seed: int) -> Split:
             few = max(1, round(config.labels_per_class * share))  # validation labels are few as well
             out = labels_per_class(out, task.labels[rows], few, seed, i)
         kept[domain], validation[domain] = rows[train], rows[out]
-    test = {domain: task.rows_of(domain) for domain in config.held_out}
+    test = {domain: task.rows_of(domain) for domain in held_out}
     return Split(sources, kept, validation, test, np.concatenate(rest))
 
 

@@ -8,6 +8,7 @@ import json
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, Group, RenderableType
@@ -20,6 +21,7 @@ from vl2v.job.measure import Answer
 from vl2v.job.quoting import human
 from vl2v.job.run import Run
 from vl2v.teacher.ledger import LedgerEntry, Quote
+from vl2v_runtime.names import printable, quoted, shown
 from vl2v_runtime.trust import Trust
 
 if TYPE_CHECKING:
@@ -31,7 +33,8 @@ FORMATS = ("table", "json", "csv")
 def show(result: RenderableType | dict[str, Any] | list[Any]) -> None:
     """Print a table, or JSON if it is plain values, on standard output."""
     if isinstance(result, dict | list):
-        print(json.dumps(result, indent=2, ensure_ascii=False))
+        text = json.dumps(result, indent=2, ensure_ascii=False)
+        print(text if printable(text) == text else json.dumps(result, indent=2))
     else:
         Console(highlight=False, soft_wrap=True).print(result)
 
@@ -48,7 +51,7 @@ def quote_json(quote: Quote) -> dict[str, Any]:
         "currency": quote.price.currency,
         "disk_bytes": quote.disk_bytes,
         "note": quote.note,
-    }
+    } | ({"data": quote.contents.to_dict()} if quote.contents else {})
 
 
 def quote_table(quote: Quote) -> RenderableType:
@@ -65,7 +68,8 @@ def quote_table(quote: Quote) -> RenderableType:
     table.add_section()
     table.add_row("all", "", "", f"{quote.image_queries + quote.text_queries:,}", f"{quote.cost:f}", style="bold")
     disk = ", ".join(f"{name} {human(count)}" for name, count in quote.disk_bytes.items())
-    return Group(table, f"disk, at most: {disk}", *([Text(f"note: {quote.note}")] if quote.note else []))
+    understood = [Text("\n".join(quote.contents.lines()))] if quote.contents else []
+    return Group(*understood, table, f"disk, at most: {disk}", *([Text(f"note: {quote.note}")] if quote.note else []))
 
 
 def run_json(run: Run) -> dict[str, Any]:
@@ -73,7 +77,7 @@ def run_json(run: Run) -> dict[str, Any]:
     queries = {"image_queries": run.image_queries, "text_queries": run.text_queries}
     queries["fresh_queries"] = run.fresh_queries
     unseen = {"unseen_classes": run.unseen.to_dict()} if run.unseen else {}
-    where = {"run": str(run.folder), "student": str(run.folder / "student")}
+    where = {"run": printable(run.folder), "student": printable(run.folder / "student")}
     return where | queries | run.evaluation.to_dict() | unseen
 
 
@@ -82,15 +86,13 @@ def run_text(run: Run) -> RenderableType:
     paid = f"queries sent for this run: {run.image_queries:,} images, {run.text_queries:,} texts"
     if run.fresh_queries:
         paid += f"; asked of the teacher on this machine while training: {run.fresh_queries:,} augmented images"
-    where = (
-        f"student: {run.folder / 'student'}\nfigures: {run.folder / 'evaluation.json'}, {run.folder / 'metrics.jsonl'}"
-    )
+    folder = shown(run.folder)
+    where = f"student: {folder}/student\nfigures: {folder}/evaluation.json, {folder}/metrics.jsonl"
     calibrated = [calibration_line(run.student.trust, run.evaluation)] if run.student.trust else []
     page = RunFolder(run.folder).report_file
-    where += f"\nreport: {page}" if page.exists() else ""
-    try_it = f"try it:  vl2v predict {run.folder} <image or folder>"
+    where += f"\nreport: {shown(page)}" if page.exists() else ""
     unseen = [run.unseen.table()] if run.unseen else []
-    return Group(run.evaluation.table(), *calibrated, *unseen, paid, where, try_it)
+    return Group(run.evaluation.table(), *calibrated, *unseen, paid, Text(where), _try_it(run.folder))
 
 
 def calibration_line(trust: Trust, evaluation: Evaluation) -> str:
@@ -111,8 +113,13 @@ def demo_json(done: Demo) -> dict[str, Any]:
 
 def demo_text(done: Demo) -> RenderableType:
     """The demo's end for a terminal."""
-    where = f"student: {done.run / 'student'}\nfigures: {done.figures}"
-    return Group(done.comparison.table(), where, f"try it:  vl2v predict {done.run} <image or folder>")
+    where = f"student: {shown(done.run / 'student')}\nfigures: {shown(done.figures)}"
+    return Group(done.comparison.table(), Text(where), _try_it(done.run))
+
+
+def _try_it(run: Path) -> Text:
+    """A command that a shell takes as it is printed, whatever the folder is called."""
+    return Text(f"try it:  vl2v predict {quoted(run)} <image or folder>")
 
 
 def ledger_json(entries: Sequence[LedgerEntry]) -> list[dict[str, Any]]:
@@ -135,23 +142,31 @@ def ledger_table(entries: Sequence[LedgerEntry]) -> RenderableType:
     return table
 
 
+def _answer_json(answer: Answer) -> dict[str, Any]:
+    """The fields that `vl2v-predict` has too; `probability` is the former name of `confidence`, for one release."""
+    fields = ("label", "confidence", "accepted", "fault", "probabilities")
+    row = {"path": printable(answer.path)} | {name: getattr(answer, name) for name in fields}
+    return row | {"probability": answer.confidence}
+
+
 def show_answers(listed: Sequence[Answer], output: str) -> int:
     """Print predictions as table, json or csv; returns how many files could not be read."""
     if output == "json":
-        show([asdict(answer) for answer in listed])
+        show([_answer_json(answer) for answer in listed])
     elif output == "csv":
         text = io.StringIO()
         writer = csv.writer(text)
-        writer.writerow(("path", "label", "probability", "fault", "accepted"))
-        accepted = {None: "", True: "yes", False: "no"}
-        writer.writerows((a.path, a.label, f"{a.probability:.6f}", a.fault, accepted[a.accepted]) for a in listed)
+        writer.writerow(("path", "label", "confidence", "accepted", "fault"))
+        sure = {None: "", True: "yes", False: "no"}
+        writer.writerows((printable(a.path), a.label, f"{a.confidence:.6f}", sure[a.accepted], a.fault) for a in listed)
         sys.stdout.write(text.getvalue())
     else:
         table = Table()
-        for name in ("image", "class", "probability", *([""] if any(a.accepted is not None for a in listed) else [])):
-            table.add_column(name, justify="right" if name == "probability" else "left", overflow="fold")
+        for name in ("image", "class", "confidence", *([""] if any(a.accepted is not None for a in listed) else [])):
+            table.add_column(name, justify="right" if name == "confidence" else "left", overflow="fold")
         for a in listed:
-            cells = [a.path, a.label or f"not read: {a.fault}", f"{a.probability:.3f}" if a.label else ""]
+            said = a.label or f"not read: {a.fault}"
+            cells: list[RenderableType] = [Text(shown(a.path)), Text(said), f"{a.confidence:.3f}" if a.label else ""]
             table.add_row(*cells, *(["unsure"] if a.accepted is False else []))
         show(table)
     return sum(bool(answer.fault) for answer in listed)

@@ -26,7 +26,7 @@ from vl2v.job.metrics import summary_of
 from vl2v.job.ownership import TRAINING, owned
 from vl2v.job.pace import training_threads
 from vl2v.job.places import places_of, remember
-from vl2v.job.prepare import Places
+from vl2v.job.prepare import Places, match_domains
 from vl2v.job.process import make_accelerator, stop_asked, versions
 from vl2v.job.reporting import report_at_end
 from vl2v.job.session import BudgetAccount, Session, open_session
@@ -46,6 +46,7 @@ from vl2v.threads import computing
 from vl2v.tracking.base import check_installed
 from vl2v.tracking.following import tracked
 from vl2v.trust import files as trust_file
+from vl2v_runtime.names import printable
 
 
 @dataclass(frozen=True)
@@ -128,8 +129,9 @@ def run(
             accelerator.wait_for_everyone()  # the first one scans and buys; the others then find everything known
         begun = resume or not first
         try:
-            with open_session(config, places, progress, teacher=teacher, backbone=backbone) as session:
+            with open_session(config, places, progress, teacher=teacher, backbone=backbone, begun=begun) as session:
                 if first:
+                    progress.note("\n".join(session.contents().lines()))
                     _same_teacher(session, folder)
                     budget = session.budget(account)
                     session.check_means(budget, places, out)
@@ -303,7 +305,7 @@ def _provenance(session: Session, folder: RunFolder) -> dict[str, Any]:
             "digest": session.task.digest(),
             "images": len(session.task),
             "domains": list(session.task.domains),
-            "held_out": list(config.data.held_out),
+            "held_out": list(match_domains(config.data.held_out, session.task.domains)),
         },
         "seed": config.seed,
         "weights": config.distill.weights,
@@ -315,4 +317,4 @@ def _provenance(session: Session, folder: RunFolder) -> dict[str, Any]:
 
 def _name(folder: RunFolder) -> str:
     """What the ledger calls a run: its folder, wherever it is called from."""
-    return str(folder.path.resolve())
+    return printable(folder.path.resolve())

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from vl2v.config import DataConfig
 from vl2v.errors import RunError
 from vl2v.job.measure import class_numbers
-from vl2v.job.prepare import Places, read_task, split_task
+from vl2v.job.prepare import Places, match_domains, read_task, split_task
 from vl2v.progress import Progress
 from vl2v.student.model import Student
 from vl2v.student.preprocess import Preprocess
@@ -91,7 +91,7 @@ def run_sample(student: Student, data: DataConfig, places: Places, progress: Pro
         )
     index, cache = FileIndex(places.cache / "files.sqlite"), PixelCache(places.cache, student.preprocess.size)
     try:
-        folder = DomainFolder(data.root, allow_missing_classes=data.allow_missing_classes)
+        folder = DomainFolder(data.root, allow_missing_classes=data.allow_missing_classes, as_found=True)
         task, _ = read_task(folder, data, index, cache, progress)
         labels = class_numbers(student, task, skip_removed=True)
         seed = int(student.provenance.get("seed", 0))
@@ -100,7 +100,8 @@ def run_sample(student: Student, data: DataConfig, places: Places, progress: Pro
             what, kept = VALIDATION, np.concatenate(list(split.kept.values()))
             compared = np.concatenate(list(split.validation.values()))
         else:
-            sources = [task.rows_of(domain) for domain in task.domains if domain not in data.held_out]
+            held_out = match_domains(data.held_out, task.domains)
+            sources = [task.rows_of(domain) for domain in task.domains if domain not in held_out]
             what, kept = ALL, np.concatenate(sources or [np.arange(len(task), dtype=np.int64)])
             compared = kept
         compared = np.sort(_draw(compared[labels[compared] >= 0], CHECKED, seed))

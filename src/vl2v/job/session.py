@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from vl2v.method.base import Method
 from vl2v.method.registry import METHODS
 from vl2v.progress import Progress
 from vl2v.student.backbones import Backbone, load_backbone
+from vl2v.task.contents import Contents
 from vl2v.task.files import FileIndex
 from vl2v.task.images import Task
 from vl2v.task.pixels import PixelCache
@@ -97,7 +98,12 @@ class Session:
         images += len(self.unseen) if self.unseen else 0
         images += len(self.rows.views) - len(self.rows.views) // self.config.teacher.kept_views  # further views
         parameters = sum(p.numel() for p in self.backbone.module.parameters()) if self.backbone else None
-        return make_quote(self.needs, self.teacher, self.store, images, self.cache.size, parameters)
+        found = make_quote(self.needs, self.teacher, self.store, images, self.cache.size, parameters)
+        return replace(found, contents=self.contents())
+
+    def contents(self) -> Contents:
+        """What was understood of the data."""
+        return Contents.of(self.task, tuple(self.split.test), self.unseen, self.unlabelled)
 
     def asked(self) -> dict[str, Any]:
         """What training alone needs from the teacher, whoever paid for it: queries, and their price as text."""
@@ -285,6 +291,7 @@ def open_session(
     teacher: Teacher | None = None,
     backbone: Backbone | None = None,
     with_student: bool = True,
+    begun: bool = False,
 ) -> Iterator[Session]:
     """Open teacher and student, scan the data, draw the split. Nothing is spent.
 
@@ -295,8 +302,9 @@ def open_session(
         teacher: an open one, instead of `config.teacher.spec`.
         backbone: a loaded one, instead of `config.student.spec`.
         with_student: false for a quote without a student; pixels are then not kept.
+        begun: whether the run has begun before, so that the data's layout is accepted as it is.
     """
-    folder = list_folder(config.data)
+    folder = list_folder(config.data, begun=begun)
     teacher = teacher or open_teacher(config.teacher.spec, price=stated_price(config), device=local_device(config))
     fresh = fresh_views(config, teacher)
     if with_student and backbone is None:

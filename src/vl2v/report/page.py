@@ -13,6 +13,7 @@ from vl2v.benchmark.render.html import style
 from vl2v.report.drawing import Panel
 from vl2v.report.map_figure import KeyItem
 from vl2v.report.sheet import Sheet
+from vl2v_runtime.names import printable
 
 
 @dataclass(frozen=True)
@@ -151,6 +152,6 @@ class Page:
             sheet.write(values)
         path = folder / "report.html"
         fresh = path.with_suffix(".new")
-        fresh.write_text(self.html(), encoding="utf-8")
+        fresh.write_text(printable(self.html()), encoding="utf-8")
         fresh.replace(path)
         return path

@@ -8,6 +8,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from vl2v_runtime.names import printable
+
 Value = str | int | float | None
 
 
@@ -46,4 +48,4 @@ class Sheet:
 def _text(value: Value) -> str:
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
-    return value if isinstance(value, str) else repr(value)
+    return printable(value) if isinstance(value, str) else repr(value)

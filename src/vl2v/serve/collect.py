@@ -14,6 +14,7 @@ from vl2v.task.images import Task
 from vl2v.task.splits import Indices
 from vl2v_runtime import Model
 from vl2v_runtime.imaging import decode, small_jpeg, square
+from vl2v_runtime.names import printable
 
 MOST = 2000
 SIDE, QUALITY = 96, 80  # of a small picture: pixels of its longer side, and the JPEG's
@@ -35,7 +36,7 @@ def build(config: RunConfig, model: Model, places: Places, progress: Progress) -
     index = FileIndex(places.cache / "files.sqlite")
     try:
         labelled = config.data.model_copy(update={"unlabelled": None})
-        task, _ = read_task(list_folder(config.data), labelled, index, None, progress)
+        task, _ = read_task(list_folder(config.data, begun=True), labelled, index, None, progress)
     finally:
         index.close()
     made = model.metadata.provenance
@@ -59,7 +60,7 @@ def build(config: RunConfig, model: Model, places: Places, progress: Progress) -
         np.concatenate(embeddings),
         [names[task.labels[row]] for row in rows],
         [domains[task.domain_of[row]] for row in rows],
-        [task.paths[row] for row in rows],
+        [printable(task.paths[row]) for row in rows],
         pictures,
     )
 

@@ -255,7 +255,12 @@ def _newer_names(card: Mapping[str, Any], remembered: Mapping[str, Any]) -> dict
 def write_json(path: Path, content: object) -> None:
     """Write JSON so that a reader sees the old file or the new one, never half."""
     fresh = unused(path)
-    fresh.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+    try:
+        data = text.encode("utf-8")
+    except UnicodeEncodeError:  # a path that is not UTF-8: as escapes, which reading turns back
+        data = (json.dumps(content, indent=2) + "\n").encode("ascii")
+    fresh.write_bytes(data)
     fresh.replace(path)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,11 +13,14 @@ from numpy.typing import NDArray
 from vl2v.errors import ConfigError, DataError
 from vl2v.progress import Progress
 from vl2v.task.files import Fault, FileIndex, read_all
-from vl2v.task.images import Task, spaced, spelling
-from vl2v.task.pixels import PixelCache
-from vl2v_runtime.formats import SUFFIXES
+from vl2v.task.images import Task, spelling
+from vl2v.task.layout import doubts
+from vl2v.task.phrases import read_phrases
+from vl2v.task.pixels import Digests, PixelCache
+from vl2v_runtime.formats import COMMON
+from vl2v_runtime.names import printable, shown
+from vl2v_runtime.walking import Folder, Skipped, summary, walk
 
-FOREIGN = frozenset({".gif", ".heic", ".heif", ".avif", ".jp2", ".svg", ".psd", ".raw", ".dng", ".tga"})
 SHOWN = 30  # faults listed in full; the rest are counted
 MOST_YAML, MOST_BRACKETS = (
     2**22,
@@ -35,38 +37,50 @@ class FaultyDataError(DataError):
         if len(faults) > SHOWN:
             lines.append(f"  ... and {len(faults) - SHOWN} more")
         count = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
-        super().__init__(f"{count} in {root}; nothing was bought or trained:\n" + "\n".join(lines))
+        super().__init__(f"{count} in {shown(root)}; nothing was bought or trained:\n" + "\n".join(lines))
 
 
 class DomainFolder:
     """A folder of labelled images, one level for domains (optional) and one for classes.
 
     Class names are the folders' names with underscores read as spaces. A file `classes.yaml` in the root may map a
-    class folder to another phrase for prompts. Hidden files and folders are passed over; links are followed.
+    class folder to another phrase for prompts. What counts as an image is said by `vl2v_runtime.walking.walk`.
 
     Args:
         root: the folder.
         allow_missing_classes: accept a class that some domain has no image of.
+        as_found: accept folders that look like splits, dates or a level too many, and folders without images.
+
+    Attributes:
+        faults: what is wrong with files, names and layout.
+        warnings: what the user should know, and may be as it should be.
 
     Raises:
         DataError: if `root` is no folder, or holds no image.
     """
 
-    def __init__(self, root: str | Path, *, allow_missing_classes: bool = False) -> None:
-        self.root = Path(root)
+    def __init__(self, root: str | Path, *, allow_missing_classes: bool = False, as_found: bool = False) -> None:
+        self.root, self.as_found = Path(root), as_found
         self.faults: list[Fault] = []
+        self.warnings: list[str] = []
         layout = "one folder per class, or one per domain with one per class inside, holding images"
         if not self.root.is_dir():
             found = "a file" if self.root.exists() else "nothing of that name"
-            raise DataError(f"{self.root} is not a folder.", expected=layout, found=found, next_step="check the path")
-        tree = self._list()
-        if not tree:
-            suffixes = ", ".join(sorted(SUFFIXES))
-            step = f"put images ({suffixes}) into class folders"
-            raise DataError(f"{self.root} holds no image.", expected=layout, found="no image file", next_step=step)
-        self.domains = tuple(sorted({domain for domain, _ in tree}))
-        self.folders = tuple(sorted({folder for _, folder in tree}))
-        self._files = {key: tree[key] for key in sorted(tree)}
+            raise DataError(
+                f"{shown(self.root)} is not a folder.", expected=layout, found=found, next_step="check the path"
+            )
+        tree = search(self.root)
+        skipped = tree.all_skipped()
+        self.faults += map(_left_out, skipped)
+        cells = self._list(tree)
+        if not cells:
+            step = f"put images ({', '.join(COMMON)}) into class folders"
+            found = "; ".join(["no image in class folders", *([summary(skipped)] if skipped else [])])
+            raise DataError(f"{shown(self.root)} holds no image.", expected=layout, found=found, next_step=step)
+        self.domains = tuple(sorted({domain for domain, _ in cells}))
+        self.folders = tuple(sorted({folder for _, folder in cells}))
+        self._files = {key: cells[key] for key in sorted(cells)}
+        self._check_encoding()
         self._check_names(allow_missing_classes)
         self.phrases = self._phrases()
 
@@ -111,6 +125,7 @@ class DomainFolder:
         if faults:
             raise FaultyDataError(self.root, faults)
         labels = np.array([self.folders.index(folder) for _, folder in keys], dtype=np.int64)
+        warnings = [*self.warnings, *contradictions(paths, digests, labels)]
         return Task(
             root=self.root,
             paths=[path for path, ok in zip(paths, good, strict=True) if ok],
@@ -121,47 +136,55 @@ class DomainFolder:
             folders=self.folders,
             phrases=self.phrases,
             skipped=tuple(bad),
+            warnings=tuple(warnings),
         )
 
-    def _list(self) -> dict[tuple[str, str], list[str]]:
+    def _list(self, tree: Folder) -> dict[tuple[str, str], list[str]]:
         """Image files by (domain, class folder), sorted as DomainBed sorts them."""
-        tree: dict[tuple[str, str], list[str]] = {}
-        tops = _folders(self.root)
-        flat = [top for top in tops if _images(top)]
-        deep = [top for top in tops if any(_images(sub, deep=True) for sub in _folders(top))]
-        for file in _images(self.root):
-            self._fault(self.root / file, "an image outside every class folder", "move it into a class folder")
-        if flat and not deep:
-            for top in flat:
-                tree[self.root.resolve().name, top.name] = self._paths(top)
-            return tree
-        for top in flat:
-            self._fault(top, "images beside or in place of class folders", "every domain holds class folders only")
-        for top in deep:
-            for sub in _folders(top):
-                if files := self._paths(sub):
-                    tree[top.name, sub.name] = files
+        tops = list(tree.subs.values())
+        flat = [top for top in tops if top.files]
+        deep = [top for top in tops if any(sub.has_images() for sub in top.subs.values())]
+        for file in tree.files:
+            self._fault(file, "an image outside every class folder", "move it into a class folder")
+        for top in tops:
+            if not top.has_images():
+                if any(folder.others for folder in top.folders()) and not top.all_skipped():
+                    self.warnings.append(f"{shown(top.path)} holds no image, and is passed over")
                 else:
-                    self._fault(sub, "a class folder without images", "add images or remove the folder")
-        return tree
+                    self._empty(top, "class" if flat and not deep else "domain")
+        if flat and not deep:
+            return {(self.root.resolve().name, top.name): list(top.images()) for top in flat}
+        for top in flat:
+            self._fault(top.path, "images beside or in place of class folders", "every domain holds class folders only")
+        for top in deep:
+            for sub in top.subs.values():
+                if not sub.has_images():
+                    self._empty(sub, "class")
+        for fault in doubts(deep):
+            self._doubt(fault)
+        cells = [(top, sub) for top in deep for sub in top.subs.values() if sub.has_images()]
+        return {(top.name, sub.name): list(sub.images()) for top, sub in cells}
 
-    def _paths(self, folder: Path) -> list[str]:
-        found = []
-        for base, names, files in os.walk(folder, followlinks=True):
-            names[:] = sorted(name for name in names if not name.startswith("."))
-            for file in sorted(files):
-                path = Path(base, file)
-                if file.startswith("."):
-                    continue
-                if path.suffix.lower() in SUFFIXES:
-                    found.append(path.relative_to(self.root).as_posix())
-                elif path.suffix.lower() in FOREIGN:
-                    remedy = "convert it to PNG or JPEG, or go on without it: --skip-bad"
-                    self._fault(path, f"a format that is not read ({path.suffix})", remedy, file=True)
-        return found
+    def _empty(self, folder: Folder, kind: str) -> None:
+        """A class or domain that would vanish without a word."""
+        self._doubt(Fault(shown(folder.path), f"a {kind} folder without images", "add images or remove the folder"))
 
-    def _fault(self, where: Path, problem: str, remedy: str, *, file: bool = False) -> None:
-        self.faults.append(Fault(where.relative_to(self.root).as_posix(), problem, remedy, file))
+    def _doubt(self, fault: Fault) -> None:
+        """Something that can be used as it is, and is probably not what was meant."""
+        if self.as_found:
+            self.warnings.append(f"{fault.where}: {fault.problem}")
+        else:
+            self.faults.append(fault)
+
+    def _fault(self, where: str, problem: str, remedy: str) -> None:
+        self.faults.append(Fault(shown(where), problem, remedy))
+
+    def _check_encoding(self) -> None:
+        """Refuse names that no prompt and no file of results can hold; the names of images need not be UTF-8."""
+        for name in sorted({*self.domains, *self.folders}):
+            if printable(name) != name:
+                kind = "domain" if name in self.domains else "class"
+                self._fault(name, f"a {kind} name that is not UTF-8", "rename the folder; convmv renames many")
 
     def _check_names(self, allow_missing: bool) -> None:
         spellings: dict[str, set[str]] = defaultdict(set)
@@ -169,7 +192,7 @@ class DomainFolder:
             spellings[spelling(folder)].add(folder)
         for names in spellings.values():
             if len(names) > 1:
-                where = ", ".join(f"{d}/{f}" for d, f in self._files if f in names)
+                where = ", ".join(shown(f"{d}/{f}") for d, f in self._files if f in names)
                 self.faults.append(Fault(where, "two spellings of one class", "rename the folders to one spelling"))
         if len(spellings) < 2:
             where = f"{self.domains[0]}/{self.folders[0]}"
@@ -187,20 +210,7 @@ class DomainFolder:
         return [Fault("/".join(key), "a class left without images", remedy) for key in self._files if key not in left]
 
     def _phrases(self) -> tuple[str, ...]:
-        phrases = {folder: spaced(folder) for folder in self.folders}
-        path = self.root / "classes.yaml"
-        if path.exists():
-            given = read_yaml(path)
-            step = f"write lines such as '{self.folders[0]}: {phrases[self.folders[0]]}'"
-            if not isinstance(given, dict) or not all(isinstance(v, str) and v.strip() for v in given.values()):
-                expected = "a mapping of class folder to phrase, both text"
-                raise ConfigError(f"{path} cannot be used.", expected=expected, found=repr(given)[:80], next_step=step)
-            if unknown := sorted(str(key) for key in given if key not in phrases):
-                expected = f"class folders among {', '.join(self.folders)}"
-                raise ConfigError(
-                    f"{path} names no class.", expected=expected, found=", ".join(unknown), next_step=step
-                )
-            phrases.update({folder: phrase.strip() for folder, phrase in given.items()})
+        phrases = read_phrases(self.root, self.folders)
         values = tuple(phrases[folder] for folder in self.folders)
         for phrase in sorted({p for p in values if values.count(p) > 1}):
             if len({spelling(f) for f in self.folders if phrases[f] == phrase}) > 1:
@@ -230,6 +240,45 @@ def read_yaml(path: Path) -> object:
         raise ConfigError(f"{path} cannot be read.", expected="a YAML file", found=found) from error
 
 
+def search(root: Path) -> Folder:
+    """The images of a folder at any depth.
+
+    Raises:
+        DataError: if it cannot be listed.
+    """
+    try:
+        return walk(root)
+    except OSError as error:
+        found = error.strerror or str(error)
+        step = "make it readable for this user"
+        raise DataError(f"{shown(root)} cannot be listed.", expected="a folder", found=found, next_step=step) from error
+
+
+def contradictions(paths: Sequence[str], digests: Digests, labels: NDArray[np.int64]) -> list[str]:
+    """A warning if the same picture stands in several classes.
+
+    Args:
+        paths: N image files.
+        digests: [N, 32] uint8, SHA-256 of each; zeros for a bad one.
+        labels: [N] int64, the class of each.
+    """
+    first: dict[bytes, int] = {}
+    pairs = []
+    for i in np.flatnonzero(digests.any(axis=1)):
+        other = first.setdefault(digests[i].tobytes(), int(i))
+        if labels[other] != labels[i]:
+            pairs.append((other, int(i)))
+    if not pairs:
+        return []
+    count = "1 image stands" if len(pairs) == 1 else f"{len(pairs):,} images stand"
+    example = " and ".join(shown(paths[i]) for i in pairs[0])
+    return [f"{count} in two classes, with contradictory labels: {example}"]
+
+
+def _left_out(skipped: Skipped) -> Fault:
+    return Fault(shown(skipped.path), skipped.problem, f"{skipped.remedy}, or go on without it: --skip-bad", file=True)
+
+
 def unlabelled_images(
     root: str | Path,
     *,
@@ -244,12 +293,14 @@ def unlabelled_images(
         DataError: if the folder is missing or holds no image, or (`FaultyDataError`) holds a bad file.
     """
     root = Path(root)
-    paths = [path.relative_to(root).as_posix() for path in _images(root, deep=True)] if root.is_dir() else []
+    tree = search(root) if root.is_dir() else Folder("")
+    paths, left_out = list(tree.images()), [_left_out(skipped) for skipped in tree.all_skipped()]
     if not paths:
         step = "check the path given for unlabelled images"
-        raise DataError(f"{root} holds no image.", expected="a folder of images", found="none", next_step=step)
+        raise DataError(f"{shown(root)} holds no image.", expected="a folder of images", found="none", next_step=step)
     title = "reading unlabelled images"
     digests, bad = read_all(root, paths, index=index, cache=cache, progress=progress, title=title)
+    bad = [*left_out, *bad]
     if bad and not skip_bad:
         raise FaultyDataError(root, bad)
     good = np.asarray(digests.any(axis=1), dtype=np.bool_)
@@ -257,15 +308,3 @@ def unlabelled_images(
     kept = [path for path, ok in zip(paths, good, strict=True) if ok]
     none, zero = np.full(count, -1, np.int64), np.zeros(count, np.int64)
     return Task(root, kept, digests[good], none, zero, ("unlabelled",), (), (), tuple(bad))
-
-
-def _folders(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
-
-
-def _images(folder: Path, *, deep: bool = False) -> list[Path]:
-    found = []
-    for base, names, files in os.walk(folder, followlinks=True):
-        names[:] = sorted(name for name in names if deep and not name.startswith("."))
-        found += [Path(base, f) for f in sorted(files) if Path(f).suffix.lower() in SUFFIXES and f[0] != "."]
-    return found

@@ -31,6 +31,7 @@ class Task:
         folders: class folder names in alphabetical order.
         phrases: what each class is called in prompts.
         skipped: bad files that were left out.
+        warnings: what the user should know of the folder.
     """
 
     root: Path
@@ -42,6 +43,7 @@ class Task:
     folders: tuple[str, ...]
     phrases: tuple[str, ...]
     skipped: tuple[Fault, ...] = ()
+    warnings: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.paths)

@@ -8,11 +8,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
+from typing import TYPE_CHECKING
 
 from vl2v.errors import BudgetError
 from vl2v.teacher.base import Price, TeacherCard
 from vl2v.teacher.spending import Spending
 from vl2v.teacher.store import EmbeddingStore
+
+if TYPE_CHECKING:
+    from vl2v.task.contents import Contents
 
 
 @dataclass(frozen=True)
@@ -28,6 +32,7 @@ class Quote:
         price: the teacher's.
         disk_bytes: what the store, the pixel cache and the run's state will add, by name.
         note: what the user should know of the price; empty if nothing.
+        contents: the domains, classes and images that were understood; None where no folder is involved.
     """
 
     teacher: str
@@ -38,6 +43,7 @@ class Quote:
     price: Price
     disk_bytes: dict[str, int]
     note: str = ""
+    contents: Contents | None = None
 
     @property
     def image_queries(self) -> int:

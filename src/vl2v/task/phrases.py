@@ -1,0 +1,109 @@
+"""`classes.yaml`: what each class folder is called in prompts."""
+
+from __future__ import annotations
+
+import reprlib
+import unicodedata
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from vl2v.errors import ConfigError
+from vl2v.task.images import spaced
+from vl2v_runtime.names import shown
+
+NAMES = ("classes.yaml", "classes.yml")
+MOST_BRACKETS = 1000  # no phrase needs any; deep nesting takes the parser minutes
+
+
+class _Texts(yaml.BaseLoader):
+    """Every scalar stays the text that was written, so that ``0``, ``no`` and ``2024-01-01`` are class folders."""
+
+
+def _mapping(loader: _Texts, node: yaml.MappingNode) -> dict[Any, Any]:
+    """A mapping whose keys are all different."""
+    seen: set[str] = set()
+    for key, _ in node.value:
+        if isinstance(key, yaml.ScalarNode) and key.value in seen:
+            raise yaml.constructor.ConstructorError(None, None, f"the key '{key.value}' is given twice", key.start_mark)
+        seen.add(str(key.value))
+    return loader.construct_mapping(node)
+
+
+_Texts.add_constructor("tag:yaml.org,2002:map", _mapping)
+
+
+def read_phrases(root: Path, folders: Sequence[str]) -> dict[str, str]:
+    """The phrase of every class folder: what `classes.yaml` in the root says, else the folder's name with spaces.
+
+    Args:
+        root: the folder of images.
+        folders: names of the class folders.
+
+    Raises:
+        ConfigError: if the file cannot be read, is no mapping of text to text, names a folder that there is not, or
+            names one twice.
+    """
+    phrases = {folder: spaced(folder) for folder in folders}
+    found = [root / name for name in NAMES if (root / name).is_file()]
+    if len(found) > 1:
+        step = f"keep one of them: {NAMES[0]}"
+        raise ConfigError(f"{shown(root)} has two files of phrases.", found=", ".join(NAMES), next_step=step)
+    if not found:
+        return phrases
+    (path,) = found
+    first = folders[0]
+    step = f"write lines such as '{first}: {phrases[first]}'"
+    given = _parse(path)
+    if not isinstance(given, dict) or not all(map(_usable, given, given.values())):
+        expected, what = "a mapping of class folder to phrase, both text", reprlib.repr(given)
+        raise ConfigError(f"{shown(path)} cannot be used.", expected=expected, found=what, next_step=step)
+    known = {unicodedata.normalize("NFC", folder): folder for folder in folders}
+    named: dict[str, str] = {}
+    unknown = []
+    for key, phrase in given.items():
+        folder = known.get(unicodedata.normalize("NFC", key))
+        if folder is None:
+            unknown.append(key)
+        else:
+            named[folder] = phrase.strip()
+    if unknown:
+        raise ConfigError(
+            f"{shown(path)} names a class that there is not.",
+            expected=f"class folders among {', '.join(map(repr, folders[:50]))}",
+            found=", ".join(map(repr, unknown[:50])),
+            next_step=f"correct the name before the colon, as the folder is written; {step}",
+        )
+    return phrases | named
+
+
+def _usable(key: object, value: object) -> bool:
+    return isinstance(key, str) and isinstance(value, str) and value.strip() not in ("", "~")
+
+
+def _parse(path: Path) -> Any:
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+        if "\0" in text:  # UTF-16 without a byte order mark
+            raise UnicodeDecodeError("utf-8", b"\0", 0, 1, "NUL characters, as in UTF-16")
+        if text.count("[") + text.count("{") > MOST_BRACKETS:
+            raise RecursionError(f"more than {MOST_BRACKETS:,} brackets")
+        return yaml.load(text, _Texts)
+    except UnicodeDecodeError as error:
+        found = f"other bytes ({error.reason})"
+        step = "save the file as UTF-8; every editor offers that"
+        raise ConfigError(f"{shown(path)} is not in UTF-8.", expected="UTF-8", found=found, next_step=step) from error
+    except (yaml.YAMLError, RecursionError) as error:
+        found = " ".join(str(error).split())[:300]
+        step = "correct the file; text with a colon or a quote needs quotes around it"
+        if "given twice" in found:
+            step = "keep one of the lines"
+        expected = "YAML, a line per class folder"
+        raise ConfigError(
+            f"{shown(path)} is not valid YAML.", expected=expected, found=found, next_step=step
+        ) from error
+    except OSError as error:
+        found = error.strerror or str(error)
+        raise ConfigError(f"{shown(path)} cannot be read.", expected="a YAML file", found=found) from error

@@ -1,0 +1,252 @@
+"""The one way a folder is searched for images: by the scan before training, by `vl2v predict` and by `vl2v-predict`."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+
+from vl2v_runtime.formats import FOREIGN, FORMATS, SUFFIXES, is_foreign_image, what_is
+from vl2v_runtime.names import shown
+
+LITTER = frozenset(
+    {"__macosx", "@eadir", "#recycle", "#snapshot", "@recycle", "$recycle.bin", "system volume information"}
+    | {"lost+found", "__pycache__", "thumbs.db", "ehthumbs.db", "desktop.ini"}
+)
+"""What systems and tools leave in folders, in lower case; passed over like hidden names."""
+NO_IMAGES = frozenset(
+    {".txt", ".md", ".rst", ".json", ".jsonl", ".csv", ".tsv", ".xml", ".yaml", ".yml", ".html", ".htm", ".log", ".py"}
+    | {".npy", ".npz", ".mat", ".h5", ".pt", ".pth", ".onnx", ".safetensors", ".parquet", ".sqlite", ".db", ".lock"}
+    | {".zip", ".tar", ".gz", ".7z", ".rar", ".mp4", ".mov", ".avi", ".mkv", ".wav", ".mp3", ".pdf", ".doc", ".docx"}
+)
+"""Suffixes of files that are not looked into."""
+_KINDS = {stat.S_IFIFO: "a named pipe", stat.S_IFSOCK: "a socket", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device"}
+_START = 64  # bytes that say what a file is
+
+Key = tuple[int, int] | str
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """Something that looks like images and is left out.
+
+    Attributes:
+        path: relative to the folder that was searched, with slashes.
+        problem: why.
+        remedy: what the user can do about it.
+    """
+
+    path: str
+    problem: str
+    remedy: str
+
+
+@dataclass
+class Folder:
+    """What a folder holds.
+
+    Attributes:
+        path: relative to the folder that was searched, with slashes; empty for that folder itself.
+        files: names of the images right in it, sorted.
+        subs: its folders by name, sorted, those without images too.
+        skipped: what is left out right in it, sorted.
+        others: how many visible files are no images.
+    """
+
+    path: str
+    files: list[str] = field(default_factory=list)
+    subs: dict[str, Folder] = field(default_factory=dict)
+    skipped: list[Skipped] = field(default_factory=list)
+    others: int = 0
+
+    @property
+    def name(self) -> str:
+        """The last part of its path."""
+        return PurePosixPath(self.path).name
+
+    def folders(self) -> Iterator[Folder]:
+        """This folder and all below it: each before its folders, in sorted order."""
+        waiting = [self]
+        while waiting:
+            folder = waiting.pop()
+            yield folder
+            waiting += reversed(folder.subs.values())
+
+    def images(self) -> Iterator[str]:
+        """Every image at any depth, relative to the folder that was searched: a folder's own before its folders'."""
+        for folder in self.folders():
+            for name in folder.files:
+                yield f"{folder.path}/{name}" if folder.path else name
+
+    def all_skipped(self) -> list[Skipped]:
+        """What is left out at any depth."""
+        return [skipped for folder in self.folders() for skipped in folder.skipped]
+
+    def has_images(self) -> bool:
+        """Whether there is an image at any depth."""
+        return any(folder.files for folder in self.folders())
+
+
+def walk(root: str | Path) -> Folder:
+    """Search a folder for images, at any depth.
+
+    Hidden names and what systems leave behind (`LITTER`) are passed over. An image is told by its suffix, and by its
+    first bytes where it has none. Links are followed, but no folder is entered twice: a link to a folder that holds the
+    link, or that is found without it, is skipped. Only regular files are opened.
+
+    Args:
+        root: the folder.
+
+    Raises:
+        OSError: if `root` itself cannot be listed.
+    """
+    return _Walk(Path(root)).tree
+
+
+def summary(skipped: list[Skipped]) -> str:
+    """One sentence about what is left out; empty if nothing is."""
+    if not skipped:
+        return ""
+    first = f"{shown(skipped[0].path)}: {skipped[0].problem}"
+    return f"left out {first}" if len(skipped) == 1 else f"left out {len(skipped):,} files or folders, such as {first}"
+
+
+class _Walk:
+    """One search. Real folders come before links, so that a link never takes the images of a real folder."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = os.fspath(root)
+        self._seen: dict[Key, str] = {}
+        self._links: deque[tuple[Folder, str, str]] = deque()  # in, name, path
+        real = Path(os.path.realpath(self._root))
+        for above in (real, *real.parents):
+            self._seen[_key(os.fspath(above), os.stat(above))] = "a folder above it"  # noqa: PTH116
+        self.tree = Folder("")
+        self._enter(self.tree, self._root)
+        while self._links:
+            folder, name, path = self._links.popleft()
+            if sub := self._new(folder, name, path, "a link that cannot be followed"):
+                self._enter(sub, path)
+        for folder in self.tree.folders():
+            folder.subs = dict(sorted(folder.subs.items()))
+            folder.skipped.sort(key=lambda skipped: skipped.path)
+
+    def _enter(self, folder: Folder, path: str) -> None:
+        """Take what a folder holds, and all real folders below it."""
+        waiting = self._take(folder, path)
+        while waiting:
+            above, name, path = waiting.pop()
+            if sub := self._new(above, name, path, "a folder that cannot be read"):
+                try:
+                    waiting += self._take(sub, path)
+                except OSError as error:
+                    del above.subs[name]
+                    self._skip(above, name, f"a folder that cannot be listed ({error.strerror})", "make it readable")
+
+    def _new(self, folder: Folder, name: str, path: str, problem: str) -> Folder | None:
+        """The folder of that name, to be filled; None if it cannot be found, or was entered already."""
+        try:
+            key = _key(path, os.stat(path))  # noqa: PTH116
+        except OSError as error:
+            self._skip(folder, name, f"{problem} ({error.strerror})", "remove it")
+            return None
+        if key in self._seen:
+            problem = f"a link or mount that leads to {self._seen[key]}"
+            self._skip(folder, name, problem, "remove it, or put copies in its place")
+            return None
+        self._seen[key] = f"{shown(_join(folder, name))}, where its images are found already"
+        folder.subs[name] = Folder(_join(folder, name))
+        return folder.subs[name]
+
+    def _take(self, folder: Folder, path: str) -> list[tuple[Folder, str, str]]:
+        """Sort a folder's entries into images, what is skipped, links, and real folders, which are returned."""
+        real = []
+        with os.scandir(path) as entries:
+            listed = sorted(entries, key=lambda entry: entry.name)
+        for entry in listed:
+            name = entry.name
+            if name.startswith(".") or name.casefold() in LITTER:
+                continue
+            try:
+                mode = _mode(entry)
+            except OSError as error:
+                self._skip(folder, name, f"cannot be read ({error.strerror})", "remove the link or the file")
+                continue
+            place = (folder, name, os.path.join(path, name))  # noqa: PTH118 - half a million of them
+            if not stat.S_ISDIR(mode):
+                self._take_file(*place, mode)
+            elif entry.is_symlink():
+                self._links.append(place)
+            else:
+                real.append(place)
+        return real[::-1]
+
+    def _take_file(self, folder: Folder, name: str, path: str, mode: int) -> None:
+        suffix = _suffix(name)
+        if not stat.S_ISREG(mode):
+            if suffix in SUFFIXES | FOREIGN:
+                self._skip(
+                    folder, name, f"{_KINDS.get(stat.S_IFMT(mode), 'not a regular file')}, no image", "remove it"
+                )
+            else:
+                folder.others += 1
+            return
+        if suffix in SUFFIXES:
+            folder.files.append(name)
+            return
+        if suffix in FOREIGN:
+            self._skip(folder, name, f"a format that is not read ({suffix})", "convert it to PNG or JPEG")
+            return
+        kind = None if suffix in NO_IMAGES else _kind(path)
+        if kind in FORMATS and not suffix:
+            folder.files.append(name)
+        elif kind in FORMATS:
+            self._skip(folder, name, f"a {kind} image under a suffix of other files ({suffix})", "rename it")
+        elif kind is not None and is_foreign_image(kind):
+            self._skip(folder, name, f"a format that is not read ({kind})", "convert it to PNG or JPEG")
+        else:
+            folder.others += 1
+
+    @staticmethod
+    def _skip(folder: Folder, name: str, problem: str, remedy: str) -> None:
+        folder.skipped.append(Skipped(_join(folder, name), problem, remedy))
+
+
+def _join(folder: Folder, name: str) -> str:
+    return f"{folder.path}/{name}" if folder.path else name
+
+
+def _mode(entry: os.DirEntry[str]) -> int:
+    """What an entry is, behind a link; without asking the disk where the folder says it."""
+    if entry.is_file(follow_symlinks=False):
+        return stat.S_IFREG
+    return stat.S_IFDIR if entry.is_dir(follow_symlinks=False) else entry.stat().st_mode
+
+
+def _key(path: str, status: os.stat_result) -> Key:
+    """Equal for two names of one folder."""
+    return (status.st_dev, status.st_ino) if status.st_ino else os.path.realpath(path)
+
+
+def _suffix(name: str) -> str:
+    """The suffix in lower case; empty for what is none, such as the number of a copy or the end of a sentence."""
+    suffix = PurePosixPath(name).suffix.lower()
+    letters = suffix[1:]
+    return suffix if letters.isascii() and letters.isalnum() and not letters.isdigit() and len(letters) <= 12 else ""
+
+
+def _kind(path: str) -> str | None:
+    """What a regular file's first bytes say it is; None if unknown or unreadable."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    except OSError:
+        return None
+    try:
+        return what_is(os.read(descriptor, _START))
+    except OSError:
+        return None
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,84 @@
+"""What `vl2v predict`, `quote` and the end of a run print, with names of every kind."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+from exported import student_of
+from odd_images import colours, encoded
+
+from vl2v.job.measure import Answer, classify, find_images
+from vl2v.job.printing import _try_it, quote_json, quote_table, show, show_answers
+from vl2v.student.files import write_json
+from vl2v.task.contents import Contents, DomainContents
+from vl2v.teacher.base import Price
+from vl2v.teacher.ledger import Quote
+
+ANSWERS = [Answer("gr\udcfcn.png", "cat", 0.75, accepted=False, probabilities={"cat": 0.75, "dog": 0.25})]
+ANSWERS += [Answer("a\nb.png", "", 0.0, "empty file")]
+
+
+def test_predict_names_its_fields_as_the_runtime_does(capsys: pytest.CaptureFixture[str]) -> None:
+    assert show_answers(ANSWERS, "csv") == 1
+    rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
+    assert list(rows[0]) == ["path", "label", "confidence", "accepted", "fault"]
+    assert rows[0]["path"] == r"gr\xfcn.png"
+    assert [row["accepted"] for row in rows] == ["no", ""]
+    show_answers(ANSWERS, "json")
+    first, second = json.loads(capsys.readouterr().out)
+    assert list(first)[:6] == ["path", "label", "confidence", "accepted", "fault", "probabilities"]
+    assert first["probability"] == first["confidence"] == 0.75
+    assert second["fault"] == "empty file"
+
+
+def test_a_table_of_odd_names_is_printed_on_a_line_each(capsys: pytest.CaptureFixture[str]) -> None:
+    show_answers([*ANSWERS, Answer("[bold]x\x1b[2J.png", "dog", 0.5)], "table")
+    shown = capsys.readouterr().out
+    assert r"gr\xfcn.png" in shown
+    assert r"a\nb.png" in shown
+    assert r"[bold]x\x1b[2J.png" in shown
+
+
+def test_json_with_a_path_that_is_not_utf_8_is_still_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    show({"run": "r\udcfcn", "é": 1})
+    assert json.loads(capsys.readouterr().out)["run"] == "r\udcfcn"
+    write_json(tmp_path / "a.json", {"root": "gr\udcfcn"})
+    assert json.loads((tmp_path / "a.json").read_text(encoding="utf-8")) == {"root": "gr\udcfcn"}
+
+
+def test_the_line_to_try_is_one_that_a_shell_takes() -> None:
+    assert _try_it(Path("runs/[new] one")).plain == "try it:  vl2v predict 'runs/[new] one' <image or folder>"
+    assert _try_it(Path("runs/first")).plain == "try it:  vl2v predict runs/first <image or folder>"
+
+
+def test_a_quote_says_what_was_understood(capsys: pytest.CaptureFixture[str]) -> None:
+    domains = (DomainContents("a[b]", 3, 2, 1, 2, False), DomainContents("line", 2, 2, 1, 1, True))
+    contents = Contents("photos", domains, ("cat", "dog"), images=5)
+    quote = Quote("t", {"training": 3}, {"training": 0}, 2, 0, Price(Decimal(0), Decimal(0)), {}, contents=contents)
+    show(quote_table(quote))
+    text = capsys.readouterr().out
+    assert "photos: 2 domains, 2 classes, 5 images" in text
+    assert "  a[b]: 3 images, 1 to 2 of each class" in text
+    assert quote_json(quote)["data"]["classes"] == ["cat", "dog"]
+
+
+def test_a_student_takes_folders_and_streams_and_predict_says_what_it_leaves_out(tmp_path: Path) -> None:
+    student = student_of(head=False)
+    data = encoded(colours(), "PNG")
+    (tmp_path / "a.png").write_bytes(data)
+    (tmp_path / "deeper").mkdir()
+    (tmp_path / "deeper" / "b").write_bytes(data)
+    alone = student.predict(data)
+    assert student.predict(io.BytesIO(data)) == alone
+    assert student.predict(tmp_path) == alone * 2
+    (tmp_path / "c.gif").write_bytes(encoded(colours(), "GIF"))
+    paths, said = find_images([tmp_path])
+    assert len(paths) == 2
+    assert said[0].endswith("left out c.gif: a format that is not read (.gif)")
+    answers, _ = classify(student, paths, every_class=True)
+    assert sum(answers[0].probabilities.values()) == pytest.approx(1, abs=1e-5)
