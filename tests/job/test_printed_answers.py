@@ -12,8 +12,11 @@ import pytest
 from exported import student_of
 from odd_images import colours, encoded
 
+from vl2v.errors import RunError
+from vl2v.job.folder import RunFolder
 from vl2v.job.measure import Answer, classify, find_images
 from vl2v.job.printing import _try_it, quote_json, quote_table, show, show_answers
+from vl2v.job.run import _readable
 from vl2v.student.files import write_json
 from vl2v.task.contents import Contents, DomainContents
 from vl2v.teacher.base import Price
@@ -82,3 +85,10 @@ def test_a_student_takes_folders_and_streams_and_predict_says_what_it_leaves_out
     assert said[0].endswith("left out c.gif: a format that is not read (.gif)")
     answers, _ = classify(student, paths, every_class=True)
     assert sum(answers[0].probabilities.values()) == pytest.approx(1, abs=1e-5)
+
+
+def test_a_run_folder_that_no_file_format_can_name_is_refused_before_anything(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match=r"r\\xfcn"):
+        RunFolder(tmp_path / "r\udcfcn").check_free()
+    settings = _readable({"data": {"root": "fot\udcf6s", "held_out": ["line"]}, "seed": 1})
+    assert settings == {"data": {"root": r"fot\xf6s", "held_out": ["line"]}, "seed": 1}

@@ -25,6 +25,7 @@ from vl2v.student.files import read_json, write_json
 from vl2v.task.folder import read_yaml
 from vl2v.teacher import spending
 from vl2v_runtime import strict_json
+from vl2v_runtime.names import printable, shown
 
 
 @dataclass
@@ -83,11 +84,14 @@ class RunFolder:
         self.write_config(config)
 
     def check_free(self) -> None:
-        """Refuse a folder that holds something already.
+        """Refuse a folder that holds something already, or whose name the files' formats cannot take.
 
         Raises:
             RunError: if it does.
         """
+        if printable(self.path) != str(self.path):
+            found, step = shown(self.path), "choose another --out"
+            raise RunError("A run's folder has a name in UTF-8.", expected="UTF-8", found=found, next_step=step)
         if not self.path.exists():
             return
         mine = (LOCK, OWNER, spending.FILE, spending.LOCK)

@@ -310,7 +310,7 @@ def _provenance(session: Session, folder: RunFolder) -> dict[str, Any]:
         "seed": config.seed,
         "weights": config.distill.weights,
         "swad": swad and {key: swad[key] for key in ("converged_at", "dead_at", "threshold")},
-        "config": config.model_dump(mode="json", exclude={"made_with", "budget", "tracking"}),
+        "config": _readable(config.model_dump(mode="json", exclude={"made_with", "budget", "tracking"})),
         MARK: sign_teacher(config),
     }
 
@@ -318,3 +318,9 @@ def _provenance(session: Session, folder: RunFolder) -> dict[str, Any]:
 def _name(folder: RunFolder) -> str:
     """What the ledger calls a run: its folder, wherever it is called from."""
     return printable(folder.path.resolve())
+
+
+def _readable(settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings whose paths are valid text: a student's file is read by others too."""
+    data = {name: printable(value) if isinstance(value, str) else value for name, value in settings["data"].items()}
+    return settings | {"data": data}
