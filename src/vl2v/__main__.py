@@ -2,4 +2,5 @@
 
 from vl2v.cli import main
 
-main()
+if __name__ == "__main__":  # a process that spawn starts imports this module again
+    main()

@@ -10,6 +10,7 @@ from torch import nn
 
 from vl2v.config import DataConfig, RunConfig, merge, parse
 from vl2v.errors import ConfigError, StudentError
+from vl2v.faults import explaining
 from vl2v.job import measure
 from vl2v.job.classes import add_classes, list_classes, quote_classes, remove_classes
 from vl2v.job.evaluation import Evaluation
@@ -60,6 +61,7 @@ def make_config(base: str | Path | None = None, settings: Mapping[str, Any] | No
     return parse(RunConfig, merge(values, settings or {}), str(base or "the settings"))
 
 
+@explaining
 def quote(
     data: str | Path,
     teacher: str | Teacher,
@@ -91,6 +93,7 @@ def quote(
     )
 
 
+@explaining
 def distill(
     data: str | Path | None = None,
     teacher: str | Teacher | None = None,
@@ -162,6 +165,7 @@ def distill(
     )
 
 
+@explaining
 def report(folder: str | Path, *, places: Places | None = None, hour_price: str | float | None = None) -> Path:
     """Write `report.html` and the values of its figures into the folder of a finished run, or of a benchmark.
 
@@ -184,6 +188,7 @@ def report(folder: str | Path, *, places: Places | None = None, hour_price: str 
     )
 
 
+@explaining
 def evaluate(
     student: str | Path | Student,
     data: str | Path,
@@ -199,6 +204,7 @@ def evaluate(
     return measure.evaluate(loaded, config, domains=domains, places=places, progress=progress)
 
 
+@explaining
 def export(
     folder: str | Path,
     *,
@@ -225,6 +231,7 @@ def export(
     )
 
 
+@explaining
 def load(folder: str | Path, backbone: nn.Module | None = None, device: str = "cpu") -> Student:
     """Read a student from its folder, its run's folder, or the hub (``hf:user/name``); see `Student.load`."""
     if str(folder).startswith("hf:"):

@@ -83,6 +83,18 @@ class HubError(Vl2vError):
     exit_code = 12
 
 
+class AccessError(Vl2vError):
+    """A file, a folder or another resource of this machine cannot be used as it is."""
+
+    exit_code = 13
+
+
+class DamagedError(Vl2vError):
+    """A file does not hold what was written to it."""
+
+    exit_code = 14
+
+
 class Interrupted(Vl2vError):  # noqa: N818 - not a fault: the user asked for it
     """The user stopped the run; its state is saved."""
 

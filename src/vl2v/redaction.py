@@ -68,13 +68,21 @@ def private_strings(config: Mapping[str, Any], run: Path) -> tuple[str, ...]:
         config: a dump of `RunConfig`, not redacted.
         run: the run's folder.
     """
-    paths = [str(run.resolve()), str(Path.home()), *_paths(config)]
+    paths = [str(run.resolve()), _home(), *_paths(config)]
     found = {text for text in paths if Path(text).is_absolute() and len(Path(text).parts) > 2}
     kind, _, rest = str(config.get("teacher", {}).get("spec", "")).partition("#")[0].partition(":")
     if kind in ("http", "https", "azure"):
         address = urlsplit(rest if "//" in rest else f"//{rest}").netloc
         found |= {part for part in (address, address.rpartition(":")[0]) if "." in part or ":" in part}
     return tuple(sorted(found))
+
+
+def _home() -> str:
+    """The user's folder; empty where the system knows none."""
+    try:
+        return str(Path.home())
+    except RuntimeError:
+        return ""
 
 
 def _paths(config: Mapping[str, Any]) -> Iterator[str]:

@@ -1,30 +1,179 @@
-"""SQLite files that several processes open at once."""
+"""SQLite files that several processes open at once, whose errors name the file, and whose cache can be made anew."""
 
 from __future__ import annotations
 
 import sqlite3
 import time
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from functools import wraps
 from pathlib import Path
+from typing import Any, Concatenate, ParamSpec, TypeVar
+
+from vl2v.locking import held
 
 PATIENCE = 60.0  # seconds to wait for another process
+BESIDE = ("", "-wal", "-shm", "-journal")  # a file, and what SQLite leaves beside it
+DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
-def open_file(path: Path, synchronous: str = "NORMAL", check_same_thread: bool = True) -> sqlite3.Connection:
+def _named(method: Callable[Concatenate[Any, P], T]) -> Callable[Concatenate[Any, P], T]:
+    """A method whose errors have the file's name, as the system's errors do: `error.filename`."""
+
+    @wraps(method)
+    def inner(self: Any, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return method(self, *args, **kwargs)
+        except sqlite3.Error as error:
+            error.filename = self.connection.file  # type: ignore[attr-defined]
+            raise
+
+    return inner
+
+
+class NamedCursor(sqlite3.Cursor):
+    """A cursor whose errors name their file."""
+
+    execute = _named(sqlite3.Cursor.execute)
+    executemany = _named(sqlite3.Cursor.executemany)
+    executescript = _named(sqlite3.Cursor.executescript)
+    fetchone = _named(sqlite3.Cursor.fetchone)
+    fetchall = _named(sqlite3.Cursor.fetchall)
+    __next__ = _named(sqlite3.Cursor.__next__)
+
+
+class NamedConnection(sqlite3.Connection):
+    """A connection whose errors, and its cursors', name their file."""
+
+    file = ""
+
+    def cursor(self, factory: Any = NamedCursor) -> Any:
+        """See `sqlite3.Connection.cursor`."""
+        return super().cursor(factory)
+
+    def execute(self, *args: Any) -> Any:
+        """See `sqlite3.Connection.execute`."""
+        return self.cursor().execute(*args)
+
+    def executemany(self, *args: Any) -> Any:
+        """See `sqlite3.Connection.executemany`."""
+        return self.cursor().executemany(*args)
+
+    def executescript(self, *args: Any) -> Any:
+        """See `sqlite3.Connection.executescript`."""
+        return self.cursor().executescript(*args)
+
+
+def open_file(
+    path: Path, synchronous: str = "NORMAL", check_same_thread: bool = True, read_only: bool = False
+) -> NamedConnection:
     """Open a file in autocommit mode; where others write, readers go on and writers wait.
 
     Args:
         path: made if missing, with its folder.
         synchronous: ``FULL`` if a commit has to survive a loss of power, ``NORMAL`` if the file need only stay whole.
         check_same_thread: refuse every thread but this one.
+        read_only: open a file that exists, on a disk that cannot be written too; what another process writes
+            meanwhile is then not seen.
 
     Raises:
-        sqlite3.OperationalError: if it cannot be opened, or another process kept it locked for `PATIENCE` seconds.
+        OSError: if its folder cannot be made.
+        sqlite3.Error: with the `filename`, if the file cannot be opened, is none of SQLite's, or another process kept
+            it locked for `PATIENCE` seconds.
+    """
+    if not read_only:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    db = None
+    try:
+        db = _connect(path, check_same_thread, read_only)
+        if not read_only:
+            write_ahead(db)
+            db.execute(f"PRAGMA synchronous={synchronous}")
+    except sqlite3.Error as error:
+        if db is not None:
+            db.close()
+        error.filename = str(path)  # type: ignore[attr-defined]
+        raise
+    return db
+
+
+def _connect(path: Path, check_same_thread: bool, read_only: bool) -> NamedConnection:
+    more: dict[str, Any] = {"isolation_level": None, "check_same_thread": check_same_thread, "factory": NamedConnection}
+    if not read_only:
+        db: NamedConnection = sqlite3.connect(path, PATIENCE, **more)
+        db.file = str(path)
+        return db
+    address = path.absolute().as_uri()
+    db = sqlite3.connect(f"{address}?mode=ro", PATIENCE, uri=True, **more)
+    try:
+        db.execute("PRAGMA schema_version")
+    except sqlite3.OperationalError:  # write-ahead logging wants a file beside it, which cannot be made there
+        db.close()
+        db = sqlite3.connect(f"{address}?immutable=1", PATIENCE, uri=True, **more)
+    db.file = str(path)
+    return db
+
+
+def open_cache(path: Path, schema: Sequence[str], version: int = 0) -> tuple[NamedConnection, bool]:
+    """Open a file of what can be computed again; one that is damaged, or of another form, is made anew.
+
+    Args:
+        path: made if missing, with its folder.
+        schema: ``CREATE TABLE IF NOT EXISTS`` statements.
+        version: of the content; a file of another one is made anew.
+
+    Returns:
+        The connection, and whether the file is new.
+
+    Raises:
+        OSError, sqlite3.Error: as `open_file`, for what is no damage.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    db = sqlite3.connect(path, PATIENCE, isolation_level=None, check_same_thread=check_same_thread)
-    write_ahead(db)
-    db.execute(f"PRAGMA synchronous={synchronous}")
-    return db
+    with held(path.with_name(f"{path.name}.lock")):  # of processes that find the damage together, one mends it
+        new = not path.exists()
+        if not new and not _usable(path, schema, version):
+            new = True
+            for suffix in BESIDE:
+                path.with_name(path.name + suffix).unlink(missing_ok=True)
+        db = open_file(path)
+        try:
+            for statement in schema:
+                db.execute(statement)
+            if new:
+                db.execute(f"PRAGMA user_version = {version:d}")
+        except BaseException:
+            db.close()
+            raise
+        return db, new
+
+
+def _usable(path: Path, schema: Sequence[str], version: int) -> bool:
+    try:
+        with closing(open_file(path)) as db:
+            return bool(db.execute("PRAGMA user_version").fetchone()[0] == version) and _whole(db, schema)
+    except sqlite3.DatabaseError as error:
+        if getattr(error, "sqlite_errorcode", 0) & 0xFF in DAMAGE:
+            return False
+        raise
+
+
+def _whole(db: sqlite3.Connection, schema: Sequence[str]) -> bool:
+    """Whether every page can be read, and the tables that are there have the columns that are wanted."""
+    if db.execute("PRAGMA quick_check(1)").fetchone()[0] != "ok":
+        return False
+    with closing(sqlite3.connect(":memory:")) as wanted:
+        for statement in schema:
+            wanted.execute(statement)
+        names = [row[0] for row in wanted.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+        columns = {name: _columns(wanted, name) for name in names}
+    return all(found == columns[name] for name in names if (found := _columns(db, name)))
+
+
+def _columns(db: sqlite3.Connection, table: str) -> list[str]:
+    return [row[1] for row in db.execute(f"PRAGMA table_info({table})")]
 
 
 def write_ahead(db: sqlite3.Connection) -> None:

@@ -16,6 +16,7 @@ from vl2v_runtime.errors import ModelError
 from vl2v_runtime.inputs import search
 from vl2v_runtime.model import BATCH, Attempt, Floats, Model, load
 from vl2v_runtime.names import printable, shown
+from vl2v_runtime.terminal import clean, flush_streams, is_unicode, prepare_streams
 from vl2v_runtime.trust import CONFIDENCE, SCORES
 
 FORMATS = ("table", "json", "csv")
@@ -40,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         attempts = model.attempts(paths, flags.batch_size, score=flags.score, coverage=coverage)
         faults, seen = _print(zip(paths, attempts, strict=True), flags.format)
     except ModelError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(clean(f"error: {error}"), file=sys.stderr)
         return error.exit_code
     except ValueError as error:  # a coverage that the model has no threshold for
         parser.error(str(error))
@@ -101,9 +102,9 @@ def _print(done: Iterator[tuple[Path, Attempt]], output: str) -> tuple[int, list
             writer.writerow((printable(path), label, f"{confidence:.6f}", sure, attempt.fault))
         else:
             said = f"not read: {attempt.fault}" if answer is None else f"{confidence:.3f}  {label}"
-            print(f"{shown(path)}  {said}{'  (unsure)' if accepted is False else ''}")
+            print(clean(f"{shown(path)}  {said}{'  (unsure)' if accepted is False else ''}"))
     if output == "json":
-        print(json.dumps(listed, indent=2, ensure_ascii=False))
+        print(json.dumps(listed, indent=2, ensure_ascii=not is_unicode(sys.stdout)))
     return faults, embeddings
 
 
@@ -111,12 +112,22 @@ def _hint(model: Model, embeddings: list[Floats]) -> None:
     """Say on standard error where the images look unlike the training domains."""
     drift = model.trust.drift(np.stack(embeddings)) if model.trust and embeddings else None
     if drift is not None and drift.unusual:
-        print(f"warning: {drift.text}", file=sys.stderr)
+        print(clean(f"warning: {drift.text}"), file=sys.stderr)
 
 
 def script() -> None:
     """Entry point of the command `vl2v-predict`."""
-    sys.exit(main())
+    prepare_streams()
+    try:
+        code = main()
+        code = flush_streams() or code
+    except BrokenPipeError:
+        code = flush_streams() or 1
+    except OSError as error:  # e.g. a full disk behind standard output
+        where = f"{error.filename}: " if error.filename else ""
+        print(clean(f"error: {where}{error.strerror or error}"), file=sys.stderr)
+        code = 1
+    sys.exit(code)
 
 
 if __name__ == "__main__":

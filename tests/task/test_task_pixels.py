@@ -158,17 +158,17 @@ def test_a_full_disk_leaves_the_index_consistent(
 ) -> None:
     one, two, three = entry(1), entry(2), entry(3)
     cache.add([one])
-    real, calls = os.pwrite, []
+    real, calls = os.write, []
 
-    def full(descriptor: int, data: bytes, offset: int) -> int:
+    def full(descriptor: int, data: bytes) -> int:
         """Takes a few bytes and then has no room left."""
         calls.append(1)
         if written and len(calls) == 1:
-            return real(descriptor, data[:written], offset)
+            return real(descriptor, data[:written])
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patched:
-        patched.setattr(os, "pwrite", full)
+        patched.setattr(os, "write", full)
         with pytest.raises(OSError, match="No space left") as caught:
             cache.add([two, three])
     assert isinstance(as_disk_full(caught.value), DiskFullError)

@@ -16,9 +16,11 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from vl2v.config import RunConfig, merge, parse
 from vl2v.errors import ConfigError
+from vl2v.faults import reading
 from vl2v.method.registry import METHODS
 from vl2v.student.files import read_json, write_json
 from vl2v.task.folder import read_yaml
+from vl2v.writing import write_text
 
 SHARED = (("data", "root"), ("data", "held_out"), ("data", "unlabelled"), ("teacher", "spec"))
 WHITE_BOX = "sd"  # VL2V-SD: a variant and no method, since only the student differs
@@ -243,10 +245,8 @@ def nested(dotted: Mapping[str, Any]) -> dict[str, Any]:
 def save_grid(out: Path, grid: Grid, origin: Origin) -> None:
     """Leave a grid in its folder: `benchmark.yaml`, and in `origin.json` what its jobs depend on by content."""
     out.mkdir(parents=True, exist_ok=True)
-    file, fresh = out / "benchmark.yaml", out / "benchmark.new"
     text = yaml.safe_dump(grid.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
-    fresh.write_text(text, encoding="utf-8")
-    fresh.replace(file)
+    write_text(out / "benchmark.yaml", text)
     write_json(out / "origin.json", asdict(origin))
 
 
@@ -260,4 +260,6 @@ def load_grid(out: Path) -> tuple[Grid, Origin]:
     if not file.is_file() or not (out / "origin.json").is_file():
         step = "give the --out of a benchmark that was begun"
         raise ConfigError(f"{out} holds no benchmark.", expected="benchmark.yaml", found="none", next_step=step)
-    return parse(Grid, read_yaml(file), str(file)), Origin(**read_json(out / "origin.json"))
+    with reading(out / "origin.json"):
+        origin = Origin(**read_json(out / "origin.json"))
+    return parse(Grid, read_yaml(file), str(file)), origin

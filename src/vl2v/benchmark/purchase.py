@@ -27,6 +27,7 @@ from vl2v.teacher.ledger import Budget, Ledger
 from vl2v.teacher.opening import open_teacher
 from vl2v.teacher.remote import RemoteTeacher
 from vl2v.teacher.store import Digests, EmbeddingStore
+from vl2v.writing import replacing
 
 NOT_OF_THE_PURCHASE = {  # settings that change nothing in what a job asks
     *("student", "method", "align", "distill", "kd", "measure", "image_weight", "image_weight_end"),
@@ -232,6 +233,5 @@ def copy_once(source: Path, file: Path) -> None:
     with held(file.parent / "lock"):
         if file.exists():
             return
-        fresh = file.with_suffix(".new")
-        shutil.copyfile(source, fresh)
-        fresh.replace(file)
+        with replacing(file) as fresh:
+            shutil.copyfile(source, fresh)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from vl2v.errors import ConfigError, MissingExtraError
-from vl2v.progress import Progress
+from vl2v.progress import Progress, warn
 
 LOCAL = "local"
 STORE_BYTES = 100_000_000  # what a local cluster sets aside for objects; ours are settings, a few kilobytes
@@ -86,11 +86,11 @@ def check_room(ray: Any, share: Share, address: str, progress: Progress) -> None
     """Refuse a job that a local cluster can never run; of another cluster, whose machines come and go, only say so."""
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     if not share.gpus and (cards := sum(n.get("GPU", 0) for n in nodes)):
-        progress.note(f"no job uses the cluster's graphics cards ({cards:g}); --gpus-per-job 1 gives each one")
+        warn(progress, f"no job uses the cluster's graphics cards ({cards:g}); --gpus-per-job 1 gives each one")
     if any(n.get("CPU", 0) >= share.cpus and n.get("GPU", 0) >= share.gpus for n in nodes):
         return
     found = ", ".join(str(Share(n.get("CPU", 0), n.get("GPU", 0))) for n in nodes) or "no machine"
     if address == LOCAL:
         step = "correct --cpus-per-job and --gpus-per-job"
         raise ConfigError("This machine has no room for one job.", expected=str(share), found=found, next_step=step)
-    progress.note(f"no machine of the cluster has {share} ({found}); the jobs wait until one joins")
+    warn(progress, f"no machine of the cluster has {share} ({found}); the jobs wait until one joins")

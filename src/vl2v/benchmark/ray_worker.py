@@ -96,6 +96,9 @@ class _Notes(Silent):
     def note(self, text: str) -> None:
         self.lines.append(text)
 
+    def warn(self, text: str) -> None:
+        self.lines.append(f"warning: {text}")
+
 
 def work(assignment: Assignment, job: Job) -> Outcome:
     """Do one job, or go on with it; errors that a user can mend are returned, not raised.

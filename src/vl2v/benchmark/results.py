@@ -9,6 +9,7 @@ from typing import Any
 
 from vl2v.benchmark.protocol import Job
 from vl2v.benchmark.records import ZERO_SHOT, DomainResult, Record
+from vl2v.faults import reading
 from vl2v.job.evaluation import IN_DOMAIN, Evaluation, Row
 from vl2v.job.folder import RunFolder
 from vl2v.job.shelf import wise_ft_name
@@ -28,7 +29,16 @@ def is_finished(out: Path, job: Job) -> bool:
 
 
 def records_of(folder: Path, facts: Mapping[str, Any]) -> list[Record]:
-    """The records of one job: every set of weights that it measured, and the teacher's zero-shot answers."""
+    """The records of one job: every set of weights that it measured, and the teacher's zero-shot answers.
+
+    Raises:
+        DamagedError: if its files do not say so.
+    """
+    with reading(folder, "delete this job's folder and run the benchmark again: it alone is done anew"):
+        return _records(folder, facts)
+
+
+def _records(folder: Path, facts: Mapping[str, Any]) -> list[Record]:
     content = read_json(RunFolder(folder).evaluation_file)
     evaluation, settings = Evaluation.from_dict(content), RunFolder(folder).config().distill
     kept = settings.weights if settings.wise_ft == 1 else wise_ft_name(settings.wise_ft)

@@ -15,6 +15,7 @@ from vl2v.benchmark.records import Record
 from vl2v.benchmark.results import JOBS, is_finished, job_file, once, records_of
 from vl2v.config import DataConfig, RunConfig, merge, parse
 from vl2v.errors import ConfigError, Interrupted, TrainingError
+from vl2v.faults import reading
 from vl2v.job.folder import RunFolder
 from vl2v.job.prepare import Places, list_folder, read_task
 from vl2v.job.run import run
@@ -146,7 +147,8 @@ class Sweep:
     def _do(self, job: Job, progress: Progress) -> None:
         folder = RunFolder(self.out / JOBS / job.name)
         clock = folder.path / "clock.json"
-        before = read_json(clock)["seconds"] if clock.exists() else 0.0
+        with reading(clock, "delete it: it holds the job's time so far and nothing else"):
+            before = float(read_json(clock)["seconds"]) if clock.exists() else 0.0
         resume = folder.config_file.exists()
         started = time.monotonic()
         try:

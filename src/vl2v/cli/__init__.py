@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 import warnings
+from contextlib import suppress
 
 import typer
 
 from vl2v.cli import benchmark, classes, data, distill, export, hub, predict, report, serve, teacher, trust, vendor
 from vl2v.threads import sleep_while_waiting
+from vl2v_runtime.terminal import flush_streams, prepare_streams
 
 app = typer.Typer(
     name="vl2v",
@@ -34,4 +36,9 @@ for part in (distill, predict, teacher, report, export, serve, classes, trust, h
 def main() -> None:
     """Entry point of the command `vl2v`."""
     sleep_while_waiting()
-    app()
+    prepare_streams()
+    try:
+        app()
+    finally:  # what typer prints itself, such as help
+        with suppress(OSError):
+            flush_streams()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from vl2v.allocator import hold_memory
-from vl2v.cli.common import CacheOpt, Json, Quiet, StoreOpt, guarded, make_places, make_progress
+from vl2v.cli.common import CacheOpt, Json, Quiet, StoreOpt, finite, guarded, make_places, make_progress
 from vl2v.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -48,8 +48,10 @@ def run(
     budget: Annotated[str | None, typer.Option(help="The most that all jobs may spend.")] = None,
     accept_teacher: Annotated[bool, typer.Option("--accept-teacher", help="As of vl2v distill.")] = False,
     ray: Annotated[str | None, typer.Option(help="Run on Ray: local, auto, host:port or ray://host:port.")] = None,
-    cpus_per_job: Annotated[float, typer.Option(help="With --ray: cores a job takes.")] = 1.0,
-    gpus_per_job: Annotated[float, typer.Option(help="With --ray: graphics cards a job takes.")] = 0.0,
+    cpus_per_job: Annotated[float, typer.Option(help="With --ray: cores a job takes.", min=0, callback=finite)] = 1.0,
+    gpus_per_job: Annotated[
+        float, typer.Option(help="With --ray: graphics cards a job takes.", min=0, callback=finite)
+    ] = 0.0,
     jobs: Annotated[str, typer.Option(help="Without --ray: how many jobs at a time, or auto.")] = "auto",
     plan: Annotated[bool, typer.Option("--plan", help="Only say jobs, hours and money.")] = False,
     cache: CacheOpt = None,
@@ -262,13 +264,14 @@ def _settings(
 def _folder(data: str, root: Path | None, progress: Progress) -> Path:
     import warnings
 
+    from vl2v.progress import warn
     from vl2v.task.benchmarks import BenchmarkWarning, resolve
 
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always", BenchmarkWarning)
         folder = resolve(data, root)
     for warning in told:
-        progress.note(f"warning: {warning.message}")
+        warn(progress, str(warning.message))
     return folder
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-import sys
+import math
+import os
+import traceback
 from collections.abc import Callable
 from decimal import Decimal, InvalidOperation
 from functools import wraps
@@ -12,9 +14,11 @@ from typing import TYPE_CHECKING, Annotated, ParamSpec
 
 import typer
 
-from vl2v.errors import ConfigError, Interrupted, MissingExtraError, StudentError, Vl2vError, as_disk_full
+from vl2v.errors import ConfigError, Interrupted, MissingExtraError, Vl2vError
+from vl2v.faults import explained
 from vl2v.hints import resume_command
-from vl2v_runtime.errors import ModelError
+from vl2v.terminal import say
+from vl2v_runtime.terminal import BROKEN_PIPE, flush_streams
 
 if TYPE_CHECKING:
     from vl2v.job.prepare import Places
@@ -22,12 +26,13 @@ if TYPE_CHECKING:
     from vl2v.web.limits import Limits
 
 P = ParamSpec("P")
+TRACEBACK = "VL2V_TRACEBACK"  # set, an unexpected fault shows where it came from
 
 DataArg = Annotated[Path, typer.Argument(help="Images: DATA/<domain>/<class>/<image>, or DATA/<class>/<image>.")]
 SkipBad = Annotated[bool | None, typer.Option("--skip-bad", help="Go on without unreadable files.")]
 CacheOpt = Annotated[Path | None, typer.Option(help="Where decoded pixels are kept; may be deleted at any time.")]
 StoreOpt = Annotated[Path | None, typer.Option(help="The file of bought vectors; worth money.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress; only the result.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress; only warnings and the result.")]
 Json = Annotated[
     bool, typer.Option("--json", help="The result as JSON on standard output; progress, if any, as JSON lines.")
 ]
@@ -38,42 +43,84 @@ def guarded(command: Callable[P, None]) -> Callable[P, None]:
 
     @wraps(command)
     def inner(*args: P.args, **kwargs: P.kwargs) -> None:
+        as_json = bool(kwargs.get("as_json"))
         try:
-            command(*args, **kwargs)
+            with explained(kwargs, command.__name__):
+                try:
+                    command(*args, **kwargs)
+                finally:
+                    finish_output()
         except Vl2vError as error:
-            _fail(error, bool(kwargs.get("as_json")))
-        except ModelError as e:
-            parts = {"expected": e.expected, "found": e.found, "next_step": e.next_step}
-            _fail(StudentError(e.problem, **parts), bool(kwargs.get("as_json")))
+            _fail(error, as_json)
+        except (typer.Exit, typer.Abort, typer.BadParameter):
+            raise
         except KeyboardInterrupt:
             out = kwargs.get("out")
             begun = out and (Path(str(out)) / "config.yaml").exists()
             step = f"go on: {resume_command(str(out))}" if begun else ""
-            _fail(Interrupted("Stopped; what was bought is kept.", next_step=step), bool(kwargs.get("as_json")))
-        except Exception as error:  # writers word a full disk in many kinds
-            full = as_disk_full(error)
-            if full is None:
+            _fail(Interrupted("Stopped; what was bought is kept.", next_step=step), as_json)
+        except BrokenPipeError:
+            raise SystemExit(flush_streams() or BROKEN_PIPE) from None
+        except Exception as error:
+            if os.environ.get(TRACEBACK):
                 raise
-            _fail(full, bool(kwargs.get("as_json")))
+            _fail(_unexpected(error), as_json)
 
     return inner
+
+
+class UnexpectedError(Vl2vError):
+    """A fault of vl2v itself, as far as it can tell."""
+
+    exit_code = 70
+
+
+def _unexpected(error: Exception) -> UnexpectedError:
+    """What to report where no check has foreseen a fault."""
+    own = [frame for frame in traceback.extract_tb(error.__traceback__) if "vl2v" in Path(frame.filename).parts]
+    where = f", at {Path(own[-1].filename).name}:{own[-1].lineno}" if own else ""
+    return UnexpectedError(
+        "Something went wrong that vl2v did not foresee.",
+        found=f"{type(error).__name__}: {' '.join(str(error).split())[:300]}{where}",
+        next_step=f"check that the files named in the command are whole; if they are, please report this, with what "
+        f"{TRACEBACK}=1 vl2v ... prints",
+    )
+
+
+def finite(value: float | None) -> float | None:
+    """Refuse nan and inf, which no limit of an option stops."""
+    if value is not None and not math.isfinite(value):
+        raise typer.BadParameter(f"{value} is no number.")
+    return value
+
+
+def finish_output() -> None:
+    """Write out what a command printed while its faults can still be told.
+
+    Raises:
+        OSError: if standard output cannot be written.
+        SystemExit: if its reader has gone away.
+    """
+    if code := flush_streams():
+        raise SystemExit(code)
 
 
 def _fail(error: Vl2vError, as_json: bool) -> None:
     if as_json:
         parts = {"problem": error.problem, "expected": error.expected, "found": error.found, "next": error.next_step}
-        print(json.dumps({"error": type(error).__name__, **parts}), file=sys.stderr)
+        say(json.dumps({"error": type(error).__name__, **parts}))
     else:
-        print(f"{'' if isinstance(error, Interrupted) else 'error: '}{error}", file=sys.stderr)
+        say(f"{'' if isinstance(error, Interrupted) else 'error: '}{error}")
     raise typer.Exit(error.exit_code)
 
 
 def make_progress(quiet: bool, as_json: bool) -> Progress:
-    """Who is told of the stages: nobody, a script, or people."""
-    from vl2v.job.console import JsonLines, for_people
-    from vl2v.progress import Silent
+    """Who is told of the stages: nobody, a script, or people. Warnings are always printed."""
+    from vl2v.job import console
 
-    return JsonLines() if as_json else Silent() if quiet else for_people()
+    if quiet:
+        return console.Quiet(as_json)
+    return console.JsonLines() if as_json else console.for_people()
 
 
 def make_places(cache: Path | None, store: Path | None, run: Path | None = None, *, present: bool = True) -> Places:

@@ -13,6 +13,7 @@ import typer
 
 from vl2v.cli.common import Json, Quiet, guarded, make_progress
 from vl2v.errors import ConfigError, DiskFullError, Interrupted, as_disk_full
+from vl2v.terminal import say
 
 if TYPE_CHECKING:
     from vl2v.task.benchmark_get import Report
@@ -94,9 +95,9 @@ def draw(
 def _say_terms(benchmark: Benchmark, source: str, *, as_json: bool) -> None:
     if as_json:
         event = {"event": "terms", "benchmark": benchmark.name, "licence": benchmark.licence, "source": source}
-        print(json.dumps(event), file=sys.stderr)
+        say(json.dumps(event))
     else:
-        print(f"{benchmark.name}: {benchmark.paper}\nterms:  {benchmark.licence}\nsource: {source}", file=sys.stderr)
+        say(f"{benchmark.name}: {benchmark.paper}\nterms:  {benchmark.licence}\nsource: {source}")
 
 
 def _ask(benchmark: Benchmark) -> None:

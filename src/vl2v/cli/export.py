@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from vl2v.allocator import hold_memory
-from vl2v.cli.common import CacheOpt, Json, Quiet, guarded, make_places, make_progress
+from vl2v.cli.common import CacheOpt, Json, Quiet, finite, guarded, make_places, make_progress
 
 
 def export(
@@ -17,7 +18,9 @@ def export(
     int8: Annotated[bool, typer.Option("--int8", help="Write model.int8.onnx, quantised.")] = False,
     out: Annotated[Path | None, typer.Option(help="Where to; default: export, in the run's folder.")] = None,
     data: Annotated[Path | None, typer.Option(help="The run's images, if they moved, or any of its classes.")] = None,
-    tolerance: Annotated[float, typer.Option(help="Points of accuracy that INT8 may lose.", min=0)] = 0.5,
+    tolerance: Annotated[
+        float, typer.Option(help="Points of accuracy that INT8 may lose.", min=0, callback=finite)
+    ] = 0.5,
     cache: CacheOpt = None,
     quiet: Quiet = False,
     as_json: Json = False,
@@ -39,7 +42,8 @@ def export(
     )
     show(done.to_dict() if as_json else done.table())
     if not as_json:
-        print(f"try it:  vl2v-predict {done.folder} <image or folder>{' --int8' if int8 and not onnx else ''}")
+        flag = " --int8" if int8 and not onnx else ""
+        show(f"try it:  vl2v-predict {shlex.quote(str(done.folder))} <image or folder>{flag}")
 
 
 def attach(app: typer.Typer) -> None:

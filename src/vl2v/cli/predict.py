@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from vl2v.allocator import hold_memory
-from vl2v.cli.common import CacheOpt, DataArg, Json, Quiet, SkipBad, guarded, make_places, make_progress
+from vl2v.cli.common import CacheOpt, DataArg, Json, Quiet, SkipBad, finite, guarded, make_places, make_progress
 from vl2v.errors import ConfigError
+from vl2v.terminal import say
 
 
 def evaluate(
@@ -44,7 +44,10 @@ def predict(
     output: Annotated[str, typer.Option("--format", help="table, json or csv.")] = "table",
     coverage: Annotated[
         float | None,
-        typer.Option(help="Mark as unsure what is less sure than this share of the sources' validation images: 0.95."),
+        typer.Option(
+            help="Mark as unsure what is less sure than this share of the sources' validation images: 0.95.",
+            callback=finite,
+        ),
     ] = None,
     score: Annotated[str, typer.Option(help="What tells how sure: confidence or energy.")] = "confidence",
 ) -> None:
@@ -58,11 +61,11 @@ def predict(
         raise ConfigError("No such format.", expected=", ".join(FORMATS), found=output, next_step="correct --format")
     paths, left_out = find_images(images)
     for text in left_out:
-        print(f"warning: {text}", file=sys.stderr)
+        say(f"warning: {text}")
     answers, drift = classify(load(run), paths, coverage=coverage, score=score, every_class=output == "json")
     faults = show_answers(answers, output)
     if drift is not None and drift.unusual:
-        print(f"warning: {drift.text}", file=sys.stderr)
+        say(f"warning: {drift.text}")
     if faults:
         raise typer.Exit(3)
 

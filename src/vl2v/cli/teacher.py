@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -101,7 +102,11 @@ def ledger(
     from vl2v.teacher.store import EmbeddingStore
 
     places = make_places(None, store, run)
-    entries = Ledger(EmbeddingStore(places.store)).entries(str(run.resolve()) if run else None)
+    if store is None and not places.store.exists():  # nothing was bought yet
+        entries = []
+    else:
+        with closing(EmbeddingStore.reading(places.store)) as opened:
+            entries = Ledger(opened).entries(str(run.resolve()) if run else None)
     show(ledger_json(entries) if as_json else ledger_table(entries))
 
 

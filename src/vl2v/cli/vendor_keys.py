@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal, InvalidOperation
@@ -13,6 +14,7 @@ import typer
 
 from vl2v.cli.common import need_packages
 from vl2v.errors import ConfigError
+from vl2v.terminal import say
 
 if TYPE_CHECKING:
     from vl2v.vendor.accounts import Account, Accounts
@@ -87,8 +89,9 @@ def show(db: Db = DEFAULT_DB, as_json: Json = False) -> None:
         print(json.dumps([_row(account) for account in accounts]))
         return
     rows = [_row(account) | {"state": _state(account)} for account in accounts]
-    from rich.console import Console
     from rich.table import Table
+
+    from vl2v.terminal import console
 
     table = Table(box=None)
     columns = ("id", "name", "requests", "images", "texts", "spent", "quota", "currency", "state")
@@ -96,7 +99,7 @@ def show(db: Db = DEFAULT_DB, as_json: Json = False) -> None:
         table.add_column(column, no_wrap=column == "id")  # revoking needs all of it
     for row in rows:
         table.add_row(*("-" if row[column] is None else str(row[column]) for column in columns))
-    Console(markup=False, highlight=False).print(table)
+    console().print(table)
 
 
 def revoke(account: Id, db: Db = DEFAULT_DB) -> None:
@@ -119,7 +122,7 @@ def _print(account: Account, key: str | None, as_json: bool) -> None:
         print(json.dumps(row | ({} if key is None else {"key": key})))
         return
     if key is None:
-        print("\n".join(f"{name:<22} {'-' if value is None else value}" for name, value in row.items()))
+        say("\n".join(f"{name:<22} {'-' if value is None else value}" for name, value in row.items()), sys.stdout)
         return
     print(f"account {account.id}\nkey     {key}\nThe key is not kept and cannot be shown again.")
     if account.old_until is not None:

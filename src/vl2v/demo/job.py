@@ -12,6 +12,7 @@ from vl2v.config import merge
 from vl2v.demo.comparison import OURS, Comparison
 from vl2v.demo.drawings import draw
 from vl2v.errors import Interrupted
+from vl2v.faults import reading
 from vl2v.job.evaluation import Evaluation
 from vl2v.job.folder import RunFolder
 from vl2v.job.prepare import Places
@@ -152,7 +153,8 @@ def _run(folder: Path, task: Path, method: str, seed: int, places: Places, progr
 
     on_disk = RunFolder(folder)
     if on_disk.evaluation_file.exists():
-        return Evaluation.from_dict(read_json(on_disk.evaluation_file))
+        with reading(on_disk.evaluation_file, f"delete {folder}, and this run is made again"):
+            return Evaluation.from_dict(read_json(on_disk.evaluation_file))
     served = WITH_TEACHER if registry.METHODS[method].asks_teacher else WITHOUT_TEACHER
     settings = merge(SETTINGS, served | {"method": method, "seed": seed})
     resume = on_disk.config_file.exists()

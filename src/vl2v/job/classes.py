@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from vl2v.errors import ConfigError, TeacherError
+from vl2v.faults import explaining
 from vl2v.job.exported import change_exports, exported, mark_trust
 from vl2v.job.new_classes import KnownClass, known_classes, need_head, new_classes
 from vl2v.job.ownership import alone_in
@@ -34,6 +35,7 @@ from vl2v.teacher.store import EmbeddingStore
 PURPOSE = "classes"  # in the ledger
 
 
+@explaining
 def list_classes(run: str | Path) -> tuple[KnownClass, ...]:
     """The classes that a saved student knows, in the order of its head.
 
@@ -43,6 +45,7 @@ def list_classes(run: str | Path) -> tuple[KnownClass, ...]:
     return known_classes(Student.load(run))
 
 
+@explaining
 def quote_classes(
     run: str | Path,
     names: Sequence[str],
@@ -58,6 +61,7 @@ def quote_classes(
         return new_classes(student, names, phrases, templates, teacher).quote(store)
 
 
+@explaining
 def add_classes(
     run: str | Path,
     names: Sequence[str],
@@ -123,6 +127,7 @@ def add_classes(
     return student
 
 
+@explaining
 def remove_classes(run: str | Path, names: Sequence[str], *, backbone: nn.Module | None = None) -> Student:
     """Let a saved student forget classes; its folder changes, and whatever was exported beside it.
 

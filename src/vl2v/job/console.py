@@ -14,7 +14,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, ProgressColumn, Task, T
 from rich.progress import Progress as RichProgress
 from rich.text import Text
 
-from vl2v.progress import Advance, Progress
+from vl2v.progress import Advance, Progress, Silent
+from vl2v.terminal import clean, console, say
 
 
 class _Rate(ProgressColumn):
@@ -26,15 +27,21 @@ class _Rate(ProgressColumn):
 class RichBars:
     """A bar per stage with rate and time left, on standard error."""
 
-    def __init__(self, console: Console | None = None) -> None:
-        self.console = console or Console(stderr=True, highlight=False)
+    def __init__(self, to: Console | None = None) -> None:
+        self.console = to or console(stderr=True)
 
     @contextmanager
     def stage(self, title: str, total: int, done: int = 0) -> Iterator[Advance]:
         """See `vl2v.progress.Progress`."""
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn())
+        columns = (
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            MofNCompleteColumn(),
+            _Rate(),
+            TimeRemainingColumn(),
+        )
         with RichProgress(*columns, console=self.console) as bars:
-            task = bars.add_task(title, total=total, completed=done)
+            task = bars.add_task(clean(title), total=total, completed=done)
             yield lambda steps: bars.advance(task, steps)
 
     def note(self, text: str) -> None:
@@ -52,7 +59,7 @@ class _Lines:
         self._stream = stream or sys.stderr
 
     def _print(self, line: str) -> None:
-        print(line, file=self._stream, flush=True)
+        say(line, self._stream)
 
     def _begin(self, title: str, total: int, done: int) -> None: ...
 
@@ -94,6 +101,24 @@ class LogLines(_Lines):
         self._print(text)
 
 
+class Quiet(Silent):
+    """No progress and no notes; warnings go to standard error all the same.
+
+    Args:
+        as_json: as the events of `JsonLines`.
+    """
+
+    def __init__(self, as_json: bool = False) -> None:
+        self._as_json = as_json
+
+    def warn(self, text: str) -> None:
+        """See `vl2v.progress.warn`."""
+        if self._as_json:
+            JsonLines().note(f"warning: {text}")
+        else:
+            say(f"warning: {text}")
+
+
 class JsonLines(_Lines):
     """One JSON object per event: a stage's beginning, at most one advance a second, its end, and notes."""
 
@@ -118,5 +143,5 @@ class JsonLines(_Lines):
 
 def for_people() -> Progress:
     """Bars on a terminal, lines elsewhere."""
-    console = Console(stderr=True, highlight=False)
-    return RichBars(console) if console.is_terminal else LogLines()
+    to = console(stderr=True)
+    return RichBars(to) if to.is_terminal else LogLines()

@@ -18,6 +18,7 @@ from vl2v.job.judging import Part
 from vl2v.job.material import stage_seed
 from vl2v.job.session import Session
 from vl2v.task.splits import Indices
+from vl2v.writing import replacing
 
 SAMPLE = 1000  # images; one pass of each through the frozen backbone
 FEATURES = "frozen.npy"  # in the run's folder for work, from before the first step to the end
@@ -46,10 +47,8 @@ def keep_frozen_features(session: Session, work: Path, device: torch.device) -> 
     module = backbone.module.to(device)
     rows = [batch.cpu() for batch in pass_through(module, backbone.preprocess, session.cache.map(), slots, device)]
     work.mkdir(parents=True, exist_ok=True)
-    fresh = path.with_suffix(".new")
-    with fresh.open("wb") as handle:
+    with replacing(path) as fresh, fresh.open("wb") as handle:
         np.save(handle, torch.cat(rows).numpy() if rows else np.zeros((0, backbone.features), np.float32))
-    fresh.replace(path)
 
 
 def keep_embeddings(session: Session, projection: nn.Module, parts: Sequence[Part], work: Path, out: Path) -> None:
@@ -86,9 +85,8 @@ def keep_embeddings(session: Session, projection: nn.Module, parts: Sequence[Par
         columns["teacher"] = _directions(torch.from_numpy(np.asarray(vectors)))
     if columns.keys() & {"distilled", "teacher"}:
         columns["texts"] = _directions(session.head())
-    fresh = out.with_suffix(".new.npz")
-    np.savez_compressed(fresh, allow_pickle=False, **columns)
-    fresh.replace(out)
+    with replacing(out) as fresh, fresh.open("wb") as handle:
+        np.savez_compressed(handle, allow_pickle=False, **columns)
 
 
 def _places(session: Session) -> Indices:

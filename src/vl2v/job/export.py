@@ -22,7 +22,7 @@ from vl2v.job.places import places_of
 from vl2v.job.prepare import Places
 from vl2v.job.run_files import read_export
 from vl2v.job.sample import Sample, batches, random_sample, run_sample
-from vl2v.progress import Progress, Silent
+from vl2v.progress import Progress, Silent, warn
 from vl2v.redaction import public_provenance
 from vl2v.student.export import need_onnx, to_onnx, write
 from vl2v.student.files import CARD, write_json
@@ -162,7 +162,7 @@ def _sample(
                 found="a student's folder alone",
                 next_step="add --data DATA, or name the run",
             )
-        progress.note("no run and no --data: the file is compared with the student on random images, without accuracy")
+        warn(progress, "no run and no --data: the file is compared with the student on random images, without accuracy")
         return random_sample(student.preprocess.size)
     settings = made | ({"root": str(data), "allow_missing_classes": True} if data else {})
     return run_sample(student, parse(DataConfig, settings, "the student's provenance"), places, progress)

@@ -10,12 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from vl2v.config import RunConfig, parse
 from vl2v.errors import RunError
+from vl2v.faults import UNREADABLE, naming
 from vl2v.hints import resume_command
 from vl2v.job.ownership import LOCK, OWNER
 from vl2v.job.places import remember
@@ -24,6 +25,7 @@ from vl2v.job.run_files import StateValues
 from vl2v.student.files import read_json, write_json
 from vl2v.task.folder import read_yaml
 from vl2v.teacher import spending
+from vl2v.writing import replacing, write_text
 from vl2v_runtime import strict_json
 from vl2v_runtime.names import printable, shown
 
@@ -107,9 +109,7 @@ class RunFolder:
 
     def write_config(self, config: RunConfig) -> None:
         """Write the run's settings over what stands there, at once."""
-        fresh = self.config_file.with_suffix(".new")
-        fresh.write_text(config.to_yaml(), encoding="utf-8")
-        fresh.replace(self.config_file)
+        write_text(self.config_file, config.to_yaml())
 
     def config(self) -> RunConfig:
         """The run's settings.
@@ -134,9 +134,8 @@ class RunFolder:
     def save_state(self, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> None:
         """Replace the state at once: the tensors' file carries the values too, `state.json` is a copy to read."""
         flat = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-        fresh = self.state_file.with_suffix(".new")
-        save_file(flat, fresh, metadata={"state": json.dumps(values)})
-        fresh.replace(self.state_file)
+        with replacing(self.state_file) as fresh:
+            save_file(flat, fresh, metadata={"state": json.dumps(values)})
         write_json(self.path / "state.json", values)
 
     def load_state(self) -> State | None:
@@ -152,7 +151,7 @@ class RunFolder:
                 values = strict_json.parse(file.metadata()["state"], allow_nan=True)
                 StateValues.model_validate(values)
                 return State({name: file.get_tensor(name) for name in file.keys()}, values)  # noqa: SIM118
-        except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+        except (OSError, *UNREADABLE) as error:
             step = "start the run again under another --out; bought vectors are kept and cost nothing"
             raise RunError(
                 f"{self.state_file} is broken.", expected="a state", found=str(error), next_step=step
@@ -177,7 +176,7 @@ class RunFolder:
 
     def add_metrics(self, line: Mapping[str, Any]) -> int:
         """Append one line to `metrics.jsonl`; returns the file's length in bytes, to go back to on resume."""
-        with self.metrics_file.open("a", encoding="utf-8") as handle:
+        with naming(self.metrics_file), self.metrics_file.open("a", encoding="utf-8") as handle:
             handle.write(json.dumps(line) + "\n")
             handle.flush()
             return handle.tell()

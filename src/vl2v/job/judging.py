@@ -24,6 +24,7 @@ from vl2v.job.evaluation import (
 from vl2v.job.session import Session
 from vl2v.student.model import Student
 from vl2v.trust.fit import fit
+from vl2v.writing import replacing
 from vl2v_runtime.trust import Trust
 
 
@@ -100,7 +101,8 @@ def keep_answers(parts: Sequence[Part], file: Path) -> None:
     """
     kept = [_columns(part) for part in parts]
     columns: dict[str, Any] = {key: np.concatenate([part[key] for part in kept]) for key in kept[0]}
-    np.savez_compressed(file, **columns)
+    with replacing(file) as fresh, fresh.open("wb") as handle:
+        np.savez_compressed(handle, **columns)
 
 
 def _columns(part: Part) -> dict[str, NDArray[Any]]:

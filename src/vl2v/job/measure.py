@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -69,8 +70,10 @@ def evaluate(
     """
     check_provenance(student.provenance, "the student")
     places, progress = places or Places(), progress or Silent()
-    index, cache = FileIndex(places.cache / "files.sqlite"), PixelCache(places.cache, student.preprocess.size)
-    try:
+    with (
+        closing(FileIndex(places.cache / "files.sqlite")) as index,
+        closing(PixelCache(places.cache, student.preprocess.size)) as cache,
+    ):
         task, _ = read_task(list_folder(data), data, index, cache, progress)
         domains = check_domains(domains, task.domains, "--domain")
         labels = class_numbers(student, task)
@@ -81,9 +84,6 @@ def evaluate(
                 logits, _ = student_answers(student, cache.map(), cache.slots(task.digests[part]))
                 rows.append(row_of(domain, role, logits, labels[part], temperature))
         return Evaluation(tuple(rows))
-    finally:
-        index.close()
-        cache.close()
 
 
 def class_numbers(student: Student, task: Task, *, skip_removed: bool = False) -> NDArray[np.int64]:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from vl2v.job.made_here import MARK, is_signed, sign
 from vl2v.job.prepare import Places
+from vl2v.locations import default_cache, default_store
 from vl2v.student.files import write_json
 from vl2v_runtime import strict_json
 
@@ -30,10 +31,9 @@ def places_of(
         present: take the run's only where they exist. False is for going on with a run, which must not take a new store
             in place of its own without a word.
     """
-    default, known = Places(), _remembered(run, anyone=not present) if run is not None else {}
-    usual = {"cache": default.cache, "store": default.store}
+    known = _remembered(run, anyone=not present) if run is not None else {}
     mine = {name: path for name, path in known.items() if not present or path.exists()}
-    return Places(cache or (usual | mine)["cache"], store or (usual | mine)["store"])
+    return Places(cache or mine.get("cache") or default_cache(), store or mine.get("store") or default_store())
 
 
 def _remembered(run: Path, anyone: bool) -> dict[str, Path]:

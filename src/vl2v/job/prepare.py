@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-import platformdirs
 from numpy.typing import NDArray
 
 from vl2v.config import DataConfig, RunConfig
 from vl2v.errors import ConfigError, DataError
-from vl2v.progress import Progress
+from vl2v.locations import default_cache, default_store
+from vl2v.progress import Progress, warn
 from vl2v.task.classes import held_out_folders, part_classes
 from vl2v.task.files import FileIndex
 from vl2v.task.folder import DomainFolder, unlabelled_images
@@ -33,8 +33,8 @@ class Places:
         store: the SQLite file of bought vectors; worth money.
     """
 
-    cache: Path = Path(platformdirs.user_cache_dir("vl2v"))
-    store: Path = Path(platformdirs.user_data_dir("vl2v")) / "vectors.sqlite"
+    cache: Path = field(default_factory=default_cache)
+    store: Path = field(default_factory=default_store)
 
 
 @dataclass(frozen=True)
@@ -96,9 +96,9 @@ def read_parts(
         unlabelled = unlabelled_images(config.unlabelled, **more)  # type: ignore[arg-type]
     skipped = len(task.skipped) + (len(unlabelled.skipped) if unlabelled else 0)
     if skipped:
-        progress.note(f"left out {skipped} bad file{'' if skipped == 1 else 's'} (--skip-bad)")
+        warn(progress, f"left out {skipped} bad file{'' if skipped == 1 else 's'} (--skip-bad)")
     for warning in dict.fromkeys(task.warnings):
-        progress.note(f"warning: {warning}")
+        warn(progress, warning)
     seen, unseen = part_classes(task, config.held_out_classes)
     return seen, unlabelled, unseen
 

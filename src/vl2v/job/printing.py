@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -21,6 +20,7 @@ from vl2v.job.measure import Answer
 from vl2v.job.quoting import human
 from vl2v.job.run import Run
 from vl2v.teacher.ledger import LedgerEntry, Quote
+from vl2v.terminal import clean, console, dump_json
 from vl2v_runtime.names import printable, quoted, shown
 from vl2v_runtime.trust import Trust
 
@@ -33,10 +33,9 @@ FORMATS = ("table", "json", "csv")
 def show(result: RenderableType | dict[str, Any] | list[Any]) -> None:
     """Print a table, or JSON if it is plain values, on standard output."""
     if isinstance(result, dict | list):
-        text = json.dumps(result, indent=2, ensure_ascii=False)
-        print(text if printable(text) == text else json.dumps(result, indent=2))
+        print(dump_json(result))
     else:
-        Console(highlight=False, soft_wrap=True).print(result)
+        console(soft_wrap=True).print(result)
 
 
 def quote_json(quote: Quote) -> dict[str, Any]:
@@ -159,7 +158,7 @@ def show_answers(listed: Sequence[Answer], output: str) -> int:
         writer.writerow(("path", "label", "confidence", "accepted", "fault"))
         sure = {None: "", True: "yes", False: "no"}
         writer.writerows((printable(a.path), a.label, f"{a.confidence:.6f}", sure[a.accepted], a.fault) for a in listed)
-        sys.stdout.write(text.getvalue())
+        sys.stdout.write(clean(text.getvalue()) if sys.stdout.isatty() else text.getvalue())
     else:
         table = Table()
         for name in ("image", "class", "confidence", *([""] if any(a.accepted is not None for a in listed) else [])):

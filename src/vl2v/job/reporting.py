@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 
 from torch import nn
@@ -10,6 +11,7 @@ from vl2v.job.embeddings import keep_embeddings
 from vl2v.job.folder import RunFolder
 from vl2v.job.judging import Part
 from vl2v.job.session import Session
+from vl2v.progress import warn
 
 
 def report_at_end(session: Session, folder: RunFolder, projection: nn.Module, parts: Sequence[Part]) -> None:
@@ -28,4 +30,7 @@ def report_at_end(session: Session, folder: RunFolder, projection: nn.Module, pa
         write_run_report(folder.path, session.store.path)
     except Exception as error:  # whatever it is, the run is finished and saved
         fault = " ".join(f"{type(error).__name__}: {error}".split())[:300]
-        session.progress.note(f"warning: there is no report ({fault}); try again with vl2v report {folder.path}")
+        warn(
+            session.progress,
+            f"there is no report ({fault}); try again with vl2v report {shlex.quote(str(folder.path))}",
+        )

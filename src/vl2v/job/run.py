@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from accelerate import Accelerator
 from torch import nn
 
 from vl2v.config import RunConfig
-from vl2v.errors import RunError, TeacherError, Vl2vError
+from vl2v.errors import RunError, TeacherError
 from vl2v.job.embeddings import keep_frozen_features
 from vl2v.job.evaluation import Evaluation, top1, zero_shot_logits
 from vl2v.job.folder import RunFolder
@@ -34,7 +35,7 @@ from vl2v.job.shelf import Trained, Weights
 from vl2v.job.training import Trainer
 from vl2v.job.unseen import UnseenClasses, evaluate_unseen
 from vl2v.method.distill import trainable
-from vl2v.progress import Progress, Silent
+from vl2v.progress import Progress, Recorder, Silent, warn
 from vl2v.student.backbones import Backbone
 from vl2v.student.files import write_json
 from vl2v.student.model import Student
@@ -115,9 +116,10 @@ def run(
     check_installed(config.tracking)
     accelerator = make_accelerator(config)
     folder, first = RunFolder(out), accelerator.is_main_process
-    places, progress = places or places_of(out, present=False), (progress if first else None) or Silent()
+    places, progress = places or places_of(out, present=False), Recorder(progress or Silent()) if first else Silent()
     account = account or BudgetAccount.of_run(_name(folder))
     if first and not resume:
+        _check_outside(out, config.data.root)
         folder.check_free()
     with owned(out, TRAINING) if first else nullcontext():
         if first:
@@ -144,9 +146,9 @@ def run(
                 session = _with_threads(session, folder, accelerator)
                 with computing(session.config.threads):
                     return _train(session, folder, accelerator, report)
-        except Vl2vError:
+        except Exception:
             if not begun:  # refused before anything was bought: leave nothing behind
-                shutil.rmtree(out)
+                shutil.rmtree(out.resolve(), ignore_errors=True)
             raise
 
 
@@ -170,6 +172,18 @@ def _same_teacher(session: Session, folder: RunFolder) -> None:
             "the vendor offers that model again",
         )
     write_json(folder.teacher_file, now)
+
+
+def _check_outside(out: Path, data: Path) -> None:
+    """Refuse a run's folder that the next scan would take for a domain or a class.
+
+    Raises:
+        RunError: if so.
+    """
+    if out.resolve().is_relative_to(data.resolve()):
+        found, step = f"it lies in {data}", "name a folder elsewhere: --out FOLDER"
+        problem = f"{out} would lie among the images."
+        raise RunError(problem, expected="a folder outside the images'", found=found, next_step=step)
 
 
 def _go_on(folder: RunFolder, config: RunConfig, places: Places) -> None:
@@ -216,7 +230,7 @@ def _train(session: Session, folder: RunFolder, accelerator: Accelerator, report
             next_step="restore them as they were, or begin a new run under another --out",
         )
     backbone, progress, first = session.backbone, session.progress, accelerator.is_main_process
-    with tracked(session.config.tracking if first else (), folder, progress.note) as tracking:
+    with tracked(session.config.tracking if first else (), folder, partial(warn, progress)) as tracking:
         with stop_asked() as stop:
             trainer = Trainer(
                 session.config, folder, accelerator, backbone, projection, material, progress, stop, session.fresh,
@@ -257,7 +271,9 @@ def _finish(session: Session, folder: RunFolder, projection: nn.Module, trained:
     fresh = {"fresh_queries": session.fresh.queries} if session.fresh else {}
     unseen = evaluate_unseen(session, student)
     more = {"unseen_classes": unseen.to_dict()} if unseen else {}
-    write_json(folder.evaluation_file, evaluation.to_dict() | more | {"asked": session.asked()} | fresh)
+    warned = session.progress.warnings if isinstance(session.progress, Recorder) else []
+    content = evaluation.to_dict() | more | {"asked": session.asked(), "warnings": warned}
+    write_json(folder.evaluation_file, content | fresh)
     if report:
         report_at_end(session, folder, projection, parts)
     folder.tidy()
@@ -285,9 +301,10 @@ def _compare_with_labels(session: Session) -> None:
     accuracy = top1(answers, session.task.labels[places])
     chance = 1 / len(session.task.folders)
     if accuracy < 1.5 * chance:
-        session.progress.note(
-            f"warning: the teacher agrees with your labels on {accuracy:.1%} of the training images, chance is "
-            f"{chance:.1%}; check the class names (classes.yaml), the prompts, and the order of the teacher's answers"
+        warn(
+            session.progress,
+            f"the teacher agrees with your labels on {accuracy:.1%} of the training images, chance is "
+            f"{chance:.1%}; check the class names (classes.yaml), the prompts, and the order of the teacher's answers",
         )
 
 

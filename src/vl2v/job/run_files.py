@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -100,6 +101,7 @@ class EvaluationFile(TablePart):
     asked: AskedPart | None = None
     unseen_classes: UnseenTablePart | None = None
     fresh_queries: Count | None = None
+    warnings: Annotated[list[Text], Field(max_length=10_000)] = []
 
 
 class ComparedPart(_Part):
@@ -169,13 +171,16 @@ def read_export(path: Path) -> dict[str, Any]:
 
 
 def read_metrics(path: Path) -> tuple[dict[str, Any], ...]:
-    """The lines of `metrics.jsonl`, oldest first; a loss may be NaN.
+    """The lines of `metrics.jsonl`, oldest first; a loss may be NaN. A last one that was cut off is left out.
 
     Raises:
         RunError: if one of them is not what vl2v wrote.
         OSError, ValueError: if it cannot be read.
     """
-    lines = path.read_text(encoding="utf-8").splitlines()
+    *lines, rest = path.read_text(encoding="utf-8").split("\n")  # a whole line ends with one
+    with suppress(ValueError, RunError):
+        check(MetricsLine, strict_json.parse(rest, allow_nan=True), path)
+        lines.append(rest)
     return tuple(check(MetricsLine, strict_json.parse(line, allow_nan=True), path) for line in lines if line.strip())
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -89,8 +90,10 @@ def run_sample(student: Student, data: DataConfig, places: Places, progress: Pro
             found="no such folder",
             next_step="say where they are now: --data DATA",
         )
-    index, cache = FileIndex(places.cache / "files.sqlite"), PixelCache(places.cache, student.preprocess.size)
-    try:
+    with (
+        closing(FileIndex(places.cache / "files.sqlite")) as index,
+        closing(PixelCache(places.cache, student.preprocess.size)) as cache,
+    ):
         folder = DomainFolder(data.root, allow_missing_classes=data.allow_missing_classes, as_found=True)
         task, _ = read_task(folder, data, index, cache, progress)
         labels = class_numbers(student, task, skip_removed=True)
@@ -109,9 +112,6 @@ def run_sample(student: Student, data: DataConfig, places: Places, progress: Pro
         names = np.array(task.domains)[task.domain_of[compared]]
         slots = cache.slots(task.digests[compared]), cache.slots(task.digests[calibration])
         return Sample(what, cache.map(), slots[0], labels[compared], names, slots[1])
-    finally:
-        index.close()
-        cache.close()
 
 
 def _draw(places: Indices, count: int, seed: int) -> Indices:

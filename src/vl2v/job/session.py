@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from pathlib import Path
@@ -25,7 +25,7 @@ from vl2v.job.quoting import EVALUATION, UNSEEN, Needs, check_disk, evaluated, m
 from vl2v.job.watch import SEEN, TeacherWatch
 from vl2v.method.base import Method
 from vl2v.method.registry import METHODS
-from vl2v.progress import Progress
+from vl2v.progress import Progress, warn
 from vl2v.student.backbones import Backbone, load_backbone
 from vl2v.task.contents import Contents
 from vl2v.task.files import FileIndex
@@ -42,6 +42,7 @@ from vl2v.teacher.remote import RemoteTeacher
 from vl2v.teacher.spelling import is_remote
 from vl2v.teacher.spending import Spending
 from vl2v.teacher.store import EmbeddingStore
+from vl2v.writing import replacing, reserve
 
 DEFAULT_SIZE = 224  # for a quote that names no student
 
@@ -212,6 +213,9 @@ class Session:
             write: false where another process has written it.
         """
         work.mkdir(parents=True, exist_ok=True)
+        if write:
+            with replacing(work / "slots.npy") as fresh, fresh.open("wb") as handle:
+                np.save(handle, self.cache.slots(self.rows.digests))
         vectors: NDArray[np.float32] | None = None
         if self.method.asks_teacher:
             if write:
@@ -226,7 +230,7 @@ class Session:
                 digest.update(vectors[start : start + 10_000].tobytes())
         return Material(
             pixels=self.cache.map(),
-            slots=self.cache.slots(self.rows.digests),
+            slots=np.load(work / "slots.npy", mmap_mode="r"),  # mapped, so that loading processes get its name alone
             labels=self.rows.labels,
             vectors=vectors,
             head=head,
@@ -235,7 +239,7 @@ class Session:
             shares=self.shares(),
             validation=self.labelled(self.split.validation),
             digest=digest.hexdigest(),
-            cache=self.cache.folder,
+            cache=self.cache.beside,
             anchors=anchors,
         )
 
@@ -271,15 +275,18 @@ class Session:
 
     def _write_vectors(self, file: Path) -> None:
         count = len(self.rows.views)
-        fresh = file.with_suffix(".new")
-        out = open_memmap(fresh, "w+", np.float32, (count, self.card.dimension))
+        with replacing(file) as fresh:
+            self._fill_vectors(fresh, count)
+
+    def _fill_vectors(self, file: Path, count: int) -> None:
+        out = open_memmap(file, "w+", np.float32, (count, self.card.dimension))
+        reserve(file, file.stat().st_size)
         for view in np.unique(self.rows.views):
             rows = np.flatnonzero(self.rows.views == view)
             for start in range(0, len(rows), 10_000):
                 part = rows[start : start + 10_000]
                 out[part] = self.store.images(self.card, self.rows.digests[part], int(view))
         out.flush()
-        fresh.replace(file)
 
 
 @contextmanager
@@ -309,14 +316,15 @@ def open_session(
     fresh = fresh_views(config, teacher)
     if with_student and backbone is None:
         backbone = open_student(config)
-    index = FileIndex(places.cache / "files.sqlite")
-    cache = PixelCache(places.cache, backbone.preprocess.size if backbone else DEFAULT_SIZE)
-    store = EmbeddingStore(places.store)
-    try:
+    size = backbone.preprocess.size if backbone else DEFAULT_SIZE
+    with ExitStack() as stack:
+        index = stack.enter_context(closing(FileIndex(places.cache / "files.sqlite")))
+        cache = stack.enter_context(closing(PixelCache(places.cache, size)))
+        store = stack.enter_context(closing(EmbeddingStore(places.store)))
         task, unlabelled, unseen = read_parts(folder, config.data, index, cache if backbone else None, progress)
         split = split_task(task, config.data, config.seed)
         if count := leaked(task, split):
-            progress.note(f"warning: {count} images of the held-out domains also stand among the training images")
+            warn(progress, f"{count} images of the held-out domains also stand among the training images")
         rows = examples(config, task, unlabelled, split, index, cache, progress)
         if isinstance(teacher, FileTeacher):
             for part in (task, unlabelled, unseen):
@@ -325,10 +333,6 @@ def open_session(
         wanted = needs(config, task, split, rows, unseen)
         asked = (wanted, teacher, store, cache, backbone, progress, fresh, unseen)
         yield Session(config, task, unlabelled, split, rows, *asked)
-    finally:
-        index.close()
-        cache.close()
-        store.close()
 
 
 def open_student(config: RunConfig) -> Backbone:

@@ -11,12 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vl2v.errors import RunError
+from vl2v.faults import reading
+from vl2v.hints import resume_command
 from vl2v.job.evaluation import IN_DOMAIN, Row, row_of
 from vl2v.job.exported import exported, mark_trust
 from vl2v.job.folder import RunFolder
 from vl2v.job.ownership import alone_in
 from vl2v.job.predictions import Predictions, read_predictions
-from vl2v.progress import Progress
+from vl2v.progress import Progress, warn
 from vl2v.student.files import CHANGES
 from vl2v.student.model import Student
 from vl2v.task.splits import Indices
@@ -122,7 +124,8 @@ def read_answers(folder: RunFolder) -> Predictions:
     if not folder.predictions_file.is_file():
         step = "give the folder of a finished run; for other images see vl2v evaluate"
         raise RunError(f"{folder.path} kept no answers.", expected="predictions.npz", found="none", next_step=step)
-    return read_predictions(folder.predictions_file)
+    with reading(folder.predictions_file, f"write it again: {resume_command(folder.path)}"):
+        return read_predictions(folder.predictions_file)
 
 
 def _sample(kept: Predictions) -> Indices:
@@ -141,7 +144,7 @@ def _embed(student: Student, paths: list[Path], progress: Progress) -> NDArray[n
                 rows.append(student.embed(paths[start : start + CHUNK], CHUNK))
                 advance(len(rows[-1]))
     except (OSError, UnreadableImageError) as error:
-        progress.note(f"warning: drift cannot be told, the run's images are not where they were ({error})")
+        warn(progress, f"drift cannot be told, the run's images are not where they were ({error})")
         return None
     return np.concatenate(rows)
 

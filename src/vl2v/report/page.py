@@ -13,6 +13,7 @@ from vl2v.benchmark.render.html import style
 from vl2v.report.drawing import Panel
 from vl2v.report.map_figure import KeyItem
 from vl2v.report.sheet import Sheet
+from vl2v.writing import write_text
 from vl2v_runtime.names import printable
 
 
@@ -151,7 +152,5 @@ class Page:
         for sheet in self.sheets:
             sheet.write(values)
         path = folder / "report.html"
-        fresh = path.with_suffix(".new")
-        fresh.write_text(printable(self.html()), encoding="utf-8")
-        fresh.replace(path)
+        write_text(path, printable(self.html()))
         return path

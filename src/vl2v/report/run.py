@@ -20,6 +20,7 @@ from vl2v.report.sections import (
     spending_section,
     tiles_of,
     title_of,
+    warnings_section,
 )
 from vl2v.report.source import read_run
 from vl2v.report.spending import spending
@@ -48,6 +49,7 @@ def write_run_report(folder: Path, store: Path, hour_price: Decimal | None = Non
     if trust is None and source.predictions is not None:
         trust = fitted(source.predictions)
     sections = [
+        warnings_section(source),
         accuracy_section(source),
         comparison_section(source, compared),
         spending_section(source, paid),

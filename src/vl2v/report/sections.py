@@ -92,6 +92,13 @@ def tiles_of(source: Source, paid: Spending, compared: Comparison) -> list[Tile]
     return found
 
 
+def warnings_section(source: Source) -> Section | None:
+    """What the run warned of; None if of nothing, as in runs of earlier versions."""
+    said = source.content.get("warnings")
+    found = [str(line) for line in said] if isinstance(said, list) else []
+    return Section("warnings", "Warnings", found) if found else None
+
+
 def accuracy_section(source: Source) -> Section:
     """Accuracy per domain with its interval, other weights, classes never trained on."""
     found = accuracies(source.evaluation)

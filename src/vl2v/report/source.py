@@ -6,13 +6,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
-from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vl2v.config import RunConfig
-from vl2v.errors import RunError
+from vl2v.errors import RunError, Vl2vError
+from vl2v.faults import UNREADABLE, reading
 from vl2v.hints import resume_command
 from vl2v.job.evaluation import IN_DOMAIN, OUT_OF_DOMAIN, Evaluation
 from vl2v.job.exported import EXPORT, REPORT
@@ -95,7 +95,9 @@ def read_run(path: Path) -> Source:
             found="a run without them",
             next_step=f"go on with it: {resume_command(path)}",
         )
-    content = read_evaluation(folder.evaluation_file)
+    with reading(folder.evaluation_file, f"write it again: {resume_command(path)}"):
+        content = read_evaluation(folder.evaluation_file)
+        evaluation = Evaluation.from_dict(content)
     missing: dict[str, str] = {}
 
     def part(name: str, file: Path, read: Callable[[Path], Found], why: str) -> Found | None:
@@ -103,8 +105,8 @@ def read_run(path: Path) -> Source:
             if file.is_file():
                 return read(file)
             missing[name] = f"{why} ({file.relative_to(path).as_posix()} is missing)."
-        except (OSError, ValueError, KeyError, TypeError, BadZipFile, RunError) as error:
-            found = error.found if isinstance(error, RunError) else error
+        except (OSError, *UNREADABLE, Vl2vError) as error:
+            found = error.found if isinstance(error, Vl2vError) else error
             missing[name] = f"{file.relative_to(path).as_posix()} cannot be read: {found}."
         return None
 
@@ -112,7 +114,7 @@ def read_run(path: Path) -> Source:
     return Source(
         folder,
         config,
-        Evaluation.from_dict(content),
+        evaluation,
         content,
         read_described(folder.student),
         part("metrics", folder.metrics_file, read_metrics, "There are no curves") or (),

@@ -10,6 +10,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+from vl2v.errors import Vl2vError
 from vl2v.report.sheet import Sheet
 from vl2v.teacher.ledger import Ledger, LedgerEntry
 from vl2v.teacher.store import EmbeddingStore
@@ -100,10 +101,11 @@ def _entries(run: str, store: Path) -> tuple[list[LedgerEntry] | None, str]:
     if not store.is_file():
         return None, f"The ledger is not at hand ({store} is missing), so what was paid is not shown."
     try:
-        with closing(EmbeddingStore(store)) as opened:
+        with closing(EmbeddingStore.reading(store)) as opened:
             return Ledger(opened).entries(run), ""
-    except (sqlite3.Error, OSError) as error:
-        return None, f"The ledger cannot be read: {error}."
+    except (sqlite3.Error, OSError, Vl2vError) as error:
+        said = error.problem if isinstance(error, Vl2vError) else error
+        return None, f"The ledger cannot be read: {said}"
 
 
 def spending_sheet(found: Spending) -> Sheet:

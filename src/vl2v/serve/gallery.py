@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -13,6 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vl2v.errors import RunError
+from vl2v.faults import UNREADABLE
+from vl2v.writing import replacing
 from vl2v_runtime import Model
 
 FORMAT = 1
@@ -89,8 +90,7 @@ class Gallery:
     def save(self, path: Path) -> None:
         """Write one file; an older one is replaced at once."""
         ends = np.cumsum([len(picture) for picture in self.pictures], dtype=np.int64)
-        fresh = path.with_name(f"{path.name}.new")
-        with fresh.open("wb") as file:
+        with replacing(path) as fresh, fresh.open("wb") as file:
             np.savez(
                 file,
                 format=FORMAT,
@@ -102,7 +102,6 @@ class Gallery:
                 pictures=np.frombuffer(b"".join(self.pictures), np.uint8),
                 ends=ends,
             )
-        fresh.replace(path)
 
     @classmethod
     def load(cls, path: Path) -> Gallery:
@@ -120,7 +119,7 @@ class Gallery:
                 pictures = [data[a:b] for a, b in pairwise(ends)]
                 labels, domains, paths = ([str(name) for name in file[key]] for key in ("label", "domain", "path"))
                 gallery = cls(str(file["origin"]), file["embeddings"], labels, domains, paths, pictures)
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        except (OSError, *UNREADABLE) as error:
             step = f"delete {path}; vl2v serve makes it again while the training images are there"
             raise RunError(
                 f"{path} cannot be used.", expected="a gallery", found=str(error)[:200], next_step=step

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import socket
+import sqlite3
 from collections.abc import Callable
 from functools import cache, partial
 from pathlib import Path
@@ -14,10 +15,12 @@ import vl2v_runtime
 from vl2v import __version__
 from vl2v.addresses import is_local
 from vl2v.errors import ConfigError, DataError, RunError, Vl2vError
+from vl2v.faults import explain
 from vl2v.job.exported import EXPORT
 from vl2v.job.ownership import alone_in
 from vl2v.job.prepare import Places
-from vl2v.progress import Progress
+from vl2v.locations import locations
+from vl2v.progress import Progress, warn
 from vl2v.redaction import FILE, PRIVATE
 from vl2v.serve.answers import About
 from vl2v.serve.app import create_app
@@ -143,7 +146,7 @@ def _need_export(run: Path, int8: bool, places: Places, progress: Progress) -> N
     except (DataError, RunError):
         if int8 or not (run / "student").is_dir():
             raise
-        progress.note("the run's images are not there: the file is compared with the student on random images")
+        warn(progress, "the run's images are not there: the file is compared with the student on random images")
         export(run / "student", out=run / EXPORT, places=places, progress=progress)
 
 
@@ -161,10 +164,14 @@ def _gallery(run: Path | None, model: Model, places: Places, progress: Progress)
 
     try:
         gallery = build(RunFolder(run).config(), model, places, progress)
-    except Vl2vError as error:
-        return None, f"{error.problem} {error.found}".strip()
-    with alone_in(run, "vl2v serve"):
-        gallery.save(path)
+    except (Vl2vError, OSError, sqlite3.Error) as error:
+        known = explain(error, locations({"run": run, "places": places}))
+        return None, f"{known.problem} {known.found}".strip() if known else str(error)
+    try:
+        with alone_in(run, "vl2v serve"):
+            gallery.save(path)
+    except OSError as error:  # a run on a read-only disk is served all the same
+        warn(progress, f"the gallery is not kept for the next start: {error.strerror or error}")
     return gallery, None
 
 

@@ -18,8 +18,8 @@ from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from vl2v.errors import MissingExtraError, StudentError
-from vl2v.student.files import unused
 from vl2v.student.model import Student
+from vl2v.writing import replacing
 from vl2v_runtime.metadata import AGAIN, COSINE, KEY, LINEAR, Metadata
 from vl2v_runtime.model import EMBEDDING, HEAD, INPUT, LOGITS
 
@@ -234,9 +234,8 @@ def rewrite_trust(path: Path, trust: Mapping[str, Any] | None) -> None:
 
 def write(model: onnx.ModelProto, path: Path) -> None:
     """Write a file at once."""
-    fresh = unused(path)
-    fresh.write_bytes(model.SerializeToString())
-    fresh.replace(path)
+    with replacing(path) as fresh:
+        fresh.write_bytes(model.SerializeToString())
 
 
 def _rewrite(path: Path, change: Callable[[onnx.ModelProto], None]) -> None:

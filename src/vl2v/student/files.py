@@ -31,7 +31,9 @@ from vl2v.student.card import StudentCard
 from vl2v.student.preprocess import Preprocess
 from vl2v.student.provenance import check_provenance
 from vl2v.trust import files as trust_file
+from vl2v.writing import replacing, write_text
 from vl2v_runtime import strict_json
+from vl2v_runtime.names import printable
 from vl2v_runtime.trust import Trust
 
 if TYPE_CHECKING:
@@ -79,9 +81,8 @@ def save(student: Student, folder: Path) -> Path:
     names = {"classes": student.classes, CHANGES: student.provenance.get(CHANGES, [])}
     card["stamp"] = stamp = _stamp(names, student.head)
     tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in student.state_dict().items()}
-    fresh = unused(folder / WEIGHTS)
-    save_file(tensors, fresh, metadata={HELD: json.dumps(names | {"stamp": stamp})})
-    fresh.replace(folder / WEIGHTS)
+    with replacing(folder / WEIGHTS) as fresh:
+        save_file(tensors, fresh, metadata={HELD: json.dumps(names | {"stamp": stamp})})
     write_json(folder / CARD, card)
     trust_file.save(student.trust, folder)
     return folder
@@ -254,21 +255,10 @@ def _newer_names(card: Mapping[str, Any], remembered: Mapping[str, Any]) -> dict
 
 def write_json(path: Path, content: object) -> None:
     """Write JSON so that a reader sees the old file or the new one, never half."""
-    fresh = unused(path)
-    text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
-    try:
-        data = text.encode("utf-8")
-    except UnicodeEncodeError:  # a path that is not UTF-8: as escapes, which reading turns back
-        data = (json.dumps(content, indent=2) + "\n").encode("ascii")
-    fresh.write_bytes(data)
-    fresh.replace(path)
-
-
-def unused(path: Path) -> Path:
-    """Where a file's successor is written; what stands there, such as a link to another file, is removed."""
-    fresh = path.with_name(f"{path.name}.new")
-    fresh.unlink(missing_ok=True)
-    return fresh
+    text = json.dumps(content, indent=2, ensure_ascii=False)
+    if printable(text) != text:  # a path that is not UTF-8: as escapes, which reading turns back
+        text = json.dumps(content, indent=2)
+    write_text(path, text + "\n")
 
 
 def read_json(path: Path) -> Any:

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import mmap
+import multiprocessing
+import signal
+import threading
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,7 +17,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from vl2v.errors import ConfigError
+from vl2v.errors import ConfigError, TrainingError
+from vl2v.faults import GUARD
 from vl2v.task.augment import Augmentation
 from vl2v.task.splits import Indices
 
@@ -83,6 +90,26 @@ class Streams:
         return order
 
 
+@dataclass(frozen=True)
+class _Mapping:
+    """Where a memory map's file is, so that another process opens it again."""
+
+    file: str
+    dtype: str
+    shape: tuple[int, ...]
+    offset: int
+
+    @classmethod
+    def of(cls, value: Any) -> Any:
+        """The mapping of a whole memory map; anything else as it is."""
+        if not isinstance(value, np.memmap) or not isinstance(value.base, mmap.mmap):
+            return value
+        return cls(str(value.filename), value.dtype.str, value.shape, int(value.offset))
+
+    def open(self) -> NDArray[Any]:
+        return np.memmap(self.file, self.dtype, "r", self.offset, self.shape)
+
+
 class AugmentedPixels(Dataset[tuple[Tensor, int]]):
     """Rows of the pixel cache, varied on the way out.
 
@@ -97,6 +124,14 @@ class AugmentedPixels(Dataset[tuple[Tensor, int]]):
 
     def __len__(self) -> int:
         return len(self.slots)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For a process that spawn starts: arrays that are mapped from a file go by its name, and not by value."""
+        return {name: _Mapping.of(value) for name, value in self.__dict__.items()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        opened = {name: value.open() if isinstance(value, _Mapping) else value for name, value in state.items()}
+        self.__dict__.update(opened)
 
     def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, int]:
         row, seed = key
@@ -115,6 +150,10 @@ def augmented_batches(
 
     Yields:
         ([B, 3, S, S] uint8, [B] int64 rows).
+
+    Raises:
+        TrainingError: if a loading process ends before its time.
+        KeyboardInterrupt: on SIGINT or SIGTERM while the processes start.
     """
     keys = ([(int(r), int(s)) for r, s in zip(d.rows, d.seeds, strict=True)] for d in draws)
     loader = DataLoader(
@@ -123,10 +162,15 @@ def augmented_batches(
         num_workers=workers,
         prefetch_factor=2 if workers else None,
         pin_memory=torch.cuda.is_available(),
-        worker_init_fn=_one_thread if workers else None,
+        worker_init_fn=_begin_worker if workers else None,
     )
-    for pixels, rows in loader:
-        yield pixels, rows.numpy()
+    with interruptible():
+        batches = iter(loader)
+    try:
+        for pixels, rows in batches:
+            yield pixels, rows.numpy()
+    except RuntimeError as error:
+        raise _worker_gone(error) or error from error
 
 
 class _Once:
@@ -139,5 +183,38 @@ class _Once:
         return self._keys
 
 
-def _one_thread(_: int) -> None:
+def _begin_worker(_: int) -> None:
     torch.set_num_threads(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the main process decides
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """While open, SIGINT and SIGTERM break in at once: a start that hangs would never come to look for them."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(number: int, _: object) -> None:
+        raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _worker_gone(error: RuntimeError) -> TrainingError | None:
+    """What to do where a loading process ended; None for another error."""
+    said = " ".join(str(error).split())
+    if "DataLoader worker" not in said or ("exited unexpectedly" not in said and "killed by signal" not in said):
+        return None
+    guard = f"; in a script, {GUARD}" if multiprocessing.get_start_method(allow_none=True) != "fork" else ""
+    return TrainingError(
+        "A process that loads images has ended.",
+        expected="that it works until the end of training",
+        found=said[:200],
+        next_step=f"give it more memory, or load in one process: --workers 0 (workers: 0){guard}",
+    )

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from vl2v.errors import ConfigError, DataError, DiskFullError
-from vl2v.progress import Progress, Silent
+from vl2v.progress import Progress, Silent, warn
 from vl2v.task.benchmark_images import Image, Reading
 from vl2v.task.benchmark_sources import Files, Source, fetch
 from vl2v.task.benchmark_table import Benchmark
@@ -169,7 +169,7 @@ def _lay_out(benchmark: Benchmark, source: Source, files: Files, into: Path, pro
             size += len(image.data)
             advance(1)
     for reason, count in reading.left_out.items():
-        progress.note(f"{count:,} images left out, {reason}, e.g. {reading.examples[0]}")
+        warn(progress, f"{count:,} images left out, {reason}, e.g. {reading.examples[0]}")
     verdict = compare(benchmark, counts)
     if verdict.differences:
         raise _wrong(benchmark, source, verdict.differences, reading)

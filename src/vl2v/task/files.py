@@ -11,14 +11,20 @@ from pathlib import Path
 
 import numpy as np
 
-from vl2v.progress import Progress, Silent
-from vl2v.sqlite import open_file
+from vl2v.progress import Progress, Silent, warn
+from vl2v.sqlite import open_cache
 from vl2v.task.pixels import Digests, PixelCache
 from vl2v_runtime.colour import NOTE
 from vl2v_runtime.imaging import DECODING, Pixels, UnreadableImageError, decode, read_file, square
 from vl2v_runtime.names import shown
 
 CHUNK = 256  # files decoded between two commits
+SCHEMA = (
+    "CREATE TABLE IF NOT EXISTS files (path BLOB PRIMARY KEY, size INTEGER, mtime INTEGER, ctime INTEGER,"
+    " inode INTEGER, digest BLOB, problem TEXT) WITHOUT ROWID",
+    "CREATE TABLE IF NOT EXISTS views (source BLOB, view INTEGER, seed INTEGER, digest BLOB,"
+    " PRIMARY KEY (source, view, seed)) WITHOUT ROWID",
+)
 
 
 @dataclass(frozen=True)
@@ -59,31 +65,11 @@ class FileIndex:
     """
 
     def __init__(self, path: Path) -> None:
-        self._db = open_file(path)
-        self._forget_older()
-        self._db.execute(
-            "CREATE TABLE IF NOT EXISTS files (path BLOB PRIMARY KEY, size INTEGER, mtime INTEGER, ctime INTEGER,"
-            " inode INTEGER, digest BLOB, problem TEXT) WITHOUT ROWID"
-        )
-        self._db.execute(
-            "CREATE TABLE IF NOT EXISTS views (source BLOB, view INTEGER, seed INTEGER, digest BLOB,"
-            " PRIMARY KEY (source, view, seed)) WITHOUT ROWID"
-        )
+        self._db, _ = open_cache(path, SCHEMA, DECODING)
 
     def close(self) -> None:
         """Close the index."""
         self._db.close()
-
-    def _forget_older(self) -> None:
-        """Drop what an older way of decoding found: other files were refused, and views had other pixels."""
-        if self._db.execute("PRAGMA user_version").fetchone()[0] == DECODING:
-            return
-        self._db.execute("BEGIN IMMEDIATE")
-        if self._db.execute("PRAGMA user_version").fetchone()[0] != DECODING:
-            self._db.execute("DROP TABLE IF EXISTS files")
-            self._db.execute("DROP TABLE IF EXISTS views")
-            self._db.execute(f"PRAGMA user_version = {DECODING}")
-        self._db.execute("COMMIT")
 
     def find(self, path: str) -> tuple[_Stamp, bytes, str] | None:
         """The stamp, digest and problem noted for a path, if any."""
@@ -140,6 +126,8 @@ def read_all(
     faults: list[Fault] = []
     notes: dict[str, list[str]] = {}
     progress = progress or Silent()
+    if cache is not None:
+        cache.check(progress)
     with progress.stage(title, len(paths)) as advance:
         for start, checked in _chunks(root, paths, index, cache):
             if cache is not None:
@@ -155,9 +143,11 @@ def read_all(
                 if result.note:
                     notes.setdefault(result.note, []).append(paths[i])
             advance(len(checked))
+    if cache is not None:
+        cache.seal()
     for note, noted in notes.items():
         images = "1 image" if len(noted) == 1 else f"{len(noted):,} images"
-        progress.note(f"warning: {images} such as {shown(noted[0])}: {note}")
+        warn(progress, f"{images} such as {shown(noted[0])}: {note}")
     return digests, faults
 
 

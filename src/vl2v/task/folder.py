@@ -11,6 +11,7 @@ import yaml
 from numpy.typing import NDArray
 
 from vl2v.errors import ConfigError, DataError
+from vl2v.faults import UNREADABLE
 from vl2v.progress import Progress
 from vl2v.task.files import Fault, FileIndex, read_all
 from vl2v.task.images import Task, spelling
@@ -231,7 +232,7 @@ def read_yaml(path: Path) -> object:
         if len(text) > MOST_YAML or text.count("[") + text.count("{") > MOST_BRACKETS:
             raise ValueError(f"more than {MOST_YAML:,} characters, or {MOST_BRACKETS:,} brackets")
         return yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:  # an overlong number, a date that is none
+    except (yaml.YAMLError, *UNREADABLE) as error:  # an overlong number, a date that is none
         found = " ".join(str(error).split())[:500]
         step = "correct the file; text with a colon or a quote needs quotes around it"
         raise ConfigError(f"{path} is not valid YAML.", expected="YAML", found=found, next_step=step) from error

@@ -3,18 +3,29 @@
 from __future__ import annotations
 
 import os
+import secrets
+import shutil
+import zlib
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from vl2v.faults import naming
 from vl2v.locking import held
-from vl2v.sqlite import open_file
+from vl2v.progress import Progress, Silent
+from vl2v.sqlite import open_cache
 from vl2v_runtime.imaging import DECODING, Pixels
 
 Digests = NDArray[np.uint8]  # [N, 32], SHA-256 of each file's bytes
+
+SCHEMA = (
+    "CREATE TABLE IF NOT EXISTS slots (digest BLOB PRIMARY KEY, slot INTEGER NOT NULL) WITHOUT ROWID",
+    "CREATE TABLE IF NOT EXISTS sums (slot INTEGER PRIMARY KEY, crc INTEGER NOT NULL)",
+    "CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID",
+)
+SEALED, MADE = "sealed", "made"  # the file as it was last known to be right; a name of this cache, from its making
 
 
 class PixelCache:
@@ -25,6 +36,9 @@ class PixelCache:
     another digest and gets another slot. The files' names carry `DECODING`: pixels that an older version decoded
     otherwise are never mixed in, and its files are removed.
 
+    What is damaged heals: a broken index is begun anew, and `check` finds slots that were cut off, zeroed or changed
+    and forgets what they held, so that the next scan writes them again in their places.
+
     Args:
         folder: where the cache lives; made if missing.
         size: side length in pixels.
@@ -33,22 +47,40 @@ class PixelCache:
     def __init__(self, folder: Path, size: int) -> None:
         self.folder, self.size = folder, size
         self.slot_bytes = size * size * 3
-        name = f"pixels-{size}-v{DECODING}"
-        self._data = folder / f"{name}.u8"
-        self._lock = folder / f"{name}.lock"
-        self._db = open_file(folder / f"{name}.sqlite")
-        _remove_older(folder, size)
-        self._db.execute(
-            "CREATE TABLE IF NOT EXISTS slots (digest BLOB PRIMARY KEY, slot INTEGER NOT NULL) WITHOUT ROWID"
-        )
+        self.data = folder / f"pixels-{size}.u8"
+        self._lock = folder / f"pixels-{size}.lock"
+        self._unsealed = False
+        self._db, new = open_cache(folder / f"pixels-{size}.sqlite", SCHEMA, DECODING)
+        try:
+            if new:
+                self._begin()
+        except BaseException:
+            self._db.close()
+            raise
+
+    def _begin(self) -> None:
+        """Forget pixels that a lost index knew, or an older one, and all that was computed from slots."""
+        with held(self._lock):
+            if self._fact(MADE):  # another process was first
+                return
+            self.data.unlink(missing_ok=True)
+            for folder in self.folder.glob(f"slots-{self.size}-*"):
+                shutil.rmtree(folder, ignore_errors=True)
+            self._note(MADE, secrets.token_hex(4))
 
     def close(self) -> None:
         """Close the index."""
         self._db.close()
 
+    @property
+    def beside(self) -> Path:
+        """The folder of what is computed from slots, such as features; another one once slots are numbered anew."""
+        return self.folder / f"slots-{self.size}-{self._fact(MADE)}"
+
     def known(self, digest: bytes) -> bool:
         """True if the pixels of this content are kept."""
-        return self._db.execute("SELECT 1 FROM slots WHERE digest = ?", (digest,)).fetchone() is not None
+        query = "SELECT 1 FROM slots JOIN sums USING (slot) WHERE digest = ?"
+        return self._db.execute(query, (digest,)).fetchone() is not None
 
     def add(self, entries: Sequence[tuple[bytes, Pixels]]) -> None:
         """Keep [size, size, 3] uint8 pixels under the digests of the files they came from.
@@ -62,37 +94,102 @@ class PixelCache:
             fresh = {digest: pixels for digest, pixels in entries if not self.known(digest)}
             if not fresh:
                 return
-            first = int(self._db.execute("SELECT COALESCE(MAX(slot) + 1, 0) FROM slots").fetchone()[0])
-            descriptor = os.open(self._data, os.O_CREAT | os.O_WRONLY, 0o644)
+            slots = self._slots_for(list(fresh))
+            self._unsealed = True
+            self._note(SEALED, "")
+            self._write([(slots[digest], pixels.tobytes()) for digest, pixels in fresh.items()])
+            self._db.execute("BEGIN")
+            self._db.executemany("INSERT OR REPLACE INTO slots VALUES (?, ?)", [*slots.items()])
+            sums = [(slots[digest], zlib.crc32(pixels.tobytes())) for digest, pixels in fresh.items()]
+            self._db.executemany("INSERT OR REPLACE INTO sums VALUES (?, ?)", sums)
+            self._db.execute("COMMIT")
+
+    def _slots_for(self, digests: Sequence[bytes]) -> dict[bytes, int]:
+        """A slot for each: its own if it had one, else a new one."""
+        following = int(self._db.execute("SELECT COALESCE(MAX(slot) + 1, 0) FROM slots").fetchone()[0])
+        found = {}
+        for digest in digests:
+            row = self._db.execute("SELECT slot FROM slots WHERE digest = ?", (digest,)).fetchone()
+            found[digest], following = (int(row[0]), following) if row else (following, following + 1)
+        return found
+
+    def _write(self, parts: Sequence[tuple[int, bytes]]) -> None:
+        with naming(self.data):
+            descriptor = os.open(self.data, os.O_CREAT | os.O_WRONLY, 0o644)
             try:
-                data = b"".join(pixels.tobytes() for pixels in fresh.values())
-                written = 0
-                while written < len(data):
-                    written += os.pwrite(descriptor, data[written:], first * self.slot_bytes + written)
+                for slot, data in parts:
+                    os.lseek(descriptor, slot * self.slot_bytes, os.SEEK_SET)
+                    while data:
+                        data = data[os.write(descriptor, data) :]
             finally:
                 os.close(descriptor)
+
+    def seal(self) -> None:
+        """Bring what was added to the disk, and note the file as it is then: `check` has nothing to compare."""
+        if not self._unsealed:
+            return
+        with held(self._lock), naming(self.data):
+            descriptor = os.open(self.data, os.O_WRONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+            self._note(SEALED, stamp_of(self.data))
+        self._unsealed = False
+
+    def check(self, progress: Progress | None = None) -> int:
+        """Compare the file with its checksums, unless it is as it was when that was last done.
+
+        Args:
+            progress: told after every slot.
+
+        Returns:
+            How many slots do not hold what was written to them; they count as unknown from now on.
+        """
+        sealed = self._fact(SEALED)
+        if sealed and sealed == stamp_of(self.data):
+            return 0
+        with held(self._lock):
+            rows = self._db.execute("SELECT slots.slot, crc FROM slots LEFT JOIN sums USING (slot)").fetchall()
+            pixels = self.map()
+            bad: list[tuple[int]] = []
+            with (progress or Silent()).stage("checking the cache of images", len(rows)) as advance:
+                for slot, crc in rows:
+                    found = zlib.crc32(pixels[slot]) if slot < len(pixels) else None
+                    if crc is None or found != crc:
+                        bad.append((slot,))
+                    advance(1)
             self._db.execute("BEGIN")
-            self._db.executemany(
-                "INSERT INTO slots VALUES (?, ?)", [(digest, first + i) for i, digest in enumerate(fresh)]
-            )
+            self._db.executemany("DELETE FROM sums WHERE slot = ?", bad)
             self._db.execute("COMMIT")
+            self._note(SEALED, stamp_of(self.data))
+        return len(bad)
 
     def slots(self, digests: Digests) -> NDArray[np.int64]:
         """Where each of the [N, 32] digests lies, int64 [N]; -1 where it is not kept."""
-        look = self._db.execute
-        rows = (look("SELECT slot FROM slots WHERE digest = ?", (row.tobytes(),)).fetchone() for row in digests)
+        look, query = self._db.execute, "SELECT slot FROM slots JOIN sums USING (slot) WHERE digest = ?"
+        rows = (look(query, (row.tobytes(),)).fetchone() for row in digests)
         return np.fromiter((row[0] if row else -1 for row in rows), dtype=np.int64, count=len(digests))
 
     def map(self) -> NDArray[np.uint8]:
         """All slots as a read-only memory map, [slots, size, size, 3] uint8."""
-        count = self._data.stat().st_size // self.slot_bytes
-        return np.memmap(self._data, np.uint8, "r", shape=(count, self.size, self.size, 3))
+        count = self.data.stat().st_size // self.slot_bytes if self.data.exists() else 0
+        if not count:
+            return np.zeros((0, self.size, self.size, 3), np.uint8)
+        return np.memmap(self.data, np.uint8, "r", shape=(count, self.size, self.size, 3))
+
+    def _fact(self, name: str) -> str | None:
+        row = self._db.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()
+        return row[0] if row else None
+
+    def _note(self, name: str, value: str) -> None:
+        self._db.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (name, value))
 
 
-def _remove_older(folder: Path, size: int) -> None:
-    """Remove what an older version decoded: it is not used any more, and may be large."""
-    for version in range(1, DECODING):
-        name = f"pixels-{size}" if version == 1 else f"pixels-{size}-v{version}"
-        for ending in ("u8", "lock", "sqlite", "sqlite-wal", "sqlite-shm"):
-            with suppress(OSError):
-                (folder / f"{name}.{ending}").unlink(missing_ok=True)
+def stamp_of(path: Path) -> str:
+    """What changes when a file is written, replaced or cut; empty if there is none."""
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        return ""
+    return f"{status.st_ino} {status.st_size} {status.st_mtime_ns}"

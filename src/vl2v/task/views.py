@@ -79,4 +79,5 @@ def make_views(
                     index.note_view(source, view, seed, known)
                 digests[i, view] = np.frombuffer(known, np.uint8)
             advance(1)
+    cache.seal()
     return digests

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -13,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from vl2v.errors import TeacherError
+from vl2v.errors import AccessError, TeacherError
 from vl2v.locking import held
 from vl2v.sqlite import open_file
 from vl2v.teacher.base import TeacherCard, Vectors
@@ -40,6 +41,7 @@ LATER_COLUMNS = {  # of the ledger; stores made before them get them when they a
     "attempts": "INTEGER NOT NULL DEFAULT 1",
     "note": "TEXT NOT NULL DEFAULT ''",  # why the last attempt brought nothing
 }
+VERSION = 0  # PRAGMA user_version; a later form that this code must not write has a higher one
 KEY_LIFE = 23 * 3600.0  # seconds that a vendor surely remembers a key for; ours does for a day
 
 
@@ -70,14 +72,59 @@ class EmbeddingStore:
 
     Args:
         path: the SQLite file; its folder is made if missing.
+        read_only: only look at what is there, on a disk that cannot be written too.
+
+    Raises:
+        AccessError: if the file is another program's, or a newer version's.
+        sqlite3.Error: if it is damaged or cannot be opened; it is never deleted.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, read_only: bool = False) -> None:
         self.path = path
         self._lock = threading.RLock()  # the threads that send book their attempts here
-        self._db = open_file(path, "FULL", check_same_thread=False)  # money was paid for every row
-        self._db.executescript(SCHEMA)
-        self._add_columns()
+        # synchronous FULL, since money was paid for every row
+        self._db = open_file(path, "FULL", check_same_thread=False, read_only=read_only)
+        try:
+            self._check_kind()
+            if not read_only:
+                self._db.executescript(SCHEMA)
+                self._add_columns()
+        except BaseException:
+            self._db.close()
+            raise
+
+    @classmethod
+    def reading(cls, path: Path) -> EmbeddingStore:
+        """Open what is there to look at it, from a read-only disk too.
+
+        Raises:
+            AccessError: if there is none.
+        """
+        if not path.exists():
+            found, step = "nothing of that name", "correct --store"
+            raise AccessError(f"{path} is missing.", expected="a store of bought vectors", found=found, next_step=step)
+        try:
+            return cls(path)
+        except (OSError, sqlite3.OperationalError):
+            return cls(path, read_only=True)
+
+    def _check_kind(self) -> None:
+        """Refuse a database that is not for this version to write."""
+        version = self._db.execute("PRAGMA user_version").fetchone()[0]
+        tables = {row[0] for row in self._db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+        found = ""
+        if version > VERSION:
+            found, step = f"a newer version's (form {version}, this one knows {VERSION})", "install a newer vl2v"
+        elif tables and "teachers" not in tables:
+            found, step = f"another program's, with the tables {', '.join(sorted(tables)[:5])}", "name another file"
+        if found:
+            expected = "a store of bought vectors, or no file yet"
+            raise AccessError(
+                f"{self.path} is not this version's to write.",
+                expected=expected,
+                found=found,
+                next_step=f"{step}: --store",
+            )
 
     def close(self) -> None:
         """Close the file."""

@@ -12,6 +12,7 @@ from dataclasses import asdict
 from functools import partial
 from typing import Any
 
+from vl2v.faults import reading
 from vl2v.job.folder import RunFolder
 from vl2v.redaction import public_config
 from vl2v.student.files import read_json, write_json
@@ -26,14 +27,15 @@ class Tracking:
     Args:
         names: of the trackers; none where another process logs.
         folder: the run's.
-        note: told the warnings.
+        warn: told of each.
     """
 
-    def __init__(self, names: Sequence[str], folder: RunFolder, note: Note) -> None:
-        self._folder, self._note = folder, note
+    def __init__(self, names: Sequence[str], folder: RunFolder, warn: Note) -> None:
+        self._folder, self._warn = folder, warn
         self._kept_at = folder.path / "tracking.json"
-        kept = read_json(self._kept_at) if names and self._kept_at.exists() else {}
-        self._memories = {name: Memory(**values) for name, values in kept.items()}
+        with reading(self._kept_at, "delete it: the trackers are then told the whole run again"):
+            kept = read_json(self._kept_at) if names and self._kept_at.exists() else {}
+            self._memories = {name: Memory(**values) for name, values in kept.items()}
         self._live: dict[str, Tracker] = {}
         self._offset, self._aligned = 0, 0
         for name in names:
@@ -105,19 +107,19 @@ class Tracking:
         except Exception as error:  # networks, disks and three packages raise many kinds
             self._live.pop(name, None)
             said = " ".join(str(error).split())[:300] or type(error).__name__
-            self._note(f"warning: the tracker {name} fails and is left out from here on; training goes on ({said})")
+            self._warn(f"the tracker {name} fails and is left out from here on; training goes on ({said})")
 
 
 @contextmanager
-def tracked(names: Sequence[str], folder: RunFolder, note: Note) -> Iterator[Tracking]:
+def tracked(names: Sequence[str], folder: RunFolder, warn: Note) -> Iterator[Tracking]:
     """Trackers that are closed in any case.
 
     Args:
         names: see `Tracking`.
         folder: see `Tracking`.
-        note: see `Tracking`.
+        warn: see `Tracking`.
     """
-    tracking = Tracking(names, folder, note)
+    tracking = Tracking(names, folder, warn)
     try:
         yield tracking
     finally:

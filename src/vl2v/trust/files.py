@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from vl2v.writing import write_text
 from vl2v_runtime import strict_json
 from vl2v_runtime.trust import Trust
 
@@ -18,10 +19,7 @@ def save(trust: Trust | None, folder: Path) -> None:
         path.unlink(missing_ok=True)
         return
     lines = [f"  {json.dumps(key)}: {json.dumps(value, ensure_ascii=False)}" for key, value in trust.to_dict().items()]
-    fresh = path.with_name(f"{FILE}.new")
-    fresh.unlink(missing_ok=True)  # it might be a link to another file
-    fresh.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
-    fresh.replace(path)
+    write_text(path, "{\n" + ",\n".join(lines) + "\n}\n")
 
 
 def load(folder: Path) -> Trust | None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import io
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.padding import Padding
 from rich.table import Table as RichTable
 from rich.text import Text
 
 from vl2v.benchmark.render.layout import ACCURACY, BESIDE, BEST, NEAR, Cell, Layout, lay_out
 from vl2v.benchmark.tables import Table
+from vl2v.terminal import clean, console
 
 # Signs as well as styles: a pipe or a log has no styles.
 SIGNS = {BEST: "*", NEAR: "~", "": ""}
@@ -21,15 +22,15 @@ WIDE = 400  # of a text that is not made for one terminal: nothing is folded
 def renderable(table: Table) -> RenderableType:
     """For rich's consoles."""
     layout = lay_out(table, "* and bold", "~ and underlined")
-    captions = [Padding(Text(line), (0, 0, 0, 1)) for line in layout.captions]
+    captions = [Padding(Text(clean(line)), (0, 0, 0, 1)) for line in layout.captions]
     return Group(_rich(layout.part(ACCURACY), layout.title), _rich(layout.part(BESIDE), ""), *captions)
 
 
 def to_text(table: Table) -> str:
     """Without colours or styles, as wide as it needs to be."""
-    console = Console(file=io.StringIO(), width=WIDE, color_system=None, force_terminal=False)
-    with console.capture() as capture:
-        console.print(renderable(table))
+    to = console(file=io.StringIO(), width=WIDE, color_system=None, force_terminal=False)
+    with to.capture() as capture:
+        to.print(renderable(table))
     return "\n".join(line.rstrip() for line in capture.get().splitlines()) + "\n"
 
 
@@ -37,12 +38,12 @@ def _rich(layout: Layout, title: str) -> RichTable:
     part = RichTable(title=title or None, title_justify="left")
     part.add_column("method")
     for column in layout.columns:
-        part.add_column(Text(column.name), justify="right")
+        part.add_column(Text(clean(column.name)), justify="right")
     for line in layout.lines:
-        name = Text(" ".join([line.title, *(f"({mark})" for mark in line.marks)]))
+        name = Text(clean(" ".join([line.title, *(f"({mark})" for mark in line.marks)])))
         part.add_row(name, *map(_styled, line.cells), end_section=line.closes)
     return part
 
 
 def _styled(cell: Cell) -> Text:
-    return Text(SIGNS[cell.emphasis] + cell.plain, STYLES[cell.emphasis])
+    return Text(SIGNS[cell.emphasis] + clean(cell.plain), STYLES[cell.emphasis])

@@ -1,0 +1,146 @@
+"""What the system, SQLite and parsers raise, as errors that name the path, the option that changes it, and a next step.
+
+`explain` translates one exception; `explained` does so for all that a block raises. The command line puts every command
+in such a block, and so do the functions of `vl2v.api`.
+"""
+
+from __future__ import annotations
+
+import inspect
+import multiprocessing
+import sqlite3
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import wraps
+from pathlib import Path
+from typing import ParamSpec, TypeVar
+from zipfile import BadZipFile
+
+from safetensors import SafetensorError
+
+from vl2v.errors import (
+    AccessError,
+    ConfigError,
+    DamagedError,
+    RunError,
+    StudentError,
+    Vl2vError,
+    as_disk_full,
+)
+from vl2v.faults.database import database
+from vl2v.faults.other import content, network
+from vl2v.faults.system import full, path_of, system
+from vl2v.locations import Location, locations
+from vl2v_runtime.errors import ModelError
+
+P = ParamSpec("P")
+T = TypeVar("T")
+UNREADABLE = (  # what parsers raise for a file that was cut, zeroed, or written by something else
+    *(ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError, EOFError),
+    *(BadZipFile, zlib.error, MemoryError, SafetensorError),
+)
+GUARD = 'put what the script does under if __name__ == "__main__":'
+
+
+@contextmanager
+def explained(values: Mapping[str, object], command: str = "") -> Iterator[None]:
+    """Raise a `Vl2vError` in place of what `explain` can explain.
+
+    Args:
+        values: the arguments of the command or function, by keyword.
+        command: its name.
+    """
+    try:
+        yield
+    except Vl2vError:
+        raise
+    except Exception as error:
+        found = explain(error, locations(values, command))
+        if found is None:
+            raise
+        raise found from error
+
+
+def explaining(function: Callable[P, T]) -> Callable[P, T]:
+    """A function of the Python API that raises a `Vl2vError` in place of what `explain` can explain."""
+    parameters = inspect.signature(function)
+
+    @wraps(function)
+    def inner(*args: P.args, **kwargs: P.kwargs) -> T:
+        _check_guard(function.__name__)
+        with explained(parameters.bind(*args, **kwargs).arguments, function.__name__):
+            return function(*args, **kwargs)
+
+    return inner
+
+
+def _check_guard(name: str) -> None:
+    """Refuse to begin in a process that is only being started: a script without the guard does its work again there.
+
+    Raises:
+        ConfigError: if so.
+    """
+    if getattr(multiprocessing.current_process(), "_inheriting", False):
+        raise ConfigError(
+            f"vl2v.{name} was called while a loading process started.",
+            expected='the script\'s work under if __name__ == "__main__":',
+            found="a script that does its work whenever it is imported, as every process that spawn starts does",
+            next_step=f"{GUARD}; or load in one process: workers: 0",
+        )
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Name a file in errors of the system that do not say which file they are about, as those of writing to one."""
+    try:
+        yield
+    except Exception as error:
+        of_system = isinstance(error, OSError) or "os error" in str(error)  # safetensors has errors of its own
+        if of_system and getattr(error, "filename", None) is None:
+            error.filename = str(path)  # type: ignore[attr-defined]
+        raise
+
+
+@contextmanager
+def reading(path: Path, step: str = "take it from a backup, or repeat the command that wrote it") -> Iterator[None]:
+    """Raise a `DamagedError` that names a file in place of what parsing it, and taking its values, can raise.
+
+    Args:
+        path: the file.
+        step: what to do where it is damaged.
+    """
+    try:
+        yield
+    except RunError as error:  # from the readers of JSON, which do not know what a file is for
+        raise RunError(error.problem, expected=error.expected, found=error.found, next_step=step) from error
+    except Vl2vError:
+        raise
+    except UNREADABLE as error:
+        said = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        raise DamagedError(f"{path} is damaged.", expected="what vl2v wrote", found=said, next_step=step) from error
+
+
+def explain(error: BaseException, places: Sequence[Location] = ()) -> Vl2vError | None:
+    """What went wrong, for a user; None for an exception that only a programmer can mend.
+
+    Args:
+        error: what was raised.
+        places: what the user named, or could name.
+    """
+    if isinstance(error, Vl2vError):
+        return error
+    if isinstance(error, ModelError):
+        return StudentError(error.problem, expected=error.expected, found=error.found, next_step=error.next_step)
+    lite = getattr(error, "orig", error)  # SQLAlchemy's hold SQLite's
+    if isinstance(lite, sqlite3.Error):
+        return database(lite, places)
+    if isinstance(error, RuntimeError) and ("shared memory" in str(error) or "</torch_" in str(error)):
+        step = "load in one process: --workers 0; or give a container more of it: docker run --shm-size 2g"
+        found = " ".join(str(error).split())[:200]
+        return AccessError(
+            "The shared memory does not suffice.", expected="room in /dev/shm", found=found, next_step=step
+        )
+    if as_disk_full(error):
+        return full(path_of(error), places)
+    return network(error) or system(error, places) or content(error, places)

@@ -1,0 +1,77 @@
+"""What SQLite says of a file."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sqlite3
+from collections.abc import Sequence
+from pathlib import Path
+
+from vl2v.errors import (
+    AccessError,
+    DamagedError,
+    Vl2vError,
+)
+from vl2v.faults.system import FOUND, dangling, full, no_room, path_of
+from vl2v.locations import CACHE, Location, place_of
+
+
+def database(error: sqlite3.Error, places: Sequence[Location]) -> Vl2vError:
+    """The error for what SQLite raised; `filename` on it names the file."""
+    path, code = path_of(error), getattr(error, "sqlite_errorcode", 0) & 0xFF
+    place = place_of(path, places)
+    shown, said = str(path or "The database"), str(error)
+    kind = place.purpose if place else "a SQLite file"
+    step = place.advice if place else "name another file"
+    if code == sqlite3.SQLITE_FULL or (code == sqlite3.SQLITE_IOERR and path and no_room(path)):
+        return full(path, places)
+    if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+        step = f"wait for the other process, or end it (fuser {path} tells which); then run the same command again"
+        return AccessError(f"{shown} is locked by another process.", expected=kind, found=said, next_step=step)
+    if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+        return _damaged(path, place, said)
+    if code in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_PERM):
+        found = _reason(path) if path else ""
+        expected = f"{kind}{f' ({place.option})' if place else ''}, in a folder where this user may write"
+        return AccessError(
+            f"{shown} cannot be opened for writing.", expected=expected, found=found or said, next_step=step
+        )
+    if code == sqlite3.SQLITE_NOMEM:
+        return AccessError("The memory does not suffice.", expected=kind, found=said, next_step="free some memory")
+    return DamagedError(
+        f"{shown} has another form.",
+        expected=f"{kind}, as this version of vl2v writes it",
+        found=said,
+        next_step="use the version of vl2v that wrote it, or name another file",
+    )
+
+
+def _damaged(path: Path | None, place: Location | None, said: str) -> DamagedError:
+    if place and place.option == CACHE:
+        step = "run the same command again: the cache is made anew (or delete its folder)"
+    else:
+        step = (
+            f"take a backup, or save what can be read: sqlite3 {path} .recover | sqlite3 saved.sqlite; "
+            "then name that file (--store saved.sqlite). vl2v never deletes it, since it holds what was paid for"
+        )
+    kind = place.purpose if place else "a SQLite file"
+    return DamagedError(f"{path or 'The database'} is damaged.", expected=f"{kind}, whole", found=said, next_step=step)
+
+
+def _reason(path: Path) -> str:
+    """Why SQLite cannot use a file: it does not say so itself."""
+    try:
+        os.close(os.open(path, os.O_RDWR))
+    except FileNotFoundError:
+        if reason := dangling(path):
+            return reason
+    except OSError as error:
+        return FOUND.get(error.errno or 0, error.strerror or "")
+    if not path.parent.is_dir():
+        return f"{path.parent} is no folder"
+    if hasattr(os, "statvfs") and os.statvfs(path.parent).f_flag & os.ST_RDONLY:
+        return FOUND[errno.EROFS]
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        return f"{path.parent}: {FOUND[errno.EACCES]}; SQLite makes files beside its own"
+    return ""

@@ -1,0 +1,92 @@
+"""What the environment's certificates and proxies make fail, and what parsers say of a file's content."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import ssl
+from collections.abc import Sequence
+from pathlib import Path
+
+from vl2v.errors import (
+    AccessError,
+    ConfigError,
+    DamagedError,
+    MissingExtraError,
+    Vl2vError,
+)
+from vl2v.faults.system import path_of
+from vl2v.locations import Location, place_of
+
+CERTIFICATES = ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
+PROXIES = ("ALL_PROXY", "HTTPS_PROXY", "HTTP_PROXY", "all_proxy", "https_proxy", "http_proxy")
+
+
+def network(error: BaseException) -> Vl2vError | None:
+    """Certificates and proxies that the environment names: what fails before anything is sent."""
+    said = " ".join(str(error).split())[:200]
+    if isinstance(error, ImportError) and "socks" in said.lower():
+        return MissingExtraError(f"The proxy {_first(PROXIES)}", "socks", "socksio")
+    if isinstance(error, ValueError) and "proxy" in said.lower() and _first(PROXIES):
+        step = "correct it, or unset it: env -u ALL_PROXY -u HTTPS_PROXY -u HTTP_PROXY vl2v ..."
+        return ConfigError(
+            "The proxy cannot be used.",
+            expected="http://host:port, or socks5://host:port",
+            found=_first(PROXIES),
+            next_step=step,
+        )
+    unnamed = isinstance(error, OSError) and error.filename is None
+    missing = [f"{n}={v}" for n in CERTIFICATES if (v := os.environ.get(n)) and not Path(v).exists()]
+    if unnamed and missing and ("CA certificate" in said or getattr(error, "errno", 0) == errno.ENOENT):
+        step = "correct the variable, or unset it to take the usual certificates"
+        return ConfigError(
+            "A file of certificates is missing.",
+            expected="certificates in PEM",
+            found=f"{', '.join(missing)}, where nothing is",
+            next_step=step,
+        )
+    if isinstance(error, ssl.SSLError) and unnamed:
+        named = [f"{n}={v}" for n in CERTIFICATES if (v := os.environ.get(n))]
+        step = "correct the file that is named" + (
+            ", or unset the variable to take the usual certificates" if named else ""
+        )
+        return ConfigError(
+            "A file of certificates cannot be read.",
+            expected="certificates in PEM",
+            found=", ".join([*named, said]),
+            next_step=step,
+        )
+    return None
+
+
+def _first(names: Sequence[str]) -> str:
+    """A variable of the environment that is set, with its value, but not what may be a password in it."""
+    for name in names:
+        if value := os.environ.get(name):
+            return f"{name}={value.rpartition('@')[2] if '@' in value else value}"
+    return ""
+
+
+def content(error: BaseException, places: Sequence[Location]) -> Vl2vError | None:
+    """What parsers say of a file's content."""
+    path = path_of(error)
+    place = place_of(path, places)
+    shown, said = str(path or "A file"), " ".join(str(error).split())[:200]
+    step = "write it again, or take a backup" + (f"; it belongs to {place.purpose} ({place.option})" if place else "")
+    if isinstance(error, RecursionError):
+        return DamagedError(
+            f"{shown} cannot be read.", expected="plain values", found="values nested too deeply", next_step=step
+        )
+    if isinstance(error, json.JSONDecodeError):
+        return DamagedError(f"{shown} cannot be read.", expected="JSON", found=said, next_step=step)
+    if isinstance(error, UnicodeDecodeError):
+        return DamagedError(f"{shown} cannot be read.", expected="text in UTF-8", found=said, next_step=step)
+    if isinstance(error, UnicodeEncodeError):
+        return AccessError(
+            "A name or text cannot be written.",
+            expected=f"characters of the encoding {error.encoding}",
+            found=repr(error.object[error.start : error.end])[:60],
+            next_step="rename the file; or choose a locale that has every character: PYTHONUTF8=1, or LANG=C.UTF-8",
+        )
+    return None

@@ -1,0 +1,128 @@
+"""What the system says of files, disks, memory and limits."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from vl2v.errors import (
+    AccessError,
+    DiskFullError,
+    Vl2vError,
+)
+from vl2v.locations import Location, place_of
+
+FOUND = {  # by the system's number
+    errno.EROFS: "the disk is mounted read-only",
+    errno.EACCES: "this user has no permission",
+    errno.EPERM: "the system does not permit it",
+    errno.ENOENT: "nothing of that name",
+    errno.ENOTDIR: "a part of the path is a file and no folder",
+    errno.EISDIR: "a folder, where a file should be",
+    errno.EEXIST: "something else of that name",
+    errno.ENAMETOOLONG: "a name that is too long for this file system",
+    errno.ELOOP: "links that lead in a circle",
+    errno.EFBIG: "a file larger than the file system, or the limit of ulimit -f, allows",
+    errno.EIO: "an input/output error; the disk or the network drive may be failing",
+    errno.EXDEV: "a link between two disks",
+    errno.ESTALE: "a network drive that lost the file",
+    errno.ETXTBSY: "a file in use",
+    errno.EBUSY: "a file or folder in use",
+    errno.EINVAL: "a name that this file system does not take",
+}
+LITTLE = 1 << 20  # bytes free, below which a disk counts as full
+
+
+def path_of(error: BaseException) -> Path | None:
+    """The file that an error names, if any."""
+    name = getattr(error, "filename", None)
+    if isinstance(name, bytes):
+        name = os.fsdecode(name)
+    return Path(name) if isinstance(name, str | os.PathLike) and name else None
+
+
+def system(error: BaseException, places: Sequence[Location]) -> Vl2vError | None:
+    """The error for what the system raised; None for what is not of the system."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        step = "take a smaller --size, --batch-per-domain or fewer --workers, or a machine with more memory"
+        found = " ".join(str(error).split())[:200] or "no memory left"
+        return AccessError(
+            "The memory does not suffice.", expected="room for the images of a step", found=found, next_step=step
+        )
+    if isinstance(error, NotImplementedError) and "flock" in str(error):
+        step = "name places on a local disk: --cache, --store, --out"
+        found = "a file system without locks, as some network drives are"
+        return AccessError("A file cannot be locked.", expected="a disk with locks", found=found, next_step=step)
+    if not isinstance(error, OSError) or isinstance(error, BrokenPipeError):
+        return None
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        step = "raise it for this shell: ulimit -n 4096; or take fewer --workers"
+        return AccessError(
+            "Too many files are open.", expected="a higher limit", found=str(error.strerror), next_step=step
+        )
+    if error.errno == errno.ENOMEM:
+        return system(MemoryError(str(error.strerror)), places)
+    if error.errno == errno.ENOENT and "temporary directory" in str(error):
+        step = "make one of them writable, or name another folder: TMPDIR=/path"
+        found = str(error.strerror or error)[:200]
+        return AccessError(
+            "There is no folder for temporary files.",
+            expected="a folder that can be written",
+            found=found,
+            next_step=step,
+        )
+    path = path_of(error)
+    if error.errno is None and path is None:
+        return None
+    place = place_of(path, places)
+    shown = f"{path}" if path else place.option if place else "A file"
+    found = dangling(path) or FOUND.get(error.errno or 0) or error.strerror or str(error)
+    step = place.advice if place else "correct the path, or its permissions"
+    expected = (
+        f"{place.purpose} ({place.option}) where this user may read and write"
+        if place
+        else "a path that this user may read and write"
+    )
+    return AccessError(f"{shown} cannot be used.", expected=expected, found=found, next_step=step)
+
+
+def dangling(path: Path | None) -> str:
+    """What a link on the path leads to that is not there."""
+    for part in (path, *path.parents) if path else ():
+        if part.is_symlink() and not part.exists():
+            return f"{part} is a link to {part.readlink()}, which is missing"
+    return ""
+
+
+def full(path: Path | None, places: Sequence[Location]) -> DiskFullError:
+    """The error for a full disk: the one of a path, or, where none is known, the first that is full."""
+    if path is None:
+        path = next((place.path for place in places if no_room(place.path)), None)
+    place, again = place_of(path, places), "then run the same command again (vl2v distill with --resume)"
+    where = str(path) if path else "the disk"
+    inodes = path is not None and no_room(path) == "files"
+    if place is None:
+        step = f"free some space, or point --cache, --store and --out at another disk, {again}"
+    else:
+        step = f"free some space there, or {place.advice}; {again}"
+    return DiskFullError(
+        "The disk is full.",
+        expected=f"room for {place.purpose} ({place.option})" if place else "room for what has to be written",
+        found=f"no {'further file' if inodes else 'space left'} while writing {where}",
+        next_step=step,
+    )
+
+
+def no_room(path: Path) -> str:
+    """``bytes`` or ``files``, whichever its disk has run out of; empty if neither is known."""
+    while not path.exists() and path != path.parent:
+        path = path.parent
+    try:
+        disk = os.statvfs(path)
+    except (OSError, AttributeError):  # Windows has no statvfs
+        return ""
+    if disk.f_files and not disk.f_favail:
+        return "files"
+    return "bytes" if disk.f_bavail * disk.f_frsize < LITTLE else ""

@@ -1,0 +1,137 @@
+"""Where things lie: the defaults of cache and store, and which option names the place that a path belongs to."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import platformdirs
+
+from vl2v.errors import ConfigError
+
+
+def default_cache() -> Path:
+    """The folder of decoded images and what is known of files.
+
+    Raises:
+        ConfigError: if the system names no folder for it.
+    """
+    return _rooted(platformdirs.user_cache_dir("vl2v"), "cache", "XDG_CACHE_HOME", "--cache FOLDER")
+
+
+def default_store() -> Path:
+    """The file of bought vectors.
+
+    Raises:
+        ConfigError: if the system names no folder for it.
+    """
+    return _rooted(platformdirs.user_data_dir("vl2v"), "store", "XDG_DATA_HOME", "--store FILE") / "vectors.sqlite"
+
+
+def _rooted(folder: str, what: str, variable: str, flag: str) -> Path:
+    if not Path(folder).is_absolute():  # "~": neither HOME nor the list of users says where that is
+        raise ConfigError(
+            f"There is no place for the {what}.",
+            expected=f"HOME or {variable} set to a folder that can be written",
+            found="neither, and this user has no home folder",
+            next_step=f"set HOME, or name a place: {flag}",
+        )
+    return Path(folder)
+
+
+@dataclass(frozen=True)
+class Location:
+    """A place that an option names.
+
+    Attributes:
+        path: the file or folder.
+        option: the option or argument.
+        purpose: what lies there.
+        advice: what to do where it cannot be used.
+    """
+
+    path: Path
+    option: str
+    purpose: str
+    advice: str
+
+
+CACHE, STORE = "--cache", "--store"
+KINDS = {  # keyword of a command or a function: option, purpose, advice
+    "cache": (CACHE, "the cache", "name another folder: --cache FOLDER (it may be deleted at any time)"),
+    "store": (STORE, "the store of bought vectors", "copy it to a disk that can be written, and name it: --store FILE"),
+    "out": ("--out", "the output folder", "name another folder: --out FOLDER"),
+    "to": ("--output", "the output file", "name another file: --output FILE"),
+    "config": ("--config", "the settings", "correct --config"),
+    "unlabelled": ("--unlabelled", "the unlabelled images", "correct --unlabelled"),
+    "root": ("--root", "the benchmarks' folder", "correct --root"),
+    "variants": ("--variants", "the variants", "correct --variants"),
+    "tls_cert": ("--tls-cert", "the certificate", "correct --tls-cert: a chain in PEM"),
+    "tls_key": ("--tls-key", "the certificate's key", "correct --tls-key: a private key in PEM"),
+    "data": ("DATA", "the images", "let this user read them (chmod -R u+rX DATA), or copy them"),
+    "images": ("IMAGES", "the images", "let this user read them (chmod -R u+rX), or copy them"),
+    "run": ("RUN", "the run", "copy the folder to a disk that can be written (cp -r), and name the copy"),
+    "folder": ("FOLDER", "the run", "copy the folder to a disk that can be written (cp -r), and name the copy"),
+    "student": ("RUN", "the student", "copy the folder to a disk that can be written (cp -r), and name the copy"),
+}
+ELSEWHERE = {  # where a command writes below its run's folder by default
+    "export": ("--out", "write elsewhere: vl2v export {run} --out FOLDER"),
+    "serve": (
+        "RUN",
+        "export it elsewhere and serve that: vl2v export {run} --out FOLDER; vl2v serve FOLDER/model.onnx",
+    ),
+    "push": ("--out", "name another folder: --out FOLDER"),
+}
+
+
+def locations(values: Mapping[str, object], command: str = "") -> tuple[Location, ...]:
+    """The places that the arguments of a command or a function name.
+
+    Args:
+        values: its arguments by keyword.
+        command: its name.
+    """
+    found = []
+    places = values.get("places")
+    for key, (option, purpose, advice) in KINDS.items():
+        given = values.get(key) or getattr(places, key, None) or _default(key)
+        paths = given if isinstance(given, list | tuple) else [given]
+        found += [Location(Path(p), option, purpose, advice) for p in paths if isinstance(p, str | os.PathLike) and p]
+    if command in ELSEWHERE:
+        option, advice = ELSEWHERE[command]
+        runs = [place for place in found if place.option in ("RUN", "FOLDER")]
+        found += [
+            Location(place.path / below, option, place.purpose, advice.format(run=place.path))
+            for place in runs
+            for below in ("export", "hub")
+        ]
+    return tuple(found)
+
+
+def _default(key: str) -> Path | None:
+    try:
+        return {"cache": default_cache, "store": default_store}.get(key, lambda: None)()
+    except ConfigError:
+        return None
+
+
+def place_of(path: Path | None, places: Sequence[Location]) -> Location | None:
+    """The innermost place that holds a path, or the first that lies below it and could not be made.
+
+    Files that SQLite and locks leave beside a store belong to it.
+    """
+    if path is None:
+        return None
+    path = path.absolute()
+    holding = [place for place in places if _holds(place, path)]
+    if holding:
+        return max(holding, key=lambda place: len(place.path.absolute().parts))
+    return next((place for place in places if path in place.path.absolute().parents), None)
+
+
+def _holds(place: Location, path: Path) -> bool:
+    own = place.path.absolute()
+    beside = place.option == STORE and path.parent == own.parent and path.name.startswith(own.stem)
+    return path == own or own in path.parents or beside

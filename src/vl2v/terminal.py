@@ -1,0 +1,47 @@
+"""The one way to a terminal: names, paths and vendors' words are shown as they are, and never as markup or commands."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any, TextIO
+
+from rich.console import Console
+from rich.text import Text
+
+from vl2v_runtime.names import printable
+from vl2v_runtime.terminal import BROKEN_PIPE, clean, drop_output, is_unicode
+
+__all__ = ["PlainConsole", "clean", "console", "dump_json", "say"]
+
+
+class PlainConsole(Console):
+    """A console that shows text as it is: ``[bold]`` is letters, not markup, and control characters are written out."""
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """See `rich.console.Console.render_str`: every plain string, also a table's cell, comes through here."""
+        options |= {"markup": False, "emoji": False}
+        return super().render_str(clean(text), **options)
+
+    def on_broken_pipe(self) -> None:
+        """End quietly where the reader of the output has gone away."""
+        drop_output()
+        raise SystemExit(BROKEN_PIPE)
+
+
+def console(*, stderr: bool = False, **options: Any) -> PlainConsole:
+    """A console for results on standard output, or for progress on standard error."""
+    return PlainConsole(stderr=stderr, **({"markup": False, "emoji": False, "highlight": False} | options))
+
+
+def say(text: str, stream: TextIO | None = None) -> None:
+    """Print lines for people on standard error, or another stream."""
+    print(clean(text), file=stream or sys.stderr, flush=True)
+
+
+def dump_json(value: object, *, indent: int | None = 2) -> str:
+    """JSON for standard output: readable where the terminal can show it, and without control characters."""
+    text = json.dumps(value, indent=indent, ensure_ascii=False)
+    if printable(text) != text or not is_unicode(sys.stdout):
+        text = json.dumps(value, indent=indent)
+    return text.translate({code: f"\\u{code:04x}" for code in range(0x7F, 0xA0)})

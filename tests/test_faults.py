@@ -1,0 +1,404 @@
+"""What the machine refuses is told with the path, the option that changes it, and a next step."""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import resource
+import sqlite3
+import subprocess
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+import typer
+from PIL import Image
+from typer.testing import CliRunner
+
+import vl2v
+from vl2v.cli import app
+from vl2v.cli.common import guarded
+from vl2v.errors import AccessError, ConfigError, DamagedError, DiskFullError, MissingExtraError, RunError, Vl2vError
+from vl2v.faults import explain, explained, naming
+from vl2v.job.prepare import Places
+from vl2v.locations import default_store, locations, place_of
+from vl2v.sqlite import open_file
+from vl2v.student.files import read_json
+from vl2v.task.folder import read_yaml
+from vl2v.teacher.store import EmbeddingStore
+
+NOBODY = 65534
+
+
+def said(*arguments: object, code: int | None = None) -> str:
+    """What the command line prints on standard error; it never is a traceback."""
+    done = CliRunner().invoke(app, [*map(str, arguments)])
+    assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
+    assert code is None or done.exit_code == code, done.output
+    return done.stderr
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    generator = np.random.default_rng(0)
+    for domain in ("ink", "neon"):
+        for kind in ("ball", "box"):
+            folder = tmp_path / "photos" / domain / kind
+            folder.mkdir(parents=True)
+            for i in range(3):
+                Image.fromarray(generator.integers(0, 256, (20, 20, 3), np.uint8)).save(folder / f"{i}.png")
+    return tmp_path / "photos"
+
+
+@pytest.fixture
+def teacher(photos: Path, tmp_path: Path) -> str:
+    paths = sorted(path.relative_to(photos).as_posix() for path in photos.rglob("*.png"))
+    texts = ["a photo of a ball", "a photo of a box"]
+    generator = np.random.default_rng(0)
+    images, words = (generator.normal(size=(n, 8)).astype(np.float32) for n in (len(paths), 2))
+    file = tmp_path / "teacher.npz"
+    np.savez(file, paths=paths, embeddings=images, texts=texts, text_embeddings=words, logit_scale=20.0)
+    return f"file:{file}"
+
+
+@contextmanager
+def unprivileged() -> Iterator[None]:
+    """Not root, whom no permission stops."""
+    if os.geteuid() != 0:
+        yield
+        return
+    os.seteuid(NOBODY)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+@contextmanager
+def read_only(path: Path) -> Iterator[None]:
+    """A folder that cannot be written, even by root."""
+    path.mkdir(exist_ok=True)
+    mounted = subprocess.run(["mount", "--bind", path, path], capture_output=True, check=False).returncode == 0
+    if not mounted or subprocess.run(["mount", "-o", "remount,ro,bind", path], capture_output=True).returncode:
+        if os.geteuid() == 0:
+            pytest.skip("root may not mount here, and no permission stops root")
+        path.chmod(0o555)
+    try:
+        yield
+    finally:
+        gc.collect()  # a traceback holds cursors
+        subprocess.run(["umount", path], check=True) if mounted else path.chmod(0o755)
+
+
+@contextmanager
+def full_disk(path: Path, size: str = "64k") -> Iterator[None]:
+    path.mkdir(exist_ok=True)
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", path], capture_output=True).returncode:
+        pytest.skip("mounting a small disk needs root")
+    try:
+        yield
+    finally:
+        gc.collect()  # a traceback holds cursors
+        subprocess.run(["umount", path], check=True)  # fails where a file was left open
+
+
+def test_a_read_only_disk_is_told_with_the_option_that_names_it(photos: Path, teacher: str, tmp_path: Path) -> None:
+    fine = {"--cache": tmp_path / "cache", "--store": tmp_path / "store.sqlite"}
+    for flag, name in (("--cache", "ro"), ("--cache", "ro/deep/cache"), ("--store", "ro/s.sqlite")):
+        flags = [part for pair in (fine | {flag: tmp_path / name}).items() for part in pair]
+        with read_only(tmp_path / "ro"):
+            told = said("quote", photos, "--teacher", teacher, "-q", *flags, code=13)
+        assert flag in told, told
+        assert "read-only" in told or "permission" in told
+        assert str(tmp_path / "ro") in told
+
+
+def test_the_ledger_is_read_from_a_read_only_disk(tmp_path: Path) -> None:
+    (tmp_path / "ro").mkdir()
+    EmbeddingStore(tmp_path / "ro" / "s.sqlite").close()
+    with read_only(tmp_path / "ro"):
+        assert said("ledger", "--store", tmp_path / "ro" / "s.sqlite", code=0) == ""
+
+
+def test_a_ledger_that_is_not_there_is_not_made(tmp_path: Path) -> None:
+    assert "is missing" in said("ledger", "--store", tmp_path / "none.sqlite", code=13)
+    assert not (tmp_path / "none.sqlite").exists()
+
+
+@pytest.mark.parametrize("damage", ["cut", "noise", "folder", "zeroed tail"])
+@pytest.mark.parametrize("command", ["quote", "ledger"])
+def test_a_damaged_store_is_left_as_it_is(
+    photos: Path, teacher: str, tmp_path: Path, damage: str, command: str
+) -> None:
+    store = tmp_path / "s.sqlite"
+    with closing(open_file(store)) as db:
+        EmbeddingStore(store).close()
+        db.executemany("INSERT INTO images VALUES (1, 0, ?, ?)", [(os.urandom(32), bytes(999)) for _ in range(500)])
+        db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    for suffix in ("-wal", "-shm"):
+        Path(f"{store}{suffix}").unlink(missing_ok=True)
+    whole = store.read_bytes()
+    if damage == "folder":
+        store.unlink()
+        store.mkdir()
+    else:
+        store.write_bytes({
+            "cut": whole[: len(whole) // 2],
+            "noise": np.random.default_rng(0).bytes(3000),
+            "zeroed tail": whole[:4096] + bytes(len(whole) - 4096),
+        }[damage])  # fmt: skip
+    before = store.read_bytes() if store.is_file() else b""
+    more = [photos, "--teacher", teacher, "-q", "--cache", tmp_path / "c"] if command == "quote" else []
+    told = said(command, *more, "--store", store)
+    assert str(store) in told, told
+    assert "next:" in told
+    if damage == "folder":
+        assert "a folder, where a file should be" in told
+    else:
+        assert ".recover" in told
+        assert store.read_bytes() == before
+
+
+def test_a_store_of_another_program_or_of_a_newer_version_is_not_changed(tmp_path: Path) -> None:
+    other, newer = tmp_path / "other.sqlite", tmp_path / "newer.sqlite"
+    with closing(sqlite3.connect(other)) as db:
+        db.execute("CREATE TABLE photos (name TEXT)")
+    EmbeddingStore(newer).close()
+    with closing(sqlite3.connect(newer)) as db:
+        db.execute("PRAGMA user_version = 99")
+    for file, words in ((other, "another program"), (newer, "newer version")):
+        told = said("ledger", "--store", file)
+        assert words in told, told
+        with pytest.raises(Vl2vError, match=words):
+            EmbeddingStore(file)
+    with closing(sqlite3.connect(other)) as db:
+        assert [row[0] for row in db.execute("SELECT name FROM sqlite_master")] == ["photos"]
+
+
+def test_a_store_that_another_process_holds_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vl2v.sqlite.PATIENCE", 0.1)
+    store = tmp_path / "s.sqlite"
+    EmbeddingStore(store).close()
+    with closing(sqlite3.connect(store, isolation_level=None)) as db:
+        db.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(sqlite3.OperationalError) as caught:
+            EmbeddingStore(store)
+    found = explain(caught.value, locations({"store": store}))
+    assert isinstance(found, AccessError)
+    assert "locked by another process" in str(found)
+    assert str(store) in str(found)
+
+
+@pytest.mark.parametrize("flag", ["--cache", "--store"])
+def test_a_full_disk_is_told_with_its_own_option(photos: Path, teacher: str, tmp_path: Path, flag: str) -> None:
+    places = {"--cache": tmp_path / "cache", "--store": tmp_path / "store.sqlite"}
+    places[flag] = tmp_path / "full" / "x"
+    flags = [part for pair in places.items() for part in pair]
+    with full_disk(tmp_path / "full"):
+        (tmp_path / "full" / "ballast").write_bytes(b"")
+        with (tmp_path / "full" / "ballast").open("wb", buffering=0) as handle:
+            try:
+                while handle.write(bytes(4096)):
+                    pass
+            except OSError:
+                pass
+        told = said("quote", photos, "--teacher", teacher, "-q", *flags, code=9)
+    assert flag in told, told
+    other = {"--cache": "--store", "--store": "--cache"}[flag]
+    assert other not in told.partition("next:")[2], told
+
+
+def test_no_file_may_grow(photos: Path, teacher: str, tmp_path: Path) -> None:
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+    try:
+        told = said(
+            "quote", photos, "--teacher", teacher, "-q", "--cache", tmp_path / "c", "--store", tmp_path / "s.sqlite"
+        )
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert "--cache" in told, told
+
+
+def test_a_home_that_is_none(photos: Path, teacher: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in ("XDG_CACHE_HOME", "XDG_DATA_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", "/dev/null")
+    told = said("quote", photos, "--teacher", teacher, "-q", code=13)
+    assert "--cache" in told
+    assert "/dev/null" in told
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr("platformdirs.user_data_dir", lambda _: "~/.local/share/vl2v")  # no entry in the list of users
+    with pytest.raises(ConfigError, match="HOME"):
+        default_store()
+    assert said("ledger", "--store", tmp_path / "s.sqlite") != "", "a place that is named needs no HOME"
+
+
+def test_places_of_a_path(tmp_path: Path) -> None:
+    places = locations({"cache": tmp_path / "a", "store": tmp_path / "a" / "s.sqlite", "out": tmp_path / "out"})
+    found = {
+        "a/pixels-64.u8": "--cache", "a/s.sqlite": "--store", "a/s.sqlite-wal": "--store", "a/s.lock": "--store",
+        "out/x/y": "--out", "outer": None,
+    }  # fmt: skip
+    for path, option in found.items():
+        place = place_of(tmp_path / path, places)
+        assert (place and place.option) == option, path
+
+
+def test_no_permission(photos: Path, teacher: str, tmp_path: Path) -> None:
+    tmp_path.chmod(0o755)
+    for parent in tmp_path.parents[:2]:
+        parent.chmod(0o755)
+    (tmp_path / "open").mkdir()
+    (tmp_path / "open").chmod(0o777)
+    (photos / "ink" / "ball").chmod(0)
+    flags = ["--cache", tmp_path / "open" / "c", "--store", tmp_path / "open" / "s.sqlite"]
+    with unprivileged():
+        told = said("quote", photos, "--teacher", teacher, "-q", *flags)
+    assert "ink" in told, told
+    (photos / "ink" / "ball").chmod(0o755)
+    flags = ["--cache", tmp_path / "open" / "c", "--store", tmp_path / "closed" / "s.sqlite"]
+    with unprivileged():
+        told = said("quote", photos, "--teacher", teacher, "-q", *flags, code=13)
+    assert "no permission" in told
+    assert "--store" in told
+
+
+def test_too_many_open_files(photos: Path, teacher: str, tmp_path: Path) -> None:
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    flags = ["--cache", tmp_path / "c", "--store", tmp_path / "s.sqlite", "-q"]
+    said("quote", photos, "--teacher", teacher, *flags, code=0)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (len([*Path("/proc/self/fd").iterdir()]) + 1, before[1]))
+    try:
+        told = said("quote", photos, "--teacher", teacher, *flags)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    assert "open" in told, told
+    assert "next:" in told
+
+
+def test_output_that_dangles_or_lies_among_the_photos(photos: Path, teacher: str, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / "gone")
+    base = ["distill", photos, "--teacher", teacher, "--student", "timm:test_resnet", "-q"]
+    base += ["--cache", tmp_path / "c", "--store", tmp_path / "s.sqlite"]
+    told = said(*base, "--out", tmp_path / "link")
+    assert "is a link to" in told, told
+    assert "--out" in told
+    told = said(*base, "--out", photos / "run", code=8)
+    assert "among the images" in told, told
+    assert not (photos / "run").exists()
+
+
+@pytest.mark.parametrize("number", ["nan", "inf", "-1"])
+def test_numbers_that_are_none(photos: Path, teacher: str, tmp_path: Path, number: str) -> None:
+    base = ["distill", photos, "--teacher", teacher, "--student", "timm:test_resnet", "-q", "--out", tmp_path / "r"]
+    for flag in ("--learning-rate", "--image-weight", "--budget", "--price-per-1000-images"):
+        assert flag.strip("-").replace("-", "_")[:6] in said(*base, f"{flag}={number}", code=2).lower()
+    assert said("export", tmp_path, f"--tolerance={number}", code=2)
+    assert said("benchmark", "run", "--out", tmp_path, f"--cpus-per-job={number}", code=2)
+
+
+def test_certificates_and_proxies_of_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("ALL_PROXY", "HTTPS_PROXY", "HTTP_PROXY", "all_proxy", "https_proxy", "http_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    check = ["teacher", "check", "http://127.0.0.1:9/v1#model=m,price=0", "-q", "--store", tmp_path / "s.sqlite"]
+    check += ["--cache", tmp_path / "c"]
+    (tmp_path / "text.pem").write_text("no certificate")
+    for file, words in ((tmp_path / "none.pem", "nothing is"), (tmp_path / "text.pem", "cannot be read")):
+        with monkeypatch.context() as patched:
+            patched.setenv("SSL_CERT_FILE", str(file))
+            told = said(*check)
+            assert f"SSL_CERT_FILE={file}" in told, told
+            assert words in told
+    monkeypatch.setenv("ALL_PROXY", "foo://user:secret@127.0.0.1:1")
+    with pytest.raises(ConfigError, match="ALL_PROXY") as caught, explained({}):
+        httpx.Client()
+    assert "secret" not in str(caught.value)
+
+
+def test_a_socks_proxy_names_its_package() -> None:
+    found = explain(ImportError("Using SOCKS proxy, but the 'socksio' package is not installed."))
+    assert isinstance(found, MissingExtraError)
+    assert "vl2v[socks]" in str(found)
+
+
+def test_no_folder_for_temporary_files() -> None:
+    error = FileNotFoundError(2, "No usable temporary directory found in ['/tmp', '/var/tmp']")
+    assert "TMPDIR" in str(explain(error))
+
+
+def test_a_full_standard_output(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    with Path("/dev/full").open("w") as full:
+        monkeypatch.setattr("sys.stdout", full)
+
+        def command(as_json: bool = False) -> None:
+            print("words")
+
+        with pytest.raises(typer.Exit) as caught:
+            guarded(command)()
+        assert caught.value.exit_code == DiskFullError.exit_code
+
+
+def test_files_that_hold_something_else_are_named(tmp_path: Path) -> None:
+    file = tmp_path / "x.json"
+    for content in (b'{"a": ', b"\xff\xfe", b"[" * 100_000, b"", b"{]"):
+        file.write_bytes(content)
+        with pytest.raises(RunError, match=r"x\.json cannot be read"):
+            read_json(file)
+    for text in ("a: 2024-13-45", "[" * 5000, "\0", "a: [", "? {b: c}\n: d", "a: !!python/object:os.system {}"):
+        file.write_text(text)
+        with pytest.raises(ConfigError, match=r"x\.json"):
+            read_yaml(file)
+    file.unlink()
+    file.mkdir()
+    with pytest.raises(ConfigError, match="cannot be read"):
+        read_yaml(file)
+
+
+def test_python_gets_the_same_errors(photos: Path, teacher: str, tmp_path: Path) -> None:
+    store = tmp_path / "s.sqlite"
+    store.write_bytes(b"no database" * 300)
+    with pytest.raises(DamagedError, match=r"\.recover"):
+        vl2v.quote(photos, teacher, places=Places(tmp_path / "c", store))
+    with pytest.raises(AccessError, match="--cache"):
+        vl2v.quote(photos, teacher, places=Places(store / "c", tmp_path / "t.sqlite"))
+
+
+def test_what_is_not_of_the_system_goes_through() -> None:
+    for error in (KeyError("x"), ZeroDivisionError(), BrokenPipeError(32, "Broken pipe")):
+        with pytest.raises(type(error)), explained({}):
+            raise error
+
+
+def test_an_unexpected_fault_has_a_next_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    def command(as_json: bool = True) -> None:
+        raise KeyError("x")
+
+    with pytest.raises(typer.Exit) as caught:
+        guarded(command)(as_json=True)
+    assert caught.value.exit_code == 70
+    monkeypatch.setenv("VL2V_TRACEBACK", "1")
+    with pytest.raises(KeyError):
+        guarded(command)()
+
+
+def test_an_error_of_writing_is_named(tmp_path: Path) -> None:
+    def write() -> None:
+        with naming(tmp_path / "a"), Path("/dev/full").open("w") as full:
+            full.write("x")
+            full.flush()
+
+    with pytest.raises(OSError, match="No space") as caught:
+        write()
+    assert caught.value.filename == str(tmp_path / "a")
+
+
+def test_faults_as_json(tmp_path: Path) -> None:
+    (tmp_path / "s.sqlite").write_bytes(b"no database" * 300)
+    told = json.loads(said("ledger", "--store", tmp_path / "s.sqlite", "--json", code=14))
+    assert told["error"] == "DamagedError"
+    assert told["next"]
