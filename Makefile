@@ -4,14 +4,22 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 DEMO ?= runs/demo
 
-.PHONY: demo test lint format docs clean
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --maxprocesses 4 --durations 30
+
+.PHONY: demo test test-rest test-all lint format docs clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/demo.stamp
 	$(BIN)/vl2v demo --out $(DEMO)
 
-test: $(VENV)/dev.stamp lint
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist loadfile
+test: lint  # everything that proves the logic
+	HYPOTHESIS_PROFILE=quick $(PYTEST) --dist worksteal -m "not system"
+
+test-rest: $(VENV)/dev.stamp  # the system around it, and property tests with more examples
+	HYPOTHESIS_PROFILE=full $(PYTEST) --dist loadgroup -m "system or hypothesis"
+
+test-all: test
+	$(MAKE) test-rest
 
 lint: $(VENV)/dev.stamp
 	$(BIN)/ruff check .

@@ -4,6 +4,16 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+from tiny_task import bench, runs
+
+from once import Once, shared_root
+from tiers import Tiers
+
+__all__ = ["bench", "runs"]  # fixtures
+settings.register_profile("quick", max_examples=50, deadline=None)
+settings.register_profile("full", max_examples=1000, deadline=None)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
 
 
 def find_shared() -> Path | None:
@@ -19,6 +29,17 @@ def shared() -> Path:
     if path is None:
         pytest.skip("the maintainers' folder 'shared' with golden numbers is not beside the checkout")
     return path
+
+
+@pytest.fixture(scope="session")
+def once(tmp_path_factory: pytest.TempPathFactory) -> Once:
+    """Makes folders once for all workers."""
+    return Once(shared_root(tmp_path_factory))
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Measure what tests cost."""
+    config.pluginmanager.register(Tiers(), "tiers")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 from tiny_grid import Heard, opened, tiny_grid
-from tiny_task import Bench, bench, environment  # noqa: F401 - a fixture
+from tiny_task import Bench, environment
 
 from vl2v.benchmark.on_ray import run_on_ray
 from vl2v.benchmark.protocol import Variant
@@ -24,16 +24,16 @@ from vl2v.benchmark.sweep import Sweep
 from vl2v.errors import ConfigError, MissingExtraError
 from vl2v.progress import Silent
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.system, pytest.mark.xdist_group("ray")]
 TESTS = Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture(scope="module")
-def in_process(bench: Bench) -> Iterator[Sweep]:
+def in_process(bench: Bench, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sweep]:
     """The grid done by `Sweep.run`, with the number of threads that a job gets on Ray."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    sweep = opened(bench, bench.root / "in-process")
+    sweep = opened(bench, tmp_path_factory.mktemp("grid") / "in-process")
     sweep.run(Silent())
     yield sweep
     torch.set_num_threads(threads)
@@ -56,16 +56,16 @@ def finished_at(out: Path) -> dict[str, int]:
     return {file.parent.name: file.stat().st_mtime_ns for file in out.glob("jobs/*/job.json")}
 
 
-def test_an_address_where_nobody_listens_is_refused_at_once(bench: Bench) -> None:
-    sweep = opened(bench, bench.root / "nowhere")
+def test_an_address_where_nobody_listens_is_refused_at_once(bench: Bench, tmp_path: Path) -> None:
+    sweep = opened(bench, tmp_path / "nowhere")
     for address in ("127.0.0.1:1", "ray://127.0.0.1:1", "127.0.0.1:port"):
         with pytest.raises(ConfigError, match="no Ray cluster at"):
             run_on_ray(sweep, address, Silent())
 
 
 @pytest.mark.usefixtures("two_workers")
-def test_students_and_accuracies_are_those_of_one_process(bench: Bench, in_process: Sweep) -> None:
-    sweep, heard = opened(bench, bench.root / "on-ray"), Heard()
+def test_students_and_accuracies_are_those_of_one_process(bench: Bench, in_process: Sweep, tmp_path: Path) -> None:
+    sweep, heard = opened(bench, tmp_path / "on-ray"), Heard()
     done = run_on_ray(sweep, "local", heard)
     assert (len(done.finished), done.failed) == (6, {})
     assert weights(sweep) == weights(in_process)
@@ -83,8 +83,8 @@ def test_students_and_accuracies_are_those_of_one_process(bench: Bench, in_proce
 
 
 @pytest.mark.usefixtures("two_workers")
-def test_a_killed_worker_costs_only_what_its_job_had_not_saved(bench: Bench, in_process: Sweep) -> None:
-    sweep, heard = opened(bench, bench.root / "killed"), Heard()
+def test_a_killed_worker_costs_only_what_its_job_had_not_saved(bench: Bench, in_process: Sweep, tmp_path: Path) -> None:
+    sweep, heard = opened(bench, tmp_path / "killed"), Heard()
     killed: list[tuple[str, int, dict[str, int], int]] = []
 
     def kill() -> None:
@@ -117,12 +117,14 @@ def test_a_killed_worker_costs_only_what_its_job_had_not_saved(bench: Bench, in_
 
 
 @pytest.mark.usefixtures("two_workers")
-def test_a_job_that_cannot_be_trained_is_reported_and_later_seeds_follow_the_choice(bench: Bench) -> None:
+def test_a_job_that_cannot_be_trained_is_reported_and_later_seeds_follow_the_choice(
+    bench: Bench, tmp_path: Path
+) -> None:
     wild = Variant(title="wild", settings={"method": "erm", "distill": {"learning_rate": 1e30}})
     grid = tiny_grid(bench, ("erm",), seeds=(0, 1), targets=("rose",))
     grid = grid.model_copy(update={"variants": grid.variants | {"wild": wild}})
     grid = grid.model_copy(update={"vary": {"distill.weight_decay": (0.0, 0.1)}, "tune": "first-seed"})
-    sweep = opened(bench, bench.root / "wild", grid)
+    sweep = opened(bench, tmp_path / "wild", grid)
     done = run_on_ray(sweep, "local", Silent())
     assert [job.method for job in done.finished] == ["erm"] * 3
     assert [job.seed for job in done.finished] == [0, 0, 1]
@@ -131,9 +133,9 @@ def test_a_job_that_cannot_be_trained_is_reported_and_later_seeds_follow_the_cho
 
 
 @pytest.mark.usefixtures("two_workers")
-def test_a_machine_without_room_for_one_job_is_refused(bench: Bench) -> None:
+def test_a_machine_without_room_for_one_job_is_refused(bench: Bench, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="64 CPUs and 0 GPUs"):
-        run_on_ray(opened(bench, bench.root / "roomless"), "local", Silent(), cpus_per_job=64)
+        run_on_ray(opened(bench, tmp_path / "roomless"), "local", Silent(), cpus_per_job=64)
 
 
 STOPPABLE = """
@@ -154,8 +156,8 @@ except Interrupted as stopped:
 """
 
 
-def test_ctrl_c_saves_the_state_of_what_runs(bench: Bench) -> None:
-    out = bench.root / "stopped"
+def test_ctrl_c_saves_the_state_of_what_runs(bench: Bench, tmp_path: Path) -> None:
+    out = tmp_path / "stopped"
     arguments = [bench.root, bench.data, bench.teacher, bench.student, out]
     command = [sys.executable, "-c", STOPPABLE, *map(str, arguments)]
     folders = [str(TESTS / "benchmark"), str(TESTS / "job"), os.environ.get("PYTHONPATH", "")]
@@ -170,7 +172,7 @@ def test_ctrl_c_saves_the_state_of_what_runs(bench: Bench) -> None:
     assert 1 < json.loads(states[0].read_text())["step"] < 1000, "saved when told to stop, between two checkpoints"
 
 
-def test_without_ray_the_extra_is_named(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_ray_the_extra_is_named(bench: Bench, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(MissingExtraError, match=r"vl2v\[ray\]"):
-        run_on_ray(opened(bench, bench.root / "no-ray"), "local", Silent())
+        run_on_ray(opened(bench, tmp_path / "no-ray"), "local", Silent())

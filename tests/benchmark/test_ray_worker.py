@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from tiny_grid import opened, tiny_grid
-from tiny_task import Bench, bench  # noqa: F401 - a fixture
+from tiny_task import Bench
 
 from vl2v.benchmark.purchase import buy_ahead
 from vl2v.benchmark.ray_worker import Assignment, file_system, work

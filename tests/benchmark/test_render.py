@@ -188,6 +188,7 @@ def test_latex_is_laid_out_by_booktabs() -> None:
         assert {len(re.findall(r"(?<!\\)&", row)) + 1 for row in rows} == {len(tabular[0])}
 
 
+@pytest.mark.system
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no LaTeX on this machine")
 def test_latex_compiles(tmp_path: Path) -> None:
     body = render(named(unfinished(), AWKWARD), "latex")

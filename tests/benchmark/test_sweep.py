@@ -1,16 +1,15 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
-import sys
+import shutil
 import time
 from pathlib import Path
 
 import pytest
-from tiny_task import Bench, bench, environment, vl2v  # noqa: F401 - a fixture
+from tiny_task import Bench, vl2v
 
+from fork_server import fork_vl2v
+from once import Once
 from vl2v.benchmark.records import ZERO_SHOT
 from vl2v.benchmark.sweep import records_in
 
@@ -29,12 +28,15 @@ def finished(out: Path) -> dict[str, int]:
     return {file.parent.name: file.stat().st_mtime_ns for file in (out / "jobs").glob("*/job.json")}
 
 
-@pytest.fixture(scope="module")
-def grid(bench: Bench, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("grid") / "main"
-    done = vl2v(*command(bench, out, "--methods", "erm,adip", "--seeds", "2", "-q"))
-    assert done.returncode == 0, done.stderr
-    return out
+@pytest.fixture(scope="session")
+def grid(bench: Bench, once: Once) -> Path:
+    """A finished grid, not to be changed."""
+
+    def make(folder: Path) -> None:
+        done = vl2v(*command(bench, folder / "main", "--methods", "erm,adip", "--seeds", "2", "-q"))
+        assert done.returncode == 0, done.stderr
+
+    return once("grid", make) / "main"
 
 
 def test_a_grid_has_a_job_for_each_method_target_and_seed(grid: Path) -> None:
@@ -49,23 +51,24 @@ def test_a_grid_has_a_job_for_each_method_target_and_seed(grid: Path) -> None:
     assert next(r for r in records if r.method == "erm").image_queries == 0
 
 
-def test_called_again_it_does_nothing_again(bench: Bench, grid: Path) -> None:
-    before = finished(grid)
-    done = vl2v(*command(bench, grid, "--methods", "erm,adip", "--seeds", "2", "-q"))
+def test_called_again_it_does_nothing_again(bench: Bench, grid: Path, tmp_path: Path) -> None:
+    out = Path(shutil.copytree(grid, tmp_path / "main"))
+    before = finished(out)
+    done = vl2v(*command(bench, out, "--methods", "erm,adip", "--seeds", "2", "-q"))
     assert done.returncode == 0, done.stderr
-    assert finished(grid) == before
+    assert finished(out) == before == finished(grid)
     assert "12 jobs finished" in done.stdout
 
 
+@pytest.mark.system
 def test_a_killed_grid_goes_on_without_redoing_a_finished_job(bench: Bench, grid: Path, tmp_path: Path) -> None:
     out = tmp_path / "killed"
     arguments = command(bench, out, "--methods", "erm,adip", "--seeds", "2", "-q")
-    process = subprocess.Popen([sys.executable, "-m", "vl2v", *arguments], env=environment())
+    process = fork_vl2v(*arguments)
     while len(finished(out)) < 3:
-        assert process.poll() is None
+        assert process.poll() is None, process.stderr
         time.sleep(0.02)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
+    process.kill()
     before = finished(out)
     assert len(before) < 12
     assert vl2v(*arguments).returncode == 0
@@ -77,17 +80,19 @@ def test_a_killed_grid_goes_on_without_redoing_a_finished_job(bench: Bench, grid
         assert one == other, "a job that was stopped ends as one that was not"
 
 
+@pytest.mark.system
 def test_two_processes_share_a_grid(bench: Bench, grid: Path, tmp_path: Path) -> None:
     out = tmp_path / "shared"
-    arguments = [sys.executable, "-m", "vl2v", *command(bench, out, "--methods", "erm,adip", "--seeds", "2")]
-    both = [subprocess.Popen(arguments, env=environment(), stderr=subprocess.PIPE, text=True) for _ in range(2)]
-    told = [process.communicate(timeout=300)[1] for process in both]
-    assert [process.returncode for process in both] == [0, 0], told
+    arguments = command(bench, out, "--methods", "erm,adip", "--seeds", "2")
+    both = [fork_vl2v(*arguments) for _ in range(2)]
+    assert [process.wait() for process in both] == [0, 0], [process.stderr for process in both]
+    told = [process.stderr for process in both]
     begun = [line for text in told for line in text.splitlines() if ", target " in line]
     assert len(begun) == len(set(begun)) == 12, "no job is begun twice"
     assert finished(out).keys() == finished(grid).keys()
 
 
+@pytest.mark.slow
 def test_the_first_seeds_choice_serves_the_others(bench: Bench, tmp_path: Path) -> None:
     out = tmp_path / "tuned"
     vary = ("--vary", "distill.learning_rate=1e-6,1e-3", "--tune", "first-seed")
@@ -101,6 +106,7 @@ def test_the_first_seeds_choice_serves_the_others(bench: Bench, tmp_path: Path) 
     assert [r.inherited for r in records] == [False, False, True, True]
 
 
+@pytest.mark.slow
 def test_a_plan_spends_nothing_and_says_what_will_be_bought(bench: Bench, tmp_path: Path) -> None:
     out = tmp_path / "planned"
     store = ["--store", str(tmp_path / "vectors.sqlite")]  # the last one given counts

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from once import Once
 from vl2v.demo.drawings import MARKER, draw, emoji_of, framed, lines_only
 from vl2v.demo.vocabulary import EMOJI, OUTLINE_ICONS, SOLID_ICONS, STYLES
 from vl2v.errors import DataError
@@ -16,9 +17,9 @@ from vl2v.task.folder import DomainFolder
 pytest.importorskip("resvg_py")
 
 
-@pytest.fixture(scope="module")
-def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return draw(tmp_path_factory.mktemp("demo") / "task", size=48)
+@pytest.fixture(scope="session")
+def drawn(once: Once) -> Path:
+    return once("drawings", lambda folder: draw(folder / "task", size=48)) / "task"
 
 
 def test_no_drawing_stands_in_two_styles() -> None:
@@ -43,6 +44,7 @@ def test_the_task_is_clean_and_its_styles_are_what_they_say(drawn: Path) -> None
     assert np.abs(colour.astype(int) - colour.mean(axis=3, keepdims=True)).mean() > 3
 
 
+@pytest.mark.slow
 def test_drawing_again_gives_the_same_files_and_does_nothing(drawn: Path, tmp_path: Path) -> None:
     def digest(root: Path) -> dict[str, str]:
         files = sorted(root.rglob("*.png"))

@@ -84,6 +84,7 @@ def test_how_many_are_asked_at_once_does_not_matter(teacher: OfflineVendor) -> N
     np.testing.assert_allclose(together, alone, atol=1e-4)
 
 
+@pytest.mark.system
 def test_another_process_gives_the_same_bits(teacher: OfflineVendor, tmp_path: Path) -> None:
     for number, file in enumerate(drawings()):
         (tmp_path / f"{number}.png").write_bytes(file)

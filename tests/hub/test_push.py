@@ -15,10 +15,11 @@ import pytest
 import yaml
 from huggingface_hub import constants
 from local_hub import TOKEN, LocalHub, Repository, serving
-from tiny_task import Bench, bench, environment  # noqa: F401 - a fixture
+from tiny_task import Bench, environment
 from typer.testing import CliRunner, Result
 
 import vl2v as package
+from once import Once
 from vl2v.cli import app
 from vl2v.errors import HubError
 from vl2v.hub.package import make_package
@@ -31,10 +32,7 @@ for needed in ("fastapi", "onnx", "onnxscript", "onnxruntime", "tensorboard"):
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture(scope="module")
-def run(bench: Bench) -> Path:
-    """A finished run with an exported file, and things beside it that must not be published."""
-    out = bench.root / "published"
+def publishable(bench: Bench, out: Path) -> None:
     places = Places(bench.root / "cache", bench.root / "vectors.sqlite")
     settings: dict[str, Any] = {
         "tracking": ["tensorboard"],
@@ -43,12 +41,17 @@ def run(bench: Bench) -> Path:
         "device": "cpu",
     }
     settings |= {"distill": {"steps": 4, "checkpoint_every": 2}, "batch_per_domain": 4, "workers": 0}
-    wanted: dict[str, Any] = {"held_out": ["rose"], "places": places, "settings": settings}
+    wanted: dict[str, Any] = {"held_out": ["rose"], "places": places, "settings": settings, "report": False}
     package.distill(bench.data, bench.teacher, bench.student, out=out, **wanted)
     package.export(out, places=places)
     (out / "notes.txt").write_text("private")
     (out / "student" / "photo.png").write_bytes(b"private")
-    return out
+
+
+@pytest.fixture(scope="session")
+def run(bench: Bench, once: Once) -> Path:
+    """A finished run with an exported file, and things beside it that must not be published."""
+    return once("published", lambda folder: publishable(bench, folder / "run")) / "run"
 
 
 @pytest.fixture
@@ -175,7 +178,10 @@ def test_without_a_network(run: Path, command: Command) -> None:
     assert "Traceback" not in gone.stderr
 
 
-def test_a_dry_run_sends_nothing_and_writes_what_would_be_sent(run: Path, hub: LocalHub, command: Command) -> None:
+def test_a_dry_run_sends_nothing_and_writes_what_would_be_sent(
+    bench: Bench, run: Path, hub: LocalHub, command: Command, tmp_path: Path
+) -> None:
+    run = Path(shutil.copytree(run, tmp_path / "run"))
     done = command(hub, "push", str(run), "me/stripes", "--dry-run", token="")
     assert done.exit_code == 0, done.stderr
     assert not hub.requests
@@ -183,7 +189,7 @@ def test_a_dry_run_sends_nothing_and_writes_what_would_be_sent(run: Path, hub: L
     assert written.keys() - {"student/trust.json"} == FILES
     for name, path in written.items():
         assert f"{path.stat().st_size:,} bytes" in next(line for line in done.stdout.splitlines() if name in line)
-    image = next((run.parent / "data").rglob("*.png"))
+    image = next(bench.data.rglob("*.png"))
     assert np.array_equal(package.load(run / "hub").predict_proba(image), package.load(run).predict_proba(image))
     assert command(hub, "push", str(run), "me/stripes", "--dry-run").exit_code == 0, "it may be repeated"
     taken = command(hub, "push", str(run), "me/stripes", "--dry-run", "--out", str(run))

@@ -4,39 +4,35 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import signal
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from test_distill_job import metrics, start, wait_for_lines
-from tiny_task import Bench, bench, vl2v  # noqa: F401 - a fixture
+from test_distill_job import metrics, wait_for_lines
+from tiny_task import Bench, FinishedRun, Runs, vl2v
 
 import vl2v as package
+from fork_server import fork_vl2v
 
 pytestmark = pytest.mark.slow
 
 
-def arguments(bench: Bench, out: Path, method: str, *more: str) -> list[str]:
-    return [*bench.distill(out), "--method", method, *more]
+def whole(runs: Runs, method: str, *more: str) -> FinishedRun:
+    return runs.get("--method", method, *more)
 
 
 @pytest.mark.parametrize("method", ["erm", "kd", "rise", "miro"])
-def test_what_is_reported_is_what_is_kept(bench: Bench, tmp_path: Path, method: str) -> None:
-    out = tmp_path / "run"
-    done = vl2v(*arguments(bench, out, method, "--json"))
-    assert done.returncode == 0, done.stderr
-    student = package.load(out)
+def test_what_is_reported_is_what_is_kept(bench: Bench, runs: Runs, method: str) -> None:
+    run = whole(runs, method)
+    student = package.load(run.folder)
     assert student.head is None
     files = sorted((bench.data / "rose").rglob("*.png"))
     right = [said == p.parent.name.replace("_", " ") for said, p in zip(student.predict(files), files, strict=True)]
-    reported = {row["domain"]: row["student"] for row in json.loads(done.stdout)["domains"]}
+    reported = {row["domain"]: row["student"] for row in run.result["domains"]}
     assert np.mean(right) == reported["rose"]
-    saved, state = load_file(out / "student" / "model.safetensors"), load_file(out / "state.safetensors")
+    saved, state = load_file(run.student), load_file(run.folder / "state.safetensors")
     assert saved["projection.weight"].shape == (3, 96), "what only training needs is not kept"
     assert not any(name.startswith(("penalty", "variances")) for name in saved)
     if method != "rise":
@@ -47,14 +43,13 @@ def test_what_is_reported_is_what_is_kept(bench: Bench, tmp_path: Path, method: 
         student.embed(files[0])
 
 
-def test_erm_asks_the_teacher_for_nothing_but_the_table(bench: Bench, tmp_path: Path) -> None:
-    store = ["--store", str(tmp_path / "new.sqlite")]
-    done = vl2v(*arguments(bench, tmp_path / "run", "erm", "--json", "--no-zero-shot", *store))
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["image_queries"] == 0
-    assert "out_of_domain" in json.loads(done.stdout)["means"]
+def test_erm_asks_the_teacher_for_nothing_but_the_table(runs: Runs) -> None:
+    run = whole(runs, "erm", "--no-zero-shot")
+    assert run.result["image_queries"] == 0
+    assert "out_of_domain" in run.result["means"]
 
 
+@pytest.mark.system
 @pytest.mark.parametrize(
     ("method", "lines", "stages"),
     [
@@ -66,37 +61,24 @@ def test_erm_asks_the_teacher_for_nothing_but_the_table(bench: Bench, tmp_path: 
     ],
 )
 def test_a_killed_run_ends_bit_for_bit_like_a_whole_one(
-    bench: Bench, tmp_path: Path, method: str, lines: int, stages: set[str]
+    bench: Bench, runs: Runs, tmp_path: Path, method: str, lines: int, stages: set[str]
 ) -> None:
-    whole, killed = tmp_path / "whole", tmp_path / "killed"
-    more = ["--align-steps", "0"] if method == "linear-probe" else []
-    assert vl2v(*arguments(bench, whole, method, *more)).returncode == 0
-    assert {line["stage"] for line in metrics(whole)} == stages
-    process = start(arguments(bench, killed, method, *more))
+    more = ["--method", method, *(["--align-steps", "0"] if method == "linear-probe" else [])]
+    run, killed = runs.get(*more), tmp_path / "killed"
+    assert {line["stage"] for line in metrics(run.folder)} == stages
+    process = fork_vl2v(*bench.distill(killed, *more))
     wait_for_lines(killed, lines, process)
-    if process.poll() is None:
-        os.kill(process.pid, signal.SIGKILL)
-    process.communicate()
-    assert vl2v(*bench.flags("distill", "--out", str(killed), "--resume")).returncode == 0
-    one, two = (run / "student" / "model.safetensors" for run in (whole, killed))
-    assert one.read_bytes() == two.read_bytes()
+    process.kill()
+    assert vl2v(*bench.flags("distill", "--out", str(killed), "--resume", "--no-report")).returncode == 0
+    assert run.student.read_bytes() == (killed / "student" / "model.safetensors").read_bytes()
 
 
-def whole(bench: Bench, out: Path, method: str, *more: str) -> dict[str, Any]:
-    done = vl2v(*arguments(bench, out, method, "--json", *more))
-    assert done.returncode == 0, done.stderr
-    found: dict[str, Any] = json.loads(done.stdout)
-    return found
-
-
-def test_rise_keeps_the_averaged_layers_as_one(bench: Bench, tmp_path: Path) -> None:
-    whole(bench, tmp_path / "last", "rise", "--weights", "last")
-    saved = load_file(tmp_path / "last" / "student" / "model.safetensors")
-    state = load_file(tmp_path / "last" / "state.safetensors")
+def test_rise_keeps_the_averaged_layers_as_one(runs: Runs) -> None:
+    last = whole(runs, "rise", "--weights", "last")
+    saved, state = load_file(last.student), load_file(last.folder / "state.safetensors")
     one = state["projection/classifier.weight"] @ state["projection/projection.weight"]
     torch.testing.assert_close(saved["projection.weight"], one)
-    whole(bench, tmp_path / "swad", "rise")
-    averaged = load_file(tmp_path / "swad" / "student" / "model.safetensors")
+    averaged = load_file(whole(runs, "rise").student)
     assert not averaged["projection.weight"].equal(saved["projection.weight"])
 
 
@@ -113,17 +95,20 @@ def test_rises_anchors_are_quoted_bought_and_learnt_from(bench: Bench, tmp_path:
     quoted = vl2v(*bench.flags("quote", *asked, "--held-out", "rose"))
     assert quoted.returncode == 0, quoted.stderr
     assert json.loads(quoted.stdout)["texts"]["needed"] == 3 + 6
-    teacher = ["--teacher", f"file:{tmp_path / 'teacher.npz'}", "--store", str(tmp_path / "new.sqlite")]
-    found = whole(bench, tmp_path / "with", "rise", *teacher, "--config", str(settings))
-    assert found["text_queries"] == 9
-    assert whole(bench, tmp_path / "without", "rise", *teacher)["text_queries"] == 0
+    teacher = ["--method", "rise", "--teacher", f"file:{tmp_path / 'teacher.npz'}", "--json"]
+    bought = []
+    for name, more in (("with", ["--config", str(settings)]), ("without", [])):
+        done = vl2v(*bench.distill(tmp_path / name, *teacher, *more), "--store", str(tmp_path / "new.sqlite"))
+        assert done.returncode == 0, done.stderr
+        bought.append(json.loads(done.stdout)["text_queries"])
+    assert bought == [9, 0]
     one, two = (metrics(tmp_path / run)[-1]["losses"] for run in ("with", "without"))
     assert one != two
 
 
-def test_miros_variances_are_in_the_state_and_its_oracle_is_not(bench: Bench, tmp_path: Path) -> None:
-    whole(bench, tmp_path / "run", "miro", "--align-steps", "0", "--steps", "1", "--learning-rate", "1e-3")
-    state = load_file(tmp_path / "run" / "state.safetensors")
+def test_miros_variances_are_in_the_state_and_its_oracle_is_not(runs: Runs) -> None:
+    run = whole(runs, "miro", "--align-steps", "0", "--steps", "1", "--learning-rate", "1e-3")
+    state = load_file(run.folder / "state.safetensors")
     extra = {name: tensor for name, tensor in state.items() if name.startswith("penalty/")}
     assert set(extra) == {f"penalty/variances.{i}.b" for i in range(5)}
     first = math.log(math.expm1(0.1 - 1e-5))
@@ -132,69 +117,61 @@ def test_miros_variances_are_in_the_state_and_its_oracle_is_not(bench: Bench, tm
 
 
 @pytest.mark.parametrize("weights", ["swad", "best", "last"])
-def test_a_linear_probe_leaves_the_backbone_as_it_was(bench: Bench, tmp_path: Path, weights: str) -> None:
+def test_a_linear_probe_leaves_the_backbone_as_it_was(bench: Bench, runs: Runs, weights: str) -> None:
     more = ["--align-steps", "0", "--weights", weights, "--steps", "60", "--learning-rate", "0.1"]
-    found = whole(bench, tmp_path / "run", "linear-probe", *more)
-    saved = load_file(tmp_path / "run" / "student" / "model.safetensors")
-    given = load_file(bench.root / "student.safetensors")
+    run = whole(runs, "linear-probe", *more)
+    saved, given = load_file(run.student), load_file(bench.root / "student.safetensors")
     backbone = {
         name.removeprefix("backbone."): tensor for name, tensor in saved.items() if name.startswith("backbone.")
     }
     assert len(backbone) > 20
     assert all(tensor.equal(given[name]) for name, tensor in backbone.items())
-    losses = [loss for line in metrics(tmp_path / "run") for loss in line["losses"]]
+    losses = [loss for line in metrics(run.folder) for loss in line["losses"]]
     assert len(losses) == 60
     assert losses[-1] < losses[0] - 0.1
-    assert found["means"]["in_domain"]["student"] > 0.5
+    assert run.result["means"]["in_domain"]["student"] > 0.5
 
 
-def test_lp_ft_is_erm_after_a_probe(bench: Bench, tmp_path: Path) -> None:
-    whole(bench, tmp_path / "lp-ft", "lp-ft")
-    whole(bench, tmp_path / "erm", "erm")
-    one, two = (load_file(tmp_path / run / "student" / "model.safetensors") for run in ("lp-ft", "erm"))
+def test_lp_ft_is_erm_after_a_probe(runs: Runs) -> None:
+    one, two = (load_file(whole(runs, method).student) for method in ("lp-ft", "erm"))
     assert all(tensor.equal(two[name]) for name, tensor in one.items())
 
 
-def test_parts_of_the_method_are_the_method_at_other_settings(bench: Bench, tmp_path: Path) -> None:
-    same = {"feature": ["--image-weight", "1"], "text": ["--image-weight", "0"], "no-align": ["--align-steps", "0"]}
-    for method, settings in same.items():
-        more = settings if method == "no-align" else []
-        found = whole(bench, tmp_path / method, method, *more, "--store", str(tmp_path / f"{method}.sqlite"))
-        whole(bench, tmp_path / f"{method}-adip", "adip", *settings)
-        one, two = (load_file(tmp_path / run / "student" / "model.safetensors") for run in (method, f"{method}-adip"))
-        assert one.keys() == two.keys()
-        assert all(tensor.equal(two[name]) for name, tensor in one.items())
-        training = 0 if method == "text" else 48  # the texts of the classes need no image
-        assert found["image_queries"] == training + 12 + 30
+@pytest.mark.parametrize(
+    ("method", "settings"),
+    [("feature", ("--image-weight", "1")), ("text", ("--image-weight", "0")), ("no-align", ("--align-steps", "0"))],
+)
+def test_parts_of_the_method_are_the_method_at_other_settings(
+    runs: Runs, method: str, settings: tuple[str, ...]
+) -> None:
+    part = whole(runs, method, *(settings if method == "no-align" else ()))
+    one, two = load_file(part.student), load_file(whole(runs, "adip", *settings).student)
+    assert one.keys() == two.keys()
+    assert all(tensor.equal(two[name]) for name, tensor in one.items())
+    training = 0 if method == "text" else 48  # the texts of the classes need no image
+    assert part.result["image_queries"] == training + 12 + 30
 
 
 def test_unlabelled_images_are_of_no_use_to_erm(bench: Bench, tmp_path: Path) -> None:
-    done = vl2v(*arguments(bench, tmp_path / "run", "erm", "--unlabelled", str(bench.data)))
+    done = vl2v(*bench.distill(tmp_path / "run", "--method", "erm", "--unlabelled", str(bench.data)))
     assert done.returncode == 2
     assert "learns from labels alone" in done.stderr
 
 
-def test_images_beyond_the_labels_are_used_without_them(bench: Bench, tmp_path: Path) -> None:
-    few = ["--labels-per-class", "2", "--json"]
-    alone = vl2v(*arguments(bench, tmp_path / "alone", "adip", *few, "--store", str(tmp_path / "1.sqlite")))
-    store = ["--store", str(tmp_path / "2.sqlite")]
-    more = vl2v(*arguments(bench, tmp_path / "more", "adip", *few, "--rest-unlabelled", *store))
-    assert alone.returncode == more.returncode == 0, alone.stderr + more.stderr
-    bought = [json.loads(run.stdout)["image_queries"] for run in (alone, more)]
+def test_images_beyond_the_labels_are_used_without_them(bench: Bench, runs: Runs, tmp_path: Path) -> None:
+    few = ["--labels-per-class", "2"]
+    alone, more = whole(runs, "adip", *few), whole(runs, "adip", *few, "--rest-unlabelled")
     kept, validation, test = 2 * 3 * 2, 2 * 3, 30  # domains, classes, labels
+    bought = [run.result["image_queries"] for run in (alone, more)]
     assert bought == [kept + validation + test, 2 * 24 + validation + test]
-    losses = [metrics(tmp_path / run)[-1]["losses"] for run in ("alone", "more")]
+    losses = [metrics(run.folder)[-1]["losses"] for run in (alone, more)]
     assert losses[0] != losses[1]
-    refused = vl2v(*arguments(bench, tmp_path / "x", "adip", "--rest-unlabelled"))
+    refused = vl2v(*bench.distill(tmp_path / "x", "--rest-unlabelled"))
     assert refused.returncode == 2
     assert "labels_per_class" in refused.stderr
 
 
 @pytest.mark.parametrize(("method", "images", "texts"), [("erm", 0, 0), ("text", 0, 3), ("adip", 48, 3)])
-def test_a_run_says_what_its_training_needs_of_the_teacher(
-    bench: Bench, tmp_path: Path, method: str, images: int, texts: int
-) -> None:
-    done = vl2v(*bench.distill(tmp_path / "run", "--method", method, "--steps", "2"))
-    assert done.returncode == 0, done.stderr
-    asked = json.loads((tmp_path / "run" / "evaluation.json").read_text())["asked"]
+def test_a_run_says_what_its_training_needs_of_the_teacher(runs: Runs, method: str, images: int, texts: int) -> None:
+    asked = json.loads((whole(runs, method).folder / "evaluation.json").read_text())["asked"]
     assert (asked["image_queries"], asked["text_queries"]) == (images, texts), "whoever paid, and not the zero-shot row"

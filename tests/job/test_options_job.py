@@ -15,7 +15,7 @@ from accelerate import Accelerator
 from numpy.typing import NDArray
 from PIL import Image
 from safetensors.torch import load_file
-from tiny_task import Bench, bench, vl2v  # noqa: F401 - a fixture
+from tiny_task import Bench, vl2v
 
 import vl2v as package
 from vl2v.benchmark.results import records_of
@@ -60,11 +60,12 @@ class Colour:
 def distill(bench: Bench, asked: Any, out: Path, *, resume: bool = False, **settings: Any) -> Any:
     places = Places(bench.root / "cache", out.parent / "vectors.sqlite")
     if resume:
-        return package.distill(teacher=asked, out=out, resume=True, places=places)
+        return package.distill(teacher=asked, out=out, resume=True, places=places, report=False)
     nested = {k: SMALL.get(k, {}) | v if isinstance(v, dict) else v for k, v in settings.items()}
     return package.distill(
-        bench.data, asked, bench.student, out=out, held_out=["rose"], places=places, settings=SMALL | nested
-    )
+        bench.data, asked, bench.student, out=out, held_out=["rose"], places=places, settings=SMALL | nested,
+        report=False,
+    )  # fmt: skip
 
 
 @pytest.mark.slow

@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tiny_task import CLASSES, Bench, bench  # noqa: F401 - a fixture
-from typer.testing import CliRunner
+from tiny_task import CLASSES, Bench
 
 import vl2v
-from vl2v.cli import app
+from command_line import run_cli
+from once import Once
 from vl2v.job.evaluation import Evaluation
 from vl2v.job.prepare import Places
 
@@ -29,55 +29,57 @@ SETTINGS: dict[str, Any] = {
 }  # fmt: skip
 
 
-def distilled(bench: Bench, data: Path, out: Path) -> vl2v.Run:
-    places = Places(bench.root / "cache", bench.root / "vectors.sqlite")
-    run = vl2v.distill(data, bench.teacher, bench.student, out=out, held_out=["rose"], places=places, settings=SETTINGS)
-    assert run is not None
-    return run
+def distilled(bench: Bench, data: Path, out: Path) -> None:
+    vl2v.distill(
+        data, bench.teacher, bench.student, out=out, held_out=["rose"], settings=SETTINGS, report=False,
+        places=Places(bench.root / "cache", bench.root / "vectors.sqlite"),
+    )  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def made(bench: Bench) -> vl2v.Run:
-    return distilled(bench, bench.data, bench.root / "trusted")
+def evaluation(run: Path) -> Evaluation:
+    return Evaluation.from_dict(json.loads((run / "evaluation.json").read_text()))
+
+
+@pytest.fixture(scope="session")
+def made(bench: Bench, once: Once) -> Path:
+    """A finished run's folder."""
+    return once("trusted", lambda folder: distilled(bench, bench.data, folder / "run")) / "run"
 
 
 @pytest.fixture
-def copied(made: vl2v.Run, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(made.folder, tmp_path / "run"))
+def copied(made: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(made, tmp_path / "run"))
 
 
-def command(*words: str | Path) -> Any:
-    return CliRunner().invoke(app, [str(word) for word in words])
-
-
-def test_a_run_ends_with_trust(bench: Bench, made: vl2v.Run) -> None:
-    kept = json.loads((made.folder / "student" / "trust.json").read_text())
+def test_a_run_ends_with_trust(bench: Bench, made: Path) -> None:
+    kept = json.loads((made / "student" / "trust.json").read_text())
     assert kept["calibration"]["images"] == 30
     assert sorted(kept["domains"]) == ["ink", "neon"]  # not rose, which was held out
-    student = vl2v.load(made.folder)
+    student = vl2v.load(made)
     assert student.trust is not None
     assert student.trust.to_dict() == kept
     files = sorted((bench.data / "rose").rglob("*.png"))
     logits = student.logits(student.project(files))
     assert np.allclose(student.predict_proba(files), (logits / kept["temperature"]).softmax(-1).numpy(), atol=1e-6)
     assert student.predict(files) == [student.classes[k] for k in logits.argmax(-1)]
-    rows = {row["domain"]: row for row in json.loads((made.folder / "evaluation.json").read_text())["domains"]}
+    rows = {row["domain"]: row for row in json.loads((made / "evaluation.json").read_text())["domains"]}
     for row in rows.values():
         assert 0 <= row["student_ece_calibrated"] <= 1
         assert 0 <= row["student_aurc"] <= 1
         assert 0 <= row["student_aurc_energy"] <= 1
-    assert all(row.student_ece_calibrated is not None for row in made.evaluation.beside["last"].rows)
+    assert all(row.student_ece_calibrated is not None for row in evaluation(made).beside["last"].rows)
 
 
-def test_labels_of_the_held_out_domain_change_nothing(bench: Bench, made: vl2v.Run, tmp_path: Path) -> None:
+def test_labels_of_the_held_out_domain_change_nothing(bench: Bench, made: Path, tmp_path: Path) -> None:
     other = Path(shutil.copytree(bench.data, tmp_path / "data"))
     for place, name in enumerate(CLASSES):
         (other / "rose" / name).rename(other / f"moved{place}")
     for place in range(len(CLASSES)):
         (other / f"moved{place}").rename(other / "rose" / CLASSES[(place + 1) % len(CLASSES)])
-    again = distilled(bench, other, tmp_path / "run")
-    assert again.evaluation.rows[-1].student_aurc != made.evaluation.rows[-1].student_aurc  # the labels did change
-    texts = [(run.folder / "student" / "trust.json").read_bytes() for run in (made, again)]
+    again = tmp_path / "run"
+    distilled(bench, other, again)
+    assert evaluation(again).rows[-1].student_aurc != evaluation(made).rows[-1].student_aurc  # the labels did change
+    texts = [(run / "student" / "trust.json").read_bytes() for run in (made, again)]
     assert texts[0] == texts[1]
 
 
@@ -96,13 +98,13 @@ def test_a_folder_of_an_earlier_version_loads_and_is_fitted_again(bench: Bench, 
     assert torch.equal(
         torch.from_numpy(student.predict_proba(picture)), student.logits(student.project(picture)).softmax(-1)
     )
-    refused = command("predict", copied, picture, "--coverage", "0.95")
-    assert refused.exit_code == 6
+    refused = run_cli("predict", copied, picture, "--coverage", "0.95")
+    assert refused.returncode == 6
     assert "vl2v trust" in refused.stderr
-    assert command("predict", copied, picture).exit_code == 0
+    assert run_cli("predict", copied, picture).returncode == 0
 
-    done = command("trust", copied, "--json")
-    assert done.exit_code == 0, done.stderr
+    done = run_cli("trust", copied, "--json")
+    assert done.returncode == 0, done.stderr
     after = json.loads(file.read_text())
     assert after["temperature"] == pytest.approx(before["temperature"], rel=0.02)  # answers are kept in 16 bits
     assert after["domains"].keys() == before["domains"].keys()
@@ -110,27 +112,27 @@ def test_a_folder_of_an_earlier_version_loads_and_is_fitted_again(bench: Bench, 
     assert told["rose"]["role"] == "out-of-domain"
     assert told["ink"]["coverages"]["0.8"]["answered"] > 0.4
     assert set(told["rose"]["unusual"]) == {"1", "8", "32"}
-    assert "temperature" in command("trust", copied).stdout
+    assert "temperature" in run_cli("trust", copied).stdout
 
 
 def test_trust_without_the_images_or_answers(copied: Path) -> None:
     config = copied / "config.yaml"
     config.write_text(config.read_text().replace("root: ", "root: /nowhere"))
-    done = command("trust", copied, "--json")
-    assert done.exit_code == 0
+    done = run_cli("trust", copied, "--json")
+    assert done.returncode == 0
     assert "drift cannot be told" in done.stderr
     assert "domains" not in json.loads((copied / "student" / "trust.json").read_text())
     (copied / "predictions.npz").unlink()
-    assert command("trust", copied).exit_code == 8
+    assert run_cli("trust", copied).returncode == 8
 
 
 def test_a_broken_file_is_named(copied: Path) -> None:
     (copied / "student" / "trust.json").write_text("{")
-    done = command("predict", copied, copied)
-    assert done.exit_code in (3, 6)
+    done = run_cli("predict", copied, copied)
+    assert done.returncode in (3, 6)
     with pytest.raises(vl2v.errors.StudentError, match=r"trust\.json"):
         vl2v.load(copied)
-    assert command("trust", copied).exit_code == 0
+    assert run_cli("trust", copied).returncode == 0
     assert vl2v.load(copied).trust is not None
 
 
@@ -146,15 +148,15 @@ def test_predict_marks_what_is_unsure(bench: Bench, copied: Path, tmp_path: Path
     content["reject"]["confidence"]["0.9"] = float(sure.mean())  # between the two
     file.write_text(json.dumps(content))
     words = ("predict", copied, bar, noise, broken, "--coverage", "0.9", "--format")
-    answers = json.loads(command(*words, "json").stdout)
+    answers = json.loads(run_cli(*words, "json").stdout)
     assert sorted(str(a["accepted"]) for a in answers) == ["False", "None", "True"]
     assert answers[2]["fault"]
-    rows = list(csv.DictReader(io.StringIO(command(*words, "csv").stdout)))
+    rows = list(csv.DictReader(io.StringIO(run_cli(*words, "csv").stdout)))
     assert sorted(row["accepted"] for row in rows) == ["", "no", "yes"]
-    assert command(*words, "table").stdout.count("unsure") == 1
-    assert "unsure" not in command("predict", copied, noise).stdout
-    assert command(*words[:5], "--coverage", "0.33").exit_code == 2
-    assert command(*words[:5], "--coverage", "0.9", "--score", "entropy").exit_code == 2
+    assert run_cli(*words, "table").stdout.count("unsure") == 1
+    assert "unsure" not in run_cli("predict", copied, noise).stdout
+    assert run_cli(*words[:5], "--coverage", "0.33").returncode == 2
+    assert run_cli(*words[:5], "--coverage", "0.9", "--score", "entropy").returncode == 2
 
 
 def test_predict_warns_of_an_unusual_batch_alone(bench: Bench, copied: Path) -> None:
@@ -163,7 +165,7 @@ def test_predict_warns_of_an_unusual_batch_alone(bench: Bench, copied: Path) -> 
     for limit, warned in ((0.0, True), (1e6, False)):
         content["drift"]["limit"] = [limit] * len(content["drift"]["sizes"])
         file.write_text(json.dumps(content))
-        done = command("predict", copied, bench.data / "rose", "--format", "json")
+        done = run_cli("predict", copied, bench.data / "rose", "--format", "json")
         assert ("unlike the training domains: 30 images" in done.stderr) is warned
         assert len(json.loads(done.stdout)) == 30
 
@@ -174,5 +176,5 @@ def test_the_commands_of_the_page(bench: Bench, copied: Path) -> None:
     assert [line[1] for line in lines] == ["predict", "trust"]
     names = {"runs/first": copied, "photos/": bench.data / "rose"}
     for line in lines:
-        done = command(*(names.get(word, word) for word in line[1:]))
-        assert done.exit_code == 0, done.stderr
+        done = run_cli(*(names.get(word, word) for word in line[1:]))
+        assert done.returncode == 0, done.stderr

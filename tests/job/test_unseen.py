@@ -10,12 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from safetensors.torch import load_file
-from tiny_task import Bench, bench, vl2v  # noqa: F401 - a fixture
+from tiny_task import Bench, vl2v
 
+from once import Once
 from vl2v.api import add_classes, distill, quote
 from vl2v.errors import ConfigError, DataError
+from vl2v.job.evaluation import Evaluation
 from vl2v.job.prepare import Places
-from vl2v.job.run import Run
 from vl2v.job.unseen import Unseen, accuracies
 from vl2v.student.model import Student
 
@@ -46,20 +47,20 @@ def test_accuracies_are_means_over_classes() -> None:
 
 @dataclass
 class Held:
-    run: Run
+    folder: Path
     places: Places
 
 
-@pytest.fixture(scope="module")
-def held(bench: Bench, tmp_path_factory: pytest.TempPathFactory) -> Held:
-    root = tmp_path_factory.mktemp("held")
-    places = Places(bench.root / "cache", root / "vectors.sqlite")
-    settings = SMALL | HELD_OUT
-    run = distill(
-        bench.data, bench.teacher, bench.student, out=root / "run", held_out=["rose"], places=places, settings=settings
-    )
-    assert run is not None
-    return Held(run, places)
+@pytest.fixture(scope="session")
+def held(bench: Bench, once: Once) -> Held:
+    def train(root: Path) -> None:
+        distill(
+            bench.data, bench.teacher, bench.student, out=root / "run", held_out=["rose"], settings=SMALL | HELD_OUT,
+            places=Places(bench.root / "cache", root / "vectors.sqlite"), report=False,
+        )  # fmt: skip
+
+    root = once("held-out-class", train)
+    return Held(root / "run", Places(bench.root / "cache", root / "vectors.sqlite"))
 
 
 def test_what_is_said_is_what_the_saved_student_does_once_the_class_is_added(
@@ -67,10 +68,10 @@ def test_what_is_said_is_what_the_saved_student_does_once_the_class_is_added(
     held: Held,
     tmp_path: Path,
 ) -> None:
-    assert Student.load(held.run.folder).classes == ["bar", "blank"]
-    said = json.loads((held.run.folder / "evaluation.json").read_text())["unseen_classes"]
+    assert Student.load(held.folder).classes == ["bar", "blank"]
+    said = json.loads((held.folder / "evaluation.json").read_text())["unseen_classes"]
     assert said["classes"] == ["zebra stripe"]
-    shutil.copytree(held.run.folder, tmp_path / "run")
+    shutil.copytree(held.folder, tmp_path / "run")
     student = add_classes(tmp_path / "run", ["zebra stripe"], places=held.places)
     right = {}
     for name in student.classes:
@@ -97,13 +98,15 @@ def test_the_student_is_the_one_of_a_folder_without_the_class(
     shutil.copytree(bench.data, data, ignore=shutil.ignore_patterns("zebra_stripe"))
     places = Places(tmp_path / "cache", tmp_path / "vectors.sqlite")
     run = distill(
-        data, bench.teacher, bench.student, out=tmp_path / "run", held_out=["rose"], places=places, settings=SMALL
-    )
+        data, bench.teacher, bench.student, out=tmp_path / "run", held_out=["rose"], places=places, settings=SMALL,
+        report=False,
+    )  # fmt: skip
     assert run is not None
-    one, other = (load_file(r.folder / "student" / "model.safetensors") for r in (held.run, run))
+    one, other = (load_file(r.folder / "student" / "model.safetensors") for r in (held, run))
     assert one.keys() == other.keys()
     assert all(np.array_equal(one[name], other[name]) for name in one)
-    assert run.evaluation.rows == held.run.evaluation.rows
+    evaluation = Evaluation.from_dict(json.loads((held.folder / "evaluation.json").read_text()))
+    assert run.evaluation.rows == evaluation.rows
     assert run.unseen is None
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
-from tiny_task import Bench, bench, vl2v  # noqa: F401 - a fixture
-
-pytestmark = pytest.mark.slow
+from tiny_task import Bench, environment, vl2v
 
 
 def refused(arguments: list[str], code: int, *said: str) -> str:
@@ -65,3 +65,15 @@ def test_settings_that_do_not_go_together_are_all_told(bench: Bench, tmp_path: P
     wrong = ["--student", "teacher", "--method", "erm", "--rest-unlabelled"]
     said = refused([*bench.distill(tmp_path / "run"), *wrong], 2, "3 faults", "VL2V-SD", "labels alone", "is beyond")
     assert "found" not in said
+
+
+@pytest.mark.slow
+def test_a_process_of_its_own_ends_without_a_traceback(bench: Bench, tmp_path: Path) -> None:
+    """All other tests of messages and exit codes stay in one process; this one starts `vl2v` as a user does."""
+    command = [sys.executable, "-m", "vl2v", "quote", str(tmp_path / "absent"), "--teacher", bench.teacher]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment(), timeout=120, check=False)
+    assert (done.returncode, done.stdout) == (3, "")
+    assert "is not a folder" in done.stderr
+    assert "Traceback" not in done.stderr
+    here = vl2v(*command[3:])
+    assert (here.returncode, here.stdout, here.stderr) == (3, "", done.stderr)

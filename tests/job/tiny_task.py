@@ -1,18 +1,21 @@
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
+import hashlib
+import json
+import shutil
 import urllib.request
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-import timm
-import torch
 from PIL import Image, ImageDraw
-from safetensors.torch import save_file
+
+from command_line import Done, environment, run_cli
+from once import Once
+
+__all__ = ["Bench", "FinishedRun", "Runs", "bench", "environment", "healthy", "shared_bench", "vl2v"]
 
 CLASSES = ("blank", "bar", "zebra_stripe")
 DOMAINS = {"ink": ("white", "black"), "neon": ("black", "lime"), "rose": ("mistyrose", "crimson")}
@@ -43,6 +46,24 @@ class Bench:
     teacher: str
     student: str
 
+    @classmethod
+    def at(cls, root: Path) -> Bench:
+        """The names of what `make` wrote."""
+        student = f"timm:test_resnet@{root / 'student.safetensors'}"
+        return cls(root, root / "data", f"file:{root / 'teacher.npz'}", student)
+
+    def copy(self, root: Path) -> Bench:
+        """A copy to be changed, with an empty store."""
+        root.mkdir(parents=True, exist_ok=True)
+        shutil.copytree(self.data, root / "data")
+        for name in ("teacher.npz", "student.safetensors"):
+            shutil.copy(self.root / name, root / name)
+        return Bench.at(root)
+
+    def apart(self, root: Path) -> Bench:
+        """The same task, with a cache and a store in another folder."""
+        return replace(self, root=root)
+
     def flags(self, *more: str) -> list[str]:
         places = ["--cache", str(self.root / "cache"), "--store", str(self.root / "vectors.sqlite")]
         return [*more, *places]
@@ -51,12 +72,16 @@ class Bench:
         base = ["distill", str(self.data), "--teacher", self.teacher, "--student", self.student, "--out", str(out)]
         small = ["--size", "32", "--batch-per-domain", "4", "--align-steps", "60", "--steps", "24"]
         small += ["--checkpoint-every", "4", "--device", "cpu", "--learning-rate", "1e-3", "--workers", "0"]
+        small += ["--no-report"]  # half of the time of a run this small
         return self.flags(*base, "--held-out", held_out, *small, *more)
 
 
-@pytest.fixture(scope="session")
-def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
-    root = tmp_path_factory.mktemp("bench")
+def make(root: Path) -> None:
+    """Draw the images and write the teacher and the student."""
+    import timm
+    import torch
+    from safetensors.torch import save_file
+
     generator = np.random.default_rng(0)
     paths, vectors = [], []
     basis = np.linalg.qr(generator.normal(size=(16, 16)))[0]  # no class is nearer to the others than any other
@@ -81,17 +106,68 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
     )
     torch.manual_seed(0)
     save_file(timm.create_model("test_resnet").state_dict(), root / "student.safetensors")
-    student = f"timm:test_resnet@{root / 'student.safetensors'}"
-    return Bench(root, root / "data", f"file:{root / 'teacher.npz'}", student)
 
 
-def environment() -> dict[str, str]:
-    return os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "200", "ACCELERATE_USE_CPU": "1"}
+@dataclass(frozen=True)
+class FinishedRun:
+    """A run that tests read and do not change."""
+
+    folder: Path
+    done: Done
+
+    @property
+    def student(self) -> Path:
+        """Its weights."""
+        return self.folder / "student" / "model.safetensors"
+
+    @property
+    def result(self) -> dict[str, Any]:
+        """What `--json` printed."""
+        found: dict[str, Any] = json.loads(self.done.stdout)
+        return found
+
+    def copy(self, to: Path) -> Path:
+        """A copy to be changed."""
+        return Path(shutil.copytree(self.folder, to))
 
 
-def vl2v(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "vl2v", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, env=environment(), timeout=300, check=False)
+class Runs:
+    """Finished runs of the small task, found again by their flags; each is trained once for all tests and workers."""
+
+    def __init__(self, bench: Bench, once: Once) -> None:
+        self._bench, self._once = bench, once
+
+    def get(self, *flags: str) -> FinishedRun:
+        """The run of `Bench.distill(..., *flags, "--json")`, with a store of its own."""
+        name = f"run-{hashlib.sha256(json.dumps(flags).encode()).hexdigest()[:12]}"
+        folder = self._once(name, lambda folder: self._make(folder, flags))
+        return FinishedRun(folder / "run", Done(**json.loads((folder / "done.json").read_text())))
+
+    def _make(self, folder: Path, flags: tuple[str, ...]) -> None:
+        own = ["--store", str(folder / "vectors.sqlite"), "--json"]
+        done = run_cli(*self._bench.distill(folder / "run"), *own, *flags)
+        assert done.returncode == 0, done.stderr
+        (folder / "done.json").write_text(json.dumps(vars(done)))
+
+
+def shared_bench(once: Once) -> Bench:
+    """The small task, shared by all tests, which do not change it: `Bench.copy` is for that."""
+    return Bench.at(once("tiny-task", make))
+
+
+@pytest.fixture(scope="session")
+def bench(once: Once) -> Bench:
+    """See `shared_bench`."""
+    return shared_bench(once)
+
+
+@pytest.fixture(scope="session")
+def runs(bench: Bench, once: Once) -> Runs:
+    """Complete runs of the small task."""
+    return Runs(bench, once)
+
+
+vl2v = run_cli
 
 
 def healthy(port: int | str) -> bool:

@@ -11,16 +11,19 @@ import timm
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
-from tiny_task import Bench, bench, vl2v  # noqa: F401
+from tiny_task import Bench, vl2v
 
 from vl2v.api import distill, load
 from vl2v.job.prepare import Places
 from vl2v.progress import Silent
 
 
+@pytest.mark.slow
 def test_a_run_keeps_its_vectors_and_ends_with_a_report(bench: Bench, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    done = vl2v(*bench.distill(out, "--price-per-1000-images", "0.10", "--budget", "1"))
+    store = str(tmp_path / "vectors.sqlite")
+    priced = ["--price-per-1000-images", "0.10", "--budget", "1", "--store", store]
+    done = vl2v(*bench.distill(out, "--report"), *priced)
     assert done.returncode == 0, done.stderr
     assert f"report: {out / 'report.html'}" in done.stdout
     html = (out / "report.html").read_text(encoding="utf-8")
@@ -49,7 +52,6 @@ def test_a_run_keeps_its_vectors_and_ends_with_a_report(bench: Bench, tmp_path: 
     assert kept["teacher"].shape == kept["distilled"].shape
 
     (out / "report.html").unlink()
-    store = str(bench.root / "vectors.sqlite")
     again = vl2v("report", str(out), "--store", store, "--hour-price", "0.40", "--json")
     assert again.returncode == 0, again.stderr
     assert json.loads(again.stdout)["report"] == str(out / "report.html")

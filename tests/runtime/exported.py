@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 from torch import nn
 
+from once import Once
 from vl2v.student.backbones import from_module
 from vl2v.student.export import to_onnx, write
 from vl2v.student.model import Student
@@ -44,26 +45,22 @@ def student_of(head: bool) -> Student:
         projection.weight *= 30
         projection.bias.copy_(-(projection.weight @ network.eval()(some).mean(0)))
     texts = torch.randn(len(CLASSES), DIMENSION) if head else None
-    return Student(backbone, projection, texts, CLASSES, 20.0, {"seed": 7, "teacher": {"identity": "some"}}).eval()
+    made = {"seed": 7, "teacher": {"identity": "some", "revision": "1", "dimension": DIMENSION}}
+    return Student(backbone, projection, texts, CLASSES, 20.0, made).eval()
 
 
-_made: dict[bool, Exported] = {}
-
-
-def export(head: bool, factory: pytest.TempPathFactory) -> Exported:
-    """Once for all modules: exporting is the slow part."""
-    if head not in _made:
-        student, file = student_of(head), factory.mktemp("exported") / "model.onnx"
-        write(to_onnx(student), file)
-        _made[head] = Exported(student, file)
-    return _made[head]
+def export(head: bool, once: Once) -> Exported:
+    """A student and its file; exporting is the slow part."""
+    student, kind = student_of(head), "cosine" if head else "linear"
+    folder = once(f"exported-{kind}", lambda folder: write(to_onnx(student), folder / "model.onnx"))
+    return Exported(student, folder / "model.onnx")
 
 
 @pytest.fixture(scope="session")
-def cosine(tmp_path_factory: pytest.TempPathFactory) -> Exported:
-    return export(True, tmp_path_factory)
+def cosine(once: Once) -> Exported:
+    return export(True, once)
 
 
 @pytest.fixture(scope="session")
-def linear(tmp_path_factory: pytest.TempPathFactory) -> Exported:
-    return export(False, tmp_path_factory)
+def linear(once: Once) -> Exported:
+    return export(False, once)

@@ -44,6 +44,7 @@ def test_importing_it_loads_neither_torch_nor_vl2v() -> None:
     assert not {"torch", "vl2v", "onnx", "onnxruntime"} & set(loaded), "onnxruntime is loaded with the model"
 
 
+@pytest.mark.slow
 def test_its_wheel_classifies_without_torch(cosine: Exported, tmp_path: Path) -> None:
     pytest.importorskip("hatchling")
     pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]

@@ -19,8 +19,9 @@ import numpy as np
 import pytest
 import uvicorn
 from PIL import Image
-from tiny_task import Bench, vl2v
+from tiny_task import Bench, shared_bench, vl2v
 
+from once import Once
 from vl2v.job.prepare import Places
 from vl2v.progress import Silent
 from vl2v.serve.app import create_app
@@ -32,8 +33,7 @@ from vl2v.web.running import server_config
 NEW, LATER = "checker_board", "dotted_paper"  # classes that the teacher knows and the student does not
 
 
-@pytest.fixture(scope="session")
-def run(bench: Bench) -> Path:
+def make_served(bench: Bench) -> None:
     """A distilled and exported run, with a teacher that charges for texts and knows two classes more."""
     with np.load(bench.root / "teacher.npz") as file:
         known = dict(file)
@@ -41,13 +41,31 @@ def run(bench: Bench) -> Path:
     known["texts"] = np.append(known["texts"], ["a photo of a checker board", "a photo of a dotted paper"])
     known["text_embeddings"] = np.concatenate([known["text_embeddings"], rows])
     np.savez(bench.root / "teacher.npz", **known)
-    out = bench.root / "served"
+    out = bench.root / "run"
     done = vl2v(*bench.distill(out, "--price-per-1000-texts", "0.10", "--budget", "1"))
     assert done.returncode == 0, done.stderr
     exported = vl2v("export", str(out), "--cache", str(bench.root / "cache"))
     assert exported.returncode == 0, exported.stderr
     opened(out, bench).stop()  # makes the gallery
-    return out
+
+
+def served(once: Once) -> Bench:
+    """A copy of the small task with the run that is served, not to be changed."""
+    return Bench.at(once("served", lambda folder: make_served(shared_bench(once).copy(folder))))
+
+
+@pytest.fixture(scope="module")
+def bench(once: Once, tmp_path_factory: pytest.TempPathFactory) -> Bench:
+    """The task of the run that is served, with a store of the module's own."""
+    task, root = served(once), tmp_path_factory.mktemp("serve")
+    shutil.copy(task.root / "vectors.sqlite", root)
+    return task.apart(root)
+
+
+@pytest.fixture(scope="session")
+def run(once: Once) -> Path:
+    """The run that is served, not to be changed."""
+    return served(once).root / "run"
 
 
 @pytest.fixture

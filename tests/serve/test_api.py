@@ -17,10 +17,9 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from serving import NEW, bomb, drawing, noise, opened, run  # noqa: F401
-from serving import own as own
+from serving import NEW, bench, bomb, drawing, noise, opened, own, run  # noqa: F401 - fixtures
 from starlette.testclient import TestClient
-from tiny_task import CLASSES, Bench, bench  # noqa: F401
+from tiny_task import CLASSES, Bench
 
 import vl2v_runtime
 from vl2v.serve.app import create_app

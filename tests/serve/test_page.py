@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 from browser import CONTRAST, FAULTS, OUTSIDE, Visit, chromium  # noqa: F401
 from playwright.sync_api import Browser, expect
-from serving import LATER, Server, drawing, noise, opened, run, serving  # noqa: F401
-from tiny_task import CLASSES, Bench, bench  # noqa: F401
+from serving import LATER, Server, bench, drawing, noise, opened, run, serving  # noqa: F401 - fixtures
+from tiny_task import CLASSES, Bench
 
 from vl2v.web.limits import Limits
 
+pytestmark = [pytest.mark.system, pytest.mark.xdist_group("page")]
 Open = Callable[..., Visit]
 LIMITS = Limits(image_bytes=200_000, body_bytes=400_000)
 RINGED = "() => getComputedStyle(document.activeElement).outlineStyle === 'solid'"

@@ -5,32 +5,31 @@ from __future__ import annotations
 import shutil
 import signal
 import socket
-import subprocess
-import sys
 import time
 from contextlib import suppress
 from pathlib import Path
 
 import httpx
 import pytest
-from serving import drawing, free_port, opened, own, run  # noqa: F401
-from tiny_task import Bench, bench, environment, vl2v  # noqa: F401
+from serving import bench, drawing, free_port, opened, own, run  # noqa: F401 - fixtures
+from tiny_task import Bench, vl2v
 
+from fork_server import fork_vl2v
 from vl2v.errors import ConfigError
 from vl2v.serve.running import check_port
 
 
+@pytest.mark.system
 def test_a_run_is_exported_and_served_until_it_is_stopped(own: Path, bench: Bench) -> None:
     shutil.rmtree(own / "export")
     port = free_port()
     flags = ["--port", str(port), "--threads", "1", *bench.flags()]
-    command = [sys.executable, "-m", "vl2v", "serve", str(own), *flags]
-    process = subprocess.Popen(command, env=environment(), stderr=subprocess.PIPE, text=True)
+    process = fork_vl2v("serve", str(own), *flags)
     try:
         end = time.monotonic() + 240
         while True:
             assert time.monotonic() < end
-            assert process.poll() is None, process.stderr.read() if process.stderr else ""
+            assert process.poll() is None, process.stderr
             with suppress(httpx.HTTPError):
                 if httpx.get(f"http://127.0.0.1:{port}/health").status_code == 200:
                     break
@@ -42,7 +41,8 @@ def test_a_run_is_exported_and_served_until_it_is_stopped(own: Path, bench: Benc
         assert httpx.get(f"http://127.0.0.1:{port}/v1/model").json()["name"] == "run"
     finally:
         process.send_signal(signal.SIGINT)
-        said = process.communicate(timeout=60)[1]
+        process.wait(timeout=60)
+    said = process.stderr
     assert process.returncode in (0, 130), said
     assert "not exported yet" in said
     assert f"http://127.0.0.1:{port}" in said

@@ -55,7 +55,7 @@ def test_without_a_terminal_the_terms_must_be_accepted_by_a_flag(tmp_path: Path)
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.slow
+@pytest.mark.system
 @pytest.mark.parametrize(("answer", "code"), [("n", 2), ("y", 3)])
 def test_on_a_terminal_it_asks(tmp_path: Path, answer: str, code: int) -> None:
     pty = pytest.importorskip("pty")

@@ -161,7 +161,7 @@ def pacs_images(size: int = 2000) -> list[tuple[bytes, str, int, str]]:
     ]
 
 
-@pytest.mark.slow
+@pytest.mark.system
 def test_a_killed_command_goes_on_from_an_address(tmp_path: Path, home: Path) -> None:
     files = {f"kfold/{d}/{PACS.classes[c]}/{name}": data + os.urandom(500) for data, name, c, d in pacs_images(0)}
     content = zipped(tmp_path / "made.zip", files).read_bytes()
@@ -204,7 +204,7 @@ def hub(repository: str, files: dict[str, bytes]) -> Site:
     return Site(served, kind="application/octet-stream")
 
 
-@pytest.mark.slow
+@pytest.mark.system
 def test_a_killed_command_goes_on_from_the_hub(tmp_path: Path, home: Path) -> None:
     rows = pacs_images()
     name = "data/train-00000-of-00001.parquet"

@@ -1,4 +1,7 @@
-"""A thousand vendors of any price, faults and pace: what they charge is booked, and what is booked is in the budget."""
+"""Vendors of any price, faults and pace: what they charge is booked, and what is booked is in the budget.
+
+`make test` tries 50 of them, `make test-rest` a thousand.
+"""
 
 from __future__ import annotations
 
@@ -91,7 +94,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddingStore]:
     opened.close()
 
 
-@settings(max_examples=1000, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     price=st.decimals("0.001", 50, places=3),
     limit=st.decimals(0, 2, places=3),

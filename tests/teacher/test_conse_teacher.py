@@ -41,6 +41,7 @@ def encoded(seed: int) -> bytes:
     return out.getvalue()
 
 
+@pytest.mark.slow
 def test_it_answers_in_order_and_the_same_again(teacher: Teacher) -> None:
     images = [encoded(seed) for seed in range(3)]
     whole, turned = teacher.embed_images(images), teacher.embed_images(images[::-1])
@@ -53,6 +54,7 @@ def test_it_answers_in_order_and_the_same_again(teacher: Teacher) -> None:
     assert texts[0] @ texts[1] > texts[0] @ texts[2]
 
 
+@pytest.mark.slow
 def test_it_knows_photos_of_what_imagenet_has(teacher: Teacher, shared: Path) -> None:
     """Guitars and elephants are ImageNet classes; zero-shot, in photos, it must tell most of them apart."""
     folder = shared / "data" / "PACS" / "photo"

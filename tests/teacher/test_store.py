@@ -246,6 +246,7 @@ def all_bought(tmp_path: Path) -> EmbeddingStore:
     return store
 
 
+@pytest.mark.system
 def test_killed_at_any_moment_loses_nothing_that_was_kept(tmp_path: Path) -> None:
     """Only the one batch in flight at a kill may be asked again: its answer never reached the disk."""
     kills = 0

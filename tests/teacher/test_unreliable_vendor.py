@@ -127,6 +127,7 @@ for _ in sys.stdin:
 """
 
 
+@pytest.mark.system
 def test_a_client_that_is_killed_again_and_again_pays_for_each_image_once(tmp_path: Path) -> None:
     count, path, rng = 1500, tmp_path / "s.sqlite", random.Random(1)
     with UnreliableVendor({"429": 0.05, "500": 0.05, "cut": 0.05}, max_batch=8, work=0.01) as vendor:

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny_task import Bench, bench  # noqa: F401 - a fixture
+from tiny_task import Bench
 from typer.testing import CliRunner
 
 import vl2v as package
+from once import Once
 from vl2v.benchmark.protocol import Grid, Origin, key_of
 from vl2v.benchmark.sweep import Sweep
 from vl2v.cli import app
@@ -69,6 +70,7 @@ def distill(bench: Bench, out: Path, tracking: list[str], heard: Heard | None = 
         places=Places(bench.root / "cache", out.parent / "vectors.sqlite"),
         progress=heard,
         settings=SMALL | {"tracking": tracking},
+        report=False,
     )
 
 
@@ -133,11 +135,10 @@ def mlflow_run(run: Path) -> tuple[Any, Any]:
     return client, found
 
 
-@pytest.fixture(scope="module")
-def plain(bench: Bench) -> Path:
-    out: Path = bench.root / "plain"
-    distill(bench, out, [])
-    return out
+@pytest.fixture(scope="session")
+def plain(bench: Bench, once: Once) -> Path:
+    """A finished run that nothing follows."""
+    return once("not-tracked", lambda folder: distill(bench, folder / "run", [])) / "run"
 
 
 def test_three_trackers_follow_a_resumed_run_and_change_nothing(bench: Bench, plain: Path, tmp_path: Path) -> None:

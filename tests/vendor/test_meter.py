@@ -26,6 +26,8 @@ from vl2v.vendor.meter import Kept, Meter, Once, Reservation
 from vl2v.vendor.money import to_nano, written
 from vl2v.web.faults import ApiError
 
+POSTGRESQL = [pytest.mark.system, pytest.mark.xdist_group("postgresql")]
+
 
 def pg_binaries() -> Path | None:
     found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=lambda path: int(path.parts[4]))
@@ -64,7 +66,7 @@ def postgres() -> Iterator[str]:
         shutil.rmtree(folder)
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=POSTGRESQL)])
 def books(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Engine]:
     url = f"sqlite:///{tmp_path}/books.sqlite" if request.param == "sqlite" else request.getfixturevalue("postgres")
     engine = open_database(url)

@@ -228,6 +228,7 @@ def test_an_answer_survives_a_restart_and_a_quota_that_is_spent(spawner: Spawner
     assert again.content == first.content
 
 
+@pytest.mark.system
 @pytest.mark.parametrize(("moment", "replayed"), [("before commit", None), ("after commit", "true")])
 def test_killed_at_the_worst_moment(spawner: Spawner, moment: str, replayed: str | None) -> None:
     server = spawner.start(die=moment)
@@ -242,6 +243,7 @@ def test_killed_at_the_worst_moment(spawner: Spawner, moment: str, replayed: str
     assert server.usage(key)["images"] == 2
 
 
+@pytest.mark.system
 def test_killed_at_twenty_points_the_bill_is_the_number_of_distinct_images(spawner: Spawner) -> None:
     """Clients repeat every request until it is answered; the server is killed, and started anew, at random times."""
     port, draw = free_port(), np.random.default_rng(0)

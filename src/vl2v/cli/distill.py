@@ -148,6 +148,7 @@ def distill(
     precision: Annotated[str | None, typer.Option(help="no (default), bf16 or fp16.")] = None,
     workers: Annotated[int | None, typer.Option(help="Processes that load and augment.")] = None,
     threads: Annotated[int | None, typer.Option(help="CPU threads (default: measured before the first step).")] = None,
+    report: Annotated[bool, typer.Option(help="Write report.html at the end, which takes seconds.")] = True,
     track: Annotated[list[str] | None, typer.Option(help="tensorboard, wandb or mlflow; may be repeated.")] = None,
     config: ConfigOpt = None,
     cache: CacheOpt = None,
@@ -177,6 +178,7 @@ def distill(
         progress=make_progress(quiet, as_json),
         config=config,
         settings=settings,
+        report=report,
     )
     if done is not None:
         show(run_json(done) if as_json else run_text(done))
