@@ -235,7 +235,16 @@ def test_a_home_that_is_none(photos: Path, teacher: str, monkeypatch: pytest.Mon
     monkeypatch.setattr("platformdirs.user_data_dir", lambda _: "~/.local/share/vl2v")  # no entry in the list of users
     with pytest.raises(ConfigError, match="HOME"):
         default_store()
-    assert said("ledger", "--store", tmp_path / "s.sqlite") != "", "a place that is named needs no HOME"
+
+    def fails(_: str) -> str:
+        raise RuntimeError("could not determine the home directory")
+
+    monkeypatch.setattr("platformdirs.user_cache_dir", fails)
+    told = said("quote", photos, "--teacher", teacher, "-q", code=2)
+    assert "XDG_CACHE_HOME" in told
+    assert "--cache" in told
+    flags = ["--cache", tmp_path / "c", "--store", tmp_path / "s.sqlite"]
+    assert said("quote", photos, "--teacher", teacher, "-q", *flags, code=0) == "", "what is named needs no HOME"
 
 
 def test_places_of_a_path(tmp_path: Path) -> None:

@@ -64,6 +64,20 @@ def test_tables_titles_and_lines_show_markup(capsys: pytest.CaptureFixture[str])
     assert "\x07" not in said
 
 
+def test_a_narrow_window_still_shows_names(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    from rich.table import Table
+
+    from vl2v.job.printing import show
+
+    monkeypatch.setenv("COLUMNS", "10")
+    table = Table()
+    for name in ("image", "class", "confidence"):
+        table.add_column(name)
+    table.add_row("photos/ball/1.png", "ball", "0.9")
+    show(table)
+    assert "photos/ball/1.png" in capsys.readouterr().out
+
+
 def test_progress_and_notes_show_markup() -> None:
     stream = io.StringIO()
     bars = RichBars(console(file=stream, force_terminal=True, width=120))

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import platformdirs
 
 from vl2v.errors import ConfigError
+from vl2v_runtime.names import quoted
 
 
 def default_cache() -> Path:
@@ -18,7 +19,7 @@ def default_cache() -> Path:
     Raises:
         ConfigError: if the system names no folder for it.
     """
-    return _rooted(platformdirs.user_cache_dir("vl2v"), "cache", "XDG_CACHE_HOME", "--cache FOLDER")
+    return _rooted(platformdirs.user_cache_dir, "cache", "XDG_CACHE_HOME", "--cache FOLDER")
 
 
 def default_store() -> Path:
@@ -27,10 +28,14 @@ def default_store() -> Path:
     Raises:
         ConfigError: if the system names no folder for it.
     """
-    return _rooted(platformdirs.user_data_dir("vl2v"), "store", "XDG_DATA_HOME", "--store FILE") / "vectors.sqlite"
+    return _rooted(platformdirs.user_data_dir, "store", "XDG_DATA_HOME", "--store FILE") / "vectors.sqlite"
 
 
-def _rooted(folder: str, what: str, variable: str, flag: str) -> Path:
+def _rooted(usual: Callable[[str], str], what: str, variable: str, flag: str) -> Path:
+    try:
+        folder = usual("vl2v")
+    except RuntimeError:  # said so by newer versions of platformdirs
+        folder = ""
     if not Path(folder).is_absolute():  # "~": neither HOME nor the list of users says where that is
         raise ConfigError(
             f"There is no place for the {what}.",
@@ -58,6 +63,7 @@ class Location:
     advice: str
 
 
+COPY = "copy the folder to a disk that can be written (cp -r), and name the copy"
 CACHE, STORE = "--cache", "--store"
 KINDS = {  # keyword of a command or a function: option, purpose, advice
     "cache": (CACHE, "the cache", "name another folder: --cache FOLDER (it may be deleted at any time)"),
@@ -72,9 +78,9 @@ KINDS = {  # keyword of a command or a function: option, purpose, advice
     "tls_key": ("--tls-key", "the certificate's key", "correct --tls-key: a private key in PEM"),
     "data": ("DATA", "the images", "let this user read them (chmod -R u+rX DATA), or copy them"),
     "images": ("IMAGES", "the images", "let this user read them (chmod -R u+rX), or copy them"),
-    "run": ("RUN", "the run", "copy the folder to a disk that can be written (cp -r), and name the copy"),
-    "folder": ("FOLDER", "the run", "copy the folder to a disk that can be written (cp -r), and name the copy"),
-    "student": ("RUN", "the student", "copy the folder to a disk that can be written (cp -r), and name the copy"),
+    "run": ("RUN", "the run", COPY),
+    "folder": ("RUN", "the run", COPY),
+    "student": ("RUN", "the student", COPY),
 }
 ELSEWHERE = {  # where a command writes below its run's folder by default
     "export": ("--out", "write elsewhere: vl2v export {run} --out FOLDER"),
@@ -99,14 +105,15 @@ def locations(values: Mapping[str, object], command: str = "") -> tuple[Location
         given = values.get(key) or getattr(places, key, None) or _default(key)
         paths = given if isinstance(given, list | tuple) else [given]
         found += [Location(Path(p), option, purpose, advice) for p in paths if isinstance(p, str | os.PathLike) and p]
-    if command in ELSEWHERE:
+    if command in ELSEWHERE and not values.get("out"):
         option, advice = ELSEWHERE[command]
-        runs = [place for place in found if place.option in ("RUN", "FOLDER")]
-        found += [
-            Location(place.path / below, option, place.purpose, advice.format(run=place.path))
-            for place in runs
-            for below in ("export", "hub")
-        ]
+        runs = [place for place in found if place.option == "RUN"]
+        found = [place for place in found if place not in runs]
+        found += [replace(place, option=option, advice=advice.format(run=quoted(place.path))) for place in runs]
+    if values.get("resume"):
+        runs = [place for place in found if place.option == "--out"]
+        found = [place for place in found if place not in runs]
+        found += [replace(place, advice=f"{COPY}: --out COPY --resume") for place in runs]
     return tuple(found)
 
 

@@ -15,6 +15,9 @@ from vl2v_runtime.terminal import BROKEN_PIPE, clean, drop_output, is_unicode
 __all__ = ["PlainConsole", "clean", "console", "dump_json", "say"]
 
 
+NARROWEST = 60  # columns; in a narrower window lines wrap, while a table squeezed into it would show nothing
+
+
 class PlainConsole(Console):
     """A console that shows text as it is: ``[bold]`` is letters, not markup, and control characters are written out."""
 
@@ -31,7 +34,10 @@ class PlainConsole(Console):
 
 def console(*, stderr: bool = False, **options: Any) -> PlainConsole:
     """A console for results on standard output, or for progress on standard error."""
-    return PlainConsole(stderr=stderr, **({"markup": False, "emoji": False, "highlight": False} | options))
+    made = PlainConsole(stderr=stderr, **({"markup": False, "emoji": False, "highlight": False} | options))
+    if made.width < NARROWEST and "width" not in options:
+        made.width = NARROWEST
+    return made
 
 
 def say(text: str, stream: TextIO | None = None) -> None:

@@ -14,6 +14,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from vl2v.faults import naming
 from vl2v.job.evaluation import IN_DOMAIN, OUT_OF_DOMAIN, Evaluation
 from vl2v.job.folder import RunFolder
 from vl2v.job.measure import Answer
@@ -27,15 +28,17 @@ from vl2v_runtime.trust import Trust
 if TYPE_CHECKING:
     from vl2v.demo.job import Demo
 
+OUTPUT = Path("standard output")
 FORMATS = ("table", "json", "csv")
 
 
 def show(result: RenderableType | dict[str, Any] | list[Any]) -> None:
     """Print a table, or JSON if it is plain values, on standard output."""
-    if isinstance(result, dict | list):
-        print(dump_json(result))
-    else:
-        console(soft_wrap=True).print(result)
+    with naming(OUTPUT):
+        if isinstance(result, dict | list):
+            print(dump_json(result))
+        else:
+            console(soft_wrap=True).print(result)
 
 
 def quote_json(quote: Quote) -> dict[str, Any]:
@@ -158,7 +161,8 @@ def show_answers(listed: Sequence[Answer], output: str) -> int:
         writer.writerow(("path", "label", "confidence", "accepted", "fault"))
         sure = {None: "", True: "yes", False: "no"}
         writer.writerows((printable(a.path), a.label, f"{a.confidence:.6f}", sure[a.accepted], a.fault) for a in listed)
-        sys.stdout.write(clean(text.getvalue()) if sys.stdout.isatty() else text.getvalue())
+        with naming(OUTPUT):
+            sys.stdout.write(clean(text.getvalue()) if sys.stdout.isatty() else text.getvalue())
     else:
         table = Table()
         for name in ("image", "class", "confidence", *([""] if any(a.accepted is not None for a in listed) else [])):
