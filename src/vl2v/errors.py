@@ -121,6 +121,12 @@ class MissingExtraError(Vl2vError):
         )
 
 
+class UnexpectedError(Vl2vError):
+    """A fault of vl2v itself, as far as it can tell."""
+
+    exit_code = 70
+
+
 def as_disk_full(error: BaseException) -> DiskFullError | None:
     """Translate an operating system's or a database's word for a full disk; None if `error` is something else."""
     text = str(error).lower()

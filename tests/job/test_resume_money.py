@@ -47,8 +47,10 @@ def stop_at_once() -> Callable[[], bool]:
 @pytest.fixture
 def usual(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Places]:
     """The user's own cache and store, which nothing here names."""
-    places = Places(tmp_path / "usual" / "cache", tmp_path / "usual" / "vectors.sqlite")
-    monkeypatch.setattr(Places.__init__, "__defaults__", (places.cache, places.store))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "usual" / "cache"))
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "usual" / "data"))
+    places = Places()
+    assert tmp_path in places.cache.parents
     yield places
     assert not places.store.exists()
 

@@ -185,7 +185,7 @@ def test_mutations_of_a_line_of_metrics(tmp_path: Path, count: int) -> None:
     line = json.loads((path / "metrics.jsonl").read_text())
     missing = 0
     for what, text in mutations(line, count):
-        (path / "metrics.jsonl").write_text(text.replace("\n", " "))
+        (path / "metrics.jsonl").write_text(text.replace("\n", " ") + "\n")
         source = read_run(path)
         missing += "metrics" in source.missing
         assert all(set(line) >= {"stage", "losses"} for line in source.metrics), what

@@ -33,6 +33,9 @@ class Notes(Silent):
     def note(self, text: str) -> None:
         self.lines.append(text)
 
+    def warn(self, text: str) -> None:
+        self.lines.append(text)
+
 
 def took(benchmark: Benchmark, out: Path, source: Path | str) -> dict[str, bytes]:
     """Get a benchmark and give its images by path, after the folder passed the check against its own manifest."""

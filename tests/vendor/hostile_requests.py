@@ -258,7 +258,6 @@ def bad_images() -> Iterator[Case]:
     jpeg, whole, web = picture(1, "JPEG"), picture(1), picture(1, "WEBP")
     scans = jpeg[:-2] + b"\xff\xda\x00\x0c\x03\x01\x00\x02\x11\x03\x11\x00\x3f\x00" * 5000 + b"\xff\xd9"
     canvas = b"\x10\0\0\0" + (16383).to_bytes(3, "little") * 2
-    text = chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(100_000_000), 9))
     profile = chunk(b"iCCP", b"a\0\0" + zlib.compress(bytes(100_000_000), 9))
     idat = chunk(b"IDAT", zlib.compress(bytes(4 * 13)))
     cases: dict[str, tuple[bytes, int]] = {
@@ -266,7 +265,6 @@ def bad_images() -> Iterator[Case]:
         "bomb: 2^31 x 2^31 PNG": (png(2**31 - 1, 2**31 - 1, chunk(b"IDAT", flat)), 413),
         "bomb: one row of 2^31": (png(2**31 - 1, 1, chunk(b"IDAT", flat)), 413),
         "bomb: 20 MP and one row": (png(5000, 4001, chunk(b"IDAT", flat)), 413),
-        "bomb: text chunk": (png(4, 4, text, idat), 400),
         "bomb: profile": (png(0, 4, profile, idat), 400),
         "bomb: PNG without data": (png(4000, 4000), 400),
         "bomb: WebP canvas": (webp(b"VP8X", canvas), 413),
@@ -297,6 +295,12 @@ def bad_images() -> Iterator[Case]:
             cases[f"{name} cut at {size}"] = (data[:size], 400)
     for name, (data, status) in cases.items():
         yield Case(name, request([{"image": b64(data)}]), status)
+
+
+def text_bomb() -> bytes:
+    """A good PNG with 100 MB of text in a compressed chunk, which no pixel needs."""
+    text = chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(100_000_000), 9))
+    return png(4, 4, text, chunk(b"IDAT", zlib.compress(bytes(4 * 13))))
 
 
 def mutated_images(count: int) -> list[bytes]:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hostile_requests import CASES, Case, b64, mutated_images, request
+from hostile_requests import CASES, Case, b64, mutated_images, request, text_bomb
 from vendor_fixtures import spawner  # noqa: F401
 from vendor_serving import HTTP, Server, Spawner, bearer, new_key, picture
 
@@ -73,6 +73,13 @@ def test_none_of_it_was_billed_or_decoded(target: Server, victim: str) -> None:
     assert peak(target.pid) - BEFORE[target.pid] < REFUSED_GROWTH
     usage = target.usage(victim)
     assert (usage["requests"], usage["billed_units"], usage["cost"]) == (0, 0, "0")
+
+
+def test_text_in_an_image_is_not_unpacked(target: Server) -> None:
+    before = peak(target.pid)
+    status, error = send(target, new_key(target.db), request([{"image": b64(text_bomb())}]))
+    assert (status, error) == (200, {})
+    assert peak(target.pid) - before < REFUSED_GROWTH
 
 
 def test_changed_images_are_answered_or_refused(target: Server) -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, ParamSpec
 
 import typer
 
-from vl2v.errors import ConfigError, Interrupted, MissingExtraError, Vl2vError
+from vl2v.errors import ConfigError, Interrupted, MissingExtraError, UnexpectedError, Vl2vError
 from vl2v.faults import explained
 from vl2v.hints import resume_command
 from vl2v.terminal import say
@@ -67,12 +67,6 @@ def guarded(command: Callable[P, None]) -> Callable[P, None]:
             _fail(_unexpected(error), as_json)
 
     return inner
-
-
-class UnexpectedError(Vl2vError):
-    """A fault of vl2v itself, as far as it can tell."""
-
-    exit_code = 70
 
 
 def _unexpected(error: Exception) -> UnexpectedError:

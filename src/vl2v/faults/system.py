@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from vl2v.errors import (
@@ -91,8 +92,9 @@ def system(error: BaseException, places: Sequence[Location]) -> Vl2vError | None
 def dangling(path: Path | None) -> str:
     """What a link on the path leads to that is not there."""
     for part in (path, *path.parents) if path else ():
-        if part.is_symlink() and not part.exists():
-            return f"{part} is a link to {part.readlink()}, which is missing"
+        with suppress(OSError):  # a folder on the way that may not be entered
+            if part.is_symlink() and not part.exists():
+                return f"{part} is a link to {part.readlink()}, which is missing"
     return ""
 
 
@@ -117,9 +119,9 @@ def full(path: Path | None, places: Sequence[Location]) -> DiskFullError:
 
 def no_room(path: Path) -> str:
     """``bytes`` or ``files``, whichever its disk has run out of; empty if neither is known."""
-    while not path.exists() and path != path.parent:
-        path = path.parent
     try:
+        while not path.exists() and path != path.parent:
+            path = path.parent
         disk = os.statvfs(path)
     except (OSError, AttributeError):  # Windows has no statvfs
         return ""
