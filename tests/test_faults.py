@@ -265,6 +265,8 @@ def test_no_permission(photos: Path, teacher: str, tmp_path: Path) -> None:
             parent.chmod(0o755)
     (tmp_path / "open").mkdir()
     (tmp_path / "open").chmod(0o777)
+    mine = ["--cache", tmp_path / "c", "--store", tmp_path / "s.sqlite"]
+    said("quote", photos, "--teacher", teacher, "-q", *mine, code=0)  # imports what the other user may not read
     (photos / "ink" / "ball").chmod(0)
     flags = ["--cache", tmp_path / "open" / "c", "--store", tmp_path / "open" / "s.sqlite"]
     with unprivileged():

@@ -103,7 +103,7 @@ def selling(post: Callable[[bytes], Iterable[bytes | float]]) -> Callable[..., I
     """Describes itself as a vl2v vendor; `post` answers what is bought."""
 
     def answer(method: str, path: str, headers: dict[str, str], body: bytes) -> Iterable[bytes | float]:
-        return whole(MODELS) if method == "GET" else post(body)
+        return whole(MODELS, 200, "connection: close") if method == "GET" else post(body)
 
     return answer
 
