@@ -8,6 +8,7 @@ import os
 import resource
 import sqlite3
 import subprocess
+import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -26,6 +27,7 @@ from vl2v.errors import AccessError, ConfigError, DamagedError, DiskFullError, M
 from vl2v.faults import explain, explained, naming
 from vl2v.job.prepare import Places
 from vl2v.locations import default_store, locations, place_of
+from vl2v.progress import Silent
 from vl2v.sqlite import open_file
 from vl2v.student.files import read_json
 from vl2v.task.folder import read_yaml
@@ -191,6 +193,29 @@ def test_a_store_that_another_process_holds_is_told(tmp_path: Path, monkeypatch:
     assert isinstance(found, AccessError)
     assert "locked by another process" in str(found)
     assert str(store) in str(found)
+
+
+def test_who_waits_for_another_buyer_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vl2v.locking.SOON", 0.1)
+    first, second = (EmbeddingStore(tmp_path / "s.sqlite") for _ in range(2))
+    told = threading.Event()
+
+    class Told(Silent):
+        def warn(self, text: str) -> None:
+            assert "another process buys" in text
+            told.set()
+
+    def buy() -> None:
+        with second.alone(Told()):
+            pass
+
+    with closing(first), closing(second):
+        with first.alone():
+            waiting = threading.Thread(target=buy)
+            waiting.start()
+            assert told.wait(10)
+        waiting.join(10)
+        assert not waiting.is_alive()
 
 
 @pytest.mark.parametrize("flag", ["--cache", "--store"])

@@ -2,22 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+SOON = 5.0
+
 
 @contextmanager
-def held(file: Path) -> Iterator[None]:
+def held(file: Path, busy: Callable[[], None] | None = None) -> Iterator[None]:
     """Hold a lock file until the block ends, or this process does, however it ends; wait for whoever holds it.
 
     Args:
         file: made if missing, in a folder that exists; it may stay, empty.
+        busy: called once, where the lock is not free within `SOON` seconds.
     """
-    with FileLock(file):
+    lock = FileLock(file)
+    try:
+        lock.acquire(timeout=-1 if busy is None else SOON)
+    except Timeout:
+        if busy is not None:
+            busy()
+        lock.acquire()
+    try:
         yield
+    finally:
+        lock.release()
 
 
 @contextmanager

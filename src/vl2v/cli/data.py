@@ -13,6 +13,7 @@ import typer
 
 from vl2v.cli.common import Json, Quiet, guarded, make_progress
 from vl2v.errors import ConfigError, DiskFullError, Interrupted, as_disk_full
+from vl2v.faults.other import network
 from vl2v.terminal import say
 
 if TYPE_CHECKING:
@@ -121,6 +122,8 @@ def _plain_faults(benchmark: Benchmark, folder: Path) -> Iterator[None]:
     except KeyboardInterrupt as error:
         raise Interrupted("Stopped; what was downloaded is kept.", next_step=again) from error
     except OSError as error:
+        if known := network(error):
+            raise known from error
         if as_disk_full(error):
             raise DiskFullError(
                 f"The disk is full; {benchmark.name} is not in place.",

@@ -75,8 +75,6 @@ def system(error: BaseException, places: Sequence[Location]) -> Vl2vError | None
             next_step=step,
         )
     path = path_of(error)
-    if error.errno is None and path is None:
-        return None
     place = place_of(path, places)
     shown = f"{path}" if path else place.option if place else "A file"
     found = dangling(path) or FOUND.get(error.errno or 0) or error.strerror or str(error)

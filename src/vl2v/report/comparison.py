@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 from safetensors import safe_open
 
+from vl2v.faults import naming, reading
 from vl2v.openclip import ClipSpec, import_open_clip
 from vl2v.report.sheet import Sheet
 from vl2v.report.source import Source
@@ -156,7 +157,8 @@ def teacher_parameters(spec: str) -> int | None:
 
 def _parameters(weights: Path) -> int:
     total = 0
-    with safe_open(weights, "pt") as file:
+    step = "copy the whole folder again from where it was made"
+    with reading(weights, step), naming(weights), safe_open(weights, "pt") as file:
         for name in file.keys():  # noqa: SIM118 - no mapping
             count = 1
             for side in file.get_slice(name).get_shape():

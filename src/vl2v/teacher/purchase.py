@@ -82,7 +82,7 @@ class Buyer:
         ):
             for start in range(0, len(todo), card.batch_size):
                 part = todo[start : start + card.batch_size]
-                with self.store.alone():
+                with self.store.alone(self.progress):
                     known = self.store.knows_images(card, digests[part], view)  # another process may have bought it
                     batch = [i for i, k in zip(part, known, strict=True) if not k]
                     if batch:
@@ -96,7 +96,7 @@ class Buyer:
         if isinstance(self.teacher, RemoteTeacher):
             return self._remote(self.teacher, purpose).texts(texts)
         card = self.teacher.describe()
-        with self.store.alone():
+        with self.store.alone(self.progress):
             known = self.store.knows_texts(card, texts)
             todo = list(dict.fromkeys(t for t, k in zip(texts, known, strict=True) if not k))
             for start in range(0, len(todo), card.batch_size):

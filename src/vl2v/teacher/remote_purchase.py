@@ -75,7 +75,7 @@ class Purchase:
             if self.watch is not None:
                 self.watch.images(rows, answer.vectors, lambda i: read(parcel.members[i]))
 
-        with self._store.alone():
+        with self._store.alone(self._progress):
             todo = self._store.lacks(self._card, digests, view)
             with self._progress.stage(title, len(digests), len(digests) - len(todo)) as advance:
                 self._run_all(self._image_parcels(books, digests, todo, read), keep, advance)
@@ -91,7 +91,7 @@ class Purchase:
             if self.watch is not None:
                 self.watch.texts(parcel.members, answer.vectors)
 
-        with self._store.alone():
+        with self._store.alone(self._progress):
             known = self._store.knows_texts(self._card, texts)
             todo = list(dict.fromkeys(t for t, k in zip(texts, known, strict=True) if not k))
             self._run_all(self._text_parcels(books, todo), keep, lambda _: None)

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from vl2v.errors import AccessError, TeacherError
 from vl2v.locking import held
+from vl2v.progress import Progress, Silent, warn
 from vl2v.sqlite import open_file
 from vl2v.teacher.base import TeacherCard, Vectors
 
@@ -131,9 +132,19 @@ class EmbeddingStore:
         self._db.close()
 
     @contextmanager
-    def alone(self) -> Iterator[None]:
-        """Keep every other process from buying meanwhile."""
-        with held(self.path.with_suffix(".lock")):
+    def alone(self, progress: Progress | None = None) -> Iterator[None]:
+        """Keep every other process from buying meanwhile.
+
+        Args:
+            progress: told where another process buys for longer.
+        """
+        lock = self.path.with_suffix(".lock")
+
+        def busy() -> None:
+            text = f"another process buys into {self.path}; waiting for its end ({lock} is locked)"
+            warn(progress or Silent(), text)
+
+        with held(lock, busy):
             yield
 
     def teacher_id(self, card: TeacherCard) -> int:
