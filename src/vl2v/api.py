@@ -21,6 +21,7 @@ from vl2v.job.places import places_of
 from vl2v.job.prepare import Places
 from vl2v.job.run import Run, quote_run, run
 from vl2v.progress import Progress
+from vl2v.recipes import recipe_of
 from vl2v.student.backbones import Backbone, from_module
 from vl2v.student.model import Student
 from vl2v.student.preprocess import Preprocess
@@ -58,6 +59,14 @@ def make_config(base: str | Path | None = None, settings: Mapping[str, Any] | No
     if not isinstance(values, Mapping):
         expected = "a mapping with data, teacher, student"
         raise ConfigError(f"{base} cannot be used.", expected=expected, found=type(values).__name__)
+    recipe = recipe_of(settings)
+    if (settings or {}).get("recipe") is not None and "made_with" in values and recipe != recipe_of(values):
+        raise ConfigError(
+            f"The recipe {recipe} would change nothing: {base} was written by a run, and states every setting.",
+            expected=f"the recipe of that run, {recipe_of(values)}",
+            found=recipe,
+            next_step="drop the recipe, or give a file that has only the settings of your own",
+        )
     return parse(RunConfig, merge(values, settings or {}), str(base or "the settings"))
 
 
@@ -104,6 +113,7 @@ def distill(
     budget: str | float | None = None,
     resume: bool = False,
     accept_teacher: bool = False,
+    recipe: str | None = None,
     places: Places | None = None,
     progress: Progress | None = None,
     config: str | Path | None = None,
@@ -125,6 +135,7 @@ def distill(
             teacher accepted.
         accept_teacher: buy on where answers look useless: one embedding for different images or texts, a wrong order,
             zero-shot accuracy at chance.
+        recipe: the set of defaults under the settings: ``paper`` (default) or ``ood``; see docs/method.md.
         places: where cache and store are; with `resume`, None takes those that the run's folder remembers.
         progress: told of every stage.
         config: a YAML file of settings.
@@ -143,6 +154,7 @@ def distill(
         "teacher": {"spec": spec, "accept": accept_teacher or None},
         "student": {"spec": _student_name(student)},
         "budget": None if budget is None else str(budget),
+        "recipe": recipe,
     }
     if resume:
         base = RunFolder(Path(out)).config()

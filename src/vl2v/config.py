@@ -14,6 +14,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from vl2v.errors import ConfigError
 from vl2v.method.names import MethodName
 from vl2v.method.registry import METHODS
+from vl2v.nested import merge as merge
+from vl2v.recipes import PAPER, RecipeName, recipe_of, with_recipe
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(ge=1)]
@@ -110,18 +112,24 @@ class SwadConfig(_Strict):
 
 
 class AugmentConfig(_Strict):
-    """Augmentation of Distill; the defaults are the paper's."""
+    """Augmentation of Distill; the defaults are the paper's, which knows neither `style` nor `corrupt`."""
 
     scale: Annotated[float, Field(gt=0, le=1)] = 0.7
     flip: Fraction = 0.5
     jitter: Fraction = 0.3
     grayscale: Fraction = 0.1
+    style: Fraction = 0.0
+    """Part of the images whose style is changed: edges on white, posterised, other colours, another's amplitudes."""
+    corrupt: Fraction = 0.0
+    """Part of the images that are blurred, noisy, dark, rotated, solarised, compressed or of low resolution."""
 
 
 class DistillConfig(_Strict):
     """Stage 2; the defaults are the paper's."""
 
     steps: Positive = 5001
+    passes: Positive | None = None
+    """Passes through the training images after which `steps` end, but not before 300; None never ends them."""
     learning_rate: Rate = 5e-5
     warmup_steps: Annotated[int, Field(ge=0)] = 0
     """Steps over which the learning rate rises linearly to its value; for runs of few steps at a higher rate."""
@@ -173,9 +181,23 @@ class MiroConfig(_Strict):
     """How much faster than the rest its variances learn."""
 
 
+class Vl2vConfig(_Strict):
+    """The recipe's method."""
+
+    kl_weight: Annotated[float, Field(ge=0)] | None = None
+    """Weight of the divergence from the teacher's zero-shot answers that the features follow. None is 0.1 where images
+    without labels are trained on, which get their class from it, and 0 elsewhere."""
+    temperature: Rate = 2.0
+    """Of that divergence, and of the one that the logit scale follows."""
+    scale_learning_rate: Rate = 1e-2
+    """Adam's, of the logarithm of the student's logit scale, in both stages."""
+
+
 class RunConfig(_Strict):
     """Everything that a run depends on."""
 
+    recipe: RecipeName = PAPER
+    """The set of defaults that lies under the other settings."""
     data: DataConfig
     teacher: TeacherConfig
     student: StudentConfig
@@ -186,11 +208,15 @@ class RunConfig(_Strict):
     kd: KdConfig = KdConfig()
     rise: RiseConfig = RiseConfig()
     miro: MiroConfig = MiroConfig()
+    vl2v: Vl2vConfig = Vl2vConfig()
     measure: MeasureConfig = MeasureConfig()
     image_weight: Fraction = 0.5
     """Lambda of the dual loss: 1 is the image term alone, 0 the text term alone; some methods fix it."""
     image_weight_end: Fraction | None = None
     """Lambda at the last step of Distill, towards which it goes linearly; None keeps it constant."""
+    batch: Positive | None = None
+    """Images in a batch, in place of the two numbers that follow: half of them without labels where there are such
+    images, the others shared evenly by the source domains. None leaves it to the two numbers."""
     batch_per_domain: Positive = 32
     unlabelled_per_batch: Positive = 32
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
@@ -209,12 +235,22 @@ class RunConfig(_Strict):
 
     @model_validator(mode="before")
     @classmethod
-    def _fixed_weight(cls, values: Any) -> Any:
-        """Where the method fixes lambda, that is the default."""
-        method = METHODS.get(str(values.get("method"))) if isinstance(values, Mapping) else None
-        if method is None or method.image_weight is None:
+    def _defaults(cls, values: Any) -> Any:
+        """The recipe's defaults, then those that depend on the method: a lambda that it fixes, the recipe's terms."""
+        if not isinstance(values, Mapping):
             return values
-        return {"image_weight": method.image_weight, **values}
+        values = with_recipe(values)
+        method = METHODS.get(str(values.get("method")))
+        if method is None:
+            return values
+        if method.image_weight is not None:
+            values = {"image_weight": method.image_weight, **values}
+        if method.name == "vl2v" and isinstance(values.get("data"), Mapping):
+            data = values["data"]
+            few = data.get("unlabelled") is not None or bool(data.get("rest_unlabelled"))
+            if isinstance(own := values.get("vl2v", {}), Mapping) and own.get("kl_weight") is None:
+                values = {**values, "vl2v": {**own, "kl_weight": 0.1 if few else 0.0}}
+        return values
 
     @model_validator(mode="after")
     def _stages(self) -> RunConfig:
@@ -236,11 +272,15 @@ class RunConfig(_Strict):
         align, faults = self.align, []
         if self.teacher.views == "fresh" and not METHODS[self.method].asks_teacher:
             faults.append(f"teacher.views fresh is of no use to the method {self.method}: it asks no teacher")
-        if self.method != "adip":
+        if self.method not in ("adip", "vl2v"):
             if align.solver == "ridge":
                 faults.append(f"align.solver ridge solves for VL2V-ADiP's loss, which the method {self.method} has not")
             if self.image_weight_end is not None:
                 faults.append(f"image_weight_end is of no use to the method {self.method}; drop it")
+        augment = self.distill.augment
+        if augment.style + augment.corrupt > 1:
+            found = f"{augment.style:g} and {augment.corrupt:g}"
+            faults.append(f"distill.augment: style and corrupt must add up to at most 1, found {found}")
         if align.average != "none" and align.solver == "ridge":
             faults.append("align.average needs the steps of align.solver adam; ridge takes none")
         elif align.average != "none" and not self.first_stage_steps:
@@ -303,21 +343,11 @@ def parse(model: type[Model], values: object, source: str) -> Model:
         return model.model_validate(values)
     except ValidationError as error:
         faults = [fault for e in error.errors() for fault in _faults(e, source)]
+        if (recipe := recipe_of(values)) != PAPER:
+            source = f"{source}, over those of the recipe {recipe}"
         count = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
         problem = "\n".join([f"{count} in {source}:", *(f"  {fault}" for fault in faults)])
         raise ConfigError(problem, next_step="correct them all; docs/configuration.md lists every key") from error
-
-
-def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Lay nested `changes` over `base`; a None in `changes` changes nothing."""
-    merged = dict(base)
-    for key, value in changes.items():
-        if isinstance(value, Mapping):
-            below = merged.get(key)
-            merged[key] = merge(below if isinstance(below, Mapping) else {}, value)
-        elif value is not None:
-            merged[key] = value
-    return merged
 
 
 def _faults(error: Mapping[str, Any], source: str) -> list[str]:

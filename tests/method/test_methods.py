@@ -33,7 +33,7 @@ def test_the_names_are_those_of_the_methods() -> None:
 
 def test_the_command_line_names_them_all() -> None:
     said = CliRunner().invoke(app, ["distill", "--help"], env={"COLUMNS": "300"}).output
-    assert "adip (default), or a baseline: " + ", ".join(list(METHODS)[1:]) in said
+    assert "adip (default), vl2v (of --recipe ood), or a baseline: " + ", ".join(list(METHODS)[2:]) in said
 
 
 @pytest.mark.parametrize(("name", "weight"), [("adip", 0.5), ("no-align", 0.5), ("feature", 1.0), ("text", 0.0)])
@@ -50,7 +50,7 @@ def test_the_dual_loss_with_a_part_left_out(name: str, weight: float) -> None:
 
 def test_each_method_has_its_own_first_stage() -> None:
     steps = {name: config(method=name).first_stage_steps for name in METHODS}
-    assert {name for name, count in steps.items() if count} == {"adip", "feature", "text", "lp-ft"}
+    assert {name for name, count in steps.items() if count} == {"adip", "vl2v", "feature", "text", "lp-ft"}
     assert set(steps.values()) == {0, 5001}
     assert config(method="erm", align={"steps": 7}).first_stage_steps == 7
 

@@ -30,8 +30,9 @@ from vl2v.teacher.store import Digests, EmbeddingStore
 from vl2v.writing import replacing
 
 NOT_OF_THE_PURCHASE = {  # settings that change nothing in what a job asks
-    *("student", "method", "align", "distill", "kd", "measure", "image_weight", "image_weight_end"),
-    *("batch_per_domain", "unlabelled_per_batch", "budget", "device", "precision", "workers", "threads", "made_with"),
+    *("recipe", "student", "method", "align", "distill", "kd", "vl2v", "measure", "image_weight", "image_weight_end"),
+    *("batch", "batch_per_domain", "unlabelled_per_batch", "budget", "device", "precision", "workers", "threads"),
+    "made_with",
 }
 
 

@@ -22,7 +22,7 @@ from vl2v.cli.common import (
 from vl2v.errors import ConfigError
 from vl2v.method.names import TITLES
 
-ADIP, *BASELINES = TITLES
+ADIP, RECIPE, *BASELINES = TITLES
 
 TeacherOpt = Annotated[
     str | None,
@@ -115,8 +115,12 @@ def distill(
     held_out_class: HeldOutClass = None,
     budget: Annotated[str | None, typer.Option(help="The most to spend; needed where the teacher charges.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
+    recipe: Annotated[
+        str | None, typer.Option(help="Defaults under all other settings: paper (default), or ood; see the docs.")
+    ] = None,
     method: Annotated[
-        str | None, typer.Option(help=f"{ADIP} (default), or a baseline: {', '.join(BASELINES)}.")
+        str | None,
+        typer.Option(help=f"{ADIP} (default), {RECIPE} (of --recipe ood), or a baseline: {', '.join(BASELINES)}."),
     ] = None,
     steps: Annotated[int | None, typer.Option(help="Steps of Distill (default 5001).")] = None,
     align_steps: Annotated[int | None, typer.Option(help="Steps of Align (default 5001; of most baselines 0).")] = None,
@@ -207,7 +211,7 @@ NESTED = {
     "student": ("size",),
     "distill": ("learning_rate", "checkpoint_every", "weights", "steps"),
 }
-TOP = ("method", "image_weight", "batch_per_domain", "seed", "device", "precision", "workers", "threads")
+TOP = ("recipe", "method", "image_weight", "batch_per_domain", "seed", "device", "precision", "workers", "threads")
 
 
 def _settings(flags: dict[str, Any]) -> dict[str, Any]:

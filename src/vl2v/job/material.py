@@ -17,7 +17,7 @@ from torch import Tensor
 from vl2v.config import RunConfig
 from vl2v.job.features import Labelled
 from vl2v.job.fresh import FreshViews
-from vl2v.method.base import Context, RiseTerms
+from vl2v.method.base import Context, RiseTerms, Vl2vTerms
 from vl2v.method.loop import Batch
 from vl2v.method.loss import scheduled_weight
 from vl2v.student.preprocess import Preprocess
@@ -130,6 +130,7 @@ def context_of(config: RunConfig, material: Material) -> Context:
         rise=RiseTerms(**config.rise.model_dump(exclude={"anchors"})),
         anchors=material.anchors,
         oracle_weight=config.miro.weight,
+        vl2v=Vl2vTerms(config.vl2v.kl_weight or 0.0, config.vl2v.temperature),
     )
 
 

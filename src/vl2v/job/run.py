@@ -31,12 +31,14 @@ from vl2v.job.prepare import Places, match_domains
 from vl2v.job.process import make_accelerator, stop_asked, versions
 from vl2v.job.reporting import report_at_end
 from vl2v.job.session import BudgetAccount, Session, open_session
+from vl2v.job.settling import SETTLED
 from vl2v.job.shelf import Trained, Weights
 from vl2v.job.training import Trainer
 from vl2v.job.unseen import UnseenClasses, evaluate_unseen
 from vl2v.method.distill import trainable
 from vl2v.progress import Progress, Recorder, Silent, warn
 from vl2v.student.backbones import Backbone
+from vl2v.student.card import MAX_LOGIT_SCALE
 from vl2v.student.files import write_json
 from vl2v.student.model import Student
 from vl2v.teacher.base import Teacher
@@ -143,7 +145,7 @@ def run(
                         _compare_with_labels(session)
                     session.material(folder.work)
                     accelerator.wait_for_everyone()
-                session = _with_threads(session, folder, accelerator)
+                session = _settled(session, folder, accelerator)
                 with computing(session.config.threads):
                     return _train(session, folder, accelerator, report)
         except Exception:
@@ -198,11 +200,11 @@ def _go_on(folder: RunFolder, config: RunConfig, places: Places) -> None:
         folder.write_config(config)
 
 
-def _with_threads(session: Session, folder: RunFolder, accelerator: Accelerator) -> Session:
-    """The session with its number of threads, which is measured and written to `config.yaml` before the first step.
+def _settled(session: Session, folder: RunFolder, accelerator: Accelerator) -> Session:
+    """The session with its number of threads, which is measured before the first step.
 
-    A run that has a state goes on with the number that stands there; one of an earlier version, where none stands,
-    with as many threads as torch takes.
+    It is written to `config.yaml`, and so is what the data decided. A run that has a state goes on with the number that
+    stands there; one of an earlier version, where none stands, with as many threads as torch takes.
     """
     assert session.backbone is not None
     written = folder.config()
@@ -210,8 +212,9 @@ def _with_threads(session: Session, folder: RunFolder, accelerator: Accelerator)
         threads = written.threads
     else:
         threads = training_threads(session.config, session.backbone, sum(session.shares()), accelerator)
-        if accelerator.is_main_process and threads != written.threads:
-            folder.write_config(written.model_copy(update={"threads": threads}))
+    final = written.model_copy(update={"threads": threads} | {key: getattr(session.config, key) for key in SETTLED})
+    if accelerator.is_main_process and final != written:
+        folder.write_config(final)
     return replace(session, config=session.config.model_copy(update={"threads": threads}))
 
 
@@ -256,7 +259,8 @@ def _finish(session: Session, folder: RunFolder, projection: nn.Module, trained:
     def build(weights: Weights) -> Student:
         _put(weights, backbone.module, projection)
         kept = session.method.kept(projection.cpu())
-        return Student(backbone, kept, head, names, card.logit_scale, provenance)
+        scale = min(card.logit_scale * session.method.gain(projection), MAX_LOGIT_SCALE)
+        return Student(backbone, kept, head, names, scale, provenance)
 
     beside = {name: _beside(judge(session, build(weights))) for name, weights in trained.beside.items()}
     made = build(trained.kept)

@@ -22,6 +22,7 @@ from vl2v.job.fresh import FreshViews, fresh_views
 from vl2v.job.material import Material, stage_seed
 from vl2v.job.prepare import Examples, Places, Split, examples, leaked, list_folder, read_parts, split_task
 from vl2v.job.quoting import EVALUATION, UNSEEN, Needs, check_disk, evaluated, make_quote, needs
+from vl2v.job.settling import settled
 from vl2v.job.watch import SEEN, TeacherWatch
 from vl2v.method.base import Method
 from vl2v.method.registry import METHODS
@@ -67,7 +68,10 @@ class BudgetAccount:
 
 @dataclass(frozen=True)
 class Session:
-    """A run's task, teacher and student, before anything is spent; `unseen` has the held-out classes' images."""
+    """A run's task, teacher and student, before anything is spent; `unseen` has the held-out classes' images.
+
+    What the settings leave to the data stands in `config` as numbers.
+    """
 
     config: RunConfig
     task: Task
@@ -330,6 +334,8 @@ def open_session(
             for part in (task, unlabelled, unseen):
                 if part is not None:
                     teacher.bind(part.paths, part.digests)
+        images = int((rows.views == 0).sum())
+        config = settled(config, len(split.sources), images, len(rows.groups) > len(split.sources))
         wanted = needs(config, task, split, rows, unseen)
         asked = (wanted, teacher, store, cache, backbone, progress, fresh, unseen)
         yield Session(config, task, unlabelled, split, rows, *asked)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -13,7 +13,7 @@ from accelerate import Accelerator
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from vl2v.config import RunConfig
+from vl2v.config import AlignConfig, DistillConfig, RunConfig
 from vl2v.errors import Interrupted
 from vl2v.hints import resume_command
 from vl2v.job.adam import adam_tensors, load_adam, set_rates
@@ -129,7 +129,7 @@ class Trainer:
         if start >= steps or _died(self._average):
             return
         features = self._features()
-        optimizer = adam(self.projection.parameters(), settings.learning_rate, settings.weight_decay)
+        optimizer = self._adam(trainable(nn.Identity(), self.projection), settings)
         with self.folder.state_fits():
             load_adam(optimizer, state)
         weights, average = dict(self.projection.named_parameters()), self._average
@@ -162,8 +162,9 @@ class Trainer:
         settings, shelf = self.config.distill, self._shelf
         start = int(state.values["step"]) if state else 0
         backbone = self.backbone.module if self.method.trains_backbone else nn.Identity()
-        weights = trainable(backbone, self.projection if self.method.trains_layer else None)
-        optimizer = adam(weights.values(), settings.learning_rate, settings.weight_decay)
+        learning = None if self.method.trains_layer else self.method.learns
+        weights = trainable(backbone, self.projection, learning)
+        optimizer = self._adam(weights, settings)
         if self._penalty is not None:
             faster = settings.learning_rate * self.config.miro.learning_rate_factor
             optimizer.add_param_group({"params": list(trainable(self._penalty).values()), "lr": faster})
@@ -204,7 +205,7 @@ class Trainer:
                     self.projection,
                     batches,
                     objective=self._objective,
-                    train_projection=self.method.trains_layer,
+                    train_projection=self.method.trains_layer or self.method.learns,
                     penalty=self._penalty,
                     swad=shelf.swad,
                     validate=validate,
@@ -216,6 +217,16 @@ class Trainer:
             if distilled.died:
                 self.progress.note(f"the loss valley ended at step {distilled.last_step}; training stopped")
         return shelf.trained(weights)
+
+    def _adam(self, weights: Mapping[str, nn.Parameter], settings: AlignConfig | DistillConfig) -> torch.optim.Adam:
+        """Adam as a stage's settings say; what has a rate of its own comes last and is not decayed."""
+        own = {f"projection/{name}" for name in self.method.learns} & weights.keys()
+        rest = [parameter for name, parameter in weights.items() if name not in own]
+        optimizer = adam(rest, settings.learning_rate, settings.weight_decay)
+        if own:
+            apart = {"lr": self.config.vl2v.scale_learning_rate, "weight_decay": 0.0}
+            optimizer.add_param_group({"params": [weights[name] for name in sorted(own)], **apart})
+        return optimizer
 
     def _due(self, step: int, steps: int) -> bool:
         return step % self.config.distill.checkpoint_every == 0 or step == steps - 1
@@ -298,7 +309,8 @@ class Trainer:
     def _logits(self, projected: Tensor) -> Tensor:
         if self.method.classifier == "linear":
             return projected[:, : len(self.material.head)].float()
-        return cosine_logits(projected.float(), self.material.head.to(projected.device), self.material.logit_scale)
+        head, scale = self.material.head.to(projected.device), self.material.logit_scale
+        return cosine_logits(projected[:, : head.shape[1]].float(), head, scale * self.method.gain(self.projection))
 
 
 def _died(average: Average | None) -> bool:

@@ -30,6 +30,19 @@ class RiseTerms:
 
 
 @dataclass(frozen=True)
+class Vl2vTerms:
+    """What the recipe's loss is made of, beside the dual loss.
+
+    Attributes:
+        kl_weight: of the divergence from the teacher's zero-shot answers that the features follow, at least 0.
+        temperature: of that divergence, and of the one that the student's logit scale follows; above 0.
+    """
+
+    kl_weight: float = 0.0
+    temperature: float = 2.0
+
+
+@dataclass(frozen=True)
 class Context:
     """What an objective may need beside its batch.
 
@@ -42,6 +55,7 @@ class Context:
         rise: RISE's terms.
         anchors: [K, A, D], further texts of every class, for RISE's relative distance; None leaves it out.
         oracle_weight: of MIRO's regularisation, at least 0.
+        vl2v: the recipe's terms.
     """
 
     head: Tensor
@@ -52,6 +66,7 @@ class Context:
     rise: RiseTerms = field(default_factory=RiseTerms)
     anchors: Tensor | None = None
     oracle_weight: float = 0.1
+    vl2v: Vl2vTerms = field(default_factory=Vl2vTerms)
 
 
 @dataclass(frozen=True)
@@ -73,6 +88,9 @@ class Method:
         objective: gives what both stages minimise.
         first_stage: whether the first stage belongs to the method; without it, it has no steps unless asked for.
         trains_layer: whether the second stage trains that layer too.
+        learns: names of those parameters of that layer that have a learning rate of their own in both stages, and that
+            the second stage trains even where the rest of the layer stands still.
+        gain: what the trained layer multiplies the teacher's logit scale with, above 0.
         asks_teacher: whether training needs the teacher's image vectors.
         forbids_first_stage: whether a first stage would make another method of it.
         trains_backbone: whether the second stage trains the backbone; otherwise it runs on kept features too.
@@ -99,6 +117,8 @@ class Method:
     layer: Callable[[int, Tensor], nn.Module] | None = None
     kept: Callable[[nn.Module], nn.Module] = lambda layer: layer
     penalty: Callable[[nn.Module, Tensor], nn.Module] | None = None
+    learns: tuple[str, ...] = ()
+    gain: Callable[[nn.Module], float] = lambda layer: 1.0
 
     @property
     def title(self) -> str:

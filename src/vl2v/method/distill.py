@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 
 import torch
@@ -64,16 +64,19 @@ class Projected(nn.Module):
         return torch.cat([projected, penalty[:, None].to(projected.dtype)], dim=-1)
 
 
-def trainable(backbone: nn.Module, projection: nn.Module | None = None) -> dict[str, nn.Parameter]:
+def trainable(
+    backbone: nn.Module, projection: nn.Module | None = None, only: Collection[str] | None = None
+) -> dict[str, nn.Parameter]:
     """The parameters that the second stage trains, by name: all of the backbone, batch norm's weight and bias included.
 
     Args:
         backbone: f.
         projection: P, for a method that trains it too; its names then begin with ``projection/``.
+        only: the names of P's parameters that are trained; None are all.
     """
     weights = {name: p for name, p in backbone.named_parameters() if p.requires_grad}
     more = projection.named_parameters() if projection is not None else ()
-    return weights | {f"projection/{name}": p for name, p in more}
+    return weights | {f"projection/{name}": p for name, p in more if only is None or name in only}
 
 
 def distill(
@@ -83,7 +86,7 @@ def distill(
     *,
     image_weight: float = 0.5,
     objective: Objective | None = None,
-    train_projection: bool = False,
+    train_projection: bool | Collection[str] = False,
     penalty: nn.Module | None = None,
     learning_rate: float = 5e-5,
     weight_decay: float = 0.0,
@@ -105,7 +108,7 @@ def distill(
         batches: inputs, teacher embeddings and text targets, one batch per step.
         image_weight: lambda in [0, 1].
         objective: minimised in place of the dual loss, by other methods.
-        train_projection: train P as well.
+        train_projection: train P as well, or its parameters of these names.
         penalty: of a method that has one (see `Method.penalty`); what it trains is trained too.
         learning_rate: Adam's.
         weight_decay: Adam's, L2.
@@ -125,8 +128,10 @@ def distill(
     Raises:
         TrainingError: if a loss is not finite.
     """
-    projection.requires_grad_(train_projection)
-    weights = trainable(backbone, projection if train_projection else None)
+    learning = () if train_projection is False else None if train_projection is True else train_projection
+    for name, parameter in projection.named_parameters():
+        parameter.requires_grad_(learning is None or name in learning)
+    weights = trainable(backbone, projection, learning)
     more = trainable(penalty) if penalty is not None else {}
     optimizer = optimizer or adam([*weights.values(), *more.values()], learning_rate, weight_decay)
     model: nn.Module = Projected(backbone, projection, penalty)

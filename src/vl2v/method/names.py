@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Literal
 
 MethodName = Literal[
-    "adip", "no-align", "feature", "text", "erm", "linear-probe", "lp-ft", "kd", "rise", "miro"
+    "adip", "vl2v", "no-align", "feature", "text", "erm", "linear-probe", "lp-ft", "kd", "rise", "miro"
 ]  # fmt: skip
 
 TITLES: dict[MethodName, str] = {
     "adip": "VL2V-ADiP",
+    "vl2v": "VL2V recipe",
     "no-align": "VL2V without Align",
     "feature": "image vectors only",
     "text": "class texts only",

@@ -11,8 +11,9 @@ from vl2v.method.baselines.linear_probe import LINEAR_PROBE
 from vl2v.method.baselines.lp_ft import LP_FT
 from vl2v.method.baselines.miro import MIRO
 from vl2v.method.baselines.rise import RISE
+from vl2v.method.recipe import VL2V
 
 METHODS: dict[str, Method] = {
     method.name: method
-    for method in (ADIP, NO_ALIGN, FEATURE, TEXT, ERM, LINEAR_PROBE, LP_FT, KD, RISE, MIRO)
+    for method in (ADIP, VL2V, NO_ALIGN, FEATURE, TEXT, ERM, LINEAR_PROBE, LP_FT, KD, RISE, MIRO)
 }  # fmt: skip

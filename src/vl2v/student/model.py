@@ -27,7 +27,7 @@ def cosine_logits(projected: Tensor, head: Tensor, logit_scale: float) -> Tensor
     Args:
         projected: [B, D] floating, P(f(x)), any length; a zero row has logits 0.
         head: [K, D], one text embedding per class, any length.
-        logit_scale: s > 0, the teacher's.
+        logit_scale: s > 0, the teacher's, or what the method vl2v learnt in its place.
 
     Returns:
         [B, K] logits in [-s, s].
@@ -45,7 +45,7 @@ class Student(nn.Module):
         projection: P, maps [B, F] to [B, D], or to [B, K] logits where there is no head.
         head: [K, D] text embeddings of the classes; None for a baseline.
         classes: K class names, in the head's order.
-        logit_scale: the teacher's.
+        logit_scale: the teacher's, or what the method vl2v learnt in its place.
         provenance: what is to be remembered of its making: versions, seeds, teacher, data.
 
     Attributes:

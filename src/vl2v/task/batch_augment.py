@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vl2v.task.image_changes import CHANGES, CORRUPTIONS, PARAMETERS, STYLES, grey, shift_hue
+from vl2v.task.image_changes import CHANGES, PARAMETERS, choose, grey, shift_hue
 
 TRIES = 10  # crops drawn until one fits, as RandomResizedCrop does; after that the whole image
 RATIO = (3 / 4, 4 / 3)  # least and greatest width to height of a crop
@@ -83,10 +83,7 @@ def draw_plan(count: int, settings: BatchAugmentSettings, generator: torch.Gener
 
     strength = torch.tensor([*[settings.jitter] * 3, min(settings.jitter, 0.5)])
     colour = (uniform(count, 4) * 2 - 1) * strength + torch.tensor([1.0, 1.0, 1.0, 0.0])
-    what = uniform(count)
-    style = STYLES[(uniform(count) * len(STYLES)).long()]
-    corruption = CORRUPTIONS[(uniform(count) * len(CORRUPTIONS)).long()]
-    change = torch.where(what < settings.style, style, torch.where(1 - what <= settings.corrupt, corruption, -1))
+    change = choose(uniform(count), uniform(count), uniform(count), settings.style, settings.corrupt)
     return Plan(
         affine=_crops(uniform(TRIES, count, 2), uniform(count, 3), settings),
         colour=colour.clamp(min=-0.5),

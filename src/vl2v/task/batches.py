@@ -135,7 +135,11 @@ class AugmentedPixels(Dataset[tuple[Tensor, int]]):
 
     def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, int]:
         row, seed = key
-        return self.augmentation(self.pixels[self.slots[row]], seed), row
+        return self.augmentation(self.pixels[self.slots[row]], seed, self._other), row
+
+    def _other(self, where: float) -> NDArray[np.uint8]:
+        """The row at a place in [0, 1) of all training rows."""
+        return self.pixels[self.slots[min(int(where * len(self.slots)), len(self.slots) - 1)]]
 
 
 def augmented_batches(

@@ -213,3 +213,18 @@ def _listed(style: bool) -> Tensor:
 
 
 STYLES, CORRUPTIONS = _listed(True), _listed(False)
+
+
+def choose(what: Tensor, of_style: Tensor, of_corruption: Tensor, style: float, corrupt: float) -> Tensor:
+    """Which change each image gets, [B] int64: a position in `CHANGES`, -1 for none.
+
+    Args:
+        what: [B], uniform in [0, 1): whether it is a change of style, a corruption, or nothing.
+        of_style: [B], uniform in [0, 1): which change of style it would be.
+        of_corruption: [B], uniform in [0, 1): which corruption it would be.
+        style: probability of a change of style.
+        corrupt: probability of a corruption; the two add up to at most 1.
+    """
+    styled = STYLES[(of_style * len(STYLES)).long()]
+    corrupted = CORRUPTIONS[(of_corruption * len(CORRUPTIONS)).long()]
+    return torch.where(what < style, styled, torch.where(1 - what <= corrupt, corrupted, -1))

@@ -1,0 +1,33 @@
+"""Settings that depend on the data: how long Distill takes, and how a batch is shared, as numbers."""
+
+from __future__ import annotations
+
+from math import ceil
+from typing import Any
+
+from vl2v.config import RunConfig
+from vl2v.recipes import LEAST_STEPS
+
+SETTLED = ("batch", "batch_per_domain", "unlabelled_per_batch", "distill")  # the keys that may change
+
+
+def settled(config: RunConfig, sources: int, images: int, unlabelled: bool) -> RunConfig:
+    """Settings in which `batch` and `distill.passes` have become numbers of images and steps, and are None.
+
+    Args:
+        config: the settings.
+        sources: how many source domains there are, at least 1.
+        images: how many images are trained on, those without labels included; views of an image do not count.
+        unlabelled: whether some of them have no label.
+    """
+    shares = {"batch_per_domain": config.batch_per_domain, "unlabelled_per_batch": config.unlabelled_per_batch}
+    if config.batch is not None:
+        without = config.batch // 2 if unlabelled else 0
+        shares["batch_per_domain"] = max(1, round((config.batch - without) / sources))
+        shares["unlabelled_per_batch"] = max(1, without) if unlabelled else shares["unlabelled_per_batch"]
+    changes: dict[str, Any] = {"batch": None, **shares}
+    if (passes := config.distill.passes) is not None:
+        batch = shares["batch_per_domain"] * sources + (shares["unlabelled_per_batch"] if unlabelled else 0)
+        steps = min(config.distill.steps, max(LEAST_STEPS, ceil(passes * images / batch)))
+        changes["distill"] = config.distill.model_copy(update={"steps": steps, "passes": None})
+    return config.model_copy(update=changes)

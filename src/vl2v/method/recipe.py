@@ -1,0 +1,97 @@
+"""The method of the recipe `ood`: VL2V-ADiP's dual loss, class answers where images have no label, and a learned scale.
+
+L = dual loss + w * KL(P f) + KL(stopped P f), where KL is T^2 KL(teacher's zero-shot answers || student's), both
+softened by T, and the student's logits are s * g * cos(P(f(x)), T_k) with the teacher's scale s and a learned gain g.
+The last term calibrates: it moves g alone, since no gradient goes through the projected features, and the term before
+it moves the features alone. The saved student's logit scale is s * g.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from vl2v.method.base import Context, Method
+from vl2v.method.baselines.kd import softened_divergence, taught_logits
+from vl2v.method.loop import Batch, Objective
+from vl2v.method.loss import dual_objective
+from vl2v.student.model import cosine_logits
+
+GAIN = "log_gain"  # the parameter's name
+LIMIT = math.log(10)  # the gain stays between a tenth and ten
+
+
+class ScaledProjection(nn.Linear):
+    """P, and the logarithm of the student's logit scale over the teacher's, 0 before training.
+
+    Args:
+        features: F.
+        head: [K, D], the text head.
+    """
+
+    def __init__(self, features: int, head: Tensor) -> None:
+        super().__init__(features, head.shape[1])
+        self.log_gain = nn.Parameter(torch.zeros(()))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """[B, F] to [B, D + 1]: P, and the logarithm of the gain in every row."""
+        return torch.cat([super().forward(features), self._limited().expand(len(features), 1)], dim=-1)
+
+    @property
+    def gain(self) -> float:
+        """The student's logit scale over the teacher's, in [0.1, 10]."""
+        return math.exp(float(self._limited()))
+
+    @torch.no_grad()
+    def plain(self) -> nn.Linear:
+        """P alone."""
+        alone = nn.Linear(self.in_features, self.out_features)
+        alone.weight.copy_(self.weight)
+        alone.bias.copy_(self.bias)
+        return alone
+
+    def _limited(self) -> Tensor:
+        return self.log_gain.clamp(-LIMIT, LIMIT)
+
+
+def _objective(context: Context) -> Objective:
+    dual, terms, dimension = dual_objective(context.image_weight), context.vl2v, context.head.shape[1]
+
+    def objective(output: Tensor, batch: Batch) -> Tensor:
+        projected, head, taught = output[:, :dimension], context.head.to(output), taught_logits(context, batch, output)
+        # VL2V-SD has no layer after the encoder, and keeps the teacher's scale.
+        gain = output[0, dimension].exp() if output.shape[1] > dimension else output.new_ones(())
+
+        def divergence(directions: Tensor, factor: Tensor) -> Tensor:
+            logits = factor * cosine_logits(directions, head, context.logit_scale)
+            return softened_divergence(logits, taught, terms.temperature)
+
+        loss = dual(projected, batch) + divergence(projected.detach(), gain)
+        return loss + terms.kl_weight * divergence(projected, gain.detach()) if terms.kl_weight else loss
+
+    return objective
+
+
+def _kept(layer: nn.Module) -> nn.Module:
+    return layer.plain() if isinstance(layer, ScaledProjection) else layer
+
+
+def _gain(layer: nn.Module) -> float:
+    return layer.gain if isinstance(layer, ScaledProjection) else 1.0
+
+
+VL2V = Method(
+    name="vl2v",
+    stages=("Align", "Distill"),
+    classifier="cosine",
+    objective=_objective,
+    first_stage=True,
+    trains_layer=False,
+    asks_teacher=True,
+    layer=ScaledProjection,
+    kept=_kept,
+    learns=(GAIN,),
+    gain=_gain,
+)

@@ -1,0 +1,67 @@
+"""Recipes: named sets of defaults, laid under a user's own settings before these are checked."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from vl2v.method.registry import METHODS
+from vl2v.nested import merge
+
+RecipeName = Literal["paper", "ood"]
+PAPER: RecipeName = "paper"  # the defaults of the settings themselves
+LEAST_STEPS = 300  # to which `distill.passes` may lower the steps of Distill
+
+OOD: dict[str, Any] = {
+    "method": "vl2v",
+    "align": {"steps": 1001, "learning_rate": 1e-3},
+    "distill": {
+        "steps": 2400,
+        "passes": 60,
+        "learning_rate": 3e-4,
+        "warmup_steps": 20,
+        "checkpoint_every": 100,
+        "weights": "swad",
+        "augment": {"style": 0.5},
+    },
+    "batch": 24,
+    "batch_per_domain": 8,  # three source domains; `batch` gives those of other numbers
+    "unlabelled_per_batch": 12,
+}
+RECIPES: dict[str, dict[str, Any]] = {PAPER: {}, "ood": OOD}
+
+
+def recipe_of(settings: object) -> str:
+    """The recipe that settings name, whether there is one of that name or not."""
+    name = settings.get("recipe") if isinstance(settings, Mapping) else None
+    return PAPER if name is None else str(name)
+
+
+def with_recipe(settings: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Settings over those of the recipe that they name.
+
+    What the recipe leaves to the data gives way where the user decides it: stated steps are taken as stated, and so is
+    a stated number of images per domain. A method without a first stage gets no steps of it.
+
+    Args:
+        settings: nested keys of `RunConfig`, not checked yet; None leaves a key as it is.
+
+    Returns:
+        The same mapping where the recipe is the paper's, or unknown.
+    """
+    recipe = copy.deepcopy(RECIPES.get(recipe_of(settings)))
+    if not recipe:
+        return settings
+    if _given(settings.get("distill"), "steps"):
+        del recipe["distill"]["passes"]
+    if _given(settings, "batch_per_domain") or _given(settings, "unlabelled_per_batch"):
+        del recipe["batch"]
+    method = METHODS.get(str(settings.get("method") or recipe["method"]))
+    if method is not None and not method.first_stage:
+        del recipe["align"]["steps"]
+    return merge(recipe, settings)
+
+
+def _given(settings: object, key: str) -> bool:
+    return isinstance(settings, Mapping) and settings.get(key) is not None

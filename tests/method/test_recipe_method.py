@@ -1,0 +1,103 @@
+"""The method of the recipe: what learns from which term, and what the student keeps."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from test_baselines import CONTEXT, batch, divergence_by_hand
+from torch import Tensor, nn
+
+from vl2v.method.align import align
+from vl2v.method.base import Vl2vTerms
+from vl2v.method.distill import Projected, distill, trainable
+from vl2v.method.loss import dual_loss
+from vl2v.method.recipe import GAIN, VL2V, ScaledProjection
+from vl2v.student.model import cosine_logits
+
+LABELS = [0, 2, -1, 1]
+
+
+def output(gain: float = 0.3) -> Tensor:
+    rows = torch.randn(len(LABELS), 4, generator=torch.Generator().manual_seed(3))
+    return torch.cat([rows, torch.full((len(LABELS), 1), gain)], dim=1).requires_grad_()
+
+
+def gradients(weight: float) -> tuple[float, Tensor]:
+    out = output()
+    loss = VL2V.objective(replace(CONTEXT, vl2v=Vl2vTerms(weight, 2.0)))(out, batch(LABELS))
+    torch.autograd.backward(loss)
+    assert out.grad is not None
+    return float(loss.detach()), out.grad
+
+
+@pytest.mark.parametrize("weight", [0.0, 0.3])
+def test_the_loss_is_its_parts(weight: float) -> None:
+    b, out = batch(LABELS), output().detach()
+    logits = math.exp(0.3) * cosine_logits(out[:, :4], CONTEXT.head, CONTEXT.logit_scale)
+    divergence = divergence_by_hand(logits, cosine_logits(b.teacher_image, CONTEXT.head, CONTEXT.logit_scale), 2.0)
+    dual = float(dual_loss(out[:, :4], b.teacher_image, b.teacher_text, 0.5, b.labelled))
+    assert gradients(weight)[0] == pytest.approx(dual + (1 + weight) * divergence, abs=1e-5)
+
+
+def test_the_features_follow_the_dual_loss_and_the_weighted_divergence_and_the_scale_the_calibration() -> None:
+    b, out = batch(LABELS), output()
+    dual = dual_loss(out[:, :4], b.teacher_image, b.teacher_text, 0.5, b.labelled)
+    (alone,) = torch.autograd.grad(dual, out)
+    none, some = gradients(0.0)[1], gradients(0.3)[1]
+    torch.testing.assert_close(none[:, :4], alone[:, :4])
+    assert (some[:, :4] - alone[:, :4]).abs().max() > 1e-2
+    assert none[:, 4].sum().abs() > 1e-3
+    torch.testing.assert_close(none[:, 4], some[:, 4])
+
+
+def test_the_scale_finds_the_teachers_confidence() -> None:
+    b, layer = batch([0, 1, 2, 0, 1, 2]), ScaledProjection(4, CONTEXT.head)
+    with torch.no_grad():
+        layer.weight.copy_(torch.eye(4))
+        layer.bias.zero_()
+        layer.log_gain.fill_(1.0)
+    b = replace(b, inputs=b.teacher_image)  # the student's directions are the teacher's
+    optimizer = torch.optim.Adam([layer.log_gain], lr=5e-2)
+    align(layer, [b] * 150, objective=VL2V.objective(CONTEXT), optimizer=optimizer)
+    assert layer.gain == pytest.approx(1, abs=0.02)
+    assert VL2V.gain(layer) == layer.gain
+    layer.log_gain.data.fill_(50.0)
+    assert VL2V.gain(layer) == pytest.approx(10)
+    assert VL2V.gain(nn.Identity()) == 1
+
+
+def test_distill_moves_the_backbone_and_the_scale_and_not_the_projection() -> None:
+    torch.manual_seed(0)
+    f, layer = nn.Sequential(nn.Flatten(), nn.Linear(192, 5)), ScaledProjection(5, CONTEXT.head)
+    before = {key: value.detach().clone() for key, value in trainable(f, layer).items()}
+    given = {"objective": VL2V.objective(CONTEXT), "train_projection": VL2V.learns, "learning_rate": 1e-2}
+    done = distill(f, layer, [batch(LABELS)] * 20, **given)  # type: ignore[arg-type]
+    assert done.losses[-1] < done.losses[0]
+    same = {key for key, value in trainable(f, layer).items() if value.equal(before[key])}
+    assert same == {"projection/weight", "projection/bias"}
+    assert set(trainable(f, layer, VL2V.learns)) == {"1.weight", "1.bias", f"projection/{GAIN}"}
+
+
+def test_the_student_keeps_a_plain_projection_that_begins_as_that_of_the_paper() -> None:
+    torch.manual_seed(4)
+    theirs = nn.Linear(5, 4)
+    torch.manual_seed(4)
+    assert VL2V.layer is not None
+    ours = VL2V.layer(5, CONTEXT.head)
+    kept, x = VL2V.kept(ours), torch.randn(3, 5)
+    assert type(kept) is nn.Linear
+    assert kept(x).equal(theirs(x))
+    assert ours(x)[:, :4].equal(theirs(x))
+    assert ours(x)[:, 4].tolist() == [0, 0, 0]
+
+
+def test_an_encoder_without_a_layer_keeps_the_teachers_scale() -> None:
+    f, identity = nn.Sequential(nn.Flatten(), nn.Linear(192, 4)), nn.Identity()
+    objective = VL2V.objective(replace(CONTEXT, vl2v=Vl2vTerms(0.1, 2.0)))
+    done = distill(f, identity, [batch(LABELS)] * 3, objective=objective, train_projection=VL2V.learns)
+    assert len(done.losses) == 3
+    assert VL2V.kept(identity) is identity
+    assert Projected(f, identity)(batch(LABELS).inputs).shape == (4, 4)

@@ -1,0 +1,130 @@
+"""Recipes lie under a user's settings, and what they leave to the data becomes numbers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+import vl2v
+from vl2v.api import make_config
+from vl2v.cli import app
+from vl2v.config import RunConfig, parse
+from vl2v.errors import ConfigError
+from vl2v.job.settling import settled
+from vl2v.recipes import OOD, PAPER, RECIPES, with_recipe
+
+BASE: dict[str, Any] = {"data": {"root": "x"}, "teacher": {"spec": "file:x"}, "student": {"spec": "timm:x"}}
+
+
+def config(**more: Any) -> RunConfig:
+    return parse(RunConfig, BASE | more, "the settings")
+
+
+def test_the_papers_recipe_is_the_default_and_changes_nothing() -> None:
+    assert config() == config(recipe=PAPER)
+    assert with_recipe(BASE) is BASE
+    plain = config()
+    d = plain.distill
+    assert (plain.recipe, plain.method, d.steps, d.learning_rate) == ("paper", "adip", 5001, 5e-5)
+    assert (plain.batch, d.passes, d.augment.style, d.augment.corrupt) == (None, None, 0, 0)
+    assert plain.vl2v.kl_weight is None
+
+
+def test_ood_is_what_its_page_says() -> None:
+    ood = config(recipe="ood")
+    assert (ood.method, ood.align.solver, ood.align.steps, ood.align.learning_rate) == ("vl2v", "adam", 1001, 1e-3)
+    d = ood.distill
+    assert (d.steps, d.passes, d.learning_rate, d.warmup_steps, d.checkpoint_every) == (2400, 60, 3e-4, 20, 100)
+    assert (d.weights, d.augment.style, d.augment.corrupt, ood.batch, ood.batch_per_domain) == ("swad", 0.5, 0, 24, 8)
+    assert ood.vl2v.kl_weight == 0
+
+
+def test_the_users_settings_lie_over_the_recipe() -> None:
+    own = config(recipe="ood", distill={"steps": 700, "augment": {"style": 0.2}}, align={"learning_rate": 2e-3}, seed=3)
+    assert (own.distill.steps, own.distill.passes, own.distill.learning_rate) == (700, None, 3e-4)
+    assert (own.distill.augment.style, own.distill.augment.scale, own.align.learning_rate) == (0.2, 0.7, 2e-3)
+    assert own.align.steps == 1001
+    shared = config(recipe="ood", batch_per_domain=4)
+    assert (shared.batch, shared.batch_per_domain, shared.unlabelled_per_batch) == (None, 4, 12)
+    assert config(recipe="ood", unlabelled_per_batch=5).batch is None
+    assert config(recipe="ood", batch=48).batch == 48
+    assert RECIPES["ood"] == OOD
+    assert OOD["distill"]["passes"] == 60, "laying it under must not change it"
+
+
+@pytest.mark.parametrize(("method", "steps"), [("adip", 1001), ("kd", 0), ("linear-probe", 0), ("no-align", 0)])
+def test_other_methods_take_the_recipes_numbers_and_no_stage_that_they_do_not_have(method: str, steps: int) -> None:
+    found = config(recipe="ood", method=method)
+    assert (found.method, found.first_stage_steps, found.distill.learning_rate) == (method, steps, 3e-4)
+    assert found.distill.augment.style == 0.5
+
+
+@pytest.mark.parametrize("data", [{"unlabelled": "y"}, {"rest_unlabelled": True, "labels_per_class": 4}])
+def test_images_without_labels_learn_their_class_from_the_teacher(data: dict[str, Any]) -> None:
+    for settings in ({"method": "vl2v"}, {"recipe": "ood"}):
+        assert config(**settings).vl2v.kl_weight == 0
+        assert config(**settings, data={"root": "x", **data}).vl2v.kl_weight == 0.1
+        assert config(**settings, data={"root": "x", **data}, vl2v={"kl_weight": 0}).vl2v.kl_weight == 0
+    assert config(method="vl2v", data={"root": "x", "labels_per_class": 4}).vl2v.kl_weight == 0
+
+
+@pytest.mark.parametrize(
+    ("settings", "sources", "images", "unlabelled", "batch", "steps"),
+    [
+        ({}, 3, 4000, False, (8, 12), 2400),
+        ({}, 3, 200, False, (8, 12), 500),
+        ({}, 3, 40, False, (8, 12), 300),
+        ({}, 1, 400, False, (24, 12), 1000),
+        ({}, 5, 400, False, (5, 12), 960),
+        ({}, 40, 400, False, (1, 12), 600),
+        ({}, 3, 200, True, (4, 12), 500),
+        ({"batch_per_domain": 4, "unlabelled_per_batch": 8}, 3, 200, True, (4, 8), 600),
+        ({"distill": {"steps": 700}}, 3, 40, False, (8, 12), 700),
+        ({"distill": {"steps": 200, "passes": 60}}, 3, 40, False, (8, 12), 200),
+        ({"batch": 1}, 2, 40000, True, (1, 1), 2400),
+    ],
+)
+def test_steps_and_shares_follow_the_data(
+    settings: dict[str, Any], sources: int, images: int, unlabelled: bool, batch: tuple[int, int], steps: int
+) -> None:
+    found = settled(config(recipe="ood", **settings), sources, images, unlabelled)
+    assert (found.batch, found.distill.passes, found.distill.steps) == (None, None, steps)
+    assert (found.batch_per_domain, found.unlabelled_per_batch) == batch
+    assert settled(found, 2, 10, True) == found, "settled once for all"
+    assert parse(RunConfig, found.model_dump(mode="json"), "a run") == found, "as config.yaml has it"
+
+
+def test_settings_without_a_recipe_are_settled_as_they_are() -> None:
+    assert settled(config(), 3, 10, True) == config()
+
+
+def test_faults_name_the_recipe() -> None:
+    with pytest.raises(ConfigError, match=r"recipe: Input should be 'paper' or 'ood' \(found 'best'\)"):
+        config(recipe="best")
+    with pytest.raises(ConfigError, match=r"(?s)over those of the recipe ood:.*at most 1, found 0.5 and 0.7"):
+        config(recipe="ood", distill={"augment": {"corrupt": 0.7}})
+    with pytest.raises(ConfigError, match=r"in the settings:\n.*found 0.9 and 0.7"):
+        config(distill={"augment": {"style": 0.9, "corrupt": 0.7}})
+
+
+def test_a_recipe_over_a_runs_own_file_would_change_nothing_and_is_refused(tmp_path: Path) -> None:
+    run, own = tmp_path / "config.yaml", tmp_path / "own.yaml"
+    run.write_text(config(made_with={"vl2v": "0"}).to_yaml())
+    with pytest.raises(ConfigError, match="recipe ood would change nothing"):
+        make_config(run, {"recipe": "ood"})
+    assert make_config(run, {"recipe": "paper"}).recipe == make_config(run, {}).recipe == "paper"
+    own.write_text("distill: {steps: 9}")
+    assert make_config(own, BASE | {"recipe": "ood"}).distill.steps == 9
+
+
+def test_command_line_and_python_take_it(tmp_path: Path) -> None:
+    said = CliRunner().invoke(app, ["distill", "--help"], env={"COLUMNS": "300"}).output
+    assert "--recipe" in said
+    arguments = ["distill", str(tmp_path), "--teacher", "offline:", "--student", "offline:", "--recipe", "best"]
+    done = CliRunner().invoke(app, [*arguments, "--out", str(tmp_path / "run")])
+    assert "recipe: Input should be 'paper' or 'ood'" in done.output
+    with pytest.raises(vl2v.Vl2vError, match="recipe"):
+        vl2v.distill(tmp_path, "offline:", "offline:", out=tmp_path / "run", recipe="best")
