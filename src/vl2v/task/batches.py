@@ -139,7 +139,8 @@ class AugmentedPixels(Dataset[tuple[Tensor, int]]):
 
     def _other(self, where: float) -> NDArray[np.uint8]:
         """The row at a place in [0, 1) of all training rows."""
-        return self.pixels[self.slots[min(int(where * len(self.slots)), len(self.slots) - 1)]]
+        pixels: NDArray[np.uint8] = self.pixels[self.slots[min(int(where * len(self.slots)), len(self.slots) - 1)]]
+        return pixels
 
 
 def augmented_batches(
