@@ -42,7 +42,7 @@ class ScaledProjection(nn.Linear):
     @property
     def gain(self) -> float:
         """The student's logit scale over the teacher's, in [0.1, 10]."""
-        return math.exp(float(self._limited()))
+        return math.exp(float(self._limited().detach()))
 
     @torch.no_grad()
     def plain(self) -> nn.Linear:
