@@ -81,8 +81,8 @@ def test_slow_steps_are_measured_with_fewer_images_and_less_often(
 ) -> None:
     m = machine({1: 0.1, 2: 0.06})
     found = threads.measured(m.work, 100, 100_000, 2, m.use)
-    assert found == pytest.approx({1: 0.5, 2: 0.3})
-    assert {images for _, images in m.calls[2:]} == {5}
+    assert found == pytest.approx({1: 1.0, 2: 0.6})
+    assert {images for _, images in m.calls[2:]} == {10}
     slower = machine({1: 4.0, 2: 2.0})
     threads.measured(slower.work, 16, 100_000, 2, slower.use)
     assert {images for _, images in slower.calls[2:]} == {2}, "two at least, for what normalises over a batch"

@@ -28,8 +28,8 @@ SPINS = "2000"  # tens of microseconds; on 16 idle cores threads that sleep at o
 CLEARLY = 1.15  # how much faster than one thread more must be; what is measured idle may run next to other work
 AGAIN = 1.05  # how much faster than a smaller number of several threads
 SHORT = 3.0  # seconds; for work that one thread does in less, measuring is not worth it
-AT_ONCE = 0.5  # seconds; a call that takes longer is measured with fewer images
-PATIENCE = 2.0  # seconds after which no further round of measurements begins
+AT_ONCE = 1.0  # seconds; a call that takes longer is measured with fewer images, of which several threads gain less
+PATIENCE = 4.0  # seconds after which no further round of measurements begins
 ROUNDS = 3
 
 Work = Callable[[int], object]
