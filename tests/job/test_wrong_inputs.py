@@ -43,9 +43,9 @@ def test_teacher_budget_and_names(bench: Bench, tmp_path: Path) -> None:
 def test_settings(bench: Bench, tmp_path: Path) -> None:
     broken, unknown = tmp_path / "broken.yaml", tmp_path / "unknown.yaml"
     broken.write_text("data: [\n")
-    unknown.write_text("distill: {stepz: 3}\nbatch: 2\n")
+    unknown.write_text("distill: {stepz: 3}\nbatches: 2\n")
     refused([*bench.distill(tmp_path / "run"), "--config", str(broken)], 2, "not valid YAML", "line")
-    said = refused([*bench.distill(tmp_path / "run"), "--config", str(unknown)], 2, "distill.stepz", "batch")
+    said = refused([*bench.distill(tmp_path / "run"), "--config", str(unknown)], 2, "distill.stepz", "batches")
     assert "2 faults" in said
     done = vl2v(*bench.distill(tmp_path / "run"), "--json", "--seed", "-1")
     assert json.loads(done.stderr)["error"] == "ConfigError"
