@@ -47,8 +47,8 @@ def teach(
 
 @pytest.mark.parametrize("classes", [2, 3, 7, 65])
 def test_guessing_is_stopped_within_some_hundred_answers(classes: int) -> None:
-    found = [teach(classes, 512, 0.0, seed) for seed in range(40)]
-    assert sum(fault is not None for fault, _, _ in found) >= 30, "z < 1 is 84% of them"
+    found = [teach(classes, 512, 0.0, seed) for seed in range(30)]
+    assert sum(fault is not None for fault, _, _ in found) >= 24, "z < 1 is 84% of them"
     assert all(fault.problem.endswith("no better than guessing.") for fault, _, _ in found if fault)
 
 

@@ -63,7 +63,7 @@ def check_teacher(config: RunConfig, signature: object) -> None:
         return
     raise TeacherError(
         "The student names a teacher by a file or an address, and it was not made here by this version of vl2v.",
-        expected="--teacher (from Python, teacher=), as a folder of somebody else may name any address for your key",
+        expected="--teacher (from Python, teacher=), since a folder from others may name any address for your key",
         found=spec[:200] if harmless else f"{spec[:200]}, with prompts from {str(prompts)[:200]}",
         next_step=f"if you trust it, give the command again with --teacher '{spec[:200]}'",
     )

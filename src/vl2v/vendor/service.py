@@ -251,7 +251,7 @@ class Service:
         except SQLAlchemyError as error:
             self._books_failed = True
             cause = getattr(error, "orig", None) or error  # the driver's words; SQLAlchemy's would repeat the statement
-            logger.error("the books fail: %s: %s", type(cause).__name__, " ".join(str(cause).split()))
+            logger.error("the accounts database fails: %s: %s", type(cause).__name__, " ".join(str(cause).split()))
             message = "The seller's database does not answer; try again as retry-after says."
             raise ApiError(503, "database_unavailable", message, retry_after=2) from error
 
