@@ -43,8 +43,8 @@ def test_the_paired_tests_are_those_of_scipy(values: list[tuple[float, float]]) 
         assert math.isnan(found.p)
     else:
         assert found.p == pytest.approx(float(stats.ttest_rel(ours, theirs).pvalue), rel=1e-6)
-    rounded = np.round(differences, 3)  # scipy counts patterns by equality, which rounding would spoil
-    exact = stats.permutation_test((rounded,), np.sum, permutation_type="samples", n_resamples=np.inf)
+    thousandths = np.round(1000 * differences)  # scipy counts patterns by equality, which rounding would spoil
+    exact = stats.permutation_test((thousandths,), np.sum, permutation_type="samples", n_resamples=np.inf)
     assert found.p_exact == pytest.approx(float(exact.pvalue))
 
 
