@@ -21,7 +21,7 @@ from pathlib import Path
 
 import torch
 
-from lab_parts.bench import Bench, Runner
+from lab_parts.bench import SIDE, Bench, Runner
 from lab_parts.slot import Engine
 from lab_parts.variant import Job, Variant, read_variants, removals
 from vl2v.allocator import hold_memory
@@ -52,7 +52,7 @@ def main() -> None:
         return
     started = time.perf_counter()
     jobs = queued(a.queue, read_variants(a.variants)) if a.command == "queue" else _jobs(a)
-    bench = Bench(a.data, engine)
+    bench = Bench(a.data, engine, a.side)
     print(f"loaded in {time.perf_counter() - started:.1f} s", flush=True)
     deadline = a.deadline - (time.perf_counter() - started)
     Runner(bench, a.out, a.at_once, deadline).run(jobs)
@@ -129,6 +129,7 @@ def _add_engine(command: argparse.ArgumentParser) -> None:
     command.add_argument("--out", type=Path, default=Path("lab.jsonl"))
     command.add_argument("--device", default="cpu")
     command.add_argument("--threads", type=int, default=int(os.environ.get("OMP_NUM_THREADS", "1")))
+    command.add_argument("--side", type=int, default=SIDE, help="pixels of the student's images")
     command.add_argument("--at-once", type=int, default=1)
     command.add_argument("--deadline", type=float, default=float("inf"), help="seconds from the start")
     command.add_argument("--chunk", type=int, default=0, help="steps prepared at once")

@@ -11,8 +11,8 @@ from once import Once, shared_root
 from tiers import Tiers
 
 __all__ = ["bench", "runs"]  # fixtures
-settings.register_profile("quick", max_examples=50, deadline=None)
-settings.register_profile("full", max_examples=1000, deadline=None)
+settings.register_profile("quick", max_examples=50, deadline=None, derandomize=True)
+settings.register_profile("full", max_examples=1000, deadline=None, derandomize=True)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
 
 

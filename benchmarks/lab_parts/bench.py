@@ -24,7 +24,7 @@ from lab_parts.slot import Engine, Network, Slot, shape_of
 from lab_parts.training import Event, Material, Running, plan_of
 from lab_parts.variant import Job, settings_of
 
-SIZE = 128  # pixels, the student's side
+SIDE = 128  # pixels, of the student's images
 
 
 class Bench:
@@ -33,10 +33,11 @@ class Bench:
     Args:
         folder: as `prepare` wrote it.
         engine: how steps run.
+        side: of the student's images, in pixels.
     """
 
-    def __init__(self, folder: Path, engine: Engine) -> None:
-        self.folder, self.engine = folder, engine
+    def __init__(self, folder: Path, engine: Engine, side: int = SIDE) -> None:
+        self.folder, self.engine, self.side = folder, engine, side
         module = timm.create_model("tf_efficientnet_lite0", num_classes=0)
         module.load_state_dict({k: v.float() for k, v in load_file(folder / "lite0.safetensors").items()}, strict=True)
         module = module.eval().to(engine.device)
@@ -51,7 +52,7 @@ class Bench:
         if name not in self.materials:
             started = time.perf_counter()
             data = load(self.folder / f"{name}.npz", self.engine.device)
-            pixels = _resized(data.pixels)
+            pixels = _resized(data.pixels, self.side)
             features = self._features(name, pixels)
             self.materials[name] = Material(data, self.network, features, pixels, self.engine)
             if self.engine.device.type == "cuda":
@@ -63,7 +64,7 @@ class Bench:
     def _features(self, name: str, pixels: Tensor) -> Tensor:
         """Of every image before training. A CPU's work is kept in the folder for temporary files."""
         modified = int((self.folder / f"{name}.npz").stat().st_mtime)
-        cache = Path(tempfile.gettempdir()) / f"vl2v-lab-{name}-{modified}.npy"
+        cache = Path(tempfile.gettempdir()) / f"vl2v-lab-{name}-{self.side}-{modified}.npy"
         if self.engine.device.type == "cpu" and cache.exists():
             return torch.from_numpy(np.load(cache))
         parameters = self.network.views(self.network.start)
@@ -88,10 +89,10 @@ class Bench:
         return running, running.run(), key
 
 
-def _resized(pixels: Tensor) -> Tensor:
-    """[N, 3, SIZE, SIZE] uint8."""
+def _resized(pixels: Tensor, side: int) -> Tensor:
+    """[N, 3, side, side] uint8."""
     parts = [
-        F.interpolate(part.float(), SIZE, mode="bilinear", antialias=True, align_corners=False).round().to(torch.uint8)
+        F.interpolate(part.float(), side, mode="bilinear", antialias=True, align_corners=False).round().to(torch.uint8)
         for part in torch.split(pixels, CHUNK)
     ]
     return torch.cat(parts)
