@@ -116,7 +116,9 @@ def test_the_number_in_the_environment(monkeypatch: pytest.MonkeyPatch, text: st
     assert threads.stated() == number
 
 
-@pytest.mark.parametrize(("cores", "spins"), [(2, threads.SPINS_ON_FEW), (4, threads.SPINS_ON_FEW), (16, threads.SPINS)])
+@pytest.mark.parametrize(
+    ("cores", "spins"), [(2, threads.SPINS_ON_FEW), (4, threads.SPINS_ON_FEW), (16, threads.SPINS)]
+)
 def test_waiting_threads_sleep(monkeypatch: pytest.MonkeyPatch, cores: int, spins: str) -> None:
     monkeypatch.setattr(os, "environ", dict[str, str]())
     monkeypatch.setattr(threads, "cores", lambda: cores)
