@@ -21,7 +21,7 @@ from vl2v.job.places import places_of
 from vl2v.job.prepare import Places
 from vl2v.job.run import Run, quote_run, run
 from vl2v.progress import Progress
-from vl2v.recipes import recipe_of
+from vl2v.recipes import DEFAULT, recipe_of
 from vl2v.student.backbones import Backbone, from_module
 from vl2v.student.model import Student
 from vl2v.student.preprocess import Preprocess
@@ -48,6 +48,8 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 def make_config(base: str | Path | None = None, settings: Mapping[str, Any] | None = None) -> RunConfig:
     """Settings from a YAML file, if one is given, with `settings` laid over it.
 
+    Where neither names a recipe, the defaults are those of the recipe ``ood``; a file that a run wrote keeps its own.
+
     Args:
         base: a file such as a run's `config.yaml`.
         settings: nested keys of `RunConfig`; None leaves a key as it is.
@@ -67,7 +69,10 @@ def make_config(base: str | Path | None = None, settings: Mapping[str, Any] | No
             found=recipe,
             next_step="drop the recipe, or give a file that has only the settings of your own",
         )
-    return parse(RunConfig, merge(values, settings or {}), str(base or "the settings"))
+    final = merge(values, settings or {})
+    if final.get("recipe") is None and "made_with" not in final:  # a run's own file states every setting
+        final = {**final, "recipe": DEFAULT}
+    return parse(RunConfig, final, str(base or "the settings"))
 
 
 @explaining
@@ -135,7 +140,7 @@ def distill(
             teacher accepted.
         accept_teacher: buy on where answers look useless: one embedding for different images or texts, a wrong order,
             zero-shot accuracy at chance.
-        recipe: the set of defaults under the settings: ``paper`` (default) or ``ood``; see docs/method.md.
+        recipe: the set of defaults under the settings: ``ood`` (default) or ``paper``; see docs/method.md.
         places: where cache and store are; with `resume`, None takes those that the run's folder remembers.
         progress: told of every stage.
         config: a YAML file of settings.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -11,6 +12,7 @@ from vl2v.nested import merge
 
 RecipeName = Literal["paper", "ood"]
 PAPER: RecipeName = "paper"  # the defaults of the settings themselves
+DEFAULT: RecipeName = "ood"  # of `vl2v distill` and `vl2v quote`
 LEAST_STEPS = 300  # to which `distill.passes` may lower the steps of Distill
 
 OOD: dict[str, Any] = {
@@ -29,6 +31,9 @@ OOD: dict[str, Any] = {
     "batch_per_domain": 8,  # three source domains; `batch` gives those of other numbers
     "unlabelled_per_batch": 12,
 }
+# The rate was chosen for convolutional networks. Transformers, CLIP's image encoders among them, get the paper's.
+TRANSFORMER = re.compile(r"vit|deit|swin|beit|eva|cait|xcit|former|mixer|clip|^teacher$", re.IGNORECASE)
+TRANSFORMER_RATE = 5e-5
 RECIPES: dict[str, dict[str, Any]] = {PAPER: {}, "ood": OOD}
 
 
@@ -42,7 +47,8 @@ def with_recipe(settings: Mapping[str, Any]) -> Mapping[str, Any]:
     """Settings over those of the recipe that they name.
 
     What the recipe leaves to the data gives way where the user decides it: stated steps are taken as stated, and so is
-    a stated number of images per domain. A method without a first stage gets no steps of it.
+    a stated number of images per domain. A method without a first stage gets no steps of it. A student that is a
+    transformer by its name gets the paper's learning rate.
 
     Args:
         settings: nested keys of `RunConfig`, not checked yet; None leaves a key as it is.
@@ -57,6 +63,9 @@ def with_recipe(settings: Mapping[str, Any]) -> Mapping[str, Any]:
         del recipe["distill"]["passes"]
     if _given(settings, "batch_per_domain") or _given(settings, "unlabelled_per_batch"):
         del recipe["batch"]
+    student = settings.get("student")
+    if isinstance(student, Mapping) and TRANSFORMER.search(str(student.get("spec") or "")):
+        recipe["distill"]["learning_rate"] = TRANSFORMER_RATE
     method = METHODS.get(str(settings.get("method") or recipe["method"]))
     if method is not None and not method.first_stage:
         del recipe["align"]["steps"]

@@ -52,7 +52,12 @@ class Finished:
 def train(bench: Bench, root: Path) -> None:
     for method in ("adip", "erm"):
         teacher = {"price_per_1000_texts": "0.1"}
-        more = {"method": method, "align": {"steps": 60 if method == "adip" else 0}, "teacher": teacher}
+        more = {
+            "recipe": "paper",
+            "method": method,
+            "align": {"steps": 60 if method == "adip" else 0},
+            "teacher": teacher,
+        }
         places = Places(bench.root / "cache", root / "vectors.sqlite")
         out, held_out = root / method, ["rose"]
         distill(

@@ -116,22 +116,26 @@ def distill(
     budget: Annotated[str | None, typer.Option(help="The most to spend; needed where the teacher charges.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
     recipe: Annotated[
-        str | None, typer.Option(help="Defaults under all other settings: paper (default), or ood; see the docs.")
+        str | None, typer.Option(help="Defaults under all other settings: ood (default), or paper; see the docs.")
     ] = None,
     method: Annotated[
         str | None,
-        typer.Option(help=f"{ADIP} (default), {RECIPE} (of --recipe ood), or a baseline: {', '.join(BASELINES)}."),
+        typer.Option(help=f"{RECIPE} (default), {ADIP} (of --recipe paper), or a baseline: {', '.join(BASELINES)}."),
     ] = None,
-    steps: Annotated[int | None, typer.Option(help="Steps of Distill (default 5001).")] = None,
-    align_steps: Annotated[int | None, typer.Option(help="Steps of Align (default 5001; of most baselines 0).")] = None,
-    learning_rate: Annotated[float | None, typer.Option(help="Adam's, of Distill (default 5e-5).")] = None,
+    steps: Annotated[
+        int | None, typer.Option(help="Steps of Distill (default: 60 passes over the images, 300 to 2400).")
+    ] = None,
+    align_steps: Annotated[int | None, typer.Option(help="Steps of Align (default 1001; of most baselines 0).")] = None,
+    learning_rate: Annotated[
+        float | None, typer.Option(help="Adam's, of Distill (default 3e-4; of transformers 5e-5).")
+    ] = None,
     accept_teacher: Annotated[
         bool | None, typer.Option("--accept-teacher", help="Go on though the teacher's answers look useless.")
     ] = None,
     batch_per_domain: Annotated[
-        int | None, typer.Option(help="Images per source domain and step (default 32).")
+        int | None, typer.Option(help="Images per source domain and step (default: 24 images shared evenly).")
     ] = None,
-    checkpoint_every: Annotated[int | None, typer.Option(help="Steps between validations (default 200).")] = None,
+    checkpoint_every: Annotated[int | None, typer.Option(help="Steps between validations (default 100).")] = None,
     image_weight: Annotated[float | None, typer.Option(help="Lambda of the dual loss, 0 to 1 (default 0.5).")] = None,
     weights: Annotated[str | None, typer.Option(help="Weights kept: swad (default), best or last.")] = None,
     views: Views = None,

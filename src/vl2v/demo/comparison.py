@@ -16,7 +16,7 @@ from vl2v.method.registry import METHODS
 
 ROLES = (IN_DOMAIN, OUT_OF_DOMAIN)
 ZERO_SHOT = "zero-shot teacher"
-OURS = "adip"
+OURS = "vl2v"
 
 
 @dataclass(frozen=True)
