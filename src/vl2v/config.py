@@ -130,6 +130,9 @@ class DistillConfig(_Strict):
     steps: Positive = 5001
     passes: Positive | None = None
     """Passes through the training images after which `steps` end, but not before 300; None never ends them."""
+    minutes: Annotated[float, Field(ge=0)] = 0.0
+    """Wall time of the run after the purchase, at most, from a few steps on this machine; 0 sets no limit. It lowers
+    `steps`, and `checkpoint_every` in proportion, before the first step."""
     learning_rate: Rate = 5e-5
     warmup_steps: Annotated[int, Field(ge=0)] = 0
     """Steps over which the learning rate rises linearly to its value; for runs of few steps at a higher rate."""

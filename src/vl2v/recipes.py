@@ -21,6 +21,7 @@ OOD: dict[str, Any] = {
     "distill": {
         "steps": 2400,
         "passes": 60,
+        "minutes": 60.0,
         "learning_rate": 3e-4,
         "warmup_steps": 20,
         "checkpoint_every": 100,
@@ -46,9 +47,9 @@ def recipe_of(settings: object) -> str:
 def with_recipe(settings: Mapping[str, Any]) -> Mapping[str, Any]:
     """Settings over those of the recipe that they name.
 
-    What the recipe leaves to the data gives way where the user decides it: stated steps are taken as stated, and so is
-    a stated number of images per domain. A method without a first stage gets no steps of it. A student that is a
-    transformer by its name gets the paper's learning rate.
+    What the recipe leaves to data and machine gives way where the user decides it: stated steps are taken as stated,
+    and so is a stated number of images per domain. A method without a first stage gets no steps of it. A student that is
+    a transformer by its name gets the paper's learning rate.
 
     Args:
         settings: nested keys of `RunConfig`, not checked yet; None leaves a key as it is.
@@ -60,7 +61,7 @@ def with_recipe(settings: Mapping[str, Any]) -> Mapping[str, Any]:
     if not recipe:
         return settings
     if _given(settings.get("distill"), "steps"):
-        del recipe["distill"]["passes"]
+        del recipe["distill"]["passes"], recipe["distill"]["minutes"]
     if _given(settings, "batch_per_domain") or _given(settings, "unlabelled_per_batch"):
         del recipe["batch"]
     student = settings.get("student")

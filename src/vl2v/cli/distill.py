@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -129,6 +130,10 @@ def distill(
     learning_rate: Annotated[
         float | None, typer.Option(help="Adam's, of Distill (default 3e-4; of transformers 5e-5).")
     ] = None,
+    time: Annotated[
+        str | None,
+        typer.Option(help="Longest training, e.g. 90s, 30m or 2h, or none (default 60m; with --steps none)."),
+    ] = None,
     accept_teacher: Annotated[
         bool | None, typer.Option("--accept-teacher", help="Go on though the teacher's answers look useless.")
     ] = None,
@@ -228,8 +233,31 @@ def _settings(flags: dict[str, Any]) -> dict[str, Any]:
     settings["data"]["held_out_classes"] = flags.get("held_out_class") or None
     settings["teacher"]["accept"] = flags.get("accept_teacher")
     settings["align"] = {"steps": flags.get("align_steps")}
+    settings["distill"]["minutes"] = minutes_of(flags.get("time"))
     settings["tracking"] = flags.get("track") or None
     return settings | {key: flags.get(key) for key in TOP}
+
+
+def minutes_of(text: str | None) -> float | None:
+    """Minutes of a time such as 90s, 30m, 1.5h or 30; none is 0, which sets no limit.
+
+    Raises:
+        ConfigError: if it is something else.
+    """
+    if text is None:
+        return None
+    match = re.fullmatch(r"(\d{1,6}(?:\.\d+)?)\s*(s|m|min|h|)", text.strip().lower())
+    if text.strip().lower() == "none":
+        return 0.0
+    minutes = float(match[1]) * {"s": 1 / 60, "h": 60.0}.get(match[2], 1.0) if match else 0.0
+    if minutes <= 0:
+        raise ConfigError(
+            f"--time {text} is not a time.",
+            expected="a number above 0 with s, m or h (m if there is none), or none for no limit",
+            found=repr(text),
+            next_step="e.g. --time 30m",
+        )
+    return minutes
 
 
 def _from_config(config: Path | None, part: str) -> str:

@@ -33,8 +33,8 @@ LABELS = 4  # per class and style: the client has few
 SETTINGS: dict[str, Any] = {
     "data": {"held_out": (HELD_OUT,), "labels_per_class": LABELS},
     "student": {"size": SIZE},
-    # The recipe's rate and augmentation for all methods. Each trains its last layer on cached features first, so that none
-    # pays for a random one in the few steps that follow.
+    # The recipe's rate and augmentation for all methods. Each trains its last layer on cached features first, so that
+    # none pays for a random one in the few steps that follow.
     "recipe": "ood",
     "align": {"steps": 101},
     "distill": {"steps": 121, "checkpoint_every": 24},

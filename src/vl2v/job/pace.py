@@ -65,7 +65,7 @@ def _steps(config: RunConfig, backbone: Backbone, accelerator: Accelerator) -> I
         if trains:
             output.float().square().mean().backward()
 
-    with _as_it_was(module), accelerator.autocast(), torch.set_grad_enabled(trains):
+    with as_it_was(module), accelerator.autocast(), torch.set_grad_enabled(trains):
         module.train(trains)
         yield step
 
@@ -84,7 +84,7 @@ def student_threads(student: Student, total: int) -> int | None:
 
 
 @contextmanager
-def _as_it_was(module: nn.Module) -> Iterator[None]:
+def as_it_was(module: nn.Module) -> Iterator[None]:
     """Afterwards, buffers, gradients and modes are what they were."""
     modes = {part: part.training for part in module.modules()}
     buffers = {name: buffer.clone() for name, buffer in module.named_buffers()}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -18,6 +18,7 @@ from torch import nn
 
 from vl2v.config import RunConfig
 from vl2v.errors import RunError, TeacherError
+from vl2v.job.duration import settle_by_measuring
 from vl2v.job.embeddings import keep_frozen_features
 from vl2v.job.evaluation import Evaluation, top1, zero_shot_logits
 from vl2v.job.folder import RunFolder
@@ -25,13 +26,11 @@ from vl2v.job.judging import Part, evaluation_of, judge, keep_answers, trust_of
 from vl2v.job.made_here import MARK, sign_teacher
 from vl2v.job.metrics import summary_of
 from vl2v.job.ownership import TRAINING, owned
-from vl2v.job.pace import training_threads
 from vl2v.job.places import places_of, remember
 from vl2v.job.prepare import Places, match_domains
 from vl2v.job.process import make_accelerator, stop_asked, versions
 from vl2v.job.reporting import report_at_end
 from vl2v.job.session import BudgetAccount, Session, open_session
-from vl2v.job.settling import SETTLED
 from vl2v.job.shelf import Trained, Weights
 from vl2v.job.training import Trainer
 from vl2v.job.unseen import UnseenClasses, evaluate_unseen
@@ -145,7 +144,7 @@ def run(
                         _compare_with_labels(session)
                     session.material(folder.work)
                     accelerator.wait_for_everyone()
-                session = _settled(session, folder, accelerator)
+                session = settle_by_measuring(session, folder, accelerator)
                 with computing(session.config.threads):
                     return _train(session, folder, accelerator, report)
         except Exception:
@@ -198,24 +197,6 @@ def _go_on(folder: RunFolder, config: RunConfig, places: Places) -> None:
     config = config.model_copy(update=fixed)
     if config != known:
         folder.write_config(config)
-
-
-def _settled(session: Session, folder: RunFolder, accelerator: Accelerator) -> Session:
-    """The session with its number of threads, which is measured before the first step.
-
-    It is written to `config.yaml`, and so is what the data decided. A run that has a state goes on with the number that
-    stands there; one of an earlier version, where none stands, with as many threads as torch takes.
-    """
-    assert session.backbone is not None
-    written = folder.config()
-    if folder.state_file.exists():
-        threads = written.threads
-    else:
-        threads = training_threads(session.config, session.backbone, sum(session.shares()), accelerator)
-    final = written.model_copy(update={"threads": threads} | {key: getattr(session.config, key) for key in SETTLED})
-    if accelerator.is_main_process and final != written:
-        folder.write_config(final)
-    return replace(session, config=session.config.model_copy(update={"threads": threads}))
 
 
 def _train(session: Session, folder: RunFolder, accelerator: Accelerator, report: bool) -> Run | None:
