@@ -47,9 +47,9 @@ def recipe_of(settings: object) -> str:
 def with_recipe(settings: Mapping[str, Any]) -> Mapping[str, Any]:
     """Settings over those of the recipe that they name.
 
-    What the recipe leaves to data and machine gives way where the user decides it: stated steps are taken as stated,
-    and so is a stated number of images per domain. A method without a first stage gets no steps of it. A student that is
-    a transformer by its name gets the paper's learning rate.
+    Values that depend on the data or the machine do not apply if the user sets the number of steps, or the number of
+    images per domain. A method without a first stage gets no steps for it. A student that is a
+    transformer by its name gets the learning rate of the paper.
 
     Args:
         settings: nested keys of `RunConfig`, not checked yet; None leaves a key as it is.
