@@ -25,6 +25,7 @@ from vl2v.recipes import DEFAULT, recipe_of
 from vl2v.student.backbones import Backbone, from_module
 from vl2v.student.model import Student
 from vl2v.student.preprocess import Preprocess
+from vl2v.task.class_names import class_names
 from vl2v.task.folder import read_yaml
 from vl2v.teacher.base import Teacher
 from vl2v.teacher.ledger import Quote
@@ -85,23 +86,29 @@ def quote(
     progress: Progress | None = None,
     config: str | Path | None = None,
     settings: Mapping[str, Any] | None = None,
+    classes: str | Path | Sequence[str] | None = None,
 ) -> Quote:
     """Say what distilling would cost in queries, money and disk. Spends nothing.
 
     Args:
-        data: the images, `root/<domain>/<class>/<image>` or `root/<class>/<image>`.
+        data: the images, `root/<domain>/<class>/<image>` or `root/<class>/<image>`; with `classes` without labels.
         teacher: its name (see `vl2v.teacher.opening.KINDS`), or an object that is a `Teacher`.
         student: its name, for the disk its state takes; may be left out.
         places: where cache and store are.
         progress: told of the scan.
         config: a YAML file of settings.
         settings: see `make_config`.
+        classes: see `distill`.
 
     Raises:
         Vl2vError: with what was expected, found, and to do next.
     """
     spec, opened = _teacher(teacher)
-    given = {"data": {"root": str(data)}, "teacher": {"spec": spec}, "student": {"spec": student or None}}
+    given = {
+        "data": {"root": str(data), "classes": _named(classes)},
+        "teacher": {"spec": spec},
+        "student": {"spec": student or None},
+    }
     return quote_run(
         make_config(config, merge({"student": {}}, merge(settings or {}, given))), places, progress, opened
     )
@@ -124,11 +131,12 @@ def distill(
     config: str | Path | None = None,
     settings: Mapping[str, Any] | None = None,
     report: bool = True,
+    classes: str | Path | Sequence[str] | None = None,
 ) -> Run | None:
     """Distil a teacher into a student that holds on unseen domains, and measure it.
 
     Args:
-        data: the images, `root/<domain>/<class>/<image>` or `root/<class>/<image>`.
+        data: the images, `root/<domain>/<class>/<image>` or `root/<class>/<image>`; with `classes` images at any depth.
         teacher: its name (see `vl2v.teacher.opening.KINDS`), or an object that is a `Teacher`.
         student: ``timm:<name>``, ``timm:<name>@<checkpoint>``, ``offline:``, ``teacher`` for VL2V-SD, a `Backbone`, or
             a module that gives [B, F] features for [B, 3, S, S]; a bare module needs
@@ -146,6 +154,8 @@ def distill(
         config: a YAML file of settings.
         settings: nested settings over it, e.g. ``{"distill": {"steps": 500}, "seed": 1}``; see docs/configuration.md.
         report: whether `report.html` is written at the end; it takes seconds, and `report` writes it later.
+        classes: names of the classes of images without labels: a list, ``"cat,dog"``, or a text file with one name per
+            line. The figures are then agreement with the teacher. Not needed with `resume`.
 
     Returns:
         The finished run; None in all processes but the first, under torchrun.
@@ -155,7 +165,8 @@ def distill(
     """
     spec, opened = _teacher(teacher)
     given = {
-        "data": {"root": data and str(data), "held_out": tuple(held_out) if held_out is not None else None},
+        "data": {"root": data and str(data), "held_out": tuple(held_out) if held_out is not None else None}
+        | {"classes": _named(classes)},
         "teacher": {"spec": spec, "accept": accept_teacher or None},
         "student": {"spec": _student_name(student)},
         "budget": None if budget is None else str(budget),
@@ -262,6 +273,10 @@ def _teacher(teacher: str | Teacher | None) -> tuple[str | None, Teacher | None]
     if teacher is None or isinstance(teacher, str):
         return teacher, None
     return teacher.describe().identity, teacher
+
+
+def _named(classes: str | Path | Sequence[str] | None) -> tuple[str, ...] | None:
+    return None if classes is None else class_names(classes)
 
 
 def _student_name(student: str | nn.Module | Backbone | None) -> str | None:

@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from vl2v.errors import ConfigError
 from vl2v.method.names import MethodName
 from vl2v.method.registry import METHODS
 from vl2v.nested import merge as merge
 from vl2v.recipes import PAPER, RecipeName, recipe_of, with_recipe
+from vl2v.task.class_names import class_names
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(ge=1)]
@@ -23,6 +24,7 @@ Rate = Annotated[float, Field(gt=0)]
 Money = Annotated[Decimal, Field(ge=0)]
 Channels = tuple[float, float, float]
 WeightsRule = Literal["swad", "best", "last"]
+DEFAULT_METHOD: MethodName = "adip"
 TrackerName = Literal["tensorboard", "wandb", "mlflow"]
 
 
@@ -34,6 +36,11 @@ class DataConfig(_Strict):
     """What the client has."""
 
     root: Path
+    classes: tuple[str, ...] = ()
+    """Names of the classes of images that have no label; none stands for labels, which are the class folders. Read as
+    `vl2v.task.class_names.class_names` says, and stored as names."""
+    domain_folders: bool = False
+    """With `classes`: the folders of the first level are domains. Otherwise all images are of one domain."""
     held_out: tuple[str, ...] = ()
     """Domains left out to test; nothing of them is trained on or selected by."""
     held_out_classes: tuple[str, ...] = ()
@@ -49,7 +56,15 @@ class DataConfig(_Strict):
     skip_bad: bool = False
     allow_missing_classes: bool = False
     layout_as_found: bool = False
-    """Accept folders that look like splits (train, val), dates or a level too many, and folders without images."""
+    """Accept folders that look like splits (train, val), dates or a level too many, and folders without images; with
+    `classes`, folders that are called like the classes."""
+
+    @field_validator("classes", mode="before")
+    @classmethod
+    def _named(cls, value: Any) -> Any:
+        """A text is read, and so is a list of texts; an empty list stands for labels."""
+        texts = isinstance(value, list | tuple) and value and all(isinstance(name, str) for name in value)
+        return class_names(value) if isinstance(value, str | Path) or texts else value
 
 
 class TeacherConfig(_Strict):
@@ -204,7 +219,7 @@ class RunConfig(_Strict):
     data: DataConfig
     teacher: TeacherConfig
     student: StudentConfig
-    method: MethodName = "adip"
+    method: MethodName = DEFAULT_METHOD
     """VL2V-ADiP, or a baseline to stand beside it."""
     align: AlignConfig = AlignConfig()
     distill: DistillConfig = DistillConfig()
@@ -243,14 +258,17 @@ class RunConfig(_Strict):
         if not isinstance(values, Mapping):
             return values
         values = with_recipe(values)
-        method = METHODS.get(str(values.get("method")))
+        method = METHODS.get(str(values.get("method") or DEFAULT_METHOD))
         if method is None:
             return values
+        data = values.get("data")
+        data = data if isinstance(data, Mapping) else {}
         if method.image_weight is not None:
             values = {"image_weight": method.image_weight, **values}
-        if method.name == "vl2v" and isinstance(values.get("data"), Mapping):
-            data = values["data"]
-            few = data.get("unlabelled") is not None or bool(data.get("rest_unlabelled"))
+        elif data.get("classes"):  # without labels there is no text term
+            values = {"image_weight": 1.0, **values}
+        if method.name == "vl2v":
+            few = bool(data.get("classes") or data.get("unlabelled") is not None or data.get("rest_unlabelled"))
             if isinstance(own := values.get("vl2v", {}), Mapping) and own.get("kl_weight") is None:
                 values = {**values, "vl2v": {**own, "kl_weight": 0.1 if few else 0.0}}
         return values
@@ -265,7 +283,7 @@ class RunConfig(_Strict):
             faults.append(f"unlabelled images are of no use to the method {self.method}: it learns from labels alone")
         if self.data.rest_unlabelled and self.data.labels_per_class is None:
             faults.append("data.rest_unlabelled needs data.labels_per_class; without it no image is beyond")
-        faults += self._options()
+        faults += _without_labels(self) + self._options()
         if faults:
             raise ValueError("\n".join(faults))
         return self
@@ -328,6 +346,36 @@ def _against_method(config: RunConfig) -> list[str]:
     return faults
 
 
+def _without_labels(config: RunConfig) -> list[str]:
+    """What contradicts images that have no label."""
+    data, method, faults = config.data, METHODS[config.method], []
+    if not data.classes:
+        only = "data.domain_folders (--domain-folders) is for images without labels, whose classes are named"
+        return [f"{only}: add data.classes (--classes), or drop it"] if data.domain_folders else []
+    if data.held_out:
+        faults.append(
+            "data.held_out (--held-out) tests by labels, and with data.classes (--classes) the images have none; drop "
+            "it, and measure the student on a labelled folder with vl2v evaluate"
+        )
+    needless = ("held_out_classes", "unlabelled", "labels_per_class", "rest_unlabelled", "allow_missing_classes")
+    if stated := [key for key in needless if getattr(data, key)]:
+        named = ", ".join(f"data.{key} (--{_FLAGS.get(key, key.replace('_', '-'))})" for key in stated)
+        faults.append(
+            f"{named}: of no use with data.classes (--classes), with which no image has a label; drop it, or drop "
+            "data.classes and sort the images into class folders"
+        )
+    if method.needs_labels:
+        able = ", ".join(name for name, other in METHODS.items() if not other.needs_labels)
+        faults.append(
+            f"the method {method.name} learns from labels, and with data.classes (--classes) the images have none: "
+            f"expected {able}; found {method.name}; take --recipe ood"
+        )
+    elif config.image_weight != 1 or config.image_weight_end is not None:
+        faults.append("without labels there is no text term: image_weight must be 1 and image_weight_end left out")
+    return faults
+
+
+_FLAGS = {"held_out_classes": "held-out-class"}  # where a flag is not called as its key
 Model = TypeVar("Model", bound=BaseModel)
 
 

@@ -34,6 +34,13 @@ StudentOpt = Annotated[
     typer.Option(help="timm:<name>, timm:<name>@<checkpoint>, offline:, or teacher (VL2V-SD, open_clip only)."),
 ]
 HeldOut = Annotated[list[str] | None, typer.Option(help="A domain left out to test; may be repeated.")]
+Classes = Annotated[
+    str | None,
+    typer.Option(help="For images without labels: names of the classes (cat,dog,...), or a file with one per line."),
+]
+DomainFolders = Annotated[
+    bool | None, typer.Option("--domain-folders", help="With --classes: the folders of the first level are domains.")
+]
 HeldOutClass = Annotated[
     list[str] | None,
     typer.Option(help="A class left out of training, to measure how well its name alone makes it known; repeatable."),
@@ -66,6 +73,8 @@ def quote(
     data: DataArg,
     teacher: TeacherOpt = None,
     student: StudentOpt = None,
+    classes: Classes = None,
+    domain_folders: DomainFolders = None,
     held_out: HeldOut = None,
     held_out_class: HeldOutClass = None,
     views: Views = None,
@@ -112,6 +121,8 @@ def distill(
     teacher: TeacherOpt = None,
     student: StudentOpt = None,
     out: Annotated[Path, typer.Option(help="The run's folder, new or empty.")] = Path("runs/vl2v"),
+    classes: Classes = None,
+    domain_folders: DomainFolders = None,
     held_out: HeldOut = None,
     held_out_class: HeldOutClass = None,
     budget: Annotated[str | None, typer.Option(help="The most to spend; needed where the teacher charges.")] = None,
@@ -213,7 +224,7 @@ def demo(
 
 NESTED = {
     "data": (
-        *("held_out", "labels_per_class", "rest_unlabelled", "unlabelled"),
+        *("classes", "domain_folders", "held_out", "labels_per_class", "rest_unlabelled", "unlabelled"),
         *("skip_bad", "allow_missing_classes", "layout_as_found"),
     ),
     "teacher": ("views", "prompts", "zero_shot", "price_per_1000_images", "price_per_1000_texts", "free"),

@@ -37,10 +37,11 @@ def trust_text(found: Refitted, run: Path) -> RenderableType:
     from rich.console import Group
     from rich.table import Table
 
-    table = Table(title="percent; 'answered' and 'wrong' at thresholds that answer so much of the validation images")
-    for name in ("domain", "", "images", "wrong"):
+    wrong = found.reference.other
+    table = Table(title=f"percent; 'answered' and '{wrong}' at thresholds that answer so much of the validation images")
+    for name in ("domain", "", "images", wrong):
         table.add_column(name, justify="left" if name in ("domain", "") else "right")
-    titles = [f"{100 * c:g}: answered, wrong" for c in SHOWN]
+    titles = [f"{100 * c:g}: answered, {wrong}" for c in SHOWN]
     unusual = any(domain.unusual for domain in found.domains)
     for name in ("ECE", "calibrated", *titles, *(["unusual batches of 1, 8, 32"] if unusual else [])):
         table.add_column(name, justify="right")

@@ -12,6 +12,7 @@ from huggingface_hub import EvalResult, ModelCardData
 
 from vl2v.hub.backbone import Origin, origin_of
 from vl2v.job.evaluation import IN_DOMAIN, OUT_OF_DOMAIN, Evaluation, Row, percent
+from vl2v.job.reference import LABELS, Reference
 from vl2v.method.registry import METHODS
 
 SPECIAL = re.compile(r"([\\`*_{}\[\]()#+!|~])")  # what Markdown gives a meaning to
@@ -54,6 +55,11 @@ class Facts:
         return Evaluation.from_dict(self.figures).rows
 
     @property
+    def reference(self) -> Reference:
+        """What the figures compare answers with."""
+        return Evaluation.from_dict(self.figures).reference
+
+    @property
     def made(self) -> Mapping[str, Any]:
         """Provenance."""
         found: Mapping[str, Any] = self.student["provenance"]
@@ -91,7 +97,7 @@ def _metadata(facts: Facts, origin: Origin) -> ModelCardData:
             dataset_name=f"{row.domain} ({row.role})",
             dataset_config=row.domain,  # by which results are kept apart
             dataset_split=SPLITS.get(row.role),
-            metric_type="accuracy",
+            metric_type=facts.reference.key,
             metric_value=round(row.student, 4),
         )
         for row in facts.rows
@@ -102,7 +108,7 @@ def _metadata(facts: Facts, origin: Origin) -> ModelCardData:
         pipeline_tag="image-classification",
         tags=["vl2v", "domain-generalization", "knowledge-distillation", *(["onnx"] if facts.exported else [])],
         base_model=origin.hub_name,
-        metrics=["accuracy"],
+        metrics=[facts.reference.key],
         model_name=facts.name.partition("/")[2],
         eval_results=results,
     )
@@ -152,9 +158,10 @@ def _use(facts: Facts) -> str:
 
 
 def _figures(facts: Facts) -> str:
+    measure = facts.reference.measure
     lines = [
-        "Top-1 accuracy in percent. `in-domain` is validation images of the domains trained on, by which the weights "
-        "were chosen; `out-of-domain` is domains that nothing was trained on or chosen by.",
+        f"{measure[0].upper()}{measure[1:]} in percent. `in-domain` is validation images of the domains trained on, by "
+        "which the weights were chosen; `out-of-domain` is domains that nothing was trained on or chosen by.",
         "",
         "| domain | | images | zero-shot teacher | student | student's calibration error |",
         "|---|---|---:|---:|---:|---:|",
@@ -166,6 +173,8 @@ def _figures(facts: Facts) -> str:
         named = _cell(role.replace("_", "-"))
         lines.append(f"| mean | {named} | | {percent(means['zero_shot'])} | {percent(means['student'])} | |")
     fitted = (facts.trust or {}).get("calibration", {})
+    if facts.reference is not LABELS:
+        lines += ["", "The images have no labels: how often the student is right was not measured."]
     if facts.trust is not None and {"images", "ece_before", "ece_after"} <= fitted.keys():
         before, after = fitted["ece_before"], fitted["ece_after"]
         lines += [
@@ -181,8 +190,9 @@ def _figures(facts: Facts) -> str:
 def _data(facts: Facts) -> str:
     data, split = {"images": 0, "domains": [], "held_out": [], **facts.made["data"]}, facts.settings["data"]
     held_out = data["held_out"]
+    kind = "labelled images" if facts.reference is LABELS else "images without labels"
     lines = [
-        f"- {data['images']:,} labelled images in {len(data['domains'])} domains: {_listed(data['domains'])}.",
+        f"- {data['images']:,} {kind} in {len(data['domains'])} domains: {_listed(data['domains'])}.",
         f"- Held out to test: {_listed(held_out)}." if held_out else "- No domain was held out.",
         f"- {split['holdout_fraction']:.0%} of every domain trained on was held out for validation.",
     ]

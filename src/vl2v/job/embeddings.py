@@ -80,7 +80,7 @@ def keep_embeddings(session: Session, projection: nn.Module, parts: Sequence[Par
     embeddings = [part.embeddings for part in parts if part.embeddings is not None]
     if len(embeddings) == len(parts):
         columns["distilled"] = _half(torch.from_numpy(np.concatenate(embeddings)[chosen]))
-    if session.config.teacher.zero_shot:
+    if session.config.teacher.zero_shot or not session.labelled:
         vectors = session.vectors_of(_places(session)[chosen])
         columns["teacher"] = _directions(torch.from_numpy(np.asarray(vectors)))
     if columns.keys() & {"distilled", "teacher"}:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from vl2v.job.features import pass_through
 from vl2v.job.prepare import Split
+from vl2v.job.reference import LABELS, REFERENCES, Reference
 from vl2v.student.model import Student, cosine_logits
 from vl2v.task.splits import Indices
 from vl2v.trust.calibration import reliability
@@ -34,7 +35,8 @@ class Row:
         role: ``in-domain`` (a source's validation images), ``out-of-domain`` (a held-out domain, all its images), or
             ``all images`` (no split is known, training images may be among them).
         images: how many.
-        student: top-1 accuracy in [0, 1] of the student as saved.
+        student: top-1 accuracy in [0, 1] of the student as saved; of images without labels the share of answers that
+            are the teacher's, and so in what follows.
         zero_shot: of the teacher, None where its vectors were not bought.
         student_ece: expected calibration error of the student, in [0, 1]; None in files of earlier versions.
         zero_shot_ece: of the teacher.
@@ -63,10 +65,12 @@ class Evaluation:
     Attributes:
         rows: one per domain.
         beside: the same of further weights of the run, by their name.
+        reference: what answers are compared with.
     """
 
     rows: tuple[Row, ...]
     beside: Mapping[str, Evaluation] = field(default_factory=dict)
+    reference: Reference = LABELS
 
     def mean(self, role: str, column: str) -> float | None:
         """The mean of ``student`` or ``zero_shot`` over the domains of a role; None if there are none."""
@@ -74,31 +78,36 @@ class Evaluation:
         return float(np.mean(values)) if values and None not in values else None
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON, accuracies in [0, 1]."""
+        """Plain values for JSON, accuracies in [0, 1]; without labels ``measure`` says what the figures are."""
         roles = {role: role.replace("-", "_").replace(" ", "_") for role in (IN_DOMAIN, OUT_OF_DOMAIN, UNSPLIT)}
         present = [role for role in roles if any(row.role == role for row in self.rows)]
         means = {roles[r]: {c: self.mean(r, c) for c in ("zero_shot", "student")} for r in present}
-        content: dict[str, Any] = {"domains": [asdict(row) for row in self.rows], "means": means}
+        said = {} if self.reference is LABELS else {"reference": self.reference.name, "measure": self.reference.measure}
+        content: dict[str, Any] = said | {"domains": [asdict(row) for row in self.rows], "means": means}
         return content | ({"beside": {n: e.to_dict() for n, e in self.beside.items()}} if self.beside else {})
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> Evaluation:
         """Read what `to_dict` gave."""
         beside = {name: cls.from_dict(part) for name, part in content.get("beside", {}).items()}
-        return cls(tuple(Row(**row) for row in content["domains"]), beside)
+        reference = REFERENCES[content.get("reference", LABELS.name)]
+        return cls(tuple(Row(**row) for row in content["domains"]), beside, reference)
 
     def table(self) -> Table:
-        """For a terminal, accuracies in percent."""
-        table = Table(title="top-1 accuracy, percent")
-        for name in ("domain", "", "images", "zero-shot teacher", "student"):
+        """For a terminal, in percent; the teacher has no column where it is the reference."""
+        columns = {"zero_shot": "zero-shot teacher", "student": "student"}
+        if self.reference is not LABELS:
+            del columns["zero_shot"]
+        table = Table(title=f"{self.reference.measure}, percent")
+        for name in ("domain", "", "images", *columns.values()):
             table.add_column(name, justify="left" if name in ("domain", "") else "right")
         for role in (IN_DOMAIN, OUT_OF_DOMAIN, UNSPLIT):
             rows = [row for row in self.rows if row.role == role]
             for row in rows:
-                cells = (percent(row.zero_shot), percent(row.student))
+                cells = (percent(getattr(row, column)) for column in columns)
                 table.add_row(row.domain, row.role, f"{row.images:,}", *cells)
             if rows:
-                means = [percent(self.mean(role, column)) for column in ("zero_shot", "student")]
+                means = [percent(self.mean(role, column)) for column in columns]
                 total = f"{sum(row.images for row in rows):,}"
                 table.add_row("mean", role, total, *means, style="bold", end_section=True)
         return table

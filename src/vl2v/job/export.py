@@ -20,8 +20,10 @@ from vl2v.job.ownership import alone_in
 from vl2v.job.parity import Compared, compare, refuse
 from vl2v.job.places import places_of
 from vl2v.job.prepare import Places
+from vl2v.job.reference import LABELS, Reference
 from vl2v.job.run_files import read_export
 from vl2v.job.sample import Sample, batches, random_sample, run_sample
+from vl2v.job.trusting import read_answers
 from vl2v.progress import Progress, Silent, warn
 from vl2v.redaction import public_provenance
 from vl2v.student.export import need_onnx, to_onnx, write
@@ -29,6 +31,8 @@ from vl2v.student.files import CARD, write_json
 from vl2v.student.model import Student
 from vl2v.student.provenance import check_provenance
 from vl2v.student.quantise import quantise
+from vl2v.task.folder import search
+from vl2v.task.heap import class_folders
 from vl2v_runtime.model import FLOAT, INT8, Model
 
 FORMAT = 1
@@ -43,22 +47,26 @@ class Export:
         folder: where to.
         images: what the files were compared on; see `vl2v.job.sample.Sample.what`.
         files: by name.
+        reference: what answers were compared with.
     """
 
     folder: Path
     images: str
     files: Mapping[str, Compared]
+    reference: Reference = LABELS
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON, accuracies in [0, 1]."""
         files = {name: asdict(found) | {"images_are": self.images} for name, found in self.files.items()}
-        return {"format": FORMAT, "files": files}
+        said = {} if self.reference is LABELS else {"measure": self.reference.measure}
+        return {"format": FORMAT, **said, "files": files}
 
     def table(self) -> Table:
         """For a terminal, accuracies in percent."""
         some = next(iter(self.files.values()))
         table = Table(title=f"{self.folder}, compared with the student on {some.images:,} {self.images}")
-        for name in ("file", "MB", "greatest difference", "same class", "accuracy", "student", "lost"):
+        measure = self.reference.measure.removeprefix("top-1 ")
+        for name in ("file", "MB", "greatest difference", "same class", measure, "student", "lost"):
             table.add_column(name, justify="left" if name == "file" else "right", no_wrap=name == "file")
         for name, found in self.files.items():
             accuracies = ("-", "-", "-")
@@ -120,14 +128,14 @@ def export(
                 files = {}
                 for name in wanted:
                     files[name] = compare(Model(fresh[name]), truth, sample)
-                    refuse(name, files[name], tolerance)
+                    refuse(name, files[name], tolerance, sample.reference)
                     advance(1)
             for name in wanted:
                 fresh[name].replace(out / name)
         finally:
             for path in fresh.values():
                 path.unlink(missing_ok=True)
-        done = Export(out, sample.what, files)
+        done = Export(out, sample.what, files, sample.reference)
         _keep(done)
         return done
 
@@ -164,8 +172,22 @@ def _sample(
             )
         warn(progress, "no run and no --data: the file is compared with the student on random images, without accuracy")
         return random_sample(student.preprocess.size)
-    settings = made | ({"root": str(data), "allow_missing_classes": True} if data else {})
-    return run_sample(student, parse(DataConfig, settings, "the student's provenance"), places, progress)
+    settings = made | ({"root": str(data)} if data else {})
+    if data and class_folders(search(data), settings.get("classes") or ()):  # not the run's images: with labels
+        settings |= {"classes": [], "domain_folders": False}
+    if data and not settings.get("classes"):
+        settings |= {"allow_missing_classes": True}
+    config = parse(DataConfig, settings, "the student's provenance")
+    return run_sample(student, config, places, progress, _teacher_answers(folder) if config.classes else None)
+
+
+def _teacher_answers(folder: Path) -> dict[str, str]:
+    """The teacher's class of every image that a run without labels kept an answer for, by path."""
+    run = RunFolder(folder)
+    if not run.predictions_file.is_file():
+        return {}
+    kept, names = read_answers(run), run.config().data.classes
+    return {str(path): names[label] for path, label in zip(kept.path, kept.label, strict=True)}
 
 
 def _keep(done: Export) -> None:

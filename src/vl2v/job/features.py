@@ -15,7 +15,8 @@ from vl2v.student.preprocess import Preprocess
 from vl2v.task.splits import Indices
 
 CHUNK = 64  # images at once; fixed, because results depend on it in the last bits
-Labelled = Mapping[str, tuple[Indices, NDArray[np.int64]]]
+Validation = Mapping[str, tuple[Indices, NDArray[np.int64] | NDArray[np.float32]]]
+"""(slots [N], targets) by domain; targets are labels [N], or the teacher's probabilities [N, K]."""
 
 
 @torch.no_grad()
@@ -30,23 +31,23 @@ def pass_through(
 
 
 def scores(
-    logits: Callable[[Indices], Iterator[Tensor]], labelled: Labelled, accelerator: Accelerator | None = None
+    logits: Callable[[Indices], Iterator[Tensor]], validation: Validation, accelerator: Accelerator | None = None
 ) -> dict[str, Score]:
     """Score every domain, each process its share of the images.
 
     Args:
         logits: gives [<=CHUNK, K] logits for slots, chunk by chunk.
-        labelled: (slots, labels) by domain.
+        validation: slots and targets by domain.
         accelerator: says which share is ours; None scores everything here.
     """
     rank, world = (accelerator.process_index, accelerator.num_processes) if accelerator else (0, 1)
     found = {}
-    for domain, (slots, labels) in labelled.items():
+    for domain, (slots, targets) in validation.items():
         sums = torch.zeros(3, dtype=torch.float64)
-        targets = torch.from_numpy(labels[rank::world])
+        ours = torch.from_numpy(targets[rank::world])
         place = 0
         for chunk in logits(slots[rank::world]):
-            sums += totals(chunk.cpu(), targets[place : place + len(chunk)])
+            sums += totals(chunk.cpu(), ours[place : place + len(chunk)])
             place += len(chunk)
         found[domain] = from_totals(_summed(sums, accelerator) if accelerator else sums)
     return found

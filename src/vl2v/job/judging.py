@@ -19,8 +19,8 @@ from vl2v.job.evaluation import (
     row_of,
     student_answers,
     top1,
-    zero_shot_logits,
 )
+from vl2v.job.reference import LABELS, TEACHER, Reference
 from vl2v.job.session import Session
 from vl2v.student.model import Student
 from vl2v.trust.fit import fit
@@ -36,10 +36,11 @@ class Part:
         domain: its name.
         role: ``in-domain``, a source's validation images, or ``out-of-domain``, all of a held-out domain.
         paths: [N] of the images, below the data's root.
-        labels: [N].
+        labels: [N]; the teacher's answers where the images have no labels.
         logits: [N, K], the student's, before any temperature.
         embeddings: [N, D], rows of length one; None without a head.
         zero_shot: [N, K], the teacher's; None where it was not asked.
+        reference: where the labels are from.
     """
 
     domain: str
@@ -49,19 +50,22 @@ class Part:
     logits: Logits
     embeddings: NDArray[np.float32] | None
     zero_shot: Logits | None = None
+    reference: Reference = LABELS
 
 
 def judge(session: Session, student: Student) -> tuple[Part, ...]:
     """Ask a student about the run's validation images and held-out domains, whatever weights it has now."""
-    head, parts = session.head(), []
+    parts = []
     for role, domain, places in judged(session.split):
         slots = session.cache.slots(session.task.digests[places])
         logits, embeddings = student_answers(student, session.cache.map(), slots)
-        teacher = None
-        if session.config.teacher.zero_shot:
-            teacher = zero_shot_logits(session.vectors_of(places), head, session.card.logit_scale)
+        labels, teacher, reference = session.task.labels[places], None, LABELS
+        if session.config.teacher.zero_shot or not session.labelled:
+            teacher = session.zero_shot(places)
+        if teacher is not None and not session.labelled:
+            labels, reference = teacher.argmax(axis=1).astype(np.int64), TEACHER
         paths = [session.task.paths[i] for i in places]
-        parts.append(Part(domain, role, paths, session.task.labels[places], logits, embeddings, teacher))
+        parts.append(Part(domain, role, paths, labels, logits, embeddings, teacher, reference))
     return tuple(parts)
 
 
@@ -82,15 +86,15 @@ def trust_of(parts: Sequence[Part], drift: bool = True) -> Trust | None:
 
 
 def evaluation_of(parts: Sequence[Part], trust: Trust | None) -> Evaluation:
-    """The final table's rows."""
+    """The final table's rows; the teacher has no figure where its answers are the reference."""
     rows, temperature = [], trust.temperature if trust else None
     for part in parts:
         row = row_of(part.domain, part.role, part.logits, part.labels, temperature)
-        if part.zero_shot is not None:
+        if part.zero_shot is not None and part.reference is LABELS:
             right, error = top1(part.zero_shot, part.labels), calibration_error(part.zero_shot, part.labels)
             row = replace(row, zero_shot=right, zero_shot_ece=error)
         rows.append(row)
-    return Evaluation(tuple(rows))
+    return Evaluation(tuple(rows), reference=parts[0].reference if parts else LABELS)
 
 
 def keep_answers(parts: Sequence[Part], file: Path) -> None:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vl2v.config import RunConfig
-from vl2v.job.features import Labelled
+from vl2v.job.features import Validation
 from vl2v.job.fresh import FreshViews
 from vl2v.method.base import Context, RiseTerms, Vl2vTerms
 from vl2v.method.loop import Batch
@@ -37,9 +37,9 @@ class Material:
         vectors: [R, D] float32 memory map, the teacher's image embeddings; None where the method asks for none.
         head: [K, D] float32, the text head.
         logit_scale: the teacher's.
-        groups: rows of each source domain, then of the unlabelled images.
+        groups: rows of each source domain, then of further images without labels.
         shares: rows of each group in a batch.
-        validation: (slots, labels) by source domain.
+        validation: (slots, targets) by source domain.
         digest: of the data and vectors; a resumed run must find the same.
         cache: where features of the frozen backbone are kept.
         anchors: [K, A, D] float32, further texts of every class, where the method compares with some.
@@ -53,7 +53,7 @@ class Material:
     logit_scale: float
     groups: tuple[Indices, ...]
     shares: tuple[int, ...]
-    validation: Labelled
+    validation: Validation
     digest: str
     cache: Path
     anchors: Tensor | None = None

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from vl2v.job.evaluation import Evaluation
+from vl2v.job.reference import LABELS, Reference
 from vl2v.method.evaluation import Score, mean_over_domains
 from vl2v.method.swad import LossValley
 
@@ -17,6 +18,7 @@ def metrics_line(
     scores: Mapping[str, Score],
     learning_rate: float | None,
     average: object = None,
+    reference: Reference = LABELS,
 ) -> dict[str, Any]:
     """One line of `metrics.jsonl`.
 
@@ -27,12 +29,14 @@ def metrics_line(
         scores: of the source domains' validation images.
         learning_rate: the step's; None where the stage is solved in closed form.
         average: SWAD's, where there is one.
+        reference: what answers are compared with, after which the shares of equal answers are called.
     """
+    key = reference.key
     mean = mean_over_domains(scores.values())
     line: dict[str, Any] = {"stage": stage, "step": step, "losses": list(losses)}
     line |= {} if learning_rate is None else {"learning_rate": learning_rate}
-    line |= {"val_loss": mean.loss, "val_accuracy": mean.accuracy}
-    line["domains"] = {d: {"loss": s.loss, "accuracy": s.accuracy} for d, s in scores.items()}
+    line |= {"val_loss": mean.loss, f"val_{key}": mean.accuracy}
+    line["domains"] = {d: {"loss": s.loss, key: s.accuracy} for d, s in scores.items()}
     if isinstance(average, LossValley):
         parts = {"converged_at": average.converged_at, "dead_at": average.dead_at, "threshold": average.threshold}
         line |= parts
@@ -48,9 +52,10 @@ def summary_of(evaluation: Evaluation, asked: Mapping[str, Any], paid: Mapping[s
         paid: queries that this run paid for, by kind.
     """
     summary: dict[str, Any] = {}
+    key = evaluation.reference.key
     for row in evaluation.rows:
         place = f"final/{row.role}/{row.domain}"
-        figures = {"accuracy": row.student, "zero_shot_accuracy": row.zero_shot, "calibration_error": row.student_ece}
+        figures = {key: row.student, "zero_shot_accuracy": row.zero_shot, "calibration_error": row.student_ece}
         summary |= {f"{place}/{name}": value for name, value in figures.items() if value is not None}
     for role, means in evaluation.to_dict()["means"].items():
         summary |= {f"final/{role}/mean/{name}": value for name, value in means.items() if value is not None}

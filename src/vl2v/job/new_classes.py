@@ -16,7 +16,8 @@ from vl2v.job.session import local_device, stated_price
 from vl2v.student.files import CHANGES
 from vl2v.student.model import Student
 from vl2v.student.provenance import check_provenance
-from vl2v.task.images import spaced, spelling
+from vl2v.task.class_names import checked_name
+from vl2v.task.images import spelling
 from vl2v.teacher.base import Teacher, unit_rows
 from vl2v.teacher.file import FileTeacher
 from vl2v.teacher.ledger import Quote
@@ -121,9 +122,7 @@ def _new_names(student: Student, names: Sequence[str]) -> list[str]:
     known = {spelling(name): f"the student knows '{name}'" for name in student.classes}
     new = []
     for given in names:
-        name = spaced(given).strip()
-        if not spelling(name) or not name.isprintable():
-            raise ConfigError("A class needs a name.", expected="letters, e.g. zebra", found=repr(given))
+        name = checked_name(given)
         if why := known.get(spelling(name)):
             step = "see all with: vl2v classes list; leave it out, or give another name"
             raise ConfigError(f"'{given}' is taken.", expected="a new name", found=why, next_step=step)

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vl2v.errors import StudentError
+from vl2v.job.reference import LABELS, Reference
 from vl2v.job.sample import CHUNK, Sample
 from vl2v_runtime.model import Model
 
@@ -30,7 +31,8 @@ class Compared:
         logits_relative: that, as a part of the student's greatest logit.
         embedding: greatest difference of an embedding's component, rows being of length one; None without a text head.
         agreement: share of the images with the same most probable class, in [0, 1].
-        accuracy: of the file, in [0, 1], over all images; None for random images.
+        accuracy: of the file, in [0, 1], over all images; for images without labels agreement with the teacher, and
+            None where its answers are not known, or for random images.
         student: of the student.
         domains: (accuracy of the file, of the student) by domain.
         quantised: how the file was quantised; None in float32.
@@ -93,13 +95,14 @@ def _of_model(model: Model, sample: Sample) -> Outputs:
     return np.concatenate([logits for logits, _ in rows]), np.concatenate(embeddings) if embeddings else None
 
 
-def refuse(name: str, found: Compared, tolerance: float) -> None:
+def refuse(name: str, found: Compared, tolerance: float, reference: Reference = LABELS) -> None:
     """Raise if a file may not be used in its student's place.
 
     Args:
         name: of the file.
         found: how it compares.
-        tolerance: points of accuracy that INT8 may lose.
+        tolerance: points of accuracy that INT8 may lose; where there is none, of answers that may differ.
+        reference: what answers were compared with.
 
     Raises:
         StudentError: if float32 differs by more than `FLOAT_TOLERANCE`, or INT8 loses more than `tolerance`.
@@ -113,10 +116,12 @@ def refuse(name: str, found: Compared, tolerance: float) -> None:
                 found=f"{found.logits_relative:.2g} and {found.embedding or 0.0:.2g} on {found.images:,} images",
                 next_step="report this with the backbone's name and the versions of torch, onnx and onnxruntime",
             )
-    elif found.lost is not None and not found.lost <= tolerance:
+        return
+    lost = 100 * (1 - found.agreement) if found.lost is None else found.lost
+    if not lost <= tolerance:
         raise StudentError(
-            f"{name} loses too much accuracy; it was not kept.",
+            f"{name} loses too much {reference.measure.removeprefix('top-1 ')}; it was not kept.",
             expected=f"at most {tolerance:g} points less than the student",
-            found=f"{found.lost:.2f} points less on {found.images:,} images",
+            found=f"{lost:.2f} points less on {found.images:,} images",
             next_step="use the file in float32, or accept the loss with --tolerance",
         )

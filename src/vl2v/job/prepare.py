@@ -17,6 +17,7 @@ from vl2v.progress import Progress, warn
 from vl2v.task.classes import held_out_folders, part_classes
 from vl2v.task.files import FileIndex
 from vl2v.task.folder import DomainFolder, unlabelled_images
+from vl2v.task.heap import ImageHeap
 from vl2v.task.images import Task
 from vl2v.task.pixels import Digests, PixelCache
 from vl2v.task.splits import Indices, domainbed_holdout, labels_per_class
@@ -56,8 +57,16 @@ class Split:
     rest: Indices
 
 
+def open_folder(config: DataConfig, *, begun: bool = False) -> DomainFolder:
+    """The folder of a run's images, with labels or without; see `list_folder`."""
+    as_found = config.layout_as_found or begun
+    if config.classes:
+        return ImageHeap(config.root, config.classes, domain_folders=config.domain_folders, as_found=as_found)
+    return DomainFolder(config.root, allow_missing_classes=config.allow_missing_classes, as_found=as_found)
+
+
 def list_folder(config: DataConfig, *, begun: bool = False) -> DomainFolder:
-    """List the labelled folder without reading a file: quick, and enough to see a wrong path or domain.
+    """List the folder of images without reading a file: quick, and enough to see a wrong path or domain.
 
     Args:
         config: the folder, and what is accepted of it.
@@ -67,8 +76,7 @@ def list_folder(config: DataConfig, *, begun: bool = False) -> DomainFolder:
         DataError: if it is no folder of images.
         ConfigError: if a held-out domain or class is unknown.
     """
-    missing, as_found = config.allow_missing_classes, config.layout_as_found or begun
-    folder = DomainFolder(config.root, allow_missing_classes=missing, as_found=as_found)
+    folder = open_folder(config, begun=begun)
     check_domains(config.held_out, folder.domains)
     held_out_folders(config.held_out_classes, folder.folders)
     return folder

@@ -20,6 +20,7 @@ from vl2v.teacher.prompts import load_templates, render
 from vl2v.teacher.store import Digests, EmbeddingStore
 
 EVALUATION = "evaluation"  # the purpose of what only the zero-shot column needs
+VALIDATION = "validation"  # the reference of images without labels
 UNSEEN = "held-out classes"  # the same, of classes that are not trained on
 ROW_OVERHEAD = 120  # bytes of SQLite per vector beside the vector: keys, index, page slack
 
@@ -62,7 +63,9 @@ def needs(config: RunConfig, task: Task, split: Split, rows: Examples, unseen: T
     for purpose, part in (("training", trained), ("unlabelled", extra)) if asked else ():
         for view in np.unique(rows.views[part]):
             purposes[purpose, int(view)] = rows.digests[part][rows.views[part] == view]
-    if config.teacher.zero_shot:
+    if config.data.classes:
+        purposes[VALIDATION, 0] = task.digests[evaluated(split)]
+    elif config.teacher.zero_shot:
         purposes[EVALUATION, 0] = task.digests[evaluated(split)]
         if unseen is not None:
             purposes[UNSEEN, 0] = unseen.digests

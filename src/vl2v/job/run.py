@@ -20,7 +20,7 @@ from vl2v.config import RunConfig
 from vl2v.errors import RunError, TeacherError
 from vl2v.job.duration import settle_by_measuring
 from vl2v.job.embeddings import keep_frozen_features
-from vl2v.job.evaluation import Evaluation, top1, zero_shot_logits
+from vl2v.job.evaluation import Evaluation, top1
 from vl2v.job.folder import RunFolder
 from vl2v.job.judging import Part, evaluation_of, judge, keep_answers, trust_of
 from vl2v.job.made_here import MARK, sign_teacher
@@ -29,6 +29,7 @@ from vl2v.job.ownership import TRAINING, owned
 from vl2v.job.places import places_of, remember
 from vl2v.job.prepare import Places, match_domains
 from vl2v.job.process import make_accelerator, stop_asked, versions
+from vl2v.job.reference import TEACHER
 from vl2v.job.reporting import report_at_end
 from vl2v.job.session import BudgetAccount, Session, open_session
 from vl2v.job.shelf import Trained, Weights
@@ -49,6 +50,9 @@ from vl2v.tracking.base import check_installed
 from vl2v.tracking.following import tracked
 from vl2v.trust import files as trust_file
 from vl2v_runtime.names import printable
+
+ENOUGH = 20  # images per class from which on a class without one is told
+SHOWN = 12  # classes named in a warning
 
 
 @dataclass(frozen=True)
@@ -141,7 +145,7 @@ def run(
                     begun = True
                     session.buy(_name(folder), budget)
                     if session.method.asks_teacher:
-                        _compare_with_labels(session)
+                        _compare_with_labels(session) if session.labelled else _classes_named(session)
                     session.material(folder.work)
                     accelerator.wait_for_everyone()
                 session = settle_by_measuring(session, folder, accelerator)
@@ -252,7 +256,7 @@ def _finish(session: Session, folder: RunFolder, projection: nn.Module, trained:
     keep_answers(parts, folder.predictions_file)
     student.trust = trust_of(parts)
     trust_file.save(student.trust, folder.student)
-    evaluation = Evaluation(evaluation_of(parts, student.trust).rows, beside)
+    evaluation = replace(evaluation_of(parts, student.trust), beside=beside)
     fresh = {"fresh_queries": session.fresh.queries} if session.fresh else {}
     unseen = evaluate_unseen(session, student)
     more = {"unseen_classes": unseen.to_dict()} if unseen else {}
@@ -282,14 +286,27 @@ def _put(weights: Weights, backbone: nn.Module, projection: nn.Module) -> None:
 def _compare_with_labels(session: Session) -> None:
     """Warn where the teacher's zero-shot answers agree with the sources' labels no better than chance would."""
     places = np.concatenate(list(session.split.kept.values()))
-    answers = zero_shot_logits(session.vectors_of(places), session.head(), session.card.logit_scale)
-    accuracy = top1(answers, session.task.labels[places])
+    accuracy = top1(session.zero_shot(places), session.task.labels[places])
     chance = 1 / len(session.task.folders)
     if accuracy < 1.5 * chance:
         warn(
             session.progress,
             f"the teacher agrees with your labels on {accuracy:.1%} of the training images, chance is "
             f"{chance:.1%}; check the class names (classes.yaml), the prompts, and the order of the teacher's answers",
+        )
+
+
+def _classes_named(session: Session) -> None:
+    """Warn of classes that the teacher finds in no image, of which the student then learns nothing."""
+    places = np.concatenate([*session.split.kept.values(), *session.split.validation.values()])
+    counts = np.bincount(session.zero_shot(places).argmax(axis=1), minlength=len(session.task.names))
+    lacking = [name for name, count in zip(session.task.names, counts, strict=True) if not count]
+    if lacking and (len(places) >= ENOUGH * len(counts) or len(lacking) == len(counts) - 1):
+        more = f" and {len(lacking) - SHOWN} more" if len(lacking) > SHOWN else ""
+        warn(
+            session.progress,
+            f"the teacher takes none of the {len(places):,} images for {', '.join(lacking[:SHOWN])}{more}; check the "
+            "names, or what they are called in the prompts (classes.yaml)",
         )
 
 
@@ -308,6 +325,7 @@ def _provenance(session: Session, folder: RunFolder) -> dict[str, Any]:
             "images": len(session.task),
             "domains": list(session.task.domains),
             "held_out": list(match_domains(config.data.held_out, session.task.domains)),
+            **({} if session.labelled else {"labels": "none", "measure": TEACHER.measure}),
         },
         "seed": config.seed,
         "weights": config.distill.weights,

@@ -6,7 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from vl2v.errors import RunError
 from vl2v.student.architectures import described
@@ -19,6 +19,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Money = Annotated[str, Field(pattern=r"^[0-9]{1,15}(\.[0-9]{1,18})?$")]
 Role = Literal["in-domain", "out-of-domain", "all images"]
 File = TypeVar("File", bound=BaseModel)
+Part = TypeVar("Part", bound=BaseModel)
 
 
 class _Part(BaseModel):
@@ -57,6 +58,7 @@ class TablePart(_Part):
     domains: Annotated[list[RowPart], Field(max_length=10_000)]
     means: dict[str, MeansPart]
     beside: dict[str, TablePart] = {}
+    reference: Literal["labels", "teacher"] = "labels"
 
 
 class AskedPart(_Part):
@@ -134,11 +136,22 @@ class StateValues(_Part):
     swad: dict[str, Any] | None = None
 
 
+def _either(part: Part, *values: float | None) -> Part:
+    if all(value is None for value in values):
+        raise ValueError("neither accuracy nor agreement")
+    return part
+
+
 class ScorePart(_Part):
-    """A domain's in a line of metrics."""
+    """A domain's in a line of metrics: accuracy, or agreement with the teacher in a run without labels."""
 
     loss: float
-    accuracy: Share
+    accuracy: Share | None = None
+    agreement: Share | None = None
+
+    @model_validator(mode="after")
+    def _one(self) -> ScorePart:
+        return _either(self, self.accuracy, self.agreement)
 
 
 class MetricsLine(_Part):
@@ -148,8 +161,13 @@ class MetricsLine(_Part):
     step: Count
     losses: list[float]
     val_loss: float
-    val_accuracy: Share
+    val_accuracy: Share | None = None
+    val_agreement: Share | None = None
     domains: dict[str, ScorePart]
+
+    @model_validator(mode="after")
+    def _one(self) -> MetricsLine:
+        return _either(self, self.val_accuracy, self.val_agreement)
 
 
 def read_evaluation(path: Path) -> dict[str, Any]:

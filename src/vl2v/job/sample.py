@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 from vl2v.config import DataConfig
 from vl2v.errors import RunError
 from vl2v.job.measure import class_numbers
-from vl2v.job.prepare import Places, match_domains, read_task, split_task
+from vl2v.job.prepare import Places, match_domains, open_folder, read_task, split_task
+from vl2v.job.reference import LABELS, TEACHER, Reference
 from vl2v.progress import Progress
 from vl2v.student.model import Student
 from vl2v.student.preprocess import Preprocess
 from vl2v.task.files import FileIndex
-from vl2v.task.folder import DomainFolder
 from vl2v.task.pixels import PixelCache
 from vl2v.task.splits import Indices
 
@@ -41,9 +41,10 @@ class Sample:
         what: where the compared images come from: `VALIDATION`, `ALL` or `RANDOM`.
         pixels: [slots, S, S, 3] uint8.
         slots: [N] places in `pixels` of the compared images.
-        labels: [N] numbers of the student's classes; None for random images.
+        labels: [N] numbers of the student's classes; None for random images, and others of no known class.
         domains: [N] domain of every image; None for random images.
         calibration: [M] places of the images to calibrate on; empty for random images.
+        reference: where the labels are from.
     """
 
     what: str
@@ -52,6 +53,7 @@ class Sample:
     labels: NDArray[np.int64] | None
     domains: NDArray[np.str_] | None
     calibration: Indices
+    reference: Reference = LABELS
 
 
 def batches(preprocess: Preprocess, pixels: NDArray[np.uint8], slots: Indices) -> Iterator[NDArray[np.float32]]:
@@ -67,7 +69,9 @@ def random_sample(size: int) -> Sample:
     return Sample(RANDOM, pixels, np.arange(DRAWN), None, None, np.zeros(0, np.int64))
 
 
-def run_sample(student: Student, data: DataConfig, places: Places, progress: Progress) -> Sample:
+def run_sample(
+    student: Student, data: DataConfig, places: Places, progress: Progress, answers: Mapping[str, str] | None = None
+) -> Sample:
     """Draw, by the student's seed, from the images it learnt from, or from a folder of the same classes.
 
     Compared are validation images, calibrated is on training images; held-out domains take no part. In a folder of
@@ -78,6 +82,7 @@ def run_sample(student: Student, data: DataConfig, places: Places, progress: Pro
         data: the folder.
         places: where the pixel cache is.
         progress: told of the scan.
+        answers: class by path, the teacher's of validation images; labels in place of those that images lack.
 
     Raises:
         RunError: if the folder is gone.
@@ -94,9 +99,11 @@ def run_sample(student: Student, data: DataConfig, places: Places, progress: Pro
         closing(FileIndex(places.cache / "files.sqlite")) as index,
         closing(PixelCache(places.cache, student.preprocess.size)) as cache,
     ):
-        folder = DomainFolder(data.root, allow_missing_classes=data.allow_missing_classes, as_found=True)
-        task, _ = read_task(folder, data, index, cache, progress)
-        labels = class_numbers(student, task, skip_removed=True)
+        task, _ = read_task(open_folder(data, begun=True), data, index, cache, progress)
+        labels = class_numbers(student, task, skip_removed=True) if not data.classes else None
+        if labels is None and answers:
+            numbers = {name: i for i, name in enumerate(student.classes)}
+            labels = np.array([numbers.get(answers.get(path, ""), -1) for path in task.paths], np.int64)
         seed = int(student.provenance.get("seed", 0))
         if (student.provenance.get("data") or {}).get("digest") == task.digest():
             split = split_task(task, data, seed)
@@ -107,11 +114,15 @@ def run_sample(student: Student, data: DataConfig, places: Places, progress: Pro
             sources = [task.rows_of(domain) for domain in task.domains if domain not in held_out]
             what, kept = ALL, np.concatenate(sources or [np.arange(len(task), dtype=np.int64)])
             compared = kept
-        compared = np.sort(_draw(compared[labels[compared] >= 0], CHECKED, seed))
+        if labels is not None:
+            compared = compared[labels[compared] >= 0]
+        compared = np.sort(_draw(compared, CHECKED, seed))
         calibration = _draw(kept, CALIBRATED, seed)
+        reference = TEACHER if data.classes else LABELS
         names = np.array(task.domains)[task.domain_of[compared]]
         slots = cache.slots(task.digests[compared]), cache.slots(task.digests[calibration])
-        return Sample(what, cache.map(), slots[0], labels[compared], names, slots[1])
+        own = None if labels is None else labels[compared]
+        return Sample(what, cache.map(), slots[0], own, names, slots[1], reference)
 
 
 def _draw(places: Indices, count: int, seed: int) -> Indices:

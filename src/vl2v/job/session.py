@@ -18,10 +18,12 @@ from torch import Tensor, nn
 
 from vl2v.config import RunConfig
 from vl2v.errors import ConfigError, StudentError
+from vl2v.job.evaluation import Logits, zero_shot_logits
+from vl2v.job.features import Validation
 from vl2v.job.fresh import FreshViews, fresh_views
 from vl2v.job.material import Material, stage_seed
 from vl2v.job.prepare import Examples, Places, Split, examples, leaked, list_folder, read_parts, split_task
-from vl2v.job.quoting import EVALUATION, UNSEEN, Needs, check_disk, evaluated, make_quote, needs
+from vl2v.job.quoting import EVALUATION, UNSEEN, VALIDATION, Needs, check_disk, evaluated, make_quote, needs
 from vl2v.job.settling import settled
 from vl2v.job.watch import SEEN, TeacherWatch
 from vl2v.method.base import Method
@@ -44,6 +46,7 @@ from vl2v.teacher.spelling import is_remote
 from vl2v.teacher.spending import Spending
 from vl2v.teacher.store import EmbeddingStore
 from vl2v.writing import replacing, reserve
+from vl2v_runtime.trust import probabilities
 
 DEFAULT_SIZE = 224  # for a quote that names no student
 
@@ -91,6 +94,11 @@ class Session:
     def method(self) -> Method:
         """What trains the student."""
         return METHODS[self.config.method]
+
+    @property
+    def labelled(self) -> bool:
+        """Whether the images have labels; otherwise the teacher's answers are the reference of validation."""
+        return not self.config.data.classes
 
     @property
     def card(self) -> TeacherCard:
@@ -158,7 +166,7 @@ class Session:
         for (purpose, view), digests in self.needs.purposes.items():
             if purpose == UNSEEN and self.unseen is not None:
                 buyer.images(digests, self.unseen.read, purpose, view)
-            elif purpose == EVALUATION:
+            elif purpose in (EVALUATION, VALIDATION):
                 positions = evaluated(self.split)
                 buyer.images(digests, lambda i, at=positions: self.task.read(int(at[i])), purpose, view)  # type: ignore[misc]
             else:
@@ -241,7 +249,7 @@ class Session:
             logit_scale=self.card.logit_scale,
             groups=self.rows.groups,
             shares=self.shares(),
-            validation=self.labelled(self.split.validation),
+            validation=self.validation(),
             digest=digest.hexdigest(),
             cache=self.cache.beside,
             anchors=anchors,
@@ -252,13 +260,20 @@ class Session:
         shares = [self.config.batch_per_domain] * len(self.split.sources)
         return (*shares, *[self.config.unlabelled_per_batch] * (len(self.rows.groups) - len(shares)))
 
-    def labelled(self, parts: dict[str, Indices]) -> dict[str, tuple[Indices, NDArray[np.int64]]]:
-        """(slots, labels) by domain of positions in the task."""
-        slots = self.cache.slots
-        return {domain: (slots(self.task.digests[rows]), self.task.labels[rows]) for domain, rows in parts.items()}
+    def validation(self) -> Validation:
+        """(slots, targets) by source domain: labels, or the teacher's probabilities where there are no labels."""
+        found: dict[str, tuple[Indices, NDArray[np.int64] | NDArray[np.float32]]] = {}
+        for domain, rows in self.split.validation.items():
+            targets = self.task.labels[rows] if self.labelled else probabilities(self.zero_shot(rows))
+            found[domain] = self.cache.slots(self.task.digests[rows]), targets
+        return found
+
+    def zero_shot(self, rows: Indices) -> Logits:
+        """The teacher's zero-shot logits of images of the task whose vectors were bought, [N, K] float32."""
+        return zero_shot_logits(self.vectors_of(rows), self.head(), self.card.logit_scale)
 
     def vectors_of(self, rows: Indices) -> Vectors:
-        """The bought vectors of labelled images, [N, D] float32."""
+        """The bought vectors of images of the task, [N, D] float32."""
         return self.store.images(self.card, self.task.digests[rows])
 
     def make_projection(self, backbone: Backbone) -> nn.Module:

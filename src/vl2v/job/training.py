@@ -24,6 +24,7 @@ from vl2v.job.fresh import FreshViews
 from vl2v.job.kept import KeptFeatures
 from vl2v.job.material import Material, Server, context_of
 from vl2v.job.metrics import metrics_line
+from vl2v.job.reference import LABELS, TEACHER
 from vl2v.job.shelf import Shelf, Trained, under
 from vl2v.method.align import align
 from vl2v.method.distill import Projected, distill, trainable
@@ -248,7 +249,8 @@ class Trainer:
             swad = self._average if stage == "align" else self._shelf.swad
             solved = stage == "align" and self.config.align.solver == "ridge"
             rate = None if solved else optimizer.param_groups[0]["lr"]
-            line = metrics_line(stage, step, self._losses, self._scores, rate, swad)
+            reference = TEACHER if self.config.data.classes else LABELS
+            line = metrics_line(stage, step, self._losses, self._scores, rate, swad, reference)
             self._metrics_length = self.folder.add_metrics(line)
         if due:
             self._losses = []

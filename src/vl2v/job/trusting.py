@@ -18,6 +18,7 @@ from vl2v.job.exported import exported, mark_trust
 from vl2v.job.folder import RunFolder
 from vl2v.job.ownership import alone_in
 from vl2v.job.predictions import Predictions, read_predictions
+from vl2v.job.reference import LABELS, TEACHER, Reference
 from vl2v.progress import Progress, warn
 from vl2v.student.files import CHANGES
 from vl2v.student.model import Student
@@ -56,6 +57,7 @@ class Refitted:
 
     trust: Trust
     domains: tuple[DomainTrust, ...]
+    reference: Reference = LABELS
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON; the reference's vectors are left out."""
@@ -68,7 +70,8 @@ class Refitted:
             asdict(domain.row) | {"coverages": part, "unusual": {str(n): share for n, share in domain.unusual.items()}}
             for domain, part in zip(self.domains, answered, strict=True)
         ]
-        return {"trust": trust, "domains": rows}
+        said = {} if self.reference is LABELS else {"measure": self.reference.measure}
+        return said | {"trust": trust, "domains": rows}
 
 
 def refit(path: Path, progress: Progress) -> Refitted:
@@ -112,7 +115,8 @@ def _refit(path: Path, progress: Progress) -> Refitted:
         from vl2v.student.export import rewrite_trust
 
         rewrite_trust(file, student.trust.to_dict())
-    return Refitted(trust, tuple(_domain(trust, kept, name, places, embeddings) for name in kept.domains))
+    domains = tuple(_domain(trust, kept, name, places, embeddings) for name in kept.domains)
+    return Refitted(trust, domains, TEACHER if folder.config().data.classes else LABELS)
 
 
 def read_answers(folder: RunFolder) -> Predictions:

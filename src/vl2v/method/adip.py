@@ -13,4 +13,5 @@ ADIP = Method(
     first_stage=True,
     trains_layer=False,
     asks_teacher=True,
+    needs_labels=False,
 )

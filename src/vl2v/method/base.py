@@ -92,6 +92,7 @@ class Method:
             the second stage trains even where the rest of the layer stands still.
         gain: what the trained layer multiplies the teacher's logit scale with, above 0.
         asks_teacher: whether training needs the teacher's image vectors.
+        needs_labels: whether it learns nothing of images without a label, or not what it is named for.
         forbids_first_stage: whether a first stage would make another method of it.
         trains_backbone: whether the second stage trains the backbone; otherwise it runs on kept features too.
         image_weight: lambda of the dual loss, where the method fixes it.
@@ -110,6 +111,7 @@ class Method:
     first_stage: bool
     trains_layer: bool
     asks_teacher: bool
+    needs_labels: bool = True
     forbids_first_stage: bool = False
     trains_backbone: bool = True
     image_weight: float | None = None

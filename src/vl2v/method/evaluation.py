@@ -12,11 +12,11 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Score:
-    """How well logits fit the labels of one domain.
+    """How well logits fit the labels of one domain, or the teacher's answers where there are no labels.
 
     Attributes:
-        accuracy: top-1, in [0, 1].
-        loss: mean cross-entropy, in nats.
+        accuracy: top-1, in [0, 1]; without labels the share of answers that are the teacher's.
+        loss: mean cross-entropy, in nats; without labels the mean divergence KL(teacher || student).
         count: how many images.
     """
 
@@ -26,14 +26,18 @@ class Score:
 
 
 def totals(logits: Tensor, labels: Tensor) -> Tensor:
-    """Sums to be added over batches or processes: [3] float64 of correct answers, cross-entropy, images.
+    """Sums to be added over batches or processes: [3] float64 of correct answers, loss, images.
 
     Args:
         logits: [B, K].
-        labels: [B] int64.
+        labels: [B] int64; or [B, K] float32, the teacher's probabilities, whose greatest is then the correct answer.
     """
-    correct = (logits.argmax(dim=1) == labels).sum().double()
-    loss = F.cross_entropy(logits, labels, reduction="none").double().sum()
+    hard = labels if labels.ndim == 1 else labels.argmax(dim=1)
+    correct = (logits.argmax(dim=1) == hard).sum().double()
+    if labels.ndim == 1:
+        loss = F.cross_entropy(logits, labels, reduction="none").double().sum()
+    else:
+        loss = F.kl_div(F.log_softmax(logits, dim=1), labels, reduction="none").double().sum()
     return torch.stack([correct, loss, torch.tensor(float(len(labels)), dtype=torch.float64, device=logits.device)])
 
 

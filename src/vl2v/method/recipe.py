@@ -90,6 +90,7 @@ VL2V = Method(
     first_stage=True,
     trains_layer=False,
     asks_teacher=True,
+    needs_labels=False,
     layer=ScaledProjection,
     kept=_kept,
     learns=(GAIN,),

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from vl2v.job.evaluation import Evaluation
 from vl2v.job.predictions import ROLES
+from vl2v.job.reference import LABELS, Reference
 from vl2v.report.sheet import Sheet
 
 Z95 = 1.959963984540054  # two-sided 95% of the normal distribution
@@ -78,11 +79,11 @@ def accuracies(evaluation: Evaluation) -> tuple[DomainAccuracy, ...]:
     )
 
 
-def accuracy_sheet(found: Sequence[DomainAccuracy]) -> Sheet:
+def accuracy_sheet(found: Sequence[DomainAccuracy], reference: Reference = LABELS) -> Sheet:
     """A line per domain; bounds are of Wilson's 95% interval."""
     names = ("student", "student_low", "student_high", "teacher", "teacher_low", "teacher_high")
     rows = []
     for f in found:
         teacher = (f.teacher.value, f.teacher.low, f.teacher.high) if f.teacher else (None, None, None)
         rows.append((f.domain, f.role, f.images, f.student.value, f.student.low, f.student.high, *teacher))
-    return Sheet.of("accuracy", ("domain", "role", "images", *names), rows)
+    return Sheet.of(reference.key, ("domain", "role", "images", *names), rows)

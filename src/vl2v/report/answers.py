@@ -7,6 +7,7 @@ from pathlib import Path
 
 from vl2v.job.evaluation import IN_DOMAIN, OUT_OF_DOMAIN
 from vl2v.job.predictions import ROLES, Predictions
+from vl2v.job.reference import LABELS, Reference
 from vl2v.method.registry import METHODS
 from vl2v.report.calibration import calibrations, fitted, refusals, reliability_sheet, risk_sheet, threshold_sheet
 from vl2v.report.confusion import MANY, Confusion, confusion_sheet, confusions
@@ -29,21 +30,27 @@ def confusion_section(source: Source) -> Section:
         return Section(name, title, missing=[source.missing["predictions"]])
     found = confusions(source.predictions, source.classes)
     many = len(source.classes) > MANY
-    caption = "Rows are true classes and columns answers; the strength of a cell is its share of the row. " + (
+    reference = source.reference
+    truth = "true classes" if reference is LABELS else "the teacher's answers"
+    caption = f"Rows are {truth} and columns the student's; the strength of a cell is its share of the row. " + (
         "Shares are drawn by their root, so that rare mistakes are to be seen; the CSV file has names and counts."
         if many
-        else "Blue: right; orange: wrong; the number is a count of images."
+        else f"Blue: {reference.equal}; orange: {reference.other}; the number is a count of images."
     )
-    blocks: list[Figure | TableBlock] = [Figure([confusion_panel(c) for c in found], caption, [confusion_sheet(found)])]
+    figure = Figure([confusion_panel(c, reference) for c in found], caption, [confusion_sheet(found, reference)])
+    blocks: list[Figure | TableBlock] = [figure]
     if many:
-        blocks += [_pairs(c) for c in found]
+        blocks += [_pairs(c, reference) for c in found]
     return Section(name, title, (), blocks)
 
 
-def _pairs(found: Confusion) -> TableBlock:
+def _pairs(found: Confusion, reference: Reference) -> TableBlock:
     rows = [(p.true, p.taken_for, count(p.count), count(p.images), percent(p.count / p.images)) for p in found.pairs()]
-    heads = ("true class", "taken for", "times", "of images", "share")
-    return TableBlock(f"Most frequent mistakes, {ROLE_NAMES[found.role]}", heads, rows, wordy=[1])
+    labels = reference is LABELS
+    heads = ("true class" if labels else "teacher's answer", "taken for", "times", "of images", "share")
+    return TableBlock(
+        f"Most frequent {'mistakes' if labels else 'differences'}, {ROLE_NAMES[found.role]}", heads, rows, wordy=[1]
+    )
 
 
 def trust_section(source: Source) -> Section:
@@ -61,25 +68,28 @@ def trust_section(source: Source) -> Section:
     if trust is None:
         return Section(name, title, missing=["There are no validation images to fit a temperature on."])
     calibrated, refused = calibrations(source.predictions, trust), refusals(source.predictions, trust)
+    reference = source.reference
     text = (
         f"A temperature of {trust.temperature:.2f}, fitted on the source domains' validation images alone, makes the "
         "confidence mean what it says there; on a held-out domain it may still promise too much. "
-        "ECE is the expected calibration error: how far confidence and accuracy lie apart, on average."
+        "ECE is the expected calibration error: how far confidence and " + f"{reference.key} lie apart, on average."
     )
+    if reference is not LABELS:
+        text += " Confidence here is the chance of agreeing with the teacher, who may be mistaken."
     caption = (
-        "On the dotted line: as often right as the confidence says; below it: too sure. "
+        f"On the dotted line: as often {reference.equal} as the confidence says; below it: too sure. "
         "A mark's size is the share of images in its bin."
     )
-    panels = [reliability_panel(c, trust.temperature) for c in calibrated]
-    reliable = Figure(panels, caption, [reliability_sheet(calibrated, trust.temperature)])
+    panels = [reliability_panel(c, trust.temperature, reference) for c in calibrated]
+    reliable = Figure(panels, caption, [reliability_sheet(calibrated, trust.temperature, reference)])
     told = (
         "Marks: the student's thresholds, named by the share of validation images that pass. "
         "In-domain, they were fitted on these very images."
     )
-    refusal = Figure([refusal_panel(refused, SHOWN)], told, [risk_sheet(refused)])
+    refusal = Figure([refusal_panel(refused, SHOWN, reference)], told, [risk_sheet(refused)])
     heads = ["aimed coverage", "least confidence"]
     for f in refused:
-        heads += [f"{ROLE_NAMES[f.role]}: answered", "wrong among them"]
+        heads += [f"{ROLE_NAMES[f.role]}: answered", f"{reference.other} among them"]
     rows = [
         (percent(marks[0].aim, 0), f"{marks[0].least:.3f}", *(percent(x) for t in marks for x in (t.coverage, t.risk)))
         for marks in zip(*(f.thresholds for f in refused), strict=True)
@@ -91,7 +101,8 @@ def trust_section(source: Source) -> Section:
 
 def mistake_section(source: Source, trust: Trust | None) -> Section:
     """The most confident wrong answers with their pictures, held-out images first."""
-    name, title = "mistakes", "Worst mistakes"
+    name, labels = "mistakes", source.reference is LABELS
+    title = "Worst mistakes" if labels else "Surest answers unlike the teacher's"
     if source.predictions is None:
         return Section(name, title, missing=[source.missing["predictions"]])
     temperature = 1.0 if trust is None else trust.temperature
@@ -100,32 +111,35 @@ def mistake_section(source: Source, trust: Trust | None) -> Section:
     blocks, gone = [], 0
     for role in reversed(ROLES):
         chosen = [m for m in found if m.role == role]
-        pictures = [_picture(m, root) for m in chosen]
+        pictures = [_picture(m, root, labels) for m in chosen]
         gone += sum(p.source is None for p in pictures)
         if chosen:
-            heading = f"{ROLE_NAMES[role].capitalize()}: {_wrong(source.predictions, role)}"
+            heading = f"{ROLE_NAMES[role].capitalize()}: {_wrong(source.predictions, role, source.reference)}"
             blocks.append(Pictures(heading, pictures))
     text = (
         "The wrong answers that the student is surest of: wrong labels, pictures of several things, true blind spots."
     )
+    if not labels:
+        text = "The answers that the student is surest of, among those that are unlike the teacher's."
     missing = (
         [f"{gone} of the images are no longer at {root}, so they are named without their pictures."] if gone else []
     )
     if not found:
-        return Section(name, title, ["The student made no mistake on these images."])
-    blocks[-1] = replace(blocks[-1], sheets=[mistake_sheet(found)])
+        none = "The student made no mistake" if labels else "All answers are the teacher's"
+        return Section(name, title, [f"{none} on these images."])
+    blocks[-1] = replace(blocks[-1], sheets=[mistake_sheet(found, source.reference)])
     return Section(name, title, [text], blocks, missing)
 
 
-def _wrong(predictions: Predictions, role: str) -> str:
+def _wrong(predictions: Predictions, role: str, reference: Reference) -> str:
     part = predictions.roles()[role]
     wrong = int((part.student.argmax(axis=1) != part.label).sum())
-    return f"{wrong:,} of {len(part.label):,} images wrong"
+    return f"{wrong:,} of {len(part.label):,} {'images' if reference is LABELS else 'answers'} {reference.other}"
 
 
-def _picture(found: Mistake, root: Path) -> Picture:
-    lines = [("is", found.true, ""), ("said", found.predicted, percent(found.confidence, 0))]
-    if found.teacher is not None:
+def _picture(found: Mistake, root: Path, labels: bool) -> Picture:
+    lines = [("is" if labels else "teacher", found.true, ""), ("said", found.predicted, percent(found.confidence, 0))]
+    if labels and found.teacher is not None:
         lines.append(("teacher", found.teacher, ""))
     alt = f"{found.true} taken for {found.predicted}"
     return Picture(picture(root / found.path), lines, found.path, alt)
@@ -138,7 +152,7 @@ def map_section(source: Source) -> Section:
         return Section(name, title, missing=[source.missing["embeddings"]])
     found = embedding_maps(arrays)
     marks = Marks.of(arrays)
-    panels = [map_panel(m, arrays, source.classes, marks) for m in found]
+    panels = [map_panel(m, arrays, source.classes, marks, source.reference.equal) for m in found]
     spread = listed([f"{STAGES[m.stage]} {percent(m.explained, 0)}" for m in found])
     sampled = f"{len(arrays['label']):,} images drawn from validation and held-out images"
     caption = (
@@ -150,8 +164,10 @@ def map_section(source: Source) -> Section:
         (STAGES[m.stage], *(percent(m.nearest.get(role)) for role in (IN_DOMAIN, OUT_OF_DOMAIN)), percent(m.explained))
         for m in found
     ]
-    heads = ("stage", "nearest name right, in-domain", "held-out", "variance shown")
-    table = TableBlock("How many of these images lie nearest to their own class name", heads, rows)
+    labels = source.reference is LABELS
+    heads = ("stage", f"nearest name {source.reference.equal}, in-domain", "held-out", "variance shown")
+    own = "their own class name" if labels else "the name that the teacher gives them"
+    table = TableBlock(f"How many of these images lie nearest to {own}", heads, rows)
     figure = Figure(panels, caption, [map_sheet(found, arrays, source.classes)], marks.key(source.classes, arrays))
     return Section(name, title, (), [figure, table], _absent(source, set(arrays)))
 

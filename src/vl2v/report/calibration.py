@@ -9,6 +9,7 @@ import numpy as np
 
 from vl2v.job.evaluation import IN_DOMAIN
 from vl2v.job.predictions import Predictions
+from vl2v.job.reference import LABELS, Reference
 from vl2v.report.sheet import Sheet
 from vl2v.trust.calibration import Reliability, reliability
 from vl2v.trust.fit import fit
@@ -64,7 +65,7 @@ def refusals(predictions: Predictions, trust: Trust) -> tuple[Refusal, ...]:
     return tuple(found)
 
 
-def reliability_sheet(found: Sequence[Calibration], temperature: float) -> Sheet:
+def reliability_sheet(found: Sequence[Calibration], temperature: float, reference: Reference = LABELS) -> Sheet:
     """A line for every role, temperature and bin that is not empty."""
     rows: list[tuple[str | int | float, ...]] = [
         (c.role, t, *r.edges[i : i + 2].tolist(), int(r.count[i]), float(r.confidence[i]), float(r.accuracy[i]))
@@ -72,7 +73,7 @@ def reliability_sheet(found: Sequence[Calibration], temperature: float) -> Sheet
         for t, r in ((1.0, c.before), (temperature, c.after))
         for i in np.flatnonzero(r.count)
     ]
-    columns = ("role", "temperature", "from", "to", "images", "mean_confidence", "accuracy")
+    columns = ("role", "temperature", "from", "to", "images", "mean_confidence", reference.key)
     return Sheet.of("reliability", columns, rows)
 
 

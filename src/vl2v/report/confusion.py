@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vl2v.job.predictions import Predictions
+from vl2v.job.reference import LABELS, Reference
 from vl2v.report.sheet import Sheet
 
 MANY = 30  # above so many classes the names of a matrix can no longer be read
@@ -64,10 +65,10 @@ def confusions(predictions: Predictions, classes: list[str]) -> tuple[Confusion,
     return tuple(found)
 
 
-def confusion_sheet(found: tuple[Confusion, ...]) -> Sheet:
+def confusion_sheet(found: tuple[Confusion, ...], reference: Reference = LABELS) -> Sheet:
     """A line for every role, true class and answer that occurs."""
     rows = []
     for c in found:
         for t, a in np.argwhere(c.counts):
             rows.append((c.role, c.classes[t], c.classes[a], int(c.counts[t, a]), float(c.shares[t, a])))
-    return Sheet.of("confusion", ("role", "true", "predicted", "images", "share_of_true"), rows)
+    return Sheet.of("confusion", ("role", reference.true, "predicted", "images", f"share_of_{reference.true}"), rows)

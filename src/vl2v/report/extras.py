@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from vl2v.job.reference import LABELS, Reference
 from vl2v.report.page import TableBlock
 from vl2v.report.sheet import Sheet
 from vl2v.report.words import NONE, count, listed, percent, size
@@ -40,11 +41,12 @@ def unseen_table(content: Mapping[str, Any]) -> TableBlock:
     )
 
 
-def export_table(content: Mapping[str, Any]) -> TableBlock:
+def export_table(content: Mapping[str, Any], reference: Reference = LABELS) -> TableBlock:
     """How near each exported file is to the student.
 
     Args:
         content: `export/export.json`.
+        reference: what answers were compared with.
     """
     files: Mapping[str, Mapping[str, Any]] = content.get("files", {})
     columns = ("bytes", "images", "logits", "agreement", "accuracy", "student")
@@ -60,7 +62,15 @@ def export_table(content: Mapping[str, Any]) -> TableBlock:
         )
         for name, found in files.items()
     ]
-    heads = ("file", "size", "greatest difference", "same class", "accuracy", "the student's", "images")
+    heads = (
+        "file",
+        "size",
+        "greatest difference",
+        "same class",
+        reference.measure.removeprefix("top-1 "),
+        "the student's",
+        "images",
+    )
     values = [(name, *(found.get(column) for column in columns)) for name, found in files.items()]
     return TableBlock("Compared with the student", heads, rows, [Sheet.of("export", ("file", *columns), values)])
 

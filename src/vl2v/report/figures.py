@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from vl2v.job.evaluation import OUT_OF_DOMAIN
+from vl2v.job.reference import LABELS, Reference
 from vl2v.report.accuracy import DomainAccuracy, Share
 from vl2v.report.calibration import Calibration, Refusal
 from vl2v.report.confusion import MANY, Confusion
@@ -34,7 +35,7 @@ LINES = ("-", "--", ":", "-.")
 LONGEST = 20  # letters of a name beside a figure
 
 
-def accuracy_panel(found: Sequence[DomainAccuracy]) -> Panel:
+def accuracy_panel(found: Sequence[DomainAccuracy], reference: Reference = LABELS) -> Panel:
     """A dot with its interval for student and teacher on every domain."""
     ordered = list(reversed(found))
     names = [shortened(f.domain, LONGEST) + (" *" if f.role == OUT_OF_DOMAIN else "") for f in ordered]
@@ -52,14 +53,15 @@ def accuracy_panel(found: Sequence[DomainAccuracy]) -> Panel:
         axes.spines["left"].set_visible(False)
         axes.grid(axis="x")
         axes.xaxis.set_major_formatter(PERCENT)
-        axes.set_xlabel("top-1 accuracy")
+        axes.set_xlabel(reference.measure)
 
     said = "; ".join(
         f"{f.domain}: student {percent(f.student.value)}"
         + (f", teacher {percent(f.teacher.value)}" if f.teacher else "")
         for f in found
     )
-    return panel("accuracy", "", f"Accuracy by domain. {said}.", draw, height=max(1.6, 0.55 + 0.42 * len(found)))
+    alt = f"{reference.key.capitalize()} by domain. {said}."
+    return panel(reference.key, "", alt, draw, height=max(1.6, 0.55 + 0.42 * len(found)))
 
 
 def _dot(axes: Axes, share: Share, place: float, colour: str, marker: str) -> None:
@@ -67,12 +69,14 @@ def _dot(axes: Axes, share: Share, place: float, colour: str, marker: str) -> No
     axes.plot([share.value], [place], marker, color=colour, markersize=6.5, markeredgecolor=PAPER, markeredgewidth=0.8)
 
 
-def learning_panels(curves: Sequence[StageCurve], titles: Sequence[str]) -> tuple[Panel, ...]:
+def learning_panels(
+    curves: Sequence[StageCurve], titles: Sequence[str], reference: Reference = LABELS
+) -> tuple[Panel, ...]:
     """Loss and validation accuracy of every stage."""
     found = []
     for curve, title in zip(curves, titles, strict=True):
         found.append(_loss_panel(curve, title))
-        found.append(_validation_panel(curve, title))
+        found.append(_validation_panel(curve, title, reference.key))
     return tuple(found)
 
 
@@ -91,7 +95,7 @@ def _loss_panel(curve: StageCurve, title: str) -> Panel:
     return panel(f"loss-{curve.stage}", f"{title}: training loss", alt, draw)
 
 
-def _validation_panel(curve: StageCurve, title: str) -> Panel:
+def _validation_panel(curve: StageCurve, title: str, key: str) -> Panel:
     def draw(axes: Axes) -> None:
         _shade(axes, curve)
         for i, (domain, values) in enumerate(curve.accuracy.items()):
@@ -107,13 +111,13 @@ def _validation_panel(curve: StageCurve, title: str) -> Panel:
         _steps(axes)
         axes.yaxis.set_major_locator(MaxNLocator(6, integer=True))
         axes.yaxis.set_major_formatter(PercentFormatter(100, decimals=0))
-        axes.set_ylabel("validation accuracy")
+        axes.set_ylabel(f"validation {key}")
         if len(curve.accuracy) <= 10:
             axes.legend(frameon=False, fontsize=9, loc="best", handlelength=1.6, borderaxespad=0.3)
 
     last = ", ".join(f"{domain} {percent(values[-1])}" for domain, values in curve.accuracy.items())
-    alt = f"Validation accuracy by source domain in {title}; at the end {last}.{_window_said(curve)}"
-    return panel(f"validation-{curve.stage}", f"{title}: validation accuracy", alt, draw)
+    alt = f"Validation {key} by source domain in {title}; at the end {last}.{_window_said(curve)}"
+    return panel(f"validation-{curve.stage}", f"{title}: validation {key}", alt, draw)
 
 
 def _shade(axes: Axes, curve: StageCurve) -> None:
@@ -132,7 +136,7 @@ def _steps(axes: Axes) -> None:
     axes.grid(axis="y")
 
 
-def confusion_panel(found: Confusion) -> Panel:
+def confusion_panel(found: Confusion, reference: Reference = LABELS) -> Panel:
     """Rows are true classes and sum to one; with few classes the counts stand in the cells."""
     shares, count = found.shares, len(found.classes)
     readable = count <= MANY
@@ -163,11 +167,12 @@ def confusion_panel(found: Confusion) -> Panel:
         axes.tick_params(length=0, labelcolor=INK, labelsize=9 if count <= 12 else 6.5)
         axes.spines[["top", "right"]].set_visible(True)
         axes.set_xlabel("predicted")
-        axes.set_ylabel("true")
+        axes.set_ylabel(reference.true)
 
     worst = [f"{p.true} taken for {p.taken_for} {p.count} times" for p in found.pairs(3)]
     right = percent(float(np.diag(found.counts).sum() / max(images, 1)))
-    alt = f"Confusion matrix, {ROLE_NAMES[found.role]}: {right} of {images} right; {listed(worst) or 'no mistake'}."
+    said = f"{right} of {images} {reference.equal}; {listed(worst) or 'no other answer'}"
+    alt = f"Confusion matrix, {ROLE_NAMES[found.role]}: {said}."
     title = f"{ROLE_NAMES[found.role].capitalize()}, {images:,} images"
     return panel(f"confusion-{found.role}", title, alt, draw, height=4.3)
 
@@ -176,7 +181,7 @@ def _cell(t: int, a: int) -> tuple[list[float], list[float]]:
     return [a - 0.48, a + 0.48, a + 0.48, a - 0.48], [t - 0.48, t - 0.48, t + 0.48, t + 0.48]
 
 
-def reliability_panel(found: Calibration, temperature: float) -> Panel:
+def reliability_panel(found: Calibration, temperature: float, reference: Reference = LABELS) -> Panel:
     """Accuracy by confidence before and after the temperature; the diagonal is what confidence promises."""
 
     def draw(axes: Axes) -> None:
@@ -185,7 +190,7 @@ def reliability_panel(found: Calibration, temperature: float) -> Panel:
         _reliability(axes, found.after, STUDENT, "o", f"temperature {temperature:.2f}")
         axes.set_xlim(0, 1.02)
         axes.set_ylim(0, 1.03)
-        _shares(axes, "confidence", "accuracy", handle=1.4)
+        _shares(axes, "confidence", reference.key, handle=1.4)
 
     errors = f"{percent(found.before.error)} before, {percent(found.after.error)} after"
     alt = f"Reliability, {ROLE_NAMES[found.role]}: expected calibration error {errors} the temperature."
@@ -213,7 +218,7 @@ def _reliability(axes: Axes, found: Reliability, colour: str, marker: str, label
     axes.plot([], [], marker, color=colour, markersize=6, label=label)
 
 
-def refusal_panel(found: Sequence[Refusal], kept: Sequence[float]) -> Panel:
+def refusal_panel(found: Sequence[Refusal], kept: Sequence[float], reference: Reference = LABELS) -> Panel:
     """Share of wrong answers against the share answered, with the thresholds that the student keeps."""
 
     def draw(axes: Axes) -> None:
@@ -237,8 +242,8 @@ def refusal_panel(found: Sequence[Refusal], kept: Sequence[float]) -> Panel:
         axes.set_xlim(0, 1.02)
         steady = [f.curve.risk[f.curve.coverage >= 0.05] for f in found]  # of a handful of answers one is a third
         axes.set_ylim(0, 1.12 * max(0.01, *(float(risk.max()) for risk in steady)))
-        _shares(axes, "answered, the most confident first", "wrong among them", handle=1.6)
+        _shares(axes, "answered, the most confident first", f"{reference.other} among them", handle=1.6)
 
     ends = listed([f"{percent(float(f.curve.risk[-1]))} {ROLE_NAMES[f.role]}" for f in found])
-    alt = f"Wrong answers against the share answered; with every image answered {ends}."
+    alt = f"Answers that are {reference.other} against the share answered; with every image answered {ends}."
     return panel("refusal", "Refusing the least confident answers", alt, draw, height=3.5)

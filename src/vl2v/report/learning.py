@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from vl2v.job.reference import LABELS, Reference
 from vl2v.report.sheet import Sheet
 
 ALIGN, DISTILL = "align", "distill"
@@ -65,12 +66,18 @@ def learning_curves(metrics: Sequence[Mapping[str, Any]], swad: Mapping[str, Any
                 tuple(loss for line in lines for loss in line["losses"]),
                 tuple(int(line["step"]) for line in lines),
                 tuple(line["val_loss"] for line in lines),
-                {d: tuple(line["domains"][d]["accuracy"] for line in lines) for d in domains},
+                {d: tuple(_share(line["domains"][d]) for line in lines) for d in domains},
                 _window(state, int(lines[-1]["step"])),
                 state is not None,
             )
         )
     return tuple(found)
+
+
+def _share(score: Mapping[str, Any]) -> float:
+    """Of a domain's answers those that are its reference's: accuracy, or agreement in a run without labels."""
+    share: float = score["accuracy"] if score.get("accuracy") is not None else score["agreement"]
+    return share
 
 
 def _window(state: Mapping[str, Any] | None, last: int) -> Window | None:
@@ -95,7 +102,7 @@ def loss_sheet(curves: Sequence[StageCurve]) -> Sheet:
     return Sheet.of("training_loss", ("stage", "step", "loss"), rows)
 
 
-def validation_sheet(curves: Sequence[StageCurve]) -> Sheet:
+def validation_sheet(curves: Sequence[StageCurve], reference: Reference = LABELS) -> Sheet:
     """Validation loss, accuracy by domain, and whether the step lies in SWAD's window."""
     domains = list(dict.fromkeys(domain for curve in curves for domain in curve.accuracy))
     rows = []
@@ -104,5 +111,5 @@ def validation_sheet(curves: Sequence[StageCurve]) -> Sheet:
             inside = curve.window is not None and curve.window.first <= step <= curve.window.last
             of_domains = (curve.accuracy[d][i] if d in curve.accuracy else None for d in domains)
             rows.append((curve.stage, step, curve.validation_loss[i], int(inside), *of_domains))
-    columns = ("stage", "step", "validation_loss", "in_swad_window", *(f"accuracy {d}" for d in domains))
+    columns = ("stage", "step", "validation_loss", "in_swad_window", *(f"{reference.key} {d}" for d in domains))
     return Sheet.of("validation", columns, rows)

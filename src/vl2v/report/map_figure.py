@@ -79,7 +79,7 @@ class Marks:
         return items
 
 
-def map_panel(found: EmbeddingMap, arrays: Arrays, classes: Sequence[str], marks: Marks) -> Panel:
+def map_panel(found: EmbeddingMap, arrays: Arrays, classes: Sequence[str], marks: Marks, equal: str = "right") -> Panel:
     """One stage."""
     names = [shortened(name, 14) for name in classes]
 
@@ -99,7 +99,7 @@ def map_panel(found: EmbeddingMap, arrays: Arrays, classes: Sequence[str], marks
         axes.margins(0.06)
 
     nearest = listed([f"{percent(share)} {ROLE_NAMES[role]}" for role, share in found.nearest.items()])
-    named = f"; nearest class name right for {nearest}" if nearest else ""
+    named = f"; nearest class name {equal} for {nearest}" if nearest else ""
     alt = f"{STAGES[found.stage]}: {len(found.points)} images on two axes with "
     alt += f"{percent(found.explained)} of the variance{named}."
     return panel(f"map-{found.stage}", STAGES[found.stage], alt, draw, height=3.9)

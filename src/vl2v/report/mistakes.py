@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from vl2v.job.predictions import Predictions
+from vl2v.job.reference import LABELS, Reference
 from vl2v.report.sheet import Sheet
 from vl2v_runtime.imaging import UnreadableImageError, decode, small_jpeg
 from vl2v_runtime.trust import probabilities
@@ -67,8 +68,11 @@ def picture(path: Path, side: int = SIDE) -> str | None:
     return "data:image/jpeg;base64," + base64.b64encode(data).decode("ascii")
 
 
-def mistake_sheet(found: Sequence[Mistake]) -> Sheet:
-    """A line for every picture shown."""
-    columns = ("role", "domain", "path", "true", "predicted", "confidence", "teacher")
+def mistake_sheet(found: Sequence[Mistake], reference: Reference = LABELS) -> Sheet:
+    """A line for every picture shown; the teacher's answer stands there once where it is the reference."""
+    columns: tuple[str, ...] = ("role", "domain", "path", reference.true, "predicted", "confidence", "teacher")
+    rows: list[tuple[str | float | None, ...]]
     rows = [(m.role, m.domain, m.path, m.true, m.predicted, m.confidence, m.teacher) for m in found]
+    if reference is not LABELS:
+        columns, rows = columns[:-1], [row[:-1] for row in rows]
     return Sheet.of("mistakes", columns, rows)

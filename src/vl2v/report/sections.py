@@ -8,6 +8,7 @@ from pathlib import Path
 
 from vl2v.job.evaluation import IN_DOMAIN, OUT_OF_DOMAIN, Evaluation
 from vl2v.job.predictions import ROLES
+from vl2v.job.reference import LABELS
 from vl2v.method.registry import METHODS
 from vl2v.report.accuracy import DomainAccuracy, Share, accuracies, accuracy_sheet
 from vl2v.report.comparison import BATCHES, Comparison, comparison_sheet
@@ -21,6 +22,12 @@ from vl2v.report.spending import REFUSED, Spending, spending_sheet
 from vl2v.report.words import NONE, count, duration, listed, money, percent, shortened, size
 
 PURPOSES = {"training": "training images", "evaluation": "the table's zero-shot column", "unlabelled": "unlabelled"}
+PURPOSES["validation"] = "validation images, whose answers are the reference"
+NO_LABELS = (
+    "The images have no labels. The student's answers are compared with the teacher's zero-shot answers: the figures "
+    "say how well it learnt from its teacher, not how often it is right. To measure that, run vl2v evaluate on images "
+    "with labels."
+)
 
 
 def title_of(source: Source) -> str:
@@ -58,7 +65,8 @@ def lead_of(source: Source, paid: Spending, compared: Comparison) -> str:
         if student is not None:
             beside = "" if teacher is None else f" (the teacher on {percent(teacher)})"
             parts.append(f"{percent(student)} of {where[role]}{beside}")
-    return f"{made}; it is right on {listed(parts)}. {cost_said(paid)}"
+    verb = "is right" if source.reference is LABELS else "agrees with the teacher"
+    return f"{made}; it {verb} on {listed(parts)}. {cost_said(paid)}"
 
 
 def cost_said(paid: Spending) -> str:
@@ -77,8 +85,8 @@ def tiles_of(source: Source, paid: Spending, compared: Comparison) -> list[Tile]
     for role in ROLES:
         student, teacher = (source.evaluation.mean(role, column) for column in ("student", "zero_shot"))
         if student is not None:
-            name = "In-domain accuracy" if role == IN_DOMAIN else "Held-out accuracy"
-            found.append(Tile(name, percent(student), "" if teacher is None else f"teacher {percent(teacher)}"))
+            name = f"{'In-domain' if role == IN_DOMAIN else 'Held-out'} {source.reference.key}"
+            found.append(Tile(name, percent(student), _beside(source, teacher)))
     amount = paid.paid if paid.lines else paid.cost
     free = "free of charge" if not amount else f"{count(paid.image_queries)} images asked"
     if amount:
@@ -90,6 +98,12 @@ def tiles_of(source: Source, paid: Spending, compared: Comparison) -> list[Tile]
         fastest = compared.speed.images_per_second[BATCHES[-1]]
         found.append(Tile("Speed here", f"{fastest:,.0f} /s", f"images, batches of {BATCHES[-1]}"))
     return found
+
+
+def _beside(source: Source, teacher: float | None) -> str:
+    if source.reference is not LABELS:
+        return "with the teacher"
+    return "" if teacher is None else f"teacher {percent(teacher)}"
 
 
 def warnings_section(source: Source) -> Section | None:
@@ -115,17 +129,23 @@ def accuracy_section(source: Source) -> Section:
         "Circles: student; diamonds: zero-shot teacher; lines: Wilson's 95% interval of a share over so many images, "
         "for this one run. Shaded and with a star: held out, seen in no training and in no selection."
     )
-    heads = ("domain", "role", "images", "student (95%)", "teacher (95%)", "difference, points")
-    table = TableBlock("Top-1 accuracy by domain", heads, rows, strong=strong)
-    blocks: list[Figure | TableBlock] = [Figure([accuracy_panel(found)], caption, [accuracy_sheet(found)]), table]
+    heads: tuple[str, ...] = ("domain", "role", "images", "student (95%)", "teacher (95%)", "difference, points")
+    reference, text = source.reference, []
+    name, measure = reference.key, reference.measure[0].upper() + reference.measure[1:]
+    if reference is not LABELS:
+        text, caption = [NO_LABELS], "Lines: Wilson's 95% interval of a share over so many images, for this one run."
+        heads, rows = heads[:4], [row[:4] for row in rows]
+    table = TableBlock(f"{measure} by domain", heads, rows, strong=strong)
+    figure = Figure([accuracy_panel(found, reference)], caption, [accuracy_sheet(found, reference)])
+    blocks: list[Figure | TableBlock] = [figure, table]
     if source.evaluation.beside:
         blocks.append(_other_weights(source))
     if unseen := source.content.get("unseen_classes"):
         blocks.append(unseen_table(unseen))
     missing = [] if source.config.data.held_out else ["No domain was held out, so nothing is known of unseen domains."]
-    if all(f.teacher is None for f in found):
+    if reference is LABELS and all(f.teacher is None for f in found):
         missing.append("The teacher was not asked about these images, so its accuracy is not known.")
-    return Section("accuracy", "Accuracy", (), blocks, missing)
+    return Section(name, measure.removeprefix("Top-1 ").capitalize(), text, blocks, missing)
 
 
 def _accuracy_row(found: DomainAccuracy) -> tuple[str, ...]:
@@ -169,8 +189,9 @@ def spending_section(source: Source, paid: Spending) -> Section:
     needed = (
         f"Training needs {count(paid.image_queries)} image and {count(paid.text_queries)} text queries if nothing is "
         f"known before, {'free of charge' if not paid.cost else money(paid.cost, paid.currency)}. What is in the store "
-        "is never bought twice; the images of the zero-shot column are asked for the table alone."
+        "is never bought twice"
     )
+    needed += "." if source.reference is not LABELS else "; the images of the zero-shot column are for the table alone."
     blocks = []
     if rows:
         heads = ("asked", "for", "queries", "paid")
@@ -192,9 +213,12 @@ def learning_section(source: Source) -> Section:
         return Section(name, "Learning curves", missing=[source.missing.get("metrics", "The run took no step.")])
     curves = learning_curves(source.metrics, source.provenance.get("swad"))
     titles = [method.stages[curve.stage != ALIGN].capitalize() for curve in curves]
-    caption = "Grey: loss of every step; line: its running mean. Accuracy: validation images of the source domains."
-    sheets = [loss_sheet(curves), validation_sheet(curves)]
-    figure = Figure(learning_panels(curves, titles), f"{caption} {_windows_said(curves, titles)}", sheets)
+    caption = "Grey: loss of every step; line: its running mean. "
+    caption += f"{source.reference.key.capitalize()}: validation images of the source domains."
+    sheets = [loss_sheet(curves), validation_sheet(curves, source.reference)]
+    figure = Figure(
+        learning_panels(curves, titles, source.reference), f"{caption} {_windows_said(curves, titles)}", sheets
+    )
     return Section(name, "Learning curves", (), [figure])
 
 
@@ -211,7 +235,11 @@ def _windows_said(curves: Sequence[StageCurve], titles: Sequence[str]) -> str:
 def comparison_section(source: Source, compared: Comparison) -> Section:
     """Student against teacher: accuracy, size, speed, money."""
     rows = [
-        (f"accuracy, {ROLE_NAMES[role]}", percent(source.evaluation.mean(role, "student")), percent(teacher))
+        (
+            f"{source.reference.key}, {ROLE_NAMES[role]}",
+            percent(source.evaluation.mean(role, "student")),
+            percent(teacher),
+        )
         for role in ROLES
         if (teacher := source.evaluation.mean(role, "zero_shot")) is not None
         or source.evaluation.mean(role, "student") is not None
@@ -256,7 +284,7 @@ def export_section(source: Source) -> Section | None:
     if source.export is None:
         return None
     text = ["The student as an ONNX file: how near it is to the student itself, its size and its speed."]
-    return Section("export", "Exported file", text, [export_table(source.export)])
+    return Section("export", "Exported file", text, [export_table(source.export, source.reference)])
 
 
 def making_section(source: Source) -> Section:
@@ -276,6 +304,7 @@ def making_section(source: Source) -> Section:
             f"digest {str(data.get('digest', NONE))[:16]}",
         ),
         ("domains", ", ".join(data.get("domains", [])) or NONE),
+        ("labels", "class folders" if source.reference is LABELS else "none; the classes were named"),
         ("held out", ", ".join(config.data.held_out) or "none"),
         ("classes", shortened(", ".join(source.classes), 400)),
         (

@@ -18,6 +18,7 @@ from vl2v.job.evaluation import IN_DOMAIN, OUT_OF_DOMAIN, Evaluation
 from vl2v.job.exported import EXPORT, REPORT
 from vl2v.job.folder import RunFolder
 from vl2v.job.predictions import Predictions, read_predictions
+from vl2v.job.reference import Reference
 from vl2v.job.run_files import read_evaluation, read_export, read_metrics
 from vl2v.student.files import CARD, read_described
 from vl2v.trust import files as trust_file
@@ -72,6 +73,11 @@ class Source:
         labelled = zip(self.predictions.label, self.predictions.path, strict=True)
         folders = {int(label): Path(str(path)).parent.name for label, path in labelled}
         return [folders.get(k, f"class {k}") for k in range(count)]
+
+    @property
+    def reference(self) -> Reference:
+        """What answers are compared with."""
+        return self.evaluation.reference
 
     @property
     def provenance(self) -> Mapping[str, Any]:

@@ -19,6 +19,7 @@ from vl2v_runtime.names import printable
 MOST = 2000
 SIDE, QUALITY = 96, 80  # of a small picture: pixels of its longer side, and the JPEG's
 CHUNK = 32
+NO_LABEL = "no label"  # shown beside the picture of an image without one
 
 
 def build(config: RunConfig, model: Model, places: Places, progress: Progress) -> Gallery:
@@ -58,7 +59,7 @@ def build(config: RunConfig, model: Model, places: Places, progress: Progress) -
     return Gallery(
         origin_of(model),
         np.concatenate(embeddings),
-        [names[task.labels[row]] for row in rows],
+        [names[label] if (label := task.labels[row]) >= 0 else NO_LABEL for row in rows],
         [domains[task.domain_of[row]] for row in rows],
         [printable(task.paths[row]) for row in rows],
         pictures,

@@ -21,7 +21,7 @@ class DomainContents:
     Attributes:
         name: of its folder.
         images: how many it has.
-        classes: how many classes it has images of.
+        classes: how many classes it has images of; 0 where the images have no labels.
         fewest: images of its smallest class among those.
         most: images of its largest class.
         held_out: whether it is left out to test.
@@ -47,6 +47,7 @@ class Contents:
         images: of the trained classes.
         held_out_class_images: of the held-out classes.
         unlabelled: further images without labels.
+        labelled: whether the images have labels.
     """
 
     root: str
@@ -56,6 +57,7 @@ class Contents:
     images: int = 0
     held_out_class_images: int = 0
     unlabelled: int = 0
+    labelled: bool = True
 
     @classmethod
     def of(
@@ -64,10 +66,11 @@ class Contents:
         """Count a scanned folder; `held_out` are domains, as their folders are written."""
         domains = []
         for domain in task.domains:
-            counts = np.unique(task.labels[task.rows_of(domain)], return_counts=True)[1]
+            labels = task.labels[task.rows_of(domain)]
+            counts = np.unique(labels[labels >= 0], return_counts=True)[1]
             sizes = [int(count) for count in counts] or [0]
             held = domain in held_out
-            domains.append(DomainContents(domain, sum(sizes), len(counts), min(sizes), max(sizes), held))
+            domains.append(DomainContents(domain, len(labels), len(counts), min(sizes), max(sizes), held))
         return cls(
             root=printable(task.root),
             domains=tuple(domains),
@@ -76,15 +79,17 @@ class Contents:
             images=len(task),
             held_out_class_images=len(unseen) if unseen else 0,
             unlabelled=len(unlabelled) if unlabelled else 0,
+            labelled=bool((task.labels >= 0).any()),
         )
 
     def lines(self) -> list[str]:
         """A few lines for people: a sum, a line per domain, the classes."""
         found = [f"{shown(self.root)}: {_count(len(self.domains), 'domain')}, {_classes(len(self.classes))}, "]
-        found[0] += _count(self.images, "image")
+        found[0] += _count(self.images, "image") + ("" if self.labelled else " without labels")
         for domain in self.domains[:SHOWN_DOMAINS]:
-            found.append(f"  {shown(domain.name)}: {_count(domain.images, 'image')}, {_of_each(domain)}")
-            if domain.classes < len(self.classes):
+            found.append(f"  {shown(domain.name)}: {_count(domain.images, 'image')}")
+            found[-1] += f", {_of_each(domain)}" if self.labelled else ""
+            if self.labelled and domain.classes < len(self.classes):
                 found[-1] += f", {domain.classes} of {len(self.classes)} classes"
             found[-1] += ", held out" if domain.held_out else ""
         if len(self.domains) > SHOWN_DOMAINS:
@@ -108,6 +113,7 @@ class Contents:
             "classes": list(self.classes),
             "held_out_classes": list(self.held_out_classes),
             "unlabelled": self.unlabelled,
+            "labelled": self.labelled,
         }
 
 

@@ -60,26 +60,29 @@ class DomainFolder:
         DataError: if `root` is no folder, or holds no image.
     """
 
+    LAYOUT = "one folder per class, or one per domain with one per class inside, holding images"
+    NO_IMAGE = "no image in class folders"
+    NEXT = "put images ({formats}) into class folders"
+
     def __init__(self, root: str | Path, *, allow_missing_classes: bool = False, as_found: bool = False) -> None:
         self.root, self.as_found = Path(root), as_found
         self.faults: list[Fault] = []
         self.warnings: list[str] = []
-        layout = "one folder per class, or one per domain with one per class inside, holding images"
         if not self.root.is_dir():
             found = "a file" if self.root.exists() else "nothing of that name"
             raise DataError(
-                f"{shown(self.root)} is not a folder.", expected=layout, found=found, next_step="check the path"
+                f"{shown(self.root)} is not a folder.", expected=self.LAYOUT, found=found, next_step="check the path"
             )
         tree = search(self.root)
         skipped = tree.all_skipped()
         self.faults += map(_left_out, skipped)
         cells = self._list(tree)
         if not cells:
-            step = f"put images ({', '.join(COMMON)}) into class folders"
-            found = "; ".join(["no image in class folders", *([summary(skipped)] if skipped else [])])
-            raise DataError(f"{shown(self.root)} holds no image.", expected=layout, found=found, next_step=step)
+            step = self.NEXT.format(formats=", ".join(COMMON))
+            found = "; ".join([self.NO_IMAGE, *([summary(skipped)] if skipped else [])])
+            raise DataError(f"{shown(self.root)} holds no image.", expected=self.LAYOUT, found=found, next_step=step)
         self.domains = tuple(sorted({domain for domain, _ in cells}))
-        self.folders = tuple(sorted({folder for _, folder in cells}))
+        self.folders = self._classes(cells)
         self._files = {key: cells[key] for key in sorted(cells)}
         self._check_encoding()
         self._check_names(allow_missing_classes)
@@ -125,7 +128,7 @@ class DomainFolder:
             faults.extend(self._emptied(keys, good))
         if faults:
             raise FaultyDataError(self.root, faults)
-        labels = np.array([self.folders.index(folder) for _, folder in keys], dtype=np.int64)
+        labels = self._labels(keys)
         warnings = [*self.warnings, *contradictions(paths, digests, labels)]
         return Task(
             root=self.root,
@@ -165,6 +168,14 @@ class DomainFolder:
             self._doubt(fault)
         cells = [(top, sub) for top in deep for sub in top.subs.values() if sub.has_images()]
         return {(top.name, sub.name): list(sub.images()) for top, sub in cells}
+
+    def _classes(self, cells: dict[tuple[str, str], list[str]]) -> tuple[str, ...]:
+        """The class folders of (domain, class folder), in alphabetical order."""
+        return tuple(sorted({folder for _, folder in cells}))
+
+    def _labels(self, keys: Sequence[tuple[str, str]]) -> NDArray[np.int64]:
+        """The label of every file, by its (domain, class folder)."""
+        return np.array([self.folders.index(folder) for _, folder in keys], dtype=np.int64)
 
     def _empty(self, folder: Folder, kind: str) -> None:
         """A class or domain that would vanish without a word."""

@@ -23,14 +23,15 @@ def doubts(domains: Sequence[Folder]) -> list[Fault]:
     Args:
         domains: the domain folders; each has class folders.
     """
-    return [fault for found in (_splits(domains), _dates(domains), _deeper(domains)) for fault in found]
+    return [fault for found in (splits(domains), _dates(domains), _deeper(domains)) for fault in found]
 
 
 def _cells(domains: Sequence[Folder]) -> list[Folder]:
     return [folder for domain in domains for folder in domain.subs.values() if folder.has_images()]
 
 
-def _splits(domains: Sequence[Folder]) -> Iterator[Fault]:
+def splits(domains: Sequence[Folder]) -> Iterator[Fault]:
+    """Domain folders that are called like the parts of a data set."""
     names = [domain.name for domain in domains]
     if len(names) > 1 and all(name.casefold().strip("_- 0123456789") in SPLITS for name in names):
         remedy = (

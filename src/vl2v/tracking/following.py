@@ -133,13 +133,15 @@ def values_of(line: Mapping[str, Any]) -> dict[str, float]:
         line: as `vl2v.job.metrics.metrics_line` makes it.
 
     Returns:
-        ``loss`` (the mean since the line before), ``val_loss`` and ``val_accuracy`` of the source domains' validation
-        images, each also per domain; ``learning_rate``; ``swad_start`` and ``swad_end`` once known, steps of the stage.
+        ``loss`` (the mean since the line before); ``val_loss`` and ``val_accuracy``, or ``val_agreement`` in a run
+        without labels, of the source domains' validation images, each also per domain; ``learning_rate``;
+        ``swad_start`` and ``swad_end`` once known, steps of the stage.
     """
     losses = line["losses"]
     values: dict[str, float] = {"loss": sum(losses) / len(losses)} if losses else {}
-    values |= {"val_loss": line["val_loss"], "val_accuracy": line["val_accuracy"]}
+    measured = ("loss", "accuracy", "agreement")
+    values |= {f"val_{key}": line[f"val_{key}"] for key in measured if f"val_{key}" in line}
     for domain, score in line["domains"].items():
-        values |= {f"val_{key}/{domain}": score[key] for key in ("loss", "accuracy")}
+        values |= {f"val_{key}/{domain}": score[key] for key in measured if key in score}
     named = {"learning_rate": "learning_rate", "converged_at": "swad_start", "dead_at": "swad_end"}
     return values | {name: line[key] for key, name in named.items() if line.get(key) is not None}

@@ -11,5 +11,5 @@ from dataclasses import replace
 from vl2v.method.adip import ADIP
 
 FEATURE = replace(ADIP, name="feature", image_weight=1.0)
-TEXT = replace(ADIP, name="text", image_weight=0.0, asks_teacher=False)
+TEXT = replace(ADIP, name="text", image_weight=0.0, asks_teacher=False, needs_labels=True)
 NO_ALIGN = replace(ADIP, name="no-align", first_stage=False, forbids_first_stage=True, takes_encoder=False)

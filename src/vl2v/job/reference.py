@@ -1,0 +1,44 @@
+"""What a run's figures compare answers with: labels, or the teacher's answers where the images have none."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+ReferenceName = Literal["labels", "teacher"]
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Words for figures, by what they compare with.
+
+    Attributes:
+        name: in files.
+        measure: what the share of equal answers is called.
+        key: the same as a key of JSON and of CSV.
+        loss: what the validation loss is called.
+        true: what an image's class is called in the columns of a table.
+        equal: an answer that is the reference's.
+        other: an answer that is not.
+    """
+
+    name: ReferenceName
+    measure: str
+    key: str
+    loss: str
+    true: str
+    equal: str
+    other: str
+
+
+LABELS = Reference("labels", "top-1 accuracy", "accuracy", "cross-entropy", "true", "right", "wrong")
+TEACHER = Reference(
+    "teacher",
+    "agreement with the teacher",
+    "agreement",
+    "divergence from the teacher",
+    "teacher",
+    "the teacher's",
+    "unlike the teacher's",
+)
+REFERENCES = {reference.name: reference for reference in (LABELS, TEACHER)}
