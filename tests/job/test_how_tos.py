@@ -189,3 +189,19 @@ def test_share_and_track(bench: Bench, photos: Path, tmp_path: Path) -> None:
     card = (run / "hub" / "README.md").read_text()
     assert "# drawings" in card
     assert str(tmp_path) not in card
+
+
+def test_no_labels(bench: Bench, photos: Path, tmp_path: Path) -> None:
+    shell = Shell(tmp_path, photos, bench.student)
+    heap = tmp_path / "heap"
+    heap.mkdir()
+    for number, path in enumerate(sorted(photos.rglob("*.png"))):
+        shutil.copy(path, heap / f"{number}.png")
+    (tmp_path / "names.txt").write_text("animal\nclock\n\nface\n")
+    quote, distill, evaluate = commands("no-labels.md")
+    quoted = json.loads(shell.run(f"{quote} --json"))
+    assert (quoted["image_queries"], quoted["text_queries"]) == (72, 3)
+    assert "agreement with the teacher, percent" in shell.run(distill)
+    measured = json.loads(shell.run(f"{evaluate} --json"))
+    assert "measure" not in measured
+    assert len(measured["domains"]) == 3
