@@ -1,7 +1,7 @@
 # Needs Python 3.11 or newer and make; everything else is installed into $(VENV).
 PYTHON ?= python3
 VENV ?= .venv
-BIN := $(VENV)/bin
+BIN := $(VENV)/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
 DEMO ?= runs/demo
 
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --maxprocesses 4 --durations 30
