@@ -14,7 +14,8 @@ from tiny_task import Bench, bench, environment  # noqa: F401 - a fixture
 PRELUDE = """
 import os, signal, sys
 import accelerate, fastapi, filelock, httpx, numpy, PIL.Image, sqlite3, timm, torch, torchvision, typer, uvicorn
-import multiprocessing.util, torch.utils.data, torch._dynamo, onnxruntime, subprocess, tempfile, asyncio, matplotlib.pyplot, rich.console
+import asyncio, matplotlib.pyplot, multiprocessing.util, onnxruntime, rich.console, subprocess, tempfile
+import torch._dynamo, torch.utils.data
 for name in ("fcntl", "grp", "posix", "pwd", "resource", "termios", "tty"):
     sys.modules[name] = None
 GONE = "fork forkpty pwrite pread preadv pwritev sched_getaffinity sysconf killpg getuid geteuid getgid fchmod"
@@ -38,7 +39,7 @@ for command in commands:
 
 
 @pytest.mark.slow
-def test_quote_distill_predict_evaluate_and_export_run_without_it(bench: Bench, tmp_path: Path) -> None:  # noqa: F811
+def test_quote_distill_predict_evaluate_and_export_run_without_it(bench: Bench, tmp_path: Path) -> None:
     run, own = tmp_path / "run", ["--store", str(tmp_path / "vectors.sqlite")]
     photo = str(next((bench.data / "rose").rglob("*.png")))
     places = bench.flags()
