@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -16,6 +17,7 @@ from vl2v.config import DistillConfig, RunConfig
 from vl2v.job.features import CHUNK, pass_through
 from vl2v.job.folder import RunFolder
 from vl2v.job.pace import as_it_was, training_threads
+from vl2v.job.process import make_accelerator
 from vl2v.job.session import Session
 from vl2v.job.settling import SETTLED
 from vl2v.method.distill import Projected
@@ -23,6 +25,7 @@ from vl2v.method.registry import METHODS
 from vl2v.student.backbones import Backbone
 from vl2v.task.augment import Augmentation, AugmentSettings
 from vl2v.threads import computing
+from vl2v.training_time import TrainingTime
 
 TRIES = 3  # of a training step, the fastest counts
 VALIDATIONS = 12  # that a shortened run has at least, where it has so many steps
@@ -138,13 +141,6 @@ def within(settings: DistillConfig, seconds: float, work: Workload, rates: Rates
     return shortened(least)
 
 
-def described(seconds: float) -> str:
-    """A duration in words, as exact as an estimate can be."""
-    if seconds < 90:
-        return f"{max(1, round(seconds))} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
-
-
 def settle_by_measuring(session: Session, folder: RunFolder, accelerator: Accelerator) -> Session:
     """The session with its number of threads, and its steps if time is limited, measured before the first step.
 
@@ -160,31 +156,36 @@ def settle_by_measuring(session: Session, folder: RunFolder, accelerator: Accele
         config = config.model_copy(update={"threads": threads})
         if config.distill.minutes:
             with computing(threads):
-                config = config.model_copy(update={"distill": _in_time(session, accelerator)})
+                distill, taken = training_time(session, accelerator)
+            session.progress.note(str(taken))
+            config = config.model_copy(update={"distill": distill})
     final = written.model_copy(update={key: getattr(config, key) for key in ("threads", *SETTLED)})
     if accelerator.is_main_process and final != written:
         folder.write_config(final)
     return replace(session, config=config)
 
 
-def _in_time(session: Session, accelerator: Accelerator) -> DistillConfig:
-    """The settings of Distill with the steps that fit into its minutes, the same in every process."""
+def training_time(session: Session, accelerator: Accelerator) -> tuple[DistillConfig, TrainingTime]:
+    """The settings of Distill within the limit of time, and how long they take, the same in every process."""
     assert session.backbone is not None
     work, wanted = Workload.of(session), session.config.distill
-    rates = Rates.measure(
-        session.config, session.backbone, max(1, work.batch // accelerator.num_processes), accelerator
-    )
+    share = max(1, work.batch // accelerator.num_processes)
+    rates = Rates.measure(session.config, session.backbone, share, accelerator)
     if accelerator.num_processes > 1:
         rates = replace(rates, training=rates.training / accelerator.num_processes)
         rates = broadcast_object_list([rates])[0]
-    settings = within(wanted, 60 * wanted.minutes, work, rates)
-    about = described(seconds_of(settings, work, rates))
-    line = f"{settings.steps:,} steps of {work.batch} images will take about {about}"
-    if settings.steps < wanted.steps:
-        line += f"; without the limit of {wanted.minutes:g} min it would be {wanted.steps:,} steps and about "
-        line += f"{described(seconds_of(wanted, work, rates))} (--time)"
-    session.progress.note(line)
-    return settings
+    settings = within(wanted, 60 * wanted.minutes or math.inf, work, rates)
+    seconds = seconds_of(settings, work, rates)
+    found = TrainingTime(settings.steps, work.batch, seconds, wanted.steps, seconds_of(wanted, work, rates))
+    return settings, found
+
+
+def quoted_time(session: Session) -> TrainingTime:
+    """The training time that a quote states, with the number of threads that the run would use."""
+    assert session.backbone is not None
+    accelerator = make_accelerator(session.config)
+    with computing(training_threads(session.config, session.backbone, sum(session.shares()), accelerator)):
+        return training_time(session, accelerator)[1]
 
 
 def _fastest(work: Callable[[], None], device: torch.device) -> float:

@@ -53,6 +53,7 @@ def quote_json(quote: Quote) -> dict[str, Any]:
         "currency": quote.price.currency,
         "disk_bytes": quote.disk_bytes,
         "note": quote.note,
+        "training": asdict(quote.training) if quote.training else None,
     } | ({"data": quote.contents.to_dict()} if quote.contents else {})
 
 
@@ -71,7 +72,9 @@ def quote_table(quote: Quote) -> RenderableType:
     table.add_row("all", "", "", f"{quote.image_queries + quote.text_queries:,}", f"{quote.cost:f}", style="bold")
     disk = ", ".join(f"{name} {human(count)}" for name, count in quote.disk_bytes.items())
     understood = [Text("\n".join(quote.contents.lines()))] if quote.contents else []
-    return Group(*understood, table, f"disk, at most: {disk}", *([Text(f"note: {quote.note}")] if quote.note else []))
+    further = [Text(f"training on this machine: {quote.training}")] if quote.training else []
+    further += [Text(f"note: {quote.note}")] if quote.note else []
+    return Group(*understood, table, f"disk, at most: {disk}", *further)
 
 
 def run_json(run: Run) -> dict[str, Any]:

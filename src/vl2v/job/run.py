@@ -18,7 +18,7 @@ from torch import nn
 
 from vl2v.config import RunConfig
 from vl2v.errors import RunError, TeacherError
-from vl2v.job.duration import settle_by_measuring
+from vl2v.job.duration import quoted_time, settle_by_measuring
 from vl2v.job.embeddings import keep_frozen_features
 from vl2v.job.evaluation import Evaluation, top1
 from vl2v.job.folder import RunFolder
@@ -84,7 +84,10 @@ def quote_run(
     """Say what a run would buy. Spends nothing; a student is not needed (`config.student.spec` may be empty)."""
     named = bool(config.student.spec)
     with open_session(config, places or Places(), progress or Silent(), teacher=teacher, with_student=named) as session:
-        return session.quote()
+        found = session.quote()
+        if session.backbone is not None:
+            found = replace(found, training=quoted_time(session))
+        return found
 
 
 def run(

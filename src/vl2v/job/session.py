@@ -335,7 +335,7 @@ def open_session(
     fresh = fresh_views(config, teacher)
     if with_student and backbone is None:
         backbone = open_student(config)
-    size = backbone.preprocess.size if backbone else DEFAULT_SIZE
+    size = backbone.preprocess.size if backbone else config.student.size or DEFAULT_SIZE
     with ExitStack() as stack:
         index = stack.enter_context(closing(FileIndex(places.cache / "files.sqlite")))
         cache = stack.enter_context(closing(PixelCache(places.cache, size)))

@@ -17,6 +17,7 @@ from vl2v.teacher.store import EmbeddingStore
 
 if TYPE_CHECKING:
     from vl2v.task.contents import Contents
+    from vl2v.training_time import TrainingTime
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,7 @@ class Quote:
         disk_bytes: what the store, the pixel cache and the run's state will add, by name.
         note: what the user should know of the price; empty if nothing.
         contents: the domains, classes and images that were understood; None where no folder is involved.
+        training: what training takes on this machine; None where no student is named.
     """
 
     teacher: str
@@ -44,6 +46,7 @@ class Quote:
     disk_bytes: dict[str, int]
     note: str = ""
     contents: Contents | None = None
+    training: TrainingTime | None = None
 
     @property
     def image_queries(self) -> int:

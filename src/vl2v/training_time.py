@@ -1,0 +1,38 @@
+"""What a run's training takes, as a quote and a run's first lines state it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class TrainingTime:
+    """How long training takes on this machine.
+
+    Attributes:
+        steps: of Distill, within the limit of time.
+        batch: images of a step.
+        seconds: wall time of the run after the purchase, estimated from a few steps.
+        unlimited_steps: steps without that limit.
+        unlimited_seconds: their wall time.
+    """
+
+    steps: int
+    batch: int
+    seconds: float
+    unlimited_steps: int
+    unlimited_seconds: float
+
+    def __str__(self) -> str:
+        line = f"{self.steps:,} steps of {self.batch} images will take about {in_words(self.seconds)}"
+        if self.steps < self.unlimited_steps:
+            line += f", within the limit of time; {self.unlimited_steps:,} steps would take about "
+            line += f"{in_words(self.unlimited_seconds)} (--time none)"
+        return line
+
+
+def in_words(seconds: float) -> str:
+    """A duration above 0, as exact as an estimate can be."""
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
