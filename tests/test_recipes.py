@@ -52,6 +52,9 @@ def test_the_users_settings_lie_over_the_recipe() -> None:
     assert (shared.batch, shared.batch_per_domain, shared.unlabelled_per_batch) == (None, 4, 12)
     assert config(recipe="ood", unlabelled_per_batch=5).batch is None
     assert config(recipe="ood", batch=48).batch == 48
+    assert [config(recipe="ood", distill={"steps": n}).distill.checkpoint_every for n in (5, 120, 9000)] == [1, 10, 100]
+    assert config(recipe="ood", distill={"steps": 120, "checkpoint_every": 60}).distill.checkpoint_every == 60
+    assert settled(config(recipe="ood"), 3, 40, False).distill.checkpoint_every == 25
     assert RECIPES["ood"] == OOD
     assert OOD["distill"]["passes"] == 60, "laying it under must not change it"
 

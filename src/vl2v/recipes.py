@@ -14,6 +14,7 @@ RecipeName = Literal["paper", "ood"]
 PAPER: RecipeName = "paper"  # the defaults of the settings themselves
 DEFAULT: RecipeName = "ood"  # of `vl2v distill` and `vl2v quote`
 LEAST_STEPS = 300  # to which `distill.passes` may lower the steps of Distill
+VALIDATIONS = 12  # that a run has at least, where it has so many steps: SWAD needs several to find its start and end
 
 OOD: dict[str, Any] = {
     "method": "vl2v",
@@ -38,6 +39,11 @@ TRANSFORMER_RATE = 5e-5
 RECIPES: dict[str, dict[str, Any]] = {PAPER: {}, "ood": OOD}
 
 
+def validation_interval(steps: int, longest: int) -> int:
+    """Steps between two validations, at most `longest`, so that a short run has some as well."""
+    return min(longest, max(1, steps // VALIDATIONS))
+
+
 def recipe_of(settings: object) -> str:
     """The recipe that settings name, whether there is one of that name or not."""
     name = settings.get("recipe") if isinstance(settings, Mapping) else None
@@ -48,8 +54,8 @@ def with_recipe(settings: Mapping[str, Any]) -> Mapping[str, Any]:
     """Settings over those of the recipe that they name.
 
     Values that depend on the data or the machine do not apply if the user sets the number of steps, or the number of
-    images per domain. A method without a first stage gets no steps for it. A student that is a
-    transformer by its name gets the learning rate of the paper.
+    images per domain. A method without a first stage gets no steps for it. A student that is a transformer by its name
+    gets the learning rate of the paper.
 
     Args:
         settings: nested keys of `RunConfig`, not checked yet; None leaves a key as it is.
@@ -60,8 +66,10 @@ def with_recipe(settings: Mapping[str, Any]) -> Mapping[str, Any]:
     recipe = copy.deepcopy(RECIPES.get(recipe_of(settings)))
     if not recipe:
         return settings
-    if _given(settings.get("distill"), "steps"):
+    if _given(own := settings.get("distill"), "steps"):
         del recipe["distill"]["passes"], recipe["distill"]["minutes"]
+        if isinstance(steps := own["steps"], int):
+            recipe["distill"]["checkpoint_every"] = validation_interval(steps, recipe["distill"]["checkpoint_every"])
     if _given(settings, "batch_per_domain") or _given(settings, "unlabelled_per_batch"):
         del recipe["batch"]
     student = settings.get("student")
@@ -73,5 +81,5 @@ def with_recipe(settings: Mapping[str, Any]) -> Mapping[str, Any]:
     return merge(recipe, settings)
 
 
-def _given(settings: object, key: str) -> bool:
+def _given(settings: Any, key: str) -> bool:
     return isinstance(settings, Mapping) and settings.get(key) is not None

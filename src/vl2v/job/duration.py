@@ -22,13 +22,13 @@ from vl2v.job.session import Session
 from vl2v.job.settling import SETTLED
 from vl2v.method.distill import Projected
 from vl2v.method.registry import METHODS
+from vl2v.recipes import validation_interval
 from vl2v.student.backbones import Backbone
 from vl2v.task.augment import Augmentation, AugmentSettings
 from vl2v.threads import computing
 from vl2v.training_time import TrainingTime
 
 TRIES = 3  # of a training step, the fastest counts
-VALIDATIONS = 12  # that a shortened run has at least, where it has so many steps
 FEWEST = 20  # steps that a run has however short the time
 
 
@@ -126,7 +126,7 @@ def within(settings: DistillConfig, seconds: float, work: Workload, rates: Rates
     """
 
     def shortened(steps: int) -> DistillConfig:
-        every = min(settings.checkpoint_every, max(1, steps // VALIDATIONS))
+        every = validation_interval(steps, settings.checkpoint_every)
         return settings.model_copy(update={"steps": steps, "checkpoint_every": every, "minutes": 0.0})
 
     if seconds_of(settings, work, rates) <= seconds:

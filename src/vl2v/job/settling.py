@@ -6,7 +6,7 @@ from math import ceil
 from typing import Any
 
 from vl2v.config import RunConfig
-from vl2v.recipes import LEAST_STEPS
+from vl2v.recipes import LEAST_STEPS, validation_interval
 
 SETTLED = ("batch", "batch_per_domain", "unlabelled_per_batch", "distill")  # the keys that may change
 
@@ -29,5 +29,7 @@ def settled(config: RunConfig, sources: int, images: int, unlabelled: bool) -> R
     if (passes := config.distill.passes) is not None:
         batch = shares["batch_per_domain"] * sources + (shares["unlabelled_per_batch"] if unlabelled else 0)
         steps = min(config.distill.steps, max(LEAST_STEPS, ceil(passes * images / batch)))
-        changes["distill"] = config.distill.model_copy(update={"steps": steps, "passes": None})
+        every = validation_interval(steps, config.distill.checkpoint_every)
+        update = {"steps": steps, "checkpoint_every": every, "passes": None}
+        changes["distill"] = config.distill.model_copy(update=update)
     return config.model_copy(update=changes)
