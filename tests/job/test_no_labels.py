@@ -9,14 +9,22 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from tiny_task import Bench, bench, vl2v  # noqa: F401 - a fixture
 
 import vl2v as api
 from vl2v.errors import ConfigError, Interrupted
+from vl2v.hub.card import Facts, model_card
+from vl2v.job.folder import RunFolder
 from vl2v.job.prepare import Places
+from vl2v.job.printing import calibration_line
 from vl2v.job.process import stopped_by
 from vl2v.job.run import Run
+from vl2v.method.evaluation import score
+from vl2v.progress import Silent
+from vl2v.serve.collect import build
+from vl2v_runtime import Model
 
 NAMES = "blank,bar,zebra stripe"
 SMALL: dict[str, Any] = {
@@ -178,8 +186,37 @@ def test_python_refuses_the_same(heap: Bench, tmp_path: Path, classes: Any) -> N
         api.quote(heap.data, heap.teacher, classes=classes)
 
 
+def test_a_name_that_fits_no_image_is_told(heap: Bench, tmp_path: Path) -> None:
+    quick = {"distill": SMALL["distill"] | {"steps": 1}, "align": {"steps": 1}}
+    run = distill(heap, tmp_path / "run", classes=[*NAMES.split(","), "grid"], **quick)
+    (warning,) = json.loads((run.folder / "evaluation.json").read_text())["warnings"]
+    assert "the teacher takes none of the 60 images for grid" in warning
+    assert "against the teacher's answers" in calibration_line(run.student.trust, run.evaluation)  # type: ignore[arg-type]
+
+
+def test_the_validation_loss_is_the_divergence_from_the_teacher() -> None:
+    generator = np.random.default_rng(0)
+    logits, teacher = (torch.from_numpy(generator.normal(size=(20, 4)).astype(np.float32)) for _ in range(2))
+    soft = torch.softmax(teacher, dim=1)
+    found = score(logits, soft)
+    expected = (soft * (soft.log() - torch.log_softmax(logits, dim=1))).sum(dim=1).mean()
+    assert found.loss == pytest.approx(float(expected), rel=1e-5)
+    assert found.accuracy == score(logits, teacher.argmax(dim=1)).accuracy
+    assert score(teacher, soft).loss == pytest.approx(0, abs=1e-6)
+
+
+def test_a_model_card_says_what_the_figures_are(whole: Path) -> None:
+    card = json.loads((whole / "student" / "student.json").read_text())
+    figures, config = (json.loads((whole / "evaluation.json").read_text()), RunFolder(whole).config())
+    text = model_card(Facts("me/heap", "mit", card, figures, config.model_dump(mode="json")))
+    assert "Agreement with the teacher in percent." in text
+    assert "60 images without labels in 1 domains: data" in text
+    assert "how often the student is right was not measured" in text
+    assert "accuracy" not in text.lower()
+
+
 @pytest.mark.slow
-def test_report_and_export_speak_of_agreement(heap: Bench, tmp_path: Path) -> None:
+def test_report_and_export_speak_of_agreement(heap: Bench, bench: Bench, tmp_path: Path) -> None:
     run = distill(heap, tmp_path / "run", report=True)
     page = (run.folder / "report.html").read_text()
     assert "Agreement with the teacher" in page
@@ -193,3 +230,13 @@ def test_report_and_export_speak_of_agreement(heap: Bench, tmp_path: Path) -> No
     found = json.loads((run.folder / "export" / "export.json").read_text())["files"]["model.onnx"]
     (row,) = run.evaluation.rows
     assert (found["images"], found["accuracy"]) == (12, row.student)
+    gallery = build(run_config := RunFolder(run.folder).config(), Model(run.folder / "export" / "model.onnx"),
+                    Places(heap.root / "cache", heap.root / "vectors.sqlite"), Silent())  # fmt: skip
+    assert run_config.data.classes
+    assert set(gallery.labels) == {"no label"}
+    quantised = vl2v("export", run.folder, "--int8", "--tolerance", "100", "--cache", str(heap.root / "cache"))
+    assert quantised.returncode == 0, quantised.stderr
+    other = ["--onnx", "--data", str(bench.data / "ink"), "--out", str(tmp_path / "other")]
+    done = vl2v("export", run.folder, *other, "--cache", str(heap.root / "cache"))
+    assert done.returncode == 0, done.stderr
+    assert "accuracy" in done.stdout, "these images have labels"

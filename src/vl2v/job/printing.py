@@ -19,6 +19,7 @@ from vl2v.job.evaluation import IN_DOMAIN, OUT_OF_DOMAIN, Evaluation
 from vl2v.job.folder import RunFolder
 from vl2v.job.measure import Answer
 from vl2v.job.quoting import human
+from vl2v.job.reference import LABELS
 from vl2v.job.run import Run
 from vl2v.teacher.ledger import LedgerEntry, Quote
 from vl2v.terminal import clean, console, dump_json
@@ -108,7 +109,8 @@ def calibration_line(trust: Trust, evaluation: Evaluation) -> str:
         for row in evaluation.rows
         if row.role == role and row.student_ece is not None and row.student_ece_calibrated is not None
     ]
-    return f"calibrated: temperature {trust.temperature:.2f}, ECE on {', '.join(parts)}"
+    against = "" if evaluation.reference is LABELS else " against the teacher's answers"
+    return f"calibrated: temperature {trust.temperature:.2f}, ECE{against} on {', '.join(parts)}"
 
 
 def demo_json(done: Demo) -> dict[str, Any]:

@@ -51,7 +51,7 @@ from vl2v.tracking.following import tracked
 from vl2v.trust import files as trust_file
 from vl2v_runtime.names import printable
 
-ENOUGH = 20  # images per class from which on a class without one is told
+ENOUGH = 10  # images per class from which on a class without one is told
 SHOWN = 12  # classes named in a warning
 
 
