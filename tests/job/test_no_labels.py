@@ -120,6 +120,8 @@ def test_commands_on_such_a_run(heap: Bench, whole: Path, tmp_path: Path) -> Non
     assert quoted["images"] == {"training": {"needed": 48, "known": 0}, "validation": {"needed": 12, "known": 0}}
     assert quoted["texts"] == {"needed": 3, "known": 0}
     assert (quoted["data"]["classes"], quoted["data"]["labelled"]) == (["blank", "bar", "zebra stripe"], False)
+    one_by_one = [word for name in NAMES.split(",") for word in ("--classes", name)]
+    assert json.loads(vl2v(*heap.flags(*arguments[:4], *one_by_one, "--json")).stdout)["data"] == quoted["data"]
     copy = tmp_path / "run"
     shutil.copytree(whole, copy)
     answers = json.loads(vl2v("predict", copy, heap.data / "ink", "--format", "json").stdout)

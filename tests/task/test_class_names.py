@@ -57,7 +57,7 @@ def test_a_file_has_a_name_a_line(tmp_path: Path, content: bytes, name: str) -> 
         ([], "found: none"),
         ("cat", "found: cat"),
         ("cat,cat", "named twice"),
-        ("guinea pig,cat,Guinea_Pig", "guinea pig and Guinea Pig"),
+        ("guinea pig,cat,Guinea_Pig", "guinea pig (--classes) and Guinea Pig (--classes)"),
         (["cat", "do\x07g"], "needs a name"),
         ("cat,_-_", "needs a name"),
         ("absent.txt", "gives no class names"),
@@ -77,12 +77,15 @@ def test_what_names_no_classes_is_refused(given: str | list[str], said: str) -> 
         (b"", "Too few classes", "--classes cat,dog"),
         (b"cat\n", "Too few classes", "--classes cat,dog"),
         (b"cat\ntench, Tinca tinca\n", "line 2 has a comma", "classes.yaml"),
+        (b"- cat\n- dog\n", "line 1 looks like YAML or JSON", "without list marks"),
+        (b'["cat", "dog"]\n', "line 1 looks like YAML or JSON", "without list marks"),
+        (b"cat\ndog\n\nDog\n", "named twice", "keep one"),
         (b"cat,dog\n", "line 1 has a comma", "a line of its own"),
         (b"cat\nc\xe4t\n", "gives no class names", "UTF-8"),
         ("cat\ndog\n".encode("utf-16"), "gives no class names", "UTF-8"),
         ("cat\ndog\n".encode("utf-16-le"), "gives no class names", "UTF-8"),
     ],
-    ids=["empty", "one", "comma", "one-line", "latin-1", "utf-16", "utf-16-without-mark"],
+    ids=["empty", "one", "comma", "yaml", "json", "twice", "one-line", "latin-1", "utf-16", "utf-16-without-mark"],
 )
 def test_a_file_that_is_no_list_is_refused(tmp_path: Path, content: bytes, said: str, step: str) -> None:
     (tmp_path / "names.txt").write_bytes(content)

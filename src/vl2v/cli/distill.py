@@ -35,7 +35,7 @@ StudentOpt = Annotated[
 ]
 HeldOut = Annotated[list[str] | None, typer.Option(help="A domain left out to test; may be repeated.")]
 Classes = Annotated[
-    str | None,
+    list[str] | None,
     typer.Option(help="For images without labels: names of the classes (cat,dog,...), or a file with one per line."),
 ]
 DomainFolders = Annotated[
@@ -224,7 +224,7 @@ def demo(
 
 NESTED = {
     "data": (
-        *("classes", "domain_folders", "held_out", "labels_per_class", "rest_unlabelled", "unlabelled"),
+        *("domain_folders", "held_out", "labels_per_class", "rest_unlabelled", "unlabelled"),
         *("skip_bad", "allow_missing_classes", "layout_as_found"),
     ),
     "teacher": ("views", "prompts", "zero_shot", "price_per_1000_images", "price_per_1000_texts", "free"),
@@ -240,6 +240,8 @@ def _settings(flags: dict[str, Any]) -> dict[str, Any]:
         part: {key: str(v) if isinstance(v := flags.get(key), Path) else v for key in keys}
         for part, keys in NESTED.items()
     }
+    named = flags.get("classes")
+    settings["data"]["classes"] = ",".join(named) if named else None  # given once, or a name at a time
     settings["data"]["held_out"] = flags.get("held_out") or None
     settings["data"]["held_out_classes"] = flags.get("held_out_class") or None
     settings["teacher"]["accept"] = flags.get("accept_teacher")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from vl2v_runtime.names import shown
 
 STEP = "list two names or more: --classes cat,dog, or a text file with one name per line"
 MOST_BYTES = 2**22  # of a file of names
+MARKUP = re.compile(r"[-*]\s|[\[{\"']")  # begins a line of a list in YAML, Markdown or JSON
 COMMENT = "#"  # begins a line that is passed over, as in a file of prompt templates
 
 
@@ -33,20 +35,21 @@ def class_names(given: str | Path | Sequence[str]) -> tuple[str, ...]:
         listed = _of_file(Path(text)) if _is_path(text) else [(name, "--classes") for name in text.split(",")]
     else:
         listed = [(name, "the classes") for name in given]
-    names: dict[str, str] = {}
+    names: dict[str, tuple[str, str]] = {}
     for written, where in listed:
         if not written.strip():
             continue  # a comma at the end, an empty line
         name = checked_name(written, where)
         if (key := spelling(name)) in names:
-            found = name if names[key] == name else f"{names[key]} and {name}"
+            found = " and ".join(f"{other} ({place})" for other, place in (names[key], (name, where)))
             step = "keep one of them; case, spaces, underscores and hyphens do not count"
             raise ConfigError("A class is named twice.", expected="different names", found=found, next_step=step)
-        names[key] = name
-    if len(names) < 2:
-        found = ", ".join(names.values()) or "none"
+        names[key] = name, where
+    found_names = tuple(name for name, _ in names.values())
+    if len(found_names) < 2:
+        found = ", ".join(found_names) or "none"
         raise ConfigError("Too few classes are named.", expected="two or more", found=found, next_step=STEP)
-    return tuple(names.values())
+    return found_names
 
 
 def checked_name(written: str, where: str = "") -> str:
@@ -94,6 +97,13 @@ def _of_file(path: Path) -> list[tuple[str, str]]:
     lines = [(i, line.strip()) for i, line in enumerate(text.splitlines(), 1)]
     lines = [(i, line) for i, line in lines if line and not line.startswith(COMMENT)]
     for i, line in lines:
+        if MARKUP.match(line):
+            raise ConfigError(
+                f"{shown(path)}, line {i} looks like YAML or JSON.",
+                expected="a plain name",
+                found=line[:200],
+                next_step="write the name alone, without list marks, quotes or brackets",
+            )
         if "," in line:
             raise ConfigError(
                 f"{shown(path)}, line {i} has a comma.",
