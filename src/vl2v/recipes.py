@@ -66,7 +66,8 @@ def with_recipe(settings: Mapping[str, Any]) -> Mapping[str, Any]:
     recipe = copy.deepcopy(RECIPES.get(recipe_of(settings)))
     if not recipe:
         return settings
-    if _given(own := settings.get("distill"), "steps"):
+    own = settings.get("distill")
+    if isinstance(own, Mapping) and own.get("steps") is not None:
         del recipe["distill"]["passes"], recipe["distill"]["minutes"]
         if isinstance(steps := own["steps"], int):
             recipe["distill"]["checkpoint_every"] = validation_interval(steps, recipe["distill"]["checkpoint_every"])
