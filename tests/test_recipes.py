@@ -30,7 +30,7 @@ def test_the_papers_recipe_is_the_default_and_changes_nothing() -> None:
     d = plain.distill
     assert (plain.recipe, plain.method, d.steps, d.learning_rate) == ("paper", "adip", 5001, 5e-5)
     assert (plain.batch, d.passes, d.augment.style, d.augment.corrupt) == (None, None, 0, 0)
-    assert plain.vl2v.kl_weight is None
+    assert plain.settings_of("vl2v").kl_weight is None
 
 
 def test_ood_is_what_its_page_says() -> None:
@@ -40,7 +40,7 @@ def test_ood_is_what_its_page_says() -> None:
     assert (d.steps, d.passes, d.minutes, d.learning_rate) == (2400, 60, 60, 3e-4)
     assert (d.warmup_steps, d.checkpoint_every) == (20, 100)
     assert (d.weights, d.augment.style, d.augment.corrupt, ood.batch, ood.batch_per_domain) == ("swad", 0.5, 0, 24, 8)
-    assert ood.vl2v.kl_weight == 0
+    assert ood.settings_of("vl2v").kl_weight == 0
 
 
 def test_the_users_settings_lie_over_the_recipe() -> None:
@@ -69,10 +69,10 @@ def test_other_methods_take_the_recipes_numbers_and_no_stage_that_they_do_not_ha
 @pytest.mark.parametrize("data", [{"unlabelled": "y"}, {"rest_unlabelled": True, "labels_per_class": 4}])
 def test_images_without_labels_learn_their_class_from_the_teacher(data: dict[str, Any]) -> None:
     for settings in ({"method": "vl2v"}, {"recipe": "ood"}):
-        assert config(**settings).vl2v.kl_weight == 0
-        assert config(**settings, data={"root": "x", **data}).vl2v.kl_weight == 0.1
-        assert config(**settings, data={"root": "x", **data}, vl2v={"kl_weight": 0}).vl2v.kl_weight == 0
-    assert config(method="vl2v", data={"root": "x", "labels_per_class": 4}).vl2v.kl_weight == 0
+        assert config(**settings).settings_of("vl2v").kl_weight == 0
+        assert config(**settings, data={"root": "x", **data}).settings_of("vl2v").kl_weight == 0.1
+        assert config(**settings, data={"root": "x", **data}, vl2v={"kl_weight": 0}).settings_of("vl2v").kl_weight == 0
+    assert config(method="vl2v", data={"root": "x", "labels_per_class": 4}).settings_of("vl2v").kl_weight == 0
 
 
 @pytest.mark.parametrize(

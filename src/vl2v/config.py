@@ -6,33 +6,37 @@ import reprlib
 from collections.abc import Mapping
 from decimal import Decimal
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    create_model,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import PydanticKnownError
 
 from vl2v.errors import ConfigError
-from vl2v.method.names import MethodName
-from vl2v.method.registry import METHODS
+from vl2v.method.base import Method, NoSettings, Settings
+from vl2v.method.registry import BUILT_IN, METHODS
 from vl2v.nested import merge as merge
 from vl2v.recipes import PAPER, RecipeName, recipe_of, with_recipe
+from vl2v.strict import Fraction, Positive, Rate, Strict
 from vl2v.task.class_names import class_names
 
-Fraction = Annotated[float, Field(ge=0, le=1)]
-Positive = Annotated[int, Field(ge=1)]
-Rate = Annotated[float, Field(gt=0)]
 Money = Annotated[Decimal, Field(ge=0)]
 Channels = tuple[float, float, float]
 WeightsRule = Literal["swad", "best", "last"]
-DEFAULT_METHOD: MethodName = "adip"
+DEFAULT_METHOD = "adip"
 TrackerName = Literal["tensorboard", "wandb", "mlflow"]
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class DataConfig(_Strict):
+class DataConfig(Strict):
     """What the client has."""
 
     root: Path
@@ -67,7 +71,7 @@ class DataConfig(_Strict):
         return class_names(value) if isinstance(value, str | Path) or texts else value
 
 
-class TeacherConfig(_Strict):
+class TeacherConfig(Strict):
     """What the client asks."""
 
     spec: str
@@ -91,7 +95,7 @@ class TeacherConfig(_Strict):
         return 1 if self.views == "fresh" else self.views
 
 
-class StudentConfig(_Strict):
+class StudentConfig(Strict):
     """The client's own model."""
 
     spec: str = ""
@@ -100,7 +104,7 @@ class StudentConfig(_Strict):
     std: Channels | None = None
 
 
-class AlignConfig(_Strict):
+class AlignConfig(Strict):
     """Stage 1; the defaults are the paper's."""
 
     steps: Annotated[int, Field(ge=0)] | None = None
@@ -117,7 +121,7 @@ class AlignConfig(_Strict):
     ema_decay: Annotated[float, Field(gt=0, lt=1)] = 0.999
 
 
-class SwadConfig(_Strict):
+class SwadConfig(Strict):
     """Dense weight averaging; the defaults are the published ones."""
 
     n_converge: Positive = 3
@@ -126,7 +130,7 @@ class SwadConfig(_Strict):
     segments: Literal["reset", "accumulate"] = "reset"
 
 
-class AugmentConfig(_Strict):
+class AugmentConfig(Strict):
     """Augmentation of Distill; the defaults are the paper's, which knows neither `style` nor `corrupt`."""
 
     scale: Annotated[float, Field(gt=0, le=1)] = 0.7
@@ -139,7 +143,7 @@ class AugmentConfig(_Strict):
     """Part of the images that are blurred, noisy, dark, rotated, solarised, compressed or of low resolution."""
 
 
-class DistillConfig(_Strict):
+class DistillConfig(Strict):
     """Stage 2; the defaults are the paper's."""
 
     steps: Positive = 5001
@@ -162,15 +166,7 @@ class DistillConfig(_Strict):
     augment: AugmentConfig = AugmentConfig()
 
 
-class KdConfig(_Strict):
-    """Naive distillation."""
-
-    temperature: Rate = 2.0
-    teacher_share: Fraction = 0.5
-    """Part of the loss that is the divergence from the teacher; the rest is cross-entropy on the labels."""
-
-
-class MeasureConfig(_Strict):
+class MeasureConfig(Strict):
     """What is measured at the end beside the weights that are kept; it changes nothing in them."""
 
     weights: tuple[WeightsRule, ...] = ()
@@ -178,55 +174,54 @@ class MeasureConfig(_Strict):
     """The kept weights interpolated with the start, at these shares of the trained ones."""
 
 
-class RiseConfig(_Strict):
-    """RISE; the defaults lie within the ranges that its authors search."""
-
-    temperature: Rate = 3.0
-    teacher_share: Fraction = 0.9
-    """Part of the loss on classes that is the divergence from the teacher; the rest is cross-entropy on the labels."""
-    distance: Annotated[float, Field(ge=0)] = 1.0
-    """Weight of the distances to the text of the image's class."""
-    anchors: tuple[str, ...] = ()
-    """Templates of the texts that the relative distance compares with; none leaves it out."""
-
-
-class MiroConfig(_Strict):
-    """MIRO; the defaults are the paper's."""
-
-    weight: Annotated[float, Field(ge=0)] = 0.1
-    """Weight of the regularisation by the pretrained backbone."""
-    learning_rate_factor: Rate = 10.0
-    """How much faster than the rest its variances learn."""
-
-
-class Vl2vConfig(_Strict):
-    """The recipe's method."""
-
-    kl_weight: Annotated[float, Field(ge=0)] | None = None
-    """Weight of the divergence from the teacher's zero-shot answers that the features follow. None is 0.1 where images
-    without labels are trained on, which get their class from it, and 0 elsewhere."""
-    temperature: Rate = 2.0
-    """Of that divergence, and of the one that the logit scale follows."""
-    scale_learning_rate: Rate = 1e-2
-    """Adam's, of the logarithm of the student's logit scale, in both stages."""
-
-
-class RunConfig(_Strict):
-    """Everything that a run depends on."""
-
+class _Common(Strict):
     recipe: RecipeName = PAPER
     """The set of defaults that lies under the other settings."""
     data: DataConfig
     teacher: TeacherConfig
     student: StudentConfig
-    method: MethodName = DEFAULT_METHOD
-    """VL2V-ADiP, or a baseline to stand beside it."""
+    method: str = DEFAULT_METHOD
+    """VL2V-ADiP, a baseline to stand beside it, or a method of an installed package; see `vl2v.method.registry`."""
     align: AlignConfig = AlignConfig()
     distill: DistillConfig = DistillConfig()
-    kd: KdConfig = KdConfig()
-    rise: RiseConfig = RiseConfig()
-    miro: MiroConfig = MiroConfig()
-    vl2v: Vl2vConfig = Vl2vConfig()
+
+
+if TYPE_CHECKING:
+    _WithMethods = _Common
+else:  # a block for every method that has settings of its own, such as `kd.temperature`
+    _WithMethods = create_model(
+        "_WithMethods",
+        __base__=_Common,
+        __module__=__name__,
+        **{name: (METHODS[name].settings, METHODS[name].settings()) for name in BUILT_IN if METHODS[name].has_settings},
+    )
+
+
+class _Block:
+    """What stands under a key that no field has: settings of a method of another package, or a fault."""
+
+    def __init__(self, key: str, value: object) -> None:
+        self.key, self.value = key, value
+
+    def __repr__(self) -> str:
+        return reprlib.repr(self.value)
+
+
+def _further(block: object) -> object:
+    """Check what stands under a key that no field has; a method of another package is imported for that."""
+    if not isinstance(block, _Block):
+        return block
+    if block.key in METHODS:
+        return METHODS[block.key].settings.model_validate(block.value)
+    raise PydanticKnownError("extra_forbidden")
+
+
+class RunConfig(_WithMethods):
+    """Everything that a run depends on."""
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, Annotated[Any, BeforeValidator(_further)]]
+
     measure: MeasureConfig = MeasureConfig()
     image_weight: Fraction = 0.5
     """Lambda of the dual loss: 1 is the image term alone, 0 the text term alone; some methods fix it."""
@@ -248,7 +243,7 @@ class RunConfig(_Strict):
     """CPU threads that compute. None measures before the first step, and `config.yaml` then has the number."""
     tracking: tuple[TrackerName, ...] = ()
     """Where the run is followed beside `metrics.jsonl`; it changes nothing in what comes out."""
-    made_with: dict[str, str] = {}
+    made_with: dict[str, str] = {}  # noqa: RUF012 - pydantic copies it
     """Versions and machine, written by the run itself."""
 
     @model_validator(mode="before")
@@ -259,19 +254,40 @@ class RunConfig(_Strict):
             return values
         values = with_recipe(values)
         method = METHODS.get(str(values.get("method") or DEFAULT_METHOD))
-        if method is None:
-            return values
+        if method is not None:
+            values = cls._of_method(method, values)
+        return {k: v if k in cls.model_fields or isinstance(v, Settings) else _Block(k, v) for k, v in values.items()}
+
+    @classmethod
+    def _of_method(cls, method: Method[Any], values: Mapping[str, Any]) -> Mapping[str, Any]:
         data = values.get("data")
         data = data if isinstance(data, Mapping) else {}
         if method.image_weight is not None:
             values = {"image_weight": method.image_weight, **values}
         elif data.get("classes"):  # without labels there is no text term
             values = {"image_weight": 1.0, **values}
-        if method.name == "vl2v":
-            few = bool(data.get("classes") or data.get("unlabelled") is not None or data.get("rest_unlabelled"))
-            if isinstance(own := values.get("vl2v", {}), Mapping) and own.get("kl_weight") is None:
-                values = {**values, "vl2v": {**own, "kl_weight": 0.1 if few else 0.0}}
+        if method.has_settings and isinstance(own := values.get(method.name, {}), Mapping):
+            without = bool(data.get("classes") or data.get("unlabelled") is not None or data.get("rest_unlabelled"))
+            left = {key: value for key, value in method.defaults(without).items() if own.get(key) is None}
+            if left or method.name not in cls.model_fields:
+                values = {**values, method.name: {**own, **left}}
         return values
+
+    @field_validator("method")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        """Refuse a method that is unknown or cannot be used."""
+        if name not in METHODS:
+            *names, last = map(repr, METHODS)
+            raise PydanticKnownError("literal_error", {"expected": f"{', '.join(names)} or {last}"})
+        if name not in BUILT_IN and name in cls.model_fields:
+            raise ConfigError(
+                f"The method {name} cannot be used.",
+                expected="a name that is not a key of the settings",
+                found=name,
+                next_step="rename it in its package",
+            )
+        return METHODS[name].name
 
     @model_validator(mode="after")
     def _stages(self) -> RunConfig:
@@ -293,7 +309,7 @@ class RunConfig(_Strict):
         align, faults = self.align, []
         if self.teacher.views == "fresh" and not METHODS[self.method].asks_teacher:
             faults.append(f"teacher.views fresh is of no use to the method {self.method}: it asks no teacher")
-        if self.method not in ("adip", "vl2v"):
+        if not METHODS[self.method].free_image_weight:
             if align.solver == "ridge":
                 faults.append(f"align.solver ridge solves for VL2V-ADiP's loss, which the method {self.method} has not")
             if self.image_weight_end is not None:
@@ -309,6 +325,17 @@ class RunConfig(_Strict):
         if self.student.spec == "teacher" and (align.solver, align.average) != ("adam", "none"):
             faults.append("student 'teacher' (VL2V-SD) has no Align; drop align.solver and align.average")
         return faults
+
+    @property
+    def method_settings(self) -> Any:
+        """The settings of the method's own, of its class `Method.settings`."""
+        return self.settings_of(self.method)
+
+    def settings_of(self, method: str) -> Any:
+        """The block of any method, used or not; `NoSettings` if it has none."""
+        if method in type(self).model_fields:
+            return getattr(self, method)
+        return (self.model_extra or {}).get(method, NoSettings())
 
     @property
     def first_stage_steps(self) -> int:
@@ -329,19 +356,17 @@ def _against_method(config: RunConfig) -> list[str]:
     if method.image_weight not in (None, config.image_weight):
         faults.append(
             f"the method {method.name} fixes image_weight at {method.image_weight:g}, found {config.image_weight:g}; "
-            "leave it out, or take the method adip"
+            f"leave it out, or take the method {DEFAULT_METHOD}"
         )
     if config.data.held_out_classes and method.classifier == "linear":
         why = f"{method.name} has a linear classifier, which knows no class that it was not trained on"
-        faults.append(f"data.held_out_classes cannot be measured: the method {why}; take e.g. adip")
-    if len(config.rise.anchors) == 1:
-        faults.append("rise.anchors needs two templates or more, among which a distance is relative; found 1")
+        faults.append(f"data.held_out_classes cannot be measured: the method {why}; take e.g. {DEFAULT_METHOD}")
     if method.forbids_first_stage and config.align.steps:
         faults.append(f"the method {method.name} has no first stage: align.steps must be 0, found {config.align.steps}")
     if config.student.spec == "teacher" and not method.takes_encoder:
         faults.append(
             f"the method {method.name} is not for the student 'teacher', which is in the teacher's space already; "
-            "take the method adip (VL2V-SD)"
+            f"take the method {DEFAULT_METHOD} (VL2V-SD)"
         )
     return faults
 
@@ -365,7 +390,7 @@ def _without_labels(config: RunConfig) -> list[str]:
             "data.classes and sort the images into class folders"
         )
     if method.needs_labels:
-        able = ", ".join(name for name, other in METHODS.items() if not other.needs_labels)
+        able = ", ".join(name for name in BUILT_IN if not METHODS[name].needs_labels)
         faults.append(
             f"the method {method.name} learns from labels, and with data.classes (--classes) the images have none: "
             f"expected {able}; found {method.name}; take --recipe ood"
@@ -406,4 +431,5 @@ def _faults(error: Mapping[str, Any], source: str) -> list[str]:
     if not error["loc"] and error["type"] == "value_error":
         return str(error["ctx"]["error"]).split("\n")
     found = "nothing" if error["type"] == "missing" else reprlib.repr(error["input"])[:60]
-    return [f"{'.'.join(map(str, error['loc'])) or source}: {error['msg']} (found {found})"]
+    said = error["ctx"]["error"] if error["type"] == "value_error" else error["msg"]
+    return [f"{'.'.join(map(str, error['loc'])) or source}: {said} (found {found})"]

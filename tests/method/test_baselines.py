@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -9,14 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from vl2v.method.base import Context
-from vl2v.method.baselines.kd import softened_divergence
+from vl2v.method.base import Context, NoSettings
+from vl2v.method.baselines.kd import KdSettings, softened_divergence
 from vl2v.method.distill import distill, trainable
 from vl2v.method.loop import Batch
 from vl2v.method.registry import METHODS
 from vl2v.student.model import cosine_logits
 
-CONTEXT = Context(head=F.normalize(torch.eye(3, 4), dim=-1), logit_scale=10.0)
+CONTEXT: Context[Any] = Context(head=F.normalize(torch.eye(3, 4), dim=-1), logit_scale=10.0, settings=NoSettings())
 
 
 def batch(labels: list[int]) -> Batch:
@@ -50,7 +52,7 @@ def test_naive_distillation_is_its_two_parts() -> None:
     b, logits = batch([0, 2, 1, 1]), torch.randn(4, 3)
     taught = cosine_logits(b.teacher_image, CONTEXT.head, 10.0)
     parts = (float(F.cross_entropy(logits, torch.tensor([0, 2, 1, 1]))), divergence_by_hand(logits, taught, 2.0))
-    loss = float(METHODS["kd"].objective(CONTEXT)(logits, b))
+    loss = float(METHODS["kd"].objective(replace(CONTEXT, settings=KdSettings()))(logits, b))
     assert loss == pytest.approx(0.5 * parts[0] + 0.5 * parts[1], abs=1e-5)
 
 
@@ -70,7 +72,8 @@ def test_baselines_train_their_last_layer_with_the_backbone(name: str) -> None:
     f = nn.Sequential(nn.Conv2d(3, 5, 3), nn.BatchNorm2d(5), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
     layer = nn.Linear(5, 3)
     before = {key: value.detach().clone() for key, value in trainable(f, layer).items()}
-    objective = METHODS[name].objective(CONTEXT)
+    method = METHODS[name]
+    objective = method.objective(replace(CONTEXT, settings=method.settings()))
     done = distill(f, layer, [batch([0, 1, 2, 0])] * 30, objective=objective, train_projection=True, learning_rate=1e-2)
     assert done.losses[-1] < done.losses[0] - 0.1
     assert set(before) >= {"0.weight", "1.weight", "projection/weight", "projection/bias"}

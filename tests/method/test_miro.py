@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from test_baselines import CONTEXT, batch
 from torch import Tensor, nn
 
-from vl2v.method.baselines.miro import Oracle, Variance, information_gap, recorded
+from vl2v.method.baselines.miro import MiroSettings, Oracle, Variance, information_gap, recorded
 from vl2v.method.distill import Projected, distill, trainable
 from vl2v.method.registry import METHODS
 
@@ -99,7 +99,7 @@ def test_gradients_go_to_student_and_variances_alone() -> None:
 def test_the_loss_is_its_two_parts() -> None:
     b, output = batch([0, 2, 1]), torch.randn(3, 4)
     alone = float(F.cross_entropy(output[:, :3], torch.tensor([0, 2, 1])))
-    objective = METHODS["miro"].objective(replace(CONTEXT, oracle_weight=0.7))
+    objective = METHODS["miro"].objective(replace(CONTEXT, settings=MiroSettings(weight=0.7)))
     assert float(objective(output, b)) == pytest.approx(alone + 0.7 * float(output[:, 3].mean()), abs=1e-6)
     assert float(objective(output[:, :3], b)) == pytest.approx(alone, abs=1e-6)
 
@@ -113,7 +113,7 @@ def test_training_moves_the_student_and_the_variances_and_not_the_oracle() -> No
         f,
         layer,
         [batch([0, 1, 2, 0])] * 30,
-        objective=METHODS["miro"].objective(CONTEXT),
+        objective=METHODS["miro"].objective(replace(CONTEXT, settings=MiroSettings())),
         train_projection=True,
         penalty=penalty,
         learning_rate=1e-2,
@@ -129,7 +129,7 @@ def far(weight: float) -> float:
     torch.manual_seed(0)
     f, layer, images = Small(), nn.Linear(5, 3), batch([0, 1, 2, 0]).inputs
     penalty, first = Oracle(f, SAMPLE), f.eval()(images).detach()
-    objective = METHODS["miro"].objective(replace(CONTEXT, oracle_weight=weight))
+    objective = METHODS["miro"].objective(replace(CONTEXT, settings=MiroSettings(weight=weight)))
     batches = [batch([0, 1, 2, 0])] * 30
     distill(f, layer, batches, objective=objective, train_projection=True, penalty=penalty, learning_rate=1e-2)
     return float((f.eval()(images).detach() - first).square().mean())

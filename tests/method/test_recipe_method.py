@@ -11,10 +11,9 @@ from test_baselines import CONTEXT, batch, divergence_by_hand
 from torch import Tensor, nn
 
 from vl2v.method.align import align
-from vl2v.method.base import Vl2vTerms
 from vl2v.method.distill import Projected, distill, trainable
 from vl2v.method.loss import dual_loss
-from vl2v.method.recipe import GAIN, VL2V, ScaledProjection
+from vl2v.method.recipe import GAIN, VL2V, ScaledProjection, Vl2vSettings
 from vl2v.student.model import cosine_logits
 
 LABELS = [0, 2, -1, 1]
@@ -27,7 +26,7 @@ def output(gain: float = 0.3) -> Tensor:
 
 def gradients(weight: float) -> tuple[float, Tensor]:
     out = output()
-    loss = VL2V.objective(replace(CONTEXT, vl2v=Vl2vTerms(weight, 2.0)))(out, batch(LABELS))
+    loss = VL2V.objective(replace(CONTEXT, settings=Vl2vSettings(kl_weight=weight)))(out, batch(LABELS))
     torch.autograd.backward(loss)
     assert out.grad is not None
     return float(loss.detach()), out.grad
@@ -61,7 +60,7 @@ def test_the_scale_finds_the_teachers_confidence() -> None:
         layer.log_gain.fill_(1.0)
     b = replace(b, inputs=b.teacher_image)  # the student's directions are the teacher's
     optimizer = torch.optim.Adam([layer.log_gain], lr=5e-2)
-    align(layer, [b] * 150, objective=VL2V.objective(CONTEXT), optimizer=optimizer)
+    align(layer, [b] * 150, objective=VL2V.objective(replace(CONTEXT, settings=Vl2vSettings())), optimizer=optimizer)
     assert layer.gain == pytest.approx(1, abs=0.02)
     assert VL2V.gain(layer) == layer.gain
     layer.log_gain.data.fill_(50.0)
@@ -73,7 +72,11 @@ def test_distill_moves_the_backbone_and_the_scale_and_not_the_projection() -> No
     torch.manual_seed(0)
     f, layer = nn.Sequential(nn.Flatten(), nn.Linear(192, 5)), ScaledProjection(5, CONTEXT.head)
     before = {key: value.detach().clone() for key, value in trainable(f, layer).items()}
-    given = {"objective": VL2V.objective(CONTEXT), "train_projection": VL2V.learns, "learning_rate": 1e-2}
+    given = {
+        "objective": VL2V.objective(replace(CONTEXT, settings=Vl2vSettings())),
+        "train_projection": VL2V.learns,
+        "learning_rate": 1e-2,
+    }
     done = distill(f, layer, [batch(LABELS)] * 20, **given)  # type: ignore[arg-type]
     assert done.losses[-1] < done.losses[0]
     same = {key for key, value in trainable(f, layer).items() if value.equal(before[key])}
@@ -96,7 +99,7 @@ def test_the_student_keeps_a_plain_projection_that_begins_as_that_of_the_paper()
 
 def test_an_encoder_without_a_layer_keeps_the_teachers_scale() -> None:
     f, identity = nn.Sequential(nn.Flatten(), nn.Linear(192, 4)), nn.Identity()
-    objective = VL2V.objective(replace(CONTEXT, vl2v=Vl2vTerms(0.1, 2.0)))
+    objective = VL2V.objective(replace(CONTEXT, settings=Vl2vSettings(kl_weight=0.1)))
     done = distill(f, identity, [batch(LABELS)] * 3, objective=objective, train_projection=VL2V.learns)
     assert len(done.losses) == 3
     assert VL2V.kept(identity) is identity

@@ -9,8 +9,7 @@ import torch.nn.functional as F
 from test_baselines import CONTEXT, batch, divergence_by_hand
 from torch import nn
 
-from vl2v.method.base import RiseTerms
-from vl2v.method.baselines.rise import EmbeddingClassifier, relative_distance, text_distance
+from vl2v.method.baselines.rise import EmbeddingClassifier, RiseSettings, relative_distance, text_distance
 from vl2v.method.distill import distill
 from vl2v.method.registry import METHODS
 from vl2v.student.model import cosine_logits
@@ -43,9 +42,9 @@ def test_the_relative_distance_by_hand() -> None:
 
 def test_anchors_add_the_relative_distance() -> None:
     b, output, anchors = batch([0, 2, -1, 1]), torch.randn(4, 7), torch.randn(3, 2, 4)
-    terms = RiseTerms(distance=0.5)
+    own = RiseSettings(distance=0.5)
     without, with_them = (
-        float(METHODS["rise"].objective(replace(CONTEXT, rise=terms, anchors=a))(output, b)) for a in (None, anchors)
+        float(METHODS["rise"].objective(replace(CONTEXT, settings=own, texts=a))(output, b)) for a in (None, anchors)
     )
     added = relative_distance(output[:, 3:], b.teacher_text, anchors[[0, 2, 0, 1]], b.labelled)
     assert with_them - without == pytest.approx(0.5 * float(added), abs=1e-5)
@@ -61,14 +60,14 @@ def test_the_loss_is_its_three_parts() -> None:
         float(F.cross_entropy(logits, torch.tensor([0, 2, 1, 1]))),
         float((1 - F.cosine_similarity(embedding, b.teacher_text)).mean()),
     )
-    terms = RiseTerms(temperature=1.5, teacher_share=0.8, distance=0.5)
-    loss = float(METHODS["rise"].objective(replace(CONTEXT, rise=terms))(output, b))
+    own = RiseSettings(temperature=1.5, teacher_share=0.8, distance=0.5)
+    loss = float(METHODS["rise"].objective(replace(CONTEXT, settings=own))(output, b))
     assert loss == pytest.approx(0.8 * parts[0] + 0.2 * parts[1] + 0.5 * parts[2], abs=1e-5)
 
 
 def test_rows_without_a_label_feel_the_teacher_alone() -> None:
     b, output = batch([-1, -1]), torch.randn(2, 7, requires_grad=True)
-    loss = METHODS["rise"].objective(CONTEXT)(output, b)
+    loss = METHODS["rise"].objective(replace(CONTEXT, settings=RiseSettings()))(output, b)
     torch.autograd.backward(loss)
     assert output.grad is not None
     assert bool(output.grad[:, :3].any())
@@ -92,7 +91,7 @@ def test_all_of_it_learns() -> None:
     f = nn.Sequential(nn.Conv2d(3, 5, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
     layer = EmbeddingClassifier(5, HEAD)
     before = {key: value.clone() for key, value in [*f.state_dict().items(), *layer.state_dict().items()]}
-    objective = METHODS["rise"].objective(CONTEXT)
+    objective = METHODS["rise"].objective(replace(CONTEXT, settings=RiseSettings()))
     done = distill(f, layer, [batch([0, 1, 2, 0])] * 30, objective=objective, train_projection=True, learning_rate=1e-2)
     assert done.losses[-1] < done.losses[0] - 0.1
     after = [*f.state_dict().items(), *layer.state_dict().items()]

@@ -112,7 +112,12 @@ def test_settings_keep_names_and_not_the_file(tmp_path: Path) -> None:
 
 def test_without_labels_the_image_term_counts_alone_and_classes_come_of_a_small_divergence() -> None:
     found = make_config(None, settings())
-    assert (found.recipe, found.method, found.image_weight, found.vl2v.kl_weight) == ("ood", "vl2v", 1, 0.1)
+    assert (found.recipe, found.method, found.image_weight, found.settings_of("vl2v").kl_weight) == (
+        "ood",
+        "vl2v",
+        1,
+        0.1,
+    )
     paper = make_config(None, settings(recipe="paper"))
     assert (paper.method, paper.image_weight) == ("adip", 1)
     assert make_config(None, settings(method="feature")).image_weight == 1

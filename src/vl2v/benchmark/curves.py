@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from vl2v.benchmark.selection import RULES
 from vl2v.benchmark.statistics import Spread
 from vl2v.benchmark.tables import ORACLE_MARK, PUBLISHED_MARK, Row, Table
+from vl2v.config import DEFAULT_METHOD
 from vl2v.errors import ConfigError
 from vl2v.method.registry import METHODS
 
@@ -166,7 +167,7 @@ def line_names(settings: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
         teacher, data = s.get("teacher") or {}, s.get("data") or {}
         fresh = teacher.get("views") == "fresh"
         unlabelled = data.get("rest_unlabelled") or data.get("unlabelled") is not None
-        title = METHODS[s.get("method", "adip")].title
+        title = METHODS[s.get("method", DEFAULT_METHOD)].title
         found[label] = title + ", fresh views" * fresh + ", unlabelled too" * unlabelled
     return found
 

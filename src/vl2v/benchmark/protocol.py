@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field
 
-from vl2v.config import RunConfig, merge, parse
+from vl2v.config import DEFAULT_METHOD, RunConfig, merge, parse
 from vl2v.errors import ConfigError
 from vl2v.faults import reading
 from vl2v.method.registry import METHODS
@@ -78,18 +78,20 @@ def make_variants(methods: tuple[str, ...], more: Mapping[str, Variant]) -> dict
     Raises:
         ConfigError: if a name is neither.
     """
-    known: dict[str, Variant] = {}
-    for name, method in METHODS.items():
-        settings: dict[str, Any] = {"method": name}
-        if method.forbids_first_stage:  # though the others of the grid have one
-            settings["align"] = {"steps": 0}
-        known[name] = Variant(title=method.title, settings=settings)
-    known[WHITE_BOX] = Variant(title="VL2V-SD", settings={"method": "adip", "student": {"spec": "teacher"}})
-    known |= more
-    if unknown := [name for name in methods if name not in known]:
-        step = "correct --methods, or define it with --variants"
-        raise ConfigError("No such method.", expected=", ".join(known), found=", ".join(unknown), next_step=step)
-    return {name: known[name] for name in methods} | dict(more)
+    white_box = Variant(title="VL2V-SD", settings={"method": DEFAULT_METHOD, "student": {"spec": "teacher"}})
+    known = {WHITE_BOX: white_box, **more}
+    if unknown := [name for name in methods if name not in known and name not in METHODS]:
+        step, names = "correct --methods, or define it with --variants", dict.fromkeys([*METHODS, *known])
+        raise ConfigError("No such method.", expected=", ".join(names), found=", ".join(unknown), next_step=step)
+    return {name: known[name] if name in known else _variant(name) for name in methods} | dict(more)
+
+
+def _variant(name: str) -> Variant:
+    """A method with the grid's settings."""
+    method, settings = METHODS[name], dict[str, Any](method=name)
+    if method.forbids_first_stage:  # though the others of the grid have one
+        settings["align"] = {"steps": 0}
+    return Variant(title=method.title, settings=settings)
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from vl2v.benchmark.sweep import Sweep
 from vl2v.errors import TeacherError
 from vl2v.job.session import BudgetAccount, Session, open_session
 from vl2v.locking import held
-from vl2v.method.registry import METHODS
+from vl2v.method.registry import BUILT_IN, METHODS
 from vl2v.progress import Progress, Silent
 from vl2v.teacher.base import Teacher, TeacherCard, Vectors
 from vl2v.teacher.ledger import Budget, Ledger
@@ -30,7 +30,7 @@ from vl2v.teacher.store import Digests, EmbeddingStore
 from vl2v.writing import replacing
 
 NOT_OF_THE_PURCHASE = {  # settings that change nothing in what a job asks
-    *("recipe", "student", "method", "align", "distill", "kd", "vl2v", "measure", "image_weight", "image_weight_end"),
+    *("recipe", "student", "method", "align", "distill", "measure", "image_weight", "image_weight_end"),
     *("batch", "batch_per_domain", "unlabelled_per_batch", "budget", "device", "precision", "workers", "threads"),
     "made_with",
 }
@@ -156,9 +156,10 @@ def buy_ahead(sweep: Sweep, progress: Progress) -> Bought:
 
 def purchase_key(job: Job) -> str:
     """Equal for jobs that ask the same."""
-    settings = job.config.model_dump(mode="json", exclude=NOT_OF_THE_PURCHASE)
-    method = job.config.method
-    content = json.dumps([settings, METHODS[method].asks_teacher, method == "rise"], sort_keys=True)  # RISE's anchors
+    config, method = job.config, METHODS[job.config.method]
+    settings = config.model_dump(mode="json", exclude=NOT_OF_THE_PURCHASE | {*BUILT_IN, *(config.model_extra or ())})
+    texts = list(method.texts(config.method_settings))
+    content = json.dumps([settings, method.asks_teacher, texts], sort_keys=True)
     return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 

@@ -21,9 +21,9 @@ from vl2v.cli.common import (
     make_progress,
 )
 from vl2v.errors import ConfigError
-from vl2v.method.names import TITLES
+from vl2v.method.registry import BUILT_IN
 
-ADIP, RECIPE, *BASELINES = TITLES
+ADIP, RECIPE, *BASELINES = BUILT_IN
 
 TeacherOpt = Annotated[
     str | None,

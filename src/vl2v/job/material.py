@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,7 +18,7 @@ from torch import Tensor
 from vl2v.config import RunConfig
 from vl2v.job.features import Validation
 from vl2v.job.fresh import FreshViews
-from vl2v.method.base import Context, RiseTerms, Vl2vTerms
+from vl2v.method.base import Context
 from vl2v.method.loop import Batch
 from vl2v.method.loss import scheduled_weight
 from vl2v.student.preprocess import Preprocess
@@ -42,7 +43,7 @@ class Material:
         validation: (slots, targets) by source domain.
         digest: of the data and vectors; a resumed run must find the same.
         cache: where features of the frozen backbone are kept.
-        anchors: [K, A, D] float32, further texts of every class, where the method compares with some.
+        method_texts: [K, A, D] float32, embeddings of the further texts that the method asks for, if any.
     """
 
     pixels: NDArray[np.uint8]
@@ -56,7 +57,7 @@ class Material:
     validation: Validation
     digest: str
     cache: Path
-    anchors: Tensor | None = None
+    method_texts: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -119,18 +120,14 @@ class Server:
         return Batch(inputs.to(device), image.to(device), text.to(device), mask, labels.to(device))
 
 
-def context_of(config: RunConfig, material: Material) -> Context:
+def context_of(config: RunConfig, material: Material) -> Context[Any]:
     """What a method's objective may need of a run."""
     return Context(
         head=material.head,
         logit_scale=material.logit_scale,
+        settings=config.method_settings,
         image_weight=config.image_weight,
-        temperature=config.kd.temperature,
-        teacher_share=config.kd.teacher_share,
-        rise=RiseTerms(**config.rise.model_dump(exclude={"anchors"})),
-        anchors=material.anchors,
-        oracle_weight=config.miro.weight,
-        vl2v=Vl2vTerms(config.vl2v.kl_weight or 0.0, config.vl2v.temperature),
+        texts=material.method_texts,
     )
 
 

@@ -33,34 +33,35 @@ class Needs:
         purposes: for each purpose and view, the contents asked for; the same content is paid once.
         prompts: K * T texts, class by class.
         templates: how many templates, T.
-        anchors: K * A texts more, class by class, of a method that compares with them.
+        method_texts: K * A texts more, class by class, that the method asks for.
         unseen: texts of the held-out classes, class by class, for the end alone.
     """
 
     purposes: dict[tuple[str, int], Digests]
     prompts: tuple[str, ...]
     templates: int
-    anchors: tuple[str, ...] = ()
+    method_texts: tuple[str, ...] = ()
     unseen: tuple[str, ...] = ()
 
     @property
     def texts(self) -> tuple[str, ...]:
         """All texts that are asked for."""
-        return self.prompts + self.anchors + self.unseen
+        return self.prompts + self.method_texts + self.unseen
 
 
 def needs(config: RunConfig, task: Task, split: Split, rows: Examples, unseen: Task | None = None) -> Needs:
     """Work out which image and text vectors a run asks for; `unseen` has the images of the held-out classes."""
     templates = load_templates(config.teacher.prompts)
     prompts = tuple(render(template, phrase) for phrase in task.phrases for template in templates)
-    further = load_templates(config.rise.anchors) if config.method == "rise" and config.rise.anchors else ()
-    anchors = tuple(render(template, phrase) for phrase in task.phrases for template in further)
+    method = METHODS[config.method]
+    further = tuple(method.texts(config.method_settings))
+    further = load_templates(further) if further else ()
+    more = tuple(render(template, phrase) for phrase in task.phrases for template in further)
     purposes: dict[tuple[str, int], Digests] = {}
     labelled = len(split.sources)
     trained = np.concatenate(rows.groups[:labelled])
     extra = np.concatenate([np.zeros(0, np.int64), *rows.groups[labelled:]])
-    asked = METHODS[config.method].asks_teacher
-    for purpose, part in (("training", trained), ("unlabelled", extra)) if asked else ():
+    for purpose, part in (("training", trained), ("unlabelled", extra)) if method.asks_teacher else ():
         for view in np.unique(rows.views[part]):
             purposes[purpose, int(view)] = rows.digests[part][rows.views[part] == view]
     if config.data.classes:
@@ -70,7 +71,7 @@ def needs(config: RunConfig, task: Task, split: Split, rows: Examples, unseen: T
         if unseen is not None:
             purposes[UNSEEN, 0] = unseen.digests
     new = unseen.phrases if unseen is not None else ()
-    return Needs(purposes, prompts, len(templates), anchors, tuple(render(t, p) for p in new for t in templates))
+    return Needs(purposes, prompts, len(templates), more, tuple(render(t, p) for p in new for t in templates))
 
 
 def evaluated(split: Split) -> np.ndarray:

@@ -91,7 +91,7 @@ class Session:
     unseen: Task | None = None
 
     @property
-    def method(self) -> Method:
+    def method(self) -> Method[Any]:
         """What trains the student."""
         return METHODS[self.config.method]
 
@@ -210,11 +210,11 @@ class Session:
         vectors = torch.from_numpy(self.store.texts(self.card, prompts))
         return text_head(vectors.reshape(-1, self.needs.templates, vectors.shape[-1]))
 
-    def anchors(self) -> Tensor | None:
-        """Further texts of every class, [K, A, D] float32, where the method compares with some."""
-        if not self.needs.anchors:
+    def method_texts(self) -> Tensor | None:
+        """The embeddings of the further texts that the method asks for, [K, A, D] float32; None if there are none."""
+        if not self.needs.method_texts:
             return None
-        vectors = torch.from_numpy(self.store.texts(self.card, self.needs.anchors))
+        vectors = torch.from_numpy(self.store.texts(self.card, self.needs.method_texts))
         return vectors.reshape(len(self.task.phrases), -1, vectors.shape[-1])
 
     def material(self, work: Path, write: bool = True) -> Material:
@@ -233,10 +233,10 @@ class Session:
             if write:
                 self._write_vectors(work / "vectors.npy")
             vectors = np.load(work / "vectors.npy", mmap_mode="r")
-        head, anchors = self.head(), self.anchors()
+        head, texts = self.head(), self.method_texts()
         digest = hashlib.sha256(self.rows.digests.tobytes() + self.rows.labels.tobytes() + head.numpy().tobytes())
-        if anchors is not None:
-            digest.update(anchors.numpy().tobytes())
+        if texts is not None:
+            digest.update(texts.numpy().tobytes())
         if vectors is not None:
             for start in range(0, len(vectors), 10_000):
                 digest.update(vectors[start : start + 10_000].tobytes())
@@ -252,7 +252,7 @@ class Session:
             validation=self.validation(),
             digest=digest.hexdigest(),
             cache=self.cache.beside,
-            anchors=anchors,
+            method_texts=texts,
         )
 
     def shares(self) -> tuple[int, ...]:

@@ -167,8 +167,8 @@ class Trainer:
         weights = trainable(backbone, self.projection, learning)
         optimizer = self._adam(weights, settings)
         if self._penalty is not None:
-            faster = settings.learning_rate * self.config.miro.learning_rate_factor
-            optimizer.add_param_group({"params": list(trainable(self._penalty).values()), "lr": faster})
+            rate = settings.learning_rate * self.method.penalty_rate(self.config.method_settings)
+            optimizer.add_param_group({"params": list(trainable(self._penalty).values()), "lr": rate})
         with self.folder.state_fits():
             load_adam(optimizer, state)
         rates = [group["lr"] for group in optimizer.param_groups]
@@ -225,7 +225,7 @@ class Trainer:
         rest = [parameter for name, parameter in weights.items() if name not in own]
         optimizer = adam(rest, settings.learning_rate, settings.weight_decay)
         if own:
-            apart = {"lr": self.config.vl2v.scale_learning_rate, "weight_decay": 0.0}
+            apart = {"lr": self.method.learns_rate(self.config.method_settings), "weight_decay": 0.0}
             optimizer.add_param_group({"params": [weights[name] for name in sorted(own)], **apart})
         return optimizer
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from vl2v.method.base import Method
+from vl2v.method.base import Method, NoSettings
 from vl2v.method.loss import dual_objective
 
 ADIP = Method(
     name="adip",
+    title="VL2V-ADiP",
+    settings=NoSettings,
     stages=("Align", "Distill"),
     classifier="cosine",
     objective=lambda context: dual_objective(context.image_weight),
@@ -14,4 +16,5 @@ ADIP = Method(
     trains_layer=False,
     asks_teacher=True,
     needs_labels=False,
+    free_image_weight=True,
 )

@@ -9,18 +9,36 @@ it moves the features alone. The saved student's logit scale is s * g.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from vl2v.method.base import Context, Method
+from vl2v.method.base import Context, Method, Settings
 from vl2v.method.baselines.kd import softened_divergence, taught_logits
 from vl2v.method.loop import Batch, Objective
 from vl2v.method.loss import dual_objective
+from vl2v.strict import Rate, Weight
 from vl2v.student.model import cosine_logits
 
 GAIN = "log_gain"  # the parameter's name
 LIMIT = math.log(10)  # the gain stays between a tenth and ten
+
+
+class Vl2vSettings(Settings):
+    """The recipe's method."""
+
+    kl_weight: Weight | None = None
+    """Weight of the divergence from the teacher's zero-shot answers that the features follow. None is 0.1 where images
+    without labels are trained on, which get their class from it, and 0 elsewhere."""
+    temperature: Rate = 2.0
+    """Of that divergence, and of the one that the logit scale follows."""
+    scale_learning_rate: Rate = 1e-2
+    """Adam's, of the logarithm of the student's logit scale, in both stages."""
+
+
+def _defaults(without_labels: bool) -> dict[str, Any]:
+    return {"kl_weight": 0.1 if without_labels else 0.0}
 
 
 class ScaledProjection(nn.Linear):
@@ -56,8 +74,9 @@ class ScaledProjection(nn.Linear):
         return self.log_gain.clamp(-LIMIT, LIMIT)
 
 
-def _objective(context: Context) -> Objective:
-    dual, terms, dimension = dual_objective(context.image_weight), context.vl2v, context.head.shape[1]
+def _objective(context: Context[Vl2vSettings]) -> Objective:
+    dual, dimension = dual_objective(context.image_weight), context.head.shape[1]
+    kl_weight, temperature = context.settings.kl_weight or 0.0, context.settings.temperature
 
     def objective(output: Tensor, batch: Batch) -> Tensor:
         projected, head, taught = output[:, :dimension], context.head.to(output), taught_logits(context, batch, output)
@@ -66,10 +85,10 @@ def _objective(context: Context) -> Objective:
 
         def divergence(directions: Tensor, factor: Tensor) -> Tensor:
             logits = factor * cosine_logits(directions, head, context.logit_scale)
-            return softened_divergence(logits, taught, terms.temperature)
+            return softened_divergence(logits, taught, temperature)
 
         loss = dual(projected, batch) + divergence(projected.detach(), gain)
-        return loss + terms.kl_weight * divergence(projected, gain.detach()) if terms.kl_weight else loss
+        return loss + kl_weight * divergence(projected, gain.detach()) if kl_weight else loss
 
     return objective
 
@@ -84,6 +103,8 @@ def _gain(layer: nn.Module) -> float:
 
 VL2V = Method(
     name="vl2v",
+    title="VL2V recipe",
+    settings=Vl2vSettings,
     stages=("Align", "Distill"),
     classifier="cosine",
     objective=_objective,
@@ -94,5 +115,8 @@ VL2V = Method(
     layer=ScaledProjection,
     kept=_kept,
     learns=(GAIN,),
+    learns_rate=lambda settings: settings.scale_learning_rate,
+    defaults=_defaults,
+    free_image_weight=True,
     gain=_gain,
 )

@@ -10,6 +10,16 @@ from dataclasses import replace
 
 from vl2v.method.adip import ADIP
 
-FEATURE = replace(ADIP, name="feature", image_weight=1.0)
-TEXT = replace(ADIP, name="text", image_weight=0.0, asks_teacher=False, needs_labels=True)
-NO_ALIGN = replace(ADIP, name="no-align", first_stage=False, forbids_first_stage=True, takes_encoder=False)
+_PART = replace(ADIP, free_image_weight=False)
+FEATURE = replace(_PART, name="feature", title="image vectors only", image_weight=1.0)
+TEXT = replace(
+    _PART, name="text", title="class texts only", image_weight=0.0, asks_teacher=False, needs_labels=True
+)  # fmt: skip
+NO_ALIGN = replace(
+    _PART,
+    name="no-align",
+    title="VL2V without Align",
+    first_stage=False,
+    forbids_first_stage=True,
+    takes_encoder=False,
+)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
-from vl2v.method.base import Context, Method
+from vl2v.method.base import Context, Method, NoSettings
 from vl2v.method.loop import Batch, Objective
 
 
@@ -31,12 +31,14 @@ def cross_entropy(logits: Tensor, batch: Batch) -> Tensor:
     return (loss * batch.labelled).sum() / batch.labelled.sum().clamp(min=1)
 
 
-def _objective(_: Context) -> Objective:
+def _objective(_: Context[NoSettings]) -> Objective:
     return cross_entropy
 
 
 ERM = Method(
     name="erm",
+    title="ERM",
+    settings=NoSettings,
     stages=("linear probe", "fine-tuning"),
     classifier="linear",
     objective=_objective,

@@ -5,14 +5,25 @@ Hinton, Vinyals and Dean, "Distilling the Knowledge in a Neural Network", 2015 (
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vl2v.method.base import Context, Method
+from vl2v.method.base import Context, Method, Settings
 from vl2v.method.baselines.erm import cross_entropy
 from vl2v.method.loop import Batch, Objective
+from vl2v.strict import Fraction, Rate
 from vl2v.student.model import cosine_logits
+
+
+class KdSettings(Settings):
+    """Naive distillation."""
+
+    temperature: Rate = 2.0
+    teacher_share: Fraction = 0.5
+    """Part of the loss that is the divergence from the teacher; the rest is cross-entropy on the labels."""
 
 
 def softened_divergence(logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
@@ -32,22 +43,25 @@ def softened_divergence(logits: Tensor, teacher_logits: Tensor, temperature: flo
 
 
 @torch.no_grad()
-def taught_logits(context: Context, batch: Batch, like: Tensor) -> Tensor:
+def taught_logits(context: Context[Any], batch: Batch, like: Tensor) -> Tensor:
     """The teacher's zero-shot logits of a batch, [B, K], of the dtype and device of `like`."""
     return cosine_logits(batch.teacher_image.to(like), context.head.to(like), context.logit_scale)
 
 
-def _objective(context: Context) -> Objective:
+def _objective(context: Context[KdSettings]) -> Objective:
+    temperature, share = context.settings.temperature, context.settings.teacher_share
+
     def objective(logits: Tensor, batch: Batch) -> Tensor:
-        taught = taught_logits(context, batch, logits)
-        divergence = softened_divergence(logits, taught, context.temperature)
-        return (1 - context.teacher_share) * cross_entropy(logits, batch) + context.teacher_share * divergence
+        divergence = softened_divergence(logits, taught_logits(context, batch, logits), temperature)
+        return (1 - share) * cross_entropy(logits, batch) + share * divergence
 
     return objective
 
 
 KD = Method(
     name="kd",
+    title="naive distillation",
+    settings=KdSettings,
     stages=("linear probe", "fine-tuning"),
     classifier="linear",
     objective=_objective,

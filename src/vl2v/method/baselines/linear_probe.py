@@ -11,5 +11,10 @@ from dataclasses import replace
 from vl2v.method.baselines.erm import ERM
 
 LINEAR_PROBE = replace(
-    ERM, name="linear-probe", stages=("", "linear probe"), forbids_first_stage=True, trains_backbone=False
+    ERM,
+    name="linear-probe",
+    title="linear probe",
+    stages=("", "linear probe"),
+    forbids_first_stage=True,
+    trains_backbone=False,
 )

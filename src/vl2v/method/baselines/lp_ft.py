@@ -10,4 +10,4 @@ from dataclasses import replace
 
 from vl2v.method.baselines.erm import ERM
 
-LP_FT = replace(ERM, name="lp-ft", first_stage=True)
+LP_FT = replace(ERM, name="lp-ft", title="LP-FT", first_stage=True)

@@ -17,12 +17,22 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from vl2v.method.base import Context, Method
+from vl2v.method.base import Context, Method, Settings
 from vl2v.method.baselines.erm import cross_entropy
 from vl2v.method.loop import Batch, Objective
+from vl2v.strict import Rate, Weight
 
 FIRST_VARIANCE, LEAST_VARIANCE = 0.1, 1e-5  # as in the authors' code
 OUTPUT = ""  # the name that torch gives to a module itself: its final features
+
+
+class MiroSettings(Settings):
+    """MIRO; the defaults are the paper's."""
+
+    weight: Weight = 0.1
+    """Weight of the regularisation by the pretrained backbone."""
+    learning_rate_factor: Rate = 10.0
+    """How much faster than the rest its variances learn."""
 
 
 class Variance(nn.Module):
@@ -145,20 +155,22 @@ def _blocks(backbone: nn.Module) -> dict[str, int | None]:
     return {name: found[name] for name in names}
 
 
-def _objective(context: Context) -> Objective:
-    classes = len(context.head)
+def _objective(context: Context[MiroSettings]) -> Objective:
+    classes, weight = len(context.head), context.settings.weight
 
     def objective(output: Tensor, batch: Batch) -> Tensor:
         loss = cross_entropy(output[:, :classes], batch)
         if output.shape[1] == classes:  # the first stage, where no feature moves
             return loss
-        return loss + context.oracle_weight * output[:, classes].mean()
+        return loss + weight * output[:, classes].mean()
 
     return objective
 
 
 MIRO = Method(
     name="miro",
+    title="MIRO",
+    settings=MiroSettings,
     stages=("linear probe", "fine-tuning"),
     classifier="linear",
     objective=_objective,
@@ -166,4 +178,5 @@ MIRO = Method(
     trains_layer=True,
     asks_teacher=False,
     penalty=Oracle,
+    penalty_rate=lambda settings: settings.learning_rate_factor,
 )

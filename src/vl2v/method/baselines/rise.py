@@ -8,12 +8,34 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
+from pydantic import field_validator
 from torch import Tensor, nn
 
-from vl2v.method.base import Context, Method
+from vl2v.method.base import Context, Method, Settings
 from vl2v.method.baselines.erm import cross_entropy, labels_of
 from vl2v.method.baselines.kd import softened_divergence, taught_logits
 from vl2v.method.loop import Batch, Objective
+from vl2v.strict import Fraction, Rate, Weight
+
+
+class RiseSettings(Settings):
+    """RISE; the defaults lie within the ranges that its authors search."""
+
+    temperature: Rate = 3.0
+    """Of the teacher's zero-shot answers."""
+    teacher_share: Fraction = 0.9
+    """Part of the loss on classes that is the divergence from the teacher; the rest is cross-entropy on the labels."""
+    distance: Weight = 1.0
+    """Weight of the distances to the text of the image's class."""
+    anchors: tuple[str, ...] = ()
+    """Templates of the texts that the relative distance compares with; none leaves it out."""
+
+    @field_validator("anchors")
+    @classmethod
+    def _several(cls, anchors: tuple[str, ...]) -> tuple[str, ...]:
+        if len(anchors) == 1:
+            raise ValueError("expected two templates or more, among which a distance is relative, or none")
+        return anchors
 
 
 class EmbeddingClassifier(nn.Module):
@@ -86,19 +108,19 @@ def _mean(rows: Tensor, labelled: Tensor | None) -> Tensor:
     return torch.where(labelled, rows, 0).sum() / labelled.sum().clamp(min=1)
 
 
-def _objective(context: Context) -> Objective:
-    terms, classes = context.rise, len(context.head)
+def _objective(context: Context[RiseSettings]) -> Objective:
+    settings, classes = context.settings, len(context.head)
 
     def objective(output: Tensor, batch: Batch) -> Tensor:
         logits, embedding = output[:, :classes], output[:, classes:]
         taught = taught_logits(context, batch, output)
-        divergence = softened_divergence(logits, taught, terms.temperature)
-        classified = terms.teacher_share * divergence + (1 - terms.teacher_share) * cross_entropy(logits, batch)
+        divergence = softened_divergence(logits, taught, settings.temperature)
+        classified = settings.teacher_share * divergence + (1 - settings.teacher_share) * cross_entropy(logits, batch)
         distance = text_distance(embedding, batch.teacher_text, batch.labelled)
-        if context.anchors is not None:
-            anchors = context.anchors.to(output)[labels_of(batch).clamp(min=0)]
+        if context.texts is not None:
+            anchors = context.texts.to(output)[labels_of(batch).clamp(min=0)]
             distance = distance + relative_distance(embedding, batch.teacher_text, anchors, batch.labelled)
-        return classified + terms.distance * distance
+        return classified + settings.distance * distance
 
     return objective
 
@@ -110,6 +132,8 @@ def _kept(layer: nn.Module) -> nn.Module:
 
 RISE = Method(
     name="rise",
+    title="RISE",
+    settings=RiseSettings,
     stages=("linear probe", "distillation"),
     classifier="linear",
     objective=_objective,
@@ -119,4 +143,5 @@ RISE = Method(
     takes_encoder=False,
     layer=EmbeddingClassifier,
     kept=_kept,
+    texts=lambda settings: settings.anchors,
 )

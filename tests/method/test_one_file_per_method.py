@@ -1,0 +1,134 @@
+"""A method is one file and one line of the registry; what others read of its settings stays as it was."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import json
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import vl2v
+from vl2v.benchmark.protocol import Job, Origin, key_of
+from vl2v.benchmark.purchase import purchase_key
+from vl2v.config import RunConfig, parse
+from vl2v.errors import ConfigError
+from vl2v.method.registry import BUILT_IN, METHODS
+
+BASE: dict[str, Any] = {"data": {"root": "x"}, "teacher": {"spec": "file:x"}, "student": {"spec": "timm:x"}}
+OWN: list[dict[str, Any]] = [
+    {},
+    {"recipe": "ood"},
+    {"rise": {"temperature": 2.5, "anchors": ["a {}", "b {}"]}},
+    {"kd": {"teacher_share": 0.7}},
+    {"miro": {"weight": 1, "learning_rate_factor": 3}},
+    {"vl2v": {"temperature": 3}},
+    {"vl2v": {"kl_weight": 0.2}},
+    {"rise": {"temperature": 3}},
+]
+SOURCE = Path(vl2v.__file__).parent
+# Defaults that users see, the paper's tables, and the hints of error messages.
+USER_FACING = {
+    "config.py", "recipes.py", "demo/comparison.py", "demo/job.py", "report/benchmark.py", "report/grid.py",
+    "benchmark/published.py", "method/registry.py",
+}  # fmt: skip
+WORDS = {"vl2v", "text", "feature"}  # names of methods that also mean something else
+
+
+def config(**more: Any) -> RunConfig:
+    return parse(RunConfig, BASE | more, "the settings")
+
+
+def test_the_keys_of_benchmark_jobs_are_those_of_earlier_versions() -> None:
+    origin = Origin("d", "t", "s")
+    keys = {
+        f"{name}/{i}": key_of(config(method=name, **own), origin)
+        for name in BUILT_IN
+        for i, own in enumerate(OWN)
+    }  # fmt: skip
+    digest = hashlib.sha256(json.dumps(keys, sort_keys=True).encode()).hexdigest()
+    assert digest == "0c299f2197224e4434a504ad5809d4a50b3d10c0dc07a464750735f59b043d23", keys
+
+
+def test_the_settings_written_down_are_those_of_earlier_versions() -> None:
+    found = {
+        f"{name}/{i}": config(method=name, **own).model_dump(mode="json")
+        for name in BUILT_IN
+        for i, own in enumerate(OWN)
+    }
+    digest = hashlib.sha256(json.dumps(found, sort_keys=True).encode()).hexdigest()
+    assert digest == "1ddbe664e36f38960a9abb2eb7b95870a2432e278a5e0ab4f6b459ae85c958cc"
+
+
+def named(file: Path) -> set[str]:
+    """The methods that a file's code names: as a text of its own, or as an attribute."""
+    names, found = set(BUILT_IN) - WORDS, set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Constant) and node.value in names:
+            found.add(str(node.value))
+        if isinstance(node, ast.Attribute) and node.attr in names:
+            found.add(node.attr)
+    return found
+
+
+def test_no_code_outside_a_methods_own_file_names_it() -> None:
+    own = {Path(*target.partition(":")[0].split(".")[1:]).with_suffix(".py").as_posix() for target in BUILT_IN.values()}
+    files = {file.relative_to(SOURCE).as_posix(): file for file in SOURCE.rglob("*.py")}
+    assert own <= set(files)
+    found = {name: named(file) for name, file in files.items() if name not in own | USER_FACING}
+    assert {name: methods for name, methods in found.items() if methods} == {}
+
+
+def test_settings_pass_to_other_processes() -> None:
+    settings = config(method="rise", rise={"temperature": 2})
+    again = pickle.loads(pickle.dumps(settings))  # noqa: S301 - our own
+    assert again == settings
+    assert type(again.method_settings) is METHODS["rise"].settings
+
+
+def test_every_method_knows_its_own_settings() -> None:
+    assert config(method="kd", kd={"temperature": 5}).method_settings.temperature == 5
+    assert config(method="adip", kd={"temperature": 5}).settings_of("kd").temperature == 5
+    assert not config(method="adip").method_settings.model_dump()
+    for name in BUILT_IN:
+        assert isinstance(config(method=name).method_settings, METHODS[name].settings)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"method": "best"}, r"method: Input should be 'adip', 'vl2v', .*'rise' or 'miro' \(found 'best'\)"),
+        ({"method": 3}, r"method: Input should be a valid string \(found 3\)"),
+        ({"kd": {"heat": 3}}, r"kd\.heat: Extra inputs are not permitted \(found 3\)"),
+        ({"kd": {"temperature": "hot"}}, r"kd\.temperature: Input should be a valid number.*\(found 'hot'\)"),
+        ({"heat": {"a": 1}}, r"heat: Extra inputs are not permitted \(found \{'a': 1\}\)"),
+        ({"heat": 1, "seed": -1}, r"(?s)2 faults.*seed: .*heat: Extra inputs are not permitted \(found 1\)"),
+        ({"rise": {"anchors": ["a sketch"]}}, r"rise\.anchors: expected two templates or more.*found \['a sketch'\]"),
+    ],
+)
+def test_a_wrong_method_or_setting_is_told(settings: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        config(**settings)
+
+
+def key(**settings: Any) -> str:
+    return purchase_key(Job("label", "title", "a", 0, {}, None, config(**settings), "key"))
+
+
+def test_jobs_that_ask_the_same_are_one_purchase() -> None:
+    anchors = {"anchors": ["a {}", "b {}"]}
+    assert key(method="kd") == key(method="adip", kd={"temperature": 3}) == key(method="rise")
+    assert key(method="kd", rise=anchors) == key(method="kd")
+    assert key(method="rise", rise=anchors) != key(method="rise")
+    assert key(method="erm") != key(method="kd")
+
+
+def test_the_help_lists_the_methods_without_torch() -> None:
+    code = "import sys, vl2v.cli.distill as d; print(*d.BASELINES, 'torch' in sys.modules, 'pydantic' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == [*list(BUILT_IN)[2:], "False", "False"]
