@@ -38,7 +38,7 @@ for command in commands:
 """
 
 
-@pytest.mark.slow
+@pytest.mark.system
 def test_quote_distill_predict_evaluate_and_export_run_without_it(bench: Bench, tmp_path: Path) -> None:
     run, own = tmp_path / "run", ["--store", str(tmp_path / "vectors.sqlite")]
     photo = str(next((bench.data / "rose").rglob("*.png")))
