@@ -151,7 +151,9 @@ def test_fresh_views_end_to_end(bench: Bench, tmp_path: Path) -> None:
     assert "fresh_queries" not in json.loads((plain.folder / "evaluation.json").read_text())
     facts: dict[str, Any] = {"method": "adip", "title": "", "target": "rose", "crossed": None}
     facts |= {"seed": 0, "candidate": {}, "seconds": 0.0}
-    records = [records_of(run.folder, facts)[0] for run in (fresh, plain)]
+    for run in (fresh, plain):
+        (run.folder / "job.json").write_text(json.dumps(facts))
+    records = [records_of(run.folder / "job.json")[0] for run in (fresh, plain)]
     assert records[0].image_queries - records[1].image_queries == asked, "a benchmark's table counts them"
     sizes = [(tmp_path / run / "vectors.sqlite").stat().st_size for run in "ab"]
     assert sizes[0] == sizes[1], "nothing more is kept"

@@ -5,8 +5,11 @@ from __future__ import annotations
 import gzip
 import json
 import resource
+import socket
+import threading
 import zlib
 from collections.abc import Iterable
+from contextlib import suppress
 
 import httpx
 import pytest
@@ -14,7 +17,7 @@ from peers import MODELS, drip, head, peer, selling, whole
 
 from vl2v.addresses import is_local
 from vl2v.errors import TeacherError
-from vl2v.teacher.connection import UnusableBodyError, decompressed, most_bytes, proxy_for
+from vl2v.teacher.connection import Connection, UnusableBodyError, decompressed, most_bytes, proxy_for
 from vl2v.teacher.http import HttpTeacher
 from vl2v.teacher.remote import NoAccount
 from vl2v.teacher.retry import Patience
@@ -80,6 +83,32 @@ def test_an_answer_that_drips_ends_at_the_timeout_and_counts_as_spent(where: str
         assert server.posts == 1
     assert "no complete answer within 0.3 s" in error.found or "ReadTimeout" in error.found
     assert (books.sent, books.no, books.spent) == (1, 0, 1)
+
+
+@pytest.mark.parametrize("read", [0, 120_000])
+def test_a_body_that_is_read_slowly_or_never_ends_at_the_timeout(read: int) -> None:
+    """A real socket that takes a large body in small parts, each well within the time."""
+    body, taken, ended = bytes(24_000_000), 0, threading.Event()  # at this pace it takes about 4 seconds
+
+    def serve(listener: socket.socket) -> None:
+        nonlocal taken
+        connection, _ = listener.accept()
+        with connection, suppress(OSError):
+            while read and (part := connection.recv(read)) and not ended.wait(0.02):
+                taken += len(part)
+            ended.wait(20)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65_536)
+        threading.Thread(target=serve, args=(listener,), daemon=True).start()
+        url, client = f"http://127.0.0.1:{listener.getsockname()[1]}/v1", Connection("http://127.0.0.1", 0.4)
+        try:
+            with pytest.raises(httpx.TimeoutException):
+                client.exchange("POST", url, {}, body, 1000)
+            assert taken < len(body) // 2
+        finally:
+            ended.set()
+            client.close()
 
 
 @pytest.mark.parametrize("kind", ["gzip", "zlib", "stated", "endless"])

@@ -1,14 +1,20 @@
 from __future__ import annotations
 
+import base64
+import html
 import itertools
+import json
 import logging
 import pickle
+from collections.abc import Callable
 from pathlib import Path
+from urllib.parse import quote
 
 import numpy as np
 import pytest
 import timm
 from misbehaving_vendor import UnreliableVendor, picture
+from peers import ENTRY, MODELS, peer, whole
 from PIL import Image
 from test_unreliable_vendor import teacher_of
 
@@ -16,8 +22,10 @@ from vl2v.api import distill
 from vl2v.errors import TeacherError, Vl2vError
 from vl2v.job.console import for_people
 from vl2v.job.prepare import Places
+from vl2v.teacher.http import LONGEST, HttpTeacher
 from vl2v.teacher.keys import Secret, ask_for, from_environment
 from vl2v.teacher.opening import open_teacher
+from vl2v.teacher.retry import Patience
 from vl2v.teacher.spelling import open_wire
 
 KEY = "vl2v-0123456789abcdef-Secret_never-to_be.seen"
@@ -31,6 +39,83 @@ def test_a_secret_does_not_show_itself() -> None:
     with pytest.raises(TypeError):
         pickle.dumps(secret)
     assert not Secret()
+
+
+def standard(text: str) -> str:
+    return base64.b64encode(text.encode()).decode()
+
+
+ENCODINGS: dict[str, Callable[[str], str]] = {
+    "as it is": str,
+    "base64": standard,
+    "base64 after one byte": lambda key: standard(f":{key}"),
+    "base64 in the middle": lambda key: standard(f"me:{key}:and more"),
+    "base64 for addresses": lambda key: base64.urlsafe_b64encode(f"user:{key}".encode()).decode().rstrip("="),
+    "percent": lambda key: quote(key, safe=""),
+    "percent, every character": lambda key: "".join(f"%{ord(c):02x}" for c in key),
+    "percent, twice": lambda key: quote(quote(key, safe=""), safe=""),
+    "JSON": lambda key: json.dumps(key)[1:-1].replace("/", r"\/"),
+    "JSON, every character": lambda key: "".join(f"\\u{ord(c):04X}" for c in key),
+    "HTML": html.escape,
+    "HTML, every character": lambda key: "".join(f"&#{ord(c)};" for c in key),
+    "hexadecimal": lambda key: key.encode().hex().upper(),
+}
+ODD_KEY = "sk+/k=~?&<\"'\\>%\xc3-é".encode("ascii", "ignore").decode() + KEY
+
+
+@pytest.mark.parametrize("key", [KEY, KEY[:-1], KEY[:-2], ODD_KEY])
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_a_secret_is_struck_out_in_every_encoding(encoding: str, key: str) -> None:
+    said = ENCODINGS[encoding](key)
+    text = Secret(key).strike(f"bad key ({said}) in Authorization")
+    assert text.startswith("bad key (")
+    assert text.endswith(") in Authorization")
+    assert "***" in text
+    assert len(text) <= len("bad key () in Authorization") + 24
+    assert said[8:20] not in text
+
+
+def test_other_words_stay() -> None:
+    text = f"model {KEY[:10]} of {standard('someone else, and 100%')}"
+    assert Secret(KEY).strike(text) == text
+    assert Secret("").strike(text) == text
+    assert Secret("a").strike("no base64 of a short one: YQ==") == "no b***se64 of *** short one: YQ=="
+
+
+@pytest.mark.parametrize("where", ["error", "body", "cut", "header", "location", "description"])
+@pytest.mark.parametrize("encoding", ["as it is", "base64 after one byte", "percent, every character"])
+def test_a_vendor_that_repeats_the_key(monkeypatch: pytest.MonkeyPatch, where: str, encoding: str) -> None:
+    """On a real socket, in whatever part of an answer a message is made from."""
+    monkeypatch.setenv("VL2V_API_KEY", KEY)
+    said = ENCODINGS[encoding](KEY)
+
+    def answer(method: str, path: str, headers: dict[str, str], body: bytes) -> list[bytes]:
+        if where == "description":
+            entry = {**ENTRY, "identity": f"model of {said}", "revision": said}
+            return whole({"data": [entry]}, 200, "connection: close")
+        if method == "GET":
+            return whole(MODELS, 200, "connection: close")
+        if where == "header":
+            return [f"HTTP/1.1 200 OK\r\n{said} no header\r\n\r\n".encode()]
+        if where == "location":
+            return whole(b"", 302, f"location: http://{said}.example/{said}?key={said}")
+        text = {"error": f"bad key {said}", "body": f"bad key {said}", "cut": " " * (LONGEST - 20) + said}[where]
+        return whole({"error": {"message": text}} if where == "error" else text.encode(), 401)
+
+    with peer(answer) as server:
+        teacher = HttpTeacher(open_wire(server.url), patience=Patience(attempts=1))
+        try:
+            card = teacher.describe()
+            shown = repr(card)
+            if where != "description":
+                with pytest.raises(TeacherError) as caught:
+                    teacher.embed_texts(["a"])
+                shown = str(caught.value) + repr(caught.value.__dict__)
+        finally:
+            teacher.close()
+    assert said[:12] not in shown
+    assert KEY[:12] not in shown
+    assert where in ("location",) or "***" in shown
 
 
 def test_keys_come_from_the_environment_or_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,13 +8,12 @@ from statistics import fmean
 
 from vl2v.benchmark.protocol import Job
 from vl2v.benchmark.purchase import survey, unknown
-from vl2v.benchmark.results import is_finished, job_file
+from vl2v.benchmark.results import is_finished, job_file, seconds_of
 from vl2v.benchmark.sweep import Sweep
 from vl2v.job.duration import Rates, Workload, seconds_of
 from vl2v.job.process import make_accelerator
 from vl2v.job.session import open_session, open_student
 from vl2v.progress import Progress
-from vl2v.student.files import read_json
 
 
 @dataclass(frozen=True)
@@ -60,7 +59,7 @@ def make_plan(sweep: Sweep, progress: Progress) -> Plan:
 def _hours(sweep: Sweep, left: list[Job], progress: Progress) -> tuple[float, str]:
     if not left:
         return 0.0, "nothing is left to do"
-    done = [read_json(job_file(sweep.out, job))["seconds"] for job in sweep.finished()]
+    done = [seconds_of(job_file(sweep.out, job)) for job in sweep.finished()]
     if done:
         return fmean(done) * len(left) / 3600, f"the mean of {len(done)} finished jobs"
     counts: dict[str, Workload] = {}

@@ -12,8 +12,8 @@ from vl2v.benchmark.records import ZERO_SHOT, DomainResult, Record
 from vl2v.faults import reading
 from vl2v.job.evaluation import IN_DOMAIN, Evaluation, Row
 from vl2v.job.folder import RunFolder
+from vl2v.job.run_files import read_evaluation, read_job
 from vl2v.job.shelf import wise_ft_name
-from vl2v.student.files import read_json
 
 JOBS = "jobs"
 
@@ -28,18 +28,34 @@ def is_finished(out: Path, job: Job) -> bool:
     return job_file(out, job).is_file()
 
 
-def records_of(folder: Path, facts: Mapping[str, Any]) -> list[Record]:
-    """The records of one job: every set of weights that it measured, and the teacher's zero-shot answers.
+AGAIN = "delete this job's folder and run the benchmark again: it alone is done anew"
+
+
+def seconds_of(file: Path) -> float:
+    """The wall time of a finished job, from its `job.json`.
 
     Raises:
-        DamagedError: if its files do not say so.
+        RunError: if the file does not say so.
     """
-    with reading(folder, "delete this job's folder and run the benchmark again: it alone is done anew"):
-        return _records(folder, facts)
+    with reading(file, AGAIN):
+        return float(read_job(file)["seconds"])
+
+
+def records_of(file: Path) -> list[Record]:
+    """The records of one job: every set of weights that it measured, and the teacher's zero-shot answers.
+
+    Args:
+        file: the job's `job.json`, in its folder.
+
+    Raises:
+        DamagedError, RunError: if its files do not say so.
+    """
+    with reading(file.parent, AGAIN):
+        return _records(file.parent, read_job(file))
 
 
 def _records(folder: Path, facts: Mapping[str, Any]) -> list[Record]:
-    content = read_json(RunFolder(folder).evaluation_file)
+    content = read_evaluation(RunFolder(folder).evaluation_file)
     evaluation, settings = Evaluation.from_dict(content), RunFolder(folder).config().distill
     kept = settings.weights if settings.wise_ft == 1 else wise_ft_name(settings.wise_ft)
     asked = {**content["asked"]}

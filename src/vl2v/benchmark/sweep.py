@@ -210,7 +210,7 @@ class Sweep:
         for job in self.finished():
             file = job_file(self.out, job)
             inherited = self._inherits and job.seed != self.grid.seeds[0]
-            found += (replace(record, inherited=inherited) for record in records_of(file.parent, read_json(file)))
+            found += (replace(record, inherited=inherited) for record in records_of(file))
         return list(once(found))
 
     @property
@@ -219,7 +219,7 @@ class Sweep:
 
     def _validation_accuracy(self, job: Job) -> float:
         file = job_file(self.out, job)
-        kept: list[Record] = [r for r in records_of(file.parent, read_json(file)) if r.kept and r.method == job.method]
+        kept: list[Record] = [r for r in records_of(file) if r.kept and r.method == job.method]
         return kept[0].validation_accuracy
 
     def run_name(self, job: Job) -> str:

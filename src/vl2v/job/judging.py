@@ -112,5 +112,10 @@ def keep_answers(parts: Sequence[Part], file: Path) -> None:
 def _columns(part: Part) -> dict[str, NDArray[Any]]:
     count = len(part.labels)
     content: dict[str, NDArray[Any]] = {"domain": np.full(count, part.domain), "role": np.full(count, part.role)}
-    content |= {"path": np.array(part.paths), "label": part.labels, "student": part.logits.astype(np.float16)}
-    return content if part.zero_shot is None else content | {"zero_shot": part.zero_shot.astype(np.float16)}
+    content |= {"path": np.array(part.paths), "label": part.labels, "student": _half(part.logits)}
+    return content if part.zero_shot is None else content | {"zero_shot": _half(part.zero_shot)}
+
+
+def _half(logits: Logits) -> NDArray[np.float16]:
+    limit = np.finfo(np.float16).max  # a baseline's logits have none
+    return np.clip(logits, -limit, limit).astype(np.float16)

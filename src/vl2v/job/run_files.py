@@ -123,6 +123,18 @@ class ExportFile(_Part):
     files: dict[str, ComparedPart]
 
 
+class JobFile(_Part):
+    """`job.json`, of a benchmark's finished job."""
+
+    method: Text
+    title: Text
+    target: Text
+    seed: Annotated[int, Field(ge=0, le=2**63)]
+    candidate: dict[Text, Any]
+    crossed: Text | None
+    seconds: Annotated[float, Field(ge=0, le=1e12)]
+
+
 class StateValues(_Part):
     """What of a run's state is no tensor."""
 
@@ -186,6 +198,15 @@ def read_export(path: Path) -> dict[str, Any]:
         RunError: if it cannot be read or is not what vl2v wrote.
     """
     return check(ExportFile, read_json(path), path)
+
+
+def read_job(path: Path) -> dict[str, Any]:
+    """The content of a benchmark's `job.json`.
+
+    Raises:
+        RunError: if it cannot be read or is not what vl2v wrote.
+    """
+    return check(JobFile, read_json(path), path)
 
 
 def read_metrics(path: Path) -> tuple[dict[str, Any], ...]:

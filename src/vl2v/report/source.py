@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-import numpy as np
 from numpy.typing import NDArray
 
+from vl2v.arrays import FLOAT, TEXT, WHOLE, Form, read_arrays
 from vl2v.config import RunConfig
 from vl2v.errors import RunError, Vl2vError
 from vl2v.faults import UNREADABLE, reading
@@ -17,7 +17,7 @@ from vl2v.hints import resume_command
 from vl2v.job.evaluation import IN_DOMAIN, OUT_OF_DOMAIN, Evaluation
 from vl2v.job.exported import EXPORT, REPORT
 from vl2v.job.folder import RunFolder
-from vl2v.job.predictions import Predictions, read_predictions
+from vl2v.job.predictions import Predictions, check_answers, read_predictions
 from vl2v.job.reference import Reference
 from vl2v.job.run_files import read_evaluation, read_export, read_metrics
 from vl2v.student.files import CARD, read_described
@@ -26,6 +26,14 @@ from vl2v_runtime.trust import Trust
 
 Arrays = Mapping[str, NDArray[Any]]
 Found = TypeVar("Found")
+EMBEDDINGS = {  # `embeddings.npz`, see `vl2v.job.embeddings.keep_embeddings`
+    "classes": Form(TEXT, ("K",), optional=True),  # earlier versions have none
+    **{name: Form(TEXT, ("N",)) for name in ("path", "domain", "role")},
+    "label": Form(WHOLE, ("N",)),
+    "features": Form(FLOAT, ("N", "F"), optional=True),
+    **{name: Form(FLOAT, ("N", "D"), optional=True) for name in ("aligned", "distilled", "teacher")},
+    "texts": Form(FLOAT, ("K", "D"), optional=True),
+}
 ROLE_NAMES = {IN_DOMAIN: "in-domain", OUT_OF_DOMAIN: "held-out domain"}
 
 
@@ -116,25 +124,34 @@ def read_run(path: Path) -> Source:
             missing[name] = f"{file.relative_to(path).as_posix()} cannot be read: {found}."
         return None
 
+    def embeddings(file: Path) -> Arrays:
+        found = read_arrays(file, EMBEDDINGS)
+        known = [len(found[name]) for name in ("classes", "texts") if name in found]
+        known += [] if answers is None else [answers.student.shape[1]]
+        if len(set(known)) > 1:
+            raise ValueError(f"{known[0]} classes, the answers have {known[-1]}")
+        check_answers(found["role"], found["path"], found["label"], known[0] if known else len(card["classes"]))
+        return found
+
     earlier = "This run was made by an earlier version"
+    card = read_described(folder.student)
+    kept = f"{earlier}, which kept no single answers"
+    answers = part("predictions", folder.predictions_file, read_predictions, kept)
     return Source(
         folder,
         config,
         evaluation,
         content,
-        read_described(folder.student),
+        card,
         part("metrics", folder.metrics_file, read_metrics, "There are no curves") or (),
-        part("predictions", folder.predictions_file, read_predictions, f"{earlier}, which kept no single answers"),
-        part("embeddings", folder.embeddings_file, _arrays, f"{earlier} or as a benchmark's job, without its vectors"),
+        answers,
+        part(
+            "embeddings", folder.embeddings_file, embeddings, f"{earlier} or as a benchmark's job, without its vectors"
+        ),
         part("trust", folder.student / trust_file.FILE, _trust, "No temperature is kept"),
         part("export", path / EXPORT / REPORT, read_export, "Nothing was exported"),
         missing,
     )
-
-
-def _arrays(file: Path) -> Arrays:
-    with np.load(file, allow_pickle=False) as content:
-        return {name: content[name] for name in content.files}
 
 
 def _trust(file: Path) -> Trust | None:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from vl2v.arrays import BYTES, FLOAT, TEXT, WHOLE, Form, read_arrays
 from vl2v.errors import RunError
 from vl2v.faults import UNREADABLE
 from vl2v.writing import replacing
@@ -18,6 +20,14 @@ from vl2v_runtime import Model
 
 FORMAT = 1
 NAME = "gallery.npz"
+FORMS = {
+    "format": Form(WHOLE, ()),
+    "origin": Form(TEXT, ()),
+    "embeddings": Form(FLOAT, ("N", "D")),
+    **{name: Form(TEXT, ("N",)) for name in ("label", "domain", "path")},
+    "pictures": Form(BYTES, ("bytes",)),
+    "ends": Form(WHOLE, ("N",)),
+}
 
 
 @dataclass(frozen=True)
@@ -111,17 +121,20 @@ class Gallery:
             RunError: if it is broken or of another format.
         """
         try:
-            with np.load(path, allow_pickle=False) as file:
-                if int(file["format"]) != FORMAT:
-                    raise ValueError(f"format {int(file['format'])}")
-                data = file["pictures"].tobytes()
-                ends = [0, *map(int, file["ends"])]
-                pictures = [data[a:b] for a, b in pairwise(ends)]
-                labels, domains, paths = ([str(name) for name in file[key]] for key in ("label", "domain", "path"))
-                gallery = cls(str(file["origin"]), file["embeddings"], labels, domains, paths, pictures)
+            return cls._of(read_arrays(path, FORMS))
         except (OSError, *UNREADABLE) as error:
             step = f"delete {path}; vl2v serve makes it again while the training images are there"
             raise RunError(
                 f"{path} cannot be used.", expected="a gallery", found=str(error)[:200], next_step=step
             ) from error
-        return gallery
+
+    @classmethod
+    def _of(cls, found: Mapping[str, NDArray[Any]]) -> Gallery:
+        if found["format"] != FORMAT:
+            raise ValueError(f"format {found['format']}")
+        data, ends = found["pictures"].tobytes(), [0, *found["ends"].tolist()]
+        if ends != sorted(ends) or ends[-1] != len(data) or len(ends) == 1:
+            raise ValueError("pictures that are cut at other places than they end")
+        pictures = [data[a:b] for a, b in pairwise(ends)]
+        labels, domains, paths = (found[key].tolist() for key in ("label", "domain", "path"))
+        return cls(str(found["origin"]), found["embeddings"], labels, domains, paths, pictures)

@@ -157,8 +157,10 @@ def _gallery(run: Path | None, model: Model, places: Places, progress: Progress)
     if run is None:
         return None, "an exported file alone does not say where they are; serve the run's folder."
     path = run / EXPORT / NAME
-    if path.is_file() and (kept := Gallery.load(path)).origin == origin_of(model):
-        return kept, None
+    if path.is_file():
+        kept = Gallery.load(path)
+        if kept.origin == origin_of(model) and kept.embeddings.shape[1] == model.dimension:
+            return kept, None
     from vl2v.job.folder import RunFolder
     from vl2v.serve.collect import build
 

@@ -22,6 +22,7 @@ DESCRIPTION_BYTES = 8_000_000  # of an answer, besides its vectors
 NUMBER_BYTES = 64  # of one number in JSON, with generous white space
 UNKNOWN_DIMENSION = 65_536
 GZIP_OR_ZLIB = 47  # zlib's window bits: either header is recognised
+SLICE = 8192  # bytes written between two looks at the clock; a socket that can be written to takes about as many
 USER_AGENT = "vl2v"
 
 
@@ -200,7 +201,8 @@ class _TimedStream(httpcore.NetworkStream):
         return self._inner.read(max_bytes, _left(timeout))
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        self._inner.write(buffer, _left(timeout))
+        for start in range(0, len(buffer), SLICE):  # httpcore gives every send of a buffer the whole time anew
+            self._inner.write(buffer[start : start + SLICE], _left(timeout))
 
     def close(self) -> None:
         self._inner.close()

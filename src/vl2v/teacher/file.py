@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import zipfile
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,12 +11,28 @@ from typing import Any
 
 import numpy as np
 
+from vl2v.arrays import FLOAT, TEXT, WHOLE, Form, read_arrays
 from vl2v.errors import MissingExtraError, TeacherError
 from vl2v.teacher.base import Price, TeacherCard, Vectors, unit_rows
 from vl2v.teacher.store import Digests
+from vl2v_runtime import strict_json
+from vl2v_runtime.metadata import MAX_LOGIT_SCALE
+from vl2v_runtime.numbers import number
 
 NPZ = "arrays embeddings [N, D] with paths [N] or sha256 [N], and texts [M] with text_embeddings [M, D]"
 PARQUET = "columns embedding, and path or sha256 (images) and text (prompts), one of them filled per row"
+SCALARS = ("logit_scale", "identity", "revision")
+VECTORS = FLOAT + WHOLE
+FORMS = {
+    "embeddings": Form(VECTORS, ("N", "D"), finite=False),
+    "paths": Form(TEXT, ("N",), optional=True),
+    "sha256": Form(TEXT, ("N",), optional=True),
+    "texts": Form(TEXT, ("M",)),
+    "text_embeddings": Form(VECTORS, ("M", "D"), finite=False),
+    "logit_scale": Form(VECTORS, (), optional=True),
+    "identity": Form(TEXT, (), optional=True),
+    "revision": Form(TEXT + WHOLE, (), optional=True),
+}
 
 
 class FileTeacher:
@@ -52,7 +67,7 @@ class FileTeacher:
             identity=str(extra.get("identity", f"file:{self.path.name}")),
             revision=str(extra.get("revision", digest)),
             dimension=widths.pop(),
-            logit_scale=float(extra.get("logit_scale", 100.0)),
+            logit_scale=_scale(self.path, extra.get("logit_scale", 100.0)),
             price=price or Price(),
             batch_size=256,
         )
@@ -94,6 +109,16 @@ class FileTeacher:
         )
 
 
+def _scale(path: Path, value: Any) -> float:
+    try:
+        return number(value, "logit_scale", 1e-9, MAX_LOGIT_SCALE)
+    except ValueError as error:
+        step = "correct it in the file, or leave it out: it is then CLIP's 100"
+        raise TeacherError(
+            f"{path} cannot teach.", expected="a logit_scale above 0", found=str(error), next_step=step
+        ) from error
+
+
 Rows = list[tuple[str, Vectors]]
 
 
@@ -111,12 +136,13 @@ def _read(path: Path) -> tuple[Rows, Rows, Mapping[str, Any]]:
 
 
 def _read_npz(path: Path) -> tuple[Rows, Rows, Mapping[str, Any]]:
-    with np.load(path, allow_pickle=False) as file:
-        keys = file["sha256"] if "sha256" in file.files else file["paths"]
-        images = _paired(keys, file["embeddings"])
-        texts = _paired(file["texts"], file["text_embeddings"])
-        extra = {name: file[name].item() for name in ("logit_scale", "identity", "revision") if name in file.files}
-    return images, texts, extra
+    file = read_arrays(path, FORMS)
+    keys = file.get("sha256", file.get("paths"))
+    if keys is None:
+        raise KeyError("paths")
+    images = _paired(keys, file["embeddings"])
+    texts = _paired(file["texts"], file["text_embeddings"])
+    return images, texts, {name: file[name].item() for name in SCALARS if name in file}
 
 
 def _read_parquet(path: Path) -> tuple[Rows, Rows, Mapping[str, Any]]:
@@ -133,7 +159,7 @@ def _read_parquet(path: Path) -> tuple[Rows, Rows, Mapping[str, Any]]:
     images = [(s or p, v) for s, p, v in zip(columns["sha256"], columns["path"], vectors, strict=True) if s or p]
     texts = [(t, v) for t, v in zip(columns["text"], vectors, strict=True) if t]
     extra = {k.decode(): v.decode() for k, v in (table.schema.metadata or {}).items() if not k.startswith(b"ARROW")}
-    return images, texts, {k: json.loads(v) if k == "logit_scale" else v for k, v in extra.items()}
+    return images, texts, {k: strict_json.parse(v) if k == "logit_scale" else v for k, v in extra.items()}
 
 
 def _paired(keys: Iterable[Any], vectors: Any) -> Rows:

@@ -21,7 +21,7 @@ from vl2v.addresses import host_of, is_local
 from vl2v.errors import TeacherError, Vl2vError
 from vl2v.teacher.base import TeacherCard, Vectors, checked
 from vl2v.teacher.connection import Connection, Reply, UnusableBodyError, most_bytes
-from vl2v.teacher.keys import ask_for, from_environment, unsafe_for_a_key
+from vl2v.teacher.keys import Secret, ask_for, from_environment, unsafe_for_a_key
 from vl2v.teacher.limits import Pace, pause
 from vl2v.teacher.origin import other_revision
 from vl2v.teacher.packing import Limits, fit_image, image_size, pack, text_size
@@ -34,6 +34,7 @@ UNSENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
 REVISION_HEADER = "vl2v-revision"  # the quoted one; a vendor with another refuses, and charges nothing
 LATER = "start again later: what was bought is kept, and only what is missing is asked for"
 LONGEST = 300  # characters of a vendor's words that are shown
+READ = 20 * LONGEST  # bytes in which a key is looked for: one that is cut off in its middle would not be recognised
 SECRET_HEADERS = {"authorization", "ocp-apim-subscription-key", "x-amz-security-token"}
 
 T = TypeVar("T")
@@ -256,8 +257,11 @@ class HttpTeacher:
         Raises:
             Failure: if the reply is a refusal, also one with a status of success, or is not JSON.
         """
+        body: str | bytes = reply.body
+        if reply.method == "GET":  # what a vendor says of itself is shown and saved
+            body = self._key.strike(body.decode(errors="replace"))
         try:
-            answer = json.loads(reply.body)
+            answer = json.loads(body)
         except RecursionError:
             raise self._broken("JSON that is nested too deeply", final=True, spoilt=True) from None
         except ValueError:
@@ -331,7 +335,7 @@ class HttpTeacher:
             stated = int(code) if code.isdecimal() and 400 <= int(code) < 600 else status
         verdict = self.wire.verdict(stated, reply.headers, answer)
         final = verdict.final or reply.headers.get("x-should-retry", "").lower() == "false"
-        words = self._clean(error_text(answer) or reply.body[:LONGEST].decode(errors="replace"), headers)
+        words = self._clean(error_text(answer) or reply.body[:READ].decode(errors="replace"), headers)
         step = verdict.next_step
         if 300 <= status < 400:
             words, step = self._moved(reply)
@@ -350,9 +354,10 @@ class HttpTeacher:
         target = self._clean(reply.target, {})
         if not target:
             return "a redirect to nowhere", "check the address"
+        host = self._clean(host_of(reply.target), {})
         for end in ("/models", "/embeddings"):
             target = target.removesuffix(end)
-        step = f"if you trust {host_of(reply.target)} with your key and images, give that address: {target}"
+        step = f"if you trust {host} with your key and images, give that address: {target}"
         return f"a redirect to {target}, which is not followed", step
 
     def _broken(
@@ -368,9 +373,9 @@ class HttpTeacher:
 
     def _clean(self, text: str, headers: Mapping[str, str]) -> str:
         """A vendor's words, short, printable, and without what authenticates us."""
-        text = self._key.strike(text)
+        text = self._key.strike(text[:READ])
         for name in SECRET_HEADERS & set(map(str.lower, headers)):
             value = httpx.Headers(headers)[name]
             for part in (value, value.split(" ")[-1]):
-                text = text.replace(part, "***") if part else text
+                text = Secret(part).strike(text)
         return "".join(c if c.isprintable() else " " for c in text)[:LONGEST].strip()

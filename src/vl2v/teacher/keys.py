@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import base64
 import getpass
+import html
 import os
+import re
 import sys
 from urllib.parse import urlsplit
 
 from vl2v.errors import TeacherError
+
+SHORTEST = 8  # characters of base64; less occurs in any text
 
 
 class Secret:
@@ -17,10 +22,11 @@ class Secret:
         value: the key; empty for none.
     """
 
-    __slots__ = ("_value",)
+    __slots__ = ("_pattern", "_value")
 
     def __init__(self, value: str = "") -> None:
         self._value = value
+        self._pattern = spellings(value) if value else None
 
     def reveal(self) -> str:
         """The key itself, for a request's header."""
@@ -36,8 +42,41 @@ class Secret:
         raise TypeError("a secret is not pickled")
 
     def strike(self, text: str) -> str:
-        """`text` without the key, for errors, logs and the ledger."""
-        return text.replace(self._value, "***") if self._value else text
+        """`text` without the key, however it is encoded, for errors, logs and the ledger; see `spellings`."""
+        return self._pattern.sub("***", text) if self._pattern else text
+
+
+def spellings(value: str) -> re.Pattern[str]:
+    """What finds a secret in a text: as it is, or in an encoding in which a server may repeat it.
+
+    These are percent-encoding of any of its characters, HTML's character references, JSON's escapes, hexadecimal, and
+    base64 in both alphabets, also where it is only a part of what was encoded, as in ``user:key``.
+    """
+    data = value.encode()
+    found = ["".join(map(_character, value)), f"(?i:{data.hex()})"]
+    for before in range(3):  # base64 takes three bytes at a time; the key may begin at any of them
+        text = base64.b64encode(bytes(before) + data).decode()
+        whole = text[(0, 2, 3)[before] : (before + len(data)) * 8 // 6]  # characters that depend on the key alone
+        if len(whole) >= SHORTEST:
+            found.append("".join({"+": "[+-]", "/": "[/_]"}.get(c, re.escape(c)) for c in whole) + "[A-Za-z0-9+/_-]?=*")
+    return re.compile("|".join(found))
+
+
+def _character(char: str) -> str:
+    """A pattern of one character, as it is or escaped."""
+    code = ord(char)
+    ways = [
+        re.escape(char),
+        f"(?i:%(?:25)?{code:02x})",
+        rf"(?i:\\u00{code:02x})",
+        f"&#0*{code};",
+        f"(?i:&#x0*{code:x};)",
+    ]
+    if char in "/\\\"'":
+        ways.append(re.escape(f"\\{char}"))
+    if (named := html.escape(char)) != char:
+        ways.append(re.escape(named))
+    return f"(?i:{'|'.join(ways)})"  # a host's name is in small letters
 
 
 def from_environment(names: tuple[str, ...]) -> Secret:

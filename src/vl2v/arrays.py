@@ -1,0 +1,128 @@
+"""The one reader of .npz files: what a stranger, a bug or a bad disk made of them ends in one kind of error.
+
+Nothing is unpickled. Types, shapes and sizes are read from the headers and compared with what is expected before any
+array is allocated, so a small file cannot unpack to more memory than the machine has.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+from zipfile import ZipFile, ZipInfo
+
+import numpy as np
+from numpy.lib import format as npy
+from numpy.typing import NDArray
+
+SMALL = 64 * 2**20  # bytes that any file may unpack to
+RATIO = 100  # above that, how many times its own size: embeddings and logits hardly compress at all
+MEMBERS = 100
+LARGEST_CHARACTER = 0x10FFFF
+TEXT, FLOAT, WHOLE, BYTES = "U", "f", "iu", "u"  # letters of numpy's dtype.kind
+
+
+class ArraysError(ValueError):
+    """The file does not hold the arrays that are expected. The message says what was found."""
+
+
+@dataclass(frozen=True)
+class Form:
+    """What an array looks like.
+
+    Attributes:
+        kinds: the letters of numpy's `dtype.kind` that it may have; `TEXT` for instance.
+        shape: lengths; a name stands for a length that is the same wherever the name occurs in a file. A scalar, (),
+            may also be a list of one.
+        optional: whether it may be absent.
+        finite: whether infinity and NaN are refused.
+    """
+
+    kinds: str
+    shape: tuple[int | str, ...]
+    optional: bool = False
+    finite: bool = True
+
+
+def read_arrays(path: Path, forms: Mapping[str, Form]) -> dict[str, NDArray[Any]]:
+    """Read arrays from a .npz file.
+
+    Args:
+        path: the file.
+        forms: what is expected, by the array's name; others in the file are left unread.
+
+    Returns:
+        The arrays in this machine's byte order; text is valid Unicode.
+
+    Raises:
+        ArraysError: if it is no such file, or one of the arrays is missing or of another form.
+        OSError: if it cannot be read at all.
+    """
+    if path.exists() and not path.is_file():
+        raise ArraysError("a folder, a pipe or a device in place of the file")
+    try:
+        with ZipFile(path) as archive:
+            return _read(archive, forms, max(SMALL, RATIO * path.stat().st_size))
+    except (OSError, ArraysError):
+        raise
+    except Exception as error:  # zipfile, zlib and numpy raise a dozen kinds, syntax errors among them
+        raise ArraysError(" ".join(f"{type(error).__name__}: {error}".split())[:200]) from error
+
+
+def _read(archive: ZipFile, forms: Mapping[str, Form], most: int) -> dict[str, NDArray[Any]]:
+    members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()[: MEMBERS + 1]}
+    if len(members) > MEMBERS:
+        raise ArraysError(f"more than {MEMBERS} arrays")
+    if missing := [name for name, form in forms.items() if not form.optional and name not in members]:
+        raise ArraysError(f"no array {', '.join(missing)}")
+    wanted = {name: (form, members[name]) for name, form in forms.items() if name in members}
+    lengths: dict[str, int] = {}
+    total = 0
+    for name, (form, info) in wanted.items():
+        with archive.open(info) as handle:
+            shape, dtype = _header(handle)
+        _compare(name, form, shape, dtype, lengths)
+        total += _bytes(shape, dtype, info)
+        if total > most:
+            raise ArraysError(f"arrays of more than {most:,} bytes")
+    return {name: _array(archive, name, form, info) for name, (form, info) in wanted.items()}
+
+
+def _header(handle: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    version = npy.read_magic(handle)
+    read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
+    shape, _, dtype = read(handle)  # refuses a header of more than 10,000 bytes
+    return shape, dtype
+
+
+def _compare(name: str, form: Form, shape: tuple[int, ...], dtype: np.dtype[Any], lengths: dict[str, int]) -> None:
+    if dtype.kind not in form.kinds or dtype.names is not None or dtype.subdtype is not None:
+        raise ArraysError(f"{name} of type {str(dtype)[:40]}")
+    if not form.shape and shape == (1,):
+        return
+    wanted = [length if isinstance(length, int) else lengths.get(length) for length in form.shape]
+    right = len(shape) == len(wanted) and all(w in (None, length) for w, length in zip(wanted, shape, strict=True))
+    if not right or any(length < 0 for length in shape):
+        expected = ", ".join(str(w if w is not None else named) for w, named in zip(wanted, form.shape, strict=True))
+        raise ArraysError(f"{name} of shape {list(shape)[:6]} in place of [{expected}]")
+    lengths |= {named: length for named, length in zip(form.shape, shape, strict=True) if isinstance(named, str)}
+
+
+def _bytes(shape: tuple[int, ...], dtype: np.dtype[Any], info: ZipInfo) -> int:
+    """What an array takes in memory; at least what its member claims to unpack to."""
+    return max(math.prod(shape) * dtype.itemsize, info.file_size)
+
+
+def _array(archive: ZipFile, name: str, form: Form, info: ZipInfo) -> NDArray[Any]:
+    with archive.open(info) as handle:
+        array: NDArray[Any] = npy.read_array(handle, allow_pickle=False)
+    array = array.astype(array.dtype.newbyteorder("="), copy=False)
+    if array.dtype.kind == "f" and form.finite and not np.isfinite(array).all():
+        raise ArraysError(f"{name} with a value that is not finite")
+    if array.dtype.kind == "U" and array.size and array.dtype.itemsize:
+        codes = np.ascontiguousarray(array).reshape(-1).view(np.uint32)
+        if codes.max() > LARGEST_CHARACTER:
+            raise ArraysError(f"{name} with a character that does not exist")
+    return array
