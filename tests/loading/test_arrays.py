@@ -17,7 +17,7 @@ from mutations import mutations
 from watching import watched
 
 from vl2v.arrays import FLOAT, TEXT, ArraysError, Form, read_arrays
-from vl2v.benchmark.results import records_of, seconds_of
+from vl2v.benchmark.results import records_of, job_seconds
 from vl2v.errors import Vl2vError
 from vl2v.job.folder import RunFolder
 from vl2v.job.predictions import read_predictions
@@ -253,7 +253,7 @@ def test_mutations_of_a_benchmarks_job(tmp_path: Path, count: int) -> None:
 
     def use() -> None:
         records = records_of(path)
-        assert seconds_of(path) >= 0
+        assert job_seconds(path) >= 0
         assert all(isinstance(record.title, str) and record.seed >= 0 for record in records)
 
     for what, text in mutations(job, count):

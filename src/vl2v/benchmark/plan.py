@@ -8,7 +8,7 @@ from statistics import fmean
 
 from vl2v.benchmark.protocol import Job
 from vl2v.benchmark.purchase import survey, unknown
-from vl2v.benchmark.results import is_finished, job_file, seconds_of
+from vl2v.benchmark.results import is_finished, job_file, job_seconds
 from vl2v.benchmark.sweep import Sweep
 from vl2v.job.duration import Rates, Workload, seconds_of
 from vl2v.job.process import make_accelerator
@@ -59,7 +59,7 @@ def make_plan(sweep: Sweep, progress: Progress) -> Plan:
 def _hours(sweep: Sweep, left: list[Job], progress: Progress) -> tuple[float, str]:
     if not left:
         return 0.0, "nothing is left to do"
-    done = [seconds_of(job_file(sweep.out, job)) for job in sweep.finished()]
+    done = [job_seconds(job_file(sweep.out, job)) for job in sweep.finished()]
     if done:
         return fmean(done) * len(left) / 3600, f"the mean of {len(done)} finished jobs"
     counts: dict[str, Workload] = {}

@@ -31,7 +31,7 @@ def is_finished(out: Path, job: Job) -> bool:
 AGAIN = "delete this job's folder and run the benchmark again: it alone is done anew"
 
 
-def seconds_of(file: Path) -> float:
+def job_seconds(file: Path) -> float:
     """The wall time of a finished job, from its `job.json`.
 
     Raises:
