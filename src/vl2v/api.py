@@ -194,11 +194,18 @@ def distill(
 
 
 @explaining
-def report(folder: str | Path, *, places: Places | None = None, hour_price: str | float | None = None) -> Path:
+def report(
+    folder: str | Path,
+    *,
+    out: str | Path | None = None,
+    places: Places | None = None,
+    hour_price: str | float | None = None,
+) -> Path:
     """Write `report.html` and the values of its figures into the folder of a finished run, or of a benchmark.
 
     Args:
         folder: a run's or a benchmark's, of an older version too.
+        out: the folder to write to, made if missing; None for `folder`.
         places: where the store with its ledger is; None takes the run's own.
         hour_price: what an hour of this machine costs, in the teacher's currency, for the student's cost per million
             images.
@@ -211,9 +218,8 @@ def report(folder: str | Path, *, places: Places | None = None, hour_price: str 
     """
     from vl2v.report.make import make_report  # slow to import
 
-    return make_report(
-        Path(folder), (places or places_of(Path(folder))).store, None if hour_price is None else str(hour_price)
-    )
+    store, price = (places or places_of(Path(folder))).store, None if hour_price is None else str(hour_price)
+    return make_report(Path(folder), store, price, None if out is None else Path(out))
 
 
 @explaining

@@ -8,6 +8,8 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from vl2v.writing import check_alone
+
 SOON = 5.0
 
 
@@ -18,7 +20,11 @@ def held(file: Path, busy: Callable[[], None] | None = None) -> Iterator[None]:
     Args:
         file: made if missing, in a folder that exists; it may stay, empty.
         busy: called once, where the lock is not free within `SOON` seconds.
+
+    Raises:
+        AccessError: if the file is a link, since locking empties it.
     """
+    check_alone(file)
     lock = FileLock(file)
     try:
         lock.acquire(timeout=-1 if busy is None else SOON)
@@ -35,6 +41,7 @@ def held(file: Path, busy: Callable[[], None] | None = None) -> Iterator[None]:
 @contextmanager
 def held_if_free(file: Path) -> Iterator[bool]:
     """The same without waiting; the value tells whether the lock is ours."""
+    check_alone(file)
     lock = FileLock(file, timeout=0)
     try:
         lock.acquire()

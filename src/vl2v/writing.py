@@ -1,13 +1,21 @@
-"""Writing a file so that a reader sees the old one or the new one, never half."""
+"""Writing files: a reader sees the old one or the new one, never half, and no link leads a write out of its folder.
+
+A run's folder may come from a stranger, who may have planted links in it. `replacing` takes the place of a link and
+leaves alone what it points to; `in_place` and `check_alone` refuse one; `check_folder` refuses folders in it that are
+links to other places.
+"""
 
 from __future__ import annotations
 
 import errno
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
+from vl2v.errors import AccessError
 from vl2v.faults import naming
 
 
@@ -30,6 +38,67 @@ def replacing(path: Path) -> Iterator[Path]:
             with suppress(OSError):
                 fresh.unlink(missing_ok=True)
             raise
+
+
+WRITTEN = ("student", "export", "report", "work", "jobs", "locks", "tensorboard", "wandb", "mlruns")
+
+
+def check_folder(folder: Path) -> None:
+    """Refuse a run's, student's or benchmark's folder if a folder in it that vl2v writes to is a link to elsewhere.
+
+    Raises:
+        AccessError: if so.
+    """
+    root = folder.resolve()
+    for name in WRITTEN:
+        top = folder / name
+        for path in (top, *(sorted(top.iterdir()) if top.is_dir() else ())):
+            if path.is_symlink() and (path == top or path.is_dir()) and not path.resolve().is_relative_to(root):
+                raise AccessError(
+                    f"{path} is a link to another folder.",
+                    expected="folders of its own in a folder that vl2v writes to: it may come from somebody else",
+                    found=f"a link to {path.readlink()}",
+                    next_step="if it is yours, put the folder itself in its place; else delete the link",
+                )
+
+
+def check_alone(file: Path) -> None:
+    """Refuse a file that is written in place if other files could change with it; it may be missing.
+
+    Raises:
+        AccessError: if it is a link, has a second name in the file system, or is no file.
+    """
+    try:
+        found = os.lstat(file)
+    except OSError:
+        return
+    if stat.S_ISREG(found.st_mode) and found.st_nlink <= 1:
+        return
+    if stat.S_ISLNK(found.st_mode):
+        what = f"a link to {file.readlink()}"
+    else:
+        what = "a second name of another file" if stat.S_ISREG(found.st_mode) else "a folder, a pipe or a device"
+    raise AccessError(
+        f"{file} is not written to.",
+        expected="a file of its own",
+        found=what,
+        next_step="if it is yours, put a copy in its place; else delete it",
+    )
+
+
+@contextmanager
+def in_place(file: Path) -> Iterator[BinaryIO]:
+    """Open a file to read and change it where it is; made if missing.
+
+    Raises:
+        AccessError: see `check_alone`.
+        OSError: with the file's name, if it cannot be opened or written.
+    """
+    check_alone(file)
+    with naming(file):
+        flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
+        with os.fdopen(os.open(file, flags, 0o666), "r+b") as handle:
+            yield handle
 
 
 def reserve(file: Path, size: int) -> None:

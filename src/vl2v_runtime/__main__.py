@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+import math
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -30,23 +31,39 @@ def main(arguments: Sequence[str] | None = None) -> int:
     flags = parser.parse_args(arguments)
     paths = _find(flags.images)
     if missing := [str(path) for path in flags.images if not path.exists()]:
-        parser.error(f"no such file or folder: {', '.join(map(shown, missing))}")
+        return _fail(f"no such file or folder: {', '.join(map(shown, missing))}", UNREADABLE)
     if not paths:
-        parser.error("no image in the folders given")
+        return _fail("no image in the folders given", UNREADABLE)
     try:
         model = load(flags.model, threads=flags.threads, int8=flags.int8 or None, spinning=False)
-        if model.trust is None and flags.coverage is not None:
-            parser.error("the model has no thresholds to accept by (trust); leave --coverage out")
-        coverage = 0.95 if flags.coverage is None else flags.coverage
+        if flags.coverage is not None:
+            _check_coverage(model, flags.score, flags.coverage, parser)
+        coverage = 1.0 if flags.coverage is None else flags.coverage
         attempts = model.attempts(paths, flags.batch_size, score=flags.score, coverage=coverage)
-        faults, seen = _print(zip(paths, attempts, strict=True), flags.format)
+        faults, seen = _print(zip(paths, attempts, strict=True), flags.format, flags.coverage is not None)
     except ModelError as error:
-        print(clean(f"error: {error}"), file=sys.stderr)
-        return error.exit_code
-    except ValueError as error:  # a coverage that the model has no threshold for
-        parser.error(str(error))
+        return _fail(str(error), error.exit_code)
     _hint(model, seen)
     return UNREADABLE if faults else 0
+
+
+def _fail(message: str, code: int) -> int:
+    print(clean(f"error: {message}"), file=sys.stderr)
+    return code
+
+
+def _check_coverage(model: Model, score: str, coverage: float, parser: argparse.ArgumentParser) -> None:
+    if model.trust is None:
+        raise ModelError(
+            "This model cannot say what it is unsure of.",
+            expected="thresholds in the file (trust)",
+            found="none: its student was made by an earlier version, or without validation images",
+            next_step="fit it and export again: vl2v trust RUN; or predict without --coverage",
+        )
+    try:
+        model.trust.threshold(score, coverage)
+    except ValueError as error:
+        parser.error(f"argument --coverage: {error}")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -58,11 +75,34 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("images", type=Path, nargs="+", help="images, or folders of images")
     parser.add_argument("--format", choices=FORMATS, default="table")
     parser.add_argument("--int8", action="store_true", help="of a folder, take the quantised file")
-    parser.add_argument("--threads", type=int, help="how many the network computes with (default: every core)")
-    parser.add_argument("--batch-size", type=int, default=BATCH, help="images at once (default: %(default)s)")
-    parser.add_argument("--coverage", type=float, help="accept what is as sure as this share of validation images")
+    parser.add_argument("--threads", type=_count, help="how many the network computes with (default: every core)")
+    parser.add_argument("--batch-size", type=_count, default=BATCH, help="images at once (default: %(default)s)")
+    parser.add_argument(
+        "--coverage",
+        type=_share,
+        help="mark as unsure what is less sure than this share of the sources' validation images: 0.95",
+    )
     parser.add_argument("--score", choices=SCORES, default=CONFIDENCE, help="what tells how sure an answer is")
     return parser
+
+
+def _count(text: str) -> int:
+    """A number of at least 1."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{number} is not at least 1")
+    return number
+
+
+def _share(text: str) -> float:
+    """A finite number."""
+    number = float(text)
+    if not math.isfinite(number):
+        raise argparse.ArgumentTypeError(f"{text} is no number")
+    return number
+
+
+_count.__name__, _share.__name__ = "whole number", "number"  # as argparse's messages call them
 
 
 def _find(inputs: Sequence[Path]) -> list[Path]:
@@ -79,8 +119,14 @@ def _find(inputs: Sequence[Path]) -> list[Path]:
     return found
 
 
-def _print(done: Iterator[tuple[Path, Attempt]], output: str) -> tuple[int, list[Floats]]:
-    """Print every answer; returns how many images could not be read, and the embeddings to compare."""
+def _print(done: Iterator[tuple[Path, Attempt]], output: str, refusing: bool) -> tuple[int, list[Floats]]:
+    """Print every answer; returns how many images could not be read, and the embeddings to compare.
+
+    Args:
+        done: the images and what came of them.
+        output: one of `FORMATS`.
+        refusing: whether to say which answers are sure enough.
+    """
     writer = csv.writer(sys.stdout)
     if output == "csv":
         writer.writerow(("path", "label", "confidence", "accepted", "fault"))
@@ -92,7 +138,7 @@ def _print(done: Iterator[tuple[Path, Attempt]], output: str) -> tuple[int, list
         if attempt.embedding is not None and len(embeddings) < COMPARED:
             embeddings.append(attempt.embedding)
         label, confidence = (answer.label, answer.confidence) if answer else ("", 0.0)
-        accepted = answer.accepted if answer else None
+        accepted = answer.accepted if answer and refusing else None
         if output == "json":
             chances = answer.probabilities if answer else {}
             row = {"path": printable(path), "label": label, "confidence": confidence, "accepted": accepted}

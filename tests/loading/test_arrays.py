@@ -17,7 +17,7 @@ from mutations import mutations
 from watching import watched
 
 from vl2v.arrays import FLOAT, TEXT, ArraysError, Form, read_arrays
-from vl2v.benchmark.results import records_of, job_seconds
+from vl2v.benchmark.results import job_seconds, records_of
 from vl2v.errors import Vl2vError
 from vl2v.job.folder import RunFolder
 from vl2v.job.predictions import read_predictions

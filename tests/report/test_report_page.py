@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from html.parser import HTMLParser
@@ -10,7 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from made_run import make_run
+from typer.testing import CliRunner
 
+from vl2v.cli import app
 from vl2v.errors import ConfigError, RunError
 from vl2v.report.drawing import inline
 from vl2v.report.make import make_report
@@ -174,3 +177,14 @@ def test_a_drawing_takes_the_pages_colours() -> None:
     assert "<text>#010200</text>" in found
     assert found.endswith("</g><g/></svg>")
     assert 'aria-label="says &quot;this&quot;"' in found
+
+
+def test_it_is_written_elsewhere(page: Path, tmp_path: Path) -> None:
+    run, out = page.parent, tmp_path / "pages" / "new"
+    before = {path: path.stat().st_mtime_ns for path in run.rglob("*")}
+    done = CliRunner().invoke(app, ["report", str(run), "--out", str(out), "--json"])
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout) == {"report": str(out / "report.html"), "values": str(out / "report")}
+    names = {path.name for path in (run / "report").iterdir()}
+    assert {path.name for path in (out / "report").iterdir()} == names
+    assert {path: path.stat().st_mtime_ns for path in run.rglob("*")} == before

@@ -7,10 +7,14 @@ import shutil
 from pathlib import Path
 
 import pytest
+import typer
 from exported import CLASSES, Exported, cosine, picture  # noqa: F401 - a fixture
 from test_model import TRUST
+from typer.testing import CliRunner
 
 import vl2v_runtime
+from vl2v.cli.common import guarded
+from vl2v.cli.predict import predict
 from vl2v.student.export import rewrite_trust
 from vl2v_runtime.__main__ import main
 
@@ -53,6 +57,9 @@ def test_it_marks_what_is_unsure(
     with pytest.raises(SystemExit, match="2"):
         main([str(tmp_path), str(photos / "0.png"), "--coverage", "0.123"])
     assert "0.123" in capsys.readouterr().err
+    assert main([str(tmp_path), str(photos / "0.png"), "--format", "csv"]) == 0
+    (line,) = csv.DictReader(io.StringIO(capsys.readouterr().out))
+    assert line["accepted"] == "", "nothing is refused unless --coverage asks for it, as vl2v predict"
 
 
 def test_wrong_arguments_say_what_is_wrong(
@@ -61,7 +68,58 @@ def test_wrong_arguments_say_what_is_wrong(
     assert main([str(tmp_path / "none.onnx"), str(photos)]) == 6
     assert "vl2v export" in capsys.readouterr().err
     (tmp_path / "empty").mkdir()
-    for wrong in (["gone.png"], [str(tmp_path / "empty")], [str(photos), "--coverage", "0.9"]):
-        with pytest.raises(SystemExit, match="2"):
-            main([str(cosine.file), *wrong])
-        assert capsys.readouterr().err
+    for code, wrong in ((3, ["gone.png"]), (3, [str(tmp_path / "empty")]), (6, [str(photos), "--coverage", "0.9"])):
+        assert main([str(cosine.file), *wrong]) == code
+        assert "error: " in capsys.readouterr().err
+
+
+BAD_OPTIONS = [
+    ("--coverage", "nan"),
+    ("--coverage", "inf"),
+    ("--coverage", ""),
+    ("--coverage", "2"),
+    ("--coverage", "-1"),
+    ("--coverage", "0.123"),
+    ("--coverage", "x"),
+    ("--score", "entropy"),
+    ("--score", ""),
+    ("--format", "xml"),
+    ("--format", ""),
+]
+
+
+@pytest.mark.parametrize(("option", "value"), BAD_OPTIONS)
+def test_both_commands_treat_options_alike(
+    cosine: Exported,
+    photos: Path,
+    tmp_path: Path,
+    option: str,
+    value: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """`vl2v predict` and `vl2v-predict` refuse the same with the same code, before they read an image."""
+    monkeypatch.setattr(cosine.student, "trust", TRUST)
+    monkeypatch.setattr("vl2v.api.load", lambda _: cosine.student)
+    shutil.copy(cosine.file, tmp_path / "model.onnx")
+    rewrite_trust(tmp_path / "model.onnx", TRUST.to_dict())
+    try:
+        code = main([str(tmp_path / "model.onnx"), str(photos), option, value])
+    except SystemExit as error:
+        code = int(str(error.code))
+    assert option in capsys.readouterr().err
+    app = typer.Typer()
+    app.command()(guarded(predict))
+    done = CliRunner().invoke(app, ["run", str(photos), option, value])
+    assert (code, done.exit_code) == (2, 2), done.output
+    assert option in done.output
+
+
+@pytest.mark.parametrize("number", ["0", "-1", "x", ""])
+@pytest.mark.parametrize("option", ["--threads", "--batch-size"])
+def test_numbers_are_at_least_one(
+    cosine: Exported, photos: Path, option: str, number: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main([str(cosine.file), str(photos), option, number])
+    assert option in capsys.readouterr().err

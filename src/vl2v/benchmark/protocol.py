@@ -20,7 +20,7 @@ from vl2v.faults import reading
 from vl2v.method.registry import METHODS
 from vl2v.student.files import read_json, write_json
 from vl2v.task.folder import read_yaml
-from vl2v.writing import write_text
+from vl2v.writing import check_folder, write_text
 
 SHARED = (("data", "root"), ("data", "held_out"), ("data", "unlabelled"), ("teacher", "spec"))
 WHITE_BOX = "sd"  # VL2V-SD: a variant and no method, since only the student differs
@@ -248,6 +248,7 @@ def nested(dotted: Mapping[str, Any]) -> dict[str, Any]:
 def save_grid(out: Path, grid: Grid, origin: Origin) -> None:
     """Leave a grid in its folder: `benchmark.yaml`, and in `origin.json` what its jobs depend on by content."""
     out.mkdir(parents=True, exist_ok=True)
+    check_folder(out)
     text = yaml.safe_dump(grid.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
     write_text(out / "benchmark.yaml", text)
     write_json(out / "origin.json", asdict(origin))

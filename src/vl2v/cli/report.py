@@ -21,13 +21,14 @@ def report(
     hour_price: Annotated[
         str | None, typer.Option(help="What an hour of this machine costs, for the student's cost as money.")
     ] = None,
+    out: Annotated[Path | None, typer.Option(help="The folder to write to, in place of FOLDER.")] = None,
     store: Annotated[Path | None, typer.Option(help="The file of bought vectors, with the ledger.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="The page's path as JSON on standard output.")] = False,
 ) -> None:
-    """Write FOLDER/report.html, which needs nothing else, and the values of its figures as CSV."""
+    """Write report.html, which needs nothing else, and the values of its figures as CSV."""
     hold_memory()
     from vl2v.api import report as make
     from vl2v.job.printing import show
 
-    page = make(folder, places=make_places(None, store, folder), hour_price=hour_price)
+    page = make(folder, out=out, places=make_places(None, store, folder), hour_price=hour_price)
     show({"report": str(page), "values": str(page.parent / "report")} if as_json else f"report: {page}")

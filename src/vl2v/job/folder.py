@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from vl2v.config import RunConfig, parse
 from vl2v.errors import RunError
-from vl2v.faults import UNREADABLE, naming
+from vl2v.faults import UNREADABLE
 from vl2v.hints import resume_command
 from vl2v.job.ownership import LOCK, OWNER
 from vl2v.job.places import remember
@@ -25,7 +26,7 @@ from vl2v.job.run_files import StateValues
 from vl2v.student.files import read_json, write_json
 from vl2v.task.folder import read_yaml
 from vl2v.teacher import spending
-from vl2v.writing import replacing, write_text
+from vl2v.writing import in_place, replacing, write_text
 from vl2v_runtime import strict_json
 from vl2v_runtime.names import printable, shown
 
@@ -176,15 +177,16 @@ class RunFolder:
 
     def add_metrics(self, line: Mapping[str, Any]) -> int:
         """Append one line to `metrics.jsonl`; returns the file's length in bytes, to go back to on resume."""
-        with naming(self.metrics_file), self.metrics_file.open("a", encoding="utf-8") as handle:
-            handle.write(json.dumps(line) + "\n")
+        with in_place(self.metrics_file) as handle:
+            handle.seek(0, os.SEEK_END)
+            handle.write(json.dumps(line).encode() + b"\n")
             handle.flush()
             return handle.tell()
 
     def cut_metrics(self, length: int) -> None:
         """Drop what was written to `metrics.jsonl` after the state was saved."""
         if self.metrics_file.exists():
-            with self.metrics_file.open("r+b") as handle:
+            with in_place(self.metrics_file) as handle:
                 handle.truncate(min(length, self.metrics_file.stat().st_size))
 
     def tidy(self) -> None:

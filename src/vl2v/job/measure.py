@@ -39,7 +39,7 @@ from vl2v_runtime.formats import COMMON
 from vl2v_runtime.imaging import UnreadableImageError
 from vl2v_runtime.inputs import search
 from vl2v_runtime.names import shown
-from vl2v_runtime.trust import CONFIDENCE, Trust, probabilities, scores
+from vl2v_runtime.trust import CONFIDENCE, SCORES, Trust, probabilities, scores
 
 MOST_COMPARED = 10_000  # images of a batch that are compared with the training domains; more would only fill memory
 
@@ -198,6 +198,9 @@ def classify(
         StudentError: if something is to be refused by a student without `trust`.
         ConfigError: if the score or the coverage has no threshold.
     """
+    if score not in SCORES:
+        step = "correct --score"
+        raise ConfigError("Unknown score.", expected=" or ".join(SCORES), found=score, next_step=step)
     least = None if coverage is None else _threshold(student, score, coverage)
     with computing(student_threads(student, len(paths))):
         return _classify(student, paths, least, score, batch_size, every_class)
@@ -252,12 +255,12 @@ def _threshold(student: Student, score: str, coverage: float) -> float:
     try:
         return student.trust.threshold(score, coverage)
     except ValueError as error:
-        flag, known, found = "--score", ", ".join(student.trust.reject), score
-        if score in student.trust.reject:
-            known = ", ".join(f"{share:g}" for share in (1.0, *student.trust.coverages))
-            flag, found = "--coverage", f"{coverage:g}"
+        known = ", ".join(f"{share:g}" for share in (1.0, *student.trust.coverages))
         raise ConfigError(
-            f"No threshold was fitted for this {flag}.", expected=known, found=found, next_step=f"correct {flag}"
+            "No threshold was fitted for this --coverage.",
+            expected=known,
+            found=f"{coverage:g}",
+            next_step="correct --coverage",
         ) from error
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from vl2v.errors import RunError
 from vl2v.locking import held_if_free
 from vl2v.student.files import write_json
+from vl2v.writing import check_folder
 from vl2v_runtime import strict_json
 
 LOCK, OWNER = "run.lock", "owner.json"  # in the run's folder
@@ -71,8 +72,10 @@ def owned(folder: Path, command: str, patience: float = PATIENCE) -> Iterator[No
 
     Raises:
         RunError: if another process works there.
+        AccessError: if something in it leads elsewhere; see `vl2v.writing.check_folder`.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    check_folder(folder)
     end = time.monotonic() + patience
     with ExitStack() as stack:
         while not stack.enter_context(held_if_free(folder / LOCK)):
@@ -92,6 +95,8 @@ def owned(folder: Path, command: str, patience: float = PATIENCE) -> Iterator[No
 def alone_in(folder: Path | None, command: str) -> Iterator[None]:
     """The same for a command that takes seconds and changes a finished run; what is no run's folder is not locked."""
     if folder is None or not (folder / "config.yaml").is_file():
+        if folder is not None:
+            check_folder(folder)
         yield
         return
     with owned(folder, command):

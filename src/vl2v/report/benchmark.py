@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from decimal import Decimal
 from pathlib import Path
 from urllib.parse import quote
@@ -27,8 +28,12 @@ from vl2v.report.words import count, duration, listed, money, percent
 LEADING = "adip"
 
 
-def write_benchmark_report(folder: Path) -> Path:
+def write_benchmark_report(folder: Path, out: Path | None = None) -> Path:
     """Write ``report.html`` and ``report/*.csv`` into a benchmark's folder, over older ones.
+
+    Args:
+        folder: the benchmark's.
+        out: another folder to write to, made if missing.
 
     Returns:
         The page's path.
@@ -38,10 +43,10 @@ def write_benchmark_report(folder: Path) -> Path:
         RunError: if no job is finished.
     """
     found = read_grid(folder)
-    sections = [_accuracy(found), _table(found), _pairs(found), _expense(found), _reliability(found), _jobs(found)]
+    sections = [_accuracy(found), _table(found), _pairs(found), _expense(found), _reliability(found), _jobs(found, out)]
     title = f"{found.table.benchmark}: accuracy on unseen domains"
     page = Page("Report of a benchmark", title, _lead(found), _tiles(found), sections, foot(), [table_sheet(found)])
-    return page.write(folder)
+    return page.write(out or folder)
 
 
 def _leading(found: GridResults) -> Row | None:
@@ -173,10 +178,10 @@ def _reliability(found: GridResults) -> Section:
     return Section(name, title, (), [Figure([reliability_panel(found)], caption, [reliability_sheet(found)])])
 
 
-def _jobs(found: GridResults) -> Section:
+def _jobs(found: GridResults, out: Path | None) -> Section:
     jobs = sorted(found.jobs.items(), key=lambda item: item[1].name)
     links = [
-        (job.describe(), quote((folder / "report.html").relative_to(found.folder).as_posix()))
+        (job.describe(), quote(Path(os.path.relpath(folder / "report.html", out or found.folder)).as_posix()))
         for folder, job in jobs
         if (folder / "report.html").is_file()
     ]

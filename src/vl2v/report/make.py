@@ -7,10 +7,17 @@ from pathlib import Path
 
 from vl2v.errors import ConfigError
 from vl2v.job.ownership import alone_in
+from vl2v.writing import check_folder
 
 
-def make_report(folder: Path, store: Path, hour_price: str | None = None) -> Path:
+def make_report(folder: Path, store: Path, hour_price: str | None = None, out: Path | None = None) -> Path:
     """Write the page of a run or of a benchmark; see `write_run_report` and `write_benchmark_report`.
+
+    Args:
+        folder: the run's or the benchmark's.
+        store: the file of bought vectors with its ledger.
+        hour_price: what an hour of this machine costs.
+        out: the folder to write to, made if missing; None for `folder`.
 
     Raises:
         ConfigError: if the price cannot be read.
@@ -20,11 +27,12 @@ def make_report(folder: Path, store: Path, hour_price: str | None = None) -> Pat
     if (folder / "benchmark.yaml").is_file():
         from vl2v.report.benchmark import write_benchmark_report
 
-        return write_benchmark_report(folder)
+        check_folder(out or folder)
+        return write_benchmark_report(folder, out)
     from vl2v.report.run import write_run_report
 
-    with alone_in(folder, "vl2v report"):
-        return write_run_report(folder, store, price)
+    with alone_in(folder if out is None else None, "vl2v report"):
+        return write_run_report(folder, store, price, out)
 
 
 def _price(text: str) -> Decimal:

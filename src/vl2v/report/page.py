@@ -148,7 +148,7 @@ class Page:
     def write(self, folder: Path) -> Path:
         """Write ``report.html``, and every figure's values into ``report/``; returns the page's path."""
         values = folder / "report"
-        values.mkdir(exist_ok=True)
+        values.mkdir(parents=True, exist_ok=True)
         for sheet in self.sheets:
             sheet.write(values)
         path = folder / "report.html"

@@ -28,13 +28,14 @@ from vl2v.report.spending import spending
 STATED = "vl2v {version}, {time} UTC. The values of every figure lie as CSV in the folder report beside this page."
 
 
-def write_run_report(folder: Path, store: Path, hour_price: Decimal | None = None) -> Path:
+def write_run_report(folder: Path, store: Path, hour_price: Decimal | None = None, out: Path | None = None) -> Path:
     """Write ``report.html`` and ``report/*.csv`` into a run's folder, over older ones.
 
     Args:
         folder: a finished run's; of an older version too, what it lacks is left out and told.
         store: the file of bought vectors with its ledger; it is not made if it is missing.
         hour_price: what an hour of this machine costs, in the teacher's currency; None gives no money.
+        out: the folder to write to, made if missing; None for `folder`.
 
     Returns:
         The page's path.
@@ -69,7 +70,7 @@ def write_run_report(folder: Path, store: Path, hour_price: Decimal | None = Non
         [section for section in sections if section is not None],
         foot(),
     )
-    return page.write(folder)
+    return page.write(out or folder)
 
 
 def foot() -> str:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from vl2v.writing import replacing
 from vl2v_runtime.names import printable
 
 Value = str | int | float | None
@@ -39,7 +40,7 @@ class Sheet:
 
     def write(self, folder: Path) -> None:
         """Write ``<name>.csv`` into a folder that exists."""
-        with (folder / self.file).open("w", encoding="utf-8", newline="") as handle:
+        with replacing(folder / self.file) as fresh, fresh.open("w", encoding="utf-8", newline="") as handle:
             writer = csv.writer(handle, lineterminator="\n")
             writer.writerow(self.columns)
             writer.writerows([_text(value) for value in row] for row in self.rows)

@@ -13,6 +13,7 @@ from pathlib import Path
 from vl2v.errors import BudgetError
 from vl2v.locking import held
 from vl2v.teacher.store import EmbeddingStore
+from vl2v.writing import in_place
 
 FILE, LOCK = "spending.jsonl", "spending.lock"
 
@@ -63,7 +64,7 @@ class Spending:
 
     def _append(self, label: str, cost: Decimal) -> None:
         line = json.dumps({"entry": label, "cost": str(cost)}).encode() + b"\n"
-        with self._file.open("r+b" if self._file.exists() else "w+b") as handle:
+        with in_place(self._file) as handle:
             handle.truncate(self._offset)  # half a line is what a killed process left, before it sent anything
             handle.seek(self._offset)
             handle.write(line)

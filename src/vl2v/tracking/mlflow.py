@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from vl2v.tracking.base import Memory
+from vl2v.writing import check_alone
 
 
 class MlflowTracker:
@@ -29,6 +30,7 @@ class MlflowTracker:
 
         for name in ("mlflow", "alembic"):
             logging.getLogger(name).setLevel(logging.ERROR)
+        check_alone(self._folder / "mlflow.db")
         uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{self._folder / 'mlflow.db'}"
         self._client = MlflowClient(uri)
         if self.memory.run:

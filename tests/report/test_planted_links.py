@@ -1,0 +1,204 @@
+"""A run's folder from a stranger who planted links in it: no command writes through one."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from decimal import Decimal
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from made_run import make_run
+
+from vl2v.errors import AccessError, BudgetError, Vl2vError
+from vl2v.job.classes import remove_classes
+from vl2v.job.folder import RunFolder
+from vl2v.job.ownership import owned
+from vl2v.locking import held, held_if_free
+from vl2v.report.make import make_report
+from vl2v.serve.gallery import Gallery
+from vl2v.teacher.spending import Spending
+from vl2v.teacher.store import EmbeddingStore
+from vl2v.writing import check_alone, check_folder, in_place, replacing
+
+SECRET = b"a victim's file, which is longer than what vl2v writes\n" * 20_000
+
+
+def report(run: Path) -> None:
+    make_report(run, run.parent / "none.sqlite")
+
+
+def remove(run: Path) -> None:
+    remove_classes(run, ["owl"])
+
+
+def train(run: Path) -> None:
+    """What training writes as it goes on."""
+    folder = RunFolder(run)
+    with owned(run, "vl2v distill"):
+        folder.write_config(folder.config())
+        length = folder.add_metrics({"stage": "distill", "step": 20})
+        folder.cut_metrics(length)
+        folder.save_state({"x": torch.ones(2)}, {"stage": "distill", "step": 1})
+        (run / "work").mkdir(exist_ok=True)
+        with replacing(run / "work" / "vectors.npy") as fresh:
+            np.save(fresh.open("wb"), np.ones(3))
+
+
+def spend(run: Path) -> None:
+    store = EmbeddingStore(run.parent / "store.sqlite")
+    try:
+        spending = Spending(run, store, lambda name: True)
+        with spending.exclusive():
+            spending._append("1", Decimal(1))
+    finally:
+        store.close()
+
+
+def gallery(run: Path) -> None:
+    with owned(run, "vl2v serve"):
+        (run / "export").mkdir(exist_ok=True)
+        pictures = [b"x"] * 2
+        Gallery("[]", np.ones((2, 3)), ["a", "b"], ["d"] * 2, ["p", "q"], pictures).save(run / "export" / "gallery.npz")
+
+
+ACTIONS = (pytest.param(report, marks=pytest.mark.slow), remove, train, spend, gallery)
+
+
+def contents(folder: Path) -> dict[Path, tuple[int, int]]:
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    return {path.relative_to(folder): (path.stat().st_ino, path.stat().st_mtime_ns) for path in files}
+
+
+def written(action: Callable[[Path], None], run: Path) -> list[Path]:
+    """What an action makes or changes, and its locks, which it may take away again."""
+    before = contents(run)
+    action(run)
+    after = contents(run)
+    changed = [path for path in after if after[path] != before.get(path)]
+    return sorted({*changed, *(Path(name) for name in ("run.lock", "owner.json", "spending.lock", "student.lock"))})
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_run(tmp_path_factory.mktemp("stranger")).folder
+
+
+def plant(run: Path, names: list[Path], kind: str, victims: Path) -> None:
+    for number, name in enumerate(names):
+        path, victim = run / name, victims / f"{number}{name.suffix}"
+        if path.exists():
+            shutil.copy(path, victim)  # so that it can be read
+            path.unlink()
+        else:
+            victim.write_bytes(SECRET)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if kind == "symlink":
+            path.symlink_to(victim)
+        elif kind == "dangling":
+            path.symlink_to(victims / f"new-{number}")
+        else:
+            os.link(victim, path)
+        (path.parent / f"{path.name}.new").symlink_to(victim)  # where `replacing` writes first
+
+
+@pytest.mark.parametrize("kind", ["symlink", "hard link", "dangling"])
+@pytest.mark.parametrize("action", ACTIONS)
+def test_no_planted_link_is_written_through(
+    made: Path, tmp_path: Path, action: Callable[[Path], None], kind: str
+) -> None:
+    run, victims = tmp_path / "run", tmp_path / "victims"
+    shutil.copytree(made, tmp_path / "first")
+    names = written(action, tmp_path / "first")
+    shutil.copytree(made, run)
+    victims.mkdir()
+    plant(run, names, kind, victims)
+    if kind == "dangling":  # what has to be read stays
+        for name in names:
+            if (made / name).exists():
+                (run / name).unlink()
+                shutil.copy(made / name, run / name)
+    before = {path.name: path.read_bytes() for path in victims.iterdir()}
+    refused = 0
+    while True:
+        try:
+            action(run)
+            break
+        except (AccessError, BudgetError) as error:  # of a file that is changed in place: without the link it goes on
+            path = Path(error.problem.partition(" is ")[0])
+            assert path.is_relative_to(run)
+            path.unlink()
+            refused += 1
+    assert {path.name: path.read_bytes() for path in victims.iterdir()} == before
+    assert refused <= 4
+
+
+@pytest.mark.parametrize("action", ACTIONS)
+def test_no_folder_in_it_leads_elsewhere(made: Path, tmp_path: Path, action: Callable[[Path], None]) -> None:
+    shutil.copytree(made, tmp_path / "first")
+    folders = {name.parts[0] for name in written(action, tmp_path / "first") if len(name.parts) > 1}
+    for name in folders | ({"report"} if action is report else set()):
+        run, victims = tmp_path / name / "run", tmp_path / name / "victims"
+        shutil.copytree(made, run)
+        if (run / name).exists():
+            shutil.move(run / name, victims)
+        else:
+            victims.mkdir()
+        (run / name).symlink_to(victims)
+        before = contents(victims)
+        with pytest.raises(AccessError, match="link to another folder"):
+            action(run)
+        assert contents(victims) == before
+
+
+def test_links_within_the_folder_and_to_it_are_followed(made: Path, tmp_path: Path) -> None:
+    shutil.copytree(made, tmp_path / "run")
+    (tmp_path / "run" / "pages").mkdir()
+    (tmp_path / "run" / "report").symlink_to("pages")
+    (tmp_path / "link").symlink_to(tmp_path / "run")
+    make_report(tmp_path / "link", tmp_path / "none.sqlite")
+    assert list((tmp_path / "run" / "pages").glob("*.csv"))
+
+
+def test_locks_are_not_taken_through_a_link(tmp_path: Path) -> None:
+    victim, link = tmp_path / "victim", tmp_path / "run.lock"
+    victim.write_bytes(SECRET)
+    link.symlink_to(victim)
+    for lock in (held, held_if_free):
+        with pytest.raises(AccessError), lock(link):
+            pass
+    assert victim.read_bytes() == SECRET
+    link.unlink()
+    with held(link), held_if_free(link) as mine:
+        assert not mine
+
+
+def test_a_file_in_place_is_made_and_changed(tmp_path: Path) -> None:
+    file = tmp_path / "x"
+    for text in (b"one", b"two"):
+        with in_place(file) as handle:
+            handle.seek(0, os.SEEK_END)
+            handle.write(text)
+    assert file.read_bytes() == b"onetwo"
+    check_alone(file)
+    check_alone(tmp_path / "none")
+    os.link(file, tmp_path / "y")
+    for wrong in (file, tmp_path):
+        with pytest.raises(AccessError, match="not written to"):
+            check_alone(wrong)
+
+
+def test_a_benchmark_too(tmp_path: Path) -> None:
+    (tmp_path / "bench").mkdir()
+    (tmp_path / "victims").mkdir()
+    (tmp_path / "bench" / "jobs").symlink_to(tmp_path / "victims")
+    with pytest.raises(AccessError, match="link to another folder"):
+        check_folder(tmp_path / "bench")
+    (tmp_path / "bench" / "jobs").unlink()
+    (tmp_path / "bench" / "jobs").mkdir()
+    (tmp_path / "bench" / "jobs" / "adip-1").symlink_to(tmp_path / "victims")
+    with pytest.raises(Vl2vError, match="link to another folder"):
+        check_folder(tmp_path / "bench")
