@@ -46,8 +46,14 @@ class Samples:
 
     @classmethod
     def of(cls, image: Image.Image) -> Samples:
-        """Read it from an opened image, before anything is done with it."""
+        """Read it from an opened image, before anything is done with it.
+
+        Raises:
+            RangeError: for signed values of 8 bits, which Pillow reads as unsigned ones.
+        """
         tags: Any = getattr(image, "tag_v2", {})
+        if image.mode in ("L", "RGB") and 2 in tags.get(339, ()):
+            raise RangeError("signed 8-bit values, which do not say what is white; save it with unsigned ones")
         if image.mode == "F":
             return cls(32, "f", tags.get(262) == 0)
         if image.mode == "I" and image.format != "PNG":  # some versions of Pillow open a 16-bit PNG as I
