@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,8 +16,11 @@ from vl2v_runtime.errors import ModelError
 from vl2v_runtime.imaging import ImageLike, Pixels, UnreadableImageError, decode, square
 from vl2v_runtime.inputs import Input, ahead, each
 from vl2v_runtime.metadata import AGAIN, COSINE, KEY, Metadata
-from vl2v_runtime.session import open_session
+from vl2v_runtime.session import limited, open_session
 from vl2v_runtime.trust import CONFIDENCE, Trust, probabilities
+
+if TYPE_CHECKING:
+    from onnxruntime import RunOptions
 
 Floats = NDArray[np.float32]
 
@@ -25,6 +28,7 @@ FLOAT, INT8 = "model.onnx", "model.int8.onnx"
 INPUT, LOGITS, EMBEDDING, HEAD = "pixels", "logits", "embedding", "head"
 FLOATS = "tensor(float)"  # onnxruntime's name of float32
 BATCH = 32
+PATIENCE = 120.0  # seconds for the first image
 AHEAD = 2  # batches decoded while another is in the network; more would only hold memory
 
 
@@ -132,8 +136,11 @@ class Model:
         Raises:
             ModelError: if the network fails, for example for lack of memory.
         """
+        return self._run(pixels)
+
+    def _run(self, pixels: Floats, options: RunOptions | None = None) -> tuple[Floats, Floats | None]:
         try:
-            outputs = self._session.run(self._outputs, {INPUT: pixels})
+            outputs = self._session.run(self._outputs, {INPUT: pixels}, options)
         except Exception as error:  # onnxruntime raises kinds of its own, none of them public
             said = " ".join(str(error).split())[:300]
             expected = "a network that runs"
@@ -282,9 +289,20 @@ class Model:
             self._contradicts(f"{inputs} to {outputs}"[:300])
 
     def _try_out(self) -> None:
-        """Classify a white image, so that a file that loads also predicts; read its trust."""
+        """Classify a white image, so that a file that loads also predicts, and in a bounded time; read its trust."""
         white = np.full((1, self.size, self.size, 3), 255, np.uint8)
-        logits, embeddings = self.run(self.normalise(white))
+        with limited(PATIENCE) as options:
+            try:
+                logits, embeddings = self._run(self.normalise(white), options)
+            except ModelError as error:
+                if not options.terminate:
+                    raise
+                raise ModelError(
+                    f"{self.path} is too slow.",
+                    expected=f"an answer to one image within {PATIENCE:g} s",
+                    found="none by then",
+                    next_step="if the file is yours, export a smaller student, or use a faster machine",
+                ) from error
         if logits.shape != (1, len(self.classes)) or not np.isfinite(logits).all():
             self._contradicts(f"logits {list(logits.shape)} for one image, or not finite")
         if embeddings is not None and embeddings.shape != (1, self.dimension):

@@ -1,11 +1,13 @@
-"""Whether an ONNX file names other files: read from its bytes, before a library opens them.
+"""What speaks against running an ONNX file: read from its bytes, before a library opens them.
 
-An ONNX tensor may say that its values lie in another file ("external data"). vl2v writes none of these. Only the fields
-that can hold a tensor are followed (onnx.proto3, IR version 3 to 13); everything else is skipped unread.
+An ONNX tensor may say that its values lie in another file ("external data"), or state a shape of more values than it
+has; a node may repeat a graph any number of times. vl2v writes none of these. Only the fields that can hold a tensor or
+a node are followed (onnx.proto3, IR version 3 to 13); everything else is skipped unread.
 """
 
 from __future__ import annotations
 
+import math
 import mmap
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,12 +25,16 @@ FIELDS: dict[str, dict[int, str]] = {
     "attribute": {5: "tensor", 6: "graph", 10: "tensor", 11: "graph", 22: "sparse", 23: "sparse"},
     "sparse": {1: "tensor", 2: "tensor"},
 }
-EXTERNAL_DATA, DATA_LOCATION = 13, 14  # of a tensor
+DIMS, EXTERNAL_DATA, DATA_LOCATION = 1, 13, 14  # of a tensor
+VALUES = (4, 5, 6, 7, 9, 10, 11)  # the fields of a tensor that hold its values
+PACKED = 8  # values that a byte holds at most
+OPERATOR = 4  # of a node
+REPEATING = (b"Loop", b"Scan")
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5  # wire types
 
 
-def names_other_files(path: Path) -> bool:
-    """Whether a tensor of an ONNX file lies in another file.
+def objection(path: Path) -> str:
+    """What speaks against running an ONNX file, in a few words; empty if nothing does.
 
     Raises:
         ValueError: if the file is not a protocol buffer.
@@ -42,13 +48,42 @@ def names_other_files(path: Path) -> bool:
             message, start, end, depth = pending.pop()
             if depth > MAX_DEPTH:
                 raise ValueError(f"messages nested deeper than {MAX_DEPTH}")
+            if message == "sparse":
+                return "a sparse tensor, which may unpack to any size"
+            if message == "tensor":
+                if found := _tensor(data, start, end):
+                    return found
+                continue
             below = FIELDS.get(message, {})
             for field, first, last in _fields(data, start, end):
-                if message == "tensor" and (field == EXTERNAL_DATA or (field == DATA_LOCATION and first != last)):
-                    return True
+                if message == "node" and field == OPERATOR and data[first:last] in REPEATING:
+                    return f"a node that repeats a graph ({data[first:last].decode()})"
                 if field in below:
                     pending.append((below[field], first, last, depth + 1))
-    return False
+    return ""
+
+
+def _tensor(data: Buffer, start: int, end: int) -> str:
+    count, size = 1, 0
+    for field, first, last in _fields(data, start, end):
+        if field == EXTERNAL_DATA or (field == DATA_LOCATION and first != last):
+            return "tensors that lie in other files (external data)"
+        if field == DIMS:
+            count *= math.prod(_dimensions(data, first, last))
+        elif field in VALUES:
+            size += max(last - first, 1)  # nothing stands for a number that is 0
+    if count > PACKED * size:
+        return f"a tensor that states {count:,} values and has {size:,} bytes"
+    return ""
+
+
+def _dimensions(data: Buffer, first: int, last: int) -> Iterator[int]:
+    """One number, or several packed ones; an empty place is a 0."""
+    if first == last:
+        yield 0
+    while first < last:
+        value, first = _varint(data, first, last)
+        yield value
 
 
 def _fields(data: Buffer, start: int, end: int) -> Iterator[tuple[int, int, int]]:

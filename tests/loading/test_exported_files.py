@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from vl2v_runtime import strict_json
 from vl2v_runtime.errors import ModelError
 from vl2v_runtime.metadata import KEY, Metadata
 from vl2v_runtime.model import EMBEDDING, INPUT, Model
-from vl2v_runtime.onnx_scan import names_other_files
+from vl2v_runtime.onnx_scan import objection
 from vl2v_runtime.trust import Trust
 
 FEW, MANY = 60, 500
@@ -159,7 +160,92 @@ def test_values_in_another_file_are_refused_before_it_is_opened(
 
 
 def test_a_file_with_all_in_it_names_no_other(exported: Path) -> None:
-    assert not names_other_files(exported)
+    assert objection(exported) == ""
+
+
+def changed(exported: Path, file: Path, change: Callable[[onnx.ModelProto], object]) -> Path:
+    model = onnx.load(exported)
+    change(model)
+    file.write_bytes(model.SerializeToString())
+    return file
+
+
+def no_data(dims: list[int], **values: Any) -> TensorProto:
+    return TensorProto(name="far", data_type=TensorProto.FLOAT, dims=dims, **values)
+
+
+def repeated(model: onnx.ModelProto, operator: str = "Loop") -> None:
+    """For ever, where nothing stops it."""
+    body = helper.make_graph(
+        [helper.make_node("Identity", ["go"], ["on"])],
+        "body",
+        [
+            helper.make_tensor_value_info("i", TensorProto.INT64, []),
+            helper.make_tensor_value_info("go", TensorProto.BOOL, []),
+        ],
+        [helper.make_tensor_value_info("on", TensorProto.BOOL, [])],
+    )
+    model.graph.initializer.append(numpy_helper.from_array(np.array(2**62), "count"))
+    model.graph.initializer.append(numpy_helper.from_array(np.array(True), "yes"))
+    model.graph.node.insert(0, helper.make_node(operator, ["count", "yes"], [], body=body))
+
+
+def sparse(model: onnx.ModelProto) -> None:
+    values, places = numpy_helper.from_array(np.ones(1, np.float32), "wide"), numpy_helper.from_array(np.zeros(1, int))
+    model.graph.sparse_initializer.append(helper.make_sparse_tensor(values, places, [2**40]))
+
+
+@pytest.mark.parametrize(
+    ("change", "found"),
+    [
+        (lambda model: model.graph.initializer.append(no_data([2**40])), "1,099,511,627,776 values and has 0 bytes"),
+        (lambda model: model.graph.initializer.append(no_data([2**31, 2**31], raw_data=b"x" * 99)), "has 99 bytes"),
+        (lambda model: model.graph.initializer.append(no_data([-1])), "values and has 0 bytes"),
+        (lambda model: model.graph.initializer.append(no_data([3, 2**20], float_data=[1.0])), "has 4 bytes"),
+        (sparse, "a sparse tensor"),
+        (repeated, r"repeats a graph \(Loop\)"),
+        (lambda model: repeated(model, "Scan"), r"repeats a graph \(Scan\)"),
+    ],
+)
+def test_what_a_student_never_has_is_refused_before_it_is_opened(
+    exported: Path, tmp_path: Path, change: Callable[[onnx.ModelProto], object], found: str
+) -> None:
+    with pytest.raises(ModelError, match=found):
+        Model(changed(exported, tmp_path / "model.onnx", change))
+
+
+def test_a_tensor_of_zeros_and_an_empty_one_are_taken(exported: Path, tmp_path: Path) -> None:
+    def change(model: onnx.ModelProto) -> None:
+        model.graph.initializer.append(TensorProto(name="z", data_type=TensorProto.INT64, dims=[1], int64_data=[0]))
+        model.graph.initializer.append(numpy_helper.from_array(np.zeros((0, 3), np.float32), "nothing"))
+        model.graph.initializer.append(numpy_helper.from_array(np.array(1.0), "scalar"))
+
+    Model(changed(exported, tmp_path / "model.onnx", change))
+
+
+def test_a_file_that_is_too_slow_is_refused(exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def change(model: onnx.ModelProto) -> None:
+        wide = np.random.default_rng(0).normal(size=(3, 512)).astype(np.float32) / 100
+        square = np.random.default_rng(1).normal(size=(512, 512)).astype(np.float32) / 23
+        for name, values in (("wide", wide), ("square", square), ("narrow", wide.T.copy())):
+            model.graph.initializer.append(numpy_helper.from_array(values, name))
+        names = ["flat", *(f"slow{i}" for i in range(1500))]
+        nodes = [
+            helper.make_node("MatMul", [a, "wide" if i == 0 else "square"], [b])
+            for i, (a, b) in enumerate(pairwise(names))
+        ]
+        nodes += [helper.make_node("MatMul", [names[-1], "narrow"], ["last"])]
+        place = next(i for i, node in enumerate(model.graph.node) if "flat" in node.input)
+        model.graph.node[place].input[0] = "last"
+        for node in reversed(nodes):
+            model.graph.node.insert(place, node)
+
+    file = changed(exported, tmp_path / "model.onnx", change)
+    monkeypatch.setattr("vl2v_runtime.model.PATIENCE", 0.01)
+    with pytest.raises(ModelError, match="too slow") as caught:
+        Model(file)
+    assert "within 0.01 s" in caught.value.expected
+    Model(exported)
 
 
 @pytest.mark.parametrize("content", [b"", b"\xff" * 40, b"\x0a\xff\xff\xff\xff\x0f", b"\x0b\x00", b"text, no model"])

@@ -19,7 +19,7 @@ from vl2v.job.run_files import read_evaluation, read_export
 from vl2v.redaction import PRIVATE, private_strings, public_config, public_provenance
 from vl2v.student.files import CARD, WEIGHTS, check_weights, read_described, read_trust
 from vl2v.trust import files as trust_file
-from vl2v_runtime.onnx_scan import names_other_files
+from vl2v_runtime.onnx_scan import objection
 
 CARD_FILE, SETTINGS, FIGURES = "README.md", "config.yaml", "evaluation.json"
 NEEDED = ("made_with", "made_at", "teacher", "prompts", "data", "weights")  # of the provenance, by the model card
@@ -139,8 +139,8 @@ def _check_binary(run: Path, files: Mapping[str, bytes | Path]) -> None:
             found = "a link that leads out of it"
             raise HubError(f"{name} is not published.", expected="a file of the run", found=found, next_step=step)
         try:
-            if part.suffix == ".onnx" and names_other_files(part):
-                raise ValueError("tensors that lie in other files")
+            if part.suffix == ".onnx" and (found := objection(part)):
+                raise ValueError(found)
         except ValueError as error:
             raise HubError(
                 f"{name} is not published.", expected="one ONNX file", found=str(error), next_step=step
