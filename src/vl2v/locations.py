@@ -9,8 +9,8 @@ from pathlib import Path
 
 import platformdirs
 
-from vl2v.errors import ConfigError
-from vl2v_runtime.names import quoted
+from vl2v.errors import ConfigError, RunError
+from vl2v_runtime.names import printable, quoted, shown
 
 
 def default_cache() -> Path:
@@ -115,6 +115,27 @@ def locations(values: Mapping[str, object], command: str = "") -> tuple[Location
         found = [place for place in found if place not in runs]
         found += [replace(place, advice=f"{COPY}: --out COPY --resume") for place in runs]
     return tuple(found)
+
+
+def check_names(values: Mapping[str, object]) -> None:
+    """Refuse folders that vl2v reads models from or writes to, if their path is not UTF-8: the files' formats need it.
+
+    Args:
+        values: the arguments of a command or a function by keyword.
+
+    Raises:
+        RunError: with the first of them.
+    """
+    for key in ("out", "to", "run", "folder", "student"):
+        path = values.get(key)
+        if isinstance(path, str | os.PathLike) and printable(found := os.fspath(path)) != found:
+            option, purpose, _ = KINDS[key]
+            raise RunError(
+                f"The path of {purpose} is not UTF-8.",
+                expected=f"a path in UTF-8 for {option}",
+                found=shown(found),
+                next_step="rename the folder (convmv renames many), or name another one",
+            )
 
 
 def _default(key: str) -> Path | None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from vl2v_runtime.errors import ModelError
 from vl2v_runtime.metadata import AGAIN
+from vl2v_runtime.names import printable, shown
 from vl2v_runtime.onnx_scan import objection
 
 if TYPE_CHECKING:
@@ -29,6 +30,11 @@ def open_session(path: Path, threads: int | None, spinning: bool = True) -> Infe
     """
     if not path.is_file():
         raise ModelError(f"{path} is missing.", expected="an exported model", found="no such file", next_step=AGAIN)
+    if printable(path) != str(path):
+        step = "rename the file or its folder"
+        raise ModelError(
+            f"{shown(path)} cannot be opened.", expected="a path in UTF-8", found="another encoding", next_step=step
+        )
     try:
         import onnxruntime
     except ImportError as error:

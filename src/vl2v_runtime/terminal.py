@@ -7,6 +7,8 @@ import os
 import sys
 from pathlib import Path
 
+from vl2v_runtime.names import printable
+
 BROKEN_PIPE = 141  # the exit code of a program that SIGPIPE ends
 KEPT = "\t\n"
 BIDI = (*range(0x202A, 0x202F), *range(0x2066, 0x206A))  # these reorder what follows them
@@ -20,9 +22,9 @@ def clean(text: str) -> str:
     """The text with every control character written out, so that a terminal shows it and does not obey it.
 
     Tabs and line feeds stay. Everything else that moves the cursor, changes colours or reorders text becomes ``\\x1b``
-    or the like.
+    or the like, and so does a byte of a name that is not UTF-8.
     """
-    return text.translate(_CONTROLS)
+    return printable(text).translate(_CONTROLS)
 
 
 def is_unicode(stream: object) -> bool:

@@ -31,7 +31,7 @@ from vl2v.errors import (
 from vl2v.faults.database import database
 from vl2v.faults.other import content, network
 from vl2v.faults.system import full, path_of, system
-from vl2v.locations import Location, locations
+from vl2v.locations import Location, check_names, locations
 from vl2v_runtime.errors import ModelError
 
 P = ParamSpec("P")
@@ -52,6 +52,7 @@ def explained(values: Mapping[str, object], command: str = "") -> Iterator[None]
         command: its name.
     """
     try:
+        check_names(values)
         yield
     except Vl2vError:
         raise

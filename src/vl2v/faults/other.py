@@ -82,6 +82,13 @@ def content(error: BaseException, places: Sequence[Location]) -> Vl2vError | Non
         return DamagedError(f"{shown} cannot be read.", expected="JSON", found=said, next_step=step)
     if isinstance(error, UnicodeDecodeError):
         return DamagedError(f"{shown} cannot be read.", expected="text in UTF-8", found=said, next_step=step)
+    if isinstance(error, UnicodeEncodeError) and "surrogates" in error.reason:
+        return AccessError(
+            "A name is not UTF-8.",
+            expected="files and folders with names in UTF-8",
+            found=shown(error.object)[:200],
+            next_step="rename it; convmv renames many",
+        )
     if isinstance(error, UnicodeEncodeError):
         return AccessError(
             "A name or text cannot be written.",

@@ -94,7 +94,8 @@ class RunFolder:
         """
         if printable(self.path) != str(self.path):
             found, step = shown(self.path), "choose another --out"
-            raise RunError("A run's folder has a name in UTF-8.", expected="UTF-8", found=found, next_step=step)
+            problem, expected = "The path of the run is not UTF-8.", "a path in UTF-8"
+            raise RunError(problem, expected=expected, found=found, next_step=step)
         if not self.path.exists():
             return
         mine = (LOCK, OWNER, spending.FILE, spending.LOCK)

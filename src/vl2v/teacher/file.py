@@ -126,7 +126,8 @@ def _read(path: Path) -> tuple[Rows, Rows, Mapping[str, Any]]:
     expected = PARQUET if path.suffix == ".parquet" else NPZ
     if not path.is_file() or path.suffix not in (".npz", ".parquet"):
         found = "no such file" if not path.is_file() else f"a file that ends in {path.suffix or 'nothing'}"
-        raise TeacherError(f"{path} cannot teach.", expected="a .npz or .parquet file", found=found)
+        step = "check the path after file:"
+        raise TeacherError(f"{path} cannot teach.", expected="a .npz or .parquet file", found=found, next_step=step)
     try:
         return _read_parquet(path) if path.suffix == ".parquet" else _read_npz(path)
     except KeyError as error:

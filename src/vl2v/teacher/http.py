@@ -259,7 +259,7 @@ class HttpTeacher:
         """
         body: str | bytes = reply.body
         if reply.method == "GET":  # what a vendor says of itself is shown and saved
-            body = self._key.strike(body.decode(errors="replace"))
+            body = self._key.strike(reply.body.decode(errors="replace"))
         try:
             answer = json.loads(body)
         except RecursionError:
