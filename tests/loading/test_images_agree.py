@@ -299,6 +299,8 @@ def test_all_paths_agree(outcomes: Outcomes, name: str) -> None:
             assert reason.isprintable(), "one line"
         return
     assert scan.pixels is not None
+    assert predict.pixels is not None
+    assert runtime.pixels is not None
     assert np.array_equal(scan.pixels, predict.pixels)
     assert np.array_equal(scan.pixels, runtime.pixels)
     assert runtime.label == serve.label

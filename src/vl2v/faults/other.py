@@ -72,16 +72,16 @@ def content(error: BaseException, places: Sequence[Location]) -> Vl2vError | Non
     """What parsers say of a file's content."""
     path = path_of(error)
     place = place_of(path, places)
-    shown, said = str(path or "A file"), " ".join(str(error).split())[:200]
+    name, said = str(path or "A file"), " ".join(str(error).split())[:200]
     step = "write it again, or take a backup" + (f"; it belongs to {place.purpose} ({place.option})" if place else "")
     if isinstance(error, RecursionError):
         return DamagedError(
-            f"{shown} cannot be read.", expected="plain values", found="values nested too deeply", next_step=step
+            f"{name} cannot be read.", expected="plain values", found="values nested too deeply", next_step=step
         )
     if isinstance(error, json.JSONDecodeError):
-        return DamagedError(f"{shown} cannot be read.", expected="JSON", found=said, next_step=step)
+        return DamagedError(f"{name} cannot be read.", expected="JSON", found=said, next_step=step)
     if isinstance(error, UnicodeDecodeError):
-        return DamagedError(f"{shown} cannot be read.", expected="text in UTF-8", found=said, next_step=step)
+        return DamagedError(f"{name} cannot be read.", expected="text in UTF-8", found=said, next_step=step)
     if isinstance(error, UnicodeEncodeError) and "surrogates" in error.reason:
         return AccessError(
             "A name is not UTF-8.",
