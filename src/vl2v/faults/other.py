@@ -18,6 +18,7 @@ from vl2v.errors import (
 )
 from vl2v.faults.system import path_of
 from vl2v.locations import Location, place_of
+from vl2v_runtime.names import shown
 
 CERTIFICATES = ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 PROXIES = ("ALL_PROXY", "HTTPS_PROXY", "HTTP_PROXY", "all_proxy", "https_proxy", "http_proxy")
