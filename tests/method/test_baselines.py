@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from vl2v.method.base import Context, NoSettings
 from vl2v.method.baselines.kd import KdSettings, softened_divergence
 from vl2v.method.distill import distill, trainable
-from vl2v.method.loop import Batch
+from vl2v.method.loop import Batch, total
 from vl2v.method.registry import METHODS
 from vl2v.student.model import cosine_logits
 
@@ -52,12 +52,16 @@ def test_naive_distillation_is_its_two_parts() -> None:
     b, logits = batch([0, 2, 1, 1]), torch.randn(4, 3)
     taught = cosine_logits(b.teacher_image, CONTEXT.head, 10.0)
     parts = (float(F.cross_entropy(logits, torch.tensor([0, 2, 1, 1]))), divergence_by_hand(logits, taught, 2.0))
-    loss = float(METHODS["kd"].objective(replace(CONTEXT, settings=KdSettings()))(logits, b))
+    loss = float(total(METHODS["kd"].objective(replace(CONTEXT, settings=KdSettings()))(logits, b)))
     assert loss == pytest.approx(0.5 * parts[0] + 0.5 * parts[1], abs=1e-5)
 
 
 def test_erm_sees_the_labels_alone() -> None:
-    objective, logits = METHODS["erm"].objective(CONTEXT), torch.randn(4, 3)
+    logits = torch.randn(4, 3)
+
+    def objective(logits: Tensor, b: Batch) -> Tensor:
+        return total(METHODS["erm"].objective(CONTEXT)(logits, b))
+
     labelled = float(objective(logits[:2], batch([2, 0])))
     assert labelled == pytest.approx(float(F.cross_entropy(logits[:2], torch.tensor([2, 0]))), abs=1e-6)
     assert float(objective(logits, batch([2, 0, -1, -1]))) == pytest.approx(labelled, abs=1e-6)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from vl2v.method.align import align
 from vl2v.method.distill import Projected, distill, trainable
+from vl2v.method.loop import total
 from vl2v.method.loss import dual_loss
 from vl2v.method.recipe import GAIN, VL2V, ScaledProjection, Vl2vSettings
 from vl2v.student.model import cosine_logits
@@ -26,7 +27,7 @@ def output(gain: float = 0.3) -> Tensor:
 
 def gradients(weight: float) -> tuple[float, Tensor]:
     out = output()
-    loss = VL2V.objective(replace(CONTEXT, settings=Vl2vSettings(kl_weight=weight)))(out, batch(LABELS))
+    loss = total(VL2V.objective(replace(CONTEXT, settings=Vl2vSettings(kl_weight=weight)))(out, batch(LABELS)))
     torch.autograd.backward(loss)
     assert out.grad is not None
     return float(loss.detach()), out.grad

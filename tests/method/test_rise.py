@@ -11,6 +11,7 @@ from torch import nn
 
 from vl2v.method.baselines.rise import EmbeddingClassifier, RiseSettings, relative_distance, text_distance
 from vl2v.method.distill import distill
+from vl2v.method.loop import total
 from vl2v.method.registry import METHODS
 from vl2v.student.model import cosine_logits
 
@@ -44,7 +45,8 @@ def test_anchors_add_the_relative_distance() -> None:
     b, output, anchors = batch([0, 2, -1, 1]), torch.randn(4, 7), torch.randn(3, 2, 4)
     own = RiseSettings(distance=0.5)
     without, with_them = (
-        float(METHODS["rise"].objective(replace(CONTEXT, settings=own, texts=a))(output, b)) for a in (None, anchors)
+        float(total(METHODS["rise"].objective(replace(CONTEXT, settings=own, texts=a))(output, b)))
+        for a in (None, anchors)
     )
     added = relative_distance(output[:, 3:], b.teacher_text, anchors[[0, 2, 0, 1]], b.labelled)
     assert with_them - without == pytest.approx(0.5 * float(added), abs=1e-5)
@@ -61,13 +63,13 @@ def test_the_loss_is_its_three_parts() -> None:
         float((1 - F.cosine_similarity(embedding, b.teacher_text)).mean()),
     )
     own = RiseSettings(temperature=1.5, teacher_share=0.8, distance=0.5)
-    loss = float(METHODS["rise"].objective(replace(CONTEXT, settings=own))(output, b))
+    loss = float(total(METHODS["rise"].objective(replace(CONTEXT, settings=own))(output, b)))
     assert loss == pytest.approx(0.8 * parts[0] + 0.2 * parts[1] + 0.5 * parts[2], abs=1e-5)
 
 
 def test_rows_without_a_label_feel_the_teacher_alone() -> None:
     b, output = batch([-1, -1]), torch.randn(2, 7, requires_grad=True)
-    loss = METHODS["rise"].objective(replace(CONTEXT, settings=RiseSettings()))(output, b)
+    loss = total(METHODS["rise"].objective(replace(CONTEXT, settings=RiseSettings()))(output, b))
     torch.autograd.backward(loss)
     assert output.grad is not None
     assert bool(output.grad[:, :3].any())

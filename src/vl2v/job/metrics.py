@@ -19,6 +19,7 @@ def metrics_line(
     learning_rate: float | None,
     average: object = None,
     reference: Reference = LABELS,
+    parts: Mapping[str, float] | None = None,
 ) -> dict[str, Any]:
     """One line of `metrics.jsonl`.
 
@@ -30,16 +31,17 @@ def metrics_line(
         learning_rate: the step's; None where the stage is solved in closed form.
         average: SWAD's, where there is one.
         reference: what answers are compared with, after which the shares of equal answers are called.
+        parts: the sum of each named part of the loss over these steps; the line has their means.
     """
     key = reference.key
     mean = mean_over_domains(scores.values())
     line: dict[str, Any] = {"stage": stage, "step": step, "losses": list(losses)}
+    line |= {"parts": {name: value / len(losses) for name, value in parts.items()}} if parts else {}
     line |= {} if learning_rate is None else {"learning_rate": learning_rate}
     line |= {"val_loss": mean.loss, f"val_{key}": mean.accuracy}
     line["domains"] = {d: {"loss": s.loss, key: s.accuracy} for d, s in scores.items()}
     if isinstance(average, LossValley):
-        parts = {"converged_at": average.converged_at, "dead_at": average.dead_at, "threshold": average.threshold}
-        line |= parts
+        line |= {"converged_at": average.converged_at, "dead_at": average.dead_at, "threshold": average.threshold}
     return line
 
 

@@ -142,6 +142,7 @@ class StateValues(_Part):
     step: Count
     digest: Text
     losses: list[float]
+    parts: dict[str, float] = {}
     metrics: Count
     fresh_queries: Count = 0
     best: float = -1.0
@@ -172,6 +173,7 @@ class MetricsLine(_Part):
     stage: Text
     step: Count
     losses: list[float]
+    parts: dict[str, float] = {}
     val_loss: float
     val_accuracy: Share | None = None
     val_agreement: Share | None = None

@@ -24,6 +24,7 @@ from vl2v.job.fresh import FreshViews
 from vl2v.job.kept import KeptFeatures
 from vl2v.job.material import Material, Server, context_of
 from vl2v.job.metrics import metrics_line
+from vl2v.job.parts import LossParts
 from vl2v.job.reference import LABELS, TEACHER
 from vl2v.job.shelf import Shelf, Trained, under
 from vl2v.method.align import align
@@ -75,7 +76,7 @@ class Trainer:
         self._server = Server(config, material, self.backbone.preprocess, self.accelerator, self.fresh)
         self._average = average_of(config)
         self._shelf = Shelf(config.distill, config.measure)
-        self._objective = self.method.objective(context_of(config, material))
+        self._parts = LossParts(self.method.objective(context_of(config, material)))
         side = self.backbone.preprocess.size  # built here, where the backbone is still the pretrained one
         build = self.method.penalty
         self._penalty = build(self.backbone.module, torch.zeros(2, 3, side, side)) if build else None
@@ -109,6 +110,7 @@ class Trainer:
 
     def _restore(self, state: State) -> None:
         self._losses, self._metrics_length = list(state.values["losses"]), int(state.values["metrics"])
+        self._parts.load(state.values.get("parts", {}))
         self.projection.load_state_dict(state.part("projection"))
         if state.values["stage"] == "distill":
             self.backbone.module.load_state_dict(state.part("backbone"))
@@ -152,7 +154,7 @@ class Trainer:
             align(
                 self.projection,
                 self._server.features(features, start, steps),
-                objective=self._objective,
+                objective=self._parts,
                 optimizer=optimizer,
                 accelerator=self.accelerator,
                 first_step=start,
@@ -205,7 +207,7 @@ class Trainer:
                     backbone,
                     self.projection,
                     batches,
-                    objective=self._objective,
+                    objective=self._parts,
                     train_projection=self.method.trains_layer or self.method.learns,
                     penalty=self._penalty,
                     swad=shelf.swad,
@@ -245,17 +247,19 @@ class Trainer:
         self._losses.append(loss)
         advance(1)
         due, stop = self._due(step, steps), self._stop_asked()
+        parts = self._parts.sums(self.accelerator) if due or stop else {}
         if due and self.accelerator.is_main_process:
             swad = self._average if stage == "align" else self._shelf.swad
             solved = stage == "align" and self.config.align.solver == "ridge"
             rate = None if solved else optimizer.param_groups[0]["lr"]
             reference = TEACHER if self.config.data.classes else LABELS
-            line = metrics_line(stage, step, self._losses, self._scores, rate, swad, reference)
+            line = metrics_line(stage, step, self._losses, self._scores, rate, swad, reference, parts)
             self._metrics_length = self.folder.add_metrics(line)
         if due:
-            self._losses = []
+            self._losses, parts = [], {}
+            self._parts.clear()
         if (due or stop) and self.accelerator.is_main_process:
-            self._save(stage, step + 1, optimizer)
+            self._save(stage, step + 1, optimizer, parts)
         if stop:
             raise Interrupted(
                 f"Stopped after step {step} of {self.method.stages[stage == 'distill']}; everything so far is saved.",
@@ -263,9 +267,10 @@ class Trainer:
             )
         return False
 
-    def _save(self, stage: str, step: int, optimizer: torch.optim.Optimizer) -> None:
+    def _save(self, stage: str, step: int, optimizer: torch.optim.Optimizer, parts: Mapping[str, float]) -> None:
         values: dict[str, Any] = {"stage": stage, "step": step, "digest": self.material.digest}
         values |= {"losses": self._losses, "metrics": self._metrics_length}
+        values |= {"parts": dict(parts)} if parts else {}
         if self.fresh is not None:
             values["fresh_queries"] = self.fresh.queries
         tensors = under("projection", self.projection.state_dict())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from vl2v.method.base import Method, NoSettings
-from vl2v.method.loss import dual_objective
+from vl2v.method.loss import dual_terms
 
 ADIP = Method(
     name="adip",
@@ -11,7 +11,7 @@ ADIP = Method(
     settings=NoSettings,
     stages=("Align", "Distill"),
     classifier="cosine",
-    objective=lambda context: dual_objective(context.image_weight),
+    objective=lambda context: dual_terms(context.image_weight),
     first_stage=True,
     trains_layer=False,
     asks_teacher=True,

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import reduce
+from operator import add
 
 import torch
 from accelerate import Accelerator
@@ -36,8 +38,15 @@ class Batch:
     image_weight: float | None = None
 
 
-Objective = Callable[[Tensor, Batch], Tensor]
-"""What a method minimises: from the output of P, [B, D] or [B, K], and its batch to a scalar."""
+Loss = Tensor | Mapping[str, Tensor]
+"""A scalar, or scalars by name, the same names in every step of a stage. Their sum is minimised; each is logged."""
+Objective = Callable[[Tensor, Batch], Loss]
+"""What a method minimises: from the output of P, [B, D] or [B, K], and its batch to a loss."""
+
+
+def total(loss: Loss) -> Tensor:
+    """The scalar that is minimised: the sum of the named parts in their order."""
+    return loss if isinstance(loss, Tensor) else reduce(add, loss.values())
 
 
 def fit(
@@ -69,7 +78,7 @@ def fit(
     """
     losses: list[float] = []
     for step, batch in enumerate(batches, first_step):
-        loss = objective(module(batch.inputs).to(batch.teacher_image.dtype), batch)
+        loss = total(objective(module(batch.inputs).to(batch.teacher_image.dtype), batch))
         value = float(loss.detach() if accelerator is None else accelerator.reduce(loss.detach(), "mean"))
         if not math.isfinite(value):
             raise TrainingError(

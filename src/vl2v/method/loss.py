@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vl2v.method.loop import Batch, Objective
+from vl2v.method.loop import Batch, total
 
 
 def dual_loss(
@@ -34,6 +36,20 @@ def dual_loss(
     Raises:
         ValueError: if the shapes differ or `image_weight` lies outside [0, 1].
     """
+    return total(dual_parts(projected, teacher_image, teacher_text, image_weight, labelled))
+
+
+def dual_parts(
+    projected: Tensor,
+    teacher_image: Tensor,
+    teacher_text: Tensor,
+    image_weight: float = 0.5,
+    labelled: Tensor | None = None,
+) -> dict[str, Tensor]:
+    """The two terms of `dual_loss` with their weights: ``image`` and ``text``, scalars that add up to it.
+
+    Arguments and errors are those of `dual_loss`.
+    """
     if not projected.shape == teacher_image.shape == teacher_text.shape or projected.ndim != 2:
         shapes = [list(t.shape) for t in (projected, teacher_image, teacher_text)]
         raise ValueError(f"expected three tensors of one shape [B, D], found {shapes}")
@@ -48,21 +64,27 @@ def dual_loss(
     else:
         kept = labelled.to(text_cosine.dtype)
         text_term = torch.where(labelled, text_cosine, 0).sum() / kept.sum().clamp(min=1)
-    return -(image_weight * image_term + (1 - image_weight) * text_term)
+    return {"image": -(image_weight * image_term), "text": -((1 - image_weight) * text_term)}
 
 
-def dual_objective(image_weight: float = 0.5) -> Objective:
-    """The dual loss as both stages of VL2V-ADiP minimise it.
+def dual_terms(image_weight: float = 0.5) -> Callable[[Tensor, Batch], dict[str, Tensor]]:
+    """The dual loss as both stages of VL2V-ADiP minimise it, in its parts ``image`` and ``text``.
 
     Args:
         image_weight: lambda in [0, 1], where a batch does not bring its own.
     """
 
-    def objective(projected: Tensor, batch: Batch) -> Tensor:
+    def objective(projected: Tensor, batch: Batch) -> dict[str, Tensor]:
         weight = image_weight if batch.image_weight is None else batch.image_weight
-        return dual_loss(projected, batch.teacher_image, batch.teacher_text, weight, batch.labelled)
+        return dual_parts(projected, batch.teacher_image, batch.teacher_text, weight, batch.labelled)
 
     return objective
+
+
+def dual_objective(image_weight: float = 0.5) -> Callable[[Tensor, Batch], Tensor]:
+    """The sum of `dual_terms`, whose argument this is."""
+    terms = dual_terms(image_weight)
+    return lambda projected, batch: total(terms(projected, batch))
 
 
 def scheduled_weight(first: float, last: float, step: int, steps: int) -> float:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from vl2v.method.base import Context, Method, Settings
 from vl2v.method.baselines.kd import softened_divergence, taught_logits
 from vl2v.method.loop import Batch, Objective
-from vl2v.method.loss import dual_objective
+from vl2v.method.loss import dual_terms
 from vl2v.strict import Rate, Weight
 from vl2v.student.model import cosine_logits
 
@@ -75,10 +75,10 @@ class ScaledProjection(nn.Linear):
 
 
 def _objective(context: Context[Vl2vSettings]) -> Objective:
-    dual, dimension = dual_objective(context.image_weight), context.head.shape[1]
+    dual, dimension = dual_terms(context.image_weight), context.head.shape[1]
     kl_weight, temperature = context.settings.kl_weight or 0.0, context.settings.temperature
 
-    def objective(output: Tensor, batch: Batch) -> Tensor:
+    def objective(output: Tensor, batch: Batch) -> dict[str, Tensor]:
         projected, head, taught = output[:, :dimension], context.head.to(output), taught_logits(context, batch, output)
         # VL2V-SD has no layer after the encoder, and keeps the teacher's scale.
         gain = output[0, dimension].exp() if output.shape[1] > dimension else output.new_ones(())
@@ -87,8 +87,8 @@ def _objective(context: Context[Vl2vSettings]) -> Objective:
             logits = factor * cosine_logits(directions, head, context.logit_scale)
             return softened_divergence(logits, taught, temperature)
 
-        loss = dual(projected, batch) + divergence(projected.detach(), gain)
-        return loss + kl_weight * divergence(projected, gain.detach()) if kl_weight else loss
+        parts = dual(projected, batch) | {"scale": divergence(projected.detach(), gain)}
+        return parts | {"teacher": kl_weight * divergence(projected, gain.detach())} if kl_weight else parts
 
     return objective
 

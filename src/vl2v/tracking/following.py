@@ -133,12 +133,13 @@ def values_of(line: Mapping[str, Any]) -> dict[str, float]:
         line: as `vl2v.job.metrics.metrics_line` makes it.
 
     Returns:
-        ``loss`` (the mean since the line before); ``val_loss`` and ``val_accuracy``, or ``val_agreement`` in a run
-        without labels, of the source domains' validation images, each also per domain; ``learning_rate``;
-        ``swad_start`` and ``swad_end`` once known, steps of the stage.
+        ``loss`` (the mean since the line before), also of each of its named parts, e.g. ``loss/image``; ``val_loss``
+        and ``val_accuracy``, or ``val_agreement`` in a run without labels, of the source domains' validation images,
+        each also per domain; ``learning_rate``; ``swad_start`` and ``swad_end`` once known, steps of the stage.
     """
     losses = line["losses"]
     values: dict[str, float] = {"loss": sum(losses) / len(losses)} if losses else {}
+    values |= {f"loss/{name}": value for name, value in line.get("parts", {}).items()}
     measured = ("loss", "accuracy", "agreement")
     values |= {f"val_{key}": line[f"val_{key}"] for key in measured if f"val_{key}" in line}
     for domain, score in line["domains"].items():

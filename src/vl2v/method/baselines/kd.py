@@ -51,9 +51,9 @@ def taught_logits(context: Context[Any], batch: Batch, like: Tensor) -> Tensor:
 def _objective(context: Context[KdSettings]) -> Objective:
     temperature, share = context.settings.temperature, context.settings.teacher_share
 
-    def objective(logits: Tensor, batch: Batch) -> Tensor:
+    def objective(logits: Tensor, batch: Batch) -> dict[str, Tensor]:
         divergence = softened_divergence(logits, taught_logits(context, batch, logits), temperature)
-        return (1 - share) * cross_entropy(logits, batch) + share * divergence
+        return {"labels": (1 - share) * cross_entropy(logits, batch), "teacher": share * divergence}
 
     return objective
 

@@ -158,11 +158,11 @@ def _blocks(backbone: nn.Module) -> dict[str, int | None]:
 def _objective(context: Context[MiroSettings]) -> Objective:
     classes, weight = len(context.head), context.settings.weight
 
-    def objective(output: Tensor, batch: Batch) -> Tensor:
-        loss = cross_entropy(output[:, :classes], batch)
-        if output.shape[1] == classes:  # the first stage, where no feature moves
-            return loss
-        return loss + weight * output[:, classes].mean()
+    def objective(output: Tensor, batch: Batch) -> dict[str, Tensor]:
+        parts = {"labels": cross_entropy(output[:, :classes], batch)}
+        if output.shape[1] > classes:  # not in the first stage, where no feature moves
+            parts["oracle"] = weight * output[:, classes].mean()
+        return parts
 
     return objective
 

@@ -110,17 +110,22 @@ def _mean(rows: Tensor, labelled: Tensor | None) -> Tensor:
 
 def _objective(context: Context[RiseSettings]) -> Objective:
     settings, classes = context.settings, len(context.head)
+    share, weight = settings.teacher_share, settings.distance
 
-    def objective(output: Tensor, batch: Batch) -> Tensor:
+    def objective(output: Tensor, batch: Batch) -> dict[str, Tensor]:
         logits, embedding = output[:, :classes], output[:, classes:]
         taught = taught_logits(context, batch, output)
         divergence = softened_divergence(logits, taught, settings.temperature)
-        classified = settings.teacher_share * divergence + (1 - settings.teacher_share) * cross_entropy(logits, batch)
-        distance = text_distance(embedding, batch.teacher_text, batch.labelled)
+        parts = {
+            "teacher": share * divergence,
+            "labels": (1 - share) * cross_entropy(logits, batch),
+            "distance": weight * text_distance(embedding, batch.teacher_text, batch.labelled),
+        }
         if context.texts is not None:
             anchors = context.texts.to(output)[labels_of(batch).clamp(min=0)]
-            distance = distance + relative_distance(embedding, batch.teacher_text, anchors, batch.labelled)
-        return classified + settings.distance * distance
+            relative = relative_distance(embedding, batch.teacher_text, anchors, batch.labelled)
+            parts["relative distance"] = weight * relative
+        return parts
 
     return objective
 
