@@ -6,7 +6,7 @@ group ``vl2v.methods``. Nothing is imported before a method is used, so that the
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Any
@@ -53,7 +53,7 @@ class Methods(Mapping[str, "Method[Any]"]):
                 module, _, attribute = BUILT_IN[name].partition(":")
                 self._loaded[name] = getattr(import_module(module), attribute)
             else:
-                self._loaded[name] = _installed(_entries()[name])
+                self._loaded[name] = _installed(name, _entries()[name])
         return self._loaded[name]
 
     def __contains__(self, name: object) -> bool:
@@ -71,22 +71,29 @@ class Methods(Mapping[str, "Method[Any]"]):
 METHODS = Methods()
 
 
-def _entries() -> dict[str, EntryPoint]:
-    """The methods of installed packages, sorted by name."""
-    found = sorted(entry_points(group=GROUP), key=lambda entry: entry.name)
-    return {entry.name: entry for entry in found if entry.name not in BUILT_IN}
+def _entries() -> dict[str, list[EntryPoint]]:
+    """What installed packages register, by name in alphabetical order."""
+    found: dict[str, list[EntryPoint]] = {}
+    for entry in sorted(entry_points(group=GROUP), key=lambda entry: (entry.name, entry.value)):
+        if entry.name not in BUILT_IN:
+            found.setdefault(entry.name, []).append(entry)
+    return found
 
 
-def _installed(entry: EntryPoint) -> Method[Any]:
+def _installed(name: str, entries: Sequence[EntryPoint]) -> Method[Any]:
     """Import a method of another package.
 
     Raises:
-        ConfigError: if that fails, or what is imported is not a method of that name.
+        ConfigError: if that fails, what is imported is not a method of that name, or several packages register it.
     """
     from vl2v.method.base import Method
 
-    package = entry.dist.name if entry.dist else "another package"
-    fault = f"The method {entry.name} of {package} cannot be used."
+    packages = sorted({entry.dist.name if entry.dist else "another package" for entry in entries})
+    entry, package = entries[0], " and ".join(packages)
+    fault = f"The method {name} of {package} cannot be used."
+    if len(packages) > 1:
+        step = "uninstall all but one of them, or rename the method in its package"
+        raise ConfigError(fault, expected="one package that registers it", found=package, next_step=step)
     try:
         method = entry.load()
     except Exception as error:  # a package may fail in any way
@@ -97,9 +104,9 @@ def _installed(entry: EntryPoint) -> Method[Any]:
             found=f"{type(error).__name__}: {said}",
             next_step=f"repair or uninstall {package}, or take another method",
         ) from error
-    if not isinstance(method, Method) or method.name != entry.name:
+    if not isinstance(method, Method) or method.name != name:
         found = f"the method {method.name}" if isinstance(method, Method) else type(method).__name__
-        expected = f"a vl2v.method.base.Method with the name {entry.name}"
+        expected = f"a vl2v.method.base.Method with the name {name}"
         step = f"correct {entry.value} in {package}"
         raise ConfigError(fault, expected=expected, found=found, next_step=step)
     return method
