@@ -50,7 +50,7 @@ def test_the_dual_loss_adds_up_as_it_did_before_it_had_parts() -> None:
         rows = torch.randn(3, 5, 4, generator=torch.Generator().manual_seed(seed))
         cosines = [nn.functional.normalize(rows[0], dim=-1) * nn.functional.normalize(x, dim=-1) for x in rows[1:]]
         image, text = (cosine.sum(-1).mean() for cosine in cosines)
-        assert total(dual_parts(*rows, image_weight=0.3)).equal(-(0.3 * image + (1 - 0.3) * text))
+        assert total(dual_parts(rows[0], rows[1], rows[2], 0.3)).equal(-(0.3 * image + (1 - 0.3) * text))
 
 
 def shrinking(output: Tensor, batch: Batch) -> dict[str, Tensor]:
