@@ -159,7 +159,7 @@ def test_a_damaged_store_is_left_as_it_is(
     assert str(store) in told, told
     assert "next:" in told
     if damage == "folder":
-        assert "a folder, where a file should be" in told
+        assert "a folder instead of a file" in told
     else:
         assert ".recover" in told
         assert store.read_bytes() == before
@@ -202,7 +202,7 @@ def test_who_waits_for_another_buyer_is_told(tmp_path: Path, monkeypatch: pytest
 
     class Told(Silent):
         def warn(self, text: str) -> None:
-            assert "another process buys" in text
+            assert "another process is buying" in text
             told.set()
 
     def buy() -> None:
@@ -326,7 +326,7 @@ def test_output_that_dangles_or_lies_among_the_photos(photos: Path, teacher: str
     assert "is a link to" in told, told
     assert "--out" in told
     told = said(*base, "--out", photos / "run", code=8)
-    assert "among the images" in told, told
+    assert "inside the folder of images" in told, told
     assert not (photos / "run").exists()
 
 

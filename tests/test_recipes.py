@@ -108,7 +108,7 @@ def test_settings_without_a_recipe_are_settled_as_they_are() -> None:
 def test_faults_name_the_recipe() -> None:
     with pytest.raises(ConfigError, match=r"recipe: Input should be 'paper' or 'ood' \(found 'best'\)"):
         config(recipe="best")
-    with pytest.raises(ConfigError, match=r"(?s)over those of the recipe ood:.*at most 1, found 0.5 and 0.7"):
+    with pytest.raises(ConfigError, match=r"(?s)combined with the recipe ood:.*at most 1, found 0.5 and 0.7"):
         config(recipe="ood", distill={"augment": {"corrupt": 0.7}})
     with pytest.raises(ConfigError, match=r"in the settings:\n.*found 0.9 and 0.7"):
         config(distill={"augment": {"style": 0.9, "corrupt": 0.7}})
@@ -117,7 +117,7 @@ def test_faults_name_the_recipe() -> None:
 def test_a_recipe_over_a_runs_own_file_would_change_nothing_and_is_refused(tmp_path: Path) -> None:
     run, own = tmp_path / "config.yaml", tmp_path / "own.yaml"
     run.write_text(config(made_with={"vl2v": "0"}).to_yaml())
-    with pytest.raises(ConfigError, match="recipe ood would change nothing"):
+    with pytest.raises(ConfigError, match="recipe ood would have no effect"):
         make_config(run, {"recipe": "ood"})
     assert make_config(run, {"recipe": "paper"}).recipe == make_config(run, {}).recipe == "paper"
     own.write_text("distill: {steps: 9}")

@@ -1,4 +1,4 @@
-"""The verbs: quote, distill, evaluate, export, load, and a student's classes. The command line calls these."""
+"""Public functions: quote, distill, evaluate, export, load, and the classes of a student."""
 
 from __future__ import annotations
 
@@ -47,16 +47,16 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 def make_config(base: str | Path | None = None, settings: Mapping[str, Any] | None = None) -> RunConfig:
-    """Settings from a YAML file, if one is given, with `settings` laid over it.
+    """Read settings from a YAML file, if one is given, and update them with `settings`.
 
-    Where neither names a recipe, the defaults are those of the recipe ``ood``; a file that a run wrote keeps its own.
+    If neither names a recipe, the defaults are those of the recipe ``ood``. A file written by a run keeps its own.
 
     Args:
         base: a file such as a run's `config.yaml`.
         settings: nested keys of `RunConfig`; None leaves a key as it is.
 
     Raises:
-        ConfigError: with every fault.
+        ConfigError: with all errors.
     """
     values: Any = read_yaml(Path(base)) if base else {}
     if not isinstance(values, Mapping):
@@ -65,10 +65,10 @@ def make_config(base: str | Path | None = None, settings: Mapping[str, Any] | No
     recipe = recipe_of(settings)
     if (settings or {}).get("recipe") is not None and "made_with" in values and recipe != recipe_of(values):
         raise ConfigError(
-            f"The recipe {recipe} would change nothing: {base} was written by a run, and states every setting.",
+            f"The recipe {recipe} would have no effect: {base} was written by a run and contains all settings.",
             expected=f"the recipe of that run, {recipe_of(values)}",
             found=recipe,
-            next_step="drop the recipe, or give a file that has only the settings of your own",
+            next_step="drop the recipe, or pass a file that contains only your own settings",
         )
     final = merge(values, settings or {})
     if final.get("recipe") is None and "made_with" not in final:  # a run's own file states every setting
@@ -88,20 +88,20 @@ def quote(
     settings: Mapping[str, Any] | None = None,
     classes: str | Path | Sequence[str] | None = None,
 ) -> Quote:
-    """Say what distilling would cost in queries, money and disk. Spends nothing.
+    """Compute what distilling would cost in queries, money and disk space, without spending anything.
 
     Args:
         data: the images, `root/<domain>/<class>/<image>` or `root/<class>/<image>`; with `classes` without labels.
         teacher: its name (see `vl2v.teacher.opening.KINDS`), or an object that is a `Teacher`.
-        student: its name, for the disk its state takes; may be left out.
-        places: where cache and store are.
-        progress: told of the scan.
+        student: its name, to compute the disk space of its state; optional.
+        places: paths of cache and store.
+        progress: receives the progress of the scan.
         config: a YAML file of settings.
         settings: see `make_config`.
         classes: see `distill`.
 
     Raises:
-        Vl2vError: with what was expected, found, and to do next.
+        Vl2vError: states what was expected, what was found, and what to do next.
     """
     spec, opened = _teacher(teacher)
     given = {
@@ -133,35 +133,36 @@ def distill(
     report: bool = True,
     classes: str | Path | Sequence[str] | None = None,
 ) -> Run | None:
-    """Distil a teacher into a student that holds on unseen domains, and measure it.
+    """Distil a teacher into a student that is accurate on unseen domains, and evaluate it.
 
     Args:
         data: the images, `root/<domain>/<class>/<image>` or `root/<class>/<image>`; with `classes` images at any depth.
         teacher: its name (see `vl2v.teacher.opening.KINDS`), or an object that is a `Teacher`.
         student: ``timm:<name>``, ``timm:<name>@<checkpoint>``, ``offline:``, ``teacher`` for VL2V-SD, a `Backbone`, or
-            a module that gives [B, F] features for [B, 3, S, S]; a bare module needs
-            ``{"student": {"size": ..., "mean": ..., "std": ...}}`` in `settings` where not 224 and ImageNet's.
-        out: the run's folder, new or empty.
-        held_out: domains left out to test.
+            a module that maps [B, 3, S, S] images to [B, F] features. A module needs
+            ``{"student": {"size": ..., "mean": ..., "std": ...}}`` in `settings` unless it uses 224 and ImageNet's.
+        out: folder of the run, new or empty.
+        held_out: domains that are left out for testing.
         budget: the most to spend, in the teacher's currency.
-        resume: go on with the run in `out`; settings come from it; `budget` may be raised, `tracking` changed and the
-            teacher accepted.
-        accept_teacher: buy on where answers look useless: one embedding for different images or texts, a wrong order,
+        resume: continue the run in `out` with its settings. `budget` may be raised, `tracking` may be changed, and the
+            teacher may be accepted.
+        accept_teacher: continue if responses look useless: one embedding for different images or texts, a wrong order,
             zero-shot accuracy at chance.
-        recipe: the set of defaults under the settings: ``ood`` (default) or ``paper``; see docs/method.md.
-        places: where cache and store are; with `resume`, None takes those that the run's folder remembers.
-        progress: told of every stage.
+        recipe: set of default settings: ``ood`` (default) or ``paper``; see docs/method.md.
+        places: paths of cache and store; with `resume`, None uses those recorded in the run folder.
+        progress: receives the progress of every stage.
         config: a YAML file of settings.
-        settings: nested settings over it, e.g. ``{"distill": {"steps": 500}, "seed": 1}``; see docs/configuration.md.
-        report: whether `report.html` is written at the end; it takes seconds, and `report` writes it later.
+        settings: nested settings that take precedence over `config`, e.g.
+            ``{"distill": {"steps": 500}, "seed": 1}``; see docs/configuration.md.
+        report: whether to write `report.html` at the end, which takes seconds. `report` can write it later.
         classes: names of the classes of images without labels: a list, ``"cat,dog"``, or a text file with one name per
-            line. The figures are then agreement with the teacher. Not needed with `resume`.
+            line. Results then state the agreement with the teacher. Not needed with `resume`.
 
     Returns:
-        The finished run; None in all processes but the first, under torchrun.
+        The finished run. Under torchrun, None in all processes except the first.
 
     Raises:
-        Vl2vError: with what was expected, found, and to do next.
+        Vl2vError: states what was expected, what was found, and what to do next.
     """
     spec, opened = _teacher(teacher)
     given = {
@@ -211,10 +212,10 @@ def report(
             images.
 
     Returns:
-        The page's path.
+        Path of the page.
 
     Raises:
-        Vl2vError: if it is no such folder, or nothing in it is finished.
+        Vl2vError: if it is not such a folder, or nothing in it is finished.
     """
     from vl2v.report.make import make_report  # slow to import
 
@@ -232,7 +233,7 @@ def evaluate(
     places: Places | None = None,
     progress: Progress | None = None,
 ) -> Evaluation:
-    """Measure a saved student on a folder of labelled images; see `vl2v.job.measure.evaluate`."""
+    """Evaluate a saved student on a folder of labelled images; see `vl2v.job.measure.evaluate`."""
     loaded = student if isinstance(student, Student) else load(student)
     config = parse(DataConfig, {"root": data, "skip_bad": skip_bad} | ANY_LAYOUT, "the settings")
     return measure.evaluate(loaded, config, domains=domains, places=places, progress=progress)
@@ -251,7 +252,7 @@ def export(
     places: Places | None = None,
     progress: Progress | None = None,
 ) -> Export:
-    """Write a student as ONNX files that `vl2v_runtime` runs without torch; see `vl2v.job.export.export`."""
+    """Export a student to ONNX files that `vl2v_runtime` runs without torch; see `vl2v.job.export.export`."""
     return export_student(
         Path(folder),
         onnx=onnx,
@@ -267,7 +268,7 @@ def export(
 
 @explaining
 def load(folder: str | Path, backbone: nn.Module | None = None, device: str = "cpu") -> Student:
-    """Read a student from its folder, its run's folder, or the hub (``hf:user/name``); see `Student.load`."""
+    """Load a student from its folder, its run folder, or the hub (``hf:user/name``); see `Student.load`."""
     if str(folder).startswith("hf:"):
         from vl2v.hub.pull import fetch
 
@@ -296,6 +297,6 @@ def _backbone(student: nn.Module | Backbone, config: RunConfig) -> Backbone:
         return student
     if not isinstance(student, nn.Module):
         expected, step = "a name, a Backbone or an nn.Module", "see the help of vl2v.distill"
-        raise StudentError("This is no student.", expected=expected, found=type(student).__name__, next_step=step)
+        raise StudentError("This is not a student.", expected=expected, found=type(student).__name__, next_step=step)
     s = config.student
     return from_module(student, Preprocess(s.size or 224, s.mean or IMAGENET_MEAN, s.std or IMAGENET_STD))

@@ -61,7 +61,7 @@ def read_arrays(path: Path, forms: Mapping[str, Form]) -> dict[str, NDArray[Any]
         OSError: if it cannot be read at all.
     """
     if path.exists() and not path.is_file():
-        raise ArraysError("a folder, a pipe or a device in place of the file")
+        raise ArraysError("a folder, a pipe or a device instead of the file")
     try:
         with ZipFile(path) as archive:
             return _read(archive, forms, max(SMALL, RATIO * path.stat().st_size))

@@ -293,12 +293,12 @@ class RunConfig(_WithMethods):
     def _stages(self) -> RunConfig:
         faults = _against_method(self)
         if self.student.spec == "teacher" and not self.teacher.spec.startswith("open_clip:"):
-            faults.append("student 'teacher' (VL2V-SD) needs an open_clip: teacher, whose weights are at hand")
+            faults.append("student 'teacher' (VL2V-SD) needs an open_clip: teacher, whose weights are available")
         unlabelled = self.data.unlabelled is not None or self.data.rest_unlabelled
         if unlabelled and not METHODS[self.method].asks_teacher:
-            faults.append(f"unlabelled images are of no use to the method {self.method}: it learns from labels alone")
+            faults.append(f"the method {self.method} cannot use unlabelled images: it learns from labels alone")
         if self.data.rest_unlabelled and self.data.labels_per_class is None:
-            faults.append("data.rest_unlabelled needs data.labels_per_class; without it no image is beyond")
+            faults.append("data.rest_unlabelled needs data.labels_per_class")
         faults += _without_labels(self) + self._options()
         if faults:
             raise ValueError("\n".join(faults))
@@ -308,18 +308,20 @@ class RunConfig(_WithMethods):
         """What is beyond the paper and asked for where it cannot be had."""
         align, faults = self.align, []
         if self.teacher.views == "fresh" and not METHODS[self.method].asks_teacher:
-            faults.append(f"teacher.views fresh is of no use to the method {self.method}: it asks no teacher")
+            faults.append(f"teacher.views fresh does not apply to the method {self.method}: it uses no teacher")
         if not METHODS[self.method].free_image_weight:
             if align.solver == "ridge":
-                faults.append(f"align.solver ridge solves for VL2V-ADiP's loss, which the method {self.method} has not")
+                faults.append(
+                    f"align.solver ridge solves the loss of VL2V-ADiP, which the method {self.method} does not use"
+                )
             if self.image_weight_end is not None:
-                faults.append(f"image_weight_end is of no use to the method {self.method}; drop it")
+                faults.append(f"image_weight_end does not apply to the method {self.method}; drop it")
         augment = self.distill.augment
         if augment.style + augment.corrupt > 1:
             found = f"{augment.style:g} and {augment.corrupt:g}"
             faults.append(f"distill.augment: style and corrupt must add up to at most 1, found {found}")
         if align.average != "none" and align.solver == "ridge":
-            faults.append("align.average needs the steps of align.solver adam; ridge takes none")
+            faults.append("align.average needs align.solver adam; ridge has no steps")
         elif align.average != "none" and not self.first_stage_steps:
             faults.append("align.average needs steps of the first stage; set align.steps")
         if self.student.spec == "teacher" and (align.solver, align.average) != ("adam", "none"):
@@ -359,14 +361,14 @@ def _against_method(config: RunConfig) -> list[str]:
             f"leave it out, or take the method {DEFAULT_METHOD}"
         )
     if config.data.held_out_classes and method.classifier == "linear":
-        why = f"{method.name} has a linear classifier, which knows no class that it was not trained on"
+        why = f"{method.name} has a linear classifier, which cannot predict classes that it was not trained on"
         faults.append(f"data.held_out_classes cannot be measured: the method {why}; take e.g. {DEFAULT_METHOD}")
     if method.forbids_first_stage and config.align.steps:
         faults.append(f"the method {method.name} has no first stage: align.steps must be 0, found {config.align.steps}")
     if config.student.spec == "teacher" and not method.takes_encoder:
         faults.append(
-            f"the method {method.name} is not for the student 'teacher', which is in the teacher's space already; "
-            f"take the method {DEFAULT_METHOD} (VL2V-SD)"
+            f"the method {method.name} does not support the student 'teacher', which is already in the teacher's "
+            f"space; use the method {DEFAULT_METHOD} (VL2V-SD)"
         )
     return faults
 
@@ -386,17 +388,19 @@ def _without_labels(config: RunConfig) -> list[str]:
     if stated := [key for key in needless if getattr(data, key)]:
         named = ", ".join(f"data.{key} (--{_FLAGS.get(key, key.replace('_', '-'))})" for key in stated)
         faults.append(
-            f"{named}: of no use with data.classes (--classes), with which no image has a label; drop it, or drop "
+            f"{named}: does not apply with data.classes (--classes), since no image has a label; drop it, or drop "
             "data.classes and sort the images into class folders"
         )
     if method.needs_labels:
         able = ", ".join(name for name in BUILT_IN if not METHODS[name].needs_labels)
         faults.append(
             f"the method {method.name} learns from labels, and with data.classes (--classes) the images have none: "
-            f"expected {able}; found {method.name}; take --recipe ood"
+            f"expected {able}; found {method.name}; use --recipe ood"
         )
     elif config.image_weight != 1 or config.image_weight_end is not None:
-        faults.append("without labels there is no text term: image_weight must be 1 and image_weight_end left out")
+        faults.append(
+            "without labels there is no text term: image_weight must be 1 and image_weight_end must not be set"
+        )
     return faults
 
 
@@ -420,7 +424,7 @@ def parse(model: type[Model], values: object, source: str) -> Model:
     except ValidationError as error:
         faults = [fault for e in error.errors() for fault in _faults(e, source)]
         if (recipe := recipe_of(values)) != PAPER:
-            source = f"{source}, over those of the recipe {recipe}"
+            source = f"{source}, combined with the recipe {recipe}"
         count = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
         problem = "\n".join([f"{count} in {source}:", *(f"  {fault}" for fault in faults)])
         raise ConfigError(problem, next_step="correct them all; docs/configuration.md lists every key") from error

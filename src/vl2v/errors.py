@@ -1,4 +1,4 @@
-"""Everything that can go wrong for a user: each message says what was expected, what was found, and what to do next."""
+"""Errors for users. Each message states what was expected, what was found, and what to do next."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from vl2v_runtime.errors import worded
 
 
 class Vl2vError(Exception):
-    """The root of the tree. `exit_code` is what the command line ends with.
+    """Base class of all errors. `exit_code` is the exit code of the command line.
 
     Args:
-        problem: one sentence, what is wrong.
-        expected: what would have been right.
-        found: what stands there instead.
+        problem: what is wrong, in one sentence.
+        expected: what would have been valid.
+        found: what was found instead.
         next_step: what the user can do about it.
     """
 
@@ -30,25 +30,25 @@ class Vl2vError(Exception):
 
 
 class ConfigError(Vl2vError):
-    """A setting, a flag or a YAML file is not usable."""
+    """A setting, an option or a YAML file is not valid."""
 
     exit_code = 2
 
 
 class DataError(Vl2vError):
-    """The client's images are not usable as they are."""
+    """The images or their folder layout are not valid."""
 
     exit_code = 3
 
 
 class TeacherError(Vl2vError):
-    """A teacher cannot be opened, or its answer is not usable."""
+    """A teacher cannot be opened, or its response is not usable."""
 
     exit_code = 4
 
 
 class BudgetError(Vl2vError):
-    """Going on would spend more than the user allowed."""
+    """Continuing would exceed the budget."""
 
     exit_code = 5
 
@@ -60,19 +60,19 @@ class StudentError(Vl2vError):
 
 
 class TrainingError(Vl2vError):
-    """Training cannot go on, for example because the loss is not finite."""
+    """Training cannot continue, for example because the loss is not finite."""
 
     exit_code = 7
 
 
 class RunError(Vl2vError):
-    """A run folder is missing, taken, or does not fit what is asked of it."""
+    """A run folder is missing, in use, not empty, or not suitable."""
 
     exit_code = 8
 
 
 class DiskFullError(Vl2vError):
-    """The disk has no room for what has to be written."""
+    """The disk has no space for the file."""
 
     exit_code = 9
 
@@ -84,13 +84,13 @@ class HubError(Vl2vError):
 
 
 class AccessError(Vl2vError):
-    """A file, a folder or another resource of this machine cannot be used as it is."""
+    """A file, a folder or another resource of this machine cannot be used."""
 
     exit_code = 13
 
 
 class DamagedError(Vl2vError):
-    """A file does not hold what was written to it."""
+    """A file does not contain what was written to it."""
 
     exit_code = 14
 
@@ -102,11 +102,11 @@ class Interrupted(Vl2vError):  # noqa: N818 - not a fault: the user asked for it
 
 
 class MissingExtraError(Vl2vError):
-    """An optional package is needed that is not installed.
+    """An optional package that is needed is not installed.
 
     Args:
-        feature: what the user asked for.
-        extra: the extra of this package that brings it.
+        feature: the feature that needs the package.
+        extra: the extra that installs the package.
         package: the package that could not be imported.
     """
 
@@ -122,13 +122,13 @@ class MissingExtraError(Vl2vError):
 
 
 class UnexpectedError(Vl2vError):
-    """A fault of vl2v itself, as far as it can tell."""
+    """A bug in vl2v."""
 
     exit_code = 70
 
 
 def as_disk_full(error: BaseException) -> DiskFullError | None:
-    """Translate an operating system's or a database's word for a full disk; None if `error` is something else."""
+    """Convert a disk-full error of the system or a database; None if `error` is another error."""
     text = str(error).lower()
     full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
     full = full or (isinstance(error, sqlite3.Error) and "full" in text) or "no space left on device" in text
@@ -137,7 +137,7 @@ def as_disk_full(error: BaseException) -> DiskFullError | None:
     where = getattr(error, "filename", None)
     return DiskFullError(
         "The disk is full.",
-        expected="room for the pixel cache, the bought vectors and the run's state (vl2v quote states the sum)",
+        expected="space for the pixel cache, purchased embeddings and the run's state (vl2v quote shows the total)",
         found=f"no space left while writing {where}" if where else "no space left while writing",
-        next_step="free some space or point --cache and --out at another disk, then go on with --resume",
+        next_step="free some space, or move --cache and --out to another disk; then continue with --resume",
     )

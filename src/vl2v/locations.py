@@ -38,10 +38,10 @@ def _rooted(usual: Callable[[str], str], what: str, variable: str, flag: str) ->
         folder = ""
     if not Path(folder).is_absolute():  # "~": neither HOME nor the list of users says where that is
         raise ConfigError(
-            f"There is no place for the {what}.",
-            expected=f"HOME or {variable} set to a folder that can be written",
-            found="neither, and this user has no home folder",
-            next_step=f"set HOME, or name a place: {flag}",
+            f"There is no folder for the {what}.",
+            expected=f"HOME or {variable} set to a writable folder",
+            found="neither, and this user has no home directory",
+            next_step=f"set HOME, or use {flag}",
         )
     return Path(folder)
 
@@ -63,13 +63,13 @@ class Location:
     advice: str
 
 
-COPY = "copy the folder to a disk that can be written (cp -r), and name the copy"
+COPY = "copy the folder to a writable disk (cp -r), and use the copy"
 CACHE, STORE = "--cache", "--store"
 KINDS = {  # keyword of a command or a function: option, purpose, advice
-    "cache": (CACHE, "the cache", "name another folder: --cache FOLDER (it may be deleted at any time)"),
-    "store": (STORE, "the store of bought vectors", "copy it to a disk that can be written, and name it: --store FILE"),
-    "out": ("--out", "the output folder", "name another folder: --out FOLDER"),
-    "to": ("--output", "the output file", "name another file: --output FILE"),
+    "cache": (CACHE, "the cache", "choose another folder: --cache FOLDER (it may be deleted at any time)"),
+    "store": (STORE, "the store of purchased embeddings", "copy it to a writable disk, and use the copy: --store FILE"),
+    "out": ("--out", "the output folder", "choose another folder: --out FOLDER"),
+    "to": ("--output", "the output file", "choose another file: --output FILE"),
     "config": ("--config", "the settings", "correct --config"),
     "unlabelled": ("--unlabelled", "the unlabelled images", "correct --unlabelled"),
     "root": ("--root", "the benchmarks' folder", "correct --root"),
@@ -83,12 +83,12 @@ KINDS = {  # keyword of a command or a function: option, purpose, advice
     "student": ("RUN", "the student", COPY),
 }
 ELSEWHERE = {  # where a command writes below its run's folder by default
-    "export": ("--out", "write elsewhere: vl2v export {run} --out FOLDER"),
+    "export": ("--out", "choose another folder: vl2v export {run} --out FOLDER"),
     "serve": (
         "RUN",
         "export it elsewhere and serve that: vl2v export {run} --out FOLDER; vl2v serve FOLDER/model.onnx",
     ),
-    "push": ("--out", "name another folder: --out FOLDER"),
+    "push": ("--out", "choose another folder: --out FOLDER"),
 }
 
 

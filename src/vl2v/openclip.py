@@ -72,10 +72,10 @@ def builtin_name(name: str, error: type[Vl2vError]) -> str:
         if _tower_settings(open_clip.get_model_config(known)) == wanted:
             return str(known)
     raise error(
-        f"open_clip:{name} has an image encoder of its own.",
-        expected="the architecture of a built-in model of open_clip, so that the student loads without the hub",
+        f"open_clip:{name} has a custom image encoder.",
+        expected="the architecture of a built-in open_clip model, so that the student loads without the hub",
         found="another one",
-        next_step="take it as the teacher alone, or pass its image encoder as a module of your own (vl2v.distill)",
+        next_step="use it only as teacher, or pass its image encoder as your own module (vl2v.distill)",
     )
 
 
@@ -119,15 +119,15 @@ def create(spec: ClipSpec, error: type[Vl2vError]) -> tuple[Any, Any]:
     name = spec.model
     if not name.startswith("hf-hub:") and name not in open_clip.list_models():
         tags = ", ".join(open_clip.list_models()[:8])
-        step = "spell it open_clip:<model>/<pretrained>, e.g. open_clip:ViT-B-16/openai"
-        raise error(f"open_clip has no model '{name}'.", expected=f"one of {tags}, ...", found=name, next_step=step)
+        step = "the format is open_clip:<model>/<pretrained>, e.g. open_clip:ViT-B-16/openai"
+        raise error(f"Unknown open_clip model '{name}'.", expected=f"one of {tags}, ...", found=name, next_step=step)
     if not spec.pretrained and not name.startswith("hf-hub:"):
         tags = ", ".join(open_clip.list_pretrained_tags_by_model(name)) or "a local checkpoint"
         raise error(
-            f"open_clip:{name} says no weights.",
+            f"open_clip:{name} specifies no weights.",
             expected=f"one of {tags}",
             found="nothing after the model",
-            next_step=f"open_clip:{name}/<tag>, or a checkpoint file in its place",
+            next_step=f"open_clip:{name}/<tag>, or a checkpoint file instead of the tag",
         )
     if spec.file and not spec.file.is_file():
         raise error(f"{spec.file} is missing.", expected="a checkpoint", found="no file", next_step="check the path")
@@ -143,6 +143,6 @@ def create(spec: ClipSpec, error: type[Vl2vError]) -> tuple[Any, Any]:
             f"open_clip:{name}/{spec.pretrained} could not be opened.",
             expected="weights from the hub, or a local checkpoint of this architecture",
             found=" ".join(str(problem).split())[:300],
-            next_step="check the network and the tag, or name a local file: open_clip:<model>/<file>",
+            next_step="check the network and the tag, or use a local file: open_clip:<model>/<file>",
         ) from problem
     return model.eval(), transform

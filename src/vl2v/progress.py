@@ -1,4 +1,4 @@
-"""How a long piece of work tells the user where it stands, without knowing what the user looks at."""
+"""Progress reporting and warnings, independent of how they are displayed."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ Advance = Callable[[int], None]
 
 
 class Vl2vWarning(UserWarning):
-    """Something that a user should know although the work goes on."""
+    """A condition that a user should know about although the work continues."""
 
 
 class Progress(Protocol):
-    """A place where stages report; `job.console` has the ones people see."""
+    """Receives the progress of stages; `job.console` has implementations for terminals."""
 
     def stage(self, title: str, total: int, done: int = 0) -> AbstractContextManager[Advance]:
-        """Open a stage of `total` steps, `done` of them behind us; the value advances it by a number of steps."""
+        """Start a stage of `total` steps, of which `done` are finished. The returned function advances it."""
         ...
 
     def note(self, text: str) -> None:
-        """Say one line."""
+        """Show one line."""
         ...
 
 
 class Silent:
-    """Progress that nobody sees."""
+    """Progress that is not displayed."""
 
     @contextmanager
     def stage(self, title: str, total: int, done: int = 0) -> Iterator[Advance]:
@@ -38,15 +38,15 @@ class Silent:
         """See `Progress.note`."""
 
     def warn(self, text: str) -> None:
-        """See `warn`: nobody looks at this progress, so Python's warnings carry it."""
+        """See `warn`; issues a Python warning."""
         warnings.warn(text, Vl2vWarning, stacklevel=4)
 
 
 class Recorder:
-    """Progress that passes everything on, and remembers what was warned of.
+    """Forwards progress and records warnings.
 
     Args:
-        inner: who is told.
+        inner: receives everything.
     """
 
     def __init__(self, inner: Progress) -> None:
@@ -69,10 +69,10 @@ class Recorder:
 
 
 def warn(progress: Progress, text: str) -> None:
-    """Say what a user should know although the work goes on; unlike a note, no setting hides it.
+    """Show a warning. Unlike a note, no setting hides it.
 
     Args:
-        progress: its `warn` is called where it has one; other objects are told by `note`, after ``warning:``.
+        progress: its `warn` is called if it has one, otherwise its `note` with the prefix ``warning:``.
         text: one line, without ``warning:``.
     """
     tell = getattr(progress, "warn", None)

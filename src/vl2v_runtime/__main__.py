@@ -33,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if missing := [str(path) for path in flags.images if not path.exists()]:
         return _fail(f"no such file or folder: {', '.join(map(shown, missing))}", UNREADABLE)
     if not paths:
-        return _fail("no image in the folders given", UNREADABLE)
+        return _fail("no image in the given folders", UNREADABLE)
     try:
         model = load(flags.model, threads=flags.threads, int8=flags.int8 or None, spinning=False)
         if flags.coverage is not None:
@@ -69,20 +69,20 @@ def _check_coverage(model: Model, score: str, coverage: float, parser: argparse.
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="vl2v-predict",
-        description="Classify images with a model that vl2v exported. The exit code is 3 if one could not be read.",
+        description="Classify images with a model exported by vl2v. The exit code is 3 if an image cannot be read.",
     )
-    parser.add_argument("model", type=Path, help="a file .onnx, or a folder of vl2v export or of a run")
+    parser.add_argument("model", type=Path, help="an .onnx file, or the folder of an export or a run")
     parser.add_argument("images", type=Path, nargs="+", help="images, or folders of images")
     parser.add_argument("--format", choices=FORMATS, default="table")
-    parser.add_argument("--int8", action="store_true", help="of a folder, take the quantised file")
-    parser.add_argument("--threads", type=_count, help="how many the network computes with (default: every core)")
-    parser.add_argument("--batch-size", type=_count, default=BATCH, help="images at once (default: %(default)s)")
+    parser.add_argument("--int8", action="store_true", help="use the quantised file of a folder")
+    parser.add_argument("--threads", type=_count, help="CPU threads (default: all cores)")
+    parser.add_argument("--batch-size", type=_count, default=BATCH, help="images per batch (default: %(default)s)")
     parser.add_argument(
         "--coverage",
         type=_share,
         help="mark as unsure what is less sure than this share of the sources' validation images: 0.95",
     )
-    parser.add_argument("--score", choices=SCORES, default=CONFIDENCE, help="what tells how sure an answer is")
+    parser.add_argument("--score", choices=SCORES, default=CONFIDENCE, help="score for --coverage")
     return parser
 
 

@@ -23,7 +23,7 @@ DARK = 4095 / 65535  # a 16-bit picture without a brighter value is what a 12-bi
 
 NOTE = "note"
 """Key of `Image.info` under which a decoded image says what its owner should know."""
-TOO_DARK = "16-bit values below 4096, as of a 12-bit camera: read as 16 bits, they are nearly black"
+TOO_DARK = "16-bit values below 4096, as from a 12-bit camera: read as 16 bits, they are nearly black"
 
 
 class RangeError(ValueError):
@@ -146,7 +146,7 @@ def _white(values: NDArray[Any], samples: Samples) -> float:
                 return white
     expected = "0 to 1, 255 or 65535" if samples.kind == "f" else " or ".join(f"{white:.0f}" for white in whites)
     found = f"{what} values from {low:g} to {high:g}"
-    raise RangeError(f"{found}, which do not say what is white; expected {expected}; save it with 8 or 16 bits")
+    raise RangeError(f"{found}, so the white level is unclear; expected {expected}; save it with 8 or 16 bits")
 
 
 def _by_profile(image: Image.Image, profile: bytes) -> Image.Image:

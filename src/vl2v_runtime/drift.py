@@ -41,9 +41,9 @@ class Drift:
     def text(self) -> str:
         """One line for people."""
         if not self.images:
-            return "no image to compare with the training domains"
+            return "there is no image to compare with the training domains"
         what = "1 image lies" if self.images == 1 else f"{self.images:,} images lie"
-        head = "unlike the training domains" if self.unusual else "like the training domains"
+        head = "unlike the training domains" if self.unusual else "similar to the training domains"
         return (
             f"{head}: {what} {self.distance:.3f} from them (nearest: {self.nearest}), "
             f"usual is {self.expected:.3f}, the limit {self.limit:.3f}"

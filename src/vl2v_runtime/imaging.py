@@ -96,7 +96,7 @@ def read_file(path: str | Path) -> bytes:
         if not stat.S_ISREG(status.st_mode):
             raise OSError(errno.EINVAL, "not a regular file", str(path))
         if status.st_size > MAX_BYTES:
-            raise UnreadableImageError(f"a file of {status.st_size:,} bytes, more than any image that is read")
+            raise UnreadableImageError(f"a file of {status.st_size:,} bytes, above the limit for images")
         with os.fdopen(descriptor, "rb", closefd=False) as file:
             return file.read()
     finally:
@@ -219,7 +219,7 @@ def _unknown(data: bytes) -> str:
     if found is None:
         return "not a JPEG, PNG, WebP, BMP or TIFF image"
     if found in FORMATS:
-        return f"a {found} file that is broken, or of a kind that is not read; save it as an 8-bit PNG or JPEG"
+        return f"a {found} file that is broken or not supported; save it as an 8-bit PNG or JPEG"
     return f"not a JPEG, PNG, WebP, BMP or TIFF image, but {found}"
 
 

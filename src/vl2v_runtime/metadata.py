@@ -75,14 +75,14 @@ class Metadata:
             ModelError: if it is missing, of another format or incomplete.
         """
         if text is None:
-            expected, found = f"metadata under the key '{KEY}'", "none: some other ONNX file"
+            expected, found = f"metadata under the key '{KEY}'", "none: this is another ONNX file"
             raise ModelError(f"{where} was not exported by vl2v.", expected=expected, found=found, next_step=AGAIN)
         try:
             card = strict_json.parse(text)
             if type(card["format"]) is not int or card["format"] != FORMAT:
-                step = "update vl2v-runtime, or export the student with this version of vl2v"
+                step = "update vl2v-runtime, or export the student again with this version of vl2v"
                 found = f"format {str(card['format'])[:40]}"
-                raise ModelError(f"{where} is of another kind.", expected="format 1", found=found, next_step=step)
+                raise ModelError(f"{where} has another format.", expected="format 1", found=found, next_step=step)
             return cls._of(card)
         except (TypeError, KeyError, ValueError) as error:
             if isinstance(error, ModelError):
@@ -123,12 +123,12 @@ def _mapping(value: Any, what: str) -> Mapping[str, Any]:
 
 def _names(values: Any) -> tuple[str, ...]:
     if not isinstance(values, list) or not 1 <= len(values) <= MAX_CLASSES:
-        raise ValueError(f"classes that are no list of 1 to {MAX_CLASSES:,} names")
+        raise ValueError(f"classes that are not a list of 1 to {MAX_CLASSES:,} names")
     for name in values:
         if not isinstance(name, str) or not 1 <= len(name) <= MAX_NAME:
             raise ValueError(f"the class {str(name)[:40]!r}; a name has 1 to {MAX_NAME:,} characters")
         if any(unicodedata.category(char) == "Cc" for char in name):
             raise ValueError(f"the class {name[:40]!r}, which has a control character")
     if len(set(values)) != len(values):
-        raise ValueError("a class name that occurs twice")
+        raise ValueError("a duplicate class name")
     return tuple(values)

@@ -187,8 +187,8 @@ class Model:
         """
         if self.dimension is None:
             raise ModelError(
-                f"{self.path} knows nothing of the teacher's space.",
-                expected="a student with text embeddings as its head",
+                f"{self.path} is not in the teacher's embedding space.",
+                expected="a student with a text head",
                 found="a baseline with a linear classifier",
                 next_step="export a student distilled with the method adip",
             )
@@ -215,7 +215,7 @@ class Model:
         Args:
             images: see `logits`.
             batch_size: how many go through the network at once.
-            score: what tells how sure an answer is: ``confidence`` or ``energy``.
+            score: score for --coverage: ``confidence`` or ``energy``.
             coverage: the share of the sources' validation images that is sure enough; see `Trust.accepts`.
 
         Raises:

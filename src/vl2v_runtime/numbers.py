@@ -19,7 +19,7 @@ def number(value: Any, what: str, least: float, greatest: float) -> float:
         ValueError: if it is no number, or out of this range.
     """
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise ValueError(f"{what[:60]} that is no number: {str(value)[:40]!r}")
+        raise ValueError(f"{what[:60]} that is not a number: {str(value)[:40]!r}")
     if not least <= value <= greatest:
         raise ValueError(f"{what[:60]} {value:.6g}, expected {least:g} to {greatest:g}")
     return float(value)
@@ -32,7 +32,7 @@ def whole(value: Any, what: str, least: int, greatest: int) -> int:
         ValueError: if it is none, or out of this range.
     """
     if isinstance(value, float):
-        raise ValueError(f"{what[:60]} that is no whole number: {value:.6g}")
+        raise ValueError(f"{what[:60]} that is not an integer: {value:.6g}")
     return int(number(value, what, least, greatest))
 
 
@@ -46,5 +46,5 @@ def numbers(values: Any, what: str, least: float, greatest: float, count: int | 
         ValueError: if it is no such list.
     """
     if not isinstance(values, list | tuple) or (count is not None and len(values) != count):
-        raise ValueError(f"{what[:60]} that is no list of {count if count is not None else 'numbers'}")
+        raise ValueError(f"{what[:60]} that is not a list of {count if count is not None else 'numbers'}")
     return [number(value, what, least, greatest) for value in values]

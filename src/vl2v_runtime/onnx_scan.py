@@ -67,7 +67,7 @@ def _tensor(data: Buffer, start: int, end: int) -> str:
     count, size = 1, 0
     for field, first, last in _fields(data, start, end):
         if field == EXTERNAL_DATA or (field == DATA_LOCATION and first != last):
-            return "tensors that lie in other files (external data)"
+            return "tensors in other files (external data)"
         if field == DIMS:
             count *= math.prod(_dimensions(data, first, last))
         elif field in VALUES:

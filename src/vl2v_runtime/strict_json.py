@@ -63,7 +63,7 @@ def parse(
     except JsonError:
         raise
     except ValueError as error:
-        raise JsonError(f"no JSON: {error}") from error
+        raise JsonError(f"invalid JSON: {error}") from error
     _check_depth(value, max_depth)
     if SURROGATE.search(text):
         _check_strings(value)
@@ -79,7 +79,7 @@ def read(path: Path, *, max_bytes: int = MAX_BYTES) -> Any:
         OSError: if it cannot be read.
     """
     if path.exists() and not path.is_file():
-        raise JsonError("a folder, a pipe or a device in place of the file")
+        raise JsonError("a folder, a pipe or a device instead of the file")
     with path.open("rb") as handle:
         return parse(handle.read(max_bytes + 1), max_bytes=max_bytes)
 
@@ -97,7 +97,7 @@ def _finite(digits: str) -> float:
 
 def _short(digits: str) -> int:
     if len(digits) > MAX_DIGITS:
-        raise JsonError(f"a whole number of {len(digits):,} characters")
+        raise JsonError(f"an integer of {len(digits):,} characters")
     return int(digits)
 
 
@@ -127,4 +127,4 @@ def _check_strings(value: Any) -> None:
     try:
         json.dumps(value, ensure_ascii=False).encode("utf-8")
     except UnicodeEncodeError as error:
-        raise JsonError("half of a surrogate pair, which is no character") from error
+        raise JsonError("half of a surrogate pair, which is not a character") from error

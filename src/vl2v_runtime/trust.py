@@ -49,7 +49,7 @@ def scores(logits: ArrayLike, score: str = CONFIDENCE, temperature: float = 1.0)
     """
     scaled = _table(logits) / temperature
     if score not in SCORES:
-        raise ValueError(f"no such score; expected {' or '.join(SCORES)}, found {score!r}")
+        raise ValueError(f"unknown score; expected {' or '.join(SCORES)}, found {score!r}")
     if not scaled.size:
         return np.zeros(len(scaled))
     top = scaled.max(axis=1)
@@ -112,7 +112,7 @@ class Trust:
             ValueError: if the score is unknown, or no threshold was fitted for this coverage.
         """
         if score not in self.reject:
-            raise ValueError(f"no such score; expected {' or '.join(self.reject) or 'none'}, found {score!r}")
+            raise ValueError(f"unknown score; expected {' or '.join(self.reject) or 'none'}, found {score!r}")
         if coverage == 1:
             return -np.inf
         for known, value in self.reject[score].items():

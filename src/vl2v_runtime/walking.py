@@ -111,7 +111,7 @@ def summary(skipped: list[Skipped]) -> str:
     if not skipped:
         return ""
     first = f"{shown(skipped[0].path)}: {skipped[0].problem}"
-    return f"left out {first}" if len(skipped) == 1 else f"left out {len(skipped):,} files or folders, such as {first}"
+    return f"skipped {first}" if len(skipped) == 1 else f"skipped {len(skipped):,} files or folders, such as {first}"
 
 
 class _Walk:
@@ -128,7 +128,7 @@ class _Walk:
         self._enter(self.tree, self._root)
         while self._links:
             folder, name, path = self._links.popleft()
-            if sub := self._new(folder, name, path, "a link that cannot be followed"):
+            if sub := self._new(folder, name, path, "a broken link"):
                 self._enter(sub, path)
         for folder in self.tree.folders():
             folder.subs = dict(sorted(folder.subs.items()))
@@ -155,9 +155,9 @@ class _Walk:
             return None
         if key in self._seen:
             problem = f"a link or mount that leads to {self._seen[key]}"
-            self._skip(folder, name, problem, "remove it, or put copies in its place")
+            self._skip(folder, name, problem, "remove it, or replace it with copies")
             return None
-        self._seen[key] = f"{shown(_join(folder, name))}, where its images are found already"
+        self._seen[key] = f"{shown(_join(folder, name))}, whose images are read already"
         folder.subs[name] = Folder(_join(folder, name))
         return folder.subs[name]
 
@@ -189,7 +189,7 @@ class _Walk:
         if not stat.S_ISREG(mode):
             if suffix in SUFFIXES | FOREIGN:
                 self._skip(
-                    folder, name, f"{_KINDS.get(stat.S_IFMT(mode), 'not a regular file')}, no image", "remove it"
+                    folder, name, f"{_KINDS.get(stat.S_IFMT(mode), 'not a regular file')}, not an image", "remove it"
                 )
             else:
                 folder.others += 1
@@ -198,15 +198,15 @@ class _Walk:
             folder.files.append(name)
             return
         if suffix in FOREIGN:
-            self._skip(folder, name, f"a format that is not read ({suffix})", "convert it to PNG or JPEG")
+            self._skip(folder, name, f"an unsupported format ({suffix})", "convert it to PNG or JPEG")
             return
         kind = None if suffix in NO_IMAGES else _kind(path)
         if kind in FORMATS and not suffix:
             folder.files.append(name)
         elif kind in FORMATS:
-            self._skip(folder, name, f"a {kind} image under a suffix of other files ({suffix})", "rename it")
+            self._skip(folder, name, f"a {kind} image with the wrong suffix ({suffix})", "rename it")
         elif kind is not None and is_foreign_image(kind):
-            self._skip(folder, name, f"a format that is not read ({kind})", "convert it to PNG or JPEG")
+            self._skip(folder, name, f"an unsupported format ({kind})", "convert it to PNG or JPEG")
         else:
             folder.others += 1
 

@@ -104,12 +104,12 @@ def test_the_white_box_is_a_row_with_a_student_of_its_own() -> None:
 @pytest.mark.parametrize("own", [{"teacher": {"spec": "offline:"}}, {"data": {"root": "/elsewhere"}}])
 def test_a_row_with_a_teacher_or_data_of_its_own_is_refused(own: dict[str, Any]) -> None:
     mine = make_variants((), {"mine": Variant(title="mine", settings=own)})
-    with pytest.raises(ConfigError, match=r"mine(.|\n)*same data and teacher"):
+    with pytest.raises(ConfigError, match=r"mine(.|\n)*same dataset and teacher"):
         list(jobs(grid(variants=mine), ORIGIN))
 
 
 def test_an_unknown_method_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"No such method(.|\n)*adip(.|\n)*magic"):
+    with pytest.raises(ConfigError, match=r"Unknown method(.|\n)*adip(.|\n)*magic"):
         make_variants(("magic",), {})
 
 

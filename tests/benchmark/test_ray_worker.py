@@ -42,20 +42,20 @@ def said(assignment: Assignment, sweep: Sweep) -> str:
 def test_a_folder_that_is_not_the_shared_one(bench: Bench, tmp_path: Path) -> None:
     sweep, assignment = assigned(bench, tmp_path / "grid", bench.data)
     assert "does not see the benchmark's folder" in said(replace(assignment, out=tmp_path / "elsewhere"), sweep)
-    assert "another folder of that name" in said(replace(assignment, mark="of another driver"), sweep)
+    assert "another folder with that name" in said(replace(assignment, mark="of another driver"), sweep)
 
 
 def test_other_images_another_version_or_no_images(bench: Bench, tmp_path: Path) -> None:
     data = tmp_path / "data"
     shutil.copytree(bench.data, data)
     sweep, assignment = assigned(bench, tmp_path / "grid", data)
-    assert "another vl2v" in said(replace(assignment, version="0.0.0"), sweep)
+    assert "another version of vl2v" in said(replace(assignment, version="0.0.0"), sweep)
     one, other = data / "ink/bar/0.png", data / "neon/bar/0.png"
     shutil.copyfile(other, one)
     assert "has other images or another student" in (text := said(assignment, sweep))
     assert f"not {sweep.origin.data}" in text
     shutil.rmtree(data)
-    assert "does not see what the benchmark is about" in said(assignment, sweep)
+    assert "cannot read the data of the benchmark" in said(assignment, sweep)
 
 
 def test_the_kind_of_file_system(tmp_path: Path) -> None:

@@ -134,5 +134,5 @@ def test_a_number_of_jobs_that_is_none(bench: Bench, tmp_path: Path, text: str) 
     flags = ["--data", str(bench.data), "--teacher", bench.teacher, "--student", bench.student, "--jobs", text]
     done = CliRunner().invoke(app, bench.flags("benchmark", "run", "--out", str(tmp_path / "out"), *flags))
     assert done.exit_code == 2
-    assert "expected: auto, or a number from 1 on" in done.output
+    assert "expected: auto, or a number of at least 1" in done.output
     assert not (tmp_path / "out").exists()

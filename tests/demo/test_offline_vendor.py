@@ -62,7 +62,7 @@ def test_it_opens_by_name_and_says_who_it_is() -> None:
 
 @pytest.mark.parametrize("spec", ["offline", "offline:more"])
 def test_another_spelling_is_no_teacher(spec: str) -> None:
-    with pytest.raises(TeacherError, match="is no teacher"):
+    with pytest.raises(TeacherError, match="Unknown teacher"):
         open_teacher(spec)
 
 

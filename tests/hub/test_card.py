@@ -66,11 +66,11 @@ def test_the_hubs_reader_finds_what_stands_in_the_head() -> None:
     "sentence",
     [
         "| a\\|b | out-of-domain | 1,234 | - | 71.2 | - |",
-        "Training took 1,500 image and 2 text queries (0.90 USD).",
+        "Training needed 1,500 image and 2 text queries (0.90 USD).",
         "The terms of many vendors forbid or limit training on what their models answer",
         "licence of its pretrained weights by timm: `bsd-3-clause`",
-        "not stated: without one, nobody else may use it",
-        "Unseen domains were measured on a\\|b (1,234 images) alone.",
+        "not stated: without a licence, others may not use it",
+        "The only unseen domains in the evaluation are a\\|b (1,234 images).",
         "a square of 96 x 96 pixels",
         "from step 50 of the second stage to its end",
         "Seed 7",
@@ -94,7 +94,7 @@ def test_a_baseline_of_labels_alone_has_no_teacher() -> None:
     said = model_card(facts("erm"))
     assert "from labels alone" in said
     assert "terms of many vendors" not in said
-    assert "teacher's errors" not in said
+    assert "errors and biases of its teacher" not in said
     assert "terms of many vendors" in model_card(facts("kd"))
 
 
@@ -103,6 +103,6 @@ def test_where_weights_came_from() -> None:
     assert origin_of(timm, "timm:resnet50.tv_in1k").hub_name == "timm/resnet50.tv_in1k"
     from_file = origin_of(timm, "timm:resnet50.tv_in1k@FILE")
     assert from_file.hub_name is None
-    assert "not known" in from_file.text
+    assert "unknown licence" in from_file.text
     assert origin_of({"kind": "open_clip", "name": "hf-hub:org/name"}, "teacher").hub_name == "org/name"
     assert origin_of({"kind": "module", "name": "Net"}, "Net").hub_name is None

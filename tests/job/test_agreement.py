@@ -49,7 +49,7 @@ def teach(
 def test_guessing_is_stopped_within_some_hundred_answers(classes: int) -> None:
     found = [teach(classes, 512, 0.0, seed) for seed in range(30)]
     assert sum(fault is not None for fault, _, _ in found) >= 24, "z < 1 is 84% of them"
-    assert all(fault.problem.endswith("no better than guessing.") for fault, _, _ in found if fault)
+    assert all(fault.problem.endswith("no better than chance.") for fault, _, _ in found if fault)
 
 
 @pytest.mark.parametrize("classes", [2, 3, 7, 65])
@@ -71,7 +71,7 @@ def test_one_class_with_most_images_hides_no_weak_teacher() -> None:
 def test_a_wrong_order_is_named_even_with_few_images(name: str) -> None:
     fault, _, _ = teach(3, 36, 2.0, 0, order=lambda n: np.argsort(ORDERS[name](n)), batch=14)
     assert fault is not None
-    assert fault.problem == "answers in the wrong order."
+    assert fault.problem == "returns embeddings in the wrong order."
     assert name in fault.found
 
 
@@ -82,7 +82,7 @@ def test_shuffled_answers_are_told_from_weak_ones(batch: int, classes: int) -> N
     rng = np.random.default_rng(0)
     found = [teach(classes, 512, 2.0, seed, order=rng.permutation, batch=batch) for seed in range(10)]
     assert sum(fault is not None for fault, _, _ in found) >= 8
-    assert any(fault is not None and "mixed up" in fault.found for fault, _, _ in found)
+    assert any(fault is not None and "in another order" in fault.found for fault, _, _ in found)
     weak = [teach(classes, 512, 0.3, seed, batch=batch) for seed in range(30)]
     assert not any(fault for fault, _, _ in weak)
 

@@ -224,7 +224,7 @@ def test_python_api_with_a_module_and_a_live_teacher(bench: Bench, tmp_path: Pat
     assert run is not None
     assert run.image_queries == 90
     assert {row.domain for row in run.evaluation.rows} == {"ink", "neon", "rose"}
-    with pytest.raises(package.Vl2vError, match="module of your own"):
+    with pytest.raises(package.Vl2vError, match="custom module"):
         package.load(tmp_path / "own")
     again = package.load(tmp_path / "own", backbone=module)
     files = sorted((bench.data / "ink").rglob("*.png"))[:3]

@@ -163,7 +163,7 @@ def test_a_student_that_lost_a_class_is_exported_and_trusted_anew(bench: Bench, 
     assert done.agreement == 1
     data = Path(shutil.copytree(bench.data, tmp_path / "data"))
     (data / "ink" / "bar").rename(data / "ink" / "beam")
-    with pytest.raises(DataError, match="does not know"):
+    with pytest.raises(DataError, match="is not one of the student's classes"):
         package.export(run, data=data, places=places(bench))
     (run / "student" / "trust.json").unlink()
     assert vl2v("trust", str(run)).returncode == 0

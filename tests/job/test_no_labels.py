@@ -150,8 +150,8 @@ def test_domains_share_a_batch_where_the_user_says_so(heap: Bench, tmp_path: Pat
     [
         (["--classes", ""], 2, ["Too few classes", "--classes cat,dog"]),
         (["--classes", "cat"], 2, ["Too few classes", "cat"]),
-        (["--classes", "bar,Bar"], 2, ["named twice"]),
-        (["--classes", "names.txt"], 2, ["names.txt gives no class names", "one name per line"]),
+        (["--classes", "bar,Bar"], 2, ["given twice"]),
+        (["--classes", "names.txt"], 2, ["names.txt contains no class names", "one name per line"]),
         (["--classes", NAMES, "--held-out", "ink"], 2, ["--held-out", "vl2v evaluate"]),
         (["--classes", NAMES, "--method", "erm"], 2, ["learns from labels", "expected adip, vl2v", "--recipe ood"]),
         (["--classes", NAMES, "--labels-per-class", "2"], 2, ["no image has a label"]),
@@ -169,7 +169,7 @@ def test_what_a_tired_person_types(heap: Bench, tmp_path: Path, flags: list[str]
 
 def test_folders_that_are_refused(bench: Bench, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    for root, said in ((bench.data, "drop --classes"), (tmp_path / "empty", "holds no image")):
+    for root, said in ((bench.data, "drop --classes"), (tmp_path / "empty", "contains no images")):
         done = vl2v(*bench.flags("quote", str(root), "--teacher", bench.teacher, "--classes", NAMES))
         assert done.returncode == 3
         assert said in " ".join(done.stderr.split())

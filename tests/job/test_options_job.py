@@ -191,7 +191,7 @@ def test_fresh_views_of_files_and_vendors_are_refused(bench: Bench, tmp_path: Pa
     flags += ["--student", bench.student, "--out", str(tmp_path / "run")] if command == "distill" else []
     done = vl2v(*bench.flags(command, str(bench.data), *flags))
     assert done.returncode == 2, done.stderr
-    assert "steps x batch times" in done.stderr
+    assert "steps x batch queries" in done.stderr
     assert not (tmp_path / "run").exists()
 
 
@@ -208,7 +208,7 @@ def test_fresh_views_of_a_teacher_that_charges_are_refused(bench: Bench, tmp_pat
         ({"method": "kd", "align": {"solver": "ridge"}}, "align.solver ridge"),
         ({"method": "erm", "image_weight_end": 0.1}, "image_weight_end"),
         ({"method": "erm", "teacher": {"spec": "open_clip:a/b", "views": "fresh"}}, "views fresh"),
-        ({"align": {"solver": "ridge", "average": "ema"}}, "ridge takes none"),
+        ({"align": {"solver": "ridge", "average": "ema"}}, "ridge has no steps"),
         ({"align": {"average": "swad", "steps": 0}}, "set align.steps"),
         ({"student": {"spec": "teacher"}, "align": {"solver": "ridge"}}, "has no Align"),
         ({"align": {"ridge": 0}}, "align.ridge"),

@@ -82,7 +82,7 @@ def test_a_student_takes_folders_and_streams_and_predict_says_what_it_leaves_out
     (tmp_path / "c.gif").write_bytes(encoded(colours(), "GIF"))
     paths, said = find_images([tmp_path])
     assert len(paths) == 2
-    assert said[0].endswith("left out c.gif: a format that is not read (.gif)")
+    assert said[0].endswith("skipped c.gif: an unsupported format (.gif)")
     answers, _ = classify(student, paths, every_class=True)
     assert sum(answers[0].probabilities.values()) == pytest.approx(1, abs=1e-5)
 

@@ -62,7 +62,7 @@ def begin(bench: Bench, out: Path, places: Places, budget: str = "9.03") -> str:
             bench.data, bench.teacher, bench.student, out=out, held_out=["rose"], budget=budget, settings=SETTINGS,
             places=places, report=False,
         )  # fmt: skip
-    return caught.value.next_step.removeprefix("go on: ")
+    return caught.value.next_step.removeprefix("continue: ")
 
 
 @pytest.mark.slow

@@ -120,7 +120,7 @@ def test_trust_without_the_images_or_answers(copied: Path) -> None:
     config.write_text(config.read_text().replace("root: ", "root: /nowhere"))
     done = run_cli("trust", copied, "--json")
     assert done.returncode == 0
-    assert "drift cannot be told" in done.stderr
+    assert "drift cannot be measured" in done.stderr
     assert "domains" not in json.loads((copied / "student" / "trust.json").read_text())
     (copied / "predictions.npz").unlink()
     assert run_cli("trust", copied).returncode == 8

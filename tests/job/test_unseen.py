@@ -135,7 +135,7 @@ def test_a_domain_needs_other_classes(bench: Bench, tmp_path: Path) -> None:
         shutil.rmtree(tmp_path / "data" / "ink" / name)
     settings = {"data": {**HELD_OUT["data"], "allow_missing_classes": True}}
     places = Places(tmp_path / "cache", tmp_path / "vectors.sqlite")
-    with pytest.raises(DataError, match="ink has images of held-out classes alone"):
+    with pytest.raises(DataError, match="ink only has images of held-out classes"):
         quote(tmp_path / "data", bench.teacher, places=places, settings=settings)
 
 

@@ -249,17 +249,17 @@ def test_a_link_out_of_the_run_is_not_published(tmp_path: Path) -> None:
     secret.write_text("private key")
     (path / "export").mkdir()
     (path / "export" / "model.onnx").symlink_to(secret)
-    with pytest.raises(HubError, match=r"model.onnx is not published"):
+    with pytest.raises(HubError, match=r"model.onnx cannot be published"):
         make_package(path, "me/pets")
     (path / "export" / "model.onnx").unlink()
     (path / "export" / "model.onnx").write_text("private key, copied")
-    with pytest.raises(HubError, match=r"model.onnx is not published"):
+    with pytest.raises(HubError, match=r"model.onnx cannot be published"):
         make_package(path, "me/pets")
     (path / "export" / "model.onnx").unlink()
     weights = path / "student" / "model.safetensors"
     moved = weights.rename(tmp_path / "elsewhere.safetensors")
     weights.symlink_to(moved)
-    with pytest.raises(HubError, match=r"model.safetensors is not published"):
+    with pytest.raises(HubError, match=r"model.safetensors cannot be published"):
         make_package(path, "me/pets")
     weights.unlink()
     weights.symlink_to(secret)

@@ -28,8 +28,8 @@ def test_what_vl2v_writes_is_read_as_it_was(value: Any, ascii_only: bool) -> Non
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("", "no JSON"),
-        ("{", "no JSON"),
+        ("", "invalid JSON"),
+        ("{", "invalid JSON"),
         ("NaN", "NaN"),
         ("[-Infinity]", "Infinity"),
         ("1e400", "1e400"),

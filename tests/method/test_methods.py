@@ -72,7 +72,7 @@ def test_what_is_written_down_can_be_read_again() -> None:
         ({"method": "text", "data": {"root": "x", "unlabelled": "y"}}, "learns from labels alone"),
         ({"method": "miro", "miro": {"weight": -1}}, "miro.weight"),
         ({"method": "rise", "rise": {"temperature": 0}}, "rise.temperature"),
-        ({"method": "rise", "rise": {"anchors": ["a sketch of a {}"]}}, "two templates or more"),
+        ({"method": "rise", "rise": {"anchors": ["a sketch of a {}"]}}, "at least two templates"),
     ],
 )
 def test_settings_that_contradict_the_method_are_faults(settings: dict[str, Any], said: str) -> None:
@@ -86,7 +86,7 @@ def test_settings_that_contradict_the_method_are_faults(settings: dict[str, Any]
 def test_the_teachers_own_encoder_suits_a_method_or_is_refused(name: str) -> None:
     white_box: dict[str, Any] = {"teacher": {"spec": "open_clip:a/b"}, "student": {"spec": "teacher"}}
     if name in ("no-align", "rise"):
-        with pytest.raises(ConfigError, match=rf"{name} is not for the student 'teacher'.*adip"):
+        with pytest.raises(ConfigError, match=rf"{name} does not support the student 'teacher'.*adip"):
             config(method=name, **white_box)
     else:
         assert config(method=name, **white_box).method == name

@@ -108,7 +108,7 @@ def test_every_method_knows_its_own_settings() -> None:
         ({"kd": {"temperature": "hot"}}, r"kd\.temperature: Input should be a valid number.*\(found 'hot'\)"),
         ({"heat": {"a": 1}}, r"heat: Extra inputs are not permitted \(found \{'a': 1\}\)"),
         ({"heat": 1, "seed": -1}, r"(?s)2 faults.*seed: .*heat: Extra inputs are not permitted \(found 1\)"),
-        ({"rise": {"anchors": ["a sketch"]}}, r"rise\.anchors: expected two templates or more.*found \['a sketch'\]"),
+        ({"rise": {"anchors": ["a sketch"]}}, r"rise\.anchors: expected at least two templates.*found \['a sketch'\]"),
     ],
 )
 def test_a_wrong_method_or_setting_is_told(settings: dict[str, Any], said: str) -> None:

@@ -77,7 +77,7 @@ def test_the_page_and_its_values_are_those_of_the_jobs(tmp_path: Path) -> None:
     assert reader.outside == []
     assert "b" not in reader.tags - {"body"}
     assert f'href="jobs/{first.name}/report.html"' in page.read_text()
-    assert "11 of these 12 runs have no page of their own" in text
+    assert "11 of these 12 runs have no report" in text
 
     table = {(r["method"], r["target"]): r for r in values(tmp_path, "table")}
     for method in ACCURACY:
@@ -108,7 +108,7 @@ def test_an_unfinished_grid_is_shown_as_far_as_it_is_whole(tmp_path: Path) -> No
 
 def test_a_grid_without_a_finished_job_is_refused(tmp_path: Path) -> None:
     make_grid(tmp_path, finished=0)
-    with pytest.raises(RunError, match="nothing to tabulate"):
+    with pytest.raises(RunError, match="no results to tabulate"):
         make_report(tmp_path, tmp_path / "none.sqlite")
     assert not (tmp_path / "report.html").exists()
     assert json.loads((tmp_path / "origin.json").read_text())["data"] == "d"

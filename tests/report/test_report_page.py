@@ -75,7 +75,7 @@ def test_nothing_comes_from_outside(page: Path) -> None:
 
 def test_the_top_says_it_all(page: Path) -> None:
     _, text = read(page)
-    assert "VL2V-ADiP made a student" in text
+    assert "VL2V-ADiP trained a student" in text
     assert "the held-out domain rose" in text
     assert "160 image and 3 text queries, worth 0.080 USD" in text
     assert re.search(r'<h1>[^<]+</h1>.*<h2 id="accuracy-title">', page.read_text(), re.DOTALL)
@@ -124,10 +124,10 @@ def test_an_old_run_says_what_it_lacks(tmp_path: Path) -> None:
     (made.folder / "metrics.jsonl").unlink()
     shutil.rmtree(tmp_path / "data")
     _, text = read(make_report(made.folder, tmp_path / "none.sqlite"))
-    assert "which kept no single answers (predictions.npz is missing)" in text
-    assert "without its vectors (embeddings.npz is missing)" in text
+    assert "which did not save predictions (predictions.npz is missing)" in text
+    assert "without its embeddings (embeddings.npz is missing)" in text
     assert "There are no curves (metrics.jsonl is missing)" in text
-    assert "The ledger is not at hand" in text
+    assert "The ledger is not available" in text
     assert not (tmp_path / "none.sqlite").exists(), "a report makes no store"
     assert not (made.folder / "report" / "confusion.csv").exists()
 
@@ -147,25 +147,25 @@ def test_a_linear_classifier_has_no_part_in_the_space(tmp_path: Path) -> None:
         kept = {name: content[name] for name in content.files if name not in ("aligned", "distilled")}
     np.savez(made.folder / "embeddings.npz", **kept)
     _, text = read(make_report(made.folder, tmp_path / "none.sqlite"))
-    assert "ERM gives logits and has no part in the teacher's space" in text
+    assert "ERM is not in the teacher's embedding space" in text
     assert "Fine-tuning: training loss" in text
 
 
 def test_the_price_of_an_hour_becomes_money(tmp_path: Path) -> None:
     made = make_run(tmp_path)
     _, text = read(make_report(made.folder, tmp_path / "none.sqlite", "0.40"))
-    assert "at 0.40 USD an hour" in text
+    assert "at 0.40 USD per hour" in text
     for wrong in ("-1", "much", "nan"):
         with pytest.raises(ConfigError, match="price of an hour"):
             make_report(made.folder, tmp_path / "none.sqlite", wrong)
 
 
 def test_what_is_no_finished_run_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(RunError, match="holds no run"):
+    with pytest.raises(RunError, match="contains no run"):
         make_report(tmp_path, tmp_path / "none.sqlite")
     made = make_run(tmp_path)
     (made.folder / "evaluation.json").unlink()
-    with pytest.raises(RunError, match="not finished"):
+    with pytest.raises(RunError, match="unfinished"):
         make_report(made.folder, tmp_path / "none.sqlite")
 
 

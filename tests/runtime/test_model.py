@@ -127,7 +127,7 @@ def test_a_linear_classifier_has_no_embedding(linear: Exported) -> None:
     model = vl2v_runtime.load(linear.file)
     assert model.dimension is None
     assert model.run(np.zeros((2, 3, 32, 32), np.float32))[1] is None
-    with pytest.raises(ModelError, match="teacher's space"):
+    with pytest.raises(ModelError, match="teacher's embedding space"):
         model.embed(picture(0))
     assert [attempt.embedding for attempt in model.attempts(picture(0))] == [None]
 
@@ -147,7 +147,7 @@ def test_metadata_come_back_as_they_were(cosine: Exported) -> None:
     [
         (lambda text: None, "not exported by vl2v"),
         (lambda text: text[:50], "broken metadata"),
-        (lambda text: text.replace('"format": 1', '"format": 2'), "another kind"),
+        (lambda text: text.replace('"format": 1', '"format": 2'), "another format"),
         (lambda text: text.replace('"mean"', '"average"'), "broken metadata"),
         (lambda text: text.replace("square, bi", "crop, bi"), "broken metadata"),
     ],

@@ -57,7 +57,7 @@ def test_a_replaced_file_is_served_from_the_next_request_on(
             assert client.get("/health").status_code == 200
         file.unlink()
         assert client.get("/v1/classes").json()["classes"] == names
-    assert caplog.text.count("the one before is served on") == 2, "once for each change"
+    assert caplog.text.count("the previous one remains in use") == 2, "once for each change"
 
 
 @pytest.mark.slow

@@ -54,14 +54,14 @@ def test_a_taken_port_and_an_unfinished_run_are_said_plainly(run: Path, tmp_path
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
         other.listen()
-        with pytest.raises(ConfigError, match="cannot be listened on"):
+        with pytest.raises(ConfigError, match="cannot listen on"):
             check_port("127.0.0.1", other.getsockname()[1])
-    with pytest.raises(ConfigError, match="cannot be listened on"):
+    with pytest.raises(ConfigError, match="cannot listen on"):
         check_port("192.0.2.1", 8000)  # no address of this machine
     shutil.copy(run / "config.yaml", tmp_path / "config.yaml")
     done = vl2v("serve", str(tmp_path), "--port", str(free_port()))
     assert done.returncode == 8, done.stderr
-    assert "is not finished" in done.stderr
+    assert "is an unfinished run" in done.stderr
     assert "--resume" in done.stderr
 
 

@@ -113,7 +113,7 @@ def test_a_head_that_does_not_fit_changes_nothing(
 ) -> None:
     file = tmp_path / "model.onnx"
     shutil.copy(cosine.file, file)
-    with pytest.raises(StudentError, match="do not fit"):
+    with pytest.raises(StudentError, match="do not match"):
         rewrite_classes(file, named(cosine, names), np.ones(shape, np.float32))
     assert file.read_bytes() == cosine.file.read_bytes()
 

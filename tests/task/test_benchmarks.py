@@ -112,7 +112,7 @@ def test_a_lacking_image_a_moved_one_and_a_foreign_class_are_told() -> None:
         "sketch/dog: expected 772 images, found 771 images",
         "sketch/house: expected 80 images, found 81 images",
         "cartoon/horse: expected 324 images, found 0 images",
-        "'zebra' is no class of it",
+        "'zebra' is not one of its classes",
     }
 
 
@@ -161,7 +161,7 @@ def test_a_check_finds_what_is_lacking_and_what_cannot_be_read(tmp_path: Path) -
 
 def test_a_check_of_nothing_is_refused(tmp_path: Path) -> None:
     for folder in (tmp_path, tmp_path / "none"):
-        with pytest.raises(DataError, match="holds no benchmark"):
+        with pytest.raises(DataError, match="contains no benchmark"):
             check(PACS, folder)
 
 
@@ -171,7 +171,7 @@ def test_a_users_own_folder_is_taken_as_it_is(tmp_path: Path, monkeypatch: pytes
     (tmp_path / "PACS").mkdir()
     monkeypatch.chdir(tmp_path)
     assert resolve("./PACS") == resolve(Path("PACS")) == Path("PACS")
-    with pytest.raises(ConfigError, match="is no folder"):
+    with pytest.raises(ConfigError, match="is not a folder"):
         resolve(tmp_path / "none")
     with pytest.raises(ConfigError, match="or one of PACS"):
         resolve("PAKS")
@@ -197,7 +197,7 @@ def test_a_benchmark_is_found_under_a_root_or_as_the_root(tmp_path: Path, tiny_p
 
 
 def test_a_benchmark_is_found_where_it_was_put(tmp_path: Path, tiny_pacs: Benchmark) -> None:
-    with pytest.raises(DataError, match="PACS is not there"):
+    with pytest.raises(DataError, match="PACS is missing"):
         resolve("PACS")
     folder = laid_out(tmp_path / "mine", tiny_pacs)
     note_place(tiny_pacs, folder)

@@ -71,7 +71,7 @@ def test_on_a_terminal_it_asks(tmp_path: Path, answer: str, code: int) -> None:
     assert done.returncode == code, done.stderr  # after yes, there is nothing to be had at that address
     assert "Download about 0.2 GB under these terms?" in done.stderr
     assert ("were not accepted; nothing was downloaded" in done.stderr) == (answer == "n")
-    assert ("cannot be fetched" in done.stderr) == (answer == "y")
+    assert ("cannot be downloaded" in done.stderr) == (answer == "y")
     assert not (tmp_path / "out").exists()
 
 
@@ -138,10 +138,10 @@ def test_with_json_every_line_of_progress_is_json(tmp_path: Path, tiny: Benchmar
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [
-        (("get", "ImageNet"), 2, "No such benchmark."),
+        (("get", "ImageNet"), 2, "Unknown benchmark."),
         (("check", "ImageNet", "."), 2, "vl2v data list"),
-        (("check", "PACS", "none"), 3, "holds no benchmark"),
-        (("get", "PACS", "--from", "none.zip"), 2, "Nothing is known under --from"),
+        (("check", "PACS", "none"), 3, "contains no benchmark"),
+        (("get", "PACS", "--from", "none.zip"), 2, "Unknown source in --from"),
         (("get", "VLCS", "--from", "hub"), 2, "--from official"),
     ],
 )

@@ -62,7 +62,7 @@ def test_a_server_without_ranges_sends_all_again(tmp_path: Path) -> None:
 
 def test_a_file_that_changed_meanwhile_is_fetched_anew(tmp_path: Path) -> None:
     with serving(site(cut=[300_000] + [0] * 9)) as here:
-        with pytest.raises(DataError, match="300,000 bytes are here"):
+        with pytest.raises(DataError, match="300,000 bytes are downloaded"):
             download(f"{here.address}/a.zip", tmp_path / "a.zip", pause=0.01)
         here.cut.clear()
         here.files["/a.zip"] = DATA[::-1]
@@ -104,7 +104,7 @@ def test_a_file_of_another_sum_is_refused_and_put_aside(tmp_path: Path) -> None:
         ({}, "/none.zip", "HTTP 404"),
         ({"status": 403}, "/a.zip", "HTTP 403"),
         ({"status": 503}, "/a.zip", "HTTP 503"),
-        ({"cut": [0] * 20}, "/a.zip", "cannot be fetched"),
+        ({"cut": [0] * 20}, "/a.zip", "cannot be downloaded"),
     ],
 )
 def test_a_server_that_does_not_give_the_file(
@@ -118,7 +118,7 @@ def test_a_server_that_does_not_give_the_file(
 def test_no_server_at_all(tmp_path: Path) -> None:
     with serving(site()) as here:
         pass
-    with pytest.raises(DataError, match="goes on where it stopped") as caught:
+    with pytest.raises(DataError, match="again to resume") as caught:
         download(f"{here.address}/a.zip", tmp_path / "a.zip", pause=0.001)
     assert "--from" in caught.value.next_step
 
@@ -233,8 +233,8 @@ def test_a_killed_command_goes_on_from_the_hub(tmp_path: Path, home: Path) -> No
         env=where, capture_output=True, text=True, stdin=subprocess.DEVNULL,
     )  # fmt: skip
     assert gone.returncode == 3
-    assert "flwrlabs/pacs cannot be fetched from the hub." in gone.stderr
-    assert "goes on where it stopped" in gone.stderr
+    assert "flwrlabs/pacs cannot be downloaded from the hub." in gone.stderr
+    assert "again to resume" in gone.stderr
     assert not (tmp_path / "again").exists()
 
 

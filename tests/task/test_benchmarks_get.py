@@ -173,7 +173,7 @@ def test_parquet_without_a_domain_column_takes_the_files_name(tmp_path: Path) ->
 
 def test_numbers_without_names_broken_files_and_lacking_columns_are_refused(tmp_path: Path) -> None:
     benchmark = small(PACS)
-    refused(benchmark, tmp_path / "o", table(tmp_path / "a.parquet", rows_of(benchmark), {}), "does not say what label")
+    refused(benchmark, tmp_path / "o", table(tmp_path / "a.parquet", rows_of(benchmark), {}), "does not define label")
     whole = (tmp_path / "a.parquet").read_bytes()
     (tmp_path / "b.parquet").write_bytes(whole[: len(whole) // 2])
     shutil.rmtree(tmp_path / ".o.partial")
@@ -283,7 +283,7 @@ def test_json_that_is_no_annotation_is_refused(tmp_path: Path) -> None:
     folder = tmp_path / "mine"
     folder.mkdir()
     (folder / "notes.json").write_text('{"images": []}')
-    refused(TERRA_INCOGNITA, tmp_path / "out", folder, "no COCO Camera Traps file")
+    refused(TERRA_INCOGNITA, tmp_path / "out", folder, "not a COCO Camera Traps file")
 
 
 def domain_net() -> Benchmark:
@@ -321,7 +321,7 @@ def test_an_archive_that_names_files_outside_itself_is_refused(tmp_path: Path, n
     benchmark = small(PACS)
     files = files_of(benchmark) | {name: image(9)}
     source = (zipped if kind == "zip" else tarred)(tmp_path / f"p.{kind}", files)
-    refused(benchmark, tmp_path / "deep" / "out", source, "names a file outside itself")
+    refused(benchmark, tmp_path / "deep" / "out", source, "contains a path outside itself")
     assert list(tmp_path.rglob("evil.png")) == []
 
 
@@ -370,7 +370,7 @@ def test_a_broken_archive_is_refused(tmp_path: Path, kind: str) -> None:
 
 def test_what_is_called_an_image_and_is_none_is_refused(tmp_path: Path) -> None:
     files = files_of(small(PACS)) | {"photo/dog/1.png": b"<html>gone</html>"}
-    refused(small(PACS), tmp_path / "out", zipped(tmp_path / "p.zip", files), "photo/dog/1.png is no image")
+    refused(small(PACS), tmp_path / "out", zipped(tmp_path / "p.zip", files), "photo/dog/1.png is not an image")
 
 
 def test_two_different_images_of_one_name_are_refused_and_a_copy_is_not(tmp_path: Path) -> None:
@@ -378,7 +378,9 @@ def test_two_different_images_of_one_name_are_refused_and_a_copy_is_not(tmp_path
     files = files_of(benchmark, "a/")
     assert len(took(benchmark, tmp_path / "same", zipped(tmp_path / "p.zip", files | files_of(benchmark, "b/")))) == 56
     clash = files | {"b/photo/dog/1.png": image(12345)}
-    refused(benchmark, tmp_path / "out", zipped(tmp_path / "q.zip", clash), "Two different images are called photo/dog")
+    refused(
+        benchmark, tmp_path / "out", zipped(tmp_path / "q.zip", clash), "Two different images have the path photo/dog"
+    )
 
 
 def test_what_belongs_nowhere_is_left_out_and_said(tmp_path: Path) -> None:
@@ -386,11 +388,11 @@ def test_what_belongs_nowhere_is_left_out_and_said(tmp_path: Path) -> None:
     files = files_of(benchmark) | {"quickdraw/dog/1.png": image(0), "photo/zebra/1.png": image(1)}
     notes = Notes()
     get(benchmark, tmp_path / "out", choose(benchmark, str(zipped(tmp_path / "p.zip", files))), progress=notes)
-    expected = "2 images left out, no known <domain>/<class>/, e.g. quickdraw/dog/1.png"
+    expected = "2 images skipped, no known <domain>/<class>/, e.g. quickdraw/dog/1.png"
     assert notes.lines == [expected]
 
 
-@pytest.mark.parametrize("kind", ["a file", "a folder with files", "a benchmark that is there already"])
+@pytest.mark.parametrize("kind", ["a file", "a folder with files", "an existing benchmark"])
 def test_a_folder_that_is_taken_is_refused_untouched(tmp_path: Path, kind: str) -> None:
     out = tmp_path / "out"
     if kind == "a file":
@@ -414,7 +416,7 @@ def test_what_a_run_killed_at_its_very_end_left_is_tidied(tmp_path: Path) -> Non
     source = choose(benchmark, str(zipped(tmp_path / "p.zip", files_of(benchmark))))
     get(benchmark, tmp_path / "out", source)
     (tmp_path / ".out.partial" / "downloads").mkdir(parents=True)
-    with pytest.raises(ConfigError, match="there already"):
+    with pytest.raises(ConfigError, match="an existing benchmark"):
         get(benchmark, tmp_path / "out", source)
     assert not (tmp_path / ".out.partial").exists()
 
@@ -431,12 +433,14 @@ def test_the_working_folder_can_be_the_place(tmp_path: Path, monkeypatch: pytest
 def test_another_source_does_not_go_on_with_what_is_half_done(tmp_path: Path) -> None:
     benchmark = small(PACS)
     files = files_of(benchmark)
-    refused(benchmark, tmp_path / "out", zipped(tmp_path / "p.zip", dict(list(files.items())[:9])), "is not PACS")
+    refused(
+        benchmark, tmp_path / "out", zipped(tmp_path / "p.zip", dict(list(files.items())[:9])), "does not match PACS"
+    )
     downloads = tmp_path / ".out.partial" / "downloads"
     downloads.mkdir()
     (downloads / "PACS.zip.part").write_bytes(b"PK")
     other = zipped(tmp_path / "q.zip", files)
-    with pytest.raises(ConfigError, match="Another download is half done"):
+    with pytest.raises(ConfigError, match="There is an unfinished download"):
         get(benchmark, tmp_path / "out", choose(benchmark, str(other)))
     (downloads / "PACS.zip.part").unlink()
     assert took(benchmark, tmp_path / "out", other) == files
@@ -445,7 +449,9 @@ def test_another_source_does_not_go_on_with_what_is_half_done(tmp_path: Path) ->
 def test_a_source_that_was_mended_is_taken(tmp_path: Path) -> None:
     benchmark = small(PACS)
     files = files_of(benchmark)
-    refused(benchmark, tmp_path / "out", zipped(tmp_path / "p.zip", dict(list(files.items())[:9])), "is not PACS")
+    refused(
+        benchmark, tmp_path / "out", zipped(tmp_path / "p.zip", dict(list(files.items())[:9])), "does not match PACS"
+    )
     assert took(benchmark, tmp_path / "out", zipped(tmp_path / "p.zip", files)) == files
 
 
@@ -481,9 +487,9 @@ def test_the_forms_of_a_source(tmp_path: Path) -> None:
     assert choose(PACS, "https://x.org/a/PACS.zip?x=1").archives[0].name == "PACS.zip"
     assert choose(PACS, str(tmp_path)).local == tmp_path
     for wrong in (str(tmp_path / "none.zip"), "data/none.zip", "nothing"):
-        with pytest.raises(ConfigError, match="Nothing is known under --from"):
+        with pytest.raises(ConfigError, match="Unknown source in --from"):
             choose(PACS, wrong)
-    with pytest.raises(ConfigError, match="no data set on the hub"):
+    with pytest.raises(ConfigError, match="no complete dataset on the hub"):
         choose(VLCS, "hub")
 
 

@@ -52,15 +52,15 @@ def test_a_file_has_a_name_a_line(tmp_path: Path, content: bytes, name: str) -> 
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ("", "Too few classes are named."),
+        ("", "Too few classes are given."),
         (" , ,", "found: none"),
         ([], "found: none"),
         ("cat", "found: cat"),
-        ("cat,cat", "named twice"),
+        ("cat,cat", "given twice"),
         ("guinea pig,cat,Guinea_Pig", "guinea pig (--classes) and Guinea Pig (--classes)"),
         (["cat", "do\x07g"], "needs a name"),
         ("cat,_-_", "needs a name"),
-        ("absent.txt", "gives no class names"),
+        ("absent.txt", "contains no class names"),
         ("lists/absent", "No such file"),
     ],
 )
@@ -79,11 +79,11 @@ def test_what_names_no_classes_is_refused(given: str | list[str], said: str) -> 
         (b"cat\ntench, Tinca tinca\n", "line 2 has a comma", "classes.yaml"),
         (b"- cat\n- dog\n", "line 1 looks like YAML or JSON", "without list marks"),
         (b'["cat", "dog"]\n', "line 1 looks like YAML or JSON", "without list marks"),
-        (b"cat\ndog\n\nDog\n", "named twice", "keep one"),
-        (b"cat,dog\n", "line 1 has a comma", "a line of its own"),
-        (b"cat\nc\xe4t\n", "gives no class names", "UTF-8"),
-        ("cat\ndog\n".encode("utf-16"), "gives no class names", "UTF-8"),
-        ("cat\ndog\n".encode("utf-16-le"), "gives no class names", "UTF-8"),
+        (b"cat\ndog\n\nDog\n", "given twice", "keep one"),
+        (b"cat,dog\n", "line 1 has a comma", "its own line"),
+        (b"cat\nc\xe4t\n", "contains no class names", "UTF-8"),
+        ("cat\ndog\n".encode("utf-16"), "contains no class names", "UTF-8"),
+        ("cat\ndog\n".encode("utf-16-le"), "contains no class names", "UTF-8"),
     ],
     ids=["empty", "one", "comma", "yaml", "json", "twice", "one-line", "latin-1", "utf-16", "utf-16-without-mark"],
 )
@@ -96,7 +96,7 @@ def test_a_file_that_is_no_list_is_refused(tmp_path: Path, content: bytes, said:
 
 
 def test_a_folder_is_no_list(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="gives no class names"):
+    with pytest.raises(ConfigError, match="contains no class names"):
         class_names(str(tmp_path))
 
 
@@ -135,7 +135,7 @@ def test_without_labels_the_image_term_counts_alone_and_classes_come_of_a_small_
         ({"data": {"allow_missing_classes": True}}, "--allow-missing-classes"),
         ({"data": {"classes": [], "domain_folders": True}}, "--domain-folders"),
         ({"image_weight": 0.5}, "image_weight must be 1"),
-        ({"image_weight_end": 0.5}, "image_weight_end left out"),
+        ({"image_weight_end": 0.5}, "image_weight_end must not be set"),
         *(({"method": name}, f"expected adip, vl2v, no-align, feature; found {name}")
           for name in ("erm", "linear-probe", "lp-ft", "kd", "rise", "miro", "text")),
     ],
@@ -177,12 +177,12 @@ def test_folders_are_domains_where_the_user_says_so(tmp_path: Path) -> None:
 def test_class_folders_are_not_taken_for_a_heap_without_a_word(tmp_path: Path, prefix: str) -> None:
     for name in ("Cat/1.png", "Cat/2.png", "guinea_pig/3.png"):
         image(tmp_path / f"{prefix}{name}")
-    with pytest.raises(FaultyDataError, match="called like the classes") as caught:
+    with pytest.raises(FaultyDataError, match="with the names of classes") as caught:
         ImageHeap(tmp_path, CLASSES).scan()
     assert "drop --classes" in str(caught.value)
     task = ImageHeap(tmp_path, CLASSES, as_found=True).scan()
     assert len(task) == 3
-    assert any("called like the classes" in warning for warning in task.warnings)
+    assert any("with the names of classes" in warning for warning in task.warnings)
 
 
 def test_one_folder_called_like_a_class_may_be_a_place(tmp_path: Path) -> None:
@@ -195,13 +195,13 @@ def test_splits_are_no_domains(tmp_path: Path) -> None:
     for name in ("train/1.png", "train/2.png", "val/3.png", "val/4.png"):
         image(tmp_path / name)
     assert ImageHeap(tmp_path, CLASSES).scan().domains == (tmp_path.name,)
-    with pytest.raises(FaultyDataError, match="splits of one data set"):
+    with pytest.raises(FaultyDataError, match="splits of one dataset"):
         ImageHeap(tmp_path, CLASSES, domain_folders=True).scan()
 
 
 def test_an_empty_folder_holds_no_image(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="holds no image") as caught:
+    with pytest.raises(DataError, match="contains no images") as caught:
         ImageHeap(tmp_path, CLASSES)
-    assert "folders of any depth" in (caught.value.expected or "")
+    assert "with or without subfolders" in (caught.value.expected or "")
     with pytest.raises(DataError, match="is not a folder"):
         ImageHeap(tmp_path / "absent", CLASSES)

@@ -68,7 +68,7 @@ def test_links_to_folders_elsewhere_are_followed_once(tmp_path: Path) -> None:
     assert [path for path in tree.images() if "more" in path] == ["art/cat/more/x.png", "art/cat/more/deeper/y.png"]
     found = {skipped.path: skipped.problem for skipped in tree.all_skipped()}
     assert found.keys() == {"photo/dog/more", "art/cat/more/back", "art/cat/more/deeper/up"}
-    assert "art/cat/more, where its images are found already" in found["photo/dog/more"]
+    assert "art/cat/more, whose images are read already" in found["photo/dog/more"]
 
 
 def test_linked_class_folders_and_files_are_followed_and_an_alias_is_a_fault(tmp_path: Path) -> None:
@@ -112,9 +112,9 @@ def test_pipes_sockets_and_devices_are_not_waited_for(tmp_path: Path, monkeypatc
     Path("zero.png").symlink_to("/dev/zero")
     found = faults(root)
     assert found == {
-        "art/cat/pipe.png": "a named pipe, no image",
-        "art/cat/socket.jpg": "a socket, no image",
-        "art/cat/zero.png": "a device, no image",
+        "art/cat/pipe.png": "a named pipe, not an image",
+        "art/cat/socket.jpg": "a socket, not an image",
+        "art/cat/zero.png": "a device, not an image",
     }
 
 
@@ -141,9 +141,9 @@ def test_images_of_other_formats_and_under_other_suffixes_are_faults(tmp_path: P
         (root / "dog" / name).write_bytes(data)
     found = faults(root)
     assert {where.removeprefix("dog/") for where in found} == {"a.gif", "b.HEIC", "c", "d.bak", "e.dat"}
-    assert "PNG image under a suffix" in found["dog/d.bak"]
+    assert "PNG image with the wrong suffix" in found["dog/d.bak"]
     assert len(DomainFolder(root).scan(skip_bad=True)) == 4
-    assert "left out 5 files" in search(root)[1]
+    assert "skipped 5 files" in search(root)[1]
 
 
 # Folders without images
@@ -169,13 +169,13 @@ def test_a_folder_of_other_files_is_warned_about(tmp_path: Path) -> None:
     root = flat(tmp_path)
     (root / "annotations").mkdir()
     (root / "annotations" / "a.xml").write_text("<x/>")
-    assert DomainFolder(root).scan().warnings == ("annotations holds no image, and is passed over",)
+    assert DomainFolder(root).scan().warnings == ("annotations contains no images and is ignored",)
 
 
 def test_a_folder_of_another_format_alone_says_so(tmp_path: Path) -> None:
     (tmp_path / "cat").mkdir()
     (tmp_path / "cat" / "a.gif").write_bytes(encoded(noise(1), "GIF"))
-    with pytest.raises(DataError, match=r"cat/a\.gif: a format that is not read"):
+    with pytest.raises(DataError, match=r"cat/a\.gif: an unsupported format"):
         DomainFolder(tmp_path)
 
 
@@ -218,8 +218,8 @@ def test_predict_and_the_scan_find_the_same_images(tmp_path: Path) -> None:
     assert task.domains == ("art", "photo")
     found, left_out = search(root)
     assert sorted(path.relative_to(root).as_posix() for path in found) == sorted(expected)
-    assert left_out.startswith("left out art/cat/loop: a link or mount that leads to art")
-    with pytest.warns(UserWarning, match="left out art/cat/loop"):
+    assert left_out.startswith("skipped art/cat/loop: a link or mount that leads to art")
+    with pytest.warns(UserWarning, match="skipped art/cat/loop"):
         assert list(each(root)) == found
     assert unlabelled_images(root, skip_bad=True).paths == [p.relative_to(root).as_posix() for p in walk_order(root)]
 
@@ -271,7 +271,7 @@ def test_held_out_domains_match_in_any_unicode_spelling(tmp_path: Path) -> None:
     split = split_task(list_folder(config).scan(), config, 0)
     assert split.sources == ("other",)
     assert list(split.test) == [nfd]
-    with pytest.raises(ConfigError, match="No such domain"):
+    with pytest.raises(ConfigError, match="Unknown domain"):
         check_domains(["helene"], (nfd, "other"))
 
 
@@ -349,7 +349,7 @@ YEARS = make("cat/2023", "cat/2024", "dog/2023", "dog/2024")
 
 @pytest.mark.parametrize(
     ("layout", "problem"),
-    [(SPLITS, "splits of one data set"), (DEEPER, "taken for a class"), (YEARS, "a date, taken for a class")],
+    [(SPLITS, "splits of one dataset"), (DEEPER, "taken as a class"), (YEARS, "a date, taken as a class")],
 )
 def test_guessed_layouts_are_refused_and_can_be_accepted(
     tmp_path: Path, layout: Callable[[Path], Path], problem: str
@@ -379,7 +379,7 @@ def test_one_picture_in_two_classes_is_warned_about(tmp_path: Path) -> None:
     root = folder_of(tmp_path)
     shutil.copy(root / "art" / "cat" / "0.png", root / "photo" / "dog" / "copy.png")
     (warning,) = DomainFolder(root).scan().warnings
-    assert warning.startswith("1 image stands in two classes")
+    assert warning.startswith("1 image is in two classes")
     assert "art/cat/0.png and photo/dog/copy.png" in warning
 
 

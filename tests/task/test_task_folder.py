@@ -182,7 +182,7 @@ def test_broken_yaml_names_its_line(tmp_path: Path) -> None:
 def test_two_classes_of_one_phrase_are_a_fault(tmp_path: Path) -> None:
     root = folder_of(tmp_path)
     (root / "classes.yaml").write_text("cat: pet\ndog: pet\n")
-    assert faults_of(root) == {"classes.yaml": ["two classes are called 'pet'"]}
+    assert faults_of(root) == {"classes.yaml": ["two classes have the description 'pet'"]}
 
 
 def test_one_scan_lists_every_fault_together(tmp_path: Path) -> None:
@@ -204,7 +204,7 @@ def test_one_scan_lists_every_fault_together(tmp_path: Path) -> None:
     assert found["art/cat/half.jpg"][0].startswith("truncated")
     assert found["art/dog/text.png"][0].startswith("not a JPEG")
     assert found["photo/cat/huge.png"][0].startswith(imaging.BOMB)
-    assert found["photo/dog/moving.gif"] == ["a format that is not read (.gif)"]
+    assert found["photo/dog/moving.gif"] == ["an unsupported format (.gif)"]
     assert found["stray.png"] == ["an image outside every class folder"]
     assert found["photo/hollow"] == ["a class folder without images"]
     assert found["photo"] == ["no image of class 'horse'"]
@@ -262,7 +262,7 @@ def test_skip_bad_forgives_files_but_not_the_layout(tmp_path: Path) -> None:
     root = folder_of(tmp_path)
     for path in (root / "art" / "cat").iterdir():
         path.write_bytes(b"")
-    assert faults_of(root, skip_bad=True) == {"art/cat": ["a class left without images"]}
+    assert faults_of(root, skip_bad=True) == {"art/cat": ["a class without usable images"]}
 
 
 def test_one_class_is_refused(tmp_path: Path) -> None:
@@ -272,7 +272,7 @@ def test_one_class_is_refused(tmp_path: Path) -> None:
 def test_images_beside_class_folders_are_a_fault(tmp_path: Path) -> None:
     root = folder_of(tmp_path)
     put(root / "art" / "loose.png", 60)
-    assert faults_of(root) == {"art": ["images beside or in place of class folders"]}
+    assert faults_of(root) == {"art": ["images next to or instead of class folders"]}
 
 
 @pytest.mark.parametrize("kind", ["missing", "empty", "file", "folders"])
@@ -284,7 +284,7 @@ def test_a_root_without_images_is_refused(tmp_path: Path, kind: str) -> None:
         root.mkdir()
     if kind == "folders":
         (root / "art" / "cat").mkdir(parents=True)
-    with pytest.raises(DataError, match="is not a folder" if kind in ("missing", "file") else "holds no image"):
+    with pytest.raises(DataError, match="is not a folder" if kind in ("missing", "file") else "contains no images"):
         DomainFolder(root)
 
 
@@ -309,7 +309,7 @@ def test_unlabelled_images_are_found_at_any_depth(tmp_path: Path) -> None:
     assert task.labels.tolist() == [-1, -1]
     assert [fault.where for fault in task.skipped] == ["bad.png"]
     for nowhere in (tmp_path / "nothing", tmp_path / "a.png"):
-        with pytest.raises(DataError, match="holds no image"):
+        with pytest.raises(DataError, match="contains no images"):
             unlabelled_images(nowhere)
 
 

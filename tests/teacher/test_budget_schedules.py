@@ -145,7 +145,7 @@ def test_a_budget_is_never_exceeded(
 def test_a_vendor_that_charges_more_than_it_said_is_left_at_once(store: EmbeddingStore) -> None:
     vendor = Scripted("greedy", Decimal(100), True, Decimal(2), [], 4)
     teacher, budget = vendor.teacher(1), Budget(Decimal(2))
-    with pytest.raises(TeacherError, match=r"charged more than it said(.|\n)*at most 0.4 USD(.|\n)*0.8"):
+    with pytest.raises(TeacherError, match=r"charged more than it stated(.|\n)*at most 0.4 USD(.|\n)*0.8"):
         Buyer(teacher, store, budget, "greedy").images(DIGESTS[:12], PICTURES.__getitem__, "training")
     assert vendor.money == Ledger(store).spent("greedy") == budget.spent == Decimal("0.8")
     assert store.knows_images(teacher.describe(), DIGESTS[:12]).sum() == 4  # it was paid for, so it is kept

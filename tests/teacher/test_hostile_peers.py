@@ -81,7 +81,7 @@ def test_an_answer_that_drips_ends_at_the_timeout_and_counts_as_spent(where: str
     with peer(selling(post)) as server:
         error = buy(f"{server.url}#timeout=0.3", attempts=1, books=books)
         assert server.posts == 1
-    assert "no complete answer within 0.3 s" in error.found or "ReadTimeout" in error.found
+    assert "no complete response within 0.3 s" in error.found or "ReadTimeout" in error.found
     assert (books.sent, books.no, books.spent) == (1, 0, 1)
 
 
@@ -170,7 +170,7 @@ def test_deeply_nested_json_is_an_error_with_a_reason(where: str) -> None:
         return whole(deep if where == "embeddings" or method == "GET" else MODELS)
 
     with peer(answer if where == "models" else selling(lambda _: whole(deep))) as server:
-        assert buy(server.url).found == "JSON that is nested too deeply"
+        assert buy(server.url).found == "too deeply nested JSON"
         assert server.posts == (where == "embeddings")
 
 
@@ -205,14 +205,14 @@ def test_a_redirect_names_its_target_and_is_not_followed(status: int) -> None:
     with peer(selling(lambda _: whole(b"", status, f"location: {moved}"))) as server:
         error = buy(server.url)
         assert server.posts == 1
-    assert error.found == "a redirect to https://new.example/api/v1, which is not followed"
-    assert error.next_step.endswith("give that address: https://new.example/api/v1")
+    assert error.found == "a redirect to https://new.example/api/v1, which vl2v does not follow"
+    assert error.next_step.endswith("use that address: https://new.example/api/v1")
     assert "abc" not in str(error)
 
 
 def test_a_redirect_to_nowhere() -> None:
     with peer(selling(lambda _: whole(b"", 302))) as server:
-        assert buy(server.url).found == "a redirect to nowhere"
+        assert buy(server.url).found == "a redirect without a target"
 
 
 # Keys

@@ -78,17 +78,17 @@ def test_another_order_gives_the_same_rows(files: tuple[Any, Path, Path]) -> Non
 
 
 def test_an_unreadable_image_is_refused(files: tuple[Any, Path, Path]) -> None:
-    with pytest.raises(TeacherError, match="refused"):
+    with pytest.raises(TeacherError, match="rejected"):
         open_teacher(f"open_clip:{NAME}/{files[1]}", device="cpu").embed_images([b"text"])
 
 
 @pytest.mark.parametrize(
     ("spec", "part"),
     [
-        ("no-such-model/openai", "has no model"),
+        ("no-such-model/openai", "Unknown open_clip model"),
         (f"{NAME}/nowhere.pt", "is missing"),
-        (NAME, "says no weights"),
-        (f"{NAME}/", "says no weights"),
+        (NAME, "specifies no weights"),
+        (f"{NAME}/", "specifies no weights"),
         (f"{NAME}/no-such-tag", "could not be opened"),
     ],
 )

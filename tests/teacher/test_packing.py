@@ -83,7 +83,7 @@ def test_the_same_image_always_becomes_the_same_bytes() -> None:
 def test_what_cannot_be_sent_is_said() -> None:
     with pytest.raises(TeacherError):
         fit_image(b"no image", Limits(1, 1))
-    with pytest.raises(TeacherError, match="small enough"):
+    with pytest.raises(TeacherError, match="cannot be reduced"):
         fit_image(noise((50, 50), "PNG"), Limits(1, 1, image_bytes=100))
 
 

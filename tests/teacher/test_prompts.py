@@ -50,15 +50,15 @@ def test_a_broken_placeholder_is_refused_with_its_line(tmp_path: Path, line: str
 
 
 def test_files_that_give_no_template_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="gives no prompts"):
+    with pytest.raises(ConfigError, match="Unknown prompts"):
         load_templates(str(tmp_path / "nothing.txt"))
-    with pytest.raises(ConfigError, match="gives no prompts"):
+    with pytest.raises(ConfigError, match="Unknown prompts"):
         load_templates(str(tmp_path))
     (tmp_path / "latin.txt").write_bytes(b"ein K\xe4tzchen {}\n")
-    with pytest.raises(ConfigError, match="gives no prompts"):
+    with pytest.raises(ConfigError, match="Unknown prompts"):
         load_templates(str(tmp_path / "latin.txt"))
     (tmp_path / "empty.txt").write_text("# only this\n")
-    with pytest.raises(ConfigError, match="holds no template"):
+    with pytest.raises(ConfigError, match="contains no template"):
         load_templates(str(tmp_path / "empty.txt"))
 
 

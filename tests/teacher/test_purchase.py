@@ -143,7 +143,7 @@ def test_a_refused_answer_keeps_nothing_and_is_booked_as_sent(store: EmbeddingSt
     def ask() -> int:
         return buy(vendor, store, contents_of(6), buyer.budget) if what == "image" else buyer.texts(texts)
 
-    with pytest.raises(TeacherError, match="test:vendor gave an answer that cannot be used"):
+    with pytest.raises(TeacherError, match="test:vendor returned an unusable response"):
         ask()
     assert not store.knows_images(vendor.describe(), digests_of(contents_of(6))).any()
     assert not any(store.knows_texts(vendor.describe(), texts))

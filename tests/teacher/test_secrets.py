@@ -201,7 +201,7 @@ def test_no_file_and_no_output_of_a_job_holds_the_key(
     assert run is not None
     assert run.image_queries == 20
     shown = "".join(capfd.readouterr())
-    assert "asking test:clip" in shown
+    assert "querying test:clip" in shown
     assert KEY not in shown
     files = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert any(path.name == "config.yaml" and vendor.url in path.read_text() for path in files)

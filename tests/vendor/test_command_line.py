@@ -45,11 +45,11 @@ def test_create_list_revoke(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "part"),
     [
-        (("keys", "create", "a", "--price-per-1000-images", "cheap"), "A price is no number"),
-        (("keys", "create", "a", "--price-per-1000-images=-1"), "no amount of money"),
-        (("keys", "create", "a", "--quota", "x"), "no amount of money"),
-        (("keys", "revoke", "0000"), "no such account"),
-        (("serve", "--teacher", "nonsense"), "is no teacher"),
+        (("keys", "create", "a", "--price-per-1000-images", "cheap"), "A price is not a number"),
+        (("keys", "create", "a", "--price-per-1000-images=-1"), "not an amount of money"),
+        (("keys", "create", "a", "--quota", "x"), "not an amount of money"),
+        (("keys", "revoke", "0000"), "Unknown account"),
+        (("serve", "--teacher", "nonsense"), "Unknown teacher"),
         (("serve", "--teacher", "conse:", "--tls-cert", "a.pem"), "TLS needs two files"),
         (("serve", "--teacher", "conse:", "--tls-cert", "a.pem", "--tls-key", "b.pem"), "TLS file is missing"),
         (("serve", "--teacher", "conse:", "--queue", "3"), "would not fit"),

@@ -93,7 +93,7 @@ def test_a_check_and_a_stated_price(infinity: str, tmp_path: Path) -> None:
     free = check_teacher(infinity, places=places)
     assert free.deterministic
     assert free.spent == 0
-    assert "taken to be free" in free.note
+    assert "assumed to be free" in free.note
     price = {"teacher": {"price_per_1000_images": "1", "price_per_1000_texts": "1"}}
     priced = Places(tmp_path / "cache", tmp_path / "priced.sqlite")
     paid = check_teacher(f"{infinity}#dimension=16", places=priced, budget=Decimal(1), settings=price)

@@ -98,7 +98,7 @@ def test_what_is_not_usable_changes_nothing(books: Accounts, clock: Clock) -> No
         with pytest.raises(ConfigError):
             books.edit(account.id, **{"name": "b", **values})
     assert books.get(account.id) == account
-    with pytest.raises(ConfigError, match="no such account"):
+    with pytest.raises(ConfigError, match="Unknown account"):
         books.edit("0" * 16, name="x")
 
 
@@ -138,13 +138,13 @@ def test_terms_change_under_a_running_server(tmp_path: Path) -> None:
         refused = server.ask(new, body)
         assert refused.status_code == 401
         assert refused.json()["error"] == {
-            "message": "The API key is expired; ask the seller for a new one.",
+            "message": "The API key is expired; ask the vendor for a new one.",
             "type": "authentication_error",
             "param": None,
             "code": "expired_api_key",
         }
         keys(server.db, "revoke", account["id"])
-        assert "revoked; ask the seller" in server.ask(new, body).json()["error"]["message"]
+        assert "revoked; ask the vendor" in server.ask(new, body).json()["error"]["message"]
 
 
 @pytest.mark.parametrize(
@@ -175,7 +175,7 @@ def test_a_rotation_for_people(tmp_path: Path) -> None:
     account = keys(db, "create", "a").stdout.split()[1]
     shown = keys(db, "edit", account, "--rotate").stdout
     assert re.search(r"key     vl2v-\S{60}", shown)
-    assert "The old key works until" in shown
+    assert "The old key is valid until" in shown
     assert "name                   b" in keys(db, "edit", account, "--name", "b").stdout
 
 

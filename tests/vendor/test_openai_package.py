@@ -110,7 +110,7 @@ def test_dimensions(client: Any, server: Server) -> None:
     with pytest.raises(openai.UnprocessableEntityError) as caught:
         client.embeddings.create(model=server.model, input="a", dimensions=16)
     assert caught.value.body == {
-        "message": "This model has 32 dimensions and cannot give others; leave it out.",
+        "message": "This model has 32 dimensions and no others; omit this field.",
         "type": "invalid_request_error",
         "param": "dimensions",
         "code": "invalid_request",

@@ -111,7 +111,7 @@ def test_a_broken_image_harms_nobody_else(tmp_path: Path) -> None:
     class Decoding(PlainTeacher):
         def embed_images(self, images: list[bytes]) -> Vectors:
             if any(data == cut for data in images):
-                raise TeacherError("An image was refused.")
+                raise TeacherError("An image was rejected.")
             return self._answer(images)
 
     cut = picture(3)[:-400]

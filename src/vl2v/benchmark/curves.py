@@ -88,7 +88,7 @@ class Curve:
             ConfigError: if no method has both an x and a finished average, or the table has several rows per method.
         """
         if len(table.weights) > 1:
-            expected, step = "one choice of weights", "make one table and one curve for each"
+            expected, step = "one choice of weights", "plot one curve for each"
             raise ConfigError("The curve is ambiguous.", expected=expected, found=str(table.weights), next_step=step)
         lines: dict[str, list[Point]] = {}
         levels = {}
@@ -101,10 +101,10 @@ class Curve:
                 lines.setdefault(name, []).append(Point(place, row.method, accuracy, row.marks))
         if not lines:
             raise ConfigError(
-                "The curve has no point.",
+                "The curve has no points.",
                 expected="a method with an x and a finished run on every target",
                 found=", ".join(row.method for row in table.rows) or "no method",
-                next_step="finish the grid, or give an x for these labels",
+                next_step="finish the grid, or provide x values for these methods",
             )
         ordered = {name: tuple(sorted(found, key=lambda p: (p.x, p.method))) for name, found in sorted(lines.items())}
         return cls(f"{table.benchmark}: accuracy on unseen domains", x_name, ordered, levels, _caption(table))
@@ -145,8 +145,8 @@ class Curve:
             ConfigError: if the ending is none of `FORMATS`.
         """
         if path.suffix not in FORMATS:
-            expected, step = ", ".join(FORMATS), "name the file with one of these endings"
-            raise ConfigError("No such format of a figure.", expected=expected, found=str(path), next_step=step)
+            expected, step = ", ".join(FORMATS), "use one of these suffixes"
+            raise ConfigError("Unknown figure format.", expected=expected, found=str(path), next_step=step)
         figure = self.figure()
         metadata = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}.get(path.suffix)
         with rc_context({"svg.hashsalt": "vl2v", "svg.fonttype": "none"}):

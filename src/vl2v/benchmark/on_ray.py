@@ -62,7 +62,9 @@ def run_on_ray(
     share = Share(cpus_per_job, gpus_per_job)
     if cpus_per_job <= 0 or gpus_per_job < 0 or max_retries < 0:
         found = f"{share}, {max_retries} retries"
-        raise ConfigError("No job can run so.", expected="CPUs above 0, the rest at least 0", found=found)
+        raise ConfigError(
+            "The resources per job are not valid.", expected="CPUs above 0, the rest at least 0", found=found
+        )
     with connected(address, local_cpus) as ray:
         check_room(ray, share, address, progress)
         bought = buy_ahead(sweep, progress)
@@ -100,7 +102,7 @@ class _Driver:
                 if stop():
                     raise Interrupted(
                         f"Stopped with {len(sweep.finished())} of {total} jobs done; the state of the others is saved.",
-                        next_step=f"the same command goes on (--out {sweep.out})",
+                        next_step=f"the same command continues (--out {sweep.out})",
                     )
                 self._tell()
                 for ref in ready:
@@ -216,17 +218,17 @@ class _Driver:
 
 def _lost(ray: Any, job: Job, error: Exception) -> Vl2vError:
     """What to say of a job that brought no outcome."""
-    problem = f"The job '{job.describe()}' was not done."
+    problem = f"The job '{job.describe()}' was not finished."
     if isinstance(error, ray.exceptions.RayTaskError):
-        step = "this is a fault of vl2v; please report it with what stands above"
+        step = "this is a bug in vl2v; please report it with the output above"
         if isinstance(error.cause, ImportError):
-            step = "install vl2v, and what the benchmark needs beside, on every machine"
+            step = "install vl2v and the extras of the benchmark on every machine"
         return RunError(problem, expected="a result", found=str(error), next_step=step)
     return RunError(
         problem,
-        expected="a worker that lives until its job is done, or, if it dies, until one of the retries is",
+        expected="a worker that runs until its job, or one of the retries, is finished",
         found=f"{type(error).__name__}: {str(error).splitlines()[0]}",
-        next_step="if memory ran out, run fewer jobs at once (--cpus-per-job); the same command goes on",
+        next_step="if memory ran out, run fewer jobs at once (--cpus-per-job); the same command continues",
     )
 
 

@@ -58,7 +58,7 @@ def make_plan(sweep: Sweep, progress: Progress) -> Plan:
 
 def _hours(sweep: Sweep, left: list[Job], progress: Progress) -> tuple[float, str]:
     if not left:
-        return 0.0, "nothing is left to do"
+        return 0.0, "all jobs are finished"
     done = [job_seconds(job_file(sweep.out, job)) for job in sweep.finished()]
     if done:
         return fmean(done) * len(left) / 3600, f"the mean of {len(done)} finished jobs"

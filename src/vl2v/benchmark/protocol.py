@@ -82,7 +82,7 @@ def make_variants(methods: tuple[str, ...], more: Mapping[str, Variant]) -> dict
     known = {WHITE_BOX: white_box, **more}
     if unknown := [name for name in methods if name not in known and name not in METHODS]:
         step, names = "correct --methods, or define it with --variants", dict.fromkeys([*METHODS, *known])
-        raise ConfigError("No such method.", expected=", ".join(names), found=", ".join(unknown), next_step=step)
+        raise ConfigError("Unknown method.", expected=", ".join(names), found=", ".join(unknown), next_step=step)
     return {name: known[name] if name in known else _variant(name) for name in methods} | dict(more)
 
 
@@ -203,10 +203,10 @@ def _check_shared(settings: Mapping[str, Any], label: str) -> None:
     own = [f"{part}.{key}" for part, key in SHARED if key in (settings.get(part) or {})]
     if own:
         raise ConfigError(
-            f"The variant {label} does not fit into the grid.",
-            expected="the same data and teacher in every row",
+            f"The variant {label} does not fit the grid.",
+            expected="the same dataset and teacher in every row",
             found=", ".join(own),
-            next_step="make another benchmark of it, and join the tables: vl2v benchmark table ONE OTHER",
+            next_step="run it as another benchmark, and join the tables: vl2v benchmark table ONE OTHER",
         )
 
 
@@ -262,8 +262,8 @@ def load_grid(out: Path) -> tuple[Grid, Origin]:
     """
     file = out / "benchmark.yaml"
     if not file.is_file() or not (out / "origin.json").is_file():
-        step = "give the --out of a benchmark that was begun"
-        raise ConfigError(f"{out} holds no benchmark.", expected="benchmark.yaml", found="none", next_step=step)
+        step = "pass the --out of an existing benchmark"
+        raise ConfigError(f"{out} contains no benchmark.", expected="benchmark.yaml", found="none", next_step=step)
     with reading(out / "origin.json"):
         origin = Origin(**read_json(out / "origin.json"))
     return parse(Grid, read_yaml(file), str(file)), origin

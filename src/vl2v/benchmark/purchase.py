@@ -64,10 +64,10 @@ class AnsweredTeacher:
 
     def _unasked(self, what: str) -> TeacherError:
         return TeacherError(
-            f"{self._card.identity} was not asked for everything that this job needs.",
-            expected="every vector bought before the grid's jobs began",
-            found=f"{what} that are not known",
-            next_step="images or prompts changed since; run the benchmark again, which buys what is missing",
+            f"{self._card.identity} has no stored embeddings for some queries of this job.",
+            expected="all embeddings bought before the jobs of the grid started",
+            found=f"{what} without an embedding",
+            next_step="images or prompts have changed; run the benchmark again to buy what is missing",
         )
 
 
@@ -171,7 +171,7 @@ def survey(sweep: Sweep, progress: Progress) -> tuple[Bought, list[Job]]:
     lacking: list[Job] = []
     assert sweep.teacher is not None
     card = sweep.teacher.describe()
-    with progress.stage("what the jobs ask", len(purchases)) as advance:
+    with progress.stage("collecting queries of the jobs", len(purchases)) as advance:
         for job in purchases.values():
             with _session(sweep, job, Silent()) as session:
                 texts.update(session.needs.texts)

@@ -64,7 +64,7 @@ def connected(address: str, local_cpus: int | None) -> Iterator[Any]:
                     f"There is no Ray cluster at {address}.",
                     expected="local, auto, host:port, or ray://host:10001",
                     found=str(error).strip().splitlines()[0],
-                    next_step="start one, or correct --ray; where it has a token, set RAY_AUTH_MODE=token here too",
+                    next_step="start one, or correct --ray; if it has a token, set RAY_AUTH_MODE=token here too",
                 ) from error
             stack.callback(ray.shutdown)
         yield ray
@@ -86,11 +86,11 @@ def check_room(ray: Any, share: Share, address: str, progress: Progress) -> None
     """Refuse a job that a local cluster can never run; of another cluster, whose machines come and go, only say so."""
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     if not share.gpus and (cards := sum(n.get("GPU", 0) for n in nodes)):
-        warn(progress, f"no job uses the cluster's graphics cards ({cards:g}); --gpus-per-job 1 gives each one")
+        warn(progress, f"no job uses the cluster's GPUs ({cards:g}); --gpus-per-job 1 gives one to each job")
     if any(n.get("CPU", 0) >= share.cpus and n.get("GPU", 0) >= share.gpus for n in nodes):
         return
     found = ", ".join(str(Share(n.get("CPU", 0), n.get("GPU", 0))) for n in nodes) or "no machine"
     if address == LOCAL:
         step = "correct --cpus-per-job and --gpus-per-job"
-        raise ConfigError("This machine has no room for one job.", expected=str(share), found=found, next_step=step)
-    warn(progress, f"no machine of the cluster has {share} ({found}); the jobs wait until one joins")
+        raise ConfigError("This machine is too small for one job.", expected=str(share), found=found, next_step=step)
+    warn(progress, f"no machine of the cluster has {share} ({found}); the jobs wait for one to join")

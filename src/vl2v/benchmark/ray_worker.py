@@ -155,22 +155,22 @@ def _look(assignment: Assignment) -> Sweep:
         RunError: if it differs from what the driver sees.
     """
     a, here = assignment, f"The machine {platform.node()}"
-    step = "make it equal there or keep that machine out of the cluster; the same command then goes on"
+    step = "make it equal there or remove that machine from the cluster; then repeat the command"
     if (version := importlib.metadata.version("vl2v")) != a.version:
-        raise RunError(f"{here} has another vl2v.", expected=a.version, found=version, next_step=step)
+        raise RunError(f"{here} has another version of vl2v.", expected=a.version, found=version, next_step=step)
     if not a.local and (kind := file_system(a.cache)) in NETWORK:
-        problem = f"{here} keeps its cache on a network file system."
-        change = "name another with --cache: SQLite files must not be shared between machines"
-        raise RunError(problem, expected=f"{a.cache} on a disk of its own", found=kind, next_step=change)
+        problem = f"{here} has its cache on a network file system."
+        change = "choose another with --cache: SQLite files must not be shared between machines"
+        raise RunError(problem, expected=f"{a.cache} on a local disk", found=kind, next_step=change)
     sweep = Sweep(a.grid, a.out, Places(a.cache, a.copy))
     try:
         sweep.origin = identify(a.grid, AnsweredTeacher(a.card), sweep.places, Silent())
     except Vl2vError as error:
-        problem = f"{here} does not see what the benchmark is about: {error.problem}"
+        problem = f"{here} cannot read the data of the benchmark: {error.problem}"
         raise RunError(problem, expected=error.expected, found=error.found, next_step=step) from error
     if sweep.origin != a.origin:
         problem, found = f"{here} has other images or another student.", _difference(sweep.origin, a.origin)
-        raise RunError(problem, expected="the very files that the driver sees", found=found, next_step=step)
+        raise RunError(problem, expected="the same files as on the driver", found=found, next_step=step)
     return sweep
 
 
@@ -201,12 +201,12 @@ def _told(assignment: Assignment, job: Job) -> Iterator[None]:
     """
     folder = assignment.out / RUNNING
     if not (folder / assignment.mark).is_file():
-        found = "another folder of that name" if assignment.out.is_dir() else "no such folder"
+        found = "another folder with that name" if assignment.out.is_dir() else "no such folder"
         raise RunError(
             f"The machine {platform.node()} does not see the benchmark's folder.",
             expected=f"{assignment.out} on a disk that all machines share, under the same path",
             found=found,
-            next_step="mount it there or keep that machine out of the cluster; the same command then goes on",
+            next_step="mount it there or remove that machine from the cluster; then repeat the command",
         )
     file = folder / f"{job.name}.json"
     write_json(file, {"host": platform.node(), "pid": os.getpid(), "since": datetime.now(UTC).isoformat()})

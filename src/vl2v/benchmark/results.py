@@ -28,7 +28,7 @@ def is_finished(out: Path, job: Job) -> bool:
     return job_file(out, job).is_file()
 
 
-AGAIN = "delete this job's folder and run the benchmark again: it alone is done anew"
+AGAIN = "delete the folder of this job and run the benchmark again; only this job is repeated"
 
 
 def job_seconds(file: Path) -> float:

@@ -20,7 +20,7 @@ RULES = {
     VALIDATION: "training-domain validation",
     LAST: "last step, candidates by training-domain validation",
     LODO: "leave-one-domain-out cross-validation on the source domains",
-    ORACLE: "ORACLE: by the target's own test labels, an upper bound and no result",
+    ORACLE: "ORACLE: by the target's own test labels, an upper bound and not a valid result",
 }
 
 # One candidate's records: of the job itself under None, of its crossed jobs under the source domain left out.
@@ -54,10 +54,10 @@ class Selection:
         """
         if self.lacking:
             raise RunError(
-                "The benchmark's jobs do not suffice for this selection.",
-                expected="every candidate of every method, target and seed, with the weights asked for",
+                "This selection needs more finished jobs.",
+                expected="every candidate of every method, target and seed, with the requested weights",
                 found=shortened(self.lacking),
-                next_step="go on with vl2v benchmark run, or show what is finished: --partial",
+                next_step="continue with vl2v benchmark run, or show what is finished: --partial",
             )
         return self.records
 
@@ -84,7 +84,7 @@ def select(records: Sequence[Record], rule: str = VALIDATION, weights: str | Non
     """
     if rule not in RULES:
         raise ConfigError(
-            "No such selection rule.", expected=", ".join(RULES), found=rule, next_step="correct --select"
+            "Unknown selection rule.", expected=", ".join(RULES), found=rule, next_step="correct --select"
         )
     if rule == LAST and weights not in (None, LAST):
         raise ConfigError(
@@ -100,7 +100,7 @@ def select(records: Sequence[Record], rule: str = VALIDATION, weights: str | Non
         try:
             if _inherited(candidates):
                 if rule not in (VALIDATION, LAST):
-                    raise _LackingError(f"its candidate was chosen by {VALIDATION}, with another seed")
+                    raise _LackingError(f"its candidate was selected by {VALIDATION}, with another seed")
             elif len(candidates) < most[place[0]]:
                 raise _LackingError(f"{len(candidates)} of {most[place[0]]} candidates")
             chosen.append(_choose(candidates, rule, LAST if rule == LAST else weights))
@@ -162,7 +162,7 @@ def _with_weights(candidate: Candidate, crossed: str | None, weights: str | None
     if len(fitting) > 1:
         one = fitting[0]
         raise RunError(
-            "Two records speak of the same weights of the same job.",
+            "There are two records of the same weights of the same job.",
             expected="each job once",
             found=f"{one.method}, target {one.target}, seed {one.seed}, {_spelling(one)}: {len(fitting)} records",
             next_step="read each benchmark folder once, and grids with different settings under different labels",

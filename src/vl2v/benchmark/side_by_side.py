@@ -91,7 +91,7 @@ def _work(shared: _Shared, job: Job, progress: Progress) -> bool:
 
 
 def _interrupted(sweep: Sweep) -> Interrupted:
-    step = f"go on with the same command; {len(sweep.finished())} jobs are finished"
+    step = f"continue with the same command; {len(sweep.finished())} jobs are finished"
     return Interrupted("Stopped; the states of the jobs are saved.", next_step=step)
 
 

@@ -147,7 +147,7 @@ class Sweep:
     def _do(self, job: Job, progress: Progress) -> None:
         folder = RunFolder(self.out / JOBS / job.name)
         clock = folder.path / "clock.json"
-        with reading(clock, "delete it: it holds the job's time so far and nothing else"):
+        with reading(clock, "delete it: it only contains the time that the job has taken"):
             before = float(read_json(clock)["seconds"]) if clock.exists() else 0.0
         resume = folder.config_file.exists()
         started = time.monotonic()
@@ -192,7 +192,7 @@ class Sweep:
                         failed[job.name] = str(error)
                         continue
                     except Interrupted as error:
-                        step = f"go on with the same command; {len(self.finished())} jobs are finished"
+                        step = f"continue with the same command; {len(self.finished())} jobs are finished"
                         raise Interrupted("Stopped; the job's state is saved.", next_step=step) from error
                     if mine:
                         advance(1)
@@ -262,7 +262,7 @@ def identify(grid: Grid, teacher: Teacher, places: Places, progress: Progress) -
     folder = list_folder(data)
     if unknown := [target for target in grid.targets if target not in folder.domains]:
         expected = f"all, or among {', '.join(folder.domains)}"
-        raise ConfigError("No such domain.", expected=expected, found=", ".join(unknown), next_step="correct --targets")
+        raise ConfigError("Unknown domain.", expected=expected, found=", ".join(unknown), next_step="correct --targets")
     with closing(FileIndex(places.cache / "files.sqlite")) as index:
         task, _ = read_task(folder, data, index, None, progress)
     card = teacher.describe()

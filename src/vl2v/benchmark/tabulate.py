@@ -79,14 +79,14 @@ def tabulate(
 def _check(records: Sequence[Record], against: str | None, unit: str) -> None:
     if not records:
         step = "start the grid with vl2v benchmark run"
-        raise RunError("There is nothing to tabulate.", expected="finished jobs", found="none", next_step=step)
+        raise RunError("There are no results to tabulate.", expected="finished jobs", found="none", next_step=step)
     labels = sorted({record.method for record in records})
     if against is not None and against not in labels:
         expected, step = f"one of {', '.join(labels)}", "correct --against"
-        raise ConfigError("No such baseline.", expected=expected, found=against, next_step=step)
+        raise ConfigError("Unknown baseline.", expected=expected, found=against, next_step=step)
     if unit not in (PAIRS, SEEDS):
         step = "correct the unit of the test"
-        raise ConfigError("No such pairs to test.", expected=f"{PAIRS} or {SEEDS}", found=unit, next_step=step)
+        raise ConfigError("Unknown unit of the test.", expected=f"{PAIRS} or {SEEDS}", found=unit, next_step=step)
 
 
 def _key(method: str, choice: str | None) -> Key:
@@ -160,7 +160,7 @@ def _expense(records: Sequence[Record]) -> Expense:
     if len(currencies) > 1:
         first = records[0]
         raise RunError(
-            "One method's runs were paid in several currencies, which do not add up.",
+            "The runs of one method were paid in several currencies.",
             expected="one currency per method",
             found=f"{first.method}: {', '.join(currencies)}",
             next_step="give grids with different teachers different labels",
@@ -189,10 +189,10 @@ def _published(benchmark: str) -> list[Row]:
         average = line.average(benchmark)
         if average is None:
             raise ConfigError(
-                "No published averages are known for this benchmark.",
+                "There are no published averages for this benchmark.",
                 expected="PACS, VLCS, OfficeHome, TerraIncognita or DomainNet",
                 found=benchmark,
-                next_step="leave out --published, or name the benchmark as published",
+                next_step="omit --published, or set the name of the benchmark (--name)",
             )
         source = f"{line.student} student, {line.teacher} teacher, {line.source}"
         measures = Measures(Spread(average, float("nan"), 0))

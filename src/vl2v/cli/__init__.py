@@ -14,7 +14,7 @@ from vl2v_runtime.terminal import flush_streams, prepare_streams
 
 app = typer.Typer(
     name="vl2v",
-    help="Turn a pay-per-query vision-language model into your own image classifier that holds on unseen domains.",
+    help="Distil a pay-per-query vision-language model into your own image classifier for unseen domains.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,

@@ -18,12 +18,12 @@ if TYPE_CHECKING:
     from vl2v.benchmark.tables import Table
     from vl2v.progress import Progress
 
-Outs = Annotated[list[Path], typer.Argument(help="A benchmark's folder; several are joined into one table.")]
+Outs = Annotated[list[Path], typer.Argument(help="Folder of a benchmark; several are joined into one table.")]
 
 
 def attach(app: typer.Typer) -> None:
-    """Add the commands to the command line."""
-    group = typer.Typer(help="Compare methods by DomainBed's protocol: every domain left out once, several seeds.")
+    """Add the commands to the application."""
+    group = typer.Typer(help="Compare methods with DomainBed's protocol: each domain left out once, several seeds.")
     group.command("run")(guarded(run))
     group.command("table")(guarded(table))
     group.command("curve")(guarded(curve))
@@ -31,35 +31,41 @@ def attach(app: typer.Typer) -> None:
 
 
 def run(
-    out: Annotated[Path, typer.Option(help="The benchmark's folder; called again, it goes on there.")],
-    data: Annotated[str | None, typer.Option(help="A folder <domain>/<class>/<image>, or a benchmark's name.")] = None,
-    root: Annotated[Path | None, typer.Option(help="Where benchmarks lie as folders, e.g. ROOT/PACS.")] = None,
-    teacher: Annotated[str | None, typer.Option(help="As of vl2v distill.")] = None,
-    student: Annotated[str | None, typer.Option(help="As of vl2v distill.")] = None,
-    methods: Annotated[str, typer.Option(help="As of vl2v distill --method, and sd; commas between.")] = "adip,erm,kd",
+    out: Annotated[Path, typer.Option(help="Folder of the benchmark; an existing benchmark is continued.")],
+    data: Annotated[
+        str | None, typer.Option(help="Folder <domain>/<class>/<image>, or the name of a benchmark.")
+    ] = None,
+    root: Annotated[Path | None, typer.Option(help="Folder that contains benchmarks, e.g. ROOT/PACS.")] = None,
+    teacher: Annotated[str | None, typer.Option(help="As in vl2v distill.")] = None,
+    student: Annotated[str | None, typer.Option(help="As in vl2v distill.")] = None,
+    methods: Annotated[
+        str, typer.Option(help="Methods of vl2v distill --method, and sd; separated by commas.")
+    ] = "adip,erm,kd",
     variants: Annotated[Path | None, typer.Option(help="YAML: label: {title: .., settings: {method: .., ..}}.")] = None,
     targets: Annotated[str, typer.Option(help="all, or domains separated by commas.")] = "all",
-    seeds: Annotated[str, typer.Option(help="How many, or which: 0,1,2.")] = "3",
-    vary: Annotated[list[str] | None, typer.Option(help="Candidates to select among: KEY=V1,V2; repeatable.")] = None,
-    tune: Annotated[str, typer.Option(help="each-seed, or first-seed: its choice serves the others.")] = "each-seed",
-    crossed: Annotated[bool, typer.Option("--crossed", help="Also leave each source out, to select by.")] = False,
-    config: Annotated[Path | None, typer.Option(help="YAML settings of vl2v distill, for every job.")] = None,
-    setting: Annotated[list[str] | None, typer.Option("--set", help="KEY=VALUE over them; repeatable.")] = None,
-    budget: Annotated[str | None, typer.Option(help="The most that all jobs may spend.")] = None,
-    accept_teacher: Annotated[bool, typer.Option("--accept-teacher", help="As of vl2v distill.")] = False,
+    seeds: Annotated[str, typer.Option(help="Number of seeds, or a list such as 0,1,2.")] = "3",
+    vary: Annotated[list[str] | None, typer.Option(help="Candidates of a setting: KEY=V1,V2; repeatable.")] = None,
+    tune: Annotated[str, typer.Option(help="Select for each-seed, or with the first-seed for all.")] = "each-seed",
+    crossed: Annotated[
+        bool, typer.Option("--crossed", help="Also leave out each source domain, for --select lodo.")
+    ] = False,
+    config: Annotated[Path | None, typer.Option(help="YAML file with settings of vl2v distill for all jobs.")] = None,
+    setting: Annotated[
+        list[str] | None, typer.Option("--set", help="KEY=VALUE, takes precedence over --config; repeatable.")
+    ] = None,
+    budget: Annotated[str | None, typer.Option(help="The most that all jobs may spend together.")] = None,
+    accept_teacher: Annotated[bool, typer.Option("--accept-teacher", help="As in vl2v distill.")] = False,
     ray: Annotated[str | None, typer.Option(help="Run on Ray: local, auto, host:port or ray://host:port.")] = None,
-    cpus_per_job: Annotated[float, typer.Option(help="With --ray: cores a job takes.", min=0, callback=finite)] = 1.0,
-    gpus_per_job: Annotated[
-        float, typer.Option(help="With --ray: graphics cards a job takes.", min=0, callback=finite)
-    ] = 0.0,
-    jobs: Annotated[str, typer.Option(help="Without --ray: how many jobs at a time, or auto.")] = "auto",
-    plan: Annotated[bool, typer.Option("--plan", help="Only say jobs, hours and money.")] = False,
+    cpus_per_job: Annotated[float, typer.Option(help="With --ray: cores per job.", min=0, callback=finite)] = 1.0,
+    gpus_per_job: Annotated[float, typer.Option(help="With --ray: GPUs per job.", min=0, callback=finite)] = 0.0,
+    jobs: Annotated[str, typer.Option(help="Without --ray: number of parallel jobs, or auto.")] = "auto",
+    plan: Annotated[bool, typer.Option("--plan", help="Only show jobs, hours and cost.")] = False,
     cache: CacheOpt = None,
     store: StoreOpt = None,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
-    """Run every method on every target with every seed; finished jobs are not done again."""
+    """Run all methods on all targets with all seeds. Finished jobs are not repeated."""
     hold_memory()
     from vl2v.benchmark.printing import plan_json, plan_text, sweep_json, sweep_text
     from vl2v.benchmark.sweep import Sweep
@@ -109,7 +115,7 @@ def _count(text: str) -> int | None:
     if text == "auto":
         return None
     if not text.isdecimal() or int(text) < 1:
-        raise ConfigError("--jobs cannot be read.", expected="auto, or a number from 1 on", found=text)
+        raise ConfigError("--jobs is not valid.", expected="auto, or a number of at least 1", found=text)
     return int(text)
 
 
@@ -117,15 +123,17 @@ def table(
     out: Outs,
     output: Annotated[str, typer.Option("--format", help="text, md, latex, csv, html or json.")] = "text",
     select: Annotated[str, typer.Option(help="validation, last, lodo, or oracle.")] = "validation",
-    weights: Annotated[str, typer.Option(help="kept, swad, best, last, wise-ft 0.5; commas for several.")] = "kept",
-    against: Annotated[str | None, typer.Option(help="Test the others against this method.")] = None,
-    pairs: Annotated[str, typer.Option(help="What that test pairs: pairs (target and seed) or seeds.")] = "pairs",
-    name: Annotated[str | None, typer.Option(help="The benchmark's name; default: its data folder's.")] = None,
+    weights: Annotated[
+        str, typer.Option(help="kept (the saved weights), swad, best, last, wise-ft 0.5; separated by commas.")
+    ] = "kept",
+    against: Annotated[str | None, typer.Option(help="Test the other methods against this one.")] = None,
+    pairs: Annotated[str, typer.Option(help="Unit of the test: pairs (target and seed) or seeds.")] = "pairs",
+    name: Annotated[str | None, typer.Option(help="Title of the benchmark (default: name of its data folder).")] = None,
     published: Annotated[bool, typer.Option("--published", help="Add published averages, marked as such.")] = False,
-    partial: Annotated[bool, typer.Option("--partial", help="Show an unfinished grid as far as it is whole.")] = False,
-    to: Annotated[Path | None, typer.Option("--output", help="Write to this file instead of standard output.")] = None,
+    partial: Annotated[bool, typer.Option("--partial", help="Show the complete part of an unfinished grid.")] = False,
+    to: Annotated[Path | None, typer.Option("--output", help="Write to this file.")] = None,
 ) -> None:
-    """The table of the finished jobs, with errors over seeds."""
+    """Show the results of the finished jobs, with standard errors over seeds."""
     from vl2v.benchmark.render import render
     from vl2v.benchmark.render.text import renderable
     from vl2v.job.printing import show
@@ -141,22 +149,22 @@ def table(
 
 def curve(
     out: Outs,
-    to: Annotated[Path, typer.Option("--output", help="A .svg, .png, .pdf or .csv file.")],
-    x: Annotated[str, typer.Option(help="queries: images asked for a run; labels: labels per class.")] = "queries",
-    levels: Annotated[str, typer.Option(help="Methods drawn as levels; commas for several.")] = "zero-shot",
-    select: Annotated[str, typer.Option(help="As of vl2v benchmark table.")] = "validation",
-    weights: Annotated[str, typer.Option(help="One choice, as of vl2v benchmark table.")] = "kept",
-    name: Annotated[str | None, typer.Option(help="As of vl2v benchmark table.")] = None,
-    partial: Annotated[bool, typer.Option("--partial", help="As of vl2v benchmark table.")] = False,
+    to: Annotated[Path, typer.Option("--output", help="Output file: .svg, .png, .pdf or .csv.")],
+    x: Annotated[str, typer.Option(help="queries (images per run) or labels (per class).")] = "queries",
+    levels: Annotated[str, typer.Option(help="Methods drawn as horizontal lines; separated by commas.")] = "zero-shot",
+    select: Annotated[str, typer.Option(help="As in vl2v benchmark table.")] = "validation",
+    weights: Annotated[str, typer.Option(help="As in vl2v benchmark table, one value.")] = "kept",
+    name: Annotated[str | None, typer.Option(help="As in vl2v benchmark table.")] = None,
+    partial: Annotated[bool, typer.Option("--partial", help="As in vl2v benchmark table.")] = False,
 ) -> None:
-    """Draw accuracy on unseen domains against what it took."""
+    """Plot accuracy on unseen domains against queries or labels."""
     from vl2v.benchmark.curves import Curve, line_names
 
     settings = _variant_settings(out)
     places = {"queries": None, "labels": _labels(settings)}
     if x not in places:
         expected = " or ".join(places)
-        raise ConfigError("No such axis.", expected=expected, found=x, next_step="correct --x")
+        raise ConfigError("Unknown axis.", expected=expected, found=x, next_step="correct --x")
     found = Curve.of(
         _tabulated(out, name, select, [weights], partial),
         "labels per class and domain" if x == "labels" else "image queries of one run",
@@ -256,7 +264,7 @@ def _settings(
         if not {"root", "spec"} & set(merged.get(part) or {}):
             step = "vl2v benchmark run --help"
             raise ConfigError(
-                f"{flag} is missing.", expected=f"{flag}, or {part} in --config", found="nothing", next_step=step
+                f"{flag} is missing.", expected=f"{flag}, or {part} in --config", found="neither", next_step=step
             )
     return merged
 
@@ -288,7 +296,7 @@ def _pair(item: str, flag: str) -> tuple[str, Any]:
     key, sign, text = item.partition("=")
     if not sign or not key or not text:
         step = f"e.g. {flag} distill.steps=500"
-        raise ConfigError(f"{flag} cannot be read.", expected="KEY=VALUE", found=item, next_step=step)
+        raise ConfigError(f"{flag} is not valid.", expected="KEY=VALUE", found=item, next_step=step)
     return key, text if flag == "--vary" else yaml.safe_load(text)
 
 
@@ -298,7 +306,7 @@ def _seeds(text: str) -> tuple[int, ...]:
     except ValueError:
         numbers = []
     if not numbers or min(numbers) < 0 or ("," not in text and numbers == [0]):
-        raise ConfigError("--seeds cannot be read.", expected="a number, or a list such as 0,1,2", found=text)
+        raise ConfigError("--seeds is not valid.", expected="a number, or a list such as 0,1,2", found=text)
     return tuple(numbers) if "," in text else tuple(range(numbers[0]))
 
 
@@ -312,4 +320,4 @@ def _money(text: str | None) -> Any:
     try:
         return None if text is None else Decimal(text)
     except InvalidOperation:
-        raise ConfigError("--budget cannot be read.", expected="an amount, e.g. 12.50", found=str(text)) from None
+        raise ConfigError("--budget is not valid.", expected="an amount, e.g. 12.50", found=str(text)) from None

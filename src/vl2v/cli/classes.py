@@ -1,4 +1,4 @@
-"""`vl2v classes ...`: what a finished student knows. Everything heavy is imported when a command runs."""
+"""`vl2v classes ...`: list and change the classes of a student. Heavy imports happen when a command runs."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ if TYPE_CHECKING:
     from vl2v.student.model import Student
     from vl2v.teacher.base import Teacher
 
-RunArg = Annotated[Path, typer.Argument(help="A run's or a student's folder.")]
+RunArg = Annotated[Path, typer.Argument(help="Folder of a run or a student.")]
 NamesArg = Annotated[list[str], typer.Argument(help="Names of classes.")]
 
 
 def list_(run: RunArg, as_json: Json = False) -> None:
-    """List the classes, their prompts, and what was added after training."""
+    """List the classes with their prompts, and which were added after training."""
     from dataclasses import asdict
 
     from rich.table import Table
@@ -40,27 +40,25 @@ def list_(run: RunArg, as_json: Json = False) -> None:
 def add(
     run: RunArg,
     names: NamesArg,
-    budget: Annotated[
-        str | None, typer.Option(help="The most to spend on this; needed if the teacher charges.")
-    ] = None,
-    quote: Annotated[bool, typer.Option("--quote", help="Only say what it would cost.")] = False,
+    budget: Annotated[str | None, typer.Option(help="The most to spend; required if the teacher charges.")] = None,
+    quote: Annotated[bool, typer.Option("--quote", help="Only show the cost.")] = False,
     phrase: Annotated[
-        list[str] | None, typer.Option(help="What a class is called in its prompts; once for each name, in order.")
+        list[str] | None, typer.Option(help="Description for the prompts; repeat it for each name, in order.")
     ] = None,
     template: Annotated[
-        list[str] | None, typer.Option(help="A prompt template with {}, not the run's own; may be repeated.")
+        list[str] | None, typer.Option(help="Prompt template with {}, instead of the run's; repeatable.")
     ] = None,
     accept_teacher: Annotated[
-        bool, typer.Option("--accept-teacher", help="Add a class though the teacher embeds it as another one.")
+        bool, typer.Option("--accept-teacher", help="Add a class even if its embedding equals that of another one.")
     ] = False,
-    teacher: Annotated[str | None, typer.Option(help="The run's teacher, where it is found elsewhere now.")] = None,
-    price_per_1000_texts: Annotated[str | None, typer.Option(help="A vendor's price, if it is not known.")] = None,
-    free: Annotated[bool, typer.Option("--free", help="A vendor that states no price charges nothing.")] = False,
+    teacher: Annotated[str | None, typer.Option(help="The run's teacher, if its address has changed.")] = None,
+    price_per_1000_texts: Annotated[str | None, typer.Option(help="Price, if the vendor states none.")] = None,
+    free: Annotated[bool, typer.Option("--free", help="Confirm that a vendor without a price is free.")] = False,
     store: StoreOpt = None,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
-    """Add classes by the teacher's text vector, without training; exported files change too."""
+    """Add classes by their text embedding, without training. Exported files are updated too."""
     from vl2v.api import add_classes, quote_classes
     from vl2v.job.classes import home_of
     from vl2v.job.printing import quote_json, quote_table, show
@@ -93,7 +91,7 @@ def _priced(run: Path, spec: str | None, free: bool, texts: str | None) -> Teach
 
 
 def remove(run: RunArg, names: NamesArg, as_json: Json = False) -> None:
-    """Remove classes; exported files change too."""
+    """Remove classes. Exported files are updated too."""
     from vl2v.api import remove_classes
 
     _tell(run, remove_classes(run, names), as_json)
@@ -118,8 +116,8 @@ def _tell(run: Path, student: Student, as_json: bool) -> None:
 
 
 def attach(app: typer.Typer) -> None:
-    """Hang the commands into the application."""
-    commands = typer.Typer(help="The classes of a finished student: list, add, remove.", no_args_is_help=True)
+    """Add the commands to the application."""
+    commands = typer.Typer(help="List, add and remove the classes of a student.", no_args_is_help=True)
     commands.command("list")(guarded(list_))
     commands.command("add")(guarded(add))
     commands.command("remove")(guarded(remove))

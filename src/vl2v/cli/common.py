@@ -29,13 +29,11 @@ P = ParamSpec("P")
 TRACEBACK = "VL2V_TRACEBACK"  # set, an unexpected fault shows where it came from
 
 DataArg = Annotated[Path, typer.Argument(help="Images: DATA/<domain>/<class>/<image>, or DATA/<class>/<image>.")]
-SkipBad = Annotated[bool | None, typer.Option("--skip-bad", help="Go on without unreadable files.")]
-CacheOpt = Annotated[Path | None, typer.Option(help="Where decoded pixels are kept; may be deleted at any time.")]
-StoreOpt = Annotated[Path | None, typer.Option(help="The file of bought vectors; worth money.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress; only warnings and the result.")]
-Json = Annotated[
-    bool, typer.Option("--json", help="The result as JSON on standard output; progress, if any, as JSON lines.")
-]
+SkipBad = Annotated[bool | None, typer.Option("--skip-bad", help="Skip unreadable files.")]
+CacheOpt = Annotated[Path | None, typer.Option(help="Folder for decoded pixels; may be deleted at any time.")]
+StoreOpt = Annotated[Path | None, typer.Option(help="File of purchased embeddings; worth money.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print only warnings and the result.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON, and progress as JSON lines.")]
 
 
 def guarded(command: Callable[P, None]) -> Callable[P, None]:
@@ -57,8 +55,8 @@ def guarded(command: Callable[P, None]) -> Callable[P, None]:
         except KeyboardInterrupt:
             out = kwargs.get("out")
             begun = out and (Path(str(out)) / "config.yaml").exists()
-            step = f"go on: {resume_command(str(out))}" if begun else ""
-            _fail(Interrupted("Stopped; what was bought is kept.", next_step=step), as_json)
+            step = f"continue: {resume_command(str(out))}" if begun else ""
+            _fail(Interrupted("Stopped; everything that was bought is saved.", next_step=step), as_json)
         except BrokenPipeError:
             raise SystemExit(flush_streams() or BROKEN_PIPE) from None
         except Exception as error:
@@ -74,17 +72,17 @@ def _unexpected(error: Exception) -> UnexpectedError:
     own = [frame for frame in traceback.extract_tb(error.__traceback__) if "vl2v" in Path(frame.filename).parts]
     where = f", at {Path(own[-1].filename).name}:{own[-1].lineno}" if own else ""
     return UnexpectedError(
-        "Something went wrong that vl2v did not foresee.",
+        "Unexpected error.",
         found=f"{type(error).__name__}: {' '.join(str(error).split())[:300]}{where}",
-        next_step=f"check that the files named in the command are whole; if they are, please report this, with what "
-        f"{TRACEBACK}=1 vl2v ... prints",
+        next_step=f"check that the files named in the command are complete; if they are, please report this with the "
+        f"output of {TRACEBACK}=1 vl2v ...",
     )
 
 
 def finite(value: float | None) -> float | None:
     """Refuse nan and inf, which no limit of an option stops."""
     if value is not None and not math.isfinite(value):
-        raise typer.BadParameter(f"{value} is no number.")
+        raise typer.BadParameter(f"{value} is not a finite number.")
     return value
 
 
@@ -161,5 +159,5 @@ def money(text: str | None) -> Decimal | None:
     except InvalidOperation:
         money = Decimal("NaN")
     if money is not None and not (money.is_finite() and money >= 0):
-        raise ConfigError("The budget is no amount of money.", expected="e.g. 0.50", found=str(text)[:40])
+        raise ConfigError("The budget is not an amount of money.", expected="e.g. 0.50", found=str(text)[:40])
     return money

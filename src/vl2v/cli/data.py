@@ -27,16 +27,16 @@ NameArg = Annotated[str, typer.Argument(help="PACS, VLCS, OfficeHome, TerraIncog
 
 def get(
     name: NameArg,
-    out: Annotated[Path | None, typer.Option(help="The folder, new or empty; default: in the user's data.")] = None,
+    out: Annotated[Path | None, typer.Option(help="New or empty folder (default: in the user's data).")] = None,
     source: Annotated[
         str | None,
-        typer.Option("--from", help="official, hub, <owner>/<name>[@<revision>], an address, or a file or folder."),
+        typer.Option("--from", help="official, hub, <owner>/<name>[@<revision>], a URL, a file or a folder."),
     ] = None,
-    yes: Annotated[bool, typer.Option("--yes", help="Accept the terms of the data without being asked.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Accept the terms of the dataset without a prompt.")] = False,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
-    """Fetch a benchmark and lay it out as OUT/<domain>/<class>/<image>. Run again, it goes on."""
+    """Download a benchmark as OUT/<domain>/<class>/<image>. Run the command again to resume."""
     from vl2v.job.printing import show
     from vl2v.task.benchmark_get import get as work
     from vl2v.task.benchmark_sources import choose
@@ -55,11 +55,11 @@ def get(
 
 def check(
     name: NameArg,
-    folder: Annotated[Path, typer.Argument(help="The folder <domain>/<class>/<image> that should be it.")],
+    folder: Annotated[Path, typer.Argument(help="Folder <domain>/<class>/<image> to verify.")],
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
-    """Verify a benchmark that is there: counts, names, unreadable files. The exit code is 3 if something is wrong."""
+    """Verify a downloaded benchmark: counts, names, unreadable files. The exit code is 3 if something is wrong."""
     from vl2v.job.printing import show
     from vl2v.task.benchmark_get import check as work
     from vl2v.task.benchmarks import find
@@ -80,7 +80,7 @@ def list_(as_json: Json = False) -> None:
 
 
 def draw(
-    out: Annotated[Path, typer.Argument(help="The folder, new or empty.")],
+    out: Annotated[Path, typer.Argument(help="New or empty folder.")],
     size: Annotated[int, typer.Option(help="Width and height of every image in pixels.", min=16, max=1024)] = 160,
 ) -> None:
     """Draw the demo's images into OUT/<style>/<class>/: twelve classes in four styles, offline (extra: demo)."""
@@ -133,7 +133,7 @@ def _plain_faults(benchmark: Benchmark, folder: Path) -> Iterator[None]:
             ) from error
         raise ConfigError(
             f"{benchmark.name} cannot be put in {folder}.", expected="files and folders that may be read and written",
-            found=str(error)[:200], next_step="correct what is said there, or give another --out",
+            found=str(error)[:200], next_step="correct what is said there, or choose another --out",
         ) from error  # fmt: skip
 
 
@@ -204,9 +204,9 @@ def _list_text(benchmarks: tuple[Benchmark, ...]) -> str:
 
 
 def attach(app: typer.Typer) -> None:
-    """Hang the commands into the application."""
+    """Add the commands to the application."""
     commands = typer.Typer(
-        help="Benchmarks by name: fetch, check, list. Drawings to try things on.", no_args_is_help=True
+        help="Download, check and list benchmark datasets; draw example images.", no_args_is_help=True
     )
     commands.command("get")(guarded(get))
     commands.command("check")(guarded(check))

@@ -33,39 +33,43 @@ StudentOpt = Annotated[
     str | None,
     typer.Option(help="timm:<name>, timm:<name>@<checkpoint>, offline:, or teacher (VL2V-SD, open_clip only)."),
 ]
-HeldOut = Annotated[list[str] | None, typer.Option(help="A domain left out to test; may be repeated.")]
+HeldOut = Annotated[list[str] | None, typer.Option(help="Domain that is left out for testing; repeatable.")]
 Classes = Annotated[
     list[str] | None,
     typer.Option(help="For images without labels: names of the classes (cat,dog,...), or a file with one per line."),
 ]
 DomainFolders = Annotated[
-    bool | None, typer.Option("--domain-folders", help="With --classes: the folders of the first level are domains.")
+    bool | None, typer.Option("--domain-folders", help="With --classes: the folders on the first level are domains.")
 ]
 HeldOutClass = Annotated[
     list[str] | None,
-    typer.Option(help="A class left out of training, to measure how well its name alone makes it known; repeatable."),
+    typer.Option(help="Class that is left out of training and evaluated by its name alone; repeatable."),
 ]
 Views = Annotated[
     str | None,
-    typer.Option(help="Views bought of every training image (default 1: the image itself); fresh: see the docs."),
+    typer.Option(help="Views to buy per training image (default 1: the image itself), or fresh (see the docs)."),
 ]
 Prompts = Annotated[str | None, typer.Option(help="photo, name, clip-80, a template with {}, or a file of templates.")]
-Labels = Annotated[int | None, typer.Option(help="Labels kept per class and domain.")]
+Labels = Annotated[int | None, typer.Option(help="Labels to use per class and domain.")]
 Rest = Annotated[
-    bool | None, typer.Option("--rest-unlabelled", help="Use images beyond --labels-per-class unlabelled.")
+    bool | None, typer.Option("--rest-unlabelled", help="Use the images beyond --labels-per-class without labels.")
 ]
-Unlabelled = Annotated[Path | None, typer.Option(help="A folder of further images without labels.")]
-ZeroShot = Annotated[bool | None, typer.Option(help="Also ask for the images of the table's zero-shot column.")]
+Unlabelled = Annotated[Path | None, typer.Option(help="Folder of additional images without labels.")]
+ZeroShot = Annotated[
+    bool | None, typer.Option(help="Query the evaluation images for the zero-shot column of the table.")
+]
 Missing = Annotated[bool | None, typer.Option("--allow-missing-classes", help="Accept a class that a domain lacks.")]
 AsFound = Annotated[
     bool | None,
     typer.Option("--layout-as-found", help="Accept folders that look like splits or dates as domains and classes."),
 ]
-PriceImages = Annotated[str | None, typer.Option(help="What 1000 images cost, if a file: or a vendor does not tell.")]
-PriceTexts = Annotated[str | None, typer.Option(help="The same for texts.")]
-Free = Annotated[bool | None, typer.Option("--free", help="A vendor that states no price charges nothing.")]
-Seed = Annotated[int | None, typer.Option(help="The one seed of a run (default 0).")]
-ConfigOpt = Annotated[Path | None, typer.Option("--config", help="YAML settings; flags go over it.")]
+PriceImages = Annotated[
+    str | None, typer.Option(help="Price of 1000 images, if a vendor states none, or for a file: teacher.")
+]
+PriceTexts = Annotated[str | None, typer.Option(help="The same for 1000 texts.")]
+Free = Annotated[bool | None, typer.Option("--free", help="Confirm that a vendor without a price is free.")]
+Seed = Annotated[int | None, typer.Option(help="Random seed (default 0).")]
+ConfigOpt = Annotated[Path | None, typer.Option("--config", help="YAML file with settings; options take precedence.")]
 SizeOpt = Annotated[int | None, typer.Option(help="Side length of the student's input in pixels.")]
 
 
@@ -97,7 +101,7 @@ def quote(
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
-    """Say what distilling would cost in queries, money and disk. Free."""
+    """Show what distilling would cost in queries, money and disk space. Free."""
     from vl2v.api import quote as ask
     from vl2v.job.printing import quote_json, quote_table, show
 
@@ -117,18 +121,18 @@ def quote(
 
 
 def distill(
-    data: Annotated[Path | None, typer.Argument(help="Images; left out with --resume.")] = None,
+    data: Annotated[Path | None, typer.Argument(help="Images; omit with --resume.")] = None,
     teacher: TeacherOpt = None,
     student: StudentOpt = None,
-    out: Annotated[Path, typer.Option(help="The run's folder, new or empty.")] = Path("runs/vl2v"),
+    out: Annotated[Path, typer.Option(help="Folder of the run, new or empty.")] = Path("runs/vl2v"),
     classes: Classes = None,
     domain_folders: DomainFolders = None,
     held_out: HeldOut = None,
     held_out_class: HeldOutClass = None,
-    budget: Annotated[str | None, typer.Option(help="The most to spend; needed where the teacher charges.")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
+    budget: Annotated[str | None, typer.Option(help="The most to spend; required if the teacher charges.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --out.")] = False,
     recipe: Annotated[
-        str | None, typer.Option(help="Defaults under all other settings: ood (default), or paper; see the docs.")
+        str | None, typer.Option(help="Set of default settings: ood (default) or paper; see the docs.")
     ] = None,
     method: Annotated[
         str | None,
@@ -139,21 +143,21 @@ def distill(
     ] = None,
     align_steps: Annotated[int | None, typer.Option(help="Steps of Align (default 1001; of most baselines 0).")] = None,
     learning_rate: Annotated[
-        float | None, typer.Option(help="Adam's, of Distill (default 3e-4; of transformers 5e-5).")
+        float | None, typer.Option(help="Learning rate of Distill (default 3e-4; 5e-5 for transformers).")
     ] = None,
     time: Annotated[
         str | None,
-        typer.Option(help="Longest training, e.g. 90s, 30m or 2h, or none (default 60m; with --steps none)."),
+        typer.Option(help="Maximum training time, e.g. 90s, 30m, 2h or none (default 60m; none with --steps)."),
     ] = None,
     accept_teacher: Annotated[
-        bool | None, typer.Option("--accept-teacher", help="Go on though the teacher's answers look useless.")
+        bool | None, typer.Option("--accept-teacher", help="Continue even if the teacher's responses look useless.")
     ] = None,
     batch_per_domain: Annotated[
         int | None, typer.Option(help="Images per source domain and step (default: 24 images shared evenly).")
     ] = None,
     checkpoint_every: Annotated[int | None, typer.Option(help="Steps between validations (default 100).")] = None,
     image_weight: Annotated[float | None, typer.Option(help="Lambda of the dual loss, 0 to 1 (default 0.5).")] = None,
-    weights: Annotated[str | None, typer.Option(help="Weights kept: swad (default), best or last.")] = None,
+    weights: Annotated[str | None, typer.Option(help="Weights to save: swad (default), best or last.")] = None,
     views: Views = None,
     prompts: Prompts = None,
     labels_per_class: Labels = None,
@@ -170,17 +174,17 @@ def distill(
     size: SizeOpt = None,
     device: Annotated[str | None, typer.Option(help="auto (default), cpu, cuda or mps.")] = None,
     precision: Annotated[str | None, typer.Option(help="no (default), bf16 or fp16.")] = None,
-    workers: Annotated[int | None, typer.Option(help="Processes that load and augment.")] = None,
+    workers: Annotated[int | None, typer.Option(help="Number of loading processes.")] = None,
     threads: Annotated[int | None, typer.Option(help="CPU threads (default: measured before the first step).")] = None,
-    report: Annotated[bool, typer.Option(help="Write report.html at the end, which takes seconds.")] = True,
-    track: Annotated[list[str] | None, typer.Option(help="tensorboard, wandb or mlflow; may be repeated.")] = None,
+    report: Annotated[bool, typer.Option(help="Write report.html at the end.")] = True,
+    track: Annotated[list[str] | None, typer.Option(help="tensorboard, wandb or mlflow; repeatable.")] = None,
     config: ConfigOpt = None,
     cache: CacheOpt = None,
     store: StoreOpt = None,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
-    """Scan, quote, buy, align, distill, evaluate; leaves a student in OUT/student."""
+    """Buy embeddings, train a student, evaluate it and save it in OUT/student."""
     hold_memory()
     from vl2v.api import distill as work
     from vl2v.job.printing import run_json, run_text, show
@@ -209,11 +213,11 @@ def distill(
 
 
 def demo(
-    out: Annotated[Path, typer.Option(help="Where everything goes.")] = Path("runs/demo"),
+    out: Annotated[Path, typer.Option(help="Output folder.")] = Path("runs/demo"),
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
-    """Run the main job offline on drawings, beside two baselines (extra: demo)."""
+    """Train a student and two baselines offline on drawings (extra: demo)."""
     hold_memory()
     from vl2v.demo.job import demo as work
     from vl2v.job.printing import demo_json, demo_text, show
@@ -265,7 +269,7 @@ def minutes_of(text: str | None) -> float | None:
     minutes = float(match[1]) * {"s": 1 / 60, "h": 60.0}.get(match[2], 1.0) if match else 0.0
     if minutes <= 0:
         raise ConfigError(
-            f"--time {text} is not a time.",
+            f"--time {text} is not valid.",
             expected="a number above 0 with s, m or h (m if there is none), or none for no limit",
             found=repr(text),
             next_step="e.g. --time 30m",
@@ -297,6 +301,6 @@ def _lacking(name: str) -> ConfigError:
 
 
 def attach(app: typer.Typer) -> None:
-    """Add the commands to the command line."""
+    """Add the commands to the application."""
     for command in (quote, distill, demo):
         app.command()(guarded(command))

@@ -13,11 +13,13 @@ from vl2v.cli.common import CacheOpt, Json, Quiet, finite, guarded, make_places,
 
 
 def export(
-    run: Annotated[Path, typer.Argument(help="A finished run's folder, or a student's.")],
-    onnx: Annotated[bool, typer.Option("--onnx", help="Write model.onnx, in float32 (the default).")] = False,
+    run: Annotated[Path, typer.Argument(help="Folder of a finished run or of a student.")],
+    onnx: Annotated[bool, typer.Option("--onnx", help="Write model.onnx in float32 (default).")] = False,
     int8: Annotated[bool, typer.Option("--int8", help="Write model.int8.onnx, quantised.")] = False,
-    out: Annotated[Path | None, typer.Option(help="Where to; default: export, in the run's folder.")] = None,
-    data: Annotated[Path | None, typer.Option(help="The run's images, if they moved, or any of its classes.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Output folder (default: RUN/export).")] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="The run's images, if they moved, or other images of its classes.")
+    ] = None,
     tolerance: Annotated[
         float, typer.Option(help="Points of accuracy that INT8 may lose.", min=0, callback=finite)
     ] = 0.5,
@@ -25,7 +27,7 @@ def export(
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
-    """Write a student as ONNX and compare it with the student; a file that disagrees is not kept (extra: export)."""
+    """Export a student to ONNX and verify the file; a file that disagrees is rejected (extra: export)."""
     hold_memory()
     from vl2v.api import export as work
     from vl2v.job.printing import show
@@ -47,5 +49,5 @@ def export(
 
 
 def attach(app: typer.Typer) -> None:
-    """Add the command to the command line."""
+    """Add the command to the application."""
     app.command("export")(guarded(export))

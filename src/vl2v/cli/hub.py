@@ -11,16 +11,18 @@ from vl2v.cli.common import Json, guarded
 
 
 def push(
-    run: Annotated[Path, typer.Argument(help="A finished run's folder.")],
-    name: Annotated[str, typer.Argument(help="The repository: user/name.")],
-    private: Annotated[bool, typer.Option("--private", help="Only you may see it.")] = False,
-    licence: Annotated[str | None, typer.Option(help="Of the student, e.g. apache-2.0 (default: none stated).")] = None,
-    revision: Annotated[str | None, typer.Option(help="A branch; the main one by default.")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Write what would be sent into --out.")] = False,
-    out: Annotated[Path | None, typer.Option(help="With --dry-run: a new folder (default RUN/hub).")] = None,
+    run: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
+    name: Annotated[str, typer.Argument(help="Repository, as user/name.")],
+    private: Annotated[bool, typer.Option("--private", help="Create a private repository.")] = False,
+    licence: Annotated[
+        str | None, typer.Option(help="Licence of the student, e.g. apache-2.0 (default: none).")
+    ] = None,
+    revision: Annotated[str | None, typer.Option(help="Branch (default: the main branch).")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Write the files to --out and send nothing.")] = False,
+    out: Annotated[Path | None, typer.Option(help="New folder for --dry-run (default: RUN/hub).")] = None,
     as_json: Json = False,
 ) -> None:
-    """Publish a student on the Hugging Face hub, with a model card. Images, keys and paths stay here."""
+    """Publish a student on the Hugging Face hub with a model card. Images, keys and paths are not sent."""
     from vl2v.hub.push import clear
     from vl2v.hub.push import push as send
     from vl2v.job.printing import show
@@ -38,5 +40,5 @@ def push(
 
 
 def attach(app: typer.Typer) -> None:
-    """Hang the command into the application."""
+    """Add the command to the application."""
     app.command("push")(guarded(push))

@@ -14,15 +14,15 @@ from vl2v.terminal import say
 
 
 def evaluate(
-    run: Annotated[Path, typer.Argument(help="A run's or a student's folder.")],
+    run: Annotated[Path, typer.Argument(help="Folder of a run or a student.")],
     data: DataArg,
-    domain: Annotated[list[str] | None, typer.Option(help="Only this domain; may be repeated.")] = None,
+    domain: Annotated[list[str] | None, typer.Option(help="Only this domain; repeatable.")] = None,
     skip_bad: SkipBad = None,
     cache: CacheOpt = None,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
-    """Measure a student on a folder of labelled images."""
+    """Evaluate a student on a folder of labelled images."""
     hold_memory()
     from vl2v.api import evaluate as measure
     from vl2v.job.printing import show
@@ -39,26 +39,26 @@ def evaluate(
 
 
 def predict(
-    run: Annotated[Path, typer.Argument(help="A run's or a student's folder, or hf:user/name.")],
+    run: Annotated[Path, typer.Argument(help="Folder of a run or a student, or hf:user/name.")],
     images: Annotated[list[Path], typer.Argument(help="Images, or folders of images.")],
     output: Annotated[str, typer.Option("--format", help="table, json or csv.")] = "table",
     coverage: Annotated[
         float | None,
         typer.Option(
-            help="Mark as unsure what is less sure than this share of the sources' validation images: 0.95.",
+            help="Mark predictions as unsure below the confidence of this share of validation images, e.g. 0.95.",
             callback=finite,
         ),
     ] = None,
-    score: Annotated[str, typer.Option(help="What tells how sure: confidence or energy.")] = "confidence",
+    score: Annotated[str, typer.Option(help="Score for --coverage: confidence or energy.")] = "confidence",
 ) -> None:
-    """Classify images. Unreadable ones are reported in their place, and the exit code is then 3."""
+    """Classify images. Unreadable images are reported in their place; the exit code is then 3."""
     hold_memory()
     from vl2v.api import load
     from vl2v.job.measure import classify, find_images
     from vl2v.job.printing import FORMATS, show_answers
 
     if output not in FORMATS:
-        raise ConfigError("No such format.", expected=", ".join(FORMATS), found=output, next_step="correct --format")
+        raise ConfigError("Unknown format.", expected=", ".join(FORMATS), found=output, next_step="correct --format")
     paths, left_out = find_images(images)
     for text in left_out:
         say(f"warning: {text}")
@@ -71,6 +71,6 @@ def predict(
 
 
 def attach(app: typer.Typer) -> None:
-    """Add the commands to the command line."""
+    """Add the commands to the application."""
     app.command()(guarded(evaluate))
     app.command()(guarded(predict))

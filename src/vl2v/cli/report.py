@@ -12,18 +12,18 @@ from vl2v.cli.common import guarded, make_places
 
 
 def attach(app: typer.Typer) -> None:
-    """Add the command to the command line."""
+    """Add the command to the application."""
     app.command("report")(guarded(report))
 
 
 def report(
-    folder: Annotated[Path, typer.Argument(help="A finished run's folder, or a benchmark's.")],
+    folder: Annotated[Path, typer.Argument(help="Folder of a finished run or of a benchmark.")],
     hour_price: Annotated[
-        str | None, typer.Option(help="What an hour of this machine costs, for the student's cost as money.")
+        str | None, typer.Option(help="Price of an hour of this machine, to compute the cost of the student.")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="The folder to write to, in place of FOLDER.")] = None,
-    store: Annotated[Path | None, typer.Option(help="The file of bought vectors, with the ledger.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="The page's path as JSON on standard output.")] = False,
+    store: Annotated[Path | None, typer.Option(help="File of purchased embeddings, with the ledger.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the path of the page as JSON.")] = False,
 ) -> None:
     """Write report.html, which needs nothing else, and the values of its figures as CSV."""
     hold_memory()

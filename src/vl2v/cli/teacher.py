@@ -1,4 +1,4 @@
-"""`vl2v teacher ...` and `vl2v ledger`: a teacher before one buys from it, and what was bought."""
+"""`vl2v teacher ...` and `vl2v ledger`: check a teacher, list purchases."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ if TYPE_CHECKING:
 
 
 def check(
-    teacher: Annotated[str, typer.Argument(help="A teacher, as --teacher of vl2v distill takes it.")],
-    data: Annotated[Path | None, typer.Option(help="Labelled images; without them, plain colours are drawn.")] = None,
-    budget: Annotated[str | None, typer.Option(help="The most to spend; needed where the teacher charges.")] = None,
-    images: Annotated[int, typer.Option(help="How many images to ask about.", min=2)] = 24,
-    price_per_1000_images: Annotated[str | None, typer.Option(help="A vendor's price, if it is not known.")] = None,
-    price_per_1000_texts: Annotated[str | None, typer.Option(help="The same for texts.")] = None,
-    free: Annotated[bool | None, typer.Option("--free", help="A vendor that states no price charges nothing.")] = None,
+    teacher: Annotated[str, typer.Argument(help="A teacher, in the format of vl2v distill --teacher.")],
+    data: Annotated[Path | None, typer.Option(help="Labelled images (default: images of plain colours).")] = None,
+    budget: Annotated[str | None, typer.Option(help="The most to spend; required if the teacher charges.")] = None,
+    images: Annotated[int, typer.Option(help="Number of images to query.", min=2)] = 24,
+    price_per_1000_images: Annotated[str | None, typer.Option(help="Price, if the vendor states none.")] = None,
+    price_per_1000_texts: Annotated[str | None, typer.Option(help="The same for 1000 texts.")] = None,
+    free: Annotated[bool | None, typer.Option("--free", help="Confirm that a vendor without a price is free.")] = None,
     cache: CacheOpt = None,
     store: StoreOpt = None,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
-    """Prove a teacher on a few images: one space, determinism, accuracy, and what the job would cost."""
+    """Check a teacher on a few images: shared space, determinism, accuracy, and the cost of the whole job."""
     from vl2v.job.check import check_teacher
     from vl2v.job.printing import show
 
@@ -73,12 +73,12 @@ def check_json(found: Check) -> dict[str, Any]:
 def check_text(found: Check) -> str:
     """A check for people, a line for each thing that was proved or was not."""
     card, verdict = found.card, {True: "yes", False: "NO"}
-    accuracy = f"{found.accuracy:.0%} of {found.images} images right, {1 / found.classes:.0%} by guessing"
+    accuracy = f"{found.accuracy:.0%} of {found.images} images correct, chance is {1 / found.classes:.0%}"
     lines = [
         f"{card.identity}, revision {card.revision}",
-        f"dimension       {card.dimension}, of images and texts alike; all numbers finite",
+        f"dimension       {card.dimension} for images and texts; all numbers finite",
         f"one space       {verdict[found.one_space]}: {accuracy}",
-        f"deterministic   {verdict[found.deterministic]}: cosine {found.cosine:.6f} of two answers to one image",
+        f"deterministic   {verdict[found.deterministic]}: cosine {found.cosine:.6f} of two embeddings of one image",
         f"this check      {found.queries[0]} image and {found.queries[1]} text queries,"
         f" {found.spent:f} {card.price.currency}",
     ]
@@ -92,11 +92,11 @@ def check_text(found: Check) -> str:
 
 
 def ledger(
-    run: Annotated[Path | None, typer.Argument(help="Only what this run spent.")] = None,
+    run: Annotated[Path | None, typer.Argument(help="Only purchases of this run.")] = None,
     store: StoreOpt = None,
     as_json: Json = False,
 ) -> None:
-    """List what was spent on what."""
+    """List all purchases."""
     from vl2v.job.printing import ledger_json, ledger_table, show
     from vl2v.teacher.ledger import Ledger
     from vl2v.teacher.store import EmbeddingStore
@@ -111,8 +111,8 @@ def ledger(
 
 
 def attach(app: typer.Typer) -> None:
-    """Hang the commands into the application."""
-    commands = typer.Typer(help="Look at a teacher before buying from it.", no_args_is_help=True)
+    """Add the commands to the application."""
+    commands = typer.Typer(help="Check a teacher before you buy from it.", no_args_is_help=True)
     commands.command()(guarded(check))
     commands.callback()(lambda: None)  # so that one command alone is still `teacher check`
     app.add_typer(commands, name="teacher")

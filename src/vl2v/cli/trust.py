@@ -18,11 +18,11 @@ SHOWN = (0.95, 0.8)  # coverages of the table; the JSON has all
 
 
 def trust(
-    run: Annotated[Path, typer.Argument(help="A finished run's folder.")],
+    run: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
-    """Fit RUN/student/trust.json again from the answers that the run kept, and say what it does on each domain."""
+    """Fit RUN/student/trust.json again from the saved predictions, and show its effect on each domain."""
     from vl2v.allocator import hold_memory
     from vl2v.job.printing import show
     from vl2v.job.trusting import refit
@@ -38,10 +38,10 @@ def trust_text(found: Refitted, run: Path) -> RenderableType:
     from rich.table import Table
 
     wrong = found.reference.other
-    table = Table(title=f"percent; 'answered' and '{wrong}' at thresholds that answer so much of the validation images")
+    table = Table(title=f"percent; 'accepted' and '{wrong}' at thresholds for this coverage of the validation images")
     for name in ("domain", "", "images", wrong):
         table.add_column(name, justify="left" if name in ("domain", "") else "right")
-    titles = [f"{100 * c:g}: answered, {wrong}" for c in SHOWN]
+    titles = [f"{100 * c:g}: accepted, {wrong}" for c in SHOWN]
     unusual = any(domain.unusual for domain in found.domains)
     for name in ("ECE", "calibrated", *titles, *(["unusual batches of 1, 8, 32"] if unusual else [])):
         table.add_column(name, justify="right")
@@ -63,5 +63,5 @@ def _cells(domain: DomainTrust) -> list[str]:
 
 
 def attach(app: typer.Typer) -> None:
-    """Hang the command into the application."""
+    """Add the command to the application."""
     app.command("trust")(guarded(trust))

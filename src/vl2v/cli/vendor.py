@@ -28,16 +28,16 @@ def serve(
         list[str] | None,
         _env("IMAGE_HOSTS", "A host that image URLs may name (with :port if not the usual one); may be repeated."),
     ] = None,
-    max_inputs: Annotated[int, _env("MAX_INPUTS", "Images of a request.")] = 64,
+    max_inputs: Annotated[int, _env("MAX_INPUTS", "Images per request.")] = 64,
     max_texts: Annotated[int, _env("MAX_TEXTS", "Texts of a request.")] = 2048,
-    max_body_mb: Annotated[int, _env("MAX_BODY_MB", "Megabytes of a request.")] = 64,
-    max_image_mb: Annotated[int, _env("MAX_IMAGE_MB", "Megabytes of an image file.")] = 10,
-    max_megapixels: Annotated[int, _env("MAX_MEGAPIXELS", "Million pixels of an image.")] = 20,
+    max_body_mb: Annotated[int, _env("MAX_BODY_MB", "Megabytes per request.")] = 64,
+    max_image_mb: Annotated[int, _env("MAX_IMAGE_MB", "Megabytes per image file.")] = 10,
+    max_megapixels: Annotated[int, _env("MAX_MEGAPIXELS", "Megapixels per image.")] = 20,
     queue: Annotated[int, _env("QUEUE", "Inputs that may wait, over all clients.")] = 4096,
     wait_ms: Annotated[float, _env("WAIT_MS", "How long a batch waits for other clients.")] = 2.0,
     idempotency_hours: Annotated[float, _env("IDEMPOTENCY_HOURS", "How long answers are kept.")] = 24.0,
 ) -> None:
-    """Sell a model on this machine by the query."""
+    """Serve a model as a vendor that bills per query."""
     _need_packages()
     from vl2v.vendor.running import serve as run
     from vl2v.vendor.settings import VendorSettings
@@ -67,7 +67,7 @@ def attach(root: typer.Typer) -> None:
     Args:
         root: vl2v's.
     """
-    vendor = typer.Typer(help="Sell a model by the query (extra: vendor).", no_args_is_help=True)
+    vendor = typer.Typer(help="Serve a model as a vendor that bills per query (extra: vendor).", no_args_is_help=True)
     keys = typer.Typer(help="Accounts and their keys.", no_args_is_help=True)
     vendor.command("serve")(guarded(serve))
     for name, command in COMMANDS.items():

@@ -22,25 +22,27 @@ if TYPE_CHECKING:
 Db = Annotated[
     str, typer.Option("--db", envvar="VL2V_VENDOR_DB", help="sqlite:///<file> or postgresql://<user>@<host>/<name>.")
 ]
-Json = Annotated[bool, typer.Option("--json", help="As JSON.")]
-Id = Annotated[str, typer.Argument(help="The account's id, from: vl2v vendor keys list.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Id = Annotated[str, typer.Argument(help="Id of the account, from vl2v vendor keys list.")]
 DEFAULT_DB = "sqlite:///vl2v-vendor.sqlite"
 EXPIRES = "When the key stops working: 90d, 12h, 2027-01-31 (its end, UTC) or 2027-01-31T12:00+01:00"
 DURATION = re.compile(r"([1-9][0-9]{0,4})([dh])")
 
 
 def create(
-    name: Annotated[str, typer.Argument(help="What to call the client.")],
+    name: Annotated[str, typer.Argument(help="Name of the client.")],
     price_per_1000_images: Annotated[str, typer.Option(help="Price of 1000 images.")] = "0",
     price_per_1000_texts: Annotated[str, typer.Option(help="Price of 1000 texts.")] = "0",
-    currency: Annotated[str, typer.Option(help="Of prices and quota.")] = "USD",
-    quota: Annotated[str | None, typer.Option(help="The most it may spend in all; no bound if not given.")] = None,
-    requests_per_minute: Annotated[int | None, typer.Option(help="No bound if not given.")] = None,
-    expires: Annotated[str | None, typer.Option(help=f"{EXPIRES}; never if not given.")] = None,
+    currency: Annotated[str, typer.Option(help="Currency of prices and quota.")] = "USD",
+    quota: Annotated[
+        str | None, typer.Option(help="The most that the account may spend in total (default: unlimited).")
+    ] = None,
+    requests_per_minute: Annotated[int | None, typer.Option(help="Rate limit (default: none).")] = None,
+    expires: Annotated[str | None, typer.Option(help=f"{EXPIRES} (default: never).")] = None,
     db: Db = DEFAULT_DB,
     as_json: Json = False,
 ) -> None:
-    """Open an account and show its key, this once."""
+    """Create an account and show its key once."""
     from vl2v.teacher.base import Price
 
     price = Price(_amount(price_per_1000_images), _amount(price_per_1000_texts), currency)
@@ -51,18 +53,20 @@ def create(
 
 def edit(
     account: Id,
-    name: Annotated[str | None, typer.Option(help="What to call the client.")] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the client.")] = None,
     price_per_1000_images: Annotated[str | None, typer.Option(help="The new price of 1000 images.")] = None,
     price_per_1000_texts: Annotated[str | None, typer.Option(help="The new price of 1000 texts.")] = None,
-    quota: Annotated[str | None, typer.Option(help="The most it may spend in all, the past included; or none.")] = None,
-    requests_per_minute: Annotated[int | None, typer.Option(help="0 for no bound.", min=0)] = None,
+    quota: Annotated[
+        str | None, typer.Option(help="The most that the account may spend in total, including past spending; or none.")
+    ] = None,
+    requests_per_minute: Annotated[int | None, typer.Option(help="Rate limit; 0 for none.", min=0)] = None,
     expires: Annotated[str | None, typer.Option(help=f"{EXPIRES}; or never.")] = None,
-    rotate: Annotated[bool, typer.Option("--rotate", help="Make a new key and show it, this once.")] = False,
-    grace_hours: Annotated[float, typer.Option(help="How long the old key still works.", min=0, max=8760)] = 24.0,
+    rotate: Annotated[bool, typer.Option("--rotate", help="Create a new key and show it once.")] = False,
+    grace_hours: Annotated[float, typer.Option(help="How long the old key remains valid.", min=0, max=8760)] = 24.0,
     db: Db = DEFAULT_DB,
     as_json: Json = False,
 ) -> None:
-    """Change an account's terms or its key. A running server follows from the next request on."""
+    """Change an account or its key. A running server applies the change from the next request on."""
     end: datetime | Literal["never"] | None = None
     if expires is not None:
         end = "never" if expires == "never" else _time(expires)
@@ -83,7 +87,7 @@ def edit(
 
 
 def show(db: Db = DEFAULT_DB, as_json: Json = False) -> None:
-    """List accounts, what they may spend and what they spent."""
+    """List accounts with their quota and spending."""
     accounts = _accounts(db).all()
     if as_json:
         print(json.dumps([_row(account) for account in accounts]))
@@ -103,7 +107,7 @@ def show(db: Db = DEFAULT_DB, as_json: Json = False) -> None:
 
 
 def revoke(account: Id, db: Db = DEFAULT_DB) -> None:
-    """Close an account: its key opens nothing from now on."""
+    """Close an account; its key is rejected from now on."""
     closed = _accounts(db).revoke(account)
     print(f"account {closed.id} is closed")
 
@@ -124,9 +128,9 @@ def _print(account: Account, key: str | None, as_json: bool) -> None:
     if key is None:
         say("\n".join(f"{name:<22} {'-' if value is None else value}" for name, value in row.items()), sys.stdout)
         return
-    print(f"account {account.id}\nkey     {key}\nThe key is not kept and cannot be shown again.")
+    print(f"account {account.id}\nkey     {key}\nThe key is not stored and cannot be shown again.")
     if account.old_until is not None:
-        print(f"The old key works until {account.old_until.isoformat(timespec='minutes')}.")
+        print(f"The old key is valid until {account.old_until.isoformat(timespec='minutes')}.")
 
 
 def _state(account: Account) -> str:
@@ -148,7 +152,7 @@ def _time(text: str) -> datetime:
     except (ValueError, OverflowError):
         expected = "90d, 12h, 2027-01-31 or 2027-01-31T12:00+01:00"
         raise ConfigError(
-            "The time of expiry is not understood.", expected=expected, found=text[:40], next_step="correct --expires"
+            "The expiry time cannot be parsed.", expected=expected, found=text[:40], next_step="correct --expires"
         ) from None
     return when if when.tzinfo else when.replace(tzinfo=UTC)
 
@@ -160,7 +164,7 @@ def _amount(text: str) -> Decimal:
         amount = Decimal("NaN")
     if not amount.is_finite():
         expected = "a number such as 0.60"
-        raise ConfigError("A price is no number.", expected=expected, found=text[:40], next_step="correct it")
+        raise ConfigError("A price is not a number.", expected=expected, found=text[:40], next_step="correct it")
     return amount
 
 

@@ -138,7 +138,7 @@ def _side_by_side(
 
 
 def _interrupted() -> Interrupted:
-    return Interrupted("Stopped; the states of the runs are saved.", next_step="go on with the same command")
+    return Interrupted("Stopped; the states of the runs are saved.", next_step="continue with the same command")
 
 
 def _title(pair: tuple[str, int]) -> str:

@@ -40,7 +40,7 @@ UNREADABLE = (  # what parsers raise for a file that was cut, zeroed, or written
     *(ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError, EOFError),
     *(BadZipFile, zlib.error, MemoryError, SafetensorError),
 )
-GUARD = 'put what the script does under if __name__ == "__main__":'
+GUARD = 'put the code of the script under if __name__ == "__main__":'
 
 
 @contextmanager
@@ -86,7 +86,7 @@ def _check_guard(name: str) -> None:
         raise ConfigError(
             f"vl2v.{name} was called while a loading process started.",
             expected='the script\'s work under if __name__ == "__main__":',
-            found="a script that does its work whenever it is imported, as every process that spawn starts does",
+            found="a script that runs its code whenever it is imported, as every spawned process does",
             next_step=f"{GUARD}; or load in one process: workers: 0",
         )
 
@@ -104,7 +104,7 @@ def naming(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def reading(path: Path, step: str = "take it from a backup, or repeat the command that wrote it") -> Iterator[None]:
+def reading(path: Path, step: str = "restore it from a backup, or repeat the command that wrote it") -> Iterator[None]:
     """Raise a `DamagedError` that names a file in place of what parsing it, and taking its values, can raise.
 
     Args:
@@ -137,10 +137,10 @@ def explain(error: BaseException, places: Sequence[Location] = ()) -> Vl2vError 
     if isinstance(lite, sqlite3.Error):
         return database(lite, places)
     if isinstance(error, RuntimeError) and ("shared memory" in str(error) or "</torch_" in str(error)):
-        step = "load in one process: --workers 0; or give a container more of it: docker run --shm-size 2g"
+        step = "load in one process: --workers 0; or give the container more: docker run --shm-size 2g"
         found = " ".join(str(error).split())[:200]
         return AccessError(
-            "The shared memory does not suffice.", expected="room in /dev/shm", found=found, next_step=step
+            "There is not enough shared memory.", expected="space in /dev/shm", found=found, next_step=step
         )
     if as_disk_full(error):
         return full(path_of(error), places)

@@ -23,11 +23,11 @@ def database(error: sqlite3.Error, places: Sequence[Location]) -> Vl2vError:
     place = place_of(path, places)
     shown, said = str(path or "The database"), str(error)
     kind = place.purpose if place else "a SQLite file"
-    step = place.advice if place else "name another file"
+    step = place.advice if place else "choose another file"
     if code == sqlite3.SQLITE_FULL or (code == sqlite3.SQLITE_IOERR and path and no_room(path)):
         return full(path, places)
     if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-        step = f"wait for the other process, or end it (fuser {path} tells which); then run the same command again"
+        step = f"wait for the other process, or end it (fuser {path} shows which); then run the same command again"
         return AccessError(f"{shown} is locked by another process.", expected=kind, found=said, next_step=step)
     if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
         return _damaged(path, place, said)
@@ -38,25 +38,27 @@ def database(error: sqlite3.Error, places: Sequence[Location]) -> Vl2vError:
             f"{shown} cannot be opened for writing.", expected=expected, found=found or said, next_step=step
         )
     if code == sqlite3.SQLITE_NOMEM:
-        return AccessError("The memory does not suffice.", expected=kind, found=said, next_step="free some memory")
+        return AccessError("There is not enough memory.", expected=kind, found=said, next_step="free some memory")
     return DamagedError(
-        f"{shown} has another form.",
+        f"{shown} has another format.",
         expected=f"{kind}, as this version of vl2v writes it",
         found=said,
-        next_step="use the version of vl2v that wrote it, or name another file",
+        next_step="use the version of vl2v that wrote it, or choose another file",
     )
 
 
 def _damaged(path: Path | None, place: Location | None, said: str) -> DamagedError:
     if place and place.option == CACHE:
-        step = "run the same command again: the cache is made anew (or delete its folder)"
+        step = "run the same command again: the cache is rebuilt (or delete its folder)"
     else:
         step = (
-            f"take a backup, or save what can be read: sqlite3 {path} .recover | sqlite3 saved.sqlite; "
-            "then name that file (--store saved.sqlite). vl2v never deletes it, since it holds what was paid for"
+            f"restore a backup, or recover what is readable: sqlite3 {path} .recover | sqlite3 saved.sqlite; "
+            "then use that file (--store saved.sqlite). vl2v never deletes it, because it contains what was paid for"
         )
     kind = place.purpose if place else "a SQLite file"
-    return DamagedError(f"{path or 'The database'} is damaged.", expected=f"{kind}, whole", found=said, next_step=step)
+    return DamagedError(
+        f"{path or 'The database'} is damaged.", expected=f"{kind}, undamaged", found=said, next_step=step
+    )
 
 
 def _reason(path: Path) -> str:
@@ -69,9 +71,9 @@ def _reason(path: Path) -> str:
     except OSError as error:
         return FOUND.get(error.errno or 0, error.strerror or "")
     if not path.parent.is_dir():
-        return f"{path.parent} is no folder"
+        return f"{path.parent} is not a folder"
     if hasattr(os, "statvfs") and os.statvfs(path.parent).f_flag & os.ST_RDONLY:
         return FOUND[errno.EROFS]
     if not os.access(path.parent, os.W_OK | os.X_OK):
-        return f"{path.parent}: {FOUND[errno.EACCES]}; SQLite makes files beside its own"
+        return f"{path.parent}: {FOUND[errno.EACCES]}; SQLite creates files next to the database"
     return ""

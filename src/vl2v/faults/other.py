@@ -40,9 +40,9 @@ def network(error: BaseException) -> Vl2vError | None:
     unnamed = isinstance(error, OSError) and error.filename is None
     missing = [f"{n}={v}" for n in CERTIFICATES if (v := os.environ.get(n)) and not Path(v).exists()]
     if unnamed and missing and ("CA certificate" in said or getattr(error, "errno", 0) == errno.ENOENT):
-        step = "correct the variable, or unset it to take the usual certificates"
+        step = "correct the variable, or unset it to use the default certificates"
         return ConfigError(
-            "A file of certificates is missing.",
+            "The certificate file is missing.",
             expected="certificates in PEM",
             found=f"{', '.join(missing)}, where nothing is",
             next_step=step,
@@ -50,10 +50,10 @@ def network(error: BaseException) -> Vl2vError | None:
     if isinstance(error, ssl.SSLError) and unnamed:
         named = [f"{n}={v}" for n in CERTIFICATES if (v := os.environ.get(n))]
         step = "correct the file that is named" + (
-            ", or unset the variable to take the usual certificates" if named else ""
+            ", or unset the variable to use the default certificates" if named else ""
         )
         return ConfigError(
-            "A file of certificates cannot be read.",
+            "The certificate file cannot be read.",
             expected="certificates in PEM",
             found=", ".join([*named, said]),
             next_step=step,
@@ -74,7 +74,9 @@ def content(error: BaseException, places: Sequence[Location]) -> Vl2vError | Non
     path = path_of(error)
     place = place_of(path, places)
     name, said = str(path or "A file"), " ".join(str(error).split())[:200]
-    step = "write it again, or take a backup" + (f"; it belongs to {place.purpose} ({place.option})" if place else "")
+    step = "write it again, or restore a backup" + (
+        f"; it belongs to {place.purpose} ({place.option})" if place else ""
+    )
     if isinstance(error, RecursionError):
         return DamagedError(
             f"{name} cannot be read.", expected="plain values", found="values nested too deeply", next_step=step
@@ -95,6 +97,6 @@ def content(error: BaseException, places: Sequence[Location]) -> Vl2vError | Non
             "A name or text cannot be written.",
             expected=f"characters of the encoding {error.encoding}",
             found=repr(error.object[error.start : error.end])[:60],
-            next_step="rename the file; or choose a locale that has every character: PYTHONUTF8=1, or LANG=C.UTF-8",
+            next_step="rename the file, or use a UTF-8 locale: PYTHONUTF8=1, or LANG=C.UTF-8",
         )
     return None

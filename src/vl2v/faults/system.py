@@ -19,19 +19,19 @@ FOUND = {  # by the system's number
     errno.EROFS: "the disk is mounted read-only",
     errno.EACCES: "this user has no permission",
     errno.EPERM: "the system does not permit it",
-    errno.ENOENT: "nothing of that name",
-    errno.ENOTDIR: "a part of the path is a file and no folder",
-    errno.EISDIR: "a folder, where a file should be",
-    errno.EEXIST: "something else of that name",
+    errno.ENOENT: "no such file or folder",
+    errno.ENOTDIR: "a part of the path is a file, not a folder",
+    errno.EISDIR: "a folder instead of a file",
+    errno.EEXIST: "something else with that name",
     errno.ENAMETOOLONG: "a name that is too long for this file system",
-    errno.ELOOP: "links that lead in a circle",
-    errno.EFBIG: "a file larger than the file system, or the limit of ulimit -f, allows",
+    errno.ELOOP: "a loop of links",
+    errno.EFBIG: "a file larger than the file system or ulimit -f allows",
     errno.EIO: "an input/output error; the disk or the network drive may be failing",
     errno.EXDEV: "a link between two disks",
     errno.ESTALE: "a network drive that lost the file",
     errno.ETXTBSY: "a file in use",
     errno.EBUSY: "a file or folder in use",
-    errno.EINVAL: "a name that this file system does not take",
+    errno.EINVAL: "a name that this file system does not allow",
 }
 LITTLE = 1 << 20  # bytes free, below which a disk counts as full
 
@@ -47,30 +47,30 @@ def path_of(error: BaseException) -> Path | None:
 def system(error: BaseException, places: Sequence[Location]) -> Vl2vError | None:
     """The error for what the system raised; None for what is not of the system."""
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
-        step = "take a smaller --size, --batch-per-domain or fewer --workers, or a machine with more memory"
+        step = "use a smaller --size or --batch-per-domain, fewer --workers, or a machine with more memory"
         found = " ".join(str(error).split())[:200] or "no memory left"
         return AccessError(
-            "The memory does not suffice.", expected="room for the images of a step", found=found, next_step=step
+            "There is not enough memory.", expected="memory for the images of a step", found=found, next_step=step
         )
     if isinstance(error, NotImplementedError) and "flock" in str(error):
-        step = "name places on a local disk: --cache, --store, --out"
-        found = "a file system without locks, as some network drives are"
+        step = "use a local disk: --cache, --store, --out"
+        found = "a file system without locks, such as some network drives"
         return AccessError("A file cannot be locked.", expected="a disk with locks", found=found, next_step=step)
     if not isinstance(error, OSError) or isinstance(error, BrokenPipeError):
         return None
     if error.errno in (errno.EMFILE, errno.ENFILE):
-        step = "raise it for this shell: ulimit -n 4096; or take fewer --workers"
+        step = "raise it for this shell: ulimit -n 4096; or use fewer --workers"
         return AccessError(
             "Too many files are open.", expected="a higher limit", found=str(error.strerror), next_step=step
         )
     if error.errno == errno.ENOMEM:
         return system(MemoryError(str(error.strerror)), places)
     if error.errno == errno.ENOENT and "temporary directory" in str(error):
-        step = "make one of them writable, or name another folder: TMPDIR=/path"
+        step = "make one of them writable, or choose another folder: TMPDIR=/path"
         found = str(error.strerror or error)[:200]
         return AccessError(
             "There is no folder for temporary files.",
-            expected="a folder that can be written",
+            expected="a writable folder",
             found=found,
             next_step=step,
         )
@@ -104,12 +104,12 @@ def full(path: Path | None, places: Sequence[Location]) -> DiskFullError:
     where = str(path) if path else "the disk"
     inodes = path is not None and no_room(path) == "files"
     if place is None:
-        step = f"free some space, or point --cache, --store and --out at another disk, {again}"
+        step = f"free some space, or move --cache, --store and --out to another disk, {again}"
     else:
         step = f"free some space there, or {place.advice}; {again}"
     return DiskFullError(
         "The disk is full.",
-        expected=f"room for {place.purpose} ({place.option})" if place else "room for what has to be written",
+        expected=f"space for {place.purpose} ({place.option})" if place else "space for the file",
         found=f"no {'further file' if inodes else 'space left'} while writing {where}",
         next_step=step,
     )

@@ -31,11 +31,11 @@ def origin_of(recipe: Mapping[str, Any], spec: str) -> Origin:
         name = str(recipe["name"])  # of earlier versions; later ones name the built-in architecture
         name = name if name.startswith("hf-hub:") else spec.removeprefix("open_clip:")
         hub = name.removeprefix("hf-hub:") if name.startswith("hf-hub:") else None
-        return Origin(hub, "the image encoder of its open_clip teacher; see there for the licence of those weights.")
+        return Origin(hub, "the image encoder of its open_clip teacher, whose licence applies to the weights.")
     if recipe["kind"] != "timm":
-        return Origin(None, "a module of the maker's own; nothing is known here of its weights and their licence.")
+        return Origin(None, "a custom module; its weights and their licence are unknown.")
     if "@" in spec:
-        return Origin(None, "of timm, with weights from a file of the maker's, whose licence is not known here.")
+        return Origin(None, "from timm, with weights from a local file of unknown licence.")
     import timm
 
     config = timm.get_pretrained_cfg(recipe["name"])

@@ -122,12 +122,12 @@ def _what(facts: Facts) -> str:
         if card["classifier"] == "cosine"
         else "Its head is a linear classifier."
     )
-    source = "the answers of a vision-language model" if facts.taught else "labels alone"
+    source = "the embeddings of a vision-language model" if facts.taught else "labels alone"
     return (
         f"An image classifier of {len(card['classes'])} classes for images of {size} x {size} pixels: "
         f"{_code(card['backbone']['name'])}, trained with {method.title} by "
         f"vl2v {_cell(facts.made['made_with'].get('vl2v', ''))} from {source}. {head} "
-        "At work it asks nobody."
+        "Inference needs no teacher."
     )
 
 
@@ -135,15 +135,13 @@ def _use(facts: Facts) -> str:
     text = (
         "```python\n"
         "import vl2v\n\n"
-        f'student = vl2v.load("hf:{facts.name}")  # or the folder that holds a download\n'
+        f'student = vl2v.load("hf:{facts.name}")  # or the folder of a download\n'
         'student.predict(["one.jpg", "another.jpg"])\n'
         "```\n\n"
         "The weights are safetensors and the description is JSON: nothing in this repository is executed on loading."
     )
     if facts.student["backbone"]["kind"] == "module":
-        text += (
-            "\nThe backbone is a module of the maker's own, which has to be given: `vl2v.load(..., backbone=module)`."
-        )
+        text += "\nThe backbone is a custom module, which you have to provide: `vl2v.load(..., backbone=module)`."
     if facts.exported:
         names = ", ".join(_code(f"export/{name}") for name in facts.exported)
         text += (
@@ -160,8 +158,8 @@ def _use(facts: Facts) -> str:
 def _figures(facts: Facts) -> str:
     measure = facts.reference.measure
     lines = [
-        f"{measure[0].upper()}{measure[1:]} in percent. `in-domain` is validation images of the domains trained on, by "
-        "which the weights were chosen; `out-of-domain` is domains that nothing was trained on or chosen by.",
+        f"{measure[0].upper()}{measure[1:]} in percent. `in-domain`: validation images of the training domains, by "
+        "which the weights were selected. `out-of-domain`: domains that were used neither for training nor selection.",
         "",
         "| domain | | images | zero-shot teacher | student | student's calibration error |",
         "|---|---|---:|---:|---:|---:|",
@@ -180,9 +178,9 @@ def _figures(facts: Facts) -> str:
         lines += [
             "",
             f"The probabilities are calibrated with the temperature {facts.trust['temperature']:.3g}, fitted on "
-            f"{fitted['images']:,} validation images of the domains trained on; their expected "
-            f"calibration error went from {percent(before)} to {percent(after)} percent. "
-            "That tells nothing of unseen domains.",
+            f"{fitted['images']:,} validation images of the training domains. Their expected "
+            f"calibration error changed from {percent(before)} to {percent(after)} percent. "
+            "This does not hold for unseen domains.",
         ]
     return "\n".join(lines)
 
@@ -193,13 +191,13 @@ def _data(facts: Facts) -> str:
     kind = "labelled images" if facts.reference is LABELS else "images without labels"
     lines = [
         f"- {data['images']:,} {kind} in {len(data['domains'])} domains: {_listed(data['domains'])}.",
-        f"- Held out to test: {_listed(held_out)}." if held_out else "- No domain was held out.",
-        f"- {split['holdout_fraction']:.0%} of every domain trained on was held out for validation.",
+        f"- Held out for testing: {_listed(held_out)}." if held_out else "- No domain was held out.",
+        f"- {split['holdout_fraction']:.0%} of every training domain was held out for validation.",
     ]
     if split["labels_per_class"] is not None:
         lines.append(f"- {split['labels_per_class']} labels per class and domain were used.")
     if split["unlabelled"] or split["rest_unlabelled"]:
-        lines.append("- Further images were used without labels.")
+        lines.append("- Additional images were used without labels.")
     lines += [f"- Classes: {_listed(facts.student['classes'])}.", "- The images are not published here."]
     return "\n".join(lines)
 
@@ -208,13 +206,13 @@ def _teacher(facts: Facts) -> str:
     teacher, asked = facts.made["teacher"], facts.figures.get("asked")
     if not facts.taught:
         named = _code(teacher["identity"])
-        return f"None: it learnt from labels alone. {named} gave the zero-shot column, if there is one."
-    texts = "".join(f'; its texts were such as "{_cell(prompt)}"' for prompt in facts.made["prompts"][:1])
+        return f"None: the student was trained on labels alone. {named} is the teacher in the zero-shot column, if any."
+    texts = "".join(f'; prompts such as "{_cell(prompt)}"' for prompt in facts.made["prompts"][:1])
     lines = [f"{_code(teacher['identity'])}, {teacher['dimension']} dimensions{texts}."]
     if asked:
         cost = f"{asked['cost']} {_cell(asked['currency'])}"
         lines.append(
-            f"Training took {asked['image_queries']:,} image and {asked['text_queries']:,} text queries ({cost})."
+            f"Training needed {asked['image_queries']:,} image and {asked['text_queries']:,} text queries ({cost})."
         )
     lines.append(
         "\n**Check the teacher's terms before you use, sell or pass on this model.** The terms of many vendors forbid "
@@ -225,12 +223,12 @@ def _teacher(facts: Facts) -> str:
 
 
 def _licences(facts: Facts, origin: Origin) -> str:
-    own = _code(facts.licence) if facts.licence else "not stated: without one, nobody else may use it"
+    own = _code(facts.licence) if facts.licence else "not stated: without a licence, others may not use it"
     return "\n".join(
         [
             f"- This student: {own}.",
             f"- Backbone: {_code(facts.student['backbone']['name'])}, {origin.text}",
-            "- Images and teacher have terms of their own, which may bind what was learnt from them.",
+            "- The images and the teacher have their own terms, which may apply to this student.",
         ]
     )
 
@@ -238,21 +236,21 @@ def _licences(facts: Facts, origin: Origin) -> str:
 def _limits(facts: Facts) -> str:
     unseen = [f"{_cell(row.domain)} ({row.images:,} images)" for row in facts.rows if row.role == OUT_OF_DOMAIN]
     size = facts.student["preprocess"]["size"]
-    answer = "its confidence may tell (see trust.json)" if facts.trust else "nothing tells when it should not have"
+    answer = "a low confidence may indicate this (see trust.json)" if facts.trust else "it has no rejection thresholds"
     measured = (
-        f"Unseen domains were measured on {', '.join(unseen)} alone. How it does on others is not known."
+        f"The only unseen domains in the evaluation are {', '.join(unseen)}. Results on others are unknown."
         if unseen
-        else "No unseen domain was measured: nothing is known of how it does outside the domains above."
+        else "No unseen domain was evaluated: results outside the domains above are unknown."
     )
-    inherited = ["- It takes over its teacher's errors and biases; these were not studied."] if facts.taught else []
+    inherited = ["- It inherits errors and biases of its teacher, which were not studied."] if facts.taught else []
     return "\n".join(
         [
-            f"- It knows the classes above and answers with one of them for any image; {answer}.",
+            f"- It assigns one of the classes above to any image; {answer}.",
             f"- Every image is resized to a square of {size} x {size} pixels, whatever its shape.",
             f"- {measured}",
-            "- The in-domain figures are of images much like those trained on, and the weights were chosen by them.",
+            "- The in-domain images are similar to the training images, and the weights were selected by them.",
             *inherited,
-            "- Not for decisions about people, nor where a wrong answer does harm, without tests of your own.",
+            "- Do not use it for decisions about people, or where errors cause harm, without your own tests.",
         ]
     )
 
@@ -261,7 +259,7 @@ def _making(facts: Facts) -> str:
     made = facts.made
     versions = ", ".join(_cell(f"{name} {version}") for name, version in made["made_with"].items())
     swad = made.get("swad") or {}
-    weights = f"- Weights kept: {_cell(made['weights'])}"
+    weights = f"- Saved weights: {_cell(made['weights'])}"
     if made["weights"] == "swad" and swad.get("converged_at") is not None:
         end = "its end" if swad.get("dead_at") is None else f"step {swad['dead_at']}"
         weights += f", from step {swad['converged_at']} of the second stage to {end}"

@@ -12,13 +12,17 @@ from vl2v.faults.other import network
 
 HTTPError: type[Exception] = HfHubHTTPError.__bases__[0]  # of the client's transport, whichever that is by now
 REFUSALS = {  # by HTTP status: the problem, what would have been right, the next step
-    401: ("The hub does not accept the token.", "a valid token", "hf auth login, or export another HF_TOKEN"),
+    401: ("The hub rejected the token.", "a valid token", "hf auth login, or export another HF_TOKEN"),
     403: (
-        "The token has no right to {name}.",
-        "the right to write there",
-        "push under your own name, or make a token that may write",
+        "The token has no permission for {name}.",
+        "write permission there",
+        "push under your own name, or create a token with write permission",
     ),
-    404: ("The hub does not know {name}.", "a repository, and for a private one a token", "check user/name and branch"),
+    404: (
+        "{name} does not exist on the hub.",
+        "a repository, and for a private one a token",
+        "check user/name and branch",
+    ),
 }
 
 
@@ -43,7 +47,7 @@ def _as_hub_error(error: Exception, name: str) -> HubError:
     said = " ".join(str(error).split())[:300]
     if isinstance(error, ValueError) and not isinstance(cause, HfHubHTTPError):  # from its look at the card's head
         expected, step = "a licence that the hub knows, e.g. apache-2.0", "correct --licence"
-        return HubError("The hub does not take the model card.", expected=expected, found=said, next_step=step)
+        return HubError("The hub rejected the model card.", expected=expected, found=said, next_step=step)
     if not isinstance(cause, HfHubHTTPError):
         step = "check the network and HF_ENDPOINT; then repeat the command"
         return HubError("The hub cannot be reached.", expected="an answer", found=said, next_step=step)
@@ -53,4 +57,4 @@ def _as_hub_error(error: Exception, name: str) -> HubError:
         found = f"HTTP {status}" + (f": {cause.server_message}" if cause.server_message else "")
         return HubError(problem.format(name=name), expected=expected, found=found, next_step=step)
     step = "correct what it names; with HTTP 5xx, repeat the command later"
-    return HubError("The hub refuses.", expected="a commit", found=said, next_step=step)
+    return HubError("The hub rejected the request.", expected="a commit", found=said, next_step=step)

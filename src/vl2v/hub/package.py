@@ -65,8 +65,10 @@ def make_package(run: Path, name: str, licence: str | None = None) -> Package:
     folder = RunFolder(run)
     config = folder.config().model_dump(mode="json")
     if not folder.evaluation_file.is_file() or not (folder.student / CARD).is_file():
-        step = f"finish it: {resume_command(run)}"
-        raise RunError(f"{run} is not finished.", expected=f"{FIGURES} and a student", found="none", next_step=step)
+        step = f"continue it: {resume_command(run)}"
+        raise RunError(
+            f"{run} is an unfinished run.", expected=f"{FIGURES} and a student", found="none", next_step=step
+        )
     private = private_strings(config, run)
     student, figures = public_student(_described(folder)), read_evaluation(folder.evaluation_file)
     exported, report = sorted((run / EXPORT).glob("*.onnx")), run / EXPORT / REPORT
@@ -115,7 +117,7 @@ def _described(folder: RunFolder) -> dict[str, Any]:
     card = read_described(folder.student)
     if lacking := [key for key in NEEDED if card["provenance"].get(key) is None]:
         found, step = f"no {', '.join(lacking)}", "publish a run that vl2v distill made"
-        problem = f"{folder.path} does not say how it was made."
+        problem = f"{folder.path} has no provenance."
         raise RunError(problem, expected="its provenance", found=found, next_step=step)
     return card
 
@@ -131,19 +133,19 @@ def _check_binary(run: Path, files: Mapping[str, bytes | Path]) -> None:
     Raises:
         HubError: with the file.
     """
-    step = "make the file again (vl2v export), or take it out of the run's folder"
+    step = "make the file again (vl2v export), or remove it from the run folder"
     for name, part in files.items():
         if not isinstance(part, Path):
             continue
         if not part.resolve().is_relative_to(run.resolve()):
             found = "a link that leads out of it"
-            raise HubError(f"{name} is not published.", expected="a file of the run", found=found, next_step=step)
+            raise HubError(f"{name} cannot be published.", expected="a file of the run", found=found, next_step=step)
         try:
             if part.suffix == ".onnx" and (found := objection(part)):
                 raise ValueError(found)
         except ValueError as error:
             raise HubError(
-                f"{name} is not published.", expected="one ONNX file", found=str(error), next_step=step
+                f"{name} cannot be published.", expected="one ONNX file", found=str(error), next_step=step
             ) from error
 
 
@@ -167,8 +169,8 @@ def _check(files: Mapping[str, bytes | Path], private: Iterable[str]) -> None:
         content = part.read_bytes() if isinstance(part, Path) else part
         if any(text.encode() in content for text in private):
             raise HubError(
-                f"{name} would tell others of this machine.",
-                expected="no path of it, and no private vendor's address",
+                f"{name} contains private information.",
+                expected="no path of this machine, and no private vendor's address",
                 found="one of them",
-                next_step="make the file again (vl2v export), or take it out of the run's folder",
+                next_step="make the file again (vl2v export), or remove it from the run folder",
             )

@@ -67,8 +67,10 @@ def push(
         package.write(dry_run)
         return Pushed(package.sizes, dry_run)
     if get_token() is None:
-        step = "hf auth login, or export HF_TOKEN=...; look first with --dry-run"
-        raise HubError("No token for the hub.", expected="one with the right to write", found="none", next_step=step)
+        step = "hf auth login, or export HF_TOKEN=...; --dry-run shows what would be sent"
+        raise HubError(
+            "There is no token for the hub.", expected="a token with write permission", found="none", next_step=step
+        )
     package = make_package(run, name, licence)
     with told(name):
         return Pushed(package.sizes, url=_send(package, name, private, revision))
@@ -104,20 +106,23 @@ def _send(package: Package, name: str, private: bool, revision: str | None) -> s
 def _check_name(name: str) -> None:
     if not NAME.fullmatch(name) or "--" in name or ".." in name or name.endswith(".git"):
         expected = "user/name, of letters, digits, '-', '_' and '.'"
-        raise HubError("The name is not one of a repository.", expected=expected, found=name, next_step="correct it")
+        raise HubError("This is not the name of a repository.", expected=expected, found=name, next_step="correct it")
 
 
 def _check_content(name: str, there: Iterable[str]) -> None:
     strange = sorted(path for path in there if path not in HARMLESS)
     if strange and OURS not in strange:
         found = ", ".join(strange[:5]) + (", ..." if len(strange) > 5 else "")
-        step = "push to another name; a push would mix the two"
+        step = "push to another name"
         raise HubError(
-            f"{name} holds something else.", expected="nothing, or a student of vl2v", found=found, next_step=step
+            f"{name} contains something else.",
+            expected="an empty repository, or a student of vl2v",
+            found=found,
+            next_step=step,
         )
 
 
 def _check_empty(folder: Path) -> None:
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        step = "choose another --out, or leave it out"
-        raise RunError(f"{folder} is taken.", expected="a new or empty folder", found="other files", next_step=step)
+        step = "choose another --out, or omit it"
+        raise RunError(f"{folder} is not empty.", expected="a new or empty folder", found="other files", next_step=step)

@@ -79,23 +79,23 @@ class Agreement:
             return None
         right = int((scores.argmax(1) == labels).sum())
         if (order := self._other_order(ranks, scores, labels, z)) is not None:
-            better = f"{order[1]} of {count} images right if each answer's rows are {order[0]}"
-            return _wrong_order(f"{better}, {right} as they came")
+            better = f"{order[1]} of {count} images correct if the rows of each response are {order[0]}"
+            return _wrong_order(f"{better}, {right} in the original order")
         if count < LEAST:
             return None
         inside = self._inside(ranks, labels)
         if inside is not None and inside < CHANCE and self._mixed_up(ranks, labels):
-            return _wrong_order("each answer fits the images of its request, but as if its rows were mixed up")
+            return _wrong_order("each response fits the images of its request, but in another order")
         if z >= SURE:
             self._sure = inside is None or inside >= SURE
             return None
         if z >= min(CHANCE, _weak(count, labels, classes) - DOUBT):
             return None
         return Fault(
-            "agrees with your labels no better than guessing.",
-            f"more than {1 / classes:.1%} of the images right, as by guessing",
-            f"{right} of {count} right ({right / count:.1%})",
-            "check the class names (classes.yaml), --prompts, and the order of the teacher's answers",
+            "agrees with your labels no better than chance.",
+            f"more than {1 / classes:.1%} of the images correct, which is chance",
+            f"{right} of {count} correct ({right / count:.1%})",
+            "check the class names (classes.yaml), --prompts, and the order of the teacher's responses",
         )
 
     def _other_order(self, ranks: Floats, scores: Floats, labels: Ints, z: float) -> tuple[str, int] | None:
@@ -135,7 +135,10 @@ class Agreement:
 
 def _wrong_order(found: str) -> Fault:
     return Fault(
-        "answers in the wrong order.", "row i of an answer for image i of the request", found, "ask the vendor"
+        "returns embeddings in the wrong order.",
+        "row i of a response for image i of the request",
+        found,
+        "ask the vendor",
     )
 
 

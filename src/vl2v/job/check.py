@@ -31,7 +31,7 @@ from vl2v.teacher.purchase import Buyer
 from vl2v.teacher.remote import RemoteTeacher
 from vl2v.teacher.store import EmbeddingStore
 
-SAME = 0.999  # cosine of two answers to one image; below it they are not the same answer
+SAME = 0.999  # cosine of two embeddings of one image; below it they are not the same answer
 LUCK = 0.01  # probability with which guessing is as good as what was found
 SWATCHES = {"red": (220, 30, 30), "green": (30, 160, 50), "blue": (30, 60, 210), "yellow": (240, 220, 40)}
 
@@ -110,7 +110,7 @@ def check_teacher(
     if data is None:
         with closing(EmbeddingStore(places.store)) as store:
             proof = _Proof(opened, store, budget, progress)
-            prompts = tuple(f"a plain {name} picture" for name in SWATCHES)
+            prompts = tuple(f"an image of plain {name}" for name in SWATCHES)
             return proof.run([_swatch(c) for c in SWATCHES.values()], np.arange(len(SWATCHES)), prompts, len(SWATCHES))
     with open_session(config, places, progress, teacher=opened, with_student=False) as session:
         rows = _spread(session.task.labels, images)

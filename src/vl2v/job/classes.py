@@ -152,7 +152,7 @@ def remove_classes(run: str | Path, names: Sequence[str], *, backbone: nn.Module
             student.remove_class(name)
             change["removed"].append(name)
         if not change["removed"]:
-            raise ConfigError("No class is named.", expected="one or more names", found="none")
+            raise ConfigError("No class is given.", expected="one or more names", found="none")
         _keep(student, folder, home_of(run), change)
     return student
 
@@ -164,9 +164,9 @@ def _check_distinct(student: Student, new: Mapping[str, torch.Tensor], identity:
         for other, theirs in known.items():
             if float((row.double() - theirs.double()).norm()) < SAME:
                 raise TeacherError(
-                    f"{identity} gave the same embedding for different texts.",
-                    expected=f"another embedding for {name} than for {other}",
-                    found="one for both",
+                    f"{identity} returned the same embedding for different texts.",
+                    expected=f"different embeddings for {name} and {other}",
+                    found="the same embedding for both",
                     next_step="the student is unchanged, and what was bought is stored; to add the class all the same: "
                     "--accept-teacher",
                 )

@@ -1,4 +1,4 @@
-"""The table at the end: zero-shot teacher and student per domain, in-domain and out-of-domain apart."""
+"""Accuracy of student and zero-shot teacher per domain, in-domain and out-of-domain."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ Logits = NDArray[np.float32]  # [N, K]
 
 @dataclass(frozen=True)
 class Row:
-    """One domain's line.
+    """Results of one domain.
 
     Attributes:
         domain: its name.
         role: ``in-domain`` (a source's validation images), ``out-of-domain`` (a held-out domain, all its images), or
             ``all images`` (no split is known, training images may be among them).
-        images: how many.
+        images: number of images.
         student: top-1 accuracy in [0, 1] of the student as saved; of images without labels the share of answers that
             are the teacher's, and so in what follows.
-        zero_shot: of the teacher, None where its vectors were not bought.
+        zero_shot: accuracy of the teacher; None if its embeddings were not bought.
         student_ece: expected calibration error of the student, in [0, 1]; None in files of earlier versions.
-        zero_shot_ece: of the teacher.
+        zero_shot_ece: expected calibration error of the teacher.
         student_ece_calibrated: the student's after its temperature, which was fitted on the in-domain rows together;
             None where it has none.
         student_aurc: area under the risk-coverage curve by calibrated confidence, in [0, 1], less is better.

@@ -143,8 +143,10 @@ def export(
 def _load(folder: Path, backbone: nn.Module | None) -> Student:
     run = RunFolder(folder)
     if run.config_file.is_file() and not (run.student / CARD).is_file():
-        step = f"finish it: {resume_command(folder)}"
-        raise RunError(f"{folder} is not finished.", expected="its student", found="a run without one", next_step=step)
+        step = f"continue it: {resume_command(folder)}"
+        raise RunError(
+            f"{folder} is an unfinished run.", expected="its student", found="a run without one", next_step=step
+        )
     try:
         return Student.load(folder, backbone)
     except StudentError as error:
@@ -168,7 +170,7 @@ def _sample(
                 "INT8 needs images to calibrate on.",
                 expected="a run's folder, or --data with images of the student's classes",
                 found="a student's folder alone",
-                next_step="add --data DATA, or name the run",
+                next_step="add --data DATA, or pass the folder of the run",
             )
         warn(progress, "no run and no --data: the file is compared with the student on random images, without accuracy")
         return random_sample(student.preprocess.size)

@@ -11,7 +11,7 @@ from vl2v.student.files import CHANGES, write_json
 from vl2v.student.model import Student
 
 EXPORT, REPORT = "export", "export.json"  # the folder in a run's, and what it says of its files
-REMARK = "accuracy and parity were measured with the classes before the change"
+REMARK = "accuracy and parity refer to the classes before the change"
 
 
 def exported(run: Path) -> list[Path]:

@@ -103,10 +103,10 @@ class RunFolder:
             return
         run = self.config_file.exists()
         raise RunError(
-            f"{self.path} is taken.",
+            f"{self.path} is not empty.",
             expected="a new or empty folder for --out",
             found="a run" if run else "other files",
-            next_step=f"{f'go on with it: {resume_command(self.path)}; or ' if run else ''}choose another --out",
+            next_step=f"{f'continue it: {resume_command(self.path)}; or ' if run else ''}choose another --out",
         )
 
     def write_config(self, config: RunConfig) -> None:
@@ -120,8 +120,8 @@ class RunFolder:
             RunError: if the folder holds no run.
         """
         if not self.config_file.is_file():
-            step = "give a run's folder, the --out of its vl2v distill; a new run is started without --resume"
-            raise RunError(f"{self.path} holds no run.", expected="config.yaml", found="none", next_step=step)
+            step = "pass the --out of an earlier vl2v distill; omit --resume to start a new run"
+            raise RunError(f"{self.path} contains no run.", expected="config.yaml", found="none", next_step=step)
         return parse(RunConfig, read_yaml(self.config_file), str(self.config_file))
 
     def teacher(self) -> Mapping[str, Any] | None:
@@ -154,9 +154,9 @@ class RunFolder:
                 StateValues.model_validate(values)
                 return State({name: file.get_tensor(name) for name in file.keys()}, values)  # noqa: SIM118
         except (OSError, *UNREADABLE) as error:
-            step = "start the run again under another --out; bought vectors are kept and cost nothing"
+            step = "start a new run with another --out; purchased embeddings are reused for free"
             raise RunError(
-                f"{self.state_file} is broken.", expected="a state", found=str(error), next_step=step
+                f"{self.state_file} is damaged.", expected="a state", found=str(error), next_step=step
             ) from error
 
     @contextmanager
@@ -173,7 +173,7 @@ class RunFolder:
                 f"{self.state_file} does not fit this run.",
                 expected="the state that the run saved",
                 found=" ".join(f"{type(error).__name__}: {error}".split())[:300],
-                next_step="start the run again under another --out; bought vectors are kept and cost nothing",
+                next_step="start a new run with another --out; purchased embeddings are reused for free",
             ) from error
 
     def add_metrics(self, line: Mapping[str, Any]) -> int:

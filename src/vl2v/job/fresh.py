@@ -66,13 +66,13 @@ def fresh_views(config: RunConfig, teacher: Teacher) -> FreshViews | None:
     if is_remote(spec) or isinstance(teacher, RemoteTeacher):  # by its name first: the look at an object may ask it
         kind = "is behind a network"
     elif isinstance(teacher, FileTeacher):
-        kind = "is a file, which knows no augmented image"
+        kind = "is a file, which contains no augmented images"
     elif not teacher.describe().price.free:
-        kind = "charges for its answers"
+        kind = "charges for queries"
     if kind:
         rows = f"{config.distill.steps:,} steps x {config.batch_per_domain} images of every source domain"
         raise ConfigError(
-            f"Fresh views cannot be had: a vendor would be asked steps x batch times ({rows}).",
+            f"Fresh views are not possible: they need steps x batch queries ({rows}).",
             expected="a free teacher on this machine, e.g. open_clip: or offline:",
             found=f"{spec}, which {kind}",
             next_step="set teacher.views (--views) to a number",

@@ -62,10 +62,10 @@ def check_teacher(config: RunConfig, signature: object) -> None:
     if (harmless and _is_fixed(spec)) or is_signed(signature, "teacher", spec, prompts):
         return
     raise TeacherError(
-        "The student names a teacher by a file or an address, and it was not made here by this version of vl2v.",
-        expected="--teacher (from Python, teacher=), since a folder from others may name any address for your key",
+        "The student names a file or an address as its teacher, and was not made here by this version of vl2v.",
+        expected="--teacher (from Python, teacher=), since a folder from others could send your key to any address",
         found=spec[:200] if harmless else f"{spec[:200]}, with prompts from {str(prompts)[:200]}",
-        next_step=f"if you trust it, give the command again with --teacher '{spec[:200]}'",
+        next_step=f"if you trust it, repeat the command with --teacher '{spec[:200]}'",
     )
 
 

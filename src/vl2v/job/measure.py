@@ -103,9 +103,9 @@ def class_numbers(student: Student, task: Task, *, skip_removed: bool = False) -
         places = {name: -1 for change in changes for name in change.get("removed", [])} | places
     if unknown := [name for name in task.names if name not in places]:
         expected = f"classes among {', '.join(student.classes)}"
-        step = "rename the folders, or add the class by its name: vl2v classes add"
+        step = "rename the folders, or add the class: vl2v classes add"
         found = ", ".join(unknown)
-        raise DataError("The student does not know a class.", expected=expected, found=found, next_step=step)
+        raise DataError("A class is not one of the student's classes.", expected=expected, found=found, next_step=step)
     return np.array([places[name] for name in task.names], dtype=np.int64)[task.labels]
 
 
@@ -157,7 +157,7 @@ def find_images(inputs: Sequence[Path]) -> tuple[list[Path], list[str]]:
         if not path.exists():
             expected, step = "an image or a folder of images", "check the path"
             raise DataError(
-                f"{shown(path)} is missing.", expected=expected, found="nothing of that name", next_step=step
+                f"{shown(path)} is missing.", expected=expected, found="no such file or folder", next_step=step
             )
         if path.is_dir():
             images, left_out = search(path)
@@ -167,8 +167,8 @@ def find_images(inputs: Sequence[Path]) -> tuple[list[Path], list[str]]:
         else:
             found.append(path)
     if not found:
-        what = "; ".join(["none in the folders given", *said])
-        raise DataError("No image to predict.", expected=", ".join(COMMON), found=what)
+        what = "; ".join(["no image in the given folders", *said])
+        raise DataError("There is no image to classify.", expected=", ".join(COMMON), found=what)
     return found, said
 
 
@@ -247,9 +247,9 @@ def _answers(
 def _threshold(student: Student, score: str, coverage: float) -> float:
     if student.trust is None:
         raise StudentError(
-            "This student cannot say what it is unsure of.",
-            expected="trust.json beside its weights",
-            found="none: it was made by an earlier version, or without validation images",
+            "This student has no rejection thresholds.",
+            expected="trust.json next to its weights",
+            found="no trust.json: the student is from an earlier version or has no validation images",
             next_step="fit it: vl2v trust RUN, or predict without --coverage",
         )
     try:

@@ -65,7 +65,7 @@ class NewClasses:
         templates = len(self.texts) // len(self.prompts)
         found = make_quote(Needs({}, self.texts, templates), self.teacher, store, 0, 0, None)
         row = 4 * self.teacher.describe().dimension + ROW_OVERHEAD
-        return replace(found, disk_bytes={"bought vectors": found.text_queries * row})
+        return replace(found, disk_bytes={"purchased embeddings": found.text_queries * row})
 
 
 def known_classes(student: Student) -> tuple[KnownClass, ...]:
@@ -93,16 +93,16 @@ def new_classes(
     made = check_provenance(student.provenance, "the student")
     if made.get("config") is None or made.get("teacher") is None:
         raise StudentError(
-            "This student does not say who taught it.",
-            expected="a student that vl2v distill saved",
+            "This student does not record its teacher.",
+            expected="a student made by vl2v distill",
             found="no teacher in its provenance",
-            next_step="ask its teacher yourself, and give the vector to Student.add_class",
+            next_step="query its teacher yourself, and pass the embedding to Student.add_class",
         )
     config = parse(RunConfig, made["config"], "the student's provenance")
     new = _new_names(student, names)
     if phrases and len(phrases) != len(names):
         found = f"{len(names)} names and {len(phrases)} phrases"
-        raise ConfigError("Names and phrases do not fit.", expected="a phrase for each name", found=found)
+        raise ConfigError("The numbers of names and phrases differ.", expected="a phrase for each name", found=found)
     if teacher is None:
         check_teacher(config, made.get(MARK))
     own = made.get("templates") or config.teacher.prompts
@@ -119,17 +119,17 @@ def _new_names(student: Student, names: Sequence[str]) -> list[str]:
     Raises:
         ConfigError: if one is empty or known, in whatever spelling.
     """
-    known = {spelling(name): f"the student knows '{name}'" for name in student.classes}
+    known = {spelling(name): f"the student has a class '{name}'" for name in student.classes}
     new = []
     for given in names:
         name = checked_name(given)
         if why := known.get(spelling(name)):
-            step = "see all with: vl2v classes list; leave it out, or give another name"
-            raise ConfigError(f"'{given}' is taken.", expected="a new name", found=why, next_step=step)
+            step = "list all classes with vl2v classes list; omit it, or choose another name"
+            raise ConfigError(f"The class '{given}' exists already.", expected="a new name", found=why, next_step=step)
         known[spelling(name)] = f"'{name}' is given twice"
         new.append(name)
     if not new:
-        raise ConfigError("No class is named.", expected="one or more names", found="none")
+        raise ConfigError("No class is given.", expected="one or more names", found="none")
     return new
 
 
@@ -138,9 +138,9 @@ def _check_prompts(student: Student, prompts: Mapping[str, tuple[str, ...]]) -> 
     taken = {known.prompts: known.name for known in known_classes(student) if known.prompts}
     for name, texts in prompts.items():
         if texts in taken:
-            step = "call it something else in its prompt: --phrase"
+            step = "use another description in its prompt: --phrase"
             found = f"'{texts[0]}', as of the class '{taken[texts]}'"
-            raise ConfigError(f"'{name}' has no prompt of its own.", expected="another", found=found, next_step=step)
+            raise ConfigError(f"The prompt of '{name}' is not unique.", expected="another", found=found, next_step=step)
         taken[texts] = name
 
 
@@ -159,10 +159,10 @@ def _opened(student: Student, config: RunConfig, teacher: str | Teacher | None) 
     other = [key for key in found if found[key] != made[key]]
     if other and not (other == ["revision"] and isinstance(teacher, FileTeacher) and _answers_alike(teacher, student)):
         raise TeacherError(
-            "This is not the teacher that the student learnt from; its vectors lie in another space.",
+            "This is not the student's teacher; its embeddings are in another space.",
             expected=", ".join(f"{key} {made[key]}" for key in other),
             found=", ".join(f"{key} {found[key]}" for key in other),
-            next_step="name the run's own with --teacher, or distil again from this one",
+            next_step="pass the run's teacher with --teacher, or distil again from this one",
         )
     return teacher
 
@@ -188,8 +188,8 @@ def need_head(student: Student) -> Tensor:
         config = check_provenance(student.provenance, "the student").get("config") or {}
         method = config.get("method", "a baseline")
         raise StudentError(
-            "The classes of this student were trained and cannot be changed by their names.",
-            expected="a student whose head is the teacher's text vectors, e.g. of the method adip",
+            "Classes of a student with a linear head cannot be added or removed.",
+            expected="a student with a text head, e.g. of the method adip",
             found=f"a linear classifier ({method})",
             next_step="distil with --method adip, or train again with a folder of images of the class",
         )

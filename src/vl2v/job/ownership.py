@@ -116,7 +116,7 @@ def _in_use(folder: Path, owner: Owner | None) -> RunError:
     stop = f", or stop it: kill {owner.pid}" if owner is not None and owner.host == socket.gethostname() else ""
     return RunError(
         f"{folder} is in use.",
-        expected="no other process that works in it",
+        expected="no other process working in it",
         found=str(owner) if owner is not None else "another process",
-        next_step=f"wait until it has ended{stop}; then give the command again",
+        next_step=f"wait until it has finished{stop}; then repeat the command",
     )

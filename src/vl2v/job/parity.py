@@ -111,8 +111,8 @@ def refuse(name: str, found: Compared, tolerance: float, reference: Reference = 
         worst = max(found.logits_relative, found.embedding or 0.0)
         if not worst <= FLOAT_TOLERANCE:  # so written that NaN is refused
             raise StudentError(
-                f"{name} disagrees with the student; it was not kept.",
-                expected=f"differences of at most {FLOAT_TOLERANCE:g} of the greatest logit, and of an embedding",
+                f"{name} disagrees with the student and was rejected.",
+                expected=f"differences of at most {FLOAT_TOLERANCE:g} of the largest logit, and of an embedding",
                 found=f"{found.logits_relative:.2g} and {found.embedding or 0.0:.2g} on {found.images:,} images",
                 next_step="report this with the backbone's name and the versions of torch, onnx and onnxruntime",
             )

@@ -104,7 +104,7 @@ def read_parts(
         unlabelled = unlabelled_images(config.unlabelled, **more)  # type: ignore[arg-type]
     skipped = len(task.skipped) + (len(unlabelled.skipped) if unlabelled else 0)
     if skipped:
-        warn(progress, f"left out {skipped} bad file{'' if skipped == 1 else 's'} (--skip-bad)")
+        warn(progress, f"skipped {skipped} bad file{'' if skipped == 1 else 's'} (--skip-bad)")
     for warning in dict.fromkeys(task.warnings):
         warn(progress, warning)
     seen, unseen = part_classes(task, config.held_out_classes)
@@ -130,11 +130,11 @@ def check_domains(held_out: Sequence[str], domains: Sequence[str], flag: str = "
     expected = f"one or more of {', '.join(map(shown, domains))}"
     step = f"correct {flag}"
     if unknown := [name for name in held_out if not match_domains([name], domains)]:
-        raise ConfigError("No such domain.", expected=expected, found=", ".join(map(shown, unknown)), next_step=step)
+        raise ConfigError("Unknown domain.", expected=expected, found=", ".join(map(shown, unknown)), next_step=step)
     found_domains = match_domains(held_out, domains)
     if flag == "--held-out" and set(found_domains) == set(domains):
         found = "every domain held out"
-        raise ConfigError("No domain is left to train on.", expected=expected, found=found, next_step=step)
+        raise ConfigError("No domain is left for training.", expected=expected, found=found, next_step=step)
     return found_domains
 
 
@@ -156,7 +156,7 @@ def split_task(task: Task, config: DataConfig, seed: int) -> Split:
             least = int(np.ceil(1 / config.holdout_fraction))
             raise DataError(
                 f"The source domain {domain} is too small.",
-                expected=f"at least {least} images, so that {config.holdout_fraction:.0%} can be held out",
+                expected=f"at least {least} images, to hold out {config.holdout_fraction:.0%}",
                 found=str(len(rows)),
                 next_step="add images, or set data.holdout_fraction",
             )

@@ -91,7 +91,7 @@ def run_text(run: Run) -> RenderableType:
     """A finished run for a terminal."""
     paid = f"queries sent for this run: {run.image_queries:,} images, {run.text_queries:,} texts"
     if run.fresh_queries:
-        paid += f"; asked of the teacher on this machine while training: {run.fresh_queries:,} augmented images"
+        paid += f"; queries to the local teacher during training: {run.fresh_queries:,} augmented images"
     folder = shown(run.folder)
     where = f"student: {folder}/student\nfigures: {folder}/evaluation.json, {folder}/metrics.jsonl"
     calibrated = [calibration_line(run.student.trust, run.evaluation)] if run.student.trust else []
@@ -141,7 +141,7 @@ def ledger_table(entries: Sequence[LedgerEntry]) -> RenderableType:
         total = sums.setdefault((e.run, e.teacher, e.kind, e.purpose, e.currency, e.state), [0, 0])
         total[0] += e.queries
         total[1] += e.cost
-    table = Table(title="spent; 'sent' batches may have been charged without an answer, 'refused' ones were not")
+    table = Table(title="spent; 'sent' batches may have been charged without a response, 'refused' ones were not")
     for name in ("run", "teacher", "kind", "purpose", "state", "queries", "cost"):
         table.add_column(name, justify="right" if name in ("queries", "cost") else "left", overflow="fold")
     for (run, teacher, kind, purpose, currency, state), (queries, cost) in sums.items():

@@ -36,8 +36,8 @@ def make_accelerator(config: RunConfig) -> Accelerator:
     accelerator = Accelerator(cpu=config.device == "cpu", mixed_precision=config.precision, kwargs_handlers=[patient])
     if config.device not in ("auto", accelerator.device.type):
         raise ConfigError(
-            f"There is no device '{config.device}' here.",
-            expected="auto, cpu, or a device that torch finds",
+            f"This machine has no device '{config.device}'.",
+            expected="auto, cpu, or a device that torch supports",
             found=str(accelerator.device),
             next_step="--device auto",
         )

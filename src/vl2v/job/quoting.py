@@ -105,11 +105,14 @@ def make_quote(
         known[purpose] = known.get(purpose, 0) + int(store.knows_images(card, rows, view).sum())
     texts = list(dict.fromkeys(wanted.texts))
     queries = sum(asked.values()) - sum(known.values())
-    disk = {"bought vectors": queries * (4 * card.dimension + ROW_OVERHEAD), "pixel cache": images * size * size * 3}
-    disk["vectors for training"] = sum(asked.values()) * 4 * card.dimension
+    disk = {
+        "purchased embeddings": queries * (4 * card.dimension + ROW_OVERHEAD),
+        "pixel cache": images * size * size * 3,
+    }
+    disk["embeddings for training"] = sum(asked.values()) * 4 * card.dimension
     if parameters is not None:
         copies = 1 + 2 + 9  # weights, Adam's two moments, SWAD's segments and means
-        disk["state to resume from, twice while it is replaced"] = 2 * copies * 4 * parameters
+        disk["training state, twice while it is replaced"] = 2 * copies * 4 * parameters
     return Quote(
         teacher=card.identity,
         images=asked,
@@ -129,8 +132,8 @@ def check_disk(quote: Quote, places: Places, out: Path) -> None:
         DiskFullError: with what is needed and what is free.
     """
     per_place: dict[Path, Sequence[str]] = {
-        places.store.parent: ["bought vectors"],
-        out: [name for name in quote.disk_bytes if name not in ("bought vectors", "pixel cache")],
+        places.store.parent: ["purchased embeddings"],
+        out: [name for name in quote.disk_bytes if name not in ("purchased embeddings", "pixel cache")],
     }
     for place, names in per_place.items():
         needed = sum(quote.disk_bytes[name] for name in names)
@@ -138,7 +141,7 @@ def check_disk(quote: Quote, places: Places, out: Path) -> None:
         free = shutil.disk_usage(place).free
         if needed > free:
             raise DiskFullError(
-                f"The disk of {place} is too small.",
+                f"There is not enough space on the disk of {place}.",
                 expected=f"{human(needed)} for {', '.join(names)}",
                 found=f"{human(free)} free",
                 next_step="free some space, or use another disk: --out, --store, --cache",

@@ -32,5 +32,5 @@ def report_at_end(session: Session, folder: RunFolder, projection: nn.Module, pa
         fault = " ".join(f"{type(error).__name__}: {error}".split())[:300]
         warn(
             session.progress,
-            f"there is no report ({fault}); try again with vl2v report {shlex.quote(str(folder.path))}",
+            f"the report failed ({fault}); try again with vl2v report {shlex.quote(str(folder.path))}",
         )

@@ -173,7 +173,7 @@ def _same_teacher(session: Session, folder: RunFolder) -> None:
     other = [key for key in now if known is not None and known.get(key) != now[key]]
     if known is not None and other:
         raise TeacherError(
-            f"{card.identity} is not the model that this run began with.",
+            f"{card.identity} is not the model that this run started with.",
             expected=", ".join(f"{key} {known.get(key)}" for key in other),
             found=", ".join(f"{key} {now[key]}" for key in other),
             next_step="begin a new run under another --out. What was bought stays stored, and this run can go on if "
@@ -189,9 +189,9 @@ def _check_outside(out: Path, data: Path) -> None:
         RunError: if so.
     """
     if out.resolve().is_relative_to(data.resolve()):
-        found, step = f"it lies in {data}", "name a folder elsewhere: --out FOLDER"
-        problem = f"{out} would lie among the images."
-        raise RunError(problem, expected="a folder outside the images'", found=found, next_step=step)
+        found, step = f"it is in {data}", "choose another folder: --out FOLDER"
+        problem = f"{out} is inside the folder of images."
+        raise RunError(problem, expected="a folder outside the folder of images", found=found, next_step=step)
 
 
 def _go_on(folder: RunFolder, config: RunConfig, places: Places) -> None:
@@ -215,10 +215,10 @@ def _train(session: Session, folder: RunFolder, accelerator: Accelerator, report
     state = folder.load_state()
     if state is not None and state.values["digest"] != material.digest:
         raise RunError(
-            "The data changed since the run was stopped.",
-            expected="the same images, labels and vectors",
+            "The data has changed since the run was interrupted.",
+            expected="the same images, labels and embeddings",
             found="others",
-            next_step="restore them as they were, or begin a new run under another --out",
+            next_step="restore them, or start a new run with another --out",
         )
     backbone, progress, first = session.backbone, session.progress, accelerator.is_main_process
     with tracked(session.config.tracking if first else (), folder, partial(warn, progress)) as tracking:
@@ -295,7 +295,7 @@ def _compare_with_labels(session: Session) -> None:
         warn(
             session.progress,
             f"the teacher agrees with your labels on {accuracy:.1%} of the training images, chance is "
-            f"{chance:.1%}; check the class names (classes.yaml), the prompts, and the order of the teacher's answers",
+            f"{chance:.1%}; check class names (classes.yaml), prompts, and the order of the teacher's responses",
         )
 
 

@@ -234,7 +234,7 @@ def check(model: type[File], content: Any, path: Path) -> dict[str, Any]:
     try:
         model.model_validate(content)
     except ValidationError as error:
-        step = "copy it again from where it was made"
+        step = "copy it again from its source"
         raise RunError(
             f"{path} cannot be used.", expected="what vl2v wrote", found=described(error), next_step=step
         ) from error

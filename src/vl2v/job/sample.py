@@ -29,7 +29,7 @@ DRAWN = 64  # random images, where there are no others
 CHUNK = 32
 
 VALIDATION = "validation images of the sources"
-ALL = "images of a folder that is not the one it learnt from"
+ALL = "images of a folder that is not its training data"
 RANDOM = "random images"
 
 
@@ -90,10 +90,10 @@ def run_sample(
     """
     if not Path(data.root).is_dir():
         raise RunError(
-            "The images of this run are not where they were.",
+            "The images of this run have moved.",
             expected=f"the folder {data.root}",
             found="no such folder",
-            next_step="say where they are now: --data DATA",
+            next_step="pass their new folder: --data DATA",
         )
     with (
         closing(FileIndex(places.cache / "files.sqlite")) as index,

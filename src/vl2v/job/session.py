@@ -343,7 +343,7 @@ def open_session(
         task, unlabelled, unseen = read_parts(folder, config.data, index, cache if backbone else None, progress)
         split = split_task(task, config.data, config.seed)
         if count := leaked(task, split):
-            warn(progress, f"{count} images of the held-out domains also stand among the training images")
+            warn(progress, f"{count} images of the held-out domains are also among the training images")
         rows = examples(config, task, unlabelled, split, index, cache, progress)
         if isinstance(teacher, FileTeacher):
             for part in (task, unlabelled, unseen):
@@ -377,11 +377,13 @@ def stated_price(config: RunConfig) -> Price | None:
     spec, step = config.teacher.spec, "drop --price-per-1000-images and --price-per-1000-texts, or --free"
     if config.teacher.free and not price.free:
         found = f"both: {price.per_1000_images:f} for 1000 images, {price.per_1000_texts:f} for 1000 texts, and free"
-        raise ConfigError("A teacher cannot charge and be free.", expected="one of them", found=found, next_step=step)
+        raise ConfigError(
+            "A teacher cannot have a price and be free.", expected="one of them", found=found, next_step=step
+        )
     if (config.teacher.free or not price.free) and not (spec.startswith("file:") or is_remote(spec)):
         raise ConfigError(
-            "A price was given for a teacher that has its own.",
-            expected="prices with a file: teacher, whose vectors stand for queries, or a vendor's that are not known",
+            "A price was given for a teacher whose price is known.",
+            expected="prices only for a file: teacher, or for a vendor that states none",
             found=spec,
             next_step=step,
         )

@@ -262,8 +262,8 @@ class Trainer:
             self._save(stage, step + 1, optimizer, parts)
         if stop:
             raise Interrupted(
-                f"Stopped after step {step} of {self.method.stages[stage == 'distill']}; everything so far is saved.",
-                next_step=f"go on: {resume_command(self.folder.path)}",
+                f"Stopped after step {step} of {self.method.stages[stage == 'distill']}; the state is saved.",
+                next_step=f"continue: {resume_command(self.folder.path)}",
             )
         return False
 

@@ -94,7 +94,12 @@ def _refit(path: Path, progress: Progress) -> Refitted:
     trust = fit(kept.student[sources], kept.label[sources], kept.domain[sources])
     if trust is None:
         step = "train with validation images: data.holdout_fraction above 0"
-        raise RunError("Trust needs validation images.", expected="some of the sources", found="none", next_step=step)
+        raise RunError(
+            "Trust data is fitted on validation images.",
+            expected="validation images of the source domains",
+            found="none",
+            next_step=step,
+        )
     if folder.student.is_dir():
         files.save(trust, folder.student)  # the old one may be broken; what takes time is added below
     student = Student.load(folder.student)
@@ -126,8 +131,10 @@ def read_answers(folder: RunFolder) -> Predictions:
         RunError: if it kept none.
     """
     if not folder.predictions_file.is_file():
-        step = "give the folder of a finished run; for other images see vl2v evaluate"
-        raise RunError(f"{folder.path} kept no answers.", expected="predictions.npz", found="none", next_step=step)
+        step = "pass the folder of a finished run; for other images see vl2v evaluate"
+        raise RunError(
+            f"{folder.path} has no saved predictions.", expected="predictions.npz", found="none", next_step=step
+        )
     with reading(folder.predictions_file, f"write it again: {resume_command(folder.path)}"):
         return read_predictions(folder.predictions_file)
 
@@ -148,7 +155,7 @@ def _embed(student: Student, paths: list[Path], progress: Progress) -> NDArray[n
                 rows.append(student.embed(paths[start : start + CHUNK], CHUNK))
                 advance(len(rows[-1]))
     except (OSError, UnreadableImageError) as error:
-        warn(progress, f"drift cannot be told, the run's images are not where they were ({error})")
+        warn(progress, f"drift cannot be measured, because the run's images have moved ({error})")
         return None
     return np.concatenate(rows)
 

@@ -97,7 +97,7 @@ class UnseenClasses:
     def table(self) -> Table:
         """For a terminal, in percent."""
         table = Table(title=f"held-out classes ({', '.join(self.classes)}), accuracy per class, percent")
-        left = ("domain", "", "answers of")
+        left = ("domain", "", "model")
         for name in (*left, "seen", "unseen", "harmonic mean", "unseen among themselves"):
             table.add_column(name, justify="left" if name in left else "right")
         for role in (IN_DOMAIN, OUT_OF_DOMAIN):

@@ -22,8 +22,8 @@ MANY, SHARE = 4, 0.1  # images, and their share of all, that may not share an em
 FEW = 3  # answers from which on all of them being the same is a fault
 THUMB, VISIBLE = 16, 2.0  # side of the thumbnails, and the mean difference of 255 from which two images look different
 ACCEPT = (
-    "look at the teacher with vl2v teacher check. What was bought is stored: when the fault is mended, name another "
-    "--store. If this is what you expect, go on with --accept-teacher"
+    "check the teacher with vl2v teacher check. What was bought is stored: when the teacher is fixed, use another "
+    "--store. If this is what you expect, continue with --accept-teacher"
 )
 
 Read = Callable[[int], bytes]
@@ -60,8 +60,8 @@ class TeacherWatch:
         most = int((_distances(rows, rows) < SAME).sum(1).max()) if count >= FEW else 0
         if most > count / 2:
             raise TeacherError(
-                f"{self.identity} gave the same embedding for different texts.",
-                expected="another embedding for another text",
+                f"{self.identity} returned the same embedding for different texts.",
+                expected="different embeddings for different texts",
                 found=f"one embedding for {most} of {count} texts",
                 next_step=ACCEPT,
             )
@@ -120,9 +120,9 @@ class TeacherWatch:
         different = sum(_look_different(self._reads[i](), self._reads[j]()) for i, j in pairs)
         if different > len(pairs) / 2:
             raise TeacherError(
-                f"{self.identity} gave the same embedding for different images.",
-                expected="another embedding for an image that looks different",
-                found=f"{len(twins)} of {count} images share theirs with another image",
+                f"{self.identity} returned the same embedding for different images.",
+                expected="different embeddings for images that look different",
+                found=f"{len(twins)} of {count} images have the embedding of another image",
                 next_step=ACCEPT,
             )
 

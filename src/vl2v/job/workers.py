@@ -109,10 +109,10 @@ class Workers(Generic[Key]):
 
 def _died(title: str) -> RunError:
     return RunError(
-        f"The process of the job '{title}' died, or could not begin.",
-        expected="a process that lives until its job is done",
-        found="it was killed, perhaps for want of memory; or a script without `if __name__ == '__main__':`",
-        next_step="do fewer jobs at once (vl2v benchmark run --jobs 1); the same command goes on",
+        f"The process of the job '{title}' died or could not start.",
+        expected="a process that runs until its job is finished",
+        found="it was killed, perhaps because memory ran out; or a script without `if __name__ == '__main__':`",
+        next_step="run fewer jobs at once (vl2v benchmark run --jobs 1); the same command continues",
     )
 
 

@@ -85,7 +85,7 @@ def fit(
                 f"The loss is not finite at step {step}.",
                 expected="a finite number",
                 found=str(value),
-                next_step="lower the learning rate or train in full precision; the last saved state is untouched",
+                next_step="lower the learning rate or train in full precision; the last saved state is unchanged",
             )
         optimizer.zero_grad(set_to_none=True)
         if accelerator is None:

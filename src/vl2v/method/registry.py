@@ -102,7 +102,7 @@ def _installed(name: str, entries: Sequence[EntryPoint]) -> Method[Any]:
             fault,
             expected=f"{entry.value}, as its entry point in the group {GROUP} says",
             found=f"{type(error).__name__}: {said}",
-            next_step=f"repair or uninstall {package}, or take another method",
+            next_step=f"repair or uninstall {package}, or use another method",
         ) from error
     if not isinstance(method, Method) or method.name != name:
         found = f"the method {method.name}" if isinstance(method, Method) else type(method).__name__

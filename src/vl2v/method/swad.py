@@ -127,7 +127,7 @@ class LossValley:
                 f"The validation loss is not finite at step {step}.",
                 expected="a finite number",
                 found=str(val_loss),
-                next_step="lower the learning rate or train in full precision; the last saved state is untouched",
+                next_step="lower the learning rate or train in full precision; the last saved state is unchanged",
             )
         if self.dead_at is None:
             weights = {name: tensor.detach().cpu().clone() for name, tensor in self._running.weights.items()}

@@ -31,11 +31,11 @@ def confusion_section(source: Source) -> Section:
     found = confusions(source.predictions, source.classes)
     many = len(source.classes) > MANY
     reference = source.reference
-    truth = "true classes" if reference is LABELS else "the teacher's answers"
-    caption = f"Rows are {truth} and columns the student's; the strength of a cell is its share of the row. " + (
-        "Shares are drawn by their root, so that rare mistakes are to be seen; the CSV file has names and counts."
+    truth = "true classes" if reference is LABELS else "predictions of the teacher"
+    caption = f"Rows are {truth}, columns are predictions. The intensity of a cell is its share of the row. " + (
+        "The colour scale is the square root of the share, to show rare mistakes; the CSV file has names and counts."
         if many
-        else f"Blue: {reference.equal}; orange: {reference.other}; the number is a count of images."
+        else f"Blue: {reference.equal}; orange: {reference.other}. Numbers are counts of images."
     )
     figure = Figure([confusion_panel(c, reference) for c in found], caption, [confusion_sheet(found, reference)])
     blocks: list[Figure | TableBlock] = [figure]
@@ -47,7 +47,7 @@ def confusion_section(source: Source) -> Section:
 def _pairs(found: Confusion, reference: Reference) -> TableBlock:
     rows = [(p.true, p.taken_for, count(p.count), count(p.images), percent(p.count / p.images)) for p in found.pairs()]
     labels = reference is LABELS
-    heads = ("true class" if labels else "teacher's answer", "taken for", "times", "of images", "share")
+    heads = ("true class" if labels else "teacher", "predicted", "count", "of images", "share")
     return TableBlock(
         f"Most frequent {'mistakes' if labels else 'differences'}, {ROLE_NAMES[found.role]}", heads, rows, wordy=[1]
     )
@@ -63,46 +63,46 @@ def trust_section(source: Source) -> Section:
         trust = fitted(source.predictions)
         missing.append(
             f"{source.missing.get('trust', '')} The temperature and thresholds here were fitted for this page, from "
-            "the sources' validation images as a new run would; predict does not use them."
+            "validation images of the source domains, as in a new run; predict does not use them."
         )
     if trust is None:
         return Section(name, title, missing=["There are no validation images to fit a temperature on."])
     calibrated, refused = calibrations(source.predictions, trust), refusals(source.predictions, trust)
     reference = source.reference
     text = (
-        f"A temperature of {trust.temperature:.2f}, fitted on the source domains' validation images alone, makes the "
-        "confidence mean what it says there; on a held-out domain it may still promise too much. "
-        "ECE is the expected calibration error: how far confidence and " + f"{reference.key} lie apart, on average."
+        f"A temperature of {trust.temperature:.2f}, fitted on validation images of the source domains, calibrates the "
+        "confidence on these domains; on a held-out domain the student may still be overconfident. "
+        f"ECE is the expected calibration error: the average difference between confidence and {reference.key}."
     )
     if reference is not LABELS:
-        text += " Confidence here is the chance of agreeing with the teacher, who may be mistaken."
+        text += " Confidence is the probability of agreement with the teacher, which may be wrong."
     caption = (
-        f"On the dotted line: as often {reference.equal} as the confidence says; below it: too sure. "
-        "A mark's size is the share of images in its bin."
+        f"On the dotted line, confidence equals {reference.key}; below it, the student is overconfident. "
+        "The size of a mark is the share of images in its bin."
     )
     panels = [reliability_panel(c, trust.temperature, reference) for c in calibrated]
     reliable = Figure(panels, caption, [reliability_sheet(calibrated, trust.temperature, reference)])
     told = (
-        "Marks: the student's thresholds, named by the share of validation images that pass. "
-        "In-domain, they were fitted on these very images."
+        "Marks: thresholds of the student, labelled with their coverage of the validation images. "
+        "In-domain, they were fitted on the same images."
     )
     refusal = Figure([refusal_panel(refused, SHOWN, reference)], told, [risk_sheet(refused)])
-    heads = ["aimed coverage", "least confidence"]
+    heads = ["target coverage", "lowest confidence"]
     for f in refused:
-        heads += [f"{ROLE_NAMES[f.role]}: answered", f"{reference.other} among them"]
+        heads += [f"{ROLE_NAMES[f.role]}: accepted", f"{reference.other} among them"]
     rows = [
         (percent(marks[0].aim, 0), f"{marks[0].least:.3f}", *(percent(x) for t in marks for x in (t.coverage, t.risk)))
         for marks in zip(*(f.thresholds for f in refused), strict=True)
         if marks[0].aim in SHOWN
     ]
-    table = TableBlock("What each threshold does", heads, rows, [threshold_sheet(refused)])
+    table = TableBlock("Effect of each threshold", heads, rows, [threshold_sheet(refused)])
     return Section(name, title, [text], [reliable, refusal, table], missing)
 
 
 def mistake_section(source: Source, trust: Trust | None) -> Section:
     """The most confident wrong answers with their pictures, held-out images first."""
     name, labels = "mistakes", source.reference is LABELS
-    title = "Worst mistakes" if labels else "Surest answers unlike the teacher's"
+    title = "Worst mistakes" if labels else "Most confident differences from the teacher"
     if source.predictions is None:
         return Section(name, title, missing=[source.missing["predictions"]])
     temperature = 1.0 if trust is None else trust.temperature
@@ -116,16 +116,12 @@ def mistake_section(source: Source, trust: Trust | None) -> Section:
         if chosen:
             heading = f"{ROLE_NAMES[role].capitalize()}: {_wrong(source.predictions, role, source.reference)}"
             blocks.append(Pictures(heading, pictures))
-    text = (
-        "The wrong answers that the student is surest of: wrong labels, pictures of several things, true blind spots."
-    )
+    text = "The most confident wrong predictions. Typical causes: wrong labels, several objects, real weaknesses."
     if not labels:
-        text = "The answers that the student is surest of, among those that are unlike the teacher's."
-    missing = (
-        [f"{gone} of the images are no longer at {root}, so they are named without their pictures."] if gone else []
-    )
+        text = "The most confident predictions that differ from those of the teacher."
+    missing = [f"{gone} of the images are no longer at {root}, so they are listed without pictures."] if gone else []
     if not found:
-        none = "The student made no mistake" if labels else "All answers are the teacher's"
+        none = "The student made no mistakes" if labels else "Student and teacher agree"
         return Section(name, title, [f"{none} on these images."])
     blocks[-1] = replace(blocks[-1], sheets=[mistake_sheet(found, source.reference)])
     return Section(name, title, [text], blocks, missing)
@@ -134,14 +130,17 @@ def mistake_section(source: Source, trust: Trust | None) -> Section:
 def _wrong(predictions: Predictions, role: str, reference: Reference) -> str:
     part = predictions.roles()[role]
     wrong = int((part.student.argmax(axis=1) != part.label).sum())
-    return f"{wrong:,} of {len(part.label):,} {'images' if reference is LABELS else 'answers'} {reference.other}"
+    return f"{wrong:,} of {len(part.label):,} {'images' if reference is LABELS else 'predictions'} {reference.other}"
 
 
 def _picture(found: Mistake, root: Path, labels: bool) -> Picture:
-    lines = [("is" if labels else "teacher", found.true, ""), ("said", found.predicted, percent(found.confidence, 0))]
+    lines = [
+        ("true" if labels else "teacher", found.true, ""),
+        ("predicted", found.predicted, percent(found.confidence, 0)),
+    ]
     if labels and found.teacher is not None:
         lines.append(("teacher", found.teacher, ""))
-    alt = f"{found.true} taken for {found.predicted}"
+    alt = f"{found.true} predicted as {found.predicted}"
     return Picture(picture(root / found.path), lines, found.path, alt)
 
 
@@ -156,18 +155,18 @@ def map_section(source: Source) -> Section:
     spread = listed([f"{STAGES[m.stage]} {percent(m.explained, 0)}" for m in found])
     sampled = f"{len(arrays['label']):,} images drawn from validation and held-out images"
     caption = (
-        f"{sampled}. Each panel has axes of its own, the two principal components of its images, which hold of their "
-        f"variance: {spread}. Distances between panels mean nothing. Crosses with a name: the class names' embeddings; "
-        "before Align the student has no space in common with them, so they are absent there."
+        f"{sampled}. Each panel has its own axes, the two principal components of its images. They explain this share "
+        f"of the variance: {spread}. Distances between panels have no meaning. Named crosses: text embeddings of the "
+        "classes; they are absent before Align, where the student has another space."
     )
     rows = [
         (STAGES[m.stage], *(percent(m.nearest.get(role)) for role in (IN_DOMAIN, OUT_OF_DOMAIN)), percent(m.explained))
         for m in found
     ]
     labels = source.reference is LABELS
-    heads = ("stage", f"nearest name {source.reference.equal}, in-domain", "held-out", "variance shown")
-    own = "their own class name" if labels else "the name that the teacher gives them"
-    table = TableBlock(f"How many of these images lie nearest to {own}", heads, rows)
+    heads = ("stage", f"nearest name {source.reference.equal}, in-domain", "held-out", "explained variance")
+    own = "the correct one" if labels else "that of the teacher"
+    table = TableBlock(f"Images whose nearest class name is {own}", heads, rows)
     figure = Figure(panels, caption, [map_sheet(found, arrays, source.classes)], marks.key(source.classes, arrays))
     return Section(name, title, (), [figure, table], _absent(source, set(arrays)))
 
@@ -176,10 +175,10 @@ def _absent(source: Source, names: set[str]) -> list[str]:
     method, missing = METHODS[source.config.method], []
     if "distilled" not in names:
         missing.append(
-            f"{method.title} gives logits and has no part in the teacher's space: no map after Align or Distill."
+            f"{method.title} is not in the teacher's embedding space, so there is no map after Align or Distill."
         )
     elif "aligned" not in names:
-        missing.append(f"{method.title} has no state after Align that its student keeps, so that map is absent.")
+        missing.append(f"{method.title} has no projection after Align, so that map is absent.")
     if "teacher" not in names:
-        missing.append("The teacher was not asked about these images, so its own map is absent.")
+        missing.append("The teacher was not queried for these images, so its map is absent.")
     return missing

@@ -70,7 +70,7 @@ def _lead(found: GridResults) -> str:
     where = f"{targets} domain{'s' if targets > 1 else ''} of {table.benchmark}, each left out of training in turn"
     over = f"over {seeds} seed{'s' if seeds > 1 else ''}"
     if row is None or row.average is None:
-        return f"{found.finished} jobs are finished on {where}; no method has a run on every target yet."
+        return f"{found.finished} jobs are finished on {where}; no method has finished runs on all targets yet."
     said = f"On {where}, {row.title} reaches {_said(row.average.accuracy)} {over}"
     if row.average.in_domain:
         said += f" ({_said(row.average.in_domain)} in-domain)"
@@ -80,7 +80,7 @@ def _lead(found: GridResults) -> str:
         said += f", {ahead} ± {100 * against.spread.error:.1f} points against {base.title}"
     teacher = found.row(ZERO_SHOT)
     if teacher is not None and teacher.average is not None:
-        said += f"; the teacher itself is at {_said(teacher.average.accuracy)}"
+        said += f"; the zero-shot teacher reaches {_said(teacher.average.accuracy)}"
     return f"{said}. {_cost(row)}"
 
 
@@ -88,7 +88,7 @@ def _cost(row: Row) -> str:
     if row.expense is None or not row.expense.image_queries:
         return ""
     paid = "free of charge" if not row.expense.cost else f"worth {money(row.expense.cost, row.expense.currency)}"
-    return f"One run asks the teacher {count(row.expense.image_queries)} images, {paid}."
+    return f"One run needs {count(row.expense.image_queries)} image queries, {paid}."
 
 
 def _tiles(found: GridResults) -> list[Tile]:
@@ -104,14 +104,14 @@ def _tiles(found: GridResults) -> list[Tile]:
         tiles.append(Tile("Zero-shot teacher", _said(teacher.average.accuracy), "unseen domains"))
     if row is not None and row.expense is not None:
         amount = "free of charge" if not row.expense.cost else money(row.expense.cost, row.expense.currency)
-        tiles.append(Tile("Images asked", count(row.expense.image_queries), f"per run, {amount}"))
+        tiles.append(Tile("Image queries", count(row.expense.image_queries), f"per run, {amount}"))
     tiles.append(Tile("Jobs", count(found.finished), f"finished, {duration(found.seconds)} in all"))
     return tiles
 
 
 def _accuracy(found: GridResults) -> Section:
     many = len(found.table.seeds) > 1
-    bars = "lines: standard error of the mean over seeds" if many else "a single seed, so no error is known"
+    bars = "lines: standard error of the mean over seeds" if many else "a single seed, so there is no standard error"
     caption = f"Top-1 accuracy; each target is left out of training. Diamonds: zero-shot teacher; {bars}."
     figure = Figure(target_panels(found), caption, [table_sheet(found)])
     return Section("accuracy", "Accuracy by target", (), [figure])
@@ -125,32 +125,32 @@ def _table(found: GridResults) -> Section:
 def _pairs(found: GridResults) -> Section:
     name, title = "differences", "Paired differences"
     if found.baseline is None:
-        why = "There is no ERM beside another method in this grid, so nothing is compared in pairs."
+        why = "Paired differences need ERM and another method in the grid."
         return Section(name, title, missing=[why])
     caption = (
-        "Small dots: a target with a seed, both methods on the same split; a target's dots lie in one line. Large: "
+        "Small dots: one target and seed, both methods on the same split; each line of dots is one target. Large: "
         "their mean with its standard error. Seeds share a target, so the dots are not independent of each other."
     )
     return Section(name, title, (), [Figure([difference_panel(found)], caption, [pair_sheet(found)])])
 
 
 def _expense(found: GridResults) -> Section:
-    name, title = "expense", "In-domain, queries, money, time"
+    name, title = "expense", "In-domain accuracy, queries, cost, time"
     rows = [row for row in found.table.rows if row.expense and row.average and row.method != ZERO_SHOT]
     if not rows:
-        return Section(name, title, missing=["No method has a run on every target yet."])
+        return Section(name, title, missing=["No method has finished runs on all targets yet."])
     panels = [trade_panel(found)]
     if any(row.expense.image_queries for row in rows if row.expense):
-        panels.append(expense_panel(found, "queries", "What was asked", "images asked per run", _queries))
+        panels.append(expense_panel(found, "queries", "Queries", "image queries per run", _queries))
     if any(row.expense.cost for row in rows if row.expense):
         currency = listed(sorted({row.expense.currency for row in rows if row.expense and row.expense.currency}))
-        panels.append(expense_panel(found, "money", "What it cost", f"{currency} per run", _money))
-    panels.append(expense_panel(found, "time", "How long it took", "hours per run", _hours))
+        panels.append(expense_panel(found, "money", "Cost", f"{currency} per run", _money))
+    panels.append(expense_panel(found, "time", "Time", "hours per run", _hours))
     total = sum((row.expense.cost for row in rows if row.expense), Decimal(0))
     paid = "Nothing was charged. " if not total else ""
     caption = (
-        f"Averages over targets; lines: standard errors over seeds. {paid}Queries, money and time are means per run, "
-        "as if nothing were known before."
+        f"Averages over targets; lines: standard errors over seeds. {paid}Queries, cost and time are means per run "
+        "without stored embeddings."
     )
     return Section(name, title, (), [Figure(panels, caption, [table_sheet(found)])])
 
@@ -170,9 +170,11 @@ def _hours(row: Row) -> float:
 def _reliability(found: GridResults) -> Section:
     name, title = "reliability", "Reliability"
     if not found.reliability:
-        return Section(name, title, missing=["These jobs were made by an earlier version, which kept no answers."])
+        return Section(
+            name, title, missing=["These jobs were made by an earlier version, which did not save predictions."]
+        )
     caption = (
-        "Answers on the targets of all runs together, as trained, without a temperature. On the dotted line: as often "
+        "Predictions on the targets of all runs together, without temperature scaling. On the dotted line: as often "
         "right as the confidence says; below it: too sure."
     )
     return Section(name, title, (), [Figure([reliability_panel(found)], caption, [reliability_sheet(found)])])
@@ -189,8 +191,6 @@ def _jobs(found: GridResults, out: Path | None) -> Section:
     missing = []
     if lacking:
         example = jobs[0][0].relative_to(found.folder).as_posix()
-        missing.append(
-            f"{lacking} of these {len(jobs)} runs have no page of their own; vl2v report {example} makes one."
-        )
-    text = [f"The table rests on {len(jobs)} runs, chosen by their source domains' validation images alone."]
+        missing.append(f"{lacking} of these {len(jobs)} runs have no report; vl2v report {example} makes one.")
+    text = [f"The table is based on {len(jobs)} runs, selected by validation images of their source domains."]
     return Section("jobs", "Runs", text, (), missing, links=links)

@@ -96,7 +96,7 @@ def compare(source: Source, paid: Spending, hour_price: Decimal | None = None) -
     try:
         speed = measure_speed(Student.load(source.folder.student))
     except Exception as error:  # a module of the user's own cannot be built here; the rest of the page can
-        unmeasured = f"The student's speed was not measured: {' '.join(str(error).split())[:200]}"
+        unmeasured = f"The speed of the student was not measured: {' '.join(str(error).split())[:200]}"
     return Comparison(
         _parameters(weights),
         weights.stat().st_size,
@@ -157,7 +157,7 @@ def teacher_parameters(spec: str) -> int | None:
 
 def _parameters(weights: Path) -> int:
     total = 0
-    step = "copy the whole folder again from where it was made"
+    step = "copy the whole folder again from its source"
     with reading(weights, step), naming(weights), safe_open(weights, "pt") as file:
         for name in file.keys():  # noqa: SIM118 - no mapping
             count = 1

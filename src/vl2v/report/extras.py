@@ -33,9 +33,9 @@ def unseen_table(content: Mapping[str, Any]) -> TableBlock:
             if any(share is not None for share in shares):
                 strong.append(len(rows))
                 rows.append(("mean", role.replace("_", "-"), name, *(percent(share) for share in shares)))
-    heads = ("domain", "role", "answers of", "seen classes", "unseen classes", "harmonic mean", "unseen alone")
+    heads = ("domain", "role", "model", "seen classes", "unseen classes", "harmonic mean", "unseen alone")
     names = listed([str(name) for name in content.get("classes", ())])
-    caption = f"Classes that training never saw, known by name only: {names}. Accuracy per class"
+    caption = f"Classes that were not used in training: {names}. Accuracy per class"
     return TableBlock(
         caption, heads, rows, [Sheet.of("unseen_classes", ("domain", "role", "who", *UNSEEN), values)], strong
     )

@@ -169,9 +169,9 @@ def confusion_panel(found: Confusion, reference: Reference = LABELS) -> Panel:
         axes.set_xlabel("predicted")
         axes.set_ylabel(reference.true)
 
-    worst = [f"{p.true} taken for {p.taken_for} {p.count} times" for p in found.pairs(3)]
+    worst = [f"{p.true} predicted as {p.taken_for} {p.count} times" for p in found.pairs(3)]
     right = percent(float(np.diag(found.counts).sum() / max(images, 1)))
-    said = f"{right} of {images} {reference.equal}; {listed(worst) or 'no other answer'}"
+    said = f"{right} of {images} {reference.equal}; {listed(worst) or 'no mistakes'}"
     alt = f"Confusion matrix, {ROLE_NAMES[found.role]}: {said}."
     title = f"{ROLE_NAMES[found.role].capitalize()}, {images:,} images"
     return panel(f"confusion-{found.role}", title, alt, draw, height=4.3)
@@ -242,8 +242,8 @@ def refusal_panel(found: Sequence[Refusal], kept: Sequence[float], reference: Re
         axes.set_xlim(0, 1.02)
         steady = [f.curve.risk[f.curve.coverage >= 0.05] for f in found]  # of a handful of answers one is a third
         axes.set_ylim(0, 1.12 * max(0.01, *(float(risk.max()) for risk in steady)))
-        _shares(axes, "answered, the most confident first", f"{reference.other} among them", handle=1.6)
+        _shares(axes, "coverage, the most confident first", f"{reference.other} among them", handle=1.6)
 
     ends = listed([f"{percent(float(f.curve.risk[-1]))} {ROLE_NAMES[f.role]}" for f in found])
-    alt = f"Answers that are {reference.other} against the share answered; with every image answered {ends}."
-    return panel("refusal", "Refusing the least confident answers", alt, draw, height=3.5)
+    alt = f"Predictions {reference.other} against coverage; at full coverage {ends}."
+    return panel("refusal", "Rejecting the least confident predictions", alt, draw, height=3.5)

@@ -91,7 +91,7 @@ def trade_panel(found: GridResults) -> Panel:
 
     said = "; ".join(f"{r.title} {r.average.in_domain} and {r.average.accuracy}" for r in rows if r.average)
     alt = f"In-domain and out-of-domain accuracy, percent: {said}."
-    return panel("trade", "In-domain against unseen domains", alt, _framed(draw), height=3.4)
+    return panel("trade", "In-domain and unseen domains", alt, _framed(draw), height=3.4)
 
 
 def expense_panel(found: GridResults, name: str, title: str, unit: str, of: Callable[[Row], float]) -> Panel:

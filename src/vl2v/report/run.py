@@ -25,7 +25,7 @@ from vl2v.report.sections import (
 from vl2v.report.source import read_run
 from vl2v.report.spending import spending
 
-STATED = "vl2v {version}, {time} UTC. The values of every figure lie as CSV in the folder report beside this page."
+STATED = "vl2v {version}, {time} UTC. The values of all figures are in the folder report next to this page, as CSV."
 
 
 def write_run_report(folder: Path, store: Path, hour_price: Decimal | None = None, out: Path | None = None) -> Path:

@@ -22,9 +22,9 @@ from vl2v.report.spending import REFUSED, Spending, spending_sheet
 from vl2v.report.words import NONE, count, duration, listed, money, percent, shortened, size
 
 PURPOSES = {"training": "training images", "evaluation": "the table's zero-shot column", "unlabelled": "unlabelled"}
-PURPOSES["validation"] = "validation images, whose answers are the reference"
+PURPOSES["validation"] = "validation images, to compare with the teacher"
 NO_LABELS = (
-    "The images have no labels. The student's answers are compared with the teacher's zero-shot answers: the figures "
+    "The images have no labels. The student is compared with the zero-shot predictions of the teacher: the figures "
     "say how well it learnt from its teacher, not how often it is right. To measure that, run vl2v evaluate on images "
     "with labels."
 )
@@ -50,9 +50,8 @@ def teacher_of(source: Source) -> str:
 
 def lead_of(source: Source, paid: Spending, compared: Comparison) -> str:
     """One sentence: what was made, how good it is against the teacher, and what it cost."""
-    made = (
-        f"{METHODS[source.config.method].title} made a student of {compared.parameters / 1e6:,.1f} million parameters"
-    )
+    made = f"{METHODS[source.config.method].title} trained a student"
+    made += f" with {compared.parameters / 1e6:,.1f} million parameters"
     made += f" ({backbone_of(source)}, {len(source.classes)} classes)"
     if METHODS[source.config.method].asks_teacher:
         made += f" from the teacher {teacher_of(source)}"
@@ -63,10 +62,10 @@ def lead_of(source: Source, paid: Spending, compared: Comparison) -> str:
     for role in ROLES:
         student, teacher = (source.evaluation.mean(role, column) for column in ("student", "zero_shot"))
         if student is not None:
-            beside = "" if teacher is None else f" (the teacher on {percent(teacher)})"
-            parts.append(f"{percent(student)} of {where[role]}{beside}")
-    verb = "is right" if source.reference is LABELS else "agrees with the teacher"
-    return f"{made}; it {verb} on {listed(parts)}. {cost_said(paid)}"
+            beside = "" if teacher is None else f" (teacher: {percent(teacher)})"
+            parts.append(f"{percent(student)} on {where[role]}{beside}")
+    measure = "accuracy" if source.reference is LABELS else "agreement with the teacher"
+    return f"{made}; its {measure} is {listed(parts)}. {cost_said(paid)}"
 
 
 def cost_said(paid: Spending) -> str:
@@ -74,8 +73,8 @@ def cost_said(paid: Spending) -> str:
     needed = f"{count(paid.image_queries)} image and {count(paid.text_queries)} text queries"
     price = "free of charge" if not paid.cost else f"worth {money(paid.cost, paid.currency)}"
     if not paid.image_queries and not paid.text_queries:
-        return "Its training asked the teacher nothing."
-    said = f"Its training took {needed}, {price}"
+        return "Its training needed no queries."
+    said = f"Its training needed {needed}, {price}"
     return said + (f"; {money(paid.paid, paid.currency)} were paid in this run." if paid.lines and paid.paid else ".")
 
 
@@ -88,15 +87,15 @@ def tiles_of(source: Source, paid: Spending, compared: Comparison) -> list[Tile]
             name = f"{'In-domain' if role == IN_DOMAIN else 'Held-out'} {source.reference.key}"
             found.append(Tile(name, percent(student), _beside(source, teacher)))
     amount = paid.paid if paid.lines else paid.cost
-    free = "free of charge" if not amount else f"{count(paid.image_queries)} images asked"
+    free = "free of charge" if not amount else f"{count(paid.image_queries)} image queries"
     if amount:
         found.append(Tile("Paid" if paid.lines else "Cost", money(amount, paid.currency), free))
     else:
-        found.append(Tile("Teacher asked", count(paid.image_queries), f"images, {free}"))
+        found.append(Tile("Image queries", count(paid.image_queries), free))
     found.append(Tile("Student", f"{compared.parameters / 1e6:,.1f} M", f"parameters, {size(compared.bytes)}"))
     if compared.speed:
         fastest = compared.speed.images_per_second[BATCHES[-1]]
-        found.append(Tile("Speed here", f"{fastest:,.0f} /s", f"images, batches of {BATCHES[-1]}"))
+        found.append(Tile("Speed on this machine", f"{fastest:,.0f} /s", f"images, batches of {BATCHES[-1]}"))
     return found
 
 
@@ -126,14 +125,14 @@ def accuracy_section(source: Source) -> Section:
             strong.append(len(rows))
             rows.append(("mean", ROLE_NAMES[role], "", percent(student), percent(teacher), _ahead(student, teacher)))
     caption = (
-        "Circles: student; diamonds: zero-shot teacher; lines: Wilson's 95% interval of a share over so many images, "
-        "for this one run. Shaded and with a star: held out, seen in no training and in no selection."
+        "Circles: student; diamonds: zero-shot teacher; lines: Wilson's 95% interval of a proportion, "
+        "for this run only. Shaded and with a star: held out of training and selection."
     )
     heads: tuple[str, ...] = ("domain", "role", "images", "student (95%)", "teacher (95%)", "difference, points")
     reference, text = source.reference, []
     name, measure = reference.key, reference.measure[0].upper() + reference.measure[1:]
     if reference is not LABELS:
-        text, caption = [NO_LABELS], "Lines: Wilson's 95% interval of a share over so many images, for this one run."
+        text, caption = [NO_LABELS], "Lines: Wilson's 95% interval of a proportion, for this run only."
         heads, rows = heads[:4], [row[:4] for row in rows]
     table = TableBlock(f"{measure} by domain", heads, rows, strong=strong)
     figure = Figure([accuracy_panel(found, reference)], caption, [accuracy_sheet(found, reference)])
@@ -142,9 +141,11 @@ def accuracy_section(source: Source) -> Section:
         blocks.append(_other_weights(source))
     if unseen := source.content.get("unseen_classes"):
         blocks.append(unseen_table(unseen))
-    missing = [] if source.config.data.held_out else ["No domain was held out, so nothing is known of unseen domains."]
+    missing = (
+        [] if source.config.data.held_out else ["No domain was held out, so there are no results for unseen domains."]
+    )
     if reference is LABELS and all(f.teacher is None for f in found):
-        missing.append("The teacher was not asked about these images, so its accuracy is not known.")
+        missing.append("The teacher was not queried for these images, so its accuracy is unknown.")
     return Section(name, measure.removeprefix("Top-1 ").capitalize(), text, blocks, missing)
 
 
@@ -168,7 +169,7 @@ def _other_weights(source: Source) -> TableBlock:
     rows = [(name, *(percent(e.mean(role, "student")) for role in ROLES)) for name, e in every.items()]
     values = [(name, *(e.mean(role, "student") for role in ROLES)) for name, e in every.items()]
     sheet = Sheet.of("weights", ("weights", "in_domain", "out_of_domain"), values)
-    caption = "Other weights of the same run, means over domains"
+    caption = "Alternative weights of the same run, means over domains"
     return TableBlock(caption, ("weights", "in-domain", "held-out"), rows, [sheet], [0])
 
 
@@ -186,31 +187,30 @@ def spending_section(source: Source, paid: Spending) -> Section:
     if rows:
         queries = sum(line.queries for line in paid.lines if line.state != REFUSED)
         rows.append(("all", "", count(queries), money(paid.paid, paid.currency)))
+    price = "free of charge" if not paid.cost else money(paid.cost, paid.currency)
     needed = (
-        f"Training needs {count(paid.image_queries)} image and {count(paid.text_queries)} text queries if nothing is "
-        f"known before, {'free of charge' if not paid.cost else money(paid.cost, paid.currency)}. What is in the store "
-        "is never bought twice"
+        f"Training needs {count(paid.image_queries)} image and {count(paid.text_queries)} text queries if no "
+        f"embeddings are stored yet, {price}. Stored embeddings are never bought again."
     )
-    needed += "." if source.reference is not LABELS else "; the images of the zero-shot column are for the table alone."
+    if source.reference is LABELS:
+        needed += " The images of the zero-shot column are only queried for the table."
     blocks = []
     if rows:
-        heads = ("asked", "for", "queries", "paid")
+        heads = ("kind", "purpose", "queries", "paid")
         table = TableBlock("In the ledger for this run", heads, rows, [spending_sheet(paid)], [len(rows) - 1])
         blocks.append(table)
     fresh = source.content.get("fresh_queries")
-    more = (
-        [f"A teacher on this machine was asked about {count(fresh)} augmented images while training."] if fresh else []
-    )
+    more = [f"During training, {count(fresh)} augmented images were sent to a local teacher."] if fresh else []
     if source.config.budget is not None:
         more.append(f"The budget was {money(Decimal(source.config.budget), paid.currency)}.")
-    return Section("spending", "Asked and paid", [needed, *more], blocks, [paid.note] if paid.note else [])
+    return Section("spending", "Queries and cost", [needed, *more], blocks, [paid.note] if paid.note else [])
 
 
 def learning_section(source: Source) -> Section:
     """Curves of both stages with the window that SWAD averaged over."""
     name, method = "learning", METHODS[source.config.method]
     if not source.metrics:
-        return Section(name, "Learning curves", missing=[source.missing.get("metrics", "The run took no step.")])
+        return Section(name, "Learning curves", missing=[source.missing.get("metrics", "The run has no steps.")])
     curves = learning_curves(source.metrics, source.provenance.get("swad"))
     titles = [method.stages[curve.stage != ALIGN].capitalize() for curve in curves]
     caption = "Grey: loss of every step; line: its running mean. "
@@ -228,7 +228,7 @@ def _windows_said(curves: Sequence[StageCurve], titles: Sequence[str]) -> str:
         if curve.window:
             said.append(f"Shaded: steps {curve.window.first:,} to {curve.window.last:,} of {title}, averaged by SWAD.")
         elif curve.averaged:
-            said.append(f"SWAD found no loss valley in {title}: the last weights were kept.")
+            said.append(f"SWAD found no loss valley in {title}: the last weights were saved.")
     return " ".join(said)
 
 
@@ -245,9 +245,9 @@ def comparison_section(source: Source, compared: Comparison) -> Section:
         or source.evaluation.mean(role, "student") is not None
     ]
     teacher_size = compared.teacher_parameters
-    known = "not known" if teacher_size is None else f"{teacher_size / 1e6:,.1f} million (image encoder)"
+    known = "unknown" if teacher_size is None else f"{teacher_size / 1e6:,.1f} million (image encoder)"
     rows.append(("parameters", f"{compared.parameters / 1e6:,.1f} million", known))
-    rows.append(("weights on disk", size(compared.bytes), "at the vendor's" if teacher_size is None else NONE))
+    rows.append(("weights on disk", size(compared.bytes), "at the vendor" if teacher_size is None else NONE))
     text, missing = [], [compared.unmeasured] if compared.unmeasured else []
     if compared.speed:
         for batch in BATCHES:
@@ -258,21 +258,19 @@ def comparison_section(source: Source, compared: Comparison) -> Section:
         assert seconds is not None
         rows.append(("time for a million images", duration(seconds), "not measured"))
         text.append(
-            f"Speed: median of a few runs, pixels in memory to logits, when this page was made, on "
+            f"Speed: median of several runs from pixels in memory to logits, measured for this page on "
             f"{compared.speed.machine}."
         )
     vendor = compared.teacher_million
-    theirs = "not known" if vendor is None else money(vendor, compared.currency) if vendor else "no charge"
-    ours = "no query to pay"
+    theirs = "unknown" if vendor is None else money(vendor, compared.currency) if vendor else "no charge"
+    ours = "no queries"
     if compared.student_million is not None and compared.hour_price is not None:
         ours = money(compared.student_million, compared.currency)
-        text.append(
-            f"The student's cost is its time at {money(compared.hour_price, compared.currency)} an hour, as stated."
-        )
+        text.append(f"The cost of the student is its time at {money(compared.hour_price, compared.currency)} per hour.")
     elif compared.seconds_per_million is not None:
         ours = f"{count(compared.seconds_per_million)} s of this machine"
         missing.append(
-            "Say what an hour of the machine costs to see the student's cost as money, with vl2v report --hour-price."
+            "To see the cost of the student, pass the price of an hour of this machine: vl2v report --hour-price."
         )
     rows.append(("cost of a million images", ours, theirs))
     table = TableBlock("Student and teacher", ("measure", "student", "teacher"), rows, [comparison_sheet(compared)])
@@ -283,7 +281,7 @@ def export_section(source: Source) -> Section | None:
     """What was measured of the exported file, if there is one."""
     if source.export is None:
         return None
-    text = ["The student as an ONNX file: how near it is to the student itself, its size and its speed."]
+    text = ["The student as an ONNX file: its agreement with the student, its size and its speed."]
     return Section("export", "Exported file", text, [export_table(source.export, source.reference)])
 
 
@@ -311,9 +309,9 @@ def making_section(source: Source) -> Section:
             "steps",
             f"{config.first_stage_steps:,} and {config.distill.steps:,}; rate {config.distill.learning_rate:g}",
         ),
-        ("weights kept", config.distill.weights),
+        ("saved weights", config.distill.weights),
         ("seed", str(config.seed)),
         ("versions", versions or NONE),
     )
     table = TableBlock("All settings are in config.yaml", (), facts, wordy=[1])
-    return Section("making", "How it was made", (), [table])
+    return Section("making", "Provenance", (), [table])

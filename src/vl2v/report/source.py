@@ -104,10 +104,10 @@ def read_run(path: Path) -> Source:
     config = folder.config()
     if not folder.evaluation_file.is_file() or not (folder.student / CARD).is_file():
         raise RunError(
-            f"{path} is not finished.",
+            f"{path} is an unfinished run.",
             expected="evaluation.json and student/student.json",
             found="a run without them",
-            next_step=f"go on with it: {resume_command(path)}",
+            next_step=f"continue it: {resume_command(path)}",
         )
     with reading(folder.evaluation_file, f"write it again: {resume_command(path)}"):
         content = read_evaluation(folder.evaluation_file)
@@ -135,7 +135,7 @@ def read_run(path: Path) -> Source:
 
     earlier = "This run was made by an earlier version"
     card = read_described(folder.student)
-    kept = f"{earlier}, which kept no single answers"
+    kept = f"{earlier}, which did not save predictions"
     answers = part("predictions", folder.predictions_file, read_predictions, kept)
     return Source(
         folder,
@@ -146,9 +146,9 @@ def read_run(path: Path) -> Source:
         part("metrics", folder.metrics_file, read_metrics, "There are no curves") or (),
         answers,
         part(
-            "embeddings", folder.embeddings_file, embeddings, f"{earlier} or as a benchmark's job, without its vectors"
+            "embeddings", folder.embeddings_file, embeddings, f"{earlier} or as a benchmark job, without its embeddings"
         ),
-        part("trust", folder.student / trust_file.FILE, _trust, "No temperature is kept"),
+        part("trust", folder.student / trust_file.FILE, _trust, "There is no temperature"),
         part("export", path / EXPORT / REPORT, read_export, "Nothing was exported"),
         missing,
     )

@@ -85,7 +85,7 @@ def spending(run: Path, asked: Mapping[str, Any], store: Path) -> Spending:
         total[1] += e.cost
     lines = tuple(Line(k, p, s, total[0], total[1], c) for (k, p, s, c), total in sums.items())
     if entries == []:
-        note = "The ledger has no entry of this run: everything was known already, or the folder was moved."
+        note = "The ledger has no entry for this run: all embeddings were stored already, or the folder was moved."
     return Spending(
         lines,
         entries is not None,
@@ -99,7 +99,7 @@ def spending(run: Path, asked: Mapping[str, Any], store: Path) -> Spending:
 
 def _entries(run: str, store: Path) -> tuple[list[LedgerEntry] | None, str]:
     if not store.is_file():
-        return None, f"The ledger is not at hand ({store} is missing), so what was paid is not shown."
+        return None, f"The ledger is not available ({store} is missing), so purchases are not shown."
     try:
         with closing(EmbeddingStore.reading(store)) as opened:
             return Ledger(opened).entries(run), ""

@@ -17,12 +17,12 @@ DIGITS = 6
 
 
 class Fault(BaseModel):
-    """Why something was not done."""
+    """Why something was not finished."""
 
-    message: str = Field(description="What was expected, and what to do; for people.")
-    type: str = Field(description="The kind of fault.")
-    param: str | None = Field(description="The part of the request that is meant.")
-    code: str | None = Field(description="A short stable name of the fault, for programs.")
+    message: str = Field(description="Human-readable message: what was expected, and what to do.")
+    type: str = Field(description="Type of the error.")
+    param: str | None = Field(description="The part of the request that caused the error.")
+    code: str | None = Field(description="Machine-readable error code.")
 
 
 class Refusal(BaseModel):
@@ -58,21 +58,23 @@ class Near(BaseModel):
 class ImageAnswer(BaseModel):
     """One image's answer, or its fault."""
 
-    name: str = Field(description="What the client calls the image.")
+    name: str = Field(description="Name of the image in the request.")
     label: str | None = Field(default=None, description="The most probable class.")
     confidence: float | None = Field(default=None, description="Its probability.")
-    accepted: bool | None = Field(default=None, description="Whether it is sure enough for the coverage.")
-    classes: list[ClassChance] = Field(default=[], description="The most probable classes, falling.")
+    accepted: bool | None = Field(default=None, description="Whether the confidence is sufficient for the coverage.")
+    classes: list[ClassChance] = Field(default=[], description="The most probable classes, in descending order.")
     neighbours: list[Near] = Field(default=[], description="The nearest training images, nearest first.")
-    error: Fault | None = Field(default=None, description="Why this image has no answer; the others have theirs.")
+    error: Fault | None = Field(
+        default=None, description="Why this image could not be classified; the other images are not affected."
+    )
 
 
 class DriftHint(BaseModel):
-    """Whether the images, taken together, look like the training domains."""
+    """Whether the images, taken together, look similar to the training domains."""
 
-    nearest: str = Field(description="The training domain that they resemble most.")
+    nearest: str = Field(description="The most similar training domain.")
     distance: float
-    expected: float = Field(description="The usual distance of as many images of the training domains.")
+    expected: float = Field(description="Typical distance of the same number of images of the training domains.")
     unusual: bool
     text: str
 
@@ -88,7 +90,7 @@ class Prediction(BaseModel):
 
     answers: list[ImageAnswer] = Field(description="In the order of the images.")
     drift: DriftHint | None
-    milliseconds: float = Field(description="Spent on reading the images and in the network.")
+    milliseconds: float = Field(description="Time for decoding the images and for the network.")
 
 
 class About(BaseModel):
@@ -100,12 +102,12 @@ class About(BaseModel):
     int8: bool
     classes: int
     teacher: str | None
-    coverages: list[float] = Field(description="What `coverage` may be.")
-    drift: bool = Field(description="Whether answers have a drift hint.")
-    gallery: int = Field(description="Training images that neighbours are found among.")
-    no_gallery: str | None = Field(description="Why there is none.")
+    coverages: list[float] = Field(description="Valid values of `coverage`.")
+    drift: bool = Field(description="Whether responses contain drift detection.")
+    gallery: int = Field(description="Number of training images that neighbours are searched in.")
+    no_gallery: str | None = Field(description="Reason if there are none.")
     editable: bool = Field(description="Whether classes can be added and removed.")
-    no_edits: str | None = Field(description="Why they cannot.")
+    no_edits: str | None = Field(description="Reason if they cannot.")
     image_bytes: int = Field(description="The most bytes of one image.")
     body_bytes: int = Field(description="The most bytes of one request.")
     inputs: int = Field(description="The most images of one request.")
@@ -121,8 +123,8 @@ class Price(BaseModel):
     """What asking the teacher about new classes costs."""
 
     teacher: str
-    prompts: list[str] = Field(description="The texts that the teacher is asked about.")
-    known: int = Field(description="How many of them were bought before; they cost nothing.")
+    prompts: list[str] = Field(description="The texts that are sent to the teacher.")
+    known: int = Field(description="Number of texts that were bought before and cost nothing.")
     cost: str
     currency: str
 
@@ -143,7 +145,7 @@ class Added(BaseModel):
 
     price: Price
     added: list[str] = Field(description="Empty if only the price was stated.")
-    classes: list[str] = Field(description="All that are known now.")
+    classes: list[str] = Field(description="All current classes.")
 
 
 def rank(

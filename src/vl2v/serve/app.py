@@ -25,7 +25,7 @@ from vl2v.web.faults import ApiError, schema
 from vl2v.web.limits import Limits
 
 logger = logging.getLogger("vl2v.serve")
-FAILED = "The server failed on this request; its log has more under the answer's x-request-id."
+FAILED = "The server failed on this request; see its log under the x-request-id of the response."
 HEALTH_SECONDS = 10
 NEIGHBOURS = 24
 SMALL = Limits(body_bytes=100_000)  # a list of names
@@ -78,15 +78,15 @@ def create_app(service: Service, *, local: bool = True) -> ASGIApp:
     app = FastAPI(
         title="vl2v serve",
         version=__version__,
-        description="An image classifier made by vl2v. Whatever is refused has a body of the type Refusal.",
+        description="An image classifier made by vl2v. Every error response has a body of the type Refusal.",
         lifespan=lifespan,
         dependencies=[Depends(guard)],
         docs_url=None,  # FastAPI's page loads its parts from another host
         redoc_url=None,
         redirect_slashes=False,
-        responses={"4XX": {"model": Refusal, "description": "Refused; the body says why."}},
+        responses={"4XX": {"model": Refusal, "description": "Error; the body states the reason."}},
     )
-    answer_faults(app, FAILED, "No such path or method; see /docs.")
+    answer_faults(app, FAILED, "Unknown path or method; see /docs.")
     _add_answers(app, service)
     _add_classes(app, service)
     _add_upkeep(app, service)
@@ -99,12 +99,14 @@ def _add_answers(app: FastAPI, service: Service) -> None:
     @app.post("/v1/predict", responses={200: {"model": Prediction}}, openapi_extra=IMAGES)
     async def predict(
         request: Request,
-        top_k: Annotated[int, Query(ge=1, description="How many classes of each image.")] = 5,
+        top_k: Annotated[int, Query(ge=1, description="Number of classes to return per image.")] = 5,
         coverage: Annotated[
             float | None,
-            Query(description="Say which answers are sure: those that pass the bar of this share of familiar images."),
+            Query(description="Mark predictions as accepted or unsure, by the threshold for this coverage."),
         ] = None,
-        neighbours: Annotated[int, Query(ge=0, le=NEIGHBOURS, description="Training images beside each answer.")] = 0,
+        neighbours: Annotated[
+            int, Query(ge=0, le=NEIGHBOURS, description="Number of similar training images to return per image.")
+        ] = 0,
     ) -> Response:
         """Classify images: an answer or a fault for each, in their order."""
         options = Options(top_k, coverage, neighbours)
@@ -121,7 +123,7 @@ def _add_answers(app: FastAPI, service: Service) -> None:
     async def picture(number: int) -> Response:
         """A training image, small."""
         if service.gallery is None or not 0 <= number < len(service.gallery):
-            raise ApiError(404, "not_found", "No such training image.")
+            raise ApiError(404, "not_found", "Unknown training image.")
         return Response(
             service.gallery.pictures[number], media_type="image/jpeg", headers={"cache-control": "no-cache"}
         )
@@ -157,7 +159,7 @@ def _add_classes(app: FastAPI, service: Service) -> None:
     async def remove(name: str) -> Classes:
         """Know a class no more. Its text stays bought, so adding it again costs nothing."""
         if name not in known():
-            raise ApiError(404, "no_such_class", "No such class; see GET /v1/classes.")
+            raise ApiError(404, "no_such_class", "Unknown class; see GET /v1/classes.")
         with _worded():
             await service.edit(lambda editor: editor.remove(name), "removed")
         return Classes(classes=known())

@@ -43,7 +43,7 @@ def build(config: RunConfig, model: Model, places: Places, progress: Progress) -
     made = model.metadata.provenance
     if (made.get("data") or {}).get("digest") != task.digest():
         found = f"others in {task.root}"
-        raise DataError("The training images changed since the run.", expected="the run's own", found=found)
+        raise DataError("The training images have changed since the run.", expected="the run's own", found=found)
     rows = sample(task, split_task(task, config.data, config.seed).kept, config.seed)
     embeddings, pictures = [], []
     with progress.stage("making the gallery", len(rows)) as advance:

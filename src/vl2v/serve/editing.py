@@ -25,7 +25,7 @@ class RunEditor:
 
     Args:
         run: the run's folder.
-        places: where the store of bought vectors is.
+        places: where the store of purchased embeddings is.
         load: opens the exported model as it is now.
         budget: the most to spend over all edits; None leaves it to each.
     """

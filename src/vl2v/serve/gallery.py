@@ -123,7 +123,7 @@ class Gallery:
         try:
             return cls._of(read_arrays(path, FORMS))
         except (OSError, *UNREADABLE) as error:
-            step = f"delete {path}; vl2v serve makes it again while the training images are there"
+            step = f"delete {path}; vl2v serve makes it again from the training images"
             raise RunError(
                 f"{path} cannot be used.", expected="a gallery", found=str(error)[:200], next_step=step
             ) from error

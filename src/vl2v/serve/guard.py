@@ -32,7 +32,9 @@ def check_host(request: Request, local: bool) -> None:
     if named and not host:
         raise ApiError(400, "bad_host", "The header Host is malformed: expected a name or an address.", param="host")
     if local and not is_local(host):
-        message = "This server answers this machine alone, as localhost or 127.0.0.1; for others: vl2v serve --host."
+        message = (
+            "This server only accepts requests to localhost or 127.0.0.1; to open it to others: vl2v serve --host."
+        )
         raise ApiError(403, "foreign_host", message)
 
 
@@ -45,7 +47,7 @@ def check_origin(request: Request) -> None:
     origin, site = request.headers.get("origin"), request.headers.get("sec-fetch-site")
     own = origin is None or origin.partition("://")[2] == request.headers.get("host")
     if not own or site not in (None, "same-origin", "none"):
-        raise ApiError(403, "foreign_origin", "Pages of other sites may not ask this server.")
+        raise ApiError(403, "foreign_origin", "Requests from pages of other sites are not allowed.")
 
 
 class Headers:

@@ -78,7 +78,7 @@ def _form(boundary: str, body: bytes, limits: Limits) -> list[Upload]:
         parser.write(body)
         parser.finalize()
     except (FormParserError, ValueError, UnicodeError):
-        raise schema("The body is no multipart/form-data, or has no boundary.") from None
+        raise schema("The body is not multipart/form-data, or has no boundary.") from None
     if not found:
         raise schema("Expected at least one file.")
     return found
@@ -94,7 +94,7 @@ def _json(body: bytes, limits: Limits) -> list[Upload]:
     try:
         fields = json.loads(body)
     except (ValueError, RecursionError):
-        raise schema("The body is no JSON in UTF-8.") from None
+        raise schema("The body is not JSON in UTF-8.") from None
     images = fields.get("images") if isinstance(fields, dict) and set(fields) == {"images"} else None
     if not isinstance(images, list) or not images:
         raise schema(f"Expected {JSON_FORM}; options go into the query.", "images")

@@ -13,9 +13,9 @@ class Metrics:
 
     def __init__(self) -> None:
         self._registry = registry = CollectorRegistry()
-        self.answers = Counter("vl2v_http_answers", "HTTP answers", ["route", "status"], registry=registry)
+        self.answers = Counter("vl2v_http_answers", "HTTP responses", ["route", "status"], registry=registry)
         self.seconds = Histogram(
-            "vl2v_http_seconds", "Seconds from request to answer", ["route"], buckets=SECONDS, registry=registry
+            "vl2v_http_seconds", "Seconds from request to response", ["route"], buckets=SECONDS, registry=registry
         )
         self.images = Counter("vl2v_serve_images", "Images by outcome", ["outcome"], registry=registry)
         self.batches = Histogram("vl2v_serve_batch_size", "Images of a batch", buckets=SIZES, registry=registry)
@@ -25,7 +25,7 @@ class Metrics:
         self.edits = Counter("vl2v_serve_class_edits", "Classes added and removed", ["kind"], registry=registry)
         self.classes = Gauge("vl2v_serve_classes", "Classes known", registry=registry)
         self.waiting = Gauge("vl2v_serve_requests_waiting", "Requests read or worked on", registry=registry)
-        self.held = Gauge("vl2v_held_bytes", "Bytes of requests at hand", registry=registry)
+        self.held = Gauge("vl2v_held_bytes", "Bytes of requests in memory", registry=registry)
 
     def text(self) -> bytes:
         """All figures in Prometheus' text format."""

@@ -43,7 +43,7 @@ def serve(settings: ServeSettings, places: Places, progress: Progress) -> None:
 
     Args:
         settings: the service.
-        places: where the store of bought vectors is, and what is known of files read before.
+        places: where the store of purchased embeddings is, and what is known of files read before.
         progress: told of what is made before the first request: the export, the gallery.
 
     Raises:
@@ -73,10 +73,10 @@ def check_port(host: str, port: int) -> None:
             one.bind(address)
     except OSError as error:
         raise ConfigError(
-            f"{host}:{port} cannot be listened on.",
+            f"The server cannot listen on {host}:{port}.",
             expected="an address of this machine and a free port",
             found=error.strerror or str(error),
-            next_step="stop what listens there, or choose another: --port",
+            next_step="stop the other server, or choose another port: --port",
         ) from error
 
 
@@ -146,7 +146,7 @@ def _need_export(run: Path, int8: bool, places: Places, progress: Progress) -> N
     except (DataError, RunError):
         if int8 or not (run / "student").is_dir():
             raise
-        warn(progress, "the run's images are not there: the file is compared with the student on random images")
+        warn(progress, "the run's images have moved: the file is compared with the student on random images")
         export(run / "student", out=run / EXPORT, places=places, progress=progress)
 
 
@@ -155,7 +155,7 @@ def _gallery(run: Path | None, model: Model, places: Places, progress: Progress)
     if model.dimension is None:
         return None, "a linear classifier has no embedding to compare images by."
     if run is None:
-        return None, "an exported file alone does not say where they are; serve the run's folder."
+        return None, "an exported file alone does not contain their paths; serve the run folder."
     path = run / EXPORT / NAME
     if path.is_file():
         kept = Gallery.load(path)
@@ -173,18 +173,18 @@ def _gallery(run: Path | None, model: Model, places: Places, progress: Progress)
         with alone_in(run, "vl2v serve"):
             gallery.save(path)
     except OSError as error:  # a run on a read-only disk is served all the same
-        warn(progress, f"the gallery is not kept for the next start: {error.strerror or error}")
+        warn(progress, f"the gallery cannot be saved for the next start: {error.strerror or error}")
     return gallery, None
 
 
 def _no_edits(settings: ServeSettings, run: Path | None, model: Model) -> str | None:
     """Why classes cannot be changed, None if they can."""
     if run is None:
-        return "Classes are changed in a run's folder; this is an exported file alone."
+        return "Classes can only be changed in a run folder; this is an exported file alone."
     if model.dimension is None:
-        return "The classes of a linear classifier were trained and cannot be changed by their names."
+        return "Classes of a student with a linear head cannot be added or removed."
     if settings.edits is None and not is_local(settings.host):
-        return "Classes can be changed from this machine only, unless vl2v serve is told --edits."
+        return "Classes can be changed from this machine only, unless vl2v serve has --edits."
     return "Classes are fixed: --no-edits." if settings.edits is False else None
 
 

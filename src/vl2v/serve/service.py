@@ -103,7 +103,7 @@ class Service:
         """
         if self.waiting >= self.limits.queue:
             raise ApiError(
-                503, "overloaded", "Too many requests are waiting; try again as retry-after says.", retry_after=1
+                503, "overloaded", "Too many requests are queued; retry after the time in retry-after.", retry_after=1
             )
         self.waiting += 1
         try:
@@ -123,12 +123,12 @@ class Service:
             self._replace(source.load())
             logger.info("the model's file changed: %d classes", len(self.engine.model.metadata.classes))
         except (ModelError, Vl2vError, OSError) as error:
-            logger.error("the model's file changed and cannot be used; the one before is served on: %s", error)
+            logger.error("the model's file changed and cannot be used; the previous one remains in use: %s", error)
 
     def _replace(self, model: Model) -> None:
         if model.size != self.engine.model.size:
             step = "restart vl2v serve"
-            raise StudentError("The new file takes images of another size.", found=str(model.size), next_step=step)
+            raise StudentError("The new file has another image size.", found=str(model.size), next_step=step)
         self.engine.model = model
 
     def about(self) -> About:
@@ -139,7 +139,7 @@ class Service:
         """Pass a grey square through the network; raises whatever is wrong with it."""
         size = self.engine.model.size
         if not np.isfinite(self.engine.look(np.full((1, size, size, 3), 128, np.uint8)).logits).all():
-            raise ValueError("the network gives no numbers")
+            raise ValueError("the network returns invalid numbers")
 
     def predict(self, content_type: str, body: bytes, options: Options) -> bytes:
         """The answer to `POST /v1/predict`, JSON of a `Prediction`.
@@ -170,7 +170,7 @@ class Service:
         known = trust.coverages if trust else ()
         if coverage is not None and coverage not in (1.0, *known):
             expected = ", ".join(f"{share:g}" for share in known)
-            message = f"Expected one of {expected}." if known else "This student has no thresholds; leave it out."
+            message = f"Expected one of {expected}." if known else "This student has no thresholds; omit it."
             raise schema(message, "coverage")
 
     def _pixels(self, upload: Upload) -> Pixels | ApiError:

@@ -77,7 +77,7 @@ def check_recipe(recipe: Recipe) -> dict[str, Any]:
     """
     if recipe.kind == "module":
         raise StudentError(
-            f"This student's backbone is a module of your own ({recipe.name[:200]}).",
+            f"The backbone of this student is a custom module ({recipe.name[:200]}).",
             expected="that module",
             found="only its weights",
             next_step="Student.load(folder, backbone=your_module)",
@@ -127,7 +127,7 @@ def compare_shapes(what: str, wanted: Shapes, found: Shapes) -> None:
             f"{name[:200]} of shape {list(shapes[name])}" if name in shapes else f"no {name[:200]}"
             for shapes in (wanted, found)
         )
-        step = "copy the whole folder again from where it was made"
+        step = "copy the whole folder again from its source"
         problem = f"The weights cannot be used: they are not those of {what}."
         raise StudentError(problem, expected=expected, found=there, next_step=step)
 
@@ -181,13 +181,13 @@ def _construct(recipe: Recipe, options: Mapping[str, Any]) -> nn.Module:
         return module
     except Exception as error:  # a constructor may raise anything for options that do not go together
         found = " ".join(f"{type(error).__name__}: {error}".split())[:300]
-        raise _refused(recipe, "options that this model takes", found) from error
+        raise _refused(recipe, "options that this model supports", found) from error
 
 
 def _refused(recipe: Recipe, expected: str, found: str) -> StudentError:
     return StudentError(
-        f"The backbone {recipe.kind[:40]}:{recipe.name[:200]} is not built.",
+        f"The backbone {recipe.kind[:40]}:{recipe.name[:200]} cannot be built.",
         expected=expected,
         found=found,
-        next_step="get student.json again from where it was made, or give the network: Student.load(..., backbone=...)",
+        next_step="copy student.json again from its source, or pass the network: Student.load(..., backbone=...)",
     )

@@ -66,7 +66,9 @@ def load_backbone(
     elif kind == "open_clip" and rest:
         module, recipe, preprocess = _open_clip(rest)
     else:
-        raise StudentError(f"'{spec}' is no student.", expected=HOW, found=spec, next_step="e.g. timm:resnet50.tv_in1k")
+        raise StudentError(
+            f"Unknown student '{spec}'.", expected=HOW, found=spec, next_step="e.g. timm:resnet50.tv_in1k"
+        )
     own = preprocess
     preprocess = Preprocess(size or own.size, mean or own.mean, std or own.std)
     return from_module(module, preprocess, recipe)
@@ -88,10 +90,10 @@ def from_module(module: nn.Module, preprocess: Preprocess, recipe: Recipe | None
             output = module(torch.zeros(shape, device=device))
     except Exception as error:  # a user's module may raise anything
         raise StudentError(
-            f"The student {recipe.name} does not take an image batch.",
+            f"The student {recipe.name} does not accept a batch of images.",
             expected=f"input {list(shape)}",
             found=" ".join(str(error).split())[:300],
-            next_step="set --size to what the backbone takes",
+            next_step="set --size to a size that the backbone supports",
         ) from error
     if not isinstance(output, Tensor) or output.ndim != 2 or output.shape[0] != 2 or not output.is_floating_point():
         found = f"shape {list(output.shape)}" if isinstance(output, Tensor) else type(output).__name__
@@ -111,7 +113,7 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
     Raises:
         StudentError: if it is missing or holds anything but named tensors.
     """
-    step = "give a .safetensors file, or a .pth or .pt file that holds a plain state dict"
+    step = "use a .safetensors file, or a .pth or .pt file that contains a plain state dict"
     if not path.is_file():
         raise StudentError(f"{path} is missing.", expected="a checkpoint", found="no such file", next_step=step)
     try:
@@ -140,7 +142,7 @@ def _timm(rest: str, size: int | None) -> tuple[nn.Module, Recipe, Preprocess]:
     if not timm.is_model(name.split(".")[0]):
         close = timm.list_models(f"*{name.split('.')[0].split('_')[0]}*")[:6]
         step = f"timm has {', '.join(close)}" if close else "see timm.list_models()"
-        raise StudentError(f"timm has no model '{name}'.", expected=HOW, found=name, next_step=step)
+        raise StudentError(f"Unknown timm model '{name}'.", expected=HOW, found=name, next_step=step)
     return _pretrained(name, size, read_checkpoint(Path(file)) if file else None, file)
 
 
@@ -157,7 +159,7 @@ def _pretrained(
     if config is None:
         tags = ", ".join(timm.list_pretrained(f"{name.split('.')[0]}.*")) or "none"
         raise StudentError(
-            f"timm has no weights '{name}'.", expected=f"one of {tags}", found=name, next_step="name one"
+            f"Unknown timm weights '{name}'.", expected=f"one of {tags}", found=name, next_step="name one"
         )
     own = asdict(config)
     options: dict[str, Any] = {}
@@ -171,14 +173,14 @@ def _pretrained(
             f"The weights of timm:{name} could not be loaded.",
             expected="a checkpoint of this architecture" if file else "weights from the hub",
             found=" ".join(str(error).split())[:300],
-            next_step="check the file" if file else f"check the network, or give a local file: timm:{name}@<file>",
+            next_step="check the file" if file else f"check the network, or use a local file: timm:{name}@<file>",
         ) from error
     if state is not None and (missing := [key for key in module.state_dict() if key not in state]):
         raise StudentError(
             f"{file} does not fit {name}.",
             expected=f"every weight of {name}",
             found=f"{len(missing)} of them missing, e.g. {missing[0]}",
-            next_step="name the architecture that the checkpoint was trained with",
+            next_step="use the architecture that the checkpoint was trained with",
         )
     return module, Recipe("timm", name, options), Preprocess(own["input_size"][-1], own["mean"], own["std"])
 

@@ -66,7 +66,7 @@ class StudentCard(_Part):
     @model_validator(mode="after")
     def _consistent(self) -> StudentCard:
         if len(set(self.classes)) != len(self.classes):
-            raise ValueError("a class name that occurs twice")
+            raise ValueError("a duplicate class name")
         if self.projection == "identity" and self.features != self.dimension:
             raise ValueError("a projection that changes nothing, between different dimensions")
         if self.classifier == "linear" and self.dimension != len(self.classes):

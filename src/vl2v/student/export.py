@@ -100,7 +100,7 @@ def to_onnx(student: Student, provenance: Mapping[str, Any] | None = None) -> on
                 f"The backbone {student.recipe.name} cannot be exported.",
                 expected="a module that torch.export can trace with any number of images",
                 found=" ".join(str(error).split())[:300],
-                next_step="rewrite what it names, or export another backbone",
+                next_step="rewrite that part, or export another backbone",
             ) from error
     assert program is not None
     model = program.model_proto
@@ -195,7 +195,7 @@ def rewrite_classes(path: Path, described: Metadata, head: ArrayLike) -> None:
                 f"{path} has no text head.",
                 expected="a student distilled with the method adip",
                 found="a baseline with a linear classifier",
-                next_step="train it again with the classes that it should know",
+                next_step="train it again with these classes",
             )
         outputs = model.graph.output
         at = next((i for i, output in enumerate(outputs) if output.name == LOGITS), None)
@@ -208,7 +208,7 @@ def rewrite_classes(path: Path, described: Metadata, head: ArrayLike) -> None:
         if rows.shape != wanted or len(set(classes)) != len(classes) or not classes or not usable:
             expected = f"different names, and as many finite vectors [{old.dims[1]}] with a direction"
             found = f"{len(classes)} names, vectors {list(rows.shape)}"
-            raise StudentError("Head and classes do not fit.", expected=expected, found=found)
+            raise StudentError("Head and classes do not match.", expected=expected, found=found)
         old.CopyFrom(onnx.numpy_helper.from_array(np.ascontiguousarray(rows / lengths), HEAD))
         outputs[at].CopyFrom(_logits_info(outputs[at], len(classes)))
         for info in [info for info in model.graph.value_info if info.name in (LOGITS, HEAD)]:

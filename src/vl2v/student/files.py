@@ -168,7 +168,7 @@ def read_trust(folder: Path) -> Trust | None:
 
 
 def _broken_trust(folder: Path, error: Exception) -> StudentError:
-    step = "copy it again from where it was made, fit it again with vl2v trust, or delete it"
+    step = "copy it again from its source, fit it again with vl2v trust, or delete it"
     problem = f"{folder / trust_file.FILE} cannot be used."
     return StudentError(problem, expected="what vl2v wrote", found=str(error), next_step=step)
 
@@ -191,19 +191,19 @@ def check_weights(folder: Path) -> None:
 def _read_raw(folder: Path) -> dict[str, Any]:
     """The content of `student.json`, an object of this format; nothing else is checked."""
     path = folder / CARD
-    step = "give the folder that vl2v distill printed at its end (runs/<name>, or runs/<name>/student)"
+    step = "pass the folder that vl2v distill printed at its end (runs/<name> or runs/<name>/student)"
     try:
         card = strict_json.read(path)
     except FileNotFoundError as error:
         found = "a run without a finished student" if (folder / "config.yaml").exists() else f"no {CARD}"
-        raise StudentError(f"{folder} holds no student.", expected=CARD, found=found, next_step=step) from error
+        raise StudentError(f"{folder} contains no student.", expected=CARD, found=found, next_step=step) from error
     except (OSError, ValueError) as error:
         raise StudentError(f"{path} cannot be read.", expected="JSON", found=str(error), next_step=step) from error
     format_ = card.get("format") if isinstance(card, dict) else None
     if not isinstance(card, dict) or type(format_) is not int or format_ != FORMAT:
         found = f"format {str(format_)[:40]}" if isinstance(card, dict) else type(card).__name__
-        step = "load it with the version of vl2v named in its provenance"
-        raise StudentError(f"{path} is of another kind.", expected=f"format {FORMAT}", found=found, next_step=step)
+        step = "load it with the version of vl2v that its provenance states"
+        raise StudentError(f"{path} has another format.", expected=f"format {FORMAT}", found=found, next_step=step)
     return card
 
 
@@ -216,7 +216,7 @@ def _checked(card: Mapping[str, Any], path: Path) -> StudentCard:
 
 def _broken(path: Path, expected: str, error: Exception) -> StudentError:
     found = " ".join(str(error).split())[:300]
-    step = "copy the whole folder again from where it was made"
+    step = "copy the whole folder again from its source"
     return StudentError(f"{path} cannot be used.", expected=expected, found=found, next_step=step)
 
 
@@ -232,7 +232,7 @@ def _read_header(path: Path) -> tuple[dict[str, tuple[int, ...]], dict[str, Any]
     """The shape of every tensor in the weights, and what they say of the classes; nothing is allocated."""
     try:
         if path.exists() and not path.is_file():
-            raise ValueError("a folder, a pipe or a device in place of the file")
+            raise ValueError("a folder, a pipe or a device instead of the file")
         with safe_open(path, "pt") as file:
             shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
             remembered = strict_json.parse((file.metadata() or {}).get(HELD, "{}"))
@@ -271,5 +271,5 @@ def read_json(path: Path) -> Any:
         return strict_json.read(path)
     except (OSError, ValueError) as error:
         found = (error.strerror if isinstance(error, OSError) else None) or str(error)
-        step = "copy it again from where it was made, or make it again"
+        step = "copy it again from its source, or make it again"
         raise RunError(f"{path} cannot be read.", expected="JSON", found=found, next_step=step) from error

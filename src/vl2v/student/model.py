@@ -1,4 +1,4 @@
-"""The student: a backbone, a projection into the teacher's space, and class-name embeddings as the head."""
+"""The student: a backbone, a projection to the teacher's embedding space, and a text head."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def cosine_logits(projected: Tensor, head: Tensor, logit_scale: float) -> Tensor
     Args:
         projected: [B, D] floating, P(f(x)), any length; a zero row has logits 0.
         head: [K, D], one text embedding per class, any length.
-        logit_scale: s > 0, the teacher's, or what the method vl2v learnt in its place.
+        logit_scale: s > 0, the teacher's, or the one trained by the method vl2v.
 
     Returns:
         [B, K] logits in [-s, s].
@@ -36,23 +36,23 @@ def cosine_logits(projected: Tensor, head: Tensor, logit_scale: float) -> Tensor
 
 
 class Student(nn.Module):
-    """An image classifier that lives in its teacher's embedding space.
+    """An image classifier in its teacher's embedding space.
 
-    A baseline that never saw that space has no head: its last layer gives the logits itself.
+    A baseline without this space has no text head: its last layer returns the logits.
 
     Args:
-        backbone: f and what it expects.
-        projection: P, maps [B, F] to [B, D], or to [B, K] logits where there is no head.
+        backbone: f and its preprocessing.
+        projection: P, maps [B, F] to [B, D], or to [B, K] logits if there is no text head.
         head: [K, D] text embeddings of the classes; None for a baseline.
         classes: K class names, in the head's order.
-        logit_scale: the teacher's, or what the method vl2v learnt in its place.
-        provenance: what is to be remembered of its making: versions, seeds, teacher, data.
+        logit_scale: the teacher's, or the one trained by the method vl2v.
+        provenance: versions, seeds, teacher and data of the run.
 
     Attributes:
         trust: temperature, thresholds and drift, fitted at the end of a run; None before, or without validation images.
 
     Raises:
-        StudentError: if the shapes do not fit together.
+        StudentError: if the shapes are inconsistent.
     """
 
     head: Tensor | None
@@ -80,55 +80,55 @@ class Student(nn.Module):
         count, shape = len(self.classes), [len(self.classes), 1] if self.head is None else list(self.head.shape)
         if len(shape) != 2 or shape[0] != count or len(set(self.classes)) != count:
             expected = f"[{count}, D] text embeddings and as many different class names"
-            raise StudentError("Head and classes do not fit.", expected=expected, found=str(shape))
+            raise StudentError("Head and classes do not match.", expected=expected, found=str(shape))
 
     @property
     def dimension(self) -> int:
-        """D, the dimension of the space shared with the teacher; K without a head."""
+        """D, the dimension of the teacher's embedding space; K without a text head."""
         return len(self.classes) if self.head is None else int(self.head.shape[1])
 
     @property
     def device(self) -> torch.device:
-        """Where it computes."""
+        """Device of the student."""
         return next((tensor.device for tensor in self.state_dict().values()), torch.device("cpu"))
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Normalised pixels [B, 3, S, S] to projections [B, D], not normalised."""
+        """Map normalised pixels [B, 3, S, S] to projections [B, D], not normalised."""
         projected: Tensor = self.projection(self.backbone(inputs))
         return projected
 
     def embed(self, images: Input | Iterable[Input], batch_size: int = 64) -> NDArray[np.float32]:
-        """Embed images into the teacher's space.
+        """Embed images in the teacher's space.
 
         Args:
-            images: one or many: paths, folders, files' bytes, binary streams, PIL images.
-            batch_size: how many go through the backbone at once.
+            images: one or several paths, folders, files as bytes, binary streams or PIL images.
+            batch_size: number of images per batch.
 
         Returns:
-            [N, D] float32, rows of length one.
+            [N, D] float32, rows normalised to length one.
 
         Raises:
-            UnreadableImageError: if one of them is no usable image.
-            StudentError: if it has no head, and so no part in the teacher's space.
+            UnreadableImageError: if an image cannot be read.
+            StudentError: if the student has no text head.
         """
         self._head()
         return self.embeddings(self.project(images, batch_size)).cpu().numpy()
 
     def predict_proba(self, images: Input | Iterable[Input], batch_size: int = 64) -> NDArray[np.float32]:
-        """Class probabilities, [N, K] float32, rows summing to 1, columns in the order of `classes`.
+        """Return class probabilities, [N, K] float32. Rows sum to 1; columns are in the order of `classes`.
 
-        They are calibrated where the student has a `trust`: its temperature divides the logits.
+        If the student has a `trust`, the logits are divided by its temperature.
         """
         temperature = self.trust.temperature if self.trust else 1.0
         logits = self.logits(self.project(images, batch_size)) / temperature
         return logits.softmax(-1).cpu().numpy()
 
     def predict(self, images: Input | Iterable[Input], batch_size: int = 64) -> list[str]:
-        """The most probable class name of every image."""
+        """Return the most probable class name of each image."""
         return [self.classes[k] for k in self.predict_proba(images, batch_size).argmax(axis=1)]
 
     def project(self, images: Input | Iterable[Input], batch_size: int = 64) -> Tensor:
-        """Images to projections, [N, D] float32, not normalised, for `logits` and `embeddings`."""
+        """Map images to projections, [N, D] float32, not normalised, for `logits` and `embeddings`."""
         single = each(images)
         rows = []
         while batch := [self.preprocess.pixels(image) for image in islice(single, batch_size)]:
@@ -137,7 +137,7 @@ class Student(nn.Module):
 
     @torch.no_grad()
     def project_pixels(self, pixels: Tensor) -> Tensor:
-        """[N, 3, S, S] uint8 pixels, as `preprocess.pixels` makes them, to projections, [N, D] float32."""
+        """Map uint8 pixels [N, 3, S, S] from `preprocess.pixels` to projections, [N, D] float32."""
         was_training = self.training
         self.eval()
         projected = self.forward(self.preprocess.normalise(pixels.to(self.device))).float()
@@ -145,75 +145,77 @@ class Student(nn.Module):
         return projected
 
     def embeddings(self, projected: Tensor) -> Tensor:
-        """[B, D] projections to rows of length one.
+        """Normalise projections [B, D] to length one.
 
         Raises:
-            StudentError: if it has no head, and so no part in the teacher's space.
+            StudentError: if the student has no text head.
         """
         self._head()
         return F.normalize(projected.float(), dim=-1)
 
     def logits(self, projected: Tensor) -> Tensor:
-        """[B, D] projections to [B, K] logits; without a head they are the logits."""
+        """Map projections [B, D] to logits [B, K]. Without a text head, the projections are the logits."""
         projected = projected.float()
         return projected if self.head is None else cosine_logits(projected, self.head, self.logit_scale)
 
     def add_class(self, name: str, vector: ArrayLike) -> None:
-        """Know one class more, without training: its text embedding becomes a row of the head.
+        """Add a class without training: its text embedding becomes a row of the head.
 
         Args:
-            name: the class's name, not taken yet.
-            vector: [D] the teacher's embedding of its prompt, any length above 0.
+            name: name of the new class.
+            vector: [D], the teacher's embedding of its prompt, with any length above 0.
 
         Raises:
-            StudentError: if the name is taken, the vector has another dimension or no direction, or there is no head.
+            StudentError: if the name exists, the embedding is not valid, or there is no text head.
         """
         head = self._head()
         row = torch.as_tensor(np.asarray(vector, dtype=np.float32), device=head.device)
         if name in self.classes:
-            raise StudentError(f"The class '{name}' is known already.", expected="a new name", found=name)
+            raise StudentError(f"The class '{name}' exists already.", expected="a new name", found=name)
         if row.shape != (self.dimension,) or not torch.isfinite(row).all() or row.norm() < 1e-6:
             expected = f"a finite vector [{self.dimension}] with a direction"
-            step = "embed the prompt with the teacher that this student learnt from"
-            raise StudentError("The vector cannot be a class.", expected=expected, found=f"{row.shape}", next_step=step)
+            step = "embed the prompt with the teacher of this student"
+            raise StudentError(
+                "The embedding cannot be used for a class.", expected=expected, found=f"{row.shape}", next_step=step
+            )
         self.head = torch.cat([head, F.normalize(row, dim=0)[None]])
         self.classes.append(name)
 
     def remove_class(self, name: str) -> None:
-        """Forget a class: its row leaves the head. At least one class stays.
+        """Remove a class and its row of the head. At least one class must remain.
 
         Args:
-            name: a known class's.
+            name: name of an existing class.
 
         Raises:
-            StudentError: if the name is unknown or the last one, or there is no head.
+            StudentError: if the name is unknown or the last one, or there is no text head.
         """
         head = self._head()
         if name not in self.classes:
             near = difflib.get_close_matches(name, self.classes, cutoff=0.5)
             expected = f"one of {', '.join(near or self.classes)}"
-            step = "see all with: vl2v classes list"
+            step = "list all classes with vl2v classes list"
             raise StudentError(f"There is no class '{name}'.", expected=expected, found=name, next_step=step)
         if len(self.classes) == 1:
-            raise StudentError(f"'{name}' is the only class.", expected="at least one class that stays", found="none")
+            raise StudentError(f"'{name}' is the only class.", expected="at least one remaining class", found="none")
         place = self.classes.index(name)
         self.head = torch.cat([head[:place], head[place + 1 :]])
         self.classes.pop(place)
 
     def save(self, folder: str | Path) -> Path:
-        """Write the student as a folder of safetensors and JSON; see `vl2v.student.files`."""
+        """Save the student to a folder of safetensors and JSON; see `vl2v.student.files`."""
         from vl2v.student.files import save
 
         return save(self, Path(folder))
 
     @classmethod
     def load(cls, folder: str | Path, backbone: nn.Module | None = None, device: str = "cpu") -> Student:
-        """Read a student from its folder, in eval mode.
+        """Load a student from its folder, in eval mode.
 
         Args:
-            folder: what `save` wrote, or a run's folder.
-            backbone: the architecture, if it is a module of your own.
-            device: where to put it.
+            folder: a folder written by `save`, or a run folder.
+            backbone: the architecture, if it is a custom module.
+            device: device of the loaded student.
         """
         from vl2v.student.files import load
 
@@ -222,9 +224,9 @@ class Student(nn.Module):
     def _head(self) -> Tensor:
         if self.head is None:
             raise StudentError(
-                "This student knows nothing of the teacher's space.",
-                expected="a student with text embeddings as its head",
-                found="a baseline with a linear classifier",
+                "This student is not in the teacher's embedding space.",
+                expected="a student with a text head",
+                found="a student with a linear head",
                 next_step="distil one with the method adip",
             )
         return self.head

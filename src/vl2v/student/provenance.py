@@ -102,6 +102,6 @@ def check_provenance(made: Mapping[str, Any], where: str) -> Mapping[str, Any]:
             f"The provenance of {where} cannot be used.",
             expected="what vl2v distill wrote",
             found=described(error),
-            next_step="copy the student again from where it was made; vl2v predict works without a provenance",
+            next_step="copy the student again from its source; vl2v predict works without a provenance",
         ) from error
     return made

@@ -63,8 +63,8 @@ class Streams:
         for share in self.shares:
             if share % world:
                 raise ConfigError(
-                    "The batch cannot be shared evenly.",
-                    expected=f"a number per group that {world} processes divide",
+                    "The batch cannot be divided evenly.",
+                    expected=f"a number per group that is divisible by {world} processes",
                     found=str(share),
                     next_step="change batch_per_domain or the number of processes",
                 )
@@ -218,8 +218,8 @@ def _worker_gone(error: RuntimeError) -> TrainingError | None:
         return None
     guard = f"; in a script, {GUARD}" if multiprocessing.get_start_method(allow_none=True) != "fork" else ""
     return TrainingError(
-        "A process that loads images has ended.",
-        expected="that it works until the end of training",
+        "A loading process has died.",
+        expected="a process that runs until the end of training",
         found=said[:200],
         next_step=f"give it more memory, or load in one process: --workers 0 (workers: 0){guard}",
     )

@@ -87,10 +87,10 @@ def check(benchmark: Benchmark, folder: Path, *, progress: Progress | None = Non
     counts = tally(folder) if folder.is_dir() else {}
     if not counts:
         raise DataError(
-            f"{folder} holds no benchmark.",
+            f"{folder} contains no benchmark.",
             expected=f"{folder}/<domain>/<class>/<image>",
             found="no image there" if folder.is_dir() else "no folder",
-            next_step=f"check the path, or vl2v data get {benchmark.name}",
+            next_step=f"check the path, or run vl2v data get {benchmark.name}",
         )
     paths = sorted(f"{d}/{c}/{name}" for d, of in counts.items() for c in of for name in image_names(folder / d / c))
     digests, faults = read_all(folder, paths, progress=progress)
@@ -117,8 +117,8 @@ def _check_free(benchmark: Benchmark, out: Path, partial: Path, source: Source) 
         raise ConfigError(
             f"{out} is not empty.",
             expected="a new or an empty folder",
-            found="a benchmark that is there already" if there else "a folder with files" if out.is_dir() else "a file",
-            next_step=f"verify it: vl2v data check {benchmark.name} {out}" if there else "give another --out",
+            found="an existing benchmark" if there else "a folder with files" if out.is_dir() else "a file",
+            next_step=f"verify it: vl2v data check {benchmark.name} {out}" if there else "choose another --out",
         )
     out.parent.mkdir(parents=True, exist_ok=True)
     if source.local is None:
@@ -130,7 +130,7 @@ def _check_free(benchmark: Benchmark, out: Path, partial: Path, source: Source) 
                 f"{benchmark.name} does not fit on the disk of {out.parent}.",
                 expected=f"about {need / 1e9:,.1f} GB free",
                 found=f"{free / 1e9:,.1f} GB",
-                next_step="free some space or give another --out",
+                next_step="free some space or choose another --out",
             )
 
 
@@ -142,10 +142,10 @@ def _claim(partial: Path, benchmark: Benchmark, source: Source) -> None:
     fetched = downloads.is_dir() and any(path.is_file() for path in downloads.rglob("*"))
     if fetched and note.exists() and note.read_text(encoding="utf-8") != task:
         raise ConfigError(
-            f"Another download is half done in {partial}.",
+            f"There is an unfinished download in {partial}.",
             expected=f"{benchmark.name} from {source.text}",
             found=note.read_text(encoding="utf-8"),
-            next_step=f"finish that one with the same command, or delete {partial}",
+            next_step=f"finish it with the same command, or delete {partial}",
         )
     partial.mkdir(exist_ok=True)
     note.write_text(task, encoding="utf-8")
@@ -159,7 +159,7 @@ def _lay_out(benchmark: Benchmark, source: Source, files: Files, into: Path, pro
     written: list[tuple[str, str]] = []
     size = 0
     into.mkdir()
-    with progress.stage(f"laying out {benchmark.name}", benchmark.total) as advance:
+    with progress.stage(f"arranging {benchmark.name}", benchmark.total) as advance:
         for image in reading:
             name = _write(into, image)
             if name is None:
@@ -169,7 +169,7 @@ def _lay_out(benchmark: Benchmark, source: Source, files: Files, into: Path, pro
             size += len(image.data)
             advance(1)
     for reason, count in reading.left_out.items():
-        warn(progress, f"{count:,} images left out, {reason}, e.g. {reading.examples[0]}")
+        warn(progress, f"{count:,} images skipped, {reason}, e.g. {reading.examples[0]}")
     verdict = compare(benchmark, counts)
     if verdict.differences:
         raise _wrong(benchmark, source, verdict.differences, reading)
@@ -199,8 +199,8 @@ def _write(into: Path, image: Image) -> str | None:
             if (folder / name).read_bytes() == image.data:
                 return None
             raise DataError(
-                f"Two different images are called {image.domain}/{image.label}/{name}.", expected="one",
-                found="two in the source", next_step="get the files from another source",
+                f"Two different images have the path {image.domain}/{image.label}/{name}.", expected="one",
+                found="two in the source", next_step="use another source",
             )  # fmt: skip
         name = f"{Path(name).stem}-{image.row:07d}{Path(name).suffix}"
     with (folder / name).open("xb") as file:
@@ -211,11 +211,10 @@ def _write(into: Path, image: Image) -> str | None:
 def _wrong(benchmark: Benchmark, source: Source, differences: tuple[str, ...], reading: Reading) -> DataError:
     lines = [*differences[:12], *([f"and {len(differences) - 12} more"] if len(differences) > 12 else [])]
     if reading.left_out:
-        lines.append(f"{reading.left_out.total():,} images left out, e.g. {', '.join(reading.examples)}")
+        lines.append(f"{reading.left_out.total():,} images skipped, e.g. {', '.join(reading.examples)}")
     return DataError(
-        f"{source.text} is not {benchmark.name} as it is known; nothing was put in place.",
+        f"{source.text} does not match {benchmark.name}; nothing was written.",
         expected=f"{benchmark.total:,} images in {len(benchmark.images)} domains and {benchmark.class_count} classes",
         found="; ".join(lines),
-        next_step="give another source with --from. Any folder <domain>/<class>/<image> of your own can be used by its "
-        "path, under its own name",
+        next_step="choose another source with --from; any folder <domain>/<class>/<image> can be used by its path",
     )

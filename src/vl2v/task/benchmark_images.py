@@ -78,14 +78,14 @@ class Reading:
             return
         where = annotated.get(path.name, []) if annotated else self._place(path)
         if not where:
-            reason = "no annotation of these domains and classes" if annotated else "no known <domain>/<class>/"
+            reason = "no annotation with these domains and classes" if annotated else "no known <domain>/<class>/"
             self._leave_out(str(path), reason)
         elif listed and "/".join(path.parts[-3:]) not in listed:
             self._leave_out(str(path), "not in the lists")
         elif not is_plain(path.name):
             raise DataError(
-                f"An image has a name that not every system takes: {str(path)!r}.", expected="a plain file name",
-                found=repr(path.name)[:200], next_step="get the files from another source",
+                f"The name of an image is not valid on all systems: {str(path)!r}.", expected="a plain file name",
+                found=repr(path.name)[:200], next_step="use another source",
             )  # fmt: skip
         else:
             data = read()
@@ -132,10 +132,10 @@ def suffix_of(data: bytes, where: str) -> str:
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
         return ".webp"
     raise DataError(
-        f"{where} is no image.",
+        f"{where} is not an image.",
         expected="JPEG, PNG, WebP, BMP or TIFF",
         found=f"{len(data):,} bytes that begin with {data[:8]!r}",
-        next_step="get the files again, or from another source",
+        next_step="download the files again, or from another source",
     )
 
 

@@ -65,8 +65,8 @@ def choose(benchmark: Benchmark, text: str | None) -> Source:
     if text == "hub":
         if not benchmark.hub:
             raise ConfigError(
-                f"{benchmark.name} has no data set on the hub that is known to be whole.",
-                expected="--from official, or <owner>/<name> of a data set that you know",
+                f"{benchmark.name} has no complete dataset on the hub.",
+                expected="--from official, or <owner>/<name> of another dataset",
                 found="--from hub",
             )
         return Source(f"hub: {benchmark.hub}", hub=benchmark.hub, revision=benchmark.revision)
@@ -78,7 +78,7 @@ def choose(benchmark: Benchmark, text: str | None) -> Source:
     if HUB_NAME.fullmatch(text) and not is_archive(local) and local.suffix != ".parquet":
         name, _, revision = text.partition("@")
         return Source(f"hub: {name}", hub=name, revision=revision)
-    raise ConfigError("Nothing is known under --from.", expected=FORMS, found=text, next_step="correct --from")
+    raise ConfigError("Unknown source in --from.", expected=FORMS, found=text, next_step="correct --from")
 
 
 def fetch(source: Source, folder: Path, progress: Progress) -> Files:
@@ -111,7 +111,7 @@ def _usable(local: Path) -> tuple[Path, ...]:
         if local.suffix.lower() == ".parquet" or is_archive(local):
             return (local,)
         found = f"the file {local.name}"
-        raise ConfigError("--from is nothing to read images from.", expected=FORMS, found=found)
+        raise ConfigError("--from cannot be read.", expected=FORMS, found=found)
     if tables := tuple(sorted(path for path in local.rglob("*.parquet") if not _hidden(path, local))):
         return tables
     tops = sorted(path for path in local.iterdir() if path.is_file() and not path.name.startswith("."))
@@ -157,23 +157,25 @@ def _list_hub(source: Source) -> tuple[str, list[tuple[str, str]]]:
         entries = list(api.list_repo_tree(source.hub, repo_type="dataset", revision=revision, recursive=True))
     except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError, errors.HFValidationError) as error:
         raise DataError(
-            f"{source.hub} cannot be had from the hub.",
-            expected="a public data set, or a login that may read it (hf auth login)",
+            f"{source.hub} is not available on the hub.",
+            expected="a public dataset, or a login with read permission (hf auth login)",
             found=str(error).split("\n")[0][:200],
             next_step="correct --from, or use --from official",
         ) from error
     except (OSError, transport_error, errors.OfflineModeIsEnabled) as error:
         raise DataError(
-            f"{source.hub} cannot be fetched from the hub.",
-            expected="an answer from huggingface.co",
+            f"{source.hub} cannot be downloaded from the hub.",
+            expected="a response from huggingface.co",
             found=str(error).split("\n")[0][:200] or type(error).__name__,
             next_step=AGAIN,
         ) from error
     files = [entry for entry in entries if isinstance(entry, RepoFile) and entry.path.endswith(".parquet")]
     tables = [(file.path, file.lfs.sha256 if file.lfs else "") for file in files if _is_below(file.path)]
     if not tables:
-        step = "its branch of converted files may do: --from <owner>/<name>@refs/convert/parquet"
-        raise DataError(f"{source.hub} holds no Parquet.", expected="Parquet files", found="none", next_step=step)
+        step = "try its branch of converted files: --from <owner>/<name>@refs/convert/parquet"
+        raise DataError(
+            f"{source.hub} contains no Parquet files.", expected="Parquet files", found="none", next_step=step
+        )
     return revision, sorted(tables)
 
 

@@ -84,7 +84,7 @@ def find(name: str) -> Benchmark:
         if spelling(benchmark.name) == spelling(name):
             return benchmark
     raise ConfigError(
-        "No such benchmark.",
+        "Unknown benchmark.",
         expected=", ".join(benchmark.name for benchmark in BENCHMARKS),
         found=name,
         next_step="vl2v data list",
@@ -150,7 +150,7 @@ def resolve(name_or_path: str | Path, root: str | Path | None = None) -> Path:
         if not folder.is_dir():
             expected = f"a folder, or one of {', '.join(benchmark.name for benchmark in BENCHMARKS)}"
             step = "check the path, or see vl2v data list"
-            raise ConfigError(f"{folder} is no folder.", expected=expected, found="none of them", next_step=step)
+            raise ConfigError(f"{folder} is not a folder.", expected=expected, found="none of them", next_step=step)
         return folder
     benchmark = find(name_or_path)
     folder = _in_root(benchmark, Path(root).expanduser()) if root is not None else _noted(benchmark)
@@ -203,10 +203,10 @@ def _noted(benchmark: Benchmark) -> Path:
 
 def _absent(benchmark: Benchmark, where: str) -> DataError:
     return DataError(
-        f"{benchmark.name} is not there.",
+        f"{benchmark.name} is missing.",
         expected=where,
         found="no such folder",
-        next_step=f"vl2v data get {benchmark.name}, or say where it is",
+        next_step=f"vl2v data get {benchmark.name}, or pass its path",
     )
 
 
@@ -214,7 +214,7 @@ def _class_names(benchmark: Benchmark, counts: Counts) -> tuple[str, ...]:
     found = {name for classes in counts.values() for name in classes}
     if benchmark.classes:
         lines = [f"no image of class '{name}'" for name in benchmark.classes if name not in found]
-        return (*lines, *(f"'{name}' is no class of it" for name in sorted(found - set(benchmark.classes))))
+        return (*lines, *(f"'{name}' is not one of its classes" for name in sorted(found - set(benchmark.classes))))
     expected = benchmark.class_count
     return () if len(found) == expected else (f"expected {expected} classes, found {len(found)}",)
 

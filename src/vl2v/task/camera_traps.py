@@ -52,10 +52,10 @@ def _collect(path: Path, content: bytes, names: Names, found: defaultdict[str, s
         annotations = [(entry["image_id"], categories[entry["category_id"]]) for entry in data["annotations"]]
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(
-            f"{path} is no COCO Camera Traps file.",
+            f"{path} is not a COCO Camera Traps file.",
             expected="JSON with images (id, file_name, location), categories and annotations (image_id, category_id)",
             found=f"{type(error).__name__}: {error}"[:200],
-            next_step="give the annotations from lila.science/datasets/caltech-camera-traps",
+            next_step="use the annotations from lila.science/datasets/caltech-camera-traps",
         ) from error
     for image, category in annotations:
         place = images.get(image)

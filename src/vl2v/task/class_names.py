@@ -42,13 +42,13 @@ def class_names(given: str | Path | Sequence[str]) -> tuple[str, ...]:
         name = checked_name(written, where)
         if (key := spelling(name)) in names:
             found = " and ".join(f"{other} ({place})" for other, place in (names[key], (name, where)))
-            step = "keep one of them; case, spaces, underscores and hyphens do not count"
-            raise ConfigError("A class is named twice.", expected="different names", found=found, next_step=step)
+            step = "keep one of them; case, spaces, underscores and hyphens are ignored"
+            raise ConfigError("A class is given twice.", expected="different names", found=found, next_step=step)
         names[key] = name, where
     found_names = tuple(name for name, _ in names.values())
     if len(found_names) < 2:
         found = ", ".join(found_names) or "none"
-        raise ConfigError("Too few classes are named.", expected="two or more", found=found, next_step=STEP)
+        raise ConfigError("Too few classes are given.", expected="two or more", found=found, next_step=STEP)
     return found_names
 
 
@@ -81,7 +81,7 @@ def _is_path(text: str) -> bool:
 
 def _of_file(path: Path) -> list[tuple[str, str]]:
     """Every line that counts, and where it stands."""
-    problem = f"{shown(path)} gives no class names."
+    problem = f"{shown(path)} contains no class names."
     expected = "a text file in UTF-8 with one name per line"
     try:
         data = path.read_bytes() if path.stat().st_size <= MOST_BYTES else b"\0"
@@ -92,7 +92,7 @@ def _of_file(path: Path) -> list[tuple[str, str]]:
         found = error.strerror or str(error)
         raise ConfigError(problem, expected=expected, found=found, next_step=STEP) from error
     except UnicodeDecodeError as error:
-        found, step = f"other bytes ({error.reason})", "save the file as UTF-8; every editor offers that"
+        found, step = f"other bytes ({error.reason})", "save the file as UTF-8"
         raise ConfigError(problem, expected=expected, found=found, next_step=step) from error
     lines = [(i, line.strip()) for i, line in enumerate(text.splitlines(), 1)]
     lines = [(i, line) for i, line in lines if line and not line.startswith(COMMENT)]
@@ -109,6 +109,6 @@ def _of_file(path: Path) -> list[tuple[str, str]]:
                 f"{shown(path)}, line {i} has a comma.",
                 expected="one name per line",
                 found=line[:200],
-                next_step="give each name a line of its own; a longer wording for the prompts goes into classes.yaml",
+                next_step="put each name on its own line; put longer descriptions for the prompts into classes.yaml",
             )
     return [(line, f"{shown(path)}, line {i}") for i, line in lines]

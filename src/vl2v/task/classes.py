@@ -23,11 +23,11 @@ def held_out_folders(names: Sequence[str], folders: Sequence[str]) -> tuple[str,
     if unknown := [name for name in names if spelling(name) not in known]:
         near = [n for name in unknown for n in difflib.get_close_matches(spelling(name), list(known))]
         expected = f"one of {', '.join(spaced(known[n]) for n in near or known)}"
-        raise ConfigError("No such class.", expected=expected, found=", ".join(unknown), next_step=step)
+        raise ConfigError("Unknown class.", expected=expected, found=", ".join(unknown), next_step=step)
     wanted = {known[spelling(name)] for name in names}
     if wanted and len(folders) - len(wanted) < 2:
         raise ConfigError(
-            "Too few classes are left to train on.",
+            "Too few classes are left for training.",
             expected=f"at least two of {', '.join(map(spaced, folders))}",
             found=f"{len(wanted)} of {len(folders)} held out",
             next_step=step,
@@ -56,7 +56,7 @@ def part_classes(task: Task, names: Sequence[str]) -> tuple[Task, Task | None]:
     for domain in seen.domains:
         if not len(seen.rows_of(domain)):
             raise DataError(
-                f"The domain {domain} has images of held-out classes alone.",
+                f"The domain {domain} only has images of held-out classes.",
                 expected=f"images of {', '.join(seen.names)}",
                 found=", ".join(map(spaced, held)),
                 next_step="add images, remove the domain, or hold out other classes",

@@ -16,7 +16,7 @@ from vl2v.progress import Progress, Silent
 MB = 1_000_000
 TRIES = 5  # in a row without a single new byte
 AGAIN = (
-    "check the connection and run the same command again: it goes on where it stopped. Without internet, give files "
+    "check the connection and run the same command again to resume. Without internet, use files "
     "that you have with --from"
 )
 
@@ -76,10 +76,10 @@ def download(
         kept = path.with_name(f"{path.name}.mismatch")
         whole.replace(kept)
         raise DataError(
-            f"{path.name} is not the file it should be.",
+            f"{path.name} is not the expected file.",
             expected=wrong[0][0],
-            found=f"{wrong[0][1]}, {size:,} bytes, kept as {kept}",
-            next_step="run again to fetch it anew; if you trust this file, rename it and give it with --from",
+            found=f"{wrong[0][1]}, {size:,} bytes, saved as {kept}",
+            next_step="run again to download it again; if you trust this file, rename it and pass it with --from",
         )
     whole.replace(path)
     return Fetched(path, size, sums[1])
@@ -146,19 +146,19 @@ def _check_answer(url: str, answer: httpx.Response) -> None:
         return
     page = answer.status_code < 300
     raise DataError(
-        f"{url} does not give the file.",
+        f"{url} does not return the file.",
         expected="the file",
-        found="a web page, as Google Drive sends it where a file's quota is used up" if page else
+        found="a web page, as Google Drive sends if the quota of a file is exhausted" if page else
         f"HTTP {answer.status_code}",
-        next_step="try again tomorrow, or get it elsewhere and give it with --from",
+        next_step="try again tomorrow, or get the file elsewhere and pass it with --from",
     )  # fmt: skip
 
 
 def _unreachable(url: str, part: Path, found: str) -> DataError:
     return DataError(
-        f"{url} cannot be fetched.",
-        expected="an answer from the server",
-        found=f"{found}; {_size(part):,} bytes are here",
+        f"{url} cannot be downloaded.",
+        expected="a response from the server",
+        found=f"{found}; {_size(part):,} bytes are downloaded",
         next_step=AGAIN,
     )
 

@@ -136,7 +136,7 @@ def read_all(
                 index.note([(_key(root, p), c) for p, c in zip(paths[start:], checked, strict=False) if c.read])
             for i, result in enumerate(checked, start):
                 if result.problem:
-                    remedy = "replace or delete the file, or go on without it: --skip-bad"
+                    remedy = "replace or delete the file, or skip it: --skip-bad"
                     faults.append(Fault(shown(paths[i]), result.problem, remedy, file=True))
                 else:
                     digests[i] = np.frombuffer(result.digest, np.uint8)

@@ -60,7 +60,7 @@ class DomainFolder:
         DataError: if `root` is no folder, or holds no image.
     """
 
-    LAYOUT = "one folder per class, or one per domain with one per class inside, holding images"
+    LAYOUT = "a folder per class with images, or a folder per domain with a folder per class"
     NO_IMAGE = "no image in class folders"
     NEXT = "put images ({formats}) into class folders"
 
@@ -69,7 +69,7 @@ class DomainFolder:
         self.faults: list[Fault] = []
         self.warnings: list[str] = []
         if not self.root.is_dir():
-            found = "a file" if self.root.exists() else "nothing of that name"
+            found = "a file" if self.root.exists() else "no such file or folder"
             raise DataError(
                 f"{shown(self.root)} is not a folder.", expected=self.LAYOUT, found=found, next_step="check the path"
             )
@@ -80,7 +80,9 @@ class DomainFolder:
         if not cells:
             step = self.NEXT.format(formats=", ".join(COMMON))
             found = "; ".join([self.NO_IMAGE, *([summary(skipped)] if skipped else [])])
-            raise DataError(f"{shown(self.root)} holds no image.", expected=self.LAYOUT, found=found, next_step=step)
+            raise DataError(
+                f"{shown(self.root)} contains no images.", expected=self.LAYOUT, found=found, next_step=step
+            )
         self.domains = tuple(sorted({domain for domain, _ in cells}))
         self.folders = self._classes(cells)
         self._files = {key: cells[key] for key in sorted(cells)}
@@ -153,13 +155,15 @@ class DomainFolder:
         for top in tops:
             if not top.has_images():
                 if any(folder.others for folder in top.folders()) and not top.all_skipped():
-                    self.warnings.append(f"{shown(top.path)} holds no image, and is passed over")
+                    self.warnings.append(f"{shown(top.path)} contains no images and is ignored")
                 else:
                     self._empty(top, "class" if flat and not deep else "domain")
         if flat and not deep:
             return {(self.root.resolve().name, top.name): list(top.images()) for top in flat}
         for top in flat:
-            self._fault(top.path, "images beside or in place of class folders", "every domain holds class folders only")
+            self._fault(
+                top.path, "images next to or instead of class folders", "a domain must only contain class folders"
+            )
         for top in deep:
             for sub in top.subs.values():
                 if not sub.has_images():
@@ -218,8 +222,8 @@ class DomainFolder:
 
     def _emptied(self, keys: Sequence[tuple[str, str]], good: NDArray[np.bool_]) -> list[Fault]:
         left = {key for key, ok in zip(keys, good, strict=True) if ok}
-        remedy = "no readable file is left in it; add images or remove the folder"
-        return [Fault("/".join(key), "a class left without images", remedy) for key in self._files if key not in left]
+        remedy = "it has no readable file; add images or remove the folder"
+        return [Fault("/".join(key), "a class without usable images", remedy) for key in self._files if key not in left]
 
     def _phrases(self) -> tuple[str, ...]:
         phrases = read_phrases(self.root, self.folders)
@@ -227,7 +231,9 @@ class DomainFolder:
         for phrase in sorted({p for p in values if values.count(p) > 1}):
             if len({spelling(f) for f in self.folders if phrases[f] == phrase}) > 1:
                 self.faults.append(
-                    Fault("classes.yaml", f"two classes are called '{phrase}'", "give each its own name")
+                    Fault(
+                        "classes.yaml", f"two classes have the description '{phrase}'", "give each its own description"
+                    )
                 )
         return values
 
@@ -282,13 +288,13 @@ def contradictions(paths: Sequence[str], digests: Digests, labels: NDArray[np.in
             pairs.append((other, int(i)))
     if not pairs:
         return []
-    count = "1 image stands" if len(pairs) == 1 else f"{len(pairs):,} images stand"
+    count = "1 image is" if len(pairs) == 1 else f"{len(pairs):,} images are"
     example = " and ".join(shown(paths[i]) for i in pairs[0])
     return [f"{count} in two classes, with contradictory labels: {example}"]
 
 
 def _left_out(skipped: Skipped) -> Fault:
-    return Fault(shown(skipped.path), skipped.problem, f"{skipped.remedy}, or go on without it: --skip-bad", file=True)
+    return Fault(shown(skipped.path), skipped.problem, f"{skipped.remedy}, or skip it: --skip-bad", file=True)
 
 
 def unlabelled_images(
@@ -308,8 +314,10 @@ def unlabelled_images(
     tree = search(root) if root.is_dir() else Folder("")
     paths, left_out = list(tree.images()), [_left_out(skipped) for skipped in tree.all_skipped()]
     if not paths:
-        step = "check the path given for unlabelled images"
-        raise DataError(f"{shown(root)} holds no image.", expected="a folder of images", found="none", next_step=step)
+        step = "check the path of the unlabelled images"
+        raise DataError(
+            f"{shown(root)} contains no images.", expected="a folder of images", found="none", next_step=step
+        )
     title = "reading unlabelled images"
     digests, bad = read_all(root, paths, index=index, cache=cache, progress=progress, title=title)
     bad = [*left_out, *bad]

@@ -32,9 +32,9 @@ class ImageHeap(DomainFolder):
         DataError: if `root` is no folder, or holds no image.
     """
 
-    LAYOUT = "a folder of images, in folders of any depth or in none"
+    LAYOUT = "a folder of images, with or without subfolders"
     NO_IMAGE = "none"
-    NEXT = "put the images ({formats}) there"
+    NEXT = "put images ({formats}) there"
 
     def __init__(
         self, root: str | Path, classes: Sequence[str], *, domain_folders: bool = False, as_found: bool = False
@@ -50,7 +50,7 @@ class ImageHeap(DomainFolder):
                 "if these folders are labels, drop --classes, which is for images without labels; to train without "
                 "the labels, --layout-as-found"
             )
-            self._doubt(Fault(names, "folders called like the classes, taken for images without labels", remedy))
+            self._doubt(Fault(names, "folders with the names of classes, taken as images without labels", remedy))
         if not self._by_folder:
             images = list(tree.images())
             return {(self.root.resolve().name, ""): images} if images else {}

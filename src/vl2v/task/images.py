@@ -65,7 +65,7 @@ class Task:
         except (OSError, UnreadableImageError):
             data = b""
         if hashlib.sha256(data).digest() != self.digests[row].tobytes():
-            step = "run again, so that it is scanned anew"
+            step = "run the command again to rescan it"
             raise DataError(
                 f"{shown(path)} changed.",
                 expected="what the scan read",

@@ -35,10 +35,10 @@ def splits(domains: Sequence[Folder]) -> Iterator[Fault]:
     names = [domain.name for domain in domains]
     if len(names) > 1 and all(name.casefold().strip("_- 0123456789") in SPLITS for name in names):
         remedy = (
-            "vl2v draws its own validation split; give it one folder per class with all images, or one folder per "
+            "vl2v makes its own validation split; use one folder per class with all images, or one folder per "
             f"domain (camera, site, style) above the class folders, {ACCEPT}"
         )
-        yield Fault(", ".join(names), "splits of one data set, taken for domains", remedy)
+        yield Fault(", ".join(names), "splits of one dataset, taken as domains", remedy)
 
 
 def _dates(domains: Sequence[Folder]) -> Iterator[Fault]:
@@ -49,7 +49,7 @@ def _dates(domains: Sequence[Folder]) -> Iterator[Fault]:
             f"if {shown(domains[0].name)} is a class, put all classes into one folder, as in "
             f"all/{shown(example)}/..., {ACCEPT}"
         )
-        yield Fault(shown(example), "a date, taken for a class", remedy)
+        yield Fault(shown(example), "a date, taken as a class", remedy)
 
 
 def _deeper(domains: Sequence[Folder]) -> Iterator[Fault]:
@@ -62,7 +62,5 @@ def _deeper(domains: Sequence[Folder]) -> Iterator[Fault]:
     if len({cell.name for cell in cells}) < 2:
         return
     names = ", ".join(map(shown, sorted(common)[:5]))
-    remedy = (
-        f"if these are the classes, give vl2v the folder one level below, such as {shown(domains[0].path)}, {ACCEPT}"
-    )
-    yield Fault(f"{shown(cells[0].path)}", f"taken for a class, though every one holds the folders {names}", remedy)
+    remedy = f"if these are the classes, pass the folder one level below, such as {shown(domains[0].path)}, {ACCEPT}"
+    yield Fault(f"{shown(cells[0].path)}", f"taken as a class, but all of them contain the folders {names}", remedy)

@@ -61,7 +61,7 @@ def _rows(path: Path, file: Any) -> Iterator[Row]:
     if "image" not in schema.names or label is None:
         found = ", ".join(schema.names)
         raise DataError(
-            f"{path} lacks a column.", expected=LAYOUT, found=found, next_step="give another source with --from"
+            f"{path} lacks a column.", expected=LAYOUT, found=found, next_step="choose another source with --from"
         )
     names = _class_names(schema.metadata or {})
     wanted = ["image", label, *(name for name in ("domain", "image_path") if name in schema.names)]
@@ -72,9 +72,9 @@ def _rows(path: Path, file: Any) -> Iterator[Row]:
             data = image.get("bytes")
             if not isinstance(data, bytes):
                 raise DataError(
-                    f"{path} holds no images.", expected="an image file's bytes in column image.bytes",
-                    found="a row without bytes: only a path or an address",
-                    next_step="give another source with --from",
+                    f"{path} contains no images.", expected="an image file's bytes in column image.bytes",
+                    found="a row without bytes, with only a path or a URL",
+                    next_step="choose another source with --from",
                 )  # fmt: skip
             name = row.get("image_path") or image.get("path") or ""
             domain = "" if row.get("domain") is None else domain_of(row["domain"])
@@ -103,10 +103,10 @@ def _namer(path: Path, column: str, names: dict[str, Sequence[str]]) -> Callable
         if isinstance(value, int) and 0 <= value < len(known):
             return known[value]
         raise DataError(
-            f"{path} does not say what {column} {value} is.",
-            expected="names as text, or class names in the schema's metadata as the package datasets writes them",
+            f"{path} does not define {column} {value}.",
+            expected="names as text, or class names in the schema metadata of the package datasets",
             found=f"{len(known)} names" if known else "numbers without names",
-            next_step="give another source with --from",
+            next_step="choose another source with --from",
         )
 
     return name

@@ -50,7 +50,7 @@ def read_phrases(root: Path, folders: Sequence[str]) -> dict[str, str]:
     found = [root / name for name in NAMES if (root / name).is_file()]
     if len(found) > 1:
         step = f"keep one of them: {NAMES[0]}"
-        raise ConfigError(f"{shown(root)} has two files of phrases.", found=", ".join(NAMES), next_step=step)
+        raise ConfigError(f"{shown(root)} has two files of descriptions.", found=", ".join(NAMES), next_step=step)
     if not found:
         return phrases
     (path,) = found
@@ -58,7 +58,7 @@ def read_phrases(root: Path, folders: Sequence[str]) -> dict[str, str]:
     step = f"write lines such as '{first}: {phrases[first]}'"
     given = _parse(path)
     if not isinstance(given, dict) or not all(map(_usable, given, given.values())):
-        expected, what = "a mapping of class folder to phrase, both text", reprlib.repr(given)
+        expected, what = "a mapping of class folders to descriptions, both text", reprlib.repr(given)
         raise ConfigError(f"{shown(path)} cannot be used.", expected=expected, found=what, next_step=step)
     known = {unicodedata.normalize("NFC", folder): folder for folder in folders}
     named: dict[str, str] = {}
@@ -71,10 +71,10 @@ def read_phrases(root: Path, folders: Sequence[str]) -> dict[str, str]:
             named[folder] = phrase.strip()
     if unknown:
         raise ConfigError(
-            f"{shown(path)} names a class that there is not.",
+            f"{shown(path)} has an unknown class.",
             expected=f"class folders among {', '.join(map(repr, folders[:50]))}",
             found=", ".join(map(repr, unknown[:50])),
-            next_step=f"correct the name before the colon, as the folder is written; {step}",
+            next_step=f"correct the name before the colon to that of the folder; {step}",
         )
     return phrases | named
 
@@ -93,7 +93,7 @@ def _parse(path: Path) -> Any:
         return yaml.load(text, _Texts)
     except UnicodeDecodeError as error:
         found = f"other bytes ({error.reason})"
-        step = "save the file as UTF-8; every editor offers that"
+        step = "save the file as UTF-8"
         raise ConfigError(f"{shown(path)} is not in UTF-8.", expected="UTF-8", found=found, next_step=step) from error
     except (yaml.YAMLError, RecursionError) as error:
         found = " ".join(str(error).split())[:300]

@@ -75,7 +75,7 @@ class _Budget:
                 f"{self.archive} looks like a decompression bomb.",
                 expected=f"files of at most {self.max_file >> 20} MB, unpacked at most {MAX_RATIO} times the archive",
                 found=f"{name} of {size:,} bytes",
-                next_step="do not use this archive; get it from its official source",
+                next_step="do not use this archive; download it from its official source",
             )
 
 
@@ -132,10 +132,10 @@ def _inside(source: Path, name: str) -> PurePosixPath:
 
 def _outside(source: Path, name: str) -> DataError:
     return DataError(
-        f"{source} names a file outside itself.",
+        f"{source} contains a path outside itself.",
         expected="names such as photo/dog/1.jpg",
         found=repr(name)[:200],
-        next_step="do not use this archive; get it from its official source",
+        next_step="do not use this archive; download it from its official source",
     )
 
 
@@ -156,7 +156,7 @@ def _broken_is_an_error(source: Path) -> Iterator[None]:
 def _broken(source: Path, found: str) -> DataError:
     return DataError(
         f"{source} cannot be unpacked.",
-        expected="a whole zip or tar without a password",
+        expected="a complete zip or tar without a password",
         found=found or "broken data",
-        next_step="get the file again",
+        next_step="download the file again",
     )

@@ -141,10 +141,10 @@ class BatchAccount:
             return None
         currency = self._books.card.price.currency
         return TeacherError(
-            f"{self._books.card.identity} charged more than it said.",
+            f"{self._books.card.identity} charged more than it stated.",
             expected=f"at most {self._held:f} {currency} for {self._order.count} {self._order.kind} queries",
             found=f"{charged:f} {currency}",
-            next_step="the answer is kept and booked at that; ask for a new quote before going on",
+            next_step="the response is saved and recorded at that price; get a new quote before you continue",
         )
 
     def _give_back(self, why: str) -> None:

@@ -1,4 +1,4 @@
-"""What a teacher is to the client: something that describes itself and answers with vectors, for a price."""
+"""The teacher protocol: embeds images and texts, and describes its model and price."""
 
 from __future__ import annotations
 
@@ -18,35 +18,35 @@ Vectors = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Price:
-    """What a teacher charges, per thousand queries, in `currency`."""
+    """Price per thousand queries, in `currency`."""
 
     per_1000_images: Decimal = Decimal(0)
     per_1000_texts: Decimal = Decimal(0)
     currency: str = "USD"
 
     def of(self, images: int = 0, texts: int = 0) -> Decimal:
-        """The cost of so many image and text queries, exact."""
+        """Return the exact cost of a number of image and text queries."""
         return (self.per_1000_images * images + self.per_1000_texts * texts) / 1000
 
     @property
     def free(self) -> bool:
-        """True if no query costs anything."""
+        """Whether all queries are free."""
         return not (self.per_1000_images or self.per_1000_texts)
 
 
 @dataclass(frozen=True)
 class TeacherCard:
-    """A teacher's description of itself.
+    """Description of a teacher: model, dimension, logit scale and price.
 
-    Vectors of two teachers whose (identity, revision, dimension) differ are never mixed.
+    Embeddings are never mixed if identity, revision or dimension differ.
 
     Attributes:
-        identity: which model answers, e.g. ``open_clip:ViT-B-16/openai``.
-        revision: which version of it; changes whenever the same question may get another answer.
-        dimension: D, the number of entries of every vector.
+        identity: name of the model, e.g. ``open_clip:ViT-B-16/openai``.
+        revision: version of the model; it changes whenever embeddings may change.
+        dimension: D, the length of every embedding.
         logit_scale: s in ``s * cos(image, text)``, above 0.
-        price: what it charges.
-        batch_size: how many inputs it takes at once.
+        price: price of queries.
+        batch_size: maximum number of inputs per call.
     """
 
     identity: str
@@ -59,23 +59,23 @@ class TeacherCard:
 
 @runtime_checkable
 class Teacher(Protocol):
-    """A black box that turns images and texts into vectors of one shared space."""
+    """A model that maps images and texts to embeddings in one shared space."""
 
     def describe(self) -> TeacherCard:
-        """Who answers, in how many dimensions, at which price. Costs nothing."""
+        """Return the description of the teacher. This call is free."""
         ...
 
     def embed_images(self, images: list[bytes]) -> Vectors:
-        """Embed image files, given as their own bytes, into [N, D] float32, row i for image i."""
+        """Embed image files, passed as bytes. Returns [N, D] float32, row i for image i."""
         ...
 
     def embed_texts(self, texts: list[str]) -> Vectors:
-        """Embed texts into [N, D] float32, row i for text i."""
+        """Embed texts. Returns [N, D] float32, row i for text i."""
         ...
 
 
 def checked(answer: object, count: int, card: TeacherCard, asked: str) -> Vectors:
-    """Return a teacher's answer as [count, D] float32, or refuse it whole.
+    """Validate a teacher's response and return it as [count, D] float32.
 
     Args:
         answer: what the teacher returned for `count` inputs.
@@ -84,19 +84,19 @@ def checked(answer: object, count: int, card: TeacherCard, asked: str) -> Vector
         asked: ``image`` or ``text``, for the message.
 
     Raises:
-        TeacherError: if the count or dimension is wrong, or a row holds NaN or infinity or has no direction.
+        TeacherError: if the count or dimension is wrong, or a row contains NaN or infinity or has length zero.
     """
     expected = f"[{count}, {card.dimension}] finite numbers, no row of length zero, row i for {asked} i"
-    step = "nothing of this answer was kept; ask the vendor, or check the teacher's adapter"
+    step = "nothing of this response was saved; contact the vendor, or check the teacher's adapter"
 
     def refuse(found: str) -> TeacherError:
-        problem = f"{card.identity} gave an answer that cannot be used."
+        problem = f"{card.identity} returned an unusable response."
         return TeacherError(problem, expected=expected, found=found, next_step=step)
 
     try:
         vectors = np.ascontiguousarray(np.asarray(answer), dtype=np.float32)
     except (TypeError, ValueError) as error:
-        raise refuse(f"something that is no array of numbers ({error})") from error
+        raise refuse(f"not an array of numbers ({error})") from error
     if vectors.shape != (count, card.dimension):
         raise refuse(f"shape {list(vectors.shape)}")
     finite = np.isfinite(vectors).all(axis=1)
@@ -104,7 +104,7 @@ def checked(answer: object, count: int, card: TeacherCard, asked: str) -> Vector
         raise refuse(f"NaN or infinity in row {int(np.argmin(finite))}")
     norms = np.linalg.norm(vectors.astype(np.float64), axis=1)
     if count and norms.min() < 1e-6:
-        raise refuse(f"a vector of norm {norms.min():.1g} in row {int(np.argmin(norms))}")
+        raise refuse(f"an embedding of norm {norms.min():.1g} in row {int(np.argmin(norms))}")
     return vectors
 
 
@@ -112,12 +112,12 @@ def open_image(data: bytes) -> Image.Image:
     """Decode an image file for a teacher that runs on this machine; see `vl2v_runtime.imaging.decode`.
 
     Raises:
-        TeacherError: if it is no usable image.
+        TeacherError: if it is not a usable image.
     """
     try:
         return decode(data)
     except UnreadableImageError as error:
-        problem, step = "An image was refused.", "leave this file out, or save it anew as PNG or JPEG"
+        problem, step = "An image was rejected.", "remove this file, or save it as PNG or JPEG"
         raise TeacherError(problem, expected="a readable image", found=str(error), next_step=step) from error
 
 

@@ -137,7 +137,7 @@ def _read(answer: httpx.Response, most: int) -> bytes:
     if encoding in ("gzip", "x-gzip", "deflate"):
         parts = decompressed(parts, most)
     elif encoding not in ("", "identity"):
-        raise UnusableBodyError(f"a body in the encoding '{encoding[:40]}', where gzip was offered", final=True)
+        raise UnusableBodyError(f"a body in the encoding '{encoding[:40]}', but only gzip was offered", final=True)
     body = bytearray()
     for part in parts:
         body += part
@@ -161,7 +161,7 @@ def decompressed(chunks: Iterable[bytes], most: int) -> Iterator[bytes]:
     except zlib.error:
         raise UnusableBodyError("a body that cannot be decompressed", final=False) from None
     if not decoder.eof:
-        raise UnusableBodyError("a compressed body that was cut", final=False)
+        raise UnusableBodyError("a truncated compressed body", final=False)
 
 
 def _too_large(most: int) -> UnusableBodyError:
@@ -189,7 +189,7 @@ def _left(timeout: float | None) -> float | None:
         return timeout
     left: float = end - time.monotonic()
     if left <= 0:
-        raise httpcore.ReadTimeout(f"no complete answer within {_now.seconds:g} s")
+        raise httpcore.ReadTimeout(f"no complete response within {_now.seconds:g} s")
     return left if timeout is None else min(left, timeout)
 
 

@@ -61,7 +61,11 @@ class FileTeacher:
         widths = {len(row) for rows in (self._images, self._texts) for row in rows.values()}
         if len(widths) != 1 or not self._texts or not self._images:
             found = f"{len(self._images)} images, {len(self._texts)} texts, dimensions {sorted(widths)}"
-            raise TeacherError(f"{self.path} cannot teach.", expected="images and texts of one dimension", found=found)
+            raise TeacherError(
+                f"{self.path} cannot be used as a teacher.",
+                expected="images and texts of the same dimension",
+                found=found,
+            )
         digest = hashlib.sha256(self.path.read_bytes()).hexdigest()[:16]
         self._card = TeacherCard(
             identity=str(extra.get("identity", f"file:{self.path.name}")),
@@ -102,10 +106,10 @@ class FileTeacher:
 
     def _lacks(self, what: str, has: Mapping[str, object]) -> TeacherError:
         return TeacherError(
-            f"{self.path} has no vector of {what}.",
-            expected="a vector for every image and prompt of the task",
+            f"{self.path} has no embedding of {what}.",
+            expected="an embedding of every image and prompt of the dataset",
             found=f"{len(has)} others, e.g. '{next(iter(has))}'",
-            next_step="add it to the file; prompts are worded by --prompts, paths are relative to the data folder",
+            next_step="add it to the file; --prompts sets the prompts, and paths are relative to the data folder",
         )
 
 
@@ -115,7 +119,7 @@ def _scale(path: Path, value: Any) -> float:
     except ValueError as error:
         step = "correct it in the file, or leave it out: it is then CLIP's 100"
         raise TeacherError(
-            f"{path} cannot teach.", expected="a logit_scale above 0", found=str(error), next_step=step
+            f"{path} cannot be used as a teacher.", expected="a logit_scale above 0", found=str(error), next_step=step
         ) from error
 
 
@@ -125,13 +129,15 @@ Rows = list[tuple[str, Vectors]]
 def _read(path: Path) -> tuple[Rows, Rows, Mapping[str, Any]]:
     expected = PARQUET if path.suffix == ".parquet" else NPZ
     if not path.is_file() or path.suffix not in (".npz", ".parquet"):
-        found = "no such file" if not path.is_file() else f"a file that ends in {path.suffix or 'nothing'}"
+        found = "no such file" if not path.is_file() else f"a file with the suffix {path.suffix or '(none)'}"
         step = "check the path after file:"
-        raise TeacherError(f"{path} cannot teach.", expected="a .npz or .parquet file", found=found, next_step=step)
+        raise TeacherError(
+            f"{path} cannot be used as a teacher.", expected="a .npz or .parquet file", found=found, next_step=step
+        )
     try:
         return _read_parquet(path) if path.suffix == ".parquet" else _read_npz(path)
     except KeyError as error:
-        raise TeacherError(f"{path} lacks {error}.", expected=expected, found="another content") from error
+        raise TeacherError(f"{path} lacks {error}.", expected=expected, found="other content") from error
     except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise TeacherError(f"{path} cannot be read.", expected=expected, found=str(error)) from error
 
@@ -165,7 +171,7 @@ def _read_parquet(path: Path) -> tuple[Rows, Rows, Mapping[str, Any]]:
 
 def _paired(keys: Iterable[Any], vectors: Any) -> Rows:
     if np.ndim(vectors) != 2:
-        raise ValueError(f"vectors of shape {list(np.shape(vectors))}")
+        raise ValueError(f"embeddings of shape {list(np.shape(vectors))}")
     return [(str(key), np.asarray(v, np.float32)) for key, v in zip(keys, vectors, strict=True)]
 
 

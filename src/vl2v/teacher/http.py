@@ -32,7 +32,7 @@ from vl2v.teacher.wire.base import Wire, error_code, error_text
 TIMEOUT = 120.0  # seconds for a complete answer; a large batch on a slow machine takes its time
 UNSENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
 REVISION_HEADER = "vl2v-revision"  # the quoted one; a vendor with another refuses, and charges nothing
-LATER = "start again later: what was bought is kept, and only what is missing is asked for"
+LATER = "try again later: what was bought is saved, and only the rest is queried"
 LONGEST = 300  # characters of a vendor's words that are shown
 READ = 20 * LONGEST  # bytes in which a key is looked for: one that is cut off in its middle would not be recognised
 SECRET_HEADERS = {"authorization", "ocp-apim-subscription-key", "x-amz-security-token"}
@@ -263,13 +263,13 @@ class HttpTeacher:
         try:
             answer = json.loads(body)
         except RecursionError:
-            raise self._broken("JSON that is nested too deeply", final=True, spoilt=True) from None
+            raise self._broken("too deeply nested JSON", final=True, spoilt=True) from None
         except ValueError:
             answer = None
         if not 200 <= reply.status < 300:
             raise self._refusal(reply, answer, headers)
         if answer is None:
-            raise self._broken("a body that is not JSON, or was cut", spoilt=True)
+            raise self._broken("a body that is not JSON, or is truncated", spoilt=True)
         if isinstance(answer, dict) and answer.get("error"):
             raise self._refusal(reply, answer, headers)
         return answer
@@ -325,7 +325,7 @@ class HttpTeacher:
             raise Failure(error.problem, error, final=True, spoilt=True) from error
         except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
             text = self._clean(f"{type(error).__name__}: {error}", {})
-            raise self._broken(f"an answer of another form ({text})", spoilt=True) from None
+            raise self._broken(f"a response in another format ({text})", spoilt=True) from None
 
     def _refusal(self, reply: Reply, answer: Any, headers: Mapping[str, str]) -> Failure:
         """A refusal by status, or by an error in the body of an answer with a status of success."""
@@ -340,8 +340,8 @@ class HttpTeacher:
         if 300 <= status < 400:
             words, step = self._moved(reply)
         error = TeacherError(
-            f"{self._name} refused (HTTP {status}).",
-            expected="vectors" if reply.method == "POST" else "its description",
+            f"{self._name} rejected the request (HTTP {status}).",
+            expected="embeddings" if reply.method == "POST" else "its description",
             found=words or "no explanation",
             next_step=step or LATER,
         )
@@ -353,18 +353,18 @@ class HttpTeacher:
         """What a redirect says, and what to do: it is not followed, since the key would go along."""
         target = self._clean(reply.target, {})
         if not target:
-            return "a redirect to nowhere", "check the address"
+            return "a redirect without a target", "check the address"
         host = self._clean(host_of(reply.target), {})
         for end in ("/models", "/embeddings"):
             target = target.removesuffix(end)
         step = f"if you trust {host} with your key and images, give that address: {target}"
-        return f"a redirect to {target}, which is not followed", step
+        return f"a redirect to {target}, which vl2v does not follow", step
 
     def _broken(
         self, why: str, *, final: bool = False, charged: bool = True, down: bool = False, spoilt: bool = False
     ) -> Failure:
-        problem = f"{self._name} gave no usable answer."
-        error = TeacherError(problem, expected="vectors", found=why, next_step=LATER)
+        problem = f"{self._name} returned no usable response."
+        error = TeacherError(problem, expected="embeddings", found=why, next_step=LATER)
         return Failure(why, error, final, charged, down, spoilt)
 
     @property

@@ -39,7 +39,7 @@ class Secret:
         return "Secret(***)" if self._value else "Secret()"
 
     def __reduce__(self) -> tuple[object, ...]:
-        raise TypeError("a secret is not pickled")
+        raise TypeError("a secret cannot be pickled")
 
     def strike(self, text: str) -> str:
         """`text` without the key, however it is encoded, for errors, logs and the ledger; see `spellings`."""
@@ -105,8 +105,8 @@ def ask_for(names: tuple[str, ...], whose: str) -> Secret:
         if typed:
             return _usable(typed, "what was typed")
     raise TeacherError(
-        f"There is no key for {whose}.",
-        expected=f"one in the environment variable {' or '.join(names)}",
+        f"No key for {whose}.",
+        expected=f"the environment variable {' or '.join(names)}",
         found="none",
         next_step=f"export {names[0]}=...; a key is never read from or written to a file",
     )
@@ -118,10 +118,10 @@ def unsafe_for_a_key(url: str, names: tuple[str, ...]) -> TeacherError:
     port = parts.port or 80
     variables = " and ".join(names) or "the vendor's credentials"
     return TeacherError(
-        f"The key would travel to {parts.hostname} unencrypted.",
+        f"The key would be sent to {parts.hostname} unencrypted.",
         expected="https, or an address of this machine",
         found=f"http://{parts.hostname}:{port}",
-        next_step=f"use https; or open a tunnel (ssh -L {port}:127.0.0.1:{port} {parts.hostname}) and give"
+        next_step=f"use https; or open a tunnel (ssh -L {port}:127.0.0.1:{port} {parts.hostname}) and use"
         f" http://127.0.0.1:{port}; or, if the server needs no key, unset {variables}",
     )
 
@@ -132,6 +132,6 @@ def _usable(value: str, where: str) -> Secret:
             "A key cannot be sent.",
             expected=f"printable ASCII without spaces in {where}",
             found="other characters",
-            next_step="copy the key anew",
+            next_step="copy the key again",
         )
     return Secret(value)

@@ -169,13 +169,13 @@ class Budget:
         if self.limit is None:
             problem, expected, step = (
                 "No budget was given.",
-                "a limit, since this teacher charges",
+                "a budget, since this teacher charges",
                 f"--budget {cost:f}",
             )
         else:
             problem = "The budget does not cover this."
             expected = f"at most {left:f} {self.currency} ({spent:f} of {self.limit:f} spent)"
-            step = f"raise it: --budget {spent + cost:f}, or ask for less: {self._less}"
+            step = f"raise it: --budget {spent + cost:f}, or query less: {self._less}"
         raise BudgetError(problem, expected=expected, found=price, next_step=step)
 
     def open_entry(

@@ -8,8 +8,8 @@ from vl2v.teacher.spelling import is_remote, open_wire
 
 KINDS = {
     "open_clip": "open_clip:<model>/<tag or file>   a CLIP-like model on this machine",
-    "file": "file:<path.npz or path.parquet>   vectors that you have already",
-    "offline": "offline:   a small vision-language model that comes with vl2v (extra: demo)",
+    "file": "file:<path.npz or path.parquet>   precomputed embeddings",
+    "offline": "offline:   a small vision-language model that ships with vl2v (extra: demo)",
     "conse": "conse:   an offline teacher from pip packages (extra: demo)",
     "http": "http://host:port/v1 or https://...   a vl2v vendor, infinity, vLLM, LiteLLM; #model=..&style=..",
     "jina": "jina:jina-clip-v2   key: JINA_API_KEY",
@@ -56,4 +56,4 @@ def open_teacher(spec: str, *, price: Price | None = None, device: str | None = 
 
         return HttpTeacher(open_wire(spec, price))
     expected = "\n    ".join(["one of", *KINDS.values()])
-    raise TeacherError(f"'{spec}' is no teacher.", expected=expected, found=spec, next_step="correct --teacher")
+    raise TeacherError(f"Unknown teacher '{spec}'.", expected=expected, found=spec, next_step="correct --teacher")

@@ -36,8 +36,8 @@ def other_revision(card: TeacherCard, origin: Origin) -> TeacherError | None:
         f"{card.identity} changed its model during the purchase.",
         expected=", ".join(f"{name} {quoted}, as quoted" for name, quoted, _ in pairs),
         found=", ".join(f"{name} {answered}" for name, _, answered in pairs),
-        next_step="ask for a new quote (vl2v quote); what was bought stays stored under the old revision, "
-        "and nothing of this answer was stored",
+        next_step="get a new quote (vl2v quote); earlier embeddings remain stored under the old revision, "
+        "and nothing of this response was stored",
     )
 
 
@@ -63,7 +63,7 @@ class Consistency:
         model = answer.origin.model
         first = self._names.setdefault(kind, model) if model is not None else None
         if first != model:
-            return _changed(card, f"answers of the model {first}, as before", f"an answer of the model {model}")
+            return _changed(card, f"responses of the model {first}, as before", f"a response of the model {model}")
         known, lengths = store.lengths(card, kind, 64), np.linalg.norm(answer.vectors.astype(np.float64), axis=1)
         if len(known) < ENOUGH or not len(lengths):
             return None
@@ -79,5 +79,5 @@ def _changed(card: TeacherCard, expected: str, found: str) -> TeacherError:
         f"{card.identity} seems to have changed its model during the purchase.",
         expected=expected,
         found=found,
-        next_step="ask the vendor; nothing of this answer was stored. If it is the same model: --accept-teacher",
+        next_step="ask the vendor; nothing of this response was stored. If it is the same model: --accept-teacher",
     )

@@ -122,7 +122,9 @@ def fit_image(image: bytes, limits: Limits) -> bytes:
         return lossless
     while len(smaller := _saved(picture, "JPEG")) > most_bytes:
         if min(picture.size) == 1:
-            raise TeacherError("An image cannot be made small enough.", expected=f"{most_bytes} bytes", found="more")
+            raise TeacherError(
+                "An image cannot be reduced to the maximum size.", expected=f"{most_bytes} bytes", found="more"
+            )
         picture = _scaled(picture, 0.8)
     return smaller
 

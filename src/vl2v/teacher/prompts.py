@@ -19,7 +19,7 @@ from vl2v.openclip import import_open_clip
 
 NAMED = {"photo": ("a photo of a {}",), "name": ("{}",)}
 CLIP_80 = "clip-80"
-SHAPE = "one placeholder, {} or {class}, where the class's name goes"
+SHAPE = "one placeholder, {} or {class}, for the class name"
 
 
 def load_templates(choice: str | Sequence[str]) -> tuple[str, ...]:
@@ -58,7 +58,7 @@ def _from_file(path: Path) -> tuple[str, ...]:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(
-            f"'{path}' gives no prompts.",
+            f"Unknown prompts '{path}'.",
             expected=f"one of {names}, a template with {{}}, or a text file of templates",
             found=getattr(error, "strerror", None) or str(error),
             next_step='e.g. --prompts "a sketch of a {}"',
@@ -66,7 +66,7 @@ def _from_file(path: Path) -> tuple[str, ...]:
     numbered = [(i, line.strip()) for i, line in enumerate(lines, 1)]
     templates = [_checked(line, f"{path}, line {i}") for i, line in numbered if line and not line.startswith("#")]
     if not templates:
-        raise ConfigError(f"{path} holds no template.", expected="one per line", found="none")
+        raise ConfigError(f"{path} contains no template.", expected="one per line", found="none")
     return tuple(templates)
 
 
@@ -77,7 +77,7 @@ def _checked(template: str, where: str) -> str:
     except ValueError as error:
         broken = f"{template} ({error})"
     if broken:
-        raise ConfigError(f"{where} is broken.", expected=SHAPE, found=broken, next_step="e.g. a photo of a {}")
+        raise ConfigError(f"{where} is not valid.", expected=SHAPE, found=broken, next_step="e.g. a photo of a {}")
     return template
 
 

@@ -75,7 +75,7 @@ class Buyer:
         card = self.teacher.describe()
         todo = self.store.lacks(card, digests, view)
         bought = 0
-        title = f"asking {card.identity} ({purpose})"
+        title = f"querying {card.identity} ({purpose})"
         with (
             asking(self.teacher, lambda i: read(int(todo[i])), len(todo), self.threads),
             (self.progress or Silent()).stage(title, len(digests), len(digests) - len(todo)) as advance,

@@ -66,7 +66,7 @@ class Purchase:
     def images(self, digests: Digests, read: Callable[[int], bytes], view: int = 0) -> int:
         """See `vl2v.teacher.purchase.Buyer.images`. No other process buys meanwhile."""
         books = Books(self._store, self._budget, self._card, self._run, self._purpose, view)
-        title = f"asking {self._card.identity} ({self._purpose})"
+        title = f"querying {self._card.identity} ({self._purpose})"
 
         def keep(parcel: Parcel, answer: Answer) -> None:
             rows = digests[parcel.members]

@@ -156,7 +156,7 @@ class Circuit:
                         "The vendor does not answer.",
                         expected="an answer",
                         found=f"{self._failures} failures in a row",
-                        next_step="see whether it is up, then start again: what was bought is kept",
+                        next_step="check whether it is available, then try again: what was bought is saved",
                     )
                 rest = self._until - self._clock()
                 if not self._opened:

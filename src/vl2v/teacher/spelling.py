@@ -57,7 +57,7 @@ def open_wire(spec: str, price: Price | None = None) -> Wire:
         return OpenAICompatible(name, options, price)
     module, cls, example = VENDORS[kind]
     if not model:
-        raise TeacherError(f"'{kind}:' names no model.", expected=example, found=kind + ":", next_step="add it")
+        raise TeacherError(f"'{kind}:' specifies no model.", expected=example, found=kind + ":", next_step="add it")
     found: Wire = getattr(import_module(module), cls)(model, options, price)
     return found
 
@@ -74,10 +74,10 @@ def _options(fragment: str) -> Options:
                 raise ValueError
     except ValueError:
         raise TeacherError(
-            "What stands after # in --teacher is not understood.",
+            "The options after # in --teacher cannot be parsed.",
             expected="name=value, joined by &; names: " + ", ".join(known),
             found="something else",  # not repeated: somebody may have put a key there
-            next_step="e.g. #model=clip&concurrency=4; a number must be above 0; a key never stands there",
+            next_step="e.g. #model=clip&concurrency=4; a number must be above 0; never put a key there",
         ) from None
     return Options(**values)
 
@@ -86,8 +86,8 @@ def _check_url(url: str) -> None:
     malformed = TeacherError(
         "The teacher's address is malformed.",
         expected="http://host:port/v1",
-        found="no host, or a port that is none",  # not repeated: it may hold a key
-        next_step="correct --teacher; an IPv6 address stands in brackets, http://[::1]:8080/v1",
+        found="no host, or an invalid port",  # not repeated: it may hold a key
+        next_step="correct --teacher; put an IPv6 address in brackets, http://[::1]:8080/v1",
     )
     try:
         parts = urlsplit(url if "://" in url else f"https://{url}")
@@ -96,10 +96,10 @@ def _check_url(url: str) -> None:
         raise malformed from None
     if parts.username or parts.password or parts.query:
         raise TeacherError(
-            "The teacher's address holds more than an address.",
-            expected="no user, password or query in it: it is saved in the run's config",
+            "The teacher's address contains more than an address.",
+            expected="no user, password or query, since the address is saved in the run's config",
             found="one of them",
-            next_step="leave it out; a key comes from the environment, e.g. VL2V_API_KEY",
+            next_step="remove it; set a key in the environment, e.g. VL2V_API_KEY",
         )
     if not usable:
         raise malformed

@@ -91,10 +91,10 @@ class Spending:
                 raise ValueError("no amount")
         except (LookupError, TypeError, ValueError, InvalidOperation) as error:
             raise BudgetError(
-                f"{self._file} is damaged: what was spent is not known.",
+                f"{self._file} is damaged, so the amount spent is unknown.",
                 expected='lines of {"entry": .., "cost": ".."}',
                 found=line[:60].decode(errors="replace").strip(),
-                next_step="restore it, or take it away: then only the ledger of the store that is used counts",
+                next_step="restore it, or remove it; then only the ledger of the current store counts",
             ) from error
         self._total += cost - self._costs.get(label, Decimal(0))
         self._costs[label] = cost

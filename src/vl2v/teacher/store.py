@@ -102,8 +102,10 @@ class EmbeddingStore:
             AccessError: if there is none.
         """
         if not path.exists():
-            found, step = "nothing of that name", "correct --store"
-            raise AccessError(f"{path} is missing.", expected="a store of bought vectors", found=found, next_step=step)
+            found, step = "no such file or folder", "correct --store"
+            raise AccessError(
+                f"{path} is missing.", expected="a store of purchased embeddings", found=found, next_step=step
+            )
         try:
             return cls(path)
         except (OSError, sqlite3.OperationalError):
@@ -115,13 +117,19 @@ class EmbeddingStore:
         tables = {row[0] for row in self._db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
         found = ""
         if version > VERSION:
-            found, step = f"a newer version's (form {version}, this one knows {VERSION})", "install a newer vl2v"
+            found, step = (
+                f"a file of a newer version (format {version}; this version supports {VERSION})",
+                "install a newer vl2v",
+            )
         elif tables and "teachers" not in tables:
-            found, step = f"another program's, with the tables {', '.join(sorted(tables)[:5])}", "name another file"
+            found, step = (
+                f"a file of another program, with the tables {', '.join(sorted(tables)[:5])}",
+                "choose another file",
+            )
         if found:
-            expected = "a store of bought vectors, or no file yet"
+            expected = "a store of purchased embeddings, or a new file"
             raise AccessError(
-                f"{self.path} is not this version's to write.",
+                f"This version cannot write to {self.path}.",
                 expected=expected,
                 found=found,
                 next_step=f"{step}: --store",
@@ -141,7 +149,7 @@ class EmbeddingStore:
         lock = self.path.with_suffix(".lock")
 
         def busy() -> None:
-            text = f"another process buys into {self.path}; waiting for its end ({lock} is locked)"
+            text = f"another process is buying into {self.path}; waiting for it ({lock} is locked)"
             warn(progress or Silent(), text)
 
         with held(lock, busy):
@@ -380,8 +388,8 @@ def _label(entry: int, at: float) -> str:
 
 def _missing(card: TeacherCard, what: str) -> TeacherError:
     return TeacherError(
-        f"{card.identity} was never asked for {what}.",
-        expected="a vector that was bought before",
+        f"{card.identity} has no stored embedding of {what}.",
+        expected="an embedding that was bought before",
         found="none in the store",
-        next_step="run vl2v distill, which buys what is missing, within its budget",
+        next_step="run vl2v distill, which buys missing embeddings within its budget",
     )

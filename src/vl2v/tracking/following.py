@@ -33,7 +33,7 @@ class Tracking:
     def __init__(self, names: Sequence[str], folder: RunFolder, warn: Note) -> None:
         self._folder, self._warn = folder, warn
         self._kept_at = folder.path / "tracking.json"
-        with reading(self._kept_at, "delete it: the trackers are then told the whole run again"):
+        with reading(self._kept_at, "delete it: the trackers then receive the whole run again"):
             kept = read_json(self._kept_at) if names and self._kept_at.exists() else {}
             self._memories = {name: Memory(**values) for name, values in kept.items()}
         self._live: dict[str, Tracker] = {}
@@ -107,7 +107,7 @@ class Tracking:
         except Exception as error:  # networks, disks and three packages raise many kinds
             self._live.pop(name, None)
             said = " ".join(str(error).split())[:300] or type(error).__name__
-            self._warn(f"the tracker {name} fails and is left out from here on; training goes on ({said})")
+            self._warn(f"the tracker {name} failed and is disabled; training continues ({said})")
 
 
 @contextmanager

@@ -206,10 +206,10 @@ class Accounts:
 
     def _checked_expiry(self, expires: datetime) -> float:
         if expires.timestamp() <= self._clock():
-            step = "give a later time; to close an account now: vl2v vendor keys revoke"
+            step = "choose a later time; to close an account now: vl2v vendor keys revoke"
             found = expires.isoformat(timespec="minutes")
             raise ConfigError(
-                "A key cannot expire in the past.", expected="a time to come", found=found, next_step=step
+                "A key cannot expire in the past.", expected="a time in the future", found=found, next_step=step
             )
         return expires.timestamp()
 
@@ -223,10 +223,10 @@ class Accounts:
             row = books.execute(select(accounts).where(accounts.c.id == identity)).one_or_none()
         if row is None:
             raise ConfigError(
-                "There is no such account.",
+                "Unknown account.",
                 expected="an id from: vl2v vendor keys list",
-                found="another one",
-                next_step="give the id, not the key",
+                found="no such id",
+                next_step="use the id, not the key",
             )
         return _account(row)
 
@@ -278,14 +278,14 @@ def _new_key(identity: str) -> str:
 def _checked_name(name: str) -> str:
     if not 1 <= len(name) <= 200:
         found = f"{len(name)} characters"
-        raise ConfigError("No account can have this name.", expected="1 to 200 characters", found=found)
+        raise ConfigError("This name is not valid for an account.", expected="1 to 200 characters", found=found)
     return name
 
 
 def _checked_rate(requests_per_minute: int) -> int:
     if not 1 <= requests_per_minute < 2**31:
         found = str(requests_per_minute)
-        raise ConfigError("The rate is not usable.", expected="1 or more requests a minute", found=found)
+        raise ConfigError("The rate limit is not valid.", expected="1 or more requests a minute", found=found)
     return requests_per_minute
 
 

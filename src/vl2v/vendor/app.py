@@ -19,7 +19,7 @@ from vl2v.web.envelope import Envelope, answer_faults
 from vl2v.web.faults import ApiError
 
 logger = logging.getLogger("vl2v.vendor")
-FAILED = "The service failed on this request; tell the seller its x-request-id."
+FAILED = "The service failed on this request; report its x-request-id to the vendor."
 
 
 def create_app(service: Service) -> ASGIApp:
@@ -34,7 +34,7 @@ def create_app(service: Service) -> ASGIApp:
             await service.stop()
 
     app = FastAPI(lifespan=lifespan, openapi_url=None, redirect_slashes=False)
-    answer_faults(app, FAILED, "No such path or method; see POST /v1/embeddings.")
+    answer_faults(app, FAILED, "Unknown path or method; see POST /v1/embeddings.")
     _add_routes(app, service)
     return Envelope(app, service.metrics.answers, service.metrics.seconds, logger, FAILED)
 
@@ -69,7 +69,7 @@ def _add_routes(app: FastAPI, service: Service) -> None:
     async def model(name: str, request: Request) -> dict[str, Any]:
         account = await _account(service, request)
         if name != service.card.identity:
-            raise ApiError(404, "model_not_found", f"No such model; this service has {service.card.identity}.")
+            raise ApiError(404, "model_not_found", f"Unknown model; this service has {service.card.identity}.")
         return _model(service, account)
 
     @app.get("/v1/usage")

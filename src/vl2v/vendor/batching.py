@@ -126,7 +126,7 @@ class Batcher:
         """
         count = len(images) + len(texts)
         if self.depth + count > self._most:
-            message = "Too many requests are waiting; try again as retry-after says. Nothing was billed."
+            message = "Too many requests are queued; retry after the time in retry-after. Nothing was billed."
             raise ApiError(503, "overloaded", message, retry_after=min(60.0, self.depth * self._pace))
         orders = [self._enter("image", images), self._enter("text", texts)]
         self.depth += count

@@ -112,7 +112,7 @@ def open_database(address: str) -> Engine:
     try:
         url = _with_driver(make_url(address))
     except ArgumentError:
-        raise _unusable("something that is no URL") from None
+        raise _unusable("not a URL") from None
     shown = url.render_as_string(hide_password=True)
     lite = url.get_backend_name() == "sqlite"
     if lite and (not url.database or url.database == ":memory:"):

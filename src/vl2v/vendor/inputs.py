@@ -12,7 +12,7 @@ from vl2v.web.limits import Limits
 
 FIELDS = frozenset({"model", "input", "modality", "encoding_format", "dimensions", "output_dimension", "user"})
 TOKENS = (
-    "Lists of token ids are not taken, since each model has tokens of its own; send the texts as strings. In LangChain:"
+    "Lists of token ids are not supported, since every model has its own tokens; send texts as strings. In LangChain:"
     " OpenAIEmbeddings(check_embedding_ctx_length=False). In LiteLLM, LlamaIndex and others: pass str, not list[int]."
 )
 FORMS = 'a string, {"text": ..}, {"image": ..}, or {"content": [one part]}'
@@ -84,7 +84,7 @@ def parse(body: bytes, model: str, dimension: int, limits: Limits) -> Asked:
     for name in ("dimensions", "output_dimension"):  # the second is what LiteLLM makes of it for an infinity
         wanted = fields.get(name)
         if wanted is not None and (isinstance(wanted, bool) or wanted != dimension):
-            raise schema(f"This model has {dimension} dimensions and cannot give others; leave it out.", name)
+            raise schema(f"This model has {dimension} dimensions and no others; omit this field.", name)
     if not isinstance(fields.get("user", ""), str):
         raise schema("Expected a string.", "user")
     given = fields["input"]
@@ -113,7 +113,7 @@ def _fields(body: bytes) -> dict[str, Any]:
     except RecursionError:
         raise schema("The body is nested too deeply.") from None
     except ValueError:  # UnicodeDecodeError and a number of thousands of digits are ValueErrors too
-        raise schema("The body is no JSON in UTF-8.") from None
+        raise schema("The body is not JSON in UTF-8.") from None
     if not isinstance(fields, dict):
         raise schema("Expected a JSON object with model and input.")
     if unknown := len(fields.keys() - FIELDS):
@@ -128,7 +128,7 @@ def _check_model(fields: dict[str, Any], model: str) -> None:
     if not isinstance(fields["model"], str):
         raise schema("Expected a string.", "model")
     if fields["model"] != model:
-        raise ApiError(404, "model_not_found", f"No such model; this service has {model}.", param="model")
+        raise ApiError(404, "model_not_found", f"Unknown model; this service has {model}.", param="model")
 
 
 def _one_of(fields: dict[str, Any], name: str, known: tuple[str, str]) -> str:
@@ -179,7 +179,7 @@ class _Reader:
         try:
             value.encode()
         except UnicodeEncodeError:
-            raise schema("The text holds half of a surrogate pair, which is no character.", param) from None
+            raise schema("The text holds half of a surrogate pair, which is not a character.", param) from None
         return Text(value)
 
     def _uri(self, value: Any, param: str) -> Item:

@@ -93,7 +93,7 @@ class Links:
             ApiError: 400 if it may not be, or cannot be fetched; 413 if it is too large.
         """
         if not self._hosts:
-            message = "This service takes no image URLs; send the image itself, as base64 or a data URI."
+            message = "This service does not accept image URLs; send the image itself, as base64 or a data URI."
             raise bad_image(message, param, "image_url_refused")
         try:
             end = min(deadline, asyncio.get_running_loop().time() + self._seconds)
@@ -152,4 +152,4 @@ class Links:
 
 
 def _refused(param: str) -> Exception:
-    return bad_image("Images are not fetched from there.", param, "image_url_refused")
+    return bad_image("Images from this host are not allowed.", param, "image_url_refused")

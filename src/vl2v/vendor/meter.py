@@ -46,7 +46,7 @@ class Once:
             ApiError: 422.
         """
         if other_digest != self.digest:
-            message = "This Idempotency-Key belongs to another request body; take a new key for a new request."
+            message = "This Idempotency-Key belongs to another request body; use a new key for a new request."
             raise schema(message, "Idempotency-Key", "idempotency_key_reused")
 
 
@@ -188,6 +188,6 @@ def over_quota(account: Account, cost: int, left: int) -> ApiError:
     money = account.currency
     message = (
         f"This request costs {written(cost)} {money}; {written(max(left, 0))} {money} of the quota are left. "
-        f"Nothing was done or billed. Send less, or ask the seller to raise the quota of account {account.id}."
+        f"Nothing was processed or billed. Send less, or ask the vendor to raise the quota of account {account.id}."
     )
     return ApiError(402, "insufficient_quota", message)

@@ -12,14 +12,14 @@ class Metrics:
 
     def __init__(self) -> None:
         self._registry = registry = CollectorRegistry()
-        self.answers = Counter("vl2v_http_answers", "HTTP answers", ["route", "status"], registry=registry)
-        self.seconds = Histogram("vl2v_http_seconds", "Seconds from request to answer", ["route"], registry=registry)
+        self.answers = Counter("vl2v_http_answers", "HTTP responses", ["route", "status"], registry=registry)
+        self.seconds = Histogram("vl2v_http_seconds", "Seconds from request to response", ["route"], registry=registry)
         self.billed = Counter("vl2v_billed_inputs", "Inputs billed", ["kind"], registry=registry)
         self.money = Counter("vl2v_billed_money", "Money billed", ["currency"], registry=registry)
-        self.replays = Counter("vl2v_replays", "Answers given again for an idempotency key", registry=registry)
+        self.replays = Counter("vl2v_replays", "Responses repeated for an idempotency key", registry=registry)
         self.batches = Histogram("vl2v_batch_size", "Inputs of a batch", ["kind"], buckets=SIZES, registry=registry)
-        self.queue = Gauge("vl2v_queue_inputs", "Inputs that wait or are embedded", registry=registry)
-        self.held = Gauge("vl2v_held_bytes", "Bytes of requests at hand", registry=registry)
+        self.queue = Gauge("vl2v_queue_inputs", "Inputs that are queued or being embedded", registry=registry)
+        self.held = Gauge("vl2v_held_bytes", "Bytes of requests in memory", registry=registry)
 
     def text(self) -> bytes:
         """All figures in Prometheus' text format."""

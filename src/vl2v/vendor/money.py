@@ -26,7 +26,7 @@ def to_nano(amount: Decimal | str, name: str) -> int:
         scaled = Decimal("NaN")
     if not scaled.is_finite() or not 0 <= scaled < MOST or scaled != int(scaled):
         raise ConfigError(
-            f"{name} is no amount of money.",
+            f"{name} is not an amount of money.",
             expected="0 or more, at most 9 decimals (a price per 1000: at most 6)",
             found=str(amount)[:40],
             next_step="correct it",

@@ -50,5 +50,5 @@ class Rates:
         headers["x-ratelimit-remaining-requests"] = str(int(bucket.tokens))
         headers["x-ratelimit-reset-requests"] = f"{(limit - bucket.tokens) * 60 / limit:.3f}s"
         if not allowed:
-            message = f"This key may send {limit} requests a minute; wait as retry-after says."
+            message = f"This key may send {limit} requests per minute; retry after the time in retry-after."
             raise ApiError(429, "rate_limited", message, retry_after=(1 - bucket.tokens) * 60 / limit)

@@ -37,5 +37,5 @@ def run(service: Service) -> None:
     """Listen for a service that is ready, until the process is told to stop."""
     settings = service.settings
     quiet_logs()
-    logging.getLogger("vl2v.vendor").info("%s is for sale", service.card.identity)
+    logging.getLogger("vl2v.vendor").info("serving %s", service.card.identity)
     listen(create_app(service), settings.host, settings.port, settings.tls_cert, settings.tls_key)

@@ -108,8 +108,8 @@ class Service:
         """
         found = await self._in_books(self.accounts.find, key)
         if isinstance(found, Locked):
-            step = "send 'Authorization: Bearer <key>' with a key of this seller"
-            step = step if found is Locked.UNKNOWN else "ask the seller for a new one"
+            step = "send 'Authorization: Bearer <key>' with a key of this vendor"
+            step = step if found is Locked.UNKNOWN else "ask the vendor for a new one"
             step = "use the new one" if found is Locked.REPLACED else step
             code = "expired_api_key" if found is Locked.EXPIRED else "invalid_api_key"
             raise ApiError(401, code, f"The API key is {found}; {step}.")
@@ -126,7 +126,7 @@ class Service:
         """
         if wanted is not None and wanted != quote(self.card.revision):
             message = (
-                f"The model changed: this service answers with revision {self.card.revision}, and the request expects "
+                f"The model has changed: this service has revision {self.card.revision}, and the request expects "
                 "another one. Nothing was billed. Read GET /v1/models again."
             )
             raise ApiError(412, "model_changed", message, param="vl2v-revision")
@@ -141,7 +141,7 @@ class Service:
             else:
                 await self._in_books(self.accounts.find, f"vl2v-{'0' * 16}-{'0' * 43}")
         except ApiError:
-            found.append("the database cannot be read or written; the server's log says why")
+            found.append("the database cannot be read or written; see the server's log")
         return found
 
     async def embed(self, account: Account, request: str, body: bytes, idempotency_key: str | None) -> Reply:
@@ -193,7 +193,7 @@ class Service:
             broken = await self._by_hand(first_broken, images)
             if broken is not None:
                 raise bad_image(broken[1], broken[0]) from None
-            message = "The model has no answer for one of the inputs; nothing was billed."
+            message = "The model cannot embed one of the inputs; nothing was billed."
             raise schema(message, "input", "unanswerable_input") from None
         except ModelFailedError as error:
             raise ApiError(500, "model_failed", "The model failed on this request; nothing was billed.") from error
@@ -206,7 +206,9 @@ class Service:
             if isinstance(item, Link):
                 data = await self.links.fetch(item.url, f"input[{i}]", deadline)
                 if (total := total + len(data)) > self.limits.body_bytes:
-                    raise ApiError(413, "too_large", "The images at the URLs are too large together.", param="input")
+                    raise ApiError(
+                        413, "too_large", "The total size of the images at the URLs is too large.", param="input"
+                    )
                 found.append((data, f"input[{i}]"))
             elif isinstance(item, Picture):
                 found.append((item.data, f"input[{i}]"))
@@ -252,7 +254,7 @@ class Service:
             self._books_failed = True
             cause = getattr(error, "orig", None) or error  # the driver's words; SQLAlchemy's would repeat the statement
             logger.error("the accounts database fails: %s: %s", type(cause).__name__, " ".join(str(cause).split()))
-            message = "The seller's database does not answer; try again as retry-after says."
+            message = "The vendor's database does not respond; retry after the time in retry-after."
             raise ApiError(503, "database_unavailable", message, retry_after=2) from error
 
     async def _by_hand(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:

@@ -52,12 +52,12 @@ class VendorSettings:
                 "TLS needs two files.",
                 expected="--tls-cert with --tls-key, or neither behind a proxy",
                 found="one of them",
-                next_step="name the other one too",
+                next_step="set the other one too",
             )
         if limits.queue < limits.inputs or limits.held_bytes < limits.body_bytes:
             raise ConfigError(
                 "One request would not fit into the queue.",
-                expected="queue >= inputs of a request, and bytes held >= bytes of a request",
+                expected="queue >= inputs per request, and bytes in memory >= bytes per request",
                 found=f"{limits.queue} and {limits.inputs}, {limits.held_bytes} and {limits.body_bytes}",
                 next_step="raise --queue or lower --max-inputs or --max-body-mb",
             )

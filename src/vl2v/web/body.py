@@ -59,7 +59,7 @@ class Body:
 
     def _hold(self, size: int) -> None:
         if self._all.bytes + size > self._limits.held_bytes:
-            message = "Too many large requests are at hand; try again as retry-after says."
+            message = "Too many large requests are being processed; retry after the time in retry-after."
             raise ApiError(503, "overloaded", message, retry_after=1)
         self._held += size
         self._all.bytes += size

@@ -61,7 +61,7 @@ def from_base64(value: str, param: str | None, limits: Limits) -> bytes:
     try:
         return binascii.a2b_base64(value.encode("ascii"), strict_mode=True)
     except ValueError:  # binascii.Error is one, and so is UnicodeEncodeError
-        raise bad_image("The image is no base64 (alphabet A-Za-z0-9+/, padded).", param, "bad_base64") from None
+        raise bad_image("The image is not valid base64 (alphabet A-Za-z0-9+/, padded).", param, "bad_base64") from None
 
 
 def first_broken(images: list[tuple[bytes, str]]) -> tuple[str, str] | None:

@@ -35,5 +35,5 @@ def render(table: Table, format: str) -> str:
     """
     if format not in FORMATS:
         expected, step = ", ".join(FORMATS), "correct --format"
-        raise ConfigError("No such format of a table.", expected=expected, found=format, next_step=step)
+        raise ConfigError("Unknown table format.", expected=expected, found=format, next_step=step)
     return FORMATS[format](table)

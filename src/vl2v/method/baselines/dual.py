@@ -11,7 +11,7 @@ from dataclasses import replace
 from vl2v.method.adip import ADIP
 
 _PART = replace(ADIP, free_image_weight=False)
-FEATURE = replace(_PART, name="feature", title="image vectors only", image_weight=1.0)
+FEATURE = replace(_PART, name="feature", title="image embeddings only", image_weight=1.0)
 TEXT = replace(
     _PART, name="text", title="class texts only", image_weight=0.0, asks_teacher=False, needs_labels=True
 )  # fmt: skip

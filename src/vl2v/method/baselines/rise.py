@@ -34,7 +34,7 @@ class RiseSettings(Settings):
     @classmethod
     def _several(cls, anchors: tuple[str, ...]) -> tuple[str, ...]:
         if len(anchors) == 1:
-            raise ValueError("expected two templates or more, among which a distance is relative, or none")
+            raise ValueError("expected at least two templates for the relative distance, or none")
         return anchors
 
 

@@ -71,5 +71,5 @@ class Azure(Wire):
         """
         if answer.get("modelVersion", self.version) != self.version:
             found = str(answer["modelVersion"])[:40]
-            raise TeacherError("Another model version answered.", expected=self.version, found=found)
+            raise TeacherError("The response is from another model version.", expected=self.version, found=found)
         return [answer["vector"]]

@@ -37,13 +37,13 @@ class Verdict:
 
 STEPS = {
     401: "check the key: {keys}",
-    402: "the account's money or budget is used up: raise it with the vendor, then start again",
-    403: "the account may not do this, or its balance is used up: see the vendor's console",
+    402: "the account has no money left: top it up, then try again",
+    403: "the account lacks permission or balance: see the vendor's console",
     404: "check the model's name and the address",
-    412: "ask for a new quote (vl2v quote); what was bought stays stored under the old revision",
-    413: "the vendor takes smaller requests than it said",
+    412: "get a new quote (vl2v quote); earlier embeddings remain stored under the old revision",
+    413: "the vendor accepts smaller requests than it stated",
 }
-UNREADABLE = "see the vendor's words above; nothing that was bought is lost"
+UNREADABLE = "see the vendor's message above; nothing that was bought is lost"
 
 
 @dataclass(frozen=True)
@@ -138,7 +138,7 @@ class Wire:
         wanted = self.options.dimension or self.dimensions[0]
         if wanted not in self.dimensions:
             expected = ", ".join(map(str, self.dimensions))
-            raise TeacherError(f"{self.name} has no such dimension.", expected=expected, found=str(wanted))
+            raise TeacherError(f"{self.name} does not offer this dimension.", expected=expected, found=str(wanted))
         return wanted
 
     def price(self) -> Price:
@@ -150,7 +150,7 @@ class Wire:
         if self.own_price is not None and self.own_price.free:  # the user says so
             if self.table is None:
                 return self.own_price
-            raise TeacherError(f"What {self.name}:{self.model} charges is known.", next_step="drop --free")
+            raise TeacherError(f"The price of {self.name}:{self.model} is known.", next_step="drop --free")
         own, table = self.own_price or Price(), self.table or Price()
         found = Price(
             own.per_1000_images or table.per_1000_images,
@@ -159,10 +159,10 @@ class Wire:
         )
         if not (found.per_1000_images and found.per_1000_texts):
             raise TeacherError(
-                f"What {self.name}:{self.model} charges is not known.",
-                expected="a price of images and one of texts, so that the budget holds",
+                f"The price of {self.name}:{self.model} is unknown.",
+                expected="a price for images and one for texts, to enforce the budget",
                 found="not both in the adapter's table",
-                next_step="state them: --price-per-1000-images and --price-per-1000-texts; or --free if that is so",
+                next_step="set them: --price-per-1000-images and --price-per-1000-texts; or --free if it is free",
             )
         return found
 

@@ -65,7 +65,7 @@ class Bedrock(Wire):
         credentials = self._session.get_credentials()
         if credentials is None:
             step = "aws configure, or export AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
-            raise TeacherError("No credentials for Amazon Web Services.", expected="some", next_step=step)
+            raise TeacherError("There are no credentials for Amazon Web Services.", expected="some", next_step=step)
         request = AWSRequest(method="POST", url=url, data=body, headers=dict(headers))
         SigV4Auth(credentials.get_frozen_credentials(), "bedrock", self.region).add_auth(request)
         return {str(name): str(value) for name, value in request.headers.items()}
@@ -77,7 +77,7 @@ class Bedrock(Wire):
             ValueError: if the answer tells of an error.
         """
         if answer.get("message"):
-            raise ValueError("the model reports an error in place of a vector")
+            raise ValueError("the model returned an error instead of an embedding")
         return [answer["embedding"]]
 
     def verdict(self, status: int, headers: Mapping[str, str], answer: Any) -> Verdict:

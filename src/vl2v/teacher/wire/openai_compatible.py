@@ -40,7 +40,7 @@ class OpenAICompatible(Wire):
         super().__init__((options or Options()).model, options, price)
         self.base = url.rstrip("/")
         if self.options.style not in ("", *STYLES):
-            raise TeacherError("No such style.", expected=" or ".join(STYLES), found=self.options.style)
+            raise TeacherError("Unknown style.", expected=" or ".join(STYLES), found=self.options.style)
         self._ours = False  # whether it describes itself as a server of ours does
         self._use(self.options.style or STYLES[0])
 
@@ -60,7 +60,7 @@ class OpenAICompatible(Wire):
         price = self._price_of_another()
         if self.options.dimension is None and not price.free:
             step = f"add it: {self.base}#dimension=512"
-            raise TeacherError(f"{self.base} does not tell its dimension.", expected="a number", next_step=step)
+            raise TeacherError(f"{self.base} does not state its dimension.", expected="a number", next_step=step)
         # Another address may serve another model under the same name, so the address is part of who it is.
         return TeacherCard(
             identity=f"{self.base}#{self.model}",
@@ -99,7 +99,7 @@ class OpenAICompatible(Wire):
             f"There is no list of models at {others[0]}/models, nor at {others[1]}/models (HTTP 404).",
             expected="an OpenAI-compatible server",
             found=faults[0].found,
-            next_step=f"check the address; if the server has no list, name the model: {self.base}#model=...",
+            next_step=f"check the address; if the server has no list, specify the model: {self.base}#model=...",
         ) from faults[0]
 
     def _know_by_name(self, entry: Mapping[str, Any]) -> None:
@@ -109,7 +109,7 @@ class OpenAICompatible(Wire):
             self._use("messages")
         if owner == "infinity" and isinstance(able, list) and "image_embed" not in able:
             raise TeacherError(
-                f"{self.base} serves '{self.model}', which embeds no images.",
+                f"{self.base} serves '{self.model}', which does not embed images.",
                 expected="the capability image_embed",
                 found=", ".join(map(str, able)),
                 next_step="serve a CLIP-like model: infinity_emb v2 --model-id <a CLIP>",
@@ -123,15 +123,15 @@ class OpenAICompatible(Wire):
         """
         if self.own_price is None and not is_local(host_of(self.base)):
             raise TeacherError(
-                f"What {self.base} charges is not known.",
-                expected="a price, so that the budget holds, or your word that it is free",
+                f"The price of {self.base} is unknown.",
+                expected="a price, to enforce the budget, or confirmation that it is free",
                 found="neither",
                 next_step="add --price-per-1000-images and --price-per-1000-texts, or --free if it charges nothing"
                 " (in a config: teacher.free: true; in Python: price=Price())",
             )
         if self.own_price is None:
             self.price_note = (
-                f"{self.base} states no price and is taken to be free; if it passes requests on to a vendor that"
+                f"{self.base} states no price and is assumed to be free; if it forwards requests to a vendor that"
                 " charges, add --price-per-1000-images and --price-per-1000-texts"
             )
         return self.own_price or Price()
@@ -170,14 +170,16 @@ class OpenAICompatible(Wire):
         try:
             entries = {str(entry["id"]): entry for entry in answer["data"]}
         except (LookupError, TypeError) as error:
-            raise TeacherError(f"{self.base}/models is no list of models.", expected='{"data":[{"id":..}]}') from error
+            raise TeacherError(
+                f"{self.base}/models does not return a list of models.", expected='{"data":[{"id":..}]}'
+            ) from error
         wanted = self.model or (next(iter(entries)) if len(entries) == 1 else "")
         if wanted not in entries:
             raise TeacherError(
                 f"{self.base} has no model '{wanted}'." if wanted else f"{self.base} has several models.",
                 expected="one of " + ", ".join(sorted(entries)),
                 found=wanted or "none named",
-                next_step=f"name it: {self.base}#model={next(iter(sorted(entries)), '...')}",
+                next_step=f"specify it: {self.base}#model={next(iter(sorted(entries)), '...')}",
             )
         found = entries[wanted]
         assert isinstance(found, Mapping)
@@ -204,7 +206,7 @@ class OpenAICompatible(Wire):
                 expected="revision, dimension, logit_scale, price_per_1000_images, price_per_1000_texts, currency"
                 " and max_batch in GET /v1/models",
                 found=f"{type(error).__name__} {error}",
-                next_step="is the server of the same version as this client?",
+                next_step="check that server and client have the same version",
             ) from error
         self.own_price, self.idempotent, self._ours = price, remembers, True
         # The bytes and pixels are what our server takes unless its owner says otherwise.
@@ -233,7 +235,7 @@ def _money(value: Any, name: str) -> Decimal:
     try:
         money = Decimal(str(value))
     except InvalidOperation as error:
-        raise ValueError(f"{name} is no amount of money: {value!r}") from error
+        raise ValueError(f"{name} is not an amount of money: {value!r}") from error
     if not money.is_finite() or money < 0:
-        raise ValueError(f"{name} is no amount of money: {value!r}")
+        raise ValueError(f"{name} is not an amount of money: {value!r}")
     return money

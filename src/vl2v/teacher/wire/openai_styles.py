@@ -83,20 +83,20 @@ def find_style(base: str, styles: Sequence[str], use: Callable[[str], None], ask
             continue
         if not _is_text(image, uri, ask):
             return
-        found.append(f"{style}: an image gets the embedding of its data URI as a text")
+        found.append(f"{style}: an image and its data URI as a text get the same embedding")
     raise TeacherError(
         f"{base} does not embed images.",
-        expected=f"another embedding for an image than for its data URI as a text, in the style {' or '.join(styles)}",
+        expected=f"different embeddings for an image and its data URI as a text, in the style {' or '.join(styles)}",
         found="; ".join(found),
         next_step="serve a model with an image encoder, such as a CLIP (text-embeddings-inference has none);"
-        f" if there is one, name the server's style: {base}#style={'|'.join(STYLES)}",
+        f" if there is one, specify the server's style: {base}#style={'|'.join(STYLES)}",
     )
 
 
 def _is_of_style(error: TeacherError) -> bool:
     """Whether a server may have failed on the form of a request, rather than on who sent it or how often."""
     by_status = any(f"(HTTP {status})" in error.problem for status in (400, 404, 405, 413, 415, 422, 500, 501))
-    return by_status or error.found.startswith("an answer of another form")
+    return by_status or error.found.startswith("a response in another format")
 
 
 def _is_text(image: NDArray[Any], uri: str, ask: Ask) -> bool:

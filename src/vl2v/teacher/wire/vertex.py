@@ -51,7 +51,7 @@ class Vertex(Wire):
         project = os.environ.get("GOOGLE_CLOUD_PROJECT", "")
         if not project:
             step = "export GOOGLE_CLOUD_PROJECT=<your project>"
-            raise TeacherError("No Google Cloud project is named.", expected="GOOGLE_CLOUD_PROJECT", next_step=step)
+            raise TeacherError("No Google Cloud project is set.", expected="GOOGLE_CLOUD_PROJECT", next_step=step)
         models = f"projects/{project}/locations/{self.place}/publishers/google/models"
         return f"{self.base}/v1/{models}/{self.model}:predict"
 
