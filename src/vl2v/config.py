@@ -279,7 +279,8 @@ class RunConfig(_WithMethods):
         """Refuse a method that is unknown or cannot be used."""
         if name not in METHODS:
             *names, last = map(repr, METHODS)
-            raise PydanticKnownError("literal_error", {"expected": f"{', '.join(names)} or {last}"})
+            expected = f"{', '.join(names)} or {last}, or the method of another package, which has to be installed"
+            raise PydanticKnownError("literal_error", {"expected": expected})
         if name not in BUILT_IN and name in cls.model_fields:
             raise ConfigError(
                 f"The method {name} cannot be used.",

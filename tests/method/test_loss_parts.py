@@ -11,6 +11,7 @@ from accelerate import Accelerator
 from test_baselines import CONTEXT, batch
 from torch import Tensor, nn
 
+from vl2v.errors import TrainingError
 from vl2v.job.metrics import metrics_line
 from vl2v.job.parts import LossParts
 from vl2v.job.run_files import MetricsLine, StateValues
@@ -86,6 +87,17 @@ def test_the_parts_hold_no_graph_and_wait_for_nothing() -> None:
     assert parts(output, batch([0, 1, 2])).requires_grad
     parts(output, batch([0, 1, 2]))
     assert not any(value.requires_grad for value in parts._sums.values())
+
+
+@pytest.mark.parametrize(
+    ("loss", "found"),
+    [({}, "no part"), (torch.ones(3), r"shape \[3\]"), ({"a": torch.ones(()), "b": torch.ones(2)}, r"shape \[2\]")],
+)
+def test_a_loss_that_is_no_number_is_told(loss: Any, found: str) -> None:
+    rows = [batch([0, 1, 2])]
+    rows = [replace(b, inputs=b.teacher_image) for b in rows]
+    with pytest.raises(TrainingError, match=rf"(?s)expected: a scalar.*found: .*{found}"):
+        align(nn.Linear(4, 4), rows, objective=lambda *_: loss)
 
 
 def test_files_of_earlier_versions_have_no_parts() -> None:

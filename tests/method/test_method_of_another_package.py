@@ -124,7 +124,7 @@ def test_its_settings_are_settings_like_any_other(install: Install) -> None:
         config(method="mine", mine={"weight": "much", "heat": 1})
     with pytest.raises(ConfigError, match=r"mine: Input should be a valid dictionary.*\(found 3\)"):
         config(method="mine", mine=3)
-    with pytest.raises(ConfigError, match=r"or 'mine' \(found 'yours'\)"):
+    with pytest.raises(ConfigError, match=r"or 'mine', or .*\(found 'yours'\)"):
         config(method="yours")
     assert make_variants(("mine",), {})["mine"].title == "Dual loss and divergence"
 

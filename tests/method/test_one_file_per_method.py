@@ -102,7 +102,10 @@ def test_every_method_knows_its_own_settings() -> None:
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"method": "best"}, r"method: Input should be 'adip', 'vl2v', .*'rise' or 'miro' \(found 'best'\)"),
+        (
+            {"method": "best"},
+            r"method: Input should be 'adip', 'vl2v', .*'rise' or 'miro', or .* installed \(found 'best'\)",
+        ),
         ({"method": 3}, r"method: Input should be a valid string \(found 3\)"),
         ({"kd": {"heat": 3}}, r"kd\.heat: Extra inputs are not permitted \(found 3\)"),
         ({"kd": {"temperature": "hot"}}, r"kd\.temperature: Input should be a valid number.*\(found 'hot'\)"),

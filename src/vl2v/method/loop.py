@@ -45,8 +45,20 @@ Objective = Callable[[Tensor, Batch], Loss]
 
 
 def total(loss: Loss) -> Tensor:
-    """The scalar that is minimised: the sum of the named parts in their order."""
-    return loss if isinstance(loss, Tensor) else reduce(add, loss.values())
+    """The scalar that is minimised: the sum of the named parts in their order.
+
+    Raises:
+        TrainingError: if a method gives something else than scalars, or no part.
+    """
+    value = loss if isinstance(loss, Tensor) else reduce(add, loss.values()) if loss else None
+    if value is None or value.ndim:
+        raise TrainingError(
+            "The loss of the method cannot be minimised.",
+            expected="a scalar, or a mapping of names to scalars",
+            found="no part" if value is None else f"a tensor of shape {list(value.shape)}",
+            next_step="correct the objective of the method, e.g. take the mean over the batch",
+        )
+    return value
 
 
 def fit(
