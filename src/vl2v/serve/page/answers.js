@@ -64,8 +64,8 @@ function showDrift(drift, images) {
   const which = images === 1 ? "This image looks" : `These ${images} images look`;
   note.classList.toggle("unusual", drift.unusual);
   note.textContent = drift.unusual
-    ? `${which} unlike the training images (most like ${drift.nearest}). Trust the answers less.`
-    : `${which} like the training images (most like ${drift.nearest}).`;
+    ? `${which} unlike the training images (most similar: ${drift.nearest}). The predictions are less reliable.`
+    : `${which} similar to the training images (most similar: ${drift.nearest}).`;
 }
 
 function showCount() {

@@ -57,7 +57,7 @@ async function reachable() {
 function setAway() {
   if (away) return;
   away = true;
-  $("offline").textContent = "The server does not answer. Is vl2v serve still running? This page goes on by itself once it is back.";
+  $("offline").textContent = "The server does not answer. Is vl2v serve still running? This page continues automatically when it is back.";
   $("offline").hidden = false;
   const timer = setInterval(async () => {
     if (!(await reachable())) return;

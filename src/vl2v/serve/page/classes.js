@@ -73,7 +73,7 @@ function priced(name, { prompts, known, cost, currency, teacher }) {
   if (known === prompts.length) return `“${name}” was bought before and costs nothing.`;
   const what = prompts.length - known === 1 ? `“${prompts[prompts.length - 1]}”` : count(prompts.length - known, "text", "texts");
   const sum = Number(cost) ? `for ${cost} ${currency}` : "free of charge";
-  return `The teacher ${teacher} is asked about ${what}, ${sum}.`;
+  return `This sends ${what} to the teacher ${teacher}, ${sum}.`;
 }
 
 async function buy() {

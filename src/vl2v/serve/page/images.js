@@ -22,7 +22,7 @@ function take(files) {
   forgetOldest();
   showCount();
   const refused = fresh.filter((card) => card.state === "refused").length;
-  if (refused) announce(`${count(refused, "file", "files")} not taken: too large, or a folder.`);
+  if (refused) announce(`${count(refused, "file", "files")} rejected: too large, or a folder.`);
   look(fresh.filter((card) => card.state === "looking"));
 }
 
