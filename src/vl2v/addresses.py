@@ -1,4 +1,4 @@
-"""Network addresses: which of them stay on this machine."""
+"""Network addresses: which of them are local to this machine."""
 
 from __future__ import annotations
 

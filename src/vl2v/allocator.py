@@ -1,4 +1,4 @@
-"""Keeping freed memory in the process, for work on a CPU.
+"""Keep freed memory in the process, for work on a CPU.
 
 By default glibc gives every large block back to the kernel when it is freed, and the next step has all its pages zeroed
 anew. A network's activations are such blocks: this can be a third of the time of a forward pass.

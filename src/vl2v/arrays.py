@@ -1,4 +1,4 @@
-"""The one reader of .npz files: what a stranger, a bug or a bad disk made of them ends in one kind of error.
+"""Validated reading of .npz files from untrusted sources.
 
 Nothing is unpickled. Types, shapes and sizes are read from the headers and compared with what is expected before any
 array is allocated, so a small file cannot unpack to more memory than the machine has.

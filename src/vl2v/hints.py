@@ -1,4 +1,4 @@
-"""Commands that a message tells the user to give next, ready to be pasted into a shell."""
+"""Commands that messages suggest, ready to paste into a shell."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where things lie: the defaults of cache and store, and which option names the place that a path belongs to."""
+"""Default paths of cache and store, and the option that sets a path."""
 
 from __future__ import annotations
 

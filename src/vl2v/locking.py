@@ -1,4 +1,4 @@
-"""One process at a time, among all that use the same files of this machine."""
+"""File locks between processes on this machine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Nested mappings laid over each other."""
+"""Merge nested mappings."""
 
 from __future__ import annotations
 

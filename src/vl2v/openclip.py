@@ -1,4 +1,4 @@
-"""Opening open_clip models by one spelling, for teachers and students alike: `<model>/<pretrained tag or file>`."""
+"""Load open_clip models for teachers and students: `<model>/<pretrained tag or file>`."""
 
 from __future__ import annotations
 

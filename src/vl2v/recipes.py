@@ -1,4 +1,4 @@
-"""Recipes: named sets of defaults, laid under a user's own settings before these are checked."""
+"""Recipes: named sets of default settings."""
 
 from __future__ import annotations
 

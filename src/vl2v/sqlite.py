@@ -1,4 +1,4 @@
-"""SQLite files that several processes open at once, whose errors name the file, and whose cache can be made anew."""
+"""SQLite files that several processes open; errors name the file, and a damaged cache is rebuilt."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The one way to a terminal: names, paths and vendors' words are shown as they are, and never as markup or commands."""
+"""Terminal output: names and messages are never interpreted as markup or control characters."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How many CPU threads compute, and what they do while they wait for each other.
+"""Number of CPU threads, and how they wait for each other.
 
 OpenMP divides every layer of a network among its threads, and all of them wait for the slowest. By default they spin
 while they wait: next to another busy process, which makes one of them late at every layer, two threads can be ten

@@ -1,4 +1,4 @@
-"""Writing files: a reader sees the old one or the new one, never half, and no link leads a write out of its folder.
+"""Atomic writes that no link can redirect out of the folder.
 
 A run's folder may come from a stranger, who may have planted links in it. `replacing` takes the place of a link and
 leaves alone what it points to; `in_place` and `check_alone` refuse one; `check_folder` refuses folders in it that are

@@ -1,1 +1,1 @@
-"""The benchmark: a grid of runs by DomainBed's protocol, its table, and the curves."""
+"""Benchmarks: a grid of runs with DomainBed's protocol, its tables and its plots."""

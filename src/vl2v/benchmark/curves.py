@@ -1,4 +1,4 @@
-"""Accuracy on unseen domains against what it took: image queries bought, or labels per class."""
+"""Plots of accuracy on unseen domains against image queries or labels per class."""
 
 from __future__ import annotations
 

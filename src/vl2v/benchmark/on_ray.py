@@ -1,4 +1,4 @@
-"""A grid's jobs on the machines of a Ray cluster, or in several processes of this one."""
+"""Run the jobs of a grid on a Ray cluster, or in several local Ray processes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a grid would take: jobs, hours and money, before anything is spent."""
+"""The plan of a grid: jobs, hours and cost, before anything is spent."""
 
 from __future__ import annotations
 

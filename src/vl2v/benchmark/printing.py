@@ -1,4 +1,4 @@
-"""A grid's plan and its end, as people and as scripts read them."""
+"""The plan and the result of a grid, as text and JSON."""
 
 from __future__ import annotations
 

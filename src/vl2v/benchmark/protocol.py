@@ -1,4 +1,4 @@
-"""DomainBed's protocol as a grid of jobs: every domain is the unseen target once, several seeds, equal settings."""
+"""DomainBed's protocol as a grid of jobs: each domain is the unseen target once, several seeds, equal settings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Published averages to stand beside measured ones, marked as such."""
+"""Published averages, to show next to measured ones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a whole grid has to know of its teacher: quoted and bought once, before its jobs run side by side."""
+"""Quote and buy the queries of a whole grid once, before its jobs run."""
 
 from __future__ import annotations
 

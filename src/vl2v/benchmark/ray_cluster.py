@@ -1,4 +1,4 @@
-"""The Ray cluster that a grid runs on: joined, or started in processes of this machine."""
+"""Join a Ray cluster, or start one on this machine."""
 
 from __future__ import annotations
 

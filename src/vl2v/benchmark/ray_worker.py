@@ -1,4 +1,4 @@
-"""The worker's side of a grid on Ray: make sure that this machine sees what the others see, and do one job."""
+"""The worker of a grid on Ray: check that the machine has the same files, and run one job."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What one finished job of a grid says, in the form that selection, tables and curves work on."""
+"""The results of a finished job, as used by selection, tables and plots."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Finished jobs on disk, read as records."""
+"""Read finished jobs from disk as records."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which of a method's candidates, and which of its weights, stand in a table: the rule that selects a model.
+"""Model selection: which candidate and which weights of a method a table shows.
 
 The rules are those of Gulrajani and Lopez-Paz (ICLR 2021). This is not the leaving out of a domain to test it.
 """

@@ -1,4 +1,4 @@
-"""A grid's jobs in several processes of this machine, each with few threads of its own.
+"""Run the jobs of a grid in parallel processes on this machine.
 
 Several jobs of one thread do more in an hour than one job of several threads, which wait for each other at every layer.
 """

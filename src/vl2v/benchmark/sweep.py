@@ -1,4 +1,4 @@
-"""Running a grid's jobs, one after the other, as often as it is called and in as many processes as call it."""
+"""Run the jobs of a grid one after another; several processes can work on the same grid."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a benchmark's table says, as plain values: every cell a mean over seeds with its standard error."""
+"""A benchmark table as plain values: each cell is a mean over seeds with its standard error."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From a grid's records to its table."""
+"""Make a table from the records of a grid."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`vl2v benchmark`: the grid of DomainBed's protocol, and its table."""
+"""`vl2v benchmark`: run a grid with DomainBed's protocol, and show its results."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the commands share: options, faults as messages, places and progress."""
+"""Shared by the commands: options, error messages, paths and progress."""
 
 from __future__ import annotations
 

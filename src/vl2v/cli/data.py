@@ -1,4 +1,4 @@
-"""`vl2v data ...`: the benchmarks by name, and drawings to try. Everything heavy is imported when a command runs."""
+"""`vl2v data ...`: benchmark datasets and example drawings. Heavy imports happen when a command runs."""
 
 from __future__ import annotations
 

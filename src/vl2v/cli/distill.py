@@ -1,4 +1,4 @@
-"""`vl2v quote`, `vl2v distill` and `vl2v demo`: the main job. Everything heavy is imported when a command runs."""
+"""`vl2v quote`, `vl2v distill` and `vl2v demo`. Heavy imports happen when a command runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`vl2v export`: a student as files for a device. Everything heavy is imported when the command runs."""
+"""`vl2v export`: export a student to ONNX. Heavy imports happen when the command runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`vl2v push`: a finished run for others."""
+"""`vl2v push`: publish a finished run."""
 
 from __future__ import annotations
 

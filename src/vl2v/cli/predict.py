@@ -1,4 +1,4 @@
-"""`vl2v evaluate` and `vl2v predict`: a student's answers. Everything heavy is imported when a command runs."""
+"""`vl2v evaluate` and `vl2v predict`. Heavy imports happen when a command runs."""
 
 from __future__ import annotations
 

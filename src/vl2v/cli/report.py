@@ -1,4 +1,4 @@
-"""`vl2v report`: a finished run or benchmark as a page. Everything heavy is imported when the command runs."""
+"""`vl2v report`: the report of a run or a benchmark. Heavy imports happen when the command runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`vl2v serve`: a student behind HTTP. Everything heavy is imported when it runs."""
+"""`vl2v serve`: serve a student over HTTP. Heavy imports happen when the command runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`vl2v trust`: how far a finished run's answers can be trusted. Everything heavy is imported when it runs."""
+"""`vl2v trust`: fit and show the trust data of a finished run. Heavy imports happen when the command runs."""
 
 from __future__ import annotations
 

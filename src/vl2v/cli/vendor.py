@@ -1,4 +1,4 @@
-"""`vl2v vendor ...`: serving, and the accounts. Everything heavy is imported when a command runs."""
+"""`vl2v vendor ...`: serve a model as a vendor. Heavy imports happen when a command runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`vl2v vendor keys ...`: accounts, their keys and terms. Everything heavy is imported when a command runs."""
+"""`vl2v vendor keys ...`: manage accounts and keys. Heavy imports happen when a command runs."""
 
 from __future__ import annotations
 

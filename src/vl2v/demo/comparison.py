@@ -1,4 +1,4 @@
-"""Methods side by side on one task: means over seeds, with standard errors."""
+"""Comparison of methods: means over seeds with standard errors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Draw a small task: a dozen classes of things in four styles, each style a domain. Needs no download.
+"""Draw a small dataset of twelve classes in four styles, each style a domain. Needs no download.
 
 The drawings are OpenMoji's (CC BY-SA 4.0) and those of the icon fonts that qtawesome brings, each under its own
 licence: they are drawn on the user's machine and none is part of this package.

@@ -1,4 +1,4 @@
-"""Find the files that optional packages bring, without importing these packages."""
+"""Find files of optional packages without importing the packages."""
 
 from __future__ import annotations
 

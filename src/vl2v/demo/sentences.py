@@ -1,4 +1,4 @@
-"""The packaged sentence encoder all-MiniLM-L6-v2: the text side of both offline teachers."""
+"""The packaged sentence encoder all-MiniLM-L6-v2, the text encoder of both offline teachers."""
 
 from __future__ import annotations
 

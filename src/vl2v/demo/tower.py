@@ -1,4 +1,4 @@
-"""The image side of the offline vendor: an EfficientNet-Lite2 without batch norms, and a map into the text space."""
+"""The image encoder of the offline teacher: EfficientNet-Lite2 without batch norm, and a map to the text space."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The offline vendor: a small vision-language model of the project's own, whose weights come with the package.
+"""The offline teacher: a small vision-language model whose weights ship with the package.
 
 An EfficientNet-Lite2 tuned on named drawings looks at images, a packaged sentence encoder reads texts, and both answer
 in one space. What it was trained on, how well it does and where it fails stands in ``offline_vendor.md`` beside it;

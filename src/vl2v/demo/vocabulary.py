@@ -1,4 +1,4 @@
-"""Which drawings show which class: chosen by hand from the packages' own names, and looked at.
+"""Which drawings belong to which class, selected by hand from the names in the packages.
 
 An OpenMoji drawing comes in colour and as bare lines. Were both used, a model could meet a test drawing in training,
 only coloured, so each emoji is used once: the first of a class in colour, the second as lines, and so on. For the same

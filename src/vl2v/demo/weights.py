@@ -1,4 +1,4 @@
-"""ImageNet weights of two small EfficientNets, taken from pip packages: no model hub is asked.
+"""ImageNet weights of two small EfficientNets from pip packages, without a model hub.
 
 The packages hold state dicts with the key names of another library. Both libraries list the tensors of this
 architecture in the same order, so names are given by position, and every shape is compared.

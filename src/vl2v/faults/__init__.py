@@ -1,4 +1,4 @@
-"""What the system, SQLite and parsers raise, as errors that name the path, the option that changes it, and a next step.
+"""Convert errors of the system, SQLite and parsers to errors with a path, an option and a next step.
 
 `explain` translates one exception; `explained` does so for all that a block raises. The command line puts every command
 in such a block, and so do the functions of `vl2v.api`.

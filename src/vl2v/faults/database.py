@@ -1,4 +1,4 @@
-"""What SQLite says of a file."""
+"""Convert errors of SQLite."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the environment's certificates and proxies make fail, and what parsers say of a file's content."""
+"""Convert errors of certificates, proxies and parsers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the system says of files, disks, memory and limits."""
+"""Convert errors of files, disks, memory and limits."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""A finished run for others: a model card, and the hub it goes to."""
+"""Publish a finished run: a model card, and upload to the Hugging Face hub."""

@@ -1,4 +1,4 @@
-"""Where a student's pretrained weights came from, as far as that is known, and under which licence."""
+"""Origin and licence of a student's pretrained weights, as far as they are known."""
 
 from __future__ import annotations
 

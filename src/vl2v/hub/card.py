@@ -1,4 +1,4 @@
-"""The model card: what the student is, what it learnt from, how well it does, and what it is not for."""
+"""The model card of a published student."""
 
 from __future__ import annotations
 

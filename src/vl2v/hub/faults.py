@@ -1,4 +1,4 @@
-"""What the hub says when it refuses, in this project's words."""
+"""Convert errors of the hub."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What of a run is published: its student, exported files, settings and figures, without what is this machine's."""
+"""The files of a run that are published, without private data."""
 
 from __future__ import annotations
 

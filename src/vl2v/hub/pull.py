@@ -1,4 +1,4 @@
-"""A published student, fetched from the hub."""
+"""Download a published student from the hub."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From a finished run to a repository on the Hugging Face hub, in one commit."""
+"""Push a finished run to a repository on the Hugging Face hub, in one commit."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""The main job from end to end: scan, quote, buy, train, evaluate, keep."""
+"""One run from end to end: scan, quote, buy, train, evaluate, save."""

@@ -1,4 +1,4 @@
-"""Adam's state in a run's saved state, and its learning rates."""
+"""Adam's state in the saved state of a run, and its learning rates."""
 
 from __future__ import annotations
 

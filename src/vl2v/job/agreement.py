@@ -1,4 +1,4 @@
-"""Whether a teacher's answers have anything to do with the images that were sent, judged by the client's labels."""
+"""Tests whether a teacher's embeddings agree with the labels better than chance."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What Align can do beside the paper's way: a closed form in place of steps, and averages over them."""
+"""Options of Align beyond the paper: a closed-form solution, and averages over steps."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Proving a teacher on a handful of images, before the whole job is paid for."""
+"""Check a teacher on a few images before buying from it."""
 
 from __future__ import annotations
 

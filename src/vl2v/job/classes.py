@@ -1,4 +1,4 @@
-"""Classes of a finished student: one is added by its teacher's text vector alone, and no image is needed."""
+"""Add and remove classes of a finished student by their text embeddings."""
 
 from __future__ import annotations
 

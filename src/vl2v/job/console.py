@@ -1,4 +1,4 @@
-"""What people and scripts see of a run: bars, the lines of a log, or a line of JSON per event."""
+"""Progress for people and scripts: progress bars, log lines, JSON lines."""
 
 from __future__ import annotations
 

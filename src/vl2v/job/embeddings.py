@@ -1,4 +1,4 @@
-"""Vectors of a sample of images at every stage of a run, kept for whoever wants to look at the space."""
+"""Embeddings of a sample of images at every stage of a run, saved for the report."""
 
 from __future__ import annotations
 

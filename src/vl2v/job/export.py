@@ -1,4 +1,4 @@
-"""From a run to files for a device, each compared with the student before it is left there."""
+"""Export a run to files for a device, each verified against the student."""
 
 from __future__ import annotations
 

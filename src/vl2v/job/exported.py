@@ -1,4 +1,4 @@
-"""What stands beside a student and depends on its classes: exported files, and what was fitted for trust."""
+"""Update what depends on a student's classes: exported files and trust data."""
 
 from __future__ import annotations
 

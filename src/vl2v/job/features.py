@@ -1,4 +1,4 @@
-"""Passing images through a network without training, and scoring what comes out."""
+"""Pass images through a network without training, and score the outputs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A run on disk: its settings, its metrics, the state to go on from, and the student."""
+"""A run folder: settings, metrics, training state and student."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Fresh views: a teacher on this machine is asked about every augmented image of Distill, as the research code does.
+"""Fresh views: query a local teacher for every augmented image of Distill, as the research code does.
 
 To compare with: it shows what asking once per image gives away. A vendor would be paid steps times batch queries.
 """

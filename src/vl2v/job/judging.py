@@ -1,4 +1,4 @@
-"""Measuring a run's student on its own split, and keeping every answer for whoever wants to look closer."""
+"""Evaluate a run's student on its own split, and save all predictions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Features of the frozen backbone, computed once per image and shared by all runs that start from the same weights."""
+"""Cached features of the frozen backbone, shared by all runs with the same initial weights."""
 
 from __future__ import annotations
 

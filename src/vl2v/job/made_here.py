@@ -1,4 +1,4 @@
-"""Whether a run was made by this user on this machine, so that the files and addresses that it names may be opened.
+"""Whether this user made a run on this machine, so that files and addresses in it may be opened.
 
 A run's folder says which teacher taught its student, and which store it bought from. In the folder of a stranger these
 may be any address or file, and a key from the environment would go to that address. So what `vl2v distill` writes is

@@ -1,4 +1,4 @@
-"""What training works on, and the batches it is served in."""
+"""The training data, and the batches made from it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A saved student on a folder of labelled images, or on any images."""
+"""Evaluate a saved student on a folder of labelled images, and classify images."""
 
 from __future__ import annotations
 

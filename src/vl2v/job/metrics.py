@@ -1,4 +1,4 @@
-"""What a run writes of an evaluation, and of its end."""
+"""Metrics that a run writes during and after training."""
 
 from __future__ import annotations
 

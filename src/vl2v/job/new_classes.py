@@ -1,4 +1,4 @@
-"""New classes before anything is asked: their names, their prompts, and the teacher that they have to come from."""
+"""Checks before a class is added: its name, its prompts, and the identity of the teacher."""
 
 from __future__ import annotations
 

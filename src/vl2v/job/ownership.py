@@ -1,4 +1,4 @@
-"""Who works in a run's folder: one process at a time, and any other is told which."""
+"""Ownership of a run folder: one process at a time."""
 
 from __future__ import annotations
 

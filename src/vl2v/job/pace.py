@@ -1,4 +1,4 @@
-"""The number of threads that suits a student, in training and afterwards; see `vl2v.threads`."""
+"""Number of threads for a student, in training and inference; see `vl2v.threads`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An exported file held against its student, on the same images."""
+"""Parity of an exported file with its student on the same images."""
 
 from __future__ import annotations
 

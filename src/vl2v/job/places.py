@@ -1,4 +1,4 @@
-"""Which cache and which store a run uses: its folder remembers them."""
+"""Paths of a run's cache and store, as recorded in its folder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The answers that a finished run kept, read back from `predictions.npz`; `vl2v.job.judging.keep_answers` writes it."""
+"""Read the saved predictions of a finished run; `vl2v.job.judging.keep_answers` writes them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From settings to images that are read, split and known by content: all that is free of charge."""
+"""From settings to images that are read, split and hashed. Everything here is free."""
 
 from __future__ import annotations
 

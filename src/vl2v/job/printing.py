@@ -1,4 +1,4 @@
-"""Results as people and as scripts read them."""
+"""Results as text and JSON."""
 
 from __future__ import annotations
 

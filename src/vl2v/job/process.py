@@ -1,4 +1,4 @@
-"""The process around a run: device, precision, other processes, and the user's wish to stop."""
+"""The process of a run: device, precision, other processes, and interruption."""
 
 from __future__ import annotations
 

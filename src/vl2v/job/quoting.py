@@ -1,4 +1,4 @@
-"""What a run would buy and how much disk it would take."""
+"""Compute what a run would buy, and its disk usage."""
 
 from __future__ import annotations
 

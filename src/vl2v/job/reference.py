@@ -1,4 +1,4 @@
-"""What a run's figures compare answers with: labels, or the teacher's answers where the images have none."""
+"""What predictions are compared with: labels, or the teacher's predictions if there are no labels."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run leaves for people to look at, once its student is saved."""
+"""Write the report at the end of a run."""
 
 from __future__ import annotations
 

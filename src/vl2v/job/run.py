@@ -1,4 +1,4 @@
-"""The main job, from a folder of images and a teacher to a student and its table."""
+"""A whole run, from a folder of images and a teacher to an evaluated student."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The JSON files of a finished run, read with their types: the run may come from a stranger."""
+"""Validated reading of the JSON files of a finished run, which may come from a stranger."""
 
 from __future__ import annotations
 

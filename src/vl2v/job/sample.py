@@ -1,4 +1,4 @@
-"""The images that an exported file is calibrated on and compared with its student on."""
+"""Images for the calibration of an exported file, and for its comparison with the student."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From settings to everything that training needs: scanned, quoted, bought and laid out."""
+"""From settings to everything that training needs: scanned, quoted, bought."""
 
 from __future__ import annotations
 

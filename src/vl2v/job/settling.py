@@ -1,4 +1,4 @@
-"""Settings that depend on the data: how long Distill takes, and how a batch is shared, as numbers."""
+"""Settings that depend on the data: the number of steps of Distill, and the composition of a batch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The sets of weights that a run may end with: averaged, best, last, and each of them interpolated with the start."""
+"""The weights that a run can save: averaged, best, last, and interpolations with the initial weights."""
 
 from __future__ import annotations
 

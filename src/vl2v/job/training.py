@@ -1,4 +1,4 @@
-"""Align and Distill on a run's rows, from any step on, with the state saved on the way."""
+"""Run Align and Distill from any step, saving the state on the way."""
 
 from __future__ import annotations
 

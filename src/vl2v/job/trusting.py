@@ -1,4 +1,4 @@
-"""Fitting a finished run's trust again, from the answers that it kept: for runs of earlier versions, and to look at."""
+"""Fit the trust data of a finished run again from its saved predictions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How well classes are known that were held out of training: generalised zero-shot accuracy, student beside teacher."""
+"""Generalised zero-shot accuracy of student and teacher on held-out classes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Stopping a purchase whose answers are of no use, within the first few hundred of them."""
+"""Stop a purchase early if the embeddings are useless."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Several jobs side by side on this machine, each in a process of its own."""
+"""Run several jobs in parallel processes on this machine."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""The paper's method as plain functions: loss, Align, Distill, weight averaging."""
+"""The method of the paper as plain functions: loss, Align, Distill, weight averaging."""

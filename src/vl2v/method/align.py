@@ -1,4 +1,4 @@
-"""Align, the first stage: teach a linear projection the teacher's space, on frozen features."""
+"""Align, the first stage: train the projection to the teacher's space on frozen features."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What makes a method, so that all of them share loop, data, weight averaging and selection."""
+"""What defines a method; all methods share loop, data, weight averaging and selection."""
 
 from __future__ import annotations
 

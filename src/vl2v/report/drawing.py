@@ -1,4 +1,4 @@
-"""Panels drawn by matplotlib as SVG that stands inside a page and takes its colours from the page's style."""
+"""Matplotlib panels as inline SVG that uses the colours of the page."""
 
 from __future__ import annotations
 

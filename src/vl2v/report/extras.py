@@ -1,4 +1,4 @@
-"""Tables of what only some runs have: classes that training never saw, and an exported file."""
+"""Tables of optional results: held-out classes and exported files."""
 
 from __future__ import annotations
 

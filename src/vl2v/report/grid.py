@@ -1,4 +1,4 @@
-"""A benchmark's finished jobs as values: its table, the runs that the table rests on, and their answers."""
+"""The finished jobs of a benchmark as values: its table, its runs and their predictions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The report of whatever a folder holds."""
+"""Write the report of a run or benchmark folder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The embedding map: images as small marks in the colour of their class, class names as large ones."""
+"""The figure of the embedding map."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where images and class names lie in the plane: the two principal axes of each stage's embeddings."""
+"""Embedding maps: images and class names on the first two principal axes of each stage."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The most confident wrong answers, with their pictures."""
+"""The most confident wrong predictions, with their images."""
 
 from __future__ import annotations
 

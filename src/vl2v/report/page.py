@@ -1,4 +1,4 @@
-"""A page of sections, each with figures, tables and pictures, filled into one template."""
+"""Render a page of sections, figures, tables and images from the template."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A finished run as a page."""
+"""The report of a finished run."""
 
 from __future__ import annotations
 

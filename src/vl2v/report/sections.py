@@ -1,4 +1,4 @@
-"""The parts of a run's report that tell of its making: the summary, accuracy, spending, curves, size and speed."""
+"""Sections of a run's report: summary, accuracy, queries and cost, curves, size and speed."""
 
 from __future__ import annotations
 

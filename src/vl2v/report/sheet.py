@@ -1,4 +1,4 @@
-"""What a figure shows, as CSV: one sheet per figure."""
+"""The values of figures as CSV: one sheet per figure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A run's folder, read for its report; what an older run lacks is None, with the reason beside it."""
+"""Read a run folder for its report; missing data is None, with the reason."""
 
 from __future__ import annotations
 

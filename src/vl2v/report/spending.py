@@ -1,4 +1,4 @@
-"""What was asked of the teacher and what was paid, from the ledger of bought vectors."""
+"""Queries and cost of a run, from the ledger."""
 
 from __future__ import annotations
 

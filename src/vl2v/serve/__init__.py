@@ -1,1 +1,1 @@
-"""The student behind HTTP: an API, and one page."""
+"""Serve a student over HTTP: an API and a web page."""

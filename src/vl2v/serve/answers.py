@@ -1,4 +1,4 @@
-"""What the service answers, as types: they make the documentation, and their fields the JSON."""
+"""Response types of the API, which also define its documentation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The HTTP side of a served student: its routes, and what they answer."""
+"""Routes of a served student."""
 
 from __future__ import annotations
 

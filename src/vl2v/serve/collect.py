@@ -1,4 +1,4 @@
-"""Making a gallery: which training images, their embeddings, their small pictures."""
+"""Make a gallery: select training images, their embeddings and thumbnails."""
 
 from __future__ import annotations
 

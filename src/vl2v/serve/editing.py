@@ -1,4 +1,4 @@
-"""Changing what a served student knows, in its folder and in its exported files."""
+"""Change the classes of a served student, in its folder and its exported files."""
 
 from __future__ import annotations
 

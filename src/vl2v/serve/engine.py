@@ -1,4 +1,4 @@
-"""The network at work for many clients: one batch at a time, of whatever has come together meanwhile."""
+"""Batches the requests of all clients through one network."""
 
 from __future__ import annotations
 

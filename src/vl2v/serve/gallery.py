@@ -1,4 +1,4 @@
-"""Training images to show beside an answer: their embeddings and small pictures, in one file beside the export."""
+"""Training images to show next to a prediction: embeddings and thumbnails in one file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who may ask: pages of this server, and programs; not pages of other sites."""
+"""Access control: requests from the server's own pages and from programs, not from other sites."""
 
 from __future__ import annotations
 

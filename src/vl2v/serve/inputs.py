@@ -1,4 +1,4 @@
-"""From a request's body to the images in it: form data, JSON with base64, or one image as it is."""
+"""Parse images from a request body: form data, JSON with base64, or one image."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Figures of a served student for Prometheus."""
+"""Prometheus metrics of a served student."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The pages: one file each, with everything inside, and a policy that lets nothing else in."""
+"""The self-contained pages, and their content security policy."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From a run to a running server."""
+"""Start the server of a run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The work behind the routes: read images, look at them, word the answers, change the classes."""
+"""The work behind the routes: decode images, classify them, change classes."""
 
 from __future__ import annotations
 

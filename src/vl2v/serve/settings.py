@@ -1,4 +1,4 @@
-"""What can be set on a served student, with its defaults."""
+"""Settings of a served student."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The exported file that is served, watched for changes made by others, such as `vl2v classes add`."""
+"""The served file, reloaded when another process changes it, such as `vl2v classes add`."""
 
 from __future__ import annotations
 

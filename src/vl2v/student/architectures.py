@@ -1,4 +1,4 @@
-"""Building a backbone's architecture from its recipe, which a stranger may have written.
+"""Build a backbone from its recipe, which may come from a stranger.
 
 A recipe names a model of an installed package and a few plain options. It cannot name a file, an address or a class.
 Nothing is loaded here: weights come from the student's own safetensors file.

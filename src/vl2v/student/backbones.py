@@ -1,4 +1,4 @@
-"""Where a student's backbone comes from: timm, a timm name with a local checkpoint, open_clip, or any nn.Module."""
+"""Backbones of students: timm, a local checkpoint, open_clip, or any nn.Module."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `student.json` may say: every key that is read, with its type and its range."""
+"""The schema of `student.json`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A student as one ONNX file, and changing what such a file knows without exporting it again."""
+"""Export a student to one ONNX file, and change the classes of such a file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A student on disk: `student.json` says what it is, `model.safetensors` holds its weights.
+"""A student on disk: `student.json` describes it, `model.safetensors` contains its weights.
 
 Whoever made the folder may be a stranger. Loading it runs no code of it and opens no file or address that it names:
 JSON goes through one strict reader and a model of every key, the architecture comes from an installed package by its

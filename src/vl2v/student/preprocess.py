@@ -1,4 +1,4 @@
-"""What a student's weights expect of pixels."""
+"""The preprocessing that a student's weights expect."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a student remembers of its making, for those who rely on it; it may have been written by a stranger."""
+"""The provenance of a student, which may come from a stranger."""
 
 from __future__ import annotations
 

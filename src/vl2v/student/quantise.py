@@ -1,4 +1,4 @@
-"""An exported file in INT8: static quantisation by onnxruntime, calibrated on images."""
+"""Quantise an exported file to INT8: static quantisation by onnxruntime, calibrated on images."""
 
 from __future__ import annotations
 

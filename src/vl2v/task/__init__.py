@@ -1,1 +1,1 @@
-"""What the client has: images by domain and class, how they are split, and their pixels."""
+"""The dataset: images by domain and class, their splits, and their pixels."""

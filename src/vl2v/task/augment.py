@@ -1,4 +1,4 @@
-"""The paper's augmentation, drawn from a seed per image so that any step can be drawn again."""
+"""The augmentation of the paper, with a seed per image so that any step can be reproduced."""
 
 from __future__ import annotations
 

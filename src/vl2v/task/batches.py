@@ -1,4 +1,4 @@
-"""Which images form which batch: a pure function of the seed and the step, so that a run can go on from anywhere."""
+"""The composition of batches: a pure function of seed and step, so a run can resume at any step."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Put a benchmark on the disk, whole or not at all, and check one that is there."""
+"""Download a benchmark completely or not at all, and verify an existing one."""
 
 from __future__ import annotations
 

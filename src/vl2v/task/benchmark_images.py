@@ -1,4 +1,4 @@
-"""From a source's files to the images of a benchmark, each with the place where it belongs."""
+"""Map the files of a source to the images of a benchmark and their target paths."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where a benchmark's files come from: the Hugging Face hub, the official archives, an address, or the user's disk."""
+"""Sources of a benchmark: the Hugging Face hub, official archives, a URL, or local files."""
 
 from __future__ import annotations
 

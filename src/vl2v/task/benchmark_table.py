@@ -1,4 +1,4 @@
-"""The table of benchmarks: plain values, each with where it was read."""
+"""Facts about the benchmarks, each with its reference."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The five benchmarks of domain generalisation by name: what each is, where it comes from, and how many images it has.
+"""The five benchmarks of domain generalisation by name, with their counts and folders.
 
 Counts are those of DomainBed (Gulrajani and Lopez-Paz, ICLR 2021). Checksums are MD5 sums that projects which check
 their downloads have published; where none is known there is none, and counts alone decide.

@@ -1,4 +1,4 @@
-"""TerraIncognita's domains and classes from the annotations of Caltech Camera Traps (COCO Camera Traps, JSON).
+"""Domains and classes of TerraIncognita from the annotations of Caltech Camera Traps.
 
 Rules of DomainBed: four locations are the domains; an image is put into every class that one of its annotations names;
 classes other than the ten are left out.

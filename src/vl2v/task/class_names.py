@@ -1,4 +1,4 @@
-"""Names of classes that a user lists, for images without labels: in a text, a file, or a sequence."""
+"""Parse class names for images without labels, from a text, a file, or a sequence."""
 
 from __future__ import annotations
 

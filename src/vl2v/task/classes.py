@@ -1,4 +1,4 @@
-"""Holding whole classes out: no image of them is trained on or validated on, so what they score is zero-shot."""
+"""Hold out whole classes: their images are used neither for training nor for validation."""
 
 from __future__ import annotations
 

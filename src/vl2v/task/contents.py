@@ -1,4 +1,4 @@
-"""What was understood of a folder: its domains, its classes, and how many images each has."""
+"""Summary of a folder: domains, classes and counts of images."""
 
 from __future__ import annotations
 

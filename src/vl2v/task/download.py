@@ -1,4 +1,4 @@
-"""Fetch a file over HTTP so that a killed download goes on where it stopped."""
+"""Resumable downloads over HTTP."""
 
 from __future__ import annotations
 

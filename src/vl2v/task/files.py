@@ -1,4 +1,4 @@
-"""Read every image file once: is it whole, what is its content, and which pixels does it hold?"""
+"""Scan image files: check, hash and decode each file once."""
 
 from __future__ import annotations
 

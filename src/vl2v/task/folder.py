@@ -1,4 +1,4 @@
-"""The client's images: `root/<domain>/<class>/<image>`, or `root/<class>/<image>` for a single domain."""
+"""Labelled images: `root/<domain>/<class>/<image>`, or `root/<class>/<image>` for a single domain."""
 
 from __future__ import annotations
 

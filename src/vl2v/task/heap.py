@@ -1,4 +1,4 @@
-"""A folder of images without labels: no class folders, and domains only where the user says so."""
+"""A folder of images without labels: no class folders, and domains only on request."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Images that passed the scan, with their labels and domains, and the names of their classes."""
+"""The images that passed the scan, with labels, domains and class names."""
 
 from __future__ import annotations
 

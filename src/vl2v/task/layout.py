@@ -1,4 +1,4 @@
-"""Folders that probably stand for something else than domains and classes: splits, dates, a level too many."""
+"""Detect folders that are probably not domains and classes: splits, dates, an extra level."""
 
 from __future__ import annotations
 

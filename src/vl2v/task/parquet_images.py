@@ -1,4 +1,4 @@
-"""Images in Parquet files as the Hugging Face hub keeps them: a column of bytes, a class, a domain."""
+"""Images in Parquet files of the Hugging Face hub: columns of bytes, class and domain."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`classes.yaml`: what each class folder is called in prompts."""
+"""`classes.yaml`: descriptions of class folders for prompts."""
 
 from __future__ import annotations
 

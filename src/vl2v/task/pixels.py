@@ -1,4 +1,4 @@
-"""Decoded pixels kept on disk: one memory map per size, one slot per distinct file content."""
+"""The pixel cache: one memory map per image size, one slot per distinct file content."""
 
 from __future__ import annotations
 

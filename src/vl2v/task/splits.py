@@ -1,4 +1,4 @@
-"""Seeded splits: DomainBed's 80/20 holdout index for index, and a few labels per class.
+"""Seeded splits: DomainBed's 80/20 holdout, and a few labels per class.
 
 Keep two ideas apart: a domain left out *to test* (the held-out domain) and the part of each source domain held out
 *to select* (the validation split). This module draws the second; the user names the first.

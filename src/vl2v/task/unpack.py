@@ -1,4 +1,4 @@
-"""Read what is in archives and folders, file by file. Nothing is ever written under a name that an archive gives."""
+"""Read files in archives and folders. Nothing is written under a path from an archive."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Fixed seeded views of an image, for asking a teacher about more than the image itself."""
+"""Fixed seeded views of an image, for several queries per image."""
 
 from __future__ import annotations
 

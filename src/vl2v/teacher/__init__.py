@@ -1,1 +1,1 @@
-"""What the client may ask: teachers, and what was bought from them."""
+"""Teachers, and purchases from them."""

@@ -1,4 +1,4 @@
-"""The account of one batch: reserved before it is sent, then confirmed, refused, or left as possibly charged."""
+"""Accounting of one batch: reserved, then confirmed, refused, or recorded as possibly charged."""
 
 from __future__ import annotations
 

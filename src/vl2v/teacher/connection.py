@@ -1,4 +1,4 @@
-"""HTTP connections to a vendor, bounded in time and in memory whatever the other side sends."""
+"""HTTP connections to a vendor, with limits on time and memory."""
 
 from __future__ import annotations
 

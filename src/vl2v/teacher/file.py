@@ -1,4 +1,4 @@
-"""A teacher that is a file: vectors that the user already has."""
+"""A teacher that reads precomputed embeddings from a file."""
 
 from __future__ import annotations
 

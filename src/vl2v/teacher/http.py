@@ -1,4 +1,4 @@
-"""The one client of every vendor: sends orders, judges answers, and tries again where that is of use."""
+"""The HTTP client for all vendors: sends requests, checks responses, retries."""
 
 from __future__ import annotations
 

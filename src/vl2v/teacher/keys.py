@@ -1,4 +1,4 @@
-"""Secrets: taken from the environment or typed in, kept in memory, and struck out of every text that leaves."""
+"""API keys: read from the environment or a prompt, kept in memory, and redacted from all output."""
 
 from __future__ import annotations
 

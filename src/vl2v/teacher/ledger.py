@@ -1,4 +1,4 @@
-"""Money: what a purchase would cost, how much may be spent, and what was spent on what."""
+"""Quotes, budgets and the ledger."""
 
 from __future__ import annotations
 

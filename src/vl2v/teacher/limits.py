@@ -1,4 +1,4 @@
-"""Keeping to a vendor's pace: requests, images and tokens a minute, and a pause for all when it asks for one."""
+"""Rate limits of a vendor: requests, images and tokens per minute, and pauses on request."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From a teacher's name, as a user writes it, to a teacher."""
+"""Open a teacher from its name."""
 
 from __future__ import annotations
 

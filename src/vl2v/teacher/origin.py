@@ -1,4 +1,4 @@
-"""Whether answers come from the model that was quoted."""
+"""Check that embeddings come from the quoted model."""
 
 from __future__ import annotations
 

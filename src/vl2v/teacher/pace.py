@@ -1,4 +1,4 @@
-"""The number of threads that suits a teacher on this machine; see `vl2v.threads`."""
+"""Number of threads for a local teacher; see `vl2v.threads`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Filling requests: how many inputs, bytes and pixels a vendor takes, and images made smaller where it forces that."""
+"""Pack requests within a vendor's limits on inputs, bytes and pixels, and reduce images if necessary."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Prompt templates, and the zero-shot head that their embeddings make."""
+"""Prompt templates, and the text head made from their embeddings."""
 
 from __future__ import annotations
 

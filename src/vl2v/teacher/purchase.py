@@ -1,4 +1,4 @@
-"""Buying vectors: only what is not known, within the budget, each batch checked and kept before the next is sent."""
+"""Buy missing embeddings within the budget; each batch is checked and saved before the next is sent."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a teacher behind a network is to the one who buys: orders, their fulfilment, an account of every attempt."""
+"""The interface of remote teachers: requests, their execution, and an account of every attempt."""
 
 from __future__ import annotations
 

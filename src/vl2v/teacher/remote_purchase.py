@@ -1,4 +1,4 @@
-"""Buying from a teacher behind a network: several requests at a time, each booked, checked and kept by itself."""
+"""Buy from a remote teacher with several requests in flight, each recorded, checked and saved."""
 
 from __future__ import annotations
 

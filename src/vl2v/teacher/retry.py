@@ -1,4 +1,4 @@
-"""When to try again: back-off with jitter, both forms of Retry-After, a circuit that opens when a vendor is down."""
+"""Retries: back-off with jitter, Retry-After, and a circuit breaker."""
 
 from __future__ import annotations
 

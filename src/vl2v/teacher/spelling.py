@@ -1,4 +1,4 @@
-"""From a vendor's spelling, ``jina:jina-clip-v2#rpm=60`` or ``https://host/v1``, to its adapter."""
+"""Parse a vendor's URI, ``jina:jina-clip-v2#rpm=60`` or ``https://host/v1``, to its adapter."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What was spent of one budget, by any number of processes out of any number of stores, in a file of its own."""
+"""Spending against one budget, across processes and stores, in its own file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What was bought is kept: one SQLite file of vectors and of what was paid for them."""
+"""The store of purchased embeddings and the ledger, in one SQLite file."""
 
 from __future__ import annotations
 

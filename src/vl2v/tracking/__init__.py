@@ -1,1 +1,1 @@
-"""Where a run is followed beside `metrics.jsonl`: TensorBoard, Weights & Biases, MLflow."""
+"""Trackers in addition to `metrics.jsonl`: TensorBoard, Weights & Biases, MLflow."""

@@ -1,4 +1,4 @@
-"""What every tracker is, and which there are."""
+"""The tracker protocol, and the list of trackers."""
 
 from __future__ import annotations
 

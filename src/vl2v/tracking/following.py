@@ -1,4 +1,4 @@
-"""Trackers follow `metrics.jsonl`: they are told what stands there once the state to resume from is saved.
+"""Send the lines of `metrics.jsonl` to trackers once the state is saved.
 
 A line that a resumed run cuts off has then never reached them, and what they missed, they are told later.
 """

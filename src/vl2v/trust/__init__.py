@@ -1,1 +1,1 @@
-"""Fitting how far a student can be trusted, on validation images of the source domains alone."""
+"""Fit trust data on validation images of the source domains."""

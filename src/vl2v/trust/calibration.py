@@ -1,4 +1,4 @@
-"""Temperature scaling (Guo et al., ICML 2017) and what it is judged by: the reliability table and its error."""
+"""Temperature scaling (Guo et al., ICML 2017), reliability tables and ECE."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is kept of the training domains, so that a batch at work can be told from them.
+"""Fit the reference for drift detection on the training domains.
 
 Nothing but the sources' validation images goes in, so the share of false alarms is set without any other domain. That
 batches of an unseen domain are noticed is not promised; docs/how-to/trust.md says how often they were.

@@ -1,4 +1,4 @@
-"""All that a student's folder keeps of its trustworthiness, from its answers to validation images of the sources."""
+"""Fit all trust data of a student on validation images of the source domains."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Refusing to answer: thresholds by coverage, and what is gained by them (Geifman and El-Yaniv, NeurIPS 2017)."""
+"""Rejection thresholds by coverage, and risk-coverage curves (Geifman and El-Yaniv, NeurIPS 2017)."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""The seller's side: a local teacher behind HTTP, sold by the query (extra: vendor)."""
+"""The vendor server: a local teacher behind HTTP that bills per query (extra: vendor)."""

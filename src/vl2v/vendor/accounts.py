@@ -1,4 +1,4 @@
-"""Accounts and their keys. A key is shown once; the books keep its digest."""
+"""Accounts and their keys. A key is shown once; the database stores its digest."""
 
 from __future__ import annotations
 

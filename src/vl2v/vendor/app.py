@@ -1,4 +1,4 @@
-"""The HTTP side of the service: its routes, and what they answer."""
+"""Routes of the vendor server."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Many clients, one model: what they ask at the same time goes through it in shared batches, in one thread."""
+"""Batches the requests of all clients through one model, in one thread."""
 
 from __future__ import annotations
 

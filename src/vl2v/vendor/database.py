@@ -1,4 +1,4 @@
-"""The seller's books: who has an account, what was billed, and which answers are kept for a repeated request."""
+"""The vendor's database: accounts, bills, and responses stored for repeated requests."""
 
 from __future__ import annotations
 

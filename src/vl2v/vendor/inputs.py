@@ -1,4 +1,4 @@
-"""From a request's body to a list of texts and images. What an input is, is said by the client, never guessed."""
+"""Parse a request body to texts and images. The type of an input is stated by the client, never guessed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Fetching images that clients name by URL, without becoming their way into the seller's network."""
+"""Fetch image URLs safely, without giving clients access to the vendor's network."""
 
 from __future__ import annotations
 

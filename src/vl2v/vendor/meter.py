@@ -1,4 +1,4 @@
-"""The meter: what is answered is billed once, what fails is not, and nobody spends above the quota.
+"""Billing: answered requests are billed once, failed ones are not, and quotas are never exceeded.
 
 Every method runs in one thread of the service (`Service` sees to it), so that reading what was spent, checking and
 reserving is one step. Several services over one database still bill exactly, since the quota is checked again in the

@@ -1,4 +1,4 @@
-"""Figures of a running service for Prometheus. No key and no client's name is among them."""
+"""Prometheus metrics of a running service, without keys or client names."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Money as whole numbers: a billionth of the currency's unit, so that sums are exact in every database."""
+"""Money as integers: billionths of the currency unit, so that sums are exact in every database."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How often an account may ask: a bucket of tokens per account, refilled evenly."""
+"""Rate limits: a token bucket per account."""
 
 from __future__ import annotations
 

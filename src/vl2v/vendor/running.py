@@ -1,4 +1,4 @@
-"""From settings to a running server."""
+"""Start the vendor server."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The work behind `POST /v1/embeddings`: who asks, is it paid for, is it known, embed, bill, answer."""
+"""The work behind `POST /v1/embeddings`: authenticate, check quota, embed, bill, respond."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What can be set on a service, with its defaults."""
+"""Settings of the vendor server."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What both HTTP services share: the vendor's, and the student's."""
+"""Shared by the vendor server and the student server."""

@@ -1,4 +1,4 @@
-"""A request's body, read within bounds of size and time."""
+"""Read a request body with limits on size and time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Connections of an HTTP server, none of which can keep other clients out by doing nothing."""
+"""Connection limits of an HTTP server, so that idle clients cannot block others."""
 
 from __future__ import annotations
 

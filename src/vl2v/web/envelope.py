@@ -1,4 +1,4 @@
-"""Around every request: its id, its headers, one line of log, its figures, and an answer if all else fails."""
+"""Middleware for every request: id, headers, a log line, metrics, and an error response."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the service answers when it does not answer with vectors."""
+"""Error responses."""
 
 from __future__ import annotations
 

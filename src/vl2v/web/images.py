@@ -1,4 +1,4 @@
-"""What is checked of an image file before anything decodes it: its bytes, its format, and the pixels it claims."""
+"""Checks of an image file before it is decoded: bytes, format and claimed size."""
 
 from __future__ import annotations
 

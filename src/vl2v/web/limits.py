@@ -1,4 +1,4 @@
-"""How much an HTTP service takes from a client."""
+"""Limits on requests to an HTTP server."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From an application to a running server."""
+"""Run an application in a server."""
 
 from __future__ import annotations
 

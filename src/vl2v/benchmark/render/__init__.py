@@ -1,4 +1,4 @@
-"""A benchmark's table in the formats that people and programs read."""
+"""Render a benchmark table in several formats."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a reader must know to read a table: seeds, selection, weights, what ± and every mark mean."""
+"""Captions of a table: seeds, selection, weights, and the meaning of ± and of marks."""
 
 from __future__ import annotations
 

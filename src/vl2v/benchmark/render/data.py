@@ -1,4 +1,4 @@
-"""For programs: CSV and JSON, in full precision, accuracies in [0, 1]."""
+"""Tables as CSV and JSON, in full precision, accuracies in [0, 1]."""
 
 from __future__ import annotations
 

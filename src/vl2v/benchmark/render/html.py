@@ -1,4 +1,4 @@
-"""As one page that needs nothing else: no script, no font, no address outside."""
+"""Tables as one self-contained HTML page."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""As LaTeX, for a paper: booktabs' rules, and nothing else that a document would have to load."""
+"""Tables as LaTeX with booktabs rules."""
 
 from __future__ import annotations
 

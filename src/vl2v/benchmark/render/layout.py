@@ -1,4 +1,4 @@
-"""A table as titles, columns and cells of text, before any format: what is shown, rounded, marked and explained."""
+"""The layout of a table, independent of the format: titles, columns and cells of text."""
 
 from __future__ import annotations
 

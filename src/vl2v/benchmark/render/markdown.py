@@ -1,4 +1,4 @@
-"""As a Markdown table."""
+"""Tables as Markdown."""
 
 from __future__ import annotations
 

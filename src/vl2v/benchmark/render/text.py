@@ -1,4 +1,4 @@
-"""For a terminal: the accuracies, and under them what stands beside them, so that neither is too wide."""
+"""Tables for a terminal: accuracies, and below them the other columns."""
 
 from __future__ import annotations
 

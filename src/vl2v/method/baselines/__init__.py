@@ -1,1 +1,1 @@
-"""What a user would do instead, on the same loop, data, averaging and selection. One file each."""
+"""Baselines with the same loop, data, weight averaging and selection. One file each."""

@@ -1,4 +1,4 @@
-"""VL2V-ADiP with one part left out: what Align and each of the two terms of its loss are worth.
+"""Ablations of VL2V-ADiP: without Align, and with one of the two terms of the loss.
 
 The ablations of arXiv 2310.08255: feature distillation from image vectors alone (lambda = 1), from the texts of the
 classes alone (lambda = 0), and both terms against a projection that was never aligned.

@@ -1,4 +1,4 @@
-"""ERM, empirical risk minimisation: cross-entropy on the labels, as if there were no teacher.
+"""ERM, empirical risk minimisation: cross-entropy on the labels, without a teacher.
 
 With steps of the first stage it is what `lp-ft` is: a linear probe first, then fine-tuning from it.
 """

@@ -1,4 +1,4 @@
-"""Naive distillation of logits: the teacher's zero-shot answers as soft labels, beside the true ones.
+"""Naive distillation: cross-entropy on the labels and on the zero-shot predictions of the teacher.
 
 Hinton, Vinyals and Dean, "Distilling the Knowledge in a Neural Network", 2015 (arXiv 1503.02531).
 """

@@ -1,4 +1,4 @@
-"""A linear probe: cross-entropy on the labels trains a linear classifier, and the backbone stands still throughout.
+"""Linear probe: cross-entropy trains a linear classifier on a frozen backbone.
 
 The whole training is the second stage on kept features, so that averaging, selection and resuming are those of every
 other method; a first stage before it would only be more of the same.

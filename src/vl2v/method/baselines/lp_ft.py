@@ -1,4 +1,4 @@
-"""LP-FT: a linear probe first, then fine-tuning from it, so that a random classifier does not distort the features.
+"""LP-FT: a linear probe, followed by fine-tuning from it.
 
 Kumar et al., "Fine-Tuning can Distort Pretrained Features and Underperform Out-of-Distribution", ICLR 2022
 (arXiv 2202.10054). It is ERM with a first stage of its own.

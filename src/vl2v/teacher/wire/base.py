@@ -1,4 +1,4 @@
-"""What every adapter has to say, with the answers that most vendors share."""
+"""The interface of an adapter, with defaults that most vendors share."""
 
 from __future__ import annotations
 

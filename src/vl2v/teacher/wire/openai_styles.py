@@ -1,4 +1,4 @@
-"""How OpenAI-compatible servers take images, and a proof that a server looks at them.
+"""How OpenAI-compatible servers accept images, and a test that a server embeds them.
 
 OpenAI's API has no images, so every server has a way of its own. A server that does not know the one in use may take an
 image's data URI for a text and answer with an embedding of it.
