@@ -19,15 +19,15 @@ LONGEST_NAME = 1_000
 
 @dataclass(frozen=True)
 class Drift:
-    """How far a batch lies from the training domains.
+    """Deviation of a batch from the training domains.
 
     Attributes:
-        nearest: the training domain that most of its images resemble; empty for an empty batch.
-        distance: the length of its mean residual, see `Reference`; embeddings have length one.
-        expected: the median distance of as many images of the training domains.
-        limit: the distance above which the batch is called unusual.
+        nearest: the most similar training domain; empty for an empty batch.
+        distance: length of the mean residual, see `Reference`; embeddings have length one.
+        expected: median distance of the same number of images of the training domains.
+        limit: distance above which the batch is unusual.
         unusual: whether it is above.
-        images: how many it has.
+        images: number of images.
     """
 
     nearest: str

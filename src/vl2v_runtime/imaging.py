@@ -45,14 +45,14 @@ BOMB = "decompression bomb"
 
 
 class UnreadableImageError(ValueError):
-    """The bytes are not a usable image; the text says why in a few words."""
+    """The bytes are not a usable image; the message states the reason."""
 
 
 def decode(source: ImageLike) -> Image.Image:
     """Decode an image to upright sRGB.
 
-    EXIF orientation is applied, and ignored where it is broken. Transparency is laid on white. Colours with an ICC
-    profile are converted. 16-bit, float and palette images become 8-bit RGB. What this returns may be decoded again
+    EXIF orientation is applied, and ignored if it is broken. Transparent images are composited on white. Colours with
+    an ICC profile are converted. 16-bit, float and palette images become 8-bit RGB. The result can be decoded again
     without a change.
 
     Args:

@@ -23,7 +23,7 @@ AGAIN = "export the student again: vl2v export RUN"
 
 @dataclass(frozen=True)
 class Metadata:
-    """Everything beside the weights that classifying needs.
+    """Everything except the weights that is needed to classify images.
 
     Attributes:
         classes: K class names, in the order of the logits' columns.
@@ -32,9 +32,9 @@ class Metadata:
         std: per channel, of pixels in [0, 1].
         logit_scale: s of Predict, Eq. s * cos(P(f(x)), T_k) of arXiv 2310.08255; the logits in the file have it.
         classifier: ``cosine`` (a text head, `head` in the file) or ``linear`` (a baseline's last layer).
-        provenance: what is remembered of the student's making.
-        quantised: how the weights became INT8; None in float32.
-        trust: the content of the student's trust.json; None where there is none.
+        provenance: provenance of the student.
+        quantised: quantisation settings; None in float32.
+        trust: content of the student's trust.json; None if there is none.
     """
 
     classes: tuple[str, ...]

@@ -34,13 +34,13 @@ AHEAD = 2  # batches decoded while another is in the network; more would only ho
 
 @dataclass(frozen=True)
 class Answer:
-    """What a model says of one image.
+    """The prediction for one image.
 
     Attributes:
         label: the most probable class.
         confidence: its probability, in [0, 1].
         probabilities: of every class, in [0, 1], summing to 1.
-        accepted: whether the answer is sure enough to be acted on; None where the file does not say what that means.
+        accepted: whether the confidence reaches the threshold; None without a coverage or thresholds.
     """
 
     label: str
@@ -51,7 +51,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class Attempt:
-    """What came of one image that may be unreadable.
+    """The result for one image that may be unreadable.
 
     Attributes:
         answer: None if it could not be read.
@@ -69,8 +69,8 @@ class Model:
 
     Args:
         path: the file.
-        threads: how many the network computes with; None leaves it to onnxruntime, which takes every core.
-        spinning: whether threads spin while they wait for each other; next to other work they had better not.
+        threads: number of CPU threads; None leaves the choice to onnxruntime, which uses all cores.
+        spinning: whether threads spin while they wait for each other; disable it next to other work.
 
     Raises:
         ModelError: if the file is missing, broken, not exported by vl2v, or onnxruntime is not installed.
@@ -124,7 +124,7 @@ class Model:
             ) from error
 
     def run(self, pixels: Floats) -> tuple[Floats, Floats | None]:
-        """One call of the network.
+        """Run the network on a batch.
 
         Args:
             pixels: [B, 3, S, S] float32, normalised, B at least 1.
@@ -160,7 +160,7 @@ class Model:
         """One image to [S, S, 3] uint8, as the training saw it.
 
         Raises:
-            UnreadableImageError: if it is no usable image.
+            UnreadableImageError: if it is not a usable image.
             OSError: if a path cannot be read at all.
         """
         return square(decode(image), self.size)
@@ -169,11 +169,11 @@ class Model:
         """Logits of images, [N, K] float32, not divided by any temperature.
 
         Args:
-            images: one or many: paths, folders, files' bytes, binary streams, PIL images.
-            batch_size: how many go through the network at once.
+            images: one or several paths, folders, files as bytes, binary streams or PIL images.
+            batch_size: number of images per batch.
 
         Raises:
-            UnreadableImageError: if one of them is no usable image.
+            UnreadableImageError: if an image is not usable.
             OSError: if a path cannot be read at all.
         """
         rows = [logits for logits, _ in self._passed(images, batch_size)]
@@ -183,7 +183,7 @@ class Model:
         """Embeddings in the teacher's space, [N, D] float32, rows of length one. Arguments as of `logits`.
 
         Raises:
-            ModelError: if the model is a baseline with a linear classifier, and so no part in that space.
+            ModelError: if the model has a linear classifier.
         """
         if self.dimension is None:
             raise ModelError(
@@ -214,12 +214,12 @@ class Model:
 
         Args:
             images: see `logits`.
-            batch_size: how many go through the network at once.
-            score: score for --coverage: ``confidence`` or ``energy``.
-            coverage: the share of the sources' validation images that is sure enough; see `Trust.accepts`.
+            batch_size: number of images per batch.
+            score: ``confidence`` or ``energy``.
+            coverage: fraction of the validation images that is accepted; see `Trust.accepts`.
 
         Raises:
-            UnreadableImageError: if one of them is no usable image.
+            UnreadableImageError: if an image is not usable.
             OSError: if a path cannot be read at all.
             ValueError: if the file's trust has no threshold for this score and coverage.
         """
@@ -320,12 +320,12 @@ def load(path: str | Path, *, threads: int | None = None, int8: bool | None = No
 
     Args:
         path: an .onnx file, the folder that `vl2v export` wrote, or the folder of the run.
-        threads: how many the network computes with; None leaves it to onnxruntime, which takes every core.
-        int8: in a folder, take the quantised file (True) or the one in float32 (False, None).
+        threads: number of CPU threads; None leaves the choice to onnxruntime, which uses all cores.
+        int8: in a folder, use the quantised file (True) or the float32 file (False, None).
         spinning: see `Model`.
 
     Raises:
-        ModelError: if there is none, or it cannot be used.
+        ModelError: if it is missing or cannot be used.
     """
     path = Path(path)
     if path.is_dir():

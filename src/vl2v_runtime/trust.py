@@ -74,11 +74,11 @@ def _table(logits: ArrayLike) -> NDArray[np.float64]:
 
 @dataclass(frozen=True)
 class Trust:
-    """What a student's folder keeps in ``trust.json``, or an exported file in its metadata.
+    """Trust data from ``trust.json`` of a student, or from the metadata of an exported file.
 
     Attributes:
         temperature: T > 0, by which logits are divided.
-        reject: per score, the least score that is accepted, by the share of validation images that reach it.
+        reject: per score, the lowest accepted score by coverage of the validation images.
         calibration: ``images`` that T was fitted on, ``ece_before``, ``ece_after`` in [0, 1].
         reference: the training domains; None for a student without embeddings.
     """

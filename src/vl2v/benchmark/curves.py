@@ -49,7 +49,7 @@ class Point:
 
 @dataclass(frozen=True)
 class Curve:
-    """A figure's content.
+    """The content of a figure.
 
     Attributes:
         title: over the figure.

@@ -47,10 +47,10 @@ class Progressed:
 
 
 class Sweep:
-    """A grid in its folder: which jobs there are, which are done, and the doing of one.
+    """A grid in its folder: lists its jobs, and runs them.
 
     Args:
-        grid: what to run.
+        grid: the grid.
         out: the benchmark's folder; `benchmark.yaml` and a folder per job.
         places: cache and store, shared by all jobs.
         budget: the most that all jobs together may spend; None refuses a teacher that charges.
@@ -278,10 +278,10 @@ def threads_of(out: Path) -> int | None:
 
 
 def records_in(out: Path) -> list[Record]:
-    """What the finished jobs of a benchmark's folder say; neither data nor teacher nor student are needed.
+    """Records of the finished jobs in a benchmark folder, without data, teacher or student.
 
     Raises:
-        ConfigError: if no benchmark was begun there.
+        ConfigError: if the folder contains no benchmark.
     """
     grid, origin = load_grid(out)
     sweep = Sweep(grid, out, Places())

@@ -79,18 +79,18 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """A benchmark's table.
+    """The table of a benchmark.
 
     Attributes:
         benchmark: its name.
         targets: the target domains of the whole grid.
         seeds: the seeds of the whole grid.
         rule: the selection rule.
-        weights: the choices of weights, None for the kept ones.
+        weights: the choices of weights; None for the saved ones.
         rows: measured ones, then published ones.
         baseline: the method that differences are against, or None.
         unit: what a difference pairs, ``pairs`` of target and seed, or ``seeds``.
-        lacking: what is left out since records are missing.
+        lacking: rows that are omitted because records are missing.
     """
 
     benchmark: str

@@ -37,7 +37,7 @@ def tabulate(
     partial: bool = False,
     order: Sequence[str] = (),
 ) -> Table:
-    """Make the table of one benchmark; the order of the records never matters.
+    """Make the table of one benchmark. The order of the records does not matter.
 
     A difference to the baseline is tested by a paired t-test. With ``unit="pairs"`` every target and seed is a pair:
     both targets and seeds are treated as independent draws, though seeds share a target, so p is too small where a
@@ -49,12 +49,12 @@ def tabulate(
         records: of the whole grid; its targets and seeds are those that occur.
         benchmark: its name; with `published`, the one whose published averages are added.
         rule: see `vl2v.benchmark.selection.select`.
-        weights: one row per method for each choice, None for the weights that the runs keep.
+        weights: one row per method for each choice; None for the saved weights.
         against: label of the baseline; each row is compared with the baseline's row of the same weights, the
             teacher's with that of the first.
         unit: ``pairs`` or ``seeds``.
         published: whether published averages are added.
-        partial: whether an unfinished grid is shown as far as it is whole, with what is lacking told.
+        partial: whether to show the complete part of an unfinished grid, and what is missing.
         order: labels that come first, after the teacher; the others follow by name.
 
     Raises:

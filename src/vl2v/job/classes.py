@@ -37,10 +37,10 @@ PURPOSE = "classes"  # in the ledger
 
 @explaining
 def list_classes(run: str | Path) -> tuple[KnownClass, ...]:
-    """The classes that a saved student knows, in the order of its head.
+    """List the classes of a saved student, in the order of its head.
 
     Args:
-        run: a run's or a student's folder.
+        run: folder of a run or a student.
     """
     return known_classes(Student.load(run))
 
@@ -55,7 +55,7 @@ def quote_classes(
     teacher: str | Teacher | None = None,
     places: Places | None = None,
 ) -> Quote:
-    """Say what adding classes would cost. Spends nothing; see `add_classes`."""
+    """Compute what adding classes would cost, without spending anything; see `add_classes`."""
     student = Student.load(run)
     with closing(EmbeddingStore((places or places_of(home_of(run))).store)) as store:
         return new_classes(student, names, phrases, templates, teacher).quote(store)
@@ -75,30 +75,30 @@ def add_classes(
     progress: Progress | None = None,
     backbone: nn.Module | None = None,
 ) -> Student:
-    """Let a saved student know further classes: the teacher's text vectors become rows of its head.
+    """Add classes to a saved student: their text embeddings become rows of its head.
 
-    The student's folder changes, and with it whatever was exported beside it. The text queries go through the store,
-    so what was ever bought costs nothing, and through the ledger, under the run's name.
+    The student's folder and its exported files change. Text embeddings that are stored already cost nothing,
+    and the ledger records purchases under the name of the run.
 
     Args:
-        run: a run's or a student's folder.
+        run: folder of a run or a student.
         names: of the new classes; underscores are read as spaces, as in training.
-        budget: the most to spend on this; needed where the teacher charges.
-        phrases: what the classes are called in prompts, one for each name; none takes the names.
+        budget: the most to spend; required if the teacher charges.
+        phrases: descriptions of the classes in prompts, one for each name; by default the names.
         templates: prompt templates instead of the run's own.
-        teacher: the run's teacher by another spelling, or opened; None opens the one that the run names.
+        teacher: the run's teacher by another name, or opened; None opens the one that the run names.
         accept_teacher: add a class even if its text embedding is that of another class.
-        places: where the store is; None takes the run's own.
-        progress: told of what is asked.
-        backbone: the architecture, where the student's is a module of your own.
+        places: path of the store; None uses the run's own.
+        progress: receives the progress of queries.
+        backbone: the architecture, if it is a custom module.
 
     Returns:
         The student as saved.
 
     Raises:
-        ConfigError: if a name is empty, known already, given twice, or has no prompt of its own.
-        StudentError: if the student has a linear classifier, or does not say who taught it.
-        TeacherError: if the teacher is another one than the run's, gives no usable answer, or the same embedding for
+        ConfigError: if a name is empty, exists already, is given twice, or has no unique prompt.
+        StudentError: if the student has a linear classifier, or does not record its teacher.
+        TeacherError: if the teacher is not the run's, returns no usable response, or the same embedding for
             two classes.
         BudgetError: before anything is sent that would exceed the budget.
     """
@@ -129,18 +129,18 @@ def add_classes(
 
 @explaining
 def remove_classes(run: str | Path, names: Sequence[str], *, backbone: nn.Module | None = None) -> Student:
-    """Let a saved student forget classes; its folder changes, and whatever was exported beside it.
+    """Remove classes from a saved student. Its folder and its exported files change.
 
     Args:
-        run: a run's or a student's folder.
-        names: known classes, in any spelling.
-        backbone: the architecture, where the student's is a module of your own.
+        run: folder of a run or a student.
+        names: existing classes, in any spelling.
+        backbone: the architecture, if it is a custom module.
 
     Returns:
         The student as saved.
 
     Raises:
-        StudentError: if a name is unknown, no class would stay, or the student has a linear classifier.
+        StudentError: if a name is unknown, no class would remain, or the student has a linear classifier.
     """
     with _alone(run) as folder:
         student = Student.load(folder, backbone)

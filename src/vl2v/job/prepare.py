@@ -27,11 +27,11 @@ from vl2v_runtime.names import shown
 
 @dataclass(frozen=True)
 class Places:
-    """Where things are kept between runs.
+    """Paths of the cache and the store.
 
     Attributes:
         cache: decoded pixels and the index of files; may be deleted at any time.
-        store: the SQLite file of bought vectors; worth money.
+        store: SQLite file of purchased embeddings; worth money.
     """
 
     cache: Path = field(default_factory=default_cache)

@@ -60,13 +60,13 @@ class Run:
     """A finished run.
 
     Attributes:
-        folder: where it lies.
-        student: loaded from the file that is kept; what `evaluation` reports.
-        evaluation: the final table.
-        image_queries: image queries that this run paid for.
-        text_queries: text queries that it paid for.
-        fresh_queries: augmented images that a teacher on this machine was asked about, with ``teacher.views: fresh``.
-        unseen: how well classes are known that were held out; None if none were.
+        folder: the run folder.
+        student: loaded from the saved file; the one that `evaluation` describes.
+        evaluation: results per domain.
+        image_queries: image queries that this run bought.
+        text_queries: text queries that this run bought.
+        fresh_queries: augmented images sent to a local teacher, with ``teacher.views: fresh``.
+        unseen: accuracy on held-out classes; None if there are none.
     """
 
     folder: Path

@@ -25,8 +25,8 @@ class Backbone:
     Attributes:
         module: f.
         features: F.
-        preprocess: what its weights expect of pixels.
-        recipe: how to build it again.
+        preprocess: preprocessing that its weights expect.
+        recipe: description from which it can be rebuilt.
     """
 
     module: nn.Module

@@ -13,7 +13,7 @@ from vl2v_runtime.imaging import ImageLike, decode, square
 
 @dataclass(frozen=True)
 class Preprocess:
-    """From an image to the backbone's input: the whole image resized to a square, then normalised.
+    """Preprocessing of images: resize the whole image to a square, then normalise.
 
     Attributes:
         size: side length in pixels.
@@ -32,10 +32,10 @@ class Preprocess:
         return (pixels.float() / 255.0 - mean) / std
 
     def pixels(self, image: ImageLike) -> Tensor:
-        """One image to [3, S, S] uint8, the way the training saw it.
+        """Convert one image to [3, S, S] uint8, as in training.
 
         Raises:
-            UnreadableImageError: if it is no usable image.
+            UnreadableImageError: if it is not a usable image.
         """
         return torch.from_numpy(np.ascontiguousarray(square(decode(image), self.size).transpose(2, 0, 1)))
 

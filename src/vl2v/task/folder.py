@@ -42,7 +42,7 @@ class FaultyDataError(DataError):
 
 
 class DomainFolder:
-    """A folder of labelled images, one level for domains (optional) and one for classes.
+    """A folder of labelled images with an optional level of domains and a level of classes.
 
     Class names are the folders' names with underscores read as spaces. A file `classes.yaml` in the root may map a
     class folder to another phrase for prompts. What counts as an image is said by `vl2v_runtime.walking.walk`.
@@ -53,8 +53,8 @@ class DomainFolder:
         as_found: accept folders that look like splits, dates or a level too many, and folders without images.
 
     Attributes:
-        faults: what is wrong with files, names and layout.
-        warnings: what the user should know, and may be as it should be.
+        faults: problems with files, names and layout.
+        warnings: conditions that may be intended.
 
     Raises:
         DataError: if `root` is no folder, or holds no image.

@@ -22,19 +22,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Quote:
-    """What has to be bought, before anything is.
+    """The queries that a command has to buy, and their cost.
 
     Attributes:
         teacher: identity of the teacher.
         images: distinct image queries needed, by purpose (``training``, ``unlabelled``, ``evaluation``).
-        images_known: how many of each are in the store already and cost nothing.
+        images_known: number of these that are stored already and cost nothing.
         texts: distinct text queries needed.
-        texts_known: how many of them are in the store already.
-        price: the teacher's.
-        disk_bytes: what the store, the pixel cache and the run's state will add, by name.
-        note: what the user should know of the price; empty if nothing.
-        contents: the domains, classes and images that were understood; None where no folder is involved.
-        training: what training takes on this machine; None where no student is named.
+        texts_known: number of these that are stored already.
+        price: price of the teacher.
+        disk_bytes: disk space of the store, the pixel cache and the run's state, by name.
+        note: a remark about the price, or empty.
+        contents: domains, classes and counts of images; None without a folder.
+        training: training time on this machine; None without a student.
     """
 
     teacher: str
@@ -50,17 +50,17 @@ class Quote:
 
     @property
     def image_queries(self) -> int:
-        """Image queries that would be paid."""
+        """Number of image queries to buy."""
         return sum(self.images.values()) - sum(self.images_known.values())
 
     @property
     def text_queries(self) -> int:
-        """Text queries that would be paid."""
+        """Number of text queries to buy."""
         return self.texts - self.texts_known
 
     @property
     def cost(self) -> Decimal:
-        """Money, in `price.currency`."""
+        """Cost in `price.currency`."""
         return self.price.of(self.image_queries, self.text_queries)
 
 
@@ -95,10 +95,10 @@ class LedgerEntry:
 
 
 class Ledger:
-    """What was spent on what, read from the store.
+    """Purchases, read from the store.
 
     Args:
-        store: where the entries are.
+        store: the store with the entries.
     """
 
     def __init__(self, store: EmbeddingStore) -> None:
@@ -109,11 +109,11 @@ class Ledger:
         return [LedgerEntry(datetime.fromtimestamp(row[0], UTC), *row[1:]) for row in self._store.entries(run)]
 
     def spent(self, run: str | None = None) -> Decimal:
-        """The sum of all entries, or of one run's. A batch without an answer counts: it may have been charged."""
+        """Sum of all entries, or of one run. A batch without a response counts, since it may have been charged."""
         return sum((entry.cost for entry in self.entries(run)), Decimal(0))
 
     def queries(self, run: str | None = None, kind: str = "image") -> int:
-        """How many queries of a kind were sent, and not refused."""
+        """Number of queries of a kind that were sent and not refused."""
         entries = (entry for entry in self.entries(run) if entry.state != "refused")
         return sum(entry.queries for entry in entries if entry.kind == kind)
 

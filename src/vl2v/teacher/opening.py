@@ -22,10 +22,10 @@ KINDS = {
 
 
 def open_teacher(spec: str, *, price: Price | None = None, device: str | None = None) -> Teacher:
-    """Open the teacher that a user named.
+    """Open a teacher from its name.
 
     Args:
-        spec: one of the spellings in `KINDS`.
+        spec: a name in one of the formats in `KINDS`.
         price: what a ``file:`` teacher's look-ups are booked at, or what a vendor charges if its adapter does not know;
             ``Price()`` says that the vendor charges nothing.
         device: where a local model runs; None chooses.

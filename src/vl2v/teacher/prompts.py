@@ -23,19 +23,19 @@ SHAPE = "one placeholder, {} or {class}, for the class name"
 
 
 def load_templates(choice: str | Sequence[str]) -> tuple[str, ...]:
-    """Resolve what a user may say of prompts.
+    """Load prompt templates from a name, a template or a file.
 
     Args:
         choice: ``photo`` ("a photo of a {}", the paper's), ``name`` ("{}"), ``clip-80`` (the eighty ImageNet templates
             published with CLIP), a template, several templates, or the path of a text file with one template per line
-            (empty lines and lines that begin with # are passed over).
+            (empty lines and lines that begin with # are ignored).
 
     Returns:
         One or more templates, each with one placeholder.
 
     Raises:
         ConfigError: if a template's placeholder is broken; for a file, with its line.
-        MissingExtraError: if ``clip-80`` is asked for without open_clip.
+        MissingExtraError: if ``clip-80`` is requested without open_clip.
     """
     if not isinstance(choice, str):
         if not choice:
@@ -126,7 +126,7 @@ def _article(phrase: str) -> str:
 
 
 def text_head(prompt_embeddings: Tensor) -> Tensor:
-    """Average each class's prompt embeddings into one unit vector: the zero-shot head.
+    """Average the prompt embeddings of each class to one unit vector: the zero-shot head.
 
     Every prompt is normalised, then averaged over templates, then normalised again, as CLIP's authors do.
 
@@ -137,7 +137,7 @@ def text_head(prompt_embeddings: Tensor) -> Tensor:
         [K, D] of the same dtype, rows of length one.
 
     Raises:
-        ValueError: if the shape is another.
+        ValueError: if the shape is wrong.
     """
     prompt_embeddings = torch.as_tensor(prompt_embeddings)
     if prompt_embeddings.ndim != 3:

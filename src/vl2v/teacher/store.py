@@ -66,17 +66,17 @@ class Pending:
 
 
 class EmbeddingStore:
-    """Bought vectors, keyed by the SHA-256 of the bytes sent, the teacher (identity, revision, dimension) and the view.
+    """Purchased embeddings by SHA-256 of the sent bytes, teacher (identity, revision, dimension) and view.
 
-    A batch of vectors and its ledger entry are committed together, so a killed process loses nothing that was kept.
-    One process at a time buys (`alone`), so that no two buy the same image.
+    A batch of embeddings and its ledger entry are committed together, so a killed process loses nothing.
+    One process buys at a time (`alone`), so that no image is bought twice.
 
     Args:
-        path: the SQLite file; its folder is made if missing.
-        read_only: only look at what is there, on a disk that cannot be written too.
+        path: the SQLite file; its folder is created if necessary.
+        read_only: only read the file, also on a read-only disk.
 
     Raises:
-        AccessError: if the file is another program's, or a newer version's.
+        AccessError: if the file belongs to another program or a newer version.
         sqlite3.Error: if it is damaged or cannot be opened; it is never deleted.
     """
 
