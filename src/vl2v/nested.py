@@ -1,9 +1,11 @@
-"""Merge nested mappings."""
+"""Nested mappings: merged, and written with dots."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
+
+from vl2v.errors import ConfigError
 
 
 def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
@@ -16,3 +18,37 @@ def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]
         elif value is not None:
             merged[key] = value
     return merged
+
+
+def nested(dotted: Mapping[str, Any]) -> dict[str, Any]:
+    """``{"a.b": 1}`` as ``{"a": {"b": 1}}``.
+
+    Raises:
+        ConfigError: if a key is given a value and keys below it.
+    """
+    out: dict[str, Any] = {}
+    for key, value in dotted.items():
+        *path, last = key.split(".")
+        branch: dict[str, Any] = {last: value}
+        for part in reversed(path):
+            branch = {part: branch}
+        if _clash(out, branch):
+            raise ConfigError(
+                f"The setting {key} contradicts another one.",
+                expected="a value for each key, or keys below it",
+                found=", ".join(dotted),
+                next_step="drop one of them",
+            )
+        out = merge(out, branch)
+    return out
+
+
+def _clash(a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:
+    """Whether a key has a value in one and keys below it in the other."""
+    both = [(a[key], b[key]) for key in a.keys() & b.keys()]
+    return any(
+        _clash(one, other)
+        if isinstance(one, Mapping) and isinstance(other, Mapping)
+        else isinstance(one, Mapping) != isinstance(other, Mapping)
+        for one, other in both
+    )

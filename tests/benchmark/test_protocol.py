@@ -4,8 +4,9 @@ from typing import Any
 
 import pytest
 
-from vl2v.benchmark.protocol import Grid, Origin, Variant, jobs, make_variants, nested
+from vl2v.benchmark.protocol import Grid, Origin, Variant, jobs, make_variants
 from vl2v.errors import ConfigError
+from vl2v.nested import nested
 
 DOMAINS = ("art", "cartoon", "photo")
 ORIGIN = Origin("data", "teacher", "student")

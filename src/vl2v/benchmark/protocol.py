@@ -18,6 +18,7 @@ from vl2v.config import DEFAULT_METHOD, RunConfig, merge, parse
 from vl2v.errors import ConfigError
 from vl2v.faults import reading
 from vl2v.method.registry import METHODS
+from vl2v.nested import nested
 from vl2v.student.files import read_json, write_json
 from vl2v.task.folder import read_yaml
 from vl2v.writing import check_folder, write_text
@@ -231,18 +232,6 @@ def student_name(spec: str) -> str:
         step = "correct --student"
         raise ConfigError(f"{path} is missing.", expected="a checkpoint", found="nothing", next_step=step)
     return f"{name}@{hashlib.sha256(path.read_bytes()).hexdigest()[:16]}"
-
-
-def nested(dotted: Mapping[str, Any]) -> dict[str, Any]:
-    """``{"a.b": 1}`` as ``{"a": {"b": 1}}``."""
-    out: dict[str, Any] = {}
-    for key, value in dotted.items():
-        *path, last = key.split(".")
-        place = out
-        for part in path:
-            place = place.setdefault(part, {})
-        place[last] = value
-    return out
 
 
 def save_grid(out: Path, grid: Grid, origin: Origin) -> None:

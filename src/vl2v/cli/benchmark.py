@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from vl2v.allocator import hold_memory
-from vl2v.cli.common import CacheOpt, Json, Quiet, StoreOpt, finite, guarded, make_places, make_progress
+from vl2v.cli.common import CacheOpt, Json, Quiet, StoreOpt, finite, guarded, make_places, make_progress, pair
 from vl2v.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -251,12 +251,12 @@ def _settings(
     student: str | None,
     accept: bool,
 ) -> dict[str, Any]:
-    from vl2v.benchmark.protocol import nested
     from vl2v.config import merge
+    from vl2v.nested import nested
     from vl2v.task.folder import read_yaml
 
     base: Any = read_yaml(config) if config else {}
-    pairs = dict(_pair(item, "--set") for item in settings)
+    pairs = dict(pair(item, "--set") for item in settings)
     asked = {"spec": teacher, "accept": accept or None}
     given = {"data": {"root": data and str(data)}, "teacher": asked, "student": {"spec": student}}
     merged = merge(merge(base, nested(pairs)), given)
@@ -286,18 +286,8 @@ def _folder(data: str, root: Path | None, progress: Progress) -> Path:
 def _varied(items: Sequence[str]) -> dict[str, Any]:
     import yaml
 
-    pairs = (_pair(item, "--vary") for item in items)
+    pairs = (pair(item, "--vary") for item in items)
     return {key: tuple(yaml.safe_load(f"[{text}]")) for key, text in pairs}
-
-
-def _pair(item: str, flag: str) -> tuple[str, Any]:
-    import yaml
-
-    key, sign, text = item.partition("=")
-    if not sign or not key or not text:
-        step = f"e.g. {flag} distill.steps=500"
-        raise ConfigError(f"{flag} is not valid.", expected="KEY=VALUE", found=item, next_step=step)
-    return key, text if flag == "--vary" else yaml.safe_load(text)
 
 
 def _seeds(text: str) -> tuple[int, ...]:

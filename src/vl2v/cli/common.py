@@ -10,7 +10,7 @@ from collections.abc import Callable
 from decimal import Decimal, InvalidOperation
 from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, ParamSpec
+from typing import TYPE_CHECKING, Annotated, Any, ParamSpec
 
 import typer
 
@@ -161,3 +161,22 @@ def money(text: str | None) -> Decimal | None:
     if money is not None and not (money.is_finite() and money >= 0):
         raise ConfigError("The budget is not an amount of money.", expected="e.g. 0.50", found=str(text)[:40])
     return money
+
+
+def pair(item: str, flag: str) -> tuple[str, Any]:
+    """The key and the value of KEY=VALUE; the value is read as YAML, except for --vary.
+
+    Raises:
+        ConfigError: if it is not of this form.
+    """
+    import yaml
+
+    key, sign, text = item.partition("=")
+    if not sign or not all(key.split(".")) or not text:
+        step = f"e.g. {flag} distill.steps=500"
+        raise ConfigError(f"{flag} is not valid.", expected="KEY=VALUE", found=item, next_step=step)
+    try:
+        return key, text if flag == "--vary" else yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        step = f"e.g. {flag} distill.steps=500; quote a value that has special characters"
+        raise ConfigError(f"{flag} {key} is not valid.", expected="a YAML value", found=text, next_step=step) from error

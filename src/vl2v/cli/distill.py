@@ -19,9 +19,11 @@ from vl2v.cli.common import (
     guarded,
     make_places,
     make_progress,
+    pair,
 )
 from vl2v.errors import ConfigError
 from vl2v.method.registry import BUILT_IN
+from vl2v.nested import merge, nested
 
 ADIP, RECIPE, *BASELINES = BUILT_IN
 
@@ -70,6 +72,10 @@ PriceTexts = Annotated[str | None, typer.Option(help="The same for 1000 texts.")
 Free = Annotated[bool | None, typer.Option("--free", help="Confirm that a vendor without a price is free.")]
 Seed = Annotated[int | None, typer.Option(help="Random seed (default 0).")]
 ConfigOpt = Annotated[Path | None, typer.Option("--config", help="YAML file with settings; options take precedence.")]
+SetOpt = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="KEY=VALUE of any other setting; repeatable."),
+]
 SizeOpt = Annotated[int | None, typer.Option(help="Side length of the student's input in pixels.")]
 
 
@@ -95,6 +101,7 @@ def quote(
     free: Free = None,
     seed: Seed = None,
     size: SizeOpt = None,
+    assigned: SetOpt = None,
     config: ConfigOpt = None,
     cache: CacheOpt = None,
     store: StoreOpt = None,
@@ -107,7 +114,7 @@ def quote(
 
     if teacher is None and config is None:
         raise _no_teacher()
-    settings = _settings(locals())
+    settings = settings_of(locals())
     found = ask(
         data,
         teacher or _from_config(config, "teacher"),
@@ -178,6 +185,7 @@ def distill(
     threads: Annotated[int | None, typer.Option(help="CPU threads (default: measured before the first step).")] = None,
     report: Annotated[bool, typer.Option(help="Write report.html at the end.")] = True,
     track: Annotated[list[str] | None, typer.Option(help="tensorboard, wandb or mlflow; repeatable.")] = None,
+    assigned: SetOpt = None,
     config: ConfigOpt = None,
     cache: CacheOpt = None,
     store: StoreOpt = None,
@@ -193,7 +201,7 @@ def distill(
         for name, value in (("DATA", data), ("--teacher", teacher), ("--student", student)):
             if value is None:
                 raise _lacking(name)
-    settings = _settings(locals())
+    settings = settings_of(locals())
     done = work(
         data,
         teacher,
@@ -238,7 +246,7 @@ NESTED = {
 TOP = ("recipe", "method", "image_weight", "batch_per_domain", "seed", "device", "precision", "workers", "threads")
 
 
-def _settings(flags: dict[str, Any]) -> dict[str, Any]:
+def settings_of(flags: dict[str, Any]) -> dict[str, Any]:
     """The flags that were given, nested as the settings are."""
     settings: dict[str, Any] = {
         part: {key: str(v) if isinstance(v := flags.get(key), Path) else v for key in keys}
@@ -252,7 +260,8 @@ def _settings(flags: dict[str, Any]) -> dict[str, Any]:
     settings["align"] = {"steps": flags.get("align_steps")}
     settings["distill"]["minutes"] = minutes_of(flags.get("time"))
     settings["tracking"] = flags.get("track") or None
-    return settings | {key: flags.get(key) for key in TOP}
+    other = nested(dict(pair(item, "--set") for item in flags.get("assigned") or ()))
+    return merge(other, settings | {key: flags.get(key) for key in TOP})
 
 
 def minutes_of(text: str | None) -> float | None:

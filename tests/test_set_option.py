@@ -1,0 +1,35 @@
+"""`--set KEY=VALUE` reaches every setting of quote and distill, under the flags that have names of their own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from vl2v.cli.common import pair
+from vl2v.cli.distill import settings_of
+from vl2v.errors import ConfigError
+from vl2v.nested import nested
+
+
+def given(*items: str, **flags: Any) -> dict[str, Any]:
+    return settings_of({"assigned": list(items), **flags})
+
+
+def test_any_setting_and_flags_over_it() -> None:
+    found = given("distill.augment.style=0.2", "rise.anchors=[a, b]", "seed=3", "distill.steps=50", steps=70)
+    assert found["distill"]["augment"] == {"style": 0.2}
+    assert (found["distill"]["steps"], found["seed"], found["rise"]) == (70, 3, {"anchors": ["a", "b"]})
+
+
+@pytest.mark.parametrize("item", ["", "seed", "=3", "seed=", "distill.=1", ".steps=1", "distill..steps=1", "seed=[1"])
+def test_what_is_no_assignment_is_refused(item: str) -> None:
+    with pytest.raises(ConfigError, match="expected"):
+        pair(item, "--set")
+
+
+@pytest.mark.parametrize("keys", [("distill", "distill.steps"), ("distill.steps", "distill"), ("a.b.c", "a.b")])
+def test_a_value_and_keys_below_it_contradict(keys: tuple[str, str]) -> None:
+    with pytest.raises(ConfigError, match="contradicts"):
+        nested(dict.fromkeys(keys, 1))
+    assert nested({"a.b": 1, "a.c": 2, "d": 3}) == {"a": {"b": 1, "c": 2}, "d": 3}
