@@ -151,7 +151,7 @@ def test_a_private_repository_and_a_branch(run: Path, hub: LocalHub, command: Co
         ("me/a--b", [], TOKEN, "user/name"),
         ("me/stripes", [], "", "export HF_TOKEN"),
         ("me/stripes", [], "hf_wrong", "rejected the token"),
-        ("them/stripes", [], TOKEN, "no right to them/stripes"),
+        ("them/stripes", [], TOKEN, "no permission for them/stripes"),
         ("me/stripes", ["--licence", "mine"], TOKEN, "correct --licence"),
         ("me/taken", [], TOKEN, "contains something else"),
     ],

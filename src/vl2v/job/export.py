@@ -26,6 +26,7 @@ from vl2v.job.sample import Sample, batches, random_sample, run_sample
 from vl2v.job.trusting import read_answers
 from vl2v.progress import Progress, Silent, warn
 from vl2v.redaction import public_provenance
+from vl2v.student.architectures import CUSTOM_MODULE
 from vl2v.student.export import need_onnx, to_onnx, write
 from vl2v.student.files import CARD, write_json
 from vl2v.student.model import Student
@@ -150,7 +151,7 @@ def _load(folder: Path, backbone: nn.Module | None) -> Student:
     try:
         return Student.load(folder, backbone)
     except StudentError as error:
-        if backbone is None and "module of your own" in error.problem:
+        if backbone is None and error.problem.startswith(CUSTOM_MODULE):
             error = StudentError(
                 error.problem,
                 expected=error.expected,

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from vl2v.errors import StudentError
 from vl2v.openclip import image_tower, import_open_clip
 
+CUSTOM_MODULE = "The backbone of this student is a custom module"  # a message that `vl2v export` extends
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,127}")  # no scheme, no path
 MAX_SIDE = 2048  # pixels
 Side = Annotated[int, Field(ge=1, le=MAX_SIDE)]
@@ -77,7 +78,7 @@ def check_recipe(recipe: Recipe) -> dict[str, Any]:
     """
     if recipe.kind == "module":
         raise StudentError(
-            f"The backbone of this student is a custom module ({recipe.name[:200]}).",
+            f"{CUSTOM_MODULE} ({recipe.name[:200]}).",
             expected="that module",
             found="only its weights",
             next_step="Student.load(folder, backbone=your_module)",
