@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import errno
 import io
-import os
-import stat
 import sys
 import threading
 import warnings
@@ -20,6 +18,7 @@ from PIL import Image, UnidentifiedImageError
 
 from vl2v_runtime.colour import RangeError, Samples, to_srgb
 from vl2v_runtime.formats import FORMATS, what_is
+from vl2v_runtime.regular import read_regular
 from vl2v_runtime.stripping import PNG, without_metadata
 
 T = TypeVar("T")
@@ -90,17 +89,12 @@ def read_file(path: str | Path) -> bytes:
         UnreadableImageError: if it is above `MAX_BYTES`.
         OSError: if it cannot be read, or is no regular file.
     """
-    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     try:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            raise OSError(errno.EINVAL, "not a regular file", str(path))
-        if status.st_size > MAX_BYTES:
-            raise UnreadableImageError(f"a file of {status.st_size:,} bytes, above the limit for images")
-        with os.fdopen(descriptor, "rb", closefd=False) as file:
-            return file.read()
-    finally:
-        os.close(descriptor)
+        return read_regular(path, MAX_BYTES)
+    except OSError as error:
+        if error.errno == errno.EFBIG:
+            raise UnreadableImageError(f"{error.strerror}, above the limit for images") from error
+        raise
 
 
 def header(data: bytes, formats: tuple[str, ...] = FORMATS) -> tuple[str, int, int]:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from vl2v_runtime import strict_json
 from vl2v_runtime.errors import ModelError
+from vl2v_runtime.names import has_control
 from vl2v_runtime.numbers import number, numbers, whole
 
 KEY = "vl2v"  # of the ONNX file's metadata_props
@@ -127,7 +127,7 @@ def _names(values: Any) -> tuple[str, ...]:
     for name in values:
         if not isinstance(name, str) or not 1 <= len(name) <= MAX_NAME:
             raise ValueError(f"the class {str(name)[:40]!r}; a name has 1 to {MAX_NAME:,} characters")
-        if any(unicodedata.category(char) == "Cc" for char in name):
+        if has_control(name):
             raise ValueError(f"the class {name[:40]!r}, which has a control character")
     if len(set(values)) != len(values):
         raise ValueError("a duplicate class name")

@@ -29,6 +29,11 @@ def shown(name: str | PurePath) -> str:
     return "".join(_escaped(c) if unicodedata.category(c) in _HIDDEN and c != "\u200d" else c for c in text)
 
 
+def has_control(name: str) -> bool:
+    """Whether a name has a control character, which neither a class nor a prompt may have."""
+    return any(unicodedata.category(char) == "Cc" for char in name)
+
+
 def quoted(name: str | PurePath) -> str:
     r"""A name as a shell reads it: in quotes where it needs them, ``$'\n'`` for what no terminal shows."""
     text = str(name)

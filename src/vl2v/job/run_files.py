@@ -12,7 +12,9 @@ from vl2v.errors import RunError
 from vl2v.student.architectures import described
 from vl2v.student.files import read_json
 from vl2v_runtime import strict_json
+from vl2v_runtime.regular import read_text
 
+MOST_METRICS = 2**30  # bytes
 Text = Annotated[str, Field(max_length=10_000)]
 Count = Annotated[int, Field(ge=0, le=10**15)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -218,7 +220,7 @@ def read_metrics(path: Path) -> tuple[dict[str, Any], ...]:
         RunError: if one of them is not what vl2v wrote.
         OSError, ValueError: if it cannot be read.
     """
-    *lines, rest = path.read_text(encoding="utf-8").split("\n")  # a whole line ends with one
+    *lines, rest = read_text(path, MOST_METRICS).split("\n")  # a whole line ends with one
     with suppress(ValueError, RunError):
         check(MetricsLine, strict_json.parse(rest, allow_nan=True), path)
         lines.append(rest)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import unicodedata
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from vl2v.student.architectures import MAX_SIDE
+from vl2v_runtime.names import has_control
 
 MAX_CLASSES, MAX_NAME = 100_000, 1_000
 MAX_DIMENSION = 10_000_000  # of features and embeddings; the weights' shapes are compared before anything is allocated
@@ -15,7 +15,7 @@ MAX_LOGIT_SCALE = 1e6
 
 
 def _printable(name: str) -> str:
-    if any(unicodedata.category(char) == "Cc" for char in name):
+    if has_control(name):
         raise ValueError("a control character")
     return name
 

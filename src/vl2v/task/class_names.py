@@ -9,6 +9,7 @@ from pathlib import Path
 from vl2v.errors import ConfigError
 from vl2v.task.images import spaced, spelling
 from vl2v_runtime.names import shown
+from vl2v_runtime.regular import read_text
 
 STEP = "list two names or more: --classes cat,dog, or a text file with one name per line"
 MOST_BYTES = 2**22  # of a file of names
@@ -84,8 +85,7 @@ def _of_file(path: Path) -> list[tuple[str, str]]:
     problem = f"{shown(path)} contains no class names."
     expected = "a text file in UTF-8 with one name per line"
     try:
-        data = path.read_bytes() if path.stat().st_size <= MOST_BYTES else b"\0"
-        text = data.decode("utf-8-sig")
+        text = read_text(path, MOST_BYTES)
         if "\0" in text:
             raise UnicodeDecodeError("utf-8", b"\0", 0, 1, "not a text file of names, or UTF-16")
     except OSError as error:

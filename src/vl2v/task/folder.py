@@ -14,12 +14,14 @@ from vl2v.errors import ConfigError, DataError
 from vl2v.faults import UNREADABLE
 from vl2v.progress import Progress
 from vl2v.task.files import Fault, FileIndex, read_all
-from vl2v.task.images import Task, spelling
+from vl2v.task.images import Task, spaced, spelling
 from vl2v.task.layout import doubts
 from vl2v.task.phrases import read_phrases
 from vl2v.task.pixels import Digests, PixelCache
+from vl2v.yaml_keys import Settings
 from vl2v_runtime.formats import COMMON
-from vl2v_runtime.names import printable, shown
+from vl2v_runtime.names import has_control, printable, shown
+from vl2v_runtime.regular import read_text
 from vl2v_runtime.walking import Folder, Skipped, summary, walk
 
 SHOWN = 30  # faults listed in full; the rest are counted
@@ -201,6 +203,8 @@ class DomainFolder:
             if printable(name) != name:
                 kind = "domain" if name in self.domains else "class"
                 self._fault(name, f"a {kind} name that is not UTF-8", "rename the folder; convmv renames many")
+            elif name in self.folders and has_control(spaced(name)):  # no student can carry it
+                self._fault(name, "a class name with a control character", "rename the folder")
 
     def _check_names(self, allow_missing: bool) -> None:
         spellings: dict[str, set[str]] = defaultdict(set)
@@ -245,13 +249,15 @@ def read_yaml(path: Path) -> object:
         ConfigError: if it cannot be read or parsed; the message has the line.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_text(path)
         if len(text) > MOST_YAML or text.count("[") + text.count("{") > MOST_BRACKETS:
             raise ValueError(f"more than {MOST_YAML:,} characters, or {MOST_BRACKETS:,} brackets")
-        return yaml.safe_load(text)
+        return yaml.load(text, Settings)
     except (yaml.YAMLError, *UNREADABLE) as error:  # an overlong number, a date that is none
         found = " ".join(str(error).split())[:500]
         step = "correct the file; text with a colon or a quote needs quotes around it"
+        if "given twice" in found:
+            step = "keep one of the lines"
         raise ConfigError(f"{path} is not valid YAML.", expected="YAML", found=found, next_step=step) from error
     except OSError as error:
         found = error.strerror or str(error)

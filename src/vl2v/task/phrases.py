@@ -12,7 +12,10 @@ import yaml
 
 from vl2v.errors import ConfigError
 from vl2v.task.images import spaced
-from vl2v_runtime.names import shown
+from vl2v.yaml_keys import without_repeats
+from vl2v_runtime.metadata import MAX_NAME
+from vl2v_runtime.names import has_control, shown
+from vl2v_runtime.regular import read_text
 
 NAMES = ("classes.yaml", "classes.yml")
 MOST_BRACKETS = 1000  # no phrase needs any; deep nesting takes the parser minutes
@@ -22,17 +25,7 @@ class _Texts(yaml.BaseLoader):
     """Every scalar stays the text that was written, so that ``0``, ``no`` and ``2024-01-01`` are class folders."""
 
 
-def _mapping(loader: _Texts, node: yaml.MappingNode) -> dict[Any, Any]:
-    """A mapping whose keys are all different."""
-    seen: set[str] = set()
-    for key, _ in node.value:
-        if isinstance(key, yaml.ScalarNode) and key.value in seen:
-            raise yaml.constructor.ConstructorError(None, None, f"the key '{key.value}' is given twice", key.start_mark)
-        seen.add(str(key.value))
-    return loader.construct_mapping(node)
-
-
-_Texts.add_constructor("tag:yaml.org,2002:map", _mapping)
+without_repeats(_Texts)
 
 
 def read_phrases(root: Path, folders: Sequence[str]) -> dict[str, str]:
@@ -58,7 +51,8 @@ def read_phrases(root: Path, folders: Sequence[str]) -> dict[str, str]:
     step = f"write lines such as '{first}: {phrases[first]}'"
     given = _parse(path)
     if not isinstance(given, dict) or not all(map(_usable, given, given.values())):
-        expected, what = "a mapping of class folders to descriptions, both text", reprlib.repr(given)
+        expected = f"a mapping of class folders to descriptions, both printable and at most {MAX_NAME:,} characters"
+        what = reprlib.repr(given)[:300]
         raise ConfigError(f"{shown(path)} cannot be used.", expected=expected, found=what, next_step=step)
     known = {unicodedata.normalize("NFC", folder): folder for folder in folders}
     named: dict[str, str] = {}
@@ -80,12 +74,14 @@ def read_phrases(root: Path, folders: Sequence[str]) -> dict[str, str]:
 
 
 def _usable(key: object, value: object) -> bool:
-    return isinstance(key, str) and isinstance(value, str) and value.strip() not in ("", "~")
+    if not isinstance(key, str) or not isinstance(value, str) or value.strip() in ("", "~"):
+        return False
+    return len(value) <= MAX_NAME and not has_control(value.strip())
 
 
 def _parse(path: Path) -> Any:
     try:
-        text = path.read_bytes().decode("utf-8-sig")
+        text = read_text(path)
         if "\0" in text:  # UTF-16 without a byte order mark
             raise UnicodeDecodeError("utf-8", b"\0", 0, 1, "NUL characters, as in UTF-16")
         if text.count("[") + text.count("{") > MOST_BRACKETS:

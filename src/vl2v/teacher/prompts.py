@@ -16,6 +16,7 @@ from torch import Tensor
 
 from vl2v.errors import ConfigError
 from vl2v.openclip import import_open_clip
+from vl2v_runtime.regular import read_text
 
 NAMED = {"photo": ("a photo of a {}",), "name": ("{}",)}
 CLIP_80 = "clip-80"
@@ -55,8 +56,8 @@ def load_templates(choice: str | Sequence[str]) -> tuple[str, ...]:
 def _from_file(path: Path) -> tuple[str, ...]:
     names = ", ".join([*NAMED, CLIP_80])
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        lines = read_text(path).splitlines()
+    except (OSError, ValueError) as error:
         raise ConfigError(
             f"Unknown prompts '{path}'.",
             expected=f"one of {names}, a template with {{}}, or a text file of templates",
