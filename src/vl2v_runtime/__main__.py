@@ -71,8 +71,8 @@ def _parser() -> argparse.ArgumentParser:
         prog="vl2v-predict",
         description="Classify images with a model exported by vl2v. The exit code is 3 if an image cannot be read.",
     )
-    parser.add_argument("model", type=Path, help="an .onnx file, or the folder of an export or a run")
-    parser.add_argument("images", type=Path, nargs="+", help="images, or folders of images")
+    parser.add_argument("model", type=_path, help="an .onnx file, or the folder of an export or a run")
+    parser.add_argument("images", type=_path, nargs="+", help="images, or folders of images")
     parser.add_argument("--format", choices=FORMATS, default="table")
     parser.add_argument("--int8", action="store_true", help="use the quantised file of a folder")
     parser.add_argument("--threads", type=_count, help="CPU threads (default: all cores)")
@@ -84,6 +84,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--score", choices=SCORES, default=CONFIDENCE, help="score for --coverage")
     return parser
+
+
+def _path(text: str) -> Path:
+    """A path; an empty one would be the current folder."""
+    if not text:
+        raise argparse.ArgumentTypeError("the path is empty; is a variable of the shell unset?")
+    return Path(text)
 
 
 def _count(text: str) -> int:

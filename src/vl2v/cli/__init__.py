@@ -5,15 +5,31 @@ from __future__ import annotations
 import logging
 import warnings
 from contextlib import suppress
+from typing import Any
 
 import typer
+from typer.core import TyperGroup
 
 from vl2v.cli import benchmark, classes, data, distill, export, hub, predict, report, serve, teacher, trust, vendor
 from vl2v.threads import sleep_while_waiting
 from vl2v_runtime.terminal import flush_streams, prepare_streams
 
+
+class _Commands(TyperGroup):
+    """Refuses empty arguments: a path that is empty would be the current folder."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """See `click.Group.parse_args`; the arguments of the commands pass through here."""
+        if "" in args:
+            where = args.index("")
+            after = f" after {args[where - 1]}" if where else ""
+            ctx.fail(f"The argument{after} is empty. Give a value, or leave it out; is a variable of the shell unset?")
+        return super().parse_args(ctx, args)
+
+
 app = typer.Typer(
     name="vl2v",
+    cls=_Commands,
     help="Distil a pay-per-query vision-language model into your own image classifier for unseen domains.",
     no_args_is_help=True,
     add_completion=False,

@@ -6,8 +6,10 @@ in such a block, and so do the functions of `vl2v.api`.
 
 from __future__ import annotations
 
+import errno
 import inspect
 import multiprocessing
+import os
 import sqlite3
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -142,6 +144,8 @@ def explain(error: BaseException, places: Sequence[Location] = ()) -> Vl2vError 
         return AccessError(
             "There is not enough shared memory.", expected="space in /dev/shm", found=found, next_step=step
         )
+    if isinstance(error, RuntimeError) and str(error).startswith("Symlink loop"):  # from Path.resolve before 3.13
+        error = OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(error).partition("'")[2].rpartition("'")[0])
     if as_disk_full(error):
         return full(path_of(error), places)
     return network(error) or system(error, places) or content(error, places)

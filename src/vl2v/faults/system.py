@@ -77,7 +77,12 @@ def system(error: BaseException, places: Sequence[Location]) -> Vl2vError | None
     path = path_of(error)
     place = place_of(path, places)
     shown = f"{path}" if path else place.option if place else "A file"
-    found = dangling(path) or FOUND.get(error.errno or 0) or error.strerror or str(error)
+    found = (
+        (dangling(path) if error.errno != errno.ELOOP else "")
+        or FOUND.get(error.errno or 0)
+        or error.strerror
+        or str(error)
+    )
     step = place.advice if place else "correct the path, or its permissions"
     expected = (
         f"{place.purpose} ({place.option}) where this user may read and write"

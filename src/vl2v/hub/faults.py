@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -24,6 +25,19 @@ REFUSALS = {  # by HTTP status: the problem, what would have been right, the nex
         "check user/name and branch",
     ),
 }
+
+NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9_][\w.-]{0,95}(?<![.-])", re.ASCII)
+
+
+def check_repository(name: str) -> None:
+    """Refuse what cannot be a repository's name, before the hub is asked.
+
+    Raises:
+        HubError: if it cannot.
+    """
+    if not NAME.fullmatch(name) or "--" in name or ".." in name or name.endswith(".git"):
+        expected = "user/name, of letters, digits, '-', '_' and '.'"
+        raise HubError("This is not the name of a repository.", expected=expected, found=name, next_step="correct it")
 
 
 @contextmanager

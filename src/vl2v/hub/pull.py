@@ -6,7 +6,7 @@ from pathlib import Path
 
 from huggingface_hub import snapshot_download
 
-from vl2v.hub.faults import told
+from vl2v.hub.faults import check_repository, told
 
 
 def fetch(name: str) -> Path:
@@ -19,5 +19,6 @@ def fetch(name: str) -> Path:
         HubError: if it cannot be had.
     """
     repository, _, revision = name.removeprefix("hf:").partition("@")
+    check_repository(repository)
     with told(repository):
         return Path(snapshot_download(repository, revision=revision or None, allow_patterns=["student/*"]))

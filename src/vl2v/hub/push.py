@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -11,12 +10,11 @@ from pathlib import Path
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, get_token
 
 from vl2v.errors import HubError, RunError
-from vl2v.hub.faults import told
+from vl2v.hub.faults import check_repository, told
 from vl2v.hub.package import CARD_FILE, KNOWN, Package, make_package
 from vl2v.student.files import CARD
 
 OURS = f"student/{CARD}"
-NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9_][\w.-]{0,95}(?<![.-])", re.ASCII)
 HARMLESS = (".gitattributes", CARD_FILE)  # what a repository made by hand begins with
 
 
@@ -60,7 +58,7 @@ def push(
         RunError: if the run is not finished, or the dry run's folder is taken.
         MissingExtraError: see `make_package`.
     """
-    _check_name(name)
+    check_repository(name)
     if dry_run is not None:
         _check_empty(dry_run)
         package = make_package(run, name, licence)
@@ -101,12 +99,6 @@ def _send(package: Package, name: str, private: bool, revision: str | None) -> s
     operations += [CommitOperationDelete(path) for path in stale]
     message = "A student distilled with vl2v"
     return api.create_commit(name, operations, commit_message=message, revision=revision).commit_url
-
-
-def _check_name(name: str) -> None:
-    if not NAME.fullmatch(name) or "--" in name or ".." in name or name.endswith(".git"):
-        expected = "user/name, of letters, digits, '-', '_' and '.'"
-        raise HubError("This is not the name of a repository.", expected=expected, found=name, next_step="correct it")
 
 
 def _check_content(name: str, there: Iterable[str]) -> None:

@@ -194,7 +194,7 @@ def _read_raw(folder: Path) -> dict[str, Any]:
     step = "pass the folder that vl2v distill printed at its end (runs/<name> or runs/<name>/student)"
     try:
         card = strict_json.read(path)
-    except FileNotFoundError as error:
+    except (FileNotFoundError, NotADirectoryError) as error:
         found = "a run without a finished student" if (folder / "config.yaml").exists() else f"no {CARD}"
         raise StudentError(f"{folder} contains no student.", expected=CARD, found=found, next_step=step) from error
     except (OSError, ValueError) as error:

@@ -1,0 +1,76 @@
+"""Arguments that a script passes by mistake: a message that says which, and no traceback."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from vl2v.cli import app
+from vl2v_runtime.__main__ import main
+
+
+def run(*words: str | Path) -> tuple[int, str]:
+    done = CliRunner().invoke(app, [*map(str, words)])
+    assert isinstance(done.exception, SystemExit), done.exception
+    return done.exit_code, " ".join(done.output.replace("│", " ").split())
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["quote", "", "--teacher", "offline:"],
+        ["predict", "run", ""],
+        ["predict", "", "photo.png"],
+        ["export", "run", "--out", ""],
+        ["report", "run", "--out", ""],
+        ["classes", "add", "run", ""],
+        ["benchmark", "table", ""],
+    ],
+)
+def test_an_empty_argument_is_not_the_current_folder(words: list[str]) -> None:
+    code, text = run(*words)
+    assert code == 2
+    assert f"The argument after {words[words.index('') - 1]} is empty" in text
+
+
+def test_the_runtime_refuses_it_too(capsys: pytest.CaptureFixture[str]) -> None:
+    for words in (["", "x.png"], ["model.onnx", ""]):
+        with pytest.raises(SystemExit, match="2"):
+            main(words)
+        assert "the path is empty" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links need a right there")
+@pytest.mark.parametrize("below", ["", "run"])
+def test_an_output_folder_behind_a_circle_of_links(tmp_path: Path, below: str) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    for name in ("cat", "dog"):
+        (tmp_path / "data" / name).mkdir(parents=True)
+        Image.new("RGB", (8, 8), "teal").save(tmp_path / "data" / name / "0.png")
+    out = tmp_path / "loop" / below
+    places = ["--cache", tmp_path / "cache", "--store", tmp_path / "s.sqlite"]
+    words = ["--teacher", "offline:", "--student", "offline:", "--out", out, *places]
+    code, text = run("distill", tmp_path / "data", *words)
+    assert code == 13, text
+    assert "a loop of links" in text
+    assert "name another folder: --out FOLDER" in text
+
+
+@pytest.mark.parametrize("name", ["hf:", "hf:../../etc", "hf:a/b/c", "hf:a b", "hf:@main"])
+def test_what_is_no_repository_is_not_looked_up(tmp_path: Path, name: str) -> None:
+    Image.new("RGB", (8, 8), "teal").save(tmp_path / "0.png")
+    code, text = run("predict", name, tmp_path)
+    assert code == 12
+    assert "not the name of a repository" in text
+    assert "licen" not in text
+
+
+def test_a_file_in_place_of_a_student(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    code, text = run("export", tmp_path / "file")
+    assert code == 6
+    assert "contains no student" in text
