@@ -52,12 +52,12 @@ def test_an_output_folder_behind_a_circle_of_links(tmp_path: Path, below: str) -
         (tmp_path / "data" / name).mkdir(parents=True)
         Image.new("RGB", (8, 8), "teal").save(tmp_path / "data" / name / "0.png")
     out = tmp_path / "loop" / below
-    places = ["--cache", tmp_path / "cache", "--store", tmp_path / "s.sqlite"]
-    words = ["--teacher", "offline:", "--student", "offline:", "--out", out, *places]
+    places: list[str | Path] = ["--cache", tmp_path / "cache", "--store", tmp_path / "s.sqlite"]
+    words: list[str | Path] = ["--teacher", "offline:", "--student", "offline:", "--out", out, *places]
     code, text = run("distill", tmp_path / "data", *words)
     assert code == 13, text
     assert "a loop of links" in text
-    assert "name another folder: --out FOLDER" in text
+    assert "another folder: --out FOLDER" in text
 
 
 @pytest.mark.parametrize("name", ["hf:", "hf:../../etc", "hf:a/b/c", "hf:a b", "hf:@main"])
