@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from vl2v.job.export import Export
 from vl2v.job.export import export as export_student
 from vl2v.job.folder import RunFolder
 from vl2v.job.places import places_of
-from vl2v.job.prepare import Places
+from vl2v.job.prepare import Places, known_columns
 from vl2v.job.run import Run, quote_run, run
 from vl2v.progress import Progress
 from vl2v.recipes import DEFAULT, recipe_of
@@ -27,6 +28,7 @@ from vl2v.student.model import Student
 from vl2v.student.preprocess import Preprocess
 from vl2v.task.class_names import class_names
 from vl2v.task.folder import read_yaml
+from vl2v.task.tables.frame import FOLDER, Frame, write_frame
 from vl2v.teacher.base import Teacher
 from vl2v.teacher.ledger import Quote
 
@@ -78,7 +80,7 @@ def make_config(base: str | Path | None = None, settings: Mapping[str, Any] | No
 
 @explaining
 def quote(
-    data: str | Path,
+    data: str | Path | Frame,
     teacher: str | Teacher,
     *,
     student: str = "",
@@ -91,7 +93,7 @@ def quote(
     """Compute what distilling would cost in queries, money and disk space, without spending anything.
 
     Args:
-        data: the images, `root/<domain>/<class>/<image>` or `root/<class>/<image>`; with `classes` without labels.
+        data: the images: a folder, a table or a frame, as in `distill`.
         teacher: its name (see `vl2v.teacher.opening.KINDS`), or an object that is a `Teacher`.
         student: its name, to compute the disk space of its state; optional.
         places: paths of cache and store.
@@ -104,11 +106,12 @@ def quote(
         Vl2vError: states what was expected, what was found, and what to do next.
     """
     spec, opened = _teacher(teacher)
-    given = {
-        "data": {"root": str(data), "classes": _named(classes)},
+    given: dict[str, Any] = {
+        "data": {"classes": _named(classes)},
         "teacher": {"spec": spec},
         "student": {"spec": student or None},
     }
+    given["data"]["root"] = _root(data, config, merge(settings or {}, given), places)
     return quote_run(
         make_config(config, merge({"student": {}}, merge(settings or {}, given))), places, progress, opened
     )
@@ -116,7 +119,7 @@ def quote(
 
 @explaining
 def distill(
-    data: str | Path | None = None,
+    data: str | Path | Frame | None = None,
     teacher: str | Teacher | None = None,
     student: str | nn.Module | Backbone | None = None,
     *,
@@ -136,7 +139,11 @@ def distill(
     """Distil a teacher into a student that is accurate on unseen domains, and evaluate it.
 
     Args:
-        data: the images, `root/<domain>/<class>/<image>` or `root/<class>/<image>`; with `classes` images at any depth.
+        data: the images: a folder `root/<domain>/<class>/<image>` or `root/<class>/<image>`, with `classes` images at
+            any depth; or a table with a row for every image (.csv, .tsv, .jsonl, .parquet), or a frame of pandas or
+            polars. The columns of a table are named in `settings`, e.g. ``{"data": {"image": "path", "label":
+            "species", "domain": "camera"}}``, or found by common names. Relative paths start from the table's folder,
+            those of a frame from the current one.
         teacher: its name (see `vl2v.teacher.opening.KINDS`), or an object that is a `Teacher`.
         student: ``timm:<name>``, ``timm:<name>@<checkpoint>``, ``offline:``, ``teacher`` for VL2V-SD, a `Backbone`, or
             a module that maps [B, 3, S, S] images to [B, F] features. A module needs
@@ -165,9 +172,8 @@ def distill(
         Vl2vError: states what was expected, what was found, and what to do next.
     """
     spec, opened = _teacher(teacher)
-    given = {
-        "data": {"root": data and str(data), "held_out": tuple(held_out) if held_out is not None else None}
-        | {"classes": _named(classes)},
+    given: dict[str, Any] = {
+        "data": {"held_out": tuple(held_out) if held_out is not None else None, "classes": _named(classes)},
         "teacher": {"spec": spec, "accept": accept_teacher or None},
         "student": {"spec": _student_name(student)},
         "budget": None if budget is None else str(budget),
@@ -180,6 +186,7 @@ def distill(
         free["teacher"] = {"accept": accept or None, "free": (settings or {}).get("teacher", {}).get("free")}
         final = make_config(None, merge(base.model_dump(mode="json"), free))
     else:
+        given["data"]["root"] = _root(data, config, merge(settings or {}, given), places)
         final = make_config(config, merge(settings or {}, given))
     backbone = None if isinstance(student, str) or student is None else _backbone(student, final)
     return run(
@@ -226,16 +233,26 @@ def report(
 @explaining
 def evaluate(
     student: str | Path | Student,
-    data: str | Path,
+    data: str | Path | Frame,
     *,
     domains: Sequence[str] = (),
+    columns: Mapping[str, str | None] | None = None,
     skip_bad: bool = False,
     places: Places | None = None,
     progress: Progress | None = None,
 ) -> Evaluation:
-    """Evaluate a saved student on a folder of labelled images; see `vl2v.job.measure.evaluate`."""
+    """Evaluate a saved student on labelled images: a folder, a table or a frame; see `vl2v.job.measure.evaluate`.
+
+    The `columns` of a table (image, label, domain) default to those that the student was trained with, then to common
+    names.
+    """
     loaded = student if isinstance(student, Student) else load(student)
-    config = parse(DataConfig, {"root": data, "skip_bad": skip_bad} | ANY_LAYOUT, "the settings")
+    chosen = {role: column for role, column in (columns or {}).items() if column is not None}
+    root = _root(data, None, {"data": chosen}, places)
+    made = (loaded.provenance.get("config") or {}).get("data") or {}
+    known = known_columns(made, Path(root)) if root else {}
+    settings = {"root": root, "skip_bad": skip_bad} | known | chosen | ANY_LAYOUT
+    config = parse(DataConfig, settings, "the settings")
     return measure.evaluate(loaded, config, domains=domains, places=places, progress=progress)
 
 
@@ -274,6 +291,17 @@ def load(folder: str | Path, backbone: nn.Module | None = None, device: str = "c
 
         folder = fetch(str(folder))
     return Student.load(folder, backbone, device)
+
+
+def _root(
+    data: str | Path | Frame | None, config: str | Path | None, settings: Mapping[str, Any], places: Places | None
+) -> str | None:
+    """What lists the images, as settings name it; a frame is written beside the store of bought vectors."""
+    if data is None or isinstance(data, str | os.PathLike):
+        return None if data is None else str(data)
+    base = read_yaml(Path(config)) if config else {}
+    asked = merge(base if isinstance(base, Mapping) else {}, settings).get("data") or {}
+    return str(write_frame(data, (places or Places()).store.absolute().parent / FOLDER, asked))
 
 
 def _teacher(teacher: str | Teacher | None) -> tuple[str | None, Teacher | None]:

@@ -28,6 +28,7 @@ from vl2v.nested import merge as merge
 from vl2v.recipes import PAPER, RecipeName, recipe_of, with_recipe
 from vl2v.strict import Fraction, Positive, Rate, Strict
 from vl2v.task.class_names import class_names
+from vl2v.task.tables.base import is_table
 
 Money = Annotated[Decimal, Field(ge=0)]
 Channels = tuple[float, float, float]
@@ -40,6 +41,14 @@ class DataConfig(Strict):
     """What the client has."""
 
     root: Path
+    """The folder of images, or a table that lists them (.csv, .tsv, .jsonl, .parquet)."""
+    image: str | None = None
+    """Of a table: the column of paths, absolute or relative to the table's folder. None takes one with a common name,
+    and the run notes it here."""
+    label: str | None = None
+    """Of a table: the column of classes; the same."""
+    domain: str | None = None
+    """Of a table: the column of domains. None takes one with a common name if there is one; empty means one domain."""
     classes: tuple[str, ...] = ()
     """Names of the classes of images that have no label; none stands for labels, which are the class folders. Read as
     `vl2v.task.class_names.class_names` says, and stored as names."""
@@ -62,6 +71,11 @@ class DataConfig(Strict):
     layout_as_found: bool = False
     """Accept folders that look like splits (train, val), dates or a level too many, and folders without images; with
     `classes`, folders that are called like the classes."""
+
+    @property
+    def folder(self) -> Path:
+        """The folder that paths of images are relative to."""
+        return self.root.parent if is_table(self.root) else self.root
 
     @field_validator("classes", mode="before")
     @classmethod

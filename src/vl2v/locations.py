@@ -102,7 +102,9 @@ def locations(values: Mapping[str, object], command: str = "") -> tuple[Location
     found = []
     places = values.get("places")
     for key, (option, purpose, advice) in KINDS.items():
-        given = values.get(key) or getattr(places, key, None) or _default(key)
+        given = values.get(key)
+        if not isinstance(given, str | os.PathLike | list | tuple) or not given:  # such as a frame in place of a path
+            given = getattr(places, key, None) or _default(key)
         paths = given if isinstance(given, list | tuple) else [given]
         found += [Location(Path(p), option, purpose, advice) for p in paths if isinstance(p, str | os.PathLike) and p]
     if command in ELSEWHERE and not values.get("out"):

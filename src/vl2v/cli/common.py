@@ -28,7 +28,14 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 TRACEBACK = "VL2V_TRACEBACK"  # set, an unexpected fault shows where it came from
 
-DataArg = Annotated[Path, typer.Argument(help="Images: DATA/<domain>/<class>/<image>, or DATA/<class>/<image>.")]
+DataArg = Annotated[
+    Path,
+    typer.Argument(help="Images: DATA/<domain>/<class>/<image>, DATA/<class>/<image>, or a table (csv, ...)."),
+]
+ImageColumn = Annotated[
+    str | None, typer.Option("--image", help="Of a table: the column of paths (default: by common names).")
+]
+LabelColumn = Annotated[str | None, typer.Option("--label", help="Of a table: the column of classes.")]
 SkipBad = Annotated[bool | None, typer.Option("--skip-bad", help="Skip unreadable files.")]
 CacheOpt = Annotated[Path | None, typer.Option(help="Folder for decoded pixels; may be deleted at any time.")]
 StoreOpt = Annotated[Path | None, typer.Option(help="File of purchased embeddings; worth money.")]

@@ -12,7 +12,9 @@ from vl2v.allocator import hold_memory
 from vl2v.cli.common import (
     CacheOpt,
     DataArg,
+    ImageColumn,
     Json,
+    LabelColumn,
     Quiet,
     SkipBad,
     StoreOpt,
@@ -39,6 +41,10 @@ HeldOut = Annotated[list[str] | None, typer.Option(help="Domain that is left out
 Classes = Annotated[
     list[str] | None,
     typer.Option(help="For images without labels: names of the classes (cat,dog,...), or a file with one per line."),
+]
+DomainColumn = Annotated[
+    str | None,
+    typer.Option("--domain", "--domain-column", help="Of a table: the column of domains; '' for a single domain."),
 ]
 DomainFolders = Annotated[
     bool | None, typer.Option("--domain-folders", help="With --classes: the folders on the first level are domains.")
@@ -83,6 +89,9 @@ def quote(
     data: DataArg,
     teacher: TeacherOpt = None,
     student: StudentOpt = None,
+    image: ImageColumn = None,
+    label: LabelColumn = None,
+    domain: DomainColumn = None,
     classes: Classes = None,
     domain_folders: DomainFolders = None,
     held_out: HeldOut = None,
@@ -128,10 +137,15 @@ def quote(
 
 
 def distill(
-    data: Annotated[Path | None, typer.Argument(help="Images; omit with --resume.")] = None,
+    data: Annotated[
+        Path | None, typer.Argument(help="Images: a folder, or a table (csv, ...); omit with --resume.")
+    ] = None,
     teacher: TeacherOpt = None,
     student: StudentOpt = None,
     out: Annotated[Path, typer.Option(help="Folder of the run, new or empty.")] = Path("runs/vl2v"),
+    image: ImageColumn = None,
+    label: LabelColumn = None,
+    domain: DomainColumn = None,
     classes: Classes = None,
     domain_folders: DomainFolders = None,
     held_out: HeldOut = None,
@@ -236,8 +250,8 @@ def demo(
 
 NESTED = {
     "data": (
-        *("domain_folders", "held_out", "labels_per_class", "rest_unlabelled", "unlabelled"),
-        *("skip_bad", "allow_missing_classes", "layout_as_found"),
+        *("image", "label", "domain", "domain_folders", "held_out", "labels_per_class", "rest_unlabelled"),
+        *("unlabelled", "skip_bad", "allow_missing_classes", "layout_as_found"),
     ),
     "teacher": ("views", "prompts", "zero_shot", "price_per_1000_images", "price_per_1000_texts", "free"),
     "student": ("size",),
@@ -302,7 +316,7 @@ def _no_teacher() -> ConfigError:
 
 def _lacking(name: str) -> ConfigError:
     examples = {
-        "DATA": "a folder of images",
+        "DATA": "a folder of images, or a table that lists them",
         "--teacher": "e.g. --teacher open_clip:ViT-B-16/openai",
         "--student": "e.g. --student timm:resnet50.tv_in1k",
     }

@@ -8,7 +8,19 @@ from typing import Annotated
 import typer
 
 from vl2v.allocator import hold_memory
-from vl2v.cli.common import CacheOpt, DataArg, Json, Quiet, SkipBad, finite, guarded, make_places, make_progress
+from vl2v.cli.common import (
+    CacheOpt,
+    DataArg,
+    ImageColumn,
+    Json,
+    LabelColumn,
+    Quiet,
+    SkipBad,
+    finite,
+    guarded,
+    make_places,
+    make_progress,
+)
 from vl2v.errors import ConfigError
 from vl2v.terminal import say
 
@@ -17,12 +29,15 @@ def evaluate(
     run: Annotated[Path, typer.Argument(help="Folder of a run or a student.")],
     data: DataArg,
     domain: Annotated[list[str] | None, typer.Option(help="Only this domain; repeatable.")] = None,
+    image: ImageColumn = None,
+    label: LabelColumn = None,
+    domain_column: Annotated[str | None, typer.Option(help="Of a table: the column of domains.")] = None,
     skip_bad: SkipBad = None,
     cache: CacheOpt = None,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
-    """Evaluate a student on a folder of labelled images."""
+    """Evaluate a student on a folder or a table of labelled images."""
     hold_memory()
     from vl2v.api import evaluate as measure
     from vl2v.job.printing import show
@@ -31,6 +46,7 @@ def evaluate(
         run,
         data,
         domains=domain or (),
+        columns={"image": image, "label": label, "domain": domain_column},
         skip_bad=bool(skip_bad),
         places=make_places(cache, None),
         progress=make_progress(quiet, as_json),

@@ -19,7 +19,7 @@ from vl2v.job.folder import RunFolder
 from vl2v.job.ownership import alone_in
 from vl2v.job.parity import Compared, compare, refuse
 from vl2v.job.places import places_of
-from vl2v.job.prepare import Places
+from vl2v.job.prepare import Places, known_columns
 from vl2v.job.reference import LABELS, Reference
 from vl2v.job.run_files import read_export
 from vl2v.job.sample import Sample, batches, random_sample, run_sample
@@ -34,6 +34,7 @@ from vl2v.student.provenance import check_provenance
 from vl2v.student.quantise import quantise
 from vl2v.task.folder import search
 from vl2v.task.heap import class_folders
+from vl2v.task.tables.base import is_table
 from vl2v_runtime.model import FLOAT, INT8, Model
 
 FORMAT = 1
@@ -176,7 +177,11 @@ def _sample(
         warn(progress, "no run and no --data: the file is compared with the student on random images, without accuracy")
         return random_sample(student.preprocess.size)
     settings = made | ({"root": str(data)} if data else {})
-    if data and class_folders(search(data), settings.get("classes") or ()):  # not the run's images: with labels
+    if data:
+        settings |= dict.fromkeys(("image", "label", "domain")) | known_columns(made, data)
+    if data and is_table(data):
+        settings |= {"domain_folders": False}
+    elif data and class_folders(search(data), settings.get("classes") or ()):  # not the run's images: with labels
         settings |= {"classes": [], "domain_folders": False}
     if data and not settings.get("classes"):
         settings |= {"allow_missing_classes": True}

@@ -29,6 +29,7 @@ from vl2v.student.files import CHANGES
 from vl2v.student.model import Student
 from vl2v.student.preprocess import Preprocess
 from vl2v.student.provenance import check_provenance
+from vl2v.task.contents import columns_line
 from vl2v.task.files import FileIndex
 from vl2v.task.images import Task
 from vl2v.task.pixels import PixelCache
@@ -59,7 +60,7 @@ def evaluate(
 
     Args:
         student: a loaded one.
-        data: the folder, and whether bad files are left out.
+        data: the folder or table, and whether bad files are left out.
         domains: which domains, empty for all.
         places: where the pixel cache is.
         progress: told of the scan.
@@ -75,6 +76,8 @@ def evaluate(
         closing(PixelCache(places.cache, student.preprocess.size)) as cache,
     ):
         task, _ = read_task(list_folder(data), data, index, cache, progress)
+        if task.columns:
+            progress.note(columns_line(task.columns))
         domains = check_domains(domains, task.domains, "--domain")
         labels = class_numbers(student, task)
         rows, temperature = [], student.trust.temperature if student.trust else None

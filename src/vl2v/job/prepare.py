@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,8 +20,12 @@ from vl2v.task.files import FileIndex
 from vl2v.task.folder import DomainFolder, unlabelled_images
 from vl2v.task.heap import ImageHeap
 from vl2v.task.images import Task
+from vl2v.task.listing import Listing
 from vl2v.task.pixels import Digests, PixelCache
 from vl2v.task.splits import Indices, domainbed_holdout, labels_per_class
+from vl2v.task.table import TableListing
+from vl2v.task.tables.base import SUFFIXES, is_table, open_table
+from vl2v.task.tables.columns import find_columns
 from vl2v.task.views import make_views, view_bytes
 from vl2v_runtime.names import shown
 
@@ -57,16 +62,76 @@ class Split:
     rest: Indices
 
 
-def open_folder(config: DataConfig, *, begun: bool = False) -> DomainFolder:
-    """The folder of a run's images, with labels or without; see `list_folder`."""
+def open_folder(config: DataConfig, *, begun: bool = False) -> Listing:
+    """What lists a run's images, with labels or without: a folder or a table; see `list_folder`."""
     as_found = config.layout_as_found or begun
+    if is_table(config.root):
+        return _open_table(config, as_found)
+    if stated := [name for name in ("image", "label", "domain") if getattr(config, name) is not None]:
+        step = "give the table in place of the folder, or drop the columns: the folders are classes and domains"
+        if config.root.is_file():
+            step = "save the table as CSV in UTF-8"
+        raise ConfigError(
+            f"{', '.join(f'data.{name}' for name in stated)}: columns are for tables.",
+            expected=f"a table that lists images ({', '.join(SUFFIXES)})",
+            found=f"{shown(config.root)}, a folder" if config.root.is_dir() else shown(config.root),
+            next_step=step,
+        )
     if config.classes:
         return ImageHeap(config.root, config.classes, domain_folders=config.domain_folders, as_found=as_found)
     return DomainFolder(config.root, allow_missing_classes=config.allow_missing_classes, as_found=as_found)
 
 
-def list_folder(config: DataConfig, *, begun: bool = False) -> DomainFolder:
-    """List the folder of images without reading a file: quick, and enough to see a wrong path or domain.
+def _open_table(config: DataConfig, as_found: bool) -> Listing:
+    if config.domain_folders:
+        raise ConfigError(
+            "data.domain_folders (--domain-folders) is for folders.",
+            expected="a column of domains",
+            found=f"the table {shown(config.root)}",
+            next_step="name the column instead: --domain COLUMN",
+        )
+    return TableListing(
+        config.root,
+        image=config.image,
+        label=config.label,
+        domain=config.domain,
+        classes=config.classes,
+        allow_missing_classes=config.allow_missing_classes,
+        as_found=as_found,
+    )
+
+
+def with_columns(config: DataConfig) -> DataConfig:
+    """The same settings with the columns that are used, where the images are listed by a table.
+
+    Raises:
+        DataError: if the table cannot be read.
+        ConfigError: if columns are missing or unknown.
+    """
+    if not is_table(config.root):
+        return config
+    asked = config.image, config.label, config.domain
+    names = open_table(config.root).columns
+    found = find_columns(names, *asked, source=config.root, labelled=not config.classes)
+    label = None if config.classes else found.label
+    return config.model_copy(update={"image": found.image, "label": label, "domain": found.domain})
+
+
+def known_columns(made: Mapping[str, Any], root: Path) -> dict[str, str]:
+    """The columns that a run used, as far as a table has them; none where `root` is no table.
+
+    Args:
+        made: the run's settings of `data`.
+        root: a folder or a table.
+    """
+    if not is_table(root) or not root.is_file():
+        return {}
+    columns = open_table(root).columns
+    return {role: made[role] for role in ("image", "label", "domain") if made.get(role) and made[role] in columns}
+
+
+def list_folder(config: DataConfig, *, begun: bool = False) -> Listing:
+    """List the images of a folder or a table without reading them: quick, and enough to see a wrong path or domain.
 
     Args:
         config: the folder, and what is accepted of it.
@@ -83,7 +148,7 @@ def list_folder(config: DataConfig, *, begun: bool = False) -> DomainFolder:
 
 
 def read_task(
-    folder: DomainFolder, config: DataConfig, index: FileIndex, cache: PixelCache | None, progress: Progress
+    folder: Listing, config: DataConfig, index: FileIndex, cache: PixelCache | None, progress: Progress
 ) -> tuple[Task, Task | None]:
     """Scan the labelled folder, without its held-out classes, and the unlabelled one if there is one.
 
@@ -94,7 +159,7 @@ def read_task(
 
 
 def read_parts(
-    folder: DomainFolder, config: DataConfig, index: FileIndex, cache: PixelCache | None, progress: Progress
+    folder: Listing, config: DataConfig, index: FileIndex, cache: PixelCache | None, progress: Progress
 ) -> tuple[Task, Task | None, Task | None]:
     """The same, and the images of the held-out classes, if there are any, as a third."""
     task = folder.scan(index=index, cache=cache, skip_bad=config.skip_bad, progress=progress)

@@ -27,7 +27,7 @@ from vl2v.job.made_here import MARK, sign_teacher
 from vl2v.job.metrics import summary_of
 from vl2v.job.ownership import TRAINING, owned
 from vl2v.job.places import places_of, remember
-from vl2v.job.prepare import Places, match_domains
+from vl2v.job.prepare import Places, match_domains, with_columns
 from vl2v.job.process import make_accelerator, stop_asked, versions
 from vl2v.job.reference import TEACHER
 from vl2v.job.reporting import report_at_end
@@ -41,6 +41,7 @@ from vl2v.student.backbones import Backbone
 from vl2v.student.card import MAX_LOGIT_SCALE
 from vl2v.student.files import write_json
 from vl2v.student.model import Student
+from vl2v.task.tables.base import is_table
 from vl2v.teacher.base import Teacher
 from vl2v.teacher.ledger import Ledger, Quote
 from vl2v.teacher.prompts import load_templates
@@ -127,7 +128,9 @@ def run(
     places, progress = places or places_of(out, present=False), Recorder(progress or Silent()) if first else Silent()
     account = account or BudgetAccount.of_run(_name(folder))
     if first and not resume:
-        _check_outside(out, config.data.root)
+        config = config.model_copy(update={"data": with_columns(config.data)})
+        if not is_table(config.data.root):
+            _check_outside(out, config.data.root)
         folder.check_free()
     with owned(out, TRAINING) if first else nullcontext():
         if first:

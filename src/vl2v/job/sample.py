@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -22,6 +21,7 @@ from vl2v.student.preprocess import Preprocess
 from vl2v.task.files import FileIndex
 from vl2v.task.pixels import PixelCache
 from vl2v.task.splits import Indices
+from vl2v.task.tables.base import is_table
 
 CHECKED = 5_000  # images compared at most: with more, half a point would not be measured better, only later
 CALIBRATED = 256  # images that say the range of every tensor
@@ -88,12 +88,12 @@ def run_sample(
         RunError: if the folder is gone.
         DataError: if it has faults, or a class that the student never knew.
     """
-    if not Path(data.root).is_dir():
+    if not data.root.exists():
         raise RunError(
             "The images of this run have moved.",
-            expected=f"the folder {data.root}",
-            found="no such folder",
-            next_step="pass their new folder: --data DATA",
+            expected=f"the {'table' if is_table(data.root) else 'folder'} {data.root}",
+            found="no such file" if is_table(data.root) else "no such folder",
+            next_step="pass their new folder or table: --data DATA",
         )
     with (
         closing(FileIndex(places.cache / "files.sqlite")) as index,

@@ -106,7 +106,7 @@ def _refit(path: Path, progress: Progress) -> Refitted:
     places, embeddings = np.zeros(0, np.int64), None
     if student.head is not None:
         places = _sample(kept)
-        embeddings = _embed(student, [folder.config().data.root / kept.path[i] for i in places], progress)
+        embeddings = _embed(student, [folder.config().data.folder / kept.path[i] for i in places], progress)
     if embeddings is not None:
         of_sources = sources[places]
         seen = places[of_sources]

@@ -107,7 +107,7 @@ def mistake_section(source: Source, trust: Trust | None) -> Section:
         return Section(name, title, missing=[source.missing["predictions"]])
     temperature = 1.0 if trust is None else trust.temperature
     found = mistakes(source.predictions, source.classes, temperature)
-    root = Path(source.config.data.root)
+    root = source.config.data.folder
     blocks, gone = [], 0
     for role in reversed(ROLES):
         chosen = [m for m in found if m.role == role]

@@ -48,6 +48,7 @@ class Contents:
         held_out_class_images: of the held-out classes.
         unlabelled: further images without labels.
         labelled: whether the images have labels.
+        columns: role and name of the columns of a table that were used; none for a folder.
     """
 
     root: str
@@ -58,6 +59,7 @@ class Contents:
     held_out_class_images: int = 0
     unlabelled: int = 0
     labelled: bool = True
+    columns: tuple[tuple[str, str], ...] = ()
 
     @classmethod
     def of(
@@ -72,7 +74,7 @@ class Contents:
             held = domain in held_out
             domains.append(DomainContents(domain, len(labels), len(counts), min(sizes), max(sizes), held))
         return cls(
-            root=printable(task.root),
+            root=printable(task.source or task.root),
             domains=tuple(domains),
             classes=task.names,
             held_out_classes=unseen.names if unseen else (),
@@ -80,12 +82,14 @@ class Contents:
             held_out_class_images=len(unseen) if unseen else 0,
             unlabelled=len(unlabelled) if unlabelled else 0,
             labelled=bool((task.labels >= 0).any()),
+            columns=task.columns,
         )
 
     def lines(self) -> list[str]:
         """A few lines for people: a sum, a line per domain, the classes."""
         found = [f"{shown(self.root)}: {_count(len(self.domains), 'domain')}, {_classes(len(self.classes))}, "]
         found[0] += _count(self.images, "image") + ("" if self.labelled else " without labels")
+        found += [f"  {columns_line(self.columns)}"] if self.columns else []
         for domain in self.domains[:SHOWN_DOMAINS]:
             found.append(f"  {shown(domain.name)}: {_count(domain.images, 'image')}")
             found[-1] += f", {_of_each(domain)}" if self.labelled else ""
@@ -114,7 +118,15 @@ class Contents:
             "held_out_classes": list(self.held_out_classes),
             "unlabelled": self.unlabelled,
             "labelled": self.labelled,
+            **({"columns": dict(self.columns)} if self.columns else {}),
         }
+
+
+def columns_line(columns: Sequence[tuple[str, str]]) -> str:
+    """Which column of a table was taken for what."""
+    known = dict(columns)
+    words = [f"{role}: column {shown(known[role])}" for role in ("image", "label", "domain") if role in known]
+    return ", ".join(words) + ("" if "domain" in known else "; no column of domains, so one domain")
 
 
 def _count(number: int, noun: str) -> str:

@@ -12,6 +12,7 @@ from vl2v.task.files import Fault
 from vl2v.task.folder import DomainFolder
 from vl2v.task.images import spelling
 from vl2v.task.layout import splits
+from vl2v.task.listing import Cells
 from vl2v_runtime.names import shown
 from vl2v_runtime.walking import Folder
 
@@ -42,7 +43,7 @@ class ImageHeap(DomainFolder):
         self._named, self._by_folder = tuple(classes), domain_folders
         super().__init__(root, as_found=as_found)
 
-    def _list(self, tree: Folder) -> dict[tuple[str, str], list[str]]:
+    def _list(self, tree: Folder) -> Cells:
         tops = list(tree.subs.values())
         if alike := class_folders(tree, self._named):
             names = ", ".join(map(shown, alike[:5])) + (", ..." if len(alike) > 5 else "")
@@ -64,7 +65,7 @@ class ImageHeap(DomainFolder):
             self._doubt(fault)
         return {(top.name, ""): list(top.images()) for top in domains}
 
-    def _classes(self, cells: dict[tuple[str, str], list[str]]) -> tuple[str, ...]:
+    def _classes(self, cells: Cells) -> tuple[str, ...]:
         return self._named
 
     def _labels(self, keys: Sequence[tuple[str, str]]) -> NDArray[np.int64]:
@@ -73,7 +74,7 @@ class ImageHeap(DomainFolder):
     def _check_names(self, allow_missing: bool) -> None:
         """No class has a folder that could be lacking; the names were checked when they were read."""
 
-    def _emptied(self, keys: Sequence[tuple[str, str]], good: NDArray[np.bool_]) -> list[Fault]:
+    def _emptied(self, left: NDArray[np.int64]) -> list[Fault]:
         return []
 
 

@@ -32,6 +32,8 @@ class Task:
         phrases: what each class is called in prompts.
         skipped: bad files that were left out.
         warnings: what the user should know of the folder.
+        source: what lists the images, for people: the folder, or a table.
+        columns: role and name of the columns of a table that were used; none for a folder.
     """
 
     root: Path
@@ -44,6 +46,8 @@ class Task:
     phrases: tuple[str, ...]
     skipped: tuple[Fault, ...] = ()
     warnings: tuple[str, ...] = ()
+    source: Path | None = None
+    columns: tuple[tuple[str, str], ...] = ()
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -79,12 +83,15 @@ class Task:
         return np.flatnonzero(self.domain_of == self.domains.index(domain))
 
     def digest(self) -> str:
-        """One SHA-256 over every path, label and content: equal if and only if the data are."""
+        """One SHA-256 over every path, label, domain and content: equal if and only if the data are."""
         total = hashlib.sha256(
             "\n".join([*self.domains, *self.folders, *self.phrases]).encode(errors="surrogateescape")
         )
-        for path, digest, label in zip(self.paths, self.digests, self.labels, strict=True):
+        several = len(self.domains) > 1
+        for path, digest, label, domain in zip(self.paths, self.digests, self.labels, self.domain_of, strict=True):
             total.update(f"{path}\0{label}\0".encode(errors="surrogateescape") + digest.tobytes())
+            if several and not path.startswith(f"{self.domains[domain]}/"):  # of a table; a folder's paths say it
+                total.update(f"{domain}\0".encode())
         return total.hexdigest()
 
 

@@ -63,7 +63,7 @@ def _rows(path: Path, file: Any) -> Iterator[Row]:
         raise DataError(
             f"{path} lacks a column.", expected=LAYOUT, found=found, next_step="choose another source with --from"
         )
-    names = _class_names(schema.metadata or {})
+    names = class_names(schema.metadata or {})
     wanted = ["image", label, *(name for name in ("domain", "image_path") if name in schema.names)]
     label_of, domain_of = _namer(path, label, names), _namer(path, "domain", names)
     for batch in file.iter_batches(batch_size=BATCH, columns=wanted, use_threads=False):
@@ -81,7 +81,7 @@ def _rows(path: Path, file: Any) -> Iterator[Row]:
             yield Row(domain, label_of(row[label]), str(name), data)
 
 
-def _class_names(metadata: dict[bytes, bytes]) -> dict[str, Sequence[str]]:
+def class_names(metadata: dict[bytes, bytes]) -> dict[str, Sequence[str]]:
     """The names of every ClassLabel column in the metadata that `datasets` writes."""
     try:
         features = json.loads(metadata.get(b"huggingface", b"{}"))["info"]["features"]

@@ -1,0 +1,90 @@
+"""Which column of a table is the image, the class and the domain: as the user says, else by common names."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from vl2v.errors import ConfigError
+from vl2v_runtime.names import shown
+
+COMMON = {
+    "image": ("image", "path", "file", "filename", "filepath", "imagepath", "imagefile", "imagename", "img", "imgpath"),
+    "label": ("label", "class", "species", "category", "labels", "classname", "labelname", "categoryname"),
+    "domain": ("domain", "camera", "site", "source"),
+}
+FLAGS = {"image": "--image", "label": "--label", "domain": "--domain-column"}
+SPLIT = "split"
+MOST_LISTED = 50
+
+
+@dataclass(frozen=True)
+class Columns:
+    """The columns of a table that are used; empty for none.
+
+    Attributes:
+        image: of paths.
+        label: of classes; empty where images have no labels.
+        domain: of domains; empty for a single one.
+    """
+
+    image: str
+    label: str = ""
+    domain: str = ""
+
+    def named(self) -> tuple[tuple[str, str], ...]:
+        """(role, column), without those that are not used."""
+        roles = (("image", self.image), ("label", self.label), ("domain", self.domain))
+        return tuple((role, column) for role, column in roles if column)
+
+
+def find_columns(
+    columns: Sequence[str], image: str | None, label: str | None, domain: str | None, *, source: Path, labelled: bool
+) -> Columns:
+    """Settle which columns are used.
+
+    Args:
+        columns: of the table.
+        image: as the user says; None looks for a common name.
+        label: the same.
+        domain: the same; empty, or no common name, for a single domain.
+        source: the table, for the message.
+        labelled: whether a column of classes is wanted.
+
+    Raises:
+        ConfigError: with every column that is missing, named twice or used twice.
+    """
+    given = {"image": image, "label": label if labelled else "", "domain": domain}
+    faults, found = [], {}
+    for role, name in given.items():
+        known = [column for column in columns if column] if name is None else [name]
+        column = name if name is not None else _common(role, known)
+        found[role] = column or ""
+        if not column:
+            if role == "image" or (role == "label" and labelled):
+                faults.append(f"no column is known to be the {role}: name it with {FLAGS[role]}")
+        elif column not in columns:
+            near = difflib.get_close_matches(column, columns, 1, 0.5)
+            faults.append(f"{FLAGS[role]} {shown(column)}: no such column" + (f"; {near[0]}?" if near else ""))
+        elif list(columns).count(column) > 1:
+            faults.append(f"{FLAGS[role]}: two columns are called {shown(column)}")
+    used = [column for column in found.values() if column]
+    faults += [f"the column {shown(c)} is used for two things" for c in sorted(set(used)) if used.count(c) > 1]
+    if label and not labelled:
+        faults.append("--label is of no use with --classes, with which no image has a label; drop one of them")
+    if faults:
+        listed = ", ".join(shown(column) or "''" for column in columns[:MOST_LISTED])
+        raise ConfigError(
+            f"The columns of {shown(source)} do not fit.",
+            expected="columns for image and label, and one for domain if there are several",
+            found="; ".join(faults),
+            next_step=f"name columns with {', '.join(FLAGS.values())}; there are: {listed or 'none'}",
+        )
+    return Columns(found["image"], found["label"], found["domain"])
+
+
+def _common(role: str, columns: Sequence[str]) -> str:
+    spelt = {"".join(c for c in column.casefold() if c.isalnum()): column for column in reversed(columns)}
+    return next((spelt[name] for name in COMMON[role] if name in spelt), "")
