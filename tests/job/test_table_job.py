@@ -135,14 +135,19 @@ def test_what_needs_the_images_finds_them_by_the_table(
     assert trusting.refit(copy, Silent()).domains
     assert sought
     assert all(path.is_file() for path in sought)
-    page = api.report(copy, places=places_of(run)).read_text()
-    assert "photos.csv" in page
-    assert "no longer at" not in page
     sample = _sample(copy, api.load(copy), None, False, Places(own.root / "cache", own.root / "v"), Silent())
     assert sample.what == "validation images of the sources"
     for data in (own.data, own.data / "photos.csv"):
         sample = _sample(copy, api.load(copy), data, False, Places(own.root / "cache", own.root / "v"), Silent())
         assert sample.what == "validation images of the sources", data
+
+
+@pytest.mark.slow  # writes a report
+def test_the_report_shows_images_of_a_table(run: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(run, tmp_path / "run"))
+    page = api.report(copy, places=places_of(run)).read_text()
+    assert "photos.csv" in page
+    assert "no longer at" not in page
 
 
 def test_quote_states_the_columns(own: Bench) -> None:
