@@ -65,7 +65,7 @@ def open_table(path: Path) -> Table:
         MissingExtraError: if it is Parquet, and pyarrow is not installed.
     """
     if not path.is_file():
-        found = "something else than a file" if path.exists() else "nothing of that name"
+        found = "not a regular file" if path.exists() else "no such file"
         raise DataError(f"{shown(path)} is not a file.", expected="a table", found=found, next_step="check the path")
     suffix = path.suffix.lower()
     if suffix in PARQUET:
