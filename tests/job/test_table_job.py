@@ -107,7 +107,7 @@ def test_a_changed_table_is_refused_on_resume(own: Bench, tmp_path: Path) -> Non
     with pytest.raises(Vl2vError), stopped_by(lambda: next(asked) >= 4):
         distill(own, table, stopped, data=data)
     write(table, [row | {"species": "bar"} if row["where"] == "ink/blank/3.png" else row for row in rows])
-    with pytest.raises(Vl2vError, match="The data changed"):
+    with pytest.raises(Vl2vError, match="The data has changed"):
         distill(own, None, stopped, resume=True)
 
 
