@@ -18,6 +18,7 @@ from pictures import folder_of, put
 from vl2v.config import DataConfig
 from vl2v.errors import ConfigError, DataError
 from vl2v.job.prepare import list_folder, with_columns
+from vl2v.locations import locations
 from vl2v.task.contents import Contents
 from vl2v.task.folder import DomainFolder
 from vl2v.task.images import Task
@@ -108,16 +109,20 @@ def test_one_domain_where_no_column_says_otherwise(tmp_path: Path) -> None:
     assert (noted.image, noted.label, noted.domain, noted.folder) == ("path", "class", "", root)
 
 
-def test_rows_that_move_to_another_domain_are_other_data(tmp_path: Path) -> None:
-    for i, name in enumerate("abcdefgh"):
+def test_a_row_that_moves_to_another_domain_makes_other_data(tmp_path: Path) -> None:
+    rows = []
+    for i, (name, kind, domain) in enumerate(
+        zip("abcdef", ["cat"] * 2 + ["dog"] * 4, ["d0"] * 4 + ["d1"] * 2, strict=True)
+    ):
         put(tmp_path / f"{name}.png", i)
-    kinds = ["cat", "dog"]
-    rows = [{"path": f"{n}.png", "label": kinds[i % 2], "domain": f"d{i // 4}"} for i, n in enumerate("abcdefgh")]
-    first = TableListing(write_csv(tmp_path / "t.csv", rows)).scan()
-    assert first.paths[:4] == ["a.png", "c.png", "b.png", "d.png"]
-    rows = [row | {"domain": "d0" if row["path"] == "e.png" else row["domain"]} for row in rows]
-    second = TableListing(write_csv(tmp_path / "t.csv", rows)).scan()
-    assert second.digest() != first.digest()
+        rows.append({"path": f"{name}.png", "label": kind, "domain": domain})
+    first, second = (
+        TableListing(write_csv(tmp_path / "t.csv", each), allow_missing_classes=True).scan()
+        for each in (rows, [row | {"domain": "d1"} if row["path"] == "d.png" else row for row in rows])
+    )
+    assert first.paths == second.paths
+    assert (first.labels == second.labels).all()
+    assert first.digest() != second.digest()
 
 
 def test_images_without_labels(tmp_path: Path) -> None:
@@ -167,6 +172,15 @@ def test_frames(tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> N
     task = TableListing(table, label="species").scan()
     assert (task.digests == expected.digests).all()
     assert task.domains == expected.domains
+
+
+def test_errors_are_explained_for_a_frame_that_has_no_truth_value(tmp_path: Path) -> None:
+    class Pandas(Columnar):
+        def __bool__(self) -> bool:
+            raise ValueError("the truth value of a frame is ambiguous")
+
+    found = locations({"data": Pandas([{"path": "a.png"}], "tolist"), "out": tmp_path})
+    assert tmp_path in [place.path for place in found]
 
 
 def test_a_frames_missing_values_and_what_is_no_frame(tmp_path: Path) -> None:
@@ -258,7 +272,7 @@ def test_files_that_are_all_missing_are_one_fault(tmp_path: Path) -> None:
 def test_bad_files_can_be_left_out_and_repeated_rows_count_once(tmp_path: Path) -> None:
     root = folder_of(tmp_path)
     rows = rows_of(root)
-    table = write_csv(root / "t.csv", [*rows, rows[0], {"path": "gone.png", "species": "cat", "camera": "art"}])
+    table = write_csv(root / "t.csv", [*rows, rows[0], {"path": "gone.png", "species": "cat", "camera": "photo"}])
     task = TableListing(table).scan(skip_bad=True)
     assert len(task) == 8
     assert [fault.where for fault in task.skipped] == ["row 11: gone.png"]

@@ -13,7 +13,8 @@ from vl2v.progress import Progress
 from vl2v.task.files import Fault, FileIndex, read_all
 from vl2v.task.images import Task
 from vl2v.task.layout import doubts
-from vl2v.task.listing import Cells, FaultyDataError, Listing
+from vl2v.task.listing import Cells, Listing
+from vl2v.task.listing import FaultyDataError as FaultyDataError
 from vl2v.task.pixels import PixelCache
 from vl2v.task.tables.base import SUFFIXES
 from vl2v.yaml_keys import Settings
