@@ -155,7 +155,7 @@ def test_quote_states_the_columns(own: Bench) -> None:
     done = vl2v(*own.flags(*arguments, "--domain", "camera", "--held-out", "rose"))
     assert done.returncode == 0, done.stderr
     assert "image: column where, label: column species, domain: column camera" in done.stdout
-    quoted = json.loads(vl2v(*own.flags(*arguments, "--domain-column", "", "--json")).stdout)
+    quoted = json.loads(vl2v(*own.flags(*arguments, "--domain-column", "none", "--json")).stdout)
     assert quoted["data"]["columns"] == {"image": "where", "label": "species"}
     assert [domain["name"] for domain in quoted["data"]["domains"]] == ["data"]
     lacking = vl2v(*own.flags(*arguments[:-2]))

@@ -103,9 +103,10 @@ def test_one_domain_where_no_column_says_otherwise(tmp_path: Path) -> None:
         put(root / name / "b.png", 2 * i + 1)
     rows = [{"path": f"{c}/{f}.png", "class": c, "camera": f} for c in ("dog", "cat") for f in "ab"]
     table = write_csv(root / "t.csv", rows)
-    assert same(TableListing(table, domain="").scan(), DomainFolder(root).scan())
+    for none in ("none", ""):
+        assert same(TableListing(table, domain=none).scan(), DomainFolder(root).scan())
     assert TableListing(table).domains == ("a", "b")
-    noted = with_columns(DataConfig(root=table, domain=""))
+    noted = with_columns(DataConfig(root=table, domain="none"))
     assert (noted.image, noted.label, noted.domain, noted.folder) == ("path", "class", "", root)
 
 

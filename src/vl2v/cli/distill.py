@@ -44,7 +44,7 @@ Classes = Annotated[
 ]
 DomainColumn = Annotated[
     str | None,
-    typer.Option("--domain", "--domain-column", help="Of a table: the column of domains; '' for a single domain."),
+    typer.Option("--domain", "--domain-column", help="Of a table: the column of domains, or none for a single domain."),
 ]
 DomainFolders = Annotated[
     bool | None, typer.Option("--domain-folders", help="With --classes: the folders on the first level are domains.")

@@ -31,7 +31,7 @@ def evaluate(
     domain: Annotated[list[str] | None, typer.Option(help="Only this domain; repeatable.")] = None,
     image: ImageColumn = None,
     label: LabelColumn = None,
-    domain_column: Annotated[str | None, typer.Option(help="Of a table: the column of domains.")] = None,
+    domain_column: Annotated[str | None, typer.Option(help="Of a table: the column of domains, or none.")] = None,
     skip_bad: SkipBad = None,
     cache: CacheOpt = None,
     quiet: Quiet = False,

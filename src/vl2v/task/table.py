@@ -44,7 +44,7 @@ class TableListing(Listing):
         table: the file.
         image: the column of paths; None takes one with a common name.
         label: the column of classes; the same.
-        domain: the column of domains; None takes one with a common name if there is one, and empty means one domain.
+        domain: the column of domains; None takes one with a common name if there is one, and ``none`` means one domain.
         classes: names of the classes of images without labels; the column of classes is then not used.
         allow_missing_classes: accept a class that some domain has no image of.
         as_found: accept classes that are numbers, and almost as many classes or domains as images.

@@ -17,6 +17,7 @@ COMMON = {
 }
 FLAGS = {"image": "--image", "label": "--label", "domain": "--domain-column"}
 SPLIT = "split"
+NONE = "none"  # in place of a column: a single domain
 MOST_LISTED = 50
 
 
@@ -49,13 +50,15 @@ def find_columns(
         columns: of the table.
         image: as the user says; None looks for a common name.
         label: the same.
-        domain: the same; empty, or no common name, for a single domain.
+        domain: the same; ``none``, empty, or no common name, for a single domain.
         source: the table, for the message.
         labelled: whether a column of classes is wanted.
 
     Raises:
         ConfigError: with every column that is missing, named twice or used twice.
     """
+    if domain is not None and domain.casefold() == NONE and domain not in columns:
+        domain = ""
     given = {"image": image, "label": label if labelled else "", "domain": domain}
     faults, found = [], {}
     for role, name in given.items():
