@@ -48,7 +48,8 @@ class DataConfig(Strict):
     label: str | None = None
     """Of a table: the column of classes; the same."""
     domain: str | None = None
-    """Of a table: the column of domains. None takes one with a common name if there is one; ``none`` or empty means one domain."""
+    """Of a table: the column of domains. None takes one with a common name if there is one; ``none`` or empty means one
+    domain."""
     classes: tuple[str, ...] = ()
     """Names of the classes of images that have no label; none stands for labels, which are the class folders. Read as
     `vl2v.task.class_names.class_names` says, and stored as names."""
