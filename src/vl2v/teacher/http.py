@@ -357,7 +357,7 @@ class HttpTeacher:
         host = self._clean(host_of(reply.target), {})
         for end in ("/models", "/embeddings"):
             target = target.removesuffix(end)
-        step = f"if you trust {host} with your key and images, give that address: {target}"
+        step = f"if you trust {host} with your key and images, use that address: {target}"
         return f"a redirect to {target}, which vl2v does not follow", step
 
     def _broken(
