@@ -248,10 +248,10 @@ def evaluate(
     """
     loaded = student if isinstance(student, Student) else load(student)
     chosen = {role: column for role, column in (columns or {}).items() if column is not None}
-    root = _root(data, None, {"data": chosen}, places)
     made = (loaded.provenance.get("config") or {}).get("data") or {}
-    known = known_columns(made, Path(root)) if root else {}
-    settings = {"root": root, "skip_bad": skip_bad} | known | chosen | ANY_LAYOUT
+    chosen = known_columns(made, data) | chosen
+    root = _root(data, None, {"data": chosen}, places)
+    settings = {"root": root, "skip_bad": skip_bad} | chosen | ANY_LAYOUT
     config = parse(DataConfig, settings, "the settings")
     return measure.evaluate(loaded, config, domains=domains, places=places, progress=progress)
 

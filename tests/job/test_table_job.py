@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import yaml
 from tiny_task import Bench, bench, vl2v  # noqa: F401 - a fixture
@@ -117,6 +118,9 @@ def test_a_student_is_measured_on_tables(own: Bench, run: Path, tmp_path: Path) 
     on_table = api.evaluate(run, own.data / "photos.csv", places=places)
     assert on_table.to_dict() == on_folder.to_dict(), "its own validation images, with the columns it learnt from"
     assert [row.role for row in on_table.rows] == ["in-domain", "in-domain", "out-of-domain"]
+    frame = pa.Table.from_pylist([row | {"where": str(own.data / row["where"])} for row in rows_of(own.data)])
+    of_frame = api.evaluate(run, frame, domains=["rose"], places=Places(own.root / "cache", tmp_path / "v.sqlite"))
+    assert of_frame.rows[0].student == on_folder.rows[2].student
     other = write(own.data / "other.csv", [{"f": r["where"], "k": r["species"]} for r in rows_of(own.data)[:40]])
     found = api.evaluate(run, other, columns={"image": "f", "label": "k"}, places=places)
     assert [(row.domain, row.images) for row in found.rows] == [("data", 40)]
@@ -165,8 +169,6 @@ def test_quote_states_the_columns(own: Bench) -> None:
 
 
 def test_a_frame_is_kept_for_the_run(own: Bench, tmp_path: Path) -> None:
-    import pyarrow as pa
-
     frame = pa.Table.from_pylist([row | {"where": str(own.data / row["where"])} for row in rows_of(own.data)])
     store = tmp_path / "store" / "vectors.sqlite"
     digests = dict(np.load(own.teacher.removeprefix("file:")))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -26,6 +27,7 @@ from vl2v.task.splits import Indices, domainbed_holdout, labels_per_class
 from vl2v.task.table import TableListing
 from vl2v.task.tables.base import SUFFIXES, is_table, open_table
 from vl2v.task.tables.columns import find_columns
+from vl2v.task.tables.frame import frame_columns
 from vl2v.task.views import make_views, view_bytes
 from vl2v_runtime.names import shown
 
@@ -117,16 +119,18 @@ def with_columns(config: DataConfig) -> DataConfig:
     return config.model_copy(update={"image": found.image, "label": label, "domain": found.domain})
 
 
-def known_columns(made: Mapping[str, Any], root: Path) -> dict[str, str]:
-    """The columns that a run used, as far as a table has them; none where `root` is no table.
+def known_columns(made: Mapping[str, Any], data: object) -> dict[str, str]:
+    """The columns that a run used, as far as a table or a frame has them; none for a folder.
 
     Args:
         made: the run's settings of `data`.
-        root: a folder or a table.
+        data: the path of a folder or a table, or a frame.
     """
-    if not is_table(root) or not root.is_file():
-        return {}
-    columns = open_table(root).columns
+    columns: Sequence[str] = ()
+    if not isinstance(data, str | os.PathLike):
+        columns = frame_columns(data)
+    elif is_table(Path(data)) and Path(data).is_file():
+        columns = open_table(Path(data)).columns
     return {role: made[role] for role in ("image", "label", "domain") if made.get(role) and made[role] in columns}
 
 

@@ -27,7 +27,26 @@ class Frame(Protocol):
     def __getitem__(self, column: Any, /) -> Any: ...
 
 
-def write_frame(frame: object, folder: Path, settings: Mapping[str, Any]) -> Path:
+def frame_columns(frame: object) -> list[str]:
+    """The names of a frame's columns.
+
+    Raises:
+        ConfigError: if it is no frame.
+    """
+    listed = getattr(frame, "column_names", None)  # of pyarrow, whose `columns` are arrays
+    listed = listed if isinstance(listed, list) else getattr(frame, "columns", None)
+    lazy = "Lazy" in type(frame).__name__
+    if lazy or listed is None or not hasattr(frame, "__getitem__"):
+        raise ConfigError(
+            "These are no images.",
+            expected="a folder or a table as str or Path, or a frame of pandas or polars",
+            found=type(frame).__name__,
+            next_step="collect it first" if lazy else "see the help of vl2v.distill",
+        )
+    return [str(name) for name in listed]
+
+
+def write_frame(frame: Any, folder: Path, settings: Mapping[str, Any]) -> Path:
     """Write the columns of a frame that are used, and give the file, which is named by its content.
 
     Args:
@@ -38,16 +57,7 @@ def write_frame(frame: object, folder: Path, settings: Mapping[str, Any]) -> Pat
     Raises:
         ConfigError: if it is no frame, or columns are missing.
     """
-    listed = getattr(frame, "column_names", None) or getattr(frame, "columns", None)
-    lazy = "Lazy" in type(frame).__name__
-    if lazy or listed is None or not hasattr(frame, "__getitem__"):
-        raise ConfigError(
-            "These are no images.",
-            expected="a folder or a table as str or Path, or a frame of pandas or polars",
-            found=type(frame).__name__,
-            next_step="collect it first" if lazy else "see the help of vl2v.distill",
-        )
-    names = [str(name) for name in listed]
+    names = frame_columns(frame)
     asked = (settings.get("image"), settings.get("label"), settings.get("domain"))
     found = find_columns(names, *asked, source=Path("the frame"), labelled=not settings.get("classes"))
     columns = [column for _, column in found.named()]
