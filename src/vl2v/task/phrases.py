@@ -51,7 +51,7 @@ def read_phrases(root: Path, folders: Sequence[str]) -> dict[str, str]:
     step = f"write lines such as '{first}: {phrases[first]}'"
     given = _parse(path)
     if not isinstance(given, dict) or not all(map(_usable, given, given.values())):
-        expected = f"a mapping of class folders to descriptions, both printable and at most {MAX_NAME:,} characters"
+        expected = f"a mapping of class folders to descriptions, both text (printable, at most {MAX_NAME:,} characters)"
         what = reprlib.repr(given)[:300]
         raise ConfigError(f"{shown(path)} cannot be used.", expected=expected, found=what, next_step=step)
     known = {unicodedata.normalize("NFC", folder): folder for folder in folders}
