@@ -224,7 +224,7 @@ def report(
     Raises:
         Vl2vError: if it is not such a folder, or nothing in it is finished.
     """
-    from vl2v.report.make import make_report  # slow to import
+    from vl2v.reports.make import make_report  # slow to import
 
     store, price = (places or places_of(Path(folder))).store, None if hour_price is None else str(hour_price)
     return make_report(Path(folder), store, price, None if out is None else Path(out))

@@ -21,7 +21,7 @@ def test_the_packaged_weights_are_a_student() -> None:
     assert (backbone.preprocess.size, backbone.preprocess.mean) == (96, (0.5, 0.5, 0.5))
     state = lite0_state()
     assert all(torch.equal(tensor, state[name]) for name, tensor in backbone.module.state_dict().items())
-    with pytest.raises(StudentError, match="'offline:other' is no student"):
+    with pytest.raises(StudentError, match="Unknown student 'offline:other'"):
         load_backbone("offline:other")
 
 

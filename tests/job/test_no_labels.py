@@ -148,7 +148,7 @@ def test_domains_share_a_batch_where_the_user_says_so(heap: Bench, tmp_path: Pat
 @pytest.mark.parametrize(
     ("flags", "code", "said"),
     [
-        (["--classes", ""], 2, ["Too few classes", "--classes cat,dog"]),
+        (["--classes", ","], 2, ["Too few classes", "--classes cat,dog"]),
         (["--classes", "cat"], 2, ["Too few classes", "cat"]),
         (["--classes", "bar,Bar"], 2, ["given twice"]),
         (["--classes", "names.txt"], 2, ["names.txt contains no class names", "one name per line"]),

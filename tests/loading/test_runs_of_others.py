@@ -23,8 +23,8 @@ from vl2v.job.classes import list_classes
 from vl2v.job.folder import RunFolder, State
 from vl2v.job.new_classes import known_classes
 from vl2v.job.run_files import read_evaluation, read_export
-from vl2v.report.extras import export_table
-from vl2v.report.source import read_run
+from vl2v.reports.extras import export_table
+from vl2v.reports.source import read_run
 from vl2v.student.backbones import from_module
 from vl2v.student.files import write_json
 from vl2v.student.provenance import check_provenance

@@ -18,7 +18,7 @@ from vl2v.config import parse
 from vl2v.errors import RunError
 from vl2v.job.evaluation import IN_DOMAIN, OUT_OF_DOMAIN, Evaluation, Row
 from vl2v.job.folder import RunFolder
-from vl2v.report.make import make_report
+from vl2v.reports.make import make_report
 from vl2v.student.files import write_json
 
 DOMAINS = ("art", "photo")

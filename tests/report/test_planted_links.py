@@ -18,7 +18,7 @@ from vl2v.job.classes import remove_classes
 from vl2v.job.folder import RunFolder
 from vl2v.job.ownership import owned
 from vl2v.locking import held, held_if_free
-from vl2v.report.make import make_report
+from vl2v.reports.make import make_report
 from vl2v.serve.gallery import Gallery
 from vl2v.teacher.spending import Spending
 from vl2v.teacher.store import EmbeddingStore

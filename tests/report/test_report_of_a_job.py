@@ -75,7 +75,7 @@ def test_a_fault_of_the_report_loses_no_run(bench: Bench, tmp_path: Path, monkey
     def fails(*_: object) -> None:
         raise ZeroDivisionError("a fault")
 
-    monkeypatch.setattr("vl2v.report.run.write_run_report", fails)
+    monkeypatch.setattr("vl2v.reports.run.write_run_report", fails)
     heard, places = Heard(), Places(bench.root / "cache", bench.root / "vectors.sqlite")
     settings = {"align": {"steps": 4}, "distill": {"steps": 2, "checkpoint_every": 2}, "batch_per_domain": 4}
     done = distill(

@@ -15,8 +15,8 @@ from typer.testing import CliRunner
 
 from vl2v.cli import app
 from vl2v.errors import ConfigError, RunError
-from vl2v.report.drawing import inline
-from vl2v.report.make import make_report
+from vl2v.reports.drawing import inline
+from vl2v.reports.make import make_report
 
 VOID = {"meta", "img", "br"}
 

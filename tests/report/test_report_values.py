@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from made_run import DOMAINS, EACH, Made, make_run
 
-from vl2v.report.accuracy import wilson
-from vl2v.report.learning import learning_curves, smoothed
-from vl2v.report.maps import principal_axes
-from vl2v.report.run import write_run_report
-from vl2v.report.words import duration, money, percent, shortened
+from vl2v.reports.accuracy import wilson
+from vl2v.reports.learning import learning_curves, smoothed
+from vl2v.reports.maps import principal_axes
+from vl2v.reports.run import write_run_report
+from vl2v.reports.words import duration, money, percent, shortened
 
 
 @pytest.fixture(scope="module")

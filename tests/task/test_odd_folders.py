@@ -305,10 +305,10 @@ def test_keys_of_classes_yaml_are_texts(tmp_path: Path, classes: tuple[str, ...]
         ("cat: pet\n".encode("utf-16"), "save the file as UTF-8"),
         ("cat: pet\n".encode("utf-16-le"), "save the file as UTF-8"),
         (b"cat: a\ncat: b\n", "given twice"),
-        (b"cat: ~\n", "both printable"),
-        (b"cat: {a: b}\n", "both printable"),
+        (b"cat: ~\n", "both text .printable"),
+        (b"cat: {a: b}\n", "both text .printable"),
         (b"[" * 3000, "is not valid"),
-        (b"a: &a [x,x]\nb: &b [*a,*a]\nc: &c [*b,*b]\ncat: [*c,*c]\n", "both printable"),
+        (b"a: &a [x,x]\nb: &b [*a,*a]\nc: &c [*b,*b]\ncat: [*c,*c]\n", "both text .printable"),
         (b"!!python/object/apply:os.system ['true']: x\n", "cannot be used|is not valid"),
     ],
 )

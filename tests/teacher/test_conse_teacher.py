@@ -68,6 +68,6 @@ def test_it_knows_photos_of_what_imagenet_has(teacher: Teacher, shared: Path) ->
 
 
 def test_bytes_that_are_no_image_are_refused(teacher: Teacher) -> None:
-    with pytest.raises(TeacherError, match="refused"):
+    with pytest.raises(TeacherError, match="rejected"):
         teacher.embed_images([encoded(0), b"no image"])
     assert isinstance(teacher, ConseTeacher)

@@ -190,7 +190,7 @@ def test_the_vendor_may_forbid_another_try(store: EmbeddingStore) -> None:
 
 def test_another_dimension_is_final(store: EmbeddingStore) -> None:
     with UnreliableVendor(script=["wide"] * 9) as vendor:
-        with pytest.raises(TeacherError, match="cannot be used"):
+        with pytest.raises(TeacherError, match="unusable response"):
             buy(teacher_of(vendor), store, [picture(0)], Decimal(1))
         assert vendor.meter.requests == 1
     assert [e.state for e in Ledger(store).entries()] == ["sent"]

@@ -23,7 +23,7 @@ def report_at_end(session: Session, folder: RunFolder, projection: nn.Module, pa
         projection: P after training.
         parts: the saved student's answers.
     """
-    from vl2v.report.run import write_run_report  # slow to import
+    from vl2v.reports.run import write_run_report  # slow to import
 
     try:
         keep_embeddings(session, projection, parts, folder.work, folder.embeddings_file)

@@ -27,7 +27,7 @@ def to_tables(table: Table) -> Markup:
 
 def style() -> str:
     """The style sheet of every page that vl2v makes."""
-    return resources.files("vl2v.report").joinpath("template", "style.css").read_text(encoding="utf-8")
+    return resources.files("vl2v.reports").joinpath("template", "style.css").read_text(encoding="utf-8")
 
 
 def _layout(table: Table) -> Layout:

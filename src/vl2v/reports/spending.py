@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from vl2v.errors import Vl2vError
-from vl2v.report.sheet import Sheet
+from vl2v.reports.sheet import Sheet
 from vl2v.teacher.ledger import Ledger, LedgerEntry
 from vl2v.teacher.store import EmbeddingStore
 

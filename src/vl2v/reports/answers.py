@@ -9,15 +9,15 @@ from vl2v.job.evaluation import IN_DOMAIN, OUT_OF_DOMAIN
 from vl2v.job.predictions import ROLES, Predictions
 from vl2v.job.reference import LABELS, Reference
 from vl2v.method.registry import METHODS
-from vl2v.report.calibration import calibrations, fitted, refusals, reliability_sheet, risk_sheet, threshold_sheet
-from vl2v.report.confusion import MANY, Confusion, confusion_sheet, confusions
-from vl2v.report.figures import confusion_panel, refusal_panel, reliability_panel
-from vl2v.report.map_figure import Marks, map_panel
-from vl2v.report.maps import STAGES, embedding_maps, map_sheet
-from vl2v.report.mistakes import Mistake, mistake_sheet, mistakes, picture
-from vl2v.report.page import Figure, Picture, Pictures, Section, TableBlock
-from vl2v.report.source import ROLE_NAMES, Source
-from vl2v.report.words import count, listed, percent
+from vl2v.reports.calibration import calibrations, fitted, refusals, reliability_sheet, risk_sheet, threshold_sheet
+from vl2v.reports.confusion import MANY, Confusion, confusion_sheet, confusions
+from vl2v.reports.figures import confusion_panel, refusal_panel, reliability_panel
+from vl2v.reports.map_figure import Marks, map_panel
+from vl2v.reports.maps import STAGES, embedding_maps, map_sheet
+from vl2v.reports.mistakes import Mistake, mistake_sheet, mistakes, picture
+from vl2v.reports.page import Figure, Picture, Pictures, Section, TableBlock
+from vl2v.reports.source import ROLE_NAMES, Source
+from vl2v.reports.words import count, listed, percent
 from vl2v_runtime.trust import Trust
 
 SHOWN = (0.99, 0.95, 0.9, 0.8)  # coverages whose thresholds are marked

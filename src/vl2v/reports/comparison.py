@@ -15,9 +15,9 @@ from safetensors import safe_open
 
 from vl2v.faults import naming, reading
 from vl2v.openclip import ClipSpec, import_open_clip
-from vl2v.report.sheet import Sheet
-from vl2v.report.source import Source
-from vl2v.report.spending import Spending
+from vl2v.reports.sheet import Sheet
+from vl2v.reports.source import Source
+from vl2v.reports.spending import Spending
 from vl2v.student.files import WEIGHTS
 from vl2v.student.model import Student
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from vl2v.job.predictions import Predictions
 from vl2v.job.reference import LABELS, Reference
-from vl2v.report.sheet import Sheet
+from vl2v.reports.sheet import Sheet
 
 MANY = 30  # above so many classes the names of a matrix can no longer be read
 

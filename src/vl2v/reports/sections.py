@@ -10,16 +10,16 @@ from vl2v.job.evaluation import IN_DOMAIN, OUT_OF_DOMAIN, Evaluation
 from vl2v.job.predictions import ROLES
 from vl2v.job.reference import LABELS
 from vl2v.method.registry import METHODS
-from vl2v.report.accuracy import DomainAccuracy, Share, accuracies, accuracy_sheet
-from vl2v.report.comparison import BATCHES, Comparison, comparison_sheet
-from vl2v.report.extras import export_table, unseen_table
-from vl2v.report.figures import accuracy_panel, learning_panels
-from vl2v.report.learning import ALIGN, StageCurve, learning_curves, loss_sheet, validation_sheet
-from vl2v.report.page import Figure, Section, TableBlock, Tile
-from vl2v.report.sheet import Sheet
-from vl2v.report.source import ROLE_NAMES, Source
-from vl2v.report.spending import REFUSED, Spending, spending_sheet
-from vl2v.report.words import NONE, count, duration, listed, money, percent, shortened, size
+from vl2v.reports.accuracy import DomainAccuracy, Share, accuracies, accuracy_sheet
+from vl2v.reports.comparison import BATCHES, Comparison, comparison_sheet
+from vl2v.reports.extras import export_table, unseen_table
+from vl2v.reports.figures import accuracy_panel, learning_panels
+from vl2v.reports.learning import ALIGN, StageCurve, learning_curves, loss_sheet, validation_sheet
+from vl2v.reports.page import Figure, Section, TableBlock, Tile
+from vl2v.reports.sheet import Sheet
+from vl2v.reports.source import ROLE_NAMES, Source
+from vl2v.reports.spending import REFUSED, Spending, spending_sheet
+from vl2v.reports.words import NONE, count, duration, listed, money, percent, shortened, size
 
 PURPOSES = {"training": "training images", "evaluation": "the table's zero-shot column", "unlabelled": "unlabelled"}
 PURPOSES["validation"] = "validation images, to compare with the teacher"

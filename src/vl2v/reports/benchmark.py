@@ -12,7 +12,7 @@ from vl2v.benchmark.records import ZERO_SHOT
 from vl2v.benchmark.render.html import to_tables
 from vl2v.benchmark.statistics import Spread
 from vl2v.benchmark.tables import Row
-from vl2v.report.grid import (
+from vl2v.reports.grid import (
     GridResults,
     difference_of,
     pair_sheet,
@@ -20,10 +20,10 @@ from vl2v.report.grid import (
     reliability_sheet,
     table_sheet,
 )
-from vl2v.report.grid_figures import difference_panel, expense_panel, reliability_panel, target_panels, trade_panel
-from vl2v.report.page import Figure, Page, Section, Tile
-from vl2v.report.run import foot
-from vl2v.report.words import count, duration, listed, money, percent
+from vl2v.reports.grid_figures import difference_panel, expense_panel, reliability_panel, target_panels, trade_panel
+from vl2v.reports.page import Figure, Page, Section, Tile
+from vl2v.reports.run import foot
+from vl2v.reports.words import count, duration, listed, money, percent
 
 LEADING = "adip"
 

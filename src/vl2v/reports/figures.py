@@ -10,10 +10,10 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from vl2v.job.evaluation import OUT_OF_DOMAIN
 from vl2v.job.reference import LABELS, Reference
-from vl2v.report.accuracy import DomainAccuracy, Share
-from vl2v.report.calibration import Calibration, Refusal
-from vl2v.report.confusion import MANY, Confusion
-from vl2v.report.drawing import (
+from vl2v.reports.accuracy import DomainAccuracy, Share
+from vl2v.reports.calibration import Calibration, Refusal
+from vl2v.reports.confusion import MANY, Confusion
+from vl2v.reports.drawing import (
     CLASS_COLOURS,
     INK,
     PAPER,
@@ -25,9 +25,9 @@ from vl2v.report.drawing import (
     Panel,
     panel,
 )
-from vl2v.report.learning import StageCurve, smoothed
-from vl2v.report.source import ROLE_NAMES
-from vl2v.report.words import listed, percent, shortened
+from vl2v.reports.learning import StageCurve, smoothed
+from vl2v.reports.source import ROLE_NAMES
+from vl2v.reports.words import listed, percent, shortened
 from vl2v.trust.calibration import Reliability
 
 PERCENT = PercentFormatter(1, decimals=0)

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from vl2v.job.reference import LABELS, Reference
-from vl2v.report.page import TableBlock
-from vl2v.report.sheet import Sheet
-from vl2v.report.words import NONE, count, listed, percent, size
+from vl2v.reports.page import TableBlock
+from vl2v.reports.sheet import Sheet
+from vl2v.reports.words import NONE, count, listed, percent, size
 
 UNSEEN = ("seen", "unseen", "harmonic", "alone")
 WHO = {"student": "student", "zero_shot": "teacher"}

@@ -10,9 +10,9 @@ from pathlib import Path
 from jinja2 import Environment, StrictUndefined
 
 from vl2v.benchmark.render.html import style
-from vl2v.report.drawing import Panel
-from vl2v.report.map_figure import KeyItem
-from vl2v.report.sheet import Sheet
+from vl2v.reports.drawing import Panel
+from vl2v.reports.map_figure import KeyItem
+from vl2v.reports.sheet import Sheet
 from vl2v.writing import write_text
 from vl2v_runtime.names import printable
 
@@ -142,7 +142,7 @@ class Page:
         environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
         environment.tests["figure"] = lambda block: isinstance(block, Figure)
         environment.tests["table"] = lambda block: isinstance(block, TableBlock)
-        source = resources.files("vl2v.report").joinpath("template", "page.html.j2").read_text(encoding="utf-8")
+        source = resources.files("vl2v.reports").joinpath("template", "page.html.j2").read_text(encoding="utf-8")
         return environment.from_string(source).render(page=self, style=style()) + "\n"
 
     def write(self, folder: Path) -> Path:

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vl2v.job.evaluation import IN_DOMAIN, OUT_OF_DOMAIN
-from vl2v.report.sheet import Sheet
-from vl2v.report.source import Arrays
+from vl2v.reports.sheet import Sheet
+from vl2v.reports.source import Arrays
 
 STAGES = {
     "features": "Before Align",

@@ -10,7 +10,7 @@ import numpy as np
 from vl2v.job.evaluation import IN_DOMAIN
 from vl2v.job.predictions import Predictions
 from vl2v.job.reference import LABELS, Reference
-from vl2v.report.sheet import Sheet
+from vl2v.reports.sheet import Sheet
 from vl2v.trust.calibration import Reliability, reliability
 from vl2v.trust.fit import fit
 from vl2v.trust.rejection import RiskCoverage, Threshold, applied, risk_coverage

@@ -12,10 +12,10 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 from vl2v.benchmark.records import ZERO_SHOT
 from vl2v.benchmark.statistics import Spread
 from vl2v.benchmark.tables import Row
-from vl2v.report.drawing import CLASS_COLOURS, INK, PAPER, RULE, SOFT, Panel, panel
-from vl2v.report.figures import LONGEST, PERCENT
-from vl2v.report.grid import GridResults, differences
-from vl2v.report.words import listed, percent, shortened
+from vl2v.reports.drawing import CLASS_COLOURS, INK, PAPER, RULE, SOFT, Panel, panel
+from vl2v.reports.figures import LONGEST, PERCENT
+from vl2v.reports.grid import GridResults, differences
+from vl2v.reports.words import listed, percent, shortened
 
 MARKERS = ("o", "s", "^", "v", "P", "X", "*")
 Paint = tuple[str, str]  # colour and marker

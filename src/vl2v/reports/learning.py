@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from vl2v.job.reference import LABELS, Reference
-from vl2v.report.sheet import Sheet
+from vl2v.reports.sheet import Sheet
 
 ALIGN, DISTILL = "align", "distill"
 

@@ -23,7 +23,7 @@ from vl2v.job.evaluation import OUT_OF_DOMAIN
 from vl2v.job.folder import RunFolder
 from vl2v.job.predictions import read_predictions
 from vl2v.job.prepare import Places
-from vl2v.report.sheet import Sheet
+from vl2v.reports.sheet import Sheet
 from vl2v.trust.calibration import Reliability, reliability
 from vl2v_runtime.trust import probabilities
 

@@ -25,11 +25,11 @@ def make_report(folder: Path, store: Path, hour_price: str | None = None, out: P
     """
     price = None if hour_price is None else _price(hour_price)
     if (folder / "benchmark.yaml").is_file():
-        from vl2v.report.benchmark import write_benchmark_report
+        from vl2v.reports.benchmark import write_benchmark_report
 
         check_folder(out or folder)
         return write_benchmark_report(folder, out)
-    from vl2v.report.run import write_run_report
+    from vl2v.reports.run import write_run_report
 
     with alone_in(folder if out is None else None, "vl2v report"):
         return write_run_report(folder, store, price, out)

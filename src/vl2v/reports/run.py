@@ -6,11 +6,11 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
 
-from vl2v.report.answers import confusion_section, map_section, mistake_section, trust_section
-from vl2v.report.calibration import fitted
-from vl2v.report.comparison import compare
-from vl2v.report.page import Page
-from vl2v.report.sections import (
+from vl2v.reports.answers import confusion_section, map_section, mistake_section, trust_section
+from vl2v.reports.calibration import fitted
+from vl2v.reports.comparison import compare
+from vl2v.reports.page import Page
+from vl2v.reports.sections import (
     accuracy_section,
     comparison_section,
     export_section,
@@ -22,8 +22,8 @@ from vl2v.report.sections import (
     title_of,
     warnings_section,
 )
-from vl2v.report.source import read_run
-from vl2v.report.spending import spending
+from vl2v.reports.source import read_run
+from vl2v.reports.spending import spending
 
 STATED = "vl2v {version}, {time} UTC. The values of all figures are in the folder report next to this page, as CSV."
 
