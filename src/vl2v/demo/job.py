@@ -37,7 +37,7 @@ SETTINGS: dict[str, Any] = {
     # none pays for a random one in the few steps that follow.
     "recipe": "ood",
     "align": {"steps": 101},
-    "distill": {"steps": 121, "checkpoint_every": 24},
+    "distill": {"steps": 75, "checkpoint_every": 15},
     "threads": 1,  # whatever the machine has, so that the students are the same, one at a time or side by side
 }
 # A step sees 30 images with every method. One that asks the teacher learns from the drawings without a label as well.

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from vl2v.errors import StudentError
 from vl2v.openclip import ClipSpec, builtin_name, create, wants_quick_gelu
 from vl2v.student.architectures import Recipe as Recipe
+from vl2v.student.depthwise import pad_depthwise
 from vl2v.student.preprocess import Preprocess
 
 HOW = "timm:<name>, timm:<name>@<checkpoint>, offline:, or teacher"
@@ -80,6 +81,7 @@ def from_module(module: nn.Module, preprocess: Preprocess, recipe: Recipe | None
     Raises:
         StudentError: if its output is not a floating [B, F].
     """
+    pad_depthwise(module)
     recipe = recipe or Recipe("module", type(module).__qualname__)
     was_training = module.training
     module.eval()

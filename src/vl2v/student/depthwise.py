@@ -1,0 +1,32 @@
+"""Depthwise convolutions that train faster on a CPU."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class PaddedDepthwise(nn.Conv2d):
+    """A depthwise convolution that pads feature maps smaller than its kernel itself, while gradients are computed.
+
+    oneDNN's backward pass for padding inside such a convolution takes up to three times as long. Outputs and gradients
+    agree up to rounding.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        """[B, C, H, W] to [B, C, H', W']."""
+        small = min(input.shape[-2:]) < max(self.kernel_size)
+        if not (small and torch.is_grad_enabled() and input.device.type == "cpu") or isinstance(self.padding, str):
+            return super().forward(input)
+        down, across = self.padding
+        padded = F.pad(input, (across, across, down, down))
+        return F.conv2d(padded, self.weight, self.bias, self.stride, 0, self.dilation, self.groups)
+
+
+def pad_depthwise(module: nn.Module) -> None:
+    """Make every zero-padded depthwise convolution of a module a `PaddedDepthwise`; parameters stay the same."""
+    for part in module.modules():
+        # Only the exact class: a subclass has a forward pass of its own.
+        if type(part) is nn.Conv2d and part.groups == part.in_channels > 1 and part.padding_mode == "zeros":
+            part.__class__ = PaddedDepthwise
