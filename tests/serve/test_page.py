@@ -110,7 +110,9 @@ def test_a_class_is_added_at_a_price_and_removed(server: Server, visit: Open, be
     page.get_by_label("Add a class").fill(LATER)
     expect(page.locator("#add-error")).to_be_hidden()
     page.get_by_role("button", name="See price").click()
-    expect(page.locator("#offer")).to_contain_text("“a photo of a dotted paper”, for 0.0001 USD")
+    expect(page.locator("#offer")).to_contain_text(
+        "“a photo of a dotted paper” to the teacher file:teacher.npz, for 0.0001 USD"
+    )
     expect(page.get_by_role("button", name="Buy and add")).to_be_focused()
     page.keyboard.press("Escape")
     expect(page.locator("#offer")).to_be_hidden()
