@@ -296,7 +296,7 @@ def load(folder: str | Path, backbone: nn.Module | None = None, device: str = "c
 def _root(
     data: str | Path | Frame | None, config: str | Path | None, settings: Mapping[str, Any], places: Places | None
 ) -> str | None:
-    """What lists the images, as settings name it; a frame is written beside the store of bought vectors."""
+    """What lists the images, as settings name it; a frame is written to the folder of the embedding store."""
     if data is None or isinstance(data, str | os.PathLike):
         return None if data is None else str(data)
     base = read_yaml(Path(config)) if config else {}

@@ -196,7 +196,7 @@ class _Common(Strict):
     teacher: TeacherConfig
     student: StudentConfig
     method: str = DEFAULT_METHOD
-    """VL2V-ADiP, a baseline to stand beside it, or a method of an installed package; see `vl2v.method.registry`."""
+    """VL2V-ADiP, a baseline, or a method of an installed package; see `vl2v.method.registry`."""
     align: AlignConfig = AlignConfig()
     distill: DistillConfig = DistillConfig()
 

@@ -56,7 +56,7 @@ def check_folder(folder: Path) -> None:
             if path.is_symlink() and (path == top or path.is_dir()) and not path.resolve().is_relative_to(root):
                 raise AccessError(
                     f"{path} is a link to another folder.",
-                    expected="folders of its own in a folder that vl2v writes to: it may come from somebody else",
+                    expected="folders of its own in a folder that vl2v writes to: it may come from another person",
                     found=f"a link to {path.readlink()}",
                     next_step="if it is yours, put the folder itself in its place; else delete the link",
                 )

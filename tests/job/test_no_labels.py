@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from tiny_task import Bench, bench, vl2v  # noqa: F401 - a fixture
+from tiny_task import TINY, Bench, bench, vl2v  # noqa: F401 - a fixture
 
 import vl2v as api
 from vl2v.errors import ConfigError, Interrupted
@@ -27,16 +27,7 @@ from vl2v.serve.collect import build
 from vl2v_runtime import Model
 
 NAMES = "blank,bar,zebra stripe"
-SMALL: dict[str, Any] = {
-    "student": {"size": 32},
-    "align": {"steps": 12},
-    "distill": {"steps": 9, "checkpoint_every": 2, "learning_rate": 1e-3},
-    "batch": 8,
-    "device": "cpu",
-    "workers": 0,
-    "threads": 1,
-    "seed": 1,
-}
+SMALL = TINY | {"distill": {"steps": 9, "checkpoint_every": 2, "learning_rate": 1e-3}, "seed": 1}
 
 
 @pytest.fixture(scope="module")

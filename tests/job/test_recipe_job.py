@@ -14,7 +14,7 @@ import pytest
 import torch
 import yaml
 from safetensors.torch import load_file
-from tiny_task import Bench, bench, environment  # noqa: F401 - a fixture
+from tiny_task import TINY, Bench, bench, environment  # noqa: F401 - a fixture
 
 import vl2v
 from vl2v.errors import Interrupted
@@ -22,15 +22,9 @@ from vl2v.job.prepare import Places
 from vl2v.job.process import stopped_by
 from vl2v.student.model import cosine_logits
 
-SMALL: dict[str, Any] = {
-    "student": {"size": 32},
+SMALL = TINY | {
     "data": {"labels_per_class": 4, "rest_unlabelled": True},
-    "align": {"steps": 12},
     "distill": {"steps": 9, "passes": 60, "checkpoint_every": 2, "learning_rate": 1e-3},
-    "batch": 8,
-    "device": "cpu",
-    "workers": 0,
-    "threads": 1,
 }
 
 

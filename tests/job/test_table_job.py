@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import yaml
-from tiny_task import Bench, bench, vl2v  # noqa: F401 - a fixture
+from tiny_task import TINY, Bench, bench, vl2v  # noqa: F401 - a fixture
 
 import vl2v as api
 from vl2v.errors import Vl2vError
@@ -24,15 +24,9 @@ from vl2v.job.process import stopped_by
 from vl2v.job.run import Run
 from vl2v.progress import Silent
 
-SMALL: dict[str, Any] = {
+SMALL = TINY | {
     "recipe": "paper",
-    "student": {"size": 32},
-    "align": {"steps": 12},
     "distill": {"steps": 6, "checkpoint_every": 2, "learning_rate": 1e-3},
-    "batch": 8,
-    "device": "cpu",
-    "workers": 0,
-    "threads": 1,
     "seed": 1,
 }
 

@@ -20,6 +20,14 @@ __all__ = ["Bench", "FinishedRun", "Runs", "bench", "environment", "healthy", "s
 CLASSES = ("blank", "bar", "zebra_stripe")
 DOMAINS = {"ink": ("white", "black"), "neon": ("black", "lime"), "rose": ("mistyrose", "crimson")}
 PRICE = "0.10"
+TINY: dict[str, Any] = {
+    "student": {"size": 32},
+    "align": {"steps": 12},
+    "batch": 8,
+    "device": "cpu",
+    "workers": 0,
+    "threads": 1,
+}  # settings of a run of seconds, for `vl2v.distill`
 FURTHER = ("dot", "grid", "zebra")  # classes without images, whose texts the teacher knows
 
 

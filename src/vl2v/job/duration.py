@@ -94,9 +94,7 @@ class Rates:
         return cls(training + augmenting, passing)
 
 
-def seconds_of(
-    settings: DistillConfig, work: Workload, rates: Rates, measured: int = 1, steps: int | None = None
-) -> float:
+def seconds_of(settings: DistillConfig, work: Workload, rates: Rates, measured: int = 1) -> float:
     """A run's wall time; Align's steps on cached features are left out.
 
     Args:
@@ -104,9 +102,8 @@ def seconds_of(
         work: numbers of images.
         rates: of the student on this machine.
         measured: how many sets of weights are evaluated at the end.
-        steps: in place of the settings' own.
     """
-    steps = settings.steps if steps is None else steps
+    steps = settings.steps
     validations = steps // settings.checkpoint_every + 2
     passed = validations * work.validation + measured * (work.validation + work.test) + work.train
     return steps * work.batch * rates.training + passed * rates.passing
@@ -144,8 +141,8 @@ def within(settings: DistillConfig, seconds: float, work: Workload, rates: Rates
 def settle_by_measuring(session: Session, folder: RunFolder, accelerator: Accelerator) -> Session:
     """The session with its number of threads, and its steps if time is limited, measured before the first step.
 
-    They are written to `config.yaml`, and so is what the data decided. A run that has a state goes on with the numbers
-    that stand there; one of an earlier version, where none stands, with as many threads as torch takes.
+    They are written to `config.yaml`, and so is what the data decided. A run that has a state continues with the
+    numbers in it; a run of an earlier version, which has none, uses as many threads as torch.
     """
     assert session.backbone is not None
     written, config = folder.config(), session.config

@@ -19,7 +19,7 @@ from vl2v_runtime.names import printable
 MOST = 2000
 SIDE, QUALITY = 96, 80  # of a small picture: pixels of its longer side, and the JPEG's
 CHUNK = 32
-NO_LABEL = "no label"  # shown beside the picture of an image without one
+NO_LABEL = "no label"  # caption of an image without one
 
 
 def build(config: RunConfig, model: Model, places: Places, progress: Progress) -> Gallery:

@@ -188,7 +188,7 @@ class TableListing(Listing):
         if not self._named and plain and len(plain) == sum(bool(NUMBER.fullmatch(name)) for name in plain):
             problem = f"numbers in place of names of classes, such as {', '.join(map(shown, plain[:5]))}"
             remedy = (
-                "the teacher is asked about names: take a column of names (--label), or say what each number is in "
+                "the teacher needs class names: take a column of names (--label), or say what each number is in "
                 "classes.yaml in the table's folder, or accept them: --layout-as-found"
             )
             self._doubt(Fault(f"column {shown(column)}", problem, remedy))

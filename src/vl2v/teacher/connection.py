@@ -201,7 +201,7 @@ class _TimedStream(httpcore.NetworkStream):
         return self._inner.read(max_bytes, _left(timeout))
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        for start in range(0, len(buffer), SLICE):  # httpcore gives every send of a buffer the whole time anew
+        for start in range(0, len(buffer), SLICE):  # httpcore restarts the timeout for every send of a buffer
             self._inner.write(buffer[start : start + SLICE], _left(timeout))
 
     def close(self) -> None:

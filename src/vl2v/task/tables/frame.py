@@ -18,7 +18,7 @@ from vl2v.task.tables.columns import find_columns
 
 MISSING = frozenset({"NAType", "NaTType", "NoneType"})
 LISTS = ("to_list", "tolist", "to_pylist")
-FOLDER = "tables"  # beside the store of bought vectors
+FOLDER = "tables"  # in the folder of the embedding store
 
 
 class Frame(Protocol):
