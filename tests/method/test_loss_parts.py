@@ -22,8 +22,6 @@ from vl2v.method.loss import dual_parts
 from vl2v.method.registry import METHODS
 from vl2v.tracking.following import values_of
 
-ACCELERATOR = Accelerator(cpu=True)
-
 
 @pytest.mark.parametrize(
     ("name", "columns", "own", "parts"),
@@ -62,22 +60,23 @@ def test_the_mean_of_each_part_is_logged_beside_the_loss_and_survives_a_resume()
     rows = [batch([0, 1, 2]) for _ in range(6)]
     rows = [replace(b, inputs=b.teacher_image * (i + 1)) for i, b in enumerate(rows)]
     parts, by_hand = LossParts(shrinking), LossParts(shrinking)
+    accelerator = Accelerator(cpu=True)
     torch.manual_seed(0)
     layer = nn.Linear(4, 4)
     losses = align(layer, rows[:4], objective=parts, learning_rate=1e-2)
-    sums = parts.sums(ACCELERATOR)
+    sums = parts.sums(accelerator)
     assert sum(sums.values()) == pytest.approx(sum(losses), rel=1e-6)
     by_hand.load(sums)  # as a state file has it
     for meter in (parts, by_hand):
         with torch.no_grad():
             assert isinstance(meter(layer(rows[4].inputs), rows[4]), Tensor)
-    assert parts.sums(ACCELERATOR) == by_hand.sums(ACCELERATOR) != sums
+    assert parts.sums(accelerator) == by_hand.sums(accelerator) != sums
     line = metrics_line("align", 3, losses, {"a": Score(0.5, 0.5, 3)}, 0.1, parts=sums)
     assert line["parts"] == {name: value / 4 for name, value in sums.items()}
     assert MetricsLine.model_validate(line).parts == line["parts"]
     assert values_of(line)["loss/near"] == line["parts"]["near"]
     parts.clear()
-    assert parts.sums(ACCELERATOR) == {}
+    assert parts.sums(accelerator) == {}
     assert "parts" not in metrics_line("align", 3, losses, {"a": Score(0.5, 0.5, 3)}, 0.1, parts={})
 
 
@@ -108,4 +107,4 @@ def test_files_of_earlier_versions_have_no_parts() -> None:
 def test_one_number_has_no_parts() -> None:
     parts = LossParts(METHODS["erm"].objective(CONTEXT))
     parts(torch.randn(4, 3), batch([0, 2, 1, 1]))
-    assert parts.sums(ACCELERATOR) == {}
+    assert parts.sums(accelerator) == {}
