@@ -76,7 +76,7 @@ def test_the_mean_of_each_part_is_logged_beside_the_loss_and_survives_a_resume()
     assert MetricsLine.model_validate(line).parts == line["parts"]
     assert values_of(line)["loss/near"] == line["parts"]["near"]
     parts.clear()
-    assert parts.sums(accelerator) == {}
+    assert parts.sums(Accelerator(cpu=True)) == {}
     assert "parts" not in metrics_line("align", 3, losses, {"a": Score(0.5, 0.5, 3)}, 0.1, parts={})
 
 
@@ -107,4 +107,4 @@ def test_files_of_earlier_versions_have_no_parts() -> None:
 def test_one_number_has_no_parts() -> None:
     parts = LossParts(METHODS["erm"].objective(CONTEXT))
     parts(torch.randn(4, 3), batch([0, 2, 1, 1]))
-    assert parts.sums(accelerator) == {}
+    assert parts.sums(Accelerator(cpu=True)) == {}
