@@ -6,8 +6,8 @@ import argparse
 from pathlib import Path
 
 from common import circumstances, keep
+from vl2v.cli.console import for_people
 from vl2v.demo.job import SEEDS, demo
-from vl2v.job.console import for_people
 
 
 def main() -> None:

@@ -25,18 +25,18 @@ import numpy as np
 import torch
 
 from common import circumstances, keep
+from vl2v.commands.export import export
 from vl2v.config import DataConfig
-from vl2v.job.evaluation import student_answers
-from vl2v.job.export import export
-from vl2v.job.parity import compare
-from vl2v.job.prepare import Places, list_folder, read_task, split_task
-from vl2v.job.sample import Sample
+from vl2v.data.pixels import PixelCache
+from vl2v.data.scan import FileIndex
+from vl2v.evaluation.evaluation import student_answers
+from vl2v.export.onnx import to_onnx, write
+from vl2v.export.parity import compare
+from vl2v.export.quantise import quantise
+from vl2v.export.sample import Sample
+from vl2v.planning.prepare import Places, list_folder, read_task, split_task
 from vl2v.progress import Silent
-from vl2v.student.export import to_onnx, write
 from vl2v.student.model import Student
-from vl2v.student.quantise import quantise
-from vl2v.task.files import FileIndex
-from vl2v.task.pixels import PixelCache
 from vl2v_runtime.model import FLOAT, INT8, Floats, Model
 
 ROUNDS = 10

@@ -22,13 +22,13 @@ import torch
 from torch import Tensor, nn
 
 from common import circumstances, keep, spread
+from vl2v.data.augment import Augmentation
+from vl2v.data.batches import AugmentedPixels, Streams, augmented_batches
 from vl2v.method.distill import Projected, distill, trainable
 from vl2v.method.loop import Batch, adam
 from vl2v.method.loss import dual_loss
 from vl2v.method.swad import LossValley
 from vl2v.student.preprocess import Preprocess
-from vl2v.task.augment import Augmentation
-from vl2v.task.batches import AugmentedPixels, Streams, augmented_batches
 
 IMAGES, DIMENSION = 600, 512
 

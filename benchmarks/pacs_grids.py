@@ -27,10 +27,10 @@ from vl2v.benchmark.results import once
 from vl2v.benchmark.sweep import Sweep, records_in
 from vl2v.benchmark.tabulate import tabulate
 from vl2v.cli.benchmark import curve
+from vl2v.cli.console import LogLines
 from vl2v.config import merge
 from vl2v.errors import ConfigError
-from vl2v.job.console import LogLines
-from vl2v.job.prepare import Places
+from vl2v.planning.prepare import Places
 
 PAGE = ROOT / "docs" / "results" / "pacs.md"
 SETTINGS: dict[str, Any] = {

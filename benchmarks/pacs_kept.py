@@ -9,8 +9,8 @@ import yaml
 
 from common import RESULTS
 from vl2v.benchmark.results import JOBS
-from vl2v.job.folder import RunFolder
 from vl2v.redaction import public_config
+from vl2v.runs.folder import RunFolder
 from vl2v.student.files import read_json, write_json
 
 

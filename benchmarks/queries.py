@@ -14,11 +14,11 @@ import numpy as np
 
 from common import circumstances, keep, shared
 from vl2v.api import make_config
-from vl2v.job.prepare import Places
-from vl2v.job.session import open_session
+from vl2v.planning.prepare import Places
+from vl2v.planning.session import open_session
 from vl2v.progress import Silent
 from vl2v.teacher.base import TeacherCard, Vectors
-from vl2v.teacher.ledger import Budget
+from vl2v.teacher.purchase.ledger import Budget
 
 RESEARCH_RUN = 2 * 5001 * 96
 TARGETS = ("art_painting", "cartoon", "photo", "sketch")

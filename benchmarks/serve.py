@@ -33,7 +33,7 @@ CLIENTS = (1, 2, 4, 8)
 
 def serve(run: str, port: int) -> None:
     """In the server's process."""
-    from vl2v.job.prepare import Places
+    from vl2v.planning.prepare import Places
     from vl2v.progress import Silent
     from vl2v.serve.running import serve as work
     from vl2v.serve.settings import ServeSettings

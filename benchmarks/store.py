@@ -11,7 +11,7 @@ import numpy as np
 
 from common import circumstances, keep, resident
 from vl2v.teacher.base import TeacherCard
-from vl2v.teacher.store import EmbeddingStore
+from vl2v.teacher.purchase.store import EmbeddingStore
 
 
 def main() -> None:

@@ -60,10 +60,10 @@ def training_step(measure: bool) -> Callable[[], None]:
     from accelerate import Accelerator
 
     from vl2v.config import RunConfig
-    from vl2v.job.pace import training_threads
     from vl2v.method.distill import Projected
     from vl2v.method.loop import adam
     from vl2v.student.backbones import load_backbone
+    from vl2v.training.pace import training_threads
 
     backbone = load_backbone("offline:", size=SIZE)
     config = RunConfig.model_validate(

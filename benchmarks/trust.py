@@ -28,10 +28,10 @@ from vl2v.benchmark.records import ZERO_SHOT, Record
 from vl2v.benchmark.results import JOBS, records_of
 from vl2v.benchmark.selection import select
 from vl2v.benchmark.statistics import Spread
-from vl2v.job.evaluation import IN_DOMAIN, OUT_OF_DOMAIN
-from vl2v.job.folder import RunFolder
-from vl2v.job.predictions import Predictions
-from vl2v.job.trusting import SIZES, read_answers
+from vl2v.commands.trust import SIZES, read_answers
+from vl2v.evaluation.evaluation import IN_DOMAIN, OUT_OF_DOMAIN
+from vl2v.evaluation.predictions import Predictions
+from vl2v.runs.folder import RunFolder
 from vl2v.student.files import read_json
 from vl2v.student.model import Student
 from vl2v.trust.calibration import fit_temperature, reliability

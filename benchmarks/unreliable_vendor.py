@@ -15,12 +15,12 @@ from pathlib import Path
 import numpy as np
 
 from common import ROOT, circumstances, keep
-from vl2v.teacher.http import HttpTeacher
-from vl2v.teacher.ledger import Budget, Ledger
-from vl2v.teacher.purchase import Buyer
-from vl2v.teacher.retry import Patience
-from vl2v.teacher.spelling import open_wire
-from vl2v.teacher.store import EmbeddingStore
+from vl2v.teacher.http.client import HttpTeacher
+from vl2v.teacher.http.retry import Patience
+from vl2v.teacher.http.uri import open_wire
+from vl2v.teacher.purchase.buyer import Buyer
+from vl2v.teacher.purchase.ledger import Budget, Ledger
+from vl2v.teacher.purchase.store import EmbeddingStore
 
 sys.path.insert(0, str(ROOT / "tests" / "teacher"))
 

@@ -16,9 +16,9 @@ from common import circumstances, keep, shared
 from pacs_task import link_images, student, vectors_file
 from vl2v.allocator import hold_memory
 from vl2v.api import distill
+from vl2v.cli.console import LogLines
 from vl2v.config import merge
-from vl2v.job.console import LogLines
-from vl2v.job.prepare import Places
+from vl2v.planning.prepare import Places
 from vl2v.student.files import read_json
 
 TARGET = "sketch"

@@ -37,14 +37,14 @@ from safetensors.torch import save_file
 from sqlalchemy import func, select
 
 from common import circumstances, keep
-from vl2v.openclip import import_open_clip
+from vl2v.pretrained.open_clip import import_open_clip
 from vl2v.teacher.base import Price, Teacher
 from vl2v.teacher.opening import open_teacher
-from vl2v.vendor.accounts import Accounts
-from vl2v.vendor.database import bills, open_database
-from vl2v.vendor.running import run
-from vl2v.vendor.service import Service
-from vl2v.vendor.settings import VendorSettings
+from vl2v.vendor_server.accounts import Accounts
+from vl2v.vendor_server.database import bills, open_database
+from vl2v.vendor_server.running import run
+from vl2v.vendor_server.service import Service
+from vl2v.vendor_server.settings import VendorSettings
 
 MODEL, CLIENTS, FILES, LARGEST = "ViT-B-32", 50, 64, 8
 

@@ -24,8 +24,8 @@ from command_line import Done, environment
 
 HEAVY = (
     "accelerate", "matplotlib.pyplot", "matplotlib.backends.backend_svg", "timm", "torch", "torchvision.transforms.v2",
-    "torch.distributed", "torch._dynamo", "vl2v.api", "vl2v.benchmark.sweep", "vl2v.job.printing", "vl2v.job.run",
-    "vl2v.reports.run",
+    "torch.distributed", "torch._dynamo", "vl2v.api", "vl2v.benchmark.sweep", "vl2v.cli.printing",
+    "vl2v.commands.distill", "vl2v.reports.run",
 )  # fmt: skip
 
 

@@ -23,15 +23,15 @@ from typer.testing import CliRunner
 import vl2v
 from vl2v.cli import app
 from vl2v.cli.common import guarded
+from vl2v.data.folder import read_yaml
 from vl2v.errors import AccessError, ConfigError, DamagedError, DiskFullError, MissingExtraError, RunError, Vl2vError
 from vl2v.faults import explain, explained, naming
-from vl2v.job.prepare import Places
 from vl2v.locations import default_store, locations, place_of
+from vl2v.planning.prepare import Places
 from vl2v.progress import Silent
 from vl2v.sqlite import open_file
 from vl2v.student.files import read_json
-from vl2v.task.folder import read_yaml
-from vl2v.teacher.store import EmbeddingStore
+from vl2v.teacher.purchase.store import EmbeddingStore
 
 NOBODY = 65534
 

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from vl2v import terminal
 from vl2v.cli import app
 from vl2v.cli.common import make_progress
-from vl2v.job.console import LogLines, RichBars
+from vl2v.cli.console import LogLines, RichBars
 from vl2v.progress import Recorder, Silent, Vl2vWarning, warn
 from vl2v.terminal import clean, console, dump_json
 from vl2v_runtime.terminal import is_unicode
@@ -50,7 +50,7 @@ def test_tables_titles_and_lines_show_markup(capsys: pytest.CaptureFixture[str])
     from rich.console import Group
     from rich.table import Table
 
-    from vl2v.job.printing import show
+    from vl2v.cli.printing import show
 
     table = Table(title="[bold]title[/bold]", caption="[/red]")
     table.add_column("[/head]")
@@ -67,7 +67,7 @@ def test_tables_titles_and_lines_show_markup(capsys: pytest.CaptureFixture[str])
 def test_a_narrow_window_still_shows_names(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     from rich.table import Table
 
-    from vl2v.job.printing import show
+    from vl2v.cli.printing import show
 
     monkeypatch.setenv("COLUMNS", "10")
     table = Table()

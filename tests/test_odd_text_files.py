@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from vl2v.data.class_names import class_names
+from vl2v.data.folder import DomainFolder, read_yaml
+from vl2v.data.phrases import read_phrases
 from vl2v.errors import ConfigError, DataError, Vl2vError
-from vl2v.job.run_files import read_metrics
-from vl2v.task.class_names import class_names
-from vl2v.task.folder import DomainFolder, read_yaml
-from vl2v.task.phrases import read_phrases
+from vl2v.runs.run_files import read_metrics
 from vl2v.teacher.prompts import load_templates
 from vl2v_runtime.regular import read_regular, read_text
 

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from lab_parts.dataset import Dataset, Ints, Teacher
 from lab_parts.variant import Job, Variant
-from vl2v.task.image_changes import CHANGES
-from vl2v.task.splits import domainbed_holdout, labels_per_class
+from vl2v.data.image_changes import CHANGES
+from vl2v.data.splits import domainbed_holdout, labels_per_class
 
 STEERED = {"edges": "a sketch of a {}", "poster": "a cartoon of a {}"}  # changes that a text describes
 PLAIN = "a photo of a {}"

@@ -16,7 +16,7 @@ from lab_parts.dataset import Array, encoded
 from lab_parts.texts import bank
 from pacs_task import LOGIT_SCALE, SimulatedVendor
 from vl2v.demo.drawings import draw
-from vl2v.demo.vendor import OfflineVendor
+from vl2v.teacher.offline.teacher import OfflineVendor
 from vl2v_runtime.imaging import decode, square
 
 WEIGHTS = "lite0.safetensors"

@@ -11,8 +11,8 @@ from torch import Tensor
 from lab_parts.goals import Goals
 from lab_parts.slot import Schedule, adam_rates, mean_from, moving
 from lab_parts.variant import Variant
-from vl2v.task.batches import Streams
-from vl2v.task.splits import Indices, seed_hash
+from vl2v.data.batches import Streams
+from vl2v.data.splits import Indices, seed_hash
 
 SEGMENTS = 12  # validations of a run whose average is the loss valley
 ALIGN_RATE = 1e-3

@@ -13,7 +13,7 @@ from torch import Tensor
 from lab_parts.dataset import Array, Dataset, Ints
 from lab_parts.goals import Goals
 from lab_parts.slot import Slot, moved
-from vl2v.task.image_changes import CHANGES, PARAMETERS
+from vl2v.data.image_changes import CHANGES, PARAMETERS
 from vl2v.trust.calibration import fit_temperature, reliability
 
 CORRUPTIONS = ("blur", "noise", "darkness", "rotation", "blocks")

@@ -18,10 +18,10 @@ from lab_parts.schedules import ALIGN_RATE, align_schedule, distill_schedule, se
 from lab_parts.scoring import CORRUPTIONS, logits_of, report, validation_loss, with_unseen
 from lab_parts.slot import Engine, Network, Schedule, Slot, moved
 from lab_parts.variant import Job, Variant
+from vl2v.data.batch_augment import BatchAugmentSettings, apply_mix, apply_plan, draw_mix, draw_plan
+from vl2v.data.splits import seed_hash
 from vl2v.method.ridge import dual_targets, ridge, term_weights
 from vl2v.method.swad import LossValley
-from vl2v.task.batch_augment import BatchAugmentSettings, apply_mix, apply_plan, draw_mix, draw_plan
-from vl2v.task.splits import seed_hash
 
 Event = torch.cuda.Event | None
 RIDGE = 1e-3  # strength relative to the features' mean variance

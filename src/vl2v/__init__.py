@@ -30,12 +30,12 @@ if TYPE_CHECKING:
         remove_classes,
         report,
     )
+    from vl2v.data.folder import DomainFolder
     from vl2v.errors import Vl2vError
     from vl2v.student.model import Student
-    from vl2v.task.folder import DomainFolder
     from vl2v.teacher.base import Teacher
     from vl2v.teacher.opening import open_teacher
-    from vl2v.teacher.store import EmbeddingStore
+    from vl2v.teacher.purchase.store import EmbeddingStore
 
 __version__ = "0.1.0"
 
@@ -50,8 +50,8 @@ _HOMES = {
     "quote_classes": "vl2v.api",
     "remove_classes": "vl2v.api",
     "report": "vl2v.api",
-    "DomainFolder": "vl2v.task.folder",
-    "EmbeddingStore": "vl2v.teacher.store",
+    "DomainFolder": "vl2v.data.folder",
+    "EmbeddingStore": "vl2v.teacher.purchase.store",
     "Student": "vl2v.student.model",
     "Teacher": "vl2v.teacher.base",
     "Vl2vError": "vl2v.errors",

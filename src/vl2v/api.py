@@ -9,28 +9,28 @@ from typing import Any
 
 from torch import nn
 
+from vl2v.commands import evaluate as measure
+from vl2v.commands.classes import add_classes, list_classes, quote_classes, remove_classes
+from vl2v.commands.distill import Run, quote_run, run
+from vl2v.commands.export import Export
+from vl2v.commands.export import export as export_student
 from vl2v.config import DataConfig, RunConfig, merge, parse
+from vl2v.data.class_names import class_names
+from vl2v.data.folder import read_yaml
+from vl2v.data.tables.frame import FOLDER, Frame, write_frame
 from vl2v.errors import ConfigError, StudentError
+from vl2v.evaluation.evaluation import Evaluation
 from vl2v.faults import explaining
-from vl2v.job import measure
-from vl2v.job.classes import add_classes, list_classes, quote_classes, remove_classes
-from vl2v.job.evaluation import Evaluation
-from vl2v.job.export import Export
-from vl2v.job.export import export as export_student
-from vl2v.job.folder import RunFolder
-from vl2v.job.places import places_of
-from vl2v.job.prepare import Places, known_columns
-from vl2v.job.run import Run, quote_run, run
+from vl2v.planning.prepare import Places, known_columns
 from vl2v.progress import Progress
 from vl2v.recipes import DEFAULT, recipe_of
+from vl2v.runs.folder import RunFolder
+from vl2v.runs.places import places_of
 from vl2v.student.backbones import Backbone, from_module
 from vl2v.student.model import Student
 from vl2v.student.preprocess import Preprocess
-from vl2v.task.class_names import class_names
-from vl2v.task.folder import read_yaml
-from vl2v.task.tables.frame import FOLDER, Frame, write_frame
 from vl2v.teacher.base import Teacher
-from vl2v.teacher.ledger import Quote
+from vl2v.teacher.purchase.ledger import Quote
 
 __all__ = [
     "add_classes",
@@ -224,7 +224,7 @@ def report(
     Raises:
         Vl2vError: if it is not such a folder, or nothing in it is finished.
     """
-    from vl2v.reports.make import make_report  # slow to import
+    from vl2v.api_report import make_report  # slow to import
 
     store, price = (places or places_of(Path(folder))).store, None if hour_price is None else str(hour_price)
     return make_report(Path(folder), store, price, None if out is None else Path(out))
@@ -241,7 +241,7 @@ def evaluate(
     places: Places | None = None,
     progress: Progress | None = None,
 ) -> Evaluation:
-    """Evaluate a saved student on labelled images: a folder, a table or a frame; see `vl2v.job.measure.evaluate`.
+    """Evaluate a saved student on labelled images: a folder, a table or a frame; see `vl2v.commands.evaluate.evaluate`.
 
     The `columns` of a table (image, label, domain) default to those that the student was trained with, then to common
     names.
@@ -269,7 +269,7 @@ def export(
     places: Places | None = None,
     progress: Progress | None = None,
 ) -> Export:
-    """Export a student to ONNX files that `vl2v_runtime` runs without torch; see `vl2v.job.export.export`."""
+    """Export a student to ONNX files that `vl2v_runtime` runs without torch; see `vl2v.commands.export.export`."""
     return export_student(
         Path(folder),
         onnx=onnx,

@@ -21,14 +21,14 @@ from pydantic import (
 )
 from pydantic_core import PydanticKnownError
 
+from vl2v.data.class_names import class_names
+from vl2v.data.tables.base import is_table
 from vl2v.errors import ConfigError
 from vl2v.method.base import Method, NoSettings, Settings
 from vl2v.method.registry import BUILT_IN, METHODS
 from vl2v.nested import merge as merge
 from vl2v.recipes import PAPER, RecipeName, recipe_of, with_recipe
 from vl2v.strict import Fraction, Positive, Rate, Strict
-from vl2v.task.class_names import class_names
-from vl2v.task.tables.base import is_table
 
 Money = Annotated[Decimal, Field(ge=0)]
 Channels = tuple[float, float, float]
@@ -52,7 +52,7 @@ class DataConfig(Strict):
     domain."""
     classes: tuple[str, ...] = ()
     """Names of the classes of images that have no label; none stands for labels, which are the class folders. Read as
-    `vl2v.task.class_names.class_names` says, and stored as names."""
+    `vl2v.data.class_names.class_names` says, and stored as names."""
     domain_folders: bool = False
     """With `classes`: the folders of the first level are domains. Otherwise all images are of one domain."""
     held_out: tuple[str, ...] = ()

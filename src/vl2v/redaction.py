@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from vl2v.openclip import ClipSpec
+from vl2v.pretrained.open_clip import ClipSpec
 from vl2v.teacher.prompts import CLIP_80, NAMED
 
 DATA, FILE, PRIVATE = "DATA", "FILE", "PRIVATE"  # stand where a folder, a file or an address stood

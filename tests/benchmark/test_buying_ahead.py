@@ -13,8 +13,8 @@ from vl2v.benchmark.purchase import AnsweredTeacher, buy_ahead, copy_once
 from vl2v.benchmark.sweep import Sweep
 from vl2v.errors import BudgetError, TeacherError
 from vl2v.progress import Silent
-from vl2v.teacher.ledger import Ledger
-from vl2v.teacher.store import EmbeddingStore
+from vl2v.teacher.purchase.ledger import Ledger
+from vl2v.teacher.purchase.store import EmbeddingStore
 
 WHOLE = "0.0093"  # 90 images and 3 prompts at 0.10 USD per 1000
 

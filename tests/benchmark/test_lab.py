@@ -23,11 +23,11 @@ from lab_parts.schedules import averaging, learning_rate, rows_of
 from lab_parts.slot import Engine, Network, Schedule, Slot, adam_rates, mean_from
 from lab_parts.training import Material, Running
 from lab_parts.variant import Job, Variant, read_variants, removals
+from vl2v.data.batches import Streams
+from vl2v.data.splits import domainbed_holdout
 from vl2v.method.baselines.kd import softened_divergence
 from vl2v.method.loop import adam
 from vl2v.method.loss import dual_loss
-from vl2v.task.batches import Streams
-from vl2v.task.splits import domainbed_holdout
 
 CPU = torch.device("cpu")
 CLASSES = ("cat", "dog", "owl")

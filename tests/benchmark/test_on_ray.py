@@ -145,7 +145,7 @@ from tiny_grid import opened, tiny_grid
 from tiny_task import Bench
 from vl2v.benchmark.on_ray import run_on_ray
 from vl2v.errors import Interrupted
-from vl2v.job.console import LogLines
+from vl2v.cli.console import LogLines
 bench, out = Bench(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], sys.argv[4]), Path(sys.argv[5])
 seldom = {"distill": {"checkpoint_every": 1000}}
 grid = tiny_grid(bench, ("erm",), 5000, targets=("rose",), change=seldom)

@@ -9,7 +9,7 @@ from tiny_task import DOMAINS, PRICE, Bench
 from vl2v.benchmark.protocol import Grid, make_variants
 from vl2v.benchmark.sweep import Sweep
 from vl2v.config import merge
-from vl2v.job.prepare import Places
+from vl2v.planning.prepare import Places
 from vl2v.progress import Silent
 
 

@@ -6,7 +6,7 @@ import json
 
 from test_offline_vendor import PINNED, TEXTS, drawings
 
-from vl2v.demo.vendor import OfflineVendor
+from vl2v.teacher.offline.teacher import OfflineVendor
 
 if __name__ == "__main__":
     teacher = OfflineVendor()

@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 
 from vl2v.demo.comparison import Comparison
-from vl2v.job.evaluation import IN_DOMAIN, OUT_OF_DOMAIN, Evaluation, Row
+from vl2v.evaluation.evaluation import IN_DOMAIN, OUT_OF_DOMAIN, Evaluation, Row
 
 
 def evaluation(student: float, teacher: float = 0.5) -> Evaluation:

@@ -9,10 +9,10 @@ import pytest
 from PIL import Image
 
 from once import Once
+from vl2v.data.folder import DomainFolder
 from vl2v.demo.drawings import MARKER, draw, emoji_of, framed, lines_only
-from vl2v.demo.vocabulary import EMOJI, OUTLINE_ICONS, SOLID_ICONS, STYLES
 from vl2v.errors import DataError
-from vl2v.task.folder import DomainFolder
+from vl2v.teacher.offline.vocabulary import EMOJI, OUTLINE_ICONS, SOLID_ICONS, STYLES
 
 pytest.importorskip("resvg_py")
 

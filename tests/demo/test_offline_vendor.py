@@ -14,10 +14,10 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from vl2v.demo import vendor
-from vl2v.demo.vendor import OfflineVendor
 from vl2v.errors import TeacherError
 from vl2v.teacher.base import Teacher, checked
+from vl2v.teacher.offline import teacher as vendor
+from vl2v.teacher.offline.teacher import OfflineVendor
 from vl2v.teacher.opening import open_teacher
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -89,7 +89,8 @@ def test_another_process_gives_the_same_bits(teacher: OfflineVendor, tmp_path: P
     for number, file in enumerate(drawings()):
         (tmp_path / f"{number}.png").write_bytes(file)
     script = (
-        "import sys, pathlib, numpy; from vl2v.demo.vendor import OfflineVendor; folder = pathlib.Path(sys.argv[1]);"
+        "import sys, pathlib, numpy; from vl2v.teacher.offline.teacher import OfflineVendor;"
+        "folder = pathlib.Path(sys.argv[1]);"
         "files = [path.read_bytes() for path in sorted(folder.glob('*.png'))];"
         "numpy.save(folder / 'again.npy', OfflineVendor().embed_images(files))"
     )
@@ -129,6 +130,6 @@ def test_weights_and_card_lie_in_the_package_and_are_small() -> None:
     weights = resources.files("vl2v.demo").joinpath(vendor.WEIGHTS)
     assert weights.is_file()
     assert len(weights.read_bytes()) <= 12_000_000
-    assert resources.files("vl2v.demo").joinpath("offline_vendor.md").is_file()
+    assert resources.files("vl2v.teacher.offline").joinpath("model_card.md").is_file()
     wheel = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]
     assert wheel == {"packages": ["src/vl2v", "src/vl2v_runtime"]}  # whole folders go into the wheel

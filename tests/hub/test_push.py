@@ -24,7 +24,7 @@ from vl2v.cli import app
 from vl2v.errors import HubError
 from vl2v.hub.package import make_package
 from vl2v.hub.push import push
-from vl2v.job.prepare import Places
+from vl2v.planning.prepare import Places
 from vl2v.redaction import private_strings, public_config, public_teacher
 
 for needed in ("fastapi", "onnx", "onnxscript", "onnxruntime", "tensorboard"):

@@ -16,10 +16,10 @@ from tiny_task import Bench, vl2v
 from once import Once
 from vl2v.api import add_classes, distill, list_classes, quote_classes, remove_classes
 from vl2v.errors import BudgetError, ConfigError, StudentError, TeacherError
-from vl2v.job.prepare import Places
+from vl2v.planning.prepare import Places
 from vl2v.student.model import Student
-from vl2v.teacher.ledger import Ledger, LedgerEntry
-from vl2v.teacher.store import EmbeddingStore
+from vl2v.teacher.purchase.ledger import Ledger, LedgerEntry
+from vl2v.teacher.purchase.store import EmbeddingStore
 from vl2v_runtime.trust import Trust
 
 SMALL = {
@@ -231,7 +231,7 @@ def test_exported_files_and_trust_change_too(finished: Finished) -> None:
     onnx = pytest.importorskip("onnx")
     pytest.importorskip("onnxscript")
     import vl2v_runtime
-    from vl2v.student.export import to_onnx
+    from vl2v.export.onnx import to_onnx
 
     f = finished
     before = Student.load(f.run)

@@ -7,12 +7,12 @@ import time
 import pytest
 from rich.console import Console
 
-from vl2v.job.console import JsonLines, LogLines, RichBars
+from vl2v.cli.console import JsonLines, LogLines, RichBars
 
 
 def test_a_log_says_how_far_and_how_long(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter([0.0, 10.0, 40.0, 50.0, 60.0])
-    monkeypatch.setattr("vl2v.job.console.time.monotonic", lambda: next(clock))
+    monkeypatch.setattr("vl2v.cli.console.time.monotonic", lambda: next(clock))
     stream = io.StringIO()
     with LogLines(stream).stage("Distill", 4000, done=1000) as advance:
         for _ in range(3):

@@ -17,7 +17,7 @@ from tiny_task import Bench, Runs, environment, vl2v
 
 import vl2v as package
 from fork_server import Child, fork_vl2v
-from vl2v.job.prepare import Places
+from vl2v.planning.prepare import Places
 
 pytestmark = pytest.mark.slow
 

@@ -19,11 +19,11 @@ from vl2v.cli import app
 from vl2v.cli.distill import minutes_of
 from vl2v.config import DistillConfig, RunConfig
 from vl2v.errors import ConfigError, Interrupted
-from vl2v.job.duration import FEWEST, Rates, Workload, seconds_of, within
-from vl2v.job.prepare import Places
-from vl2v.job.process import stopped_by
-from vl2v.job.session import open_student
+from vl2v.planning.prepare import Places
+from vl2v.planning.session import open_student
 from vl2v.progress import Silent
+from vl2v.training.duration import FEWEST, Rates, Workload, seconds_of, within
+from vl2v.training.process import stopped_by
 
 WORK = Workload(train=5000, batch=24, validation=1000, test=2000)
 SLOW = Rates(training=3e-2, passing=1e-2)

@@ -14,14 +14,14 @@ from tiny_task import Bench, Runs, vl2v
 
 import vl2v as package
 import vl2v_runtime
+from vl2v.commands import export as job
 from vl2v.errors import DataError, RunError, StudentError, Vl2vError
-from vl2v.job import export as job
-from vl2v.job import sample
-from vl2v.job.parity import FLOAT_TOLERANCE
-from vl2v.job.prepare import Places
-from vl2v.job.sample import RANDOM, VALIDATION
+from vl2v.export import sample
+from vl2v.export.onnx import to_onnx
+from vl2v.export.parity import FLOAT_TOLERANCE
+from vl2v.export.sample import RANDOM, VALIDATION
+from vl2v.planning.prepare import Places
 from vl2v.redaction import public_provenance
-from vl2v.student.export import to_onnx
 from vl2v.student.model import Student
 from vl2v_runtime.model import HEAD
 

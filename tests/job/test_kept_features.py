@@ -12,10 +12,10 @@ import torch
 from accelerate import Accelerator
 from numpy.typing import NDArray
 
-from vl2v.job.features import CHUNK, pass_through
-from vl2v.job.kept import KeptFeatures, fingerprint
+from vl2v.evaluation.features import CHUNK, pass_through
 from vl2v.progress import Advance
 from vl2v.student.preprocess import Preprocess
+from vl2v.training.kept import KeptFeatures, fingerprint
 
 PREPROCESS = Preprocess(32, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 

@@ -14,16 +14,16 @@ import yaml
 from tiny_task import TINY, Bench, bench, vl2v  # noqa: F401 - a fixture
 
 import vl2v as api
+from vl2v.cli.printing import calibration_line
+from vl2v.commands.distill import Run
 from vl2v.errors import ConfigError, Interrupted
 from vl2v.hub.card import Facts, model_card
-from vl2v.job.folder import RunFolder
-from vl2v.job.prepare import Places
-from vl2v.job.printing import calibration_line
-from vl2v.job.process import stopped_by
-from vl2v.job.run import Run
 from vl2v.method.evaluation import score
+from vl2v.planning.prepare import Places
 from vl2v.progress import Silent
+from vl2v.runs.folder import RunFolder
 from vl2v.serve.collect import build
+from vl2v.training.process import stopped_by
 from vl2v_runtime import Model
 
 NAMES = "blank,bar,zebra stripe"

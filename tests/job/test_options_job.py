@@ -21,11 +21,11 @@ import vl2v as package
 from vl2v.benchmark.results import records_of
 from vl2v.config import RunConfig, parse
 from vl2v.errors import ConfigError, Interrupted
-from vl2v.job.fresh import FreshViews
-from vl2v.job.material import Material, Server
-from vl2v.job.prepare import Places
+from vl2v.planning.prepare import Places
 from vl2v.student.preprocess import Preprocess
 from vl2v.teacher.base import Price, TeacherCard
+from vl2v.training.fresh import FreshViews
+from vl2v.training.material import Material, Server
 from vl2v_runtime.imaging import decode
 
 SMALL: dict[str, Any] = {

@@ -12,15 +12,15 @@ import pytest
 from exported import student_of
 from odd_images import colours, encoded
 
+from vl2v.cli.printing import _try_it, quote_json, quote_table, show, show_answers
+from vl2v.commands.distill import _readable
+from vl2v.commands.evaluate import Answer, classify, find_images
+from vl2v.data.contents import Contents, DomainContents
 from vl2v.errors import RunError
-from vl2v.job.folder import RunFolder
-from vl2v.job.measure import Answer, classify, find_images
-from vl2v.job.printing import _try_it, quote_json, quote_table, show, show_answers
-from vl2v.job.run import _readable
+from vl2v.runs.folder import RunFolder
 from vl2v.student.files import write_json
-from vl2v.task.contents import Contents, DomainContents
 from vl2v.teacher.base import Price
-from vl2v.teacher.ledger import Quote
+from vl2v.teacher.purchase.ledger import Quote
 
 ANSWERS = [Answer("gr\udcfcn.png", "cat", 0.75, accepted=False, probabilities={"cat": 0.75, "dog": 0.25})]
 ANSWERS += [Answer("a\nb.png", "", 0.0, "empty file")]

@@ -18,9 +18,9 @@ from tiny_task import TINY, Bench, bench, environment  # noqa: F401 - a fixture
 
 import vl2v
 from vl2v.errors import Interrupted
-from vl2v.job.prepare import Places
-from vl2v.job.process import stopped_by
+from vl2v.planning.prepare import Places
 from vl2v.student.model import cosine_logits
+from vl2v.training.process import stopped_by
 
 SMALL = TINY | {
     "data": {"labels_per_class": 4, "rest_unlabelled": True},

@@ -16,12 +16,12 @@ from typer.testing import CliRunner
 import vl2v
 from vl2v.cli import app
 from vl2v.errors import BudgetError, Interrupted
-from vl2v.job.folder import RunFolder
-from vl2v.job.places import places_of, remember
-from vl2v.job.prepare import Places
-from vl2v.job.process import stopped_by
-from vl2v.teacher.ledger import Ledger
-from vl2v.teacher.store import EmbeddingStore
+from vl2v.planning.prepare import Places
+from vl2v.runs.folder import RunFolder
+from vl2v.runs.places import places_of, remember
+from vl2v.teacher.purchase.ledger import Ledger
+from vl2v.teacher.purchase.store import EmbeddingStore
+from vl2v.training.process import stopped_by
 
 SETTINGS: dict[str, Any] = {
     "student": {"size": 32},

@@ -11,11 +11,11 @@ from exported import Exported, cosine
 from odd_images import P3, ROTATED_6, broken_exif, chunk, colours, encoded, greys, png, profile, stored_in, tiff
 from PIL import Image
 
-from vl2v.job.measure import classify
+from vl2v.commands.evaluate import classify
+from vl2v.data.pixels import PixelCache
+from vl2v.data.scan import FileIndex, read_all
 from vl2v.serve.inputs import Upload
 from vl2v.serve.service import Service
-from vl2v.task.files import FileIndex, read_all
-from vl2v.task.pixels import PixelCache
 from vl2v.teacher.base import open_image
 from vl2v_runtime import load
 from vl2v_runtime.imaging import ImageLike, decode, square

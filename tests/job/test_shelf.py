@@ -4,9 +4,9 @@ import torch
 from torch import nn
 
 from vl2v.config import DistillConfig, MeasureConfig
-from vl2v.job.folder import State
-from vl2v.job.shelf import Shelf
 from vl2v.method.loop import warmed_up
+from vl2v.runs.folder import State
+from vl2v.training.shelf import Shelf
 
 
 def walk(shelf: Shelf, steps: int = 3) -> dict[str, nn.Parameter]:

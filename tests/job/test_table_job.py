@@ -15,14 +15,14 @@ import yaml
 from tiny_task import TINY, Bench, bench, vl2v  # noqa: F401 - a fixture
 
 import vl2v as api
+from vl2v.commands import trust as trusting
+from vl2v.commands.distill import Run
+from vl2v.commands.export import _sample
 from vl2v.errors import Vl2vError
-from vl2v.job import trusting
-from vl2v.job.export import _sample
-from vl2v.job.places import places_of
-from vl2v.job.prepare import Places
-from vl2v.job.process import stopped_by
-from vl2v.job.run import Run
+from vl2v.planning.prepare import Places
 from vl2v.progress import Silent
+from vl2v.runs.places import places_of
+from vl2v.training.process import stopped_by
 
 SMALL = TINY | {
     "recipe": "paper",

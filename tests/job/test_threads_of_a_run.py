@@ -16,11 +16,11 @@ import vl2v
 from vl2v import threads
 from vl2v.config import RunConfig
 from vl2v.errors import Interrupted
-from vl2v.job.pace import student_threads, training_threads
-from vl2v.job.prepare import Places
-from vl2v.job.process import stopped_by
-from vl2v.job.session import open_student
+from vl2v.planning.prepare import Places
+from vl2v.planning.session import open_student
 from vl2v.progress import Silent
+from vl2v.training.pace import student_threads, training_threads
+from vl2v.training.process import stopped_by
 
 SMALL: dict[str, Any] = {
     "student": {"size": 32},
@@ -102,10 +102,10 @@ def test_a_resumed_run_goes_on_with_the_stored_number(bench: Bench, tmp_path: Pa
 def test_the_measured_number_is_stored_before_the_first_step(
     bench: Bench, tmp_path: Path, free: pytest.MonkeyPatch
 ) -> None:
-    free.setattr("vl2v.job.pace.choose", lambda work, images, total: 1)
+    free.setattr("vl2v.training.pace.choose", lambda work, images, total: 1)
     stop(bench, tmp_path / "run")
     assert stored(tmp_path / "run") == 1
-    free.setattr("vl2v.job.pace.choose", lambda work, images, total: 2)
+    free.setattr("vl2v.training.pace.choose", lambda work, images, total: 2)
     seen = distill(bench, tmp_path / "run", resume=True)
     assert (seen.threads["Distill"], stored(tmp_path / "run")) == (1, 1)
 
@@ -156,7 +156,7 @@ def test_a_finished_student_looks_with_the_number_that_suits_it(
 ) -> None:
     distill(bench, tmp_path / "run", threads=1)
     found = vl2v.load(tmp_path / "run")
-    free.setattr("vl2v.job.measure.student_threads", lambda student, total: 1)
+    free.setattr("vl2v.commands.evaluate.student_threads", lambda student, total: 1)
     seen: list[int] = []
     found.register_forward_pre_hook(lambda *_: seen.append(torch.get_num_threads()))
     places = Places(bench.root / "cache", bench.root / "vectors.sqlite")

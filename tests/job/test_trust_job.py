@@ -18,8 +18,8 @@ from tiny_task import CLASSES, Bench
 import vl2v
 from command_line import run_cli
 from once import Once
-from vl2v.job.evaluation import Evaluation
-from vl2v.job.prepare import Places
+from vl2v.evaluation.evaluation import Evaluation
+from vl2v.planning.prepare import Places
 
 pytestmark = pytest.mark.slow
 SETTINGS: dict[str, Any] = {

@@ -15,9 +15,9 @@ from tiny_task import Bench, vl2v
 from once import Once
 from vl2v.api import add_classes, distill, quote
 from vl2v.errors import ConfigError, DataError
-from vl2v.job.evaluation import Evaluation
-from vl2v.job.prepare import Places
-from vl2v.job.unseen import Unseen, accuracies
+from vl2v.evaluation.evaluation import Evaluation
+from vl2v.evaluation.unseen import Unseen, accuracies
+from vl2v.planning.prepare import Places
 from vl2v.student.model import Student
 
 SMALL = {

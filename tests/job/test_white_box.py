@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from tiny_task import Bench
 
 import vl2v
-from vl2v.job.prepare import Places
+from vl2v.planning.prepare import Places
 from vl2v.teacher.opening import open_teacher
 
 open_clip = pytest.importorskip("open_clip")

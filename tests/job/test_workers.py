@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from vl2v.errors import Interrupted, RunError, TrainingError
-from vl2v.job import workers
-from vl2v.job.process import stop_asked
-from vl2v.job.workers import Workers
 from vl2v.progress import Progress, Silent
+from vl2v.training import workers
+from vl2v.training.process import stop_asked
+from vl2v.training.workers import Workers
 
 
 class Heard(Silent):
@@ -82,6 +82,6 @@ def test_a_job_stops_when_the_process_that_began_it_is_gone(monkeypatch: pytest.
         def is_alive(self) -> bool:
             return False
 
-    monkeypatch.setattr("vl2v.job.workers.multiprocessing.parent_process", Parent)
+    monkeypatch.setattr("vl2v.training.workers.multiprocessing.parent_process", Parent)
     with pytest.raises(Interrupted):
         workers._do(run_until_asked, ())

@@ -18,8 +18,8 @@ from mutations import mutations
 from onnx import TensorProto, helper, numpy_helper
 from watching import watched
 
+from vl2v.export.onnx import _classify, describe, get_metadata, rewrite_classes, set_metadata, write
 from vl2v.student.backbones import from_module
-from vl2v.student.export import _classify, describe, get_metadata, rewrite_classes, set_metadata, write
 from vl2v_runtime import strict_json
 from vl2v_runtime.errors import ModelError
 from vl2v_runtime.metadata import KEY, Metadata

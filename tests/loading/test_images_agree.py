@@ -16,13 +16,13 @@ from odd_images import P3, SIZE, chunk, colours, encoded, greys, png, profile, s
 from PIL import Image, ImageCms
 from test_exported_files import exported  # noqa: F401 - a fixture
 
-from vl2v.job.measure import classify
+from vl2v.commands.evaluate import classify
+from vl2v.data.pixels import PixelCache
+from vl2v.data.scan import read_all
 from vl2v.serve.service import Options, Service
 from vl2v.student.backbones import from_module
 from vl2v.student.model import Student
 from vl2v.student.preprocess import Preprocess
-from vl2v.task.files import read_all
-from vl2v.task.pixels import PixelCache
 from vl2v_runtime.imaging import decode
 from vl2v_runtime.model import Model
 

@@ -13,12 +13,12 @@ from typer.testing import CliRunner
 from watching import watched
 
 from vl2v.cli import app
+from vl2v.commands.classes import add_classes
 from vl2v.config import RunConfig, parse
 from vl2v.errors import TeacherError
-from vl2v.job.classes import add_classes
-from vl2v.job.made_here import MARK, check_teacher, is_signed, sign, sign_teacher
-from vl2v.job.places import places_of, remember
-from vl2v.job.prepare import Places
+from vl2v.planning.prepare import Places
+from vl2v.runs.made_here import MARK, check_teacher, is_signed, sign, sign_teacher
+from vl2v.runs.places import places_of, remember
 from vl2v.student.model import Student
 
 

@@ -12,15 +12,15 @@ from test_baselines import CONTEXT, batch
 from torch import Tensor, nn
 
 from vl2v.errors import TrainingError
-from vl2v.job.metrics import metrics_line
-from vl2v.job.parts import LossParts
-from vl2v.job.run_files import MetricsLine, StateValues
+from vl2v.evaluation.metrics import metrics_line
 from vl2v.method.align import align
 from vl2v.method.evaluation import Score
 from vl2v.method.loop import Batch, total
 from vl2v.method.loss import dual_parts
 from vl2v.method.registry import METHODS
+from vl2v.runs.run_files import MetricsLine, StateValues
 from vl2v.tracking.following import values_of
+from vl2v.training.parts import LossParts
 
 
 @pytest.mark.parametrize(

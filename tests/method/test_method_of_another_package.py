@@ -20,9 +20,9 @@ from vl2v.benchmark.protocol import Origin, key_of, make_variants
 from vl2v.cli import app
 from vl2v.config import RunConfig, parse
 from vl2v.errors import ConfigError, Interrupted
-from vl2v.job.prepare import Places
-from vl2v.job.process import stopped_by
 from vl2v.method.registry import BUILT_IN, METHODS
+from vl2v.planning.prepare import Places
+from vl2v.training.process import stopped_by
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "how-to" / "add-a-method.md"
 BASE: dict[str, Any] = {"data": {"root": "x"}, "teacher": {"spec": "file:x"}, "student": {"spec": "timm:x"}}

@@ -6,11 +6,11 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from vl2v.data.batches import Streams
 from vl2v.method.align import align
 from vl2v.method.loop import Batch
 from vl2v.method.loss import dual_loss
 from vl2v.method.ridge import Block, dual_targets, ridge, term_weights
-from vl2v.task.batches import Streams
 
 GROUPS = (np.arange(0, 12), np.arange(12, 18), np.arange(18, 42))  # the last one has no labels
 SHARES = (4, 2, 8)

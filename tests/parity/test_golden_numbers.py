@@ -12,6 +12,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from vl2v.data.folder import DomainFolder
+from vl2v.data.splits import domainbed_holdout, seed_hash
 from vl2v.method.align import align
 from vl2v.method.distill import distill
 from vl2v.method.evaluation import mean_over_domains, score
@@ -20,8 +22,6 @@ from vl2v.method.loss import dual_loss
 from vl2v.method.swad import LossValley
 from vl2v.student.model import cosine_logits
 from vl2v.student.preprocess import Preprocess
-from vl2v.task.folder import DomainFolder
-from vl2v.task.splits import domainbed_holdout, seed_hash
 from vl2v.teacher.prompts import text_head
 from vl2v_runtime.imaging import decode, square
 

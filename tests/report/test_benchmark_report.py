@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 from test_report_page import read
 
+from vl2v.api_report import make_report
 from vl2v.benchmark.protocol import Grid, Origin, jobs, save_grid
 from vl2v.config import parse
 from vl2v.errors import RunError
-from vl2v.job.evaluation import IN_DOMAIN, OUT_OF_DOMAIN, Evaluation, Row
-from vl2v.job.folder import RunFolder
-from vl2v.reports.make import make_report
+from vl2v.evaluation.evaluation import IN_DOMAIN, OUT_OF_DOMAIN, Evaluation, Row
+from vl2v.runs.folder import RunFolder
 from vl2v.student.files import write_json
 
 DOMAINS = ("art", "photo")

@@ -13,15 +13,15 @@ import pytest
 import torch
 from made_run import make_run
 
+from vl2v.api_report import make_report
+from vl2v.commands.classes import remove_classes
 from vl2v.errors import AccessError, BudgetError, Vl2vError
-from vl2v.job.classes import remove_classes
-from vl2v.job.folder import RunFolder
-from vl2v.job.ownership import owned
 from vl2v.locking import held, held_if_free
-from vl2v.reports.make import make_report
+from vl2v.runs.folder import RunFolder
+from vl2v.runs.ownership import owned
 from vl2v.serve.gallery import Gallery
-from vl2v.teacher.spending import Spending
-from vl2v.teacher.store import EmbeddingStore
+from vl2v.teacher.purchase.spending import Spending
+from vl2v.teacher.purchase.store import EmbeddingStore
 from vl2v.writing import check_alone, check_folder, in_place, replacing
 
 SECRET = b"a victim's file, which is longer than what vl2v writes\n" * 20_000

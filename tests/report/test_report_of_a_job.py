@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from tiny_task import Bench, vl2v
 
 from vl2v.api import distill, load
-from vl2v.job.prepare import Places
+from vl2v.planning.prepare import Places
 from vl2v.progress import Silent
 
 

@@ -13,10 +13,10 @@ import pytest
 from made_run import make_run
 from typer.testing import CliRunner
 
+from vl2v.api_report import make_report
 from vl2v.cli import app
 from vl2v.errors import ConfigError, RunError
 from vl2v.reports.drawing import inline
-from vl2v.reports.make import make_report
 
 VOID = {"meta", "img", "br"}
 

@@ -11,8 +11,8 @@ from PIL import Image
 from torch import nn
 
 from once import Once
+from vl2v.export.onnx import to_onnx, write
 from vl2v.student.backbones import from_module
-from vl2v.student.export import to_onnx, write
 from vl2v.student.model import Student
 from vl2v.student.preprocess import Preprocess
 

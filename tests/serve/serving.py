@@ -22,7 +22,7 @@ from PIL import Image
 from tiny_task import Bench, shared_bench, vl2v
 
 from once import Once
-from vl2v.job.prepare import Places
+from vl2v.planning.prepare import Places
 from vl2v.progress import Silent
 from vl2v.serve.app import create_app
 from vl2v.serve.running import open_service

@@ -14,8 +14,8 @@ from serving import NEW, opened, own, places, run  # noqa: F401 - fixtures
 from starlette.testclient import TestClient
 from tiny_task import Bench, bench  # noqa: F401 - a fixture
 
-from vl2v.job.classes import add_classes
-from vl2v.job.prepare import Places
+from vl2v.commands.classes import add_classes
+from vl2v.planning.prepare import Places
 from vl2v.progress import Silent
 from vl2v.serve.app import create_app
 from vl2v.serve.running import open_service

@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 import pytest
 from pictures import encoded, noise
 
-from vl2v.task.benchmark_table import Benchmark
+from vl2v.datasets.facts import Benchmark
 
 PNG = encoded(noise(0, (2, 2)))
 

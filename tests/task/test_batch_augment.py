@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from vl2v.task.batch_augment import (
+from vl2v.data.batch_augment import (
     BatchAugmentSettings,
     Plan,
     apply_mix,
@@ -13,7 +13,7 @@ from vl2v.task.batch_augment import (
     draw_mix,
     draw_plan,
 )
-from vl2v.task.image_changes import CHANGES, CORRUPTIONS, PARAMETERS, STYLES, shift_hue
+from vl2v.data.image_changes import CHANGES, CORRUPTIONS, PARAMETERS, STYLES, shift_hue
 
 STILL = BatchAugmentSettings(scale=1, flip=0, jitter=0, grayscale=0)
 

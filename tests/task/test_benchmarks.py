@@ -7,10 +7,8 @@ from pathlib import Path
 import pytest
 from benchmark_files import files_of, home, small  # noqa: F401 - a fixture
 
-from vl2v.errors import ConfigError, DataError
-from vl2v.task import benchmarks
-from vl2v.task.benchmark_get import check
-from vl2v.task.benchmark_table import (
+from vl2v.datasets import registry as benchmarks
+from vl2v.datasets.facts import (
     BENCHMARKS,
     DOMAIN_NET,
     OFFICE_HOME,
@@ -20,7 +18,9 @@ from vl2v.task.benchmark_table import (
     Benchmark,
     Release,
 )
-from vl2v.task.benchmarks import BenchmarkWarning, Names, compare, find, is_plain, note_place, resolve, tally
+from vl2v.datasets.get import check
+from vl2v.datasets.registry import BenchmarkWarning, Names, compare, find, is_plain, note_place, resolve, tally
+from vl2v.errors import ConfigError, DataError
 
 PUBLISHED = {  # the table of DomainBed: domains, classes, images
     "PACS": (4, 7, 9_991),

@@ -14,8 +14,9 @@ from test_benchmarks_download import environment
 from typer.testing import CliRunner, Result
 
 from vl2v.cli import app
-from vl2v.task import benchmark_table, benchmarks
-from vl2v.task.benchmark_table import BENCHMARKS, PACS, Benchmark
+from vl2v.datasets import facts as benchmark_table
+from vl2v.datasets import registry as benchmarks
+from vl2v.datasets.facts import BENCHMARKS, PACS, Benchmark
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "how-to" / "benchmark-data.md"
 

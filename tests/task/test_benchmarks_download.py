@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 from benchmark_files import PNG, Site, home, serving, table, zipped  # noqa: F401 - a fixture
 
+from vl2v.datasets import download as downloads
+from vl2v.datasets.download import download
+from vl2v.datasets.facts import PACS
 from vl2v.errors import DataError
-from vl2v.task import download as downloads
-from vl2v.task.benchmark_table import PACS
-from vl2v.task.download import download
 
 DATA = bytes(range(256)) * 4000  # 1 MB
 

@@ -16,14 +16,14 @@ from typing import Any
 import pytest
 from benchmark_files import files_of, home, image, small, table, tarred, zipped  # noqa: F401 - a fixture
 
+from vl2v.data.folder import DomainFolder
+from vl2v.datasets import registry as benchmarks
+from vl2v.datasets.facts import DOMAIN_NET, OFFICE_HOME, PACS, TERRA_INCOGNITA, VLCS, Benchmark
+from vl2v.datasets.get import check, get, tree_digest
+from vl2v.datasets.registry import resolve
+from vl2v.datasets.sources import choose
 from vl2v.errors import ConfigError, DataError, DiskFullError, MissingExtraError
 from vl2v.progress import Silent
-from vl2v.task import benchmarks
-from vl2v.task.benchmark_get import check, get, tree_digest
-from vl2v.task.benchmark_sources import choose
-from vl2v.task.benchmark_table import DOMAIN_NET, OFFICE_HOME, PACS, TERRA_INCOGNITA, VLCS, Benchmark
-from vl2v.task.benchmarks import resolve
-from vl2v.task.folder import DomainFolder
 
 
 class Notes(Silent):
@@ -198,7 +198,7 @@ def test_reading_parquet_takes_no_more_memory_for_more_rows(tmp_path: Path) -> N
     source = table(tmp_path / "big.parquet", rows, {"label": PACS.classes}, group=20)
     assert source.stat().st_size > 80_000_000
     code = (
-        "import sys, pyarrow; from pathlib import Path; from vl2v.task.parquet_images import rows\n"
+        "import sys, pyarrow; from pathlib import Path; from vl2v.data.parquet_images import rows\n"
         "assert sum(1 for _ in rows(Path(sys.argv[1]))) == 400\n"
         "print(pyarrow.default_memory_pool().max_memory())"
     )

@@ -14,11 +14,11 @@ import torch
 from accelerate import Accelerator
 from numpy.typing import NDArray
 
-from vl2v.job.kept import KeptFeatures
+from vl2v.data.pixels import PixelCache
+from vl2v.data.scan import FileIndex, read_all
 from vl2v.progress import Silent
 from vl2v.student.preprocess import Preprocess
-from vl2v.task.files import FileIndex, read_all
-from vl2v.task.pixels import PixelCache
+from vl2v.training.kept import KeptFeatures
 from vl2v_runtime.imaging import decode, square
 
 SIZE = 16
@@ -97,14 +97,14 @@ def test_an_unchanged_cache_is_not_compared_again(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scanned(photos, tmp_path / "cache")
-    monkeypatch.setattr("vl2v.task.pixels.zlib.crc32", lambda _: pytest.fail("compared"))
+    monkeypatch.setattr("vl2v.data.pixels.zlib.crc32", lambda _: pytest.fail("compared"))
     scanned(photos, tmp_path / "cache")
 
 
 def test_a_cache_of_another_way_of_decoding_is_made_anew(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("vl2v.task.pixels.DECODING", 1)
+    monkeypatch.setattr("vl2v.data.pixels.DECODING", 1)
     scanned(photos, tmp_path / "cache")
     monkeypatch.undo()
     with closing(PixelCache(tmp_path / "cache", SIZE)) as cache:

@@ -10,11 +10,11 @@ from PIL import Image
 
 from vl2v.api import make_config
 from vl2v.config import DataConfig, RunConfig, parse
+from vl2v.data.class_names import class_names
+from vl2v.data.contents import Contents
+from vl2v.data.folder import FaultyDataError
+from vl2v.data.heap import ImageHeap
 from vl2v.errors import ConfigError, DataError
-from vl2v.task.class_names import class_names
-from vl2v.task.contents import Contents
-from vl2v.task.folder import FaultyDataError
-from vl2v.task.heap import ImageHeap
 
 CLASSES = ("cat", "guinea pig")
 

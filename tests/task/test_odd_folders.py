@@ -13,12 +13,12 @@ import pytest
 from pictures import encoded, folder_of, noise, put
 
 from vl2v.config import DataConfig
+from vl2v.data.contents import Contents
+from vl2v.data.folder import DomainFolder, FaultyDataError, unlabelled_images
+from vl2v.data.pixels import PixelCache
+from vl2v.data.scan import FileIndex
 from vl2v.errors import ConfigError, DataError
-from vl2v.job.prepare import check_domains, list_folder, match_domains, split_task
-from vl2v.task.contents import Contents
-from vl2v.task.files import FileIndex
-from vl2v.task.folder import DomainFolder, FaultyDataError, unlabelled_images
-from vl2v.task.pixels import PixelCache
+from vl2v.planning.prepare import check_domains, list_folder, match_domains, split_task
 from vl2v_runtime.inputs import each, search
 from vl2v_runtime.names import printable, quoted, shown
 from vl2v_runtime.walking import walk

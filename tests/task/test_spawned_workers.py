@@ -15,10 +15,10 @@ import numpy as np
 import pytest
 from tiny_task import bench  # noqa: F401 - a fixture
 
+from vl2v.data.augment import Augmentation, AugmentSettings
+from vl2v.data.batches import AugmentedPixels, Draw, _worker_gone, augmented_batches, interruptible
 from vl2v.errors import ConfigError, TrainingError
 from vl2v.faults import explaining
-from vl2v.task.augment import Augmentation, AugmentSettings
-from vl2v.task.batches import AugmentedPixels, Draw, _worker_gone, augmented_batches, interruptible
 
 SIZE, IMAGES = 16, 2000
 
@@ -110,7 +110,7 @@ def work():
     bench = pathlib.Path(sys.argv[1])
     small = {{"student": {{"size": 32}}, "align": {{"steps": 2}}, "distill": {{"steps": 2, "checkpoint_every": 1}}}}
     small |= {{"batch_per_domain": 2, "workers": 1, "device": "cpu"}}
-    places = vl2v.job.prepare.Places(bench / "cache", bench / "vectors.sqlite")
+    places = vl2v.planning.prepare.Places(bench / "cache", bench / "vectors.sqlite")
     student = f"timm:test_resnet@{{bench / 'student.safetensors'}}"
     vl2v.distill(bench / "data", f"file:{{bench / 'teacher.npz'}}", student, out=bench / sys.argv[2], held_out=["rose"],
         settings=small, report=False, places=places)
@@ -125,7 +125,7 @@ def work():
 def test_a_script_with_and_without_the_guard(bench: object, tmp_path: Path, guard: bool) -> None:
     script = tmp_path / "script.py"
     call = 'if __name__ == "__main__":\n    work()' if guard else "work()"
-    script.write_text("import vl2v.job.prepare\n" + SCRIPT.format(call=call))
+    script.write_text("import vl2v.planning.prepare\n" + SCRIPT.format(call=call))
     root: Path = bench.root  # type: ignore[attr-defined]
     done = subprocess.run(
         [sys.executable, script, root, f"guard-{guard}"],

@@ -16,15 +16,15 @@ import pytest
 from pictures import folder_of, put
 
 from vl2v.config import DataConfig
+from vl2v.data.contents import Contents
+from vl2v.data.folder import DomainFolder
+from vl2v.data.images import Task
+from vl2v.data.listing import FaultyDataError
+from vl2v.data.table import TableListing
+from vl2v.data.tables.frame import write_frame
 from vl2v.errors import ConfigError, DataError
-from vl2v.job.prepare import list_folder, with_columns
 from vl2v.locations import locations
-from vl2v.task.contents import Contents
-from vl2v.task.folder import DomainFolder
-from vl2v.task.images import Task
-from vl2v.task.listing import FaultyDataError
-from vl2v.task.table import TableListing
-from vl2v.task.tables.frame import write_frame
+from vl2v.planning.prepare import list_folder, with_columns
 
 Rows = list[dict[str, Any]]
 

@@ -10,15 +10,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pictures import encoded, folder_of, noise
 
+from vl2v.data.augment import Augmentation, AugmentSettings
+from vl2v.data.batches import AugmentedPixels, Draw, Streams, augmented_batches
+from vl2v.data.folder import DomainFolder
+from vl2v.data.pixels import PixelCache
+from vl2v.data.scan import FileIndex
+from vl2v.data.splits import domainbed_holdout, labels_per_class, seed_hash
+from vl2v.data.views import make_views, view_bytes
 from vl2v.errors import ConfigError
 from vl2v.progress import Silent
-from vl2v.task.augment import Augmentation, AugmentSettings
-from vl2v.task.batches import AugmentedPixels, Draw, Streams, augmented_batches
-from vl2v.task.files import FileIndex
-from vl2v.task.folder import DomainFolder
-from vl2v.task.pixels import PixelCache
-from vl2v.task.splits import domainbed_holdout, labels_per_class, seed_hash
-from vl2v.task.views import make_views, view_bytes
 from vl2v_runtime.imaging import decode, square
 
 

@@ -10,8 +10,8 @@ import pytest
 from pictures import encoded, folder_of, noise, put
 from PIL import Image
 
+from vl2v.data.folder import DomainFolder, FaultyDataError, unlabelled_images
 from vl2v.errors import ConfigError, DataError
-from vl2v.task.folder import DomainFolder, FaultyDataError, unlabelled_images
 from vl2v_runtime import imaging
 from vl2v_runtime.imaging import UnreadableImageError, decode, square
 

@@ -11,12 +11,12 @@ import pytest
 from pictures import encoded, folder_of, noise, put
 from PIL import Image
 
+from vl2v.data import scan as files
+from vl2v.data.folder import DomainFolder, FaultyDataError
+from vl2v.data.images import Task
+from vl2v.data.pixels import PixelCache
+from vl2v.data.scan import FileIndex, read_all
 from vl2v.errors import DiskFullError, as_disk_full
-from vl2v.task import files
-from vl2v.task.files import FileIndex, read_all
-from vl2v.task.folder import DomainFolder, FaultyDataError
-from vl2v.task.images import Task
-from vl2v.task.pixels import PixelCache
 from vl2v_runtime.imaging import ImageLike, Pixels, decode, square
 
 SIZE = 8

@@ -22,12 +22,12 @@ from misbehaving_vendor import DIMENSION, answer_to, picture
 
 from vl2v.errors import BudgetError, TeacherError
 from vl2v.teacher.base import Price
-from vl2v.teacher.http import HttpTeacher
-from vl2v.teacher.ledger import Budget, Ledger
-from vl2v.teacher.purchase import Buyer
-from vl2v.teacher.retry import Circuit, Patience
-from vl2v.teacher.spelling import open_wire
-from vl2v.teacher.store import EmbeddingStore
+from vl2v.teacher.http.client import HttpTeacher
+from vl2v.teacher.http.retry import Circuit, Patience
+from vl2v.teacher.http.uri import open_wire
+from vl2v.teacher.purchase.buyer import Buyer
+from vl2v.teacher.purchase.ledger import Budget, Ledger
+from vl2v.teacher.purchase.store import EmbeddingStore
 
 PICTURES = [picture(i) for i in range(24)]
 DIGESTS = np.array([list(hashlib.sha256(p).digest()) for p in PICTURES], np.uint8)

@@ -15,17 +15,17 @@ from typer.testing import CliRunner
 
 from vl2v.api import make_config
 from vl2v.cli import app
+from vl2v.commands.check import SWATCHES, check_teacher
 from vl2v.errors import BudgetError, TeacherError
-from vl2v.job.check import SWATCHES, check_teacher
-from vl2v.job.prepare import Places
-from vl2v.job.session import BudgetAccount, open_session
+from vl2v.planning.prepare import Places
+from vl2v.planning.session import BudgetAccount, open_session
 from vl2v.progress import Silent
 from vl2v.teacher.base import Price, TeacherCard, Vectors
-from vl2v.teacher.http import HttpTeacher
-from vl2v.teacher.ledger import Ledger
-from vl2v.teacher.retry import Patience
-from vl2v.teacher.spelling import open_wire
-from vl2v.teacher.store import EmbeddingStore
+from vl2v.teacher.http.client import HttpTeacher
+from vl2v.teacher.http.retry import Patience
+from vl2v.teacher.http.uri import open_wire
+from vl2v.teacher.purchase.ledger import Ledger
+from vl2v.teacher.purchase.store import EmbeddingStore
 from vl2v_runtime.imaging import decode
 
 COLOURS = {name: np.array(rgb, np.float32) - 100 for name, rgb in SWATCHES.items()}

@@ -17,11 +17,11 @@ from peers import MODELS, drip, head, peer, selling, whole
 
 from vl2v.addresses import is_local
 from vl2v.errors import TeacherError
-from vl2v.teacher.connection import Connection, UnusableBodyError, decompressed, most_bytes, proxy_for
-from vl2v.teacher.http import HttpTeacher
-from vl2v.teacher.remote import NoAccount
-from vl2v.teacher.retry import Patience
-from vl2v.teacher.spelling import open_wire
+from vl2v.teacher.http.client import HttpTeacher
+from vl2v.teacher.http.connection import Connection, UnusableBodyError, decompressed, most_bytes, proxy_for
+from vl2v.teacher.http.remote import NoAccount
+from vl2v.teacher.http.retry import Patience
+from vl2v.teacher.http.uri import open_wire
 
 IMAGE = b"\x89PNG\r\n\x1a\n" + bytes(20)
 KEY = "vl2v-0123456789abcdef-Secret_never-to_be.seen"
@@ -245,7 +245,7 @@ def test_a_key_is_not_sent_over_plain_http(monkeypatch: pytest.MonkeyPatch, host
 
 
 def test_no_key_is_asked_for_that_could_not_be_sent(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vl2v.teacher.http.ask_for", lambda *_: pytest.fail("asked"))
+    monkeypatch.setattr("vl2v.teacher.http.client.ask_for", lambda *_: pytest.fail("asked"))
     transport = httpx.MockTransport(lambda _: httpx.Response(401, json={"error": {"message": "a key, please"}}))
     with pytest.raises(TeacherError, match="unencrypted"):
         HttpTeacher(open_wire("http://10.0.0.5/v1"), transport=transport).describe()

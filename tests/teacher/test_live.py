@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from vl2v.job.check import check_teacher
-from vl2v.job.prepare import Places
+from vl2v.commands.check import check_teacher
+from vl2v.planning.prepare import Places
 
 VENDORS = {
     "jina:jina-clip-v2": "JINA_API_KEY",

@@ -16,15 +16,15 @@ import pytest
 from misbehaving_vendor import PER_IMAGE, PER_TEXT, UnreliableVendor, answer_to, picture
 from test_unreliable_vendor import buy, digests_of, teacher_of
 
+from vl2v.commands.distill import _same_teacher
 from vl2v.errors import TeacherError
-from vl2v.job.folder import RunFolder
-from vl2v.job.run import _same_teacher
+from vl2v.runs.folder import RunFolder
 from vl2v.teacher.base import Price, TeacherCard
-from vl2v.teacher.http import HttpTeacher
-from vl2v.teacher.ledger import Budget, Ledger
-from vl2v.teacher.purchase import Buyer
-from vl2v.teacher.spelling import open_wire
-from vl2v.teacher.store import EmbeddingStore
+from vl2v.teacher.http.client import HttpTeacher
+from vl2v.teacher.http.uri import open_wire
+from vl2v.teacher.purchase.buyer import Buyer
+from vl2v.teacher.purchase.ledger import Budget, Ledger
+from vl2v.teacher.purchase.store import EmbeddingStore
 
 CONTENTS = [picture(i) for i in range(40)]
 

@@ -11,10 +11,10 @@ import torch
 
 from vl2v import threads
 from vl2v.teacher.base import TeacherCard, Vectors
-from vl2v.teacher.ledger import Budget
-from vl2v.teacher.pace import asking, serving_threads
-from vl2v.teacher.purchase import Buyer
-from vl2v.teacher.store import EmbeddingStore
+from vl2v.teacher.purchase.buyer import Buyer
+from vl2v.teacher.purchase.ledger import Budget
+from vl2v.teacher.purchase.pace import asking, serving_threads
+from vl2v.teacher.purchase.store import EmbeddingStore
 
 
 class Counting:

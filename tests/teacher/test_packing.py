@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from vl2v.errors import TeacherError
-from vl2v.teacher.packing import Limits, Size, fit_image, image_size, pack, text_size
+from vl2v.teacher.http.packing import Limits, Size, fit_image, image_size, pack, text_size
 from vl2v_runtime.imaging import decode
 
 

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 from vl2v.errors import BudgetError, TeacherError
 from vl2v.teacher.base import Price, TeacherCard, checked, unit_rows
-from vl2v.teacher.ledger import Budget, Ledger, Quote
-from vl2v.teacher.purchase import Buyer
-from vl2v.teacher.store import EmbeddingStore
+from vl2v.teacher.purchase.buyer import Buyer
+from vl2v.teacher.purchase.ledger import Budget, Ledger, Quote
+from vl2v.teacher.purchase.store import EmbeddingStore
 
 
 @dataclass

@@ -14,11 +14,11 @@ from misbehaving_vendor import UnreliableVendor, picture
 from test_unreliable_vendor import buy, teacher_of
 
 from vl2v.errors import TeacherError
-from vl2v.teacher.limits import Pace, pause
-from vl2v.teacher.packing import Limits
-from vl2v.teacher.remote import AbandonedError
-from vl2v.teacher.retry import Circuit, Failure, Patience, Tries, retry_after
-from vl2v.teacher.store import EmbeddingStore
+from vl2v.teacher.http.limits import Pace, pause
+from vl2v.teacher.http.packing import Limits
+from vl2v.teacher.http.remote import AbandonedError
+from vl2v.teacher.http.retry import Circuit, Failure, Patience, Tries, retry_after
+from vl2v.teacher.purchase.store import EmbeddingStore
 
 NOW = datetime(2026, 11, 24, 12, 0, 0, tzinfo=UTC)
 FAULT = TeacherError("no")
@@ -66,7 +66,7 @@ def test_a_wait_that_the_vendor_asks_for_is_kept_by_every_thread(
 ) -> None:
     held: list[float] = []
     monkeypatch.setattr(Pace, "hold", lambda self, seconds: held.append(seconds))
-    monkeypatch.setattr("vl2v.teacher.http.pause", lambda seconds, stop: held.append(seconds))
+    monkeypatch.setattr("vl2v.teacher.http.client.pause", lambda seconds, stop: held.append(seconds))
     store = EmbeddingStore(tmp_path / "s.sqlite")
     date = format_datetime(datetime.now(UTC) + timedelta(seconds=40), usegmt=True)
     extra = {"retry-after": "39" if form == "seconds" else date}
@@ -116,7 +116,7 @@ def test_a_final_failure_is_never_tried_again() -> None:
 
 def test_a_circuit_opens_tries_once_and_closes(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock()
-    monkeypatch.setattr("vl2v.teacher.retry.pause", clock.sleep)
+    monkeypatch.setattr("vl2v.teacher.http.retry.pause", clock.sleep)
     circuit = Circuit(threshold=3, rest=10.0, rests=2, clock=clock)
     for _ in range(3):
         assert circuit.enter(None) is False
@@ -147,7 +147,7 @@ def test_only_one_request_finds_out_whether_a_vendor_is_back(monkeypatch: pytest
 
 def test_a_vendor_that_stays_down_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock()
-    monkeypatch.setattr("vl2v.teacher.retry.pause", clock.sleep)
+    monkeypatch.setattr("vl2v.teacher.http.retry.pause", clock.sleep)
     circuit = Circuit(threshold=1, rest=1.0, rests=2, clock=clock)
     for _ in range(3):
         circuit.leave(circuit.enter(None), False)

@@ -19,14 +19,14 @@ from PIL import Image
 from test_unreliable_vendor import teacher_of
 
 from vl2v.api import distill
+from vl2v.cli.console import for_people
 from vl2v.errors import TeacherError, Vl2vError
-from vl2v.job.console import for_people
-from vl2v.job.prepare import Places
-from vl2v.teacher.http import LONGEST, HttpTeacher
-from vl2v.teacher.keys import Secret, ask_for, from_environment
+from vl2v.planning.prepare import Places
+from vl2v.teacher.http.client import LONGEST, HttpTeacher
+from vl2v.teacher.http.keys import Secret, ask_for, from_environment
+from vl2v.teacher.http.retry import Patience
+from vl2v.teacher.http.uri import open_wire
 from vl2v.teacher.opening import open_teacher
-from vl2v.teacher.retry import Patience
-from vl2v.teacher.spelling import open_wire
 
 KEY = "vl2v-0123456789abcdef-Secret_never-to_be.seen"
 

@@ -24,10 +24,10 @@ from test_unreliable_vendor import teacher_of
 
 from vl2v.errors import BudgetError, TeacherError
 from vl2v.teacher.base import Price, TeacherCard
-from vl2v.teacher.ledger import Budget, Ledger
-from vl2v.teacher.purchase import Buyer
-from vl2v.teacher.spending import FILE, Spending
-from vl2v.teacher.store import EmbeddingStore
+from vl2v.teacher.purchase.buyer import Buyer
+from vl2v.teacher.purchase.ledger import Budget, Ledger
+from vl2v.teacher.purchase.spending import FILE, Spending
+from vl2v.teacher.purchase.store import EmbeddingStore
 
 CARD = TeacherCard("t", "1", 4, 20.0, Price(Decimal(1000)))
 NUMBERS = itertools.count()

@@ -21,8 +21,8 @@ from hypothesis import strategies as st
 
 from vl2v.errors import TeacherError
 from vl2v.teacher.base import TeacherCard
-from vl2v.teacher.ledger import Ledger
-from vl2v.teacher.store import EmbeddingStore
+from vl2v.teacher.purchase.ledger import Ledger
+from vl2v.teacher.purchase.store import EmbeddingStore
 
 CARD = TeacherCard("test:teacher", "1", 4, 100.0)
 IMAGES, BATCH = 300, 16
@@ -34,9 +34,9 @@ from decimal import Decimal
 from pathlib import Path
 import numpy as np
 from vl2v.teacher.base import Price, TeacherCard
-from vl2v.teacher.ledger import Budget
-from vl2v.teacher.purchase import Buyer
-from vl2v.teacher.store import EmbeddingStore
+from vl2v.teacher.purchase.ledger import Budget
+from vl2v.teacher.purchase.buyer import Buyer
+from vl2v.teacher.purchase.store import EmbeddingStore
 
 store_path, log_path, count, batch, run = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4]), sys.argv[5]
 
@@ -223,9 +223,9 @@ def test_a_batch_under_a_key_is_pending_until_it_is_settled(store: EmbeddingStor
 def test_a_vendor_forgets_a_key_and_so_do_we(store: EmbeddingStore, monkeypatch: pytest.MonkeyPatch) -> None:
     store.open_entry(CARD, "run", "text", "prompts", 1, Decimal(1), key="k", members=b'["a"]')
     now = time.time()
-    monkeypatch.setattr("vl2v.teacher.store.time.time", lambda: now + 22.9 * 3600)
+    monkeypatch.setattr("vl2v.teacher.purchase.store.time.time", lambda: now + 22.9 * 3600)
     assert len(store.pending(CARD)) == 1
-    monkeypatch.setattr("vl2v.teacher.store.time.time", lambda: now + 23.1 * 3600)
+    monkeypatch.setattr("vl2v.teacher.purchase.store.time.time", lambda: now + 23.1 * 3600)
     assert store.pending(CARD) == []
 
 

@@ -28,14 +28,14 @@ from misbehaving_vendor import picture
 from vl2v.api import make_config
 from vl2v.cli.classes import _priced
 from vl2v.errors import ConfigError, TeacherError
-from vl2v.job.folder import RunFolder
-from vl2v.job.session import stated_price
+from vl2v.planning.session import stated_price
+from vl2v.runs.folder import RunFolder
 from vl2v.teacher.base import Price
-from vl2v.teacher.http import HttpTeacher
-from vl2v.teacher.retry import Patience
-from vl2v.teacher.spelling import open_wire
-from vl2v.teacher.wire.base import data_uri
-from vl2v.teacher.wire.openai_styles import PROBE
+from vl2v.teacher.http.client import HttpTeacher
+from vl2v.teacher.http.retry import Patience
+from vl2v.teacher.http.uri import open_wire
+from vl2v.teacher.http.vendors.base import data_uri
+from vl2v.teacher.http.vendors.openai_styles import PROBE
 
 IMAGE = picture(1)
 PRICE = Price(Decimal(1), Decimal(1))

@@ -17,12 +17,12 @@ from misbehaving_vendor import FAULTS, PER_IMAGE, PER_TEXT, UnreliableVendor, an
 
 from vl2v.errors import BudgetError, TeacherError
 from vl2v.teacher.base import Price
-from vl2v.teacher.http import HttpTeacher
-from vl2v.teacher.ledger import Budget, Ledger
-from vl2v.teacher.purchase import Buyer
-from vl2v.teacher.retry import Circuit, Patience
-from vl2v.teacher.spelling import open_wire
-from vl2v.teacher.store import EmbeddingStore
+from vl2v.teacher.http.client import HttpTeacher
+from vl2v.teacher.http.retry import Circuit, Patience
+from vl2v.teacher.http.uri import open_wire
+from vl2v.teacher.purchase.buyer import Buyer
+from vl2v.teacher.purchase.ledger import Budget, Ledger
+from vl2v.teacher.purchase.store import EmbeddingStore
 
 QUICK = Patience(first=0.005, longest=0.05)
 
@@ -106,10 +106,10 @@ from decimal import Decimal
 from pathlib import Path
 sys.path.insert(0, sys.argv[4])
 from test_unreliable_vendor import buy, picture
-from vl2v.teacher.http import HttpTeacher
-from vl2v.teacher.retry import Patience
-from vl2v.teacher.spelling import open_wire
-from vl2v.teacher.store import EmbeddingStore
+from vl2v.teacher.http.client import HttpTeacher
+from vl2v.teacher.http.retry import Patience
+from vl2v.teacher.http.uri import open_wire
+from vl2v.teacher.purchase.store import EmbeddingStore
 contents = [picture(i) for i in range(int(sys.argv[3]))]
 for _ in sys.stdin:
     child = os.fork()

@@ -18,10 +18,10 @@ from PIL import Image
 
 from vl2v.errors import TeacherError
 from vl2v.teacher.base import Price
-from vl2v.teacher.http import HttpTeacher
-from vl2v.teacher.remote import NoAccount, RemoteTeacher
-from vl2v.teacher.retry import Patience
-from vl2v.teacher.spelling import open_wire
+from vl2v.teacher.http.client import HttpTeacher
+from vl2v.teacher.http.remote import NoAccount, RemoteTeacher
+from vl2v.teacher.http.retry import Patience
+from vl2v.teacher.http.uri import open_wire
 
 KEY = "test-key-123"
 

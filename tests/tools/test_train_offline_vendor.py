@@ -14,7 +14,7 @@ from tools.train_offline_vendor import augment, listing, sources, tiles
 from tools.train_offline_vendor.names import base, describe, words
 from tools.train_offline_vendor.resources import contents
 from tools.train_offline_vendor.wordnet import WordNet
-from vl2v.demo.vocabulary import OUTLINE_ICONS, SOLID_ICONS
+from vl2v.teacher.offline.vocabulary import OUTLINE_ICONS, SOLID_ICONS
 
 # A dictionary of five nouns in WordNet's format: offset, file, "n", number of words, words, pointers.
 DATA = """\

@@ -20,11 +20,11 @@ from vl2v.benchmark.sweep import Sweep
 from vl2v.cli import app
 from vl2v.config import RunConfig
 from vl2v.errors import Interrupted, MissingExtraError
-from vl2v.job.folder import RunFolder
-from vl2v.job.prepare import Places
-from vl2v.job.process import stopped_by
+from vl2v.planning.prepare import Places
 from vl2v.progress import Silent
+from vl2v.runs.folder import RunFolder
 from vl2v.tracking.following import Tracking, values_of
+from vl2v.training.process import stopped_by
 
 for needed in ("tensorboard", "wandb", "mlflow", "alembic"):
     pytest.importorskip(needed)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from vendor_serving import HTTP, PlainTeacher, bearer, local_server, new_key
 
-from vl2v.vendor.inputs import parse
+from vl2v.vendor_server.inputs import parse
 from vl2v.web.faults import ApiError
 from vl2v.web.limits import Limits
 

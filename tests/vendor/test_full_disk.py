@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import event
 from vendor_serving import HTTP, PlainTeacher, local_server, new_key
 
-from vl2v.vendor.database import open_database
+from vl2v.vendor_server.database import open_database
 
 
 def test_a_full_disk_is_logged_and_told(

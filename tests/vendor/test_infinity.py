@@ -16,9 +16,9 @@ import pytest
 from other_environments import python_of
 from vendor_serving import free_port, picture
 
+from vl2v.commands.check import check_teacher
 from vl2v.errors import TeacherError
-from vl2v.job.check import check_teacher
-from vl2v.job.prepare import Places
+from vl2v.planning.prepare import Places
 from vl2v.teacher.base import Price, unit_rows
 from vl2v.teacher.opening import open_teacher
 

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from vendor_serving import PlainTeacher, local_server, new_key, picture
 
-from vl2v.vendor.links import Links, public
+from vl2v.vendor_server.links import Links, public
 from vl2v.web.faults import ApiError
 
 FILE = picture(1)

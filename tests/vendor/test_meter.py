@@ -20,10 +20,10 @@ from vendor_serving import PRICE, free_port
 
 from vl2v.errors import ConfigError
 from vl2v.teacher.base import Price
-from vl2v.vendor.accounts import Account, Accounts, Locked
-from vl2v.vendor.database import accounts, answers, bills, metadata, open_database
-from vl2v.vendor.meter import Kept, Meter, Once, Reservation
-from vl2v.vendor.money import to_nano, written
+from vl2v.vendor_server.accounts import Account, Accounts, Locked
+from vl2v.vendor_server.database import accounts, answers, bills, metadata, open_database
+from vl2v.vendor_server.meter import Kept, Meter, Once, Reservation
+from vl2v.vendor_server.money import to_nano, written
 from vl2v.web.faults import ApiError
 
 POSTGRESQL = [pytest.mark.system, pytest.mark.xdist_group("postgresql")]

@@ -13,11 +13,11 @@ from vendor_serving import PRICE, PlainTeacher, local_server, new_key, picture
 
 from vl2v.errors import TeacherError
 from vl2v.teacher.base import TeacherCard, Vectors
-from vl2v.teacher.http import HttpTeacher
-from vl2v.teacher.ledger import Budget, Ledger
-from vl2v.teacher.purchase import Buyer
-from vl2v.teacher.spelling import open_wire
-from vl2v.teacher.store import EmbeddingStore
+from vl2v.teacher.http.client import HttpTeacher
+from vl2v.teacher.http.uri import open_wire
+from vl2v.teacher.purchase.buyer import Buyer
+from vl2v.teacher.purchase.ledger import Budget, Ledger
+from vl2v.teacher.purchase.store import EmbeddingStore
 
 PICTURES = [picture(i) for i in range(6)]
 DIGESTS = np.array([list(hashlib.sha256(p).digest()) for p in PICTURES], np.uint8)

@@ -24,12 +24,12 @@ import uvicorn
 from PIL import Image
 
 from vl2v.teacher.base import Price, Teacher, TeacherCard, Vectors
-from vl2v.vendor.accounts import Accounts
-from vl2v.vendor.app import create_app
-from vl2v.vendor.database import open_database
-from vl2v.vendor.links import Links
-from vl2v.vendor.service import Service
-from vl2v.vendor.settings import VendorSettings
+from vl2v.vendor_server.accounts import Accounts
+from vl2v.vendor_server.app import create_app
+from vl2v.vendor_server.database import open_database
+from vl2v.vendor_server.links import Links
+from vl2v.vendor_server.service import Service
+from vl2v.vendor_server.settings import VendorSettings
 from vl2v.web.limits import Limits
 from vl2v.web.running import server_config
 

@@ -18,11 +18,11 @@ import torch
 from sqlalchemy import Connection
 
 from vl2v.teacher.opening import open_teacher
-from vl2v.vendor.database import open_database
-from vl2v.vendor.meter import Meter, Reservation
-from vl2v.vendor.running import run
-from vl2v.vendor.service import Service
-from vl2v.vendor.settings import VendorSettings
+from vl2v.vendor_server.database import open_database
+from vl2v.vendor_server.meter import Meter, Reservation
+from vl2v.vendor_server.running import run
+from vl2v.vendor_server.service import Service
+from vl2v.vendor_server.settings import VendorSettings
 from vl2v.web.limits import Limits
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from tools.train_offline_vendor.validate import Group, validate
 from tools.train_offline_vendor.vocabulary import Vocabulary
-from vl2v.demo.tower import DEVIATION, MEAN, ImageTower
+from vl2v.teacher.offline.tower import DEVIATION, MEAN, ImageTower
 
 if TYPE_CHECKING:
     from tools.train_offline_vendor.train import Training

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from tools.train_offline_vendor.vocabulary import Vocabulary
-from vl2v.demo.tower import ImageTower
-from vl2v.demo.weights import lite2_model
+from vl2v.pretrained.packaged import lite2_model
+from vl2v.teacher.offline.tower import ImageTower
 
 STAGES = 3  # the stem and the first stages are never trained
 

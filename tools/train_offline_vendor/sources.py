@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tools.train_offline_vendor.names import base
-from vl2v.demo.vocabulary import OUTLINE_ICONS, SOLID_ICONS
+from vl2v.teacher.offline.vocabulary import OUTLINE_ICONS, SOLID_ICONS
 
 NPM = ("@iconify/json", "@lobehub/fluent-emoji-3d", "emoji-datasource-google", "emojilib")
 DEBIAN = (

@@ -30,7 +30,7 @@ from tools.train_offline_vendor.validate import groups, validate
 from tools.train_offline_vendor.vocabulary import FORMS, Vocabulary, build, targets
 from tools.train_offline_vendor.warm import warm
 from tools.train_offline_vendor.wordnet import WordNet
-from vl2v.demo.tower import DEVIATION, MEAN, ImageTower
+from vl2v.teacher.offline.tower import DEVIATION, MEAN, ImageTower
 
 SCALE = 20.0  # of the cosines, in the softmax over the vocabulary
 SMALL, FULL, SMALL_PART = 112, 128, 0.6  # pixels, and the share of the steps at the smaller size

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from tools.train_offline_vendor.listing import Item
 from tools.train_offline_vendor.wordnet import WordNet
-from vl2v.demo.sentences import SentenceEncoder
+from vl2v.teacher.offline.sentences import SentenceEncoder
 from vl2v.teacher.prompts import render
 
 FEWEST = 2  # drawings that a text must describe to be in the vocabulary

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from tools.train_offline_vendor.frozen import Frozen
 from tools.train_offline_vendor.vocabulary import Vocabulary
-from vl2v.demo.tower import DEVIATION, MEAN, ImageTower
+from vl2v.teacher.offline.tower import DEVIATION, MEAN, ImageTower
 
 if TYPE_CHECKING:
     from tools.train_offline_vendor.train import Sampler

@@ -20,8 +20,8 @@ from vl2v.benchmark.ray_worker import RUNNING, VECTORS, Assignment, Outcome, wor
 from vl2v.benchmark.results import is_finished
 from vl2v.benchmark.sweep import PAUSE, Progressed, Sweep
 from vl2v.errors import ConfigError, Interrupted, RunError, TrainingError, Vl2vError
-from vl2v.job.process import stop_asked
 from vl2v.progress import Advance, Progress
+from vl2v.training.process import stop_asked
 from vl2v_runtime import strict_json
 
 SAVING = 60.0  # seconds that jobs which are told to stop get to save their state

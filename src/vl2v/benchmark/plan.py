@@ -10,10 +10,10 @@ from vl2v.benchmark.protocol import Job
 from vl2v.benchmark.purchase import survey, unknown
 from vl2v.benchmark.results import is_finished, job_file, job_seconds
 from vl2v.benchmark.sweep import Sweep
-from vl2v.job.duration import Rates, Workload, seconds_of
-from vl2v.job.process import make_accelerator
-from vl2v.job.session import open_session, open_student
+from vl2v.planning.session import open_session, open_student
 from vl2v.progress import Progress
+from vl2v.training.duration import Rates, Workload, seconds_of
+from vl2v.training.process import make_accelerator
 
 
 @dataclass(frozen=True)

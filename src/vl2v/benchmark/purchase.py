@@ -18,15 +18,15 @@ from vl2v.benchmark.protocol import Job
 from vl2v.benchmark.results import is_finished
 from vl2v.benchmark.sweep import Sweep
 from vl2v.errors import TeacherError
-from vl2v.job.session import BudgetAccount, Session, open_session
 from vl2v.locking import held
 from vl2v.method.registry import BUILT_IN, METHODS
+from vl2v.planning.session import BudgetAccount, Session, open_session
 from vl2v.progress import Progress, Silent
 from vl2v.teacher.base import Teacher, TeacherCard, Vectors
-from vl2v.teacher.ledger import Budget, Ledger
+from vl2v.teacher.http.remote import RemoteTeacher
 from vl2v.teacher.opening import open_teacher
-from vl2v.teacher.remote import RemoteTeacher
-from vl2v.teacher.store import Digests, EmbeddingStore
+from vl2v.teacher.purchase.ledger import Budget, Ledger
+from vl2v.teacher.purchase.store import Digests, EmbeddingStore
 from vl2v.writing import replacing
 
 NOT_OF_THE_PURCHASE = {  # settings that change nothing in what a job asks

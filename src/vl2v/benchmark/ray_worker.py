@@ -20,12 +20,12 @@ from vl2v.benchmark.purchase import AnsweredTeacher, copy_once, teacher_of
 from vl2v.benchmark.results import JOBS
 from vl2v.benchmark.sweep import Sweep, identify
 from vl2v.errors import RunError, Vl2vError, as_disk_full
-from vl2v.job.places import FILE as PLACES
-from vl2v.job.prepare import Places
-from vl2v.job.process import stopped_by
+from vl2v.planning.prepare import Places
 from vl2v.progress import Silent
+from vl2v.runs.places import FILE as PLACES
 from vl2v.student.files import write_json
 from vl2v.teacher.base import TeacherCard
+from vl2v.training.process import stopped_by
 
 RUNNING, VECTORS = "running", "vectors"  # folders in a benchmark's
 LOOK = 1.0  # seconds between two looks at whether the driver wants to stop

@@ -9,11 +9,11 @@ from typing import Any
 
 from vl2v.benchmark.protocol import Job
 from vl2v.benchmark.records import ZERO_SHOT, DomainResult, Record
+from vl2v.evaluation.evaluation import IN_DOMAIN, Evaluation, Row
 from vl2v.faults import reading
-from vl2v.job.evaluation import IN_DOMAIN, Evaluation, Row
-from vl2v.job.folder import RunFolder
-from vl2v.job.run_files import read_evaluation, read_job
-from vl2v.job.shelf import wise_ft_name
+from vl2v.runs.folder import RunFolder
+from vl2v.runs.run_files import read_evaluation, read_job
+from vl2v.training.shelf import wise_ft_name
 
 JOBS = "jobs"
 

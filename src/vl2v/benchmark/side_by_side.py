@@ -14,14 +14,14 @@ from vl2v.benchmark.purchase import buy_ahead, purchase_key, teacher_of
 from vl2v.benchmark.results import is_finished
 from vl2v.benchmark.sweep import PAUSE, Progressed, Sweep
 from vl2v.errors import Interrupted, TrainingError
-from vl2v.job.pace import training_threads, try_training
-from vl2v.job.prepare import Places
-from vl2v.job.process import make_accelerator, stop_asked
-from vl2v.job.session import open_student
-from vl2v.job.workers import Workers
+from vl2v.planning.prepare import Places
+from vl2v.planning.session import open_student
 from vl2v.progress import Progress
 from vl2v.teacher.base import TeacherCard
 from vl2v.threads import cores, free_memory, stated
+from vl2v.training.pace import training_threads, try_training
+from vl2v.training.process import make_accelerator, stop_asked
+from vl2v.training.workers import Workers
 
 WORTH = 60.0  # seconds of training altogether, under which the start of further processes is not worth it
 SPARE = 1.25  # a job's memory over what its training step took: pixels, embeddings, validation

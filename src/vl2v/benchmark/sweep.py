@@ -13,21 +13,21 @@ from pathlib import Path
 from vl2v.benchmark.protocol import Grid, Job, Origin, jobs, load_grid, make_job, save_grid, student_name
 from vl2v.benchmark.records import Record
 from vl2v.benchmark.results import JOBS, is_finished, job_file, once, records_of
+from vl2v.commands.distill import run
 from vl2v.config import DataConfig, RunConfig, merge, parse
+from vl2v.data.scan import FileIndex
 from vl2v.errors import ConfigError, Interrupted, TrainingError
 from vl2v.faults import reading
-from vl2v.job.folder import RunFolder
-from vl2v.job.prepare import Places, list_folder, read_task
-from vl2v.job.run import run
-from vl2v.job.session import BudgetAccount, stated_price
 from vl2v.locking import held_if_free
+from vl2v.planning.prepare import Places, list_folder, read_task
+from vl2v.planning.session import BudgetAccount, stated_price
 from vl2v.progress import Progress
+from vl2v.runs.folder import RunFolder
 from vl2v.student.files import read_json, write_json
-from vl2v.task.files import FileIndex
 from vl2v.teacher.base import Teacher
 from vl2v.teacher.opening import open_teacher
-from vl2v.teacher.spending import Spending
-from vl2v.teacher.store import EmbeddingStore
+from vl2v.teacher.purchase.spending import Spending
+from vl2v.teacher.purchase.store import EmbeddingStore
 from vl2v.tracking.base import check_installed
 
 PAUSE = 2.0  # seconds between two looks at what other processes are at

@@ -69,7 +69,7 @@ def run(
     hold_memory()
     from vl2v.benchmark.printing import plan_json, plan_text, sweep_json, sweep_text
     from vl2v.benchmark.sweep import Sweep
-    from vl2v.job.printing import show
+    from vl2v.cli.printing import show
 
     progress, places, at_once = make_progress(quiet, as_json), make_places(cache, store), _count(jobs)
     grid = _grid(
@@ -136,7 +136,7 @@ def table(
     """Show the results of the finished jobs, with standard errors over seeds."""
     from vl2v.benchmark.render import render
     from vl2v.benchmark.render.text import renderable
-    from vl2v.job.printing import show
+    from vl2v.cli.printing import show
 
     found = _tabulated(out, name, select, _listed(weights), partial, against=against, unit=pairs, published=published)
     if to is not None:
@@ -215,7 +215,7 @@ def _labels(settings: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
 def _grid(settings: dict[str, Any], what: tuple[Sequence[str], Path | None, str, str], how: dict[str, Any]) -> Grid:
     from vl2v.benchmark.protocol import Grid, make_variants
     from vl2v.config import DataConfig, parse
-    from vl2v.job.prepare import list_folder
+    from vl2v.planning.prepare import list_folder
 
     methods, variants, targets, seeds = what
     domains = list_folder(parse(DataConfig, settings.get("data"), "the settings")).domains
@@ -232,7 +232,7 @@ def _grid(settings: dict[str, Any], what: tuple[Sequence[str], Path | None, str,
 def _variants(file: Path | None) -> dict[str, Any]:
     from vl2v.benchmark.protocol import Variant
     from vl2v.config import parse
-    from vl2v.task.folder import read_yaml
+    from vl2v.data.folder import read_yaml
 
     content = read_yaml(file) if file else {}
     if not isinstance(content, dict):
@@ -252,8 +252,8 @@ def _settings(
     accept: bool,
 ) -> dict[str, Any]:
     from vl2v.config import merge
+    from vl2v.data.folder import read_yaml
     from vl2v.nested import nested
-    from vl2v.task.folder import read_yaml
 
     base: Any = read_yaml(config) if config else {}
     pairs = dict(pair(item, "--set") for item in settings)
@@ -272,8 +272,8 @@ def _settings(
 def _folder(data: str, root: Path | None, progress: Progress) -> Path:
     import warnings
 
+    from vl2v.datasets.registry import BenchmarkWarning, resolve
     from vl2v.progress import warn
-    from vl2v.task.benchmarks import BenchmarkWarning, resolve
 
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always", BenchmarkWarning)

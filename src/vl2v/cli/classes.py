@@ -25,7 +25,7 @@ def list_(run: RunArg, as_json: Json = False) -> None:
     from rich.table import Table
 
     from vl2v.api import list_classes
-    from vl2v.job.printing import show
+    from vl2v.cli.printing import show
 
     known = list_classes(run)
     table = Table()
@@ -60,8 +60,8 @@ def add(
 ) -> None:
     """Add classes by their text embedding, without training. Exported files are updated too."""
     from vl2v.api import add_classes, quote_classes
-    from vl2v.job.classes import home_of
-    from vl2v.job.printing import quote_json, quote_table, show
+    from vl2v.cli.printing import quote_json, quote_table, show
+    from vl2v.commands.classes import home_of
 
     wording: dict[str, Any] = {"phrases": phrase or (), "templates": template or (), "teacher": teacher}
     if free or price_per_1000_texts is not None:
@@ -78,9 +78,9 @@ def add(
 
 def _priced(run: Path, spec: str | None, free: bool, texts: str | None) -> Teacher:
     """The run's teacher at the terms that the user states now."""
-    from vl2v.job.classes import home_of
-    from vl2v.job.folder import RunFolder
-    from vl2v.job.session import local_device, stated_price
+    from vl2v.commands.classes import home_of
+    from vl2v.planning.session import local_device, stated_price
+    from vl2v.runs.folder import RunFolder
     from vl2v.teacher.opening import open_teacher
 
     config = RunFolder(home_of(run)).config()
@@ -98,7 +98,7 @@ def remove(run: RunArg, names: NamesArg, as_json: Json = False) -> None:
 
 
 def _tell(run: Path, student: Student, as_json: bool) -> None:
-    from vl2v.job.printing import show
+    from vl2v.cli.printing import show
     from vl2v.student.files import CHANGES
 
     change = student.provenance[CHANGES][-1]

@@ -21,7 +21,7 @@ from vl2v.terminal import say
 from vl2v_runtime.terminal import BROKEN_PIPE, flush_streams
 
 if TYPE_CHECKING:
-    from vl2v.job.prepare import Places
+    from vl2v.planning.prepare import Places
     from vl2v.progress import Progress
     from vl2v.web.limits import Limits
 
@@ -115,7 +115,7 @@ def _fail(error: Vl2vError, as_json: bool) -> None:
 
 def make_progress(quiet: bool, as_json: bool) -> Progress:
     """Who is told of the stages: nobody, a script, or people. Warnings are always printed."""
-    from vl2v.job import console
+    from vl2v.cli import console
 
     if quiet:
         return console.Quiet(as_json)
@@ -123,8 +123,8 @@ def make_progress(quiet: bool, as_json: bool) -> Progress:
 
 
 def make_places(cache: Path | None, store: Path | None, run: Path | None = None, *, present: bool = True) -> Places:
-    """The places that the flags name, else those of the run, else the user's own; see `vl2v.job.places.places_of`."""
-    from vl2v.job.places import places_of
+    """The places that the flags name, else those of the run, else the user's own; see `vl2v.runs.places.places_of`."""
+    from vl2v.runs.places import places_of
 
     return places_of(run, cache, store, present=present)
 

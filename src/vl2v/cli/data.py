@@ -17,8 +17,8 @@ from vl2v.faults.other import network
 from vl2v.terminal import say
 
 if TYPE_CHECKING:
-    from vl2v.task.benchmark_get import Report
-    from vl2v.task.benchmark_table import Benchmark
+    from vl2v.datasets.facts import Benchmark
+    from vl2v.datasets.get import Report
 
 SHOWN = 20  # differences and unreadable files listed in full
 
@@ -37,10 +37,10 @@ def get(
     as_json: Json = False,
 ) -> None:
     """Download a benchmark as OUT/<domain>/<class>/<image>. Run the command again to resume."""
-    from vl2v.job.printing import show
-    from vl2v.task.benchmark_get import get as work
-    from vl2v.task.benchmark_sources import choose
-    from vl2v.task.benchmarks import default_folder, find
+    from vl2v.cli.printing import show
+    from vl2v.datasets.get import get as work
+    from vl2v.datasets.registry import default_folder, find
+    from vl2v.datasets.sources import choose
 
     benchmark = find(name)
     folder = out if out is not None else default_folder(benchmark)
@@ -60,9 +60,9 @@ def check(
     as_json: Json = False,
 ) -> None:
     """Verify a downloaded benchmark: counts, names, unreadable files. The exit code is 3 if something is wrong."""
-    from vl2v.job.printing import show
-    from vl2v.task.benchmark_get import check as work
-    from vl2v.task.benchmarks import find
+    from vl2v.cli.printing import show
+    from vl2v.datasets.get import check as work
+    from vl2v.datasets.registry import find
 
     benchmark = find(name)
     report = work(benchmark, folder, progress=make_progress(quiet, as_json))
@@ -73,8 +73,8 @@ def check(
 
 def list_(as_json: Json = False) -> None:
     """List the benchmarks: counts, size, source, licence."""
-    from vl2v.job.printing import show
-    from vl2v.task.benchmark_table import BENCHMARKS
+    from vl2v.cli.printing import show
+    from vl2v.datasets.facts import BENCHMARKS
 
     show([_entry(benchmark) for benchmark in BENCHMARKS] if as_json else _list_text(BENCHMARKS))
 
@@ -84,9 +84,9 @@ def draw(
     size: Annotated[int, typer.Option(help="Width and height of every image in pixels.", min=16, max=1024)] = 160,
 ) -> None:
     """Draw the demo's images into OUT/<style>/<class>/: twelve classes in four styles, offline (extra: demo)."""
+    from vl2v.cli.printing import show
+    from vl2v.data.folder import DomainFolder
     from vl2v.demo.drawings import draw as work
-    from vl2v.job.printing import show
-    from vl2v.task.folder import DomainFolder
 
     drawn = DomainFolder(work(out, size))
     domains, classes = ", ".join(drawn.domains), ", ".join(drawn.folders)

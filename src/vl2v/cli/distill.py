@@ -119,7 +119,7 @@ def quote(
 ) -> None:
     """Show what distilling would cost in queries, money and disk space. Free."""
     from vl2v.api import quote as ask
-    from vl2v.job.printing import quote_json, quote_table, show
+    from vl2v.cli.printing import quote_json, quote_table, show
 
     if teacher is None and config is None:
         raise _no_teacher()
@@ -209,7 +209,7 @@ def distill(
     """Buy embeddings, train a student, evaluate it and save it in OUT/student."""
     hold_memory()
     from vl2v.api import distill as work
-    from vl2v.job.printing import run_json, run_text, show
+    from vl2v.cli.printing import run_json, run_text, show
 
     if not resume and config is None:
         for name, value in (("DATA", data), ("--teacher", teacher), ("--student", student)):
@@ -241,8 +241,8 @@ def demo(
 ) -> None:
     """Train a student and two baselines offline on drawings (extra: demo)."""
     hold_memory()
+    from vl2v.cli.printing import demo_json, demo_text, show
     from vl2v.demo.job import demo as work
-    from vl2v.job.printing import demo_json, demo_text, show
 
     done = work(out, make_progress(quiet, as_json))
     show(demo_json(done) if as_json else demo_text(done))
@@ -301,7 +301,7 @@ def minutes_of(text: str | None) -> float | None:
 
 
 def _from_config(config: Path | None, part: str) -> str:
-    from vl2v.task.folder import read_yaml
+    from vl2v.data.folder import read_yaml
 
     content = read_yaml(config) if config else None
     spec = content.get(part, {}).get("spec") if isinstance(content, dict) else None

@@ -30,7 +30,7 @@ def export(
     """Export a student to ONNX and verify the file; a file that disagrees is rejected (extra: export)."""
     hold_memory()
     from vl2v.api import export as work
-    from vl2v.job.printing import show
+    from vl2v.cli.printing import show
 
     done = work(
         run,

@@ -23,9 +23,9 @@ def push(
     as_json: Json = False,
 ) -> None:
     """Publish a student on the Hugging Face hub with a model card. Images, keys and paths are not sent."""
+    from vl2v.cli.printing import show
     from vl2v.hub.push import clear
     from vl2v.hub.push import push as send
-    from vl2v.job.printing import show
 
     folder = (out or clear(run / "hub")) if dry_run else None
     done = send(run, name, private=private, licence=licence, revision=revision, dry_run=folder)

@@ -40,7 +40,7 @@ def evaluate(
     """Evaluate a student on a folder or a table of labelled images."""
     hold_memory()
     from vl2v.api import evaluate as measure
-    from vl2v.job.printing import show
+    from vl2v.cli.printing import show
 
     found = measure(
         run,
@@ -70,8 +70,8 @@ def predict(
     """Classify images. Unreadable images are reported in their place; the exit code is then 3."""
     hold_memory()
     from vl2v.api import load
-    from vl2v.job.measure import classify, find_images
-    from vl2v.job.printing import FORMATS, show_answers
+    from vl2v.cli.printing import FORMATS, show_answers
+    from vl2v.commands.evaluate import classify, find_images
 
     if output not in FORMATS:
         raise ConfigError("Unknown format.", expected=", ".join(FORMATS), found=output, next_step="correct --format")

@@ -28,7 +28,7 @@ def report(
     """Write report.html, which needs nothing else, and the values of its figures as CSV."""
     hold_memory()
     from vl2v.api import report as make
-    from vl2v.job.printing import show
+    from vl2v.cli.printing import show
 
     page = make(folder, out=out, places=make_places(None, store, folder), hour_price=hour_price)
     show({"report": str(page), "values": str(page.parent / "report")} if as_json else f"report: {page}")

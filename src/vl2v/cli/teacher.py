@@ -11,7 +11,7 @@ import typer
 from vl2v.cli.common import CacheOpt, Json, Quiet, StoreOpt, guarded, make_places, make_progress, money
 
 if TYPE_CHECKING:
-    from vl2v.job.check import Check
+    from vl2v.commands.check import Check
 
 
 def check(
@@ -28,8 +28,8 @@ def check(
     as_json: Json = False,
 ) -> None:
     """Check a teacher on a few images: shared space, determinism, accuracy, and the cost of the whole job."""
-    from vl2v.job.check import check_teacher
-    from vl2v.job.printing import show
+    from vl2v.cli.printing import show
+    from vl2v.commands.check import check_teacher
 
     terms = {"price_per_1000_images": price_per_1000_images, "price_per_1000_texts": price_per_1000_texts, "free": free}
     found = check_teacher(
@@ -48,7 +48,7 @@ def check(
 
 def check_json(found: Check) -> dict[str, Any]:
     """A check as plain values; money as text, exact."""
-    from vl2v.job.printing import quote_json
+    from vl2v.cli.printing import quote_json
 
     return {
         "teacher": found.card.identity,
@@ -97,9 +97,9 @@ def ledger(
     as_json: Json = False,
 ) -> None:
     """List all purchases."""
-    from vl2v.job.printing import ledger_json, ledger_table, show
-    from vl2v.teacher.ledger import Ledger
-    from vl2v.teacher.store import EmbeddingStore
+    from vl2v.cli.printing import ledger_json, ledger_table, show
+    from vl2v.teacher.purchase.ledger import Ledger
+    from vl2v.teacher.purchase.store import EmbeddingStore
 
     places = make_places(None, store, run)
     if store is None and not places.store.exists():  # nothing was bought yet

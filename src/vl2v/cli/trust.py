@@ -12,7 +12,7 @@ from vl2v.cli.common import Json, Quiet, guarded, make_progress
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from vl2v.job.trusting import DomainTrust, Refitted
+    from vl2v.commands.trust import DomainTrust, Refitted
 
 SHOWN = (0.95, 0.8)  # coverages of the table; the JSON has all
 
@@ -24,8 +24,8 @@ def trust(
 ) -> None:
     """Fit RUN/student/trust.json again from the saved predictions, and show its effect on each domain."""
     from vl2v.allocator import hold_memory
-    from vl2v.job.printing import show
-    from vl2v.job.trusting import refit
+    from vl2v.cli.printing import show
+    from vl2v.commands.trust import refit
 
     hold_memory()
     found = refit(run, make_progress(quiet, as_json))
@@ -53,7 +53,7 @@ def trust_text(found: Refitted, run: Path) -> RenderableType:
 
 
 def _cells(domain: DomainTrust) -> list[str]:
-    from vl2v.job.evaluation import percent
+    from vl2v.evaluation.evaluation import percent
 
     row = domain.row
     cells = [row.domain, row.role, f"{row.images:,}", *map(percent, (1 - row.student, row.student_ece))]

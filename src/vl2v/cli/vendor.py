@@ -39,8 +39,8 @@ def serve(
 ) -> None:
     """Serve a model as a vendor that bills per query."""
     _need_packages()
-    from vl2v.vendor.running import serve as run
-    from vl2v.vendor.settings import VendorSettings
+    from vl2v.vendor_server.running import serve as run
+    from vl2v.vendor_server.settings import VendorSettings
 
     limits = replace(make_limits(max_inputs, max_body_mb, max_image_mb, max_megapixels), queue=queue, texts=max_texts)
     run(

@@ -17,7 +17,7 @@ from vl2v.errors import ConfigError
 from vl2v.terminal import say
 
 if TYPE_CHECKING:
-    from vl2v.vendor.accounts import Account, Accounts
+    from vl2v.vendor_server.accounts import Account, Accounts
 
 Db = Annotated[
     str, typer.Option("--db", envvar="VL2V_VENDOR_DB", help="sqlite:///<file> or postgresql://<user>@<host>/<name>.")
@@ -114,8 +114,8 @@ def revoke(account: Id, db: Db = DEFAULT_DB) -> None:
 
 def _accounts(db: str) -> Accounts:
     need_packages("The vendor service", "vendor", "sqlalchemy")
-    from vl2v.vendor.accounts import Accounts
-    from vl2v.vendor.database import open_database
+    from vl2v.vendor_server.accounts import Accounts
+    from vl2v.vendor_server.database import open_database
 
     return Accounts(open_database(db))
 
@@ -169,7 +169,7 @@ def _amount(text: str) -> Decimal:
 
 
 def _row(account: Account) -> dict[str, Any]:
-    from vl2v.vendor.money import written
+    from vl2v.vendor_server.money import written
 
     return {
         "id": account.id,

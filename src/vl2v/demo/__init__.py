@@ -1,1 +1,1 @@
-"""The offline task: drawings from icon packages, pretrained weights from packages."""
+"""The demo: drawings from icon packages, and three methods compared on them."""

@@ -11,7 +11,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 
 from vl2v.benchmark.statistics import Spread
-from vl2v.job.evaluation import IN_DOMAIN, OUT_OF_DOMAIN, Evaluation
+from vl2v.evaluation.evaluation import IN_DOMAIN, OUT_OF_DOMAIN, Evaluation
 from vl2v.method.registry import METHODS
 
 ROLES = (IN_DOMAIN, OUT_OF_DOMAIN)

@@ -17,9 +17,9 @@ from xml.etree import ElementTree
 
 from PIL import Image, ImageChops, ImageDraw, ImageFont
 
-from vl2v.demo.extras import package_folder, package_version
-from vl2v.demo.vocabulary import EMOJI, FONTS, OUTLINE_ICONS, SOLID_ICONS, STYLES
 from vl2v.errors import DataError, MissingExtraError
+from vl2v.pretrained.extras import package_folder, package_version
+from vl2v.teacher.offline.vocabulary import EMOJI, FONTS, OUTLINE_ICONS, SOLID_ICONS, STYLES
 
 FEATURE = "The drawn demo"
 MARKER = ".vl2v-drawings.json"

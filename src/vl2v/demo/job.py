@@ -12,16 +12,16 @@ from vl2v.config import merge
 from vl2v.demo.comparison import OURS, Comparison
 from vl2v.demo.drawings import draw
 from vl2v.errors import Interrupted
+from vl2v.evaluation.evaluation import Evaluation
 from vl2v.faults import reading
-from vl2v.job.evaluation import Evaluation
-from vl2v.job.folder import RunFolder
-from vl2v.job.prepare import Places
-from vl2v.job.process import stop_asked
-from vl2v.job.workers import Workers
 from vl2v.method import registry
+from vl2v.planning.prepare import Places
 from vl2v.progress import Progress
+from vl2v.runs.folder import RunFolder
 from vl2v.student.files import read_json, write_json
 from vl2v.threads import cores, free_memory
+from vl2v.training.process import stop_asked
+from vl2v.training.workers import Workers
 
 TEACHER = "offline:"
 STUDENT = "offline:"

@@ -10,9 +10,9 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
 
+from vl2v.evaluation.evaluation import IN_DOMAIN, OUT_OF_DOMAIN, Evaluation, Row, percent
+from vl2v.evaluation.reference import LABELS, Reference
 from vl2v.hub.backbone import Origin, origin_of
-from vl2v.job.evaluation import IN_DOMAIN, OUT_OF_DOMAIN, Evaluation, Row, percent
-from vl2v.job.reference import LABELS, Reference
 from vl2v.method.registry import METHODS
 
 SPECIAL = re.compile(r"([\\`*_{}\[\]()#+!|~])")  # what Markdown gives a meaning to

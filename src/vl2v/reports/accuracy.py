@@ -6,9 +6,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from vl2v.job.evaluation import Evaluation
-from vl2v.job.predictions import ROLES
-from vl2v.job.reference import LABELS, Reference
+from vl2v.evaluation.evaluation import Evaluation
+from vl2v.evaluation.predictions import ROLES
+from vl2v.evaluation.reference import LABELS, Reference
 from vl2v.reports.sheet import Sheet
 
 Z95 = 1.959963984540054  # two-sided 95% of the normal distribution

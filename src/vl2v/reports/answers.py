@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from vl2v.job.evaluation import IN_DOMAIN, OUT_OF_DOMAIN
-from vl2v.job.predictions import ROLES, Predictions
-from vl2v.job.reference import LABELS, Reference
+from vl2v.evaluation.evaluation import IN_DOMAIN, OUT_OF_DOMAIN
+from vl2v.evaluation.predictions import ROLES, Predictions
+from vl2v.evaluation.reference import LABELS, Reference
 from vl2v.method.registry import METHODS
 from vl2v.reports.calibration import calibrations, fitted, refusals, reliability_sheet, risk_sheet, threshold_sheet
 from vl2v.reports.confusion import MANY, Confusion, confusion_sheet, confusions

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vl2v.job.evaluation import IN_DOMAIN
-from vl2v.job.predictions import Predictions
-from vl2v.job.reference import LABELS, Reference
+from vl2v.evaluation.evaluation import IN_DOMAIN
+from vl2v.evaluation.predictions import Predictions
+from vl2v.evaluation.reference import LABELS, Reference
 from vl2v.reports.sheet import Sheet
 from vl2v.trust.calibration import Reliability, reliability
 from vl2v.trust.fit import fit

@@ -14,7 +14,7 @@ import torch
 from safetensors import safe_open
 
 from vl2v.faults import naming, reading
-from vl2v.openclip import ClipSpec, import_open_clip
+from vl2v.pretrained.open_clip import ClipSpec, import_open_clip
 from vl2v.reports.sheet import Sheet
 from vl2v.reports.source import Source
 from vl2v.reports.spending import Spending

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from vl2v.job.predictions import Predictions
-from vl2v.job.reference import LABELS, Reference
+from vl2v.evaluation.predictions import Predictions
+from vl2v.evaluation.reference import LABELS, Reference
 from vl2v.reports.sheet import Sheet
 
 MANY = 30  # above so many classes the names of a matrix can no longer be read

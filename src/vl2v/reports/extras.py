@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from vl2v.job.reference import LABELS, Reference
+from vl2v.evaluation.reference import LABELS, Reference
 from vl2v.reports.page import TableBlock
 from vl2v.reports.sheet import Sheet
 from vl2v.reports.words import NONE, count, listed, percent, size

@@ -8,8 +8,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from vl2v.job.evaluation import OUT_OF_DOMAIN
-from vl2v.job.reference import LABELS, Reference
+from vl2v.evaluation.evaluation import OUT_OF_DOMAIN
+from vl2v.evaluation.reference import LABELS, Reference
 from vl2v.reports.accuracy import DomainAccuracy, Share
 from vl2v.reports.calibration import Calibration, Refusal
 from vl2v.reports.confusion import MANY, Confusion

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from vl2v.job.reference import LABELS, Reference
+from vl2v.evaluation.reference import LABELS, Reference
 from vl2v.reports.sheet import Sheet
 
 ALIGN, DISTILL = "align", "distill"

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.patheffects import withStroke
 from numpy.typing import NDArray
 
-from vl2v.job.evaluation import IN_DOMAIN
+from vl2v.evaluation.evaluation import IN_DOMAIN
 from vl2v.reports.drawing import CLASS_COLOURS, INK, PAPER, SOFT, Panel, panel
 from vl2v.reports.maps import STAGES, EmbeddingMap
 from vl2v.reports.source import ROLE_NAMES, Arrays

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from vl2v.job.evaluation import IN_DOMAIN, OUT_OF_DOMAIN
+from vl2v.evaluation.evaluation import IN_DOMAIN, OUT_OF_DOMAIN
 from vl2v.reports.sheet import Sheet
 from vl2v.reports.source import Arrays
 

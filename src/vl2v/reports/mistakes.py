@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from vl2v.job.predictions import Predictions
-from vl2v.job.reference import LABELS, Reference
+from vl2v.evaluation.predictions import Predictions
+from vl2v.evaluation.reference import LABELS, Reference
 from vl2v.reports.sheet import Sheet
 from vl2v_runtime.imaging import UnreadableImageError, decode, small_jpeg
 from vl2v_runtime.trust import probabilities

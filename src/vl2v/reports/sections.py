@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from pathlib import Path
 
-from vl2v.job.evaluation import IN_DOMAIN, OUT_OF_DOMAIN, Evaluation
-from vl2v.job.predictions import ROLES
-from vl2v.job.reference import LABELS
+from vl2v.evaluation.evaluation import IN_DOMAIN, OUT_OF_DOMAIN, Evaluation
+from vl2v.evaluation.predictions import ROLES
+from vl2v.evaluation.reference import LABELS
 from vl2v.method.registry import METHODS
 from vl2v.reports.accuracy import DomainAccuracy, Share, accuracies, accuracy_sheet
 from vl2v.reports.comparison import BATCHES, Comparison, comparison_sheet

@@ -12,21 +12,21 @@ from numpy.typing import NDArray
 from vl2v.arrays import FLOAT, TEXT, WHOLE, Form, read_arrays
 from vl2v.config import RunConfig
 from vl2v.errors import RunError, Vl2vError
+from vl2v.evaluation.evaluation import IN_DOMAIN, OUT_OF_DOMAIN, Evaluation
+from vl2v.evaluation.predictions import Predictions, check_answers, read_predictions
+from vl2v.evaluation.reference import Reference
+from vl2v.export.exported import EXPORT, REPORT
 from vl2v.faults import UNREADABLE, reading
 from vl2v.hints import resume_command
-from vl2v.job.evaluation import IN_DOMAIN, OUT_OF_DOMAIN, Evaluation
-from vl2v.job.exported import EXPORT, REPORT
-from vl2v.job.folder import RunFolder
-from vl2v.job.predictions import Predictions, check_answers, read_predictions
-from vl2v.job.reference import Reference
-from vl2v.job.run_files import read_evaluation, read_export, read_metrics
+from vl2v.runs.folder import RunFolder
+from vl2v.runs.run_files import read_evaluation, read_export, read_metrics
 from vl2v.student.files import CARD, read_described
 from vl2v.trust import files as trust_file
 from vl2v_runtime.trust import Trust
 
 Arrays = Mapping[str, NDArray[Any]]
 Found = TypeVar("Found")
-EMBEDDINGS = {  # `embeddings.npz`, see `vl2v.job.embeddings.keep_embeddings`
+EMBEDDINGS = {  # `embeddings.npz`, see `vl2v.evaluation.embeddings.keep_embeddings`
     "classes": Form(TEXT, ("K",), optional=True),  # earlier versions have none
     **{name: Form(TEXT, ("N",)) for name in ("path", "domain", "role")},
     "label": Form(WHOLE, ("N",)),

@@ -12,8 +12,8 @@ from typing import Any
 
 from vl2v.errors import Vl2vError
 from vl2v.reports.sheet import Sheet
-from vl2v.teacher.ledger import Ledger, LedgerEntry
-from vl2v.teacher.store import EmbeddingStore
+from vl2v.teacher.purchase.ledger import Ledger, LedgerEntry
+from vl2v.teacher.purchase.store import EmbeddingStore
 
 REFUSED = "refused"
 

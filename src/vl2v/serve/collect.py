@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 
 from vl2v.config import RunConfig
+from vl2v.data.images import Task
+from vl2v.data.scan import FileIndex
+from vl2v.data.splits import Indices
 from vl2v.errors import DataError
-from vl2v.job.prepare import Places, list_folder, read_task, split_task
+from vl2v.planning.prepare import Places, list_folder, read_task, split_task
 from vl2v.progress import Progress
 from vl2v.serve.gallery import Gallery, origin_of
-from vl2v.task.files import FileIndex
-from vl2v.task.images import Task
-from vl2v.task.splits import Indices
 from vl2v_runtime import Model
 from vl2v_runtime.imaging import decode, small_jpeg, square
 from vl2v_runtime.names import printable

@@ -7,16 +7,16 @@ from contextlib import closing
 from decimal import Decimal
 from pathlib import Path
 
+from vl2v.commands.classes import add_classes, remove_classes
+from vl2v.commands.new_classes import new_classes
 from vl2v.errors import BudgetError
-from vl2v.job.classes import add_classes, remove_classes
-from vl2v.job.new_classes import new_classes
-from vl2v.job.prepare import Places
+from vl2v.planning.prepare import Places
 from vl2v.serve.answers import Price
 from vl2v.student.files import CHANGES
 from vl2v.student.model import Student
 from vl2v.teacher.base import Teacher
 from vl2v.teacher.file import FileTeacher
-from vl2v.teacher.store import EmbeddingStore
+from vl2v.teacher.purchase.store import EmbeddingStore
 from vl2v_runtime import Model
 
 
@@ -66,7 +66,7 @@ class RunEditor:
 
         Raises:
             BudgetError: if all edits together would cost more than the service may spend.
-            Vl2vError: see `vl2v.job.classes.add_classes`.
+            Vl2vError: see `vl2v.commands.classes.add_classes`.
         """
         if self._budget is not None and budget > (left := self._budget - self._spent):
             step = "start vl2v serve with a higher --budget"

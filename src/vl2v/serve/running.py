@@ -15,13 +15,13 @@ import vl2v_runtime
 from vl2v import __version__
 from vl2v.addresses import is_local
 from vl2v.errors import ConfigError, DataError, RunError, Vl2vError
+from vl2v.export.exported import EXPORT
 from vl2v.faults import explain
-from vl2v.job.exported import EXPORT
-from vl2v.job.ownership import alone_in
-from vl2v.job.prepare import Places
 from vl2v.locations import locations
+from vl2v.planning.prepare import Places
 from vl2v.progress import Progress, warn
 from vl2v.redaction import FILE, PRIVATE
+from vl2v.runs.ownership import alone_in
 from vl2v.serve.answers import About
 from vl2v.serve.app import create_app
 from vl2v.serve.gallery import NAME, Gallery, origin_of
@@ -138,7 +138,7 @@ def _need_export(run: Path, int8: bool, places: Places, progress: Progress) -> N
     name = INT8 if int8 else FLOAT
     if (run / EXPORT / name).is_file():
         return
-    from vl2v.job.export import export
+    from vl2v.commands.export import export
 
     progress.note(f"not exported yet: writing {run / 'export' / name}")
     try:
@@ -161,7 +161,7 @@ def _gallery(run: Path | None, model: Model, places: Places, progress: Progress)
         kept = Gallery.load(path)
         if kept.origin == origin_of(model) and kept.embeddings.shape[1] == model.dimension:
             return kept, None
-    from vl2v.job.folder import RunFolder
+    from vl2v.runs.folder import RunFolder
     from vl2v.serve.collect import build
 
     try:

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor, nn
 
 from vl2v.errors import StudentError
-from vl2v.openclip import image_tower, import_open_clip
+from vl2v.pretrained.open_clip import image_tower, import_open_clip
 
 CUSTOM_MODULE = "The backbone of this student is a custom module"  # a message that `vl2v export` extends
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,127}")  # no scheme, no path

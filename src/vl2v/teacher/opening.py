@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from vl2v.errors import TeacherError
 from vl2v.teacher.base import Price, Teacher
-from vl2v.teacher.spelling import is_remote, open_wire
+from vl2v.teacher.http.uri import is_remote, open_wire
 
 KINDS = {
     "open_clip": "open_clip:<model>/<tag or file>   a CLIP-like model on this machine",
@@ -44,7 +44,7 @@ def open_teacher(spec: str, *, price: Price | None = None, device: str | None = 
 
         return FileTeacher(rest, price)
     if kind == "offline" and colon and not rest:
-        from vl2v.demo.vendor import OfflineVendor
+        from vl2v.teacher.offline.teacher import OfflineVendor
 
         return OfflineVendor(device or "cpu")
     if kind == "conse" and colon and not rest:
@@ -52,7 +52,7 @@ def open_teacher(spec: str, *, price: Price | None = None, device: str | None = 
 
         return ConseTeacher()
     if is_remote(spec):
-        from vl2v.teacher.http import HttpTeacher
+        from vl2v.teacher.http.client import HttpTeacher
 
         return HttpTeacher(open_wire(spec, price))
     expected = "\n    ".join(["one of", *KINDS.values()])

@@ -9,8 +9,8 @@ import numpy as np
 
 from vl2v.errors import TeacherError
 from vl2v.teacher.base import TeacherCard
-from vl2v.teacher.remote import Answer, Kind, Origin
-from vl2v.teacher.store import EmbeddingStore
+from vl2v.teacher.http.remote import Answer, Kind, Origin
+from vl2v.teacher.purchase.store import EmbeddingStore
 
 ENOUGH = 8  # embeddings from which on their lengths say what is usual
 EQUAL = 0.01  # relative spread of lengths that are meant to be equal

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vl2v.errors import ConfigError
-from vl2v.openclip import import_open_clip
+from vl2v.pretrained.open_clip import import_open_clip
 from vl2v_runtime.regular import read_text
 
 NAMED = {"photo": ("a photo of a {}",), "name": ("{}",)}

@@ -13,8 +13,8 @@ from functools import partial
 from typing import Any
 
 from vl2v.faults import reading
-from vl2v.job.folder import RunFolder
 from vl2v.redaction import public_config
+from vl2v.runs.folder import RunFolder
 from vl2v.student.files import read_json, write_json
 from vl2v.tracking.base import Memory, Tracker, open_tracker
 
@@ -130,7 +130,7 @@ def values_of(line: Mapping[str, Any]) -> dict[str, float]:
     """The figures of one line of `metrics.jsonl`.
 
     Args:
-        line: as `vl2v.job.metrics.metrics_line` makes it.
+        line: as `vl2v.evaluation.metrics.metrics_line` makes it.
 
     Returns:
         ``loss`` (the mean since the line before), also of each of its named parts, e.g. ``loss/image``; ``val_loss``

@@ -1,0 +1,46 @@
+"""Write the report of a run or benchmark folder."""
+
+from __future__ import annotations
+
+from decimal import Decimal, InvalidOperation
+from pathlib import Path
+
+from vl2v.errors import ConfigError
+from vl2v.runs.ownership import alone_in
+from vl2v.writing import check_folder
+
+
+def make_report(folder: Path, store: Path, hour_price: str | None = None, out: Path | None = None) -> Path:
+    """Write the page of a run or of a benchmark; see `write_run_report` and `write_benchmark_report`.
+
+    Args:
+        folder: the run's or the benchmark's.
+        store: the file of bought vectors with its ledger.
+        hour_price: what an hour of this machine costs.
+        out: the folder to write to, made if missing; None for `folder`.
+
+    Raises:
+        ConfigError: if the price cannot be read.
+        RunError: if the folder holds neither, or nothing in it is finished.
+    """
+    price = None if hour_price is None else _price(hour_price)
+    if (folder / "benchmark.yaml").is_file():
+        from vl2v.benchmark.report.page import write_benchmark_report
+
+        check_folder(out or folder)
+        return write_benchmark_report(folder, out)
+    from vl2v.reports.run import write_run_report
+
+    with alone_in(folder if out is None else None, "vl2v report"):
+        return write_run_report(folder, store, price, out)
+
+
+def _price(text: str) -> Decimal:
+    try:
+        price = Decimal(text)
+    except InvalidOperation:
+        price = Decimal(-1)
+    if not price.is_finite() or price < 0:
+        expected, step = "an amount of money, 0 or more", "e.g. --hour-price 0.40"
+        raise ConfigError("The price of an hour cannot be used.", expected=expected, found=text, next_step=step)
+    return price

@@ -1,0 +1,211 @@
+"""The figures of a benchmark's report."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+from vl2v.benchmark.records import ZERO_SHOT
+from vl2v.benchmark.report.grid import GridResults, differences
+from vl2v.benchmark.statistics import Spread
+from vl2v.benchmark.tables import Row
+from vl2v.reports.drawing import CLASS_COLOURS, INK, PAPER, RULE, SOFT, Panel, panel
+from vl2v.reports.figures import LONGEST, PERCENT
+from vl2v.reports.words import listed, percent, shortened
+
+MARKERS = ("o", "s", "^", "v", "P", "X", "*")
+Paint = tuple[str, str]  # colour and marker
+
+
+def paints(rows: Sequence[Row]) -> dict[str, Paint]:
+    """A colour and a mark for every method; the teacher is a diamond in the colour of the text."""
+    methods = [row.method for row in rows if row.method != ZERO_SHOT]
+    found = {m: (CLASS_COLOURS[i % 8], MARKERS[i % len(MARKERS)]) for i, m in enumerate(methods)}
+    return {ZERO_SHOT: (INK, "D"), **found}
+
+
+def _title(row: Row) -> str:
+    return shortened(row.title, LONGEST + 4)
+
+
+def target_panels(found: GridResults) -> list[Panel]:
+    """Accuracy on every target and on average, a dot with its standard error for each method."""
+    rows = [row for row in found.table.rows if row.expense]
+    places: list[tuple[str, Callable[[Row], Spread | None]]] = [("Average over targets", _average)]
+    places += [(target, lambda row, t=target: _on(row, t)) for target in found.table.targets]  # type: ignore[misc]
+    return [_dots(f"target-{i}", title, rows, of) for i, (title, of) in enumerate(places)]
+
+
+def _average(row: Row) -> Spread | None:
+    return row.average.accuracy if row.average else None
+
+
+def _on(row: Row, target: str) -> Spread | None:
+    return row.targets[target].accuracy if target in row.targets else None
+
+
+def _dots(name: str, title: str, rows: Sequence[Row], of: Callable[[Row], Spread | None]) -> Panel:
+    known = [(row, spread) for row in reversed(rows) if (spread := of(row)) is not None]
+    paint = paints(rows)
+
+    def draw(axes: Axes) -> None:
+        for place, (row, spread) in enumerate(known):
+            colour, marker = paint[row.method]
+            if not math.isnan(spread.error):
+                ends = [100 * (spread.mean - spread.error), 100 * (spread.mean + spread.error)]
+                axes.plot(ends, [place, place], color=colour, linewidth=1.8, alpha=0.75, solid_capstyle="round")
+            axes.plot([100 * spread.mean], [place], marker, color=colour, markersize=6.5, markeredgecolor=PAPER)
+        axes.set_yticks(range(len(known)), [_title(row) for row, _ in known])
+        axes.tick_params(axis="y", length=0, labelcolor=INK)
+        axes.set_ylim(-0.5, len(known) - 0.5)
+        axes.margins(x=0.08)
+        axes.spines["left"].set_visible(False)
+        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+        axes.xaxis.set_major_formatter(PercentFormatter(100, decimals=0))
+        axes.grid(axis="x")
+
+    said = "; ".join(f"{row.title} {spread}" for row, spread in reversed(known))
+    return panel(name, title, f"Accuracy on {title}, percent: {said}.", draw, height=max(1.3, 0.5 + 0.34 * len(known)))
+
+
+def trade_panel(found: GridResults) -> Panel:
+    """In-domain against out-of-domain accuracy."""
+    rows = [r for r in found.table.rows if r.expense and r.average and r.average.in_domain]
+    paint = paints(found.table.rows)
+
+    def draw(axes: Axes) -> None:
+        named = []
+        for row in rows:
+            assert row.average is not None
+            assert row.average.in_domain is not None
+            x, y = row.average.in_domain, row.average.accuracy
+            _point(axes, (x.mean, x.error), y, paint[row.method])
+            named.append((_title(row), x.mean, y))
+        _name(axes, named)
+        axes.xaxis.set_major_formatter(PERCENT)
+        axes.set_xlabel("in-domain accuracy")
+
+    said = "; ".join(f"{r.title} {r.average.in_domain} and {r.average.accuracy}" for r in rows if r.average)
+    alt = f"In-domain and out-of-domain accuracy, percent: {said}."
+    return panel("trade", "In-domain and unseen domains", alt, _framed(draw), height=3.4)
+
+
+def expense_panel(found: GridResults, name: str, title: str, unit: str, of: Callable[[Row], float]) -> Panel:
+    """Accuracy on unseen domains against what a run took."""
+    rows = [r for r in found.table.rows if r.expense and r.average and r.method != ZERO_SHOT]
+    paint = paints(found.table.rows)
+
+    def draw(axes: Axes) -> None:
+        for row in rows:
+            assert row.average is not None
+            _point(axes, (of(row), math.nan), row.average.accuracy, paint[row.method])
+        _name(axes, [(_title(row), of(row), row.average.accuracy) for row in rows if row.average])
+        widest = max(map(of, rows))
+        axes.set_xlim(-0.08 * widest, 1.22 * widest)
+        axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.4g}" if value < 10_000 else f"{value:,.0f}")
+        axes.xaxis.set_major_locator(MaxNLocator(5))
+        axes.set_xlabel(unit)
+
+    said = "; ".join(f"{r.title} {percent(r.average.accuracy.mean)} for {of(r):,.4g} {unit}" for r in rows if r.average)
+    return panel(name, title, f"{title}: {said}.", _framed(draw), height=3.4)
+
+
+def _framed(draw: Callable[[Axes], None]) -> Callable[[Axes], None]:
+    def framed(axes: Axes) -> None:
+        axes.margins(0.18)
+        draw(axes)
+        axes.yaxis.set_major_formatter(PERCENT)
+        axes.set_ylabel("accuracy on unseen domains")
+        axes.grid()
+
+    return framed
+
+
+def _point(axes: Axes, x: tuple[float, float], y: Spread, paint: Paint) -> None:
+    place, error = x
+    colour, marker = paint
+    if not math.isnan(y.error):
+        axes.plot([place, place], [y.mean - y.error, y.mean + y.error], color=colour, linewidth=1.4, alpha=0.7)
+    if not math.isnan(error):
+        axes.plot([place - error, place + error], [y.mean, y.mean], color=colour, linewidth=1.4, alpha=0.7)
+    axes.plot([place], [y.mean], marker, color=colour, markersize=7.5, markeredgecolor=PAPER)
+
+
+def _name(axes: Axes, points: Sequence[tuple[str, float, Spread]]) -> None:
+    """Write every point's name over it, or under it where another point is close above."""
+    heights = [y.mean for _, _, y in points]
+    places = [x for _, x, _ in points]
+    tall, broad = max(heights) - min(heights), max(places) - min(places)
+    for name, x, y in points:
+        error = 0.0 if math.isnan(y.error) else y.error
+        above = (h.mean - y.mean for _, other, h in points if abs(x - other) < 0.4 * broad + 1e-9)
+        under = any(0 < gap < 0.35 * tall for gap in above)
+        at = (x, y.mean - error if under else y.mean + error)
+        shift = (0, -8 if under else 7)
+        side = "top" if under else "bottom"
+        axes.annotate(name, at, xytext=shift, textcoords="offset points", ha="center", va=side, fontsize=9, color=INK)
+
+
+def difference_panel(found: GridResults) -> Panel:
+    """Every pair of target and seed against the baseline, and the mean with its standard error."""
+    apart = {method: pairs for method, pairs in differences(found).items() if pairs}
+    rows = [row for row in reversed(found.table.rows) if row.method in apart]
+    base = found.row(found.baseline or "")
+    name = base.title if base else ""
+    paint, targets = paints(found.table.rows), found.table.targets
+
+    def draw(axes: Axes) -> None:
+        axes.axvline(0, color=SOFT, linewidth=1)
+        for place, row in enumerate(rows):
+            colour, marker = paint[row.method]
+            spread = Spread.of(list(apart[row.method].values()))
+            for target, seed in sorted(apart[row.method]):
+                shift = 0.32 * ((targets.index(target) + 0.5) / len(targets) - 0.5) * 2
+                value = 100 * apart[row.method][target, seed]
+                axes.plot([value], [place + shift], "o", color=colour, markersize=3.6, alpha=0.45, markeredgewidth=0)
+            if not math.isnan(spread.error):
+                ends = [100 * (spread.mean - spread.error), 100 * (spread.mean + spread.error)]
+                axes.plot(ends, [place, place], color=colour, linewidth=2, solid_capstyle="round")
+            axes.plot([100 * spread.mean], [place], marker, color=colour, markersize=7.5, markeredgecolor=PAPER)
+        axes.set_yticks(range(len(rows)), [_title(row) for row in rows])
+        axes.tick_params(axis="y", length=0, labelcolor=INK)
+        axes.set_ylim(-0.6, len(rows) - 0.4)
+        axes.spines["left"].set_visible(False)
+        axes.grid(axis="x")
+        axes.xaxis.set_major_formatter(lambda value, _: f"{value:+.0f}".replace("-", "−") if value else "0")
+        axes.set_xlabel(f"points above {name}")
+
+    means = [f"{row.title} {100 * float(np.mean(list(apart[row.method].values()))):+.1f} points" for row in rows]
+    alt = f"Difference to {name} on unseen domains: {listed(means)}."
+    return panel("difference", f"Against {name}, pair by pair", alt, draw, height=max(1.8, 0.7 + 0.62 * len(rows)))
+
+
+def reliability_panel(found: GridResults) -> Panel:
+    """Accuracy by confidence on the targets, all of them together, without a temperature."""
+    rows = [row for row in found.table.rows if row.method in found.reliability]
+    paint = paints(found.table.rows)
+
+    def draw(axes: Axes) -> None:
+        axes.plot([0, 1], [0, 1], color=SOFT, linewidth=1, linestyle=":")
+        for row in rows:
+            r, (colour, marker) = found.reliability[row.method], paint[row.method]
+            filled = np.flatnonzero(r.count)
+            x, y = r.confidence[filled], r.accuracy[filled]
+            axes.plot(x, y, marker=marker, color=colour, markersize=4.5, linewidth=1.3, label=_title(row))
+        axes.set_xlim(0, 1.02)
+        axes.set_ylim(0, 1.03)
+        axes.xaxis.set_major_formatter(PERCENT)
+        axes.yaxis.set_major_formatter(PERCENT)
+        axes.grid(color=RULE)
+        axes.set_xlabel("confidence")
+        axes.set_ylabel("accuracy")
+        if len(rows) <= 8:
+            axes.legend(frameon=False, fontsize=9, loc="upper left", handlelength=1.6, borderaxespad=0.2)
+
+    errors = [f"{row.title} {percent(found.reliability[row.method].error)}" for row in rows]
+    alt = f"Reliability on unseen domains; expected calibration error: {listed(errors)}."
+    return panel("reliability", "Reliability on unseen domains", alt, draw, height=3.6)

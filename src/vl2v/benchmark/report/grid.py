@@ -1,0 +1,191 @@
+"""The finished jobs of a benchmark as values: its table, its runs and their predictions."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vl2v.benchmark.protocol import Job, load_grid
+from vl2v.benchmark.records import ZERO_SHOT, Record
+from vl2v.benchmark.results import JOBS
+from vl2v.benchmark.selection import select
+from vl2v.benchmark.statistics import Difference, paired
+from vl2v.benchmark.sweep import Sweep
+from vl2v.benchmark.tables import Row, Table
+from vl2v.benchmark.tabulate import tabulate
+from vl2v.errors import MissingExtraError
+from vl2v.evaluation.evaluation import OUT_OF_DOMAIN
+from vl2v.evaluation.predictions import read_predictions
+from vl2v.planning.prepare import Places
+from vl2v.reports.sheet import Sheet
+from vl2v.runs.folder import RunFolder
+from vl2v.trust.calibration import Reliability, reliability
+from vl2v_runtime.trust import probabilities
+
+BASELINE = "erm"
+Pairs = Mapping[tuple[str, int], float]  # accuracy on the target, by target and seed
+
+
+@dataclass(frozen=True)
+class GridResults:
+    """All that a benchmark's report is made from.
+
+    Attributes:
+        folder: the benchmark's.
+        table: of the weights that the runs keep, chosen by source validation.
+        baseline: the label that others are compared with; None if there is one method only.
+        pairs: accuracy on the target by method, then by target and seed.
+        jobs: the folders that the table rests on, with their jobs.
+        reliability: on all targets together, by method; the teacher's too.
+        seconds: wall time of all finished jobs.
+        finished: how many.
+        note: what could not be computed, or empty.
+    """
+
+    folder: Path
+    table: Table
+    baseline: str | None
+    pairs: Mapping[str, Pairs]
+    jobs: Mapping[Path, Job]
+    reliability: Mapping[str, Reliability]
+    seconds: float
+    finished: int
+    note: str = ""
+
+    def row(self, method: str) -> Row | None:
+        """A method's row of the table."""
+        return next((row for row in self.table.rows if row.method == method), None)
+
+
+def read_grid(folder: Path) -> GridResults:
+    """Read a benchmark's folder; an unfinished one as far as it is whole.
+
+    Raises:
+        ConfigError: if no benchmark was begun there.
+        RunError: if no job is finished.
+    """
+    grid, origin = load_grid(folder)
+    sweep = Sweep(grid, folder, Places())
+    sweep.origin = origin
+    records = sweep.records()
+    labels = {record.method for record in records} - {ZERO_SHOT}
+    baseline = BASELINE if BASELINE in labels and len(labels) > 1 else None
+    name, order = Path(grid.settings["data"]["root"]).name, list(grid.variants)
+    note = ""
+    try:
+        table = tabulate(records, name, against=baseline, partial=True, order=order)
+    except MissingExtraError as error:  # scipy tests the differences; all else needs numpy alone
+        table = replace(tabulate(records, name, partial=True, order=order), baseline=None)
+        note = f"Differences are not tested: {error.next_step}."
+    chosen = [record for record in select(records).records if record.crossed is None]
+    pairs: dict[str, dict[tuple[str, int], float]] = {}
+    for record in chosen:
+        pairs.setdefault(record.method, {})[record.target, record.seed] = record.test.accuracy
+    finished = sweep.finished()
+    jobs = _jobs_of(chosen, finished, folder)
+    found = _reliabilities(jobs)
+    seconds = sum({(r.method, r.target, r.seed, _spelling(r)): r.seconds for r in records}.values())
+    return GridResults(folder, table, baseline, pairs, jobs, found, seconds, len(finished), note)
+
+
+def differences(found: GridResults) -> dict[str, Mapping[tuple[str, int], float]]:
+    """What every other method is above the baseline, by target and seed that both have; the teacher included."""
+    if found.baseline is None:
+        return {}
+    base = found.pairs[found.baseline]
+    return {
+        method: {key: value - base[key] for key, value in pairs.items() if key in base}
+        for method, pairs in found.pairs.items()
+        if method != found.baseline
+    }
+
+
+def difference_of(found: GridResults, method: str) -> Difference | None:
+    """The paired difference to the baseline, with its test where scipy is there."""
+    row = found.row(method)
+    if row is not None and row.against is not None:
+        return row.against
+    if found.baseline is None or found.note:
+        return None
+    return paired(found.pairs[method], found.pairs[found.baseline])
+
+
+def _jobs_of(chosen: list[Record], finished: list[Job], folder: Path) -> dict[Path, Job]:
+    wanted = {(r.method, r.target, r.seed, _spelling(r)) for r in chosen}
+    return {
+        folder / JOBS / job.name: job
+        for job in finished
+        if job.crossed is None and (job.method, job.target, job.seed, _spelling(job)) in wanted
+    }
+
+
+def _spelling(of: Record | Job) -> str:
+    return json.dumps(dict(of.candidate), sort_keys=True)
+
+
+def _reliabilities(jobs: Mapping[Path, Job]) -> dict[str, Reliability]:
+    """Held-out answers of all targets and seeds together, by method; the teacher's once for every target and seed."""
+    logits: dict[str, list[NDArray[np.float32]]] = {}
+    labels: dict[str, list[NDArray[np.int64]]] = {}
+    asked = set()
+    for folder, job in jobs.items():
+        file = RunFolder(folder).predictions_file
+        part = read_predictions(file).roles().get(OUT_OF_DOMAIN) if file.is_file() else None
+        if part is None:
+            continue
+        logits.setdefault(job.method, []).append(part.student)
+        labels.setdefault(job.method, []).append(part.label)
+        if part.teacher is not None and (job.target, job.seed) not in asked:
+            asked.add((job.target, job.seed))
+            logits.setdefault(ZERO_SHOT, []).append(part.teacher)
+            labels.setdefault(ZERO_SHOT, []).append(part.label)
+    return {m: reliability(probabilities(np.concatenate(logits[m])), np.concatenate(labels[m])) for m in logits}
+
+
+def pair_sheet(found: GridResults) -> Sheet:
+    """The accuracy of every run that the table rests on, and its difference to the baseline's."""
+    apart = differences(found)
+    rows = [
+        (method, target, seed, accuracy, apart.get(method, {}).get((target, seed)))
+        for method, pairs in found.pairs.items()
+        for (target, seed), accuracy in sorted(pairs.items())
+    ]
+    return Sheet.of("runs", ("method", "target", "seed", "accuracy", f"against {found.baseline or 'nothing'}"), rows)
+
+
+def reliability_sheet(found: GridResults) -> Sheet:
+    """A line for every method and bin that is not empty."""
+    rows = [
+        (
+            method,
+            float(r.edges[i]),
+            float(r.edges[i + 1]),
+            int(r.count[i]),
+            float(r.confidence[i]),
+            float(r.accuracy[i]),
+        )
+        for method, r in found.reliability.items()
+        for i in np.flatnonzero(r.count)
+    ]
+    return Sheet.of("reliability", ("method", "from", "to", "images", "mean_confidence", "accuracy"), rows)
+
+
+def table_sheet(found: GridResults) -> Sheet:
+    """The table as `vl2v benchmark table --format csv` writes it, its averages and targets."""
+    rows = []
+    for row in found.table.rows:
+        cells = {**row.targets, "average": row.average}
+        for target, m in cells.items():
+            if m is not None:
+                spreads = (m.accuracy, m.in_domain, m.ece)
+                values = [x for s in spreads for x in ((s.mean, s.error) if s else (None, None))]
+                expense = row.expense
+                money = (expense.image_queries, str(expense.cost), expense.hours) if expense else (None, None, None)
+                rows.append((row.method, target, m.accuracy.count, *values, *money))
+    names = ("accuracy", "accuracy_se", "in_domain", "in_domain_se", "ece", "ece_se")
+    return Sheet.of("table", ("method", "target", "seeds", *names, "image_queries", "cost", "hours"), rows)

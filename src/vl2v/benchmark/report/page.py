@@ -1,0 +1,196 @@
+"""A benchmark as a page."""
+
+from __future__ import annotations
+
+import math
+import os
+from decimal import Decimal
+from pathlib import Path
+from urllib.parse import quote
+
+from vl2v.benchmark.records import ZERO_SHOT
+from vl2v.benchmark.render.html import to_tables
+from vl2v.benchmark.report.figures import difference_panel, expense_panel, reliability_panel, target_panels, trade_panel
+from vl2v.benchmark.report.grid import (
+    GridResults,
+    difference_of,
+    pair_sheet,
+    read_grid,
+    reliability_sheet,
+    table_sheet,
+)
+from vl2v.benchmark.statistics import Spread
+from vl2v.benchmark.tables import Row
+from vl2v.reports.page import Figure, Page, Section, Tile
+from vl2v.reports.run import foot
+from vl2v.reports.words import count, duration, listed, money, percent
+
+LEADING = "adip"
+
+
+def write_benchmark_report(folder: Path, out: Path | None = None) -> Path:
+    """Write ``report.html`` and ``report/*.csv`` into a benchmark's folder, over older ones.
+
+    Args:
+        folder: the benchmark's.
+        out: another folder to write to, made if missing.
+
+    Returns:
+        The page's path.
+
+    Raises:
+        ConfigError: if no benchmark was begun there.
+        RunError: if no job is finished.
+    """
+    found = read_grid(folder)
+    sections = [_accuracy(found), _table(found), _pairs(found), _expense(found), _reliability(found), _jobs(found, out)]
+    title = f"{found.table.benchmark}: accuracy on unseen domains"
+    page = Page("Report of a benchmark", title, _lead(found), _tiles(found), sections, foot(), [table_sheet(found)])
+    return page.write(out or folder)
+
+
+def _leading(found: GridResults) -> Row | None:
+    """The row that the page leads with: the method itself, or the best on average."""
+    rows = [row for row in found.table.rows if row.expense and row.average and row.method != ZERO_SHOT]
+    named = [row for row in rows if row.method == LEADING]
+    return named[0] if named else max(rows, key=_mean, default=None)
+
+
+def _mean(row: Row) -> float:
+    return row.average.accuracy.mean if row.average else math.nan
+
+
+def _said(spread: Spread) -> str:
+    return percent(spread.mean) + ("" if math.isnan(spread.error) else f" ± {100 * spread.error:.1f}")
+
+
+def _lead(found: GridResults) -> str:
+    row, table = _leading(found), found.table
+    targets, seeds = len(table.targets), len(table.seeds)
+    where = f"{targets} domain{'s' if targets > 1 else ''} of {table.benchmark}, each left out of training in turn"
+    over = f"over {seeds} seed{'s' if seeds > 1 else ''}"
+    if row is None or row.average is None:
+        return f"{found.finished} jobs are finished on {where}; no method has finished runs on all targets yet."
+    said = f"On {where}, {row.title} reaches {_said(row.average.accuracy)} {over}"
+    if row.average.in_domain:
+        said += f" ({_said(row.average.in_domain)} in-domain)"
+    against, base = difference_of(found, row.method), found.row(found.baseline or "")
+    if against is not None and base is not None:
+        ahead = f"{100 * against.spread.mean:+.1f}".replace("-", "−")
+        said += f", {ahead} ± {100 * against.spread.error:.1f} points against {base.title}"
+    teacher = found.row(ZERO_SHOT)
+    if teacher is not None and teacher.average is not None:
+        said += f"; the zero-shot teacher reaches {_said(teacher.average.accuracy)}"
+    return f"{said}. {_cost(row)}"
+
+
+def _cost(row: Row) -> str:
+    if row.expense is None or not row.expense.image_queries:
+        return ""
+    paid = "free of charge" if not row.expense.cost else f"worth {money(row.expense.cost, row.expense.currency)}"
+    return f"One run needs {count(row.expense.image_queries)} image queries, {paid}."
+
+
+def _tiles(found: GridResults) -> list[Tile]:
+    tiles, row, teacher = [], _leading(found), found.row(ZERO_SHOT)
+    if row is not None and row.average is not None:
+        tiles.append(Tile(f"{row.title}, unseen", _said(row.average.accuracy), "mean and standard error"))
+        against, base = difference_of(found, row.method), found.row(found.baseline or "")
+        if against is not None and base is not None:
+            p = "" if math.isnan(against.p) else f", p {'< 0.001' if against.p < 0.001 else f'= {against.p:.3f}'}"
+            ahead = f"{100 * against.spread.mean:+.1f}".replace("-", "−")
+            tiles.append(Tile(f"Against {base.title}", ahead, f"points, {against.spread.count} pairs{p}"))
+    if teacher is not None and teacher.average is not None:
+        tiles.append(Tile("Zero-shot teacher", _said(teacher.average.accuracy), "unseen domains"))
+    if row is not None and row.expense is not None:
+        amount = "free of charge" if not row.expense.cost else money(row.expense.cost, row.expense.currency)
+        tiles.append(Tile("Image queries", count(row.expense.image_queries), f"per run, {amount}"))
+    tiles.append(Tile("Jobs", count(found.finished), f"finished, {duration(found.seconds)} in all"))
+    return tiles
+
+
+def _accuracy(found: GridResults) -> Section:
+    many = len(found.table.seeds) > 1
+    bars = "lines: standard error of the mean over seeds" if many else "a single seed, so there is no standard error"
+    caption = f"Top-1 accuracy; each target is left out of training. Diamonds: zero-shot teacher; {bars}."
+    figure = Figure(target_panels(found), caption, [table_sheet(found)])
+    return Section("accuracy", "Accuracy by target", (), [figure])
+
+
+def _table(found: GridResults) -> Section:
+    missing = [found.note] if found.note else []
+    return Section("table", "Table", (), (), missing, html=str(to_tables(found.table)))
+
+
+def _pairs(found: GridResults) -> Section:
+    name, title = "differences", "Paired differences"
+    if found.baseline is None:
+        why = "Paired differences need ERM and another method in the grid."
+        return Section(name, title, missing=[why])
+    caption = (
+        "Small dots: one target and seed, both methods on the same split; each line of dots is one target. Large: "
+        "their mean with its standard error. Seeds share a target, so the dots are not independent of each other."
+    )
+    return Section(name, title, (), [Figure([difference_panel(found)], caption, [pair_sheet(found)])])
+
+
+def _expense(found: GridResults) -> Section:
+    name, title = "expense", "In-domain accuracy, queries, cost, time"
+    rows = [row for row in found.table.rows if row.expense and row.average and row.method != ZERO_SHOT]
+    if not rows:
+        return Section(name, title, missing=["No method has finished runs on all targets yet."])
+    panels = [trade_panel(found)]
+    if any(row.expense.image_queries for row in rows if row.expense):
+        panels.append(expense_panel(found, "queries", "Queries", "image queries per run", _queries))
+    if any(row.expense.cost for row in rows if row.expense):
+        currency = listed(sorted({row.expense.currency for row in rows if row.expense and row.expense.currency}))
+        panels.append(expense_panel(found, "money", "Cost", f"{currency} per run", _money))
+    panels.append(expense_panel(found, "time", "Time", "hours per run", _hours))
+    total = sum((row.expense.cost for row in rows if row.expense), Decimal(0))
+    paid = "Nothing was charged. " if not total else ""
+    caption = (
+        f"Averages over targets; lines: standard errors over seeds. {paid}Queries, cost and time are means per run "
+        "without stored embeddings."
+    )
+    return Section(name, title, (), [Figure(panels, caption, [table_sheet(found)])])
+
+
+def _queries(row: Row) -> float:
+    return row.expense.image_queries if row.expense else math.nan
+
+
+def _money(row: Row) -> float:
+    return float(row.expense.cost) if row.expense else math.nan
+
+
+def _hours(row: Row) -> float:
+    return row.expense.hours if row.expense else math.nan
+
+
+def _reliability(found: GridResults) -> Section:
+    name, title = "reliability", "Reliability"
+    if not found.reliability:
+        return Section(
+            name, title, missing=["These jobs were made by an earlier version, which did not save predictions."]
+        )
+    caption = (
+        "Predictions on the targets of all runs together, without temperature scaling. On the dotted line: as often "
+        "right as the confidence says; below it: too sure."
+    )
+    return Section(name, title, (), [Figure([reliability_panel(found)], caption, [reliability_sheet(found)])])
+
+
+def _jobs(found: GridResults, out: Path | None) -> Section:
+    jobs = sorted(found.jobs.items(), key=lambda item: item[1].name)
+    links = [
+        (job.describe(), quote(Path(os.path.relpath(folder / "report.html", out or found.folder)).as_posix()))
+        for folder, job in jobs
+        if (folder / "report.html").is_file()
+    ]
+    lacking = len(jobs) - len(links)
+    missing = []
+    if lacking:
+        example = jobs[0][0].relative_to(found.folder).as_posix()
+        missing.append(f"{lacking} of these {len(jobs)} runs have no report; vl2v report {example} makes one.")
+    text = [f"The table is based on {len(jobs)} runs, selected by validation images of their source domains."]
+    return Section("jobs", "Runs", text, (), missing, links=links)

@@ -1,0 +1,180 @@
+"""Results as text and JSON."""
+
+from __future__ import annotations
+
+import csv
+import io
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from vl2v.commands.distill import Run
+from vl2v.commands.evaluate import Answer
+from vl2v.evaluation.evaluation import IN_DOMAIN, OUT_OF_DOMAIN, Evaluation
+from vl2v.evaluation.reference import LABELS
+from vl2v.faults import naming
+from vl2v.planning.quoting import human
+from vl2v.runs.folder import RunFolder
+from vl2v.teacher.purchase.ledger import LedgerEntry, Quote
+from vl2v.terminal import clean, console, dump_json
+from vl2v_runtime.names import printable, quoted, shown
+from vl2v_runtime.trust import Trust
+
+if TYPE_CHECKING:
+    from vl2v.demo.job import Demo
+
+OUTPUT = Path("standard output")
+FORMATS = ("table", "json", "csv")
+
+
+def show(result: RenderableType | dict[str, Any] | list[Any]) -> None:
+    """Print a table, or JSON if it is plain values, on standard output."""
+    with naming(OUTPUT):
+        if isinstance(result, dict | list):
+            print(dump_json(result))
+        else:
+            console(soft_wrap=True).print(result)
+
+
+def quote_json(quote: Quote) -> dict[str, Any]:
+    """A quote as plain values; money as text, exact."""
+    return {
+        "teacher": quote.teacher,
+        "images": {p: {"needed": n, "known": quote.images_known[p]} for p, n in quote.images.items()},
+        "texts": {"needed": quote.texts, "known": quote.texts_known},
+        "image_queries": quote.image_queries,
+        "text_queries": quote.text_queries,
+        "cost": f"{quote.cost:f}",
+        "currency": quote.price.currency,
+        "disk_bytes": quote.disk_bytes,
+        "note": quote.note,
+        "training": asdict(quote.training) if quote.training else None,
+    } | ({"data": quote.contents.to_dict()} if quote.contents else {})
+
+
+def quote_table(quote: Quote) -> RenderableType:
+    """A quote for a terminal."""
+    table = Table(title=f"quote of {quote.teacher}; nothing is spent")
+    for name in ("what", "needed", "known", "to buy", f"cost, {quote.price.currency}"):
+        table.add_column(name, justify="left" if name == "what" else "right")
+    for purpose, needed in quote.images.items():
+        known = quote.images_known[purpose]
+        cost = quote.price.of(images=needed - known)
+        table.add_row(f"images, {purpose}", f"{needed:,}", f"{known:,}", f"{needed - known:,}", f"{cost:f}")
+    cost = quote.price.of(texts=quote.text_queries)
+    table.add_row("prompts", f"{quote.texts:,}", f"{quote.texts_known:,}", f"{quote.text_queries:,}", f"{cost:f}")
+    table.add_section()
+    table.add_row("all", "", "", f"{quote.image_queries + quote.text_queries:,}", f"{quote.cost:f}", style="bold")
+    disk = ", ".join(f"{name} {human(count)}" for name, count in quote.disk_bytes.items())
+    understood = [Text("\n".join(quote.contents.lines()))] if quote.contents else []
+    further = [Text(f"training on this machine: {quote.training}")] if quote.training else []
+    further += [Text(f"note: {quote.note}")] if quote.note else []
+    return Group(*understood, table, f"disk, at most: {disk}", *further)
+
+
+def run_json(run: Run) -> dict[str, Any]:
+    """A finished run as plain values."""
+    queries = {"image_queries": run.image_queries, "text_queries": run.text_queries}
+    queries["fresh_queries"] = run.fresh_queries
+    unseen = {"unseen_classes": run.unseen.to_dict()} if run.unseen else {}
+    where = {"run": printable(run.folder), "student": printable(run.folder / "student")}
+    return where | queries | run.evaluation.to_dict() | unseen
+
+
+def run_text(run: Run) -> RenderableType:
+    """A finished run for a terminal."""
+    paid = f"queries sent for this run: {run.image_queries:,} images, {run.text_queries:,} texts"
+    if run.fresh_queries:
+        paid += f"; queries to the local teacher during training: {run.fresh_queries:,} augmented images"
+    folder = shown(run.folder)
+    where = f"student: {folder}/student\nfigures: {folder}/evaluation.json, {folder}/metrics.jsonl"
+    calibrated = [calibration_line(run.student.trust, run.evaluation)] if run.student.trust else []
+    page = RunFolder(run.folder).report_file
+    where += f"\nreport: {shown(page)}" if page.exists() else ""
+    unseen = [run.unseen.table()] if run.unseen else []
+    return Group(run.evaluation.table(), *calibrated, *unseen, paid, Text(where), _try_it(run.folder))
+
+
+def calibration_line(trust: Trust, evaluation: Evaluation) -> str:
+    """What a temperature did for the held-out domains, or for the sources where none was held out, in percent."""
+    role = OUT_OF_DOMAIN if any(row.role == OUT_OF_DOMAIN for row in evaluation.rows) else IN_DOMAIN
+    parts = [
+        f"{row.domain} {100 * row.student_ece:.1f} -> {100 * row.student_ece_calibrated:.1f}"
+        for row in evaluation.rows
+        if row.role == role and row.student_ece is not None and row.student_ece_calibrated is not None
+    ]
+    against = "" if evaluation.reference is LABELS else " against the teacher's answers"
+    return f"calibrated: temperature {trust.temperature:.2f}, ECE{against} on {', '.join(parts)}"
+
+
+def demo_json(done: Demo) -> dict[str, Any]:
+    """The demo's end as plain values."""
+    return {"run": str(done.run), "student": str(done.run / "student"), **done.comparison.to_dict()}
+
+
+def demo_text(done: Demo) -> RenderableType:
+    """The demo's end for a terminal."""
+    where = f"student: {shown(done.run / 'student')}\nfigures: {shown(done.figures)}"
+    return Group(done.comparison.table(), Text(where), _try_it(done.run))
+
+
+def _try_it(run: Path) -> Text:
+    """A command that a shell takes as it is printed, whatever the folder is called."""
+    return Text(f"try it:  vl2v predict {quoted(run)} <image or folder>")
+
+
+def ledger_json(entries: Sequence[LedgerEntry]) -> list[dict[str, Any]]:
+    """Ledger entries as plain values."""
+    return [asdict(e) | {"time": e.time.isoformat(timespec="seconds"), "cost": f"{e.cost:f}"} for e in entries]
+
+
+def ledger_table(entries: Sequence[LedgerEntry]) -> RenderableType:
+    """What was spent, by run, teacher, kind and purpose."""
+    sums: dict[tuple[str, ...], list[Any]] = {}
+    for e in entries:
+        total = sums.setdefault((e.run, e.teacher, e.kind, e.purpose, e.currency, e.state), [0, 0])
+        total[0] += e.queries
+        total[1] += e.cost
+    table = Table(title="spent; 'sent' batches may have been charged without a response, 'refused' ones were not")
+    for name in ("run", "teacher", "kind", "purpose", "state", "queries", "cost"):
+        table.add_column(name, justify="right" if name in ("queries", "cost") else "left", overflow="fold")
+    for (run, teacher, kind, purpose, currency, state), (queries, cost) in sums.items():
+        table.add_row(run, teacher, kind, purpose, state, f"{queries:,}", f"{cost:f} {currency}")
+    return table
+
+
+def _answer_json(answer: Answer) -> dict[str, Any]:
+    """The fields that `vl2v-predict` has too; `probability` is the former name of `confidence`, for one release."""
+    fields = ("label", "confidence", "accepted", "fault", "probabilities")
+    row = {"path": printable(answer.path)} | {name: getattr(answer, name) for name in fields}
+    return row | {"probability": answer.confidence}
+
+
+def show_answers(listed: Sequence[Answer], output: str) -> int:
+    """Print predictions as table, json or csv; returns how many files could not be read."""
+    if output == "json":
+        show([_answer_json(answer) for answer in listed])
+    elif output == "csv":
+        text = io.StringIO()
+        writer = csv.writer(text)
+        writer.writerow(("path", "label", "confidence", "accepted", "fault"))
+        sure = {None: "", True: "yes", False: "no"}
+        writer.writerows((printable(a.path), a.label, f"{a.confidence:.6f}", sure[a.accepted], a.fault) for a in listed)
+        with naming(OUTPUT):
+            sys.stdout.write(clean(text.getvalue()) if sys.stdout.isatty() else text.getvalue())
+    else:
+        table = Table()
+        for name in ("image", "class", "confidence", *([""] if any(a.accepted is not None for a in listed) else [])):
+            table.add_column(name, justify="right" if name == "confidence" else "left", overflow="fold")
+        for a in listed:
+            said = a.label or f"not read: {a.fault}"
+            cells: list[RenderableType] = [Text(shown(a.path)), Text(said), f"{a.confidence:.3f}" if a.label else ""]
+            table.add_row(*cells, *(["unsure"] if a.accepted is False else []))
+        show(table)
+    return sum(bool(answer.fault) for answer in listed)

@@ -1,0 +1,201 @@
+"""Check a teacher on a few images before buying from it."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import math
+from contextlib import closing
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from vl2v.api import make_config
+from vl2v.config import merge
+from vl2v.evaluation.evaluation import top1, zero_shot_logits
+from vl2v.planning.prepare import Places
+from vl2v.planning.session import open_session, stated_price
+from vl2v.progress import Progress, Silent
+from vl2v.teacher.base import Teacher, TeacherCard, Vectors, checked, unit_rows
+from vl2v.teacher.http.remote import RemoteTeacher
+from vl2v.teacher.opening import open_teacher
+from vl2v.teacher.prompts import text_head
+from vl2v.teacher.purchase.accounts import BatchAccount, Books
+from vl2v.teacher.purchase.buyer import Buyer
+from vl2v.teacher.purchase.ledger import Budget, Ledger, Quote
+from vl2v.teacher.purchase.store import EmbeddingStore
+
+SAME = 0.999  # cosine of two embeddings of one image; below it they are not the same answer
+LUCK = 0.01  # probability with which guessing is as good as what was found
+SWATCHES = {"red": (220, 30, 30), "green": (30, 160, 50), "blue": (30, 60, 210), "yellow": (240, 220, 40)}
+
+
+@dataclass(frozen=True)
+class Check:
+    """What a check found.
+
+    Attributes:
+        card: the teacher's description.
+        images: labelled images asked about.
+        classes: K, how many classes they are of.
+        accuracy: zero-shot accuracy on them, 0 to 1.
+        luck: probability of at least that accuracy by guessing.
+        cosine: of two answers to the same image; 1 if the teacher is deterministic.
+        queries: images and texts paid for by this check.
+        spent: what it cost, in `card.price.currency`.
+        job: what distilling from the whole folder would cost now; None without a folder.
+        note: what the user should know of the price; empty if nothing.
+    """
+
+    card: TeacherCard
+    images: int
+    classes: int
+    accuracy: float
+    luck: float
+    cosine: float
+    queries: tuple[int, int]
+    spent: Decimal
+    job: Quote | None
+    note: str = ""
+
+    @property
+    def deterministic(self) -> bool:
+        """Whether the same image got the same answer, up to rounding."""
+        return self.cosine >= SAME
+
+    @property
+    def one_space(self) -> bool:
+        """Whether images and texts are comparable: guessing would hardly be as good."""
+        return self.luck < LUCK
+
+
+def check_teacher(
+    teacher: str | Teacher,
+    data: str | Path | None = None,
+    *,
+    budget: Decimal | None = None,
+    images: int = 24,
+    places: Places | None = None,
+    progress: Progress | None = None,
+    settings: dict[str, Any] | None = None,
+) -> Check:
+    """Ask a teacher about a few labelled images and their classes' prompts.
+
+    What is bought is kept, so a job over the same images does not pay for it again.
+
+    Args:
+        teacher: its name (see `vl2v.teacher.opening.KINDS`), or an open one.
+        data: a folder of labelled images; without one, plain colours are drawn.
+        budget: the most to spend; needed where the teacher charges.
+        images: how many to ask about, spread over the classes.
+        places: where store and cache are.
+        progress: told of every stage.
+        settings: nested settings of a run, e.g. the price of a vendor that is not known.
+
+    Raises:
+        BudgetError: before anything is sent that would exceed the budget.
+        TeacherError: if answers cannot be used: another dimension, NaN, no row for an input.
+    """
+    places, progress = places or Places(), progress or Silent()
+    spec = teacher if isinstance(teacher, str) else teacher.describe().identity
+    given = {"data": {"root": str(data or ".")}, "teacher": {"spec": spec}, "student": {}}
+    config = make_config(None, merge(settings or {}, given))
+    opened = open_teacher(spec, price=stated_price(config)) if isinstance(teacher, str) else teacher
+    if data is None:
+        with closing(EmbeddingStore(places.store)) as store:
+            proof = _Proof(opened, store, budget, progress)
+            prompts = tuple(f"an image of plain {name}" for name in SWATCHES)
+            return proof.run([_swatch(c) for c in SWATCHES.values()], np.arange(len(SWATCHES)), prompts, len(SWATCHES))
+    with open_session(config, places, progress, teacher=opened, with_student=False) as session:
+        rows = _spread(session.task.labels, images)
+        contents = [session.task.read(int(row)) for row in rows]
+        proof = _Proof(opened, session.store, budget, progress)
+        labels, count = session.task.labels[rows], len(session.task.phrases)
+        return proof.run(contents, labels, session.needs.prompts, count, session.quote)
+
+
+class _Proof:
+    def __init__(self, teacher: Teacher, store: EmbeddingStore, budget: Decimal | None, progress: Progress) -> None:
+        self.teacher, self.store, self.progress = teacher, store, progress
+        self.card = teacher.describe()
+        self.run_name = f"check {datetime.now(UTC).isoformat(timespec='microseconds')}"
+        self.budget = Budget(budget, currency=self.card.price.currency)
+
+    def run(
+        self, contents: list[bytes], labels: np.ndarray, prompts: tuple[str, ...], classes: int, quote: Any = None
+    ) -> Check:
+        digests = np.array([list(hashlib.sha256(content).digest()) for content in contents], np.uint8)
+        self._afford(digests, prompts)
+        buyer = Buyer(self.teacher, self.store, self.budget, self.run_name, self.progress)
+        buyer.texts(prompts, "check")
+        buyer.images(digests, contents.__getitem__, "check")
+        vectors = self.store.images(self.card, digests)
+        again = self._again(contents[0])
+        texts = torch.from_numpy(self.store.texts(self.card, prompts))
+        head = text_head(texts.reshape(classes, -1, self.card.dimension))
+        accuracy = top1(zero_shot_logits(vectors, head, self.card.logit_scale), labels)
+        right = round(accuracy * len(labels))
+        ledger = Ledger(self.store)
+        return Check(
+            card=self.card,
+            images=len(labels),
+            classes=classes,
+            accuracy=accuracy,
+            luck=_luck(right, len(labels), 1 / classes),
+            cosine=float(unit_rows(vectors[:1])[0] @ unit_rows(again)[0]),
+            queries=(ledger.queries(self.run_name), ledger.queries(self.run_name, "text")),
+            spent=ledger.spent(self.run_name),
+            job=quote() if quote else None,
+            note=getattr(self.teacher, "price_note", ""),
+        )
+
+    def _afford(self, digests: np.ndarray, prompts: tuple[str, ...]) -> None:
+        images = len(self.store.lacks(self.card, digests)) + 1
+        texts = self.store.knows_texts(self.card, list(dict.fromkeys(prompts))).count(False)
+        self.budget.check(self.card.price.of(images, texts), f"a check by {images} image and {texts} text queries")
+
+    def _again(self, content: bytes) -> Vectors:
+        """The same image once more, and not the answer that a vendor keeps for a repeated request."""
+        books = Books(self.store, self.budget, self.card, self.run_name, "check, the same image again")
+        if isinstance(self.teacher, RemoteTeacher):
+            order = self.teacher.order("image", [self.teacher.fit(content)], salt=self.run_name)
+            account = BatchAccount(books, order, once=self.teacher.idempotent)
+            try:
+                answer = self.teacher.fulfil(order, account)
+            except BaseException:
+                account.give_up()
+                raise
+            account.settle(answer.cost, self.store.settle)
+            return answer.vectors
+        cost = self.card.price.of(images=1)
+        entry = self.budget.open_entry(self.store, self.card, self.run_name, "image", books.purpose, 1, cost)
+        vectors = checked(self.teacher.embed_images([content]), 1, self.card, "image")
+        self.store.settle(entry, None)
+        return vectors
+
+
+def _spread(labels: np.ndarray, count: int) -> np.ndarray:
+    """Positions of at most `count` images, taken from the classes in turn, by a fixed seed."""
+    order = np.random.default_rng(0).permutation(len(labels))
+    turn = np.zeros(len(labels), np.int64)
+    for label in np.unique(labels):
+        of_class = order[labels[order] == label]
+        turn[of_class] = np.arange(len(of_class))
+    return order[np.argsort(turn[order], kind="stable")][:count]
+
+
+def _luck(right: int, count: int, chance: float) -> float:
+    """Probability of at least `right` of `count` by guessing."""
+    return sum(math.comb(count, k) * chance**k * (1 - chance) ** (count - k) for k in range(right, count + 1))
+
+
+def _swatch(colour: tuple[int, int, int]) -> bytes:
+    out = io.BytesIO()
+    Image.new("RGB", (224, 224), colour).save(out, "PNG")
+    return out.getvalue()

@@ -1,0 +1,199 @@
+"""Add and remove classes of a finished student by their text embeddings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from datetime import UTC, datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from vl2v.commands.new_classes import KnownClass, known_classes, need_head, new_classes
+from vl2v.data.images import spelling
+from vl2v.errors import ConfigError, TeacherError
+from vl2v.export.exported import change_exports, exported, mark_trust
+from vl2v.faults import explaining
+from vl2v.locking import held
+from vl2v.planning.prepare import Places
+from vl2v.planning.watch import SAME
+from vl2v.progress import Progress
+from vl2v.runs.ownership import alone_in
+from vl2v.runs.places import places_of
+from vl2v.student.files import CARD, CHANGES
+from vl2v.student.model import Student
+from vl2v.student.provenance import check_provenance
+from vl2v.teacher.base import Teacher
+from vl2v.teacher.prompts import text_head
+from vl2v.teacher.purchase.buyer import Buyer
+from vl2v.teacher.purchase.ledger import Budget, Ledger, Quote
+from vl2v.teacher.purchase.store import EmbeddingStore
+
+PURPOSE = "classes"  # in the ledger
+
+
+@explaining
+def list_classes(run: str | Path) -> tuple[KnownClass, ...]:
+    """List the classes of a saved student, in the order of its head.
+
+    Args:
+        run: folder of a run or a student.
+    """
+    return known_classes(Student.load(run))
+
+
+@explaining
+def quote_classes(
+    run: str | Path,
+    names: Sequence[str],
+    *,
+    phrases: Sequence[str] = (),
+    templates: Sequence[str] = (),
+    teacher: str | Teacher | None = None,
+    places: Places | None = None,
+) -> Quote:
+    """Compute what adding classes would cost, without spending anything; see `add_classes`."""
+    student = Student.load(run)
+    with closing(EmbeddingStore((places or places_of(home_of(run))).store)) as store:
+        return new_classes(student, names, phrases, templates, teacher).quote(store)
+
+
+@explaining
+def add_classes(
+    run: str | Path,
+    names: Sequence[str],
+    *,
+    budget: Decimal | str | float | None = None,
+    phrases: Sequence[str] = (),
+    templates: Sequence[str] = (),
+    teacher: str | Teacher | None = None,
+    accept_teacher: bool = False,
+    places: Places | None = None,
+    progress: Progress | None = None,
+    backbone: nn.Module | None = None,
+) -> Student:
+    """Add classes to a saved student: their text embeddings become rows of its head.
+
+    The student's folder and its exported files change. Text embeddings that are stored already cost nothing,
+    and the ledger records purchases under the name of the run.
+
+    Args:
+        run: folder of a run or a student.
+        names: of the new classes; underscores are read as spaces, as in training.
+        budget: the most to spend; required if the teacher charges.
+        phrases: descriptions of the classes in prompts, one for each name; by default the names.
+        templates: prompt templates instead of the run's own.
+        teacher: the run's teacher by another name, or opened; None opens the one that the run names.
+        accept_teacher: add a class even if its text embedding is that of another class.
+        places: path of the store; None uses the run's own.
+        progress: receives the progress of queries.
+        backbone: the architecture, if it is a custom module.
+
+    Returns:
+        The student as saved.
+
+    Raises:
+        ConfigError: if a name is empty, exists already, is given twice, or has no unique prompt.
+        StudentError: if the student has a linear classifier, or does not record its teacher.
+        TeacherError: if the teacher is not the run's, returns no usable response, or the same embedding for
+            two classes.
+        BudgetError: before anything is sent that would exceed the budget.
+    """
+    home = home_of(run)
+    places = places or places_of(home)
+    with _alone(run) as folder, closing(EmbeddingStore(places.store)) as store:
+        student = Student.load(folder, backbone)
+        asked = new_classes(student, names, phrases, templates, teacher)
+        exported(home)  # what stands in their way is said before money is spent
+        card, name = asked.teacher.describe(), str(home.resolve())
+        limit = None if budget is None else Decimal(str(budget))
+        purse = Budget(limit, currency=card.price.currency, less="fewer classes")
+        quote, before = asked.quote(store), Ledger(store).spent(name)
+        purse.check(quote.cost, f"{quote.text_queries:,} text quer{'y' if quote.text_queries == 1 else 'ies'}")
+        bought = Buyer(asked.teacher, store, purse, name, progress).texts(asked.texts, PURPOSE)
+        vectors = torch.from_numpy(store.texts(card, asked.texts))
+        change: dict[str, Any] = {"added": {key: list(texts) for key, texts in asked.prompts.items()}}
+        change |= {"text_queries": bought, "cost": f"{Ledger(store).spent(name) - before:f}"}
+        change |= {"currency": card.price.currency, "before": list(student.classes)}
+        rows = text_head(vectors.reshape(len(asked.prompts), -1, card.dimension))
+        if not accept_teacher:
+            _check_distinct(student, dict(zip(asked.prompts, rows, strict=True)), card.identity)
+        for key, row in zip(asked.prompts, rows, strict=True):
+            student.add_class(key, row.numpy())
+        _keep(student, folder, home, change)
+    return student
+
+
+@explaining
+def remove_classes(run: str | Path, names: Sequence[str], *, backbone: nn.Module | None = None) -> Student:
+    """Remove classes from a saved student. Its folder and its exported files change.
+
+    Args:
+        run: folder of a run or a student.
+        names: existing classes, in any spelling.
+        backbone: the architecture, if it is a custom module.
+
+    Returns:
+        The student as saved.
+
+    Raises:
+        StudentError: if a name is unknown, no class would remain, or the student has a linear classifier.
+    """
+    with _alone(run) as folder:
+        student = Student.load(folder, backbone)
+        need_head(student)
+        check_provenance(student.provenance, "the student")
+        known = {spelling(name): name for name in student.classes}
+        change = {"removed": [], "before": list(student.classes)}
+        for name in dict.fromkeys(known.get(spelling(name), name) for name in names):
+            student.remove_class(name)
+            change["removed"].append(name)
+        if not change["removed"]:
+            raise ConfigError("No class is given.", expected="one or more names", found="none")
+        _keep(student, folder, home_of(run), change)
+    return student
+
+
+def _check_distinct(student: Student, new: Mapping[str, torch.Tensor], identity: str) -> None:
+    """Refuse a class whose text embedding is that of another class: no image could tell them apart."""
+    known = dict(zip(student.classes, need_head(student).cpu(), strict=True))
+    for name, row in new.items():
+        for other, theirs in known.items():
+            if float((row.double() - theirs.double()).norm()) < SAME:
+                raise TeacherError(
+                    f"{identity} returned the same embedding for different texts.",
+                    expected=f"different embeddings for {name} and {other}",
+                    found="the same embedding for both",
+                    next_step="the student is unchanged, and what was bought is stored; to add the class all the same: "
+                    "--accept-teacher",
+                )
+        known[name] = row
+
+
+def _keep(student: Student, folder: Path, home: Path, change: Mapping[str, Any]) -> None:
+    """Write what changed, the student last: if this is stopped before, the same command does all of it again."""
+    noted = {"at": datetime.now(UTC).isoformat(timespec="seconds"), **change}
+    student.provenance[CHANGES] = [*student.provenance.get(CHANGES, []), noted]
+    mark_trust(student)
+    change_exports(home, student)
+    student.save(folder)
+
+
+@contextmanager
+def _alone(run: str | Path) -> Iterator[Path]:
+    """The student's folder, with every other process that would change its classes kept waiting."""
+    run = Path(run)
+    folder = run / "student" if (run / "student" / CARD).is_file() else run
+    if not (folder / CARD).is_file():
+        Student.load(folder)  # says what is wrong with it
+    with alone_in(home_of(run), "vl2v classes"), held(folder.with_name(f"{folder.name}.lock")):
+        yield folder
+
+
+def home_of(run: str | Path) -> Path:
+    """The run's folder, whether it or its student's is named; its path is the run's name in the ledger."""
+    run = Path(run).absolute()
+    return run.parent if run.name == "student" and not (run / "student").exists() else run

@@ -1,0 +1,277 @@
+"""Evaluate a saved student on a folder of labelled images, and classify images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from vl2v.config import DataConfig, parse
+from vl2v.data.contents import columns_line
+from vl2v.data.images import Task
+from vl2v.data.pixels import PixelCache
+from vl2v.data.scan import FileIndex
+from vl2v.data.splits import Indices
+from vl2v.errors import ConfigError, DataError, StudentError
+from vl2v.evaluation.evaluation import (
+    UNSPLIT,
+    Evaluation,
+    Logits,
+    judged,
+    row_of,
+    student_answers,
+)
+from vl2v.planning.prepare import Places, check_domains, list_folder, read_task, split_task
+from vl2v.progress import Progress, Silent
+from vl2v.student.files import CHANGES
+from vl2v.student.model import Student
+from vl2v.student.preprocess import Preprocess
+from vl2v.student.provenance import check_provenance
+from vl2v.threads import computing
+from vl2v.training.pace import student_threads
+from vl2v_runtime.drift import Drift
+from vl2v_runtime.formats import COMMON
+from vl2v_runtime.imaging import UnreadableImageError
+from vl2v_runtime.inputs import search
+from vl2v_runtime.names import shown
+from vl2v_runtime.trust import CONFIDENCE, SCORES, Trust, probabilities, scores
+
+MOST_COMPARED = 10_000  # images of a batch that are compared with the training domains; more would only fill memory
+
+
+def evaluate(
+    student: Student,
+    data: DataConfig,
+    *,
+    domains: Sequence[str] = (),
+    places: Places | None = None,
+    progress: Progress | None = None,
+) -> Evaluation:
+    """Measure a saved student on a folder.
+
+    On the very data it learnt from, its source domains are measured on their validation images only. On any other
+    data all images count, and the role says so.
+
+    Args:
+        student: a loaded one.
+        data: the folder or table, and whether bad files are left out.
+        domains: which domains, empty for all.
+        places: where the pixel cache is.
+        progress: told of the scan.
+
+    Raises:
+        DataError: if the folder has faults, or a class that the student does not know.
+        ConfigError: if a domain is unknown.
+    """
+    check_provenance(student.provenance, "the student")
+    places, progress = places or Places(), progress or Silent()
+    with (
+        closing(FileIndex(places.cache / "files.sqlite")) as index,
+        closing(PixelCache(places.cache, student.preprocess.size)) as cache,
+    ):
+        task, _ = read_task(list_folder(data), data, index, cache, progress)
+        if task.columns:
+            progress.note(columns_line(task.columns))
+        domains = check_domains(domains, task.domains, "--domain")
+        labels = class_numbers(student, task)
+        rows, temperature = [], student.trust.temperature if student.trust else None
+        parts = {d: found for d, found in _parts(student, task).items() if d in domains or not domains}
+        with computing(student_threads(student, sum(len(part) for _, part in parts.values()))):
+            for domain, (role, part) in parts.items():
+                logits, _ = student_answers(student, cache.map(), cache.slots(task.digests[part]))
+                rows.append(row_of(domain, role, logits, labels[part], temperature))
+        return Evaluation(tuple(rows))
+
+
+def class_numbers(student: Student, task: Task, *, skip_removed: bool = False) -> NDArray[np.int64]:
+    """The student's class of every image of a task, [N] int64.
+
+    Args:
+        student: with its classes.
+        task: a folder's images.
+        skip_removed: give -1 for a class that was removed from the student after training, and do not refuse it.
+
+    Raises:
+        DataError: if the task has a class that the student does not know.
+    """
+    places = {name: i for i, name in enumerate(student.classes)}
+    if skip_removed:
+        changes = student.provenance.get(CHANGES, [])
+        places = {name: -1 for change in changes for name in change.get("removed", [])} | places
+    if unknown := [name for name in task.names if name not in places]:
+        expected = f"classes among {', '.join(student.classes)}"
+        step = "rename the folders, or add the class: vl2v classes add"
+        found = ", ".join(unknown)
+        raise DataError("A class is not one of the student's classes.", expected=expected, found=found, next_step=step)
+    return np.array([places[name] for name in task.names], dtype=np.int64)[task.labels]
+
+
+def _parts(student: Student, task: Task) -> dict[str, tuple[str, Indices]]:
+    """Role and positions of every domain, from the student's own split where the data are those it learnt from."""
+    made = student.provenance
+    config = (made.get("config") or {}).get("data")
+    if (made.get("data") or {}).get("digest") != task.digest() or config is None:
+        return {domain: (UNSPLIT, task.rows_of(domain)) for domain in task.domains}
+    split = split_task(task, parse(DataConfig, config, "the student's provenance"), made.get("seed", 0))
+    return {domain: (role, places) for role, domain, places in judged(split)}
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a student says of one image.
+
+    Attributes:
+        path: the image.
+        label: the most probable class; empty if the file could not be read.
+        confidence: its probability, in [0, 1], calibrated where the student has a `trust`.
+        fault: why the file could not be read, or empty.
+        accepted: whether it is sure enough; None where nothing is refused, or the file could not be read.
+        probabilities: of every class, in [0, 1]; empty where they were not asked for, or the file could not be read.
+    """
+
+    path: str
+    label: str
+    confidence: float
+    fault: str = ""
+    accepted: bool | None = None
+    probabilities: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def probability(self) -> float:
+        """The former name of `confidence`."""
+        return self.confidence
+
+
+def find_images(inputs: Sequence[Path]) -> tuple[list[Path], list[str]]:
+    """Files as given, folders searched at any depth, in sorted order; and what is left out of which folder.
+
+    Raises:
+        DataError: if an input is missing, or there is no image at all.
+    """
+    found: list[Path] = []
+    said: list[str] = []
+    for path in inputs:
+        if not path.exists():
+            expected, step = "an image or a folder of images", "check the path"
+            raise DataError(
+                f"{shown(path)} is missing.", expected=expected, found="no such file or folder", next_step=step
+            )
+        if path.is_dir():
+            images, left_out = search(path)
+            found += images
+            if left_out:
+                said.append(f"{shown(path)}: {left_out}")
+        else:
+            found.append(path)
+    if not found:
+        what = "; ".join(["no image in the given folders", *said])
+        raise DataError("There is no image to classify.", expected=", ".join(COMMON), found=what)
+    return found, said
+
+
+def classify(
+    student: Student,
+    paths: Sequence[Path],
+    *,
+    coverage: float | None = None,
+    score: str = CONFIDENCE,
+    batch_size: int = 64,
+    every_class: bool = False,
+) -> tuple[list[Answer], Drift | None]:
+    """Classify files, in their order; an unreadable one becomes an answer with its fault.
+
+    Args:
+        student: a loaded one.
+        paths: of images.
+        coverage: refuse what is less sure than this share of the sources' validation images; None refuses nothing.
+        score: ``confidence`` or ``energy``.
+        batch_size: how many go through the backbone at once.
+        every_class: whether each answer has the probabilities of all classes.
+
+    Returns:
+        The answers; and how far the images lie from the training domains, None where the student does not know them.
+
+    Raises:
+        StudentError: if something is to be refused by a student without `trust`.
+        ConfigError: if the score or the coverage has no threshold.
+    """
+    if score not in SCORES:
+        step = "correct --score"
+        raise ConfigError("Unknown score.", expected=" or ".join(SCORES), found=score, next_step=step)
+    least = None if coverage is None else _threshold(student, score, coverage)
+    with computing(student_threads(student, len(paths))):
+        return _classify(student, paths, least, score, batch_size, every_class)
+
+
+def _classify(
+    student: Student, paths: Sequence[Path], least: float | None, score: str, batch_size: int, every_class: bool
+) -> tuple[list[Answer], Drift | None]:
+    found: list[Answer] = []
+    seen: list[NDArray[np.float32]] = []
+    every = -(-len(paths) // MOST_COMPARED)
+    for start in range(0, len(paths), batch_size):
+        batch = paths[start : start + batch_size]
+        images = [_try(student.preprocess, path) for path in batch]
+        good = [image for image in images if not isinstance(image, str)]
+        projected = student.project_pixels(torch.stack(good)) if good else student.project([])
+        logits = student.logits(projected).cpu().numpy()
+        rows = iter(_answers(student.trust, logits, score, least))
+        for path, image in zip(batch, images, strict=True):
+            if isinstance(image, str):
+                found.append(Answer(str(path), "", 0.0, image))
+            else:
+                chances, accepted = next(rows)
+                place = int(chances.argmax())
+                each = dict(zip(student.classes, map(float, chances), strict=True)) if every_class else {}
+                label, confidence = student.classes[place], float(chances[place])
+                found.append(Answer(str(path), label, confidence, accepted=accepted, probabilities=each))
+        if student.trust and student.trust.reference:
+            seen.append(student.embeddings(projected)[::every].cpu().numpy())
+    drift = student.trust.drift(np.concatenate(seen)) if student.trust and seen else None
+    return found, drift
+
+
+def _answers(
+    trust: Trust | None, logits: Logits, score: str, least: float | None
+) -> list[tuple[NDArray[np.float32], bool | None]]:
+    """The [K] probabilities, and whether the answer is accepted, of each of [N, K] logits."""
+    temperature = trust.temperature if trust else 1.0
+    rows = probabilities(logits, temperature)
+    sure = [None] * len(rows) if least is None else [bool(s >= least) for s in scores(logits, score, temperature)]
+    return list(zip(rows, sure, strict=True))
+
+
+def _threshold(student: Student, score: str, coverage: float) -> float:
+    if student.trust is None:
+        raise StudentError(
+            "This student has no rejection thresholds.",
+            expected="trust.json next to its weights",
+            found="no trust.json: the student is from an earlier version or has no validation images",
+            next_step="fit it: vl2v trust RUN, or predict without --coverage",
+        )
+    try:
+        return student.trust.threshold(score, coverage)
+    except ValueError as error:
+        known = ", ".join(f"{share:g}" for share in (1.0, *student.trust.coverages))
+        raise ConfigError(
+            "No threshold was fitted for this --coverage.",
+            expected=known,
+            found=f"{coverage:g}",
+            next_step="correct --coverage",
+        ) from error
+
+
+def _try(preprocess: Preprocess, path: Path) -> Tensor | str:
+    """The image's [3, S, S] uint8 pixels, or why there are none."""
+    try:
+        return preprocess.pixels(path)
+    except UnreadableImageError as error:
+        return str(error)
+    except OSError as error:
+        return error.strerror or str(error)

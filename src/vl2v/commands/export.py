@@ -1,0 +1,206 @@
+"""Export a run to files for a device, each verified against the student."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+from torch import nn
+
+from vl2v.commands.trust import read_answers
+from vl2v.config import DataConfig, parse
+from vl2v.data.folder import search
+from vl2v.data.heap import class_folders
+from vl2v.data.tables.base import is_table
+from vl2v.errors import ConfigError, RunError, StudentError
+from vl2v.evaluation.evaluation import student_answers
+from vl2v.evaluation.reference import LABELS, Reference
+from vl2v.export.exported import EXPORT, REPORT
+from vl2v.export.onnx import need_onnx, to_onnx, write
+from vl2v.export.parity import Compared, compare, refuse
+from vl2v.export.quantise import quantise
+from vl2v.export.sample import Sample, batches, random_sample, run_sample
+from vl2v.hints import resume_command
+from vl2v.planning.prepare import Places, known_columns
+from vl2v.progress import Progress, Silent, warn
+from vl2v.redaction import public_provenance
+from vl2v.runs.folder import RunFolder
+from vl2v.runs.ownership import alone_in
+from vl2v.runs.places import places_of
+from vl2v.runs.run_files import read_export
+from vl2v.student.architectures import CUSTOM_MODULE
+from vl2v.student.files import CARD, write_json
+from vl2v.student.model import Student
+from vl2v.student.provenance import check_provenance
+from vl2v_runtime.model import FLOAT, INT8, Model
+
+FORMAT = 1
+POINTS = 0.5  # of accuracy that INT8 may lose
+
+
+@dataclass(frozen=True)
+class Export:
+    """What was written.
+
+    Attributes:
+        folder: where to.
+        images: what the files were compared on; see `vl2v.export.sample.Sample.what`.
+        files: by name.
+        reference: what answers were compared with.
+    """
+
+    folder: Path
+    images: str
+    files: Mapping[str, Compared]
+    reference: Reference = LABELS
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON, accuracies in [0, 1]."""
+        files = {name: asdict(found) | {"images_are": self.images} for name, found in self.files.items()}
+        said = {} if self.reference is LABELS else {"measure": self.reference.measure}
+        return {"format": FORMAT, **said, "files": files}
+
+    def table(self) -> Table:
+        """For a terminal, accuracies in percent."""
+        some = next(iter(self.files.values()))
+        table = Table(title=f"{self.folder}, compared with the student on {some.images:,} {self.images}")
+        measure = self.reference.measure.removeprefix("top-1 ")
+        for name in ("file", "MB", "greatest difference", "same class", measure, "student", "lost"):
+            table.add_column(name, justify="left" if name == "file" else "right", no_wrap=name == "file")
+        for name, found in self.files.items():
+            accuracies = ("-", "-", "-")
+            if found.accuracy is not None and found.student is not None:
+                accuracies = (f"{100 * found.accuracy:.2f}", f"{100 * found.student:.2f}", f"{found.lost:.2f}")
+            cells = (f"{found.bytes / 1e6:.1f}", f"{found.logits:.1e}", f"{100 * found.agreement:.1f}")
+            table.add_row(name, *cells, *accuracies)
+        return table
+
+
+def export(
+    folder: Path,
+    *,
+    onnx: bool = False,
+    int8: bool = False,
+    out: Path | None = None,
+    data: Path | None = None,
+    tolerance: float = POINTS,
+    backbone: nn.Module | None = None,
+    places: Places | None = None,
+    progress: Progress | None = None,
+) -> Export:
+    """Write a student as ONNX, in float32, INT8 or both, and compare each file with it before it takes its place.
+
+    Args:
+        folder: a finished run's, or a student's.
+        onnx: write `model.onnx`; taken for granted where `int8` is false.
+        int8: write `model.int8.onnx`, calibrated on training images of the sources.
+        out: where to; None for `export` in `folder`.
+        data: the run's images, if they moved, or images for a student that has no run.
+        tolerance: points of accuracy that INT8 may lose.
+        backbone: the architecture, if it is a module of the user's own.
+        places: where the pixel cache is; None takes the run's own.
+        progress: told of the stages.
+
+    Raises:
+        StudentError: if a file disagrees with the student; it is then not left there.
+        RunError: if the run is not finished, or its images are gone.
+        Vl2vError: with what was expected, found, and to do next.
+    """
+    need_onnx()
+    with alone_in(folder if out is None else None, "vl2v export"):
+        out = out or folder / EXPORT
+        progress = progress or Silent()
+        student = _load(folder, backbone)
+        check_provenance(student.provenance, str(folder))
+        sample = _sample(folder, student, data, int8, places or places_of(folder), progress)
+        out.mkdir(parents=True, exist_ok=True)
+        wanted = [FLOAT] * (onnx or not int8) + [INT8] * int8
+        fresh = {name: out / f"{name}.new" for name in (FLOAT, INT8)}
+        try:
+            with progress.stage("export", 2 + len(wanted)) as advance:
+                write(to_onnx(student, public_provenance(student.provenance)), fresh[FLOAT])
+                advance(1)
+                if int8:
+                    quantise(fresh[FLOAT], fresh[INT8], batches(student.preprocess, sample.pixels, sample.calibration))
+                truth = student_answers(student, sample.pixels, sample.slots)
+                advance(1)
+                files = {}
+                for name in wanted:
+                    files[name] = compare(Model(fresh[name]), truth, sample)
+                    refuse(name, files[name], tolerance, sample.reference)
+                    advance(1)
+            for name in wanted:
+                fresh[name].replace(out / name)
+        finally:
+            for path in fresh.values():
+                path.unlink(missing_ok=True)
+        done = Export(out, sample.what, files, sample.reference)
+        _keep(done)
+        return done
+
+
+def _load(folder: Path, backbone: nn.Module | None) -> Student:
+    run = RunFolder(folder)
+    if run.config_file.is_file() and not (run.student / CARD).is_file():
+        step = f"continue it: {resume_command(folder)}"
+        raise RunError(
+            f"{folder} is an unfinished run.", expected="its student", found="a run without one", next_step=step
+        )
+    try:
+        return Student.load(folder, backbone)
+    except StudentError as error:
+        if backbone is None and error.problem.startswith(CUSTOM_MODULE):
+            error = StudentError(
+                error.problem,
+                expected=error.expected,
+                found=error.found,
+                next_step="export it from Python: vl2v.export(folder, backbone=your_module)",
+            )
+        raise error from None
+
+
+def _sample(
+    folder: Path, student: Student, data: Path | None, int8: bool, places: Places, progress: Progress
+) -> Sample:
+    made = (student.provenance.get("config") or {}).get("data") or {}
+    if data is None and not RunFolder(folder).config_file.is_file():
+        if int8:
+            raise ConfigError(
+                "INT8 needs images to calibrate on.",
+                expected="a run's folder, or --data with images of the student's classes",
+                found="a student's folder alone",
+                next_step="add --data DATA, or pass the folder of the run",
+            )
+        warn(progress, "no run and no --data: the file is compared with the student on random images, without accuracy")
+        return random_sample(student.preprocess.size)
+    settings = made | ({"root": str(data)} if data else {})
+    if data:
+        settings |= dict.fromkeys(("image", "label", "domain")) | known_columns(made, data)
+    if data and is_table(data):
+        settings |= {"domain_folders": False}
+    elif data and class_folders(search(data), settings.get("classes") or ()):  # not the run's images: with labels
+        settings |= {"classes": [], "domain_folders": False}
+    if data and not settings.get("classes"):
+        settings |= {"allow_missing_classes": True}
+    config = parse(DataConfig, settings, "the student's provenance")
+    return run_sample(student, config, places, progress, _teacher_answers(folder) if config.classes else None)
+
+
+def _teacher_answers(folder: Path) -> dict[str, str]:
+    """The teacher's class of every image that a run without labels kept an answer for, by path."""
+    run = RunFolder(folder)
+    if not run.predictions_file.is_file():
+        return {}
+    kept, names = read_answers(run), run.config().data.classes
+    return {str(path): names[label] for path, label in zip(kept.path, kept.label, strict=True)}
+
+
+def _keep(done: Export) -> None:
+    """Write the report; what it says of files that were not written anew stays."""
+    path = done.folder / REPORT
+    old = read_export(path)["files"] if path.is_file() else {}
+    content = done.to_dict()
+    write_json(path, content | {"files": old | content["files"]})

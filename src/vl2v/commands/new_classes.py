@@ -1,0 +1,196 @@
+"""Checks before a class is added: its name, its prompts, and the identity of the teacher."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from torch import Tensor
+
+from vl2v.config import RunConfig, parse
+from vl2v.data.class_names import checked_name
+from vl2v.data.images import spelling
+from vl2v.errors import ConfigError, StudentError, TeacherError
+from vl2v.planning.quoting import ROW_OVERHEAD, Needs, make_quote
+from vl2v.planning.session import local_device, stated_price
+from vl2v.runs.made_here import MARK, check_teacher
+from vl2v.student.files import CHANGES
+from vl2v.student.model import Student
+from vl2v.student.provenance import check_provenance
+from vl2v.teacher.base import Teacher, unit_rows
+from vl2v.teacher.file import FileTeacher
+from vl2v.teacher.opening import open_teacher
+from vl2v.teacher.prompts import load_templates, render
+from vl2v.teacher.purchase.ledger import Quote
+from vl2v.teacher.purchase.store import EmbeddingStore
+
+SAME = 1 - 1e-4  # cosine between two answers to one prompt, up to rounding
+
+
+@dataclass(frozen=True)
+class KnownClass:
+    """A class that a student knows.
+
+    Attributes:
+        name: what it is called to people.
+        prompts: the texts whose vectors are its row of the head; empty where they were not noted.
+        added: when, if it was added after training, as ISO 8601 in UTC.
+    """
+
+    name: str
+    prompts: tuple[str, ...] = ()
+    added: str | None = None
+
+
+@dataclass(frozen=True)
+class NewClasses:
+    """New classes, checked against the student, and whoever is to be asked.
+
+    Attributes:
+        prompts: the texts of every new class, by its name, as many for each.
+        teacher: the student's own.
+    """
+
+    prompts: dict[str, tuple[str, ...]]
+    teacher: Teacher
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """All prompts, class by class."""
+        return tuple(text for texts in self.prompts.values() for text in texts)
+
+    def quote(self, store: EmbeddingStore) -> Quote:
+        """What of them is not in the store, and costs."""
+        templates = len(self.texts) // len(self.prompts)
+        found = make_quote(Needs({}, self.texts, templates), self.teacher, store, 0, 0, None)
+        row = 4 * self.teacher.describe().dimension + ROW_OVERHEAD
+        return replace(found, disk_bytes={"purchased embeddings": found.text_queries * row})
+
+
+def known_classes(student: Student) -> tuple[KnownClass, ...]:
+    """A student's classes with what its provenance says of each, in the order of its head."""
+    changes = check_provenance(student.provenance, "the student").get(CHANGES, [])
+    trained = list(changes[0]["before"]) if changes else student.classes
+    noted = student.provenance.get("prompts", [])
+    each = len(noted) // len(trained) if len(noted) % len(trained) == 0 else 0
+    found = {name: KnownClass(name, tuple(noted[i * each : (i + 1) * each])) for i, name in enumerate(trained)}
+    for change in changes:
+        for name, prompts in change.get("added", {}).items():
+            found[name] = KnownClass(name, tuple(prompts), change["at"])
+    return tuple(found.get(name, KnownClass(name)) for name in student.classes)
+
+
+def new_classes(
+    student: Student,
+    names: Sequence[str],
+    phrases: Sequence[str],
+    templates: Sequence[str],
+    teacher: str | Teacher | None,
+) -> NewClasses:
+    """Check names, wording and teacher against a student; see `vl2v.commands.classes.add_classes`."""
+    need_head(student)
+    made = check_provenance(student.provenance, "the student")
+    if made.get("config") is None or made.get("teacher") is None:
+        raise StudentError(
+            "This student does not record its teacher.",
+            expected="a student made by vl2v distill",
+            found="no teacher in its provenance",
+            next_step="query its teacher yourself, and pass the embedding to Student.add_class",
+        )
+    config = parse(RunConfig, made["config"], "the student's provenance")
+    new = _new_names(student, names)
+    if phrases and len(phrases) != len(names):
+        found = f"{len(names)} names and {len(phrases)} phrases"
+        raise ConfigError("The numbers of names and phrases differ.", expected="a phrase for each name", found=found)
+    if teacher is None:
+        check_teacher(config, made.get(MARK))
+    own = made.get("templates") or config.teacher.prompts
+    chosen = load_templates(tuple(templates) or (own if isinstance(own, str) else tuple(own)))
+    called = [" ".join(phrase.split()) or name for phrase, name in zip(phrases or new, new, strict=True)]
+    prompts = {name: tuple(render(t, phrase) for t in chosen) for name, phrase in zip(new, called, strict=True)}
+    _check_prompts(student, prompts)
+    return NewClasses(prompts, _opened(student, config, teacher))
+
+
+def _new_names(student: Student, names: Sequence[str]) -> list[str]:
+    """The names as training would word them.
+
+    Raises:
+        ConfigError: if one is empty or known, in whatever spelling.
+    """
+    known = {spelling(name): f"the student has a class '{name}'" for name in student.classes}
+    new = []
+    for given in names:
+        name = checked_name(given)
+        if why := known.get(spelling(name)):
+            step = "list all classes with vl2v classes list; omit it, or choose another name"
+            raise ConfigError(f"The class '{given}' exists already.", expected="a new name", found=why, next_step=step)
+        known[spelling(name)] = f"'{name}' is given twice"
+        new.append(name)
+    if not new:
+        raise ConfigError("No class is given.", expected="one or more names", found="none")
+    return new
+
+
+def _check_prompts(student: Student, prompts: Mapping[str, tuple[str, ...]]) -> None:
+    """Refuse two classes of the same prompts: no image could tell them apart."""
+    taken = {known.prompts: known.name for known in known_classes(student) if known.prompts}
+    for name, texts in prompts.items():
+        if texts in taken:
+            step = "use another description in its prompt: --phrase"
+            found = f"'{texts[0]}', as of the class '{taken[texts]}'"
+            raise ConfigError(f"The prompt of '{name}' is not unique.", expected="another", found=found, next_step=step)
+        taken[texts] = name
+
+
+def _opened(student: Student, config: RunConfig, teacher: str | Teacher | None) -> Teacher:
+    """The teacher that taught this student.
+
+    Raises:
+        TeacherError: if it is another one.
+    """
+    if teacher is None or isinstance(teacher, str):
+        named = config.teacher.model_copy(update={"spec": teacher or config.teacher.spec})
+        priced = config.model_copy(update={"teacher": named})
+        teacher = open_teacher(named.spec, price=stated_price(priced), device=local_device(config))
+    card, made = teacher.describe(), student.provenance["teacher"]
+    found = {"identity": card.identity, "revision": card.revision, "dimension": card.dimension}
+    other = [key for key in found if found[key] != made[key]]
+    if other and not (other == ["revision"] and isinstance(teacher, FileTeacher) and _answers_alike(teacher, student)):
+        raise TeacherError(
+            "This is not the student's teacher; its embeddings are in another space.",
+            expected=", ".join(f"{key} {made[key]}" for key in other),
+            found=", ".join(f"{key} {found[key]}" for key in other),
+            next_step="pass the run's teacher with --teacher, or distil again from this one",
+        )
+    return teacher
+
+
+def _answers_alike(teacher: FileTeacher, student: Student) -> bool:
+    """Whether a file that changed, as one does that got a new class's text, still has the vectors of the known ones."""
+    head = {name: row.cpu().numpy() for name, row in zip(student.classes, need_head(student), strict=True)}
+    known = [known for known in known_classes(student) if known.prompts]
+    for one in known:
+        row = unit_rows(unit_rows(teacher.embed_texts(list(one.prompts))).mean(axis=0))
+        if float(np.dot(row, head[one.name])) < SAME:
+            return False
+    return bool(known)
+
+
+def need_head(student: Student) -> Tensor:
+    """The text head, [K, D] float32.
+
+    Raises:
+        StudentError: if the classifier is linear.
+    """
+    if student.head is None:
+        config = check_provenance(student.provenance, "the student").get("config") or {}
+        method = config.get("method", "a baseline")
+        raise StudentError(
+            "Classes of a student with a linear head cannot be added or removed.",
+            expected="a student with a text head, e.g. of the method adip",
+            found=f"a linear classifier ({method})",
+            next_step="distil with --method adip, or train again with a folder of images of the class",
+        )
+    return student.head

@@ -1,0 +1,225 @@
+"""The composition of batches: a pure function of seed and step, so a run can resume at any step."""
+
+from __future__ import annotations
+
+import mmap
+import multiprocessing
+import signal
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from vl2v.data.augment import Augmentation
+from vl2v.data.splits import Indices
+from vl2v.errors import ConfigError, TrainingError
+from vl2v.faults import GUARD
+
+
+@dataclass(frozen=True)
+class Draw:
+    """One batch: which rows, and the seed that varies each.
+
+    Attributes:
+        rows: [B] int64, positions among all training rows.
+        seeds: [B] int64 in [0, 2**63), one per row.
+    """
+
+    rows: Indices
+    seeds: Indices
+
+
+@dataclass(frozen=True)
+class Streams:
+    """Endless shuffled passes over several groups of rows, a fixed number of each in every batch.
+
+    A group is a source domain, or the unlabelled images. Each group is passed through in its own seeded order, over
+    and over; a group smaller than its share of a batch simply comes round within it.
+
+    Attributes:
+        groups: row positions of each group, none empty.
+        shares: how many of each group a batch holds.
+        seed: one seed for every order and every variation.
+    """
+
+    groups: tuple[Indices, ...]
+    shares: tuple[int, ...]
+    seed: int
+    _orders: dict[tuple[int, int], Indices] = field(default_factory=dict, repr=False, compare=False)
+
+    def draw(self, step: int, rank: int = 0, world: int = 1) -> Draw:
+        """The batch of one step, or the part of it that one of `world` processes takes.
+
+        Raises:
+            ConfigError: if the processes cannot share every group's part evenly.
+        """
+        for share in self.shares:
+            if share % world:
+                raise ConfigError(
+                    "The batch cannot be divided evenly.",
+                    expected=f"a number per group that is divisible by {world} processes",
+                    found=str(share),
+                    next_step="change batch_per_domain or the number of processes",
+                )
+        rows = [self._take(g, step * share, share) for g, share in enumerate(self.shares)]
+        generator = np.random.Generator(np.random.Philox(key=self.seed, counter=[0, 0, 0, step]))
+        seeds = generator.integers(2**63, size=sum(self.shares), dtype=np.int64)
+        mine = np.concatenate([np.arange(share) % world == rank for share in self.shares])
+        return Draw(np.concatenate(rows)[mine], seeds[mine])
+
+    def _take(self, group: int, start: int, count: int) -> Indices:
+        size = len(self.groups[group])
+        places = np.arange(start, start + count)
+        taken = [self._order(group, int(p) // size)[p % size] for p in places]
+        return self.groups[group][np.array(taken, dtype=np.int64)]
+
+    def _order(self, group: int, epoch: int) -> Indices:
+        order = self._orders.get((group, epoch))
+        if order is None:
+            for old in [key for key in self._orders if key[0] == group and key[1] < epoch - 1]:
+                del self._orders[old]
+            generator = np.random.default_rng([self.seed, group, epoch])
+            order = self._orders[group, epoch] = generator.permutation(len(self.groups[group]))
+        return order
+
+
+@dataclass(frozen=True)
+class _Mapping:
+    """Where a memory map's file is, so that another process opens it again."""
+
+    file: str
+    dtype: str
+    shape: tuple[int, ...]
+    offset: int
+
+    @classmethod
+    def of(cls, value: Any) -> Any:
+        """The mapping of a whole memory map; anything else as it is."""
+        if not isinstance(value, np.memmap) or not isinstance(value.base, mmap.mmap):
+            return value
+        return cls(str(value.filename), value.dtype.str, value.shape, int(value.offset))
+
+    def open(self) -> NDArray[Any]:
+        return np.memmap(self.file, self.dtype, "r", self.offset, self.shape)
+
+
+class AugmentedPixels(Dataset[tuple[Tensor, int]]):
+    """Rows of the pixel cache, varied on the way out.
+
+    Args:
+        pixels: [slots, S, S, 3] uint8, usually a memory map.
+        slots: [N] int64, where each row lies in `pixels`.
+        augmentation: what varies an image.
+    """
+
+    def __init__(self, pixels: NDArray[np.uint8], slots: Indices, augmentation: Augmentation) -> None:
+        self.pixels, self.slots, self.augmentation = pixels, slots, augmentation
+
+    def __len__(self) -> int:
+        return len(self.slots)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For a process that spawn starts: arrays that are mapped from a file go by its name, and not by value."""
+        return {name: _Mapping.of(value) for name, value in self.__dict__.items()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        opened = {name: value.open() if isinstance(value, _Mapping) else value for name, value in state.items()}
+        self.__dict__.update(opened)
+
+    def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, int]:
+        row, seed = key
+        return self.augmentation(self.pixels[self.slots[row]], seed, self._other), row
+
+    def _other(self, where: float) -> NDArray[np.uint8]:
+        """The row at a place in [0, 1) of all training rows."""
+        pixels: NDArray[np.uint8] = self.pixels[self.slots[min(int(where * len(self.slots)), len(self.slots) - 1)]]
+        return pixels
+
+
+def augmented_batches(
+    dataset: AugmentedPixels, draws: Sequence[Draw] | Iterator[Draw], workers: int = 0
+) -> Iterator[tuple[Tensor, Indices]]:
+    """Load, augment and stack one batch per draw.
+
+    Args:
+        dataset: where pixels come from.
+        draws: the batches, in order.
+        workers: processes that load ahead; 0 loads in this one. The result does not depend on it.
+
+    Yields:
+        ([B, 3, S, S] uint8, [B] int64 rows).
+
+    Raises:
+        TrainingError: if a loading process ends before its time.
+        KeyboardInterrupt: on SIGINT or SIGTERM while the processes start.
+    """
+    keys = ([(int(r), int(s)) for r, s in zip(d.rows, d.seeds, strict=True)] for d in draws)
+    loader = DataLoader(
+        dataset,
+        batch_sampler=_Once(keys),
+        num_workers=workers,
+        prefetch_factor=2 if workers else None,
+        pin_memory=torch.cuda.is_available(),
+        worker_init_fn=_begin_worker if workers else None,
+    )
+    with interruptible():
+        batches = iter(loader)
+    try:
+        for pixels, rows in batches:
+            yield pixels, rows.numpy()
+    except RuntimeError as error:
+        raise _worker_gone(error) or error from error
+
+
+class _Once:
+    """An iterator in the shape of a batch sampler."""
+
+    def __init__(self, keys: Iterator[list[tuple[int, int]]]) -> None:
+        self._keys = keys
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        return self._keys
+
+
+def _begin_worker(_: int) -> None:
+    torch.set_num_threads(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the main process decides
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """While open, SIGINT and SIGTERM break in at once: a start that hangs would never come to look for them."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(number: int, _: object) -> None:
+        raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _worker_gone(error: RuntimeError) -> TrainingError | None:
+    """What to do where a loading process ended; None for another error."""
+    said = " ".join(str(error).split())
+    if "DataLoader worker" not in said or ("exited unexpectedly" not in said and "killed by signal" not in said):
+        return None
+    guard = f"; in a script, {GUARD}" if multiprocessing.get_start_method(allow_none=True) != "fork" else ""
+    return TrainingError(
+        "A loading process has died.",
+        expected="a process that runs until the end of training",
+        found=said[:200],
+        next_step=f"give it more memory, or load in one process: --workers 0 (workers: 0){guard}",
+    )

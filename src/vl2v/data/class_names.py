@@ -1,0 +1,114 @@
+"""Parse class names for images without labels, from a text, a file, or a sequence."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from vl2v.data.images import spaced, spelling
+from vl2v.errors import ConfigError
+from vl2v_runtime.names import shown
+from vl2v_runtime.regular import read_text
+
+STEP = "list two names or more: --classes cat,dog, or a text file with one name per line"
+MOST_BYTES = 2**22  # of a file of names
+MARKUP = re.compile(r"[-*]\s|[\[{\"']")  # begins a line of a list in YAML, Markdown or JSON
+COMMENT = "#"  # begins a line that is passed over, as in a file of prompt templates
+
+
+def class_names(given: str | Path | Sequence[str]) -> tuple[str, ...]:
+    """Read a list of class names.
+
+    Args:
+        given: names separated by commas, such as ``cat,dog``; the path of a text file in UTF-8 with one name per line
+            (empty lines and lines that begin with # are passed over); or the names themselves.
+
+    Returns:
+        The names in the given order, two or more, underscores and runs of spaces as one space.
+
+    Raises:
+        ConfigError: if the file cannot be read, a name is no text to show or is given twice in whatever spelling, or
+            there are fewer than two names.
+    """
+    if isinstance(given, str | Path):
+        text = str(given).strip()
+        listed = _of_file(Path(text)) if _is_path(text) else [(name, "--classes") for name in text.split(",")]
+    else:
+        listed = [(name, "the classes") for name in given]
+    names: dict[str, tuple[str, str]] = {}
+    for written, where in listed:
+        if not written.strip():
+            continue  # a comma at the end, an empty line
+        name = checked_name(written, where)
+        if (key := spelling(name)) in names:
+            found = " and ".join(f"{other} ({place})" for other, place in (names[key], (name, where)))
+            step = "keep one of them; case, spaces, underscores and hyphens are ignored"
+            raise ConfigError("A class is given twice.", expected="different names", found=found, next_step=step)
+        names[key] = name, where
+    found_names = tuple(name for name, _ in names.values())
+    if len(found_names) < 2:
+        found = ", ".join(found_names) or "none"
+        raise ConfigError("Too few classes are given.", expected="two or more", found=found, next_step=STEP)
+    return found_names
+
+
+def checked_name(written: str, where: str = "") -> str:
+    """A class's name as students carry it, from how it was written.
+
+    Args:
+        written: any text.
+        where: it stands, for the message.
+
+    Raises:
+        ConfigError: if it is empty or cannot be shown.
+    """
+    name = spaced(written).strip()
+    if not spelling(name) or not name.isprintable():
+        place = f" ({where})" if where else ""
+        raise ConfigError(f"A class needs a name{place}.", expected="letters, e.g. zebra", found=repr(written))
+    return name
+
+
+def _is_path(text: str) -> bool:
+    """Whether a text is meant as a file: there is one of that name, or it looks like one."""
+    try:
+        if Path(text).exists() and text:
+            return True
+    except (OSError, ValueError):  # a list longer than a path may be
+        return False
+    return "," not in text and (Path(text).suffix.lower() in (".txt", ".csv", ".text", ".lst", ".yaml") or "/" in text)
+
+
+def _of_file(path: Path) -> list[tuple[str, str]]:
+    """Every line that counts, and where it stands."""
+    problem = f"{shown(path)} contains no class names."
+    expected = "a text file in UTF-8 with one name per line"
+    try:
+        text = read_text(path, MOST_BYTES)
+        if "\0" in text:
+            raise UnicodeDecodeError("utf-8", b"\0", 0, 1, "not a text file of names, or UTF-16")
+    except OSError as error:
+        found = error.strerror or str(error)
+        raise ConfigError(problem, expected=expected, found=found, next_step=STEP) from error
+    except UnicodeDecodeError as error:
+        found, step = f"other bytes ({error.reason})", "save the file as UTF-8"
+        raise ConfigError(problem, expected=expected, found=found, next_step=step) from error
+    lines = [(i, line.strip()) for i, line in enumerate(text.splitlines(), 1)]
+    lines = [(i, line) for i, line in lines if line and not line.startswith(COMMENT)]
+    for i, line in lines:
+        if MARKUP.match(line):
+            raise ConfigError(
+                f"{shown(path)}, line {i} looks like YAML or JSON.",
+                expected="a plain name",
+                found=line[:200],
+                next_step="write the name alone, without list marks, quotes or brackets",
+            )
+        if "," in line:
+            raise ConfigError(
+                f"{shown(path)}, line {i} has a comma.",
+                expected="one name per line",
+                found=line[:200],
+                next_step="put each name on its own line; put longer descriptions for the prompts into classes.yaml",
+            )
+    return [(line, f"{shown(path)}, line {i}") for i, line in lines]

@@ -1,0 +1,148 @@
+"""Summary of a folder: domains, classes and counts of images."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from vl2v.data.images import Task
+from vl2v_runtime.names import printable, shown
+
+SHOWN_DOMAINS, SHOWN_CLASSES = 20, 12
+
+
+@dataclass(frozen=True)
+class DomainContents:
+    """What one domain holds.
+
+    Attributes:
+        name: of its folder.
+        images: how many it has.
+        classes: how many classes it has images of; 0 where the images have no labels.
+        fewest: images of its smallest class among those.
+        most: images of its largest class.
+        held_out: whether it is left out to test.
+    """
+
+    name: str
+    images: int
+    classes: int
+    fewest: int
+    most: int
+    held_out: bool
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What a folder holds, as a run understands it.
+
+    Attributes:
+        root: the folder.
+        domains: in alphabetical order.
+        classes: what the trained classes are called, in the order of their folders.
+        held_out_classes: the same of classes that are left out of training.
+        images: of the trained classes.
+        held_out_class_images: of the held-out classes.
+        unlabelled: further images without labels.
+        labelled: whether the images have labels.
+        columns: role and name of the columns of a table that were used; none for a folder.
+    """
+
+    root: str
+    domains: tuple[DomainContents, ...]
+    classes: tuple[str, ...]
+    held_out_classes: tuple[str, ...] = ()
+    images: int = 0
+    held_out_class_images: int = 0
+    unlabelled: int = 0
+    labelled: bool = True
+    columns: tuple[tuple[str, str], ...] = ()
+
+    @classmethod
+    def of(
+        cls, task: Task, held_out: Collection[str] = (), unseen: Task | None = None, unlabelled: Task | None = None
+    ) -> Contents:
+        """Count a scanned folder; `held_out` are domains, as their folders are written."""
+        domains = []
+        for domain in task.domains:
+            labels = task.labels[task.rows_of(domain)]
+            counts = np.unique(labels[labels >= 0], return_counts=True)[1]
+            sizes = [int(count) for count in counts] or [0]
+            held = domain in held_out
+            domains.append(DomainContents(domain, len(labels), len(counts), min(sizes), max(sizes), held))
+        return cls(
+            root=printable(task.source or task.root),
+            domains=tuple(domains),
+            classes=task.names,
+            held_out_classes=unseen.names if unseen else (),
+            images=len(task),
+            held_out_class_images=len(unseen) if unseen else 0,
+            unlabelled=len(unlabelled) if unlabelled else 0,
+            labelled=bool((task.labels >= 0).any()),
+            columns=task.columns,
+        )
+
+    def lines(self) -> list[str]:
+        """A few lines for people: a sum, a line per domain, the classes."""
+        found = [f"{shown(self.root)}: {_count(len(self.domains), 'domain')}, {_classes(len(self.classes))}, "]
+        found[0] += _count(self.images, "image") + ("" if self.labelled else " without labels")
+        found += [f"  {columns_line(self.columns)}"] if self.columns else []
+        for domain in self.domains[:SHOWN_DOMAINS]:
+            found.append(f"  {shown(domain.name)}: {_count(domain.images, 'image')}")
+            found[-1] += f", {_of_each(domain)}" if self.labelled else ""
+            if self.labelled and domain.classes < len(self.classes):
+                found[-1] += f", {domain.classes} of {len(self.classes)} classes"
+            found[-1] += ", held out" if domain.held_out else ""
+        if len(self.domains) > SHOWN_DOMAINS:
+            found.append(f"  ... and {len(self.domains) - SHOWN_DOMAINS} more domains")
+        found.append(f"  classes: {_listed(self.classes)}")
+        if self.held_out_classes:
+            images = _count(self.held_out_class_images, "image")
+            found.append(f"  held-out classes, {images}: {_listed(self.held_out_classes)}")
+        if self.unlabelled:
+            found.append(f"  without labels: {_count(self.unlabelled, 'image')}")
+        return found
+
+    def to_dict(self) -> dict[str, Any]:
+        """The same as plain values."""
+        return {
+            "root": self.root,
+            "images": self.images,
+            "domains": [
+                {"name": d.name, "images": d.images, "classes": d.classes, "held_out": d.held_out} for d in self.domains
+            ],
+            "classes": list(self.classes),
+            "held_out_classes": list(self.held_out_classes),
+            "unlabelled": self.unlabelled,
+            "labelled": self.labelled,
+            **({"columns": dict(self.columns)} if self.columns else {}),
+        }
+
+
+def columns_line(columns: Sequence[tuple[str, str]]) -> str:
+    """Which column of a table was taken for what."""
+    known = dict(columns)
+    words = [f"{role}: column {shown(known[role])}" for role in ("image", "label", "domain") if role in known]
+    return ", ".join(words) + ("" if "domain" in known else "; no column of domains, so one domain")
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def _classes(number: int) -> str:
+    return f"{number:,} class{'' if number == 1 else 'es'}"
+
+
+def _of_each(domain: DomainContents) -> str:
+    if domain.fewest == domain.most:
+        return f"{domain.most:,} of each class"
+    return f"{domain.fewest:,} to {domain.most:,} of each class"
+
+
+def _listed(names: Sequence[str]) -> str:
+    text = ", ".join(map(shown, names[:SHOWN_CLASSES]))
+    return text if len(names) <= SHOWN_CLASSES else f"{text} and {len(names) - SHOWN_CLASSES:,} more"

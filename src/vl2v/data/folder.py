@@ -1,0 +1,178 @@
+"""Labelled images: `root/<domain>/<class>/<image>`, or `root/<class>/<image>` for a single domain."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import yaml
+
+from vl2v.data.images import Task
+from vl2v.data.layout import doubts
+from vl2v.data.listing import Cells, Listing
+from vl2v.data.listing import FaultyDataError as FaultyDataError
+from vl2v.data.pixels import PixelCache
+from vl2v.data.scan import Fault, FileIndex, read_all
+from vl2v.data.tables.base import SUFFIXES
+from vl2v.errors import ConfigError, DataError
+from vl2v.faults import UNREADABLE
+from vl2v.progress import Progress
+from vl2v.yaml_keys import Settings
+from vl2v_runtime.formats import COMMON
+from vl2v_runtime.names import shown
+from vl2v_runtime.regular import read_text
+from vl2v_runtime.walking import Folder, Skipped, summary, walk
+
+MOST_YAML, MOST_BRACKETS = (
+    2**22,
+    10_000,
+)  # of a file; deep nesting takes the parser minutes
+
+
+class DomainFolder(Listing):
+    """A folder of labelled images with an optional level of domains and a level of classes.
+
+    Class names are the folders' names with underscores read as spaces. A file `classes.yaml` in the root may map a
+    class folder to another phrase for prompts. What counts as an image is said by `vl2v_runtime.walking.walk`.
+
+    Args:
+        root: the folder.
+        allow_missing_classes: accept a class that some domain has no image of.
+        as_found: accept folders that look like splits, dates or a level too many, and folders without images.
+
+    Attributes:
+        faults: problems with files, names and layout.
+        warnings: conditions that may be intended.
+
+    Raises:
+        DataError: if `root` is no folder, or holds no image.
+    """
+
+    LAYOUT = "a folder per class with images, or a folder per domain with a folder per class"
+    NO_IMAGE = "no image in class folders"
+    NEXT = "put images ({formats}) into class folders"
+
+    def _find(self) -> Cells:
+        if not self.root.is_dir():
+            raise DataError(
+                f"{shown(self.root)} is not a folder.",
+                expected=f"{self.LAYOUT}, or a table ({', '.join(SUFFIXES)})",
+                found="a file" if self.root.exists() else "no such file or folder",
+                next_step="check the path",
+            )
+        tree = search(self.root)
+        skipped = tree.all_skipped()
+        self.faults += map(_left_out, skipped)
+        cells = self._list(tree)
+        if not cells:
+            step = self.NEXT.format(formats=", ".join(COMMON))
+            found = "; ".join([self.NO_IMAGE, *([summary(skipped)] if skipped else [])])
+            raise DataError(
+                f"{shown(self.root)} contains no images.", expected=self.LAYOUT, found=found, next_step=step
+            )
+        return cells
+
+    def _list(self, tree: Folder) -> Cells:
+        """Image files by (domain, class folder), sorted as DomainBed sorts them."""
+        tops = list(tree.subs.values())
+        flat = [top for top in tops if top.files]
+        deep = [top for top in tops if any(sub.has_images() for sub in top.subs.values())]
+        for file in tree.files:
+            self._fault(file, "an image outside every class folder", "move it into a class folder")
+        for top in tops:
+            if not top.has_images():
+                if any(folder.others for folder in top.folders()) and not top.all_skipped():
+                    self.warnings.append(f"{shown(top.path)} contains no images and is ignored")
+                else:
+                    self._empty(top, "class" if flat and not deep else "domain")
+        if flat and not deep:
+            return {(self.root.resolve().name, top.name): list(top.images()) for top in flat}
+        for top in flat:
+            self._fault(
+                top.path, "images next to or instead of class folders", "a domain must only contain class folders"
+            )
+        for top in deep:
+            for sub in top.subs.values():
+                if not sub.has_images():
+                    self._empty(sub, "class")
+        for fault in doubts(deep):
+            self._doubt(fault)
+        cells = [(top, sub) for top in deep for sub in top.subs.values() if sub.has_images()]
+        return {(top.name, sub.name): list(sub.images()) for top, sub in cells}
+
+    def _empty(self, folder: Folder, kind: str) -> None:
+        """A class or domain that would vanish without a word."""
+        self._doubt(Fault(shown(folder.path), f"a {kind} folder without images", self.REMOVE))
+
+
+def read_yaml(path: Path) -> object:
+    """Parse a YAML file.
+
+    Raises:
+        ConfigError: if it cannot be read or parsed; the message has the line.
+    """
+    try:
+        text = read_text(path)
+        if len(text) > MOST_YAML or text.count("[") + text.count("{") > MOST_BRACKETS:
+            raise ValueError(f"more than {MOST_YAML:,} characters, or {MOST_BRACKETS:,} brackets")
+        return yaml.load(text, Settings)
+    except (yaml.YAMLError, *UNREADABLE) as error:  # an overlong number, a date that is none
+        found = " ".join(str(error).split())[:500]
+        step = "correct the file; text with a colon or a quote needs quotes around it"
+        if "given twice" in found:
+            step = "keep one of the lines"
+        raise ConfigError(f"{path} is not valid YAML.", expected="YAML", found=found, next_step=step) from error
+    except OSError as error:
+        found = error.strerror or str(error)
+        raise ConfigError(f"{path} cannot be read.", expected="a YAML file", found=found) from error
+
+
+def search(root: Path) -> Folder:
+    """The images of a folder at any depth.
+
+    Raises:
+        DataError: if it cannot be listed.
+    """
+    try:
+        return walk(root)
+    except OSError as error:
+        found = error.strerror or str(error)
+        step = "make it readable for this user"
+        raise DataError(f"{shown(root)} cannot be listed.", expected="a folder", found=found, next_step=step) from error
+
+
+def _left_out(skipped: Skipped) -> Fault:
+    return Fault(shown(skipped.path), skipped.problem, f"{skipped.remedy}, or skip it: --skip-bad", file=True)
+
+
+def unlabelled_images(
+    root: str | Path,
+    *,
+    index: FileIndex | None = None,
+    cache: PixelCache | None = None,
+    skip_bad: bool = False,
+    progress: Progress | None = None,
+) -> Task:
+    """Read a folder of images without labels, at any depth; every label is -1.
+
+    Raises:
+        DataError: if the folder is missing or holds no image, or (`FaultyDataError`) holds a bad file.
+    """
+    root = Path(root)
+    tree = search(root) if root.is_dir() else Folder("")
+    paths, left_out = list(tree.images()), [_left_out(skipped) for skipped in tree.all_skipped()]
+    if not paths:
+        step = "check the path of the unlabelled images"
+        raise DataError(
+            f"{shown(root)} contains no images.", expected="a folder of images", found="none", next_step=step
+        )
+    title = "reading unlabelled images"
+    digests, bad = read_all(root, paths, index=index, cache=cache, progress=progress, title=title)
+    bad = [*left_out, *bad]
+    if bad and not skip_bad:
+        raise FaultyDataError(root, bad)
+    good = np.asarray(digests.any(axis=1), dtype=np.bool_)
+    count = int(good.sum())
+    kept = [path for path, ok in zip(paths, good, strict=True) if ok]
+    none, zero = np.full(count, -1, np.int64), np.zeros(count, np.int64)
+    return Task(root, kept, digests[good], none, zero, ("unlabelled",), (), (), tuple(bad))

@@ -1,0 +1,106 @@
+"""The images that passed the scan, with labels, domains and class names."""
+
+from __future__ import annotations
+
+import hashlib
+import unicodedata
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vl2v.data.pixels import Digests
+from vl2v.data.scan import Fault
+from vl2v.errors import DataError
+from vl2v_runtime.imaging import UnreadableImageError, read_file
+from vl2v_runtime.names import shown
+
+
+@dataclass(frozen=True)
+class Task:
+    """Images that passed the scan, in the order of domain, class, file name.
+
+    Attributes:
+        root: the folder that `paths` are relative to.
+        paths: N image files.
+        digests: [N, 32] uint8, SHA-256 of each file's bytes.
+        labels: [N] int64, positions in `phrases`; -1 for an image without a label.
+        domain_of: [N] int64, positions in `domains`.
+        domains: domain names in alphabetical order.
+        folders: class folder names in alphabetical order.
+        phrases: what each class is called in prompts.
+        skipped: bad files that were left out.
+        warnings: what the user should know of the folder.
+        source: what lists the images, for people: the folder, or a table.
+        columns: role and name of the columns of a table that were used; none for a folder.
+    """
+
+    root: Path
+    paths: list[str]
+    digests: Digests
+    labels: NDArray[np.int64]
+    domain_of: NDArray[np.int64]
+    domains: tuple[str, ...]
+    folders: tuple[str, ...]
+    phrases: tuple[str, ...]
+    skipped: tuple[Fault, ...] = ()
+    warnings: tuple[str, ...] = ()
+    source: Path | None = None
+    columns: tuple[tuple[str, str], ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What each class is called to people: its folder with underscores as spaces."""
+        return tuple(spaced(folder) for folder in self.folders)
+
+    def read(self, row: int) -> bytes:
+        """The bytes of one image's file.
+
+        Raises:
+            DataError: if the file changed since the scan.
+        """
+        path = self.root / self.paths[row]
+        try:
+            data = read_file(path)
+        except (OSError, UnreadableImageError):
+            data = b""
+        if hashlib.sha256(data).digest() != self.digests[row].tobytes():
+            step = "run the command again to rescan it"
+            raise DataError(
+                f"{shown(path)} changed.",
+                expected="what the scan read",
+                found="other bytes" if data else "no such file",
+                next_step=step,
+            )
+        return data
+
+    def rows_of(self, domain: str) -> NDArray[np.int64]:
+        """The positions of one domain's images, ascending."""
+        return np.flatnonzero(self.domain_of == self.domains.index(domain))
+
+    def digest(self) -> str:
+        """One SHA-256 over every path, label, domain and content: equal if and only if the data are."""
+        total = hashlib.sha256(
+            "\n".join([*self.domains, *self.folders, *self.phrases]).encode(errors="surrogateescape")
+        )
+        several = len(self.domains) > 1
+        for path, digest, label, domain in zip(self.paths, self.digests, self.labels, self.domain_of, strict=True):
+            total.update(f"{path}\0{label}\0".encode(errors="surrogateescape") + digest.tobytes())
+            if several and not path.startswith(f"{self.domains[domain]}/"):  # of a table; a folder's paths say it
+                total.update(f"{domain}\0".encode())
+        return total.hexdigest()
+
+
+def spaced(folder: str) -> str:
+    """What a class folder is called to people: underscores and runs of spaces become one space."""
+    return " ".join(folder.replace("_", " ").split()) or folder
+
+
+def spelling(folder: str) -> str:
+    """Equal for two spellings of one class: case, spaces, underscores and hyphens do not count."""
+    text = unicodedata.normalize("NFKC", folder).casefold()
+    return "".join(character for character in text if character not in "_- ")

@@ -1,0 +1,66 @@
+"""Detect folders that are probably not domains and classes: splits, dates, an extra level."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+
+from vl2v.data.scan import Fault
+from vl2v_runtime.names import shown
+from vl2v_runtime.walking import Folder
+
+SPLITS = frozenset(
+    {"train", "training", "trainset", "val", "valid", "validate", "validation", "test", "testing", "testset", "dev"}
+    | {"eval", "evaluation", "holdout"}
+)
+DATE = re.compile(r"(19|20)\d\d([-_. ]?\d\d){0,2}")
+ACCEPT = "or accept them as they are: --layout-as-found"
+
+
+def doubts(domains: Sequence[Folder]) -> list[Fault]:
+    """What looks like a mistake in `root/<domain>/<class>/`.
+
+    Args:
+        domains: the domain folders; each has class folders.
+    """
+    return [fault for found in (splits(domains), _dates(domains), _deeper(domains)) for fault in found]
+
+
+def _cells(domains: Sequence[Folder]) -> list[Folder]:
+    return [folder for domain in domains for folder in domain.subs.values() if folder.has_images()]
+
+
+def splits(domains: Sequence[Folder]) -> Iterator[Fault]:
+    """Domain folders that are called like the parts of a data set."""
+    names = [domain.name for domain in domains]
+    if len(names) > 1 and all(name.casefold().strip("_- 0123456789") in SPLITS for name in names):
+        remedy = (
+            "vl2v makes its own validation split; use one folder per class with all images, or one folder per "
+            f"domain (camera, site, style) above the class folders, {ACCEPT}"
+        )
+        yield Fault(", ".join(names), "splits of one dataset, taken as domains", remedy)
+
+
+def _dates(domains: Sequence[Folder]) -> Iterator[Fault]:
+    names = sorted({cell.name for cell in _cells(domains)})
+    if names and all(DATE.fullmatch(name) for name in names):
+        example = f"{domains[0].path}/{names[0]}"
+        remedy = (
+            f"if {shown(domains[0].name)} is a class, put all classes into one folder, as in "
+            f"all/{shown(example)}/..., {ACCEPT}"
+        )
+        yield Fault(shown(example), "a date, taken as a class", remedy)
+
+
+def _deeper(domains: Sequence[Folder]) -> Iterator[Fault]:
+    """Every class folder holds the same folders, and no image of its own: these may be the classes."""
+    cells = _cells(domains)
+    below = [{sub.name for sub in cell.subs.values() if sub.has_images()} for cell in cells]
+    common = set.intersection(*below) if below else set()
+    if len(common) < 2 or any(cell.files for cell in cells) or all(DATE.fullmatch(name) for name in common):
+        return
+    if len({cell.name for cell in cells}) < 2:
+        return
+    names = ", ".join(map(shown, sorted(common)[:5]))
+    remedy = f"if these are the classes, pass the folder one level below, such as {shown(domains[0].path)}, {ACCEPT}"
+    yield Fault(f"{shown(cells[0].path)}", f"taken as a class, but all of them contain the folders {names}", remedy)

@@ -1,0 +1,241 @@
+"""The one interface between the readers of a data set and everything after them: images by domain and class."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vl2v.data.images import Task, spaced, spelling
+from vl2v.data.phrases import read_phrases
+from vl2v.data.pixels import Digests, PixelCache
+from vl2v.data.scan import Fault, FileIndex, read_all
+from vl2v.errors import DataError
+from vl2v.progress import Progress
+from vl2v_runtime.names import has_control, printable, shown
+
+SHOWN = 30  # faults listed in full; the rest are counted
+Cells = dict[tuple[str, str], list[str]]
+
+
+class FaultyDataError(DataError):
+    """The data have faults; `faults` has them all, the message the first of them and the count."""
+
+    def __init__(self, root: Path, faults: Sequence[Fault]) -> None:
+        self.faults = tuple(faults)
+        lines = [f"  {f.where}: {f.problem}\n      {f.remedy}" for f in faults[:SHOWN]]
+        if len(faults) > SHOWN:
+            lines.append(f"  ... and {len(faults) - SHOWN} more")
+        count = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
+        super().__init__(f"{count} in {shown(root)}; nothing was bought or trained:\n" + "\n".join(lines))
+
+
+class Listing(ABC):
+    """Images by domain and class, without a file being read; `scan` then reads them.
+
+    A reader gives `_find`. Everything else works alike for all of them. A file `classes.yaml` in the root may map a
+    class to another phrase for prompts.
+
+    Args:
+        root: the folder that paths are relative to.
+        allow_missing_classes: accept a class that some domain has no image of.
+        as_found: accept what can be used as it is, and is probably not what was meant.
+
+    Attributes:
+        root: the same.
+        source: what lists the images: the folder, or a table.
+        columns: role and name of the columns of a table that are used; none for a folder.
+        domains: in alphabetical order.
+        folders: the classes as they are written, in alphabetical order.
+        phrases: what each class is called in prompts.
+        faults: problems with files, names and layout.
+        warnings: conditions that may be intended.
+
+    Raises:
+        DataError: if no image is listed.
+    """
+
+    RENAME = "rename the folders to one spelling"
+    RECODE = "rename the folder; convmv renames many"
+    REMOVE = "add images or remove the folder"
+    TWO = "a classifier needs at least two class folders"
+
+    def __init__(self, root: str | Path, *, allow_missing_classes: bool = False, as_found: bool = False) -> None:
+        self.root, self.as_found = Path(root), as_found
+        self.source = self.root
+        self.columns: tuple[tuple[str, str], ...] = ()
+        self.faults: list[Fault] = []
+        self.warnings: list[str] = []
+        cells = self._find()
+        self.domains = tuple(sorted({domain for domain, _ in cells}))
+        self.folders = self._classes(cells)
+        self._files = {key: cells[key] for key in sorted(cells)}
+        self._check_encoding()
+        self._check_names(allow_missing_classes)
+        self.phrases = self._phrases()
+
+    @abstractmethod
+    def _find(self) -> Cells:
+        """Image files by (domain, class), relative to the root or absolute, one or more.
+
+        Raises:
+            DataError: if there is none.
+        """
+
+    def _cell(self, domain: str, folder: str) -> str:
+        """What a class in a domain is called in a fault."""
+        return shown(f"{domain}/{folder}")
+
+    def _bad(self, places: NDArray[np.int64], faults: list[Fault]) -> list[Fault]:
+        """The faults of files as the user should see them; `places` are their positions in `paths`."""
+        return faults
+
+    @property
+    def paths(self) -> list[str]:
+        """Every image file, relative to the root, in the order of domain, class, file name."""
+        return [path for files in self._files.values() for path in files]
+
+    def scan(
+        self,
+        *,
+        index: FileIndex | None = None,
+        cache: PixelCache | None = None,
+        skip_bad: bool = False,
+        progress: Progress | None = None,
+    ) -> Task:
+        """Read every file once and return the clean task.
+
+        Args:
+            index: remembers files across scans.
+            cache: receives the decoded pixels.
+            skip_bad: leave bad files out instead of refusing.
+            progress: told after every file.
+
+        Raises:
+            FaultyDataError: with all faults of files, names and layout together.
+        """
+        paths = self.paths
+        digests, bad = read_all(self.root, paths, index=index, cache=cache, progress=progress)
+        keys, sizes = list(self._files), [len(files) for files in self._files.values()]
+        good = np.asarray(digests.any(axis=1), dtype=np.bool_)
+        bad = self._bad(np.flatnonzero(~good), bad)
+        bad = [*(fault for fault in self.faults if fault.file), *bad]
+        faults = [*(fault for fault in self.faults if not fault.file), *([] if skip_bad else bad)]
+        domain_of = np.repeat(np.array([self.domains.index(domain) for domain, _ in keys], dtype=np.int64), sizes)
+        for i, domain in enumerate(self.domains):
+            count = int(np.count_nonzero(good & (domain_of == i)))
+            if count < 2:
+                remedy = f"a domain needs at least two; {self.REMOVE}"
+                faults.append(Fault(domain, f"a domain with {count} usable image{'' if count == 1 else 's'}", remedy))
+        if skip_bad:
+            faults.extend(self._emptied(np.repeat(np.arange(len(keys)), sizes)[good]))
+        if faults:
+            raise FaultyDataError(self.source, faults)
+        labels = np.repeat(self._labels(keys), sizes)
+        warnings = [*self.warnings, *contradictions(paths, digests, labels)]
+        return Task(
+            root=self.root,
+            paths=[path for path, ok in zip(paths, good, strict=True) if ok],
+            digests=digests[good],
+            labels=labels[good],
+            domain_of=domain_of[good],
+            domains=self.domains,
+            folders=self.folders,
+            phrases=self.phrases,
+            skipped=tuple(bad),
+            warnings=tuple(warnings),
+            source=self.source,
+            columns=self.columns,
+        )
+
+    def _classes(self, cells: Cells) -> tuple[str, ...]:
+        """The class folders of (domain, class folder), in alphabetical order."""
+        return tuple(sorted({folder for _, folder in cells}))
+
+    def _labels(self, keys: Sequence[tuple[str, str]]) -> NDArray[np.int64]:
+        """The label of the files of every (domain, class folder)."""
+        return np.array([self.folders.index(folder) for _, folder in keys], dtype=np.int64)
+
+    def _doubt(self, fault: Fault) -> None:
+        """Something that can be used as it is, and is probably not what was meant."""
+        if self.as_found:
+            self.warnings.append(f"{fault.where}: {fault.problem}")
+        else:
+            self.faults.append(fault)
+
+    def _fault(self, where: str, problem: str, remedy: str) -> None:
+        self.faults.append(Fault(shown(where), problem, remedy))
+
+    def _check_encoding(self) -> None:
+        """Refuse names that no prompt and no file of results can hold; the names of images need not be UTF-8."""
+        for name in sorted({*self.domains, *self.folders}):
+            if printable(name) != name:
+                kind = "domain" if name in self.domains else "class"
+                self._fault(name, f"a {kind} name that is not UTF-8", self.RECODE)
+            elif name in self.folders and has_control(spaced(name)):  # no student can carry it
+                self._fault(name, "a class name with a control character", "rename the folder")
+
+    def _check_names(self, allow_missing: bool) -> None:
+        spellings: dict[str, set[str]] = defaultdict(set)
+        for folder in self.folders:
+            spellings[spelling(folder)].add(folder)
+        for names in spellings.values():
+            if len(names) > 1:
+                where = ", ".join(self._cell(d, f) for d, f in self._files if f in names)
+                self.faults.append(Fault(where, "two spellings of one class", self.RENAME))
+        if len(spellings) < 2:
+            where = self._cell(self.domains[0], self.folders[0])
+            self.faults.append(Fault(where, "the only class", self.TWO))
+        for domain in [] if allow_missing else self.domains:
+            has = {spelling(folder) for d, folder in self._files if d == domain}
+            for lacking in sorted(spellings.keys() - has):
+                name = min(spellings[lacking])
+                remedy = "add images of it, drop the class everywhere, or allow it: --allow-missing-classes"
+                self.faults.append(Fault(domain, f"no image of class '{name}'", remedy))
+
+    def _emptied(self, left: NDArray[np.int64]) -> list[Fault]:
+        """Cells that no good file is in; `left` has the positions of the cells of all good files."""
+        there = set(left.tolist())
+        remedy = f"it has no readable file; {self.REMOVE}"
+        return [
+            Fault(self._cell(*key), "a class without usable images", remedy)
+            for i, key in enumerate(self._files)
+            if i not in there
+        ]
+
+    def _phrases(self) -> tuple[str, ...]:
+        phrases = read_phrases(self.root, self.folders)
+        values = tuple(phrases[folder] for folder in self.folders)
+        for phrase in sorted({p for p in values if values.count(p) > 1}):
+            if len({spelling(f) for f in self.folders if phrases[f] == phrase}) > 1:
+                self.faults.append(
+                    Fault(
+                        "classes.yaml", f"two classes have the description '{phrase}'", "give each its own description"
+                    )
+                )
+        return values
+
+
+def contradictions(paths: Sequence[str], digests: Digests, labels: NDArray[np.int64]) -> list[str]:
+    """A warning if the same picture stands in several classes.
+
+    Args:
+        paths: N image files.
+        digests: [N, 32] uint8, SHA-256 of each; zeros for a bad one.
+        labels: [N] int64, the class of each.
+    """
+    first: dict[bytes, int] = {}
+    pairs = []
+    for i in np.flatnonzero(digests.any(axis=1)):
+        other = first.setdefault(digests[i].tobytes(), int(i))
+        if labels[other] != labels[i]:
+            pairs.append((other, int(i)))
+    if not pairs:
+        return []
+    count = "1 image is" if len(pairs) == 1 else f"{len(pairs):,} images are"
+    example = " and ".join(shown(paths[i]) for i in pairs[0])
+    return [f"{count} in two classes, with contradictory labels: {example}"]

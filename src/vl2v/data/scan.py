@@ -1,0 +1,193 @@
+"""Scan image files: check, hash and decode each file once."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from vl2v.data.pixels import Digests, PixelCache
+from vl2v.progress import Progress, Silent, warn
+from vl2v.sqlite import open_cache
+from vl2v_runtime.colour import NOTE
+from vl2v_runtime.imaging import DECODING, Pixels, UnreadableImageError, decode, read_file, square
+from vl2v_runtime.names import shown
+
+CHUNK = 256  # files decoded between two commits
+SCHEMA = (
+    "CREATE TABLE IF NOT EXISTS files (path BLOB PRIMARY KEY, size INTEGER, mtime INTEGER, ctime INTEGER,"
+    " inode INTEGER, digest BLOB, problem TEXT) WITHOUT ROWID",
+    "CREATE TABLE IF NOT EXISTS views (source BLOB, view INTEGER, seed INTEGER, digest BLOB,"
+    " PRIMARY KEY (source, view, seed)) WITHOUT ROWID",
+)
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One thing wrong with the data: where, what, and what to do about it."""
+
+    where: str
+    problem: str
+    remedy: str
+    file: bool = False  # true for a single bad file, which --skip-bad leaves out
+
+
+@dataclass(frozen=True)
+class _Stamp:
+    size: int
+    mtime: int
+    ctime: int
+    inode: int
+
+
+@dataclass(frozen=True)
+class _Checked:
+    digest: bytes
+    problem: str
+    stamp: _Stamp | None
+    pixels: Pixels | None
+    read: bool
+    note: str = ""
+
+
+class FileIndex:
+    """What is known of files already read, so that an unchanged file is not read again.
+
+    A file counts as unchanged while its size, modification time, change time and inode are the same.
+
+    Args:
+        path: the SQLite file; its folder is made if missing.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._db, _ = open_cache(path, SCHEMA, DECODING)
+
+    def close(self) -> None:
+        """Close the index."""
+        self._db.close()
+
+    def find(self, path: str) -> tuple[_Stamp, bytes, str] | None:
+        """The stamp, digest and problem noted for a path, if any."""
+        row = self._db.execute(
+            "SELECT size, mtime, ctime, inode, digest, problem FROM files WHERE path = ?", (os.fsencode(path),)
+        ).fetchone()
+        return (_Stamp(*row[:4]), row[4], row[5]) if row else None
+
+    def find_view(self, source: bytes, view: int, seed: int) -> bytes | None:
+        """The digest of a view that was made before."""
+        query = "SELECT digest FROM views WHERE source = ? AND view = ? AND seed = ?"
+        row = self._db.execute(query, (source, view, seed)).fetchone()
+        return row[0] if row else None
+
+    def note_view(self, source: bytes, view: int, seed: int, digest: bytes) -> None:
+        """Remember the digest of a view."""
+        self._db.execute("INSERT OR REPLACE INTO views VALUES (?, ?, ?, ?)", (source, view, seed, digest))
+
+    def note(self, entries: Sequence[tuple[str, _Checked]]) -> None:
+        """Remember what was found in files that could be read."""
+        rows = [
+            (os.fsencode(path), c.stamp.size, c.stamp.mtime, c.stamp.ctime, c.stamp.inode, c.digest, c.problem)
+            for path, c in entries
+            if c.stamp is not None
+        ]
+        self._db.execute("BEGIN")
+        self._db.executemany("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
+        self._db.execute("COMMIT")
+
+
+def read_all(
+    root: Path,
+    paths: Sequence[str],
+    *,
+    index: FileIndex | None = None,
+    cache: PixelCache | None = None,
+    progress: Progress | None = None,
+    title: str = "reading images",
+) -> tuple[Digests, list[Fault]]:
+    """Decode every file once, in parallel, and keep what was learnt.
+
+    Args:
+        root: the folder that `paths` are relative to.
+        paths: image files, [N].
+        index: remembers files across runs; without one every file is read.
+        cache: where decoded pixels go; without one files are checked only.
+        progress: told after every file.
+        title: the stage's name for the user.
+
+    Returns:
+        ([N, 32] uint8 SHA-256 of every file, zeros for a bad one; the faults in the order of `paths`).
+    """
+    digests = np.zeros((len(paths), 32), np.uint8)
+    faults: list[Fault] = []
+    notes: dict[str, list[str]] = {}
+    progress = progress or Silent()
+    if cache is not None:
+        cache.check(progress)
+    with progress.stage(title, len(paths)) as advance:
+        for start, checked in _chunks(root, paths, index, cache):
+            if cache is not None:
+                cache.add([(c.digest, c.pixels) for c in checked if c.pixels is not None])
+            if index is not None:
+                index.note([(_key(root, p), c) for p, c in zip(paths[start:], checked, strict=False) if c.read])
+            for i, result in enumerate(checked, start):
+                if result.problem:
+                    remedy = "replace or delete the file, or skip it: --skip-bad"
+                    faults.append(Fault(shown(paths[i]), result.problem, remedy, file=True))
+                else:
+                    digests[i] = np.frombuffer(result.digest, np.uint8)
+                if result.note:
+                    notes.setdefault(result.note, []).append(paths[i])
+            advance(len(checked))
+    if cache is not None:
+        cache.seal()
+    for note, noted in notes.items():
+        images = "1 image" if len(noted) == 1 else f"{len(noted):,} images"
+        warn(progress, f"{images} such as {shown(noted[0])}: {note}")
+    return digests, faults
+
+
+def _chunks(
+    root: Path, paths: Sequence[str], index: FileIndex | None, cache: PixelCache | None
+) -> Iterator[tuple[int, list[_Checked]]]:
+    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
+        for start in range(0, len(paths), CHUNK):
+            todo = []
+            for path in paths[start : start + CHUNK]:
+                noted = index.find(_key(root, path)) if index else None
+                todo.append((root / path, noted, cache))
+            # The databases stay in this thread; only reading and decoding is spread.
+            kept = [bool(noted and cache and cache.known(noted[1])) for _, noted, _ in todo]
+            jobs = [
+                pool.submit(_check, path, noted, cache.size if cache else None, k)
+                for (path, noted, _), k in zip(todo, kept, strict=True)
+            ]
+            yield start, [job.result() for job in jobs]
+
+
+def _key(root: Path, path: str) -> str:
+    return str((root / path).absolute())
+
+
+def _check(path: Path, noted: tuple[_Stamp, bytes, str] | None, size: int | None, kept: bool) -> _Checked:
+    try:
+        status = path.stat()
+        stamp = _Stamp(status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
+        if noted and noted[0] == stamp and (noted[2] or kept or size is None):
+            return _Checked(noted[1], noted[2], stamp, None, read=False)
+        data = read_file(path)
+    except UnreadableImageError as error:  # too large to read at all
+        return _Checked(b"", str(error), None, None, read=True)
+    except OSError as error:
+        return _Checked(b"", f"cannot be read ({error.strerror})", None, None, read=True)
+    digest = hashlib.sha256(data).digest()
+    try:
+        image = decode(data)
+    except UnreadableImageError as error:
+        return _Checked(digest, str(error), stamp, None, read=True)
+    pixels = square(image, size) if size else None
+    return _Checked(digest, "", stamp, pixels, read=True, note=image.info.get(NOTE, ""))

@@ -1,0 +1,110 @@
+"""Tables of text: CSV with commas, semicolons, tabs or bars, and TSV."""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TextIO
+
+from vl2v.data.tables.base import Broken, Row, empty
+from vl2v.errors import DataError
+from vl2v_runtime.formats import SUFFIXES as IMAGES
+from vl2v_runtime.names import shown
+
+DELIMITERS = (",", ";", "\t", "|")
+STATED = re.compile(r"sep=(.)\r?\n?")  # a first line that Excel reads
+UTF16 = (b"\xff\xfe", b"\xfe\xff")
+QUOTES = 'a value with quotes, commas or line breaks stands in quotes, and a quote in it is doubled: "a ""b"""'
+
+
+class Delimited:
+    """A CSV or TSV in UTF-8, with or without a byte order mark, or in UTF-16 with one.
+
+    The first row names the columns. Rows are counted as a spreadsheet counts them: the first is 1.
+
+    Args:
+        path: the file; a tab separates its values if it ends in .tsv or .tab, otherwise what separates the most names.
+
+    Raises:
+        DataError: if it has no row of names.
+    """
+
+    unit = "row"
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        with path.open("rb") as file:
+            start = file.read(2**12)
+        self._encoding = "utf-16" if start[:2] in UTF16 else "utf-8-sig"
+        if self._encoding != "utf-16" and b"\0" in start:
+            raise DataError(
+                f"{shown(path)} is not text.",
+                expected="a table in UTF-8",
+                found="NUL bytes, as in UTF-16 or a workbook",
+                next_step="save it as CSV in UTF-8",
+            )
+        with self._open() as file:
+            stated = STATED.fullmatch(file.readline())
+        self._above = 1 if stated else 0
+        tabs = path.suffix.lower() != ".csv"
+        candidates = (stated[1],) if stated else ("\t",) if tabs else DELIMITERS
+        self._delimiter, self.columns = max(
+            ((mark, self._names(mark)) for mark in candidates), key=lambda found: len(found[1])
+        )
+        if not any(self.columns):
+            raise empty(path)
+        if like := [name for name in self.columns if Path(name).suffix.lower() in IMAGES]:
+            raise DataError(
+                f"The first row of {shown(path)} does not name columns.",
+                expected="a row of names, such as path,label,domain",
+                found=f"an image, {shown(like[0])}",
+                next_step="put a row of names above the others",
+            )
+
+    def rows(self, columns: Sequence[str]) -> Iterator[Row]:
+        """See `Table.rows`."""
+        places, width = [self.columns.index(column) for column in columns], len(self.columns)
+        for number, cells in self._cells():
+            if isinstance(cells, Broken):
+                yield number, cells
+            elif number > self._above + 1 and any(map(str.strip, cells)):
+                if len(cells) > width and any(map(str.strip, cells[width:])):
+                    problem = f"more than the {width} values that the first row has names for"
+                    yield number, Broken(problem, QUOTES)
+                elif len(cells) < width and len(cells) <= max(places):
+                    yield number, Broken(f"fewer than the {width} values that the first row has names for", QUOTES)
+                else:
+                    yield number, tuple(cells[place] for place in places)
+
+    def _names(self, delimiter: str) -> tuple[str, ...]:
+        for number, cells in self._cells(delimiter):
+            if number > self._above:
+                return () if isinstance(cells, Broken) else tuple(name.strip() for name in cells)
+        return ()
+
+    def _cells(self, delimiter: str = "") -> Iterator[tuple[int, list[str] | Broken]]:
+        with self._open() as file:
+            reader = csv.reader(file, delimiter=delimiter or self._delimiter, strict=True)
+            number = 0
+            while True:
+                number += 1
+                try:
+                    yield number, next(reader)
+                except StopIteration:
+                    return
+                except csv.Error as error:
+                    yield number, Broken(f"not CSV ({error})", QUOTES)
+
+    @contextmanager
+    def _open(self) -> Iterator[TextIO]:
+        errors = "strict" if self._encoding == "utf-16" else "surrogateescape"  # told later, with the row's number
+        with self._path.open(encoding=self._encoding, errors=errors, newline="") as file:
+            try:
+                yield file
+            except UnicodeError as error:
+                found, step = "bytes that are not UTF-16, as the file begins", "save it as CSV in UTF-8"
+                problem = f"{shown(self._path)} cannot be read."
+                raise DataError(problem, expected="text in UTF-8", found=found, next_step=step) from error

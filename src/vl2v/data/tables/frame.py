@@ -1,0 +1,95 @@
+"""Frames of pandas, polars and pyarrow, which are not imported: written as JSON lines, and read as any table.
+
+A run notes the file, so that it can be resumed, exported and reported on without the frame.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from tempfile import NamedTemporaryFile
+from typing import Any, Protocol
+
+from vl2v.data.tables.columns import find_columns
+from vl2v.errors import ConfigError
+
+MISSING = frozenset({"NAType", "NaTType", "NoneType"})
+LISTS = ("to_list", "tolist", "to_pylist")
+FOLDER = "tables"  # in the folder of the embedding store
+
+
+class Frame(Protocol):
+    """A frame of pandas or polars, or a table of pyarrow."""
+
+    def __getitem__(self, column: Any, /) -> Any: ...
+
+
+def frame_columns(frame: object) -> list[str]:
+    """The names of a frame's columns.
+
+    Raises:
+        ConfigError: if it is no frame.
+    """
+    listed = getattr(frame, "column_names", None)  # of pyarrow, whose `columns` are arrays
+    listed = listed if isinstance(listed, list) else getattr(frame, "columns", None)
+    lazy = "Lazy" in type(frame).__name__
+    if lazy or listed is None or not hasattr(frame, "__getitem__"):
+        raise ConfigError(
+            "These are no images.",
+            expected="a folder or a table as str or Path, or a frame of pandas or polars",
+            found=type(frame).__name__,
+            next_step="collect it first" if lazy else "see the help of vl2v.distill",
+        )
+    return [str(name) for name in listed]
+
+
+def write_frame(frame: Any, folder: Path, settings: Mapping[str, Any]) -> Path:
+    """Write the columns of a frame that are used, and give the file, which is named by its content.
+
+    Args:
+        frame: a `Frame`; relative paths in it start from the current folder.
+        folder: where the file goes; made if missing.
+        settings: of `data`: image, label, domain and classes, each of which may be missing.
+
+    Raises:
+        ConfigError: if it is no frame, or columns are missing.
+    """
+    names = frame_columns(frame)
+    asked = (settings.get("image"), settings.get("label"), settings.get("domain"))
+    found = find_columns(names, *asked, source=Path("the frame"), labelled=not settings.get("classes"))
+    columns = [column for _, column in found.named()]
+    values = [_values(frame[column]) for column in columns]
+    digest = hashlib.sha256()
+    for row in _rows(columns, values):
+        digest.update(row)
+    target = folder / f"{digest.hexdigest()[:16]}.jsonl"
+    if not target.is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+        with NamedTemporaryFile(dir=folder, delete=False) as file:  # several processes may write the same
+            file.writelines(_rows(columns, values))
+        Path(file.name).replace(target)
+    return target
+
+
+def _rows(columns: list[str], values: list[list[Any]]) -> Iterator[bytes]:
+    for path, *more in zip(*values, strict=True):
+        cells = [_absolute(path), *map(_plain, more)]
+        yield json.dumps(dict(zip(columns, cells, strict=True))).encode() + b"\n"
+
+
+def _values(series: Any) -> list[Any]:
+    method = next((getattr(series, name) for name in LISTS if hasattr(series, name)), None)
+    return list(series) if method is None else list(method())
+
+
+def _plain(value: Any) -> str | None:
+    """Text; None for a missing value."""
+    return None if type(value).__name__ in MISSING or value != value else str(value)
+
+
+def _absolute(value: Any) -> str | None:
+    text = _plain(value)
+    return text if not text or "://" in text else os.path.abspath(text)  # noqa: PTH100 - links stay

@@ -1,0 +1,66 @@
+"""JSON lines: an object in every line."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+
+from vl2v.data.tables.base import Broken, Row, empty
+from vl2v.errors import DataError
+from vl2v_runtime.names import shown
+
+LOOKED_AT = 1000  # lines whose keys are the columns
+MOST = 2**20  # characters of a line
+REMEDY = 'write one object in every line, such as {"path": "a.jpg", "label": "cat"}'
+
+
+class JsonLines:
+    """A file of JSON objects, one in every line; a key that a line lacks has no value there.
+
+    Args:
+        path: the file, in UTF-8.
+
+    Raises:
+        DataError: if no line is an object with keys.
+    """
+
+    unit = "line"
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        first = [value for _, value in islice(self._objects(), LOOKED_AT)]
+        if not first:
+            raise empty(path)
+        broken = [value for value in first if isinstance(value, Broken)]
+        if len(broken) == len(first):
+            problem = f"{shown(path)} is not a table in JSON lines."
+            raise DataError(problem, expected="an object in every line", found=broken[0].problem, next_step=REMEDY)
+        self.columns = tuple(dict.fromkeys(key for value in first if isinstance(value, dict) for key in value))
+
+    def rows(self, columns: Sequence[str]) -> Iterator[Row]:
+        """See `Table.rows`."""
+        for number, value in self._objects():
+            yield number, value if isinstance(value, Broken) else tuple(value.get(column) for column in columns)
+
+    def _objects(self) -> Iterator[tuple[int, dict[str, object] | Broken]]:
+        with self._path.open(encoding="utf-8-sig", errors="surrogateescape") as file:
+            number = 0
+            while line := file.readline(MOST):
+                number += 1
+                if len(line) == MOST:
+                    yield number, Broken(f"a line of more than {MOST:,} characters", REMEDY)
+                    return
+                if line.strip():
+                    yield number, _parse(line)
+
+
+def _parse(line: str) -> dict[str, object] | Broken:
+    try:
+        value = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        return Broken(f"not JSON ({' '.join(str(error).split())[:100]})", REMEDY)
+    if isinstance(value, dict):
+        return value
+    return Broken(f"not an object, but {'a list' if isinstance(value, list) else 'a single value'}", REMEDY)

@@ -1,0 +1,83 @@
+"""Fixed seeded views of an image, for several queries per image."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+
+import numpy as np
+from PIL import Image
+
+from vl2v.data.images import Task
+from vl2v.data.pixels import Digests, PixelCache
+from vl2v.data.scan import FileIndex
+from vl2v.data.splits import Indices
+from vl2v.progress import Progress
+from vl2v_runtime.imaging import decode, square
+
+MIN_AREA = 0.7  # a view keeps at least this part of the image, as the paper's augmentation does
+
+
+def view_bytes(data: bytes, digest: bytes, view: int, seed: int) -> bytes:
+    """One view of an image, as a file's bytes.
+
+    View 0 is the file itself. Every other is a crop with a random place, size and aspect, flipped half of the time,
+    as PNG; it depends on the content, the view's number and the seed alone.
+
+    Args:
+        data: the image file.
+        digest: its SHA-256.
+        view: number of the view, 0 or above.
+        seed: the run's seed.
+    """
+    if view == 0:
+        return data
+    image = decode(data)
+    generator = np.random.default_rng([seed, view, int.from_bytes(digest[:8], "big")])
+    area, ratio = generator.uniform(MIN_AREA, 1), np.exp(generator.uniform(np.log(3 / 4), np.log(4 / 3)))
+    width = min(image.width, max(1, round(np.sqrt(image.width * image.height * area * ratio))))
+    height = min(image.height, max(1, round(np.sqrt(image.width * image.height * area / ratio))))
+    left, top = generator.integers(image.width - width + 1), generator.integers(image.height - height + 1)
+    cropped = image.crop((int(left), int(top), int(left) + width, int(top) + height))
+    if generator.random() < 0.5:
+        cropped = cropped.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    out = io.BytesIO()
+    cropped.save(out, "PNG")
+    return out.getvalue()
+
+
+def make_views(
+    task: Task, rows: Indices, views: int, seed: int, index: FileIndex, cache: PixelCache, progress: Progress
+) -> Digests:
+    """Make every view of some images once, and keep its pixels.
+
+    Args:
+        task: where the images are.
+        rows: [N] positions in it.
+        views: how many views each has, the image itself included.
+        seed: the run's seed.
+        index: remembers each view's digest.
+        cache: receives each view's pixels.
+        progress: told after every image.
+
+    Returns:
+        [N, views, 32] uint8, SHA-256 of each view's bytes.
+    """
+    digests = np.empty((len(rows), views, 32), np.uint8)
+    digests[:, 0] = task.digests[rows]
+    if views == 1:
+        return digests
+    with progress.stage("making views", len(rows)) as advance:
+        for i, row in enumerate(rows):
+            source = task.digests[row].tobytes()
+            for view in range(1, views):
+                known = index.find_view(source, view, seed)
+                if known is None or not cache.known(known):
+                    data = view_bytes(task.read(int(row)), source, view, seed)
+                    known = known or hashlib.sha256(data).digest()
+                    cache.add([(known, square(decode(data), cache.size))])
+                    index.note_view(source, view, seed, known)
+                digests[i, view] = np.frombuffer(known, np.uint8)
+            advance(1)
+    cache.seal()
+    return digests

@@ -1,0 +1,1 @@
+"""The benchmarks of domain generalisation by name: facts, sources, download and verification."""

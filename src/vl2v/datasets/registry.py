@@ -1,0 +1,229 @@
+"""The five benchmarks of domain generalisation by name, with their counts and folders.
+
+Counts are those of DomainBed (Gulrajani and Lopez-Paz, ICLR 2021). Checksums are MD5 sums that projects which check
+their downloads have published; where none is known there is none, and counts alone decide.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+
+import platformdirs
+
+from vl2v.data.folder import read_yaml
+from vl2v.data.images import spelling
+from vl2v.datasets.facts import BENCHMARKS, Benchmark
+from vl2v.errors import ConfigError, DataError
+from vl2v_runtime.formats import SUFFIXES
+
+MANIFEST = "benchmark.json"
+Counts = Mapping[str, Mapping[str, int]]
+"""Images by domain and class."""
+
+
+class BenchmarkWarning(UserWarning):
+    """A folder that stands for a benchmark does not hold what the benchmark is."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """How a folder's counts compare with a benchmark's.
+
+    Attributes:
+        differences: one line each, with what was expected and what was found; empty if the counts are right.
+        release: which known release the counts are those of, if it is not the one of the literature.
+    """
+
+    differences: tuple[str, ...] = ()
+    release: str = ""
+
+
+@dataclass(frozen=True)
+class Names:
+    """A benchmark's names of domains and classes, however a source spells them."""
+
+    benchmark: Benchmark
+    _domains: dict[str, str] = field(init=False, default_factory=dict)
+    _classes: dict[str, str] = field(init=False, default_factory=dict)
+
+    def __post_init__(self) -> None:
+        aliases = self.benchmark.aliases
+        self._domains.update({spelling(alias): domain for alias, domain in aliases.items()})
+        self._domains.update({spelling(domain): domain for domain in self.benchmark.images})
+        self._classes.update({spelling(name): name for name in self.benchmark.classes})
+
+    def domain(self, text: str) -> str | None:
+        """The domain that a folder or a value stands for; None if it is none."""
+        return self._domains.get(spelling(text))
+
+    def class_of(self, text: str) -> str | None:
+        """The class that a folder or a value stands for; None if it is none. Unknown names pass if none are listed."""
+        if self._classes:
+            return self._classes.get(spelling(text))
+        return text if is_plain(text) else None
+
+
+def is_plain(name: str) -> bool:
+    """Whether a name can be a file's or a folder's on every system, and is hidden on none."""
+    bad = set('/\\:*?"<>|') | {chr(code) for code in range(32)}
+    return 0 < len(name) <= 200 and name[0] != "." and name[-1] not in ". " and not bad & set(name)
+
+
+def find(name: str) -> Benchmark:
+    """The benchmark of a name, in any spelling: ``PACS``, ``office_home``.
+
+    Raises:
+        ConfigError: if there is none.
+    """
+    for benchmark in BENCHMARKS:
+        if spelling(benchmark.name) == spelling(name):
+            return benchmark
+    raise ConfigError(
+        "Unknown benchmark.",
+        expected=", ".join(benchmark.name for benchmark in BENCHMARKS),
+        found=name,
+        next_step="vl2v data list",
+    )
+
+
+def tally(folder: Path) -> dict[str, dict[str, int]]:
+    """Count the image files of ``folder/<domain>/<class>/``, without opening any."""
+    counts: dict[str, dict[str, int]] = {}
+    for domain in _folders(folder):
+        classes = {sub.name: len(image_names(sub)) for sub in _folders(domain)}
+        if classes := {name: count for name, count in classes.items() if count}:
+            counts[domain.name] = classes
+    return counts
+
+
+def image_names(folder: Path) -> list[str]:
+    """The image files right in a folder, sorted."""
+    with os.scandir(folder) as entries:
+        return sorted(e.name for e in entries if Path(e.name).suffix.lower() in SUFFIXES and e.name[0] != ".")
+
+
+def compare(benchmark: Benchmark, counts: Counts) -> Verdict:
+    """Compare counts by domain and class with a benchmark's."""
+    found = {domain: sum(classes.values()) for domain, classes in counts.items()}
+    for release in benchmark.releases:
+        if found == release.images:
+            return Verdict(_class_names(benchmark, counts), release.about)
+    lines = []
+    for domain in sorted({*benchmark.images, *found}):
+        expected, have = benchmark.images.get(domain, 0), found.get(domain, 0)
+        if expected != have:
+            lines.append(f"{domain}: expected {_images(expected)}, found {_images(have)}")
+    for domain, classes in benchmark.images_per_class.items():
+        have_of = counts.get(domain, {})
+        lines += [
+            f"{domain}/{name}: expected {_images(count)}, found {_images(have_of.get(name, 0))}"
+            for name, count in classes.items()
+            if domain in counts and have_of.get(name, 0) != count
+        ]
+    return Verdict((*lines, *_class_names(benchmark, counts)))
+
+
+def resolve(name_or_path: str | Path, root: str | Path | None = None) -> Path:
+    """The folder of a benchmark, or a user's own folder as it is.
+
+    A text that is a benchmark's name means the benchmark; for a folder of that name write ``./PACS`` or give a `Path`.
+    The counts of a benchmark's folder are checked once per process; a difference is a
+    `BenchmarkWarning` with what was expected and found, no error; so is a release with other counts.
+
+    Args:
+        name_or_path: a benchmark's name, or a folder ``<domain>/<class>/<image>``.
+        root: where benchmarks lie as folders, e.g. ``root/PACS`` or DomainBed's ``root/office_home``; without it, where
+            ``vl2v data get`` last put the benchmark.
+
+    Raises:
+        ConfigError: if it is neither a name nor a folder.
+        DataError: if the benchmark is not there.
+    """
+    names = {spelling(benchmark.name) for benchmark in BENCHMARKS}
+    if not isinstance(name_or_path, str) or spelling(name_or_path) not in names:
+        folder = Path(name_or_path).expanduser()
+        if not folder.is_dir():
+            expected = f"a folder, or one of {', '.join(benchmark.name for benchmark in BENCHMARKS)}"
+            step = "check the path, or see vl2v data list"
+            raise ConfigError(f"{folder} is not a folder.", expected=expected, found="none of them", next_step=step)
+        return folder
+    benchmark = find(name_or_path)
+    folder = _in_root(benchmark, Path(root).expanduser()) if root is not None else _noted(benchmark)
+    for line in _checked(benchmark.name, folder.resolve()):
+        warnings.warn(f"{benchmark.name} in {folder}: {line}", BenchmarkWarning, stacklevel=2)
+    return folder
+
+
+def default_folder(benchmark: Benchmark) -> Path:
+    """Where a benchmark is put if the user says nothing else."""
+    return Path(platformdirs.user_data_dir("vl2v")) / "benchmarks" / benchmark.name
+
+
+def note_place(benchmark: Benchmark, folder: Path) -> None:
+    """Remember where a benchmark is, for `resolve`."""
+    note = default_folder(benchmark).with_suffix(".place")
+    note.parent.mkdir(parents=True, exist_ok=True)
+    note.write_text(str(folder.resolve()), encoding="utf-8")
+
+
+def read_manifest(folder: Path) -> dict[str, object]:
+    """What ``vl2v data get`` noted of a folder; empty if it made none."""
+    path = folder / MANIFEST
+    content = read_yaml(path) if path.exists() else {}
+    return content if isinstance(content, dict) else {}
+
+
+@cache
+def _checked(name: str, folder: Path) -> tuple[str, ...]:
+    verdict = compare(find(name), tally(folder))
+    return (*verdict.differences, *([verdict.release] if verdict.release else []))
+
+
+def _in_root(benchmark: Benchmark, root: Path) -> Path:
+    folders = [sub for sub in _folders(root) if spelling(sub.name) == spelling(benchmark.name)]
+    if folders:
+        return folders[0]
+    if root.is_dir() and set(benchmark.images) <= {sub.name for sub in _folders(root)}:
+        return root
+    raise _absent(benchmark, str(root / benchmark.name))
+
+
+def _noted(benchmark: Benchmark) -> Path:
+    note = default_folder(benchmark).with_suffix(".place")
+    noted = Path(note.read_text(encoding="utf-8")) if note.exists() else default_folder(benchmark)
+    if not noted.is_dir():
+        raise _absent(benchmark, str(noted))
+    return noted
+
+
+def _absent(benchmark: Benchmark, where: str) -> DataError:
+    return DataError(
+        f"{benchmark.name} is missing.",
+        expected=where,
+        found="no such folder",
+        next_step=f"vl2v data get {benchmark.name}, or pass its path",
+    )
+
+
+def _class_names(benchmark: Benchmark, counts: Counts) -> tuple[str, ...]:
+    found = {name for classes in counts.values() for name in classes}
+    if benchmark.classes:
+        lines = [f"no image of class '{name}'" for name in benchmark.classes if name not in found]
+        return (*lines, *(f"'{name}' is not one of its classes" for name in sorted(found - set(benchmark.classes))))
+    expected = benchmark.class_count
+    return () if len(found) == expected else (f"expected {expected} classes, found {len(found)}",)
+
+
+def _images(count: int) -> str:
+    return f"{count:,} image{'' if count == 1 else 's'}"
+
+
+def _folders(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        return []
+    return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))

@@ -1,0 +1,183 @@
+"""Sources of a benchmark: the Hugging Face hub, official archives, a URL, or local files."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from vl2v.datasets.camera_traps import is_annotation
+from vl2v.datasets.download import AGAIN, download
+from vl2v.datasets.facts import Archive, Benchmark
+from vl2v.datasets.registry import is_plain
+from vl2v.datasets.unpack import is_archive
+from vl2v.errors import ConfigError, DataError
+from vl2v.progress import Progress
+
+HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
+FORMS = "official, hub, <owner>/<name>[@<revision>], an http(s) address, or a path: a folder, .parquet, .zip, .tar(.gz)"
+
+
+@dataclass(frozen=True)
+class Source:
+    """A place to get a benchmark from.
+
+    Attributes:
+        text: how a person would write it; noted in the manifest.
+        hub: the name on the hub, if it is there.
+        revision: of the hub's data set; empty for its newest.
+        archives: files to download.
+        local: a file or a folder on this machine.
+    """
+
+    text: str
+    hub: str = ""
+    revision: str = ""
+    archives: tuple[Archive, ...] = ()
+    local: Path | None = None
+
+
+@dataclass(frozen=True)
+class Files:
+    """A source's files, on this machine.
+
+    Attributes:
+        paths: Parquet files, archives, lists, annotations and folders, sorted by name.
+        revision: what fixes their content, if the source has such a thing.
+        notes: of each downloaded file its name, bytes and SHA-256.
+    """
+
+    paths: tuple[Path, ...]
+    revision: str = ""
+    notes: tuple[dict[str, Any], ...] = ()
+
+
+def choose(benchmark: Benchmark, text: str | None) -> Source:
+    """Understand what the user wrote after --from; None is the benchmark's default.
+
+    Raises:
+        ConfigError: if it is none of the forms, or this benchmark has no such source.
+    """
+    text = text or ("hub" if benchmark.hub else "official")
+    if text == "official":
+        return Source(f"official archives: {', '.join(a.url for a in benchmark.archives)}", archives=benchmark.archives)
+    if text == "hub":
+        if not benchmark.hub:
+            raise ConfigError(
+                f"{benchmark.name} has no complete dataset on the hub.",
+                expected="--from official, or <owner>/<name> of another dataset",
+                found="--from hub",
+            )
+        return Source(f"hub: {benchmark.hub}", hub=benchmark.hub, revision=benchmark.revision)
+    if re.match(r"https?://", text):
+        name = re.split(r"[?#]", text)[0].rstrip("/").rsplit("/", 1)[-1]
+        return Source(text, archives=(Archive(text, name if is_plain(name) else "archive"),))
+    if (local := Path(text).expanduser()).exists():
+        return Source(f"local: {local.resolve()}", local=local)
+    if HUB_NAME.fullmatch(text) and not is_archive(local) and local.suffix != ".parquet":
+        name, _, revision = text.partition("@")
+        return Source(f"hub: {name}", hub=name, revision=revision)
+    raise ConfigError("Unknown source in --from.", expected=FORMS, found=text, next_step="correct --from")
+
+
+def fetch(source: Source, folder: Path, progress: Progress) -> Files:
+    """Bring a source's files to this machine; what a killed run fetched is not fetched again.
+
+    Args:
+        source: from `choose`.
+        folder: where downloads go.
+        progress: told of each file.
+
+    Raises:
+        DataError: if something cannot be fetched, or there is nothing usable.
+    """
+    if source.local is not None:
+        return Files(_usable(source.local))
+    folder.mkdir(parents=True, exist_ok=True)
+    if source.hub:
+        return _from_hub(source, folder, progress)
+    notes, paths = [], []
+    for archive in source.archives:
+        got = download(archive.url, folder / archive.name, md5=archive.md5, progress=progress)
+        paths.append(got.path)
+        notes.append({"name": archive.name, "url": archive.url, "bytes": got.bytes, "sha256": got.sha256})
+    return Files(tuple(sorted(paths)), notes=tuple(notes))
+
+
+def _usable(local: Path) -> tuple[Path, ...]:
+    """The Parquet files of a path; or its archives, lists and annotations; or else the folder itself."""
+    if local.is_file():
+        if local.suffix.lower() == ".parquet" or is_archive(local):
+            return (local,)
+        found = f"the file {local.name}"
+        raise ConfigError("--from cannot be read.", expected=FORMS, found=found)
+    if tables := tuple(sorted(path for path in local.rglob("*.parquet") if not _hidden(path, local))):
+        return tables
+    tops = sorted(path for path in local.iterdir() if path.is_file() and not path.name.startswith("."))
+    if any(is_archive(path) and not is_annotation(path) for path in tops):
+        return tuple(p for p in tops if is_archive(p) or is_annotation(p) or p.suffix.lower() == ".txt")
+    return (*(path for path in tops if is_archive(path)), local)
+
+
+def _hidden(path: Path, root: Path) -> bool:
+    return any(part.startswith(".") for part in path.relative_to(root).parts)
+
+
+def _from_hub(source: Source, folder: Path, progress: Progress) -> Files:
+    """Fetch a data set's Parquet files by the sums that the hub states.
+
+    The hub's own client lists them, but does not fetch: after a kill it begins a file of gigabytes anew.
+    """
+    from huggingface_hub import get_token, hf_hub_url
+
+    revision, tables = _list_hub(source)
+    headers = {"Authorization": f"Bearer {token}"} if (token := get_token()) else {}
+    notes, paths = [], []
+    for name, sha256 in tables:
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        url = hf_hub_url(source.hub, name, repo_type="dataset", revision=revision)
+        got = download(url, path, sha256=sha256, headers=headers, progress=progress)
+        paths.append(got.path)
+        notes.append({"name": name, "url": url, "bytes": got.bytes, "sha256": got.sha256})
+    return Files(tuple(paths), revision, tuple(notes))
+
+
+def _list_hub(source: Source) -> tuple[str, list[tuple[str, str]]]:
+    """The commit of a data set, and its Parquet files with their SHA-256 as far as the hub states it."""
+    from huggingface_hub import HfApi, errors
+    from huggingface_hub.hf_api import RepoFile
+
+    # The client's versions speak through different HTTP packages; what all those raise is this class's parent.
+    transport_error = cast("type[Exception]", errors.HfHubHTTPError.__bases__[0])
+    try:
+        api = HfApi()
+        revision = api.dataset_info(source.hub, revision=source.revision or None).sha or source.revision
+        entries = list(api.list_repo_tree(source.hub, repo_type="dataset", revision=revision, recursive=True))
+    except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError, errors.HFValidationError) as error:
+        raise DataError(
+            f"{source.hub} is not available on the hub.",
+            expected="a public dataset, or a login with read permission (hf auth login)",
+            found=str(error).split("\n")[0][:200],
+            next_step="correct --from, or use --from official",
+        ) from error
+    except (OSError, transport_error, errors.OfflineModeIsEnabled) as error:
+        raise DataError(
+            f"{source.hub} cannot be downloaded from the hub.",
+            expected="a response from huggingface.co",
+            found=str(error).split("\n")[0][:200] or type(error).__name__,
+            next_step=AGAIN,
+        ) from error
+    files = [entry for entry in entries if isinstance(entry, RepoFile) and entry.path.endswith(".parquet")]
+    tables = [(file.path, file.lfs.sha256 if file.lfs else "") for file in files if _is_below(file.path)]
+    if not tables:
+        step = "try its branch of converted files: --from <owner>/<name>@refs/convert/parquet"
+        raise DataError(
+            f"{source.hub} contains no Parquet files.", expected="Parquet files", found="none", next_step=step
+        )
+    return revision, sorted(tables)
+
+
+def _is_below(path: str) -> bool:
+    return all(is_plain(part) for part in path.split("/"))

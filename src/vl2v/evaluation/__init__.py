@@ -1,0 +1,1 @@
+"""Predictions of a student, and accuracy and calibration by domain."""

@@ -1,0 +1,181 @@
+"""Accuracy of student and zero-shot teacher per domain, in-domain and out-of-domain."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from rich.table import Table
+from torch import Tensor
+
+from vl2v.data.splits import Indices
+from vl2v.evaluation.features import pass_through
+from vl2v.evaluation.reference import LABELS, REFERENCES, Reference
+from vl2v.planning.prepare import Split
+from vl2v.student.model import Student, cosine_logits
+from vl2v.trust.calibration import reliability
+from vl2v.trust.rejection import risk_coverage
+from vl2v_runtime.trust import CONFIDENCE, ENERGY, probabilities, scores
+
+IN_DOMAIN, OUT_OF_DOMAIN, UNSPLIT = "in-domain", "out-of-domain", "all images"
+
+Logits = NDArray[np.float32]  # [N, K]
+
+
+@dataclass(frozen=True)
+class Row:
+    """Results of one domain.
+
+    Attributes:
+        domain: its name.
+        role: ``in-domain`` (a source's validation images), ``out-of-domain`` (a held-out domain, all its images), or
+            ``all images`` (no split is known, training images may be among them).
+        images: number of images.
+        student: top-1 accuracy in [0, 1] of the student as saved; of images without labels the share of answers that
+            are the teacher's, and so in what follows.
+        zero_shot: accuracy of the teacher; None if its embeddings were not bought.
+        student_ece: expected calibration error of the student, in [0, 1]; None in files of earlier versions.
+        zero_shot_ece: expected calibration error of the teacher.
+        student_ece_calibrated: the student's after its temperature, which was fitted on the in-domain rows together;
+            None where it has none.
+        student_aurc: area under the risk-coverage curve by calibrated confidence, in [0, 1], less is better.
+        student_aurc_energy: the same by energy.
+    """
+
+    domain: str
+    role: str
+    images: int
+    student: float
+    zero_shot: float | None = None
+    student_ece: float | None = None
+    zero_shot_ece: float | None = None
+    student_ece_calibrated: float | None = None
+    student_aurc: float | None = None
+    student_aurc_energy: float | None = None
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Accuracy per domain, and the plain means over in-domain and out-of-domain rows.
+
+    Attributes:
+        rows: one per domain.
+        beside: the same of further weights of the run, by their name.
+        reference: what answers are compared with.
+    """
+
+    rows: tuple[Row, ...]
+    beside: Mapping[str, Evaluation] = field(default_factory=dict)
+    reference: Reference = LABELS
+
+    def mean(self, role: str, column: str) -> float | None:
+        """The mean of ``student`` or ``zero_shot`` over the domains of a role; None if there are none."""
+        values = [getattr(row, column) for row in self.rows if row.role == role]
+        return float(np.mean(values)) if values and None not in values else None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON, accuracies in [0, 1]; without labels ``measure`` says what the figures are."""
+        roles = {role: role.replace("-", "_").replace(" ", "_") for role in (IN_DOMAIN, OUT_OF_DOMAIN, UNSPLIT)}
+        present = [role for role in roles if any(row.role == role for row in self.rows)]
+        means = {roles[r]: {c: self.mean(r, c) for c in ("zero_shot", "student")} for r in present}
+        said = {} if self.reference is LABELS else {"reference": self.reference.name, "measure": self.reference.measure}
+        content: dict[str, Any] = said | {"domains": [asdict(row) for row in self.rows], "means": means}
+        return content | ({"beside": {n: e.to_dict() for n, e in self.beside.items()}} if self.beside else {})
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> Evaluation:
+        """Read what `to_dict` gave."""
+        beside = {name: cls.from_dict(part) for name, part in content.get("beside", {}).items()}
+        reference = REFERENCES[content.get("reference", LABELS.name)]
+        return cls(tuple(Row(**row) for row in content["domains"]), beside, reference)
+
+    def table(self) -> Table:
+        """For a terminal, in percent; the teacher has no column where it is the reference."""
+        columns = {"zero_shot": "zero-shot teacher", "student": "student"}
+        if self.reference is not LABELS:
+            del columns["zero_shot"]
+        table = Table(title=f"{self.reference.measure}, percent")
+        for name in ("domain", "", "images", *columns.values()):
+            table.add_column(name, justify="left" if name in ("domain", "") else "right")
+        for role in (IN_DOMAIN, OUT_OF_DOMAIN, UNSPLIT):
+            rows = [row for row in self.rows if row.role == role]
+            for row in rows:
+                cells = (percent(getattr(row, column)) for column in columns)
+                table.add_row(row.domain, row.role, f"{row.images:,}", *cells)
+            if rows:
+                means = [percent(self.mean(role, column)) for column in columns]
+                total = f"{sum(row.images for row in rows):,}"
+                table.add_row("mean", role, total, *means, style="bold", end_section=True)
+        return table
+
+
+def percent(value: float | None) -> str:
+    """A share as a table has it: percent with one digit, a dash where there is none."""
+    return "-" if value is None else f"{100 * value:.1f}"
+
+
+def judged(split: Split) -> Iterator[tuple[str, str, Indices]]:
+    """What a run's student is measured on, in this order: role, domain and places of the images in the task."""
+    for role, parts in ((IN_DOMAIN, split.validation), (OUT_OF_DOMAIN, split.test)):
+        for domain, places in parts.items():
+            yield role, domain, places
+
+
+def student_answers(
+    student: Student, pixels: NDArray[np.uint8], slots: Indices
+) -> tuple[Logits, NDArray[np.float32] | None]:
+    """A student's logits for the images of [N] slots, [N, K] float32, and its embeddings, [N, D] if it has a head."""
+    logits: list[Tensor] = []
+    embeddings: list[Tensor] = []
+    for projected in pass_through(student, student.preprocess, pixels, slots, student.device):
+        logits.append(student.logits(projected).cpu())
+        if student.head is not None:
+            embeddings.append(student.embeddings(projected).cpu())
+    if student.head is None:
+        return _joined(logits, len(student.classes)), None
+    return _joined(logits, len(student.classes)), _joined(embeddings, student.dimension)
+
+
+def _joined(rows: list[Tensor], width: int) -> NDArray[np.float32]:
+    return torch.cat(rows).numpy() if rows else np.zeros((0, width), np.float32)
+
+
+def zero_shot_logits(vectors: NDArray[np.float32], head: Tensor, logit_scale: float) -> Logits:
+    """The teacher's logits for [N, D] of its vectors against the [K, D] text head, [N, K] float32."""
+    logits: Logits = cosine_logits(torch.from_numpy(np.asarray(vectors)), head, logit_scale).numpy()
+    return logits
+
+
+def top1(logits: Logits, labels: NDArray[np.int64]) -> float:
+    """Top-1 accuracy in [0, 1] of [N, K] logits against [N] labels, N at least 1."""
+    return float((logits.argmax(axis=1) == labels).mean())
+
+
+def calibration_error(logits: Logits, labels: NDArray[np.int64], temperature: float = 1.0) -> float:
+    """Expected calibration error in [0, 1] over 15 bins of equal width (Guo et al., ICML 2017).
+
+    Args:
+        logits: [N, K], N at least 1.
+        labels: [N].
+        temperature: by which the logits are divided.
+    """
+    return reliability(probabilities(logits, temperature), labels).error
+
+
+def row_of(domain: str, role: str, logits: Logits, labels: NDArray[np.int64], temperature: float | None) -> Row:
+    """A student's line from its [N, K] logits and [N] labels, N at least 1; T is None for a student without one."""
+    right, t = logits.argmax(axis=1) == labels, temperature or 1.0
+    return Row(
+        domain,
+        role,
+        len(labels),
+        student=top1(logits, labels),
+        student_ece=calibration_error(logits, labels),
+        student_ece_calibrated=None if temperature is None else calibration_error(logits, labels, temperature),
+        student_aurc=risk_coverage(scores(logits, CONFIDENCE, t), right).area,
+        student_aurc_energy=risk_coverage(scores(logits, ENERGY, t), right).area,
+    )

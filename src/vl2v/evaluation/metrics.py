@@ -1,0 +1,64 @@
+"""Metrics that a run writes during and after training."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from vl2v.evaluation.evaluation import Evaluation
+from vl2v.evaluation.reference import LABELS, Reference
+from vl2v.method.evaluation import Score, mean_over_domains
+from vl2v.method.swad import LossValley
+
+
+def metrics_line(
+    stage: str,
+    step: int,
+    losses: Sequence[float],
+    scores: Mapping[str, Score],
+    learning_rate: float | None,
+    average: object = None,
+    reference: Reference = LABELS,
+    parts: Mapping[str, float] | None = None,
+) -> dict[str, Any]:
+    """One line of `metrics.jsonl`.
+
+    Args:
+        stage: ``align`` or ``distill``.
+        step: the stage's, from 0.
+        losses: of the steps since the line before.
+        scores: of the source domains' validation images.
+        learning_rate: the step's; None where the stage is solved in closed form.
+        average: SWAD's, where there is one.
+        reference: what answers are compared with, after which the shares of equal answers are called.
+        parts: the sum of each named part of the loss over these steps; the line has their means.
+    """
+    key = reference.key
+    mean = mean_over_domains(scores.values())
+    line: dict[str, Any] = {"stage": stage, "step": step, "losses": list(losses)}
+    line |= {"parts": {name: value / len(losses) for name, value in parts.items()}} if parts else {}
+    line |= {} if learning_rate is None else {"learning_rate": learning_rate}
+    line |= {"val_loss": mean.loss, f"val_{key}": mean.accuracy}
+    line["domains"] = {d: {"loss": s.loss, key: s.accuracy} for d, s in scores.items()}
+    if isinstance(average, LossValley):
+        line |= {"converged_at": average.converged_at, "dead_at": average.dead_at, "threshold": average.threshold}
+    return line
+
+
+def summary_of(evaluation: Evaluation, asked: Mapping[str, Any], paid: Mapping[str, int]) -> dict[str, Any]:
+    """The end of a run in figures by name: the table, and what was asked of the teacher.
+
+    Args:
+        evaluation: the final table.
+        asked: what training needs from the teacher, see `vl2v.planning.session.Session.asked`.
+        paid: queries that this run paid for, by kind.
+    """
+    summary: dict[str, Any] = {}
+    key = evaluation.reference.key
+    for row in evaluation.rows:
+        place = f"final/{row.role}/{row.domain}"
+        figures = {key: row.student, "zero_shot_accuracy": row.zero_shot, "calibration_error": row.student_ece}
+        summary |= {f"{place}/{name}": value for name, value in figures.items() if value is not None}
+    for role, means in evaluation.to_dict()["means"].items():
+        summary |= {f"final/{role}/mean/{name}": value for name, value in means.items() if value is not None}
+    return summary | {f"asked/{k}": v for k, v in asked.items()} | {f"paid/{k}": v for k, v in paid.items()}

@@ -1,0 +1,104 @@
+"""Read the saved predictions of a finished run; `vl2v.evaluation.judging.keep_answers` writes them."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath, PureWindowsPath
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vl2v.arrays import FLOAT, TEXT, WHOLE, ArraysError, Form, read_arrays
+from vl2v.evaluation.evaluation import IN_DOMAIN, OUT_OF_DOMAIN
+
+ROLES = (IN_DOMAIN, OUT_OF_DOMAIN)
+FORMS = {
+    "domain": Form(TEXT, ("N",)),
+    "role": Form(TEXT, ("N",)),
+    "path": Form(TEXT, ("N",)),
+    "label": Form(WHOLE, ("N",)),
+    "student": Form(FLOAT, ("N", "K")),
+    "zero_shot": Form(FLOAT, ("N", "K"), optional=True),
+}
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Every answer on validation and test images.
+
+    Attributes:
+        domain: [N] text.
+        role: [N] text, ``in-domain`` or ``out-of-domain``.
+        path: [N] text, below the data's root.
+        label: [N] int64.
+        student: [N, K] float32 logits, not divided by the temperature.
+        teacher: [N, K] float32 zero-shot logits; None where it was not asked.
+    """
+
+    domain: NDArray[np.str_]
+    role: NDArray[np.str_]
+    path: NDArray[np.str_]
+    label: NDArray[np.int64]
+    student: NDArray[np.float32]
+    teacher: NDArray[np.float32] | None
+
+    @property
+    def domains(self) -> list[str]:
+        """The domains in their order."""
+        return list(dict.fromkeys(self.domain.tolist()))
+
+    @property
+    def answers(self) -> NDArray[np.int64]:
+        """[N] the student's most probable class."""
+        found: NDArray[np.int64] = self.student.argmax(axis=1).astype(np.int64)
+        return found
+
+    def of(self, chosen: NDArray[np.bool_]) -> Predictions:
+        """Those of some images."""
+        teacher = None if self.teacher is None else self.teacher[chosen]
+        domain, role, path = (part[chosen] for part in (self.domain, self.role, self.path))
+        return Predictions(domain, role, path, self.label[chosen], self.student[chosen], teacher)
+
+    def roles(self) -> dict[str, Predictions]:
+        """By role, those that have images."""
+        return {role: self.of(self.role == role) for role in ROLES if (self.role == role).any()}
+
+
+def read_predictions(file: Path) -> Predictions:
+    """Read a run's `predictions.npz`.
+
+    Raises:
+        ValueError: if it is broken.
+        OSError: if it cannot be read.
+    """
+    found = read_arrays(file, FORMS)
+    check_answers(found["role"], found["path"], found["label"], found["student"].shape[1])
+    teacher = found["zero_shot"].astype(np.float32) if "zero_shot" in found else None
+    domain, role, path, label = (found[name] for name in ("domain", "role", "path", "label"))
+    return Predictions(domain, role, path, label.astype(np.int64), found["student"].astype(np.float32), teacher)
+
+
+def check_answers(role: NDArray[np.str_], path: NDArray[np.str_], label: NDArray[np.integer], classes: int) -> None:
+    """Refuse what no run writes: the file may come from a stranger.
+
+    Args:
+        role: [N], one of `ROLES`.
+        path: [N], each below the data's root.
+        label: [N], each from 0 to `classes` - 1.
+        classes: how many there are.
+
+    Raises:
+        ArraysError: if one is something else.
+    """
+    if label.size and not (label.min() >= 0 and label.max() < classes):
+        raise ArraysError(f"labels from {label.min()} to {label.max()} of {classes} classes")
+    if other := set(role.tolist()) - set(ROLES):
+        raise ArraysError(f"the role {min(other)[:40]!r}")
+    for name in path.tolist():
+        if "\0" in name or ".." in PurePosixPath(name).parts or _is_absolute(name):
+            raise ArraysError(f"the path {name[:80]!r}, which does not lie below the images' folder")
+
+
+def _is_absolute(name: str) -> bool:
+    return PurePosixPath(name).is_absolute() or bool(PureWindowsPath(name).anchor and os.name == "nt")

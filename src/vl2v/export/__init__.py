@@ -1,0 +1,1 @@
+"""ONNX export, quantisation, and the checks of an exported file."""

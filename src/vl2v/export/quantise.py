@@ -1,0 +1,116 @@
+"""Quantise an exported file to INT8: static quantisation by onnxruntime, calibrated on images."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vl2v.errors import StudentError
+from vl2v.export.onnx import CLASSIFY, get_metadata, need_onnx, quiet, set_metadata, write
+from vl2v_runtime.model import EMBEDDING, INPUT
+
+if TYPE_CHECKING:
+    import onnx
+
+FIRST = 3  # convolutions that stay in float: few weights, and on PACS half of the squared error of the logits in 8 bits
+BATCH = 8  # images whose extremes are taken together; their mean is the range, so an odd image weighs little
+QUANTISED = ("Conv", "Gemm", "MatMul", "Add", "Clip", "Relu")  # what has 8-bit kernels that are worth it
+
+
+def quantise(source: Path, target: Path, batches: Iterable[NDArray[np.float32]]) -> None:
+    """Quantise weights per channel and activations per tensor to 8 bits, as QuantizeLinear/DequantizeLinear pairs.
+
+    The first convolutions, the norm of the embedding and the text head stay in float; so classes can still be changed
+    in the file. Ranges are means of the extremes of `BATCH` images.
+
+    Args:
+        source: an exported file in float32.
+        target: where to write the other.
+        batches: normalised pixels [B, 3, S, S] float32; their activations say which range each tensor needs.
+
+    Raises:
+        StudentError: if onnxruntime cannot.
+    """
+    need_onnx()
+    import onnx
+
+    model, count = onnx.load(source), 0
+
+    def counted() -> Iterator[dict[str, NDArray[np.float32]]]:
+        nonlocal count
+        for batch in batches:
+            count += len(batch)
+            for start in range(0, len(batch), BATCH):
+                yield {INPUT: batch[start : start + BATCH]}
+
+    # onnxruntime advises, through the root's logger, to preprocess the graph: the exporter has done it
+    with TemporaryDirectory(dir=target.parent, prefix=".quantise-") as folder, quiet(logging.root):
+        before, after = Path(folder) / "float.onnx", Path(folder) / "int8.onnx"
+        shutil.copyfile(source, before)  # onnxruntime writes beside what it reads
+        try:
+            _quantise(before, after, counted(), _kept(model))
+            quantised = onnx.load(after)
+        except Exception as error:  # onnxruntime's tools raise many kinds
+            raise StudentError(
+                f"{source} cannot be quantised.",
+                expected="a graph that onnxruntime can quantise",
+                found=" ".join(str(error).split())[:300],
+                next_step="use the file in float32",
+            ) from error
+    how = {"method": "static, QDQ, per channel, uint8 activations", "calibration": f"mean extremes of {BATCH} images"}
+    quantised.producer_name = model.producer_name
+    del quantised.metadata_props[:]
+    set_metadata(quantised, replace(get_metadata(model, str(source)), quantised=how | {"images": count}))
+    write(quantised, target)
+
+
+def _quantise(before: Path, after: Path, inputs: Iterator[dict[str, NDArray[np.float32]]], keep: list[str]) -> None:
+    from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantFormat, QuantType
+    from onnxruntime.quantization import quantize_static as work
+
+    class Reader(CalibrationDataReader):  # type: ignore[misc]
+        def get_next(self) -> dict[str, NDArray[np.float32]] | None:
+            return next(inputs, None)
+
+    work(
+        before,
+        after,
+        Reader(),
+        quant_format=QuantFormat.QDQ,
+        op_types_to_quantize=list(QUANTISED),
+        nodes_to_exclude=keep,
+        per_channel=True,
+        activation_type=QuantType.QUInt8,
+        weight_type=QuantType.QInt8,
+        calibrate_method=CalibrationMethod.MinMax,
+        extra_options={"CalibMovingAverage": True},
+    )
+
+
+def _kept(model: onnx.ModelProto) -> list[str]:
+    """The nodes that stay in float."""
+    first = [node.name for node in model.graph.node if node.op_type == "Conv"][:FIRST]
+    return first + _head_nodes(model)
+
+
+def _head_nodes(model: onnx.ModelProto) -> list[str]:
+    """The nodes that turn a projection into an embedding of length one, and that into logits; none without a head."""
+    makers = {output: node for node in model.graph.node for output in node.output}
+    if EMBEDDING not in makers:
+        return []
+    divide = makers[EMBEDDING]
+    names, waiting = [CLASSIFY, divide.name], list(divide.input[1:])
+    while waiting:  # the norm's own nodes, back to the projection
+        node = makers.get(waiting.pop())
+        if node is not None and node.name not in names:
+            names.append(node.name)
+            waiting += [name for name in node.input if name != divide.input[0]]
+    return names

@@ -1,0 +1,130 @@
+"""Images for the calibration of an exported file, and for its comparison with the student."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import closing
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from vl2v.commands.evaluate import class_numbers
+from vl2v.config import DataConfig
+from vl2v.data.pixels import PixelCache
+from vl2v.data.scan import FileIndex
+from vl2v.data.splits import Indices
+from vl2v.data.tables.base import is_table
+from vl2v.errors import RunError
+from vl2v.evaluation.reference import LABELS, TEACHER, Reference
+from vl2v.planning.prepare import Places, match_domains, open_folder, read_task, split_task
+from vl2v.progress import Progress
+from vl2v.student.model import Student
+from vl2v.student.preprocess import Preprocess
+
+CHECKED = 5_000  # images compared at most: with more, half a point would not be measured better, only later
+CALIBRATED = 256  # images that say the range of every tensor
+DRAWN = 64  # random images, where there are no others
+CHUNK = 32
+
+VALIDATION = "validation images of the sources"
+ALL = "images of a folder that is not its training data"
+RANDOM = "random images"
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Pixels, and which of them are for what.
+
+    Attributes:
+        what: where the compared images come from: `VALIDATION`, `ALL` or `RANDOM`.
+        pixels: [slots, S, S, 3] uint8.
+        slots: [N] places in `pixels` of the compared images.
+        labels: [N] numbers of the student's classes; None for random images, and others of no known class.
+        domains: [N] domain of every image; None for random images.
+        calibration: [M] places of the images to calibrate on; empty for random images.
+        reference: where the labels are from.
+    """
+
+    what: str
+    pixels: NDArray[np.uint8]
+    slots: Indices
+    labels: NDArray[np.int64] | None
+    domains: NDArray[np.str_] | None
+    calibration: Indices
+    reference: Reference = LABELS
+
+
+def batches(preprocess: Preprocess, pixels: NDArray[np.uint8], slots: Indices) -> Iterator[NDArray[np.float32]]:
+    """Normalised pixels, [<=CHUNK, 3, S, S] float32 at a time."""
+    for start in range(0, len(slots), CHUNK):
+        images = torch.from_numpy(pixels[slots[start : start + CHUNK]]).permute(0, 3, 1, 2)
+        yield preprocess.normalise(images).contiguous().numpy()
+
+
+def random_sample(size: int) -> Sample:
+    """Images of noise: enough to compare two networks, not to measure or calibrate one."""
+    pixels = np.random.default_rng(0).integers(0, 256, (DRAWN, size, size, 3), dtype=np.uint8)
+    return Sample(RANDOM, pixels, np.arange(DRAWN), None, None, np.zeros(0, np.int64))
+
+
+def run_sample(
+    student: Student, data: DataConfig, places: Places, progress: Progress, answers: Mapping[str, str] | None = None
+) -> Sample:
+    """Draw, by the student's seed, from the images it learnt from, or from a folder of the same classes.
+
+    Compared are validation images, calibrated is on training images; held-out domains take no part. In a folder of
+    other content nothing is known of a split, and both are drawn from all images but the held-out domains'.
+
+    Args:
+        student: a trained one; its provenance has seed and split.
+        data: the folder.
+        places: where the pixel cache is.
+        progress: told of the scan.
+        answers: class by path, the teacher's of validation images; labels in place of those that images lack.
+
+    Raises:
+        RunError: if the folder is gone.
+        DataError: if it has faults, or a class that the student never knew.
+    """
+    if not data.root.exists():
+        raise RunError(
+            "The images of this run have moved.",
+            expected=f"the {'table' if is_table(data.root) else 'folder'} {data.root}",
+            found="no such file" if is_table(data.root) else "no such folder",
+            next_step="pass their new folder or table: --data DATA",
+        )
+    with (
+        closing(FileIndex(places.cache / "files.sqlite")) as index,
+        closing(PixelCache(places.cache, student.preprocess.size)) as cache,
+    ):
+        task, _ = read_task(open_folder(data, begun=True), data, index, cache, progress)
+        labels = class_numbers(student, task, skip_removed=True) if not data.classes else None
+        if labels is None and answers:
+            numbers = {name: i for i, name in enumerate(student.classes)}
+            labels = np.array([numbers.get(answers.get(path, ""), -1) for path in task.paths], np.int64)
+        seed = int(student.provenance.get("seed", 0))
+        if (student.provenance.get("data") or {}).get("digest") == task.digest():
+            split = split_task(task, data, seed)
+            what, kept = VALIDATION, np.concatenate(list(split.kept.values()))
+            compared = np.concatenate(list(split.validation.values()))
+        else:
+            held_out = match_domains(data.held_out, task.domains)
+            sources = [task.rows_of(domain) for domain in task.domains if domain not in held_out]
+            what, kept = ALL, np.concatenate(sources or [np.arange(len(task), dtype=np.int64)])
+            compared = kept
+        if labels is not None:
+            compared = compared[labels[compared] >= 0]
+        compared = np.sort(_draw(compared, CHECKED, seed))
+        calibration = _draw(kept, CALIBRATED, seed)
+        reference = TEACHER if data.classes else LABELS
+        names = np.array(task.domains)[task.domain_of[compared]]
+        slots = cache.slots(task.digests[compared]), cache.slots(task.digests[calibration])
+        own = None if labels is None else labels[compared]
+        return Sample(what, cache.map(), slots[0], own, names, slots[1], reference)
+
+
+def _draw(places: Indices, count: int, seed: int) -> Indices:
+    generator = np.random.default_rng([seed, 0xE7907])
+    return places[generator.permutation(len(places))[:count]]

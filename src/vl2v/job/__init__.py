@@ -1,1 +1,0 @@
-"""One run from end to end: scan, quote, buy, train, evaluate, save."""

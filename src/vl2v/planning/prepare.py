@@ -1,0 +1,302 @@
+"""From settings to images that are read, split and hashed. Everything here is free."""
+
+from __future__ import annotations
+
+import os
+import unicodedata
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vl2v.config import DataConfig, RunConfig
+from vl2v.data.classes import held_out_folders, part_classes
+from vl2v.data.folder import DomainFolder, unlabelled_images
+from vl2v.data.heap import ImageHeap
+from vl2v.data.images import Task
+from vl2v.data.listing import Listing
+from vl2v.data.pixels import Digests, PixelCache
+from vl2v.data.scan import FileIndex
+from vl2v.data.splits import Indices, domainbed_holdout, labels_per_class
+from vl2v.data.table import TableListing
+from vl2v.data.tables.base import SUFFIXES, is_table, open_table
+from vl2v.data.tables.columns import find_columns
+from vl2v.data.tables.frame import frame_columns
+from vl2v.data.views import make_views, view_bytes
+from vl2v.errors import ConfigError, DataError
+from vl2v.locations import default_cache, default_store
+from vl2v.progress import Progress, warn
+from vl2v_runtime.names import shown
+
+
+@dataclass(frozen=True)
+class Places:
+    """Paths of the cache and the store.
+
+    Attributes:
+        cache: decoded pixels and the index of files; may be deleted at any time.
+        store: SQLite file of purchased embeddings; worth money.
+    """
+
+    cache: Path = field(default_factory=default_cache)
+    store: Path = field(default_factory=default_store)
+
+
+@dataclass(frozen=True)
+class Split:
+    """Which images are for what.
+
+    Attributes:
+        sources: the domains trained on.
+        kept: positions in the task, by source domain, to train on.
+        validation: positions by source domain, held out to select by.
+        test: positions by held-out domain, never trained on or selected by.
+        rest: positions of source images beyond the labels that are kept, to train on without their labels.
+    """
+
+    sources: tuple[str, ...]
+    kept: dict[str, Indices]
+    validation: dict[str, Indices]
+    test: dict[str, Indices]
+    rest: Indices
+
+
+def open_folder(config: DataConfig, *, begun: bool = False) -> Listing:
+    """What lists a run's images, with labels or without: a folder or a table; see `list_folder`."""
+    as_found = config.layout_as_found or begun
+    if is_table(config.root):
+        return _open_table(config, as_found)
+    if stated := [name for name in ("image", "label", "domain") if getattr(config, name) is not None]:
+        step = "give the table in place of the folder, or drop the columns: the folders are classes and domains"
+        if config.root.is_file():
+            step = "save the table as CSV in UTF-8"
+        raise ConfigError(
+            f"{', '.join(f'data.{name}' for name in stated)}: columns are for tables.",
+            expected=f"a table that lists images ({', '.join(SUFFIXES)})",
+            found=f"{shown(config.root)}, a folder" if config.root.is_dir() else shown(config.root),
+            next_step=step,
+        )
+    if config.classes:
+        return ImageHeap(config.root, config.classes, domain_folders=config.domain_folders, as_found=as_found)
+    return DomainFolder(config.root, allow_missing_classes=config.allow_missing_classes, as_found=as_found)
+
+
+def _open_table(config: DataConfig, as_found: bool) -> Listing:
+    if config.domain_folders:
+        raise ConfigError(
+            "data.domain_folders (--domain-folders) is for folders.",
+            expected="a column of domains",
+            found=f"the table {shown(config.root)}",
+            next_step="name the column instead: --domain COLUMN",
+        )
+    return TableListing(
+        config.root,
+        image=config.image,
+        label=config.label,
+        domain=config.domain,
+        classes=config.classes,
+        allow_missing_classes=config.allow_missing_classes,
+        as_found=as_found,
+    )
+
+
+def with_columns(config: DataConfig) -> DataConfig:
+    """The same settings with the columns that are used, where the images are listed by a table.
+
+    Raises:
+        DataError: if the table cannot be read.
+        ConfigError: if columns are missing or unknown.
+    """
+    if not is_table(config.root):
+        return config
+    asked = config.image, config.label, config.domain
+    names = open_table(config.root).columns
+    found = find_columns(names, *asked, source=config.root, labelled=not config.classes)
+    label = None if config.classes else found.label
+    return config.model_copy(update={"image": found.image, "label": label, "domain": found.domain})
+
+
+def known_columns(made: Mapping[str, Any], data: object) -> dict[str, str]:
+    """The columns that a run used, as far as a table or a frame has them; none for a folder.
+
+    Args:
+        made: the run's settings of `data`.
+        data: the path of a folder or a table, or a frame.
+    """
+    columns: Sequence[str] = ()
+    if not isinstance(data, str | os.PathLike):
+        columns = frame_columns(data)
+    elif is_table(Path(data)) and Path(data).is_file():
+        columns = open_table(Path(data)).columns
+    return {role: made[role] for role in ("image", "label", "domain") if made.get(role) and made[role] in columns}
+
+
+def list_folder(config: DataConfig, *, begun: bool = False) -> Listing:
+    """List the images of a folder or a table without reading them: quick, and enough to see a wrong path or domain.
+
+    Args:
+        config: the folder, and what is accepted of it.
+        begun: whether a run has begun on it, so that its layout is accepted as it is.
+
+    Raises:
+        DataError: if it is no folder of images.
+        ConfigError: if a held-out domain or class is unknown.
+    """
+    folder = open_folder(config, begun=begun)
+    check_domains(config.held_out, folder.domains)
+    held_out_folders(config.held_out_classes, folder.folders)
+    return folder
+
+
+def read_task(
+    folder: Listing, config: DataConfig, index: FileIndex, cache: PixelCache | None, progress: Progress
+) -> tuple[Task, Task | None]:
+    """Scan the labelled folder, without its held-out classes, and the unlabelled one if there is one.
+
+    Raises:
+        DataError: with every fault.
+    """
+    return read_parts(folder, config, index, cache, progress)[:2]
+
+
+def read_parts(
+    folder: Listing, config: DataConfig, index: FileIndex, cache: PixelCache | None, progress: Progress
+) -> tuple[Task, Task | None, Task | None]:
+    """The same, and the images of the held-out classes, if there are any, as a third."""
+    task = folder.scan(index=index, cache=cache, skip_bad=config.skip_bad, progress=progress)
+    unlabelled = None
+    if config.unlabelled is not None:
+        more = {"index": index, "cache": cache, "skip_bad": config.skip_bad, "progress": progress}
+        unlabelled = unlabelled_images(config.unlabelled, **more)  # type: ignore[arg-type]
+    skipped = len(task.skipped) + (len(unlabelled.skipped) if unlabelled else 0)
+    if skipped:
+        warn(progress, f"skipped {skipped} bad file{'' if skipped == 1 else 's'} (--skip-bad)")
+    for warning in dict.fromkeys(task.warnings):
+        warn(progress, warning)
+    seen, unseen = part_classes(task, config.held_out_classes)
+    return seen, unlabelled, unseen
+
+
+def match_domains(names: Sequence[str], domains: Sequence[str]) -> tuple[str, ...]:
+    """The domains that names mean, as their folders are written; names that are none are left out.
+
+    One name has several spellings in Unicode that look alike: macOS writes e and an accent, others one character.
+    """
+    known = {unicodedata.normalize("NFC", domain): domain for domain in domains}
+    found = (name if name in domains else known.get(unicodedata.normalize("NFC", name)) for name in names)
+    return tuple(dict.fromkeys(name for name in found if name is not None))
+
+
+def check_domains(held_out: Sequence[str], domains: Sequence[str], flag: str = "--held-out") -> tuple[str, ...]:
+    """The held-out domains as their folders are written; refuses those that are unknown or leave nothing to train on.
+
+    Raises:
+        ConfigError: if so.
+    """
+    expected = f"one or more of {', '.join(map(shown, domains))}"
+    step = f"correct {flag}"
+    if unknown := [name for name in held_out if not match_domains([name], domains)]:
+        raise ConfigError("Unknown domain.", expected=expected, found=", ".join(map(shown, unknown)), next_step=step)
+    found_domains = match_domains(held_out, domains)
+    if flag == "--held-out" and set(found_domains) == set(domains):
+        found = "every domain held out"
+        raise ConfigError("No domain is left for training.", expected=expected, found=found, next_step=step)
+    return found_domains
+
+
+def split_task(task: Task, config: DataConfig, seed: int) -> Split:
+    """Draw the split of a run: DomainBed's holdout of every source domain, then the labels that are kept.
+
+    Raises:
+        DataError: if a source domain is too small to hold anything out.
+    """
+    held_out = match_domains(config.held_out, task.domains)
+    sources = tuple(domain for domain in task.domains if domain not in held_out)
+    kept, validation, rest = {}, {}, [np.zeros(0, np.int64)]
+    for i, domain in enumerate(task.domains):
+        if domain not in sources:
+            continue
+        rows = task.rows_of(domain)
+        train, out = domainbed_holdout(len(rows), seed, i, config.holdout_fraction)
+        if not len(out) or not len(train):
+            least = int(np.ceil(1 / config.holdout_fraction))
+            raise DataError(
+                f"The source domain {domain} is too small.",
+                expected=f"at least {least} images, to hold out {config.holdout_fraction:.0%}",
+                found=str(len(rows)),
+                next_step="add images, or set data.holdout_fraction",
+            )
+        if config.labels_per_class is not None:
+            every = train
+            train = labels_per_class(train, task.labels[rows], config.labels_per_class, seed, i)
+            if config.rest_unlabelled:
+                rest.append(rows[np.setdiff1d(every, train)])
+            share = config.holdout_fraction / (1 - config.holdout_fraction)
+            few = max(1, round(config.labels_per_class * share))  # validation labels are few as well
+            out = labels_per_class(out, task.labels[rows], few, seed, i)
+        kept[domain], validation[domain] = rows[train], rows[out]
+    test = {domain: task.rows_of(domain) for domain in held_out}
+    return Split(sources, kept, validation, test, np.concatenate(rest))
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Everything to train on, one row per image and view.
+
+    Attributes:
+        digests: [R, 32] uint8, SHA-256 of each view's bytes.
+        labels: [R] int64, -1 without a label.
+        views: [R] int64, number of the view.
+        groups: rows of each source domain, then of all unlabelled images, if there are any.
+        read: gives the bytes of a row, as they are sent to the teacher.
+    """
+
+    digests: Digests
+    labels: NDArray[np.int64]
+    views: NDArray[np.int64]
+    groups: tuple[Indices, ...]
+    read: Callable[[int], bytes]
+
+
+def examples(
+    config: RunConfig,
+    task: Task,
+    unlabelled: Task | None,
+    split: Split,
+    index: FileIndex,
+    cache: PixelCache,
+    progress: Progress,
+) -> Examples:
+    """Lay out the training rows and make the views that a run asks for."""
+    parts = [(task, split.kept[domain], task.labels[split.kept[domain]]) for domain in split.sources]
+    labelled = len(parts)
+    for t, rows in ((task, split.rest), (unlabelled, np.arange(len(unlabelled or ()), dtype=np.int64))):
+        if t is not None and len(rows):
+            parts.append((t, rows, np.full(len(rows), -1, np.int64)))
+    k = config.teacher.kept_views
+    digests = [make_views(t, rows, k, config.seed, index, cache, progress) for t, rows, _ in parts]
+    origin = [(t, int(row), view) for t, rows, _ in parts for row in rows for view in range(k)]
+    ends = np.cumsum([len(rows) * k for _, rows, _ in parts])
+    everyone = np.arange(len(origin), dtype=np.int64)
+    groups = np.split(everyone, ends[:-1])
+
+    def read(i: int) -> bytes:
+        source, row, view = origin[i]
+        return view_bytes(source.read(row), source.digests[row].tobytes(), view, config.seed)
+
+    return Examples(
+        digests=np.concatenate([d.reshape(-1, 32) for d in digests]),
+        labels=np.concatenate([np.repeat(labels, k) for _, _, labels in parts]),
+        views=np.tile(np.arange(k, dtype=np.int64), len(origin) // k),
+        groups=(*groups[:labelled], *([np.concatenate(groups[labelled:])] if groups[labelled:] else [])),
+        read=read,
+    )
+
+
+def leaked(task: Task, split: Split) -> int:
+    """How many images of the held-out domains have the very content of a training image."""
+    train = {task.digests[row].tobytes() for rows in split.kept.values() for row in rows}
+    return sum(task.digests[row].tobytes() in train for rows in split.test.values() for row in rows)

@@ -1,0 +1,157 @@
+"""Compute what a run would buy, and its disk usage."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from vl2v.config import RunConfig
+from vl2v.data.images import Task
+from vl2v.errors import DiskFullError
+from vl2v.method.registry import METHODS
+from vl2v.planning.prepare import Examples, Places, Split
+from vl2v.teacher.base import Teacher
+from vl2v.teacher.prompts import load_templates, render
+from vl2v.teacher.purchase.ledger import Quote
+from vl2v.teacher.purchase.store import Digests, EmbeddingStore
+
+EVALUATION = "evaluation"  # the purpose of what only the zero-shot column needs
+VALIDATION = "validation"  # the reference of images without labels
+UNSEEN = "held-out classes"  # the same, of classes that are not trained on
+ROW_OVERHEAD = 120  # bytes of SQLite per vector beside the vector: keys, index, page slack
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What a run has to know from the teacher.
+
+    Attributes:
+        purposes: for each purpose and view, the contents asked for; the same content is paid once.
+        prompts: K * T texts, class by class.
+        templates: how many templates, T.
+        method_texts: K * A texts more, class by class, that the method asks for.
+        unseen: texts of the held-out classes, class by class, for the end alone.
+    """
+
+    purposes: dict[tuple[str, int], Digests]
+    prompts: tuple[str, ...]
+    templates: int
+    method_texts: tuple[str, ...] = ()
+    unseen: tuple[str, ...] = ()
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """All texts that are asked for."""
+        return self.prompts + self.method_texts + self.unseen
+
+
+def needs(config: RunConfig, task: Task, split: Split, rows: Examples, unseen: Task | None = None) -> Needs:
+    """Work out which image and text vectors a run asks for; `unseen` has the images of the held-out classes."""
+    templates = load_templates(config.teacher.prompts)
+    prompts = tuple(render(template, phrase) for phrase in task.phrases for template in templates)
+    method = METHODS[config.method]
+    further = tuple(method.texts(config.method_settings))
+    further = load_templates(further) if further else ()
+    more = tuple(render(template, phrase) for phrase in task.phrases for template in further)
+    purposes: dict[tuple[str, int], Digests] = {}
+    labelled = len(split.sources)
+    trained = np.concatenate(rows.groups[:labelled])
+    extra = np.concatenate([np.zeros(0, np.int64), *rows.groups[labelled:]])
+    for purpose, part in (("training", trained), ("unlabelled", extra)) if method.asks_teacher else ():
+        for view in np.unique(rows.views[part]):
+            purposes[purpose, int(view)] = rows.digests[part][rows.views[part] == view]
+    if config.data.classes:
+        purposes[VALIDATION, 0] = task.digests[evaluated(split)]
+    elif config.teacher.zero_shot:
+        purposes[EVALUATION, 0] = task.digests[evaluated(split)]
+        if unseen is not None:
+            purposes[UNSEEN, 0] = unseen.digests
+    new = unseen.phrases if unseen is not None else ()
+    return Needs(purposes, prompts, len(templates), more, tuple(render(t, p) for p in new for t in templates))
+
+
+def evaluated(split: Split) -> np.ndarray:
+    """Positions in the task of the images that the final table is about, sources' validation first."""
+    return np.concatenate([*split.validation.values(), *split.test.values()])
+
+
+def make_quote(
+    wanted: Needs, teacher: Teacher, store: EmbeddingStore, images: int, size: int, parameters: int | None
+) -> Quote:
+    """State queries, money and disk before anything is spent.
+
+    Args:
+        wanted: what the run has to know.
+        teacher: who would be asked.
+        store: what is known already.
+        images: distinct images whose pixels are kept.
+        size: their side length.
+        parameters: of the student, None if none was named.
+    """
+    card = teacher.describe()
+    seen: dict[int, set[bytes]] = {}
+    asked: dict[str, int] = {}
+    known: dict[str, int] = {}
+    for (purpose, view), digests in wanted.purposes.items():
+        before = seen.setdefault(view, set())
+        fresh = [key for key in dict.fromkeys(row.tobytes() for row in digests) if key not in before]
+        before.update(fresh)
+        rows = np.frombuffer(b"".join(fresh), np.uint8).reshape(-1, 32)
+        asked[purpose] = asked.get(purpose, 0) + len(fresh)
+        known[purpose] = known.get(purpose, 0) + int(store.knows_images(card, rows, view).sum())
+    texts = list(dict.fromkeys(wanted.texts))
+    queries = sum(asked.values()) - sum(known.values())
+    disk = {
+        "purchased embeddings": queries * (4 * card.dimension + ROW_OVERHEAD),
+        "pixel cache": images * size * size * 3,
+    }
+    disk["embeddings for training"] = sum(asked.values()) * 4 * card.dimension
+    if parameters is not None:
+        copies = 1 + 2 + 9  # weights, Adam's two moments, SWAD's segments and means
+        disk["training state, twice while it is replaced"] = 2 * copies * 4 * parameters
+    return Quote(
+        teacher=card.identity,
+        images=asked,
+        images_known=known,
+        texts=len(texts),
+        texts_known=sum(store.knows_texts(card, texts)),
+        price=card.price,
+        disk_bytes=disk,
+        note=getattr(teacher, "price_note", ""),
+    )
+
+
+def check_disk(quote: Quote, places: Places, out: Path) -> None:
+    """Refuse to begin where the disk cannot hold what the run writes.
+
+    Raises:
+        DiskFullError: with what is needed and what is free.
+    """
+    per_place: dict[Path, Sequence[str]] = {
+        places.store.parent: ["purchased embeddings"],
+        out: [name for name in quote.disk_bytes if name not in ("purchased embeddings", "pixel cache")],
+    }
+    for place, names in per_place.items():
+        needed = sum(quote.disk_bytes[name] for name in names)
+        place.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(place).free
+        if needed > free:
+            raise DiskFullError(
+                f"There is not enough space on the disk of {place}.",
+                expected=f"{human(needed)} for {', '.join(names)}",
+                found=f"{human(free)} free",
+                next_step="free some space, or use another disk: --out, --store, --cache",
+            )
+
+
+def human(count: float) -> str:
+    """Bytes as people read them."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"

@@ -1,0 +1,1 @@
+"""Pretrained weights that teachers and students share."""

@@ -1,0 +1,97 @@
+"""Whether this user made a run on this machine, so that files and addresses in it may be opened.
+
+A run's folder says which teacher taught its student, and which store it bought from. In the folder of a stranger these
+may be any address or file, and a key from the environment would go to that address. So what `vl2v distill` writes is
+signed with a secret of the user's, which lies in the user's data folder and in no run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import os
+import re
+import secrets
+from collections.abc import Sequence
+from pathlib import Path
+
+import platformdirs
+
+from vl2v.config import RunConfig
+from vl2v.errors import TeacherError
+from vl2v.pretrained.open_clip import ClipSpec
+from vl2v.teacher.prompts import CLIP_80, NAMED
+
+MARK = "signature"  # in the provenance, and in places.json
+SECRET_BYTES = 32
+FIXED = ("offline", "conse", "jina", "cohere", "voyage")  # teachers whose name holds neither a file nor an address
+PLAIN = re.compile(r"[A-Za-z0-9_.-]+")
+
+
+def sign(*parts: str | Sequence[str]) -> str | None:
+    """The signature of texts, hexadecimal; None where the user's data folder cannot be used."""
+    secret = _secret()
+    text = json.dumps([part if isinstance(part, str) else list(part) for part in parts])
+    return None if secret is None else hmac.new(secret, text.encode(), hashlib.sha256).hexdigest()
+
+
+def is_signed(signature: object, *parts: str | Sequence[str]) -> bool:
+    """Whether this user signed these texts on this machine."""
+    wanted = sign(*parts) if isinstance(signature, str) else None
+    return wanted is not None and hmac.compare_digest(wanted.encode(), str(signature).encode())
+
+
+def sign_teacher(config: RunConfig) -> str | None:
+    """The signature of a run's teacher and prompts."""
+    return sign("teacher", config.teacher.spec, config.teacher.prompts)
+
+
+def check_teacher(config: RunConfig, signature: object) -> None:
+    """Refuse to open the teacher of a student that was made elsewhere, where its name holds a file or an address.
+
+    Args:
+        config: of the student's provenance.
+        signature: from the same place.
+
+    Raises:
+        TeacherError: with the option that opens it all the same.
+    """
+    spec, prompts = config.teacher.spec, config.teacher.prompts
+    harmless = isinstance(prompts, tuple) or prompts in (*NAMED, CLIP_80) or "{" in prompts
+    if (harmless and _is_fixed(spec)) or is_signed(signature, "teacher", spec, prompts):
+        return
+    raise TeacherError(
+        "The student names a file or an address as its teacher, and was not made here by this version of vl2v.",
+        expected="--teacher (from Python, teacher=), since a folder from others could send your key to any address",
+        found=spec[:200] if harmless else f"{spec[:200]}, with prompts from {str(prompts)[:200]}",
+        next_step=f"if you trust it, repeat the command with --teacher '{spec[:200]}'",
+    )
+
+
+def _is_fixed(spec: str) -> bool:
+    kind, _, rest = spec.partition(":")
+    if kind == "open_clip":
+        clip = ClipSpec.parse(rest)
+        return clip.file is None and all(PLAIN.fullmatch(part) for part in (clip.model, clip.pretrained))
+    return kind in FIXED and (not rest or PLAIN.fullmatch(rest) is not None)
+
+
+def _secret() -> bytes | None:
+    path = Path(platformdirs.user_data_dir("vl2v")) / "secret"
+    try:
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            fresh = path.with_name(f"secret.{os.getpid()}.new")
+            with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as handle:
+                handle.write(secrets.token_bytes(SECRET_BYTES))
+            try:
+                os.link(fresh, path)  # the first of several processes wins
+            except FileExistsError:
+                pass
+            finally:
+                fresh.unlink()
+        found = path.read_bytes()
+    except OSError:
+        return None
+    return found if len(found) == SECRET_BYTES else None

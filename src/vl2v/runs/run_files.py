@@ -1,0 +1,244 @@
+"""Validated reading of the JSON files of a finished run, which may come from a stranger."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from vl2v.errors import RunError
+from vl2v.student.architectures import described
+from vl2v.student.files import read_json
+from vl2v_runtime import strict_json
+from vl2v_runtime.regular import read_text
+
+MOST_METRICS = 2**30  # bytes
+Text = Annotated[str, Field(max_length=10_000)]
+Count = Annotated[int, Field(ge=0, le=10**15)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Money = Annotated[str, Field(pattern=r"^[0-9]{1,15}(\.[0-9]{1,18})?$")]
+Role = Literal["in-domain", "out-of-domain", "all images"]
+File = TypeVar("File", bound=BaseModel)
+Part = TypeVar("Part", bound=BaseModel)
+
+
+class _Part(BaseModel):
+    """Further keys are left as they are, as later versions may write some."""
+
+    model_config = ConfigDict(extra="allow", frozen=True, strict=True)
+
+
+class RowPart(BaseModel):
+    """`vl2v.evaluation.evaluation.Row`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    domain: Text
+    role: Role
+    images: Count
+    student: Share
+    zero_shot: Share | None = None
+    student_ece: Share | None = None
+    zero_shot_ece: Share | None = None
+    student_ece_calibrated: Share | None = None
+    student_aurc: Share | None = None
+    student_aurc_energy: Share | None = None
+
+
+class MeansPart(_Part):
+    """Means over the domains of a role."""
+
+    zero_shot: Share | None
+    student: Share | None
+
+
+class TablePart(_Part):
+    """`vl2v.evaluation.evaluation.Evaluation`."""
+
+    domains: Annotated[list[RowPart], Field(max_length=10_000)]
+    means: dict[str, MeansPart]
+    beside: dict[str, TablePart] = {}
+    reference: Literal["labels", "teacher"] = "labels"
+
+
+class AskedPart(_Part):
+    """What training needed from the teacher."""
+
+    image_queries: Count
+    text_queries: Count
+    cost: Money
+    currency: Text
+    price_per_1000_images: Money | None = None
+
+
+class UnseenPart(_Part):
+    """Accuracies of one who answers."""
+
+    seen: Share | None = None
+    unseen: Share | None = None
+    harmonic: Share | None = None
+    alone: Share | None = None
+
+
+class UnseenRowPart(_Part):
+    """A domain's line of the table of held-out classes."""
+
+    domain: Text
+    role: Role
+    student: UnseenPart | None = None
+    zero_shot: UnseenPart | None = None
+
+
+class UnseenTablePart(_Part):
+    """`vl2v.evaluation.unseen.UnseenClasses`."""
+
+    classes: list[Text] = []
+    domains: list[UnseenRowPart] = []
+    means: dict[str, dict[Literal["zero_shot", "student"], UnseenPart]] = {}
+
+
+class EvaluationFile(TablePart):
+    """`evaluation.json`."""
+
+    asked: AskedPart | None = None
+    unseen_classes: UnseenTablePart | None = None
+    fresh_queries: Count | None = None
+    warnings: Annotated[list[Text], Field(max_length=10_000)] = []
+
+
+class ComparedPart(_Part):
+    """`vl2v.export.parity.Compared`."""
+
+    bytes: Count | None = None
+    images: Count | None = None
+    logits: Annotated[float, Field(ge=0)] | None = None
+    agreement: Share | None = None
+    accuracy: Share | None = None
+    student: Share | None = None
+
+
+class ExportFile(_Part):
+    """`export/export.json`."""
+
+    files: dict[str, ComparedPart]
+
+
+class JobFile(_Part):
+    """`job.json`, of a benchmark's finished job."""
+
+    method: Text
+    title: Text
+    target: Text
+    seed: Annotated[int, Field(ge=0, le=2**63)]
+    candidate: dict[Text, Any]
+    crossed: Text | None
+    seconds: Annotated[float, Field(ge=0, le=1e12)]
+
+
+class StateValues(_Part):
+    """What of a run's state is no tensor."""
+
+    stage: Literal["align", "distill"]
+    step: Count
+    digest: Text
+    losses: list[float]
+    parts: dict[str, float] = {}
+    metrics: Count
+    fresh_queries: Count = 0
+    best: float = -1.0
+    swad: dict[str, Any] | None = None
+
+
+def _either(part: Part, *values: float | None) -> Part:
+    if all(value is None for value in values):
+        raise ValueError("neither accuracy nor agreement")
+    return part
+
+
+class ScorePart(_Part):
+    """A domain's in a line of metrics: accuracy, or agreement with the teacher in a run without labels."""
+
+    loss: float
+    accuracy: Share | None = None
+    agreement: Share | None = None
+
+    @model_validator(mode="after")
+    def _one(self) -> ScorePart:
+        return _either(self, self.accuracy, self.agreement)
+
+
+class MetricsLine(_Part):
+    """A line of `metrics.jsonl`."""
+
+    stage: Text
+    step: Count
+    losses: list[float]
+    parts: dict[str, float] = {}
+    val_loss: float
+    val_accuracy: Share | None = None
+    val_agreement: Share | None = None
+    domains: dict[str, ScorePart]
+
+    @model_validator(mode="after")
+    def _one(self) -> MetricsLine:
+        return _either(self, self.val_accuracy, self.val_agreement)
+
+
+def read_evaluation(path: Path) -> dict[str, Any]:
+    """The content of `evaluation.json`.
+
+    Raises:
+        RunError: if it cannot be read or is not what vl2v wrote.
+    """
+    return check(EvaluationFile, read_json(path), path)
+
+
+def read_export(path: Path) -> dict[str, Any]:
+    """The content of `export/export.json`.
+
+    Raises:
+        RunError: if it cannot be read or is not what vl2v wrote.
+    """
+    return check(ExportFile, read_json(path), path)
+
+
+def read_job(path: Path) -> dict[str, Any]:
+    """The content of a benchmark's `job.json`.
+
+    Raises:
+        RunError: if it cannot be read or is not what vl2v wrote.
+    """
+    return check(JobFile, read_json(path), path)
+
+
+def read_metrics(path: Path) -> tuple[dict[str, Any], ...]:
+    """The lines of `metrics.jsonl`, oldest first; a loss may be NaN. A last one that was cut off is left out.
+
+    Raises:
+        RunError: if one of them is not what vl2v wrote.
+        OSError, ValueError: if it cannot be read.
+    """
+    *lines, rest = read_text(path, MOST_METRICS).split("\n")  # a whole line ends with one
+    with suppress(ValueError, RunError):
+        check(MetricsLine, strict_json.parse(rest, allow_nan=True), path)
+        lines.append(rest)
+    return tuple(check(MetricsLine, strict_json.parse(line, allow_nan=True), path) for line in lines if line.strip())
+
+
+def check(model: type[File], content: Any, path: Path) -> dict[str, Any]:
+    """The same content, if it is what a model says.
+
+    Raises:
+        RunError: with the first faults.
+    """
+    try:
+        model.model_validate(content)
+    except ValidationError as error:
+        step = "copy it again from its source"
+        raise RunError(
+            f"{path} cannot be used.", expected="what vl2v wrote", found=described(error), next_step=step
+        ) from error
+    checked: dict[str, Any] = content
+    return checked

@@ -1,0 +1,77 @@
+"""Cohere: ``POST /v2/embed``; answers hold ``embeddings.float`` and ``meta.billed_units``.
+
+Limits by the documents of Cohere and of Amazon Bedrock for Embed v4; a picture's tokens by Oracle's document of the
+same model (512 x 512 pixels are about 1,610 tokens). Prices as listed in 2026-11.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from decimal import Decimal
+from typing import Any
+
+from vl2v.teacher.base import Price
+from vl2v.teacher.http.packing import MEGA, Limits, image_size
+from vl2v.teacher.http.remote import Kind
+from vl2v.teacher.http.vendors.base import Options, Wire, data_uri
+
+PER_IMAGE_TOKEN, PER_TEXT_TOKEN = Decimal("0.47") / MEGA, Decimal("0.12") / MEGA
+LARGEST, SMALLEST = 2_458_624, 3_136  # pixels; other images are resampled to these by the vendor
+PIXELS_A_TOKEN = Decimal(512 * 512) / 1610
+CENT = Decimal("0.01")
+
+TABLE = Price(
+    (LARGEST / PIXELS_A_TOKEN * PER_IMAGE_TOKEN * 1000).quantize(CENT, "ROUND_CEILING"), 200 * PER_TEXT_TOKEN * 1000
+)
+"""The most for the largest image, and for a prompt of 200 bytes."""
+
+
+class Cohere(Wire):
+    """embed-v4.0, and the v3 models with images (whose price the user states)."""
+
+    name = "cohere"
+    key_names = ("COHERE_API_KEY", "CO_API_KEY")
+
+    def __init__(self, model: str, options: Options | None = None, price: Price | None = None) -> None:
+        super().__init__(model, options, price)
+        self.base = "https://api.cohere.com"
+        self.new = model.startswith("embed-v4")
+        self.table = TABLE if self.new else None
+        self.dimensions = (1536, 256, 512, 1024) if self.new else (1024,)
+        self.limits = Limits(images=96 if self.new else 1, texts=96, image_bytes=(14 if self.new else 5) * MEGA)
+
+    def url(self, kind: Kind) -> str:
+        """See `Wire.url`."""
+        return f"{self.base}/v2/embed"
+
+    def content(self, kind: Kind, items: Sequence[Any]) -> Any:
+        """See `Wire.content`; prompts are sent as ``classification`` text."""
+        asked: dict[str, Any] = {"model": self.model, "embedding_types": ["float"]}
+        if self.new:
+            asked["output_dimension"] = self.dimension
+        if kind == "image":
+            return asked | {"input_type": "image", "images": [data_uri(image) for image in items]}
+        return asked | {"input_type": "classification", "texts": list(items), "truncate": "NONE"}
+
+    def vectors(self, kind: Kind, count: int, answer: Any) -> Any:
+        """See `Wire.vectors`; rows come in the order of the inputs."""
+        return answer["embeddings"]["float"]
+
+    def most(self, kind: Kind, items: Sequence[Any]) -> Decimal:
+        """See `Wire.most`: by pixels, or by bytes of text, which are no fewer than its tokens."""
+        if self.own_price is not None:
+            return super().most(kind, items)
+        if kind == "text":
+            return sum(len(text.encode()) + 8 for text in items) * PER_TEXT_TOKEN
+        sizes = (min(LARGEST, max(SMALLEST, image_size(image).pixels)) for image in items)
+        return (
+            sum((Decimal(size) / PIXELS_A_TOKEN).to_integral_value("ROUND_CEILING") for size in sizes) * PER_IMAGE_TOKEN
+        )
+
+    def charged(self, kind: Kind, count: int, answer: Any) -> Decimal | None:
+        """See `Wire.charged`: from ``meta.billed_units``, if tokens are told there."""
+        units = (answer.get("meta") or {}).get("billed_units") or {}
+        if self.own_price is not None or not {"image_tokens", "input_tokens"} & set(units):
+            return None
+        images, texts = Decimal(units.get("image_tokens") or 0), Decimal(units.get("input_tokens") or 0)
+        return images * PER_IMAGE_TOKEN + texts * PER_TEXT_TOKEN

@@ -1,0 +1,72 @@
+"""Voyage AI: ``POST /v1/multimodalembeddings``; ``usage`` holds text_tokens and image_pixels.
+
+Limits and prices by the vendor's documents of voyage-multimodal-3, as listed in 2026-11.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from decimal import Decimal
+from typing import Any
+
+from vl2v.teacher.base import Price
+from vl2v.teacher.http.packing import MEGA, WEB_FORMATS, Limits, image_size
+from vl2v.teacher.http.remote import Kind
+from vl2v.teacher.http.vendors.base import Options, Wire, data_uri
+
+PER_PIXEL, PER_TEXT_TOKEN = Decimal("0.60") / 1000 / MEGA, Decimal("0.12") / MEGA
+SMALLEST, LARGEST = 50_000, 2_000_000  # pixels that an image is counted as, at least and at most
+PIXELS_A_TOKEN, TOKENS_A_REQUEST = 560, 320_000
+
+
+class Voyage(Wire):
+    """voyage-multimodal-3."""
+
+    name = "voyage"
+    key_names = ("VOYAGE_API_KEY",)
+    dimensions: tuple[int, ...] = (1024,)
+    table = Price(LARGEST * PER_PIXEL * 1000, 200 * PER_TEXT_TOKEN * 1000)
+    limits = Limits(
+        images=100,  # 1000 are taken; smaller requests lose less when one is lost
+        texts=100,
+        image_pixels=16 * MEGA,
+        request_pixels=PIXELS_A_TOKEN * TOKENS_A_REQUEST,
+        formats=WEB_FORMATS | {"GIF"},
+    )
+
+    def __init__(self, model: str, options: Options | None = None, price: Price | None = None) -> None:
+        super().__init__(model, options, price)
+        self.base = "https://api.voyageai.com"
+        if model != "voyage-multimodal-3":
+            self.dimensions = (1024, 256, 512, 2048)
+
+    def url(self, kind: Kind) -> str:
+        """See `Wire.url`."""
+        return f"{self.base}/v1/multimodalembeddings"
+
+    def content(self, kind: Kind, items: Sequence[Any]) -> Any:
+        """See `Wire.content`. No ``input_type`` is sent: it would put words before the input."""
+        asked: dict[str, Any] = {"model": self.model, "truncation": False}
+        if self.dimension != self.dimensions[0]:
+            asked["output_dimension"] = self.dimension
+        if kind == "text":
+            return asked | {"inputs": [{"content": [{"type": "text", "text": text}]} for text in items]}
+        uris = (data_uri(image) for image in items)
+        return asked | {"inputs": [{"content": [{"type": "image_base64", "image_base64": uri}]} for uri in uris]}
+
+    def most(self, kind: Kind, items: Sequence[Any]) -> Decimal:
+        """See `Wire.most`: by pixels, or by bytes of text, which are no fewer than its tokens."""
+        if self.own_price is not None:
+            return super().most(kind, items)
+        if kind == "text":
+            return sum(len(text.encode()) + 8 for text in items) * PER_TEXT_TOKEN
+        return sum(min(LARGEST, max(SMALLEST, image_size(image).pixels)) for image in items) * PER_PIXEL
+
+    def charged(self, kind: Kind, count: int, answer: Any) -> Decimal | None:
+        """See `Wire.charged`: from ``usage``, each image counted no lower than the price list does."""
+        usage = answer.get("usage") or {}
+        if self.own_price is not None or "image_pixels" not in usage:
+            return None
+        seen = Decimal(usage["image_pixels"])
+        floor = SMALLEST * count if kind == "image" else 0
+        return max(seen, Decimal(floor)) * PER_PIXEL + Decimal(usage.get("text_tokens") or 0) * PER_TEXT_TOKEN

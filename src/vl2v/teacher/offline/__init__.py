@@ -1,0 +1,1 @@
+"""The teacher that comes with vl2v and needs no network."""

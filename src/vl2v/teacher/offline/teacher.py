@@ -1,0 +1,128 @@
+"""The offline teacher: a small vision-language model whose weights ship with the package.
+
+An EfficientNet-Lite2 tuned on named drawings looks at images, a packaged sentence encoder reads texts, and both answer
+in one space. What it was trained on, how well it does and where it fails stands in ``model_card.md`` beside it;
+``tools/train_offline_vendor`` in the repository makes the weights anew.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from functools import cached_property
+from importlib import resources
+from importlib.resources.abc import Traversable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vl2v.errors import TeacherError
+from vl2v.teacher.base import TeacherCard, Vectors, open_image, unit_rows
+from vl2v.teacher.offline.sentences import DIMENSION, SentenceEncoder
+from vl2v.teacher.offline.tower import DEVIATION, MEAN, ImageTower
+from vl2v_runtime.imaging import square
+
+FEATURE = "The offline vendor"
+WEIGHTS = "weights.safetensors"
+RECIPE = 1  # raise it whenever this file gives the same question another answer
+CHUNK = 32  # images that are looked at together, whatever number is asked for
+
+
+def weights_file() -> Traversable:
+    """The weights that come with the package.
+
+    Raises:
+        TeacherError: if they are missing.
+    """
+    file = resources.files("vl2v.teacher.offline").joinpath(WEIGHTS)
+    if not file.is_file():
+        raise TeacherError(
+            "The offline vendor's weights are missing.",
+            expected=f"{WEIGHTS} in the package vl2v",
+            found="no such file",
+            next_step="reinstall vl2v",
+        )
+    return file
+
+
+class OfflineVendor:
+    """The teacher ``offline:``. Free; it needs no network.
+
+    Nothing is loaded before it is asked something. On one machine the same input gives the same vector in every run;
+    how many images are asked at once changes a vector by rounding only.
+
+    Args:
+        device: where both models run.
+    """
+
+    def __init__(self, device: str = "cpu") -> None:
+        self.device = self.local_device = device
+        self._texts = SentenceEncoder(FEATURE, device)
+
+    def describe(self) -> TeacherCard:
+        """Name, version and size. The revision holds the digest of the weights.
+
+        Raises:
+            MissingExtraError: if the sentence encoder is not installed.
+            TeacherError: if the weights are missing.
+        """
+        digest = hashlib.sha256(self._bytes).hexdigest()[:16]
+        return TeacherCard(
+            identity="offline:efficientnet_lite2+all-MiniLM-L6-v2",
+            revision=f"{digest}+{self._texts.version()}/recipe{RECIPE}",
+            dimension=DIMENSION,
+            logit_scale=float(self._notes["logit_scale"]),
+            batch_size=CHUNK,
+        )
+
+    def embed_images(self, images: list[bytes]) -> Vectors:
+        """Embed image files into [N, 384] float32 of length one.
+
+        Raises:
+            TeacherError: if bytes are no image (nothing is answered then), or the weights are missing.
+        """
+        side = int(self._notes["side"])
+        pixels = [square(open_image(data), side) for data in images]
+        parts = [np.zeros((0, DIMENSION), np.float32)]
+        for start in range(0, len(pixels), CHUNK):
+            batch = torch.from_numpy(np.stack(pixels[start : start + CHUNK])).to(self.device)
+            inputs = (batch.permute(0, 3, 1, 2).float() / 255 - MEAN) / DEVIATION
+            with torch.inference_mode():
+                vectors = self._tower(inputs.contiguous(memory_format=torch.channels_last))
+            parts.append(unit_rows(vectors.float().cpu().numpy()))
+        return np.concatenate(parts)
+
+    def embed_texts(self, texts: list[str]) -> Vectors:
+        """Embed texts, taken as they come, into [N, 384] float32 of length one.
+
+        Sentence embeddings have much in common; the mean over the training's texts is taken away.
+
+        Raises:
+            MissingExtraError: if the sentence encoder is not installed.
+            TeacherError: if the weights are missing.
+        """
+        return unit_rows(self._texts.embed(texts) - self._weights["text_mean"].numpy())
+
+    @cached_property
+    def _bytes(self) -> bytes:
+        return weights_file().read_bytes()
+
+    @cached_property
+    def _notes(self) -> dict[str, str]:
+        """What the weights' file says of itself: ``side`` in pixels, ``logit_scale``."""
+        from safetensors import safe_open
+
+        with resources.as_file(weights_file()) as path, safe_open(path, "pt") as file:
+            return dict(file.metadata())
+
+    @cached_property
+    def _weights(self) -> dict[str, Tensor]:
+        from safetensors.torch import load
+
+        return {name: tensor.float() for name, tensor in load(self._bytes).items()}
+
+    @cached_property
+    def _tower(self) -> ImageTower:
+        tower = ImageTower()
+        tower.load_state_dict({name: tensor for name, tensor in self._weights.items() if name != "text_mean"})
+        return tower.eval().requires_grad_(False).to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]

@@ -1,0 +1,1 @@
+"""Purchased embeddings: the store, the ledger, the budget, and the purchase itself."""

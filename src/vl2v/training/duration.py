@@ -1,0 +1,206 @@
+"""How long a run takes on this machine, and how many steps of Distill fit into a time."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
+from numpy.typing import NDArray
+
+from vl2v.config import DistillConfig, RunConfig
+from vl2v.data.augment import Augmentation, AugmentSettings
+from vl2v.evaluation.features import CHUNK, pass_through
+from vl2v.method.distill import Projected
+from vl2v.method.registry import METHODS
+from vl2v.planning.session import Session
+from vl2v.recipes import validation_interval
+from vl2v.runs.folder import RunFolder
+from vl2v.student.backbones import Backbone
+from vl2v.threads import computing
+from vl2v.training.pace import as_it_was, training_threads
+from vl2v.training.process import make_accelerator
+from vl2v.training.settling import SETTLED
+from vl2v.training_time import TrainingTime
+
+TRIES = 3  # of a training step, the fastest counts
+FEWEST = 20  # steps that a run has however short the time
+
+
+@dataclass(frozen=True)
+class Workload:
+    """How many images a run trains on, has in a batch, validates on, and tests on."""
+
+    train: int
+    batch: int
+    validation: int
+    test: int
+
+    @classmethod
+    def of(cls, session: Session) -> Workload:
+        """The workload of an open session."""
+        sizes = [sum(map(len, part.values())) for part in (session.split.validation, session.split.test)]
+        return cls(len(session.rows.digests), sum(session.shares()), *sizes)
+
+
+@dataclass(frozen=True)
+class Rates:
+    """Seconds that a student takes on this machine per image.
+
+    Attributes:
+        training: forward and backward, augmentation included.
+        passing: forward only.
+    """
+
+    training: float
+    passing: float
+
+    @classmethod
+    def measure(cls, config: RunConfig, backbone: Backbone, batch: int, accelerator: Accelerator) -> Rates:
+        """Measure with a few steps on noise; the student stays as it was.
+
+        Args:
+            config: the run's settings.
+            backbone: f, before training.
+            batch: images of a step.
+            accelerator: device and precision.
+        """
+        device, size = accelerator.device, backbone.preprocess.size
+        pixels = np.random.default_rng(0).integers(0, 256, (CHUNK, size, size, 3), np.uint8)
+        module = backbone.module.to(device).to(memory_format=torch.channels_last)
+        with as_it_was(module), accelerator.autocast():
+
+            def look() -> None:
+                for _ in pass_through(module, backbone.preprocess, pixels, np.arange(CHUNK), device):
+                    pass
+
+            passing = _fastest(look, device) / CHUNK
+            if not METHODS[config.method].trains_backbone:
+                return cls(0.0, passing)
+            model = Projected(module, torch.nn.Linear(backbone.features, 1).to(device)).train()
+            inputs = torch.randn(batch, 3, size, size, device=device).contiguous(memory_format=torch.channels_last)
+
+            def train() -> None:
+                model(inputs).sum().backward()
+
+            training = _fastest(train, device) / batch
+        # Loading processes augment while a GPU computes; a CPU does one after the other.
+        augmenting = _augmenting(config, pixels) if device.type == "cpu" and not config.workers else 0.0
+        return cls(training + augmenting, passing)
+
+
+def seconds_of(settings: DistillConfig, work: Workload, rates: Rates, measured: int = 1) -> float:
+    """A run's wall time; Align's steps on cached features are left out.
+
+    Args:
+        settings: steps of Distill, and the steps between two validations.
+        work: numbers of images.
+        rates: of the student on this machine.
+        measured: how many sets of weights are evaluated at the end.
+    """
+    steps = settings.steps
+    validations = steps // settings.checkpoint_every + 2
+    passed = validations * work.validation + measured * (work.validation + work.test) + work.train
+    return steps * work.batch * rates.training + passed * rates.passing
+
+
+def within(settings: DistillConfig, seconds: float, work: Workload, rates: Rates) -> DistillConfig:
+    """The settings with as many steps as fit into a time, at most their own, and validations in proportion.
+
+    Args:
+        settings: those of Distill.
+        seconds: wall time for the whole run after the purchase.
+        work: numbers of images.
+        rates: of the student on this machine.
+
+    Returns:
+        Settings without a limit of time, of at least `FEWEST` steps even where these take longer.
+    """
+
+    def shortened(steps: int) -> DistillConfig:
+        every = validation_interval(steps, settings.checkpoint_every)
+        return settings.model_copy(update={"steps": steps, "checkpoint_every": every, "minutes": 0.0})
+
+    if seconds_of(settings, work, rates) <= seconds:
+        return settings.model_copy(update={"minutes": 0.0})
+    least, most = min(FEWEST, settings.steps), settings.steps
+    while least < most:  # the largest number of steps that ends in time
+        middle = (least + most + 1) // 2
+        if seconds_of(shortened(middle), work, rates) <= seconds:
+            least = middle
+        else:
+            most = middle - 1
+    return shortened(least)
+
+
+def settle_by_measuring(session: Session, folder: RunFolder, accelerator: Accelerator) -> Session:
+    """The session with its number of threads, and its steps if time is limited, measured before the first step.
+
+    They are written to `config.yaml`, and so is what the data decided. A run that has a state continues with the
+    numbers in it; a run of an earlier version, which has none, uses as many threads as torch.
+    """
+    assert session.backbone is not None
+    written, config = folder.config(), session.config
+    if folder.state_file.exists():
+        config = config.model_copy(update={"threads": written.threads})
+    else:
+        threads = training_threads(config, session.backbone, sum(session.shares()), accelerator)
+        config = config.model_copy(update={"threads": threads})
+        if config.distill.minutes:
+            with computing(threads):
+                distill, taken = training_time(session, accelerator)
+            session.progress.note(str(taken))
+            config = config.model_copy(update={"distill": distill})
+    final = written.model_copy(update={key: getattr(config, key) for key in ("threads", *SETTLED)})
+    if accelerator.is_main_process and final != written:
+        folder.write_config(final)
+    return replace(session, config=config)
+
+
+def training_time(session: Session, accelerator: Accelerator) -> tuple[DistillConfig, TrainingTime]:
+    """The settings of Distill within the limit of time, and how long they take, the same in every process."""
+    assert session.backbone is not None
+    work, wanted = Workload.of(session), session.config.distill
+    share = max(1, work.batch // accelerator.num_processes)
+    rates = Rates.measure(session.config, session.backbone, share, accelerator)
+    if accelerator.num_processes > 1:
+        rates = replace(rates, training=rates.training / accelerator.num_processes)
+        rates = broadcast_object_list([rates])[0]
+    settings = within(wanted, 60 * wanted.minutes or math.inf, work, rates)
+    seconds = seconds_of(settings, work, rates)
+    found = TrainingTime(settings.steps, work.batch, seconds, wanted.steps, seconds_of(wanted, work, rates))
+    return settings, found
+
+
+def quoted_time(session: Session) -> TrainingTime:
+    """The training time that a quote states, with the number of threads that the run would use."""
+    assert session.backbone is not None
+    accelerator = make_accelerator(session.config)
+    with computing(training_threads(session.config, session.backbone, sum(session.shares()), accelerator)):
+        return training_time(session, accelerator)[1]
+
+
+def _fastest(work: Callable[[], None], device: torch.device) -> float:
+    """Seconds of the fastest of a few calls, after one that allocates and compiles."""
+    times = []
+    for _ in range(1 + TRIES):
+        started = time.perf_counter()
+        work()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        times.append(time.perf_counter() - started)
+    return min(times[1:])
+
+
+def _augmenting(config: RunConfig, pixels: NDArray[np.uint8]) -> float:
+    """Seconds per image."""
+    augmentation = Augmentation(pixels.shape[1], AugmentSettings(**config.distill.augment.model_dump()))
+    started = time.perf_counter()
+    for seed, image in enumerate(pixels):
+        augmentation(image, seed)
+    return (time.perf_counter() - started) / len(pixels)

@@ -1,0 +1,152 @@
+"""Cached features of the frozen backbone, shared by all runs with the same initial weights."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from numpy.typing import NDArray
+from torch import nn
+
+from vl2v.data.pixels import stamp_of
+from vl2v.data.splits import Indices
+from vl2v.evaluation.features import CHUNK, pass_through
+from vl2v.faults import UNREADABLE, naming
+from vl2v.locking import held
+from vl2v.progress import Progress
+from vl2v.student.files import write_json
+from vl2v.student.preprocess import Preprocess
+from vl2v.writing import reserve
+from vl2v_runtime.imaging import DECODING
+
+
+class KeptFeatures:
+    """f(x) by slot of the pixel cache, in files beside it that may be deleted at any time.
+
+    Slots are passed through in blocks of `CHUNK` neighbours, always full, so that an image's features do not depend
+    on which run asked first. Several processes may ask at once; one computes and the others wait.
+
+    Args:
+        folder: where the files go; on a disk that every process sees.
+        backbone: f, frozen; its weights name the files.
+        preprocess: what it expects of pixels.
+        pixels: [slots, S, S, 3] uint8, the pixel cache.
+        width: F.
+    """
+
+    def __init__(
+        self, folder: Path, backbone: nn.Module, preprocess: Preprocess, pixels: NDArray[np.uint8], width: int
+    ) -> None:
+        self.backbone, self.preprocess, self.pixels, self.width = backbone, preprocess, pixels, width
+        name = f"features-{fingerprint(backbone, preprocess)}"
+        folder.mkdir(parents=True, exist_ok=True)
+        self._rows, self._index = folder / f"{name}.f32", folder / f"{name}.json"
+        self._lock = folder / f"{name}.lock"
+
+    def of(self, slots: Indices, accelerator: Accelerator, progress: Progress, title: str) -> NDArray[np.float32]:
+        """The features of all slots so far, those of [N] `slots` computed if they were not known.
+
+        Args:
+            slots: [N] int64.
+            accelerator: each of its processes computes its share.
+            progress: told of our share.
+            title: the stage's name.
+
+        Returns:
+            [slots, F] float32, a read-only memory map; rows that nobody asked for are arbitrary.
+        """
+        with self._alone(accelerator.is_main_process):
+            accelerator.wait_for_everyone()
+            filled, sums = self._read_index()
+            lacking = self._lacking(np.unique(slots), filled)
+            accelerator.wait_for_everyone()
+            if len(lacking):
+                self._compute(lacking[accelerator.process_index :: accelerator.num_processes], progress, title)
+            accelerator.wait_for_everyone()
+            if accelerator.is_main_process:
+                self._write_index(lacking, filled, sums)
+            accelerator.wait_for_everyone()
+        count = self._rows.stat().st_size // (4 * self.width)
+        return np.memmap(self._rows, np.float32, "r", shape=(count, self.width))
+
+    def _block(self, block: int) -> range:
+        return range(int(block) * CHUNK, min((int(block) + 1) * CHUNK, len(self.pixels)))
+
+    def _read_index(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """How many rows of each block are known, and their checksum, both [blocks] int64; what changed is unknown."""
+        blocks = -(-len(self.pixels) // CHUNK)
+        try:
+            index = json.loads(self._index.read_bytes())
+            stamp, (known, crc) = index["stamp"], np.array(index["blocks"], np.int64).reshape(-1, 2).T
+        except (OSError, *UNREADABLE):  # missing, or cut: the features are computed again
+            stamp, known, crc = "", np.zeros(0, np.int64), np.zeros(0, np.int64)
+        filled, sums = np.zeros((2, max(blocks, len(known))), np.int64)
+        filled[: len(known)], sums[: len(known)] = known, crc
+        if stamp != stamp_of(self._rows):
+            for block in np.flatnonzero(filled):
+                if self._sum(int(block), int(filled[block])) != sums[block]:
+                    filled[block] = 0
+        return filled, sums
+
+    def _write_index(self, fresh: NDArray[np.int64], filled: NDArray[np.int64], sums: NDArray[np.int64]) -> None:
+        """Note what was computed, once it is on the disk."""
+        for block in fresh:
+            filled[block] = len(self._block(block))
+            sums[block] = self._sum(int(block), int(filled[block]))
+        with naming(self._rows), self._rows.open("rb+") as handle:
+            os.fsync(handle.fileno())
+        blocks = np.stack([filled, sums], axis=1).tolist()
+        write_json(self._index, {"stamp": stamp_of(self._rows), "blocks": blocks})
+
+    def _sum(self, block: int, rows: int) -> int:
+        """The checksum of a block's first rows as they lie in the file; -1 if they are not all there."""
+        if not self._rows.exists():
+            return -1
+        with naming(self._rows), self._rows.open("rb") as handle:
+            handle.seek(4 * self.width * CHUNK * block)
+            data = handle.read(4 * self.width * rows)
+        return zlib.crc32(data) if len(data) == 4 * self.width * rows else -1
+
+    def _lacking(self, slots: Indices, filled: NDArray[np.int64]) -> NDArray[np.int64]:
+        unknown = slots % CHUNK >= filled[slots // CHUNK]
+        return np.unique(slots[unknown] // CHUNK)
+
+    def _compute(self, blocks: NDArray[np.int64], progress: Progress, title: str) -> None:
+        device = next((p.device for p in self.backbone.parameters()), torch.device("cpu"))
+        reserve(self._rows, 4 * self.width * len(self.pixels))
+        out = np.memmap(self._rows, np.float32, "r+", shape=(len(self.pixels), self.width))
+        with progress.stage(title, sum(len(self._block(block)) for block in blocks)) as advance:
+            for block in blocks:
+                rows = self._block(block)
+                full = np.resize(np.arange(rows.start, rows.stop), CHUNK)
+                (features,) = pass_through(self.backbone, self.preprocess, self.pixels, full, device)
+                out[rows.start : rows.stop] = features[: len(rows)].cpu().numpy()
+                advance(len(rows))
+        out.flush()
+
+    @contextmanager
+    def _alone(self, first: bool) -> Iterator[None]:
+        """Held by the first process of a run on behalf of all of them."""
+        if not first:
+            yield
+            return
+        with held(self._lock):
+            yield
+
+
+def fingerprint(backbone: nn.Module, preprocess: Preprocess) -> str:
+    """A name for what a backbone computes: of its weights, its classes, and what it expects of pixels."""
+    digest = hashlib.sha256(f"{preprocess!r} {DECODING}".encode())
+    digest.update(str(backbone).encode())
+    for name, tensor in sorted(backbone.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:16]

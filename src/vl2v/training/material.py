@@ -1,0 +1,136 @@
+"""The training data, and the batches made from it."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from numpy.typing import NDArray
+from torch import Tensor
+
+from vl2v.config import RunConfig
+from vl2v.data.augment import Augmentation, AugmentSettings
+from vl2v.data.batches import AugmentedPixels, Streams, augmented_batches
+from vl2v.data.splits import Indices
+from vl2v.evaluation.features import Validation
+from vl2v.method.base import Context
+from vl2v.method.loop import Batch
+from vl2v.method.loss import scheduled_weight
+from vl2v.student.preprocess import Preprocess
+from vl2v.training.fresh import FreshViews
+
+
+@dataclass(frozen=True)
+class Material:
+    """What training works on.
+
+    Attributes:
+        pixels: [slots, S, S, 3] uint8 memory map.
+        slots: [R] int64, where each training row lies in `pixels`.
+        labels: [R] int64, -1 without a label.
+        vectors: [R, D] float32 memory map, the teacher's image embeddings; None where the method asks for none.
+        head: [K, D] float32, the text head.
+        logit_scale: the teacher's.
+        groups: rows of each source domain, then of further images without labels.
+        shares: rows of each group in a batch.
+        validation: (slots, targets) by source domain.
+        digest: of the data and vectors; a resumed run must find the same.
+        cache: where features of the frozen backbone are kept.
+        method_texts: [K, A, D] float32, embeddings of the further texts that the method asks for, if any.
+    """
+
+    pixels: NDArray[np.uint8]
+    slots: Indices
+    labels: NDArray[np.int64]
+    vectors: NDArray[np.float32] | None
+    head: Tensor
+    logit_scale: float
+    groups: tuple[Indices, ...]
+    shares: tuple[int, ...]
+    validation: Validation
+    digest: str
+    cache: Path
+    method_texts: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Server:
+    """Serves a run's batches, this process's share of each.
+
+    Attributes:
+        config: the run's settings.
+        material: what the batches are made of.
+        preprocess: what the student's weights expect of pixels.
+        accelerator: device and processes.
+        fresh: asked about every augmented image, in place of the kept vectors; None asks nobody.
+    """
+
+    config: RunConfig
+    material: Material
+    preprocess: Preprocess
+    accelerator: Accelerator
+    fresh: FreshViews | None = None
+
+    def features(self, kept: NDArray[np.float32], start: int, steps: int) -> Iterator[Batch]:
+        """Batches of kept features [slots, F] for the steps from `start` on."""
+        streams = self._streams("align")
+        for step in range(start, steps):
+            draw = streams.draw(step, self.accelerator.process_index, self.accelerator.num_processes)
+            torch.manual_seed(int(draw.seeds[0]))
+            yield self._batch(torch.from_numpy(kept[self.material.slots[draw.rows]]), draw.rows)
+
+    def images(self, start: int, steps: int) -> Iterator[Batch]:
+        """Batches of augmented images for the steps from `start` on."""
+        streams, a = self._streams("distill"), self.accelerator
+        settings = AugmentSettings(**self.config.distill.augment.model_dump())
+        augmentation = Augmentation(self.preprocess.size, settings)
+        data = AugmentedPixels(self.material.pixels, self.material.slots, augmentation)
+        draws = (streams.draw(step, a.process_index, a.num_processes) for step in range(start, steps))
+        workers = self.config.workers
+        if workers is None:
+            workers = 0 if a.device.type == "cpu" else min(8, os.cpu_count() or 1)  # a CPU has no core to spare
+        for step, (pixels, rows) in zip(range(start, steps), augmented_batches(data, draws, workers), strict=True):
+            vectors = self.fresh.ask(pixels, a.num_processes) if self.fresh else None
+            torch.manual_seed((streams.seed + step) % 2**63)  # for dropout and the like
+            pixels = pixels.to(a.device, non_blocking=True, memory_format=torch.channels_last)
+            batch = self._batch(self.preprocess.normalise(pixels), rows, vectors)
+            if (end := self.config.image_weight_end) is not None:
+                weight = scheduled_weight(self.config.image_weight, end, step, steps)
+                batch = replace(batch, image_weight=weight)
+            yield batch
+
+    def _streams(self, stage: str) -> Streams:
+        return Streams(self.material.groups, self.material.shares, stage_seed(self.config.seed, stage))
+
+    def _batch(self, inputs: Tensor, rows: Indices, image: Tensor | None = None) -> Batch:
+        device, m = self.accelerator.device, self.material
+        labels = torch.from_numpy(m.labels[rows])
+        labelled = labels >= 0
+        text = m.head[labels.clamp(min=0)]
+        if image is None:
+            image = torch.zeros_like(text) if m.vectors is None else torch.from_numpy(np.asarray(m.vectors[rows]))
+        mask = None if bool(labelled.all()) else labelled.to(device)
+        return Batch(inputs.to(device), image.to(device), text.to(device), mask, labels.to(device))
+
+
+def context_of(config: RunConfig, material: Material) -> Context[Any]:
+    """What a method's objective may need of a run."""
+    return Context(
+        head=material.head,
+        logit_scale=material.logit_scale,
+        settings=config.method_settings,
+        image_weight=config.image_weight,
+        texts=material.method_texts,
+    )
+
+
+def stage_seed(seed: int, stage: str) -> int:
+    """A seed in [0, 2**63) for one use of a run's one seed."""
+    return int.from_bytes(hashlib.sha256(f"{seed}/{stage}".encode()).digest()[:8], "big") >> 1

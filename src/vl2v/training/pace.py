@@ -1,0 +1,105 @@
+"""Number of threads for a student, in training and inference; see `vl2v.threads`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from vl2v.config import RunConfig
+from vl2v.evaluation.features import CHUNK
+from vl2v.method.registry import METHODS
+from vl2v.student.backbones import Backbone
+from vl2v.student.model import Student
+from vl2v.threads import choose, computing, peak_memory
+
+FEW = 8  # images at once, where a network only passes them through
+
+
+def training_threads(config: RunConfig, backbone: Backbone, images: int, accelerator: Accelerator) -> int | None:
+    """The number of threads to train with, from a few steps of the student; it stays as it was.
+
+    Args:
+        config: the run's settings; the number that they state is taken as it is.
+        backbone: f, before training.
+        images: of a batch, all processes together.
+        accelerator: device, precision and processes.
+
+    Returns:
+        At least 1; None where another device than the CPU computes, and the number matters little.
+    """
+    if config.threads is not None or accelerator.device.type != "cpu":
+        return config.threads
+    if accelerator.num_processes > 1:  # who starts several on a machine also says how they share it
+        return torch.get_num_threads()
+    count = images if METHODS[config.method].trains_backbone else CHUNK
+    with _steps(config, backbone, accelerator) as step:
+        return choose(step, count, count * config.distill.steps)
+
+
+def try_training(config: RunConfig, backbone: Backbone, images: int, accelerator: Accelerator) -> tuple[float, int]:
+    """Seconds of a step of the student with one thread, and the bytes of memory that this process took at most.
+
+    Arguments as of `training_threads`.
+    """
+    with _steps(config, backbone, accelerator) as step, computing(1):
+        step(images)
+        started = time.perf_counter()
+        step(images)
+        return time.perf_counter() - started, peak_memory()
+
+
+@contextmanager
+def _steps(config: RunConfig, backbone: Backbone, accelerator: Accelerator) -> Iterator[Callable[[int], None]]:
+    """A call that does what a training step does to a number of images, but changes nothing."""
+    trains = METHODS[config.method].trains_backbone
+    module, side = backbone.module, backbone.preprocess.size
+    module.to(memory_format=torch.channels_last)
+
+    def step(count: int) -> None:
+        output = module(_noise(count, side))
+        if trains:
+            output.float().square().mean().backward()
+
+    with as_it_was(module), accelerator.autocast(), torch.set_grad_enabled(trains):
+        module.train(trains)
+        yield step
+
+
+def student_threads(student: Student, total: int) -> int | None:
+    """The number of threads for a student to look at `total` images with; None off the CPU."""
+    if student.device.type != "cpu":
+        return None
+    side = student.preprocess.size
+
+    def look(count: int) -> None:
+        with torch.no_grad():
+            student(_noise(count, side))
+
+    return choose(look, min(FEW, max(1, total)), total)
+
+
+@contextmanager
+def as_it_was(module: nn.Module) -> Iterator[None]:
+    """Afterwards, buffers, gradients and modes are what they were."""
+    modes = {part: part.training for part in module.modules()}
+    buffers = {name: buffer.clone() for name, buffer in module.named_buffers()}
+    with torch.random.fork_rng(devices=[]):
+        try:
+            yield
+        finally:
+            for part, mode in modes.items():
+                part.training = mode
+            with torch.no_grad():
+                for name, buffer in module.named_buffers():
+                    buffer.copy_(buffers[name])
+            for parameter in module.parameters():
+                parameter.grad = None
+
+
+def _noise(count: int, side: int) -> Tensor:
+    return torch.rand(count, 3, side, side).contiguous(memory_format=torch.channels_last)
