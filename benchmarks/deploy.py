@@ -34,7 +34,8 @@ from vl2v.export.onnx import to_onnx, write
 from vl2v.export.parity import compare
 from vl2v.export.quantise import quantise
 from vl2v.export.sample import Sample
-from vl2v.planning.prepare import Places, list_folder, read_task, split_task
+from vl2v.locations import StoragePaths
+from vl2v.planning.prepare import list_folder, read_task, split_task
 from vl2v.progress import Silent
 from vl2v.student.model import Student
 from vl2v_runtime.model import FLOAT, INT8, Floats, Model
@@ -56,7 +57,7 @@ def held_out(student: Student, cache_folder: Path) -> Sample:
 
 def accuracies(run: Path, out: Path, cache: Path) -> dict[str, Any]:
     """Export a run; accuracy of every way on both kinds of images, greatest differences, sizes."""
-    done = export(run, onnx=True, int8=True, out=out, tolerance=100, places=Places(cache))
+    done = export(run, onnx=True, int8=True, out=out, tolerance=100, places=StoragePaths(cache))
     student = Student.load(run)
     sample = held_out(student, cache)
     truth = student_answers(student, sample.pixels, sample.slots)

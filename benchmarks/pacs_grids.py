@@ -30,7 +30,7 @@ from vl2v.cli.benchmark import curve
 from vl2v.cli.console import LogLines
 from vl2v.config import merge
 from vl2v.errors import ConfigError
-from vl2v.planning.prepare import Places
+from vl2v.locations import StoragePaths
 
 PAGE = ROOT / "docs" / "results" / "pacs.md"
 SETTINGS: dict[str, Any] = {
@@ -156,7 +156,7 @@ def make_sweep(name: str, out: Path, folder: Path) -> Sweep:
         vary={"distill.learning_rate": plan.rates} if plan.rates else {},
         tune="first-seed",
     )
-    kept = Places(out / "cache", out / "vectors.sqlite")
+    kept = StoragePaths(out / "cache", out / "vectors.sqlite")
     vendor = SimulatedVendor(folder) if plan.vendor == "asked" else None
     return Sweep(grid, out / name, kept, teacher=vendor)
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from common import circumstances, keep, shared
 from vl2v.api import make_config
-from vl2v.planning.prepare import Places
+from vl2v.locations import StoragePaths
 from vl2v.planning.session import open_session
 from vl2v.progress import Silent
 from vl2v.teacher.base import TeacherCard, Vectors
@@ -54,7 +54,7 @@ def main() -> None:
         return
     teacher, per_run = CountingTeacher(), []
     with tempfile.TemporaryDirectory() as scratch:
-        places = Places(Path(scratch) / "cache", Path(scratch) / "vectors.sqlite")
+        places = StoragePaths(Path(scratch) / "cache", Path(scratch) / "vectors.sqlite")
         for target in TARGETS:
             for seed in SEEDS:
                 data = {"root": str(folder / "data" / "PACS"), "held_out": (target,)}

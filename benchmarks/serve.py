@@ -33,12 +33,12 @@ CLIENTS = (1, 2, 4, 8)
 
 def serve(run: str, port: int) -> None:
     """In the server's process."""
-    from vl2v.planning.prepare import Places
+    from vl2v.locations import StoragePaths
     from vl2v.progress import Silent
     from vl2v.serve.running import serve as work
     from vl2v.serve.settings import ServeSettings
 
-    work(ServeSettings(Path(run), port=port, threads=1, edits=False), Places(), Silent())
+    work(ServeSettings(Path(run), port=port, threads=1, edits=False), StoragePaths(), Silent())
 
 
 def connect(port: int) -> http.client.HTTPConnection:

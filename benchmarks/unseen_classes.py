@@ -18,7 +18,7 @@ from vl2v.allocator import hold_memory
 from vl2v.api import distill
 from vl2v.cli.console import LogLines
 from vl2v.config import merge
-from vl2v.planning.prepare import Places
+from vl2v.locations import StoragePaths
 from vl2v.student.files import read_json
 
 TARGET = "sketch"
@@ -44,7 +44,7 @@ def measure(folder: Path, out: Path, pair: tuple[str, ...]) -> dict[str, Any]:
             student(folder),
             out=run,
             held_out=[TARGET],
-            places=Places(out / "cache", out / "vectors.sqlite"),
+            places=StoragePaths(out / "cache", out / "vectors.sqlite"),
             progress=LogLines(),
             settings=merge(SETTINGS, {"data": {"held_out_classes": pair}}),
         )

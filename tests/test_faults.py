@@ -26,8 +26,7 @@ from vl2v.cli.common import guarded
 from vl2v.data.folder import read_yaml
 from vl2v.errors import AccessError, ConfigError, DamagedError, DiskFullError, MissingExtraError, RunError, Vl2vError
 from vl2v.faults import explain, explained, naming
-from vl2v.locations import default_store, locations, place_of
-from vl2v.planning.prepare import Places
+from vl2v.locations import StoragePaths, default_store, locations, place_of
 from vl2v.progress import Silent
 from vl2v.sqlite import open_file
 from vl2v.student.files import read_json
@@ -400,9 +399,9 @@ def test_python_gets_the_same_errors(photos: Path, teacher: str, tmp_path: Path)
     store = tmp_path / "s.sqlite"
     store.write_bytes(b"no database" * 300)
     with pytest.raises(DamagedError, match=r"\.recover"):
-        vl2v.quote(photos, teacher, places=Places(tmp_path / "c", store))
+        vl2v.quote(photos, teacher, places=StoragePaths(tmp_path / "c", store))
     with pytest.raises(AccessError, match="--cache"):
-        vl2v.quote(photos, teacher, places=Places(store / "c", tmp_path / "t.sqlite"))
+        vl2v.quote(photos, teacher, places=StoragePaths(store / "c", tmp_path / "t.sqlite"))
 
 
 def test_what_is_not_of_the_system_goes_through() -> None:

@@ -17,6 +17,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from vl2v.renamed import install as _install
+
 if TYPE_CHECKING:
     from vl2v.api import (
         add_classes,
@@ -76,6 +78,8 @@ __all__ = [
     "remove_classes",
     "report",
 ]
+
+_install()
 
 
 def __getattr__(name: str) -> Any:

@@ -18,14 +18,15 @@ from vl2v.config import DataConfig, RunConfig, merge, parse
 from vl2v.data.class_names import class_names
 from vl2v.data.folder import read_yaml
 from vl2v.data.tables.frame import FOLDER, Frame, write_frame
-from vl2v.errors import ConfigError, StudentError
+from vl2v.errors import StudentError
 from vl2v.evaluation.evaluation import Evaluation
 from vl2v.faults import explaining
-from vl2v.planning.prepare import Places, known_columns
+from vl2v.locations import StoragePaths
+from vl2v.planning.prepare import known_columns
 from vl2v.progress import Progress
-from vl2v.recipes import DEFAULT, recipe_of
 from vl2v.runs.folder import RunFolder
 from vl2v.runs.places import places_of
+from vl2v.settings import make_config
 from vl2v.student.backbones import Backbone, from_module
 from vl2v.student.model import Student
 from vl2v.student.preprocess import Preprocess
@@ -48,43 +49,13 @@ ANY_LAYOUT = {"allow_missing_classes": True, "layout_as_found": True}  # nothing
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
-def make_config(base: str | Path | None = None, settings: Mapping[str, Any] | None = None) -> RunConfig:
-    """Read settings from a YAML file, if one is given, and update them with `settings`.
-
-    If neither names a recipe, the defaults are those of the recipe ``ood``. A file written by a run keeps its own.
-
-    Args:
-        base: a file such as a run's `config.yaml`.
-        settings: nested keys of `RunConfig`; None leaves a key as it is.
-
-    Raises:
-        ConfigError: with all errors.
-    """
-    values: Any = read_yaml(Path(base)) if base else {}
-    if not isinstance(values, Mapping):
-        expected = "a mapping with data, teacher, student"
-        raise ConfigError(f"{base} cannot be used.", expected=expected, found=type(values).__name__)
-    recipe = recipe_of(settings)
-    if (settings or {}).get("recipe") is not None and "made_with" in values and recipe != recipe_of(values):
-        raise ConfigError(
-            f"The recipe {recipe} would have no effect: {base} was written by a run and contains all settings.",
-            expected=f"the recipe of that run, {recipe_of(values)}",
-            found=recipe,
-            next_step="drop the recipe, or pass a file that contains only your own settings",
-        )
-    final = merge(values, settings or {})
-    if final.get("recipe") is None and "made_with" not in final:  # a run's own file states every setting
-        final = {**final, "recipe": DEFAULT}
-    return parse(RunConfig, final, str(base or "the settings"))
-
-
 @explaining
 def quote(
     data: str | Path | Frame,
     teacher: str | Teacher,
     *,
     student: str = "",
-    places: Places | None = None,
+    places: StoragePaths | None = None,
     progress: Progress | None = None,
     config: str | Path | None = None,
     settings: Mapping[str, Any] | None = None,
@@ -129,7 +100,7 @@ def distill(
     resume: bool = False,
     accept_teacher: bool = False,
     recipe: str | None = None,
-    places: Places | None = None,
+    places: StoragePaths | None = None,
     progress: Progress | None = None,
     config: str | Path | None = None,
     settings: Mapping[str, Any] | None = None,
@@ -206,7 +177,7 @@ def report(
     folder: str | Path,
     *,
     out: str | Path | None = None,
-    places: Places | None = None,
+    places: StoragePaths | None = None,
     hour_price: str | float | None = None,
 ) -> Path:
     """Write `report.html` and the values of its figures into the folder of a finished run, or of a benchmark.
@@ -238,7 +209,7 @@ def evaluate(
     domains: Sequence[str] = (),
     columns: Mapping[str, str | None] | None = None,
     skip_bad: bool = False,
-    places: Places | None = None,
+    places: StoragePaths | None = None,
     progress: Progress | None = None,
 ) -> Evaluation:
     """Evaluate a saved student on labelled images: a folder, a table or a frame; see `vl2v.commands.evaluate.evaluate`.
@@ -266,7 +237,7 @@ def export(
     data: str | Path | None = None,
     tolerance: float = 0.5,
     backbone: nn.Module | None = None,
-    places: Places | None = None,
+    places: StoragePaths | None = None,
     progress: Progress | None = None,
 ) -> Export:
     """Export a student to ONNX files that `vl2v_runtime` runs without torch; see `vl2v.commands.export.export`."""
@@ -294,14 +265,14 @@ def load(folder: str | Path, backbone: nn.Module | None = None, device: str = "c
 
 
 def _root(
-    data: str | Path | Frame | None, config: str | Path | None, settings: Mapping[str, Any], places: Places | None
+    data: str | Path | Frame | None, config: str | Path | None, settings: Mapping[str, Any], places: StoragePaths | None
 ) -> str | None:
     """What lists the images, as settings name it; a frame is written to the folder of the embedding store."""
     if data is None or isinstance(data, str | os.PathLike):
         return None if data is None else str(data)
     base = read_yaml(Path(config)) if config else {}
     asked = merge(base if isinstance(base, Mapping) else {}, settings).get("data") or {}
-    return str(write_frame(data, (places or Places()).store.absolute().parent / FOLDER, asked))
+    return str(write_frame(data, (places or StoragePaths()).store.absolute().parent / FOLDER, asked))
 
 
 def _teacher(teacher: str | Teacher | None) -> tuple[str | None, Teacher | None]:

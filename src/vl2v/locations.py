@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import platformdirs
@@ -44,6 +44,19 @@ def _rooted(usual: Callable[[str], str], what: str, variable: str, flag: str) ->
             next_step=f"set HOME, or use {flag}",
         )
     return Path(folder)
+
+
+@dataclass(frozen=True)
+class StoragePaths:
+    """Paths of the cache and the store.
+
+    Attributes:
+        cache: decoded pixels and the index of files; may be deleted at any time.
+        store: SQLite file of purchased embeddings; worth money.
+    """
+
+    cache: Path = field(default_factory=default_cache)
+    store: Path = field(default_factory=default_store)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from tiny_task import DOMAINS, PRICE, Bench
 from vl2v.benchmark.protocol import Grid, make_variants
 from vl2v.benchmark.sweep import Sweep
 from vl2v.config import merge
-from vl2v.planning.prepare import Places
+from vl2v.locations import StoragePaths
 from vl2v.progress import Silent
 
 
@@ -45,7 +45,7 @@ def tiny_grid(bench: Bench, methods: tuple[str, ...] = ("adip", "erm"), steps: i
 
 def opened(bench: Bench, out: Path, grid: Grid | None = None, budget: str | None = None) -> Sweep:
     """A grid with cache and store of its own, so that nothing is known from elsewhere."""
-    places = Places(out.parent / f"{out.name}-cache", out.parent / f"{out.name}-store" / "vectors.sqlite")
+    places = StoragePaths(out.parent / f"{out.name}-cache", out.parent / f"{out.name}-store" / "vectors.sqlite")
     sweep = Sweep(grid or tiny_grid(bench), out, places, None if budget is None else Decimal(budget))
     sweep.open(Silent())
     return sweep

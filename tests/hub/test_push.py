@@ -24,7 +24,7 @@ from vl2v.cli import app
 from vl2v.errors import HubError
 from vl2v.hub.package import make_package
 from vl2v.hub.push import push
-from vl2v.planning.prepare import Places
+from vl2v.locations import StoragePaths
 from vl2v.redaction import private_strings, public_config, public_teacher
 
 for needed in ("fastapi", "onnx", "onnxscript", "onnxruntime", "tensorboard"):
@@ -33,7 +33,7 @@ pytestmark = pytest.mark.slow
 
 
 def publishable(bench: Bench, out: Path) -> None:
-    places = Places(bench.root / "cache", bench.root / "vectors.sqlite")
+    places = StoragePaths(bench.root / "cache", bench.root / "vectors.sqlite")
     settings: dict[str, Any] = {
         "tracking": ["tensorboard"],
         "student": {"size": 32},

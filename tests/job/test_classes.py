@@ -16,7 +16,7 @@ from tiny_task import Bench, vl2v
 from once import Once
 from vl2v.api import add_classes, distill, list_classes, quote_classes, remove_classes
 from vl2v.errors import BudgetError, ConfigError, StudentError, TeacherError
-from vl2v.planning.prepare import Places
+from vl2v.locations import StoragePaths
 from vl2v.student.model import Student
 from vl2v.teacher.purchase.ledger import Ledger, LedgerEntry
 from vl2v.teacher.purchase.store import EmbeddingStore
@@ -38,7 +38,7 @@ class Finished:
     """A copy of a finished run whose teacher charges for texts, with a store of its own."""
 
     run: Path
-    places: Places
+    places: StoragePaths
     bench: Bench
 
     def entries(self) -> list[LedgerEntry]:
@@ -58,7 +58,7 @@ def train(bench: Bench, root: Path) -> None:
             "align": {"steps": 60 if method == "adip" else 0},
             "teacher": teacher,
         }
-        places = Places(bench.root / "cache", root / "vectors.sqlite")
+        places = StoragePaths(bench.root / "cache", root / "vectors.sqlite")
         out, held_out = root / method, ["rose"]
         distill(
             bench.data, bench.teacher, bench.student, out=out, held_out=held_out, budget=1, places=places,
@@ -75,7 +75,7 @@ def trained(bench: Bench, once: Once) -> Path:
 def finished(bench: Bench, trained: Path, tmp_path: Path) -> Finished:
     shutil.copytree(trained / "adip", tmp_path / "run")
     shutil.copy(trained / "vectors.sqlite", tmp_path / "vectors.sqlite")
-    return Finished(tmp_path / "run", Places(bench.root / "cache", tmp_path / "vectors.sqlite"), bench)
+    return Finished(tmp_path / "run", StoragePaths(bench.root / "cache", tmp_path / "vectors.sqlite"), bench)
 
 
 def test_a_class_costs_one_text_query_once(finished: Finished) -> None:

@@ -17,7 +17,7 @@ from tiny_task import Bench, Runs, environment, vl2v
 
 import vl2v as package
 from fork_server import Child, fork_vl2v
-from vl2v.planning.prepare import Places
+from vl2v.locations import StoragePaths
 
 pytestmark = pytest.mark.slow
 
@@ -217,7 +217,7 @@ def test_python_api_with_a_module_and_a_live_teacher(bench: Bench, tmp_path: Pat
         module,
         out=tmp_path / "own",
         held_out=["neon"],
-        places=Places(bench.root / "cache", tmp_path / "v.sqlite"),
+        places=StoragePaths(bench.root / "cache", tmp_path / "v.sqlite"),
         settings=small | {"batch_per_domain": 2, "workers": 0, "device": "cpu"},
         report=False,
     )
@@ -265,7 +265,7 @@ def test_views_unlabelled_and_few_labels(bench: Bench, tmp_path: Path) -> None:
         bench.student,
         out=tmp_path / "run",
         held_out=["rose"],
-        places=Places(tmp_path / "cache", tmp_path / "v.sqlite"),
+        places=StoragePaths(tmp_path / "cache", tmp_path / "v.sqlite"),
         settings=settings,
         report=False,
     )

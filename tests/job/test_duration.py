@@ -19,7 +19,7 @@ from vl2v.cli import app
 from vl2v.cli.distill import minutes_of
 from vl2v.config import DistillConfig, RunConfig
 from vl2v.errors import ConfigError, Interrupted
-from vl2v.planning.prepare import Places
+from vl2v.locations import StoragePaths
 from vl2v.planning.session import open_student
 from vl2v.progress import Silent
 from vl2v.training.duration import FEWEST, Rates, Workload, seconds_of, within
@@ -58,7 +58,7 @@ def test_a_run_is_shortened_told_and_resumed_with_its_steps(
     bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Rates, "measure", classmethod(lambda *_: Rates(training=0.01, passing=0.0)))
-    notes, places = Notes(), Places(bench.root / "cache", bench.root / "vectors.sqlite")
+    notes, places = Notes(), StoragePaths(bench.root / "cache", bench.root / "vectors.sqlite")
     settings: dict[str, Any] = {
         "student": {"size": 32},
         "align": {"steps": 4},

@@ -20,7 +20,7 @@ from vl2v.export import sample
 from vl2v.export.onnx import to_onnx
 from vl2v.export.parity import FLOAT_TOLERANCE
 from vl2v.export.sample import RANDOM, VALIDATION
-from vl2v.planning.prepare import Places
+from vl2v.locations import StoragePaths
 from vl2v.redaction import public_provenance
 from vl2v.student.model import Student
 from vl2v_runtime.model import HEAD
@@ -33,8 +33,8 @@ def run(runs: Runs, tmp_path: Path) -> Path:
     return runs.get().copy(tmp_path / "run")
 
 
-def places(bench: Bench) -> Places:
-    return Places(bench.root / "cache", bench.root / "vectors.sqlite")
+def places(bench: Bench) -> StoragePaths:
+    return StoragePaths(bench.root / "cache", bench.root / "vectors.sqlite")
 
 
 def test_both_files_agree_with_the_student_and_say_how_well(bench: Bench, run: Path) -> None:

@@ -18,8 +18,8 @@ from vl2v.cli.printing import calibration_line
 from vl2v.commands.distill import Run
 from vl2v.errors import ConfigError, Interrupted
 from vl2v.hub.card import Facts, model_card
+from vl2v.locations import StoragePaths
 from vl2v.method.evaluation import score
-from vl2v.planning.prepare import Places
 from vl2v.progress import Silent
 from vl2v.runs.folder import RunFolder
 from vl2v.serve.collect import build
@@ -49,7 +49,7 @@ def heap(bench: Bench, tmp_path_factory: pytest.TempPathFactory) -> Bench:
 
 
 def distill(heap: Bench, out: Path, resume: bool = False, classes: Any = NAMES, **more: Any) -> Run:
-    given: dict[str, Any] = {"out": out, "places": Places(heap.root / "cache", heap.root / "vectors.sqlite")}
+    given: dict[str, Any] = {"out": out, "places": StoragePaths(heap.root / "cache", heap.root / "vectors.sqlite")}
     given["report"] = more.pop("report", False)
     if resume:
         run = api.distill(resume=True, **given)
@@ -87,7 +87,9 @@ def test_a_run_learns_from_the_teacher_and_is_measured_by_it(heap: Bench, whole:
 
 
 def test_what_it_learnt_holds_on_labelled_images(heap: Bench, whole: Path, bench: Bench) -> None:
-    measured = api.evaluate(whole, bench.data, domains=["ink"], places=Places(heap.root / "cache", heap.root / "v"))
+    measured = api.evaluate(
+        whole, bench.data, domains=["ink"], places=StoragePaths(heap.root / "cache", heap.root / "v")
+    )
     assert measured.rows[0].images == 30
     assert measured.rows[0].student > 0.6, "three classes, and no label was seen"
     assert measured.table().title == "top-1 accuracy, percent"
@@ -225,7 +227,7 @@ def test_report_and_export_speak_of_agreement(heap: Bench, bench: Bench, tmp_pat
     (row,) = run.evaluation.rows
     assert (found["images"], found["accuracy"]) == (12, row.student)
     gallery = build(run_config := RunFolder(run.folder).config(), Model(run.folder / "export" / "model.onnx"),
-                    Places(heap.root / "cache", heap.root / "vectors.sqlite"), Silent())  # fmt: skip
+                    StoragePaths(heap.root / "cache", heap.root / "vectors.sqlite"), Silent())  # fmt: skip
     assert run_config.data.classes
     assert set(gallery.labels) == {"no label"}
     quantised = vl2v("export", run.folder, "--int8", "--tolerance", "100", "--cache", str(heap.root / "cache"))

@@ -21,7 +21,7 @@ import vl2v as package
 from vl2v.benchmark.results import records_of
 from vl2v.config import RunConfig, parse
 from vl2v.errors import ConfigError, Interrupted
-from vl2v.planning.prepare import Places
+from vl2v.locations import StoragePaths
 from vl2v.student.preprocess import Preprocess
 from vl2v.teacher.base import Price, TeacherCard
 from vl2v.training.fresh import FreshViews
@@ -58,7 +58,7 @@ class Colour:
 
 
 def distill(bench: Bench, asked: Any, out: Path, *, resume: bool = False, **settings: Any) -> Any:
-    places = Places(bench.root / "cache", out.parent / "vectors.sqlite")
+    places = StoragePaths(bench.root / "cache", out.parent / "vectors.sqlite")
     if resume:
         return package.distill(teacher=asked, out=out, resume=True, places=places, report=False)
     settings["teacher"] = {"accept": True} | settings.get("teacher", {})  # images of one colour share an embedding

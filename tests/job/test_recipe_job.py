@@ -18,7 +18,7 @@ from tiny_task import TINY, Bench, bench, environment  # noqa: F401 - a fixture
 
 import vl2v
 from vl2v.errors import Interrupted
-from vl2v.planning.prepare import Places
+from vl2v.locations import StoragePaths
 from vl2v.student.model import cosine_logits
 from vl2v.training.process import stopped_by
 
@@ -28,8 +28,8 @@ SMALL = TINY | {
 }
 
 
-def places(bench: Bench) -> Places:
-    return Places(bench.root / "cache", bench.root / "vectors.sqlite")
+def places(bench: Bench) -> StoragePaths:
+    return StoragePaths(bench.root / "cache", bench.root / "vectors.sqlite")
 
 
 def distill(bench: Bench, out: Path, resume: bool = False, **settings: Any) -> vl2v.Student:

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 import vl2v
 from vl2v.cli import app
 from vl2v.errors import BudgetError, Interrupted
-from vl2v.planning.prepare import Places
+from vl2v.locations import StoragePaths
 from vl2v.runs.folder import RunFolder
 from vl2v.runs.places import places_of, remember
 from vl2v.teacher.purchase.ledger import Ledger
@@ -45,17 +45,17 @@ def stop_at_once() -> Callable[[], bool]:
 
 
 @pytest.fixture
-def usual(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Places]:
+def usual(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[StoragePaths]:
     """The user's own cache and store, which nothing here names."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "usual" / "cache"))
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "usual" / "data"))
-    places = Places()
+    places = StoragePaths()
     assert tmp_path in places.cache.parents
     yield places
     assert not places.store.exists()
 
 
-def begin(bench: Bench, out: Path, places: Places, budget: str = "9.03") -> str:
+def begin(bench: Bench, out: Path, places: StoragePaths, budget: str = "9.03") -> str:
     """A run that is stopped after its first step; returns the command that goes on."""
     with stopped_by(stop_at_once()), pytest.raises(Interrupted) as caught:
         vl2v.distill(
@@ -66,9 +66,9 @@ def begin(bench: Bench, out: Path, places: Places, budget: str = "9.03") -> str:
 
 
 @pytest.mark.slow
-def test_the_resume_command_as_printed_pays_nothing_twice(bench: Bench, tmp_path: Path, usual: Places) -> None:
+def test_the_resume_command_as_printed_pays_nothing_twice(bench: Bench, tmp_path: Path, usual: StoragePaths) -> None:
     """Reported from outside: the message left out --store, and following it paid everything again, above the budget."""
-    out, mine = tmp_path / "my run", Places(tmp_path / "c", tmp_path / "mine" / "s.sqlite")
+    out, mine = tmp_path / "my run", StoragePaths(tmp_path / "c", tmp_path / "mine" / "s.sqlite")
     command = begin(bench, out, mine)
     assert spent(mine.store) == COST
     done = CliRunner().invoke(app, [*shlex.split(command)[1:], "-q"])
@@ -80,9 +80,9 @@ def test_the_resume_command_as_printed_pays_nothing_twice(bench: Bench, tmp_path
 
 
 @pytest.mark.slow
-def test_another_store_does_not_get_another_budget(bench: Bench, tmp_path: Path, usual: Places) -> None:
+def test_another_store_does_not_get_another_budget(bench: Bench, tmp_path: Path, usual: StoragePaths) -> None:
     out = tmp_path / "run"
-    begin(bench, out, Places(tmp_path / "c", tmp_path / "a.sqlite"), "10")
+    begin(bench, out, StoragePaths(tmp_path / "c", tmp_path / "a.sqlite"), "10")
     other = ["distill", "--out", str(out), "--resume", "-q", "--store", str(tmp_path / "b.sqlite")]
     done = CliRunner().invoke(app, other)
     assert (done.exit_code, "9.03 of 10 spent" in done.stderr) == (5, True), done.stderr
@@ -90,20 +90,20 @@ def test_another_store_does_not_get_another_budget(bench: Bench, tmp_path: Path,
     (tmp_path / "run").rename(tmp_path / "moved")
     with pytest.raises(BudgetError, match=r"9\.03 of 12 spent"):
         vl2v.distill(
-            out=tmp_path / "moved", resume=True, places=Places(tmp_path / "c", tmp_path / "b.sqlite"), budget="12"
+            out=tmp_path / "moved", resume=True, places=StoragePaths(tmp_path / "c", tmp_path / "b.sqlite"), budget="12"
         )
     assert RunFolder(tmp_path / "moved").config().budget == 12, "a raised budget is the run's from now on"
 
 
-def test_a_run_remembers_its_places(tmp_path: Path, usual: Places) -> None:
-    mine = Places(tmp_path / "c", tmp_path / "s.sqlite")
+def test_a_run_remembers_its_places(tmp_path: Path, usual: StoragePaths) -> None:
+    mine = StoragePaths(tmp_path / "c", tmp_path / "s.sqlite")
     assert places_of(tmp_path) == places_of(None) == usual
     remember(tmp_path, mine)
     assert places_of(tmp_path, present=False) == mine
-    assert places_of(tmp_path, store=Path("x"), present=False) == Places(mine.cache, Path("x"))
+    assert places_of(tmp_path, store=Path("x"), present=False) == StoragePaths(mine.cache, Path("x"))
     assert places_of(tmp_path) == usual, "neither is there any more"
     mine.store.touch()
-    assert places_of(tmp_path) == Places(usual.cache, mine.store)
+    assert places_of(tmp_path) == StoragePaths(usual.cache, mine.store)
     for damaged in ("noise", "[]", "{}", '{"store": 1}'):
         (tmp_path / "places.json").write_text(damaged)
         assert places_of(tmp_path) == usual

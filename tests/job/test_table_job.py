@@ -19,7 +19,7 @@ from vl2v.commands import trust as trusting
 from vl2v.commands.distill import Run
 from vl2v.commands.export import _sample
 from vl2v.errors import Vl2vError
-from vl2v.planning.prepare import Places
+from vl2v.locations import StoragePaths
 from vl2v.progress import Silent
 from vl2v.runs.places import places_of
 from vl2v.training.process import stopped_by
@@ -45,7 +45,7 @@ def rows_of(data: Path) -> list[dict[str, str]]:
 
 
 def distill(bench: Bench, root: Path | None, out: Path, resume: bool = False, **more: Any) -> Run:
-    given: dict[str, Any] = {"out": out, "places": Places(bench.root / "cache", bench.root / "vectors.sqlite")}
+    given: dict[str, Any] = {"out": out, "places": StoragePaths(bench.root / "cache", bench.root / "vectors.sqlite")}
     given["report"] = more.pop("report", False)
     if resume:
         run = api.distill(resume=True, **given)
@@ -107,13 +107,15 @@ def test_a_changed_table_is_refused_on_resume(own: Bench, tmp_path: Path) -> Non
 
 
 def test_a_student_is_measured_on_tables(own: Bench, run: Path, tmp_path: Path) -> None:
-    places = Places(own.root / "cache", own.root / "vectors.sqlite")
+    places = StoragePaths(own.root / "cache", own.root / "vectors.sqlite")
     on_folder = api.evaluate(run, own.data, places=places)
     on_table = api.evaluate(run, own.data / "photos.csv", places=places)
     assert on_table.to_dict() == on_folder.to_dict(), "its own validation images, with the columns it learnt from"
     assert [row.role for row in on_table.rows] == ["in-domain", "in-domain", "out-of-domain"]
     frame = pa.Table.from_pylist([row | {"where": str(own.data / row["where"])} for row in rows_of(own.data)])
-    of_frame = api.evaluate(run, frame, domains=["rose"], places=Places(own.root / "cache", tmp_path / "v.sqlite"))
+    of_frame = api.evaluate(
+        run, frame, domains=["rose"], places=StoragePaths(own.root / "cache", tmp_path / "v.sqlite")
+    )
     assert of_frame.rows[0].student == on_folder.rows[2].student
     other = write(own.data / "other.csv", [{"f": r["where"], "k": r["species"]} for r in rows_of(own.data)[:40]])
     found = api.evaluate(run, other, columns={"image": "f", "label": "k"}, places=places)
@@ -133,10 +135,10 @@ def test_what_needs_the_images_finds_them_by_the_table(
     assert trusting.refit(copy, Silent()).domains
     assert sought
     assert all(path.is_file() for path in sought)
-    sample = _sample(copy, api.load(copy), None, False, Places(own.root / "cache", own.root / "v"), Silent())
+    sample = _sample(copy, api.load(copy), None, False, StoragePaths(own.root / "cache", own.root / "v"), Silent())
     assert sample.what == "validation images of the sources"
     for data in (own.data, own.data / "photos.csv"):
-        sample = _sample(copy, api.load(copy), data, False, Places(own.root / "cache", own.root / "v"), Silent())
+        sample = _sample(copy, api.load(copy), data, False, StoragePaths(own.root / "cache", own.root / "v"), Silent())
         assert sample.what == "validation images of the sources", data
 
 
@@ -169,7 +171,9 @@ def test_a_frame_is_kept_for_the_run(own: Bench, tmp_path: Path) -> None:
     digests["paths"] = np.array([str(own.data / path) for path in digests["paths"]])
     np.savez(tmp_path / "teacher.npz", **digests)
     settings = {"data": {"image": "where", "held_out": ["rose"]}, "student": {"size": 32}}
-    found = api.quote(frame, f"file:{tmp_path / 'teacher.npz'}", settings=settings, places=Places(tmp_path, store))
+    found = api.quote(
+        frame, f"file:{tmp_path / 'teacher.npz'}", settings=settings, places=StoragePaths(tmp_path, store)
+    )
     assert found.contents is not None
     assert found.contents.images == 90
     assert dict(found.contents.columns) == {"image": "where", "label": "species", "domain": "camera"}

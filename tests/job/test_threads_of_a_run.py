@@ -16,7 +16,7 @@ import vl2v
 from vl2v import threads
 from vl2v.config import RunConfig
 from vl2v.errors import Interrupted
-from vl2v.planning.prepare import Places
+from vl2v.locations import StoragePaths
 from vl2v.planning.session import open_student
 from vl2v.progress import Silent
 from vl2v.training.pace import student_threads, training_threads
@@ -44,7 +44,7 @@ class Counting(Silent):
 
 
 def distill(bench: Bench, out: Path, seen: Counting | None = None, resume: bool = False, **settings: Any) -> Counting:
-    seen, places = seen or Counting(), Places(bench.root / "cache", bench.root / "vectors.sqlite")
+    seen, places = seen or Counting(), StoragePaths(bench.root / "cache", bench.root / "vectors.sqlite")
     given: dict[str, Any] = {"out": out, "places": places, "progress": seen, "report": False}
     if resume:
         assert vl2v.distill(resume=True, **given)
@@ -159,7 +159,7 @@ def test_a_finished_student_looks_with_the_number_that_suits_it(
     free.setattr("vl2v.commands.evaluate.student_threads", lambda student, total: 1)
     seen: list[int] = []
     found.register_forward_pre_hook(lambda *_: seen.append(torch.get_num_threads()))
-    places = Places(bench.root / "cache", bench.root / "vectors.sqlite")
+    places = StoragePaths(bench.root / "cache", bench.root / "vectors.sqlite")
     vl2v.evaluate(found, bench.data, places=places)
     assert set(seen) == {1}
     assert torch.get_num_threads() == 2

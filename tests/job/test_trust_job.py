@@ -19,7 +19,7 @@ import vl2v
 from command_line import run_cli
 from once import Once
 from vl2v.evaluation.evaluation import Evaluation
-from vl2v.planning.prepare import Places
+from vl2v.locations import StoragePaths
 
 pytestmark = pytest.mark.slow
 SETTINGS: dict[str, Any] = {
@@ -32,7 +32,7 @@ SETTINGS: dict[str, Any] = {
 def distilled(bench: Bench, data: Path, out: Path) -> None:
     vl2v.distill(
         data, bench.teacher, bench.student, out=out, held_out=["rose"], settings=SETTINGS, report=False,
-        places=Places(bench.root / "cache", bench.root / "vectors.sqlite"),
+        places=StoragePaths(bench.root / "cache", bench.root / "vectors.sqlite"),
     )  # fmt: skip
 
 

@@ -17,7 +17,7 @@ from vl2v.api import add_classes, distill, quote
 from vl2v.errors import ConfigError, DataError
 from vl2v.evaluation.evaluation import Evaluation
 from vl2v.evaluation.unseen import Unseen, accuracies
-from vl2v.planning.prepare import Places
+from vl2v.locations import StoragePaths
 from vl2v.student.model import Student
 
 SMALL = {
@@ -48,7 +48,7 @@ def test_accuracies_are_means_over_classes() -> None:
 @dataclass
 class Held:
     folder: Path
-    places: Places
+    places: StoragePaths
 
 
 @pytest.fixture(scope="session")
@@ -56,11 +56,11 @@ def held(bench: Bench, once: Once) -> Held:
     def train(root: Path) -> None:
         distill(
             bench.data, bench.teacher, bench.student, out=root / "run", held_out=["rose"], settings=SMALL | HELD_OUT,
-            places=Places(bench.root / "cache", root / "vectors.sqlite"), report=False,
+            places=StoragePaths(bench.root / "cache", root / "vectors.sqlite"), report=False,
         )  # fmt: skip
 
     root = once("held-out-class", train)
-    return Held(root / "run", Places(bench.root / "cache", root / "vectors.sqlite"))
+    return Held(root / "run", StoragePaths(bench.root / "cache", root / "vectors.sqlite"))
 
 
 def test_what_is_said_is_what_the_saved_student_does_once_the_class_is_added(
@@ -96,7 +96,7 @@ def test_the_student_is_the_one_of_a_folder_without_the_class(
 ) -> None:
     data = tmp_path / "data"
     shutil.copytree(bench.data, data, ignore=shutil.ignore_patterns("zebra_stripe"))
-    places = Places(tmp_path / "cache", tmp_path / "vectors.sqlite")
+    places = StoragePaths(tmp_path / "cache", tmp_path / "vectors.sqlite")
     run = distill(
         data, bench.teacher, bench.student, out=tmp_path / "run", held_out=["rose"], places=places, settings=SMALL,
         report=False,
@@ -111,7 +111,7 @@ def test_the_student_is_the_one_of_a_folder_without_the_class(
 
 
 def test_the_quote_counts_what_the_end_needs(bench: Bench, tmp_path: Path) -> None:
-    places = Places(bench.root / "cache", tmp_path / "vectors.sqlite")
+    places = StoragePaths(bench.root / "cache", tmp_path / "vectors.sqlite")
     more = {"student": {"spec": bench.student, "size": 32}, "data": {**HELD_OUT["data"], "held_out": ["rose"]}}
     full = quote(bench.data, bench.teacher, places=places, settings=more)
     assert full.images == {"training": 32, "evaluation": 28, "held-out classes": 30}
@@ -134,7 +134,7 @@ def test_a_domain_needs_other_classes(bench: Bench, tmp_path: Path) -> None:
     for name in ("bar", "blank"):
         shutil.rmtree(tmp_path / "data" / "ink" / name)
     settings = {"data": {**HELD_OUT["data"], "allow_missing_classes": True}}
-    places = Places(tmp_path / "cache", tmp_path / "vectors.sqlite")
+    places = StoragePaths(tmp_path / "cache", tmp_path / "vectors.sqlite")
     with pytest.raises(DataError, match="ink only has images of held-out classes"):
         quote(tmp_path / "data", bench.teacher, places=places, settings=settings)
 

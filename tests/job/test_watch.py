@@ -20,7 +20,7 @@ from vl2v.api import make_config
 from vl2v.cli import app
 from vl2v.commands.classes import _check_distinct
 from vl2v.errors import TeacherError
-from vl2v.planning.prepare import Places
+from vl2v.locations import StoragePaths
 from vl2v.planning.session import BudgetAccount, open_session
 from vl2v.planning.watch import TeacherWatch
 from vl2v.progress import Silent
@@ -77,7 +77,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def buy(teacher: Painted, data: Path, folder: Path, **more: Any) -> None:
     given = {"data": {"root": str(data), "held_out": ["rose"]}, "student": {}, "batch_per_domain": 4}
     config = make_config(None, given | {"teacher": {"spec": "painted", **more}})
-    places = Places(folder / "cache", folder / "s.sqlite")
+    places = StoragePaths(folder / "cache", folder / "s.sqlite")
     with open_session(config, places, Silent(), teacher=teacher, with_student=False) as session:
         session.buy("run", session.budget(BudgetAccount(folder, lambda _: True)))
 

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from tiny_task import Bench
 
 import vl2v
-from vl2v.planning.prepare import Places
+from vl2v.locations import StoragePaths
 from vl2v.teacher.opening import open_teacher
 
 open_clip = pytest.importorskip("open_clip")
@@ -36,7 +36,7 @@ def teacher(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 def run(bench: Bench, teacher: str, out: Path, **settings: Any) -> vl2v.Student:
     base = {"batch_per_domain": 4, "workers": 0, "device": "cpu"}
-    places = Places(bench.root / "cache", bench.root / "white-box.sqlite")
+    places = StoragePaths(bench.root / "cache", bench.root / "white-box.sqlite")
     done = vl2v.distill(
         bench.data, teacher, "teacher", out=out, held_out=["rose"], places=places, settings=base | settings,
         report=False,

@@ -20,8 +20,8 @@ from vl2v.benchmark.protocol import Origin, key_of, make_variants
 from vl2v.cli import app
 from vl2v.config import RunConfig, parse
 from vl2v.errors import ConfigError, Interrupted
+from vl2v.locations import StoragePaths
 from vl2v.method.registry import BUILT_IN, METHODS
-from vl2v.planning.prepare import Places
 from vl2v.training.process import stopped_by
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "how-to" / "add-a-method.md"
@@ -65,7 +65,10 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install
 
 
 def distill(bench: Bench, out: Path, resume: bool = False) -> vl2v.Student:
-    given: dict[str, Any] = {"places": Places(bench.root / "cache", bench.root / "vectors.sqlite"), "report": False}
+    given: dict[str, Any] = {
+        "places": StoragePaths(bench.root / "cache", bench.root / "vectors.sqlite"),
+        "report": False,
+    }
     if not resume:
         small = {"student": {"size": 32}, "align": {"steps": 4}, "distill": {"steps": 4, "checkpoint_every": 3}}
         own = {"method": "mine", "mine": {"weight": 0.3}, "batch_per_domain": 4, "threads": 1}

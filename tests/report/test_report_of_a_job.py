@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from tiny_task import Bench, vl2v
 
 from vl2v.api import distill, load
-from vl2v.planning.prepare import Places
+from vl2v.locations import StoragePaths
 from vl2v.progress import Silent
 
 
@@ -76,7 +76,7 @@ def test_a_fault_of_the_report_loses_no_run(bench: Bench, tmp_path: Path, monkey
         raise ZeroDivisionError("a fault")
 
     monkeypatch.setattr("vl2v.reports.run.write_run_report", fails)
-    heard, places = Heard(), Places(bench.root / "cache", bench.root / "vectors.sqlite")
+    heard, places = Heard(), StoragePaths(bench.root / "cache", bench.root / "vectors.sqlite")
     settings = {"align": {"steps": 4}, "distill": {"steps": 2, "checkpoint_every": 2}, "batch_per_domain": 4}
     done = distill(
         bench.data, bench.teacher, bench.student, out=tmp_path / "run", held_out=["rose"], places=places,

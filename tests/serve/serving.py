@@ -22,7 +22,7 @@ from PIL import Image
 from tiny_task import Bench, shared_bench, vl2v
 
 from once import Once
-from vl2v.planning.prepare import Places
+from vl2v.locations import StoragePaths
 from vl2v.progress import Silent
 from vl2v.serve.app import create_app
 from vl2v.serve.running import open_service
@@ -74,8 +74,8 @@ def own(run: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(run, tmp_path / "run"))
 
 
-def places(bench: Bench) -> Places:
-    return Places(bench.root / "cache", bench.root / "vectors.sqlite")
+def places(bench: Bench) -> StoragePaths:
+    return StoragePaths(bench.root / "cache", bench.root / "vectors.sqlite")
 
 
 def opened(path: Path, bench: Bench, **settings: Any) -> Service:

@@ -15,7 +15,7 @@ from starlette.testclient import TestClient
 from tiny_task import Bench, bench  # noqa: F401 - a fixture
 
 from vl2v.commands.classes import add_classes
-from vl2v.planning.prepare import Places
+from vl2v.locations import StoragePaths
 from vl2v.progress import Silent
 from vl2v.serve.app import create_app
 from vl2v.serve.running import open_service
@@ -23,7 +23,7 @@ from vl2v.serve.settings import ServeSettings
 
 
 def client_of(path: Path, folder: Path) -> TestClient:
-    service = open_service(ServeSettings(path), Places(folder / "cache", folder / "store.sqlite"), Silent())
+    service = open_service(ServeSettings(path), StoragePaths(folder / "cache", folder / "store.sqlite"), Silent())
     return TestClient(create_app(service), base_url="http://localhost:8000")
 
 

@@ -110,7 +110,7 @@ def work():
     bench = pathlib.Path(sys.argv[1])
     small = {{"student": {{"size": 32}}, "align": {{"steps": 2}}, "distill": {{"steps": 2, "checkpoint_every": 1}}}}
     small |= {{"batch_per_domain": 2, "workers": 1, "device": "cpu"}}
-    places = vl2v.planning.prepare.Places(bench / "cache", bench / "vectors.sqlite")
+    places = vl2v.planning.prepare.StoragePaths(bench / "cache", bench / "vectors.sqlite")
     student = f"timm:test_resnet@{{bench / 'student.safetensors'}}"
     vl2v.distill(bench / "data", f"file:{{bench / 'teacher.npz'}}", student, out=bench / sys.argv[2], held_out=["rose"],
         settings=small, report=False, places=places)

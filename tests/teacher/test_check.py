@@ -17,7 +17,7 @@ from vl2v.api import make_config
 from vl2v.cli import app
 from vl2v.commands.check import SWATCHES, check_teacher
 from vl2v.errors import BudgetError, TeacherError
-from vl2v.planning.prepare import Places
+from vl2v.locations import StoragePaths
 from vl2v.planning.session import BudgetAccount, open_session
 from vl2v.progress import Silent
 from vl2v.teacher.base import Price, TeacherCard, Vectors
@@ -56,8 +56,8 @@ class Eye:
 
 
 @pytest.fixture
-def places(tmp_path: Path) -> Places:
-    return Places(tmp_path / "cache", tmp_path / "s.sqlite")
+def places(tmp_path: Path) -> StoragePaths:
+    return StoragePaths(tmp_path / "cache", tmp_path / "s.sqlite")
 
 
 @pytest.fixture
@@ -73,7 +73,7 @@ def data(tmp_path: Path) -> Path:
     return tmp_path / "data"
 
 
-def test_a_good_teacher_passes_and_the_job_is_quoted(data: Path, places: Places) -> None:
+def test_a_good_teacher_passes_and_the_job_is_quoted(data: Path, places: StoragePaths) -> None:
     eye = Eye()
     found = check_teacher(eye, data, budget=Decimal(1), images=10, places=places)
     assert (found.accuracy, found.images, found.classes) == (1.0, 10, 4)
@@ -90,20 +90,20 @@ def test_a_good_teacher_passes_and_the_job_is_quoted(data: Path, places: Places)
     assert again.queries == (1, 0)
 
 
-def test_colours_are_drawn_where_there_is_no_data(places: Places) -> None:
+def test_colours_are_drawn_where_there_is_no_data(places: StoragePaths) -> None:
     found = check_teacher(Eye(), budget=Decimal(1), places=places)
     assert (found.accuracy, found.images, found.job) == (1.0, 4, None)
     assert found.one_space
 
 
-def test_a_teacher_of_two_spaces_and_one_of_moods_are_told(data: Path, places: Places) -> None:
+def test_a_teacher_of_two_spaces_and_one_of_moods_are_told(data: Path, places: StoragePaths) -> None:
     blind = check_teacher(Eye(blind=True), data, budget=Decimal(1), places=places)
     assert not blind.one_space
     assert blind.deterministic
     assert not check_teacher(Eye(moody=True), data, budget=Decimal(1), places=places).deterministic
 
 
-def test_a_check_costs_no_more_than_allowed(data: Path, places: Places) -> None:
+def test_a_check_costs_no_more_than_allowed(data: Path, places: StoragePaths) -> None:
     eye = Eye()
     with pytest.raises(BudgetError, match=r"No budget(.|\n)*--budget 0.114"):
         check_teacher(eye, data, images=10, places=places)
@@ -118,7 +118,7 @@ def vendor() -> Iterator[UnreliableVendor]:
         yield opened
 
 
-def test_the_command_against_a_vendor(vendor: UnreliableVendor, data: Path, places: Places) -> None:
+def test_the_command_against_a_vendor(vendor: UnreliableVendor, data: Path, places: StoragePaths) -> None:
     command = ["teacher", "check", vendor.url, "--data", str(data), "--budget", "1", "--images", "8", "--json"]
     command += ["--store", str(places.store), "--cache", str(places.cache)]
     done = CliRunner().invoke(app, command)
@@ -131,14 +131,14 @@ def test_the_command_against_a_vendor(vendor: UnreliableVendor, data: Path, plac
     assert max(vendor.meter.inputs.values()) == 2  # one image twice: a kept answer would prove nothing
 
 
-def test_the_command_without_a_budget(vendor: UnreliableVendor, places: Places) -> None:
+def test_the_command_without_a_budget(vendor: UnreliableVendor, places: StoragePaths) -> None:
     done = CliRunner().invoke(app, ["teacher", "check", vendor.url, "--store", str(places.store)])
     assert done.exit_code == 5
     assert "--budget" in done.stderr
     assert vendor.meter.requests == 0
 
 
-def test_the_command_for_people(places: Places) -> None:
+def test_the_command_for_people(places: StoragePaths) -> None:
     with UnreliableVendor() as vendor:
         command = ["teacher", "check", vendor.url, "--store", str(places.store), "--budget", "1", "--quiet"]
         done = CliRunner().invoke(app, command)
@@ -146,7 +146,9 @@ def test_the_command_for_people(places: Places) -> None:
     assert "this check      5 image and 4 text queries, 0.0034 USD" in done.stdout
 
 
-def test_a_run_that_failed_under_way_needs_no_more_than_its_budget(data: Path, tmp_path: Path, places: Places) -> None:
+def test_a_run_that_failed_under_way_needs_no_more_than_its_budget(
+    data: Path, tmp_path: Path, places: StoragePaths
+) -> None:
     """What is reserved for batches under way is not asked for a second time when the run is taken up again."""
     exact = PER_IMAGE * 48 + PER_TEXT * 4
     with UnreliableVendor(script=["", *["500"] * 99], max_batch=8) as vendor:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from vl2v.commands.check import check_teacher
-from vl2v.planning.prepare import Places
+from vl2v.locations import StoragePaths
 
 VENDORS = {
     "jina:jina-clip-v2": "JINA_API_KEY",
@@ -34,7 +34,7 @@ def test_a_vendor_for_real(spec: str, tmp_path: Path, request: pytest.FixtureReq
         spec = f"azure:{os.environ['AZURE_VISION_ENDPOINT']}"
     if spec == "url":
         spec = os.environ["VL2V_LIVE_URL"]
-    places = Places(tmp_path / "cache", tmp_path / "s.sqlite")
+    places = StoragePaths(tmp_path / "cache", tmp_path / "s.sqlite")
     found = check_teacher(spec, budget=Decimal("0.10"), places=places, settings=settings)
     assert found.deterministic
     assert found.one_space, f"accuracy {found.accuracy:.0%} on plain colours"

@@ -21,7 +21,7 @@ from test_unreliable_vendor import teacher_of
 from vl2v.api import distill
 from vl2v.cli.console import for_people
 from vl2v.errors import TeacherError, Vl2vError
-from vl2v.planning.prepare import Places
+from vl2v.locations import StoragePaths
 from vl2v.teacher.http.client import LONGEST, HttpTeacher
 from vl2v.teacher.http.keys import Secret, ask_for, from_environment
 from vl2v.teacher.http.retry import Patience
@@ -193,7 +193,7 @@ def test_no_file_and_no_output_of_a_job_holds_the_key(
             out=tmp_path / "run",
             held_out=["rose"],
             budget="1",
-            places=Places(tmp_path / "cache", tmp_path / "store.sqlite"),
+            places=StoragePaths(tmp_path / "cache", tmp_path / "store.sqlite"),
             progress=for_people(),
             settings=settings | {"batch_per_domain": 2, "device": "cpu"},
         )

@@ -20,7 +20,7 @@ from vl2v.benchmark.sweep import Sweep
 from vl2v.cli import app
 from vl2v.config import RunConfig
 from vl2v.errors import Interrupted, MissingExtraError
-from vl2v.planning.prepare import Places
+from vl2v.locations import StoragePaths
 from vl2v.progress import Silent
 from vl2v.runs.folder import RunFolder
 from vl2v.tracking.following import Tracking, values_of
@@ -70,7 +70,7 @@ def distill(bench: Bench, out: Path, tracking: list[str], heard: Heard | None = 
         out=out,
         held_out=None if resume else ["rose"],
         resume=resume,
-        places=Places(bench.root / "cache", out.parent / "vectors.sqlite"),
+        places=StoragePaths(bench.root / "cache", out.parent / "vectors.sqlite"),
         progress=heard,
         settings=SMALL | {"tracking": tracking},
         report=False,
@@ -278,7 +278,7 @@ def test_a_benchmark_tells_a_missing_extra_before_it_opens_a_teacher(
     settings = {"data": {"root": "."}, "teacher": {"spec": "file:none"}, "student": {"spec": "timm:x"}}
     grid = Grid(settings=settings | {"tracking": ["mlflow"]}, variants={}, domains=("a",), targets=("a",))
     with pytest.raises(MissingExtraError, match=r'pip install "vl2v\[mlflow\]"'):
-        Sweep(grid, tmp_path / "grid", Places(tmp_path, tmp_path / "v.sqlite")).open(Silent())
+        Sweep(grid, tmp_path / "grid", StoragePaths(tmp_path, tmp_path / "v.sqlite")).open(Silent())
 
 
 def test_an_unknown_tracker_is_refused_with_those_there_are(bench: Bench, tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from vl2v.benchmark.purchase import AnsweredTeacher, copy_once, teacher_of
 from vl2v.benchmark.results import JOBS
 from vl2v.benchmark.sweep import Sweep, identify
 from vl2v.errors import RunError, Vl2vError, as_disk_full
-from vl2v.planning.prepare import Places
+from vl2v.locations import StoragePaths
 from vl2v.progress import Silent
 from vl2v.runs.places import FILE as PLACES
 from vl2v.student.files import write_json
@@ -162,7 +162,7 @@ def _look(assignment: Assignment) -> Sweep:
         problem = f"{here} has its cache on a network file system."
         change = "choose another with --cache: SQLite files must not be shared between machines"
         raise RunError(problem, expected=f"{a.cache} on a local disk", found=kind, next_step=change)
-    sweep = Sweep(a.grid, a.out, Places(a.cache, a.copy))
+    sweep = Sweep(a.grid, a.out, StoragePaths(a.cache, a.copy))
     try:
         sweep.origin = identify(a.grid, AnsweredTeacher(a.card), sweep.places, Silent())
     except Vl2vError as error:

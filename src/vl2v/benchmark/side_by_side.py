@@ -14,7 +14,7 @@ from vl2v.benchmark.purchase import buy_ahead, purchase_key, teacher_of
 from vl2v.benchmark.results import is_finished
 from vl2v.benchmark.sweep import PAUSE, Progressed, Sweep
 from vl2v.errors import Interrupted, TrainingError
-from vl2v.planning.prepare import Places
+from vl2v.locations import StoragePaths
 from vl2v.planning.session import open_student
 from vl2v.progress import Progress
 from vl2v.teacher.base import TeacherCard
@@ -34,7 +34,7 @@ class _Shared:
     grid: Grid
     origin: Origin
     out: Path
-    places: Places
+    places: StoragePaths
     card: TeacherCard
 
 

@@ -18,8 +18,9 @@ from vl2v.config import DataConfig, RunConfig, merge, parse
 from vl2v.data.scan import FileIndex
 from vl2v.errors import ConfigError, Interrupted, TrainingError
 from vl2v.faults import reading
+from vl2v.locations import StoragePaths
 from vl2v.locking import held_if_free
-from vl2v.planning.prepare import Places, list_folder, read_task
+from vl2v.planning.prepare import list_folder, read_task
 from vl2v.planning.session import BudgetAccount, stated_price
 from vl2v.progress import Progress
 from vl2v.runs.folder import RunFolder
@@ -58,7 +59,7 @@ class Sweep:
     """
 
     def __init__(
-        self, grid: Grid, out: Path, places: Places, budget: Decimal | None = None, teacher: Teacher | None = None
+        self, grid: Grid, out: Path, places: StoragePaths, budget: Decimal | None = None, teacher: Teacher | None = None
     ) -> None:
         self.grid, self.out, self.places, self.budget = grid, out, places, budget
         self.origin = Origin("", "", "")
@@ -250,7 +251,7 @@ class Sweep:
             yield mine
 
 
-def identify(grid: Grid, teacher: Teacher, places: Places, progress: Progress) -> Origin:
+def identify(grid: Grid, teacher: Teacher, places: StoragePaths, progress: Progress) -> Origin:
     """Data, teacher and student of a grid by content.
 
     Raises:
@@ -284,6 +285,6 @@ def records_in(out: Path) -> list[Record]:
         ConfigError: if the folder contains no benchmark.
     """
     grid, origin = load_grid(out)
-    sweep = Sweep(grid, out, Places())
+    sweep = Sweep(grid, out, StoragePaths())
     sweep.origin = origin
     return sweep.records()

@@ -21,7 +21,7 @@ from vl2v.terminal import say
 from vl2v_runtime.terminal import BROKEN_PIPE, flush_streams
 
 if TYPE_CHECKING:
-    from vl2v.planning.prepare import Places
+    from vl2v.locations import StoragePaths
     from vl2v.progress import Progress
     from vl2v.web.limits import Limits
 
@@ -122,7 +122,9 @@ def make_progress(quiet: bool, as_json: bool) -> Progress:
     return console.JsonLines() if as_json else console.for_people()
 
 
-def make_places(cache: Path | None, store: Path | None, run: Path | None = None, *, present: bool = True) -> Places:
+def make_places(
+    cache: Path | None, store: Path | None, run: Path | None = None, *, present: bool = True
+) -> StoragePaths:
     """The places that the flags name, else those of the run, else the user's own; see `vl2v.runs.places.places_of`."""
     from vl2v.runs.places import places_of
 

@@ -16,12 +16,12 @@ import numpy as np
 import torch
 from PIL import Image
 
-from vl2v.api import make_config
 from vl2v.config import merge
 from vl2v.evaluation.evaluation import top1, zero_shot_logits
-from vl2v.planning.prepare import Places
+from vl2v.locations import StoragePaths
 from vl2v.planning.session import open_session, stated_price
 from vl2v.progress import Progress, Silent
+from vl2v.settings import make_config
 from vl2v.teacher.base import Teacher, TeacherCard, Vectors, checked, unit_rows
 from vl2v.teacher.http.remote import RemoteTeacher
 from vl2v.teacher.opening import open_teacher
@@ -81,7 +81,7 @@ def check_teacher(
     *,
     budget: Decimal | None = None,
     images: int = 24,
-    places: Places | None = None,
+    places: StoragePaths | None = None,
     progress: Progress | None = None,
     settings: dict[str, Any] | None = None,
 ) -> Check:
@@ -102,7 +102,7 @@ def check_teacher(
         BudgetError: before anything is sent that would exceed the budget.
         TeacherError: if answers cannot be used: another dimension, NaN, no row for an input.
     """
-    places, progress = places or Places(), progress or Silent()
+    places, progress = places or StoragePaths(), progress or Silent()
     spec = teacher if isinstance(teacher, str) else teacher.describe().identity
     given = {"data": {"root": str(data or ".")}, "teacher": {"spec": spec}, "student": {}}
     config = make_config(None, merge(settings or {}, given))

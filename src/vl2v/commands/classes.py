@@ -17,8 +17,8 @@ from vl2v.data.images import spelling
 from vl2v.errors import ConfigError, TeacherError
 from vl2v.export.exported import change_exports, exported, mark_trust
 from vl2v.faults import explaining
+from vl2v.locations import StoragePaths
 from vl2v.locking import held
-from vl2v.planning.prepare import Places
 from vl2v.planning.watch import SAME
 from vl2v.progress import Progress
 from vl2v.runs.ownership import alone_in
@@ -53,7 +53,7 @@ def quote_classes(
     phrases: Sequence[str] = (),
     templates: Sequence[str] = (),
     teacher: str | Teacher | None = None,
-    places: Places | None = None,
+    places: StoragePaths | None = None,
 ) -> Quote:
     """Compute what adding classes would cost, without spending anything; see `add_classes`."""
     student = Student.load(run)
@@ -71,7 +71,7 @@ def add_classes(
     templates: Sequence[str] = (),
     teacher: str | Teacher | None = None,
     accept_teacher: bool = False,
-    places: Places | None = None,
+    places: StoragePaths | None = None,
     progress: Progress | None = None,
     backbone: nn.Module | None = None,
 ) -> Student:

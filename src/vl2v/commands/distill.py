@@ -26,8 +26,9 @@ from vl2v.evaluation.judging import Part, evaluation_of, judge, keep_answers, tr
 from vl2v.evaluation.metrics import summary_of
 from vl2v.evaluation.reference import TEACHER
 from vl2v.evaluation.unseen import UnseenClasses, evaluate_unseen
+from vl2v.locations import StoragePaths
 from vl2v.method.distill import trainable
-from vl2v.planning.prepare import Places, match_domains, with_columns
+from vl2v.planning.prepare import match_domains, with_columns
 from vl2v.planning.session import BudgetAccount, Session, open_session
 from vl2v.progress import Progress, Recorder, Silent, warn
 from vl2v.runs.folder import RunFolder
@@ -80,11 +81,16 @@ class Run:
 
 
 def quote_run(
-    config: RunConfig, places: Places | None = None, progress: Progress | None = None, teacher: Teacher | None = None
+    config: RunConfig,
+    places: StoragePaths | None = None,
+    progress: Progress | None = None,
+    teacher: Teacher | None = None,
 ) -> Quote:
     """Say what a run would buy. Spends nothing; a student is not needed (`config.student.spec` may be empty)."""
     named = bool(config.student.spec)
-    with open_session(config, places or Places(), progress or Silent(), teacher=teacher, with_student=named) as session:
+    with open_session(
+        config, places or StoragePaths(), progress or Silent(), teacher=teacher, with_student=named
+    ) as session:
         found = session.quote()
         if session.backbone is not None:
             found = replace(found, training=quoted_time(session))
@@ -96,7 +102,7 @@ def run(
     out: Path,
     *,
     resume: bool = False,
-    places: Places | None = None,
+    places: StoragePaths | None = None,
     progress: Progress | None = None,
     teacher: Teacher | None = None,
     backbone: Backbone | None = None,
@@ -197,7 +203,7 @@ def _check_outside(out: Path, data: Path) -> None:
         raise RunError(problem, expected="a folder outside the folder of images", found=found, next_step=step)
 
 
-def _go_on(folder: RunFolder, config: RunConfig, places: Places) -> None:
+def _go_on(folder: RunFolder, config: RunConfig, places: StoragePaths) -> None:
     """Remember what may change when a run is resumed: cache and store, a raised budget, the trackers."""
     remember(folder.path, places)
     known = folder.config()

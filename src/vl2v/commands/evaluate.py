@@ -19,6 +19,7 @@ from vl2v.data.pixels import PixelCache
 from vl2v.data.scan import FileIndex
 from vl2v.data.splits import Indices
 from vl2v.errors import ConfigError, DataError, StudentError
+from vl2v.evaluation.class_numbers import class_numbers
 from vl2v.evaluation.evaluation import (
     UNSPLIT,
     Evaluation,
@@ -27,9 +28,9 @@ from vl2v.evaluation.evaluation import (
     row_of,
     student_answers,
 )
-from vl2v.planning.prepare import Places, check_domains, list_folder, read_task, split_task
+from vl2v.locations import StoragePaths
+from vl2v.planning.prepare import check_domains, list_folder, read_task, split_task
 from vl2v.progress import Progress, Silent
-from vl2v.student.files import CHANGES
 from vl2v.student.model import Student
 from vl2v.student.preprocess import Preprocess
 from vl2v.student.provenance import check_provenance
@@ -50,7 +51,7 @@ def evaluate(
     data: DataConfig,
     *,
     domains: Sequence[str] = (),
-    places: Places | None = None,
+    places: StoragePaths | None = None,
     progress: Progress | None = None,
 ) -> Evaluation:
     """Measure a saved student on a folder.
@@ -70,7 +71,7 @@ def evaluate(
         ConfigError: if a domain is unknown.
     """
     check_provenance(student.provenance, "the student")
-    places, progress = places or Places(), progress or Silent()
+    places, progress = places or StoragePaths(), progress or Silent()
     with (
         closing(FileIndex(places.cache / "files.sqlite")) as index,
         closing(PixelCache(places.cache, student.preprocess.size)) as cache,
@@ -87,29 +88,6 @@ def evaluate(
                 logits, _ = student_answers(student, cache.map(), cache.slots(task.digests[part]))
                 rows.append(row_of(domain, role, logits, labels[part], temperature))
         return Evaluation(tuple(rows))
-
-
-def class_numbers(student: Student, task: Task, *, skip_removed: bool = False) -> NDArray[np.int64]:
-    """The student's class of every image of a task, [N] int64.
-
-    Args:
-        student: with its classes.
-        task: a folder's images.
-        skip_removed: give -1 for a class that was removed from the student after training, and do not refuse it.
-
-    Raises:
-        DataError: if the task has a class that the student does not know.
-    """
-    places = {name: i for i, name in enumerate(student.classes)}
-    if skip_removed:
-        changes = student.provenance.get(CHANGES, [])
-        places = {name: -1 for change in changes for name in change.get("removed", [])} | places
-    if unknown := [name for name in task.names if name not in places]:
-        expected = f"classes among {', '.join(student.classes)}"
-        step = "rename the folders, or add the class: vl2v classes add"
-        found = ", ".join(unknown)
-        raise DataError("A class is not one of the student's classes.", expected=expected, found=found, next_step=step)
-    return np.array([places[name] for name in task.names], dtype=np.int64)[task.labels]
 
 
 def _parts(student: Student, task: Task) -> dict[str, tuple[str, Indices]]:

@@ -24,7 +24,8 @@ from vl2v.export.parity import Compared, compare, refuse
 from vl2v.export.quantise import quantise
 from vl2v.export.sample import Sample, batches, random_sample, run_sample
 from vl2v.hints import resume_command
-from vl2v.planning.prepare import Places, known_columns
+from vl2v.locations import StoragePaths
+from vl2v.planning.prepare import known_columns
 from vl2v.progress import Progress, Silent, warn
 from vl2v.redaction import public_provenance
 from vl2v.runs.folder import RunFolder
@@ -88,7 +89,7 @@ def export(
     data: Path | None = None,
     tolerance: float = POINTS,
     backbone: nn.Module | None = None,
-    places: Places | None = None,
+    places: StoragePaths | None = None,
     progress: Progress | None = None,
 ) -> Export:
     """Write a student as ONNX, in float32, INT8 or both, and compare each file with it before it takes its place.
@@ -163,7 +164,7 @@ def _load(folder: Path, backbone: nn.Module | None) -> Student:
 
 
 def _sample(
-    folder: Path, student: Student, data: Path | None, int8: bool, places: Places, progress: Progress
+    folder: Path, student: Student, data: Path | None, int8: bool, places: StoragePaths, progress: Progress
 ) -> Sample:
     made = (student.provenance.get("config") or {}).get("data") or {}
     if data is None and not RunFolder(folder).config_file.is_file():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import mmap
 import multiprocessing
 import signal
@@ -223,3 +224,8 @@ def _worker_gone(error: RuntimeError) -> TrainingError | None:
         found=said[:200],
         next_step=f"give it more memory, or load in one process: --workers 0 (workers: 0){guard}",
     )
+
+
+def stage_seed(seed: int, stage: str) -> int:
+    """A seed in [0, 2**63) for one use of a run's one seed."""
+    return int.from_bytes(hashlib.sha256(f"{seed}/{stage}".encode()).digest()[:8], "big") >> 1

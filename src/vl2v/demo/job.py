@@ -14,8 +14,8 @@ from vl2v.demo.drawings import draw
 from vl2v.errors import Interrupted
 from vl2v.evaluation.evaluation import Evaluation
 from vl2v.faults import reading
+from vl2v.locations import StoragePaths
 from vl2v.method import registry
-from vl2v.planning.prepare import Places
 from vl2v.progress import Progress
 from vl2v.runs.folder import RunFolder
 from vl2v.student.files import read_json, write_json
@@ -87,7 +87,7 @@ def demo(out: Path, progress: Progress, jobs: int | None = None) -> Demo:
         RunError: if a folder of the demo holds something else.
     """
     task = draw(out / "task")
-    places = Places(out / "cache", out / "vectors.sqlite")
+    places = StoragePaths(out / "cache", out / "vectors.sqlite")
     todo = [pair for pair in _in_order() if not RunFolder(_folder(out, *pair)).evaluation_file.exists()]
     if (count := min(jobs or _at_once(), len(todo))) > 1:
         _side_by_side(out, task, todo, count, places, progress)
@@ -113,7 +113,7 @@ def _at_once() -> int:
 
 
 def _side_by_side(
-    out: Path, task: Path, todo: list[tuple[str, int]], count: int, places: Places, progress: Progress
+    out: Path, task: Path, todo: list[tuple[str, int]], count: int, places: StoragePaths, progress: Progress
 ) -> None:
     """Do runs, so many at a time; their evaluations lie on disk then."""
     waiting = list(todo)
@@ -149,7 +149,7 @@ def _folder(out: Path, method: str, seed: int) -> Path:
     return out / "run" if (method, seed) == (OURS, SEEDS[0]) else out / "beside" / f"{method}-{seed}"
 
 
-def _run(folder: Path, task: Path, method: str, seed: int, places: Places, progress: Progress) -> Evaluation:
+def _run(folder: Path, task: Path, method: str, seed: int, places: StoragePaths, progress: Progress) -> Evaluation:
     from vl2v.api import distill
 
     on_disk = RunFolder(folder)

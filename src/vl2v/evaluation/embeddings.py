@@ -12,12 +12,12 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from vl2v.data.batches import stage_seed
 from vl2v.data.splits import Indices
 from vl2v.evaluation.evaluation import judged
 from vl2v.evaluation.features import pass_through
 from vl2v.evaluation.judging import Part
 from vl2v.planning.session import Session
-from vl2v.training.material import stage_seed
 from vl2v.writing import replacing
 
 SAMPLE = 1000  # images; one pass of each through the frozen backbone

@@ -10,15 +10,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from vl2v.commands.evaluate import class_numbers
 from vl2v.config import DataConfig
 from vl2v.data.pixels import PixelCache
 from vl2v.data.scan import FileIndex
 from vl2v.data.splits import Indices
 from vl2v.data.tables.base import is_table
 from vl2v.errors import RunError
+from vl2v.evaluation.class_numbers import class_numbers
 from vl2v.evaluation.reference import LABELS, TEACHER, Reference
-from vl2v.planning.prepare import Places, match_domains, open_folder, read_task, split_task
+from vl2v.locations import StoragePaths
+from vl2v.planning.prepare import match_domains, open_folder, read_task, split_task
 from vl2v.progress import Progress
 from vl2v.student.model import Student
 from vl2v.student.preprocess import Preprocess
@@ -70,7 +71,11 @@ def random_sample(size: int) -> Sample:
 
 
 def run_sample(
-    student: Student, data: DataConfig, places: Places, progress: Progress, answers: Mapping[str, str] | None = None
+    student: Student,
+    data: DataConfig,
+    places: StoragePaths,
+    progress: Progress,
+    answers: Mapping[str, str] | None = None,
 ) -> Sample:
     """Draw, by the student's seed, from the images it learnt from, or from a folder of the same classes.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,22 +27,8 @@ from vl2v.data.tables.columns import find_columns
 from vl2v.data.tables.frame import frame_columns
 from vl2v.data.views import make_views, view_bytes
 from vl2v.errors import ConfigError, DataError
-from vl2v.locations import default_cache, default_store
 from vl2v.progress import Progress, warn
 from vl2v_runtime.names import shown
-
-
-@dataclass(frozen=True)
-class Places:
-    """Paths of the cache and the store.
-
-    Attributes:
-        cache: decoded pixels and the index of files; may be deleted at any time.
-        store: SQLite file of purchased embeddings; worth money.
-    """
-
-    cache: Path = field(default_factory=default_cache)
-    store: Path = field(default_factory=default_store)
 
 
 @dataclass(frozen=True)

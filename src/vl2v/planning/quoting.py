@@ -12,8 +12,9 @@ import numpy as np
 from vl2v.config import RunConfig
 from vl2v.data.images import Task
 from vl2v.errors import DiskFullError
+from vl2v.locations import StoragePaths
 from vl2v.method.registry import METHODS
-from vl2v.planning.prepare import Examples, Places, Split
+from vl2v.planning.prepare import Examples, Split
 from vl2v.teacher.base import Teacher
 from vl2v.teacher.prompts import load_templates, render
 from vl2v.teacher.purchase.ledger import Quote
@@ -125,7 +126,7 @@ def make_quote(
     )
 
 
-def check_disk(quote: Quote, places: Places, out: Path) -> None:
+def check_disk(quote: Quote, places: StoragePaths, out: Path) -> None:
     """Refuse to begin where the disk cannot hold what the run writes.
 
     Raises:

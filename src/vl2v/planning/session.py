@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from vl2v.config import RunConfig
+from vl2v.data.batches import stage_seed
 from vl2v.data.contents import Contents
 from vl2v.data.images import Task
 from vl2v.data.pixels import PixelCache
@@ -25,9 +26,10 @@ from vl2v.data.splits import Indices
 from vl2v.errors import ConfigError, StudentError
 from vl2v.evaluation.evaluation import Logits, zero_shot_logits
 from vl2v.evaluation.features import Validation
+from vl2v.locations import StoragePaths
 from vl2v.method.base import Method
 from vl2v.method.registry import METHODS
-from vl2v.planning.prepare import Examples, Places, Split, examples, leaked, list_folder, read_parts, split_task
+from vl2v.planning.prepare import Examples, Split, examples, leaked, list_folder, read_parts, split_task
 from vl2v.planning.quoting import EVALUATION, UNSEEN, VALIDATION, Needs, check_disk, evaluated, make_quote, needs
 from vl2v.planning.watch import SEEN, TeacherWatch
 from vl2v.progress import Progress, warn
@@ -43,7 +45,7 @@ from vl2v.teacher.purchase.ledger import Budget, Ledger, Quote
 from vl2v.teacher.purchase.spending import Spending
 from vl2v.teacher.purchase.store import EmbeddingStore
 from vl2v.training.fresh import FreshViews, fresh_views
-from vl2v.training.material import Material, stage_seed
+from vl2v.training.material import Material
 from vl2v.training.settling import settled
 from vl2v.writing import replacing, reserve
 from vl2v_runtime.trust import probabilities
@@ -133,7 +135,7 @@ class Session:
         spending = Spending(account.folder, self.store, account.mine)
         return Budget(self.config.budget, currency=self.card.price.currency, spending=spending)
 
-    def check_means(self, budget: Budget, places: Places, out: Path) -> None:
+    def check_means(self, budget: Budget, places: StoragePaths, out: Path) -> None:
         """Refuse a run that the budget or the disk does not cover, before anything is sent.
 
         Raises:
@@ -311,7 +313,7 @@ class Session:
 @contextmanager
 def open_session(
     config: RunConfig,
-    places: Places,
+    places: StoragePaths,
     progress: Progress,
     *,
     teacher: Teacher | None = None,

@@ -9,10 +9,10 @@ from pathlib import Path
 
 from jinja2 import Environment, StrictUndefined
 
-from vl2v.benchmark.render.html import style
 from vl2v.reports.drawing import Panel
 from vl2v.reports.map_figure import KeyItem
 from vl2v.reports.sheet import Sheet
+from vl2v.reports.style import style
 from vl2v.writing import write_text
 from vl2v_runtime.names import printable
 

@@ -20,7 +20,7 @@ from vl2v.data.folder import read_yaml
 from vl2v.errors import RunError
 from vl2v.faults import UNREADABLE
 from vl2v.hints import resume_command
-from vl2v.planning.prepare import Places
+from vl2v.locations import StoragePaths
 from vl2v.runs.ownership import LOCK, OWNER
 from vl2v.runs.places import remember
 from vl2v.runs.run_files import StateValues
@@ -70,7 +70,7 @@ class RunFolder:
         self.report_file = path / "report.html"
         self.work = path / "work"
 
-    def create(self, config: RunConfig, places: Places | None = None) -> None:
+    def create(self, config: RunConfig, places: StoragePaths | None = None) -> None:
         """Begin a run, with all that is needed to go on with it.
 
         Args:

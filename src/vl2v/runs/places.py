@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from vl2v.locations import default_cache, default_store
-from vl2v.planning.prepare import Places
+from vl2v.locations import StoragePaths, default_cache, default_store
 from vl2v.runs.made_here import MARK, is_signed, sign
 from vl2v.student.files import write_json
 from vl2v_runtime import strict_json
@@ -13,7 +12,7 @@ from vl2v_runtime import strict_json
 FILE = "places.json"  # in the run's folder
 
 
-def remember(run: Path, places: Places) -> None:
+def remember(run: Path, places: StoragePaths) -> None:
     """Note in a run's folder which cache and store it uses."""
     found = {"cache": str(places.cache.absolute()), "store": str(places.store.absolute())}
     write_json(run / FILE, found | {MARK: sign("places", found["cache"], found["store"])})
@@ -21,7 +20,7 @@ def remember(run: Path, places: Places) -> None:
 
 def places_of(
     run: Path | None, cache: Path | None = None, store: Path | None = None, *, present: bool = True
-) -> Places:
+) -> StoragePaths:
     """Cache and store: those that are named, else those of the run, else the user's own.
 
     Args:
@@ -33,7 +32,7 @@ def places_of(
     """
     known = _remembered(run, anyone=not present) if run is not None else {}
     mine = {name: path for name, path in known.items() if not present or path.exists()}
-    return Places(cache or mine.get("cache") or default_cache(), store or mine.get("store") or default_store())
+    return StoragePaths(cache or mine.get("cache") or default_cache(), store or mine.get("store") or default_store())
 
 
 def _remembered(run: Path, anyone: bool) -> dict[str, Path]:

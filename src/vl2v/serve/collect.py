@@ -9,7 +9,8 @@ from vl2v.data.images import Task
 from vl2v.data.scan import FileIndex
 from vl2v.data.splits import Indices
 from vl2v.errors import DataError
-from vl2v.planning.prepare import Places, list_folder, read_task, split_task
+from vl2v.locations import StoragePaths
+from vl2v.planning.prepare import list_folder, read_task, split_task
 from vl2v.progress import Progress
 from vl2v.serve.gallery import Gallery, origin_of
 from vl2v_runtime import Model
@@ -22,7 +23,7 @@ CHUNK = 32
 NO_LABEL = "no label"  # caption of an image without one
 
 
-def build(config: RunConfig, model: Model, places: Places, progress: Progress) -> Gallery:
+def build(config: RunConfig, model: Model, places: StoragePaths, progress: Progress) -> Gallery:
     """Make the gallery of a run from its source domains' training images.
 
     Args:

@@ -10,7 +10,7 @@ from pathlib import Path
 from vl2v.commands.classes import add_classes, remove_classes
 from vl2v.commands.new_classes import new_classes
 from vl2v.errors import BudgetError
-from vl2v.planning.prepare import Places
+from vl2v.locations import StoragePaths
 from vl2v.serve.answers import Price
 from vl2v.student.files import CHANGES
 from vl2v.student.model import Student
@@ -30,7 +30,9 @@ class RunEditor:
         budget: the most to spend over all edits; None leaves it to each.
     """
 
-    def __init__(self, run: Path, places: Places, load: Callable[[], Model], budget: Decimal | None = None) -> None:
+    def __init__(
+        self, run: Path, places: StoragePaths, load: Callable[[], Model], budget: Decimal | None = None
+    ) -> None:
         self._run, self._places, self.load = run, places, load
         self._budget, self._spent = budget, Decimal(0)
         self._teacher: Teacher | None = None

@@ -17,8 +17,7 @@ from vl2v.addresses import is_local
 from vl2v.errors import ConfigError, DataError, RunError, Vl2vError
 from vl2v.export.exported import EXPORT
 from vl2v.faults import explain
-from vl2v.locations import locations
-from vl2v.planning.prepare import Places
+from vl2v.locations import StoragePaths, locations
 from vl2v.progress import Progress, warn
 from vl2v.redaction import FILE, PRIVATE
 from vl2v.runs.ownership import alone_in
@@ -38,7 +37,7 @@ from vl2v_runtime.model import FLOAT, INT8
 logger = logging.getLogger("vl2v.serve")
 
 
-def serve(settings: ServeSettings, places: Places, progress: Progress) -> None:
+def serve(settings: ServeSettings, places: StoragePaths, progress: Progress) -> None:
     """Serve a student until the process is told to stop; requests at work are finished then.
 
     Args:
@@ -80,7 +79,7 @@ def check_port(host: str, port: int) -> None:
         ) from error
 
 
-def open_service(settings: ServeSettings, places: Places, progress: Progress) -> Service:
+def open_service(settings: ServeSettings, places: StoragePaths, progress: Progress) -> Service:
     """Everything but the listening: export if there is none, open the model, make or read the gallery.
 
     Raises:
@@ -133,7 +132,7 @@ def _run_of(path: Path) -> Path | None:
     return path.parent if path.name in ("student", EXPORT) and not (path / "student").exists() else path
 
 
-def _need_export(run: Path, int8: bool, places: Places, progress: Progress) -> None:
+def _need_export(run: Path, int8: bool, places: StoragePaths, progress: Progress) -> None:
     """Export the run if that was not done yet."""
     name = INT8 if int8 else FLOAT
     if (run / EXPORT / name).is_file():
@@ -150,7 +149,9 @@ def _need_export(run: Path, int8: bool, places: Places, progress: Progress) -> N
         export(run / "student", out=run / EXPORT, places=places, progress=progress)
 
 
-def _gallery(run: Path | None, model: Model, places: Places, progress: Progress) -> tuple[Gallery | None, str | None]:
+def _gallery(
+    run: Path | None, model: Model, places: StoragePaths, progress: Progress
+) -> tuple[Gallery | None, str | None]:
     """The gallery, or why there is none."""
     if model.dimension is None:
         return None, "a linear classifier has no embedding to compare images by."

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -17,7 +16,7 @@ from torch import Tensor
 
 from vl2v.config import RunConfig
 from vl2v.data.augment import Augmentation, AugmentSettings
-from vl2v.data.batches import AugmentedPixels, Streams, augmented_batches
+from vl2v.data.batches import AugmentedPixels, Streams, augmented_batches, stage_seed
 from vl2v.data.splits import Indices
 from vl2v.evaluation.features import Validation
 from vl2v.method.base import Context
@@ -129,8 +128,3 @@ def context_of(config: RunConfig, material: Material) -> Context[Any]:
         image_weight=config.image_weight,
         texts=material.method_texts,
     )
-
-
-def stage_seed(seed: int, stage: str) -> int:
-    """A seed in [0, 2**63) for one use of a run's one seed."""
-    return int.from_bytes(hashlib.sha256(f"{seed}/{stage}".encode()).digest()[:8], "big") >> 1

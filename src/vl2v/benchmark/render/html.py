@@ -10,6 +10,7 @@ from markupsafe import Markup
 
 from vl2v.benchmark.render.layout import ACCURACY, BESIDE, Cell, Layout, lay_out
 from vl2v.benchmark.tables import Table
+from vl2v.reports.style import style
 
 
 def to_html(table: Table) -> str:
@@ -23,11 +24,6 @@ def to_tables(table: Table) -> Markup:
     layout = _layout(table)
     parts = {"Accuracy by target": layout.part(ACCURACY), "Calibration, differences and expense": layout.part(BESIDE)}
     return Markup(_filled("tables.html.j2", layout=layout, parts=parts, empty=Cell()))
-
-
-def style() -> str:
-    """The style sheet of every page that vl2v makes."""
-    return resources.files("vl2v.reports").joinpath("template", "style.css").read_text(encoding="utf-8")
 
 
 def _layout(table: Table) -> Layout:

@@ -21,7 +21,7 @@ from vl2v.benchmark.tabulate import tabulate
 from vl2v.errors import MissingExtraError
 from vl2v.evaluation.evaluation import OUT_OF_DOMAIN
 from vl2v.evaluation.predictions import read_predictions
-from vl2v.planning.prepare import Places
+from vl2v.locations import StoragePaths
 from vl2v.reports.sheet import Sheet
 from vl2v.runs.folder import RunFolder
 from vl2v.trust.calibration import Reliability, reliability
@@ -70,7 +70,7 @@ def read_grid(folder: Path) -> GridResults:
         RunError: if no job is finished.
     """
     grid, origin = load_grid(folder)
-    sweep = Sweep(grid, folder, Places())
+    sweep = Sweep(grid, folder, StoragePaths())
     sweep.origin = origin
     records = sweep.records()
     labels = {record.method for record in records} - {ZERO_SHOT}

@@ -1,0 +1,34 @@
+"""Names that the documentation used before still work, with a warning."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+import pytest
+
+from vl2v.locations import StoragePaths
+from vl2v.renamed import MODULES
+
+
+@pytest.mark.slow  # imports torch
+@pytest.mark.parametrize("old", sorted(MODULES))
+def test_an_old_module_warns_and_works(old: str) -> None:
+    sys.modules.pop(old, None)
+    with pytest.warns(DeprecationWarning, match=MODULES[old]):
+        module = importlib.import_module(old)
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = module.nothing
+
+
+def test_names_come_from_their_new_home() -> None:
+    sys.modules.pop("vl2v.job.prepare", None)
+    with pytest.warns(DeprecationWarning, match="planning"):
+        module = importlib.import_module("vl2v.job.prepare")
+    assert module.Places is StoragePaths
+    assert module.split_task is importlib.import_module("vl2v.planning.prepare").split_task
+
+
+def test_other_names_are_unknown() -> None:
+    with pytest.raises(ModuleNotFoundError):
+        importlib.import_module("vl2v.job.quoting")
