@@ -1,30 +1,73 @@
-"""Which image formats are read, which are known and not read, and what a file's first bytes say it is."""
+"""The one table of image formats: which are read, by what, and how a file's first bytes tell them."""
 
 from __future__ import annotations
 
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")  # a camera's MPO, a JPEG with a preview appended, opens as JPEG
-SUFFIXES = frozenset(
-    {".jpg", ".jpeg", ".jpe", ".jfif", ".jif", ".png", ".apng", ".webp", ".bmp", ".dib", ".tif", ".tiff"}
-)
-COMMON = ("JPEG", "PNG", "WebP", "BMP", "TIFF")
+import importlib
+import re
+from dataclasses import dataclass
+from functools import cache
+
+from PIL import features
+
+
+@dataclass(frozen=True)
+class Format:
+    """A format that is read.
+
+    Attributes:
+        name: Pillow's name.
+        title: what people call it.
+        suffixes: of its files, the usual one first.
+        start: matches the first 64 bytes of its files.
+        lossy: whether its files usually lost detail, so that a JPEG of high quality is a fair copy.
+        module: the package that adds it to Pillow; empty if Pillow has it.
+        register: a function of that package that has to be called; empty if importing it is enough.
+        install: what has to be installed where it cannot be read.
+    """
+
+    name: str
+    title: str
+    suffixes: tuple[str, ...]
+    start: bytes
+    lossy: bool = False
+    module: str = ""
+    register: str = ""
+    install: str = ""
+
+    def matches(self, start: bytes) -> bool:
+        """Whether a file's first bytes are those of this format."""
+        return re.match(self.start, start, re.DOTALL) is not None
+
+
+READ = (
+    Format("JPEG", "JPEG", (".jpg", ".jpeg", ".jpe", ".jfif", ".jif", ".mpo"), rb"\xff\xd8\xff", lossy=True),
+    Format("PNG", "PNG", (".png", ".apng"), rb"\x89PNG\r\n\x1a\n"),
+    Format("WEBP", "WebP", (".webp",), rb"RIFF....WEBP"),
+    Format("BMP", "BMP", (".bmp", ".dib"), rb"BM.{12}[\x0c\x28\x34\x38\x40\x6c\x7c]\0\0\0"),
+    Format("TIFF", "TIFF", (".tif", ".tiff"), rb"II[*+]\0|MM\0[*+]"),
+    Format("GIF", "GIF", (".gif",), rb"GIF8[79]a"),
+    Format("AVIF", "AVIF", (".avif", ".avifs"), rb".{4}ftyp(avi[fs]|(mi[fa][1f]|msf1).{4}(.{4})*avi[fs])", lossy=True,
+           install="--upgrade pillow"),
+    Format("HEIF", "HEIC", (".heic", ".heif", ".hif"), rb".{4}ftyp(he[iv][cmsx]|mi[fa][1f]|msf1)", lossy=True,
+           module="pillow_heif", register="register_heif_opener", install="pillow-heif"),
+    Format("JXL", "JPEG XL", (".jxl",), rb"\xff\x0a|\0\0\0\x0cJXL ",
+           module="pillow_jxl", install="pillow-jxl-plugin"),
+)  # fmt: skip
+"""A camera's MPO, a JPEG with further pictures behind it, opens as JPEG. AVIF stands before HEIF, whose brands it may
+have."""
+
+FORMATS = tuple(form.name for form in READ)
+SUFFIXES = frozenset(suffix for form in READ for suffix in form.suffixes)
+COMMON = tuple(form.title for form in READ)
+LOSSY = frozenset(form.name for form in READ if form.lossy) | {"MPO"}
 FOREIGN = frozenset(
-    {".gif", ".heic", ".heif", ".hif", ".avif", ".jxl", ".jp2", ".j2k", ".svg", ".psd", ".tga", ".ico", ".ppm", ".pgm"}
-    | {".pbm", ".pnm", ".exr", ".hdr", ".dcm", ".raw", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf"}
+    {".jp2", ".j2k", ".svg", ".psd", ".tga", ".ico", ".ppm", ".pgm", ".pbm", ".pnm", ".exr", ".hdr", ".dcm", ".raw"}
+    | {".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf"}
 )
 """Suffixes of images that are not read; a raw photo has the first bytes of a TIFF."""
 
 _STARTS = {
-    b"\xff\xd8\xff": "JPEG",
-    b"\x89PNG\r\n\x1a\n": "PNG",
-    b"II*\0": "TIFF",
-    b"MM\0*": "TIFF",
-    b"II+\0": "TIFF",
-    b"MM\0+": "TIFF",
-    b"GIF87a": "a GIF",
-    b"GIF89a": "a GIF",
     b"8BPS": "a Photoshop file",
-    b"\0\0\0\x0cJXL ": "a JPEG XL image",
-    b"\xff\x0a": "a JPEG XL image",
     b"\0\0\0\x0cjP  ": "a JPEG 2000 image",
     b"\xff\x4f\xff\x51": "a JPEG 2000 image",
     b"v/1\x01": "an OpenEXR image",
@@ -34,28 +77,67 @@ _STARTS = {
     b"<html": "an HTML page",
     b"version https://git-lfs": "a Git LFS pointer without the file",
 }
-_BRANDS = {b"heic": "HEIC", b"heix": "HEIC", b"hevc": "HEIC", b"mif1": "HEIF", b"msf1": "HEIF", b"avif": "AVIF"}
-_BMP_HEADERS = (12, 40, 52, 56, 64, 108, 124)
+
+
+def format_of(start: bytes) -> Format | None:
+    """The format of a file, by its first 64 bytes or all of them; None if it is none that is read."""
+    return next((form for form in READ if form.matches(start[:64])), None)
+
+
+def named(name: str) -> Format:
+    """The format of that name.
+
+    Raises:
+        KeyError: if there is none.
+    """
+    return {form.name: form for form in READ}[name]
 
 
 def what_is(start: bytes) -> str | None:
     """What a file's first bytes say it is: one of `FORMATS`, another kind with its article, or None if unknown.
 
     Args:
-        start: at least 32 bytes, or the whole file.
+        start: at least 64 bytes, or the whole file.
     """
+    if form := format_of(start):
+        return form.name
     for magic, name in _STARTS.items():
         if start.startswith(magic) or (start.lower().startswith(magic.lower()) and magic.startswith(b"<")):
             return name
-    if start[:4] == b"RIFF" and start[8:12] == b"WEBP":
-        return "WEBP"
-    if start[:2] == b"BM" and int.from_bytes(start[14:18], "little") in _BMP_HEADERS:
-        return "BMP"
-    if start[4:8] == b"ftyp" and start[8:12] in _BRANDS:
-        return f"a {_BRANDS[start[8:12]]} photo"
     return None
 
 
 def is_foreign_image(kind: str | None) -> bool:
     """True if `what_is` found an image of a format that is not read."""
-    return kind is not None and kind not in FORMATS and kind.endswith(("image", "photo", "GIF", "Photoshop file"))
+    return kind is not None and kind not in FORMATS and kind.endswith(("image", "Photoshop file"))
+
+
+def alternatives(titles: tuple[str, ...] = COMMON) -> str:
+    """Formats as a sentence has them: JPEG, PNG or WebP."""
+    return f"{', '.join(titles[:-1])} or {titles[-1]}" if len(titles) > 1 else "".join(titles)
+
+
+def missing(form: Format) -> str:
+    """What to give to ``pip install`` before the format can be read; empty if it can be read."""
+    return "" if _registered(form) else form.install
+
+
+def readable() -> tuple[Format, ...]:
+    """The formats that can be read with what is installed."""
+    return tuple(form for form in READ if not missing(form))
+
+
+@cache
+def _registered(form: Format) -> bool:
+    """Whether Pillow reads the format; imports its plugin the first time."""
+    if form.name == "AVIF":
+        return bool(features.check("avif"))
+    if not form.module:
+        return True
+    try:
+        plugin = importlib.import_module(form.module)
+        if form.register:
+            getattr(plugin, form.register)()
+    except (ImportError, OSError):  # not installed, or its library cannot be loaded
+        return False
+    return True

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from vl2v_runtime.colour import RangeError, Samples, to_srgb
-from vl2v_runtime.formats import FORMATS, what_is
+from vl2v_runtime.formats import FORMATS, READ, Format, alternatives, format_of, missing, named, what_is
+from vl2v_runtime.jxl import jxl_size
 from vl2v_runtime.regular import read_regular
 from vl2v_runtime.stripping import PNG, without_metadata
 
@@ -25,7 +26,7 @@ T = TypeVar("T")
 Pixels = NDArray[np.uint8]
 ImageLike = str | Path | bytes | Image.Image
 
-DECODING = 2
+DECODING = 3
 """Changes whenever the same file gives other pixels; caches of pixels carry it."""
 MAX_PIXELS = 178_956_970  # Pillow's own bound on a decompression bomb: 0.5 GB of RGB
 MAX_BYTES = 2**31  # of a file; no image of `MAX_PIXELS` needs as much
@@ -47,6 +48,18 @@ class UnreadableImageError(ValueError):
     """The bytes are not a usable image; the message states the reason."""
 
 
+class MissingDecoderError(UnreadableImageError):
+    """The image has a format that only a further package reads; the message has the command that installs it.
+
+    Attributes:
+        install: that command.
+    """
+
+    def __init__(self, form: Format) -> None:
+        self.install = f"pip install {missing(form)}"
+        super().__init__(f"a {form.title} image, which needs a decoder: {self.install}")
+
+
 def decode(source: ImageLike) -> Image.Image:
     """Decode an image to upright sRGB.
 
@@ -59,7 +72,7 @@ def decode(source: ImageLike) -> Image.Image:
 
     Raises:
         UnreadableImageError: if it is empty, truncated, no image, of another format, above `MAX_PIXELS`, or its values
-            do not say what is white.
+            do not say what is white; `MissingDecoderError` if a package has to be installed first.
         OSError: if a path cannot be read at all.
     """
     data = b""
@@ -79,7 +92,8 @@ def decode(source: ImageLike) -> Image.Image:
     except UnidentifiedImageError as error:
         raise UnreadableImageError(_unknown(data)) from error
     except Exception as error:  # Pillow's decoders raise many kinds for broken bytes
-        raise UnreadableImageError(f"truncated or broken image ({error})") from error
+        reason = " ".join(str(error).split()) if format_of(data) != named("JXL") else "JPEG XL"  # which gives none
+        raise UnreadableImageError(f"truncated or broken image ({reason})") from error
 
 
 def read_file(path: str | Path) -> bytes:
@@ -112,8 +126,31 @@ def header(data: bytes, formats: tuple[str, ...] = FORMATS) -> tuple[str, int, i
 
 
 def _header(data: bytes, formats: tuple[str, ...]) -> tuple[str, int, int]:
-    with Image.open(io.BytesIO(data), formats=formats) as opened:
+    openers = _openers(data, formats)
+    if openers[0] == "JXL":  # opening decodes it
+        return "JXL", *_jxl_size(data)
+    with Image.open(io.BytesIO(data), formats=openers) as opened:
         return str(opened.format), opened.width, opened.height
+
+
+def _openers(data: bytes, formats: tuple[str, ...] = FORMATS) -> tuple[str, ...]:
+    """Those of the formats that Pillow tries: without a plugin's, unless the file's first bytes ask for it.
+
+    Raises:
+        MissingDecoderError: if they ask for one that is not installed.
+    """
+    form = format_of(data)
+    if form is not None and form.name in formats and missing(form):
+        raise MissingDecoderError(form)
+    built_in = tuple(other.name for other in READ if not other.module and other.name in formats)
+    return (form.name, *built_in) if form is not None and form.module and form.name in formats else built_in
+
+
+def _jxl_size(data: bytes) -> tuple[int, int]:
+    try:
+        return jxl_size(data)
+    except ValueError as error:
+        raise UnreadableImageError(str(error)) from error
 
 
 class _Quiet:
@@ -181,10 +218,17 @@ def _despite_metadata(read: Callable[[bytes], T], data: bytes) -> T:
 
 
 def _opened(data: bytes) -> Image.Image:
-    with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-        if image.width * image.height > MAX_PIXELS:
-            raise UnreadableImageError(f"{BOMB}: {image.width} x {image.height} pixels")
+    openers = _openers(data)
+    if openers[0] == "JXL":  # opening decodes it
+        _check_size(*_jxl_size(data))
+    with Image.open(io.BytesIO(data), formats=openers) as image:
+        _check_size(image.width, image.height)
         return _upright_rgb(image, data[24] if data.startswith(PNG) else 8)
+
+
+def _check_size(width: int, height: int) -> None:
+    if width * height > MAX_PIXELS:
+        raise UnreadableImageError(f"{BOMB}: {width} x {height} pixels")
 
 
 def _upright_rgb(image: Image.Image, png_bits: int = 8) -> Image.Image:
@@ -199,7 +243,9 @@ def _upright_rgb(image: Image.Image, png_bits: int = 8) -> Image.Image:
 
 
 def _orientation(image: Image.Image) -> int:
-    """EXIF orientation, 1 to 8; 1 where the block is broken."""
+    """EXIF orientation, 1 to 8; 1 where the block is broken, and where the format states it in another place."""
+    if image.format == "JXL" and not getattr(image, "jpeg", False):  # of the codestream, and already applied
+        return 1
     try:
         value = image.getexif().get(ORIENTATION, 1)
     except Exception:  # Pillow's reader of EXIF raises many kinds for broken bytes
@@ -210,11 +256,9 @@ def _orientation(image: Image.Image) -> int:
 def _unknown(data: bytes) -> str:
     """Why Pillow finds no image that it knows in these bytes."""
     found = what_is(data[:64])
-    if found is None:
-        return "not a JPEG, PNG, WebP, BMP or TIFF image"
     if found in FORMATS:
-        return f"a {found} file that is broken or not supported; save it as an 8-bit PNG or JPEG"
-    return f"not a JPEG, PNG, WebP, BMP or TIFF image, but {found}"
+        return f"a {named(found).title} file that is broken or not supported; save it as an 8-bit PNG or JPEG"
+    return f"not a {alternatives()} image" + (f", but {found}" if found else "")
 
 
 def square(image: Image.Image, size: int) -> Pixels:

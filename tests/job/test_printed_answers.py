@@ -79,10 +79,10 @@ def test_a_student_takes_folders_and_streams_and_predict_says_what_it_leaves_out
     alone = student.predict(data)
     assert student.predict(io.BytesIO(data)) == alone
     assert student.predict(tmp_path) == alone * 2
-    (tmp_path / "c.gif").write_bytes(encoded(colours(), "GIF"))
+    (tmp_path / "c.tga").write_bytes(encoded(colours(), "TGA"))
     paths, said = find_images([tmp_path])
     assert len(paths) == 2
-    assert said[0].endswith("skipped c.gif: an unsupported format (.gif)")
+    assert said[0].endswith("skipped c.tga: an unsupported format (.tga)")
     answers, _ = classify(student, paths, every_class=True)
     assert sum(answers[0].probabilities.values()) == pytest.approx(1, abs=1e-5)
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import io
 import json
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import pillow_heif
+import pillow_jxl
 import pytest
 from made_folder import Small, student_of
 from numpy.typing import NDArray
@@ -23,9 +25,11 @@ from vl2v.serve.service import Options, Service
 from vl2v.student.backbones import from_module
 from vl2v.student.model import Student
 from vl2v.student.preprocess import Preprocess
+from vl2v_runtime.formats import READ
 from vl2v_runtime.imaging import decode
 from vl2v_runtime.model import Model
 
+pillow_heif.register_heif_opener()
 Array = NDArray[np.uint8]
 RGB, GREY, WHITE = colours(), greys(), Image.new("RGB", SIZE, "white")
 CMYK = RGB.convert("CMYK")
@@ -41,10 +45,10 @@ class Odd:
     off: float = 0.0  # mean difference that is allowed, of 255
 
 
-def exif(kind: str, **options: object) -> bytes:
+def exif(kind: str, image: Image.Image = RGB, **options: object) -> bytes:
     block = Image.Exif()
     block[0x0112] = 6
-    return encoded(RGB.transpose(Image.Transpose.ROTATE_90), kind, exif=block, **options)
+    return encoded(image.transpose(Image.Transpose.ROTATE_90), kind, exif=block.tobytes(), **options)
 
 
 def cmyk_profile() -> bytes:
@@ -186,8 +190,7 @@ def odd_files() -> dict[str, Odd]:
         "bilevel.png": Odd(encoded(bilevel, "PNG"), bilevel),
         "bilevel.tif": Odd(encoded(bilevel, "TIFF", compression="group4"), bilevel),
         "bilevel.bmp": Odd(encoded(bilevel, "BMP"), bilevel),
-        "animated.gif": Odd(encoded(RGB.quantize(8), "GIF", save_all=True, append_images=[WHITE.quantize(8)]), None),
-        "gif_called.jpg": Odd(encoded(RGB.quantize(8), "GIF"), None),
+        "tga_called.jpg": Odd(encoded(RGB, "TGA"), None),
         "animated.webp": Odd(encoded(RGB, "WEBP", lossless=True, **frames()), RGB),
         "mpo.jpg": Odd(encoded(RGB, "MPO", **jpeg, **frames()), RGB, 2),
         "apng.png": Odd(encoded(RGB, "PNG", **frames()), RGB),
@@ -208,12 +211,93 @@ def odd_files() -> dict[str, Odd]:
         "empty.jpg": Odd(b"", None),
         "one_byte.png": Odd(b"\x89", None),
     }
-    for kind, suffix in (("JPEG", "jpg"), ("PNG", "png"), ("TIFF", "tif"), ("BMP", "bmp"), ("WEBP", "webp")):
-        whole = encoded(RGB, kind)
+    for form in READ:
+        whole, suffix = encoded(RGB, form.name), form.suffixes[0].removeprefix(".")
         found[f"cut.{suffix}"] = Odd(whole[: len(whole) // 2], None)
         found[f"header_only.{suffix}"] = Odd(whole[:32], None)
         found[f"zeroed.{suffix}"] = Odd(bytes(len(whole)), None)
+    return found | further_formats(wide, icc)
+
+
+def further_formats(wide: Image.Image, icc: bytes) -> dict[str, Odd]:
+    """GIF, AVIF, HEIC and JPEG XL: still, animated, transparent, turned, with a profile or broken metadata, bombs."""
+    heif, avif, jxl = {"quality": -1, "chroma": 444}, {"quality": 100, "subsampling": "4:4:4"}, {"lossless": True}
+    moving = encoded(RGB.quantize(8), "GIF", save_all=True, append_images=[WHITE.quantize(8)])
+    frame = b"\x21\xf9\x04\0\x0a\0\0\0\x2c" + struct.pack("<HHHH", 0, 0, 1, 1) + b"\0\x02\x02\x44\x01\0"
+    half = Image.fromarray(np.tile(np.array([255] * 12 + [0] * 12, np.uint8), (SIZE[1], 1)))
+    clear = RGB.copy()
+    clear.putalpha(half)
+    on_white = Image.alpha_composite(Image.new("RGBA", SIZE, "white"), clear).convert("RGB")
+    large = RGB.resize((240, 180), Image.Resampling.NEAREST)
+    big_gif = encoded(RGB.quantize(8), "GIF")
+    found = {
+        "animated.gif": Odd(moving, RGB),
+        "gif_called.jpg": Odd(moving, RGB),
+        "millions.gif": Odd(moving[:-1] + frame * 400_000 + b";", RGB),
+        "clear.gif": Odd(encoded(clear, "GIF"), on_white),
+        "bomb.gif": Odd(big_gif[:6] + struct.pack("<HH", 65_535, 65_535) + big_gif[10:], None),
+        "bomb.jxl": Odd(jxl_of_size(30_000, 40_000, encoded(RGB, "JXL")), None),
+        "bomb_in_parts.jxl": Odd(in_boxes(jxl_of_size(30_000, 40_000, encoded(RGB, "JXL"))), None),
+        "animated.jxl": Odd(
+            b"\xff\x0a" + bits((1, 1), (5, 9), (3, 1), (1, 0), (1, 1), (3, 0), (1, 0), (1, 0), (1, 1)), None
+        ),
+        "in_parts.jxl": Odd(in_boxes(encoded(RGB, "JXL", **jxl)), RGB),
+        "grey.jxl": Odd(encoded(GREY, "JXL", **jxl), GREY),
+        "from_jpeg.jxl": Odd(jxl_from_jpeg(RGB), RGB, 2),
+        "p3_from_jpeg.jxl": Odd(jxl_from_jpeg(wide, icc_profile=icc), RGB, 3),
+        "animated.avif": Odd(encoded(RGB, "AVIF", **avif, **frames()), RGB, 2),
+        "sequence.heic": Odd(encoded(RGB, "HEIF", **heif, **frames()), RGB, 2),
+        "other_brand.heic": Odd(branded(encoded(RGB, "HEIF", **heif), b"mif1"), RGB, 2),
+        "other_brand.avif": Odd(branded(encoded(RGB, "AVIF", **avif), b"mif1"), RGB, 2),
+    }
+    for kind, suffix, options in (("HEIF", "heic", heif), ("AVIF", "avif", avif), ("JXL", "jxl", jxl)):
+        found[f"clear.{suffix}"] = Odd(encoded(clear, kind, **options), on_white, 2)
+        if kind != "JXL":  # its encoder takes no profile
+            found[f"p3.{suffix}"] = Odd(encoded(wide, kind, icc_profile=icc, **options), RGB, 3)
+        turned = exif(kind, **options)
+        found[f"turned.{suffix}"] = Odd(turned, RGB.transpose(Image.Transpose.ROTATE_90) if kind == "JXL" else RGB, 2)
+        at = turned.find(b"MM\0*") if b"MM\0*" in turned else turned.find(b"II*\0")
+        broken = turned[:at] + b"\xff\xff\xff\xff" + turned[at + 4 :]
+        found[f"broken_exif.{suffix}"] = replace(found[f"turned.{suffix}"], data=broken)
+        if kind != "JXL":
+            whole = encoded(large, kind, **options)
+            at = whole.find(b"ispe") + 8
+            for name, side in (("bomb", 60_000), ("large", 30_000)):
+                found[f"{name}.{suffix}"] = Odd(whole[:at] + struct.pack(">II", side, side) + whole[at + 8 :], None)
     return found
+
+
+def branded(data: bytes, brand: bytes) -> bytes:
+    return data[:8] + brand + data[12:]
+
+
+def bits(*fields: tuple[int, int]) -> bytes:
+    """Values of given widths, the lowest bit first, as JPEG XL packs them."""
+    value, at = 0, 0
+    for width, content in fields:
+        value, at = value | content << at, at + width
+    return value.to_bytes(-(-at // 8) + 8, "little")
+
+
+def jxl_of_size(width: int, height: int, data: bytes) -> bytes:
+    """A bare JPEG XL image that states another size, followed by what it had."""
+    side = ((2, 3), (30, height - 1), (3, 0), (2, 3), (30, width - 1), (1, 1))
+    return b"\xff\x0a" + bits((1, 0), *side) + data[6:]
+
+
+def in_boxes(data: bytes) -> bytes:
+    """A bare codestream in two parts of a container."""
+    parts = (struct.pack(">I", 0) + data[:40], struct.pack(">I", 1 << 31 | 1) + data[40:])
+    head = b"\0\0\0\x0cJXL \r\n\x87\n" + struct.pack(">I", 20) + b"ftypjxl \0\0\0\0jxl "
+    return head + b"".join(struct.pack(">I", 8 + len(part)) + b"jxlp" + part for part in parts)
+
+
+def jxl_from_jpeg(image: Image.Image, **options: object) -> bytes:
+    """A JPEG that is turned, packed into JPEG XL without loss: it carries its orientation in its EXIF block."""
+    data = exif("JPEG", image, quality=98, subsampling=0, **options)
+    encoder = pillow_jxl.Encoder(mode="RGB", lossless=True, quality=100, decoding_speed=0, effort=7,
+                                 use_container=True, use_original_profile=False, num_threads=1)  # fmt: skip
+    return bytes(encoder(data, SIZE[1], SIZE[0], jpeg_encode=True))
 
 
 FILES = odd_files()

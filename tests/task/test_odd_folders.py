@@ -129,9 +129,9 @@ def test_jpegs_are_read_whatever_they_are_called(tmp_path: Path, name: str) -> N
 def test_images_of_other_formats_and_under_other_suffixes_are_faults(tmp_path: Path) -> None:
     root = flat(tmp_path)
     for name, data in {
-        "a.gif": encoded(noise(1), "GIF"),
-        "b.HEIC": b"x",
-        "c": b"\0\0\0\x18ftypheic" + bytes(40),
+        "a.tga": encoded(noise(1), "TGA"),
+        "b.DNG": b"x",
+        "c": b"8BPS" + bytes(60),
         "d.bak": encoded(noise(2), "PNG"),
         "e.dat": encoded(noise(3), "GIF"),
         "f.txt": b"a caption",
@@ -140,7 +140,7 @@ def test_images_of_other_formats_and_under_other_suffixes_are_faults(tmp_path: P
     }.items():
         (root / "dog" / name).write_bytes(data)
     found = faults(root)
-    assert {where.removeprefix("dog/") for where in found} == {"a.gif", "b.HEIC", "c", "d.bak", "e.dat"}
+    assert {where.removeprefix("dog/") for where in found} == {"a.tga", "b.DNG", "c", "d.bak", "e.dat"}
     assert "PNG image with the wrong suffix" in found["dog/d.bak"]
     assert len(DomainFolder(root).scan(skip_bad=True)) == 4
     assert "skipped 5 files" in search(root)[1]
@@ -150,15 +150,15 @@ def test_images_of_other_formats_and_under_other_suffixes_are_faults(tmp_path: P
 
 
 @pytest.mark.parametrize("layout", ["flat", "deep"])
-@pytest.mark.parametrize("content", ["empty", "gif"])
+@pytest.mark.parametrize("content", ["empty", "tga"])
 def test_a_class_or_domain_without_images_never_vanishes(tmp_path: Path, layout: str, content: str) -> None:
     root = flat(tmp_path) if layout == "flat" else folder_of(tmp_path)
     gone = root / "gone"
     gone.mkdir()
     if layout == "deep":
         (gone / "cat").mkdir()
-    if content == "gif":
-        (gone / ("" if layout == "flat" else "cat") / "a.gif").write_bytes(encoded(noise(1), "GIF"))
+    if content == "tga":
+        (gone / ("" if layout == "flat" else "cat") / "a.tga").write_bytes(encoded(noise(1), "TGA"))
     kind = "class" if layout == "flat" else "domain"
     assert faults(root)["gone"] == f"a {kind} folder without images"
     folder = DomainFolder(root, as_found=True)
@@ -174,8 +174,8 @@ def test_a_folder_of_other_files_is_warned_about(tmp_path: Path) -> None:
 
 def test_a_folder_of_another_format_alone_says_so(tmp_path: Path) -> None:
     (tmp_path / "cat").mkdir()
-    (tmp_path / "cat" / "a.gif").write_bytes(encoded(noise(1), "GIF"))
-    with pytest.raises(DataError, match=r"cat/a\.gif: an unsupported format"):
+    (tmp_path / "cat" / "a.tga").write_bytes(encoded(noise(1), "TGA"))
+    with pytest.raises(DataError, match=r"cat/a\.tga: an unsupported format"):
         DomainFolder(tmp_path)
 
 

@@ -192,7 +192,7 @@ def test_one_scan_lists_every_fault_together(tmp_path: Path) -> None:
     (root / "art" / "cat" / "half.jpg").write_bytes(whole[: len(whole) // 2])
     (root / "art" / "dog" / "text.png").write_text("this is text")
     (root / "photo" / "cat" / "huge.png").write_bytes(giant_png(60_000, 60_000))
-    (root / "photo" / "dog" / "moving.gif").write_bytes(encoded(noise(71), "GIF"))
+    (root / "photo" / "dog" / "scan.tga").write_bytes(encoded(noise(71), "TGA"))
     put(root / "stray.png", 72)
     put(root / "art" / "horse" / "0.png", 73)
     put(root / "sketch" / "Dog" / "0.png", 74)
@@ -204,7 +204,7 @@ def test_one_scan_lists_every_fault_together(tmp_path: Path) -> None:
     assert found["art/cat/half.jpg"][0].startswith("truncated")
     assert found["art/dog/text.png"][0].startswith("not a JPEG")
     assert found["photo/cat/huge.png"][0].startswith(imaging.BOMB)
-    assert found["photo/dog/moving.gif"] == ["an unsupported format (.gif)"]
+    assert found["photo/dog/scan.tga"] == ["an unsupported format (.tga)"]
     assert found["stray.png"] == ["an image outside every class folder"]
     assert found["photo/hollow"] == ["a class folder without images"]
     assert found["photo"] == ["no image of class 'horse'"]
@@ -236,9 +236,9 @@ def test_the_bound_on_pixels_is_ours(monkeypatch: pytest.MonkeyPatch) -> None:
         decode(data)
 
 
-def test_a_gif_named_png_is_refused(tmp_path: Path) -> None:
+def test_a_tga_named_png_is_refused(tmp_path: Path) -> None:
     root = folder_of(tmp_path)
-    (root / "art" / "cat" / "z.png").write_bytes(encoded(noise(1), "GIF"))
+    (root / "art" / "cat" / "z.png").write_bytes(encoded(noise(1), "TGA"))
     assert list(faults_of(root)) == ["art/cat/z.png"]
 
 
@@ -246,13 +246,13 @@ def test_skip_bad_goes_on_and_counts(tmp_path: Path) -> None:
     root = folder_of(tmp_path)
     (root / "art" / "cat" / "empty.png").touch()
     (root / "photo" / "dog" / "text.jpg").write_text("text")
-    (root / "photo" / "dog" / "moving.gif").write_bytes(encoded(noise(71), "GIF"))
+    (root / "photo" / "dog" / "scan.tga").write_bytes(encoded(noise(71), "TGA"))
     task = DomainFolder(root).scan(skip_bad=True)
     assert len(task) == 8
     assert {fault.where for fault in task.skipped} == {
         "art/cat/empty.png",
         "photo/dog/text.jpg",
-        "photo/dog/moving.gif",
+        "photo/dog/scan.tga",
     }
     assert len(task.digests) == len(task.labels) == len(task.domain_of) == 8
     assert task.digests.any(axis=1).all()

@@ -15,7 +15,15 @@ from vl2v.data.pixels import Digests, PixelCache
 from vl2v.progress import Progress, Silent, warn
 from vl2v.sqlite import open_cache
 from vl2v_runtime.colour import NOTE
-from vl2v_runtime.imaging import DECODING, Pixels, UnreadableImageError, decode, read_file, square
+from vl2v_runtime.imaging import (
+    DECODING,
+    MissingDecoderError,
+    Pixels,
+    UnreadableImageError,
+    decode,
+    read_file,
+    square,
+)
 from vl2v_runtime.names import shown
 
 CHUNK = 256  # files decoded between two commits
@@ -53,6 +61,7 @@ class _Checked:
     pixels: Pixels | None
     read: bool
     note: str = ""
+    remedy: str = "replace or delete the file, or skip it: --skip-bad"
 
 
 class FileIndex:
@@ -136,8 +145,7 @@ def read_all(
                 index.note([(_key(root, p), c) for p, c in zip(paths[start:], checked, strict=False) if c.read])
             for i, result in enumerate(checked, start):
                 if result.problem:
-                    remedy = "replace or delete the file, or skip it: --skip-bad"
-                    faults.append(Fault(shown(paths[i]), result.problem, remedy, file=True))
+                    faults.append(Fault(shown(paths[i]), result.problem, result.remedy, file=True))
                 else:
                     digests[i] = np.frombuffer(result.digest, np.uint8)
                 if result.note:
@@ -187,6 +195,9 @@ def _check(path: Path, noted: tuple[_Stamp, bytes, str] | None, size: int | None
     digest = hashlib.sha256(data).digest()
     try:
         image = decode(data)
+    except MissingDecoderError as error:  # not noted in the index: it can be read once the decoder is installed
+        remedy = f"{error.install}, or skip the file: --skip-bad"
+        return _Checked(b"", str(error), None, None, read=True, remedy=remedy)
     except UnreadableImageError as error:
         return _Checked(digest, str(error), stamp, None, read=True)
     pixels = square(image, size) if size else None

@@ -13,10 +13,9 @@ from vl2v.datasets.facts import Benchmark
 from vl2v.datasets.registry import Names, is_plain
 from vl2v.datasets.unpack import members
 from vl2v.errors import DataError
-from vl2v_runtime.formats import SUFFIXES
+from vl2v_runtime.formats import SUFFIXES, alternatives, format_of
 
 SPLITS = ("train", "test")
-MAGIC = ((b"\xff\xd8\xff", ".jpg"), (b"\x89PNG", ".png"), (b"BM", ".bmp"), (b"II*\0", ".tif"), (b"MM\0*", ".tif"))
 
 
 @dataclass(frozen=True)
@@ -126,14 +125,11 @@ def suffix_of(data: bytes, where: str) -> str:
     Raises:
         DataError: if they are not those of an image that is read here.
     """
-    for magic, suffix in MAGIC:
-        if data.startswith(magic):
-            return suffix
-    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
-        return ".webp"
+    if form := format_of(data):
+        return form.suffixes[0]
     raise DataError(
         f"{where} is not an image.",
-        expected="JPEG, PNG, WebP, BMP or TIFF",
+        expected=alternatives(),
         found=f"{len(data):,} bytes that begin with {data[:8]!r}",
         next_step="download the files again, or from another source",
     )

@@ -111,6 +111,8 @@ class About(BaseModel):
     image_bytes: int = Field(description="The most bytes of one image.")
     body_bytes: int = Field(description="The most bytes of one request.")
     inputs: int = Field(description="The most images of one request.")
+    formats: list[str] = Field(description="Image formats that can be read here.")
+    suffixes: list[str] = Field(description="Usual suffixes of their files.")
 
 
 class Classes(BaseModel):

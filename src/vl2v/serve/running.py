@@ -32,6 +32,7 @@ from vl2v.threads import cores, measured, preferred, stated
 from vl2v.web.limits import Limits
 from vl2v.web.running import listen, quiet_logs
 from vl2v_runtime import Model
+from vl2v_runtime.formats import readable
 from vl2v_runtime.model import FLOAT, INT8
 
 logger = logging.getLogger("vl2v.serve")
@@ -209,4 +210,6 @@ def _about(
         image_bytes=limits.image_bytes,
         body_bytes=limits.body_bytes,
         inputs=limits.inputs,
+        formats=[form.title for form in readable()],
+        suffixes=[suffix for form in readable() for suffix in form.suffixes],
     )

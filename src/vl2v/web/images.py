@@ -8,10 +8,11 @@ from PIL import Image
 
 from vl2v.web.faults import bad_image, too_large
 from vl2v.web.limits import Limits
+from vl2v_runtime import formats
 from vl2v_runtime.imaging import UnreadableImageError, decode, header
 
 FORMATS = ("JPEG", "PNG", "WEBP")
-MORE = ("BMP", "TIFF")  # what a student reads besides
+MORE = tuple(name for name in formats.FORMATS if name not in FORMATS)  # what a student reads besides
 DATA_URI = "Expected data:image/<type>;base64,<data>."
 SCANS = 100  # a progressive JPEG has about ten; each costs a pass over all pixels, for a few bytes
 
@@ -75,20 +76,22 @@ def first_broken(images: list[tuple[bytes, str]]) -> tuple[str, str] | None:
 
 
 def _expected(more: tuple[str, ...]) -> str:
-    return f"Expected a {', '.join(['JPEG', 'PNG', *more])} or WebP file."
+    return f"Expected a {formats.alternatives(tuple(formats.named(name).title for name in (*FORMATS, *more)))} file."
 
 
-def _size(data: bytes, param: str | None, formats: tuple[str, ...]) -> tuple[int, int]:
+def _size(data: bytes, param: str | None, accepted: tuple[str, ...]) -> tuple[int, int]:
     """Width and height by Pillow, which reads no further than the headers of these formats to tell them."""
     try:
-        return header(data, formats)[1:]
+        return header(data, accepted)[1:]
     except Image.DecompressionBombError:
         message = "Expected fewer pixels."
         raise too_large(message, param, "image_too_many_pixels") from None
     except MemoryError:
         raise
+    except UnreadableImageError as error:
+        raise bad_image(f"The image cannot be read: {error}.", param) from None
     except Exception:  # Pillow's readers raise many kinds for broken bytes
-        raise bad_image(_expected(formats[2:]), param) from None
+        raise bad_image(_expected(accepted[2:]), param) from None
 
 
 def _webp_size(data: bytes) -> tuple[int, int]:

@@ -2,7 +2,7 @@
 "use strict";
 
 const $ = (id) => document.getElementById(id);
-const about = { inputs: 64, image_bytes: 10e6, body_bytes: 64e6, coverages: [], gallery: 0, editable: false };
+const about = { inputs: 64, formats: [], suffixes: [], image_bytes: 10e6, body_bytes: 64e6, coverages: [], gallery: 0, editable: false };
 
 function el(tag, given = {}, ...children) {
   const node = document.createElement(tag);

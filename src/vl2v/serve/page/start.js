@@ -12,7 +12,8 @@ async function start() {
   $("name").textContent = about.name;
   $("meta").textContent = `${about.size} × ${about.size} pixels · ${about.int8 ? "8-bit integers" : "float32"}`
     + (about.teacher ? ` · learnt from ${about.teacher}` : "");
-  $("limits").textContent = `JPEG, PNG, WebP, BMP or TIFF, at most ${megabytes(about.image_bytes)} each`;
+  $("limits").textContent = `${about.formats.join(", ")}; at most ${megabytes(about.image_bytes)} each`;
+  $("files").accept = ["image/*", ...about.suffixes].join(",");
   $("add").hidden = !about.editable;
   $("no-edits").hidden = about.editable;
   $("no-edits").textContent = about.no_edits ?? "";

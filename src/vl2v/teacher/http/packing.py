@@ -13,6 +13,7 @@ from PIL import Image
 
 from vl2v.errors import TeacherError
 from vl2v.teacher.base import open_image
+from vl2v_runtime.formats import LOSSY
 from vl2v_runtime.imaging import header
 
 T = TypeVar("T")
@@ -103,8 +104,8 @@ def pack(items: Iterable[T], size: Callable[[T], Size], most: int, limits: Limit
 def fit_image(image: bytes, limits: Limits) -> bytes:
     """The image's own bytes where the vendor takes them; else a copy that changes no more than it has to.
 
-    A format that is not taken becomes PNG, without loss. Too many pixels are scaled down. Too many bytes become a JPEG
-    of quality 95, scaled down until it fits.
+    A format that is not taken becomes PNG, without loss, or JPEG if it is a lossy one. Too many pixels are scaled down.
+    Too many bytes become a JPEG of quality 95, scaled down until it fits.
 
     Raises:
         TeacherError: if it is no image.
@@ -117,7 +118,7 @@ def fit_image(image: bytes, limits: Limits) -> bytes:
     picture = open_image(image)
     if pixels > most_pixels:
         picture = _scaled(picture, math.sqrt(most_pixels / pixels))
-    lossless = _saved(picture, "PNG") if "PNG" in limits.formats and form != "JPEG" else b""
+    lossless = _saved(picture, "PNG") if "PNG" in limits.formats and form not in LOSSY else b""
     if lossless and len(lossless) <= most_bytes:
         return lossless
     while len(smaller := _saved(picture, "JPEG")) > most_bytes:

@@ -30,7 +30,7 @@ class Azure(Wire):
     name = "azure"
     key_names = ("AZURE_VISION_KEY", "VISION_KEY")
     dimensions = (1024,)
-    limits = Limits(images=1, texts=1, formats=frozenset({"JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF"}))
+    limits = Limits(images=1, texts=1, formats=frozenset({"JPEG", "PNG", "BMP", "WEBP", "TIFF"}))
 
     def __init__(self, model: str, options: Options | None = None, price: Price | None = None) -> None:
         super().__init__(f"vision/{(options or Options()).model or MODEL_VERSION}", options, price)

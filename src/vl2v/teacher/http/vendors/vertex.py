@@ -31,7 +31,7 @@ class Vertex(Wire):
     limits = Limits(
         images=1,
         texts=1,
-        formats=frozenset({"JPEG", "PNG", "BMP", "GIF"}),
+        formats=frozenset({"JPEG", "PNG", "BMP"}),
         requests_per_minute=120,  # the least quota of a region
     )
 

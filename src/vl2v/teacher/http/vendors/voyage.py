@@ -31,7 +31,7 @@ class Voyage(Wire):
         texts=100,
         image_pixels=16 * MEGA,
         request_pixels=PIXELS_A_TOKEN * TOKENS_A_REQUEST,
-        formats=WEB_FORMATS | {"GIF"},
+        formats=WEB_FORMATS,
     )
 
     def __init__(self, model: str, options: Options | None = None, price: Price | None = None) -> None:
