@@ -12,10 +12,10 @@ import pillow_jxl  # noqa: F401 - registers the format
 import pytest
 from odd_images import colours, encoded
 
-from vl2v.task.files import FileIndex, read_all
-from vl2v.task.folder import DomainFolder
-from vl2v.task.listing import FaultyDataError
-from vl2v.teacher.packing import Limits, fit_image
+from vl2v.data.folder import DomainFolder
+from vl2v.data.listing import FaultyDataError
+from vl2v.data.scan import FileIndex, read_all
+from vl2v.teacher.http.packing import Limits, fit_image
 from vl2v.web.faults import ApiError
 from vl2v.web.images import MORE, inspect
 from vl2v.web.limits import Limits as WebLimits
