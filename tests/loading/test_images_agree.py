@@ -7,6 +7,7 @@ import json
 import struct
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pillow_heif
@@ -45,7 +46,11 @@ class Odd:
     off: float = 0.0  # mean difference that is allowed, of 255
 
 
-def exif(kind: str, image: Image.Image = RGB, **options: object) -> bytes:
+def exif(kind: str, **options: object) -> bytes:
+    return on_its_side(RGB, kind, **options)
+
+
+def on_its_side(image: Image.Image, kind: str, **options: object) -> bytes:
     block = Image.Exif()
     block[0x0112] = 6
     return encoded(image.transpose(Image.Transpose.ROTATE_90), kind, exif=block.tobytes(), **options)
@@ -294,9 +299,18 @@ def in_boxes(data: bytes) -> bytes:
 
 def jxl_from_jpeg(image: Image.Image, **options: object) -> bytes:
     """A JPEG that is turned, packed into JPEG XL without loss: it carries its orientation in its EXIF block."""
-    data = exif("JPEG", image, quality=98, subsampling=0, **options)
-    encoder = pillow_jxl.Encoder(mode="RGB", lossless=True, quality=100, decoding_speed=0, effort=7,
-                                 use_container=True, use_original_profile=False, num_threads=1)  # fmt: skip
+    data = on_its_side(image, "JPEG", quality=98, subsampling=0, **options)
+    make: Any = pillow_jxl.Encoder
+    encoder = make(
+        mode="RGB",
+        lossless=True,
+        quality=100,
+        decoding_speed=0,
+        effort=7,
+        use_container=True,
+        use_original_profile=False,
+        num_threads=1,
+    )
     return bytes(encoder(data, SIZE[1], SIZE[0], jpeg_encode=True))
 
 
