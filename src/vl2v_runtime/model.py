@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import sys
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,19 +17,20 @@ from vl2v_runtime.errors import ModelError
 from vl2v_runtime.imaging import ImageLike, Pixels, UnreadableImageError, decode, square
 from vl2v_runtime.inputs import Input, ahead, each
 from vl2v_runtime.metadata import AGAIN, COSINE, KEY, Metadata
-from vl2v_runtime.session import limited, open_session
+from vl2v_runtime.session import MEMORY, first_run, is_out_of_memory, open_session, within
 from vl2v_runtime.trust import CONFIDENCE, Trust, probabilities
 
 if TYPE_CHECKING:
     from onnxruntime import RunOptions
 
+T = TypeVar("T")
 Floats = NDArray[np.float32]
 
 FLOAT, INT8 = "model.onnx", "model.int8.onnx"
 INPUT, LOGITS, EMBEDDING, HEAD = "pixels", "logits", "embedding", "head"
 FLOATS = "tensor(float)"  # onnxruntime's name of float32
 BATCH = 32
-PATIENCE = 120.0  # seconds for the first image
+PATIENCE = 120.0  # seconds to open a file, and for the first image
 AHEAD = 2  # batches decoded while another is in the network; more would only hold memory
 
 
@@ -64,6 +66,10 @@ class Attempt:
     fault: str = ""
 
 
+class _TooLargeError(ModelError):
+    """The results of the network's nodes do not fit into the memory."""
+
+
 class Model:
     """An image classifier from an ONNX file that vl2v exported.
 
@@ -78,7 +84,8 @@ class Model:
 
     def __init__(self, path: str | Path, threads: int | None = None, spinning: bool = True) -> None:
         self.path = Path(path)
-        self._session = open_session(self.path, threads, spinning)
+        self._most = sys.maxsize  # images that fit into the memory at a time, as far as is known
+        self._session = self._in_time("open it", lambda: open_session(self.path, threads, spinning))
         text = self._session.get_modelmeta().custom_metadata_map.get(KEY)
         self.metadata = Metadata.from_json(text, str(path))
         self._outputs = [output.name for output in self._session.get_outputs()]
@@ -134,17 +141,36 @@ class Model:
             one, None for a linear classifier.
 
         Raises:
-            ModelError: if the network fails, for example for lack of memory.
+            ModelError: if the network fails, for example if one image needs more memory than `MEMORY`. A batch that
+                needs more is divided.
         """
-        return self._run(pixels)
+        most = min(len(pixels), self._most)
+        try:
+            parts = [self._run(pixels[start : start + most]) for start in range(0, max(len(pixels), 1), max(most, 1))]
+        except _TooLargeError:
+            if most <= 1:
+                raise
+            self._most = (most + 1) // 2
+            return self.run(pixels)
+        embeddings = [embedding for _, embedding in parts if embedding is not None]
+        return np.concatenate([logits for logits, _ in parts]), np.concatenate(embeddings) if embeddings else None
 
     def _run(self, pixels: Floats, options: RunOptions | None = None) -> tuple[Floats, Floats | None]:
         try:
             outputs = self._session.run(self._outputs, {INPUT: pixels}, options)
         except Exception as error:  # onnxruntime raises kinds of its own, none of them public
-            said = " ".join(str(error).split())[:300]
+            said = " ".join(str(error).split())
+            if is_out_of_memory(error):
+                raise _TooLargeError(
+                    f"{self.path} needs too much memory.",
+                    expected=f"at most {MEMORY / 2**30:g} GiB of results while it classifies {len(pixels)} images",
+                    found=said[-300:],
+                    next_step="if the file is yours, export a smaller student",
+                ) from error
             expected = "a network that runs"
-            raise ModelError(f"{self.path} cannot be used.", expected=expected, found=said, next_step=AGAIN) from error
+            raise ModelError(
+                f"{self.path} cannot be used.", expected=expected, found=said[:300], next_step=AGAIN
+            ) from error
         found = dict(zip(self._outputs, outputs, strict=True))
         return found[LOGITS], found.get(EMBEDDING)
 
@@ -291,23 +317,26 @@ class Model:
     def _try_out(self) -> None:
         """Classify a white image, so that a file that loads also predicts, and in a bounded time; read its trust."""
         white = np.full((1, self.size, self.size, 3), 255, np.uint8)
-        with limited(PATIENCE) as options:
-            try:
-                logits, embeddings = self._run(self.normalise(white), options)
-            except ModelError as error:
-                if not options.terminate:
-                    raise
-                raise ModelError(
-                    f"{self.path} is too slow.",
-                    expected=f"an answer to one image within {PATIENCE:g} s",
-                    found="none by then",
-                    next_step="if the file is yours, export a smaller student, or use a faster machine",
-                ) from error
+        pixels, options = self.normalise(white), first_run()
+        logits, embeddings = self._in_time(
+            "classify one image", lambda: self._run(pixels, options), lambda: setattr(options, "terminate", True)
+        )
         if logits.shape != (1, len(self.classes)) or not np.isfinite(logits).all():
             self._contradicts(f"logits {list(logits.shape)} for one image, or not finite")
         if embeddings is not None and embeddings.shape != (1, self.dimension):
             self._contradicts(f"embeddings {list(embeddings.shape)} for one image")
         _ = self.trust
+
+    def _in_time(self, what: str, work: Callable[[], T], give_up: Callable[[], object] = lambda: None) -> T:
+        try:
+            return within(PATIENCE, work, give_up)
+        except TimeoutError as error:
+            raise ModelError(
+                f"{self.path} is too slow.",
+                expected=f"at most {PATIENCE:g} s to {what}",
+                found="no end by then",
+                next_step="if the file is yours, export a smaller student, or use a faster machine",
+            ) from error
 
     def _contradicts(self, found: str) -> NoReturn:
         size, classes = self.size, len(self.metadata.classes)

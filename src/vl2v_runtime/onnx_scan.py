@@ -1,8 +1,10 @@
 """What speaks against running an ONNX file: read from its bytes, before a library opens them.
 
 An ONNX tensor may say that its values lie in another file ("external data"), or state a shape of more values than it
-has; a node may repeat a graph any number of times. vl2v writes none of these. Only the fields that can hold a tensor or
-a node are followed (onnx.proto3, IR version 3 to 13); everything else is skipped unread.
+has. A node may repeat a graph any number of times, and functions that call each other twice double at every level. vl2v
+writes none of these. Only the fields that can hold a tensor or a node are followed (onnx.proto3, IR version 3 to 13);
+everything else is skipped unread. What a graph may compute is in `vl2v_runtime.onnx_operators`, and how much memory and
+time that may take in `vl2v_runtime.session`.
 """
 
 from __future__ import annotations
@@ -12,14 +14,16 @@ import mmap
 from collections.abc import Iterator
 from pathlib import Path
 
+from vl2v_runtime.onnx_operators import KNOWN
+
 MAX_DEPTH = 64  # of graphs within attributes of nodes of graphs; an exported student has 1
+MAX_NODES = 100_000  # onnxruntime needs about 5 s to open as many; the largest students have some thousands
 Buffer = bytes | mmap.mmap
 
 # message: {field: message}, of the fields through which a tensor can be reached
 FIELDS: dict[str, dict[int, str]] = {
     "model": {7: "graph", 20: "training", 25: "function"},
     "training": {1: "graph", 2: "graph"},
-    "function": {7: "node", 11: "attribute"},
     "graph": {1: "node", 5: "tensor", 15: "sparse"},
     "node": {5: "attribute"},
     "attribute": {5: "tensor", 6: "graph", 10: "tensor", 11: "graph", 22: "sparse", 23: "sparse"},
@@ -28,8 +32,8 @@ FIELDS: dict[str, dict[int, str]] = {
 DIMS, EXTERNAL_DATA, DATA_LOCATION = 1, 13, 14  # of a tensor
 VALUES = (4, 5, 6, 7, 9, 10, 11)  # the fields of a tensor that hold its values
 PACKED = 8  # values that a byte holds at most
-OPERATOR = 4  # of a node
-REPEATING = (b"Loop", b"Scan")
+OPERATOR, DOMAIN = 4, 7  # of a node
+REPEATING = ("Loop", "Scan")
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5  # wire types
 
 
@@ -43,23 +47,38 @@ def objection(path: Path) -> str:
     if not path.stat().st_size:
         raise ValueError("an empty file")
     with path.open("rb") as handle, mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        pending = [("model", 0, len(data), 0)]
+        pending, nodes = [("model", 0, len(data), 0)], 0
         while pending:
             message, start, end, depth = pending.pop()
             if depth > MAX_DEPTH:
                 raise ValueError(f"messages nested deeper than {MAX_DEPTH}")
-            if message == "sparse":
-                return "a sparse tensor, which may unpack to any size"
-            if message == "tensor":
-                if found := _tensor(data, start, end):
-                    return found
-                continue
+            nodes += message == "node"
+            if nodes > MAX_NODES:
+                return f"more than {MAX_NODES:,} nodes"
+            if message in UNUSED:
+                return UNUSED[message]
+            found = CHECKS[message](data, start, end) if message in CHECKS else ""
+            if found:
+                return found
             below = FIELDS.get(message, {})
-            for field, first, last in _fields(data, start, end):
-                if message == "node" and field == OPERATOR and data[first:last] in REPEATING:
-                    return f"a node that repeats a graph ({data[first:last].decode()})"
-                if field in below:
-                    pending.append((below[field], first, last, depth + 1))
+            pending += [
+                (below[f], first, last, depth + 1) for f, first, last in _fields(data, start, end) if f in below
+            ]
+    return ""
+
+
+def _node(data: Buffer, start: int, end: int) -> str:
+    operator = domain = ""
+    for field, first, last in _fields(data, start, end):
+        if field == OPERATOR:
+            operator = data[first:last].decode("utf-8", "replace")
+        elif field == DOMAIN:
+            domain = data[first:last].decode("utf-8", "replace")
+    if operator in REPEATING:
+        return f"a node that repeats a graph ({operator})"
+    if operator not in KNOWN.get(domain, ()):
+        named = f"{domain}.{operator}" if domain else operator
+        return f"the operator {named[:80]!a}, which no classifier needs"
     return ""
 
 
@@ -75,6 +94,13 @@ def _tensor(data: Buffer, start: int, end: int) -> str:
     if count > PACKED * size:
         return f"a tensor that states {count:,} values and has {size:,} bytes"
     return ""
+
+
+UNUSED = {  # messages that no student has, and why they are refused
+    "sparse": "a sparse tensor, which may unpack to any size",
+    "function": "functions of its own, which may call each other and grow",
+}
+CHECKS = {"tensor": _tensor, "node": _node}
 
 
 def _dimensions(data: Buffer, first: int, last: int) -> Iterator[int]:
