@@ -28,6 +28,8 @@ ImageLike = str | Path | bytes | Image.Image
 
 DECODING = 3
 """Changes whenever the same file gives other pixels; caches of pixels carry it."""
+JUDGING = 1
+"""Changes whenever a file that was usable is refused, or the reverse; what is known of files carries it."""
 MAX_PIXELS = 178_956_970  # Pillow's own bound on a decompression bomb: 0.5 GB of RGB
 MAX_BYTES = 2**31  # of a file; no image of `MAX_PIXELS` needs as much
 ORIENTATION = 0x0112

@@ -254,10 +254,9 @@ def test_a_single_node_without_end_is_refused_and_the_process_ends(exported: Pat
     def change(model: onnx.ModelProto) -> None:
         def build(model: onnx.ModelProto) -> list[onnx.NodeProto]:
             sizes = constant(model, "sizes", [1, 3, 4096, 4096])
-            pool = {"kernel_shape": [4095, 4095], "pads": [2047] * 4}
             return [
                 helper.make_node("Resize", [INPUT, "", "", sizes], ["wide"], mode="nearest"),
-                helper.make_node("MaxPool", ["wide"], ["big"], **pool),
+                helper.make_node("MaxPool", ["wide"], ["big"], kernel_shape=[4095, 4095], pads=[2047] * 4),
             ]
 
         with_bomb(build)(model)

@@ -17,6 +17,7 @@ from vl2v.sqlite import open_cache
 from vl2v_runtime.colour import NOTE
 from vl2v_runtime.imaging import (
     DECODING,
+    JUDGING,
     MissingDecoderError,
     Pixels,
     UnreadableImageError,
@@ -67,14 +68,15 @@ class _Checked:
 class FileIndex:
     """What is known of files already read, so that an unchanged file is not read again.
 
-    A file counts as unchanged while its size, modification time, change time and inode are the same.
+    A file counts as unchanged while its size, modification time, change time and inode are the same. What earlier rules
+    said of files (`DECODING`, `JUDGING`) is forgotten.
 
     Args:
         path: the SQLite file; its folder is made if missing.
     """
 
     def __init__(self, path: Path) -> None:
-        self._db, _ = open_cache(path, SCHEMA, DECODING)
+        self._db, _ = open_cache(path, SCHEMA, 1000 * DECODING + JUDGING)
 
     def close(self) -> None:
         """Close the index."""

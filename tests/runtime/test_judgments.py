@@ -1,0 +1,61 @@
+"""What was said of a file by earlier rules is not believed, and rules do not change without a word."""
+
+from __future__ import annotations
+
+import hashlib
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+import pytest
+from odd_images import broken_exif, colours, encoded, tiff
+from PIL import Image
+
+from vl2v.data.scan import FileIndex, read_all
+from vl2v_runtime.imaging import DECODING, JUDGING, UnreadableImageError, decode
+
+KNOWN = {(3, 1): ""}
+"""Rules, and the digest of what they say of the files below."""
+
+
+def files() -> dict[str, bytes]:
+    """Files that are usable under some rules."""
+    found = {"png": encoded(colours(), "PNG"), "text": b"no image", "empty": b""}
+    for kind in range(1, 7):
+        for dtype in ("u1", "i1", "u2", "i2", "u4", "i4", "f2", "f4", "f8"):
+            for photometric in (0, 1):
+                values = np.arange(12).reshape(3, 4).astype(dtype)
+                found[f"tiff {kind} {dtype} {photometric}"] = tiff(values, kind=kind, photometric=photometric)
+    for fault, block in broken_exif().items():
+        found[f"exif {fault}"] = encoded(colours(), "JPEG", exif=block)
+    return found
+
+
+def usable(data: bytes) -> bool:
+    try:
+        decode(data)
+    except UnreadableImageError:
+        return False
+    return True
+
+
+def test_a_change_of_the_rules_changes_their_number() -> None:
+    said = "\n".join(f"{name}: {usable(data)}" for name, data in files().items())
+    digest = hashlib.sha256(said.encode()).hexdigest()[:16]
+    assert KNOWN.get((DECODING, JUDGING)) == digest, f"raise JUDGING in vl2v_runtime/imaging.py, then note {digest}"
+
+
+def test_what_earlier_rules_said_is_not_believed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    signed = tiff(np.arange(12, dtype=np.int8).reshape(3, 4), kind=2)
+    (tmp_path / "a.tif").write_bytes(signed)
+    assert not usable(signed)
+    index = tmp_path / "files.sqlite"
+    with monkeypatch.context() as earlier:
+        earlier.setattr("vl2v.data.scan.JUDGING", JUDGING - 1)
+        earlier.setattr("vl2v.data.scan.decode", lambda _: Image.new("RGB", (4, 3)))
+        with closing(FileIndex(index)) as known:
+            assert not read_all(tmp_path, ["a.tif"], index=known)[1]
+            assert not read_all(tmp_path, ["a.tif"], index=known)[1]
+    with closing(FileIndex(index)) as known:
+        faults = read_all(tmp_path, ["a.tif"], index=known)[1]
+    assert len(faults) == 1
