@@ -24,8 +24,8 @@ from vl2v.errors import ConfigError, Interrupted
 from vl2v.locations import StoragePaths
 from vl2v.student.preprocess import Preprocess
 from vl2v.teacher.base import Price, TeacherCard
+from vl2v.training.data import BatchLoader, TrainingData
 from vl2v.training.fresh import FreshViews
-from vl2v.training.material import Material, Server
 from vl2v_runtime.imaging import decode
 
 SMALL: dict[str, Any] = {
@@ -96,16 +96,16 @@ def test_swad_of_align_stops_with_its_valley(bench: Bench, tmp_path: Path) -> No
     assert lines[-1]["stage"] == "distill"
 
 
-def server(fresh: FreshViews | None = None, **settings: Any) -> Server:
+def loader(fresh: FreshViews | None = None, **settings: Any) -> BatchLoader:
     rng = np.random.default_rng(0)
     parts = {"data": {"root": "."}, "teacher": {"spec": "x:"}, "student": {"spec": "y:"}}
     config = parse(RunConfig, parts | {"workers": 0, "distill": {"steps": 5}} | settings, "the test")
     rows: NDArray[np.int64] = np.arange(8)
-    material = Material(
+    data = TrainingData(
         pixels=rng.integers(0, 256, (8, 16, 16, 3), dtype=np.uint8),
         slots=rows,
         labels=rows % 3,
-        vectors=rng.normal(size=(8, 3)).astype(np.float32),
+        embeddings=rng.normal(size=(8, 3)).astype(np.float32),
         head=torch.eye(3),
         logit_scale=10.0,
         groups=(rows[:4], rows[4:]),
@@ -115,23 +115,23 @@ def server(fresh: FreshViews | None = None, **settings: Any) -> Server:
         cache=Path(),
     )
     preprocess = Preprocess(16, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
-    return Server(config, material, preprocess, Accelerator(cpu=True), fresh)
+    return BatchLoader(config, data, preprocess, Accelerator(cpu=True), fresh)
 
 
 def test_schedule_of_lambda_in_distill() -> None:
-    scheduled = server(image_weight=0.8, image_weight_end=0.2)
+    scheduled = loader(image_weight=0.8, image_weight_end=0.2)
     batches = list(scheduled.images(0, 5))
     assert [batches[step].image_weight for step in (0, 2, 4)] == pytest.approx([0.8, 0.5, 0.2])
     resumed = next(scheduled.images(3, 5))
     assert resumed.image_weight == batches[3].image_weight
     aligned = next(scheduled.features(np.zeros((8, 2), np.float32), 0, 5))
-    constant = next(server(image_weight=0.8).images(0, 5))
+    constant = next(loader(image_weight=0.8).images(0, 5))
     assert aligned.image_weight is constant.image_weight is None
 
 
 def test_fresh_views_are_of_the_very_pixels_that_the_student_sees() -> None:
     fresh = FreshViews(Colour())
-    for step, batch in enumerate(server(fresh).images(0, 3), start=1):
+    for step, batch in enumerate(loader(fresh).images(0, 3), start=1):
         means = (batch.inputs * 255).mean(dim=(2, 3)) + 1
         torch.testing.assert_close(batch.teacher_image.float(), means, atol=1e-3, rtol=0)
         assert fresh.queries == 3 * step

@@ -67,7 +67,7 @@ def test_a_run_ends_with_trust(bench: Bench, made: Path) -> None:
         assert 0 <= row["student_ece_calibrated"] <= 1
         assert 0 <= row["student_aurc"] <= 1
         assert 0 <= row["student_aurc_energy"] <= 1
-    assert all(row.student_ece_calibrated is not None for row in evaluation(made).beside["last"].rows)
+    assert all(row.student_ece_calibrated is not None for row in evaluation(made).alternatives["last"].rows)
 
 
 def test_labels_of_the_held_out_domain_change_nothing(bench: Bench, made: Path, tmp_path: Path) -> None:

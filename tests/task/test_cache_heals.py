@@ -18,7 +18,7 @@ from vl2v.data.pixels import PixelCache
 from vl2v.data.scan import FileIndex, read_all
 from vl2v.progress import Silent
 from vl2v.student.preprocess import Preprocess
-from vl2v.training.kept import KeptFeatures
+from vl2v.training.feature_cache import FeatureCache
 from vl2v_runtime.imaging import decode, square
 
 SIZE = 16
@@ -134,7 +134,7 @@ def test_features_of_the_frozen_backbone_heal(tmp_path: Path, suffix: str, damag
 
     def features() -> NDArray[np.float32]:
         preprocess = Preprocess(32, (0.5,) * 3, (0.5,) * 3)
-        kept = KeptFeatures(tmp_path, backbone, preprocess, pixels, backbone.num_features)
+        kept = FeatureCache(tmp_path, backbone, preprocess, pixels, backbone.num_features)
         return np.array(kept.of(slots, cpu, Silent(), "features"))
 
     before = features()

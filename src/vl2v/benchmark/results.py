@@ -13,7 +13,7 @@ from vl2v.evaluation.evaluation import IN_DOMAIN, Evaluation, Row
 from vl2v.faults import reading
 from vl2v.runs.folder import RunFolder
 from vl2v.runs.run_files import read_evaluation, read_job
-from vl2v.training.shelf import wise_ft_name
+from vl2v.training.weights import wise_ft_name
 
 JOBS = "jobs"
 
@@ -68,7 +68,7 @@ def _records(folder: Path, facts: Mapping[str, Any]) -> list[Record]:
         own = {**facts, "target": target, "crossed": crossed}
         found += [
             _student(own, asked, evaluation, kept, True),
-            *(_student(own, asked, part, name, False) for name, part in evaluation.beside.items()),
+            *(_student(own, asked, part, name, False) for name, part in evaluation.alternatives.items()),
         ]
     if facts["crossed"] is None and all(row.zero_shot is not None for row in evaluation.rows):
         found.append(_teacher(facts, asked, evaluation))

@@ -48,8 +48,8 @@ from vl2v.tracking.base import check_installed
 from vl2v.tracking.following import tracked
 from vl2v.training.duration import quoted_time, settle_by_measuring
 from vl2v.training.process import make_accelerator, stop_asked, versions
-from vl2v.training.shelf import Trained, Weights
 from vl2v.training.trainer import Trainer
+from vl2v.training.weights import TrainedWeights, Weights
 from vl2v.trust import files as trust_file
 from vl2v_runtime.names import printable
 
@@ -245,7 +245,7 @@ def _train(session: Session, folder: RunFolder, accelerator: Accelerator, report
         return done
 
 
-def _finish(session: Session, folder: RunFolder, projection: nn.Module, trained: Trained, report: bool) -> Run:
+def _finish(session: Session, folder: RunFolder, projection: nn.Module, trained: TrainedWeights, report: bool) -> Run:
     """Save the student, read it back, and report the one that was read, with how far it can be trusted."""
     backbone = session.backbone
     assert backbone is not None
@@ -259,8 +259,10 @@ def _finish(session: Session, folder: RunFolder, projection: nn.Module, trained:
         scale = min(card.logit_scale * session.method.gain(projection), MAX_LOGIT_SCALE)
         return Student(backbone, kept, head, names, scale, provenance)
 
-    beside = {name: _beside(judge(session, build(weights))) for name, weights in trained.beside.items()}
-    made = build(trained.kept)
+    alternatives = {
+        name: _alternative(judge(session, build(weights))) for name, weights in trained.alternatives.items()
+    }
+    made = build(trained.selected)
     made.save(folder.student)
     own = backbone.module if backbone.recipe.kind == "module" else None
     student = Student.load(folder.student, backbone=own)
@@ -268,7 +270,7 @@ def _finish(session: Session, folder: RunFolder, projection: nn.Module, trained:
     keep_answers(parts, folder.predictions_file)
     student.trust = trust_of(parts)
     trust_file.save(student.trust, folder.student)
-    evaluation = replace(evaluation_of(parts, student.trust), beside=beside)
+    evaluation = replace(evaluation_of(parts, student.trust), alternatives=alternatives)
     fresh = {"fresh_queries": session.fresh.queries} if session.fresh else {}
     unseen = evaluate_unseen(session, student)
     more = {"unseen_classes": unseen.to_dict()} if unseen else {}
@@ -283,8 +285,8 @@ def _finish(session: Session, folder: RunFolder, projection: nn.Module, trained:
     return Run(folder.path, student, evaluation, images, texts, unseen=unseen, **fresh)
 
 
-def _beside(parts: Sequence[Part]) -> Evaluation:
-    """The table of weights that are not kept, with a temperature of their own."""
+def _alternative(parts: Sequence[Part]) -> Evaluation:
+    """The table of weights that are not saved, with their own temperature."""
     return evaluation_of(parts, trust_of(parts, drift=False))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -64,13 +65,19 @@ class Evaluation:
 
     Attributes:
         rows: one per domain.
-        beside: the same of further weights of the run, by their name.
+        alternatives: the same for further weights of the run, by their name.
         reference: what answers are compared with.
     """
 
     rows: tuple[Row, ...]
-    beside: Mapping[str, Evaluation] = field(default_factory=dict)
+    alternatives: Mapping[str, Evaluation] = field(default_factory=dict)
     reference: Reference = LABELS
+
+    @property
+    def beside(self) -> Mapping[str, Evaluation]:
+        """The former name of `alternatives`; it goes in the next release."""
+        warnings.warn("Evaluation.beside is now Evaluation.alternatives", DeprecationWarning, stacklevel=2)
+        return self.alternatives
 
     def mean(self, role: str, column: str) -> float | None:
         """The mean of ``student`` or ``zero_shot`` over the domains of a role; None if there are none."""
@@ -84,14 +91,15 @@ class Evaluation:
         means = {roles[r]: {c: self.mean(r, c) for c in ("zero_shot", "student")} for r in present}
         said = {} if self.reference is LABELS else {"reference": self.reference.name, "measure": self.reference.measure}
         content: dict[str, Any] = said | {"domains": [asdict(row) for row in self.rows], "means": means}
-        return content | ({"beside": {n: e.to_dict() for n, e in self.beside.items()}} if self.beside else {})
+        alternatives = {name: evaluation.to_dict() for name, evaluation in self.alternatives.items()}
+        return content | ({"beside": alternatives} if alternatives else {})
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> Evaluation:
         """Read what `to_dict` gave."""
-        beside = {name: cls.from_dict(part) for name, part in content.get("beside", {}).items()}
+        alternatives = {name: cls.from_dict(part) for name, part in content.get("beside", {}).items()}
         reference = REFERENCES[content.get("reference", LABELS.name)]
-        return cls(tuple(Row(**row) for row in content["domains"]), beside, reference)
+        return cls(tuple(Row(**row) for row in content["domains"]), alternatives, reference)
 
     def table(self) -> Table:
         """For a terminal, in percent; the teacher has no column where it is the reference."""

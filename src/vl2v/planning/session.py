@@ -44,8 +44,8 @@ from vl2v.teacher.purchase.buyer import Buyer
 from vl2v.teacher.purchase.ledger import Budget, Ledger, Quote
 from vl2v.teacher.purchase.spending import Spending
 from vl2v.teacher.purchase.store import EmbeddingStore
+from vl2v.training.data import TrainingData
 from vl2v.training.fresh import FreshViews, fresh_views
-from vl2v.training.material import Material
 from vl2v.training.settling import settled
 from vl2v.writing import replacing, reserve
 from vl2v_runtime.trust import probabilities
@@ -219,7 +219,7 @@ class Session:
         vectors = torch.from_numpy(self.store.texts(self.card, self.needs.method_texts))
         return vectors.reshape(len(self.task.phrases), -1, vectors.shape[-1])
 
-    def material(self, work: Path, write: bool = True) -> Material:
+    def material(self, work: Path, write: bool = True) -> TrainingData:
         """Lay out pixels, vectors and labels for training.
 
         Args:
@@ -242,11 +242,11 @@ class Session:
         if vectors is not None:
             for start in range(0, len(vectors), 10_000):
                 digest.update(vectors[start : start + 10_000].tobytes())
-        return Material(
+        return TrainingData(
             pixels=self.cache.map(),
             slots=np.load(work / "slots.npy", mmap_mode="r"),  # mapped, so that loading processes get its name alone
             labels=self.rows.labels,
-            vectors=vectors,
+            embeddings=vectors,
             head=head,
             logit_scale=self.card.logit_scale,
             groups=self.rows.groups,

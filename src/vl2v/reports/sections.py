@@ -137,7 +137,7 @@ def accuracy_section(source: Source) -> Section:
     table = TableBlock(f"{measure} by domain", heads, rows, strong=strong)
     figure = Figure([accuracy_panel(found, reference)], caption, [accuracy_sheet(found, reference)])
     blocks: list[Figure | TableBlock] = [figure, table]
-    if source.evaluation.beside:
+    if source.evaluation.alternatives:
         blocks.append(_other_weights(source))
     if unseen := source.content.get("unseen_classes"):
         blocks.append(unseen_table(unseen))
@@ -165,7 +165,7 @@ def _with_interval(share: Share | None) -> str:
 
 def _other_weights(source: Source) -> TableBlock:
     kept = {f"kept ({source.config.distill.weights})": source.evaluation}
-    every: Mapping[str, Evaluation] = kept | dict(source.evaluation.beside)
+    every: Mapping[str, Evaluation] = kept | dict(source.evaluation.alternatives)
     rows = [(name, *(percent(e.mean(role, "student")) for role in ROLES)) for name, e in every.items()]
     values = [(name, *(e.mean(role, "student") for role in ROLES)) for name, e in every.items()]
     sheet = Sheet.of("weights", ("weights", "in_domain", "out_of_domain"), values)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from vl2v.runs.folder import State
-from vl2v.training.shelf import under
+from vl2v.training.weights import under
 
 
 def set_rates(optimizer: torch.optim.Optimizer, rates: Sequence[float], factor: float) -> None:

@@ -13,7 +13,7 @@ from vl2v.config import RunConfig
 from vl2v.method.ema import Ema
 from vl2v.method.ridge import Block, dual_targets, ridge, term_weights
 from vl2v.method.swad import LossValley
-from vl2v.training.material import Material
+from vl2v.training.data import TrainingData
 
 Average = LossValley | Ema
 BLOCK = 4096  # rows held in float64 at once
@@ -26,37 +26,37 @@ def average_of(config: RunConfig) -> Average | None:
     return Ema(config.align.ema_decay) if config.align.average == "ema" else None
 
 
-def solve(projection: nn.Module, features: NDArray[np.float32], material: Material, config: RunConfig) -> float:
+def solve(projection: nn.Module, features: NDArray[np.float32], data: TrainingData, config: RunConfig) -> float:
     """Set P to what the ridge regression of `method.ridge` gives on all training rows.
 
     Args:
         projection: P, a linear layer; changed in place.
         features: [R, F] float32, f(x) of the training rows.
-        material: their vectors, labels and groups.
+        data: their embeddings, labels and groups.
         config: lambda and the strength of the penalty.
 
     Returns:
         The dual loss of the solved P over the training rows, weighted as the batches weight them.
     """
     assert isinstance(projection, nn.Linear)
-    weight, bias = ridge(_blocks(features, material, config.image_weight), config.align.ridge)
+    weight, bias = ridge(_blocks(features, data, config.image_weight), config.align.ridge)
     with torch.no_grad():
         projection.weight.copy_(torch.from_numpy(weight))
         projection.bias.copy_(torch.from_numpy(bias))
     loss = 0.0
-    for part, directions, pulls in _blocks(features, material, config.image_weight):
+    for part, directions, pulls in _blocks(features, data, config.image_weight):
         projected = part @ weight.T + bias
         lengths = np.maximum(np.linalg.norm(projected, axis=1), 1e-12)
         loss -= float(pulls @ ((projected * directions).sum(axis=1) / lengths))
     return loss
 
 
-def _blocks(features: NDArray[np.float32], material: Material, image_weight: float) -> Iterator[Block]:
-    assert material.vectors is not None
-    head, labels = material.head.numpy(), material.labels
-    image, text = term_weights(material.groups, material.shares, labels >= 0)
+def _blocks(features: NDArray[np.float32], data: TrainingData, image_weight: float) -> Iterator[Block]:
+    assert data.embeddings is not None
+    head, labels = data.head.numpy(), data.labels
+    image, text = term_weights(data.groups, data.shares, labels >= 0)
     for start in range(0, len(features), BLOCK):
         part = slice(start, start + BLOCK)
         texts = head[labels[part].clip(min=0)]
-        directions, pulls = dual_targets(material.vectors[part], texts, image[part], text[part], image_weight)
+        directions, pulls = dual_targets(data.embeddings[part], texts, image[part], text[part], image_weight)
         yield features[part], directions, pulls

@@ -32,11 +32,11 @@ from vl2v.student.backbones import Backbone
 from vl2v.student.model import cosine_logits
 from vl2v.training.adam import adam_tensors, load_adam, set_rates
 from vl2v.training.aligning import Average, average_of, solve
+from vl2v.training.data import BatchLoader, TrainingData, context_of
+from vl2v.training.feature_cache import FeatureCache
 from vl2v.training.fresh import FreshViews
-from vl2v.training.kept import KeptFeatures
-from vl2v.training.material import Material, Server, context_of
 from vl2v.training.parts import LossParts
-from vl2v.training.shelf import Shelf, Trained, under
+from vl2v.training.weights import TrainedWeights, WeightSelector, under
 
 
 @dataclass
@@ -49,10 +49,10 @@ class Trainer:
         accelerator: device, precision and processes.
         backbone: f, trained in place.
         projection: P.
-        material: what to train on.
+        data: what to train on.
         progress: told after every step.
         stop: asked after every step whether the user wants to stop.
-        fresh: asked about every augmented image of the second stage; None where the kept vectors are enough.
+        fresh: queried for every augmented image of the second stage; None if the stored embeddings are used.
         saved: called when metrics and state are on disk, in the first process.
     """
 
@@ -61,7 +61,7 @@ class Trainer:
     accelerator: Accelerator
     backbone: Backbone
     projection: nn.Module
-    material: Material
+    data: TrainingData
     progress: Progress
     stop: Callable[[], bool] = lambda: False
     fresh: FreshViews | None = None
@@ -71,21 +71,21 @@ class Trainer:
     _metrics_length: int = 0
 
     def __post_init__(self) -> None:
-        config, material = self.config, self.material
+        config, data = self.config, self.data
         self.method = METHODS[config.method]
-        self._server = Server(config, material, self.backbone.preprocess, self.accelerator, self.fresh)
+        self._loader = BatchLoader(config, data, self.backbone.preprocess, self.accelerator, self.fresh)
         self._average = average_of(config)
-        self._shelf = Shelf(config.distill, config.measure)
-        self._parts = LossParts(self.method.objective(context_of(config, material)))
+        self._selector = WeightSelector(config.distill, config.measure)
+        self._parts = LossParts(self.method.objective(context_of(config, data)))
         side = self.backbone.preprocess.size  # built here, where the backbone is still the pretrained one
         build = self.method.penalty
         self._penalty = build(self.backbone.module, torch.zeros(2, 3, side, side)) if build else None
 
-    def run(self, state: State | None) -> Trained:
+    def run(self, state: State | None) -> TrainedWeights:
         """Train from a saved state, or from the start, to the end.
 
         Returns:
-            The backbone's weights to keep, and those to measure beside.
+            The selected weights and the alternatives to evaluate.
 
         Raises:
             Interrupted: if the user asked to stop; the state is saved.
@@ -114,7 +114,7 @@ class Trainer:
         self.projection.load_state_dict(state.part("projection"))
         if state.values["stage"] == "distill":
             self.backbone.module.load_state_dict(state.part("backbone"))
-            self._shelf.load_state(state)
+            self._selector.load_state(state)
         elif self._average is not None:
             self._average.load_state(state.part("swad"), state.values["swad"])
         if self.fresh is not None:
@@ -149,11 +149,11 @@ class Trainer:
                 return self._after("align", step, loss, steps, optimizer, advance) or _died(average)
 
             if settings.solver == "ridge":
-                after(0, solve(self.projection, features[self.material.slots], self.material, self.config))
+                after(0, solve(self.projection, features[self.data.slots], self.data, self.config))
                 return
             align(
                 self.projection,
-                self._server.features(features, start, steps),
+                self._loader.features(features, start, steps),
                 objective=self._parts,
                 optimizer=optimizer,
                 accelerator=self.accelerator,
@@ -161,8 +161,8 @@ class Trainer:
                 after_step=after,
             )
 
-    def _distill(self, state: State | None) -> Trained:
-        settings, shelf = self.config.distill, self._shelf
+    def _distill(self, state: State | None) -> TrainedWeights:
+        settings, selector = self.config.distill, self._selector
         start = int(state.values["step"]) if state else 0
         backbone = self.backbone.module if self.method.trains_backbone else nn.Identity()
         learning = None if self.method.trains_layer else self.method.learns
@@ -174,13 +174,13 @@ class Trainer:
         with self.folder.state_fits():
             load_adam(optimizer, state)
         rates = [group["lr"] for group in optimizer.param_groups]
-        shelf.begin(weights)
+        selector.begin(weights)
         model, features = Projected(backbone, self.projection), None
         if start < settings.steps and not self.method.trains_backbone:
             features = self._features()
-            batches = self._server.features(features, start, settings.steps)
+            batches = self._loader.features(features, start, settings.steps)
         else:
-            batches = self._server.images(start, settings.steps)
+            batches = self._loader.images(start, settings.steps)
 
         def validate(step: int) -> float | None:
             if not self._due(step, settings.steps):
@@ -189,10 +189,10 @@ class Trainer:
                 self._scores = self._score_features(features)
             else:
                 self._scores = scores(
-                    lambda slots: self._pixel_logits(model, slots), self.material.validation, self.accelerator
+                    lambda slots: self._pixel_logits(model, slots), self.data.validation, self.accelerator
                 )
             mean = mean_over_domains(self._scores.values())
-            shelf.validated(mean.accuracy, weights)
+            selector.validated(mean.accuracy, weights)
             return mean.loss
 
         def after(step: int, loss: float) -> bool:
@@ -201,7 +201,7 @@ class Trainer:
             return done
 
         set_rates(optimizer, rates, warmed_up(1, start, settings.warmup_steps))
-        if start < settings.steps and (shelf.swad is None or shelf.swad.dead_at is None):
+        if start < settings.steps and (selector.swad is None or selector.swad.dead_at is None):
             with self.progress.stage(self.method.stages[1], settings.steps, start) as advance:
                 distilled = distill(
                     backbone,
@@ -210,7 +210,7 @@ class Trainer:
                     objective=self._parts,
                     train_projection=self.method.trains_layer or self.method.learns,
                     penalty=self._penalty,
-                    swad=shelf.swad,
+                    swad=selector.swad,
                     validate=validate,
                     optimizer=optimizer,
                     accelerator=self.accelerator,
@@ -219,7 +219,7 @@ class Trainer:
                 )
             if distilled.died:
                 self.progress.note(f"the loss valley ended at step {distilled.last_step}; training stopped")
-        return shelf.trained(weights)
+        return selector.trained(weights)
 
     def _adam(self, weights: Mapping[str, nn.Parameter], settings: AlignConfig | DistillConfig) -> torch.optim.Adam:
         """Adam as a stage's settings say; what has a rate of its own comes last and is not decayed."""
@@ -249,7 +249,7 @@ class Trainer:
         due, stop = self._due(step, steps), self._stop_asked()
         parts = self._parts.sums(self.accelerator) if due or stop else {}
         if due and self.accelerator.is_main_process:
-            swad = self._average if stage == "align" else self._shelf.swad
+            swad = self._average if stage == "align" else self._selector.swad
             solved = stage == "align" and self.config.align.solver == "ridge"
             rate = None if solved else optimizer.param_groups[0]["lr"]
             reference = TEACHER if self.config.data.classes else LABELS
@@ -268,18 +268,18 @@ class Trainer:
         return False
 
     def _save(self, stage: str, step: int, optimizer: torch.optim.Optimizer, parts: Mapping[str, float]) -> None:
-        values: dict[str, Any] = {"stage": stage, "step": step, "digest": self.material.digest}
+        values: dict[str, Any] = {"stage": stage, "step": step, "digest": self.data.digest}
         values |= {"losses": self._losses, "metrics": self._metrics_length}
         values |= {"parts": dict(parts)} if parts else {}
         if self.fresh is not None:
             values["fresh_queries"] = self.fresh.queries
         tensors = under("projection", self.projection.state_dict())
         if stage == "align" and self._average is not None:
-            held, values["swad"] = self._average.state()
-            tensors |= under("swad", held)
+            segments, values["swad"] = self._average.state()
+            tensors |= under("swad", segments)
         if stage == "distill":
-            held, more = self._shelf.state()
-            tensors |= under("backbone", self.backbone.module.state_dict()) | held
+            sets, more = self._selector.state()
+            tensors |= under("backbone", self.backbone.module.state_dict()) | sets
             values |= more
         if self._penalty is not None:
             tensors |= under("penalty", trainable(self._penalty))
@@ -295,14 +295,14 @@ class Trainer:
 
     def _features(self) -> NDArray[np.float32]:
         """f(x) by slot, [slots, F], of the training and the validation images."""
-        m, b = self.material, self.backbone
-        kept = KeptFeatures(m.cache, b.module, b.preprocess, m.pixels, b.features)
+        m, b = self.data, self.backbone
+        cache = FeatureCache(m.cache, b.module, b.preprocess, m.pixels, b.features)
         slots = np.concatenate([m.slots, *(slots for slots, _ in m.validation.values())])
-        return kept.of(slots, self.accelerator, self.progress, f"features for {self.method.stages[0]}")
+        return cache.of(slots, self.accelerator, self.progress, f"features for {self.method.stages[0]}")
 
     @torch.no_grad()
     def _score_features(self, features: NDArray[np.float32]) -> dict[str, Score]:
-        return scores(partial(self._head_logits, features), self.material.validation, self.accelerator)
+        return scores(partial(self._head_logits, features), self.data.validation, self.accelerator)
 
     def _head_logits(self, features: NDArray[np.float32], slots: Indices) -> Iterator[Tensor]:
         for start in range(0, len(slots), 4096):
@@ -310,13 +310,13 @@ class Trainer:
             yield self._logits(self.projection(part))
 
     def _pixel_logits(self, model: nn.Module, slots: Indices) -> Iterator[Tensor]:
-        passed = pass_through(model, self.backbone.preprocess, self.material.pixels, slots, self.accelerator.device)
+        passed = pass_through(model, self.backbone.preprocess, self.data.pixels, slots, self.accelerator.device)
         return (self._logits(projected) for projected in passed)
 
     def _logits(self, projected: Tensor) -> Tensor:
         if self.method.classifier == "linear":
-            return projected[:, : len(self.material.head)].float()
-        head, scale = self.material.head.to(projected.device), self.material.logit_scale
+            return projected[:, : len(self.data.head)].float()
+        head, scale = self.data.head.to(projected.device), self.data.logit_scale
         return cosine_logits(projected[:, : head.shape[1]].float(), head, scale * self.method.gain(self.projection))
 
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from vl2v.evaluation.features import CHUNK, pass_through
 from vl2v.progress import Advance
 from vl2v.student.preprocess import Preprocess
-from vl2v.training.kept import KeptFeatures, fingerprint
+from vl2v.training.feature_cache import FeatureCache, fingerprint
 
 PREPROCESS = Preprocess(32, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 
@@ -45,27 +45,27 @@ def images(count: int) -> NDArray[np.uint8]:
     return np.random.default_rng(0).integers(0, 256, (count, 32, 32, 3), np.uint8)
 
 
-def kept(folder: Path, backbone: Any, pixels: NDArray[np.uint8]) -> KeptFeatures:
-    return KeptFeatures(folder, backbone, PREPROCESS, pixels, backbone.num_features)
+def cache(folder: Path, backbone: Any, pixels: NDArray[np.uint8]) -> FeatureCache:
+    return FeatureCache(folder, backbone, PREPROCESS, pixels, backbone.num_features)
 
 
 def test_features_are_those_of_the_images_and_computed_once(backbone: Any, tmp_path: Path) -> None:
     pixels, progress, cpu = images(3 * CHUNK + 5), Counting(), Accelerator(cpu=True)
     slots = np.array([0, 3 * CHUNK + 4, 70], np.int64)
-    found = kept(tmp_path, backbone, pixels).of(slots, cpu, progress, "features")
+    found = cache(tmp_path, backbone, pixels).of(slots, cpu, progress, "features")
     (expected,) = pass_through(backbone, PREPROCESS, pixels, slots, torch.device("cpu"))
     np.testing.assert_allclose(found[slots], expected.numpy(), atol=1e-5)
     assert progress.count == 2 * CHUNK + 5, "the blocks of these slots and no other"
-    again = kept(tmp_path, backbone, pixels).of(slots, cpu, progress, "features")
+    again = cache(tmp_path, backbone, pixels).of(slots, cpu, progress, "features")
     assert progress.count == 2 * CHUNK + 5
     assert np.array_equal(again[slots], found[slots])
 
 
 def test_a_grown_cache_keeps_what_was_known_and_fills_the_last_block(backbone: Any, tmp_path: Path) -> None:
     every, progress, cpu = images(CHUNK + 20), Counting(), Accelerator(cpu=True)
-    few = kept(tmp_path, backbone, every[: CHUNK + 10])
+    few = cache(tmp_path, backbone, every[: CHUNK + 10])
     first = np.array(few.of(np.arange(CHUNK + 10), cpu, progress, "features"))
-    more = kept(tmp_path, backbone, every).of(np.arange(CHUNK + 20), cpu, progress, "features")
+    more = cache(tmp_path, backbone, every).of(np.arange(CHUNK + 20), cpu, progress, "features")
     assert progress.count == CHUNK + 10 + 20, "the last block again, the full one not"
     np.testing.assert_allclose(more[: CHUNK + 10], first, atol=1e-6)
     assert np.abs(more[-10:]).sum() > 0
@@ -73,8 +73,8 @@ def test_a_grown_cache_keeps_what_was_known_and_fills_the_last_block(backbone: A
 
 def test_features_do_not_depend_on_who_asks_first(backbone: Any, tmp_path: Path) -> None:
     pixels, cpu = images(2 * CHUNK + 9), Accelerator(cpu=True)
-    one = kept(tmp_path / "one", backbone, pixels).of(np.arange(2 * CHUNK + 9), cpu, Counting(), "features")
-    other = kept(tmp_path / "other", backbone, pixels)
+    one = cache(tmp_path / "one", backbone, pixels).of(np.arange(2 * CHUNK + 9), cpu, Counting(), "features")
+    other = cache(tmp_path / "other", backbone, pixels)
     for slot in (2 * CHUNK + 8, 5, CHUNK):
         assert np.array_equal(other.of(np.array([slot]), cpu, Counting(), "features")[slot], one[slot])
 

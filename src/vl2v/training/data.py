@@ -27,28 +27,28 @@ from vl2v.training.fresh import FreshViews
 
 
 @dataclass(frozen=True)
-class Material:
-    """What training works on.
+class TrainingData:
+    """The images, labels and embeddings of a run, laid out for training.
 
     Attributes:
         pixels: [slots, S, S, 3] uint8 memory map.
-        slots: [R] int64, where each training row lies in `pixels`.
+        slots: [R] int64, the position in `pixels` of each training example.
         labels: [R] int64, -1 without a label.
-        vectors: [R, D] float32 memory map, the teacher's image embeddings; None where the method asks for none.
+        embeddings: [R, D] float32 memory map, the teacher's image embeddings; None if the method uses none.
         head: [K, D] float32, the text head.
         logit_scale: the teacher's.
-        groups: rows of each source domain, then of further images without labels.
-        shares: rows of each group in a batch.
+        groups: examples of each source domain, then of all images without labels.
+        shares: examples of each group in a batch.
         validation: (slots, targets) by source domain.
-        digest: of the data and vectors; a resumed run must find the same.
-        cache: where features of the frozen backbone are kept.
-        method_texts: [K, A, D] float32, embeddings of the further texts that the method asks for, if any.
+        digest: SHA-256 of data and embeddings; it must be the same when a run is resumed.
+        cache: folder of the cached features of the frozen backbone.
+        method_texts: [K, A, D] float32, embeddings of the method's own texts; None if it has none.
     """
 
     pixels: NDArray[np.uint8]
     slots: Indices
     labels: NDArray[np.int64]
-    vectors: NDArray[np.float32] | None
+    embeddings: NDArray[np.float32] | None
     head: Tensor
     logit_scale: float
     groups: tuple[Indices, ...]
@@ -60,37 +60,37 @@ class Material:
 
 
 @dataclass(frozen=True)
-class Server:
-    """Serves a run's batches, this process's share of each.
+class BatchLoader:
+    """The batches of a run, this process's share of each.
 
     Attributes:
         config: the run's settings.
-        material: what the batches are made of.
+        data: what the batches are made of.
         preprocess: what the student's weights expect of pixels.
         accelerator: device and processes.
-        fresh: asked about every augmented image, in place of the kept vectors; None asks nobody.
+        fresh: queried for every augmented image instead of using stored embeddings; None if not wanted.
     """
 
     config: RunConfig
-    material: Material
+    data: TrainingData
     preprocess: Preprocess
     accelerator: Accelerator
     fresh: FreshViews | None = None
 
-    def features(self, kept: NDArray[np.float32], start: int, steps: int) -> Iterator[Batch]:
-        """Batches of kept features [slots, F] for the steps from `start` on."""
+    def features(self, cached: NDArray[np.float32], start: int, steps: int) -> Iterator[Batch]:
+        """Batches of cached features [slots, F] for the steps from `start` on."""
         streams = self._streams("align")
         for step in range(start, steps):
             draw = streams.draw(step, self.accelerator.process_index, self.accelerator.num_processes)
             torch.manual_seed(int(draw.seeds[0]))
-            yield self._batch(torch.from_numpy(kept[self.material.slots[draw.rows]]), draw.rows)
+            yield self._batch(torch.from_numpy(cached[self.data.slots[draw.rows]]), draw.rows)
 
     def images(self, start: int, steps: int) -> Iterator[Batch]:
         """Batches of augmented images for the steps from `start` on."""
         streams, a = self._streams("distill"), self.accelerator
         settings = AugmentSettings(**self.config.distill.augment.model_dump())
         augmentation = Augmentation(self.preprocess.size, settings)
-        data = AugmentedPixels(self.material.pixels, self.material.slots, augmentation)
+        data = AugmentedPixels(self.data.pixels, self.data.slots, augmentation)
         draws = (streams.draw(step, a.process_index, a.num_processes) for step in range(start, steps))
         workers = self.config.workers
         if workers is None:
@@ -106,25 +106,25 @@ class Server:
             yield batch
 
     def _streams(self, stage: str) -> Streams:
-        return Streams(self.material.groups, self.material.shares, stage_seed(self.config.seed, stage))
+        return Streams(self.data.groups, self.data.shares, stage_seed(self.config.seed, stage))
 
     def _batch(self, inputs: Tensor, rows: Indices, image: Tensor | None = None) -> Batch:
-        device, m = self.accelerator.device, self.material
+        device, m = self.accelerator.device, self.data
         labels = torch.from_numpy(m.labels[rows])
         labelled = labels >= 0
         text = m.head[labels.clamp(min=0)]
         if image is None:
-            image = torch.zeros_like(text) if m.vectors is None else torch.from_numpy(np.asarray(m.vectors[rows]))
+            image = torch.zeros_like(text) if m.embeddings is None else torch.from_numpy(np.asarray(m.embeddings[rows]))
         mask = None if bool(labelled.all()) else labelled.to(device)
         return Batch(inputs.to(device), image.to(device), text.to(device), mask, labels.to(device))
 
 
-def context_of(config: RunConfig, material: Material) -> Context[Any]:
-    """What a method's objective may need of a run."""
+def context_of(config: RunConfig, data: TrainingData) -> Context[Any]:
+    """The values of a run that a method's objective may use."""
     return Context(
-        head=material.head,
-        logit_scale=material.logit_scale,
+        head=data.head,
+        logit_scale=data.logit_scale,
         settings=config.method_settings,
         image_weight=config.image_weight,
-        texts=material.method_texts,
+        texts=data.method_texts,
     )

@@ -28,11 +28,11 @@ from vl2v.writing import reserve
 from vl2v_runtime.imaging import DECODING
 
 
-class KeptFeatures:
-    """f(x) by slot of the pixel cache, in files beside it that may be deleted at any time.
+class FeatureCache:
+    """f(x) by slot of the pixel cache, in files next to it that may be deleted at any time.
 
     Slots are passed through in blocks of `CHUNK` neighbours, always full, so that an image's features do not depend
-    on which run asked first. Several processes may ask at once; one computes and the others wait.
+    on the order of requests. If several processes request features, one computes and the others wait.
 
     Args:
         folder: where the files go; on a disk that every process sees.
