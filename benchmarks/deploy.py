@@ -30,11 +30,11 @@ from vl2v.config import DataConfig
 from vl2v.data.pixels import PixelCache
 from vl2v.data.scan import FileIndex
 from vl2v.evaluation.evaluation import student_answers
-from vl2v.export.onnx import to_onnx, write
-from vl2v.export.parity import compare
-from vl2v.export.quantise import quantise
-from vl2v.export.sample import Sample
 from vl2v.locations import StoragePaths
+from vl2v.onnx_export.onnx import to_onnx, write
+from vl2v.onnx_export.parity import compare
+from vl2v.onnx_export.quantise import quantise
+from vl2v.onnx_export.sample import Sample
 from vl2v.planning.prepare import list_folder, read_task, split_task
 from vl2v.progress import Silent
 from vl2v.student.model import Student

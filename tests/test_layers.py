@@ -15,7 +15,7 @@ FOUNDATION = """
 """
 LAYERS = [
     FOUNDATION, "pretrained", "data", "datasets trust", "student", "teacher", "method", "recipes", "config",
-    "settings redaction", "runs", "planning", "evaluation", "training", "export", "tracking", "reports",
+    "settings redaction", "runs", "planning", "evaluation", "training", "onnx_export", "tracking", "reports",
     "hub commands", "benchmark", "api_report web", "api", "demo", "serve vendor_server", "cli", "__main__",
 ]  # fmt: skip
 RANK = {package: rank for rank, layer in enumerate(LAYERS) for package in layer.split()}

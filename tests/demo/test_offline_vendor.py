@@ -127,7 +127,7 @@ def test_missing_weights_are_said(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_weights_and_card_lie_in_the_package_and_are_small() -> None:
-    weights = resources.files("vl2v.demo").joinpath(vendor.WEIGHTS)
+    weights = resources.files("vl2v.teacher.offline").joinpath(vendor.WEIGHTS)
     assert weights.is_file()
     assert len(weights.read_bytes()) <= 12_000_000
     assert resources.files("vl2v.teacher.offline").joinpath("model_card.md").is_file()

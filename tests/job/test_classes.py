@@ -231,7 +231,7 @@ def test_exported_files_and_trust_change_too(finished: Finished) -> None:
     onnx = pytest.importorskip("onnx")
     pytest.importorskip("onnxscript")
     import vl2v_runtime
-    from vl2v.export.onnx import to_onnx
+    from vl2v.onnx_export.onnx import to_onnx
 
     f = finished
     before = Student.load(f.run)

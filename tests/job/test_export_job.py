@@ -16,11 +16,11 @@ import vl2v as package
 import vl2v_runtime
 from vl2v.commands import export as job
 from vl2v.errors import DataError, RunError, StudentError, Vl2vError
-from vl2v.export import sample
-from vl2v.export.onnx import to_onnx
-from vl2v.export.parity import FLOAT_TOLERANCE
-from vl2v.export.sample import RANDOM, VALIDATION
 from vl2v.locations import StoragePaths
+from vl2v.onnx_export import sample
+from vl2v.onnx_export.onnx import to_onnx
+from vl2v.onnx_export.parity import FLOAT_TOLERANCE
+from vl2v.onnx_export.sample import RANDOM, VALIDATION
 from vl2v.redaction import public_provenance
 from vl2v.student.model import Student
 from vl2v_runtime.model import HEAD

@@ -10,7 +10,7 @@ import onnx
 from made_folder import PREPROCESS, Small, student_of
 from onnx import TensorProto, helper, numpy_helper
 
-from vl2v.export.onnx import _classify, describe, set_metadata, write
+from vl2v.onnx_export.onnx import _classify, describe, set_metadata, write
 from vl2v.student.backbones import from_module
 from vl2v_runtime.model import EMBEDDING, INPUT
 

@@ -19,7 +19,7 @@ from mutations import mutations
 from onnx import TensorProto, helper, numpy_helper
 from watching import watched
 
-from vl2v.export.onnx import get_metadata, rewrite_classes
+from vl2v.onnx_export.onnx import get_metadata, rewrite_classes
 from vl2v_runtime import strict_json
 from vl2v_runtime.errors import ModelError
 from vl2v_runtime.metadata import KEY, Metadata

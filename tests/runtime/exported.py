@@ -11,7 +11,7 @@ from PIL import Image
 from torch import nn
 
 from once import Once
-from vl2v.export.onnx import to_onnx, write
+from vl2v.onnx_export.onnx import to_onnx, write
 from vl2v.student.backbones import from_module
 from vl2v.student.model import Student
 from vl2v.student.preprocess import Preprocess

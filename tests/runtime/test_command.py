@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 import vl2v_runtime
 from vl2v.cli.common import guarded
 from vl2v.cli.predict import predict
-from vl2v.export.onnx import rewrite_trust
+from vl2v.onnx_export.onnx import rewrite_trust
 from vl2v_runtime.__main__ import main
 
 

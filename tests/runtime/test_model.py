@@ -13,7 +13,7 @@ from exported import CLASSES, DIMENSION, Exported, cosine, linear, picture  # no
 from PIL import Image
 
 import vl2v_runtime
-from vl2v.export.onnx import get_metadata, rewrite_trust, set_metadata
+from vl2v.onnx_export.onnx import get_metadata, rewrite_trust, set_metadata
 from vl2v_runtime import Metadata, ModelError, UnreadableImageError
 from vl2v_runtime.trust import Trust
 

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 import vl2v_runtime
 from vl2v.errors import MissingExtraError, StudentError
-from vl2v.export.onnx import describe, rewrite_classes, rewrite_trust, to_onnx, write
-from vl2v.export.quantise import FIRST, quantise
+from vl2v.onnx_export.onnx import describe, rewrite_classes, rewrite_trust, to_onnx, write
+from vl2v.onnx_export.quantise import FIRST, quantise
 from vl2v.student.backbones import from_module
 from vl2v.student.model import Student
 from vl2v_runtime.metadata import Metadata

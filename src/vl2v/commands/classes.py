@@ -15,10 +15,10 @@ from torch import nn
 from vl2v.commands.new_classes import KnownClass, known_classes, need_head, new_classes
 from vl2v.data.images import spelling
 from vl2v.errors import ConfigError, TeacherError
-from vl2v.export.exported import change_exports, exported, mark_trust
 from vl2v.faults import explaining
 from vl2v.locations import StoragePaths
 from vl2v.locking import held
+from vl2v.onnx_export.exported import change_exports, exported, mark_trust
 from vl2v.planning.watch import SAME
 from vl2v.progress import Progress
 from vl2v.runs.ownership import alone_in

@@ -18,13 +18,13 @@ from vl2v.data.tables.base import is_table
 from vl2v.errors import ConfigError, RunError, StudentError
 from vl2v.evaluation.evaluation import student_answers
 from vl2v.evaluation.reference import LABELS, Reference
-from vl2v.export.exported import EXPORT, REPORT
-from vl2v.export.onnx import need_onnx, to_onnx, write
-from vl2v.export.parity import Compared, compare, refuse
-from vl2v.export.quantise import quantise
-from vl2v.export.sample import Sample, batches, random_sample, run_sample
 from vl2v.hints import resume_command
 from vl2v.locations import StoragePaths
+from vl2v.onnx_export.exported import EXPORT, REPORT
+from vl2v.onnx_export.onnx import need_onnx, to_onnx, write
+from vl2v.onnx_export.parity import Compared, compare, refuse
+from vl2v.onnx_export.quantise import quantise
+from vl2v.onnx_export.sample import Sample, batches, random_sample, run_sample
 from vl2v.planning.prepare import known_columns
 from vl2v.progress import Progress, Silent, warn
 from vl2v.redaction import public_provenance
@@ -48,7 +48,7 @@ class Export:
 
     Attributes:
         folder: where to.
-        images: what the files were compared on; see `vl2v.export.sample.Sample.what`.
+        images: what the files were compared on; see `vl2v.onnx_export.sample.Sample.what`.
         files: by name.
         reference: what answers were compared with.
     """

@@ -15,9 +15,9 @@ from vl2v.errors import RunError
 from vl2v.evaluation.evaluation import IN_DOMAIN, Row, row_of
 from vl2v.evaluation.predictions import Predictions, read_predictions
 from vl2v.evaluation.reference import LABELS, TEACHER, Reference
-from vl2v.export.exported import exported, mark_trust
 from vl2v.faults import reading
 from vl2v.hints import resume_command
+from vl2v.onnx_export.exported import exported, mark_trust
 from vl2v.progress import Progress, warn
 from vl2v.runs.folder import RunFolder
 from vl2v.runs.ownership import alone_in
@@ -117,7 +117,7 @@ def _refit(path: Path, progress: Progress) -> Refitted:
         mark_trust(student)
     files.save(student.trust, folder.student)
     for file in exported(path):
-        from vl2v.export.onnx import rewrite_trust
+        from vl2v.onnx_export.onnx import rewrite_trust
 
         rewrite_trust(file, student.trust.to_dict())
     domains = tuple(_domain(trust, kept, name, places, embeddings) for name in kept.domains)

@@ -11,9 +11,9 @@ from typing import Any
 import yaml
 
 from vl2v.errors import HubError, RunError
-from vl2v.export.exported import EXPORT, REPORT
 from vl2v.hints import resume_command
 from vl2v.hub.card import Facts, model_card
+from vl2v.onnx_export.exported import EXPORT, REPORT
 from vl2v.redaction import PRIVATE, private_strings, public_config, public_provenance
 from vl2v.runs.folder import RunFolder
 from vl2v.runs.run_files import read_evaluation, read_export

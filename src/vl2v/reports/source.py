@@ -15,9 +15,9 @@ from vl2v.errors import RunError, Vl2vError
 from vl2v.evaluation.evaluation import IN_DOMAIN, OUT_OF_DOMAIN, Evaluation
 from vl2v.evaluation.predictions import Predictions, check_answers, read_predictions
 from vl2v.evaluation.reference import Reference
-from vl2v.export.exported import EXPORT, REPORT
 from vl2v.faults import UNREADABLE, reading
 from vl2v.hints import resume_command
+from vl2v.onnx_export.exported import EXPORT, REPORT
 from vl2v.runs.folder import RunFolder
 from vl2v.runs.run_files import read_evaluation, read_export, read_metrics
 from vl2v.student.files import CARD, read_described

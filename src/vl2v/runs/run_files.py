@@ -109,7 +109,7 @@ class EvaluationFile(TablePart):
 
 
 class ComparedPart(_Part):
-    """`vl2v.export.parity.Compared`."""
+    """`vl2v.onnx_export.parity.Compared`."""
 
     bytes: Count | None = None
     images: Count | None = None

@@ -15,9 +15,9 @@ import vl2v_runtime
 from vl2v import __version__
 from vl2v.addresses import is_local
 from vl2v.errors import ConfigError, DataError, RunError, Vl2vError
-from vl2v.export.exported import EXPORT
 from vl2v.faults import explain
 from vl2v.locations import StoragePaths, locations
+from vl2v.onnx_export.exported import EXPORT
 from vl2v.progress import Progress, warn
 from vl2v.redaction import FILE, PRIVATE
 from vl2v.runs.ownership import alone_in

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vl2v.errors import StudentError
-from vl2v.export.onnx import CLASSIFY, get_metadata, need_onnx, quiet, set_metadata, write
+from vl2v.onnx_export.onnx import CLASSIFY, get_metadata, need_onnx, quiet, set_metadata, write
 from vl2v_runtime.model import EMBEDDING, INPUT
 
 if TYPE_CHECKING:

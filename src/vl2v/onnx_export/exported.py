@@ -22,7 +22,7 @@ def exported(run: Path) -> list[Path]:
     """
     files = sorted((run / EXPORT).glob("*.onnx"))
     if files:
-        from vl2v.export.onnx import need_onnx
+        from vl2v.onnx_export.onnx import need_onnx
 
         need_onnx()
     return files
@@ -31,7 +31,7 @@ def exported(run: Path) -> list[Path]:
 def change_exports(run: Path, student: Student) -> None:
     """Give a run's exported files the student's classes, without exporting again."""
     for file in exported(run):
-        from vl2v.export.onnx import describe, rewrite_classes
+        from vl2v.onnx_export.onnx import describe, rewrite_classes
 
         assert student.head is not None
         described = describe(student, public_provenance(student.provenance))

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from vl2v.errors import StudentError
 from vl2v.evaluation.reference import LABELS, Reference
-from vl2v.export.sample import CHUNK, Sample
+from vl2v.onnx_export.sample import CHUNK, Sample
 from vl2v_runtime.model import Model
 
 FLOAT_TOLERANCE = 1e-4  # of the greatest logit; float32 sums in another order differ by 1e-6 or so of it
