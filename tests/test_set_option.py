@@ -7,17 +7,17 @@ from typing import Any
 import pytest
 
 from vl2v.cli.common import pair
-from vl2v.cli.distill import settings_of
+from vl2v.cli.settings import settings_of
 from vl2v.errors import ConfigError
 from vl2v.nested import nested
 
 
 def given(*items: str, **flags: Any) -> dict[str, Any]:
-    return settings_of({"assigned": list(items), **flags})
+    return settings_of(items, {key.replace("__", "."): value for key, value in flags.items()})
 
 
 def test_any_setting_and_flags_over_it() -> None:
-    found = given("distill.augment.style=0.2", "rise.anchors=[a, b]", "seed=3", "distill.steps=50", steps=70)
+    found = given("distill.augment.style=0.2", "rise.anchors=[a, b]", "seed=3", "distill.steps=50", distill__steps=70)
     assert found["distill"]["augment"] == {"style": 0.2}
     assert (found["distill"]["steps"], found["seed"], found["rise"]) == (70, 3, {"anchors": ["a", "b"]})
 

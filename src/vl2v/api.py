@@ -52,7 +52,7 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 @explaining
 def quote(
     data: str | Path | Frame,
-    teacher: str | Teacher,
+    teacher: str | Teacher | None = None,
     *,
     student: str = "",
     places: StoragePaths | None = None,
@@ -65,7 +65,8 @@ def quote(
 
     Args:
         data: the images: a folder, a table or a frame, as in `distill`.
-        teacher: its name (see `vl2v.teacher.opening.KINDS`), or an object that is a `Teacher`.
+        teacher: its name (see `vl2v.teacher.opening.KINDS`), or an object that is a `Teacher`. None leaves it to the
+            settings.
         student: its name, to compute the disk space of its state; optional.
         places: paths of cache and store.
         progress: receives the progress of the scan.

@@ -13,6 +13,8 @@ Weight = Annotated[float, Field(ge=0)]
 
 
 class Strict(BaseModel):
-    """Settings without unknown keys and without NaN or infinity, frozen."""
+    """Settings without unknown keys and without NaN or infinity, frozen; the docstrings of fields describe them."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True, defer_build=True
+    )

@@ -10,6 +10,7 @@ import typer
 
 from vl2v.allocator import hold_memory
 from vl2v.cli.common import CacheOpt, Json, Quiet, StoreOpt, finite, guarded, make_places, make_progress, pair
+from vl2v.cli.settings import with_settings
 from vl2v.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -30,14 +31,13 @@ def attach(app: typer.Typer) -> None:
     app.add_typer(group, name="benchmark", no_args_is_help=True)
 
 
+@with_settings("student.spec", "teacher.spec", "teacher.accept")
 def run(
     out: Annotated[Path, typer.Option(help="Folder of the benchmark; an existing benchmark is continued.")],
     data: Annotated[
         str | None, typer.Option(help="Folder <domain>/<class>/<image>, or the name of a benchmark.")
     ] = None,
     root: Annotated[Path | None, typer.Option(help="Folder that contains benchmarks, e.g. ROOT/PACS.")] = None,
-    teacher: Annotated[str | None, typer.Option(help="As in vl2v distill.")] = None,
-    student: Annotated[str | None, typer.Option(help="As in vl2v distill.")] = None,
     methods: Annotated[
         str, typer.Option(help="Methods of vl2v distill --method, and sd; separated by commas.")
     ] = "adip,erm,kd",
@@ -50,11 +50,7 @@ def run(
         bool, typer.Option("--crossed", help="Also leave out each source domain, for --select lodo.")
     ] = False,
     config: Annotated[Path | None, typer.Option(help="YAML file with settings of vl2v distill for all jobs.")] = None,
-    setting: Annotated[
-        list[str] | None, typer.Option("--set", help="KEY=VALUE, takes precedence over --config; repeatable.")
-    ] = None,
     budget: Annotated[str | None, typer.Option(help="The most that all jobs may spend together.")] = None,
-    accept_teacher: Annotated[bool, typer.Option("--accept-teacher", help="As in vl2v distill.")] = False,
     ray: Annotated[str | None, typer.Option(help="Run on Ray: local, auto, host:port or ray://host:port.")] = None,
     cpus_per_job: Annotated[float, typer.Option(help="With --ray: cores per job.", min=0, callback=finite)] = 1.0,
     gpus_per_job: Annotated[float, typer.Option(help="With --ray: GPUs per job.", min=0, callback=finite)] = 0.0,
@@ -64,6 +60,8 @@ def run(
     store: StoreOpt = None,
     quiet: Quiet = False,
     as_json: Json = False,
+    *,
+    settings: dict[str, Any],
 ) -> None:
     """Run all methods on all targets with all seeds. Finished jobs are not repeated."""
     hold_memory()
@@ -73,9 +71,7 @@ def run(
 
     progress, places, at_once = make_progress(quiet, as_json), make_places(cache, store), _count(jobs)
     grid = _grid(
-        _settings(
-            config, setting or (), _folder(data, root, progress) if data else None, teacher, student, accept_teacher
-        ),
+        _settings(config, settings, _folder(data, root, progress) if data else None),
         (_listed(methods), variants, targets, seeds),
         {"vary": _varied(vary or ()), "tune": tune, "crossed": crossed},
     )
@@ -243,23 +239,12 @@ def _variants(file: Path | None) -> dict[str, Any]:
     }
 
 
-def _settings(
-    config: Path | None,
-    settings: Sequence[str],
-    data: Path | None,
-    teacher: str | None,
-    student: str | None,
-    accept: bool,
-) -> dict[str, Any]:
+def _settings(config: Path | None, settings: dict[str, Any], data: Path | None) -> dict[str, Any]:
     from vl2v.config import merge
     from vl2v.data.folder import read_yaml
-    from vl2v.nested import nested
 
     base: Any = read_yaml(config) if config else {}
-    pairs = dict(pair(item, "--set") for item in settings)
-    asked = {"spec": teacher, "accept": accept or None}
-    given = {"data": {"root": data and str(data)}, "teacher": asked, "student": {"spec": student}}
-    merged = merge(merge(base, nested(pairs)), given)
+    merged = merge(merge(base, settings), {"data": {"root": data and str(data)}})
     for part, flag in (("data", "--data"), ("teacher", "--teacher"), ("student", "--student")):
         if not {"root", "spec"} & set(merged.get(part) or {}):
             step = "vl2v benchmark run --help"

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from vl2v.config import merge
 from vl2v.demo.comparison import OURS, Comparison
 from vl2v.demo.drawings import draw
-from vl2v.errors import Interrupted
+from vl2v.errors import ConfigError, Interrupted
 from vl2v.evaluation.evaluation import Evaluation
 from vl2v.faults import reading
 from vl2v.locations import StoragePaths
 from vl2v.method import registry
+from vl2v.nested import merge, nested
 from vl2v.progress import Progress
 from vl2v.runs.folder import RunFolder
 from vl2v.student.files import read_json, write_json
@@ -47,6 +49,7 @@ WITH_TEACHER: dict[str, Any] = {
     "batch_per_domain": 6,
     "unlabelled_per_batch": 12,
 }
+OWN = nested(dict.fromkeys(("method", "seed", "data.root", "teacher.spec", "student.spec"), "..."))
 
 
 @dataclass(frozen=True)
@@ -67,7 +70,7 @@ class Demo:
 MEMORY = 2.5 * 2**30  # bytes that a run takes at most; measured on Linux
 
 
-def demo(out: Path, progress: Progress, jobs: int | None = None) -> Demo:
+def demo(out: Path, progress: Progress, jobs: int | None = None, settings: Mapping[str, Any] | None = None) -> Demo:
     """Draw the task, keep `LABELS` labels of each class and style, and distil the teacher into a small student.
 
     The student is an ImageNet-pretrained efficientnet-lite0, and the style `HELD_OUT` is left out to test.
@@ -80,26 +83,45 @@ def demo(out: Path, progress: Progress, jobs: int | None = None) -> Demo:
         progress: told of every stage; of runs side by side only when they begin and end.
         jobs: how many runs at a time, each in a process of its own if more than one; None takes as many as cores and
             memory allow where the CPU computes, which needs a main module that can be imported.
+        settings: nested keys of `RunConfig` for all runs, over those of the demo.
 
     Raises:
+        ConfigError: if the settings are not those of an earlier call, or name what the demo chooses.
         Interrupted: if the user asked to stop; called again, it goes on.
         MissingExtraError: if the extra ``demo`` is not installed.
         RunError: if a folder of the demo holds something else.
     """
+    settings = settings or {}
+    _check_settings(out, settings)
     task = draw(out / "task")
     places = StoragePaths(out / "cache", out / "vectors.sqlite")
     todo = [pair for pair in _in_order() if not RunFolder(_folder(out, *pair)).evaluation_file.exists()]
     if (count := min(jobs or _at_once(), len(todo))) > 1:
-        _side_by_side(out, task, todo, count, places, progress)
+        _side_by_side(out, task, todo, count, places, progress, settings)
     found: dict[str, list[Evaluation]] = {method: [] for method in METHODS}
     for seed in SEEDS:
         for method in METHODS:
             if (method, seed) in todo and count <= 1:
                 progress.note(_title((method, seed)))
-            found[method].append(_run(_folder(out, method, seed), task, method, seed, places, progress))
+            found[method].append(_run(_folder(out, method, seed), task, method, seed, places, settings, progress))
     comparison, figures = Comparison.of(found), out / "comparison.json"
     write_json(figures, comparison.to_dict())
     return Demo(_folder(out, OURS, SEEDS[0]), comparison, figures)
+
+
+def _check_settings(out: Path, settings: Mapping[str, Any]) -> None:
+    """Refuse settings that are the demo's own, or not those of an earlier call, and write them down for later ones."""
+    if merge(OWN, settings) != merge(settings, OWN):
+        problem, expected, step = "The demo chooses these settings itself.", f"none of {json.dumps(OWN)}", "drop them"
+        raise ConfigError(problem, expected=expected, found=json.dumps(settings), next_step=step)
+    file = out / "settings.json"
+    earlier = read_json(file) if file.exists() else {} if (out / "task").exists() else settings
+    if earlier != settings:
+        problem, step = f"The demo in {out} was begun with other settings.", "use the same --set, or another --out"
+        raise ConfigError(problem, expected=json.dumps(earlier), found=json.dumps(settings), next_step=step)
+    if settings:
+        out.mkdir(parents=True, exist_ok=True)
+        write_json(file, settings)
 
 
 def _in_order() -> list[tuple[str, int]]:
@@ -113,7 +135,13 @@ def _at_once() -> int:
 
 
 def _side_by_side(
-    out: Path, task: Path, todo: list[tuple[str, int]], count: int, places: StoragePaths, progress: Progress
+    out: Path,
+    task: Path,
+    todo: list[tuple[str, int]],
+    count: int,
+    places: StoragePaths,
+    progress: Progress,
+    settings: Mapping[str, Any],
 ) -> None:
     """Do runs, so many at a time; their evaluations lie on disk then."""
     waiting = list(todo)
@@ -128,7 +156,7 @@ def _side_by_side(
             while waiting and workers.room:
                 pair = waiting.pop(0)
                 progress.note(_title(pair))
-                workers.start(pair, _run, _folder(out, *pair), task, *pair, places)
+                workers.start(pair, _run, _folder(out, *pair), task, *pair, places, settings)
             for _, result in workers.finished(progress, _title):
                 try:
                     result()
@@ -149,7 +177,9 @@ def _folder(out: Path, method: str, seed: int) -> Path:
     return out / "run" if (method, seed) == (OURS, SEEDS[0]) else out / "beside" / f"{method}-{seed}"
 
 
-def _run(folder: Path, task: Path, method: str, seed: int, places: StoragePaths, progress: Progress) -> Evaluation:
+def _run(
+    folder: Path, task: Path, method: str, seed: int, places: StoragePaths, own: Mapping[str, Any], progress: Progress
+) -> Evaluation:
     from vl2v.api import distill
 
     on_disk = RunFolder(folder)
@@ -157,7 +187,7 @@ def _run(folder: Path, task: Path, method: str, seed: int, places: StoragePaths,
         with reading(on_disk.evaluation_file, f"delete {folder}, and this run is made again"):
             return Evaluation.from_dict(read_json(on_disk.evaluation_file))
     served = WITH_TEACHER if registry.METHODS[method].asks_teacher else WITHOUT_TEACHER
-    settings = merge(SETTINGS, served | {"method": method, "seed": seed})
+    settings = merge(merge(SETTINGS, served | {"method": method, "seed": seed}), own)
     resume = on_disk.config_file.exists()
     done = distill(
         task,

@@ -1,0 +1,116 @@
+"""Options made from the fields of the settings that carry a `vl2v.schema.Option`, and `--set` for all the others."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import wraps
+from pathlib import Path
+from types import NoneType
+from typing import Annotated, Any, Literal, get_args, get_origin
+
+import typer
+from pydantic.fields import FieldInfo
+
+from vl2v.cli.common import pair
+from vl2v.nested import merge, nested
+from vl2v.schema import CoreSettings, Option, RunSettings, fields_of
+
+SET = Annotated[
+    list[str] | None, typer.Option("--set", help="KEY=VALUE of any setting (see docs/configuration.md); repeatable.")
+]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A setting with an option of its own.
+
+    Attributes:
+        key: its path in the settings, such as ``data.image``.
+        field: of the model.
+        option: how the command line shows it.
+    """
+
+    key: str
+    field: FieldInfo
+    option: Option
+
+    @property
+    def flags(self) -> tuple[str, ...]:
+        """The names of the option, the main one first."""
+        return self.option.names(self.key.rpartition(".")[2])
+
+    @property
+    def name(self) -> str:
+        """The keyword of the option in a command."""
+        return self.flags[0].lstrip("-").replace("-", "_")
+
+    @property
+    def parameter(self) -> inspect.Parameter:
+        """The option as typer reads it from the signature of a command; None where it is not given."""
+        kind: Any = self.option.kind or _kind(self.field.annotation)
+        flags = self.flags if kind is not bool or self.field.default is False else ()  # typer adds --no-...
+        text = (self.field.description or "").partition("\n\n")[0].replace("\n", " ")
+        kind = Annotated[kind | None, typer.Option(*flags, help=text, rich_help_panel=self.option.panel)]
+        return inspect.Parameter(self.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=kind)
+
+    def plain(self, value: Any) -> Any:
+        """A value from the command line as a YAML file has it; None if the option was not given."""
+        if isinstance(value, Path):
+            return str(value)
+        if isinstance(value, list):
+            return (",".join(value) if self.option.joined else value) or None
+        return value
+
+
+def _kind(annotation: Any) -> Any:
+    """What the command line takes for a field; a text where pydantic decides."""
+    if get_origin(annotation) is Annotated:
+        return _kind(get_args(annotation)[0])
+    if get_origin(annotation) is tuple:
+        return list[str]
+    if annotation in (bool, int, float, Path):
+        return annotation
+    kinds = [kind for kind in get_args(annotation) if kind is not NoneType]
+    return _kind(kinds[0]) if len(kinds) == 1 and get_origin(annotation) is not Literal else str
+
+
+SETTINGS = [
+    Setting(key, field, mark)
+    for model in (CoreSettings, RunSettings)
+    for key, field in fields_of(model)
+    for mark in field.metadata
+    if isinstance(mark, Option)
+]
+
+
+def with_settings(*panels: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command `--set` and the options of some sections of the help, or of some keys.
+
+    The command gets what the user gave as its keyword `settings`, nested; a named option takes precedence over `--set`.
+    """
+    chosen = [s for panel in panels for s in SETTINGS if panel in (s.option.panel, s.key)]
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        own = [p for name, p in inspect.signature(command, eval_str=True).parameters.items() if name != "settings"]
+        assigned = inspect.Parameter("assigned", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=SET)
+
+        @wraps(command)
+        def inner(**values: Any) -> None:
+            given = {s.key: s.plain(values.pop(s.name, None)) for s in chosen}
+            settings = settings_of(values.pop("assigned", None) or (), given)
+            command(**values, settings=settings)
+
+        own = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own]
+        parameters = [*(s.parameter for s in chosen), *own, assigned]
+        inner.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        inner.__annotations__ = {p.name: p.annotation for p in parameters}
+        return inner
+
+    return decorate
+
+
+def settings_of(assigned: Iterable[str], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested settings of ``KEY=VALUE`` items, and over them of values by dotted key; None changes nothing."""
+    return merge(nested(dict(pair(item, "--set") for item in assigned)), nested(given))

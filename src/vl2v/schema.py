@@ -1,0 +1,314 @@
+"""The settings of a run, block by block, and which of them have an option of their own on the command line.
+
+The first paragraph of a field's docstring is also the help of its option (see `vl2v.cli.settings`). Nothing here
+imports torch, so that the command line starts quickly; `vl2v.config` adds the blocks of the methods and the checks.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, Field, field_validator
+from pydantic.fields import FieldInfo
+
+from vl2v.data.tables.base import is_table
+from vl2v.errors import ConfigError
+from vl2v.method.registry import BUILT_IN
+from vl2v.recipes import PAPER, RecipeName
+from vl2v.strict import Fraction, Positive, Rate, Strict
+
+Money = Annotated[Decimal, Field(ge=0)]
+Channels = tuple[float, float, float]
+WeightsRule = Literal["swad", "best", "last"]
+TrackerName = Literal["tensorboard", "wandb", "mlflow"]
+DEFAULT_METHOD, RECIPE, *BASELINES = BUILT_IN
+
+
+@dataclass(frozen=True)
+class Option:
+    """Marks a field that has an option of its own on the command line.
+
+    Attributes:
+        panel: section of the help.
+        flags: the names; none stands for the name of the field.
+        kind: what the command line takes; None for the type of the field.
+        joined: whether several values are passed on as one text, with commas between them.
+    """
+
+    panel: str
+    flags: tuple[str, ...] = ()
+    kind: type | None = None
+    joined: bool = False
+
+    def names(self, field: str) -> tuple[str, ...]:
+        """The names of the option of a field, the main one first."""
+        return self.flags or (f"--{field.replace('_', '-')}",)
+
+
+class Panel:
+    """An `Option` in each section of the help, for fields whose option has their own name."""
+
+    data, teacher, student = Option("Data"), Option("Teacher"), Option("Student")
+    money, method, training, machine = Option("Money"), Option("Method"), Option("Training"), Option("Machine")
+
+
+def minutes_of(value: Any) -> Any:
+    """Minutes of a time such as 90s, 30m, 1.5h or 30; none is 0, which sets no limit. Leaves all but texts alone.
+
+    Raises:
+        ConfigError: if it is another text.
+    """
+    if not isinstance(value, str):
+        return value
+    text = value.strip().lower()
+    match = re.fullmatch(r"(\d{1,6}(?:\.\d+)?)\s*(s|m|min|h|)", text)
+    if text == "none":
+        return 0.0
+    minutes = float(match[1]) * {"s": 1 / 60, "h": 60.0}.get(match[2], 1.0) if match else 0.0
+    if minutes <= 0:
+        raise ConfigError(
+            f"--time (distill.minutes) {value} is not valid.",
+            expected="a number above 0 with s, m or h (m if there is none), or none for no limit",
+            found=repr(value),
+            next_step="e.g. --time 30m",
+        )
+    return minutes
+
+
+class DataConfig(Strict):
+    """What the client has."""
+
+    root: Path
+    """The folder of images, or a table that lists them (.csv, .tsv, .jsonl, .parquet)."""
+    image: Annotated[str | None, Panel.data] = None
+    """Of a table: the column of paths (default: by common names).
+
+    Paths are absolute, or relative to the table's folder. The run notes the name here."""
+    label: Annotated[str | None, Panel.data] = None
+    """Of a table: the column of classes (default: by common names)."""
+    domain: Annotated[str | None, Option("Data", ("--domain", "--domain-column"))] = None
+    """Of a table: the column of domains (default: by common names), or none for a single domain."""
+    classes: Annotated[tuple[str, ...], Option("Data", joined=True)] = ()
+    """For images without labels: names of the classes (cat,dog,...), or a file with one per line.
+
+    None stands for labels, which are the class folders. Read as `vl2v.data.class_names.class_names` says, and stored
+    as names."""
+    domain_folders: Annotated[bool, Panel.data] = False
+    """With --classes: the folders on the first level are domains. Otherwise all images are in one domain."""
+    held_out: Annotated[tuple[str, ...], Panel.data] = ()
+    """Domain that is left out of training and selection, for testing; repeatable."""
+    held_out_classes: Annotated[tuple[str, ...], Option("Data", ("--held-out-class",))] = ()
+    """Class that is left out of training and validation, and evaluated by its name alone; repeatable."""
+    unlabelled: Annotated[Path | None, Panel.data] = None
+    """Folder of additional images without labels; only the image term applies to them."""
+    labels_per_class: Annotated[Positive | None, Panel.data] = None
+    """Labels to use per class and source domain, and in proportion for validation (default: all)."""
+    rest_unlabelled: Annotated[bool, Panel.data] = False
+    """Use the images beyond --labels-per-class without labels."""
+    holdout_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    """Part of every source domain held out for validation."""
+    skip_bad: Annotated[bool, Panel.data] = False
+    """Skip unreadable files."""
+    allow_missing_classes: Annotated[bool, Panel.data] = False
+    """Accept a class that a domain lacks."""
+    layout_as_found: Annotated[bool, Panel.data] = False
+    """Accept folders that look like splits or dates as domains and classes.
+
+    Also a level too many and folders without images; with `classes`, folders that are called like the classes."""
+
+    @property
+    def folder(self) -> Path:
+        """The folder that paths of images are relative to."""
+        return self.root.parent if is_table(self.root) else self.root
+
+    @field_validator("classes", mode="before")
+    @classmethod
+    def _named(cls, value: Any) -> Any:
+        """A text is read, and so is a list of texts; an empty list stands for labels."""
+        from vl2v.data.class_names import class_names  # imports numpy
+
+        texts = isinstance(value, list | tuple) and value and all(isinstance(name, str) for name in value)
+        return class_names(value) if isinstance(value, str | Path) or texts else value
+
+
+class TeacherConfig(Strict):
+    """What the client asks."""
+
+    spec: Annotated[str, Option("Teacher", ("--teacher",))]
+    """open_clip:<model>/<tag or file>, file:<path>, offline:, conse:, http(s)://.../v1, jina:, ..."""
+    views: Annotated[Positive | Literal["fresh"], Panel.teacher] = 1
+    """Views to buy per training image (default 1: the image itself), or fresh (see the docs).
+
+    The views are fixed and seeded. ``fresh`` also asks a teacher on this machine about every augmented image of
+    Distill."""
+    prompts: Annotated[str | tuple[str, ...], Panel.teacher] = "photo"
+    """photo (default), name, clip-80, a template with {}, or a file of templates."""
+    zero_shot: Annotated[bool, Panel.teacher] = True
+    """Query the evaluation images for the zero-shot column of the table."""
+    price_per_1000_images: Annotated[Money, Panel.money] = Decimal(0)
+    """Price of 1000 images, if a vendor states none, or for a file: teacher."""
+    price_per_1000_texts: Annotated[Money, Panel.money] = Decimal(0)
+    """The same for 1000 texts."""
+    accept: Annotated[bool, Option("Teacher", ("--accept-teacher",))] = False
+    """Continue even if the teacher's responses look useless.
+
+    That is: one embedding for different images or texts, a wrong order, accuracy at chance."""
+    free: Annotated[bool, Panel.money] = False
+    """Confirm that a vendor without a price is free."""
+
+    @property
+    def kept_views(self) -> int:
+        """How many views of every training image are asked for once and kept."""
+        return 1 if self.views == "fresh" else self.views
+
+
+class StudentConfig(Strict):
+    """The client's own model."""
+
+    spec: Annotated[str, Option("Student", ("--student",))] = ""
+    """timm:<name>, timm:<name>@<checkpoint>, offline:, or teacher (VL2V-SD, open_clip only)."""
+    size: Annotated[Annotated[int, Field(ge=16, le=1024)] | None, Panel.student] = None
+    """Side length of the student's input in pixels (default: that of its weights)."""
+    mean: Channels | None = None
+    std: Channels | None = None
+
+
+class AlignConfig(Strict):
+    """Stage 1; the defaults are the paper's."""
+
+    steps: Annotated[Annotated[int, Field(ge=0)] | None, Option("Training", ("--align-steps",))] = None
+    """Steps of Align (default 1001; of most baselines 0).
+
+    None is 5001, the paper's, for a method that has this stage, and 0 for one that has not."""
+    learning_rate: Rate = 5e-5
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    solver: Literal["adam", "ridge"] = "adam"
+    """Adam's steps, or one solve in closed form that takes none."""
+    ridge: Rate = 0.3
+    """Strength of the solve's penalty, relative to the mean variance of a feature. The default had the lowest dual loss
+    on the source domains' validation images of PACS, among 0.0001 to 3 (EfficientNet-Lite0, 128 pixels)."""
+    average: Literal["none", "ema", "swad"] = "none"
+    """Which average of the projection over the steps goes into Distill; `none` takes the last step's."""
+    ema_decay: Annotated[float, Field(gt=0, lt=1)] = 0.999
+
+
+class SwadConfig(Strict):
+    """Dense weight averaging; the defaults are the published ones."""
+
+    n_converge: Positive = 3
+    n_tolerance: Positive = 6
+    tolerance_ratio: Annotated[float, Field(ge=0)] = 0.3
+    segments: Literal["reset", "accumulate"] = "reset"
+
+
+class AugmentConfig(Strict):
+    """Augmentation of Distill; the defaults are the paper's, which knows neither `style` nor `corrupt`."""
+
+    scale: Annotated[float, Field(gt=0, le=1)] = 0.7
+    flip: Fraction = 0.5
+    jitter: Fraction = 0.3
+    grayscale: Fraction = 0.1
+    style: Fraction = 0.0
+    """Part of the images whose style is changed: edges on white, posterised, other colours, another's amplitudes."""
+    corrupt: Fraction = 0.0
+    """Part of the images that are blurred, noisy, dark, rotated, solarised, compressed or of low resolution."""
+
+
+class DistillConfig(Strict):
+    """Stage 2; the defaults are the paper's."""
+
+    steps: Annotated[Positive, Panel.training] = 5001
+    """Steps of Distill (default: 60 passes over the images, 300 to 2400)."""
+    passes: Positive | None = None
+    """Passes through the training images after which `steps` end, but not before 300; None never ends them."""
+    minutes: Annotated[float, BeforeValidator(minutes_of), Field(ge=0), Option("Training", ("--time",), kind=str)] = 0.0
+    """Maximum training time, e.g. 90s, 30m, 2h or none (default 60m; none with --steps).
+
+    It counts from the end of the purchase. A few steps are timed on this machine, and `steps` and `checkpoint_every`
+    are lowered in proportion before the first step. A number is of minutes; 0 sets no limit."""
+    learning_rate: Annotated[Rate, Panel.training] = 5e-5
+    """Learning rate of Distill (default 3e-4; 5e-5 for transformers)."""
+    warmup_steps: Annotated[int, Field(ge=0)] = 0
+    """Steps over which the learning rate rises linearly to its value; for runs of few steps at a higher rate."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    checkpoint_every: Annotated[Positive, Panel.training] = 200
+    """Steps between validations (default 100); the state to resume from is saved at each."""
+    weights: Annotated[WeightsRule, Panel.training] = "swad"
+    """Weights to save: swad (default), best (by validation accuracy) or last."""
+    wise_ft: Fraction = 1.0
+    """Share of the trained weights in what is kept; the rest is the start of this stage (WiSE-FT)."""
+    swad: SwadConfig = SwadConfig()
+    augment: AugmentConfig = AugmentConfig()
+
+
+class MeasureConfig(Strict):
+    """What is measured at the end beside the weights that are kept; it changes nothing in them."""
+
+    weights: tuple[WeightsRule, ...] = ()
+    wise_ft: tuple[Fraction, ...] = ()
+    """The kept weights interpolated with the start, at these shares of the trained ones."""
+
+
+class CoreSettings(Strict):
+    """What comes before the blocks of the methods in a run's settings."""
+
+    recipe: Annotated[RecipeName, Panel.method] = PAPER
+    """Set of default settings: ood (default) or paper; see the docs."""
+    data: DataConfig
+    teacher: TeacherConfig
+    student: StudentConfig
+    method: Annotated[str, Panel.method] = Field(
+        DEFAULT_METHOD,
+        description=f"{RECIPE} (default), {DEFAULT_METHOD} (of --recipe paper), or a baseline: {', '.join(BASELINES)}.",
+    )
+    """A method of `vl2v.method.registry`, or of an installed package."""
+    align: AlignConfig = AlignConfig()
+    distill: DistillConfig = DistillConfig()
+
+
+class RunSettings(Strict):
+    """What comes after the blocks of the methods in a run's settings."""
+
+    measure: MeasureConfig = MeasureConfig()
+    image_weight: Annotated[Fraction, Panel.training] = 0.5
+    """Lambda of the dual loss, from 0 (text term alone) to 1 (image term alone; default 0.5).
+
+    Some methods fix it."""
+    image_weight_end: Fraction | None = None
+    """Lambda at the last step of Distill, towards which it goes linearly; None keeps it constant."""
+    batch: Positive | None = None
+    """Images in a batch, in place of the two numbers that follow: half of them without labels where there are such
+    images, the others shared evenly by the source domains. None leaves it to the two numbers."""
+    batch_per_domain: Annotated[Positive, Panel.training] = 32
+    """Images per source domain and step (default: 24 images shared evenly)."""
+    unlabelled_per_batch: Positive = 32
+    seed: Annotated[int, Field(ge=0, lt=2**31), Panel.method] = 0
+    """Random seed of splits, order, augmentation, views and initial weights (default 0)."""
+    budget: Money | None = None
+    device: Annotated[Literal["auto", "cpu", "cuda", "mps"], Panel.machine] = "auto"
+    """auto (default), cpu, cuda or mps."""
+    precision: Annotated[Literal["no", "fp16", "bf16"], Panel.machine] = "no"
+    """no (default), bf16 or fp16."""
+    workers: Annotated[Annotated[int, Field(ge=0)] | None, Panel.machine] = None
+    """Number of loading processes (default: by device)."""
+    threads: Annotated[Positive | None, Panel.machine] = None
+    """CPU threads (default: measured before the first step).
+
+    `config.yaml` then has the number."""
+    tracking: Annotated[tuple[TrackerName, ...], Option("Machine", ("--track",))] = ()
+    """tensorboard, wandb or mlflow, in addition to metrics.jsonl; repeatable."""
+    made_with: dict[str, str] = {}  # noqa: RUF012 - pydantic copies it
+    """Versions and machine, written by the run itself."""
+
+
+def fields_of(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
+    """Every field with its dotted key, in the order of `config.yaml`; the fields of a block follow the block."""
+    for name, field in model.model_fields.items():
+        yield prefix + name, field
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from fields_of(field.annotation, f"{prefix}{name}.")

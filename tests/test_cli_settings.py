@@ -1,0 +1,140 @@
+"""The options of quote, distill, demo and benchmark run are made from the fields of the settings."""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from vl2v.cli import app
+from vl2v.cli.settings import SETTINGS
+from vl2v.config import RunConfig, parse
+from vl2v.demo import job
+from vl2v.errors import ConfigError
+from vl2v.schema import fields_of
+
+BASE = {"data": {"root": "x"}, "teacher": {"spec": "offline:"}, "student": {"spec": "offline:"}}
+
+
+def parameters(*names: str) -> dict[str, Any]:
+    command: Any = typer.main.get_command(app)
+    for name in names:
+        command = command.commands[name]
+    return {flag: p for p in command.params for flag in (*p.opts, *p.secondary_opts)}
+
+
+def called(monkeypatch: pytest.MonkeyPatch, function: str, *arguments: str) -> dict[str, Any]:
+    """What a command passes on to the function of the API."""
+    seen: dict[str, Any] = {}
+
+    def stop(*_: Any, **values: Any) -> None:
+        seen.update(values)
+        raise ConfigError("stopped")
+
+    monkeypatch.setattr(function, stop)
+    said = CliRunner().invoke(app, list(arguments)).output
+    assert "stopped" in said, said
+    return seen
+
+
+def test_every_option_has_a_help_a_section_and_a_field() -> None:
+    options = parameters("distill")
+    keys = {key for key, _ in fields_of(RunConfig)}
+    assert len(SETTINGS) == len({s.name for s in SETTINGS}) == len({s.key for s in SETTINGS})
+    for setting in SETTINGS:
+        assert setting.key in keys
+        for flag in setting.flags:
+            assert options[flag].help == inspect.cleandoc(setting.field.description or "").split("\n\n")[0].replace(
+                "\n", " "
+            )
+            assert options[flag].help.endswith((".", "..."))
+            assert options[flag].rich_help_panel == setting.option.panel
+    assert set(parameters("quote")) - {"--cache", "--store"} < set(options)
+    assert "--set" in parameters("demo")
+    assert {"--set", "--teacher", "--student", "--accept-teacher"} < set(parameters("benchmark", "run"))
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_the_help_is_not_cut(width: int) -> None:
+    for command in ("quote", "distill", "demo"):
+        said = CliRunner().invoke(app, [command, "--help"], env={"COLUMNS": str(width)}).output
+        for flag in parameters(command):
+            assert f"{flag} " in said or f"{flag}," in said, (command, flag)
+
+
+def test_distill_passes_on_what_was_given(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    words = [
+        *("distill", str(tmp_path), "--teacher", "offline:", "--student", "offline:", "--out", str(tmp_path / "run")),
+        *("--classes", "cat", "--classes", "dog,cow", "--held-out", "a", "--held-out", "b", "--held-out-class", "c"),
+        *("--no-zero-shot", "--skip-bad", "--unlabelled", "more", "--views", "3", "--price-per-1000-images", "0.10"),
+        *("--time", "90s", "--steps", "5", "--align-steps", "6", "--track", "mlflow", "--domain-column", "none"),
+        *("--set", "distill.steps=7", "--set", "kd.temperature=3"),
+    ]  # fmt: skip
+    settings = called(monkeypatch, "vl2v.api.distill", *words)["settings"]
+    blocks = {part: block for part, block in settings.items() if isinstance(block, dict)}
+    assert {part: {k: v for k, v in block.items() if v is not None} for part, block in blocks.items()} == {
+        "data": {
+            "classes": "cat,dog,cow", "held_out": ["a", "b"], "held_out_classes": ["c"], "skip_bad": True,
+            "unlabelled": "more", "domain": "none",
+        },
+        "teacher": {"spec": "offline:", "zero_shot": False, "views": "3", "price_per_1000_images": "0.10"},
+        "student": {"spec": "offline:"},
+        "distill": {"steps": 5, "minutes": "90s"},
+        "align": {"steps": 6},
+        "kd": {"temperature": 3},
+    }  # fmt: skip
+    assert settings["tracking"] == ["mlflow"]
+
+
+def test_a_time_in_a_file_is_read_as_on_the_command_line() -> None:
+    assert parse(RunConfig, BASE | {"distill": {"minutes": "90s"}}, "file").distill.minutes == 1.5
+    assert parse(RunConfig, BASE | {"distill": {"minutes": 2}}, "file").distill.minutes == 2
+    with pytest.raises(ConfigError, match=r"distill\.minutes.*soon"):
+        parse(RunConfig, BASE | {"distill": {"minutes": "soon"}}, "file")
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"distil": {"steps": 3}}, "did you mean distill"),
+        ({"steps": 3}, "did you mean align.steps or distill.steps?"),
+        ({"distill": {"stpes": 3}}, "did you mean distill.steps"),
+        ({"learning_rat": 3}, "did you mean .*distill.learning_rate"),
+        ({"kd": {"temprature": 3}}, "did you mean .*kd.temperature"),
+        ({"zzz": 3}, r"\(found 3\)$|\(found 3\)\n"),
+    ],
+)
+def test_an_unknown_key_lists_near_ones(settings: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        parse(RunConfig, BASE | settings, "the settings")
+
+
+def test_the_missing_argument_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "own.yaml"
+    file.write_text("data: {root: x}\nteacher: {spec: 'offline:'}")
+    for arguments, missing in (
+        ([], "DATA"), (["x"], "--teacher"), (["x", "--teacher", "offline:"], "--student"),
+        (["--config", str(file)], "--student"),
+    ):  # fmt: skip
+        said = CliRunner().invoke(app, ["distill", *arguments]).output
+        assert f"error: {missing} is missing." in said
+
+
+def test_the_demo_takes_settings_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = called(monkeypatch, "vl2v.demo.job.demo", "demo", "--set", "distill.steps=3", "--out", str(tmp_path))
+    assert given["settings"] == {"distill": {"steps": 3}}
+    for own in ({"method": "kd"}, {"data": {"root": "x"}}):
+        with pytest.raises(ConfigError, match="chooses these"):
+            job._check_settings(tmp_path, own)
+    for _ in range(2):
+        job._check_settings(tmp_path, {"data": {"skip_bad": True}})
+    with pytest.raises(ConfigError, match=r"(?s)begun with other settings.*skip_bad"):
+        job._check_settings(tmp_path, {})
+    (tmp_path / "before" / "task").mkdir(parents=True)
+    job._check_settings(tmp_path / "before", {})
+    with pytest.raises(ConfigError, match="begun with other settings"):
+        job._check_settings(tmp_path / "before", {"threads": 2})
