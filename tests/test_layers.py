@@ -14,7 +14,7 @@ FOUNDATION = """
     threads training_time locations renamed
 """
 LAYERS = [
-    FOUNDATION, "pretrained", "data", "datasets trust", "student", "teacher", "method", "recipes", "config",
+    FOUNDATION, "pretrained", "data", "datasets trust", "student", "teacher", "method", "recipes", "schema", "config",
     "settings redaction", "runs", "planning", "evaluation", "training", "onnx_export", "tracking", "reports",
     "hub commands", "benchmark", "api_report web", "api", "demo", "serve vendor_server", "cli", "__main__",
 ]  # fmt: skip
