@@ -10,6 +10,7 @@ from functools import wraps
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
+from vl2v.errors import AccessError
 from vl2v.locking import held
 
 PATIENCE = 60.0  # seconds to wait for another process
@@ -115,6 +116,63 @@ def _connect(path: Path, check_same_thread: bool, read_only: bool) -> NamedConne
         db = sqlite3.connect(f"{address}?immutable=1", PATIENCE, uri=True, **more)
     db.file = str(path)
     return db
+
+
+def migrate(
+    db: NamedConnection,
+    migrations: Sequence[Sequence[str]],
+    table: str,
+    what: str,
+    option: str,
+    *,
+    read_only: bool = False,
+) -> None:
+    """Bring a file of lasting content to its newest form; ``PRAGMA user_version`` counts the migrations that it had.
+
+    Args:
+        db: the open file.
+        migrations: groups of SQL statements; a new file gets all of them. The first group also applies to files from
+            before versions were counted, so that it makes only what is missing.
+        table: that every file of this kind has.
+        what: the file is, for messages.
+        option: names the file on the command line.
+        read_only: only check the file.
+
+    Raises:
+        AccessError: if the file is of another program, or of a newer version.
+    """
+    if not read_only:
+        db.execute("BEGIN IMMEDIATE")  # of two processes that open an old file, one changes it
+    try:
+        version = db.execute("PRAGMA user_version").fetchone()[0]
+        tables = sorted(row[0] for row in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'"))
+        found = step = ""
+        if version > len(migrations):
+            found = f"a file of a newer version (format {version}; this version supports {len(migrations)})"
+            step = "install a newer vl2v"
+        elif tables and table not in tables:
+            found, step = f"a file of another program, with the tables {', '.join(tables[:5])}", "choose another file"
+        if found:
+            problem, step = f"This version cannot write to {db.file}.", f"{step}: {option}"
+            raise AccessError(problem, expected=f"{what}, or a new file", found=found, next_step=step)
+        if not read_only:
+            for group in migrations[version:]:
+                for statement in group:
+                    _execute(db, statement)
+            db.execute(f"PRAGMA user_version = {len(migrations):d}")
+            db.execute("COMMIT")
+    finally:
+        if db.in_transaction:
+            db.execute("ROLLBACK")
+
+
+def _execute(db: NamedConnection, statement: str) -> None:
+    """Execute a statement; a column that is there already needs no adding."""
+    try:
+        db.execute(statement)
+    except sqlite3.OperationalError as error:
+        if "duplicate column name" not in str(error):
+            raise
 
 
 def open_cache(path: Path, schema: Sequence[str], version: int = 0) -> tuple[NamedConnection, bool]:

@@ -17,32 +17,32 @@ from numpy.typing import NDArray
 from vl2v.errors import AccessError, TeacherError
 from vl2v.locking import held
 from vl2v.progress import Progress, Silent, warn
-from vl2v.sqlite import open_file
+from vl2v.sqlite import migrate, open_file
 from vl2v.teacher.base import TeacherCard, Vectors
 
 Digests = NDArray[np.uint8]
 
-SCHEMA = """
-CREATE TABLE IF NOT EXISTS teachers (
-    id INTEGER PRIMARY KEY, identity TEXT NOT NULL, revision TEXT NOT NULL, dimension INTEGER NOT NULL,
-    UNIQUE (identity, revision, dimension));
-CREATE TABLE IF NOT EXISTS images (
-    teacher INTEGER NOT NULL, view INTEGER NOT NULL, digest BLOB NOT NULL, vector BLOB NOT NULL);
-CREATE UNIQUE INDEX IF NOT EXISTS images_by_content ON images (teacher, view, digest);
-CREATE TABLE IF NOT EXISTS texts (
-    teacher INTEGER NOT NULL, text TEXT NOT NULL, vector BLOB NOT NULL, PRIMARY KEY (teacher, text));
-CREATE TABLE IF NOT EXISTS ledger (
-    id INTEGER PRIMARY KEY, time REAL NOT NULL, run TEXT NOT NULL, teacher INTEGER NOT NULL, kind TEXT NOT NULL,
-    purpose TEXT NOT NULL, queries INTEGER NOT NULL, cost TEXT NOT NULL, currency TEXT NOT NULL, state TEXT NOT NULL);
-"""
-LATER_COLUMNS = {  # of the ledger; stores made before them get them when they are opened
-    "key": "TEXT NOT NULL DEFAULT ''",  # idempotency key, if the vendor charges a key once
-    "members": "BLOB",  # what such a batch holds, until its vectors are kept
-    "view": "INTEGER NOT NULL DEFAULT 0",
-    "attempts": "INTEGER NOT NULL DEFAULT 1",
-    "note": "TEXT NOT NULL DEFAULT ''",  # why the last attempt brought nothing
-}
-VERSION = 0  # PRAGMA user_version; a later form that this code must not write has a higher one
+MIGRATIONS = (  # a group of statements for every later form of the file; see `vl2v.sqlite.migrate`
+    (
+        """CREATE TABLE IF NOT EXISTS teachers (
+        id INTEGER PRIMARY KEY, identity TEXT NOT NULL, revision TEXT NOT NULL, dimension INTEGER NOT NULL,
+        UNIQUE (identity, revision, dimension))""",
+        """CREATE TABLE IF NOT EXISTS images (
+        teacher INTEGER NOT NULL, view INTEGER NOT NULL, digest BLOB NOT NULL, vector BLOB NOT NULL)""",
+        "CREATE UNIQUE INDEX IF NOT EXISTS images_by_content ON images (teacher, view, digest)",
+        """CREATE TABLE IF NOT EXISTS texts (
+        teacher INTEGER NOT NULL, text TEXT NOT NULL, vector BLOB NOT NULL, PRIMARY KEY (teacher, text))""",
+        """CREATE TABLE IF NOT EXISTS ledger (
+        id INTEGER PRIMARY KEY, time REAL NOT NULL, run TEXT NOT NULL, teacher INTEGER NOT NULL, kind TEXT NOT NULL,
+        purpose TEXT NOT NULL, queries INTEGER NOT NULL, cost TEXT NOT NULL, currency TEXT NOT NULL,
+        state TEXT NOT NULL)""",
+        "ALTER TABLE ledger ADD COLUMN key TEXT NOT NULL DEFAULT ''",  # if the vendor charges an idempotency key once
+        "ALTER TABLE ledger ADD COLUMN members BLOB",  # what such a batch holds, until its vectors are kept
+        "ALTER TABLE ledger ADD COLUMN view INTEGER NOT NULL DEFAULT 0",
+        "ALTER TABLE ledger ADD COLUMN attempts INTEGER NOT NULL DEFAULT 1",
+        "ALTER TABLE ledger ADD COLUMN note TEXT NOT NULL DEFAULT ''",  # why the last attempt brought nothing
+    ),
+)
 KEY_LIFE = 23 * 3600.0  # seconds that a vendor surely remembers a key for; ours does for a day
 
 
@@ -86,10 +86,7 @@ class EmbeddingStore:
         # synchronous FULL, since money was paid for every row
         self._db = open_file(path, "FULL", check_same_thread=False, read_only=read_only)
         try:
-            self._check_kind()
-            if not read_only:
-                self._db.executescript(SCHEMA)
-                self._add_columns()
+            migrate(self._db, MIGRATIONS, "teachers", "a store of purchased embeddings", "--store", read_only=read_only)
         except BaseException:
             self._db.close()
             raise
@@ -110,30 +107,6 @@ class EmbeddingStore:
             return cls(path)
         except (OSError, sqlite3.OperationalError):
             return cls(path, read_only=True)
-
-    def _check_kind(self) -> None:
-        """Refuse a database that is not for this version to write."""
-        version = self._db.execute("PRAGMA user_version").fetchone()[0]
-        tables = {row[0] for row in self._db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-        found = ""
-        if version > VERSION:
-            found, step = (
-                f"a file of a newer version (format {version}; this version supports {VERSION})",
-                "install a newer vl2v",
-            )
-        elif tables and "teachers" not in tables:
-            found, step = (
-                f"a file of another program, with the tables {', '.join(sorted(tables)[:5])}",
-                "choose another file",
-            )
-        if found:
-            expected = "a store of purchased embeddings, or a new file"
-            raise AccessError(
-                f"This version cannot write to {self.path}.",
-                expected=expected,
-                found=found,
-                next_step=f"{step}: --store",
-            )
 
     def close(self) -> None:
         """Close the file."""
@@ -373,13 +346,6 @@ class EmbeddingStore:
         if entry is not None:
             change = "state = 'kept', members = NULL, cost = coalesce(?, cost)"
             self._db.execute(f"UPDATE ledger SET {change} WHERE id = ?", (None if cost is None else str(cost), entry))
-
-    def _add_columns(self) -> None:
-        with self._transaction():  # so that of two processes that open an old store, one adds them
-            known = {row[1] for row in self._db.execute("PRAGMA table_info(ledger)")}
-            for name, kind in LATER_COLUMNS.items():
-                if name not in known:
-                    self._db.execute(f"ALTER TABLE ledger ADD COLUMN {name} {kind}")
 
 
 def _label(entry: int, at: float) -> str:
