@@ -40,26 +40,39 @@ def replacing(path: Path) -> Iterator[Path]:
             raise
 
 
-WRITTEN = ("student", "export", "report", "work", "jobs", "locks", "tensorboard", "wandb", "mlruns")
+WRITTEN = ("student", "export", "report", "work", "jobs", "locks", "running", "vectors")  # folders, by vl2v
+FOREIGN = ("tensorboard", "wandb", "mlruns")  # by packages of others, which follow links
 
 
 def check_folder(folder: Path) -> None:
-    """Refuse a run's, student's or benchmark's folder if a folder in it that vl2v writes to is a link to elsewhere.
+    """Refuse a run's, student's or benchmark's folder if what is written to its folders could land elsewhere.
+
+    A link to a folder outside is refused in the folders that vl2v writes to, and any link to the outside in those of
+    trackers, at any depth.
 
     Raises:
         AccessError: if so.
     """
     root = folder.resolve()
-    for name in WRITTEN:
+    for name in (*WRITTEN, *FOREIGN):
         top = folder / name
-        for path in (top, *(sorted(top.iterdir()) if top.is_dir() else ())):
-            if path.is_symlink() and (path == top or path.is_dir()) and not path.resolve().is_relative_to(root):
+        deep = top.rglob("*") if name in FOREIGN else top.iterdir()
+        for path in (top, *(sorted(deep) if top.is_dir() else ())):
+            counts = path == top or name in FOREIGN or path.is_dir()
+            if path.is_symlink() and counts and not _leads_into(path, root):
                 raise AccessError(
                     f"{path} is a link to another folder.",
                     expected="folders of its own in a folder that vl2v writes to: it may come from another person",
                     found=f"a link to {path.readlink()}",
                     next_step="if it is yours, put the folder itself in its place; else delete the link",
                 )
+
+
+def _leads_into(path: Path, root: Path) -> bool:
+    try:
+        return path.resolve().is_relative_to(root)
+    except (OSError, RuntimeError):  # a loop of links leads nowhere
+        return True
 
 
 def check_alone(file: Path) -> None:

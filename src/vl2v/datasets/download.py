@@ -12,6 +12,7 @@ import httpx
 
 from vl2v.errors import DataError
 from vl2v.progress import Progress, Silent
+from vl2v.writing import in_place, write_text
 
 MB = 1_000_000
 TRIES = 5  # in a row without a single new byte
@@ -127,13 +128,14 @@ def _receive(url: str, part: Path, extra: Mapping[str, str], progress: Progress)
         goes_on = answer.status_code == 206 and answer.headers.get("content-range", "").startswith(f"bytes {have}-")
         have = have if goes_on else 0
         if (tag := answer.headers.get("etag", "")) and not tag.startswith("W/"):
-            note.write_text(tag)
+            write_text(note, tag)
         else:
             note.unlink(missing_ok=True)
         length = int(answer.headers.get("content-length", 0))
         title = f"downloading {part.stem}, MB"
-        with progress.stage(title, (have + length) // MB, have // MB) as advance, part.open("ab") as file:
+        with progress.stage(title, (have + length) // MB, have // MB) as advance, in_place(part) as file:
             file.truncate(have)
+            file.seek(have)
             for block in answer.iter_raw():  # as it arrives: blocks of a fixed size lose the last one if it breaks off
                 file.write(block)
                 advance((have + len(block)) // MB - have // MB)

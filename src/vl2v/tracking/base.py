@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
@@ -31,6 +32,12 @@ class Memory:
     run: str = ""
     last: int = -1
     finished: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse values that no tracker wrote: the run's folder may come from a stranger."""
+        named = isinstance(self.run, str) and re.fullmatch(r"[\w-]{0,64}", self.run, re.ASCII)
+        if not named or type(self.last) is not int or self.last < -1 or type(self.finished) is not bool:
+            raise ValueError(f"a run's id, last step and end that no tracker writes: {str(self)[:100]}")
 
 
 class Tracker(Protocol):

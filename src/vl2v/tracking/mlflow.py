@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from vl2v.sqlite import BESIDE
 from vl2v.tracking.base import Memory
 from vl2v.writing import check_alone
 
@@ -24,13 +25,14 @@ class MlflowTracker:
 
     def start(self, config: Mapping[str, Any]) -> None:
         """Open the run; steps that it has already are not logged again, whatever the run's folder says."""
+        for suffix in BESIDE:
+            check_alone(self._folder / f"mlflow.db{suffix}")
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")  # a server that is away must not hold up training
         from mlflow.tracking import MlflowClient
 
         for name in ("mlflow", "alembic"):
             logging.getLogger(name).setLevel(logging.ERROR)
-        check_alone(self._folder / "mlflow.db")
         uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{self._folder / 'mlflow.db'}"
         self._client = MlflowClient(uri)
         if self.memory.run:
