@@ -35,7 +35,8 @@ from vl2v.onnx_export.onnx import to_onnx, write
 from vl2v.onnx_export.parity import compare
 from vl2v.onnx_export.quantise import quantise
 from vl2v.onnx_export.sample import Sample
-from vl2v.planning.prepare import list_folder, read_task, split_task
+from vl2v.planning.prepare import list_folder, read_task
+from vl2v.planning.split import split_task
 from vl2v.progress import Silent
 from vl2v.student.model import Student
 from vl2v_runtime.model import FLOAT, INT8, Floats, Model

@@ -26,7 +26,7 @@ def test_names_come_from_their_new_home() -> None:
     with pytest.warns(DeprecationWarning, match="planning"):
         module = importlib.import_module("vl2v.job.prepare")
     assert module.Places is StoragePaths
-    assert module.split_task is importlib.import_module("vl2v.planning.prepare").split_task
+    assert module.list_folder is importlib.import_module("vl2v.planning.prepare").list_folder
 
 
 def test_other_names_are_unknown() -> None:

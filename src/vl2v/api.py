@@ -45,7 +45,6 @@ __all__ = [
     "quote_classes",
     "remove_classes",
 ]
-ANY_LAYOUT = {"allow_missing_classes": True, "layout_as_found": True}  # nothing is learnt from the folder
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -114,7 +113,8 @@ def distill(
         data: the images: a folder `root/<domain>/<class>/<image>` or `root/<class>/<image>`, with `classes` images at
             any depth; or a table with a row for every image (.csv, .tsv, .jsonl, .parquet), or a frame of pandas or
             polars. The columns of a table are named in `settings`, e.g. ``{"data": {"image": "path", "label":
-            "species", "domain": "camera"}}``, or found by common names. Relative paths start from the table's folder,
+            "species", "domain": "camera", "split": "fold", "group": "clip"}}``, or found by common names (image, label
+            and domain). Relative paths start from the table's folder,
             those of a frame from the current one.
         teacher: its name (see `vl2v.teacher.opening.KINDS`), or an object that is a `Teacher`.
         student: ``timm:<name>``, ``timm:<name>@<checkpoint>``, ``offline:``, ``teacher`` for VL2V-SD, a `Backbone`, or
@@ -215,15 +215,16 @@ def evaluate(
 ) -> Evaluation:
     """Evaluate a saved student on labelled images: a folder, a table or a frame; see `vl2v.commands.evaluate.evaluate`.
 
-    The `columns` of a table (image, label, domain) default to those that the student was trained with, then to common
-    names.
+    The `columns` of a table (image, label, domain, split, group) default to those that the student was trained with,
+    then to common names.
     """
     loaded = student if isinstance(student, Student) else load(student)
     chosen = {role: column for role, column in (columns or {}).items() if column is not None}
     made = (loaded.provenance.get("config") or {}).get("data") or {}
     chosen = known_columns(made, data) | chosen
     root = _root(data, None, {"data": chosen}, places)
-    settings = {"root": root, "skip_bad": skip_bad} | chosen | ANY_LAYOUT
+    as_trained = {"layout_as_found": made.get("layout_as_found", False), "allow_missing_classes": True}
+    settings = {"root": root, "skip_bad": skip_bad} | chosen | as_trained
     config = parse(DataConfig, settings, "the settings")
     return measure.evaluate(loaded, config, domains=domains, places=places, progress=progress)
 

@@ -93,6 +93,12 @@ class DataConfig(Strict):
     """Of a table: the column of classes (default: by common names)."""
     domain: Annotated[str | None, Option("Data", ("--domain", "--domain-column"))] = None
     """Of a table: the column of domains (default: by common names), or none for a single domain."""
+    split: Annotated[str | None, Panel.data] = None
+    """Of a table: the column that says train, validation or test (default: the split is drawn).
+
+    Test images are only evaluated on."""
+    group: Annotated[str | None, Panel.data] = None
+    """Of a table: the column of groups, such as clips or patients, that no split divides."""
     classes: Annotated[tuple[str, ...], Option("Data", joined=True)] = ()
     """For images without labels: names of the classes (cat,dog,...), or a file with one per line.
 

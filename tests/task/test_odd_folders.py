@@ -18,7 +18,8 @@ from vl2v.data.folder import DomainFolder, FaultyDataError, unlabelled_images
 from vl2v.data.pixels import PixelCache
 from vl2v.data.scan import FileIndex
 from vl2v.errors import ConfigError, DataError
-from vl2v.planning.prepare import check_domains, list_folder, match_domains, split_task
+from vl2v.planning.prepare import check_domains, list_folder
+from vl2v.planning.split import match_domains, split_task
 from vl2v_runtime.inputs import each, search
 from vl2v_runtime.names import printable, quoted, shown
 from vl2v_runtime.walking import walk
@@ -342,7 +343,7 @@ def make(*paths: str) -> Callable[[Path], Path]:
 
 
 CLASSES = ("cat", "dog")
-SPLITS = make(*(f"{split}/{name}" for split in ("train", "val", "test") for name in CLASSES))
+SPLITS = make(*(f"{split}/{name}" for split in ("val", "test") for name in CLASSES))
 DEEPER = make(*(f"all/{d}/{name}" for d in ("art", "photo") for name in CLASSES))
 YEARS = make("cat/2023", "cat/2024", "dog/2023", "dog/2024")
 

@@ -104,7 +104,7 @@ def test_one_domain_where_no_column_says_otherwise(tmp_path: Path) -> None:
     rows = [{"path": f"{c}/{f}.png", "class": c, "camera": f} for c in ("dog", "cat") for f in "ab"]
     table = write_csv(root / "t.csv", rows)
     for none in ("none", ""):
-        assert same(TableListing(table, domain=none).scan(), DomainFolder(root).scan())
+        assert same(TableListing(table, columns={"domain": none}).scan(), DomainFolder(root).scan())
     assert TableListing(table).domains == ("a", "b")
     noted = with_columns(DataConfig(root=table, domain="none"))
     assert (noted.image, noted.label, noted.domain, noted.folder) == ("path", "class", "", root)
@@ -170,7 +170,7 @@ def test_frames(tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> N
     assert [p.name for p in (tmp_path / "tables").iterdir()] == [table.name]
     assert "vector" not in table.read_text(), "columns that are not used stay where they are"
     expected = DomainFolder(root).scan()
-    task = TableListing(table, label="species").scan()
+    task = TableListing(table, columns={"label": "species"}).scan()
     assert (task.digests == expected.digests).all()
     assert task.domains == expected.domains
 
@@ -283,7 +283,7 @@ def test_bad_files_can_be_left_out_and_repeated_rows_count_once(tmp_path: Path) 
 def test_a_split_column_is_told_to_be_unused(tmp_path: Path) -> None:
     root = folder_of(tmp_path)
     table = write_csv(root / "t.csv", [row | {"Split": "train"} for row in rows_of(root)])
-    assert TableListing(table).warnings == ["the column Split is not used: vl2v draws its own validation split"]
+    assert TableListing(table).warnings == ["the column Split is not used: name it with --split to use its split"]
 
 
 @pytest.mark.parametrize(
@@ -382,11 +382,11 @@ def test_images_in_the_table_itself_are_refused(tmp_path: Path) -> None:
 def test_unknown_columns_are_told_together_with_those_that_there_are(tmp_path: Path) -> None:
     table = write_csv(tmp_path / "t.csv", [{"path": "a.png", "species": "cat", "camera": "x"}])
     with pytest.raises(ConfigError) as caught:
-        TableListing(table, image="pth", label="klass", domain="camera")
+        TableListing(table, columns={"image": "pth", "label": "klass", "domain": "camera"})
     assert "--image pth: no such column; path?; --label klass: no such column" in str(caught.value)
     assert "there are: path, species, camera" in str(caught.value)
     with pytest.raises(ConfigError, match="used for two things"):
-        TableListing(table, label="camera", domain="camera")
+        TableListing(table, columns={"label": "camera", "domain": "camera"})
 
 
 def test_columns_are_for_tables_and_domain_folders_for_folders(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from rich.text import Text
 
 from vl2v.commands.distill import Run
 from vl2v.commands.evaluate import Answer
-from vl2v.evaluation.evaluation import IN_DOMAIN, OUT_OF_DOMAIN, Evaluation
+from vl2v.evaluation.evaluation import ROLES, Evaluation
 from vl2v.evaluation.reference import LABELS
 from vl2v.faults import naming
 from vl2v.planning.quoting import human
@@ -102,8 +102,8 @@ def run_text(run: Run) -> RenderableType:
 
 
 def calibration_line(trust: Trust, evaluation: Evaluation) -> str:
-    """What a temperature did for the held-out domains, or for the sources where none was held out, in percent."""
-    role = OUT_OF_DOMAIN if any(row.role == OUT_OF_DOMAIN for row in evaluation.rows) else IN_DOMAIN
+    """What a temperature did for the held-out domains, else for test images, else for validation images, in percent."""
+    role = next((role for role in reversed(ROLES) if any(row.role == role for row in evaluation.rows)), ROLES[0])
     parts = [
         f"{row.domain} {100 * row.student_ece:.1f} -> {100 * row.student_ece_calibrated:.1f}"
         for row in evaluation.rows

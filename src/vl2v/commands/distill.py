@@ -28,8 +28,9 @@ from vl2v.evaluation.reference import TEACHER
 from vl2v.evaluation.unseen import UnseenClasses, evaluate_unseen
 from vl2v.locations import StoragePaths
 from vl2v.method.distill import trainable
-from vl2v.planning.prepare import match_domains, with_columns
+from vl2v.planning.prepare import with_columns
 from vl2v.planning.session import BudgetAccount, Session, open_session
+from vl2v.planning.split import match_domains
 from vl2v.progress import Progress, Recorder, Silent, warn
 from vl2v.runs.folder import RunFolder
 from vl2v.runs.made_here import MARK, sign_teacher

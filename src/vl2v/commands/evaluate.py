@@ -17,10 +17,12 @@ from vl2v.data.contents import columns_line
 from vl2v.data.images import Task
 from vl2v.data.pixels import PixelCache
 from vl2v.data.scan import FileIndex
+from vl2v.data.splits import TEST as TEST_PART
 from vl2v.data.splits import Indices
 from vl2v.errors import ConfigError, DataError, StudentError
 from vl2v.evaluation.class_numbers import class_numbers
 from vl2v.evaluation.evaluation import (
+    TEST,
     UNSPLIT,
     Evaluation,
     Logits,
@@ -29,7 +31,8 @@ from vl2v.evaluation.evaluation import (
     student_answers,
 )
 from vl2v.locations import StoragePaths
-from vl2v.planning.prepare import check_domains, list_folder, read_task, split_task
+from vl2v.planning.prepare import check_domains, list_folder, read_task
+from vl2v.planning.split import split_task
 from vl2v.progress import Progress, Silent
 from vl2v.student.model import Student
 from vl2v.student.preprocess import Preprocess
@@ -56,8 +59,9 @@ def evaluate(
 ) -> Evaluation:
     """Measure a saved student on a folder.
 
-    On the very data it learnt from, its source domains are measured on their validation images only. On any other
-    data all images count, and the role says so.
+    On the very data it learnt from, its source domains are measured on their validation images, and on their test
+    images where the data state them. Of other data that state test images, these count. Otherwise all images count, and
+    the role says so.
 
     Args:
         student: a loaded one.
@@ -76,28 +80,35 @@ def evaluate(
         closing(FileIndex(places.cache / "files.sqlite")) as index,
         closing(PixelCache(places.cache, student.preprocess.size)) as cache,
     ):
-        task, _ = read_task(list_folder(data), data, index, cache, progress)
+        task, _ = read_task(list_folder(data, begun=True), data, index, cache, progress)
         if task.columns:
             progress.note(columns_line(task.columns))
         domains = check_domains(domains, task.domains, "--domain")
         labels = class_numbers(student, task)
         rows, temperature = [], student.trust.temperature if student.trust else None
-        parts = {d: found for d, found in _parts(student, task).items() if d in domains or not domains}
-        with computing(student_threads(student, sum(len(part) for _, part in parts.values()))):
-            for domain, (role, part) in parts.items():
+        parts = [part for part in _parts(student, task) if part[1] in domains or not domains]
+        with computing(student_threads(student, sum(len(part) for *_, part in parts))):
+            for role, domain, part in parts:
                 logits, _ = student_answers(student, cache.map(), cache.slots(task.digests[part]))
                 rows.append(row_of(domain, role, logits, labels[part], temperature))
         return Evaluation(tuple(rows))
 
 
-def _parts(student: Student, task: Task) -> dict[str, tuple[str, Indices]]:
-    """Role and positions of every domain, from the student's own split where the data are those it learnt from."""
+def _parts(student: Student, task: Task) -> list[tuple[str, str, Indices]]:
+    """Role, domain and positions, from the student's own split where the data are those it learnt from."""
     made = student.provenance
     config = (made.get("config") or {}).get("data")
     if (made.get("data") or {}).get("digest") != task.digest() or config is None:
-        return {domain: (UNSPLIT, task.rows_of(domain)) for domain in task.domains}
+        if task.parts is None or not (task.parts == TEST_PART).any():
+            return [(UNSPLIT, domain, task.rows_of(domain)) for domain in task.domains]
+        tested = [(TEST, domain, rows[task.parts[rows] == TEST_PART]) for domain, rows in _by_domain(task)]
+        return [part for part in tested if len(part[-1])]
     split = split_task(task, parse(DataConfig, config, "the student's provenance"), made.get("seed", 0))
-    return {domain: (role, places) for role, domain, places in judged(split)}
+    return list(judged(split))
+
+
+def _by_domain(task: Task) -> list[tuple[str, Indices]]:
+    return [(domain, task.rows_of(domain)) for domain in task.domains]
 
 
 @dataclass(frozen=True)

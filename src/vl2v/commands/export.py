@@ -15,6 +15,7 @@ from vl2v.config import DataConfig, parse
 from vl2v.data.folder import search
 from vl2v.data.heap import class_folders
 from vl2v.data.tables.base import is_table
+from vl2v.data.tables.columns import ROLES
 from vl2v.errors import ConfigError, RunError, StudentError
 from vl2v.evaluation.evaluation import student_answers
 from vl2v.evaluation.reference import LABELS, Reference
@@ -179,7 +180,7 @@ def _sample(
         return random_sample(student.preprocess.size)
     settings = made | ({"root": str(data)} if data else {})
     if data:
-        settings |= dict.fromkeys(("image", "label", "domain")) | known_columns(made, data)
+        settings |= dict.fromkeys(ROLES) | known_columns(made, data)
     if data and is_table(data):
         settings |= {"domain_folders": False}
     elif data and class_folders(search(data), settings.get("classes") or ()):  # not the run's images: with labels

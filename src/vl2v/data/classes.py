@@ -75,6 +75,8 @@ def _only(task: Task, folders: Sequence[str]) -> Task:
         digests=task.digests[rows],
         labels=renumbered[task.labels[rows]],
         domain_of=task.domain_of[rows],
+        parts=None if task.parts is None else task.parts[rows],
+        groups=None if task.groups is None else task.groups[rows],
         folders=tuple(folders),
         phrases=tuple(task.phrases[place] for place in places),
     )

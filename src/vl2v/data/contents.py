@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 
 from vl2v.data.images import Task
+from vl2v.data.splits import PARTS
+from vl2v.data.tables.columns import ROLES
 from vl2v_runtime.names import printable, shown
 
 SHOWN_DOMAINS, SHOWN_CLASSES = 20, 12
@@ -49,6 +51,8 @@ class Contents:
         unlabelled: further images without labels.
         labelled: whether the images have labels.
         columns: role and name of the columns of a table that were used; none for a folder.
+        parts: name and images of the parts of the split that the data state; none if it is drawn.
+        groups: how many groups there are that no split divides.
     """
 
     root: str
@@ -60,6 +64,8 @@ class Contents:
     unlabelled: int = 0
     labelled: bool = True
     columns: tuple[tuple[str, str], ...] = ()
+    parts: tuple[tuple[str, int], ...] = ()
+    groups: int = 0
 
     @classmethod
     def of(
@@ -83,6 +89,8 @@ class Contents:
             unlabelled=len(unlabelled) if unlabelled else 0,
             labelled=bool((task.labels >= 0).any()),
             columns=task.columns,
+            parts=_parts(task),
+            groups=0 if task.groups is None else len(np.unique(task.groups)),
         )
 
     def lines(self) -> list[str]:
@@ -90,6 +98,9 @@ class Contents:
         found = [f"{shown(self.root)}: {_count(len(self.domains), 'domain')}, {_classes(len(self.classes))}, "]
         found[0] += _count(self.images, "image") + ("" if self.labelled else " without labels")
         found += [f"  {columns_line(self.columns)}"] if self.columns else []
+        if self.parts:
+            found.append(f"  split: {', '.join(f'{count:,} {name}' for name, count in self.parts if count)} images")
+        found += [f"  {_count(self.groups, 'group')} that no split divides"] if self.groups else []
         for domain in self.domains[:SHOWN_DOMAINS]:
             found.append(f"  {shown(domain.name)}: {_count(domain.images, 'image')}")
             found[-1] += f", {_of_each(domain)}" if self.labelled else ""
@@ -119,13 +130,21 @@ class Contents:
             "unlabelled": self.unlabelled,
             "labelled": self.labelled,
             **({"columns": dict(self.columns)} if self.columns else {}),
+            **({"split": dict(self.parts)} if self.parts else {}),
+            **({"groups": self.groups} if self.groups else {}),
         }
+
+
+def _parts(task: Task) -> tuple[tuple[str, int], ...]:
+    if task.parts is None:
+        return ()
+    return tuple(zip(PARTS, np.bincount(task.parts, minlength=len(PARTS)).tolist(), strict=True))
 
 
 def columns_line(columns: Sequence[tuple[str, str]]) -> str:
     """Which column of a table was taken for what."""
     known = dict(columns)
-    words = [f"{role}: column {shown(known[role])}" for role in ("image", "label", "domain") if role in known]
+    words = [f"{role}: column {shown(known[role])}" for role in ROLES if role in known]
     return ", ".join(words) + ("" if "domain" in known else "; no column of domains, so one domain")
 
 

@@ -8,11 +8,12 @@ import numpy as np
 import yaml
 
 from vl2v.data.images import Task
-from vl2v.data.layout import doubts
+from vl2v.data.layout import are_parts, doubts, part_of_folder
 from vl2v.data.listing import Cells, Listing
 from vl2v.data.listing import FaultyDataError as FaultyDataError
 from vl2v.data.pixels import PixelCache
 from vl2v.data.scan import Fault, FileIndex, read_all
+from vl2v.data.splits import TRAIN
 from vl2v.data.tables.base import SUFFIXES
 from vl2v.errors import ConfigError, DataError
 from vl2v.faults import UNREADABLE
@@ -39,6 +40,7 @@ class DomainFolder(Listing):
         root: the folder.
         allow_missing_classes: accept a class that some domain has no image of.
         as_found: accept folders that look like splits, dates or a level too many, and folders without images.
+        splits: whether folders on the first level called train, val and test are the split. Otherwise they are domains.
 
     Attributes:
         faults: problems with files, names and layout.
@@ -52,6 +54,12 @@ class DomainFolder(Listing):
     NO_IMAGE = "no image in class folders"
     NEXT = "put images ({formats}) into class folders"
 
+    def __init__(
+        self, root: str | Path, *, allow_missing_classes: bool = False, as_found: bool = False, splits: bool = True
+    ) -> None:
+        self._splits = splits
+        super().__init__(root, allow_missing_classes=allow_missing_classes, as_found=as_found)
+
     def _find(self) -> Cells:
         if not self.root.is_dir():
             raise DataError(
@@ -63,7 +71,7 @@ class DomainFolder(Listing):
         tree = search(self.root)
         skipped = tree.all_skipped()
         self.faults += map(_left_out, skipped)
-        cells = self._list(tree)
+        cells = self._by_part(tree) or self._list(tree)
         if not cells:
             step = self.NEXT.format(formats=", ".join(COMMON))
             found = "; ".join([self.NO_IMAGE, *([summary(skipped)] if skipped else [])])
@@ -71,6 +79,29 @@ class DomainFolder(Listing):
                 f"{shown(self.root)} contains no images.", expected=self.LAYOUT, found=found, next_step=step
             )
         return cells
+
+    def _by_part(self, tree: Folder) -> Cells:
+        """The images of a folder whose first level is train, val and test; empty if it is not."""
+        tops = [top for top in tree.subs.values() if top.has_images()]
+        if not self._splits or not are_parts([top.name for top in tops]):
+            return {}
+        for file in tree.files:
+            self._fault(file, "an image next to the folders of the split", "move it into a class folder")
+        cells: Cells = {}
+        layouts = set()
+        parts: dict[str, int] = {}
+        for top in tops:
+            found = self._list(top)
+            layouts.add(any(sub.files for sub in top.subs.values()))
+            for key, files in found.items():
+                cells.setdefault(key, []).extend(files)
+                parts |= dict.fromkeys(files, part_of_folder(top.name) or TRAIN)
+        if len(layouts) > 1:
+            names = ", ".join(shown(top.name) for top in tops)
+            self._fault(names, "class folders in some, domain folders in others", "sort all of them alike")
+        ordered = {key: sorted(cells[key]) for key in sorted(cells)}
+        self.parts = np.array([parts[file] for files in ordered.values() for file in files], np.int8)
+        return ordered
 
     def _list(self, tree: Folder) -> Cells:
         """Image files by (domain, class folder), sorted as DomainBed sorts them."""

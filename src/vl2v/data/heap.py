@@ -41,7 +41,7 @@ class ImageHeap(DomainFolder):
         self, root: str | Path, classes: Sequence[str], *, domain_folders: bool = False, as_found: bool = False
     ) -> None:
         self._named, self._by_folder = tuple(classes), domain_folders
-        super().__init__(root, as_found=as_found)
+        super().__init__(root, as_found=as_found, splits=False)
 
     def _list(self, tree: Folder) -> Cells:
         tops = list(tree.subs.values())

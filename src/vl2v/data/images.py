@@ -34,6 +34,8 @@ class Task:
         warnings: what the user should know of the folder.
         source: what lists the images, for people: the folder, or a table.
         columns: role and name of the columns of a table that were used; none for a folder.
+        parts: [N] int8, the split that the data state: `TRAIN`, `VALIDATION` or `TEST`; None if they state none.
+        groups: [N] int64, number of the group of each; images of one group are never on two sides of a split.
     """
 
     root: Path
@@ -48,6 +50,8 @@ class Task:
     warnings: tuple[str, ...] = ()
     source: Path | None = None
     columns: tuple[tuple[str, str], ...] = ()
+    parts: NDArray[np.int8] | None = None
+    groups: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -83,7 +87,7 @@ class Task:
         return np.flatnonzero(self.domain_of == self.domains.index(domain))
 
     def digest(self) -> str:
-        """One SHA-256 over every path, label, domain and content: equal if and only if the data are."""
+        """One SHA-256 over every path, label, domain, content, split and group: equal if and only if the data are."""
         total = hashlib.sha256(
             "\n".join([*self.domains, *self.folders, *self.phrases]).encode(errors="surrogateescape")
         )
@@ -92,6 +96,9 @@ class Task:
             total.update(f"{path}\0{label}\0".encode(errors="surrogateescape") + digest.tobytes())
             if several and not path.startswith(f"{self.domains[domain]}/"):  # of a table; a folder's paths say it
                 total.update(f"{domain}\0".encode())
+        for name, numbers in (("parts", self.parts), ("groups", self.groups)):
+            if numbers is not None:
+                total.update(name.encode() + numbers.tobytes())
         return total.hexdigest()
 
 

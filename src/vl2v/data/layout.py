@@ -6,13 +6,10 @@ import re
 from collections.abc import Iterator, Sequence
 
 from vl2v.data.scan import Fault
+from vl2v.data.splits import TRAIN, part_of
 from vl2v_runtime.names import shown
 from vl2v_runtime.walking import Folder
 
-SPLITS = frozenset(
-    {"train", "training", "trainset", "val", "valid", "validate", "validation", "test", "testing", "testset", "dev"}
-    | {"eval", "evaluation", "holdout"}
-)
 DATE = re.compile(r"(19|20)\d\d([-_. ]?\d\d){0,2}")
 ACCEPT = "or accept them as they are: --layout-as-found"
 
@@ -30,14 +27,24 @@ def _cells(domains: Sequence[Folder]) -> list[Folder]:
     return [folder for domain in domains for folder in domain.subs.values() if folder.has_images()]
 
 
+def part_of_folder(name: str) -> int | None:
+    """The part of a data set that a folder's name means, such as ``train`` or ``val_2``; None if it means none."""
+    return part_of(name.strip("_- 0123456789"))
+
+
+def are_parts(names: Sequence[str]) -> bool:
+    """Whether folders are the parts of a split: two or more, all of them are called so, and one is for training."""
+    parts = {part_of_folder(name) for name in names}
+    return len(names) > 1 and None not in parts and TRAIN in parts
+
+
 def splits(domains: Sequence[Folder]) -> Iterator[Fault]:
     """Domain folders that are called like the parts of a data set."""
     names = [domain.name for domain in domains]
-    if len(names) > 1 and all(name.casefold().strip("_- 0123456789") in SPLITS for name in names):
-        remedy = (
-            "vl2v makes its own validation split; use one folder per class with all images, or one folder per "
-            f"domain (camera, site, style) above the class folders, {ACCEPT}"
-        )
+    if len(names) > 1 and all(part_of_folder(name) is not None for name in names):
+        remedy = f"name the folders after the domains (camera, site, style), {ACCEPT}"
+        if not are_parts(names):
+            remedy = f"add a folder train with images to train on, {ACCEPT}"
         yield Fault(", ".join(names), "splits of one dataset, taken as domains", remedy)
 
 

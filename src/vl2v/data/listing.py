@@ -14,6 +14,7 @@ from vl2v.data.images import Task, spaced, spelling
 from vl2v.data.phrases import read_phrases
 from vl2v.data.pixels import Digests, PixelCache
 from vl2v.data.scan import Fault, FileIndex, read_all
+from vl2v.data.splits import TRAIN
 from vl2v.errors import DataError
 from vl2v.progress import Progress
 from vl2v_runtime.names import has_control, printable, shown
@@ -54,6 +55,8 @@ class Listing(ABC):
         phrases: what each class is called in prompts.
         faults: problems with files, names and layout.
         warnings: conditions that may be intended.
+        parts: [N] the split that is stated, by the order of `paths`; None if none is.
+        groups: [N] number of the group of each; None if there are no groups.
 
     Raises:
         DataError: if no image is listed.
@@ -70,12 +73,15 @@ class Listing(ABC):
         self.columns: tuple[tuple[str, str], ...] = ()
         self.faults: list[Fault] = []
         self.warnings: list[str] = []
+        self.parts: NDArray[np.int8] | None = None
+        self.groups: NDArray[np.int64] | None = None
         cells = self._find()
         self.domains = tuple(sorted({domain for domain, _ in cells}))
         self.folders = self._classes(cells)
         self._files = {key: cells[key] for key in sorted(cells)}
         self._check_encoding()
         self._check_names(allow_missing_classes)
+        self._check_parts(allow_missing_classes)
         self.phrases = self._phrases()
 
     @abstractmethod
@@ -150,6 +156,8 @@ class Listing(ABC):
             warnings=tuple(warnings),
             source=self.source,
             columns=self.columns,
+            parts=None if self.parts is None else self.parts[good],
+            groups=None if self.groups is None else self.groups[good],
         )
 
     def _classes(self, cells: Cells) -> tuple[str, ...]:
@@ -196,6 +204,19 @@ class Listing(ABC):
                 name = min(spellings[lacking])
                 remedy = "add images of it, drop the class everywhere, or allow it: --allow-missing-classes"
                 self.faults.append(Fault(domain, f"no image of class '{name}'", remedy))
+
+    def _check_parts(self, allow_missing: bool) -> None:
+        """Refuse a stated split without images to train on, and classes that no image is trained of."""
+        if self.parts is None:
+            return
+        if not (self.parts == TRAIN).any():
+            self._fault("the split", "no image to train on", "mark images with train")
+        elif not allow_missing:
+            labels = np.repeat(self._labels(list(self._files)), [len(files) for files in self._files.values()])
+            trained = set(labels[self.parts == TRAIN].tolist())
+            for i in sorted(set(labels.tolist()) - trained):
+                remedy = "move some of its images to train, drop the class, or allow it: --allow-missing-classes"
+                self._fault(self.folders[i], "a class without an image in train", remedy)
 
     def _emptied(self, left: NDArray[np.int64]) -> list[Fault]:
         """Cells that no good file is in; `left` has the positions of the cells of all good files."""

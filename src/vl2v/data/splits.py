@@ -12,6 +12,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 Indices = NDArray[np.int64]
+TRAIN, VALIDATION, TEST = 0, 1, 2
+PARTS = ("train", "validation", "test")
+_NAMES = {
+    **dict.fromkeys(("train", "training", "trainset"), TRAIN),
+    **dict.fromkeys(("val", "valid", "validate", "validation", "dev"), VALIDATION),
+    **dict.fromkeys(("test", "testing", "testset", "eval", "evaluation", "holdout"), TEST),
+}
+
+
+def part_of(name: str) -> int | None:
+    """The part of a data set that a name means, in any case: train, validation or test; None if it means none."""
+    return _NAMES.get(name.strip().casefold())
 
 
 def seed_hash(*parts: object) -> int:
@@ -42,6 +54,60 @@ def domainbed_holdout(
     np.random.RandomState(seed_hash(trial_seed, domain_index)).shuffle(order)
     count = int(length * fraction)
     return order[count:], order[:count]
+
+
+def grouped_holdout(
+    groups: NDArray[np.int64],
+    labels: NDArray[np.int64],
+    held: dict[int, bool],
+    seed: int,
+    domain_index: int,
+    fraction: float,
+) -> tuple[Indices, Indices]:
+    """Split the images of one domain by whole groups, such as the frames of a clip or the visits of a patient.
+
+    Groups are held out in a seeded order if their images fit into the fraction; at least one is. A group with the last
+    images of a class stays in training.
+
+    Args:
+        groups: [N] number of each image's group.
+        labels: [N] class of each image; -1 for an image without a label.
+        held: whether a group is held out, of groups that other domains have as well; those of this domain are added.
+        seed: of the trial.
+        domain_index: the domain's position among all domains.
+        fraction: the part held out, in [0, 1); what is held out may be smaller, or larger if the groups are large.
+
+    Returns:
+        (kept, held-out), int64 positions in `groups`, ascending; one of them is empty if there are too few groups.
+    """
+    names, where, sizes = np.unique(groups, return_inverse=True, return_counts=True)
+    members = np.split(np.argsort(where, kind="stable"), np.cumsum(sizes)[:-1])
+    left = np.bincount(labels[labels >= 0], minlength=1)  # images of each class that stay
+
+    def taken(i: int) -> Indices:
+        """Images of each class in a group."""
+        own = labels[members[i]]
+        return np.bincount(own[own >= 0], minlength=len(left))
+
+    def spares(i: int) -> bool:
+        """Whether every class has images beyond those of the group."""
+        return not ((taken(i) > 0) & (left <= taken(i))).any()
+
+    order = np.arange(len(names), dtype=np.int64)
+    np.random.RandomState(seed_hash(seed, domain_index)).shuffle(order)
+    out = [i for i, name in enumerate(names.tolist()) if held.get(name)]
+    free = [int(i) for i in order if int(names[i]) not in held]
+    for i in out:
+        left = left - taken(i)
+    for i in free:
+        if sizes[[*out, i]].sum() <= int(len(groups) * fraction) and spares(i):
+            out.append(i)
+            left = left - taken(i)
+    if not out:  # every group is larger than the fraction
+        out += [i for i in sorted(free, key=lambda i: int(sizes[i])) if spares(i)][:1]
+    held.update({int(names[i]): i in out for i in free})
+    chosen = np.isin(where, out)
+    return np.flatnonzero(~chosen), np.flatnonzero(chosen)
 
 
 def labels_per_class(indices: Indices, labels: NDArray[np.int64], count: int, seed: int, domain_index: int) -> Indices:

@@ -6,7 +6,7 @@ import os
 import posixpath
 import re
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from errno import ENOENT
 from pathlib import Path
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from vl2v.data.images import spaced
 from vl2v.data.listing import Cells, FaultyDataError, Listing
 from vl2v.data.scan import Fault
+from vl2v.data.splits import part_of
 from vl2v.data.tables.base import Broken, Table, empty, open_table
 from vl2v.data.tables.columns import SPLIT, Columns, find_columns
 from vl2v_runtime.names import shown
@@ -35,6 +36,29 @@ class _Rows:
     count: int = 0
 
 
+@dataclass
+class _Read:
+    """What the good rows of a table say, as numbers in the order of the rows.
+
+    Attributes:
+        paths: of the images.
+        rows: numbers of the rows.
+        label: positions in the names of classes.
+        domain: positions in the names of domains.
+        group: positions in the names of groups.
+        part: of the split.
+        names: by role, names and their positions.
+    """
+
+    paths: list[str] = field(default_factory=list)
+    rows: array[int] = field(default_factory=lambda: array("q"))
+    label: array[int] = field(default_factory=lambda: array("q"))
+    domain: array[int] = field(default_factory=lambda: array("q"))
+    group: array[int] = field(default_factory=lambda: array("q"))
+    part: array[int] = field(default_factory=lambda: array("b"))
+    names: dict[str, dict[str, int]] = field(default_factory=lambda: {"label": {}, "domain": {}, "group": {}})
+
+
 class TableListing(Listing):
     """Images that a table lists; where the table stands, and which rows are at fault, is all that differs from folders.
 
@@ -42,9 +66,9 @@ class TableListing(Listing):
 
     Args:
         table: the file.
-        image: the column of paths; None takes one with a common name.
-        label: the column of classes; the same.
-        domain: the column of domains; None takes one with a common name if there is one, and ``none`` means one domain.
+        columns: names of columns by role. Without ``image`` (of paths) and ``label`` (of classes), columns with common
+            names are taken. Without ``domain``, one with a common name if there is one, and ``none`` means one domain.
+            ``split`` (train, validation, test) and ``group`` are only used if they are named.
         classes: names of the classes of images without labels; the column of classes is then not used.
         allow_missing_classes: accept a class that some domain has no image of.
         as_found: accept classes that are numbers, and almost as many classes or domains as images.
@@ -63,14 +87,12 @@ class TableListing(Listing):
         self,
         table: str | Path,
         *,
-        image: str | None = None,
-        label: str | None = None,
-        domain: str | None = None,
+        columns: Mapping[str, str | None] | None = None,
         classes: Sequence[str] = (),
         allow_missing_classes: bool = False,
         as_found: bool = False,
     ) -> None:
-        self._table, self._named, self._wanted = Path(table), tuple(classes), (image, label, domain)
+        self._table, self._named, self._wanted = Path(table), tuple(classes), dict(columns or {})
         self._problems: dict[Broken, _Rows] = {}
         self._numbers: NDArray[np.int64] = np.zeros(0, np.int64)
         self._unit = ""
@@ -81,12 +103,12 @@ class TableListing(Listing):
         self.source = self._table
         table = open_table(self._table)
         self._unit = table.unit
-        columns = find_columns(table.columns, *self._wanted, source=self._table, labelled=not self._named)
+        columns = find_columns(table.columns, self._wanted, source=self._table, labelled=not self._named)
         self.columns = columns.named()
         split = [name for name in table.columns if name.strip().casefold() == SPLIT]
         if split and split[0] not in dict(self.columns).values():
-            self.warnings.append(f"the column {shown(split[0])} is not used: vl2v draws its own validation split")
-        cells = self._sorted(*self._read(table, columns))
+            self.warnings.append(f"the column {shown(split[0])} is not used: name it with --split to use its split")
+        cells = self._sorted(self._read(table, columns))
         for fault, rows in self._problems.items():
             more = f" and {rows.count - len(rows.first):,} more" if rows.count > len(rows.first) else ""
             unit = self._unit if rows.count == 1 else f"{self._unit}s"
@@ -95,30 +117,27 @@ class TableListing(Listing):
             raise FaultyDataError(self._table, self.faults) if self.faults else empty(self._table)
         return cells
 
-    def _read(
-        self, table: Table, columns: Columns
-    ) -> tuple[list[str], NDArray[np.int64], NDArray[np.int64], list[str], list[str]]:
-        """Paths, classes and domains of all good rows as numbers, and the names of classes and domains."""
-        paths, numbers, labels, domains = [], array("q"), array("q"), array("q")
-        label_of: dict[str, int] = {}
-        domain_of: dict[str, int] = {}
+    def _read(self, table: Table, columns: Columns) -> _Read:
+        """What all good rows say."""
+        found = _Read()
         above = os.path.abspath(self.root).replace(os.sep, "/").rstrip("/") + "/"  # noqa: PTH100 - links stay
-        own = "" if self._named else None
-        alone = None if columns.domain else self.root.resolve().name or "images"
+        alone = {"label": ""} if self._named else {}
+        alone |= {} if columns.domain else {"domain": self.root.resolve().name or "images"}
+        roles = [role for role, _ in columns.named()]
         for number, cells in table.rows([column for _, column in columns.named()]):
             values = cells if isinstance(cells, Broken) else _texts(cells, columns)
             if isinstance(values, Broken):
                 self._note(number, values)
                 continue
-            path, *more = values
-            label = own if own is not None else " ".join(more.pop(0).split())
-            domain = alone if alone is not None else " ".join(more.pop(0).split())
-            paths.append(_relative(path, above))
-            numbers.append(number)
-            labels.append(label_of.setdefault(label, len(label_of)))
-            domains.append(domain_of.setdefault(domain, len(domain_of)))
-        self._numbers = np.array(numbers, np.int64)
-        return paths, np.array(labels, np.int64), np.array(domains, np.int64), list(label_of), list(domain_of)
+            row = dict(zip(roles, values, strict=True)) | alone
+            found.paths.append(_relative(row["image"], above))
+            found.rows.append(number)
+            found.part.append(part_of(row["split"]) or 0 if columns.split else 0)
+            for role, names in found.names.items():
+                name = " ".join(row.get(role, "").split())
+                getattr(found, role).append(names.setdefault(name, len(names)))
+        self._numbers = np.array(found.rows, np.int64)
+        return found
 
     def _note(self, number: int, fault: Broken) -> None:
         rows = self._problems.setdefault(fault, _Rows())
@@ -126,34 +145,42 @@ class TableListing(Listing):
         if len(rows.first) < LISTED:
             rows.first.append(f"{number:,}")
 
-    def _sorted(
-        self,
-        paths: list[str],
-        labels: NDArray[np.int64],
-        domains: NDArray[np.int64],
-        label_names: list[str],
-        domain_names: list[str],
-    ) -> Cells:
+    def _sorted(self, read: _Read) -> Cells:
         """Files by (domain, class), each in the order of paths; a row that repeats another is left out."""
+        paths, used = read.paths, dict(self.columns)
+        labels, domains, groups = (np.array(numbers, np.int64) for numbers in (read.label, read.domain, read.group))
+        parts = np.array(read.part, np.int8)
+        said = (("classes", labels), ("domains", domains), ("splits", parts), ("groups", groups))
         order = np.array(sorted(range(len(paths)), key=paths.__getitem__), np.int64)
         keep = np.ones(len(paths), np.bool_)
         for before, row in self._repeated(paths, order):
             keep[row] = False
-            if (labels[before], domains[before]) != (labels[row], domains[row]):
-                what = "classes" if labels[before] != labels[row] else "domains"
-                fault = Broken(f"a file that another row lists with other {what}", "keep one row of each file")
+            if what := [name for name, numbers in said if numbers[before] != numbers[row]]:
+                fault = Broken(f"a file that another row lists with other {what[0]}", "keep one row of each file")
                 self._note(int(self._numbers[row]), fault)
         if (repeated := int((~keep).sum())) and not self._problems:
             rows = "1 row repeats another" if repeated == 1 else f"{repeated:,} rows repeat others"
             self.warnings.append(f"{rows}, and count once")
+        if "split" in used and "group" in used:
+            self._check_groups(parts, groups)
         order = order[keep[order]]
-        ranks = _ranks(domain_names)[domains[order]], _ranks(label_names)[labels[order]]
+        ranks = _ranks(list(read.names["domain"]))[domains[order]], _ranks(list(read.names["label"]))[labels[order]]
         order = order[np.lexsort((ranks[1], ranks[0]))]
+        label_names, domain_names = list(read.names["label"]), list(read.names["domain"])
         cells: Cells = {}
         for row in order.tolist():
             cells.setdefault((domain_names[domains[row]], label_names[labels[row]]), []).append(paths[row])
         self._numbers = self._numbers[order]
+        self.parts = parts[order] if "split" in used else None
+        self.groups = _ranks(list(read.names["group"]))[groups[order]] if "group" in used else None
         return cells
+
+    def _check_groups(self, parts: NDArray[np.int8], groups: NDArray[np.int64]) -> None:
+        """Refuse groups that the stated split divides."""
+        firsts = np.unique(groups, return_index=True)[1]
+        for row in np.flatnonzero(parts != parts[firsts][groups]).tolist():
+            fault = Broken("a row of a group that another row puts into another split", "keep a group in one split")
+            self._note(int(self._numbers[row]), fault)
 
     def _repeated(self, paths: list[str], order: NDArray[np.int64]) -> Iterator[tuple[int, int]]:
         """A row, and another one after it with the same path."""
@@ -229,6 +256,8 @@ def _texts(cells: tuple[object, ...], columns: Columns) -> list[str] | Broken:
             return Broken(f"a text that is not UTF-8 {where}", "save the table in UTF-8")
         if role == "image" and (problem := _no_path(text)):
             return Broken(f"{problem} {where}", "download the image, and give the path of its file")
+        if role == "split" and part_of(text) is None:
+            return Broken(f"a split that is not train, validation or test {where}", "write one of them")
         if role != "image" and not " ".join(text.split()).isprintable():
             return Broken(f"a {role} that cannot be shown {where}", "write it in letters")
         found.append(text)

@@ -16,13 +16,14 @@ from torch import Tensor
 from vl2v.data.splits import Indices
 from vl2v.evaluation.features import pass_through
 from vl2v.evaluation.reference import LABELS, REFERENCES, Reference
-from vl2v.planning.prepare import Split
+from vl2v.planning.split import Split
 from vl2v.student.model import Student, cosine_logits
 from vl2v.trust.calibration import reliability
 from vl2v.trust.rejection import risk_coverage
 from vl2v_runtime.trust import CONFIDENCE, ENERGY, probabilities, scores
 
-IN_DOMAIN, OUT_OF_DOMAIN, UNSPLIT = "in-domain", "out-of-domain", "all images"
+IN_DOMAIN, TEST, OUT_OF_DOMAIN, UNSPLIT = "in-domain", "test", "out-of-domain", "all images"
+ROLES = (IN_DOMAIN, TEST, OUT_OF_DOMAIN)  # of the images that a run is evaluated on
 
 Logits = NDArray[np.float32]  # [N, K]
 
@@ -33,8 +34,9 @@ class Row:
 
     Attributes:
         domain: its name.
-        role: ``in-domain`` (a source's validation images), ``out-of-domain`` (a held-out domain, all its images), or
-            ``all images`` (no split is known, training images may be among them).
+        role: ``in-domain`` (a source's validation images), ``test`` (its test images, where the data state them),
+            ``out-of-domain`` (a held-out domain, all its images), or ``all images`` (no split is known, training images
+            may be among them).
         images: number of images.
         student: top-1 accuracy in [0, 1] of the student as saved; of images without labels the share of answers that
             are the teacher's, and so in what follows.
@@ -86,7 +88,7 @@ class Evaluation:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON, accuracies in [0, 1]; without labels ``measure`` says what the figures are."""
-        roles = {role: role.replace("-", "_").replace(" ", "_") for role in (IN_DOMAIN, OUT_OF_DOMAIN, UNSPLIT)}
+        roles = {role: role.replace("-", "_").replace(" ", "_") for role in (*ROLES, UNSPLIT)}
         present = [role for role in roles if any(row.role == role for row in self.rows)]
         means = {roles[r]: {c: self.mean(r, c) for c in ("zero_shot", "student")} for r in present}
         said = {} if self.reference is LABELS else {"reference": self.reference.name, "measure": self.reference.measure}
@@ -109,7 +111,7 @@ class Evaluation:
         table = Table(title=f"{self.reference.measure}, percent")
         for name in ("domain", "", "images", *columns.values()):
             table.add_column(name, justify="left" if name in ("domain", "") else "right")
-        for role in (IN_DOMAIN, OUT_OF_DOMAIN, UNSPLIT):
+        for role in (*ROLES, UNSPLIT):
             rows = [row for row in self.rows if row.role == role]
             for row in rows:
                 cells = (percent(getattr(row, column)) for column in columns)
@@ -128,7 +130,7 @@ def percent(value: float | None) -> str:
 
 def judged(split: Split) -> Iterator[tuple[str, str, Indices]]:
     """What a run's student is measured on, in this order: role, domain and places of the images in the task."""
-    for role, parts in ((IN_DOMAIN, split.validation), (OUT_OF_DOMAIN, split.test)):
+    for role, parts in zip(ROLES, (split.validation, split.own_test, split.test), strict=True):
         for domain, places in parts.items():
             yield role, domain, places
 

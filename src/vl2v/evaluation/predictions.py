@@ -10,9 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vl2v.arrays import FLOAT, TEXT, WHOLE, ArraysError, Form, read_arrays
-from vl2v.evaluation.evaluation import IN_DOMAIN, OUT_OF_DOMAIN
+from vl2v.evaluation.evaluation import ROLES
 
-ROLES = (IN_DOMAIN, OUT_OF_DOMAIN)
 FORMS = {
     "domain": Form(TEXT, ("N",)),
     "role": Form(TEXT, ("N",)),
@@ -29,7 +28,7 @@ class Predictions:
 
     Attributes:
         domain: [N] text.
-        role: [N] text, ``in-domain`` or ``out-of-domain``.
+        role: [N] text, ``in-domain``, ``test`` or ``out-of-domain``.
         path: [N] text, below the data's root.
         label: [N] int64.
         student: [N, K] float32 logits, not divided by the temperature.

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from rich.table import Table
 
 from vl2v.data.splits import Indices
-from vl2v.evaluation.evaluation import IN_DOMAIN, OUT_OF_DOMAIN, Logits, judged, percent, zero_shot_logits
+from vl2v.evaluation.evaluation import ROLES, Logits, judged, percent, zero_shot_logits
 from vl2v.evaluation.features import pass_through
 from vl2v.planning.session import Session
 from vl2v.student.model import Student, cosine_logits
@@ -85,7 +85,7 @@ class UnseenClasses:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
-        roles = [role for role in (IN_DOMAIN, OUT_OF_DOMAIN) if any(row.role == role for row in self.rows)]
+        roles = [role for role in ROLES if any(row.role == role for row in self.rows)]
         means = {
             role.replace("-", "_"): {
                 who: {column: self.mean(role, who, column) for column in COLUMNS} for who in ("zero_shot", "student")
@@ -100,7 +100,7 @@ class UnseenClasses:
         left = ("domain", "", "model")
         for name in (*left, "seen", "unseen", "harmonic mean", "unseen among themselves"):
             table.add_column(name, justify="left" if name in left else "right")
-        for role in (IN_DOMAIN, OUT_OF_DOMAIN):
+        for role in ROLES:
             rows = [row for row in self.rows if row.role == role]
             for row in rows:
                 for who, name in (("zero_shot", "teacher"), ("student", "student")):

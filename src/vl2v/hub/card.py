@@ -10,13 +10,13 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
 
-from vl2v.evaluation.evaluation import IN_DOMAIN, OUT_OF_DOMAIN, Evaluation, Row, percent
+from vl2v.evaluation.evaluation import IN_DOMAIN, OUT_OF_DOMAIN, TEST, Evaluation, Row, percent
 from vl2v.evaluation.reference import LABELS, Reference
 from vl2v.hub.backbone import Origin, origin_of
 from vl2v.method.registry import METHODS
 
 SPECIAL = re.compile(r"([\\`*_{}\[\]()#+!|~])")  # what Markdown gives a meaning to
-SPLITS = {IN_DOMAIN: "validation", OUT_OF_DOMAIN: "test"}
+SPLITS = {IN_DOMAIN: "validation", TEST: "test", OUT_OF_DOMAIN: "test"}
 CITATION = """```bibtex
 @inproceedings{addepalli2024leveraging,
   title     = {Leveraging Vision-Language Models for Improving Domain Generalization in Image Classification},

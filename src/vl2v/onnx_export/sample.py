@@ -13,13 +13,14 @@ from numpy.typing import NDArray
 from vl2v.config import DataConfig
 from vl2v.data.pixels import PixelCache
 from vl2v.data.scan import FileIndex
-from vl2v.data.splits import Indices
+from vl2v.data.splits import TEST, Indices
 from vl2v.data.tables.base import is_table
 from vl2v.errors import RunError
 from vl2v.evaluation.class_numbers import class_numbers
 from vl2v.evaluation.reference import LABELS, TEACHER, Reference
 from vl2v.locations import StoragePaths
-from vl2v.planning.prepare import match_domains, open_folder, read_task, split_task
+from vl2v.planning.prepare import open_folder, read_task
+from vl2v.planning.split import match_domains, split_task
 from vl2v.progress import Progress
 from vl2v.student.model import Student
 from vl2v.student.preprocess import Preprocess
@@ -116,7 +117,9 @@ def run_sample(
             compared = np.concatenate(list(split.validation.values()))
         else:
             held_out = match_domains(data.held_out, task.domains)
-            sources = [task.rows_of(domain) for domain in task.domains if domain not in held_out]
+            usable = np.ones(len(task), np.bool_) if task.parts is None else task.parts != TEST
+            rows = [task.rows_of(domain) for domain in task.domains if domain not in held_out]
+            sources = [part[usable[part]] for part in rows]
             what, kept = ALL, np.concatenate(sources or [np.arange(len(task), dtype=np.int64)])
             compared = kept
         if labels is not None:

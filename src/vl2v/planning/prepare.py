@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,34 +19,16 @@ from vl2v.data.images import Task
 from vl2v.data.listing import Listing
 from vl2v.data.pixels import Digests, PixelCache
 from vl2v.data.scan import FileIndex
-from vl2v.data.splits import Indices, domainbed_holdout, labels_per_class
+from vl2v.data.splits import Indices
 from vl2v.data.table import TableListing
 from vl2v.data.tables.base import SUFFIXES, is_table, open_table
-from vl2v.data.tables.columns import find_columns
+from vl2v.data.tables.columns import ROLES, find_columns
 from vl2v.data.tables.frame import frame_columns
 from vl2v.data.views import make_views, view_bytes
-from vl2v.errors import ConfigError, DataError
+from vl2v.errors import ConfigError
+from vl2v.planning.split import Split, match_domains
 from vl2v.progress import Progress, warn
 from vl2v_runtime.names import shown
-
-
-@dataclass(frozen=True)
-class Split:
-    """Which images are for what.
-
-    Attributes:
-        sources: the domains trained on.
-        kept: positions in the task, by source domain, to train on.
-        validation: positions by source domain, held out to select by.
-        test: positions by held-out domain, never trained on or selected by.
-        rest: positions of source images beyond the labels that are kept, to train on without their labels.
-    """
-
-    sources: tuple[str, ...]
-    kept: dict[str, Indices]
-    validation: dict[str, Indices]
-    test: dict[str, Indices]
-    rest: Indices
 
 
 def open_folder(config: DataConfig, *, begun: bool = False) -> Listing:
@@ -55,7 +36,7 @@ def open_folder(config: DataConfig, *, begun: bool = False) -> Listing:
     as_found = config.layout_as_found or begun
     if is_table(config.root):
         return _open_table(config, as_found)
-    if stated := [name for name in ("image", "label", "domain") if getattr(config, name) is not None]:
+    if stated := [role for role in ROLES if getattr(config, role) is not None]:
         step = "give the table in place of the folder, or drop the columns: the folders are classes and domains"
         if config.root.is_file():
             step = "save the table as CSV in UTF-8"
@@ -67,7 +48,12 @@ def open_folder(config: DataConfig, *, begun: bool = False) -> Listing:
         )
     if config.classes:
         return ImageHeap(config.root, config.classes, domain_folders=config.domain_folders, as_found=as_found)
-    return DomainFolder(config.root, allow_missing_classes=config.allow_missing_classes, as_found=as_found)
+    return DomainFolder(
+        config.root,
+        allow_missing_classes=config.allow_missing_classes,
+        as_found=as_found,
+        splits=not config.layout_as_found,
+    )
 
 
 def _open_table(config: DataConfig, as_found: bool) -> Listing:
@@ -80,9 +66,7 @@ def _open_table(config: DataConfig, as_found: bool) -> Listing:
         )
     return TableListing(
         config.root,
-        image=config.image,
-        label=config.label,
-        domain=config.domain,
+        columns=columns_of(config),
         classes=config.classes,
         allow_missing_classes=config.allow_missing_classes,
         as_found=as_found,
@@ -98,11 +82,15 @@ def with_columns(config: DataConfig) -> DataConfig:
     """
     if not is_table(config.root):
         return config
-    asked = config.image, config.label, config.domain
     names = open_table(config.root).columns
-    found = find_columns(names, *asked, source=config.root, labelled=not config.classes)
+    found = find_columns(names, columns_of(config), source=config.root, labelled=not config.classes)
     label = None if config.classes else found.label
     return config.model_copy(update={"image": found.image, "label": label, "domain": found.domain})
+
+
+def columns_of(config: DataConfig) -> dict[str, str | None]:
+    """The columns that the settings name, by role."""
+    return {role: getattr(config, role) for role in ROLES}
 
 
 def known_columns(made: Mapping[str, Any], data: object) -> dict[str, str]:
@@ -117,7 +105,7 @@ def known_columns(made: Mapping[str, Any], data: object) -> dict[str, str]:
         columns = frame_columns(data)
     elif is_table(Path(data)) and Path(data).is_file():
         columns = open_table(Path(data)).columns
-    return {role: made[role] for role in ("image", "label", "domain") if made.get(role) and made[role] in columns}
+    return {role: made[role] for role in ROLES if made.get(role) and made[role] in columns}
 
 
 def list_folder(config: DataConfig, *, begun: bool = False) -> Listing:
@@ -166,16 +154,6 @@ def read_parts(
     return seen, unlabelled, unseen
 
 
-def match_domains(names: Sequence[str], domains: Sequence[str]) -> tuple[str, ...]:
-    """The domains that names mean, as their folders are written; names that are none are left out.
-
-    One name has several spellings in Unicode that look alike: macOS writes e and an accent, others one character.
-    """
-    known = {unicodedata.normalize("NFC", domain): domain for domain in domains}
-    found = (name if name in domains else known.get(unicodedata.normalize("NFC", name)) for name in names)
-    return tuple(dict.fromkeys(name for name in found if name is not None))
-
-
 def check_domains(held_out: Sequence[str], domains: Sequence[str], flag: str = "--held-out") -> tuple[str, ...]:
     """The held-out domains as their folders are written; refuses those that are unknown or leave nothing to train on.
 
@@ -191,41 +169,6 @@ def check_domains(held_out: Sequence[str], domains: Sequence[str], flag: str = "
         found = "every domain held out"
         raise ConfigError("No domain is left for training.", expected=expected, found=found, next_step=step)
     return found_domains
-
-
-def split_task(task: Task, config: DataConfig, seed: int) -> Split:
-    """Draw the split of a run: DomainBed's holdout of every source domain, then the labels that are kept.
-
-    Raises:
-        DataError: if a source domain is too small to hold anything out.
-    """
-    held_out = match_domains(config.held_out, task.domains)
-    sources = tuple(domain for domain in task.domains if domain not in held_out)
-    kept, validation, rest = {}, {}, [np.zeros(0, np.int64)]
-    for i, domain in enumerate(task.domains):
-        if domain not in sources:
-            continue
-        rows = task.rows_of(domain)
-        train, out = domainbed_holdout(len(rows), seed, i, config.holdout_fraction)
-        if not len(out) or not len(train):
-            least = int(np.ceil(1 / config.holdout_fraction))
-            raise DataError(
-                f"The source domain {domain} is too small.",
-                expected=f"at least {least} images, to hold out {config.holdout_fraction:.0%}",
-                found=str(len(rows)),
-                next_step="add images, or set data.holdout_fraction",
-            )
-        if config.labels_per_class is not None:
-            every = train
-            train = labels_per_class(train, task.labels[rows], config.labels_per_class, seed, i)
-            if config.rest_unlabelled:
-                rest.append(rows[np.setdiff1d(every, train)])
-            share = config.holdout_fraction / (1 - config.holdout_fraction)
-            few = max(1, round(config.labels_per_class * share))  # validation labels are few as well
-            out = labels_per_class(out, task.labels[rows], few, seed, i)
-        kept[domain], validation[domain] = rows[train], rows[out]
-    test = {domain: task.rows_of(domain) for domain in held_out}
-    return Split(sources, kept, validation, test, np.concatenate(rest))
 
 
 @dataclass(frozen=True)
@@ -280,9 +223,3 @@ def examples(
         groups=(*groups[:labelled], *([np.concatenate(groups[labelled:])] if groups[labelled:] else [])),
         read=read,
     )
-
-
-def leaked(task: Task, split: Split) -> int:
-    """How many images of the held-out domains have the very content of a training image."""
-    train = {task.digests[row].tobytes() for rows in split.kept.values() for row in rows}
-    return sum(task.digests[row].tobytes() in train for rows in split.test.values() for row in rows)

@@ -14,7 +14,8 @@ from vl2v.data.images import Task
 from vl2v.errors import DiskFullError
 from vl2v.locations import StoragePaths
 from vl2v.method.registry import METHODS
-from vl2v.planning.prepare import Examples, Split
+from vl2v.planning.prepare import Examples
+from vl2v.planning.split import Split
 from vl2v.teacher.base import Teacher
 from vl2v.teacher.prompts import load_templates, render
 from vl2v.teacher.purchase.ledger import Quote
@@ -77,7 +78,7 @@ def needs(config: RunConfig, task: Task, split: Split, rows: Examples, unseen: T
 
 def evaluated(split: Split) -> np.ndarray:
     """Positions in the task of the images that the final table is about, sources' validation first."""
-    return np.concatenate([*split.validation.values(), *split.test.values()])
+    return np.concatenate([*split.validation.values(), *split.own_test.values(), *split.test.values()])
 
 
 def make_quote(

@@ -29,8 +29,9 @@ from vl2v.evaluation.features import Validation
 from vl2v.locations import StoragePaths
 from vl2v.method.base import Method
 from vl2v.method.registry import METHODS
-from vl2v.planning.prepare import Examples, Split, examples, leaked, list_folder, read_parts, split_task
+from vl2v.planning.prepare import Examples, examples, list_folder, read_parts
 from vl2v.planning.quoting import EVALUATION, UNSEEN, VALIDATION, Needs, check_disk, evaluated, make_quote, needs
+from vl2v.planning.split import Split, leaked, split_task
 from vl2v.planning.watch import SEEN, TeacherWatch
 from vl2v.progress import Progress, warn
 from vl2v.student.backbones import Backbone, load_backbone
@@ -345,7 +346,10 @@ def open_session(
         task, unlabelled, unseen = read_parts(folder, config.data, index, cache if backbone else None, progress)
         split = split_task(task, config.data, config.seed)
         if count := leaked(task, split):
-            warn(progress, f"{count} images of the held-out domains are also among the training images")
+            what = "the held-out domains" if not split.own_test else "the test part or of held-out domains"
+            warn(progress, f"{count} images of {what} are also among the training images")
+        if split.left_out:
+            warn(progress, f"{split.left_out} images are not trained on: images of their group are tested on")
         rows = examples(config, task, unlabelled, split, index, cache, progress)
         if isinstance(teacher, FileTeacher):
             for part in (task, unlabelled, unseen):

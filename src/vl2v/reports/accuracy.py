@@ -6,8 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from vl2v.evaluation.evaluation import Evaluation
-from vl2v.evaluation.predictions import ROLES
+from vl2v.evaluation.evaluation import ROLES, Evaluation
 from vl2v.evaluation.reference import LABELS, Reference
 from vl2v.reports.sheet import Sheet
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from vl2v.evaluation.evaluation import IN_DOMAIN, OUT_OF_DOMAIN
-from vl2v.evaluation.predictions import ROLES, Predictions
+from vl2v.evaluation.evaluation import ROLES, TEST
+from vl2v.evaluation.predictions import Predictions
 from vl2v.evaluation.reference import LABELS, Reference
 from vl2v.method.registry import METHODS
 from vl2v.reports.calibration import calibrations, fitted, refusals, reliability_sheet, risk_sheet, threshold_sheet
@@ -16,7 +16,7 @@ from vl2v.reports.map_figure import Marks, map_panel
 from vl2v.reports.maps import STAGES, embedding_maps, map_sheet
 from vl2v.reports.mistakes import Mistake, mistake_sheet, mistakes, picture
 from vl2v.reports.page import Figure, Picture, Pictures, Section, TableBlock
-from vl2v.reports.source import ROLE_NAMES, Source
+from vl2v.reports.source import HEADS, ROLE_NAMES, Source
 from vl2v.reports.words import count, listed, percent
 from vl2v_runtime.trust import Trust
 
@@ -159,12 +159,11 @@ def map_section(source: Source) -> Section:
         f"of the variance: {spread}. Distances between panels have no meaning. Named crosses: text embeddings of the "
         "classes; they are absent before Align, where the student has another space."
     )
-    rows = [
-        (STAGES[m.stage], *(percent(m.nearest.get(role)) for role in (IN_DOMAIN, OUT_OF_DOMAIN)), percent(m.explained))
-        for m in found
-    ]
+    roles = [r for r in ROLES if r != TEST or any(TEST in m.nearest for m in found)]
+    rows = [(STAGES[m.stage], *(percent(m.nearest.get(role)) for role in roles), percent(m.explained)) for m in found]
     labels = source.reference is LABELS
-    heads = ("stage", f"nearest name {source.reference.equal}, in-domain", "held-out", "explained variance")
+    heads = ["stage", *(HEADS[role] for role in roles), "explained variance"]
+    heads[1] = f"nearest name {source.reference.equal}, {heads[1]}"
     own = "the correct one" if labels else "that of the teacher"
     table = TableBlock(f"Images whose nearest class name is {own}", heads, rows)
     figure = Figure(panels, caption, [map_sheet(found, arrays, source.classes)], marks.key(source.classes, arrays))

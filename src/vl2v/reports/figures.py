@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from vl2v.evaluation.evaluation import OUT_OF_DOMAIN
+from vl2v.evaluation.evaluation import OUT_OF_DOMAIN, TEST
 from vl2v.evaluation.reference import LABELS, Reference
 from vl2v.reports.accuracy import DomainAccuracy, Share
 from vl2v.reports.calibration import Calibration, Refusal
@@ -32,13 +32,14 @@ from vl2v.trust.calibration import Reliability
 
 PERCENT = PercentFormatter(1, decimals=0)
 LINES = ("-", "--", ":", "-.")
+SUFFIXES = {TEST: " (test)", OUT_OF_DOMAIN: " *"}  # of the names of domains
 LONGEST = 20  # letters of a name beside a figure
 
 
 def accuracy_panel(found: Sequence[DomainAccuracy], reference: Reference = LABELS) -> Panel:
     """A dot with its interval for student and teacher on every domain."""
     ordered = list(reversed(found))
-    names = [shortened(f.domain, LONGEST) + (" *" if f.role == OUT_OF_DOMAIN else "") for f in ordered]
+    names = [shortened(f.domain, LONGEST) + SUFFIXES.get(f.role, "") for f in ordered]
 
     def draw(axes: Axes) -> None:
         for place, f in enumerate(ordered):

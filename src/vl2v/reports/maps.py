@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from vl2v.evaluation.evaluation import IN_DOMAIN, OUT_OF_DOMAIN
+from vl2v.evaluation.evaluation import ROLES
 from vl2v.reports.sheet import Sheet
 from vl2v.reports.source import Arrays
 
@@ -74,7 +74,7 @@ def _nearest(rows: NDArray[np.float64], texts: NDArray[np.float64] | None, array
     if texts is None:
         return {}
     right = (rows @ texts.T).argmax(axis=1) == arrays["label"]
-    roles = {role: arrays["role"] == role for role in (IN_DOMAIN, OUT_OF_DOMAIN)}
+    roles = {role: arrays["role"] == role for role in ROLES}
     return {role: float(right[chosen].mean()) for role, chosen in roles.items() if chosen.any()}
 
 

@@ -6,8 +6,7 @@ from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from pathlib import Path
 
-from vl2v.evaluation.evaluation import IN_DOMAIN, OUT_OF_DOMAIN, Evaluation
-from vl2v.evaluation.predictions import ROLES
+from vl2v.evaluation.evaluation import IN_DOMAIN, OUT_OF_DOMAIN, ROLES, TEST, Evaluation
 from vl2v.evaluation.reference import LABELS
 from vl2v.method.registry import METHODS
 from vl2v.reports.accuracy import DomainAccuracy, Share, accuracies, accuracy_sheet
@@ -17,7 +16,7 @@ from vl2v.reports.figures import accuracy_panel, learning_panels
 from vl2v.reports.learning import ALIGN, StageCurve, learning_curves, loss_sheet, validation_sheet
 from vl2v.reports.page import Figure, Section, TableBlock, Tile
 from vl2v.reports.sheet import Sheet
-from vl2v.reports.source import ROLE_NAMES, Source
+from vl2v.reports.source import HEADS, ROLE_NAMES, Source
 from vl2v.reports.spending import REFUSED, Spending, spending_sheet
 from vl2v.reports.words import NONE, count, duration, listed, money, percent, shortened, size
 
@@ -28,6 +27,9 @@ NO_LABELS = (
     "say how well it learnt from its teacher, not how often it is right. To measure that, run vl2v evaluate on images "
     "with labels."
 )
+
+
+TILES = {IN_DOMAIN: "In-domain", TEST: "Test", OUT_OF_DOMAIN: "Held-out"}
 
 
 def title_of(source: Source) -> str:
@@ -55,7 +57,8 @@ def lead_of(source: Source, paid: Spending, compared: Comparison) -> str:
     made += f" ({backbone_of(source)}, {len(source.classes)} classes)"
     if METHODS[source.config.method].asks_teacher:
         made += f" from the teacher {teacher_of(source)}"
-    where = {IN_DOMAIN: "the source domains' validation images", OUT_OF_DOMAIN: "the held-out "}
+    where = {IN_DOMAIN: "the source domains' validation images", TEST: "their test images"}
+    where[OUT_OF_DOMAIN] = "the held-out "
     held_out = source.config.data.held_out
     where[OUT_OF_DOMAIN] += f"domain{'s' if len(held_out) > 1 else ''} {listed(held_out)}"
     parts = []
@@ -84,7 +87,7 @@ def tiles_of(source: Source, paid: Spending, compared: Comparison) -> list[Tile]
     for role in ROLES:
         student, teacher = (source.evaluation.mean(role, column) for column in ("student", "zero_shot"))
         if student is not None:
-            name = f"{'In-domain' if role == IN_DOMAIN else 'Held-out'} {source.reference.key}"
+            name = f"{TILES[role]} {source.reference.key}"
             found.append(Tile(name, percent(student), _beside(source, teacher)))
     amount = paid.paid if paid.lines else paid.cost
     free = "free of charge" if not amount else f"{count(paid.image_queries)} image queries"
@@ -166,11 +169,12 @@ def _with_interval(share: Share | None) -> str:
 def _other_weights(source: Source) -> TableBlock:
     kept = {f"kept ({source.config.distill.weights})": source.evaluation}
     every: Mapping[str, Evaluation] = kept | dict(source.evaluation.alternatives)
-    rows = [(name, *(percent(e.mean(role, "student")) for role in ROLES)) for name, e in every.items()]
-    values = [(name, *(e.mean(role, "student") for role in ROLES)) for name, e in every.items()]
-    sheet = Sheet.of("weights", ("weights", "in_domain", "out_of_domain"), values)
+    roles = [r for r in ROLES if r != TEST or any(row.role == TEST for row in source.evaluation.rows)]
+    rows = [(name, *(percent(e.mean(role, "student")) for role in roles)) for name, e in every.items()]
+    values = [(name, *(e.mean(role, "student") for role in roles)) for name, e in every.items()]
+    sheet = Sheet.of("weights", ("weights", *(role.replace("-", "_") for role in roles)), values)
     caption = "Alternative weights of the same run, means over domains"
-    return TableBlock(caption, ("weights", "in-domain", "held-out"), rows, [sheet], [0])
+    return TableBlock(caption, ("weights", *(HEADS[role] for role in roles)), rows, [sheet], [0])
 
 
 def spending_section(source: Source, paid: Spending) -> Section:

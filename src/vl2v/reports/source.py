@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from vl2v.arrays import FLOAT, TEXT, WHOLE, Form, read_arrays
 from vl2v.config import RunConfig
 from vl2v.errors import RunError, Vl2vError
-from vl2v.evaluation.evaluation import IN_DOMAIN, OUT_OF_DOMAIN, Evaluation
+from vl2v.evaluation.evaluation import IN_DOMAIN, OUT_OF_DOMAIN, TEST, Evaluation
 from vl2v.evaluation.predictions import Predictions, check_answers, read_predictions
 from vl2v.evaluation.reference import Reference
 from vl2v.faults import UNREADABLE, reading
@@ -34,7 +34,8 @@ EMBEDDINGS = {  # `embeddings.npz`, see `vl2v.evaluation.embeddings.keep_embeddi
     **{name: Form(FLOAT, ("N", "D"), optional=True) for name in ("aligned", "distilled", "teacher")},
     "texts": Form(FLOAT, ("K", "D"), optional=True),
 }
-ROLE_NAMES = {IN_DOMAIN: "in-domain", OUT_OF_DOMAIN: "held-out domain"}
+HEADS = {IN_DOMAIN: "in-domain", TEST: "test", OUT_OF_DOMAIN: "held-out"}  # of columns
+ROLE_NAMES = {IN_DOMAIN: "in-domain", TEST: "test", OUT_OF_DOMAIN: "held-out domain"}
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ Text = Annotated[str, Field(max_length=10_000)]
 Count = Annotated[int, Field(ge=0, le=10**15)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Money = Annotated[str, Field(pattern=r"^[0-9]{1,15}(\.[0-9]{1,18})?$")]
-Role = Literal["in-domain", "out-of-domain", "all images"]
+Role = Literal["in-domain", "test", "out-of-domain", "all images"]
 File = TypeVar("File", bound=BaseModel)
 Part = TypeVar("Part", bound=BaseModel)
 

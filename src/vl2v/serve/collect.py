@@ -10,7 +10,8 @@ from vl2v.data.scan import FileIndex
 from vl2v.data.splits import Indices
 from vl2v.errors import DataError
 from vl2v.locations import StoragePaths
-from vl2v.planning.prepare import list_folder, read_task, split_task
+from vl2v.planning.prepare import list_folder, read_task
+from vl2v.planning.split import split_task
 from vl2v.progress import Progress
 from vl2v.serve.gallery import Gallery, origin_of
 from vl2v_runtime import Model

@@ -45,6 +45,7 @@ class Workload:
     def of(cls, session: Session) -> Workload:
         """The workload of an open session."""
         sizes = [sum(map(len, part.values())) for part in (session.split.validation, session.split.test)]
+        sizes[1] += sum(map(len, session.split.own_test.values()))
         return cls(len(session.rows.digests), sum(session.shares()), *sizes)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +15,14 @@ COMMON = {
     "label": ("label", "class", "species", "category", "labels", "classname", "labelname", "categoryname"),
     "domain": ("domain", "camera", "site", "source"),
 }
-FLAGS = {"image": "--image", "label": "--label", "domain": "--domain-column"}
+FLAGS = {
+    "image": "--image",
+    "label": "--label",
+    "domain": "--domain-column",
+    "split": "--split",
+    "group": "--group",
+}
+ROLES = tuple(FLAGS)
 SPLIT = "split"
 NONE = "none"  # in place of a column: a single domain
 MOST_LISTED = 50
@@ -29,37 +36,40 @@ class Columns:
         image: of paths.
         label: of classes; empty where images have no labels.
         domain: of domains; empty for a single one.
+        split: of train, validation and test; empty where the split is drawn.
+        group: of groups that no split divides; empty for none.
     """
 
     image: str
     label: str = ""
     domain: str = ""
+    split: str = ""
+    group: str = ""
 
     def named(self) -> tuple[tuple[str, str], ...]:
         """(role, column), without those that are not used."""
-        roles = (("image", self.image), ("label", self.label), ("domain", self.domain))
-        return tuple((role, column) for role, column in roles if column)
+        return tuple((role, column) for role in ROLES if (column := getattr(self, role)))
 
 
-def find_columns(
-    columns: Sequence[str], image: str | None, label: str | None, domain: str | None, *, source: Path, labelled: bool
-) -> Columns:
+def find_columns(columns: Sequence[str], asked: Mapping[str, str | None], *, source: Path, labelled: bool) -> Columns:
     """Settle which columns are used.
 
     Args:
         columns: of the table.
-        image: as the user says; None looks for a common name.
-        label: the same.
-        domain: the same; ``none``, empty, or no common name, for a single domain.
+        asked: by role, as the user says. Without image and label, common names are looked for, and without a domain;
+            ``none``, empty, or no common name, stand for a single domain. Without split and group there are none.
         source: the table, for the message.
         labelled: whether a column of classes is wanted.
 
     Raises:
         ConfigError: with every column that is missing, named twice or used twice.
     """
+    label, domain = asked.get("label"), asked.get("domain")
     if domain is not None and domain.casefold() == NONE and domain not in columns:
         domain = ""
-    given = {"image": image, "label": label if labelled else "", "domain": domain}
+    given = {role: asked.get(role) for role in ("image", "label", "domain")}
+    given |= {"label": label if labelled else "", "domain": domain}
+    given |= {role: asked.get(role) or "" for role in ("split", "group")}
     faults, found = [], {}
     for role, name in given.items():
         known = [column for column in columns if column] if name is None else [name]
@@ -85,7 +95,7 @@ def find_columns(
             found="; ".join(faults),
             next_step=f"name columns with {', '.join(FLAGS.values())}; there are: {listed or 'none'}",
         )
-    return Columns(found["image"], found["label"], found["domain"])
+    return Columns(**found)
 
 
 def _common(role: str, columns: Sequence[str]) -> str:

@@ -13,7 +13,7 @@ from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import Any, Protocol
 
-from vl2v.data.tables.columns import find_columns
+from vl2v.data.tables.columns import ROLES, find_columns
 from vl2v.errors import ConfigError
 
 MISSING = frozenset({"NAType", "NaTType", "NoneType"})
@@ -52,14 +52,14 @@ def write_frame(frame: Any, folder: Path, settings: Mapping[str, Any]) -> Path:
     Args:
         frame: a `Frame`; relative paths in it start from the current folder.
         folder: where the file goes; made if missing.
-        settings: of `data`: image, label, domain and classes, each of which may be missing.
+        settings: of `data`: image, label, domain, split, group and classes, each of which may be missing.
 
     Raises:
         ConfigError: if it is no frame, or columns are missing.
     """
     names = frame_columns(frame)
-    asked = (settings.get("image"), settings.get("label"), settings.get("domain"))
-    found = find_columns(names, *asked, source=Path("the frame"), labelled=not settings.get("classes"))
+    asked = {role: settings.get(role) for role in ROLES}
+    found = find_columns(names, asked, source=Path("the frame"), labelled=not settings.get("classes"))
     columns = [column for _, column in found.named()]
     values = [_values(frame[column]) for column in columns]
     digest = hashlib.sha256()

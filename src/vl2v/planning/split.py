@@ -1,0 +1,148 @@
+"""Which images a run trains on, selects by and tests on: drawn, or as the data state it."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from vl2v.config import DataConfig
+from vl2v.data.images import Task
+from vl2v.data.splits import TEST, TRAIN, VALIDATION, Indices, domainbed_holdout, grouped_holdout, labels_per_class
+from vl2v.errors import DataError
+from vl2v_runtime.names import shown
+
+
+@dataclass(frozen=True)
+class Split:
+    """Which images are for what.
+
+    Attributes:
+        sources: the domains trained on.
+        kept: positions in the task, by source domain, to train on.
+        validation: positions by source domain, held out to select by.
+        test: positions by held-out domain, never trained on or selected by.
+        rest: positions of source images beyond the labels that are kept, to train on without their labels.
+        own_test: positions by source domain of what the data state as test images; the same holds for them.
+        left_out: how many source images are not used, since images of their group are tested on.
+    """
+
+    sources: tuple[str, ...]
+    kept: dict[str, Indices]
+    validation: dict[str, Indices]
+    test: dict[str, Indices]
+    rest: Indices
+    own_test: Mapping[str, Indices] = field(default_factory=dict)
+    left_out: int = 0
+
+
+def match_domains(names: Sequence[str], domains: Sequence[str]) -> tuple[str, ...]:
+    """The domains that names mean, as their folders are written; names that are none are left out.
+
+    One name has several spellings in Unicode that look alike: macOS writes e and an accent, others one character.
+    """
+    known = {unicodedata.normalize("NFC", domain): domain for domain in domains}
+    found = (name if name in domains else known.get(unicodedata.normalize("NFC", name)) for name in names)
+    return tuple(dict.fromkeys(name for name in found if name is not None))
+
+
+def split_task(task: Task, config: DataConfig, seed: int) -> Split:
+    """Draw the split of a run: DomainBed's holdout of every source domain, then the labels that are kept.
+
+    A split that the data state takes its place. Images without a stated validation part are drawn from those to train
+    on. No group of images is divided.
+
+    Raises:
+        DataError: if a source domain is too small to hold anything out, or has no images to train on.
+    """
+    held_out = match_domains(config.held_out, task.domains)
+    sources = tuple(domain for domain in task.domains if domain not in held_out)
+    test = {domain: task.rows_of(domain) for domain in held_out}
+    blocked = _tested_groups(task, test)
+    kept, validation, rest = {}, {}, [np.zeros(0, np.int64)]
+    own_test: dict[str, Indices] = {}
+    held_groups: dict[int, bool] = {}
+    left_out = 0
+    for i, domain in enumerate(task.domains):
+        if domain not in sources:
+            continue
+        rows = task.rows_of(domain)
+        if task.parts is not None and len(tested := rows[task.parts[rows] == TEST]):
+            own_test[domain] = tested
+        free = rows if task.parts is None else rows[task.parts[rows] != TEST]
+        if task.groups is not None:
+            usable = free[~np.isin(task.groups[free], blocked)]
+            left_out, free = left_out + len(free) - len(usable), usable
+        train, out = _train_and_validation(task, free, config, seed, i, held_groups)
+        if not len(out) or not len(train):
+            raise _too_small(task, domain, config, train, out)
+        if config.labels_per_class is not None:
+            every = train
+            train = labels_per_class(train, task.labels, config.labels_per_class, seed, i)
+            if config.rest_unlabelled:
+                rest.append(np.setdiff1d(every, train))
+            share = config.holdout_fraction / (1 - config.holdout_fraction)
+            few = max(1, round(config.labels_per_class * share))  # validation labels are few as well
+            out = labels_per_class(out, task.labels, few, seed, i)
+        kept[domain], validation[domain] = train, out
+    return Split(sources, kept, validation, test, np.concatenate(rest), own_test, left_out)
+
+
+def _tested_groups(task: Task, test: Mapping[str, Indices]) -> Indices:
+    """Groups with an image in a held-out domain or in the stated test part."""
+    if task.groups is None:
+        return np.zeros(0, np.int64)
+    stated = np.zeros(0, np.int64) if task.parts is None else np.flatnonzero(task.parts == TEST)
+    return np.unique(task.groups[np.concatenate([stated, *test.values()])])
+
+
+def _train_and_validation(
+    task: Task, rows: Indices, config: DataConfig, seed: int, domain_index: int, held_groups: dict[int, bool]
+) -> tuple[Indices, Indices]:
+    """Positions of one domain to train on and to select by."""
+    train = rows
+    if task.parts is not None:
+        train, stated = rows[task.parts[rows] == TRAIN], rows[task.parts[rows] == VALIDATION]
+        if len(stated) or not len(train):
+            return train, stated
+    if task.groups is not None:
+        fraction = config.holdout_fraction
+        kept, out = grouped_holdout(task.groups[train], task.labels[train], held_groups, seed, domain_index, fraction)
+    else:
+        kept, out = domainbed_holdout(len(train), seed, domain_index, config.holdout_fraction)
+    return train[kept], train[out]
+
+
+def _too_small(task: Task, domain: str, config: DataConfig, train: Indices, out: Indices) -> DataError:
+    images = len(task.rows_of(domain))
+    if task.parts is not None and not len(train):
+        return DataError(
+            f"The source domain {shown(domain)} has no images to train on.",
+            expected="images in train",
+            found=f"{images:,} images, all in validation or test, or in groups that are tested on",
+            next_step=f"hold the domain out (--held-out {shown(domain)}), or move images to train",
+        )
+    if task.groups is not None:
+        count = len(np.unique(task.groups[task.rows_of(domain)]))
+        return DataError(
+            f"The source domain {shown(domain)} cannot be divided without dividing a group.",
+            expected="groups that can be held out for validation, and others with all classes",
+            found=f"{images:,} images in {count:,} group{'' if count == 1 else 's'}",
+            next_step="add groups, state the split (--split), or drop --group",
+        )
+    return DataError(
+        f"The source domain {shown(domain)} is too small.",
+        expected=f"at least {int(np.ceil(1 / config.holdout_fraction))} images, to hold out "
+        f"{config.holdout_fraction:.0%}",
+        found=str(len(train) + len(out)),
+        next_step="add images, or set data.holdout_fraction",
+    )
+
+
+def leaked(task: Task, split: Split) -> int:
+    """How many test images have the very content of a training image."""
+    train = {task.digests[row].tobytes() for rows in split.kept.values() for row in rows}
+    tested = [*split.test.values(), *split.own_test.values()]
+    return sum(task.digests[row].tobytes() in train for rows in tested for row in rows)

@@ -1,0 +1,61 @@
+"""The commands of the page on own data, as they stand there, on a small task."""
+
+from __future__ import annotations
+
+import csv
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from tiny_task import Bench, bench  # noqa: F401 - a fixture
+
+from command_line import run_cli
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "how-to" / "own-data.md"
+SMALL = (
+    "--size 32 --steps 2 --align-steps 4 --batch-per-domain 4 --checkpoint-every 2 --device cpu --workers 0 --threads 1"
+)
+CAMERAS = {"ink": "phone", "neon": "web", "rose": "scanner"}
+
+
+def commands(section: str) -> list[str]:
+    """The indented commands of a section of the page, continued lines joined."""
+    text = PAGE.read_text(encoding="utf-8").replace("\\\n", " ")
+    (body,) = re.findall(rf"^## {section}\n(.*?)(?=^## |\Z)", text, re.DOTALL | re.MULTILINE)
+    lines = (re.sub(r"\s+", " ", line.strip()) for line in body.splitlines() if line.startswith("    "))
+    return [line for line in lines if line.startswith("vl2v ")]
+
+
+@pytest.fixture(scope="module")
+def own(bench: Bench, tmp_path_factory: pytest.TempPathFactory) -> Bench:
+    """The task with tables of its images, in columns called as on the page."""
+    copy = bench.copy(tmp_path_factory.mktemp("page"))
+    rows = []
+    for file in sorted(copy.data.rglob("*.png")):
+        domain, name = file.relative_to(copy.data).parts[:2]
+        number = int(file.stem)
+        fold = "train" if number < 6 else "val" if number < 8 else "test"
+        path, clip = file.relative_to(copy.data).as_posix(), f"{domain} {name} {number // 2}"
+        rows.append([path, name, CAMERAS[domain], fold, clip])
+    for table in ("photos.csv", "next-year.csv"):
+        with (copy.data / table).open("w", newline="") as file:
+            csv.writer(file).writerows([["path", "species", "camera", "fold", "clip"], *rows])
+    return copy
+
+
+@pytest.mark.parametrize("section", ["Or give a table", "Use your own split", "Keep groups together"])
+def test_the_commands_of_a_section_work(
+    own: Bench, section: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(own.data)
+    found = commands(section)
+    assert found
+    for command in found:
+        words = shlex.split(command.replace("open_clip:ViT-B-16/openai", own.teacher))[1:]
+        words = [str(tmp_path / word) if word.startswith("runs/") else word for word in words]
+        words = [own.student if word.startswith("timm:") else word for word in words]
+        if words[0] == "distill":
+            words += [*shlex.split(SMALL), "--recipe", "paper", "--no-report", "--store", str(own.root / "v.sqlite")]
+        done = run_cli(*words, "--cache", str(own.root / "cache"))
+        assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
