@@ -39,8 +39,8 @@ def own(bench: Bench, tmp_path_factory: pytest.TempPathFactory) -> Bench:
         path, clip = file.relative_to(copy.data).as_posix(), f"{domain} {name} {number // 2}"
         rows.append([path, name, CAMERAS[domain], fold, clip])
     for table in ("photos.csv", "next-year.csv"):
-        with (copy.data / table).open("w", newline="") as file:
-            csv.writer(file).writerows([["path", "species", "camera", "fold", "clip"], *rows])
+        with (copy.data / table).open("w", newline="") as out:
+            csv.writer(out).writerows([["path", "species", "camera", "fold", "clip"], *rows])
     return copy
 
 

@@ -229,9 +229,13 @@ def test_folders_train_val_and_test_are_the_split(tmp_path: Path, deep: bool) ->
     assert task.folders == ("cat", "dog")
     found = splits(task)
     for domain in task.domains:
-        for part, name in ((found.kept, "Train"), (found.validation, "valid_1"), (found.own_test, "test")):
-            assert {task.paths[row].split("/")[0] for row in part[domain]} == {name}
-            assert len(part[domain]) == 4
+        for rows, name in (
+            (found.kept[domain], "Train"),
+            (found.validation[domain], "valid_1"),
+            (found.own_test[domain], "test"),
+        ):
+            assert {task.paths[row].split("/")[0] for row in rows} == {name}
+            assert len(rows) == 4
     again = open_folder(DataConfig(root=root), begun=True).scan()
     assert again.digest() == task.digest(), "a run that goes on reads the same"
     as_found = list_folder(DataConfig(root=root, layout_as_found=True))
