@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import errno
-import sqlite3
-
 from vl2v_runtime.errors import worded
 
 
@@ -125,19 +122,3 @@ class UnexpectedError(Vl2vError):
     """A bug in vl2v."""
 
     exit_code = 70
-
-
-def as_disk_full(error: BaseException) -> DiskFullError | None:
-    """Convert a disk-full error of the system or a database; None if `error` is another error."""
-    text = str(error).lower()
-    full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
-    full = full or (isinstance(error, sqlite3.Error) and "full" in text) or "no space left on device" in text
-    if not full:
-        return None
-    where = getattr(error, "filename", None)
-    return DiskFullError(
-        "The disk is full.",
-        expected="space for the pixel cache, purchased embeddings and the run's state (vl2v quote shows the total)",
-        found=f"no space left while writing {where}" if where else "no space left while writing",
-        next_step="free some space, or move --cache and --out to another disk; then continue with --resume",
-    )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from vl2v.words import duration
+
 
 @dataclass(frozen=True)
 class TrainingTime:
@@ -24,15 +26,8 @@ class TrainingTime:
     unlimited_seconds: float
 
     def __str__(self) -> str:
-        line = f"{self.steps:,} steps of {self.batch} images will take about {in_words(self.seconds)}"
+        line = f"{self.steps:,} steps of {self.batch} images will take about {duration(self.seconds, rounded=True)}"
         if self.steps < self.unlimited_steps:
             line += f", within the limit of time; {self.unlimited_steps:,} steps would take about "
-            line += f"{in_words(self.unlimited_seconds)} (--time none)"
+            line += f"{duration(self.unlimited_seconds, rounded=True)} (--time none)"
         return line
-
-
-def in_words(seconds: float) -> str:
-    """A duration above 0, as exact as an estimate can be."""
-    if seconds < 90:
-        return f"{max(1, round(seconds))} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -21,6 +21,7 @@ from vl2v.benchmark.sweep import Sweep
 from vl2v.cli import app
 from vl2v.errors import Interrupted
 from vl2v.progress import Silent
+from vl2v.training.duration import Rates
 from vl2v.training.process import stopped_by
 
 GB = 2**30
@@ -80,7 +81,8 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Any:
     def make(cores: int, free: float, step: float = 1.0, memory: float = 1.0) -> None:
         monkeypatch.setattr(side_by_side, "cores", lambda: cores)
         monkeypatch.setattr(side_by_side, "free_memory", lambda: int(free * GB))
-        monkeypatch.setattr(side_by_side, "try_training", lambda *_: (step, int(memory * GB)))
+        monkeypatch.setattr(side_by_side, "peak_memory", lambda: int(memory * GB))
+        monkeypatch.setattr(Rates, "measure", lambda _, __, images, *___, **____: Rates(step / images, 0))
 
     return make
 

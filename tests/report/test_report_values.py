@@ -12,7 +12,7 @@ from vl2v.reports.accuracy import wilson
 from vl2v.reports.learning import learning_curves, smoothed
 from vl2v.reports.maps import principal_axes
 from vl2v.reports.run import write_run_report
-from vl2v.reports.words import duration, money, percent, shortened
+from vl2v.words import duration, money, percent, shortened
 
 
 @pytest.fixture(scope="module")
@@ -124,3 +124,8 @@ def test_numbers_as_people_read_them() -> None:
     assert money(0.00482, "USD") == "0.0048 USD"
     assert [duration(s) for s in (5, 600, 7300, 1e6)] == ["5.0 s", "10.0 min", "2.0 h", "11.6 days"]
     assert shortened("a" * 30, 9) == "aaaaaa…aa"
+
+
+def test_an_estimated_duration_is_rounded() -> None:
+    seconds = (0.2, 45.4, 119, 130, 5400, 9000)
+    assert [duration(s, rounded=True) for s in seconds] == ["1 s", "45 s", "119 s", "2 min", "90 min", "2.5 h"]

@@ -16,7 +16,8 @@ from vl2v.data.folder import DomainFolder, FaultyDataError
 from vl2v.data.images import Task
 from vl2v.data.pixels import PixelCache
 from vl2v.data.scan import FileIndex, read_all
-from vl2v.errors import DiskFullError, as_disk_full
+from vl2v.errors import DiskFullError
+from vl2v.faults.system import disk_full
 from vl2v_runtime.imaging import ImageLike, Pixels, decode, square
 
 SIZE = 8
@@ -171,7 +172,7 @@ def test_a_full_disk_leaves_the_index_consistent(
         patched.setattr(os, "write", full)
         with pytest.raises(OSError, match="No space left") as caught:
             cache.add([two, three])
-    assert isinstance(as_disk_full(caught.value), DiskFullError)
+    assert isinstance(disk_full(caught.value), DiskFullError)
     assert cache.slots(digests_of(one, two, three)).tolist() == [0, -1, -1]
     cache.add([three, two])
     slots = cache.slots(digests_of(one, two, three))

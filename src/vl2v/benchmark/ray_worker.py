@@ -19,7 +19,8 @@ from vl2v.benchmark.protocol import Grid, Job, Origin
 from vl2v.benchmark.purchase import AnsweredTeacher, copy_once, teacher_of
 from vl2v.benchmark.results import JOBS
 from vl2v.benchmark.sweep import Sweep, identify
-from vl2v.errors import RunError, Vl2vError, as_disk_full
+from vl2v.errors import RunError, Vl2vError
+from vl2v.faults.system import disk_full
 from vl2v.locations import StoragePaths
 from vl2v.progress import Silent
 from vl2v.runs.places import FILE as PLACES
@@ -124,7 +125,7 @@ def work(assignment: Assignment, job: Job) -> Outcome:
     except Vl2vError as error:
         outcome.error = error
     except Exception as error:
-        outcome.error = as_disk_full(error)
+        outcome.error = disk_full(error)
         if outcome.error is None:
             raise
     outcome.notes = [line for line in notes.lines if line != job.describe()]

@@ -18,8 +18,9 @@ from vl2v.locations import StoragePaths
 from vl2v.planning.session import open_student
 from vl2v.progress import Progress
 from vl2v.teacher.base import TeacherCard
-from vl2v.threads import cores, free_memory, stated
-from vl2v.training.pace import training_threads, try_training
+from vl2v.threads import computing, cores, free_memory, peak_memory, stated
+from vl2v.training.duration import Rates
+from vl2v.training.pace import training_threads
 from vl2v.training.process import make_accelerator, stop_asked
 from vl2v.training.workers import Workers
 
@@ -110,10 +111,11 @@ def jobs_at_once(sweep: Sweep) -> int:
     if room < 2 or accelerator.device.type != "cpu" or accelerator.num_processes > 1:
         return 1
     images = config.batch_per_domain * max(1, len(sweep.grid.domains) - 1)
-    seconds, memory = try_training(config, open_student(config), images, accelerator)
-    if seconds * config.distill.steps * len(left) < WORTH:
+    with computing(1):
+        rates = Rates.measure(config, open_student(config), images, accelerator, tries=1)
+    if images * (rates.training or rates.passing) * config.distill.steps * len(left) < WORTH:
         return 1
-    return max(1, min(room, len(left), int(free_memory() / (memory * SPARE))))
+    return max(1, min(room, len(left), int(free_memory() / (peak_memory() * SPARE))))
 
 
 def settle_threads(sweep: Sweep, count: int) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from vl2v.allocator import hold_memory
-from vl2v.cli.common import CacheOpt, Json, Quiet, StoreOpt, finite, guarded, make_places, make_progress, pair
+from vl2v.cli.common import CacheOpt, Json, Quiet, StoreOpt, finite, guarded, make_places, make_progress, money, pair
 from vl2v.cli.settings import with_settings
 from vl2v.errors import ConfigError
 
@@ -75,7 +75,7 @@ def run(
         (_listed(methods), variants, targets, seeds),
         {"vary": _varied(vary or ()), "tune": tune, "crossed": crossed},
     )
-    sweep = Sweep(grid, out, places, _money(budget))
+    sweep = Sweep(grid, out, places, money(budget))
     sweep.open(progress, write=not plan)
     if plan:
         from vl2v.benchmark.plan import make_plan
@@ -287,12 +287,3 @@ def _seeds(text: str) -> tuple[int, ...]:
 
 def _listed(text: str) -> list[str]:
     return [part.strip() for part in text.split(",") if part.strip()]
-
-
-def _money(text: str | None) -> Any:
-    from decimal import Decimal, InvalidOperation
-
-    try:
-        return None if text is None else Decimal(text)
-    except InvalidOperation:
-        raise ConfigError("--budget is not valid.", expected="an amount, e.g. 12.50", found=str(text)) from None

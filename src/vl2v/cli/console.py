@@ -16,6 +16,7 @@ from rich.text import Text
 
 from vl2v.progress import Advance, Progress, Silent
 from vl2v.terminal import clean, console, say
+from vl2v.words import duration
 
 
 class _Rate(ProgressColumn):
@@ -91,7 +92,7 @@ class LogLines(_Lines):
     every = 30.0
 
     def _step(self, title: str, total: int, count: int, left: float) -> None:
-        self._print(f"{title}: {count:,} of {total:,}, about {left:,.0f} s left")
+        self._print(f"{title}: {count:,} of {total:,}, about {duration(left, rounded=True)} left")
 
     def _end(self, title: str, total: int, count: int, seconds: float) -> None:
         self._print(f"{title}: {count:,} of {total:,}, {seconds:,.1f} s")

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from vl2v.cli.common import Json, Quiet, guarded, make_progress
-from vl2v.errors import ConfigError, DiskFullError, Interrupted, as_disk_full
+from vl2v.errors import ConfigError, DiskFullError, Interrupted
 from vl2v.faults.other import network
+from vl2v.faults.system import disk_full
 from vl2v.terminal import say
 
 if TYPE_CHECKING:
@@ -124,7 +125,7 @@ def _plain_faults(benchmark: Benchmark, folder: Path) -> Iterator[None]:
     except OSError as error:
         if known := network(error):
             raise known from error
-        if as_disk_full(error):
+        if disk_full(error):
             raise DiskFullError(
                 f"The disk is full; {benchmark.name} is not in place.",
                 expected=f"room for the download, about {benchmark.download_bytes / 1e9:,.1f} GB, and its images",

@@ -28,11 +28,10 @@ from vl2v.errors import (
     RunError,
     StudentError,
     Vl2vError,
-    as_disk_full,
 )
 from vl2v.faults.database import database
 from vl2v.faults.other import content, network
-from vl2v.faults.system import full, path_of, system
+from vl2v.faults.system import disk_full, system
 from vl2v.locations import Location, check_names, locations
 from vl2v_runtime.errors import ModelError
 
@@ -146,6 +145,4 @@ def explain(error: BaseException, places: Sequence[Location] = ()) -> Vl2vError 
         )
     if isinstance(error, RuntimeError) and str(error).startswith("Symlink loop"):  # from Path.resolve before 3.13
         error = OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(error).partition("'")[2].rpartition("'")[0])
-    if as_disk_full(error):
-        return full(path_of(error), places)
-    return network(error) or system(error, places) or content(error, places)
+    return disk_full(error, places) or network(error) or system(error, places) or content(error, places)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import sqlite3
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -99,6 +100,14 @@ def dangling(path: Path | None) -> str:
             if part.is_symlink() and not part.exists():
                 return f"{part} is a link to {part.readlink()}, which is missing"
     return ""
+
+
+def disk_full(error: BaseException, places: Sequence[Location] = ()) -> DiskFullError | None:
+    """The error for a disk-full error of the system or of a database; None if `error` is another one."""
+    text = str(error).lower()
+    is_full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+    is_full = is_full or (isinstance(error, sqlite3.Error) and "full" in text) or "no space left on device" in text
+    return full(path_of(error), places) if is_full else None
 
 
 def full(path: Path | None, places: Sequence[Location]) -> DiskFullError:

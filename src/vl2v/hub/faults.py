@@ -8,8 +8,9 @@ from contextlib import contextmanager
 
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
-from vl2v.errors import HubError, as_disk_full
+from vl2v.errors import HubError
 from vl2v.faults.other import network
+from vl2v.faults.system import disk_full
 
 HTTPError: type[Exception] = HfHubHTTPError.__bases__[0]  # of the client's transport, whichever that is by now
 REFUSALS = {  # by HTTP status: the problem, what would have been right, the next step
@@ -53,7 +54,7 @@ def told(name: str) -> Iterator[None]:
     try:
         yield
     except (HTTPError, OSError, ValueError) as error:
-        raise network(error) or as_disk_full(error) or _as_hub_error(error, name) from error
+        raise network(error) or disk_full(error) or _as_hub_error(error, name) from error
 
 
 def _as_hub_error(error: Exception, name: str) -> HubError:

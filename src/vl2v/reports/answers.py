@@ -17,7 +17,7 @@ from vl2v.reports.maps import STAGES, embedding_maps, map_sheet
 from vl2v.reports.mistakes import Mistake, mistake_sheet, mistakes, picture
 from vl2v.reports.page import Figure, Picture, Pictures, Section, TableBlock
 from vl2v.reports.source import HEADS, ROLE_NAMES, Source
-from vl2v.reports.words import count, listed, percent
+from vl2v.words import count, listed, percent
 from vl2v_runtime.trust import Trust
 
 SHOWN = (0.99, 0.95, 0.9, 0.8)  # coverages whose thresholds are marked

@@ -27,8 +27,8 @@ from vl2v.reports.drawing import (
 )
 from vl2v.reports.learning import StageCurve, smoothed
 from vl2v.reports.source import ROLE_NAMES
-from vl2v.reports.words import listed, percent, shortened
 from vl2v.trust.calibration import Reliability
+from vl2v.words import listed, percent, shortened
 
 PERCENT = PercentFormatter(1, decimals=0)
 LINES = ("-", "--", ":", "-.")

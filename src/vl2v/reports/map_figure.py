@@ -14,7 +14,7 @@ from vl2v.evaluation.evaluation import IN_DOMAIN
 from vl2v.reports.drawing import CLASS_COLOURS, INK, PAPER, SOFT, Panel, panel
 from vl2v.reports.maps import STAGES, EmbeddingMap
 from vl2v.reports.source import ROLE_NAMES, Arrays
-from vl2v.reports.words import listed, percent, shortened
+from vl2v.words import listed, percent, shortened
 
 MARKERS = ("o", "^", "s", "D", "v", "P", "X", "*")
 # What the marks look like in the key, in a box of 10 by 10.

@@ -18,7 +18,7 @@ from vl2v.reports.page import Figure, Section, TableBlock, Tile
 from vl2v.reports.sheet import Sheet
 from vl2v.reports.source import HEADS, ROLE_NAMES, Source
 from vl2v.reports.spending import REFUSED, Spending, spending_sheet
-from vl2v.reports.words import NONE, count, duration, listed, money, percent, shortened, size
+from vl2v.words import NONE, count, duration, listed, money, percent, shortened, size
 
 PURPOSES = {"training": "training images", "evaluation": "the table's zero-shot column", "unlabelled": "unlabelled"}
 PURPOSES["validation"] = "validation images, to compare with the teacher"

@@ -62,7 +62,9 @@ class Rates:
     passing: float
 
     @classmethod
-    def measure(cls, config: RunConfig, backbone: Backbone, batch: int, accelerator: Accelerator) -> Rates:
+    def measure(
+        cls, config: RunConfig, backbone: Backbone, batch: int, accelerator: Accelerator, tries: int = TRIES
+    ) -> Rates:
         """Measure with a few steps on noise; the student stays as it was.
 
         Args:
@@ -70,6 +72,7 @@ class Rates:
             backbone: f, before training.
             batch: images of a step.
             accelerator: device and precision.
+            tries: how often each is done; the fastest counts.
         """
         device, size = accelerator.device, backbone.preprocess.size
         pixels = np.random.default_rng(0).integers(0, 256, (CHUNK, size, size, 3), np.uint8)
@@ -80,7 +83,7 @@ class Rates:
                 for _ in pass_through(module, backbone.preprocess, pixels, np.arange(CHUNK), device):
                     pass
 
-            passing = _fastest(look, device) / CHUNK
+            passing = _fastest(look, device, tries) / CHUNK
             if not METHODS[config.method].trains_backbone:
                 return cls(0.0, passing)
             model = Projected(module, torch.nn.Linear(backbone.features, 1).to(device)).train()
@@ -89,7 +92,7 @@ class Rates:
             def train() -> None:
                 model(inputs).sum().backward()
 
-            training = _fastest(train, device) / batch
+            training = _fastest(train, device, tries) / batch
         # Loading processes augment while a GPU computes; a CPU does one after the other.
         augmenting = _augmenting(config, pixels) if device.type == "cpu" and not config.workers else 0.0
         return cls(training + augmenting, passing)
@@ -186,10 +189,10 @@ def quoted_time(session: Session) -> TrainingTime:
         return training_time(session, accelerator)[1]
 
 
-def _fastest(work: Callable[[], None], device: torch.device) -> float:
+def _fastest(work: Callable[[], None], device: torch.device, tries: int) -> float:
     """Seconds of the fastest of a few calls, after one that allocates and compiles."""
     times = []
-    for _ in range(1 + TRIES):
+    for _ in range(1 + tries):
         started = time.perf_counter()
         work()
         if device.type == "cuda":

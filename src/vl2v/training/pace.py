@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -15,7 +14,7 @@ from vl2v.evaluation.features import CHUNK
 from vl2v.method.registry import METHODS
 from vl2v.student.backbones import Backbone
 from vl2v.student.model import Student
-from vl2v.threads import choose, computing, peak_memory
+from vl2v.threads import choose
 
 FEW = 8  # images at once, where a network only passes them through
 
@@ -39,18 +38,6 @@ def training_threads(config: RunConfig, backbone: Backbone, images: int, acceler
     count = images if METHODS[config.method].trains_backbone else CHUNK
     with _steps(config, backbone, accelerator) as step:
         return choose(step, count, count * config.distill.steps)
-
-
-def try_training(config: RunConfig, backbone: Backbone, images: int, accelerator: Accelerator) -> tuple[float, int]:
-    """Seconds of a step of the student with one thread, and the bytes of memory that this process took at most.
-
-    Arguments as of `training_threads`.
-    """
-    with _steps(config, backbone, accelerator) as step, computing(1):
-        step(images)
-        started = time.perf_counter()
-        step(images)
-        return time.perf_counter() - started, peak_memory()
 
 
 @contextmanager

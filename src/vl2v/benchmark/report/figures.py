@@ -15,7 +15,7 @@ from vl2v.benchmark.statistics import Spread
 from vl2v.benchmark.tables import Row
 from vl2v.reports.drawing import CLASS_COLOURS, INK, PAPER, RULE, SOFT, Panel, panel
 from vl2v.reports.figures import LONGEST, PERCENT
-from vl2v.reports.words import listed, percent, shortened
+from vl2v.words import listed, percent, shortened
 
 MARKERS = ("o", "s", "^", "v", "P", "X", "*")
 Paint = tuple[str, str]  # colour and marker

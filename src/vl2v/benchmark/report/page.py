@@ -23,7 +23,7 @@ from vl2v.benchmark.statistics import Spread
 from vl2v.benchmark.tables import Row
 from vl2v.reports.page import Figure, Page, Section, Tile
 from vl2v.reports.run import foot
-from vl2v.reports.words import count, duration, listed, money, percent
+from vl2v.words import count, duration, listed, money, percent
 
 LEADING = "adip"
 

@@ -31,11 +31,12 @@ def size(bytes: int) -> str:
     return f"{bytes / 1e6:,.1f} MB"
 
 
-def duration(seconds: float) -> str:
-    """In the unit that leaves a number between one and some hundreds."""
+def duration(seconds: float, *, rounded: bool = False) -> str:
+    """In the unit that leaves a number between one and some hundreds; an estimate is rounded, and at least a second."""
     for limit, unit, name in ((120, 1, "s"), (7200, 60, "min"), (172_800, 3600, "h")):
         if seconds < limit:
-            return f"{seconds / unit:,.1f} {name}"
+            value = seconds / unit
+            return f"{max(1, round(value))} {name}" if rounded and unit < 3600 else f"{value:,.1f} {name}"
     return f"{seconds / 86_400:,.1f} days"
 
 
