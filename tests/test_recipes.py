@@ -13,8 +13,8 @@ from vl2v.api import make_config
 from vl2v.cli import app
 from vl2v.config import RunConfig, parse
 from vl2v.errors import ConfigError
+from vl2v.planning.settling import settled
 from vl2v.recipes import OOD, PAPER, RECIPES, with_recipe
-from vl2v.training.settling import settled
 
 BASE: dict[str, Any] = {"data": {"root": "x"}, "teacher": {"spec": "file:x"}, "student": {"spec": "timm:x"}}
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from vl2v.planning.agreement import ORDERS, Agreement, Fault
+from vl2v.teacher.purchase.agreement import ORDERS, Agreement, Fault
 
 D = 16
 

@@ -22,11 +22,11 @@ from vl2v.commands.classes import _check_distinct
 from vl2v.errors import TeacherError
 from vl2v.locations import StoragePaths
 from vl2v.planning.session import BudgetAccount, open_session
-from vl2v.planning.watch import TeacherWatch
 from vl2v.progress import Silent
 from vl2v.runs.folder import RunFolder
 from vl2v.teacher.base import TeacherCard, Vectors
 from vl2v.teacher.purchase.store import EmbeddingStore
+from vl2v.teacher.purchase.watch import TeacherWatch
 
 TEXTS = [f"a photo of a {name.replace('_', ' ')}" for name in CLASSES]
 BASIS = np.linalg.qr(np.random.default_rng(0).normal(size=(16, 16)))[0].astype(np.float32)

@@ -19,7 +19,7 @@ from vl2v.commands.evaluate import Answer
 from vl2v.evaluation.evaluation import ROLES, Evaluation
 from vl2v.evaluation.reference import LABELS
 from vl2v.faults import naming
-from vl2v.planning.quoting import human
+from vl2v.planning.requirements import human
 from vl2v.runs.folder import RunFolder
 from vl2v.teacher.purchase.ledger import LedgerEntry, Quote
 from vl2v.terminal import clean, console, dump_json

@@ -19,7 +19,6 @@ from vl2v.faults import explaining
 from vl2v.locations import StoragePaths
 from vl2v.locking import held
 from vl2v.onnx_export.exported import change_exports, exported, mark_trust
-from vl2v.planning.watch import SAME
 from vl2v.progress import Progress
 from vl2v.runs.ownership import alone_in
 from vl2v.runs.places import places_of
@@ -31,6 +30,7 @@ from vl2v.teacher.prompts import text_head
 from vl2v.teacher.purchase.buyer import Buyer
 from vl2v.teacher.purchase.ledger import Budget, Ledger, Quote
 from vl2v.teacher.purchase.store import EmbeddingStore
+from vl2v.teacher.purchase.watch import SAME
 
 PURPOSE = "classes"  # in the ledger
 

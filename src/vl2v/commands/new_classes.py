@@ -12,7 +12,7 @@ from vl2v.config import RunConfig, parse
 from vl2v.data.class_names import checked_name
 from vl2v.data.images import spelling
 from vl2v.errors import ConfigError, StudentError, TeacherError
-from vl2v.planning.quoting import ROW_OVERHEAD, Needs, make_quote
+from vl2v.planning.requirements import ROW_OVERHEAD, Requirements, make_quote
 from vl2v.planning.session import local_device, stated_price
 from vl2v.runs.made_here import MARK, check_teacher
 from vl2v.student.files import CHANGES
@@ -63,7 +63,7 @@ class NewClasses:
     def quote(self, store: EmbeddingStore) -> Quote:
         """What of them is not in the store, and costs."""
         templates = len(self.texts) // len(self.prompts)
-        found = make_quote(Needs({}, self.texts, templates), self.teacher, store, 0, 0, None)
+        found = make_quote(Requirements({}, self.texts, templates), self.teacher, store, 0, 0, None)
         row = 4 * self.teacher.describe().dimension + ROW_OVERHEAD
         return replace(found, disk_bytes={"purchased embeddings": found.text_queries * row})
 

@@ -30,9 +30,18 @@ from vl2v.locations import StoragePaths
 from vl2v.method.base import Method
 from vl2v.method.registry import METHODS
 from vl2v.planning.prepare import Examples, examples, list_folder, read_parts
-from vl2v.planning.quoting import EVALUATION, UNSEEN, VALIDATION, Needs, check_disk, evaluated, make_quote, needs
+from vl2v.planning.requirements import (
+    EVALUATION,
+    UNSEEN,
+    VALIDATION,
+    Requirements,
+    check_disk,
+    evaluated,
+    make_quote,
+    requirements_of,
+)
+from vl2v.planning.settling import settled
 from vl2v.planning.split import Split, leaked, split_task
-from vl2v.planning.watch import SEEN, TeacherWatch
 from vl2v.progress import Progress, warn
 from vl2v.student.backbones import Backbone, load_backbone
 from vl2v.teacher.base import Price, Teacher, TeacherCard, Vectors
@@ -45,9 +54,9 @@ from vl2v.teacher.purchase.buyer import Buyer
 from vl2v.teacher.purchase.ledger import Budget, Ledger, Quote
 from vl2v.teacher.purchase.spending import Spending
 from vl2v.teacher.purchase.store import EmbeddingStore
+from vl2v.teacher.purchase.watch import SEEN, TeacherWatch
 from vl2v.training.data import TrainingData
 from vl2v.training.fresh import FreshViews, fresh_views
-from vl2v.training.settling import settled
 from vl2v.writing import replacing, reserve
 from vl2v_runtime.trust import probabilities
 
@@ -84,7 +93,7 @@ class Session:
     unlabelled: Task | None
     split: Split
     rows: Examples
-    needs: Needs
+    needs: Requirements
     teacher: Teacher
     store: EmbeddingStore
     cache: PixelCache
@@ -357,7 +366,7 @@ def open_session(
                     teacher.bind(part.paths, part.digests)
         images = int((rows.views == 0).sum())
         config = settled(config, len(split.sources), images, len(rows.groups) > len(split.sources))
-        wanted = needs(config, task, split, rows, unseen)
+        wanted = requirements_of(config, task, split, rows, unseen)
         asked = (wanted, teacher, store, cache, backbone, progress, fresh, unseen)
         yield Session(config, task, unlabelled, split, rows, *asked)
 

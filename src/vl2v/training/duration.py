@@ -19,13 +19,13 @@ from vl2v.evaluation.features import CHUNK, pass_through
 from vl2v.method.distill import Projected
 from vl2v.method.registry import METHODS
 from vl2v.planning.session import Session
+from vl2v.planning.settling import SETTLED
 from vl2v.recipes import validation_interval
 from vl2v.runs.folder import RunFolder
 from vl2v.student.backbones import Backbone
 from vl2v.threads import computing
 from vl2v.training.pace import as_it_was, training_threads
 from vl2v.training.process import make_accelerator
-from vl2v.training.settling import SETTLED
 from vl2v.training_time import TrainingTime
 
 TRIES = 3  # of a training step, the fastest counts

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from vl2v.errors import TeacherError
-from vl2v.planning.agreement import Agreement
 from vl2v.teacher.base import Vectors
+from vl2v.teacher.purchase.agreement import Agreement
 from vl2v.teacher.purchase.store import Digests
 
 SEEN = 512  # answers that are looked at; a teacher that was good for so many is not doubted

@@ -28,7 +28,7 @@ ROW_OVERHEAD = 120  # bytes of SQLite per vector beside the vector: keys, index,
 
 
 @dataclass(frozen=True)
-class Needs:
+class Requirements:
     """What a run has to know from the teacher.
 
     Attributes:
@@ -51,7 +51,9 @@ class Needs:
         return self.prompts + self.method_texts + self.unseen
 
 
-def needs(config: RunConfig, task: Task, split: Split, rows: Examples, unseen: Task | None = None) -> Needs:
+def requirements_of(
+    config: RunConfig, task: Task, split: Split, rows: Examples, unseen: Task | None = None
+) -> Requirements:
     """Work out which image and text vectors a run asks for; `unseen` has the images of the held-out classes."""
     templates = load_templates(config.teacher.prompts)
     prompts = tuple(render(template, phrase) for phrase in task.phrases for template in templates)
@@ -73,7 +75,7 @@ def needs(config: RunConfig, task: Task, split: Split, rows: Examples, unseen: T
         if unseen is not None:
             purposes[UNSEEN, 0] = unseen.digests
     new = unseen.phrases if unseen is not None else ()
-    return Needs(purposes, prompts, len(templates), more, tuple(render(t, p) for p in new for t in templates))
+    return Requirements(purposes, prompts, len(templates), more, tuple(render(t, p) for p in new for t in templates))
 
 
 def evaluated(split: Split) -> np.ndarray:
@@ -82,7 +84,7 @@ def evaluated(split: Split) -> np.ndarray:
 
 
 def make_quote(
-    wanted: Needs, teacher: Teacher, store: EmbeddingStore, images: int, size: int, parameters: int | None
+    wanted: Requirements, teacher: Teacher, store: EmbeddingStore, images: int, size: int, parameters: int | None
 ) -> Quote:
     """State queries, money and disk before anything is spent.
 
