@@ -138,3 +138,14 @@ def test_the_demo_takes_settings_once(tmp_path: Path, monkeypatch: pytest.Monkey
     job._check_settings(tmp_path / "before", {})
     with pytest.raises(ConfigError, match="begun with other settings"):
         job._check_settings(tmp_path / "before", {"threads": 2})
+
+
+def test_evaluate_and_teacher_check_share_the_options(monkeypatch: pytest.MonkeyPatch) -> None:
+    words = ("evaluate", "run", "x.csv", "--label", "kind", "--group", "clip", "--domain-column", "site", "--skip-bad")
+    given = called(monkeypatch, "vl2v.api.evaluate", *words)
+    columns = {"label": "kind", "group": "clip", "domain": "site"}
+    assert (given["columns"], given["skip_bad"]) == (columns, True)
+    assert "--set" not in parameters("evaluate")
+    check = ("teacher", "check", "file:x", "--free", "--price-per-1000-texts", "2", "--set", "teacher.views=3")
+    given = called(monkeypatch, "vl2v.commands.check.check_teacher", *check)
+    assert given["settings"]["teacher"].items() >= {"price_per_1000_texts": "2", "free": True, "views": 3}.items()

@@ -32,18 +32,6 @@ DataArg = Annotated[
     Path,
     typer.Argument(help="Images: DATA/<domain>/<class>/<image>, DATA/<class>/<image>, or a table (csv, ...)."),
 ]
-ImageColumn = Annotated[
-    str | None, typer.Option("--image", help="Of a table: the column of paths (default: by common names).")
-]
-LabelColumn = Annotated[str | None, typer.Option("--label", help="Of a table: the column of classes.")]
-SplitColumn = Annotated[
-    str | None, typer.Option("--split", help="Of a table: the column that says train, validation or test.")
-]
-GroupColumn = Annotated[
-    str | None,
-    typer.Option("--group", help="Of a table: the column of groups (clips, patients) that no split divides."),
-]
-SkipBad = Annotated[bool | None, typer.Option("--skip-bad", help="Skip unreadable files.")]
 CacheOpt = Annotated[Path | None, typer.Option(help="Folder for decoded pixels; may be deleted at any time.")]
 StoreOpt = Annotated[Path | None, typer.Option(help="File of purchased embeddings; worth money.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print only warnings and the result.")]

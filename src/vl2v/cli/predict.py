@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -11,47 +11,42 @@ from vl2v.allocator import hold_memory
 from vl2v.cli.common import (
     CacheOpt,
     DataArg,
-    GroupColumn,
-    ImageColumn,
     Json,
-    LabelColumn,
     Quiet,
-    SkipBad,
-    SplitColumn,
     finite,
     guarded,
     make_places,
     make_progress,
 )
+from vl2v.cli.settings import with_settings
 from vl2v.errors import ConfigError
 from vl2v.terminal import say
 
 
+@with_settings("data.image", "data.label", "data.split", "data.group", "data.skip_bad", assign=False)
 def evaluate(
     run: Annotated[Path, typer.Argument(help="Folder of a run or a student.")],
     data: DataArg,
     domain: Annotated[list[str] | None, typer.Option(help="Only this domain; repeatable.")] = None,
-    image: ImageColumn = None,
-    label: LabelColumn = None,
     domain_column: Annotated[str | None, typer.Option(help="Of a table: the column of domains, or none.")] = None,
-    split: SplitColumn = None,
-    group: GroupColumn = None,
-    skip_bad: SkipBad = None,
     cache: CacheOpt = None,
     quiet: Quiet = False,
     as_json: Json = False,
+    *,
+    settings: dict[str, Any],
 ) -> None:
     """Evaluate a student on a folder or a table of labelled images."""
     hold_memory()
     from vl2v.api import evaluate as measure
     from vl2v.cli.printing import show
 
+    columns = settings["data"]  # what was given of them
     found = measure(
         run,
         data,
         domains=domain or (),
-        columns={"image": image, "label": label, "domain": domain_column, "split": split, "group": group},
-        skip_bad=bool(skip_bad),
+        skip_bad=columns.pop("skip_bad", False),
+        columns=columns | {"domain": domain_column},
         places=make_places(cache, None),
         progress=make_progress(quiet, as_json),
     )

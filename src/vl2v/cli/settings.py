@@ -85,8 +85,8 @@ SETTINGS = [
 ]
 
 
-def with_settings(*panels: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Give a command `--set` and the options of some sections of the help, or of some keys.
+def with_settings(*panels: str, assign: bool = True) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command the options of some sections of the help, or of some keys, and `--set` unless `assign` is false.
 
     The command gets what the user gave as its keyword `settings`, nested; a named option takes precedence over `--set`.
     """
@@ -103,7 +103,7 @@ def with_settings(*panels: str) -> Callable[[Callable[..., None]], Callable[...,
             command(**values, settings=settings)
 
         own = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own]
-        parameters = [*(s.parameter for s in chosen), *own, assigned]
+        parameters = [*(s.parameter for s in chosen), *own, *([assigned] if assign else [])]
         inner.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         inner.__annotations__ = {p.name: p.annotation for p in parameters}
         return inner

@@ -9,29 +9,29 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from vl2v.cli.common import CacheOpt, Json, Quiet, StoreOpt, guarded, make_places, make_progress, money
+from vl2v.cli.settings import with_settings
 
 if TYPE_CHECKING:
     from vl2v.commands.check import Check
 
 
+@with_settings("Money")
 def check(
     teacher: Annotated[str, typer.Argument(help="A teacher, in the format of vl2v distill --teacher.")],
     data: Annotated[Path | None, typer.Option(help="Labelled images (default: images of plain colours).")] = None,
     budget: Annotated[str | None, typer.Option(help="The most to spend; required if the teacher charges.")] = None,
     images: Annotated[int, typer.Option(help="Number of images to query.", min=2)] = 24,
-    price_per_1000_images: Annotated[str | None, typer.Option(help="Price, if the vendor states none.")] = None,
-    price_per_1000_texts: Annotated[str | None, typer.Option(help="The same for 1000 texts.")] = None,
-    free: Annotated[bool | None, typer.Option("--free", help="Confirm that a vendor without a price is free.")] = None,
     cache: CacheOpt = None,
     store: StoreOpt = None,
     quiet: Quiet = False,
     as_json: Json = False,
+    *,
+    settings: dict[str, Any],
 ) -> None:
     """Check a teacher on a few images: shared space, determinism, accuracy, and the cost of the whole job."""
     from vl2v.cli.printing import show
     from vl2v.commands.check import check_teacher
 
-    terms = {"price_per_1000_images": price_per_1000_images, "price_per_1000_texts": price_per_1000_texts, "free": free}
     found = check_teacher(
         teacher,
         data,
@@ -39,7 +39,7 @@ def check(
         images=images,
         places=make_places(cache, store),
         progress=make_progress(quiet, as_json),
-        settings={"teacher": {name: term for name, term in terms.items() if term is not None}},
+        settings=settings,
     )
     show(check_json(found) if as_json else check_text(found))
     if not (found.one_space and found.deterministic):
