@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -106,3 +107,19 @@ def test_where_weights_came_from() -> None:
     assert "unknown licence" in from_file.text
     assert origin_of({"kind": "open_clip", "name": "hf-hub:org/name"}, "teacher").hub_name == "org/name"
     assert origin_of({"kind": "module", "name": "Net"}, "Net").hub_name is None
+
+
+def test_nothing_of_others_is_markup() -> None:
+    hostile = "<b>*x*</b> [a](http://e) `y` | z"
+    made = facts(trust=TRUST)
+    provenance = made.student["provenance"]
+    provenance |= {"made_with": {"vl2v": hostile, hostile: hostile}, "made_at": hostile, "weights": hostile}
+    data = {"digest": "d", "domains": [hostile] * 2, "held_out": [hostile]}
+    provenance |= {"prompts": [hostile], "seed": hostile, "data": data}
+    row = ROWS[0] | {"domain": hostile, "role": "out-of-domain"}
+    figures = {"domains": [row], "means": {hostile: MEANS["in_domain"]}, "asked": ASKED | {"currency": hostile}}
+    student = {**made.student, "classes": [hostile, "dog"], "dimension": hostile}
+    said = model_card(replace(made, student=student, figures=figures)).partition("\n---\n")[2]
+    shown = "\\*x\\*&lt;/b&gt; \\[a\\]\\(http&#58;//e\\) \\`y\\` \\| z"
+    assert said.count(shown) == 17
+    assert not any(mark in said for mark in ("<b>", "](http", "*x*</b>"))
