@@ -26,9 +26,13 @@ def count(number: float) -> str:
     return f"{number:,.0f}"
 
 
-def size(bytes: int) -> str:
-    """In MB of a million bytes."""
-    return f"{bytes / 1e6:,.1f} MB"
+def size(count: float) -> str:
+    """A number of bytes in kB, MB, ... of thousands, millions, ..."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"
 
 
 def duration(seconds: float, *, rounded: bool = False) -> str:

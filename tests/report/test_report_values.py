@@ -12,7 +12,7 @@ from vl2v.reports.accuracy import wilson
 from vl2v.reports.learning import learning_curves, smoothed
 from vl2v.reports.maps import principal_axes
 from vl2v.reports.run import write_run_report
-from vl2v.words import duration, money, percent, shortened
+from vl2v.words import duration, money, percent, shortened, size
 
 
 @pytest.fixture(scope="module")
@@ -129,3 +129,8 @@ def test_numbers_as_people_read_them() -> None:
 def test_an_estimated_duration_is_rounded() -> None:
     seconds = (0.2, 45.4, 119, 130, 5400, 9000)
     assert [duration(s, rounded=True) for s in seconds] == ["1 s", "45 s", "119 s", "2 min", "90 min", "2.5 h"]
+
+
+def test_sizes() -> None:
+    found = [size(n) for n in (0, 999, 1000, 174_167_459, 2.5e9, 3e13)]
+    assert found == ["0 B", "999 B", "1.0 kB", "174.2 MB", "2.5 GB", "30.0 TB"]

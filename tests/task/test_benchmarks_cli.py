@@ -70,7 +70,7 @@ def test_on_a_terminal_it_asks(tmp_path: Path, answer: str, code: int) -> None:
     os.close(ours)
     os.close(theirs)
     assert done.returncode == code, done.stderr  # after yes, there is nothing to be had at that address
-    assert "Download about 0.2 GB under these terms?" in done.stderr
+    assert f"Download about {PACS.download_bytes / 1e6:.1f} MB under these terms?" in done.stderr
     assert ("were not accepted; nothing was downloaded" in done.stderr) == (answer == "n")
     assert ("cannot be downloaded" in done.stderr) == (answer == "y")
     assert not (tmp_path / "out").exists()

@@ -16,6 +16,7 @@ from vl2v.errors import ConfigError, DiskFullError, Interrupted
 from vl2v.faults.other import network
 from vl2v.faults.system import disk_full
 from vl2v.terminal import say
+from vl2v.words import size
 
 if TYPE_CHECKING:
     from vl2v.datasets.facts import Benchmark
@@ -110,7 +111,7 @@ def _ask(benchmark: Benchmark) -> None:
             found="neither a terminal nor --yes",
             next_step="read the terms above, then run again with --yes",
         )
-    if not typer.confirm(f"Download about {benchmark.download_bytes / 1e9:,.1f} GB under these terms?", err=True):
+    if not typer.confirm(f"Download about {size(benchmark.download_bytes)} under these terms?", err=True):
         raise ConfigError(f"The terms of {benchmark.name} were not accepted; nothing was downloaded.")
 
 
@@ -128,7 +129,7 @@ def _plain_faults(benchmark: Benchmark, folder: Path) -> Iterator[None]:
         if disk_full(error):
             raise DiskFullError(
                 f"The disk is full; {benchmark.name} is not in place.",
-                expected=f"room for the download, about {benchmark.download_bytes / 1e9:,.1f} GB, and its images",
+                expected=f"room for the download, about {size(benchmark.download_bytes)}, and its images",
                 found=f"no space left at {folder}",
                 next_step=f"free some space, then {again}",
             ) from error
@@ -197,7 +198,7 @@ def _entry(benchmark: Benchmark) -> dict[str, Any]:
 def _list_text(benchmarks: tuple[Benchmark, ...]) -> str:
     lines = []
     for benchmark in benchmarks:
-        counts = f"{benchmark.total:,} images, {benchmark.class_count} classes, {benchmark.download_bytes / 1e9:.1f} GB"
+        counts = f"{benchmark.total:,} images, {benchmark.class_count} classes, {size(benchmark.download_bytes)}"
         domains = ", ".join(f"{domain} {count:,}" for domain, count in benchmark.images.items())
         lines += [f"{benchmark.name}: {counts}", f"  paper    {benchmark.paper}", f"  domains  {domains}"]
         lines += [f"  source   {benchmark.source}", f"  terms    {benchmark.licence}"]

@@ -19,10 +19,10 @@ from vl2v.commands.evaluate import Answer
 from vl2v.evaluation.evaluation import ROLES, Evaluation
 from vl2v.evaluation.reference import LABELS
 from vl2v.faults import naming
-from vl2v.planning.requirements import human
 from vl2v.runs.folder import RunFolder
 from vl2v.teacher.purchase.ledger import LedgerEntry, Quote
 from vl2v.terminal import clean, console, dump_json
+from vl2v.words import size
 from vl2v_runtime.names import printable, quoted, shown
 from vl2v_runtime.trust import Trust
 
@@ -71,7 +71,7 @@ def quote_table(quote: Quote) -> RenderableType:
     table.add_row("prompts", f"{quote.texts:,}", f"{quote.texts_known:,}", f"{quote.text_queries:,}", f"{cost:f}")
     table.add_section()
     table.add_row("all", "", "", f"{quote.image_queries + quote.text_queries:,}", f"{quote.cost:f}", style="bold")
-    disk = ", ".join(f"{name} {human(count)}" for name, count in quote.disk_bytes.items())
+    disk = ", ".join(f"{name} {size(count)}" for name, count in quote.disk_bytes.items())
     understood = [Text("\n".join(quote.contents.lines()))] if quote.contents else []
     further = [Text(f"training on this machine: {quote.training}")] if quote.training else []
     further += [Text(f"note: {quote.note}")] if quote.note else []

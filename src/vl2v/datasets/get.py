@@ -19,6 +19,7 @@ from vl2v.datasets.registry import MANIFEST, compare, image_names, note_place, r
 from vl2v.datasets.sources import Files, Source, fetch
 from vl2v.errors import ConfigError, DataError, DiskFullError
 from vl2v.progress import Progress, Silent, warn
+from vl2v.words import size
 
 ROOM = 2.3  # bytes of disk per byte of download: the files, what is unpacked of them, and some
 
@@ -128,8 +129,8 @@ def _check_free(benchmark: Benchmark, out: Path, partial: Path, source: Source) 
         if free < need:
             raise DiskFullError(
                 f"{benchmark.name} does not fit on the disk of {out.parent}.",
-                expected=f"about {need / 1e9:,.1f} GB free",
-                found=f"{free / 1e9:,.1f} GB",
+                expected=f"about {size(need)} free",
+                found=size(free),
                 next_step="free some space or choose another --out",
             )
 

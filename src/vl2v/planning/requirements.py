@@ -20,6 +20,7 @@ from vl2v.teacher.base import Teacher
 from vl2v.teacher.prompts import load_templates, render
 from vl2v.teacher.purchase.ledger import Quote
 from vl2v.teacher.purchase.store import Digests, EmbeddingStore
+from vl2v.words import size
 
 EVALUATION = "evaluation"  # the purpose of what only the zero-shot column needs
 VALIDATION = "validation"  # the reference of images without labels
@@ -146,16 +147,7 @@ def check_disk(quote: Quote, places: StoragePaths, out: Path) -> None:
         if needed > free:
             raise DiskFullError(
                 f"There is not enough space on the disk of {place}.",
-                expected=f"{human(needed)} for {', '.join(names)}",
-                found=f"{human(free)} free",
+                expected=f"{size(needed)} for {', '.join(names)}",
+                found=f"{size(free)} free",
                 next_step="free some space, or use another disk: --out, --store, --cache",
             )
-
-
-def human(count: float) -> str:
-    """Bytes as people read them."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:.1f} TB"

@@ -16,6 +16,7 @@ import httpcore
 import httpx
 
 from vl2v.addresses import host_of, is_local
+from vl2v.words import size
 
 CONNECT_SECONDS = 10.0
 DESCRIPTION_BYTES = 8_000_000  # of an answer, besides its vectors
@@ -165,7 +166,7 @@ def decompressed(chunks: Iterable[bytes], most: int) -> Iterator[bytes]:
 
 
 def _too_large(most: int) -> UnusableBodyError:
-    return UnusableBodyError(f"a body of more than {most / 1e6:.1f} MB", final=True)
+    return UnusableBodyError(f"a body of more than {size(most)}", final=True)
 
 
 # A time limit for each read alone would let a server that sends a byte now and then go on for ever. The deadline
