@@ -11,6 +11,7 @@ import pytest
 from vl2v.errors import AccessError
 from vl2v.sqlite import NamedConnection, migrate, open_file
 from vl2v.teacher.purchase.store import MIGRATIONS, EmbeddingStore
+from vl2v.vendor_server.database import open_database
 
 FIRST = ("CREATE TABLE IF NOT EXISTS things (name TEXT)", "ALTER TABLE things ADD COLUMN size INTEGER")
 SECOND = ("UPDATE things SET size = 10 * size", "CREATE TABLE more (x)")
@@ -69,3 +70,17 @@ def test_new_and_current_stores_of_embeddings(tmp_path: Path) -> None:
     store.close()
     with closing(sqlite3.connect(path)) as db:
         assert version(db) == len(MIGRATIONS)
+
+
+def test_a_vendors_database_of_another_program_or_a_newer_version(tmp_path: Path) -> None:
+    other, newer = tmp_path / "other.sqlite", tmp_path / "newer.sqlite"
+    EmbeddingStore(other).close()
+    for _ in range(2):
+        open_database(f"sqlite:///{newer}").dispose()
+    with closing(sqlite3.connect(newer)) as db:
+        db.execute("PRAGMA user_version = 7")
+    for file, words in ((other, "another program, with the tables images, ledger"), (newer, "format 7; this version")):
+        before = file.read_bytes()
+        with pytest.raises(AccessError, match=words):
+            open_database(f"sqlite:///{file}")
+        assert file.read_bytes() == before

@@ -145,16 +145,8 @@ def migrate(
         db.execute("BEGIN IMMEDIATE")  # of two processes that open an old file, one changes it
     try:
         version = db.execute("PRAGMA user_version").fetchone()[0]
-        tables = sorted(row[0] for row in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'"))
-        found = step = ""
-        if version > len(migrations):
-            found = f"a file of a newer version (format {version}; this version supports {len(migrations)})"
-            step = "install a newer vl2v"
-        elif tables and table not in tables:
-            found, step = f"a file of another program, with the tables {', '.join(tables[:5])}", "choose another file"
-        if found:
-            problem, step = f"This version cannot write to {db.file}.", f"{step}: {option}"
-            raise AccessError(problem, expected=f"{what}, or a new file", found=found, next_step=step)
+        tables = [row[0] for row in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+        check_kind(db.file, version, len(migrations), tables, table, what, option)
         if not read_only:
             for group in migrations[version:]:
                 for statement in group:
@@ -164,6 +156,31 @@ def migrate(
     finally:
         if db.in_transaction:
             db.execute("ROLLBACK")
+
+
+def check_kind(file: str, version: int, known: int, tables: Sequence[str], table: str, what: str, option: str) -> None:
+    """Refuse a file that is not for this version to write.
+
+    Args:
+        file: its path.
+        version: its ``PRAGMA user_version``.
+        known: the highest that this version of vl2v knows.
+        tables: names of all that it has.
+        table: see `migrate`, and so for what follows.
+
+    Raises:
+        AccessError: if it is of another program, or of a newer version.
+    """
+    found = step = ""
+    if tables and table not in tables:
+        found = f"a file of another program, with the tables {', '.join(sorted(tables)[:5])}"
+        step = "choose another file"
+    elif version > known:
+        found = f"a file of a newer version (format {version}; this version supports {known})"
+        step = "install a newer vl2v"
+    if found:
+        problem, step = f"This version cannot write to {file}.", f"{step}: {option}"
+        raise AccessError(problem, expected=f"{what}, or a new file", found=found, next_step=step)
 
 
 def _execute(db: NamedConnection, statement: str) -> None:

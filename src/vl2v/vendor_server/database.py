@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from vl2v.errors import ConfigError, MissingExtraError
-from vl2v.sqlite import write_ahead
+from vl2v.sqlite import check_kind, write_ahead
 
 try:
     from sqlalchemy import (
@@ -86,6 +86,7 @@ probes = Table(  # one row, written to see whether there is room for more
     Column("padding", LargeBinary, nullable=False),
 )
 PROBE_BYTES = 65_536
+VERSION = 0  # of a SQLite file, its PRAGMA user_version; missing tables and columns are added without a new one
 
 LOCKS = {  # until the transaction ends; without, two servers that make the tables at once refuse each other
     "sqlite": "BEGIN IMMEDIATE",
@@ -108,6 +109,7 @@ def open_database(address: str) -> Engine:
 
     Raises:
         ConfigError: if it cannot be opened; the message holds no password.
+        AccessError: if it is a SQLite file of another program, or of a newer version.
     """
     try:
         url = _with_driver(make_url(address))
@@ -150,6 +152,10 @@ def _make_tables(engine: Engine) -> None:
         if lock := LOCKS.get(engine.dialect.name):
             connection.exec_driver_sql(lock)
         known = inspect(connection)
+        if engine.dialect.name == "sqlite":
+            version, tables = connection.exec_driver_sql("PRAGMA user_version").scalar_one(), known.get_table_names()
+            file, what = str(engine.url.database), "a vendor's database"
+            check_kind(file, version, VERSION, tables, accounts.name, what, "--db")
         there = {name: {column["name"] for column in known.get_columns(name)} for name in known.get_table_names()}
         metadata.create_all(connection)
         for table in metadata.sorted_tables:
