@@ -5,7 +5,8 @@ Each way trains in a process of its own, in turn, so that other work on the mach
 - `one`: one thread;
 - `before`: as many threads as torch takes, which spin while they wait for each other;
 - `asleep`: as many, which sleep while they wait;
-- `after`: what `vl2v distill` does: threads that sleep, of the number that was measured before the first step.
+- `after`: what `vl2v distill` does: threads that each compute a part of the batch, of the number that was measured
+  before the first step.
 """
 
 from __future__ import annotations
@@ -62,6 +63,7 @@ def training_step(measure: bool) -> Callable[[], None]:
     from vl2v.config import RunConfig
     from vl2v.method.distill import Projected
     from vl2v.method.loop import adam
+    from vl2v.shards import sharding
     from vl2v.student.backbones import load_backbone
     from vl2v.training.pace import training_threads
 
@@ -78,9 +80,10 @@ def training_step(measure: bool) -> Callable[[], None]:
     model.train()
 
     def step() -> None:
-        loss = -F.cosine_similarity(model(images), targets).mean()
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        with sharding(BATCH, possible=measure) as shards:
+            loss = -F.cosine_similarity(shards.train(model, images), targets).mean()
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
 
     return step

@@ -6,9 +6,10 @@ images wait once per step instead: they are faster on an idle machine, and next 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import cache
 from typing import Any, TypeVar
 
@@ -17,6 +18,8 @@ from torch import Tensor, nn
 
 SMALLEST = 4  # images per shard
 T = TypeVar("T")
+
+_divided: ContextVar[int | None] = ContextVar("divided", default=None)  # threads before they were divided
 
 
 class Shards:
@@ -44,7 +47,7 @@ class Shards:
             output: Tensor = module(inputs)
             return output
         parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
-        result: Tensor = _InShards.apply(self, module, inputs, *parameters)  # type: ignore[no-untyped-call]
+        result: Tensor = _InShards.apply(self, module, inputs, *parameters)
         return result
 
     def infer(self, module: nn.Module, inputs: Tensor) -> Tensor:
@@ -77,10 +80,11 @@ class _InShards(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> Any:
         sizes = [len(output) for output in ctx.outputs]
 
-        def differentiate(output: Tensor, gradient: Tensor) -> tuple[Tensor | None, ...]:
-            return torch.autograd.grad(output, ctx.parameters, gradient, allow_unused=True)
+        def differentiate(output: Tensor, gradient: Tensor) -> Sequence[Tensor | None]:
+            found: Sequence[Tensor | None] = torch.autograd.grad(output, ctx.parameters, gradient, allow_unused=True)
+            return found
 
-        parts = ctx.shards.map(differentiate, ctx.outputs, gradients[0].split(sizes))
+        parts = ctx.shards.map(differentiate, ctx.outputs, torch.split(gradients[0], sizes))
         sums = (None if of[0] is None else torch.stack(of).sum(0) for of in zip(*parts, strict=True))
         return None, None, None, *sums
 
@@ -89,17 +93,23 @@ class _InShards(torch.autograd.Function):
 def sharding(images: int, possible: bool = True) -> Iterator[Shards]:
     """Divide the threads of torch among the shards of batches; inside, the calling thread has those of one shard.
 
+    Inside another call, e.g. for validation during training, the threads of the outer call are divided anew.
+
     Args:
         images: images of a batch.
         possible: false if a batch cannot be divided.
     """
-    total = torch.get_num_threads()
-    count = max(1, min(total, images // SMALLEST)) if possible else 1
+    before, outer = torch.get_num_threads(), _divided.get()
+    total = outer or before
+    divided = possible and not torch.is_autocast_enabled("cpu")  # which is a state of the calling thread alone
+    count = max(1, min(total, images // SMALLEST)) if divided else 1
+    token = _divided.set(total)
     torch.set_num_threads(max(1, total // count))
     try:
         yield Shards(count, max(1, total // count))
     finally:
-        torch.set_num_threads(total)
+        torch.set_num_threads(before)
+        _divided.reset(token)
 
 
 def divisible(module: nn.Module, inputs: Tensor) -> bool:

@@ -5,6 +5,8 @@ while they wait: next to another busy process, which makes one of them late at e
 times slower than one. Threads that sleep while they wait lose little there. On two hyperthreads of one core, a second
 thread gains little even on an idle machine, so the number is measured, not taken from the number of cores.
 
+Where a network treats every image by itself, threads compute parts of a batch instead; see `vl2v.shards`.
+
 Results depend on the number of threads in their last bits, as sums are divided differently.
 """
 

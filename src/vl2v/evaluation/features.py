@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from vl2v.data.splits import Indices
 from vl2v.method.evaluation import Score, from_totals, totals
+from vl2v.shards import sharding
 from vl2v.student.preprocess import Preprocess
 
 CHUNK = 64  # images at once; fixed, because results depend on it in the last bits
@@ -27,7 +28,9 @@ def pass_through(
     module.eval()
     for start in range(0, len(slots), CHUNK):
         images = torch.from_numpy(pixels[slots[start : start + CHUNK]]).permute(0, 3, 1, 2)
-        yield module(preprocess.normalise(images.to(device))).float()
+        with sharding(CHUNK, device.type == "cpu") as shards:
+            output = shards.infer(module, preprocess.normalise(images.to(device)))
+        yield output.float()
 
 
 def scores(

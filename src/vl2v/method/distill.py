@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from accelerate import Accelerator
@@ -13,6 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from vl2v.method.loop import AfterStep, Batch, Objective, adam, fit
 from vl2v.method.loss import dual_objective
 from vl2v.method.swad import LossValley
+from vl2v.shards import Shards
 
 
 @dataclass(frozen=True)
@@ -94,6 +96,7 @@ def distill(
     validate: Callable[[int], float | None] | None = None,
     optimizer: torch.optim.Optimizer | None = None,
     accelerator: Accelerator | None = None,
+    shards: Shards | None = None,
     first_step: int = 0,
     after_step: AfterStep | None = None,
 ) -> Distilled:
@@ -118,6 +121,7 @@ def distill(
             ends a segment, None means no validation at this step.
         optimizer: goes on with this one instead of a fresh Adam.
         accelerator: device, precision and processes; None trains where the tensors are.
+        shards: threads that each compute a part of every batch; None computes batches whole.
         first_step: number of the first step.
         after_step: called with (step, loss) last of all; a true answer ends the stage.
 
@@ -154,7 +158,7 @@ def distill(
         return ended or (swad is not None and swad.dead_at is not None)
 
     losses = fit(
-        model,
+        partial(shards.train, model) if shards else model,
         batches,
         optimizer,
         objective=objective or dual_objective(image_weight),

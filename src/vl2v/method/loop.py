@@ -62,7 +62,7 @@ def total(loss: Loss) -> Tensor:
 
 
 def fit(
-    module: nn.Module,
+    module: Callable[[Tensor], Tensor],
     batches: Iterable[Batch],
     optimizer: torch.optim.Optimizer,
     *,

@@ -22,9 +22,10 @@ from vl2v.planning.session import Session
 from vl2v.planning.settling import SETTLED
 from vl2v.recipes import validation_interval
 from vl2v.runs.folder import RunFolder
+from vl2v.shards import sharding
 from vl2v.student.backbones import Backbone
 from vl2v.threads import computing
-from vl2v.training.pace import as_it_was, training_threads
+from vl2v.training.pace import as_it_was, can_shard, training_threads
 from vl2v.training.process import make_accelerator
 from vl2v.training_time import TrainingTime
 
@@ -89,8 +90,11 @@ class Rates:
             model = Projected(module, torch.nn.Linear(backbone.features, 1).to(device)).train()
             inputs = torch.randn(batch, 3, size, size, device=device).contiguous(memory_format=torch.channels_last)
 
+            divided = can_shard(model, size, accelerator)
+
             def train() -> None:
-                model(inputs).sum().backward()
+                with sharding(batch, divided) as shards:
+                    shards.train(model, inputs).sum().backward()  # type: ignore[no-untyped-call]
 
             training = _fastest(train, device, tries) / batch
         # Loading processes augment while a GPU computes; a CPU does one after the other.

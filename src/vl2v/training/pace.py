@@ -11,7 +11,9 @@ from torch import Tensor, nn
 
 from vl2v.config import RunConfig
 from vl2v.evaluation.features import CHUNK
+from vl2v.method.distill import Projected
 from vl2v.method.registry import METHODS
+from vl2v.shards import divisible, sharding
 from vl2v.student.backbones import Backbone
 from vl2v.student.model import Student
 from vl2v.threads import choose
@@ -45,16 +47,33 @@ def _steps(config: RunConfig, backbone: Backbone, accelerator: Accelerator) -> I
     """A call that does what a training step does to a number of images, but changes nothing."""
     trains = METHODS[config.method].trains_backbone
     module, side = backbone.module, backbone.preprocess.size
-    module.to(memory_format=torch.channels_last)
+    model = Projected(module, nn.Identity()).to(memory_format=torch.channels_last)
+    divided = can_shard(model, side, accelerator)
 
     def step(count: int) -> None:
-        output = module(_noise(count, side))
-        if trains:
-            output.float().square().mean().backward()
+        with sharding(count, divided) as shards:
+            if trains:
+                shards.train(model, _noise(count, side)).float().square().mean().backward()  # type: ignore[no-untyped-call]
+            else:
+                shards.infer(model, _noise(count, side))
 
-    with as_it_was(module), accelerator.autocast(), torch.set_grad_enabled(trains):
-        module.train(trains)
+    with as_it_was(module), accelerator.autocast():
+        model.train(trains)
         yield step
+
+
+def can_shard(model: nn.Module, side: int, accelerator: Accelerator) -> bool:
+    """Whether threads can each train on a part of a batch; the model stays as it was.
+
+    Args:
+        model: what is trained; maps [N, 3, side, side].
+        side: of its input, in pixels.
+        accelerator: device and processes.
+    """
+    if accelerator.device.type != "cpu" or accelerator.num_processes > 1:
+        return False
+    with as_it_was(model):
+        return divisible(model.train(), _noise(2, side))
 
 
 def student_threads(student: Student, total: int) -> int | None:
@@ -64,8 +83,8 @@ def student_threads(student: Student, total: int) -> int | None:
     side = student.preprocess.size
 
     def look(count: int) -> None:
-        with torch.no_grad():
-            student(_noise(count, side))
+        with sharding(count) as shards:
+            shards.infer(student, _noise(count, side))
 
     return choose(look, min(FEW, max(1, total)), total)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -28,6 +29,7 @@ from vl2v.method.registry import METHODS
 from vl2v.method.swad import LossValley
 from vl2v.progress import Advance, Progress
 from vl2v.runs.folder import RunFolder, State
+from vl2v.shards import Shards, sharding
 from vl2v.student.backbones import Backbone
 from vl2v.student.model import cosine_logits
 from vl2v.training.adam import adam_tensors, load_adam, set_rates
@@ -35,6 +37,7 @@ from vl2v.training.aligning import Average, average_of, solve
 from vl2v.training.data import BatchLoader, TrainingData, context_of
 from vl2v.training.feature_cache import FeatureCache
 from vl2v.training.fresh import FreshViews
+from vl2v.training.pace import can_shard
 from vl2v.training.parts import LossParts
 from vl2v.training.weights import TrainedWeights, WeightSelector, under
 
@@ -202,7 +205,7 @@ class Trainer:
 
         set_rates(optimizer, rates, warmed_up(1, start, settings.warmup_steps))
         if start < settings.steps and (selector.swad is None or selector.swad.dead_at is None):
-            with self.progress.stage(self.method.stages[1], settings.steps, start) as advance:
+            with self.progress.stage(self.method.stages[1], settings.steps, start) as advance, self._shards() as shards:
                 distilled = distill(
                     backbone,
                     self.projection,
@@ -214,12 +217,20 @@ class Trainer:
                     validate=validate,
                     optimizer=optimizer,
                     accelerator=self.accelerator,
+                    shards=shards,
                     first_step=start,
                     after_step=after,
                 )
             if distilled.died:
                 self.progress.note(f"the loss valley ended at step {distilled.last_step}; training stopped")
         return selector.trained(weights)
+
+    def _shards(self) -> AbstractContextManager[Shards]:
+        """The threads that share the batches of Distill."""
+        model = Projected(self.backbone.module, self.projection, self._penalty)
+        whole = self.fresh is not None or not self.method.trains_backbone  # a local teacher needs all threads itself
+        divided = not whole and can_shard(model, self.backbone.preprocess.size, self.accelerator)
+        return sharding(sum(self.data.shares), divided)
 
     def _adam(self, weights: Mapping[str, nn.Parameter], settings: AlignConfig | DistillConfig) -> torch.optim.Adam:
         """Adam as a stage's settings say; what has a rate of its own comes last and is not decayed."""
