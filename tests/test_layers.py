@@ -14,8 +14,8 @@ FOUNDATION = """
     threads shards training_time locations renamed words
 """
 LAYERS = [
-    FOUNDATION, "pretrained", "data", "datasets trust", "student", "teacher", "method", "recipes", "schema", "config",
-    "settings redaction", "runs", "planning", "evaluation", "training", "onnx_export", "tracking", "reports",
+    FOUNDATION, "pretrained", "data", "datasets trust sources", "student", "teacher", "method", "recipes", "schema",
+    "config", "settings redaction", "runs", "planning", "evaluation", "training", "onnx_export", "tracking", "reports",
     "hub commands", "benchmark", "api_report web", "api", "demo", "serve vendor_server", "cli", "__main__",
 ]  # fmt: skip
 RANK = {package: rank for rank, layer in enumerate(LAYERS) for package in layer.split()}

@@ -27,6 +27,8 @@ from vl2v.progress import Progress
 from vl2v.runs.folder import RunFolder
 from vl2v.runs.places import places_of
 from vl2v.settings import make_config
+from vl2v.sources.importing import import_source
+from vl2v.sources.registry import find_source
 from vl2v.student.backbones import Backbone, from_module
 from vl2v.student.model import Student
 from vl2v.student.preprocess import Preprocess
@@ -82,7 +84,7 @@ def quote(
         "teacher": {"spec": spec},
         "student": {"spec": student or None},
     }
-    given["data"]["root"] = _root(data, config, merge(settings or {}, given), places)
+    given["data"]["root"] = _root(data, config, merge(settings or {}, given), places, progress)
     return quote_run(
         make_config(config, merge({"student": {}}, merge(settings or {}, given))), places, progress, opened
     )
@@ -112,10 +114,11 @@ def distill(
     Args:
         data: the images: a folder `root/<domain>/<class>/<image>` or `root/<class>/<image>`, with `classes` images at
             any depth; or a table with a row for every image (.csv, .tsv, .jsonl, .parquet), or a frame of pandas or
-            polars. The columns of a table are named in `settings`, e.g. ``{"data": {"image": "path", "label":
-            "species", "domain": "camera", "split": "fold", "group": "clip"}}``, or found by common names (image, label
-            and domain). Relative paths start from the table's folder,
-            those of a frame from the current one.
+            polars; or a data set of another tool (``hf:user/name``, a folder saved by the package datasets, WebDataset
+            shards, an export of Label Studio or CVAT). The columns of a table are named in `settings`, e.g. ``{"data":
+            {"image": "path", "label": "species", "domain": "camera", "split": "fold", "group": "clip"}}``, or found by
+            common names (image, label and domain). Relative paths start from the table's folder, those of a frame from
+            the current one.
         teacher: its name (see `vl2v.teacher.opening.KINDS`), or an object that is a `Teacher`.
         student: ``timm:<name>``, ``timm:<name>@<checkpoint>``, ``offline:``, ``teacher`` for VL2V-SD, a `Backbone`, or
             a module that maps [B, 3, S, S] images to [B, F] features. A module needs
@@ -158,7 +161,7 @@ def distill(
         free["teacher"] = {"accept": accept or None, "free": (settings or {}).get("teacher", {}).get("free")}
         final = make_config(None, merge(base.model_dump(mode="json"), free))
     else:
-        given["data"]["root"] = _root(data, config, merge(settings or {}, given), places)
+        given["data"]["root"] = _root(data, config, merge(settings or {}, given), places, progress)
         final = make_config(config, merge(settings or {}, given))
     backbone = None if isinstance(student, str) or student is None else _backbone(student, final)
     return run(
@@ -222,7 +225,7 @@ def evaluate(
     chosen = {role: column for role, column in (columns or {}).items() if column is not None}
     made = (loaded.provenance.get("config") or {}).get("data") or {}
     chosen = known_columns(made, data) | chosen
-    root = _root(data, None, {"data": chosen}, places)
+    root = _root(data, None, {"data": chosen}, places, progress)
     as_trained = {"layout_as_found": made.get("layout_as_found", False), "allow_missing_classes": True}
     settings = {"root": root, "skip_bad": skip_bad} | chosen | as_trained
     config = parse(DataConfig, settings, "the settings")
@@ -248,7 +251,7 @@ def export(
         onnx=onnx,
         int8=int8,
         out=Path(out) if out is not None else None,
-        data=Path(data) if data is not None else None,
+        data=Path(str(_root(data, None, {}, places, progress))) if data is not None else None,
         tolerance=tolerance,
         backbone=backbone,
         places=places,
@@ -267,14 +270,26 @@ def load(folder: str | Path, backbone: nn.Module | None = None, device: str = "c
 
 
 def _root(
-    data: str | Path | Frame | None, config: str | Path | None, settings: Mapping[str, Any], places: StoragePaths | None
+    data: str | Path | Frame | None,
+    config: str | Path | None,
+    settings: Mapping[str, Any],
+    places: StoragePaths | None,
+    progress: Progress | None,
 ) -> str | None:
-    """What lists the images, as settings name it; a frame is written to the folder of the embedding store."""
-    if data is None or isinstance(data, str | os.PathLike):
-        return None if data is None else str(data)
+    """What lists the images, as settings name it.
+
+    A frame, and a data set of another tool, are written as a table to the folder of the embedding store.
+    """
     base = read_yaml(Path(config)) if config else {}
     asked = merge(base if isinstance(base, Mapping) else {}, settings).get("data") or {}
-    return str(write_frame(data, (places or StoragePaths()).store.absolute().parent / FOLDER, asked))
+    named = asked.get("root") if data is None else data
+    folder = (places or StoragePaths()).store.absolute().parent / FOLDER
+    if named is None or isinstance(named, str | os.PathLike):
+        source = find_source(str(named)) if named else None
+        if source is not None:
+            return str(import_source(source, str(named), folder, asked, progress))
+        return None if data is None else str(data)
+    return str(write_frame(named, folder, asked))
 
 
 def _teacher(teacher: str | Teacher | None) -> tuple[str | None, Teacher | None]:

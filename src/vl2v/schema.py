@@ -84,7 +84,7 @@ class DataConfig(Strict):
     """What the client has."""
 
     root: Path
-    """The folder of images, or a table that lists them (.csv, .tsv, .jsonl, .parquet)."""
+    """The folder of images, a table that lists them (.csv, ...), or a data set of another tool (hf:user/name, ...)."""
     image: Annotated[str | None, Panel.data] = None
     """Of a table: the column of paths (default: by common names).
 

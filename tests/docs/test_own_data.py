@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import csv
+import hashlib
+import io
+import json
 import re
 import shlex
+import tarfile
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as parquet
 import pytest
 from tiny_task import Bench, bench  # noqa: F401 - a fixture
 
@@ -41,10 +48,43 @@ def own(bench: Bench, tmp_path_factory: pytest.TempPathFactory) -> Bench:
     for table in ("photos.csv", "next-year.csv"):
         with (copy.data / table).open("w", newline="") as out:
             csv.writer(out).writerows([["path", "species", "camera", "fold", "clip"], *rows])
+    other_tools(copy.data, rows)
     return copy
 
 
-@pytest.mark.parametrize("section", ["Or give a table", "Use your own split", "Keep groups together"])
+def other_tools(data: Path, rows: list[list[str]]) -> None:
+    """The same images as the page's other data sets."""
+    (data / "shards").mkdir()
+    for i in range(2):
+        with tarfile.open(data / "shards" / f"part-{i:03d}.tar", "w") as archive:
+            for j, (path, name, camera, *_) in list(enumerate(rows))[i::2]:
+                described = json.dumps({"camera": camera}).encode()
+                for ending, content in (
+                    ("png", (data / path).read_bytes()),
+                    ("cls", name.encode()),
+                    ("json", described),
+                ):
+                    entry = tarfile.TarInfo(f"{j:05d}.{ending}")
+                    entry.size = len(content)
+                    archive.addfile(entry, io.BytesIO(content))
+    tasks = [{"image": path, "camera": camera, "choice": name} for path, name, camera, *_ in rows]
+    (data / "project-7.json").write_text(json.dumps(tasks))
+    tag = '<tag label="{1}"><attribute name="camera">{2}</attribute></tag>'
+    images = "".join(f'<image name="{row[0]}">{tag.format(*row)}</image>' for row in rows)
+    (data / "annotations.xml").write_text(f"<annotations>{images}</annotations>")
+    image = [{"bytes": (data / row[0]).read_bytes(), "path": row[0]} for row in rows]
+    kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    columns = {"image": pa.array(image, kind), "species": [r[1] for r in rows], "camera": [r[2] for r in rows]}
+    parquet.write_table(pa.table(columns), data / "species.parquet")
+    kept = dict(np.load(data.parent / "teacher.npz"))
+    digests = [hashlib.sha256((data / path).read_bytes()).hexdigest() for path in kept.pop("paths")]
+    np.savez(data.parent / "teacher.npz", sha256=np.array(digests), **kept)
+
+
+SECTIONS = ("Or give a table", "Or give a data set of another tool", "Use your own split", "Keep groups together")
+
+
+@pytest.mark.parametrize("section", SECTIONS)
 def test_the_commands_of_a_section_work(
     own: Bench, section: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -52,7 +92,8 @@ def test_the_commands_of_a_section_work(
     found = commands(section)
     assert found
     for command in found:
-        words = shlex.split(command.replace("open_clip:ViT-B-16/openai", own.teacher))[1:]
+        meant = command.replace("open_clip:ViT-B-16/openai", own.teacher)
+        words = shlex.split(meant.replace("hf:user/species", "species.parquet"))[1:]
         words = [str(tmp_path / word) if word.startswith("runs/") else word for word in words]
         words = [own.student if word.startswith("timm:") else word for word in words]
         if words[0] == "distill":

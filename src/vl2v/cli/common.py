@@ -30,7 +30,7 @@ TRACEBACK = "VL2V_TRACEBACK"  # set, an unexpected fault shows where it came fro
 
 DataArg = Annotated[
     Path,
-    typer.Argument(help="Images: DATA/<domain>/<class>/<image>, DATA/<class>/<image>, or a table (csv, ...)."),
+    typer.Argument(help="Images: DATA/<domain>/<class>/<image>, DATA/<class>/<image>, a table, or hf:user/name."),
 ]
 CacheOpt = Annotated[Path | None, typer.Option(help="Folder for decoded pixels; may be deleted at any time.")]
 StoreOpt = Annotated[Path | None, typer.Option(help="File of purchased embeddings; worth money.")]

@@ -21,6 +21,7 @@ from vl2v.onnx_export.exported import exported, mark_trust
 from vl2v.progress import Progress, warn
 from vl2v.runs.folder import RunFolder
 from vl2v.runs.ownership import alone_in
+from vl2v.runs.places import made_here
 from vl2v.student.files import CHANGES
 from vl2v.student.model import Student
 from vl2v.trust import files
@@ -136,7 +137,7 @@ def read_answers(folder: RunFolder) -> Predictions:
             f"{folder.path} has no saved predictions.", expected="predictions.npz", found="none", next_step=step
         )
     with reading(folder.predictions_file, f"write it again: {resume_command(folder.path)}"):
-        return read_predictions(folder.predictions_file)
+        return read_predictions(folder.predictions_file, made_here(folder.path))
 
 
 def _sample(kept: Predictions) -> Indices:

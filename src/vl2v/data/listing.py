@@ -92,6 +92,10 @@ class Listing(ABC):
             DataError: if there is none.
         """
 
+    def _described_in(self) -> Path:
+        """The folder that `classes.yaml` may lie in."""
+        return self.root
+
     def _cell(self, domain: str, folder: str) -> str:
         """What a class in a domain is called in a fault."""
         return shown(f"{domain}/{folder}")
@@ -229,7 +233,7 @@ class Listing(ABC):
         ]
 
     def _phrases(self) -> tuple[str, ...]:
-        phrases = read_phrases(self.root, self.folders)
+        phrases = read_phrases(self._described_in(), self.folders)
         values = tuple(phrases[folder] for folder in self.folders)
         for phrase in sorted({p for p in values if values.count(p) > 1}):
             if len({spelling(f) for f in self.folders if phrases[f] == phrase}) > 1:

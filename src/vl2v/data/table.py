@@ -20,6 +20,7 @@ from vl2v.data.scan import Fault
 from vl2v.data.splits import part_of
 from vl2v.data.tables.base import Broken, Table, empty, open_table
 from vl2v.data.tables.columns import SPLIT, Columns, find_columns
+from vl2v.data.tables.imported import columns_asked, origin_of
 from vl2v_runtime.names import shown
 
 LISTED = 20  # rows named in a fault; the rest are counted
@@ -95,15 +96,19 @@ class TableListing(Listing):
         self._table, self._named, self._wanted = Path(table), tuple(classes), dict(columns or {})
         self._problems: dict[Broken, _Rows] = {}
         self._numbers: NDArray[np.int64] = np.zeros(0, np.int64)
-        self._unit = ""
+        self._unit = self._name = ""
         super().__init__(self._table.parent, allow_missing_classes=allow_missing_classes, as_found=as_found)
         self._check_labels()
 
     def _find(self) -> Cells:
-        self.source = self._table
+        origin = origin_of(self._table)
+        self.source = Path(origin.data) if origin else self._table
+        self._name = origin.name if origin else self.root.resolve().name or "images"
         table = open_table(self._table)
         self._unit = table.unit
-        columns = find_columns(table.columns, self._wanted, source=self._table, labelled=not self._named)
+        columns = find_columns(
+            table.columns, columns_asked(self._table, self._wanted), source=self.source, labelled=not self._named
+        )
         self.columns = columns.named()
         split = [name for name in table.columns if name.strip().casefold() == SPLIT]
         if split and split[0] not in dict(self.columns).values():
@@ -114,7 +119,7 @@ class TableListing(Listing):
             unit = self._unit if rows.count == 1 else f"{self._unit}s"
             self.faults.append(Fault(f"{unit} {', '.join(rows.first)}{more}", fault.problem, fault.remedy))
         if not cells:
-            raise FaultyDataError(self._table, self.faults) if self.faults else empty(self._table)
+            raise FaultyDataError(self.source, self.faults) if self.faults else empty(self.source)
         return cells
 
     def _read(self, table: Table, columns: Columns) -> _Read:
@@ -122,7 +127,7 @@ class TableListing(Listing):
         found = _Read()
         above = os.path.abspath(self.root).replace(os.sep, "/").rstrip("/") + "/"  # noqa: PTH100 - links stay
         alone = {"label": ""} if self._named else {}
-        alone |= {} if columns.domain else {"domain": self.root.resolve().name or "images"}
+        alone |= {} if columns.domain else {"domain": self._name}
         roles = [role for role, _ in columns.named()]
         for number, cells in table.rows([column for _, column in columns.named()]):
             values = cells if isinstance(cells, Broken) else _texts(cells, columns)
@@ -190,6 +195,10 @@ class TableListing(Listing):
                 yield first, row
             else:
                 first = row
+
+    def _described_in(self) -> Path:
+        origin = origin_of(self._table)
+        return Path(origin.folder) if origin and origin.folder else self.root
 
     def _classes(self, cells: Cells) -> tuple[str, ...]:
         return self._named or super()._classes(cells)

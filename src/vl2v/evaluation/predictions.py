@@ -64,28 +64,35 @@ class Predictions:
         return {role: self.of(self.role == role) for role in ROLES if (self.role == role).any()}
 
 
-def read_predictions(file: Path) -> Predictions:
+def read_predictions(file: Path, anywhere: bool = False) -> Predictions:
     """Read a run's `predictions.npz`.
+
+    Args:
+        file: the file.
+        anywhere: whether images may lie outside the data's root, as a table of this user may say.
 
     Raises:
         ValueError: if it is broken.
         OSError: if it cannot be read.
     """
     found = read_arrays(file, FORMS)
-    check_answers(found["role"], found["path"], found["label"], found["student"].shape[1])
+    check_answers(found["role"], found["path"], found["label"], found["student"].shape[1], anywhere)
     teacher = found["zero_shot"].astype(np.float32) if "zero_shot" in found else None
     domain, role, path, label = (found[name] for name in ("domain", "role", "path", "label"))
     return Predictions(domain, role, path, label.astype(np.int64), found["student"].astype(np.float32), teacher)
 
 
-def check_answers(role: NDArray[np.str_], path: NDArray[np.str_], label: NDArray[np.integer], classes: int) -> None:
+def check_answers(
+    role: NDArray[np.str_], path: NDArray[np.str_], label: NDArray[np.integer], classes: int, anywhere: bool = False
+) -> None:
     """Refuse what no run writes: the file may come from a stranger.
 
     Args:
         role: [N], one of `ROLES`.
-        path: [N], each below the data's root.
+        path: [N], each below the data's root, unless `anywhere`.
         label: [N], each from 0 to `classes` - 1.
         classes: how many there are.
+        anywhere: see `read_predictions`.
 
     Raises:
         ArraysError: if one is something else.
@@ -95,7 +102,7 @@ def check_answers(role: NDArray[np.str_], path: NDArray[np.str_], label: NDArray
     if other := set(role.tolist()) - set(ROLES):
         raise ArraysError(f"the role {min(other)[:40]!r}")
     for name in path.tolist():
-        if "\0" in name or ".." in PurePosixPath(name).parts or _is_absolute(name):
+        if "\0" in name or (not anywhere and (".." in PurePosixPath(name).parts or _is_absolute(name))):
             raise ArraysError(f"the path {name[:80]!r}, which does not lie below the images' folder")
 
 

@@ -24,10 +24,12 @@ from vl2v.data.table import TableListing
 from vl2v.data.tables.base import SUFFIXES, is_table, open_table
 from vl2v.data.tables.columns import ROLES, find_columns
 from vl2v.data.tables.frame import frame_columns
+from vl2v.data.tables.imported import columns_asked
 from vl2v.data.views import make_views, view_bytes
 from vl2v.errors import ConfigError
 from vl2v.planning.split import Split, match_domains
 from vl2v.progress import Progress, warn
+from vl2v.sources.registry import find_source
 from vl2v_runtime.names import shown
 
 
@@ -83,9 +85,11 @@ def with_columns(config: DataConfig) -> DataConfig:
     if not is_table(config.root):
         return config
     names = open_table(config.root).columns
-    found = find_columns(names, columns_of(config), source=config.root, labelled=not config.classes)
+    asked = columns_asked(config.root, columns_of(config))
+    found = find_columns(names, asked, source=config.root, labelled=not config.classes)
     label = None if config.classes else found.label
-    return config.model_copy(update={"image": found.image, "label": label, "domain": found.domain})
+    more = {role: getattr(found, role) or None for role in ("split", "group")}
+    return config.model_copy(update={"image": found.image, "label": label, "domain": found.domain} | more)
 
 
 def columns_of(config: DataConfig) -> dict[str, str | None]:
@@ -98,11 +102,13 @@ def known_columns(made: Mapping[str, Any], data: object) -> dict[str, str]:
 
     Args:
         made: the run's settings of `data`.
-        data: the path of a folder or a table, or a frame.
+        data: the path of a folder or a table, a data set of another tool, or a frame.
     """
     columns: Sequence[str] = ()
     if not isinstance(data, str | os.PathLike):
         columns = frame_columns(data)
+    elif source := find_source(str(data)):
+        columns = source.open(str(data)).columns
     elif is_table(Path(data)) and Path(data).is_file():
         columns = open_table(Path(data)).columns
     return {role: made[role] for role in ROLES if made.get(role) and made[role] in columns}

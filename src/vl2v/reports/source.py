@@ -19,6 +19,7 @@ from vl2v.faults import UNREADABLE, reading
 from vl2v.hints import resume_command
 from vl2v.onnx_export.exported import EXPORT, REPORT
 from vl2v.runs.folder import RunFolder
+from vl2v.runs.places import made_here
 from vl2v.runs.run_files import read_evaluation, read_export, read_metrics
 from vl2v.student.files import CARD, read_described
 from vl2v.trust import files as trust_file
@@ -131,13 +132,14 @@ def read_run(path: Path) -> Source:
         known += [] if answers is None else [answers.student.shape[1]]
         if len(set(known)) > 1:
             raise ValueError(f"{known[0]} classes, the answers have {known[-1]}")
-        check_answers(found["role"], found["path"], found["label"], known[0] if known else len(card["classes"]))
+        check_answers(found["role"], found["path"], found["label"], known[0] if known else len(card["classes"]), own)
         return found
 
+    own = made_here(path)
     earlier = "This run was made by an earlier version"
     card = read_described(folder.student)
     kept = f"{earlier}, which did not save predictions"
-    answers = part("predictions", folder.predictions_file, read_predictions, kept)
+    answers = part("predictions", folder.predictions_file, lambda file: read_predictions(file, own), kept)
     return Source(
         folder,
         config,

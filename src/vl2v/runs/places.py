@@ -35,6 +35,11 @@ def places_of(
     return StoragePaths(cache or mine.get("cache") or default_cache(), store or mine.get("store") or default_store())
 
 
+def made_here(run: Path) -> bool:
+    """Whether this user made a run on this machine, so that files that it names may be read."""
+    return bool(_remembered(run, anyone=False))
+
+
 def _remembered(run: Path, anyone: bool) -> dict[str, Path]:
     """What a run's folder says; nothing for one of an older version, or for a student's folder alone.
 

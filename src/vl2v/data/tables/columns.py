@@ -64,12 +64,13 @@ def find_columns(columns: Sequence[str], asked: Mapping[str, str | None], *, sou
     Raises:
         ConfigError: with every column that is missing, named twice or used twice.
     """
-    label, domain = asked.get("label"), asked.get("domain")
-    if domain is not None and domain.casefold() == NONE and domain not in columns:
-        domain = ""
+    label = asked.get("label")
     given = {role: asked.get(role) for role in ("image", "label", "domain")}
-    given |= {"label": label if labelled else "", "domain": domain}
+    given |= {"label": label if labelled else ""}
     given |= {role: asked.get(role) or "" for role in ("split", "group")}
+    for role in ("domain", "split", "group"):
+        if (name := given[role]) is not None and name.casefold() == NONE and name not in columns:
+            given[role] = ""
     faults, found = [], {}
     for role, name in given.items():
         known = [column for column in columns if column] if name is None else [name]

@@ -76,7 +76,7 @@ def write_frame(frame: Any, folder: Path, settings: Mapping[str, Any]) -> Path:
 
 def _rows(columns: list[str], values: list[list[Any]]) -> Iterator[bytes]:
     for path, *more in zip(*values, strict=True):
-        cells = [_absolute(path), *map(_plain, more)]
+        cells = [absolute(path), *map(plain, more)]
         yield json.dumps(dict(zip(columns, cells, strict=True))).encode() + b"\n"
 
 
@@ -85,11 +85,12 @@ def _values(series: Any) -> list[Any]:
     return list(series) if method is None else list(method())
 
 
-def _plain(value: Any) -> str | None:
-    """Text; None for a missing value."""
+def plain(value: Any) -> str | None:
+    """A value as text; None for a missing one."""
     return None if type(value).__name__ in MISSING or value != value else str(value)
 
 
-def _absolute(value: Any) -> str | None:
-    text = _plain(value)
+def absolute(value: Any) -> str | None:
+    """A path as an absolute one, from the current folder; an address as it is; None for a missing value."""
+    text = plain(value)
     return text if not text or "://" in text else os.path.abspath(text)  # noqa: PTH100 - links stay

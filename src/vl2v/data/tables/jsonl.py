@@ -8,6 +8,7 @@ from itertools import islice
 from pathlib import Path
 
 from vl2v.data.tables.base import Broken, Row, empty
+from vl2v.data.tables.imported import BROKEN, is_imported
 from vl2v.errors import DataError
 from vl2v_runtime.names import shown
 
@@ -30,6 +31,8 @@ class JsonLines:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        if is_imported(path):
+            self.unit = "row"
         first = [value for _, value in islice(self._objects(), LOOKED_AT)]
         if not first:
             raise empty(path)
@@ -62,5 +65,6 @@ def _parse(line: str) -> dict[str, object] | Broken:
     except (ValueError, RecursionError) as error:
         return Broken(f"not JSON ({' '.join(str(error).split())[:100]})", REMEDY)
     if isinstance(value, dict):
-        return value
+        broken = value.get(BROKEN)
+        return Broken(*map(str, broken[:2])) if isinstance(broken, list) and len(broken) == 2 else value
     return Broken(f"not an object, but {'a list' if isinstance(value, list) else 'a single value'}", REMEDY)

@@ -1,0 +1,237 @@
+"""Data sets in Arrow and Parquet with images inside: of the package `datasets`, and files of the Hugging Face hub."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vl2v.data.parquet_images import class_names
+from vl2v.data.splits import part_of
+from vl2v.data.tables.base import PARQUET, Row
+from vl2v.errors import DataError, MissingExtraError
+from vl2v.sources.base import Embedded, Source, unreadable, version_of
+
+BATCH = 32  # rows in memory at once
+SPLIT = "split"
+LISTS = ("dataset_dict.json", "state.json")  # of a folder that `datasets` saved: with several splits, and of one
+WHAT = "Arrow or Parquet, as the package datasets writes it"
+
+
+@dataclass(frozen=True)
+class Part:
+    """A file of a data set.
+
+    Attributes:
+        path: the file, Parquet by its suffix, otherwise Arrow.
+        split: what its split is called; empty if that is not known.
+    """
+
+    path: Path
+    split: str = ""
+
+
+class Columnar:
+    """Files of one data set, read one after another; rows are counted over all of them.
+
+    Numbers of classes become their names, where the files have them as `datasets` writes them. A column of images
+    holds files' bytes, or paths.
+
+    Args:
+        data: as the user named it.
+        parts: the files, one or more.
+        version: see `vl2v.sources.base.Records`.
+
+    Raises:
+        DataError: if a file cannot be read, or has other columns than the first.
+        MissingExtraError: if pyarrow is not installed.
+    """
+
+    unit = "row"
+
+    def __init__(self, data: str, parts: Sequence[Part], version: str = "") -> None:
+        self._data, self._parts = data, tuple(parts)
+        self.version = version or version_of(part.path for part in parts)
+        schema = schema_of(parts[0].path)
+        self._names = class_names(schema.metadata or {})
+        self._embedded = embedded(schema)
+        splits = {part.split for part in parts}
+        self._stated = SPLIT not in schema.names and len(splits) > 1
+        self.columns = (*schema.names, *([SPLIT] if self._stated else []))
+        named = {"image": self._embedded[:1], "label": list(self._names)[:1], "split": [SPLIT] if self._stated else []}
+        self.roles = {role: found[0] for role, found in named.items() if found}
+
+    def rows(self, columns: Sequence[str]) -> Iterator[Row]:
+        """See `vl2v.data.tables.base.Table.rows`."""
+        number = 0
+        wanted = [column for column in columns if not (self._stated and column == SPLIT)]
+        for part in self._parts:
+            for batch in _batches(part.path, wanted):
+                values = {column: self._values(column, batch.column(column), part) for column in wanted}
+                for i in range(batch.num_rows):
+                    number += 1
+                    yield number, tuple(values[c][i] if c in values else part.split for c in columns)
+
+    def _values(self, column: str, values: Any, part: Part) -> list[object]:
+        found = values.to_pylist()
+        if column in self._embedded:
+            return [_image(value, part.path.parent) for value in found]
+        names = self._names.get(column)
+        if names is None:
+            return list(found)
+        return [names[v] if isinstance(v, int) and 0 <= v < len(names) else None if v == -1 else v for v in found]
+
+
+def _image(value: object, folder: Path) -> object:
+    """An image in a cell: its bytes, or else its path."""
+    inside = value.get("bytes") if isinstance(value, dict) else value
+    if isinstance(inside, bytes):
+        return Embedded(inside)
+    path = value.get("path") if isinstance(value, dict) else None
+    return str(folder / path) if isinstance(path, str) and path and "://" not in path else path
+
+
+def embedded(schema: Any) -> list[str]:
+    """Names of the columns that hold images: bytes, or bytes and a path."""
+    import pyarrow as pa
+
+    def holds(kind: Any) -> bool:
+        if pa.types.is_struct(kind):
+            return {"bytes", "path"} <= {kind.field(i).name for i in range(kind.num_fields)}
+        return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
+
+    return [field.name for field in schema if holds(field.type)]
+
+
+def schema_of(path: Path) -> Any:
+    """The Arrow schema of a file.
+
+    Raises:
+        DataError: if it is neither Parquet nor Arrow.
+        MissingExtraError: if pyarrow is not installed.
+    """
+    try:
+        import pyarrow as pa
+        import pyarrow.parquet as parquet
+    except ImportError as error:
+        raise MissingExtraError("Reading Arrow and Parquet", "parquet", "pyarrow") from error
+    try:
+        if path.suffix.lower() in PARQUET:
+            return parquet.read_schema(path)
+        with pa.memory_map(str(path)) as file:
+            return _stream(file).schema
+    except (pa.ArrowException, OSError) as error:
+        raise unreadable(path, WHAT, error) from error
+
+
+def _stream(file: Any) -> Any:
+    """A reader of the record batches of an Arrow file, which `datasets` writes as a stream."""
+    import pyarrow as pa
+
+    try:
+        return pa.ipc.open_stream(file)
+    except pa.ArrowInvalid:
+        file.seek(0)
+        return pa.ipc.open_file(file)
+
+
+def _batches(path: Path, columns: Sequence[str]) -> Iterator[Any]:
+    import pyarrow as pa
+    import pyarrow.parquet as parquet
+
+    try:
+        if path.suffix.lower() in PARQUET:
+            # A buffered stream and no pre-buffering: else row groups are read ahead into memory.
+            with parquet.ParquetFile(path, buffer_size=1 << 20, pre_buffer=False) as file:
+                yield from file.iter_batches(batch_size=BATCH, columns=list(columns), use_threads=False)
+            return
+        with pa.memory_map(str(path)) as mapped:
+            reader = _stream(mapped)
+            count = getattr(reader, "num_record_batches", None)
+            for batch in reader if count is None else map(reader.get_batch, range(count)):
+                chosen = batch.select(list(columns))
+                for start in range(0, chosen.num_rows, BATCH):
+                    yield chosen.slice(start, BATCH)
+    except (pa.ArrowException, OSError, KeyError) as error:
+        raise unreadable(path, f"{WHAT}, with the columns {', '.join(columns)}", error) from error
+
+
+def claims(data: str) -> bool:
+    """Whether a path is a folder that `datasets` saved, or one or more Parquet files with images inside."""
+    path = Path(data)
+    try:
+        if any((path / name).is_file() for name in LISTS):
+            return True
+        files = parquet_files(path) if path.is_dir() else [path] if path.suffix.lower() in PARQUET else []
+        return bool(files) and files[0].is_file() and bool(embedded(schema_of(files[0])))
+    except (OSError, DataError, MissingExtraError):
+        return False
+
+
+def parquet_files(folder: Path) -> list[Path]:
+    """Parquet files of a data set's folder, down to three levels, sorted."""
+    found = {path for depth in ("*", "*/*", "*/*/*") for path in folder.glob(f"{depth}.parquet")}
+    return sorted(path for path in found if not any(p.startswith(".") for p in path.relative_to(folder).parts))
+
+
+def parts_of(files: Sequence[Path], root: Path) -> list[Part]:
+    """Files with the split that their name or a folder's says, as in ``data/train-00000-of-00002.parquet``."""
+    return [Part(path, _split_of(path.relative_to(root))) for path in files]
+
+
+def _split_of(path: Path) -> str:
+    names = [path.name.partition(".")[0].partition("-")[0], *reversed(path.parts[:-1])]
+    return next((name for name in names if part_of(name) is not None), "")
+
+
+def open_datasets(data: str) -> Columnar:
+    """Open what `claims` claimed.
+
+    Raises:
+        DataError: if it cannot be read.
+        MissingExtraError: if pyarrow is not installed.
+    """
+    path = Path(data)
+    if path.is_file():
+        return Columnar(data, [Part(path)])
+    if (path / LISTS[0]).is_file():
+        names = _json(path / LISTS[0]).get("splits")
+        if not isinstance(names, list) or not names:
+            raise unreadable(path / LISTS[0], "a list of splits", repr(names))
+        return Columnar(data, [part for name in names for part in _saved(path / _plain(name, path), str(name))])
+    if (path / LISTS[1]).is_file():
+        return Columnar(data, _saved(path, ""))
+    return Columnar(data, parts_of(parquet_files(path), path))
+
+
+def _saved(folder: Path, split: str) -> list[Part]:
+    """The Arrow files of a data set of one split that `datasets` saved."""
+    entries = _json(folder / LISTS[1]).get("_data_files")
+    names = [entry.get("filename") for entry in entries if isinstance(entry, dict)] if isinstance(entries, list) else []
+    if not names:
+        raise unreadable(folder / LISTS[1], "a list of data files", repr(entries))
+    return [Part(folder / _plain(name, folder), split) for name in names]
+
+
+def _plain(name: object, folder: Path) -> str:
+    """A name that leads nowhere else.
+
+    Raises:
+        DataError: if it may.
+    """
+    if not isinstance(name, str) or not name or Path(name).name != name or name in (".", ".."):
+        raise unreadable(folder, "names of files in it", f"the name {name!r}")
+    return name
+
+
+def _json(path: Path) -> Mapping[str, Any]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise unreadable(path, "JSON", error) from error
+    return found if isinstance(found, dict) else {}
+
+
+DATASETS = Source("a data set of the package datasets (a saved folder, or Parquet)", claims, open_datasets)

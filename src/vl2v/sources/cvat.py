@@ -1,0 +1,127 @@
+"""Exports of image classification from CVAT: XML ("CVAT for images"). Its ImageNet export is a folder of classes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+from xml.parsers import expat
+
+from vl2v.data.tables.base import Broken, Row, empty
+from vl2v.sources.base import Source, first_file, unreadable, version_of
+
+CHUNK = 2**16
+LOOKED_AT = 1000
+IMAGE, LABEL, SUBSET = "image", "label", "subset"
+EXPORT = 'XML, as CVAT exports it as "CVAT for images 1.1"'
+
+
+class CvatImages:
+    """An XML file with a row for every image: its name, its tag, its subset, and the attributes of the tag.
+
+    Images are looked for next to the file: in ``images/<subset>/``, in ``images/``, and in its folder.
+
+    Raises:
+        DataError: if it is no such file, or has no image.
+    """
+
+    unit = "row"
+
+    def __init__(self, data: str) -> None:
+        self._path = Path(data)
+        self.version = version_of([self._path])
+        first = list(islice(self._images(), LOOKED_AT))
+        if not first:
+            raise empty(self._path)
+        self.columns = tuple(dict.fromkeys([IMAGE, LABEL, *(key for fields in first for key in fields)]))
+        self.roles = {"image": IMAGE, "label": LABEL}
+
+    def rows(self, columns: Sequence[str]) -> Iterator[Row]:
+        """See `vl2v.data.tables.base.Table.rows`."""
+        for number, fields in enumerate(self._images(), 1):
+            bad = next((v for c in columns if isinstance(v := fields.get(c), Broken)), None)
+            yield number, bad or tuple(fields.get(column) for column in columns)
+
+    def _images(self) -> Iterator[dict[str, object]]:
+        reader = _Reader(self._path.parent)
+        try:
+            with self._path.open("rb") as file:
+                while chunk := file.read(CHUNK):
+                    reader.parser.Parse(chunk, False)
+                    yield from reader.taken()
+                reader.parser.Parse(b"", True)
+            yield from reader.taken()
+        except (expat.ExpatError, OSError, ValueError) as error:
+            raise unreadable(self._path, EXPORT, error) from error
+
+
+class _Reader:
+    """Collects the images of what was parsed so far."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._done: list[dict[str, object]] = []
+        self._fields: dict[str, object] | None = None
+        self._tags: list[str] = []
+        self._attribute, self._text = "", ""
+        self.parser = expat.ParserCreate()
+        self.parser.StartDoctypeDeclHandler = self._refuse
+        self.parser.StartElementHandler = self._start
+        self.parser.EndElementHandler = self._end
+        self.parser.CharacterDataHandler = self._add
+
+    def taken(self) -> list[dict[str, object]]:
+        """What was collected since the last call."""
+        done, self._done = self._done, []
+        return done
+
+    def _refuse(self, *_: object) -> None:
+        """No export declares a document type; its entities could grow without bound."""
+        raise ValueError("a document type declaration")
+
+    def _start(self, name: str, values: Mapping[str, str]) -> None:
+        if name == "image":
+            subset = values.get(SUBSET, "")
+            self._fields = {IMAGE: self._found(values.get("name", ""), subset), SUBSET: subset}
+            self._tags = []
+        elif name == "tag" and self._fields is not None:
+            self._tags.append(values.get("label", ""))
+        elif name == "attribute" and self._fields is not None:
+            self._attribute, self._text = values.get("name", ""), ""
+
+    def _add(self, text: str) -> None:
+        if self._attribute and len(self._text) < CHUNK:
+            self._text += text
+
+    def _end(self, name: str) -> None:
+        if self._fields is None:
+            return
+        if name == "attribute":
+            if self._attribute not in (IMAGE, LABEL, SUBSET, ""):
+                self._fields[self._attribute] = self._text.strip()
+            self._attribute = ""
+        elif name == "image":
+            self._fields[LABEL] = self._label()
+            self._done.append(self._fields)
+            self._fields = None
+
+    def _label(self) -> object:
+        distinct = sorted(set(self._tags))
+        if len(distinct) > 1:
+            return Broken(f"several tags: {', '.join(distinct[:4])}", "keep one tag for each image")
+        return distinct[0] if distinct else None
+
+    def _found(self, name: str, subset: str) -> str | None:
+        if not name:
+            return None
+        images = self._folder / "images"
+        return str(first_file([images / subset / name, images / name, self._folder / name]))
+
+
+def claims(data: str) -> bool:
+    """Whether a path is an XML file."""
+    path = Path(data)
+    return path.suffix.lower() == ".xml" and path.is_file()
+
+
+CVAT = Source('an export of CVAT ("CVAT for images", XML)', claims, CvatImages)

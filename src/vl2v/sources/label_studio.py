@@ -1,0 +1,208 @@
+"""Exports of image classification from Label Studio: JSON, JSON-MIN and CSV."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from pathlib import Path, PurePosixPath
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+from vl2v.data.tables.base import Broken, Row, empty
+from vl2v.data.tables.delimited import Delimited
+from vl2v.errors import DataError
+from vl2v.sources.base import Source, first_file, unreadable, version_of
+
+CHOICE = "choice"
+CSV_COLUMNS = frozenset({"annotation_id", "annotator", "lead_time"})  # that Label Studio adds to those of the project
+LOOKED_AT = 100
+CHUNK = 2**16
+UPLOADED = re.compile(r"[0-9a-f]{8}-(.+)")  # Label Studio puts such a mark before the name of an uploaded file
+IMAGE_KEYS = ("image", "img", "picture", "photo", "url", "path", "file")
+EXPORT = "a list of tasks, as Label Studio exports it as JSON or JSON-MIN"
+
+
+class LabelStudio:
+    """A JSON export: a row for every task, with the values of its data and the class that was chosen.
+
+    Args:
+        data: the file. Images are looked for next to it, see `local`.
+
+    Raises:
+        DataError: if it is no list of tasks, or an empty one.
+    """
+
+    unit = "row"
+
+    def __init__(self, data: str) -> None:
+        self._path = Path(data)
+        self.version = version_of([self._path])
+        first = [_fields(task) for task in islice(tasks(self._path), LOOKED_AT)]
+        if not first:
+            raise empty(self._path)
+        keys = list(dict.fromkeys(key for fields in first if isinstance(fields, dict) for key in fields))
+        if CHOICE not in keys:
+            raise unreadable(self._path, EXPORT, "tasks without a choice", "label the images, then export them again")
+        self.columns = tuple(keys)
+        self.roles = roles_of(keys)
+
+    def rows(self, columns: Sequence[str]) -> Iterator[Row]:
+        """See `vl2v.data.tables.base.Table.rows`."""
+        image = self.roles.get("image")
+        for number, task in enumerate(tasks(self._path), 1):
+            fields = _fields(task)
+            if isinstance(fields, Broken):
+                yield number, fields
+                continue
+            known = fields | {image: local(fields.get(image), self._path.parent)} if image else fields
+            bad = next((v for c in columns if isinstance(v := known.get(c), Broken)), None)
+            yield number, bad or tuple(known.get(column) for column in columns)
+
+
+class LabelStudioCsv:
+    """A CSV export: an ordinary table, whose paths are those of Label Studio.
+
+    Raises:
+        DataError: if it is no table.
+    """
+
+    def __init__(self, data: str) -> None:
+        self._table, self._folder = Delimited(Path(data)), Path(data).parent
+        self.unit, self.columns = self._table.unit, self._table.columns
+        self.version = version_of([Path(data)])
+        self.roles = roles_of(self.columns)
+
+    def rows(self, columns: Sequence[str]) -> Iterator[Row]:
+        """See `vl2v.data.tables.base.Table.rows`."""
+        image, choice = self.roles.get("image"), self.roles.get("label")
+        for number, cells in self._table.rows(columns):
+            if isinstance(cells, Broken):
+                yield number, cells
+                continue
+            row = dict(zip(columns, cells, strict=True))
+            if image in row:
+                row[image] = local(row[image], self._folder)
+            if choice in row:
+                row[choice] = chosen([row[choice]])
+            bad = next((value for value in row.values() if isinstance(value, Broken)), None)
+            yield number, bad or tuple(row.values())
+
+
+def tasks(path: Path) -> Iterator[object]:
+    """The tasks of an export one by one; the file is never in memory as a whole.
+
+    Raises:
+        DataError: if it is no JSON list.
+    """
+    decoder, text, done = json.JSONDecoder(), "", False
+    with path.open(encoding="utf-8-sig", errors="replace") as file:
+        if not file.read(CHUNK).lstrip().startswith("["):
+            raise unreadable(path, EXPORT, "no JSON list")
+        file.seek(0)
+        text = file.read(CHUNK).lstrip("\ufeff \t\r\n")[1:]
+        while True:
+            text = text.lstrip(" \t\r\n,")
+            if text.startswith("]"):
+                return
+            try:
+                task, end = decoder.raw_decode(text)
+            except (ValueError, RecursionError) as error:
+                if done:
+                    raise unreadable(path, EXPORT, error) from error
+            else:
+                if done or end < len(text):  # a number at the end of what was read may go on
+                    yield task
+                    text = text[end:]
+                    continue
+            more = file.read(max(CHUNK, len(text)))
+            text, done = text + more, not more
+
+
+def _fields(task: object) -> dict[str, Any] | Broken:
+    """The values of a task by column."""
+    if not isinstance(task, dict):
+        return Broken("no task, but a single value", "export the project again")
+    inner = task.get("data")
+    if not isinstance(inner, dict):  # JSON-MIN
+        found = {key: value for key, value in task.items() if not isinstance(value, list | dict)}
+        stated = task.get(CHOICE, next((v for v in task.values() if isinstance(v, dict) and "choices" in v), None))
+        return found | ({CHOICE: chosen([stated])} if stated is not None or CHOICE in task else {})
+    annotations = task.get("annotations") or task.get("completions") or []
+    results = [
+        result.get("value")
+        for annotation in annotations
+        if isinstance(annotation, dict) and not annotation.get("was_cancelled")
+        for result in annotation.get("result") or []
+        if isinstance(result, dict) and result.get("type", "choices") == "choices"
+    ]
+    plain = {key: value for key, value in inner.items() if not isinstance(value, list | dict)}
+    return plain | {CHOICE: chosen(results)}
+
+
+def chosen(values: Sequence[object]) -> str | Broken | None:
+    """The one class that all annotations of a task state; None if there is none."""
+    found: list[str] = []
+    for value in values:
+        if isinstance(value, str) and value.startswith("{"):  # of a CSV
+            try:
+                value = json.loads(value)
+            except (ValueError, RecursionError):
+                found.append(str(value))
+                continue
+        choices = value.get("choices") if isinstance(value, dict) else value
+        found += [choices] if isinstance(choices, str) else map(str, choices) if isinstance(choices, list) else []
+    distinct = sorted({choice for choice in found if choice})
+    if len(distinct) > 1:
+        return Broken(f"several choices: {', '.join(distinct[:4])}", "settle on one class for the image")
+    return distinct[0] if distinct else None
+
+
+def local(value: object, folder: Path) -> object:
+    """Where an image of Label Studio lies: `value` as it exports it, `folder` that of the export.
+
+    An uploaded file (``/data/upload/1/5f2c1a9b-cat.jpg``) is looked for in the folder and in its folders images and
+    upload, with and without the mark that Label Studio puts before its name. A file of local storage
+    (``/data/local-files/?d=cats/1.jpg``) is looked for from the folder on, then from the root.
+    """
+    if not isinstance(value, str) or not value:
+        return value
+    if value.startswith("/data/local-files/"):
+        inner = (parse_qs(urlsplit(value).query).get("d") or [""])[0].lstrip("/")
+        return str(first_file([folder / inner, Path("/") / inner]))
+    if value.startswith("/data/upload/") or value.startswith("upload/"):
+        inner = value.removeprefix("/data/")
+        name = PurePosixPath(inner).name
+        mark = UPLOADED.fullmatch(name)
+        names = [name, mark[1]] if mark else [name]
+        places = [folder, folder / "images", (folder / inner).parent, (folder / "media" / inner).parent]
+        return str(first_file(place / name for name in names for place in places))
+    return value if "://" in value else str(folder / value)
+
+
+def roles_of(columns: Sequence[str]) -> dict[str, str]:
+    """Image and label among the columns of an export."""
+    image = next((column for key in IMAGE_KEYS for column in columns if column.casefold() == key), "")
+    return ({"image": image} if image else {}) | ({"label": CHOICE} if CHOICE in columns else {})
+
+
+def claims(data: str) -> bool:
+    """Whether a path is a JSON file, or a CSV file with the columns of Label Studio."""
+    path = Path(data)
+    if not path.is_file():
+        return False
+    if path.suffix.lower() == ".csv":
+        try:
+            return len(CSV_COLUMNS & set(Delimited(path).columns)) > 1
+        except (DataError, OSError):
+            return False
+    return path.suffix.lower() == ".json"
+
+
+def open_export(data: str) -> LabelStudio | LabelStudioCsv:
+    """Open what `claims` claimed."""
+    return LabelStudioCsv(data) if Path(data).suffix.lower() == ".csv" else LabelStudio(data)
+
+
+LABEL_STUDIO = Source("an export of Label Studio (JSON, JSON-MIN, CSV)", claims, open_export)

@@ -1,0 +1,183 @@
+"""WebDataset shards: tar files in which the files of one sample stand together and share their name."""
+
+from __future__ import annotations
+
+import json
+import re
+import tarfile
+from collections.abc import Iterator, Sequence
+from glob import glob, has_magic
+from itertools import islice
+from pathlib import Path
+
+from vl2v.data.splits import part_of
+from vl2v.data.tables.base import Broken, Row, empty
+from vl2v.errors import DataError
+from vl2v.sources.base import TEXT_BYTES, Embedded, Source, unreadable, version_of
+from vl2v_runtime.formats import SUFFIXES as IMAGES
+from vl2v_runtime.imaging import MAX_BYTES
+from vl2v_runtime.names import shown
+
+SUFFIXES = (".tar", ".tar.gz", ".tgz")
+CLASS_LISTS = ("classnames.txt", "classes.txt", "class_names.txt")  # one name per line, in the order of the numbers
+LOOKED_AT = 100  # samples whose files and keys are the columns
+TEXTS = ("cls", "txt", "text", "label", "class")
+MOST_SHARDS = 100_000
+IMAGE, SPLIT, JSON = "image", "split", "json"
+BRACES = re.compile(r"\{([^{}]*)\}")
+
+
+class Shards:
+    """Shards, read one after another as streams; samples are counted over all of them.
+
+    The columns are ``image``, the endings of text files (``cls``), the keys of a ``json`` file, and ``split`` if the
+    names of shards or of their folders say it. A number in ``cls`` is looked up in a file of class names, if there is
+    one next to the shards.
+
+    Raises:
+        DataError: if there is no shard, no sample, or a shard cannot be read.
+    """
+
+    unit = "row"
+
+    def __init__(self, data: str) -> None:
+        self._shards = shards_of(data)
+        self._splits = {shard: _split_of(shard) for shard in self._shards}
+        self.version = version_of(self._shards)
+        self._names = _class_names(self._shards[0].parent)
+        samples = list(islice(self._samples(), LOOKED_AT))
+        if not samples:
+            raise empty(Path(data))
+        keys = dict.fromkeys(key for _, sample in samples for key in sample)
+        stated = len(set(self._splits.values())) > 1
+        self.columns = (IMAGE, *(key for key in keys if key not in (IMAGE, SPLIT)))
+        self.columns += (SPLIT,) if stated or SPLIT in keys else ()
+        self.roles = {"image": IMAGE} | ({"label": "cls"} if "cls" in keys else {})
+        self.roles |= {"split": SPLIT} if stated else {}
+
+    def rows(self, columns: Sequence[str]) -> Iterator[Row]:
+        """See `vl2v.data.tables.base.Table.rows`."""
+        for number, (shard, sample) in enumerate(self._samples(), 1):
+            known: dict[str, object] = {SPLIT: self._splits[shard]} | sample
+            bad = next((v for c in (*columns, JSON) if isinstance(v := known.get(c), Broken)), None)
+            yield number, bad or tuple(known.get(column) for column in columns)
+
+    def _samples(self) -> Iterator[tuple[Path, dict[str, object]]]:
+        for shard in self._shards:
+            name, sample = None, dict[str, object]()
+            for path, ending, data in _files(shard):
+                if path != name and sample:
+                    yield shard, sample
+                    sample = {}
+                name = path
+                sample = self._contents(ending, data) | sample  # of several images, the first
+            if sample:
+                yield shard, sample
+
+    def _contents(self, ending: str, data: bytes | None) -> dict[str, object]:
+        """The columns that one file of a sample gives."""
+        last = ending.rpartition(".")[2]
+        if f".{last}" in IMAGES:
+            large = Broken(f"an image file above {MAX_BYTES:,} bytes", "make it smaller")
+            return {IMAGE: large if data is None else Embedded(data)}
+        if last not in (JSON, *TEXTS):
+            return {}
+        if data is None:
+            return {ending: Broken(f"a .{ending} file above {TEXT_BYTES:,} bytes", "write what describes one image")}
+        if last == JSON:
+            return _keys(data)
+        text = data.decode("utf-8", "replace").strip()
+        if text.isascii() and text.isdigit() and int(text) < len(self._names):
+            text = self._names[int(text)]
+        return {ending: text}
+
+
+def _files(shard: Path) -> Iterator[tuple[str, str, bytes | None]]:
+    """The files of a shard in their order: sample, ending in lower case, and content; None if it is too large."""
+    try:
+        with tarfile.open(shard, "r|*") as archive:
+            for member in archive:
+                folder, _, name = member.name.rpartition("/")
+                stem, _, ending = name.partition(".")
+                if not member.isreg() or not stem or not ending:
+                    continue
+                ending = ending.lower()
+                most = MAX_BYTES if f".{ending.rpartition('.')[2]}" in IMAGES else TEXT_BYTES
+                content = archive.extractfile(member) if member.size <= most else None
+                yield f"{folder}/{stem}", ending, content.read() if content else None
+    except (tarfile.TarError, OSError, EOFError) as error:
+        raise unreadable(shard, "a tar file", error, "write or download it again") from error
+
+
+def _keys(data: bytes) -> dict[str, object]:
+    try:
+        found = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        return {JSON: Broken(f"a .json file that is not JSON ({' '.join(str(error).split())[:80]})", "write it again")}
+    return {k: v for k, v in found.items() if not isinstance(v, dict | list)} if isinstance(found, dict) else {}
+
+
+def expand(pattern: str) -> Iterator[str]:
+    """The names that braces stand for: ``{000..009}`` and ``{a,b}``."""
+    match = BRACES.search(pattern)
+    if match is None:
+        yield pattern
+        return
+    before, after = pattern[: match.start()], pattern[match.end() :]
+    ends = re.fullmatch(r"(\d+)\.\.(\d+)", match[1])
+    inside = match[1].split(",")
+    if ends:
+        low, high = int(ends[1]), int(ends[2])
+        inside = [f"{i:0{len(ends[1])}d}" for i in range(low, min(high, low + MOST_SHARDS) + 1)]
+    for one in inside:
+        for rest in expand(after):
+            yield before + one + rest
+
+
+def shards_of(data: str) -> list[Path]:
+    """The shards that a path means: a tar file, a pattern, or a folder of tar files.
+
+    Raises:
+        DataError: if one is missing, or there is none.
+    """
+    path = Path(data)
+    if path.is_dir():
+        found = sorted(p for p in (*path.iterdir(), *path.glob("*/*")) if p.name.endswith(SUFFIXES) and p.is_file())
+    else:
+        names = [data] if path.is_file() else islice(expand(data), MOST_SHARDS)
+        found = [Path(p) for name in names for p in (sorted(glob(name)) if has_magic(name) else [name])]  # noqa: PTH207
+    missing = [shard for shard in found if not shard.is_file()]
+    if missing or not found:
+        what = f"{shown(missing[0])}: no such file" if missing else "no such file"
+        raise DataError(
+            f"{shown(data)} lacks shards.", expected="tar files", found=what, next_step="correct the pattern"
+        )
+    return found
+
+
+def _split_of(shard: Path) -> str:
+    names = (re.split(r"[-_.0-9{]", shard.name)[0], shard.parent.name)
+    return next((name for name in names if part_of(name) is not None), "")
+
+
+def _class_names(folder: Path) -> list[str]:
+    for name in CLASS_LISTS:
+        if (folder / name).is_file():
+            text = (folder / name).read_text(encoding="utf-8", errors="replace")
+            return [line.strip() for line in text.splitlines() if line.strip()]
+    return []
+
+
+def claims(data: str) -> bool:
+    """Whether a path is a tar file, a pattern of tar files, or a folder with tar files and no folder of images."""
+    path = Path(data)
+    if path.is_dir():
+        entries = [entry for entry in path.iterdir() if not entry.name.startswith(".")]
+        tars = [entry for entry in entries if entry.name.endswith(SUFFIXES)]
+        inner = [entry for entry in entries if entry.is_dir()]
+        within = inner and all(any(p.name.endswith(SUFFIXES) for p in entry.iterdir()) for entry in inner)
+        return bool((tars and not inner) or within)
+    return data.endswith(SUFFIXES)
+
+
+WEBDATASET = Source("WebDataset shards (.tar)", claims, Shards)
