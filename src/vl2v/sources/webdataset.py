@@ -45,10 +45,9 @@ class Shards:
         self._splits = {shard: _split_of(shard) for shard in self._shards}
         self.version = version_of(self._shards)
         self._names = _class_names(self._shards[0].parent)
-        samples = list(islice(self._samples(), LOOKED_AT))
-        if not samples:
+        keys = dict.fromkeys(key for _, sample in islice(self._samples(), LOOKED_AT) for key in sample)
+        if not keys:
             raise empty(Path(data))
-        keys = dict.fromkeys(key for _, sample in samples for key in sample)
         stated = len(set(self._splits.values())) > 1
         self.columns = (IMAGE, *(key for key in keys if key not in (IMAGE, SPLIT)))
         self.columns += (SPLIT,) if stated or SPLIT in keys else ()
