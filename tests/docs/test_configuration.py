@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from decimal import Decimal
 from pathlib import Path
 
 from vl2v.config import RunConfig
@@ -13,21 +14,54 @@ PAGE = Path(__file__).resolve().parents[2] / "docs" / "configuration.md"
 WRITTEN_BY_RUNS = {"made_with"}
 
 
-def listed() -> Iterator[str]:
-    """The keys of the table's first column; `.x` stands for a neighbour of the one before it, `…_x` for a like one."""
-    for line in PAGE.read_text(encoding="utf-8").splitlines():
-        before = ""
-        for key in re.findall(r"`([^`]+)`", line.split("|")[1]) if line.startswith("| `") else ():
-            if key.startswith("."):
-                before = before.rpartition(".")[0] + key
-            elif key.startswith("…"):
-                before = before.rpartition("_")[0] + key[1:]
-            else:
-                before = key
-            yield before
+def keys_of(line: str) -> list[str]:
+    """The keys in the first column; `.x` stands for a neighbour of the one before it, `…_x` for a like one."""
+    found: list[str] = []
+    for key in re.findall(r"`([^`]+)`", line.split("|")[1]):
+        if key.startswith("."):
+            key = found[-1].rpartition(".")[0] + key
+        elif key.startswith("…"):
+            key = found[-1].rpartition("_")[0] + key[1:]
+        found.append(key)
+    return found
+
+
+def listed() -> list[str]:
+    lines = PAGE.read_text(encoding="utf-8").splitlines()
+    return [key for line in lines if line.startswith("| `") for key in keys_of(line)]
 
 
 def test_every_key_has_its_line() -> None:
-    found, every = list(listed()), [key for key, _ in fields_of(RunConfig)]
+    found, every = listed(), [key for key, _ in fields_of(RunConfig)]
     keys = (key for key in every if not any(other.startswith(f"{key}.") for other in every))
     assert sorted(found) == sorted(set(keys) - WRITTEN_BY_RUNS)
+
+
+def stated() -> Iterator[tuple[str, str]]:
+    """Every key with the default in the second column, where a line states one for each of its keys."""
+    for line in PAGE.read_text(encoding="utf-8").splitlines():
+        if line.startswith("| `"):
+            names, defaults = keys_of(line), [text.strip(" `") for text in line.split("|")[2].split(", ")]
+            if len(names) == len(defaults):
+                yield from zip(names, defaults, strict=True)
+
+
+def shown(default: object) -> str:
+    """A default as the page has it."""
+    if default is None or default == ():
+        return "none"
+    return str(default).lower() if isinstance(default, bool) else str(default)
+
+
+def test_the_defaults_are_those_of_the_settings() -> None:
+    fields, compared = dict(fields_of(RunConfig)), 0
+    for key, text in stated():
+        default = fields[key].default
+        if default is None and text != "none":  # in words, such as "by device"; 5001 with a method that has Align
+            assert key == "align.steps" or not re.fullmatch(r"[\d.e-]+|true|false", text), key
+        elif isinstance(default, int | float | Decimal) and not isinstance(default, bool):
+            assert float(text) == float(default), key
+        elif not fields[key].is_required():
+            assert text == shown(default), key
+        compared += 1
+    assert compared > 50
