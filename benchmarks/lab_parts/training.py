@@ -18,7 +18,8 @@ from lab_parts.schedules import ALIGN_RATE, align_schedule, distill_schedule, se
 from lab_parts.scoring import CORRUPTIONS, logits_of, report, validation_loss, with_unseen
 from lab_parts.slot import Engine, Network, Schedule, Slot, moved
 from lab_parts.variant import Job, Variant
-from vl2v.data.batch_augment import BatchAugmentSettings, apply_mix, apply_plan, draw_mix, draw_plan
+from vl2v.data.augment_settings import AugmentSettings
+from vl2v.data.batch_augment import apply_mix, apply_plan, draw_mix, draw_plan
 from vl2v.data.splits import seed_hash
 from vl2v.method.ridge import dual_targets, ridge, term_weights
 from vl2v.method.swad import LossValley
@@ -220,7 +221,7 @@ def _vary(
 ) -> None:
     """Vary and mix the images of some steps into the slot, and note styles, partners and shares in the schedule."""
     count, batch = end - begin, v.batch
-    settings = BatchAugmentSettings(scale=v.scale, jitter=v.jitter, style=v.style, corrupt=v.corrupt)
+    settings = AugmentSettings(scale=v.scale, jitter=v.jitter, style=v.style, corrupt=v.corrupt)
     plan = draw_plan(count * batch, settings, generator)
     rows = schedule.rows[begin:end].flatten()
     images = apply_plan(m.data.pixels[moved(rows, m.data.pixels.device)], plan, m.pixels.shape[-1])

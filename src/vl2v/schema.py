@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, Field, field_validator
 from pydantic.fields import FieldInfo
 
+from vl2v.data.augment_settings import AugmentSettings
 from vl2v.data.tables.base import is_table
 from vl2v.errors import ConfigError
 from vl2v.method.registry import BUILT_IN
@@ -212,19 +213,6 @@ class SwadConfig(Strict):
     segments: Literal["reset", "accumulate"] = "reset"
 
 
-class AugmentConfig(Strict):
-    """Augmentation of Distill; the defaults are the paper's, which knows neither `style` nor `corrupt`."""
-
-    scale: Annotated[float, Field(gt=0, le=1)] = 0.7
-    flip: Fraction = 0.5
-    jitter: Fraction = 0.3
-    grayscale: Fraction = 0.1
-    style: Fraction = 0.0
-    """Part of the images whose style is changed: edges on white, posterised, other colours, another's amplitudes."""
-    corrupt: Fraction = 0.0
-    """Part of the images that are blurred, noisy, dark, rotated, solarised, compressed or of low resolution."""
-
-
 class DistillConfig(Strict):
     """Stage 2; the defaults are the paper's."""
 
@@ -249,7 +237,7 @@ class DistillConfig(Strict):
     wise_ft: Fraction = 1.0
     """Share of the trained weights in what is kept; the rest is the start of this stage (WiSE-FT)."""
     swad: SwadConfig = SwadConfig()
-    augment: AugmentConfig = AugmentConfig()
+    augment: AugmentSettings = AugmentSettings()
 
 
 class MeasureConfig(Strict):

@@ -5,8 +5,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from vl2v.data.augment_settings import AugmentSettings
 from vl2v.data.batch_augment import (
-    BatchAugmentSettings,
     Plan,
     apply_mix,
     apply_plan,
@@ -15,7 +15,7 @@ from vl2v.data.batch_augment import (
 )
 from vl2v.data.image_changes import CHANGES, CORRUPTIONS, PARAMETERS, STYLES, shift_hue
 
-STILL = BatchAugmentSettings(scale=1, flip=0, jitter=0, grayscale=0)
+STILL = AugmentSettings(scale=1, flip=0, jitter=0, grayscale=0)
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -33,7 +33,7 @@ def test_nothing_asked_for_leaves_every_pixel() -> None:
 
 
 def test_the_same_generator_gives_the_same_images_and_another_gives_others() -> None:
-    settings = BatchAugmentSettings(style=0.5, corrupt=0.5)
+    settings = AugmentSettings(style=0.5, corrupt=0.5)
     first, again, other = (apply_plan(images(), draw_plan(6, settings, generator(s)), 32) for s in (3, 3, 4))
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
@@ -42,7 +42,7 @@ def test_the_same_generator_gives_the_same_images_and_another_gives_others() -> 
 
 
 def test_crops_have_the_areas_aspects_and_places_of_random_resized_crop() -> None:
-    affine = draw_plan(20000, BatchAugmentSettings(scale=0.5), generator()).affine
+    affine = draw_plan(20000, AugmentSettings(scale=0.5), generator()).affine
     width, height = affine[:, 0, 0].abs(), affine[:, 1, 1]
     area = width * height
     assert area.min() >= 0.5
@@ -65,7 +65,7 @@ def test_crops_have_the_areas_aspects_and_places_of_random_resized_crop() -> Non
 
 
 def test_changes_come_as_often_as_asked_for() -> None:
-    change = draw_plan(40000, BatchAugmentSettings(style=0.3, corrupt=0.2), generator()).change
+    change = draw_plan(40000, AugmentSettings(style=0.3, corrupt=0.2), generator()).change
     styled = torch.isin(change, STYLES).float().mean()
     corrupted = torch.isin(change, CORRUPTIONS).float().mean()
     assert abs(styled - 0.3) < 0.01
@@ -76,7 +76,7 @@ def test_changes_come_as_often_as_asked_for() -> None:
 
 def test_too_much_probability_is_refused() -> None:
     with pytest.raises(ValueError, match="style \\+ corrupt <= 1"):
-        draw_plan(2, BatchAugmentSettings(style=0.7, corrupt=0.5), generator())
+        draw_plan(2, AugmentSettings(style=0.7, corrupt=0.5), generator())
 
 
 @pytest.mark.parametrize("change", CHANGES, ids=lambda change: change.name)

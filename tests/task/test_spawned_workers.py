@@ -30,7 +30,7 @@ def dataset(tmp_path: Path) -> AugmentedPixels:
     np.save(tmp_path / "slots.npy", np.arange(IMAGES))
     mapped = np.memmap(tmp_path / "pixels.u8", np.uint8, "r", shape=pixels.shape)
     slots = np.load(tmp_path / "slots.npy", mmap_mode="r")
-    return AugmentedPixels(mapped, slots, Augmentation(SIZE, AugmentSettings(0.7, 0.5, 0.3, 0.1)))
+    return AugmentedPixels(mapped, slots, Augmentation(SIZE, AugmentSettings()))
 
 
 def test_a_worker_gets_the_names_of_the_files_and_not_the_images(dataset: AugmentedPixels) -> None:
@@ -110,7 +110,7 @@ def work():
     bench = pathlib.Path(sys.argv[1])
     small = {{"student": {{"size": 32}}, "align": {{"steps": 2}}, "distill": {{"steps": 2, "checkpoint_every": 1}}}}
     small |= {{"batch_per_domain": 2, "workers": 1, "device": "cpu"}}
-    places = vl2v.planning.prepare.StoragePaths(bench / "cache", bench / "vectors.sqlite")
+    places = vl2v.locations.StoragePaths(bench / "cache", bench / "vectors.sqlite")
     student = f"timm:test_resnet@{{bench / 'student.safetensors'}}"
     vl2v.distill(bench / "data", f"file:{{bench / 'teacher.npz'}}", student, out=bench / sys.argv[2], held_out=["rose"],
         settings=small, report=False, places=places)
@@ -125,7 +125,7 @@ def work():
 def test_a_script_with_and_without_the_guard(bench: object, tmp_path: Path, guard: bool) -> None:
     script = tmp_path / "script.py"
     call = 'if __name__ == "__main__":\n    work()' if guard else "work()"
-    script.write_text("import vl2v.planning.prepare\n" + SCRIPT.format(call=call))
+    script.write_text("import vl2v.locations\n" + SCRIPT.format(call=call))
     root: Path = bench.root  # type: ignore[attr-defined]
     done = subprocess.run(
         [sys.executable, script, root, f"guard-{guard}"],

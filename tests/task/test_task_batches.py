@@ -165,7 +165,7 @@ def test_workers_do_not_change_a_batch() -> None:
 
 def test_a_draw_takes_rows_through_their_slots() -> None:
     pixels = np.stack([np.full((8, 8, 3), i, np.uint8) for i in range(3)])
-    plain = Augmentation(8, AugmentSettings(1.0, 0.0, 0.0, 0.0))
+    plain = Augmentation(8, AugmentSettings(scale=1, flip=0, jitter=0, grayscale=0))
     dataset = AugmentedPixels(pixels, np.array([2, 0]), plain)
     images, _ = next(augmented_batches(dataset, [Draw(np.array([0, 1]), np.array([1, 2]))]))
     assert images[:, 0, 0, 0].tolist() == [2, 0]

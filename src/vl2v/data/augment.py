@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -11,28 +9,8 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms import v2
 
+from vl2v.data.augment_settings import AugmentSettings as AugmentSettings
 from vl2v.data.one_change import OneChange, Other
-
-
-@dataclass(frozen=True)
-class AugmentSettings:
-    """How training images are varied; the defaults are the paper's.
-
-    Attributes:
-        scale: least part of the image's area that a crop keeps, in (0, 1].
-        flip: probability of a horizontal flip.
-        jitter: strength of brightness, contrast, saturation and hue jitter, hue within [0, 0.5].
-        grayscale: probability of losing the colour.
-        style: probability of a change of style (`vl2v.data.image_changes`), 0 in the paper.
-        corrupt: probability of a corruption, 0 in the paper; style + corrupt is at most 1.
-    """
-
-    scale: float = 0.7
-    flip: float = 0.5
-    jitter: float = 0.3
-    grayscale: float = 0.1
-    style: float = 0.0
-    corrupt: float = 0.0
 
 
 class Augmentation:

@@ -14,33 +14,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from vl2v.data.augment_settings import AugmentSettings
 from vl2v.data.image_changes import CHANGES, PARAMETERS, choose, grey, shift_hue
 
 TRIES = 10  # crops drawn until one fits, as RandomResizedCrop does; after that the whole image
 RATIO = (3 / 4, 4 / 3)  # least and greatest width to height of a crop
-
-
-@dataclass(frozen=True)
-class BatchAugmentSettings:
-    """How strongly images are varied. The defaults are the paper's augmentation and nothing else.
-
-    Attributes:
-        scale: least part of the image's area that a crop keeps, in (0, 1].
-        flip: probability of a horizontal flip.
-        jitter: strength of brightness, contrast, saturation and hue jitter; hue is limited to 0.5.
-        grayscale: probability of losing the colour.
-        style: probability of one of the changes of style: edges on white, posterised, colours permuted or inverted,
-            amplitudes mixed with another image's.
-        corrupt: probability of one of the corruptions: blur, noise, darkness, rotation, solarised, blocks, low
-            resolution. An image gets a change of style or a corruption, never both; the two add up to at most 1.
-    """
-
-    scale: float = 0.7
-    flip: float = 0.5
-    jitter: float = 0.3
-    grayscale: float = 0.1
-    style: float = 0.0
-    corrupt: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -64,7 +42,7 @@ class Plan:
     partner: Tensor
 
 
-def draw_plan(count: int, settings: BatchAugmentSettings, generator: torch.Generator) -> Plan:
+def draw_plan(count: int, settings: AugmentSettings, generator: torch.Generator) -> Plan:
     """Draw what happens to `count` images.
 
     Args:
@@ -94,7 +72,7 @@ def draw_plan(count: int, settings: BatchAugmentSettings, generator: torch.Gener
     )
 
 
-def _crops(tries: Tensor, place: Tensor, settings: BatchAugmentSettings) -> Tensor:
+def _crops(tries: Tensor, place: Tensor, settings: AugmentSettings) -> Tensor:
     """[B, 2, 3] crops with a random area, aspect and place: the first of the tries that lies within the image."""
     area = settings.scale + (1 - settings.scale) * tries[..., 0]
     low, high = map(math.log, RATIO)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vl2v.config import RunConfig
-from vl2v.data.augment import Augmentation, AugmentSettings
+from vl2v.data.augment import Augmentation
 from vl2v.data.batches import AugmentedPixels, Streams, augmented_batches, stage_seed
 from vl2v.data.splits import Indices
 from vl2v.evaluation.features import Validation
@@ -88,8 +88,7 @@ class BatchLoader:
     def images(self, start: int, steps: int) -> Iterator[Batch]:
         """Batches of augmented images for the steps from `start` on."""
         streams, a = self._streams("distill"), self.accelerator
-        settings = AugmentSettings(**self.config.distill.augment.model_dump())
-        augmentation = Augmentation(self.preprocess.size, settings)
+        augmentation = Augmentation(self.preprocess.size, self.config.distill.augment)
         data = AugmentedPixels(self.data.pixels, self.data.slots, augmentation)
         draws = (streams.draw(step, a.process_index, a.num_processes) for step in range(start, steps))
         workers = self.config.workers

@@ -14,7 +14,7 @@ from accelerate.utils import broadcast_object_list
 from numpy.typing import NDArray
 
 from vl2v.config import DistillConfig, RunConfig
-from vl2v.data.augment import Augmentation, AugmentSettings
+from vl2v.data.augment import Augmentation
 from vl2v.evaluation.features import CHUNK, pass_through
 from vl2v.method.distill import Projected
 from vl2v.method.registry import METHODS
@@ -207,7 +207,7 @@ def _fastest(work: Callable[[], None], device: torch.device, tries: int) -> floa
 
 def _augmenting(config: RunConfig, pixels: NDArray[np.uint8]) -> float:
     """Seconds per image."""
-    augmentation = Augmentation(pixels.shape[1], AugmentSettings(**config.distill.augment.model_dump()))
+    augmentation = Augmentation(pixels.shape[1], config.distill.augment)
     started = time.perf_counter()
     for seed, image in enumerate(pixels):
         augmentation(image, seed)
