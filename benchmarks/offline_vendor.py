@@ -15,8 +15,8 @@ import numpy as np
 from common import circumstances, keep, shared
 from vl2v.demo.drawings import draw
 from vl2v.teacher.base import Teacher, Vectors, unit_rows
-from vl2v.teacher.opening import open_teacher
 from vl2v.teacher.prompts import render
+from vl2v.teacher.registry import open_teacher
 
 TEMPLATES = ("a photo of a {}", "a drawing of a {}", "a picture of a {}", "a sketch of a {}", "a painting of a {}")
 PROMPTS = {"name": ("{}",), "photo": ("a photo of a {}",), "mean of five": TEMPLATES}

@@ -39,7 +39,7 @@ from sqlalchemy import func, select
 from common import circumstances, keep
 from vl2v.pretrained.open_clip import import_open_clip
 from vl2v.teacher.base import Price, Teacher
-from vl2v.teacher.opening import open_teacher
+from vl2v.teacher.registry import open_teacher
 from vl2v.vendor_server.accounts import Accounts
 from vl2v.vendor_server.database import bills, open_database
 from vl2v.vendor_server.running import run

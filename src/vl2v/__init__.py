@@ -36,8 +36,8 @@ if TYPE_CHECKING:
     from vl2v.errors import Vl2vError
     from vl2v.student.model import Student
     from vl2v.teacher.base import Teacher
-    from vl2v.teacher.opening import open_teacher
     from vl2v.teacher.purchase.store import EmbeddingStore
+    from vl2v.teacher.registry import open_teacher
 
 __version__ = "0.1.0"
 
@@ -57,7 +57,7 @@ _HOMES = {
     "Student": "vl2v.student.model",
     "Teacher": "vl2v.teacher.base",
     "Vl2vError": "vl2v.errors",
-    "open_teacher": "vl2v.teacher.opening",
+    "open_teacher": "vl2v.teacher.registry",
 }
 
 __all__ = [

@@ -66,8 +66,7 @@ def quote(
 
     Args:
         data: the images: a folder, a table or a frame, as in `distill`.
-        teacher: its name (see `vl2v.teacher.opening.KINDS`), or an object that is a `Teacher`. None leaves it to the
-            settings.
+        teacher: its name (see `vl2v.open_teacher`), or an object that is a `Teacher`. None leaves it to the settings.
         student: its name, to compute the disk space of its state; optional.
         places: paths of cache and store.
         progress: receives the progress of the scan.
@@ -119,7 +118,7 @@ def distill(
             {"image": "path", "label": "species", "domain": "camera", "split": "fold", "group": "clip"}}``, or found by
             common names (image, label and domain). Relative paths start from the table's folder, those of a frame from
             the current one.
-        teacher: its name (see `vl2v.teacher.opening.KINDS`), or an object that is a `Teacher`.
+        teacher: its name (see `vl2v.open_teacher`), or an object that is a `Teacher`.
         student: ``timm:<name>``, ``timm:<name>@<checkpoint>``, ``offline:``, ``teacher`` for VL2V-SD, a `Backbone`, or
             a module that maps [B, 3, S, S] images to [B, F] features. A module needs
             ``{"student": {"size": ..., "mean": ..., "std": ...}}`` in `settings` unless it uses 224 and ImageNet's.

@@ -19,6 +19,7 @@ MODULES = {
     "vl2v.task": "vl2v.data",
     "vl2v.task.folder": "vl2v.data.folder",
     "vl2v.teacher.ledger": "vl2v.teacher.purchase.ledger",
+    "vl2v.teacher.opening": "vl2v.teacher.registry",
     "vl2v.teacher.store": "vl2v.teacher.purchase.store",
 }
 NAMES = {("vl2v.job.prepare", "Places"): ("vl2v.locations", "StoragePaths")}

@@ -18,7 +18,7 @@ from vl2v.errors import TeacherError
 from vl2v.teacher.base import Teacher, checked
 from vl2v.teacher.offline import teacher as vendor
 from vl2v.teacher.offline.teacher import OfflineVendor
-from vl2v.teacher.opening import open_teacher
+from vl2v.teacher.registry import open_teacher
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 PINNED = Path(__file__).parent / "offline_vendor.json"

@@ -14,7 +14,7 @@ from tiny_task import Bench
 
 import vl2v
 from vl2v.locations import StoragePaths
-from vl2v.teacher.opening import open_teacher
+from vl2v.teacher.registry import open_teacher
 
 open_clip = pytest.importorskip("open_clip")
 pytestmark = pytest.mark.slow

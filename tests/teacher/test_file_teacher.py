@@ -11,7 +11,7 @@ import pytest
 from vl2v.errors import TeacherError
 from vl2v.teacher.base import Price, Teacher
 from vl2v.teacher.file import FileTeacher
-from vl2v.teacher.opening import open_teacher
+from vl2v.teacher.registry import open_teacher
 
 CONTENTS = [b"one", b"two", b"three"]
 PATHS = ["art/cat/1.png", "art/dog/2.png", "photo/cat/3.png"]

@@ -13,7 +13,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from vl2v.errors import TeacherError
-from vl2v.teacher.opening import open_teacher
+from vl2v.teacher.registry import open_teacher
 
 open_clip = pytest.importorskip("open_clip")
 NAME = "tiny-teacher"

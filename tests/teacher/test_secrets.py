@@ -26,7 +26,7 @@ from vl2v.teacher.http.client import LONGEST, HttpTeacher
 from vl2v.teacher.http.keys import Secret, ask_for, from_environment
 from vl2v.teacher.http.retry import Patience
 from vl2v.teacher.http.uri import open_wire
-from vl2v.teacher.opening import open_teacher
+from vl2v.teacher.registry import open_teacher
 
 KEY = "vl2v-0123456789abcdef-Secret_never-to_be.seen"
 

@@ -20,7 +20,7 @@ from vl2v.commands.check import check_teacher
 from vl2v.errors import TeacherError
 from vl2v.locations import StoragePaths
 from vl2v.teacher.base import Price, unit_rows
-from vl2v.teacher.opening import open_teacher
+from vl2v.teacher.registry import open_teacher
 
 pytestmark = pytest.mark.slow
 QUIET = {"DO_NOT_TRACK": "1", "INFINITY_ANONYMOUS_USAGE_STATS": "0", "HF_HUB_OFFLINE": "1"}

@@ -18,7 +18,7 @@ import torch
 from safetensors.torch import save_file
 from vendor_serving import Server, Spawner, new_key
 
-from vl2v.teacher.opening import open_teacher
+from vl2v.teacher.registry import open_teacher
 
 open_clip = pytest.importorskip("open_clip")
 NAME = "tiny-vendor"

@@ -17,7 +17,7 @@ from unittest import mock
 import torch
 from sqlalchemy import Connection
 
-from vl2v.teacher.opening import open_teacher
+from vl2v.teacher.registry import open_teacher
 from vl2v.vendor_server.database import open_database
 from vl2v.vendor_server.meter import Meter, Reservation
 from vl2v.vendor_server.running import run

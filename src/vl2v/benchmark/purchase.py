@@ -24,9 +24,9 @@ from vl2v.planning.session import BudgetAccount, Session, open_session
 from vl2v.progress import Progress, Silent
 from vl2v.teacher.base import Teacher, TeacherCard, Vectors
 from vl2v.teacher.http.remote import RemoteTeacher
-from vl2v.teacher.opening import open_teacher
 from vl2v.teacher.purchase.ledger import Budget, Ledger
 from vl2v.teacher.purchase.store import Digests, EmbeddingStore
+from vl2v.teacher.registry import open_teacher
 from vl2v.writing import replacing
 
 NOT_OF_THE_PURCHASE = {  # settings that change nothing in what a job asks

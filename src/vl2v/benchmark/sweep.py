@@ -26,9 +26,9 @@ from vl2v.progress import Progress
 from vl2v.runs.folder import RunFolder
 from vl2v.student.files import read_json, write_json
 from vl2v.teacher.base import Teacher
-from vl2v.teacher.opening import open_teacher
 from vl2v.teacher.purchase.spending import Spending
 from vl2v.teacher.purchase.store import EmbeddingStore
+from vl2v.teacher.registry import open_teacher
 from vl2v.tracking.base import check_installed
 
 PAUSE = 2.0  # seconds between two looks at what other processes are at

@@ -81,7 +81,7 @@ def _priced(run: Path, spec: str | None, free: bool, texts: str | None) -> Teach
     from vl2v.commands.classes import home_of
     from vl2v.planning.session import local_device, stated_price
     from vl2v.runs.folder import RunFolder
-    from vl2v.teacher.opening import open_teacher
+    from vl2v.teacher.registry import open_teacher
 
     config = RunFolder(home_of(run)).config()
     terms = {"spec": spec or config.teacher.spec, "free": free, "price_per_1000_texts": money(texts) or Decimal(0)}

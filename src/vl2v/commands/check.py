@@ -24,12 +24,12 @@ from vl2v.progress import Progress, Silent
 from vl2v.settings import make_config
 from vl2v.teacher.base import Teacher, TeacherCard, Vectors, checked, unit_rows
 from vl2v.teacher.http.remote import RemoteTeacher
-from vl2v.teacher.opening import open_teacher
 from vl2v.teacher.prompts import text_head
 from vl2v.teacher.purchase.accounts import BatchAccount, Books
 from vl2v.teacher.purchase.buyer import Buyer
 from vl2v.teacher.purchase.ledger import Budget, Ledger, Quote
 from vl2v.teacher.purchase.store import EmbeddingStore
+from vl2v.teacher.registry import open_teacher
 
 SAME = 0.999  # cosine of two embeddings of one image; below it they are not the same answer
 LUCK = 0.01  # probability with which guessing is as good as what was found
@@ -90,7 +90,7 @@ def check_teacher(
     What is bought is kept, so a job over the same images does not pay for it again.
 
     Args:
-        teacher: its name (see `vl2v.teacher.opening.KINDS`), or an open one.
+        teacher: its name (see `vl2v.teacher.registry.open_teacher`), or an open one.
         data: a folder of labelled images; without one, plain colours are drawn.
         budget: the most to spend; needed where the teacher charges.
         images: how many to ask about, spread over the classes.

@@ -20,10 +20,10 @@ from vl2v.student.model import Student
 from vl2v.student.provenance import check_provenance
 from vl2v.teacher.base import Teacher, unit_rows
 from vl2v.teacher.file import FileTeacher
-from vl2v.teacher.opening import open_teacher
 from vl2v.teacher.prompts import load_templates, render
 from vl2v.teacher.purchase.ledger import Quote
 from vl2v.teacher.purchase.store import EmbeddingStore
+from vl2v.teacher.registry import open_teacher
 
 SAME = 1 - 1e-4  # cosine between two answers to one prompt, up to rounding
 

@@ -47,14 +47,13 @@ from vl2v.student.backbones import Backbone, load_backbone
 from vl2v.teacher.base import Price, Teacher, TeacherCard, Vectors
 from vl2v.teacher.file import FileTeacher
 from vl2v.teacher.http.remote import RemoteTeacher
-from vl2v.teacher.http.uri import is_remote
-from vl2v.teacher.opening import open_teacher
 from vl2v.teacher.prompts import text_head
 from vl2v.teacher.purchase.buyer import Buyer
 from vl2v.teacher.purchase.ledger import Budget, Ledger, Quote
 from vl2v.teacher.purchase.spending import Spending
 from vl2v.teacher.purchase.store import EmbeddingStore
 from vl2v.teacher.purchase.watch import SEEN, TeacherWatch
+from vl2v.teacher.registry import is_remote, open_teacher
 from vl2v.training.data import TrainingData
 from vl2v.training.fresh import FreshViews, fresh_views
 from vl2v.writing import replacing, reserve

@@ -178,3 +178,8 @@ def _paired(keys: Iterable[Any], vectors: Any) -> Rows:
 def _is_digest(key: object) -> bool:
     text = str(key)
     return len(text) == 64 and all(c in "0123456789abcdefABCDEF" for c in text)
+
+
+def from_name(rest: str, price: Price | None, device: str | None) -> FileTeacher:
+    """Open the teacher of a name; see `vl2v.teacher.registry.Factory`."""
+    return FileTeacher(rest, price)

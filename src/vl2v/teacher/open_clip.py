@@ -12,7 +12,7 @@ import torch
 
 from vl2v.errors import TeacherError
 from vl2v.pretrained.open_clip import ClipSpec, create, import_open_clip
-from vl2v.teacher.base import TeacherCard, Vectors, open_image, unit_rows
+from vl2v.teacher.base import Price, TeacherCard, Vectors, open_image, unit_rows
 
 
 class OpenClipTeacher:
@@ -85,3 +85,8 @@ class OpenClipTeacher:
 def _file_digest(path: Path) -> str:
     with path.open("rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()[:16]
+
+
+def from_name(rest: str, price: Price | None, device: str | None) -> OpenClipTeacher:
+    """Open the teacher of a name; see `vl2v.teacher.registry.Factory`."""
+    return OpenClipTeacher(rest, device)

@@ -18,7 +18,7 @@ from vl2v.errors import ConfigError
 from vl2v.teacher.base import Teacher, checked
 from vl2v.teacher.file import FileTeacher
 from vl2v.teacher.http.remote import RemoteTeacher
-from vl2v.teacher.http.uri import is_remote
+from vl2v.teacher.registry import is_remote
 
 
 @dataclass

@@ -7,8 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from vl2v.errors import ConfigError
-from vl2v.teacher.opening import open_teacher
 from vl2v.teacher.purchase.pace import serving_threads
+from vl2v.teacher.registry import open_teacher
 from vl2v.vendor_server.app import create_app
 from vl2v.vendor_server.database import open_database
 from vl2v.vendor_server.service import Service

@@ -13,7 +13,7 @@ class VendorSettings:
     """A service.
 
     Attributes:
-        teacher: what is sold, as `vl2v.teacher.opening.open_teacher` takes it.
+        teacher: what is sold, as `vl2v.teacher.registry.open_teacher` takes it.
         db: SQLAlchemy URL of accounts, bills and answers.
         host: address to listen on.
         port: TCP port.

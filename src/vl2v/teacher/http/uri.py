@@ -4,22 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import fields
-from importlib import import_module
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 from vl2v.errors import TeacherError
 from vl2v.teacher.base import Price
 from vl2v.teacher.http.vendors.base import Options, Wire
+from vl2v.teacher.registry import TEACHERS, VENDORS
 
-VENDORS = {
-    "jina": ("vl2v.teacher.http.vendors.jina", "Jina", "jina:jina-clip-v2"),
-    "cohere": ("vl2v.teacher.http.vendors.cohere", "Cohere", "cohere:embed-v4.0"),
-    "voyage": ("vl2v.teacher.http.vendors.voyage", "Voyage", "voyage:voyage-multimodal-3"),
-    "vertex": ("vl2v.teacher.http.vendors.vertex", "Vertex", "vertex:multimodalembedding@001"),
-    "bedrock": ("vl2v.teacher.http.vendors.bedrock", "Bedrock", "bedrock:amazon.titan-embed-image-v1"),
-    "azure": ("vl2v.teacher.http.vendors.azure", "Azure", "azure:<endpoint>"),
-}
 NUMBERS: dict[str, Callable[[str], Any]] = {
     "dimension": int,
     "logit_scale": float,
@@ -29,11 +21,6 @@ NUMBERS: dict[str, Callable[[str], Any]] = {
     "concurrency": int,
     "timeout": float,
 }
-
-
-def is_remote(spec: str) -> bool:
-    """Whether a teacher's spelling names one behind a network."""
-    return spec.partition(":")[0] in ("http", "https", *VENDORS)
 
 
 def open_wire(spec: str, price: Price | None = None) -> Wire:
@@ -51,15 +38,13 @@ def open_wire(spec: str, price: Price | None = None) -> Wire:
     kind, _, model = name.partition(":")
     if kind in ("http", "https") or kind == "azure":
         _check_url(name if kind != "azure" else model)
+    adapter: type[Wire] = TEACHERS[kind]  # type: ignore[assignment]  # others are not remote
     if kind in ("http", "https"):
-        from vl2v.teacher.http.vendors.openai_compatible import OpenAICompatible
-
-        return OpenAICompatible(name, options, price)
-    module, cls, example = VENDORS[kind]
+        return adapter(name, options, price)
     if not model:
+        example = VENDORS[kind][1].split()[0] if kind in VENDORS else f"{kind}:<model>"
         raise TeacherError(f"'{kind}:' specifies no model.", expected=example, found=kind + ":", next_step="add it")
-    found: Wire = getattr(import_module(module), cls)(model, options, price)
-    return found
+    return adapter(model, options, price)
 
 
 def _options(fragment: str) -> Options:

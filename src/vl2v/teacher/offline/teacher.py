@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from vl2v.errors import TeacherError
-from vl2v.teacher.base import TeacherCard, Vectors, open_image, unit_rows
+from vl2v.teacher.base import Price, TeacherCard, Vectors, open_image, unit_rows
 from vl2v.teacher.offline.sentences import DIMENSION, SentenceEncoder
 from vl2v.teacher.offline.tower import DEVIATION, MEAN, ImageTower
 from vl2v_runtime.imaging import square
@@ -126,3 +126,8 @@ class OfflineVendor:
         tower = ImageTower()
         tower.load_state_dict({name: tensor for name, tensor in self._weights.items() if name != "text_mean"})
         return tower.eval().requires_grad_(False).to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+
+
+def from_name(rest: str, price: Price | None, device: str | None) -> OfflineVendor:
+    """Open the teacher of a name; see `vl2v.teacher.registry.Factory`."""
+    return OfflineVendor(device or "cpu")

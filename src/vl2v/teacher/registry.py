@@ -1,0 +1,92 @@
+"""Every teacher by the first word of its name, and how to open one.
+
+A teacher is one file and one line here. A package of yours adds one without a change here, by an entry point in the
+group ``vl2v.teachers``. Nothing is imported before a teacher is used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from vl2v.errors import TeacherError
+from vl2v.plugins import Plugins
+from vl2v.teacher.base import Price, Teacher
+
+if TYPE_CHECKING:
+    from vl2v.teacher.http.vendors.base import Wire
+
+Factory = Callable[[str, Price | None, str | None], Teacher]
+"""Opens a teacher from what follows the colon of its name, the stated price, and the device."""
+
+_VENDORS = "vl2v.teacher.http.vendors"
+LOCAL = {  # a factory, and how the name is written
+    "open_clip": (
+        "vl2v.teacher.open_clip:from_name",
+        "open_clip:<model>/<tag or file>   a CLIP-like model on this machine",
+    ),
+    "file": ("vl2v.teacher.file:from_name", "file:<path.npz or path.parquet>   precomputed embeddings"),
+    "offline": (
+        "vl2v.teacher.offline.teacher:from_name",
+        "offline:   a small vision-language model that ships with vl2v (extra: demo)",
+    ),
+    "conse": ("vl2v.teacher.conse:from_name", "conse:   an offline teacher from pip packages (extra: demo)"),
+}
+VENDORS = {  # an adapter for HTTP, and how the name is written
+    "http": (
+        f"{_VENDORS}.openai_compatible:OpenAICompatible",
+        "http://host:port/v1 or https://...   a vl2v vendor, infinity, vLLM, LiteLLM; #model=..&style=..",
+    ),
+    "https": (f"{_VENDORS}.openai_compatible:OpenAICompatible", ""),
+    "jina": (f"{_VENDORS}.jina:Jina", "jina:jina-clip-v2   key: JINA_API_KEY"),
+    "cohere": (f"{_VENDORS}.cohere:Cohere", "cohere:embed-v4.0   key: COHERE_API_KEY"),
+    "voyage": (f"{_VENDORS}.voyage:Voyage", "voyage:voyage-multimodal-3   key: VOYAGE_API_KEY"),
+    "vertex": (f"{_VENDORS}.vertex:Vertex", "vertex:multimodalembedding@001   (extra: vertex)"),
+    "bedrock": (f"{_VENDORS}.bedrock:Bedrock", "bedrock:amazon.titan-embed-image-v1   (extra: bedrock)"),
+    "azure": (f"{_VENDORS}.azure:Azure", "azure:<endpoint>   key: AZURE_VISION_KEY"),
+}
+TEACHERS: Plugins[Factory | type[Wire]] = Plugins(
+    "vl2v.teachers",
+    "teacher",
+    {name: target for name, (target, _) in (LOCAL | VENDORS).items()},
+    "a subclass of vl2v.teacher.http.vendors.base.Wire, or a function of name, price and device",
+    lambda name, teacher: callable(teacher),
+)
+
+
+def open_teacher(spec: str, *, price: Price | None = None, device: str | None = None) -> Teacher:
+    """Open a teacher from its name.
+
+    Args:
+        spec: a name in one of the formats in `LOCAL` and `VENDORS`, or ``<entry point>:...`` of another package.
+        price: what a ``file:`` teacher's look-ups are booked at, or what a vendor charges if its adapter does not know;
+            ``Price()`` says that the vendor charges nothing.
+        device: where a local model runs; None chooses.
+
+    Raises:
+        TeacherError: if there is no such teacher, or it cannot be opened.
+        ConfigError: if it is of another package and cannot be used.
+        MissingExtraError: if it needs a package that is not installed.
+    """
+    if is_remote(spec):
+        from vl2v.teacher.http.client import HttpTeacher
+        from vl2v.teacher.http.uri import open_wire
+
+        return HttpTeacher(open_wire(spec, price))
+    kind, colon, rest = spec.partition(":")
+    usage = LOCAL[kind][1] if kind in LOCAL else ""
+    if not colon or kind not in TEACHERS or (usage and bool(rest) != usage.startswith(f"{kind}:<")):
+        known = [usage for _, usage in (LOCAL | VENDORS).values() if usage]
+        known += [f"{name}:..." for name in TEACHERS if name not in TEACHERS.built_in]
+        expected = "\n    ".join(["one of", *known])
+        raise TeacherError(f"Unknown teacher '{spec}'.", expected=expected, found=spec, next_step="correct --teacher")
+    factory: Factory = TEACHERS[kind]  # type: ignore[assignment]  # a Wire is remote
+    return factory(rest, price, device)
+
+
+def is_remote(spec: str) -> bool:
+    """Whether a teacher's name means one behind a network."""
+    kind, colon, _ = spec.partition(":")
+    if kind in LOCAL or kind in VENDORS:
+        return kind in VENDORS
+    return bool(colon) and kind in TEACHERS and isinstance(TEACHERS[kind], type)
