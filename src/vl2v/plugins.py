@@ -56,8 +56,9 @@ class Plugins(Mapping[str, T]):
         return name in self.built_in or name in self._loaded or name in self._entries()
 
     def __iter__(self) -> Iterator[str]:
-        """The names; imports nothing."""
-        return iter((*self.built_in, *self._entries()))
+        """The names; imports nothing, and reads no metadata of packages before those of this one are passed."""
+        yield from self.built_in
+        yield from self._entries()
 
     def __len__(self) -> int:
         return len(self.built_in) + len(self._entries())

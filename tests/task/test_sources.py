@@ -29,10 +29,9 @@ from vl2v.data.images import Task
 from vl2v.data.listing import FaultyDataError
 from vl2v.errors import ConfigError, DataError
 from vl2v.planning.prepare import list_folder
-from vl2v.sources import registry
 from vl2v.sources.importing import import_source
 from vl2v.sources.label_studio import tasks
-from vl2v.sources.registry import BUILT_IN, find_source
+from vl2v.sources.registry import BUILT_IN, SOURCES, find_source
 from vl2v.sources.webdataset import expand
 
 CLASSES = ["cat", "wild dog"]
@@ -430,10 +429,10 @@ def test_another_package_adds_a_source(tmp_path: Path, monkeypatch: pytest.Monke
     assert len(task) == 4
     for value, problem in (("twins_source:GONE", "AttributeError"), ("twins_source:Twins", "found: type")):
         points.write_text(f"[vl2v.sources]\ntwins = {value}\n")
+        SOURCES._loaded.pop("twins", None)
         with pytest.raises(ConfigError, match=f"source twins of twins cannot be used(.|\n)*{problem}"):
             find_source("twins:x")
     assert set(BUILT_IN) == {"hub", "datasets", "webdataset", "label-studio", "cvat"}
-    assert registry.GROUP == "vl2v.sources"
 
 
 @pytest.mark.slow  # imports the package datasets
