@@ -8,6 +8,7 @@ store; the teacher counts what it is asked. Prompt vectors are random, since onl
 from __future__ import annotations
 
 import tempfile
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +16,12 @@ import numpy as np
 from common import circumstances, keep, shared
 from vl2v.api import make_config
 from vl2v.locations import StoragePaths
-from vl2v.planning.session import open_session
+from vl2v.planning.plan import plan_run
 from vl2v.progress import Silent
+from vl2v.purchase import purchase
 from vl2v.teacher.base import TeacherCard, Vectors
 from vl2v.teacher.purchase.ledger import Budget
+from vl2v.teacher.purchase.store import EmbeddingStore
 
 RESEARCH_RUN = 2 * 5001 * 96
 TARGETS = ("art_painting", "cartoon", "photo", "sketch")
@@ -61,8 +64,9 @@ def main() -> None:
                 about = {"spec": "counting", "accept": True}  # it knows nothing, and is only counted
                 config = make_config(None, {"data": data, "teacher": about, "student": {}, "seed": seed})
                 before = teacher.images
-                with open_session(config, places, Silent(), teacher=teacher, with_student=False) as session:
-                    session.buy(f"{target}-{seed}", Budget(None))
+                plan = plan_run(config, places, teacher=teacher, with_student=False)
+                with closing(EmbeddingStore(places.store)) as store:
+                    purchase(plan, Budget(None), store, f"{target}-{seed}", Silent())
                 per_run.append({"target": target, "seed": seed, "image_queries": teacher.images - before})
     research = RESEARCH_RUN * len(per_run)
     keep(

@@ -15,8 +15,8 @@ FOUNDATION = """
 """
 LAYERS = [
     FOUNDATION, "pretrained", "data", "datasets trust sources", "student", "teacher", "method", "recipes", "schema",
-    "config", "settings redaction", "runs", "planning", "evaluation", "training", "onnx_export", "tracking", "reports",
-    "hub commands", "benchmark", "api_report web", "api", "demo", "serve vendor_server", "cli", "__main__",
+    "config", "settings redaction", "runs", "planning", "purchase", "evaluation", "training", "onnx_export", "tracking",
+    "reports", "hub commands", "benchmark", "api_report web", "api", "demo", "serve vendor_server", "cli", "__main__",
 ]  # fmt: skip
 RANK = {package: rank for rank, layer in enumerate(LAYERS) for package in layer.split()}
 
@@ -41,8 +41,6 @@ def imported(path: Path, known: dict[str, Path]) -> Iterator[str]:
 def upward(known: dict[str, Path]) -> list[str]:
     found = []
     for module, path in sorted(known.items()):
-        if module == "planning.session":  # to be divided into a plan, a purchase and training data
-            continue
         for other in imported(path, known):
             here, there = module.split(".")[0], other.split(".")[0]
             if here != there and RANK[there] >= RANK[here] and not {here, there} <= set(FOUNDATION.split()):

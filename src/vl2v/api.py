@@ -11,9 +11,10 @@ from torch import nn
 
 from vl2v.commands import evaluate as measure
 from vl2v.commands.classes import add_classes, list_classes, quote_classes, remove_classes
-from vl2v.commands.distill import Run, quote_run, run
+from vl2v.commands.distill import Run, run
 from vl2v.commands.export import Export
 from vl2v.commands.export import export as export_student
+from vl2v.commands.quote import quote_run
 from vl2v.config import DataConfig, RunConfig, merge, parse
 from vl2v.data.class_names import class_names
 from vl2v.data.folder import read_yaml

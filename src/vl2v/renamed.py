@@ -22,7 +22,10 @@ MODULES = {
     "vl2v.teacher.opening": "vl2v.teacher.registry",
     "vl2v.teacher.store": "vl2v.teacher.purchase.store",
 }
-NAMES = {("vl2v.job.prepare", "Places"): ("vl2v.locations", "StoragePaths")}
+NAMES = {
+    ("vl2v.job.prepare", "Places"): ("vl2v.locations", "StoragePaths"),
+    ("vl2v.job.run", "quote_run"): ("vl2v.commands.quote", "quote_run"),
+}
 
 
 class _Renamed(MetaPathFinder, Loader):

@@ -19,7 +19,7 @@ from vl2v.cli import app
 from vl2v.config import DistillConfig, RunConfig
 from vl2v.errors import ConfigError, Interrupted
 from vl2v.locations import StoragePaths
-from vl2v.planning.session import open_student
+from vl2v.planning.models import open_student
 from vl2v.progress import Silent
 from vl2v.schema import minutes_of
 from vl2v.training.duration import FEWEST, Rates, Workload, seconds_of, within

@@ -226,6 +226,6 @@ def test_settings_that_do_not_go_together_are_told(settings: dict[str, Any], par
 def test_png_keeps_every_pixel() -> None:
     pixels = np.random.default_rng(1).integers(0, 256, (2, 9, 9, 3), dtype=np.uint8)
     teacher = Colour()
-    FreshViews(teacher).ask(torch.from_numpy(pixels).permute(0, 3, 1, 2))
+    FreshViews(teacher).query(torch.from_numpy(pixels).permute(0, 3, 1, 2))
     for data, image in zip(teacher.seen, pixels, strict=True):
         assert np.array_equal(np.asarray(decode(data)), np.asarray(Image.fromarray(image)))

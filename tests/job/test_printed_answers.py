@@ -13,7 +13,6 @@ from exported import student_of
 from odd_images import colours, encoded
 
 from vl2v.cli.printing import _try_it, quote_json, quote_table, show, show_answers
-from vl2v.commands.distill import _readable
 from vl2v.commands.evaluate import Answer, classify, find_images
 from vl2v.data.contents import Contents, DomainContents
 from vl2v.errors import RunError
@@ -21,6 +20,7 @@ from vl2v.runs.folder import RunFolder
 from vl2v.student.files import write_json
 from vl2v.teacher.base import Price
 from vl2v.teacher.purchase.ledger import Quote
+from vl2v.training.student import printable_paths
 
 ANSWERS = [Answer("gr\udcfcn.png", "cat", 0.75, accepted=False, probabilities={"cat": 0.75, "dog": 0.25})]
 ANSWERS += [Answer("a\nb.png", "", 0.0, "empty file")]
@@ -90,5 +90,5 @@ def test_a_student_takes_folders_and_streams_and_predict_says_what_it_leaves_out
 def test_a_run_folder_that_no_file_format_can_name_is_refused_before_anything(tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"r\\xfcn"):
         RunFolder(tmp_path / "r\udcfcn").check_free()
-    settings = _readable({"data": {"root": "fot\udcf6s", "held_out": ["line"]}, "seed": 1})
+    settings = printable_paths({"data": {"root": "fot\udcf6s", "held_out": ["line"]}, "seed": 1})
     assert settings == {"data": {"root": r"fot\xf6s", "held_out": ["line"]}, "seed": 1}

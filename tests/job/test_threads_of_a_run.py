@@ -17,7 +17,7 @@ from vl2v import threads
 from vl2v.config import RunConfig
 from vl2v.errors import Interrupted
 from vl2v.locations import StoragePaths
-from vl2v.planning.session import open_student
+from vl2v.planning.models import open_student
 from vl2v.progress import Silent
 from vl2v.training.pace import student_threads, training_threads
 from vl2v.training.process import stopped_by

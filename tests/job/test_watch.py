@@ -21,8 +21,9 @@ from vl2v.cli import app
 from vl2v.commands.classes import _check_distinct
 from vl2v.errors import TeacherError
 from vl2v.locations import StoragePaths
-from vl2v.planning.session import BudgetAccount, open_session
+from vl2v.planning.plan import plan_run
 from vl2v.progress import Silent
+from vl2v.purchase import BudgetAccount, open_budget, purchase
 from vl2v.runs.folder import RunFolder
 from vl2v.teacher.base import TeacherCard, Vectors
 from vl2v.teacher.purchase.store import EmbeddingStore
@@ -78,8 +79,9 @@ def buy(teacher: Painted, data: Path, folder: Path, **more: Any) -> None:
     given = {"data": {"root": str(data), "held_out": ["rose"]}, "student": {}, "batch_per_domain": 4}
     config = make_config(None, given | {"teacher": {"spec": "painted", **more}})
     places = StoragePaths(folder / "cache", folder / "s.sqlite")
-    with open_session(config, places, Silent(), teacher=teacher, with_student=False) as session:
-        session.buy("run", session.budget(BudgetAccount(folder, lambda _: True)))
+    plan = plan_run(config, places, teacher=teacher, with_student=False)
+    with closing(EmbeddingStore(places.store)) as store:
+        purchase(plan, open_budget(plan, BudgetAccount(folder, lambda _: True), store), store, "run", Silent())
 
 
 @pytest.mark.parametrize(

@@ -115,12 +115,12 @@ def test_a_cache_of_another_way_of_decoding_is_made_anew(
 def test_what_was_computed_from_slots_does_not_outlive_their_numbers(photos: Path, tmp_path: Path) -> None:
     scanned(photos, tmp_path / "cache")
     with closing(PixelCache(tmp_path / "cache", SIZE)) as cache:
-        cache.beside.mkdir()
-        (cache.beside / "features").write_text("of slots")
-        before = cache.beside
+        cache.features_folder.mkdir()
+        (cache.features_folder / "features").write_text("of slots")
+        before = cache.features_folder
     noise(tmp_path / "cache" / f"pixels-{SIZE}.sqlite")
     with closing(PixelCache(tmp_path / "cache", SIZE)) as cache:
-        assert cache.beside != before
+        assert cache.features_folder != before
         assert not before.exists()
 
 

@@ -78,7 +78,7 @@ def test_the_split_of_a_table_is_used_as_it_is(tmp_path: Path) -> None:
     found = splits(task)
     for domain in ("a", "b"):
         rows = task.rows_of(domain)
-        for part, chosen in ((TRAIN, found.kept), (VALIDATION, found.validation), (TEST, found.own_test)):
+        for part, chosen in ((TRAIN, found.training), (VALIDATION, found.validation), (TEST, found.own_test)):
             assert task.parts is not None
             assert chosen[domain].tolist() == rows[task.parts[rows] == part].tolist()
             assert len(chosen[domain]) == 8
@@ -93,15 +93,15 @@ def test_without_validation_rows_it_is_drawn_from_the_training_rows(tmp_path: Pa
     found = splits(task)
     assert task.parts is not None
     for domain in ("a", "b"):
-        assert [len(part[domain]) for part in (found.kept, found.validation, found.own_test)] == [16, 4, 20]
-        assert (task.parts[np.concatenate([found.kept[domain], found.validation[domain]])] == TRAIN).all()
+        assert [len(part[domain]) for part in (found.training, found.validation, found.own_test)] == [16, 4, 20]
+        assert (task.parts[np.concatenate([found.training[domain], found.validation[domain]])] == TRAIN).all()
 
 
 def test_a_held_out_domain_is_tested_on_as_a_whole(tmp_path: Path) -> None:
     task = scan(table_of(tmp_path, rows_of("train", "val", "test")), split="fold")
     found = splits(task, held_out=("b",))
     assert len(found.test["b"]) == 24
-    assert list(found.own_test) == list(found.kept) == ["a"]
+    assert list(found.own_test) == list(found.training) == ["a"]
 
 
 def test_a_domain_of_test_rows_alone_is_to_be_held_out(tmp_path: Path) -> None:
@@ -140,10 +140,10 @@ def test_a_class_needs_images_in_train(tmp_path: Path) -> None:
 def test_a_group_is_on_one_side_of_the_split_that_is_drawn(tmp_path: Path) -> None:
     task = scan(table_of(tmp_path, rows_of("", each=20)), group="clip")
     found = splits(task)
-    train, out = groups_of(task, *(np.concatenate(list(part.values())) for part in (found.kept, found.validation)))
+    train, out = groups_of(task, *(np.concatenate(list(part.values())) for part in (found.training, found.validation)))
     assert not train & out
-    assert [len(part["a"]) for part in (found.kept, found.validation)] == [32, 8]
-    assert found.kept["a"].tolist() != splits(scan(tmp_path / "t.csv")).kept["a"].tolist()
+    assert [len(part["a"]) for part in (found.training, found.validation)] == [32, 8]
+    assert found.training["a"].tolist() != splits(scan(tmp_path / "t.csv")).training["a"].tolist()
     assert "  40 groups that no split divides" in Contents.of(task).lines()
 
 
@@ -153,7 +153,7 @@ def test_a_group_of_two_domains_is_on_one_side_too(tmp_path: Path) -> None:
         row["clip"] = row["clip"].replace("a", "s").replace("b", "s")  # site a and site b: the same clips
     task = scan(table_of(tmp_path, rows), group="clip")
     found = splits(task)
-    train, out = groups_of(task, *(np.concatenate(list(part.values())) for part in (found.kept, found.validation)))
+    train, out = groups_of(task, *(np.concatenate(list(part.values())) for part in (found.training, found.validation)))
     assert not train & out
     assert all(len(part) == 8 for part in found.validation.values())
 
@@ -166,9 +166,9 @@ def test_images_of_a_group_that_is_tested_on_are_not_trained_on(tmp_path: Path) 
     task = scan(table_of(tmp_path, rows), group="clip")
     found = splits(task, held_out=("b",))
     assert found.left_out == 3
-    train, out, test = groups_of(task, found.kept["a"], found.validation["a"], found.test["b"])
+    train, out, test = groups_of(task, found.training["a"], found.validation["a"], found.test["b"])
     assert not (train | out) & test
-    assert len(found.kept["a"]) + len(found.validation["a"]) == 37
+    assert len(found.training["a"]) + len(found.validation["a"]) == 37
 
 
 def test_a_stated_split_that_divides_a_group_is_a_fault(tmp_path: Path) -> None:
@@ -214,7 +214,7 @@ def test_an_image_of_train_and_test_is_counted(tmp_path: Path) -> None:
     (tmp_path / "79.png").write_bytes((tmp_path / "0.png").read_bytes())
     task = scan(table, split="fold")
     assert leaked(task, splits(task)) in (0, 1)
-    assert leaked(task, splits(task)) == int("0.png" in {task.paths[i] for i in splits(task).kept["a"]})
+    assert leaked(task, splits(task)) == int("0.png" in {task.paths[i] for i in splits(task).training["a"]})
 
 
 @pytest.mark.parametrize("deep", [False, True])
@@ -230,7 +230,7 @@ def test_folders_train_val_and_test_are_the_split(tmp_path: Path, deep: bool) ->
     found = splits(task)
     for domain in task.domains:
         for rows, name in (
-            (found.kept[domain], "Train"),
+            (found.training[domain], "Train"),
             (found.validation[domain], "valid_1"),
             (found.own_test[domain], "test"),
         ):

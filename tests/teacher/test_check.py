@@ -3,6 +3,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
@@ -18,8 +19,9 @@ from vl2v.cli import app
 from vl2v.commands.check import SWATCHES, check_teacher
 from vl2v.errors import BudgetError, TeacherError
 from vl2v.locations import StoragePaths
-from vl2v.planning.session import BudgetAccount, open_session
+from vl2v.planning.plan import plan_run
 from vl2v.progress import Silent
+from vl2v.purchase import BudgetAccount, ensure_affordable, open_budget, purchase
 from vl2v.teacher.base import Price, TeacherCard, Vectors
 from vl2v.teacher.http.client import HttpTeacher
 from vl2v.teacher.http.retry import Patience
@@ -158,11 +160,11 @@ def test_a_run_that_failed_under_way_needs_no_more_than_its_budget(
         def attempt() -> None:
             wire = open_wire(f"{vendor.url}#concurrency=1")
             teacher = HttpTeacher(wire, patience=Patience(attempts=2, first=0.0))
-            with open_session(config, places, Silent(), teacher=teacher, with_student=False) as session:
-                run = str(tmp_path / "run")
-                budget = session.budget(BudgetAccount.of_run(run))
-                session.check_means(budget, places, tmp_path / "out")
-                session.buy(run, budget)
+            plan, run = plan_run(config, places, teacher=teacher, with_student=False), str(tmp_path / "run")
+            with closing(EmbeddingStore(places.store)) as store:
+                budget = open_budget(plan, BudgetAccount.of_run(run), store)
+                ensure_affordable(plan, budget, store, tmp_path / "out")
+                purchase(plan, budget, store, run, Silent())
 
         with pytest.raises(TeacherError, match="HTTP 500"):
             attempt()

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from decimal import Decimal
 from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -16,9 +15,9 @@ import pytest
 from misbehaving_vendor import PER_IMAGE, PER_TEXT, UnreliableVendor, answer_to, picture
 from test_unreliable_vendor import buy, digests_of, teacher_of
 
-from vl2v.commands.distill import _same_teacher
 from vl2v.errors import TeacherError
 from vl2v.runs.folder import RunFolder
+from vl2v.runs.starting import ensure_same_model
 from vl2v.teacher.base import Price, TeacherCard
 from vl2v.teacher.http.client import HttpTeacher
 from vl2v.teacher.http.uri import open_wire
@@ -182,13 +181,12 @@ def test_a_run_does_not_go_on_with_another_model(tmp_path: Path, monkeypatch: py
     with UnreliableVendor() as vendor:
         described = vendor.models()
 
-        def open_again(**change: Any) -> Any:
+        def open_again(**change: Any) -> HttpTeacher:
             monkeypatch.setattr(vendor, "models", lambda: {"data": [described["data"][0] | change]})
-            teacher = HttpTeacher(open_wire(vendor.url))
-            return SimpleNamespace(teacher=teacher, card=teacher.describe())
+            return HttpTeacher(open_wire(vendor.url))
 
-        _same_teacher(open_again(), folder)
-        _same_teacher(open_again(), folder)
+        ensure_same_model(folder, open_again())
+        ensure_same_model(folder, open_again())
         with pytest.raises(TeacherError, match=r"expected: revision 1(.|\n)*found: revision 2(.|\n)*another --out"):
-            _same_teacher(open_again(revision="2"), folder)
-        _same_teacher(open_again(), folder)
+            ensure_same_model(folder, open_again(revision="2"))
+        ensure_same_model(folder, open_again())

@@ -28,7 +28,7 @@ from misbehaving_vendor import picture
 from vl2v.api import make_config
 from vl2v.cli.classes import _priced
 from vl2v.errors import ConfigError, TeacherError
-from vl2v.planning.session import stated_price
+from vl2v.planning.models import stated_price
 from vl2v.runs.folder import RunFolder
 from vl2v.teacher.base import Price
 from vl2v.teacher.http.client import HttpTeacher

@@ -10,7 +10,8 @@ from vl2v.benchmark.protocol import Job
 from vl2v.benchmark.purchase import survey, unknown
 from vl2v.benchmark.results import is_finished, job_file, job_seconds
 from vl2v.benchmark.sweep import Sweep
-from vl2v.planning.session import open_session, open_student
+from vl2v.planning.models import open_student
+from vl2v.planning.plan import plan_run
 from vl2v.progress import Progress
 from vl2v.training.duration import Rates, Workload, seconds_of
 from vl2v.training.process import make_accelerator
@@ -65,8 +66,8 @@ def _hours(sweep: Sweep, left: list[Job], progress: Progress) -> tuple[float, st
     counts: dict[str, Workload] = {}
     for job in left:
         if job.target not in counts:
-            with open_session(job.config, sweep.places, progress, teacher=sweep.teacher, with_student=False) as session:
-                counts[job.target] = Workload.of(session)
+            plan = plan_run(job.config, sweep.places, progress, teacher=sweep.teacher, with_student=False)
+            counts[job.target] = Workload.of(plan)
     config = left[0].config
     rates = Rates.measure(config, open_student(config), counts[left[0].target].batch, make_accelerator(config))
     seconds = 0.0

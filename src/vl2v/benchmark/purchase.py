@@ -6,9 +6,8 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
-from dataclasses import dataclass, replace
+from contextlib import closing
+from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 
@@ -20,8 +19,9 @@ from vl2v.benchmark.sweep import Sweep
 from vl2v.errors import TeacherError
 from vl2v.locking import held
 from vl2v.method.registry import BUILT_IN, METHODS
-from vl2v.planning.session import BudgetAccount, Session, open_session
-from vl2v.progress import Progress, Silent
+from vl2v.planning.plan import RunPlan, plan_run
+from vl2v.progress import Progress
+from vl2v.purchase import BudgetAccount, ensure_affordable, open_budget, purchase
 from vl2v.teacher.base import Teacher, TeacherCard, Vectors
 from vl2v.teacher.http.remote import RemoteTeacher
 from vl2v.teacher.purchase.ledger import Budget, Ledger
@@ -144,13 +144,14 @@ def buy_ahead(sweep: Sweep, progress: Progress) -> Bought:
         if lacking:
             _check(sweep, bought)
         for job in lacking:
-            with _session(sweep, sweep.affordable(job), Silent()) as session:
-                if _lacks(session):  # an earlier job may have needed the same
-                    name = sweep.run_name(job)
-                    account = BudgetAccount.of_run(name) if sweep.budget is None else sweep.account
-                    budget = session.budget(account)
-                    session.check_means(budget, sweep.places, sweep.out)
-                    replace(session, progress=progress).buy(name, budget)
+            plan = _plan_of(sweep, sweep.affordable(job))
+            if _lacks(plan):  # an earlier job may have needed the same
+                name = sweep.run_name(job)
+                account = BudgetAccount.of_run(name) if sweep.budget is None else sweep.account
+                with closing(EmbeddingStore(sweep.places.store)) as store:
+                    budget = open_budget(plan, account, store)
+                    ensure_affordable(plan, budget, store, sweep.out)
+                    purchase(plan, budget, store, name, progress)
     return bought
 
 
@@ -173,12 +174,12 @@ def survey(sweep: Sweep, progress: Progress) -> tuple[Bought, list[Job]]:
     card = sweep.teacher.describe()
     with progress.stage("collecting queries of the jobs", len(purchases)) as advance:
         for job in purchases.values():
-            with _session(sweep, job, Silent()) as session:
-                texts.update(session.needs.texts)
-                for (_, view), digests in session.needs.purposes.items():
-                    images.setdefault(view, set()).update(row.tobytes() for row in digests)
-                if _lacks(session):
-                    lacking.append(job)
+            plan = _plan_of(sweep, job)
+            texts.update(plan.requirements.texts)
+            for (_, view), digests in plan.requirements.purposes.items():
+                images.setdefault(view, set()).update(row.tobytes() for row in digests)
+            if _lacks(plan):
+                lacking.append(job)
             advance(1)
     rows = {view: np.frombuffer(b"".join(sorted(keys)), np.uint8).reshape(-1, 32) for view, keys in images.items()}
     return Bought(card, rows, tuple(sorted(texts)), frozenset(purchases)), lacking
@@ -191,9 +192,8 @@ def unknown(sweep: Sweep, bought: Bought) -> tuple[int, int]:
         return images, store.knows_texts(bought.card, bought.texts).count(False)
 
 
-def _lacks(session: Session) -> bool:
-    quote = session.quote()
-    return quote.image_queries + quote.text_queries > 0
+def _lacks(plan: RunPlan) -> bool:
+    return plan.quote.image_queries + plan.quote.text_queries > 0
 
 
 def _purchases(sweep: Sweep) -> dict[str, Job]:
@@ -223,10 +223,8 @@ def _check(sweep: Sweep, bought: Bought) -> None:
     budget.check(card.price.of(images, texts) - known, what)
 
 
-@contextmanager
-def _session(sweep: Sweep, job: Job, progress: Progress) -> Iterator[Session]:
-    with open_session(job.config, sweep.places, progress, teacher=sweep.teacher, with_student=False) as session:
-        yield session
+def _plan_of(sweep: Sweep, job: Job) -> RunPlan:
+    return plan_run(job.config, sweep.places, teacher=sweep.teacher, with_student=False)
 
 
 def copy_once(source: Path, file: Path) -> None:

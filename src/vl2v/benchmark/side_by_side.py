@@ -15,7 +15,7 @@ from vl2v.benchmark.results import is_finished
 from vl2v.benchmark.sweep import PAUSE, Progressed, Sweep
 from vl2v.errors import Interrupted, TrainingError
 from vl2v.locations import StoragePaths
-from vl2v.planning.session import open_student
+from vl2v.planning.models import open_student
 from vl2v.progress import Progress
 from vl2v.teacher.base import TeacherCard
 from vl2v.threads import computing, cores, free_memory, peak_memory, stated

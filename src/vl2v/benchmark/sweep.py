@@ -20,9 +20,10 @@ from vl2v.errors import ConfigError, Interrupted, TrainingError
 from vl2v.faults import reading
 from vl2v.locations import StoragePaths
 from vl2v.locking import held_if_free
+from vl2v.planning.models import stated_price
 from vl2v.planning.prepare import list_folder, read_task
-from vl2v.planning.session import BudgetAccount, stated_price
 from vl2v.progress import Progress
+from vl2v.purchase import BudgetAccount
 from vl2v.runs.folder import RunFolder
 from vl2v.student.files import read_json, write_json
 from vl2v.teacher.base import Teacher

@@ -79,15 +79,14 @@ def add(
 def _priced(run: Path, spec: str | None, free: bool, texts: str | None) -> Teacher:
     """The run's teacher at the terms that the user states now."""
     from vl2v.commands.classes import home_of
-    from vl2v.planning.session import local_device, stated_price
+    from vl2v.planning.models import open_configured_teacher
     from vl2v.runs.folder import RunFolder
-    from vl2v.teacher.registry import open_teacher
 
     config = RunFolder(home_of(run)).config()
     terms = {"spec": spec or config.teacher.spec, "free": free, "price_per_1000_texts": money(texts) or Decimal(0)}
     terms["price_per_1000_images"] = Decimal(0)
     config = config.model_copy(update={"teacher": config.teacher.model_copy(update=terms)})
-    return open_teacher(config.teacher.spec, price=stated_price(config), device=local_device(config))
+    return open_configured_teacher(config)
 
 
 def remove(run: RunArg, names: NamesArg, as_json: Json = False) -> None:

@@ -6,7 +6,7 @@ import hashlib
 import io
 import math
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -17,9 +17,10 @@ import torch
 from PIL import Image
 
 from vl2v.config import merge
-from vl2v.evaluation.evaluation import top1, zero_shot_logits
+from vl2v.evaluation.evaluation import top1
 from vl2v.locations import StoragePaths
-from vl2v.planning.session import open_session, stated_price
+from vl2v.planning.models import stated_price
+from vl2v.planning.plan import plan_run, quote_again
 from vl2v.progress import Progress, Silent
 from vl2v.settings import make_config
 from vl2v.teacher.base import Teacher, TeacherCard, Vectors, checked, unit_rows
@@ -30,6 +31,7 @@ from vl2v.teacher.purchase.buyer import Buyer
 from vl2v.teacher.purchase.ledger import Budget, Ledger, Quote
 from vl2v.teacher.purchase.store import EmbeddingStore
 from vl2v.teacher.registry import open_teacher
+from vl2v.teacher.zero_shot import zero_shot_logits
 
 SAME = 0.999  # cosine of two embeddings of one image; below it they are not the same answer
 LUCK = 0.01  # probability with which guessing is as good as what was found
@@ -112,12 +114,14 @@ def check_teacher(
             proof = _Proof(opened, store, budget, progress)
             prompts = tuple(f"an image of plain {name}" for name in SWATCHES)
             return proof.run([_swatch(c) for c in SWATCHES.values()], np.arange(len(SWATCHES)), prompts, len(SWATCHES))
-    with open_session(config, places, progress, teacher=opened, with_student=False) as session:
-        rows = _spread(session.task.labels, images)
-        contents = [session.task.read(int(row)) for row in rows]
-        proof = _Proof(opened, session.store, budget, progress)
-        labels, count = session.task.labels[rows], len(session.task.phrases)
-        return proof.run(contents, labels, session.needs.prompts, count, session.quote)
+    plan = plan_run(config, places, progress, teacher=opened, with_student=False)
+    dataset = plan.dataset
+    rows = _spread(dataset.labels, images)
+    contents = [dataset.read(int(row)) for row in rows]
+    with closing(EmbeddingStore(places.store)) as store:
+        proof = _Proof(opened, store, budget, progress)
+        found = proof.run(contents, dataset.labels[rows], plan.requirements.prompts, len(dataset.phrases))
+        return replace(found, job=quote_again(plan, store))  # less what the check bought
 
 
 class _Proof:
@@ -127,9 +131,7 @@ class _Proof:
         self.run_name = f"check {datetime.now(UTC).isoformat(timespec='microseconds')}"
         self.budget = Budget(budget, currency=self.card.price.currency)
 
-    def run(
-        self, contents: list[bytes], labels: np.ndarray, prompts: tuple[str, ...], classes: int, quote: Any = None
-    ) -> Check:
+    def run(self, contents: list[bytes], labels: np.ndarray, prompts: tuple[str, ...], classes: int) -> Check:
         digests = np.array([list(hashlib.sha256(content).digest()) for content in contents], np.uint8)
         self._afford(digests, prompts)
         buyer = Buyer(self.teacher, self.store, self.budget, self.run_name, self.progress)
@@ -151,7 +153,7 @@ class _Proof:
             cosine=float(unit_rows(vectors[:1])[0] @ unit_rows(again)[0]),
             queries=(ledger.queries(self.run_name), ledger.queries(self.run_name, "text")),
             spent=ledger.spent(self.run_name),
-            job=quote() if quote else None,
+            job=None,
             note=getattr(self.teacher, "price_note", ""),
         )
 

@@ -26,8 +26,8 @@ from vl2v.evaluation.evaluation import (
     UNSPLIT,
     Evaluation,
     Logits,
-    judged,
     row_of,
+    split_domains,
     student_answers,
 )
 from vl2v.locations import StoragePaths
@@ -104,7 +104,7 @@ def _parts(student: Student, task: Task) -> list[tuple[str, str, Indices]]:
         tested = [(TEST, domain, rows[task.parts[rows] == TEST_PART]) for domain, rows in _by_domain(task)]
         return [part for part in tested if len(part[-1])]
     split = split_task(task, parse(DataConfig, config, "the student's provenance"), made.get("seed", 0))
-    return list(judged(split))
+    return list(split_domains(split))
 
 
 def _by_domain(task: Task) -> list[tuple[str, Indices]]:

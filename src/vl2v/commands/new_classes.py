@@ -12,8 +12,8 @@ from vl2v.config import RunConfig, parse
 from vl2v.data.class_names import checked_name
 from vl2v.data.images import spelling
 from vl2v.errors import ConfigError, StudentError, TeacherError
+from vl2v.planning.models import local_device, stated_price
 from vl2v.planning.requirements import ROW_OVERHEAD, Requirements, make_quote
-from vl2v.planning.session import local_device, stated_price
 from vl2v.runs.made_here import MARK, check_teacher
 from vl2v.student.files import CHANGES
 from vl2v.student.model import Student

@@ -7,30 +7,40 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from vl2v.evaluation.embeddings import keep_embeddings
-from vl2v.evaluation.judging import Part
-from vl2v.planning.session import Session
-from vl2v.progress import warn
+from vl2v.evaluation.embeddings import save_embeddings
+from vl2v.evaluation.split import DomainPredictions
+from vl2v.planning.plan import RunPlan
+from vl2v.progress import Progress, warn
+from vl2v.purchase import BoughtEmbeddings
 from vl2v.runs.folder import RunFolder
 
 
-def report_at_end(session: Session, folder: RunFolder, projection: nn.Module, parts: Sequence[Part]) -> None:
-    """Write `embeddings.npz`, `report.html` and the values of its figures; a fault is told and loses nothing.
+def write_report(
+    plan: RunPlan,
+    bought: BoughtEmbeddings,
+    folder: RunFolder,
+    projection: nn.Module,
+    parts: Sequence[DomainPredictions],
+    progress: Progress,
+) -> None:
+    """Write `embeddings.npz`, `report.html` and the values of its figures; a failure becomes a warning.
 
     Args:
-        session: the run's.
+        plan: the run's.
+        bought: its embeddings.
         folder: with everything else written.
         projection: P after training.
-        parts: the saved student's answers.
+        parts: the predictions of the saved student.
+        progress: receives the warning.
     """
     from vl2v.reports.run import write_run_report  # slow to import
 
     try:
-        keep_embeddings(session, projection, parts, folder.work, folder.embeddings_file)
-        write_run_report(folder.path, session.store.path)
+        save_embeddings(plan, bought, projection, parts, folder.work, folder.embeddings_file)
+        write_run_report(folder.path, plan.paths.store)
     except Exception as error:  # whatever it is, the run is finished and saved
         fault = " ".join(f"{type(error).__name__}: {error}".split())[:300]
         warn(
-            session.progress,
+            progress,
             f"the report failed ({fault}); try again with vl2v report {shlex.quote(str(folder.path))}",
         )

@@ -7,6 +7,8 @@ import secrets
 import shutil
 import zlib
 from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -73,7 +75,7 @@ class PixelCache:
         self._db.close()
 
     @property
-    def beside(self) -> Path:
+    def features_folder(self) -> Path:
         """The folder of what is computed from slots, such as features; another one once slots are numbered anew."""
         return self.folder / f"slots-{self.size}-{self._fact(MADE)}"
 
@@ -184,6 +186,34 @@ class PixelCache:
 
     def _note(self, name: str, value: str) -> None:
         self._db.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (name, value))
+
+
+@dataclass(frozen=True)
+class CachedPixels:
+    """The pixel cache of one image size, which is open during a look-up only.
+
+    Attributes:
+        folder: of the cache.
+        size: side length in pixels.
+    """
+
+    folder: Path
+    size: int
+
+    def slots(self, digests: Digests) -> NDArray[np.int64]:
+        """See `PixelCache.slots`."""
+        with closing(PixelCache(self.folder, self.size)) as cache:
+            return cache.slots(digests)
+
+    def map(self) -> NDArray[np.uint8]:
+        """See `PixelCache.map`."""
+        with closing(PixelCache(self.folder, self.size)) as cache:
+            return cache.map()
+
+    def features_folder(self) -> Path:
+        """See `PixelCache.features_folder`."""
+        with closing(PixelCache(self.folder, self.size)) as cache:
+            return cache.features_folder
 
 
 def stamp_of(path: Path) -> str:

@@ -12,6 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 Indices = NDArray[np.int64]
+DatasetRows = Indices
+"""Positions in a `vl2v.data.images.Task`."""
+ExampleRows = Indices
+"""Positions among the training examples, one for every training image and view."""
+SplitPositions = Indices
+"""Positions among the validation and test images of a run, in the order of `Split.evaluation_rows`."""
+Slots = Indices
+"""Positions in the pixel cache."""
 TRAIN, VALIDATION, TEST = 0, 1, 2
 PARTS = ("train", "validation", "test")
 _NAMES = {

@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from rich.table import Table
 from torch import Tensor
 
-from vl2v.data.splits import Indices
+from vl2v.data.splits import DatasetRows, Slots
 from vl2v.evaluation.features import pass_through
 from vl2v.evaluation.reference import LABELS, REFERENCES, Reference
 from vl2v.planning.split import Split
-from vl2v.student.model import Student, cosine_logits
+from vl2v.student.model import Student
 from vl2v.trust.calibration import reliability
 from vl2v.trust.rejection import risk_coverage
 from vl2v_runtime.trust import CONFIDENCE, ENERGY, probabilities, scores
@@ -128,15 +128,15 @@ def percent(value: float | None) -> str:
     return "-" if value is None else f"{100 * value:.1f}"
 
 
-def judged(split: Split) -> Iterator[tuple[str, str, Indices]]:
-    """What a run's student is measured on, in this order: role, domain and places of the images in the task."""
-    for role, parts in zip(ROLES, (split.validation, split.own_test, split.test), strict=True):
-        for domain, places in parts.items():
-            yield role, domain, places
+def split_domains(split: Split) -> Iterator[tuple[str, str, DatasetRows]]:
+    """Role, domain and rows of the images that a run's student is evaluated on, as in `Split.evaluation_rows`."""
+    for role, parts in zip(ROLES, split.evaluation_parts, strict=True):
+        for domain, rows in parts.items():
+            yield role, domain, rows
 
 
 def student_answers(
-    student: Student, pixels: NDArray[np.uint8], slots: Indices
+    student: Student, pixels: NDArray[np.uint8], slots: Slots
 ) -> tuple[Logits, NDArray[np.float32] | None]:
     """A student's logits for the images of [N] slots, [N, K] float32, and its embeddings, [N, D] if it has a head."""
     logits: list[Tensor] = []
@@ -152,12 +152,6 @@ def student_answers(
 
 def _joined(rows: list[Tensor], width: int) -> NDArray[np.float32]:
     return torch.cat(rows).numpy() if rows else np.zeros((0, width), np.float32)
-
-
-def zero_shot_logits(vectors: NDArray[np.float32], head: Tensor, logit_scale: float) -> Logits:
-    """The teacher's logits for [N, D] of its vectors against the [K, D] text head, [N, K] float32."""
-    logits: Logits = cosine_logits(torch.from_numpy(np.asarray(vectors)), head, logit_scale).numpy()
-    return logits
 
 
 def top1(logits: Logits, labels: NDArray[np.int64]) -> float:

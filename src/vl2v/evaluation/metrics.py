@@ -45,12 +45,12 @@ def metrics_line(
     return line
 
 
-def summary_of(evaluation: Evaluation, asked: Mapping[str, Any], paid: Mapping[str, int]) -> dict[str, Any]:
-    """The end of a run in figures by name: the table, and what was asked of the teacher.
+def summary_of(evaluation: Evaluation, usage: Mapping[str, Any], paid: Mapping[str, int]) -> dict[str, Any]:
+    """The end of a run in figures by name: the table, and the queries of the teacher.
 
     Args:
         evaluation: the final table.
-        asked: what training needs from the teacher, see `vl2v.planning.session.Session.asked`.
+        usage: the queries that training needs, see `vl2v.planning.plan.RunPlan.teacher_usage`.
         paid: queries that this run paid for, by kind.
     """
     summary: dict[str, Any] = {}
@@ -61,4 +61,4 @@ def summary_of(evaluation: Evaluation, asked: Mapping[str, Any], paid: Mapping[s
         summary |= {f"{place}/{name}": value for name, value in figures.items() if value is not None}
     for role, means in evaluation.to_dict()["means"].items():
         summary |= {f"final/{role}/mean/{name}": value for name, value in means.items() if value is not None}
-    return summary | {f"asked/{k}": v for k, v in asked.items()} | {f"paid/{k}": v for k, v in paid.items()}
+    return summary | {f"asked/{k}": v for k, v in usage.items()} | {f"paid/{k}": v for k, v in paid.items()}

@@ -1,4 +1,4 @@
-"""Read the saved predictions of a finished run; `vl2v.evaluation.judging.keep_answers` writes them."""
+"""Read the saved predictions of a finished run; `vl2v.evaluation.split.save_predictions` writes them."""
 
 from __future__ import annotations
 

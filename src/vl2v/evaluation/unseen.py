@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -10,10 +11,12 @@ import torch
 from numpy.typing import NDArray
 from rich.table import Table
 
-from vl2v.data.splits import Indices
-from vl2v.evaluation.evaluation import ROLES, Logits, judged, percent, zero_shot_logits
+from vl2v.data.splits import Slots
+from vl2v.evaluation.evaluation import ROLES, Logits, percent
 from vl2v.evaluation.features import pass_through
-from vl2v.planning.session import Session
+from vl2v.evaluation.split import EvaluationDomain
+from vl2v.planning.plan import RunPlan
+from vl2v.purchase import BoughtEmbeddings
 from vl2v.student.model import Student, cosine_logits
 
 COLUMNS = ("seen", "unseen", "harmonic", "alone")
@@ -135,37 +138,39 @@ def accuracies(logits: Logits, labels: NDArray[np.int64], seen: int) -> Unseen:
     return Unseen(of_seen, of_unseen, harmonic(of_seen, of_unseen), alone)
 
 
-def evaluate_unseen(session: Session, student: Student) -> UnseenClasses | None:
+def evaluate_unseen(
+    plan: RunPlan, bought: BoughtEmbeddings, domains: Sequence[EvaluationDomain], student: Student
+) -> UnseenClasses | None:
     """Measure a saved student on the classes that its run held out; None if it held out none.
 
     Args:
-        session: the run's.
+        plan: the run's.
+        bought: embeddings of its images, of the held-out classes too.
+        domains: of the run's split.
         student: it knows the training classes, and is not changed.
     """
-    unseen = session.unseen
-    if unseen is None:
+    unseen, further = plan.unseen, bought.unseen_head
+    if unseen is None or further is None:
         return None
     assert student.head is not None
-    device, pixels, further = student.device, session.cache.map(), session.unseen_head()
-    head = torch.cat([student.head, further.to(device)])
+    device, pixels, slots = student.device, plan.pixels.map(), plan.pixels.slots(unseen.digests)
+    head, teacher_head = torch.cat([student.head, further.to(device)]), torch.cat([bought.head, further])
     seen, rows = len(student.classes), []
 
-    def answered(slots: Indices) -> Logits:
+    def predicted(slots: Slots) -> Logits:
         passed = pass_through(student, student.preprocess, pixels, slots, device)
         logits: Logits = torch.cat([cosine_logits(p, head, student.logit_scale).cpu() for p in passed]).numpy()
         return logits
 
-    for role, domain, places in judged(session.split):
-        new = unseen.rows_of(domain)
-        labels = np.concatenate([session.task.labels[places], unseen.labels[new] + seen])
-        digests = np.concatenate([session.task.digests[places], unseen.digests[new]])
-        of_student = accuracies(answered(session.cache.slots(digests)), labels, seen)
+    for part in domains:
+        new = unseen.rows_of(part.domain)
+        labels = np.concatenate([plan.dataset.labels[part.rows], unseen.labels[new] + seen])
+        of_student = accuracies(predicted(np.concatenate([part.slots, slots[new]])), labels, seen)
         of_teacher = None
-        if session.config.teacher.zero_shot:
-            vectors = session.store.images(session.card, digests)
-            logits = zero_shot_logits(vectors, torch.cat([session.head(), further]), session.card.logit_scale)
+        if part.embeddings is not None and bought.unseen is not None:
+            logits = bought.zero_shot(np.concatenate([part.embeddings, bought.unseen[new]]), teacher_head)
             of_teacher = accuracies(logits, labels, seen)
-        rows.append(UnseenRow(domain, role, len(places), len(new), of_student, of_teacher))
+        rows.append(UnseenRow(part.domain, part.role, len(part.rows), len(new), of_student, of_teacher))
     return UnseenClasses(unseen.names, tuple(rows))
 
 

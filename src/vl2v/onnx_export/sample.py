@@ -113,7 +113,7 @@ def run_sample(
         seed = int(student.provenance.get("seed", 0))
         if (student.provenance.get("data") or {}).get("digest") == task.digest():
             split = split_task(task, data, seed)
-            what, kept = VALIDATION, np.concatenate(list(split.kept.values()))
+            what, kept = VALIDATION, np.concatenate(list(split.training.values()))
             compared = np.concatenate(list(split.validation.values()))
         else:
             held_out = match_domains(data.held_out, task.domains)

@@ -19,7 +19,7 @@ from vl2v.data.images import Task
 from vl2v.data.listing import Listing
 from vl2v.data.pixels import Digests, PixelCache
 from vl2v.data.scan import FileIndex
-from vl2v.data.splits import Indices
+from vl2v.data.splits import ExampleRows
 from vl2v.data.table import TableListing
 from vl2v.data.tables.base import SUFFIXES, is_table, open_table
 from vl2v.data.tables.columns import ROLES, find_columns
@@ -179,24 +179,34 @@ def check_domains(held_out: Sequence[str], domains: Sequence[str], flag: str = "
 
 @dataclass(frozen=True)
 class Examples:
-    """Everything to train on, one row per image and view.
+    """Everything to train on, one example per image and view.
 
     Attributes:
         digests: [R, 32] uint8, SHA-256 of each view's bytes.
         labels: [R] int64, -1 without a label.
         views: [R] int64, number of the view.
-        groups: rows of each source domain, then of all unlabelled images, if there are any.
-        read: gives the bytes of a row, as they are sent to the teacher.
+        groups: examples of each source domain, then of all images without labels, if there are any.
+        read: gives the bytes of an example, as they are sent to the teacher.
     """
 
     digests: Digests
     labels: NDArray[np.int64]
     views: NDArray[np.int64]
-    groups: tuple[Indices, ...]
+    groups: tuple[ExampleRows, ...]
     read: Callable[[int], bytes]
 
+    @property
+    def images(self) -> int:
+        """The number of images; views of an image do not count."""
+        return int((self.views == 0).sum())
 
-def examples(
+    @property
+    def further_views(self) -> int:
+        """The number of examples that are not the image itself."""
+        return len(self.views) - self.images
+
+
+def examples_of(
     config: RunConfig,
     task: Task,
     unlabelled: Task | None,
@@ -205,8 +215,8 @@ def examples(
     cache: PixelCache,
     progress: Progress,
 ) -> Examples:
-    """Lay out the training rows and make the views that a run asks for."""
-    parts = [(task, split.kept[domain], task.labels[split.kept[domain]]) for domain in split.sources]
+    """Lay out the training examples and make the views that the settings ask for."""
+    parts = [(task, split.training[domain], task.labels[split.training[domain]]) for domain in split.sources]
     labelled = len(parts)
     for t, rows in ((task, split.rest), (unlabelled, np.arange(len(unlabelled or ()), dtype=np.int64))):
         if t is not None and len(rows):

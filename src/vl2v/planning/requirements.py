@@ -30,14 +30,14 @@ ROW_OVERHEAD = 120  # bytes of SQLite per vector beside the vector: keys, index,
 
 @dataclass(frozen=True)
 class Requirements:
-    """What a run has to know from the teacher.
+    """The images and texts whose embeddings a run needs.
 
     Attributes:
-        purposes: for each purpose and view, the contents asked for; the same content is paid once.
+        purposes: for each purpose and view, SHA-256 of the contents; the same content is paid once.
         prompts: K * T texts, class by class.
-        templates: how many templates, T.
-        method_texts: K * A texts more, class by class, that the method asks for.
-        unseen: texts of the held-out classes, class by class, for the end alone.
+        templates: the number of templates, T.
+        method_texts: K * A further texts of the method, class by class.
+        unseen: texts of the held-out classes, class by class, for the evaluation alone.
     """
 
     purposes: dict[tuple[str, int], Digests]
@@ -48,14 +48,14 @@ class Requirements:
 
     @property
     def texts(self) -> tuple[str, ...]:
-        """All texts that are asked for."""
+        """All texts."""
         return self.prompts + self.method_texts + self.unseen
 
 
 def requirements_of(
-    config: RunConfig, task: Task, split: Split, rows: Examples, unseen: Task | None = None
+    config: RunConfig, task: Task, split: Split, examples: Examples, unseen: Task | None = None
 ) -> Requirements:
-    """Work out which image and text vectors a run asks for; `unseen` has the images of the held-out classes."""
+    """Work out which embeddings a run needs; `unseen` has the images of the held-out classes."""
     templates = load_templates(config.teacher.prompts)
     prompts = tuple(render(template, phrase) for phrase in task.phrases for template in templates)
     method = METHODS[config.method]
@@ -64,24 +64,19 @@ def requirements_of(
     more = tuple(render(template, phrase) for phrase in task.phrases for template in further)
     purposes: dict[tuple[str, int], Digests] = {}
     labelled = len(split.sources)
-    trained = np.concatenate(rows.groups[:labelled])
-    extra = np.concatenate([np.zeros(0, np.int64), *rows.groups[labelled:]])
+    trained = np.concatenate(examples.groups[:labelled])
+    extra = np.concatenate([np.zeros(0, np.int64), *examples.groups[labelled:]])
     for purpose, part in (("training", trained), ("unlabelled", extra)) if method.asks_teacher else ():
-        for view in np.unique(rows.views[part]):
-            purposes[purpose, int(view)] = rows.digests[part][rows.views[part] == view]
+        for view in np.unique(examples.views[part]):
+            purposes[purpose, int(view)] = examples.digests[part][examples.views[part] == view]
     if config.data.classes:
-        purposes[VALIDATION, 0] = task.digests[evaluated(split)]
+        purposes[VALIDATION, 0] = task.digests[split.evaluation_rows]
     elif config.teacher.zero_shot:
-        purposes[EVALUATION, 0] = task.digests[evaluated(split)]
+        purposes[EVALUATION, 0] = task.digests[split.evaluation_rows]
         if unseen is not None:
             purposes[UNSEEN, 0] = unseen.digests
     new = unseen.phrases if unseen is not None else ()
     return Requirements(purposes, prompts, len(templates), more, tuple(render(t, p) for p in new for t in templates))
-
-
-def evaluated(split: Split) -> np.ndarray:
-    """Positions in the task of the images that the final table is about, sources' validation first."""
-    return np.concatenate([*split.validation.values(), *split.own_test.values(), *split.test.values()])
 
 
 def make_quote(
@@ -90,10 +85,10 @@ def make_quote(
     """State queries, money and disk before anything is spent.
 
     Args:
-        wanted: what the run has to know.
-        teacher: who would be asked.
-        store: what is known already.
-        images: distinct images whose pixels are kept.
+        wanted: the embeddings that the run needs.
+        teacher: the one to query.
+        store: the embeddings that are bought already.
+        images: distinct images in the pixel cache.
         size: their side length.
         parameters: of the student, None if none was named.
     """
@@ -131,7 +126,7 @@ def make_quote(
 
 
 def check_disk(quote: Quote, places: StoragePaths, out: Path) -> None:
-    """Refuse to begin where the disk cannot hold what the run writes.
+    """Refuse a run if its files do not fit on the disk.
 
     Raises:
         DiskFullError: with what is needed and what is free.

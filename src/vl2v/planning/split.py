@@ -10,7 +10,16 @@ import numpy as np
 
 from vl2v.config import DataConfig
 from vl2v.data.images import Task
-from vl2v.data.splits import TEST, TRAIN, VALIDATION, Indices, domainbed_holdout, grouped_holdout, labels_per_class
+from vl2v.data.splits import (
+    TEST,
+    TRAIN,
+    VALIDATION,
+    DatasetRows,
+    Indices,
+    domainbed_holdout,
+    grouped_holdout,
+    labels_per_class,
+)
 from vl2v.errors import DataError
 from vl2v_runtime.names import shown
 
@@ -21,21 +30,31 @@ class Split:
 
     Attributes:
         sources: the domains trained on.
-        kept: positions in the task, by source domain, to train on.
-        validation: positions by source domain, held out to select by.
-        test: positions by held-out domain, never trained on or selected by.
-        rest: positions of source images beyond the labels that are kept, to train on without their labels.
-        own_test: positions by source domain of what the data state as test images; the same holds for them.
+        training: labelled images to train on, by source domain.
+        validation: images to select by, by source domain.
+        test: images by held-out domain, never trained on or selected by.
+        rest: source images whose labels are dropped, to train on without labels.
+        own_test: test images that the data state, by source domain; never trained on or selected by.
         left_out: how many source images are not used, since images of their group are tested on.
     """
 
     sources: tuple[str, ...]
-    kept: dict[str, Indices]
-    validation: dict[str, Indices]
-    test: dict[str, Indices]
-    rest: Indices
-    own_test: Mapping[str, Indices] = field(default_factory=dict)
+    training: dict[str, DatasetRows]
+    validation: dict[str, DatasetRows]
+    test: dict[str, DatasetRows]
+    rest: DatasetRows
+    own_test: Mapping[str, DatasetRows] = field(default_factory=dict)
     left_out: int = 0
+
+    @property
+    def evaluation_parts(self) -> tuple[Mapping[str, DatasetRows], ...]:
+        """What a student is evaluated on, by domain: validation, stated test images, held-out domains."""
+        return self.validation, self.own_test, self.test
+
+    @property
+    def evaluation_rows(self) -> DatasetRows:
+        """All of these images; a position in this array is a split position."""
+        return np.concatenate([rows for part in self.evaluation_parts for rows in part.values()])
 
 
 def match_domains(names: Sequence[str], domains: Sequence[str]) -> tuple[str, ...]:
@@ -49,7 +68,7 @@ def match_domains(names: Sequence[str], domains: Sequence[str]) -> tuple[str, ..
 
 
 def split_task(task: Task, config: DataConfig, seed: int) -> Split:
-    """Draw the split of a run: DomainBed's holdout of every source domain, then the labels that are kept.
+    """Draw the split of a run: DomainBed's holdout of every source domain, then the selection of labels.
 
     A split that the data state takes its place. Images without a stated validation part are drawn from those to train
     on. No group of images is divided.
@@ -61,8 +80,8 @@ def split_task(task: Task, config: DataConfig, seed: int) -> Split:
     sources = tuple(domain for domain in task.domains if domain not in held_out)
     test = {domain: task.rows_of(domain) for domain in held_out}
     blocked = _tested_groups(task, test)
-    kept, validation, rest = {}, {}, [np.zeros(0, np.int64)]
-    own_test: dict[str, Indices] = {}
+    training, validation, rest = {}, {}, [np.zeros(0, np.int64)]
+    own_test: dict[str, DatasetRows] = {}
     held_groups: dict[int, bool] = {}
     left_out = 0
     for i, domain in enumerate(task.domains):
@@ -86,8 +105,8 @@ def split_task(task: Task, config: DataConfig, seed: int) -> Split:
             share = config.holdout_fraction / (1 - config.holdout_fraction)
             few = max(1, round(config.labels_per_class * share))  # validation labels are few as well
             out = labels_per_class(out, task.labels, few, seed, i)
-        kept[domain], validation[domain] = train, out
-    return Split(sources, kept, validation, test, np.concatenate(rest), own_test, left_out)
+        training[domain], validation[domain] = train, out
+    return Split(sources, training, validation, test, np.concatenate(rest), own_test, left_out)
 
 
 def _tested_groups(task: Task, test: Mapping[str, Indices]) -> Indices:
@@ -143,6 +162,6 @@ def _too_small(task: Task, domain: str, config: DataConfig, train: Indices, out:
 
 def leaked(task: Task, split: Split) -> int:
     """How many test images have the very content of a training image."""
-    train = {task.digests[row].tobytes() for rows in split.kept.values() for row in rows}
+    train = {task.digests[row].tobytes() for rows in split.training.values() for row in rows}
     tested = [*split.test.values(), *split.own_test.values()]
     return sum(task.digests[row].tobytes() in train for rows in tested for row in rows)

@@ -46,7 +46,7 @@ def build(config: RunConfig, model: Model, places: StoragePaths, progress: Progr
     if (made.get("data") or {}).get("digest") != task.digest():
         found = f"others in {task.root}"
         raise DataError("The training images have changed since the run.", expected="the run's own", found=found)
-    rows = sample(task, split_task(task, config.data, config.seed).kept, config.seed)
+    rows = sample(task, split_task(task, config.data, config.seed).training, config.seed)
     embeddings, pictures = [], []
     with progress.stage("making the gallery", len(rows)) as advance:
         for start in range(0, len(rows), CHUNK):

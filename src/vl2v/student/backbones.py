@@ -35,6 +35,11 @@ class Backbone:
     preprocess: Preprocess
     recipe: Recipe
 
+    @property
+    def parameter_count(self) -> int:
+        """The number of weights of f."""
+        return sum(parameter.numel() for parameter in self.module.parameters())
+
 
 def load_backbone(
     spec: str,

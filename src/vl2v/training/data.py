@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,13 +18,21 @@ from torch import Tensor
 from vl2v.config import RunConfig
 from vl2v.data.augment import Augmentation
 from vl2v.data.batches import AugmentedPixels, Streams, augmented_batches, stage_seed
-from vl2v.data.splits import Indices
+from vl2v.data.splits import ExampleRows, Slots
+from vl2v.evaluation.evaluation import IN_DOMAIN
 from vl2v.evaluation.features import Validation
+from vl2v.evaluation.split import EvaluationDomain
 from vl2v.method.base import Context
 from vl2v.method.loop import Batch
 from vl2v.method.loss import scheduled_weight
+from vl2v.planning.plan import RunPlan
+from vl2v.purchase import BoughtEmbeddings
 from vl2v.student.preprocess import Preprocess
 from vl2v.training.fresh import FreshViews
+from vl2v.writing import replacing
+from vl2v_runtime.trust import probabilities
+
+SLOTS_FILE = "slots.npy"
 
 
 @dataclass(frozen=True)
@@ -46,17 +55,77 @@ class TrainingData:
     """
 
     pixels: NDArray[np.uint8]
-    slots: Indices
+    slots: Slots
     labels: NDArray[np.int64]
     embeddings: NDArray[np.float32] | None
     head: Tensor
     logit_scale: float
-    groups: tuple[Indices, ...]
+    groups: tuple[ExampleRows, ...]
     shares: tuple[int, ...]
     validation: Validation
     digest: str
     cache: Path
     method_texts: Tensor | None = None
+
+    @classmethod
+    def build(
+        cls, plan: RunPlan, bought: BoughtEmbeddings, domains: Sequence[EvaluationDomain], work: Path
+    ) -> TrainingData:
+        """Lay out what a plan and its purchase contain.
+
+        Args:
+            plan: the run's.
+            bought: its embeddings.
+            domains: of its split; the validation images are taken from them.
+            work: the folder that `write_slots` wrote to.
+        """
+        return cls(
+            pixels=plan.pixels.map(),
+            slots=np.load(work / SLOTS_FILE, mmap_mode="r"),  # mapped: loading processes receive its name alone
+            labels=plan.examples.labels,
+            embeddings=bought.training,
+            head=bought.head,
+            logit_scale=bought.logit_scale,
+            groups=plan.examples.groups,
+            shares=plan.shares,
+            validation=_validation(plan, bought, domains),
+            digest=_digest(plan, bought),
+            cache=plan.pixels.features_folder(),
+            method_texts=bought.method_texts,
+        )
+
+
+def write_slots(plan: RunPlan, work: Path) -> None:
+    """Look up the pixels of all training examples; one process does so for all."""
+    work.mkdir(parents=True, exist_ok=True)
+    with replacing(work / SLOTS_FILE) as fresh, fresh.open("wb") as handle:
+        np.save(handle, plan.pixels.slots(plan.examples.digests))
+
+
+def _validation(plan: RunPlan, bought: BoughtEmbeddings, domains: Sequence[EvaluationDomain]) -> Validation:
+    """(slots, targets) by source domain: labels, or the teacher's probabilities if there are no labels."""
+    validation: dict[str, tuple[Slots, NDArray[np.int64] | NDArray[np.float32]]] = {}
+    for part in domains:
+        if part.role != IN_DOMAIN:
+            continue
+        if plan.labelled:
+            validation[part.domain] = part.slots, plan.dataset.labels[part.rows]
+        else:
+            assert part.embeddings is not None
+            validation[part.domain] = part.slots, probabilities(bought.zero_shot(part.embeddings))
+    return validation
+
+
+def _digest(plan: RunPlan, bought: BoughtEmbeddings) -> str:
+    """SHA-256 of images, labels and embeddings."""
+    examples = plan.examples
+    digest = hashlib.sha256(examples.digests.tobytes() + examples.labels.tobytes() + bought.head.numpy().tobytes())
+    if bought.method_texts is not None:
+        digest.update(bought.method_texts.numpy().tobytes())
+    if bought.training is not None:
+        for start in range(0, len(bought.training), 10_000):
+            digest.update(bought.training[start : start + 10_000].tobytes())
+    return digest.hexdigest()
 
 
 @dataclass(frozen=True)
@@ -95,7 +164,7 @@ class BatchLoader:
         if workers is None:
             workers = 0 if a.device.type == "cpu" else min(8, os.cpu_count() or 1)  # a CPU has no core to spare
         for step, (pixels, rows) in zip(range(start, steps), augmented_batches(data, draws, workers), strict=True):
-            vectors = self.fresh.ask(pixels, a.num_processes) if self.fresh else None
+            vectors = self.fresh.query(pixels, a.num_processes) if self.fresh else None
             torch.manual_seed((streams.seed + step) % 2**63)  # for dropout and the like
             pixels = pixels.to(a.device, non_blocking=True, memory_format=torch.channels_last)
             batch = self._batch(self.preprocess.normalise(pixels), rows, vectors)
@@ -107,7 +176,7 @@ class BatchLoader:
     def _streams(self, stage: str) -> Streams:
         return Streams(self.data.groups, self.data.shares, stage_seed(self.config.seed, stage))
 
-    def _batch(self, inputs: Tensor, rows: Indices, image: Tensor | None = None) -> Batch:
+    def _batch(self, inputs: Tensor, rows: ExampleRows, image: Tensor | None = None) -> Batch:
         device, m = self.accelerator.device, self.data
         labels = torch.from_numpy(m.labels[rows])
         labelled = labels >= 0

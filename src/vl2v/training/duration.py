@@ -18,8 +18,9 @@ from vl2v.data.augment import Augmentation
 from vl2v.evaluation.features import CHUNK, pass_through
 from vl2v.method.distill import Projected
 from vl2v.method.registry import METHODS
-from vl2v.planning.session import Session
+from vl2v.planning.plan import RunPlan
 from vl2v.planning.settling import SETTLED
+from vl2v.progress import Progress
 from vl2v.recipes import validation_interval
 from vl2v.runs.folder import RunFolder
 from vl2v.shards import sharding
@@ -43,11 +44,10 @@ class Workload:
     test: int
 
     @classmethod
-    def of(cls, session: Session) -> Workload:
-        """The workload of an open session."""
-        sizes = [sum(map(len, part.values())) for part in (session.split.validation, session.split.test)]
-        sizes[1] += sum(map(len, session.split.own_test.values()))
-        return cls(len(session.rows.digests), sum(session.shares()), *sizes)
+    def of(cls, plan: RunPlan) -> Workload:
+        """The workload of a planned run."""
+        validation, *test = (sum(map(len, part.values())) for part in plan.split.evaluation_parts)
+        return cls(len(plan.examples.digests), sum(plan.shares), validation, sum(test))
 
 
 @dataclass(frozen=True)
@@ -146,36 +146,34 @@ def within(settings: DistillConfig, seconds: float, work: Workload, rates: Rates
     return shortened(least)
 
 
-def settle_by_measuring(session: Session, folder: RunFolder, accelerator: Accelerator) -> Session:
-    """The session with its number of threads, and its steps if time is limited, measured before the first step.
+def settle_by_measuring(plan: RunPlan, folder: RunFolder, accelerator: Accelerator, progress: Progress) -> RunPlan:
+    """The plan with its number of threads, and its steps if time is limited, measured before the first step.
 
     They are written to `config.yaml`, and so is what the data decided. A run that has a state continues with the
     numbers in it; a run of an earlier version, which has none, uses as many threads as torch.
     """
-    assert session.backbone is not None
-    written, config = folder.config(), session.config
+    written, config = folder.config(), plan.config
     if folder.state_file.exists():
         config = config.model_copy(update={"threads": written.threads})
     else:
-        threads = training_threads(config, session.backbone, sum(session.shares()), accelerator)
+        threads = training_threads(config, plan.student_backbone, sum(plan.shares), accelerator)
         config = config.model_copy(update={"threads": threads})
         if config.distill.minutes:
             with computing(threads):
-                distill, taken = training_time(session, accelerator)
-            session.progress.note(str(taken))
+                distill, taken = training_time(plan, accelerator)
+            progress.note(str(taken))
             config = config.model_copy(update={"distill": distill})
     final = written.model_copy(update={key: getattr(config, key) for key in ("threads", *SETTLED)})
     if accelerator.is_main_process and final != written:
         folder.write_config(final)
-    return replace(session, config=config)
+    return replace(plan, config=config)
 
 
-def training_time(session: Session, accelerator: Accelerator) -> tuple[DistillConfig, TrainingTime]:
+def training_time(plan: RunPlan, accelerator: Accelerator) -> tuple[DistillConfig, TrainingTime]:
     """The settings of Distill within the limit of time, and how long they take, the same in every process."""
-    assert session.backbone is not None
-    work, wanted = Workload.of(session), session.config.distill
+    work, wanted = Workload.of(plan), plan.config.distill
     share = max(1, work.batch // accelerator.num_processes)
-    rates = Rates.measure(session.config, session.backbone, share, accelerator)
+    rates = Rates.measure(plan.config, plan.student_backbone, share, accelerator)
     if accelerator.num_processes > 1:
         rates = replace(rates, training=rates.training / accelerator.num_processes)
         rates = broadcast_object_list([rates])[0]
@@ -185,12 +183,11 @@ def training_time(session: Session, accelerator: Accelerator) -> tuple[DistillCo
     return settings, found
 
 
-def quoted_time(session: Session) -> TrainingTime:
+def quoted_time(plan: RunPlan) -> TrainingTime:
     """The training time that a quote states, with the number of threads that the run would use."""
-    assert session.backbone is not None
-    accelerator = make_accelerator(session.config)
-    with computing(training_threads(session.config, session.backbone, sum(session.shares()), accelerator)):
-        return training_time(session, accelerator)[1]
+    accelerator = make_accelerator(plan.config)
+    with computing(training_threads(plan.config, plan.student_backbone, sum(plan.shares), accelerator)):
+        return training_time(plan, accelerator)[1]
 
 
 def _fastest(work: Callable[[], None], device: torch.device, tries: int) -> float:

@@ -1,0 +1,161 @@
+"""Evaluate a student on the validation and test images of its run, and save all predictions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vl2v.data.splits import DatasetRows, Slots
+from vl2v.evaluation.evaluation import (
+    IN_DOMAIN,
+    Evaluation,
+    Logits,
+    calibration_error,
+    row_of,
+    split_domains,
+    student_answers,
+    top1,
+)
+from vl2v.evaluation.reference import LABELS, TEACHER, Reference
+from vl2v.planning.plan import RunPlan
+from vl2v.purchase import BoughtEmbeddings
+from vl2v.student.model import Student
+from vl2v.teacher.base import Vectors
+from vl2v.trust.fit import fit
+from vl2v.writing import replacing
+from vl2v_runtime.trust import Trust
+
+
+@dataclass(frozen=True)
+class EvaluationDomain:
+    """The images of one domain that a run's student is evaluated on.
+
+    Attributes:
+        role: one of `vl2v.evaluation.evaluation.ROLES`.
+        domain: its name.
+        rows: [N], of the images in the dataset.
+        slots: [N], of their pixels.
+        embeddings: [N, D] float32, the teacher's; None if they were not bought.
+    """
+
+    role: str
+    domain: str
+    rows: DatasetRows
+    slots: Slots
+    embeddings: Vectors | None
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+
+def evaluation_domains(plan: RunPlan, bought: BoughtEmbeddings) -> tuple[EvaluationDomain, ...]:
+    """The domains of a run's split in the order of `Split.evaluation_rows`, looked up in the pixel cache once."""
+    slots, start, domains = plan.pixels.slots(plan.dataset.digests[plan.split.evaluation_rows]), 0, []
+    for role, domain, rows in split_domains(plan.split):
+        positions = slice(start, start + len(rows))
+        embeddings = None if bought.evaluation is None else bought.evaluation[positions]
+        domains.append(EvaluationDomain(role, domain, rows, slots[positions], embeddings))
+        start += len(rows)
+    return tuple(domains)
+
+
+@dataclass(frozen=True)
+class DomainPredictions:
+    """A student's predictions for the images of one domain.
+
+    Attributes:
+        domain: its name.
+        role: ``in-domain``, a source's validation images, or ``out-of-domain``, all of a held-out domain.
+        paths: [N] of the images, below the data's root.
+        labels: [N]; the teacher's predictions if the images have no labels.
+        logits: [N, K], the student's, before any temperature.
+        embeddings: [N, D], rows of length one; None without a head.
+        zero_shot: [N, K], the teacher's; None if its embeddings were not bought.
+        reference: the origin of the labels.
+    """
+
+    domain: str
+    role: str
+    paths: Sequence[str]
+    labels: NDArray[np.int64]
+    logits: Logits
+    embeddings: NDArray[np.float32] | None
+    zero_shot: Logits | None = None
+    reference: Reference = LABELS
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+def predict_domains(
+    plan: RunPlan, bought: BoughtEmbeddings, domains: Sequence[EvaluationDomain], student: Student
+) -> tuple[DomainPredictions, ...]:
+    """The predictions of a student with its present weights, and of the teacher, for the domains of a split."""
+    pixels, predictions = plan.pixels.map(), []
+    for part in domains:
+        logits, embeddings = student_answers(student, pixels, part.slots)
+        labels, reference = plan.dataset.labels[part.rows], LABELS
+        teacher = None if part.embeddings is None else bought.zero_shot(part.embeddings)
+        if teacher is not None and not plan.labelled:
+            labels, reference = teacher.argmax(axis=1).astype(np.int64), TEACHER
+        paths = [plan.dataset.paths[row] for row in part.rows]
+        found = DomainPredictions(part.domain, part.role, paths, labels, logits, embeddings, teacher, reference)
+        predictions.append(found)
+    return tuple(predictions)
+
+
+def trust_of(parts: Sequence[DomainPredictions], drift: bool = True) -> Trust | None:
+    """Fit trust on the in-domain parts; held-out domains are not used.
+
+    Args:
+        parts: of all domains.
+        drift: whether a reference for drift is wanted as well; the rest takes no time.
+    """
+    sources = [part for part in parts if part.role == IN_DOMAIN]
+    if not sources:
+        return None
+    domains = np.concatenate([np.full(len(part.labels), part.domain) for part in sources])
+    logits, labels = (np.concatenate([getattr(part, name) for part in sources]) for name in ("logits", "labels"))
+    rows = [part.embeddings for part in sources if part.embeddings is not None]
+    return fit(logits, labels, domains, np.concatenate(rows) if rows and drift else None)
+
+
+def evaluation_of(parts: Sequence[DomainPredictions], trust: Trust | None) -> Evaluation:
+    """The final table's rows; the teacher has no figure where its answers are the reference."""
+    rows, temperature = [], trust.temperature if trust else None
+    for part in parts:
+        row = row_of(part.domain, part.role, part.logits, part.labels, temperature)
+        if part.zero_shot is not None and part.reference is LABELS:
+            right, error = top1(part.zero_shot, part.labels), calibration_error(part.zero_shot, part.labels)
+            row = replace(row, zero_shot=right, zero_shot_ece=error)
+        rows.append(row)
+    return Evaluation(tuple(rows), reference=parts[0].reference if parts else LABELS)
+
+
+def save_predictions(parts: Sequence[DomainPredictions], file: Path) -> None:
+    """Write all predictions to a .npz.
+
+    It holds ``domain``, ``role``, ``path`` [N] text, ``label`` [N] int64, ``student`` [N, K] float16 logits, and
+    ``zero_shot`` [N, K] if the teacher's embeddings were bought.
+    """
+    domains = [_columns(part) for part in parts]
+    columns: dict[str, Any] = {key: np.concatenate([part[key] for part in domains]) for key in domains[0]}
+    with replacing(file) as fresh, fresh.open("wb") as handle:
+        np.savez_compressed(handle, **columns)
+
+
+def _columns(part: DomainPredictions) -> dict[str, NDArray[Any]]:
+    count = len(part.labels)
+    content: dict[str, NDArray[Any]] = {"domain": np.full(count, part.domain), "role": np.full(count, part.role)}
+    content |= {"path": np.array(part.paths), "label": part.labels, "student": _half(part.logits)}
+    return content if part.zero_shot is None else content | {"zero_shot": _half(part.zero_shot)}
+
+
+def _half(logits: Logits) -> NDArray[np.float16]:
+    limit = np.finfo(np.float16).max  # a baseline's logits have none
+    return np.clip(logits, -limit, limit).astype(np.float16)

@@ -1,0 +1,58 @@
+"""Warnings of a teacher whose zero-shot predictions do not fit the training images."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vl2v.evaluation.evaluation import top1
+from vl2v.planning.plan import RunPlan
+from vl2v.progress import Progress, warn
+from vl2v.purchase import BoughtEmbeddings
+
+ENOUGH = 10  # images per class, from which on a class without a prediction is reported
+SHOWN = 12  # classes named in a warning
+
+
+def warn_of_teacher(plan: RunPlan, bought: BoughtEmbeddings, progress: Progress) -> None:
+    """Warn if the teacher's zero-shot predictions are at chance, or if they leave out a class of unlabelled images."""
+    if bought.training is None:
+        return
+    if plan.labelled:
+        _compare_with_labels(plan, bought, progress)
+    else:
+        _find_unpredicted(plan, bought, progress)
+
+
+def _training_logits(plan: RunPlan, bought: BoughtEmbeddings) -> NDArray[np.float32]:
+    """The teacher's logits of the source domains' training images without further views, [N, K] float32."""
+    assert bought.training is not None
+    examples = np.concatenate(plan.examples.groups[: len(plan.split.sources)])
+    return bought.zero_shot(bought.training[examples[plan.examples.views[examples] == 0]])
+
+
+def _compare_with_labels(plan: RunPlan, bought: BoughtEmbeddings, progress: Progress) -> None:
+    rows = np.concatenate(list(plan.split.training.values()))
+    accuracy = top1(_training_logits(plan, bought), plan.dataset.labels[rows])
+    chance = 1 / len(plan.dataset.folders)
+    if accuracy < 1.5 * chance:
+        warn(
+            progress,
+            f"the teacher agrees with your labels on {accuracy:.1%} of the training images, chance is "
+            f"{chance:.1%}; check class names (classes.yaml), prompts, and the order of the teacher's responses",
+        )
+
+
+def _find_unpredicted(plan: RunPlan, bought: BoughtEmbeddings, progress: Progress) -> None:
+    assert bought.evaluation is not None
+    validation = sum(len(rows) for rows in plan.split.validation.values())  # the first split positions
+    logits = np.concatenate([_training_logits(plan, bought), bought.zero_shot(bought.evaluation[:validation])])
+    counts = np.bincount(logits.argmax(axis=1), minlength=len(plan.dataset.names))
+    lacking = [name for name, count in zip(plan.dataset.names, counts, strict=True) if not count]
+    if lacking and (len(logits) >= ENOUGH * len(counts) or len(lacking) == len(counts) - 1):
+        more = f" and {len(lacking) - SHOWN} more" if len(lacking) > SHOWN else ""
+        warn(
+            progress,
+            f"the teacher takes none of the {len(logits):,} images for {', '.join(lacking[:SHOWN])}{more}; check the "
+            "names, or what they are called in the prompts (classes.yaml)",
+        )

@@ -1,0 +1,81 @@
+"""The teacher and the student that settings name."""
+
+from __future__ import annotations
+
+from vl2v.config import RunConfig
+from vl2v.errors import ConfigError
+from vl2v.student.backbones import Backbone, load_backbone
+from vl2v.teacher.base import Price, Teacher
+from vl2v.teacher.file import FileTeacher
+from vl2v.teacher.http.remote import RemoteTeacher
+from vl2v.teacher.registry import is_remote, open_teacher
+
+
+def open_configured_teacher(config: RunConfig) -> Teacher:
+    """Open the teacher of the settings, at the stated price and on the stated device.
+
+    Raises:
+        TeacherError: if it is unknown or cannot be opened.
+        ConfigError: if the price contradicts the kind of teacher.
+    """
+    return open_teacher(config.teacher.spec, price=stated_price(config), device=local_device(config))
+
+
+def open_student(config: RunConfig) -> Backbone:
+    """Load the backbone of the settings; ``teacher`` is the teacher's own image encoder (VL2V-SD)."""
+    student = config.student
+    spec = config.teacher.spec if student.spec == "teacher" else student.spec
+    return load_backbone(spec, size=student.size, mean=student.mean, std=student.std)
+
+
+def stated_price(config: RunConfig) -> Price | None:
+    """The price that the user states, for embeddings in a file or a vendor with an unknown price; None if none.
+
+    Raises:
+        ConfigError: if the teacher is of another kind, or if a price is stated together with ``free``.
+    """
+    price = Price(config.teacher.price_per_1000_images, config.teacher.price_per_1000_texts)
+    spec, step = config.teacher.spec, "drop --price-per-1000-images and --price-per-1000-texts, or --free"
+    if config.teacher.free and not price.free:
+        found = f"both: {price.per_1000_images:f} for 1000 images, {price.per_1000_texts:f} for 1000 texts, and free"
+        raise ConfigError(
+            "A teacher cannot have a price and be free.", expected="one of them", found=found, next_step=step
+        )
+    if (config.teacher.free or not price.free) and not (spec.startswith("file:") or is_remote(spec)):
+        raise ConfigError(
+            "A price was given for a teacher whose price is known.",
+            expected="prices only for a file: teacher, or for a vendor that states none",
+            found=spec,
+            next_step=step,
+        )
+    return Price() if config.teacher.free else None if price.free else price
+
+
+def local_device(config: RunConfig) -> str | None:
+    """The device of a teacher on this machine; None leaves the choice to the teacher."""
+    return None if config.device == "auto" else config.device
+
+
+def ensure_fresh_views_possible(config: RunConfig, teacher: Teacher) -> None:
+    """Refuse ``teacher.views: fresh`` with a teacher that cannot answer every augmented image for free.
+
+    Raises:
+        ConfigError: if so.
+    """
+    if config.teacher.views != "fresh":
+        return
+    spec, kind = config.teacher.spec, ""
+    if is_remote(spec) or isinstance(teacher, RemoteTeacher):  # by its name first: describe() may query a vendor
+        kind = "is behind a network"
+    elif isinstance(teacher, FileTeacher):
+        kind = "is a file, which contains no augmented images"
+    elif not teacher.describe().price.free:
+        kind = "charges for queries"
+    if kind:
+        rows = f"{config.distill.steps:,} steps x {config.batch_per_domain} images of every source domain"
+        raise ConfigError(
+            f"Fresh views are not possible: they need steps x batch queries ({rows}).",
+            expected="a free teacher on this machine, e.g. open_clip: or offline:",
+            found=f"{spec}, which {kind}",
+            next_step="set teacher.views (--views) to a number",
+        )

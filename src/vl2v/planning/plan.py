@@ -1,0 +1,175 @@
+"""The plan of a run: dataset, split, examples, requirements and quote, computed once before anything is spent."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from dataclasses import dataclass, replace
+from typing import Any
+
+from vl2v.config import RunConfig
+from vl2v.data.contents import Contents
+from vl2v.data.images import Task
+from vl2v.data.pixels import CachedPixels, PixelCache
+from vl2v.data.scan import FileIndex
+from vl2v.locations import StoragePaths
+from vl2v.method.base import Method
+from vl2v.method.registry import METHODS
+from vl2v.planning.models import ensure_fresh_views_possible, open_configured_teacher, open_student
+from vl2v.planning.prepare import Examples, examples_of, list_folder, read_parts
+from vl2v.planning.requirements import EVALUATION, UNSEEN, Requirements, make_quote, requirements_of
+from vl2v.planning.settling import settled
+from vl2v.planning.split import Split, leaked, split_task
+from vl2v.progress import Progress, Silent, warn
+from vl2v.student.backbones import Backbone
+from vl2v.teacher.base import Teacher, TeacherCard
+from vl2v.teacher.file import FileTeacher
+from vl2v.teacher.purchase.ledger import Quote
+from vl2v.teacher.purchase.store import EmbeddingStore
+
+DEFAULT_SIZE = 224  # pixels, for a quote without a student
+
+
+@dataclass(frozen=True)
+class RunPlan:
+    """What a run trains on, evaluates on and has to buy. It holds no open file.
+
+    Attributes:
+        config: the settings; numbers take the place of what depends on the data.
+        paths: of cache and store.
+        dataset: the labelled images, or those whose classes are named; without the held-out classes.
+        unlabelled: further images without labels; None if there are none.
+        unseen: the images of the held-out classes; None if there are none.
+        split: rows of `dataset` to train on, validate on and test on.
+        examples: everything to train on.
+        requirements: the embeddings that the run needs.
+        quote: what the store lacks of them, and its cost.
+        teacher: opened.
+        card: its description.
+        backbone: the student's, before training; None if no student is planned.
+        pixels: the decoded images.
+    """
+
+    config: RunConfig
+    paths: StoragePaths
+    dataset: Task
+    unlabelled: Task | None
+    unseen: Task | None
+    split: Split
+    examples: Examples
+    requirements: Requirements
+    quote: Quote
+    teacher: Teacher
+    card: TeacherCard
+    backbone: Backbone | None
+    pixels: CachedPixels
+
+    @property
+    def method(self) -> Method[Any]:
+        """The training method."""
+        return METHODS[self.config.method]
+
+    @property
+    def student_backbone(self) -> Backbone:
+        """The backbone of a plan that has a student."""
+        assert self.backbone is not None
+        return self.backbone
+
+    @property
+    def contents(self) -> Contents:
+        """A summary of the data."""
+        assert self.quote.contents is not None
+        return self.quote.contents
+
+    @property
+    def labelled(self) -> bool:
+        """Whether the images have labels; if not, students are compared with the teacher's predictions."""
+        return not self.config.data.classes
+
+    @property
+    def shares(self) -> tuple[int, ...]:
+        """The number of examples of each group in a batch: of every source domain, then of images without labels."""
+        sources = len(self.split.sources)
+        unlabelled = len(self.examples.groups) - sources
+        return (*[self.config.batch_per_domain] * sources, *[self.config.unlabelled_per_batch] * unlabelled)
+
+    def teacher_usage(self) -> dict[str, Any]:
+        """The queries that training alone needs, bought or not, and their price as text."""
+        images = sum(count for purpose, count in self.quote.images.items() if purpose not in (EVALUATION, UNSEEN))
+        known = set(self.requirements.texts) - set(self.requirements.unseen)
+        texts = len(known) if self.method.asks_teacher or self.method.classifier == "cosine" else 0
+        price = self.quote.price
+        usage = {"image_queries": images, "text_queries": texts, "cost": f"{price.of(images=images, texts=texts):f}"}
+        return usage | {"currency": price.currency, "price_per_1000_images": f"{price.per_1000_images:f}"}
+
+
+def plan_run(
+    config: RunConfig,
+    paths: StoragePaths,
+    progress: Progress | None = None,
+    *,
+    teacher: Teacher | None = None,
+    backbone: Backbone | None = None,
+    with_student: bool = True,
+    begun: bool = False,
+) -> RunPlan:
+    """Open teacher and student, scan the data, draw the split and quote. Nothing is spent.
+
+    Args:
+        config: the settings of the run.
+        paths: of cache and store.
+        progress: receives the progress of the scan, and warnings.
+        teacher: an open one, instead of `config.teacher.spec`.
+        backbone: a loaded one, instead of `config.student.spec`.
+        with_student: false for a plan without a student; pixels are then not cached.
+        begun: whether the run has started before, so that the layout of the data is accepted as it is.
+
+    Raises:
+        Vl2vError: states what was expected, what was found, and what to do next.
+    """
+    progress = progress or Silent()
+    listing = list_folder(config.data, begun=begun)
+    teacher = teacher or open_configured_teacher(config)
+    ensure_fresh_views_possible(config, teacher)
+    if with_student and backbone is None:
+        backbone = open_student(config)
+    size = backbone.preprocess.size if backbone else config.student.size or DEFAULT_SIZE
+    pixels = CachedPixels(paths.cache, size)
+    with (
+        closing(FileIndex(paths.cache / "files.sqlite")) as index,
+        closing(PixelCache(paths.cache, size)) as cache,
+        closing(EmbeddingStore(paths.store)) as store,
+    ):
+        parts = read_parts(listing, config.data, index, cache if backbone else None, progress)
+        dataset, unlabelled, unseen = parts
+        split = split_task(dataset, config.data, config.seed)
+        _warn_of_split(dataset, split, progress)
+        examples = examples_of(config, dataset, unlabelled, split, index, cache, progress)
+        if isinstance(teacher, FileTeacher):
+            for part in parts:
+                if part is not None:
+                    teacher.bind(part.paths, part.digests)
+        config = settled(config, len(split.sources), examples.images, len(examples.groups) > len(split.sources))
+        requirements = requirements_of(config, dataset, split, examples, unseen)
+        images = sum(len(part) for part in parts if part is not None) + examples.further_views
+        quote = make_quote(requirements, teacher, store, images, size, backbone.parameter_count if backbone else None)
+    quote = replace(quote, contents=Contents.of(dataset, tuple(split.test), unseen, unlabelled))
+    return RunPlan(
+        config, paths, dataset, unlabelled, unseen, split, examples, requirements, quote, teacher, teacher.describe(),
+        backbone, pixels,
+    )  # fmt: skip
+
+
+def quote_again(plan: RunPlan, store: EmbeddingStore) -> Quote:
+    """The quote of a plan after something was bought into its store."""
+    before = plan.quote
+    quote = make_quote(plan.requirements, plan.teacher, store, 0, 0, None)
+    disk = before.disk_bytes | {"purchased embeddings": quote.disk_bytes["purchased embeddings"]}
+    return replace(quote, disk_bytes=disk, contents=before.contents)
+
+
+def _warn_of_split(dataset: Task, split: Split, progress: Progress) -> None:
+    if count := leaked(dataset, split):
+        what = "the held-out domains" if not split.own_test else "the test part or of held-out domains"
+        warn(progress, f"{count} images of {what} are also among the training images")
+    if split.left_out:
+        warn(progress, f"{split.left_out} images are not trained on: images of their group are tested on")

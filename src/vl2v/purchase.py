@@ -1,0 +1,232 @@
+"""Buy the embeddings that a plan requires, and hand them on as memory-mapped arrays and text heads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.lib.format import open_memmap
+from numpy.typing import NDArray
+from torch import Tensor
+
+from vl2v.data.pixels import Digests
+from vl2v.data.splits import Indices
+from vl2v.planning.plan import RunPlan
+from vl2v.planning.requirements import EVALUATION, UNSEEN, VALIDATION, check_disk
+from vl2v.progress import Progress
+from vl2v.teacher.base import Vectors
+from vl2v.teacher.http.remote import RemoteTeacher
+from vl2v.teacher.prompts import text_head
+from vl2v.teacher.purchase.buyer import Buyer
+from vl2v.teacher.purchase.ledger import Budget, Ledger
+from vl2v.teacher.purchase.spending import Spending
+from vl2v.teacher.purchase.store import EmbeddingStore
+from vl2v.teacher.purchase.watch import SEEN, TeacherWatch
+from vl2v.teacher.zero_shot import zero_shot_logits
+from vl2v.writing import replacing, reserve
+
+TRAINING_FILE, EVALUATION_FILE, UNSEEN_FILE = "vectors.npy", "evaluation.npy", "unseen.npy"
+TEXTS_FILE = "texts.npy"
+CHUNK = 10_000  # embeddings copied from the store at a time
+
+
+@dataclass(frozen=True)
+class BudgetAccount:
+    """Whose purchases count against a budget.
+
+    Attributes:
+        folder: where the spending is recorded: of a run, or of a benchmark for all of its jobs.
+        mine: whether the purchases of a run, by its name in the ledger, count.
+    """
+
+    folder: Path
+    mine: Callable[[str], bool]
+
+    @classmethod
+    def of_run(cls, name: str) -> BudgetAccount:
+        """The account of a single run, whose name in the ledger is its folder."""
+        return cls(Path(name), lambda run: run == name)
+
+
+def open_budget(plan: RunPlan, account: BudgetAccount, store: EmbeddingStore) -> Budget:
+    """The limit of a run and what was spent of it, by any process and from any store."""
+    spending = Spending(account.folder, store, account.mine)
+    return Budget(plan.config.budget, currency=plan.card.price.currency, spending=spending)
+
+
+def ensure_affordable(plan: RunPlan, budget: Budget, store: EmbeddingStore, out: Path) -> None:
+    """Refuse a run that the budget or the disk does not cover, before anything is sent.
+
+    Args:
+        plan: the run's.
+        budget: its limit.
+        store: with the batches in flight, which are reserved already.
+        out: the folder of the run.
+
+    Raises:
+        BudgetError: states what is missing.
+        DiskFullError: states what is missing.
+    """
+    quote, teacher = plan.quote, plan.teacher
+    what = f"{quote.image_queries:,} image and {quote.text_queries:,} text queries"
+    idempotent = isinstance(teacher, RemoteTeacher) and teacher.idempotent
+    reserved = Ledger(store).underway(plan.card) if idempotent else Decimal(0)
+    budget.check(quote.cost - reserved, what)
+    check_disk(quote, plan.paths, out)
+
+
+def purchase(plan: RunPlan, budget: Budget, store: EmbeddingStore, run: str, progress: Progress) -> None:
+    """Buy the required embeddings that the store lacks, texts first.
+
+    Args:
+        plan: the run's.
+        budget: the most to spend.
+        store: receives the embeddings.
+        run: the name of the run in the ledger.
+        progress: receives the progress.
+
+    Raises:
+        BudgetError: before anything is sent that would exceed the budget.
+        TeacherError: if a response cannot be used, or the embeddings are useless for the dataset.
+    """
+    watch = None if plan.config.teacher.accept else _watch_of(plan, store)
+    if watch is not None:
+        _show_stored(watch, plan, store)
+    buyer = Buyer(plan.teacher, store, budget, run, progress, watch, plan.config.threads)
+    buyer.texts(plan.requirements.texts)
+    examples, rows = plan.examples, plan.split.evaluation_rows
+    example_of = {digest.tobytes(): i for i, digest in enumerate(examples.digests)}
+    for (purpose, view), digests in plan.requirements.purposes.items():
+        if purpose == UNSEEN and plan.unseen is not None:
+            buyer.images(digests, plan.unseen.read, purpose, view)
+        elif purpose in (EVALUATION, VALIDATION):
+            buyer.images(digests, lambda i: plan.dataset.read(int(rows[i])), purpose, view)
+        else:
+            buyer.images(digests, lambda i, d=digests: examples.read(example_of[d[i].tobytes()]), purpose, view)  # type: ignore[misc]
+    if watch is not None:
+        watch.look()
+
+
+def _watch_of(plan: RunPlan, store: EmbeddingStore) -> TeacherWatch:
+    """Compares embeddings with the labels of the source domains; labels of held-out domains are not used."""
+    labels = {d.tobytes(): int(n) for d, n in zip(plan.examples.digests, plan.examples.labels, strict=True)}
+    for rows in plan.split.validation.values():
+        labels |= {plan.dataset.digests[row].tobytes(): int(plan.dataset.labels[row]) for row in rows}
+    required = plan.requirements
+    return TeacherWatch(
+        plan.card.identity,
+        labels,
+        lambda: text_heads(store.texts(plan.card, required.prompts), required.templates).numpy(),
+    )
+
+
+def _show_stored(watch: TeacherWatch, plan: RunPlan, store: EmbeddingStore) -> None:
+    """Show the watch what was bought before, so that a run that it stopped does not continue to buy."""
+    card, texts, examples = plan.card, list(dict.fromkeys(plan.requirements.texts)), plan.examples
+    known = [text for text, k in zip(texts, store.knows_texts(card, texts), strict=True) if k]
+    if known:
+        watch.texts(known, store.texts(card, known))
+    if len(known) < len(texts):
+        return  # without all texts there is no head to compare images with
+    chosen = np.random.default_rng(0).permutation(np.flatnonzero(examples.views == 0))[:SEEN]
+    chosen = chosen[store.knows_images(card, examples.digests[chosen])]
+    if len(chosen):
+        digests = examples.digests[chosen]
+        watch.images(digests, store.images(card, digests), lambda i: examples.read(int(chosen[i])), ordered=False)
+        watch.look()
+
+
+def text_heads(embeddings: Vectors, templates: int) -> Tensor:
+    """The text head, [K, D] float32, from the [K * T, D] embeddings of the prompts, class by class."""
+    prompts = torch.from_numpy(embeddings)
+    return text_head(prompts.reshape(-1, templates, prompts.shape[-1]))
+
+
+@dataclass(frozen=True)
+class BoughtEmbeddings:
+    """The teacher's embeddings of a run. Arrays of images are read-only memory maps.
+
+    Attributes:
+        training: [R, D] float32, by training example; None if the method uses none.
+        evaluation: [E, D] float32, by split position; None if they were not bought.
+        unseen: [U, D] float32, of the held-out classes' images; None if they were not bought.
+        head: [K, D] float32, the text head.
+        unseen_head: [V, D] float32, the text head of the held-out classes; None if there are none.
+        method_texts: [K, A, D] float32, of the method's own texts; None if it has none.
+        logit_scale: the teacher's.
+    """
+
+    training: Vectors | None
+    evaluation: Vectors | None
+    unseen: Vectors | None
+    head: Tensor
+    unseen_head: Tensor | None
+    method_texts: Tensor | None
+    logit_scale: float
+
+    @classmethod
+    def load(cls, plan: RunPlan, folder: Path) -> BoughtEmbeddings:
+        """Open what `export_embeddings` wrote to a folder."""
+        required = plan.requirements
+        arrays = {name: np.load(folder / name, mmap_mode="r") for name in _image_files(plan)}
+        ends = np.cumsum([len(required.prompts), len(required.method_texts)])
+        prompts, further, unseen = np.split(np.load(folder / TEXTS_FILE), ends)
+        classes = len(plan.dataset.phrases)
+        return cls(
+            arrays.get(TRAINING_FILE),
+            arrays.get(EVALUATION_FILE),
+            arrays.get(UNSEEN_FILE),
+            text_heads(prompts, required.templates),
+            text_heads(unseen, required.templates) if len(unseen) else None,
+            torch.from_numpy(further).reshape(classes, -1, further.shape[-1]) if len(further) else None,
+            plan.card.logit_scale,
+        )
+
+    def zero_shot(self, embeddings: Vectors, head: Tensor | None = None) -> NDArray[np.float32]:
+        """The zero-shot logits of [N, D] embeddings, [N, K] float32, against `head` or the text head."""
+        return zero_shot_logits(embeddings, self.head if head is None else head, self.logit_scale)
+
+
+def export_embeddings(plan: RunPlan, store: EmbeddingStore, folder: Path) -> None:
+    """Copy the required embeddings from the store to memory-mapped files, in the order in which they are used.
+
+    Args:
+        plan: the run's.
+        store: it has all of them.
+        folder: receives the files; created if necessary.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, (digests, views) in _image_files(plan).items():
+        with replacing(folder / name) as fresh:
+            _copy_images(plan, store, digests, views, fresh)
+    with replacing(folder / TEXTS_FILE) as fresh, fresh.open("wb") as handle:
+        np.save(handle, store.texts(plan.card, plan.requirements.texts))
+
+
+def _image_files(plan: RunPlan) -> dict[str, tuple[Digests, Indices]]:
+    """The files of a run's embeddings: SHA-256 [N, 32] and view [N] of every row."""
+    files: dict[str, tuple[Digests, Indices]] = {}
+    purposes = {purpose for purpose, _ in plan.requirements.purposes}
+    if plan.method.asks_teacher:
+        files[TRAINING_FILE] = plan.examples.digests, plan.examples.views
+    if purposes & {EVALUATION, VALIDATION}:
+        rows = plan.split.evaluation_rows
+        files[EVALUATION_FILE] = plan.dataset.digests[rows], np.zeros(len(rows), np.int64)
+    if UNSEEN in purposes and plan.unseen is not None:
+        files[UNSEEN_FILE] = plan.unseen.digests, np.zeros(len(plan.unseen), np.int64)
+    return files
+
+
+def _copy_images(plan: RunPlan, store: EmbeddingStore, digests: Digests, views: Indices, file: Path) -> None:
+    out = open_memmap(file, "w+", np.float32, (len(digests), plan.card.dimension))
+    reserve(file, file.stat().st_size)
+    for view in np.unique(views):
+        rows = np.flatnonzero(views == view)
+        for start in range(0, len(rows), CHUNK):
+            part = rows[start : start + CHUNK]
+            out[part] = store.images(plan.card, digests[part], int(view))
+    out.flush()

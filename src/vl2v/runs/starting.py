@@ -1,0 +1,98 @@
+"""Start a run folder, or resume the run in one."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from vl2v.config import RunConfig
+from vl2v.data.tables.base import is_table
+from vl2v.errors import RunError, TeacherError
+from vl2v.locations import StoragePaths
+from vl2v.runs.folder import RunFolder
+from vl2v.runs.places import remember
+from vl2v.student.files import write_json
+from vl2v.teacher.base import Teacher
+from vl2v.teacher.http.remote import RemoteTeacher
+from vl2v_runtime.names import printable
+
+
+def ledger_name(folder: RunFolder) -> str:
+    """The name of a run in the ledger: the absolute path of its folder."""
+    return printable(folder.path.resolve())
+
+
+def ensure_new(folder: RunFolder, data: Path) -> None:
+    """Refuse a run folder that is not empty, or that the next scan of `data` would take for a domain or a class.
+
+    Raises:
+        RunError: if so.
+    """
+    out = folder.path
+    if not is_table(data) and out.resolve().is_relative_to(data.resolve()):
+        found, step = f"it is in {data}", "choose another folder: --out FOLDER"
+        problem = f"{out} is inside the folder of images."
+        raise RunError(problem, expected="a folder outside the folder of images", found=found, next_step=step)
+    folder.check_free()
+
+
+def resume_run(folder: RunFolder, config: RunConfig, paths: StoragePaths) -> None:
+    """Record what may change when a run is resumed: cache and store, a raised budget, the trackers."""
+    remember(folder.path, paths)
+    known = folder.config()
+    fixed: dict[str, Any] = {"made_with": known.made_with}
+    if folder.state_file.exists():
+        fixed["threads"] = known.threads
+    config = config.model_copy(update=fixed)
+    if config != known:
+        folder.write_config(config)
+
+
+def ensure_same_model(folder: RunFolder, teacher: Teacher) -> None:
+    """Refuse to buy from another model than the run started with, which its folder records.
+
+    Raises:
+        TeacherError: if a vendor has another model or revision now.
+    """
+    if not isinstance(teacher, RemoteTeacher):  # files and local models can be queried again for free
+        return
+    card, known = teacher.describe(), folder.teacher()
+    now = {"identity": card.identity, "revision": card.revision, "dimension": card.dimension}
+    other = [key for key in now if known is not None and known.get(key) != now[key]]
+    if known is not None and other:
+        raise TeacherError(
+            f"{card.identity} is not the model that this run started with.",
+            expected=", ".join(f"{key} {known.get(key)}" for key in other),
+            found=", ".join(f"{key} {now[key]}" for key in other),
+            next_step="begin a new run under another --out. What was bought stays stored, and this run can go on if "
+            "the vendor offers that model again",
+        )
+    write_json(folder.teacher_file, now)
+
+
+@contextmanager
+def removed_if_refused(out: Path, begun: bool) -> Iterator[Callable[[], None]]:
+    """Remove the folder of a new run if it ends with an error before anything was bought.
+
+    Args:
+        out: the folder.
+        begun: whether the run has started before, so that its folder is never removed.
+
+    Yields:
+        A function to call immediately before the purchase: from then on the folder stays.
+    """
+    kept = begun
+
+    def keep() -> None:
+        nonlocal kept
+        kept = True
+
+    try:
+        yield keep
+    except Exception:
+        if not kept:
+            shutil.rmtree(out.resolve(), ignore_errors=True)
+        raise

@@ -1,0 +1,77 @@
+"""Build the student of a finished training, with its provenance."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import torch
+
+from vl2v.evaluation.reference import TEACHER
+from vl2v.method.distill import trainable
+from vl2v.planning.plan import RunPlan
+from vl2v.planning.split import match_domains
+from vl2v.runs.folder import RunFolder
+from vl2v.runs.made_here import MARK, sign_teacher
+from vl2v.student.card import MAX_LOGIT_SCALE
+from vl2v.student.model import Student
+from vl2v.teacher.prompts import load_templates
+from vl2v.training.data import TrainingData
+from vl2v.training.train import TrainingResult
+from vl2v.training.weights import Weights
+from vl2v_runtime.names import printable
+
+
+def build_student(
+    plan: RunPlan, data: TrainingData, result: TrainingResult, weights: Weights, provenance: dict[str, Any]
+) -> Student:
+    """The student with one set of weights; it shares backbone and projection with those built before.
+
+    Args:
+        plan: the run's.
+        data: its head and logit scale.
+        result: of the training.
+        weights: one of the sets of `result.weights`.
+        provenance: see `provenance_of`.
+    """
+    method, projection = plan.method, result.projection
+    parameters = trainable(result.backbone.module, projection)
+    with torch.no_grad():
+        for key, tensor in weights.items():
+            parameters[key].copy_(tensor)
+    head = data.head if method.classifier == "cosine" else None
+    layer = method.kept(projection.cpu())
+    scale = min(data.logit_scale * method.gain(projection), MAX_LOGIT_SCALE)
+    return Student(result.backbone, layer, head, plan.dataset.names, scale, provenance)
+
+
+def provenance_of(plan: RunPlan, folder: RunFolder) -> dict[str, Any]:
+    """What a student records of its run: versions, teacher, prompts, data, settings."""
+    config, card, dataset = plan.config, plan.card, plan.dataset
+    state = folder.load_state()
+    swad = state.values.get("swad") if state else None
+    return {
+        "made_with": folder.config().made_with,
+        "made_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "teacher": {"identity": card.identity, "revision": card.revision, "dimension": card.dimension},
+        "prompts": list(plan.requirements.prompts),
+        "templates": list(load_templates(config.teacher.prompts)),
+        "data": {
+            "digest": dataset.digest(),
+            "images": len(dataset),
+            "domains": list(dataset.domains),
+            "held_out": list(match_domains(config.data.held_out, dataset.domains)),
+            **({} if plan.labelled else {"labels": "none", "measure": TEACHER.measure}),
+        },
+        "seed": config.seed,
+        "weights": config.distill.weights,
+        "swad": swad and {key: swad[key] for key in ("converged_at", "dead_at", "threshold")},
+        "config": printable_paths(config.model_dump(mode="json", exclude={"made_with", "budget", "tracking"})),
+        MARK: sign_teacher(config),
+    }
+
+
+def printable_paths(settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings whose paths are valid text, since others read the file of a student."""
+    data = {name: printable(value) if isinstance(value, str) else value for name, value in settings["data"].items()}
+    return settings | {"data": data}
