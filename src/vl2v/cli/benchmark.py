@@ -31,7 +31,7 @@ def attach(app: typer.Typer) -> None:
     app.add_typer(group, name="benchmark", no_args_is_help=True)
 
 
-@with_settings("student.spec", "teacher.spec", "teacher.accept")
+@with_settings("teacher.spec", "teacher.accept", "student.spec")
 def run(
     out: Annotated[Path, typer.Option(help="Folder of the benchmark; an existing benchmark is continued.")],
     data: Annotated[
@@ -39,23 +39,42 @@ def run(
     ] = None,
     root: Annotated[Path | None, typer.Option(help="Folder that contains benchmarks, e.g. ROOT/PACS.")] = None,
     methods: Annotated[
-        str, typer.Option(help="Methods of vl2v distill --method, and sd; separated by commas.")
+        str, typer.Option(help="Methods of vl2v distill --method, and sd; separated by commas.", rich_help_panel="Grid")
     ] = "adip,erm,kd",
-    variants: Annotated[Path | None, typer.Option(help="YAML: label: {title: .., settings: {method: .., ..}}.")] = None,
-    targets: Annotated[str, typer.Option(help="all, or domains separated by commas.")] = "all",
-    seeds: Annotated[str, typer.Option(help="Number of seeds, or a list such as 0,1,2.")] = "3",
-    vary: Annotated[list[str] | None, typer.Option(help="Candidates of a setting: KEY=V1,V2; repeatable.")] = None,
-    tune: Annotated[str, typer.Option(help="Select for each-seed, or with the first-seed for all.")] = "each-seed",
+    variants: Annotated[
+        Path | None, typer.Option(help="YAML: label: {title: .., settings: {method: .., ..}}.", rich_help_panel="Grid")
+    ] = None,
+    targets: Annotated[str, typer.Option(help="all, or domains separated by commas.", rich_help_panel="Grid")] = "all",
+    seeds: Annotated[str, typer.Option(help="Number of seeds, or a list such as 0,1,2.", rich_help_panel="Grid")] = "3",
+    vary: Annotated[
+        list[str] | None, typer.Option(help="Candidates of a setting: KEY=V1,V2; repeatable.", rich_help_panel="Grid")
+    ] = None,
+    tune: Annotated[
+        str, typer.Option(help="Select for each-seed, or with the first-seed for all.", rich_help_panel="Grid")
+    ] = "each-seed",
     crossed: Annotated[
-        bool, typer.Option("--crossed", help="Also leave out each source domain, for --select lodo.")
+        bool,
+        typer.Option("--crossed", help="Also leave out each source domain, for --select lodo.", rich_help_panel="Grid"),
     ] = False,
     config: Annotated[Path | None, typer.Option(help="YAML file with settings of vl2v distill for all jobs.")] = None,
-    budget: Annotated[str | None, typer.Option(help="The most that all jobs may spend together.")] = None,
-    ray: Annotated[str | None, typer.Option(help="Run on Ray: local, auto, host:port or ray://host:port.")] = None,
-    cpus_per_job: Annotated[float, typer.Option(help="With --ray: cores per job.", min=0, callback=finite)] = 1.0,
-    gpus_per_job: Annotated[float, typer.Option(help="With --ray: GPUs per job.", min=0, callback=finite)] = 0.0,
-    jobs: Annotated[str, typer.Option(help="Without --ray: number of parallel jobs, or auto.")] = "auto",
-    plan: Annotated[bool, typer.Option("--plan", help="Only show jobs, hours and cost.")] = False,
+    budget: Annotated[
+        str | None, typer.Option(help="The most that all jobs may spend together.", rich_help_panel="Money")
+    ] = None,
+    ray: Annotated[
+        str | None, typer.Option(help="Run on Ray: local, auto, host:port or ray://host:port.", rich_help_panel="Jobs")
+    ] = None,
+    cpus_per_job: Annotated[
+        float, typer.Option(help="With --ray: cores per job.", min=0, callback=finite, rich_help_panel="Jobs")
+    ] = 1.0,
+    gpus_per_job: Annotated[
+        float, typer.Option(help="With --ray: GPUs per job.", min=0, callback=finite, rich_help_panel="Jobs")
+    ] = 0.0,
+    jobs: Annotated[
+        str, typer.Option(help="Without --ray: number of parallel jobs, or auto.", rich_help_panel="Jobs")
+    ] = "auto",
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Only show jobs, hours and cost.", rich_help_panel="Jobs")
+    ] = False,
     cache: CacheOpt = None,
     store: StoreOpt = None,
     quiet: Quiet = False,

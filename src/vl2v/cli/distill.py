@@ -15,7 +15,7 @@ from vl2v.errors import ConfigError
 from vl2v.nested import merge
 
 ConfigOpt = Annotated[Path | None, typer.Option("--config", help="YAML file with settings; options take precedence.")]
-WHAT = ("Data", "Teacher", "Student", "Money", "Method")  # decides what is bought
+SETTINGS = ("Data", "Teacher", "Student", "Money", "Method", "Training", "Machine")  # sections of the help
 EXAMPLES = {
     "data.root": ("DATA", "a folder of images, or a table that lists them"),
     "teacher.spec": ("--teacher", "e.g. --teacher open_clip:ViT-B-16/openai"),
@@ -23,7 +23,7 @@ EXAMPLES = {
 }
 
 
-@with_settings(*WHAT)
+@with_settings(*SETTINGS)
 def quote(
     data: DataArg,
     config: ConfigOpt = None,
@@ -49,7 +49,7 @@ def quote(
     show(quote_json(found) if as_json else quote_table(found))
 
 
-@with_settings(*WHAT, "Training", "Machine")
+@with_settings(*SETTINGS)
 def distill(
     data: Annotated[
         Path | None, typer.Argument(help="Images: a folder, or a table (csv, ...); omit with --resume.")
