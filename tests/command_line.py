@@ -60,7 +60,7 @@ def unchanged_process() -> Iterator[None]:
     with ExitStack() as after:
         after.enter_context(mock.patch.dict(os.environ))
         after.enter_context(warnings.catch_warnings())
-        after.enter_context(mock.patch("vl2v.cli.distill.hold_memory"))  # glibc cannot be told to forget it
+        after.enter_context(mock.patch("vl2v.cli.distill.keep_freed_memory"))  # glibc cannot be told to forget it
         after.callback(os.chdir, Path.cwd())
         for name in (None, *SET_UP):
             logger = logging.getLogger(name)

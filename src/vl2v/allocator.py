@@ -1,7 +1,7 @@
 """Keep freed memory in the process, for work on a CPU.
 
-By default glibc gives every large block back to the kernel when it is freed, and the next step has all its pages zeroed
-anew. A network's activations are such blocks: this can be a third of the time of a forward pass.
+By default glibc returns every large block to the kernel when it is freed. The kernel then zeroes all pages of the next
+block again. The activations of a network are such blocks, so this can take a third of the time of a forward pass.
 """
 
 from __future__ import annotations
@@ -10,20 +10,20 @@ import ctypes
 import os
 import sys
 
-# Of malloc.h; glibc has no other way to set them in a running process.
+# Constants of malloc.h. In a running process, glibc accepts these settings only through mallopt.
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4
 NEVER = 2**31 - 1  # bytes free at the heap's end before it shrinks
 PAD = 64 * 2**20  # bytes more than needed whenever the heap grows
 
 
-def hold_memory() -> bool:
-    """Let this process keep the memory that it frees, in huge pages where the kernel has them.
+def keep_freed_memory() -> bool:
+    """Make this process reuse the memory that it frees, in huge pages if the kernel supports them.
 
-    Call it before torch allocates anything. It holds for the whole process, so only commands do it, no library call:
-    the memory that a process takes stays at its peak.
+    Call it before torch allocates memory. It affects the whole process, whose memory use then stays at its peak.
+    Therefore only commands call it, not library functions.
 
     Returns:
-        False where there is no glibc, and nothing was changed.
+        True if the allocator was configured; False without glibc, where nothing changes.
     """
     if not sys.platform.startswith("linux"):
         return False

@@ -10,19 +10,21 @@ from filelock import FileLock, Timeout
 
 from vl2v.writing import check_alone
 
-SOON = 5.0
+SOON = 5.0  # seconds
 
 
 @contextmanager
-def held(file: Path, busy: Callable[[], None] | None = None) -> Iterator[None]:
-    """Hold a lock file until the block ends, or this process does, however it ends; wait for whoever holds it.
+def file_lock(file: Path, busy: Callable[[], None] | None = None) -> Iterator[None]:
+    """Lock a file until the block ends; wait while another process has locked it.
+
+    The operating system releases the lock if this process is killed.
 
     Args:
-        file: made if missing, in a folder that exists; it may stay, empty.
-        busy: called once, where the lock is not free within `SOON` seconds.
+        file: path of the lock file. It is created if missing, and may remain as an empty file. Its folder must exist.
+        busy: called once if the lock is not acquired within `SOON` seconds.
 
     Raises:
-        AccessError: if the file is a link, since locking empties it.
+        AccessError: if the file is a link, since locking empties the file that it points to.
     """
     check_alone(file)
     lock = FileLock(file)
@@ -39,8 +41,15 @@ def held(file: Path, busy: Callable[[], None] | None = None) -> Iterator[None]:
 
 
 @contextmanager
-def held_if_free(file: Path) -> Iterator[bool]:
-    """The same without waiting; the value tells whether the lock is ours."""
+def try_file_lock(file: Path) -> Iterator[bool]:
+    """Try to lock a file without waiting; the value is whether the lock was acquired.
+
+    Args:
+        file: as for `file_lock`.
+
+    Raises:
+        AccessError: if the file is a link.
+    """
     check_alone(file)
     lock = FileLock(file, timeout=0)
     try:

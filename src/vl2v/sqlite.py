@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from vl2v.errors import AccessError
-from vl2v.locking import held
+from vl2v.locking import file_lock
 
 PATIENCE = 60.0  # seconds to wait for another process
 BESIDE = ("", "-wal", "-shm", "-journal")  # a file, and what SQLite leaves beside it
@@ -207,7 +207,7 @@ def open_cache(path: Path, schema: Sequence[str], version: int = 0) -> tuple[Nam
         OSError, sqlite3.Error: as `open_file`, for what is no damage.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with held(path.with_name(f"{path.name}.lock")):  # of processes that find the damage together, one mends it
+    with file_lock(path.with_name(f"{path.name}.lock")):  # of processes that find the damage together, one mends it
         new = not path.exists()
         if not new and not _usable(path, schema, version):
             new = True

@@ -17,7 +17,7 @@ from vl2v.api_report import make_report
 from vl2v.commands.classes import remove_classes
 from vl2v.commands.export import export as export_files
 from vl2v.errors import AccessError, BudgetError, Vl2vError
-from vl2v.locking import held, held_if_free
+from vl2v.locking import file_lock, try_file_lock
 from vl2v.runs.folder import RunFolder
 from vl2v.runs.ownership import owned
 from vl2v.serve.gallery import Gallery
@@ -211,12 +211,12 @@ def test_locks_are_not_taken_through_a_link(tmp_path: Path) -> None:
     victim, link = tmp_path / "victim", tmp_path / "run.lock"
     victim.write_bytes(SECRET)
     link.symlink_to(victim)
-    for lock in (held, held_if_free):
+    for lock in (file_lock, try_file_lock):
         with pytest.raises(AccessError), lock(link):
             pass
     assert victim.read_bytes() == SECRET
     link.unlink()
-    with held(link), held_if_free(link) as mine:
+    with file_lock(link), try_file_lock(link) as mine:
         assert not mine
 
 

@@ -17,7 +17,7 @@ from vl2v.benchmark.protocol import Job
 from vl2v.benchmark.results import is_finished
 from vl2v.benchmark.sweep import Sweep
 from vl2v.errors import TeacherError
-from vl2v.locking import held
+from vl2v.locking import file_lock
 from vl2v.method.registry import BUILT_IN, METHODS
 from vl2v.planning.plan import RunPlan, plan_run
 from vl2v.progress import Progress
@@ -139,7 +139,7 @@ def buy_ahead(sweep: Sweep, progress: Progress) -> Bought:
         BudgetError: before anything is sent, if the budget does not cover the whole.
         TeacherError: if an answer cannot be used; what was kept before stays.
     """
-    with held(sweep.out / "purchase.lock"):
+    with file_lock(sweep.out / "purchase.lock"):
         bought, lacking = survey(sweep, progress)
         if lacking:
             _check(sweep, bought)
@@ -230,7 +230,7 @@ def _plan_of(sweep: Sweep, job: Job) -> RunPlan:
 def copy_once(source: Path, file: Path) -> None:
     """Copy a file to where other processes may be about to copy it as well, unless it is there."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    with held(file.parent / "lock"):
+    with file_lock(file.parent / "lock"):
         if file.exists():
             return
         with replacing(file) as fresh:

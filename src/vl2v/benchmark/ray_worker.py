@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from vl2v.allocator import hold_memory
+from vl2v.allocator import keep_freed_memory
 from vl2v.benchmark.protocol import Grid, Job, Origin
 from vl2v.benchmark.purchase import AnsweredTeacher, copy_once, teacher_of
 from vl2v.benchmark.results import JOBS
@@ -111,7 +111,7 @@ def work(assignment: Assignment, job: Job) -> Outcome:
     notes, outcome = _Notes(), Outcome()
     if assignment.cwd.is_dir():
         os.chdir(assignment.cwd)
-    hold_memory()
+    keep_freed_memory()
     torch.set_num_threads(assignment.threads)
     if not assignment.gpus:
         os.environ["CUDA_VISIBLE_DEVICES"] = ""  # whether Ray does so differs between versions

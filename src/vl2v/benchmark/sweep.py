@@ -19,7 +19,7 @@ from vl2v.data.scan import FileIndex
 from vl2v.errors import ConfigError, Interrupted, TrainingError
 from vl2v.faults import reading
 from vl2v.locations import StoragePaths
-from vl2v.locking import held_if_free
+from vl2v.locking import try_file_lock
 from vl2v.planning.models import stated_price
 from vl2v.planning.prepare import list_folder, read_task
 from vl2v.progress import Progress
@@ -248,7 +248,7 @@ class Sweep:
         """Whether the job is ours; it is until the block ends, or this process."""
         locks = self.out / "locks"
         locks.mkdir(parents=True, exist_ok=True)
-        with held_if_free(locks / job.name) as mine:
+        with try_file_lock(locks / job.name) as mine:
             yield mine
 
 

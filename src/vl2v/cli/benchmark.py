@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vl2v.allocator import hold_memory
+from vl2v.allocator import keep_freed_memory
 from vl2v.cli.common import CacheOpt, Json, Quiet, StoreOpt, finite, guarded, make_places, make_progress, money, pair
 from vl2v.cli.settings import with_settings
 from vl2v.errors import ConfigError
@@ -83,7 +83,7 @@ def run(
     settings: dict[str, Any],
 ) -> None:
     """Run all methods on all targets with all seeds. Finished jobs are not repeated."""
-    hold_memory()
+    keep_freed_memory()
     from vl2v.benchmark.printing import plan_json, plan_text, sweep_json, sweep_text
     from vl2v.benchmark.sweep import Sweep
     from vl2v.cli.printing import show

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from vl2v.allocator import hold_memory
+from vl2v.allocator import keep_freed_memory
 from vl2v.cli.common import CacheOpt, DataArg, Json, Quiet, StoreOpt, guarded, make_places, make_progress
 from vl2v.cli.settings import with_settings
 from vl2v.errors import ConfigError
@@ -69,7 +69,7 @@ def distill(
     settings: dict[str, Any],
 ) -> None:
     """Buy embeddings, train a student, evaluate it and save it in OUT/student."""
-    hold_memory()
+    keep_freed_memory()
     from vl2v.api import distill as work
     from vl2v.cli.printing import run_json, run_text, show
 
@@ -99,7 +99,7 @@ def demo(
     settings: dict[str, Any],
 ) -> None:
     """Train a student and two baselines offline on drawings (extra: demo)."""
-    hold_memory()
+    keep_freed_memory()
     from vl2v.cli.printing import demo_json, demo_text, show
     from vl2v.demo.job import demo as work
 

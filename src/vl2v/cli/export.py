@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from vl2v.allocator import hold_memory
+from vl2v.allocator import keep_freed_memory
 from vl2v.cli.common import CacheOpt, Json, Quiet, finite, guarded, make_places, make_progress
 
 
@@ -28,7 +28,7 @@ def export(
     as_json: Json = False,
 ) -> None:
     """Export a student to ONNX and verify the file; a file that disagrees is rejected (extra: export)."""
-    hold_memory()
+    keep_freed_memory()
     from vl2v.api import export as work
     from vl2v.cli.printing import show
 

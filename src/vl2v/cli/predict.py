@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from vl2v.allocator import hold_memory
+from vl2v.allocator import keep_freed_memory
 from vl2v.cli.common import (
     CacheOpt,
     DataArg,
@@ -36,7 +36,7 @@ def evaluate(
     settings: dict[str, Any],
 ) -> None:
     """Evaluate a student on a folder or a table of labelled images."""
-    hold_memory()
+    keep_freed_memory()
     from vl2v.api import evaluate as measure
     from vl2v.cli.printing import show
 
@@ -67,7 +67,7 @@ def predict(
     score: Annotated[str, typer.Option(help="Score for --coverage: confidence or energy.")] = "confidence",
 ) -> None:
     """Classify images. Unreadable images are reported in their place; the exit code is then 3."""
-    hold_memory()
+    keep_freed_memory()
     from vl2v.api import load
     from vl2v.cli.printing import FORMATS, show_answers
     from vl2v.commands.evaluate import classify, find_images

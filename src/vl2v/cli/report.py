@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from vl2v.allocator import hold_memory
+from vl2v.allocator import keep_freed_memory
 from vl2v.cli.common import guarded, make_places
 
 
@@ -26,7 +26,7 @@ def report(
     as_json: Annotated[bool, typer.Option("--json", help="Print the path of the page as JSON.")] = False,
 ) -> None:
     """Write report.html, which needs nothing else, and the values of its figures as CSV."""
-    hold_memory()
+    keep_freed_memory()
     from vl2v.api import report as make
     from vl2v.cli.printing import show
 

@@ -23,11 +23,11 @@ def trust(
     as_json: Json = False,
 ) -> None:
     """Fit RUN/student/trust.json again from the saved predictions, and show its effect on each domain."""
-    from vl2v.allocator import hold_memory
+    from vl2v.allocator import keep_freed_memory
     from vl2v.cli.printing import show
     from vl2v.commands.trust import refit
 
-    hold_memory()
+    keep_freed_memory()
     found = refit(run, make_progress(quiet, as_json))
     show(found.to_dict() if as_json else trust_text(found, run))
 

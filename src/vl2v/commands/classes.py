@@ -17,7 +17,7 @@ from vl2v.data.images import spelling
 from vl2v.errors import ConfigError, TeacherError
 from vl2v.faults import explaining
 from vl2v.locations import StoragePaths
-from vl2v.locking import held
+from vl2v.locking import file_lock
 from vl2v.onnx_export.exported import change_exports, exported, mark_trust
 from vl2v.progress import Progress
 from vl2v.runs.ownership import alone_in
@@ -189,7 +189,7 @@ def _alone(run: str | Path) -> Iterator[Path]:
     folder = run / "student" if (run / "student" / CARD).is_file() else run
     if not (folder / CARD).is_file():
         Student.load(folder)  # says what is wrong with it
-    with alone_in(home_of(run), "vl2v classes"), held(folder.with_name(f"{folder.name}.lock")):
+    with alone_in(home_of(run), "vl2v classes"), file_lock(folder.with_name(f"{folder.name}.lock")):
         yield folder
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vl2v.faults import naming
-from vl2v.locking import held
+from vl2v.locking import file_lock
 from vl2v.progress import Progress, Silent
 from vl2v.sqlite import open_cache
 from vl2v_runtime.imaging import DECODING, Pixels
@@ -62,7 +62,7 @@ class PixelCache:
 
     def _begin(self) -> None:
         """Forget pixels that a lost index knew, or an older one, and all that was computed from slots."""
-        with held(self._lock):
+        with file_lock(self._lock):
             if self._fact(MADE):  # another process was first
                 return
             self.data.unlink(missing_ok=True)
@@ -92,7 +92,7 @@ class PixelCache:
         Raises:
             OSError: if the disk is full; nothing of this call is kept then.
         """
-        with held(self._lock):
+        with file_lock(self._lock):
             fresh = {digest: pixels for digest, pixels in entries if not self.known(digest)}
             if not fresh:
                 return
@@ -130,7 +130,7 @@ class PixelCache:
         """Bring what was added to the disk, and note the file as it is then: `check` has nothing to compare."""
         if not self._unsealed:
             return
-        with held(self._lock), naming(self.data):
+        with file_lock(self._lock), naming(self.data):
             descriptor = os.open(self.data, os.O_WRONLY)
             try:
                 os.fsync(descriptor)
@@ -151,7 +151,7 @@ class PixelCache:
         sealed = self._fact(SEALED)
         if sealed and sealed == stamp_of(self.data):
             return 0
-        with held(self._lock):
+        with file_lock(self._lock):
             rows = self._db.execute("SELECT slots.slot, crc FROM slots LEFT JOIN sums USING (slot)").fetchall()
             pixels = self.map()
             bad: list[tuple[int]] = []

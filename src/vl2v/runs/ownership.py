@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from vl2v.errors import RunError
-from vl2v.locking import held_if_free
+from vl2v.locking import try_file_lock
 from vl2v.student.files import write_json
 from vl2v.writing import check_folder
 from vl2v_runtime import strict_json
@@ -78,7 +78,7 @@ def owned(folder: Path, command: str, patience: float = PATIENCE) -> Iterator[No
     check_folder(folder)
     end = time.monotonic() + patience
     with ExitStack() as stack:
-        while not stack.enter_context(held_if_free(folder / LOCK)):
+        while not stack.enter_context(try_file_lock(folder / LOCK)):
             owner = _owner(folder)
             busy = owner is not None and owner.command == TRAINING and not owner.ended
             if busy or time.monotonic() > end:

@@ -20,7 +20,7 @@ from vl2v.data.pixels import stamp_of
 from vl2v.data.splits import Indices
 from vl2v.evaluation.features import CHUNK, pass_through
 from vl2v.faults import UNREADABLE, naming
-from vl2v.locking import held
+from vl2v.locking import file_lock
 from vl2v.progress import Progress
 from vl2v.student.files import write_json
 from vl2v.student.preprocess import Preprocess
@@ -138,7 +138,7 @@ class FeatureCache:
         if not first:
             yield
             return
-        with held(self._lock):
+        with file_lock(self._lock):
             yield
 
 

@@ -14,7 +14,7 @@ from multiprocessing.synchronize import Event
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
-from vl2v.allocator import hold_memory
+from vl2v.allocator import keep_freed_memory
 from vl2v.errors import Interrupted, RunError
 from vl2v.progress import Progress, Silent
 from vl2v.training.process import stopped_by
@@ -125,7 +125,7 @@ def _begin(stop: Event) -> None:
     _stop = stop
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; a run that can save its state listens to it
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    hold_memory()
+    keep_freed_memory()
 
 
 def _end_with_parent() -> None:

@@ -11,7 +11,7 @@ from decimal import Decimal, InvalidOperation
 from pathlib import Path
 
 from vl2v.errors import BudgetError
-from vl2v.locking import held
+from vl2v.locking import file_lock
 from vl2v.teacher.purchase.store import EmbeddingStore
 from vl2v.writing import in_place
 
@@ -54,7 +54,7 @@ class Spending:
     def exclusive(self) -> Iterator[None]:
         """Keep every other process and thread from spending meanwhile, so that a check and an entry are one step."""
         self._folder.mkdir(parents=True, exist_ok=True)
-        with self._lock, held(self._folder / LOCK):
+        with self._lock, file_lock(self._folder / LOCK):
             self._refresh()
             yield
 

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vl2v.errors import AccessError, TeacherError
-from vl2v.locking import held
+from vl2v.locking import file_lock
 from vl2v.progress import Progress, Silent, warn
 from vl2v.sqlite import migrate, open_file
 from vl2v.teacher.base import TeacherCard, Vectors
@@ -125,7 +125,7 @@ class EmbeddingStore:
             text = f"another process is buying into {self.path}; waiting for it ({lock} is locked)"
             warn(progress or Silent(), text)
 
-        with held(lock, busy):
+        with file_lock(lock, busy):
             yield
 
     def teacher_id(self, card: TeacherCard) -> int:
