@@ -24,7 +24,7 @@ import torch
 from lab_parts.bench import SIDE, Bench, Runner
 from lab_parts.slot import Engine
 from lab_parts.variant import Job, Variant, read_variants, removals
-from vl2v.allocator import hold_memory
+from vl2v.allocator import keep_freed_memory
 
 HERE = Path(__file__).resolve().parent
 DATA = HERE.parent / ".lab"
@@ -139,5 +139,5 @@ def _add_engine(command: argparse.ArgumentParser) -> None:
 
 
 if __name__ == "__main__":
-    hold_memory()
+    keep_freed_memory()
     main()

@@ -19,7 +19,7 @@ from typing import Any
 from common import ROOT, circumstances, keep, shared
 from pacs_kept import keep_jobs, restore_jobs
 from pacs_task import DOMAINS, SimulatedVendor, link_images, student, vectors_file
-from vl2v.allocator import hold_memory
+from vl2v.allocator import keep_freed_memory
 from vl2v.benchmark.protocol import Grid, Variant, make_variants
 from vl2v.benchmark.records import ZERO_SHOT
 from vl2v.benchmark.render import render
@@ -205,7 +205,7 @@ def main() -> None:
         write_tables(a.out)
         draw_curves(a.out)
         return
-    hold_memory()
+    keep_freed_memory()
     folder = shared()
     if folder is None:
         print("skipped: the maintainers' folder is not beside the checkout")

@@ -35,9 +35,9 @@ def work(way: str) -> None:
         from vl2v.threads import sleep_while_waiting
 
         sleep_while_waiting()
-    from vl2v.allocator import hold_memory
+    from vl2v.allocator import keep_freed_memory
 
-    hold_memory()
+    keep_freed_memory()
     import torch
 
     if way == "one":

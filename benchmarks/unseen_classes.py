@@ -14,7 +14,7 @@ from typing import Any
 
 from common import circumstances, keep, shared
 from pacs_task import link_images, student, vectors_file
-from vl2v.allocator import hold_memory
+from vl2v.allocator import keep_freed_memory
 from vl2v.api import distill
 from vl2v.cli.console import LogLines
 from vl2v.config import merge
@@ -54,7 +54,7 @@ def measure(folder: Path, out: Path, pair: tuple[str, ...]) -> dict[str, Any]:
 
 def main() -> None:
     """Run every pair and keep the figures."""
-    hold_memory()
+    keep_freed_memory()
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("runs/unseen"))
     parser.add_argument("--pair", choices=["+".join(pair) for pair in PAIRS], help="only run this one, keep nothing")
