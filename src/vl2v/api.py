@@ -18,6 +18,7 @@ from vl2v.commands.quote import quote_run
 from vl2v.config import DataConfig, RunConfig, merge, parse
 from vl2v.data.class_names import class_names
 from vl2v.data.folder import read_yaml
+from vl2v.data.tables.base import is_table
 from vl2v.data.tables.frame import FOLDER, Frame, write_frame
 from vl2v.errors import StudentError
 from vl2v.evaluation.evaluation import Evaluation
@@ -28,7 +29,7 @@ from vl2v.progress import Progress
 from vl2v.runs.folder import RunFolder
 from vl2v.runs.places import places_of
 from vl2v.settings import make_config
-from vl2v.sources.importing import import_source
+from vl2v.sources.importing import import_source, import_table
 from vl2v.sources.registry import find_source
 from vl2v.student.backbones import Backbone, from_module
 from vl2v.student.model import Student
@@ -278,18 +279,26 @@ def _root(
 ) -> str | None:
     """What lists the images, as settings name it.
 
-    A frame, and a data set of another tool, are written as a table to the folder of the embedding store.
+    A frame, a data set of another tool, and a table of images at addresses are written as a table of files to the
+    folder of the embedding store.
     """
     base = read_yaml(Path(config)) if config else {}
     asked = merge(base if isinstance(base, Mapping) else {}, settings).get("data") or {}
     named = asked.get("root") if data is None else data
     folder = (places or StoragePaths()).store.absolute().parent / FOLDER
-    if named is None or isinstance(named, str | os.PathLike):
-        source = find_source(str(named)) if named else None
+    if named is None:
+        return None
+    if isinstance(named, str | os.PathLike):
+        source = find_source(str(named)) if str(named) else None
         if source is not None:
             return str(import_source(source, str(named), folder, asked, progress))
-        return None if data is None else str(data)
-    return str(write_frame(named, folder, asked))
+        table = Path(named)
+        title = None if data is None else str(data)
+    else:
+        table = write_frame(named, folder, asked)
+        title = str(table)
+    fetched = import_table(table, str(table), folder, asked, progress) if is_table(table) else None
+    return title if fetched is None else str(fetched)
 
 
 def _teacher(teacher: str | Teacher | None) -> tuple[str | None, Teacher | None]:

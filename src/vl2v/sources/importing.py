@@ -5,24 +5,28 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from itertools import islice
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import Any
 
-from vl2v.data.tables.base import Broken, empty
+from vl2v.data.tables.base import Broken, Row, empty, open_table
 from vl2v.data.tables.columns import ROLES, Columns, find_columns
 from vl2v.data.tables.frame import absolute, plain
 from vl2v.data.tables.imported import BROKEN, SUFFIX, Origin, write_origin
 from vl2v.errors import DataError
 from vl2v.progress import Progress, Silent
-from vl2v.sources.base import Embedded, Records, Source
+from vl2v.sources.base import Embedded, Records, Source, version_of
+from vl2v.sources.remote import Fetcher, holds_addresses, is_address, mentions_addresses
 from vl2v_runtime.formats import format_of
 from vl2v_runtime.names import shown
 
 IMAGES = "images"
 LAYOUT = 1  # changes when the same source is written in another way
 EVERY = 1000  # rows between two lines of progress
+TOGETHER = 64  # rows whose addresses are fetched at once
 
 
 def import_source(
@@ -46,19 +50,70 @@ def import_source(
     Raises:
         Vl2vError: if the source cannot be read, has no row, or columns are missing.
     """
-    table = source.open(data)
-    asked = {role: settings.get(role) for role in ROLES}
-    asked = {role: table.roles.get(role) if column is None else column for role, column in asked.items()}
-    columns = find_columns(table.columns, asked, source=Path(data), labelled=not settings.get("classes"))
+    return import_records(source.open(data), data, folder, settings, progress)
+
+
+def import_table(
+    path: Path, data: str, folder: Path, settings: Mapping[str, Any], progress: Progress | None = None
+) -> Path | None:
+    """The same of a table whose images are at addresses; None if all of them are paths.
+
+    Args:
+        path: the table.
+        data: as the user named it.
+        folder: see `import_source`.
+        settings: see `import_source`.
+        progress: see `import_source`.
+    """
+    if not path.is_file() or not mentions_addresses(path):
+        return None
+    table = PathTable(path)
+    columns = _columns(table, data, settings)
+    if not holds_addresses(table.rows([columns.image])):
+        return None
+    return import_records(table, data, folder, settings, progress)
+
+
+class PathTable:
+    """A plain table, whose relative paths start from its folder."""
+
+    roles: Mapping[str, str] = {}
+
+    def __init__(self, path: Path) -> None:
+        self._table, self._folder = open_table(path), path.absolute().parent
+        self.unit, self.columns, self.version = self._table.unit, self._table.columns, version_of([path])
+
+    def rows(self, columns: Sequence[str]) -> Iterator[Row]:
+        """See `vl2v.data.tables.base.Table.rows`."""
+        for number, cells in self._table.rows(columns):
+            if isinstance(cells, Broken) or not isinstance(cells[0], str) or not (path := cells[0].strip()):
+                yield number, cells
+            else:
+                yield number, (path if is_address(path) else str(self._folder / path), *cells[1:])
+
+
+def import_records(
+    table: Records, data: str, folder: Path, settings: Mapping[str, Any], progress: Progress | None = None
+) -> Path:
+    """The same of a table that is open; see `import_source`."""
+    columns = _columns(table, data, settings)
     key = hashlib.sha256(json.dumps([LAYOUT, data, table.version, columns.named()]).encode()).hexdigest()
     known = folder / f"{key[:16]}.import"
     if table.version and (ready := _ready(known, folder)):
         return ready
     folder.mkdir(parents=True, exist_ok=True)
-    target = _write(table, columns, data, folder, progress or Silent())
+    fetcher = Fetcher(folder, partial(_stored, folder=folder))
+    target = _write(table, columns, data, fetcher, progress or Silent())
     write_origin(target, Origin(data, _folder_of(data), dict(columns.named())))
-    known.write_text(target.name, encoding="utf-8")
+    if not fetcher.failed:
+        known.write_text(target.name, encoding="utf-8")
     return target
+
+
+def _columns(table: Records, data: str, settings: Mapping[str, Any]) -> Columns:
+    asked = {role: settings.get(role) for role in ROLES}
+    asked = {role: table.roles.get(role) if column is None else column for role, column in asked.items()}
+    return find_columns(table.columns, asked, source=Path(data), labelled=not settings.get("classes"))
 
 
 def _ready(known: Path, folder: Path) -> Path | None:
@@ -73,15 +128,16 @@ def _ready(known: Path, folder: Path) -> Path | None:
     return table if all(path.is_file() for path in paths) else None
 
 
-def _write(table: Records, columns: Columns, data: str, folder: Path, progress: Progress) -> Path:
+def _write(table: Records, columns: Columns, data: str, fetcher: Fetcher, progress: Progress) -> Path:
     digest, good, broken = hashlib.sha256(), 0, None
+    folder = fetcher.folder
     with NamedTemporaryFile(dir=folder, delete=False) as file:  # several processes may write the same
         try:
-            for value, line in _lines(table, columns, folder):
+            for row, line in _lines(table, columns, fetcher):
                 file.write(line)
                 digest.update(line)
-                good += not isinstance(value, Broken)
-                broken = broken or (value if isinstance(value, Broken) else None)
+                good += not isinstance(row, Broken)
+                broken = broken or (row if isinstance(row, Broken) else None)
                 if good and good % EVERY == 0:
                     progress.note(f"{shown(data)}: {good:,} rows are imported")
             if not good:
@@ -101,22 +157,35 @@ def _no_rows(data: str, broken: Broken | None) -> DataError:
     return DataError(problem, expected="images and classes", found=broken.problem, next_step=broken.remedy)
 
 
-def _lines(table: Records, columns: Columns, folder: Path) -> Iterator[tuple[object, bytes]]:
-    """What a row holds, and its line. Empty lines stand for rows that are left out, so a line's number is its row's."""
+def _lines(table: Records, columns: Columns, fetcher: Fetcher) -> Iterator[tuple[Broken | None, bytes]]:
+    """Why a row cannot be used, if so, and its line.
+
+    Empty lines stand for rows that are left out, so a line's number is its row's. Images are written before the next
+    row is read; addresses are fetched for many rows at a time.
+    """
     names = [column for _, column in columns.named()]
     following = 1
-    for number, cells in table.rows(names):
-        gap, following = b"\n" * (number - following), number + 1
-        if isinstance(cells, Broken):
-            record: dict[str, Any] = {BROKEN: [cells.problem, cells.remedy]}
-        else:
-            record = {names[0]: _image(cells[0], folder)}
-            record |= {name: plain(value) for name, value in zip(names[1:], cells[1:], strict=True)}
-        yield cells, gap + json.dumps(record).encode() + b"\n"
+    rows = ((number, _record(cells, names, fetcher.folder)) for number, cells in table.rows(names))
+    while chunk := list(islice(rows, TOGETHER)):
+        addresses = [row[names[0]] for _, row in chunk if not isinstance(row, Broken) and is_address(row[names[0]])]
+        fetched = fetcher.fetch(addresses) if addresses else {}
+        for number, row in chunk:
+            gap, following = b"\n" * (number - following), number + 1
+            if not isinstance(row, Broken) and row[names[0]] in fetched:
+                image = fetched[row[names[0]]]
+                row = image if isinstance(image, Broken) else row | {names[0]: image}
+            broken = row if isinstance(row, Broken) else None
+            record = {BROKEN: [broken.problem, broken.remedy, broken.file]} if broken else row
+            yield broken, gap + json.dumps(record).encode() + b"\n"
 
 
-def _image(value: object, folder: Path) -> str | None:
-    return _stored(value.data, folder) if isinstance(value, Embedded) else absolute(value)
+def _record(cells: tuple[object, ...] | Broken, names: Sequence[str], folder: Path) -> dict[str, Any] | Broken:
+    """The values of a row by column; an image in it is written."""
+    if isinstance(cells, Broken):
+        return cells
+    image = cells[0]
+    path = _stored(image.data, folder) if isinstance(image, Embedded) else absolute(image)
+    return {names[0]: path} | {name: plain(value) for name, value in zip(names[1:], cells[1:], strict=True)}
 
 
 def _stored(data: bytes, folder: Path) -> str:

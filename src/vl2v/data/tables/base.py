@@ -16,10 +16,11 @@ DELIMITED, LINES, PARQUET = (".csv", ".tsv", ".tab"), (".jsonl", ".ndjson"), (".
 
 @dataclass(frozen=True)
 class Broken:
-    """A row that cannot be read: why, and what to do about it."""
+    """A row that cannot be read: why, what to do about it, and whether --skip-bad leaves it out."""
 
     problem: str
     remedy: str
+    file: bool = False
 
 
 Row = tuple[int, tuple[object, ...] | Broken]

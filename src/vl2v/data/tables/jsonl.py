@@ -66,5 +66,7 @@ def _parse(line: str) -> dict[str, object] | Broken:
         return Broken(f"not JSON ({' '.join(str(error).split())[:100]})", REMEDY)
     if isinstance(value, dict):
         broken = value.get(BROKEN)
-        return Broken(*map(str, broken[:2])) if isinstance(broken, list) and len(broken) == 2 else value
+        if not isinstance(broken, list) or len(broken) != 3:
+            return value
+        return Broken(str(broken[0]), str(broken[1]), file=broken[2] is True)
     return Broken(f"not an object, but {'a list' if isinstance(value, list) else 'a single value'}", REMEDY)

@@ -1,0 +1,248 @@
+"""Images at addresses: fetched once, kept as files. ``https://`` by HTTP, ``s3://`` and ``gs://`` through fsspec."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import re
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from vl2v.data.tables.base import Broken
+from vl2v.errors import MissingExtraError
+from vl2v_runtime.names import shown
+
+WEB = ("https", "http")
+FILES = {"s3": "s3fs", "gs": "gcsfs"}  # packages by scheme, which are their extras as well
+ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")
+LINKS = "links"  # folder of what is known of addresses
+AT_ONCE = 16
+SECONDS = 60.0  # for one file, redirects and attempts included
+ATTEMPTS = 3
+PAUSE = 1.0  # seconds before the second attempt; it doubles
+MOST_BYTES = 2**28
+REDIRECTS = 5
+GIVE_UP = 10  # failures of one host in a row, after which it is not asked again
+PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})
+TRY_AGAIN = "check the address, and run the command again; or leave the image out: --skip-bad"
+
+
+class _UnreachableError(Exception):
+    """A file cannot be had; the text says why.
+
+    Attributes:
+        passing: whether another attempt may help.
+        silent: whether the host gave no answer at all.
+    """
+
+    def __init__(self, why: str, *, passing: bool = False, silent: bool = False) -> None:
+        super().__init__(why)
+        self.passing, self.silent = passing, silent
+
+
+def schemes() -> tuple[str, ...]:
+    """The schemes of addresses that are fetched."""
+    return (*WEB, *FILES)
+
+
+def is_address(text: object) -> bool:
+    """Whether a value is an address in place of a path, of whatever scheme."""
+    return isinstance(text, str) and ADDRESS.match(text) is not None
+
+
+@dataclass
+class Fetcher:
+    """Fetches images, each once, however often it is asked.
+
+    Args:
+        folder: where the files go, and what is known of addresses.
+        store: writes an image file's bytes, and gives its path below the folder.
+    """
+
+    folder: Path
+    store: Callable[[bytes], str]
+    failed: int = field(default=0, init=False)
+    """Addresses that could not be fetched."""
+    _silent: Counter[str] = field(default_factory=Counter, init=False)
+    _systems: dict[str, Any] = field(default_factory=dict, init=False)
+
+    def fetch(self, addresses: Iterable[str]) -> dict[str, str | Broken]:
+        """The path of the file at each address, below the folder; or why there is none.
+
+        Raises:
+            MissingExtraError: if a scheme needs a package that is not installed.
+        """
+        found: dict[str, str | Broken] = {}
+        wanted = []
+        for address in dict.fromkeys(addresses):
+            known = self._known(address)
+            if known:
+                found[address] = known
+            elif (scheme := address.partition("://")[0].lower()) not in schemes():
+                found[address] = Broken(
+                    f"an address with the scheme {shown(scheme)}", f"use one of {', '.join(schemes())}, or a path"
+                )
+            else:
+                self._open(scheme)
+                wanted.append(address)
+        if wanted:
+            with ThreadPoolExecutor(1) as pool:  # a loop of its own: this one may run in a notebook's
+                found |= pool.submit(lambda: asyncio.run(self._all(wanted))).result()
+        return found
+
+    async def _all(self, addresses: list[str]) -> dict[str, str | Broken]:
+        slots = asyncio.Semaphore(AT_ONCE)
+        limits = httpx.Limits(max_connections=AT_ONCE)
+        async with httpx.AsyncClient(follow_redirects=True, max_redirects=REDIRECTS, limits=limits) as client:
+
+            async def one(address: str) -> tuple[str, str | Broken]:
+                async with slots:
+                    return address, await self._one(client, address)
+
+            return dict(await asyncio.gather(*map(one, addresses)))
+
+    async def _one(self, client: httpx.AsyncClient, address: str) -> str | Broken:
+        host = host_of(address)
+        if self._silent[host] >= GIVE_UP:
+            self.failed += 1
+            problem = f"an address that was not tried: {shown(host)} did not answer {GIVE_UP} times in a row"
+            return Broken(problem, TRY_AGAIN, file=True)
+        try:
+            data = await self._attempts(client, address)
+        except _UnreachableError as error:
+            self.failed += 1
+            self._silent[host] += 1 if error.silent else 0
+            return Broken(f"{plain_address(address)} cannot be fetched ({error})", TRY_AGAIN, file=True)
+        self._silent[host] = 0
+        path = self.store(data)
+        link = self._link(address)
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.write_text(path, encoding="utf-8")
+        return path
+
+    async def _attempts(self, client: httpx.AsyncClient, address: str) -> bytes:
+        end = time.monotonic() + SECONDS
+        for attempt in range(1, ATTEMPTS + 1):
+            try:
+                async with asyncio.timeout(max(0.0, end - time.monotonic())):
+                    return await self._once(client, address)
+            except TimeoutError:
+                raise _UnreachableError(f"no answer within {SECONDS:g} s", silent=True) from None
+            except _UnreachableError as error:
+                if not error.passing or attempt == ATTEMPTS:
+                    raise
+                await asyncio.sleep(min(PAUSE * 2 ** (attempt - 1), max(0.0, end - time.monotonic())))
+        raise AssertionError("the last attempt returns or raises")
+
+    async def _once(self, client: httpx.AsyncClient, address: str) -> bytes:
+        scheme = address.partition("://")[0].lower()
+        if scheme in FILES:
+            return await asyncio.to_thread(self._read, scheme, address)
+        try:
+            async with client.stream("GET", address, timeout=SECONDS) as answer:
+                if answer.status_code != 200:
+                    why = f"{answer.status_code} {answer.reason_phrase}".strip()
+                    raise _UnreachableError(why, passing=answer.status_code in PASSING)
+                data = bytearray()
+                async for chunk in answer.aiter_bytes():
+                    data += chunk
+                    if len(data) > MOST_BYTES:
+                        raise _UnreachableError(f"more than {MOST_BYTES:,} bytes")
+                return bytes(data)
+        except (httpx.InvalidURL, httpx.TooManyRedirects, httpx.UnsupportedProtocol, ValueError) as error:
+            raise _UnreachableError(_said(error)) from error
+        except (httpx.HTTPError, OSError) as error:
+            raise _UnreachableError(_said(error), passing=True, silent=True) from error
+
+    def _read(self, scheme: str, address: str) -> bytes:
+        """The file at an address of a store, in a thread; a store that does not answer is left after the same time."""
+        from fsspec.asyn import sync
+
+        system = self._systems[scheme]
+
+        def ask(work: str) -> Any:
+            if system.async_impl:
+                return sync(system.loop, getattr(system, f"_{work}"), address, timeout=SECONDS)
+            return getattr(system, work)(address)
+
+        try:
+            if (ask("info").get("size") or 0) > MOST_BYTES:
+                raise _UnreachableError(f"more than {MOST_BYTES:,} bytes")
+            return bytes(ask("cat_file"))
+        except FileNotFoundError as error:
+            raise _UnreachableError("no such file") from error
+        except PermissionError as error:
+            raise _UnreachableError(f"no permission: {_said(error)}") from error
+        except _UnreachableError:
+            raise
+        except Exception as error:  # the stores' packages raise many kinds
+            raise _UnreachableError(_said(error), passing=True, silent=isinstance(error, OSError)) from error
+
+    def _open(self, scheme: str) -> None:
+        if scheme not in FILES or scheme in self._systems:
+            return
+        try:
+            import fsspec
+
+            self._systems[scheme] = fsspec.filesystem(scheme)
+        except ImportError as error:
+            raise MissingExtraError(f"Reading {scheme}://", FILES[scheme].removesuffix("fs"), FILES[scheme]) from error
+
+    def _link(self, address: str) -> Path:
+        digest = hashlib.sha256(address.encode(errors="surrogateescape")).hexdigest()
+        return self.folder / LINKS / digest[:2] / digest
+
+    def _known(self, address: str) -> str:
+        """The path of what was fetched before, if it is still there; empty otherwise."""
+        try:
+            path = self._link(address).read_text(encoding="utf-8")
+        except (OSError, UnicodeError):
+            return ""
+        return path if path and (self.folder / path).is_file() else ""
+
+
+def host_of(address: str) -> str:
+    """The host of an address, or its bucket, without a user's name and password."""
+    return re.split(r"[/?#]", address.partition("://")[2])[0].rpartition("@")[2]
+
+
+def plain_address(address: str) -> str:
+    """An address for a message: without a password, and without a query, which may be a key."""
+    scheme, _, rest = address.partition("://")
+    path = re.split(r"[?#]", rest)[0].partition("/")[2]
+    return shown(f"{scheme}://{host_of(address)}/{path}")
+
+
+def _said(error: Exception) -> str:
+    """What an error says, without an address in it."""
+    text = " ".join(re.sub(r"\S+://\S+", "...", str(error)).split())
+    return f"{type(error).__name__}: {text[:120]}" if text else type(error).__name__
+
+
+def holds_addresses(rows: Iterator[tuple[int, tuple[object, ...] | Broken]]) -> bool:
+    """Whether the first value of a row is an address."""
+    return any(not isinstance(cells, Broken) and is_address(_stripped(cells[0])) for _, cells in rows)
+
+
+def mentions_addresses(path: Path) -> bool:
+    """Whether a file of text has an address anywhere; quick. A file that is not text may have one."""
+    if path.suffix.lower() not in (".csv", ".tsv", ".tab", ".jsonl", ".ndjson"):
+        return True
+    with path.open("rb") as file:
+        last = b""
+        while chunk := file.read(2**20):
+            if any(mark in last + chunk for mark in (b"://", b":\0/\0/\0", b"\0:\0/\0/", b":\\/\\/")):
+                return True
+            last = chunk[-8:]
+    return False
+
+
+def _stripped(value: object) -> object:
+    return value.strip() if isinstance(value, str) else value
