@@ -261,7 +261,7 @@ def test_quote_fetches_the_images_of_a_table(server: Server, tmp_path: Path) -> 
     lines = [json.dumps({"url": image, "kind": ("cat", "dog")[i % 2]}) for i, image in enumerate(images)]
     (tmp_path / "t.jsonl").write_text("\n".join(lines))
     flags = ["--image", "url", "--label", "kind", "--teacher", teacher(tmp_path), "--json", "-q"]
-    places = ["--cache", tmp_path / "c", "--store", tmp_path / "s" / "v.sqlite"]
+    places = ["--cache", str(tmp_path / "c"), "--store", str(tmp_path / "s" / "v.sqlite")]
     done = run_cli("quote", tmp_path / "t.jsonl", *flags, *places)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["data"]["images"] == 20
