@@ -25,7 +25,7 @@ from test_unreliable_vendor import teacher_of
 from vl2v.errors import BudgetError, TeacherError
 from vl2v.teacher.base import Price, TeacherCard
 from vl2v.teacher.purchase.buyer import Buyer
-from vl2v.teacher.purchase.ledger import Budget, Ledger
+from vl2v.teacher.purchase.ledger import Budget, Ledger, PurchaseContext
 from vl2v.teacher.purchase.spending import FILE, Spending
 from vl2v.teacher.purchase.store import EmbeddingStore
 
@@ -45,7 +45,7 @@ def opened(file: Path) -> EmbeddingStore:
 
 def spend(folder: Path, store: EmbeddingStore, cost: int, limit: int = 10, run: str = "run") -> Budget:
     budget = Budget(Decimal(limit), spending=Spending(folder, store, mine))
-    budget.open_entry(store, CARD, run, "image", "training", cost, Decimal(cost))
+    PurchaseContext(store, budget, CARD, run, "training").open_entry("image", cost, Decimal(cost))
     return budget
 
 

@@ -26,9 +26,9 @@ from vl2v.settings import make_config
 from vl2v.teacher.base import Teacher, TeacherCard, Vectors, checked, unit_rows
 from vl2v.teacher.http.remote import RemoteTeacher
 from vl2v.teacher.prompts import text_head
-from vl2v.teacher.purchase.accounts import BatchAccount, Books
+from vl2v.teacher.purchase.accounts import BatchAccount
 from vl2v.teacher.purchase.buyer import Buyer
-from vl2v.teacher.purchase.ledger import Budget, Ledger, Quote
+from vl2v.teacher.purchase.ledger import Budget, Ledger, PurchaseContext, Quote
 from vl2v.teacher.purchase.store import EmbeddingStore
 from vl2v.teacher.registry import open_teacher
 from vl2v.teacher.zero_shot import zero_shot_logits
@@ -164,10 +164,10 @@ class _Proof:
 
     def _again(self, content: bytes) -> Vectors:
         """The same image once more, and not the answer that a vendor keeps for a repeated request."""
-        books = Books(self.store, self.budget, self.card, self.run_name, "check, the same image again")
+        context = PurchaseContext(self.store, self.budget, self.card, self.run_name, "check, the same image again")
         if isinstance(self.teacher, RemoteTeacher):
             order = self.teacher.order("image", [self.teacher.fit(content)], salt=self.run_name)
-            account = BatchAccount(books, order, once=self.teacher.idempotent)
+            account = BatchAccount(context, order, once=self.teacher.idempotent)
             try:
                 answer = self.teacher.fulfil(order, account)
             except BaseException:
@@ -176,7 +176,7 @@ class _Proof:
             account.settle(answer.cost, self.store.settle)
             return answer.vectors
         cost = self.card.price.of(images=1)
-        entry = self.budget.open_entry(self.store, self.card, self.run_name, "image", books.purpose, 1, cost)
+        entry = context.open_entry("image", 1, cost)
         vectors = checked(self.teacher.embed_images([content]), 1, self.card, "image")
         self.store.settle(entry, None)
         return vectors

@@ -4,26 +4,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
 from decimal import Decimal
 
 from vl2v.errors import TeacherError
-from vl2v.teacher.base import TeacherCard
 from vl2v.teacher.http.remote import Order
-from vl2v.teacher.purchase.ledger import Budget
-from vl2v.teacher.purchase.store import EmbeddingStore, Pending
-
-
-@dataclass(frozen=True)
-class Books:
-    """Where a purchase is booked: its store, its purse, and what the ledger is to say of it."""
-
-    store: EmbeddingStore
-    budget: Budget
-    card: TeacherCard
-    run: str
-    purpose: str
-    view: int = 0
+from vl2v.teacher.purchase.ledger import PurchaseContext
+from vl2v.teacher.purchase.store import Pending
 
 
 class BatchAccount:
@@ -33,7 +19,7 @@ class BatchAccount:
     vendor gets an entry for each attempt, and every one that may have been charged stays spent.
 
     Args:
-        books: where.
+        context: what is bought, and where it is recorded.
         order: what is sent.
         once: whether the vendor charges the order's key once.
         members: what the batch holds; see `Pending`.
@@ -41,11 +27,11 @@ class BatchAccount:
     """
 
     def __init__(
-        self, books: Books, order: Order, once: bool, members: bytes = b"", earlier: Pending | None = None
+        self, context: PurchaseContext, order: Order, once: bool, members: bytes = b"", earlier: Pending | None = None
     ) -> None:
-        self._books, self._order, self._once, self._members = books, order, once, members
+        self._context, self._order, self._once, self._members = context, order, once, members
         self._entry = earlier.entry if earlier else None
-        self._mine = earlier is None or earlier.run == books.run  # whether this run's budget holds the reservation
+        self._mine = earlier is None or earlier.run == context.run  # whether this run's budget holds the reservation
         self._held = earlier.cost if earlier else Decimal(0)
         self._doubt = earlier is not None  # an attempt under this entry may have been charged
         self._fresh = False  # reserved, and not sent yet
@@ -60,26 +46,16 @@ class BatchAccount:
         """
         if self._entry is not None:
             return
-        books, order = self._books, self._order
-        self._entry = books.budget.open_entry(
-            books.store,
-            books.card,
-            books.run,
-            order.kind,
-            books.purpose,
-            order.count,
-            order.cost,
-            key=order.key if self._once else "",
-            members=self._members if self._once else None,
-            view=books.view,
-        )
+        order = self._order
+        key, members = (order.key, self._members) if self._once else ("", None)
+        self._entry = self._context.open_entry(order.kind, order.count, order.cost, key, members)
         self._held, self._mine, self._fresh = order.cost, True, True
 
     def sending(self) -> None:
         """See `Account.sending`."""
         with self._lock:
             if self._entry is not None and not self._fresh:
-                self._books.store.sent_again(self._entry)
+                self._context.store.sent_again(self._entry)
             self.reserve()
             self._fresh, self._open = False, True
 
@@ -90,7 +66,7 @@ class BatchAccount:
             if self._entry is None:
                 return
             if self._once:
-                self._books.store.note(self._entry, why)
+                self._context.store.note(self._entry, why)
             else:
                 self._give_back(why)
 
@@ -100,7 +76,7 @@ class BatchAccount:
             self._open = False
             if self._entry is None:
                 return
-            self._books.store.note(self._entry, why)
+            self._context.store.note(self._entry, why)
             if self._once:
                 self._doubt = True
             else:
@@ -112,9 +88,9 @@ class BatchAccount:
             self._open, self._doubt = False, True
             if self._entry is None:
                 return
-            self._books.store.write_off(self._entry, why, cost)
+            self._context.store.write_off(self._entry, why, cost)
             if cost is not None and self._mine:
-                self._books.budget.correct(self._entry, cost, self._held)
+                self._context.budget.correct(self._entry, cost, self._held)
                 self._held = cost
 
     def give_up(self) -> None:
@@ -133,15 +109,15 @@ class BatchAccount:
         assert self._entry is not None
         keep(self._entry, charged)
         if charged is not None and self._mine:
-            self._books.budget.correct(self._entry, charged, self._held)
+            self._context.budget.correct(self._entry, charged, self._held)
 
     def overcharged(self, charged: Decimal | None) -> TeacherError | None:
         """What to tell the user if the vendor took more than its price list says."""
         if charged is None or charged <= self._held:
             return None
-        currency = self._books.card.price.currency
+        currency = self._context.card.price.currency
         return TeacherError(
-            f"{self._books.card.identity} charged more than it stated.",
+            f"{self._context.card.identity} charged more than it stated.",
             expected=f"at most {self._held:f} {currency} for {self._order.count} {self._order.kind} queries",
             found=f"{charged:f} {currency}",
             next_step="the response is saved and recorded at that price; get a new quote before you continue",
@@ -149,7 +125,7 @@ class BatchAccount:
 
     def _give_back(self, why: str) -> None:
         assert self._entry is not None
-        self._books.store.note(self._entry, why, refused=True)
+        self._context.store.note(self._entry, why, refused=True)
         if self._mine:
-            self._books.budget.correct(self._entry, Decimal(0), self._held)
+            self._context.budget.correct(self._entry, Decimal(0), self._held)
         self._entry, self._held, self._fresh = None, Decimal(0), False

@@ -10,7 +10,7 @@ from vl2v.progress import Progress, Silent
 from vl2v.teacher.base import Teacher, Vectors, checked
 from vl2v.teacher.http.remote import RemoteTeacher
 from vl2v.teacher.origin import Consistency
-from vl2v.teacher.purchase.ledger import Budget
+from vl2v.teacher.purchase.ledger import Budget, PurchaseContext
 from vl2v.teacher.purchase.pace import asking
 from vl2v.teacher.purchase.remote_buyer import Purchase
 from vl2v.teacher.purchase.store import Digests, EmbeddingStore
@@ -96,13 +96,14 @@ class Buyer:
         if isinstance(self.teacher, RemoteTeacher):
             return self._remote(self.teacher, purpose).texts(texts)
         card = self.teacher.describe()
+        context = PurchaseContext(self.store, self.budget, card, self.run, purpose)
         with self.store.alone(self.progress):
             known = self.store.knows_texts(card, texts)
             todo = list(dict.fromkeys(t for t, k in zip(texts, known, strict=True) if not k))
             for start in range(0, len(todo), card.batch_size):
                 batch = todo[start : start + card.batch_size]
                 cost = card.price.of(texts=len(batch))
-                entry = self.budget.open_entry(self.store, card, self.run, "text", purpose, len(batch), cost)
+                entry = context.open_entry("text", len(batch), cost)
                 vectors = checked(self.teacher.embed_texts(batch), len(batch), card, "text")
                 self.store.keep_texts(card, batch, vectors, entry)
                 if self.watch is not None:
@@ -118,7 +119,8 @@ class Buyer:
     def _image_batch(self, digests: Digests, data: list[bytes], purpose: str, view: int) -> None:
         card = self.teacher.describe()
         cost = card.price.of(images=len(data))
-        entry = self.budget.open_entry(self.store, card, self.run, "image", purpose, len(data), cost)
+        context = PurchaseContext(self.store, self.budget, card, self.run, purpose, view)
+        entry = context.open_entry("image", len(data), cost)
         vectors = checked(self.teacher.embed_images(data), len(data), card, "image")
         self.store.keep_images(card, digests, vectors, view, entry)
         if self.watch is not None:

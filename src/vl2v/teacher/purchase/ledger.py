@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -178,28 +178,23 @@ class Budget:
             step = f"raise it: --budget {spent + cost:f}, or query less: {self._less}"
         raise BudgetError(problem, expected=expected, found=price, next_step=step)
 
-    def open_entry(
-        self,
-        store: EmbeddingStore,
-        card: TeacherCard,
-        run: str,
-        kind: str,
-        purpose: str,
-        queries: int,
-        cost: Decimal,
-        *,
-        key: str = "",
-        members: bytes | None = None,
-        view: int = 0,
-    ) -> int:
-        """Spend, and write so into the ledger, as one step; see `EmbeddingStore.open_entry`.
+    def reserve(self, cost: Decimal, what: str, write: Callable[[], int]) -> int:
+        """Spend a cost, and write it into the ledger, as one step.
+
+        Args:
+            cost: the most that it may be.
+            what: for a message.
+            write: opens the ledger entry and returns its number.
+
+        Returns:
+            The number of the entry.
 
         Raises:
             BudgetError: as `check` does; nothing is written then.
         """
         with self._alone(cost):
-            self.check(cost, f"{queries} {kind} queries")
-            entry = store.open_entry(card, run, kind, purpose, queries, cost, key=key, members=members, view=view)
+            self.check(cost, what)
+            entry = write()
             self._book(entry, cost, Decimal(0))
         return entry
 
@@ -222,3 +217,33 @@ class Budget:
             else:
                 with self._spending.exclusive():
                     yield
+
+
+@dataclass(frozen=True)
+class PurchaseContext:
+    """What all ledger entries of a purchase have in common.
+
+    Attributes:
+        store: with the ledger.
+        budget: what the purchase is paid from.
+        card: the teacher that is queried.
+        run: the run's name.
+        purpose: of the queries.
+        view: of the images.
+    """
+
+    store: EmbeddingStore
+    budget: Budget
+    card: TeacherCard
+    run: str
+    purpose: str
+    view: int = 0
+
+    def open_entry(self, kind: str, queries: int, cost: Decimal, key: str = "", members: bytes | None = None) -> int:
+        """Spend, and write so into the ledger; see `EmbeddingStore.open_entry`. Raises as `Budget.reserve` does."""
+
+        def write() -> int:
+            common = (self.card, self.run, kind, self.purpose, queries, cost)
+            return self.store.open_entry(*common, key=key, members=members, view=self.view)
+
+        return self.budget.reserve(cost, f"{queries} {kind} queries", write)

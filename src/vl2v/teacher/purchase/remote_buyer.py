@@ -15,8 +15,8 @@ from vl2v.progress import Advance, Progress, Silent
 from vl2v.teacher.http.packing import image_size, pack, text_size
 from vl2v.teacher.http.remote import AbandonedError, Answer, Kind, Order, RemoteTeacher
 from vl2v.teacher.origin import Consistency
-from vl2v.teacher.purchase.accounts import BatchAccount, Books
-from vl2v.teacher.purchase.ledger import Budget
+from vl2v.teacher.purchase.accounts import BatchAccount
+from vl2v.teacher.purchase.ledger import Budget, PurchaseContext
 from vl2v.teacher.purchase.store import Digests, EmbeddingStore, Pending
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ class Purchase:
 
     def images(self, digests: Digests, read: Callable[[int], bytes], view: int = 0) -> int:
         """See `vl2v.teacher.purchase.buyer.Buyer.images`. No other process buys meanwhile."""
-        books = Books(self._store, self._budget, self._card, self._run, self._purpose, view)
+        context = PurchaseContext(self._store, self._budget, self._card, self._run, self._purpose, view)
         title = f"querying {self._card.identity} ({self._purpose})"
 
         def keep(parcel: Parcel, answer: Answer) -> None:
@@ -78,12 +78,12 @@ class Purchase:
         with self._store.alone(self._progress):
             todo = self._store.lacks(self._card, digests, view)
             with self._progress.stage(title, len(digests), len(digests) - len(todo)) as advance:
-                self._run_all(self._image_parcels(books, digests, todo, read), keep, advance)
+                self._run_all(self._image_parcels(context, digests, todo, read), keep, advance)
         return len(todo)
 
     def texts(self, texts: Sequence[str]) -> int:
         """See `vl2v.teacher.purchase.buyer.Buyer.texts`. No other process buys meanwhile."""
-        books = Books(self._store, self._budget, self._card, self._run, self._purpose)
+        context = PurchaseContext(self._store, self._budget, self._card, self._run, self._purpose)
 
         def keep(parcel: Parcel, answer: Answer) -> None:
             kept = partial(self._store.keep_texts, self._card, parcel.members, answer.vectors)
@@ -94,11 +94,11 @@ class Purchase:
         with self._store.alone(self._progress):
             known = self._store.knows_texts(self._card, texts)
             todo = list(dict.fromkeys(t for t, k in zip(texts, known, strict=True) if not k))
-            self._run_all(self._text_parcels(books, todo), keep, lambda _: None)
+            self._run_all(self._text_parcels(context, todo), keep, lambda _: None)
         return len(todo)
 
     def _image_parcels(
-        self, books: Books, digests: Digests, todo: list[int], read: Callable[[int], bytes]
+        self, context: PurchaseContext, digests: Digests, todo: list[int], read: Callable[[int], bytes]
     ) -> Iterator[Parcel]:
         """The batches to send: first those that an earlier process sent and got no answer to, just as they were."""
         left = {digests[i].tobytes(): i for i in todo}
@@ -106,9 +106,9 @@ class Purchase:
         def parcel(batch: Sequence[tuple[int, bytes]], earlier: Pending | None) -> Parcel:
             members = [i for i, _ in batch]
             order = self._teacher.order("image", [data for _, data in batch])
-            return self._parcel(books, order, members, digests[members].tobytes(), earlier)
+            return self._parcel(context, order, members, digests[members].tobytes(), earlier)
 
-        for pending in self._pending("image", books.view):
+        for pending in self._pending("image", context.view):
             keys = [pending.members[i : i + 32] for i in range(0, len(pending.members), 32)]
             if all(key in left for key in keys):
                 positions = [left.pop(key) for key in keys]
@@ -118,12 +118,12 @@ class Purchase:
         for batch in pack(fitted, lambda item: image_size(item[1]), limits.images, limits):
             yield parcel(batch, None)
 
-    def _text_parcels(self, books: Books, todo: list[str]) -> Iterator[Parcel]:
+    def _text_parcels(self, context: PurchaseContext, todo: list[str]) -> Iterator[Parcel]:
         left = dict.fromkeys(todo)
 
         def parcel(batch: list[str], earlier: Pending | None) -> Parcel:
             order = self._teacher.order("text", batch)
-            return self._parcel(books, order, batch, json.dumps(batch).encode(), earlier)
+            return self._parcel(context, order, batch, json.dumps(batch).encode(), earlier)
 
         for pending in self._pending("text", None):
             batch = json.loads(pending.members)
@@ -137,9 +137,11 @@ class Purchase:
     def _pending(self, kind: Kind, view: int | None) -> list[Pending]:
         return self._store.pending(self._card, kind, view) if self._teacher.idempotent else []
 
-    def _parcel(self, books: Books, order: Order, members: Any, names: bytes, earlier: Pending | None) -> Parcel:
+    def _parcel(
+        self, context: PurchaseContext, order: Order, members: Any, names: bytes, earlier: Pending | None
+    ) -> Parcel:
         same = earlier if earlier is not None and earlier.key == order.key else None
-        return Parcel(order, members, BatchAccount(books, order, self._teacher.idempotent, names, same))
+        return Parcel(order, members, BatchAccount(context, order, self._teacher.idempotent, names, same))
 
     def _run_all(self, parcels: Iterator[Parcel], keep: Callable[[Parcel, Answer], None], advance: Advance) -> None:
         """Keep as many requests under way as the vendor takes; after a fault send no more, keep what comes."""
