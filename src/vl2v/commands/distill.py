@@ -14,7 +14,7 @@ from vl2v.commands.reporting import write_report
 from vl2v.config import RunConfig
 from vl2v.evaluation.embeddings import save_frozen_features
 from vl2v.evaluation.evaluation import Evaluation
-from vl2v.evaluation.metrics import summary_of
+from vl2v.evaluation.metrics import results_of, summary_of
 from vl2v.evaluation.split import (
     DomainPredictions,
     EvaluationDomain,
@@ -170,16 +170,17 @@ def _train_and_evaluate(
             return None
         student, evaluation, parts = _save_and_evaluate(plan, bought, domains, data, result, folder)
         unseen = evaluate_unseen(plan, bought, domains, student)
-        _write_evaluation(plan, folder, evaluation, unseen, fresh, progress)
+        warnings = progress.warnings if isinstance(progress, Recorder) else []
+        usage, queries = plan.teacher_usage(), fresh.queries if fresh else None
+        write_json(folder.evaluation_file, results_of(evaluation, unseen, usage, warnings, queries))
         if report:
             write_report(plan, bought, folder, result.projection, parts, progress)
         folder.tidy()
         with closing(EmbeddingStore(plan.paths.store)) as store:
             ledger, name = Ledger(store), ledger_name(folder)
             paid = {"image_queries": ledger.queries(name), "text_queries": ledger.queries(name, "text")}
-        tracking.finish(summary_of(evaluation, plan.teacher_usage(), paid))
-    queries = fresh.queries if fresh else 0
-    return Run(folder.path, student, evaluation, **paid, fresh_queries=queries, unseen=unseen)
+        tracking.finish(summary_of(evaluation, usage, paid))
+    return Run(folder.path, student, evaluation, **paid, fresh_queries=queries or 0, unseen=unseen)
 
 
 def _save_and_evaluate(
@@ -205,21 +206,3 @@ def _save_and_evaluate(
     student.trust = trust_of(parts)
     trust_file.save(student.trust, folder.student)
     return student, replace(evaluation_of(parts, student.trust), alternatives=alternatives), parts
-
-
-def _write_evaluation(
-    plan: RunPlan,
-    folder: RunFolder,
-    evaluation: Evaluation,
-    unseen: UnseenClasses | None,
-    fresh: FreshViews | None,
-    progress: Progress,
-) -> None:
-    """Write `evaluation.json`; the queries that training needs are under ``asked``."""
-    content = evaluation.to_dict()
-    if unseen is not None:
-        content["unseen_classes"] = unseen.to_dict()
-    content |= {"asked": plan.teacher_usage(), "warnings": progress.warnings if isinstance(progress, Recorder) else []}
-    if fresh is not None:
-        content["fresh_queries"] = fresh.queries
-    write_json(folder.evaluation_file, content)

@@ -10,19 +10,19 @@ from accelerate import Accelerator
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from vl2v.data.splits import Indices
+from vl2v.data.splits import Slots
 from vl2v.method.evaluation import Score, from_totals, totals
 from vl2v.shards import sharding
 from vl2v.student.preprocess import Preprocess
 
 CHUNK = 64  # images at once; fixed, because results depend on it in the last bits
-Validation = Mapping[str, tuple[Indices, NDArray[np.int64] | NDArray[np.float32]]]
+Validation = Mapping[str, tuple[Slots, NDArray[np.int64] | NDArray[np.float32]]]
 """(slots [N], targets) by domain; targets are labels [N], or the teacher's probabilities [N, K]."""
 
 
 @torch.no_grad()
 def pass_through(
-    module: nn.Module, preprocess: Preprocess, pixels: NDArray[np.uint8], slots: Indices, device: torch.device
+    module: nn.Module, preprocess: Preprocess, pixels: NDArray[np.uint8], slots: Slots, device: torch.device
 ) -> Iterator[Tensor]:
     """Put the images of [N] slots through a module in eval mode, [<=CHUNK, ...] float32 at a time."""
     module.eval()
@@ -34,7 +34,7 @@ def pass_through(
 
 
 def scores(
-    logits: Callable[[Indices], Iterator[Tensor]], validation: Validation, accelerator: Accelerator | None = None
+    logits: Callable[[Slots], Iterator[Tensor]], validation: Validation, accelerator: Accelerator | None = None
 ) -> dict[str, Score]:
     """Score every domain, each process its share of the images.
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from vl2v.evaluation.evaluation import Evaluation
 from vl2v.evaluation.reference import LABELS, Reference
+from vl2v.evaluation.unseen import UnseenClasses
 from vl2v.method.evaluation import Score, mean_over_domains
 from vl2v.method.swad import LossValley
 
@@ -43,6 +44,28 @@ def metrics_line(
     if isinstance(average, LossValley):
         line |= {"converged_at": average.converged_at, "dead_at": average.dead_at, "threshold": average.threshold}
     return line
+
+
+def results_of(
+    evaluation: Evaluation,
+    unseen: UnseenClasses | None,
+    usage: Mapping[str, Any],
+    warnings: Sequence[str],
+    fresh_queries: int | None,
+) -> dict[str, Any]:
+    """The content of `evaluation.json`.
+
+    Args:
+        evaluation: the final table.
+        unseen: accuracy on the held-out classes; None if there are none.
+        usage: the queries that training needs; under the key ``asked``.
+        warnings: of the run.
+        fresh_queries: augmented images sent to a local teacher; None without fresh views.
+    """
+    content = evaluation.to_dict()
+    content |= {} if unseen is None else {"unseen_classes": unseen.to_dict()}
+    content |= {"asked": dict(usage), "warnings": list(warnings)}
+    return content | ({} if fresh_queries is None else {"fresh_queries": fresh_queries})
 
 
 def summary_of(evaluation: Evaluation, usage: Mapping[str, Any], paid: Mapping[str, int]) -> dict[str, Any]:

@@ -27,7 +27,7 @@ from vl2v_runtime.trust import Trust
 
 Arrays = Mapping[str, NDArray[Any]]
 Found = TypeVar("Found")
-EMBEDDINGS = {  # `embeddings.npz`, see `vl2v.evaluation.embeddings.keep_embeddings`
+EMBEDDINGS = {  # `embeddings.npz`, see `vl2v.evaluation.embeddings.save_embeddings`
     "classes": Form(TEXT, ("K",), optional=True),  # earlier versions have none
     **{name: Form(TEXT, ("N",)) for name in ("path", "domain", "role")},
     "label": Form(WHOLE, ("N",)),

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from vl2v.data.pixels import stamp_of
-from vl2v.data.splits import Indices
+from vl2v.data.splits import Slots
 from vl2v.evaluation.features import CHUNK, pass_through
 from vl2v.faults import UNREADABLE, naming
 from vl2v.locking import file_lock
@@ -51,7 +51,7 @@ class FeatureCache:
         self._rows, self._index = folder / f"{name}.f32", folder / f"{name}.json"
         self._lock = folder / f"{name}.lock"
 
-    def of(self, slots: Indices, accelerator: Accelerator, progress: Progress, title: str) -> NDArray[np.float32]:
+    def of(self, slots: Slots, accelerator: Accelerator, progress: Progress, title: str) -> NDArray[np.float32]:
         """The features of all slots so far, those of [N] `slots` computed if they were not known.
 
         Args:
@@ -115,7 +115,7 @@ class FeatureCache:
             data = handle.read(4 * self.width * rows)
         return zlib.crc32(data) if len(data) == 4 * self.width * rows else -1
 
-    def _lacking(self, slots: Indices, filled: NDArray[np.int64]) -> NDArray[np.int64]:
+    def _lacking(self, slots: Slots, filled: NDArray[np.int64]) -> NDArray[np.int64]:
         unknown = slots % CHUNK >= filled[slots // CHUNK]
         return np.unique(slots[unknown] // CHUNK)
 
