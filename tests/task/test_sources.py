@@ -271,9 +271,43 @@ def test_faults_have_the_numbers_of_rows_and_the_name_of_the_source(tmp_path: Pa
         scan(table)
     problems = {fault.where.partition(":")[0]: fault.problem for fault in caught.value.faults}
     assert problems["row 2"] == "several choices: cat, wild dog"
-    assert problems["row 5"] == "no label in the column choice"
+    assert problems["row 5"] == "no annotation"
     assert problems["row 7"].startswith("cannot be read")
     assert problems["row 9"].startswith("not a JPEG")
+    task = list_folder(DataConfig(root=table)).scan(skip_bad=True)
+    assert (len(task), len(task.skipped)) == (12, 4)
+
+
+def test_the_control_of_label_studio_may_have_any_name(tmp_path: Path) -> None:
+    rows = copied(folder_of(tmp_path / "photos", classes=("cat", "wild dog"), each=4), tmp_path / "images")
+    found = [task_of(i, row) for i, row in enumerate(rows)]
+    for task in found:
+        task["annotations"][0]["result"][0]["from_name"] = "animal"
+        other = {"type": "choices", "from_name": "quality", "value": {"choices": ["sharp"]}}
+        task["annotations"].append({"result": [other], "skipped": True})
+    (tmp_path / "one.json").write_text(json.dumps(found))
+    assert scan(imported(str(tmp_path / "one.json"), tmp_path)).folders == ("cat", "wild dog")
+    for task in found:
+        task["annotations"][1]["skipped"] = False
+    (tmp_path / "two.json").write_text(json.dumps(found))
+    with pytest.raises(ConfigError, match="name it with --label"):
+        imported(str(tmp_path / "two.json"), tmp_path)
+    assert scan(imported(str(tmp_path / "two.json"), tmp_path, label="animal")).folders == ("cat", "wild dog")
+    least = [
+        {"image": f"/data/upload/7/{row['name']}", "animal": row["species"], "id": i} for i, row in enumerate(rows)
+    ]
+    least[2]["animal"] = ["cat", "wild dog"]
+    (tmp_path / "min.json").write_text(json.dumps(least))
+    names = ["annotator", "annotation_id", "image", "animal"]
+    with (tmp_path / "min.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, names, restval="1", extrasaction="ignore", quoting=csv.QUOTE_NONNUMERIC)
+        writer.writeheader()
+        writer.writerows(row | {"animal": json.dumps(row["animal"])} if i == 2 else row for i, row in enumerate(least))
+    for name in ("min.json", "min.csv"):
+        number = "row 3" if name == "min.json" else "row 4"
+        assert faults(imported(str(tmp_path / name), tmp_path, label="animal")) == {
+            number: "several choices: cat, wild dog"
+        }
 
 
 def test_broken_samples_of_shards_are_faults_of_their_rows(tmp_path: Path) -> None:

@@ -108,8 +108,9 @@ class _Reader:
     def _label(self) -> object:
         distinct = sorted(set(self._tags))
         if len(distinct) > 1:
-            return Broken(f"several tags: {', '.join(distinct[:4])}", "keep one tag for each image")
-        return distinct[0] if distinct else None
+            problem, remedy = f"several tags: {', '.join(distinct[:4])}", "keep one tag"
+            return Broken(problem, f"{remedy}, or leave the image out: --skip-bad", file=True)
+        return distinct[0] if distinct else Broken("no tag", "tag the image, or leave it out: --skip-bad", file=True)
 
     def _found(self, name: str, subset: str) -> str | None:
         if not name:

@@ -21,6 +21,8 @@ LOOKED_AT = 100
 CHUNK = 2**16
 UPLOADED = re.compile(r"[0-9a-f]{8}-(.+)")  # Label Studio puts such a mark before the name of an uploaded file
 IMAGE_KEYS = ("image", "img", "picture", "photo", "url", "path", "file")
+ONE_CLASS = "settle on one class for the image, or leave it out: --skip-bad"
+UNLABELLED = "label the image, or leave it out: --skip-bad"
 EXPORT = "a list of tasks, as Label Studio exports it as JSON or JSON-MIN"
 
 
@@ -39,14 +41,18 @@ class LabelStudio:
     def __init__(self, data: str) -> None:
         self._path = Path(data)
         self.version = version_of([self._path])
-        first = [_fields(task) for task in islice(tasks(self._path), LOOKED_AT)]
-        if not first:
+        keys: dict[str, None] = {}
+        controls: dict[str, None] = {}
+        for task in islice(tasks(self._path), LOOKED_AT):
+            fields = _fields(task)
+            keys |= dict.fromkeys(fields if isinstance(fields, dict) else ())
+            controls |= dict.fromkeys(_choices(task))
+        if not keys:
             raise empty(self._path)
-        keys = list(dict.fromkeys(key for fields in first if isinstance(fields, dict) for key in fields))
-        if CHOICE not in keys:
-            raise unreadable(self._path, EXPORT, "tasks without a choice", "label the images, then export them again")
         self.columns = tuple(keys)
-        self.roles = roles_of(keys)
+        self.roles = roles_of(self.columns)
+        if len(controls) == 1:
+            self.roles |= {"label": next(iter(controls))}
 
     def rows(self, columns: Sequence[str]) -> Iterator[Row]:
         """See `vl2v.data.tables.base.Table.rows`."""
@@ -76,16 +82,14 @@ class LabelStudioCsv:
 
     def rows(self, columns: Sequence[str]) -> Iterator[Row]:
         """See `vl2v.data.tables.base.Table.rows`."""
-        image, choice = self.roles.get("image"), self.roles.get("label")
+        image = self.roles.get("image")
         for number, cells in self._table.rows(columns):
             if isinstance(cells, Broken):
                 yield number, cells
                 continue
-            row = dict(zip(columns, cells, strict=True))
+            row = {column: _parsed(value) for column, value in zip(columns, cells, strict=True)}
             if image in row:
                 row[image] = local(row[image], self._folder)
-            if choice in row:
-                row[choice] = chosen([row[choice]])
             bad = next((value for value in row.values() if isinstance(value, Broken)), None)
             yield number, bad or tuple(row.values())
 
@@ -121,42 +125,54 @@ def tasks(path: Path) -> Iterator[object]:
 
 
 def _fields(task: object) -> dict[str, Any] | Broken:
-    """The values of a task by column."""
+    """The values of a task by column: those of its data, and the class by each control that was used."""
     if not isinstance(task, dict):
         return Broken("no task, but a single value", "export the project again")
     inner = task.get("data")
     if not isinstance(inner, dict):  # JSON-MIN
-        found = {key: value for key, value in task.items() if not isinstance(value, list | dict)}
-        stated = task.get(CHOICE, next((v for v in task.values() if isinstance(v, dict) and "choices" in v), None))
-        return found | ({CHOICE: chosen([stated])} if stated is not None or CHOICE in task else {})
-    annotations = task.get("annotations") or task.get("completions") or []
-    results = [
-        result.get("value")
-        for annotation in annotations
-        if isinstance(annotation, dict) and not annotation.get("was_cancelled")
-        for result in annotation.get("result") or []
-        if isinstance(result, dict) and result.get("type", "choices") == "choices"
-    ]
+        return {key: chosen([value]) if isinstance(value, list | dict) else value for key, value in task.items()}
     plain = {key: value for key, value in inner.items() if not isinstance(value, list | dict)}
-    return plain | {CHOICE: chosen(results)}
+    found = _choices(task)
+    nothing = {CHOICE: Broken("no annotation", UNLABELLED, file=True)} if not found else {}
+    return plain | nothing | {name: chosen(values) for name, values in found.items()}
+
+
+def _choices(task: object) -> dict[str, list[object]]:
+    """What was chosen in the annotations of a task, by the name of the control."""
+    annotations = (task.get("annotations") or task.get("completions") or []) if isinstance(task, dict) else []
+    found: dict[str, list[object]] = {}
+    for annotation in annotations:
+        if isinstance(annotation, dict) and not (annotation.get("was_cancelled") or annotation.get("skipped")):
+            for result in annotation.get("result") or []:
+                if isinstance(result, dict) and result.get("type", "choices") == "choices":
+                    found.setdefault(str(result.get("from_name", CHOICE)), []).append(result.get("value"))
+    return found
 
 
 def chosen(values: Sequence[object]) -> str | Broken | None:
     """The one class that all annotations of a task state; None if there is none."""
     found: list[str] = []
     for value in values:
-        if isinstance(value, str) and value.startswith("{"):  # of a CSV
-            try:
-                value = json.loads(value)
-            except (ValueError, RecursionError):
-                found.append(str(value))
-                continue
-        choices = value.get("choices") if isinstance(value, dict) else value
-        found += [choices] if isinstance(choices, str) else map(str, choices) if isinstance(choices, list) else []
+        inside = value.get("choices") if isinstance(value, dict) else value
+        found += [inside] if isinstance(inside, str) else _texts(inside) if isinstance(inside, list) else []
     distinct = sorted({choice for choice in found if choice})
     if len(distinct) > 1:
-        return Broken(f"several choices: {', '.join(distinct[:4])}", "settle on one class for the image")
+        return Broken(f"several choices: {', '.join(distinct[:4])}", ONE_CLASS, file=True)
     return distinct[0] if distinct else None
+
+
+def _texts(values: list[object]) -> list[str]:
+    return [value for value in values if isinstance(value, str)]
+
+
+def _parsed(value: object) -> object:
+    """A value of a CSV, in which several choices are JSON."""
+    if isinstance(value, str) and value[:1] in ("{", "["):
+        try:
+            return chosen([json.loads(value)])
+        except (ValueError, RecursionError):
+            return value
+    return value
 
 
 def local(value: object, folder: Path) -> object:
