@@ -10,7 +10,21 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from vl2v.cli import benchmark, classes, data, distill, export, hub, predict, report, serve, teacher, trust, vendor
+from vl2v.cli import (
+    benchmark,
+    classes,
+    data,
+    distill,
+    export,
+    final,
+    hub,
+    predict,
+    report,
+    serve,
+    teacher,
+    trust,
+    vendor,
+)
 from vl2v.threads import sleep_while_waiting
 from vl2v_runtime.terminal import flush_streams, prepare_streams
 
@@ -45,7 +59,7 @@ def _setup() -> None:
         logging.getLogger(name).setLevel(logging.ERROR)
 
 
-for part in (distill, predict, teacher, report, export, serve, classes, trust, hub, benchmark, data, vendor):
+for part in (distill, final, predict, teacher, report, export, serve, classes, trust, hub, benchmark, data, vendor):
     part.attach(app)
 
 

@@ -1,0 +1,122 @@
+"""Retrain on all domains for deployment, with the settings of a finished run."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from vl2v.commands.distill import Run, run
+from vl2v.errors import ConfigError, RunError
+from vl2v.evaluation.evaluation import Evaluation
+from vl2v.locations import StoragePaths
+from vl2v.progress import Progress
+from vl2v.reports.accuracy import wilson
+from vl2v.runs.folder import RunFolder
+from vl2v.runs.places import places_of
+from vl2v.settings import make_config
+from vl2v.student.files import read_json, write_json
+
+FILE = "expected.json"
+# 97.5% quantiles of Student's t for 1 to 10 degrees of freedom; the last one also serves for more.
+T975 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
+
+
+@dataclass(frozen=True)
+class Expected:
+    """Accuracy to expect on a domain that the student has not seen, as measured by the first run.
+
+    Attributes:
+        accuracy: mean over the domains that the first run held out, in [0, 1].
+        low: lower end of the 95% interval.
+        high: upper end.
+        domains: the domains that the first run held out.
+        images: number of their images.
+    """
+
+    accuracy: float
+    low: float
+    high: float
+    domains: tuple[str, ...]
+    images: int
+
+    @classmethod
+    def of(cls, evaluation: Evaluation) -> Expected | None:
+        """Derive it from a run's evaluation; None if the run held out no domain.
+
+        With several held-out domains, the interval is that of one more draw, by Student's t over domains. With
+        one, it is Wilson's interval over images, which does not cover the differences between domains.
+        """
+        rows = [row for row in evaluation.rows if row.role == "out-of-domain"]
+        if not rows:
+            return None
+        values, images = [row.student for row in rows], sum(row.images for row in rows)
+        mean = sum(values) / len(values)
+        if len(values) == 1:
+            low, high = wilson(mean * images, images)
+        else:
+            variance = sum((value - mean) ** 2 for value in values) / (len(values) - 1)
+            quantile = T975[min(len(values) - 1, len(T975)) - 1]
+            half = quantile * math.sqrt(variance * (1 + 1 / len(values)))
+            low, high = max(0.0, mean - half), min(1.0, mean + half)
+        return cls(mean, low, high, tuple(row.domain for row in rows), images)
+
+    def __str__(self) -> str:
+        """One line, in percent."""
+        text = f"{100 * self.accuracy:.1f}% (95% interval {100 * self.low:.1f} to {100 * self.high:.1f}"
+        source = f"measured by the first run on {', '.join(self.domains)}, {self.images:,} images"
+        few = "; one domain says little about others" if len(self.domains) == 1 else ""
+        return f"expected on a new domain: {text}; {source}{few})"
+
+
+def final(
+    first: Path,
+    out: Path,
+    *,
+    budget: str | None = None,
+    places: StoragePaths | None = None,
+    progress: Progress | None = None,
+    report: bool = True,
+) -> tuple[Run | None, Expected]:
+    """Train a student for deployment: the settings of a finished run, with its held-out domains as sources too.
+
+    A part of every domain remains for validation, as in any run. Nothing is bought if the first run has bought the
+    embeddings of its held-out domains, which it does unless ``teacher.zero_shot`` is off.
+
+    Args:
+        first: folder of the finished run.
+        out: folder of the new run, new or empty.
+        budget: the most to spend; None spends nothing.
+        places: paths of cache and store; None uses those of the first run.
+        progress: receives the progress of every stage.
+        report: whether to write ``report.html`` at the end.
+
+    Returns:
+        The new run (None in all processes except the first), and the accuracy to expect on a new domain. The latter is
+        also in ``expected.json`` of the new run.
+
+    Raises:
+        RunError: if the first run is not finished.
+        ConfigError: if it held out no domain.
+        BudgetError: if embeddings are missing that the budget does not cover.
+    """
+    folder = RunFolder(first)
+    config = folder.config()
+    if not folder.evaluation_file.exists():
+        step = f"finish it: vl2v distill --out {first} --resume"
+        raise RunError(f"{first} is not finished.", expected="a run with evaluation.json", found="none", next_step=step)
+    expected = Expected.of(Evaluation.from_dict(read_json(folder.evaluation_file)))
+    if expected is None or not config.data.held_out:
+        raise ConfigError(
+            f"{first} held out no domain.",
+            expected="a run with --held-out: its accuracy on unseen domains is known",
+            found="a run that was trained on every domain",
+            next_step="deploy its student, or run vl2v distill with --held-out first",
+        )
+    values = config.model_dump(mode="json")
+    values["data"]["held_out"] = ()
+    values["budget"] = "0" if budget is None else budget
+    done = run(make_config(None, values), out, places=places or places_of(first), progress=progress, report=report)
+    if done is not None:
+        write_json(out / FILE, asdict(expected) | {"first_run": str(first.resolve())})
+    return done, expected
