@@ -355,6 +355,16 @@ def test_memory_does_not_grow_with_the_images(tmp_path: Path) -> None:
     assert peak < 3_000_000, "of 20 MB"
 
 
+def test_a_tar_of_class_folders_has_its_classes_in_the_column_folder(tmp_path: Path) -> None:
+    root = folder_of(tmp_path / "photos", classes=("cat", "wild dog"))
+    with tarfile.open(tmp_path / "photos.tar.gz", "w:gz") as archive:
+        archive.add(root, "photos")
+    with pytest.raises(ConfigError, match="there are: image, folder"):
+        imported(str(tmp_path / "photos.tar.gz"), tmp_path)
+    task = scan(imported(str(tmp_path / "photos.tar.gz"), tmp_path, label="folder"), label="folder")
+    assert (len(task), task.folders, task.domains) == (8, ("cat", "wild dog"), ("photos",))
+
+
 def test_braces() -> None:
     assert list(expand("a{08..11}.tar")) == ["a08.tar", "a09.tar", "a10.tar", "a11.tar"]
     assert list(expand("{train,val}-{0..1}")) == ["train-0", "train-1", "val-0", "val-1"]

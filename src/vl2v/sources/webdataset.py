@@ -23,16 +23,16 @@ CLASS_LISTS = ("classnames.txt", "classes.txt", "class_names.txt")  # one name p
 LOOKED_AT = 100  # samples whose files and keys are the columns
 TEXTS = ("cls", "txt", "text", "label", "class")
 MOST_SHARDS = 100_000
-IMAGE, SPLIT, JSON = "image", "split", "json"
+IMAGE, SPLIT, JSON, FOLDER = "image", "split", "json", "folder"
 BRACES = re.compile(r"\{([^{}]*)\}")
 
 
 class Shards:
     """Shards, read one after another as streams; samples are counted over all of them.
 
-    The columns are ``image``, the endings of text files (``cls``), the keys of a ``json`` file, and ``split`` if the
-    names of shards or of their folders say it. A number in ``cls`` is looked up in a file of class names, if there is
-    one next to the shards.
+    The columns are ``image``, the endings of text files (``cls``), the keys of a ``json`` file, ``folder`` if samples
+    stand in folders, and ``split`` if the names of shards or of their folders say it. A number in ``cls`` is looked up
+    in a file of class names, if there is one next to the shards.
 
     Raises:
         DataError: if there is no shard, no sample, or a shard cannot be read.
@@ -63,15 +63,15 @@ class Shards:
 
     def _samples(self) -> Iterator[tuple[Path, dict[str, object]]]:
         for shard in self._shards:
-            name, sample = None, dict[str, object]()
+            name, sample = "", dict[str, object]()
             for path, ending, data in _files(shard):
                 if path != name and sample:
-                    yield shard, sample
+                    yield shard, _folder_of(name) | sample
                     sample = {}
                 name = path
                 sample = self._contents(ending, data) | sample  # of several images, the first
             if sample:
-                yield shard, sample
+                yield shard, _folder_of(name) | sample
 
     def _contents(self, ending: str, data: bytes | None) -> dict[str, object]:
         """The columns that one file of a sample gives."""
@@ -89,6 +89,12 @@ class Shards:
         if text.isascii() and text.isdigit() and int(text) < len(self._names):
             text = self._names[int(text)]
         return {ending: text}
+
+
+def _folder_of(name: str) -> dict[str, object]:
+    """The folder in which a sample stands, if it stands in one."""
+    folder = name.rpartition("/")[0].rpartition("/")[2]
+    return {FOLDER: folder} if folder not in ("", ".", "..") else {}
 
 
 def _files(shard: Path) -> Iterator[tuple[str, str, bytes | None]]:
