@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from lab_parts.batch_augment import apply_mix, apply_plan, draw_mix, draw_plan
 from lab_parts.dataset import Dataset, Ints
 from lab_parts.goals import SCALE_RATE, Goals, make_goals, style_of
 from lab_parts.schedules import ALIGN_RATE, align_schedule, distill_schedule, segment_ends
@@ -19,7 +20,6 @@ from lab_parts.scoring import CORRUPTIONS, logits_of, report, validation_loss, w
 from lab_parts.slot import Engine, Network, Schedule, Slot, moved
 from lab_parts.variant import Job, Variant
 from vl2v.data.augment_settings import AugmentSettings
-from vl2v.data.batch_augment import apply_mix, apply_plan, draw_mix, draw_plan
 from vl2v.data.splits import seed_hash
 from vl2v.method.ridge import dual_targets, ridge, term_weights
 from vl2v.method.swad import LossValley
