@@ -18,6 +18,7 @@ from vl2v.config import DEFAULT_METHOD, RunConfig, merge, parse
 from vl2v.data.folder import read_yaml
 from vl2v.errors import ConfigError
 from vl2v.faults import reading
+from vl2v.locking import file_lock
 from vl2v.method.registry import METHODS
 from vl2v.nested import nested
 from vl2v.student.files import read_json, write_json
@@ -239,8 +240,10 @@ def save_grid(out: Path, grid: Grid, origin: Origin) -> None:
     out.mkdir(parents=True, exist_ok=True)
     check_folder(out)
     text = yaml.safe_dump(grid.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
-    write_text(out / "benchmark.yaml", text)
-    write_json(out / "origin.json", asdict(origin))
+    (out / "locks").mkdir(exist_ok=True)
+    with file_lock(out / "locks" / "benchmark"):  # several processes may open a benchmark at once
+        write_text(out / "benchmark.yaml", text)
+        write_json(out / "origin.json", asdict(origin))
 
 
 def load_grid(out: Path) -> tuple[Grid, Origin]:
