@@ -117,7 +117,7 @@ class RunConfig(RunSettings, _WithMethods):
         if self.student.spec == "teacher" and not self.teacher.spec.startswith("open_clip:"):
             faults.append("student 'teacher' (VL2V-SD) needs an open_clip: teacher, whose weights are available")
         unlabelled = self.data.unlabelled is not None or self.data.rest_unlabelled
-        if unlabelled and not METHODS[self.method].asks_teacher:
+        if unlabelled and not METHODS[self.method].queries_teacher:
             faults.append(f"the method {self.method} cannot use unlabelled images: it learns from labels alone")
         if self.data.rest_unlabelled and self.data.labels_per_class is None:
             faults.append("data.rest_unlabelled needs data.labels_per_class")
@@ -129,7 +129,7 @@ class RunConfig(RunSettings, _WithMethods):
     def _options(self) -> list[str]:
         """What is beyond the paper and asked for where it cannot be had."""
         align, faults = self.align, []
-        if self.teacher.views == "fresh" and not METHODS[self.method].asks_teacher:
+        if self.teacher.views == "fresh" and not METHODS[self.method].queries_teacher:
             faults.append(f"teacher.views fresh does not apply to the method {self.method}: it uses no teacher")
         if not METHODS[self.method].free_image_weight:
             if align.solver == "ridge":
@@ -187,7 +187,7 @@ def _against_method(config: RunConfig) -> list[str]:
         faults.append(f"data.held_out_classes cannot be measured: the method {why}; take e.g. {DEFAULT_METHOD}")
     if method.forbids_first_stage and config.align.steps:
         faults.append(f"the method {method.name} has no first stage: align.steps must be 0, found {config.align.steps}")
-    if config.student.spec == "teacher" and not method.takes_encoder:
+    if config.student.spec == "teacher" and not method.supports_encoder:
         faults.append(
             f"the method {method.name} does not support the student 'teacher', which is already in the teacher's "
             f"space; use the method {DEFAULT_METHOD} (VL2V-SD)"

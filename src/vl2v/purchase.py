@@ -211,7 +211,7 @@ def _image_files(plan: RunPlan) -> dict[str, tuple[Digests, Indices]]:
     """The files of a run's embeddings: SHA-256 [N, 32] and view [N] of every row."""
     files: dict[str, tuple[Digests, Indices]] = {}
     purposes = {purpose for purpose, _ in plan.requirements.purposes}
-    if plan.method.asks_teacher:
+    if plan.method.queries_teacher:
         files[TRAINING_FILE] = plan.examples.digests, plan.examples.views
     if purposes & {EVALUATION, VALIDATION}:
         rows = plan.split.evaluation_rows

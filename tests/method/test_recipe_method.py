@@ -75,14 +75,14 @@ def test_distill_moves_the_backbone_and_the_scale_and_not_the_projection() -> No
     before = {key: value.detach().clone() for key, value in trainable(f, layer).items()}
     given = {
         "objective": VL2V.objective(replace(CONTEXT, settings=Vl2vSettings())),
-        "train_projection": VL2V.learns,
+        "train_projection": VL2V.extra_parameters,
         "learning_rate": 1e-2,
     }
     done = distill(f, layer, [batch(LABELS)] * 20, **given)  # type: ignore[arg-type]
     assert done.losses[-1] < done.losses[0]
     same = {key for key, value in trainable(f, layer).items() if value.equal(before[key])}
     assert same == {"projection/weight", "projection/bias"}
-    assert set(trainable(f, layer, VL2V.learns)) == {"1.weight", "1.bias", f"projection/{GAIN}"}
+    assert set(trainable(f, layer, VL2V.extra_parameters)) == {"1.weight", "1.bias", f"projection/{GAIN}"}
 
 
 def test_the_student_keeps_a_plain_projection_that_begins_as_that_of_the_paper() -> None:
@@ -91,7 +91,7 @@ def test_the_student_keeps_a_plain_projection_that_begins_as_that_of_the_paper()
     torch.manual_seed(4)
     assert VL2V.layer is not None
     ours = VL2V.layer(5, CONTEXT.head)
-    kept, x = VL2V.kept(ours), torch.randn(3, 5)
+    kept, x = VL2V.saved_layer(ours), torch.randn(3, 5)
     assert type(kept) is nn.Linear
     assert kept(x).equal(theirs(x))
     assert ours(x)[:, :4].equal(theirs(x))
@@ -101,7 +101,7 @@ def test_the_student_keeps_a_plain_projection_that_begins_as_that_of_the_paper()
 def test_an_encoder_without_a_layer_keeps_the_teachers_scale() -> None:
     f, identity = nn.Sequential(nn.Flatten(), nn.Linear(192, 4)), nn.Identity()
     objective = VL2V.objective(replace(CONTEXT, settings=Vl2vSettings(kl_weight=0.1)))
-    done = distill(f, identity, [batch(LABELS)] * 3, objective=objective, train_projection=VL2V.learns)
+    done = distill(f, identity, [batch(LABELS)] * 3, objective=objective, train_projection=VL2V.extra_parameters)
     assert len(done.losses) == 3
-    assert VL2V.kept(identity) is identity
+    assert VL2V.saved_layer(identity) is identity
     assert Projected(f, identity)(batch(LABELS).inputs).shape == (4, 4)

@@ -160,7 +160,7 @@ def purchase_key(job: Job) -> str:
     config, method = job.config, METHODS[job.config.method]
     settings = config.model_dump(mode="json", exclude=NOT_OF_THE_PURCHASE | {*BUILT_IN, *(config.model_extra or ())})
     texts = list(method.texts(config.method_settings))
-    content = json.dumps([settings, method.asks_teacher, texts], sort_keys=True)
+    content = json.dumps([settings, method.queries_teacher, texts], sort_keys=True)
     return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 

@@ -186,7 +186,7 @@ def _run(
     if on_disk.evaluation_file.exists():
         with reading(on_disk.evaluation_file, f"delete {folder}, and this run is made again"):
             return Evaluation.from_dict(read_json(on_disk.evaluation_file))
-    served = WITH_TEACHER if registry.METHODS[method].asks_teacher else WITHOUT_TEACHER
+    served = WITH_TEACHER if registry.METHODS[method].queries_teacher else WITHOUT_TEACHER
     settings = merge(merge(SETTINGS, served | {"method": method, "seed": seed}), own)
     resume = on_disk.config_file.exists()
     done = distill(

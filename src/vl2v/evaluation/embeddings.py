@@ -84,7 +84,7 @@ def save_embeddings(
         columns["features"] = _half(features)
         aligned = method.classifier == "cosine" and not method.trains_layer and plan.config.first_stage_steps > 0
         if aligned and isinstance(projection, nn.Linear):
-            columns["aligned"] = _directions(method.kept(projection.cpu())(features))
+            columns["aligned"] = _directions(method.saved_layer(projection.cpu())(features))
     embeddings = [part.embeddings for part in parts if part.embeddings is not None]
     if len(embeddings) == len(parts):
         columns["distilled"] = _half(torch.from_numpy(np.concatenate(embeddings)[chosen]))

@@ -68,7 +68,7 @@ class Facts:
     @property
     def taught(self) -> bool:
         """Whether anything of the teacher's is in the student; some baselines learn from labels alone."""
-        return METHODS[self.settings["method"]].asks_teacher or self.student["classifier"] == "cosine"
+        return METHODS[self.settings["method"]].queries_teacher or self.student["classifier"] == "cosine"
 
 
 def model_card(facts: Facts) -> str:

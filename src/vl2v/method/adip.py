@@ -14,7 +14,7 @@ ADIP = Method(
     objective=lambda context: dual_terms(context.image_weight),
     first_stage=True,
     trains_layer=False,
-    asks_teacher=True,
+    queries_teacher=True,
     needs_labels=False,
     free_image_weight=True,
 )

@@ -25,25 +25,25 @@ def align(
     first_step: int = 0,
     after_step: AfterStep | None = None,
 ) -> list[float]:
-    """Train P with the dual loss while f stands still (arXiv 2310.08255, stage 1).
+    """Train the projection P with the dual loss while the backbone f is frozen (arXiv 2310.08255, stage 1).
 
-    f does not appear: its features are given. Compute them once, keep them, and a step costs one small matrix product
-    instead of a pass through the backbone.
+    The batches contain the features f(x), so f itself is not needed. If the features are cached, a step costs one small
+    matrix product instead of a forward pass through the backbone.
 
     Args:
-        projection: P, maps [B, F] to [B, D]; trained in place.
+        projection: P, which maps [B, F] to [B, D]. It is trained in place.
         batches: features f(x), teacher embeddings and text targets, one batch per step.
         image_weight: lambda in [0, 1].
-        objective: minimised in place of the dual loss, by other methods.
-        learning_rate: Adam's.
-        weight_decay: Adam's, L2.
-        optimizer: goes on with this one instead of a fresh Adam.
-        accelerator: device, precision and processes; None trains where the tensors are.
+        objective: the loss to minimise instead of the dual loss. Other methods use it.
+        learning_rate: learning rate of Adam.
+        weight_decay: L2 penalty of Adam.
+        optimizer: an existing optimiser to continue with. None creates an Adam.
+        accelerator: device, precision and processes. None trains on the device of the tensors.
         first_step: number of the first step, for messages and `after_step`.
-        after_step: called with (step, loss); a true answer ends the stage.
+        after_step: called with (step, loss). If it returns true, the stage ends.
 
     Returns:
-        The loss of every step, before its update.
+        The loss of every step, before the update.
 
     Raises:
         TrainingError: if a loss is not finite.

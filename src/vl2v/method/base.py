@@ -1,4 +1,4 @@
-"""What defines a method; all methods share loop, data, weight averaging and selection."""
+"""Definition of a training method. All methods share the loop, the data, weight averaging and selection."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ Classifier = Literal["cosine", "linear"]
 
 
 class Settings(Strict):
-    """Base of a method's own settings. In a run's settings they are a block with the name of the method."""
+    """Base class of the settings of a method. A run's settings have a block with its name."""
 
 
 class NoSettings(Settings):
-    """Of a method that has none; there is no block."""
+    """Settings of a method without settings. The settings of a run have no block for it."""
 
 
 S = TypeVar("S", bound=Settings)
@@ -27,15 +27,15 @@ S = TypeVar("S", bound=Settings)
 
 @dataclass(frozen=True)
 class Context(Generic[S]):
-    """What an objective may need beside its batch.
+    """Values that an objective needs in addition to the batch.
 
     Attributes:
-        head: [K, D] float32, the text head, rows of length one.
-        logit_scale: s, the teacher's.
-        settings: the method's own.
+        head: [K, D] float32, the text head, with rows of length one.
+        logit_scale: s, the logit scale of the teacher.
+        settings: the settings of the method.
         image_weight: lambda of the dual loss, in [0, 1].
-        texts: [K, A, D] float32, the text embeddings of every class in the A templates of `Method.texts`; None where
-            it names no template.
+        texts: [K, A, D] float32, the text embeddings of every class in the A templates of `Method.texts`. None if there
+            are no such templates.
     """
 
     head: Tensor
@@ -65,45 +65,46 @@ def _same(layer: nn.Module) -> nn.Module:
 class Method(Generic[S]):
     """A way to train a student, in up to two stages with one objective.
 
-    The first stage trains the layer after the backbone on kept features, the backbone standing still; the second one
-    trains the backbone.
+    The first stage trains the layer after the backbone on cached features, while the backbone is frozen. The second
+    stage trains the backbone.
 
-    What the objective gets is a row per image: the output of that layer, and behind it whatever else the method
-    computes of an image in training. Where the classifier is linear, the first K columns are the logits, and they
-    alone remain in the saved student.
+    The objective receives one row per image: the output of that layer, followed by any other columns that the method
+    computes in training. If the classifier is linear, the first K columns are the logits. The saved student has only
+    the logits.
 
     Attributes:
-        name: as in a run's settings; that of its line in the registry, or of its entry point.
-        title: what a table calls it.
-        settings: the class of its own settings, `NoSettings` if there are none. Its fields need defaults.
-        stages: what the two stages are called.
-        classifier: ``cosine`` if that layer maps into the teacher's space and the text embeddings are the head,
-            ``linear`` if it gives the logits itself.
-        objective: gives what both stages minimise.
-        first_stage: whether the first stage belongs to the method; without it, it has no steps unless asked for.
-        trains_layer: whether the second stage trains that layer too.
-        asks_teacher: whether training needs the teacher's image embeddings.
-        needs_labels: whether it learns nothing of images without a label, or not what it is named for.
-        forbids_first_stage: whether a first stage would make another method of it.
-        trains_backbone: whether the second stage trains the backbone; otherwise it runs on kept features too.
-        image_weight: lambda of the dual loss, where the method fixes it.
-        free_image_weight: whether the objective is the dual loss with the lambda of the run. `image_weight_end` can
-            then change it from step to step, and `align.solver: ridge` can solve the first stage.
-        takes_encoder: whether it makes sense for a student that is the teacher's own encoder.
-        layer: builds that layer from F and the [K, D] text head; None is one linear layer.
-        kept: what of the trained layer the student keeps.
-        penalty: builds what regularises the second stage, from the pretrained backbone and a [2, 3, S, S] sample: a
-            module that takes (backbone, inputs) and gives the backbone's features [B, F] and a penalty [B]. What it
-            trains is saved to resume from and is not part of the student.
-        penalty_rate: learning rate of what the penalty trains, relative to that of the second stage, above 0.
-        learns: names of those parameters of that layer that have a learning rate of their own in both stages, and that
-            the second stage trains even where the rest of the layer stands still.
-        learns_rate: their learning rate, above 0.
-        gain: what the trained layer multiplies the teacher's logit scale with, above 0.
+        name: name in the settings of a run, in the registry, and of the entry point.
+        title: name in tables and reports.
+        settings: class of the method's settings, or `NoSettings`. Every field needs a default.
+        stages: names of the two stages.
+        classifier: ``cosine`` if the layer maps to the teacher's embedding space and the text embeddings are the head,
+            ``linear`` if the layer returns the logits.
+        objective: returns the loss function that both stages minimise.
+        first_stage: whether the method has a first stage by default. Otherwise that stage has no steps unless the user
+            sets them.
+        trains_layer: whether the second stage also trains the layer.
+        queries_teacher: whether training needs the teacher's image embeddings.
+        needs_labels: whether the method cannot be used with images without labels.
+        forbids_first_stage: whether the first stage must not have any steps, because the method would be another one.
+        trains_backbone: whether the second stage trains the backbone. Otherwise it also uses cached features.
+        image_weight: lambda of the dual loss, if the method fixes it.
+        free_image_weight: whether the objective is the dual loss with the lambda of the run. Then `image_weight_end`
+            can change lambda from step to step, and `align.solver: ridge` can solve the first stage.
+        supports_encoder: whether the student can be the teacher's own encoder.
+        layer: builds the layer from F and the [K, D] text head. None is one linear layer.
+        saved_layer: returns the part of the trained layer that is saved in the student.
+        penalty: builds the regularisation of the second stage from the pretrained backbone and a [2, 3, S, S] sample.
+            It is a module that takes (backbone, inputs) and returns the backbone's features [B, F] and a penalty [B].
+            Its trained parameters are saved for resuming and are not part of the student.
+        penalty_rate: learning rate of the penalty's parameters relative to that of the second stage, above 0.
+        extra_parameters: names of parameters of the layer with a learning rate of their own in both stages. The second
+            stage trains them even if the rest of the layer is frozen.
+        extra_rate: learning rate of these parameters, above 0.
+        gain: factor by which the trained layer multiplies the teacher's logit scale, above 0.
         texts: templates of further texts, such as ``a sketch of a {}``. They are bought for every class, and
-            `Context.texts` has their embeddings.
-        defaults: values of those settings that the user left out or None, from whether images without labels are
-            trained on.
+            `Context.texts` contains their embeddings.
+        defaults: values of settings that the user left out or set to None. The argument tells whether unlabelled
+            images are used for training.
     """
 
     name: str
@@ -114,24 +115,24 @@ class Method(Generic[S]):
     objective: Callable[[Context[S]], Objective]
     first_stage: bool
     trains_layer: bool
-    asks_teacher: bool
+    queries_teacher: bool
     needs_labels: bool = True
     forbids_first_stage: bool = False
     trains_backbone: bool = True
     image_weight: float | None = None
     free_image_weight: bool = False
-    takes_encoder: bool = True
+    supports_encoder: bool = True
     layer: Callable[[int, Tensor], nn.Module] | None = None
-    kept: Callable[[nn.Module], nn.Module] = _same
+    saved_layer: Callable[[nn.Module], nn.Module] = _same
     penalty: Callable[[nn.Module, Tensor], nn.Module] | None = None
     penalty_rate: Callable[[S], float] = _one
-    learns: tuple[str, ...] = ()
-    learns_rate: Callable[[S], float] = _one
+    extra_parameters: tuple[str, ...] = ()
+    extra_rate: Callable[[S], float] = _one
     gain: Callable[[nn.Module], float] = _one
     texts: Callable[[S], Sequence[str]] = _nothing
     defaults: Callable[[bool], Mapping[str, Any]] = _no_defaults
 
     @property
     def has_settings(self) -> bool:
-        """Whether there is a block of settings with its name."""
+        """Whether the settings of a run have a block for this method."""
         return bool(self.settings.model_fields)

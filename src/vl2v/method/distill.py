@@ -19,17 +19,17 @@ from vl2v.shards import Shards
 
 @dataclass(frozen=True)
 class Distilled:
-    """What Distill leaves behind; the backbone itself holds the last step's weights.
+    """The result of the stage Distill. The weights of the last step are in the backbone.
 
     Attributes:
-        losses: the loss of every step, before its update.
-        last_step: number of the last step taken, or the one before the first if there was none.
-        died: true if the loss valley ended and the rest of the steps was not taken.
+        losses: the loss of every step, before the update.
+        last_step: number of the last step, or `first_step` - 1 if there was none.
+        valley_ended: whether training stopped early because the loss valley ended.
     """
 
     losses: list[float]
     last_step: int
-    died: bool
+    valley_ended: bool
 
 
 class Projected(nn.Module):
@@ -38,7 +38,7 @@ class Projected(nn.Module):
     Args:
         backbone: f.
         projection: P.
-        penalty: of a method that has one (see `Method.penalty`); in training it is one more column.
+        penalty: the penalty of a method (see `Method.penalty`). In training it is one more output column.
     """
 
     def __init__(self, backbone: nn.Module, projection: nn.Module, penalty: nn.Module | None = None) -> None:
@@ -48,7 +48,7 @@ class Projected(nn.Module):
         self.penalty = penalty
 
     def train(self, mode: bool = True) -> Projected:
-        """Enter training: batch norm keeps its running statistics, the projection is in eval mode throughout."""
+        """Set training mode, except for the projection and batch norm, whose running statistics stay fixed."""
         super().train(mode)
         self.projection.eval()
         for module in self.backbone.modules():
@@ -57,7 +57,7 @@ class Projected(nn.Module):
         return self
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """[B, ...] to [B, D]; to [B, D + 1] in training with a penalty."""
+        """Map [B, ...] to [B, D], or to [B, D + 1] in training with a penalty."""
         if self.penalty is None or not self.training:
             projected: Tensor = self.projection(self.backbone(inputs))
             return projected
@@ -69,12 +69,12 @@ class Projected(nn.Module):
 def trainable(
     backbone: nn.Module, projection: nn.Module | None = None, only: Collection[str] | None = None
 ) -> dict[str, nn.Parameter]:
-    """The parameters that the second stage trains, by name: all of the backbone, batch norm's weight and bias included.
+    """Return the parameters that the second stage trains, by name. Weight and bias of batch norm are among them.
 
     Args:
         backbone: f.
-        projection: P, for a method that trains it too; its names then begin with ``projection/``.
-        only: the names of P's parameters that are trained; None are all.
+        projection: P, if the method trains it too. The names of its parameters begin with ``projection/``.
+        only: names of the parameters of P that are trained. None means all.
     """
     weights = {name: p for name, p in backbone.named_parameters() if p.requires_grad}
     more = projection.named_parameters() if projection is not None else ()
@@ -100,34 +100,34 @@ def distill(
     first_step: int = 0,
     after_step: AfterStep | None = None,
 ) -> Distilled:
-    """Train f with the dual loss while P stands still (arXiv 2310.08255, stage 2).
+    """Train the backbone f with the dual loss while the projection P is frozen (arXiv 2310.08255, stage 2).
 
-    Running statistics of batch norm are frozen, its weight and bias trained. P gets no gradient and is in no optimiser,
-    unless another method asks for it.
+    The running statistics of batch norm are frozen, its weight and bias are trained. P receives no gradient and is not
+    in the optimiser, unless `train_projection` is set.
 
     Args:
-        backbone: f, maps a batch's inputs to [B, F]; trained in place.
-        projection: P, maps [B, F] to [B, D].
+        backbone: f, which maps the inputs of a batch to [B, F]. It is trained in place.
+        projection: P, which maps [B, F] to [B, D].
         batches: inputs, teacher embeddings and text targets, one batch per step.
         image_weight: lambda in [0, 1].
-        objective: minimised in place of the dual loss, by other methods.
-        train_projection: train P as well, or its parameters of these names.
-        penalty: of a method that has one (see `Method.penalty`); what it trains is trained too.
-        learning_rate: Adam's.
-        weight_decay: Adam's, L2.
-        swad: takes in the weights of every step and ends a segment at every validation loss; training stops when its
-            valley ends.
-        validate: called after every step with its number; a number is the validation loss of the current weights and
-            ends a segment, None means no validation at this step.
-        optimizer: goes on with this one instead of a fresh Adam.
-        accelerator: device, precision and processes; None trains where the tensors are.
-        shards: threads that each compute a part of every batch; None computes batches whole.
+        objective: the loss to minimise instead of the dual loss. Other methods use it.
+        train_projection: whether P is trained too, or the names of its parameters that are.
+        penalty: the penalty of a method (see `Method.penalty`). Its parameters are trained too.
+        learning_rate: learning rate of Adam.
+        weight_decay: L2 penalty of Adam.
+        swad: averages the weights of every step and ends a segment at every validation. Training stops when its valley
+            ends.
+        validate: called after every step with the number of the step. It returns the validation loss of the current
+            weights, which ends a segment, or None if this step has no validation.
+        optimizer: an existing optimiser to continue with. None creates an Adam.
+        accelerator: device, precision and processes. None trains on the device of the tensors.
+        shards: threads that each compute a part of every batch. None computes whole batches.
         first_step: number of the first step.
-        after_step: called with (step, loss) last of all; a true answer ends the stage.
+        after_step: called with (step, loss) after everything else. If it returns true, the stage ends.
 
     Returns:
-        Losses, last step, and whether the valley ended. The averaged weights are `swad.average()`, by the names of
-        `trainable`.
+        The losses, the last step, and whether the valley ended. `swad.average()` returns the averaged weights, with the
+        names of `trainable`.
 
     Raises:
         TrainingError: if a loss is not finite.

@@ -1,4 +1,4 @@
-"""What accuracy and validation loss mean, per domain and over domains (DomainBed's definitions)."""
+"""Accuracy and validation loss, per domain and averaged over domains (as DomainBed defines them)."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Score:
-    """How well logits fit the labels of one domain, or the teacher's answers where there are no labels.
+    """Accuracy and loss on the images of one domain, against labels or the teacher's predictions.
 
     Attributes:
-        accuracy: top-1, in [0, 1]; without labels the share of answers that are the teacher's.
-        loss: mean cross-entropy, in nats; without labels the mean divergence KL(teacher || student).
-        count: how many images.
+        accuracy: top-1 accuracy in [0, 1]. Without labels, the share of images with the same prediction as the teacher.
+        loss: mean cross-entropy, in nats. Without labels, the mean divergence KL(teacher || student).
+        count: number of images.
     """
 
     accuracy: float
@@ -26,11 +26,15 @@ class Score:
 
 
 def totals(logits: Tensor, labels: Tensor) -> Tensor:
-    """Sums to be added over batches or processes: [3] float64 of correct answers, loss, images.
+    """Return the sums [correct predictions, loss, images], which can be added over batches and processes.
 
     Args:
         logits: [B, K].
-        labels: [B] int64; or [B, K] float32, the teacher's probabilities, whose greatest is then the correct answer.
+        labels: [B] int64, or the teacher's probabilities, [B, K] float32. The class with the highest probability then
+            counts as correct.
+
+    Returns:
+        [3] float64.
     """
     hard = labels if labels.ndim == 1 else labels.argmax(dim=1)
     correct = (logits.argmax(dim=1) == hard).sum().double()
@@ -42,20 +46,20 @@ def totals(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def score(logits: Tensor, labels: Tensor) -> Score:
-    """The score of [N, K] logits against [N] labels, N at least 1."""
+    """Score logits [N, K] against labels [N] or probabilities [N, K], with N at least 1."""
     return from_totals(totals(logits, labels))
 
 
 def from_totals(sums: Tensor) -> Score:
-    """The score that summed `totals` amount to."""
+    """Convert summed `totals` to a score."""
     correct, loss, count = (float(value) for value in sums)
     return Score(correct / count, loss / count, int(count))
 
 
 def mean_over_domains(scores: Iterable[Score]) -> Score:
-    """The plain mean over domains, each counting the same whatever its size; `count` is the sum.
+    """Return the unweighted mean over domains. `count` is the sum.
 
-    Over the source domains' validation splits, its loss is SWAD's signal and its accuracy selects the best weights.
+    Over the validation images of the source domains, SWAD uses its loss, and its accuracy selects the best weights.
     """
     listed = list(scores)
     n = len(listed)

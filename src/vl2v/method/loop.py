@@ -19,15 +19,15 @@ AfterStep = Callable[[int, float], bool | None]
 
 @dataclass(frozen=True)
 class Batch:
-    """What one step sees.
+    """The input of one training step.
 
     Attributes:
-        inputs: [B, F] kept features for Align; [B, 3, H, W] normalised pixels (or whatever f takes) for Distill.
-        teacher_image: [B, D], I(x).
-        teacher_text: [B, D], T_y; ignored in rows without a label.
-        labelled: [B] bool; None means all rows have a label.
-        labels: [B] int64, the classes; anything in rows without a label. Only baselines look at them.
-        image_weight: lambda of this step, where it follows a schedule; None leaves it to the objective.
+        inputs: cached features [B, F] for Align, normalised pixels [B, 3, H, W] (or the input of f) for Distill.
+        teacher_image: [B, D], the image embeddings I(x).
+        teacher_text: [B, D], the text embeddings T_y of the labels. Rows without a label are ignored.
+        labelled: [B] bool. None means that all rows have a label.
+        labels: [B] int64, the class indices, with arbitrary values in rows without a label. Only baselines use them.
+        image_weight: lambda of this step, if it follows a schedule. None leaves it to the objective.
     """
 
     inputs: Tensor
@@ -39,16 +39,16 @@ class Batch:
 
 
 Loss = Tensor | Mapping[str, Tensor]
-"""A scalar, or scalars by name, the same names in every step of a stage. Their sum is minimised; each is logged."""
+"""A scalar, or scalars by name, the same in every step of a stage. Their sum is minimised, and each is logged."""
 Objective = Callable[[Tensor, Batch], Loss]
-"""What a method minimises: from the output of P, [B, D] or [B, K], and its batch to a loss."""
+"""A loss function: maps the output of P, [B, D] or [B, K], and the batch to a loss."""
 
 
 def total(loss: Loss) -> Tensor:
-    """The scalar that is minimised: the sum of the named parts in their order.
+    """Return the scalar that is minimised: the sum of the named parts in their order.
 
     Raises:
-        TrainingError: if a method gives something else than scalars, or no part.
+        TrainingError: if a part is not a scalar, or there is no part.
     """
     value = loss if isinstance(loss, Tensor) else reduce(add, loss.values()) if loss else None
     if value is None or value.ndim:
@@ -71,22 +71,23 @@ def fit(
     first_step: int = 0,
     after_step: AfterStep | None = None,
 ) -> list[float]:
-    """Run one optimiser step per batch on the objective of `module`'s output.
+    """Run one optimiser step per batch.
 
     Args:
-        module: maps a batch's inputs to what the objective takes; with an accelerator, what `prepare` returned.
-        batches: ends the training when it ends.
-        optimizer: holds the trained parameters and nothing else.
-        objective: gives the loss.
-        accelerator: device, precision and processes; None is this process, as the tensors come.
+        module: maps the inputs of a batch to the input of the objective. With an accelerator, the module that `prepare`
+            returned.
+        batches: one batch per step. Training ends after the last one.
+        optimizer: contains exactly the trained parameters.
+        objective: the loss function.
+        accelerator: device, precision and processes. None uses this process and the device of the tensors.
         first_step: number of the first step.
-        after_step: called with the step's number and its loss; a true answer ends the training.
+        after_step: called with (step, loss). If it returns true, training ends.
 
     Returns:
-        The loss of every step before its update, averaged over processes.
+        The loss of every step before the update, averaged over processes.
 
     Raises:
-        TrainingError: if a loss is NaN or infinite; nothing was updated with it.
+        TrainingError: if a loss is NaN or infinite. The weights are not updated with it.
     """
     losses: list[float] = []
     for step, batch in enumerate(batches, first_step):
@@ -112,14 +113,14 @@ def fit(
 
 
 def adam(parameters: Iterable[nn.Parameter], learning_rate: float, weight_decay: float = 0.0) -> torch.optim.Adam:
-    """Adam with the paper's settings; the decay is L2, not decoupled."""
+    """Return Adam with the settings of the paper. The weight decay is an L2 penalty, not decoupled."""
     return torch.optim.Adam(list(parameters), lr=learning_rate, weight_decay=weight_decay)
 
 
 def warmed_up(learning_rate: float, step: int, warmup_steps: int) -> float:
-    """The learning rate of a step, counted from 0: a linear rise over the first `warmup_steps`, then `learning_rate`.
+    """Return the learning rate of a step: a linear warm-up over the first `warmup_steps`, then `learning_rate`.
 
-    Adam's first updates have the size of the learning rate in every weight, whatever the gradient's, so that a high
-    rate from the first step throws a pretrained network off.
+    The first updates of Adam have the size of the learning rate in every weight, whatever the size of the gradient. A
+    high rate from the first step on would damage a pretrained network. Steps are counted from 0.
     """
     return learning_rate * min(1.0, (step + 1) / (warmup_steps + 1))

@@ -18,23 +18,24 @@ def dual_loss(
     image_weight: float = 0.5,
     labelled: Tensor | None = None,
 ) -> Tensor:
-    """Pull the student's projection towards the teacher's two embeddings of the same image.
+    """Dual loss: pulls the projected features of an image towards its image embedding and its text embedding.
 
     L = -(lambda * mean_i cos(p_i, I_i) + (1 - lambda) * mean_i cos(p_i, T_i)), the loss of Align and of Distill in
-    arXiv 2310.08255. Rows need not be normalised; a zero row has cosine 0 and no NaN.
+    arXiv 2310.08255. Rows need not be normalised. A zero row has cosine 0.
 
     Args:
-        projected: [B, D] floating, P(f(x)).
-        teacher_image: [B, D], I(x).
-        teacher_text: [B, D], T_y of each image's class; ignored in rows without a label.
+        projected: [B, D] floating point, P(f(x)).
+        teacher_image: [B, D], the image embeddings I(x).
+        teacher_text: [B, D], the text embedding T_y of the class of each image. Rows without a label are ignored.
         image_weight: lambda in [0, 1].
-        labelled: [B] bool, false where an image has no label and the image term alone applies; None means all are.
+        labelled: [B] bool, false for images without a label, which only have the image term. None means that all images
+            have a label.
 
     Returns:
         A scalar in [-1, 1].
 
     Raises:
-        ValueError: if the shapes differ or `image_weight` lies outside [0, 1].
+        ValueError: if the shapes differ or `image_weight` is outside [0, 1].
     """
     return total(dual_parts(projected, teacher_image, teacher_text, image_weight, labelled))
 
@@ -46,7 +47,7 @@ def dual_parts(
     image_weight: float = 0.5,
     labelled: Tensor | None = None,
 ) -> dict[str, Tensor]:
-    """The two terms of `dual_loss` with their weights: ``image`` and ``text``, scalars that add up to it.
+    """Return the two weighted terms of `dual_loss`, the scalars ``image`` and ``text``. Their sum is the loss.
 
     Arguments and errors are those of `dual_loss`.
     """
@@ -62,16 +63,16 @@ def dual_parts(
     if labelled is None:
         text_term = text_cosine.mean()
     else:
-        kept = labelled.to(text_cosine.dtype)
-        text_term = torch.where(labelled, text_cosine, 0).sum() / kept.sum().clamp(min=1)
+        count = labelled.to(text_cosine.dtype).sum()
+        text_term = torch.where(labelled, text_cosine, 0).sum() / count.clamp(min=1)
     return {"image": -(image_weight * image_term), "text": -((1 - image_weight) * text_term)}
 
 
 def dual_terms(image_weight: float = 0.5) -> Callable[[Tensor, Batch], dict[str, Tensor]]:
-    """The dual loss as both stages of VL2V-ADiP minimise it, in its parts ``image`` and ``text``.
+    """Return the objective of both stages of VL2V-ADiP: the dual loss in its parts ``image`` and ``text``.
 
     Args:
-        image_weight: lambda in [0, 1], where a batch does not bring its own.
+        image_weight: lambda in [0, 1] for batches without a lambda of their own.
     """
 
     def objective(projected: Tensor, batch: Batch) -> dict[str, Tensor]:
@@ -82,18 +83,18 @@ def dual_terms(image_weight: float = 0.5) -> Callable[[Tensor, Batch], dict[str,
 
 
 def dual_objective(image_weight: float = 0.5) -> Callable[[Tensor, Batch], Tensor]:
-    """The sum of `dual_terms`, whose argument this is."""
+    """Return the objective of `dual_terms` as one scalar. The argument is that of `dual_terms`."""
     terms = dual_terms(image_weight)
     return lambda projected, batch: total(terms(projected, batch))
 
 
 def scheduled_weight(first: float, last: float, step: int, steps: int) -> float:
-    """Lambda of one step, on the straight line from `first` at step 0 to `last` at step `steps` - 1.
+    """Return lambda of one step, interpolated linearly from `first` at step 0 to `last` at step `steps` - 1.
 
     Args:
-        first: lambda in [0, 1]; also that of the only step, if there is but one.
-        last: lambda in [0, 1].
+        first: lambda in [0, 1] of the first step, also if it is the only one.
+        last: lambda in [0, 1] of the last step.
         step: in [0, steps).
-        steps: of the stage, at least 1.
+        steps: number of steps of the stage, at least 1.
     """
     return first if steps == 1 else first + (last - first) * (step / (steps - 1))

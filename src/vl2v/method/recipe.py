@@ -1,9 +1,9 @@
-"""The method of the recipe `ood`: VL2V-ADiP's dual loss, class answers where images have no label, and a learned scale.
+"""The method of the recipe `ood`: dual loss, the teacher's predictions for unlabelled images, a learned logit scale.
 
-L = dual loss + w * KL(P f) + KL(stopped P f), where KL is T^2 KL(teacher's zero-shot answers || student's), both
-softened by T, and the student's logits are s * g * cos(P(f(x)), T_k) with the teacher's scale s and a learned gain g.
-The last term calibrates: it moves g alone, since no gradient goes through the projected features, and the term before
-it moves the features alone. The saved student's logit scale is s * g.
+L = dual loss + w * KL(P f) + KL(stopped P f), where KL is T^2 KL(teacher || student) of the zero-shot and the student's
+probabilities, both softened by T. The student's logits are s * g * cos(P(f(x)), T_k) with the teacher's scale s and a
+learned gain g. The last term calibrates: it trains g alone, since no gradient passes through the projected features.
+The second term trains the features alone. The logit scale of the saved student is s * g.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ import torch
 from torch import Tensor, nn
 
 from vl2v.method.base import Context, Method, Settings
-from vl2v.method.baselines.kd import softened_divergence, taught_logits
+from vl2v.method.baselines.kd import softened_divergence, zero_shot_logits
 from vl2v.method.loop import Batch, Objective
 from vl2v.method.loss import dual_terms
 from vl2v.strict import Rate, Weight
 from vl2v.student.model import cosine_logits
 
-GAIN = "log_gain"  # the parameter's name
-LIMIT = math.log(10)  # the gain stays between a tenth and ten
+GAIN = "log_gain"  # name of the parameter
+LIMIT = math.log(10)  # the gain is limited to [0.1, 10]
 
 
 class Vl2vSettings(Settings):
@@ -42,7 +42,9 @@ def _defaults(without_labels: bool) -> dict[str, Any]:
 
 
 class ScaledProjection(nn.Linear):
-    """P, and the logarithm of the student's logit scale over the teacher's, 0 before training.
+    """The projection P, and a learned gain: the student's logit scale divided by the teacher's.
+
+    The parameter is the logarithm of the gain, 0 before training.
 
     Args:
         features: F.
@@ -54,17 +56,17 @@ class ScaledProjection(nn.Linear):
         self.log_gain = nn.Parameter(torch.zeros(()))
 
     def forward(self, features: Tensor) -> Tensor:
-        """[B, F] to [B, D + 1]: P, and the logarithm of the gain in every row."""
+        """Map [B, F] to [B, D + 1]: the projection, and the logarithm of the gain in the last column."""
         return torch.cat([super().forward(features), self._limited().expand(len(features), 1)], dim=-1)
 
     @property
     def gain(self) -> float:
-        """The student's logit scale over the teacher's, in [0.1, 10]."""
+        """The student's logit scale divided by the teacher's, in [0.1, 10]."""
         return math.exp(float(self._limited().detach()))
 
     @torch.no_grad()
     def plain(self) -> nn.Linear:
-        """P alone."""
+        """Return a copy of P without the gain."""
         alone = nn.Linear(self.in_features, self.out_features)
         alone.weight.copy_(self.weight)
         alone.bias.copy_(self.bias)
@@ -79,13 +81,14 @@ def _objective(context: Context[Vl2vSettings]) -> Objective:
     kl_weight, temperature = context.settings.kl_weight or 0.0, context.settings.temperature
 
     def objective(output: Tensor, batch: Batch) -> dict[str, Tensor]:
-        projected, head, taught = output[:, :dimension], context.head.to(output), taught_logits(context, batch, output)
-        # VL2V-SD has no layer after the encoder, and keeps the teacher's scale.
+        projected, head = output[:, :dimension], context.head.to(output)
+        teacher_logits = zero_shot_logits(context, batch, output)
+        # VL2V-SD has no layer after the encoder and uses the teacher's scale.
         gain = output[0, dimension].exp() if output.shape[1] > dimension else output.new_ones(())
 
         def divergence(directions: Tensor, factor: Tensor) -> Tensor:
             logits = factor * cosine_logits(directions, head, context.logit_scale)
-            return softened_divergence(logits, taught, temperature)
+            return softened_divergence(logits, teacher_logits, temperature)
 
         parts = dual(projected, batch) | {"scale": divergence(projected.detach(), gain)}
         return parts | {"teacher": kl_weight * divergence(projected, gain.detach())} if kl_weight else parts
@@ -93,7 +96,7 @@ def _objective(context: Context[Vl2vSettings]) -> Objective:
     return objective
 
 
-def _kept(layer: nn.Module) -> nn.Module:
+def _saved_layer(layer: nn.Module) -> nn.Module:
     return layer.plain() if isinstance(layer, ScaledProjection) else layer
 
 
@@ -110,12 +113,12 @@ VL2V = Method(
     objective=_objective,
     first_stage=True,
     trains_layer=False,
-    asks_teacher=True,
+    queries_teacher=True,
     needs_labels=False,
     layer=ScaledProjection,
-    kept=_kept,
-    learns=(GAIN,),
-    learns_rate=lambda settings: settings.scale_learning_rate,
+    saved_layer=_saved_layer,
+    extra_parameters=(GAIN,),
+    extra_rate=lambda settings: settings.scale_learning_rate,
     defaults=_defaults,
     free_image_weight=True,
     gain=_gain,

@@ -1,7 +1,7 @@
-"""Every method by its name in a run's settings: those of this package, and those of installed packages.
+"""Registry of methods by name: those of vl2v and those of other installed packages.
 
-A method is one file and one line here. A package of yours adds one without a change here, by an entry point in the
-group ``vl2v.methods``. Nothing is imported before a method is used, so that the command line can list their names.
+A method is one file and one line here. Another package adds a method with an entry point in the group
+``vl2v.methods``. A method is imported at its first use, so the command line can list the names quickly.
 """
 
 from __future__ import annotations

@@ -17,11 +17,11 @@ Weights = dict[str, Tensor]
 
 
 class RunningMean:
-    """The mean of a sequence of weights, one copy in memory.
+    """Running mean of a sequence of weights, with one copy in memory.
 
     Args:
-        weights: the mean so far; it is updated in place.
-        count: how many went into it. With 0 the next one replaces it.
+        weights: the current mean. It is updated in place.
+        count: number of weights in the mean. With 0, the next weights replace it.
     """
 
     def __init__(self, weights: Weights | None = None, count: int = 0) -> None:
@@ -29,7 +29,7 @@ class RunningMean:
         self.count = count
 
     def add(self, weights: Mapping[str, Tensor]) -> None:
-        """Take in one set of weights: mean += (weights - mean) / (count + 1). Integer tensors are copied."""
+        """Add one set of weights: mean += (weights - mean) / (count + 1). Integer tensors are copied."""
         if self.count == 0:
             self.weights = {name: tensor.detach().clone() for name, tensor in weights.items()}
         else:
@@ -47,13 +47,13 @@ class RunningMean:
 
 @dataclass(frozen=True)
 class Segment:
-    """The mean of the weights between two evaluations.
+    """Mean of the weights between two validations.
 
     Attributes:
-        weights: that mean, on the CPU.
-        loss: validation loss at the segment's end.
-        start: step of its first weights.
-        end: step of its last weights.
+        weights: the mean, on the CPU.
+        loss: validation loss at the end of the segment.
+        start: step of the first weights.
+        end: step of the last weights.
     """
 
     weights: Weights
@@ -65,21 +65,25 @@ class Segment:
 class LossValley:
     """Find the loss valley and average the weights in it, as the published implementation does.
 
-    Call `update` after every step and `end_segment` after every validation. The valley begins once the first of the
-    last `n_converge` segments has the lowest loss; `threshold` is then the mean of those losses times
-    (1 + `tolerance_ratio`); it ends when the minimum over the last `n_tolerance` segments exceeds the threshold.
+    Call `update` after every step and `end_segment` after every validation. The valley begins when the first of the
+    last `n_converge` segments has the lowest loss of these. The loss threshold, `threshold`, is then the mean of these
+    losses times (1 + `tolerance_ratio`). The valley ends when the last `n_tolerance` losses all exceed it.
 
-    Three habits of the published code are kept, because they are what the published numbers came from: the segment at
-    the convergence point enters with weight zero, so that the next one replaces it; with ``n_tolerance > n_converge``
-    the first segments of the valley enter more than once; segments weigh the same whatever their length.
-    `CleanLossValley` has none of the first two.
+    The published results depend on three properties of the published code, which are reproduced here:
+
+    - The segment at the convergence point has weight zero, so the next one replaces it.
+    - With ``n_tolerance > n_converge``, the first segments of the valley are counted more than once.
+    - All segments have the same weight, whatever their length.
+
+    `CleanLossValley` does not have the first two.
 
     Args:
-        n_converge: segments looked at to find convergence, at least 1.
-        n_tolerance: segments looked at to find the valley's end, at least 1.
-        tolerance_ratio: how far above the mean loss still counts as the valley.
-        segments: ``reset`` starts a new mean after every segment, as SWAD is described; ``accumulate`` restarts it only
-            after segments that end at a step above 2500 divisible by 1000, as VL2V-ADiP's code does by default.
+        n_converge: number of latest segments that are checked for convergence, at least 1.
+        n_tolerance: number of latest segments that are checked for the end of the valley, at least 1.
+        tolerance_ratio: loss threshold relative to the mean loss at convergence, minus 1.
+        segments: ``reset`` starts a new mean after every segment, as in the paper of SWAD. ``accumulate`` restarts it
+            only after segments that end at a step above 2500 that is divisible by 1000, as the code of VL2V-ADiP does
+            by default.
     """
 
     def __init__(
@@ -103,21 +107,21 @@ class LossValley:
         self._valley = RunningMean()
 
     def update(self, step: int, weights: Mapping[str, Tensor]) -> None:
-        """Take in the weights after one step; they are copied.
+        """Add the weights after one step. They are copied.
 
         Args:
-            step: the step's number, ascending.
-            weights: name to tensor, the same names every time.
+            step: number of the step, increasing from call to call.
+            weights: tensors by name, with the same names at every call.
         """
         if self._start is None:
             self._start = step
         self._running.add(weights)
 
     def end_segment(self, step: int, val_loss: float) -> None:
-        """Close the segment that ends at `step` with the validation loss of the current, unaveraged weights.
+        """End the current segment at `step`, with the validation loss of the current weights (not of the average).
 
         Raises:
-            ValueError: if no weights were given since the last segment.
+            ValueError: if `update` has not been called since the last segment.
             TrainingError: if the loss is NaN.
         """
         if self._start is None:
@@ -135,22 +139,22 @@ class LossValley:
             self._recent.append(segment)
             self._waiting.append(segment)
             if self.converged_at is None:
-                self._look_for_valley()
+                self._find_valley()
             elif self._waiting[0].end >= self.converged_at:
-                self._look_for_end(step)
+                self._find_end(step)
         if self.segments == "reset" or (step % 1000 == 0 and step > 2500):
             self._running, self._start = RunningMean(), None
 
     def average(self) -> Weights:
-        """The averaged weights as of now; nothing changes by asking.
+        """Return a copy of the current average. The state does not change.
 
-        Before convergence this is the mean of the last segment.
+        Before convergence, this is the mean of the last segment.
 
         Raises:
             ValueError: if no segment has ended yet.
         """
         if not self._recent:
-            raise ValueError("expected at least one ended segment, found none; call end_segment first")
+            raise ValueError("expected at least one completed segment, found none; call end_segment first")
         if self.converged_at is None:
             return _copy(self._recent[-1].weights)
         mean = RunningMean(_copy(self._valley.weights), self._valley.count)
@@ -158,7 +162,7 @@ class LossValley:
             self._add_tail(mean)
         return mean.weights
 
-    def _look_for_valley(self) -> None:
+    def _find_valley(self) -> None:
         losses = [segment.loss for segment in self._recent]
         if len(losses) < self.n_converge or losses[0] != min(losses):
             return
@@ -177,12 +181,12 @@ class LossValley:
             self._add(self._valley, queue[self._first_below(queue) + 1 :])
 
     def _first_below(self, queue: list[Segment]) -> int:
-        """Position after the last segment above the threshold, 0 if there is none."""
+        """Return the index after the last segment above the loss threshold, or 0 if there is none."""
         assert self.threshold is not None
         above = [i for i, segment in enumerate(queue) if segment.loss > self.threshold]
         return above[-1] + 1 if above else 0
 
-    def _look_for_end(self, step: int) -> None:
+    def _find_end(self, step: int) -> None:
         assert self.threshold is not None
         if min(segment.loss for segment in self._waiting) > self.threshold:
             self.dead_at = step
@@ -190,7 +194,7 @@ class LossValley:
             self._add(self._valley, [self._waiting[0]])
 
     def _add_tail(self, mean: RunningMean) -> None:
-        """Add what still waits when training ends within the valley."""
+        """Add the remaining segments of the valley if training ends before the valley does."""
         assert self.threshold is not None
         rest = list(self._waiting)[1:]
         while rest and min(segment.loss for segment in rest) <= self.threshold:
@@ -202,12 +206,12 @@ class LossValley:
             mean.add(segment.weights)
 
     def state(self) -> tuple[Weights, dict[str, Any]]:
-        """Everything needed to go on: (tensors by name, plain values). Segments shared by two queues appear once."""
-        shelf = {id(segment): segment for segment in [*self._recent, *self._waiting]}
-        places = {key: i for i, key in enumerate(shelf)}
+        """Return the state for resuming: (tensors by name, plain values). A segment in both queues is stored once."""
+        unique = {id(segment): segment for segment in [*self._recent, *self._waiting]}
+        indices = {key: i for i, key in enumerate(unique)}
         tensors = {f"running/{k}": v for k, v in self._running.weights.items()}
         tensors |= {f"valley/{k}": v for k, v in self._valley.weights.items()}
-        for i, segment in enumerate(shelf.values()):
+        for i, segment in enumerate(unique.values()):
             tensors |= {f"segment{i}/{k}": v for k, v in segment.weights.items()}
         values = {
             "converged_at": self.converged_at,
@@ -216,33 +220,33 @@ class LossValley:
             "start": self._start,
             "running": self._running.count,
             "valley": self._valley.count,
-            "segments": [(s.loss, s.start, s.end) for s in shelf.values()],
-            "recent": [places[id(s)] for s in self._recent],
-            "waiting": [places[id(s)] for s in self._waiting],
+            "segments": [(s.loss, s.start, s.end) for s in unique.values()],
+            "recent": [indices[id(s)] for s in self._recent],
+            "waiting": [indices[id(s)] for s in self._waiting],
         }
         return tensors, values
 
     def load_state(self, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> None:
-        """Go on from what `state` returned; the settings must be the same."""
+        """Restore a state that `state` returned. The settings must be the same."""
 
         def part(name: str) -> Weights:
             return {k.removeprefix(f"{name}/"): v.clone() for k, v in tensors.items() if k.startswith(f"{name}/")}
 
-        shelf = [
+        segments = [
             Segment(part(f"segment{i}"), loss, start, end) for i, (loss, start, end) in enumerate(values["segments"])
         ]
         self.converged_at, self.dead_at = values["converged_at"], values["dead_at"]
         self.threshold, self._start = values["threshold"], values["start"]
         self._running = RunningMean(part("running"), values["running"])
         self._valley = RunningMean(part("valley"), values["valley"])
-        self._recent = deque((shelf[i] for i in values["recent"]), self.n_converge)
-        self._waiting = deque((shelf[i] for i in values["waiting"]), self.n_tolerance)
+        self._recent = deque((segments[i] for i in values["recent"]), self.n_converge)
+        self._waiting = deque((segments[i] for i in values["waiting"]), self.n_tolerance)
 
 
 class CleanLossValley(LossValley):
-    """`LossValley` without the double counting: every segment from the convergence point on enters exactly once.
+    """`LossValley` without double counting: every segment from the convergence point on is counted exactly once.
 
-    Not what the published numbers came from; use it by name.
+    The published results were not obtained with it.
     """
 
     _entered: int = -1  # last step of the newest segment in the average
@@ -252,7 +256,7 @@ class CleanLossValley(LossValley):
         self._entered = first.end
         self._enter(list(self._recent)[1 : 1 + max(self.n_converge - self.n_tolerance, 0)])
 
-    def _look_for_end(self, step: int) -> None:
+    def _find_end(self, step: int) -> None:
         assert self.threshold is not None
         if min(segment.loss for segment in self._waiting) > self.threshold:
             self.dead_at = step

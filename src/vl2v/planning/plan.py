@@ -96,7 +96,7 @@ class RunPlan:
         """The queries that training alone needs, bought or not, and their price as text."""
         images = sum(count for purpose, count in self.quote.images.items() if purpose not in (EVALUATION, UNSEEN))
         known = set(self.requirements.texts) - set(self.requirements.unseen)
-        texts = len(known) if self.method.asks_teacher or self.method.classifier == "cosine" else 0
+        texts = len(known) if self.method.queries_teacher or self.method.classifier == "cosine" else 0
         price = self.quote.price
         usage = {"image_queries": images, "text_queries": texts, "cost": f"{price.of(images=images, texts=texts):f}"}
         return usage | {"currency": price.currency, "price_per_1000_images": f"{price.per_1000_images:f}"}

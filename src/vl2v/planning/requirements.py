@@ -66,7 +66,7 @@ def requirements_of(
     labelled = len(split.sources)
     trained = np.concatenate(examples.groups[:labelled])
     extra = np.concatenate([np.zeros(0, np.int64), *examples.groups[labelled:]])
-    for purpose, part in (("training", trained), ("unlabelled", extra)) if method.asks_teacher else ():
+    for purpose, part in (("training", trained), ("unlabelled", extra)) if method.queries_teacher else ():
         for view in np.unique(examples.views[part]):
             purposes[purpose, int(view)] = examples.digests[part][examples.views[part] == view]
     if config.data.classes:

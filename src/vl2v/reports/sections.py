@@ -55,7 +55,7 @@ def lead_of(source: Source, paid: Spending, compared: Comparison) -> str:
     made = f"{METHODS[source.config.method].title} trained a student"
     made += f" with {compared.parameters / 1e6:,.1f} million parameters"
     made += f" ({backbone_of(source)}, {len(source.classes)} classes)"
-    if METHODS[source.config.method].asks_teacher:
+    if METHODS[source.config.method].queries_teacher:
         made += f" from the teacher {teacher_of(source)}"
     where = {IN_DOMAIN: "the source domains' validation images", TEST: "their test images"}
     where[OUT_OF_DOMAIN] = "the held-out "

@@ -40,7 +40,7 @@ def build_student(
         for key, tensor in weights.items():
             parameters[key].copy_(tensor)
     head = data.head if method.classifier == "cosine" else None
-    layer = method.kept(projection.cpu())
+    layer = method.saved_layer(projection.cpu())
     scale = min(data.logit_scale * method.gain(projection), MAX_LOGIT_SCALE)
     return Student(result.backbone, layer, head, plan.dataset.names, scale, provenance)
 

@@ -168,7 +168,7 @@ class Trainer:
         settings, selector = self.config.distill, self._selector
         start = int(state.values["step"]) if state else 0
         backbone = self.backbone.module if self.method.trains_backbone else nn.Identity()
-        learning = None if self.method.trains_layer else self.method.learns
+        learning = None if self.method.trains_layer else self.method.extra_parameters
         weights = trainable(backbone, self.projection, learning)
         optimizer = self._adam(weights, settings)
         if self._penalty is not None:
@@ -211,7 +211,7 @@ class Trainer:
                     self.projection,
                     batches,
                     objective=self._parts,
-                    train_projection=self.method.trains_layer or self.method.learns,
+                    train_projection=self.method.trains_layer or self.method.extra_parameters,
                     penalty=self._penalty,
                     swad=selector.swad,
                     validate=validate,
@@ -221,7 +221,7 @@ class Trainer:
                     first_step=start,
                     after_step=after,
                 )
-            if distilled.died:
+            if distilled.valley_ended:
                 self.progress.note(f"the loss valley ended at step {distilled.last_step}; training stopped")
         return selector.trained(weights)
 
@@ -234,11 +234,11 @@ class Trainer:
 
     def _adam(self, weights: Mapping[str, nn.Parameter], settings: AlignConfig | DistillConfig) -> torch.optim.Adam:
         """Adam as a stage's settings say; what has a rate of its own comes last and is not decayed."""
-        own = {f"projection/{name}" for name in self.method.learns} & weights.keys()
+        own = {f"projection/{name}" for name in self.method.extra_parameters} & weights.keys()
         rest = [parameter for name, parameter in weights.items() if name not in own]
         optimizer = adam(rest, settings.learning_rate, settings.weight_decay)
         if own:
-            apart = {"lr": self.method.learns_rate(self.config.method_settings), "weight_decay": 0.0}
+            apart = {"lr": self.method.extra_rate(self.config.method_settings), "weight_decay": 0.0}
             optimizer.add_param_group({"params": [weights[name] for name in sorted(own)], **apart})
         return optimizer
 

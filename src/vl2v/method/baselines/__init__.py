@@ -1,1 +1,1 @@
-"""Baselines with the same loop, data, weight averaging and selection. One file each."""
+"""Baselines, one file each. They share loop, data, weight averaging and selection with VL2V-ADiP."""

@@ -1,7 +1,7 @@
 """Ablations of VL2V-ADiP: without Align, and with one of the two terms of the loss.
 
-The ablations of arXiv 2310.08255: feature distillation from image vectors alone (lambda = 1), from the texts of the
-classes alone (lambda = 0), and both terms against a projection that was never aligned.
+The ablations of arXiv 2310.08255: distillation from the image embeddings alone (lambda = 1), from the class texts alone
+(lambda = 0), and from both with a projection that has not been aligned.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from vl2v.method.adip import ADIP
 _PART = replace(ADIP, free_image_weight=False)
 FEATURE = replace(_PART, name="feature", title="image embeddings only", image_weight=1.0)
 TEXT = replace(
-    _PART, name="text", title="class texts only", image_weight=0.0, asks_teacher=False, needs_labels=True
+    _PART, name="text", title="class texts only", image_weight=0.0, queries_teacher=False, needs_labels=True
 )  # fmt: skip
 NO_ALIGN = replace(
     _PART,
@@ -21,5 +21,5 @@ NO_ALIGN = replace(
     title="VL2V without Align",
     first_stage=False,
     forbids_first_stage=True,
-    takes_encoder=False,
+    supports_encoder=False,
 )

@@ -1,6 +1,6 @@
 """ERM, empirical risk minimisation: cross-entropy on the labels, without a teacher.
 
-With steps of the first stage it is what `lp-ft` is: a linear probe first, then fine-tuning from it.
+With a first stage it is the same as `lp-ft`: a linear probe, followed by fine-tuning.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from vl2v.method.loop import Batch, Objective
 
 
 def labels_of(batch: Batch) -> Tensor:
-    """A batch's labels, [B] int64.
+    """Return the labels of a batch, [B] int64.
 
     Raises:
-        ValueError: if it has none.
+        ValueError: if the batch has no labels.
     """
     if batch.labels is None:
         raise ValueError("expected labels [B] in the batch, found none")
@@ -24,7 +24,7 @@ def labels_of(batch: Batch) -> Tensor:
 
 
 def cross_entropy(logits: Tensor, batch: Batch) -> Tensor:
-    """Mean cross-entropy of [B, K] logits over the rows with a label; 0 if there is none."""
+    """Return the mean cross-entropy of logits [B, K] over the rows with a label, or 0 if there are none."""
     loss = F.cross_entropy(logits, labels_of(batch).clamp(min=0), reduction="none")  # [B]
     if batch.labelled is None:
         return loss.mean()
@@ -44,5 +44,5 @@ ERM = Method(
     objective=_objective,
     first_stage=False,
     trains_layer=True,
-    asks_teacher=False,
+    queries_teacher=False,
 )

@@ -23,19 +23,19 @@ class KdSettings(Settings):
 
     temperature: Rate = 2.0
     teacher_share: Fraction = 0.5
-    """Part of the loss that is the divergence from the teacher; the rest is cross-entropy on the labels."""
+    """Weight of the divergence from the teacher. The rest of the loss is cross-entropy on the labels."""
 
 
 def softened_divergence(logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
-    """T^2 * KL(teacher || student) of both softened by T, averaged over rows (section 2 of arXiv 1503.02531).
+    """Return T^2 * KL(teacher || student), both softened by T, averaged over rows (section 2 of arXiv 1503.02531).
 
     Args:
-        logits: [B, K], the student's.
-        teacher_logits: [B, K].
-        temperature: T > 0; the factor T^2 keeps the gradient's size from depending on it.
+        logits: [B, K], logits of the student.
+        teacher_logits: [B, K], logits of the teacher.
+        temperature: T > 0. The factor T^2 makes the size of the gradient independent of it.
 
     Returns:
-        A scalar, at least 0, and 0 only where both say the same.
+        A scalar, at least 0, and 0 only if both distributions are equal.
     """
     student = F.log_softmax(logits / temperature, dim=-1)
     teacher = F.log_softmax(teacher_logits / temperature, dim=-1)
@@ -43,8 +43,8 @@ def softened_divergence(logits: Tensor, teacher_logits: Tensor, temperature: flo
 
 
 @torch.no_grad()
-def taught_logits(context: Context[Any], batch: Batch, like: Tensor) -> Tensor:
-    """The teacher's zero-shot logits of a batch, [B, K], of the dtype and device of `like`."""
+def zero_shot_logits(context: Context[Any], batch: Batch, like: Tensor) -> Tensor:
+    """Return the teacher's zero-shot logits of a batch, [B, K], with the dtype and device of `like`."""
     return cosine_logits(batch.teacher_image.to(like), context.head.to(like), context.logit_scale)
 
 
@@ -52,7 +52,7 @@ def _objective(context: Context[KdSettings]) -> Objective:
     temperature, share = context.settings.temperature, context.settings.teacher_share
 
     def objective(logits: Tensor, batch: Batch) -> dict[str, Tensor]:
-        divergence = softened_divergence(logits, taught_logits(context, batch, logits), temperature)
+        divergence = softened_divergence(logits, zero_shot_logits(context, batch, logits), temperature)
         return {"labels": (1 - share) * cross_entropy(logits, batch), "teacher": share * divergence}
 
     return objective
@@ -67,5 +67,5 @@ KD = Method(
     objective=_objective,
     first_stage=False,
     trains_layer=True,
-    asks_teacher=True,
+    queries_teacher=True,
 )

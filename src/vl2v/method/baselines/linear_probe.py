@@ -1,7 +1,7 @@
 """Linear probe: cross-entropy trains a linear classifier on a frozen backbone.
 
-The whole training is the second stage on kept features, so that averaging, selection and resuming are those of every
-other method; a first stage before it would only be more of the same.
+It consists of the second stage alone, on cached features. Averaging, selection and resuming are therefore the same as
+for every other method.
 """
 
 from __future__ import annotations

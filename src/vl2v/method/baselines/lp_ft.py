@@ -1,7 +1,7 @@
-"""LP-FT: a linear probe, followed by fine-tuning from it.
+"""LP-FT: a linear probe, followed by fine-tuning.
 
 Kumar et al., "Fine-Tuning can Distort Pretrained Features and Underperform Out-of-Distribution", ICLR 2022
-(arXiv 2202.10054). It is ERM with a first stage of its own.
+(arXiv 2202.10054). It is ERM with a first stage.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""MIRO: cross-entropy, and mutual information with the pretrained backbone as a regularisation.
+"""MIRO: cross-entropy, regularised by mutual information with the pretrained backbone.
 
 Cha et al., "Domain Generalization by Mutual-Information Regularization with Pre-trained Models", ECCV 2022
-(arXiv 2203.10789). A frozen copy of the pretrained backbone, the oracle, sees every batch too: a step costs one more
-forward pass, and the backbone's weights lie in memory twice.
+(arXiv 2203.10789). Every batch also passes through a frozen copy of the pretrained backbone, the oracle. A step
+costs one more forward pass, and the weights of the backbone are in memory twice.
 """
 
 from __future__ import annotations
@@ -23,25 +23,25 @@ from vl2v.method.loop import Batch, Objective
 from vl2v.strict import Rate, Weight
 
 FIRST_VARIANCE, LEAST_VARIANCE = 0.1, 1e-5  # as in the authors' code
-OUTPUT = ""  # the name that torch gives to a module itself: its final features
+OUTPUT = ""  # the name of a module itself in torch: its final features
 
 
 class MiroSettings(Settings):
-    """MIRO; the defaults are the paper's."""
+    """MIRO. The defaults are those of the paper."""
 
     weight: Weight = 0.1
     """Weight of the regularisation by the pretrained backbone."""
     learning_rate_factor: Rate = 10.0
-    """How much faster than the rest its variances learn."""
+    """Learning rate of the variances, relative to that of the other parameters."""
 
 
 class Variance(nn.Module):
-    """A layer's diagonal variance, softplus(b) + 1e-5, one b for each channel whatever the image.
+    """Diagonal variance of a layer, softplus(b) + 1e-5, with one b per channel for all images.
 
     Args:
         channels: C.
-        axis: where they lie in a feature map [B, ...].
-        dimensions: of a feature map, the batch's included.
+        axis: axis of the channels in a feature map [B, ...].
+        dimensions: number of axes of a feature map, including the batch.
     """
 
     def __init__(self, channels: int, axis: int, dimensions: int) -> None:
@@ -50,33 +50,33 @@ class Variance(nn.Module):
         self.b = nn.Parameter(torch.full(shape, math.log(math.expm1(FIRST_VARIANCE - LEAST_VARIANCE))))
 
     def forward(self) -> Tensor:
-        """Above 1e-5, in a shape that goes with feature maps."""
+        """Return the variance, above 1e-5, in a shape that broadcasts to feature maps."""
         return F.softplus(self.b) + LEAST_VARIANCE
 
 
 def information_gap(features: Tensor, oracle: Tensor, variance: Tensor) -> Tensor:
-    """How little a feature map tells of the oracle's: (log v + (f - o)^2 / v) / 2.
+    """Return (log v + (f - o)^2 / v) / 2 of a feature map f and that of the oracle, o, averaged over elements.
 
-    The variational bound of arXiv 2203.10789 with a Gaussian whose mean is the student's feature map itself.
+    This is the variational bound of arXiv 2203.10789, with a Gaussian whose mean is the student's feature map.
 
     Args:
-        features: [B, ...], the student's.
+        features: [B, ...], of the student.
         oracle: [B, ...], of the pretrained backbone.
-        variance: v > 0, of a shape that goes with them.
+        variance: v > 0, in a shape that broadcasts to the feature maps.
 
     Returns:
-        [B], the mean over each image's elements; where both agree it is log(v) / 2.
+        [B], the mean over the elements of each image. It is log(v) / 2 if both feature maps are equal.
     """
     gap = ((features - oracle) ** 2 / variance + variance.log()) / 2
     return gap.flatten(1).mean(1)
 
 
 class Oracle(nn.Module):
-    """The frozen pretrained backbone, and where it is compared: at its blocks, or its features where none are known.
+    """The frozen pretrained backbone, and the layers that are compared: its blocks, or its features if none are known.
 
     Args:
-        backbone: f, pretrained; copied.
-        sample: [2, 3, S, S], what it takes, to see its feature maps.
+        backbone: f, pretrained. It is copied.
+        sample: [2, 3, S, S], an input from which the shapes of the feature maps are determined.
     """
 
     def __init__(self, backbone: nn.Module, sample: Tensor) -> None:
@@ -96,19 +96,19 @@ class Oracle(nn.Module):
             self.variances.append(Variance(shape[axis], axis, len(shape)))
 
     def train(self, mode: bool = True) -> Oracle:
-        """Enter training: the oracle stays in eval mode."""
+        """Set training mode, except for the oracle, which stays in eval mode."""
         super().train(mode)
         self.oracle.eval()
         return self
 
     def forward(self, backbone: nn.Module, inputs: Tensor) -> tuple[Tensor, Tensor]:
-        """The student's features [B, F] and its penalty [B], summed over the layers compared."""
-        with recorded(backbone, self.names) as mine:
+        """Return the student's features [B, F] and the penalty [B], summed over the compared layers."""
+        with recorded(backbone, self.names) as student_maps:
             features: Tensor = backbone(inputs)
-        with torch.no_grad(), recorded(self.oracle, self.names) as true:
+        with torch.no_grad(), recorded(self.oracle, self.names) as oracle_maps:
             self.oracle(inputs)
         gaps = [
-            information_gap(mine[name].float(), true[name].float(), variance())
+            information_gap(student_maps[name].float(), oracle_maps[name].float(), variance())
             for name, variance in zip(self.names, self.variances, strict=True)
         ]
         return features, torch.stack(gaps).sum(0)
@@ -116,43 +116,43 @@ class Oracle(nn.Module):
 
 @contextmanager
 def recorded(module: nn.Module, names: Sequence[str]) -> Iterator[dict[str, Tensor]]:
-    """Note what named parts of a module give while it runs; other things than tensors are left out."""
-    found: dict[str, Tensor] = {}
+    """Record the outputs of named submodules in a forward pass. Outputs that are not tensors are ignored."""
+    outputs: dict[str, Tensor] = {}
 
-    def note(name: str) -> RemovableHandle:
+    def record(name: str) -> RemovableHandle:
         def hook(_: nn.Module, __: object, output: object) -> None:
             if isinstance(output, Tensor):
-                found[name] = output
+                outputs[name] = output
 
         return module.get_submodule(name).register_forward_hook(hook)
 
-    handles = [note(name) for name in names]
+    handles = [record(name) for name in names]
     try:
-        yield found
+        yield outputs
     finally:
         for handle in handles:
             handle.remove()
 
 
 def _blocks(backbone: nn.Module) -> dict[str, int | None]:
-    """Names of a backbone's blocks and their channels, None where not known.
+    """Return the blocks of a backbone with their number of channels, or None if it is unknown.
 
-    timm lists them; those of torchvision's ResNets and of CLIP's towers are known by name. Of more than five the last
-    of each quarter is taken, as the authors do with CLIP's ViT.
+    timm lists the blocks. Those of torchvision's ResNets and of CLIP's towers are known by name. If there are more than
+    five, the last one of each quarter is used, as the authors do for the ViT of CLIP.
     """
-    found: dict[str, int | None] = {}
+    channels: dict[str, int | None] = {}
     for prefix, part in (("", backbone), ("trunk.", getattr(backbone, "trunk", None))):
         listed = getattr(part, "feature_info", [])
         infos = listed if isinstance(listed, list) else listed.info
-        found |= {prefix + info["module"]: info["num_chs"] for info in infos}
-    if not found:
+        channels |= {prefix + info["module"]: info["num_chs"] for info in infos}
+    if not channels:
         known = [f"layer{i}" for i in range(1, 5)] + [f"transformer.resblocks.{i}" for i in range(64)]
-        found = dict.fromkeys(known)
+        channels = dict.fromkeys(known)
     present = {name for name, _ in backbone.named_modules()}
-    names = [name for name in found if name in present]
+    names = [name for name in channels if name in present]
     if len(names) > 5:
         names = [names[len(names) * quarter // 4 - 1] for quarter in range(1, 5)]
-    return {name: found[name] for name in names}
+    return {name: channels[name] for name in names}
 
 
 def _objective(context: Context[MiroSettings]) -> Objective:
@@ -160,7 +160,7 @@ def _objective(context: Context[MiroSettings]) -> Objective:
 
     def objective(output: Tensor, batch: Batch) -> dict[str, Tensor]:
         parts = {"labels": cross_entropy(output[:, :classes], batch)}
-        if output.shape[1] > classes:  # not in the first stage, where no feature moves
+        if output.shape[1] > classes:  # not in the first stage, in which the features are fixed
             parts["oracle"] = weight * output[:, classes].mean()
         return parts
 
@@ -176,7 +176,7 @@ MIRO = Method(
     objective=_objective,
     first_stage=False,
     trains_layer=True,
-    asks_teacher=False,
+    queries_teacher=False,
     penalty=Oracle,
     penalty_rate=lambda settings: settings.learning_rate_factor,
 )

@@ -1,4 +1,4 @@
-"""RISE: cross-entropy, the teacher's softened zero-shot answers, and the distance to the text of the image's class.
+"""RISE: cross-entropy, the teacher's softened zero-shot predictions, and the distance to the text of the class.
 
 Huang et al., "A Sentence Speaks a Thousand Images: Domain Generalization through Distilling CLIP with Language
 Guidance", ICCV 2023 (arXiv 2309.12530).
@@ -13,22 +13,22 @@ from torch import Tensor, nn
 
 from vl2v.method.base import Context, Method, Settings
 from vl2v.method.baselines.erm import cross_entropy, labels_of
-from vl2v.method.baselines.kd import softened_divergence, taught_logits
+from vl2v.method.baselines.kd import softened_divergence, zero_shot_logits
 from vl2v.method.loop import Batch, Objective
 from vl2v.strict import Fraction, Rate, Weight
 
 
 class RiseSettings(Settings):
-    """RISE; the defaults lie within the ranges that its authors search."""
+    """RISE. The defaults are within the ranges that its authors search."""
 
     temperature: Rate = 3.0
-    """Of the teacher's zero-shot answers."""
+    """Temperature of the teacher's zero-shot predictions."""
     teacher_share: Fraction = 0.9
-    """Part of the loss on classes that is the divergence from the teacher; the rest is cross-entropy on the labels."""
+    """Weight of the divergence from the teacher in the loss on classes. The rest is cross-entropy on the labels."""
     distance: Weight = 1.0
-    """Weight of the distances to the text of the image's class."""
+    """Weight of the distances to the text of the class."""
     anchors: tuple[str, ...] = ()
-    """Templates of the texts that the relative distance compares with; none leaves it out."""
+    """Templates of the texts for the relative distance. It is omitted if there are none."""
 
     @field_validator("anchors")
     @classmethod
@@ -39,11 +39,11 @@ class RiseSettings(Settings):
 
 
 class EmbeddingClassifier(nn.Module):
-    """A projection into the teacher's space and a linear classifier on it, as in the authors' code.
+    """A projection to the teacher's embedding space, followed by a linear classifier, as in the authors' code.
 
     Args:
         features: F.
-        head: [K, D], the text head; the classifier's weights begin as it.
+        head: [K, D], the text head. The weights of the classifier are initialised with it.
     """
 
     def __init__(self, features: int, head: Tensor) -> None:
@@ -56,13 +56,13 @@ class EmbeddingClassifier(nn.Module):
             self.classifier.bias.zero_()
 
     def forward(self, features: Tensor) -> Tensor:
-        """[B, F] to [B, K + D]: logits, then the embedding they come from."""
+        """Map [B, F] to [B, K + D]: the logits, then the embedding from which they are computed."""
         embedding = self.projection(features)
         return torch.cat([self.classifier(embedding), embedding], dim=-1)
 
     @torch.no_grad()
     def folded(self) -> nn.Linear:
-        """Both layers as the one linear layer that gives the same logits, F to K."""
+        """Merge both layers into one linear layer from F to K that returns the same logits."""
         one = nn.Linear(self.projection.in_features, self.classifier.out_features)
         one.weight.copy_(self.classifier.weight @ self.projection.weight)
         one.bias.copy_(self.classifier.weight @ self.projection.bias + self.classifier.bias)
@@ -70,36 +70,36 @@ class EmbeddingClassifier(nn.Module):
 
 
 def text_distance(embedding: Tensor, text: Tensor, labelled: Tensor | None = None) -> Tensor:
-    """The absolute distance of RISE, as its code has it: 1 - cos(e, T_y), averaged over rows with a label.
+    """Return the absolute distance of RISE, as in its code: 1 - cos(e, T_y), averaged over rows with a label.
 
     Args:
-        embedding: [B, D], any length; a zero row has distance 1.
-        text: [B, D], the text embedding of each row's class.
-        labelled: [B] bool; None means all rows have a label.
+        embedding: [B, D], with rows of any length. A zero row has distance 1.
+        text: [B, D], the text embedding of the class of each row.
+        labelled: [B] bool. None means that all rows have a label.
 
     Returns:
-        A scalar in [0, 2]; 0 without any label.
+        A scalar in [0, 2], 0 if no row has a label.
     """
     return _mean(1 - F.cosine_similarity(embedding, text), labelled)
 
 
 def relative_distance(embedding: Tensor, text: Tensor, anchors: Tensor, labelled: Tensor | None = None) -> Tensor:
-    """The relative distance of RISE, as its code has it: where e lies among further texts of its class, T_y beside it.
+    """Return the relative distance of RISE, as in its code. It compares similarities to further texts of the class.
 
-    Ten times the squared difference of softmax_a cos(e, A_a) and softmax_a cos(T_y, A_a), averaged over anchors a and
-    over rows with a label.
+    It is ten times the squared difference of softmax_a cos(e, A_a) and softmax_a cos(T_y, A_a), averaged over anchors a
+    and over rows with a label.
 
     Args:
-        embedding: [B, D], any length.
-        text: [B, D], the text embedding of each row's class.
+        embedding: [B, D], with rows of any length.
+        text: [B, D], the text embedding of the class of each row.
         anchors: [B, A, D], further texts of that class.
-        labelled: [B] bool; None means all rows have a label.
+        labelled: [B] bool. None means that all rows have a label.
 
     Returns:
-        A scalar, at least 0, and 0 without any label.
+        A scalar, at least 0, and 0 if no row has a label.
     """
-    mine, true = (F.cosine_similarity(e[:, None], anchors, dim=-1).softmax(-1) for e in (embedding, text))  # [B, A]
-    return 10 * _mean(((mine - true) ** 2).mean(-1), labelled)
+    student, teacher = (F.cosine_similarity(e[:, None], anchors, dim=-1).softmax(-1) for e in (embedding, text))
+    return 10 * _mean(((student - teacher) ** 2).mean(-1), labelled)  # both [B, A]
 
 
 def _mean(rows: Tensor, labelled: Tensor | None) -> Tensor:
@@ -114,8 +114,7 @@ def _objective(context: Context[RiseSettings]) -> Objective:
 
     def objective(output: Tensor, batch: Batch) -> dict[str, Tensor]:
         logits, embedding = output[:, :classes], output[:, classes:]
-        taught = taught_logits(context, batch, output)
-        divergence = softened_divergence(logits, taught, settings.temperature)
+        divergence = softened_divergence(logits, zero_shot_logits(context, batch, output), settings.temperature)
         parts = {
             "teacher": share * divergence,
             "labels": (1 - share) * cross_entropy(logits, batch),
@@ -130,7 +129,7 @@ def _objective(context: Context[RiseSettings]) -> Objective:
     return objective
 
 
-def _kept(layer: nn.Module) -> nn.Module:
+def _saved_layer(layer: nn.Module) -> nn.Module:
     assert isinstance(layer, EmbeddingClassifier)
     return layer.folded()
 
@@ -144,9 +143,9 @@ RISE = Method(
     objective=_objective,
     first_stage=False,
     trains_layer=True,
-    asks_teacher=True,
-    takes_encoder=False,
+    queries_teacher=True,
+    supports_encoder=False,
     layer=EmbeddingClassifier,
-    kept=_kept,
+    saved_layer=_saved_layer,
     texts=lambda settings: settings.anchors,
 )
