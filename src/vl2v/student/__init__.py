@@ -1,1 +1,1 @@
-"""The client's own model: backbone, projection and text head."""
+"""The student: backbone, projection and head."""

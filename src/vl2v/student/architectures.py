@@ -1,7 +1,7 @@
-"""Build a backbone from its recipe, which may come from a stranger.
+"""Build a backbone from its recipe, which may come from an untrusted source.
 
-A recipe names a model of an installed package and a few plain options. It cannot name a file, an address or a class.
-Nothing is loaded here: weights come from the student's own safetensors file.
+A recipe contains the name of a model of an installed package and a few plain options. It cannot contain a file, an
+address or a class. No weights are loaded here: they come from the safetensors file of the student.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 @dataclass(frozen=True)
 class Recipe:
-    """How to build the architecture again without its weights.
+    """Description from which an architecture can be rebuilt, without weights.
 
     Attributes:
-        kind: ``timm``, ``open_clip`` or ``module`` (the user's own, which only the user can build).
-        name: the architecture's name.
-        options: further arguments of its constructor, of those in `TimmOptions` or `OpenClipOptions`.
+        kind: ``timm``, ``open_clip`` or ``module`` (a custom module, which only the user can build).
+        name: name of the architecture.
+        options: further arguments of the constructor, from `TimmOptions` or `OpenClipOptions`.
     """
 
     kind: str
@@ -47,7 +47,7 @@ class _Options(BaseModel):
 
 
 class TimmOptions(_Options):
-    """The arguments of `timm.create_model` that a recipe may set."""
+    """Arguments of `timm.create_model` that a recipe may set."""
 
     img_size: Side | Annotated[tuple[Side, Side], Field(strict=False)] | None = None
     dynamic_img_size: bool | None = None
@@ -58,7 +58,7 @@ class TimmOptions(_Options):
 
 
 class OpenClipOptions(_Options):
-    """The arguments of `open_clip.create_model` that a recipe may set."""
+    """Arguments of `open_clip.create_model` that a recipe may set."""
 
     force_quick_gelu: bool | None = None
     force_image_size: Side | None = None
@@ -69,12 +69,12 @@ OPTIONS: dict[str, type[_Options]] = {"timm": TimmOptions, "open_clip": OpenClip
 
 
 def check_recipe(recipe: Recipe) -> dict[str, Any]:
-    """The options of a recipe that names nothing but a model of an installed package.
+    """Check that a recipe describes a model of an installed package, and return its options.
 
     Raises:
-        StudentError: if the backbone is a user's own module, the kind is unknown, the name has a scheme or is a path,
-            or an option is not allowed.
-        MissingExtraError: if it needs a package that is not installed.
+        StudentError: if the backbone is a custom module, the kind is unknown, the name has a scheme or is a path, or an
+            option is not allowed.
+        MissingExtraError: if the recipe needs a package that is not installed.
     """
     if recipe.kind == "module":
         raise StudentError(
@@ -98,16 +98,16 @@ def check_recipe(recipe: Recipe) -> dict[str, Any]:
 
 
 def build(recipe: Recipe, weights: Shapes | None = None) -> nn.Module:
-    """Build the bare architecture that a recipe names, with random weights.
+    """Build the architecture of a recipe, with random weights.
 
     Args:
-        recipe: checked here; see `check_recipe`.
-        weights: the shape of every tensor that is to be loaded into it. They are compared before anything of the
-            architecture's size is allocated. None compares nothing.
+        recipe: the recipe. It is checked with `check_recipe`.
+        weights: shape of every tensor that will be loaded into the architecture. The shapes are compared before memory
+            for the architecture is allocated. None skips the comparison.
 
     Raises:
-        StudentError: if the recipe is not allowed, the model cannot be built here, or the weights are not its own.
-        MissingExtraError: if it needs a package that is not installed.
+        StudentError: if the recipe is not allowed, the model cannot be built, or the shapes differ.
+        MissingExtraError: if the recipe needs a package that is not installed.
     """
     options = check_recipe(recipe)
     if weights is not None and (outline := _outline(recipe, options)) is not None:
@@ -115,31 +115,36 @@ def build(recipe: Recipe, weights: Shapes | None = None) -> nn.Module:
     return _construct(recipe, options)
 
 
-def compare_shapes(what: str, wanted: Shapes, found: Shapes) -> None:
-    """Refuse weights that are not those of an architecture.
+def compare_shapes(what: str, required: Shapes, actual: Shapes) -> None:
+    """Check that the shapes of weights are those of an architecture.
+
+    Args:
+        what: the architecture, for the message.
+        required: shapes of the architecture, by name.
+        actual: shapes of the weights, by name.
 
     Raises:
-        StudentError: with the first difference.
+        StudentError: for the first difference.
     """
-    for name in [*wanted, *(name for name in found if name not in wanted)]:
-        if wanted.get(name) == found.get(name):
+    for name in [*required, *(name for name in actual if name not in required)]:
+        if required.get(name) == actual.get(name):
             continue
-        expected, there = (
+        expected, found = (
             f"{name[:200]} of shape {list(shapes[name])}" if name in shapes else f"no {name[:200]}"
-            for shapes in (wanted, found)
+            for shapes in (required, actual)
         )
         step = "copy the whole folder again from its source"
         problem = f"The weights cannot be used: they are not those of {what}."
-        raise StudentError(problem, expected=expected, found=there, next_step=step)
+        raise StudentError(problem, expected=expected, found=found, next_step=step)
 
 
 def shapes_of(state: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
-    """The shape of every tensor, by name."""
+    """Return the shape of every tensor, by name."""
     return {name: tuple(tensor.shape) for name, tensor in state.items()}
 
 
 def described(error: ValidationError, most: int = 3) -> str:
-    """The first faults that pydantic found, each with its key and the value."""
+    """Describe the first errors of a validation, each with its key and value."""
     faults = error.errors()
     parts = [
         f"{'.'.join(str(key)[:60] for key in fault['loc']) or 'the whole'}: {fault['msg'][:200]}"
@@ -163,7 +168,7 @@ def _is_known(recipe: Recipe) -> bool:
 
 
 def _outline(recipe: Recipe, options: Mapping[str, Any]) -> Shapes | None:
-    """The shapes of an architecture's tensors, none of which is allocated; None if its constructor needs values."""
+    """Return the shapes of an architecture without allocating it, or None if its constructor needs real tensors."""
     try:
         with torch.device("meta"):
             return shapes_of(_construct(recipe, options).state_dict())
@@ -180,7 +185,7 @@ def _construct(recipe: Recipe, options: Mapping[str, Any]) -> nn.Module:
 
             module = timm.create_model(recipe.name, **options, num_classes=0, pretrained=False)
         return module
-    except Exception as error:  # a constructor may raise anything for options that do not go together
+    except Exception as error:  # a constructor may raise anything for incompatible options
         found = " ".join(f"{type(error).__name__}: {error}".split())[:300]
         raise _refused(recipe, "options that this model supports", found) from error
 

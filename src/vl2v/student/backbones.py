@@ -1,4 +1,4 @@
-"""Backbones of students: timm, a local checkpoint, open_clip, or any nn.Module."""
+"""Backbones of students from timm, a local checkpoint, open_clip, or any nn.Module."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from vl2v.student.depthwise import pad_depthwise
 from vl2v.student.preprocess import Preprocess
 
 HOW = "timm:<name>, timm:<name>@<checkpoint>, offline:, or teacher"
-OFFLINE = "tf_efficientnet_lite0"  # whose weights come from a pip package
+OFFLINE = "tf_efficientnet_lite0"  # its weights come from a pip package
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Backbone:
     Attributes:
         module: f.
         features: F.
-        preprocess: preprocessing that its weights expect.
+        preprocess: preprocessing that the weights expect.
         recipe: description from which it can be rebuilt.
     """
 
@@ -37,7 +37,7 @@ class Backbone:
 
     @property
     def parameter_count(self) -> int:
-        """The number of weights of f."""
+        """Number of parameters of f."""
         return sum(parameter.numel() for parameter in self.module.parameters())
 
 
@@ -53,14 +53,14 @@ def load_backbone(
     Args:
         spec: ``timm:NAME`` (weights from the hub), ``timm:NAME@FILE`` (a local .safetensors, .pth or .pt checkpoint,
             with or without its classifier), ``offline:`` (an EfficientNet-Lite0 whose ImageNet weights come from a pip
-            package), or ``open_clip:MODEL/PRETRAINED`` (that model's image encoder).
-        size: side length of the input in pixels; None takes what the weights were trained for.
-        mean: of the input; None takes what the weights expect.
-        std: of the input; None takes what the weights expect.
+            package), or ``open_clip:MODEL/PRETRAINED`` (the image encoder of this model).
+        size: side length of the input in pixels. None uses the size of the pretrained weights.
+        mean: mean of each channel. None uses that of the pretrained weights.
+        std: standard deviation of each channel. None uses that of the pretrained weights.
 
     Raises:
-        StudentError: if it cannot be built, or its output is not [B, F].
-        MissingExtraError: if it needs a package that is not installed.
+        StudentError: if the backbone cannot be built, or its output is not [B, F].
+        MissingExtraError: if the backbone needs a package that is not installed.
     """
     kind, colon, rest = spec.partition(":")
     if kind == "timm" and rest:
@@ -81,10 +81,10 @@ def load_backbone(
 
 
 def from_module(module: nn.Module, preprocess: Preprocess, recipe: Recipe | None = None) -> Backbone:
-    """Take any module that maps [B, 3, S, S] to [B, F]; F is found by trying.
+    """Use any module that maps [B, 3, S, S] to [B, F]. F is determined with a batch of zeros.
 
     Raises:
-        StudentError: if its output is not a floating [B, F].
+        StudentError: if the output is not a floating-point [B, F].
     """
     pad_depthwise(module)
     recipe = recipe or Recipe("module", type(module).__qualname__)
@@ -106,7 +106,7 @@ def from_module(module: nn.Module, preprocess: Preprocess, recipe: Recipe | None
         found = f"shape {list(output.shape)}" if isinstance(output, Tensor) else type(output).__name__
         raise StudentError(
             f"The student {recipe.name} has no feature dimension.",
-            expected="one feature vector per image, [B, F] floating",
+            expected="one feature vector per image, [B, F] floating point",
             found=found,
             next_step="choose a backbone with pooled features, or pool and flatten before the output",
         )
@@ -118,7 +118,7 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
     """Read a state dict without running code from the file.
 
     Raises:
-        StudentError: if it is missing or holds anything but named tensors.
+        StudentError: if the file is missing or contains anything but named tensors.
     """
     step = "use a .safetensors file, or a .pth or .pt file that contains a plain state dict"
     if not path.is_file():
@@ -156,12 +156,12 @@ def _timm(rest: str, size: int | None) -> tuple[nn.Module, Recipe, Preprocess]:
 def _pretrained(
     name: str, size: int | None, state: dict[str, Tensor] | None, file: str
 ) -> tuple[nn.Module, Recipe, Preprocess]:
-    """A timm model with the hub's weights, or with `state`, which came from `file`."""
+    """Build a timm model with the weights of the hub, or with `state`, which was read from `file`."""
     import timm
 
     try:
         config = timm.get_pretrained_cfg(name)
-    except RuntimeError:  # an unknown tag; an architecture without any gives None
+    except RuntimeError:  # an unknown tag; for an architecture without tags, the result is None
         config = None
     if config is None:
         tags = ", ".join(timm.list_pretrained(f"{name.split('.')[0]}.*")) or "none"

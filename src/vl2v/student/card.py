@@ -28,13 +28,13 @@ Spread = Annotated[float, Field(ge=1e-6, le=1e6)]
 
 
 class _Part(BaseModel):
-    """Keys that are not listed are not read."""
+    """Base class. Unknown keys are ignored."""
 
     model_config = ConfigDict(extra="ignore", frozen=True, strict=True)
 
 
 class RecipeCard(_Part):
-    """`vl2v.student.architectures.Recipe`; its name and options are checked where the backbone is built."""
+    """`vl2v.student.architectures.Recipe`. Name and options are checked when the backbone is built."""
 
     kind: Text
     name: Text
@@ -68,14 +68,14 @@ class StudentCard(_Part):
         if len(set(self.classes)) != len(self.classes):
             raise ValueError("a duplicate class name")
         if self.projection == "identity" and self.features != self.dimension:
-            raise ValueError("a projection that changes nothing, between different dimensions")
+            raise ValueError("an identity projection between different dimensions")
         if self.classifier == "linear" and self.dimension != len(self.classes):
-            raise ValueError("a linear classifier whose dimension is not the number of classes")
+            raise ValueError("a linear classifier whose dimension differs from the number of classes")
         return self
 
     @property
     def top(self) -> dict[str, tuple[int, ...]]:
-        """The shapes of the tensors above the backbone, by name."""
+        """Shapes of the projection and the head, by name."""
         shapes: dict[str, tuple[int, ...]] = {}
         if self.projection == "linear":
             shapes |= {"projection.weight": (self.dimension, self.features), "projection.bias": (self.dimension,)}

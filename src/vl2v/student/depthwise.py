@@ -8,14 +8,14 @@ from torch import Tensor, nn
 
 
 class PaddedDepthwise(nn.Conv2d):
-    """A depthwise convolution that pads feature maps smaller than its kernel itself, while gradients are computed.
+    """Depthwise convolution with explicit padding of feature maps that are smaller than the kernel.
 
-    oneDNN's backward pass for padding inside such a convolution takes up to three times as long. Outputs and gradients
-    agree up to rounding.
+    If oneDNN pads such feature maps, its backward pass takes up to three times as long. Explicit padding is only used
+    while gradients are computed on a CPU. Outputs and gradients agree up to rounding.
     """
 
     def forward(self, input: Tensor) -> Tensor:
-        """[B, C, H, W] to [B, C, H', W']."""
+        """Map [B, C, H, W] to [B, C, H', W']."""
         small = min(input.shape[-2:]) < max(self.kernel_size)
         if not (small and torch.is_grad_enabled() and input.device.type == "cpu") or isinstance(self.padding, str):
             return super().forward(input)
@@ -25,8 +25,8 @@ class PaddedDepthwise(nn.Conv2d):
 
 
 def pad_depthwise(module: nn.Module) -> None:
-    """Make every zero-padded depthwise convolution of a module a `PaddedDepthwise`; parameters stay the same."""
+    """Convert every zero-padded depthwise convolution of a module to `PaddedDepthwise`, in place."""
     for part in module.modules():
-        # Only the exact class: a subclass has a forward pass of its own.
+        # Only the exact class, since a subclass may have another forward pass.
         if type(part) is nn.Conv2d and part.groups == part.in_channels > 1 and part.padding_mode == "zeros":
             part.__class__ = PaddedDepthwise

@@ -1,12 +1,12 @@
 """A student on disk: `student.json` describes it, `model.safetensors` contains its weights.
 
-Whoever made the folder may be a stranger. Loading it runs no code of it and opens no file or address that it names:
-JSON goes through one strict reader and a model of every key, the architecture comes from an installed package by its
-name, and shapes are compared before anything is allocated.
+The folder may come from an untrusted source. Loading it runs no code from it and opens no file or address that it
+names. One strict reader parses the JSON, and every key has a model. The architecture comes from an installed package.
+Shapes are compared before memory is allocated.
 
-`trust.json` beside them says how far its answers can be trusted; folders of earlier versions have none.
-The weights are written first and carry the names of the classes too, so that a kill between the two files leaves a
-student whose head and names agree.
+`trust.json` contains the calibration, the rejection thresholds and the drift reference. Folders of earlier versions do
+not have it. The weights are written first and contain the class names as well, so head and class names agree even if
+the process is killed between the two files.
 """
 
 from __future__ import annotations
@@ -41,16 +41,16 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 CARD, WEIGHTS = "student.json", "model.safetensors"
-BACKBONE = "backbone"  # under which `Student` has it
-HELD = "student"  # the one key in the weights' metadata: safetensors writes several in any order
-CHANGES = "classes_changed"  # in the provenance: what was added and removed after training, oldest first
+BACKBONE = "backbone"  # name of the attribute of `Student`
+METADATA_KEY = "student"  # the only metadata key of the weights, since safetensors writes several in any order
+CHANGES = "classes_changed"  # in the provenance: classes added and removed after training, oldest first
 
 
 def read_described(folder: Path) -> dict[str, Any]:
-    """The content of `student.json` as it is, for those who only describe the student; its types are checked.
+    """Read `student.json` as a mapping, without loading the student. The types of all values are checked.
 
     Raises:
-        StudentError: if it is missing or not what vl2v wrote, its provenance included.
+        StudentError: if the file is missing, or it or its provenance is not in the format of vl2v.
     """
     raw = _read_raw(folder)
     checked = _checked(raw, folder / CARD)
@@ -59,7 +59,9 @@ def read_described(folder: Path) -> dict[str, Any]:
 
 
 def save(student: Student, folder: Path) -> Path:
-    """Write a student; an older one in the same folder is replaced file by file, each at once, weights first.
+    """Write a student to a folder.
+
+    Files of an older student in the folder are replaced atomically, one by one, the weights first.
 
     Returns:
         The folder.
@@ -82,35 +84,37 @@ def save(student: Student, folder: Path) -> Path:
     card["stamp"] = stamp = _stamp(names, student.head)
     tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in student.state_dict().items()}
     with replacing(folder / WEIGHTS) as fresh:
-        save_file(tensors, fresh, metadata={HELD: json.dumps(names | {"stamp": stamp})})
+        save_file(tensors, fresh, metadata={METADATA_KEY: json.dumps(names | {"stamp": stamp})})
     write_json(folder / CARD, card)
     trust_file.save(student.trust, folder)
     return folder
 
 
 def load(folder: Path, backbone: nn.Module | None = None) -> Student:
-    """Read a student, in eval mode, on the CPU.
+    """Load a student in eval mode on the CPU.
 
     Args:
-        folder: a student's folder, or a run's folder that holds one.
-        backbone: the architecture, where `student.json` names a module of the user's own.
+        folder: the folder of a student, or a run folder that contains one.
+        backbone: the architecture, if the backbone is a custom module.
 
     Raises:
-        StudentError: if a file is missing, broken or of another format, or the weights do not fit.
+        StudentError: if a file is missing, damaged or in another format, or the weights do not fit.
     """
     folder = folder / "student" if (folder / "student" / CARD).is_file() else folder
     raw = _read_raw(folder)
-    shapes, remembered = _read_header(folder / WEIGHTS)
-    card = _checked(raw | _newer_names(raw, remembered), folder / CARD)
+    shapes, saved_names = _read_header(folder / WEIGHTS)
+    card = _checked(raw | _newer_names(raw, saved_names), folder / CARD)
     recipe, preprocess = (
         Recipe(**card.backbone.model_dump()),
         Preprocess(**card.preprocess.model_dump(exclude={"resize"})),
     )
-    below = {name.removeprefix(f"{BACKBONE}."): s for name, s in shapes.items() if name.startswith(f"{BACKBONE}.")}
+    backbone_shapes = {
+        name.removeprefix(f"{BACKBONE}."): s for name, s in shapes.items() if name.startswith(f"{BACKBONE}.")
+    }
     top = {name: shape for name, shape in shapes.items() if not name.startswith(f"{BACKBONE}.")}
     compare_shapes(f"a student with this {CARD}", card.top, top)
-    module = backbone if backbone is not None else build(recipe, below)
-    compare_shapes(f"the backbone {recipe.name}", shapes_of(module.state_dict()), below)
+    module = backbone if backbone is not None else build(recipe, backbone_shapes)
+    compare_shapes(f"the backbone {recipe.name}", shapes_of(module.state_dict()), backbone_shapes)
     student = _assembled(card, Backbone(module, card.features, preprocess, recipe))
     try:
         student.load_state_dict(load_file(folder / WEIGHTS))
@@ -126,7 +130,7 @@ def load(folder: Path, backbone: nn.Module | None = None) -> Student:
 
 
 def _assembled(card: StudentCard, backbone: Backbone) -> Student:
-    """A student of a card's shapes, with random weights."""
+    """Build a student with the shapes of a card and random weights."""
     from vl2v.student.model import Student
 
     linear = card.projection == "linear"
@@ -137,10 +141,10 @@ def _assembled(card: StudentCard, backbone: Backbone) -> Student:
 
 @torch.no_grad()
 def _try(student: Student, path: Path) -> None:
-    """Classify a black and a white image, so that a student that loads also predicts.
+    """Classify a black and a white image, so that a student that loads can also predict.
 
     Raises:
-        StudentError: if the backbone does not take them or gives something else than [2, F], or a logit is not finite.
+        StudentError: if the backbone does not accept them, its output is not [2, F], or a logit is not finite.
     """
     size = student.preprocess.size
     pixels = torch.tensor([0, 255], dtype=torch.uint8).view(2, 1, 1, 1).expand(2, 3, size, size)
@@ -151,15 +155,15 @@ def _try(student: Student, path: Path) -> None:
             raise ValueError(f"features {list(features.shape) if isinstance(features, Tensor) else type(features)}")
         if not student.logits(student.projection(features)).isfinite().all():
             raise ValueError("logits that are not finite")
-    except Exception as error:  # a backbone of a size that it does not take may raise anything
+    except Exception as error:  # a backbone may raise anything for an unsupported size
         raise _broken(path, expected, error) from error
 
 
 def read_trust(folder: Path) -> Trust | None:
-    """Read a student's `trust.json`; None where there is none.
+    """Read the `trust.json` of a student, or return None if there is none.
 
     Raises:
-        StudentError: if it is broken or of another format.
+        StudentError: if it is damaged or in another format.
     """
     try:
         return trust_file.load(folder)
@@ -174,10 +178,12 @@ def _broken_trust(folder: Path, error: Exception) -> StudentError:
 
 
 def check_weights(folder: Path) -> None:
-    """Refuse a folder whose weights are not the student's. A user's own backbone is compared as far as it is known.
+    """Check that the weights in a folder are those of its student.
+
+    If the backbone is a custom module, only the projection and the head are checked.
 
     Raises:
-        StudentError: if it cannot be loaded.
+        StudentError: if the student cannot be loaded.
     """
     card = _checked(_read_raw(folder), folder / CARD)
     if card.backbone.kind != "module":
@@ -189,7 +195,7 @@ def check_weights(folder: Path) -> None:
 
 
 def _read_raw(folder: Path) -> dict[str, Any]:
-    """The content of `student.json`, an object of this format; nothing else is checked."""
+    """Read `student.json` and check its format, but no other key."""
     path = folder / CARD
     step = "pass the folder that vl2v distill printed at its end (runs/<name> or runs/<name>/student)"
     try:
@@ -221,7 +227,7 @@ def _broken(path: Path, expected: str, error: Exception) -> StudentError:
 
 
 def _stamp(names: Mapping[str, Any], head: torch.Tensor | None) -> str:
-    """Differs between two states of a student's classes: the mark by which its two files know each other."""
+    """Return a hash of the classes and the head, by which the two files of a student are matched."""
     digest = hashlib.sha256(json.dumps(names, sort_keys=True).encode())
     if head is not None:
         digest.update(head.detach().cpu().contiguous().numpy().tobytes())
@@ -229,40 +235,43 @@ def _stamp(names: Mapping[str, Any], head: torch.Tensor | None) -> str:
 
 
 def _read_header(path: Path) -> tuple[dict[str, tuple[int, ...]], dict[str, Any]]:
-    """The shape of every tensor in the weights, and what they say of the classes; nothing is allocated."""
+    """Read the shape of every tensor and the class names from the header of the weights."""
     try:
         if path.exists() and not path.is_file():
             raise ValueError("a folder, a pipe or a device instead of the file")
         with safe_open(path, "pt") as file:
             shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
-            remembered = strict_json.parse((file.metadata() or {}).get(HELD, "{}"))
+            saved_names = strict_json.parse((file.metadata() or {}).get(METADATA_KEY, "{}"))
     except (OSError, SafetensorError, ValueError) as error:
         raise _broken(path, "this student's weights", error) from error
-    if not isinstance(remembered, dict):
-        raise _broken(path, "this student's weights", ValueError(f"metadata that are {type(remembered).__name__}"))
-    return shapes, remembered
+    if not isinstance(saved_names, dict):
+        raise _broken(path, "this student's weights", ValueError(f"metadata that are {type(saved_names).__name__}"))
+    return shapes, saved_names
 
 
-def _newer_names(card: Mapping[str, Any], remembered: Mapping[str, Any]) -> dict[str, Any]:
-    """What the weights say of the classes, if a kill came between the two files: weights are written first."""
-    if "stamp" not in remembered or remembered["stamp"] == card.get("stamp"):
+def _newer_names(card: Mapping[str, Any], saved_names: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the class names of the weights if they are newer than `student.json`.
+
+    This happens if the process was killed between the two files, since the weights are written first.
+    """
+    if "stamp" not in saved_names or saved_names["stamp"] == card.get("stamp"):
         return {}
-    provenance, changes = card.get("provenance", {}), remembered.get(CHANGES)
+    provenance, changes = card.get("provenance", {}), saved_names.get(CHANGES)
     if changes and isinstance(provenance, dict):
         provenance = provenance | {CHANGES: changes}
-    return {"classes": remembered.get("classes"), "provenance": provenance}
+    return {"classes": saved_names.get("classes"), "provenance": provenance}
 
 
 def write_json(path: Path, content: object) -> None:
-    """Write JSON so that a reader sees the old file or the new one, never half."""
+    """Write JSON atomically: readers see the old file or the new one."""
     text = json.dumps(content, indent=2, ensure_ascii=False)
-    if printable(text) != text:  # a path that is not UTF-8: as escapes, which reading turns back
+    if printable(text) != text:  # a path that is not UTF-8 is written with escapes
         text = json.dumps(content, indent=2)
     write_text(path, text + "\n")
 
 
 def read_json(path: Path) -> Any:
-    """Plain values from a JSON file of a run or a benchmark.
+    """Read plain values from a JSON file of a run or a benchmark.
 
     Raises:
         RunError: if it cannot be read, is not JSON, or exceeds a limit of `vl2v_runtime.strict_json`.

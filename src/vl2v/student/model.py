@@ -22,12 +22,12 @@ from vl2v_runtime.trust import Trust
 
 
 def cosine_logits(projected: Tensor, head: Tensor, logit_scale: float) -> Tensor:
-    """s * cos(P(f(x)), T_k): Predict, stage 3 of arXiv 2310.08255.
+    """Return the logits s * cos(P(f(x)), T_k) (Predict, stage 3 of arXiv 2310.08255).
 
     Args:
-        projected: [B, D] floating, P(f(x)), any length; a zero row has logits 0.
-        head: [K, D], one text embedding per class, any length.
-        logit_scale: s > 0, the teacher's, or the one trained by the method vl2v.
+        projected: [B, D] floating point, P(f(x)), with rows of any length. A zero row has logits 0.
+        head: [K, D], one text embedding per class, with rows of any length.
+        logit_scale: s > 0, the scale of the teacher, or the one that the method vl2v has trained.
 
     Returns:
         [B, K] logits in [-s, s].
@@ -36,20 +36,21 @@ def cosine_logits(projected: Tensor, head: Tensor, logit_scale: float) -> Tensor
 
 
 class Student(nn.Module):
-    """An image classifier in its teacher's embedding space.
+    """Image classifier in the embedding space of a teacher.
 
-    A baseline without this space has no text head: its last layer returns the logits.
+    A baseline with a linear head has no text head: its last layer returns the logits.
 
     Args:
         backbone: f and its preprocessing.
         projection: P, maps [B, F] to [B, D], or to [B, K] logits if there is no text head.
-        head: [K, D] text embeddings of the classes; None for a baseline.
-        classes: K class names, in the head's order.
-        logit_scale: the teacher's, or the one trained by the method vl2v.
+        head: [K, D] text embeddings of the classes. None for a linear head.
+        classes: K class names, in the order of the head.
+        logit_scale: the scale of the teacher, or the one that the method vl2v has trained.
         provenance: versions, seeds, teacher and data of the run.
 
     Attributes:
-        trust: temperature, thresholds and drift, fitted at the end of a run; None before, or without validation images.
+        trust: temperature, thresholds and drift reference, fitted at the end of a run. None before that, or without
+            validation images.
 
     Raises:
         StudentError: if the shapes are inconsistent.
@@ -84,7 +85,7 @@ class Student(nn.Module):
 
     @property
     def dimension(self) -> int:
-        """D, the dimension of the teacher's embedding space; K without a text head."""
+        """D, the dimension of the teacher's embedding space, or K without a text head."""
         return len(self.classes) if self.head is None else int(self.head.shape[1])
 
     @property
@@ -198,9 +199,9 @@ class Student(nn.Module):
             raise StudentError(f"There is no class '{name}'.", expected=expected, found=name, next_step=step)
         if len(self.classes) == 1:
             raise StudentError(f"'{name}' is the only class.", expected="at least one remaining class", found="none")
-        place = self.classes.index(name)
-        self.head = torch.cat([head[:place], head[place + 1 :]])
-        self.classes.pop(place)
+        index = self.classes.index(name)
+        self.head = torch.cat([head[:index], head[index + 1 :]])
+        self.classes.pop(index)
 
     def save(self, folder: str | Path) -> Path:
         """Save the student to a folder of safetensors and JSON; see `vl2v.student.files`."""

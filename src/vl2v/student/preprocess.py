@@ -1,4 +1,4 @@
-"""The preprocessing that a student's weights expect."""
+"""Preprocessing of images for a student."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ class Preprocess:
 
     Attributes:
         size: side length in pixels.
-        mean: per channel, of pixels in [0, 1].
-        std: per channel, of pixels in [0, 1].
+        mean: mean of each channel, for pixels in [0, 1].
+        std: standard deviation of each channel, for pixels in [0, 1].
     """
 
     size: int
@@ -26,7 +26,7 @@ class Preprocess:
     std: tuple[float, float, float]
 
     def normalise(self, pixels: Tensor) -> Tensor:
-        """[B, 3, S, S] uint8 to float32 with this mean and deviation, on the same device and in the same layout."""
+        """Normalise pixels [B, 3, S, S] uint8 to float32, on the same device and in the same memory layout."""
         mean = torch.tensor(self.mean, device=pixels.device).view(3, 1, 1)
         std = torch.tensor(self.std, device=pixels.device).view(3, 1, 1)
         return (pixels.float() / 255.0 - mean) / std
@@ -35,10 +35,10 @@ class Preprocess:
         """Convert one image to [3, S, S] uint8, as in training.
 
         Raises:
-            UnreadableImageError: if it is not a usable image.
+            UnreadableImageError: if the image cannot be read.
         """
         return torch.from_numpy(np.ascontiguousarray(square(decode(image), self.size).transpose(2, 0, 1)))
 
     def __call__(self, image: ImageLike) -> Tensor:
-        """One image to the backbone's input, [3, S, S] float32."""
+        """Convert one image to the input of the backbone, [3, S, S] float32."""
         return self.normalise(self.pixels(image)[None])[0]

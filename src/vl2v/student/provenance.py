@@ -1,4 +1,4 @@
-"""The provenance of a student, which may come from a stranger."""
+"""Schema of the provenance of a student, which may come from an untrusted source."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ Count = Annotated[int, Field(ge=0, le=10**12)]
 
 
 class _Part(BaseModel):
-    """Further keys are left as they are."""
+    """Base class. Unknown keys are preserved."""
 
     model_config = ConfigDict(extra="allow", frozen=True, strict=True)
 
 
 class TeacherPart(_Part):
-    """Who taught it."""
+    """The teacher of the student."""
 
     identity: Text
     revision: Text
@@ -29,7 +29,7 @@ class TeacherPart(_Part):
 
 
 class DataPart(_Part):
-    """What it learnt from."""
+    """The training data."""
 
     digest: Text
     images: Count = 0
@@ -38,7 +38,7 @@ class DataPart(_Part):
 
 
 class SwadPart(_Part):
-    """Where its weights were averaged."""
+    """The steps over which SWAD averaged the weights."""
 
     converged_at: Count | None = None
     dead_at: Count | None = None
@@ -61,7 +61,7 @@ class SpecPart(_Part):
 
 
 class ConfigPart(_Part):
-    """The run's settings; what they mean is checked where they are used."""
+    """Settings of the run. Their values are checked when they are used."""
 
     data: dict[str, Any] = {}
     teacher: SpecPart = SpecPart()
@@ -70,7 +70,7 @@ class ConfigPart(_Part):
 
 
 class Provenance(_Part):
-    """All that vl2v writes there; every key may be missing."""
+    """The keys that vl2v writes. Each of them is optional."""
 
     made_with: dict[str, Text] = {}
     made_at: Text = ""
@@ -86,14 +86,14 @@ class Provenance(_Part):
 
 
 def check_provenance(made: Mapping[str, Any], where: str) -> Mapping[str, Any]:
-    """The same provenance, where every key that vl2v writes has the type that vl2v gives it.
+    """Check the types of all known keys of a provenance, and return it unchanged.
 
     Args:
-        made: of a student, or of an exported file.
-        where: whose it is, for the message.
+        made: provenance of a student or of an exported file.
+        where: the student or the file, for the message.
 
     Raises:
-        StudentError: with the first faults.
+        StudentError: with the first errors.
     """
     try:
         Provenance.model_validate(dict(made))
