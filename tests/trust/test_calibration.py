@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vl2v.trust.calibration import GREATEST, LEAST, fit_temperature, reliability
+from vl2v.trust.calibration import MAX_TEMPERATURE, MIN_TEMPERATURE, fit_temperature, reliability
 from vl2v_runtime.trust import probabilities
 
 
@@ -31,9 +31,10 @@ def test_no_other_temperature_is_likelier(count: int, classes: int, scale: float
     rng = np.random.default_rng(seed)
     logits, labels = rng.normal(scale=scale, size=(count, classes)), rng.integers(0, classes, count)
     found = fit_temperature(logits, labels)
-    assert LEAST <= found <= GREATEST
+    assert MIN_TEMPERATURE <= found <= MAX_TEMPERATURE
     assert all(
-        loss(logits, labels, found) <= loss(logits, labels, min(max(found * f, LEAST), GREATEST)) + 1e-9
+        loss(logits, labels, found)
+        <= loss(logits, labels, min(max(found * f, MIN_TEMPERATURE), MAX_TEMPERATURE)) + 1e-9
         for f in (0.5, 0.9, 0.99, 1.01, 1.1, 2)
     )
 
@@ -45,10 +46,10 @@ def test_a_few_images_all_right_do_not_ask_for_certainty() -> None:
 
 
 def test_all_wrong_stays_in_bounds_and_nothing_leaves_one() -> None:
-    assert fit_temperature(np.array([[5.0, 0.0]] * 4), np.ones(4, int)) == pytest.approx(GREATEST)
+    assert fit_temperature(np.array([[5.0, 0.0]] * 4), np.ones(4, int)) == pytest.approx(MAX_TEMPERATURE)
     assert fit_temperature(np.zeros((0, 3)), np.zeros(0, int)) == 1.0
     assert fit_temperature(np.ones((4, 1)), np.zeros(4, int)) == 1.0
-    assert LEAST <= fit_temperature(np.ones((4, 3)), np.zeros(4, int)) <= GREATEST  # says nothing
+    assert MIN_TEMPERATURE <= fit_temperature(np.ones((4, 3)), np.zeros(4, int)) <= MAX_TEMPERATURE  # says nothing
 
 
 def test_it_depends_on_logits_up_to_a_constant_per_image() -> None:

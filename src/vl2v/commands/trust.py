@@ -25,9 +25,9 @@ from vl2v.runs.places import made_here
 from vl2v.student.files import CHANGES
 from vl2v.student.model import Student
 from vl2v.trust import files
-from vl2v.trust.drift import MOST_IMAGES, fit_reference, share_unusual
+from vl2v.trust.drift import MAX_IMAGES, fit_reference, share_unusual
 from vl2v.trust.fit import fit
-from vl2v.trust.rejection import applied
+from vl2v.trust.rejection import apply_thresholds
 from vl2v_runtime.imaging import UnreadableImageError
 from vl2v_runtime.trust import Trust
 
@@ -141,10 +141,10 @@ def read_answers(folder: RunFolder) -> Predictions:
 
 
 def _sample(kept: Predictions) -> Indices:
-    """At most `MOST_IMAGES` places of every domain."""
+    """At most `MAX_IMAGES` places of every domain."""
     rng = np.random.default_rng(0)
     parts = [np.flatnonzero(kept.domain == name) for name in kept.domains]
-    return np.sort(np.concatenate([rng.permutation(part)[:MOST_IMAGES] for part in parts]))
+    return np.sort(np.concatenate([rng.permutation(part)[:MAX_IMAGES] for part in parts]))
 
 
 def _embed(student: Student, paths: list[Path], progress: Progress) -> NDArray[np.float32] | None:
@@ -166,8 +166,8 @@ def _domain(
 ) -> DomainTrust:
     chosen = kept.domain == name
     part = kept.of(chosen)
-    marks = applied(trust, part.student, part.answers == part.label)
-    answered = {mark.aim: (mark.coverage, mark.risk if mark.coverage else None) for mark in marks}
+    marks = apply_thresholds(trust, part.student, part.answers == part.label)
+    answered = {mark.target: (mark.coverage, mark.risk if mark.coverage else None) for mark in marks}
     unusual = {}
     if trust.reference is not None and embeddings is not None:
         rows = embeddings[chosen[places]]

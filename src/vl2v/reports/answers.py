@@ -91,9 +91,13 @@ def trust_section(source: Source) -> Section:
     for f in refused:
         heads += [f"{ROLE_NAMES[f.role]}: accepted", f"{reference.other} among them"]
     rows = [
-        (percent(marks[0].aim, 0), f"{marks[0].least:.3f}", *(percent(x) for t in marks for x in (t.coverage, t.risk)))
+        (
+            percent(marks[0].target, 0),
+            f"{marks[0].threshold:.3f}",
+            *(percent(x) for t in marks for x in (t.coverage, t.risk)),
+        )
         for marks in zip(*(f.thresholds for f in refused), strict=True)
-        if marks[0].aim in SHOWN
+        if marks[0].target in SHOWN
     ]
     table = TableBlock("Effect of each threshold", heads, rows, [threshold_sheet(refused)])
     return Section(name, title, [text], [reliable, refusal, table], missing)

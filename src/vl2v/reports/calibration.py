@@ -13,7 +13,7 @@ from vl2v.evaluation.reference import LABELS, Reference
 from vl2v.reports.sheet import Sheet
 from vl2v.trust.calibration import Reliability, reliability
 from vl2v.trust.fit import fit
-from vl2v.trust.rejection import RiskCoverage, Threshold, applied, risk_coverage
+from vl2v.trust.rejection import RiskCoverage, Threshold, apply_thresholds, risk_coverage
 from vl2v_runtime.trust import Trust, probabilities
 
 
@@ -61,7 +61,7 @@ def refusals(predictions: Predictions, trust: Trust) -> tuple[Refusal, ...]:
     for role, part in predictions.roles().items():
         right = part.answers == part.label
         curve = risk_coverage(trust.scores(part.student), right)
-        found.append(Refusal(role, curve, applied(trust, part.student, right)))
+        found.append(Refusal(role, curve, apply_thresholds(trust, part.student, right)))
     return tuple(found)
 
 
@@ -89,5 +89,5 @@ def risk_sheet(found: Sequence[Refusal]) -> Sheet:
 
 def threshold_sheet(found: Sequence[Refusal]) -> Sheet:
     """What each threshold that the student keeps does."""
-    rows = [(f.role, t.aim, t.least, t.coverage, t.risk) for f in found for t in f.thresholds]
+    rows = [(f.role, t.target, t.threshold, t.coverage, t.risk) for f in found for t in f.thresholds]
     return Sheet.of("thresholds", ("role", "aimed_coverage", "least_confidence", "coverage", "risk"), rows)

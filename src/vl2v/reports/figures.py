@@ -227,12 +227,12 @@ def refusal_panel(found: Sequence[Refusal], kept: Sequence[float], reference: Re
             few = max(1, len(f.curve.coverage) // 500)
             chosen = np.r_[0 : len(f.curve.coverage) : few, len(f.curve.coverage) - 1]
             axes.plot(f.curve.coverage[chosen], f.curve.risk[chosen], color=colour, label=ROLE_NAMES[f.role])
-            marks = [t for t in f.thresholds if t.aim in kept and t.coverage]
+            marks = [t for t in f.thresholds if t.target in kept and t.coverage]
             for t in marks:
                 axes.plot([t.coverage], [t.risk], marker, color=colour, markersize=6, markeredgecolor=PAPER)
                 if f is found[0]:
                     axes.annotate(
-                        f"{t.aim:.0%}",
+                        f"{t.target:.0%}",
                         (t.coverage, t.risk),
                         xytext=(-2, 7),
                         textcoords="offset points",

@@ -1,1 +1,1 @@
-"""Fit trust data on validation images of the source domains."""
+"""Calibration, rejection and drift detection, fitted on validation images of the source domains."""

@@ -1,4 +1,4 @@
-"""A student's `trust.json`."""
+"""Read and write the `trust.json` of a student."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ FILE = "trust.json"
 
 
 def save(trust: Trust | None, folder: Path) -> None:
-    """Write a student's `trust.json`, or remove one that is out of date; a key a line, since vectors are long."""
+    """Write the `trust.json` of a student, one key per line, or remove it if `trust` is None."""
     path = folder / FILE
     if trust is None:
         path.unlink(missing_ok=True)
@@ -23,10 +23,10 @@ def save(trust: Trust | None, folder: Path) -> None:
 
 
 def load(folder: Path) -> Trust | None:
-    """Read a student's `trust.json`; None where there is none, as in folders of earlier versions.
+    """Read the `trust.json` of a student, or return None if there is none, as in folders of earlier versions.
 
     Raises:
-        ValueError: if it is broken or of another format.
+        ValueError: if it is damaged or in another format.
     """
     path = folder / FILE
     return Trust.from_dict(strict_json.read(path)) if path.is_file() else None

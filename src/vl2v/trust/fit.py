@@ -20,13 +20,13 @@ def fit(
     """Fit temperature, thresholds and the drift reference.
 
     Args:
-        logits: [N, K] finite, of validation images of the source domains, never of a held-out one.
-        labels: [N].
-        domains: [N] names.
-        embeddings: [N, D], rows of length one; None for a student without a place in the teacher's space.
+        logits: [N, K] finite, of validation images of the source domains, never of a held-out domain.
+        labels: [N] int64.
+        domains: [N] domain names.
+        embeddings: [N, D], with rows of length one. None for a student without a text head.
 
     Returns:
-        What to keep, a function of the arguments alone; None without an image.
+        The trust data, a deterministic function of the arguments. None if there are no images.
     """
     if not len(logits):
         return None

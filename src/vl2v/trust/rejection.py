@@ -15,12 +15,12 @@ COVERAGES = (0.99, 0.95, 0.9, 0.8, 0.7, 0.6, 0.5)
 
 @dataclass(frozen=True)
 class RiskCoverage:
-    """Every threshold that a set of scores allows, from the strictest to none; equal scores come in together.
+    """Risk-coverage curve: one point per distinct score, from the strictest threshold to none.
 
     Attributes:
-        coverage: [P] the share of images answered, rising, the last 1.
-        risk: [P] the share of wrong answers among them; the last is the error over all images.
-        threshold: [P] the least score accepted, falling.
+        coverage: [P] share of accepted images, increasing to 1.
+        risk: [P] error rate of the accepted images. The last value is the error rate of all images.
+        threshold: [P] lowest accepted score, decreasing.
     """
 
     coverage: NDArray[np.float64]
@@ -29,70 +29,75 @@ class RiskCoverage:
 
     @property
     def area(self) -> float:
-        """The area under the curve (AURC) in [0, 1], less is better: the mean risk over all coverages."""
+        """Area under the curve (AURC) in [0, 1]: the mean risk over all coverages. Lower is better."""
         return float((np.diff(self.coverage, prepend=0.0) * self.risk).sum())
 
     def at(self, coverage: float) -> float:
-        """The risk of the strictest threshold that answers at least this share, in (0, 1]."""
+        """Return the risk at the strictest threshold with at least this coverage, in (0, 1]."""
         return float(self.risk[np.searchsorted(self.coverage, coverage - 1e-12)])
 
 
 def risk_coverage(scores: ArrayLike, correct: ArrayLike) -> RiskCoverage:
-    """The risk-coverage curve.
+    """Compute the risk-coverage curve.
 
     Args:
-        scores: [N] finite, higher is surer, N at least 1.
-        correct: [N] bool, whether the answer is right.
+        scores: [N] finite, higher for more confident predictions. N is at least 1.
+        correct: [N] bool, whether the prediction is correct.
 
     Raises:
-        ValueError: if there is no image, or the lengths differ.
+        ValueError: if there are no images, or the lengths differ.
     """
     values, right = np.asarray(scores, dtype=np.float64), np.asarray(correct, dtype=bool)
     if values.ndim != 1 or values.shape != right.shape or not len(values):
-        raise ValueError(f"expected [N] scores and [N] answers, N at least 1; found {values.shape} and {right.shape}")
+        raise ValueError(
+            f"expected [N] scores and [N] predictions, N at least 1; found {values.shape} and {right.shape}"
+        )
     order = np.argsort(-values, kind="stable")
-    falling = values[order]
+    descending = values[order]
     wrong = np.cumsum(~right[order])
-    ends = np.flatnonzero(np.append(falling[1:] != falling[:-1], True))
-    return RiskCoverage((ends + 1) / len(values), wrong[ends] / (ends + 1), falling[ends])
+    ends = np.flatnonzero(np.append(descending[1:] != descending[:-1], True))
+    return RiskCoverage((ends + 1) / len(values), wrong[ends] / (ends + 1), descending[ends])
 
 
 @dataclass(frozen=True)
 class Threshold:
-    """A threshold that would let `aim` of the validation images pass, and what it does on other images.
+    """A confidence threshold, and its coverage and risk on some images.
 
     Attributes:
-        aim: share of the sources' validation images.
-        least: confidence, in [0, 1].
-        coverage: share of these images that pass.
-        risk: share of wrong answers among them; NaN if none passes.
+        target: coverage on the validation images of the source domains, for which the threshold was fitted.
+        threshold: lowest accepted confidence, in [0, 1].
+        coverage: share of accepted images.
+        risk: error rate of the accepted images. NaN if there are none.
     """
 
-    aim: float
-    least: float
+    target: float
+    threshold: float
     coverage: float
     risk: float
 
 
-def applied(trust: Trust, logits: ArrayLike, correct: ArrayLike) -> tuple[Threshold, ...]:
-    """What each threshold by confidence does.
+def apply_thresholds(trust: Trust, logits: ArrayLike, correct: ArrayLike) -> tuple[Threshold, ...]:
+    """Measure coverage and risk of every confidence threshold on some images.
 
     Args:
-        trust: with thresholds.
-        logits: [N, K], before the temperature, N at least 1.
-        correct: [N] bool, whether the answer is right.
+        trust: trust data with thresholds.
+        logits: [N, K], not divided by the temperature. N is at least 1.
+        correct: [N] bool, whether the prediction is correct.
     """
-    scores, right, found = trust.scores(logits), np.asarray(correct, dtype=bool), []
-    for aim in trust.coverages:
-        least = trust.threshold(CONFIDENCE, aim)
-        passed = scores >= least
+    scores, right, measured = trust.scores(logits), np.asarray(correct, dtype=bool), []
+    for target in trust.coverages:
+        threshold = trust.threshold(CONFIDENCE, target)
+        passed = scores >= threshold
         risk = float(1 - right[passed].mean()) if passed.any() else float("nan")
-        found.append(Threshold(aim, least, float(passed.mean()), risk))
-    return tuple(found)
+        measured.append(Threshold(target, threshold, float(passed.mean()), risk))
+    return tuple(measured)
 
 
 def thresholds(scores: ArrayLike, coverages: Sequence[float] = COVERAGES) -> dict[float, float]:
-    """For each coverage, the greatest threshold that at least this share of [N] scores reaches, N at least 1."""
-    falling = -np.sort(-np.asarray(scores, dtype=np.float64))
-    last = len(falling) - 1
-    return {c: float(falling[min(int(np.ceil(c * len(falling) - 1e-9)) - 1, last)]) for c in coverages}
+    """Return, for each coverage, the highest threshold that at least this share of the [N] scores reaches.
+
+    N is at least 1.
+    """
+    descending = -np.sort(-np.asarray(scores, dtype=np.float64))
+    last = len(descending) - 1
+    return {c: float(descending[min(int(np.ceil(c * len(descending) - 1e-9)) - 1, last)]) for c in coverages}
