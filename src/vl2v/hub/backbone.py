@@ -9,11 +9,11 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Origin:
-    """A backbone's.
+    """Origin and licence of the weights of a backbone.
 
     Attributes:
-        hub_name: its name on the hub; None if it is not known.
-        text: what a card says of it, after its name.
+        hub_name: name on the hub, or None if it is unknown.
+        text: description for the model card, which follows the name of the backbone.
     """
 
     hub_name: str | None
@@ -21,14 +21,15 @@ class Origin:
 
 
 def origin_of(recipe: Mapping[str, Any], spec: str) -> Origin:
-    """Where the weights came from.
+    """Return the origin of the pretrained weights.
 
     Args:
         recipe: the fields of `vl2v.student.backbones.Recipe`.
-        spec: the student's spelling in the run's settings, redacted; the teacher's if the student is its encoder.
+        spec: specification of the student in the settings of the run, redacted. If the student is the encoder of the
+            teacher, that of the teacher.
     """
     if recipe["kind"] == "open_clip":
-        name = str(recipe["name"])  # of earlier versions; later ones name the built-in architecture
+        name = str(recipe["name"])  # earlier versions stored the hub name, later ones store the built-in architecture
         name = name if name.startswith("hf-hub:") else spec.removeprefix("open_clip:")
         hub = name.removeprefix("hf-hub:") if name.startswith("hf-hub:") else None
         return Origin(hub, "the image encoder of its open_clip teacher, whose licence applies to the weights.")
@@ -41,5 +42,5 @@ def origin_of(recipe: Mapping[str, Any], spec: str) -> Origin:
     config = timm.get_pretrained_cfg(recipe["name"])
     licence = getattr(config, "license", None)
     hub = getattr(config, "hf_hub_id", None)
-    said = f"licence of its pretrained weights by timm: `{licence}`." if licence else "timm states no licence for it."
-    return Origin(hub if hub and "/" in hub else None, said)
+    text = f"licence of its pretrained weights by timm: `{licence}`." if licence else "timm states no licence for it."
+    return Origin(hub if hub and "/" in hub else None, text)

@@ -18,22 +18,22 @@ from vl2v.evaluation.reference import LABELS, Reference
 from vl2v.hub.backbone import Origin, origin_of
 from vl2v.method.registry import METHODS
 
-SPECIAL = re.compile(r"([\\`*_{}\[\]()#+!|~])")  # what Markdown gives a meaning to
+SPECIAL = re.compile(r"([\\`*_{}\[\]()#+!|~])")  # special characters of Markdown
 SPLITS = {IN_DOMAIN: "validation", TEST: "test", OUT_OF_DOMAIN: "test"}
 
 
 @dataclass(frozen=True)
 class Facts:
-    """What a card is made of; all of it may be public.
+    """The data of a model card. All of it can be published.
 
     Attributes:
         name: the repository, ``user/name``.
-        licence: by the hub's name; None if none is stated.
-        student: what `student.json` says, redacted.
-        figures: what `evaluation.json` says.
-        settings: the run's, redacted.
-        trust: what `trust.json` says, if it is there.
-        exported: names of ONNX files.
+        licence: identifier of the licence on the hub, or None.
+        student: content of `student.json`, redacted.
+        figures: content of `evaluation.json`.
+        settings: settings of the run, redacted.
+        trust: content of `trust.json`, or None.
+        exported: names of the ONNX files.
     """
 
     name: str
@@ -46,33 +46,33 @@ class Facts:
 
     @property
     def title(self) -> str:
-        """The name without the user's."""
+        """Name of the repository without the user."""
         return self.name.partition("/")[2]
 
     @property
     def rows(self) -> tuple[Row, ...]:
-        """The final table."""
+        """Rows of the final table."""
         return Evaluation.from_dict(self.figures).rows
 
     @property
     def reference(self) -> Reference:
-        """What the figures compare answers with."""
+        """What predictions are compared with: labels or the teacher."""
         return Evaluation.from_dict(self.figures).reference
 
     @property
     def made(self) -> Mapping[str, Any]:
-        """Provenance."""
-        found: Mapping[str, Any] = self.student["provenance"]
-        return found
+        """Provenance of the student."""
+        provenance: Mapping[str, Any] = self.student["provenance"]
+        return provenance
 
     @property
     def taught(self) -> bool:
-        """Whether anything of the teacher's is in the student; some baselines learn from labels alone."""
+        """Whether the teacher was used for training. Some baselines are trained on labels alone."""
         return METHODS[self.settings["method"]].queries_teacher or self.student["classifier"] == "cosine"
 
 
 def model_card(facts: Facts) -> str:
-    """A README with the front matter that the hub reads, and a section for each question that a user may have."""
+    """Render the model card: a README with the front matter that the hub reads."""
     student, made, settings = facts.student, facts.made, facts.settings
     spec = settings["student"]["spec"]
     origin = origin_of(student["backbone"], settings["teacher"]["spec"] if spec == "teacher" else spec)
@@ -87,7 +87,7 @@ def model_card(facts: Facts) -> str:
         data={"images": 0, "domains": [], "held_out": [], **made["data"]},
         labelled=facts.reference is LABELS,
         fitted=(facts.trust or {}).get("calibration", {}),
-        asked=facts.figures.get("asked"),
+        queried=facts.figures.get("asked"),
         unseen=[row for row in facts.rows if row.role == OUT_OF_DOMAIN],
         swad=made.get("swad") or {},
     )
@@ -95,7 +95,7 @@ def model_card(facts: Facts) -> str:
 
 
 def _template() -> Template:
-    """The card's text; what it shows is escaped for Markdown unless a filter has made it safe."""
+    """Load the template. Values are escaped for Markdown, unless a filter marks them as safe."""
     loader = FileSystemLoader(Path(__file__).parent)
     env = Environment(
         loader=loader,
@@ -120,7 +120,7 @@ def _metadata(facts: Facts, origin: Origin) -> ModelCardData:
             task_type="image-classification",
             dataset_type="imagefolder",
             dataset_name=f"{row.domain} ({row.role})",
-            dataset_config=row.domain,  # by which results are kept apart
+            dataset_config=row.domain,  # the hub distinguishes results by it
             dataset_split=SPLITS.get(row.role),
             metric_type=facts.reference.key,
             metric_value=round(row.student, 4),
@@ -140,13 +140,13 @@ def _metadata(facts: Facts, origin: Origin) -> ModelCardData:
 
 
 def _cell(text: str) -> str:
-    """Text that somebody else may have chosen, on one line, so that Markdown shows it and does nothing else with it."""
+    """Escape untrusted text for one line of Markdown."""
     escaped = SPECIAL.sub(r"\\\1", _one_line(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;"))
-    return escaped.replace("://", "&#58;//").replace("www.", "www&#46;").replace("@", "&#64;")  # no links by themselves
+    return escaped.replace("://", "&#58;//").replace("www.", "www&#46;").replace("@", "&#64;")  # no automatic links
 
 
 def _code(text: str) -> str:
-    """The same as code, in a fence that is longer than any run of backticks in it; `|` would end a table's cell."""
+    """Format untrusted text as code, in a fence longer than any run of backticks. `|` would end a table cell."""
     line = _one_line(text).replace("|", "\u2502")
     fence = "`" * (1 + max((len(run) for run in re.findall("`+", line)), default=0))
     space = " " if "`" in line or not line else ""
@@ -154,7 +154,7 @@ def _code(text: str) -> str:
 
 
 def _literal(text: str) -> str:
-    """Text in a block of Python code."""
+    """Format untrusted text as a Python string literal in a code block."""
     return json.dumps(_one_line(text)).replace("```", "")
 
 

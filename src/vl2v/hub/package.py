@@ -22,28 +22,35 @@ from vl2v.trust import files as trust_file
 from vl2v_runtime.onnx_scan import objection
 
 CARD_FILE, SETTINGS, FIGURES = "README.md", "config.yaml", "evaluation.json"
-NEEDED = ("made_with", "made_at", "teacher", "prompts", "data", "weights")  # of the provenance, by the model card
+NEEDED = (
+    "made_with",
+    "made_at",
+    "teacher",
+    "prompts",
+    "data",
+    "weights",
+)  # keys of the provenance that the model card needs
 KNOWN = (CARD_FILE, SETTINGS, FIGURES, "student/", "export/")
-"""What a push writes, and replaces if it stands in the repository already."""
+"""Files and folders that a push writes, and replaces if they exist in the repository."""
 
 
 @dataclass(frozen=True)
 class Package:
-    """Files as they will stand in the repository.
+    """The files of the repository.
 
     Attributes:
-        files: content by path; a `Path` is a file that is taken as it is.
+        files: content by path in the repository. A `Path` is a local file that is uploaded unchanged.
     """
 
     files: Mapping[str, bytes | Path]
 
     @property
     def sizes(self) -> dict[str, int]:
-        """Bytes by path."""
+        """Size in bytes by path."""
         return {name: part.stat().st_size if isinstance(part, Path) else len(part) for name, part in self.files.items()}
 
     def write(self, folder: Path) -> None:
-        """Write everything into a folder."""
+        """Write all files to a folder."""
         for name, part in self.files.items():
             target = folder / name
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -51,16 +58,18 @@ class Package:
 
 
 def make_package(run: Path, name: str, licence: str | None = None) -> Package:
-    """Collect what is published of a run. State, pixels, images, bought vectors and keys never are.
+    """Collect the files of a run that are published.
+
+    The training state, pixels, images, bought embeddings and keys are never published.
 
     Args:
-        run: a finished run's folder.
+        run: folder of a finished run.
         name: the repository, ``user/name``.
-        licence: of the student, by the hub's name; None states none.
+        licence: licence of the student as an identifier of the hub. None states no licence.
 
     Raises:
         RunError: if the run is not finished.
-        HubError: if something of this machine would be published.
+        HubError: if private information would be published.
     """
     folder = RunFolder(run)
     config = folder.config().model_dump(mode="json")
@@ -83,8 +92,8 @@ def make_package(run: Path, name: str, licence: str | None = None) -> Package:
     if facts.trust is not None:
         texts[f"student/{trust_file.FILE}"] = _json(facts.trust)
     if report.is_file():
-        texts[f"{EXPORT}/{REPORT}"] = _json(_everywhere(read_export(report)))
-    files: dict[str, bytes | Path] = {key: _struck(text, private).encode() for key, text in texts.items()}
+        texts[f"{EXPORT}/{REPORT}"] = _json(_redact_provenance(read_export(report)))
+    files: dict[str, bytes | Path] = {key: _remove_private(text, private).encode() for key, text in texts.items()}
     check_weights(folder.student)
     files[f"student/{WEIGHTS}"] = folder.student / WEIGHTS
     files |= {f"{EXPORT}/{path.name}": path for path in exported}
@@ -94,25 +103,27 @@ def make_package(run: Path, name: str, licence: str | None = None) -> Package:
 
 
 def public_student(card: Mapping[str, Any]) -> dict[str, Any]:
-    """What `student.json` says, for others: its provenance redacted."""
-    found: dict[str, Any] = _everywhere(dict(card))
-    return found
+    """Return the content of `student.json` with a redacted provenance."""
+    redacted: dict[str, Any] = _redact_provenance(dict(card))
+    return redacted
 
 
-def _everywhere(value: Any) -> Any:
-    """Plain values, with every ``provenance`` in them redacted."""
+def _redact_provenance(value: Any) -> Any:
+    """Redact every ``provenance`` in plain values."""
     if isinstance(value, list):
-        return [_everywhere(part) for part in value]
+        return [_redact_provenance(part) for part in value]
     if not isinstance(value, dict):
         return value
-    return {key: public_provenance(part) if key == "provenance" else _everywhere(part) for key, part in value.items()}
+    return {
+        key: public_provenance(part) if key == "provenance" else _redact_provenance(part) for key, part in value.items()
+    }
 
 
 def _described(folder: RunFolder) -> dict[str, Any]:
-    """What `student.json` says, with all that a model card tells of the student's making.
+    """Read `student.json` and check that it has the provenance that the model card needs.
 
     Raises:
-        RunError: if something of it is missing.
+        RunError: if a key is missing.
     """
     card = read_described(folder.student)
     if lacking := [key for key in NEEDED if card["provenance"].get(key) is None]:
@@ -128,10 +139,10 @@ def _trust(folder: RunFolder) -> dict[str, Any] | None:
 
 
 def _check_binary(run: Path, files: Mapping[str, bytes | Path]) -> None:
-    """Refuse files that are taken as they are and are something else than their name says, or lie elsewhere.
+    """Check that files that are uploaded unchanged have the format of their name and are in the run folder.
 
     Raises:
-        HubError: with the file.
+        HubError: for the first file that is not.
     """
     step = "make the file again (vl2v export), or remove it from the run folder"
     for name, part in files.items():
@@ -153,24 +164,24 @@ def _json(content: object) -> str:
     return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
 
 
-def _struck(text: str, private: Iterable[str]) -> str:
+def _remove_private(text: str, private: Iterable[str]) -> str:
     for part in sorted(private, key=len, reverse=True):
         text = text.replace(part, PRIVATE)
     return text
 
 
 def _check(files: Mapping[str, bytes | Path], private: Iterable[str]) -> None:
-    """Refuse to publish a file that names a path of this machine or a private address.
+    """Check that no file contains a path of this machine or a private address.
 
     Raises:
-        HubError: with the file.
+        HubError: for the first file that does.
     """
     for name, part in files.items():
         content = part.read_bytes() if isinstance(part, Path) else part
         if any(text.encode() in content for text in private):
             raise HubError(
                 f"{name} contains private information.",
-                expected="no path of this machine, and no private vendor's address",
+                expected="no path of this machine, and no address of a private vendor",
                 found="one of them",
                 next_step="make the file again (vl2v export), or remove it from the run folder",
             )

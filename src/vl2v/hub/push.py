@@ -10,22 +10,22 @@ from pathlib import Path
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, get_token
 
 from vl2v.errors import HubError, RunError
-from vl2v.hub.faults import check_repository, told
+from vl2v.hub.faults import check_repository, hub_errors
 from vl2v.hub.package import CARD_FILE, KNOWN, Package, make_package
 from vl2v.student.files import CARD
 
 OURS = f"student/{CARD}"
-HARMLESS = (".gitattributes", CARD_FILE)  # what a repository made by hand begins with
+HARMLESS = (".gitattributes", CARD_FILE)  # files of a repository that was created by hand
 
 
 @dataclass(frozen=True)
 class Pushed:
-    """What was sent, or would have been.
+    """The result of a push or of a dry run.
 
     Attributes:
-        sizes: bytes by path in the repository.
-        folder: where a dry run wrote the files; None if they were sent.
-        url: of the commit; empty in a dry run.
+        sizes: size in bytes by path in the repository.
+        folder: folder to which a dry run has written the files. None if they were uploaded.
+        url: address of the commit. Empty after a dry run.
     """
 
     sizes: Mapping[str, int]
@@ -42,20 +42,20 @@ def push(
     revision: str | None = None,
     dry_run: Path | None = None,
 ) -> Pushed:
-    """Publish a run's student with a model card; an earlier student in the same repository is replaced.
+    """Publish the student of a run with a model card. An earlier student in the same repository is replaced.
 
     Args:
-        run: a finished run's folder.
-        name: the repository, ``user/name``; made if it is not there.
-        private: only the user may see it; refused where the repository is there already and public.
-        licence: of the student, by the hub's name, e.g. ``apache-2.0``.
-        revision: a branch, made if it is not there; None is the main one.
-        dry_run: write what would be sent into this folder, new or empty, and send nothing.
+        run: folder of a finished run.
+        name: the repository, ``user/name``. It is created if it does not exist.
+        private: whether the repository is private. An existing public repository is then an error.
+        licence: licence of the student as an identifier of the hub, e.g. ``apache-2.0``.
+        revision: a branch, which is created if it does not exist. None is the main branch.
+        dry_run: a new or empty folder to which the files are written. Nothing is uploaded.
 
     Raises:
-        HubError: if the name is malformed, there is no token or right, the repository holds something else, or the hub
-            cannot be reached.
-        RunError: if the run is not finished, or the dry run's folder is taken.
+        HubError: if the name is invalid, the token or its permission is missing, the repository contains something
+            else, or the hub cannot be reached.
+        RunError: if the run is not finished, or the folder of the dry run is not empty.
         MissingExtraError: see `make_package`.
     """
     check_repository(name)
@@ -70,12 +70,12 @@ def push(
             "There is no token for the hub.", expected="a token with write permission", found="none", next_step=step
         )
     package = make_package(run, name, licence)
-    with told(name):
+    with hub_errors(name):
         return Pushed(package.sizes, url=_send(package, name, private, revision))
 
 
 def clear(folder: Path) -> Path:
-    """Remove what an earlier dry run left in a folder of its own."""
+    """Remove the folder of an earlier dry run, and return its path."""
     if (folder / OURS).is_file():
         shutil.rmtree(folder)
     return folder
@@ -90,21 +90,21 @@ def _send(package: Package, name: str, private: bool, revision: str | None) -> s
     if private and not info.private:
         step = "make it private in its settings on the hub, or push to another name"
         raise HubError(f"{name} is public.", expected="a private repository", found="a public one", next_step=step)
-    there = [file.rfilename for file in info.siblings or ()]
-    _check_content(name, there)
+    existing = [file.rfilename for file in info.siblings or ()]
+    _check_content(name, existing)
     operations: list[CommitOperationAdd | CommitOperationDelete] = [
         CommitOperationAdd(path, str(part) if isinstance(part, Path) else part) for path, part in package.files.items()
     ]
-    stale = [path for path in there if path.startswith(KNOWN) and path not in package.files]
+    stale = [path for path in existing if path.startswith(KNOWN) and path not in package.files]
     operations += [CommitOperationDelete(path) for path in stale]
     message = "A student distilled with vl2v"
     return api.create_commit(name, operations, commit_message=message, revision=revision).commit_url
 
 
-def _check_content(name: str, there: Iterable[str]) -> None:
-    strange = sorted(path for path in there if path not in HARMLESS)
-    if strange and OURS not in strange:
-        found = ", ".join(strange[:5]) + (", ..." if len(strange) > 5 else "")
+def _check_content(name: str, existing: Iterable[str]) -> None:
+    others = sorted(path for path in existing if path not in HARMLESS)
+    if others and OURS not in others:
+        found = ", ".join(others[:5]) + (", ..." if len(others) > 5 else "")
         step = "push to another name"
         raise HubError(
             f"{name} contains something else.",

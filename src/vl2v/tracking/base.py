@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from vl2v.errors import MissingExtraError
 
-TRACKERS = {  # by name: the module and its class, the package to import, the one to install
+TRACKERS = {  # by name: module, class, package to import, package to install
     "tensorboard": ("vl2v.tracking.tensorboard", "TensorBoardTracker", "tensorboard", "tensorboard"),
     "wandb": ("vl2v.tracking.wandb", "WandbTracker", "wandb", "wandb"),
     "mlflow": ("vl2v.tracking.mlflow", "MlflowTracker", "mlflow", "mlflow-skinny"),
@@ -21,12 +21,12 @@ TRACKERS = {  # by name: the module and its class, the package to import, the on
 
 @dataclass
 class Memory:
-    """What a tracker has to know of an earlier process of the same run.
+    """State of a tracker, for later processes of the same run.
 
     Attributes:
-        run: the run's id at the tracker's; empty before the first start.
-        last: the last step that was logged; -1 before any.
-        finished: whether it has the final figures.
+        run: id of the run in the tracker. Empty before the first start.
+        last: last step that was logged, or -1.
+        finished: whether the final figures were logged.
     """
 
     run: str = ""
@@ -34,45 +34,45 @@ class Memory:
     finished: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse values that no tracker wrote: the run's folder may come from a stranger."""
+        """Check the values, since the run folder may come from an untrusted source."""
         named = isinstance(self.run, str) and re.fullmatch(r"[\w-]{0,64}", self.run, re.ASCII)
         if not named or type(self.last) is not int or self.last < -1 or type(self.finished) is not bool:
-            raise ValueError(f"a run's id, last step and end that no tracker writes: {str(self)[:100]}")
+            raise ValueError(f"not the state of a tracker: {str(self)[:100]}")
 
 
 class Tracker(Protocol):
-    """A place where a run's figures go. It may raise whatever it likes: `Tracking` then goes on without it."""
+    """Receives the metrics of a run. If it raises any exception, `Tracking` continues without it."""
 
     memory: Memory
 
     def start(self, config: Mapping[str, Any]) -> None:
-        """Begin, or go on with the run that `memory` names.
+        """Create the run in the tracker, or continue the run of `memory`.
 
         Args:
-            config: the run's settings as plain values, without what is private.
+            config: settings of the run as plain values, redacted.
         """
         ...
 
     def log(self, step: int, stage: str, values: Mapping[str, float]) -> None:
-        """Take in figures.
+        """Log metrics.
 
         Args:
-            step: counted through both stages, from 0, growing.
+            step: number of the step from 0, counted over both stages. It increases from call to call.
             stage: ``align`` or ``distill``.
-            values: by name, e.g. ``val_accuracy/sketch``.
+            values: metrics by name, e.g. ``val_accuracy/sketch``.
         """
         ...
 
     def finish(self, summary: Mapping[str, Any] | None) -> None:
-        """Take in the final figures by name, and close; None where the run stops before its end."""
+        """Log the final figures by name, and close. `summary` is None if the run has not finished."""
         ...
 
 
 def check_installed(names: Iterable[str]) -> None:
-    """Refuse trackers whose package is missing.
+    """Check that the packages of trackers are installed.
 
     Raises:
-        MissingExtraError: with the extra that brings it.
+        MissingExtraError: with the extra to install.
     """
     for name in names:
         _, _, package, installed = TRACKERS[name]
@@ -81,12 +81,12 @@ def check_installed(names: Iterable[str]) -> None:
 
 
 def open_tracker(name: str, run: Path, memory: Memory) -> Tracker:
-    """The tracker of a name, not yet started.
+    """Create a tracker. It is not started yet.
 
     Args:
         name: a key of `TRACKERS`.
-        run: the run's folder.
-        memory: of the earlier processes; it is kept up to date.
+        run: the run folder.
+        memory: state of the tracker. The tracker updates it.
     """
     module, cls, _, _ = TRACKERS[name]
     tracker: Tracker = getattr(import_module(module), cls)(run, memory)

@@ -1,6 +1,6 @@
-"""Send the lines of `metrics.jsonl` to trackers once the state is saved.
+"""Send the lines of `metrics.jsonl` to trackers after the training state has been saved.
 
-A line that a resumed run cuts off has then never reached them, and what they missed, they are told later.
+Trackers therefore never receive a line that a resumed run removes. Lines that they missed are sent later.
 """
 
 from __future__ import annotations
@@ -22,27 +22,27 @@ Note = Callable[[str], None]
 
 
 class Tracking:
-    """All trackers of a run. One that fails is left out from there on, with one warning; training goes on.
+    """All trackers of a run. A tracker that fails is disabled with one warning, and training continues.
 
     Args:
-        names: of the trackers; none where another process logs.
-        folder: the run's.
-        warn: told of each.
+        names: names of the trackers. Empty if another process logs.
+        folder: the run folder.
+        warn: called with each warning.
     """
 
     def __init__(self, names: Sequence[str], folder: RunFolder, warn: Note) -> None:
         self._folder, self._warn = folder, warn
-        self._kept_at = folder.path / "tracking.json"
-        with reading(self._kept_at, "delete it: the trackers then receive the whole run again"):
-            kept = read_json(self._kept_at) if names and self._kept_at.exists() else {}
-            self._memories = {name: Memory(**values) for name, values in kept.items()}
+        self._state_file = folder.path / "tracking.json"
+        with reading(self._state_file, "delete it: the trackers then receive the whole run again"):
+            saved = read_json(self._state_file) if names and self._state_file.exists() else {}
+            self._memories = {name: Memory(**values) for name, values in saved.items()}
         self._live: dict[str, Tracker] = {}
         self._offset, self._aligned = 0, 0
         for name in names:
             self._try(name, partial(self._open, name))
 
     def follow(self) -> None:
-        """Tell the trackers the lines that are new in `metrics.jsonl`."""
+        """Send the new lines of `metrics.jsonl` to the trackers."""
         if not self._live:
             return
         with self._folder.metrics_file.open("rb") as handle:
@@ -61,18 +61,18 @@ class Tracking:
         self._remember()
 
     def finish(self, summary: Mapping[str, Any]) -> None:
-        """Tell the trackers what is left, and the final figures, held-out domains among them."""
+        """Send the remaining lines and the final figures, including those of held-out domains, and close."""
         if self._live:
             self.follow()
             self._close(summary)
 
     def stop(self) -> None:
-        """Close the trackers of a run that has not come to its end; without effect after `finish`."""
+        """Close the trackers of an unfinished run. It has no effect after `finish`."""
         self._close(None)
 
     def _open(self, name: str) -> None:
         memory = self._memories.setdefault(name, Memory())
-        if memory.finished:  # somebody resumes a finished run: there is nothing to add
+        if memory.finished:  # a finished run was resumed: there is nothing to add
             return
         tracker = open_tracker(name, self._folder.path, memory)
         config = self._folder.config().model_dump(mode="json", exclude={"budget"})
@@ -99,20 +99,20 @@ class Tracking:
         tracker.memory.finished = summary is not None
 
     def _remember(self) -> None:
-        write_json(self._kept_at, {name: asdict(memory) for name, memory in self._memories.items()})
+        write_json(self._state_file, {name: asdict(memory) for name, memory in self._memories.items()})
 
     def _try(self, name: str, work: Callable[[], None]) -> None:
         try:
             work()
-        except Exception as error:  # networks, disks and three packages raise many kinds
+        except Exception as error:  # networks, disks and three packages raise many types
             self._live.pop(name, None)
-            said = " ".join(str(error).split())[:300] or type(error).__name__
-            self._warn(f"the tracker {name} failed and is disabled; training continues ({said})")
+            message = " ".join(str(error).split())[:300] or type(error).__name__
+            self._warn(f"the tracker {name} failed and is disabled; training continues ({message})")
 
 
 @contextmanager
 def tracked(names: Sequence[str], folder: RunFolder, warn: Note) -> Iterator[Tracking]:
-    """Trackers that are closed in any case.
+    """Open the trackers of a run, and close them in any case.
 
     Args:
         names: see `Tracking`.
@@ -127,15 +127,19 @@ def tracked(names: Sequence[str], folder: RunFolder, warn: Note) -> Iterator[Tra
 
 
 def values_of(line: Mapping[str, Any]) -> dict[str, float]:
-    """The figures of one line of `metrics.jsonl`.
+    """Return the metrics of one line of `metrics.jsonl`.
 
     Args:
-        line: as `vl2v.evaluation.metrics.metrics_line` makes it.
+        line: a line from `vl2v.evaluation.metrics.metrics_line`.
 
     Returns:
-        ``loss`` (the mean since the line before), also of each of its named parts, e.g. ``loss/image``; ``val_loss``
-        and ``val_accuracy``, or ``val_agreement`` in a run without labels, of the source domains' validation images,
-        each also per domain; ``learning_rate``; ``swad_start`` and ``swad_end`` once known, steps of the stage.
+        Values by name:
+
+        - ``loss``, the mean since the previous line, and the same for each named part, e.g. ``loss/image``.
+        - ``val_loss`` and ``val_accuracy`` (``val_agreement`` without labels) on the validation images of the source
+          domains, also per domain.
+        - ``learning_rate``.
+        - ``swad_start`` and ``swad_end``, steps of the stage, as soon as they are known.
     """
     losses = line["losses"]
     values: dict[str, float] = {"loss": sum(losses) / len(losses)} if losses else {}

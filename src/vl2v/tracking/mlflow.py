@@ -1,4 +1,4 @@
-"""MLflow: the server that MLFLOW_TRACKING_URI names, or a database in the run's folder."""
+"""MLflow tracker. It uses the server in MLFLOW_TRACKING_URI, or a database in the run folder."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from vl2v.writing import check_alone
 
 
 class MlflowTracker:
-    """Logs into one run of MLflow's, whose id is kept; see `vl2v.tracking.base.Tracker`."""
+    """Logs to one MLflow run, whose id is saved. See `vl2v.tracking.base.Tracker`."""
 
     def __init__(self, run: Path, memory: Memory) -> None:
         self.memory = memory
@@ -24,11 +24,11 @@ class MlflowTracker:
         self._client: Any = None
 
     def start(self, config: Mapping[str, Any]) -> None:
-        """Open the run; steps that it has already are not logged again, whatever the run's folder says."""
+        """Open the run. Steps that it already contains are not logged again."""
         for suffix in BESIDE:
             check_alone(self._folder / f"mlflow.db{suffix}")
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")  # a server that is away must not hold up training
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")  # an unavailable server must not delay training
         from mlflow.tracking import MlflowClient
 
         for name in ("mlflow", "alembic"):
@@ -40,9 +40,9 @@ class MlflowTracker:
             self._client.set_terminated(self.memory.run, "RUNNING")
             return
         name = os.environ.get("MLFLOW_EXPERIMENT_NAME", "vl2v")
-        found = self._client.get_experiment_by_name(name)
-        experiment = found.experiment_id if found else self._client.create_experiment(name)
-        self.memory.run = self._client.create_run(experiment, run_name=self._folder.name).info.run_id
+        experiment = self._client.get_experiment_by_name(name)
+        experiment_id = experiment.experiment_id if experiment else self._client.create_experiment(name)
+        self.memory.run = self._client.create_run(experiment_id, run_name=self._folder.name).info.run_id
         for key, value in _flat(config):
             self._client.log_param(self.memory.run, _clean(key), str(value)[:6000])
 
@@ -51,7 +51,7 @@ class MlflowTracker:
         self._metrics({f"{stage}/{name}": value for name, value in values.items()}, step)
 
     def finish(self, summary: Mapping[str, Any] | None) -> None:
-        """Write the final figures: numbers as metrics, the rest as tags."""
+        """Log the final figures: numbers as metrics, other values as tags."""
         if summary is not None:
             numbers = {name: value for name, value in summary.items() if isinstance(value, int | float)}
             self._metrics(numbers, max(0, self.memory.last))
@@ -81,5 +81,5 @@ def _flat(values: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any
 
 
 def _clean(name: str) -> str:
-    """A name that MLflow takes."""
+    """Replace characters that MLflow does not allow in names."""
     return re.sub(r"[^\w\-./ ]", "_", name)

@@ -1,4 +1,4 @@
-"""TensorBoard: an event file in the run's folder."""
+"""TensorBoard tracker. It writes event files to the run folder."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from vl2v.tracking.base import Memory
 
 
 class TensorBoardTracker:
-    """Writes ``RUN/tensorboard``; see `vl2v.tracking.base.Tracker`."""
+    """Writes to ``RUN/tensorboard``. See `vl2v.tracking.base.Tracker`."""
 
     def __init__(self, run: Path, memory: Memory) -> None:
         self.memory = memory
         self._folder = run / "tensorboard"
 
     def start(self, config: Mapping[str, Any]) -> None:
-        """Open one more event file; readers then forget what earlier ones hold from the next step on."""
+        """Open a new event file. Readers ignore later steps in earlier files."""
         from torch.utils.tensorboard import SummaryWriter
 
         resumed = self.memory.last >= 0
@@ -35,7 +35,7 @@ class TensorBoardTracker:
         self._writer.flush()
 
     def finish(self, summary: Mapping[str, Any] | None) -> None:
-        """Write the final figures as a table of text."""
+        """Write the final figures as a text table."""
         if summary is not None:
             rows = [f"| {name} | {value} |" for name, value in summary.items()]
             self._write("summary", "\n".join(["| figure | value |", "|---|---|", *rows]), max(0, self.memory.last))

@@ -1,4 +1,4 @@
-"""Weights & Biases, online or offline as its own environment variables say."""
+"""Weights & Biases tracker, online or offline according to the environment variables of W&B."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import Any
 
 from vl2v.tracking.base import Memory
 
-FINISH_SECONDS = 60.0  # what is not sent by then stays in RUN/wandb, for `wandb sync`
+FINISH_SECONDS = 60.0  # data that are not sent by then stay in RUN/wandb, for `wandb sync`
 
 
 class WandbTracker:
-    """Logs into one run of W&B's, whose id is kept; see `vl2v.tracking.base.Tracker`."""
+    """Logs to one W&B run, whose id is saved. See `vl2v.tracking.base.Tracker`."""
 
     def __init__(self, run: Path, memory: Memory) -> None:
         self.memory = memory
@@ -22,10 +22,10 @@ class WandbTracker:
         self._run: Any = None
 
     def start(self, config: Mapping[str, Any]) -> None:
-        """Open the run, without asking at the terminal for a key and without a look at the user's code.
+        """Open the run. It does not prompt for a key and does not upload code.
 
         Raises:
-            LookupError: if W&B is to be reached and no key is set.
+            LookupError: if W&B is online and no key is set.
         """
         os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
         import wandb
@@ -47,7 +47,7 @@ class WandbTracker:
             project=os.environ.get("WANDB_PROJECT", "vl2v"),
             name=os.environ.get("WANDB_NAME", self._folder.resolve().name),
             id=self.memory.run,
-            resume="allow" if online else None,  # offline, the same id makes `wandb sync` join the parts
+            resume="allow" if online else None,  # offline, `wandb sync` joins parts with the same id
             config=dict(config),
             settings=settings,
         )
@@ -57,7 +57,7 @@ class WandbTracker:
         self._run.log({f"{stage}/{name}": value for name, value in values.items()}, step=step)
 
     def finish(self, summary: Mapping[str, Any] | None) -> None:
-        """Write the final figures into the run's summary."""
+        """Write the final figures to the summary of the run."""
         if summary is not None:
             self._run.summary.update(dict(summary))
         self._run.finish(exit_code=0 if summary is not None else 1)
