@@ -83,7 +83,7 @@ def test_the_kept_layer_gives_the_same_logits() -> None:
     with torch.no_grad():
         layer.classifier.weight.add_(torch.randn(3, 4))
         layer.classifier.bias.copy_(torch.randn(3))
-    kept = METHODS["rise"].kept(layer)
+    kept = METHODS["rise"].saved_layer(layer)
     assert isinstance(kept, nn.Linear)
     torch.testing.assert_close(kept(features), layer(features)[:, :3], atol=1e-5, rtol=1e-5)
 
