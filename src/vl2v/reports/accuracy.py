@@ -1,4 +1,4 @@
-"""Accuracy per domain, with its error."""
+"""Accuracy per domain with confidence intervals."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Z95 = 1.959963984540054  # two-sided 95% of the normal distribution
 
 @dataclass(frozen=True)
 class Share:
-    """An accuracy in [0, 1] and the bounds of its 95% interval."""
+    """An accuracy in [0, 1] and the bounds of its 95% confidence interval."""
 
     value: float
     low: float
@@ -24,14 +24,14 @@ class Share:
 
 @dataclass(frozen=True)
 class DomainAccuracy:
-    """One domain's.
+    """Accuracy on one domain.
 
     Attributes:
-        domain: its name.
-        role: ``in-domain`` or ``out-of-domain``.
-        images: how many.
-        student: top-1.
-        teacher: zero-shot; None where it was not asked.
+        domain: name of the domain.
+        role: ``in-domain``, ``test`` or ``out-of-domain``.
+        images: number of images.
+        student: top-1 accuracy of the student.
+        teacher: zero-shot accuracy of the teacher. None if it was not queried.
     """
 
     domain: str
@@ -42,11 +42,11 @@ class DomainAccuracy:
 
 
 def wilson(right: float, images: int, z: float = Z95) -> tuple[float, float]:
-    """The score interval of a binomial share (Wilson, JASA 1927): never outside [0, 1], sound for few images.
+    """Return the score interval of a proportion (Wilson, JASA 1927). It is within [0, 1] and valid for few images.
 
     Args:
-        right: how many of `images` are right.
-        images: at least 1.
+        right: number of correctly classified images.
+        images: number of images, at least 1.
         z: quantile of the normal distribution.
 
     Returns:
@@ -58,12 +58,12 @@ def wilson(right: float, images: int, z: float = Z95) -> tuple[float, float]:
 
 
 def share_of(accuracy: float, images: int) -> Share:
-    """An accuracy over so many images, with its Wilson interval."""
+    """Return an accuracy over a number of images with its Wilson interval."""
     return Share(accuracy, *wilson(accuracy * images, images))
 
 
 def accuracies(evaluation: Evaluation) -> tuple[DomainAccuracy, ...]:
-    """In-domain first, then the held-out domains."""
+    """Return the accuracy of every domain, in-domain first, then the held-out domains."""
     return tuple(
         DomainAccuracy(
             row.domain,
@@ -78,11 +78,11 @@ def accuracies(evaluation: Evaluation) -> tuple[DomainAccuracy, ...]:
     )
 
 
-def accuracy_sheet(found: Sequence[DomainAccuracy], reference: Reference = LABELS) -> Sheet:
-    """A line per domain; bounds are of Wilson's 95% interval."""
+def accuracy_sheet(domains: Sequence[DomainAccuracy], reference: Reference = LABELS) -> Sheet:
+    """Return one row per domain, with the bounds of the 95% Wilson interval."""
     names = ("student", "student_low", "student_high", "teacher", "teacher_low", "teacher_high")
     rows = []
-    for f in found:
+    for f in domains:
         teacher = (f.teacher.value, f.teacher.low, f.teacher.high) if f.teacher else (None, None, None)
         rows.append((f.domain, f.role, f.images, f.student.value, f.student.low, f.student.high, *teacher))
     return Sheet.of(reference.key, ("domain", "role", "images", *names), rows)

@@ -1,4 +1,4 @@
-"""The parts of a run's report that look at single answers: confusion, confidence, mistakes, and the map."""
+"""Sections of a run's report about individual predictions: confusion, confidence, mistakes and embedding map."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from vl2v.evaluation.evaluation import ROLES, TEST
 from vl2v.evaluation.predictions import Predictions
 from vl2v.evaluation.reference import LABELS, Reference
 from vl2v.method.registry import METHODS
-from vl2v.reports.calibration import calibrations, fitted, refusals, reliability_sheet, risk_sheet, threshold_sheet
+from vl2v.reports.calibration import calibrations, fitted, rejections, reliability_sheet, risk_sheet, threshold_sheet
 from vl2v.reports.confusion import MANY, Confusion, confusion_sheet, confusions
-from vl2v.reports.figures import confusion_panel, refusal_panel, reliability_panel
+from vl2v.reports.figures import confusion_panel, rejection_panel, reliability_panel
 from vl2v.reports.map_figure import Marks, map_panel
 from vl2v.reports.maps import STAGES, embedding_maps, map_sheet
 from vl2v.reports.mistakes import Mistake, mistake_sheet, mistakes, picture
@@ -24,11 +24,11 @@ SHOWN = (0.99, 0.95, 0.9, 0.8)  # coverages whose thresholds are marked
 
 
 def confusion_section(source: Source) -> Section:
-    """A matrix for each role; for many classes the most confused pairs as well."""
+    """Return a confusion matrix for each role and, if there are many classes, the most confused pairs."""
     name, title = "confusion", "Confusion"
     if source.predictions is None:
         return Section(name, title, missing=[source.missing["predictions"]])
-    found = confusions(source.predictions, source.classes)
+    matrices = confusions(source.predictions, source.classes)
     many = len(source.classes) > MANY
     reference = source.reference
     truth = "true classes" if reference is LABELS else "predictions of the teacher"
@@ -37,24 +37,26 @@ def confusion_section(source: Source) -> Section:
         if many
         else f"Blue: {reference.equal}; orange: {reference.other}. Numbers are counts of images."
     )
-    figure = Figure([confusion_panel(c, reference) for c in found], caption, [confusion_sheet(found, reference)])
+    figure = Figure([confusion_panel(c, reference) for c in matrices], caption, [confusion_sheet(matrices, reference)])
     blocks: list[Figure | TableBlock] = [figure]
     if many:
-        blocks += [_pairs(c, reference) for c in found]
+        blocks += [_pairs(c, reference) for c in matrices]
     return Section(name, title, (), blocks)
 
 
-def _pairs(found: Confusion, reference: Reference) -> TableBlock:
-    rows = [(p.true, p.taken_for, count(p.count), count(p.images), percent(p.count / p.images)) for p in found.pairs()]
+def _pairs(confusion: Confusion, reference: Reference) -> TableBlock:
+    rows = [
+        (p.true, p.taken_for, count(p.count), count(p.images), percent(p.count / p.images)) for p in confusion.pairs()
+    ]
     labels = reference is LABELS
     heads = ("true class" if labels else "teacher", "predicted", "count", "of images", "share")
     return TableBlock(
-        f"Most frequent {'mistakes' if labels else 'differences'}, {ROLE_NAMES[found.role]}", heads, rows, wordy=[1]
+        f"Most frequent {'mistakes' if labels else 'differences'}, {ROLE_NAMES[confusion.role]}", heads, rows, wordy=[1]
     )
 
 
 def trust_section(source: Source) -> Section:
-    """Reliability before and after the temperature, and what refusing unsure answers brings."""
+    """Return reliability before and after temperature scaling, and the effect of rejecting uncertain predictions."""
     name, title = "trust", "Confidence"
     if source.predictions is None:
         return Section(name, title, missing=[source.missing["predictions"]])
@@ -63,11 +65,11 @@ def trust_section(source: Source) -> Section:
         trust = fitted(source.predictions)
         missing.append(
             f"{source.missing.get('trust', '')} The temperature and thresholds here were fitted for this page, from "
-            "validation images of the source domains, as in a new run; predict does not use them."
+            "validation images of the source domains, as in a new run. `vl2v predict` does not use them."
         )
     if trust is None:
         return Section(name, title, missing=["There are no validation images to fit a temperature on."])
-    calibrated, refused = calibrations(source.predictions, trust), refusals(source.predictions, trust)
+    calibrated, rejected = calibrations(source.predictions, trust), rejections(source.predictions, trust)
     reference = source.reference
     text = (
         f"A temperature of {trust.temperature:.2f}, fitted on validation images of the source domains, calibrates the "
@@ -82,13 +84,13 @@ def trust_section(source: Source) -> Section:
     )
     panels = [reliability_panel(c, trust.temperature, reference) for c in calibrated]
     reliable = Figure(panels, caption, [reliability_sheet(calibrated, trust.temperature, reference)])
-    told = (
+    marks_caption = (
         "Marks: thresholds of the student, labelled with their coverage of the validation images. "
         "In-domain, they were fitted on the same images."
     )
-    refusal = Figure([refusal_panel(refused, SHOWN, reference)], told, [risk_sheet(refused)])
+    rejection = Figure([rejection_panel(rejected, SHOWN, reference)], marks_caption, [risk_sheet(rejected)])
     heads = ["target coverage", "lowest confidence"]
-    for f in refused:
+    for f in rejected:
         heads += [f"{ROLE_NAMES[f.role]}: accepted", f"{reference.other} among them"]
     rows = [
         (
@@ -96,25 +98,25 @@ def trust_section(source: Source) -> Section:
             f"{marks[0].threshold:.3f}",
             *(percent(x) for t in marks for x in (t.coverage, t.risk)),
         )
-        for marks in zip(*(f.thresholds for f in refused), strict=True)
+        for marks in zip(*(f.thresholds for f in rejected), strict=True)
         if marks[0].target in SHOWN
     ]
-    table = TableBlock("Effect of each threshold", heads, rows, [threshold_sheet(refused)])
-    return Section(name, title, [text], [reliable, refusal, table], missing)
+    table = TableBlock("Effect of each threshold", heads, rows, [threshold_sheet(rejected)])
+    return Section(name, title, [text], [reliable, rejection, table], missing)
 
 
 def mistake_section(source: Source, trust: Trust | None) -> Section:
-    """The most confident wrong answers with their pictures, held-out images first."""
+    """Return the most confident wrong predictions with their images, held-out domains first."""
     name, labels = "mistakes", source.reference is LABELS
     title = "Worst mistakes" if labels else "Most confident differences from the teacher"
     if source.predictions is None:
         return Section(name, title, missing=[source.missing["predictions"]])
     temperature = 1.0 if trust is None else trust.temperature
-    found = mistakes(source.predictions, source.classes, temperature)
+    listed_mistakes = mistakes(source.predictions, source.classes, temperature)
     root = source.config.data.folder
     blocks, gone = [], 0
     for role in reversed(ROLES):
-        chosen = [m for m in found if m.role == role]
+        chosen = [m for m in listed_mistakes if m.role == role]
         pictures = [_picture(m, root, labels) for m in chosen]
         gone += sum(p.source is None for p in pictures)
         if chosen:
@@ -124,10 +126,10 @@ def mistake_section(source: Source, trust: Trust | None) -> Section:
     if not labels:
         text = "The most confident predictions that differ from those of the teacher."
     missing = [f"{gone} of the images are no longer at {root}, so they are listed without pictures."] if gone else []
-    if not found:
+    if not listed_mistakes:
         none = "The student made no mistakes" if labels else "Student and teacher agree"
         return Section(name, title, [f"{none} on these images."])
-    blocks[-1] = replace(blocks[-1], sheets=[mistake_sheet(found, source.reference)])
+    blocks[-1] = replace(blocks[-1], sheets=[mistake_sheet(listed_mistakes, source.reference)])
     return Section(name, title, [text], blocks, missing)
 
 
@@ -137,40 +139,40 @@ def _wrong(predictions: Predictions, role: str, reference: Reference) -> str:
     return f"{wrong:,} of {len(part.label):,} {'images' if reference is LABELS else 'predictions'} {reference.other}"
 
 
-def _picture(found: Mistake, root: Path, labels: bool) -> Picture:
+def _picture(mistake: Mistake, root: Path, labels: bool) -> Picture:
     lines = [
-        ("true" if labels else "teacher", found.true, ""),
-        ("predicted", found.predicted, percent(found.confidence, 0)),
+        ("true" if labels else "teacher", mistake.true, ""),
+        ("predicted", mistake.predicted, percent(mistake.confidence, 0)),
     ]
-    if labels and found.teacher is not None:
-        lines.append(("teacher", found.teacher, ""))
-    alt = f"{found.true} predicted as {found.predicted}"
-    return Picture(picture(root / found.path), lines, found.path, alt)
+    if labels and mistake.teacher is not None:
+        lines.append(("teacher", mistake.teacher, ""))
+    alt = f"{mistake.true} predicted as {mistake.predicted}"
+    return Picture(picture(root / mistake.path), lines, mistake.path, alt)
 
 
 def map_section(source: Source) -> Section:
-    """Images and class names in the plane, before Align, after Align, after Distill, and the teacher's own."""
+    """Return embedding maps before Align, after Align, after Distill, and of the teacher."""
     name, title, arrays = "map", "Embedding map", source.embeddings
     if arrays is None:
         return Section(name, title, missing=[source.missing["embeddings"]])
-    found = embedding_maps(arrays)
+    maps = embedding_maps(arrays)
     marks = Marks.of(arrays)
-    panels = [map_panel(m, arrays, source.classes, marks, source.reference.equal) for m in found]
-    spread = listed([f"{STAGES[m.stage]} {percent(m.explained, 0)}" for m in found])
+    panels = [map_panel(m, arrays, source.classes, marks, source.reference.equal) for m in maps]
+    spread = listed([f"{STAGES[m.stage]} {percent(m.explained, 0)}" for m in maps])
     sampled = f"{len(arrays['label']):,} images drawn from validation and held-out images"
     caption = (
         f"{sampled}. Each panel has its own axes, the two principal components of its images. They explain this share "
         f"of the variance: {spread}. Distances between panels have no meaning. Named crosses: text embeddings of the "
         "classes; they are absent before Align, where the student has another space."
     )
-    roles = [r for r in ROLES if r != TEST or any(TEST in m.nearest for m in found)]
-    rows = [(STAGES[m.stage], *(percent(m.nearest.get(role)) for role in roles), percent(m.explained)) for m in found]
+    roles = [r for r in ROLES if r != TEST or any(TEST in m.nearest for m in maps)]
+    rows = [(STAGES[m.stage], *(percent(m.nearest.get(role)) for role in roles), percent(m.explained)) for m in maps]
     labels = source.reference is LABELS
     heads = ["stage", *(HEADS[role] for role in roles), "explained variance"]
     heads[1] = f"nearest name {source.reference.equal}, {heads[1]}"
     own = "the correct one" if labels else "that of the teacher"
     table = TableBlock(f"Images whose nearest class name is {own}", heads, rows)
-    figure = Figure(panels, caption, [map_sheet(found, arrays, source.classes)], marks.key(source.classes, arrays))
+    figure = Figure(panels, caption, [map_sheet(maps, arrays, source.classes)], marks.key(source.classes, arrays))
     return Section(name, title, (), [figure, table], _absent(source, set(arrays)))
 
 

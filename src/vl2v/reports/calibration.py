@@ -1,4 +1,4 @@
-"""How far a student's confidence can be believed, and what refusing the least confident answers brings."""
+"""Calibration of a student, and the effect of rejecting the least confident predictions."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from vl2v_runtime.trust import Trust, probabilities
 
 @dataclass(frozen=True)
 class Calibration:
-    """One role's, before and after the temperature.
+    """Calibration on the images of one role, before and after temperature scaling.
 
     Attributes:
-        role: ``in-domain`` or ``out-of-domain``.
-        before: of the logits as they are.
-        after: of the logits divided by the temperature.
+        role: ``in-domain``, ``test`` or ``out-of-domain``.
+        before: reliability without temperature scaling.
+        after: reliability with temperature scaling.
     """
 
     role: str
@@ -33,8 +33,8 @@ class Calibration:
 
 
 @dataclass(frozen=True)
-class Refusal:
-    """What refusing unsure answers does on one role's images."""
+class Rejection:
+    """Effect of rejecting uncertain predictions on the images of one role."""
 
     role: str
     curve: RiskCoverage
@@ -42,34 +42,34 @@ class Refusal:
 
 
 def fitted(predictions: Predictions) -> Trust | None:
-    """Trust as a new run would keep it, from the sources' validation images alone; None without one."""
+    """Fit trust data as a new run does, on validation images of the source domains. None if there are none."""
     part = predictions.roles().get(IN_DOMAIN)
     return None if part is None else fit(part.student, part.label, part.domain)
 
 
 def calibrations(predictions: Predictions, trust: Trust) -> tuple[Calibration, ...]:
-    """By role."""
+    """Return the calibration for each role."""
     return tuple(
         Calibration(role, *(reliability(probabilities(p.student, t), p.label) for t in (1.0, trust.temperature)))
         for role, p in predictions.roles().items()
     )
 
 
-def refusals(predictions: Predictions, trust: Trust) -> tuple[Refusal, ...]:
-    """By role, by confidence."""
-    found = []
+def rejections(predictions: Predictions, trust: Trust) -> tuple[Rejection, ...]:
+    """Return the effect of rejection by confidence for each role."""
+    results = []
     for role, part in predictions.roles().items():
         right = part.answers == part.label
         curve = risk_coverage(trust.scores(part.student), right)
-        found.append(Refusal(role, curve, apply_thresholds(trust, part.student, right)))
-    return tuple(found)
+        results.append(Rejection(role, curve, apply_thresholds(trust, part.student, right)))
+    return tuple(results)
 
 
-def reliability_sheet(found: Sequence[Calibration], temperature: float, reference: Reference = LABELS) -> Sheet:
-    """A line for every role, temperature and bin that is not empty."""
+def reliability_sheet(results: Sequence[Calibration], temperature: float, reference: Reference = LABELS) -> Sheet:
+    """Return one row per role, temperature and non-empty bin."""
     rows: list[tuple[str | int | float, ...]] = [
         (c.role, t, *r.edges[i : i + 2].tolist(), int(r.count[i]), float(r.confidence[i]), float(r.accuracy[i]))
-        for c in found
+        for c in results
         for t, r in ((1.0, c.before), (temperature, c.after))
         for i in np.flatnonzero(r.count)
     ]
@@ -77,17 +77,17 @@ def reliability_sheet(found: Sequence[Calibration], temperature: float, referenc
     return Sheet.of("reliability", columns, rows)
 
 
-def risk_sheet(found: Sequence[Refusal]) -> Sheet:
-    """A line for every share that can be answered."""
+def risk_sheet(results: Sequence[Rejection]) -> Sheet:
+    """Return one row per point of the risk-coverage curves."""
     rows = [
         (f.role, float(coverage), float(risk), float(least))
-        for f in found
+        for f in results
         for coverage, risk, least in zip(f.curve.coverage, f.curve.risk, f.curve.threshold, strict=True)
     ]
     return Sheet.of("risk_coverage", ("role", "coverage", "risk", "least_confidence"), rows)
 
 
-def threshold_sheet(found: Sequence[Refusal]) -> Sheet:
-    """What each threshold that the student keeps does."""
-    rows = [(f.role, t.target, t.threshold, t.coverage, t.risk) for f in found for t in f.thresholds]
+def threshold_sheet(results: Sequence[Rejection]) -> Sheet:
+    """Return the effect of each threshold of the student."""
+    rows = [(f.role, t.target, t.threshold, t.coverage, t.risk) for f in results for t in f.thresholds]
     return Sheet.of("thresholds", ("role", "aimed_coverage", "least_confidence", "coverage", "risk"), rows)

@@ -1,4 +1,4 @@
-"""Student against teacher: how large, how fast here, and what a million images cost."""
+"""Student compared with the teacher: size, speed on this machine, and cost of a million images."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ from vl2v.student.files import WEIGHTS
 from vl2v.student.model import Student
 
 BATCHES = (1, 32)
-PATIENCE = 1.5  # seconds that one batch size may take to be measured, at least one run whatever it takes
+PATIENCE = 1.5  # time limit in seconds for the measurement of one batch size; at least one run is measured
 RUNS = 7
 MILLION = 1_000_000
 
 
 @dataclass(frozen=True)
 class Speed:
-    """Images per second by batch size, pixels in memory to logits, the median of a few runs.
+    """Speed from pixels in memory to logits, the median of a few runs.
 
     Attributes:
-        images_per_second: by batch size.
-        machine: which, and how many threads.
+        images_per_second: speed by batch size.
+        machine: processor and number of threads.
     """
 
     images_per_second: dict[int, float]
@@ -42,17 +42,17 @@ class Speed:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What stands beside the accuracies.
+    """Size, speed and cost of student and teacher.
 
     Attributes:
-        parameters: of the student.
-        bytes: of its weights' file.
-        speed: None where it was not measured.
-        unmeasured: why not, or empty.
-        teacher_parameters: of its image encoder; None if not known.
-        price: what the vendor asks for one image; None if not known.
-        currency: of `price` and `hour_price`.
-        hour_price: what an hour of this machine is said to cost; None if nobody said.
+        parameters: number of parameters of the student.
+        bytes: size of the file of its weights.
+        speed: speed of the student, or None if it was not measured.
+        unmeasured: why it was not measured, or empty.
+        teacher_parameters: number of parameters of the image encoder of the teacher, or None if it is unknown.
+        price: price of the vendor for one image, or None if it is unknown.
+        currency: currency of `price` and `hour_price`.
+        hour_price: cost of an hour of this machine, or None if it was not stated.
     """
 
     parameters: int
@@ -66,12 +66,12 @@ class Comparison:
 
     @property
     def seconds_per_million(self) -> float | None:
-        """Of this machine, at the larger batch; None where the speed is not known."""
+        """Seconds for a million images on this machine, with the larger batch size. None if the speed is unknown."""
         return MILLION / self.speed.images_per_second[BATCHES[-1]] if self.speed else None
 
     @property
     def student_million(self) -> Decimal | None:
-        """Cost of a million images at the stated price of an hour; None without one."""
+        """Cost of a million images with the student. None without the price of an hour."""
         seconds = self.seconds_per_million
         if seconds is None or self.hour_price is None:
             return None
@@ -79,23 +79,23 @@ class Comparison:
 
     @property
     def teacher_million(self) -> Decimal | None:
-        """What the vendor asks for a million images; None if its price is not known."""
+        """Price of the vendor for a million images. None if it is unknown."""
         return None if self.price is None else self.price * MILLION
 
 
 def compare(source: Source, paid: Spending, hour_price: Decimal | None = None) -> Comparison:
-    """Look at the files, and measure the student for a few seconds.
+    """Read the sizes from the files, and measure the speed of the student for a few seconds.
 
     Args:
         source: the run.
-        paid: its spending.
-        hour_price: of this machine, in the teacher's currency.
+        paid: spending of the run.
+        hour_price: cost of an hour of this machine, in the currency of the teacher.
     """
     weights = source.folder.student / WEIGHTS
     speed, unmeasured = None, ""
     try:
         speed = measure_speed(Student.load(source.folder.student))
-    except Exception as error:  # a module of the user's own cannot be built here; the rest of the page can
+    except Exception as error:  # a custom module cannot be built here, but the rest of the page can
         unmeasured = f"The speed of the student was not measured: {' '.join(str(error).split())[:200]}"
     return Comparison(
         _parameters(weights),
@@ -111,8 +111,8 @@ def compare(source: Source, paid: Spending, hour_price: Decimal | None = None) -
 
 @torch.inference_mode()
 def measure_speed(student: Student, patience: float = PATIENCE) -> Speed:
-    """The median over a few runs, after one to warm up; with the number of threads that PyTorch has now."""
-    found = {}
+    """Measure the median of a few runs after a warm-up run, with the current number of threads of PyTorch."""
+    speeds = {}
     side = student.preprocess.size
     for batch in BATCHES:
         inputs = torch.zeros(batch, 3, side, side, device=student.device)
@@ -120,9 +120,9 @@ def measure_speed(student: Student, patience: float = PATIENCE) -> Speed:
         times: list[float] = []
         while not times or (len(times) < RUNS and sum(times) < patience):
             times.append(_once(student, inputs))
-        found[batch] = batch / statistics.median(times)
+        speeds[batch] = batch / statistics.median(times)
     threads = torch.get_num_threads()
-    return Speed(found, f"{machine()}, {threads} thread{'' if threads == 1 else 's'}, PyTorch {torch.__version__}")
+    return Speed(speeds, f"{machine()}, {threads} thread{'' if threads == 1 else 's'}, PyTorch {torch.__version__}")
 
 
 def _once(student: Student, inputs: torch.Tensor) -> float:
@@ -132,7 +132,7 @@ def _once(student: Student, inputs: torch.Tensor) -> float:
 
 
 def machine() -> str:
-    """The processor's name and its number of cores."""
+    """Return the name of the processor and its number of cores."""
     name = platform.processor() or platform.machine()
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
@@ -143,7 +143,7 @@ def machine() -> str:
 
 
 def teacher_parameters(spec: str) -> int | None:
-    """Parameters of an open_clip teacher's image encoder, built without memory; None for any other teacher."""
+    """Count the parameters of the image encoder of an open_clip teacher, without allocating it. None for others."""
     if not spec.startswith("open_clip:"):
         return None
     name = ClipSpec.parse(spec.removeprefix("open_clip:")).model
@@ -151,7 +151,7 @@ def teacher_parameters(spec: str) -> int | None:
         with torch.device("meta"):
             model = import_open_clip("The teacher's size").create_model(name, pretrained=None)
         return int(sum(p.numel() for p in model.visual.parameters()))
-    except Exception:  # a model of the hub asks for the network; the size is then not known
+    except Exception:  # a model of the hub needs the network; its size is then unknown
         return None
 
 
@@ -168,28 +168,32 @@ def _parameters(weights: Path) -> int:
 
 
 def _price(source: Source, paid: Spending) -> Decimal | None:
-    """Of one image: the card's, as the run kept it; in an older run what was stated, or what was paid."""
-    kept = source.content.get("asked", {}).get("price_per_1000_images")
+    """Return the price of one image: as saved by the run, or for older runs as stated or paid."""
+    saved = source.content.get("asked", {}).get("price_per_1000_images")
     stated = source.config.teacher.price_per_1000_images
-    if kept is not None:
-        return Decimal(kept) / 1000
+    if saved is not None:
+        return Decimal(saved) / 1000
     if stated:
         return stated / 1000
-    asked = source.content.get("asked", {})
-    if asked.get("image_queries") and not Decimal(asked["cost"]):
+    needed = source.content.get("asked", {})
+    if needed.get("image_queries") and not Decimal(needed["cost"]):
         return Decimal(0)
     return paid.image_price()
 
 
-def comparison_sheet(found: Comparison) -> Sheet:
-    """Student and teacher side by side."""
-    speeds = found.speed.images_per_second if found.speed else {}
+def comparison_sheet(compared: Comparison) -> Sheet:
+    """Return the values of student and teacher."""
+    speeds = compared.speed.images_per_second if compared.speed else {}
     rows = [
-        ("parameters", found.parameters, found.teacher_parameters),
-        ("bytes", found.bytes, None),
+        ("parameters", compared.parameters, compared.teacher_parameters),
+        ("bytes", compared.bytes, None),
         *((f"images per second, batch {b}", speeds.get(b), None) for b in BATCHES),
-        ("seconds per million images", found.seconds_per_million, None),
-        (f"cost per million images, {found.currency}", _plain(found.student_million), _plain(found.teacher_million)),
+        ("seconds per million images", compared.seconds_per_million, None),
+        (
+            f"cost per million images, {compared.currency}",
+            _plain(compared.student_million),
+            _plain(compared.teacher_million),
+        ),
     ]
     return Sheet.of("student_against_teacher", ("what", "student", "teacher"), rows)
 

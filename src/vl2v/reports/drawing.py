@@ -13,15 +13,15 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-# Colours that no figure uses otherwise; in the finished SVG each becomes a variable of the page's style, so that one
-# drawing serves light, dark and paper.
+# Colours that no figure uses otherwise. In the finished SVG, each is replaced by a CSS variable of the page. One
+# drawing therefore works in light mode, in dark mode and in print.
 NAMES = ("ink", "soft", "rule", "paper", "band", "student", "teacher", "shade", "strong", *(f"c{i}" for i in range(8)))
 COLOUR = {name: f"#0102{i:02x}" for i, name in enumerate(NAMES)}
 INK, SOFT, RULE, PAPER, STUDENT, TEACHER, SHADE, STRONG = (
     COLOUR[name] for name in ("ink", "soft", "rule", "paper", "student", "teacher", "shade", "strong")
 )
 CLASS_COLOURS = tuple(COLOUR[f"c{i}"] for i in range(8))
-WIDTH, HEIGHT = 4.7, 3.1  # inches of a panel; its type is then a little smaller than the page's
+WIDTH, HEIGHT = 4.7, 3.1  # inches of a panel; its text is then slightly smaller than that of the page
 
 STYLE = {
     "svg.fonttype": "none",
@@ -56,9 +56,9 @@ class Panel:
     """One drawing.
 
     Attributes:
-        title: above it.
-        svg: the drawing, safe to stand in a page as it is.
-        broad: whether it takes the page's whole width.
+        title: title above the drawing.
+        svg: the drawing, which can be inserted into the page without escaping.
+        broad: whether it has the full width of the page.
     """
 
     title: str
@@ -76,19 +76,19 @@ def panel(
     height: float = HEIGHT,
     broad: bool = False,
 ) -> Panel:
-    """Draw on one pair of axes.
+    """Draw a panel with one pair of axes.
 
     Args:
-        name: unique in the page.
-        title: above the panel.
-        alt: what the drawing says, for who cannot see it.
-        draw: draws.
-        width: in inches.
-        height: in inches.
-        broad: whether it takes the page's whole width.
+        name: name, unique in the page.
+        title: title above the panel.
+        alt: text alternative.
+        draw: draws on the axes.
+        width: width in inches.
+        height: height in inches.
+        broad: whether the panel has the full width of the page.
     """
     with rc_context(STYLE), warnings.catch_warnings():  # type: ignore[arg-type]
-        warnings.filterwarnings("ignore", "Glyph .* missing")  # the reader's fonts draw the letters, not ours
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # the text is drawn with the fonts of the reader
         figure = Figure(figsize=(width, height), layout="constrained")
         draw(figure.add_subplot())
         buffer = io.StringIO()
@@ -97,18 +97,18 @@ def panel(
 
 
 def inline(svg: str, name: str, alt: str) -> str:
-    """Make matplotlib's SVG file a part of a page: no prologue, names of its own, the page's colours and type."""
+    """Convert an SVG file of matplotlib for use in a page: no prologue, unique ids, colours and fonts of the page."""
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
     svg = re.sub(r'<style type="text/css">.*?</style>', "", svg, flags=re.DOTALL)
     box = re.search(r'viewBox="([^"]+)"', svg)
     assert box is not None  # matplotlib always writes one
     svg = re.sub(r"\n\s*", "\n", svg[svg.index(">") + 1 :])
-    svg = re.sub(r"<[^>]*>", lambda tag: _tag(tag[0], name), svg)  # letters between tags stay as they are
+    svg = re.sub(r"<[^>]*>", lambda tag: _tag(tag[0], name), svg)  # text between tags is not changed
     return f'<svg viewBox="{box[1]}" role="img" aria-label="{escape(alt)}">{svg}'
 
 
 def _tag(tag: str, name: str) -> str:
-    """One tag with names of its own, the page's colours and type, and coordinates as fine as can be seen."""
+    """Convert one tag: unique ids, colours and fonts of the page, and rounded coordinates."""
     if tag.startswith("<g id="):
         return "<g/>" if tag.endswith("/>") else "<g>"
     tag = re.sub(r' id="([^"]+)"', rf' id="{name}-\1"', tag)

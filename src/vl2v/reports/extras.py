@@ -15,7 +15,7 @@ WHO = {"student": "student", "zero_shot": "teacher"}
 
 
 def unseen_table(content: Mapping[str, Any]) -> TableBlock:
-    """Accuracy per class of held-out classes, that the student knows by their names alone.
+    """Return the accuracy on held-out classes, which the student knows by their names only.
 
     Args:
         content: ``unseen_classes`` of `evaluation.json`.
@@ -23,8 +23,8 @@ def unseen_table(content: Mapping[str, Any]) -> TableBlock:
     rows, values, strong = [], [], []
     for row in content.get("domains", ()):
         for who, name in WHO.items():
-            if found := row.get(who):
-                shares = [found.get(column) for column in UNSEEN]
+            if accuracies := row.get(who):
+                shares = [accuracies.get(column) for column in UNSEEN]
                 rows.append((row["domain"], row["role"], name, *(percent(share) for share in shares)))
                 values.append((row["domain"], row["role"], name, *shares))
     for role, means in content.get("means", {}).items():
@@ -42,25 +42,25 @@ def unseen_table(content: Mapping[str, Any]) -> TableBlock:
 
 
 def export_table(content: Mapping[str, Any], reference: Reference = LABELS) -> TableBlock:
-    """How near each exported file is to the student.
+    """Return the parity of each exported file with the student.
 
     Args:
-        content: `export/export.json`.
-        reference: what answers were compared with.
+        content: content of `export/export.json`.
+        reference: what predictions were compared with.
     """
     files: Mapping[str, Mapping[str, Any]] = content.get("files", {})
     columns = ("bytes", "images", "logits", "agreement", "accuracy", "student")
     rows = [
         (
             name,
-            _shown(found, "bytes", lambda value: size(int(value))),
-            _shown(found, "logits", lambda value: f"{value:.1e}"),
-            _shown(found, "agreement", percent),
-            _shown(found, "accuracy", percent),
-            _shown(found, "student", percent),
-            _shown(found, "images", count),
+            _shown(measured, "bytes", lambda value: size(int(value))),
+            _shown(measured, "logits", lambda value: f"{value:.1e}"),
+            _shown(measured, "agreement", percent),
+            _shown(measured, "accuracy", percent),
+            _shown(measured, "student", percent),
+            _shown(measured, "images", count),
         )
-        for name, found in files.items()
+        for name, measured in files.items()
     ]
     heads = (
         "file",
@@ -71,10 +71,10 @@ def export_table(content: Mapping[str, Any], reference: Reference = LABELS) -> T
         "the student's",
         "images",
     )
-    values = [(name, *(found.get(column) for column in columns)) for name, found in files.items()]
+    values = [(name, *(measured.get(column) for column in columns)) for name, measured in files.items()]
     return TableBlock("Compared with the student", heads, rows, [Sheet.of("export", ("file", *columns), values)])
 
 
-def _shown(found: Mapping[str, Any], key: str, words: Any) -> str:
-    value = found.get(key)
+def _shown(measured: Mapping[str, Any], key: str, words: Any) -> str:
+    value = measured.get(key)
     return NONE if value is None else str(words(value))

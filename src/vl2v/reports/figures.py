@@ -11,7 +11,7 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 from vl2v.evaluation.evaluation import OUT_OF_DOMAIN, TEST
 from vl2v.evaluation.reference import LABELS, Reference
 from vl2v.reports.accuracy import DomainAccuracy, Share
-from vl2v.reports.calibration import Calibration, Refusal
+from vl2v.reports.calibration import Calibration, Rejection
 from vl2v.reports.confusion import MANY, Confusion
 from vl2v.reports.drawing import (
     CLASS_COLOURS,
@@ -33,21 +33,21 @@ from vl2v.words import listed, percent, shortened
 PERCENT = PercentFormatter(1, decimals=0)
 LINES = ("-", "--", ":", "-.")
 SUFFIXES = {TEST: " (test)", OUT_OF_DOMAIN: " *"}  # of the names of domains
-LONGEST = 20  # letters of a name beside a figure
+LONGEST = 20  # characters of a name next to a figure
 
 
-def accuracy_panel(found: Sequence[DomainAccuracy], reference: Reference = LABELS) -> Panel:
-    """A dot with its interval for student and teacher on every domain."""
-    ordered = list(reversed(found))
+def accuracy_panel(domains: Sequence[DomainAccuracy], reference: Reference = LABELS) -> Panel:
+    """Draw the accuracy of student and teacher on every domain with its interval."""
+    ordered = list(reversed(domains))
     names = [shortened(f.domain, LONGEST) + SUFFIXES.get(f.role, "") for f in ordered]
 
     def draw(axes: Axes) -> None:
-        for place, f in enumerate(ordered):
+        for y, f in enumerate(ordered):
             if f.role == OUT_OF_DOMAIN:
-                axes.axhspan(place - 0.5, place + 0.5, color=SHADE, alpha=0.09, linewidth=0)
-            _dot(axes, f.student, place + (0.13 if f.teacher else 0), STUDENT, "o")
+                axes.axhspan(y - 0.5, y + 0.5, color=SHADE, alpha=0.09, linewidth=0)
+            _dot(axes, f.student, y + (0.13 if f.teacher else 0), STUDENT, "o")
             if f.teacher:
-                _dot(axes, f.teacher, place - 0.13, TEACHER, "D")
+                _dot(axes, f.teacher, y - 0.13, TEACHER, "D")
         axes.set_yticks(range(len(ordered)), names)
         axes.tick_params(axis="y", length=0, labelcolor=INK)
         axes.set_ylim(-0.5, len(ordered) - 0.5)
@@ -56,43 +56,43 @@ def accuracy_panel(found: Sequence[DomainAccuracy], reference: Reference = LABEL
         axes.xaxis.set_major_formatter(PERCENT)
         axes.set_xlabel(reference.measure)
 
-    said = "; ".join(
+    summary = "; ".join(
         f"{f.domain}: student {percent(f.student.value)}"
         + (f", teacher {percent(f.teacher.value)}" if f.teacher else "")
-        for f in found
+        for f in domains
     )
-    alt = f"{reference.key.capitalize()} by domain. {said}."
-    return panel(reference.key, "", alt, draw, height=max(1.6, 0.55 + 0.42 * len(found)))
+    alt = f"{reference.key.capitalize()} by domain. {summary}."
+    return panel(reference.key, "", alt, draw, height=max(1.6, 0.55 + 0.42 * len(domains)))
 
 
-def _dot(axes: Axes, share: Share, place: float, colour: str, marker: str) -> None:
-    axes.plot([share.low, share.high], [place, place], color=colour, linewidth=1.8, alpha=0.75, solid_capstyle="round")
-    axes.plot([share.value], [place], marker, color=colour, markersize=6.5, markeredgecolor=PAPER, markeredgewidth=0.8)
+def _dot(axes: Axes, share: Share, y: float, colour: str, marker: str) -> None:
+    axes.plot([share.low, share.high], [y, y], color=colour, linewidth=1.8, alpha=0.75, solid_capstyle="round")
+    axes.plot([share.value], [y], marker, color=colour, markersize=6.5, markeredgecolor=PAPER, markeredgewidth=0.8)
 
 
 def learning_panels(
     curves: Sequence[StageCurve], titles: Sequence[str], reference: Reference = LABELS
 ) -> tuple[Panel, ...]:
-    """Loss and validation accuracy of every stage."""
-    found = []
+    """Draw loss and validation accuracy of every stage."""
+    panels = []
     for curve, title in zip(curves, titles, strict=True):
-        found.append(_loss_panel(curve, title))
-        found.append(_validation_panel(curve, title, reference.key))
-    return tuple(found)
+        panels.append(_loss_panel(curve, title))
+        panels.append(_validation_panel(curve, title, reference.key))
+    return tuple(panels)
 
 
 def _loss_panel(curve: StageCurve, title: str) -> Panel:
     def draw(axes: Axes) -> None:
         _shade(axes, curve)
         values = np.asarray(curve.losses)
-        few = max(1, len(values) // 600)  # more points than pixels make a page heavy and show nothing
+        few = max(1, len(values) // 600)  # more points than pixels only make the page larger
         axes.plot(np.arange(len(values))[::few], values[::few], color=SOFT, alpha=0.35, linewidth=0.7)
         axes.plot(np.arange(len(values))[::few], smoothed(curve.losses)[::few], color=STUDENT)
         _steps(axes)
         axes.set_ylabel("training loss")
 
     ends = f"from {curve.losses[0]:.3f} to {float(np.mean(curve.losses[-20:])):.3f}"
-    alt = f"Training loss of {title} over {len(curve.losses)} steps, {ends}.{_window_said(curve)}"
+    alt = f"Training loss of {title} over {len(curve.losses)} steps, {ends}.{_window_text(curve)}"
     return panel(f"loss-{curve.stage}", f"{title}: training loss", alt, draw)
 
 
@@ -117,7 +117,7 @@ def _validation_panel(curve: StageCurve, title: str, key: str) -> Panel:
             axes.legend(frameon=False, fontsize=9, loc="best", handlelength=1.6, borderaxespad=0.3)
 
     last = ", ".join(f"{domain} {percent(values[-1])}" for domain, values in curve.accuracy.items())
-    alt = f"Validation {key} by source domain in {title}; at the end {last}.{_window_said(curve)}"
+    alt = f"Validation {key} by source domain in {title}; at the end {last}.{_window_text(curve)}"
     return panel(f"validation-{curve.stage}", f"{title}: validation {key}", alt, draw)
 
 
@@ -126,7 +126,7 @@ def _shade(axes: Axes, curve: StageCurve) -> None:
         axes.axvspan(curve.window.first, curve.window.last, color=SHADE, alpha=0.13, linewidth=0)
 
 
-def _window_said(curve: StageCurve) -> str:
+def _window_text(curve: StageCurve) -> str:
     return f" SWAD averaged steps {curve.window.first} to {curve.window.last}." if curve.window else ""
 
 
@@ -137,28 +137,32 @@ def _steps(axes: Axes) -> None:
     axes.grid(axis="y")
 
 
-def confusion_panel(found: Confusion, reference: Reference = LABELS) -> Panel:
-    """Rows are true classes and sum to one; with few classes the counts stand in the cells."""
-    shares, count = found.shares, len(found.classes)
+def confusion_panel(matrix: Confusion, reference: Reference = LABELS) -> Panel:
+    """Draw a confusion matrix. Rows are true classes and sum to 1. With few classes, cells show the counts."""
+    shares, count = matrix.shares, len(matrix.classes)
     readable = count <= MANY
-    images, names = int(found.counts.sum()), [shortened(name, 16) for name in found.classes]
+    images, names = int(matrix.counts.sum()), [shortened(name, 16) for name in matrix.classes]
 
     def draw(axes: Axes) -> None:
         if readable:
-            for t, a in np.argwhere(found.counts):
+            for t, a in np.argwhere(matrix.counts):
                 axes.fill(
                     *_cell(t, a), color=STUDENT if t == a else TEACHER, alpha=0.06 + 0.69 * shares[t, a], linewidth=0
                 )
                 if count <= 12:
                     strong = shares[t, a] > 0.8
-                    text = f"{found.counts[t, a]:,}"
+                    text = f"{matrix.counts[t, a]:,}"
                     axes.text(a, t, text, ha="center", va="center", fontsize=8.5, color=STRONG if strong else INK)
             axes.set_xticks(range(count), names, rotation=90 if count > 5 else 0)
             axes.set_yticks(range(count), names)
         else:
             ink = np.zeros((count, count, 4))
-            ink[..., :3] = (0.16, 0.55, 0.83)  # a picture cannot take the page's colours; this one reads on both
-            ink[..., 3] = np.sqrt(shares)  # rare mistakes are to be seen
+            ink[..., :3] = (
+                0.16,
+                0.55,
+                0.83,
+            )  # a bitmap cannot use CSS variables; this colour works on both backgrounds
+            ink[..., 3] = np.sqrt(shares)  # makes rare mistakes visible
             axes.imshow(ink, interpolation="nearest")
             axes.set_xticks([])
             axes.set_yticks([])
@@ -170,37 +174,37 @@ def confusion_panel(found: Confusion, reference: Reference = LABELS) -> Panel:
         axes.set_xlabel("predicted")
         axes.set_ylabel(reference.true)
 
-    worst = [f"{p.true} predicted as {p.taken_for} {p.count} times" for p in found.pairs(3)]
-    right = percent(float(np.diag(found.counts).sum() / max(images, 1)))
-    said = f"{right} of {images} {reference.equal}; {listed(worst) or 'no mistakes'}"
-    alt = f"Confusion matrix, {ROLE_NAMES[found.role]}: {said}."
-    title = f"{ROLE_NAMES[found.role].capitalize()}, {images:,} images"
-    return panel(f"confusion-{found.role}", title, alt, draw, height=4.3)
+    worst = [f"{p.true} predicted as {p.taken_for} {p.count} times" for p in matrix.pairs(3)]
+    right = percent(float(np.diag(matrix.counts).sum() / max(images, 1)))
+    summary = f"{right} of {images} {reference.equal}; {listed(worst) or 'no mistakes'}"
+    alt = f"Confusion matrix, {ROLE_NAMES[matrix.role]}: {summary}."
+    title = f"{ROLE_NAMES[matrix.role].capitalize()}, {images:,} images"
+    return panel(f"confusion-{matrix.role}", title, alt, draw, height=4.3)
 
 
 def _cell(t: int, a: int) -> tuple[list[float], list[float]]:
     return [a - 0.48, a + 0.48, a + 0.48, a - 0.48], [t - 0.48, t - 0.48, t + 0.48, t + 0.48]
 
 
-def reliability_panel(found: Calibration, temperature: float, reference: Reference = LABELS) -> Panel:
-    """Accuracy by confidence before and after the temperature; the diagonal is what confidence promises."""
+def reliability_panel(calibration: Calibration, temperature: float, reference: Reference = LABELS) -> Panel:
+    """Draw accuracy by confidence before and after temperature scaling. On the diagonal, both are equal."""
 
     def draw(axes: Axes) -> None:
         axes.plot([0, 1], [0, 1], color=SOFT, linewidth=1, linestyle=":")
-        _reliability(axes, found.before, TEACHER, "D", "as trained")
-        _reliability(axes, found.after, STUDENT, "o", f"temperature {temperature:.2f}")
+        _reliability(axes, calibration.before, TEACHER, "D", "as trained")
+        _reliability(axes, calibration.after, STUDENT, "o", f"temperature {temperature:.2f}")
         axes.set_xlim(0, 1.02)
         axes.set_ylim(0, 1.03)
         _shares(axes, "confidence", reference.key, handle=1.4)
 
-    errors = f"{percent(found.before.error)} before, {percent(found.after.error)} after"
-    alt = f"Reliability, {ROLE_NAMES[found.role]}: expected calibration error {errors} the temperature."
-    title = f"{ROLE_NAMES[found.role].capitalize()}: ECE {errors}"
-    return panel(f"reliability-{found.role}", title, alt, draw, height=3.5)
+    errors = f"{percent(calibration.before.error)} before, {percent(calibration.after.error)} after"
+    alt = f"Reliability, {ROLE_NAMES[calibration.role]}: expected calibration error {errors} the temperature."
+    title = f"{ROLE_NAMES[calibration.role].capitalize()}: ECE {errors}"
+    return panel(f"reliability-{calibration.role}", title, alt, draw, height=3.5)
 
 
 def _shares(axes: Axes, across: str, up: str, handle: float) -> None:
-    """Two shares against each other: percent on both axes, a grid, and a legend."""
+    """Format axes of two shares: percent, a grid and a legend."""
     axes.xaxis.set_major_formatter(PERCENT)
     axes.yaxis.set_major_formatter(PERCENT)
     axes.grid()
@@ -209,28 +213,28 @@ def _shares(axes: Axes, across: str, up: str, handle: float) -> None:
     axes.legend(frameon=False, fontsize=9, loc="upper left", handlelength=handle, borderaxespad=0.2)
 
 
-def _reliability(axes: Axes, found: Reliability, colour: str, marker: str, label: str) -> None:
-    filled = np.flatnonzero(found.count)
-    share = found.count[filled] / max(int(found.count.sum()), 1)
-    axes.plot(found.confidence[filled], found.accuracy[filled], color=colour, linewidth=1.2, alpha=0.8)
+def _reliability(axes: Axes, table: Reliability, colour: str, marker: str, label: str) -> None:
+    filled = np.flatnonzero(table.count)
+    share = table.count[filled] / max(int(table.count.sum()), 1)
+    axes.plot(table.confidence[filled], table.accuracy[filled], color=colour, linewidth=1.2, alpha=0.8)
     sizes = 12 + 110 * share
-    x, y = found.confidence[filled], found.accuracy[filled]
+    x, y = table.confidence[filled], table.accuracy[filled]
     axes.scatter(x, y, s=sizes, marker=marker, color=colour, edgecolors=PAPER, linewidths=0.6, zorder=3)
     axes.plot([], [], marker, color=colour, markersize=6, label=label)
 
 
-def refusal_panel(found: Sequence[Refusal], kept: Sequence[float], reference: Reference = LABELS) -> Panel:
-    """Share of wrong answers against the share answered, with the thresholds that the student keeps."""
+def rejection_panel(results: Sequence[Rejection], shown: Sequence[float], reference: Reference = LABELS) -> Panel:
+    """Draw the error rate against coverage, with the thresholds of the student."""
 
     def draw(axes: Axes) -> None:
-        for f, colour, marker in zip(found, (STUDENT, TEACHER), ("o", "D"), strict=False):
+        for f, colour, marker in zip(results, (STUDENT, TEACHER), ("o", "D"), strict=False):
             few = max(1, len(f.curve.coverage) // 500)
             chosen = np.r_[0 : len(f.curve.coverage) : few, len(f.curve.coverage) - 1]
             axes.plot(f.curve.coverage[chosen], f.curve.risk[chosen], color=colour, label=ROLE_NAMES[f.role])
-            marks = [t for t in f.thresholds if t.target in kept and t.coverage]
+            marks = [t for t in f.thresholds if t.target in shown and t.coverage]
             for t in marks:
                 axes.plot([t.coverage], [t.risk], marker, color=colour, markersize=6, markeredgecolor=PAPER)
-                if f is found[0]:
+                if f is results[0]:
                     axes.annotate(
                         f"{t.target:.0%}",
                         (t.coverage, t.risk),
@@ -241,10 +245,12 @@ def refusal_panel(found: Sequence[Refusal], kept: Sequence[float], reference: Re
                         color=SOFT,
                     )
         axes.set_xlim(0, 1.02)
-        steady = [f.curve.risk[f.curve.coverage >= 0.05] for f in found]  # of a handful of answers one is a third
+        steady = [
+            f.curve.risk[f.curve.coverage >= 0.05] for f in results
+        ]  # with a handful of predictions, one mistake changes the rate too much
         axes.set_ylim(0, 1.12 * max(0.01, *(float(risk.max()) for risk in steady)))
         _shares(axes, "coverage, the most confident first", f"{reference.other} among them", handle=1.6)
 
-    ends = listed([f"{percent(float(f.curve.risk[-1]))} {ROLE_NAMES[f.role]}" for f in found])
+    ends = listed([f"{percent(float(f.curve.risk[-1]))} {ROLE_NAMES[f.role]}" for f in results])
     alt = f"Predictions {reference.other} against coverage; at full coverage {ends}."
     return panel("refusal", "Rejecting the least confident predictions", alt, draw, height=3.5)

@@ -1,4 +1,4 @@
-"""The learning curves of both stages, and the window that SWAD averaged over."""
+"""Learning curves of both stages, and the window over which SWAD averaged the weights."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ALIGN, DISTILL = "align", "distill"
 
 @dataclass(frozen=True)
 class Window:
-    """Steps that SWAD averaged the weights over, both included."""
+    """First and last step over which SWAD averaged the weights."""
 
     first: int
     last: int
@@ -24,15 +24,15 @@ class Window:
 
 @dataclass(frozen=True)
 class StageCurve:
-    """One stage.
+    """Learning curve of one stage.
 
     Attributes:
-        stage: ``align`` or ``distill``, the first and the second stage of any method.
-        losses: of every step, from step 0 on.
-        steps: at which was validated.
-        validation_loss: there, the mean over source domains.
-        accuracy: there, by source domain, in [0, 1].
-        window: None where nothing was averaged, or SWAD had not converged.
+        stage: ``align`` or ``distill``, the first or the second stage of any method.
+        losses: training loss of every step from 0.
+        steps: steps with a validation.
+        validation_loss: mean over source domains at these steps.
+        accuracy: accuracy in [0, 1] at these steps, by source domain.
+        window: steps that SWAD averaged. None if SWAD was off or had not converged.
         averaged: whether SWAD was on.
     """
 
@@ -46,21 +46,21 @@ class StageCurve:
 
 
 def learning_curves(metrics: Sequence[Mapping[str, Any]], swad: Mapping[str, Any] | None) -> tuple[StageCurve, ...]:
-    """The stages that have at least one line.
+    """Return the curves of the stages that have at least one line.
 
     Args:
         metrics: the lines of `metrics.jsonl`.
-        swad: ``converged_at`` and ``dead_at`` of the second stage, as the student remembers them; None without SWAD.
+        swad: ``converged_at`` and ``dead_at`` of the second stage from the provenance. None without SWAD.
     """
-    found = []
+    curves = []
     for stage in (ALIGN, DISTILL):
         lines = [line for line in metrics if line["stage"] == stage]
         if not lines:
             continue
-        kept = lines[-1] if "converged_at" in lines[-1] else None
-        state = swad if stage == DISTILL and swad else kept
+        last = lines[-1] if "converged_at" in lines[-1] else None
+        state = swad if stage == DISTILL and swad else last
         domains = list(lines[0]["domains"])
-        found.append(
+        curves.append(
             StageCurve(
                 stage,
                 tuple(loss for line in lines for loss in line["losses"]),
@@ -71,11 +71,11 @@ def learning_curves(metrics: Sequence[Mapping[str, Any]], swad: Mapping[str, Any
                 state is not None,
             )
         )
-    return tuple(found)
+    return tuple(curves)
 
 
 def _share(score: Mapping[str, Any]) -> float:
-    """Of a domain's answers those that are its reference's: accuracy, or agreement in a run without labels."""
+    """Return the accuracy on a domain, or the agreement with the teacher in a run without labels."""
     share: float = score["accuracy"] if score.get("accuracy") is not None else score["agreement"]
     return share
 
@@ -88,7 +88,7 @@ def _window(state: Mapping[str, Any] | None, last: int) -> Window | None:
 
 
 def smoothed(values: Sequence[float], points: int = 40) -> np.ndarray[Any, np.dtype[np.float64]]:
-    """A running mean over a part of the curve, [len(values)]; the ends average over what there is."""
+    """Return a running mean of the same length. At the ends, the window is shorter."""
     width = max(1, len(values) // points)
     kernel = np.ones(width)
     sums = np.convolve(values, kernel, "same")
@@ -97,13 +97,13 @@ def smoothed(values: Sequence[float], points: int = 40) -> np.ndarray[Any, np.dt
 
 
 def loss_sheet(curves: Sequence[StageCurve]) -> Sheet:
-    """The training loss of every step."""
+    """Return the training loss of every step."""
     rows = [(curve.stage, step, loss) for curve in curves for step, loss in enumerate(curve.losses)]
     return Sheet.of("training_loss", ("stage", "step", "loss"), rows)
 
 
 def validation_sheet(curves: Sequence[StageCurve], reference: Reference = LABELS) -> Sheet:
-    """Validation loss, accuracy by domain, and whether the step lies in SWAD's window."""
+    """Return validation loss, accuracy by domain, and whether the step is in the window of SWAD."""
     domains = list(dict.fromkeys(domain for curve in curves for domain in curve.accuracy))
     rows = []
     for curve in curves:

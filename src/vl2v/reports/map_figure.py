@@ -17,7 +17,7 @@ from vl2v.reports.source import ROLE_NAMES, Arrays
 from vl2v.words import listed, percent, shortened
 
 MARKERS = ("o", "^", "s", "D", "v", "P", "X", "*")
-# What the marks look like in the key, in a box of 10 by 10.
+# Shapes of the marks in the key, in a box of 10 by 10.
 SHAPES = {
     "o": '<circle cx="5" cy="5" r="4"/>',
     "^": '<path d="M5 1 9 9 1 9z"/>',
@@ -32,12 +32,12 @@ SHAPES = {
 
 @dataclass(frozen=True)
 class KeyItem:
-    """A mark and what it stands for.
+    """An entry of the key.
 
     Attributes:
-        text: what it stands for.
+        text: meaning of the mark.
         shape: SVG in a box of 10 by 10.
-        colour: a colour of the page's style.
+        colour: CSS colour of the page.
     """
 
     text: str
@@ -47,11 +47,11 @@ class KeyItem:
 
 @dataclass(frozen=True)
 class Marks:
-    """Which class has which colour, and which domain which mark.
+    """Colours of classes and marks of domains.
 
     Attributes:
-        colours: by class index; classes beyond the colours that can be told apart have none.
-        shapes: by domain.
+        colours: colour by class index. Classes without a colour are grey.
+        shapes: mark by domain.
     """
 
     colours: dict[int, str]
@@ -59,7 +59,7 @@ class Marks:
 
     @classmethod
     def of(cls, arrays: Arrays) -> Marks:
-        """The eight most frequent classes have colours, the others stay grey; each domain has a mark."""
+        """Assign colours to the eight most frequent classes, and a mark to each domain."""
         labels, counts = np.unique(arrays["label"], return_counts=True)
         chosen = sorted(labels[np.argsort(-counts, kind="stable")[: len(CLASS_COLOURS)]])
         in_domain = arrays["domain"][arrays["role"] == IN_DOMAIN]
@@ -68,7 +68,7 @@ class Marks:
         return cls({int(label): colour for label, colour in zip(chosen, CLASS_COLOURS, strict=False)}, shapes)
 
     def key(self, classes: Sequence[str], arrays: Arrays) -> list[KeyItem]:
-        """Classes by colour, then domains by mark."""
+        """Return the entries of the key: classes, then domains."""
         numbers = {colour: f"var(--c{i})" for i, colour in enumerate(CLASS_COLOURS)}
         items = [KeyItem(classes[label], SHAPES["o"], numbers[colour]) for label, colour in self.colours.items()]
         if len(np.unique(arrays["label"])) > len(self.colours):
@@ -79,8 +79,10 @@ class Marks:
         return items
 
 
-def map_panel(found: EmbeddingMap, arrays: Arrays, classes: Sequence[str], marks: Marks, equal: str = "right") -> Panel:
-    """One stage."""
+def map_panel(
+    embedding_map: EmbeddingMap, arrays: Arrays, classes: Sequence[str], marks: Marks, equal: str = "right"
+) -> Panel:
+    """Draw the map of one stage."""
     names = [shortened(name, 14) for name in classes]
 
     def draw(axes: Axes) -> None:
@@ -89,25 +91,25 @@ def map_panel(found: EmbeddingMap, arrays: Arrays, classes: Sequence[str], marks
                 colour = SOFT if label is None else marks.colours[label]
                 chosen = (arrays["domain"] == domain) & _of_class(arrays["label"], label, marks)
                 if chosen.any():
-                    x, y = found.points[chosen].T
+                    x, y = embedding_map.points[chosen].T
                     axes.plot(x, y, shape, color=colour, markersize=3.4, alpha=0.55, markeredgewidth=0)
-        if found.names is not None:
-            _draw_names(axes, found.names, names, marks)
+        if embedding_map.names is not None:
+            _draw_names(axes, embedding_map.names, names, marks)
         axes.set_xticks([])
         axes.set_yticks([])
         axes.spines[["left", "bottom"]].set_visible(False)
         axes.margins(0.06)
 
-    nearest = listed([f"{percent(share)} {ROLE_NAMES[role]}" for role, share in found.nearest.items()])
+    nearest = listed([f"{percent(share)} {ROLE_NAMES[role]}" for role, share in embedding_map.nearest.items()])
     named = f"; nearest class name {equal} for {nearest}" if nearest else ""
-    alt = f"{STAGES[found.stage]}: {len(found.points)} images on two axes with "
-    alt += f"{percent(found.explained)} of the variance{named}."
-    return panel(f"map-{found.stage}", STAGES[found.stage], alt, draw, height=3.9)
+    alt = f"{STAGES[embedding_map.stage]}: {len(embedding_map.points)} images on two axes with "
+    alt += f"{percent(embedding_map.explained)} of the variance{named}."
+    return panel(f"map-{embedding_map.stage}", STAGES[embedding_map.stage], alt, draw, height=3.9)
 
 
-def _draw_names(axes: Axes, places: NDArray[np.float64], names: Sequence[str], marks: Marks) -> None:
+def _draw_names(axes: Axes, points: NDArray[np.float64], names: Sequence[str], marks: Marks) -> None:
     halo = [withStroke(linewidth=2.6, foreground=PAPER)]
-    for label, (x, y) in enumerate(places[: len(names)]):
+    for label, (x, y) in enumerate(points[: len(names)]):
         colour = marks.colours.get(label)
         if colour is None:
             axes.plot([x], [y], "P", color=SOFT, markersize=5, markeredgecolor=PAPER, markeredgewidth=0.6, zorder=4)
@@ -128,5 +130,5 @@ def _draw_names(axes: Axes, places: NDArray[np.float64], names: Sequence[str], m
 
 
 def _of_class(labels: NDArray[np.int64], label: int | None, marks: Marks) -> NDArray[np.bool_]:
-    found: NDArray[np.bool_] = ~np.isin(labels, list(marks.colours)) if label is None else labels == label
-    return found
+    chosen: NDArray[np.bool_] = ~np.isin(labels, list(marks.colours)) if label is None else labels == label
+    return chosen

@@ -22,14 +22,14 @@ STAGES = {
 
 @dataclass(frozen=True)
 class EmbeddingMap:
-    """One stage's.
+    """Embedding map of one stage.
 
     Attributes:
-        stage: as in `embeddings.npz`.
-        points: [N, 2] images.
-        names: [K, 2] class names on the same axes; None where they have no part in the space.
-        explained: share of the images' variance along the two axes together, in [0, 1].
-        nearest: by role, the share of these images whose nearest class name is their own; empty without names.
+        stage: name of the stage in `embeddings.npz`.
+        points: [N, 2], the images.
+        names: [K, 2], the class names on the same axes. None if they are not in the same space.
+        explained: share of the variance of the images along both axes, in [0, 1].
+        nearest: share of images whose nearest class name is the correct one, by role. Empty without names.
     """
 
     stage: str
@@ -40,8 +40,8 @@ class EmbeddingMap:
 
 
 def embedding_maps(arrays: Arrays) -> tuple[EmbeddingMap, ...]:
-    """Every stage that the run kept, each on a basis of its own."""
-    found = []
+    """Return a map of every stage that the run saved, each with its own axes."""
+    maps = []
     for stage in STAGES:
         if stage not in arrays or len(arrays[stage]) < 3:
             continue
@@ -49,19 +49,19 @@ def embedding_maps(arrays: Arrays) -> tuple[EmbeddingMap, ...]:
         texts = None if stage == "features" or "texts" not in arrays else _unit(arrays["texts"])
         mean, axes, explained = principal_axes(rows)
         names = None if texts is None else (texts - mean) @ axes
-        found.append(EmbeddingMap(stage, (rows - mean) @ axes, names, explained, _nearest(rows, texts, arrays)))
-    return tuple(found)
+        maps.append(EmbeddingMap(stage, (rows - mean) @ axes, names, explained, _nearest(rows, texts, arrays)))
+    return tuple(maps)
 
 
 def principal_axes(rows: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64], float]:
-    """The two directions of greatest variance, by the singular values of the centred rows.
+    """Return the two directions of largest variance, from the singular value decomposition of the centred rows.
 
     Args:
         rows: [N, D], N at least 3 and D at least 2.
 
     Returns:
-        (mean [D], axes [D, 2] of length one, share of the variance along them). The greatest entry of each axis is
-        positive, so that the same rows give the same map.
+        (mean [D], axes [D, 2] of length one, share of the variance along them). The entry of each axis with
+        the largest absolute value is positive, so the same rows have the same map.
     """
     mean = rows.mean(axis=0)
     _, values, directions = np.linalg.svd(rows - mean, full_matrices=False)
@@ -84,14 +84,14 @@ def _unit(rows: NDArray[np.float32]) -> NDArray[np.float64]:
     return wide / np.maximum(length, 1e-12)
 
 
-def map_sheet(found: Sequence[EmbeddingMap], arrays: Arrays, classes: Sequence[str]) -> Sheet:
-    """A line for every point: images with their path, class names without."""
+def map_sheet(maps: Sequence[EmbeddingMap], arrays: Arrays, classes: Sequence[str]) -> Sheet:
+    """Return one row per point, for images and class names."""
     rows: list[tuple[str | float, ...]] = []
-    for m in found:
+    for m in maps:
         for i, (x, y) in enumerate(m.points):
             label = classes[int(arrays["label"][i])]
-            place = (str(arrays["path"][i]), str(arrays["domain"][i]), str(arrays["role"][i]))
-            rows.append((m.stage, "image", *place, label, float(x), float(y)))
+            image = (str(arrays["path"][i]), str(arrays["domain"][i]), str(arrays["role"][i]))
+            rows.append((m.stage, "image", *image, label, float(x), float(y)))
         for name, (x, y) in zip(classes, [] if m.names is None else m.names, strict=False):
             rows.append((m.stage, "class name", "", "", "", name, float(x), float(y)))
     return Sheet.of("embedding_map", ("stage", "kind", "path", "domain", "role", "class", "x", "y"), rows)

@@ -15,22 +15,22 @@ from vl2v.reports.sheet import Sheet
 from vl2v_runtime.imaging import UnreadableImageError, decode, small_jpeg
 from vl2v_runtime.trust import probabilities
 
-SIDE = 224  # pixels of a picture's longer side; shown at about 140, so sharp on dense screens too
+SIDE = 224  # pixels of the longer side; shown at about 140, so it is sharp on high-density screens
 QUALITY = 72
 
 
 @dataclass(frozen=True)
 class Mistake:
-    """One wrong answer.
+    """One wrong prediction.
 
     Attributes:
-        role: ``in-domain`` or ``out-of-domain``.
-        domain: the image's.
-        path: below the data's root.
-        true: its class.
-        predicted: the student's answer.
-        confidence: of that answer, in [0, 1], after the temperature.
-        teacher: the teacher's answer; None where it was not asked.
+        role: ``in-domain``, ``test`` or ``out-of-domain``.
+        domain: domain of the image.
+        path: path below the root of the data.
+        true: class of the image.
+        predicted: prediction of the student.
+        confidence: confidence of the prediction in [0, 1], with temperature scaling.
+        teacher: zero-shot prediction of the teacher. None if it was not queried.
     """
 
     role: str
@@ -45,8 +45,8 @@ class Mistake:
 def mistakes(
     predictions: Predictions, classes: Sequence[str], temperature: float = 1.0, most: int = 8
 ) -> tuple[Mistake, ...]:
-    """At most so many of each role, the most confident first."""
-    found = []
+    """Return at most `most` wrong predictions of each role, the most confident first."""
+    wrong_predictions = []
     for role, part in predictions.roles().items():
         rows = probabilities(part.student, temperature)
         answers, confidence = part.student.argmax(axis=1), rows.max(axis=1)
@@ -55,12 +55,12 @@ def mistakes(
             teacher = None if part.teacher is None else classes[int(part.teacher[i].argmax())]
             names = classes[int(part.label[i])], classes[int(answers[i])]
             where = str(part.domain[i]), str(part.path[i])
-            found.append(Mistake(role, *where, *names, float(confidence[i]), teacher))
-    return tuple(found)
+            wrong_predictions.append(Mistake(role, *where, *names, float(confidence[i]), teacher))
+    return tuple(wrong_predictions)
 
 
 def picture(path: Path, side: int = SIDE) -> str | None:
-    """An image made small, as the text of a JPEG's ``data:`` address; None if it is gone or cannot be read."""
+    """Return a thumbnail as a JPEG ``data:`` URL, or None if the image is missing or cannot be read."""
     try:
         data = small_jpeg(decode(path), side, QUALITY)
     except (OSError, UnreadableImageError):
@@ -68,11 +68,11 @@ def picture(path: Path, side: int = SIDE) -> str | None:
     return "data:image/jpeg;base64," + base64.b64encode(data).decode("ascii")
 
 
-def mistake_sheet(found: Sequence[Mistake], reference: Reference = LABELS) -> Sheet:
-    """A line for every picture shown; the teacher's answer stands there once where it is the reference."""
+def mistake_sheet(wrong_predictions: Sequence[Mistake], reference: Reference = LABELS) -> Sheet:
+    """Return one row per image. If the teacher is the reference, its prediction is not repeated."""
     columns: tuple[str, ...] = ("role", "domain", "path", reference.true, "predicted", "confidence", "teacher")
     rows: list[tuple[str | float | None, ...]]
-    rows = [(m.role, m.domain, m.path, m.true, m.predicted, m.confidence, m.teacher) for m in found]
+    rows = [(m.role, m.domain, m.path, m.true, m.predicted, m.confidence, m.teacher) for m in wrong_predictions]
     if reference is not LABELS:
         columns, rows = columns[:-1], [row[:-1] for row in rows]
     return Sheet.of("mistakes", columns, rows)

@@ -23,9 +23,9 @@ class Figure:
 
     Attributes:
         panels: the drawings.
-        caption: what they show, and how to read it.
-        sheets: their values.
-        key: marks that are not explained in the panels.
+        caption: explanation of the drawings.
+        sheets: values of the drawings.
+        key: marks that the panels do not explain.
     """
 
     panels: Sequence[Panel]
@@ -39,12 +39,12 @@ class TableBlock:
     """A table of text.
 
     Attributes:
-        caption: above it.
-        columns: their headings, the first one's over the rows' headings.
-        rows: cells of text, the first one heads the row.
-        sheets: its values.
-        strong: rows that stand out, by their place.
-        wordy: columns of running text, by their place.
+        caption: caption above the table.
+        columns: column headings. The first column contains the row headings.
+        rows: cells of text. The first one is the row heading.
+        sheets: values of the table.
+        strong: indices of emphasised rows.
+        wordy: indices of columns of running text.
     """
 
     caption: str
@@ -57,7 +57,7 @@ class TableBlock:
 
 @dataclass(frozen=True)
 class Picture:
-    """A small picture: its ``data:`` address, None if the image is gone; what is said of it, and its path."""
+    """A thumbnail: its ``data:`` URL or None if the image is missing, its description, and its path."""
 
     source: str | None
     lines: Sequence[tuple[str, str, str]]
@@ -79,12 +79,12 @@ class Section:
     """A part of the page.
 
     Attributes:
-        name: its anchor.
-        title: its heading.
+        name: anchor of the section.
+        title: heading of the section.
         text: paragraphs before the blocks.
-        blocks: what it shows.
-        missing: sentences that say why something is not there.
-        html: markup that is safe as it is, e.g. a benchmark's table.
+        blocks: figures, tables and images.
+        missing: sentences that explain why something is missing.
+        html: trusted markup, e.g. the table of a benchmark.
         links: (text, relative address).
     """
 
@@ -98,13 +98,13 @@ class Section:
 
     @property
     def sheets(self) -> list[Sheet]:
-        """The values of all blocks."""
+        """Values of all blocks."""
         return [sheet for block in self.blocks for sheet in block.sheets]
 
 
 @dataclass(frozen=True)
 class Tile:
-    """One number that counts."""
+    """A key figure."""
 
     name: str
     value: str
@@ -116,12 +116,13 @@ class Page:
     """A whole report.
 
     Attributes:
-        kind: what it is a report of, above the title.
-        title: of the page.
-        lead: one sentence that says it all.
-        tiles: the numbers that count.
-        sections: the rest.
-        foot: by whom and when.
+        kind: kind of report, shown above the title.
+        title: title of the page.
+        lead: summary in one sentence.
+        tiles: key figures.
+        sections: sections of the report.
+        foot: version and time.
+        more: further values that no section shows.
     """
 
     kind: str
@@ -134,11 +135,11 @@ class Page:
 
     @property
     def sheets(self) -> list[Sheet]:
-        """All values."""
+        """Values of all sections."""
         return [*(sheet for section in self.sections for sheet in section.sheets), *self.more]
 
     def html(self) -> str:
-        """One page that needs nothing else: no script, no font, no picture from outside."""
+        """Render a self-contained page, without scripts and external fonts or images."""
         environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
         environment.tests["figure"] = lambda block: isinstance(block, Figure)
         environment.tests["table"] = lambda block: isinstance(block, TableBlock)
@@ -146,7 +147,7 @@ class Page:
         return environment.from_string(source).render(page=self, style=style()) + "\n"
 
     def write(self, folder: Path) -> Path:
-        """Write ``report.html``, and every figure's values into ``report/``; returns the page's path."""
+        """Write ``report.html`` and the values of all figures to ``report/``, and return the path of the page."""
         values = folder / "report"
         values.mkdir(parents=True, exist_ok=True)
         for sheet in self.sheets:

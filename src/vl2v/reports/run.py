@@ -29,19 +29,19 @@ STATED = "vl2v {version}, {time} UTC. The values of all figures are in the folde
 
 
 def write_run_report(folder: Path, store: Path, hour_price: Decimal | None = None, out: Path | None = None) -> Path:
-    """Write ``report.html`` and ``report/*.csv`` into a run's folder, over older ones.
+    """Write ``report.html`` and ``report/*.csv`` for a run. Older files are replaced.
 
     Args:
-        folder: a finished run's; of an older version too, what it lacks is left out and told.
-        store: the file of bought vectors with its ledger; it is not made if it is missing.
-        hour_price: what an hour of this machine costs, in the teacher's currency; None gives no money.
-        out: the folder to write to, made if missing; None for `folder`.
+        folder: folder of a finished run. For runs of older versions, the report names the missing data.
+        store: file of purchased embeddings with the ledger. It is not created if it is missing.
+        hour_price: cost of an hour of this machine, in the currency of the teacher. None omits the cost of the student.
+        out: folder to write to, created if it is missing. None writes to `folder`.
 
     Returns:
-        The page's path.
+        Path of the page.
 
     Raises:
-        RunError: if the folder holds no finished run.
+        RunError: if the folder does not contain a finished run.
     """
     source = read_run(folder)
     paid = spending(folder, source.content.get("asked", {}), store)
@@ -74,7 +74,7 @@ def write_run_report(folder: Path, store: Path, hour_price: Decimal | None = Non
 
 
 def foot() -> str:
-    """By which version and when."""
+    """Return the version of vl2v and the time."""
     from importlib.metadata import version
 
     return STATED.format(version=version("vl2v"), time=f"{datetime.now(UTC):%Y-%m-%d %H:%M}")

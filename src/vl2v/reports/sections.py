@@ -24,8 +24,8 @@ PURPOSES = {"training": "training images", "evaluation": "the table's zero-shot 
 PURPOSES["validation"] = "validation images, to compare with the teacher"
 NO_LABELS = (
     "The images have no labels. The student is compared with the zero-shot predictions of the teacher: the figures "
-    "say how well it learnt from its teacher, not how often it is right. To measure that, run vl2v evaluate on images "
-    "with labels."
+    "say how well it learnt from its teacher, not how accurate it is. To measure the accuracy, run vl2v evaluate on "
+    "images with labels."
 )
 
 
@@ -33,25 +33,25 @@ TILES = {IN_DOMAIN: "In-domain", TEST: "Test", OUT_OF_DOMAIN: "Held-out"}
 
 
 def title_of(source: Source) -> str:
-    """Data, what is held out, and the method."""
+    """Return data, held-out domains and method."""
     held_out = listed(source.config.data.held_out)
     data = Path(source.config.data.root).name
     return f"{data}{f' without {held_out}' if held_out else ''}: {METHODS[source.config.method].title}"
 
 
 def backbone_of(source: Source) -> str:
-    """The student's architecture as its card names it."""
+    """Return the name of the student's architecture."""
     return str(source.card["backbone"]["name"])
 
 
 def teacher_of(source: Source) -> str:
-    """Who taught it."""
+    """Return the identity of the teacher."""
     identity = source.provenance.get("teacher", {}).get("identity") or source.config.teacher.spec
     return shortened(str(identity), 60)
 
 
 def lead_of(source: Source, paid: Spending, compared: Comparison) -> str:
-    """One sentence: what was made, how good it is against the teacher, and what it cost."""
+    """Summarise the run: the student, its accuracy compared with the teacher, and the cost."""
     made = f"{METHODS[source.config.method].title} trained a student"
     made += f" with {compared.parameters / 1e6:,.1f} million parameters"
     made += f" ({backbone_of(source)}, {len(source.classes)} classes)"
@@ -65,68 +65,70 @@ def lead_of(source: Source, paid: Spending, compared: Comparison) -> str:
     for role in ROLES:
         student, teacher = (source.evaluation.mean(role, column) for column in ("student", "zero_shot"))
         if student is not None:
-            beside = "" if teacher is None else f" (teacher: {percent(teacher)})"
-            parts.append(f"{percent(student)} on {where[role]}{beside}")
+            compared_with = "" if teacher is None else f" (teacher: {percent(teacher)})"
+            parts.append(f"{percent(student)} on {where[role]}{compared_with}")
     measure = "accuracy" if source.reference is LABELS else "agreement with the teacher"
-    return f"{made}; its {measure} is {listed(parts)}. {cost_said(paid)}"
+    return f"{made}; its {measure} is {listed(parts)}. {cost_sentence(paid)}"
 
 
-def cost_said(paid: Spending) -> str:
-    """What it cost, as a sentence."""
+def cost_sentence(paid: Spending) -> str:
+    """Return a sentence about queries and cost."""
     needed = f"{count(paid.image_queries)} image and {count(paid.text_queries)} text queries"
     price = "free of charge" if not paid.cost else f"worth {money(paid.cost, paid.currency)}"
     if not paid.image_queries and not paid.text_queries:
         return "Its training needed no queries."
-    said = f"Its training needed {needed}, {price}"
-    return said + (f"; {money(paid.paid, paid.currency)} were paid in this run." if paid.lines and paid.paid else ".")
+    text = f"Its training needed {needed}, {price}"
+    return text + (f"; {money(paid.paid, paid.currency)} were paid in this run." if paid.lines and paid.paid else ".")
 
 
 def tiles_of(source: Source, paid: Spending, compared: Comparison) -> list[Tile]:
-    """The numbers that count."""
-    found = []
+    """Return the key figures."""
+    tiles = []
     for role in ROLES:
         student, teacher = (source.evaluation.mean(role, column) for column in ("student", "zero_shot"))
         if student is not None:
             name = f"{TILES[role]} {source.reference.key}"
-            found.append(Tile(name, percent(student), _beside(source, teacher)))
+            tiles.append(Tile(name, percent(student), _comparison_text(source, teacher)))
     amount = paid.paid if paid.lines else paid.cost
     free = "free of charge" if not amount else f"{count(paid.image_queries)} image queries"
     if amount:
-        found.append(Tile("Paid" if paid.lines else "Cost", money(amount, paid.currency), free))
+        tiles.append(Tile("Paid" if paid.lines else "Cost", money(amount, paid.currency), free))
     else:
-        found.append(Tile("Image queries", count(paid.image_queries), free))
-    found.append(Tile("Student", f"{compared.parameters / 1e6:,.1f} M", f"parameters, {size(compared.bytes)}"))
+        tiles.append(Tile("Image queries", count(paid.image_queries), free))
+    tiles.append(Tile("Student", f"{compared.parameters / 1e6:,.1f} M", f"parameters, {size(compared.bytes)}"))
     if compared.speed:
         fastest = compared.speed.images_per_second[BATCHES[-1]]
-        found.append(Tile("Speed on this machine", f"{fastest:,.0f} /s", f"images, batches of {BATCHES[-1]}"))
-    return found
+        tiles.append(Tile("Speed on this machine", f"{fastest:,.0f} /s", f"images, batches of {BATCHES[-1]}"))
+    return tiles
 
 
-def _beside(source: Source, teacher: float | None) -> str:
+def _comparison_text(source: Source, teacher: float | None) -> str:
     if source.reference is not LABELS:
         return "with the teacher"
     return "" if teacher is None else f"teacher {percent(teacher)}"
 
 
 def warnings_section(source: Source) -> Section | None:
-    """What the run warned of; None if of nothing, as in runs of earlier versions."""
-    said = source.content.get("warnings")
-    found = [str(line) for line in said] if isinstance(said, list) else []
-    return Section("warnings", "Warnings", found) if found else None
+    """Return the warnings of the run, or None if there are none, as in runs of earlier versions."""
+    warnings = source.content.get("warnings")
+    lines = [str(line) for line in warnings] if isinstance(warnings, list) else []
+    return Section("warnings", "Warnings", lines) if lines else None
 
 
 def accuracy_section(source: Source) -> Section:
-    """Accuracy per domain with its interval, other weights, classes never trained on."""
-    found = accuracies(source.evaluation)
+    """Return the accuracy per domain with its interval, alternative weights, and held-out classes."""
+    domains = accuracies(source.evaluation)
     rows: list[tuple[str, ...]] = []
     strong = []
     for role in ROLES:
-        part = [f for f in found if f.role == role]
+        part = [f for f in domains if f.role == role]
         rows += [_accuracy_row(f) for f in part]
         student, teacher = (source.evaluation.mean(role, column) for column in ("student", "zero_shot"))
         if student is not None and len(part) > 1:
             strong.append(len(rows))
-            rows.append(("mean", ROLE_NAMES[role], "", percent(student), percent(teacher), _ahead(student, teacher)))
+            rows.append(
+                ("mean", ROLE_NAMES[role], "", percent(student), percent(teacher), _difference(student, teacher))
+            )
     caption = (
         "Circles: student; diamonds: zero-shot teacher; lines: Wilson's 95% interval of a proportion, "
         "for this run only. Shaded and with a star: held out of training and selection."
@@ -138,7 +140,7 @@ def accuracy_section(source: Source) -> Section:
         text, caption = [NO_LABELS], "Lines: Wilson's 95% interval of a proportion, for this run only."
         heads, rows = heads[:4], [row[:4] for row in rows]
     table = TableBlock(f"{measure} by domain", heads, rows, strong=strong)
-    figure = Figure([accuracy_panel(found, reference)], caption, [accuracy_sheet(found, reference)])
+    figure = Figure([accuracy_panel(domains, reference)], caption, [accuracy_sheet(domains, reference)])
     blocks: list[Figure | TableBlock] = [figure, table]
     if source.evaluation.alternatives:
         blocks.append(_other_weights(source))
@@ -147,18 +149,24 @@ def accuracy_section(source: Source) -> Section:
     missing = (
         [] if source.config.data.held_out else ["No domain was held out, so there are no results for unseen domains."]
     )
-    if reference is LABELS and all(f.teacher is None for f in found):
+    if reference is LABELS and all(f.teacher is None for f in domains):
         missing.append("The teacher was not queried for these images, so its accuracy is unknown.")
     return Section(name, measure.removeprefix("Top-1 ").capitalize(), text, blocks, missing)
 
 
-def _accuracy_row(found: DomainAccuracy) -> tuple[str, ...]:
-    teacher = found.teacher.value if found.teacher else None
-    intervals = _with_interval(found.student), _with_interval(found.teacher)
-    return found.domain, ROLE_NAMES[found.role], count(found.images), *intervals, _ahead(found.student.value, teacher)
+def _accuracy_row(domain: DomainAccuracy) -> tuple[str, ...]:
+    teacher = domain.teacher.value if domain.teacher else None
+    intervals = _with_interval(domain.student), _with_interval(domain.teacher)
+    return (
+        domain.domain,
+        ROLE_NAMES[domain.role],
+        count(domain.images),
+        *intervals,
+        _difference(domain.student.value, teacher),
+    )
 
 
-def _ahead(student: float, teacher: float | None) -> str:
+def _difference(student: float, teacher: float | None) -> str:
     return NONE if teacher is None else f"{100 * (student - teacher):+.1f}".replace("-", "−")
 
 
@@ -167,8 +175,8 @@ def _with_interval(share: Share | None) -> str:
 
 
 def _other_weights(source: Source) -> TableBlock:
-    kept = {f"kept ({source.config.distill.weights})": source.evaluation}
-    every: Mapping[str, Evaluation] = kept | dict(source.evaluation.alternatives)
+    saved = {f"saved ({source.config.distill.weights})": source.evaluation}
+    every: Mapping[str, Evaluation] = saved | dict(source.evaluation.alternatives)
     roles = [r for r in ROLES if r != TEST or any(row.role == TEST for row in source.evaluation.rows)]
     rows = [(name, *(percent(e.mean(role, "student")) for role in roles)) for name, e in every.items()]
     values = [(name, *(e.mean(role, "student") for role in roles)) for name, e in every.items()]
@@ -178,7 +186,7 @@ def _other_weights(source: Source) -> TableBlock:
 
 
 def spending_section(source: Source, paid: Spending) -> Section:
-    """What was asked and what was paid."""
+    """Return the queries and the payments."""
     rows = [
         (
             f"{line.kind}s",
@@ -211,7 +219,7 @@ def spending_section(source: Source, paid: Spending) -> Section:
 
 
 def learning_section(source: Source) -> Section:
-    """Curves of both stages with the window that SWAD averaged over."""
+    """Return the curves of both stages with the window over which SWAD averaged."""
     name, method = "learning", METHODS[source.config.method]
     if not source.metrics:
         return Section(name, "Learning curves", missing=[source.missing.get("metrics", "The run has no steps.")])
@@ -221,23 +229,25 @@ def learning_section(source: Source) -> Section:
     caption += f"{source.reference.key.capitalize()}: validation images of the source domains."
     sheets = [loss_sheet(curves), validation_sheet(curves, source.reference)]
     figure = Figure(
-        learning_panels(curves, titles, source.reference), f"{caption} {_windows_said(curves, titles)}", sheets
+        learning_panels(curves, titles, source.reference), f"{caption} {_windows_text(curves, titles)}", sheets
     )
     return Section(name, "Learning curves", (), [figure])
 
 
-def _windows_said(curves: Sequence[StageCurve], titles: Sequence[str]) -> str:
-    said = []
+def _windows_text(curves: Sequence[StageCurve], titles: Sequence[str]) -> str:
+    sentences = []
     for curve, title in zip(curves, titles, strict=True):
         if curve.window:
-            said.append(f"Shaded: steps {curve.window.first:,} to {curve.window.last:,} of {title}, averaged by SWAD.")
+            sentences.append(
+                f"Shaded: steps {curve.window.first:,} to {curve.window.last:,} of {title}, averaged by SWAD."
+            )
         elif curve.averaged:
-            said.append(f"SWAD found no loss valley in {title}: the last weights were saved.")
-    return " ".join(said)
+            sentences.append(f"SWAD found no loss valley in {title}: the last weights were saved.")
+    return " ".join(sentences)
 
 
 def comparison_section(source: Source, compared: Comparison) -> Section:
-    """Student against teacher: accuracy, size, speed, money."""
+    """Compare student and teacher: accuracy, size, speed and cost."""
     rows = [
         (
             f"{source.reference.key}, {ROLE_NAMES[role]}",
@@ -282,7 +292,7 @@ def comparison_section(source: Source, compared: Comparison) -> Section:
 
 
 def export_section(source: Source) -> Section | None:
-    """What was measured of the exported file, if there is one."""
+    """Return the measurements of exported files, or None if there are none."""
     if source.export is None:
         return None
     text = ["The student as an ONNX file: its agreement with the student, its size and its speed."]
@@ -290,7 +300,7 @@ def export_section(source: Source) -> Section | None:
 
 
 def making_section(source: Source) -> Section:
-    """What is needed to make it again."""
+    """Return the data from which the run can be reproduced."""
     made, config = source.provenance, source.config
     data = made.get("data", {})
     versions = ", ".join(f"{name} {value}" for name, value in (made.get("made_with") or {}).items())

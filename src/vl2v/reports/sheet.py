@@ -1,4 +1,4 @@
-"""The values of figures as CSV: one sheet per figure."""
+"""Values of figures as CSV files."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ Value = str | int | float | None
 
 @dataclass(frozen=True)
 class Sheet:
-    """Values in rows.
+    """A table of values.
 
     Attributes:
-        name: of the file, without its ending.
-        columns: their names.
-        rows: numbers in full precision, shares and accuracies in [0, 1]; None where there is no value.
+        name: name of the file, without its suffix.
+        columns: names of the columns.
+        rows: numbers in full precision, shares and accuracies in [0, 1]. None for a missing value.
     """
 
     name: str
@@ -30,16 +30,16 @@ class Sheet:
 
     @classmethod
     def of(cls, name: str, columns: Sequence[str], rows: Iterable[Sequence[Value]]) -> Sheet:
-        """From any sequences."""
+        """Create a sheet from any sequences."""
         return cls(name, tuple(columns), tuple(tuple(row) for row in rows))
 
     @property
     def file(self) -> str:
-        """The file's name."""
+        """Name of the file."""
         return f"{self.name}.csv"
 
     def write(self, folder: Path) -> None:
-        """Write ``<name>.csv`` into a folder that exists."""
+        """Write ``<name>.csv`` to an existing folder."""
         with replacing(folder / self.file) as fresh, fresh.open("w", encoding="utf-8", newline="") as handle:
             writer = csv.writer(handle, lineterminator="\n")
             writer.writerow(self.columns)

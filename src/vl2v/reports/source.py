@@ -1,4 +1,4 @@
-"""Read a run folder for its report; missing data is None, with the reason."""
+"""Read a run folder for its report. Missing data are None, with the reason."""
 
 from __future__ import annotations
 
@@ -28,33 +28,33 @@ from vl2v_runtime.trust import Trust
 Arrays = Mapping[str, NDArray[Any]]
 Found = TypeVar("Found")
 EMBEDDINGS = {  # `embeddings.npz`, see `vl2v.evaluation.embeddings.save_embeddings`
-    "classes": Form(TEXT, ("K",), optional=True),  # earlier versions have none
+    "classes": Form(TEXT, ("K",), optional=True),  # missing in earlier versions
     **{name: Form(TEXT, ("N",)) for name in ("path", "domain", "role")},
     "label": Form(WHOLE, ("N",)),
     "features": Form(FLOAT, ("N", "F"), optional=True),
     **{name: Form(FLOAT, ("N", "D"), optional=True) for name in ("aligned", "distilled", "teacher")},
     "texts": Form(FLOAT, ("K", "D"), optional=True),
 }
-HEADS = {IN_DOMAIN: "in-domain", TEST: "test", OUT_OF_DOMAIN: "held-out"}  # of columns
+HEADS = {IN_DOMAIN: "in-domain", TEST: "test", OUT_OF_DOMAIN: "held-out"}  # column headings
 ROLE_NAMES = {IN_DOMAIN: "in-domain", TEST: "test", OUT_OF_DOMAIN: "held-out domain"}
 
 
 @dataclass(frozen=True)
 class Source:
-    """All that a report is made from.
+    """The data of a report.
 
     Attributes:
-        folder: the run's.
-        config: its settings.
-        evaluation: its table.
-        content: `evaluation.json` as it is.
-        card: `student.json` as it is.
+        folder: the run folder.
+        config: settings of the run.
+        evaluation: the table of results.
+        content: content of `evaluation.json`.
+        card: content of `student.json`.
         metrics: the lines of `metrics.jsonl`, oldest first.
-        predictions: None in runs of earlier versions.
-        embeddings: `embeddings.npz`, None in runs of earlier versions.
-        trust: `student/trust.json`, None where nothing was fitted.
-        export: `export/export.json`, None where nothing was exported.
-        missing: why a part is None, by its name.
+        predictions: saved predictions. None in runs of earlier versions.
+        embeddings: content of `embeddings.npz`. None in runs of earlier versions.
+        trust: content of `student/trust.json`. None if nothing was fitted.
+        export: content of `export/export.json`. None if nothing was exported.
+        missing: why a part is None, by name of the attribute.
     """
 
     folder: RunFolder
@@ -71,7 +71,7 @@ class Source:
 
     @property
     def classes(self) -> list[str]:
-        """The run's class names, in the order of its logits, whatever the student gained or lost since."""
+        """Class names of the run in the order of its logits, without later changes of the student."""
         if self.embeddings is not None and "classes" in self.embeddings:
             return [str(name) for name in self.embeddings["classes"]]
         names = [str(name) for name in self.card["classes"]]
@@ -86,21 +86,21 @@ class Source:
 
     @property
     def reference(self) -> Reference:
-        """What answers are compared with."""
+        """What predictions are compared with: labels or the teacher."""
         return self.evaluation.reference
 
     @property
     def provenance(self) -> Mapping[str, Any]:
-        """What the student remembers of its making."""
-        found: Mapping[str, Any] = self.card.get("provenance", {})
-        return found
+        """Provenance of the student."""
+        provenance: Mapping[str, Any] = self.card.get("provenance", {})
+        return provenance
 
 
 def read_run(path: Path) -> Source:
     """Read a finished run.
 
     Raises:
-        RunError: if the folder holds none.
+        RunError: if the folder does not contain one.
     """
     folder = RunFolder(path)
     config = folder.config()
@@ -122,24 +122,24 @@ def read_run(path: Path) -> Source:
                 return read(file)
             missing[name] = f"{why} ({file.relative_to(path).as_posix()} is missing)."
         except (OSError, *UNREADABLE, Vl2vError) as error:
-            found = error.found if isinstance(error, Vl2vError) else error
-            missing[name] = f"{file.relative_to(path).as_posix()} cannot be read: {found}."
+            reason = error.found if isinstance(error, Vl2vError) else error
+            missing[name] = f"{file.relative_to(path).as_posix()} cannot be read: {reason}."
         return None
 
     def embeddings(file: Path) -> Arrays:
-        found = read_arrays(file, EMBEDDINGS)
-        known = [len(found[name]) for name in ("classes", "texts") if name in found]
+        arrays = read_arrays(file, EMBEDDINGS)
+        known = [len(arrays[name]) for name in ("classes", "texts") if name in arrays]
         known += [] if answers is None else [answers.student.shape[1]]
         if len(set(known)) > 1:
             raise ValueError(f"{known[0]} classes, the answers have {known[-1]}")
-        check_answers(found["role"], found["path"], found["label"], known[0] if known else len(card["classes"]), own)
-        return found
+        check_answers(arrays["role"], arrays["path"], arrays["label"], known[0] if known else len(card["classes"]), own)
+        return arrays
 
     own = made_here(path)
     earlier = "This run was made by an earlier version"
     card = read_described(folder.student)
-    kept = f"{earlier}, which did not save predictions"
-    answers = part("predictions", folder.predictions_file, lambda file: read_predictions(file, own), kept)
+    reason = f"{earlier}, which did not save predictions"
+    answers = part("predictions", folder.predictions_file, lambda file: read_predictions(file, own), reason)
     return Source(
         folder,
         config,

@@ -32,16 +32,16 @@ class Line:
 
 @dataclass(frozen=True)
 class Spending:
-    """What a run asked and paid.
+    """Queries and cost of a run.
 
     Attributes:
-        lines: of the run's entries in the ledger; empty if it bought nothing, or the ledger is not at hand.
+        lines: entries of the run in the ledger, summed. Empty if the run bought nothing or the ledger is not available.
         known: whether the ledger was read.
-        image_queries: images that training needs if nothing is known before.
-        text_queries: prompts.
-        cost: of both.
-        currency: of `cost`.
-        note: why the ledger says nothing, or empty.
+        image_queries: image queries that training needs if no embeddings are stored.
+        text_queries: text queries that training needs if no embeddings are stored.
+        cost: cost of both.
+        currency: currency of `cost`.
+        note: why there are no entries, or empty.
     """
 
     lines: tuple[Line, ...]
@@ -54,28 +54,28 @@ class Spending:
 
     @property
     def paid(self) -> Decimal:
-        """By this run; batches that were sent and never answered count."""
+        """Amount that this run has paid, including requests without a response."""
         return sum((line.cost for line in self.lines), Decimal(0))
 
     @property
     def sent(self) -> int:
-        """Queries that this run sent and that were not refused."""
+        """Number of queries that this run has sent, without rejected ones."""
         return sum(line.queries for line in self.lines if line.state != REFUSED)
 
     def image_price(self) -> Decimal | None:
-        """What one image costs, as far as it can be seen from what was paid; None if it cannot."""
+        """Return the price of one image, computed from what was paid, or None if no image was paid."""
         images = [line for line in self.lines if line.kind == "image" and line.state != REFUSED]
         count = sum(line.queries for line in images)
         return sum((line.cost for line in images), Decimal(0)) / count if count else None
 
 
-def spending(run: Path, asked: Mapping[str, Any], store: Path) -> Spending:
-    """Of a run, whose name in the ledger is its folder.
+def spending(run: Path, needed: Mapping[str, Any], store: Path) -> Spending:
+    """Read the spending of a run. Its name in the ledger is its folder.
 
     Args:
-        run: the folder.
-        asked: ``asked`` of `evaluation.json`; empty in runs of earlier versions.
-        store: the file of bought vectors; it is not made if it is missing.
+        run: the run folder.
+        needed: ``asked`` in `evaluation.json`. Empty for runs of earlier versions.
+        store: file of purchased embeddings. It is not created if it is missing.
     """
     entries, note = _entries(str(run.resolve()), store)
     sums: dict[tuple[str, str, str, str], list[Any]] = {}
@@ -89,10 +89,10 @@ def spending(run: Path, asked: Mapping[str, Any], store: Path) -> Spending:
     return Spending(
         lines,
         entries is not None,
-        int(asked.get("image_queries", 0)),
-        int(asked.get("text_queries", 0)),
-        Decimal(str(asked.get("cost", "0"))),
-        str(asked.get("currency", lines[0].currency if lines else "USD")),
+        int(needed.get("image_queries", 0)),
+        int(needed.get("text_queries", 0)),
+        Decimal(str(needed.get("cost", "0"))),
+        str(needed.get("currency", lines[0].currency if lines else "USD")),
         note,
     )
 
@@ -104,17 +104,17 @@ def _entries(run: str, store: Path) -> tuple[list[LedgerEntry] | None, str]:
         with closing(EmbeddingStore.reading(store)) as opened:
             return Ledger(opened).entries(run), ""
     except (sqlite3.Error, OSError, Vl2vError) as error:
-        said = error.problem if isinstance(error, Vl2vError) else error
-        return None, f"The ledger cannot be read: {said}"
+        reason = error.problem if isinstance(error, Vl2vError) else error
+        return None, f"The ledger cannot be read: {reason}"
 
 
-def spending_sheet(found: Spending) -> Sheet:
-    """What the ledger says, and what a run that knows nothing would ask."""
+def spending_sheet(paid: Spending) -> Sheet:
+    """Return the entries of the ledger, and the queries that training needs without stored embeddings."""
     rows: list[Sequence[str | int]] = [
         ("paid", line.kind, line.purpose, line.state, line.queries, f"{line.cost:f}", line.currency)
-        for line in found.lines
+        for line in paid.lines
     ]
-    for kind, queries in (("image", found.image_queries), ("text", found.text_queries)):
-        rows.append(("needed for training", kind, "", "", queries, "", found.currency))
-    rows.append(("needed for training", "all", "", "", found.image_queries + found.text_queries, f"{found.cost:f}", ""))
+    for kind, queries in (("image", paid.image_queries), ("text", paid.text_queries)):
+        rows.append(("needed for training", kind, "", "", queries, "", paid.currency))
+    rows.append(("needed for training", "all", "", "", paid.image_queries + paid.text_queries, f"{paid.cost:f}", ""))
     return Sheet.of("spending", ("what", "kind", "purpose", "state", "queries", "cost", "currency"), rows)

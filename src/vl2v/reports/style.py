@@ -1,4 +1,4 @@
-"""The style sheet of every page that vl2v makes."""
+"""Style sheet of all pages that vl2v creates."""
 
 from __future__ import annotations
 
@@ -6,5 +6,5 @@ from importlib import resources
 
 
 def style() -> str:
-    """The style sheet of every page that vl2v makes."""
+    """Style sheet of all pages that vl2v creates."""
     return resources.files("vl2v.reports").joinpath("template", "style.css").read_text(encoding="utf-8")
