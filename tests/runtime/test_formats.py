@@ -102,6 +102,14 @@ def test_an_image_that_states_a_gigantic_size_takes_no_memory() -> None:
     gif = encoded(colours(), "GIF")
     with pytest.raises(UnreadableImageError, match="bomb"):
         decode(gif[:6] + struct.pack("<HH", 65_535, 65_535) + gif[10:])
+    fields = ((1, 0), (2, 3), (30, 39_999), (3, 0), (2, 3), (30, 29_999), (1, 1))  # widths in bits, and values
+    value, at = 0, 0
+    for width, content in fields:
+        value, at = value | content << at, at + width
+    jxl = b"\xff\x0a" + value.to_bytes(16, "little")
+    with pytest.raises(UnreadableImageError, match="bomb: 30000 x 40000 pixels"):
+        decode(jxl)
+    assert header(jxl) == ("JXL", 30_000, 40_000)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000, "kB"
 
 
