@@ -261,7 +261,7 @@ def _faults(error: Mapping[str, Any], source: str, model: type[BaseModel]) -> li
         return str(error["ctx"]["error"]).split("\n")
     found = "nothing" if error["type"] == "missing" else reprlib.repr(error["input"])[:60]
     said = error["ctx"]["error"] if error["type"] == "value_error" else error["msg"]
-    key = ".".join(map(str, error["loc"]))
+    key = ".".join(map(str, error["loc"]))[:100]
     near = _near(key, [known for known, _ in fields_of(model)]) if error["type"] == "extra_forbidden" else []
     return [f"{key or source}: {said} (found {found})" + (f"; did you mean {' or '.join(near)}?" if near else "")]
 

@@ -23,7 +23,7 @@ from vl2v.method.registry import BUILT_IN
 from vl2v.recipes import PAPER, RecipeName
 from vl2v.strict import Fraction, Positive, Rate, Strict
 
-Money = Annotated[Decimal, Field(ge=0)]
+Money = Annotated[Decimal, Field(ge=0, le=1_000_000_000_000)]
 Channels = tuple[float, float, float]
 WeightsRule = Literal["swad", "best", "last"]
 TrackerName = Literal["tensorboard", "wandb", "mlflow"]
@@ -288,7 +288,7 @@ class RunSettings(Strict):
     """auto (default), cpu, cuda or mps."""
     precision: Annotated[Literal["no", "fp16", "bf16"], Panel.machine] = "no"
     """no (default), bf16 or fp16."""
-    workers: Annotated[Annotated[int, Field(ge=0)] | None, Panel.machine] = None
+    workers: Annotated[Annotated[int, Field(ge=0, le=1024)] | None, Panel.machine] = None
     """Number of loading processes (default: by device)."""
     threads: Annotated[Positive | None, Panel.machine] = None
     """CPU threads (default: measured before the first step).

@@ -16,7 +16,7 @@ from tiny_task import Bench, vl2v
 
 from fork_server import fork_vl2v
 from vl2v.errors import ConfigError
-from vl2v.serve.running import check_port
+from vl2v.web.running import check_port
 
 
 @pytest.mark.system

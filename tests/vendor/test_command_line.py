@@ -45,7 +45,7 @@ def test_create_list_revoke(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "part"),
     [
-        (("keys", "create", "a", "--price-per-1000-images", "cheap"), "A price is not a number"),
+        (("keys", "create", "a", "--price-per-1000-images", "cheap"), "is not an amount of money"),
         (("keys", "create", "a", "--price-per-1000-images=-1"), "not an amount of money"),
         (("keys", "create", "a", "--quota", "x"), "not an amount of money"),
         (("keys", "revoke", "0000"), "Unknown account"),

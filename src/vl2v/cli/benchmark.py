@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from vl2v.benchmark.tables import Table
     from vl2v.progress import Progress
 
+MOST_SEEDS = 1000
 Outs = Annotated[list[Path], typer.Argument(help="Folder of a benchmark; several are joined into one table.")]
 
 
@@ -91,7 +92,7 @@ def run(
     progress, places, at_once = make_progress(quiet, as_json), make_places(cache, store), _count(jobs)
     grid = _grid(
         _settings(config, settings, _folder(data, root, progress) if data else None),
-        (_listed(methods), variants, targets, seeds),
+        (_several(methods, "--methods"), variants, targets, seeds),
         {"vary": _varied(vary or ()), "tune": tune, "crossed": crossed},
     )
     sweep = Sweep(grid, out, places, money(budget))
@@ -238,7 +239,7 @@ def _grid(settings: dict[str, Any], what: tuple[Sequence[str], Path | None, str,
         "settings": settings,
         "variants": {name: v.model_dump() for name, v in make_variants(tuple(methods), _variants(variants)).items()},
         "domains": domains,
-        "targets": domains if targets == "all" else _listed(targets),
+        "targets": domains if targets == "all" else _several(targets, "--targets"),
         "seeds": _seeds(seeds),
     }
     return parse(Grid, values, "the benchmark's settings")
@@ -291,17 +292,33 @@ def _varied(items: Sequence[str]) -> dict[str, Any]:
     import yaml
 
     pairs = (pair(item, "--vary") for item in items)
-    return {key: tuple(yaml.safe_load(f"[{text}]")) for key, text in pairs}
+    try:
+        return {key: tuple(yaml.safe_load(f"[{text}]")) for key, text in pairs}
+    except yaml.YAMLError as error:
+        expected, found = "KEY=VALUE,VALUE,...", ", ".join(items)[:80]
+        step = "e.g. --vary distill.steps=500,1000; quote a value that has special characters"
+        raise ConfigError("--vary is not valid.", expected=expected, found=found, next_step=step) from error
 
 
 def _seeds(text: str) -> tuple[int, ...]:
     try:
-        numbers = [int(part) for part in _listed(text)]
+        numbers = [int(part) for part in _several(text, "--seeds")]
     except ValueError:
         numbers = []
-    if not numbers or min(numbers) < 0 or ("," not in text and numbers == [0]):
-        raise ConfigError("--seeds is not valid.", expected="a number, or a list such as 0,1,2", found=text)
-    return tuple(numbers) if "," in text else tuple(range(numbers[0]))
+    count = numbers[0] if numbers and "," not in text else len(numbers)
+    if not 1 <= count <= MOST_SEEDS or not all(0 <= number < 2**31 for number in numbers):
+        expected, step = f"a number from 1 to {MOST_SEEDS:,}, or a list such as 0,1,2", "correct --seeds"
+        raise ConfigError("--seeds is not valid.", expected=expected, found=text[:80], next_step=step)
+    return tuple(numbers) if "," in text else tuple(range(count))
+
+
+def _several(text: str, flag: str) -> list[str]:
+    """One or more parts, all different."""
+    found = _listed(text)
+    if not found or len(set(found)) != len(found):
+        expected = "one or more names or numbers, separated by commas, each once"
+        raise ConfigError(f"{flag} is not valid.", expected=expected, found=text[:80], next_step=f"correct {flag}")
+    return found
 
 
 def _listed(text: str) -> list[str]:

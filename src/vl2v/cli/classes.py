@@ -83,7 +83,11 @@ def _priced(run: Path, spec: str | None, free: bool, texts: str | None) -> Teach
     from vl2v.runs.folder import RunFolder
 
     config = RunFolder(home_of(run)).config()
-    terms = {"spec": spec or config.teacher.spec, "free": free, "price_per_1000_texts": money(texts) or Decimal(0)}
+    terms = {
+        "spec": spec or config.teacher.spec,
+        "free": free,
+        "price_per_1000_texts": money(texts, "The price", "--price-per-1000-texts") or Decimal(0),
+    }
     terms["price_per_1000_images"] = Decimal(0)
     config = config.model_copy(update={"teacher": config.teacher.model_copy(update=terms)})
     return open_configured_teacher(config)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import traceback
 from collections.abc import Callable
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ParamSpec
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from vl2v.web.limits import Limits
 
 P = ParamSpec("P")
+AMOUNT = re.compile(r"[0-9]{1,13}(\.[0-9]{0,30})?|\.[0-9]{1,30}")
+MOST_MONEY = 1_000_000_000_000
 TRACEBACK = "VL2V_TRACEBACK"  # set, an unexpected fault shows where it came from
 
 DataArg = Annotated[
@@ -152,19 +155,35 @@ def need_packages(purpose: str, extra: str, *packages: str) -> None:
             raise MissingExtraError(purpose, extra, package.replace("_", "-")) from error
 
 
-def money(text: str | None) -> Decimal | None:
-    """A budget as typed, exact.
+def amount(text: str, what: str, flag: str) -> Decimal:
+    """An amount of money as typed, exact: from 0 to `MOST_MONEY`, in plain digits.
+
+    Args:
+        text: as typed.
+        what: what it is, for the message.
+        flag: the option that states it.
 
     Raises:
         ConfigError: if it is no amount.
     """
-    try:
-        money = None if text is None else Decimal(text)
-    except InvalidOperation:
-        money = Decimal("NaN")
-    if money is not None and not (money.is_finite() and money >= 0):
-        raise ConfigError("The budget is not an amount of money.", expected="e.g. 0.50", found=str(text)[:40])
-    return money
+    found = Decimal(text) if AMOUNT.fullmatch(text) else None
+    if found is None or found > MOST_MONEY:
+        raise ConfigError(
+            f"{what} is not an amount of money.",
+            expected=f"a number from 0 to {MOST_MONEY:,} such as 0.50, with a decimal point",
+            found=text[:40],
+            next_step=f"correct {flag}",
+        )
+    return found
+
+
+def money(text: str | None, what: str = "The budget", flag: str = "--budget") -> Decimal | None:
+    """The same for an option that may be missing.
+
+    Raises:
+        ConfigError: if it is no amount.
+    """
+    return None if text is None else amount(text, what, flag)
 
 
 def pair(item: str, flag: str) -> tuple[str, Any]:

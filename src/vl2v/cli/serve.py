@@ -17,7 +17,9 @@ def serve(
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535, help="TCP port.")] = 8000,
     int8: Annotated[bool, typer.Option("--int8", help="Serve the quantised file.")] = False,
-    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads (default: measured at the start).")] = None,
+    threads: Annotated[
+        int | None, typer.Option(min=1, max=1024, help="CPU threads (default: measured at the start).")
+    ] = None,
     edits: Annotated[
         bool | None,
         typer.Option("--edits/--no-edits", help="Allow changes of classes (default: if --host is this machine)."),
@@ -25,9 +27,9 @@ def serve(
     budget: Annotated[str | None, typer.Option(help="The most that all added classes may cost together.")] = None,
     gallery: Annotated[bool, typer.Option("--gallery/--no-gallery", help="Show the nearest training images.")] = True,
     max_inputs: Annotated[int, typer.Option(min=1, help="Images per request.")] = 64,
-    max_body_mb: Annotated[int, typer.Option(min=1, help="Megabytes per request.")] = 64,
-    max_image_mb: Annotated[int, typer.Option(min=1, help="Megabytes per image file.")] = 10,
-    max_megapixels: Annotated[int, typer.Option(min=1, help="Megapixels per image.")] = 20,
+    max_body_mb: Annotated[int, typer.Option(min=1, max=100_000, help="Megabytes per request.")] = 64,
+    max_image_mb: Annotated[int, typer.Option(min=1, max=2000, help="Megabytes per image file.")] = 10,
+    max_megapixels: Annotated[int, typer.Option(min=1, max=178, help="Megapixels per image.")] = 20,
     cache: Annotated[Path | None, typer.Option(help="Folder for the index of files that were read.")] = None,
     store: StoreOpt = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,

@@ -7,35 +7,41 @@ from typing import Annotated, Any
 
 import typer
 
-from vl2v.cli.common import guarded, make_limits, need_packages
+from vl2v.cli.common import finite, guarded, make_limits, need_packages
 from vl2v.cli.vendor_keys import COMMANDS, DEFAULT_DB, Db
 
 
-def _env(name: str, text: str) -> Any:
-    return typer.Option(envvar=f"VL2V_VENDOR_{name}", help=text)
+def _env(name: str, text: str, **bounds: Any) -> Any:
+    return typer.Option(envvar=f"VL2V_VENDOR_{name}", help=text, **bounds)
 
 
 def serve(
     teacher: Annotated[str, _env("TEACHER", "What is sold: open_clip:<model>/<tag or file>, file:<path>, conse:.")],
     host: Annotated[str, _env("HOST", "Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, _env("PORT", "TCP port.")] = 8080,
+    port: Annotated[int, _env("PORT", "TCP port.", min=1, max=65535)] = 8080,
     db: Db = DEFAULT_DB,
     tls_cert: Annotated[str | None, _env("TLS_CERT", "Certificate chain, PEM; none behind a proxy.")] = None,
     tls_key: Annotated[str | None, _env("TLS_KEY", "Private key, PEM.")] = None,
     device: Annotated[str | None, _env("DEVICE", "Where the model runs; chosen if not given.")] = None,
-    threads: Annotated[int | None, _env("THREADS", "CPU threads (default: measured at the start).")] = None,
+    threads: Annotated[
+        int | None, _env("THREADS", "CPU threads (default: measured at the start).", min=1, max=1024)
+    ] = None,
     allow_image_host: Annotated[
         list[str] | None,
         _env("IMAGE_HOSTS", "A host that image URLs may name (with :port if not the usual one); may be repeated."),
     ] = None,
-    max_inputs: Annotated[int, _env("MAX_INPUTS", "Images per request.")] = 64,
-    max_texts: Annotated[int, _env("MAX_TEXTS", "Texts of a request.")] = 2048,
-    max_body_mb: Annotated[int, _env("MAX_BODY_MB", "Megabytes per request.")] = 64,
-    max_image_mb: Annotated[int, _env("MAX_IMAGE_MB", "Megabytes per image file.")] = 10,
-    max_megapixels: Annotated[int, _env("MAX_MEGAPIXELS", "Megapixels per image.")] = 20,
-    queue: Annotated[int, _env("QUEUE", "Inputs that may wait, over all clients.")] = 4096,
-    wait_ms: Annotated[float, _env("WAIT_MS", "How long a batch waits for other clients.")] = 2.0,
-    idempotency_hours: Annotated[float, _env("IDEMPOTENCY_HOURS", "How long answers are kept.")] = 24.0,
+    max_inputs: Annotated[int, _env("MAX_INPUTS", "Images per request.", min=1)] = 64,
+    max_texts: Annotated[int, _env("MAX_TEXTS", "Texts of a request.", min=1)] = 2048,
+    max_body_mb: Annotated[int, _env("MAX_BODY_MB", "Megabytes per request.", min=1, max=100_000)] = 64,
+    max_image_mb: Annotated[int, _env("MAX_IMAGE_MB", "Megabytes per image file.", min=1, max=2000)] = 10,
+    max_megapixels: Annotated[int, _env("MAX_MEGAPIXELS", "Megapixels per image.", min=1, max=178)] = 20,
+    queue: Annotated[int, _env("QUEUE", "Inputs that may wait, over all clients.", min=1)] = 4096,
+    wait_ms: Annotated[
+        float, _env("WAIT_MS", "How long a batch waits for other clients.", min=0, max=60_000, callback=finite)
+    ] = 2.0,
+    idempotency_hours: Annotated[
+        float, _env("IDEMPOTENCY_HOURS", "How long answers are kept.", min=0, max=8760, callback=finite)
+    ] = 24.0,
 ) -> None:
     """Serve a model as a vendor that bills per query."""
     _need_packages()

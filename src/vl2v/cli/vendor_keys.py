@@ -7,12 +7,11 @@ import re
 import sys
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from vl2v.cli.common import need_packages
+from vl2v.cli.common import amount, finite, money, need_packages
 from vl2v.errors import ConfigError
 from vl2v.terminal import say
 
@@ -26,6 +25,9 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Id = Annotated[str, typer.Argument(help="Id of the account, from vl2v vendor keys list.")]
 DEFAULT_DB = "sqlite:///vl2v-vendor.sqlite"
 EXPIRES = "When the key stops working: 90d, 12h, 2027-01-31 (its end, UTC) or 2027-01-31T12:00+01:00"
+IMAGES = ("The price per 1000 images", "--price-per-1000-images")
+TEXTS = ("The price per 1000 texts", "--price-per-1000-texts")
+QUOTA = ("The quota", "--quota")
 DURATION = re.compile(r"([1-9][0-9]{0,4})([dh])")
 
 
@@ -45,7 +47,9 @@ def create(
     """Create an account and show its key once."""
     from vl2v.teacher.base import Price
 
-    price = Price(_amount(price_per_1000_images), _amount(price_per_1000_texts), currency)
+    price = Price(amount(price_per_1000_images, *IMAGES), amount(price_per_1000_texts, *TEXTS), currency)
+    if quota is not None:
+        amount(quota, *QUOTA)
     end = None if expires is None else _time(expires)
     account, key = _accounts(db).create(name, price, quota=quota, requests_per_minute=requests_per_minute, expires=end)
     _print(account, key, as_json)
@@ -62,7 +66,9 @@ def edit(
     requests_per_minute: Annotated[int | None, typer.Option(help="Rate limit; 0 for none.", min=0)] = None,
     expires: Annotated[str | None, typer.Option(help=f"{EXPIRES}; or never.")] = None,
     rotate: Annotated[bool, typer.Option("--rotate", help="Create a new key and show it once.")] = False,
-    grace_hours: Annotated[float, typer.Option(help="How long the old key remains valid.", min=0, max=8760)] = 24.0,
+    grace_hours: Annotated[
+        float, typer.Option(help="How long the old key remains valid.", min=0, max=8760, callback=finite)
+    ] = 24.0,
     db: Db = DEFAULT_DB,
     as_json: Json = False,
 ) -> None:
@@ -70,7 +76,9 @@ def edit(
     end: datetime | Literal["never"] | None = None
     if expires is not None:
         end = "never" if expires == "never" else _time(expires)
-    prices = [None if p is None else _amount(p) for p in (price_per_1000_images, price_per_1000_texts)]
+    prices = money(price_per_1000_images, *IMAGES), money(price_per_1000_texts, *TEXTS)
+    if quota is not None and quota != "none":
+        amount(quota, *QUOTA)
     known, key = _accounts(db), None
     changed = known.edit(
         account,
@@ -155,17 +163,6 @@ def _time(text: str) -> datetime:
             "The expiry time cannot be parsed.", expected=expected, found=text[:40], next_step="correct --expires"
         ) from None
     return when if when.tzinfo else when.replace(tzinfo=UTC)
-
-
-def _amount(text: str) -> Decimal:
-    try:
-        amount = Decimal(text)
-    except InvalidOperation:
-        amount = Decimal("NaN")
-    if not amount.is_finite():
-        expected = "a number such as 0.60"
-        raise ConfigError("A price is not a number.", expected=expected, found=text[:40], next_step="correct it")
-    return amount
 
 
 def _row(account: Account) -> dict[str, Any]:

@@ -86,7 +86,7 @@ def find(name: str) -> Benchmark:
     raise ConfigError(
         "Unknown benchmark.",
         expected=", ".join(benchmark.name for benchmark in BENCHMARKS),
-        found=name,
+        found=name[:80],
         next_step="vl2v data list",
     )
 

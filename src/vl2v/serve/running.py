@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import socket
 import sqlite3
 from collections.abc import Callable
 from functools import cache, partial
@@ -14,7 +13,7 @@ import numpy as np
 import vl2v_runtime
 from vl2v import __version__
 from vl2v.addresses import is_local
-from vl2v.errors import ConfigError, DataError, RunError, Vl2vError
+from vl2v.errors import DataError, RunError, Vl2vError
 from vl2v.faults import explain
 from vl2v.locations import StoragePaths, locations
 from vl2v.onnx_export.exported import EXPORT
@@ -30,7 +29,7 @@ from vl2v.serve.source import Source
 from vl2v.student.provenance import check_provenance
 from vl2v.threads import cores, measured, preferred, stated
 from vl2v.web.limits import Limits
-from vl2v.web.running import listen, quiet_logs
+from vl2v.web.running import check_port, listen, quiet_logs
 from vl2v_runtime import Model
 from vl2v_runtime.formats import readable
 from vl2v_runtime.model import FLOAT, INT8
@@ -58,26 +57,6 @@ def serve(settings: ServeSettings, places: StoragePaths, progress: Progress) -> 
         if absent:
             logger.info("%s", absent)
     listen(create_app(service, local=is_local(settings.host)), settings.host, settings.port)
-
-
-def check_port(host: str, port: int) -> None:
-    """Find out before the work whether the address can be listened on.
-
-    Raises:
-        ConfigError: if not.
-    """
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        with socket.socket(family, kind, protocol) as one:
-            one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the server does: what just closed is free
-            one.bind(address)
-    except OSError as error:
-        raise ConfigError(
-            f"The server cannot listen on {host}:{port}.",
-            expected="an address of this machine and a free port",
-            found=error.strerror or str(error),
-            next_step="stop the other server, or choose another port: --port",
-        ) from error
 
 
 def open_service(settings: ServeSettings, places: StoragePaths, progress: Progress) -> Service:

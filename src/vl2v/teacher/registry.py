@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from vl2v.errors import TeacherError
+from vl2v.errors import ConfigError, TeacherError
 from vl2v.plugins import Plugins
 from vl2v.teacher.base import Price, Teacher
 
@@ -65,7 +65,7 @@ def open_teacher(spec: str, *, price: Price | None = None, device: str | None = 
 
     Raises:
         TeacherError: if there is no such teacher, or it cannot be opened.
-        ConfigError: if it is of another package and cannot be used.
+        ConfigError: if it is of another package and cannot be used, or this machine has no such device.
         MissingExtraError: if it needs a package that is not installed.
     """
     if is_remote(spec):
@@ -80,6 +80,7 @@ def open_teacher(spec: str, *, price: Price | None = None, device: str | None = 
         known += [f"{name}:..." for name in TEACHERS if name not in TEACHERS.built_in]
         expected = "\n    ".join(["one of", *known])
         raise TeacherError(f"Unknown teacher '{spec}'.", expected=expected, found=spec, next_step="correct --teacher")
+    check_device(device)
     factory: Factory = TEACHERS[kind]  # type: ignore[assignment]  # a Wire is remote
     return factory(rest, price, device)
 
@@ -90,3 +91,24 @@ def is_remote(spec: str) -> bool:
     if kind in LOCAL or kind in VENDORS:
         return kind in VENDORS
     return bool(colon) and kind in TEACHERS and isinstance(TEACHERS[kind], type)
+
+
+def check_device(device: str | None) -> None:
+    """Refuse a device on which torch cannot place a tensor.
+
+    Raises:
+        ConfigError: if it cannot.
+    """
+    if device in (None, "cpu"):
+        return
+    import torch
+
+    try:
+        torch.zeros(1, device=device).cpu()
+    except (RuntimeError, AssertionError, NotImplementedError, ValueError) as error:  # each backend raises its own
+        raise ConfigError(
+            f"This machine has no device '{str(device)[:40]}'.",
+            expected="cpu, or a device that torch supports, such as cuda or cuda:1",
+            found=" ".join(str(error).split())[:200],
+            next_step="correct the device, or omit it",
+        ) from error

@@ -20,7 +20,10 @@ from vl2v.errors import ConfigError
 from vl2v.teacher.base import Price
 from vl2v.vendor_server.database import accounts
 from vl2v.vendor_server.money import from_nano, to_nano
+from vl2v_runtime.names import has_control
 
+LATEST = datetime(9999, 1, 1, tzinfo=UTC).timestamp()  # seconds; with every offset still a date
+CORRECT = "correct the option"
 KEY = re.compile(r"vl2v-([0-9a-f]{16})-[A-Za-z0-9_-]{43}")
 
 
@@ -117,7 +120,9 @@ class Accounts:
             ConfigError: if a value is not usable.
         """
         if not re.fullmatch(r"[A-Z]{3,8}", price.currency):
-            raise ConfigError("The currency is unknown.", expected="e.g. USD or EUR", found=price.currency[:20])
+            raise ConfigError(
+                "The currency is unknown.", expected="e.g. USD or EUR", found=price.currency[:20], next_step=CORRECT
+            )
         identity = secrets.token_hex(8)
         key = _new_key(identity)
         row = {
@@ -205,6 +210,10 @@ class Accounts:
             books.execute(update(accounts).where(accounts.c.id == identity).values(row))
 
     def _checked_expiry(self, expires: datetime) -> float:
+        if expires.timestamp() > LATEST:
+            found = expires.isoformat(timespec="minutes")
+            step = "omit it for a key that never expires; of an account that exists: --expires never"
+            raise ConfigError("The expiry time is too late.", expected="a year to 9998", found=found, next_step=step)
         if expires.timestamp() <= self._clock():
             step = "choose a later time; to close an account now: vl2v vendor keys revoke"
             found = expires.isoformat(timespec="minutes")
@@ -276,16 +285,19 @@ def _new_key(identity: str) -> str:
 
 
 def _checked_name(name: str) -> str:
-    if not 1 <= len(name) <= 200:
-        found = f"{len(name)} characters"
-        raise ConfigError("This name is not valid for an account.", expected="1 to 200 characters", found=found)
+    if not 1 <= len(name) <= 200 or not name.strip() or has_control(name):
+        found = f"{len(name)} characters" if len(name) > 200 else repr(name)
+        expected = "1 to 200 characters, not all blank, none of them a control character"
+        raise ConfigError(
+            "This name is not valid for an account.", expected=expected, found=found, next_step="choose another name"
+        )
     return name
 
 
 def _checked_rate(requests_per_minute: int) -> int:
     if not 1 <= requests_per_minute < 2**31:
-        found = str(requests_per_minute)
-        raise ConfigError("The rate limit is not valid.", expected="1 or more requests a minute", found=found)
+        expected, found = f"1 to {2**31 - 1:,} requests a minute", str(requests_per_minute)[:40]
+        raise ConfigError("The rate limit is not valid.", expected=expected, found=found, next_step=CORRECT)
     return requests_per_minute
 
 
@@ -302,5 +314,5 @@ def _account(row: Row[Any]) -> Account:
     values = dict(row._mapping)
     del values["digest"], values["old_digest"]
     for name in ("created", "revoked", "expires", "old_until"):
-        values[name] = None if values[name] is None else datetime.fromtimestamp(values[name], UTC)
+        values[name] = None if values[name] is None else datetime.fromtimestamp(min(values[name], LATEST), UTC)
     return Account(**values)

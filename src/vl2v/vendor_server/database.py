@@ -113,12 +113,18 @@ def open_database(address: str) -> Engine:
     """
     try:
         url = _with_driver(make_url(address))
-    except ArgumentError:
+    except (ArgumentError, ValueError):  # such as a port that is no number
         raise _unusable("not a URL") from None
+    if "\0" in address:
+        raise _unusable("a NUL character")
+    if url.get_backend_name() not in ("sqlite", "postgresql"):
+        raise _unusable(f"a database of another kind ({url.get_backend_name()[:40]})")
     shown = url.render_as_string(hide_password=True)
     lite = url.get_backend_name() == "sqlite"
     if lite and (not url.database or url.database == ":memory:"):
         raise _unusable("SQLite without a file")
+    if lite and url.query:
+        raise _unusable(f"{shown}, with options after ?")
     if lite and not Path(str(url.database)).resolve().parent.is_dir():
         raise _unusable(f"{shown}, in a folder that does not exist")
     try:

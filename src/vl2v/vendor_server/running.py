@@ -13,7 +13,7 @@ from vl2v.vendor_server.app import create_app
 from vl2v.vendor_server.database import open_database
 from vl2v.vendor_server.service import Service
 from vl2v.vendor_server.settings import VendorSettings
-from vl2v.web.running import listen, quiet_logs
+from vl2v.web.running import check_port, listen, quiet_logs
 
 
 def serve(settings: VendorSettings) -> None:
@@ -27,6 +27,7 @@ def serve(settings: VendorSettings) -> None:
     for path in (settings.tls_cert, settings.tls_key):
         if path is not None and not Path(path).is_file():
             raise ConfigError("A TLS file is missing.", expected="a PEM file", found="no file", next_step="check it")
+    check_port(settings.host, settings.port)
     teacher, database = open_teacher(settings.teacher, device=settings.device), open_database(settings.db)
     if settings.threads is None:
         settings = replace(settings, threads=serving_threads(teacher))

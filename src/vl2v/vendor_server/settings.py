@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 
 from vl2v.errors import ConfigError
 from vl2v.web.limits import Limits
+
+HOST = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]{0,252})(?::([0-9]{1,5}))?")
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,15 @@ class VendorSettings:
             ConfigError: with the first fault.
         """
         limits = self.limits
+        for host in self.image_hosts:
+            match = HOST.fullmatch(host)
+            if match is None or int(match[2] or 1) > 65535:
+                raise ConfigError(
+                    "The host of images is not valid.",
+                    expected="a name such as images.example.com, with :port if it is not the usual one",
+                    found=host[:80],
+                    next_step="correct --allow-image-host",
+                )
         if bool(self.tls_cert) != bool(self.tls_key):
             raise ConfigError(
                 "TLS needs two files.",

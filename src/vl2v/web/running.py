@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import socket
 import sys
 from contextlib import suppress
 
@@ -10,6 +11,7 @@ import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.config import STARTUP_FAILURE
 
+from vl2v.errors import ConfigError
 from vl2v.web.connections import BoundedProtocol, make_room
 
 KEEP_ALIVE_SECONDS = 75
@@ -20,6 +22,26 @@ def quiet_logs(level: int = logging.INFO) -> None:
     # Forced: a package that logged while the model was loaded has set up the root logger, without a level.
     logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(message)s", force=True)
     logging.getLogger("httpx").setLevel(logging.WARNING)  # it would log the URLs that clients name
+
+
+def check_port(host: str, port: int) -> None:
+    """Find out before the work whether the address can be listened on.
+
+    Raises:
+        ConfigError: if not.
+    """
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind, protocol) as one:
+            one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the server does: what just closed is free
+            one.bind(address)
+    except (OSError, ValueError, OverflowError) as error:  # UnicodeError is a ValueError
+        raise ConfigError(
+            f"The server cannot listen on {host[:100]}:{port}.",
+            expected="an address of this machine and a free port",
+            found=getattr(error, "strerror", None) or str(error),
+            next_step="stop the other server, or choose another port: --port; correct a wrong --host",
+        ) from error
 
 
 def listen(app: ASGIApp, host: str, port: int, tls_cert: str | None = None, tls_key: str | None = None) -> None:
