@@ -235,7 +235,8 @@ def test_options_of_a_benchmark(world: Path, flag: str, values: list[str]) -> No
     ("flag", "values"),
     [
         ("--held-out", ["nosuch", "\0"]),
-        ("--prompts", ["/none", "no placeholder", "{", "{}{}", "{x}", "{0}", "{!r}", "{:>9999999999}"]),
+        ("--prompts", ["/none", "no placeholder", "{", "{}{}", "{x}"]),
+        ("--prompts", ["{0}", "{!r}", "{:>9999999999}"]),
         ("--size", ["0", "-1", "99999999", "nan"]),
         ("--recipe", ["nosuch"]),
         ("--config", ["/none", "/dev/zero"]),

@@ -9,12 +9,14 @@ from vl2v.errors import ConfigError
 
 
 def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Lay nested `changes` over `base`; a None in `changes` changes nothing."""
+    """Lay nested `changes` over `base`; a None in `changes`, or a mapping of nothing else, changes nothing."""
     merged = dict(base)
     for key, value in changes.items():
         if isinstance(value, Mapping):
             below = merged.get(key)
-            merged[key] = merge(below if isinstance(below, Mapping) else {}, value)
+            made = merge(below if isinstance(below, Mapping) else {}, value)
+            if made or below is None or isinstance(below, Mapping):
+                merged[key] = made
         elif value is not None:
             merged[key] = value
     return merged
