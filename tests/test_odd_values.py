@@ -15,8 +15,7 @@ from sqlalchemy import update
 from command_line import Done, run_cli
 from vl2v.errors import ConfigError
 from vl2v.teacher.registry import check_device
-from vl2v.vendor_server.accounts import accounts
-from vl2v.vendor_server.database import open_database
+from vl2v.vendor_server.database import accounts, open_database
 
 NUMBERS = ["-1", "nan", "inf", "-inf", "1e400", "1e9999999", "9" * 60, "abc", "0x10", "1_000", "1,5", " ", "\0", "sNaN"]
 DATA = ["DATA", "--teacher", "offline:", "--student", "offline:"]
