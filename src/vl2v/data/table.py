@@ -59,6 +59,15 @@ class _Read:
     part: array[int] = field(default_factory=lambda: array("b"))
     names: dict[str, dict[str, int]] = field(default_factory=lambda: {"label": {}, "domain": {}, "group": {}})
 
+    def fill(self, names: Mapping[str, str]) -> None:
+        """Give all rows the same name where no column has names, and the same part where none has parts."""
+        for role, name in names.items():
+            if not self.names[role]:
+                self.names[role][name] = 0
+                getattr(self, role).frombytes(bytes(8 * len(self.paths)))
+        if not self.part:
+            self.part.frombytes(bytes(len(self.paths)))
+
 
 class TableListing(Listing):
     """Images that a table lists; where the table stands, and which rows are at fault, is all that differs from folders.
@@ -126,21 +135,22 @@ class TableListing(Listing):
         """What all good rows say."""
         found = _Read()
         above = os.path.abspath(self.root).replace(os.sep, "/").rstrip("/") + "/"  # noqa: PTH100 - links stay
-        alone = {"label": ""} if self._named else {}
-        alone |= {} if columns.domain else {"domain": self._name}
-        roles = [role for role, _ in columns.named()]
-        for number, cells in table.rows([column for _, column in columns.named()]):
-            values = cells if isinstance(cells, Broken) else _texts(cells, columns)
+        used = columns.named()
+        roles = [role for role, _ in used]
+        named = [(roles.index(r), getattr(found, r), found.names[r]) for r in found.names if r in roles]
+        split = roles.index("split") if columns.split else 0
+        for number, cells in table.rows([column for _, column in used]):
+            values = cells if isinstance(cells, Broken) else _texts(cells, used)
             if isinstance(values, Broken):
                 self._note(number, values)
                 continue
-            row = dict(zip(roles, values, strict=True)) | alone
-            found.paths.append(_relative(row["image"], above))
+            found.paths.append(_relative(values[0], above))
             found.rows.append(number)
-            found.part.append(part_of(row["split"]) or 0 if columns.split else 0)
-            for role, names in found.names.items():
-                name = " ".join(row.get(role, "").split())
-                getattr(found, role).append(names.setdefault(name, len(names)))
+            for place, numbers, names in named:
+                numbers.append(names.setdefault(" ".join(values[place].split()), len(names)))
+            if split:
+                found.part.append(part_of(values[split]) or 0)
+        found.fill({"label": "", "domain": self._name, "group": ""})
         self._numbers = np.array(found.rows, np.int64)
         return found
 
@@ -250,10 +260,10 @@ class TableListing(Listing):
         ]
 
 
-def _texts(cells: tuple[object, ...], columns: Columns) -> list[str] | Broken:
+def _texts(cells: tuple[object, ...], columns: Sequence[tuple[str, str]]) -> list[str] | Broken:
     """The texts of a row; why not, if one is missing or cannot be used."""
     found = []
-    for (role, column), value in zip(columns.named(), cells, strict=True):
+    for (role, column), value in zip(columns, cells, strict=True):
         text = value.strip() if isinstance(value, str) else _text(value)
         where = f"in the column {shown(column)}"
         if text is None:
