@@ -29,6 +29,13 @@ from vl2v.tracking.following import Tracking
 from vl2v.tracking.mlflow import MlflowTracker
 from vl2v.writing import check_alone, check_folder, in_place, replacing
 
+
+@pytest.fixture(autouse=True)
+def without_a_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    """W&B writes its files on any machine."""
+    monkeypatch.setenv("WANDB_MODE", "offline")
+
+
 SECRET = b"a victim's file, which is longer than what vl2v writes\n" * 20_000
 
 
