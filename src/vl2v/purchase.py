@@ -74,7 +74,7 @@ def ensure_affordable(plan: RunPlan, budget: Budget, store: EmbeddingStore, out:
     quote, teacher = plan.quote, plan.teacher
     what = f"{quote.image_queries:,} image and {quote.text_queries:,} text queries"
     idempotent = isinstance(teacher, RemoteTeacher) and teacher.idempotent
-    reserved = Ledger(store).underway(plan.card) if idempotent else Decimal(0)
+    reserved = Ledger(store).in_flight(plan.card) if idempotent else Decimal(0)
     budget.check(quote.cost - reserved, what)
     check_disk(quote, plan.paths, out)
 

@@ -217,7 +217,7 @@ def _check(sweep: Sweep, bought: Bought) -> None:
     images, texts = unknown(sweep, bought)
     with closing(EmbeddingStore(sweep.places.store)) as store:
         idempotent = isinstance(teacher, RemoteTeacher) and teacher.idempotent
-        known = Ledger(store).underway(card) if idempotent else Decimal(0)
+        known = Ledger(store).in_flight(card) if idempotent else Decimal(0)
         budget = Budget(sweep.budget, sweep.spent(), card.price.currency)
     what = f"{images:,} image and {texts:,} text queries of the whole grid"
     budget.check(card.price.of(images, texts) - known, what)

@@ -74,19 +74,22 @@ class Teacher(Protocol):
         ...
 
 
-def checked(answer: object, count: int, card: TeacherCard, asked: str) -> Vectors:
-    """Validate a teacher's response and return it as [count, D] float32.
+def checked(answer: object, count: int, card: TeacherCard, kind: str) -> Vectors:
+    """Validate the response of a teacher and convert it to float32.
 
     Args:
-        answer: what the teacher returned for `count` inputs.
-        count: N, how many inputs were sent.
-        card: the teacher's description; its dimension is required of every row.
-        asked: ``image`` or ``text``, for the message.
+        answer: the value that the teacher returned.
+        count: N, the number of inputs.
+        card: description of the teacher.
+        kind: kind of the inputs, ``image`` or ``text``, for the message.
+
+    Returns:
+        [N, D] float32.
 
     Raises:
-        TeacherError: if the count or dimension is wrong, or a row contains NaN or infinity or has length zero.
+        TeacherError: if the shape is wrong, or a row contains NaN or infinity or has length zero.
     """
-    expected = f"[{count}, {card.dimension}] finite numbers, no row of length zero, row i for {asked} i"
+    expected = f"[{count}, {card.dimension}] finite numbers, no row of length zero, row i for {kind} i"
     step = "nothing of this response was saved; contact the vendor, or check the teacher's adapter"
 
     def refuse(found: str) -> TeacherError:
@@ -109,10 +112,10 @@ def checked(answer: object, count: int, card: TeacherCard, asked: str) -> Vector
 
 
 def open_image(data: bytes) -> Image.Image:
-    """Decode an image file for a teacher that runs on this machine; see `vl2v_runtime.imaging.decode`.
+    """Decode an image file for a local teacher; see `vl2v_runtime.imaging.decode`.
 
     Raises:
-        TeacherError: if it is not a usable image.
+        TeacherError: if the image is unreadable.
     """
     try:
         return decode(data)
@@ -122,6 +125,6 @@ def open_image(data: bytes) -> Image.Image:
 
 
 def unit_rows(vectors: NDArray[np.floating]) -> Vectors:
-    """Scale every row of [N, D] to length one; a zero row stays zero."""
+    """Scale every row of [N, D] to length one; zero rows remain zero."""
     norms = np.linalg.norm(vectors, axis=-1, keepdims=True)
     return np.asarray(vectors / np.maximum(norms, 1e-12), dtype=np.float32)

@@ -1,7 +1,7 @@
-"""Every teacher by the first word of its name, and how to open one.
+"""The registry of teachers.
 
-A teacher is one file and one line here. A package of yours adds one without a change here, by an entry point in the
-group ``vl2v.teachers``. Nothing is imported before a teacher is used.
+A teacher is one module and one line in this file. Another package can add a teacher with an entry point in the group
+``vl2v.teachers``. The module of a teacher is imported when the teacher is opened.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from vl2v.teacher.http.vendors.base import Wire
 
 Factory = Callable[[str, Price | None, str | None], Teacher]
-"""Opens a teacher from what follows the colon of its name, the stated price, and the device."""
+"""A function that opens a teacher from the part of its name after the colon, a price and a device."""
 
 _VENDORS = "vl2v.teacher.http.vendors"
-LOCAL = {  # a factory, and how the name is written
+LOCAL = {  # a factory and the format of the name
     "open_clip": (
         "vl2v.teacher.open_clip:from_name",
         "open_clip:<model>/<tag or file>   a CLIP-like model on this machine",
@@ -32,7 +32,7 @@ LOCAL = {  # a factory, and how the name is written
     ),
     "conse": ("vl2v.teacher.conse:from_name", "conse:   an offline teacher from pip packages (extra: demo)"),
 }
-VENDORS = {  # an adapter for HTTP, and how the name is written
+VENDORS = {  # an HTTP adapter and the format of the name
     "http": (
         f"{_VENDORS}.openai_compatible:OpenAICompatible",
         "http://host:port/v1 or https://...   a vl2v vendor, infinity, vLLM, LiteLLM; #model=..&style=..",
@@ -59,14 +59,14 @@ def open_teacher(spec: str, *, price: Price | None = None, device: str | None = 
 
     Args:
         spec: a name in one of the formats in `LOCAL` and `VENDORS`, or ``<entry point>:...`` of another package.
-        price: what a ``file:`` teacher's look-ups are booked at, or what a vendor charges if its adapter does not know;
-            ``Price()`` says that the vendor charges nothing.
-        device: where a local model runs; None chooses.
+        price: price of the queries of a ``file:`` teacher, or of a vendor whose price is not known. ``Price()`` states
+            that the vendor is free.
+        device: device of a local model, such as ``cpu`` or ``cuda``; None selects one.
 
     Raises:
-        TeacherError: if there is no such teacher, or it cannot be opened.
-        ConfigError: if it is of another package and cannot be used, or this machine has no such device.
-        MissingExtraError: if it needs a package that is not installed.
+        TeacherError: if the teacher is unknown or cannot be opened.
+        ConfigError: if the teacher of another package is unusable, or the device is not available.
+        MissingExtraError: if a required package is not installed.
     """
     if is_remote(spec):
         from vl2v.teacher.http.client import HttpTeacher
@@ -86,7 +86,7 @@ def open_teacher(spec: str, *, price: Price | None = None, device: str | None = 
 
 
 def is_remote(spec: str) -> bool:
-    """Whether a teacher's name means one behind a network."""
+    """Whether a name denotes a teacher that is queried over a network."""
     kind, colon, _ = spec.partition(":")
     if kind in LOCAL or kind in VENDORS:
         return kind in VENDORS

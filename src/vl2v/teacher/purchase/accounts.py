@@ -1,4 +1,4 @@
-"""Accounting of one batch: reserved, then confirmed, refused, or recorded as possibly charged."""
+"""The accounting of one batch: its cost is reserved, then confirmed, released, or recorded as possibly charged."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from vl2v.teacher.purchase.store import Pending
 
 
 class BatchAccount:
-    """Books the attempts at one order; see `vl2v.teacher.http.remote.Account`.
+    """Records the attempts at one order in the ledger; see `vl2v.teacher.http.remote.Account`.
 
-    A vendor that charges a key once gets one entry for all attempts, in this process and in the next one. Any other
-    vendor gets an entry for each attempt, and every one that may have been charged stays spent.
+    If the vendor charges an idempotency key only once, all attempts share one ledger entry, also across processes.
+    Otherwise each attempt has its own entry, and each attempt that may have been charged counts as spent.
 
     Args:
-        context: what is bought, and where it is recorded.
-        order: what is sent.
-        once: whether the vendor charges the order's key once.
-        members: what the batch holds; see `Pending`.
-        earlier: the entry of another process that sent the same order, if there is one.
+        context: store, budget and ledger fields of the purchase.
+        order: the request.
+        once: whether the vendor charges the key of the order only once.
+        members: contents of the batch; see `Pending`.
+        earlier: the pending entry of an earlier process that sent the same order, if there is one.
     """
 
     def __init__(
@@ -31,25 +31,25 @@ class BatchAccount:
     ) -> None:
         self._context, self._order, self._once, self._members = context, order, once, members
         self._entry = earlier.entry if earlier else None
-        self._mine = earlier is None or earlier.run == context.run  # whether this run's budget holds the reservation
-        self._held = earlier.cost if earlier else Decimal(0)
+        self._mine = earlier is None or earlier.run == context.run  # whether the cost is reserved in this run's budget
+        self._reserved_cost = earlier.cost if earlier else Decimal(0)
         self._doubt = earlier is not None  # an attempt under this entry may have been charged
-        self._fresh = False  # reserved, and not sent yet
-        self._open = False  # sent, and nothing known of how it ended
+        self._fresh = False  # reserved and not sent yet
+        self._open = False  # sent, with an unknown outcome
         self._lock = threading.Lock()
 
     def reserve(self) -> None:
-        """Take the most that it can cost out of the budget, and write so into the ledger.
+        """Reserve the maximum cost of the order in the budget, and add an entry to the ledger.
 
         Raises:
-            BudgetError: if that is more than is left; nothing is booked then.
+            BudgetError: if the remaining budget is too small; nothing is recorded then.
         """
         if self._entry is not None:
             return
         order = self._order
         key, members = (order.key, self._members) if self._once else ("", None)
         self._entry = self._context.open_entry(order.kind, order.count, order.cost, key, members)
-        self._held, self._mine, self._fresh = order.cost, True, True
+        self._reserved_cost, self._mine, self._fresh = order.cost, True, True
 
     def sending(self) -> None:
         """See `Account.sending`."""
@@ -80,45 +80,46 @@ class BatchAccount:
             if self._once:
                 self._doubt = True
             else:
-                self._entry = None  # it stays spent; another attempt is another entry
+                self._entry = None  # it counts as spent; the next attempt gets a new entry
 
     def wasted(self, why: str, cost: Decimal | None) -> None:
-        """See `Account.wasted`; the entry stays spent, and its key is not used again."""
+        """See `Account.wasted`; the entry counts as spent, and its key is not used again."""
         with self._lock:
             self._open, self._doubt = False, True
             if self._entry is None:
                 return
             self._context.store.write_off(self._entry, why, cost)
             if cost is not None and self._mine:
-                self._context.budget.correct(self._entry, cost, self._held)
-                self._held = cost
+                self._context.budget.correct(self._entry, cost, self._reserved_cost)
+                self._reserved_cost = cost
 
     def give_up(self) -> None:
-        """No further attempt follows: give back what surely was not charged."""
+        """End the attempts, and release the reservation if the vendor certainly charged nothing."""
         with self._lock:
             if self._entry is not None and not (self._doubt or self._open):
                 self._give_back("given up")
 
-    def settle(self, charged: Decimal | None, keep: Callable[[int, Decimal | None], None]) -> None:
-        """An answer is there: keep it, and correct the budget by what it cost.
+    def settle(self, charged: Decimal | None, save: Callable[[int, Decimal | None], None]) -> None:
+        """Save the response, and replace the reserved cost by the charged cost.
 
         Args:
-            charged: what the vendor says, or None.
-            keep: settles an entry of the store's ledger at a cost; None leaves what was reserved.
+            charged: cost stated by the vendor; None if it states none.
+            save: saves the embeddings and settles a ledger entry at a cost. For the cost None, the reserved cost
+                remains.
         """
         assert self._entry is not None
-        keep(self._entry, charged)
+        save(self._entry, charged)
         if charged is not None and self._mine:
-            self._context.budget.correct(self._entry, charged, self._held)
+            self._context.budget.correct(self._entry, charged, self._reserved_cost)
 
     def overcharged(self, charged: Decimal | None) -> TeacherError | None:
-        """What to tell the user if the vendor took more than its price list says."""
-        if charged is None or charged <= self._held:
+        """Return the error to report if the vendor charged more than it stated, and None otherwise."""
+        if charged is None or charged <= self._reserved_cost:
             return None
         currency = self._context.card.price.currency
         return TeacherError(
             f"{self._context.card.identity} charged more than it stated.",
-            expected=f"at most {self._held:f} {currency} for {self._order.count} {self._order.kind} queries",
+            expected=f"at most {self._reserved_cost:f} {currency} for {self._order.count} {self._order.kind} queries",
             found=f"{charged:f} {currency}",
             next_step="the response is saved and recorded at that price; get a new quote before you continue",
         )
@@ -127,5 +128,5 @@ class BatchAccount:
         assert self._entry is not None
         self._context.store.note(self._entry, why, refused=True)
         if self._mine:
-            self._context.budget.correct(self._entry, Decimal(0), self._held)
-        self._entry, self._held, self._fresh = None, Decimal(0), False
+            self._context.budget.correct(self._entry, Decimal(0), self._reserved_cost)
+        self._entry, self._reserved_cost, self._fresh = None, Decimal(0), False

@@ -12,19 +12,19 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
-LEAST = 48  # labelled answers, below which chance explains too much
-WEAK = 0.58  # how often the right class scores above another one with the weakest teacher that is still of use
-DOUBT = 2.9  # standard errors by which a weak teacher may be unlucky: one of 500 is
-CHANCE = 1.0  # standard errors above chance, from which on a teacher is never stopped
-SURE = 3.0  # standard errors above chance, from which on a teacher is not doubted any more
-ORDER = 5.0  # the same of an order in which the answers did not come, to say that they came in a wrong one
-MIXED = 3.5  # the same of a request's answers, pooled, with its labels
-LEAST_ORDERED = 16  # labelled answers for that
+LEAST = 48  # minimum number of labelled responses for a test against chance
+WEAK = 0.58  # share of comparisons in which the weakest useful teacher scores the right class higher
+DOUBT = 2.9  # standard errors below its mean that a weak teacher reaches by bad luck in one case of 500
+CHANCE = 1.0  # standard errors above chance at which a purchase is never stopped
+SURE = 3.0  # standard errors above chance at which the test ends
+ORDER = 5.0  # standard errors above chance at which another order of the responses is taken for the right one
+MIXED = 3.5  # standard errors at which the pooled responses of a request fit its labels
+LEAST_ORDERED = 16  # minimum number of labelled responses for the tests of the order
 
 
 @dataclass(frozen=True)
 class Fault:
-    """Why answers are of no use; `problem` is a sentence without its subject, the teacher."""
+    """A reason why responses are unusable; `problem` is a sentence without its subject, the teacher."""
 
     problem: str
     expected: str
@@ -33,42 +33,42 @@ class Fault:
 
 
 class Agreement:
-    """Compares zero-shot scores with labels.
+    """A comparison of zero-shot scores with labels.
 
-    The measure is the share of the other classes that score below an image's own class, averaged over images: 1/2 by
-    guessing, whatever the number of classes. Scores are centred by class before, so that a class that always scores
-    high counts for nothing. Its distribution by guessing is the one over all permutations of the labels, whose mean and
-    variance are known (Hoeffding 1951); the distance from that mean in standard errors is called z below.
+    The statistic is the share of the other classes that score below the class of an image, averaged over images. It is
+    1/2 for guesses, for any number of classes. Scores are centred by class first, so that a class that always scores
+    high has no influence. Under the null hypothesis, all permutations of the labels are equally likely. The mean and
+    variance of the statistic are then known (Hoeffding 1951). z denotes the distance from this mean in standard errors.
 
     Args:
-        head: [K, D], unit rows of the text head.
+        head: [K, D] float64, the text head with rows of length one.
     """
 
     def __init__(self, head: Floats) -> None:
         self._head = head
         self._scores: list[Floats] = []  # [K] each, of labelled images
         self._labels: list[int] = []
-        self._requests: list[Ints] = []  # for every ordered request, its rows above; -1 where an image has no label
+        self._requests: list[Ints] = []  # for each ordered request, its row indices; -1 for an image without a label
         self._sure = False
 
     def add(self, rows: Floats, labels: Ints, ordered: bool) -> None:
-        """Add the answers to one request.
+        """Add the response to one request.
 
         Args:
-            rows: [N, D], unit rows.
-            labels: [N], -1 where there is none.
-            ordered: whether they stand in the order in which they came.
+            rows: [N, D] float64, image embeddings of length one.
+            labels: [N] int64, class indices; -1 for an image without a label.
+            ordered: whether the rows are in the order in which they were received.
         """
         known = np.flatnonzero(labels >= 0)
-        place = np.full(len(labels), -1, np.int64)
-        place[known] = len(self._labels) + np.arange(len(known))
+        index = np.full(len(labels), -1, np.int64)
+        index[known] = len(self._labels) + np.arange(len(known))
         self._scores += list(rows[known] @ self._head.T)
         self._labels += labels[known].tolist()
         if ordered and len(known) > 1:
-            self._requests.append(place)
+            self._requests.append(index)
 
     def fault(self) -> Fault | None:
-        """What is wrong with the answers so far; None if they are fine, or too few to tell."""
+        """Return the fault of the responses so far; None if there is none, or too few responses to decide."""
         count, classes = len(self._labels), len(self._head)
         if self._sure or classes < 2 or count < LEAST_ORDERED:
             return None
@@ -99,9 +99,9 @@ class Agreement:
         )
 
     def _other_order(self, ranks: Floats, scores: Floats, labels: Ints, z: float) -> tuple[str, int] | None:
-        """The order in which the answers fit the labels, with how many images are right then; None if there is none."""
+        """Return an order in which the responses fit the labels, and the number of correct images; None without one."""
         for name, order in ORDERS.items():
-            pairs = [(a, b) for place in self._requests for a, b in zip(place, place[order(len(place))], strict=True)]
+            pairs = [(a, b) for index in self._requests for a, b in zip(index, index[order(len(index))], strict=True)]
             both = np.array([(a, b) for a, b in pairs if a >= 0 and b >= 0], np.int64).reshape(-1, 2)
             if len(both) < LEAST_ORDERED:
                 continue
@@ -111,20 +111,20 @@ class Agreement:
         return None
 
     def _inside(self, ranks: Floats, labels: Ints) -> float | None:
-        """z of the labels' order within the requests alone; None if no request has two labelled images."""
+        """Return z within the requests only; None if no request has two labelled images."""
         excess = variance = 0.0
-        for place in self._requests:
-            rows = place[place >= 0]
+        for index in self._requests:
+            rows = index[index >= 0]
             if len(rows) > 1:
                 more, spread = _excess(ranks[rows], labels[rows])
                 excess, variance = excess + more, variance + spread
         return excess / math.sqrt(variance) if variance > 1e-9 else None
 
     def _mixed_up(self, ranks: Floats, labels: Ints) -> bool:
-        """Whether answers fit the labels of their request, in whatever order, better than those of other requests."""
+        """Whether responses, in any order, fit the labels of their own request better than those of other requests."""
         group = np.full(len(labels), -1)
-        for number, place in enumerate(self._requests):
-            group[place[place >= 0]] = number
+        for number, index in enumerate(self._requests):
+            group[index[index >= 0]] = number
         inside = group >= 0
         ranks, labels, group = ranks[inside], labels[inside], group[inside]
         same = (group[:, None] == group[None]) / np.bincount(group)[group][:, None]
@@ -159,7 +159,7 @@ ORDERS: dict[str, Callable[[int], Ints]] = {
 
 
 def _ranks(scores: Floats) -> Floats:
-    """[N, K]: the share of the other classes that score lower, equal ones counted by half."""
+    """Return [N, K], the share of the other classes that score lower; equal scores count half."""
     below = (scores[:, :, None] > scores[:, None, :]).mean(2) if scores.shape[1] <= 64 else None
     if below is not None:
         equal = (scores[:, :, None] == scores[:, None, :]).mean(2) - 1 / scores.shape[1]
@@ -168,22 +168,22 @@ def _ranks(scores: Floats) -> Floats:
 
 
 def _z(ranks: Floats, labels: Ints) -> float | None:
-    """How far the mean rank of the images' own classes lies above guessing, in standard errors; None if it cannot."""
+    """Return the standard errors by which the mean rank of the labels exceeds chance; None without any variance."""
     excess, variance = _excess(ranks, labels)
     return excess / math.sqrt(variance) if variance > 1e-9 else None
 
 
 def _excess(ranks: Floats, labels: Ints) -> tuple[float, float]:
-    """The sum of the own classes' ranks above its mean over all permutations of the labels, and its variance there."""
-    table = ranks[:, labels]  # what image i would get with the label of image j
+    """Return the excess of the summed ranks of the labels over its mean for permuted labels, and the variance."""
+    table = ranks[:, labels]  # the rank of image i with the label of image j
     count = len(labels)
     centred = table - table.mean(0) - table.mean(1, keepdims=True) + table.mean()
     return float(np.trace(table) - count * table.mean()), float((centred**2).sum()) / (count - 1)
 
 
 def _weak(count: int, labels: Ints, classes: int) -> float:
-    """z that the weakest useful teacher has on average."""
+    """Return the mean z of the weakest useful teacher."""
     shares = np.bincount(labels) / count
-    varied = (1 - float((shares**2).sum())) / (1 - 1 / classes)  # below 1 where few classes have most images
+    varied = (1 - float((shares**2).sum())) / (1 - 1 / classes)  # below 1 if few classes have most images
     spread = math.sqrt((classes + 1) / (12 * (classes - 1)))
     return (WEAK - 0.5) / spread * math.sqrt(count * varied)

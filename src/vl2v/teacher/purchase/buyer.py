@@ -1,4 +1,4 @@
-"""Buy missing embeddings within the budget; each batch is checked and saved before the next is sent."""
+"""Buy missing embeddings within the budget. Each batch is validated and saved before the next one is sent."""
 
 from __future__ import annotations
 
@@ -11,35 +11,41 @@ from vl2v.teacher.base import Teacher, Vectors, checked
 from vl2v.teacher.http.remote import RemoteTeacher
 from vl2v.teacher.origin import Consistency
 from vl2v.teacher.purchase.ledger import Budget, PurchaseContext
-from vl2v.teacher.purchase.pace import asking
+from vl2v.teacher.purchase.pace import with_best_threads
 from vl2v.teacher.purchase.remote_buyer import Purchase
 from vl2v.teacher.purchase.store import Digests, EmbeddingStore
 
 
 class Watch(Protocol):
-    """Looks at answers once they are stored, request by request; what it raises ends the purchase."""
+    """A check of each response after it has been stored; an exception ends the purchase."""
 
     def texts(self, texts: Sequence[str], vectors: Vectors) -> None:
-        """Look at [N, D] embeddings of texts."""
+        """Check text embeddings, [N, D] float32."""
         ...
 
     def images(self, digests: Digests, vectors: Vectors, read: Callable[[int], bytes]) -> None:
-        """Look at [N, D] embeddings of [N, 32] contents; `read` gives the bytes of the n-th of them."""
+        """Check image embeddings, [N, D] float32.
+
+        Args:
+            digests: [N, 32] uint8, the SHA-256 of each image.
+            vectors: [N, D] float32, row i for image i.
+            read: returns the bytes of image i.
+        """
         ...
 
 
 @dataclass(frozen=True)
 class Buyer:
-    """Buys from a teacher what the store lacks, for one run.
+    """Buys the embeddings that a store lacks from a teacher, for one run.
 
     Attributes:
-        teacher: the one that is asked.
-        store: where embeddings and ledger are.
-        budget: the most to spend.
-        run: the run's name in the ledger.
-        progress: told of every batch.
-        watch: looks at the answers; None takes whatever comes, as long as its shape is right.
-        threads: CPU threads of a teacher on this machine; None measures.
+        teacher: the teacher to query.
+        store: store of the embeddings and the ledger.
+        budget: budget that pays for the queries.
+        run: name of the run in the ledger.
+        progress: progress callback, called after each batch.
+        watch: check of the responses; None checks only their shape and numbers.
+        threads: number of CPU threads for a teacher on this machine; None measures the best number.
     """
 
     teacher: Teacher
@@ -52,23 +58,23 @@ class Buyer:
     _consistency: Consistency = field(default_factory=Consistency, init=False)
 
     def images(self, digests: Digests, read: Callable[[int], bytes], purpose: str, view: int = 0) -> int:
-        """Buy the image vectors that the store lacks.
+        """Buy the image embeddings that the store lacks.
 
-        They are asked for in an order shuffled by content, so that a vendor that mixes up the order of its answers
-        shows as a zero-shot accuracy at chance level and not as a plausible one.
+        Images are queried in an order shuffled by content. If a vendor returns embeddings in the wrong order, the
+        zero-shot accuracy is then at chance level and not plausible.
 
         Args:
-            digests: [N, 32], SHA-256 of each image's bytes; repeated contents are bought once.
-            read: gives the bytes to send for position i.
-            purpose: what for, in the ledger.
-            view: which view the bytes are.
+            digests: [N, 32] uint8, the SHA-256 of each image; duplicates are bought once.
+            read: returns the bytes to send for image i.
+            purpose: purpose of the queries in the ledger.
+            view: number of the view that `read` returns.
 
         Returns:
-            How many were bought.
+            The number of embeddings that were bought.
 
         Raises:
-            BudgetError: before a batch that would exceed the budget is sent.
-            TeacherError: if an answer cannot be used; what was kept before stays.
+            BudgetError: before a batch is sent that would exceed the budget.
+            TeacherError: if a response is unusable; batches saved before remain in the store.
         """
         if isinstance(self.teacher, RemoteTeacher):
             return self._remote(self.teacher, purpose).images(digests, read, view)
@@ -77,7 +83,7 @@ class Buyer:
         bought = 0
         title = f"querying {card.identity} ({purpose})"
         with (
-            asking(self.teacher, lambda i: read(int(todo[i])), len(todo), self.threads),
+            with_best_threads(self.teacher, lambda i: read(int(todo[i])), len(todo), self.threads),
             (self.progress or Silent()).stage(title, len(digests), len(digests) - len(todo)) as advance,
         ):
             for start in range(0, len(todo), card.batch_size):
@@ -92,7 +98,19 @@ class Buyer:
         return bought
 
     def texts(self, texts: Sequence[str], purpose: str = "prompts") -> int:
-        """Buy the text vectors that the store lacks; returns how many. Raises as `images` does."""
+        """Buy the text embeddings that the store lacks.
+
+        Args:
+            texts: the texts; duplicates are bought once.
+            purpose: purpose of the queries in the ledger.
+
+        Returns:
+            The number of embeddings that were bought.
+
+        Raises:
+            BudgetError: before a batch is sent that would exceed the budget.
+            TeacherError: if a response is unusable; batches saved before remain in the store.
+        """
         if isinstance(self.teacher, RemoteTeacher):
             return self._remote(self.teacher, purpose).texts(texts)
         card = self.teacher.describe()

@@ -26,14 +26,14 @@ class Quote:
 
     Attributes:
         teacher: identity of the teacher.
-        images: distinct image queries needed, by purpose (``training``, ``unlabelled``, ``evaluation``).
-        images_known: number of these that are stored already and cost nothing.
-        texts: distinct text queries needed.
-        texts_known: number of these that are stored already.
+        images: number of distinct image queries by purpose (``training``, ``unlabelled``, ``evaluation``).
+        images_known: number of these that are already stored and therefore free.
+        texts: number of distinct text queries.
+        texts_known: number of these that are already stored.
         price: price of the teacher.
-        disk_bytes: disk space of the store, the pixel cache and the run's state, by name.
+        disk_bytes: disk space in bytes of the store, the pixel cache and the state of the run, by name.
         note: a remark about the price, or empty.
-        contents: domains, classes and counts of images; None without a folder.
+        contents: domains, classes and numbers of images; None without a folder.
         training: training time on this machine; None without a student.
     """
 
@@ -66,20 +66,20 @@ class Quote:
 
 @dataclass(frozen=True)
 class LedgerEntry:
-    """One batch that was sent.
+    """A batch of queries that was sent.
 
     Attributes:
-        time: when, UTC.
-        run: for which run.
-        teacher: to whom.
+        time: time of sending, in UTC.
+        run: name of the run.
+        teacher: identity of the teacher.
         kind: ``image`` or ``text``.
-        purpose: what for.
-        queries: how many.
-        cost: in `currency`.
-        currency: e.g. USD.
-        attempts: how often it was sent; more than one only where the vendor charges a batch's key once.
-        state: ``kept``; ``sent`` if no usable answer came back, which counts as spent since it may have been charged;
-            or ``refused`` if the vendor said no and charged nothing.
+        purpose: purpose of the queries.
+        queries: number of queries.
+        cost: cost in `currency`.
+        currency: currency, e.g. USD.
+        attempts: number of times the batch was sent; above 1 only if the vendor charges an idempotency key once.
+        state: ``kept`` if the embeddings are saved; ``sent`` if there was no usable response, which counts as spent
+            since it may have been charged; ``refused`` if the vendor rejected the batch and charged nothing.
     """
 
     time: datetime
@@ -95,42 +95,53 @@ class LedgerEntry:
 
 
 class Ledger:
-    """Purchases, read from the store.
+    """The record of all purchases in a store.
 
     Args:
-        store: the store with the entries.
+        store: the store.
     """
 
     def __init__(self, store: EmbeddingStore) -> None:
         self._store = store
 
     def entries(self, run: str | None = None) -> list[LedgerEntry]:
-        """All entries, or those of one run, oldest first."""
+        """Return all entries, or those of one run, oldest first."""
         return [LedgerEntry(datetime.fromtimestamp(row[0], UTC), *row[1:]) for row in self._store.entries(run)]
 
     def spent(self, run: str | None = None) -> Decimal:
-        """Sum of all entries, or of one run. A batch without a response counts, since it may have been charged."""
+        """Return the total cost of all entries, or of one run.
+
+        A batch without a response counts as spent, since it may have been charged.
+        """
         return sum((entry.cost for entry in self.entries(run)), Decimal(0))
 
     def queries(self, run: str | None = None, kind: str = "image") -> int:
-        """Number of queries of a kind that were sent and not refused."""
+        """Return the number of queries of a kind (``image`` or ``text``) that were sent and not refused."""
         entries = (entry for entry in self.entries(run) if entry.state != "refused")
         return sum(entry.queries for entry in entries if entry.kind == kind)
 
-    def underway(self, card: TeacherCard) -> Decimal:
-        """What is spent already on batches that will be answered, under their keys, without being charged again."""
+    def in_flight(self, card: TeacherCard) -> Decimal:
+        """Return the cost reserved for batches that were sent and whose response is still missing.
+
+        The vendor charges the idempotency key of such a batch only once, so sending it again costs nothing more.
+
+        Args:
+            card: description of the teacher.
+        """
         return sum((batch.cost for batch in self._store.pending(card)), Decimal(0))
+
+    underway = in_flight  # its name until 0.1
 
 
 class Budget:
-    """A limit that is never exceeded, by any number of threads and, with `spending`, of processes, restarts and stores.
+    """A spending limit that holds across threads and, with `spending`, across processes, restarts and stores.
 
     Args:
-        limit: the most that may be spent; None allows free queries only.
-        spent: what was spent so far; left out with `spending`, which knows.
-        currency: for messages.
-        less: how to ask for less, for messages.
-        spending: the record of what is spent, shared with other processes; None for a budget of this process alone.
+        limit: the most that may be spent; None allows only free queries.
+        spent: the amount spent so far; not used with `spending`.
+        currency: currency, for messages.
+        less: how the user can reduce the number of queries, for messages.
+        spending: record of the amount spent, shared between processes; None for a budget of this process only.
     """
 
     def __init__(
@@ -147,19 +158,23 @@ class Budget:
 
     @property
     def spent(self) -> Decimal:
-        """What is spent, or reserved, so far."""
+        """The amount spent or reserved so far."""
         return self._spent if self._spending is None else self._spending.total
 
     @property
     def left(self) -> Decimal:
-        """What may still be spent."""
+        """The amount that may still be spent."""
         return (self.limit or Decimal(0)) - self.spent
 
     def check(self, cost: Decimal, what: str) -> None:
-        """Refuse a cost that does not fit.
+        """Raise an error if the remaining budget does not cover a cost.
+
+        Args:
+            cost: the cost, in the budget's currency.
+            what: what it pays for, for the message.
 
         Raises:
-            BudgetError: if it would exceed the limit, or costs anything where no limit was given.
+            BudgetError: if the cost exceeds the remaining budget, or is above 0 without a limit.
         """
         spent = self.spent
         left = (self.limit or Decimal(0)) - spent
@@ -199,7 +214,7 @@ class Budget:
         return entry
 
     def correct(self, entry: int, cost: Decimal, before: Decimal) -> None:
-        """Book that an entry came to another cost than what was spent on it before."""
+        """Replace the cost of an entry, recorded as `before`, by `cost`."""
         if cost != before:
             with self._alone(max(cost, before)):
                 self._book(entry, cost, before)
@@ -221,15 +236,15 @@ class Budget:
 
 @dataclass(frozen=True)
 class PurchaseContext:
-    """What all ledger entries of a purchase have in common.
+    """The store, the budget and the ledger fields of a purchase.
 
     Attributes:
-        store: with the ledger.
-        budget: what the purchase is paid from.
-        card: the teacher that is queried.
-        run: the run's name.
-        purpose: of the queries.
-        view: of the images.
+        store: store of the embeddings and the ledger.
+        budget: budget that pays for the queries.
+        card: description of the teacher.
+        run: name of the run in the ledger.
+        purpose: purpose of the queries in the ledger, such as ``training``.
+        view: number of the view of the images.
     """
 
     store: EmbeddingStore
@@ -240,7 +255,11 @@ class PurchaseContext:
     view: int = 0
 
     def open_entry(self, kind: str, queries: int, cost: Decimal, key: str = "", members: bytes | None = None) -> int:
-        """Spend, and write so into the ledger; see `EmbeddingStore.open_entry`. Raises as `Budget.reserve` does."""
+        """Reserve a cost and add its ledger entry in one step; see `EmbeddingStore.open_entry`.
+
+        Raises:
+            BudgetError: if the remaining budget does not cover the cost; nothing is recorded then.
+        """
 
         def write() -> int:
             common = (self.card, self.run, kind, self.purpose, queries, cost)

@@ -11,19 +11,21 @@ from PIL import Image
 from vl2v.teacher.base import Teacher
 from vl2v.threads import choose, computing
 
-FEW = 8  # images that are tried at once
-SIDE = 256  # pixels, of an image that is drawn to try with
+FEW = 8  # images in one measurement
+SIDE = 256  # side of a generated test image, in pixels
 
 
 @contextmanager
-def asking(teacher: Teacher, read: Callable[[int], bytes], total: int, threads: int | None = None) -> Iterator[None]:
-    """While open, a teacher that computes on this machine's CPU does so with the number of threads that suits it.
+def with_best_threads(
+    teacher: Teacher, read: Callable[[int], bytes], total: int, threads: int | None = None
+) -> Iterator[None]:
+    """Set the number of threads for a teacher that runs on this CPU until the block ends.
 
     Args:
-        teacher: any; one that does not compute on this CPU is not tried.
-        read: gives the bytes of its image i, for i from 0 to `total` - 1.
-        total: how many images it will be asked about.
-        threads: the number that the user states; None measures.
+        teacher: any teacher; one that does not run on this CPU is not measured.
+        read: returns the bytes of image i, for i from 0 to `total` - 1.
+        total: number of images that will be embedded.
+        threads: number of threads; None measures the best number.
     """
     if threads is None and total and on_cpu(teacher):
         sample = [read(i) for i in range(min(FEW, total))]
@@ -33,7 +35,7 @@ def asking(teacher: Teacher, read: Callable[[int], bytes], total: int, threads: 
 
 
 def serving_threads(teacher: Teacher) -> int | None:
-    """The number of threads for a teacher that answers for hours; None for one that does not compute on this CPU."""
+    """Measure the best number of threads for a long-running teacher; None if it does not run on this CPU."""
     if not on_cpu(teacher):
         return None
     file = io.BytesIO()
@@ -43,5 +45,5 @@ def serving_threads(teacher: Teacher) -> int | None:
 
 
 def on_cpu(teacher: Teacher) -> bool:
-    """Whether a teacher's network is known to run on this machine's CPU, so that to try it costs nothing."""
+    """Whether a teacher is known to run on the CPU of this machine, where measurements are free."""
     return str(getattr(teacher, "local_device", "")) == "cpu"

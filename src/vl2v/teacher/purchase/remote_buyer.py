@@ -24,28 +24,28 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Parcel:
-    """An order, what its rows belong to, and where it is booked."""
+class PendingRequest:
+    """A request, its inputs, and its account."""
 
     order: Order
-    members: Any  # positions of images, or texts
+    members: Any  # indices of images, or texts
     account: BatchAccount
 
 
 class Purchase:
-    """One purchase of one kind of vectors.
+    """A purchase of embeddings of one kind.
 
     Args:
-        teacher: who is asked.
-        store: where vectors and ledger are.
-        budget: out of which purse.
-        run: for which run.
-        purpose: what for, in the ledger.
-        progress: told of every batch.
+        teacher: the teacher to query.
+        store: store of the embeddings and the ledger.
+        budget: budget that pays for the queries.
+        run: name of the run in the ledger.
+        purpose: purpose of the queries in the ledger.
+        progress: progress callback, called after each batch.
 
     Attributes:
-        watch: looks at the answers once they are stored; None looks at nothing.
-        consistency: compares the answers with one another before they are stored; None compares nothing.
+        watch: check of the responses after they are stored; None skips it.
+        consistency: comparison of the responses before they are stored; None skips it.
     """
 
     def __init__(
@@ -64,112 +64,121 @@ class Purchase:
         self._progress = progress or Silent()
 
     def images(self, digests: Digests, read: Callable[[int], bytes], view: int = 0) -> int:
-        """See `vl2v.teacher.purchase.buyer.Buyer.images`. No other process buys meanwhile."""
+        """See `vl2v.teacher.purchase.buyer.Buyer.images`. Other processes wait until the purchase ends."""
         context = PurchaseContext(self._store, self._budget, self._card, self._run, self._purpose, view)
         title = f"querying {self._card.identity} ({self._purpose})"
 
-        def keep(parcel: Parcel, answer: Answer) -> None:
-            rows = digests[parcel.members]
-            kept = partial(self._store.keep_images, self._card, rows, answer.vectors, view)
-            parcel.account.settle(answer.cost, kept)
+        def save(request: PendingRequest, answer: Answer) -> None:
+            rows = digests[request.members]
+            save_rows = partial(self._store.keep_images, self._card, rows, answer.vectors, view)
+            request.account.settle(answer.cost, save_rows)
             if self.watch is not None:
-                self.watch.images(rows, answer.vectors, lambda i: read(parcel.members[i]))
+                self.watch.images(rows, answer.vectors, lambda i: read(request.members[i]))
 
         with self._store.alone(self._progress):
             todo = self._store.lacks(self._card, digests, view)
             with self._progress.stage(title, len(digests), len(digests) - len(todo)) as advance:
-                self._run_all(self._image_parcels(context, digests, todo, read), keep, advance)
+                self._run_all(self._image_requests(context, digests, todo, read), save, advance)
         return len(todo)
 
     def texts(self, texts: Sequence[str]) -> int:
-        """See `vl2v.teacher.purchase.buyer.Buyer.texts`. No other process buys meanwhile."""
+        """See `vl2v.teacher.purchase.buyer.Buyer.texts`. Other processes wait until the purchase ends."""
         context = PurchaseContext(self._store, self._budget, self._card, self._run, self._purpose)
 
-        def keep(parcel: Parcel, answer: Answer) -> None:
-            kept = partial(self._store.keep_texts, self._card, parcel.members, answer.vectors)
-            parcel.account.settle(answer.cost, kept)
+        def save(request: PendingRequest, answer: Answer) -> None:
+            save_rows = partial(self._store.keep_texts, self._card, request.members, answer.vectors)
+            request.account.settle(answer.cost, save_rows)
             if self.watch is not None:
-                self.watch.texts(parcel.members, answer.vectors)
+                self.watch.texts(request.members, answer.vectors)
 
         with self._store.alone(self._progress):
             known = self._store.knows_texts(self._card, texts)
             todo = list(dict.fromkeys(t for t, k in zip(texts, known, strict=True) if not k))
-            self._run_all(self._text_parcels(context, todo), keep, lambda _: None)
+            self._run_all(self._text_requests(context, todo), save, lambda _: None)
         return len(todo)
 
-    def _image_parcels(
+    def _image_requests(
         self, context: PurchaseContext, digests: Digests, todo: list[int], read: Callable[[int], bytes]
-    ) -> Iterator[Parcel]:
-        """The batches to send: first those that an earlier process sent and got no answer to, just as they were."""
-        left = {digests[i].tobytes(): i for i in todo}
+    ) -> Iterator[PendingRequest]:
+        """Yield the requests: first, unchanged, those that an earlier process sent without receiving a response."""
+        missing = {digests[i].tobytes(): i for i in todo}
 
-        def parcel(batch: Sequence[tuple[int, bytes]], earlier: Pending | None) -> Parcel:
+        def request(batch: Sequence[tuple[int, bytes]], earlier: Pending | None) -> PendingRequest:
             members = [i for i, _ in batch]
             order = self._teacher.order("image", [data for _, data in batch])
-            return self._parcel(context, order, members, digests[members].tobytes(), earlier)
+            return self._request(context, order, members, digests[members].tobytes(), earlier)
 
         for pending in self._pending("image", context.view):
             keys = [pending.members[i : i + 32] for i in range(0, len(pending.members), 32)]
-            if all(key in left for key in keys):
-                positions = [left.pop(key) for key in keys]
-                yield parcel([(i, self._teacher.fit(read(i))) for i in positions], pending)
+            if all(key in missing for key in keys):
+                positions = [missing.pop(key) for key in keys]
+                yield request([(i, self._teacher.fit(read(i))) for i in positions], pending)
         limits = self._teacher.limits
-        fitted = ((i, self._teacher.fit(read(i))) for i in left.values())
+        fitted = ((i, self._teacher.fit(read(i))) for i in missing.values())
         for batch in pack(fitted, lambda item: image_size(item[1]), limits.images, limits):
-            yield parcel(batch, None)
+            yield request(batch, None)
 
-    def _text_parcels(self, context: PurchaseContext, todo: list[str]) -> Iterator[Parcel]:
-        left = dict.fromkeys(todo)
+    def _text_requests(self, context: PurchaseContext, todo: list[str]) -> Iterator[PendingRequest]:
+        missing = dict.fromkeys(todo)
 
-        def parcel(batch: list[str], earlier: Pending | None) -> Parcel:
+        def request(batch: list[str], earlier: Pending | None) -> PendingRequest:
             order = self._teacher.order("text", batch)
-            return self._parcel(context, order, batch, json.dumps(batch).encode(), earlier)
+            return self._request(context, order, batch, json.dumps(batch).encode(), earlier)
 
         for pending in self._pending("text", None):
             batch = json.loads(pending.members)
-            if all(text in left for text in batch):
+            if all(text in missing for text in batch):
                 for text in batch:
-                    del left[text]
-                yield parcel(batch, pending)
-        for batch in pack(left, text_size, self._teacher.limits.texts, self._teacher.limits):
-            yield parcel(batch, None)
+                    del missing[text]
+                yield request(batch, pending)
+        for batch in pack(missing, text_size, self._teacher.limits.texts, self._teacher.limits):
+            yield request(batch, None)
 
     def _pending(self, kind: Kind, view: int | None) -> list[Pending]:
         return self._store.pending(self._card, kind, view) if self._teacher.idempotent else []
 
-    def _parcel(
+    def _request(
         self, context: PurchaseContext, order: Order, members: Any, names: bytes, earlier: Pending | None
-    ) -> Parcel:
+    ) -> PendingRequest:
         same = earlier if earlier is not None and earlier.key == order.key else None
-        return Parcel(order, members, BatchAccount(context, order, self._teacher.idempotent, names, same))
+        return PendingRequest(order, members, BatchAccount(context, order, self._teacher.idempotent, names, same))
 
-    def _run_all(self, parcels: Iterator[Parcel], keep: Callable[[Parcel, Answer], None], advance: Advance) -> None:
-        """Keep as many requests under way as the vendor takes; after a fault send no more, keep what comes."""
+    def _run_all(
+        self, requests: Iterator[PendingRequest], save: Callable[[PendingRequest, Answer], None], advance: Advance
+    ) -> None:
+        """Send as many requests at once as the vendor allows; after a fault, send no more and save what arrives."""
         stop = threading.Event()
-        underway: dict[Future[Answer], Parcel] = {}
+        in_flight: dict[Future[Answer], PendingRequest] = {}
         fault: BaseException | None = None
         width = self._teacher.limits.concurrency
         with ThreadPoolExecutor(width, "vl2v-teacher") as pool:
             try:
-                more: Parcel | None = next(parcels, None)
-                while more is not None or underway:
-                    while more is not None and len(underway) < width and self._reserved(more, bool(underway)):
-                        underway[pool.submit(self._teacher.fulfil, more.order, more.account, stop)] = more
-                        more = next(parcels, None)
-                    self._collect(underway, keep, advance)
+                more: PendingRequest | None = next(requests, None)
+                while more is not None or in_flight:
+                    while more is not None and len(in_flight) < width and self._reserved(more, bool(in_flight)):
+                        in_flight[pool.submit(self._teacher.fulfil, more.order, more.account, stop)] = more
+                        more = next(requests, None)
+                    self._collect(in_flight, save, advance)
             except BaseException as error:
                 fault = error
                 stop.set()
-                while underway:
-                    fault = self._collect_quietly(underway, keep, advance, fault)
+                while in_flight:
+                    fault = self._collect_quietly(in_flight, save, advance, fault)
         if fault is not None:
             raise fault
 
     @staticmethod
-    def _reserved(parcel: Parcel, others: bool) -> bool:
-        """Reserve the money; false if there is not enough now, but others under way may cost less than reserved."""
+    def _reserved(request: PendingRequest, others: bool) -> bool:
+        """Reserve the cost of a request.
+
+        Returns:
+            False if the budget is too small now. Requests in flight may still cost less than reserved.
+
+        Raises:
+            BudgetError: if the budget is too small and no other request is in flight.
+        """
         try:
-            parcel.account.reserve()
+            request.account.reserve()
         except BudgetError:
             if others:
                 return False
@@ -177,36 +186,39 @@ class Purchase:
         return True
 
     def _collect(
-        self, underway: dict[Future[Answer], Parcel], keep: Callable[[Parcel, Answer], None], advance: Advance
+        self,
+        in_flight: dict[Future[Answer], PendingRequest],
+        save: Callable[[PendingRequest, Answer], None],
+        advance: Advance,
     ) -> None:
-        for future in wait(underway, return_when=FIRST_COMPLETED).done:
-            parcel = underway.pop(future)
+        for future in wait(in_flight, return_when=FIRST_COMPLETED).done:
+            request = in_flight.pop(future)
             try:
                 answer = future.result()
             except BaseException:
-                parcel.account.give_up()
+                request.account.give_up()
                 raise
             if self.consistency is not None:
-                fault = self.consistency.fault(self._store, self._card, parcel.order.kind, answer)
+                fault = self.consistency.fault(self._store, self._card, request.order.kind, answer)
                 if fault is not None:
-                    parcel.account.wasted(fault.found, answer.cost)
+                    request.account.wasted(fault.found, answer.cost)
                     raise fault
-            excess = parcel.account.overcharged(answer.cost)
-            keep(parcel, answer)
-            advance(parcel.order.count)
+            excess = request.account.overcharged(answer.cost)
+            save(request, answer)
+            advance(request.order.count)
             if excess is not None:
                 raise excess
 
     def _collect_quietly(
         self,
-        underway: dict[Future[Answer], Parcel],
-        keep: Callable[[Parcel, Answer], None],
+        in_flight: dict[Future[Answer], PendingRequest],
+        save: Callable[[PendingRequest, Answer], None],
         advance: Advance,
         fault: BaseException,
     ) -> BaseException:
-        """Collect after a fault; the first fault is the one that is told."""
+        """Collect responses after a fault; later faults are dropped, so that the first one is reported."""
         try:
-            self._collect(underway, keep, advance)
+            self._collect(in_flight, save, advance)
         except AbandonedError:
             pass
         except KeyboardInterrupt as again:

@@ -1,4 +1,4 @@
-"""Spending against one budget, across processes and stores, in its own file."""
+"""The amount spent from a budget, in a file that processes share."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ FILE, LOCK = "spending.jsonl", "spending.lock"
 
 
 class Spending:
-    """The entries that count against a budget, each with its cost: a line for every change, appended under a lock.
+    """The cost of each ledger entry that counts against a budget, in a file to which each change is appended.
 
-    It repeats what the ledgers of the stores say, so that the budget holds if a run goes on with another store or under
-    another path. Whatever changes, the store's ledger has it first, and an entry is written here before anything is
-    sent. A process that is killed in between has sent nothing; one that is killed before an entry is corrected leaves
-    the most that it could cost, until the same store is opened again.
+    The file repeats the ledgers of the stores, so that the budget also holds if a run continues with another store or
+    under another path. The ledger of the store is written first, then this file, and only then is a request sent. A
+    process that is killed in between has sent nothing. If a process is killed before a cost is corrected, the maximum
+    cost counts until the same store is opened again.
 
     Args:
-        folder: of what the budget is for: a run's or a benchmark's.
-        store: the store out of which is bought now.
-        mine: whether a run's name in the ledger belongs to this budget.
+        folder: folder of the run or benchmark to which the budget belongs.
+        store: the current store.
+        mine: whether the ledger entries of a run, given by its name, count against this budget.
     """
 
     def __init__(self, folder: Path, store: EmbeddingStore, mine: Callable[[str], bool]) -> None:
@@ -45,27 +45,27 @@ class Spending:
 
     @property
     def total(self) -> Decimal:
-        """What is spent, or reserved, so far."""
+        """The amount spent or reserved so far."""
         with self._lock:
             self._refresh()
             return self._total
 
     @contextmanager
     def exclusive(self) -> Iterator[None]:
-        """Keep every other process and thread from spending meanwhile, so that a check and an entry are one step."""
+        """Lock out other processes and threads, so that checking the budget and adding an entry are one step."""
         self._folder.mkdir(parents=True, exist_ok=True)
         with self._lock, file_lock(self._folder / LOCK):
             self._refresh()
             yield
 
     def book(self, entry: int, cost: Decimal) -> None:
-        """Write down what an entry of the store costs, over what was written of it before; within `exclusive`."""
+        """Record the cost of a ledger entry, replacing an earlier cost. Call it within `exclusive`."""
         self._append(self._store.label(entry), cost)
 
     def _append(self, label: str, cost: Decimal) -> None:
         line = json.dumps({"entry": label, "cost": str(cost)}).encode() + b"\n"
         with in_place(self._file) as handle:
-            handle.truncate(self._offset)  # half a line is what a killed process left, before it sent anything
+            handle.truncate(self._offset)  # drops a partial line of a process that was killed before it sent anything
             handle.seek(self._offset)
             handle.write(line)
             handle.flush()
@@ -73,7 +73,7 @@ class Spending:
         self._take(line)
 
     def _refresh(self) -> None:
-        """Read what was appended since."""
+        """Read the lines that were appended since the last call."""
         if not self._file.exists():
             return
         with self._file.open("rb") as handle:
@@ -85,10 +85,10 @@ class Spending:
 
     def _take(self, line: bytes) -> None:
         try:
-            found = json.loads(line)
-            label, cost = str(found["entry"]), Decimal(str(found["cost"]))
+            record = json.loads(line)
+            label, cost = str(record["entry"]), Decimal(str(record["cost"]))
             if not cost.is_finite():
-                raise ValueError("no amount")
+                raise ValueError("not an amount")
         except (LookupError, TypeError, ValueError, InvalidOperation) as error:
             raise BudgetError(
                 f"{self._file} is damaged, so the amount spent is unknown.",

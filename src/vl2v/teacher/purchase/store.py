@@ -22,7 +22,7 @@ from vl2v.teacher.base import TeacherCard, Vectors
 
 Digests = NDArray[np.uint8]
 
-MIGRATIONS = (  # a group of statements for every later form of the file; see `vl2v.sqlite.migrate`
+MIGRATIONS = (  # one group of statements per version of the file format; see `vl2v.sqlite.migrate`
     (
         """CREATE TABLE IF NOT EXISTS teachers (
         id INTEGER PRIMARY KEY, identity TEXT NOT NULL, revision TEXT NOT NULL, dimension INTEGER NOT NULL,
@@ -37,25 +37,25 @@ MIGRATIONS = (  # a group of statements for every later form of the file; see `v
         purpose TEXT NOT NULL, queries INTEGER NOT NULL, cost TEXT NOT NULL, currency TEXT NOT NULL,
         state TEXT NOT NULL)""",
         "ALTER TABLE ledger ADD COLUMN key TEXT NOT NULL DEFAULT ''",  # if the vendor charges an idempotency key once
-        "ALTER TABLE ledger ADD COLUMN members BLOB",  # what such a batch holds, until its vectors are kept
+        "ALTER TABLE ledger ADD COLUMN members BLOB",  # contents of such a batch, until its embeddings are saved
         "ALTER TABLE ledger ADD COLUMN view INTEGER NOT NULL DEFAULT 0",
         "ALTER TABLE ledger ADD COLUMN attempts INTEGER NOT NULL DEFAULT 1",
-        "ALTER TABLE ledger ADD COLUMN note TEXT NOT NULL DEFAULT ''",  # why the last attempt brought nothing
+        "ALTER TABLE ledger ADD COLUMN note TEXT NOT NULL DEFAULT ''",  # why the last attempt failed
     ),
 )
-KEY_LIFE = 23 * 3600.0  # seconds that a vendor surely remembers a key for; ours does for a day
+KEY_LIFE = 23 * 3600.0  # seconds for which vendors remember an idempotency key; vl2v's server does so for a day
 
 
 @dataclass(frozen=True)
 class Pending:
-    """A batch that was sent under an idempotency key and never came back.
+    """A batch that was sent with an idempotency key and has no response.
 
     Attributes:
-        entry: its number in the ledger.
-        key: the key.
-        members: SHA-256 of each image, one after the other; or a JSON list of texts.
-        run: the run on whose account it is booked.
-        cost: what is reserved for it.
+        entry: number of its ledger entry.
+        key: idempotency key.
+        members: the concatenated SHA-256 of the images, or a JSON list of the texts.
+        run: name of the run that pays for it.
+        cost: the reserved cost.
     """
 
     entry: int
@@ -66,24 +66,25 @@ class Pending:
 
 
 class EmbeddingStore:
-    """Purchased embeddings by SHA-256 of the sent bytes, teacher (identity, revision, dimension) and view.
+    """A SQLite file with purchased embeddings and the ledger.
 
-    A batch of embeddings and its ledger entry are committed together, so a killed process loses nothing.
-    One process buys at a time (`alone`), so that no image is bought twice.
+    Embeddings are identified by the SHA-256 of the sent bytes, the teacher (identity, revision and dimension) and the
+    view. A batch of embeddings and its ledger entry are committed together, so a killed process loses nothing. Only one
+    process buys at a time (`alone`), so no image is bought twice.
 
     Args:
-        path: the SQLite file; its folder is created if necessary.
-        read_only: only read the file, also on a read-only disk.
+        path: path of the file; its folder is created if necessary.
+        read_only: only read the file, which also works on a read-only disk.
 
     Raises:
-        AccessError: if the file belongs to another program or a newer version.
-        sqlite3.Error: if it is damaged or cannot be opened; it is never deleted.
+        AccessError: if the file belongs to another program or a newer version of vl2v.
+        sqlite3.Error: if the file is damaged or cannot be opened. It is never deleted.
     """
 
     def __init__(self, path: Path, *, read_only: bool = False) -> None:
         self.path = path
-        self._lock = threading.RLock()  # the threads that send book their attempts here
-        # synchronous FULL, since money was paid for every row
+        self._lock = threading.RLock()  # sending threads record their attempts concurrently
+        # synchronous FULL, because every row was paid for
         self._db = open_file(path, "FULL", check_same_thread=False, read_only=read_only)
         try:
             migrate(self._db, MIGRATIONS, "teachers", "a store of purchased embeddings", "--store", read_only=read_only)
@@ -93,15 +94,17 @@ class EmbeddingStore:
 
     @classmethod
     def reading(cls, path: Path) -> EmbeddingStore:
-        """Open what is there to look at it, from a read-only disk too.
+        """Open an existing store, also on a read-only disk.
 
         Raises:
-            AccessError: if there is none.
+            AccessError: if the file does not exist.
         """
         if not path.exists():
-            found, step = "no such file or folder", "correct --store"
             raise AccessError(
-                f"{path} is missing.", expected="a store of purchased embeddings", found=found, next_step=step
+                f"{path} is missing.",
+                expected="a store of purchased embeddings",
+                found="no such file or folder",
+                next_step="correct --store",
             )
         try:
             return cls(path)
@@ -114,10 +117,10 @@ class EmbeddingStore:
 
     @contextmanager
     def alone(self, progress: Progress | None = None) -> Iterator[None]:
-        """Keep every other process from buying meanwhile.
+        """Lock the store, so that no other process buys until the block ends.
 
         Args:
-            progress: told where another process buys for longer.
+            progress: progress callback; it gets a warning if another process has locked the store for some time.
         """
         lock = self.path.with_suffix(".lock")
 
@@ -129,56 +132,79 @@ class EmbeddingStore:
             yield
 
     def teacher_id(self, card: TeacherCard) -> int:
-        """The row of a teacher, made if new."""
+        """Return the row number of a teacher, which is added if it is new."""
         key = (card.identity, card.revision, card.dimension)
         self._db.execute("INSERT OR IGNORE INTO teachers (identity, revision, dimension) VALUES (?, ?, ?)", key)
         query = "SELECT id FROM teachers WHERE identity = ? AND revision = ? AND dimension = ?"
         return int(self._db.execute(query, key).fetchone()[0])
 
     def knows_images(self, card: TeacherCard, digests: Digests, view: int = 0) -> NDArray[np.bool_]:
-        """Which of [N, 32] contents have a vector of this view, [N] bool."""
+        """Return which images have a stored embedding.
+
+        Args:
+            card: description of the teacher.
+            digests: [N, 32] uint8, the SHA-256 of each image.
+            view: number of the view.
+
+        Returns:
+            [N] bool.
+        """
         teacher = self.teacher_id(card)
         query = "SELECT 1 FROM images WHERE teacher = ? AND view = ? AND digest = ?"
-        look = self._db.execute
-        found = (look(query, (teacher, view, row.tobytes())).fetchone() is not None for row in digests)
-        return np.fromiter(found, dtype=np.bool_, count=len(digests))
+        execute = self._db.execute
+        known = (execute(query, (teacher, view, row.tobytes())).fetchone() is not None for row in digests)
+        return np.fromiter(known, dtype=np.bool_, count=len(digests))
 
     def lacks(self, card: TeacherCard, digests: Digests, view: int = 0) -> list[int]:
-        """Positions of the distinct contents without a vector, in an order shuffled by content."""
+        """Return the indices of the distinct images without a stored embedding, shuffled by content.
+
+        Args:
+            card: description of the teacher.
+            digests: [N, 32] uint8, the SHA-256 of each image.
+            view: number of the view.
+        """
         known = self.knows_images(card, digests, view)
-        _, first = np.unique(digests, axis=0, return_index=True)  # sorted by content: a shuffled order
+        _, first = np.unique(digests, axis=0, return_index=True)  # sorted by digest, which shuffles the images
         return [int(i) for i in first[~known[first]]]
 
     def knows_texts(self, card: TeacherCard, texts: Sequence[str]) -> list[bool]:
-        """Which texts have a vector."""
+        """Return which texts have a stored embedding, in their order."""
         teacher = self.teacher_id(card)
         query = "SELECT 1 FROM texts WHERE teacher = ? AND text = ?"
         return [self._db.execute(query, (teacher, text)).fetchone() is not None for text in texts]
 
     def images(self, card: TeacherCard, digests: Digests, view: int = 0) -> Vectors:
-        """The vectors of [N, 32] contents, [N, D] float32 in their order.
+        """Return the stored embeddings of images.
+
+        Args:
+            card: description of the teacher.
+            digests: [N, 32] uint8, the SHA-256 of each image.
+            view: number of the view.
+
+        Returns:
+            [N, D] float32, row i for image i.
 
         Raises:
-            TeacherError: if one was never bought.
+            TeacherError: if an embedding is not stored.
         """
         teacher = self.teacher_id(card)
         out = np.empty((len(digests), card.dimension), np.float32)
-        for start in range(0, len(digests), 500):  # below SQLite's bound on variables
+        for start in range(0, len(digests), 500):  # below SQLite's limit on the number of variables
             keys = [row.tobytes() for row in digests[start : start + 500]]
             marks = ",".join("?" * len(keys))
             query = f"SELECT digest, vector FROM images WHERE teacher = ? AND view = ? AND digest IN ({marks})"
-            found = dict(self._db.execute(query, (teacher, view, *keys)))
+            rows = dict(self._db.execute(query, (teacher, view, *keys)))
             for i, key in enumerate(keys, start):
-                if key not in found:
+                if key not in rows:
                     raise _missing(card, f"image {key.hex()[:16]}, view {view}")
-                out[i] = np.frombuffer(found[key], np.float32)
+                out[i] = np.frombuffer(rows[key], np.float32)
         return out
 
     def texts(self, card: TeacherCard, texts: Sequence[str]) -> Vectors:
-        """The vectors of texts, [N, D] float32 in their order.
+        """Return the stored embeddings of texts, [N, D] float32, row i for text i.
 
         Raises:
-            TeacherError: if one was never bought.
+            TeacherError: if an embedding is not stored.
         """
         teacher = self.teacher_id(card)
         out = np.empty((len(texts), card.dimension), np.float32)
@@ -191,7 +217,7 @@ class EmbeddingStore:
         return out
 
     def lengths(self, card: TeacherCard, kind: str, count: int) -> NDArray[np.float64]:
-        """The lengths of at most `count` of a teacher's embeddings of a kind, ``image`` or ``text``."""
+        """Return the norms of at most `count` stored embeddings of a kind, ``image`` or ``text``."""
         table = {"image": "images", "text": "texts"}[kind]
         query = f"SELECT vector FROM {table} WHERE teacher = ? LIMIT ?"
         with self._lock:
@@ -211,18 +237,21 @@ class EmbeddingStore:
         members: bytes | None = None,
         view: int = 0,
     ) -> int:
-        """Write into the ledger that a batch is about to be sent; returns the entry's number.
+        """Add a ledger entry for a batch that is about to be sent.
 
         Args:
-            card: who is asked.
-            run: for which run.
+            card: description of the teacher.
+            run: name of the run.
             kind: ``image`` or ``text``.
-            purpose: what for.
-            queries: how many.
-            cost: the most that it may cost; counts as spent until it is settled.
-            key: the batch's idempotency key, if the vendor charges a key once.
-            members: what the batch holds, so that it can be sent again under its key; see `Pending`.
-            view: of the images.
+            purpose: purpose of the queries.
+            queries: number of queries.
+            cost: maximum cost, which counts as spent until the entry is settled.
+            key: idempotency key of the batch, if the vendor charges a key only once.
+            members: contents of the batch, so that it can be sent again with its key; see `Pending`.
+            view: number of the view of the images.
+
+        Returns:
+            The number of the entry.
         """
         names = "time, run, teacher, kind, purpose, queries, cost, currency, state, key, members, view"
         with self._lock:
@@ -231,35 +260,41 @@ class EmbeddingStore:
             return int(self._db.execute(statement, (*row, "sent", key, members, view)).lastrowid or 0)
 
     def sent_again(self, entry: int) -> None:
-        """Count another attempt under the same entry, because the vendor charges its key once."""
+        """Count another attempt of an entry whose key the vendor charges only once."""
         with self._lock:
             self._db.execute("UPDATE ledger SET attempts = attempts + 1 WHERE id = ?", (entry,))
 
     def note(self, entry: int, why: str, *, refused: bool = False) -> None:
-        """Write down why an entry's attempt brought nothing.
+        """Record why an attempt failed.
 
         Args:
-            entry: its number.
-            why: in a few words.
-            refused: whether the vendor surely charged nothing; the entry then costs nothing.
+            entry: number of the ledger entry.
+            why: the reason in a few words.
+            refused: whether the vendor certainly charged nothing; the cost of the entry is then set to 0.
         """
         change = ", state = 'refused', cost = '0', members = NULL" if refused else ""
         with self._lock:
             self._db.execute(f"UPDATE ledger SET note = ?{change} WHERE id = ?", (why, entry))
 
     def write_off(self, entry: int, why: str, cost: Decimal | None) -> None:
-        """Keep an entry as spent, at `cost` if that is known, and never send its batch again under its key."""
+        """Count an entry as spent, at `cost` if that is known, and never send its batch again with its key."""
         with self._lock:
             change = "note = ?, members = NULL, cost = coalesce(?, cost)"
             self._db.execute(f"UPDATE ledger SET {change} WHERE id = ?", (why, cost and str(cost), entry))
 
     def settle(self, entry: int, cost: Decimal | None) -> None:
-        """Confirm an entry whose vectors are not kept, at what it cost in the end; None leaves what was reserved."""
+        """Confirm an entry whose embeddings are not saved, at the charged cost; None confirms the reserved cost."""
         with self._transaction():
             self._settle(entry, cost)
 
     def pending(self, card: TeacherCard, kind: str | None = None, view: int | None = None) -> list[Pending]:
-        """Batches under a key that may still be answered without being charged again, oldest first."""
+        """Return the batches without a response that can be sent again free of charge, oldest first.
+
+        Args:
+            card: description of the teacher.
+            kind: ``image`` or ``text``; None for both.
+            view: number of the view; None for all.
+        """
         query = (
             "SELECT id, key, members, run, cost FROM ledger WHERE state = 'sent' AND key != '' AND members IS NOT NULL"
             " AND teacher = ? AND time > ? AND (? IS NULL OR kind = ?) AND (? IS NULL OR view = ?) ORDER BY id"
@@ -278,15 +313,15 @@ class EmbeddingStore:
         entry: int | None = None,
         cost: Decimal | None = None,
     ) -> None:
-        """Keep [N, D] float32 vectors for [N, 32] contents and settle their ledger entry, all or nothing.
+        """Save image embeddings and settle their ledger entry, in one transaction.
 
         Args:
-            card: who answered.
-            digests: of the contents.
-            vectors: row i for content i.
-            view: which view the contents are.
-            entry: the ledger's, if they were bought.
-            cost: what the vendor charged in the end; None leaves what was reserved.
+            card: description of the teacher.
+            digests: [N, 32] uint8, the SHA-256 of each image.
+            vectors: [N, D] float32, row i for image i.
+            view: number of the view.
+            entry: number of the ledger entry; None if the embeddings were not bought.
+            cost: the charged cost; None confirms the reserved cost.
         """
         teacher = self.teacher_id(card)
         rows = [(teacher, view, d.tobytes(), v.tobytes()) for d, v in zip(digests, vectors, strict=True)]
@@ -302,7 +337,7 @@ class EmbeddingStore:
         entry: int | None = None,
         cost: Decimal | None = None,
     ) -> None:
-        """Keep [N, D] float32 vectors for texts and settle their ledger entry, all or nothing; see `keep_images`."""
+        """Save text embeddings, [N, D] float32, and settle their ledger entry; see `keep_images`."""
         teacher = self.teacher_id(card)
         rows = [(teacher, text, v.tobytes()) for text, v in zip(texts, vectors, strict=True)]
         with self._transaction():
@@ -310,7 +345,10 @@ class EmbeddingStore:
             self._settle(entry, cost)
 
     def entries(self, run: str | None = None) -> list[tuple[float, str, str, str, str, int, Decimal, str, int, str]]:
-        """Ledger entries, oldest first: time, run, teacher, kind, purpose, queries, cost, currency, attempts, state."""
+        """Return the ledger entries, oldest first, of all runs or of one.
+
+        The columns are time, run, teacher, kind, purpose, queries, cost, currency, attempts and state.
+        """
         query = (
             "SELECT time, run, identity, kind, purpose, queries, cost, currency, attempts, state FROM ledger"
             " JOIN teachers ON teachers.id = ledger.teacher WHERE ? IS NULL OR run = ? ORDER BY ledger.id"
@@ -320,13 +358,13 @@ class EmbeddingStore:
         return [(*row[:6], Decimal(row[6]), *row[7:]) for row in rows]
 
     def costs(self) -> list[tuple[str, str, Decimal]]:
-        """Of every entry: its label, its run, and what it costs or may cost."""
+        """Return the label, the run and the actual or maximum cost of every ledger entry."""
         with self._lock:
             rows = self._db.execute("SELECT id, time, run, cost FROM ledger ORDER BY id").fetchall()
         return [(_label(entry, time), run, Decimal(cost)) for entry, time, run, cost in rows]
 
     def label(self, entry: int) -> str:
-        """A name for an entry that no entry of another store has."""
+        """Return a name of a ledger entry that is unique across stores."""
         with self._lock:
             (at,) = self._db.execute("SELECT time FROM ledger WHERE id = ?", (entry,)).fetchone()
         return _label(entry, at)
@@ -355,7 +393,7 @@ def _label(entry: int, at: float) -> str:
 def _missing(card: TeacherCard, what: str) -> TeacherError:
     return TeacherError(
         f"{card.identity} has no stored embedding of {what}.",
-        expected="an embedding that was bought before",
+        expected="an embedding that has been bought",
         found="none in the store",
         next_step="run vl2v distill, which buys missing embeddings within its budget",
     )

@@ -15,15 +15,15 @@ from vl2v.teacher.base import Vectors
 from vl2v.teacher.purchase.agreement import Agreement
 from vl2v.teacher.purchase.store import Digests
 
-SEEN = 512  # answers that are looked at; a teacher that was good for so many is not doubted
-EVERY = 64  # answers between two looks
-SAME = 1e-4  # distance of two unit embeddings below which they are the same
-MANY, SHARE = 4, 0.1  # images, and their share of all, that may not share an embedding with one that looks different
-FEW = 3  # answers from which on all of them being the same is a fault
-THUMB, VISIBLE = 16, 2.0  # side of the thumbnails, and the mean difference of 255 from which two images look different
+SEEN = 512  # number of responses that are checked; later ones are trusted
+EVERY = 64  # number of responses between two checks
+SAME = 1e-4  # distance of two unit embeddings below which they count as equal
+MANY, SHARE = 4, 0.1  # number and share of images with an equal embedding that together count as a fault
+FEW = 3  # minimum number of responses for a check
+THUMB, VISIBLE = 16, 2.0  # side of the thumbnails, and the mean difference (of 255) of images that look different
 ACCEPT = (
-    "check the teacher with vl2v teacher check. What was bought is stored: when the teacher is fixed, use another "
-    "--store. If this is what you expect, continue with --accept-teacher"
+    "check the teacher with vl2v teacher check. The embeddings bought so far are stored: when the teacher is fixed, "
+    "use another --store. If this is what you expect, continue with --accept-teacher"
 )
 
 Read = Callable[[int], bytes]
@@ -31,12 +31,12 @@ Read = Callable[[int], bytes]
 
 @dataclass
 class TeacherWatch:
-    """Looks at a teacher's answers as they are bought.
+    """A check of a teacher's responses during a purchase.
 
     Args:
-        identity: whose answers.
-        labels: class by SHA-256 of the source images whose labels are known; other images are not compared with any.
-        head: [K, D] float32, the text head; asked for once the texts are bought.
+        identity: identity of the teacher.
+        labels: class index by SHA-256 of each labelled source image; other images are not compared with labels.
+        head: returns the text head, [K, D] float32; called after the texts have been bought.
     """
 
     identity: str
@@ -49,10 +49,10 @@ class TeacherWatch:
     _next: int = EVERY
 
     def texts(self, texts: Sequence[str], vectors: Vectors) -> None:
-        """Look at [N, D] embeddings of texts.
+        """Check text embeddings, [N, D] float32.
 
         Raises:
-            TeacherError: if most of the texts so far share one embedding.
+            TeacherError: if most of the texts so far have the same embedding.
         """
         self._texts.update(zip((text.casefold() for text in texts), _units(vectors), strict=True))
         count = len(self._texts)
@@ -67,16 +67,16 @@ class TeacherWatch:
             )
 
     def images(self, digests: Digests, vectors: Vectors, read: Read, *, ordered: bool = True) -> None:
-        """Look at the answers to one request.
+        """Check the response to one request.
 
         Args:
-            digests: [N, 32], SHA-256 of what was sent.
-            vectors: [N, D], what came back.
-            read: gives the bytes of the n-th of them.
-            ordered: whether the rows stand in the order in which they came back.
+            digests: [N, 32] uint8, the SHA-256 of each image.
+            vectors: [N, D] float32, row i for image i.
+            read: returns the bytes of image i.
+            ordered: whether the rows are in the order in which they were received.
 
         Raises:
-            TeacherError: if they are of no use.
+            TeacherError: if the embeddings are unusable.
         """
         if len(self._rows) >= SEEN:
             return
@@ -92,10 +92,10 @@ class TeacherWatch:
             self.look()
 
     def look(self) -> None:
-        """Judge what was seen so far; called now and then, and once everything is bought.
+        """Check all responses so far; called at intervals and at the end of a purchase.
 
         Raises:
-            TeacherError: if it is of no use.
+            TeacherError: if the embeddings are unusable.
         """
         self._distinct()
         if self._agreement is not None and (fault := self._agreement.fault()) is not None:
@@ -137,10 +137,10 @@ def _distances(one: NDArray[np.float64], two: NDArray[np.float64]) -> NDArray[np
 
 
 def _look_different(one: bytes, two: bytes) -> bool:
-    """Whether a person would tell two image files apart; files that cannot be read are."""
+    """Whether two image files look different to a person; unreadable files do if their bytes differ."""
     try:
         thumbs = [_thumb(content) for content in (one, two)]
-    except Exception:  # Pillow raises many kinds for what is no image
+    except Exception:  # Pillow raises many types of exceptions for broken images
         return one != two
     return float(np.abs(thumbs[0] - thumbs[1]).mean()) > VISIBLE
 
