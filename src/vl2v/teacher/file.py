@@ -36,7 +36,7 @@ FORMS = {
 
 
 class FileTeacher:
-    """Answers from a .npz or Parquet file; asks nobody.
+    """A teacher that looks embeddings up in a .npz or Parquet file.
 
     A .npz has ``embeddings`` [N, D] with ``paths`` [N] (relative to the data folder) or ``sha256`` [N] (hexadecimal),
     ``texts`` [M] with ``text_embeddings`` [M, D], and optionally the scalars ``logit_scale``, ``identity`` and
@@ -45,11 +45,11 @@ class FileTeacher:
 
     Args:
         path: the file.
-        price: what each look-up is to be booked at, if the vectors stand for queries that cost something.
+        price: price of the queries, to simulate a vendor that charges.
 
     Raises:
-        TeacherError: if the file cannot be read or lacks something.
-        MissingExtraError: if it is Parquet and pyarrow is not installed.
+        TeacherError: if the file cannot be read or is incomplete.
+        MissingExtraError: if the file is Parquet and pyarrow is not installed.
     """
 
     def __init__(self, path: str | Path, price: Price | None = None) -> None:
@@ -60,11 +60,10 @@ class FileTeacher:
         self._paths: dict[str, str] = {}
         widths = {len(row) for rows in (self._images, self._texts) for row in rows.values()}
         if len(widths) != 1 or not self._texts or not self._images:
-            found = f"{len(self._images)} images, {len(self._texts)} texts, dimensions {sorted(widths)}"
             raise TeacherError(
                 f"{self.path} cannot be used as a teacher.",
                 expected="images and texts of the same dimension",
-                found=found,
+                found=f"{len(self._images)} images, {len(self._texts)} texts, dimensions {sorted(widths)}",
             )
         digest = hashlib.sha256(self.path.read_bytes()).hexdigest()[:16]
         self._card = TeacherCard(
@@ -77,15 +76,20 @@ class FileTeacher:
         )
 
     def bind(self, paths: Sequence[str], digests: Digests) -> None:
-        """Tell which path each content has, so that vectors keyed by path are found."""
+        """Set the path of each image, so that embeddings can be looked up by path.
+
+        Args:
+            paths: paths of N images, relative to the data folder.
+            digests: [N, 32] uint8, the SHA-256 of each image.
+        """
         self._paths.update({d.tobytes().hex(): p for p, d in zip(paths, digests, strict=True)})
 
     def describe(self) -> TeacherCard:
-        """See `Teacher.describe`. Without a ``logit_scale`` in the file it is CLIP's 100."""
+        """See `Teacher.describe`. Without a ``logit_scale`` in the file, it is 100, as in CLIP."""
         return self._card
 
     def embed_images(self, images: list[bytes]) -> Vectors:
-        """See `Teacher.embed_images`: looks each up by the SHA-256 of its bytes, then by its path."""
+        """See `Teacher.embed_images`. Each image is looked up by the SHA-256 of its bytes, then by its path."""
         rows = []
         for data in images:
             key = hashlib.sha256(data).hexdigest()
@@ -117,7 +121,7 @@ def _scale(path: Path, value: Any) -> float:
     try:
         return number(value, "logit_scale", 1e-9, MAX_LOGIT_SCALE)
     except ValueError as error:
-        step = "correct it in the file, or leave it out: it is then CLIP's 100"
+        step = "correct it in the file, or remove it to use 100, as in CLIP"
         raise TeacherError(
             f"{path} cannot be used as a teacher.", expected="a logit_scale above 0", found=str(error), next_step=step
         ) from error
@@ -181,5 +185,5 @@ def _is_digest(key: object) -> bool:
 
 
 def from_name(rest: str, price: Price | None, device: str | None) -> FileTeacher:
-    """Open the teacher of a name; see `vl2v.teacher.registry.Factory`."""
+    """Open the teacher; see `vl2v.teacher.registry.Factory`."""
     return FileTeacher(rest, price)

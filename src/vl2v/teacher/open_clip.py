@@ -1,4 +1,4 @@
-"""A local teacher: any open_clip model, by tag from the hub or from a local file."""
+"""A local teacher: an open_clip model, from a tag on the hub or from a local file."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from vl2v.teacher.base import Price, TeacherCard, Vectors, open_image, unit_rows
 
 
 class OpenClipTeacher:
-    """A CLIP-like model on this machine, free of charge.
+    """A CLIP-like model on this machine, which is free.
 
     Args:
         spec: ``<model>/<pretrained tag or file>``, e.g. ``ViT-B-16/openai``.
-        device: where it runs; None takes the first GPU, or else the CPU.
-        batch_size: images at once.
+        device: device of the model; None selects the first GPU, or else the CPU.
+        batch_size: maximum number of images per call.
 
     Raises:
-        TeacherError: if the model or its weights cannot be had.
+        TeacherError: if the model or its weights are not available.
     """
 
     def __init__(self, spec: str, device: str | None = None, batch_size: int = 64) -> None:
@@ -50,11 +50,11 @@ class OpenClipTeacher:
 
     @property
     def local_device(self) -> str:
-        """Where on this machine it computes."""
+        """The device of the model on this machine."""
         return self._device
 
     def describe(self) -> TeacherCard:
-        """See `Teacher.describe`. The revision is the local file's digest, or that of the tag's hub entry."""
+        """See `Teacher.describe`. The revision is the digest of the local file, or of the hub entry of the tag."""
         return self._card
 
     @torch.no_grad()
@@ -88,5 +88,5 @@ def _file_digest(path: Path) -> str:
 
 
 def from_name(rest: str, price: Price | None, device: str | None) -> OpenClipTeacher:
-    """Open the teacher of a name; see `vl2v.teacher.registry.Factory`."""
+    """Open the teacher; see `vl2v.teacher.registry.Factory`."""
     return OpenClipTeacher(rest, device)

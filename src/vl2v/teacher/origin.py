@@ -1,4 +1,4 @@
-"""Check that embeddings come from the quoted model."""
+"""Checks that embeddings come from the quoted model."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from vl2v.teacher.base import TeacherCard
 from vl2v.teacher.http.remote import Answer, Kind, Origin
 from vl2v.teacher.purchase.store import EmbeddingStore
 
-ENOUGH = 8  # embeddings from which on their lengths say what is usual
-EQUAL = 0.01  # relative spread of lengths that are meant to be equal
-OFF = 0.05  # relative difference from such lengths that is none of theirs
-FAR = 3.0  # factor beyond all lengths so far, where they differ
+ENOUGH = 8  # minimum number of stored embeddings for a comparison of norms
+EQUAL = 0.01  # relative spread below which norms count as equal
+OFF = 0.05  # relative difference from equal norms that counts as a fault
+FAR = 3.0  # factor beyond the range of unequal norms that counts as a fault
 
 
 def other_revision(card: TeacherCard, origin: Origin) -> TeacherError | None:
-    """The error for an answer of another revision or logit scale than the quoted ones; None if they agree.
+    """Return the error for a response of another revision or logit scale than quoted; None if they agree.
 
     Args:
-        card: the teacher as it was quoted.
-        origin: what the answer says of itself; what it leaves out is not compared.
+        card: description of the teacher at the time of the quote.
+        origin: origin of the response; what it does not state is not compared.
     """
     pairs = []
     if origin.revision is not None and origin.revision != card.revision:
@@ -43,22 +43,22 @@ def other_revision(card: TeacherCard, origin: Origin) -> TeacherError | None:
 
 @dataclass
 class Consistency:
-    """Whether the answers of one purchase seem to come from one model, where a vendor sends no revision.
+    """A check that the responses of a purchase come from one model, for vendors that send no revision.
 
-    Compared are the model that an answer names, and the length of its embeddings with those that are stored. Neither is
-    proof, so this is left out for a teacher that the user accepts as it is.
+    It compares the names of the model in the responses, and the norms of the embeddings with the stored ones. Neither
+    is proof, so the check is skipped with ``--accept-teacher``.
     """
 
     _names: dict[Kind, str] = field(default_factory=dict)
 
     def fault(self, store: EmbeddingStore, card: TeacherCard, kind: Kind, answer: Answer) -> TeacherError | None:
-        """The error for an answer that does not fit the ones before it; None if it does.
+        """Return the error for a response that does not match the earlier ones; None if it does.
 
         Args:
-            store: where the earlier ones are.
-            card: the teacher's.
-            kind: of the answer.
-            answer: not stored yet.
+            store: store of the earlier embeddings.
+            card: description of the teacher.
+            kind: kind of the embeddings.
+            answer: the response, which is not stored yet.
         """
         model = answer.origin.model
         first = self._names.setdefault(kind, model) if model is not None else None
@@ -67,10 +67,10 @@ class Consistency:
         known, lengths = store.lengths(card, kind, 64), np.linalg.norm(answer.vectors.astype(np.float64), axis=1)
         if len(known) < ENOUGH or not len(lengths):
             return None
-        low, high, found = float(known.min()), float(known.max()), float(np.median(lengths))
+        low, high, median = float(known.min()), float(known.max()), float(np.median(lengths))
         equal = high / low < 1 + EQUAL
-        if abs(found / low - 1) > OFF if equal else not low / FAR <= found <= high * FAR:
-            return _changed(card, f"embeddings of length {low:.4g} to {high:.4g}, as before", f"length {found:.4g}")
+        if abs(median / low - 1) > OFF if equal else not low / FAR <= median <= high * FAR:
+            return _changed(card, f"embeddings of length {low:.4g} to {high:.4g}, as before", f"length {median:.4g}")
         return None
 
 

@@ -1,4 +1,4 @@
-"""Prompt templates, and the text head made from their embeddings."""
+"""Prompt templates, and the text head that is computed from prompt embeddings."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ def load_templates(choice: str | Sequence[str]) -> tuple[str, ...]:
     """Load prompt templates from a name, a template or a file.
 
     Args:
-        choice: ``photo`` ("a photo of a {}", the paper's), ``name`` ("{}"), ``clip-80`` (the eighty ImageNet templates
-            published with CLIP), a template, several templates, or the path of a text file with one template per line
-            (empty lines and lines that begin with # are ignored).
+        choice: ``photo`` ("a photo of a {}", as in the paper), ``name`` ("{}"), ``clip-80`` (the eighty ImageNet
+            templates published with CLIP), a template, several templates, or the path of a text file with one template
+            per line (empty lines and lines that begin with # are ignored).
 
     Returns:
         One or more templates, each with one placeholder.
 
     Raises:
-        ConfigError: if a template's placeholder is broken; for a file, with its line.
+        ConfigError: if a template does not have exactly one valid placeholder; for a file, it states the line.
         MissingExtraError: if ``clip-80`` is requested without open_clip.
     """
     if not isinstance(choice, str):
@@ -83,15 +83,15 @@ def _checked(template: str, where: str) -> str:
 
 
 def render(template: str, phrase: str) -> str:
-    """Put a class's name into a template; "a {}" becomes "an ..." where English wants it.
+    """Insert the name of a class into a template, with "an" instead of "a" where English requires it.
 
     Args:
-        template: with one placeholder.
-        phrase: what the class is called, e.g. ``elephant``.
+        template: a template with one placeholder.
+        phrase: name of the class, e.g. ``elephant``.
     """
     parts = list(string.Formatter().parse(template))
-    place = next(i for i, (_, field, _, _) in enumerate(parts) if field is not None)
-    before, after = ("".join(part[0] for part in some) for some in (parts[: place + 1], parts[place + 1 :]))
+    placeholder = next(i for i, (_, field, _, _) in enumerate(parts) if field is not None)
+    before, after = ("".join(part[0] for part in some) for some in (parts[: placeholder + 1], parts[placeholder + 1 :]))
     if re.search(r"(^|\W)a $", before, flags=re.IGNORECASE) and _article(phrase) == "an":
         before = f"{before[:-1]}n "
     return f"{before}{phrase}{after}"
@@ -107,10 +107,10 @@ def _engine() -> Any:
 
 @contextmanager
 def _without_type_checks() -> Iterator[None]:
-    """While open, typeguard leaves functions as they are: it would rewrite inflect's for seconds at the import."""
+    """Disable typeguard, which would instrument inflect for seconds at the import, until the block ends."""
     try:
         import typeguard
-    except ImportError:  # a version of inflect that does without it
+    except ImportError:  # versions of inflect that do not use it
         yield
         return
     real = typeguard.typechecked
@@ -127,12 +127,12 @@ def _article(phrase: str) -> str:
 
 
 def text_head(prompt_embeddings: Tensor) -> Tensor:
-    """Average the prompt embeddings of each class to one unit vector: the zero-shot head.
+    """Average the prompt embeddings of each class to a unit vector, which gives the zero-shot head.
 
-    Every prompt is normalised, then averaged over templates, then normalised again, as CLIP's authors do.
+    Embeddings are normalised, averaged over templates and normalised again, as in CLIP.
 
     Args:
-        prompt_embeddings: [K, T, D] floating, raw embeddings of K classes under T templates.
+        prompt_embeddings: [K, T, D] floating, embeddings of K classes with T templates.
 
     Returns:
         [K, D] of the same dtype, rows of length one.

@@ -29,26 +29,26 @@ from vl2v.teacher.http.retry import Circuit, Failure, Patience, Tries, retry_aft
 from vl2v.teacher.http.vendors.base import Wire, error_code, error_text
 from vl2v.teacher.origin import other_revision
 
-TIMEOUT = 120.0  # seconds for a complete answer; a large batch on a slow machine takes its time
+TIMEOUT = 120.0  # seconds for a complete response; a large batch may take long on a slow machine
 UNSENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
-REVISION_HEADER = "vl2v-revision"  # the quoted one; a vendor with another refuses, and charges nothing
-LATER = "try again later: what was bought is saved, and only the rest is queried"
-LONGEST = 300  # characters of a vendor's words that are shown
-READ = 20 * LONGEST  # bytes in which a key is looked for: one that is cut off in its middle would not be recognised
+REVISION_HEADER = "vl2v-revision"  # the quoted revision; a vendor with another one rejects the request free of charge
+LATER = "try again later: the embeddings bought so far are saved, and only the rest is queried"
+LONGEST = 300  # maximum number of characters of a vendor's message that are shown
+READ = 20 * LONGEST  # bytes in which a key is redacted before the text is cut: half a key would not be recognised
 SECRET_HEADERS = {"authorization", "ocp-apim-subscription-key", "x-amz-security-token"}
 
 T = TypeVar("T")
 
 
 class HttpTeacher:
-    """A teacher behind HTTP.
+    """A teacher that is queried over HTTP.
 
     Args:
-        wire: the vendor's adapter.
-        patience: how long one order is tried.
-        circuit: when the vendor counts as down.
-        transport: instead of real connections, for tests.
-        rng: source of the jitter.
+        wire: adapter of the vendor.
+        patience: limits on retries.
+        circuit: circuit breaker for a vendor that is down.
+        transport: replacement for real connections, for tests.
+        rng: random numbers for the jitter of retries.
     """
 
     def __init__(
@@ -65,8 +65,8 @@ class HttpTeacher:
         self._http = Connection(wire.base, wire.options.timeout or TIMEOUT, transport)
         self._key = from_environment(wire.key_names)
         self._pace: Pace | None = None
-        self._revision = ""  # the quoted one, once the vendor has described itself
-        self._dimension = 0  # until the server has described itself
+        self._revision = ""  # the quoted revision; set by the description of the teacher
+        self._dimension = 0  # 0: unknown until the teacher has been described
         self._lock = threading.Lock()
 
     def __repr__(self) -> str:
@@ -77,10 +77,10 @@ class HttpTeacher:
         self._http.close()
 
     def describe(self) -> TeacherCard:
-        """See `Teacher.describe`; a server is asked once, and costs nothing.
+        """See `Teacher.describe`. A server is queried only once, free of charge.
 
         Raises:
-            TeacherError: if it cannot be reached, or does not describe itself.
+            TeacherError: if the server cannot be reached, or its description is incomplete.
         """
         return self._card
 
@@ -97,20 +97,20 @@ class HttpTeacher:
         return card
 
     def _ask(self, kind: Kind, items: Sequence[Any]) -> NDArray[Any]:
-        """Embed something at a vendor that charges nothing; unchecked."""
+        """Embed inputs with a free vendor; the response is not validated."""
         order = self.order(kind, items)
         tries = replace(self.patience, attempts=2)
         return self._until_answered(lambda: self._rows(order, self._post(order))[0], NoAccount(), None, patience=tries)
 
     @property
     def price_note(self) -> str:
-        """What a user should know of the price; empty if nothing."""
+        """A remark about the price, or empty."""
         self.describe()
         return self.wire.price_note
 
     @cached_property
     def limits(self) -> Limits:
-        """See `RemoteTeacher`: the vendor's, with what the user wrote after ``#``."""
+        """See `RemoteTeacher`: the limits of the vendor, with the options after ``#`` in the teacher's URI."""
         _, o, stated = self._card, self.wire.options, self.wire.limits
         return replace(
             stated,
@@ -130,9 +130,10 @@ class HttpTeacher:
         return fit_image(image, self.limits)
 
     def order(self, kind: Kind, items: Sequence[Any], salt: str = "") -> Order:
-        """See `RemoteTeacher.order`. The key knows nothing of the address: a server that moved is still the same.
+        """See `RemoteTeacher.order`.
 
-        It holds the revision: a vendor that changed its model must not repeat the old model's answer.
+        The key does not depend on the address, so a server may move. It depends on the revision, so that a vendor with
+        a new model does not repeat a response of the old one.
         """
         body, content_type = self.wire.body(kind, items)
         parts = (self.wire.name, self._revision, kind, content_type, salt, "")
@@ -145,14 +146,14 @@ class HttpTeacher:
             self._pace = self._pace or Pace(self.limits)
         amounts = {"requests": 1.0, "images" if order.kind == "image" else "tokens": float(order.count)}
         if order.kind == "text":
-            amounts["tokens"] = len(order.body) / 3  # a token of English has about four letters
+            amounts["tokens"] = len(order.body) / 3  # an English token has about four letters
         return self._until_answered(lambda: self._read(order, self._post(order)), account, stop, amounts)
 
     def embed_images(self, images: list[bytes]) -> Vectors:
-        """See `Teacher.embed_images`; keeps no ledger, `Buyer` does.
+        """See `Teacher.embed_images`. The queries are not recorded in a ledger; use `Buyer` for that.
 
         Raises:
-            TeacherError: if the vendor refuses for good, or patience is at its end.
+            TeacherError: if the vendor rejects the request, or all attempts fail.
         """
         fitted = (self.fit(image) for image in images)
         return self._embed("image", pack(fitted, image_size, self.limits.images, self.limits))
@@ -190,25 +191,25 @@ class HttpTeacher:
                 else:
                     (account.lost if failure.charged else account.refused)(failure.why)
                 wait, asked = tries.after(failure, self.idempotent), failure.wait
-            except Vl2vError as error:  # while the request was made: nothing was sent
+            except Vl2vError as error:  # the request could not be built, so nothing was sent
                 account.refused(error.problem)
                 raise
             finally:
                 self._circuit.leave(probe, up)
             if asked is not None and self._pace is not None:
-                self._pace.hold(asked)
+                self._pace.pause_all(asked)
             pause(wait, stop)
 
     def _take_turn(self, amounts: Mapping[str, float] | None, stop: threading.Event | None) -> None:
         if amounts is not None and self._pace is not None:
             pause(self._pace.turn(**amounts), stop)
-            while held := self._pace.held:  # somebody was told to wait meanwhile
-                pause(held, stop)
+            while remaining := self._pace.paused:  # another thread may have received Retry-After
+                pause(remaining, stop)
 
     # One attempt
 
     def _fetch(self, url: str) -> Any:
-        """A URL's JSON; asks for a key on a terminal if the server wants one."""
+        """Fetch JSON from a URL; on a terminal, prompt for a key if the server requires one."""
         try:
             return self._until_answered(lambda: self._exchange("GET", url, None), NoAccount(), None)
         except TeacherError as error:
@@ -223,10 +224,10 @@ class HttpTeacher:
         return self._exchange("POST", self.wire.url(order.kind), order)
 
     def _exchange(self, method: str, url: str, order: Order | None) -> Any:
-        """Send one request; the answer's JSON.
+        """Send one request and return the JSON of the response.
 
         Raises:
-            Failure: if there is none.
+            Failure: if there is no usable response.
         """
         headers = self.wire.headers(self._key.reveal())
         body = order.body if order else b""
@@ -252,13 +253,13 @@ class HttpTeacher:
         return self._answer(reply, headers)
 
     def _answer(self, reply: Reply, headers: Mapping[str, str]) -> Any:
-        """The JSON of a reply.
+        """Return the JSON of a response.
 
         Raises:
-            Failure: if the reply is a refusal, also one with a status of success, or is not JSON.
+            Failure: if the response is an error, also one with a status of success, or is not JSON.
         """
         body: str | bytes = reply.body
-        if reply.method == "GET":  # what a vendor says of itself is shown and saved
+        if reply.method == "GET":  # the description of a vendor is shown and saved
             body = self._key.strike(reply.body.decode(errors="replace"))
         try:
             answer = json.loads(body)
@@ -275,20 +276,20 @@ class HttpTeacher:
         return answer
 
     def _check_secrecy(self, url: str, headers: Mapping[str, str]) -> None:
-        """Refuse to send a key where others could read it on its way.
+        """Raise an error if a request would send a key unencrypted to another machine.
 
         Raises:
-            TeacherError: before anything is sent.
+            TeacherError: if it would; nothing has been sent then.
         """
         secret = SECRET_HEADERS & set(map(str.lower, headers))
         if secret and not url.startswith("https:") and not is_local(host_of(url)):
             raise unsafe_for_a_key(url, self.wire.key_names)
 
     def _read(self, order: Order, answer: Any) -> Answer:
-        """Take the vectors out of an answer, and check them.
+        """Extract the embeddings from a response, and validate them.
 
         Raises:
-            Failure: if they cannot be used; the vendor has done its work, so they may have been charged.
+            Failure: if the embeddings are unusable. They may have been charged.
         """
         rows, cost = self._rows(order, answer)
         origin = self._origin(answer)
@@ -302,7 +303,7 @@ class HttpTeacher:
             raise Failure(why, error, final=other, spoilt=True, wasted=other, cost=cost if other else None) from error
 
     def _origin(self, answer: Any) -> Origin:
-        """Which model an answer comes from: as it says, or else as the vendor describes itself after it."""
+        """Return the model of a response, as stated in it or else in the vendor's current description."""
         try:
             origin = self.wire.origin(answer)
             if origin.revision is None:
@@ -310,13 +311,13 @@ class HttpTeacher:
                 origin = replace(now, model=origin.model)
             return origin
         except (Failure, Vl2vError, LookupError, TypeError, ValueError, AttributeError):
-            return Origin()  # it says nothing that can be compared
+            return Origin()  # nothing to compare
 
     def _rows(self, order: Order, answer: Any) -> tuple[NDArray[Any], Decimal | None]:
-        """The rows of an answer, unchecked, and what it says it cost.
+        """Return the rows of a response, not validated, and its stated cost.
 
         Raises:
-            Failure: if it is of another form.
+            Failure: if the response has an unexpected format.
         """
         try:
             rows = np.asarray(self.wire.vectors(order.kind, order.count, answer))
@@ -328,7 +329,7 @@ class HttpTeacher:
             raise self._broken(f"a response in another format ({text})", spoilt=True) from None
 
     def _refusal(self, reply: Reply, answer: Any, headers: Mapping[str, str]) -> Failure:
-        """A refusal by status, or by an error in the body of an answer with a status of success."""
+        """Return the failure for an error status, or for an error in the body in spite of a status of success."""
         status = stated = reply.status
         if 200 <= status < 300:
             code = error_code(answer)
@@ -345,12 +346,12 @@ class HttpTeacher:
             found=words or "no explanation",
             next_step=step or LATER,
         )
-        charged = verdict.charged or 200 <= status < 300  # work may have been done before the error
+        charged = verdict.charged or 200 <= status < 300  # the vendor may have embedded inputs before the error
         wait = retry_after(reply.headers.get("retry-after"))
         return Failure(f"HTTP {status}", error, final, charged, stated >= 500, False, wait)
 
     def _moved(self, reply: Reply) -> tuple[str, str]:
-        """What a redirect says, and what to do: it is not followed, since the key would go along."""
+        """Return the description of a redirect and the next step. Following it would send the key to another host."""
         target = self._clean(reply.target, {})
         if not target:
             return "a redirect without a target", "check the address"
@@ -372,7 +373,7 @@ class HttpTeacher:
         return f"{self.wire.name}:{self.wire.model}" if self.wire.needs_key else self.wire.base
 
     def _clean(self, text: str, headers: Mapping[str, str]) -> str:
-        """A vendor's words, short, printable, and without what authenticates us."""
+        """Return a vendor's message, shortened, printable and without credentials."""
         text = self._key.strike(text[:READ])
         for name in SECRET_HEADERS & set(map(str.lower, headers)):
             value = httpx.Headers(headers)[name]

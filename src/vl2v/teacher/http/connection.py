@@ -19,20 +19,20 @@ from vl2v.addresses import host_of, is_local
 from vl2v.words import size
 
 CONNECT_SECONDS = 10.0
-DESCRIPTION_BYTES = 8_000_000  # of an answer, besides its vectors
-NUMBER_BYTES = 64  # of one number in JSON, with generous white space
+DESCRIPTION_BYTES = 8_000_000  # maximum size of a response, apart from its embeddings
+NUMBER_BYTES = 64  # maximum size of one number in JSON, with white space
 UNKNOWN_DIMENSION = 65_536
-GZIP_OR_ZLIB = 47  # zlib's window bits: either header is recognised
-SLICE = 8192  # bytes written between two looks at the clock; a socket that can be written to takes about as many
+GZIP_OR_ZLIB = 47  # zlib's window bits that accept both headers
+SLICE = 8192  # bytes written between two checks of the deadline; about what a writable socket accepts at once
 USER_AGENT = "vl2v"
 
 
 class UnusableBodyError(Exception):
-    """An answer's body was not read to its end.
+    """The body of a response was not read completely.
 
     Args:
-        why: in a few words.
-        final: whether the next answer would be no better.
+        why: the reason in a few words.
+        final: whether another attempt would fail, too.
     """
 
     def __init__(self, why: str, *, final: bool) -> None:
@@ -42,14 +42,14 @@ class UnusableBodyError(Exception):
 
 @dataclass(frozen=True)
 class Reply:
-    """A complete answer.
+    """A complete HTTP response.
 
     Attributes:
-        method: of the request.
-        url: of the request.
+        method: method of the request.
+        url: URL of the request.
         status: HTTP status.
-        headers: of the answer.
-        body: decompressed.
+        headers: headers of the response.
+        body: decompressed body.
     """
 
     method: str
@@ -60,7 +60,7 @@ class Reply:
 
     @property
     def target(self) -> str:
-        """Where a redirect leads, without query and fragment; empty if the answer is none."""
+        """The target of a redirect, without query and fragment; empty if the response is not a redirect."""
         if not 300 <= self.status < 400 or "location" not in self.headers:
             return ""
         try:
@@ -70,7 +70,7 @@ class Reply:
 
 
 def most_bytes(count: int, dimension: int) -> int:
-    """The most bytes that an answer of `count` embeddings of `dimension` numbers (0: unknown) may have."""
+    """Return the maximum size in bytes of a response with `count` embeddings of `dimension` numbers (0: unknown)."""
     return DESCRIPTION_BYTES + count * (dimension or UNKNOWN_DIMENSION) * NUMBER_BYTES
 
 
@@ -78,9 +78,9 @@ class Connection:
     """A pool of connections to one server.
 
     Args:
-        base: a URL of the server; decides whether a proxy is used.
-        seconds: the most time that one answer may take, from connecting to its last byte.
-        transport: instead of real connections, for tests.
+        base: a URL of the server, which determines whether a proxy is used.
+        seconds: time limit for a request, from connecting to the last byte of the response.
+        transport: replacement for real connections, for tests.
     """
 
     def __init__(self, base: str, seconds: float, transport: httpx.BaseTransport | None = None) -> None:
@@ -96,19 +96,19 @@ class Connection:
         self._http.close()
 
     def exchange(self, method: str, url: str, headers: Mapping[str, str], body: bytes, most: int) -> Reply:
-        """Send one request and read its answer.
+        """Send one request and read the response.
 
         Args:
-            method: e.g. POST.
-            url: where to.
-            headers: of the request.
-            body: of the request; may be empty.
-            most: the most bytes of the answer's body, compressed or not.
+            method: HTTP method, e.g. POST.
+            url: URL of the request.
+            headers: headers of the request.
+            body: body of the request; may be empty.
+            most: maximum size of the body of the response in bytes, compressed or not.
 
         Raises:
-            httpx.TransportError: if the connection fails, or the time is up.
-            httpx.InvalidURL, httpx.UnsupportedProtocol: if the URL cannot be used.
-            UnusableBodyError: if the body is too large, or cannot be decompressed.
+            httpx.TransportError: if the connection fails or the time limit is exceeded.
+            httpx.InvalidURL, httpx.UnsupportedProtocol: if the URL is unusable.
+            UnusableBodyError: if the body is too large or cannot be decompressed.
         """
         with (
             _deadline(self._seconds),
@@ -119,7 +119,7 @@ class Connection:
 
 
 def proxy_for(url: str) -> str | None:
-    """The proxy of the environment for a URL; never one for an address of this machine."""
+    """Return the proxy for a URL from the environment; None for addresses of this machine."""
     parts = urlsplit(url)
     host = host_of(url)
     if is_local(host) or proxy_bypass(parts.netloc.rpartition("@")[2]):
@@ -130,7 +130,7 @@ def proxy_for(url: str) -> str | None:
 
 
 def _read(answer: httpx.Response, most: int) -> bytes:
-    """The body, decompressed step by step so that no step can exceed the bound."""
+    """Read the body and decompress it in steps, so that no step exceeds the limit."""
     size = answer.headers.get("content-length", "")
     if size.isdigit() and len(size) < 20 and int(size) > most:
         raise _too_large(most)
@@ -148,10 +148,10 @@ def _read(answer: httpx.Response, most: int) -> bytes:
 
 
 def decompressed(chunks: Iterable[bytes], most: int) -> Iterator[bytes]:
-    """Decompress gzip or zlib; no part that comes out is longer than `most` + 1 bytes.
+    """Decompress gzip or zlib in parts of at most `most` + 1 bytes.
 
     Raises:
-        UnusableBodyError: if one chunk holds more than `most` bytes, or if the data are damaged or cut.
+        UnusableBodyError: if a chunk decompresses to more than `most` bytes, or the data are damaged or truncated.
     """
     decoder = zlib.decompressobj(GZIP_OR_ZLIB)
     try:
@@ -169,8 +169,8 @@ def _too_large(most: int) -> UnusableBodyError:
     return UnusableBodyError(f"a body of more than {size(most)}", final=True)
 
 
-# A time limit for each read alone would let a server that sends a byte now and then go on for ever. The deadline
-# belongs to the thread, since a connection serves many requests and a request is sent and read by one thread.
+# With a time limit per read, a server could send a byte at a time for ever. The deadline is per thread, because a
+# connection serves many requests, but one thread sends a request and reads its response.
 
 _now = threading.local()
 
@@ -227,9 +227,9 @@ class _TimedBackend(httpcore.NetworkBackend):
 
 
 class _TimedTransport(httpx.HTTPTransport):
-    """httpx's transport, whose reads and writes end at the thread's deadline."""
+    """A transport of httpx whose reads and writes end at the deadline of the thread."""
 
     def __init__(self, proxy: str | None) -> None:
         super().__init__(proxy=proxy)
-        pool: Any = self._pool  # httpx does not pass a network back end on to httpcore, which takes one
+        pool: Any = self._pool  # httpx has no option for the network back end of httpcore
         pool._network_backend = _TimedBackend(pool._network_backend)

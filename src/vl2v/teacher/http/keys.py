@@ -1,4 +1,4 @@
-"""API keys: read from the environment or a prompt, kept in memory, and redacted from all output."""
+"""API keys: read from the environment or a prompt, stored only in memory, and redacted from all output."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from urllib.parse import urlsplit
 
 from vl2v.errors import TeacherError
 
-SHORTEST = 8  # characters of base64; less occurs in any text
+SHORTEST = 8  # minimum number of base64 characters; shorter matches occur in ordinary text
 
 
 class Secret:
-    """A key that does not show itself: neither printed, nor formatted, nor pickled.
+    """A key that cannot be printed, formatted or pickled.
 
     Args:
-        value: the key; empty for none.
+        value: the key; empty for no key.
     """
 
     __slots__ = ("_pattern", "_value")
 
     def __init__(self, value: str = "") -> None:
         self._value = value
-        self._pattern = spellings(value) if value else None
+        self._pattern = encodings_pattern(value) if value else None
 
     def reveal(self) -> str:
-        """The key itself, for a request's header."""
+        """Return the key, for the header of a request."""
         return self._value
 
     def __bool__(self) -> bool:
@@ -42,28 +42,30 @@ class Secret:
         raise TypeError("a secret cannot be pickled")
 
     def strike(self, text: str) -> str:
-        """`text` without the key, however it is encoded, for errors, logs and the ledger; see `spellings`."""
+        """Redact the key, in all encodings, from text for errors, logs and the ledger; see `encodings_pattern`."""
         return self._pattern.sub("***", text) if self._pattern else text
 
 
-def spellings(value: str) -> re.Pattern[str]:
-    """What finds a secret in a text: as it is, or in an encoding in which a server may repeat it.
+def encodings_pattern(value: str) -> re.Pattern[str]:
+    """Compile a pattern that matches a secret, as it is or in an encoding in which a server may repeat it.
 
-    These are percent-encoding of any of its characters, HTML's character references, JSON's escapes, hexadecimal, and
-    base64 in both alphabets, also where it is only a part of what was encoded, as in ``user:key``.
+    The encodings are percent-encoding of any character, HTML character references, JSON escapes, hexadecimal, and
+    base64 in both alphabets, also as a part of a longer text such as ``user:key``.
     """
     data = value.encode()
-    found = ["".join(map(_character, value)), f"(?i:{data.hex()})"]
-    for before in range(3):  # base64 takes three bytes at a time; the key may begin at any of them
+    patterns = ["".join(map(_character, value)), f"(?i:{data.hex()})"]
+    for before in range(3):  # base64 encodes groups of three bytes; the key may begin at any of them
         text = base64.b64encode(bytes(before) + data).decode()
-        whole = text[(0, 2, 3)[before] : (before + len(data)) * 8 // 6]  # characters that depend on the key alone
+        whole = text[(0, 2, 3)[before] : (before + len(data)) * 8 // 6]  # characters that depend only on the key
         if len(whole) >= SHORTEST:
-            found.append("".join({"+": "[+-]", "/": "[/_]"}.get(c, re.escape(c)) for c in whole) + "[A-Za-z0-9+/_-]?=*")
-    return re.compile("|".join(found))
+            patterns.append(
+                "".join({"+": "[+-]", "/": "[/_]"}.get(c, re.escape(c)) for c in whole) + "[A-Za-z0-9+/_-]?=*"
+            )
+    return re.compile("|".join(patterns))
 
 
 def _character(char: str) -> str:
-    """A pattern of one character, as it is or escaped."""
+    """Return a pattern for one character, as it is or escaped."""
     code = ord(char)
     ways = [
         re.escape(char),
@@ -76,14 +78,14 @@ def _character(char: str) -> str:
         ways.append(re.escape(f"\\{char}"))
     if (named := html.escape(char)) != char:
         ways.append(re.escape(named))
-    return f"(?i:{'|'.join(ways)})"  # a host's name is in small letters
+    return f"(?i:{'|'.join(ways)})"  # host names are in lower case
 
 
 def from_environment(names: tuple[str, ...]) -> Secret:
-    """The first of these variables that is set; an empty secret if none is.
+    """Return the key in the first environment variable that is set; an empty secret if none is.
 
     Raises:
-        TeacherError: if it holds what no HTTP header can carry.
+        TeacherError: if an HTTP header cannot contain the value.
     """
     for name in names:
         if value := os.environ.get(name, "").strip():
@@ -92,18 +94,22 @@ def from_environment(names: tuple[str, ...]) -> Secret:
 
 
 def ask_for(names: tuple[str, ...], whose: str) -> Secret:
-    """The key of a vendor: from the environment, or else asked for on a terminal, unseen.
+    """Return the key of a vendor from the environment, or prompt for it on a terminal without echo.
+
+    Args:
+        names: environment variables, in order of precedence.
+        whose: name of the vendor, for the prompt.
 
     Raises:
-        TeacherError: if there is neither.
+        TeacherError: if there is neither a variable nor a terminal.
     """
-    found = from_environment(names)
-    if found:
-        return found
+    key = from_environment(names)
+    if key:
+        return key
     if sys.stdin.isatty() and sys.stderr.isatty():
         typed = getpass.getpass(f"key for {whose} (not shown, not saved): ").strip()
         if typed:
-            return _usable(typed, "what was typed")
+            return _usable(typed, "the typed key")
     raise TeacherError(
         f"No key for {whose}.",
         expected=f"the environment variable {' or '.join(names)}",
@@ -113,7 +119,7 @@ def ask_for(names: tuple[str, ...], whose: str) -> Secret:
 
 
 def unsafe_for_a_key(url: str, names: tuple[str, ...]) -> TeacherError:
-    """The refusal to send a key to another machine over plain HTTP."""
+    """Return the error for a request that would send a key to another machine over plain HTTP."""
     parts = urlsplit(url)
     port = parts.port or 80
     variables = " and ".join(names) or "the vendor's credentials"

@@ -1,4 +1,4 @@
-"""Rate limits of a vendor: requests, images and tokens per minute, and pauses on request."""
+"""Rate limits of a vendor: requests, images and tokens per minute, and pauses that the vendor requests."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def pause(seconds: float, stop: threading.Event | None) -> None:
     """Sleep, unless the purchase is being stopped.
 
     Raises:
-        AbandonedError: if `stop` is set before or meanwhile.
+        AbandonedError: if `stop` is set before the time is over.
     """
     if stop is None:
         time.sleep(max(0.0, seconds))
@@ -23,11 +23,11 @@ def pause(seconds: float, stop: threading.Event | None) -> None:
 
 
 class Pace:
-    """Spreads requests evenly, so that no minute holds more than the limits say.
+    """A rate limiter that spreads requests evenly over time.
 
     Args:
-        limits: the vendor's.
-        clock: seconds, for tests.
+        limits: limits of the vendor.
+        clock: returns the time in seconds, for tests.
     """
 
     def __init__(self, limits: Limits, clock: Callable[[], float] = time.monotonic) -> None:
@@ -38,26 +38,30 @@ class Pace:
         }
         self._clock = clock
         self._free = dict.fromkeys(self._rates, clock())
-        self._held = 0.0
+        self._resume = 0.0
         self._lock = threading.Lock()
 
     def turn(self, **amounts: float) -> float:
-        """Take a turn for so many ``requests``, ``images`` and ``tokens``; returns the seconds to wait first."""
+        """Reserve the next free time for amounts of ``requests``, ``images`` and ``tokens``.
+
+        Returns:
+            The seconds to wait before sending.
+        """
         with self._lock:
             now = self._clock()
-            start = max(now, self._held, *(self._free[n] for n in amounts if self._rates[n]))
+            start = max(now, self._resume, *(self._free[n] for n in amounts if self._rates[n]))
             for name, amount in amounts.items():
                 if rate := self._rates[name]:
                     self._free[name] = start + amount * 60 / rate
             return start - now
 
-    def hold(self, seconds: float) -> None:
-        """Nobody sends for so long: the vendor asked for it."""
+    def pause_all(self, seconds: float) -> None:
+        """Pause all requests because the vendor requested it."""
         with self._lock:
-            self._held = max(self._held, self._clock() + seconds)
+            self._resume = max(self._resume, self._clock() + seconds)
 
     @property
-    def held(self) -> float:
-        """Seconds for which nobody may send, 0 if anybody may."""
+    def paused(self) -> float:
+        """Remaining seconds of a pause; 0 without one."""
         with self._lock:
-            return max(0.0, self._held - self._clock())
+            return max(0.0, self._resume - self._clock())

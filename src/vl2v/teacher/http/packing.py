@@ -1,4 +1,4 @@
-"""Pack requests within a vendor's limits on inputs, bytes and pixels, and reduce images if necessary."""
+"""Pack inputs into requests within a vendor's limits on inputs, bytes and pixels, and reduce images if necessary."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ T = TypeVar("T")
 
 MEGA = 1_000_000
 WEB_FORMATS = frozenset({"JPEG", "PNG", "WEBP"})
-ITEM_OVERHEAD = 160  # bytes of JSON around one image: keys, quotes, the data URI's head
+ITEM_OVERHEAD = 160  # bytes of JSON around one image: keys, quotes and the header of the data URI
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What one request may hold, and how fast requests may follow one another.
+    """Limits on the size of requests and on their rate.
 
     Attributes:
-        images: images a request.
-        texts: texts a request.
-        request_bytes: bytes of a request's body, base64 included.
-        request_pixels: pixels of all images of a request; None for no limit.
-        image_bytes: bytes of one image file, before base64.
-        image_pixels: pixels of one image; None for no limit.
-        formats: image formats taken, by Pillow's names.
-        requests_per_minute: None for no limit.
-        images_per_minute: None for no limit.
-        tokens_per_minute: of text, estimated from its length; None for no limit.
-        concurrency: requests under way at once.
+        images: maximum number of images per request.
+        texts: maximum number of texts per request.
+        request_bytes: maximum size of a request body in bytes, including base64.
+        request_pixels: maximum number of pixels per request; None for no limit.
+        image_bytes: maximum size of an image file in bytes, before base64.
+        image_pixels: maximum number of pixels per image; None for no limit.
+        formats: accepted image formats, by their names in Pillow.
+        requests_per_minute: maximum number of requests per minute; None for no limit.
+        images_per_minute: maximum number of images per minute; None for no limit.
+        tokens_per_minute: maximum number of text tokens per minute, estimated from the length; None for no limit.
+        concurrency: maximum number of concurrent requests.
     """
 
     images: int
@@ -56,35 +56,35 @@ class Limits:
 
 @dataclass(frozen=True)
 class Size:
-    """What one input adds to a request."""
+    """The size that one input adds to a request."""
 
     bytes: int
     pixels: int = 0
 
 
 def image_size(image: bytes) -> Size:
-    """What an image adds to a request: its bytes as base64, and its pixels, read from its header.
+    """Return the size that an image adds to a request: base64 bytes, and pixels according to the file header.
 
     Raises:
-        TeacherError: if it is no image.
+        TeacherError: if the image is unreadable.
     """
     _, width, height = _header(image)
     return Size(-(-len(image) // 3) * 4 + ITEM_OVERHEAD, width * height)
 
 
 def text_size(text: str) -> Size:
-    """What a text adds to a request, as JSON."""
+    """Return the size that a text adds to a request, as JSON."""
     return Size(len(json.dumps(text)) + ITEM_OVERHEAD)
 
 
 def pack(items: Iterable[T], size: Callable[[T], Size], most: int, limits: Limits) -> Iterator[list[T]]:
-    """Fill requests in order: as many inputs as count, bytes and pixels allow, and always at least one.
+    """Divide inputs into requests, in order, each as large as the limits allow and with at least one input.
 
     Args:
-        items: what is to be sent; read lazily, at most one request ahead.
-        size: what one of them adds.
-        most: inputs a request.
-        limits: the vendor's.
+        items: the inputs; read lazily, at most one request ahead.
+        size: returns the size of one input.
+        most: maximum number of inputs per request.
+        limits: limits of the vendor.
     """
     batch: list[T] = []
     total = Size(0)
@@ -102,13 +102,13 @@ def pack(items: Iterable[T], size: Callable[[T], Size], most: int, limits: Limit
 
 
 def fit_image(image: bytes, limits: Limits) -> bytes:
-    """The image's own bytes where the vendor takes them; else a copy that changes no more than it has to.
+    """Return the bytes of an image unchanged if the vendor accepts them, and otherwise a minimally changed copy.
 
-    A format that is not taken becomes PNG, without loss, or JPEG if it is a lossy one. Too many pixels are scaled down.
-    Too many bytes become a JPEG of quality 95, scaled down until it fits.
+    An unsupported lossless format is converted to PNG, and a lossy one to JPEG. An image with too many pixels is scaled
+    down. An image with too many bytes is saved as JPEG with quality 95 and scaled down until it fits.
 
     Raises:
-        TeacherError: if it is no image.
+        TeacherError: if the image is unreadable.
     """
     form, width, height = _header(image)
     most_bytes = min(limits.image_bytes, (limits.request_bytes - ITEM_OVERHEAD) // 4 * 3 - 2)
@@ -133,7 +133,7 @@ def fit_image(image: bytes, limits: Limits) -> bytes:
 def _header(image: bytes) -> tuple[str, int, int]:
     try:
         return header(image)
-    except Exception:  # Pillow raises many kinds for what is no image; decoding words them for people
+    except Exception:  # Pillow raises many types of exceptions for broken images; `open_image` explains them
         decoded = open_image(image)
         return "", decoded.width, decoded.height
 

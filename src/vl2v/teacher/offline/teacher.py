@@ -1,8 +1,8 @@
 """The offline teacher: a small vision-language model whose weights ship with the package.
 
-An EfficientNet-Lite2 tuned on named drawings looks at images, a packaged sentence encoder reads texts, and both answer
-in one space. What it was trained on, how well it does and where it fails stands in ``model_card.md`` beside it;
-``tools/train_offline_vendor`` in the repository makes the weights anew.
+An EfficientNet-Lite2 fine-tuned on named drawings embeds images, and a packaged sentence encoder embeds texts in the
+same space. ``model_card.md`` in this folder describes the training data, the accuracy and the limits.
+``tools/train_offline_vendor`` in the repository trains the weights.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from vl2v_runtime.imaging import square
 
 FEATURE = "The offline vendor"
 WEIGHTS = "weights.safetensors"
-RECIPE = 1  # raise it whenever this file gives the same question another answer
-CHUNK = 32  # images that are looked at together, whatever number is asked for
+RECIPE = 1  # increase it whenever a change in this file changes the embeddings
+CHUNK = 32  # batch size of the network, independent of the number of inputs
 
 
 def weights_file() -> Traversable:
-    """The weights that come with the package.
+    """Return the weights file in the package.
 
     Raises:
-        TeacherError: if they are missing.
+        TeacherError: if the file is missing.
     """
     file = resources.files("vl2v.teacher.offline").joinpath(WEIGHTS)
     if not file.is_file():
@@ -46,13 +46,13 @@ def weights_file() -> Traversable:
 
 
 class OfflineVendor:
-    """The teacher ``offline:``. Free; it needs no network.
+    """The teacher ``offline:``, which is free and needs no network.
 
-    Nothing is loaded before it is asked something. On one machine the same input gives the same vector in every run;
-    how many images are asked at once changes a vector by rounding only.
+    The models are loaded at the first query. On one machine, the same input gives the same embedding in every run. The
+    number of images per call changes embeddings only by rounding.
 
     Args:
-        device: where both models run.
+        device: device of both models, such as ``cpu`` or ``cuda``.
     """
 
     def __init__(self, device: str = "cpu") -> None:
@@ -60,7 +60,7 @@ class OfflineVendor:
         self._texts = SentenceEncoder(FEATURE, device)
 
     def describe(self) -> TeacherCard:
-        """Name, version and size. The revision holds the digest of the weights.
+        """See `Teacher.describe`. The revision contains the digest of the weights.
 
         Raises:
             MissingExtraError: if the sentence encoder is not installed.
@@ -79,7 +79,7 @@ class OfflineVendor:
         """Embed image files into [N, 384] float32 of length one.
 
         Raises:
-            TeacherError: if bytes are no image (nothing is answered then), or the weights are missing.
+            TeacherError: if an image is unreadable, or the weights are missing.
         """
         side = int(self._notes["side"])
         pixels = [square(open_image(data), side) for data in images]
@@ -93,9 +93,9 @@ class OfflineVendor:
         return np.concatenate(parts)
 
     def embed_texts(self, texts: list[str]) -> Vectors:
-        """Embed texts, taken as they come, into [N, 384] float32 of length one.
+        """Embed texts, unchanged, into [N, 384] float32 of length one.
 
-        Sentence embeddings have much in common; the mean over the training's texts is taken away.
+        The mean embedding of the training texts is subtracted, because all sentence embeddings share a component.
 
         Raises:
             MissingExtraError: if the sentence encoder is not installed.
@@ -109,7 +109,7 @@ class OfflineVendor:
 
     @cached_property
     def _notes(self) -> dict[str, str]:
-        """What the weights' file says of itself: ``side`` in pixels, ``logit_scale``."""
+        """The metadata of the weights file: ``side`` in pixels and ``logit_scale``."""
         from safetensors import safe_open
 
         with resources.as_file(weights_file()) as path, safe_open(path, "pt") as file:
@@ -129,5 +129,5 @@ class OfflineVendor:
 
 
 def from_name(rest: str, price: Price | None, device: str | None) -> OfflineVendor:
-    """Open the teacher of a name; see `vl2v.teacher.registry.Factory`."""
+    """Open the teacher; see `vl2v.teacher.registry.Factory`."""
     return OfflineVendor(device or "cpu")

@@ -1,4 +1,4 @@
-"""The image encoder of the offline teacher: EfficientNet-Lite2 without batch norm, and a map to the text space."""
+"""The image encoder of the offline teacher: EfficientNet-Lite2 without batch norm, and a linear map to D dimensions."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-FEATURES = 1280  # F, what the network's pooled features have
-DIMENSION = 384  # D, of the shared space
-MEAN = DEVIATION = 0.5  # of the network's inputs, all channels
+FEATURES = 1280  # F, the number of pooled features of the network
+DIMENSION = 384  # D, the dimension of the embedding space
+MEAN = DEVIATION = 0.5  # normalisation of the inputs, for all channels
 
 
 def fold_batch_norms(module: nn.Module) -> nn.Module:
-    """Multiply every batch norm's fixed statistics into the convolution before it, in place.
+    """Fold the statistics of every batch norm into the convolution before it, in place.
 
-    Each convolution gets a bias and each batch norm is replaced by the activation it ends with. What `module` computes
-    in eval mode stays the same up to rounding.
+    Each convolution gets a bias, and each batch norm is replaced by its activation. The output of `module` in eval mode
+    remains the same up to rounding.
 
     Args:
-        module: a network whose convolutions are each followed by their batch norm, as timm's EfficientNets.
+        module: a network in which a batch norm follows each convolution, such as timm's EfficientNets.
 
     Returns:
         `module`.
@@ -38,11 +38,13 @@ def fold_batch_norms(module: nn.Module) -> nn.Module:
 
 
 class ImageTower(nn.Module):
-    """Images [B, 3, S, S], normalised by `MEAN` and `DEVIATION`, to vectors [B, 384] of length one.
+    """A network that maps images to unit embeddings.
+
+    The input is [B, 3, S, S], normalised by `MEAN` and `DEVIATION`; the output is [B, 384].
 
     Args:
-        network: timm's ``tf_efficientnet_lite2``; None makes one with random weights. Its batch norms are folded, its
-            classifier is dropped.
+        network: timm's ``tf_efficientnet_lite2``, whose batch norms are folded and whose classifier is removed; None
+            creates one with random weights.
     """
 
     def __init__(self, network: nn.Module | None = None) -> None:
@@ -60,26 +62,26 @@ class ImageTower(nn.Module):
         self.map = nn.Linear(FEATURES, DIMENSION)
 
     def early(self, images: Tensor, stages: int) -> Tensor:
-        """What the stem and the first `stages` stages make of images."""
+        """Return the output of the stem and the first `stages` stages for images."""
         states: Tensor = self.stem_act(self.stem(images))
         for stage in self.stages[:stages]:
             states = stage(states)
         return states
 
     def late(self, states: Tensor, stages: int) -> Tensor:
-        """Pooled features [B, 1280] of what `early` gave."""
+        """Return pooled features [B, 1280] for the output of `early`."""
         for stage in self.stages[stages:]:
             states = stage(states)
         return cast(Tensor, self.top_act(self.top(states)).mean(dim=(2, 3)))
 
     def features(self, images: Tensor) -> Tensor:
-        """Pooled features [B, 1280]."""
+        """Return pooled features [B, 1280] for images."""
         return self.late(self.early(images, 0), 0)
 
     def vectors(self, features: Tensor) -> Tensor:
-        """Unit vectors [B, 384] of pooled features."""
+        """Return unit embeddings [B, 384] for pooled features."""
         return nn.functional.normalize(self.map(features), dim=-1)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Unit vectors [B, 384]."""
+        """Return unit embeddings [B, 384] for images."""
         return self.vectors(self.features(images))

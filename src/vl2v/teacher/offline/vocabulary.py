@@ -1,16 +1,16 @@
-"""Which drawings belong to which class, selected by hand from the names in the packages.
+"""The drawings of each class, selected by hand from the names in the packages.
 
-An OpenMoji drawing comes in colour and as bare lines. Were both used, a model could meet a test drawing in training,
-only coloured, so each emoji is used once: the first of a class in colour, the second as lines, and so on. For the same
-reason no glyph stands in both icon styles: solid icons are by Font Awesome and Material Design, outlined ones by
-Phosphor and Remix, filled up with outlined ones of Material Design and Font Awesome whose solid form is not used.
+OpenMoji has each drawing in colour and as line art. If both were used, a test drawing could be in the training set in
+the other style. Each emoji is therefore used only once: the first of a class in colour, the second as line art, and so
+on. For the same reason, no glyph is used in both icon styles: solid icons are from Font Awesome and Material Design,
+outlined ones from Phosphor and Remix, and from Material Design and Font Awesome if their solid form is not used.
 """
 
 from __future__ import annotations
 
 STYLES = ("colour", "line", "solid_icon", "outline_icon")
 
-# A prefix of the tables below: the font's file name without its version, and how its glyph names end.
+# By prefix in the tables below: the file name of the font without its version, and the suffix of its glyph names.
 FONTS = {
     "fa": ("fontawesome6-solid-webfont", ""),
     "fa-regular": ("fontawesome6-regular-webfont", ""),

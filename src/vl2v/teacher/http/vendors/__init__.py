@@ -1,1 +1,1 @@
-"""One thin adapter per vendor: how a request is written, an answer read, an error judged and a price worked out."""
+"""One adapter per vendor: builds requests, parses responses, classifies errors and computes prices."""

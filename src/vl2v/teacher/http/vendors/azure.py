@@ -1,7 +1,7 @@
-"""Azure AI Vision: ``retrieval:vectorizeImage`` and ``retrieval:vectorizeText``, one input a call.
+"""Azure AI Vision: ``retrieval:vectorizeImage`` and ``retrieval:vectorizeText``, one input per request.
 
-By the vendor's "Image Retrieval" reference (answers hold ``vector`` and ``modelVersion``). Its price was not verified:
-the user states it. The body of a text request is not in a document of ours.
+According to the vendor's "Image Retrieval" reference, responses contain ``vector`` and ``modelVersion``. The price was
+not verified, so the user must state it. The body of a text request was not verified against a document.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ class Azure(Wire):
     """The multimodal embeddings of a Vision resource.
 
     Args:
-        model: the resource's address, e.g. ``https://<name>.cognitiveservices.azure.com``.
-        options: ``model`` names another model-version than 2023-04-15.
-        price: the user's.
+        model: address of the resource, e.g. ``https://<name>.cognitiveservices.azure.com``.
+        options: ``model`` selects another model version than 2023-04-15.
+        price: price per 1000 queries.
     """
 
     name = "azure"
@@ -38,7 +38,7 @@ class Azure(Wire):
         self.version = (options or Options()).model or MODEL_VERSION
 
     def revision(self) -> str:
-        """The model-version that every request names."""
+        """Return the model version, which every request states."""
         return self.version
 
     def url(self, kind: Kind) -> str:
@@ -48,7 +48,7 @@ class Azure(Wire):
         return f"{self.base}/computervision/retrieval:{verb}?{query}"
 
     def body(self, kind: Kind, items: Sequence[Any]) -> tuple[bytes, str]:
-        """See `Wire.body`; an image is sent as it is."""
+        """See `Wire.body`; an image is sent as raw bytes."""
         if kind == "image":
             (image,) = items
             return image, "application/octet-stream"
@@ -67,7 +67,7 @@ class Azure(Wire):
         """See `Wire.vectors`.
 
         Raises:
-            TeacherError: if another model version answered: its vectors are of another space.
+            TeacherError: if the response is from another model version, whose embeddings are not comparable.
         """
         if answer.get("modelVersion", self.version) != self.version:
             found = str(answer["modelVersion"])[:40]

@@ -1,4 +1,4 @@
-"""The interface of an adapter, with defaults that most vendors share."""
+"""The base class of the adapters, with defaults that most vendors share."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from vl2v.teacher.http.packing import Limits
 from vl2v.teacher.http.remote import Kind, Origin
 
 Fetch = Callable[[str], Any]
-"""Fetches a URL's JSON, free of charge."""
+"""A function that fetches JSON from a URL, free of charge."""
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """How an HTTP status is to be taken.
+    """The meaning of an HTTP status.
 
     Attributes:
-        final: whether asking again is of no use.
-        charged: whether it may have been charged.
-        next_step: what the user can do, if it is final.
+        final: whether another attempt is useless.
+        charged: whether the request may have been charged.
+        next_step: what the user can do about a final status.
     """
 
     final: bool
@@ -43,24 +43,24 @@ STEPS = {
     412: "get a new quote (vl2v quote); earlier embeddings remain stored under the old revision",
     413: "the vendor accepts smaller requests than it stated",
 }
-UNREADABLE = "see the vendor's message above; nothing that was bought is lost"
+UNREADABLE = "see the vendor's message above; no purchased embedding is lost"
 
 
 @dataclass(frozen=True)
 class Options:
-    """What a user may write after ``#`` in a teacher's spelling.
+    """Options after ``#`` in the URI of a remote teacher.
 
     Attributes:
-        model: which of a server's models.
-        style: how images are sent to an OpenAI-compatible server: ``infinity``, ``messages`` (vLLM) or ``content``.
-        image_text: a text that goes with each image in the style ``messages``, for models that need one.
-        dimension: D, where the vendor lets one choose or does not tell.
-        logit_scale: s, where the vendor does not tell; CLIP's 100 by default.
-        rpm: requests a minute.
-        ipm: images a minute.
-        tpm: text tokens a minute.
-        concurrency: requests under way at once.
-        timeout: seconds to wait for an answer.
+        model: name of the model, for a server with several.
+        style: format of images for an OpenAI-compatible server: ``infinity``, ``messages`` (vLLM) or ``content``.
+        image_text: text sent with each image in the style ``messages``, for models that require one.
+        dimension: D, if the vendor offers several dimensions or does not state it.
+        logit_scale: s, if the vendor does not state it; 100, as in CLIP, by default.
+        rpm: maximum number of requests per minute.
+        ipm: maximum number of images per minute.
+        tpm: maximum number of text tokens per minute.
+        concurrency: maximum number of concurrent requests.
+        timeout: seconds to wait for a response.
     """
 
     model: str = ""
@@ -76,12 +76,12 @@ class Options:
 
 
 class Wire:
-    """One vendor's wire format. Subclasses override what is different there.
+    """The wire format of a vendor. Subclasses override what differs from the defaults.
 
     Args:
         model: the vendor's name of the model.
-        options: the user's.
-        price: the user's own price per 1000, over the table's.
+        options: options of the user.
+        price: price per 1000 queries, which overrides the price table.
     """
 
     name: ClassVar[str] = ""
@@ -91,22 +91,25 @@ class Wire:
     idempotent: bool = False
     limits: Limits = Limits(images=1, texts=1)
     dimensions: tuple[int, ...] = ()
-    """What the vendor can give, the default first."""
+    """Dimensions that the vendor offers, the default first."""
     table: Price | None = None
-    """The most that a thousand inputs cost, by the vendor's price list; None if it was not found."""
+    """Maximum price of a thousand inputs according to the vendor's price list; None if unknown."""
     price_note: str = ""
-    """What a user should know of the price; set by `card`."""
+    """A remark about the price, set by `card`; may be empty."""
 
     def __init__(self, model: str, options: Options | None = None, price: Price | None = None) -> None:
         self.model, self.options, self.own_price = model, options or Options(), price
 
-    # Who answers
+    # Description
 
     def card(self, fetch: Fetch) -> TeacherCard:
-        """The vendor's description, from the adapter's table.
+        """Return the description of the teacher.
+
+        Args:
+            fetch: fetches JSON from a URL, free of charge.
 
         Raises:
-            TeacherError: if a price or a dimension is needed that nobody stated.
+            TeacherError: if a required price or dimension is unknown.
         """
         return TeacherCard(
             identity=f"{self.name}:{self.model}",
@@ -118,23 +121,23 @@ class Wire:
         )
 
     def prove(self, ask: Callable[[Kind, Sequence[Any]], Any]) -> None:
-        """Make sure, where it is free, that the vendor understands what is sent.
+        """Test with free queries that the vendor understands the requests.
 
         Args:
-            ask: embeds images or texts, [N, D]; only for a vendor that charges nothing.
+            ask: embeds images or texts, [N, D]; only for a free vendor.
 
         Raises:
-            TeacherError: if it does not.
+            TeacherError: if the vendor does not understand them.
         """
         return
 
     def revision(self) -> str:
-        """Which version of the model, as far as the vendor tells."""
+        """Return the version of the model, as far as the vendor states it."""
         return f"hosted/{self.dimension}"
 
     @property
     def dimension(self) -> int:
-        """D, the user's choice or the vendor's default."""
+        """D, as set by the user or else the default of the vendor."""
         wanted = self.options.dimension or self.dimensions[0]
         if wanted not in self.dimensions:
             expected = ", ".join(map(str, self.dimensions))
@@ -142,73 +145,73 @@ class Wire:
         return wanted
 
     def price(self) -> Price:
-        """The user's price where there is one, or the table's; images and texts each.
+        """Return the price set by the user, or else that of the table, separately for images and texts.
 
         Raises:
-            TeacherError: if one of them is in neither: what costs nothing by mistake would break the budget.
+            TeacherError: if one of the prices is unknown. A wrong price of 0 would exceed the budget.
         """
-        if self.own_price is not None and self.own_price.free:  # the user says so
+        if self.own_price is not None and self.own_price.free:  # the user states that the vendor is free
             if self.table is None:
                 return self.own_price
             raise TeacherError(f"The price of {self.name}:{self.model} is known.", next_step="drop --free")
         own, table = self.own_price or Price(), self.table or Price()
-        found = Price(
+        price = Price(
             own.per_1000_images or table.per_1000_images,
             own.per_1000_texts or table.per_1000_texts,
             own.currency if self.own_price else table.currency,
         )
-        if not (found.per_1000_images and found.per_1000_texts):
+        if not (price.per_1000_images and price.per_1000_texts):
             raise TeacherError(
                 f"The price of {self.name}:{self.model} is unknown.",
                 expected="a price for images and one for texts, to enforce the budget",
                 found="not both in the adapter's table",
                 next_step="set them: --price-per-1000-images and --price-per-1000-texts; or --free if it is free",
             )
-        return found
+        return price
 
-    # Asking
+    # Requests
 
     def url(self, kind: Kind) -> str:
-        """Where a request of this kind is posted."""
+        """Return the URL to which a request is posted."""
         raise NotImplementedError
 
     def content(self, kind: Kind, items: Sequence[Any]) -> Any:
-        """The request as JSON values; `items` are image files' bytes, or texts."""
+        """Return a request as JSON values; `items` are image files as bytes, or texts."""
         raise NotImplementedError
 
     def body(self, kind: Kind, items: Sequence[Any]) -> tuple[bytes, str]:
-        """The request's bytes and their content type; the same input gives the same bytes."""
+        """Return the body of a request and its content type; the same input gives the same bytes."""
         return json.dumps(self.content(kind, items), separators=(",", ":")).encode(), "application/json"
 
     def headers(self, key: str) -> dict[str, str]:
-        """What authenticates a request."""
+        """Return the headers that authenticate a request."""
         return {"authorization": f"Bearer {key}"} if key else {}
 
     def sign(self, url: str, headers: Mapping[str, str], body: bytes) -> dict[str, str]:
-        """Further headers that depend on the whole request, made anew for each attempt."""
+        """Return further headers that depend on the whole request, computed for each attempt."""
         return {}
 
-    # Reading
+    # Responses
 
     def vectors(self, kind: Kind, count: int, answer: Any) -> Any:
-        """The rows of an answer, in the order of the inputs; the caller checks their shape.
+        """Return the embeddings of a response in the order of the inputs; the caller validates their shape.
 
         Raises:
-            LookupError, TypeError, ValueError: if the answer is of another form.
+            LookupError, TypeError, ValueError: if the response has an unexpected format.
         """
         return openai_rows(answer, count)
 
     def origin(self, answer: Any) -> Origin:
-        """Which model an answer says it comes from."""
+        """Return the model that a response states as its origin."""
         model = answer.get("model") if isinstance(answer, dict) else None
         return Origin(model if isinstance(model, str) else None)
 
     def origin_now(self, fetch: Fetch) -> Origin:
-        """The same as the vendor describes it at this moment, for answers that do not say it; free of charge."""
+        """Return the model according to the vendor's current description, for responses that do not state it; free."""
         return Origin()
 
     def verdict(self, status: int, headers: Mapping[str, str], answer: Any) -> Verdict:
-        """What a status other than 2xx means; `answer` is the body's JSON, or None."""
+        """Return the meaning of an HTTP status other than 2xx; `answer` is the JSON of the body, or None."""
         if status == 429:
             final = error_code(answer) in ("insufficient_quota", "billing_hard_limit_reached")
             return Verdict(final, False, self.step(402) if final else "")
@@ -217,26 +220,28 @@ class Wire:
         return Verdict(True, False, self.step(status))
 
     def step(self, status: int) -> str:
-        """What a user can do about a final status."""
+        """Return what a user can do about a final status."""
         return STEPS.get(status, UNREADABLE).format(keys=" or ".join(self.key_names) or "the vendor's own settings")
 
     # Money
 
     def most(self, kind: Kind, items: Sequence[Any]) -> Decimal:
-        """The most that these inputs can cost."""
+        """Return the maximum cost of these inputs."""
         price = self.price()
         return price.of(images=len(items)) if kind == "image" else price.of(texts=len(items))
 
     def charged(self, kind: Kind, count: int, answer: Any) -> Decimal | None:
-        """What an answer says it cost; None if it says nothing."""
+        """Return the cost stated in a response; None if it states none."""
         return None
 
 
 def openai_rows(answer: Any, count: int) -> list[Any]:
-    """The rows of an OpenAI-shaped answer, put in order by ``index``; each a list of floats or base64 of float32.
+    """Return the rows of a response in the format of OpenAI, ordered by ``index``.
+
+    Each row is a list of floats, or base64 of float32.
 
     Raises:
-        LookupError, TypeError, ValueError: if it is of another form, or the indexes are not 0 to `count` - 1.
+        LookupError, TypeError, ValueError: if the format differs, or the indexes are not 0 to `count` - 1.
     """
     rows = {int(item["index"]): item["embedding"] for item in answer["data"]}
     if len(answer["data"]) != count or sorted(rows) != list(range(count)):
@@ -245,26 +250,26 @@ def openai_rows(answer: Any, count: int) -> list[Any]:
 
 
 def from_base64(text: str) -> np.ndarray:
-    """Little-endian float32 from base64.
+    """Decode base64 of little-endian float32 numbers.
 
     Raises:
-        ValueError: if it is none.
+        ValueError: if the text is not valid.
     """
     return np.frombuffer(base64.b64decode(text, validate=True), "<f4")
 
 
 def b64(data: bytes) -> str:
-    """Base64, as text."""
+    """Encode bytes as base64 text."""
     return base64.b64encode(data).decode()
 
 
 def data_uri(image: bytes) -> str:
-    """An image as a data URI, with the type that its bytes say."""
+    """Encode an image file as a data URI, with the media type according to its first bytes."""
     return f"data:{mime(image)};base64,{b64(image)}"
 
 
 def mime(image: bytes) -> str:
-    """The media type of an image file, by its first bytes."""
+    """Return the media type of an image file according to its first bytes."""
     if image.startswith(b"\x89PNG"):
         return "image/png"
     if image[:4] == b"RIFF" and image[8:12] == b"WEBP":
@@ -275,7 +280,7 @@ def mime(image: bytes) -> str:
 
 
 def error_code(answer: Any) -> str:
-    """The ``code`` or ``type`` of an error body, as vendors nest it; empty if there is none."""
+    """Return the ``code``, ``type`` or ``status`` of an error response; empty if there is none."""
     inner = answer.get("error", answer) if isinstance(answer, dict) else None
     if not isinstance(inner, dict):
         return ""
@@ -283,17 +288,17 @@ def error_code(answer: Any) -> str:
 
 
 def error_text(answer: Any) -> str:
-    """The vendor's own words in an error body; empty if there are none."""
+    """Return the message of an error response; empty if there is none."""
     if not isinstance(answer, dict):
         return ""
     for part in (answer.get("error"), answer):
         if isinstance(part, str):
             return part
         if isinstance(part, dict):
-            found = part.get("message") or part.get("detail")
-            if isinstance(found, str):
-                return found
-            if isinstance(found, list) and found and isinstance(first := found[0], dict) and "msg" in first:
-                place = ".".join(map(str, first.get("loc") or ()))  # FastAPI's way; what was sent is left out
-                return f"{place}: {first['msg']}" if place else str(first["msg"])
+            message = part.get("message") or part.get("detail")
+            if isinstance(message, str):
+                return message
+            if isinstance(message, list) and message and isinstance(first := message[0], dict) and "msg" in first:
+                field = ".".join(map(str, first.get("loc") or ()))  # format of FastAPI; the input is left out
+                return f"{field}: {first['msg']}" if field else str(first["msg"])
     return ""

@@ -1,7 +1,7 @@
 """Amazon Bedrock: InvokeModel of Titan Multimodal Embeddings G1, signed by botocore (extra: bedrock).
 
-By "Amazon Titan Multimodal Embeddings G1" in the vendor's documents; prices as listed in 2026-11. The price of text was
-not found in a document of ours and is set to that of an image.
+According to "Amazon Titan Multimodal Embeddings G1" in the vendor's documentation; prices as of 2026-11. The price of
+text was not verified and is set to that of an image.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from vl2v.teacher.http.vendors.base import Options, Verdict, Wire, b64
 
 
 class Bedrock(Wire):
-    """amazon.titan-embed-image-v1. Region and credentials come from where every AWS tool looks for them."""
+    """amazon.titan-embed-image-v1. Region and credentials come from the usual AWS settings."""
 
     name = "bedrock"
     needs_key = False
@@ -39,17 +39,17 @@ class Bedrock(Wire):
         return f"{self.base}/model/{quote(self.model, safe='')}/invoke"
 
     def content(self, kind: Kind, items: Sequence[Any]) -> Any:
-        """See `Wire.content`. Image and text are never sent together: the answer would be their average."""
+        """See `Wire.content`. Image and text are never sent together, since the response would be their average."""
         (item,) = items
-        asked = {"inputText": item} if kind == "text" else {"inputImage": b64(item)}
-        return asked | {"embeddingConfig": {"outputEmbeddingLength": self.dimension}}
+        request = {"inputText": item} if kind == "text" else {"inputImage": b64(item)}
+        return request | {"embeddingConfig": {"outputEmbeddingLength": self.dimension}}
 
     def headers(self, key: str) -> dict[str, str]:
-        """See `Wire.headers`; `sign` brings the signature."""
+        """See `Wire.headers`; `sign` adds the signature."""
         return {"accept": "application/json"}
 
     def sign(self, url: str, headers: Mapping[str, str], body: bytes) -> dict[str, str]:
-        """AWS Signature Version 4.
+        """Return the headers of AWS Signature Version 4.
 
         Raises:
             MissingExtraError: if botocore is not installed.
@@ -74,14 +74,14 @@ class Bedrock(Wire):
         """See `Wire.vectors`.
 
         Raises:
-            ValueError: if the answer tells of an error.
+            ValueError: if the response is an error.
         """
         if answer.get("message"):
             raise ValueError("the model returned an error instead of an embedding")
         return [answer["embedding"]]
 
     def verdict(self, status: int, headers: Mapping[str, str], answer: Any) -> Verdict:
-        """See `Wire.verdict`; throttling is passing, a quota that is used up is not."""
+        """See `Wire.verdict`; throttling is temporary, an exhausted quota is final."""
         kind = headers.get("x-amzn-errortype", "").split(":")[0]
         if kind in ("ThrottlingException", "ModelNotReadyException"):
             return Verdict(False, False)

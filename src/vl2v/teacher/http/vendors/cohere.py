@@ -1,7 +1,7 @@
-"""Cohere: ``POST /v2/embed``; answers hold ``embeddings.float`` and ``meta.billed_units``.
+"""Cohere: ``POST /v2/embed``; responses contain ``embeddings.float`` and ``meta.billed_units``.
 
-Limits by the documents of Cohere and of Amazon Bedrock for Embed v4; a picture's tokens by Oracle's document of the
-same model (512 x 512 pixels are about 1,610 tokens). Prices as listed in 2026-11.
+Limits according to the documentation of Embed v4 by Cohere and Amazon Bedrock; tokens per image according to Oracle's
+documentation of the same model (512 x 512 pixels are about 1,610 tokens). Prices as of 2026-11.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from vl2v.teacher.http.remote import Kind
 from vl2v.teacher.http.vendors.base import Options, Wire, data_uri
 
 PER_IMAGE_TOKEN, PER_TEXT_TOKEN = Decimal("0.47") / MEGA, Decimal("0.12") / MEGA
-LARGEST, SMALLEST = 2_458_624, 3_136  # pixels; other images are resampled to these by the vendor
+LARGEST, SMALLEST = 2_458_624, 3_136  # pixels; the vendor resizes larger and smaller images
 PIXELS_A_TOKEN = Decimal(512 * 512) / 1610
 CENT = Decimal("0.01")
 
 TABLE = Price(
     (LARGEST / PIXELS_A_TOKEN * PER_IMAGE_TOKEN * 1000).quantize(CENT, "ROUND_CEILING"), 200 * PER_TEXT_TOKEN * 1000
 )
-"""The most for the largest image, and for a prompt of 200 bytes."""
+"""Maximum prices, for the largest image and for a prompt of 200 bytes."""
 
 
 class Cohere(Wire):
-    """embed-v4.0, and the v3 models with images (whose price the user states)."""
+    """embed-v4.0, and the v3 models with images, whose price the user states."""
 
     name = "cohere"
     key_names = ("COHERE_API_KEY", "CO_API_KEY")
@@ -46,19 +46,19 @@ class Cohere(Wire):
 
     def content(self, kind: Kind, items: Sequence[Any]) -> Any:
         """See `Wire.content`; prompts are sent as ``classification`` text."""
-        asked: dict[str, Any] = {"model": self.model, "embedding_types": ["float"]}
+        request: dict[str, Any] = {"model": self.model, "embedding_types": ["float"]}
         if self.new:
-            asked["output_dimension"] = self.dimension
+            request["output_dimension"] = self.dimension
         if kind == "image":
-            return asked | {"input_type": "image", "images": [data_uri(image) for image in items]}
-        return asked | {"input_type": "classification", "texts": list(items), "truncate": "NONE"}
+            return request | {"input_type": "image", "images": [data_uri(image) for image in items]}
+        return request | {"input_type": "classification", "texts": list(items), "truncate": "NONE"}
 
     def vectors(self, kind: Kind, count: int, answer: Any) -> Any:
-        """See `Wire.vectors`; rows come in the order of the inputs."""
+        """See `Wire.vectors`; rows are in the order of the inputs."""
         return answer["embeddings"]["float"]
 
     def most(self, kind: Kind, items: Sequence[Any]) -> Decimal:
-        """See `Wire.most`: by pixels, or by bytes of text, which are no fewer than its tokens."""
+        """See `Wire.most`: by pixels, or by bytes of text, since a text has at most as many tokens as bytes."""
         if self.own_price is not None:
             return super().most(kind, items)
         if kind == "text":
@@ -69,7 +69,7 @@ class Cohere(Wire):
         )
 
     def charged(self, kind: Kind, count: int, answer: Any) -> Decimal | None:
-        """See `Wire.charged`: from ``meta.billed_units``, if tokens are told there."""
+        """See `Wire.charged`: from ``meta.billed_units``, if it states tokens."""
         units = (answer.get("meta") or {}).get("billed_units") or {}
         if self.own_price is not None or not {"image_tokens", "input_tokens"} & set(units):
             return None

@@ -1,6 +1,6 @@
-"""Jina AI: ``POST /v1/embeddings`` in OpenAI's shape, with ``{"image"}`` and ``{"text"}`` items.
+"""Jina AI: ``POST /v1/embeddings`` in the format of OpenAI, with ``{"image"}`` and ``{"text"}`` items.
 
-Limits and error codes by the vendor's OpenAPI document (api.jina.ai/openapi.json); free tier.
+Limits and error codes according to the vendor's OpenAPI document (api.jina.ai/openapi.json), for the free tier.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ FINAL = frozenset({"AUTHZ_INSUFFICIENT_BALANCE", "INPUT_MODEL_NOT_FOUND"})
 
 
 class Jina(Wire):
-    """jina-clip-v2 and jina-embeddings-v4. It charges by token; the user states what that comes to per 1000."""
+    """jina-clip-v2 and jina-embeddings-v4. The vendor charges per token; the user states the price per 1000 queries."""
 
     name = "jina"
     key_names = ("JINA_API_KEY",)
-    dimensions: tuple[int, ...] = (1024, 768, 512, 256, 128, 64)  # clip-v2 was trained to be cut at these
+    dimensions: tuple[int, ...] = (1024, 768, 512, 256, 128, 64)  # clip-v2 was trained for truncation to these
     limits = Limits(images=16, texts=64, requests_per_minute=500, tokens_per_minute=1_000_000, concurrency=5)
 
     def __init__(self, model: str, options: Options | None = None, price: Price | None = None) -> None:
@@ -41,7 +41,7 @@ class Jina(Wire):
         return {"model": self.model, "input": listed, **form}
 
     def verdict(self, status: int, headers: Mapping[str, str], answer: Any) -> Verdict:
-        """See `Wire.verdict`; an empty balance may come under any status."""
+        """See `Wire.verdict`; an empty balance is reported with various statuses."""
         if error_code(answer) in FINAL:
             return Verdict(True, False, self.step(404 if "MODEL" in error_code(answer) else 402))
         return super().verdict(status, headers, answer)

@@ -1,4 +1,4 @@
-"""Our own vendor server, infinity, vLLM: ``POST /v1/embeddings`` in OpenAI's shape."""
+"""OpenAI-compatible servers, such as vl2v's own, infinity and vLLM: ``POST /v1/embeddings``."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ VERSION = "/v1"
 
 
 class OpenAICompatible(Wire):
-    """A server at a URL.
+    """An OpenAI-compatible server at a URL.
 
-    A server of ours describes itself in ``GET /v1/models``: identity (or its id), revision, dimension, logit_scale,
-    prices and max_batch; it charges what it answers and honours ``Idempotency-Key``. Any other server charges what the
-    user states; without a price it has to be on this machine or said to be free. A free one tells its dimension by
-    answering one text, and proves with one image that it embeds images; see `openai_styles`.
+    A vl2v server describes itself in ``GET /v1/models``: identity (or its id), revision, dimension, logit_scale, prices
+    and max_batch. It states the cost in each response and honours ``Idempotency-Key``. For any other server, the user
+    states the price; without one, the server must be on this machine or be declared free. The dimension of a free
+    server is determined with one text, and one image tests that it embeds images; see `openai_styles`.
 
     Args:
-        url: its address; ``/v1`` is added, or left out, if that is where the server lists its models.
-        options: ``model`` picks one of several; ``style`` is how it takes images, found out if it is not given.
-        price: the user's own price per 1000, for a server that states none; a price of nothing says that it is free.
+        url: address of the server; ``/v1`` is added or removed if the server lists its models there.
+        options: ``model`` selects one of several models; ``style`` is the format of images, detected by default.
+        price: price per 1000 queries, for a server that states none; a price of 0 declares the server free.
     """
 
     name = "openai-compatible"
@@ -41,19 +41,19 @@ class OpenAICompatible(Wire):
         self.base = url.rstrip("/")
         if self.options.style not in ("", *STYLES):
             raise TeacherError("Unknown style.", expected=" or ".join(STYLES), found=self.options.style)
-        self._ours = False  # whether it describes itself as a server of ours does
+        self._ours = False  # whether it describes itself like a vl2v server
         self._use(self.options.style or STYLES[0])
 
     def _use(self, style: str) -> None:
         self.style = style
-        one = style == "messages"  # vLLM embeds one conversation a request; infinity takes 32 images
+        one = style == "messages"  # vLLM embeds one conversation per request; infinity accepts 32 images
         self.limits = Limits(images=1, texts=1, concurrency=8) if one else Limits(images=32, texts=64)
 
     def card(self, fetch: Fetch) -> TeacherCard:
-        """Ask the server who it is; see `Wire.card`."""
+        """Query the description of the server; see `Wire.card`."""
         entry = self._entry(self._listed(fetch))
         self.model = str(entry["id"])
-        # A server of ours that leaves something out is refused by `_described`, and never taken for a free one.
+        # A vl2v server with an incomplete description is rejected by `_described`, not taken for a free server.
         if "identity" in entry or "price_per_1000_images" in entry or entry.get("owned_by") == "vl2v":
             return self._described(_flat(entry))
         self._know_by_name(entry)
@@ -61,25 +61,25 @@ class OpenAICompatible(Wire):
         if self.options.dimension is None and not price.free:
             step = f"add it: {self.base}#dimension=512"
             raise TeacherError(f"{self.base} does not state its dimension.", expected="a number", next_step=step)
-        # Another address may serve another model under the same name, so the address is part of who it is.
+        # Another address may serve another model under the same name, so the address is part of the identity.
         return TeacherCard(
             identity=f"{self.base}#{self.model}",
             revision="unversioned",
-            dimension=self.options.dimension or 0,  # 0: to be found by asking
+            dimension=self.options.dimension or 0,  # 0: determined by a query
             logit_scale=self.options.logit_scale or 100.0,
             price=price,
             batch_size=self.limits.images,
         )
 
     def prove(self, ask: Ask) -> None:
-        """See `Wire.prove`: one image, and its data URI as a text, at a server that is free and not of ours."""
+        """See `Wire.prove`: one image, and its data URI as a text, for a free server other than vl2v's."""
         if self._ours or not self.price().free:
             return
         styles = [self.options.style] if self.options.style else [self.style, *(s for s in STYLES if s != self.style)]
         find_style(self.base, styles, self._use, ask, data_uri(PROBE))
 
     def _listed(self, fetch: Fetch) -> Any:
-        """The server's list of models, at its address as given, or else with or without ``/v1``."""
+        """Fetch the list of models at the given address, or else with ``/v1`` added or removed."""
         bare = self.base.removesuffix(VERSION)
         others = (self.base, bare if self.base.endswith(VERSION) else self.base + VERSION)
         faults = []
@@ -93,7 +93,7 @@ class OpenAICompatible(Wire):
                 continue
             self.base = base
             return answer
-        if self.model:  # named by the user, so a list is not needed
+        if self.model:  # specified by the user, so the list is not needed
             return {"data": [{"id": self.model}]}
         raise TeacherError(
             f"There is no list of models at {others[0]}/models, nor at {others[1]}/models (HTTP 404).",
@@ -103,7 +103,7 @@ class OpenAICompatible(Wire):
         ) from faults[0]
 
     def _know_by_name(self, entry: Mapping[str, Any]) -> None:
-        """What a server's name for itself says of its ways with images."""
+        """Select the image format of a server from the owner that it states, and check that it embeds images."""
         owner, able = entry.get("owned_by"), entry.get("capabilities")
         if owner == "vllm" and not self.options.style:
             self._use("messages")
@@ -116,10 +116,10 @@ class OpenAICompatible(Wire):
             )
 
     def _price_of_another(self) -> Price:
-        """The price of a server that is not of ours.
+        """Return the price of a server other than vl2v's.
 
         Raises:
-            TeacherError: if it is on another machine, and the user states neither a price nor that it is free.
+            TeacherError: if the server is on another machine and the user neither states a price nor declares it free.
         """
         if self.own_price is None and not is_local(host_of(self.base)):
             raise TeacherError(
@@ -137,7 +137,7 @@ class OpenAICompatible(Wire):
         return self.own_price or Price()
 
     def price(self) -> Price:
-        """What the server charges: known once `card` was asked."""
+        """Return the price of the server; known after a call of `card`."""
         return self.own_price or Price()
 
     def url(self, kind: Kind) -> str:
@@ -146,22 +146,22 @@ class OpenAICompatible(Wire):
 
     def content(self, kind: Kind, items: Sequence[Any]) -> Any:
         """See `Wire.content`."""
-        asked: dict[str, Any] = {"model": self.model, "encoding_format": "base64" if self._ours else "float"}
+        request: dict[str, Any] = {"model": self.model, "encoding_format": "base64" if self._ours else "float"}
         if kind == "text":
-            return asked | some_texts(self.style, items)
-        return asked | one_image(self.style, [data_uri(image) for image in items], self.options.image_text)
+            return request | some_texts(self.style, items)
+        return request | one_image(self.style, [data_uri(image) for image in items], self.options.image_text)
 
     def origin(self, answer: Any) -> Origin:
-        """See `Wire.origin`; a server of ours also sends its revision and its logit scale."""
-        found = super().origin(answer)
-        return replace(found, **_version(answer)) if self._ours and isinstance(answer, dict) else found
+        """See `Wire.origin`; a vl2v server also states its revision and its logit scale."""
+        origin = super().origin(answer)
+        return replace(origin, **_version(answer)) if self._ours and isinstance(answer, dict) else origin
 
     def origin_now(self, fetch: Fetch) -> Origin:
-        """See `Wire.origin_now`; of a server that describes its revision."""
+        """See `Wire.origin_now`; only for a vl2v server."""
         return Origin(**_version(self._entry(fetch(f"{self.base}/models")))) if self._ours else Origin()
 
     def charged(self, kind: Kind, count: int, answer: Any) -> Decimal | None:
-        """``usage.cost`` of a server of ours."""
+        """See `Wire.charged`: ``usage.cost`` of a vl2v server."""
         usage = answer.get("usage") if isinstance(answer, dict) else None
         cost = usage.get("cost") if isinstance(usage, dict) and self._ours else None
         return None if cost is None else _money(cost, "usage.cost")
@@ -181,9 +181,9 @@ class OpenAICompatible(Wire):
                 found=wanted or "none named",
                 next_step=f"specify it: {self.base}#model={next(iter(sorted(entries)), '...')}",
             )
-        found = entries[wanted]
-        assert isinstance(found, Mapping)
-        return found
+        entry = entries[wanted]
+        assert isinstance(entry, Mapping)
+        return entry
 
     def _described(self, entry: Mapping[str, Any]) -> TeacherCard:
         if self.own_price is not None:
@@ -198,7 +198,7 @@ class OpenAICompatible(Wire):
             most = max(1, int(entry["max_batch"]))
             dimension, scale = int(entry["dimension"]), float(entry["logit_scale"])
             revision = str(entry["revision"])
-            # The ledger counts on a key being remembered for a day; a server that forgets earlier has to say so.
+            # The ledger relies on keys being remembered for a day; a server that forgets them earlier states so.
             remembers = float(entry.get("idempotency_hours", 24)) >= 24
         except (LookupError, TypeError, ValueError) as error:
             raise TeacherError(
@@ -209,15 +209,15 @@ class OpenAICompatible(Wire):
                 next_step="check that server and client have the same version",
             ) from error
         self.own_price, self.idempotent, self._ours = price, remembers, True
-        # The bytes and pixels are what our server takes unless its owner says otherwise.
+        # The limits on bytes and pixels are the defaults of a vl2v server.
         self.style = STYLES[0]
         self.limits = Limits(most, most, request_bytes=32 * MEGA, image_bytes=10 * MEGA, image_pixels=20 * MEGA)
         return TeacherCard(str(entry["identity"]), revision, dimension, scale, price, most)
 
 
-def _version(said: Mapping[str, Any]) -> dict[str, Any]:
-    """Revision and logit scale, where they are said."""
-    revision, scale = said.get("revision"), said.get("logit_scale")
+def _version(description: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the revision and the logit scale in a description; None for what is missing."""
+    revision, scale = description.get("revision"), description.get("logit_scale")
     return {
         "revision": None if revision is None else str(revision),
         "logit_scale": None if scale is None else float(scale),
@@ -225,7 +225,7 @@ def _version(said: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _flat(entry: Mapping[str, Any]) -> dict[str, Any]:
-    """A model's description with its prices beside the rest, where they stand in an object ``price``."""
+    """Return a model's description with the prices of an object ``price`` moved to the top level."""
     price = entry.get("price")
     stated = {(f"price_{k}" if k.startswith("per_") else k): v for k, v in price.items()} if price else {}
     return {"identity": entry["id"], **stated, **entry}

@@ -1,12 +1,12 @@
 """How OpenAI-compatible servers accept images, and a test that a server embeds them.
 
-OpenAI's API has no images, so every server has a way of its own. A server that does not know the one in use may take an
-image's data URI for a text and answer with an embedding of it.
+The API of OpenAI has no images, so every server has its own format. A server that does not know a format may take the
+data URI of an image for a text and return the embedding of the text.
 
-Sources of the forms: infinity_emb/fastapi_schemas/pymodels.py of michaelfeil/infinity, 0.0.78 (``modality``);
-vllm/entrypoints/pooling/base/protocol.py of vllm-project/vllm at 020638a (``input`` takes strings and token ids only,
-images stand in ``messages``) and its examples/pooling/embed/vision_embedding_online.py at 010ffcc (texts
-stand there, too, and so pass through the same chat template).
+Sources of the formats: infinity_emb/fastapi_schemas/pymodels.py of michaelfeil/infinity, 0.0.78 (``modality``);
+vllm/entrypoints/pooling/base/protocol.py of vllm-project/vllm at 020638a (``input`` accepts only strings and token ids,
+images are in ``messages``) and its examples/pooling/embed/vision_embedding_online.py at 010ffcc (texts are also in
+``messages`` and therefore use the same chat template).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from vl2v.errors import TeacherError
 from vl2v.teacher.http.remote import Kind
 
 STYLES = ("infinity", "messages", "content")
-SAME = 0.99999  # cosine of two embeddings of one text
+SAME = 0.99999  # cosine similarity above which two embeddings are of the same text
 
 PROBE = base64.b64decode(  # a PNG of 64 x 64 pixels, half of it blue and half yellow
     "iVBORw0KGgoAAAANSUhEUgAAAEAAAABAAQMAAACQp+OdAAAABlBMVEUUKMj/3BT2pzHtAAAAGklEQVR42mNkYGBg+M/AwMDEAAWjjFEG"
@@ -30,16 +30,16 @@ PROBE = base64.b64decode(  # a PNG of 64 x 64 pixels, half of it blue and half y
 )
 
 Ask = Callable[[Kind, Sequence[Any]], NDArray[Any]]
-"""Asks for embeddings of images (bytes) or texts, free of charge: [N, D]."""
+"""A function that embeds images (bytes) or texts free of charge and returns [N, D]."""
 
 
 def one_image(style: str, uris: Sequence[str], words: str = "") -> dict[str, Any]:
-    """The part of a request that holds images.
+    """Return the part of a request that contains images.
 
     Args:
         style: one of `STYLES`.
         uris: data URIs; exactly one in the style ``messages``.
-        words: a text that a model wants next to the image, in the style ``messages``.
+        words: text that a model requires next to the image, in the style ``messages``.
     """
     if style == "infinity":
         return {"input": list(uris), "modality": "image"}
@@ -50,7 +50,7 @@ def one_image(style: str, uris: Sequence[str], words: str = "") -> dict[str, Any
 
 
 def some_texts(style: str, texts: Sequence[str]) -> dict[str, Any]:
-    """The part of a request that holds texts; exactly one in the style ``messages``."""
+    """Return the part of a request that contains texts; exactly one in the style ``messages``."""
     return _message([{"type": "text", "text": texts[0]}]) if style == "messages" else {"input": list(texts)}
 
 
@@ -59,19 +59,19 @@ def _message(content: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def find_style(base: str, styles: Sequence[str], use: Callable[[str], None], ask: Ask, uri: str) -> None:
-    """Find the first style in which a server embeds the image `PROBE`, and leave it in use.
+    """Select the first style in which a server embeds the image `PROBE`.
 
     Args:
-        base: the server's address, for messages.
-        styles: what to try, in order.
-        use: told of each style before it is tried.
+        base: address of the server, for messages.
+        styles: the styles to try, in order.
+        use: sets the style before it is tried.
         ask: see `Ask`.
         uri: the data URI of `PROBE`.
 
     Raises:
-        TeacherError: if there is none; it says what each one brought.
+        TeacherError: if the server embeds it in no style; it states the outcome of each.
     """
-    found = []
+    outcomes = []
     for style in styles:
         use(style)
         try:
@@ -79,36 +79,36 @@ def find_style(base: str, styles: Sequence[str], use: Callable[[str], None], ask
         except TeacherError as error:
             if not _is_of_style(error):
                 raise
-            found.append(f"{style}: {error.found or error.problem}")
+            outcomes.append(f"{style}: {error.found or error.problem}")
             continue
         if not _is_text(image, uri, ask):
             return
-        found.append(f"{style}: an image and its data URI as a text get the same embedding")
+        outcomes.append(f"{style}: an image and its data URI as a text get the same embedding")
     raise TeacherError(
         f"{base} does not embed images.",
         expected=f"different embeddings for an image and its data URI as a text, in the style {' or '.join(styles)}",
-        found="; ".join(found),
+        found="; ".join(outcomes),
         next_step="serve a model with an image encoder, such as a CLIP (text-embeddings-inference has none);"
         f" if there is one, specify the server's style: {base}#style={'|'.join(STYLES)}",
     )
 
 
 def _is_of_style(error: TeacherError) -> bool:
-    """Whether a server may have failed on the form of a request, rather than on who sent it or how often."""
+    """Whether an error may be due to the format of a request, rather than to the key or the rate."""
     by_status = any(f"(HTTP {status})" in error.problem for status in (400, 404, 405, 413, 415, 422, 500, 501))
     return by_status or error.found.startswith("a response in another format")
 
 
 def _is_text(image: NDArray[Any], uri: str, ask: Ask) -> bool:
-    """Whether the embedding of `PROBE` is that of its data URI taken as a text."""
+    """Whether the embedding of `PROBE` equals the embedding of its data URI as a text."""
     try:
         text = ask("text", [uri])
     except TeacherError as error:
         if not _is_of_style(error):
             raise
-        return False  # too long for the model, so the image cannot have been taken for it
+        return False  # the text is too long for the model, so the image was not taken for a text
     rows = [np.asarray(row, np.float64).ravel() for row in (image, text)]
     norms = [float(np.linalg.norm(row)) for row in rows]
     if rows[0].shape != rows[1].shape or not min(norms) > 0:
-        return False  # refused elsewhere, with better words
+        return False  # rejected elsewhere, with a better message
     return float(rows[0] @ rows[1]) / (norms[0] * norms[1]) > SAME

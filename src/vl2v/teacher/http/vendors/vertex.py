@@ -1,7 +1,7 @@
 """Google Vertex AI: ``...:predict`` of multimodalembedding@001, with an OAuth token of google-auth (extra: vertex).
 
-By "Get multimodal embeddings" in the vendor's documents; prices as listed in 2026-11. The price of text was not found
-in a document of ours and is set to that of an image.
+According to "Get multimodal embeddings" in the vendor's documentation; prices as of 2026-11. The price of text was not
+verified and is set to that of an image.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ SCOPE = "https://www.googleapis.com/auth/cloud-platform"
 
 
 class Vertex(Wire):
-    """multimodalembedding. Project and place come from GOOGLE_CLOUD_PROJECT and GOOGLE_CLOUD_LOCATION."""
+    """multimodalembedding. Project and location come from GOOGLE_CLOUD_PROJECT and GOOGLE_CLOUD_LOCATION."""
 
     name = "vertex"
     needs_key = False
@@ -32,13 +32,13 @@ class Vertex(Wire):
         images=1,
         texts=1,
         formats=frozenset({"JPEG", "PNG", "BMP"}),
-        requests_per_minute=120,  # the least quota of a region
+        requests_per_minute=120,  # the smallest quota of any region
     )
 
     def __init__(self, model: str, options: Options | None = None, price: Price | None = None) -> None:
         super().__init__(model, options, price)
-        self.place = os.environ.get("GOOGLE_CLOUD_LOCATION", "us-central1")
-        self.base = f"https://{self.place}-aiplatform.googleapis.com"
+        self.location = os.environ.get("GOOGLE_CLOUD_LOCATION", "us-central1")
+        self.base = f"https://{self.location}-aiplatform.googleapis.com"
         self._credentials: Any = None
         self._lock = threading.Lock()
 
@@ -46,26 +46,26 @@ class Vertex(Wire):
         """See `Wire.url`.
 
         Raises:
-            TeacherError: if no project is named.
+            TeacherError: if no project is set.
         """
         project = os.environ.get("GOOGLE_CLOUD_PROJECT", "")
         if not project:
             step = "export GOOGLE_CLOUD_PROJECT=<your project>"
             raise TeacherError("No Google Cloud project is set.", expected="GOOGLE_CLOUD_PROJECT", next_step=step)
-        models = f"projects/{project}/locations/{self.place}/publishers/google/models"
+        models = f"projects/{project}/locations/{self.location}/publishers/google/models"
         return f"{self.base}/v1/{models}/{self.model}:predict"
 
     def content(self, kind: Kind, items: Sequence[Any]) -> Any:
-        """See `Wire.content`; the vendor cuts a text after 32 tokens."""
-        made = [{"text": i} if kind == "text" else {"image": {"bytesBase64Encoded": b64(i)}} for i in items]
-        return {"instances": made, "parameters": {"dimension": self.dimension}}
+        """See `Wire.content`; the vendor truncates texts to 32 tokens."""
+        instances = [{"text": i} if kind == "text" else {"image": {"bytesBase64Encoded": b64(i)}} for i in items]
+        return {"instances": instances, "parameters": {"dimension": self.dimension}}
 
     def headers(self, key: str) -> dict[str, str]:
-        """See `Wire.headers`; `sign` brings the token."""
+        """See `Wire.headers`; `sign` adds the token."""
         return {}
 
     def sign(self, url: str, headers: Mapping[str, str], body: bytes) -> dict[str, str]:
-        """A token that is fresh enough, from the application's default credentials.
+        """Return a valid token from the application default credentials.
 
         Raises:
             MissingExtraError: if google-auth is not installed.
@@ -92,6 +92,6 @@ class Vertex(Wire):
             ) from error
 
     def vectors(self, kind: Kind, count: int, answer: Any) -> Any:
-        """See `Wire.vectors`; predictions come in the order of the instances."""
+        """See `Wire.vectors`; predictions are in the order of the instances."""
         name = "imageEmbedding" if kind == "image" else "textEmbedding"
         return [prediction[name] for prediction in answer["predictions"]]

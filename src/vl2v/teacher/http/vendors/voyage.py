@@ -1,6 +1,6 @@
-"""Voyage AI: ``POST /v1/multimodalembeddings``; ``usage`` holds text_tokens and image_pixels.
+"""Voyage AI: ``POST /v1/multimodalembeddings``; ``usage`` contains text_tokens and image_pixels.
 
-Limits and prices by the vendor's documents of voyage-multimodal-3, as listed in 2026-11.
+Limits and prices according to the vendor's documentation of voyage-multimodal-3, as of 2026-11.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from vl2v.teacher.http.remote import Kind
 from vl2v.teacher.http.vendors.base import Options, Wire, data_uri
 
 PER_PIXEL, PER_TEXT_TOKEN = Decimal("0.60") / 1000 / MEGA, Decimal("0.12") / MEGA
-SMALLEST, LARGEST = 50_000, 2_000_000  # pixels that an image is counted as, at least and at most
+SMALLEST, LARGEST = 50_000, 2_000_000  # minimum and maximum number of pixels charged for an image
 PIXELS_A_TOKEN, TOKENS_A_REQUEST = 560, 320_000
 
 
@@ -27,7 +27,7 @@ class Voyage(Wire):
     dimensions: tuple[int, ...] = (1024,)
     table = Price(LARGEST * PER_PIXEL * 1000, 200 * PER_TEXT_TOKEN * 1000)
     limits = Limits(
-        images=100,  # 1000 are taken; smaller requests lose less when one is lost
+        images=100,  # the vendor accepts 1000; with smaller requests, less is lost if one fails
         texts=100,
         image_pixels=16 * MEGA,
         request_pixels=PIXELS_A_TOKEN * TOKENS_A_REQUEST,
@@ -45,17 +45,17 @@ class Voyage(Wire):
         return f"{self.base}/v1/multimodalembeddings"
 
     def content(self, kind: Kind, items: Sequence[Any]) -> Any:
-        """See `Wire.content`. No ``input_type`` is sent: it would put words before the input."""
-        asked: dict[str, Any] = {"model": self.model, "truncation": False}
+        """See `Wire.content`. No ``input_type`` is sent, since it would prepend text to the input."""
+        request: dict[str, Any] = {"model": self.model, "truncation": False}
         if self.dimension != self.dimensions[0]:
-            asked["output_dimension"] = self.dimension
+            request["output_dimension"] = self.dimension
         if kind == "text":
-            return asked | {"inputs": [{"content": [{"type": "text", "text": text}]} for text in items]}
+            return request | {"inputs": [{"content": [{"type": "text", "text": text}]} for text in items]}
         uris = (data_uri(image) for image in items)
-        return asked | {"inputs": [{"content": [{"type": "image_base64", "image_base64": uri}]} for uri in uris]}
+        return request | {"inputs": [{"content": [{"type": "image_base64", "image_base64": uri}]} for uri in uris]}
 
     def most(self, kind: Kind, items: Sequence[Any]) -> Decimal:
-        """See `Wire.most`: by pixels, or by bytes of text, which are no fewer than its tokens."""
+        """See `Wire.most`: by pixels, or by bytes of text, since a text has at most as many tokens as bytes."""
         if self.own_price is not None:
             return super().most(kind, items)
         if kind == "text":
@@ -63,7 +63,7 @@ class Voyage(Wire):
         return sum(min(LARGEST, max(SMALLEST, image_size(image).pixels)) for image in items) * PER_PIXEL
 
     def charged(self, kind: Kind, count: int, answer: Any) -> Decimal | None:
-        """See `Wire.charged`: from ``usage``, each image counted no lower than the price list does."""
+        """See `Wire.charged`: from ``usage``, with the minimum number of pixels per image of the price list."""
         usage = answer.get("usage") or {}
         if self.own_price is not None or "image_pixels" not in usage:
             return None
