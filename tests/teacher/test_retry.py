@@ -65,7 +65,7 @@ def test_a_wait_that_the_vendor_asks_for_is_kept_by_every_thread(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str
 ) -> None:
     held: list[float] = []
-    monkeypatch.setattr(Pace, "hold", lambda self, seconds: held.append(seconds))
+    monkeypatch.setattr(Pace, "pause_all", lambda self, seconds: held.append(seconds))
     monkeypatch.setattr("vl2v.teacher.http.client.pause", lambda seconds, stop: held.append(seconds))
     store = EmbeddingStore(tmp_path / "s.sqlite")
     date = format_datetime(datetime.now(UTC) + timedelta(seconds=40), usegmt=True)
