@@ -294,9 +294,9 @@ def test_too_many_at_once_are_told_to_come_again(client: TestClient, service: Se
         assert client.get("/health").status_code == 503
     finally:
         service.waiting = 0
-    service.held.bytes = LIMITS.held_bytes
+    service.body_memory.bytes = LIMITS.held_bytes
     try:
         assert client.post("/v1/predict", files=files(drawing(bench))).status_code == 503
     finally:
-        service.held.bytes = 0
+        service.body_memory.bytes = 0
     assert np.isfinite(answers(client.post("/v1/predict", files=files(drawing(bench))))[0]["confidence"])

@@ -37,7 +37,7 @@ def test_what_waits_goes_through_in_one_batch_and_comes_back_to_whom_it_belongs(
     engine = Engine(cast(Model, model))
 
     def ask(value: int) -> list[float]:
-        return [float(row) for row in engine.look(np.full((1 + value % 3, 2, 2, 3), value, np.uint8)).logits[:, 0]]
+        return [float(row) for row in engine.run(np.full((1 + value % 3, 2, 2, 3), value, np.uint8)).logits[:, 0]]
 
     with ThreadPoolExecutor(20) as pool:
         first = pool.submit(ask, 0)
@@ -62,8 +62,8 @@ def test_a_request_larger_than_a_batch_and_a_failing_network() -> None:
     engine = Engine(cast(Model, model))
     values = np.arange(40, dtype=np.uint8)
     pixels = np.broadcast_to(values[:, None, None, None], (40, 2, 2, 3))
-    assert engine.look(pixels).logits[:, 0].tolist() == list(range(40))
+    assert engine.run(pixels).logits[:, 0].tolist() == list(range(40))
     assert model.batches == [16, 16, 8]
     with pytest.raises(RuntimeError, match="no memory"):
-        engine.look(np.full((1, 2, 2, 3), 255, np.uint8))
-    assert engine.look(pixels[:1]).logits.tolist() == [[0.0]]
+        engine.run(np.full((1, 2, 2, 3), 255, np.uint8))
+    assert engine.run(pixels[:1]).logits.tolist() == [[0.0]]

@@ -17,7 +17,7 @@ DIGITS = 6
 
 
 class Fault(BaseModel):
-    """Why something was not finished."""
+    """An error."""
 
     message: str = Field(description="Human-readable message: what was expected, and what to do.")
     type: str = Field(description="Type of the error.")
@@ -26,7 +26,7 @@ class Fault(BaseModel):
 
 
 class Refusal(BaseModel):
-    """The body of every answer that is none."""
+    """The body of an error response."""
 
     error: Fault
 
@@ -39,7 +39,7 @@ class ClassChance(BaseModel):
 
 
 class Near(BaseModel):
-    """A training image near the one that was asked about."""
+    """A training image that is similar to the queried image."""
 
     picture: str = Field(description="Path of a small JPEG on this server.")
     similarity: float = Field(description="Cosine of the two embeddings, in [-1, 1].")
@@ -49,14 +49,14 @@ class Near(BaseModel):
 
     @classmethod
     def of(cls, neighbour: Neighbour) -> Near:
-        """In the words of the API."""
+        """Create it from a neighbour in the gallery."""
         n = neighbour
         picture, similarity = f"/v1/gallery/{n.row}", round(n.similarity, DIGITS)
         return cls(picture=picture, similarity=similarity, label=n.label, domain=n.domain, path=n.path)
 
 
 class ImageAnswer(BaseModel):
-    """One image's answer, or its fault."""
+    """The prediction for one image, or an error."""
 
     name: str = Field(description="Name of the image in the request.")
     label: str | None = Field(default=None, description="The most probable class.")
@@ -80,13 +80,13 @@ class DriftHint(BaseModel):
 
     @classmethod
     def of(cls, drift: Drift) -> DriftHint:
-        """In the words of the API."""
+        """Create it from the result of the drift detection."""
         distance, expected = round(drift.distance, DIGITS), round(drift.expected, DIGITS)
         return cls(nearest=drift.nearest, distance=distance, expected=expected, unusual=drift.unusual, text=drift.text)
 
 
 class Prediction(BaseModel):
-    """The answer of `POST /v1/predict`."""
+    """The response of `POST /v1/predict`."""
 
     answers: list[ImageAnswer] = Field(description="In the order of the images.")
     drift: DriftHint | None
@@ -94,7 +94,7 @@ class Prediction(BaseModel):
 
 
 class About(BaseModel):
-    """What is served."""
+    """Description of the served student."""
 
     name: str
     version: str
@@ -108,25 +108,25 @@ class About(BaseModel):
     no_gallery: str | None = Field(description="Reason if there are none.")
     editable: bool = Field(description="Whether classes can be added and removed.")
     no_edits: str | None = Field(description="Reason if they cannot.")
-    image_bytes: int = Field(description="The most bytes of one image.")
-    body_bytes: int = Field(description="The most bytes of one request.")
-    inputs: int = Field(description="The most images of one request.")
+    image_bytes: int = Field(description="Maximum size of an image in bytes.")
+    body_bytes: int = Field(description="Maximum size of a request in bytes.")
+    inputs: int = Field(description="Maximum number of images per request.")
     formats: list[str] = Field(description="Image formats that can be read here.")
     suffixes: list[str] = Field(description="Usual suffixes of their files.")
 
 
 class Classes(BaseModel):
-    """The classes that are known."""
+    """The current classes."""
 
     classes: list[str]
 
 
 class Price(BaseModel):
-    """What asking the teacher about new classes costs."""
+    """The cost of the teacher queries for new classes."""
 
     teacher: str
     prompts: list[str] = Field(description="The texts that are sent to the teacher.")
-    known: int = Field(description="Number of texts that were bought before and cost nothing.")
+    known: int = Field(description="Number of texts that are already stored and therefore free.")
     cost: str
     currency: str
 
@@ -138,22 +138,33 @@ class NewClasses(BaseModel):
 
     names: list[str] = Field(min_length=1, max_length=100, description="Classes to add.")
     budget: Decimal | None = Field(
-        default=None, ge=0, allow_inf_nan=False, description="The most to spend. Without it, only the price is stated."
+        default=None,
+        ge=0,
+        allow_inf_nan=False,
+        description="Maximum amount to spend. Without it, only the price is returned.",
     )
 
 
 class Added(BaseModel):
-    """The answer of `POST /v1/classes`."""
+    """The response of `POST /v1/classes`."""
 
     price: Price
-    added: list[str] = Field(description="Empty if only the price was stated.")
+    added: list[str] = Field(description="Empty if only the price was requested.")
     classes: list[str] = Field(description="All current classes.")
 
 
 def rank(
     chances: NDArray[np.float32], classes: Sequence[str], top_k: int, accepted: bool | None, name: str = ""
 ) -> ImageAnswer:
-    """One image's answer from its [K] probabilities, with the `top_k` greatest of them."""
+    """Return the prediction for one image.
+
+    Args:
+        chances: [K] float32, the probabilities of the classes.
+        classes: names of the K classes.
+        top_k: number of classes to return.
+        accepted: whether the prediction is accepted; None if it was not checked.
+        name: name of the image.
+    """
     order = np.argsort(-chances, kind="stable")[:top_k]
     ranked = [ClassChance(name=classes[k], probability=round(float(chances[k]), DIGITS)) for k in order]
     best = ranked[0]
@@ -161,5 +172,5 @@ def rank(
 
 
 def fault(error: ApiError) -> Fault:
-    """An image's fault, in the shape that whole refusals have."""
+    """Convert the error of one image to the format of error responses."""
     return Fault.model_validate(error.body["error"])

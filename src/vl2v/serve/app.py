@@ -57,11 +57,11 @@ NAMES = {"requestBody": {"required": True, "content": {"application/json": {"sch
 
 
 def create_app(service: Service, *, local: bool = True) -> ASGIApp:
-    """A student as an ASGI application, for uvicorn.
+    """Create the ASGI application of a served student.
 
     Args:
-        service: the student at work.
-        local: whether only this machine can reach it; requests under another name are refused then.
+        service: the service.
+        local: whether the server listens only on this machine; requests with a foreign host name are then rejected.
     """
 
     @asynccontextmanager
@@ -81,7 +81,7 @@ def create_app(service: Service, *, local: bool = True) -> ASGIApp:
         description="An image classifier made by vl2v. Every error response has a body of the type Refusal.",
         lifespan=lifespan,
         dependencies=[Depends(guard)],
-        docs_url=None,  # FastAPI's page loads its parts from another host
+        docs_url=None,  # the page of FastAPI loads files from another host
         redoc_url=None,
         redirect_slashes=False,
         responses={"4XX": {"model": Refusal, "description": "Error; the body states the reason."}},
@@ -108,20 +108,22 @@ def _add_answers(app: FastAPI, service: Service) -> None:
             int, Query(ge=0, le=NEIGHBOURS, description="Number of similar training images to return per image.")
         ] = 0,
     ) -> Response:
-        """Classify images: an answer or a fault for each, in their order."""
+        """Classify images. The response contains a prediction or an error for each, in their order."""
         options = Options(top_k, coverage, neighbours)
         kind = request.headers.get("content-type", "")
         async with _whole_body(service, request, service.limits) as body:
-            return Response(await service.in_hands(service.predict, kind, body, options), media_type="application/json")
+            return Response(
+                await service.in_executor(service.predict, kind, body, options), media_type="application/json"
+            )
 
     @app.get("/v1/model")
     async def model() -> About:
-        """What is served, and its limits."""
+        """Describe the served student and the limits on requests."""
         return service.about()
 
     @app.get("/v1/gallery/{number}", response_class=Response, responses={200: {"content": {"image/jpeg": {}}}})
     async def picture(number: int) -> Response:
-        """A training image, small."""
+        """Return a thumbnail of a training image."""
         if service.gallery is None or not 0 <= number < len(service.gallery):
             raise ApiError(404, "not_found", "Unknown training image.")
         return Response(
@@ -135,20 +137,20 @@ def _add_classes(app: FastAPI, service: Service) -> None:
 
     @app.get("/v1/classes")
     async def classes() -> Classes:
-        """The classes that are known."""
+        """List the current classes."""
         return Classes(classes=known())
 
     @app.post("/v1/classes", openapi_extra=NAMES)
     async def add(request: Request) -> Added:
-        """Add classes. Without a budget it only states the price; with one it buys their texts and adds them."""
+        """Add classes. A budget buys their texts and adds them; without one, only the price is stated."""
         if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
             raise ApiError(415, "unsupported_media_type", "Expected application/json.", param="content-type")
         async with _whole_body(service, request, SMALL) as body:
             try:
-                asked = NewClasses.model_validate_json(body)
+                requested = NewClasses.model_validate_json(body)
             except ValidationError as error:
                 raise schema(_fault_of(error), "body") from None
-        names, budget, added = asked.names, asked.budget, list[str]()
+        names, budget, added = requested.names, requested.budget, list[str]()
         with _worded():
             price = await service.edit(lambda editor: editor.price(names))
             if budget is not None:
@@ -157,7 +159,7 @@ def _add_classes(app: FastAPI, service: Service) -> None:
 
     @app.delete("/v1/classes/{name:path}")
     async def remove(name: str) -> Classes:
-        """Know a class no more. Its text stays bought, so adding it again costs nothing."""
+        """Remove a class. Its text embedding remains stored, so adding the class again is free."""
         if name not in known():
             raise ApiError(404, "no_such_class", "Unknown class; see GET /v1/classes.")
         with _worded():
@@ -168,9 +170,9 @@ def _add_classes(app: FastAPI, service: Service) -> None:
 def _add_upkeep(app: FastAPI, service: Service) -> None:
     @app.get("/health")
     async def health() -> Response:
-        """Whether the model answers: 200 or 503."""
+        """Check whether the model works: 200 or 503."""
         try:
-            await asyncio.wait_for(service.in_hands(service.check), HEALTH_SECONDS)
+            await asyncio.wait_for(service.in_executor(service.check), HEALTH_SECONDS)
         except Exception:
             logger.exception("the health check failed")
             return JSONResponse({"status": "unavailable"}, 503)
@@ -178,7 +180,7 @@ def _add_upkeep(app: FastAPI, service: Service) -> None:
 
     @app.get("/metrics")
     async def metrics() -> Response:
-        """Figures in Prometheus' text format."""
+        """Return metrics in the text format of Prometheus."""
         return Response(service.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
 
@@ -198,8 +200,8 @@ def _add_pages(app: FastAPI) -> None:
 
 @asynccontextmanager
 async def _whole_body(service: Service, request: Request, limits: Limits) -> AsyncIterator[bytes]:
-    """A request's body, counted until it is answered."""
-    body = Body(limits, service.held, request)
+    """Read the body of a request, which counts as memory in use until the block ends."""
+    body = Body(limits, service.body_memory, request)
     try:
         yield await body.read()
     except ApiError:
@@ -211,7 +213,7 @@ async def _whole_body(service: Service, request: Request, limits: Limits) -> Asy
 
 @contextmanager
 def _worded() -> Iterator[None]:
-    """Turn what the rest of vl2v raises into an answer."""
+    """Convert errors of vl2v to error responses."""
     try:
         yield
     except Vl2vError as error:
@@ -225,6 +227,6 @@ def _parts(error: Vl2vError) -> list[tuple[str, str]]:
 
 
 def _fault_of(error: ValidationError) -> str:
-    """The first fault of a body, without what the client sent."""
+    """Return the first fault of a body, without repeating what the client sent."""
     first = error.errors(include_url=False, include_input=False, include_context=False)[0]
     return f"{'.'.join(map(str, first['loc'])) or 'The body'}: {first['msg']}."

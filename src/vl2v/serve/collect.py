@@ -1,4 +1,4 @@
-"""Make a gallery: select training images, their embeddings and thumbnails."""
+"""Create a gallery: select training images, and compute their embeddings and thumbnails."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ from vl2v_runtime.imaging import decode, small_jpeg, square
 from vl2v_runtime.names import printable
 
 MOST = 2000
-SIDE, QUALITY = 96, 80  # of a small picture: pixels of its longer side, and the JPEG's
+SIDE, QUALITY = 96, 80  # of a thumbnail: longer side in pixels, and JPEG quality
 CHUNK = 32
 NO_LABEL = "no label"  # caption of an image without one
 
 
 def build(config: RunConfig, model: Model, places: StoragePaths, progress: Progress) -> Gallery:
-    """Make the gallery of a run from its source domains' training images.
+    """Create the gallery of a run from the training images of its source domains.
 
     Args:
-        config: the run's settings.
-        model: its exported student, with embeddings.
-        places: where it is kept which files were read before.
-        progress: told of the scan and of each image.
+        config: settings of the run.
+        model: exported student of the run, with embeddings.
+        places: paths of the caches.
+        progress: progress callback for the scan and for each image.
 
     Raises:
-        DataError: if the images are not there any more, cannot be read, or are others than the run's.
+        DataError: if the images are missing, unreadable, or differ from those of the run.
     """
     index = FileIndex(places.cache / "files.sqlite")
     try:
@@ -44,7 +44,7 @@ def build(config: RunConfig, model: Model, places: StoragePaths, progress: Progr
         index.close()
     made = model.metadata.provenance
     if (made.get("data") or {}).get("digest") != task.digest():
-        found = f"others in {task.root}"
+        found = f"other images in {task.root}"
         raise DataError("The training images have changed since the run.", expected="the run's own", found=found)
     rows = sample(task, split_task(task, config.data, config.seed).training, config.seed)
     embeddings, pictures = [], []
@@ -68,22 +68,22 @@ def build(config: RunConfig, model: Model, places: StoragePaths, progress: Progr
     )
 
 
-def sample(task: Task, kept: dict[str, Indices], seed: int, most: int = MOST) -> Indices:
-    """Choose training images: as many of each class in each domain as there are and fit, by a seed.
+def sample(task: Task, training: dict[str, Indices], seed: int, most: int = MOST) -> Indices:
+    """Sample training images, balanced over the classes of each domain as far as possible.
 
     Args:
         task: the images.
-        kept: positions of the training images by source domain.
-        seed: the run's.
-        most: how many at most.
+        training: indices of the training images by source domain.
+        seed: seed of the run.
+        most: maximum number of images.
 
     Returns:
-        Positions in the task, ascending.
+        Indices of the images, int64, ascending.
     """
     generator = np.random.default_rng([seed, len(task)])
     cells = [
         generator.permutation(rows[task.labels[rows] == label])
-        for rows in kept.values()
+        for rows in training.values()
         for label in np.unique(task.labels[rows])
     ]
     chosen: list[int] = []

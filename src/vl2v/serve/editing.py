@@ -1,4 +1,4 @@
-"""Change the classes of a served student, in its folder and its exported files."""
+"""Add and remove classes of a served student, in its folder and its exported files."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from vl2v_runtime import Model
 
 
 class RunEditor:
-    """Changes the classes of a run for good; used from one thread.
+    """Adds and removes classes of a run permanently; used from one thread.
 
     Args:
-        run: the run's folder.
-        places: where the store of purchased embeddings is.
-        load: opens the exported model as it is now.
-        budget: the most to spend over all edits; None leaves it to each.
+        run: folder of the run.
+        places: paths of the store and the caches.
+        load: loads the current exported model.
+        budget: maximum amount to spend over all edits; None for no limit in addition to that of each edit.
     """
 
     def __init__(
@@ -38,19 +38,19 @@ class RunEditor:
         self._teacher: Teacher | None = None
 
     def price(self, names: Sequence[str]) -> Price:
-        """What adding these classes would cost; spends nothing.
+        """Return the price of adding classes; nothing is spent.
 
         Raises:
-            Vl2vError: if they cannot be added.
+            Vl2vError: if the classes cannot be added.
         """
-        asked = new_classes(Student.load(self._run), names, (), (), self._teacher)
-        if not isinstance(asked.teacher, FileTeacher):  # a file may get new texts, and is opened at once
-            self._teacher = asked.teacher
+        request = new_classes(Student.load(self._run), names, (), (), self._teacher)
+        if not isinstance(request.teacher, FileTeacher):  # a file may get new texts, so it is opened each time
+            self._teacher = request.teacher
         with closing(EmbeddingStore(self._places.store)) as store:
-            quote = asked.quote(store)
+            quote = request.quote(store)
         return Price(
             teacher=quote.teacher,
-            prompts=list(asked.texts),
+            prompts=list(request.texts),
             known=quote.texts_known,
             cost=f"{quote.cost:f}",
             currency=quote.price.currency,
@@ -60,14 +60,14 @@ class RunEditor:
         """Buy and add classes.
 
         Args:
-            names: the classes.
-            budget: the most to spend on them.
+            names: names of the classes.
+            budget: maximum amount to spend on them.
 
         Returns:
-            The names as they are known now.
+            The names as added.
 
         Raises:
-            BudgetError: if all edits together would cost more than the service may spend.
+            BudgetError: if all edits together would exceed the budget of the service.
             Vl2vError: see `vl2v.commands.classes.add_classes`.
         """
         if self._budget is not None and budget > (left := self._budget - self._spent):
@@ -81,9 +81,9 @@ class RunEditor:
         return list(change["added"])
 
     def remove(self, name: str) -> None:
-        """Know a class no more.
+        """Remove a class.
 
         Raises:
-            StudentError: if no class would stay.
+            StudentError: if it is the last class.
         """
         remove_classes(self._run, [name])

@@ -15,17 +15,17 @@ from vl2v_runtime import Model
 from vl2v_runtime.imaging import Pixels
 
 Floats = NDArray[np.float32]
-MOST = 16  # images of a batch; beyond it a CPU gains nothing, and the others wait longer
+MOST = 16  # maximum batch size; larger batches are no faster on a CPU and increase the latency
 
 
 @dataclass(frozen=True)
-class Seen:
-    """What the network gave for the images of one request.
+class Outputs:
+    """The outputs of the network for the images of one request.
 
     Attributes:
-        model: which model it was; its class names belong to the columns.
-        logits: [N, K], not divided by any temperature.
-        embeddings: [N, D], rows of length one; None for a linear classifier.
+        model: the model, whose class names belong to the columns of `logits`.
+        logits: [N, K] float32, not divided by a temperature.
+        embeddings: [N, D] float32, rows of length one; None for a linear classifier.
     """
 
     model: Model
@@ -34,27 +34,27 @@ class Seen:
 
 
 class _Order:
-    """Pixels that wait for the network, and what became of them."""
+    """The pixels of a request, and their outputs or the error."""
 
     def __init__(self, pixels: Pixels) -> None:
         self.pixels = pixels
-        self.seen: Seen | None = None
+        self.outputs: Outputs | None = None
         self.error: Exception | None = None
 
     @property
     def done(self) -> bool:
-        return self.seen is not None or self.error is not None
+        return self.outputs is not None or self.error is not None
 
 
 class Engine:
-    """One model, asked from many threads; it may be replaced while it is at work.
+    """A model that many threads use, and that can be replaced at any time.
 
-    Whoever finds the network idle runs it at once, in its own thread, so that a lone client waits for nobody. Who
-    finds it busy leaves the pixels; the next to run takes all that wait with its own.
+    If the network is idle, a request runs it immediately in its own thread, so a single client never waits. If it is
+    busy, the request is queued, and the next thread that runs the network processes the whole queue.
 
     Args:
-        model: the first model; another one of the same input size may take its place, in `model`.
-        observe: called with (images, seconds) after each batch.
+        model: the model. It can be replaced, in `model`, by one with the same input size.
+        observe: called with (number of images, seconds) after each batch.
     """
 
     def __init__(self, model: Model, observe: Callable[[int, float], None] = lambda images, seconds: None) -> None:
@@ -63,8 +63,8 @@ class Engine:
         self._waiting: deque[_Order] = deque()
         self._network = threading.Lock()
 
-    def look(self, pixels: Pixels) -> Seen:
-        """Pass a request's images through the network.
+    def run(self, pixels: Pixels) -> Outputs:
+        """Run the network on the images of a request.
 
         Args:
             pixels: [N, S, S, 3] uint8, N at least 1.
@@ -77,11 +77,11 @@ class Engine:
                     self._run(self._take())
         if order.error is not None:
             raise order.error
-        assert order.seen is not None
-        return order.seen
+        assert order.outputs is not None
+        return order.outputs
 
     def _take(self) -> list[_Order]:
-        """What has waited longest, up to `MOST` images, but at least one order; called by the thread at work only."""
+        """Take the oldest orders, up to `MOST` images but at least one order; only called with the network locked."""
         batch: list[_Order] = []
         room = MOST
         while self._waiting and (not batch or len(self._waiting[0].pixels) <= room):
@@ -106,5 +106,5 @@ class Engine:
         start = 0
         for order in batch:
             stop = start + len(order.pixels)
-            order.seen = Seen(model, logits[start:stop], None if embeddings is None else embeddings[start:stop])
+            order.outputs = Outputs(model, logits[start:stop], None if embeddings is None else embeddings[start:stop])
             start = stop

@@ -32,14 +32,14 @@ FORMS = {
 
 @dataclass(frozen=True)
 class Neighbour:
-    """A training image near an image that was asked about.
+    """A training image that is similar to a queried image.
 
     Attributes:
-        row: its place in the gallery.
-        similarity: cosine of the two embeddings, in [-1, 1].
-        label: its class.
-        domain: its domain.
-        path: its file, relative to the data's root.
+        row: index in the gallery.
+        similarity: cosine similarity of the two embeddings, in [-1, 1].
+        label: name of the class.
+        domain: name of the domain.
+        path: path of the file, relative to the data folder.
     """
 
     row: int
@@ -50,21 +50,21 @@ class Neighbour:
 
 
 def origin_of(model: Model) -> str:
-    """What tells a student from every other: when it was made, and from what; changed classes change nothing."""
+    """Return an identifier of a student: its time of creation, seed, data and dimension, but not its classes."""
     made = model.metadata.provenance
     return json.dumps([made.get("made_at"), made.get("seed"), (made.get("data") or {}).get("digest"), model.dimension])
 
 
 class Gallery:
-    """Some of the images that a student was trained on.
+    """A sample of the training images of a student.
 
     Args:
-        origin: of the student, so that a gallery of another one is noticed; see `origin_of`.
-        embeddings: [N, D] floating, by the student, rows of length about one.
+        origin: identifier of the student, to detect the gallery of another one; see `origin_of`.
+        embeddings: [N, D] floating, embeddings of the student, with rows of length about one.
         labels: N class names.
         domains: N domain names.
-        paths: N files, relative to the data's root.
-        pictures: N small JPEG files.
+        paths: N paths, relative to the data folder.
+        pictures: N thumbnails as JPEG files.
     """
 
     def __init__(
@@ -85,7 +85,12 @@ class Gallery:
         return len(self.paths)
 
     def nearest(self, embeddings: NDArray[np.float32], count: int) -> list[list[Neighbour]]:
-        """The nearest training images of [B, D] embeddings of length one, nearest first, up to `count` for each."""
+        """Return the most similar training images for each query, most similar first.
+
+        Args:
+            embeddings: [B, D] float32, rows of length one.
+            count: maximum number of training images per query.
+        """
         close = embeddings @ self.embeddings.T
         count = min(count, len(self))
         some = np.argpartition(-close, count - 1, axis=1)[:, :count]
@@ -98,7 +103,7 @@ class Gallery:
         return Neighbour(row, similarity, self.labels[row], self.domains[row], self.paths[row])
 
     def save(self, path: Path) -> None:
-        """Write one file; an older one is replaced at once."""
+        """Write the gallery to a file, atomically."""
         ends = np.cumsum([len(picture) for picture in self.pictures], dtype=np.int64)
         with replacing(path) as fresh, fresh.open("wb") as file:
             np.savez(
@@ -115,10 +120,10 @@ class Gallery:
 
     @classmethod
     def load(cls, path: Path) -> Gallery:
-        """Read what `save` wrote.
+        """Read a gallery from a file.
 
         Raises:
-            RunError: if it is broken or of another format.
+            RunError: if the file is damaged or has another format.
         """
         try:
             return cls._of(read_arrays(path, FORMS))
@@ -129,12 +134,12 @@ class Gallery:
             ) from error
 
     @classmethod
-    def _of(cls, found: Mapping[str, NDArray[Any]]) -> Gallery:
-        if found["format"] != FORMAT:
-            raise ValueError(f"format {found['format']}")
-        data, ends = found["pictures"].tobytes(), [0, *found["ends"].tolist()]
+    def _of(cls, arrays: Mapping[str, NDArray[Any]]) -> Gallery:
+        if arrays["format"] != FORMAT:
+            raise ValueError(f"format {arrays['format']}")
+        data, ends = arrays["pictures"].tobytes(), [0, *arrays["ends"].tolist()]
         if ends != sorted(ends) or ends[-1] != len(data) or len(ends) == 1:
-            raise ValueError("pictures that are cut at other places than they end")
+            raise ValueError("inconsistent lengths of the pictures")
         pictures = [data[a:b] for a, b in pairwise(ends)]
-        labels, domains, paths = (found[key].tolist() for key in ("label", "domain", "path"))
-        return cls(str(found["origin"]), found["embeddings"], labels, domains, paths, pictures)
+        labels, domains, paths = (arrays[key].tolist() for key in ("label", "domain", "path"))
+        return cls(str(arrays["origin"]), arrays["embeddings"], labels, domains, paths, pictures)

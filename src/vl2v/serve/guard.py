@@ -1,4 +1,4 @@
-"""Access control: requests from the server's own pages and from programs, not from other sites."""
+"""Access control: allows requests from the server's own pages and from programs, but not from other sites."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ SECURITY = {
 
 
 def check_host(request: Request, local: bool) -> None:
-    """Refuse a request under a foreign name where only this machine is served.
+    """Reject requests with a foreign host name if the server is local.
 
-    A site may let its own name point to 127.0.0.1 (DNS rebinding); its pages would then count as ours.
+    Another site could resolve its own name to 127.0.0.1 (DNS rebinding), and its pages would pass for ours.
 
     Raises:
-        ApiError: 403 if so; 400 if the header Host is malformed.
+        ApiError: 403 for a foreign name; 400 if the header Host is malformed.
     """
     named = request.headers.get("host", "")
     host = host_of(f"//{named}")
@@ -39,10 +39,10 @@ def check_host(request: Request, local: bool) -> None:
 
 
 def check_origin(request: Request) -> None:
-    """Refuse what a page of another site sends (cross-site request forgery). Programs send neither header.
+    """Reject requests from pages of other sites (cross-site request forgery). Programs send neither header.
 
     Raises:
-        ApiError: 403 if so.
+        ApiError: 403 for a request from another site.
     """
     origin, site = request.headers.get("origin"), request.headers.get("sec-fetch-site")
     own = origin is None or origin.partition("://")[2] == request.headers.get("host")
@@ -51,11 +51,11 @@ def check_origin(request: Request) -> None:
 
 
 class Headers:
-    """Adds headers to every answer that has not got them.
+    """Middleware that adds headers to every response that lacks them.
 
     Args:
-        app: what is wrapped.
-        headers: names in lower case.
+        app: the wrapped application.
+        headers: names in lower case, and values.
     """
 
     def __init__(self, app: ASGIApp, headers: Sequence[tuple[str, str]]) -> None:

@@ -25,9 +25,9 @@ class Upload:
     """One image of a request.
 
     Attributes:
-        name: what the client calls it; empty if it does not.
-        data: the file's bytes, not yet looked at.
-        fault: why there are none.
+        name: name given by the client; may be empty.
+        data: bytes of the file, not yet validated.
+        fault: the error if there are no bytes.
     """
 
     name: str
@@ -36,15 +36,18 @@ class Upload:
 
 
 def read(content_type: str, body: bytes, limits: Limits) -> list[Upload]:
-    """The images of `POST /v1/predict`, in the order they were sent; at least one.
+    """Parse the images of `POST /v1/predict`, in their order.
 
     Args:
-        content_type: the request's header.
-        body: all of it.
-        limits: `Limits.inputs` and `Limits.image_bytes`.
+        content_type: content type of the request.
+        body: the complete body.
+        limits: `Limits.inputs` and `Limits.image_bytes` are used.
+
+    Returns:
+        At least one image.
 
     Raises:
-        ApiError: 415 for another kind of body, 422 for one that is not built as it says, or with too many images.
+        ApiError: 415 for another content type, 422 for a malformed body or too many images.
     """
     header = Message()
     header["content-type"] = content_type
@@ -61,13 +64,13 @@ def read(content_type: str, body: bytes, limits: Limits) -> list[Upload]:
 
 
 def _form(boundary: str, body: bytes, limits: Limits) -> list[Upload]:
-    found: list[Upload] = []
+    uploads: list[Upload] = []
 
     def take(file: Any) -> None:
-        _check_count(len(found) + 1, limits)
+        _check_count(len(uploads) + 1, limits)
         data = file.file_object
         data.seek(0)
-        found.append(Upload(_name((file.file_name or b"").decode("utf-8", "replace")), data.read()))
+        uploads.append(Upload(_name((file.file_name or b"").decode("utf-8", "replace")), data.read()))
         file.close()
 
     def refuse(_: Any) -> None:
@@ -79,13 +82,13 @@ def _form(boundary: str, body: bytes, limits: Limits) -> list[Upload]:
         parser.finalize()
     except (FormParserError, ValueError, UnicodeError):
         raise schema("The body is not multipart/form-data, or has no boundary.") from None
-    if not found:
+    if not uploads:
         raise schema("Expected at least one file.")
-    return found
+    return uploads
 
 
 def _parser(boundary: str, take: Callable[[Any], None], refuse: Callable[[Any], None], size: int) -> FormParser:
-    """The body is in memory already and bounded, so that no part needs a temporary file."""
+    """Create a parser without temporary files, since the body is already in memory and limited in size."""
     config = {"MAX_MEMORY_FILE_SIZE": size + 1}
     return FormParser("multipart/form-data", refuse, take, boundary=boundary, config=config)
 
@@ -120,6 +123,6 @@ def _check_count(count: int, limits: Limits) -> None:
 
 
 def _name(text: str) -> str:
-    """The last part of a name, without what no screen shows."""
+    """Return the last part of a path, without unprintable characters."""
     plain = "".join(c for c in text if c.isprintable())
     return PurePath(plain.replace("\\", "/")).name[:NAME_LENGTH]

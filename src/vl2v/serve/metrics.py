@@ -9,7 +9,7 @@ SECONDS = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)
 
 
 class Metrics:
-    """One service's counters, in a registry of their own."""
+    """The counters of a service, in their own registry."""
 
     def __init__(self) -> None:
         self._registry = registry = CollectorRegistry()
@@ -28,5 +28,5 @@ class Metrics:
         self.held = Gauge("vl2v_held_bytes", "Bytes of requests in memory", registry=registry)
 
     def text(self) -> bytes:
-        """All figures in Prometheus' text format."""
+        """Return all metrics in the text format of Prometheus."""
         return generate_latest(self._registry)

@@ -13,26 +13,26 @@ from typing import Any
 import jinja2
 
 HERE = Path(__file__).parent / "page"
-SCRIPTS = ("base.js", "images.js", "answers.js", "classes.js", "start.js")  # in this order they are one script
+SCRIPTS = ("base.js", "images.js", "answers.js", "classes.js", "start.js")  # joined in this order
 
 
 @dataclass(frozen=True)
 class Page:
-    """A page and the headers it is sent with."""
+    """A page and its HTTP headers."""
 
     html: str
     headers: Mapping[str, str]
 
 
 def main_page() -> Page:
-    """Drop images, see answers, change the classes."""
+    """Create the main page, on which users classify images and edit the classes."""
     style, script = _text("page.css"), "\n".join(map(_text, SCRIPTS))
     html = _text("page.html").replace("/*style*/", style, 1).replace("/*script*/", script, 1)
     return Page(html, _headers(style, script))
 
 
 def api_page(description: Mapping[str, Any]) -> Page:
-    """The API's documentation, from its OpenAPI description, without a script."""
+    """Create the documentation of the API from its OpenAPI description, without a script."""
     style = _text("page.css") + _text("docs.css")
     loader = jinja2.FileSystemLoader(HERE)
     template = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True).get_template("docs.html.j2")
@@ -43,13 +43,13 @@ def api_page(description: Mapping[str, Any]) -> Page:
 
 
 class _Schemas:
-    """Follows references within an OpenAPI description, and names types in a word."""
+    """The schemas of an OpenAPI description."""
 
     def __init__(self, description: Mapping[str, Any]) -> None:
         self._all = description.get("components", {}).get("schemas", {})
 
     def name(self, schema: Mapping[str, Any]) -> str:
-        """A type in a word or two, such as ``list of ClassChance``."""
+        """Return a short name of a type, such as ``list of ClassChance``."""
         if "$ref" in schema:
             return str(schema["$ref"]).rsplit("/", 1)[-1]
         if "anyOf" in schema:
@@ -61,7 +61,7 @@ class _Schemas:
         return str(schema.get("type", "any"))
 
     def all(self) -> dict[str, Any]:
-        """The types of the API by name, those of FastAPI's own faults left out."""
+        """Return the types of the API by name, without those of FastAPI's own errors."""
         return {name: schema for name, schema in self._all.items() if "ValidationError" not in name}
 
 
@@ -70,7 +70,7 @@ def _text(name: str) -> str:
 
 
 def _headers(style: str, script: str | None = None) -> dict[str, str]:
-    """Only this style and script, by their hashes; nothing from elsewhere, in no frame."""
+    """Return headers that allow only this style and script, by their hashes, and no frames."""
     policy = [
         "default-src 'none'",
         f"style-src '{_hash(style)}'",

@@ -38,15 +38,15 @@ logger = logging.getLogger("vl2v.serve")
 
 
 def serve(settings: ServeSettings, places: StoragePaths, progress: Progress) -> None:
-    """Serve a student until the process is told to stop; requests at work are finished then.
+    """Serve a student until the process is stopped; requests in flight are finished.
 
     Args:
-        settings: the service.
-        places: where the store of purchased embeddings is, and what is known of files read before.
-        progress: told of what is made before the first request: the export, the gallery.
+        settings: settings of the service.
+        places: paths of the store and the caches.
+        progress: progress callback for the work before the first request, such as the export and the gallery.
 
     Raises:
-        Vl2vError: if the run is not finished, the port is taken, or the model cannot be used.
+        Vl2vError: if the run is not finished, the port is in use, or the model is unusable.
     """
     check_port(settings.host, settings.port)
     service = open_service(settings, places, progress)
@@ -60,13 +60,12 @@ def serve(settings: ServeSettings, places: StoragePaths, progress: Progress) -> 
 
 
 def open_service(settings: ServeSettings, places: StoragePaths, progress: Progress) -> Service:
-    """Everything but the listening: export if there is none, open the model, make or read the gallery.
+    """Create the service: export the run if necessary, load the model, and create or read the gallery.
 
     Raises:
         Vl2vError: see `serve`.
     """
     run = _run_of(settings.run)
-
     if run is not None:
         _need_export(run, settings.int8, places, progress)
     path = settings.run if run is None else run
@@ -89,7 +88,7 @@ def open_service(settings: ServeSettings, places: StoragePaths, progress: Progre
 
 
 def _threads(opened: Callable[[int], Model]) -> int:
-    """The number of threads that suits a model, from looking at one image a few times."""
+    """Measure the best number of threads for a model with one image."""
     most = stated() or cores()
     if most == 1 or stated() is not None:
         return most
@@ -105,7 +104,7 @@ def _threads(opened: Callable[[int], Model]) -> int:
 
 
 def _run_of(path: Path) -> Path | None:
-    """The run's folder, absolute; None for an exported file on its own."""
+    """Return the absolute path of the run folder; None for a separate exported file."""
     if path.suffix == ".onnx" and path.is_file():
         return None
     path = path.absolute()
@@ -113,7 +112,7 @@ def _run_of(path: Path) -> Path | None:
 
 
 def _need_export(run: Path, int8: bool, places: StoragePaths, progress: Progress) -> None:
-    """Export the run if that was not done yet."""
+    """Export the run if it has not been exported yet."""
     name = INT8 if int8 else FLOAT
     if (run / EXPORT / name).is_file():
         return
@@ -132,16 +131,16 @@ def _need_export(run: Path, int8: bool, places: StoragePaths, progress: Progress
 def _gallery(
     run: Path | None, model: Model, places: StoragePaths, progress: Progress
 ) -> tuple[Gallery | None, str | None]:
-    """The gallery, or why there is none."""
+    """Return the gallery, or the reason why there is none."""
     if model.dimension is None:
         return None, "a linear classifier has no embedding to compare images by."
     if run is None:
         return None, "an exported file alone does not contain their paths; serve the run folder."
     path = run / EXPORT / NAME
     if path.is_file():
-        kept = Gallery.load(path)
-        if kept.origin == origin_of(model) and kept.embeddings.shape[1] == model.dimension:
-            return kept, None
+        saved = Gallery.load(path)
+        if saved.origin == origin_of(model) and saved.embeddings.shape[1] == model.dimension:
+            return saved, None
     from vl2v.runs.folder import RunFolder
     from vl2v.serve.collect import build
 
@@ -153,13 +152,13 @@ def _gallery(
     try:
         with alone_in(run, "vl2v serve"):
             gallery.save(path)
-    except OSError as error:  # a run on a read-only disk is served all the same
+    except OSError as error:  # a run on a read-only disk can be served, too
         warn(progress, f"the gallery cannot be saved for the next start: {error.strerror or error}")
     return gallery, None
 
 
 def _no_edits(settings: ServeSettings, run: Path | None, model: Model) -> str | None:
-    """Why classes cannot be changed, None if they can."""
+    """Return the reason why classes cannot be changed; None if they can."""
     if run is None:
         return "Classes can only be changed in a run folder; this is an exported file alone."
     if model.dimension is None:

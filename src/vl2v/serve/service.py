@@ -1,4 +1,4 @@
-"""The work behind the routes: decode images, classify them, change classes."""
+"""The implementation of the routes: decode images, classify them, change classes."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ import numpy as np
 
 from vl2v.errors import StudentError, Vl2vError
 from vl2v.serve.answers import About, DriftHint, ImageAnswer, Near, Prediction, fault, rank
-from vl2v.serve.engine import Engine, Seen
+from vl2v.serve.engine import Engine, Outputs
 from vl2v.serve.gallery import Gallery
 from vl2v.serve.inputs import Upload, read
 from vl2v.serve.metrics import Metrics
 from vl2v.serve.source import Source
-from vl2v.web.body import Held
+from vl2v.web.body import BodyMemory
 from vl2v.web.faults import ApiError, bad_image, schema
 from vl2v.web.images import MORE, inspect
 from vl2v.web.limits import Limits
@@ -30,23 +30,22 @@ from vl2v_runtime.errors import ModelError
 from vl2v_runtime.imaging import Pixels
 
 if TYPE_CHECKING:
-    from vl2v.serve.editing import RunEditor  # it brings torch, which answers do without
+    from vl2v.serve.editing import RunEditor  # it imports torch, which predictions do not need
 
 logger = logging.getLogger("vl2v.serve")
 P = ParamSpec("P")
 T = TypeVar("T")
-THREADS = 8  # of requests at work; decoding and the network are bounded on their own
+THREADS = 8  # requests that are processed at once; decoding and the network have their own limits
 
 
 @dataclass(frozen=True)
 class Options:
-    """What a client may say of its answers.
+    """Options of a prediction request.
 
     Attributes:
-        top_k: how many classes of each image.
-        coverage: the share of the validation images whose confidence an accepted answer must reach; None accepts none
-            and refuses none.
-        neighbours: how many training images beside each.
+        top_k: number of classes to return per image.
+        coverage: coverage in (0, 1] whose confidence threshold accepted predictions reach; None skips the check.
+        neighbours: number of similar training images to return per image.
     """
 
     top_k: int = 5
@@ -55,15 +54,15 @@ class Options:
 
 
 class Service:
-    """One student at work.
+    """The service of one student.
 
     Args:
         model: the exported student.
-        about: what is said of it where it is not the model itself that says so.
-        gallery: training images to show beside answers.
-        editor: changes the classes; None if nobody may.
-        source: where the model came from; a change by another program is taken over. None never looks.
-        limits: how much is taken from a client.
+        about: returns the description of a model.
+        gallery: training images to show next to predictions.
+        editor: adds and removes classes; None if classes cannot be changed.
+        source: file of the model, which is reloaded when another program changes it; None never reloads it.
+        limits: limits on requests.
     """
 
     def __init__(
@@ -76,30 +75,30 @@ class Service:
         source: Source | None = None,
     ) -> None:
         self.limits, self.metrics, self.gallery = limits or Limits(), Metrics(), gallery
-        self.held, self.waiting = Held(), 0
+        self.body_memory, self.waiting = BodyMemory(), 0
         self.engine = Engine(model, self._observe)
         self._about, self._editor, self._source = about, editor, source
-        self._hands = ThreadPoolExecutor(THREADS, "hands")
-        self._edits = ThreadPoolExecutor(1, "edits")  # one after the other
-        self._decoding = threading.Semaphore(os.cpu_count() or 1)  # a large image takes much memory while decoded
-        self.metrics.held.set_function(lambda: self.held.bytes)
+        self._executor = ThreadPoolExecutor(THREADS, "requests")
+        self._edits = ThreadPoolExecutor(1, "edits")  # one edit at a time
+        self._decoding = threading.Semaphore(os.cpu_count() or 1)  # decoding a large image takes much memory
+        self.metrics.held.set_function(lambda: self.body_memory.bytes)
         self.metrics.waiting.set_function(lambda: self.waiting)
         self.metrics.classes.set_function(lambda: len(self.engine.model.metadata.classes))
 
     def stop(self) -> None:
-        """Finish what is at work."""
-        self._hands.shutdown()
+        """Finish the requests in flight and stop."""
+        self._executor.shutdown()
         self._edits.shutdown()
 
     def _observe(self, images: int, seconds: float) -> None:
         self.metrics.batches.observe(images)
         self.metrics.inference.observe(seconds)
 
-    async def in_hands(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Do something away from the event loop.
+    async def in_executor(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run a function outside the event loop.
 
         Raises:
-            ApiError: 503 if too much waits.
+            ApiError: 503 if too many requests are waiting.
         """
         if self.waiting >= self.limits.queue:
             raise ApiError(
@@ -107,17 +106,17 @@ class Service:
             )
         self.waiting += 1
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._hands, lambda: work(*args, **kwargs))
+            return await asyncio.get_running_loop().run_in_executor(self._executor, lambda: work(*args, **kwargs))
         finally:
             self.waiting -= 1
 
     async def refresh(self) -> None:
-        """Take over a model that another program has changed; a changed file that cannot be used is logged."""
+        """Reload the model if another program has changed its file; an unusable file is logged and ignored."""
         if self._source is not None and self._source.changed():
             await asyncio.get_running_loop().run_in_executor(self._edits, self._reload, self._source)
 
     def _reload(self, source: Source) -> None:
-        if not source.changed():  # another request has seen to it meanwhile
+        if not source.changed():  # another request has already reloaded it
             return
         try:
             self._replace(source.load())
@@ -132,28 +131,28 @@ class Service:
         self.engine.model = model
 
     def about(self) -> About:
-        """What is served."""
+        """Return the description of the served student."""
         return self._about(self.engine.model)
 
     def check(self) -> None:
-        """Pass a grey square through the network; raises whatever is wrong with it."""
+        """Run the network on a grey image; raises an error if it fails."""
         size = self.engine.model.size
-        if not np.isfinite(self.engine.look(np.full((1, size, size, 3), 128, np.uint8)).logits).all():
+        if not np.isfinite(self.engine.run(np.full((1, size, size, 3), 128, np.uint8)).logits).all():
             raise ValueError("the network returns invalid numbers")
 
     def predict(self, content_type: str, body: bytes, options: Options) -> bytes:
-        """The answer to `POST /v1/predict`, JSON of a `Prediction`.
+        """Process `POST /v1/predict`; returns the JSON of a `Prediction`.
 
         Raises:
-            ApiError: if the request as a whole cannot be answered.
+            ApiError: if the whole request is invalid.
         """
         started = time.perf_counter()
         self._check_coverage(options.coverage)
         uploads = read(content_type, body, self.limits)
         outcomes = [self._pixels(upload) for upload in uploads]
         good = [outcome for outcome in outcomes if not isinstance(outcome, ApiError)]
-        seen = self.engine.look(np.stack(good)) if good else None
-        answered = iter(self._worded(seen, options) if seen else ())
+        outputs = self.engine.run(np.stack(good)) if good else None
+        answered = iter(self._worded(outputs, options) if outputs else ())
         answers = []
         for upload, outcome in zip(uploads, outcomes, strict=True):
             if isinstance(outcome, ApiError):
@@ -163,7 +162,7 @@ class Service:
         self.metrics.images.labels("answered").inc(len(good))
         self.metrics.images.labels("unreadable").inc(len(outcomes) - len(good))
         spent = round(1000 * (time.perf_counter() - started), 2)
-        return Prediction(answers=answers, drift=_drift(seen), milliseconds=spent).model_dump_json().encode()
+        return Prediction(answers=answers, drift=_drift(outputs), milliseconds=spent).model_dump_json().encode()
 
     def _check_coverage(self, coverage: float | None) -> None:
         trust = self.engine.model.trust
@@ -185,27 +184,27 @@ class Service:
         except UnreadableImageError as error:
             return bad_image(f"The image cannot be read: {error}.")
 
-    def _worded(self, seen: Seen, options: Options) -> list[ImageAnswer]:
-        trust, classes = seen.model.trust, seen.model.classes
-        chances = seen.model.chances(seen.logits)
+    def _worded(self, outputs: Outputs, options: Options) -> list[ImageAnswer]:
+        trust, classes = outputs.model.trust, outputs.model.classes
+        chances = outputs.model.chances(outputs.logits)
         accepted: list[bool | None] = [None] * len(chances)
         if trust and options.coverage is not None:
-            accepted = [bool(sure) for sure in trust.accepts(seen.logits, coverage=options.coverage)]
+            accepted = [bool(sure) for sure in trust.accepts(outputs.logits, coverage=options.coverage)]
         answers = [rank(row, classes, options.top_k, sure) for row, sure in zip(chances, accepted, strict=True)]
-        if options.neighbours and self.gallery is not None and seen.embeddings is not None:
-            for answer, near in zip(answers, self.gallery.nearest(seen.embeddings, options.neighbours), strict=True):
+        if options.neighbours and self.gallery is not None and outputs.embeddings is not None:
+            for answer, near in zip(answers, self.gallery.nearest(outputs.embeddings, options.neighbours), strict=True):
                 answer.neighbours = [Near.of(neighbour) for neighbour in near]
         return answers
 
     async def edit(self, work: Callable[[RunEditor], T], kind: str = "") -> T:
-        """Do something with the classes, one edit at a time; the changed model is asked from then on.
+        """Run an edit of the classes, one at a time; later requests use the changed model.
 
         Args:
-            work: what to do.
-            kind: counted under this name; empty if the classes do not change.
+            work: the edit.
+            kind: name of the edit in the metrics; empty if the classes do not change.
 
         Raises:
-            ApiError: 403 if nobody may.
+            ApiError: 403 if classes cannot be changed.
         """
         editor = self._editor
         if editor is None:
@@ -220,8 +219,8 @@ class Service:
         return done
 
 
-def _drift(seen: Seen | None) -> DriftHint | None:
-    if seen is None or seen.model.trust is None or seen.embeddings is None:
+def _drift(outputs: Outputs | None) -> DriftHint | None:
+    if outputs is None or outputs.model.trust is None or outputs.embeddings is None:
         return None
-    drift = seen.model.trust.drift(seen.embeddings)
+    drift = outputs.model.trust.drift(outputs.embeddings)
     return DriftHint.of(drift) if drift else None

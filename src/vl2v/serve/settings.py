@@ -11,18 +11,18 @@ from vl2v.web.limits import Limits
 
 @dataclass(frozen=True)
 class ServeSettings:
-    """A service.
+    """Settings of a served student.
 
     Attributes:
-        run: a run's folder, or an exported file.
+        run: path of a run folder or an exported file.
         host: address to listen on.
         port: TCP port.
         int8: whether the quantised file is served.
-        threads: of the network; None measures before the first request.
-        edits: whether classes may be changed; None allows it where only this machine can ask.
-        budget: the most that all edits may cost together; None leaves it to each.
+        threads: number of threads of the network; None measures the best number at the start.
+        edits: whether classes may be changed; None allows it if the server listens only on this machine.
+        budget: maximum cost of all edits together; None for no limit in addition to that of each edit.
         gallery: whether training images are shown.
-        limits: see `Limits`.
+        limits: limits on requests.
     """
 
     run: Path

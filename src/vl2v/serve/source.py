@@ -11,11 +11,11 @@ Signature = tuple[int, int, int]
 
 
 class Source:
-    """Where the served model comes from.
+    """The file of the served model.
 
     Args:
-        path: the .onnx file; it is replaced as a whole when it changes.
-        load: opens it.
+        path: path of the .onnx file, which is replaced as a whole when it changes.
+        load: loads the file.
     """
 
     def __init__(self, path: Path, load: Callable[[], Model]) -> None:
@@ -23,22 +23,22 @@ class Source:
         self._known = self._signature()
 
     def changed(self) -> bool:
-        """Whether the file is another one than at the last `load`; quick enough for every request."""
+        """Whether the file has changed since the last `load`; fast enough for every request."""
         now = self._signature()
         return now is not None and now != self._known
 
     def load(self) -> Model:
-        """Open the model as it is now. A file that cannot be opened is not tried again until it changes.
+        """Load the current model. A file that cannot be loaded is not tried again until it changes.
 
         Raises:
-            ModelError: if it cannot be used.
+            ModelError: if the file is unusable.
         """
         self._known = self._signature()
         return self._load()
 
     def _signature(self) -> Signature | None:
         try:
-            found = self._path.stat()
-        except OSError:  # between two versions, or gone: the model in memory is still good
+            status = self._path.stat()
+        except OSError:  # the file is being replaced or was deleted; the model in memory remains in use
             return None
-        return found.st_ino, found.st_mtime_ns, found.st_size
+        return status.st_ino, status.st_mtime_ns, status.st_size

@@ -1,4 +1,4 @@
-"""Accounts and their keys. A key is shown once; the database stores its digest."""
+"""Accounts and their keys. A key is shown only once; the database stores its digest."""
 
 from __future__ import annotations
 
@@ -29,24 +29,24 @@ KEY = re.compile(r"vl2v-([0-9a-f]{16})-[A-Za-z0-9_-]{43}")
 
 @dataclass(frozen=True)
 class Account:
-    """One client, as it stood when it was read.
+    """An account of a client, as read from the database.
 
     Attributes:
-        id: public; names the account in lists, logs and bills.
-        name: what the seller calls it.
+        id: public identifier of the account in lists, logs and bills.
+        name: name given by the vendor.
         image_nano: price of one image in billionths of `currency`.
-        text_nano: price of one text.
-        currency: e.g. USD.
-        quota_nano: the most it may spend in all; None for no bound.
-        requests_per_minute: None for no bound.
-        created: when.
-        revoked: since when its key opens nothing; None if it does.
-        spent_nano: billed so far.
-        images: billed so far.
-        texts: billed so far.
-        requests: answered and billed so far.
-        expires: from when its key opens nothing; None for never.
-        old_until: until when the key before the last rotation works; None if there was none.
+        text_nano: price of one text in billionths of `currency`.
+        currency: currency, e.g. USD.
+        quota_nano: maximum total spending in billionths of `currency`; None for no limit.
+        requests_per_minute: rate limit; None for no limit.
+        created: time of creation.
+        revoked: time at which the key was revoked; None if it is valid.
+        spent_nano: total amount billed, in billionths of `currency`.
+        images: number of images billed.
+        texts: number of texts billed.
+        requests: number of requests billed.
+        expires: time at which the key expires; None for never.
+        old_until: time until which the key before the last rotation works; None without a rotation.
     """
 
     id: str
@@ -66,17 +66,17 @@ class Account:
     old_until: datetime | None
 
     def cost(self, images: int, texts: int) -> int:
-        """The price of so many queries, in billionths."""
+        """Return the price of a number of images and texts, in billionths of `currency`."""
         return images * self.image_nano + texts * self.text_nano
 
     @property
     def price(self) -> Price:
-        """The account's price list."""
+        """The prices of the account."""
         return Price(from_nano(self.image_nano * 1000), from_nano(self.text_nano * 1000), self.currency)
 
 
 class Locked(StrEnum):
-    """Why a key opens nothing. All but the first are told only to one who has the whole key."""
+    """The reason why a key is invalid. Only a client with the complete key learns a reason other than the first."""
 
     UNKNOWN = "unknown"
     REVOKED = "revoked"
@@ -85,11 +85,11 @@ class Locked(StrEnum):
 
 
 class Accounts:
-    """The accounts in the books.
+    """The accounts in the database.
 
     Args:
-        engine: the books.
-        clock: seconds since 1970.
+        engine: the database.
+        clock: returns the time in seconds since 1970.
     """
 
     def __init__(self, engine: Engine, clock: Callable[[], float] = time.time) -> None:
@@ -104,20 +104,20 @@ class Accounts:
         requests_per_minute: int | None = None,
         expires: datetime | None = None,
     ) -> tuple[Account, str]:
-        """Open an account.
+        """Create an account.
 
         Args:
-            name: what to call it, 1 to 200 characters.
-            price: of 1000 images and texts; at most 6 decimals each.
-            quota: the most it may spend in all, in `price.currency`.
-            requests_per_minute: its rate.
-            expires: when its key stops working; None for never.
+            name: name of the account, 1 to 200 characters.
+            price: price per 1000 images and texts, with at most 6 decimals each.
+            quota: maximum total spending in `price.currency`; None for no limit.
+            requests_per_minute: rate limit; None for no limit.
+            expires: time at which the key expires; None for never.
 
         Returns:
-            (account, key); the key cannot be had again.
+            (account, key). The key cannot be shown again.
 
         Raises:
-            ConfigError: if a value is not usable.
+            ConfigError: if a value is invalid.
         """
         if not re.fullmatch(r"[A-Z]{3,8}", price.currency):
             raise ConfigError(
@@ -137,8 +137,8 @@ class Accounts:
             "created": self._clock(),
             "expires": None if expires is None else self._checked_expiry(expires),
         }
-        with self._engine.begin() as books:
-            books.execute(insert(accounts).values(row))
+        with self._engine.begin() as connection:
+            connection.execute(insert(accounts).values(row))
         return self.get(identity), key
 
     def edit(
@@ -152,19 +152,19 @@ class Accounts:
         requests_per_minute: int | None = None,
         expires: datetime | Literal["never"] | None = None,
     ) -> Account:
-        """Change an account; what is None stays. A running server follows from the next request on.
+        """Change an account; None leaves a value unchanged. A running server applies it from the next request on.
 
         Args:
-            identity: its id.
-            name: what to call it.
-            price_per_1000_images: the new price, in the account's currency.
-            price_per_1000_texts: the same for texts.
-            quota: the most it may spend in all, what it has spent included; ``none`` for no bound.
-            requests_per_minute: its rate; 0 for no bound.
-            expires: when its key stops working.
+            identity: id of the account.
+            name: new name.
+            price_per_1000_images: new price of images, in the currency of the account.
+            price_per_1000_texts: new price of texts, in the currency of the account.
+            quota: new maximum total spending, including the amount spent so far; ``none`` for no limit.
+            requests_per_minute: new rate limit; 0 for no limit.
+            expires: new time at which the key expires, or ``never``.
 
         Raises:
-            ConfigError: if there is no such account, or a value is not usable; nothing is changed then.
+            ConfigError: if the account is unknown or a value is invalid; nothing changes then.
         """
         self.get(identity)
         row: dict[str, Any] = {}
@@ -185,17 +185,17 @@ class Accounts:
         return self.get(identity)
 
     def rotate(self, identity: str, grace_seconds: float) -> tuple[Account, str]:
-        """Give an account a new key. The present one works on for a while; one before it stops now.
+        """Create a new key for an account. The current key works for a grace period; earlier keys stop at once.
 
         Args:
-            identity: the account's id.
-            grace_seconds: how long the present key still works.
+            identity: id of the account.
+            grace_seconds: seconds for which the current key still works.
 
         Returns:
-            (account, new key); the key cannot be had again.
+            (account, new key). The key cannot be shown again.
 
         Raises:
-            ConfigError: if there is no such account, or it is revoked.
+            ConfigError: if the account is unknown or revoked.
         """
         if self.get(identity).revoked is not None:
             step = "open a new account: vl2v vendor keys create"
@@ -206,8 +206,8 @@ class Accounts:
         return self.get(identity), key
 
     def _update(self, identity: str, row: dict[str, Any]) -> None:
-        with self._engine.begin() as books:
-            books.execute(update(accounts).where(accounts.c.id == identity).values(row))
+        with self._engine.begin() as connection:
+            connection.execute(update(accounts).where(accounts.c.id == identity).values(row))
 
     def _checked_expiry(self, expires: datetime) -> float:
         if expires.timestamp() > LATEST:
@@ -223,13 +223,13 @@ class Accounts:
         return expires.timestamp()
 
     def get(self, identity: str) -> Account:
-        """The account of that id.
+        """Return the account with an id.
 
         Raises:
-            ConfigError: if there is none.
+            ConfigError: if the account is unknown.
         """
-        with self._engine.connect() as books:
-            row = books.execute(select(accounts).where(accounts.c.id == identity)).one_or_none()
+        with self._engine.connect() as connection:
+            row = connection.execute(select(accounts).where(accounts.c.id == identity)).one_or_none()
         if row is None:
             raise ConfigError(
                 "Unknown account.",
@@ -240,32 +240,32 @@ class Accounts:
         return _account(row)
 
     def all(self) -> list[Account]:
-        """Every account, oldest first."""
-        with self._engine.connect() as books:
-            return [_account(row) for row in books.execute(select(accounts).order_by(accounts.c.created))]
+        """Return all accounts, oldest first."""
+        with self._engine.connect() as connection:
+            return [_account(row) for row in connection.execute(select(accounts).order_by(accounts.c.created))]
 
     def revoke(self, identity: str) -> Account:
-        """Close an account: its key opens nothing from now on. Closing twice changes nothing.
+        """Revoke the key of an account. Revoking it again changes nothing.
 
         Raises:
-            ConfigError: if there is no such account.
+            ConfigError: if the account is unknown.
         """
         self.get(identity)
-        with self._engine.begin() as books:
-            open_one = (accounts.c.id == identity) & accounts.c.revoked.is_(None)
-            books.execute(update(accounts).where(open_one).values(revoked=self._clock()))
+        with self._engine.begin() as connection:
+            valid = (accounts.c.id == identity) & accounts.c.revoked.is_(None)
+            connection.execute(update(accounts).where(valid).values(revoked=self._clock()))
         return self.get(identity)
 
     def find(self, key: str) -> Account | Locked:
-        """The account that a key opens, or why it opens none.
+        """Return the account of a key, or the reason why the key is invalid.
 
-        The row is found by the public part of the key; digests of the whole are compared in constant time.
+        The row is selected by the public part of the key. Digests of the complete key are compared in constant time.
         """
         match = KEY.fullmatch(key)
         if match is None:
             return Locked.UNKNOWN
-        with self._engine.connect() as books:
-            row = books.execute(select(accounts).where(accounts.c.id == match[1])).one_or_none()
+        with self._engine.connect() as connection:
+            row = connection.execute(select(accounts).where(accounts.c.id == match[1])).one_or_none()
         nothing, given = digest("no such account"), digest(key)
         is_key = hmac.compare_digest(row.digest if row is not None else nothing, given)
         was_key = hmac.compare_digest((row.old_digest if row is not None else None) or nothing, given)
@@ -302,10 +302,9 @@ def _checked_rate(requests_per_minute: int) -> int:
 
 
 def digest(key: str) -> str:
-    """SHA-256 of a key, hexadecimal.
+    """Return the SHA-256 of a key, in hexadecimal.
 
-    A slow password hash would buy nothing: a key has 256 random bits, so there is no list of likely keys to try, and
-    every request would pay for the slowness.
+    A slow password hash has no advantage, because a key has 256 random bits and cannot be guessed.
     """
     return hashlib.sha256(key.encode()).hexdigest()
 

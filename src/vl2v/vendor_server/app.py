@@ -23,7 +23,7 @@ FAILED = "The service failed on this request; report its x-request-id to the ven
 
 
 def create_app(service: Service) -> ASGIApp:
-    """The service as an ASGI application, for uvicorn."""
+    """Create the ASGI application of the service."""
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -40,11 +40,11 @@ def create_app(service: Service) -> ASGIApp:
 
 
 def _add_routes(app: FastAPI, service: Service) -> None:
-    # Without /v1, too: clients of infinity ask there.
+    # Also without /v1, which clients of infinity use.
     @app.post("/embeddings")
     @app.post("/v1/embeddings")
     async def embeddings(request: Request) -> Response:
-        body = Body(service.limits, service.held, request)
+        body = Body(service.limits, service.body_memory, request)
         try:
             account = await _account(service, request)
             service.rates.take(account, request.state.headers)
@@ -96,7 +96,7 @@ async def _account(service: Service, request: Request) -> Account:
 
 
 def _model(service: Service, account: Account) -> dict[str, Any]:
-    """What a client needs for its `TeacherCard`; the price is this account's."""
+    """Return the description of the model, with the price of this account; clients make a `TeacherCard` of it."""
     card = service.card
     return {
         "id": card.identity,

@@ -22,24 +22,24 @@ Kind = Literal["image", "text"]
 
 
 class UnansweredError(Exception):
-    """The model has no answer for an input, for example because an image is broken. The client's fault."""
+    """The model cannot embed an input, for example because an image is broken. This is the client's fault."""
 
 
 class ModelFailedError(Exception):
-    """The model failed, or its answer is not usable. The seller's fault."""
+    """The model failed or returned an unusable response. This is the vendor's fault."""
 
 
 @dataclass(eq=False)
 class _Order:
-    """The images, or the texts, of one request.
+    """The images or the texts of one request.
 
     Attributes:
-        kind: which.
-        inputs: N of them.
-        rows: [N, D], filled as batches come back.
-        done: given `rows` when all are there, or the fault.
-        taken: how many inputs were put into a batch so far.
-        missing: how many rows are still to come.
+        kind: kind of the inputs.
+        inputs: the N inputs.
+        rows: [N, D] float32, filled when batches are complete.
+        done: gets `rows` when all are complete, or the error.
+        taken: number of inputs that are already in a batch.
+        missing: number of rows that are not complete.
     """
 
     kind: Kind
@@ -65,13 +65,13 @@ Outcome = Vectors | Exception
 
 
 class Batcher:
-    """Takes orders, cuts them into batches, and gives each client its rows.
+    """Combines the inputs of concurrent requests into batches, and returns to each client its rows.
 
     Args:
         teacher: the model; used from one thread only.
-        queue: how many inputs may wait or be worked on; must hold the largest request.
-        wait_seconds: how long a batch that is not full waits for more.
-        threads: that the teacher computes with; None leaves them as they are.
+        queue: maximum number of inputs that are queued or processed; at least the size of the largest request.
+        wait_seconds: seconds for which a batch that is not full waits for more inputs.
+        threads: number of threads of the teacher; None leaves it unchanged.
         observe: called with (kind, size) after each batch.
     """
 
@@ -90,20 +90,20 @@ class Batcher:
         self._waiting = asyncio.Event()
         self._thread = ThreadPoolExecutor(1, "teacher")
         self._task: asyncio.Task[None] | None = None
-        self._pace = 0.05  # seconds an input takes, smoothed; for retry-after
-        self.depth = 0  # inputs that wait or are worked on
+        self._pace = 0.05  # seconds per input, smoothed; for retry-after
+        self.depth = 0  # number of inputs that are queued or processed
 
     @property
     def alive(self) -> bool:
-        """True while batches are being worked on."""
+        """Whether the batcher is running."""
         return self._task is not None and not self._task.done()
 
     def start(self) -> None:
-        """Begin to work; called in the event loop."""
+        """Start processing; called in the event loop."""
         self._task = asyncio.get_running_loop().create_task(self._work())
 
     async def stop(self) -> None:
-        """Finish the batch at hand and stop; orders that wait are cancelled."""
+        """Finish the current batch and stop; queued orders are cancelled."""
         if self._task is not None:
             self._task.cancel()
             with suppress(asyncio.CancelledError):
@@ -114,15 +114,15 @@ class Batcher:
         self._thread.shutdown()
 
     async def ask(self, images: Sequence[bytes], texts: Sequence[str]) -> tuple[Vectors, Vectors]:
-        """Embed a request's images and texts.
+        """Embed the images and texts of a request.
 
         Returns:
             ([len(images), D], [len(texts), D]) float32.
 
         Raises:
-            ApiError: 503 if the queue has no room for all of them.
-            UnansweredError: if the model refuses an input of this request.
-            ModelFailedError: if it fails.
+            ApiError: 503 if the queue has too little space.
+            UnansweredError: if the model rejects an input of this request.
+            ModelFailedError: if the model fails.
         """
         count = len(images) + len(texts)
         if self.depth + count > self._most:
@@ -136,7 +136,7 @@ class Batcher:
         finally:
             self.depth -= count
             for order in orders:
-                order.done.cancel()  # no effect on a finished one; the rest of a failed request is not worked on
+                order.done.cancel()  # no effect if it is finished; skips the rest of a failed request
 
     def _enter(self, kind: Kind, inputs: Sequence[Any]) -> _Order:
         rows = np.empty((len(inputs), self.card.dimension), np.float32)
@@ -175,7 +175,7 @@ class Batcher:
         return sum(len(order.inputs) - order.taken for order in self._orders[kind])
 
     def _take(self, kind: Kind) -> list[_Slice]:
-        """The next batch, oldest orders first; an order may be spread over several."""
+        """Take the next batch from the queue, oldest orders first; an order may be divided into several batches."""
         batch: list[_Slice] = []
         room, orders = self.card.batch_size, self._orders[kind]
         while room and orders:
@@ -190,7 +190,7 @@ class Batcher:
         return batch
 
     def _answer(self, batch: list[_Slice], kind: Kind) -> list[Outcome]:
-        """Run a batch, in the teacher's thread. A fault is traced to its order by halving, so it harms no other."""
+        """Run a batch in the teacher's thread. After an error, halves are run, so that only one order fails."""
         try:
             rows = self._run(kind, [value for part in batch for value in part.inputs])
         except Exception as error:

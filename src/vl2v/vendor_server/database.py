@@ -40,12 +40,12 @@ accounts = Table(
     metadata,
     Column("id", String(16), primary_key=True),
     Column("name", String(200), nullable=False),
-    Column("digest", String(64), nullable=False),  # SHA-256 of the key; the key itself is nowhere
+    Column("digest", String(64), nullable=False),  # SHA-256 of the key, which itself is not stored
     Column("image_nano", BigInteger, nullable=False),  # price of one image
     Column("text_nano", BigInteger, nullable=False),
     Column("currency", String(8), nullable=False),
-    Column("quota_nano", BigInteger),  # None: no bound
-    Column("requests_per_minute", Integer),  # None: no bound
+    Column("quota_nano", BigInteger),  # None: no limit
+    Column("requests_per_minute", Integer),  # None: no limit
     Column("created", Float, nullable=False),
     Column("revoked", Float),
     Column("spent_nano", BigInteger, nullable=False, default=0),
@@ -79,37 +79,37 @@ answers = Table(
     Index("answers_expires", "expires"),
 )
 
-probes = Table(  # one row, written to see whether there is room for more
+probes = Table(  # one row, written to test whether the disk has space
     "probes",
     metadata,
     Column("id", Integer, primary_key=True),
     Column("padding", LargeBinary, nullable=False),
 )
 PROBE_BYTES = 65_536
-VERSION = 0  # of a SQLite file, its PRAGMA user_version; missing tables and columns are added without a new one
+VERSION = 0  # PRAGMA user_version of a SQLite file; new tables and columns are added without a new version
 
-LOCKS = {  # until the transaction ends; without, two servers that make the tables at once refuse each other
+LOCKS = {  # until the end of the transaction, so that two servers do not create the tables at the same time
     "sqlite": "BEGIN IMMEDIATE",
     "postgresql": "SELECT pg_advisory_xact_lock(1986802294)",
 }
 
 
 def _pragmas(connection: Any, _: Any) -> None:
-    """Readers do not block the writer; a commit survives a loss of power; writers wait for one another."""
+    """Set up SQLite: readers do not block the writer, commits survive a power failure, and writers wait."""
     write_ahead(connection)
     for pragma in ("synchronous=FULL", "busy_timeout=30000", "foreign_keys=ON"):
         connection.execute(f"PRAGMA {pragma}")
 
 
 def open_database(address: str) -> Engine:
-    """Open the books, and begin them if there are none.
+    """Open the database of the vendor; it is created if necessary.
 
     Args:
         address: ``sqlite:///file`` or ``postgresql://user:password@host/name``.
 
     Raises:
-        ConfigError: if it cannot be opened; the message holds no password.
-        AccessError: if it is a SQLite file of another program, or of a newer version.
+        ConfigError: if the database cannot be opened; the message contains no password.
+        AccessError: if it is a SQLite file of another program or a newer version of vl2v.
     """
     try:
         url = _with_driver(make_url(address))
@@ -142,10 +142,10 @@ def open_database(address: str) -> Engine:
 
 
 def write_probe(engine: Engine) -> None:
-    """Write as much as an answer may need, and commit.
+    """Write as many bytes as a response may need, and commit.
 
     Raises:
-        SQLAlchemyError: if the books cannot be written, e.g. since the disk is full.
+        SQLAlchemyError: if the database cannot be written, e.g. because the disk is full.
     """
     with engine.begin() as connection:
         connection.execute(delete(probes))
@@ -153,7 +153,7 @@ def write_probe(engine: Engine) -> None:
 
 
 def _make_tables(engine: Engine) -> None:
-    """Make what is missing, and bring books of earlier versions up to date; of several servers that start, one does."""
+    """Create missing tables and columns, under a lock, in case several servers start at once."""
     with engine.begin() as connection:
         if lock := LOCKS.get(engine.dialect.name):
             connection.exec_driver_sql(lock)
@@ -162,23 +162,23 @@ def _make_tables(engine: Engine) -> None:
             version, tables = connection.exec_driver_sql("PRAGMA user_version").scalar_one(), known.get_table_names()
             file, what = str(engine.url.database), "a vendor's database"
             check_kind(file, version, VERSION, tables, accounts.name, what, "--db")
-        there = {name: {column["name"] for column in known.get_columns(name)} for name in known.get_table_names()}
+        existing = {name: {column["name"] for column in known.get_columns(name)} for name in known.get_table_names()}
         metadata.create_all(connection)
         for table in metadata.sorted_tables:
             for column in table.columns:
-                if column.name not in there.get(table.name, {column.name}):
+                if column.name not in existing.get(table.name, {column.name}):
                     _add_column(connection, table, column)
 
 
 def _add_column(connection: Connection, table: Table, column: Column[Any]) -> None:
-    """Add a column that books of an earlier version lack; it is empty in the rows that are there."""
+    """Add a column that the database of an earlier version lacks; it is NULL in existing rows."""
     assert column.nullable, column
     kind = column.type.compile(connection.dialect)
     connection.exec_driver_sql(f"ALTER TABLE {table.name} ADD COLUMN {column.name} {kind}")
 
 
 def _with_driver(url: URL) -> URL:
-    """PostgreSQL is spoken with psycopg 3, whichever way the URL spells it."""
+    """Use psycopg 3 for PostgreSQL, for all forms of the URL."""
     return url.set(drivername="postgresql+psycopg") if url.drivername in ("postgresql", "postgres") else url
 
 

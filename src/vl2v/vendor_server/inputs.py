@@ -1,4 +1,4 @@
-"""Parse a request body to texts and images. The type of an input is stated by the client, never guessed."""
+"""Parse the texts and images of a request body. The client states the type of each input; it is never guessed."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ class Text:
 
 @dataclass(frozen=True)
 class Picture:
-    """An image file's bytes, not yet looked at."""
+    """The bytes of an image file, not yet validated."""
 
     data: bytes
 
 
 @dataclass(frozen=True)
 class Link:
-    """An image named by URL, not yet fetched."""
+    """The URL of an image, not yet fetched."""
 
     url: str
 
@@ -43,12 +43,12 @@ Item = Text | Picture | Link
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What a client asked.
+class ParsedRequest:
+    """The parsed body of an embedding request.
 
     Attributes:
-        items: in its order, at least one.
-        base64: True if vectors are to be base64 of little-endian float32, False for numbers.
+        items: the inputs in their order, at least one.
+        base64: whether embeddings are returned as base64 of little-endian float32, or else as numbers.
     """
 
     items: list[Item]
@@ -56,32 +56,33 @@ class Asked:
 
     @property
     def images(self) -> int:
-        """How many of the items are images."""
+        """Number of images."""
         return len(self.items) - self.texts
 
     @property
     def texts(self) -> int:
-        """How many of the items are texts."""
+        """Number of texts."""
         return sum(isinstance(item, Text) for item in self.items)
 
 
-def parse(body: bytes, model: str, dimension: int, limits: Limits) -> Asked:
-    """Read the body of `POST /v1/embeddings`.
+def parse(body: bytes, model: str, dimension: int, limits: Limits) -> ParsedRequest:
+    """Parse the body of `POST /v1/embeddings`.
 
     Args:
-        body: JSON.
-        model: the name that `model` has to be.
-        dimension: D, the only value that `dimensions` may have.
-        limits: how much is taken.
+        body: JSON as bytes.
+        model: the required value of `model`.
+        dimension: D, the only permitted value of `dimensions`.
+        limits: limits on the request.
 
     Raises:
-        ApiError: 400 for an image that is no base64, 404 for another model, 413 for too much, 422 for the rest.
+        ApiError: 400 for an image that is not base64, 404 for another model, 413 for a request that is too large, and
+            422 for any other fault.
     """
     fields = _fields(body)
     _check_model(fields, model)
     encoding = _one_of(fields, "encoding_format", ("float", "base64"))
     modality = _one_of(fields, "modality", ("text", "image"))
-    for name in ("dimensions", "output_dimension"):  # the second is what LiteLLM makes of it for an infinity
+    for name in ("dimensions", "output_dimension"):  # LiteLLM sends the second to infinity
         wanted = fields.get(name)
         if wanted is not None and (isinstance(wanted, bool) or wanted != dimension):
             raise schema(f"This model has {dimension} dimensions and no others; omit this field.", name)
@@ -96,10 +97,10 @@ def parse(body: bytes, model: str, dimension: int, limits: Limits) -> Asked:
     if len(values) > limits.inputs + limits.texts:
         raise _too_many(limits, len(values))
     reader = _Reader(modality, limits)
-    asked = Asked([reader.item(value, f"input[{i}]") for i, value in enumerate(values)], encoding == "base64")
-    if asked.images > limits.inputs or asked.texts > limits.texts:
+    parsed = ParsedRequest([reader.item(value, f"input[{i}]") for i, value in enumerate(values)], encoding == "base64")
+    if parsed.images > limits.inputs or parsed.texts > limits.texts:
         raise _too_many(limits, len(values))
-    return asked
+    return parsed
 
 
 def _too_many(limits: Limits, found: int) -> ApiError:
@@ -112,7 +113,7 @@ def _fields(body: bytes) -> dict[str, Any]:
         fields = json.loads(body)
     except RecursionError:
         raise schema("The body is nested too deeply.") from None
-    except ValueError:  # UnicodeDecodeError and a number of thousands of digits are ValueErrors too
+    except ValueError:  # also raised for invalid UTF-8 and for numbers with thousands of digits
         raise schema("The body is not JSON in UTF-8.") from None
     if not isinstance(fields, dict):
         raise schema("Expected a JSON object with model and input.")
@@ -141,14 +142,14 @@ def _one_of(fields: dict[str, Any], name: str, known: tuple[str, str]) -> str:
 
 
 class _Reader:
-    """Reads one input after the other under the same limits."""
+    """A parser of single inputs."""
 
     def __init__(self, modality: str, limits: Limits) -> None:
         self._modality: Literal["text", "image"] = "image" if modality == "image" else "text"
         self._limits = limits
 
     def item(self, value: Any, param: str) -> Item:
-        """One element of `input`. A bare string is what `modality` says, text if that is not given."""
+        """Parse one element of `input`. The type of a plain string is `modality`, by default text."""
         if isinstance(value, str):
             return self._uri(value, param) if self._modality == "image" else self._text(value, param)
         if isinstance(value, dict) and len(value) == 1:
@@ -190,7 +191,7 @@ class _Reader:
         return self._image(value, param)
 
     def _image(self, value: Any, param: str) -> Item:
-        """An image by data URI, URL or base64; the three cannot be taken for one another, base64 has no colon."""
+        """Parse an image given as data URI, URL or base64. Base64 has no colon, so the three cannot be confused."""
         if not isinstance(value, str):
             raise schema("Expected a string: base64 of an image file, or a data URI.", param)
         if value.startswith(("http://", "https://")):

@@ -1,4 +1,4 @@
-"""Fetch image URLs safely, without giving clients access to the vendor's network."""
+"""Fetch images from URLs without giving clients access to the vendor's network."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ from vl2v.web.faults import bad_image, too_large
 
 REDIRECTS = 3
 GLOBAL_UNICAST, NAT64 = ipaddress.ip_network("2000::/3"), ipaddress.ip_network("64:ff9b::/96")
-SPECIAL = tuple(  # in IANA's special-purpose registries, and global to some versions of Python
+SPECIAL = tuple(  # in IANA's special-purpose registries, but global according to some versions of Python
     map(ipaddress.ip_network, ("192.0.0.0/24", "192.88.99.0/24", "2001::/23", "2001:db8::/32", "3fff::/20"))
 )
 Resolve = Callable[[str, int], Awaitable[list[str]]]
 
 
 async def resolve(host: str, port: int) -> list[str]:
-    """All addresses of a host name, asked of the system once."""
-    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    return [str(entry[4][0]) for entry in found]
+    """Resolve a host name to all its addresses."""
+    entries = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return [str(entry[4][0]) for entry in entries]
 
 
 def public(address: str) -> bool:
-    """True for an address of the open internet: not private, loopback, link-local, reserved or multicast.
+    """Whether an address is public: not private, loopback, link-local, reserved or multicast.
 
-    An IPv6 address has to be global unicast (2000::/3), or carry a public IPv4 address in one of the two forms that
-    reach it (IPv4-mapped, and NAT64 with the well-known prefix).
+    An IPv6 address must be global unicast (2000::/3), or contain a public IPv4 address (IPv4-mapped, or NAT64 with the
+    well-known prefix).
     """
     try:
         ip = ipaddress.ip_address(address.partition("%")[0])
@@ -45,7 +45,7 @@ def public(address: str) -> bool:
         return _public(ip.ipv4_mapped)
     if ip in NAT64:
         return _public(ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF))
-    inner = [ip.sixtofour, *(ip.teredo or ())]  # an IPv4 address may be wrapped in a global one
+    inner = [ip.sixtofour, *(ip.teredo or ())]  # a global address may contain an IPv4 address
     return ip in GLOBAL_UNICAST and _public(ip) and all(v4 is None or _public(v4) for v4 in inner)
 
 
@@ -54,14 +54,15 @@ def _public(ip: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
 
 
 class Links:
-    """Fetches from allowed hosts only; a name is resolved once, and the address that was checked is the one asked.
+    """Fetches files from allowed hosts only. A name is resolved once, and the connection uses the checked address.
 
     Args:
-        hosts: ``name`` (its scheme's own port) or ``name:port``; none refuses every URL.
-        most_bytes: of one file.
-        seconds: for one file, redirects included.
-        resolver: names to addresses.
-        acceptable: which addresses may be asked; tests fetch from this machine.
+        hosts: allowed hosts, ``name`` (with the default port of the scheme) or ``name:port``. If empty, every URL is
+            rejected.
+        most_bytes: maximum size of a file in bytes.
+        seconds: time limit per file, including redirects.
+        resolver: resolves names to addresses.
+        acceptable: whether an address is allowed; tests fetch from this machine.
     """
 
     def __init__(
@@ -79,18 +80,18 @@ class Links:
 
     @cached_property
     def _tls(self) -> ssl.SSLContext:
-        return ssl.create_default_context()  # reads the system's certificates, so once
+        return ssl.create_default_context()  # created once, since it reads the certificates of the system
 
     async def fetch(self, url: str, param: str, deadline: float = math.inf) -> bytes:
-        """The file at a URL.
+        """Fetch the file at a URL.
 
         Args:
-            url: as the client wrote it.
-            param: its place in the request, for the message.
-            deadline: by the event loop's clock, when to give up even if this file's own time is not over.
+            url: the URL that the client sent.
+            param: position in the request, for the message.
+            deadline: time of the event loop's clock after which no file is fetched.
 
         Raises:
-            ApiError: 400 if it may not be, or cannot be fetched; 413 if it is too large.
+            ApiError: 400 if the URL is not allowed or cannot be fetched; 413 if the file is too large.
         """
         if not self._hosts:
             message = "This service does not accept image URLs; send the image itself, as base64 or a data URI."
@@ -103,7 +104,7 @@ class Links:
             raise bad_image("The image could not be fetched.", param, "image_url_failed") from None
 
     async def _follow(self, url: str, param: str) -> bytes:
-        # No environment: a proxy of the seller's would resolve the name once more.
+        # The environment is ignored, since a proxy would resolve the name again.
         async with httpx.AsyncClient(
             verify=self._tls, trust_env=False, follow_redirects=False, timeout=self._seconds
         ) as client:
@@ -115,7 +116,7 @@ class Links:
         raise bad_image(f"Expected at most {REDIRECTS} redirects.", param, "image_url_failed")
 
     async def _once(self, client: httpx.AsyncClient, url: str, param: str) -> bytes | str:
-        """Ask for a URL: the file, or where it is said to be instead."""
+        """Send one request; returns the file, or the target of a redirect."""
         parts, port = self._allowed(url, param)
         host = str(parts.hostname)
         addresses = await self._resolve(host, port)
@@ -123,7 +124,7 @@ class Links:
             raise _refused(param)
         target = httpx.URL(url).copy_with(host=addresses[0], port=port)
         headers = {"host": parts.netloc, "accept": "image/*", "accept-encoding": "identity"}
-        tls = {"sni_hostname": host}  # the certificate has to be the name's, not the address's
+        tls = {"sni_hostname": host}  # the certificate is checked against the name, not the address
         async with client.stream("GET", target, headers=headers, extensions=tls) as answer:
             if answer.is_redirect and "location" in answer.headers:
                 return answer.headers["location"]

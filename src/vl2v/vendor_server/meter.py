@@ -1,8 +1,8 @@
 """Billing: answered requests are billed once, failed ones are not, and quotas are never exceeded.
 
-Every method runs in one thread of the service (`Service` sees to it), so that reading what was spent, checking and
-reserving is one step. Several services over one database still bill exactly, since the quota is checked again in the
-transaction that bills and an idempotency key can be kept once; they may then do the same work twice.
+`Service` runs every method in one thread, so that reading the amount spent, checking it and reserving is one step.
+Several services with one database also bill exactly: the quota is checked again in the transaction that bills, and an
+idempotency key can be saved only once. They may, however, do the same work twice.
 """
 
 from __future__ import annotations
@@ -24,11 +24,12 @@ from vl2v.web.faults import ApiError, schema
 
 @dataclass(frozen=True)
 class Once:
-    """A client's wish that a request be done once.
+    """The idempotency key of a request, which is billed only once.
 
     Attributes:
-        key: its `Idempotency-Key` and the model's revision, hashed: another model's answer is never repeated.
-        digest: SHA-256 of the request's body, hexadecimal.
+        key: hash of the `Idempotency-Key` and the revision of the model, so that a response of another model is never
+            repeated.
+        digest: SHA-256 of the request body, in hexadecimal.
     """
 
     key: str
@@ -36,14 +37,14 @@ class Once:
 
     @classmethod
     def of(cls, key: str, body: bytes, revision: str = "") -> Once:
-        """The wish for this body, of a model's revision."""
+        """Create it from the header, the request body and the revision of the model."""
         return cls(hashlib.sha256(f"{revision}\0{key}".encode()).hexdigest(), hashlib.sha256(body).hexdigest())
 
     def same(self, other_digest: str) -> None:
-        """Refuse a key that was used for another body.
+        """Check that the key was not used for another body.
 
         Raises:
-            ApiError: 422.
+            ApiError: 422 if it was.
         """
         if other_digest != self.digest:
             message = "This Idempotency-Key belongs to another request body; use a new key for a new request."
@@ -52,15 +53,15 @@ class Once:
 
 @dataclass(frozen=True)
 class Reservation:
-    """Money set aside for a request that is being worked on.
+    """The reserved cost of a request in flight.
 
     Attributes:
-        account: whose.
-        request: the request's id; it becomes the bill's.
-        images: how many.
-        texts: how many.
-        cost_nano: in billionths of the account's currency.
-        once: set if the answer is to be kept for a repetition.
+        account: the account that pays.
+        request: id of the request, which becomes the id of the bill.
+        images: number of images.
+        texts: number of texts.
+        cost_nano: cost in billionths of the account's currency.
+        once: the idempotency key; None if the response is not saved.
     """
 
     account: Account
@@ -72,119 +73,125 @@ class Reservation:
 
 
 @dataclass(frozen=True)
-class Kept:
-    """The body of an answer that was given, and billed, before."""
+class SavedAnswer:
+    """The body of a response that was sent and billed before."""
 
     body: bytes
 
 
 class Meter:
-    """Reserves, bills, and keeps answers for repeated requests.
+    """Reserves and bills costs, and saves responses for repeated requests.
 
     Args:
-        engine: the books.
-        keep_seconds: how long an answer is kept for its idempotency key.
-        clock: seconds since 1970.
+        engine: the database.
+        keep_seconds: seconds for which a response is saved for its idempotency key.
+        clock: returns the time in seconds since 1970.
     """
 
     def __init__(self, engine: Engine, keep_seconds: float = 86400, clock: Callable[[], float] = time.time) -> None:
         self._engine, self._keep, self._clock = engine, keep_seconds, clock
         self._reserved: Counter[str] = Counter()
 
-    def admit(self, account: Account, request: str, images: int, texts: int, once: Once | None) -> Reservation | Kept:
-        """Find the answer that was given before, or set money aside for the work.
+    def admit(
+        self, account: Account, request: str, images: int, texts: int, once: Once | None
+    ) -> Reservation | SavedAnswer:
+        """Return the saved response of an earlier request with the same key, or reserve the cost.
 
         Raises:
-            ApiError: 402 if the quota does not allow it; 422 if the idempotency key belongs to another body.
+            ApiError: 402 if the quota is too small; 422 if the idempotency key belongs to another body.
         """
-        with self._engine.connect() as books:
-            kept = self._find(books, account, once)
-            if kept is not None:
-                return kept
-            row = books.execute(
+        with self._engine.connect() as connection:
+            saved = self._find(connection, account, once)
+            if saved is not None:
+                return saved
+            row = connection.execute(
                 select(accounts.c.spent_nano, accounts.c.quota_nano).where(accounts.c.id == account.id)
             ).one()
         cost = account.cost(images, texts)
-        held = self._reserved[account.id]
-        if row.quota_nano is not None and row.spent_nano + held + cost > row.quota_nano:
-            raise over_quota(account, cost, row.quota_nano - row.spent_nano - held)
+        reserved = self._reserved[account.id]
+        if row.quota_nano is not None and row.spent_nano + reserved + cost > row.quota_nano:
+            raise over_quota(account, cost, row.quota_nano - row.spent_nano - reserved)
         self._reserved[account.id] += cost
         return Reservation(account, request, images, texts, cost, once)
 
-    def settle(self, held: Reservation, body: bytes) -> bytes:
-        """Bill an answer and keep it, in one transaction, before it is sent.
+    def settle(self, reservation: Reservation, body: bytes) -> bytes:
+        """Bill a response and save it in one transaction, before it is sent.
 
         Returns:
-            The body to send: `body`, or the one that another service kept for the same key meanwhile.
+            The body to send: `body`, or the one that another service has saved for the same key in the meantime.
 
         Raises:
-            ApiError: 402 if another service spent the quota meanwhile; nothing is billed then.
+            ApiError: 402 if another service has spent the quota in the meantime; nothing is billed then.
         """
         try:
-            with self._engine.begin() as books:
-                self._keep_answer(books, held, body)
-                self._bill(books, held)
+            with self._engine.begin() as connection:
+                self._keep_answer(connection, reservation, body)
+                self._bill(connection, reservation)
         except IntegrityError:
-            with self._engine.connect() as books:
-                kept = self._find(books, held.account, held.once)
-            if kept is None:
+            with self._engine.connect() as connection:
+                saved = self._find(connection, reservation.account, reservation.once)
+            if saved is None:
                 raise
-            return kept.body
+            return saved.body
         finally:
-            self.release(held)
+            self.release(reservation)
         return body
 
-    def release(self, held: Reservation) -> None:
-        """Give back what was set aside; called by `settle`, or when the work failed."""
-        self._reserved[held.account.id] -= held.cost_nano
-        if not self._reserved[held.account.id]:
-            del self._reserved[held.account.id]
+    def release(self, reservation: Reservation) -> None:
+        """Release a reservation; called by `settle`, or if the request failed."""
+        self._reserved[reservation.account.id] -= reservation.cost_nano
+        if not self._reserved[reservation.account.id]:
+            del self._reserved[reservation.account.id]
 
     def purge(self) -> int:
-        """Forget answers whose time is over; returns how many. Their bills stay."""
-        with self._engine.begin() as books:
-            return books.execute(delete(answers).where(answers.c.expires <= self._clock())).rowcount
+        """Delete expired responses and return their number; their bills remain."""
+        with self._engine.begin() as connection:
+            return connection.execute(delete(answers).where(answers.c.expires <= self._clock())).rowcount
 
-    def _find(self, books: Connection, account: Account, once: Once | None) -> Kept | None:
+    def _find(self, connection: Connection, account: Account, once: Once | None) -> SavedAnswer | None:
         if once is None:
             return None
         mine = (answers.c.account == account.id) & (answers.c.key == once.key) & (answers.c.expires > self._clock())
-        row = books.execute(select(answers).where(mine)).one_or_none()
+        row = connection.execute(select(answers).where(mine)).one_or_none()
         if row is None:
             return None
         once.same(row.request_digest)
-        return Kept(row.body)
+        return SavedAnswer(row.body)
 
-    def _keep_answer(self, books: Connection, held: Reservation, body: bytes) -> None:
-        if held.once is None:
+    def _keep_answer(self, connection: Connection, reservation: Reservation, body: bytes) -> None:
+        if reservation.once is None:
             return
-        mine = (answers.c.account == held.account.id) & (answers.c.key == held.once.key)
-        books.execute(delete(answers).where(mine & (answers.c.expires <= self._clock())))
-        row = {"account": held.account.id, "key": held.once.key, "request_digest": held.once.digest}
-        books.execute(insert(answers).values(row | {"body": body, "expires": self._clock() + self._keep}))
+        mine = (answers.c.account == reservation.account.id) & (answers.c.key == reservation.once.key)
+        connection.execute(delete(answers).where(mine & (answers.c.expires <= self._clock())))
+        row = {
+            "account": reservation.account.id,
+            "key": reservation.once.key,
+            "request_digest": reservation.once.digest,
+        }
+        connection.execute(insert(answers).values(row | {"body": body, "expires": self._clock() + self._keep}))
 
-    def _bill(self, books: Connection, held: Reservation) -> None:
-        account, columns = held.account, accounts.c
-        quota_allows = columns.quota_nano.is_(None) | (columns.spent_nano + held.cost_nano <= columns.quota_nano)
-        billed = books.execute(
+    def _bill(self, connection: Connection, reservation: Reservation) -> None:
+        account, columns = reservation.account, accounts.c
+        quota_allows = columns.quota_nano.is_(None) | (columns.spent_nano + reservation.cost_nano <= columns.quota_nano)
+        billed = connection.execute(
             update(accounts)
             .where((columns.id == account.id) & quota_allows)
             .values(
-                spent_nano=columns.spent_nano + held.cost_nano,
-                images=columns.images + held.images,
-                texts=columns.texts + held.texts,
+                spent_nano=columns.spent_nano + reservation.cost_nano,
+                images=columns.images + reservation.images,
+                texts=columns.texts + reservation.texts,
                 requests=columns.requests + 1,
             )
         )
         if billed.rowcount != 1:
-            raise over_quota(account, held.cost_nano, 0)
-        bill = {"id": held.request, "account": account.id, "time": self._clock()}
-        counts = {"images": held.images, "texts": held.texts, "cost_nano": held.cost_nano}
-        books.execute(insert(bills).values(bill | counts))
+            raise over_quota(account, reservation.cost_nano, 0)
+        bill = {"id": reservation.request, "account": account.id, "time": self._clock()}
+        counts = {"images": reservation.images, "texts": reservation.texts, "cost_nano": reservation.cost_nano}
+        connection.execute(insert(bills).values(bill | counts))
 
 
 def over_quota(account: Account, cost: int, left: int) -> ApiError:
-    """402, final: no repetition helps until the seller raises the quota."""
+    """Return the final error 402 for a quota that is too small."""
     money = account.currency
     message = (
         f"This request costs {written(cost)} {money}; {written(max(left, 0))} {money} of the quota are left. "

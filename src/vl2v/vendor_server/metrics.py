@@ -8,7 +8,7 @@ SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
 
 class Metrics:
-    """One service's counters, in a registry of their own."""
+    """The counters of a service, in their own registry."""
 
     def __init__(self) -> None:
         self._registry = registry = CollectorRegistry()
@@ -22,5 +22,5 @@ class Metrics:
         self.held = Gauge("vl2v_held_bytes", "Bytes of requests in memory", registry=registry)
 
     def text(self) -> bytes:
-        """All figures in Prometheus' text format."""
+        """Return all metrics in the text format of Prometheus."""
         return generate_latest(self._registry)

@@ -7,22 +7,22 @@ from decimal import Decimal
 from vl2v.errors import ConfigError
 
 NANO = 1_000_000_000
-MOST = 2**62  # far inside a database's 64-bit integer
+MOST = 2**62  # well within a 64-bit integer
 
 
 def to_nano(amount: Decimal | str, name: str) -> int:
-    """An amount of money in billionths, exact.
+    """Convert an amount of money to billionths, exactly.
 
     Args:
-        amount: in the currency's unit, e.g. dollars; not negative.
-        name: what it is, for the message.
+        amount: amount in the unit of the currency, e.g. dollars; at least 0.
+        name: name of the amount, for the message.
 
     Raises:
-        ConfigError: if it is no amount, negative, too large, or finer than a billionth.
+        ConfigError: if the amount is not a number, negative, too large, or finer than a billionth.
     """
     try:
         scaled = Decimal(amount) * NANO
-    except ArithmeticError:  # InvalidOperation for no number, Overflow for 1e999999
+    except ArithmeticError:  # InvalidOperation for text, Overflow for 1e999999
         scaled = Decimal("NaN")
     if not scaled.is_finite() or not 0 <= scaled < MOST or scaled != int(scaled):
         raise ConfigError(
@@ -35,10 +35,10 @@ def to_nano(amount: Decimal | str, name: str) -> int:
 
 
 def from_nano(nano: int) -> Decimal:
-    """An amount in the currency's unit, exact."""
+    """Convert billionths to the unit of the currency, exactly."""
     return Decimal(nano) / NANO
 
 
 def written(nano: int) -> str:
-    """An amount as plain decimal digits without trailing zeros, e.g. ``0.0006``; JSON carries money like this."""
+    """Format an amount as decimal digits without trailing zeros, e.g. ``0.0006``, as in JSON responses."""
     return format(from_nano(nano).normalize(), "f")

@@ -17,10 +17,10 @@ class _Bucket:
 
 
 class Rates:
-    """The buckets of all accounts; one minute's requests may come at once.
+    """The token buckets of all accounts; the requests of one minute may arrive at once.
 
     Args:
-        clock: seconds, never going back.
+        clock: returns a monotonic time in seconds.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -31,11 +31,11 @@ class Rates:
         """Count one request of an account.
 
         Args:
-            account: whose.
-            headers: is given the ``x-ratelimit-*`` headers of the answer.
+            account: the account.
+            headers: headers of the response, to which ``x-ratelimit-*`` are added.
 
         Raises:
-            ApiError: 429, with the seconds to wait.
+            ApiError: 429, with the seconds to wait, if the limit is exceeded.
         """
         limit = account.requests_per_minute
         if limit is None:

@@ -17,10 +17,10 @@ from vl2v.web.running import check_port, listen, quiet_logs
 
 
 def serve(settings: VendorSettings) -> None:
-    """Sell a teacher until the process is told to stop; requests at work are finished then.
+    """Run the vendor server until the process is stopped; requests in flight are finished.
 
     Raises:
-        ConfigError: if the settings cannot work.
+        ConfigError: if the settings are invalid.
         TeacherError: if the teacher cannot be opened.
     """
     settings.check()
@@ -35,7 +35,7 @@ def serve(settings: VendorSettings) -> None:
 
 
 def run(service: Service) -> None:
-    """Listen for a service that is ready, until the process is told to stop."""
+    """Serve an existing service until the process is stopped."""
     settings = service.settings
     quiet_logs()
     logging.getLogger("vl2v.vendor_server").info("serving %s", service.card.identity)

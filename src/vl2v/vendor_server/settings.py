@@ -13,21 +13,21 @@ HOST = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]{0,252})(?::([0-9]{1,5}))?")
 
 @dataclass(frozen=True)
 class VendorSettings:
-    """A service.
+    """Settings of a vendor server.
 
     Attributes:
-        teacher: what is sold, as `vl2v.teacher.registry.open_teacher` takes it.
-        db: SQLAlchemy URL of accounts, bills and answers.
+        teacher: name of the teacher, as for `vl2v.teacher.registry.open_teacher`.
+        db: SQLAlchemy URL of the database with accounts, bills and responses.
         host: address to listen on.
         port: TCP port.
         tls_cert: certificate chain, PEM; with `tls_key`.
         tls_key: private key, PEM.
-        image_hosts: hosts that images may be fetched from, ``name`` or ``name:port``; none means no URL is taken.
-        wait_ms: how long a batch that is not full waits for other clients.
-        idempotency_hours: how long an answer is kept for its `Idempotency-Key`.
-        device: where the teacher runs; None chooses.
-        threads: CPU threads of the teacher; None measures before the first request.
-        limits: see `Limits`.
+        image_hosts: hosts from which images may be fetched, ``name`` or ``name:port``; if empty, URLs are rejected.
+        wait_ms: milliseconds for which a batch that is not full waits for other clients.
+        idempotency_hours: hours for which a response is saved for its `Idempotency-Key`.
+        device: device of the teacher; None selects one.
+        threads: number of CPU threads of the teacher; None measures the best number at the start.
+        limits: limits on requests.
     """
 
     teacher: str
@@ -44,10 +44,10 @@ class VendorSettings:
     limits: Limits = field(default_factory=Limits)
 
     def check(self) -> None:
-        """Refuse settings that cannot work.
+        """Validate the settings.
 
         Raises:
-            ConfigError: with the first fault.
+            ConfigError: for the first fault.
         """
         limits = self.limits
         for host in self.image_hosts:

@@ -15,41 +15,41 @@ IDLE_SECONDS = 1
 
 
 @dataclass
-class Held:
-    """Bytes of request bodies at hand, over all requests of a service."""
+class BodyMemory:
+    """The number of bytes of request bodies in memory, over all requests of a service."""
 
     bytes: int = 0
 
 
 class Body:
-    """A request's body as it comes in, bounded in size and time, and counted among all that are held.
+    """A request body, read with limits on its size, its time and the memory of all bodies.
 
     Args:
-        limits: the service's.
-        held: the service's count.
-        request: whose body.
+        limits: limits of the service.
+        memory: memory of all request bodies of the service.
+        request: the request.
     """
 
-    def __init__(self, limits: Limits, held: Held, request: Request) -> None:
-        self._limits, self._all, self._request = limits, held, request
+    def __init__(self, limits: Limits, memory: BodyMemory, request: Request) -> None:
+        self._limits, self._all, self._request = limits, memory, request
         self._chunks = request.stream()
-        self._held = 0
+        self._bytes = 0
 
     async def read(self) -> bytes:
-        """All of it.
+        """Read the complete body.
 
         Raises:
-            ApiError: 413 if it is too large, 408 if it comes too slowly, 503 if too much is held already.
+            ApiError: 413 if it is too large, 408 if it arrives too slowly, 503 if the memory is used up.
         """
         most = self._limits.body_bytes
         message = f"Expected a body of at most {most} bytes; send fewer or smaller images at a time."
-        if int(self._request.headers.get("content-length") or 0) > most:  # the HTTP parser has seen that it is a number
+        if int(self._request.headers.get("content-length") or 0) > most:  # the HTTP parser has validated it
             raise too_large(message)
         content = bytearray()
         try:
             async with asyncio.timeout(self._limits.body_seconds):
                 async for chunk in self._chunks:
-                    self._hold(len(chunk))
+                    self._reserve(len(chunk))
                     content += chunk
                     if len(content) > most:
                         raise too_large(message)
@@ -57,15 +57,15 @@ class Body:
             raise ApiError(408, "too_slow", "The body did not arrive in time.", retry_after=1) from None
         return bytes(content)
 
-    def _hold(self, size: int) -> None:
+    def _reserve(self, size: int) -> None:
         if self._all.bytes + size > self._limits.held_bytes:
             message = "Too many large requests are being processed; retry after the time in retry-after."
             raise ApiError(503, "overloaded", message, retry_after=1)
-        self._held += size
+        self._bytes += size
         self._all.bytes += size
 
     async def drain(self) -> None:
-        """Read and forget the rest, within bounds: a client that is still sending would not see the answer."""
+        """Read and discard the rest, within limits, since a client that is still sending would miss the response."""
         left, clock = 2 * self._limits.body_bytes, asyncio.get_running_loop().time
         end = clock() + DRAIN_SECONDS
         try:
@@ -75,10 +75,10 @@ class Body:
                     if left < 0:
                         return
                     patience.reschedule(min(end, clock() + IDLE_SECONDS))
-        except (TimeoutError, ClientDisconnect, RuntimeError):  # RuntimeError: it was read to its end
+        except (TimeoutError, ClientDisconnect, RuntimeError):  # RuntimeError: the body has been read completely
             return
 
     def release(self) -> None:
-        """Count it no longer."""
-        self._all.bytes -= self._held
-        self._held = 0
+        """Release the memory of this body."""
+        self._all.bytes -= self._bytes
+        self._bytes = 0

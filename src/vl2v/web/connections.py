@@ -11,40 +11,41 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 HEAD_SECONDS = 15.0
 CONNECTIONS = 2048
-SPARE_FILES = 256  # open files that are no connections: databases, models, logs
-HANDSHAKES = 8192  # connections that have not finished TLS, and count as none yet
+SPARE_FILES = 256  # open files other than connections: databases, models, logs
+HANDSHAKES = 8192  # connections that have not finished TLS, which are not counted yet
 
 HEAD, IDLE, BODY, WORK = range(4)
-"""What a connection waits for: a request's head, the next request, the rest of a body; or a request is worked on."""
+"""States of a connection: waiting for the head of a request, for the next request or for a body; or processing."""
 
 
 class Waiting:
-    """The connections of a server that wait for their client, in the order in which one would be closed."""
+    """The connections of a server that wait for their client, in the order in which they would be closed."""
 
     def __init__(self) -> None:
         self._stages: tuple[dict[BoundedProtocol, None], ...] = ({}, {}, {})
 
     def move(self, connection: BoundedProtocol, stage: int) -> None:
-        """File a connection under what it waits for; `WORK` takes it out."""
+        """Set the state of a connection; `WORK` removes it."""
         for one in self._stages:
             one.pop(connection, None)
         if stage != WORK:
             self._stages[stage][connection] = None
 
     def first(self, but: BoundedProtocol) -> BoundedProtocol | None:
-        """The connection that is missed least: one without a request if there is one, the longest waiting."""
+        """Return the connection to close first: one without a request if possible, and the longest waiting."""
         return next((one for stage in self._stages for one in stage if one is not but), None)
 
 
 class BoundedProtocol(H11Protocol):
-    """uvicorn's protocol with a time limit for a request's head, and room for new clients at any time.
+    """A protocol of uvicorn with limits on the number of connections and on the time for the head of a request.
 
-    Beyond `most_open` connections, a new one takes the place of one that waits for its client. A request with both
+    If more than `most_open` connections are open, one that waits for its client is closed. A request with both
     ``content-length`` and ``transfer-encoding`` is the last one of its connection (RFC 9112, section 6.1).
 
     Attributes:
-        head_seconds: from a connection's start, or the first byte of a further request, to the end of its head.
-        most_open: connections.
+        head_seconds: seconds from the start of a connection, or from the first byte of a further request, to the end
+            of the head.
+        most_open: maximum number of connections.
     """
 
     head_seconds = HEAD_SECONDS
@@ -69,7 +70,7 @@ class BoundedProtocol(H11Protocol):
         super().connection_lost(exc)
 
     def handle_events(self) -> None:
-        """Take in what has arrived."""
+        """Process received data."""
         before = self.cycle
         super().handle_events()
         if self.cycle is not before and {b"content-length", b"transfer-encoding"} <= {name for name, _ in self.headers}:
@@ -99,7 +100,7 @@ class BoundedProtocol(H11Protocol):
 
 
 def make_room() -> int:
-    """Raise this process's limit of open files as far as needed and allowed; how many connections fit below it."""
+    """Raise the limit on open files as far as needed and allowed; returns the number of connections that fit."""
     try:
         import resource
     except ImportError:  # Windows has no such limit
@@ -109,7 +110,7 @@ def make_room() -> int:
     if soft == resource.RLIM_INFINITY or soft >= wanted:
         return CONNECTIONS
     higher = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-    with suppress(ValueError, OSError):  # some systems have a bound of their own
+    with suppress(ValueError, OSError):  # some systems have a lower limit
         resource.setrlimit(resource.RLIMIT_NOFILE, (higher, hard))
         soft = higher
     return max(16, min(CONNECTIONS, soft - SPARE_FILES))

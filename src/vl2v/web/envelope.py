@@ -23,14 +23,14 @@ METHODS = ("GET", "POST", "DELETE")
 
 
 class Envelope:
-    """An application, logged and counted; what is logged is never a key, a query or a body.
+    """An ASGI application with logs and metrics. Keys, queries and bodies are never logged.
 
     Args:
-        app: what is wrapped.
-        answers: counts by route and status.
-        seconds: from request to answer, by route.
-        logger: where a line for each request goes.
-        failed: what a client reads whose request broke the service.
+        app: the wrapped application.
+        answers: counter of responses by route and status.
+        seconds: histogram of seconds from request to response, by route.
+        logger: gets a line for each request.
+        failed: message to the client if the service fails.
     """
 
     def __init__(self, app: ASGIApp, answers: Counter, seconds: Histogram, logger: logging.Logger, failed: str) -> None:
@@ -58,14 +58,14 @@ class Envelope:
             await self._app(scope, receive, sending)
         except ClientDisconnect:
             status = 499
-        except Exception:  # FastAPI has answered 500 already, and passes the fault on to be logged
+        except Exception:  # FastAPI has already sent a response 500
             self._logger.exception("request %s failed", state["id"])
             if not status:
                 await _last_resort(sending, self._failed)
         self._log(scope, state, status, time.perf_counter() - started)
 
     def _log(self, scope: Scope, state: MutableMapping[str, Any], status: int, seconds: float) -> None:
-        """The route's pattern is logged, not the path that was asked: that is the client's text."""
+        """Log the pattern of the route, and not the path, which is chosen by the client."""
         route = getattr(scope.get("route"), "path", "unknown")
         self._answers.labels(route, status).inc()
         self._seconds.labels(route).observe(seconds)
@@ -75,12 +75,12 @@ class Envelope:
 
 
 def answer_faults(app: FastAPI, failed: str, unknown: str) -> None:
-    """Have every refusal and every fault answered in the one shape of `ApiError`.
+    """Make an application send all errors in the format of `ApiError`.
 
     Args:
-        app: whose.
-        failed: what a client reads where the service is at fault.
-        unknown: what it reads where no route fits.
+        app: the application.
+        failed: message to the client if the service fails.
+        unknown: message to the client if no route matches.
     """
 
     async def refuse(_: Request, error: Exception) -> Response:

@@ -15,16 +15,16 @@ TRANSIENT = frozenset({408, 429, 503})
 
 
 class ApiError(Exception):
-    """A refusal, as the client will read it.
+    """An error response.
 
-    Its words never repeat what the client sent: that may hold a key.
+    The message never repeats what the client sent, since that may contain a key.
 
     Args:
         status: HTTP status.
-        code: a short stable name of the fault, for programs.
-        message: what was expected, found, and what to do; for people.
-        param: which part of the request is meant, e.g. ``input[3]``.
-        retry_after: seconds until another try makes sense; None if no try will.
+        code: short stable name of the error, for programs.
+        message: what was expected, what was found and what to do, for people.
+        param: the part of the request that caused the error, e.g. ``input[3]``.
+        retry_after: seconds to wait before a retry; None if a retry is useless.
     """
 
     def __init__(
@@ -36,13 +36,13 @@ class ApiError(Exception):
 
     @property
     def body(self) -> dict[str, dict[str, str | None]]:
-        """The answer's JSON, in the shape that OpenAI's clients know."""
+        """The JSON of the response, in the format of OpenAI."""
         kind = TYPES.get(self.status, "invalid_request_error")
         return {"error": {"message": self.message, "type": kind, "param": self.param, "code": self.code}}
 
     @property
     def headers(self) -> dict[str, str]:
-        """Headers that tell a client whether, and when, to try again."""
+        """Headers that state whether and when to retry."""
         headers = {"x-should-retry": "true" if self.status in TRANSIENT else "false"}
         if self.retry_after is not None:
             headers["retry-after"] = str(max(1, ceil(self.retry_after)))
@@ -52,15 +52,15 @@ class ApiError(Exception):
 
 
 def schema(message: str, param: str | None = None, code: str = "invalid_request") -> ApiError:
-    """A request that is not built as the protocol says: 422."""
+    """Return error 422, for a request that does not follow the protocol."""
     return ApiError(422, code, message, param=param)
 
 
 def bad_image(message: str, param: str | None = None, code: str = "invalid_image") -> ApiError:
-    """An image that cannot be used: 400."""
+    """Return error 400, for an unusable image."""
     return ApiError(400, code, message, param=param)
 
 
 def too_large(message: str, param: str | None = None, code: str = "too_large") -> ApiError:
-    """More bytes, pixels or characters than are taken: 413."""
+    """Return error 413, for too many bytes, pixels or characters."""
     return ApiError(413, code, message, param=param)

@@ -12,22 +12,22 @@ from vl2v_runtime import formats
 from vl2v_runtime.imaging import UnreadableImageError, decode, header
 
 FORMATS = ("JPEG", "PNG", "WEBP")
-MORE = tuple(name for name in formats.FORMATS if name not in FORMATS)  # what a student reads besides
+MORE = tuple(name for name in formats.FORMATS if name not in FORMATS)  # further formats that a student can read
 DATA_URI = "Expected data:image/<type>;base64,<data>."
-SCANS = 100  # a progressive JPEG has about ten; each costs a pass over all pixels, for a few bytes
+SCANS = 100  # a progressive JPEG has about ten; each takes few bytes and a pass over all pixels
 
 
 def inspect(data: bytes, param: str | None, limits: Limits, more: tuple[str, ...] = ()) -> None:
-    """Refuse an image file that is too large or of another format, from its headers alone.
+    """Check the size and the format of an image file, reading only its headers.
 
     Args:
         data: the file.
-        param: its place in the request, for the message.
-        limits: `Limits.image_bytes` and `Limits.pixels`.
-        more: formats that are taken besides `FORMATS`, as Pillow calls them.
+        param: position in the request, for the message.
+        limits: `Limits.image_bytes` and `Limits.pixels` are used.
+        more: accepted formats in addition to `FORMATS`, by their names in Pillow.
 
     Raises:
-        ApiError: 413 for too many bytes or pixels, 400 for the rest.
+        ApiError: 413 for too many bytes or pixels, 400 for any other fault.
     """
     if len(data) > limits.image_bytes:
         message = f"Expected an image file of at most {limits.image_bytes} bytes."
@@ -43,15 +43,15 @@ def inspect(data: bytes, param: str | None, limits: Limits, more: tuple[str, ...
 
 
 def from_base64(value: str, param: str | None, limits: Limits) -> bytes:
-    """The file's bytes from base64, or from a data URI of an image.
+    """Decode an image file from base64 or from a data URI.
 
     Args:
-        value: what the client sent.
-        param: its place in the request, for the message.
-        limits: `Limits.image_bytes`.
+        value: base64 or a data URI.
+        param: position in the request, for the message.
+        limits: `Limits.image_bytes` is used.
 
     Raises:
-        ApiError: 413 for too many bytes, 400 for the rest.
+        ApiError: 413 for too many bytes, 400 for any other fault.
     """
     if value.startswith("data:"):
         head, comma, value = value.partition(",")
@@ -61,12 +61,12 @@ def from_base64(value: str, param: str | None, limits: Limits) -> bytes:
         raise too_large(f"Expected an image file of at most {most} bytes.", param, "image_too_large")
     try:
         return binascii.a2b_base64(value.encode("ascii"), strict_mode=True)
-    except ValueError:  # binascii.Error is one, and so is UnicodeEncodeError
+    except ValueError:  # includes binascii.Error and UnicodeEncodeError
         raise bad_image("The image is not valid base64 (alphabet A-Za-z0-9+/, padded).", param, "bad_base64") from None
 
 
 def first_broken(images: list[tuple[bytes, str]]) -> tuple[str, str] | None:
-    """Find, by decoding, the first image that cannot be read: (its place in the request, what is wrong), or None."""
+    """Decode images until one is unreadable; returns its (position in the request, message), or None."""
     for data, param in images:
         try:
             decode(data)
@@ -80,7 +80,7 @@ def _expected(more: tuple[str, ...]) -> str:
 
 
 def _size(data: bytes, param: str | None, accepted: tuple[str, ...]) -> tuple[int, int]:
-    """Width and height by Pillow, which reads no further than the headers of these formats to tell them."""
+    """Return width and height according to Pillow, which only reads the headers of these formats."""
     try:
         return header(data, accepted)[1:]
     except Image.DecompressionBombError:
@@ -90,14 +90,14 @@ def _size(data: bytes, param: str | None, accepted: tuple[str, ...]) -> tuple[in
         raise
     except UnreadableImageError as error:
         raise bad_image(f"The image cannot be read: {error}.", param) from None
-    except Exception:  # Pillow's readers raise many kinds for broken bytes
+    except Exception:  # Pillow raises many types of exceptions for broken images
         raise bad_image(_expected(accepted[2:]), param) from None
 
 
 def _webp_size(data: bytes) -> tuple[int, int]:
-    """Width and height from a WebP's first chunk (RFC 9649); (0, 0) if it is none.
+    """Return width and height from the first chunk of a WebP file (RFC 9649); (0, 0) if it is not WebP.
 
-    Pillow is not asked: its WebP reader sets aside the whole canvas before it tells the size.
+    Pillow is not used, because its WebP reader allocates the whole canvas before it returns the size.
     """
     kind, body = data[12:16], data[20:30]
     if data[8:12] != b"WEBP" or len(body) < 10:

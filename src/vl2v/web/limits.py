@@ -9,19 +9,19 @@ MB = 1_000_000
 
 @dataclass(frozen=True)
 class Limits:
-    """How much is taken from a client; each is checked before the work it bounds.
+    """Limits on requests. Each is checked before the work that it limits.
 
     Attributes:
-        inputs: images of one request.
-        texts: texts of one request.
-        body_bytes: one request.
-        image_bytes: one image file.
-        pixels: one image; decoding takes up to about 30 bytes a pixel, one image at a time.
-        text_characters: one text.
-        held_bytes: all requests that are being read or worked on; beyond it new ones get 503.
-        queue: images and texts that wait or are being embedded, over all clients; beyond it 503.
-        body_seconds: how long a request may take to arrive.
-        link_seconds: how long all the images of a request that are named by URL may take to arrive.
+        inputs: maximum number of images per request.
+        texts: maximum number of texts per request.
+        body_bytes: maximum size of a request body in bytes.
+        image_bytes: maximum size of an image file in bytes.
+        pixels: maximum number of pixels per image; decoding takes up to about 30 bytes per pixel, one image at a time.
+        text_characters: maximum number of characters per text.
+        held_bytes: maximum memory in bytes for all request bodies; further requests get error 503.
+        queue: maximum number of images and texts that are queued or processed; further requests get error 503.
+        body_seconds: time limit in seconds for receiving a request.
+        link_seconds: time limit in seconds for fetching all images of a request from URLs.
     """
 
     inputs: int = 64

@@ -1,4 +1,4 @@
-"""Run an application in a server."""
+"""Run an ASGI application in a server."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ KEEP_ALIVE_SECONDS = 75
 
 
 def quiet_logs(level: int = logging.INFO) -> None:
-    """Log to standard error, in one manner, and no URL that a client names."""
-    # Forced: a package that logged while the model was loaded has set up the root logger, without a level.
+    """Log to standard error in one format, without the URLs that clients send."""
+    # Forced, because a package that logged while the model was loaded may have configured the root logger.
     logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(message)s", force=True)
-    logging.getLogger("httpx").setLevel(logging.WARNING)  # it would log the URLs that clients name
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # httpx logs URLs
 
 
 def check_port(host: str, port: int) -> None:
@@ -45,7 +45,7 @@ def check_port(host: str, port: int) -> None:
 
 
 def listen(app: ASGIApp, host: str, port: int, tls_cert: str | None = None, tls_key: str | None = None) -> None:
-    """Serve until the process is told to stop; requests at work are finished then."""
+    """Serve an application until the process is stopped; requests in flight are finished."""
     BoundedProtocol.most_open = make_room()
     server = uvicorn.Server(server_config(app, host, port, tls_cert, tls_key))
     with suppress(KeyboardInterrupt):
@@ -57,19 +57,19 @@ def listen(app: ASGIApp, host: str, port: int, tls_cert: str | None = None, tls_
 def server_config(
     app: ASGIApp, host: str, port: int, tls_cert: str | None = None, tls_key: str | None = None
 ) -> uvicorn.Config:
-    """How the services are served; see `BoundedProtocol` for the limits on connections."""
+    """Return the configuration of uvicorn; see `BoundedProtocol` for the limits on connections."""
     return uvicorn.Config(
         app,
         host=host,
         port=port,
         ssl_certfile=tls_cert,
         ssl_keyfile=tls_key,
-        http=BoundedProtocol,  # h11, which bounds the size of headers
+        http=BoundedProtocol,  # based on h11, which limits the size of headers
         log_config=None,
-        access_log=False,  # the service logs for itself: no paths, no queries
+        access_log=False,  # the service has its own log, without paths and queries
         server_header=False,
         proxy_headers=False,
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=30,
-        limit_concurrency=BoundedProtocol.most_open + 1,  # reached only if every connection is worked on
+        limit_concurrency=BoundedProtocol.most_open + 1,  # reached only if all connections are busy
     )

@@ -51,7 +51,7 @@ async function seePrice(event) {
   endOffer();
   complain("");
   $("ask-price").disabled = true;
-  $("ask-price").textContent = "Asking…";
+  $("ask-price").textContent = "Querying…";
   try {
     const { price } = await ask("/v1/classes", asJson({ names: [name] }));
     offer = { name, price };
