@@ -1,7 +1,7 @@
 """Domains and classes of TerraIncognita from the annotations of Caltech Camera Traps.
 
-Rules of DomainBed: four locations are the domains; an image is put into every class that one of its annotations names;
-classes other than the ten are left out.
+The rules are those of DomainBed: four locations are the domains, an image belongs to every class that one of its
+annotations names, and classes other than the ten are left out.
 """
 
 from __future__ import annotations
@@ -17,34 +17,41 @@ from vl2v.datasets.unpack import is_archive, members
 from vl2v.errors import DataError
 
 MAX_JSON = 2 << 30  # bytes
-Places = dict[str, list[tuple[str, str]]]
-"""An image's file name to the (domain, class) places where it belongs."""
+Labels = dict[str, list[tuple[str, str]]]
+"""The (domain, class) pairs of an image, by its file name."""
 
 
 def is_annotation(path: Path) -> bool:
-    """Whether a source is annotations alone: a JSON file, or an archive that is called so."""
+    """Whether a file contains only annotations: a JSON file, or an archive whose name says so."""
     name = path.name.lower()
     return name.endswith(".json") or (is_archive(path) and ("json" in name or "annotation" in name))
 
 
-def places(sources: Iterable[Path], names: Names) -> Places:
-    """Where each image belongs, by the annotations in JSON files, archives and folders; empty if there are none.
+def read_labels(sources: Iterable[Path], names: Names) -> Labels:
+    """Read the annotations in JSON files, archives and folders.
+
+    Args:
+        sources: files and folders.
+        names: names of the domains and classes.
+
+    Returns:
+        The (domain, class) pairs by file name; empty without annotations.
 
     Raises:
-        DataError: if a JSON file is not of the format.
+        DataError: if a JSON file has another format.
     """
-    found: defaultdict[str, set[tuple[str, str]]] = defaultdict(set)
+    labels: defaultdict[str, set[tuple[str, str]]] = defaultdict(set)
     for source in sources:
         if source.suffix.lower() == ".json":
-            _collect(source, source.read_bytes(), names, found)
+            _collect(source, source.read_bytes(), names, labels)
         elif source.is_dir() or is_annotation(source):
             for member in members(source, max_file=MAX_JSON):
                 if member.path.suffix.lower() == ".json":
-                    _collect(source / member.path, member.read(), names, found)
-    return {file: sorted(where) for file, where in found.items()}
+                    _collect(source / member.path, member.read(), names, labels)
+    return {file: sorted(pairs) for file, pairs in labels.items()}
 
 
-def _collect(path: Path, content: bytes, names: Names, found: defaultdict[str, set[tuple[str, str]]]) -> None:
+def _collect(path: Path, content: bytes, names: Names, labels: defaultdict[str, set[tuple[str, str]]]) -> None:
     try:
         data = json.loads(content)
         categories = {entry["id"]: str(entry["name"]) for entry in data["categories"]}
@@ -61,7 +68,7 @@ def _collect(path: Path, content: bytes, names: Names, found: defaultdict[str, s
         place = images.get(image)
         label = names.class_of(category)
         if place and label:
-            found[place[1]].add((place[0], label))
+            labels[place[1]].add((place[0], label))
 
 
 def _place(entry: dict[str, Any], names: Names) -> tuple[str, str] | None:

@@ -15,7 +15,7 @@ from vl2v.progress import Progress, Silent
 from vl2v.writing import in_place, write_text
 
 MB = 1_000_000
-TRIES = 5  # in a row without a single new byte
+TRIES = 5  # consecutive attempts without a new byte
 AGAIN = (
     "check the connection and run the same command again to resume. Without internet, use files "
     "that you have with --from"
@@ -24,12 +24,12 @@ AGAIN = (
 
 @dataclass(frozen=True)
 class Fetched:
-    """A file that was fetched whole.
+    """A complete download.
 
     Attributes:
-        path: where it lies.
-        bytes: its size.
-        sha256: of its content, hexadecimal.
+        path: path of the file.
+        bytes: size in bytes.
+        sha256: SHA-256 of the content, in hexadecimal.
     """
 
     path: Path
@@ -47,20 +47,20 @@ def download(
     progress: Progress | None = None,
     pause: float = 2.0,
 ) -> Fetched:
-    """Fetch a URL to a file, going on from ``<file>.part`` if an earlier try left one.
+    """Download a URL to a file, resuming from ``<file>.part`` if it exists.
 
     Args:
-        url: http or https.
-        path: the file; if it is there already it is whole, and is only hashed.
-        md5: what its MD5 sum has to be, hexadecimal; empty to check none.
-        sha256: the same for SHA-256.
-        headers: sent with every request, to the first host alone if they authorise.
-        progress: told in megabytes.
-        pause: seconds before the first repetition; they double each time.
+        url: http or https URL.
+        path: path of the file. If it exists, it is complete and only its hash is computed.
+        md5: expected MD5 sum, in hexadecimal; empty to skip the check.
+        sha256: expected SHA-256, in hexadecimal; empty to skip the check.
+        headers: headers of every request. Credentials are sent only to the first host.
+        progress: progress callback, in megabytes.
+        pause: seconds before the first retry; doubled for each further one.
 
     Raises:
-        DataError: if the server cannot be reached or refuses, sends a web page, or the content has another sum. A
-            file of another sum is kept as ``<file>.mismatch``.
+        DataError: if the server cannot be reached, rejects the request or sends a web page, or if the hash differs. A
+            file with another hash is saved as ``<file>.mismatch``.
     """
     part = path.with_name(f"{path.name}.part")
     if not path.exists():
@@ -74,12 +74,12 @@ def download(
         if right and right != has
     ]
     if wrong:
-        kept = path.with_name(f"{path.name}.mismatch")
-        whole.replace(kept)
+        mismatch = path.with_name(f"{path.name}.mismatch")
+        whole.replace(mismatch)
         raise DataError(
             f"{path.name} is not the expected file.",
             expected=wrong[0][0],
-            found=f"{wrong[0][1]}, {size:,} bytes, saved as {kept}",
+            found=f"{wrong[0][1]}, {size:,} bytes, saved as {mismatch}",
             next_step="run again to download it again; if you trust this file, rename it and pass it with --from",
         )
     whole.replace(path)
@@ -87,7 +87,7 @@ def download(
 
 
 def _attempts(url: str, part: Path, extra: Mapping[str, str], progress: Progress, pause: float) -> None:
-    """Ask until the file is whole; give up after `TRIES` answers in a row that brought nothing."""
+    """Retry until the file is complete; give up after `TRIES` consecutive attempts without a new byte."""
     failures = 0
     while True:
         had = _size(part)
@@ -105,8 +105,8 @@ def _attempts(url: str, part: Path, extra: Mapping[str, str], progress: Progress
         time.sleep(min(pause * 2.0 ** max(failures - 1, 0), 60.0))
 
 
-class _Busy(Exception):  # noqa: N818 - a state of the server, raised to ask again
-    """The server says to come back later."""
+class _Busy(Exception):  # noqa: N818 - a temporary state of the server, after which the request is repeated
+    """The server asks to retry later."""
 
 
 def _receive(url: str, part: Path, extra: Mapping[str, str], progress: Progress) -> None:
@@ -115,11 +115,11 @@ def _receive(url: str, part: Path, extra: Mapping[str, str], progress: Progress)
     if have:
         headers["Range"] = f"bytes={have}-"
         if note.exists():
-            headers["If-Range"] = note.read_text()  # another file there by now: send it whole
+            headers["If-Range"] = note.read_text()  # if the file has changed, the server sends all of it
     timeout = httpx.Timeout(60.0, connect=20.0)
     with httpx.stream("GET", url, headers=headers, follow_redirects=True, timeout=timeout) as answer:
         if answer.status_code == 416 and answer.headers.get("content-range", "").endswith(f"/{have}"):
-            return  # killed between the last byte and the renaming
+            return  # an earlier process was killed after the last byte
         if answer.status_code in (408, 416, 429) or answer.status_code >= 500:
             if answer.status_code == 416:
                 part.unlink(missing_ok=True)
@@ -136,7 +136,7 @@ def _receive(url: str, part: Path, extra: Mapping[str, str], progress: Progress)
         with progress.stage(title, (have + length) // MB, have // MB) as advance, in_place(part) as file:
             file.truncate(have)
             file.seek(have)
-            for block in answer.iter_raw():  # as it arrives: blocks of a fixed size lose the last one if it breaks off
+            for block in answer.iter_raw():  # fixed blocks would lose the last one if it breaks
                 file.write(block)
                 advance((have + len(block)) // MB - have // MB)
                 have += len(block)

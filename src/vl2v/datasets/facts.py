@@ -11,9 +11,9 @@ class Archive:
     """A file of the official distribution.
 
     Attributes:
-        url: where it is.
-        name: what it is called here.
-        md5: its published MD5 sum, hexadecimal; empty if none is known.
+        url: URL of the file.
+        name: name of the downloaded file.
+        md5: published MD5 sum, in hexadecimal; empty if unknown.
     """
 
     url: str
@@ -23,11 +23,11 @@ class Archive:
 
 @dataclass(frozen=True)
 class Release:
-    """Counts that a benchmark is also in use with.
+    """Another release of a benchmark, with other numbers of images.
 
     Attributes:
-        about: what it is and how it came to be, one sentence.
-        images: how many by domain.
+        about: a description.
+        images: number of images by domain.
     """
 
     about: str
@@ -36,22 +36,22 @@ class Release:
 
 @dataclass(frozen=True)
 class Benchmark:
-    """What a benchmark is and where it comes from.
+    """Facts about a benchmark.
 
     Attributes:
-        name: as papers write it.
-        paper: where it was published.
-        licence: licence and terms in a sentence.
-        images: how many by domain, as DomainBed counts them.
-        class_count: how many classes.
-        download_bytes: size of the default source's files, about.
-        hub: the data set on the Hugging Face hub that is the default source; empty if there is none.
-        revision: the commit of `hub` that these counts were published with.
-        archives: the official files, the default where there is no `hub`.
-        classes: their names, sorted; empty where they are not listed here.
-        images_per_class: by domain and class, where they are known for certain.
-        aliases: other names of domains in use, to the name here.
-        releases: other counts in use.
+        name: name in the literature.
+        paper: publication.
+        licence: licence and terms.
+        images: number of images by domain, according to DomainBed.
+        class_count: number of classes.
+        download_bytes: approximate size of the default source in bytes.
+        hub: dataset on the Hugging Face hub that is the default source; empty if there is none.
+        revision: commit of `hub` for which the numbers are valid.
+        archives: official files, which are the default source without `hub`.
+        classes: sorted names of the classes; empty if they are not listed here.
+        images_per_class: number of images by domain and class, if known.
+        aliases: names of domains by their other names.
+        releases: other releases.
     """
 
     name: str
@@ -70,18 +70,18 @@ class Benchmark:
 
     @property
     def total(self) -> int:
-        """How many images in all."""
+        """Total number of images."""
         return sum(self.images.values())
 
     @property
     def source(self) -> str:
-        """The default source, as people read it."""
+        """Description of the default source."""
         hosts = sorted({archive.url.split("/")[2] for archive in self.archives})
         return f"{self.hub} (Hugging Face hub)" if self.hub else ", ".join(hosts)
 
 
 def _drive(file: str) -> str:
-    # The page that warns of files too large for a virus scan is answered in advance by confirm=t.
+    # confirm=t skips the page that warns of files too large for a virus scan.
     return f"https://drive.usercontent.google.com/download?id={file}&export=download&confirm=t"
 
 
@@ -195,8 +195,8 @@ DOMAIN_NET = Benchmark(
     download_bytes=18_524_149_098,
     hub="wltjr1007/DomainNet",
     revision="ee20570ae7a29c51571e55a9a17983f7625295d6",
-    # The zips hold images that the lists leave out. The sums of all are the same in two projects that check them,
-    # those of the zips in six.
+    # The zips contain images that the lists leave out. Two projects that check all sums have the same ones, and six
+    # projects those of the zips.
     archives=tuple(
         Archive(f"{_BU}/{path}", path.rsplit("/", 1)[-1], md5)
         for path, md5 in (

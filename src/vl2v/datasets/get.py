@@ -21,20 +21,20 @@ from vl2v.errors import ConfigError, DataError, DiskFullError
 from vl2v.progress import Progress, Silent, warn
 from vl2v.words import size
 
-ROOM = 2.3  # bytes of disk per byte of download: the files, what is unpacked of them, and some
+ROOM = 2.3  # bytes of disk per byte of download: the files, the unpacked images, and a reserve
 
 
 @dataclass(frozen=True)
 class Report:
-    """What a check of a folder found.
+    """The result of verifying a folder.
 
     Attributes:
-        counts: images by domain and class.
-        differences: one line for each count or name that is not the benchmark's.
-        release: which known release the counts are those of, if it is not the one of the literature.
-        unreadable: files that are no whole image.
-        digest: SHA-256 over the sorted relative paths and contents, hexadecimal; empty if a file is unreadable.
-        noted: the digest that ``vl2v data get`` noted; empty if it made no manifest.
+        counts: number of images by domain and class.
+        differences: one line for each number or name that differs from the benchmark.
+        release: another known release that the numbers match; empty if there is none.
+        unreadable: files that are not complete images.
+        digest: SHA-256 over the sorted relative paths and contents, in hexadecimal; empty if a file is unreadable.
+        noted: digest in the manifest of ``vl2v data get``; empty without a manifest.
     """
 
     counts: dict[str, dict[str, int]]
@@ -46,23 +46,29 @@ class Report:
 
     @property
     def right(self) -> bool:
-        """Whether it is the benchmark, whole, and unchanged since it came."""
+        """Whether the folder contains the benchmark, complete and unchanged."""
         return not self.differences and not self.unreadable and self.noted in ("", self.digest)
 
 
 def get(benchmark: Benchmark, out: Path, source: Source, *, progress: Progress | None = None) -> dict[str, Any]:
-    """Fetch a benchmark, lay it out as ``out/<domain>/<class>/<image>``, verify its counts, and write a manifest.
+    """Download a benchmark to ``out/<domain>/<class>/<image>``, verify its counts, and write a manifest.
 
-    Everything is prepared in ``.<name>.partial`` beside `out` and renamed in one step at the end. What a killed run
-    downloaded is kept there; unpacking begins anew.
+    Files are prepared in ``.<name>.partial`` next to `out`, which is renamed at the end. After an interruption,
+    downloads are resumed and unpacking starts again.
+
+    Args:
+        benchmark: the benchmark.
+        out: target folder; must be empty or missing.
+        source: source of the files.
+        progress: progress callback.
 
     Returns:
-        The manifest, as it stands in ``out/benchmark.json``.
+        The manifest in ``out/benchmark.json``.
 
     Raises:
-        ConfigError: if `out` is not empty, or another download is half done there.
-        DataError: if the source cannot be had or is not the benchmark.
-        DiskFullError: if there is plainly no room.
+        ConfigError: if `out` is not empty, or contains an unfinished download of something else.
+        DataError: if the source is not available or is not the benchmark.
+        DiskFullError: if there is too little disk space.
     """
     progress, out = progress or Silent(), out.resolve()
     partial = out.parent / f".{out.name}.partial"
@@ -72,7 +78,7 @@ def get(benchmark: Benchmark, out: Path, source: Source, *, progress: Progress |
     manifest = _lay_out(benchmark, source, files, partial / "images", progress)
     (partial / "images" / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
     if out.exists():
-        out.rmdir()  # empty, or it would have been refused
+        out.rmdir()  # it is empty; otherwise it would have been rejected
     (partial / "images").rename(out)
     note_place(benchmark, out)
     shutil.rmtree(partial)
@@ -80,10 +86,10 @@ def get(benchmark: Benchmark, out: Path, source: Source, *, progress: Progress |
 
 
 def check(benchmark: Benchmark, folder: Path, *, progress: Progress | None = None) -> Report:
-    """Count a folder's images, open every one, and compare with the benchmark and with the manifest, if there is one.
+    """Count and open the images of a folder, and compare them with the benchmark and the manifest.
 
     Raises:
-        DataError: if the folder is missing or holds no image.
+        DataError: if the folder is missing or contains no image.
     """
     counts = tally(folder) if folder.is_dir() else {}
     if not counts:
@@ -103,7 +109,7 @@ def check(benchmark: Benchmark, folder: Path, *, progress: Progress | None = Non
 
 
 def tree_digest(files: Iterable[tuple[str, str]]) -> str:
-    """SHA-256 over ``<relative path> NUL <SHA-256 of the content> newline`` of every file, by path; hexadecimal."""
+    """Return the SHA-256, in hexadecimal, over ``<path> NUL <SHA-256 of the content> newline`` of the sorted files."""
     whole = hashlib.sha256()
     for path, content in sorted(files):
         whole.update(f"{path}\0{content}\n".encode())
@@ -114,7 +120,7 @@ def _check_free(benchmark: Benchmark, out: Path, partial: Path, source: Source) 
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         there = out.is_dir() and (out / MANIFEST).exists()
         if there and not (partial / "images").exists():
-            shutil.rmtree(partial, ignore_errors=True)  # of a run that was killed after its last step but one
+            shutil.rmtree(partial, ignore_errors=True)  # left by a process that was killed just before it was removed
         raise ConfigError(
             f"{out} is not empty.",
             expected="a new or an empty folder",
@@ -136,7 +142,7 @@ def _check_free(benchmark: Benchmark, out: Path, partial: Path, source: Source) 
 
 
 def _claim(partial: Path, benchmark: Benchmark, source: Source) -> None:
-    """Take the place of preparation, or go on in it if the same was being got. Other downloads are kept."""
+    """Create the folder for a download, or resume the same one; another unfinished download is an error."""
     task = json.dumps({"benchmark": benchmark.name, "source": source.text, "revision": source.revision})
     note = partial / "task.json"
     downloads = partial / "downloads"
@@ -191,7 +197,7 @@ def _lay_out(benchmark: Benchmark, source: Source, files: Files, into: Path, pro
 
 
 def _write(into: Path, image: Image) -> str | None:
-    """Write an image under its name; None if the very same file is there. A table's rows of one name are told apart."""
+    """Write an image and return its file name, with the row number if it is not unique; None for a duplicate."""
     folder = into / image.domain / image.label
     folder.mkdir(parents=True, exist_ok=True)
     name = image.name

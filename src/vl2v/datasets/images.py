@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from vl2v.data.parquet_images import rows
-from vl2v.datasets.camera_traps import Places, is_annotation, places
+from vl2v.datasets.camera_traps import Labels, is_annotation, read_labels
 from vl2v.datasets.facts import Benchmark
 from vl2v.datasets.registry import Names, is_plain
 from vl2v.datasets.unpack import members
@@ -20,14 +20,14 @@ SPLITS = ("train", "test")
 
 @dataclass(frozen=True)
 class Image:
-    """An image and where it belongs.
+    """An image of a benchmark.
 
     Attributes:
-        domain: as the benchmark names it.
-        label: the class.
-        name: the file's name, plain; the same every time for the same files.
-        data: the file's bytes.
-        row: its position among all rows, if it comes from a table.
+        domain: name of the domain.
+        label: name of the class.
+        name: name of the file, without a path; reproducible.
+        data: bytes of the file.
+        row: row number, if the source is a table.
     """
 
     domain: str
@@ -39,13 +39,13 @@ class Image:
 
 @dataclass
 class Reading:
-    """Goes through a source's files once.
+    """An iterator over the images in the files of a source.
 
     Attributes:
-        benchmark: whose images they are.
-        paths: files of `benchmark_sources.Files`.
-        left_out: how many files belong to no domain and class, by a word on why.
-        examples: a few of their names.
+        benchmark: the benchmark.
+        paths: paths of the files; see `vl2v.datasets.sources.Files`.
+        left_out: number of skipped files by reason.
+        examples: names of a few skipped files.
     """
 
     benchmark: Benchmark
@@ -62,7 +62,7 @@ class Reading:
             yield from self._of_tables(tables)
             return
         traps = self.benchmark.name == "TerraIncognita"
-        annotated = places(self.paths, self._names) if traps else {}
+        annotated = read_labels(self.paths, self._names) if traps else {}
         listed = _listed(self.paths)
         for path in self.paths:
             if path.suffix.lower() == ".txt" or (traps and is_annotation(path)):
@@ -71,12 +71,12 @@ class Reading:
                 yield from self._of_member(member.path, member.read, annotated, listed)
 
     def _of_member(
-        self, path: PurePosixPath, read: Callable[[], bytes], annotated: Places, listed: set[str]
+        self, path: PurePosixPath, read: Callable[[], bytes], annotated: Labels, listed: set[str]
     ) -> Iterator[Image]:
         if path.suffix.lower() not in SUFFIXES:
             return
-        where = annotated.get(path.name, []) if annotated else self._place(path)
-        if not where:
+        labels = annotated.get(path.name, []) if annotated else self._labels_of(path)
+        if not labels:
             reason = "no annotation with these domains and classes" if annotated else "no known <domain>/<class>/"
             self._leave_out(str(path), reason)
         elif listed and "/".join(path.parts[-3:]) not in listed:
@@ -89,11 +89,11 @@ class Reading:
         else:
             data = read()
             suffix_of(data, str(path))
-            for domain, label in where:
+            for domain, label in labels:
                 yield Image(domain, label, path.name, data)
 
-    def _place(self, path: PurePosixPath) -> list[tuple[str, str]]:
-        """The last two folders are the domain and the class."""
+    def _labels_of(self, path: PurePosixPath) -> list[tuple[str, str]]:
+        """Return domain and class according to the last two folders of a path."""
         if len(path.parts) < 3:
             return []
         domain, label = self._names.domain(path.parts[-3]), self._names.class_of(path.parts[-2])
@@ -102,7 +102,7 @@ class Reading:
     def _of_tables(self, tables: Sequence[Path]) -> Iterator[Image]:
         number = 0
         for table in tables:
-            # A data set without the column may keep a domain per file or folder: sketch-00000-of-00001.parquet.
+            # A dataset without this column may have a file or folder per domain: sketch-00000-of-00001.parquet.
             own = self._names.domain(table.stem.split("-")[0]) or self._names.domain(table.parent.name)
             for row in rows(table):
                 domain = self._names.domain(row.domain) if row.domain else own
@@ -120,10 +120,10 @@ class Reading:
 
 
 def suffix_of(data: bytes, where: str) -> str:
-    """The suffix that an image file's first bytes ask for.
+    """Return the suffix for an image file according to its first bytes.
 
     Raises:
-        DataError: if they are not those of an image that is read here.
+        DataError: if it is not a supported image.
     """
     if form := format_of(data):
         return form.suffixes[0]
@@ -136,7 +136,7 @@ def suffix_of(data: bytes, where: str) -> str:
 
 
 def _name(path: str, data: bytes, number: int) -> str:
-    """The name an image had, or else its row's number."""
+    """Return the original name of an image, or else its row number."""
     name, suffix = PurePosixPath(path.replace("\\", "/")).name, suffix_of(data, f"row {number}")
     if not is_plain(name):
         return f"{number:07d}{suffix}"
@@ -144,11 +144,11 @@ def _name(path: str, data: bytes, number: int) -> str:
 
 
 def _listed(paths: Sequence[Path]) -> set[str]:
-    """The images that lists such as DomainNet's ``real_train.txt`` name, as domain/class/file; empty without lists."""
-    found = set()
+    """Return the images in lists such as ``real_train.txt`` of DomainNet, as domain/class/file; empty without lists."""
+    images = set()
     for path in paths:
         if path.suffix.lower() == ".txt" and path.stem.rsplit("_", 1)[-1] in SPLITS:
             for line in path.read_text(encoding="utf-8").splitlines():
                 if name := line.rsplit(" ", 1)[0].strip():
-                    found.add("/".join(PurePosixPath(name).parts[-3:]))
-    return found
+                    images.add("/".join(PurePosixPath(name).parts[-3:]))
+    return images

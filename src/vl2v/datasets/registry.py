@@ -1,7 +1,7 @@
 """The five benchmarks of domain generalisation by name, with their counts and folders.
 
-Counts are those of DomainBed (Gulrajani and Lopez-Paz, ICLR 2021). Checksums are MD5 sums that projects which check
-their downloads have published; where none is known there is none, and counts alone decide.
+Counts are those of DomainBed (Gulrajani and Lopez-Paz, ICLR 2021). Checksums are MD5 sums published by projects that
+check their downloads. If none is known, only the counts are verified.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ from vl2v_runtime.formats import SUFFIXES
 
 MANIFEST = "benchmark.json"
 Counts = Mapping[str, Mapping[str, int]]
-"""Images by domain and class."""
+"""Number of images by domain and class."""
 
 
 class BenchmarkWarning(UserWarning):
-    """A folder that stands for a benchmark does not hold what the benchmark is."""
+    """The folder of a benchmark differs from the benchmark."""
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """How a folder's counts compare with a benchmark's.
+    """The comparison of a folder's counts with a benchmark.
 
     Attributes:
-        differences: one line each, with what was expected and what was found; empty if the counts are right.
-        release: which known release the counts are those of, if it is not the one of the literature.
+        differences: one line per difference, with the expected and the actual number; empty without differences.
+        release: another known release that the counts match; empty if there is none.
     """
 
     differences: tuple[str, ...] = ()
@@ -45,7 +45,7 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Names:
-    """A benchmark's names of domains and classes, however a source spells them."""
+    """The names of a benchmark's domains and classes, looked up in any spelling."""
 
     benchmark: Benchmark
     _domains: dict[str, str] = field(init=False, default_factory=dict)
@@ -58,27 +58,27 @@ class Names:
         self._classes.update({spelling(name): name for name in self.benchmark.classes})
 
     def domain(self, text: str) -> str | None:
-        """The domain that a folder or a value stands for; None if it is none."""
+        """Return the domain with this name in any spelling; None if it is unknown."""
         return self._domains.get(spelling(text))
 
     def class_of(self, text: str) -> str | None:
-        """The class that a folder or a value stands for; None if it is none. Unknown names pass if none are listed."""
+        """Return the class with this name in any spelling; None if it is unknown. Without a list, any name is valid."""
         if self._classes:
             return self._classes.get(spelling(text))
         return text if is_plain(text) else None
 
 
 def is_plain(name: str) -> bool:
-    """Whether a name can be a file's or a folder's on every system, and is hidden on none."""
+    """Whether a name is valid for a file on every operating system and not hidden on any."""
     bad = set('/\\:*?"<>|') | {chr(code) for code in range(32)}
     return 0 < len(name) <= 200 and name[0] != "." and name[-1] not in ". " and not bad & set(name)
 
 
 def find(name: str) -> Benchmark:
-    """The benchmark of a name, in any spelling: ``PACS``, ``office_home``.
+    """Return the benchmark with a name, in any spelling: ``PACS``, ``office_home``.
 
     Raises:
-        ConfigError: if there is none.
+        ConfigError: if it is unknown.
     """
     for benchmark in BENCHMARKS:
         if spelling(benchmark.name) == spelling(name):
@@ -102,13 +102,13 @@ def tally(folder: Path) -> dict[str, dict[str, int]]:
 
 
 def image_names(folder: Path) -> list[str]:
-    """The image files right in a folder, sorted."""
+    """List the image files directly in a folder, sorted."""
     with os.scandir(folder) as entries:
         return sorted(e.name for e in entries if Path(e.name).suffix.lower() in SUFFIXES and e.name[0] != ".")
 
 
 def compare(benchmark: Benchmark, counts: Counts) -> Verdict:
-    """Compare counts by domain and class with a benchmark's."""
+    """Compare counts by domain and class with those of a benchmark."""
     found = {domain: sum(classes.values()) for domain, classes in counts.items()}
     for release in benchmark.releases:
         if found == release.images:
@@ -129,20 +129,20 @@ def compare(benchmark: Benchmark, counts: Counts) -> Verdict:
 
 
 def resolve(name_or_path: str | Path, root: str | Path | None = None) -> Path:
-    """The folder of a benchmark, or a user's own folder as it is.
+    """Return the folder of a benchmark, or a user's own folder unchanged.
 
-    A text that is a benchmark's name means the benchmark; for a folder of that name write ``./PACS`` or give a `Path`.
-    The counts of a benchmark's folder are checked once per process; a difference is a
-    `BenchmarkWarning` with what was expected and found, no error; so is a release with other counts.
+    A string that is the name of a benchmark denotes the benchmark; for a folder with that name, pass ``./PACS`` or a
+    `Path`. The counts of a benchmark's folder are checked once per process. A difference, or another release, is
+    reported as a `BenchmarkWarning`.
 
     Args:
-        name_or_path: a benchmark's name, or a folder ``<domain>/<class>/<image>``.
-        root: where benchmarks lie as folders, e.g. ``root/PACS`` or DomainBed's ``root/office_home``; without it, where
-            ``vl2v data get`` last put the benchmark.
+        name_or_path: name of a benchmark, or a folder ``<domain>/<class>/<image>``.
+        root: folder that contains benchmarks, e.g. ``root/PACS`` or ``root/office_home`` (DomainBed); by default the
+            folder to which ``vl2v data get`` last downloaded the benchmark.
 
     Raises:
-        ConfigError: if it is neither a name nor a folder.
-        DataError: if the benchmark is not there.
+        ConfigError: if it is neither a benchmark nor a folder.
+        DataError: if the benchmark is missing.
     """
     names = {spelling(benchmark.name) for benchmark in BENCHMARKS}
     if not isinstance(name_or_path, str) or spelling(name_or_path) not in names:
@@ -160,19 +160,19 @@ def resolve(name_or_path: str | Path, root: str | Path | None = None) -> Path:
 
 
 def default_folder(benchmark: Benchmark) -> Path:
-    """Where a benchmark is put if the user says nothing else."""
+    """Return the default folder of a benchmark."""
     return Path(platformdirs.user_data_dir("vl2v")) / "benchmarks" / benchmark.name
 
 
 def note_place(benchmark: Benchmark, folder: Path) -> None:
-    """Remember where a benchmark is, for `resolve`."""
+    """Save the path of a benchmark for `resolve`."""
     note = default_folder(benchmark).with_suffix(".place")
     note.parent.mkdir(parents=True, exist_ok=True)
     note.write_text(str(folder.resolve()), encoding="utf-8")
 
 
 def read_manifest(folder: Path) -> dict[str, object]:
-    """What ``vl2v data get`` noted of a folder; empty if it made none."""
+    """Read the manifest of ``vl2v data get``; empty if there is none."""
     path = folder / MANIFEST
     content = read_yaml(path) if path.exists() else {}
     return content if isinstance(content, dict) else {}

@@ -21,14 +21,14 @@ FORMS = "official, hub, <owner>/<name>[@<revision>], an http(s) address, or a pa
 
 @dataclass(frozen=True)
 class Source:
-    """A place to get a benchmark from.
+    """A source of a benchmark.
 
     Attributes:
-        text: how a person would write it; noted in the manifest.
-        hub: the name on the hub, if it is there.
-        revision: of the hub's data set; empty for its newest.
+        text: description for the manifest.
+        hub: name of the dataset on the hub, if it is the source.
+        revision: revision of the dataset on the hub; empty for the newest.
         archives: files to download.
-        local: a file or a folder on this machine.
+        local: path of a local file or folder.
     """
 
     text: str
@@ -40,12 +40,12 @@ class Source:
 
 @dataclass(frozen=True)
 class Files:
-    """A source's files, on this machine.
+    """The files of a source on this machine.
 
     Attributes:
         paths: Parquet files, archives, lists, annotations and folders, sorted by name.
-        revision: what fixes their content, if the source has such a thing.
-        notes: of each downloaded file its name, bytes and SHA-256.
+        revision: revision of the content, if the source has one.
+        notes: name, size in bytes and SHA-256 of each downloaded file.
     """
 
     paths: tuple[Path, ...]
@@ -54,10 +54,10 @@ class Files:
 
 
 def choose(benchmark: Benchmark, text: str | None) -> Source:
-    """Understand what the user wrote after --from; None is the benchmark's default.
+    """Parse the value of --from; None selects the default source of the benchmark.
 
     Raises:
-        ConfigError: if it is none of the forms, or this benchmark has no such source.
+        ConfigError: if the value is invalid, or the benchmark has no such source.
     """
     text = text or ("hub" if benchmark.hub else "official")
     if text == "official":
@@ -82,15 +82,15 @@ def choose(benchmark: Benchmark, text: str | None) -> Source:
 
 
 def fetch(source: Source, folder: Path, progress: Progress) -> Files:
-    """Bring a source's files to this machine; what a killed run fetched is not fetched again.
+    """Download the files of a source; complete downloads of an earlier process are reused.
 
     Args:
-        source: from `choose`.
-        folder: where downloads go.
-        progress: told of each file.
+        source: the source, from `choose`.
+        folder: folder for downloads.
+        progress: progress callback for each file.
 
     Raises:
-        DataError: if something cannot be fetched, or there is nothing usable.
+        DataError: if a file cannot be downloaded, or there is no usable file.
     """
     if source.local is not None:
         return Files(_usable(source.local))
@@ -106,7 +106,7 @@ def fetch(source: Source, folder: Path, progress: Progress) -> Files:
 
 
 def _usable(local: Path) -> tuple[Path, ...]:
-    """The Parquet files of a path; or its archives, lists and annotations; or else the folder itself."""
+    """Return the Parquet files of a path, or its archives, lists and annotations, or else the folder itself."""
     if local.is_file():
         if local.suffix.lower() == ".parquet" or is_archive(local):
             return (local,)
@@ -125,9 +125,9 @@ def _hidden(path: Path, root: Path) -> bool:
 
 
 def _from_hub(source: Source, folder: Path, progress: Progress) -> Files:
-    """Fetch a data set's Parquet files by the sums that the hub states.
+    """Download the Parquet files of a dataset and verify them with the hashes of the hub.
 
-    The hub's own client lists them, but does not fetch: after a kill it begins a file of gigabytes anew.
+    The client of the hub is used only to list them, because it restarts interrupted downloads from the beginning.
     """
     from huggingface_hub import get_token, hf_hub_url
 
@@ -145,11 +145,11 @@ def _from_hub(source: Source, folder: Path, progress: Progress) -> Files:
 
 
 def _list_hub(source: Source) -> tuple[str, list[tuple[str, str]]]:
-    """The commit of a data set, and its Parquet files with their SHA-256 as far as the hub states it."""
+    """Return the commit of a dataset, and its Parquet files with their SHA-256 if the hub states it."""
     from huggingface_hub import HfApi, errors
     from huggingface_hub.hf_api import RepoFile
 
-    # The client's versions speak through different HTTP packages; what all those raise is this class's parent.
+    # Versions of the client use different HTTP packages; the common base of their exceptions is this class's parent.
     transport_error = cast("type[Exception]", errors.HfHubHTTPError.__bases__[0])
     try:
         api = HfApi()

@@ -18,8 +18,8 @@ from vl2v.errors import DataError
 ZIPS = (".zip",)
 TARS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 MAX_FILE = 256 << 20  # bytes of one image
-MAX_RATIO = 20  # bytes unpacked per byte of archive; images do not shrink by more than a few percent
-SPARE = 64 << 20  # bytes unpacked that are always allowed, so that small archives may shrink well
+MAX_RATIO = 20  # maximum bytes unpacked per byte of archive; images compress by only a few percent
+SPARE = 64 << 20  # bytes that may always be unpacked, since small archives may compress well
 
 
 @dataclass(frozen=True)
@@ -27,8 +27,8 @@ class Member:
     """A file in an archive or a folder.
 
     Attributes:
-        path: relative, with slashes.
-        read: gives its content; only valid until the next member is asked for.
+        path: relative path with slashes.
+        read: returns the content; only valid until the iteration continues.
     """
 
     path: PurePosixPath
@@ -36,20 +36,20 @@ class Member:
 
 
 def is_archive(path: Path) -> bool:
-    """Whether a file is called like an archive that `members` reads."""
+    """Whether a file has the suffix of an archive that `members` can read."""
     return path.name.lower().endswith((*ZIPS, *TARS))
 
 
 def members(source: Path, *, max_file: int = MAX_FILE) -> Iterator[Member]:
-    """Every regular file of an archive or a folder; links, devices and hidden files are left out.
+    """Iterate over the regular files of an archive or a folder; links, devices and hidden files are skipped.
 
     Args:
-        source: a zip, a tar (plain, gz, bz2, xz), or a folder.
-        max_file: the most bytes that reading one member may give.
+        source: a zip, a tar (plain, gz, bz2 or xz), or a folder.
+        max_file: maximum size of a member in bytes.
 
     Raises:
-        DataError: if the archive is broken, locked, names a file outside itself, or unpacks to far more than an archive
-            of images does.
+        DataError: if the archive is damaged, encrypted, contains a path outside itself, or looks like a decompression
+            bomb.
     """
     if source.is_dir():
         yield from _of_folder(source)
@@ -57,12 +57,12 @@ def members(source: Path, *, max_file: int = MAX_FILE) -> Iterator[Member]:
     budget = _Budget(source, max_file)
     with _broken_is_an_error(source):
         with source.open("rb") as file:
-            is_zip = file.read(2) == b"PK"  # an address may say nothing of the kind
+            is_zip = file.read(2) == b"PK"  # a URL may have no suffix
         yield from (_of_zip if is_zip else _of_tar)(source, budget)
 
 
 class _Budget:
-    """Refuses to unpack more than an archive of images holds: a guard against decompression bombs."""
+    """A limit on unpacked bytes, as a guard against decompression bombs."""
 
     def __init__(self, archive: Path, max_file: int) -> None:
         self.archive, self.max_file = archive, max_file
@@ -91,7 +91,7 @@ def _of_zip(source: Path, budget: _Budget) -> Iterator[Member]:
 def _read_zip(archive: zipfile.ZipFile, info: zipfile.ZipInfo, budget: _Budget) -> bytes:
     budget.take(info.filename, info.file_size)
     with _broken_is_an_error(budget.archive), archive.open(info) as file:
-        return file.read()  # zipfile gives no more than file_size, and checks the sum
+        return file.read()  # zipfile returns at most file_size bytes, and verifies the checksum
 
 
 def _of_tar(source: Path, budget: _Budget) -> Iterator[Member]:
@@ -111,7 +111,7 @@ def _read_tar(archive: tarfile.TarFile, info: tarfile.TarInfo, budget: _Budget) 
     budget.take(info.name, info.size)
     with _broken_is_an_error(budget.archive):
         file = archive.extractfile(info)
-        return file.read() if file else b""  # tarfile gives info.size bytes or raises
+        return file.read() if file else b""  # tarfile returns info.size bytes or raises an error
 
 
 def _of_folder(source: Path) -> Iterator[Member]:
@@ -149,7 +149,10 @@ def _broken_is_an_error(source: Path) -> Iterator[None]:
         yield
     except (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, gzip.BadGzipFile, EOFError) as error:
         raise _broken(source, str(error)) from error
-    except (RuntimeError, NotImplementedError) as error:  # zipfile's words for a password and for a foreign method
+    except (
+        RuntimeError,
+        NotImplementedError,
+    ) as error:  # a password or an unknown method
         raise _broken(source, str(error)) from error
 
 

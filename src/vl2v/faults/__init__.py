@@ -46,11 +46,11 @@ GUARD = 'put the code of the script under if __name__ == "__main__":'
 
 @contextmanager
 def explained(values: Mapping[str, object], command: str = "") -> Iterator[None]:
-    """Raise a `Vl2vError` in place of what `explain` can explain.
+    """Convert exceptions in the block to a `Vl2vError` where `explain` can.
 
     Args:
-        values: the arguments of the command or function, by keyword.
-        command: its name.
+        values: arguments of the command or function, by keyword.
+        command: name of the command or function.
     """
     try:
         check_names(values)
@@ -58,14 +58,14 @@ def explained(values: Mapping[str, object], command: str = "") -> Iterator[None]
     except Vl2vError:
         raise
     except Exception as error:
-        found = explain(error, locations(values, command))
-        if found is None:
+        explanation = explain(error, locations(values, command))
+        if explanation is None:
             raise
-        raise found from error
+        raise explanation from error
 
 
 def explaining(function: Callable[P, T]) -> Callable[P, T]:
-    """A function of the Python API that raises a `Vl2vError` in place of what `explain` can explain."""
+    """Decorate a function of the Python API, so that exceptions are converted to a `Vl2vError` where possible."""
     parameters = inspect.signature(function)
 
     @wraps(function)
@@ -78,10 +78,10 @@ def explaining(function: Callable[P, T]) -> Callable[P, T]:
 
 
 def _check_guard(name: str) -> None:
-    """Refuse to begin in a process that is only being started: a script without the guard does its work again there.
+    """Check that this is not a process that is just starting, where a script without the guard runs again.
 
     Raises:
-        ConfigError: if so.
+        ConfigError: if it is.
     """
     if getattr(multiprocessing.current_process(), "_inheriting", False):
         raise ConfigError(
@@ -94,7 +94,7 @@ def _check_guard(name: str) -> None:
 
 @contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """Name a file in errors of the system that do not say which file they are about, as those of writing to one."""
+    """Add the name of a file to errors of the system that do not contain one, such as errors while writing."""
     try:
         yield
     except Exception as error:
@@ -106,35 +106,35 @@ def naming(path: Path) -> Iterator[None]:
 
 @contextmanager
 def reading(path: Path, step: str = "restore it from a backup, or repeat the command that wrote it") -> Iterator[None]:
-    """Raise a `DamagedError` that names a file in place of what parsing it, and taking its values, can raise.
+    """Convert exceptions from parsing a file to a `DamagedError` with its path.
 
     Args:
-        path: the file.
-        step: what to do where it is damaged.
+        path: path of the file.
+        step: what the user can do if it is damaged.
     """
     try:
         yield
-    except RunError as error:  # from the readers of JSON, which do not know what a file is for
+    except RunError as error:  # from the JSON reader, which does not know the purpose of a file
         raise RunError(error.problem, expected=error.expected, found=error.found, next_step=step) from error
     except Vl2vError:
         raise
     except UNREADABLE as error:
-        said = " ".join(f"{type(error).__name__}: {error}".split())[:200]
-        raise DamagedError(f"{path} is damaged.", expected="what vl2v wrote", found=said, next_step=step) from error
+        message = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        raise DamagedError(f"{path} is damaged.", expected="what vl2v wrote", found=message, next_step=step) from error
 
 
 def explain(error: BaseException, places: Sequence[Location] = ()) -> Vl2vError | None:
-    """What went wrong, for a user; None for an exception that only a programmer can mend.
+    """Convert an exception to an error for users; None for an exception that indicates a bug.
 
     Args:
-        error: what was raised.
-        places: what the user named, or could name.
+        error: the exception.
+        places: paths of the command or function, with their options.
     """
     if isinstance(error, Vl2vError):
         return error
     if isinstance(error, ModelError):
         return StudentError(error.problem, expected=error.expected, found=error.found, next_step=error.next_step)
-    lite = getattr(error, "orig", error)  # SQLAlchemy's hold SQLite's
+    lite = getattr(error, "orig", error)  # exceptions of SQLAlchemy contain those of SQLite
     if isinstance(lite, sqlite3.Error):
         return database(lite, places)
     if isinstance(error, RuntimeError) and ("shared memory" in str(error) or "</torch_" in str(error)):

@@ -18,36 +18,36 @@ from vl2v.locations import CACHE, Location, place_of
 
 
 def database(error: sqlite3.Error, places: Sequence[Location]) -> Vl2vError:
-    """The error for what SQLite raised; `filename` on it names the file."""
+    """Convert an exception of SQLite whose attribute `filename` is the path of the file."""
     path, code = path_of(error), getattr(error, "sqlite_errorcode", 0) & 0xFF
     place = place_of(path, places)
-    shown, said = str(path or "The database"), str(error)
+    shown, message = str(path or "The database"), str(error)
     kind = place.purpose if place else "a SQLite file"
     step = place.advice if place else "choose another file"
     if code == sqlite3.SQLITE_FULL or (code == sqlite3.SQLITE_IOERR and path and no_room(path)):
         return full(path, places)
     if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
         step = f"wait for the other process, or end it (fuser {path} shows which); then run the same command again"
-        return AccessError(f"{shown} is locked by another process.", expected=kind, found=said, next_step=step)
+        return AccessError(f"{shown} is locked by another process.", expected=kind, found=message, next_step=step)
     if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
-        return _damaged(path, place, said)
+        return _damaged(path, place, message)
     if code in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_PERM):
         found = _reason(path) if path else ""
         expected = f"{kind}{f' ({place.option})' if place else ''}, in a folder where this user may write"
         return AccessError(
-            f"{shown} cannot be opened for writing.", expected=expected, found=found or said, next_step=step
+            f"{shown} cannot be opened for writing.", expected=expected, found=found or message, next_step=step
         )
     if code == sqlite3.SQLITE_NOMEM:
-        return AccessError("There is not enough memory.", expected=kind, found=said, next_step="free some memory")
+        return AccessError("There is not enough memory.", expected=kind, found=message, next_step="free some memory")
     return DamagedError(
         f"{shown} has another format.",
         expected=f"{kind}, as this version of vl2v writes it",
-        found=said,
+        found=message,
         next_step="use the version of vl2v that wrote it, or choose another file",
     )
 
 
-def _damaged(path: Path | None, place: Location | None, said: str) -> DamagedError:
+def _damaged(path: Path | None, place: Location | None, message: str) -> DamagedError:
     if place and place.option == CACHE:
         step = "run the same command again: the cache is rebuilt (or delete its folder)"
     else:
@@ -57,12 +57,12 @@ def _damaged(path: Path | None, place: Location | None, said: str) -> DamagedErr
         )
     kind = place.purpose if place else "a SQLite file"
     return DamagedError(
-        f"{path or 'The database'} is damaged.", expected=f"{kind}, undamaged", found=said, next_step=step
+        f"{path or 'The database'} is damaged.", expected=f"{kind}, undamaged", found=message, next_step=step
     )
 
 
 def _reason(path: Path) -> str:
-    """Why SQLite cannot use a file: it does not say so itself."""
+    """Find out why SQLite cannot open a file, which its message does not state."""
     try:
         os.close(os.open(path, os.O_RDWR))
     except FileNotFoundError:

@@ -25,11 +25,11 @@ PROXIES = ("ALL_PROXY", "HTTPS_PROXY", "HTTP_PROXY", "all_proxy", "https_proxy",
 
 
 def network(error: BaseException) -> Vl2vError | None:
-    """Certificates and proxies that the environment names: what fails before anything is sent."""
-    said = " ".join(str(error).split())[:200]
-    if isinstance(error, ImportError) and "socks" in said.lower():
+    """Convert errors of certificates and proxies in the environment, which occur before anything is sent."""
+    message = " ".join(str(error).split())[:200]
+    if isinstance(error, ImportError) and "socks" in message.lower():
         return MissingExtraError(f"The proxy {_first(PROXIES)}", "socks", "socksio")
-    if isinstance(error, ValueError) and "proxy" in said.lower() and _first(PROXIES):
+    if isinstance(error, ValueError) and "proxy" in message.lower() and _first(PROXIES):
         step = "correct it, or unset it: env -u ALL_PROXY -u HTTPS_PROXY -u HTTP_PROXY vl2v ..."
         return ConfigError(
             "The proxy cannot be used.",
@@ -39,30 +39,28 @@ def network(error: BaseException) -> Vl2vError | None:
         )
     unnamed = isinstance(error, OSError) and error.filename is None
     missing = [f"{n}={v}" for n in CERTIFICATES if (v := os.environ.get(n)) and not Path(v).exists()]
-    if unnamed and missing and ("CA certificate" in said or getattr(error, "errno", 0) == errno.ENOENT):
+    if unnamed and missing and ("CA certificate" in message or getattr(error, "errno", 0) == errno.ENOENT):
         step = "correct the variable, or unset it to use the default certificates"
         return ConfigError(
             "The certificate file is missing.",
             expected="certificates in PEM",
-            found=f"{', '.join(missing)}, where nothing is",
+            found=f"{', '.join(missing)}, which does not exist",
             next_step=step,
         )
     if isinstance(error, ssl.SSLError) and unnamed:
         named = [f"{n}={v}" for n in CERTIFICATES if (v := os.environ.get(n))]
-        step = "correct the file that is named" + (
-            ", or unset the variable to use the default certificates" if named else ""
-        )
+        step = "correct the file" + (", or unset the variable to use the default certificates" if named else "")
         return ConfigError(
             "The certificate file cannot be read.",
             expected="certificates in PEM",
-            found=", ".join([*named, said]),
+            found=", ".join([*named, message]),
             next_step=step,
         )
     return None
 
 
 def _first(names: Sequence[str]) -> str:
-    """A variable of the environment that is set, with its value, but not what may be a password in it."""
+    """Return the first environment variable that is set, as ``name=value`` without a password."""
     for name in names:
         if value := os.environ.get(name):
             return f"{name}={value.rpartition('@')[2] if '@' in value else value}"
@@ -70,10 +68,10 @@ def _first(names: Sequence[str]) -> str:
 
 
 def content(error: BaseException, places: Sequence[Location]) -> Vl2vError | None:
-    """What parsers say of a file's content."""
+    """Convert errors of parsers and encodings."""
     path = path_of(error)
     place = place_of(path, places)
-    name, said = str(path or "A file"), " ".join(str(error).split())[:200]
+    name, message = str(path or "A file"), " ".join(str(error).split())[:200]
     step = "write it again, or restore a backup" + (
         f"; it belongs to {place.purpose} ({place.option})" if place else ""
     )
@@ -82,9 +80,9 @@ def content(error: BaseException, places: Sequence[Location]) -> Vl2vError | Non
             f"{name} cannot be read.", expected="plain values", found="values nested too deeply", next_step=step
         )
     if isinstance(error, json.JSONDecodeError):
-        return DamagedError(f"{name} cannot be read.", expected="JSON", found=said, next_step=step)
+        return DamagedError(f"{name} cannot be read.", expected="JSON", found=message, next_step=step)
     if isinstance(error, UnicodeDecodeError):
-        return DamagedError(f"{name} cannot be read.", expected="text in UTF-8", found=said, next_step=step)
+        return DamagedError(f"{name} cannot be read.", expected="text in UTF-8", found=message, next_step=step)
     if isinstance(error, UnicodeEncodeError) and "surrogates" in error.reason:
         return AccessError(
             "A name is not UTF-8.",

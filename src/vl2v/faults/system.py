@@ -16,7 +16,7 @@ from vl2v.errors import (
 )
 from vl2v.locations import Location, place_of
 
-FOUND = {  # by the system's number
+FOUND = {  # by errno
     errno.EROFS: "the disk is mounted read-only",
     errno.EACCES: "this user has no permission",
     errno.EPERM: "the system does not permit it",
@@ -34,11 +34,11 @@ FOUND = {  # by the system's number
     errno.EBUSY: "a file or folder in use",
     errno.EINVAL: "a name that this file system does not allow",
 }
-LITTLE = 1 << 20  # bytes free, below which a disk counts as full
+LITTLE = 1 << 20  # free bytes below which a disk counts as full
 
 
 def path_of(error: BaseException) -> Path | None:
-    """The file that an error names, if any."""
+    """Return the path that an error contains, if any."""
     name = getattr(error, "filename", None)
     if isinstance(name, bytes):
         name = os.fsdecode(name)
@@ -46,7 +46,7 @@ def path_of(error: BaseException) -> Path | None:
 
 
 def system(error: BaseException, places: Sequence[Location]) -> Vl2vError | None:
-    """The error for what the system raised; None for what is not of the system."""
+    """Convert an error of the operating system; None for any other exception."""
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         step = "use a smaller --size or --batch-per-domain, fewer --workers, or a machine with more memory"
         found = " ".join(str(error).split())[:200] or "no memory left"
@@ -94,16 +94,16 @@ def system(error: BaseException, places: Sequence[Location]) -> Vl2vError | None
 
 
 def dangling(path: Path | None) -> str:
-    """What a link on the path leads to that is not there."""
+    """Describe the first broken link on a path; empty if there is none."""
     for part in (path, *path.parents) if path else ():
-        with suppress(OSError):  # a folder on the way that may not be entered
+        with suppress(OSError):  # a folder on the path without permission
             if part.is_symlink() and not part.exists():
                 return f"{part} is a link to {part.readlink()}, which is missing"
     return ""
 
 
 def disk_full(error: BaseException, places: Sequence[Location] = ()) -> DiskFullError | None:
-    """The error for a disk-full error of the system or of a database; None if `error` is another one."""
+    """Convert a disk-full error of the system or of a database; None for any other exception."""
     text = str(error).lower()
     is_full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
     is_full = is_full or (isinstance(error, sqlite3.Error) and "full" in text) or "no space left on device" in text
@@ -111,7 +111,7 @@ def disk_full(error: BaseException, places: Sequence[Location] = ()) -> DiskFull
 
 
 def full(path: Path | None, places: Sequence[Location]) -> DiskFullError:
-    """The error for a full disk: the one of a path, or, where none is known, the first that is full."""
+    """Return the error for a full disk: that of the path, or, without a path, the first location that is full."""
     if path is None:
         path = next((place.path for place in places if no_room(place.path)), None)
     place, again = place_of(path, places), "then run the same command again (vl2v distill with --resume)"
@@ -130,7 +130,7 @@ def full(path: Path | None, places: Sequence[Location]) -> DiskFullError:
 
 
 def no_room(path: Path) -> str:
-    """``bytes`` or ``files``, whichever its disk has run out of; empty if neither is known."""
+    """Return ``bytes`` or ``files``, whichever the disk of a path has run out of; empty if neither or unknown."""
     try:
         while not path.exists() and path != path.parent:
             path = path.parent
