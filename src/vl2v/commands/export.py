@@ -23,7 +23,7 @@ from vl2v.hints import resume_command
 from vl2v.locations import StoragePaths
 from vl2v.onnx_export.exported import EXPORT, REPORT
 from vl2v.onnx_export.onnx import need_onnx, to_onnx, write
-from vl2v.onnx_export.parity import Compared, compare, refuse
+from vl2v.onnx_export.parity import Compared, check_parity, compare
 from vl2v.onnx_export.quantise import quantise
 from vl2v.onnx_export.sample import Sample, batches, random_sample, run_sample
 from vl2v.planning.prepare import known_columns
@@ -132,7 +132,7 @@ def export(
                 files = {}
                 for name in wanted:
                     files[name] = compare(Model(fresh[name]), truth, sample)
-                    refuse(name, files[name], tolerance, sample.reference)
+                    check_parity(name, files[name], tolerance, sample.reference)
                     advance(1)
             for name in wanted:
                 fresh[name].replace(out / name)

@@ -1,1 +1,1 @@
-"""The demo: drawings from icon packages, and three methods compared on them."""
+"""Demo: a dataset of drawings from icon packages, and a comparison of three methods on it."""

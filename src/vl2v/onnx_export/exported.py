@@ -1,4 +1,4 @@
-"""Update what depends on a student's classes: exported files and trust data."""
+"""Update exported files and trust data after the classes of a student have changed."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from vl2v.runs.run_files import read_export
 from vl2v.student.files import CHANGES, write_json
 from vl2v.student.model import Student
 
-EXPORT, REPORT = "export", "export.json"  # the folder in a run's, and what it says of its files
+EXPORT, REPORT = "export", "export.json"  # folder in the run folder, and the report in it
 REMARK = "accuracy and parity refer to the classes before the change"
 
 
 def exported(run: Path) -> list[Path]:
-    """The ONNX files of a run's student.
+    """Return the ONNX files of a run.
 
     Raises:
-        MissingExtraError: if there are some and they cannot be changed here.
+        MissingExtraError: if there are files, and the packages to change them are missing.
     """
     files = sorted((run / EXPORT).glob("*.onnx"))
     if files:
@@ -29,7 +29,7 @@ def exported(run: Path) -> list[Path]:
 
 
 def change_exports(run: Path, student: Student) -> None:
-    """Give a run's exported files the student's classes, without exporting again."""
+    """Write the current classes of the student to the exported files of a run, without a new export."""
     for file in exported(run):
         from vl2v.onnx_export.onnx import describe, rewrite_classes
 
@@ -43,7 +43,7 @@ def change_exports(run: Path, student: Student) -> None:
 
 
 def mark_trust(student: Student) -> None:
-    """Note beside a student's calibration how often classes changed since it was fitted, for others than there are."""
+    """Record in the calibration of a student how often its classes have changed since it was fitted."""
     if student.trust is not None:
         changes = len(student.provenance[CHANGES])
         student.trust = replace(student.trust, calibration={**student.trust.calibration, CHANGES: changes})

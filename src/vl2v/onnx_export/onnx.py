@@ -26,15 +26,15 @@ from vl2v_runtime.model import EMBEDDING, HEAD, INPUT, LOGITS
 if TYPE_CHECKING:
     import onnx
 
-CLASSIFY = "classify"  # the node that multiplies by the text head
+CLASSIFY = "classify"  # name of the node that multiplies by the text head
 PRODUCER = "vl2v"
 
 
 def need_onnx() -> None:
-    """Refuse to go on without the packages that write, read and run an exported file.
+    """Check that the packages for exported files are installed.
 
     Raises:
-        MissingExtraError: with the first that is missing.
+        MissingExtraError: for the first missing package.
     """
     for package in ("onnx", "onnxscript", "onnxruntime"):
         if importlib.util.find_spec(package) is None:
@@ -42,7 +42,7 @@ def need_onnx() -> None:
 
 
 def describe(student: Student, provenance: Mapping[str, Any]) -> Metadata:
-    """What the exported file says of itself, `provenance` being what its readers may know of the student's making."""
+    """Return the metadata of an exported file, with the given provenance."""
     p = student.preprocess
     return Metadata(
         classes=tuple(student.classes),
@@ -57,7 +57,7 @@ def describe(student: Student, provenance: Mapping[str, Any]) -> Metadata:
 
 
 class _Trunk(nn.Module):
-    """All of a student that training changed: up to the embedding, or to a baseline's logits."""
+    """The trained part of a student: up to the embedding, or to the logits of a linear head."""
 
     def __init__(self, student: Student) -> None:
         super().__init__()
@@ -69,11 +69,13 @@ class _Trunk(nn.Module):
 
 
 def to_onnx(student: Student, provenance: Mapping[str, Any] | None = None) -> onnx.ModelProto:
-    """A student as an ONNX graph: `pixels` [B, 3, S, S] to `logits` [B, K] and, with a text head, `embedding` [B, D].
+    """Convert a student to an ONNX graph.
+
+    The input is `pixels` [B, 3, S, S]. The outputs are `logits` [B, K] and, with a text head, `embedding` [B, D].
 
     Args:
-        student: any; it is not changed.
-        provenance: what the file's readers may know of its making; None tells them all that the student remembers.
+        student: the student. It is not changed.
+        provenance: provenance for the metadata of the file. None uses that of the student without redaction.
 
     Raises:
         StudentError: if torch cannot export the backbone.
@@ -88,14 +90,14 @@ def to_onnx(student: Student, provenance: Mapping[str, Any] | None = None) -> on
         try:
             program = torch.onnx.export(
                 trunk,
-                (torch.zeros(2, 3, size, size),),  # with one image, the batch would be taken for a constant
+                (torch.zeros(2, 3, size, size),),  # with one image, the batch size would become a constant
                 dynamo=True,
                 dynamic_shapes=({0: torch.export.Dim("batch")},),
                 input_names=[INPUT],
                 output_names=[LOGITS if student.head is None else EMBEDDING],
                 verbose=False,
             )
-        except Exception as error:  # the exporter runs the user's module and raises anything
+        except Exception as error:  # the exporter runs the user's module, which may raise anything
             raise StudentError(
                 f"The backbone {student.recipe.name} cannot be exported.",
                 expected="a module that torch.export can trace with any number of images",
@@ -104,7 +106,7 @@ def to_onnx(student: Student, provenance: Mapping[str, Any] | None = None) -> on
             ) from error
     assert program is not None
     model = program.model_proto
-    _forget_sources(model)
+    _remove_sources(model)
     if student.head is not None:
         _classify(model, student.head.cpu().numpy(), student.logit_scale)
     model.producer_name = PRODUCER
@@ -114,7 +116,7 @@ def to_onnx(student: Student, provenance: Mapping[str, Any] | None = None) -> on
 
 
 def _classify(model: onnx.ModelProto, head: np.ndarray[Any, np.dtype[np.float32]], logit_scale: float) -> None:
-    """Add Predict's last step by hand, so that the head stands in the file under its name, as it is."""
+    """Add the classification step as a node, so that the file contains the head unchanged and by name."""
     import onnx
 
     graph = model.graph
@@ -134,8 +136,8 @@ def _logits_info(like: onnx.ValueInfoProto, classes: int) -> onnx.ValueInfoProto
     return info
 
 
-def _forget_sources(model: onnx.ModelProto) -> None:
-    """Drop what the exporter notes of every node: stack traces with paths of this machine, no business of a device."""
+def _remove_sources(model: onnx.ModelProto) -> None:
+    """Remove the stack traces that the exporter attaches to nodes, since they contain local paths."""
     graph = model.graph
     for part in (model, graph, *graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer):
         del part.metadata_props[:]
@@ -144,7 +146,7 @@ def _forget_sources(model: onnx.ModelProto) -> None:
 
 @contextmanager
 def quiet(logger: logging.Logger) -> Iterator[None]:
-    """Keep a package's remarks on its own work away from the user; errors still come through."""
+    """Suppress warnings and information of a package's logger. Errors are still shown."""
     level = logger.level
     logger.setLevel(logging.ERROR)
     try:
@@ -154,34 +156,34 @@ def quiet(logger: logging.Logger) -> Iterator[None]:
 
 
 def get_metadata(model: onnx.ModelProto, where: str) -> Metadata:
-    """What a loaded file says of itself.
+    """Read the metadata of a loaded file.
 
     Raises:
-        ModelError: if it says nothing, or nothing usable.
+        ModelError: if the metadata are missing or invalid.
     """
     return Metadata.from_json({p.key: p.value for p in model.metadata_props}.get(KEY), where)
 
 
 def set_metadata(model: onnx.ModelProto, metadata: Metadata) -> None:
-    """Put the description into a loaded file, in place of an older one."""
-    kept = [entry for entry in model.metadata_props if entry.key != KEY]
+    """Write the metadata to a loaded file. Older metadata are replaced."""
+    others = [entry for entry in model.metadata_props if entry.key != KEY]
     del model.metadata_props[:]
-    model.metadata_props.extend(kept)
+    model.metadata_props.extend(others)
     model.metadata_props.add(key=KEY, value=metadata.to_json())
 
 
 def rewrite_classes(path: Path, described: Metadata, head: ArrayLike) -> None:
-    """Give an exported file other classes, without exporting again; a reader sees the old file or the new one.
+    """Change the classes of an exported file without a new export. The file is replaced atomically.
 
     Args:
-        path: what `to_onnx` made, in float32 or quantised.
-        described: what the changed student says of itself (`describe`), with K class names, all different; its
-            provenance and trust are taken over too.
-        head: [K, D] text embeddings, any length above 0.
+        path: an exported file, in float32 or quantised.
+        described: metadata of the changed student (`describe`) with K different class names. Its provenance and trust
+            data are written too.
+        head: [K, D] text embeddings with any length above 0.
 
     Raises:
         StudentError: if the shapes do not fit, or the file has no text head.
-        ModelError: if it is no exported file.
+        ModelError: if the file was not exported by vl2v.
     """
     rows, classes = np.asarray(head, np.float32), described.classes
 
@@ -203,9 +205,9 @@ def rewrite_classes(path: Path, described: Metadata, head: ArrayLike) -> None:
             expected, found = f"a matrix '{HEAD}' and an output '{LOGITS}'", "another graph"
             raise StudentError(f"{path} cannot be changed.", expected=expected, found=found, next_step=AGAIN)
         lengths = np.linalg.norm(rows, axis=-1, keepdims=True)
-        wanted = (len(classes), old.dims[1])
+        expected_shape = (len(classes), old.dims[1])
         usable = np.isfinite(lengths).all() and (lengths > 1e-6).all()
-        if rows.shape != wanted or len(set(classes)) != len(classes) or not classes or not usable:
+        if rows.shape != expected_shape or len(set(classes)) != len(classes) or not classes or not usable:
             expected = f"different names, and as many finite vectors [{old.dims[1]}] with a direction"
             found = f"{len(classes)} names, vectors {list(rows.shape)}"
             raise StudentError("Head and classes do not match.", expected=expected, found=found)
@@ -220,20 +222,20 @@ def rewrite_classes(path: Path, described: Metadata, head: ArrayLike) -> None:
 
 
 def rewrite_trust(path: Path, trust: Mapping[str, Any] | None) -> None:
-    """Give an exported file another trust.json; a reader sees the old file or the new one.
+    """Replace the trust data of an exported file. The file is replaced atomically.
 
     Args:
-        path: what `to_onnx` made, in float32 or quantised.
-        trust: the content of trust.json; None takes it out.
+        path: an exported file, in float32 or quantised.
+        trust: content of trust.json. None removes the trust data.
 
     Raises:
-        ModelError: if it is no exported file.
+        ModelError: if the file was not exported by vl2v.
     """
     _rewrite(path, lambda model: set_metadata(model, replace(get_metadata(model, str(path)), trust=trust)))
 
 
 def write(model: onnx.ModelProto, path: Path) -> None:
-    """Write a file at once."""
+    """Write a file atomically."""
     with replacing(path) as fresh:
         fresh.write_bytes(model.SerializeToString())
 
@@ -244,7 +246,7 @@ def _rewrite(path: Path, change: Callable[[onnx.ModelProto], None]) -> None:
 
     try:
         model = onnx.load(path, load_external_data=False)
-    except Exception as error:  # protobuf raises kinds of its own
+    except Exception as error:  # protobuf raises its own types
         found = " ".join(str(error).split())[:200]
         raise StudentError(f"{path} cannot be read.", expected="an ONNX model", found=found, next_step=AGAIN) from error
     change(model)

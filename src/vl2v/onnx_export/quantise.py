@@ -20,24 +20,24 @@ from vl2v_runtime.model import EMBEDDING, INPUT
 if TYPE_CHECKING:
     import onnx
 
-FIRST = 3  # convolutions that stay in float: few weights, and on PACS half of the squared error of the logits in 8 bits
-BATCH = 8  # images whose extremes are taken together; their mean is the range, so an odd image weighs little
-QUANTISED = ("Conv", "Gemm", "MatMul", "Add", "Clip", "Relu")  # what has 8-bit kernels that are worth it
+FIRST = 3  # number of first convolutions in float: few weights, but on PACS half of the squared error of the logits
+BATCH = 8  # images per calibration batch; ranges are means over batches, so an unusual image has little influence
+QUANTISED = ("Conv", "Gemm", "MatMul", "Add", "Clip", "Relu")  # operators with useful 8-bit kernels
 
 
 def quantise(source: Path, target: Path, batches: Iterable[NDArray[np.float32]]) -> None:
     """Quantise weights per channel and activations per tensor to 8 bits, as QuantizeLinear/DequantizeLinear pairs.
 
-    The first convolutions, the norm of the embedding and the text head stay in float; so classes can still be changed
-    in the file. Ranges are means of the extremes of `BATCH` images.
+    The first convolutions, the norm of the embedding and the text head stay in float, so classes can still be changed
+    in the file. The range of a tensor is the mean of the extremes over batches of `BATCH` images.
 
     Args:
         source: an exported file in float32.
-        target: where to write the other.
-        batches: normalised pixels [B, 3, S, S] float32; their activations say which range each tensor needs.
+        target: path of the quantised file.
+        batches: normalised pixels [B, 3, S, S] float32 for calibration.
 
     Raises:
-        StudentError: if onnxruntime cannot.
+        StudentError: if onnxruntime cannot quantise the file.
     """
     need_onnx()
     import onnx
@@ -51,14 +51,14 @@ def quantise(source: Path, target: Path, batches: Iterable[NDArray[np.float32]])
             for start in range(0, len(batch), BATCH):
                 yield {INPUT: batch[start : start + BATCH]}
 
-    # onnxruntime advises, through the root's logger, to preprocess the graph: the exporter has done it
+    # onnxruntime advises in the root logger to preprocess the graph, which the exporter has already done
     with TemporaryDirectory(dir=target.parent, prefix=".quantise-") as folder, quiet(logging.root):
         before, after = Path(folder) / "float.onnx", Path(folder) / "int8.onnx"
-        shutil.copyfile(source, before)  # onnxruntime writes beside what it reads
+        shutil.copyfile(source, before)  # onnxruntime writes next to its input
         try:
-            _quantise(before, after, counted(), _kept(model))
+            _quantise(before, after, counted(), _float_nodes(model))
             quantised = onnx.load(after)
-        except Exception as error:  # onnxruntime's tools raise many kinds
+        except Exception as error:  # onnxruntime's tools raise many types
             raise StudentError(
                 f"{source} cannot be quantised.",
                 expected="a graph that onnxruntime can quantise",
@@ -95,20 +95,20 @@ def _quantise(before: Path, after: Path, inputs: Iterator[dict[str, NDArray[np.f
     )
 
 
-def _kept(model: onnx.ModelProto) -> list[str]:
-    """The nodes that stay in float."""
+def _float_nodes(model: onnx.ModelProto) -> list[str]:
+    """Return the nodes that stay in float."""
     first = [node.name for node in model.graph.node if node.op_type == "Conv"][:FIRST]
     return first + _head_nodes(model)
 
 
 def _head_nodes(model: onnx.ModelProto) -> list[str]:
-    """The nodes that turn a projection into an embedding of length one, and that into logits; none without a head."""
+    """Return the nodes that normalise the embedding and compute the logits. None of them exist without a text head."""
     makers = {output: node for node in model.graph.node for output in node.output}
     if EMBEDDING not in makers:
         return []
     divide = makers[EMBEDDING]
     names, waiting = [CLASSIFY, divide.name], list(divide.input[1:])
-    while waiting:  # the norm's own nodes, back to the projection
+    while waiting:  # the nodes of the norm, back to the projection
         node = makers.get(waiting.pop())
         if node is not None and node.name not in names:
             names.append(node.name)

@@ -1,4 +1,4 @@
-"""Images for the calibration of an exported file, and for its comparison with the student."""
+"""Images for calibrating an exported file and for measuring its parity with the student."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ from vl2v.progress import Progress
 from vl2v.student.model import Student
 from vl2v.student.preprocess import Preprocess
 
-CHECKED = 5_000  # images compared at most: with more, half a point would not be measured better, only later
-CALIBRATED = 256  # images that say the range of every tensor
-DRAWN = 64  # random images, where there are no others
+CHECKED = 5_000  # maximum number of compared images; more would take longer without changing the result
+CALIBRATED = 256  # images for the calibration of ranges
+DRAWN = 64  # random images, if there are no others
 CHUNK = 32
 
 VALIDATION = "validation images of the sources"
@@ -37,16 +37,16 @@ RANDOM = "random images"
 
 @dataclass(frozen=True)
 class Sample:
-    """Pixels, and which of them are for what.
+    """Images for comparison and calibration.
 
     Attributes:
-        what: where the compared images come from: `VALIDATION`, `ALL` or `RANDOM`.
+        what: origin of the compared images: `VALIDATION`, `ALL` or `RANDOM`.
         pixels: [slots, S, S, 3] uint8.
-        slots: [N] places in `pixels` of the compared images.
-        labels: [N] numbers of the student's classes; None for random images, and others of no known class.
-        domains: [N] domain of every image; None for random images.
-        calibration: [M] places of the images to calibrate on; empty for random images.
-        reference: where the labels are from.
+        slots: [N] indices of the compared images in `pixels`.
+        labels: [N] class indices. None for random images and images of unknown class.
+        domains: [N] domain of every image. None for random images.
+        calibration: [M] indices of the calibration images in `pixels`. Empty for random images.
+        reference: origin of the labels.
     """
 
     what: str
@@ -59,14 +59,14 @@ class Sample:
 
 
 def batches(preprocess: Preprocess, pixels: NDArray[np.uint8], slots: Indices) -> Iterator[NDArray[np.float32]]:
-    """Normalised pixels, [<=CHUNK, 3, S, S] float32 at a time."""
+    """Yield normalised pixels in batches of at most `CHUNK` images, [B, 3, S, S] float32."""
     for start in range(0, len(slots), CHUNK):
         images = torch.from_numpy(pixels[slots[start : start + CHUNK]]).permute(0, 3, 1, 2)
         yield preprocess.normalise(images).contiguous().numpy()
 
 
 def random_sample(size: int) -> Sample:
-    """Images of noise: enough to compare two networks, not to measure or calibrate one."""
+    """Return noise images, with which two networks can be compared, but not calibrated or evaluated."""
     pixels = np.random.default_rng(0).integers(0, 256, (DRAWN, size, size, 3), dtype=np.uint8)
     return Sample(RANDOM, pixels, np.arange(DRAWN), None, None, np.zeros(0, np.int64))
 
@@ -78,21 +78,21 @@ def run_sample(
     progress: Progress,
     answers: Mapping[str, str] | None = None,
 ) -> Sample:
-    """Draw, by the student's seed, from the images it learnt from, or from a folder of the same classes.
+    """Draw images of the run, or of another folder with the same classes, with the seed of the student.
 
-    Compared are validation images, calibrated is on training images; held-out domains take no part. In a folder of
-    other content nothing is known of a split, and both are drawn from all images but the held-out domains'.
+    Parity is measured on validation images, and INT8 is calibrated on training images. Held-out domains are not used.
+    Another folder has no known split, so both are drawn from all its images except those of held-out domains.
 
     Args:
-        student: a trained one; its provenance has seed and split.
-        data: the folder.
-        places: where the pixel cache is.
-        progress: told of the scan.
-        answers: class by path, the teacher's of validation images; labels in place of those that images lack.
+        student: a trained student. Its provenance contains the seed.
+        data: the images.
+        places: paths of the caches.
+        progress: progress callback for the scan.
+        answers: predictions of the teacher for validation images, by path. They replace labels if there are none.
 
     Raises:
-        RunError: if the folder is gone.
-        DataError: if it has faults, or a class that the student never knew.
+        RunError: if the folder is missing.
+        DataError: if the data have errors, or a class that the student does not know.
     """
     if not data.root.exists():
         raise RunError(
@@ -113,19 +113,19 @@ def run_sample(
         seed = int(student.provenance.get("seed", 0))
         if (student.provenance.get("data") or {}).get("digest") == task.digest():
             split = split_task(task, data, seed)
-            what, kept = VALIDATION, np.concatenate(list(split.training.values()))
+            what, training = VALIDATION, np.concatenate(list(split.training.values()))
             compared = np.concatenate(list(split.validation.values()))
         else:
             held_out = match_domains(data.held_out, task.domains)
             usable = np.ones(len(task), np.bool_) if task.parts is None else task.parts != TEST
             rows = [task.rows_of(domain) for domain in task.domains if domain not in held_out]
             sources = [part[usable[part]] for part in rows]
-            what, kept = ALL, np.concatenate(sources or [np.arange(len(task), dtype=np.int64)])
-            compared = kept
+            what, training = ALL, np.concatenate(sources or [np.arange(len(task), dtype=np.int64)])
+            compared = training
         if labels is not None:
             compared = compared[labels[compared] >= 0]
         compared = np.sort(_draw(compared, CHECKED, seed))
-        calibration = _draw(kept, CALIBRATED, seed)
+        calibration = _draw(training, CALIBRATED, seed)
         reference = TEACHER if data.classes else LABELS
         names = np.array(task.domains)[task.domain_of[compared]]
         slots = cache.slots(task.digests[compared]), cache.slots(task.digests[calibration])
@@ -133,6 +133,6 @@ def run_sample(
         return Sample(what, cache.map(), slots[0], own, names, slots[1], reference)
 
 
-def _draw(places: Indices, count: int, seed: int) -> Indices:
+def _draw(indices: Indices, count: int, seed: int) -> Indices:
     generator = np.random.default_rng([seed, 0xE7907])
-    return places[generator.permutation(len(places))[:count]]
+    return indices[generator.permutation(len(indices))[:count]]
