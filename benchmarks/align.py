@@ -1,4 +1,4 @@
-"""A step of Align with kept features against one that computes the frozen features anew.
+"""Compare a step of Align on cached features with one that computes the frozen features again.
 
 Both steps run in this process, in turn: the real `vl2v.method.align` on a batch of features, and the same after a
 forward pass of the frozen backbone on random pixels of the real shape. Weights are
@@ -19,14 +19,14 @@ from vl2v.method.loop import Batch
 
 
 def main() -> None:
-    """Time both kinds of step and keep the ratio."""
+    """Time both kinds of step and save the ratio."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default="resnet50")
     parser.add_argument("--size", type=int, default=224)
     parser.add_argument("--batch", type=int, default=96)
     parser.add_argument("--dimension", type=int, default=512)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--kept-steps", type=int, default=300, help="kept-feature steps per round")
+    parser.add_argument("--kept-steps", type=int, default=300, help="steps on cached features per round")
     a = parser.parse_args()
     torch.manual_seed(0)
     backbone = timm.create_model(a.model, num_classes=0).eval()

@@ -1,4 +1,4 @@
-"""What keeping freed memory brings on a CPU: a student's step and its forward pass, each way in turn."""
+"""Effect of keeping freed memory on a CPU, for a training step and a forward pass of a student."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ ROUNDS = 3
 
 
 def measure(held: bool) -> dict[str, float]:
-    """Seconds of a training step of 24 images, and of a forward pass of 64, at 128 px; medians."""
+    """Measure the median seconds of a training step of 24 images and of a forward pass of 64, at 128 px."""
     if held:
         from vl2v.allocator import keep_freed_memory
 
@@ -45,7 +45,7 @@ def measure(held: bool) -> dict[str, float]:
 
 
 def timed(work: object, times: int = 12) -> float:
-    """The median of some calls after three that do not count."""
+    """Return the median time of some calls after three warm-up calls."""
     assert callable(work)
     seconds = []
     for _ in range(times + 3):
@@ -56,7 +56,7 @@ def timed(work: object, times: int = 12) -> float:
 
 
 def main() -> None:
-    """Measure both ways in processes of their own, in turn."""
+    """Measure both settings alternately, each in its own process."""
     if len(sys.argv) > 1:
         print(json.dumps(measure(sys.argv[1] == "held")))
         return

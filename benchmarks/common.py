@@ -1,4 +1,4 @@
-"""What the benchmark scripts share: where figures come from, and where they go."""
+"""Functions that the benchmark scripts share: provenance and output of figures."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ RESULTS = ROOT / "benchmarks" / "results"
 
 
 def shared() -> Path | None:
-    """The maintainers' folder of benchmark data beside the checkout, or where VL2V_SHARED points."""
+    """The maintainers' folder of benchmark data next to the checkout, or the folder in VL2V_SHARED."""
     path = Path(os.environ.get("VL2V_SHARED", ROOT.parent / "shared"))
     return path if path.is_dir() else None
 
 
 def circumstances(seeds: Sequence[int] = (0,)) -> dict[str, Any]:
-    """Machine, software and commit of a measurement."""
+    """Return machine, software and commit of a measurement."""
     cpu = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
     if info.exists():
@@ -50,7 +50,7 @@ def circumstances(seeds: Sequence[int] = (0,)) -> dict[str, Any]:
 
 
 def spread(values: Sequence[float]) -> dict[str, float]:
-    """Median, least and greatest of some values, and how many they are."""
+    """Return median, minimum, maximum and number of values."""
     return {"median": statistics.median(values), "min": min(values), "max": max(values), "n": len(values)}
 
 
@@ -63,5 +63,5 @@ def keep(name: str, figures: dict[str, Any]) -> None:
 
 
 def resident() -> int:
-    """This process's resident memory in bytes."""
+    """Return the resident memory of this process in bytes."""
     return int(psutil.Process().memory_info().rss)

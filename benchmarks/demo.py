@@ -1,4 +1,4 @@
-"""The demo from nothing: three methods, three seeds, and the offline vendor."""
+"""Run the demo from scratch: three methods, three seeds, and the offline vendor."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from vl2v.demo.job import SEEDS, demo
 
 
 def main() -> None:
-    """Run the demo into a new folder and keep its comparison."""
+    """Run the demo in a new folder and save its comparison."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--scratch", type=Path, required=True, help="a new folder for drawings, cache and runs")
     a = parser.parse_args()

@@ -1,4 +1,4 @@
-"""What a device gains from an exported student: speed against torch, accuracy lost, import time, sizes.
+"""Measure an exported student: speed relative to torch, loss of accuracy, import time, sizes.
 
     python benchmarks/deploy.py RUN [RUN ...] --cache FOLDER
 
@@ -46,7 +46,7 @@ IMPORTS = {"nothing": "pass", "vl2v_runtime": "import vl2v_runtime; vl2v_runtime
 
 
 def held_out(student: Student, cache_folder: Path) -> Sample:
-    """All images of the domains that the student never saw."""
+    """Return all images of the domains that are unseen for the student."""
     made = student.provenance
     data = DataConfig(**made["config"]["data"])
     index, cache = FileIndex(cache_folder / "files.sqlite"), PixelCache(cache_folder, student.preprocess.size)
@@ -57,7 +57,7 @@ def held_out(student: Student, cache_folder: Path) -> Sample:
 
 
 def accuracies(run: Path, out: Path, cache: Path) -> dict[str, Any]:
-    """Export a run; accuracy of every way on both kinds of images, greatest differences, sizes."""
+    """Export a run and measure accuracy on validation and unseen images, largest differences, and sizes."""
     done = export(run, onnx=True, int8=True, out=out, tolerance=100, places=StoragePaths(cache))
     student = Student.load(run)
     sample = held_out(student, cache)
@@ -79,7 +79,7 @@ def accuracies(run: Path, out: Path, cache: Path) -> dict[str, Any]:
 
 
 def speeds(run: Path, size: int) -> dict[str, Any]:
-    """Images per second of torch eager, ONNX and INT8 at batch 1 and 32, with one thread and with two."""
+    """Measure images per second of torch in eager mode, ONNX and INT8 at batch 1 and 32, with one and two threads."""
     student = Student.load(run)
     student.preprocess = replace(student.preprocess, size=size)
     noise = np.random.default_rng(0).normal(size=(32, 3, size, size)).astype(np.float32)
@@ -87,7 +87,7 @@ def speeds(run: Path, size: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         files = Path(folder, FLOAT), Path(folder, INT8)
         write(to_onnx(student), files[0])
-        quantise(files[0], files[1], [noise])  # the ranges are not those of images; the arithmetic is the same
+        quantise(files[0], files[1], [noise])  # ranges differ from those of images, but the arithmetic is the same
         for threads, clock in ((1, time.process_time), (2, time.perf_counter)):
             models = {file.name: Model(file, threads) for file in files}
             for batch in (1, 32):
@@ -102,7 +102,7 @@ def speeds(run: Path, size: int) -> dict[str, Any]:
 def race(
     student: Student, models: dict[str, Model], pixels: Floats, threads: int, clock: Callable[[], float]
 ) -> dict[str, float]:
-    """Seconds of a call of every way, least of all rounds, after one that does not count."""
+    """Return the minimum seconds per call over all rounds, after a warm-up call."""
     torch.set_num_threads(threads)
 
     @torch.no_grad()
@@ -122,7 +122,7 @@ def race(
 
 
 def imports() -> dict[str, float]:
-    """Seconds that a fresh process takes to import, least of three, without the time of Python itself."""
+    """Return the minimum import time of three fresh processes, without the start of Python."""
     least = {}
     for name, code in IMPORTS.items():
         seconds = []
@@ -135,7 +135,7 @@ def imports() -> dict[str, float]:
 
 
 def main() -> None:
-    """Measure and keep."""
+    """Measure and save the figures."""
     parser = argparse.ArgumentParser(description="What a device gains from an exported student.")
     parser.add_argument("runs", type=Path, nargs="+")
     parser.add_argument("--cache", type=Path, required=True)

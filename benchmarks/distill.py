@@ -1,4 +1,4 @@
-"""The rate of Distill against the bare student's forward, backward and step on random tensors of the same shape.
+"""Speed of Distill relative to forward pass, backward pass and step of the student on random tensors.
 
 Ours includes loading from the memory map, augmentation, the teacher's vectors, and SWAD's update at every step. Blocks
 of both run in turn in one process, both in the channels-last layout, which is the faster one. Validation is left out of
@@ -55,7 +55,7 @@ def batches(folder: Path, size: int, batch: int, workers: int) -> Iterator[Batch
 
 
 class Sides:
-    """Both sides of the comparison, each with a student and an optimiser of its own."""
+    """Both sides of the comparison, each with its own student and optimiser."""
 
     def __init__(self, a: argparse.Namespace, folder: Path, workers: int, swad: bool = True) -> None:
         torch.manual_seed(0)
@@ -91,7 +91,7 @@ class Sides:
 
 
 def peak(a: argparse.Namespace, side: str) -> float:
-    """Peak resident megabytes of one side, in a process of its own."""
+    """Return the peak resident memory in MB of one side, measured in its own process."""
     command = [sys.executable, __file__, "--memory", side, "--model", a.model, "--size", str(a.size)]
     found = subprocess.run([*command, "--batch", str(a.batch)], capture_output=True, text=True, check=True)
     return int(found.stdout.splitlines()[-1]) / 1000
@@ -115,7 +115,7 @@ def measure_memory(a: argparse.Namespace) -> None:
 
 
 def main() -> None:
-    """Time both sides in turn for every number of workers, measure memory, and keep the figures."""
+    """Time both sides in turn for every number of workers, measure memory, and save the figures."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default="tf_efficientnet_lite0")
     parser.add_argument("--size", type=int, default=128)

@@ -1,4 +1,4 @@
-"""The offline vendor's zero-shot accuracy, on all 9,991 images of PACS and on the demo's four styles.
+"""Zero-shot accuracy of the offline vendor on all 9,991 images of PACS and on the demo's four styles.
 
 Prompts are fixed beforehand: bare names, "a photo of a ...", and the mean of the templates below. None of them was
 chosen by a label of PACS or of the demo.
@@ -24,14 +24,14 @@ CHUNK = 256  # images read at a time
 
 
 def text_head(teacher: Teacher, classes: list[str], templates: tuple[str, ...]) -> Vectors:
-    """Unit vectors [K, D] of the classes, the mean over the templates."""
+    """Return class embeddings [K, D] of length one, averaged over the templates."""
     names = [name.replace("_", " ") for name in classes]
     vectors = [teacher.embed_texts([render(template, name) for name in names]) for template in templates]
     return unit_rows(np.mean([unit_rows(each) for each in vectors], axis=0))
 
 
 def zero_shot(teacher: Teacher, folder: Path) -> dict[str, dict[str, float]]:
-    """Percent right in each ``folder/<domain>/<class>/<image>``, and the mean over domains, for every prompt."""
+    """Return the accuracy in percent on each domain of a folder, and the mean over domains, for every prompt."""
     domains = sorted(path.name for path in folder.iterdir() if path.is_dir())
     classes = sorted({path.name for domain in domains for path in (folder / domain).iterdir()})
     heads = {name: text_head(teacher, classes, templates) for name, templates in PROMPTS.items()}
@@ -48,7 +48,7 @@ def zero_shot(teacher: Teacher, folder: Path) -> dict[str, dict[str, float]]:
 
 
 def main() -> None:
-    """Measure and keep."""
+    """Measure and save the figures."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--scratch", type=Path, required=True, help="a folder for the demo's drawings")
     parser.add_argument("--teacher", default="offline:")

@@ -1,4 +1,4 @@
-"""The client's PACS, the simulated vendor and the student, from the maintainers' folder."""
+"""PACS images, simulated vendor and student from the maintainers' folder."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def student(folder: Path) -> str:
 
 
 def link_images(folder: Path, scratch: Path) -> Path:
-    """Link the client's 6,992 images into a folder of their own."""
+    """Link the client's 6,992 images into their own folder."""
     for path in json.loads((folder / "teacher" / "split.json").read_text())["client"]:
         link = scratch / path
         link.parent.mkdir(parents=True, exist_ok=True)
@@ -32,7 +32,7 @@ def link_images(folder: Path, scratch: Path) -> Path:
 
 
 def vectors_file(folder: Path, scratch: Path) -> Path:
-    """The simulated vendor's vectors of all images, and of both wordings of the prompts, as a teacher's file."""
+    """The simulated vendor's embeddings of all images and both versions of the prompts, as the file of a teacher."""
     file = scratch / "teacher.npz"
     if file.exists():
         return file
@@ -54,7 +54,7 @@ def vectors_file(folder: Path, scratch: Path) -> Path:
 
 
 class SimulatedVendor:
-    """The simulated vendor itself, a teacher that can be asked about any view of an image."""
+    """The simulated vendor itself, a teacher that can be queried for any view of an image."""
 
     def __init__(self, folder: Path) -> None:
         sys.path.insert(0, str(folder / "teacher"))

@@ -29,7 +29,7 @@ SEEDS = (0, 1, 2)
 
 
 class CountingTeacher:
-    """Answers with a vector made from the bytes, and counts."""
+    """A teacher that computes embeddings from the bytes and counts queries."""
 
     def __init__(self) -> None:
         self.images = self.texts = 0
@@ -50,7 +50,7 @@ class CountingTeacher:
 
 
 def main() -> None:
-    """Run the twelve purchases and count."""
+    """Run the twelve purchases and count the queries."""
     folder = shared()
     if folder is None or not (folder / "data" / "PACS").is_dir():
         print("skipped: PACS is not beside the checkout (shared/data/PACS)")

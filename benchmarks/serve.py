@@ -1,4 +1,4 @@
-"""What serving adds to the model: one request at a time, and several clients at once.
+"""Overhead of serving: one request at a time, and several clients at once.
 
 `vl2v serve`'s own code runs in another process around an exported run, with one thread for the network, as the bare
 model here has. At batch 1 the two are asked in turn about the same JPEG files: `vl2v_runtime.Model.predict` of a file's
@@ -50,7 +50,7 @@ def connect(port: int) -> http.client.HTTPConnection:
 
 
 def ask(connection: http.client.HTTPConnection, data: bytes) -> bytes:
-    """One request; its answer's body."""
+    """Send one request and return the body of the response."""
     connection.request("POST", "/v1/predict?top_k=5", data, HEADERS)
     answer = connection.getresponse()
     body = answer.read()
@@ -59,7 +59,7 @@ def ask(connection: http.client.HTTPConnection, data: bytes) -> bytes:
 
 
 def wait_for(port: int) -> None:
-    """Until the server answers."""
+    """Wait until the server answers."""
     end = time.monotonic() + 120
     while time.monotonic() < end:
         with suppress(OSError):
@@ -72,7 +72,7 @@ def wait_for(port: int) -> None:
 
 
 def in_turn(model: vl2v_runtime.Model, port: int, files: list[bytes], pairs: int) -> dict[str, Any]:
-    """Bare and served by turns, in milliseconds; which of the two is first changes from pair to pair."""
+    """Measure the bare and the served model alternately, in milliseconds. The order changes from pair to pair."""
     connection = connect(port)
     times: tuple[list[float], list[float]] = ([], [])
     for i in range(-10, pairs):
@@ -96,7 +96,7 @@ def in_turn(model: vl2v_runtime.Model, port: int, files: list[bytes], pairs: int
 
 
 def together(port: int, files: list[bytes], clients: int, seconds: float) -> dict[str, float]:
-    """Requests a second of several clients at once, and the median of how long each took."""
+    """Measure requests per second of several concurrent clients, and the median latency."""
     end, lock = time.perf_counter() + seconds, threading.Lock()
     times: list[float] = []
 
@@ -119,7 +119,7 @@ def together(port: int, files: list[bytes], clients: int, seconds: float) -> dic
 
 
 def bare_rate(model: vl2v_runtime.Model, files: list[bytes], seconds: float) -> float:
-    """Images a second of the bare model, one at a time."""
+    """Measure images per second of the bare model, one at a time."""
     started, done = time.perf_counter(), 0
     while time.perf_counter() - started < seconds:
         model.predict(files[done % len(files)])
@@ -128,7 +128,7 @@ def bare_rate(model: vl2v_runtime.Model, files: list[bytes], seconds: float) -> 
 
 
 def main() -> None:
-    """Measure, print, keep."""
+    """Measure, print and save the figures."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("run", help="a finished run, exported, with its gallery")
     parser.add_argument("images", type=Path, help="a folder of images")

@@ -1,4 +1,4 @@
-"""One million vectors written to the store and read back in shuffled batches, with memory watched."""
+"""Write one million embeddings to the store and read them in shuffled batches, measuring memory."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from vl2v.teacher.purchase.store import EmbeddingStore
 
 
 def main() -> None:
-    """Write, read, and keep rates and memory."""
+    """Write and read, and save rates and memory."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--vectors", type=int, default=1_000_000)
     parser.add_argument("--dimension", type=int, default=512)

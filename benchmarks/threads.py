@@ -90,7 +90,7 @@ def training_step(measure: bool) -> Callable[[], None]:
 
 
 class Trainer:
-    """A child that trains one way, whenever it is told to."""
+    """A child process that trains in one way on request."""
 
     def __init__(self, way: str) -> None:
         environment = {key: value for key, value in os.environ.items() if key not in POLICY}
@@ -100,7 +100,7 @@ class Trainer:
         self.threads = int(self._answer()["threads"])
 
     def rate(self, seconds: float) -> float:
-        """Images per second over some seconds."""
+        """Measure images per second over some seconds."""
         self.begin(seconds)
         return float(self._answer()["rate"])
 
@@ -149,12 +149,12 @@ def neighbour(situation: str) -> Iterator[None]:
 
 
 def ratio(rates: dict[str, list[float]], way: str, other: str) -> float:
-    """The median over rounds of one way's rate over another's."""
+    """Return the median over rounds of the ratio of two rates."""
     return statistics.median(a / b for a, b in zip(rates[way], rates[other], strict=True))
 
 
 def main() -> None:
-    """Measure all ways in all situations, in turn."""
+    """Measure all ways in all situations."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--way", choices=WAYS, help=argparse.SUPPRESS)
     parser.add_argument("--rounds", type=int, default=4, help="times that each is measured (default: %(default)s)")

@@ -1,9 +1,9 @@
-"""What trust fitted on the sources' validation images is worth, there and on the held-out domain.
+"""Evaluate trust data, fitted on validation images of the source domains, there and on the held-out domain.
 
 For every finished job of a grid that training-domain validation selects: calibration error before and after the
 temperature; the risk-coverage curve by confidence and by energy; what the sources' thresholds do on the held-out
 domain. The calibrated in-domain error is cross-fitted: the temperature comes from one half of every source's validation
-images, the error from the other. Drift is told for one seed of one method, from embeddings of the jobs' images: false
+images, the error from the other. Drift covers one seed of one method, from embeddings of the jobs' images: false
 alarms on the half of the validation images that the reference does not know, detections on the held-out domain.
 
     python benchmarks/trust.py RUNS/pacs/main [--embeddings FOLDER]
@@ -45,7 +45,7 @@ Figures = dict[str, float]
 
 
 def main() -> None:
-    """Measure and keep."""
+    """Measure and save the figures."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("grid", type=Path, help="a benchmark's folder with finished jobs")
     parser.add_argument("--embeddings", type=Path, help="keep them here, to compute them once")
@@ -86,7 +86,7 @@ def _name(method: str, target: str, seed: int, candidate: Mapping[str, Any]) -> 
 
 
 def measure(kept: Predictions) -> Figures:
-    """One job's figures, shares in [0, 1]."""
+    """Return the figures of one job, as shares in [0, 1]."""
     sources, held_out = kept.role == IN_DOMAIN, kept.role == OUT_OF_DOMAIN
     trust = fit(kept.student[sources], kept.label[sources], kept.domain[sources])
     assert trust is not None
@@ -98,7 +98,7 @@ def measure(kept: Predictions) -> Figures:
         "in_domain_ece_calibrated": _crossed_ece(kept),
         "ece": reliability(probabilities(logits), labels).error,
         "ece_calibrated": reliability(trust.probabilities(logits), labels).error,
-        "temperature_wanted": fit_temperature(logits, labels),  # told, never used: it looks at the held-out labels
+        "temperature_wanted": fit_temperature(logits, labels),  # reported only: uses held-out labels
         "wrong": float(1 - right.mean()),
         "overconfidence_calibrated": float(trust.probabilities(logits).max(axis=1).mean() - right.mean()),
     }
@@ -172,7 +172,7 @@ def _embeddings(folder: Path, kept: Predictions, keep_in: Path | None) -> NDArra
 
 
 def summary(by_seed: Mapping[int, Mapping[str, Figures]]) -> dict[str, Any]:
-    """Means over seeds with standard errors: of the mean over targets, and of each target."""
+    """Return means over seeds with standard errors, for the mean over targets and for each target."""
     targets = sorted({target for by_target in by_seed.values() for target in by_target})
     whole = [by_target for by_target in by_seed.values() if len(by_target) == len(targets)]
     each = {t: _spreads([by[t] for by in by_seed.values() if t in by]) for t in targets}

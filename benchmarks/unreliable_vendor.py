@@ -28,7 +28,7 @@ from misbehaving_vendor import FAULTS, PER_IMAGE, UnreliableVendor, answer_to, p
 
 
 def main() -> None:
-    """Buy, compare, and keep the figures."""
+    """Buy, compare, and save the figures."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--images", type=int, default=10_000)
     parser.add_argument("--batch", type=int, default=8)

@@ -1,4 +1,4 @@
-"""What a student says of classes it never saw, on PACS: two classes held out at a time, target `sketch`, one seed.
+"""Accuracy of a student on held-out classes, on PACS: two classes held out at a time, target `sketch`, one seed.
 
 Uses the maintainers' folder. The pairs were chosen before any run; the prompts, the bare names, by the source domains'
 zero-shot accuracy. A run takes a few minutes of one core.
@@ -35,7 +35,7 @@ SETTINGS: dict[str, Any] = {
 
 
 def measure(folder: Path, out: Path, pair: tuple[str, ...]) -> dict[str, Any]:
-    """One run without a pair of classes, unless it is there already; what it says of them."""
+    """One run without a pair of classes, unless it exists already, and return its results."""
     run = out / "+".join(pair)
     if not (run / "evaluation.json").is_file():
         distill(
@@ -53,7 +53,7 @@ def measure(folder: Path, out: Path, pair: tuple[str, ...]) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Run every pair and keep the figures."""
+    """Run every pair and save the figures."""
     keep_freed_memory()
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("runs/unseen"))

@@ -74,7 +74,7 @@ def photographs() -> list[bytes]:
 
 
 def bare_rate(teacher: Teacher, files: list[bytes], seconds: float) -> tuple[float, float]:
-    """Images of the model alone, in full batches: (per second, per CPU second)."""
+    """Measure the model alone in full batches: images (per second, per CPU second)."""
     size, done = teacher.describe().batch_size, 0
     batch = (files * (size // len(files) + 1))[:size]
     teacher.embed_images(batch)
@@ -86,7 +86,7 @@ def bare_rate(teacher: Teacher, files: list[bytes], seconds: float) -> tuple[flo
 
 
 async def load(url: str, model: str, keys: list[str], files: list[bytes], seconds: float) -> dict[str, Any]:
-    """Fifty clients, each asking again as soon as it is answered."""
+    """Run fifty clients, each of which sends its next request as soon as it gets a response."""
     packed = [base64.b64encode(data).decode() for data in files]
     latencies: list[float] = []
     answered = dict.fromkeys(keys, 0)
@@ -136,13 +136,13 @@ def serve(name: str, weights: str, db: str, port: int) -> None:
 
 
 def cpu_seconds(pid: int | None) -> float:
-    """What a process has used so far."""
+    """Return the CPU time that a process has used so far."""
     times = psutil.Process(pid).cpu_times()
     return float(times.user + times.system)
 
 
 def wait_for(url: str) -> None:
-    """Until the server answers."""
+    """Wait until the server answers."""
     for _ in range(600):
         try:
             if httpx.get(f"{url}/health").status_code == 200:
@@ -153,7 +153,7 @@ def wait_for(url: str) -> None:
 
 
 def main() -> None:
-    """Measure and keep."""
+    """Measure and save the figures."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--tiny", action="store_true", help="A tiny model: many requests, for the meter's sake.")
