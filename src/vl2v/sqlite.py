@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sqlite3
 import time
 from collections.abc import Callable, Sequence
@@ -81,12 +82,14 @@ def open_file(
             meanwhile is then not seen.
 
     Raises:
-        OSError: if its folder cannot be made.
+        OSError: if its folder cannot be made, or it is a pipe or a device (EINVAL), on which SQLite waits.
         sqlite3.Error: with the `filename`, if the file cannot be opened, is none of SQLite's, or another process kept
             it locked for `PATIENCE` seconds.
     """
     if not read_only:
         path.parent.mkdir(parents=True, exist_ok=True)
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
     db = None
     try:
         db = _connect(path, check_same_thread, read_only)

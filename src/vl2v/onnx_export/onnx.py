@@ -22,10 +22,12 @@ from vl2v.student.model import Student
 from vl2v.writing import replacing
 from vl2v_runtime.metadata import AGAIN, COSINE, KEY, LINEAR, Metadata
 from vl2v_runtime.model import EMBEDDING, HEAD, INPUT, LOGITS
+from vl2v_runtime.regular import read_regular
 
 if TYPE_CHECKING:
     import onnx
 
+MOST_BYTES = 2**31  # of a file; protocol buffers have no more
 CLASSIFY = "classify"  # name of the node that multiplies by the text head
 PRODUCER = "vl2v"
 
@@ -245,7 +247,7 @@ def _rewrite(path: Path, change: Callable[[onnx.ModelProto], None]) -> None:
     import onnx
 
     try:
-        model = onnx.load(path, load_external_data=False)
+        model = onnx.load_model_from_string(read_regular(path, MOST_BYTES))  # opens no other file
     except Exception as error:  # protobuf raises its own types
         found = " ".join(str(error).split())[:200]
         raise StudentError(f"{path} cannot be read.", expected="an ONNX model", found=found, next_step=AGAIN) from error
