@@ -10,10 +10,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from made_run import make_run
 from PIL import Image
 
 from command_line import run_cli
-from report.made_run import make_run
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="no such files there")
 PATIENCE = 6.0  # seconds after which a command counts as one that waits
@@ -134,7 +134,7 @@ def test_a_pipe_that_an_option_names(world: Path, words: list[str], monkeypatch:
 def test_a_pipe_among_the_images(world: Path, tmp_path: Path, name: str) -> None:
     shutil.copytree(world / "data", tmp_path / "data")
     os.mkfifo(tmp_path / "data" / name)
-    places = ["--cache", tmp_path / "c", "--store", tmp_path / "s"]
+    places: list[str | Path] = ["--cache", tmp_path / "c", "--store", tmp_path / "s"]
     attempt(tmp_path / "data" / name, "quote", tmp_path / "data", "--teacher", "offline:", *places)
 
 
