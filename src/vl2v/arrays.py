@@ -1,7 +1,7 @@
 """Validated reading of .npz files from untrusted sources.
 
-Nothing is unpickled. Types, shapes and sizes are read from the headers and compared with what is expected before any
-array is allocated, so a small file cannot unpack to more memory than the machine has.
+Nothing is unpickled. Types, shapes and sizes in the headers are validated before any array is allocated, so a small
+file cannot exhaust the memory.
 """
 
 from __future__ import annotations
@@ -17,27 +17,27 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-SMALL = 64 * 2**20  # bytes that any file may unpack to
-RATIO = 100  # above that, how many times its own size: embeddings and logits hardly compress at all
+SMALL = 64 * 2**20  # bytes to which any file may unpack
+RATIO = 100  # above that, maximum ratio to the size of the file; embeddings and logits hardly compress
 MEMBERS = 100
 LARGEST_CHARACTER = 0x10FFFF
 TEXT, FLOAT, WHOLE, BYTES = "U", "f", "iu", "u"  # letters of numpy's dtype.kind
 
 
 class ArraysError(ValueError):
-    """The file does not hold the arrays that are expected. The message says what was found."""
+    """The file does not contain the expected arrays. The message states what was found."""
 
 
 @dataclass(frozen=True)
 class Form:
-    """What an array looks like.
+    """The expected type and shape of an array.
 
     Attributes:
-        kinds: the letters of numpy's `dtype.kind` that it may have; `TEXT` for instance.
-        shape: lengths; a name stands for a length that is the same wherever the name occurs in a file. A scalar, (),
-            may also be a list of one.
-        optional: whether it may be absent.
-        finite: whether infinity and NaN are refused.
+        kinds: permitted letters of numpy's `dtype.kind`, e.g. `TEXT`.
+        shape: lengths of the axes. A name denotes a length that is the same wherever the name occurs in a file. A
+            scalar, (), may also have the shape (1,).
+        optional: whether the array may be missing.
+        finite: whether infinity and NaN are errors.
     """
 
     kinds: str
@@ -50,15 +50,15 @@ def read_arrays(path: Path, forms: Mapping[str, Form]) -> dict[str, NDArray[Any]
     """Read arrays from a .npz file.
 
     Args:
-        path: the file.
-        forms: what is expected, by the array's name; others in the file are left unread.
+        path: path of the file.
+        forms: expected arrays by name; other arrays in the file are not read.
 
     Returns:
-        The arrays in this machine's byte order; text is valid Unicode.
+        The arrays by name, in the byte order of this machine; text is valid Unicode.
 
     Raises:
-        ArraysError: if it is no such file, or one of the arrays is missing or of another form.
-        OSError: if it cannot be read at all.
+        ArraysError: if it is not a .npz file, or an array is missing or has another type or shape.
+        OSError: if the file cannot be read.
     """
     if path.exists() and not path.is_file():
         raise ArraysError("a folder, a pipe or a device instead of the file")
@@ -67,7 +67,7 @@ def read_arrays(path: Path, forms: Mapping[str, Form]) -> dict[str, NDArray[Any]
             return _read(archive, forms, max(SMALL, RATIO * path.stat().st_size))
     except (OSError, ArraysError):
         raise
-    except Exception as error:  # zipfile, zlib and numpy raise a dozen kinds, syntax errors among them
+    except Exception as error:  # zipfile, zlib and numpy raise many types of exceptions
         raise ArraysError(" ".join(f"{type(error).__name__}: {error}".split())[:200]) from error
 
 
@@ -93,7 +93,7 @@ def _read(archive: ZipFile, forms: Mapping[str, Form], most: int) -> dict[str, N
 def _header(handle: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any]]:
     version = npy.read_magic(handle)
     read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
-    shape, _, dtype = read(handle)  # refuses a header of more than 10,000 bytes
+    shape, _, dtype = read(handle)  # rejects headers of more than 10,000 bytes
     return shape, dtype
 
 
@@ -111,7 +111,7 @@ def _compare(name: str, form: Form, shape: tuple[int, ...], dtype: np.dtype[Any]
 
 
 def _bytes(shape: tuple[int, ...], dtype: np.dtype[Any], info: ZipInfo) -> int:
-    """What an array takes in memory; at least what its member claims to unpack to."""
+    """Return the memory of an array in bytes; at least the unpacked size of its member."""
     return max(math.prod(shape) * dtype.itemsize, info.file_size)
 
 

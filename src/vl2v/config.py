@@ -1,4 +1,4 @@
-"""A run's settings. Unknown keys are errors, and all faults are shown at once, before anything is spent."""
+"""The settings of a run. Unknown keys are errors, and all faults are reported at once, before anything is spent."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ else:  # a block for every method that has settings of its own, such as `kd.temp
 
 
 class _Block:
-    """What stands under a key that no field has: settings of a method of another package, or a fault."""
+    """The value of an unknown key: the settings of a method of another package, or a fault."""
 
     def __init__(self, key: str, value: object) -> None:
         self.key, self.value = key, value
@@ -62,7 +62,7 @@ def _further(block: object) -> object:
 
 
 class RunConfig(RunSettings, _WithMethods):
-    """Everything that a run depends on."""
+    """All settings of a run."""
 
     model_config = ConfigDict(extra="allow")
     __pydantic_extra__: dict[str, Annotated[Any, BeforeValidator(_further)]]
@@ -127,7 +127,7 @@ class RunConfig(RunSettings, _WithMethods):
         return self
 
     def _options(self) -> list[str]:
-        """What is beyond the paper and asked for where it cannot be had."""
+        """Return the faults of options that the method or the student does not support."""
         align, faults = self.align, []
         if self.teacher.views == "fresh" and not METHODS[self.method].queries_teacher:
             faults.append(f"teacher.views fresh does not apply to the method {self.method}: it uses no teacher")
@@ -152,30 +152,30 @@ class RunConfig(RunSettings, _WithMethods):
 
     @property
     def method_settings(self) -> Any:
-        """The settings of the method's own, of its class `Method.settings`."""
+        """The settings of the method, an instance of its `Method.settings`."""
         return self.settings_of(self.method)
 
     def settings_of(self, method: str) -> Any:
-        """The block of any method, used or not; `NoSettings` if it has none."""
+        """Return the settings of a method, which need not be the selected one; `NoSettings` if it has none."""
         if method in type(self).model_fields:
             return getattr(self, method)
         return (self.model_extra or {}).get(method, NoSettings())
 
     @property
     def first_stage_steps(self) -> int:
-        """Steps of Align, or of what another method does on kept features; a solve in closed form counts as one."""
+        """Number of steps of the first stage on cached features; a solve in closed form counts as one."""
         if self.align.solver == "ridge":
             return 1
         default = 5001 if METHODS[self.method].first_stage else 0
         return default if self.align.steps is None else self.align.steps
 
     def to_yaml(self) -> str:
-        """These settings as YAML that `load` reads again."""
+        """Return the settings as YAML, for `make_config`."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
 
 def _against_method(config: RunConfig) -> list[str]:
-    """What contradicts the method that the settings name."""
+    """Return the faults of settings that contradict the method."""
     method, faults = METHODS[config.method], []
     if method.image_weight not in (None, config.image_weight):
         faults.append(
@@ -196,7 +196,7 @@ def _against_method(config: RunConfig) -> list[str]:
 
 
 def _without_labels(config: RunConfig) -> list[str]:
-    """What contradicts images that have no label."""
+    """Return the faults of settings that require labels, if the images have none."""
     data, method, faults = config.data, METHODS[config.method], []
     if not data.classes:
         only = "data.domain_folders (--domain-folders) is for images without labels, whose classes are named"
@@ -234,15 +234,15 @@ Model = TypeVar("Model", bound=BaseModel)
 
 
 def parse(model: type[Model], values: object, source: str) -> Model:
-    """Check settings against a model.
+    """Validate settings.
 
     Args:
-        model: what they have to be.
+        model: class of the settings.
         values: a nested mapping.
-        source: where they come from, for the message.
+        source: source of the settings, for the message.
 
     Raises:
-        ConfigError: with every fault, each with its key.
+        ConfigError: if there are faults; it lists all of them with their keys.
     """
     try:
         return model.model_validate(values)
@@ -256,7 +256,7 @@ def parse(model: type[Model], values: object, source: str) -> Model:
 
 
 def _faults(error: Mapping[str, Any], source: str, model: type[BaseModel]) -> list[str]:
-    """What one error of pydantic's says: a key and what stands there, or settings that do not go together."""
+    """Convert an error of pydantic to messages: a key and its value, or a contradiction between settings."""
     if not error["loc"] and error["type"] == "value_error":
         return str(error["ctx"]["error"]).split("\n")
     found = "nothing" if error["type"] == "missing" else reprlib.repr(error["input"])[:60]
@@ -267,7 +267,7 @@ def _faults(error: Mapping[str, Any], source: str, model: type[BaseModel]) -> li
 
 
 def _near(key: str, known: Sequence[str]) -> list[str]:
-    """Keys that an unknown one may stand for: of the same last part, else of a similar spelling."""
+    """Return known keys that are similar to an unknown one: with the same last part, or else a similar spelling."""
     last = key.rpartition(".")[2]
     same = [other for other in known if other.rpartition(".")[2] == last]
     alike = get_close_matches(last, {other.rpartition(".")[2] for other in known})

@@ -22,7 +22,7 @@ class Vl2vError(Exception):
         super().__init__(worded(problem, expected, found, next_step))
 
     def __reduce__(self) -> tuple[object, ...]:
-        """For errors that come from another process, whatever arguments their class takes."""
+        """Support pickling, for errors from other processes, independently of the arguments of the class."""
         return Exception.__new__, (type(self), *self.args), self.__dict__
 
 
@@ -99,7 +99,7 @@ class Interrupted(Vl2vError):  # noqa: N818 - not a fault: the user asked for it
 
 
 class MissingExtraError(Vl2vError):
-    """An optional package that is needed is not installed.
+    """A required optional package is not installed.
 
     Args:
         feature: the feature that needs the package.

@@ -14,19 +14,19 @@ from vl2v_runtime.names import printable, quoted, shown
 
 
 def default_cache() -> Path:
-    """The folder of decoded images and what is known of files.
+    """Return the default folder of the cache.
 
     Raises:
-        ConfigError: if the system names no folder for it.
+        ConfigError: if the system has no folder for it.
     """
     return _rooted(platformdirs.user_cache_dir, "cache", "XDG_CACHE_HOME", "--cache FOLDER")
 
 
 def default_store() -> Path:
-    """The file of bought vectors.
+    """Return the default path of the store.
 
     Raises:
-        ConfigError: if the system names no folder for it.
+        ConfigError: if the system has no folder for it.
     """
     return _rooted(platformdirs.user_data_dir, "store", "XDG_DATA_HOME", "--store FILE") / "vectors.sqlite"
 
@@ -34,9 +34,9 @@ def default_store() -> Path:
 def _rooted(usual: Callable[[str], str], what: str, variable: str, flag: str) -> Path:
     try:
         folder = usual("vl2v")
-    except RuntimeError:  # said so by newer versions of platformdirs
+    except RuntimeError:  # raised by newer versions of platformdirs
         folder = ""
-    if not Path(folder).is_absolute():  # "~": neither HOME nor the list of users says where that is
+    if not Path(folder).is_absolute():  # "~": there is no home directory
         raise ConfigError(
             f"There is no folder for the {what}.",
             expected=f"HOME or {variable} set to a writable folder",
@@ -51,8 +51,8 @@ class StoragePaths:
     """Paths of the cache and the store.
 
     Attributes:
-        cache: decoded pixels and the index of files; may be deleted at any time.
-        store: SQLite file of purchased embeddings; worth money.
+        cache: folder of decoded pixels and the index of files; may be deleted at any time.
+        store: SQLite file of purchased embeddings, which were paid for.
     """
 
     cache: Path = field(default_factory=default_cache)
@@ -61,13 +61,13 @@ class StoragePaths:
 
 @dataclass(frozen=True)
 class Location:
-    """A place that an option names.
+    """A path that is set by an option.
 
     Attributes:
-        path: the file or folder.
-        option: the option or argument.
-        purpose: what lies there.
-        advice: what to do where it cannot be used.
+        path: path of the file or folder.
+        option: name of the option or argument.
+        purpose: purpose of the file or folder.
+        advice: what the user can do if it is unusable.
     """
 
     path: Path
@@ -95,7 +95,7 @@ KINDS = {  # keyword of a command or a function: option, purpose, advice
     "folder": ("RUN", "the run", COPY),
     "student": ("RUN", "the student", COPY),
 }
-ELSEWHERE = {  # where a command writes below its run's folder by default
+ELSEWHERE = {  # commands that write into the run folder by default: option, advice
     "export": ("--out", "choose another folder: vl2v export {run} --out FOLDER"),
     "serve": (
         "RUN",
@@ -106,40 +106,40 @@ ELSEWHERE = {  # where a command writes below its run's folder by default
 
 
 def locations(values: Mapping[str, object], command: str = "") -> tuple[Location, ...]:
-    """The places that the arguments of a command or a function name.
+    """Return the paths in the arguments of a command or a function.
 
     Args:
-        values: its arguments by keyword.
-        command: its name.
+        values: arguments by keyword.
+        command: name of the command or function.
     """
-    found = []
+    result = []
     places = values.get("places")
     for key, (option, purpose, advice) in KINDS.items():
         given = values.get(key)
         if not isinstance(given, str | os.PathLike | list | tuple) or not given:  # such as a frame in place of a path
             given = getattr(places, key, None) or _default(key)
         paths = given if isinstance(given, list | tuple) else [given]
-        found += [Location(Path(p), option, purpose, advice) for p in paths if isinstance(p, str | os.PathLike) and p]
+        result += [Location(Path(p), option, purpose, advice) for p in paths if isinstance(p, str | os.PathLike) and p]
     if command in ELSEWHERE and not values.get("out"):
         option, advice = ELSEWHERE[command]
-        runs = [place for place in found if place.option == "RUN"]
-        found = [place for place in found if place not in runs]
-        found += [replace(place, option=option, advice=advice.format(run=quoted(place.path))) for place in runs]
+        runs = [place for place in result if place.option == "RUN"]
+        result = [place for place in result if place not in runs]
+        result += [replace(place, option=option, advice=advice.format(run=quoted(place.path))) for place in runs]
     if values.get("resume"):
-        runs = [place for place in found if place.option == "--out"]
-        found = [place for place in found if place not in runs]
-        found += [replace(place, advice=f"{COPY}: --out COPY --resume") for place in runs]
-    return tuple(found)
+        runs = [place for place in result if place.option == "--out"]
+        result = [place for place in result if place not in runs]
+        result += [replace(place, advice=f"{COPY}: --out COPY --resume") for place in runs]
+    return tuple(result)
 
 
 def check_names(values: Mapping[str, object]) -> None:
-    """Refuse folders that vl2v reads models from or writes to, if their path is not UTF-8: the files' formats need it.
+    """Check that the paths of models and output folders are UTF-8, as the file formats require.
 
     Args:
-        values: the arguments of a command or a function by keyword.
+        values: arguments of a command or a function by keyword.
 
     Raises:
-        RunError: with the first of them.
+        RunError: for the first path that is not UTF-8.
     """
     for key in ("out", "to", "run", "folder", "student"):
         path = values.get(key)
@@ -161,20 +161,20 @@ def _default(key: str) -> Path | None:
 
 
 def place_of(path: Path | None, places: Sequence[Location]) -> Location | None:
-    """The innermost place that holds a path, or the first that lies below it and could not be made.
+    """Return the innermost location that contains a path, or else the first location inside it; None without one.
 
-    Files that SQLite and locks leave beside a store belong to it.
+    Files that SQLite and locks create next to a store belong to the store.
     """
     if path is None:
         return None
     path = path.absolute()
-    holding = [place for place in places if _holds(place, path)]
-    if holding:
-        return max(holding, key=lambda place: len(place.path.absolute().parts))
+    containing = [place for place in places if _contains(place, path)]
+    if containing:
+        return max(containing, key=lambda place: len(place.path.absolute().parts))
     return next((place for place in places if path in place.path.absolute().parents), None)
 
 
-def _holds(place: Location, path: Path) -> bool:
+def _contains(place: Location, path: Path) -> bool:
     own = place.path.absolute()
-    beside = place.option == STORE and path.parent == own.parent and path.name.startswith(own.stem)
-    return path == own or own in path.parents or beside
+    sibling = place.option == STORE and path.parent == own.parent and path.name.startswith(own.stem)
+    return path == own or own in path.parents or sibling

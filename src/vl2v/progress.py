@@ -11,11 +11,11 @@ Advance = Callable[[int], None]
 
 
 class Vl2vWarning(UserWarning):
-    """A condition that a user should know about although the work continues."""
+    """A condition that users should know about, although the work continues."""
 
 
 class Progress(Protocol):
-    """Receives the progress of stages; `job.console` has implementations for terminals."""
+    """The interface of progress callbacks; `vl2v.cli.console` implements it for terminals."""
 
     def stage(self, title: str, total: int, done: int = 0) -> AbstractContextManager[Advance]:
         """Start a stage of `total` steps, of which `done` are finished. The returned function advances it."""
@@ -43,10 +43,10 @@ class Silent:
 
 
 class Recorder:
-    """Forwards progress and records warnings.
+    """A progress callback that records warnings.
 
     Args:
-        inner: receives everything.
+        inner: progress callback to which all calls are forwarded.
     """
 
     def __init__(self, inner: Progress) -> None:
@@ -72,11 +72,12 @@ def warn(progress: Progress, text: str) -> None:
     """Show a warning. Unlike a note, no setting hides it.
 
     Args:
-        progress: its `warn` is called if it has one, otherwise its `note` with the prefix ``warning:``.
+        progress: progress callback. Its `warn` is called if it exists, otherwise its `note`, with the prefix
+            ``warning:``.
         text: one line, without ``warning:``.
     """
-    tell = getattr(progress, "warn", None)
-    if tell is None:
+    method = getattr(progress, "warn", None)
+    if method is None:
         progress.note(f"warning: {text}")
     else:
-        tell(text)
+        method(text)

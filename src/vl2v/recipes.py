@@ -12,9 +12,9 @@ from vl2v.nested import merge
 
 RecipeName = Literal["paper", "ood"]
 PAPER: RecipeName = "paper"  # the defaults of the settings themselves
-DEFAULT: RecipeName = "ood"  # of `vl2v distill` and `vl2v quote`
-LEAST_STEPS = 300  # to which `distill.passes` may lower the steps of Distill
-VALIDATIONS = 12  # that a run has at least, where it has so many steps: SWAD needs several to find its start and end
+DEFAULT: RecipeName = "ood"  # default of `vl2v distill` and `vl2v quote`
+LEAST_STEPS = 300  # minimum number of steps to which `distill.passes` limits Distill
+VALIDATIONS = 12  # minimum number of validations of a run; SWAD needs several to find its start and end
 
 OOD: dict[str, Any] = {
     "method": "vl2v",
@@ -30,38 +30,38 @@ OOD: dict[str, Any] = {
         "augment": {"style": 0.5},
     },
     "batch": 24,
-    "batch_per_domain": 8,  # three source domains; `batch` gives those of other numbers
+    "batch_per_domain": 8,  # for three source domains; `batch` determines it for other numbers
     "unlabelled_per_batch": 12,
 }
-# The rate was chosen for convolutional networks. Transformers, CLIP's image encoders among them, get the paper's.
+# The rate was chosen for convolutional networks. Transformers, such as the image encoders of CLIP, use the paper's.
 TRANSFORMER = re.compile(r"vit|deit|swin|beit|eva|cait|xcit|former|mixer|clip|^teacher$", re.IGNORECASE)
 TRANSFORMER_RATE = 5e-5
 RECIPES: dict[str, dict[str, Any]] = {PAPER: {}, "ood": OOD}
 
 
 def validation_interval(steps: int, longest: int) -> int:
-    """Steps between two validations, at most `longest`, so that a short run has some as well."""
+    """Return the number of steps between validations: at most `longest`, and less in a short run."""
     return min(longest, max(1, steps // VALIDATIONS))
 
 
 def recipe_of(settings: object) -> str:
-    """The recipe that settings name, whether there is one of that name or not."""
+    """Return the name of the recipe in settings, which is not validated."""
     name = settings.get("recipe") if isinstance(settings, Mapping) else None
     return PAPER if name is None else str(name)
 
 
 def with_recipe(settings: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Settings over those of the recipe that they name.
+    """Fill in the defaults of the recipe that settings name.
 
-    Values that depend on the data or the machine do not apply if the user sets the number of steps, or the number of
-    images per domain. A method without a first stage gets no steps for it. A student that is a transformer by its name
-    gets the learning rate of the paper.
+    Values that depend on the data or the machine do not apply if the user sets the number of steps or the number of
+    images per domain. A method without a first stage gets no steps for it. A student whose name is that of a
+    transformer gets the learning rate of the paper.
 
     Args:
-        settings: nested keys of `RunConfig`, not checked yet; None leaves a key as it is.
+        settings: nested keys of `RunConfig`, not validated; None does not override a default.
 
     Returns:
-        The same mapping where the recipe is the paper's, or unknown.
+        The merged settings; `settings` itself if the recipe is the paper's, or unknown.
     """
     recipe = copy.deepcopy(RECIPES.get(recipe_of(settings)))
     if not recipe:

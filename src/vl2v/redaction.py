@@ -1,4 +1,4 @@
-"""What may leave the machine: settings without its paths, the data folder's name, or a private vendor's address."""
+"""Redaction of paths, the name of the data folder and private addresses from everything that is published."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from urllib.parse import urlsplit
 from vl2v.pretrained.open_clip import ClipSpec
 from vl2v.teacher.prompts import CLIP_80, NAMED
 
-DATA, FILE, PRIVATE = "DATA", "FILE", "PRIVATE"  # stand where a folder, a file or an address stood
+DATA, FILE, PRIVATE = "DATA", "FILE", "PRIVATE"  # replacements for folders, files and addresses
 
 
 def public_config(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of a run for others to read; still settings that `vl2v distill --config` takes.
+    """Redact the settings of a run; the result is still valid for `vl2v distill --config`.
 
     Args:
         config: a dump of `RunConfig`; keys may be missing.
 
     Returns:
-        A copy. Folders, files and private addresses are replaced by `DATA`, `FILE` and `PRIVATE`; how the run was
-        tracked is left out.
+        A copy in which folders, files and private addresses are replaced by `DATA`, `FILE` and `PRIVATE`. The settings
+        of trackers are left out.
     """
     public = deepcopy(dict(config))
     public.pop("tracking", None)
@@ -42,7 +42,7 @@ def public_config(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def public_teacher(name: str) -> str:
-    """A teacher's spelling or identity without a file's name, a private address, or what stands after ``#``."""
+    """Redact the name or identity of a teacher: file names, private addresses and options after ``#``."""
     kind, _, rest = name.partition("#")[0].partition(":")
     if kind in ("http", "https"):
         return f"{kind}://{PRIVATE}"
@@ -52,8 +52,8 @@ def public_teacher(name: str) -> str:
 
 
 def public_provenance(provenance: Mapping[str, Any]) -> dict[str, Any]:
-    """What a student remembers of its making, for others to read: its settings and its teacher's identity redacted."""
-    public = {key: value for key, value in provenance.items() if key != "signature"}  # it means nothing elsewhere
+    """Redact the provenance of a student: its settings and the identity of its teacher."""
+    public = {key: value for key, value in provenance.items() if key != "signature"}  # it is only valid on this machine
     if "config" in public:
         public["config"] = public_config(public["config"])
     if "teacher" in public:
@@ -62,23 +62,23 @@ def public_provenance(provenance: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def private_strings(config: Mapping[str, Any], run: Path) -> tuple[str, ...]:
-    """What must not stand in anything that is published: this machine's paths, and a private vendor's address.
+    """Return the strings that must not be published: paths of this machine and the address of a private vendor.
 
     Args:
         config: a dump of `RunConfig`, not redacted.
-        run: the run's folder.
+        run: folder of the run.
     """
     paths = [str(run.resolve()), _home(), *_paths(config)]
-    found = {text for text in paths if Path(text).is_absolute() and len(Path(text).parts) > 2}
+    strings = {text for text in paths if Path(text).is_absolute() and len(Path(text).parts) > 2}
     kind, _, rest = str(config.get("teacher", {}).get("spec", "")).partition("#")[0].partition(":")
     if kind in ("http", "https", "azure"):
         address = urlsplit(rest if "//" in rest else f"//{rest}").netloc
-        found |= {part for part in (address, address.rpartition(":")[0]) if "." in part or ":" in part}
-    return tuple(sorted(found))
+        strings |= {part for part in (address, address.rpartition(":")[0]) if "." in part or ":" in part}
+    return tuple(sorted(strings))
 
 
 def _home() -> str:
-    """The user's folder; empty where the system knows none."""
+    """Return the home directory; empty if there is none."""
     try:
         return str(Path.home())
     except RuntimeError:

@@ -144,7 +144,7 @@ class DataConfig(Strict):
 
 
 class TeacherConfig(Strict):
-    """What the client asks."""
+    """Settings of the teacher."""
 
     spec: Annotated[str, Option("Teacher", ("--teacher",))]
     """open_clip:<model>/<tag or file>, file:<path>, offline:, conse:, http(s)://.../v1, jina:, ..."""
@@ -170,12 +170,12 @@ class TeacherConfig(Strict):
 
     @property
     def kept_views(self) -> int:
-        """How many views of every training image are asked for once and kept."""
+        """Number of views of every training image that are bought and stored."""
         return 1 if self.views == "fresh" else self.views
 
 
 class StudentConfig(Strict):
-    """The client's own model."""
+    """Settings of the student."""
 
     spec: Annotated[str, Option("Student", ("--student",))] = ""
     """timm:<name>, timm:<name>@<checkpoint>, offline:, or teacher (VL2V-SD, open_clip only)."""
@@ -241,7 +241,7 @@ class DistillConfig(Strict):
 
 
 class MeasureConfig(Strict):
-    """What is measured at the end beside the weights that are kept; it changes nothing in them."""
+    """Alternative weights that are evaluated at the end; the saved weights do not change."""
 
     weights: tuple[WeightsRule, ...] = ()
     wise_ft: tuple[Fraction, ...] = ()
@@ -249,7 +249,7 @@ class MeasureConfig(Strict):
 
 
 class CoreSettings(Strict):
-    """What comes before the blocks of the methods in a run's settings."""
+    """The settings of a run that precede those of the methods."""
 
     recipe: Annotated[RecipeName, Panel.method] = PAPER
     """Set of default settings: ood (default) or paper; see the docs."""
@@ -266,7 +266,7 @@ class CoreSettings(Strict):
 
 
 class RunSettings(Strict):
-    """What comes after the blocks of the methods in a run's settings."""
+    """The settings of a run that follow those of the methods."""
 
     measure: MeasureConfig = MeasureConfig()
     image_weight: Annotated[Fraction, Panel.training] = 0.5
@@ -301,7 +301,7 @@ class RunSettings(Strict):
 
 
 def fields_of(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
-    """Every field with its dotted key, in the order of `config.yaml`; the fields of a block follow the block."""
+    """Iterate over all fields and their dotted keys in the order of `config.yaml`; a block precedes its fields."""
     for name, field in model.model_fields.items():
         yield prefix + name, field
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):

@@ -15,7 +15,7 @@ from vl2v.errors import AccessError
 from vl2v.locking import file_lock
 
 PATIENCE = 60.0  # seconds to wait for another process
-BESIDE = ("", "-wal", "-shm", "-journal")  # a file, and what SQLite leaves beside it
+SUFFIXES = ("", "-wal", "-shm", "-journal")  # of a database and the files that SQLite creates next to it
 DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 P = ParamSpec("P")
@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 
 def _named(method: Callable[Concatenate[Any, P], T]) -> Callable[Concatenate[Any, P], T]:
-    """A method whose errors have the file's name, as the system's errors do: `error.filename`."""
+    """Decorate a method, so that its exceptions have the attribute `filename`, as those of the system do."""
 
     @wraps(method)
     def inner(self: Any, /, *args: P.args, **kwargs: P.kwargs) -> T:
@@ -37,7 +37,7 @@ def _named(method: Callable[Concatenate[Any, P], T]) -> Callable[Concatenate[Any
 
 
 class NamedCursor(sqlite3.Cursor):
-    """A cursor whose errors name their file."""
+    """A cursor whose exceptions have the attribute `filename`."""
 
     execute = _named(sqlite3.Cursor.execute)
     executemany = _named(sqlite3.Cursor.executemany)
@@ -48,7 +48,7 @@ class NamedCursor(sqlite3.Cursor):
 
 
 class NamedConnection(sqlite3.Connection):
-    """A connection whose errors, and its cursors', name their file."""
+    """A connection whose exceptions have the attribute `filename`."""
 
     file = ""
 
@@ -72,19 +72,18 @@ class NamedConnection(sqlite3.Connection):
 def open_file(
     path: Path, synchronous: str = "NORMAL", check_same_thread: bool = True, read_only: bool = False
 ) -> NamedConnection:
-    """Open a file in autocommit mode; where others write, readers go on and writers wait.
+    """Open a database in autocommit mode. Readers are not blocked by writers, and writers wait for each other.
 
     Args:
-        path: made if missing, with its folder.
-        synchronous: ``FULL`` if a commit has to survive a loss of power, ``NORMAL`` if the file need only stay whole.
-        check_same_thread: refuse every thread but this one.
-        read_only: open a file that exists, on a disk that cannot be written too; what another process writes
-            meanwhile is then not seen.
+        path: path of the file; created with its folder if missing.
+        synchronous: ``FULL`` if commits must survive a power failure, ``NORMAL`` if the file must only stay consistent.
+        check_same_thread: whether only this thread may use the connection.
+        read_only: open an existing file, also on a read-only disk. Writes of other processes may then be invisible.
 
     Raises:
-        OSError: if its folder cannot be made, or it is a pipe or a device (EINVAL), on which SQLite waits.
-        sqlite3.Error: with the `filename`, if the file cannot be opened, is none of SQLite's, or another process kept
-            it locked for `PATIENCE` seconds.
+        OSError: if the folder cannot be created, or the path is a pipe or a device (EINVAL), on which SQLite waits.
+        sqlite3.Error: with the attribute `filename`, if the file cannot be opened, is not a SQLite file, or is locked
+            by another process for `PATIENCE` seconds.
     """
     if not read_only:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -114,7 +113,7 @@ def _connect(path: Path, check_same_thread: bool, read_only: bool) -> NamedConne
     db = sqlite3.connect(f"{address}?mode=ro", PATIENCE, uri=True, **more)
     try:
         db.execute("PRAGMA schema_version")
-    except sqlite3.OperationalError:  # write-ahead logging wants a file beside it, which cannot be made there
+    except sqlite3.OperationalError:  # write-ahead logging needs a second file, which cannot be created
         db.close()
         db = sqlite3.connect(f"{address}?immutable=1", PATIENCE, uri=True, **more)
     db.file = str(path)
@@ -130,22 +129,22 @@ def migrate(
     *,
     read_only: bool = False,
 ) -> None:
-    """Bring a file of lasting content to its newest form; ``PRAGMA user_version`` counts the migrations that it had.
+    """Migrate a database to the newest version; ``PRAGMA user_version`` counts the applied migrations.
 
     Args:
-        db: the open file.
-        migrations: groups of SQL statements; a new file gets all of them. The first group also applies to files from
-            before versions were counted, so that it makes only what is missing.
-        table: that every file of this kind has.
-        what: the file is, for messages.
-        option: names the file on the command line.
+        db: the database.
+        migrations: groups of SQL statements, one per version. The first group also applies to files from before
+            versions were counted, so it must only create what is missing.
+        table: name of a table that every database of this kind has.
+        what: kind of the database, for messages.
+        option: option of the command line that sets the path, for messages.
         read_only: only check the file.
 
     Raises:
-        AccessError: if the file is of another program, or of a newer version.
+        AccessError: if the file belongs to another program or a newer version of vl2v.
     """
     if not read_only:
-        db.execute("BEGIN IMMEDIATE")  # of two processes that open an old file, one changes it
+        db.execute("BEGIN IMMEDIATE")  # only one of several processes migrates the file
     try:
         version = db.execute("PRAGMA user_version").fetchone()[0]
         tables = [row[0] for row in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
@@ -162,17 +161,17 @@ def migrate(
 
 
 def check_kind(file: str, version: int, known: int, tables: Sequence[str], table: str, what: str, option: str) -> None:
-    """Refuse a file that is not for this version to write.
+    """Check that this version of vl2v can write a database.
 
     Args:
-        file: its path.
+        file: path of the file.
         version: its ``PRAGMA user_version``.
-        known: the highest that this version of vl2v knows.
-        tables: names of all that it has.
-        table: see `migrate`, and so for what follows.
+        known: highest version that this version of vl2v supports.
+        tables: names of its tables.
+        table: see `migrate`; also for the following arguments.
 
     Raises:
-        AccessError: if it is of another program, or of a newer version.
+        AccessError: if the file belongs to another program or a newer version of vl2v.
     """
     found = step = ""
     if tables and table not in tables:
@@ -187,7 +186,7 @@ def check_kind(file: str, version: int, known: int, tables: Sequence[str], table
 
 
 def _execute(db: NamedConnection, statement: str) -> None:
-    """Execute a statement; a column that is there already needs no adding."""
+    """Execute a statement; a column that already exists is not added again."""
     try:
         db.execute(statement)
     except sqlite3.OperationalError as error:
@@ -196,25 +195,25 @@ def _execute(db: NamedConnection, statement: str) -> None:
 
 
 def open_cache(path: Path, schema: Sequence[str], version: int = 0) -> tuple[NamedConnection, bool]:
-    """Open a file of what can be computed again; one that is damaged, or of another form, is made anew.
+    """Open a cache; a file that is damaged or has another format is replaced by an empty one.
 
     Args:
-        path: made if missing, with its folder.
+        path: path of the file; created with its folder if missing.
         schema: ``CREATE TABLE IF NOT EXISTS`` statements.
-        version: of the content; a file of another one is made anew.
+        version: version of the content; a file with another version is replaced.
 
     Returns:
         The connection, and whether the file is new.
 
     Raises:
-        OSError, sqlite3.Error: as `open_file`, for what is no damage.
+        OSError, sqlite3.Error: as `open_file`, except for damage.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with file_lock(path.with_name(f"{path.name}.lock")):  # of processes that find the damage together, one mends it
+    with file_lock(path.with_name(f"{path.name}.lock")):  # only one of several processes replaces a damaged file
         new = not path.exists()
         if not new and not _usable(path, schema, version):
             new = True
-            for suffix in BESIDE:
+            for suffix in SUFFIXES:
                 path.with_name(path.name + suffix).unlink(missing_ok=True)
         db = open_file(path)
         try:
@@ -239,7 +238,7 @@ def _usable(path: Path, schema: Sequence[str], version: int) -> bool:
 
 
 def _whole(db: sqlite3.Connection, schema: Sequence[str]) -> bool:
-    """Whether every page can be read, and the tables that are there have the columns that are wanted."""
+    """Whether all pages are readable, and the existing tables have the columns of the schema."""
     if db.execute("PRAGMA quick_check(1)").fetchone()[0] != "ok":
         return False
     with closing(sqlite3.connect(":memory:")) as wanted:
@@ -247,7 +246,7 @@ def _whole(db: sqlite3.Connection, schema: Sequence[str]) -> bool:
             wanted.execute(statement)
         names = [row[0] for row in wanted.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
         columns = {name: _columns(wanted, name) for name in names}
-    return all(found == columns[name] for name in names if (found := _columns(db, name)))
+    return all(existing == columns[name] for name in names if (existing := _columns(db, name)))
 
 
 def _columns(db: sqlite3.Connection, table: str) -> list[str]:
@@ -255,10 +254,10 @@ def _columns(db: sqlite3.Connection, table: str) -> list[str]:
 
 
 def write_ahead(db: sqlite3.Connection) -> None:
-    """Change a file to write-ahead logging, if it is not there yet.
+    """Switch a database to write-ahead logging.
 
-    A connection's timeout does not hold for this one statement: of two processes that open a new file together, SQLite
-    refuses one at once. So it is asked again.
+    The timeout of a connection does not apply to this statement: if two processes open a new file at the same time, it
+    fails immediately in one of them. Therefore it is retried.
 
     Raises:
         sqlite3.OperationalError: as `open_file`.

@@ -15,25 +15,25 @@ from vl2v_runtime.terminal import BROKEN_PIPE, clean, drop_output, is_unicode
 __all__ = ["PlainConsole", "clean", "console", "dump_json", "say"]
 
 
-NARROWEST = 60  # columns; in a narrower window lines wrap, while a table squeezed into it would show nothing
+NARROWEST = 60  # columns; in a narrower window, lines wrap instead of tables being truncated
 
 
 class PlainConsole(Console):
-    """A console that shows text as it is: ``[bold]`` is letters, not markup, and control characters are written out."""
+    """A console that shows text literally: ``[bold]`` is not markup, and control characters are escaped."""
 
     def render_str(self, text: str, **options: Any) -> Text:
-        """See `rich.console.Console.render_str`: every plain string, also a table's cell, comes through here."""
+        """See `rich.console.Console.render_str`; it renders every plain string, also the cells of tables."""
         options |= {"markup": False, "emoji": False}
         return super().render_str(clean(text), **options)
 
     def on_broken_pipe(self) -> None:
-        """End quietly where the reader of the output has gone away."""
+        """Exit silently if the reader of the output has closed it."""
         drop_output()
         raise SystemExit(BROKEN_PIPE)
 
 
 def console(*, stderr: bool = False, **options: Any) -> PlainConsole:
-    """A console for results on standard output, or for progress on standard error."""
+    """Create a console for results on standard output, or for progress on standard error."""
     made = PlainConsole(stderr=stderr, **({"markup": False, "emoji": False, "highlight": False} | options))
     if made.width < NARROWEST and "width" not in options:
         made.width = NARROWEST
@@ -41,12 +41,12 @@ def console(*, stderr: bool = False, **options: Any) -> PlainConsole:
 
 
 def say(text: str, stream: TextIO | None = None) -> None:
-    """Print lines for people on standard error, or another stream."""
+    """Print lines to standard error or another stream, with control characters escaped."""
     print(clean(text), file=stream or sys.stderr, flush=True)
 
 
 def dump_json(value: object, *, indent: int | None = 2) -> str:
-    """JSON for standard output: readable where the terminal can show it, and without control characters."""
+    """Encode JSON for standard output, with Unicode if the terminal can show it, and without control characters."""
     text = json.dumps(value, indent=indent, ensure_ascii=False)
     if printable(text) != text or not is_unicode(sys.stdout):
         text = json.dumps(value, indent=indent)

@@ -1,13 +1,13 @@
-"""Number of CPU threads, and how they wait for each other.
+"""The number of CPU threads, and how they wait for each other.
 
 OpenMP divides every layer of a network among its threads, and all of them wait for the slowest. By default they spin
-while they wait: next to another busy process, which makes one of them late at every layer, two threads can be ten
-times slower than one. Threads that sleep while they wait lose little there. On two hyperthreads of one core, a second
-thread gains little even on an idle machine, so the number is measured, not taken from the number of cores.
+while they wait. If another process is busy, one thread is late at every layer, and two threads can be ten times slower
+than one. Threads that sleep while they wait lose little. On two hyperthreads of one core, a second thread gains little
+even on an idle machine, so the number of threads is measured and not derived from the number of cores.
 
-Where a network treats every image by itself, threads compute parts of a batch instead; see `vl2v.shards`.
+If a network processes each image independently, threads compute parts of a batch instead; see `vl2v.shards`.
 
-Results depend on the number of threads in their last bits, as sums are divided differently.
+The last bits of results depend on the number of threads, because sums are divided differently.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ if TYPE_CHECKING:
     from threadpoolctl import ThreadpoolController
 
 FEW_CORES = 4
-# How often a waiting thread looks before it sleeps. With none, an idle machine loses a sixth to a quarter of the speed;
-# with 10,000 on few cores, two threads next to a busy process lose 40% against one.
+# How often a waiting thread spins before it sleeps. With 0, an idle machine loses a sixth to a quarter of its speed.
+# With 10,000 on few cores, two threads next to a busy process are 40% slower than one.
 SPINS_ON_FEW, SPINS = "1000", "2000"
-CLEARLY = 1.1  # how much faster than one thread more must be; what is measured idle may run next to other work
-AGAIN = 1.05  # how much faster than a smaller number of several threads
-SHORT = 3.0  # seconds; for work that one thread does in less, measuring is not worth it
-AT_ONCE = 1.0  # seconds; a call that takes longer is measured with fewer images, of which several threads gain less
+CLEARLY = 1.1  # minimum speed-up of several threads over one, since the machine may be busy later
+AGAIN = 1.05  # minimum speed-up over a smaller number of several threads
+SHORT = 3.0  # seconds; shorter work of one thread is not worth a measurement
+AT_ONCE = 1.0  # seconds; a longer call is measured with fewer images, from which several threads gain less
 PATIENCE = 4.0  # seconds after which no further round of measurements begins
 ROUNDS = 3
 
@@ -40,14 +40,14 @@ Work = Callable[[int], object]
 
 
 def cores() -> int:
-    """How many cores this process may use, at least 1; hyperthreads count."""
+    """Return the number of cores that this process may use, at least 1; hyperthreads count."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def free_memory() -> int:
-    """Bytes of memory that programs may still take, of this machine or of the container."""
+    """Return the available memory of the machine or the container in bytes."""
     info = Path("/proc/meminfo")
     if info.exists():
         lines = dict(line.split(":", 1) for line in info.read_text().splitlines())
@@ -61,7 +61,7 @@ def free_memory() -> int:
 
 
 def peak_memory() -> int:
-    """Bytes of memory that this process took at most so far; a guess where the system does not say."""
+    """Return the peak memory of this process in bytes; an estimate if the system does not report it."""
     try:
         import resource
     except ImportError:  # Windows
@@ -71,28 +71,28 @@ def peak_memory() -> int:
 
 
 def stated() -> int | None:
-    """The number of threads that the user set in the environment, as OpenMP reads it; None if there is none."""
+    """Return the number of threads in ``OMP_NUM_THREADS``; None if it is not set."""
     first = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
     return int(first) if first.isdigit() and int(first) > 0 else None
 
 
 def sleep_while_waiting() -> None:
-    """Let OpenMP threads sleep while they wait for each other, after tens of microseconds.
+    """Make OpenMP threads sleep while they wait for each other, after tens of microseconds.
 
-    It has an effect only before torch is loaded, and it holds for the whole process and its children. So only commands
-    call it. What the user set in the environment stays.
+    It only has an effect before torch is loaded, and it affects the whole process and its children. Therefore only
+    commands call it. Settings of the user in the environment take precedence.
     """
     if "OMP_WAIT_POLICY" in os.environ:
         return
     few = cores() <= FEW_CORES
     os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
-    os.environ.setdefault("GOMP_SPINCOUNT", SPINS_ON_FEW if few else SPINS)  # GNU's OpenMP, which torch's wheels bring
+    os.environ.setdefault("GOMP_SPINCOUNT", SPINS_ON_FEW if few else SPINS)  # GNU OpenMP, in torch's wheels
     os.environ.setdefault("KMP_BLOCKTIME", "0" if few else "1")  # LLVM's and Intel's, in milliseconds
 
 
 @contextmanager
 def computing(threads: int | None) -> Iterator[None]:
-    """While open, torch and numpy's linear algebra compute with `threads` threads; None changes nothing."""
+    """Set the number of threads of torch and numpy until the block ends; None changes nothing."""
     if threads is None:
         yield
         return
@@ -111,21 +111,21 @@ def computing(threads: int | None) -> Iterator[None]:
 def _libraries() -> ThreadpoolController:
     from threadpoolctl import ThreadpoolController
 
-    return ThreadpoolController()  # looks through all loaded libraries, so once
+    return ThreadpoolController()  # created once, since it inspects all loaded libraries
 
 
 def choose(work: Work, images: int, total: int) -> int:
-    """The number of threads for some work: one, unless more are clearly faster.
+    """Measure the best number of threads for some work: one, unless more are clearly faster.
 
-    Nothing is measured where the user set ``OMP_NUM_THREADS``, or where one thread does all of it in a few seconds.
+    Nothing is measured if ``OMP_NUM_THREADS`` is set, or if one thread needs only a few seconds.
 
     Args:
-        work: computes a number of images, in any state of the process but the number of threads; called some times.
-        images: how many it will compute at once, above 0.
-        total: how many it will compute altogether.
+        work: processes a number of images; called several times.
+        images: number of images per call, above 0.
+        total: total number of images.
 
     Returns:
-        At least 1, at most the number that torch computes with now.
+        From 1 to the current number of threads of torch.
     """
     import torch
 
@@ -138,17 +138,20 @@ def choose(work: Work, images: int, total: int) -> int:
 
 
 def measured(work: Work, images: int, total: int, most: int, use: Callable[[int], None]) -> dict[int, float]:
-    """Seconds of a call by number of threads: of one, of half of `most`, and of `most`.
+    """Measure the seconds per call with one thread, with half of `most`, and with `most`.
 
     Args:
         work: see `choose`.
         images: see `choose`.
-        total: see `choose`; if one thread is done in a few seconds, no other number is measured.
-        most: the largest number of threads, above 0.
+        total: see `choose`; if one thread needs only a few seconds, no other number is measured.
+        most: largest number of threads, above 0.
         use: sets the number of threads.
+
+    Returns:
+        The seconds by number of threads.
     """
     use(1)
-    work(images)  # allocates, and compiles what is compiled for a number of threads
+    work(images)  # warm-up: allocation, and compilation for this number of threads
     one = _timed(work, images)
     if one * total / images < SHORT:
         return {1: one}
@@ -158,7 +161,7 @@ def measured(work: Work, images: int, total: int, most: int, use: Callable[[int]
         use(count)
         work(part)
     best, started = dict.fromkeys(counts, inf), time.perf_counter()
-    for _ in range(ROUNDS):  # in turn, so that other work on the machine meets all of them
+    for _ in range(ROUNDS):  # in turn, so that other processes affect all of them
         for count in counts:
             use(count)
             best[count] = min(best[count], _timed(work, part))
@@ -168,7 +171,7 @@ def measured(work: Work, images: int, total: int, most: int, use: Callable[[int]
 
 
 def preferred(seconds: Mapping[int, float]) -> int:
-    """The number of threads to take, from the seconds that each number needs for the same work."""
+    """Select a number of threads from the seconds that the same work takes with each number."""
     chosen = min(seconds)
     for count in sorted(seconds)[1:]:
         if seconds[count] * (CLEARLY if chosen == min(seconds) else AGAIN) <= seconds[chosen]:

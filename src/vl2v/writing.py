@@ -1,8 +1,7 @@
-"""Atomic writes that no link can redirect out of the folder.
+"""Atomic writes that links cannot redirect out of a folder.
 
-A run's folder may come from a stranger, who may have planted links in it. `replacing` takes the place of a link and
-leaves alone what it points to; `in_place` and `check_alone` refuse one; `check_folder` refuses folders in it that are
-links to other places.
+A run folder may come from a stranger and contain malicious links. `replacing` replaces a link and leaves its target
+unchanged. `in_place` and `check_alone` reject links. `check_folder` rejects subfolders that are links to the outside.
 """
 
 from __future__ import annotations
@@ -21,12 +20,12 @@ from vl2v.faults import naming
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A path to write to in the block; the file then takes its place, or is removed if the block raises.
+    """Yield a temporary path, which replaces `path` at the end of the block, or is removed if the block raises.
 
-    What stands at that path before, such as a link to another file, is removed first.
+    A file or a link at the temporary path is removed first.
 
     Raises:
-        OSError: with the file's name, e.g. where the disk is full.
+        OSError: with the name of the file, e.g. if the disk is full.
     """
     fresh = path.with_name(f"{path.name}.new")
     with naming(path):
@@ -40,18 +39,18 @@ def replacing(path: Path) -> Iterator[Path]:
             raise
 
 
-WRITTEN = ("student", "export", "report", "work", "jobs", "locks", "running", "vectors")  # folders, by vl2v
-FOREIGN = ("tensorboard", "wandb", "mlruns")  # by packages of others, which follow links
+WRITTEN = ("student", "export", "report", "work", "jobs", "locks", "running", "vectors")  # folders that vl2v writes
+FOREIGN = ("tensorboard", "wandb", "mlruns")  # folders that trackers write, which follow links
 
 
 def check_folder(folder: Path) -> None:
-    """Refuse a run's, student's or benchmark's folder if what is written to its folders could land elsewhere.
+    """Check that writing into the folder of a run, a student or a benchmark cannot affect files outside.
 
-    A link to a folder outside is refused in the folders that vl2v writes to, and any link to the outside in those of
-    trackers, at any depth.
+    Links to outside folders are rejected in the folders that vl2v writes. In those of trackers, all links to the
+    outside are rejected, at any depth.
 
     Raises:
-        AccessError: if so.
+        AccessError: if there is such a link.
     """
     root = folder.resolve()
     for name in (*WRITTEN, *FOREIGN):
@@ -76,21 +75,21 @@ def _leads_into(path: Path, root: Path) -> bool:
 
 
 def check_alone(file: Path) -> None:
-    """Refuse a file that is written in place if other files could change with it; it may be missing.
+    """Check that writing to a file in place cannot change other files. The file may be missing.
 
     Raises:
-        AccessError: if it is a link, has a second name in the file system, or is no file.
+        AccessError: if it is a symbolic link, has several hard links, or is not a regular file.
     """
     try:
-        found = os.lstat(file)
+        status = os.lstat(file)
     except OSError:
         return
-    if stat.S_ISREG(found.st_mode) and found.st_nlink <= 1:
+    if stat.S_ISREG(status.st_mode) and status.st_nlink <= 1:
         return
-    if stat.S_ISLNK(found.st_mode):
+    if stat.S_ISLNK(status.st_mode):
         what = f"a link to {file.readlink()}"
     else:
-        what = "a second name of another file" if stat.S_ISREG(found.st_mode) else "a folder, a pipe or a device"
+        what = "a second name of another file" if stat.S_ISREG(status.st_mode) else "a folder, a pipe or a device"
     raise AccessError(
         f"{file} is not written to.",
         expected="a file of its own",
@@ -101,11 +100,11 @@ def check_alone(file: Path) -> None:
 
 @contextmanager
 def in_place(file: Path) -> Iterator[BinaryIO]:
-    """Open a file to read and change it where it is; made if missing.
+    """Open a file for reading and writing in place; it is created if missing.
 
     Raises:
         AccessError: see `check_alone`.
-        OSError: with the file's name, if it cannot be opened or written.
+        OSError: with the name of the file, if it cannot be opened or written.
     """
     check_alone(file)
     with naming(file):
@@ -115,29 +114,29 @@ def in_place(file: Path) -> Iterator[BinaryIO]:
 
 
 def reserve(file: Path, size: int) -> None:
-    """Make a file at least so long and take the room on the disk.
+    """Extend a file to a minimum size and allocate its disk space.
 
-    What is written through a memory map later cannot fail then: without room the system would end the process.
+    Later writes through a memory map then cannot fail. Without disk space, the system would kill the process.
 
     Args:
-        file: made if missing.
-        size: in bytes.
+        file: path of the file; created if missing.
+        size: minimum size in bytes.
 
     Raises:
-        OSError: with the file's name, if the disk is full.
+        OSError: with the name of the file, if the disk is full.
     """
     with naming(file), file.open("ab") as handle:
         if hasattr(os, "posix_fallocate") and size:
             try:
                 os.posix_fallocate(handle.fileno(), 0, size)
             except OSError as error:
-                if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):  # a file system that cannot
+                if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):  # not supported by this file system
                     raise
         if handle.tell() < size:
             handle.truncate(size)
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text in UTF-8 over what stands there, at once."""
+    """Write a text file in UTF-8, atomically."""
     with replacing(path) as fresh:
         fresh.write_text(text, encoding="utf-8")
