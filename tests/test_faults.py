@@ -346,7 +346,7 @@ def test_certificates_and_proxies_of_the_environment(tmp_path: Path, monkeypatch
     check = ["teacher", "check", "http://127.0.0.1:9/v1#model=m,price=0", "-q", "--store", tmp_path / "s.sqlite"]
     check += ["--cache", tmp_path / "c"]
     (tmp_path / "text.pem").write_text("no certificate")
-    for file, words in ((tmp_path / "none.pem", "nothing is"), (tmp_path / "text.pem", "cannot be read")):
+    for file, words in ((tmp_path / "none.pem", "does not exist"), (tmp_path / "text.pem", "cannot be read")):
         with monkeypatch.context() as patched:
             patched.setenv("SSL_CERT_FILE", str(file))
             told = said(*check)
