@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from vl2v.sqlite import BESIDE
+from vl2v.sqlite import SUFFIXES
 from vl2v.tracking.base import Memory
 from vl2v.writing import check_alone
 
@@ -25,7 +25,7 @@ class MlflowTracker:
 
     def start(self, config: Mapping[str, Any]) -> None:
         """Open the run. Steps that it already contains are not logged again."""
-        for suffix in BESIDE:
+        for suffix in SUFFIXES:
             check_alone(self._folder / f"mlflow.db{suffix}")
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")  # an unavailable server must not delay training
