@@ -40,10 +40,10 @@ SETTINGS: dict[str, Any] = {
     "recipe": "ood",
     "align": {"steps": 101},
     "distill": {"steps": 150, "checkpoint_every": 30},
-    "threads": 1,  # whatever the machine has, so that the students are the same, one at a time or side by side
+    "threads": 1,  # on every machine, so that the students are the same with any number of parallel runs
 }
-# A step sees 15 images with every method: chosen with each source style left out in turn, among 30, 20, 15 and 10
-# images with as many images in all. One that asks the teacher learns from the drawings without a label as well.
+# A step uses 15 images with every method. Of 30, 20, 15 and 10 images with as many images in all, this was best with
+# each source style left out in turn. Methods that query the teacher also use the drawings without a label.
 WITHOUT_TEACHER: dict[str, Any] = {"batch_per_domain": 5}
 WITH_TEACHER: dict[str, Any] = {
     "data": {"rest_unlabelled": True},
