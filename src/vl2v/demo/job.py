@@ -39,7 +39,7 @@ SETTINGS: dict[str, Any] = {
     # features, so that no method starts the few following steps from a random layer.
     "recipe": "ood",
     "align": {"steps": 101},
-    "distill": {"steps": 150, "checkpoint_every": 30},
+    "distill": {"steps": 140, "checkpoint_every": 28},
     "threads": 1,  # on every machine, so that the students are the same with any number of parallel runs
 }
 # A step uses 15 images with every method. Of 30, 20, 15 and 10 images with as many images in all, this was best with
