@@ -41,13 +41,15 @@ def replacing(path: Path) -> Iterator[Path]:
 
 WRITTEN = ("student", "export", "report", "work", "jobs", "locks", "running", "vectors")  # folders that vl2v writes
 FOREIGN = ("tensorboard", "wandb", "mlruns")  # folders that trackers write, which follow links
+# W&B links the log of its service from each of its run folders, whose names are new every time.
+EXEMPT = "wandb/*run-*/logs/debug-core.log"
 
 
 def check_folder(folder: Path) -> None:
     """Check that writing into the folder of a run, a student or a benchmark cannot affect files outside.
 
     Links to outside folders are rejected in the folders that vl2v writes. In those of trackers, all links to the
-    outside are rejected, at any depth.
+    outside are rejected, at any depth, except one that W&B makes itself.
 
     Raises:
         AccessError: if there is such a link.
@@ -58,7 +60,7 @@ def check_folder(folder: Path) -> None:
         deep = top.rglob("*") if name in FOREIGN else top.iterdir()
         for path in (top, *(sorted(deep) if top.is_dir() else ())):
             counts = path == top or name in FOREIGN or path.is_dir()
-            if path.is_symlink() and counts and not _leads_into(path, root):
+            if path.is_symlink() and counts and not path.match(EXEMPT) and not _leads_into(path, root):
                 raise AccessError(
                     f"{path} is a link to another folder.",
                     expected="folders of its own in a folder that vl2v writes to: it may come from another person",

@@ -165,6 +165,7 @@ def test_markdown_escapes_what_would_be_markup() -> None:
     assert r"\<b\> \*stars\* \`code\`" in text
 
 
+@pytest.mark.slow
 @given(st.text())
 def test_nothing_active_is_left_in_escaped_latex(text: str) -> None:
     escaped = latex.escape(text)

@@ -50,7 +50,7 @@ def test_jobs_side_by_side_stop_and_go_on_and_give_the_same_students(bench: Benc
     assert found == expected
 
 
-@pytest.mark.slow
+@pytest.mark.system
 def test_a_killed_command_leaves_no_process_and_the_next_goes_on(bench: Bench, tmp_path: Path) -> None:
     out = tmp_path / "killed"
     settings = [part for item in SETTINGS for part in ("--set", item)]

@@ -128,6 +128,7 @@ BOMBS: list[Build] = [
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("build", BOMBS, ids=lambda build: build.__name__)
 def test_a_huge_result_is_refused_in_bounded_memory(exported: Path, tmp_path: Path, build: Build) -> None:
     file = changed(exported, tmp_path / "model.onnx", with_bomb(build))

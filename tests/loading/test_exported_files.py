@@ -92,7 +92,7 @@ def test_a_few_mutations_of_a_file(exported: Path, tmp_path: Path) -> None:
     fuzz_files(exported, tmp_path, 25)
 
 
-@pytest.mark.slow
+@pytest.mark.system
 def test_many_mutations_of_a_file(exported: Path, tmp_path: Path) -> None:
     fuzz_files(exported, tmp_path, MANY)
 

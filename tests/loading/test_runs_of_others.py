@@ -117,19 +117,19 @@ def card_of(run: Path) -> str:
     return content.decode()
 
 
-@pytest.mark.parametrize("count", [FEW, pytest.param(MANY, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [FEW, pytest.param(MANY, marks=pytest.mark.system)])
 def test_mutations_of_the_evaluation(tmp_path: Path, count: int) -> None:
     path = make_run(tmp_path)
     fuzz(EVALUATION, writing(path / "evaluation.json", lambda: (read_run(path), card_of(path))), count, tmp_path)
 
 
-@pytest.mark.parametrize("count", [FEW, pytest.param(MANY, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [FEW, pytest.param(MANY, marks=pytest.mark.system)])
 def test_mutations_of_the_export_report(tmp_path: Path, count: int) -> None:
     path = tmp_path / "export.json"
     fuzz(EXPORT, writing(path, lambda: export_table(read_export(path))), count, tmp_path)
 
 
-@pytest.mark.parametrize("count", [FEW, pytest.param(MANY, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [FEW, pytest.param(MANY, marks=pytest.mark.system)])
 def test_mutations_of_the_provenance(tmp_path: Path, count: int) -> None:
     path = make_run(tmp_path)
     card = json.loads((path / "student" / "student.json").read_text())
@@ -142,7 +142,7 @@ def test_mutations_of_the_provenance(tmp_path: Path, count: int) -> None:
     fuzz(MADE, use, count, tmp_path)
 
 
-@pytest.mark.parametrize("count", [FEW, pytest.param(MANY, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [FEW, pytest.param(MANY, marks=pytest.mark.system)])
 def test_mutations_of_the_classes_provenance(tmp_path: Path, count: int) -> None:
     student = student_of(backbone=from_module(Small(), PREPROCESS), **MADE)
 
@@ -157,7 +157,7 @@ def test_mutations_of_the_classes_provenance(tmp_path: Path, count: int) -> None
     fuzz(MADE, use, count)
 
 
-@pytest.mark.parametrize("count", [FEW, pytest.param(MANY, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [FEW, pytest.param(MANY, marks=pytest.mark.system)])
 def test_mutations_of_a_state(tmp_path: Path, count: int) -> None:
     folder = RunFolder(tmp_path)
 
@@ -170,7 +170,7 @@ def test_mutations_of_a_state(tmp_path: Path, count: int) -> None:
     fuzz(STATE, use, count, tmp_path)
 
 
-@pytest.mark.parametrize("count", [FEW, pytest.param(MANY, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [FEW, pytest.param(MANY, marks=pytest.mark.system)])
 def test_mutations_of_the_config(tmp_path: Path, count: int) -> None:
     """YAML takes JSON."""
     path = make_run(tmp_path)
@@ -178,7 +178,7 @@ def test_mutations_of_the_config(tmp_path: Path, count: int) -> None:
     fuzz(config, writing(path / "config.yaml", lambda: RunFolder(path).config()), count, tmp_path)
 
 
-@pytest.mark.parametrize("count", [FEW, pytest.param(MANY, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [FEW, pytest.param(MANY, marks=pytest.mark.system)])
 def test_mutations_of_a_line_of_metrics(tmp_path: Path, count: int) -> None:
     """The report goes on without its curves, and says why."""
     path = make_run(tmp_path)

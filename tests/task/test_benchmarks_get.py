@@ -455,7 +455,7 @@ def test_a_source_that_was_mended_is_taken(tmp_path: Path) -> None:
     assert took(benchmark, tmp_path / "out", zipped(tmp_path / "p.zip", files)) == files
 
 
-@pytest.mark.slow
+@pytest.mark.system
 def test_the_real_pacs_as_a_folder_and_as_parquet_is_the_same(tmp_path: Path, shared: Path) -> None:
     folder = shared / "data" / "PACS"
     if not folder.is_dir():

@@ -10,7 +10,6 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 import tarfile
 import tracemalloc
 from collections.abc import Callable
@@ -23,6 +22,7 @@ import pyarrow.parquet as parquet
 import pytest
 from pictures import encoded, folder_of, noise, put
 
+from other_environments import python_of
 from vl2v.config import DataConfig
 from vl2v.data.folder import DomainFolder
 from vl2v.data.images import Task
@@ -479,7 +479,7 @@ def test_another_package_adds_a_source(tmp_path: Path, monkeypatch: pytest.Monke
     assert set(BUILT_IN) == {"hub", "datasets", "webdataset", "label-studio", "cvat"}
 
 
-@pytest.mark.slow  # imports the package datasets
+@pytest.mark.system
 def test_what_third_party_software_writes_is_read(tmp_path: Path) -> None:
     root = folder_of(tmp_path / "photos", classes=("cat", "wild dog"), each=4)
     code = """
@@ -503,9 +503,16 @@ with webdataset.ShardWriter(str(out / "shard-%03d.tar"), maxcount=5, verbose=0) 
 """
     out = tmp_path / "given"
     out.mkdir()
-    environment = os.environ | {"HF_HOME": str(tmp_path / "hf"), "HF_HUB_OFFLINE": "1"}
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"} | {
+        "HF_HOME": str(tmp_path / "hf"),
+        "HF_HUB_OFFLINE": "1",
+    }
     done = subprocess.run(
-        [sys.executable, "-c", code, str(root), str(out)], capture_output=True, text=True, env=environment, check=False
+        [str(python_of("writers")), "-c", code, str(root), str(out)],
+        capture_output=True,
+        text=True,
+        env=environment,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     expected = content(DomainFolder(root).scan())

@@ -120,7 +120,7 @@ def work():
 """
 
 
-@pytest.mark.slow
+@pytest.mark.system
 @pytest.mark.parametrize("guard", [True, False])
 def test_a_script_with_and_without_the_guard(bench: object, tmp_path: Path, guard: bool) -> None:
     script = tmp_path / "script.py"
