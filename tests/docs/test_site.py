@@ -63,7 +63,7 @@ def test_equations_are_mathml(site: Path) -> None:
 
 def test_the_reference_is_made_from_the_source(site: Path) -> None:
     found = pages(site)
-    assert "Labels to use per class and domain." in found["reference/command-line/index.html"]
+    assert "Labels to use per class and source domain" in found["reference/command-line/index.html"]
     assert 'id="vl2v-benchmark-run"' in found["reference/command-line/index.html"]
     assert "The most to spend, in the teacher" in found["reference/python/index.html"].replace("the most", "The most")
     for error in ("MissingExtraError", "Interrupted"):
