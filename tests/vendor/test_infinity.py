@@ -13,9 +13,9 @@ from pathlib import Path
 import httpx
 import numpy as np
 import pytest
-from other_environments import python_of
 from vendor_serving import free_port, picture
 
+from other_environments import python_of
 from vl2v.commands.check import check_teacher
 from vl2v.errors import TeacherError
 from vl2v.locations import StoragePaths

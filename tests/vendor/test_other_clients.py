@@ -10,8 +10,9 @@ import textwrap
 from pathlib import Path
 
 import pytest
-from other_environments import python_of
 from vendor_serving import PlainTeacher, local_server, new_key
+
+from other_environments import python_of
 
 PAGE = Path(__file__).parents[2] / "docs/how-to/sell-a-model.md"
 CLIENTS = ("openai", "LiteLLM", "LangChain", "LlamaIndex")
