@@ -1,8 +1,9 @@
 """The pytest plugin that keeps the tiers of the suite honest; tests/conftest.py registers it.
 
-It measures the CPU time of every test's own call, fixtures apart, prints the 30 most expensive tests, and fails the run
-if a test without the marker `slow` or `system` takes longer than `LIMIT`. CPU time includes child processes that were
-waited for. Unlike wall time it hardly depends on what else the machine does.
+It measures the CPU time of every test's own call, fixtures apart, prints the 30 most expensive tests, and lists those
+without the marker `slow` or `system` that take longer than `LIMIT`. A run fails if one of them exceeds it by more than
+the noise of the machine explains. CPU time includes child processes that were waited for. Unlike wall time it hardly
+depends on what else the machine does.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from collections.abc import Generator
 import pytest
 
 LIMIT = 3.0  # seconds of CPU time
+NOISE = 1.5  # the same work takes up to so many times the CPU time while the other hyperthread of the core is busy
 SHOWN = 30
 PROPERTY = "cpu_seconds"  # of a report; xdist sends it from the workers
 TIERS = ("slow", "system")
@@ -65,7 +67,10 @@ class Tiers:
     @pytest.hookimpl(wrapper=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> Generator[None, object, object]:
         """Fail a run that passed, but not within the tiers' limit."""
-        if self.too_slow and session.exitstatus == pytest.ExitCode.OK:
+        if (
+            any(seconds > NOISE * self.limit for seconds, _ in self.too_slow)
+            and session.exitstatus == pytest.ExitCode.OK
+        ):
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
         return (yield)
 

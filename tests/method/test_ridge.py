@@ -70,6 +70,7 @@ def test_term_weights_by_hand() -> None:
     assert not text.any()
 
 
+@pytest.mark.slow
 def test_solve_lowers_the_dual_loss_to_near_adams_end() -> None:
     x, image, text = (torch.from_numpy(a[:18]).float() for a in task())
     batch = Batch(x, image, text)

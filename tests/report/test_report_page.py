@@ -179,6 +179,7 @@ def test_a_drawing_takes_the_pages_colours() -> None:
     assert 'aria-label="says &quot;this&quot;"' in found
 
 
+@pytest.mark.slow
 def test_it_is_written_elsewhere(page: Path, tmp_path: Path) -> None:
     run, out = page.parent, tmp_path / "pages" / "new"
     before = {path: path.stat().st_mtime_ns for path in run.rglob("*")}
