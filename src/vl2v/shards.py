@@ -43,11 +43,12 @@ class Shards:
             module: maps [N, ...] to [N, ...].
             inputs: [N, ...]; receives no gradient.
         """
-        if not self._parts(inputs):
+        parts = self._parts(inputs)
+        if not parts:
             output: Tensor = module(inputs)
             return output
         parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
-        result: Tensor = _InShards.apply(self, module, inputs, *parameters)
+        result: Tensor = _InShards.apply(self, module, parts, *parameters)
         return result
 
     def infer(self, module: nn.Module, inputs: Tensor) -> Tensor:
@@ -71,9 +72,9 @@ class _InShards(torch.autograd.Function):
     """Forward and backward of the parts, each in its thread."""
 
     @staticmethod
-    def forward(ctx: Any, shards: Shards, module: nn.Module, inputs: Tensor, *parameters: Tensor) -> Tensor:
+    def forward(ctx: Any, shards: Shards, module: nn.Module, parts: list[Tensor], *parameters: Tensor) -> Tensor:
         ctx.shards, ctx.parameters = shards, parameters
-        ctx.outputs = shards.map(torch.enable_grad()(module), shards._parts(inputs))
+        ctx.outputs = shards.map(torch.enable_grad()(module), parts)
         return torch.cat([output.detach() for output in ctx.outputs])
 
     @staticmethod
@@ -93,7 +94,7 @@ class _InShards(torch.autograd.Function):
 def sharding(images: int, possible: bool = True) -> Iterator[Shards]:
     """Divide the threads of torch among the shards of batches; inside, the calling thread has those of one shard.
 
-    Inside another call, e.g. for validation during training, the threads of the outer call are divided anew.
+    Inside another call, e.g. for validation during training, the threads of the outer call are divided again.
 
     Args:
         images: images of a batch.

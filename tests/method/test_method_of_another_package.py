@@ -16,6 +16,7 @@ from tiny_task import Bench
 from typer.testing import CliRunner
 
 import vl2v
+from other_packages import install_package
 from vl2v.benchmark.protocol import Origin, key_of, make_variants
 from vl2v.cli import app
 from vl2v.config import RunConfig, parse
@@ -50,11 +51,7 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install
     monkeypatch.syspath_prepend(site)
 
     def put(code: str, entries: str, module: str = "my_method") -> None:
-        (site / f"{module}.py").write_text(code)
-        info = site / f"{module}-1.0.dist-info"
-        info.mkdir()
-        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {module.replace('_', '-')}\nVersion: 1.0\n")
-        (info / "entry_points.txt").write_text(entries)
+        install_package(site, module, code, entries)
 
     yield put
     METHODS._loaded.clear()

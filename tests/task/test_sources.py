@@ -23,6 +23,7 @@ import pytest
 from pictures import encoded, folder_of, noise, put
 
 from other_environments import python_of
+from other_packages import install_package
 from vl2v.config import DataConfig
 from vl2v.data.folder import DomainFolder
 from vl2v.data.images import Task
@@ -458,11 +459,7 @@ def example() -> str:
 
 def test_another_package_adds_a_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     site = tmp_path / "site"
-    (site / "twins-1.0.dist-info").mkdir(parents=True)
-    (site / "twins_source.py").write_text(example())
-    (site / "twins-1.0.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: twins\nVersion: 1.0\n")
-    points = site / "twins-1.0.dist-info" / "entry_points.txt"
-    points.write_text("[vl2v.sources]\ntwins = twins_source:TWINS\n")
+    points = install_package(site, "twins_source", example(), "[vl2v.sources]\ntwins = twins_source:TWINS\n")
     monkeypatch.syspath_prepend(str(site))
     importlib.invalidate_caches()
     for i, name in enumerate(("cat", "cat", "dog", "dog")):
@@ -474,7 +471,7 @@ def test_another_package_adds_a_source(tmp_path: Path, monkeypatch: pytest.Monke
     for value, problem in (("twins_source:GONE", "AttributeError"), ("twins_source:Twins", "found: type")):
         points.write_text(f"[vl2v.sources]\ntwins = {value}\n")
         SOURCES._loaded.pop("twins", None)
-        with pytest.raises(ConfigError, match=f"source twins of twins cannot be used(.|\n)*{problem}"):
+        with pytest.raises(ConfigError, match=f"source twins of twins-source cannot be used(.|\n)*{problem}"):
             find_source("twins:x")
     assert set(BUILT_IN) == {"hub", "datasets", "webdataset", "label-studio", "cvat"}
 

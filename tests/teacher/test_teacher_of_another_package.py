@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 import vl2v
+from other_packages import install_package
 from vl2v.errors import ConfigError, TeacherError
 from vl2v.teacher.registry import LOCAL, TEACHERS, VENDORS, is_remote
 
@@ -51,11 +52,7 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install
     monkeypatch.syspath_prepend(site)
 
     def put(code: str, entry: str, module: str = "acme") -> None:
-        (site / f"{module}.py").write_text(code)
-        info = site / f"{module}-1.0.dist-info"
-        info.mkdir()
-        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {module}\nVersion: 1.0\n")
-        (info / "entry_points.txt").write_text(f"[vl2v.teachers]\n{entry}\n")
+        install_package(site, module, code, f"[vl2v.teachers]\n{entry}\n")
 
     yield put
     TEACHERS._loaded.clear()
