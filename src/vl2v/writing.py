@@ -9,10 +9,11 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO
+from tempfile import NamedTemporaryFile
+from typing import IO, BinaryIO
 
 from vl2v.errors import AccessError
 from vl2v.faults import naming
@@ -37,6 +38,22 @@ def replacing(path: Path) -> Iterator[Path]:
             with suppress(OSError):
                 fresh.unlink(missing_ok=True)
             raise
+
+
+@contextmanager
+def written_at_once(folder: Path, target: Callable[[], Path]) -> Iterator[IO[bytes]]:
+    """Yield a new file with a name of its own; at the end it replaces `target()`. Several processes may write the same.
+
+    If the block fails, the file is removed.
+    """
+    file = NamedTemporaryFile(dir=folder, delete=False)  # noqa: SIM115 - closed before it is moved
+    try:
+        with file:
+            yield file
+        Path(file.name).replace(target())
+    except BaseException:
+        Path(file.name).unlink(missing_ok=True)
+        raise
 
 
 WRITTEN = ("student", "export", "report", "work", "jobs", "locks", "running", "vectors")  # folders that vl2v writes

@@ -9,7 +9,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from tempfile import NamedTemporaryFile
 from typing import Any
 
 from vl2v.data.tables.base import Broken, Row, empty, open_table
@@ -20,6 +19,7 @@ from vl2v.errors import DataError
 from vl2v.progress import Progress, Silent
 from vl2v.sources.base import Embedded, Records, Source, version_of
 from vl2v.sources.remote import Fetcher, holds_addresses, is_address, mentions_addresses
+from vl2v.writing import written_at_once
 from vl2v_runtime.formats import format_of
 from vl2v_runtime.names import shown
 
@@ -131,23 +131,21 @@ def _ready(known: Path, folder: Path) -> Path | None:
 def _write(table: Records, columns: Columns, data: str, fetcher: Fetcher, progress: Progress) -> Path:
     digest, good, broken = hashlib.sha256(), 0, None
     folder = fetcher.folder
-    with NamedTemporaryFile(dir=folder, delete=False) as file:  # several processes may write the same
-        try:
-            for row, line in _lines(table, columns, fetcher):
-                file.write(line)
-                digest.update(line)
-                good += not isinstance(row, Broken)
-                broken = broken or (row if isinstance(row, Broken) else None)
-                if good and good % EVERY == 0:
-                    progress.note(f"{shown(data)}: {good:,} rows are imported")
-            if not good:
-                raise _no_rows(data, broken)
-        except BaseException:
-            Path(file.name).unlink()
-            raise
-    target = folder / f"{digest.hexdigest()[:16]}{SUFFIX}"
-    Path(file.name).replace(target)
-    return target
+
+    def target() -> Path:
+        return folder / f"{digest.hexdigest()[:16]}{SUFFIX}"
+
+    with written_at_once(folder, target) as file:
+        for row, line in _lines(table, columns, fetcher):
+            file.write(line)
+            digest.update(line)
+            good += not isinstance(row, Broken)
+            broken = broken or (row if isinstance(row, Broken) else None)
+            if good and good % EVERY == 0:
+                progress.note(f"{shown(data)}: {good:,} rows are imported")
+        if not good:
+            raise _no_rows(data, broken)
+    return target()
 
 
 def _no_rows(data: str, broken: Broken | None) -> DataError:
@@ -195,9 +193,8 @@ def _stored(data: bytes, folder: Path) -> str:
     target = folder / path
     if not (target.is_file() and target.stat().st_size == len(data)):
         target.parent.mkdir(parents=True, exist_ok=True)
-        with NamedTemporaryFile(dir=target.parent, delete=False) as file:
+        with written_at_once(target.parent, lambda: target) as file:
             file.write(data)
-        Path(file.name).replace(target)
     return path
 
 

@@ -10,11 +10,11 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from tempfile import NamedTemporaryFile
 from typing import Any, Protocol
 
 from vl2v.data.tables.columns import ROLES, find_columns
 from vl2v.errors import ConfigError
+from vl2v.writing import written_at_once
 
 MISSING = frozenset({"NAType", "NaTType", "NoneType"})
 LISTS = ("to_list", "tolist", "to_pylist")
@@ -68,9 +68,8 @@ def write_frame(frame: Any, folder: Path, settings: Mapping[str, Any]) -> Path:
     target = folder / f"{digest.hexdigest()[:16]}.jsonl"
     if not target.is_file():
         folder.mkdir(parents=True, exist_ok=True)
-        with NamedTemporaryFile(dir=folder, delete=False) as file:  # several processes may write the same
+        with written_at_once(folder, lambda: target) as file:
             file.writelines(_rows(columns, values))
-        Path(file.name).replace(target)
     return target
 
 

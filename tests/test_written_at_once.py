@@ -1,0 +1,25 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from vl2v.writing import written_at_once
+
+
+def test_a_file_appears_whole_or_not_at_all(tmp_path: Path) -> None:
+    target = tmp_path / "a.jsonl"
+    with written_at_once(tmp_path, lambda: target) as file:
+        file.write(b"one")
+        assert not target.exists()
+    assert target.read_bytes() == b"one"
+
+    def fail() -> None:
+        with written_at_once(tmp_path, lambda: target) as file:
+            file.write(b"two")
+            raise OSError("the disk is full")
+
+    with pytest.raises(OSError, match="full"):
+        fail()
+    assert [path.name for path in tmp_path.iterdir()] == ["a.jsonl"]
+    assert target.read_bytes() == b"one"
