@@ -35,8 +35,8 @@ from vl2v.onnx_export.onnx import to_onnx, write
 from vl2v.onnx_export.parity import compare
 from vl2v.onnx_export.quantise import quantise
 from vl2v.onnx_export.sample import Sample
-from vl2v.planning.prepare import list_folder, read_task
-from vl2v.planning.split import split_task
+from vl2v.planning.prepare import list_folder, read_dataset
+from vl2v.planning.split import split_dataset
 from vl2v.progress import Silent
 from vl2v.student.model import Student
 from vl2v_runtime.model import FLOAT, INT8, Floats, Model
@@ -50,10 +50,12 @@ def held_out(student: Student, cache_folder: Path) -> Sample:
     made = student.provenance
     data = DataConfig(**made["config"]["data"])
     index, cache = FileIndex(cache_folder / "files.sqlite"), PixelCache(cache_folder, student.preprocess.size)
-    task, _ = read_task(list_folder(data), data, index, cache, Silent())
-    rows = np.concatenate(list(split_task(task, data, made["seed"]).test.values()))
-    domains = np.array(task.domains)[task.domain_of[rows]]
-    return Sample("held-out images", cache.map(), cache.slots(task.digests[rows]), task.labels[rows], domains, rows[:0])
+    dataset, _ = read_dataset(list_folder(data), data, index, cache, Silent())
+    rows = np.concatenate(list(split_dataset(dataset, data, made["seed"]).test.values()))
+    domains = np.array(dataset.domains)[dataset.domain_of[rows]]
+    return Sample(
+        "held-out images", cache.map(), cache.slots(dataset.digests[rows]), dataset.labels[rows], domains, rows[:0]
+    )
 
 
 def accuracies(run: Path, out: Path, cache: Path) -> dict[str, Any]:

@@ -16,9 +16,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pacs_dataset import DOMAINS, SimulatedVendor, link_images, student, vectors_file
+
 from common import ROOT, circumstances, keep, shared
 from pacs_kept import keep_jobs, restore_jobs
-from pacs_task import DOMAINS, SimulatedVendor, link_images, student, vectors_file
 from vl2v.allocator import keep_freed_memory
 from vl2v.benchmark.protocol import Grid, Variant, make_variants
 from vl2v.benchmark.records import ZERO_SHOT
@@ -139,9 +140,9 @@ GRIDS = {
 
 def make_sweep(name: str, out: Path, folder: Path) -> Sweep:
     """A grid in its place."""
-    plan, task = GRIDS[name], out / "task"
-    root = link_images(folder, task)
-    spec = {"offline": "offline:", "asked": "simulated:"}.get(plan.vendor) or f"file:{vectors_file(folder, task)}"
+    plan, dataset = GRIDS[name], out / "task"
+    root = link_images(folder, dataset)
+    spec = {"offline": "offline:", "asked": "simulated:"}.get(plan.vendor) or f"file:{vectors_file(folder, dataset)}"
     places = {
         "data": {"root": str(root)},
         "teacher": {"spec": spec, "prompts": plan.prompts},

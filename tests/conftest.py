@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from hypothesis import settings
-from tiny_task import bench, runs
+from tiny_dataset import bench, runs
 
 from once import Once, shared_root
 from tiers import Tiers

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 import typer
-from tiny_task import Bench, Runs
+from tiny_dataset import Bench, Runs
 
 from command_line import run_cli
 from fork_server import fork_vl2v

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tiny_dataset import Bench
 from tiny_grid import PRICED, opened, tiny_grid
-from tiny_task import Bench
 
 from vl2v.benchmark.purchase import AnsweredTeacher, buy_ahead, copy_once
 from vl2v.benchmark.sweep import Sweep

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from tiny_dataset import Bench, environment
 from tiny_grid import Heard, opened, tiny_grid
-from tiny_task import Bench, environment
 
 from vl2v.benchmark.on_ray import run_on_ray
 from vl2v.benchmark.protocol import Variant
@@ -142,7 +142,7 @@ STOPPABLE = """
 import sys
 from pathlib import Path
 from tiny_grid import opened, tiny_grid
-from tiny_task import Bench
+from tiny_dataset import Bench
 from vl2v.benchmark.on_ray import run_on_ray
 from vl2v.errors import Interrupted
 from vl2v.cli.console import LogLines

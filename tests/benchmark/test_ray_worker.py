@@ -9,8 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from tiny_dataset import Bench
 from tiny_grid import opened, tiny_grid
-from tiny_task import Bench
 
 from vl2v.benchmark.purchase import buy_ahead
 from vl2v.benchmark.ray_worker import Assignment, file_system, work

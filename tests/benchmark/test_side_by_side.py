@@ -9,8 +9,8 @@ from typing import Any
 
 import psutil
 import pytest
+from tiny_dataset import Bench, bench, environment, vl2v  # noqa: F401 - a fixture
 from tiny_grid import Heard, opened, tiny_grid
-from tiny_task import Bench, bench, environment, vl2v  # noqa: F401 - a fixture
 from typer.testing import CliRunner
 
 from vl2v.benchmark import side_by_side

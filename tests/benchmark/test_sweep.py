@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 import pytest
-from tiny_task import Bench, vl2v
+from tiny_dataset import Bench, vl2v
 
 from fork_server import fork_vl2v
 from once import Once

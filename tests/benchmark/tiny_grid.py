@@ -4,7 +4,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from tiny_task import DOMAINS, PRICE, Bench
+from tiny_dataset import DOMAINS, PRICE, Bench
 
 from vl2v.benchmark.protocol import Grid, make_variants
 from vl2v.benchmark.sweep import Sweep

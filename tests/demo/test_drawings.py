@@ -32,10 +32,10 @@ def test_no_drawing_stands_in_two_styles() -> None:
 
 def test_the_task_is_clean_and_its_styles_are_what_they_say(drawn: Path) -> None:
     folder = DomainFolder(drawn)
-    task = folder.scan()
-    assert set(task.domains) == set(STYLES)
-    assert len(task.folders) == 12
-    assert len({d.tobytes() for d in task.digests}) == len(task), "no two files are alike"
+    dataset = folder.scan()
+    assert set(dataset.domains) == set(STYLES)
+    assert len(dataset.folders) == 12
+    assert len({d.tobytes() for d in dataset.digests}) == len(dataset), "no two files are alike"
     for style in ("line", "outline_icon", "solid_icon"):
         for path in sorted((drawn / style).rglob("*.png"))[::20]:
             pixels = np.asarray(Image.open(path).convert("RGB")).astype(int)

@@ -1,4 +1,4 @@
-"""The commands of the page on own data, as they stand there, on a small task."""
+"""The commands of the page on own data, as they stand there, on a small dataset."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as parquet
 import pytest
-from tiny_task import Bench, bench  # noqa: F401 - a fixture
+from tiny_dataset import Bench, bench  # noqa: F401 - a fixture
 
 from command_line import run_cli
 
@@ -36,7 +36,7 @@ def commands(section: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def own(bench: Bench, tmp_path_factory: pytest.TempPathFactory) -> Bench:
-    """The task with tables of its images, in columns called as on the page."""
+    """The dataset with tables of its images, in columns called as on the page."""
     copy = bench.copy(tmp_path_factory.mktemp("page"))
     rows = []
     for file in sorted(copy.data.rglob("*.png")):

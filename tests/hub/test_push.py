@@ -15,7 +15,7 @@ import pytest
 import yaml
 from huggingface_hub import constants
 from local_hub import TOKEN, LocalHub, Repository, serving
-from tiny_task import Bench, environment
+from tiny_dataset import Bench, environment
 from typer.testing import CliRunner, Result
 
 import vl2v as package

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import yaml
-from tiny_task import Bench
+from tiny_dataset import Bench
 from typer.testing import CliRunner
 
 import vl2v

@@ -17,7 +17,7 @@ SHARES = (4, 2, 8)
 LABELLED = np.arange(42) < 18
 
 
-def task(seed: int = 0, features: int = 7, dimension: int = 5) -> tuple[NDArray[np.float64], ...]:
+def dataset(seed: int = 0, features: int = 7, dimension: int = 5) -> tuple[NDArray[np.float64], ...]:
     """Features that say something of the teacher's vectors, and three classes' text vectors."""
     rng = np.random.default_rng(seed)
     x = rng.normal(3, rng.uniform(0.2, 2, features), (42, features))
@@ -27,7 +27,7 @@ def task(seed: int = 0, features: int = 7, dimension: int = 5) -> tuple[NDArray[
 
 
 def blocks(size: int, image_weight: float = 0.4) -> list[Block]:
-    x, image, text = task()
+    x, image, text = dataset()
     directions, pulls = dual_targets(image, text, *term_weights(GROUPS, SHARES, LABELLED), image_weight)
     return [(x[i : i + size], directions[i : i + size], pulls[i : i + size]) for i in range(0, 42, size)]
 
@@ -48,7 +48,7 @@ def test_solve_is_least_squares_on_the_augmented_system(strength: float, size: i
 
 @pytest.mark.parametrize("image_weight", [0.0, 0.3, 1.0])
 def test_targets_and_pulls_are_the_dual_loss_over_the_batches(image_weight: float) -> None:
-    x, image, text = task()
+    x, image, text = dataset()
     projected = x @ np.random.default_rng(1).normal(size=(7, 5)) - 2
     streams = Streams(GROUPS, SHARES, seed=3)
     found = []
@@ -72,7 +72,7 @@ def test_term_weights_by_hand() -> None:
 
 @pytest.mark.slow
 def test_solve_lowers_the_dual_loss_to_near_adams_end() -> None:
-    x, image, text = (torch.from_numpy(a[:18]).float() for a in task())
+    x, image, text = (torch.from_numpy(a[:18]).float() for a in dataset())
     batch = Batch(x, image, text)
     torch.manual_seed(0)
     start, adam = nn.Linear(7, 5), nn.Linear(7, 5)
@@ -91,7 +91,7 @@ def test_solve_lowers_the_dual_loss_to_near_adams_end() -> None:
 
 
 def test_rows_that_nothing_pulls_count_for_nothing() -> None:
-    x, image, text = task()
+    x, image, text = dataset()
     directions, pulls = dual_targets(image, text, *term_weights(GROUPS, SHARES, LABELLED), image_weight=0)
     assert not pulls[18:].any()
     assert not directions[18:].any()

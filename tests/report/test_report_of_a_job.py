@@ -11,7 +11,7 @@ import timm
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
-from tiny_task import Bench, vl2v
+from tiny_dataset import Bench, vl2v
 
 from vl2v.api import distill, load
 from vl2v.locations import StoragePaths

@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 import uvicorn
 from PIL import Image
-from tiny_task import Bench, shared_bench, vl2v
+from tiny_dataset import Bench, shared_bench, vl2v
 
 from once import Once
 from vl2v.locations import StoragePaths
@@ -50,16 +50,16 @@ def make_served(bench: Bench) -> None:
 
 
 def served(once: Once) -> Bench:
-    """A copy of the small task with the run that is served, not to be changed."""
+    """A copy of the small dataset with the run that is served, not to be changed."""
     return Bench.at(once("served", lambda folder: make_served(shared_bench(once).copy(folder))))
 
 
 @pytest.fixture(scope="module")
 def bench(once: Once, tmp_path_factory: pytest.TempPathFactory) -> Bench:
-    """The task of the run that is served, with a store of the module's own."""
-    task, root = served(once), tmp_path_factory.mktemp("serve")
-    shutil.copy(task.root / "vectors.sqlite", root)
-    return task.apart(root)
+    """The dataset of the run that is served, with a store of the module's own."""
+    dataset, root = served(once), tmp_path_factory.mktemp("serve")
+    shutil.copy(dataset.root / "vectors.sqlite", root)
+    return dataset.apart(root)
 
 
 @pytest.fixture(scope="session")

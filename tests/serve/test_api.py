@@ -19,7 +19,7 @@ import pytest
 from PIL import Image
 from serving import NEW, bench, bomb, drawing, noise, opened, own, run  # noqa: F401 - fixtures
 from starlette.testclient import TestClient
-from tiny_task import CLASSES, Bench
+from tiny_dataset import CLASSES, Bench
 
 import vl2v_runtime
 from vl2v.serve.app import create_app

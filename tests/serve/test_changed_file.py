@@ -12,7 +12,7 @@ import pytest
 from exported import Exported, cosine  # noqa: F401 - a fixture
 from serving import NEW, opened, own, places, run  # noqa: F401 - fixtures
 from starlette.testclient import TestClient
-from tiny_task import Bench, bench  # noqa: F401 - a fixture
+from tiny_dataset import Bench, bench  # noqa: F401 - a fixture
 
 from vl2v.commands.classes import add_classes
 from vl2v.locations import StoragePaths

@@ -11,7 +11,7 @@ import pytest
 from browser import CONTRAST, FAULTS, OUTSIDE, Visit, chromium  # noqa: F401
 from playwright.sync_api import Browser, expect
 from serving import LATER, Server, bench, drawing, noise, opened, run, serving  # noqa: F401 - fixtures
-from tiny_task import CLASSES, Bench
+from tiny_dataset import CLASSES, Bench
 
 from vl2v.web.limits import Limits
 

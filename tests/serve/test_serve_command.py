@@ -12,7 +12,7 @@ from pathlib import Path
 import httpx
 import pytest
 from serving import bench, drawing, free_port, opened, own, run  # noqa: F401 - fixtures
-from tiny_task import Bench, vl2v
+from tiny_dataset import Bench, vl2v
 
 from fork_server import fork_vl2v
 from vl2v.errors import ConfigError

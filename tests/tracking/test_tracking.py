@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny_task import Bench
+from tiny_dataset import Bench
 from typer.testing import CliRunner
 
 import vl2v as package

@@ -21,7 +21,7 @@ from vl2v.faults import reading
 from vl2v.locations import StoragePaths
 from vl2v.locking import try_file_lock
 from vl2v.planning.models import stated_price
-from vl2v.planning.prepare import list_folder, read_task
+from vl2v.planning.prepare import list_folder, read_dataset
 from vl2v.progress import Progress
 from vl2v.purchase import BudgetAccount
 from vl2v.runs.folder import RunFolder
@@ -266,9 +266,9 @@ def identify(grid: Grid, teacher: Teacher, places: StoragePaths, progress: Progr
         expected = f"all, or among {', '.join(folder.domains)}"
         raise ConfigError("Unknown domain.", expected=expected, found=", ".join(unknown), next_step="correct --targets")
     with closing(FileIndex(places.cache / "files.sqlite")) as index:
-        task, _ = read_task(folder, data, index, None, progress)
+        dataset, _ = read_dataset(folder, data, index, None, progress)
     card = teacher.describe()
-    return Origin(task.digest(), f"{card.identity}@{card.revision}", student_name(config.student.spec))
+    return Origin(dataset.digest(), f"{card.identity}@{card.revision}", student_name(config.student.spec))
 
 
 def threads_of(out: Path) -> int | None:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from vl2v.config import DataConfig, parse
 from vl2v.data.contents import columns_line
-from vl2v.data.images import Task
+from vl2v.data.images import ImageDataset
 from vl2v.data.pixels import PixelCache
 from vl2v.data.scan import FileIndex
 from vl2v.data.splits import TEST as TEST_PART
@@ -31,8 +31,8 @@ from vl2v.evaluation.evaluation import (
     student_answers,
 )
 from vl2v.locations import StoragePaths
-from vl2v.planning.prepare import check_domains, list_folder, read_task
-from vl2v.planning.split import split_task
+from vl2v.planning.prepare import check_domains, list_folder, read_dataset
+from vl2v.planning.split import split_dataset
 from vl2v.progress import Progress, Silent
 from vl2v.student.model import Student
 from vl2v.student.preprocess import Preprocess
@@ -80,35 +80,35 @@ def evaluate(
         closing(FileIndex(places.cache / "files.sqlite")) as index,
         closing(PixelCache(places.cache, student.preprocess.size)) as cache,
     ):
-        task, _ = read_task(list_folder(data, begun=True), data, index, cache, progress)
-        if task.columns:
-            progress.note(columns_line(task.columns))
-        domains = check_domains(domains, task.domains, "--domain")
-        labels = class_numbers(student, task)
+        dataset, _ = read_dataset(list_folder(data, begun=True), data, index, cache, progress)
+        if dataset.columns:
+            progress.note(columns_line(dataset.columns))
+        domains = check_domains(domains, dataset.domains, "--domain")
+        labels = class_numbers(student, dataset)
         rows, temperature = [], student.trust.temperature if student.trust else None
-        parts = [part for part in _parts(student, task) if part[1] in domains or not domains]
+        parts = [part for part in _parts(student, dataset) if part[1] in domains or not domains]
         with computing(student_threads(student, sum(len(part) for *_, part in parts))):
             for role, domain, part in parts:
-                logits, _ = student_answers(student, cache.map(), cache.slots(task.digests[part]))
+                logits, _ = student_answers(student, cache.map(), cache.slots(dataset.digests[part]))
                 rows.append(row_of(domain, role, logits, labels[part], temperature))
         return Evaluation(tuple(rows))
 
 
-def _parts(student: Student, task: Task) -> list[tuple[str, str, Indices]]:
+def _parts(student: Student, dataset: ImageDataset) -> list[tuple[str, str, Indices]]:
     """Role, domain and positions, from the student's own split where the data are those it learnt from."""
     made = student.provenance
     config = (made.get("config") or {}).get("data")
-    if (made.get("data") or {}).get("digest") != task.digest() or config is None:
-        if task.parts is None or not (task.parts == TEST_PART).any():
-            return [(UNSPLIT, domain, task.rows_of(domain)) for domain in task.domains]
-        tested = [(TEST, domain, rows[task.parts[rows] == TEST_PART]) for domain, rows in _by_domain(task)]
+    if (made.get("data") or {}).get("digest") != dataset.digest() or config is None:
+        if dataset.parts is None or not (dataset.parts == TEST_PART).any():
+            return [(UNSPLIT, domain, dataset.rows_of(domain)) for domain in dataset.domains]
+        tested = [(TEST, domain, rows[dataset.parts[rows] == TEST_PART]) for domain, rows in _by_domain(dataset)]
         return [part for part in tested if len(part[-1])]
-    split = split_task(task, parse(DataConfig, config, "the student's provenance"), made.get("seed", 0))
+    split = split_dataset(dataset, parse(DataConfig, config, "the student's provenance"), made.get("seed", 0))
     return list(split_domains(split))
 
 
-def _by_domain(task: Task) -> list[tuple[str, Indices]]:
-    return [(domain, task.rows_of(domain)) for domain in task.domains]
+def _by_domain(dataset: ImageDataset) -> list[tuple[str, Indices]]:
+    return [(domain, dataset.rows_of(domain)) for domain in dataset.domains]
 
 
 @dataclass(frozen=True)

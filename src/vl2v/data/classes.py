@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from vl2v.data.images import Task, spaced, spelling
+from vl2v.data.images import ImageDataset, spaced, spelling
 from vl2v.errors import ConfigError, DataError
 
 
@@ -35,12 +35,13 @@ def held_out_folders(names: Sequence[str], folders: Sequence[str]) -> tuple[str,
     return tuple(folder for folder in folders if folder in wanted)
 
 
-def part_classes(task: Task, names: Sequence[str]) -> tuple[Task, Task | None]:
-    """Part a task into the classes that are trained on and those that are held out.
+def part_classes(dataset: ImageDataset, names: Sequence[str]) -> tuple[ImageDataset, ImageDataset | None]:
+    """Separate a dataset into the classes that are trained on and those that are held out.
 
     Args:
-        task: the scanned one.
-        names: of the held-out classes; those that the task has not are passed over, and without any it is not parted.
+        dataset: the scanned images.
+        names: of the held-out classes. A name that the dataset does not have is ignored. Without names, nothing is
+            separated.
 
     Returns:
         Two tasks over the same domains, each with its own classes and labels from 0; None for the second without one.
@@ -49,10 +50,10 @@ def part_classes(task: Task, names: Sequence[str]) -> tuple[Task, Task | None]:
         DataError: if a domain has no image of the other classes.
     """
     wanted = {spelling(name) for name in names}
-    held = [folder for folder in task.folders if spelling(folder) in wanted]
+    held = [folder for folder in dataset.folders if spelling(folder) in wanted]
     if not held:
-        return task, None
-    seen = _only(task, [folder for folder in task.folders if folder not in held])
+        return dataset, None
+    seen = _only(dataset, [folder for folder in dataset.folders if folder not in held])
     for domain in seen.domains:
         if not len(seen.rows_of(domain)):
             raise DataError(
@@ -61,22 +62,22 @@ def part_classes(task: Task, names: Sequence[str]) -> tuple[Task, Task | None]:
                 found=", ".join(map(spaced, held)),
                 next_step="add images, remove the domain, or hold out other classes",
             )
-    return seen, _only(task, held)
+    return seen, _only(dataset, held)
 
 
-def _only(task: Task, folders: Sequence[str]) -> Task:
-    places = [task.folders.index(folder) for folder in folders]
-    rows = np.flatnonzero(np.isin(task.labels, places))
-    renumbered = np.full(len(task.folders), -1, np.int64)
+def _only(dataset: ImageDataset, folders: Sequence[str]) -> ImageDataset:
+    places = [dataset.folders.index(folder) for folder in folders]
+    rows = np.flatnonzero(np.isin(dataset.labels, places))
+    renumbered = np.full(len(dataset.folders), -1, np.int64)
     renumbered[places] = np.arange(len(places))
     return replace(
-        task,
-        paths=[task.paths[row] for row in rows],
-        digests=task.digests[rows],
-        labels=renumbered[task.labels[rows]],
-        domain_of=task.domain_of[rows],
-        parts=None if task.parts is None else task.parts[rows],
-        groups=None if task.groups is None else task.groups[rows],
+        dataset,
+        paths=[dataset.paths[row] for row in rows],
+        digests=dataset.digests[rows],
+        labels=renumbered[dataset.labels[rows]],
+        domain_of=dataset.domain_of[rows],
+        parts=None if dataset.parts is None else dataset.parts[rows],
+        groups=None if dataset.groups is None else dataset.groups[rows],
         folders=tuple(folders),
-        phrases=tuple(task.phrases[place] for place in places),
+        phrases=tuple(dataset.phrases[place] for place in places),
     )

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from vl2v.data.images import Task
+from vl2v.data.images import ImageDataset
 from vl2v.data.splits import PARTS
 from vl2v.data.tables.columns import ROLES
 from vl2v_runtime.names import printable, shown
@@ -69,28 +69,32 @@ class Contents:
 
     @classmethod
     def of(
-        cls, task: Task, held_out: Collection[str] = (), unseen: Task | None = None, unlabelled: Task | None = None
+        cls,
+        dataset: ImageDataset,
+        held_out: Collection[str] = (),
+        unseen: ImageDataset | None = None,
+        unlabelled: ImageDataset | None = None,
     ) -> Contents:
         """Count a scanned folder; `held_out` are domains, as their folders are written."""
         domains = []
-        for domain in task.domains:
-            labels = task.labels[task.rows_of(domain)]
+        for domain in dataset.domains:
+            labels = dataset.labels[dataset.rows_of(domain)]
             counts = np.unique(labels[labels >= 0], return_counts=True)[1]
             sizes = [int(count) for count in counts] or [0]
             held = domain in held_out
             domains.append(DomainContents(domain, len(labels), len(counts), min(sizes), max(sizes), held))
         return cls(
-            root=printable(task.source or task.root),
+            root=printable(dataset.source or dataset.root),
             domains=tuple(domains),
-            classes=task.names,
+            classes=dataset.names,
             held_out_classes=unseen.names if unseen else (),
-            images=len(task),
+            images=len(dataset),
             held_out_class_images=len(unseen) if unseen else 0,
             unlabelled=len(unlabelled) if unlabelled else 0,
-            labelled=bool((task.labels >= 0).any()),
-            columns=task.columns,
-            parts=_parts(task),
-            groups=0 if task.groups is None else len(np.unique(task.groups)),
+            labelled=bool((dataset.labels >= 0).any()),
+            columns=dataset.columns,
+            parts=_parts(dataset),
+            groups=0 if dataset.groups is None else len(np.unique(dataset.groups)),
         )
 
     def lines(self) -> list[str]:
@@ -135,10 +139,10 @@ class Contents:
         }
 
 
-def _parts(task: Task) -> tuple[tuple[str, int], ...]:
-    if task.parts is None:
+def _parts(dataset: ImageDataset) -> tuple[tuple[str, int], ...]:
+    if dataset.parts is None:
         return ()
-    return tuple(zip(PARTS, np.bincount(task.parts, minlength=len(PARTS)).tolist(), strict=True))
+    return tuple(zip(PARTS, np.bincount(dataset.parts, minlength=len(PARTS)).tolist(), strict=True))
 
 
 def columns_line(columns: Sequence[tuple[str, str]]) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from vl2v.data.images import Task
+from vl2v.data.images import ImageDataset
 from vl2v.data.layout import are_parts, doubts, part_of_folder
 from vl2v.data.listing import Cells, Listing
 from vl2v.data.listing import FaultyDataError as FaultyDataError
@@ -183,7 +183,7 @@ def unlabelled_images(
     cache: PixelCache | None = None,
     skip_bad: bool = False,
     progress: Progress | None = None,
-) -> Task:
+) -> ImageDataset:
     """Read a folder of images without labels, at any depth; every label is -1.
 
     Raises:
@@ -206,4 +206,4 @@ def unlabelled_images(
     count = int(good.sum())
     kept = [path for path, ok in zip(paths, good, strict=True) if ok]
     none, zero = np.full(count, -1, np.int64), np.zeros(count, np.int64)
-    return Task(root, kept, digests[good], none, zero, ("unlabelled",), (), (), tuple(bad))
+    return ImageDataset(root, kept, digests[good], none, zero, ("unlabelled",), (), (), tuple(bad))

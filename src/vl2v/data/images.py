@@ -18,7 +18,7 @@ from vl2v_runtime.names import shown
 
 
 @dataclass(frozen=True)
-class Task:
+class ImageDataset:
     """Images that passed the scan, in the order of domain, class, file name.
 
     Attributes:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from vl2v.data.images import Task, spaced, spelling
+from vl2v.data.images import ImageDataset, spaced, spelling
 from vl2v.data.phrases import read_phrases
 from vl2v.data.pixels import Digests, PixelCache
 from vl2v.data.scan import Fault, FileIndex, read_all
@@ -116,8 +116,8 @@ class Listing(ABC):
         cache: PixelCache | None = None,
         skip_bad: bool = False,
         progress: Progress | None = None,
-    ) -> Task:
-        """Read every file once and return the clean task.
+    ) -> ImageDataset:
+        """Read every file once and return the dataset of those that passed.
 
         Args:
             index: remembers files across scans.
@@ -147,7 +147,7 @@ class Listing(ABC):
             raise FaultyDataError(self.source, faults)
         labels = np.repeat(self._labels(keys), sizes)
         warnings = [*self.warnings, *contradictions(paths, digests, labels)]
-        return Task(
+        return ImageDataset(
             root=self.root,
             paths=[path for path, ok in zip(paths, good, strict=True) if ok],
             digests=digests[good],

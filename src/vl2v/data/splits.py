@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 Indices = NDArray[np.int64]
 DatasetRows = Indices
-"""Positions in a `vl2v.data.images.Task`."""
+"""Positions in a `vl2v.data.images.ImageDataset`."""
 ExampleRows = Indices
 """Positions among the training examples, one for every training image and view."""
 SplitPositions = Indices

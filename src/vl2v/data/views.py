@@ -8,7 +8,7 @@ import io
 import numpy as np
 from PIL import Image
 
-from vl2v.data.images import Task
+from vl2v.data.images import ImageDataset
 from vl2v.data.pixels import Digests, PixelCache
 from vl2v.data.scan import FileIndex
 from vl2v.data.splits import Indices
@@ -47,12 +47,12 @@ def view_bytes(data: bytes, digest: bytes, view: int, seed: int) -> bytes:
 
 
 def make_views(
-    task: Task, rows: Indices, views: int, seed: int, index: FileIndex, cache: PixelCache, progress: Progress
+    dataset: ImageDataset, rows: Indices, views: int, seed: int, index: FileIndex, cache: PixelCache, progress: Progress
 ) -> Digests:
     """Make every view of some images once, and keep its pixels.
 
     Args:
-        task: where the images are.
+        dataset: where the images are.
         rows: [N] positions in it.
         views: how many views each has, the image itself included.
         seed: the run's seed.
@@ -64,16 +64,16 @@ def make_views(
         [N, views, 32] uint8, SHA-256 of each view's bytes.
     """
     digests = np.empty((len(rows), views, 32), np.uint8)
-    digests[:, 0] = task.digests[rows]
+    digests[:, 0] = dataset.digests[rows]
     if views == 1:
         return digests
     with progress.stage("making views", len(rows)) as advance:
         for i, row in enumerate(rows):
-            source = task.digests[row].tobytes()
+            source = dataset.digests[row].tobytes()
             for view in range(1, views):
                 known = index.find_view(source, view, seed)
                 if known is None or not cache.known(known):
-                    data = view_bytes(task.read(int(row)), source, view, seed)
+                    data = view_bytes(dataset.read(int(row)), source, view, seed)
                     known = known or hashlib.sha256(data).digest()
                     cache.add([(known, square(decode(data), cache.size))])
                     index.note_view(source, view, seed, known)

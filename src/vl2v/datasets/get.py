@@ -143,11 +143,11 @@ def _check_free(benchmark: Benchmark, out: Path, partial: Path, source: Source) 
 
 def _claim(partial: Path, benchmark: Benchmark, source: Source) -> None:
     """Create the folder for a download, or resume the same one; another unfinished download is an error."""
-    task = json.dumps({"benchmark": benchmark.name, "source": source.text, "revision": source.revision})
+    dataset = json.dumps({"benchmark": benchmark.name, "source": source.text, "revision": source.revision})
     note = partial / "task.json"
     downloads = partial / "downloads"
     fetched = downloads.is_dir() and any(path.is_file() for path in downloads.rglob("*"))
-    if fetched and note.exists() and note.read_text(encoding="utf-8") != task:
+    if fetched and note.exists() and note.read_text(encoding="utf-8") != dataset:
         raise ConfigError(
             f"There is an unfinished download in {partial}.",
             expected=f"{benchmark.name} from {source.text}",
@@ -155,7 +155,7 @@ def _claim(partial: Path, benchmark: Benchmark, source: Source) -> None:
             next_step=f"finish it with the same command, or delete {partial}",
         )
     partial.mkdir(exist_ok=True)
-    note.write_text(task, encoding="utf-8")
+    note.write_text(dataset, encoding="utf-8")
     if (partial / "images").exists():
         shutil.rmtree(partial / "images")
 

@@ -93,17 +93,19 @@ def demo(out: Path, progress: Progress, jobs: int | None = None, settings: Mappi
     """
     settings = settings or {}
     _check_settings(out, settings)
-    task = draw(out / "task")
+    dataset = draw(out / "task")
     places = StoragePaths(out / "cache", out / "vectors.sqlite")
     todo = [pair for pair in _in_order() if not RunFolder(_folder(out, *pair)).evaluation_file.exists()]
     if (count := min(jobs or _parallel_runs(), len(todo))) > 1:
-        _run_parallel(out, task, todo, count, places, progress, settings)
+        _run_parallel(out, dataset, todo, count, places, progress, settings)
     evaluations: dict[str, list[Evaluation]] = {method: [] for method in METHODS}
     for seed in SEEDS:
         for method in METHODS:
             if (method, seed) in todo and count <= 1:
                 progress.note(_title((method, seed)))
-            evaluations[method].append(_run(_folder(out, method, seed), task, method, seed, places, settings, progress))
+            evaluations[method].append(
+                _run(_folder(out, method, seed), dataset, method, seed, places, settings, progress)
+            )
     comparison, figures = Comparison.of(evaluations), out / "comparison.json"
     write_json(figures, comparison.to_dict())
     return Demo(_folder(out, OURS, SEEDS[0]), comparison, figures)
@@ -136,7 +138,7 @@ def _parallel_runs() -> int:
 
 def _run_parallel(
     out: Path,
-    task: Path,
+    dataset: Path,
     todo: list[tuple[str, int]],
     count: int,
     places: StoragePaths,
@@ -156,7 +158,7 @@ def _run_parallel(
             while waiting and workers.room:
                 pair = waiting.pop(0)
                 progress.note(_title(pair))
-                workers.start(pair, _run, _folder(out, *pair), task, *pair, places, settings)
+                workers.start(pair, _run, _folder(out, *pair), dataset, *pair, places, settings)
             for _, result in workers.finished(progress, _title):
                 try:
                     result()
@@ -178,7 +180,13 @@ def _folder(out: Path, method: str, seed: int) -> Path:
 
 
 def _run(
-    folder: Path, task: Path, method: str, seed: int, places: StoragePaths, own: Mapping[str, Any], progress: Progress
+    folder: Path,
+    dataset: Path,
+    method: str,
+    seed: int,
+    places: StoragePaths,
+    own: Mapping[str, Any],
+    progress: Progress,
 ) -> Evaluation:
     from vl2v.api import distill
 
@@ -190,7 +198,7 @@ def _run(
     settings = merge(merge(SETTINGS, defaults | {"method": method, "seed": seed}), own)
     resume = on_disk.config_file.exists()
     done = distill(
-        task,
+        dataset,
         TEACHER,
         STUDENT,
         out=folder,

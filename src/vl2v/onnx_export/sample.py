@@ -19,8 +19,8 @@ from vl2v.errors import RunError
 from vl2v.evaluation.class_numbers import class_numbers
 from vl2v.evaluation.reference import LABELS, TEACHER, Reference
 from vl2v.locations import StoragePaths
-from vl2v.planning.prepare import open_folder, read_task
-from vl2v.planning.split import match_domains, split_task
+from vl2v.planning.prepare import open_folder, read_dataset
+from vl2v.planning.split import match_domains, split_dataset
 from vl2v.progress import Progress
 from vl2v.student.model import Student
 from vl2v.student.preprocess import Preprocess
@@ -105,30 +105,30 @@ def run_sample(
         closing(FileIndex(places.cache / "files.sqlite")) as index,
         closing(PixelCache(places.cache, student.preprocess.size)) as cache,
     ):
-        task, _ = read_task(open_folder(data, begun=True), data, index, cache, progress)
-        labels = class_numbers(student, task, skip_removed=True) if not data.classes else None
+        dataset, _ = read_dataset(open_folder(data, begun=True), data, index, cache, progress)
+        labels = class_numbers(student, dataset, skip_removed=True) if not data.classes else None
         if labels is None and answers:
             numbers = {name: i for i, name in enumerate(student.classes)}
-            labels = np.array([numbers.get(answers.get(path, ""), -1) for path in task.paths], np.int64)
+            labels = np.array([numbers.get(answers.get(path, ""), -1) for path in dataset.paths], np.int64)
         seed = int(student.provenance.get("seed", 0))
-        if (student.provenance.get("data") or {}).get("digest") == task.digest():
-            split = split_task(task, data, seed)
+        if (student.provenance.get("data") or {}).get("digest") == dataset.digest():
+            split = split_dataset(dataset, data, seed)
             what, training = VALIDATION, np.concatenate(list(split.training.values()))
             compared = np.concatenate(list(split.validation.values()))
         else:
-            held_out = match_domains(data.held_out, task.domains)
-            usable = np.ones(len(task), np.bool_) if task.parts is None else task.parts != TEST
-            rows = [task.rows_of(domain) for domain in task.domains if domain not in held_out]
+            held_out = match_domains(data.held_out, dataset.domains)
+            usable = np.ones(len(dataset), np.bool_) if dataset.parts is None else dataset.parts != TEST
+            rows = [dataset.rows_of(domain) for domain in dataset.domains if domain not in held_out]
             sources = [part[usable[part]] for part in rows]
-            what, training = ALL, np.concatenate(sources or [np.arange(len(task), dtype=np.int64)])
+            what, training = ALL, np.concatenate(sources or [np.arange(len(dataset), dtype=np.int64)])
             compared = training
         if labels is not None:
             compared = compared[labels[compared] >= 0]
         compared = np.sort(_draw(compared, CHECKED, seed))
         calibration = _draw(training, CALIBRATED, seed)
         reference = TEACHER if data.classes else LABELS
-        names = np.array(task.domains)[task.domain_of[compared]]
-        slots = cache.slots(task.digests[compared]), cache.slots(task.digests[calibration])
+        names = np.array(dataset.domains)[dataset.domain_of[compared]]
+        slots = cache.slots(dataset.digests[compared]), cache.slots(dataset.digests[calibration])
         own = None if labels is None else labels[compared]
         return Sample(what, cache.map(), slots[0], own, names, slots[1], reference)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from vl2v.config import RunConfig
 from vl2v.data.contents import Contents
-from vl2v.data.images import Task
+from vl2v.data.images import ImageDataset
 from vl2v.data.pixels import CachedPixels, PixelCache
 from vl2v.data.scan import FileIndex
 from vl2v.locations import StoragePaths
@@ -18,7 +18,7 @@ from vl2v.planning.models import ensure_fresh_views_possible, open_configured_te
 from vl2v.planning.prepare import Examples, examples_of, list_folder, read_parts
 from vl2v.planning.requirements import EVALUATION, UNSEEN, Requirements, make_quote, requirements_of
 from vl2v.planning.settling import settled
-from vl2v.planning.split import Split, leaked, split_task
+from vl2v.planning.split import Split, leaked, split_dataset
 from vl2v.progress import Progress, Silent, warn
 from vl2v.student.backbones import Backbone
 from vl2v.teacher.base import Teacher, TeacherCard
@@ -51,9 +51,9 @@ class RunPlan:
 
     config: RunConfig
     paths: StoragePaths
-    dataset: Task
-    unlabelled: Task | None
-    unseen: Task | None
+    dataset: ImageDataset
+    unlabelled: ImageDataset | None
+    unseen: ImageDataset | None
     split: Split
     examples: Examples
     requirements: Requirements
@@ -141,7 +141,7 @@ def plan_run(
     ):
         parts = read_parts(listing, config.data, index, cache if backbone else None, progress)
         dataset, unlabelled, unseen = parts
-        split = split_task(dataset, config.data, config.seed)
+        split = split_dataset(dataset, config.data, config.seed)
         _warn_of_split(dataset, split, progress)
         examples = examples_of(config, dataset, unlabelled, split, index, cache, progress)
         if isinstance(teacher, FileTeacher):
@@ -167,7 +167,7 @@ def quote_again(plan: RunPlan, store: EmbeddingStore) -> Quote:
     return replace(quote, disk_bytes=disk, contents=before.contents)
 
 
-def _warn_of_split(dataset: Task, split: Split, progress: Progress) -> None:
+def _warn_of_split(dataset: ImageDataset, split: Split, progress: Progress) -> None:
     if count := leaked(dataset, split):
         what = "the held-out domains" if not split.own_test else "the test part or of held-out domains"
         warn(progress, f"{count} images of {what} are also among the training images")

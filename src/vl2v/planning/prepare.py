@@ -15,7 +15,7 @@ from vl2v.config import DataConfig, RunConfig
 from vl2v.data.classes import held_out_folders, part_classes
 from vl2v.data.folder import DomainFolder, unlabelled_images
 from vl2v.data.heap import ImageHeap
-from vl2v.data.images import Task
+from vl2v.data.images import ImageDataset
 from vl2v.data.listing import Listing
 from vl2v.data.pixels import Digests, PixelCache
 from vl2v.data.scan import FileIndex
@@ -131,9 +131,9 @@ def list_folder(config: DataConfig, *, begun: bool = False) -> Listing:
     return folder
 
 
-def read_task(
+def read_dataset(
     folder: Listing, config: DataConfig, index: FileIndex, cache: PixelCache | None, progress: Progress
-) -> tuple[Task, Task | None]:
+) -> tuple[ImageDataset, ImageDataset | None]:
     """Scan the labelled folder, without its held-out classes, and the unlabelled one if there is one.
 
     Raises:
@@ -144,19 +144,19 @@ def read_task(
 
 def read_parts(
     folder: Listing, config: DataConfig, index: FileIndex, cache: PixelCache | None, progress: Progress
-) -> tuple[Task, Task | None, Task | None]:
+) -> tuple[ImageDataset, ImageDataset | None, ImageDataset | None]:
     """The same, and the images of the held-out classes, if there are any, as a third."""
-    task = folder.scan(index=index, cache=cache, skip_bad=config.skip_bad, progress=progress)
+    dataset = folder.scan(index=index, cache=cache, skip_bad=config.skip_bad, progress=progress)
     unlabelled = None
     if config.unlabelled is not None:
         more = {"index": index, "cache": cache, "skip_bad": config.skip_bad, "progress": progress}
         unlabelled = unlabelled_images(config.unlabelled, **more)  # type: ignore[arg-type]
-    skipped = len(task.skipped) + (len(unlabelled.skipped) if unlabelled else 0)
+    skipped = len(dataset.skipped) + (len(unlabelled.skipped) if unlabelled else 0)
     if skipped:
         warn(progress, f"skipped {skipped} bad file{'' if skipped == 1 else 's'} (--skip-bad)")
-    for warning in dict.fromkeys(task.warnings):
+    for warning in dict.fromkeys(dataset.warnings):
         warn(progress, warning)
-    seen, unseen = part_classes(task, config.held_out_classes)
+    seen, unseen = part_classes(dataset, config.held_out_classes)
     return seen, unlabelled, unseen
 
 
@@ -208,17 +208,17 @@ class Examples:
 
 def examples_of(
     config: RunConfig,
-    task: Task,
-    unlabelled: Task | None,
+    dataset: ImageDataset,
+    unlabelled: ImageDataset | None,
     split: Split,
     index: FileIndex,
     cache: PixelCache,
     progress: Progress,
 ) -> Examples:
     """Lay out the training examples and make the views that the settings ask for."""
-    parts = [(task, split.training[domain], task.labels[split.training[domain]]) for domain in split.sources]
+    parts = [(dataset, split.training[domain], dataset.labels[split.training[domain]]) for domain in split.sources]
     labelled = len(parts)
-    for t, rows in ((task, split.rest), (unlabelled, np.arange(len(unlabelled or ()), dtype=np.int64))):
+    for t, rows in ((dataset, split.rest), (unlabelled, np.arange(len(unlabelled or ()), dtype=np.int64))):
         if t is not None and len(rows):
             parts.append((t, rows, np.full(len(rows), -1, np.int64)))
     k = config.teacher.kept_views

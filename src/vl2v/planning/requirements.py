@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from vl2v.config import RunConfig
-from vl2v.data.images import Task
+from vl2v.data.images import ImageDataset
 from vl2v.errors import DiskFullError
 from vl2v.locations import StoragePaths
 from vl2v.method.registry import METHODS
@@ -53,15 +53,15 @@ class Requirements:
 
 
 def requirements_of(
-    config: RunConfig, task: Task, split: Split, examples: Examples, unseen: Task | None = None
+    config: RunConfig, dataset: ImageDataset, split: Split, examples: Examples, unseen: ImageDataset | None = None
 ) -> Requirements:
     """Work out which embeddings a run needs; `unseen` has the images of the held-out classes."""
     templates = load_templates(config.teacher.prompts)
-    prompts = tuple(render(template, phrase) for phrase in task.phrases for template in templates)
+    prompts = tuple(render(template, phrase) for phrase in dataset.phrases for template in templates)
     method = METHODS[config.method]
     further = tuple(method.texts(config.method_settings))
     further = load_templates(further) if further else ()
-    more = tuple(render(template, phrase) for phrase in task.phrases for template in further)
+    more = tuple(render(template, phrase) for phrase in dataset.phrases for template in further)
     purposes: dict[tuple[str, int], Digests] = {}
     labelled = len(split.sources)
     trained = np.concatenate(examples.groups[:labelled])
@@ -70,9 +70,9 @@ def requirements_of(
         for view in np.unique(examples.views[part]):
             purposes[purpose, int(view)] = examples.digests[part][examples.views[part] == view]
     if config.data.classes:
-        purposes[VALIDATION, 0] = task.digests[split.evaluation_rows]
+        purposes[VALIDATION, 0] = dataset.digests[split.evaluation_rows]
     elif config.teacher.zero_shot:
-        purposes[EVALUATION, 0] = task.digests[split.evaluation_rows]
+        purposes[EVALUATION, 0] = dataset.digests[split.evaluation_rows]
         if unseen is not None:
             purposes[UNSEEN, 0] = unseen.digests
     new = unseen.phrases if unseen is not None else ()

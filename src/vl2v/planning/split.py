@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from vl2v.config import DataConfig
-from vl2v.data.images import Task
+from vl2v.data.images import ImageDataset
 from vl2v.data.splits import (
     TEST,
     TRAIN,
@@ -67,7 +67,7 @@ def match_domains(names: Sequence[str], domains: Sequence[str]) -> tuple[str, ..
     return tuple(dict.fromkeys(name for name in found if name is not None))
 
 
-def split_task(task: Task, config: DataConfig, seed: int) -> Split:
+def split_dataset(dataset: ImageDataset, config: DataConfig, seed: int) -> Split:
     """Draw the split of a run: DomainBed's holdout of every source domain, then the selection of labels.
 
     A split that the data state takes its place. Images without a stated validation part are drawn from those to train
@@ -76,75 +76,77 @@ def split_task(task: Task, config: DataConfig, seed: int) -> Split:
     Raises:
         DataError: if a source domain is too small to hold anything out, or has no images to train on.
     """
-    held_out = match_domains(config.held_out, task.domains)
-    sources = tuple(domain for domain in task.domains if domain not in held_out)
-    test = {domain: task.rows_of(domain) for domain in held_out}
-    blocked = _tested_groups(task, test)
+    held_out = match_domains(config.held_out, dataset.domains)
+    sources = tuple(domain for domain in dataset.domains if domain not in held_out)
+    test = {domain: dataset.rows_of(domain) for domain in held_out}
+    blocked = _tested_groups(dataset, test)
     training, validation, rest = {}, {}, [np.zeros(0, np.int64)]
     own_test: dict[str, DatasetRows] = {}
     held_groups: dict[int, bool] = {}
     left_out = 0
-    for i, domain in enumerate(task.domains):
+    for i, domain in enumerate(dataset.domains):
         if domain not in sources:
             continue
-        rows = task.rows_of(domain)
-        if task.parts is not None and len(tested := rows[task.parts[rows] == TEST]):
+        rows = dataset.rows_of(domain)
+        if dataset.parts is not None and len(tested := rows[dataset.parts[rows] == TEST]):
             own_test[domain] = tested
-        free = rows if task.parts is None else rows[task.parts[rows] != TEST]
-        if task.groups is not None:
-            usable = free[~np.isin(task.groups[free], blocked)]
+        free = rows if dataset.parts is None else rows[dataset.parts[rows] != TEST]
+        if dataset.groups is not None:
+            usable = free[~np.isin(dataset.groups[free], blocked)]
             left_out, free = left_out + len(free) - len(usable), usable
-        train, out = _train_and_validation(task, free, config, seed, i, held_groups)
+        train, out = _train_and_validation(dataset, free, config, seed, i, held_groups)
         if not len(out) or not len(train):
-            raise _too_small(task, domain, config, train, out)
+            raise _too_small(dataset, domain, config, train, out)
         if config.labels_per_class is not None:
             every = train
-            train = labels_per_class(train, task.labels, config.labels_per_class, seed, i)
+            train = labels_per_class(train, dataset.labels, config.labels_per_class, seed, i)
             if config.rest_unlabelled:
                 rest.append(np.setdiff1d(every, train))
             share = config.holdout_fraction / (1 - config.holdout_fraction)
             few = max(1, round(config.labels_per_class * share))  # validation labels are few as well
-            out = labels_per_class(out, task.labels, few, seed, i)
+            out = labels_per_class(out, dataset.labels, few, seed, i)
         training[domain], validation[domain] = train, out
     return Split(sources, training, validation, test, np.concatenate(rest), own_test, left_out)
 
 
-def _tested_groups(task: Task, test: Mapping[str, Indices]) -> Indices:
+def _tested_groups(dataset: ImageDataset, test: Mapping[str, Indices]) -> Indices:
     """Groups with an image in a held-out domain or in the stated test part."""
-    if task.groups is None:
+    if dataset.groups is None:
         return np.zeros(0, np.int64)
-    stated = np.zeros(0, np.int64) if task.parts is None else np.flatnonzero(task.parts == TEST)
-    return np.unique(task.groups[np.concatenate([stated, *test.values()])])
+    stated = np.zeros(0, np.int64) if dataset.parts is None else np.flatnonzero(dataset.parts == TEST)
+    return np.unique(dataset.groups[np.concatenate([stated, *test.values()])])
 
 
 def _train_and_validation(
-    task: Task, rows: Indices, config: DataConfig, seed: int, domain_index: int, held_groups: dict[int, bool]
+    dataset: ImageDataset, rows: Indices, config: DataConfig, seed: int, domain_index: int, held_groups: dict[int, bool]
 ) -> tuple[Indices, Indices]:
     """Positions of one domain to train on and to select by."""
     train = rows
-    if task.parts is not None:
-        train, stated = rows[task.parts[rows] == TRAIN], rows[task.parts[rows] == VALIDATION]
+    if dataset.parts is not None:
+        train, stated = rows[dataset.parts[rows] == TRAIN], rows[dataset.parts[rows] == VALIDATION]
         if len(stated) or not len(train):
             return train, stated
-    if task.groups is not None:
+    if dataset.groups is not None:
         fraction = config.holdout_fraction
-        kept, out = grouped_holdout(task.groups[train], task.labels[train], held_groups, seed, domain_index, fraction)
+        kept, out = grouped_holdout(
+            dataset.groups[train], dataset.labels[train], held_groups, seed, domain_index, fraction
+        )
     else:
         kept, out = domainbed_holdout(len(train), seed, domain_index, config.holdout_fraction)
     return train[kept], train[out]
 
 
-def _too_small(task: Task, domain: str, config: DataConfig, train: Indices, out: Indices) -> DataError:
-    images = len(task.rows_of(domain))
-    if task.parts is not None and not len(train):
+def _too_small(dataset: ImageDataset, domain: str, config: DataConfig, train: Indices, out: Indices) -> DataError:
+    images = len(dataset.rows_of(domain))
+    if dataset.parts is not None and not len(train):
         return DataError(
             f"The source domain {shown(domain)} has no images to train on.",
             expected="images in train",
             found=f"{images:,} images, all in validation or test, or in groups that are tested on",
             next_step=f"hold the domain out (--held-out {shown(domain)}), or move images to train",
         )
-    if task.groups is not None:
-        count = len(np.unique(task.groups[task.rows_of(domain)]))
+    if dataset.groups is not None:
+        count = len(np.unique(dataset.groups[dataset.rows_of(domain)]))
         return DataError(
             f"The source domain {shown(domain)} cannot be divided without dividing a group.",
             expected="groups that can be held out for validation, and others with all classes",
@@ -160,8 +162,8 @@ def _too_small(task: Task, domain: str, config: DataConfig, train: Indices, out:
     )
 
 
-def leaked(task: Task, split: Split) -> int:
+def leaked(dataset: ImageDataset, split: Split) -> int:
     """How many test images have the very content of a training image."""
-    train = {task.digests[row].tobytes() for rows in split.training.values() for row in rows}
+    train = {dataset.digests[row].tobytes() for rows in split.training.values() for row in rows}
     tested = [*split.test.values(), *split.own_test.values()]
-    return sum(task.digests[row].tobytes() in train for rows in tested for row in rows)
+    return sum(dataset.digests[row].tobytes() in train for rows in tested for row in rows)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 
 from vl2v.config import RunConfig
-from vl2v.data.images import Task
+from vl2v.data.images import ImageDataset
 from vl2v.data.scan import FileIndex
 from vl2v.data.splits import Indices
 from vl2v.errors import DataError
 from vl2v.locations import StoragePaths
-from vl2v.planning.prepare import list_folder, read_task
-from vl2v.planning.split import split_task
+from vl2v.planning.prepare import list_folder, read_dataset
+from vl2v.planning.split import split_dataset
 from vl2v.progress import Progress
 from vl2v.serve.gallery import Gallery, origin_of
 from vl2v_runtime import Model
@@ -39,40 +39,40 @@ def build(config: RunConfig, model: Model, places: StoragePaths, progress: Progr
     index = FileIndex(places.cache / "files.sqlite")
     try:
         labelled = config.data.model_copy(update={"unlabelled": None})
-        task, _ = read_task(list_folder(config.data, begun=True), labelled, index, None, progress)
+        dataset, _ = read_dataset(list_folder(config.data, begun=True), labelled, index, None, progress)
     finally:
         index.close()
     made = model.metadata.provenance
-    if (made.get("data") or {}).get("digest") != task.digest():
-        found = f"other images in {task.root}"
+    if (made.get("data") or {}).get("digest") != dataset.digest():
+        found = f"other images in {dataset.root}"
         raise DataError("The training images have changed since the run.", expected="the run's own", found=found)
-    rows = sample(task, split_task(task, config.data, config.seed).training, config.seed)
+    rows = sample(dataset, split_dataset(dataset, config.data, config.seed).training, config.seed)
     embeddings, pictures = [], []
     with progress.stage("making the gallery", len(rows)) as advance:
         for start in range(0, len(rows), CHUNK):
-            images = [decode(task.read(int(row))) for row in rows[start : start + CHUNK]]
+            images = [decode(dataset.read(int(row))) for row in rows[start : start + CHUNK]]
             pixels = np.stack([square(image, model.size) for image in images])
             embedding = model.run(model.normalise(pixels))[1]
             assert embedding is not None
             embeddings.append(embedding)
             pictures += [small_jpeg(image, SIDE, QUALITY) for image in images]
             advance(len(images))
-    names, domains = task.names, task.domains
+    names, domains = dataset.names, dataset.domains
     return Gallery(
         origin_of(model),
         np.concatenate(embeddings),
-        [names[label] if (label := task.labels[row]) >= 0 else NO_LABEL for row in rows],
-        [domains[task.domain_of[row]] for row in rows],
-        [printable(task.paths[row]) for row in rows],
+        [names[label] if (label := dataset.labels[row]) >= 0 else NO_LABEL for row in rows],
+        [domains[dataset.domain_of[row]] for row in rows],
+        [printable(dataset.paths[row]) for row in rows],
         pictures,
     )
 
 
-def sample(task: Task, training: dict[str, Indices], seed: int, most: int = MOST) -> Indices:
+def sample(dataset: ImageDataset, training: dict[str, Indices], seed: int, most: int = MOST) -> Indices:
     """Sample training images, balanced over the classes of each domain as far as possible.
 
     Args:
-        task: the images.
+        dataset: the images.
         training: indices of the training images by source domain.
         seed: seed of the run.
         most: maximum number of images.
@@ -80,11 +80,11 @@ def sample(task: Task, training: dict[str, Indices], seed: int, most: int = MOST
     Returns:
         Indices of the images, int64, ascending.
     """
-    generator = np.random.default_rng([seed, len(task)])
+    generator = np.random.default_rng([seed, len(dataset)])
     cells = [
-        generator.permutation(rows[task.labels[rows] == label])
+        generator.permutation(rows[dataset.labels[rows] == label])
         for rows in training.values()
-        for label in np.unique(task.labels[rows])
+        for label in np.unique(dataset.labels[rows])
     ]
     chosen: list[int] = []
     for turn in range(max(len(cell) for cell in cells)):

@@ -1,0 +1,207 @@
+"""Names of classes as people list them, and folders of images without labels."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from vl2v.api import make_config
+from vl2v.config import DataConfig, RunConfig, parse
+from vl2v.data.class_names import class_names
+from vl2v.data.contents import Contents
+from vl2v.data.folder import FaultyDataError
+from vl2v.data.heap import ImageHeap
+from vl2v.errors import ConfigError, DataError
+
+CLASSES = ("cat", "guinea pig")
+
+
+def settings(**more: object) -> dict[str, object]:
+    data = more.pop("data", {})
+    assert isinstance(data, dict)
+    return {"data": {"root": "x", "classes": list(CLASSES)} | data, "teacher": {"spec": "t"}, "student": {}} | more
+
+
+def image(path: Path, shade: int = 0) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (8, 8), (shade, len(path.name), len(path.parts))).save(path)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["cat,guinea pig", " cat , guinea_pig, ", ["cat", "guinea  pig"], ("cat", "guinea_pig"), "cat,,guinea pig"],
+)
+def test_names_are_read_as_training_words_them(text: str | list[str]) -> None:
+    assert class_names(text) == CLASSES
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"cat\nguinea_pig\n", b"\xef\xbb\xbfcat\r\n\r\n  guinea pig  \r\n", b"# animals\ncat\n\n\nguinea pig"],
+    ids=["plain", "bom-crlf-blank", "comment"],
+)
+@pytest.mark.parametrize("name", ["names.txt", "names, all", "names"])
+def test_a_file_has_a_name_a_line(tmp_path: Path, content: bytes, name: str) -> None:
+    (tmp_path / name).write_bytes(content)
+    assert class_names(tmp_path / name) == class_names(str(tmp_path / name)) == CLASSES
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("", "Too few classes are given."),
+        (" , ,", "found: none"),
+        ([], "found: none"),
+        ("cat", "found: cat"),
+        ("cat,cat", "given twice"),
+        ("guinea pig,cat,Guinea_Pig", "guinea pig (--classes) and Guinea Pig (--classes)"),
+        (["cat", "do\x07g"], "needs a name"),
+        ("cat,_-_", "needs a name"),
+        ("absent.txt", "contains no class names"),
+        ("lists/absent", "No such file"),
+    ],
+)
+def test_what_names_no_classes_is_refused(given: str | list[str], said: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        class_names(given)
+    assert said in str(caught.value)
+    assert caught.value.expected
+
+
+@pytest.mark.parametrize(
+    ("content", "said", "step"),
+    [
+        (b"", "Too few classes", "--classes cat,dog"),
+        (b"cat\n", "Too few classes", "--classes cat,dog"),
+        (b"cat\ntench, Tinca tinca\n", "line 2 has a comma", "classes.yaml"),
+        (b"- cat\n- dog\n", "line 1 looks like YAML or JSON", "without list marks"),
+        (b'["cat", "dog"]\n', "line 1 looks like YAML or JSON", "without list marks"),
+        (b"cat\ndog\n\nDog\n", "given twice", "keep one"),
+        (b"cat,dog\n", "line 1 has a comma", "its own line"),
+        (b"cat\nc\xe4t\n", "contains no class names", "UTF-8"),
+        ("cat\ndog\n".encode("utf-16"), "contains no class names", "UTF-8"),
+        ("cat\ndog\n".encode("utf-16-le"), "contains no class names", "UTF-8"),
+    ],
+    ids=["empty", "one", "comma", "yaml", "json", "twice", "one-line", "latin-1", "utf-16", "utf-16-without-mark"],
+)
+def test_a_file_that_is_no_list_is_refused(tmp_path: Path, content: bytes, said: str, step: str) -> None:
+    (tmp_path / "names.txt").write_bytes(content)
+    with pytest.raises(ConfigError) as caught:
+        class_names(tmp_path / "names.txt")
+    assert said in caught.value.problem
+    assert step in (caught.value.next_step or "")
+
+
+def test_a_folder_is_no_list(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="contains no class names"):
+        class_names(str(tmp_path))
+
+
+def test_settings_keep_names_and_not_the_file(tmp_path: Path) -> None:
+    (tmp_path / "names.txt").write_text("cat\nguinea pig\n")
+    found = parse(DataConfig, {"root": "x", "classes": str(tmp_path / "names.txt")}, "the settings")
+    assert found.classes == CLASSES
+    assert parse(DataConfig, found.model_dump(mode="json"), "config.yaml") == found
+    assert parse(DataConfig, {"root": "x", "classes": []}, "config.yaml").classes == ()
+    with pytest.raises(ConfigError, match="classes"):
+        parse(DataConfig, {"root": "x", "classes": [1, 2]}, "the settings")
+
+
+def test_without_labels_the_image_term_counts_alone_and_classes_come_of_a_small_divergence() -> None:
+    found = make_config(None, settings())
+    assert (found.recipe, found.method, found.image_weight, found.settings_of("vl2v").kl_weight) == (
+        "ood",
+        "vl2v",
+        1,
+        0.1,
+    )
+    paper = make_config(None, settings(recipe="paper"))
+    assert (paper.method, paper.image_weight) == ("adip", 1)
+    assert make_config(None, settings(method="feature")).image_weight == 1
+    again = make_config(None, found.model_dump(mode="json"))
+    assert again == found
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"data": {"held_out": ["a"]}}, "vl2v evaluate"),
+        ({"data": {"held_out_classes": ["cat"]}}, "--held-out-class)"),
+        ({"data": {"labels_per_class": 3, "rest_unlabelled": True}}, "--labels-per-class), data.rest_unlabelled"),
+        ({"data": {"unlabelled": "y"}}, "data.unlabelled (--unlabelled)"),
+        ({"data": {"allow_missing_classes": True}}, "--allow-missing-classes"),
+        ({"data": {"classes": [], "domain_folders": True}}, "--domain-folders"),
+        ({"image_weight": 0.5}, "image_weight must be 1"),
+        ({"image_weight_end": 0.5}, "image_weight_end must not be set"),
+        *(({"method": name}, f"expected adip, vl2v, no-align, feature; found {name}")
+          for name in ("erm", "linear-probe", "lp-ft", "kd", "rise", "miro", "text")),
+    ],
+)  # fmt: skip
+def test_what_needs_labels_is_refused(wrong: dict[str, object], said: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse(RunConfig, settings(**wrong), "s")
+    assert said in caught.value.problem
+
+
+def test_a_heap_is_one_domain_at_any_depth(tmp_path: Path) -> None:
+    for name in ("a.png", "b/c.png", "b/d/e.png", "f/g.png"):
+        image(tmp_path / "heap" / name)
+    (tmp_path / "heap" / "classes.yaml").write_text("guinea pig: cavy\n")
+    dataset = ImageHeap(tmp_path / "heap", CLASSES).scan()
+    assert (dataset.domains, dataset.names, dataset.phrases) == (("heap",), CLASSES, ("cat", "cavy"))
+    assert len(dataset) == 4
+    assert np.array_equal(dataset.labels, [-1] * 4)
+    said = "\n".join(Contents.of(dataset).lines())
+    assert "1 domain, 2 classes, 4 images without labels" in said
+    assert "of each class" not in said
+
+
+def test_folders_are_domains_where_the_user_says_so(tmp_path: Path) -> None:
+    for name in ("left/1.png", "left/deep/2.png", "right/3.png", "right/4.png"):
+        image(tmp_path / name)
+    dataset = ImageHeap(tmp_path, CLASSES, domain_folders=True).scan()
+    assert dataset.domains == ("left", "right")
+    assert np.array_equal(dataset.domain_of, [0, 0, 1, 1])
+    image(tmp_path / "5.png")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(FaultyDataError) as caught:
+        ImageHeap(tmp_path, CLASSES, domain_folders=True).scan()
+    assert "outside every domain folder" in str(caught.value)
+    assert "a domain folder without images" in str(caught.value)
+
+
+@pytest.mark.parametrize("prefix", ["", "camera/"])
+def test_class_folders_are_not_taken_for_a_heap_without_a_word(tmp_path: Path, prefix: str) -> None:
+    for name in ("Cat/1.png", "Cat/2.png", "guinea_pig/3.png"):
+        image(tmp_path / f"{prefix}{name}")
+    with pytest.raises(FaultyDataError, match="with the names of classes") as caught:
+        ImageHeap(tmp_path, CLASSES).scan()
+    assert "drop --classes" in str(caught.value)
+    dataset = ImageHeap(tmp_path, CLASSES, as_found=True).scan()
+    assert len(dataset) == 3
+    assert any("with the names of classes" in warning for warning in dataset.warnings)
+
+
+def test_one_folder_called_like_a_class_may_be_a_place(tmp_path: Path) -> None:
+    for name in ("cat/1.png", "other/2.png"):
+        image(tmp_path / name)
+    assert len(ImageHeap(tmp_path, CLASSES).scan()) == 2
+
+
+def test_splits_are_no_domains(tmp_path: Path) -> None:
+    for name in ("train/1.png", "train/2.png", "val/3.png", "val/4.png"):
+        image(tmp_path / name)
+    assert ImageHeap(tmp_path, CLASSES).scan().domains == (tmp_path.name,)
+    with pytest.raises(FaultyDataError, match="splits of one dataset"):
+        ImageHeap(tmp_path, CLASSES, domain_folders=True).scan()
+
+
+def test_an_empty_folder_holds_no_image(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="contains no images") as caught:
+        ImageHeap(tmp_path, CLASSES)
+    assert "with or without subfolders" in (caught.value.expected or "")
+    with pytest.raises(DataError, match="is not a folder"):
+        ImageHeap(tmp_path / "absent", CLASSES)

@@ -1,0 +1,114 @@
+"""A limit of time becomes a number of steps before the first one, and stays that number."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from accelerate import Accelerator
+from hypothesis import given
+from hypothesis import strategies as st
+from tiny_dataset import Bench, bench  # noqa: F401 - a fixture
+from typer.testing import CliRunner
+
+import vl2v
+from vl2v.cli import app
+from vl2v.config import DistillConfig, RunConfig
+from vl2v.errors import ConfigError, Interrupted
+from vl2v.locations import StoragePaths
+from vl2v.planning.models import open_student
+from vl2v.progress import Silent
+from vl2v.schema import minutes_of
+from vl2v.training.duration import FEWEST, Rates, Workload, seconds_of, within
+from vl2v.training.process import stopped_by
+
+WORK = Workload(train=5000, batch=24, validation=1000, test=2000)
+SLOW = Rates(training=3e-2, passing=1e-2)
+
+
+class Notes(Silent):
+    """Remembers what was said."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.lines.append(text)
+
+
+@given(st.integers(1, 6000), st.integers(1, 400), st.floats(1, 1e5))
+def test_the_longest_run_that_ends_in_time(steps: int, every: int, seconds: float) -> None:
+    wanted = DistillConfig(steps=steps, checkpoint_every=every, minutes=seconds / 60)
+    found = within(wanted, seconds, WORK, SLOW)
+    assert found.minutes == 0
+    assert min(FEWEST, steps) <= found.steps <= steps
+    assert found.checkpoint_every <= every
+    assert within(found, seconds, WORK, SLOW) == found or found.steps <= FEWEST
+    if found.steps > FEWEST:
+        assert seconds_of(found, WORK, SLOW) <= seconds
+    if found.steps < steps:
+        assert seconds_of(wanted, WORK, SLOW) > seconds
+        assert found.steps < 24 or found.steps // found.checkpoint_every >= min(12, found.steps // every)
+
+
+def test_a_run_is_shortened_told_and_resumed_with_its_steps(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Rates, "measure", classmethod(lambda *_: Rates(training=0.01, passing=0.0)))
+    notes, places = Notes(), StoragePaths(bench.root / "cache", bench.root / "vectors.sqlite")
+    settings: dict[str, Any] = {
+        "student": {"size": 32},
+        "align": {"steps": 4},
+        "distill": {"steps": 900, "minutes": 0.04, "learning_rate": 1e-3},  # 2.4 s: 30 steps of 8 images
+        "batch_per_domain": 4,
+        "device": "cpu",
+        "workers": 0,
+        "threads": 1,
+    }
+    given: dict[str, Any] = {"out": tmp_path / "run", "places": places, "progress": notes, "report": False}
+    with stopped_by(lambda: (tmp_path / "run" / "state.safetensors").exists()), pytest.raises(Interrupted):
+        vl2v.distill(bench.data, bench.teacher, bench.student, held_out=["rose"], settings=settings, **given)
+    stored = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())["distill"]
+    assert (stored["steps"], stored["checkpoint_every"], stored["minutes"]) == (30, 2, 0)
+    expected = "30 steps of 8 images will take about 2 s, within the limit of time; 900 steps would take about 72 s"
+    assert any(line.startswith(expected) for line in notes.lines), notes.lines
+    monkeypatch.setattr(Rates, "measure", classmethod(lambda *_: pytest.fail("measured again")))
+    run = vl2v.distill(resume=True, **given)
+    assert run is not None
+    assert yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())["distill"] == stored
+
+
+def test_measuring_changes_nothing_in_the_student(bench: Bench) -> None:
+    config = RunConfig.model_validate(
+        {"data": {"root": "."}, "teacher": {"spec": bench.teacher}, "student": {"spec": bench.student, "size": 32}}
+    )
+    backbone = open_student(config)
+    before = {name: tensor.clone() for name, tensor in backbone.module.state_dict().items()}
+    state = torch.get_rng_state()
+    rates = Rates.measure(config, backbone, 4, Accelerator(cpu=True))
+    assert rates.training > 0
+    assert rates.passing > 0
+    assert torch.equal(torch.get_rng_state(), state)
+    for name, tensor in backbone.module.state_dict().items():
+        assert torch.equal(tensor, before[name]), name
+    assert all(parameter.grad is None for parameter in backbone.module.parameters())
+
+
+@pytest.mark.parametrize(
+    ("text", "minutes"),
+    [("30m", 30), ("90s", 1.5), ("1.5h", 90), ("30", 30), (" 2 H ", 120), ("45min", 45), ("none", 0)],
+)
+def test_times(text: str, minutes: float) -> None:
+    assert minutes_of(text) == pytest.approx(minutes)
+
+
+@pytest.mark.parametrize("text", ["", "soon", "-5m", "0", "0s", "1h30m", "nan", "inf", "3 days", "1e3m"])
+def test_no_times(text: str) -> None:
+    with pytest.raises(ConfigError, match="expected"):
+        minutes_of(text)
+    asked = CliRunner().invoke(app, ["distill", "x", "--teacher", "file:x", "--student", "offline:", "--time", text])
+    assert asked.exit_code != 0
+    assert isinstance(asked.exception, ConfigError | SystemExit)

@@ -1,0 +1,95 @@
+"""`vl2v final`: the settings of a run with every domain as a source, and the accuracy to expect."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from tiny_dataset import TINY, Bench
+from typer.testing import CliRunner
+
+import vl2v
+from vl2v.cli import app
+from vl2v.commands.final import Expected, final
+from vl2v.errors import BudgetError, ConfigError, RunError
+from vl2v.evaluation.evaluation import Evaluation, Row
+from vl2v.locations import StoragePaths
+
+SMALL = TINY | {"recipe": "paper", "distill": {"steps": 4, "checkpoint_every": 2, "learning_rate": 1e-3}}
+
+
+def distill(bench: Bench, out: Path, held_out: tuple[str, ...] = ("rose",), **more: Any) -> Path:
+    places = StoragePaths(bench.root / "cache", bench.root / "vectors.sqlite")
+    vl2v.distill(
+        bench.data, bench.teacher, bench.student, out=out, held_out=held_out, places=places, report=False,
+        settings=SMALL | more,
+    )  # fmt: skip
+    return out
+
+
+@pytest.mark.slow
+def test_every_domain_is_a_source_and_nothing_is_bought(bench: Bench, tmp_path: Path) -> None:
+    first, out = distill(bench, tmp_path / "first"), tmp_path / "final"
+    result = CliRunner().invoke(app, ["final", str(first), "--out", str(out), "--no-report", "--json", "--quiet"])
+    assert result.exit_code == 0, result.output
+    values = json.loads(result.stdout)
+    assert (values["image_queries"], values["text_queries"]) == (0, 0)
+    assert {row["role"] for row in values["domains"]} == {"in-domain"}
+    measured = json.loads((first / "evaluation.json").read_text())["means"]["out_of_domain"]["student"]
+    assert values["expected"]["accuracy"] == pytest.approx(measured)
+    assert json.loads((out / "expected.json").read_text())["domains"] == ["rose"]
+    settings = [yaml.safe_load((run / "config.yaml").read_text()) for run in (first, out)]
+    assert (settings[0]["data"].pop("held_out"), settings[1]["data"].pop("held_out")) == (["rose"], [])
+    for each in settings:
+        del each["budget"]
+    assert settings[0] == settings[1]
+
+
+@pytest.mark.slow
+def test_what_the_first_run_did_not_buy_needs_a_budget(bench: Bench, tmp_path: Path) -> None:
+    teacher = {"price_per_1000_images": "1", "price_per_1000_texts": "1", "zero_shot": False}
+    own = bench.copy(tmp_path)
+    first = distill(own, tmp_path / "first", teacher=teacher, budget="5")
+    with pytest.raises(BudgetError):
+        final(first, tmp_path / "final", report=False)
+    assert not (tmp_path / "final").exists()
+    done, _ = final(first, tmp_path / "final", budget="5", report=False)
+    assert done is not None
+    assert done.image_queries > 0
+
+
+@pytest.mark.slow
+def test_runs_without_a_held_out_domain_or_an_end_are_refused(bench: Bench, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="held out no domain"):
+        final(distill(bench, tmp_path / "all", held_out=()), tmp_path / "final")
+    (tmp_path / "all" / "evaluation.json").unlink()
+    with pytest.raises(RunError, match=r"(?s)not finished.*--resume"):
+        final(tmp_path / "all", tmp_path / "final")
+    assert not (tmp_path / "final").exists()
+
+
+def evaluation(*values: float) -> Evaluation:
+    rows = [Row(f"d{i}", "out-of-domain", 100, value) for i, value in enumerate(values)]
+    return Evaluation((Row("s", "in-domain", 100, 0.99), *rows))
+
+
+def test_the_interval_of_one_domain_is_over_images() -> None:
+    expected = Expected.of(evaluation(0.8))
+    assert expected is not None
+    assert (expected.low, expected.high) == pytest.approx((0.711, 0.867), abs=1e-3)
+    assert "one domain says little" in str(expected)
+    assert Expected.of(evaluation()) is None
+
+
+def test_the_interval_of_several_domains_covers_a_new_one() -> None:
+    generator, covered = np.random.default_rng(0), 0
+    for _ in range(400):
+        *measured, new = generator.normal(0.6, 0.05, 5)
+        expected = Expected.of(evaluation(*measured))
+        assert expected is not None
+        covered += expected.low <= new <= expected.high
+    assert 0.92 < covered / 400 < 0.98

@@ -1,0 +1,181 @@
+"""Runs on a table: bit for bit those on the same images in folders, and every command that needs the images."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import yaml
+from tiny_dataset import TINY, Bench, bench, vl2v  # noqa: F401 - a fixture
+
+import vl2v as api
+from vl2v.commands import trust as trusting
+from vl2v.commands.distill import Run
+from vl2v.commands.export import _sample
+from vl2v.errors import Vl2vError
+from vl2v.locations import StoragePaths
+from vl2v.progress import Silent
+from vl2v.runs.places import places_of
+from vl2v.training.process import stopped_by
+
+SMALL = TINY | {
+    "recipe": "paper",
+    "distill": {"steps": 6, "checkpoint_every": 2, "learning_rate": 1e-3},
+    "seed": 1,
+}
+
+
+def write(path: Path, rows: list[dict[str, str]]) -> Path:
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    return path
+
+
+def rows_of(data: Path) -> list[dict[str, str]]:
+    found = (file.relative_to(data) for file in sorted(data.rglob("*.png"), reverse=True))
+    return [{"where": f.as_posix(), "species": f.parts[1], "camera": f.parts[0]} for f in found]
+
+
+def distill(bench: Bench, root: Path | None, out: Path, resume: bool = False, **more: Any) -> Run:
+    given: dict[str, Any] = {"out": out, "places": StoragePaths(bench.root / "cache", bench.root / "vectors.sqlite")}
+    given["report"] = more.pop("report", False)
+    if resume:
+        run = api.distill(resume=True, **given)
+    else:
+        run = api.distill(root, bench.teacher, bench.student, held_out=["rose"], settings=SMALL | more, **given)
+    assert run is not None
+    return run
+
+
+@pytest.fixture(scope="module")
+def own(bench: Bench, tmp_path_factory: pytest.TempPathFactory) -> Bench:
+    copy = bench.copy(tmp_path_factory.mktemp("table"))
+    write(copy.data / "photos.csv", rows_of(copy.data))
+    return copy
+
+
+@pytest.fixture(scope="module")
+def run(own: Bench, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    data = {"image": "where", "label": "species", "domain": "camera"}
+    return distill(own, own.data / "photos.csv", tmp_path_factory.mktemp("run") / "run", data=data).folder
+
+
+def test_the_student_is_that_of_the_folder_bit_for_bit(own: Bench, run: Path, tmp_path: Path) -> None:
+    folder = distill(own, own.data, tmp_path / "folder").folder
+    for name in ("student/model.safetensors", "student/trust.json"):
+        assert (run / name).read_bytes() == (folder / name).read_bytes(), name
+    answers = [dict(np.load(each / "predictions.npz")) for each in (run, folder)]
+    assert all((answers[0][key] == answers[1][key]).all() for key in answers[0])
+    kept = [yaml.safe_load((each / "config.yaml").read_text())["data"] for each in (run, folder)]
+    assert kept[0]["root"] == str(own.data / "photos.csv")
+    assert [kept[0][key] for key in ("image", "label", "domain")] == ["where", "species", "camera"]
+    different = {key for key in kept[0] if kept[0][key] != kept[1][key]}
+    assert different == {"root", "image", "label", "domain"}
+    provenance = [api.load(each).provenance["data"]["digest"] for each in (run, folder)]
+    assert provenance[0] == provenance[1]
+
+
+def test_a_stopped_run_goes_on_and_ends_the_same(own: Bench, run: Path, tmp_path: Path) -> None:
+    stopped, asked = tmp_path / "stopped", iter(range(100))
+    renamed = own.data / "guessed.csv"  # columns found by common names are noted, and then no longer guessed
+    write(renamed, [{"path": r["where"], "class": r["species"], "site": r["camera"]} for r in rows_of(own.data)])
+    with pytest.raises(Vl2vError), stopped_by(lambda: next(asked) >= 4):
+        distill(own, renamed, stopped)
+    noted = yaml.safe_load((stopped / "config.yaml").read_text())["data"]
+    assert [noted[key] for key in ("image", "label", "domain")] == ["path", "class", "site"]
+    distill(own, None, stopped, resume=True)
+    assert (run / "student/model.safetensors").read_bytes() == (stopped / "student/model.safetensors").read_bytes()
+
+
+def test_a_changed_table_is_refused_on_resume(own: Bench, tmp_path: Path) -> None:
+    stopped, asked, rows = tmp_path / "stopped", iter(range(100)), rows_of(own.data)
+    table = write(own.data / "changing.csv", rows)
+    data = {"image": "where"}
+    with pytest.raises(Vl2vError), stopped_by(lambda: next(asked) >= 4):
+        distill(own, table, stopped, data=data)
+    write(table, [row | {"species": "bar"} if row["where"] == "ink/blank/3.png" else row for row in rows])
+    with pytest.raises(Vl2vError, match="The data has changed"):
+        distill(own, None, stopped, resume=True)
+
+
+def test_a_student_is_measured_on_tables(own: Bench, run: Path, tmp_path: Path) -> None:
+    places = StoragePaths(own.root / "cache", own.root / "vectors.sqlite")
+    on_folder = api.evaluate(run, own.data, places=places)
+    on_table = api.evaluate(run, own.data / "photos.csv", places=places)
+    assert on_table.to_dict() == on_folder.to_dict(), "its own validation images, with the columns it learnt from"
+    assert [row.role for row in on_table.rows] == ["in-domain", "in-domain", "out-of-domain"]
+    frame = pa.Table.from_pylist([row | {"where": str(own.data / row["where"])} for row in rows_of(own.data)])
+    of_frame = api.evaluate(
+        run, frame, domains=["rose"], places=StoragePaths(own.root / "cache", tmp_path / "v.sqlite")
+    )
+    assert of_frame.rows[0].student == on_folder.rows[2].student
+    other = write(own.data / "other.csv", [{"f": r["where"], "k": r["species"]} for r in rows_of(own.data)[:40]])
+    found = api.evaluate(run, other, columns={"image": "f", "label": "k"}, places=places)
+    assert [(row.domain, row.images) for row in found.rows] == [("data", 40)]
+    flags = ["--image", "f", "--label", "k", "--cache", str(own.root / "cache"), "--json"]
+    done = vl2v("evaluate", run, other, *flags)
+    assert json.loads(done.stdout) == found.to_dict(), done.stderr
+    assert "image: column f, label: column k; no column of domains, so one domain" in done.stderr
+
+
+def test_what_needs_the_images_finds_them_by_the_table(
+    own: Bench, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = Path(shutil.copytree(run, tmp_path / "run"))
+    sought: list[Path] = []
+    monkeypatch.setattr(trusting, "_embed", lambda _, paths, progress: sought.extend(paths))
+    assert trusting.refit(copy, Silent()).domains
+    assert sought
+    assert all(path.is_file() for path in sought)
+    sample = _sample(copy, api.load(copy), None, False, StoragePaths(own.root / "cache", own.root / "v"), Silent())
+    assert sample.what == "validation images of the sources"
+    for data in (own.data, own.data / "photos.csv"):
+        sample = _sample(copy, api.load(copy), data, False, StoragePaths(own.root / "cache", own.root / "v"), Silent())
+        assert sample.what == "validation images of the sources", data
+
+
+@pytest.mark.slow  # writes a report
+def test_the_report_shows_images_of_a_table(run: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(run, tmp_path / "run"))
+    page = api.report(copy, places=places_of(run)).read_text()
+    assert "photos.csv" in page
+    assert "no longer at" not in page
+
+
+def test_quote_states_the_columns(own: Bench) -> None:
+    arguments = ["quote", str(own.data / "photos.csv"), "--teacher", own.teacher, "--image", "where"]
+    done = vl2v(*own.flags(*arguments, "--domain", "camera", "--held-out", "rose"))
+    assert done.returncode == 0, done.stderr
+    assert "image: column where, label: column species, domain: column camera" in done.stdout
+    quoted = json.loads(vl2v(*own.flags(*arguments, "--domain-column", "none", "--json")).stdout)
+    assert quoted["data"]["columns"] == {"image": "where", "label": "species"}
+    assert [domain["name"] for domain in quoted["data"]["domains"]] == ["data"]
+    lacking = vl2v(*own.flags(*arguments[:-2]))
+    assert lacking.returncode == 2
+    assert "name it with --image" in lacking.stderr
+    assert "there are: where, species, camera" in lacking.stderr
+
+
+def test_a_frame_is_kept_for_the_run(own: Bench, tmp_path: Path) -> None:
+    frame = pa.Table.from_pylist([row | {"where": str(own.data / row["where"])} for row in rows_of(own.data)])
+    store = tmp_path / "store" / "vectors.sqlite"
+    digests = dict(np.load(own.teacher.removeprefix("file:")))
+    digests["paths"] = np.array([str(own.data / path) for path in digests["paths"]])
+    np.savez(tmp_path / "teacher.npz", **digests)
+    settings = {"data": {"image": "where", "held_out": ["rose"]}, "student": {"size": 32}}
+    found = api.quote(
+        frame, f"file:{tmp_path / 'teacher.npz'}", settings=settings, places=StoragePaths(tmp_path, store)
+    )
+    assert found.contents is not None
+    assert found.contents.images == 90
+    assert dict(found.contents.columns) == {"image": "where", "label": "species", "domain": "camera"}
+    (kept,) = (store.parent / "tables").iterdir()
+    assert kept.suffix == ".jsonl"

@@ -1,0 +1,166 @@
+"""A run stores its number of threads, and goes on with it, whatever the process would take by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from accelerate import Accelerator
+from tiny_dataset import Bench, bench  # noqa: F401 - a fixture
+
+import vl2v
+from vl2v import threads
+from vl2v.config import RunConfig
+from vl2v.errors import Interrupted
+from vl2v.locations import StoragePaths
+from vl2v.planning.models import open_student
+from vl2v.progress import Silent
+from vl2v.training.pace import student_threads, training_threads
+from vl2v.training.process import stopped_by
+
+SMALL: dict[str, Any] = {
+    "student": {"size": 32},
+    "align": {"steps": 4},
+    "distill": {"steps": 6, "checkpoint_every": 2, "learning_rate": 1e-3},
+    "batch_per_domain": 4,
+    "device": "cpu",
+    "workers": 0,
+}
+
+
+class Counting(Silent):
+    """Remembers with how many threads each stage began."""
+
+    def __init__(self) -> None:
+        self.threads: dict[str, int] = {}
+
+    def stage(self, title: str, total: int, done: int = 0) -> Any:
+        self.threads[title] = torch.get_num_threads()
+        return super().stage(title, total, done)
+
+
+def distill(bench: Bench, out: Path, seen: Counting | None = None, resume: bool = False, **settings: Any) -> Counting:
+    seen, places = seen or Counting(), StoragePaths(bench.root / "cache", bench.root / "vectors.sqlite")
+    given: dict[str, Any] = {"out": out, "places": places, "progress": seen, "report": False}
+    if resume:
+        assert vl2v.distill(resume=True, **given)
+    else:
+        given |= {"settings": SMALL | settings, "held_out": ["rose"]}
+        assert vl2v.distill(bench.data, bench.teacher, bench.student, **given)
+    return seen
+
+
+def stop(bench: Bench, out: Path, **settings: Any) -> None:
+    asked = iter(range(100))
+    with pytest.raises(Interrupted), stopped_by(lambda: next(asked) >= 7):
+        distill(bench, out, **settings)
+
+
+def config_of(bench: Bench, **more: Any) -> RunConfig:
+    parts = {"data": {"root": str(bench.data)}, "teacher": {"spec": bench.teacher}, "device": "cpu"}
+    return RunConfig.model_validate(parts | {"student": {"spec": bench.student, "size": 32}} | more)
+
+
+def student(out: Path) -> bytes:
+    return (out / "student/model.safetensors").read_bytes()
+
+
+def stored(out: Path) -> Any:
+    return yaml.safe_load((out / "config.yaml").read_text())["threads"]
+
+
+@pytest.fixture
+def free(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
+    """A process that the user told nothing of threads, with two."""
+    before = torch.get_num_threads()
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    torch.set_num_threads(2)
+    yield monkeypatch
+    torch.set_num_threads(before)
+
+
+@pytest.mark.slow
+def test_a_resumed_run_goes_on_with_the_stored_number(bench: Bench, tmp_path: Path, free: pytest.MonkeyPatch) -> None:
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    seen = distill(bench, whole, threads=2)
+    assert (seen.threads["Align"], seen.threads["Distill"]) == (2, 2)
+    stop(bench, stopped, threads=2)
+    torch.set_num_threads(1)
+    free.setenv("OMP_NUM_THREADS", "1")
+    seen = distill(bench, stopped, resume=True)
+    assert seen.threads["Distill"] == 2
+    assert torch.get_num_threads() == 1, "afterwards as before"
+    assert (stored(whole), stored(stopped)) == (2, 2)
+    assert student(stopped) == student(whole)
+
+
+@pytest.mark.slow
+def test_the_measured_number_is_stored_before_the_first_step(
+    bench: Bench, tmp_path: Path, free: pytest.MonkeyPatch
+) -> None:
+    free.setattr("vl2v.training.pace.choose", lambda work, images, total: 1)
+    stop(bench, tmp_path / "run")
+    assert stored(tmp_path / "run") == 1
+    free.setattr("vl2v.training.pace.choose", lambda work, images, total: 2)
+    seen = distill(bench, tmp_path / "run", resume=True)
+    assert (seen.threads["Distill"], stored(tmp_path / "run")) == (1, 1)
+
+
+@pytest.mark.slow
+def test_a_run_of_an_earlier_version_goes_on_as_it_began(bench: Bench, tmp_path: Path) -> None:
+    stop(bench, tmp_path / "run")
+    file = tmp_path / "run/config.yaml"
+    values = yaml.safe_load(file.read_text())
+    del values["threads"]
+    file.write_text(yaml.safe_dump(values))
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        seen = distill(bench, tmp_path / "run", resume=True)
+    finally:
+        torch.set_num_threads(before)
+    assert seen.threads["Distill"] == 2
+    assert (tmp_path / "run/evaluation.json").exists()
+
+
+def test_measuring_leaves_the_student_as_it_was(bench: Bench, free: pytest.MonkeyPatch) -> None:
+    free.setattr(threads, "SHORT", 0.0)
+    config = config_of(bench)
+    backbone = open_student(config)
+    module = backbone.module.train()
+    next(iter(module.children())).eval()
+    modes = [part.training for part in module.modules()]
+    before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
+    torch.manual_seed(7)
+    expected = torch.rand(3)
+    torch.manual_seed(7)
+    assert training_threads(config, backbone, 8, Accelerator(cpu=True)) in (1, 2)
+    assert torch.equal(torch.rand(3), expected), "the generator as well"
+    after = module.state_dict()
+    assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
+    assert [part.training for part in module.modules()] == modes
+    assert all(parameter.grad is None for parameter in module.parameters())
+
+
+def test_a_number_that_is_stated_is_taken(bench: Bench, free: pytest.MonkeyPatch) -> None:
+    config = config_of(bench, threads=3)
+    assert training_threads(config, open_student(config), 8, Accelerator(cpu=True)) == 3
+
+
+def test_a_finished_student_looks_with_the_number_that_suits_it(
+    bench: Bench, tmp_path: Path, free: pytest.MonkeyPatch
+) -> None:
+    distill(bench, tmp_path / "run", threads=1)
+    found = vl2v.load(tmp_path / "run")
+    free.setattr("vl2v.commands.evaluate.student_threads", lambda student, total: 1)
+    seen: list[int] = []
+    found.register_forward_pre_hook(lambda *_: seen.append(torch.get_num_threads()))
+    places = StoragePaths(bench.root / "cache", bench.root / "vectors.sqlite")
+    vl2v.evaluate(found, bench.data, places=places)
+    assert set(seen) == {1}
+    assert torch.get_num_threads() == 2
+    assert student_threads(found, 4) == 1, "a few images are not worth measuring"

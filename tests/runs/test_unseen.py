@@ -1,0 +1,151 @@
+"""Classes held out of training: what is bought, what the student knows, and what is said of them."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.torch import load_file
+from tiny_dataset import Bench, vl2v
+
+from once import Once
+from vl2v.api import add_classes, distill, quote
+from vl2v.errors import ConfigError, DataError
+from vl2v.evaluation.evaluation import Evaluation
+from vl2v.evaluation.unseen import Unseen, accuracies
+from vl2v.locations import StoragePaths
+from vl2v.student.model import Student
+
+SMALL = {
+    "student": {"size": 32},
+    "align": {"steps": 40},
+    "distill": {"steps": 8, "checkpoint_every": 4, "learning_rate": 1e-3},
+    "batch_per_domain": 4,
+    "device": "cpu",
+    "workers": 0,
+}
+HELD_OUT = {"data": {"held_out_classes": ["Zebra stripe"]}}
+
+
+def test_accuracies_are_means_over_classes() -> None:
+    # Classes 0 and 1 were trained on, 2 and 3 were not.
+    logits = np.array(
+        [[9, 0, 0, 0], [0, 9, 0, 0], [0, 9, 0, 0], [0, 0, 9, 0], [9, 0, 1, 0], [9, 0, 0, 1], [0, 9, 1, 0]], np.float32
+    )
+    labels = np.array([0, 0, 1, 2, 2, 2, 3])
+    found = accuracies(logits, labels, 2)
+    assert found.seen == pytest.approx((1 / 2 + 1) / 2)
+    assert found.unseen == pytest.approx((1 / 3 + 0) / 2)
+    assert found.alone == pytest.approx((2 / 3 + 0) / 2)
+    assert found.harmonic == pytest.approx(2 * 0.75 / 6 / (0.75 + 1 / 6))
+    assert accuracies(logits[:3], labels[:3], 2) == Unseen(0.75, None, None, None)
+
+
+@dataclass
+class Held:
+    folder: Path
+    places: StoragePaths
+
+
+@pytest.fixture(scope="session")
+def held(bench: Bench, once: Once) -> Held:
+    def train(root: Path) -> None:
+        distill(
+            bench.data, bench.teacher, bench.student, out=root / "run", held_out=["rose"], settings=SMALL | HELD_OUT,
+            places=StoragePaths(bench.root / "cache", root / "vectors.sqlite"), report=False,
+        )  # fmt: skip
+
+    root = once("held-out-class", train)
+    return Held(root / "run", StoragePaths(bench.root / "cache", root / "vectors.sqlite"))
+
+
+def test_what_is_said_is_what_the_saved_student_does_once_the_class_is_added(
+    bench: Bench,
+    held: Held,
+    tmp_path: Path,
+) -> None:
+    assert Student.load(held.folder).classes == ["bar", "blank"]
+    said = json.loads((held.folder / "evaluation.json").read_text())["unseen_classes"]
+    assert said["classes"] == ["zebra stripe"]
+    shutil.copytree(held.folder, tmp_path / "run")
+    student = add_classes(tmp_path / "run", ["zebra stripe"], places=held.places)
+    right = {}
+    for name in student.classes:
+        answers = student.predict(sorted((bench.data / "rose" / name.replace(" ", "_")).iterdir()))
+        right[name] = answers.count(name) / len(answers)
+    row = next(row for row in said["domains"] if row["domain"] == "rose")
+    assert (row["role"], row["seen_images"], row["unseen_images"]) == ("out-of-domain", 20, 10)
+    assert row["student"]["seen"] == pytest.approx((right["bar"] + right["blank"]) / 2)
+    assert row["student"]["unseen"] == pytest.approx(right["zebra stripe"])
+    assert row["student"]["alone"] == 1
+    assert row["zero_shot"] == {"seen": 1, "unseen": 1, "harmonic": 1, "alone": 1}
+    sources = [row for row in said["domains"] if row["role"] == "in-domain"]
+    assert [(row["seen_images"], row["unseen_images"]) for row in sources] == [(4, 10), (4, 10)]
+    mean = said["means"]["in_domain"]["student"]
+    assert mean["unseen"] == pytest.approx(np.mean([row["student"]["unseen"] for row in sources]))
+
+
+def test_the_student_is_the_one_of_a_folder_without_the_class(
+    bench: Bench,
+    held: Held,
+    tmp_path: Path,
+) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(bench.data, data, ignore=shutil.ignore_patterns("zebra_stripe"))
+    places = StoragePaths(tmp_path / "cache", tmp_path / "vectors.sqlite")
+    run = distill(
+        data, bench.teacher, bench.student, out=tmp_path / "run", held_out=["rose"], places=places, settings=SMALL,
+        report=False,
+    )  # fmt: skip
+    assert run is not None
+    one, other = (load_file(r.folder / "student" / "model.safetensors") for r in (held, run))
+    assert one.keys() == other.keys()
+    assert all(np.array_equal(one[name], other[name]) for name in one)
+    evaluation = Evaluation.from_dict(json.loads((held.folder / "evaluation.json").read_text()))
+    assert run.evaluation.rows == evaluation.rows
+    assert run.unseen is None
+
+
+def test_the_quote_counts_what_the_end_needs(bench: Bench, tmp_path: Path) -> None:
+    places = StoragePaths(bench.root / "cache", tmp_path / "vectors.sqlite")
+    more = {"student": {"spec": bench.student, "size": 32}, "data": {**HELD_OUT["data"], "held_out": ["rose"]}}
+    full = quote(bench.data, bench.teacher, places=places, settings=more)
+    assert full.images == {"training": 32, "evaluation": 28, "held-out classes": 30}
+    assert full.texts == 3
+    bare = quote(bench.data, bench.teacher, places=places, settings=more | {"teacher": {"zero_shot": False}})
+    assert (bare.images, bare.texts) == ({"training": 32}, 3)
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [(["zebr"], "zebra stripe"), (["bar", "blank"], "at least two"), (["bar", "blank", "zebra stripe"], "3 of 3")],
+)
+def test_faults_of_names(bench: Bench, names: list[str], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        quote(bench.data, bench.teacher, settings={"data": {"held_out_classes": names}})
+
+
+def test_a_domain_needs_other_classes(bench: Bench, tmp_path: Path) -> None:
+    shutil.copytree(bench.data, tmp_path / "data")
+    for name in ("bar", "blank"):
+        shutil.rmtree(tmp_path / "data" / "ink" / name)
+    settings = {"data": {**HELD_OUT["data"], "allow_missing_classes": True}}
+    places = StoragePaths(tmp_path / "cache", tmp_path / "vectors.sqlite")
+    with pytest.raises(DataError, match="ink only has images of held-out classes"):
+        quote(tmp_path / "data", bench.teacher, places=places, settings=settings)
+
+
+def test_a_linear_classifier_is_refused(bench: Bench) -> None:
+    with pytest.raises(ConfigError, match="erm has a linear classifier"):
+        quote(bench.data, bench.teacher, settings={"method": "erm"} | HELD_OUT)
+
+
+def test_the_flag_and_the_table(bench: Bench, held: Held, tmp_path: Path) -> None:
+    done = vl2v(*bench.distill(tmp_path / "run", "--steps", "4", "--align-steps", "4", "--held-out-class", "bar"))
+    assert done.returncode == 0, done.stderr
+    assert "held-out classes (bar)" in done.stdout
+    assert "harmonic mean" in done.stdout

@@ -1,0 +1,64 @@
+"""Windows has no fcntl, no fork and few signals: the core of vl2v runs without them."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from tiny_dataset import Bench, bench, environment  # noqa: F401 - a fixture
+
+# Libraries of others have code of their own for Windows, so they are loaded first.
+PRELUDE = """
+import os, signal, sys
+import accelerate, fastapi, filelock, httpx, numpy, PIL.Image, sqlite3, timm, torch, torchvision, typer, uvicorn
+import asyncio, matplotlib.pyplot, multiprocessing.util, onnxruntime, rich.console, subprocess, tempfile
+import torch._dynamo, torch.utils.data
+for name in ("fcntl", "grp", "posix", "pwd", "resource", "termios", "tty"):
+    sys.modules[name] = None
+GONE = "fork forkpty pwrite pread preadv pwritev sched_getaffinity sysconf killpg getuid geteuid getgid fchmod"
+GONE += " fchown chown mkfifo uname getloadavg register_at_fork waitpid setsid getpgid O_NOFOLLOW O_DIRECTORY O_CLOEXEC"
+for name in GONE.split():
+    if hasattr(os, name):
+        delattr(os, name)
+for name in dir(signal):
+    if name.startswith("SIG") and name not in "SIGABRT SIGFPE SIGILL SIGINT SIGSEGV SIGTERM SIG_DFL SIG_IGN".split():
+        delattr(signal, name)
+for name in ("alarm", "pthread_sigmask", "setitimer", "sigwait", "siginterrupt", "pause"):
+    delattr(signal, name)
+assert not any(name.split(".")[0] == "vl2v" for name in sys.modules)
+from vl2v.cli import app
+commands = eval(sys.stdin.read())
+for command in commands:
+    if app(command, standalone_mode=False):
+        sys.exit(1)
+    print("ended:", command[0], flush=True)
+"""
+
+
+@pytest.mark.system
+def test_quote_distill_predict_evaluate_and_export_run_without_it(bench: Bench, tmp_path: Path) -> None:
+    run, own = tmp_path / "run", ["--store", str(tmp_path / "vectors.sqlite")]
+    photo = str(next((bench.data / "rose").rglob("*.png")))
+    places = bench.flags()
+    commands = [
+        ["quote", str(bench.data), "--teacher", bench.teacher, *places],
+        [*bench.distill(run), *own],
+        ["predict", str(run), photo],
+        ["evaluate", str(run), str(bench.data), "--domain", "rose"],
+        ["export", str(run)],
+        ["report", str(run)],
+    ]
+    done = subprocess.run(
+        [sys.executable, "-c", PRELUDE],
+        input=repr(commands),
+        env=os.environ | environment(),
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
+    for command in commands:
+        assert f"ended: {command[0]}" in done.stdout
