@@ -16,9 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pacs_dataset import DOMAINS, SimulatedVendor, link_images, student, vectors_file
-
 from common import ROOT, circumstances, keep, shared
+from pacs_dataset import DOMAINS, SimulatedVendor, link_images, student, vectors_file
 from pacs_kept import keep_jobs, restore_jobs
 from vl2v.allocator import keep_freed_memory
 from vl2v.benchmark.protocol import Grid, Variant, make_variants

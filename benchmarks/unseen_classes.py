@@ -12,9 +12,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from pacs_dataset import link_images, student, vectors_file
-
 from common import circumstances, keep, shared
+from pacs_dataset import link_images, student, vectors_file
 from vl2v.allocator import keep_freed_memory
 from vl2v.api import distill
 from vl2v.cli.console import LogLines

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pacs_dataset import LOGIT_SCALE, SimulatedVendor
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from common import shared
 from lab_parts.dataset import Array, encoded
 from lab_parts.texts import bank
+from pacs_dataset import LOGIT_SCALE, SimulatedVendor
 from vl2v.demo.drawings import draw
 from vl2v.teacher.offline.teacher import OfflineVendor
 from vl2v_runtime.imaging import decode, square

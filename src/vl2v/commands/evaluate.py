@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vl2v.config import DataConfig, parse
+from vl2v.config import DataConfig
 from vl2v.data.contents import columns_line
 from vl2v.data.images import ImageDataset
 from vl2v.data.pixels import PixelCache
@@ -32,7 +32,7 @@ from vl2v.evaluation.evaluation import (
 )
 from vl2v.locations import StoragePaths
 from vl2v.planning.prepare import check_domains, list_folder, read_dataset
-from vl2v.planning.split import split_dataset
+from vl2v.planning.split import split_of_student
 from vl2v.progress import Progress, Silent
 from vl2v.student.model import Student
 from vl2v.student.preprocess import Preprocess
@@ -96,14 +96,12 @@ def evaluate(
 
 def _parts(student: Student, dataset: ImageDataset) -> list[tuple[str, str, Indices]]:
     """Role, domain and positions, from the student's own split where the data are those it learnt from."""
-    made = student.provenance
-    config = (made.get("config") or {}).get("data")
-    if (made.get("data") or {}).get("digest") != dataset.digest() or config is None:
+    split = split_of_student(dataset, student.provenance)
+    if split is None:
         if dataset.parts is None or not (dataset.parts == TEST_PART).any():
             return [(UNSPLIT, domain, dataset.rows_of(domain)) for domain in dataset.domains]
         tested = [(TEST, domain, rows[dataset.parts[rows] == TEST_PART]) for domain, rows in _by_domain(dataset)]
         return [part for part in tested if len(part[-1])]
-    split = split_dataset(dataset, parse(DataConfig, config, "the student's provenance"), made.get("seed", 0))
     return list(split_domains(split))
 
 

@@ -20,7 +20,7 @@ from vl2v.evaluation.class_numbers import class_numbers
 from vl2v.evaluation.reference import LABELS, TEACHER, Reference
 from vl2v.locations import StoragePaths
 from vl2v.planning.prepare import open_folder, read_dataset
-from vl2v.planning.split import match_domains, split_dataset
+from vl2v.planning.split import match_domains, split_of_student
 from vl2v.progress import Progress
 from vl2v.student.model import Student
 from vl2v.student.preprocess import Preprocess
@@ -111,8 +111,7 @@ def run_sample(
             numbers = {name: i for i, name in enumerate(student.classes)}
             labels = np.array([numbers.get(answers.get(path, ""), -1) for path in dataset.paths], np.int64)
         seed = int(student.provenance.get("seed", 0))
-        if (student.provenance.get("data") or {}).get("digest") == dataset.digest():
-            split = split_dataset(dataset, data, seed)
+        if (split := split_of_student(dataset, student.provenance, data)) is not None:
             what, training = VALIDATION, np.concatenate(list(split.training.values()))
             compared = np.concatenate(list(split.validation.values()))
         else:

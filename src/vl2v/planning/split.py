@@ -5,10 +5,11 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
-from vl2v.config import DataConfig
+from vl2v.config import DataConfig, parse
 from vl2v.data.images import ImageDataset
 from vl2v.data.splits import (
     TEST,
@@ -107,6 +108,26 @@ def split_dataset(dataset: ImageDataset, config: DataConfig, seed: int) -> Split
             out = labels_per_class(out, dataset.labels, few, seed, i)
         training[domain], validation[domain] = train, out
     return Split(sources, training, validation, test, np.concatenate(rest), own_test, left_out)
+
+
+def split_of_student(
+    dataset: ImageDataset, provenance: Mapping[str, Any], own: DataConfig | None = None
+) -> Split | None:
+    """Repeat the split of the run that trained a student.
+
+    Args:
+        dataset: scanned images.
+        provenance: of the student; `check_provenance` has accepted it.
+        own: data settings of the run. None takes them from the provenance.
+
+    Returns:
+        The split, or None if the student was not trained on these images or does not say with which settings.
+    """
+    settings = (provenance.get("config") or {}).get("data")
+    if (provenance.get("data") or {}).get("digest") != dataset.digest() or (own is None and settings is None):
+        return None
+    config = own or parse(DataConfig, settings, "the student's provenance")
+    return split_dataset(dataset, config, int(provenance.get("seed", 0)))
 
 
 def _tested_groups(dataset: ImageDataset, test: Mapping[str, Indices]) -> Indices:

@@ -11,7 +11,7 @@ from vl2v.data.splits import Indices
 from vl2v.errors import DataError
 from vl2v.locations import StoragePaths
 from vl2v.planning.prepare import list_folder, read_dataset
-from vl2v.planning.split import split_dataset
+from vl2v.planning.split import split_of_student
 from vl2v.progress import Progress
 from vl2v.serve.gallery import Gallery, origin_of
 from vl2v_runtime import Model
@@ -42,11 +42,11 @@ def build(config: RunConfig, model: Model, places: StoragePaths, progress: Progr
         dataset, _ = read_dataset(list_folder(config.data, begun=True), labelled, index, None, progress)
     finally:
         index.close()
-    made = model.metadata.provenance
-    if (made.get("data") or {}).get("digest") != dataset.digest():
+    split = split_of_student(dataset, model.metadata.provenance, config.data)
+    if split is None:
         found = f"other images in {dataset.root}"
         raise DataError("The training images have changed since the run.", expected="the run's own", found=found)
-    rows = sample(dataset, split_dataset(dataset, config.data, config.seed).training, config.seed)
+    rows = sample(dataset, split.training, config.seed)
     embeddings, pictures = [], []
     with progress.stage("making the gallery", len(rows)) as advance:
         for start in range(0, len(rows), CHUNK):
