@@ -90,7 +90,7 @@ def evaluate(
         with computing(student_threads(student, sum(len(part) for *_, part in parts))):
             for role, domain, part in parts:
                 logits, _ = student_answers(student, cache.map(), cache.slots(dataset.digests[part]))
-                rows.append(row_of(domain, role, logits, labels[part], temperature))
+                rows.append(row_of(domain, role, logits, labels[part], temperature, student.classes))
         return Evaluation(tuple(rows))
 
 
