@@ -60,7 +60,7 @@ def held_out(student: Student, cache_folder: Path) -> Sample:
 
 def accuracies(run: Path, out: Path, cache: Path) -> dict[str, Any]:
     """Export a run and measure accuracy on validation and unseen images, largest differences, and sizes."""
-    done = export(run, onnx=True, int8=True, out=out, tolerance=100, places=StoragePaths(cache))
+    done = export(run, onnx=True, int8=True, out=out, tolerance=100, storage=StoragePaths(cache))
     student = Student.load(run)
     sample = held_out(student, cache)
     truth = student_answers(student, sample.pixels, sample.slots)

@@ -44,7 +44,7 @@ def measure(folder: Path, out: Path, pair: tuple[str, ...]) -> dict[str, Any]:
             student(folder),
             out=run,
             held_out=[TARGET],
-            places=StoragePaths(out / "cache", out / "vectors.sqlite"),
+            storage=StoragePaths(out / "cache", out / "vectors.sqlite"),
             progress=LogLines(),
             settings=merge(SETTINGS, {"data": {"held_out_classes": pair}}),
         )

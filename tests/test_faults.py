@@ -27,7 +27,7 @@ from vl2v.cli.common import guarded
 from vl2v.data.folder import read_yaml
 from vl2v.errors import AccessError, ConfigError, DamagedError, DiskFullError, MissingExtraError, RunError, Vl2vError
 from vl2v.faults import explain, explained, naming
-from vl2v.locations import StoragePaths, default_store, locations, place_of
+from vl2v.locations import StoragePaths, default_store, location_of, locations_in
 from vl2v.progress import Silent
 from vl2v.sqlite import open_file
 from vl2v.student.files import read_json
@@ -190,7 +190,7 @@ def test_a_store_that_another_process_holds_is_told(tmp_path: Path, monkeypatch:
         db.execute("BEGIN EXCLUSIVE")
         with pytest.raises(sqlite3.OperationalError) as caught:
             EmbeddingStore(store)
-    found = explain(caught.value, locations({"store": store}))
+    found = explain(caught.value, locations_in({"store": store}))
     assert isinstance(found, AccessError)
     assert "locked by another process" in str(found)
     assert str(store) in str(found)
@@ -274,14 +274,14 @@ def test_a_home_that_is_none(photos: Path, teacher: str, monkeypatch: pytest.Mon
 
 
 def test_places_of_a_path(tmp_path: Path) -> None:
-    places = locations({"cache": tmp_path / "a", "store": tmp_path / "a" / "s.sqlite", "out": tmp_path / "out"})
+    locations = locations_in({"cache": tmp_path / "a", "store": tmp_path / "a" / "s.sqlite", "out": tmp_path / "out"})
     found = {
         "a/pixels-64.u8": "--cache", "a/s.sqlite": "--store", "a/s.sqlite-wal": "--store", "a/s.lock": "--store",
         "out/x/y": "--out", "outer": None,
     }  # fmt: skip
     for path, option in found.items():
-        place = place_of(tmp_path / path, places)
-        assert (place and place.option) == option, path
+        location = location_of(tmp_path / path, locations)
+        assert (location and location.option) == option, path
 
 
 def test_no_permission(photos: Path, teacher: str, tmp_path: Path) -> None:
@@ -401,9 +401,9 @@ def test_python_gets_the_same_errors(photos: Path, teacher: str, tmp_path: Path)
     store = tmp_path / "s.sqlite"
     store.write_bytes(b"no database" * 300)
     with pytest.raises(DamagedError, match=r"\.recover"):
-        vl2v.quote(photos, teacher, places=StoragePaths(tmp_path / "c", store))
+        vl2v.quote(photos, teacher, storage=StoragePaths(tmp_path / "c", store))
     with pytest.raises(AccessError, match="--cache"):
-        vl2v.quote(photos, teacher, places=StoragePaths(store / "c", tmp_path / "t.sqlite"))
+        vl2v.quote(photos, teacher, storage=StoragePaths(store / "c", tmp_path / "t.sqlite"))
 
 
 def test_what_is_not_of_the_system_goes_through() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +26,9 @@ from vl2v.faults import explaining
 from vl2v.locations import StoragePaths
 from vl2v.planning.prepare import known_columns
 from vl2v.progress import Progress
+from vl2v.renamed import old_keywords
 from vl2v.runs.folder import RunFolder
-from vl2v.runs.places import places_of
-from vl2v.schema import Metric
+from vl2v.runs.storage import storage_of
 from vl2v.settings import make_config
 from vl2v.sources.importing import import_source, import_table
 from vl2v.sources.registry import find_source
@@ -54,13 +53,14 @@ __all__ = [
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
+@old_keywords
 @explaining
 def quote(
     data: str | Path | Frame,
     teacher: str | Teacher | None = None,
     *,
     student: str = "",
-    places: StoragePaths | None = None,
+    storage: StoragePaths | None = None,
     progress: Progress | None = None,
     config: str | Path | None = None,
     settings: Mapping[str, Any] | None = None,
@@ -72,7 +72,7 @@ def quote(
         data: the images: a folder, a table or a frame, as in `distill`.
         teacher: its name (see `vl2v.open_teacher`), or an object that is a `Teacher`. None leaves it to the settings.
         student: its name, to compute the disk space of its state; optional.
-        places: paths of cache and store.
+        storage: paths of cache and store.
         progress: receives the progress of the scan.
         config: a YAML file of settings.
         settings: see `make_config`.
@@ -87,12 +87,13 @@ def quote(
         "teacher": {"spec": spec},
         "student": {"spec": student or None},
     }
-    given["data"]["root"] = _root(data, config, merge(settings or {}, given), places, progress)
+    given["data"]["root"] = _root(data, config, merge(settings or {}, given), storage, progress)
     return quote_run(
-        make_config(config, merge({"student": {}}, merge(settings or {}, given))), places, progress, opened
+        make_config(config, merge({"student": {}}, merge(settings or {}, given))), storage, progress, opened
     )
 
 
+@old_keywords
 @explaining
 def distill(
     data: str | Path | Frame | None = None,
@@ -105,7 +106,7 @@ def distill(
     resume: bool = False,
     accept_teacher: bool = False,
     recipe: str | None = None,
-    places: StoragePaths | None = None,
+    storage: StoragePaths | None = None,
     progress: Progress | None = None,
     config: str | Path | None = None,
     settings: Mapping[str, Any] | None = None,
@@ -134,7 +135,7 @@ def distill(
         accept_teacher: continue if responses look useless: one embedding for different images or texts, a wrong order,
             zero-shot accuracy at chance.
         recipe: set of default settings: ``ood`` (default) or ``paper``; see docs/method.md.
-        places: paths of cache and store; with `resume`, None uses those recorded in the run folder.
+        storage: paths of cache and store; with `resume`, None uses those recorded in the run folder.
         progress: receives the progress of every stage.
         config: a YAML file of settings.
         settings: nested settings that take precedence over `config`, e.g.
@@ -164,14 +165,14 @@ def distill(
         free["teacher"] = {"accept": accept or None, "free": (settings or {}).get("teacher", {}).get("free")}
         final = make_config(None, merge(base.model_dump(mode="json"), free))
     else:
-        given["data"]["root"] = _root(data, config, merge(settings or {}, given), places, progress)
+        given["data"]["root"] = _root(data, config, merge(settings or {}, given), storage, progress)
         final = make_config(config, merge(settings or {}, given))
     backbone = None if isinstance(student, str) or student is None else _backbone(student, final)
     return run(
         final,
         Path(out),
         resume=resume,
-        places=places,
+        storage=storage,
         progress=progress,
         teacher=opened,
         backbone=backbone,
@@ -179,12 +180,13 @@ def distill(
     )
 
 
+@old_keywords
 @explaining
 def report(
     folder: str | Path,
     *,
     out: str | Path | None = None,
-    places: StoragePaths | None = None,
+    storage: StoragePaths | None = None,
     hour_price: str | float | None = None,
 ) -> Path:
     """Write `report.html` and the values of its figures into the folder of a finished run, or of a benchmark.
@@ -192,7 +194,7 @@ def report(
     Args:
         folder: a run's or a benchmark's, of an older version too.
         out: the folder to write to, made if missing; None for `folder`.
-        places: where the store with its ledger is; None takes the run's own.
+        storage: where the store with its ledger is; None takes the run's own.
         hour_price: what an hour of this machine costs, in the teacher's currency, for the student's cost per million
             images.
 
@@ -204,10 +206,11 @@ def report(
     """
     from vl2v.api_report import make_report  # slow to import
 
-    store, price = (places or places_of(Path(folder))).store, None if hour_price is None else str(hour_price)
+    store, price = (storage or storage_of(Path(folder))).store, None if hour_price is None else str(hour_price)
     return make_report(Path(folder), store, price, None if out is None else Path(out))
 
 
+@old_keywords
 @explaining
 def evaluate(
     student: str | Path | Student,
@@ -216,27 +219,26 @@ def evaluate(
     domains: Sequence[str] = (),
     columns: Mapping[str, str | None] | None = None,
     skip_bad: bool = False,
-    metric: Metric = "accuracy",
-    places: StoragePaths | None = None,
+    storage: StoragePaths | None = None,
     progress: Progress | None = None,
 ) -> Evaluation:
     """Evaluate a saved student on labelled images: a folder, a table or a frame; see `vl2v.commands.evaluate.evaluate`.
 
     The `columns` of a table (image, label, domain, split, group) default to those that the student was trained with,
-    then to common names. The printed table shows the `metric`, accuracy or macro; `Evaluation.rows` have both.
+    then to common names.
     """
     loaded = student if isinstance(student, Student) else load(student)
     chosen = {role: column for role, column in (columns or {}).items() if column is not None}
     made = (loaded.provenance.get("config") or {}).get("data") or {}
     chosen = known_columns(made, data) | chosen
-    root = _root(data, None, {"data": chosen}, places, progress)
+    root = _root(data, None, {"data": chosen}, storage, progress)
     as_trained = {"layout_as_found": made.get("layout_as_found", False), "allow_missing_classes": True}
     settings = {"root": root, "skip_bad": skip_bad} | chosen | as_trained
     config = parse(DataConfig, settings, "the settings")
-    found = measure.evaluate(loaded, config, domains=domains, places=places, progress=progress)
-    return replace(found, metric=metric)
+    return measure.evaluate(loaded, config, domains=domains, storage=storage, progress=progress)
 
 
+@old_keywords
 @explaining
 def export(
     folder: str | Path,
@@ -247,7 +249,7 @@ def export(
     data: str | Path | None = None,
     tolerance: float = 0.5,
     backbone: nn.Module | None = None,
-    places: StoragePaths | None = None,
+    storage: StoragePaths | None = None,
     progress: Progress | None = None,
 ) -> Export:
     """Export a student to ONNX files that `vl2v_runtime` runs without torch; see `vl2v.commands.export.export`."""
@@ -256,10 +258,10 @@ def export(
         onnx=onnx,
         int8=int8,
         out=Path(out) if out is not None else None,
-        data=Path(str(_root(data, None, {}, places, progress))) if data is not None else None,
+        data=Path(str(_root(data, None, {}, storage, progress))) if data is not None else None,
         tolerance=tolerance,
         backbone=backbone,
-        places=places,
+        storage=storage,
         progress=progress,
     )
 
@@ -278,7 +280,7 @@ def _root(
     data: str | Path | Frame | None,
     config: str | Path | None,
     settings: Mapping[str, Any],
-    places: StoragePaths | None,
+    storage: StoragePaths | None,
     progress: Progress | None,
 ) -> str | None:
     """What lists the images, as settings name it.
@@ -289,7 +291,7 @@ def _root(
     base = read_yaml(Path(config)) if config else {}
     asked = merge(base if isinstance(base, Mapping) else {}, settings).get("data") or {}
     named = asked.get("root") if data is None else data
-    folder = (places or StoragePaths()).store.absolute().parent / FOLDER
+    folder = (storage or StoragePaths()).store.absolute().parent / FOLDER
     if named is None:
         return None
     if isinstance(named, str | os.PathLike):

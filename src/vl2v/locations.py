@@ -105,7 +105,7 @@ ELSEWHERE = {  # commands that write into the run folder by default: option, adv
 }
 
 
-def locations(values: Mapping[str, object], command: str = "") -> tuple[Location, ...]:
+def locations_in(values: Mapping[str, object], command: str = "") -> tuple[Location, ...]:
     """Return the paths in the arguments of a command or a function.
 
     Args:
@@ -113,22 +113,22 @@ def locations(values: Mapping[str, object], command: str = "") -> tuple[Location
         command: name of the command or function.
     """
     result = []
-    places = values.get("places")
+    storage = values.get("storage")
     for key, (option, purpose, advice) in KINDS.items():
         given = values.get(key)
         if not isinstance(given, str | os.PathLike | list | tuple) or not given:  # such as a frame in place of a path
-            given = getattr(places, key, None) or _default(key)
+            given = getattr(storage, key, None) or _default(key)
         paths = given if isinstance(given, list | tuple) else [given]
         result += [Location(Path(p), option, purpose, advice) for p in paths if isinstance(p, str | os.PathLike) and p]
     if command in ELSEWHERE and not values.get("out"):
         option, advice = ELSEWHERE[command]
-        runs = [place for place in result if place.option == "RUN"]
-        result = [place for place in result if place not in runs]
-        result += [replace(place, option=option, advice=advice.format(run=quoted(place.path))) for place in runs]
+        runs = [location for location in result if location.option == "RUN"]
+        result = [location for location in result if location not in runs]
+        result += [replace(run, option=option, advice=advice.format(run=quoted(run.path))) for run in runs]
     if values.get("resume"):
-        runs = [place for place in result if place.option == "--out"]
-        result = [place for place in result if place not in runs]
-        result += [replace(place, advice=f"{COPY}: --out COPY --resume") for place in runs]
+        runs = [location for location in result if location.option == "--out"]
+        result = [location for location in result if location not in runs]
+        result += [replace(location, advice=f"{COPY}: --out COPY --resume") for location in runs]
     return tuple(result)
 
 
@@ -160,7 +160,7 @@ def _default(key: str) -> Path | None:
         return None
 
 
-def place_of(path: Path | None, places: Sequence[Location]) -> Location | None:
+def location_of(path: Path | None, locations: Sequence[Location]) -> Location | None:
     """Return the innermost location that contains a path, or else the first location inside it; None without one.
 
     Files that SQLite and locks create next to a store belong to the store.
@@ -168,13 +168,13 @@ def place_of(path: Path | None, places: Sequence[Location]) -> Location | None:
     if path is None:
         return None
     path = path.absolute()
-    containing = [place for place in places if _contains(place, path)]
+    containing = [location for location in locations if _contains(location, path)]
     if containing:
-        return max(containing, key=lambda place: len(place.path.absolute().parts))
-    return next((place for place in places if path in place.path.absolute().parents), None)
+        return max(containing, key=lambda location: len(location.path.absolute().parts))
+    return next((location for location in locations if path in location.path.absolute().parents), None)
 
 
-def _contains(place: Location, path: Path) -> bool:
-    own = place.path.absolute()
-    sibling = place.option == STORE and path.parent == own.parent and path.name.startswith(own.stem)
+def _contains(location: Location, path: Path) -> bool:
+    own = location.path.absolute()
+    sibling = location.option == STORE and path.parent == own.parent and path.name.startswith(own.stem)
     return path == own or own in path.parents or sibling

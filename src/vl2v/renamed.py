@@ -1,15 +1,22 @@
-"""Modules that the documentation named until 0.1 and that have other names now; they work for one release."""
+"""Modules and keywords that the documentation named until 0.1 and that have other names now.
+
+The old names work for one release, with a `DeprecationWarning`.
+"""
 
 from __future__ import annotations
 
 import importlib
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import wraps
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 MODULES = {
     "vl2v.job": "vl2v.commands",
@@ -26,6 +33,7 @@ NAMES = {
     ("vl2v.job.prepare", "Places"): ("vl2v.locations", "StoragePaths"),
     ("vl2v.job.run", "quote_run"): ("vl2v.commands.quote", "quote_run"),
 }
+KEYWORDS = {"places": "storage"}
 
 
 class _Renamed(MetaPathFinder, Loader):
@@ -52,3 +60,20 @@ def install() -> None:
     """Let old names be imported."""
     if not any(isinstance(finder, _Renamed) for finder in sys.meta_path):
         sys.meta_path.insert(0, _Renamed())  # before an empty folder that an update left
+
+
+def old_keywords(function: Callable[P, T]) -> Callable[P, T]:
+    """Decorate a public function, so that it accepts the old names of its keywords (see `KEYWORDS`), and warns."""
+
+    @wraps(function)
+    def inner(*args: P.args, **kwargs: P.kwargs) -> T:
+        for old in KEYWORDS.keys() & kwargs.keys():
+            new = KEYWORDS[old]
+            if new in kwargs:
+                raise TypeError(f"{function.__name__}() got both {new} and its old name {old}")
+            text = f"the keyword {old} of {function.__name__}() is now {new}; the old name goes in the next release"
+            warnings.warn(text, DeprecationWarning, stacklevel=2)
+            kwargs[new] = kwargs.pop(old)
+        return function(*args, **kwargs)
+
+    return inner

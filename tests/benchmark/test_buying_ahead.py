@@ -20,7 +20,7 @@ WHOLE = "0.0093"  # 90 images and 3 prompts at 0.10 USD per 1000
 
 
 def entries(sweep: Sweep) -> list[tuple[str, int]]:
-    with closing(EmbeddingStore(sweep.places.store)) as store:
+    with closing(EmbeddingStore(sweep.storage.store)) as store:
         return [(entry.kind, entry.queries) for entry in Ledger(store).entries()]
 
 
@@ -67,10 +67,10 @@ def test_a_copy_of_the_vectors_is_a_store_of_its_own(bench: Bench, tmp_path: Pat
     sweep = opened(bench, tmp_path / "grid")
     bought = buy_ahead(sweep, Silent())
     file = tmp_path / "copy" / "a.sqlite"
-    bought.write(sweep.places.store, file)
+    bought.write(sweep.storage.store, file)
     assert [p.name for p in file.parent.iterdir()] == ["a.sqlite"], "one file, which can be copied"
     copy_once(file, tmp_path / "there" / "a.sqlite")
-    with closing(EmbeddingStore(sweep.places.store)) as a, closing(EmbeddingStore(tmp_path / "there/a.sqlite")) as b:
+    with closing(EmbeddingStore(sweep.storage.store)) as a, closing(EmbeddingStore(tmp_path / "there/a.sqlite")) as b:
         pairs = [(s.images(bought.card, bought.images[0]), s.texts(bought.card, bought.texts)) for s in (a, b)]
     np.testing.assert_array_equal(pairs[0][0], pairs[1][0])
     np.testing.assert_array_equal(pairs[0][1], pairs[1][1])

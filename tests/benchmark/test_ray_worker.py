@@ -22,11 +22,11 @@ from vl2v.progress import Silent
 def assigned(bench: Bench, out: Path, data: Path) -> tuple[Sweep, Assignment]:
     sweep = opened(bench, out, tiny_grid(bench, change={"data": {"root": str(data)}}))
     bought = buy_ahead(sweep, Silent())
-    bought.write(sweep.places.store, sweep.out / "vectors" / "v.sqlite")
+    bought.write(sweep.storage.store, sweep.out / "vectors" / "v.sqlite")
     (sweep.out / "running").mkdir()
     (sweep.out / "running" / "mark").touch()
     return sweep, Assignment(
-        sweep.grid, sweep.origin, bought.card, sweep.out, sweep.places.cache, "v.sqlite", "mark", Path.cwd(),
+        sweep.grid, sweep.origin, bought.card, sweep.out, sweep.storage.cache, "v.sqlite", "mark", Path.cwd(),
         importlib.metadata.version("vl2v"), 1, 0, True,
     )  # fmt: skip
 

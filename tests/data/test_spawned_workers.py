@@ -113,7 +113,7 @@ def work():
     places = vl2v.locations.StoragePaths(bench / "cache", bench / "vectors.sqlite")
     student = f"timm:test_resnet@{{bench / 'student.safetensors'}}"
     vl2v.distill(bench / "data", f"file:{{bench / 'teacher.npz'}}", student, out=bench / sys.argv[2], held_out=["rose"],
-        settings=small, report=False, places=places)
+        settings=small, report=False, storage=places)
     print("finished")
 
 {call}

@@ -23,7 +23,7 @@ from vl2v.data.listing import FaultyDataError
 from vl2v.data.table import TableListing
 from vl2v.data.tables.frame import write_frame
 from vl2v.errors import ConfigError, DataError
-from vl2v.locations import locations
+from vl2v.locations import locations_in
 from vl2v.planning.prepare import list_folder, with_columns
 
 Rows = list[dict[str, Any]]
@@ -180,7 +180,7 @@ def test_errors_are_explained_for_a_frame_that_has_no_truth_value(tmp_path: Path
         def __bool__(self) -> bool:
             raise ValueError("the truth value of a frame is ambiguous")
 
-    found = locations({"data": Pandas([{"path": "a.png"}], "tolist"), "out": tmp_path})
+    found = locations_in({"data": Pandas([{"path": "a.png"}], "tolist"), "out": tmp_path})
     assert tmp_path in [place.path for place in found]
 
 

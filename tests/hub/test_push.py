@@ -41,9 +41,9 @@ def publishable(bench: Bench, out: Path) -> None:
         "device": "cpu",
     }
     settings |= {"distill": {"steps": 4, "checkpoint_every": 2}, "batch_per_domain": 4, "workers": 0}
-    wanted: dict[str, Any] = {"held_out": ["rose"], "places": places, "settings": settings, "report": False}
+    wanted: dict[str, Any] = {"held_out": ["rose"], "storage": places, "settings": settings, "report": False}
     package.distill(bench.data, bench.teacher, bench.student, out=out, **wanted)
-    package.export(out, places=places)
+    package.export(out, storage=places)
     (out / "notes.txt").write_text("private")
     (out / "student" / "photo.png").write_bytes(b"private")
 

@@ -18,7 +18,7 @@ from vl2v.config import RunConfig, parse
 from vl2v.errors import TeacherError
 from vl2v.locations import StoragePaths
 from vl2v.runs.made_here import MARK, check_teacher, is_signed, sign, sign_teacher
-from vl2v.runs.places import places_of, remember
+from vl2v.runs.storage import remember, storage_of
 from vl2v.student.model import Student
 
 
@@ -61,7 +61,7 @@ def test_a_strangers_teacher_is_not_asked(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setenv("VL2V_API_KEY", "precious")
     folder = made_by(spec, tmp_path / "student", signature="0" * 64)
     with watched(tmp_path) as found, pytest.raises(TeacherError, match="--teacher") as caught:
-        add_classes(folder, ["zebra"], budget=1, places=StoragePaths(tmp_path / "cache", tmp_path / "store.sqlite"))
+        add_classes(folder, ["zebra"], budget=1, storage=StoragePaths(tmp_path / "cache", tmp_path / "store.sqlite"))
     assert found == []
     assert spec in caught.value.next_step
 
@@ -89,20 +89,22 @@ def test_the_teacher_of_ones_own_run_is_opened_and_a_changed_one_is_not(tmp_path
     spec = f"file:{tmp_path / 'teacher.npz'}"
     places = StoragePaths(tmp_path / "cache", tmp_path / "store.sqlite")
     folder = made_by(spec, tmp_path / "student", signature=sign_teacher(config_of(spec)))
-    assert add_classes(folder, ["zebra"], places=places).classes == [*CLASSES, "zebra"]
+    assert add_classes(folder, ["zebra"], storage=places).classes == [*CLASSES, "zebra"]
 
     def elsewhere(card: dict[str, Any]) -> None:
         card["provenance"]["config"]["teacher"]["spec"] = "https://attacker.invalid/v1"
 
     change(folder / "student.json", elsewhere)
     with pytest.raises(TeacherError, match="--teacher"):
-        add_classes(folder, ["mule"], places=places)
+        add_classes(folder, ["mule"], storage=places)
 
 
 def test_a_teacher_that_the_user_names_is_opened(tmp_path: Path) -> None:
     folder = made_by("https://attacker.invalid/v1", tmp_path / "student")
     with pytest.raises(TeacherError, match="nowhere"):
-        add_classes(folder, ["zebra"], teacher="file:nowhere.npz", places=StoragePaths(tmp_path, tmp_path / "s.sqlite"))
+        add_classes(
+            folder, ["zebra"], teacher="file:nowhere.npz", storage=StoragePaths(tmp_path, tmp_path / "s.sqlite")
+        )
 
 
 def test_a_signature_is_of_this_user_and_these_texts(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -123,18 +125,18 @@ def test_without_a_data_folder_nothing_is_signed(tmp_path: Path, monkeypatch: py
 
 
 def test_a_strangers_store_is_not_opened(tmp_path: Path) -> None:
-    mine, usual = StoragePaths(tmp_path / "cache", tmp_path / "store.sqlite"), places_of(None)
+    mine, usual = StoragePaths(tmp_path / "cache", tmp_path / "store.sqlite"), storage_of(None)
     mine.cache.mkdir()
     mine.store.write_bytes(b"")
     remember(tmp_path, mine)
-    assert places_of(tmp_path) == mine
+    assert storage_of(tmp_path) == mine
     foreign = tmp_path / "foreign.sqlite"
     foreign.write_bytes(b"")
     change(tmp_path / "places.json", lambda found: found | {"store": str(foreign)})
-    assert places_of(tmp_path) == usual
+    assert storage_of(tmp_path) == usual
     for damaged in ("[" * 100_000, "[]", "{}", '{"store": 3}', "NaN"):
         (tmp_path / "places.json").write_text(damaged)
-        assert places_of(tmp_path) == usual
+        assert storage_of(tmp_path) == usual
 
 
 def test_the_command_line_says_which_option_it_needs(tmp_path: Path) -> None:

@@ -63,7 +63,7 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install
 
 def distill(bench: Bench, out: Path, resume: bool = False) -> vl2v.Student:
     given: dict[str, Any] = {
-        "places": StoragePaths(bench.root / "cache", bench.root / "vectors.sqlite"),
+        "storage": StoragePaths(bench.root / "cache", bench.root / "vectors.sqlite"),
         "report": False,
     }
     if not resume:

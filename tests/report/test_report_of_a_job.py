@@ -79,7 +79,7 @@ def test_a_fault_of_the_report_loses_no_run(bench: Bench, tmp_path: Path, monkey
     heard, places = Heard(), StoragePaths(bench.root / "cache", bench.root / "vectors.sqlite")
     settings = {"align": {"steps": 4}, "distill": {"steps": 2, "checkpoint_every": 2}, "batch_per_domain": 4}
     done = distill(
-        bench.data, bench.teacher, bench.student, out=tmp_path / "run", held_out=["rose"], places=places,
+        bench.data, bench.teacher, bench.student, out=tmp_path / "run", held_out=["rose"], storage=places,
         progress=heard, settings=settings | {"student": {"size": 32}, "device": "cpu"},
     )  # fmt: skip
     assert done is not None

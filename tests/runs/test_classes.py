@@ -61,7 +61,7 @@ def train(bench: Bench, root: Path) -> None:
         places = StoragePaths(bench.root / "cache", root / "vectors.sqlite")
         out, held_out = root / method, ["rose"]
         distill(
-            bench.data, bench.teacher, bench.student, out=out, held_out=held_out, budget=1, places=places,
+            bench.data, bench.teacher, bench.student, out=out, held_out=held_out, budget=1, storage=places,
             settings=SMALL | more, report=False,
         )  # fmt: skip
 
@@ -81,8 +81,8 @@ def finished(bench: Bench, trained: Path, tmp_path: Path) -> Finished:
 def test_a_class_costs_one_text_query_once(finished: Finished) -> None:
     f = finished
     before = Student.load(f.run)
-    assert quote_classes(f.run, ["zebra"], places=f.places).cost == ONE
-    student = add_classes(f.run, ["zebra"], budget=ONE, places=f.places)
+    assert quote_classes(f.run, ["zebra"], storage=f.places).cost == ONE
+    student = add_classes(f.run, ["zebra"], budget=ONE, storage=f.places)
     assert student.classes == ["bar", "blank", "zebra stripe", "zebra"]
     loaded = Student.load(f.run)
     assert loaded.classes == student.classes
@@ -92,7 +92,7 @@ def test_a_class_costs_one_text_query_once(finished: Finished) -> None:
     assert (entry.kind, entry.queries, entry.cost, entry.purpose, entry.state) == ("text", 1, ONE, "classes", "kept")
     remove_classes(f.run, ["zebra"])
     np.testing.assert_allclose(Student.load(f.run).predict_proba(f.zebras()), before.predict_proba(f.zebras()))
-    add_classes(f.run, ["zebra"], places=f.places)  # without a budget: it was bought
+    add_classes(f.run, ["zebra"], storage=f.places)  # without a budget: it was bought
     assert len(f.entries()) == 1
 
 
@@ -101,12 +101,12 @@ def test_images_of_a_class_that_was_never_trained_are_found(finished: Finished) 
     assert Student.load(f.run).predict(f.zebras()) == ["zebra stripe"] * 10
     remove_classes(f.run, ["Zebra_Stripe"])
     assert set(Student.load(f.run).predict(f.zebras())) <= {"bar", "blank"}
-    add_classes(f.run, ["zebra", "dot"], budget=1, places=f.places)
+    add_classes(f.run, ["zebra", "dot"], budget=1, storage=f.places)
     assert Student.load(f.run).predict(f.zebras()) == ["zebra"] * 10
 
 
 def test_what_changed_is_noted(finished: Finished) -> None:
-    add_classes(finished.run, ["zebra"], phrases=["grid"], budget=1, places=finished.places)
+    add_classes(finished.run, ["zebra"], phrases=["grid"], budget=1, storage=finished.places)
     remove_classes(finished.run, ["bar"])
     known = list_classes(finished.run)
     assert [one.name for one in known] == ["blank", "zebra stripe", "zebra"]
@@ -124,7 +124,7 @@ def test_too_small_a_budget_is_refused_before_anything_is_sent(finished: Finishe
     f = finished
     for budget, said in ((None, "--budget 0.0002"), (ONE, "fewer classes")):
         with pytest.raises(BudgetError, match=said):
-            add_classes(f.run, ["dot", "grid"], budget=budget, places=f.places)
+            add_classes(f.run, ["dot", "grid"], budget=budget, storage=f.places)
     assert not f.entries()
     assert len(Student.load(f.run).classes) == 3
 
@@ -143,13 +143,13 @@ def test_too_small_a_budget_is_refused_before_anything_is_sent(finished: Finishe
 )
 def test_names(finished: Finished, names: list[str], said: str) -> None:
     with pytest.raises(ConfigError, match=said):
-        add_classes(finished.run, names, budget=1, places=finished.places)
+        add_classes(finished.run, names, budget=1, storage=finished.places)
     assert not finished.entries()
 
 
 def test_two_classes_of_one_prompt_are_refused(finished: Finished) -> None:
     with pytest.raises(ConfigError, match="is not unique"):
-        add_classes(finished.run, ["stripes"], phrases=["bar"], budget=1, places=finished.places)
+        add_classes(finished.run, ["stripes"], phrases=["bar"], budget=1, storage=finished.places)
 
 
 def test_removing(finished: Finished) -> None:
@@ -179,7 +179,7 @@ def test_another_teacher_is_refused(finished: Finished, tmp_path: Path) -> None:
         np.savez(folder / "teacher.npz", **(arrays | change))
         with pytest.raises(TeacherError, match="not the student's teacher"):
             add_classes(
-                finished.run, ["dot"], budget=1, places=finished.places, teacher=f"file:{folder / 'teacher.npz'}"
+                finished.run, ["dot"], budget=1, storage=finished.places, teacher=f"file:{folder / 'teacher.npz'}"
             )
 
 
@@ -190,7 +190,7 @@ def test_a_file_that_got_a_further_text_is_the_same_teacher(finished: Finished, 
     (tmp_path / "new").mkdir()
     np.savez(tmp_path / "new" / "teacher.npz", **arrays)
     teacher = f"file:{tmp_path / 'new' / 'teacher.npz'}"
-    student = add_classes(finished.run, ["horse"], budget=1, places=finished.places, teacher=teacher)
+    student = add_classes(finished.run, ["horse"], budget=1, storage=finished.places, teacher=teacher)
     assert student.classes[-1] == "horse"
 
 
@@ -202,7 +202,7 @@ def test_a_kill_between_the_two_files_leaves_a_student(finished: Finished, monke
     with monkeypatch.context() as patched:
         patched.setattr("vl2v.student.files.write_json", killed)
         with pytest.raises(KeyboardInterrupt):
-            add_classes(f.run, ["zebra"], budget=1, places=f.places)
+            add_classes(f.run, ["zebra"], budget=1, storage=f.places)
     assert "zebra" not in json.loads((f.run / "student" / "student.json").read_text())["classes"]
     student = Student.load(f.run)
     assert student.classes[-1] == "zebra"
@@ -220,9 +220,9 @@ def test_a_kill_before_the_student_is_written_costs_nothing_twice(
     with monkeypatch.context() as patched:
         patched.setattr(Student, "save", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
-            add_classes(f.run, ["zebra"], budget=1, places=f.places)
+            add_classes(f.run, ["zebra"], budget=1, storage=f.places)
     assert len(Student.load(f.run).classes) == 3
-    add_classes(f.run, ["zebra"], places=f.places)
+    add_classes(f.run, ["zebra"], storage=f.places)
     assert len(f.entries()) == 1
 
 
@@ -240,7 +240,7 @@ def test_exported_files_and_trust_change_too(finished: Finished) -> None:
     folder.mkdir()
     onnx.save(to_onnx(before), folder / "model.onnx")
     (folder / "export.json").write_text('{"files": {"model.onnx": {"accuracy": 1.0}}}')
-    student = add_classes(f.run, ["zebra"], budget=1, places=f.places)
+    student = add_classes(f.run, ["zebra"], budget=1, storage=f.places)
     model = vl2v_runtime.load(folder)
     assert list(model.classes) == student.classes
     assert model.metadata.provenance["classes_changed"] == student.provenance["classes_changed"]

@@ -50,7 +50,7 @@ def test_split_quote_and_training_data_of_a_run_are_computed_once(
     settings |= {"measure": {"weights": ("last", "best")}}
     vl2v.distill(
         bench.data, bench.teacher, bench.student, out=tmp_path / "run", held_out=["rose"], settings=settings,
-        places=StoragePaths(tmp_path / "cache", tmp_path / "s.sqlite"),
+        storage=StoragePaths(tmp_path / "cache", tmp_path / "s.sqlite"),
     )  # fmt: skip
     assert counts["holdout"] == 2, "the split is drawn once, in two source domains"
     # By the quote, and by the purchase for what is missing and for each batch; not by the table of queries at the end.

@@ -217,7 +217,7 @@ def test_python_api_with_a_module_and_a_live_teacher(bench: Bench, tmp_path: Pat
         module,
         out=tmp_path / "own",
         held_out=["neon"],
-        places=StoragePaths(bench.root / "cache", tmp_path / "v.sqlite"),
+        storage=StoragePaths(bench.root / "cache", tmp_path / "v.sqlite"),
         settings=small | {"batch_per_domain": 2, "workers": 0, "device": "cpu"},
         report=False,
     )
@@ -265,7 +265,7 @@ def test_views_unlabelled_and_few_labels(bench: Bench, tmp_path: Path) -> None:
         bench.student,
         out=tmp_path / "run",
         held_out=["rose"],
-        places=StoragePaths(tmp_path / "cache", tmp_path / "v.sqlite"),
+        storage=StoragePaths(tmp_path / "cache", tmp_path / "v.sqlite"),
         settings=settings,
         report=False,
     )

@@ -68,7 +68,7 @@ def test_a_run_is_shortened_told_and_resumed_with_its_steps(
         "workers": 0,
         "threads": 1,
     }
-    given: dict[str, Any] = {"out": tmp_path / "run", "places": places, "progress": notes, "report": False}
+    given: dict[str, Any] = {"out": tmp_path / "run", "storage": places, "progress": notes, "report": False}
     with stopped_by(lambda: (tmp_path / "run" / "state.safetensors").exists()), pytest.raises(Interrupted):
         vl2v.distill(bench.data, bench.teacher, bench.student, held_out=["rose"], settings=settings, **given)
     stored = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())["distill"]

@@ -69,9 +69,9 @@ def test_both_files_agree_with_the_student_and_say_how_well(bench: Bench, run: P
 
 
 def test_a_file_written_alone_leaves_the_report_of_the_other(bench: Bench, run: Path) -> None:
-    package.export(run, places=places(bench))
+    package.export(run, storage=places(bench))
     first = (run / "export" / "model.onnx").stat().st_mtime_ns
-    done = package.export(run, int8=True, tolerance=100, places=places(bench))
+    done = package.export(run, int8=True, tolerance=100, storage=places(bench))
     assert set(done.files) == {"model.int8.onnx"}
     assert (run / "export" / "model.onnx").stat().st_mtime_ns == first
     assert set(json.loads((run / "export" / "export.json").read_text())["files"]) == {"model.onnx", "model.int8.onnx"}
@@ -88,7 +88,7 @@ def test_a_file_that_disagrees_is_not_left_there(bench: Bench, run: Path, monkey
 
     monkeypatch.setattr(job, "to_onnx", broken)
     with pytest.raises(StudentError, match="disagrees with the student") as caught:
-        package.export(run, places=places(bench))
+        package.export(run, storage=places(bench))
     assert "at most 0.0001" in str(caught.value)
     assert not list((run / "export").iterdir())
 
@@ -97,7 +97,7 @@ def test_int8_that_loses_too_much_is_not_left_there(bench: Bench, run: Path, mon
     real = sample.batches
     monkeypatch.setattr(job, "batches", lambda *given: (batch * 0 for batch in real(*given)))  # ranges of no image
     with pytest.raises(StudentError, match="loses too much accuracy") as caught:
-        package.export(run, onnx=True, int8=True, places=places(bench))
+        package.export(run, onnx=True, int8=True, storage=places(bench))
     assert "--tolerance" in str(caught.value)
     assert not list((run / "export").iterdir())
 
@@ -107,13 +107,13 @@ def test_images_that_moved_are_asked_for(bench: Bench, run: Path, tmp_path: Path
     card["provenance"]["config"]["data"]["root"] = str(tmp_path / "old")
     (run / "student" / "student.json").write_text(json.dumps(card))
     with pytest.raises(RunError, match="--data") as caught:
-        package.export(run, places=places(bench))
+        package.export(run, storage=places(bench))
     assert str(tmp_path / "old") in str(caught.value)
-    done = package.export(run, data=bench.data, places=places(bench))
+    done = package.export(run, data=bench.data, storage=places(bench))
     assert done.images == VALIDATION, "known by content"
     shutil.copytree(bench.data, tmp_path / "fewer")
     (tmp_path / "fewer" / "ink" / "bar" / "0.png").unlink()
-    done = package.export(run, data=tmp_path / "fewer", places=places(bench))
+    done = package.export(run, data=tmp_path / "fewer", storage=places(bench))
     assert done.images != VALIDATION
     assert set(done.files["model.onnx"].domains) == {"ink", "neon"}, "held-out domains take no part here either"
 
@@ -145,26 +145,26 @@ def test_a_module_of_the_users_own_is_asked_for(bench: Bench, tmp_path: Path) ->
     small: dict[str, Any] = {"student": {"size": 32}, "align": {"steps": 5}, "distill": {"steps": 5}}
     teacher = bench.teacher
     package.distill(
-        bench.data, teacher, module, out=tmp_path / "own", held_out=["neon"], places=places(bench),
+        bench.data, teacher, module, out=tmp_path / "own", held_out=["neon"], storage=places(bench),
         settings=small | {"batch_per_domain": 2, "workers": 0, "device": "cpu", "method": "erm"}, report=False,
     )  # fmt: skip
     with pytest.raises(Vl2vError, match=r"vl2v\.export\(folder, backbone=your_module\)"):
-        package.export(tmp_path / "own", places=places(bench))
-    done = package.export(tmp_path / "own", backbone=module, places=places(bench))
+        package.export(tmp_path / "own", storage=places(bench))
+    done = package.export(tmp_path / "own", backbone=module, storage=places(bench))
     assert done.files["model.onnx"].embedding is None, "a linear classifier has none"
     assert vl2v_runtime.load(tmp_path / "own").metadata.classifier == "linear"
 
 
 def test_a_student_that_lost_a_class_is_exported_and_trusted_anew(bench: Bench, run: Path, tmp_path: Path) -> None:
-    before = package.export(run, places=places(bench)).files["model.onnx"]
+    before = package.export(run, storage=places(bench)).files["model.onnx"]
     package.remove_classes(run, ["bar"])
-    done = package.export(run, places=places(bench)).files["model.onnx"]
+    done = package.export(run, storage=places(bench)).files["model.onnx"]
     assert 0 < done.images < before.images, "images of the class that is gone take no part"
     assert done.agreement == 1
     data = Path(shutil.copytree(bench.data, tmp_path / "data"))
     (data / "ink" / "bar").rename(data / "ink" / "beam")
     with pytest.raises(DataError, match="is not one of the student's classes"):
-        package.export(run, data=data, places=places(bench))
+        package.export(run, data=data, storage=places(bench))
     (run / "student" / "trust.json").unlink()
     assert vl2v("trust", str(run)).returncode == 0
     model, student = vl2v_runtime.load(run), Student.load(run)

@@ -25,7 +25,7 @@ SMALL = TINY | {"recipe": "paper", "distill": {"steps": 4, "checkpoint_every": 2
 def distill(bench: Bench, out: Path, held_out: tuple[str, ...] = ("rose",), **more: Any) -> Path:
     places = StoragePaths(bench.root / "cache", bench.root / "vectors.sqlite")
     vl2v.distill(
-        bench.data, bench.teacher, bench.student, out=out, held_out=held_out, places=places, report=False,
+        bench.data, bench.teacher, bench.student, out=out, held_out=held_out, storage=places, report=False,
         settings=SMALL | more,
     )  # fmt: skip
     return out

@@ -49,7 +49,7 @@ def heap(bench: Bench, tmp_path_factory: pytest.TempPathFactory) -> Bench:
 
 
 def distill(heap: Bench, out: Path, resume: bool = False, classes: Any = NAMES, **more: Any) -> Run:
-    given: dict[str, Any] = {"out": out, "places": StoragePaths(heap.root / "cache", heap.root / "vectors.sqlite")}
+    given: dict[str, Any] = {"out": out, "storage": StoragePaths(heap.root / "cache", heap.root / "vectors.sqlite")}
     given["report"] = more.pop("report", False)
     if resume:
         run = api.distill(resume=True, **given)
@@ -88,7 +88,7 @@ def test_a_run_learns_from_the_teacher_and_is_measured_by_it(heap: Bench, whole:
 
 def test_what_it_learnt_holds_on_labelled_images(heap: Bench, whole: Path, bench: Bench) -> None:
     measured = api.evaluate(
-        whole, bench.data, domains=["ink"], places=StoragePaths(heap.root / "cache", heap.root / "v")
+        whole, bench.data, domains=["ink"], storage=StoragePaths(heap.root / "cache", heap.root / "v")
     )
     assert measured.rows[0].images == 30
     assert measured.rows[0].student > 0.6, "three classes, and no label was seen"

@@ -60,11 +60,11 @@ class Colour:
 def distill(bench: Bench, asked: Any, out: Path, *, resume: bool = False, **settings: Any) -> Any:
     places = StoragePaths(bench.root / "cache", out.parent / "vectors.sqlite")
     if resume:
-        return package.distill(teacher=asked, out=out, resume=True, places=places, report=False)
+        return package.distill(teacher=asked, out=out, resume=True, storage=places, report=False)
     settings["teacher"] = {"accept": True} | settings.get("teacher", {})  # images of one colour share an embedding
     nested = {k: SMALL.get(k, {}) | v if isinstance(v, dict) else v for k, v in settings.items()}
     return package.distill(
-        bench.data, asked, bench.student, out=out, held_out=["rose"], places=places, settings=SMALL | nested,
+        bench.data, asked, bench.student, out=out, held_out=["rose"], storage=places, settings=SMALL | nested,
         report=False,
     )  # fmt: skip
 

@@ -33,7 +33,7 @@ def places(bench: Bench) -> StoragePaths:
 
 
 def distill(bench: Bench, out: Path, resume: bool = False, **settings: Any) -> vl2v.Student:
-    given: dict[str, Any] = {"out": out, "places": places(bench), "report": False}
+    given: dict[str, Any] = {"out": out, "storage": places(bench), "report": False}
     if resume:
         run = vl2v.distill(resume=True, **given)
     else:
@@ -94,9 +94,9 @@ def test_a_stopped_run_ends_bit_for_bit_like_a_whole_one(bench: Bench, whole: Pa
 @pytest.mark.slow
 def test_export_classes_and_a_fresh_teacherless_load(bench: Bench, tmp_path: Path) -> None:
     distill(bench, tmp_path / "run")
-    exported = vl2v.export(tmp_path / "run", onnx=True, places=places(bench))  # compared with the student
+    exported = vl2v.export(tmp_path / "run", onnx=True, storage=places(bench))  # compared with the student
     assert exported is not None
-    student = vl2v.add_classes(tmp_path / "run", ["dot"], places=places(bench), budget="1")
+    student = vl2v.add_classes(tmp_path / "run", ["dot"], storage=places(bench), budget="1")
     assert student.classes[-1] == "dot"
     assert student.logit_scale == vl2v.load(tmp_path / "run").logit_scale != 20
 

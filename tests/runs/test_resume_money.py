@@ -18,7 +18,7 @@ from vl2v.cli import app
 from vl2v.errors import BudgetError, Interrupted
 from vl2v.locations import StoragePaths
 from vl2v.runs.folder import RunFolder
-from vl2v.runs.places import places_of, remember
+from vl2v.runs.storage import remember, storage_of
 from vl2v.teacher.purchase.ledger import Ledger
 from vl2v.teacher.purchase.store import EmbeddingStore
 from vl2v.training.process import stopped_by
@@ -60,7 +60,7 @@ def begin(bench: Bench, out: Path, places: StoragePaths, budget: str = "9.03") -
     with stopped_by(stop_at_once()), pytest.raises(Interrupted) as caught:
         vl2v.distill(
             bench.data, bench.teacher, bench.student, out=out, held_out=["rose"], budget=budget, settings=SETTINGS,
-            places=places, report=False,
+            storage=places, report=False,
         )  # fmt: skip
     return caught.value.next_step.removeprefix("continue: ")
 
@@ -90,20 +90,23 @@ def test_another_store_does_not_get_another_budget(bench: Bench, tmp_path: Path,
     (tmp_path / "run").rename(tmp_path / "moved")
     with pytest.raises(BudgetError, match=r"9\.03 of 12 spent"):
         vl2v.distill(
-            out=tmp_path / "moved", resume=True, places=StoragePaths(tmp_path / "c", tmp_path / "b.sqlite"), budget="12"
+            out=tmp_path / "moved",
+            resume=True,
+            storage=StoragePaths(tmp_path / "c", tmp_path / "b.sqlite"),
+            budget="12",
         )
     assert RunFolder(tmp_path / "moved").config().budget == 12, "a raised budget is the run's from now on"
 
 
 def test_a_run_remembers_its_places(tmp_path: Path, usual: StoragePaths) -> None:
     mine = StoragePaths(tmp_path / "c", tmp_path / "s.sqlite")
-    assert places_of(tmp_path) == places_of(None) == usual
+    assert storage_of(tmp_path) == storage_of(None) == usual
     remember(tmp_path, mine)
-    assert places_of(tmp_path, present=False) == mine
-    assert places_of(tmp_path, store=Path("x"), present=False) == StoragePaths(mine.cache, Path("x"))
-    assert places_of(tmp_path) == usual, "neither is there any more"
+    assert storage_of(tmp_path, present=False) == mine
+    assert storage_of(tmp_path, store=Path("x"), present=False) == StoragePaths(mine.cache, Path("x"))
+    assert storage_of(tmp_path) == usual, "neither is there any more"
     mine.store.touch()
-    assert places_of(tmp_path) == StoragePaths(usual.cache, mine.store)
+    assert storage_of(tmp_path) == StoragePaths(usual.cache, mine.store)
     for damaged in ("noise", "[]", "{}", '{"store": 1}'):
         (tmp_path / "places.json").write_text(damaged)
-        assert places_of(tmp_path) == usual
+        assert storage_of(tmp_path) == usual

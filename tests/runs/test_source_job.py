@@ -19,7 +19,7 @@ from vl2v.commands.trust import refit
 from vl2v.evaluation.predictions import read_predictions
 from vl2v.locations import StoragePaths
 from vl2v.progress import Silent
-from vl2v.runs.places import made_here
+from vl2v.runs.storage import made_here
 
 SMALL = TINY | {"recipe": "paper", "distill": {"steps": 4, "checkpoint_every": 2, "learning_rate": 1e-3}, "seed": 1}
 
@@ -63,7 +63,7 @@ def teacher(bench: Bench, to: Path) -> str:
 
 
 def distill(bench: Bench, data: Path | None, out: Path, root: Path, **more: Any) -> Run:
-    given: dict[str, Any] = {"out": out, "places": StoragePaths(root / "cache", root / "store" / "vectors.sqlite")}
+    given: dict[str, Any] = {"out": out, "storage": StoragePaths(root / "cache", root / "store" / "vectors.sqlite")}
     if data is None:
         done = api.distill(resume=True, report=False, **given)
     else:
@@ -88,7 +88,7 @@ def test_shards_train_the_student_of_the_folder(bench: Bench, run: tuple[Run, Pa
         ("neon", "in-domain", 6),
         ("rose", "out-of-domain", 30),
     ]
-    found = api.evaluate(done.folder, root / "task.tar", places=StoragePaths(root / "cache", root / "store" / "v"))
+    found = api.evaluate(done.folder, root / "task.tar", storage=StoragePaths(root / "cache", root / "store" / "v"))
     assert [(r.domain, r.role, r.student) for r in found.rows] == [
         (r.domain, r.role, r.student) for r in done.evaluation.rows
     ]

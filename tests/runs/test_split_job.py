@@ -59,7 +59,7 @@ def places_of(own: Bench) -> StoragePaths:
 
 
 def distill(own: Bench, out: Path, resume: bool = False, **more: Any) -> Run:
-    given: dict[str, Any] = {"out": out, "places": places_of(own), "report": more.pop("report", False)}
+    given: dict[str, Any] = {"out": out, "storage": places_of(own), "report": more.pop("report", False)}
     if resume:
         run = api.distill(resume=True, **given)
     else:
@@ -104,20 +104,20 @@ def test_a_stopped_run_goes_on_and_ends_the_same(own: Bench, run: Run, tmp_path:
 
 
 def test_evaluate_knows_the_split_of_its_own_table_and_of_another(own: Bench, run: Run, tmp_path: Path) -> None:
-    found = api.evaluate(run.folder, own.data / "photos.csv", places=places_of(own))
+    found = api.evaluate(run.folder, own.data / "photos.csv", storage=places_of(own))
     assert [(r.domain, r.role, r.student) for r in found.rows] == [
         (r.domain, r.role, r.student) for r in run.evaluation.rows
     ]
     rows = rows_of(own.data)[:30]
     other = own.data / "other.csv"
     other.write_text("path,class,site,fold\n" + "".join(f"{r['path']},{r['class']},x,{r['fold']}\n" for r in rows))
-    found = api.evaluate(run.folder, other, places=places_of(own))
+    found = api.evaluate(run.folder, other, storage=places_of(own))
     assert [(r.domain, r.role, r.images) for r in found.rows] == [("x", "test", 6)]
 
 
 def test_quote_states_split_and_groups_and_export_calibrates_on_no_test_image(own: Bench, run: Run) -> None:
     settings = {"data": COLUMNS | {"held_out": ["rose"]}, "student": {"size": 32}}
-    quote = api.quote(own.data / "photos.csv", own.teacher, settings=settings, places=places_of(own))
+    quote = api.quote(own.data / "photos.csv", own.teacher, settings=settings, storage=places_of(own))
     assert quote.contents is not None
     assert quote.contents.parts == (("train", 54), ("validation", 18), ("test", 18))
     assert quote.contents.groups == 45
@@ -137,7 +137,7 @@ def test_folders_of_a_split_train_and_resume(own: Bench, tmp_path: Path) -> None
     parts = {row["path"]: {"Validation": "val", "TEST": "test"}.get(row["fold"], "train") for row in rows_of(own.data)}
     kept["paths"] = np.array([f"{parts[path]}/{path}" for path in kept["paths"]])
     np.savez(tmp_path / "teacher.npz", **kept)
-    given: dict[str, Any] = {"places": StoragePaths(tmp_path / "cache", tmp_path / "vectors.sqlite"), "report": False}
+    given: dict[str, Any] = {"storage": StoragePaths(tmp_path / "cache", tmp_path / "vectors.sqlite"), "report": False}
     asked = iter(range(100))
     out = tmp_path / "run"
     with pytest.raises(Vl2vError), stopped_by(lambda: next(asked) >= 3):
@@ -152,7 +152,7 @@ def test_folders_of_a_split_train_and_resume(own: Bench, tmp_path: Path) -> None
 @pytest.mark.slow  # writes a report
 def test_the_report_shows_test_images(own: Bench, run: Run, tmp_path: Path) -> None:
     copy = Path(shutil.copytree(run.folder, tmp_path / "run"))
-    page = api.report(copy, places=places_of(own)).read_text()
+    page = api.report(copy, storage=places_of(own)).read_text()
     assert "on their test images" in page
     assert "ink (test)" in page
     assert "Test accuracy" in page

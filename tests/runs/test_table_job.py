@@ -21,7 +21,7 @@ from vl2v.commands.export import _sample
 from vl2v.errors import Vl2vError
 from vl2v.locations import StoragePaths
 from vl2v.progress import Silent
-from vl2v.runs.places import places_of
+from vl2v.runs.storage import storage_of
 from vl2v.training.process import stopped_by
 
 SMALL = TINY | {
@@ -45,7 +45,7 @@ def rows_of(data: Path) -> list[dict[str, str]]:
 
 
 def distill(bench: Bench, root: Path | None, out: Path, resume: bool = False, **more: Any) -> Run:
-    given: dict[str, Any] = {"out": out, "places": StoragePaths(bench.root / "cache", bench.root / "vectors.sqlite")}
+    given: dict[str, Any] = {"out": out, "storage": StoragePaths(bench.root / "cache", bench.root / "vectors.sqlite")}
     given["report"] = more.pop("report", False)
     if resume:
         run = api.distill(resume=True, **given)
@@ -108,17 +108,17 @@ def test_a_changed_table_is_refused_on_resume(own: Bench, tmp_path: Path) -> Non
 
 def test_a_student_is_measured_on_tables(own: Bench, run: Path, tmp_path: Path) -> None:
     places = StoragePaths(own.root / "cache", own.root / "vectors.sqlite")
-    on_folder = api.evaluate(run, own.data, places=places)
-    on_table = api.evaluate(run, own.data / "photos.csv", places=places)
+    on_folder = api.evaluate(run, own.data, storage=places)
+    on_table = api.evaluate(run, own.data / "photos.csv", storage=places)
     assert on_table.to_dict() == on_folder.to_dict(), "its own validation images, with the columns it learnt from"
     assert [row.role for row in on_table.rows] == ["in-domain", "in-domain", "out-of-domain"]
     frame = pa.Table.from_pylist([row | {"where": str(own.data / row["where"])} for row in rows_of(own.data)])
     of_frame = api.evaluate(
-        run, frame, domains=["rose"], places=StoragePaths(own.root / "cache", tmp_path / "v.sqlite")
+        run, frame, domains=["rose"], storage=StoragePaths(own.root / "cache", tmp_path / "v.sqlite")
     )
     assert of_frame.rows[0].student == on_folder.rows[2].student
     other = write(own.data / "other.csv", [{"f": r["where"], "k": r["species"]} for r in rows_of(own.data)[:40]])
-    found = api.evaluate(run, other, columns={"image": "f", "label": "k"}, places=places)
+    found = api.evaluate(run, other, columns={"image": "f", "label": "k"}, storage=places)
     assert [(row.domain, row.images) for row in found.rows] == [("data", 40)]
     flags = ["--image", "f", "--label", "k", "--cache", str(own.root / "cache"), "--json"]
     done = vl2v("evaluate", run, other, *flags)
@@ -145,7 +145,7 @@ def test_what_needs_the_images_finds_them_by_the_table(
 @pytest.mark.slow  # writes a report
 def test_the_report_shows_images_of_a_table(run: Path, tmp_path: Path) -> None:
     copy = Path(shutil.copytree(run, tmp_path / "run"))
-    page = api.report(copy, places=places_of(run)).read_text()
+    page = api.report(copy, storage=storage_of(run)).read_text()
     assert "photos.csv" in page
     assert "no longer at" not in page
 
@@ -172,7 +172,7 @@ def test_a_frame_is_kept_for_the_run(own: Bench, tmp_path: Path) -> None:
     np.savez(tmp_path / "teacher.npz", **digests)
     settings = {"data": {"image": "where", "held_out": ["rose"]}, "student": {"size": 32}}
     found = api.quote(
-        frame, f"file:{tmp_path / 'teacher.npz'}", settings=settings, places=StoragePaths(tmp_path, store)
+        frame, f"file:{tmp_path / 'teacher.npz'}", settings=settings, storage=StoragePaths(tmp_path, store)
     )
     assert found.contents is not None
     assert found.contents.images == 90

@@ -45,7 +45,7 @@ class Counting(Silent):
 
 def distill(bench: Bench, out: Path, seen: Counting | None = None, resume: bool = False, **settings: Any) -> Counting:
     seen, places = seen or Counting(), StoragePaths(bench.root / "cache", bench.root / "vectors.sqlite")
-    given: dict[str, Any] = {"out": out, "places": places, "progress": seen, "report": False}
+    given: dict[str, Any] = {"out": out, "storage": places, "progress": seen, "report": False}
     if resume:
         assert vl2v.distill(resume=True, **given)
     else:
@@ -160,7 +160,7 @@ def test_a_finished_student_looks_with_the_number_that_suits_it(
     seen: list[int] = []
     found.register_forward_pre_hook(lambda *_: seen.append(torch.get_num_threads()))
     places = StoragePaths(bench.root / "cache", bench.root / "vectors.sqlite")
-    vl2v.evaluate(found, bench.data, places=places)
+    vl2v.evaluate(found, bench.data, storage=places)
     assert set(seen) == {1}
     assert torch.get_num_threads() == 2
     assert student_threads(found, 4) == 1, "a few images are not worth measuring"

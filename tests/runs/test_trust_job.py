@@ -32,7 +32,7 @@ SETTINGS: dict[str, Any] = {
 def distilled(bench: Bench, data: Path, out: Path) -> None:
     vl2v.distill(
         data, bench.teacher, bench.student, out=out, held_out=["rose"], settings=SETTINGS, report=False,
-        places=StoragePaths(bench.root / "cache", bench.root / "vectors.sqlite"),
+        storage=StoragePaths(bench.root / "cache", bench.root / "vectors.sqlite"),
     )  # fmt: skip
 
 

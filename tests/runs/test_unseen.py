@@ -56,7 +56,7 @@ def held(bench: Bench, once: Once) -> Held:
     def train(root: Path) -> None:
         distill(
             bench.data, bench.teacher, bench.student, out=root / "run", held_out=["rose"], settings=SMALL | HELD_OUT,
-            places=StoragePaths(bench.root / "cache", root / "vectors.sqlite"), report=False,
+            storage=StoragePaths(bench.root / "cache", root / "vectors.sqlite"), report=False,
         )  # fmt: skip
 
     root = once("held-out-class", train)
@@ -72,7 +72,7 @@ def test_what_is_said_is_what_the_saved_student_does_once_the_class_is_added(
     said = json.loads((held.folder / "evaluation.json").read_text())["unseen_classes"]
     assert said["classes"] == ["zebra stripe"]
     shutil.copytree(held.folder, tmp_path / "run")
-    student = add_classes(tmp_path / "run", ["zebra stripe"], places=held.places)
+    student = add_classes(tmp_path / "run", ["zebra stripe"], storage=held.places)
     right = {}
     for name in student.classes:
         answers = student.predict(sorted((bench.data / "rose" / name.replace(" ", "_")).iterdir()))
@@ -98,7 +98,7 @@ def test_the_student_is_the_one_of_a_folder_without_the_class(
     shutil.copytree(bench.data, data, ignore=shutil.ignore_patterns("zebra_stripe"))
     places = StoragePaths(tmp_path / "cache", tmp_path / "vectors.sqlite")
     run = distill(
-        data, bench.teacher, bench.student, out=tmp_path / "run", held_out=["rose"], places=places, settings=SMALL,
+        data, bench.teacher, bench.student, out=tmp_path / "run", held_out=["rose"], storage=places, settings=SMALL,
         report=False,
     )  # fmt: skip
     assert run is not None
@@ -113,10 +113,10 @@ def test_the_student_is_the_one_of_a_folder_without_the_class(
 def test_the_quote_counts_what_the_end_needs(bench: Bench, tmp_path: Path) -> None:
     places = StoragePaths(bench.root / "cache", tmp_path / "vectors.sqlite")
     more = {"student": {"spec": bench.student, "size": 32}, "data": {**HELD_OUT["data"], "held_out": ["rose"]}}
-    full = quote(bench.data, bench.teacher, places=places, settings=more)
+    full = quote(bench.data, bench.teacher, storage=places, settings=more)
     assert full.images == {"training": 32, "evaluation": 28, "held-out classes": 30}
     assert full.texts == 3
-    bare = quote(bench.data, bench.teacher, places=places, settings=more | {"teacher": {"zero_shot": False}})
+    bare = quote(bench.data, bench.teacher, storage=places, settings=more | {"teacher": {"zero_shot": False}})
     assert (bare.images, bare.texts) == ({"training": 32}, 3)
 
 
@@ -136,7 +136,7 @@ def test_a_domain_needs_other_classes(bench: Bench, tmp_path: Path) -> None:
     settings = {"data": {**HELD_OUT["data"], "allow_missing_classes": True}}
     places = StoragePaths(tmp_path / "cache", tmp_path / "vectors.sqlite")
     with pytest.raises(DataError, match="ink only has images of held-out classes"):
-        quote(tmp_path / "data", bench.teacher, places=places, settings=settings)
+        quote(tmp_path / "data", bench.teacher, storage=places, settings=settings)
 
 
 def test_a_linear_classifier_is_refused(bench: Bench) -> None:

@@ -38,7 +38,7 @@ def run(bench: Bench, teacher: str, out: Path, **settings: Any) -> vl2v.Student:
     base = {"batch_per_domain": 4, "workers": 0, "device": "cpu"}
     places = StoragePaths(bench.root / "cache", bench.root / "white-box.sqlite")
     done = vl2v.distill(
-        bench.data, teacher, "teacher", out=out, held_out=["rose"], places=places, settings=base | settings,
+        bench.data, teacher, "teacher", out=out, held_out=["rose"], storage=places, settings=base | settings,
         report=False,
     )  # fmt: skip
     assert done is not None

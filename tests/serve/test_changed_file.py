@@ -64,6 +64,6 @@ def test_a_replaced_file_is_served_from_the_next_request_on(
 def test_classes_added_by_another_program_are_known_and_can_be_removed(own: Path, bench: Bench) -> None:
     client = TestClient(create_app(opened(own, bench)), base_url="http://localhost:8000")
     before = client.get("/v1/classes").json()["classes"]
-    add_classes(own, [NEW], budget=Decimal(1), places=places(bench))
+    add_classes(own, [NEW], budget=Decimal(1), storage=places(bench))
     assert client.get("/v1/classes").json()["classes"] == [*before, "checker board"]
     assert client.delete("/v1/classes/checker board").json()["classes"] == before

@@ -77,7 +77,7 @@ def data(tmp_path: Path) -> Path:
 
 def test_a_good_teacher_passes_and_the_job_is_quoted(data: Path, places: StoragePaths) -> None:
     eye = Eye()
-    found = check_teacher(eye, data, budget=Decimal(1), images=10, places=places)
+    found = check_teacher(eye, data, budget=Decimal(1), images=10, storage=places)
     assert (found.accuracy, found.images, found.classes) == (1.0, 10, 4)
     assert found.one_space
     assert found.deterministic
@@ -88,29 +88,29 @@ def test_a_good_teacher_passes_and_the_job_is_quoted(data: Path, places: Storage
     assert found.job.image_queries == 48 - 10  # what the check bought is not paid for again
     assert found.job.text_queries == 0
     assert found.job.cost == Decimal("0.38")
-    again = check_teacher(eye, data, budget=Decimal(1), images=10, places=places)
+    again = check_teacher(eye, data, budget=Decimal(1), images=10, storage=places)
     assert again.queries == (1, 0)
 
 
 def test_colours_are_drawn_where_there_is_no_data(places: StoragePaths) -> None:
-    found = check_teacher(Eye(), budget=Decimal(1), places=places)
+    found = check_teacher(Eye(), budget=Decimal(1), storage=places)
     assert (found.accuracy, found.images, found.job) == (1.0, 4, None)
     assert found.one_space
 
 
 def test_a_teacher_of_two_spaces_and_one_of_moods_are_told(data: Path, places: StoragePaths) -> None:
-    blind = check_teacher(Eye(blind=True), data, budget=Decimal(1), places=places)
+    blind = check_teacher(Eye(blind=True), data, budget=Decimal(1), storage=places)
     assert not blind.one_space
     assert blind.deterministic
-    assert not check_teacher(Eye(moody=True), data, budget=Decimal(1), places=places).deterministic
+    assert not check_teacher(Eye(moody=True), data, budget=Decimal(1), storage=places).deterministic
 
 
 def test_a_check_costs_no_more_than_allowed(data: Path, places: StoragePaths) -> None:
     eye = Eye()
     with pytest.raises(BudgetError, match=r"No budget(.|\n)*--budget 0.114"):
-        check_teacher(eye, data, images=10, places=places)
+        check_teacher(eye, data, images=10, storage=places)
     with pytest.raises(BudgetError):
-        check_teacher(eye, data, images=10, budget=Decimal("0.113"), places=places)
+        check_teacher(eye, data, images=10, budget=Decimal("0.113"), storage=places)
     assert eye.asked == 0
 
 

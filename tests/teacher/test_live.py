@@ -35,6 +35,6 @@ def test_a_vendor_for_real(spec: str, tmp_path: Path, request: pytest.FixtureReq
     if spec == "url":
         spec = os.environ["VL2V_LIVE_URL"]
     places = StoragePaths(tmp_path / "cache", tmp_path / "s.sqlite")
-    found = check_teacher(spec, budget=Decimal("0.10"), places=places, settings=settings)
+    found = check_teacher(spec, budget=Decimal("0.10"), storage=places, settings=settings)
     assert found.deterministic
     assert found.one_space, f"accuracy {found.accuracy:.0%} on plain colours"

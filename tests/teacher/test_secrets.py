@@ -193,7 +193,7 @@ def test_no_file_and_no_output_of_a_job_holds_the_key(
             out=tmp_path / "run",
             held_out=["rose"],
             budget="1",
-            places=StoragePaths(tmp_path / "cache", tmp_path / "store.sqlite"),
+            storage=StoragePaths(tmp_path / "cache", tmp_path / "store.sqlite"),
             progress=for_people(),
             settings=settings | {"batch_per_domain": 2, "device": "cpu"},
         )

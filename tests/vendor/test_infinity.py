@@ -90,12 +90,12 @@ def test_another_style_is_refused_in_its_words(infinity: str, style: str) -> Non
 
 def test_a_check_and_a_stated_price(infinity: str, tmp_path: Path) -> None:
     places = StoragePaths(tmp_path / "cache", tmp_path / "store.sqlite")
-    free = check_teacher(infinity, places=places)
+    free = check_teacher(infinity, storage=places)
     assert free.deterministic
     assert free.spent == 0
     assert "assumed to be free" in free.note
     price = {"teacher": {"price_per_1000_images": "1", "price_per_1000_texts": "1"}}
     priced = StoragePaths(tmp_path / "cache", tmp_path / "priced.sqlite")
-    paid = check_teacher(f"{infinity}#dimension=16", places=priced, budget=Decimal(1), settings=price)
+    paid = check_teacher(f"{infinity}#dimension=16", storage=priced, budget=Decimal(1), settings=price)
     assert paid.spent == Decimal("0.009")  # four images, one of them twice, and four texts
     assert open_teacher(f"{infinity}#dimension=16", price=Price()).describe().price.free

@@ -141,7 +141,7 @@ class _Driver:
             origin=sweep.origin,
             card=bought.card,
             out=sweep.out.resolve(),
-            cache=sweep.places.cache.resolve(),
+            cache=sweep.storage.cache.resolve(),
             vectors=f"{bought.key}.sqlite",
             mark=self._mark,
             cwd=Path.cwd(),
@@ -151,7 +151,7 @@ class _Driver:
             local=self._local,
         )
         assignment.copy.parent.mkdir(parents=True, exist_ok=True)
-        bought.write(sweep.places.store, assignment.copy)
+        bought.write(sweep.storage.store, assignment.copy)
         copy_once(assignment.copy, assignment.out / VECTORS / assignment.vectors)
         self._bought, self._assignment = bought, self._ray.put(assignment)
 

@@ -66,7 +66,7 @@ def _hours(sweep: Sweep, left: list[Job], progress: Progress) -> tuple[float, st
     counts: dict[str, Workload] = {}
     for job in left:
         if job.target not in counts:
-            plan = plan_run(job.config, sweep.places, progress, teacher=sweep.teacher, with_student=False)
+            plan = plan_run(job.config, sweep.storage, progress, teacher=sweep.teacher, with_student=False)
             counts[job.target] = Workload.of(plan)
     config = left[0].config
     rates = Rates.measure(config, open_student(config), counts[left[0].target].batch, make_accelerator(config))

@@ -148,7 +148,7 @@ def buy_ahead(sweep: Sweep, progress: Progress) -> Bought:
             if _lacks(plan):  # an earlier job may have needed the same
                 name = sweep.run_name(job)
                 account = BudgetAccount.of_run(name) if sweep.budget is None else sweep.account
-                with closing(EmbeddingStore(sweep.places.store)) as store:
+                with closing(EmbeddingStore(sweep.storage.store)) as store:
                     budget = open_budget(plan, account, store)
                     ensure_affordable(plan, budget, store, sweep.out)
                     purchase(plan, budget, store, name, progress)
@@ -187,7 +187,7 @@ def survey(sweep: Sweep, progress: Progress) -> tuple[Bought, list[Job]]:
 
 def unknown(sweep: Sweep, bought: Bought) -> tuple[int, int]:
     """How many images and texts of these are not in the store yet."""
-    with closing(EmbeddingStore(sweep.places.store)) as store:
+    with closing(EmbeddingStore(sweep.storage.store)) as store:
         images = sum(int((~store.knows_images(bought.card, rows, v)).sum()) for v, rows in bought.images.items())
         return images, store.knows_texts(bought.card, bought.texts).count(False)
 
@@ -215,7 +215,7 @@ def _check(sweep: Sweep, bought: Bought) -> None:
     """Refuse what the budget does not cover, before anything is sent."""
     card, teacher = bought.card, sweep.teacher
     images, texts = unknown(sweep, bought)
-    with closing(EmbeddingStore(sweep.places.store)) as store:
+    with closing(EmbeddingStore(sweep.storage.store)) as store:
         idempotent = isinstance(teacher, RemoteTeacher) and teacher.idempotent
         known = Ledger(store).in_flight(card) if idempotent else Decimal(0)
         budget = Budget(sweep.budget, sweep.spent(), card.price.currency)
@@ -224,7 +224,7 @@ def _check(sweep: Sweep, bought: Bought) -> None:
 
 
 def _plan_of(sweep: Sweep, job: Job) -> RunPlan:
-    return plan_run(job.config, sweep.places, teacher=sweep.teacher, with_student=False)
+    return plan_run(job.config, sweep.storage, teacher=sweep.teacher, with_student=False)
 
 
 def copy_once(source: Path, file: Path) -> None:

@@ -23,7 +23,7 @@ from vl2v.errors import RunError, Vl2vError
 from vl2v.faults.system import disk_full
 from vl2v.locations import StoragePaths
 from vl2v.progress import Silent
-from vl2v.runs.places import FILE as PLACES
+from vl2v.runs.storage import FILE as STORAGE
 from vl2v.student.files import write_json
 from vl2v.teacher.base import TeacherCard
 from vl2v.training.process import stopped_by
@@ -121,7 +121,7 @@ def work(assignment: Assignment, job: Job) -> Outcome:
             sweep.teacher = teacher_of(assignment.card, job)
             outcome.mine = sweep.do(_with_threads(job, assignment.threads).with_budget(None), notes)
             if outcome.mine:  # its store is a copy on this machine, without a ledger
-                (sweep.out / JOBS / job.name / PLACES).unlink(missing_ok=True)
+                (sweep.out / JOBS / job.name / STORAGE).unlink(missing_ok=True)
     except Vl2vError as error:
         outcome.error = error
     except Exception as error:
@@ -165,7 +165,7 @@ def _look(assignment: Assignment) -> Sweep:
         raise RunError(problem, expected=f"{a.cache} on a local disk", found=kind, next_step=change)
     sweep = Sweep(a.grid, a.out, StoragePaths(a.cache, a.copy))
     try:
-        sweep.origin = identify(a.grid, AnsweredTeacher(a.card), sweep.places, Silent())
+        sweep.origin = identify(a.grid, AnsweredTeacher(a.card), sweep.storage, Silent())
     except Vl2vError as error:
         problem = f"{here} cannot read the data of the benchmark: {error.problem}"
         raise RunError(problem, expected=error.expected, found=error.found, next_step=step) from error

@@ -35,7 +35,7 @@ class _Shared:
     grid: Grid
     origin: Origin
     out: Path
-    places: StoragePaths
+    storage: StoragePaths
     card: TeacherCard
 
 
@@ -65,7 +65,7 @@ def run_side_by_side(sweep: Sweep, count: int, progress: Progress) -> Progressed
                 purchase_key(job) not in bought.covers for job in free
             ):  # a choice was made, and jobs follow from it
                 bought = buy_ahead(sweep, progress)
-            shared = _Shared(sweep.grid, sweep.origin, sweep.out, sweep.places, bought.card)
+            shared = _Shared(sweep.grid, sweep.origin, sweep.out, sweep.storage, bought.card)
             for job in free[: workers.room]:
                 progress.note(job.describe())
                 workers.start(job, _work, shared, job)
@@ -86,7 +86,7 @@ def run_side_by_side(sweep: Sweep, count: int, progress: Progress) -> Progressed
 
 def _work(shared: _Shared, job: Job, progress: Progress) -> bool:
     """One job, in a process of its own; false if another command is at it."""
-    sweep = Sweep(shared.grid, shared.out, shared.places, teacher=teacher_of(shared.card, job))
+    sweep = Sweep(shared.grid, shared.out, shared.storage, teacher=teacher_of(shared.card, job))
     sweep.origin = shared.origin
     return sweep.do(job.with_budget(None), progress, announced=True)
 

@@ -54,15 +54,20 @@ class Sweep:
     Args:
         grid: the grid.
         out: the benchmark's folder; `benchmark.yaml` and a folder per job.
-        places: cache and store, shared by all jobs.
+        storage: cache and store, shared by all jobs.
         budget: the most that all jobs together may spend; None refuses a teacher that charges.
         teacher: an open one, instead of the one that the settings name.
     """
 
     def __init__(
-        self, grid: Grid, out: Path, places: StoragePaths, budget: Decimal | None = None, teacher: Teacher | None = None
+        self,
+        grid: Grid,
+        out: Path,
+        storage: StoragePaths,
+        budget: Decimal | None = None,
+        teacher: Teacher | None = None,
     ) -> None:
-        self.grid, self.out, self.places, self.budget = grid, out, places, budget
+        self.grid, self.out, self.storage, self.budget = grid, out, storage, budget
         self.origin = Origin("", "", "")
         self.teacher = teacher
 
@@ -79,7 +84,7 @@ class Sweep:
         config = parse(RunConfig, self.grid.settings, "the grid's settings")
         check_installed(config.tracking)
         self.teacher = self.teacher or open_teacher(config.teacher.spec, price=stated_price(config))
-        self.origin = identify(self.grid, self.teacher, self.places, progress)
+        self.origin = identify(self.grid, self.teacher, self.storage, progress)
         list(jobs(self.grid, self.origin))  # every fault of a setting shows now
         if write:
             threads = config.threads or threads_of(self.out)
@@ -159,7 +164,7 @@ class Sweep:
                 config,
                 folder.path,
                 resume=resume,
-                places=self.places,
+                storage=self.storage,
                 progress=progress,
                 teacher=self.teacher,
                 account=None if self.budget is None else self.account,
@@ -236,7 +241,7 @@ class Sweep:
 
     def spent(self) -> Decimal:
         """What the grid's jobs have spent so far, out of whichever store."""
-        with closing(EmbeddingStore(self.places.store)) as store:
+        with closing(EmbeddingStore(self.storage.store)) as store:
             return Spending(self.account.folder, store, self.account.mine).total
 
     def affordable(self, job: Job) -> Job:
@@ -252,7 +257,7 @@ class Sweep:
             yield mine
 
 
-def identify(grid: Grid, teacher: Teacher, places: StoragePaths, progress: Progress) -> Origin:
+def identify(grid: Grid, teacher: Teacher, storage: StoragePaths, progress: Progress) -> Origin:
     """Data, teacher and student of a grid by content.
 
     Raises:
@@ -265,7 +270,7 @@ def identify(grid: Grid, teacher: Teacher, places: StoragePaths, progress: Progr
     if unknown := [target for target in grid.targets if target not in folder.domains]:
         expected = f"all, or among {', '.join(folder.domains)}"
         raise ConfigError("Unknown domain.", expected=expected, found=", ".join(unknown), next_step="correct --targets")
-    with closing(FileIndex(places.cache / "files.sqlite")) as index:
+    with closing(FileIndex(storage.cache / "files.sqlite")) as index:
         dataset, _ = read_dataset(folder, data, index, None, progress)
     card = teacher.describe()
     return Origin(dataset.digest(), f"{card.identity}@{card.revision}", student_name(config.student.spec))

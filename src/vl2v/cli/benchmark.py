@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from vl2v.allocator import keep_freed_memory
-from vl2v.cli.common import CacheOpt, Json, Quiet, StoreOpt, finite, guarded, make_places, make_progress, money, pair
+from vl2v.cli.common import CacheOpt, Json, Quiet, StoreOpt, finite, guarded, make_progress, money, pair, storage_paths
 from vl2v.cli.settings import with_settings
 from vl2v.errors import ConfigError
 
@@ -89,13 +89,13 @@ def run(
     from vl2v.benchmark.sweep import Sweep
     from vl2v.cli.printing import show
 
-    progress, places, at_once = make_progress(quiet, as_json), make_places(cache, store), _count(jobs)
+    progress, storage, at_once = make_progress(quiet, as_json), storage_paths(cache, store), _count(jobs)
     grid = _grid(
         _settings(config, settings, _folder(data, root, progress) if data else None),
         (_several(methods, "--methods"), variants, targets, seeds),
         {"vary": _varied(vary or ()), "tune": tune, "crossed": crossed},
     )
-    sweep = Sweep(grid, out, places, money(budget))
+    sweep = Sweep(grid, out, storage, money(budget))
     sweep.open(progress, write=not plan)
     if plan:
         from vl2v.benchmark.plan import make_plan
@@ -177,14 +177,14 @@ def curve(
     from vl2v.benchmark.curves import Curve, line_names
 
     settings = _variant_settings(out)
-    places = {"queries": None, "labels": _labels(settings)}
-    if x not in places:
-        expected = " or ".join(places)
+    axes = {"queries": None, "labels": _labels(settings)}
+    if x not in axes:
+        expected = " or ".join(axes)
         raise ConfigError("Unknown axis.", expected=expected, found=x, next_step="correct --x")
     found = Curve.of(
         _tabulated(out, name, select, [weights], partial),
         "labels per class and domain" if x == "labels" else "image queries of one run",
-        x=places[x],
+        x=axes[x],
         line=line_names(settings),
         references=_listed(levels),
     )

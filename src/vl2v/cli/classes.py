@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vl2v.cli.common import Json, Quiet, StoreOpt, guarded, make_places, make_progress, money
+from vl2v.cli.common import Json, Quiet, StoreOpt, guarded, make_progress, money, storage_paths
 
 if TYPE_CHECKING:
     from vl2v.student.model import Student
@@ -66,14 +66,14 @@ def add(
     wording: dict[str, Any] = {"phrases": phrase or (), "templates": template or (), "teacher": teacher}
     if free or price_per_1000_texts is not None:
         wording["teacher"] = _priced(run, teacher, free, price_per_1000_texts)
-    places = make_places(None, store, home_of(run))
+    storage = storage_paths(None, store, home_of(run))
     if quote:
-        found = quote_classes(run, names, places=places, **wording)
+        found = quote_classes(run, names, storage=storage, **wording)
         show(quote_json(found) if as_json else quote_table(found))
         return
     progress, limit = make_progress(quiet, as_json), money(budget)
     wording["accept_teacher"] = accept_teacher
-    _tell(run, add_classes(run, names, budget=limit, places=places, progress=progress, **wording), as_json)
+    _tell(run, add_classes(run, names, budget=limit, storage=storage, progress=progress, **wording), as_json)
 
 
 def _priced(run: Path, spec: str | None, free: bool, texts: str | None) -> Teacher:

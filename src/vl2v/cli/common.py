@@ -120,13 +120,13 @@ def make_progress(quiet: bool, as_json: bool) -> Progress:
     return console.JsonLines() if as_json else console.for_people()
 
 
-def make_places(
+def storage_paths(
     cache: Path | None, store: Path | None, run: Path | None = None, *, present: bool = True
 ) -> StoragePaths:
-    """The places that the flags name, else those of the run, else the user's own; see `vl2v.runs.places.places_of`."""
-    from vl2v.runs.places import places_of
+    """Cache and store: those of the options, else those of the run, else the defaults; see `storage_of`."""
+    from vl2v.runs.storage import storage_of
 
-    return places_of(run, cache, store, present=present)
+    return storage_of(run, cache, store, present=present)
 
 
 def make_limits(inputs: int, body_mb: int, image_mb: int, megapixels: int) -> Limits:

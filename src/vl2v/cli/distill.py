@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from vl2v.allocator import keep_freed_memory
-from vl2v.cli.common import CacheOpt, DataArg, Json, Quiet, StoreOpt, guarded, make_places, make_progress
+from vl2v.cli.common import CacheOpt, DataArg, Json, Quiet, StoreOpt, guarded, make_progress, storage_paths
 from vl2v.cli.settings import with_settings
 from vl2v.errors import ConfigError
 from vl2v.nested import merge
@@ -41,7 +41,7 @@ def quote(
     _check_given(settings, config, "teacher.spec")
     found = ask(
         data,
-        places=make_places(cache, store),
+        storage=storage_paths(cache, store),
         progress=make_progress(quiet, as_json),
         config=config,
         settings=settings,
@@ -80,7 +80,7 @@ def distill(
         out=out,
         budget=budget,
         resume=resume,
-        places=make_places(cache, store, out if resume else None, present=False),
+        storage=storage_paths(cache, store, out if resume else None, present=False),
         progress=make_progress(quiet, as_json),
         config=config,
         settings=settings,

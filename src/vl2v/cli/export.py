@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from vl2v.allocator import keep_freed_memory
-from vl2v.cli.common import CacheOpt, Json, Quiet, finite, guarded, make_places, make_progress
+from vl2v.cli.common import CacheOpt, Json, Quiet, finite, guarded, make_progress, storage_paths
 
 
 def export(
@@ -39,7 +39,7 @@ def export(
         out=out,
         data=data,
         tolerance=tolerance,
-        places=make_places(cache, None, run),
+        storage=storage_paths(cache, None, run),
         progress=make_progress(quiet, as_json),
     )
     show(done.to_dict() if as_json else done.table())

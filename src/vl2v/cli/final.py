@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from vl2v.allocator import keep_freed_memory
-from vl2v.cli.common import CacheOpt, Json, Quiet, StoreOpt, guarded, make_places, make_progress
+from vl2v.cli.common import CacheOpt, Json, Quiet, StoreOpt, guarded, make_progress, storage_paths
 
 
 def attach(app: typer.Typer) -> None:
@@ -34,8 +34,8 @@ def final(
     from vl2v.cli.printing import run_json, run_text, show
     from vl2v.commands.final import final as work
 
-    places, progress = make_places(cache, store, first), make_progress(quiet, as_json)
-    done, expected = work(first, out, budget=budget, places=places, progress=progress, report=report)
+    storage, progress = storage_paths(cache, store, first), make_progress(quiet, as_json)
+    done, expected = work(first, out, budget=budget, storage=storage, progress=progress, report=report)
     if done is not None:
         show(run_json(done) | {"expected": asdict(expected)} if as_json else run_text(done))
         if not as_json:

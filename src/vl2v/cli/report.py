@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from vl2v.allocator import keep_freed_memory
-from vl2v.cli.common import guarded, make_places
+from vl2v.cli.common import guarded, storage_paths
 
 
 def attach(app: typer.Typer) -> None:
@@ -30,5 +30,5 @@ def report(
     from vl2v.api import report as make
     from vl2v.cli.printing import show
 
-    page = make(folder, out=out, places=make_places(None, store, folder), hour_price=hour_price)
+    page = make(folder, out=out, storage=storage_paths(None, store, folder), hour_price=hour_price)
     show({"report": str(page), "values": str(page.parent / "report")} if as_json else f"report: {page}")

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from vl2v.cli.common import StoreOpt, guarded, make_limits, make_places, make_progress, money, need_packages
+from vl2v.cli.common import StoreOpt, guarded, make_limits, make_progress, money, need_packages, storage_paths
 
 
 def serve(
@@ -43,7 +43,7 @@ def serve(
 
     limits = make_limits(max_inputs, max_body_mb, max_image_mb, max_megapixels)
     settings = ServeSettings(run, host, port, int8, threads, edits, money(budget), gallery, limits)
-    work(settings, make_places(cache, store, run), make_progress(quiet, False))
+    work(settings, storage_paths(cache, store, run), make_progress(quiet, False))
 
 
 def attach(app: typer.Typer) -> None:

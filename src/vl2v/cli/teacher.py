@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vl2v.cli.common import CacheOpt, Json, Quiet, StoreOpt, guarded, make_places, make_progress, money
+from vl2v.cli.common import CacheOpt, Json, Quiet, StoreOpt, guarded, make_progress, money, storage_paths
 from vl2v.cli.settings import with_settings
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def check(
         data,
         budget=money(budget),
         images=images,
-        places=make_places(cache, store),
+        storage=storage_paths(cache, store),
         progress=make_progress(quiet, as_json),
         settings=settings,
     )
@@ -101,11 +101,11 @@ def ledger(
     from vl2v.teacher.purchase.ledger import Ledger
     from vl2v.teacher.purchase.store import EmbeddingStore
 
-    places = make_places(None, store, run)
-    if store is None and not places.store.exists():  # nothing was bought yet
+    storage = storage_paths(None, store, run)
+    if store is None and not storage.store.exists():  # nothing was bought yet
         entries = []
     else:
-        with closing(EmbeddingStore.reading(places.store)) as opened:
+        with closing(EmbeddingStore.reading(storage.store)) as opened:
             entries = Ledger(opened).entries(str(run.resolve()) if run else None)
     show(ledger_json(entries) if as_json else ledger_table(entries))
 

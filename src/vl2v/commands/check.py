@@ -83,7 +83,7 @@ def check_teacher(
     *,
     budget: Decimal | None = None,
     images: int = 24,
-    places: StoragePaths | None = None,
+    storage: StoragePaths | None = None,
     progress: Progress | None = None,
     settings: dict[str, Any] | None = None,
 ) -> Check:
@@ -96,7 +96,7 @@ def check_teacher(
         data: a folder of labelled images; without one, plain colours are drawn.
         budget: the most to spend; needed where the teacher charges.
         images: how many to ask about, spread over the classes.
-        places: where store and cache are.
+        storage: where store and cache are.
         progress: told of every stage.
         settings: nested settings of a run, e.g. the price of a vendor that is not known.
 
@@ -104,21 +104,21 @@ def check_teacher(
         BudgetError: before anything is sent that would exceed the budget.
         TeacherError: if answers cannot be used: another dimension, NaN, no row for an input.
     """
-    places, progress = places or StoragePaths(), progress or Silent()
+    storage, progress = storage or StoragePaths(), progress or Silent()
     spec = teacher if isinstance(teacher, str) else teacher.describe().identity
     given = {"data": {"root": str(data or ".")}, "teacher": {"spec": spec}, "student": {}}
     config = make_config(None, merge(settings or {}, given))
     opened = open_teacher(spec, price=stated_price(config)) if isinstance(teacher, str) else teacher
     if data is None:
-        with closing(EmbeddingStore(places.store)) as store:
+        with closing(EmbeddingStore(storage.store)) as store:
             proof = _Proof(opened, store, budget, progress)
             prompts = tuple(f"an image of plain {name}" for name in SWATCHES)
             return proof.run([_swatch(c) for c in SWATCHES.values()], np.arange(len(SWATCHES)), prompts, len(SWATCHES))
-    plan = plan_run(config, places, progress, teacher=opened, with_student=False)
+    plan = plan_run(config, storage, progress, teacher=opened, with_student=False)
     dataset = plan.dataset
     rows = _spread(dataset.labels, images)
     contents = [dataset.read(int(row)) for row in rows]
-    with closing(EmbeddingStore(places.store)) as store:
+    with closing(EmbeddingStore(storage.store)) as store:
         proof = _Proof(opened, store, budget, progress)
         found = proof.run(contents, dataset.labels[rows], plan.requirements.prompts, len(dataset.phrases))
         return replace(found, job=quote_again(plan, store))  # less what the check bought

@@ -20,8 +20,9 @@ from vl2v.locations import StoragePaths
 from vl2v.locking import file_lock
 from vl2v.onnx_export.exported import change_exports, exported, mark_trust
 from vl2v.progress import Progress
+from vl2v.renamed import old_keywords
 from vl2v.runs.ownership import alone_in
-from vl2v.runs.places import places_of
+from vl2v.runs.storage import storage_of
 from vl2v.student.files import CARD, CHANGES
 from vl2v.student.model import Student
 from vl2v.student.provenance import check_provenance
@@ -45,6 +46,7 @@ def list_classes(run: str | Path) -> tuple[KnownClass, ...]:
     return known_classes(Student.load(run))
 
 
+@old_keywords
 @explaining
 def quote_classes(
     run: str | Path,
@@ -53,14 +55,15 @@ def quote_classes(
     phrases: Sequence[str] = (),
     templates: Sequence[str] = (),
     teacher: str | Teacher | None = None,
-    places: StoragePaths | None = None,
+    storage: StoragePaths | None = None,
 ) -> Quote:
     """Compute what adding classes would cost, without spending anything; see `add_classes`."""
     student = Student.load(run)
-    with closing(EmbeddingStore((places or places_of(home_of(run))).store)) as store:
+    with closing(EmbeddingStore((storage or storage_of(home_of(run))).store)) as store:
         return new_classes(student, names, phrases, templates, teacher).quote(store)
 
 
+@old_keywords
 @explaining
 def add_classes(
     run: str | Path,
@@ -71,7 +74,7 @@ def add_classes(
     templates: Sequence[str] = (),
     teacher: str | Teacher | None = None,
     accept_teacher: bool = False,
-    places: StoragePaths | None = None,
+    storage: StoragePaths | None = None,
     progress: Progress | None = None,
     backbone: nn.Module | None = None,
 ) -> Student:
@@ -88,7 +91,7 @@ def add_classes(
         templates: prompt templates instead of the run's own.
         teacher: the run's teacher by another name, or opened; None opens the one that the run names.
         accept_teacher: add a class even if its text embedding is that of another class.
-        places: path of the store; None uses the run's own.
+        storage: path of the store; None uses the run's own.
         progress: receives the progress of queries.
         backbone: the architecture, if it is a custom module.
 
@@ -103,8 +106,8 @@ def add_classes(
         BudgetError: before anything is sent that would exceed the budget.
     """
     home = home_of(run)
-    places = places or places_of(home)
-    with _alone(run) as folder, closing(EmbeddingStore(places.store)) as store:
+    storage = storage or storage_of(home)
+    with _alone(run) as folder, closing(EmbeddingStore(storage.store)) as store:
         student = Student.load(folder, backbone)
         asked = new_classes(student, names, phrases, templates, teacher)
         exported(home)  # what stands in their way is said before money is spent

@@ -38,10 +38,11 @@ from vl2v.purchase import (
     open_budget,
     purchase,
 )
+from vl2v.renamed import old_keywords
 from vl2v.runs.folder import RunFolder
 from vl2v.runs.ownership import TRAINING, owned
-from vl2v.runs.places import places_of
 from vl2v.runs.starting import ensure_new, ensure_same_model, ledger_name, removed_if_refused, resume_run
+from vl2v.runs.storage import storage_of
 from vl2v.student.backbones import Backbone
 from vl2v.student.files import write_json
 from vl2v.student.model import Student
@@ -83,12 +84,13 @@ class Run:
     unseen: UnseenClasses | None = None
 
 
+@old_keywords
 def run(
     config: RunConfig,
     out: Path,
     *,
     resume: bool = False,
-    places: StoragePaths | None = None,
+    storage: StoragePaths | None = None,
     progress: Progress | None = None,
     teacher: Teacher | None = None,
     backbone: Backbone | None = None,
@@ -101,7 +103,7 @@ def run(
         config: the settings; of a resumed run those of its `config.yaml`.
         out: the folder of the run.
         resume: continue the run in `out`.
-        places: paths of cache and store; None takes those that the run folder records.
+        storage: paths of cache and store; None takes those that the run folder records.
         progress: receives every stage.
         teacher: an open one, instead of `config.teacher.spec`.
         backbone: a loaded one, instead of `config.student.spec`.
@@ -117,7 +119,7 @@ def run(
     check_installed(config.tracking)
     accelerator, folder = make_accelerator(config), RunFolder(out)
     first = accelerator.is_main_process  # it plans and buys before the others, which then find everything stored
-    paths, progress = places or places_of(out, present=False), Recorder(progress or Silent()) if first else Silent()
+    paths, progress = storage or storage_of(out, present=False), Recorder(progress or Silent()) if first else Silent()
     if first and not resume:
         config = config.model_copy(update={"data": with_columns(config.data)})
         ensure_new(folder, config.data.root)
@@ -194,10 +196,10 @@ def _save_and_evaluate(
     """Save the student, load the saved file, and evaluate what was loaded; fit how far it can be trusted."""
     predict = partial(predict_domains, plan, bought, domains)
     build = partial(build_student, plan, data, result, provenance=provenance_of(plan, folder))
-    alternatives, metric = {}, plan.config.distill.metric
+    alternatives = {}
     for name, weights in result.weights.alternatives.items():
         parts = predict(build(weights))
-        alternatives[name] = evaluation_of(parts, trust_of(parts, drift=False), metric)
+        alternatives[name] = evaluation_of(parts, trust_of(parts, drift=False))
     build(result.weights.selected).save(folder.student)
     backbone = plan.student_backbone
     student = Student.load(folder.student, backbone=backbone.module if backbone.recipe.kind == "module" else None)
@@ -205,4 +207,4 @@ def _save_and_evaluate(
     save_predictions(parts, folder.predictions_file)
     student.trust = trust_of(parts)
     trust_file.save(student.trust, folder.student)
-    return student, replace(evaluation_of(parts, student.trust, metric), alternatives=alternatives), parts
+    return student, replace(evaluation_of(parts, student.trust), alternatives=alternatives), parts

@@ -54,7 +54,7 @@ def evaluate(
     data: DataConfig,
     *,
     domains: Sequence[str] = (),
-    places: StoragePaths | None = None,
+    storage: StoragePaths | None = None,
     progress: Progress | None = None,
 ) -> Evaluation:
     """Measure a saved student on a folder.
@@ -67,7 +67,7 @@ def evaluate(
         student: a loaded one.
         data: the folder or table, and whether bad files are left out.
         domains: which domains, empty for all.
-        places: where the pixel cache is.
+        storage: where the pixel cache is.
         progress: told of the scan.
 
     Raises:
@@ -75,10 +75,10 @@ def evaluate(
         ConfigError: if a domain is unknown.
     """
     check_provenance(student.provenance, "the student")
-    places, progress = places or StoragePaths(), progress or Silent()
+    storage, progress = storage or StoragePaths(), progress or Silent()
     with (
-        closing(FileIndex(places.cache / "files.sqlite")) as index,
-        closing(PixelCache(places.cache, student.preprocess.size)) as cache,
+        closing(FileIndex(storage.cache / "files.sqlite")) as index,
+        closing(PixelCache(storage.cache, student.preprocess.size)) as cache,
     ):
         dataset, _ = read_dataset(list_folder(data, begun=True), data, index, cache, progress)
         if dataset.columns:
@@ -90,7 +90,7 @@ def evaluate(
         with computing(student_threads(student, sum(len(part) for *_, part in parts))):
             for role, domain, part in parts:
                 logits, _ = student_answers(student, cache.map(), cache.slots(dataset.digests[part]))
-                rows.append(row_of(domain, role, logits, labels[part], temperature, student.classes))
+                rows.append(row_of(domain, role, logits, labels[part], temperature))
         return Evaluation(tuple(rows))
 
 

@@ -31,8 +31,8 @@ from vl2v.progress import Progress, Silent, warn
 from vl2v.redaction import public_provenance
 from vl2v.runs.folder import RunFolder
 from vl2v.runs.ownership import alone_in
-from vl2v.runs.places import places_of
 from vl2v.runs.run_files import read_export
+from vl2v.runs.storage import storage_of
 from vl2v.student.architectures import CUSTOM_MODULE
 from vl2v.student.files import CARD, write_json
 from vl2v.student.model import Student
@@ -90,7 +90,7 @@ def export(
     data: Path | None = None,
     tolerance: float = POINTS,
     backbone: nn.Module | None = None,
-    places: StoragePaths | None = None,
+    storage: StoragePaths | None = None,
     progress: Progress | None = None,
 ) -> Export:
     """Write a student as ONNX, in float32, INT8 or both, and compare each file with it before it takes its place.
@@ -103,7 +103,7 @@ def export(
         data: the run's images, if they moved, or images for a student that has no run.
         tolerance: points of accuracy that INT8 may lose.
         backbone: the architecture, if it is a module of the user's own.
-        places: where the pixel cache is; None takes the run's own.
+        storage: where the pixel cache is; None takes the run's own.
         progress: told of the stages.
 
     Raises:
@@ -117,7 +117,7 @@ def export(
         progress = progress or Silent()
         student = _load(folder, backbone)
         check_provenance(student.provenance, str(folder))
-        sample = _sample(folder, student, data, int8, places or places_of(folder), progress)
+        sample = _sample(folder, student, data, int8, storage or storage_of(folder), progress)
         out.mkdir(parents=True, exist_ok=True)
         wanted = [FLOAT] * (onnx or not int8) + [INT8] * int8
         fresh = {name: out / f"{name}.new" for name in (FLOAT, INT8)}
@@ -165,7 +165,7 @@ def _load(folder: Path, backbone: nn.Module | None) -> Student:
 
 
 def _sample(
-    folder: Path, student: Student, data: Path | None, int8: bool, places: StoragePaths, progress: Progress
+    folder: Path, student: Student, data: Path | None, int8: bool, storage: StoragePaths, progress: Progress
 ) -> Sample:
     made = (student.provenance.get("config") or {}).get("data") or {}
     if data is None and not RunFolder(folder).config_file.is_file():
@@ -188,7 +188,7 @@ def _sample(
     if data and not settings.get("classes"):
         settings |= {"allow_missing_classes": True}
     config = parse(DataConfig, settings, "the student's provenance")
-    return run_sample(student, config, places, progress, _teacher_answers(folder) if config.classes else None)
+    return run_sample(student, config, storage, progress, _teacher_answers(folder) if config.classes else None)
 
 
 def _teacher_answers(folder: Path) -> dict[str, str]:

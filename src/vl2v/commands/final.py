@@ -13,7 +13,7 @@ from vl2v.locations import StoragePaths
 from vl2v.progress import Progress
 from vl2v.reports.accuracy import wilson
 from vl2v.runs.folder import RunFolder
-from vl2v.runs.places import places_of
+from vl2v.runs.storage import storage_of
 from vl2v.settings import make_config
 from vl2v.student.files import read_json, write_json
 
@@ -74,7 +74,7 @@ def final(
     out: Path,
     *,
     budget: str | None = None,
-    places: StoragePaths | None = None,
+    storage: StoragePaths | None = None,
     progress: Progress | None = None,
     report: bool = True,
 ) -> tuple[Run | None, Expected]:
@@ -87,7 +87,7 @@ def final(
         first: folder of the finished run.
         out: folder of the new run, new or empty.
         budget: the most to spend; None spends nothing.
-        places: paths of cache and store; None uses those of the first run.
+        storage: paths of cache and store; None uses those of the first run.
         progress: receives the progress of every stage.
         report: whether to write ``report.html`` at the end.
 
@@ -116,7 +116,7 @@ def final(
     values = config.model_dump(mode="json")
     values["data"]["held_out"] = ()
     values["budget"] = "0" if budget is None else budget
-    done = run(make_config(None, values), out, places=places or places_of(first), progress=progress, report=report)
+    done = run(make_config(None, values), out, storage=storage or storage_of(first), progress=progress, report=report)
     if done is not None:
         write_json(out / FILE, asdict(expected) | {"first_run": str(first.resolve())})
     return done, expected

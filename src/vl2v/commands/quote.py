@@ -8,18 +8,20 @@ from vl2v.config import RunConfig
 from vl2v.locations import StoragePaths
 from vl2v.planning.plan import plan_run
 from vl2v.progress import Progress
+from vl2v.renamed import old_keywords
 from vl2v.teacher.base import Teacher
 from vl2v.teacher.purchase.ledger import Quote
 from vl2v.training.duration import quoted_time
 
 
+@old_keywords
 def quote_run(
     config: RunConfig,
-    places: StoragePaths | None = None,
+    storage: StoragePaths | None = None,
     progress: Progress | None = None,
     teacher: Teacher | None = None,
 ) -> Quote:
     """State what a run would buy. Spends nothing; a student is not needed (`config.student.spec` may be empty)."""
     named = bool(config.student.spec)
-    plan = plan_run(config, places or StoragePaths(), progress, teacher=teacher, with_student=named)
+    plan = plan_run(config, storage or StoragePaths(), progress, teacher=teacher, with_student=named)
     return replace(plan.quote, training=quoted_time(plan)) if named else plan.quote

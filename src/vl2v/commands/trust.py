@@ -21,7 +21,7 @@ from vl2v.onnx_export.exported import exported, mark_trust
 from vl2v.progress import Progress, warn
 from vl2v.runs.folder import RunFolder
 from vl2v.runs.ownership import alone_in
-from vl2v.runs.places import made_here
+from vl2v.runs.storage import made_here
 from vl2v.student.files import CHANGES
 from vl2v.student.model import Student
 from vl2v.trust import files

@@ -94,17 +94,17 @@ def demo(out: Path, progress: Progress, jobs: int | None = None, settings: Mappi
     settings = settings or {}
     _check_settings(out, settings)
     dataset = draw(out / "task")
-    places = StoragePaths(out / "cache", out / "vectors.sqlite")
+    storage = StoragePaths(out / "cache", out / "vectors.sqlite")
     todo = [pair for pair in _in_order() if not RunFolder(_folder(out, *pair)).evaluation_file.exists()]
     if (count := min(jobs or _parallel_runs(), len(todo))) > 1:
-        _run_parallel(out, dataset, todo, count, places, progress, settings)
+        _run_parallel(out, dataset, todo, count, storage, progress, settings)
     evaluations: dict[str, list[Evaluation]] = {method: [] for method in METHODS}
     for seed in SEEDS:
         for method in METHODS:
             if (method, seed) in todo and count <= 1:
                 progress.note(_title((method, seed)))
             evaluations[method].append(
-                _run(_folder(out, method, seed), dataset, method, seed, places, settings, progress)
+                _run(_folder(out, method, seed), dataset, method, seed, storage, settings, progress)
             )
     comparison, figures = Comparison.of(evaluations), out / "comparison.json"
     write_json(figures, comparison.to_dict())
@@ -141,7 +141,7 @@ def _run_parallel(
     dataset: Path,
     todo: list[tuple[str, int]],
     count: int,
-    places: StoragePaths,
+    storage: StoragePaths,
     progress: Progress,
     settings: Mapping[str, Any],
 ) -> None:
@@ -158,7 +158,7 @@ def _run_parallel(
             while waiting and workers.room:
                 pair = waiting.pop(0)
                 progress.note(_title(pair))
-                workers.start(pair, _run, _folder(out, *pair), dataset, *pair, places, settings)
+                workers.start(pair, _run, _folder(out, *pair), dataset, *pair, storage, settings)
             for _, result in workers.finished(progress, _title):
                 try:
                     result()
@@ -184,7 +184,7 @@ def _run(
     dataset: Path,
     method: str,
     seed: int,
-    places: StoragePaths,
+    storage: StoragePaths,
     own: Mapping[str, Any],
     progress: Progress,
 ) -> Evaluation:
@@ -203,7 +203,7 @@ def _run(
         STUDENT,
         out=folder,
         resume=resume,
-        places=places,
+        storage=storage,
         progress=progress,
         settings=settings,
         report=(method, seed) == (OURS, SEEDS[0]),  # the other runs only appear in the comparison

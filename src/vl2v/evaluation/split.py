@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +15,15 @@ from vl2v.evaluation.evaluation import (
     IN_DOMAIN,
     Evaluation,
     Logits,
+    calibration_error,
     row_of,
     split_domains,
     student_answers,
+    top1,
 )
 from vl2v.evaluation.reference import LABELS, TEACHER, Reference
 from vl2v.planning.plan import RunPlan
 from vl2v.purchase import BoughtEmbeddings
-from vl2v.schema import Metric
 from vl2v.student.model import Student
 from vl2v.teacher.base import Vectors
 from vl2v.trust.fit import fit
@@ -76,7 +77,6 @@ class DomainPredictions:
         embeddings: [N, D], rows of length one; None without a head.
         zero_shot: [N, K], the teacher's; None if its embeddings were not bought.
         reference: the origin of the labels.
-        classes: K names.
     """
 
     domain: str
@@ -87,7 +87,6 @@ class DomainPredictions:
     embeddings: NDArray[np.float32] | None
     zero_shot: Logits | None = None
     reference: Reference = LABELS
-    classes: Sequence[str] = ()
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -105,9 +104,7 @@ def predict_domains(
         if teacher is not None and not plan.labelled:
             labels, reference = teacher.argmax(axis=1).astype(np.int64), TEACHER
         paths = [plan.dataset.paths[row] for row in part.rows]
-        found = DomainPredictions(
-            part.domain, part.role, paths, labels, logits, embeddings, teacher, reference, student.classes
-        )  # fmt: skip
+        found = DomainPredictions(part.domain, part.role, paths, labels, logits, embeddings, teacher, reference)
         predictions.append(found)
     return tuple(predictions)
 
@@ -128,15 +125,16 @@ def trust_of(parts: Sequence[DomainPredictions], drift: bool = True) -> Trust | 
     return fit(logits, labels, domains, np.concatenate(rows) if rows and drift else None)
 
 
-def evaluation_of(parts: Sequence[DomainPredictions], trust: Trust | None, metric: Metric = "accuracy") -> Evaluation:
+def evaluation_of(parts: Sequence[DomainPredictions], trust: Trust | None) -> Evaluation:
     """The final table's rows; the teacher has no figure where its answers are the reference."""
     rows, temperature = [], trust.temperature if trust else None
     for part in parts:
-        row = row_of(part.domain, part.role, part.logits, part.labels, temperature, part.classes)
+        row = row_of(part.domain, part.role, part.logits, part.labels, temperature)
         if part.zero_shot is not None and part.reference is LABELS:
-            row = row.with_teacher(part.zero_shot, part.labels)
+            right, error = top1(part.zero_shot, part.labels), calibration_error(part.zero_shot, part.labels)
+            row = replace(row, zero_shot=right, zero_shot_ece=error)
         rows.append(row)
-    return Evaluation(tuple(rows), reference=parts[0].reference if parts else LABELS, metric=metric)
+    return Evaluation(tuple(rows), reference=parts[0].reference if parts else LABELS)
 
 
 def save_predictions(parts: Sequence[DomainPredictions], file: Path) -> None:

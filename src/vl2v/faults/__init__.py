@@ -32,7 +32,7 @@ from vl2v.errors import (
 from vl2v.faults.database import database
 from vl2v.faults.other import content, network
 from vl2v.faults.system import disk_full, system
-from vl2v.locations import Location, check_names, locations
+from vl2v.locations import Location, check_names, locations_in
 from vl2v_runtime.errors import ModelError
 
 P = ParamSpec("P")
@@ -58,7 +58,7 @@ def explained(values: Mapping[str, object], command: str = "") -> Iterator[None]
     except Vl2vError:
         raise
     except Exception as error:
-        explanation = explain(error, locations(values, command))
+        explanation = explain(error, locations_in(values, command))
         if explanation is None:
             raise
         raise explanation from error
@@ -123,12 +123,12 @@ def reading(path: Path, step: str = "restore it from a backup, or repeat the com
         raise DamagedError(f"{path} is damaged.", expected="what vl2v wrote", found=message, next_step=step) from error
 
 
-def explain(error: BaseException, places: Sequence[Location] = ()) -> Vl2vError | None:
+def explain(error: BaseException, locations: Sequence[Location] = ()) -> Vl2vError | None:
     """Convert an exception to an error for users; None for an exception that indicates a bug.
 
     Args:
         error: the exception.
-        places: paths of the command or function, with their options.
+        locations: paths of the command or function, with their options.
     """
     if isinstance(error, Vl2vError):
         return error
@@ -136,7 +136,7 @@ def explain(error: BaseException, places: Sequence[Location] = ()) -> Vl2vError 
         return StudentError(error.problem, expected=error.expected, found=error.found, next_step=error.next_step)
     lite = getattr(error, "orig", error)  # exceptions of SQLAlchemy contain those of SQLite
     if isinstance(lite, sqlite3.Error):
-        return database(lite, places)
+        return database(lite, locations)
     if isinstance(error, RuntimeError) and ("shared memory" in str(error) or "</torch_" in str(error)):
         step = "load in one process: --workers 0; or give the container more: docker run --shm-size 2g"
         found = " ".join(str(error).split())[:200]
@@ -145,4 +145,4 @@ def explain(error: BaseException, places: Sequence[Location] = ()) -> Vl2vError 
         )
     if isinstance(error, RuntimeError) and str(error).startswith("Symlink loop"):  # from Path.resolve before 3.13
         error = OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(error).partition("'")[2].rpartition("'")[0])
-    return disk_full(error, places) or network(error) or system(error, places) or content(error, places)
+    return disk_full(error, locations) or network(error) or system(error, locations) or content(error, locations)

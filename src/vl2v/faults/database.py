@@ -14,26 +14,26 @@ from vl2v.errors import (
     Vl2vError,
 )
 from vl2v.faults.system import FOUND, dangling, full, no_room, path_of
-from vl2v.locations import CACHE, Location, place_of
+from vl2v.locations import CACHE, Location, location_of
 
 
-def database(error: sqlite3.Error, places: Sequence[Location]) -> Vl2vError:
+def database(error: sqlite3.Error, locations: Sequence[Location]) -> Vl2vError:
     """Convert an exception of SQLite whose attribute `filename` is the path of the file."""
     path, code = path_of(error), getattr(error, "sqlite_errorcode", 0) & 0xFF
-    place = place_of(path, places)
+    location = location_of(path, locations)
     shown, message = str(path or "The database"), str(error)
-    kind = place.purpose if place else "a SQLite file"
-    step = place.advice if place else "choose another file"
+    kind = location.purpose if location else "a SQLite file"
+    step = location.advice if location else "choose another file"
     if code == sqlite3.SQLITE_FULL or (code == sqlite3.SQLITE_IOERR and path and no_room(path)):
-        return full(path, places)
+        return full(path, locations)
     if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
         step = f"wait for the other process, or end it (fuser {path} shows which); then run the same command again"
         return AccessError(f"{shown} is locked by another process.", expected=kind, found=message, next_step=step)
     if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
-        return _damaged(path, place, message)
+        return _damaged(path, location, message)
     if code in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_PERM):
         found = _reason(path) if path else ""
-        expected = f"{kind}{f' ({place.option})' if place else ''}, in a folder where this user may write"
+        expected = f"{kind}{f' ({location.option})' if location else ''}, in a folder where this user may write"
         return AccessError(
             f"{shown} cannot be opened for writing.", expected=expected, found=found or message, next_step=step
         )
@@ -47,15 +47,15 @@ def database(error: sqlite3.Error, places: Sequence[Location]) -> Vl2vError:
     )
 
 
-def _damaged(path: Path | None, place: Location | None, message: str) -> DamagedError:
-    if place and place.option == CACHE:
+def _damaged(path: Path | None, location: Location | None, message: str) -> DamagedError:
+    if location and location.option == CACHE:
         step = "run the same command again: the cache is rebuilt (or delete its folder)"
     else:
         step = (
             f"restore a backup, or recover what is readable: sqlite3 {path} .recover | sqlite3 saved.sqlite; "
             "then use that file (--store saved.sqlite). vl2v never deletes it, because it contains what was paid for"
         )
-    kind = place.purpose if place else "a SQLite file"
+    kind = location.purpose if location else "a SQLite file"
     return DamagedError(
         f"{path or 'The database'} is damaged.", expected=f"{kind}, undamaged", found=message, next_step=step
     )

@@ -17,7 +17,7 @@ from vl2v.errors import (
     Vl2vError,
 )
 from vl2v.faults.system import path_of
-from vl2v.locations import Location, place_of
+from vl2v.locations import Location, location_of
 from vl2v_runtime.names import shown
 
 CERTIFICATES = ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
@@ -67,13 +67,13 @@ def _first(names: Sequence[str]) -> str:
     return ""
 
 
-def content(error: BaseException, places: Sequence[Location]) -> Vl2vError | None:
+def content(error: BaseException, locations: Sequence[Location]) -> Vl2vError | None:
     """Convert errors of parsers and encodings."""
     path = path_of(error)
-    place = place_of(path, places)
+    location = location_of(path, locations)
     name, message = str(path or "A file"), " ".join(str(error).split())[:200]
     step = "write it again, or restore a backup" + (
-        f"; it belongs to {place.purpose} ({place.option})" if place else ""
+        f"; it belongs to {location.purpose} ({location.option})" if location else ""
     )
     if isinstance(error, RecursionError):
         return DamagedError(

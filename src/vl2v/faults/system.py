@@ -14,7 +14,7 @@ from vl2v.errors import (
     DiskFullError,
     Vl2vError,
 )
-from vl2v.locations import Location, place_of
+from vl2v.locations import Location, location_of
 
 FOUND = {  # by errno
     errno.EROFS: "the disk is mounted read-only",
@@ -45,7 +45,7 @@ def path_of(error: BaseException) -> Path | None:
     return Path(name) if isinstance(name, str | os.PathLike) and name else None
 
 
-def system(error: BaseException, places: Sequence[Location]) -> Vl2vError | None:
+def system(error: BaseException, locations: Sequence[Location]) -> Vl2vError | None:
     """Convert an error of the operating system; None for any other exception."""
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         step = "use a smaller --size or --batch-per-domain, fewer --workers, or a machine with more memory"
@@ -65,7 +65,7 @@ def system(error: BaseException, places: Sequence[Location]) -> Vl2vError | None
             "Too many files are open.", expected="a higher limit", found=str(error.strerror), next_step=step
         )
     if error.errno == errno.ENOMEM:
-        return system(MemoryError(str(error.strerror)), places)
+        return system(MemoryError(str(error.strerror)), locations)
     if error.errno == errno.ENOENT and "temporary directory" in str(error):
         step = "make one of them writable, or choose another folder: TMPDIR=/path"
         found = str(error.strerror or error)[:200]
@@ -76,18 +76,18 @@ def system(error: BaseException, places: Sequence[Location]) -> Vl2vError | None
             next_step=step,
         )
     path = path_of(error)
-    place = place_of(path, places)
-    shown = f"{path}" if path else place.option if place else "A file"
+    location = location_of(path, locations)
+    shown = f"{path}" if path else location.option if location else "A file"
     found = (
         (dangling(path) if error.errno != errno.ELOOP else "")
         or FOUND.get(error.errno or 0)
         or error.strerror
         or str(error)
     )
-    step = place.advice if place else "correct the path, or its permissions"
+    step = location.advice if location else "correct the path, or its permissions"
     expected = (
-        f"{place.purpose} ({place.option}) where this user may read and write"
-        if place
+        f"{location.purpose} ({location.option}) where this user may read and write"
+        if location
         else "a path that this user may read and write"
     )
     return AccessError(f"{shown} cannot be used.", expected=expected, found=found, next_step=step)
@@ -102,28 +102,28 @@ def dangling(path: Path | None) -> str:
     return ""
 
 
-def disk_full(error: BaseException, places: Sequence[Location] = ()) -> DiskFullError | None:
+def disk_full(error: BaseException, locations: Sequence[Location] = ()) -> DiskFullError | None:
     """Convert a disk-full error of the system or of a database; None for any other exception."""
     text = str(error).lower()
     is_full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
     is_full = is_full or (isinstance(error, sqlite3.Error) and "full" in text) or "no space left on device" in text
-    return full(path_of(error), places) if is_full else None
+    return full(path_of(error), locations) if is_full else None
 
 
-def full(path: Path | None, places: Sequence[Location]) -> DiskFullError:
+def full(path: Path | None, locations: Sequence[Location]) -> DiskFullError:
     """Return the error for a full disk: that of the path, or, without a path, the first location that is full."""
     if path is None:
-        path = next((place.path for place in places if no_room(place.path)), None)
-    place, again = place_of(path, places), "then run the same command again (vl2v distill with --resume)"
+        path = next((location.path for location in locations if no_room(location.path)), None)
+    location, again = location_of(path, locations), "then run the same command again (vl2v distill with --resume)"
     where = str(path) if path else "the disk"
     inodes = path is not None and no_room(path) == "files"
-    if place is None:
+    if location is None:
         step = f"free some space, or move --cache, --store and --out to another disk, {again}"
     else:
-        step = f"free some space there, or {place.advice}; {again}"
+        step = f"free some space there, or {location.advice}; {again}"
     return DiskFullError(
         "The disk is full.",
-        expected=f"space for {place.purpose} ({place.option})" if place else "space for the file",
+        expected=f"space for {location.purpose} ({location.option})" if location else "space for the file",
         found=f"no {'further file' if inodes else 'space left'} while writing {where}",
         next_step=step,
     )

@@ -74,7 +74,7 @@ def random_sample(size: int) -> Sample:
 def run_sample(
     student: Student,
     data: DataConfig,
-    places: StoragePaths,
+    storage: StoragePaths,
     progress: Progress,
     answers: Mapping[str, str] | None = None,
 ) -> Sample:
@@ -86,7 +86,7 @@ def run_sample(
     Args:
         student: a trained student. Its provenance contains the seed.
         data: the images.
-        places: paths of the caches.
+        storage: paths of the caches.
         progress: progress callback for the scan.
         answers: predictions of the teacher for validation images, by path. They replace labels if there are none.
 
@@ -102,8 +102,8 @@ def run_sample(
             next_step="pass their new folder or table: --data DATA",
         )
     with (
-        closing(FileIndex(places.cache / "files.sqlite")) as index,
-        closing(PixelCache(places.cache, student.preprocess.size)) as cache,
+        closing(FileIndex(storage.cache / "files.sqlite")) as index,
+        closing(PixelCache(storage.cache, student.preprocess.size)) as cache,
     ):
         dataset, _ = read_dataset(open_folder(data, begun=True), data, index, cache, progress)
         labels = class_numbers(student, dataset, skip_removed=True) if not data.classes else None

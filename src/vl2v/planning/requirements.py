@@ -125,14 +125,14 @@ def make_quote(
     )
 
 
-def check_disk(quote: Quote, places: StoragePaths, out: Path) -> None:
+def check_disk(quote: Quote, storage: StoragePaths, out: Path) -> None:
     """Refuse a run if its files do not fit on the disk.
 
     Raises:
         DiskFullError: with what is needed and what is free.
     """
     per_place: dict[Path, Sequence[str]] = {
-        places.store.parent: ["purchased embeddings"],
+        storage.store.parent: ["purchased embeddings"],
         out: [name for name in quote.disk_bytes if name not in ("purchased embeddings", "pixel cache")],
     }
     for place, names in per_place.items():

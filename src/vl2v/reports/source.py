@@ -19,8 +19,8 @@ from vl2v.faults import UNREADABLE, reading
 from vl2v.hints import resume_command
 from vl2v.onnx_export.exported import EXPORT, REPORT
 from vl2v.runs.folder import RunFolder
-from vl2v.runs.places import made_here
 from vl2v.runs.run_files import read_evaluation, read_export, read_metrics
+from vl2v.runs.storage import made_here
 from vl2v.student.files import CARD, read_described
 from vl2v.trust import files as trust_file
 from vl2v_runtime.trust import Trust

@@ -22,8 +22,8 @@ from vl2v.faults import UNREADABLE
 from vl2v.hints import resume_command
 from vl2v.locations import StoragePaths
 from vl2v.runs.ownership import LOCK, OWNER
-from vl2v.runs.places import remember
 from vl2v.runs.run_files import StateValues
+from vl2v.runs.storage import remember
 from vl2v.student.files import read_json, write_json
 from vl2v.teacher.purchase import spending
 from vl2v.writing import in_place, replacing, write_text
@@ -70,20 +70,20 @@ class RunFolder:
         self.report_file = path / "report.html"
         self.work = path / "work"
 
-    def create(self, config: RunConfig, places: StoragePaths | None = None) -> None:
+    def create(self, config: RunConfig, storage: StoragePaths | None = None) -> None:
         """Begin a run, with all that is needed to go on with it.
 
         Args:
             config: its settings.
-            places: its cache and store.
+            storage: its cache and store.
 
         Raises:
             RunError: if the folder holds something already.
         """
         self.check_free()
         self.path.mkdir(parents=True, exist_ok=True)
-        if places is not None:
-            remember(self.path, places)
+        if storage is not None:
+            remember(self.path, storage)
         self.write_config(config)
 
     def check_free(self) -> None:

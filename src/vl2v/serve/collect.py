@@ -24,19 +24,19 @@ CHUNK = 32
 NO_LABEL = "no label"  # caption of an image without one
 
 
-def build(config: RunConfig, model: Model, places: StoragePaths, progress: Progress) -> Gallery:
+def build(config: RunConfig, model: Model, storage: StoragePaths, progress: Progress) -> Gallery:
     """Create the gallery of a run from the training images of its source domains.
 
     Args:
         config: settings of the run.
         model: exported student of the run, with embeddings.
-        places: paths of the caches.
+        storage: paths of the caches.
         progress: progress callback for the scan and for each image.
 
     Raises:
         DataError: if the images are missing, unreadable, or differ from those of the run.
     """
-    index = FileIndex(places.cache / "files.sqlite")
+    index = FileIndex(storage.cache / "files.sqlite")
     try:
         labelled = config.data.model_copy(update={"unlabelled": None})
         dataset, _ = read_dataset(list_folder(config.data, begun=True), labelled, index, None, progress)

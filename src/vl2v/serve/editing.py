@@ -25,15 +25,15 @@ class RunEditor:
 
     Args:
         run: folder of the run.
-        places: paths of the store and the caches.
+        storage: paths of the store and the caches.
         load: loads the current exported model.
         budget: maximum amount to spend over all edits; None for no limit in addition to that of each edit.
     """
 
     def __init__(
-        self, run: Path, places: StoragePaths, load: Callable[[], Model], budget: Decimal | None = None
+        self, run: Path, storage: StoragePaths, load: Callable[[], Model], budget: Decimal | None = None
     ) -> None:
-        self._run, self._places, self.load = run, places, load
+        self._run, self._storage, self.load = run, storage, load
         self._budget, self._spent = budget, Decimal(0)
         self._teacher: Teacher | None = None
 
@@ -46,7 +46,7 @@ class RunEditor:
         request = new_classes(Student.load(self._run), names, (), (), self._teacher)
         if not isinstance(request.teacher, FileTeacher):  # a file may get new texts, so it is opened each time
             self._teacher = request.teacher
-        with closing(EmbeddingStore(self._places.store)) as store:
+        with closing(EmbeddingStore(self._storage.store)) as store:
             quote = request.quote(store)
         return Price(
             teacher=quote.teacher,
@@ -75,7 +75,7 @@ class RunEditor:
             raise BudgetError(
                 "The budget does not cover this.", expected=f"{left:f}", found=f"{budget:f}", next_step=step
             )
-        student = add_classes(self._run, names, budget=budget, teacher=self._teacher, places=self._places)
+        student = add_classes(self._run, names, budget=budget, teacher=self._teacher, storage=self._storage)
         change = student.provenance[CHANGES][-1]
         self._spent += Decimal(change["cost"])
         return list(change["added"])

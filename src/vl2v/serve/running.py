@@ -15,7 +15,7 @@ from vl2v import __version__
 from vl2v.addresses import is_local
 from vl2v.errors import DataError, RunError, Vl2vError
 from vl2v.faults import explain
-from vl2v.locations import StoragePaths, locations
+from vl2v.locations import StoragePaths, locations_in
 from vl2v.onnx_export.exported import EXPORT
 from vl2v.progress import Progress, warn
 from vl2v.redaction import FILE, PRIVATE
@@ -37,19 +37,19 @@ from vl2v_runtime.model import FLOAT, INT8
 logger = logging.getLogger("vl2v.serve")
 
 
-def serve(settings: ServeSettings, places: StoragePaths, progress: Progress) -> None:
+def serve(settings: ServeSettings, storage: StoragePaths, progress: Progress) -> None:
     """Serve a student until the process is stopped; requests in flight are finished.
 
     Args:
         settings: settings of the service.
-        places: paths of the store and the caches.
+        storage: paths of the store and the caches.
         progress: progress callback for the work before the first request, such as the export and the gallery.
 
     Raises:
         Vl2vError: if the run is not finished, the port is in use, or the model is unusable.
     """
     check_port(settings.host, settings.port)
-    service = open_service(settings, places, progress)
+    service = open_service(settings, storage, progress)
     quiet_logs()
     about, host = service.about(), f"[{settings.host}]" if ":" in settings.host else settings.host
     logger.info("%s, %d classes: http://%s:%d", about.name, about.classes, host, settings.port)
@@ -59,7 +59,7 @@ def serve(settings: ServeSettings, places: StoragePaths, progress: Progress) -> 
     listen(create_app(service, local=is_local(settings.host)), settings.host, settings.port)
 
 
-def open_service(settings: ServeSettings, places: StoragePaths, progress: Progress) -> Service:
+def open_service(settings: ServeSettings, storage: StoragePaths, progress: Progress) -> Service:
     """Create the service: export the run if necessary, load the model, and create or read the gallery.
 
     Raises:
@@ -67,13 +67,13 @@ def open_service(settings: ServeSettings, places: StoragePaths, progress: Progre
     """
     run = _run_of(settings.run)
     if run is not None:
-        _need_export(run, settings.int8, places, progress)
+        _need_export(run, settings.int8, storage, progress)
     path = settings.run if run is None else run
     opened = partial(vl2v_runtime.load, path, int8=settings.int8, spinning=False)
     load = partial(opened, threads=settings.threads or _threads(lambda count: opened(threads=count)))
     model = load()
     check_provenance(model.metadata.provenance, str(model.path))
-    gallery, no_gallery = _gallery(run, model, places, progress) if settings.gallery else (None, "--no-gallery")
+    gallery, no_gallery = _gallery(run, model, storage, progress) if settings.gallery else (None, "--no-gallery")
     no_edits = _no_edits(settings, run, model)
 
     def about(model: Model) -> About:
@@ -83,7 +83,7 @@ def open_service(settings: ServeSettings, places: StoragePaths, progress: Progre
     if run is not None and no_edits is None:
         from vl2v.serve.editing import RunEditor
 
-        editor = RunEditor(run, places, load, settings.budget)
+        editor = RunEditor(run, storage, load, settings.budget)
     return Service(model, about, gallery, editor, settings.limits, Source(model.path, load))
 
 
@@ -111,7 +111,7 @@ def _run_of(path: Path) -> Path | None:
     return path.parent if path.name in ("student", EXPORT) and not (path / "student").exists() else path
 
 
-def _need_export(run: Path, int8: bool, places: StoragePaths, progress: Progress) -> None:
+def _need_export(run: Path, int8: bool, storage: StoragePaths, progress: Progress) -> None:
     """Export the run if it has not been exported yet."""
     name = INT8 if int8 else FLOAT
     if (run / EXPORT / name).is_file():
@@ -120,16 +120,16 @@ def _need_export(run: Path, int8: bool, places: StoragePaths, progress: Progress
 
     progress.note(f"not exported yet: writing {run / 'export' / name}")
     try:
-        export(run, onnx=not int8, int8=int8, places=places, progress=progress)
+        export(run, onnx=not int8, int8=int8, storage=storage, progress=progress)
     except (DataError, RunError):
         if int8 or not (run / "student").is_dir():
             raise
         warn(progress, "the run's images have moved: the file is compared with the student on random images")
-        export(run / "student", out=run / EXPORT, places=places, progress=progress)
+        export(run / "student", out=run / EXPORT, storage=storage, progress=progress)
 
 
 def _gallery(
-    run: Path | None, model: Model, places: StoragePaths, progress: Progress
+    run: Path | None, model: Model, storage: StoragePaths, progress: Progress
 ) -> tuple[Gallery | None, str | None]:
     """Return the gallery, or the reason why there is none."""
     if model.dimension is None:
@@ -145,9 +145,9 @@ def _gallery(
     from vl2v.serve.collect import build
 
     try:
-        gallery = build(RunFolder(run).config(), model, places, progress)
+        gallery = build(RunFolder(run).config(), model, storage, progress)
     except (Vl2vError, OSError, sqlite3.Error) as error:
-        known = explain(error, locations({"run": run, "places": places}))
+        known = explain(error, locations_in({"run": run, "storage": storage}))
         return None, f"{known.problem} {known.found}".strip() if known else str(error)
     try:
         with alone_in(run, "vl2v serve"):

@@ -12,23 +12,23 @@ from vl2v_runtime import strict_json
 FILE = "places.json"  # in the run's folder
 
 
-def remember(run: Path, places: StoragePaths) -> None:
-    """Note in a run's folder which cache and store it uses."""
-    found = {"cache": str(places.cache.absolute()), "store": str(places.store.absolute())}
+def remember(run: Path, storage: StoragePaths) -> None:
+    """Record in a run's folder which cache and store it uses."""
+    found = {"cache": str(storage.cache.absolute()), "store": str(storage.store.absolute())}
     write_json(run / FILE, found | {MARK: sign("places", found["cache"], found["store"])})
 
 
-def places_of(
+def storage_of(
     run: Path | None, cache: Path | None = None, store: Path | None = None, *, present: bool = True
 ) -> StoragePaths:
-    """Cache and store: those that are named, else those of the run, else the user's own.
+    """Return the paths of cache and store: those given, else those of the run, else the defaults.
 
     Args:
-        run: the run's folder; None for what belongs to no run.
-        cache: the one that is named, if any.
-        store: the one that is named, if any.
-        present: take the run's only where they exist. False is for going on with a run, which must not take a new store
-            in place of its own without a word.
+        run: folder of the run; None if there is no run.
+        cache: path of the cache, if given.
+        store: path of the store, if given.
+        present: whether to use the run's paths only if they exist. Resuming a run passes False, because it must not
+            silently replace the run's store by a new one.
     """
     known = _remembered(run, anyone=not present) if run is not None else {}
     mine = {name: path for name, path in known.items() if not present or path.exists()}
@@ -36,17 +36,17 @@ def places_of(
 
 
 def made_here(run: Path) -> bool:
-    """Whether this user made a run on this machine, so that files that it names may be read."""
+    """Whether this user created the run on this machine. Only then are the files that it names trusted and read."""
     return bool(_remembered(run, anyone=False))
 
 
 def _remembered(run: Path, anyone: bool) -> dict[str, Path]:
-    """What a run's folder says; nothing for one of an older version, or for a student's folder alone.
+    """Return the recorded paths; empty for a run of an older version, or for a student without its run.
 
     Args:
-        run: the folder.
-        anyone: whether to believe a folder that was not made here. Going on with a run does what its settings say; any
-            other command opens no file that a stranger's folder names.
+        run: folder of the run.
+        anyone: whether to trust a folder that was created elsewhere. Resuming a run follows its settings. Any other
+            command opens no file that a foreign folder names.
     """
     try:
         found = strict_json.read(run / FILE)
