@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from safetensors.torch import load_file
-from tiny_dataset import Bench, vl2v
+from tiny_dataset import DOMAINS, Bench, vl2v
 
 from once import Once
-from vl2v.api import add_classes, distill, quote
+from vl2v.api import add_classes, distill, evaluate, quote
 from vl2v.errors import ConfigError, DataError
 from vl2v.evaluation.evaluation import Evaluation
 from vl2v.evaluation.unseen import Unseen, accuracies
@@ -108,6 +108,23 @@ def test_the_student_is_the_one_of_a_folder_without_the_class(
     evaluation = Evaluation.from_dict(json.loads((held.folder / "evaluation.json").read_text()))
     assert run.evaluation.rows == evaluation.rows
     assert run.unseen is None
+
+
+def test_a_run_is_evaluated_on_its_own_folder_before_and_after_its_held_out_class_is_added(
+    bench: Bench, held: Held, tmp_path: Path
+) -> None:
+    said = Evaluation.from_dict(json.loads((held.folder / "evaluation.json").read_text()))
+    found = evaluate(held.folder, bench.data, places=held.places)
+    assert [(row.role, row.domain, row.images, row.student) for row in found.rows] == [
+        (row.role, row.domain, row.images, row.student) for row in said.rows
+    ]
+    shutil.copytree(held.folder, tmp_path / "run")
+    add_classes(tmp_path / "run", ["zebra stripe"], places=held.places)
+    after = evaluate(tmp_path / "run", bench.data, places=held.places)
+    assert [(row.role, row.domain) for row in after.rows] == [(row.role, row.domain) for row in said.rows]
+    new = {domain: len(list((bench.data / domain).glob("zebra_stripe/*"))) for domain in DOMAINS}
+    for row, before in zip(after.rows, said.rows, strict=True):
+        assert row.images == before.images + new.get(row.domain, 0), row  # training images do not count
 
 
 def test_the_quote_counts_what_the_end_needs(bench: Bench, tmp_path: Path) -> None:

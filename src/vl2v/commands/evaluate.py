@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vl2v.config import DataConfig
+from vl2v.data.classes import only_classes
 from vl2v.data.contents import columns_line
-from vl2v.data.images import ImageDataset
+from vl2v.data.images import ImageDataset, spelling
 from vl2v.data.pixels import PixelCache
 from vl2v.data.scan import FileIndex
 from vl2v.data.splits import TEST as TEST_PART
@@ -45,6 +46,9 @@ from vl2v_runtime.imaging import UnreadableImageError
 from vl2v_runtime.inputs import search
 from vl2v_runtime.names import shown
 from vl2v_runtime.trust import CONFIDENCE, SCORES, Trust, probabilities, scores
+
+Part = tuple[str, str, Indices]
+"""Role, domain, and indices of the images."""
 
 MOST_COMPARED = 10_000  # images of a batch that are compared with the training domains; more would only fill memory
 
@@ -84,25 +88,53 @@ def evaluate(
         if dataset.columns:
             progress.note(columns_line(dataset.columns))
         domains = check_domains(domains, dataset.domains, "--domain")
-        labels = class_numbers(student, dataset)
+        own = _own_parts(student, dataset)
+        labels = class_numbers(student, dataset, () if own is None else _held_out_classes(student, dataset))
+        if unknown := int((labels < 0).sum()):
+            progress.note(f"{unknown:,} images of held-out classes are not evaluated; vl2v classes add adds a class")
         rows, temperature = [], student.trust.temperature if student.trust else None
-        parts = [part for part in _parts(student, dataset) if part[1] in domains or not domains]
+        parts = [part for part in own or _other_parts(dataset) if part[1] in domains or not domains]
         with computing(student_threads(student, sum(len(part) for *_, part in parts))):
-            for role, domain, part in parts:
+            for role, domain, indices in parts:
+                part = indices[labels[indices] >= 0]
                 logits, _ = student_answers(student, cache.map(), cache.slots(dataset.digests[part]))
                 rows.append(row_of(domain, role, logits, labels[part], temperature))
         return Evaluation(tuple(rows))
 
 
-def _parts(student: Student, dataset: ImageDataset) -> list[tuple[str, str, Indices]]:
-    """Role, domain and positions, from the student's own split where the data are those it learnt from."""
-    split = split_of_student(dataset, student.provenance)
+def _own_parts(student: Student, dataset: ImageDataset) -> list[Part] | None:
+    """The parts of the run's split. Classes that were held out then belong to the first part of their domain.
+
+    Returns:
+        None if the student was not trained on these images.
+    """
+    held_out = _held_out_classes(student, dataset)
+    seen = [folder for folder, name in zip(dataset.folders, dataset.names, strict=True) if name not in held_out]
+    trained = np.flatnonzero(np.isin(dataset.labels, [dataset.folders.index(folder) for folder in seen]))
+    split = split_of_student(only_classes(dataset, seen) if held_out else dataset, student.provenance)
     if split is None:
-        if dataset.parts is None or not (dataset.parts == TEST_PART).any():
-            return [(UNSPLIT, domain, dataset.rows_of(domain)) for domain in dataset.domains]
-        tested = [(TEST, domain, rows[dataset.parts[rows] == TEST_PART]) for domain, rows in _by_domain(dataset)]
-        return [part for part in tested if len(part[-1])]
-    return list(split_domains(split))
+        return None
+    parts: list[Part] = []
+    for role, domain, rows in split_domains(split):
+        first = all(domain != other for _, other, _ in parts)
+        added = np.setdiff1d(dataset.rows_of(domain), trained) if held_out and first else rows[:0]
+        parts.append((role, domain, np.concatenate([trained[rows] if held_out else rows, added])))
+    return parts
+
+
+def _other_parts(dataset: ImageDataset) -> list[Part]:
+    """The test images that the data state, or else all images, by domain."""
+    if dataset.parts is None or not (dataset.parts == TEST_PART).any():
+        return [(UNSPLIT, domain, rows) for domain, rows in _by_domain(dataset)]
+    tested = [(TEST, domain, rows[dataset.parts[rows] == TEST_PART]) for domain, rows in _by_domain(dataset)]
+    return [part for part in tested if len(part[-1])]
+
+
+def _held_out_classes(student: Student, dataset: ImageDataset) -> set[str]:
+    """The classes of a dataset that the run of a student held out."""
+    names = ((student.provenance.get("config") or {}).get("data") or {}).get("held_out_classes") or []
+    spellings = {spelling(str(name)) for name in names}
+    return {name for name in dataset.names if spelling(name) in spellings}
 
 
 def _by_domain(dataset: ImageDataset) -> list[tuple[str, Indices]]:

@@ -44,7 +44,8 @@ def part_classes(dataset: ImageDataset, names: Sequence[str]) -> tuple[ImageData
             separated.
 
     Returns:
-        Two tasks over the same domains, each with its own classes and labels from 0; None for the second without one.
+        Two datasets over the same domains, each with its own classes and labels from 0. The second is None if no
+        class is held out.
 
     Raises:
         DataError: if a domain has no image of the other classes.
@@ -53,7 +54,7 @@ def part_classes(dataset: ImageDataset, names: Sequence[str]) -> tuple[ImageData
     held = [folder for folder in dataset.folders if spelling(folder) in wanted]
     if not held:
         return dataset, None
-    seen = _only(dataset, [folder for folder in dataset.folders if folder not in held])
+    seen = only_classes(dataset, [folder for folder in dataset.folders if folder not in held])
     for domain in seen.domains:
         if not len(seen.rows_of(domain)):
             raise DataError(
@@ -62,14 +63,15 @@ def part_classes(dataset: ImageDataset, names: Sequence[str]) -> tuple[ImageData
                 found=", ".join(map(spaced, held)),
                 next_step="add images, remove the domain, or hold out other classes",
             )
-    return seen, _only(dataset, held)
+    return seen, only_classes(dataset, held)
 
 
-def _only(dataset: ImageDataset, folders: Sequence[str]) -> ImageDataset:
-    places = [dataset.folders.index(folder) for folder in folders]
-    rows = np.flatnonzero(np.isin(dataset.labels, places))
+def only_classes(dataset: ImageDataset, folders: Sequence[str]) -> ImageDataset:
+    """Return the images of some classes, in the same order, with labels from 0 in the order of `folders`."""
+    indices = [dataset.folders.index(folder) for folder in folders]
+    rows = np.flatnonzero(np.isin(dataset.labels, indices))
     renumbered = np.full(len(dataset.folders), -1, np.int64)
-    renumbered[places] = np.arange(len(places))
+    renumbered[indices] = np.arange(len(indices))
     return replace(
         dataset,
         paths=[dataset.paths[row] for row in rows],
@@ -79,5 +81,5 @@ def _only(dataset: ImageDataset, folders: Sequence[str]) -> ImageDataset:
         parts=None if dataset.parts is None else dataset.parts[rows],
         groups=None if dataset.groups is None else dataset.groups[rows],
         folders=tuple(folders),
-        phrases=tuple(dataset.phrases[place] for place in places),
+        phrases=tuple(dataset.phrases[index] for index in indices),
     )

@@ -22,6 +22,7 @@ from vl2v.locations import StoragePaths
 from vl2v.planning.prepare import open_folder, read_dataset
 from vl2v.planning.split import match_domains, split_of_student
 from vl2v.progress import Progress
+from vl2v.student.files import CHANGES
 from vl2v.student.model import Student
 from vl2v.student.preprocess import Preprocess
 
@@ -106,7 +107,7 @@ def run_sample(
         closing(PixelCache(storage.cache, student.preprocess.size)) as cache,
     ):
         dataset, _ = read_dataset(open_folder(data, begun=True), data, index, cache, progress)
-        labels = class_numbers(student, dataset, skip_removed=True) if not data.classes else None
+        labels = class_numbers(student, dataset, _removed(student)) if not data.classes else None
         if labels is None and answers:
             numbers = {name: i for i, name in enumerate(student.classes)}
             labels = np.array([numbers.get(answers.get(path, ""), -1) for path in dataset.paths], np.int64)
@@ -130,6 +131,11 @@ def run_sample(
         slots = cache.slots(dataset.digests[compared]), cache.slots(dataset.digests[calibration])
         own = None if labels is None else labels[compared]
         return Sample(what, cache.map(), slots[0], own, names, slots[1], reference)
+
+
+def _removed(student: Student) -> list[str]:
+    """Classes that were removed from the student after training."""
+    return [name for change in student.provenance.get(CHANGES, []) for name in change.get("removed", [])]
 
 
 def _draw(indices: Indices, count: int, seed: int) -> Indices:
