@@ -114,13 +114,13 @@ def test_a_run_is_evaluated_on_its_own_folder_before_and_after_its_held_out_clas
     bench: Bench, held: Held, tmp_path: Path
 ) -> None:
     said = Evaluation.from_dict(json.loads((held.folder / "evaluation.json").read_text()))
-    found = evaluate(held.folder, bench.data, places=held.places)
+    found = evaluate(held.folder, bench.data, storage=held.places)
     assert [(row.role, row.domain, row.images, row.student) for row in found.rows] == [
         (row.role, row.domain, row.images, row.student) for row in said.rows
     ]
     shutil.copytree(held.folder, tmp_path / "run")
-    add_classes(tmp_path / "run", ["zebra stripe"], places=held.places)
-    after = evaluate(tmp_path / "run", bench.data, places=held.places)
+    add_classes(tmp_path / "run", ["zebra stripe"], storage=held.places)
+    after = evaluate(tmp_path / "run", bench.data, storage=held.places)
     assert [(row.role, row.domain) for row in after.rows] == [(row.role, row.domain) for row in said.rows]
     new = {domain: len(list((bench.data / domain).glob("zebra_stripe/*"))) for domain in DOMAINS}
     for row, before in zip(after.rows, said.rows, strict=True):
