@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from vl2v.progress import Progress
 from vl2v.renamed import old_keywords
 from vl2v.runs.folder import RunFolder
 from vl2v.runs.storage import storage_of
+from vl2v.schema import Metric
 from vl2v.settings import make_config
 from vl2v.sources.importing import import_source, import_table
 from vl2v.sources.registry import find_source
@@ -219,13 +221,14 @@ def evaluate(
     domains: Sequence[str] = (),
     columns: Mapping[str, str | None] | None = None,
     skip_bad: bool = False,
+    metric: Metric = "accuracy",
     storage: StoragePaths | None = None,
     progress: Progress | None = None,
 ) -> Evaluation:
     """Evaluate a saved student on labelled images: a folder, a table or a frame; see `vl2v.commands.evaluate.evaluate`.
 
     The `columns` of a table (image, label, domain, split, group) default to those that the student was trained with,
-    then to common names.
+    then to common names. The printed table shows the `metric`, accuracy or macro; `Evaluation.rows` have both.
     """
     loaded = student if isinstance(student, Student) else load(student)
     chosen = {role: column for role, column in (columns or {}).items() if column is not None}
@@ -235,7 +238,8 @@ def evaluate(
     as_trained = {"layout_as_found": made.get("layout_as_found", False), "allow_missing_classes": True}
     settings = {"root": root, "skip_bad": skip_bad} | chosen | as_trained
     config = parse(DataConfig, settings, "the settings")
-    return measure.evaluate(loaded, config, domains=domains, storage=storage, progress=progress)
+    found = measure.evaluate(loaded, config, domains=domains, storage=storage, progress=progress)
+    return replace(found, metric=metric)
 
 
 @old_keywords

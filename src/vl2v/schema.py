@@ -25,6 +25,7 @@ from vl2v.strict import Fraction, Positive, Rate, Strict
 
 Money = Annotated[Decimal, Field(ge=0, le=1_000_000_000_000)]
 Channels = tuple[float, float, float]
+Metric = Literal["accuracy", "macro"]
 WeightsRule = Literal["swad", "best", "last"]
 TrackerName = Literal["tensorboard", "wandb", "mlflow"]
 DEFAULT_METHOD, RECIPE, *BASELINES = BUILT_IN
@@ -233,7 +234,12 @@ class DistillConfig(Strict):
     checkpoint_every: Annotated[Positive, Panel.training] = 200
     """Steps between validations (default 100); the state to resume from is saved at each."""
     weights: Annotated[WeightsRule, Panel.training] = "swad"
-    """Weights to save: swad (default), best (by validation accuracy) or last."""
+    """Weights to save: swad (default), best (by --metric on the validation images) or last."""
+    metric: Annotated[Metric, Panel.training] = "accuracy"
+    """accuracy (default), or macro: the mean of the classes' recall, in which rare classes count as much as others.
+
+    It selects the weights of `weights: best`, and the printed table shows it. It does not affect SWAD, which selects by
+    the validation loss, or the last weights. Reports, `metrics.jsonl` and `evaluation.json` have both."""
     wise_ft: Fraction = 1.0
     """Share of the trained weights in what is kept; the rest is the start of this stage (WiSE-FT)."""
     swad: SwadConfig = SwadConfig()

@@ -4,6 +4,7 @@ import torch
 from torch import nn
 
 from vl2v.config import DistillConfig, MeasureConfig
+from vl2v.method.evaluation import Score
 from vl2v.method.loop import warmed_up
 from vl2v.runs.folder import State
 from vl2v.training.weights import WeightSelector
@@ -18,7 +19,7 @@ def walk(selector: WeightSelector, steps: int = 3) -> dict[str, nn.Parameter]:
         if selector.swad is not None:
             selector.swad.update(step, weights)
             selector.swad.end_segment(step, 1.0)
-        selector.validated(accuracy, weights)
+        selector.validated(Score(accuracy, 1.0, 10, macro=1 - accuracy), weights)
     return weights
 
 
@@ -32,6 +33,11 @@ def test_every_set_of_weights_that_is_asked_for_is_there_and_no_other() -> None:
         "best": [2, 2],
         "wise-ft 0.5": [1.5, 1.5],
     }
+
+
+def test_the_best_weights_are_those_of_the_metric() -> None:
+    selector = WeightSelector(DistillConfig(weights="best", metric="macro"), MeasureConfig())
+    assert selector.trained(walk(selector)).selected["w"].tolist() == [1, 1]
 
 
 def test_interpolated_weights_can_be_selected() -> None:

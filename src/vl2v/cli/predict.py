@@ -20,6 +20,7 @@ from vl2v.cli.common import (
 )
 from vl2v.cli.settings import with_settings
 from vl2v.errors import ConfigError
+from vl2v.schema import Metric
 from vl2v.terminal import say
 
 
@@ -29,6 +30,7 @@ def evaluate(
     data: DataArg,
     domain: Annotated[list[str] | None, typer.Option(help="Only this domain; repeatable.")] = None,
     domain_column: Annotated[str | None, typer.Option(help="Of a table: the column of domains, or none.")] = None,
+    metric: Annotated[Metric, typer.Option(help="accuracy, or macro: the mean of the classes' recall.")] = "accuracy",
     cache: CacheOpt = None,
     quiet: Quiet = False,
     as_json: Json = False,
@@ -47,6 +49,7 @@ def evaluate(
         domains=domain or (),
         skip_bad=columns.pop("skip_bad", False),
         columns=columns | {"domain": domain_column},
+        metric=metric,
         storage=storage_paths(cache, None),
         progress=make_progress(quiet, as_json),
     )

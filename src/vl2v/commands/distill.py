@@ -196,10 +196,10 @@ def _save_and_evaluate(
     """Save the student, load the saved file, and evaluate what was loaded; fit how far it can be trusted."""
     predict = partial(predict_domains, plan, bought, domains)
     build = partial(build_student, plan, data, result, provenance=provenance_of(plan, folder))
-    alternatives = {}
+    alternatives, metric = {}, plan.config.distill.metric
     for name, weights in result.weights.alternatives.items():
         parts = predict(build(weights))
-        alternatives[name] = evaluation_of(parts, trust_of(parts, drift=False))
+        alternatives[name] = evaluation_of(parts, trust_of(parts, drift=False), metric)
     build(result.weights.selected).save(folder.student)
     backbone = plan.student_backbone
     student = Student.load(folder.student, backbone=backbone.module if backbone.recipe.kind == "module" else None)
@@ -207,4 +207,4 @@ def _save_and_evaluate(
     save_predictions(parts, folder.predictions_file)
     student.trust = trust_of(parts)
     trust_file.save(student.trust, folder.student)
-    return student, replace(evaluation_of(parts, student.trust), alternatives=alternatives), parts
+    return student, replace(evaluation_of(parts, student.trust, metric), alternatives=alternatives), parts

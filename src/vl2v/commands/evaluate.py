@@ -98,7 +98,7 @@ def evaluate(
             for role, domain, indices in parts:
                 part = indices[labels[indices] >= 0]
                 logits, _ = student_answers(student, cache.map(), cache.slots(dataset.digests[part]))
-                rows.append(row_of(domain, role, logits, labels[part], temperature))
+                rows.append(row_of(domain, role, logits, labels[part], temperature, student.classes))
         return Evaluation(tuple(rows))
 
 

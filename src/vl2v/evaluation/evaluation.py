@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from vl2v.data.splits import DatasetRows, Slots
 from vl2v.evaluation.features import pass_through
 from vl2v.evaluation.reference import LABELS, REFERENCES, Reference
 from vl2v.planning.split import Split
+from vl2v.schema import Metric
 from vl2v.student.model import Student
 from vl2v.trust.calibration import reliability
 from vl2v.trust.rejection import risk_coverage
@@ -26,6 +27,21 @@ IN_DOMAIN, TEST, OUT_OF_DOMAIN, UNSPLIT = "in-domain", "test", "out-of-domain", 
 ROLES = (IN_DOMAIN, TEST, OUT_OF_DOMAIN)  # of the images that a run is evaluated on
 
 Logits = NDArray[np.float32]  # [N, K]
+
+
+@dataclass(frozen=True)
+class ClassRecall:
+    """Recall on the images of one class in one domain.
+
+    Attributes:
+        images: number of images, at least 1.
+        student: share in [0, 1] of them for which the student predicts the class.
+        zero_shot: the teacher's; None if its embeddings were not bought.
+    """
+
+    images: int
+    student: float
+    zero_shot: float | None = None
 
 
 @dataclass(frozen=True)
@@ -47,6 +63,10 @@ class Row:
             None where it has none.
         student_aurc: area under the risk-coverage curve by calibrated confidence, in [0, 1], less is better.
         student_aurc_energy: the same by energy.
+        student_macro: mean in [0, 1] of the student's recall over the classes that have images; None in files of
+            earlier versions.
+        zero_shot_macro: the teacher's.
+        classes: recall by the name of the class; classes without images are left out.
     """
 
     domain: str
@@ -59,6 +79,17 @@ class Row:
     student_ece_calibrated: float | None = None
     student_aurc: float | None = None
     student_aurc_energy: float | None = None
+    student_macro: float | None = None
+    zero_shot_macro: float | None = None
+    classes: Mapping[str, ClassRecall] = field(default_factory=dict)
+
+    def with_teacher(self, logits: Logits, labels: NDArray[np.int64]) -> Row:
+        """The row with the teacher's figures, from its [N, K] logits and the [N] labels."""
+        recall = recalls(logits, labels)
+        teacher = iter(recall[~np.isnan(recall)].tolist())  # in the order of the classes, as `row_of` has them
+        classes = {name: replace(one, zero_shot=next(teacher)) for name, one in self.classes.items()}
+        right, error, macro = top1(logits, labels), calibration_error(logits, labels), float(np.nanmean(recall))
+        return replace(self, zero_shot=right, zero_shot_ece=error, zero_shot_macro=macro, classes=classes)
 
 
 @dataclass(frozen=True)
@@ -69,11 +100,13 @@ class Evaluation:
         rows: one per domain.
         alternatives: the same for further weights of the run, by their name.
         reference: what answers are compared with.
+        metric: what the printed table shows.
     """
 
     rows: tuple[Row, ...]
     alternatives: Mapping[str, Evaluation] = field(default_factory=dict)
     reference: Reference = LABELS
+    metric: Metric = "accuracy"
 
     @property
     def beside(self) -> Mapping[str, Evaluation]:
@@ -82,7 +115,7 @@ class Evaluation:
         return self.alternatives
 
     def mean(self, role: str, column: str) -> float | None:
-        """The mean of ``student`` or ``zero_shot`` over the domains of a role; None if there are none."""
+        """The mean of a column, such as ``student``, over the domains of a role; None if one lacks it."""
         values = [getattr(row, column) for row in self.rows if row.role == role]
         return float(np.mean(values)) if values and None not in values else None
 
@@ -90,8 +123,10 @@ class Evaluation:
         """Plain values for JSON, accuracies in [0, 1]; without labels ``measure`` says what the figures are."""
         roles = {role: role.replace("-", "_").replace(" ", "_") for role in (*ROLES, UNSPLIT)}
         present = [role for role in roles if any(row.role == role for row in self.rows)]
-        means = {roles[r]: {c: self.mean(r, c) for c in ("zero_shot", "student")} for r in present}
+        columns = ("zero_shot", "student", "zero_shot_macro", "student_macro")
+        means = {roles[r]: {c: self.mean(r, c) for c in columns} for r in present}
         said = {} if self.reference is LABELS else {"reference": self.reference.name, "measure": self.reference.measure}
+        said |= {} if self.metric == "accuracy" else {"metric": self.metric}
         content: dict[str, Any] = said | {"domains": [asdict(row) for row in self.rows], "means": means}
         alternatives = {name: evaluation.to_dict() for name, evaluation in self.alternatives.items()}
         return content | ({"beside": alternatives} if alternatives else {})
@@ -101,14 +136,20 @@ class Evaluation:
         """Read what `to_dict` gave."""
         alternatives = {name: cls.from_dict(part) for name, part in content.get("beside", {}).items()}
         reference = REFERENCES[content.get("reference", LABELS.name)]
-        return cls(tuple(Row(**row) for row in content["domains"]), alternatives, reference)
+        rows = []
+        for row in content["domains"]:
+            classes = {name: ClassRecall(**one) for name, one in row.get("classes", {}).items()}
+            rows.append(Row(**{**row, "classes": classes}))
+        return cls(tuple(rows), alternatives, reference, content.get("metric", "accuracy"))
 
     def table(self) -> Table:
         """For a terminal, in percent; the teacher has no column where it is the reference."""
-        columns = {"zero_shot": "zero-shot teacher", "student": "student"}
+        macro = self.metric == "macro"
+        suffix = "_macro" if macro else ""
+        columns = {f"zero_shot{suffix}": "zero-shot teacher", f"student{suffix}": "student"}
         if self.reference is not LABELS:
-            del columns["zero_shot"]
-        table = Table(title=f"{self.reference.measure}, percent")
+            del columns[f"zero_shot{suffix}"]
+        table = Table(title=f"{self.reference.measure_of(macro)}, percent")
         for name in ("domain", "", "images", *columns.values()):
             table.add_column(name, justify="left" if name in ("domain", "") else "right")
         for role in (*ROLES, UNSPLIT):
@@ -159,6 +200,15 @@ def top1(logits: Logits, labels: NDArray[np.int64]) -> float:
     return float((logits.argmax(axis=1) == labels).mean())
 
 
+def recalls(logits: Logits, labels: NDArray[np.int64]) -> NDArray[np.float64]:
+    """The recall of each class in [0, 1], [K], of [N, K] logits against [N] labels; NaN without images."""
+    classes = logits.shape[1]
+    right = np.bincount(labels[logits.argmax(axis=1) == labels], minlength=classes)
+    images = np.bincount(labels, minlength=classes)
+    shares: NDArray[np.float64] = np.divide(right, images, out=np.full(classes, np.nan), where=images > 0)
+    return shares
+
+
 def calibration_error(logits: Logits, labels: NDArray[np.int64], temperature: float = 1.0) -> float:
     """Expected calibration error in [0, 1] over 15 bins of equal width (Guo et al., ICML 2017).
 
@@ -170,8 +220,26 @@ def calibration_error(logits: Logits, labels: NDArray[np.int64], temperature: fl
     return reliability(probabilities(logits, temperature), labels).error
 
 
-def row_of(domain: str, role: str, logits: Logits, labels: NDArray[np.int64], temperature: float | None) -> Row:
-    """A student's line from its [N, K] logits and [N] labels, N at least 1; T is None for a student without one."""
+def row_of(
+    domain: str,
+    role: str,
+    logits: Logits,
+    labels: NDArray[np.int64],
+    temperature: float | None,
+    classes: Sequence[str] = (),
+) -> Row:
+    """A student's line of the table.
+
+    Args:
+        domain: its name.
+        role: one of `ROLES`, or `UNSPLIT`.
+        logits: [N, K], N at least 1.
+        labels: [N].
+        temperature: None for a student without one.
+        classes: K names; empty leaves the recall by class out.
+    """
+    recall, images = recalls(logits, labels), np.bincount(labels, minlength=logits.shape[1])
+    by_class = zip(classes, images.tolist(), recall.tolist(), strict=True) if classes else ()
     right, t = logits.argmax(axis=1) == labels, temperature or 1.0
     return Row(
         domain,
@@ -182,4 +250,6 @@ def row_of(domain: str, role: str, logits: Logits, labels: NDArray[np.int64], te
         student_ece_calibrated=None if temperature is None else calibration_error(logits, labels, temperature),
         student_aurc=risk_coverage(scores(logits, CONFIDENCE, t), right).area,
         student_aurc_energy=risk_coverage(scores(logits, ENERGY, t), right).area,
+        student_macro=float(np.nanmean(recall)),
+        classes={name: ClassRecall(count, share) for name, count, share in by_class if count},
     )

@@ -34,19 +34,23 @@ def pass_through(
 
 
 def scores(
-    logits: Callable[[Slots], Iterator[Tensor]], validation: Validation, accelerator: Accelerator | None = None
+    logits: Callable[[Slots], Iterator[Tensor]],
+    validation: Validation,
+    classes: int,
+    accelerator: Accelerator | None = None,
 ) -> dict[str, Score]:
     """Score every domain, each process its share of the images.
 
     Args:
         logits: gives [<=CHUNK, K] logits for slots, chunk by chunk.
         validation: slots and targets by domain.
+        classes: K.
         accelerator: says which share is ours; None scores everything here.
     """
     rank, world = (accelerator.process_index, accelerator.num_processes) if accelerator else (0, 1)
     found = {}
     for domain, (slots, targets) in validation.items():
-        sums = torch.zeros(3, dtype=torch.float64)
+        sums = torch.zeros(3 + 2 * classes, dtype=torch.float64)
         ours = torch.from_numpy(targets[rank::world])
         place = 0
         for chunk in logits(slots[rank::world]):

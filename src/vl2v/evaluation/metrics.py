@@ -40,7 +40,11 @@ def metrics_line(
     line |= {"parts": {name: value / len(losses) for name, value in parts.items()}} if parts else {}
     line |= {} if learning_rate is None else {"learning_rate": learning_rate}
     line |= {"val_loss": mean.loss, f"val_{key}": mean.accuracy}
-    line["domains"] = {d: {"loss": s.loss, key: s.accuracy} for d, s in scores.items()}
+    line |= {} if mean.macro is None else {"val_macro": mean.macro}
+    line["domains"] = {
+        d: {"loss": s.loss, key: s.accuracy} | ({} if s.macro is None else {"macro": s.macro})
+        for d, s in scores.items()
+    }
     if isinstance(average, LossValley):
         line |= {"converged_at": average.converged_at, "dead_at": average.dead_at, "threshold": average.threshold}
     return line
@@ -81,6 +85,7 @@ def summary_of(evaluation: Evaluation, usage: Mapping[str, Any], paid: Mapping[s
     for row in evaluation.rows:
         place = f"final/{row.role}/{row.domain}"
         figures = {key: row.student, "zero_shot_accuracy": row.zero_shot, "calibration_error": row.student_ece}
+        figures |= {f"macro_{key}": row.student_macro, "zero_shot_macro_accuracy": row.zero_shot_macro}
         summary |= {f"{place}/{name}": value for name, value in figures.items() if value is not None}
     for role, means in evaluation.to_dict()["means"].items():
         summary |= {f"final/{role}/mean/{name}": value for name, value in means.items() if value is not None}

@@ -30,6 +30,10 @@ class Reference:
     equal: str
     other: str
 
+    def measure_of(self, macro: bool) -> str:
+        """What a table of figures is called."""
+        return f"macro {self.measure.removeprefix('top-1 ')}" if macro else self.measure
+
 
 LABELS = Reference("labels", "top-1 accuracy", "accuracy", "cross-entropy", "true", "right", "wrong")
 TEACHER = Reference(

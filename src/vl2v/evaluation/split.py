@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +15,14 @@ from vl2v.evaluation.evaluation import (
     IN_DOMAIN,
     Evaluation,
     Logits,
-    calibration_error,
     row_of,
     split_domains,
     student_answers,
-    top1,
 )
 from vl2v.evaluation.reference import LABELS, TEACHER, Reference
 from vl2v.planning.plan import RunPlan
 from vl2v.purchase import BoughtEmbeddings
+from vl2v.schema import Metric
 from vl2v.student.model import Student
 from vl2v.teacher.base import Vectors
 from vl2v.trust.fit import fit
@@ -77,6 +76,7 @@ class DomainPredictions:
         embeddings: [N, D], rows of length one; None without a head.
         zero_shot: [N, K], the teacher's; None if its embeddings were not bought.
         reference: the origin of the labels.
+        classes: K names.
     """
 
     domain: str
@@ -87,6 +87,7 @@ class DomainPredictions:
     embeddings: NDArray[np.float32] | None
     zero_shot: Logits | None = None
     reference: Reference = LABELS
+    classes: Sequence[str] = ()
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -104,7 +105,9 @@ def predict_domains(
         if teacher is not None and not plan.labelled:
             labels, reference = teacher.argmax(axis=1).astype(np.int64), TEACHER
         paths = [plan.dataset.paths[row] for row in part.rows]
-        found = DomainPredictions(part.domain, part.role, paths, labels, logits, embeddings, teacher, reference)
+        found = DomainPredictions(
+            part.domain, part.role, paths, labels, logits, embeddings, teacher, reference, student.classes
+        )  # fmt: skip
         predictions.append(found)
     return tuple(predictions)
 
@@ -125,16 +128,15 @@ def trust_of(parts: Sequence[DomainPredictions], drift: bool = True) -> Trust | 
     return fit(logits, labels, domains, np.concatenate(rows) if rows and drift else None)
 
 
-def evaluation_of(parts: Sequence[DomainPredictions], trust: Trust | None) -> Evaluation:
+def evaluation_of(parts: Sequence[DomainPredictions], trust: Trust | None, metric: Metric = "accuracy") -> Evaluation:
     """The final table's rows; the teacher has no figure where its answers are the reference."""
     rows, temperature = [], trust.temperature if trust else None
     for part in parts:
-        row = row_of(part.domain, part.role, part.logits, part.labels, temperature)
+        row = row_of(part.domain, part.role, part.logits, part.labels, temperature, part.classes)
         if part.zero_shot is not None and part.reference is LABELS:
-            right, error = top1(part.zero_shot, part.labels), calibration_error(part.zero_shot, part.labels)
-            row = replace(row, zero_shot=right, zero_shot_ece=error)
+            row = row.with_teacher(part.zero_shot, part.labels)
         rows.append(row)
-    return Evaluation(tuple(rows), reference=parts[0].reference if parts else LABELS)
+    return Evaluation(tuple(rows), reference=parts[0].reference if parts else LABELS, metric=metric)
 
 
 def save_predictions(parts: Sequence[DomainPredictions], file: Path) -> None:

@@ -18,15 +18,17 @@ class Score:
         accuracy: top-1 accuracy in [0, 1]. Without labels, the share of images with the same prediction as the teacher.
         loss: mean cross-entropy, in nats. Without labels, the mean divergence KL(teacher || student).
         count: number of images.
+        macro: mean in [0, 1] of the recall of the classes that have images; None if it was not computed.
     """
 
     accuracy: float
     loss: float
     count: int
+    macro: float | None = None
 
 
 def totals(logits: Tensor, labels: Tensor) -> Tensor:
-    """Return the sums [correct predictions, loss, images], which can be added over batches and processes.
+    """Return sums over images, which can be added over batches and processes.
 
     Args:
         logits: [B, K].
@@ -34,15 +36,17 @@ def totals(logits: Tensor, labels: Tensor) -> Tensor:
             counts as correct.
 
     Returns:
-        [3] float64.
+        [3 + 2K] float64: correct predictions, loss, images; correct predictions by class; images by class.
     """
     hard = labels if labels.ndim == 1 else labels.argmax(dim=1)
-    correct = (logits.argmax(dim=1) == hard).sum().double()
+    hits = logits.argmax(dim=1) == hard
     if labels.ndim == 1:
         loss = F.cross_entropy(logits, labels, reduction="none").double().sum()
     else:
         loss = F.kl_div(F.log_softmax(logits, dim=1), labels, reduction="none").double().sum()
-    return torch.stack([correct, loss, torch.tensor(float(len(labels)), dtype=torch.float64, device=logits.device)])
+    classes = logits.shape[1]
+    right, images = (torch.bincount(part, minlength=classes).double() for part in (hard[hits], hard))
+    return torch.cat([torch.stack([right.sum(), loss, images.sum()]), right, images])
 
 
 def score(logits: Tensor, labels: Tensor) -> Score:
@@ -52,15 +56,21 @@ def score(logits: Tensor, labels: Tensor) -> Score:
 
 def from_totals(sums: Tensor) -> Score:
     """Convert summed `totals` to a score."""
-    correct, loss, count = (float(value) for value in sums)
-    return Score(correct / count, loss / count, int(count))
+    correct, loss, count = (float(value) for value in sums[:3])
+    right, images = sums[3:].chunk(2)
+    present = images > 0
+    return Score(correct / count, loss / count, int(count), float((right[present] / images[present]).mean()))
 
 
 def mean_over_domains(scores: Iterable[Score]) -> Score:
     """Return the unweighted mean over domains. `count` is the sum.
 
-    Over the validation images of the source domains, SWAD uses its loss, and its accuracy selects the best weights.
+    Over the validation images of the source domains, SWAD uses its loss, and its accuracy (or macro
+    accuracy, see `vl2v.config.DistillConfig.metric`) selects the best weights.
     """
     listed = list(scores)
     n = len(listed)
-    return Score(sum(s.accuracy for s in listed) / n, sum(s.loss for s in listed) / n, sum(s.count for s in listed))
+    macros = [s.macro for s in listed if s.macro is not None]
+    macro = sum(macros) / n if len(macros) == n else None
+    accuracy, loss = sum(s.accuracy for s in listed) / n, sum(s.loss for s in listed) / n
+    return Score(accuracy, loss, sum(s.count for s in listed), macro)

@@ -32,6 +32,8 @@ class DomainAccuracy:
         images: number of images.
         student: top-1 accuracy of the student.
         teacher: zero-shot accuracy of the teacher. None if it was not queried.
+        macro: mean of the recall of the classes, of the student. None in runs of earlier versions.
+        teacher_macro: the same of the teacher.
     """
 
     domain: str
@@ -39,6 +41,8 @@ class DomainAccuracy:
     images: int
     student: Share
     teacher: Share | None
+    macro: float | None = None
+    teacher_macro: float | None = None
 
 
 def wilson(right: float, images: int, z: float = Z95) -> tuple[float, float]:
@@ -71,6 +75,8 @@ def accuracies(evaluation: Evaluation) -> tuple[DomainAccuracy, ...]:
             row.images,
             share_of(row.student, row.images),
             None if row.zero_shot is None else share_of(row.zero_shot, row.images),
+            row.student_macro,
+            row.zero_shot_macro,
         )
         for role in ROLES
         for row in evaluation.rows
@@ -81,8 +87,10 @@ def accuracies(evaluation: Evaluation) -> tuple[DomainAccuracy, ...]:
 def accuracy_sheet(domains: Sequence[DomainAccuracy], reference: Reference = LABELS) -> Sheet:
     """Return one row per domain, with the bounds of the 95% Wilson interval."""
     names = ("student", "student_low", "student_high", "teacher", "teacher_low", "teacher_high")
+    macros = ("student_macro", "teacher_macro")
     rows = []
     for f in domains:
+        student = f.student.value, f.student.low, f.student.high
         teacher = (f.teacher.value, f.teacher.low, f.teacher.high) if f.teacher else (None, None, None)
-        rows.append((f.domain, f.role, f.images, f.student.value, f.student.low, f.student.high, *teacher))
-    return Sheet.of(reference.key, ("domain", "role", "images", *names), rows)
+        rows.append((f.domain, f.role, f.images, *student, *teacher, f.macro, f.teacher_macro))
+    return Sheet.of(reference.key, ("domain", "role", "images", *names, *macros), rows)

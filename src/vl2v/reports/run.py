@@ -10,6 +10,7 @@ from vl2v.reports.answers import confusion_section, map_section, mistake_section
 from vl2v.reports.calibration import fitted
 from vl2v.reports.comparison import compare
 from vl2v.reports.page import Page
+from vl2v.reports.recall import recall_section
 from vl2v.reports.sections import (
     accuracy_section,
     comparison_section,
@@ -52,6 +53,7 @@ def write_run_report(folder: Path, store: Path, hour_price: Decimal | None = Non
     sections = [
         warnings_section(source),
         accuracy_section(source),
+        recall_section(source),
         comparison_section(source, compared),
         spending_section(source, paid),
         learning_section(source),

@@ -123,22 +123,23 @@ def accuracy_section(source: Source) -> Section:
     for role in ROLES:
         part = [f for f in domains if f.role == role]
         rows += [_accuracy_row(f) for f in part]
-        student, teacher = (source.evaluation.mean(role, column) for column in ("student", "zero_shot"))
+        columns = ("student", "student_macro", "zero_shot")
+        student, macro, teacher = (source.evaluation.mean(role, column) for column in columns)
         if student is not None and len(part) > 1:
             strong.append(len(rows))
-            rows.append(
-                ("mean", ROLE_NAMES[role], "", percent(student), percent(teacher), _difference(student, teacher))
-            )
+            shares = percent(student), percent(macro), percent(teacher)
+            rows.append(("mean", ROLE_NAMES[role], "", *shares, _difference(student, teacher)))
     caption = (
         "Circles: student; diamonds: zero-shot teacher; lines: Wilson's 95% interval of a proportion, "
         "for this run only. Shaded and with a star: held out of training and selection."
     )
-    heads: tuple[str, ...] = ("domain", "role", "images", "student (95%)", "teacher (95%)", "difference, points")
+    heads: tuple[str, ...] = ("domain", "role", "images", "student (95%)", "macro", "teacher (95%)")
+    heads += ("difference, points",)
     reference, text = source.reference, []
     name, measure = reference.key, reference.measure[0].upper() + reference.measure[1:]
     if reference is not LABELS:
         text, caption = [NO_LABELS], "Lines: Wilson's 95% interval of a proportion, for this run only."
-        heads, rows = heads[:4], [row[:4] for row in rows]
+        heads, rows = heads[:5], [row[:5] for row in rows]
     table = TableBlock(f"{measure} by domain", heads, rows, strong=strong)
     figure = Figure([accuracy_panel(domains, reference)], caption, [accuracy_sheet(domains, reference)])
     blocks: list[Figure | TableBlock] = [figure, table]
@@ -156,12 +157,13 @@ def accuracy_section(source: Source) -> Section:
 
 def _accuracy_row(domain: DomainAccuracy) -> tuple[str, ...]:
     teacher = domain.teacher.value if domain.teacher else None
-    intervals = _with_interval(domain.student), _with_interval(domain.teacher)
     return (
         domain.domain,
         ROLE_NAMES[domain.role],
         count(domain.images),
-        *intervals,
+        _with_interval(domain.student),
+        percent(domain.macro),
+        _with_interval(domain.teacher),
         _difference(domain.student.value, teacher),
     )
 

@@ -30,6 +30,14 @@ class _Part(BaseModel):
     model_config = ConfigDict(extra="allow", frozen=True, strict=True)
 
 
+class ClassPart(_Part):
+    """`vl2v.evaluation.evaluation.ClassRecall`."""
+
+    images: Count
+    student: Share
+    zero_shot: Share | None = None
+
+
 class RowPart(BaseModel):
     """`vl2v.evaluation.evaluation.Row`."""
 
@@ -45,6 +53,9 @@ class RowPart(BaseModel):
     student_ece_calibrated: Share | None = None
     student_aurc: Share | None = None
     student_aurc_energy: Share | None = None
+    student_macro: Share | None = None
+    zero_shot_macro: Share | None = None
+    classes: Annotated[dict[Text, ClassPart], Field(max_length=100_000)] = {}
 
 
 class MeansPart(_Part):
@@ -52,6 +63,8 @@ class MeansPart(_Part):
 
     zero_shot: Share | None
     student: Share | None
+    zero_shot_macro: Share | None = None
+    student_macro: Share | None = None
 
 
 class TablePart(_Part):
@@ -61,6 +74,7 @@ class TablePart(_Part):
     means: dict[str, MeansPart]
     beside: dict[str, TablePart] = {}
     reference: Literal["labels", "teacher"] = "labels"
+    metric: Literal["accuracy", "macro"] = "accuracy"
 
 
 class AskedPart(_Part):
@@ -163,6 +177,7 @@ class ScorePart(_Part):
     loss: float
     accuracy: Share | None = None
     agreement: Share | None = None
+    macro: Share | None = None
 
     @model_validator(mode="after")
     def _one(self) -> ScorePart:
@@ -179,6 +194,7 @@ class MetricsLine(_Part):
     val_loss: float
     val_accuracy: Share | None = None
     val_agreement: Share | None = None
+    val_macro: Share | None = None
     domains: dict[str, ScorePart]
 
     @model_validator(mode="after")

@@ -137,14 +137,14 @@ def values_of(line: Mapping[str, Any]) -> dict[str, float]:
 
         - ``loss``, the mean since the previous line, and the same for each named part, e.g. ``loss/image``.
         - ``val_loss`` and ``val_accuracy`` (``val_agreement`` without labels) on the validation images of the source
-          domains, also per domain.
+          domains, also per domain; ``val_macro`` is the mean over classes.
         - ``learning_rate``.
         - ``swad_start`` and ``swad_end``, steps of the stage, as soon as they are known.
     """
     losses = line["losses"]
     values: dict[str, float] = {"loss": sum(losses) / len(losses)} if losses else {}
     values |= {f"loss/{name}": value for name, value in line.get("parts", {}).items()}
-    measured = ("loss", "accuracy", "agreement")
+    measured = ("loss", "accuracy", "agreement", "macro")
     values |= {f"val_{key}": line[f"val_{key}"] for key in measured if f"val_{key}" in line}
     for domain, score in line["domains"].items():
         values |= {f"val_{key}/{domain}": score[key] for key in measured if key in score}

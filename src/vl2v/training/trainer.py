@@ -191,11 +191,9 @@ class Trainer:
             if features is not None:
                 self._scores = self._score_features(features)
             else:
-                self._scores = scores(
-                    lambda slots: self._pixel_logits(model, slots), self.data.validation, self.accelerator
-                )
+                self._scores = self._score(lambda slots: self._pixel_logits(model, slots))
             mean = mean_over_domains(self._scores.values())
-            selector.validated(mean.accuracy, weights)
+            selector.validated(mean, weights)
             return mean.loss
 
         def after(step: int, loss: float) -> bool:
@@ -313,7 +311,10 @@ class Trainer:
 
     @torch.no_grad()
     def _score_features(self, features: NDArray[np.float32]) -> dict[str, Score]:
-        return scores(partial(self._head_logits, features), self.data.validation, self.accelerator)
+        return self._score(partial(self._head_logits, features))
+
+    def _score(self, logits: Callable[[Indices], Iterator[Tensor]]) -> dict[str, Score]:
+        return scores(logits, self.data.validation, len(self.data.head), self.accelerator)
 
     def _head_logits(self, features: NDArray[np.float32], slots: Indices) -> Iterator[Tensor]:
         for start in range(0, len(slots), 4096):

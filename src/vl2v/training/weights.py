@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from vl2v.config import DistillConfig, MeasureConfig
+from vl2v.method.evaluation import Score
 from vl2v.method.swad import LossValley
 from vl2v.runs.folder import State
 
@@ -49,10 +50,12 @@ class WeightSelector:
         if self._needs_start and not self._start:
             self._start = to_cpu(weights)
 
-    def validated(self, accuracy: float, weights: Mapping[str, nn.Parameter]) -> None:
-        """Store the current weights if no earlier ones were more accurate."""
-        if "best" in self._wanted and accuracy >= self._best[0]:
-            self._best = (accuracy, to_cpu(weights))
+    def validated(self, score: Score, weights: Mapping[str, nn.Parameter]) -> None:
+        """Store the current weights if no earlier ones were better by the metric of the settings."""
+        value = score.accuracy if self._settings.metric == "accuracy" else score.macro
+        assert value is not None  # of images
+        if "best" in self._wanted and value >= self._best[0]:
+            self._best = (value, to_cpu(weights))
 
     def trained(self, weights: Mapping[str, nn.Parameter]) -> TrainedWeights:
         """The selected weights and the alternatives, given the last step's `weights`."""

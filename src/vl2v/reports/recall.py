@@ -1,0 +1,92 @@
+"""The section on the recall of each class."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from vl2v.evaluation.evaluation import recalls
+from vl2v.evaluation.predictions import Predictions
+from vl2v.evaluation.reference import LABELS, Reference
+from vl2v.reports.accuracy import Share, share_of
+from vl2v.reports.page import Section, TableBlock
+from vl2v.reports.sheet import Sheet
+from vl2v.reports.source import ROLE_NAMES, Source
+from vl2v.words import NONE, count, percent
+
+MOST = 30  # classes in a table of the page; the CSV file has all
+
+
+@dataclass(frozen=True)
+class Recall:
+    """Recall of one class on all images of a role.
+
+    Attributes:
+        role: ``in-domain``, ``test`` or ``out-of-domain``.
+        name: the class.
+        images: number of its images, at least 1.
+        student: share of them for which the student predicts the class, with its Wilson interval.
+        teacher: share in [0, 1] for which the zero-shot teacher does; None if it was not queried.
+    """
+
+    role: str
+    name: str
+    images: int
+    student: Share
+    teacher: float | None
+
+
+def recall_section(source: Source) -> Section:
+    """Return the recall of each class by role, with the number of images and an interval, the lowest recall first."""
+    name, title, labels = "recall", "Recall by class", source.reference is LABELS
+    if source.predictions is None:
+        return Section(name, title, missing=[source.missing["predictions"]])
+    found = class_recalls(source.predictions, source.classes, source.reference)
+    text = (
+        "The recall of a class is the share of its images that the student assigns to it. Macro accuracy is the mean "
+        "of these shares, in which a rare class counts as much as a frequent one. Brackets: Wilson's 95% interval, "
+        "which is wide for classes of few images."
+    )
+    if not labels:
+        text += " The class of an image is the prediction of the teacher."
+    sheet = recall_sheet(found, source.reference)
+    blocks: list[TableBlock] = []
+    for role in dict.fromkeys(one.role for one in found):
+        listed = sorted((one for one in found if one.role == role), key=lambda one: one.student.value)
+        shown = "" if len(listed) <= MOST else f", the lowest {MOST} of {count(len(listed))}"
+        heads = ("class", "images", "student (95%)", *(("teacher",) if labels else ()))
+        rows = [_row(one, labels) for one in listed[:MOST]]
+        macro = percent(float(np.mean([one.student.value for one in listed])))
+        where = f"{ROLE_NAMES[role].capitalize()}, domains together"
+        caption = f"{where}: macro {source.reference.key} {macro}{shown}"
+        blocks.append(TableBlock(caption, heads, rows, [] if blocks else [sheet]))
+    return Section(name, title, [text], blocks)
+
+
+def class_recalls(predictions: Predictions, classes: list[str], reference: Reference = LABELS) -> tuple[Recall, ...]:
+    """Return the recall of every class that has images, by role and in the order of the classes."""
+    found = []
+    for role, part in predictions.roles().items():
+        images = np.bincount(part.label, minlength=len(classes))
+        student, teacher = recalls(part.student, part.label), None
+        if part.teacher is not None and reference is LABELS:
+            teacher = recalls(part.teacher, part.label)
+        for k in np.flatnonzero(images).tolist():
+            share = share_of(float(student[k]), int(images[k]))
+            theirs = None if teacher is None else float(teacher[k])
+            found.append(Recall(role, classes[k], int(images[k]), share, theirs))
+    return tuple(found)
+
+
+def recall_sheet(found: tuple[Recall, ...], reference: Reference = LABELS) -> Sheet:
+    """Return one row per role and class, with the bounds of the 95% Wilson interval."""
+    columns = ("role", reference.true, "images", "student", "student_low", "student_high", "teacher")
+    rows = [(r.role, r.name, r.images, r.student.value, r.student.low, r.student.high, r.teacher) for r in found]
+    return Sheet.of("recall", columns, rows)
+
+
+def _row(one: Recall, labels: bool) -> tuple[str, ...]:
+    interval = f"{percent(one.student.value)}  ({100 * one.student.low:.1f} to {100 * one.student.high:.1f})"
+    teacher = NONE if one.teacher is None else percent(one.teacher)
+    return (one.name, count(one.images), interval, *((teacher,) if labels else ()))
