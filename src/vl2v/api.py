@@ -39,6 +39,7 @@ from vl2v.student.model import Student
 from vl2v.student.preprocess import Preprocess
 from vl2v.teacher.base import Teacher
 from vl2v.teacher.purchase.ledger import Quote
+from vl2v_runtime.fits import SQUASH
 
 __all__ = [
     "add_classes",
@@ -328,10 +329,11 @@ def _student_name(student: str | nn.Module | Backbone | None) -> str | None:
 
 
 def _backbone(student: nn.Module | Backbone, config: RunConfig) -> Backbone:
+    s = config.student
     if isinstance(student, Backbone):
-        return student
+        other = s.fit not in (SQUASH, student.preprocess.fit)
+        return replace(student, preprocess=replace(student.preprocess, fit=s.fit)) if other else student
     if not isinstance(student, nn.Module):
         expected, step = "a name, a Backbone or an nn.Module", "see the help of vl2v.distill"
         raise StudentError("This is not a student.", expected=expected, found=type(student).__name__, next_step=step)
-    s = config.student
-    return from_module(student, Preprocess(s.size or 224, s.mean or IMAGENET_MEAN, s.std or IMAGENET_STD))
+    return from_module(student, Preprocess(s.size or 224, s.mean or IMAGENET_MEAN, s.std or IMAGENET_STD, s.fit))

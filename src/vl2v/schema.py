@@ -22,6 +22,7 @@ from vl2v.errors import ConfigError
 from vl2v.method.registry import BUILT_IN
 from vl2v.recipes import PAPER, RecipeName
 from vl2v.strict import Fraction, Positive, Rate, Strict
+from vl2v_runtime.fits import SQUASH, Fit
 
 Money = Annotated[Decimal, Field(ge=0, le=1_000_000_000_000)]
 Channels = tuple[float, float, float]
@@ -182,6 +183,10 @@ class StudentConfig(Strict):
     """timm:<name>, timm:<name>@<checkpoint>, offline:, or teacher (VL2V-SD, open_clip only)."""
     size: Annotated[Annotated[int, Field(ge=16, le=1024)] | None, Panel.student] = None
     """Side length of the student's input in pixels (default: that of its weights)."""
+    fit: Annotated[Fit, Panel.student] = SQUASH
+    """How an image becomes a square: squash (default), crop or pad.
+
+    ``squash`` resizes the whole image, ``crop`` takes the central square, ``pad`` keeps the shape and fills the rest."""
     mean: Channels | None = None
     std: Channels | None = None
 

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from vl2v_runtime.colour import RangeError, Samples, to_srgb
+from vl2v_runtime.fits import SQUASH, Fit
 from vl2v_runtime.formats import FORMATS, READ, Format, alternatives, format_of, missing, named, what_is
 from vl2v_runtime.jxl import jxl_size
 from vl2v_runtime.regular import read_regular
@@ -33,6 +34,7 @@ JUDGING = 1
 MAX_PIXELS = 178_956_970  # Pillow's own bound on a decompression bomb: 0.5 GB of RGB
 MAX_BYTES = 2**31  # of a file; no image of `MAX_PIXELS` needs as much
 ORIENTATION = 0x0112
+PADDING = (124, 116, 104)  # the mean of ImageNet, which normalises to about zero
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -263,12 +265,27 @@ def _unknown(data: bytes) -> str:
     return f"not a {alternatives()} image" + (f", but {found}" if found else "")
 
 
-def square(image: Image.Image, size: int) -> Pixels:
-    """Resize the whole image to `size` by `size` pixels, bilinear with antialiasing, as DomainBed's evaluation does.
+def square(image: Image.Image, size: int, fit: Fit = SQUASH) -> Pixels:
+    """Resize an image to `size` by `size` pixels, bilinear with antialiasing.
+
+    Args:
+        image: RGB.
+        size: side length of the result.
+        fit: ``squash`` resizes the whole image whatever its shape, as DomainBed's evaluation does. ``crop`` takes the
+            largest central square. ``pad`` keeps the shape of the whole image and fills the rest with `PADDING`.
 
     Returns:
         [size, size, 3] uint8, RGB.
     """
+    if fit == "crop" and image.width != image.height:
+        side = min(image.size)
+        left, top = (image.width - side) // 2, (image.height - side) // 2
+        image = image.crop((left, top, left + side, top + side))
+    if fit == "pad" and image.width != image.height:
+        width, height = (max(1, round(size * length / max(image.size))) for length in image.size)
+        resized = image.resize((width, height), Image.Resampling.BILINEAR)
+        image = Image.new("RGB", (size, size), PADDING)
+        image.paste(resized, ((size - width) // 2, (size - height) // 2))
     if image.size != (size, size):
         image = image.resize((size, size), Image.Resampling.BILINEAR)
     return np.array(image, dtype=np.uint8)

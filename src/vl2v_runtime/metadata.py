@@ -9,12 +9,12 @@ from typing import Any
 
 from vl2v_runtime import strict_json
 from vl2v_runtime.errors import ModelError
+from vl2v_runtime.fits import RESIZES, SQUASH, Fit, check_fit
 from vl2v_runtime.names import has_control
 from vl2v_runtime.numbers import number, numbers, whole
 
 KEY = "vl2v"  # of the ONNX file's metadata_props
 FORMAT = 1
-RESIZE = "square, bilinear, antialiased"
 COSINE, LINEAR = "cosine", "linear"
 
 MAX_CLASSES, MAX_NAME, MAX_SIDE, MAX_LOGIT_SCALE = 100_000, 1_000, 2048, 1e6
@@ -35,6 +35,7 @@ class Metadata:
         provenance: provenance of the student.
         quantised: quantisation settings; None in float32.
         trust: content of the student's trust.json; None if there is none.
+        fit: how an image becomes a square, see `vl2v_runtime.imaging.square`.
     """
 
     classes: tuple[str, ...]
@@ -46,6 +47,7 @@ class Metadata:
     provenance: Mapping[str, Any] = field(default_factory=dict)
     quantised: Mapping[str, Any] | None = None
     trust: Mapping[str, Any] | None = None
+    fit: Fit = SQUASH
 
     def to_json(self) -> str:
         """One JSON object, the value of the metadata key `KEY`."""
@@ -53,7 +55,13 @@ class Metadata:
             {
                 "format": FORMAT,
                 "classes": list(self.classes),
-                "preprocess": {"size": self.size, "mean": self.mean, "std": self.std, "resize": RESIZE},
+                "preprocess": {
+                    "size": self.size,
+                    "mean": self.mean,
+                    "std": self.std,
+                    "fit": self.fit,
+                    "resize": RESIZES[self.fit],
+                },
                 "logit_scale": self.logit_scale,
                 "classifier": self.classifier,
                 "provenance": self.provenance,
@@ -94,9 +102,9 @@ class Metadata:
 
     @classmethod
     def _of(cls, card: Mapping[str, Any]) -> Metadata:
-        preprocess = card["preprocess"]
-        if preprocess["resize"] != RESIZE or card["classifier"] not in (COSINE, LINEAR):
-            raise ValueError(f"resize {str(preprocess['resize'])[:40]}, classifier {str(card['classifier'])[:40]}")
+        preprocess = _mapping(card["preprocess"], "preprocess")
+        if card["classifier"] not in (COSINE, LINEAR):
+            raise ValueError(f"classifier {str(card['classifier'])[:40]!r}, expected {COSINE} or {LINEAR}")
         return cls(
             classes=_names(card["classes"]),
             size=whole(preprocess["size"], "size", 1, MAX_SIDE),
@@ -107,6 +115,7 @@ class Metadata:
             provenance=_mapping(card["provenance"], "provenance"),
             quantised=None if card["quantised"] is None else _mapping(card["quantised"], "quantised"),
             trust=None if card["trust"] is None else _mapping(card["trust"], "trust"),
+            fit=check_fit(preprocess.get("fit", SQUASH), preprocess["resize"]),
         )
 
 

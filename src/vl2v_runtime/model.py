@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vl2v_runtime.errors import ModelError
+from vl2v_runtime.fits import Fit
 from vl2v_runtime.imaging import ImageLike, Pixels, UnreadableImageError, decode, square
 from vl2v_runtime.inputs import Input, ahead, each
 from vl2v_runtime.metadata import AGAIN, COSINE, KEY, Metadata
@@ -104,6 +105,11 @@ class Model:
         """Side length of the input in pixels."""
         return self.metadata.size
 
+    @property
+    def fit(self) -> Fit:
+        """How an image becomes a square: squash, crop or pad."""
+        return self.metadata.fit
+
     @cached_property
     def dimension(self) -> int | None:
         """D, the dimension of the space shared with the teacher; None for a baseline with a linear classifier."""
@@ -189,7 +195,7 @@ class Model:
             UnreadableImageError: if it is not a usable image.
             OSError: if a path cannot be read at all.
         """
-        return square(decode(image), self.size)
+        return square(decode(image), self.size, self.fit)
 
     def logits(self, images: Input | Iterable[Input], batch_size: int = BATCH) -> Floats:
         """Logits of images, [N, K] float32, not divided by any temperature.

@@ -82,7 +82,7 @@ def evaluate(
     storage, progress = storage or StoragePaths(), progress or Silent()
     with (
         closing(FileIndex(storage.cache / "files.sqlite")) as index,
-        closing(PixelCache(storage.cache, student.preprocess.size)) as cache,
+        closing(PixelCache(storage.cache, student.preprocess.size, student.preprocess.fit)) as cache,
     ):
         dataset, _ = read_dataset(list_folder(data, begun=True), data, index, cache, progress)
         if dataset.columns:

@@ -1,4 +1,4 @@
-"""The pixel cache: one memory map per image size, one slot per distinct file content."""
+"""The pixel cache: one memory map per image size and fit, one slot per distinct file content."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from vl2v.faults import naming
 from vl2v.locking import file_lock
 from vl2v.progress import Progress, Silent
 from vl2v.sqlite import open_cache
+from vl2v_runtime.fits import SQUASH, Fit
 from vl2v_runtime.imaging import DECODING, Pixels
 
 Digests = NDArray[np.uint8]  # [N, 32], SHA-256 of each file's bytes
@@ -31,7 +32,7 @@ SEALED, MADE = "sealed", "made"  # the file as it was last known to be right; a 
 
 
 class PixelCache:
-    """Square uint8 images of one size, found by the SHA-256 of the file they came from.
+    """Square uint8 images of one size and fit, found by the SHA-256 of the file they came from.
 
     The pixels lie in a flat file that is read through a memory map, so its size does not matter to memory. A slot is
     written before its index row is committed: a killed process leaves at most unused bytes. A file that changes has
@@ -44,15 +45,17 @@ class PixelCache:
     Args:
         folder: where the cache lives; made if missing.
         size: side length in pixels.
+        fit: how images became squares, see `vl2v_runtime.imaging.square`. Each has files of its own.
     """
 
-    def __init__(self, folder: Path, size: int) -> None:
-        self.folder, self.size = folder, size
+    def __init__(self, folder: Path, size: int, fit: Fit = SQUASH) -> None:
+        self.folder, self.size, self.fit = folder, size, fit
+        self._kind = f"{size}" if fit == SQUASH else f"{fit}-{size}"  # no file of one is found by a pattern of another
         self.slot_bytes = size * size * 3
-        self.data = folder / f"pixels-{size}.u8"
-        self._lock = folder / f"pixels-{size}.lock"
+        self.data = folder / f"pixels-{self._kind}.u8"
+        self._lock = folder / f"pixels-{self._kind}.lock"
         self._unsealed = False
-        self._db, new = open_cache(folder / f"pixels-{size}.sqlite", SCHEMA, DECODING)
+        self._db, new = open_cache(folder / f"pixels-{self._kind}.sqlite", SCHEMA, DECODING)
         try:
             if new:
                 self._begin()
@@ -66,7 +69,7 @@ class PixelCache:
             if self._fact(MADE):  # another process was first
                 return
             self.data.unlink(missing_ok=True)
-            for folder in self.folder.glob(f"slots-{self.size}-*"):
+            for folder in self.folder.glob(f"slots-{self._kind}-*"):
                 shutil.rmtree(folder, ignore_errors=True)
             self._note(MADE, secrets.token_hex(4))
 
@@ -77,7 +80,7 @@ class PixelCache:
     @property
     def features_folder(self) -> Path:
         """The folder of what is computed from slots, such as features; another one once slots are numbered anew."""
-        return self.folder / f"slots-{self.size}-{self._fact(MADE)}"
+        return self.folder / f"slots-{self._kind}-{self._fact(MADE)}"
 
     def known(self, digest: bytes) -> bool:
         """True if the pixels of this content are kept."""
@@ -190,29 +193,31 @@ class PixelCache:
 
 @dataclass(frozen=True)
 class CachedPixels:
-    """The pixel cache of one image size, which is open during a look-up only.
+    """The pixel cache of one image size and fit, which is open during a look-up only.
 
     Attributes:
         folder: of the cache.
         size: side length in pixels.
+        fit: how images became squares.
     """
 
     folder: Path
     size: int
+    fit: Fit = SQUASH
 
     def slots(self, digests: Digests) -> NDArray[np.int64]:
         """See `PixelCache.slots`."""
-        with closing(PixelCache(self.folder, self.size)) as cache:
+        with closing(PixelCache(self.folder, self.size, self.fit)) as cache:
             return cache.slots(digests)
 
     def map(self) -> NDArray[np.uint8]:
         """See `PixelCache.map`."""
-        with closing(PixelCache(self.folder, self.size)) as cache:
+        with closing(PixelCache(self.folder, self.size, self.fit)) as cache:
             return cache.map()
 
     def features_folder(self) -> Path:
         """See `PixelCache.features_folder`."""
-        with closing(PixelCache(self.folder, self.size)) as cache:
+        with closing(PixelCache(self.folder, self.size, self.fit)) as cache:
             return cache.features_folder
 
 

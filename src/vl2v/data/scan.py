@@ -173,7 +173,7 @@ def _chunks(
             # The databases stay in this thread; only reading and decoding is spread.
             kept = [bool(noted and cache and cache.known(noted[1])) for _, noted, _ in todo]
             jobs = [
-                pool.submit(_check, path, noted, cache.size if cache else None, k)
+                pool.submit(_check, path, noted, cache, k)
                 for (path, noted, _), k in zip(todo, kept, strict=True)
             ]
             yield start, [job.result() for job in jobs]
@@ -183,11 +183,11 @@ def _key(root: Path, path: str) -> str:
     return str((root / path).absolute())
 
 
-def _check(path: Path, noted: tuple[_Stamp, bytes, str] | None, size: int | None, kept: bool) -> _Checked:
+def _check(path: Path, noted: tuple[_Stamp, bytes, str] | None, cache: PixelCache | None, kept: bool) -> _Checked:
     try:
         status = path.stat()
         stamp = _Stamp(status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
-        if noted and noted[0] == stamp and (noted[2] or kept or size is None):
+        if noted and noted[0] == stamp and (noted[2] or kept or cache is None):
             return _Checked(noted[1], noted[2], stamp, None, read=False)
         data = read_file(path)
     except UnreadableImageError as error:  # too large to read at all
@@ -202,5 +202,5 @@ def _check(path: Path, noted: tuple[_Stamp, bytes, str] | None, size: int | None
         return _Checked(b"", str(error), None, None, read=True, remedy=remedy)
     except UnreadableImageError as error:
         return _Checked(digest, str(error), stamp, None, read=True)
-    pixels = square(image, size) if size else None
+    pixels = square(image, cache.size, cache.fit) if cache else None
     return _Checked(digest, "", stamp, pixels, read=True, note=image.info.get(NOTE, ""))

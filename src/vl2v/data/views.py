@@ -75,7 +75,7 @@ def make_views(
                 if known is None or not cache.known(known):
                     data = view_bytes(dataset.read(int(row)), source, view, seed)
                     known = known or hashlib.sha256(data).digest()
-                    cache.add([(known, square(decode(data), cache.size))])
+                    cache.add([(known, square(decode(data), cache.size, cache.fit))])
                     index.note_view(source, view, seed, known)
                 digests[i, view] = np.frombuffer(known, np.uint8)
             advance(1)

@@ -17,6 +17,7 @@ from vl2v.evaluation.evaluation import IN_DOMAIN, OUT_OF_DOMAIN, TEST, Evaluatio
 from vl2v.evaluation.reference import LABELS, Reference
 from vl2v.hub.backbone import Origin, origin_of
 from vl2v.method.registry import METHODS
+from vl2v_runtime.fits import SQUASH
 
 SPECIAL = re.compile(r"([\\`*_{}\[\]()#+!|~])")  # special characters of Markdown
 SPLITS = {IN_DOMAIN: "validation", TEST: "test", OUT_OF_DOMAIN: "test"}
@@ -80,6 +81,7 @@ def model_card(facts: Facts) -> str:
         facts=facts,
         student=student,
         size=student["preprocess"]["size"],
+        fit=student["preprocess"].get("fit", SQUASH),
         method=METHODS[settings["method"]],
         made=made,
         origin=origin,

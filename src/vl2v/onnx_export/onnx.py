@@ -55,6 +55,7 @@ def describe(student: Student, provenance: Mapping[str, Any]) -> Metadata:
         classifier=LINEAR if student.head is None else COSINE,
         provenance=provenance,
         trust=student.trust.to_dict() if student.trust else None,
+        fit=p.fit,
     )
 
 

@@ -104,7 +104,7 @@ def run_sample(
         )
     with (
         closing(FileIndex(storage.cache / "files.sqlite")) as index,
-        closing(PixelCache(storage.cache, student.preprocess.size)) as cache,
+        closing(PixelCache(storage.cache, student.preprocess.size, student.preprocess.fit)) as cache,
     ):
         dataset, _ = read_dataset(open_folder(data, begun=True), data, index, cache, progress)
         labels = class_numbers(student, dataset, _removed(student)) if not data.classes else None

@@ -25,7 +25,7 @@ def open_student(config: RunConfig) -> Backbone:
     """Load the backbone of the settings; ``teacher`` is the teacher's own image encoder (VL2V-SD)."""
     student = config.student
     spec = config.teacher.spec if student.spec == "teacher" else student.spec
-    return load_backbone(spec, size=student.size, mean=student.mean, std=student.std)
+    return load_backbone(spec, size=student.size, mean=student.mean, std=student.std, fit=student.fit)
 
 
 def stated_price(config: RunConfig) -> Price | None:

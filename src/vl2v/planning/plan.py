@@ -133,10 +133,11 @@ def plan_run(
     if with_student and backbone is None:
         backbone = open_student(config)
     size = backbone.preprocess.size if backbone else config.student.size or DEFAULT_SIZE
-    pixels = CachedPixels(paths.cache, size)
+    fit = backbone.preprocess.fit if backbone else config.student.fit
+    pixels = CachedPixels(paths.cache, size, fit)
     with (
         closing(FileIndex(paths.cache / "files.sqlite")) as index,
-        closing(PixelCache(paths.cache, size)) as cache,
+        closing(PixelCache(paths.cache, size, fit)) as cache,
         closing(EmbeddingStore(paths.store)) as store,
     ):
         parts = read_parts(listing, config.data, index, cache if backbone else None, progress)

@@ -51,7 +51,7 @@ def build(config: RunConfig, model: Model, storage: StoragePaths, progress: Prog
     with progress.stage("making the gallery", len(rows)) as advance:
         for start in range(0, len(rows), CHUNK):
             images = [decode(dataset.read(int(row))) for row in rows[start : start + CHUNK]]
-            pixels = np.stack([square(image, model.size) for image in images])
+            pixels = np.stack([square(image, model.size, model.fit) for image in images])
             embedding = model.run(model.normalise(pixels))[1]
             assert embedding is not None
             embeddings.append(embedding)

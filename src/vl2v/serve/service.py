@@ -125,9 +125,10 @@ class Service:
             logger.error("the model's file changed and cannot be used; the previous one remains in use: %s", error)
 
     def _replace(self, model: Model) -> None:
-        if model.size != self.engine.model.size:
+        new, old = (f"{m.size} pixels, {m.fit}" for m in (model, self.engine.model))
+        if new != old:
             step = "restart vl2v serve"
-            raise StudentError("The new file has another image size.", found=str(model.size), next_step=step)
+            raise StudentError("The new file has another image size or fit.", expected=old, found=new, next_step=step)
         self.engine.model = model
 
     def about(self) -> About:

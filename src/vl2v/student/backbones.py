@@ -14,6 +14,7 @@ from vl2v.pretrained.open_clip import ClipSpec, builtin_name, create, wants_quic
 from vl2v.student.architectures import Recipe as Recipe
 from vl2v.student.depthwise import pad_depthwise
 from vl2v.student.preprocess import Preprocess
+from vl2v_runtime.fits import SQUASH, Fit
 
 HOW = "timm:<name>, timm:<name>@<checkpoint>, offline:, or teacher"
 OFFLINE = "tf_efficientnet_lite0"  # its weights come from a pip package
@@ -47,6 +48,7 @@ def load_backbone(
     size: int | None = None,
     mean: tuple[float, float, float] | None = None,
     std: tuple[float, float, float] | None = None,
+    fit: Fit = SQUASH,
 ) -> Backbone:
     """Build a pretrained backbone from its name.
 
@@ -57,6 +59,7 @@ def load_backbone(
         size: side length of the input in pixels. None uses the size of the pretrained weights.
         mean: mean of each channel. None uses that of the pretrained weights.
         std: standard deviation of each channel. None uses that of the pretrained weights.
+        fit: how an image becomes a square, see `vl2v_runtime.imaging.square`.
 
     Raises:
         StudentError: if the backbone cannot be built, or its output is not [B, F].
@@ -76,7 +79,7 @@ def load_backbone(
             f"Unknown student '{spec}'.", expected=HOW, found=spec, next_step="e.g. timm:resnet50.tv_in1k"
         )
     own = preprocess
-    preprocess = Preprocess(size or own.size, mean or own.mean, std or own.std)
+    preprocess = Preprocess(size or own.size, mean or own.mean, std or own.std, fit)
     return from_module(module, preprocess, recipe)
 
 

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from vl2v.student.architectures import MAX_SIDE
+from vl2v_runtime.fits import RESIZES, SQUASH, Fit, check_fit
 from vl2v_runtime.names import has_control
 
 MAX_CLASSES, MAX_NAME = 100_000, 1_000
@@ -47,7 +48,13 @@ class PreprocessCard(_Part):
     size: Annotated[int, Field(ge=1, le=MAX_SIDE)]
     mean: Annotated[tuple[Level, Level, Level], Field(strict=False)]
     std: Annotated[tuple[Spread, Spread, Spread], Field(strict=False)]
-    resize: Literal["square, bilinear, antialiased"] = "square, bilinear, antialiased"
+    fit: Fit = SQUASH
+    resize: Text = RESIZES[SQUASH]
+
+    @model_validator(mode="after")
+    def _resized_so(self) -> PreprocessCard:
+        check_fit(self.fit, self.resize)
+        return self
 
 
 class StudentCard(_Part):

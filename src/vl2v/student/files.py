@@ -33,6 +33,7 @@ from vl2v.student.provenance import check_provenance
 from vl2v.trust import files as trust_file
 from vl2v.writing import replacing, write_text
 from vl2v_runtime import strict_json
+from vl2v_runtime.fits import RESIZES
 from vl2v_runtime.names import printable
 from vl2v_runtime.trust import Trust
 
@@ -75,7 +76,7 @@ def save(student: Student, folder: Path) -> Path:
         "dimension": student.dimension,
         "projection": "linear" if linear else "identity",
         "classifier": "linear" if student.head is None else "cosine",
-        "preprocess": asdict(student.preprocess) | {"resize": "square, bilinear, antialiased"},
+        "preprocess": asdict(student.preprocess) | {"resize": RESIZES[student.preprocess.fit]},
         "classes": student.classes,
         "logit_scale": student.logit_scale,
         "provenance": student.provenance,

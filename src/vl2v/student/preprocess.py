@@ -8,22 +8,25 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vl2v_runtime.fits import SQUASH, Fit
 from vl2v_runtime.imaging import ImageLike, decode, square
 
 
 @dataclass(frozen=True)
 class Preprocess:
-    """Preprocessing of images: resize the whole image to a square, then normalise.
+    """Preprocessing of images: resize to a square, then normalise.
 
     Attributes:
         size: side length in pixels.
         mean: mean of each channel, for pixels in [0, 1].
         std: standard deviation of each channel, for pixels in [0, 1].
+        fit: how an image becomes a square, see `vl2v_runtime.imaging.square`.
     """
 
     size: int
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
+    fit: Fit = SQUASH
 
     def normalise(self, pixels: Tensor) -> Tensor:
         """Normalise pixels [B, 3, S, S] uint8 to float32, on the same device and in the same memory layout."""
@@ -37,7 +40,7 @@ class Preprocess:
         Raises:
             UnreadableImageError: if the image cannot be read.
         """
-        return torch.from_numpy(np.ascontiguousarray(square(decode(image), self.size).transpose(2, 0, 1)))
+        return torch.from_numpy(np.ascontiguousarray(square(decode(image), self.size, self.fit).transpose(2, 0, 1)))
 
     def __call__(self, image: ImageLike) -> Tensor:
         """Convert one image to the input of the backbone, [3, S, S] float32."""

@@ -144,7 +144,9 @@ class FeatureCache:
 
 def fingerprint(backbone: nn.Module, preprocess: Preprocess) -> str:
     """A name for what a backbone computes: of its weights, its classes, and what it expects of pixels."""
-    digest = hashlib.sha256(f"{preprocess!r} {DECODING}".encode())
+    p = preprocess  # its fit is that of the pixel cache, which has a folder of its own for features
+    expects = f"Preprocess(size={p.size!r}, mean={p.mean!r}, std={p.std!r})"
+    digest = hashlib.sha256(f"{expects} {DECODING}".encode())
     digest.update(str(backbone).encode())
     for name, tensor in sorted(backbone.state_dict().items()):
         digest.update(name.encode())
