@@ -186,7 +186,8 @@ class StudentConfig(Strict):
     fit: Annotated[Fit, Panel.student] = SQUASH
     """How an image becomes a square: squash (default), crop or pad.
 
-    ``squash`` resizes the whole image, ``crop`` takes the central square, ``pad`` keeps the shape and fills the rest."""
+    ``squash`` resizes the whole image, ``crop`` takes the largest central square, ``pad`` keeps the shape and fills the
+    rest."""
     mean: Channels | None = None
     std: Channels | None = None
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from exported import Exported, cosine
 from odd_images import P3, ROTATED_6, broken_exif, chunk, colours, encoded, greys, png, profile, stored_in, tiff
@@ -14,10 +17,12 @@ from PIL import Image
 from vl2v.commands.evaluate import classify
 from vl2v.data.pixels import PixelCache
 from vl2v.data.scan import FileIndex, read_all
+from vl2v.onnx_export.onnx import describe, set_metadata, write
 from vl2v.serve.inputs import Upload
 from vl2v.serve.service import Service
 from vl2v.teacher.base import open_image
 from vl2v_runtime import load
+from vl2v_runtime.fits import RESIZES, Fit
 from vl2v_runtime.imaging import ImageLike, decode, square
 
 __all__ = ["cosine"]
@@ -42,13 +47,25 @@ def odd_files() -> dict[str, bytes]:
     }
 
 
+def with_fit(exported: Exported, fit: Fit, folder: Path) -> Exported:
+    """The same network, whose images become squares in this way."""
+    student = copy.deepcopy(exported.student)
+    student.preprocess = replace(student.preprocess, fit=fit)
+    graph = onnx.load(exported.file)
+    set_metadata(graph, describe(student, student.provenance))
+    write(graph, folder / "model.onnx")
+    return Exported(student, folder / "model.onnx")
+
+
 @pytest.mark.slow  # exports a network
-def test_every_way_of_reading_gives_the_same_pixels(cosine: Exported, tmp_path: Path) -> None:
-    files = odd_files()
+@pytest.mark.parametrize("fit", RESIZES)
+def test_every_way_of_reading_gives_the_same_pixels(cosine: Exported, fit: Fit, tmp_path: Path) -> None:
+    cosine = with_fit(cosine, fit, tmp_path)
+    files = odd_files() | {"wide4.png": encoded(colours().resize((90, 20)), "PNG")}
     for name, data in files.items():
         (tmp_path / name).write_bytes(data)
     size = cosine.student.preprocess.size
-    cache, index = PixelCache(tmp_path / "cache", size), FileIndex(tmp_path / "cache" / "files.sqlite")
+    cache, index = PixelCache(tmp_path / "cache", size, fit), FileIndex(tmp_path / "cache" / "files.sqlite")
     digests, faults = read_all(tmp_path, list(files), index=index, cache=cache)
     assert not faults
     trained = cache.map()[cache.slots(digests)]
@@ -60,7 +77,7 @@ def test_every_way_of_reading_gives_the_same_pixels(cosine: Exported, tmp_path: 
             "runtime": model.prepare(tmp_path / name),
             "runtime, bytes": model.prepare(data),
             "service": service._pixels(Upload(name, data)),
-            "teacher": square(open_image(data), size),
+            "teacher": square(open_image(data), size, fit),
         }
         if name not in ("crc.png", "pointer.tif"):  # those, Pillow does not open by itself
             ways["runtime, opened"] = model.prepare(Image.open(io.BytesIO(data)))

@@ -172,10 +172,7 @@ def _chunks(
                 todo.append((root / path, noted, cache))
             # The databases stay in this thread; only reading and decoding is spread.
             kept = [bool(noted and cache and cache.known(noted[1])) for _, noted, _ in todo]
-            jobs = [
-                pool.submit(_check, path, noted, cache, k)
-                for (path, noted, _), k in zip(todo, kept, strict=True)
-            ]
+            jobs = [pool.submit(_check, path, noted, cache, k) for (path, noted, _), k in zip(todo, kept, strict=True)]
             yield start, [job.result() for job in jobs]
 
 
