@@ -231,7 +231,7 @@ def test_a_run_and_its_files_see_the_same_pixels(bench: Bench, tmp_path: Path) -
     part = read_predictions(tmp_path / "run" / "predictions.npz")
     files = [bench.data / path for path in part.path]
     found = student.logits(student.project(files)).numpy()
-    assert np.allclose(found, part.student, atol=1e-4)
+    assert np.allclose(found, part.student, atol=0.02)  # stored in half precision
     answers, _ = classify(student, files)
     assert [answer.label for answer in answers] == [student.classes[k] for k in part.answers]
     config = RunFolder(tmp_path / "run").config()
