@@ -49,7 +49,8 @@ def held_out(student: Student, cache_folder: Path) -> Sample:
     """Return all images of the domains that are unseen for the student."""
     made = student.provenance
     data = DataConfig(**made["config"]["data"])
-    index, cache = FileIndex(cache_folder / "files.sqlite"), PixelCache(cache_folder, student.preprocess.size)
+    seen = student.preprocess
+    index, cache = FileIndex(cache_folder / "files.sqlite"), PixelCache(cache_folder, seen.size, seen.fit)
     dataset, _ = read_dataset(list_folder(data), data, index, cache, Silent())
     rows = np.concatenate(list(split_dataset(dataset, data, made["seed"]).test.values()))
     domains = np.array(dataset.domains)[dataset.domain_of[rows]]

@@ -215,18 +215,18 @@ def test_a_run_and_its_files_see_the_same_pixels(bench: Bench, tmp_path: Path) -
         wide = Image.fromarray(generator.integers(0, 256, (48, 96, 3), dtype=np.uint8))
         wide.paste(Image.open(path), (24, 0))
         wide.save(path)
-    places = StoragePaths(tmp_path / "cache", tmp_path / "s.sqlite")
+    storage = StoragePaths(tmp_path / "cache", tmp_path / "s.sqlite")
     settings = TINY | {"student": {"size": 32, "fit": "crop"}, "distill": {"steps": 4, "checkpoint_every": 2}}
     run = vl2v.distill(
         bench.data, bench.teacher, bench.student, out=tmp_path / "run", held_out=["rose"], settings=settings,
-        places=places, report=False,
+        storage=storage, report=False,
     )  # fmt: skip
     assert run is not None
     student = Student.load(tmp_path / "run")
     assert student.preprocess.fit == "crop"
     assert sorted(path.name for path in (tmp_path / "cache").glob("*.u8")) == ["pixels-crop-32.u8"]
     own = {row.domain: row.student for row in run.evaluation.rows}
-    again = vl2v.evaluate(tmp_path / "run", bench.data, places=places)
+    again = vl2v.evaluate(tmp_path / "run", bench.data, storage=storage)
     assert {row.domain: row.student for row in again.rows} == own
     part = read_predictions(tmp_path / "run" / "predictions.npz")
     files = [bench.data / path for path in part.path]
@@ -235,13 +235,13 @@ def test_a_run_and_its_files_see_the_same_pixels(bench: Bench, tmp_path: Path) -
     answers, _ = classify(student, files)
     assert [answer.label for answer in answers] == [student.classes[k] for k in part.answers]
     config = RunFolder(tmp_path / "run").config()
-    sample = run_sample(student, config.data, places, Silent())
+    sample = run_sample(student, config.data, storage, Silent())
     rows = {square(Image.open(path), 32, "crop").tobytes() for path in bench.data.rglob("*.png")}
     assert {pixels.tobytes() for pixels in sample.pixels} <= rows
-    vl2v.export(tmp_path / "run", onnx=True, places=places)
+    vl2v.export(tmp_path / "run", onnx=True, storage=storage)
     model = load(tmp_path / "run" / "export" / "model.onnx")
     assert np.allclose(model.logits(files), found, atol=1e-3)
-    gallery = build(config, model, places, Silent())
+    gallery = build(config, model, storage, Silent())
     pictures = {path: model.embed(path)[0] for path in bench.data.rglob("*.png")}
     nearest = np.stack(list(pictures.values())) @ gallery.embeddings.T
     assert np.allclose(nearest.max(axis=0), 1, atol=1e-4)
