@@ -27,10 +27,10 @@ from vl2v.cli.common import guarded
 from vl2v.data.folder import read_yaml
 from vl2v.errors import AccessError, ConfigError, DamagedError, DiskFullError, MissingExtraError, RunError, Vl2vError
 from vl2v.faults import explain, explained, naming
+from vl2v.json_files import read_json
 from vl2v.locations import StoragePaths, default_store, location_of, locations_in
 from vl2v.progress import Silent
 from vl2v.sqlite import open_file
-from vl2v.student.files import read_json
 from vl2v.teacher.purchase.store import EmbeddingStore
 
 NOBODY = 65534

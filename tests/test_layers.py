@@ -11,12 +11,13 @@ import vl2v
 SOURCE = Path(vl2v.__file__).parent
 FOUNDATION = """
     errors hints strict nested yaml_keys terminal addresses allocator writing locking sqlite arrays faults progress
-    threads shards plugins training_time locations renamed words
+    threads shards plugins training_time locations renamed words json_files
 """
 LAYERS = [
     FOUNDATION, "pretrained", "data", "datasets trust sources", "student", "teacher", "method", "recipes", "schema",
     "config", "settings redaction", "runs", "planning", "purchase", "evaluation", "training", "onnx_export", "tracking",
-    "reports", "hub commands", "benchmark", "api_report web", "api", "demo", "serve vendor_server", "cli", "__main__",
+    "reports", "hub commands", "benchmark", "api_report api_quote web", "api", "demo", "serve vendor_server", "cli",
+    "__main__",
 ]  # fmt: skip
 RANK = {package: rank for rank, layer in enumerate(LAYERS) for package in layer.split()}
 

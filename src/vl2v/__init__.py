@@ -27,11 +27,11 @@ if TYPE_CHECKING:
         export,
         list_classes,
         load,
-        quote,
         quote_classes,
         remove_classes,
         report,
     )
+    from vl2v.api_quote import quote
     from vl2v.data.folder import DomainFolder
     from vl2v.errors import Vl2vError
     from vl2v.student.model import Student
@@ -48,7 +48,7 @@ _HOMES = {
     "export": "vl2v.api",
     "list_classes": "vl2v.api",
     "load": "vl2v.api",
-    "quote": "vl2v.api",
+    "quote": "vl2v.api_quote",
     "quote_classes": "vl2v.api",
     "remove_classes": "vl2v.api",
     "report": "vl2v.api",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,17 +9,14 @@ from typing import Any
 
 from torch import nn
 
+from vl2v.api_quote import classes_of, opened_or_named, quote, root_of
 from vl2v.commands import evaluate as measure
 from vl2v.commands.classes import add_classes, list_classes, quote_classes, remove_classes
 from vl2v.commands.distill import Run, run
 from vl2v.commands.export import Export
 from vl2v.commands.export import export as export_student
-from vl2v.commands.quote import quote_run
 from vl2v.config import DataConfig, RunConfig, merge, parse
-from vl2v.data.class_names import class_names
-from vl2v.data.folder import read_yaml
-from vl2v.data.tables.base import is_table
-from vl2v.data.tables.frame import FOLDER, Frame, write_frame
+from vl2v.data.tables.frame import Frame
 from vl2v.errors import StudentError
 from vl2v.evaluation.evaluation import Evaluation
 from vl2v.faults import explaining
@@ -32,13 +28,10 @@ from vl2v.runs.folder import RunFolder
 from vl2v.runs.storage import storage_of
 from vl2v.schema import Metric
 from vl2v.settings import make_config
-from vl2v.sources.importing import import_source, import_table
-from vl2v.sources.registry import find_source
 from vl2v.student.backbones import Backbone, from_module
 from vl2v.student.model import Student
 from vl2v.student.preprocess import Preprocess
 from vl2v.teacher.base import Teacher
-from vl2v.teacher.purchase.ledger import Quote
 from vl2v_runtime.fits import SQUASH
 
 __all__ = [
@@ -54,46 +47,6 @@ __all__ = [
     "remove_classes",
 ]
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-
-
-@old_keywords
-@explaining
-def quote(
-    data: str | Path | Frame,
-    teacher: str | Teacher | None = None,
-    *,
-    student: str = "",
-    storage: StoragePaths | None = None,
-    progress: Progress | None = None,
-    config: str | Path | None = None,
-    settings: Mapping[str, Any] | None = None,
-    classes: str | Path | Sequence[str] | None = None,
-) -> Quote:
-    """Compute what distilling would cost in queries, money and disk space, without spending anything.
-
-    Args:
-        data: the images: a folder, a table or a frame, as in `distill`.
-        teacher: its name (see `vl2v.open_teacher`), or an object that is a `Teacher`. None leaves it to the settings.
-        student: its name, to compute the disk space of its state; optional.
-        storage: paths of cache and store.
-        progress: receives the progress of the scan.
-        config: a YAML file of settings.
-        settings: see `make_config`.
-        classes: see `distill`.
-
-    Raises:
-        Vl2vError: states what was expected, what was found, and what to do next.
-    """
-    spec, opened = _teacher(teacher)
-    given: dict[str, Any] = {
-        "data": {"classes": _named(classes)},
-        "teacher": {"spec": spec},
-        "student": {"spec": student or None},
-    }
-    given["data"]["root"] = _root(data, config, merge(settings or {}, given), storage, progress)
-    return quote_run(
-        make_config(config, merge({"student": {}}, merge(settings or {}, given))), storage, progress, opened
-    )
 
 
 @old_keywords
@@ -153,9 +106,9 @@ def distill(
     Raises:
         Vl2vError: states what was expected, what was found, and what to do next.
     """
-    spec, opened = _teacher(teacher)
+    spec, opened = opened_or_named(teacher)
     given: dict[str, Any] = {
-        "data": {"held_out": tuple(held_out) if held_out is not None else None, "classes": _named(classes)},
+        "data": {"held_out": tuple(held_out) if held_out is not None else None, "classes": classes_of(classes)},
         "teacher": {"spec": spec, "accept": accept_teacher or None},
         "student": {"spec": _student_name(student)},
         "budget": None if budget is None else str(budget),
@@ -168,7 +121,7 @@ def distill(
         free["teacher"] = {"accept": accept or None, "free": (settings or {}).get("teacher", {}).get("free")}
         final = make_config(None, merge(base.model_dump(mode="json"), free))
     else:
-        given["data"]["root"] = _root(data, config, merge(settings or {}, given), storage, progress)
+        given["data"]["root"] = root_of(data, config, merge(settings or {}, given), storage, progress)
         final = make_config(config, merge(settings or {}, given))
     backbone = None if isinstance(student, str) or student is None else _backbone(student, final)
     return run(
@@ -235,7 +188,7 @@ def evaluate(
     chosen = {role: column for role, column in (columns or {}).items() if column is not None}
     made = (loaded.provenance.get("config") or {}).get("data") or {}
     chosen = known_columns(made, data) | chosen
-    root = _root(data, None, {"data": chosen}, storage, progress)
+    root = root_of(data, None, {"data": chosen}, storage, progress)
     as_trained = {"layout_as_found": made.get("layout_as_found", False), "allow_missing_classes": True}
     settings = {"root": root, "skip_bad": skip_bad} | chosen | as_trained
     config = parse(DataConfig, settings, "the settings")
@@ -263,7 +216,7 @@ def export(
         onnx=onnx,
         int8=int8,
         out=Path(out) if out is not None else None,
-        data=Path(str(_root(data, None, {}, storage, progress))) if data is not None else None,
+        data=Path(str(root_of(data, None, {}, storage, progress))) if data is not None else None,
         tolerance=tolerance,
         backbone=backbone,
         storage=storage,
@@ -279,47 +232,6 @@ def load(folder: str | Path, backbone: nn.Module | None = None, device: str = "c
 
         folder = fetch(str(folder))
     return Student.load(folder, backbone, device)
-
-
-def _root(
-    data: str | Path | Frame | None,
-    config: str | Path | None,
-    settings: Mapping[str, Any],
-    storage: StoragePaths | None,
-    progress: Progress | None,
-) -> str | None:
-    """What lists the images, as settings name it.
-
-    A frame, a data set of another tool, and a table of images at addresses are written as a table of files to the
-    folder of the embedding store.
-    """
-    base = read_yaml(Path(config)) if config else {}
-    asked = merge(base if isinstance(base, Mapping) else {}, settings).get("data") or {}
-    named = asked.get("root") if data is None else data
-    folder = (storage or StoragePaths()).store.absolute().parent / FOLDER
-    if named is None:
-        return None
-    if isinstance(named, str | os.PathLike):
-        source = find_source(str(named)) if str(named) else None
-        if source is not None:
-            return str(import_source(source, str(named), folder, asked, progress))
-        table = Path(named)
-        title = None if data is None else str(data)
-    else:
-        table = write_frame(named, folder, asked)
-        title = str(table)
-    fetched = import_table(table, str(table), folder, asked, progress) if is_table(table) else None
-    return title if fetched is None else str(fetched)
-
-
-def _teacher(teacher: str | Teacher | None) -> tuple[str | None, Teacher | None]:
-    if teacher is None or isinstance(teacher, str):
-        return teacher, None
-    return teacher.describe().identity, teacher
-
-
-def _named(classes: str | Path | Sequence[str] | None) -> tuple[str, ...] | None:
-    return None if classes is None else class_names(classes)
 
 
 def _student_name(student: str | nn.Module | Backbone | None) -> str | None:

@@ -20,12 +20,12 @@ from vl2v.commands.new_classes import known_classes
 from vl2v.config import RunConfig, parse
 from vl2v.errors import HubError, RunError, StudentError, Vl2vError
 from vl2v.hub.package import Package, make_package
+from vl2v.json_files import write_json
 from vl2v.reports.extras import export_table
 from vl2v.reports.source import read_run
 from vl2v.runs.folder import RunFolder, State
 from vl2v.runs.run_files import read_evaluation, read_export
 from vl2v.student.backbones import from_module
-from vl2v.student.files import write_json
 from vl2v.student.provenance import check_provenance
 from vl2v.training.adam import load_adam
 from vl2v_runtime import strict_json

@@ -11,7 +11,8 @@ import torch.nn.functional as F
 from test_baselines import CONTEXT, batch
 from torch import Tensor, nn
 
-from vl2v.method.baselines.miro import MiroSettings, Oracle, Variance, information_gap, recorded
+from vl2v.method.baselines.miro import MiroSettings
+from vl2v.method.baselines.oracle import Oracle, Variance, information_gap, recorded
 from vl2v.method.distill import Projected, distill, trainable
 from vl2v.method.loop import total
 from vl2v.method.registry import METHODS

@@ -14,7 +14,8 @@ from vl2v.method.align import align
 from vl2v.method.distill import Projected, distill, trainable
 from vl2v.method.loop import total
 from vl2v.method.loss import dual_loss
-from vl2v.method.recipe import GAIN, VL2V, ScaledProjection, Vl2vSettings
+from vl2v.method.recipe import GAIN, VL2V, Vl2vSettings
+from vl2v.method.scaled_projection import ScaledProjection
 from vl2v.student.model import cosine_logits
 
 LABELS = [0, 2, -1, 1]

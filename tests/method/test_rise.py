@@ -9,7 +9,8 @@ import torch.nn.functional as F
 from test_baselines import CONTEXT, batch, divergence_by_hand
 from torch import nn
 
-from vl2v.method.baselines.rise import EmbeddingClassifier, RiseSettings, relative_distance, text_distance
+from vl2v.method.baselines.rise import RiseSettings
+from vl2v.method.baselines.text_distance import EmbeddingClassifier, relative_distance, text_distance
 from vl2v.method.distill import distill
 from vl2v.method.loop import total
 from vl2v.method.registry import METHODS

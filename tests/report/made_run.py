@@ -16,9 +16,9 @@ from torch import nn
 
 from vl2v.config import RunConfig, parse
 from vl2v.evaluation.evaluation import Evaluation, Row
+from vl2v.json_files import write_json
 from vl2v.runs.folder import RunFolder
 from vl2v.student.backbones import Backbone, Recipe
-from vl2v.student.files import write_json
 from vl2v.student.model import Student
 from vl2v.student.preprocess import Preprocess
 

@@ -17,11 +17,11 @@ from vl2v.api_report import make_report
 from vl2v.commands.classes import remove_classes
 from vl2v.commands.export import export as export_files
 from vl2v.errors import AccessError, BudgetError, Vl2vError
+from vl2v.json_files import write_json
 from vl2v.locking import file_lock, try_file_lock
 from vl2v.runs.folder import RunFolder
 from vl2v.runs.ownership import owned
 from vl2v.serve.gallery import Gallery
-from vl2v.student.files import write_json
 from vl2v.teacher.purchase.spending import Spending
 from vl2v.teacher.purchase.store import EmbeddingStore
 from vl2v.tracking.base import Memory

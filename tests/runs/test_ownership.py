@@ -20,8 +20,8 @@ from typer.testing import CliRunner
 from vl2v.cli import app
 from vl2v.errors import RunError
 from vl2v.hints import resume_command
+from vl2v.json_files import write_json
 from vl2v.runs.ownership import LOCK, OWNER, TRAINING, Owner, alone_in, owned
-from vl2v.student.files import write_json
 
 
 @contextmanager

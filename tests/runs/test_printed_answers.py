@@ -12,12 +12,12 @@ import pytest
 from exported import student_of
 from odd_images import colours, encoded
 
-from vl2v.cli.printing import _try_it, quote_json, quote_table, show, show_answers
+from vl2v.cli.printing import _try_it, show, show_answers
 from vl2v.commands.evaluate import Answer, classify, find_images
 from vl2v.data.contents import Contents, DomainContents
 from vl2v.errors import RunError
+from vl2v.json_files import write_json
 from vl2v.runs.folder import RunFolder
-from vl2v.student.files import write_json
 from vl2v.teacher.base import Price
 from vl2v.teacher.purchase.ledger import Quote
 from vl2v.training.student import printable_paths
@@ -63,11 +63,11 @@ def test_a_quote_says_what_was_understood(capsys: pytest.CaptureFixture[str]) ->
     domains = (DomainContents("a[b]", 3, 2, 1, 2, False), DomainContents("line", 2, 2, 1, 1, True))
     contents = Contents("photos", domains, ("cat", "dog"), images=5)
     quote = Quote("t", {"training": 3}, {"training": 0}, 2, 0, Price(Decimal(0), Decimal(0)), {}, contents=contents)
-    show(quote_table(quote))
+    show(quote.table())
     text = capsys.readouterr().out
     assert "photos: 2 domains, 2 classes, 5 images" in text
     assert "  a[b]: 3 images, 1 to 2 of each class" in text
-    assert quote_json(quote)["data"]["classes"] == ["cat", "dog"]
+    assert quote.to_dict()["data"]["classes"] == ["cat", "dog"]
 
 
 def test_a_student_takes_folders_and_streams_and_predict_says_what_it_leaves_out(tmp_path: Path) -> None:

@@ -18,10 +18,10 @@ from vl2v.config import DEFAULT_METHOD, RunConfig, merge, parse
 from vl2v.data.folder import read_yaml
 from vl2v.errors import ConfigError
 from vl2v.faults import reading
+from vl2v.json_files import read_json, write_json
 from vl2v.locking import file_lock
 from vl2v.method.registry import METHODS
 from vl2v.nested import nested
-from vl2v.student.files import read_json, write_json
 from vl2v.writing import check_folder, write_text
 
 SHARED = (("data", "root"), ("data", "held_out"), ("data", "unlabelled"), ("teacher", "spec"))

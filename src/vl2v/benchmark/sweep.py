@@ -18,6 +18,7 @@ from vl2v.config import DataConfig, RunConfig, merge, parse
 from vl2v.data.scan import FileIndex
 from vl2v.errors import ConfigError, Interrupted, TrainingError
 from vl2v.faults import reading
+from vl2v.json_files import read_json, write_json
 from vl2v.locations import StoragePaths
 from vl2v.locking import try_file_lock
 from vl2v.planning.models import stated_price
@@ -25,7 +26,6 @@ from vl2v.planning.prepare import list_folder, read_dataset
 from vl2v.progress import Progress
 from vl2v.purchase import BudgetAccount
 from vl2v.runs.folder import RunFolder
-from vl2v.student.files import read_json, write_json
 from vl2v.teacher.base import Teacher
 from vl2v.teacher.purchase.spending import Spending
 from vl2v.teacher.purchase.store import EmbeddingStore

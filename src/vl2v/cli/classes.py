@@ -60,7 +60,7 @@ def add(
 ) -> None:
     """Add classes by their text embedding, without training. Exported files are updated too."""
     from vl2v.api import add_classes, quote_classes
-    from vl2v.cli.printing import quote_json, quote_table, show
+    from vl2v.cli.printing import show
     from vl2v.commands.classes import home_of
 
     wording: dict[str, Any] = {"phrases": phrase or (), "templates": template or (), "teacher": teacher}
@@ -69,7 +69,7 @@ def add(
     storage = storage_paths(None, store, home_of(run))
     if quote:
         found = quote_classes(run, names, storage=storage, **wording)
-        show(quote_json(found) if as_json else quote_table(found))
+        show(found.to_dict() if as_json else found.table())
         return
     progress, limit = make_progress(quiet, as_json), money(budget)
     wording["accept_teacher"] = accept_teacher

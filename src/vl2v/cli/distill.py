@@ -35,8 +35,8 @@ def quote(
     settings: dict[str, Any],
 ) -> None:
     """Show what distilling would cost in queries, money and disk space. Free."""
-    from vl2v.api import quote as ask
-    from vl2v.cli.printing import quote_json, quote_table, show
+    from vl2v.api_quote import quote as ask
+    from vl2v.cli.show import show
 
     _check_given(settings, config, "teacher.spec")
     found = ask(
@@ -46,7 +46,7 @@ def quote(
         config=config,
         settings=settings,
     )
-    show(quote_json(found) if as_json else quote_table(found))
+    show(found.to_dict() if as_json else found.table())
 
 
 @with_settings(*SETTINGS)

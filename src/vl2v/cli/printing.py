@@ -14,68 +14,23 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from vl2v.cli.show import OUTPUT
+from vl2v.cli.show import show as show
 from vl2v.commands.distill import Run
 from vl2v.commands.evaluate import Answer
 from vl2v.evaluation.evaluation import ROLES, Evaluation
 from vl2v.evaluation.reference import LABELS
 from vl2v.faults import naming
 from vl2v.runs.folder import RunFolder
-from vl2v.teacher.purchase.ledger import LedgerEntry, Quote
-from vl2v.terminal import clean, console, dump_json
-from vl2v.words import size
+from vl2v.teacher.purchase.ledger import LedgerEntry
+from vl2v.terminal import clean
 from vl2v_runtime.names import printable, quoted, shown
 from vl2v_runtime.trust import Trust
 
 if TYPE_CHECKING:
     from vl2v.demo.job import Demo
 
-OUTPUT = Path("standard output")
 FORMATS = ("table", "json", "csv")
-
-
-def show(result: RenderableType | dict[str, Any] | list[Any]) -> None:
-    """Print a table, or JSON if it is plain values, on standard output."""
-    with naming(OUTPUT):
-        if isinstance(result, dict | list):
-            print(dump_json(result))
-        else:
-            console(soft_wrap=True).print(result)
-
-
-def quote_json(quote: Quote) -> dict[str, Any]:
-    """A quote as plain values; money as text, exact."""
-    return {
-        "teacher": quote.teacher,
-        "images": {p: {"needed": n, "known": quote.images_known[p]} for p, n in quote.images.items()},
-        "texts": {"needed": quote.texts, "known": quote.texts_known},
-        "image_queries": quote.image_queries,
-        "text_queries": quote.text_queries,
-        "cost": f"{quote.cost:f}",
-        "currency": quote.price.currency,
-        "disk_bytes": quote.disk_bytes,
-        "note": quote.note,
-        "training": asdict(quote.training) if quote.training else None,
-    } | ({"data": quote.contents.to_dict()} if quote.contents else {})
-
-
-def quote_table(quote: Quote) -> RenderableType:
-    """A quote for a terminal."""
-    table = Table(title=f"quote of {quote.teacher}; nothing is spent")
-    for name in ("what", "needed", "known", "to buy", f"cost, {quote.price.currency}"):
-        table.add_column(name, justify="left" if name == "what" else "right")
-    for purpose, needed in quote.images.items():
-        known = quote.images_known[purpose]
-        cost = quote.price.of(images=needed - known)
-        table.add_row(f"images, {purpose}", f"{needed:,}", f"{known:,}", f"{needed - known:,}", f"{cost:f}")
-    cost = quote.price.of(texts=quote.text_queries)
-    table.add_row("prompts", f"{quote.texts:,}", f"{quote.texts_known:,}", f"{quote.text_queries:,}", f"{cost:f}")
-    table.add_section()
-    table.add_row("all", "", "", f"{quote.image_queries + quote.text_queries:,}", f"{quote.cost:f}", style="bold")
-    disk = ", ".join(f"{name} {size(count)}" for name, count in quote.disk_bytes.items())
-    understood = [Text("\n".join(quote.contents.lines()))] if quote.contents else []
-    further = [Text(f"training on this machine: {quote.training}")] if quote.training else []
-    further += [Text(f"note: {quote.note}")] if quote.note else []
-    return Group(*understood, table, f"disk, at most: {disk}", *further)
 
 
 def run_json(run: Run) -> dict[str, Any]:

@@ -48,7 +48,6 @@ def check(
 
 def check_json(found: Check) -> dict[str, Any]:
     """A check as plain values; money as text, exact."""
-    from vl2v.cli.printing import quote_json
 
     return {
         "teacher": found.card.identity,
@@ -66,7 +65,7 @@ def check_json(found: Check) -> dict[str, Any]:
         "spent": f"{found.spent:f}",
         "currency": found.card.price.currency,
         "note": found.note,
-        "job": quote_json(found.job) if found.job else None,
+        "job": found.job.to_dict() if found.job else None,
     }
 
 

@@ -26,6 +26,7 @@ from vl2v.evaluation.split import (
 )
 from vl2v.evaluation.unseen import UnseenClasses, evaluate_unseen
 from vl2v.evaluation.zero_shot import warn_of_teacher
+from vl2v.json_files import write_json
 from vl2v.locations import StoragePaths
 from vl2v.planning.plan import RunPlan, plan_run
 from vl2v.planning.prepare import with_columns
@@ -44,7 +45,6 @@ from vl2v.runs.ownership import TRAINING, owned
 from vl2v.runs.starting import ensure_new, ensure_same_model, ledger_name, removed_if_refused, resume_run
 from vl2v.runs.storage import storage_of
 from vl2v.student.backbones import Backbone
-from vl2v.student.files import write_json
 from vl2v.student.model import Student
 from vl2v.teacher.base import Teacher
 from vl2v.teacher.purchase.ledger import Ledger

@@ -20,6 +20,7 @@ from vl2v.errors import ConfigError, RunError, StudentError
 from vl2v.evaluation.evaluation import student_answers
 from vl2v.evaluation.reference import LABELS, Reference
 from vl2v.hints import resume_command
+from vl2v.json_files import write_json
 from vl2v.locations import StoragePaths
 from vl2v.onnx_export.exported import EXPORT, REPORT
 from vl2v.onnx_export.onnx import need_onnx, to_onnx, write
@@ -34,7 +35,7 @@ from vl2v.runs.ownership import alone_in
 from vl2v.runs.run_files import read_export
 from vl2v.runs.storage import storage_of
 from vl2v.student.architectures import CUSTOM_MODULE
-from vl2v.student.files import CARD, write_json
+from vl2v.student.files import CARD
 from vl2v.student.model import Student
 from vl2v.student.provenance import check_provenance
 from vl2v_runtime.model import FLOAT, INT8, Model

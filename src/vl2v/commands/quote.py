@@ -11,7 +11,6 @@ from vl2v.progress import Progress
 from vl2v.renamed import old_keywords
 from vl2v.teacher.base import Teacher
 from vl2v.teacher.purchase.ledger import Quote
-from vl2v.training.duration import quoted_time
 
 
 @old_keywords
@@ -24,4 +23,8 @@ def quote_run(
     """State what a run would buy. Spends nothing; a student is not needed (`config.student.spec` may be empty)."""
     named = bool(config.student.spec)
     plan = plan_run(config, storage or StoragePaths(), progress, teacher=teacher, with_student=named)
-    return replace(plan.quote, training=quoted_time(plan)) if named else plan.quote
+    if not named:
+        return plan.quote
+    from vl2v.training.duration import quoted_time  # imports torch
+
+    return replace(plan.quote, training=quoted_time(plan))

@@ -15,12 +15,12 @@ from vl2v.demo.drawings import draw
 from vl2v.errors import ConfigError, Interrupted
 from vl2v.evaluation.evaluation import Evaluation
 from vl2v.faults import reading
+from vl2v.json_files import read_json, write_json
 from vl2v.locations import StoragePaths
 from vl2v.method import registry
 from vl2v.nested import merge, nested
 from vl2v.progress import Progress
 from vl2v.runs.folder import RunFolder
-from vl2v.student.files import read_json, write_json
 from vl2v.threads import cores, free_memory
 from vl2v.training.process import stop_asked
 from vl2v.training.workers import Workers

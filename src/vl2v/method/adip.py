@@ -2,8 +2,19 @@
 
 from __future__ import annotations
 
-from vl2v.method.base import Method, NoSettings
-from vl2v.method.loss import dual_terms
+from typing import TYPE_CHECKING
+
+from vl2v.method.base import Context, Method, NoSettings
+
+if TYPE_CHECKING:
+    from vl2v.method.loop import Objective
+
+
+def _objective(context: Context[NoSettings]) -> Objective:
+    from vl2v.method.loss import dual_terms
+
+    return dual_terms(context.image_weight)
+
 
 ADIP = Method(
     name="adip",
@@ -11,7 +22,7 @@ ADIP = Method(
     settings=NoSettings,
     stages=("Align", "Distill"),
     classifier="cosine",
-    objective=lambda context: dual_terms(context.image_weight),
+    objective=_objective,
     first_stage=True,
     trains_layer=False,
     queries_teacher=True,

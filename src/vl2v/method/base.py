@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
-from torch import Tensor, nn
-
-from vl2v.method.loop import Objective
 from vl2v.strict import Strict
+
+if TYPE_CHECKING:  # a quote needs methods, but not torch, which takes seconds to import
+    from torch import Tensor, nn
+
+    from vl2v.method.loop import Objective
 
 Classifier = Literal["cosine", "linear"]
 

@@ -8,21 +8,18 @@ The second term trains the features alone. The logit scale of the saved student 
 
 from __future__ import annotations
 
-import math
-from typing import Any
-
-import torch
-from torch import Tensor, nn
+from typing import TYPE_CHECKING, Any
 
 from vl2v.method.base import Context, Method, Settings
 from vl2v.method.baselines.kd import softened_divergence, zero_shot_logits
-from vl2v.method.loop import Batch, Objective
-from vl2v.method.loss import dual_terms
 from vl2v.strict import Rate, Weight
-from vl2v.student.model import cosine_logits
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from vl2v.method.loop import Batch, Objective
 
 GAIN = "log_gain"  # name of the parameter
-LIMIT = math.log(10)  # the gain is limited to [0.1, 10]
 
 
 class Vl2vSettings(Settings):
@@ -41,42 +38,10 @@ def _defaults(without_labels: bool) -> dict[str, Any]:
     return {"kl_weight": 0.1 if without_labels else 0.0}
 
 
-class ScaledProjection(nn.Linear):
-    """The projection P, and a learned gain: the student's logit scale divided by the teacher's.
-
-    The parameter is the logarithm of the gain, 0 before training.
-
-    Args:
-        features: F.
-        head: [K, D], the text head.
-    """
-
-    def __init__(self, features: int, head: Tensor) -> None:
-        super().__init__(features, head.shape[1])
-        self.log_gain = nn.Parameter(torch.zeros(()))
-
-    def forward(self, features: Tensor) -> Tensor:
-        """Map [B, F] to [B, D + 1]: the projection, and the logarithm of the gain in the last column."""
-        return torch.cat([super().forward(features), self._limited().expand(len(features), 1)], dim=-1)
-
-    @property
-    def gain(self) -> float:
-        """The student's logit scale divided by the teacher's, in [0.1, 10]."""
-        return math.exp(float(self._limited().detach()))
-
-    @torch.no_grad()
-    def plain(self) -> nn.Linear:
-        """Return a copy of P without the gain."""
-        alone = nn.Linear(self.in_features, self.out_features)
-        alone.weight.copy_(self.weight)
-        alone.bias.copy_(self.bias)
-        return alone
-
-    def _limited(self) -> Tensor:
-        return self.log_gain.clamp(-LIMIT, LIMIT)
-
-
 def _objective(context: Context[Vl2vSettings]) -> Objective:
+    from vl2v.method.loss import dual_terms
+    from vl2v.student.model import cosine_logits
+
     dual, dimension = dual_terms(context.image_weight), context.head.shape[1]
     kl_weight, temperature = context.settings.kl_weight or 0.0, context.settings.temperature
 
@@ -96,11 +61,21 @@ def _objective(context: Context[Vl2vSettings]) -> Objective:
     return objective
 
 
+def _layer(features: int, head: Tensor) -> nn.Module:
+    from vl2v.method.scaled_projection import ScaledProjection
+
+    return ScaledProjection(features, head)
+
+
 def _saved_layer(layer: nn.Module) -> nn.Module:
+    from vl2v.method.scaled_projection import ScaledProjection
+
     return layer.plain() if isinstance(layer, ScaledProjection) else layer
 
 
 def _gain(layer: nn.Module) -> float:
+    from vl2v.method.scaled_projection import ScaledProjection
+
     return layer.gain if isinstance(layer, ScaledProjection) else 1.0
 
 
@@ -115,7 +90,7 @@ VL2V = Method(
     trains_layer=False,
     queries_teacher=True,
     needs_labels=False,
-    layer=ScaledProjection,
+    layer=_layer,
     saved_layer=_saved_layer,
     extra_parameters=(GAIN,),
     extra_rate=lambda settings: settings.scale_learning_rate,

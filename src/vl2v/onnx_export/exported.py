@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from vl2v.json_files import write_json
 from vl2v.redaction import public_provenance
 from vl2v.runs.run_files import read_export
-from vl2v.student.files import CHANGES, write_json
+from vl2v.student.files import CHANGES
 from vl2v.student.model import Student
 
 EXPORT, REPORT = "export", "export.json"  # folder in the run folder, and the report in it

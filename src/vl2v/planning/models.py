@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from vl2v.config import RunConfig
 from vl2v.errors import ConfigError
-from vl2v.student.backbones import Backbone, load_backbone
 from vl2v.teacher.base import Price, Teacher
 from vl2v.teacher.file import FileTeacher
 from vl2v.teacher.http.remote import RemoteTeacher
 from vl2v.teacher.registry import is_remote, open_teacher
+
+if TYPE_CHECKING:
+    from vl2v.student.backbones import Backbone
 
 
 def open_configured_teacher(config: RunConfig) -> Teacher:
@@ -23,6 +27,8 @@ def open_configured_teacher(config: RunConfig) -> Teacher:
 
 def open_student(config: RunConfig) -> Backbone:
     """Load the backbone of the settings; ``teacher`` is the teacher's own image encoder (VL2V-SD)."""
+    from vl2v.student.backbones import load_backbone  # imports torch, which a quote may not need
+
     student = config.student
     spec = config.teacher.spec if student.spec == "teacher" else student.spec
     return load_backbone(spec, size=student.size, mean=student.mean, std=student.std, fit=student.fit)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import closing
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vl2v.config import RunConfig
 from vl2v.data.contents import Contents
@@ -20,11 +20,13 @@ from vl2v.planning.requirements import EVALUATION, UNSEEN, Requirements, make_qu
 from vl2v.planning.settling import settled
 from vl2v.planning.split import Split, leaked, split_dataset
 from vl2v.progress import Progress, Silent, warn
-from vl2v.student.backbones import Backbone
 from vl2v.teacher.base import Teacher, TeacherCard
 from vl2v.teacher.file import FileTeacher
 from vl2v.teacher.purchase.ledger import Quote
 from vl2v.teacher.purchase.store import EmbeddingStore
+
+if TYPE_CHECKING:
+    from vl2v.student.backbones import Backbone
 
 DEFAULT_SIZE = 224  # pixels, for a quote without a student
 

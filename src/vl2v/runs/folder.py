@@ -20,11 +20,11 @@ from vl2v.data.folder import read_yaml
 from vl2v.errors import RunError
 from vl2v.faults import UNREADABLE
 from vl2v.hints import resume_command
+from vl2v.json_files import read_json, write_json
 from vl2v.locations import StoragePaths
 from vl2v.runs.ownership import LOCK, OWNER
 from vl2v.runs.run_files import StateValues
 from vl2v.runs.storage import remember
-from vl2v.student.files import read_json, write_json
 from vl2v.teacher.purchase import spending
 from vl2v.writing import in_place, replacing, write_text
 from vl2v_runtime import strict_json

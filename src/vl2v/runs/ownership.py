@@ -12,8 +12,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from vl2v.errors import RunError
+from vl2v.json_files import write_json
 from vl2v.locking import try_file_lock
-from vl2v.student.files import write_json
 from vl2v.writing import check_folder
 from vl2v_runtime import strict_json
 

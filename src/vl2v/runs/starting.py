@@ -11,10 +11,10 @@ from typing import Any
 from vl2v.config import RunConfig
 from vl2v.data.tables.base import is_table
 from vl2v.errors import RunError, TeacherError
+from vl2v.json_files import write_json
 from vl2v.locations import StoragePaths
 from vl2v.runs.folder import RunFolder
 from vl2v.runs.storage import remember
-from vl2v.student.files import write_json
 from vl2v.teacher.base import Teacher
 from vl2v.teacher.http.remote import RemoteTeacher
 from vl2v_runtime.names import printable

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from vl2v.json_files import write_json
 from vl2v.locations import StoragePaths, default_cache, default_store
 from vl2v.runs.made_here import MARK, is_signed, sign
-from vl2v.student.files import write_json
 from vl2v_runtime import strict_json
 
 FILE = "places.json"  # in the run's folder

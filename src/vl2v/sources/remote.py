@@ -11,13 +11,14 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
-
-import httpx
+from typing import TYPE_CHECKING, Any
 
 from vl2v.data.tables.base import Broken
 from vl2v.errors import MissingExtraError
 from vl2v_runtime.names import shown
+
+if TYPE_CHECKING:  # imported where an address is fetched: most tables have none
+    import httpx
 
 WEB = ("https", "http")
 FILES = {"s3": "s3fs", "gs": "gcsfs"}  # packages by scheme, which are their extras as well
@@ -98,6 +99,8 @@ class Fetcher:
         return found
 
     async def _all(self, addresses: list[str]) -> dict[str, str | Broken]:
+        import httpx
+
         slots = asyncio.Semaphore(AT_ONCE)
         limits = httpx.Limits(max_connections=AT_ONCE)
         async with httpx.AsyncClient(follow_redirects=True, max_redirects=REDIRECTS, limits=limits) as client:
@@ -142,6 +145,8 @@ class Fetcher:
         raise AssertionError("the last attempt returns or raises")
 
     async def _once(self, client: httpx.AsyncClient, address: str) -> bytes:
+        import httpx
+
         scheme = address.partition("://")[0].lower()
         if scheme in FILES:
             return await asyncio.to_thread(self._read, scheme, address)

@@ -24,17 +24,17 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from vl2v.errors import RunError, StudentError
+from vl2v.errors import StudentError
+from vl2v.json_files import write_json
 from vl2v.student.architectures import Recipe, build, compare_shapes, described, shapes_of
 from vl2v.student.backbones import Backbone
 from vl2v.student.card import StudentCard
 from vl2v.student.preprocess import Preprocess
 from vl2v.student.provenance import check_provenance
 from vl2v.trust import files as trust_file
-from vl2v.writing import replacing, write_text
+from vl2v.writing import replacing
 from vl2v_runtime import strict_json
 from vl2v_runtime.fits import RESIZES
-from vl2v_runtime.names import printable
 from vl2v_runtime.trust import Trust
 
 if TYPE_CHECKING:
@@ -261,25 +261,3 @@ def _newer_names(card: Mapping[str, Any], saved_names: Mapping[str, Any]) -> dic
     if changes and isinstance(provenance, dict):
         provenance = provenance | {CHANGES: changes}
     return {"classes": saved_names.get("classes"), "provenance": provenance}
-
-
-def write_json(path: Path, content: object) -> None:
-    """Write JSON atomically: readers see the old file or the new one."""
-    text = json.dumps(content, indent=2, ensure_ascii=False)
-    if printable(text) != text:  # a path that is not UTF-8 is written with escapes
-        text = json.dumps(content, indent=2)
-    write_text(path, text + "\n")
-
-
-def read_json(path: Path) -> Any:
-    """Read plain values from a JSON file of a run or a benchmark.
-
-    Raises:
-        RunError: if it cannot be read, is not JSON, or exceeds a limit of `vl2v_runtime.strict_json`.
-    """
-    try:
-        return strict_json.read(path)
-    except (OSError, ValueError) as error:
-        found = (error.strerror if isinstance(error, OSError) else None) or str(error)
-        step = "copy it again from its source, or make it again"
-        raise RunError(f"{path} cannot be read.", expected="JSON", found=found, next_step=step) from error

@@ -8,15 +8,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import Any
-
-import torch
-import torch.nn.functional as F
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from vl2v.errors import ConfigError
 from vl2v.pretrained.open_clip import import_open_clip
 from vl2v_runtime.regular import read_text
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 NAMED = {"photo": ("a photo of a {}",), "name": ("{}",)}
 CLIP_80 = "clip-80"
@@ -140,6 +139,9 @@ def text_head(prompt_embeddings: Tensor) -> Tensor:
     Raises:
         ValueError: if the shape is wrong.
     """
+    import torch
+    import torch.nn.functional as F
+
     prompt_embeddings = torch.as_tensor(prompt_embeddings)
     if prompt_embeddings.ndim != 3:
         raise ValueError(f"expected [K, T, D], found {list(prompt_embeddings.shape)}")

@@ -13,9 +13,9 @@ from functools import partial
 from typing import Any
 
 from vl2v.faults import reading
+from vl2v.json_files import read_json, write_json
 from vl2v.redaction import public_config
 from vl2v.runs.folder import RunFolder
-from vl2v.student.files import read_json, write_json
 from vl2v.tracking.base import Memory, Tracker, open_tracker
 
 Note = Callable[[str], None]

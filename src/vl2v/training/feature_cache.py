@@ -20,9 +20,9 @@ from vl2v.data.pixels import stamp_of
 from vl2v.data.splits import Slots
 from vl2v.evaluation.features import CHUNK, pass_through
 from vl2v.faults import UNREADABLE, naming
+from vl2v.json_files import write_json
 from vl2v.locking import file_lock
 from vl2v.progress import Progress
-from vl2v.student.files import write_json
 from vl2v.student.preprocess import Preprocess
 from vl2v.writing import reserve
 from vl2v_runtime.imaging import DECODING

@@ -5,11 +5,14 @@ With a first stage it is the same as `lp-ft`: a linear probe, followed by fine-t
 
 from __future__ import annotations
 
-import torch.nn.functional as F
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from vl2v.method.base import Context, Method, NoSettings
-from vl2v.method.loop import Batch, Objective
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from vl2v.method.loop import Batch, Objective
 
 
 def labels_of(batch: Batch) -> Tensor:
@@ -25,6 +28,8 @@ def labels_of(batch: Batch) -> Tensor:
 
 def cross_entropy(logits: Tensor, batch: Batch) -> Tensor:
     """Return the mean cross-entropy of logits [B, K] over the rows with a label, or 0 if there are none."""
+    import torch.nn.functional as F
+
     loss = F.cross_entropy(logits, labels_of(batch).clamp(min=0), reduction="none")  # [B]
     if batch.labelled is None:
         return loss.mean()

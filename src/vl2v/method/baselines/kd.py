@@ -5,17 +5,16 @@ Hinton, Vinyals and Dean, "Distilling the Knowledge in a Neural Network", 2015 (
 
 from __future__ import annotations
 
-from typing import Any
-
-import torch
-import torch.nn.functional as F
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from vl2v.method.base import Context, Method, Settings
 from vl2v.method.baselines.erm import cross_entropy
-from vl2v.method.loop import Batch, Objective
 from vl2v.strict import Fraction, Rate
-from vl2v.student.model import cosine_logits
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from vl2v.method.loop import Batch, Objective
 
 
 class KdSettings(Settings):
@@ -37,15 +36,21 @@ def softened_divergence(logits: Tensor, teacher_logits: Tensor, temperature: flo
     Returns:
         A scalar, at least 0, and 0 only if both distributions are equal.
     """
+    import torch.nn.functional as F
+
     student = F.log_softmax(logits / temperature, dim=-1)
     teacher = F.log_softmax(teacher_logits / temperature, dim=-1)
     return temperature**2 * F.kl_div(student, teacher, reduction="batchmean", log_target=True)
 
 
-@torch.no_grad()
 def zero_shot_logits(context: Context[Any], batch: Batch, like: Tensor) -> Tensor:
     """Return the teacher's zero-shot logits of a batch, [B, K], with the dtype and device of `like`."""
-    return cosine_logits(batch.teacher_image.to(like), context.head.to(like), context.logit_scale)
+    import torch
+
+    from vl2v.student.model import cosine_logits
+
+    with torch.no_grad():
+        return cosine_logits(batch.teacher_image.to(like), context.head.to(like), context.logit_scale)
 
 
 def _objective(context: Context[KdSettings]) -> Objective:

@@ -8,60 +8,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import TYPE_CHECKING
 
 from vl2v.errors import BudgetError
-from vl2v.teacher.base import Price, TeacherCard
+from vl2v.teacher.base import TeacherCard
+from vl2v.teacher.purchase.quote import Quote as Quote
 from vl2v.teacher.purchase.spending import Spending
 from vl2v.teacher.purchase.store import EmbeddingStore
-
-if TYPE_CHECKING:
-    from vl2v.data.contents import Contents
-    from vl2v.training_time import TrainingTime
-
-
-@dataclass(frozen=True)
-class Quote:
-    """The queries that a command has to buy, and their cost.
-
-    Attributes:
-        teacher: identity of the teacher.
-        images: number of distinct image queries by purpose (``training``, ``unlabelled``, ``evaluation``).
-        images_known: number of these that are already stored and therefore free.
-        texts: number of distinct text queries.
-        texts_known: number of these that are already stored.
-        price: price of the teacher.
-        disk_bytes: disk space in bytes of the store, the pixel cache and the state of the run, by name.
-        note: a remark about the price, or empty.
-        contents: domains, classes and numbers of images; None without a folder.
-        training: training time on this machine; None without a student.
-    """
-
-    teacher: str
-    images: dict[str, int]
-    images_known: dict[str, int]
-    texts: int
-    texts_known: int
-    price: Price
-    disk_bytes: dict[str, int]
-    note: str = ""
-    contents: Contents | None = None
-    training: TrainingTime | None = None
-
-    @property
-    def image_queries(self) -> int:
-        """Number of image queries to buy."""
-        return sum(self.images.values()) - sum(self.images_known.values())
-
-    @property
-    def text_queries(self) -> int:
-        """Number of text queries to buy."""
-        return self.texts - self.texts_known
-
-    @property
-    def cost(self) -> Decimal:
-        """Cost in `price.currency`."""
-        return self.price.of(self.image_queries, self.text_queries)
 
 
 @dataclass(frozen=True)
