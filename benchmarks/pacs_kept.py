@@ -9,9 +9,9 @@ import yaml
 
 from common import RESULTS
 from vl2v.benchmark.results import JOBS
+from vl2v.json_files import read_json, write_json
 from vl2v.redaction import public_config
 from vl2v.runs.folder import RunFolder
-from vl2v.json_files import read_json, write_json
 
 
 def keep_jobs(grid: str, out: Path) -> None:

@@ -31,8 +31,8 @@ from vl2v.benchmark.statistics import Spread
 from vl2v.commands.trust import SIZES, read_answers
 from vl2v.evaluation.evaluation import IN_DOMAIN, OUT_OF_DOMAIN
 from vl2v.evaluation.predictions import Predictions
-from vl2v.runs.folder import RunFolder
 from vl2v.json_files import read_json
+from vl2v.runs.folder import RunFolder
 from vl2v.student.model import Student
 from vl2v.trust.calibration import fit_temperature, reliability
 from vl2v.trust.drift import fit_reference, share_unusual

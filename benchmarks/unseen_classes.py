@@ -18,8 +18,8 @@ from vl2v.allocator import keep_freed_memory
 from vl2v.api import distill
 from vl2v.cli.console import LogLines
 from vl2v.config import merge
-from vl2v.locations import StoragePaths
 from vl2v.json_files import read_json
+from vl2v.locations import StoragePaths
 
 TARGET = "sketch"
 PAIRS = (("dog", "giraffe"), ("guitar", "house"))
