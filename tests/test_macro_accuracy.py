@@ -22,11 +22,11 @@ from vl2v.evaluation.features import scores
 from vl2v.evaluation.metrics import metrics_line
 from vl2v.evaluation.reference import TEACHER
 from vl2v.evaluation.split import DomainPredictions, evaluation_of
+from vl2v.json_files import write_json
 from vl2v.method.evaluation import mean_over_domains, score
 from vl2v.reports.accuracy import wilson
 from vl2v.reports.run import write_run_report
 from vl2v.runs.run_files import read_evaluation
-from vl2v.student.files import write_json
 from vl2v.tracking.following import values_of
 
 sys.path.append(str(Path(__file__).parent / "report"))
