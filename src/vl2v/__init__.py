@@ -32,6 +32,7 @@ if TYPE_CHECKING:
         report,
     )
     from vl2v.api_quote import quote
+    from vl2v.commands.label import label
     from vl2v.data.folder import DomainFolder
     from vl2v.errors import Vl2vError
     from vl2v.student.model import Student
@@ -46,6 +47,7 @@ _HOMES = {
     "distill": "vl2v.api",
     "evaluate": "vl2v.api",
     "export": "vl2v.api",
+    "label": "vl2v.commands.label",
     "list_classes": "vl2v.api",
     "load": "vl2v.api",
     "quote": "vl2v.api_quote",
@@ -70,6 +72,7 @@ __all__ = [
     "distill",
     "evaluate",
     "export",
+    "label",
     "list_classes",
     "load",
     "open_teacher",

@@ -198,10 +198,14 @@ def test_no_labels(bench: Bench, photos: Path, tmp_path: Path) -> None:
     for number, path in enumerate(sorted(photos.rglob("*.png"))):
         shutil.copy(path, heap / f"{number}.png")
     (tmp_path / "names.txt").write_text("animal\nclock\n\nface\n")
-    quote, distill, evaluate = commands("no-labels.md")
+    shutil.copytree(next(path for path in sorted(photos.iterdir()) if path.is_dir()), tmp_path / "few")
+    quote, distill, evaluate, label, distill_labels = commands("no-labels.md")
     quoted = json.loads(shell.run(f"{quote} --json"))
     assert (quoted["image_queries"], quoted["text_queries"]) == (72, 3)
     assert "agreement with the teacher, percent" in shell.run(distill)
     measured = json.loads(shell.run(f"{evaluate} --json"))
     assert "measure" not in measured
     assert len(measured["domains"]) == 3
+    labels = json.loads(shell.run(f"{label} --json"))
+    assert (labels["written"], labels["image_queries"], labels["checked"]) == (72, 0, 24)
+    assert "top-1 accuracy, percent" in shell.run(distill_labels)

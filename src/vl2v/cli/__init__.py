@@ -18,6 +18,7 @@ from vl2v.cli import (
     export,
     final,
     hub,
+    label,
     predict,
     report,
     serve,
@@ -59,7 +60,23 @@ def _setup() -> None:
         logging.getLogger(name).setLevel(logging.ERROR)
 
 
-for part in (distill, final, predict, teacher, report, export, serve, classes, trust, hub, benchmark, data, vendor):
+COMMANDS = (
+    distill,
+    final,
+    label,
+    predict,
+    teacher,
+    report,
+    export,
+    serve,
+    classes,
+    trust,
+    hub,
+    benchmark,
+    data,
+    vendor,
+)
+for part in COMMANDS:
     part.attach(app)
 
 

@@ -1,0 +1,257 @@
+"""Label images with a teacher's zero-shot predictions, as a table that a run accepts as data."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from vl2v.config import RunConfig
+from vl2v.data.images import ImageDataset, spelling
+from vl2v.data.scan import FileIndex
+from vl2v.errors import ConfigError, DataError
+from vl2v.faults import explaining
+from vl2v.locations import StoragePaths
+from vl2v.nested import merge
+from vl2v.planning.models import open_configured_teacher
+from vl2v.planning.prepare import list_folder, read_dataset
+from vl2v.planning.requirements import Requirements, make_quote
+from vl2v.progress import Progress, Silent, warn
+from vl2v.settings import make_config
+from vl2v.teacher.base import Teacher
+from vl2v.teacher.file import FileTeacher
+from vl2v.teacher.prompts import load_templates, render, text_head
+from vl2v.teacher.purchase.buyer import Buyer
+from vl2v.teacher.purchase.ledger import Budget, Ledger
+from vl2v.teacher.purchase.store import EmbeddingStore
+from vl2v.teacher.zero_shot import zero_shot_logits
+from vl2v.trust.calibration import fit_temperature
+from vl2v.writing import replacing
+from vl2v_runtime.names import shown
+from vl2v_runtime.trust import probabilities
+
+LABELLING, CHECKING = "labels", "labels, checked images"  # purposes in the ledger
+SIZE = 0  # of the pixel cache, which is not used
+
+
+@dataclass(frozen=True)
+class Labels:
+    """Labels of N images.
+
+    Attributes:
+        file: the table.
+        classes: K class names.
+        predictions: [N] int64, index of the most probable class.
+        confidence: [N] float64 in [0, 1], probability of that class; calibrated if images were checked.
+        trusted: [N] bool, whether the prediction set has this class only; None without checked images.
+        written: number of rows of the table.
+        checked: number of labelled images that the confidence and the trust flag are based on.
+        accuracy: of the teacher on the checked images, in [0, 1]; None without any.
+        error: highest share of prediction sets without the right class, in (0, 1).
+        queries: image and text queries that were paid for.
+        spent: their cost.
+        currency: of the cost.
+    """
+
+    file: Path
+    classes: tuple[str, ...]
+    predictions: NDArray[np.int64]
+    confidence: NDArray[np.float64]
+    trusted: NDArray[np.bool_] | None
+    written: int
+    checked: int
+    accuracy: float | None
+    error: float
+    queries: tuple[int, int]
+    spent: Decimal
+    currency: str
+
+
+@explaining
+def label(
+    data: str | Path,
+    teacher: str | Teacher,
+    classes: Sequence[str] | str,
+    out: str | Path,
+    *,
+    check: str | Path | None = None,
+    error: float = 0.05,
+    trusted_only: bool = False,
+    budget: Decimal | str | float | None = None,
+    storage: StoragePaths | None = None,
+    progress: Progress | None = None,
+    settings: dict[str, Any] | None = None,
+) -> Labels:
+    """Give every image of a folder the class that a teacher predicts, and write a CSV file that `distill` accepts.
+
+    The embeddings are stored, so a later run on the same images does not pay for them again. With `check`, the trust
+    flag is split conformal prediction (Vovk et al., 2005). The prediction set of an image contains the most probable
+    class and all classes that are not ruled out. It contains the right class with a probability of at least
+    1 - `error` for images of the same kind as those of `check`. An image is trusted if its set has one class.
+
+    Args:
+        data: images without labels: a folder of any depth, or a table.
+        teacher: its name, or an opened one.
+        classes: names of at least two classes; as one text, with commas between them or the path of a text file with
+            one name per line.
+        out: the table, a new `.csv` file.
+        check: a folder or a table of labelled images of the same kind, which are queried as well.
+        error: highest share of images of the same kind whose prediction set lacks the right class, in (0, 1).
+        trusted_only: whether other images are left out of the table; needs `check`.
+        budget: the most to spend; required if the teacher charges.
+        storage: paths of cache and store.
+        progress: receives the progress of scan and queries.
+        settings: nested settings of a run, e.g. `teacher.prompts`.
+
+    Raises:
+        ConfigError: if arguments contradict each other, or `out` exists or does not end in `.csv`.
+        DataError: if images are unreadable, or too few or of another class in `check`.
+        BudgetError: before anything is sent that would exceed the budget.
+    """
+    storage, progress, table = storage or StoragePaths(), progress or Silent(), Path(out)
+    _ensure_valid(table, check, error, trusted_only)
+    spec = teacher if isinstance(teacher, str) else teacher.describe().identity
+    names = classes if isinstance(classes, str) else list(classes)
+    given = {"teacher": {"spec": spec}, "student": {}}
+    config = make_config(None, merge(settings or {}, given | {"data": {"root": str(data), "classes": names}}))
+    opened = open_configured_teacher(config) if isinstance(teacher, str) else teacher
+    with closing(FileIndex(storage.cache / "files.sqlite")) as index:
+        dataset, _ = read_dataset(list_folder(config.data), config.data, index, None, progress)
+        labelled, truth = None, np.zeros(0, np.int64)
+        if check is not None:
+            own = make_config(None, merge(settings or {}, given | {"data": {"root": str(check)}})).data
+            labelled, _ = read_dataset(list_folder(own), own, index, None, progress)
+            truth = _labels_of(labelled, dataset.names, error)
+    parts = [dataset] if labelled is None else [dataset, labelled]
+    with closing(EmbeddingStore(storage.store)) as store:
+        ledger, name = Ledger(store), str(table.resolve())
+        before = ledger.queries(name), ledger.queries(name, "text"), ledger.spent(name)
+        logits = _buy(parts, config, opened, store, None if budget is None else Decimal(str(budget)), name, progress)
+        queries = ledger.queries(name) - before[0], ledger.queries(name, "text") - before[1]
+        spent = ledger.spent(name) - before[2]
+    accuracy = None if labelled is None else float((logits[1].argmax(axis=1) == truth).mean())
+    found = Labels(
+        table, dataset.names, *_decide(logits, truth, error), written=0, checked=len(truth), accuracy=accuracy,
+        error=error, queries=queries, spent=spent, currency=opened.describe().price.currency,
+    )  # fmt: skip
+    return replace(found, written=_write(found, dataset, trusted_only, progress))
+
+
+def least_images(error: float) -> int:
+    """The number of checked images from which on a prediction set can have fewer than all classes."""
+    return math.ceil(1 / error - 1e-9) - 1
+
+
+def _ensure_valid(table: Path, check: str | Path | None, error: float, trusted_only: bool) -> None:
+    if table.suffix.lower() != ".csv":
+        raise ConfigError("The table needs another name.", expected="a name that ends in .csv", found=str(table))
+    if table.exists():
+        step = "pass another --out, or delete the file"
+        raise ConfigError("The table exists.", expected="a new file", found=str(table), next_step=step)
+    if not 0 < error < 1:
+        raise ConfigError("error is out of range.", expected="a number between 0 and 1", found=f"{error:g}")
+    if trusted_only and check is None:
+        raise ConfigError(
+            "Without labelled images, no label can be trusted.",
+            expected="some labelled images of the same kind (--check)",
+            found="--trusted-only without --check",
+            next_step="pass --check FOLDER, or drop --trusted-only",
+        )
+
+
+def _labels_of(labelled: ImageDataset, names: Sequence[str], error: float) -> NDArray[np.int64]:
+    """The indices of the checked images' classes in `names`, [M]."""
+    known = {spelling(name): i for i, name in enumerate(names)}
+    if unknown := [name for name in labelled.names if spelling(name) not in known]:
+        raise DataError(
+            "A checked image has an unknown class.",
+            expected=f"classes among {', '.join(names)}",
+            found=", ".join(unknown),
+            next_step="rename the class in --check, or add it to --classes",
+        )
+    if len(labelled) < (least := least_images(error)):
+        raise DataError(
+            "There are too few checked images.",
+            expected=f"at least {least} labelled images for an error of {error:g}",
+            found=str(len(labelled)),
+            next_step="label more images, or raise --error",
+        )
+    return np.array([known[spelling(name)] for name in labelled.names], np.int64)[labelled.labels]
+
+
+def _buy(
+    parts: Sequence[ImageDataset],
+    config: RunConfig,
+    teacher: Teacher,
+    store: EmbeddingStore,
+    limit: Decimal | None,
+    name: str,
+    progress: Progress,
+) -> list[NDArray[np.float32]]:
+    """Buy what the store lacks, and return the teacher's logits of each part, [N, K]."""
+    card, templates = teacher.describe(), load_templates(config.teacher.prompts)
+    prompts = tuple(render(template, phrase) for phrase in parts[0].phrases for template in templates)
+    purposes = {(purpose, 0): part.digests for purpose, part in zip((LABELLING, CHECKING), parts, strict=False)}
+    if isinstance(teacher, FileTeacher):
+        for part in parts:
+            teacher.bind(part.paths, part.digests)
+    quote = make_quote(Requirements(purposes, prompts, len(templates)), teacher, store, 0, SIZE, None)
+    budget = Budget(limit, currency=card.price.currency, less="fewer images")
+    budget.check(quote.cost, f"{quote.image_queries:,} image and {quote.text_queries:,} text queries")
+    buyer = Buyer(teacher, store, budget, name, progress, threads=config.threads)
+    buyer.texts(prompts, LABELLING)
+    for (purpose, _), part in zip(purposes, parts, strict=True):
+        buyer.images(part.digests, part.read, purpose)
+    texts = torch.from_numpy(store.texts(card, prompts)).reshape(len(parts[0].phrases), -1, card.dimension)
+    head = text_head(texts)
+    return [zero_shot_logits(store.images(card, part.digests), head, card.logit_scale) for part in parts]
+
+
+def _decide(
+    logits: Sequence[NDArray[np.float32]], truth: NDArray[np.int64], error: float
+) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.bool_] | None]:
+    """Predictions, confidence and trust of the first part, [N] each, from the second part's labels, [M]."""
+    predictions = logits[0].argmax(axis=1).astype(np.int64)
+    if len(logits) == 1:
+        return predictions, probabilities(logits[0]).max(axis=1), None
+    temperature = fit_temperature(logits[1], truth)
+    confidence = probabilities(logits[0] / temperature).max(axis=1)
+    # Of the uncalibrated probabilities, so that the order of the scores does not depend on the same labels.
+    scores = np.sort(probabilities(logits[1])[np.arange(len(truth)), truth])
+    lowest = scores[max(0, math.floor(error * (len(scores) + 1) + 1e-9) - 1)]
+    return predictions, confidence, np.sort(probabilities(logits[0]), axis=1)[:, -2] < lowest
+
+
+def _write(found: Labels, dataset: ImageDataset, trusted_only: bool, progress: Progress) -> int:
+    """Write the table, and return the number of its rows. Paths inside its folder are relative to it."""
+    folder, several, skipped, written = found.file.absolute().parent, len(dataset.domains) > 1, [], 0
+    with replacing(found.file) as part, part.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["image", "label", *(["domain"] if several else []), "confidence", "trusted"])
+        for row, path in enumerate(dataset.paths):
+            if trusted_only and found.trusted is not None and not found.trusted[row]:
+                continue
+            image = (dataset.root / path).absolute()
+            text = str(image.relative_to(folder) if image.is_relative_to(folder) else image)
+            try:
+                text.encode()
+            except UnicodeEncodeError:
+                skipped.append(shown(path))
+                continue
+            trusted = "" if found.trusted is None else "yes" if found.trusted[row] else "no"
+            domain = [dataset.domains[dataset.domain_of[row]]] if several else []
+            name = found.classes[found.predictions[row]]
+            writer.writerow([text, name, *domain, f"{found.confidence[row]:.4f}", trusted])
+            written += 1
+    if skipped:
+        warn(progress, f"{len(skipped)} images are left out; their names are not UTF-8: {', '.join(skipped[:3])}")
+    return written

@@ -1,0 +1,118 @@
+"""Labels from a teacher: the table, the trust flag, what is paid for, and runs on the table."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tiny_dataset import Bench, bench  # noqa: F401 - a fixture
+
+import vl2v
+from command_line import run_cli
+from vl2v.commands.label import Labels, _decide, least_images
+from vl2v.errors import ConfigError, DataError
+from vl2v.locations import StoragePaths
+
+NAMES = ["blank", "bar", "zebra stripe"]
+
+
+@pytest.fixture
+def heap(bench: Bench, tmp_path: Path) -> Bench:
+    """The images of one domain without class folders, those of another with them, and a teacher that knows both."""
+    known = dict(np.load(bench.teacher.removeprefix("file:")))
+    paths: list[str] = []
+    for old in map(str, known["paths"]):
+        domain, kind, name = old.split("/")
+        new = f"{kind}-{name}" if domain == "ink" else f"{kind}/{name}" if domain == "rose" else old
+        folder = tmp_path / ("data" if domain == "ink" else "few")
+        if domain != "neon":
+            (folder / new).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(bench.data / old, folder / new)
+        paths.append(new)
+    np.savez(tmp_path / "teacher.npz", **(known | {"paths": np.array(paths)}))
+    shutil.copy(bench.root / "student.safetensors", tmp_path)
+    return Bench.at(tmp_path)
+
+
+def label(heap: Bench, out: str = "labels.csv", **more: object) -> Labels:
+    storage = StoragePaths(heap.root / "cache", heap.root / "vectors.sqlite")
+    return vl2v.label(heap.data, heap.teacher, NAMES, heap.root / out, storage=storage, **more)  # type: ignore[arg-type]
+
+
+def rows(file: Path) -> list[dict[str, str]]:
+    with file.open(encoding="utf-8", newline="") as text:
+        return list(csv.DictReader(text))
+
+
+def test_the_table_has_the_classes_of_the_teacher_and_its_embeddings_are_paid_for_once(heap: Bench) -> None:
+    found = label(heap)
+    table = rows(found.file)
+    assert found.written == len(table) == 30
+    for row in table:
+        assert row["image"].startswith("data/")
+        assert row["label"].replace(" ", "_") in row["image"]
+        assert 0.9 < float(row["confidence"]) <= 1
+        assert row["trusted"] == ""
+    assert (found.queries, found.accuracy, found.trusted) == ((30, 3), None, None)
+    assert label(heap, "again.csv").queries == (0, 0)
+
+
+def test_checked_images_decide_which_labels_are_trusted(heap: Bench) -> None:
+    found = label(heap, check=heap.root / "few")
+    assert (found.checked, found.accuracy, found.queries) == (30, 1.0, (60, 3))
+    assert found.trusted is not None
+    assert found.trusted.all()
+    assert {row["trusted"] for row in rows(found.file)} == {"yes"}
+
+
+def test_prediction_sets_have_the_stated_coverage_on_images_of_the_same_kind() -> None:
+    generator = np.random.default_rng(0)
+    covered, sizes = [], []
+    for _ in range(200):
+        truth = generator.integers(4, size=600)
+        logits = generator.normal(size=(600, 4)) + 2 * np.eye(4)[truth]
+        parts = [logits[200:].astype(np.float32), logits[:200].astype(np.float32)]
+        predictions, confidence, trusted = _decide(parts, truth[:200], 0.1)
+        assert trusted is not None
+        wrong = predictions != truth[200:]
+        covered.append(1 - (trusted & wrong).mean())  # a trusted wrong label is a set without the right class
+        sizes.append(trusted.mean())
+        assert ((confidence > 0.25) & (confidence <= 1)).all()
+    assert np.mean(covered) >= 0.9
+    assert np.mean(sizes) > 0.3
+
+
+def test_too_few_checked_images_are_refused_before_anything_is_bought(heap: Bench) -> None:
+    assert (least_images(0.05), least_images(0.1), least_images(0.5)) == (19, 9, 1)
+    with pytest.raises(DataError, match=r"at least 99 labelled images(.|\n)*30"):
+        label(heap, check=heap.root / "few", error=0.01)
+    assert label(heap).queries == (30, 3)
+
+
+def test_only_trusted_labels_and_wrong_arguments(heap: Bench) -> None:
+    with pytest.raises(ConfigError, match="--check"):
+        label(heap, trusted_only=True)
+    with pytest.raises(ConfigError, match=r"\.csv"):
+        label(heap, "labels.txt")
+    with pytest.raises(ConfigError, match="between 0 and 1"):
+        label(heap, error=float("nan"))
+    (heap.root / "labels.csv").write_text("")
+    with pytest.raises(ConfigError, match="a new file"):
+        label(heap)
+    shutil.move(heap.root / "few" / "bar", heap.root / "few" / "baz")
+    with pytest.raises(DataError, match="baz"):
+        label(heap, "new.csv", check=heap.root / "few")
+
+
+@pytest.mark.slow
+def test_a_run_on_the_table_buys_nothing(heap: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(heap.root)
+    flags = ["--teacher", heap.teacher, "--classes", ",".join(NAMES), "--check", "few", "--json"]
+    done = run_cli("label", "data", *heap.flags(*flags))
+    assert json.loads(done.stdout)["classes"] == {"blank": 10, "bar": 10, "zebra stripe": 10}
+    quote = run_cli("quote", "labels.csv", *heap.flags("--teacher", heap.teacher, "--json"))
+    assert json.loads(quote.stdout)["image_queries"] == 0
