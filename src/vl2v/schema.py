@@ -102,6 +102,13 @@ class DataConfig(Strict):
     Test images are only evaluated on."""
     group: Annotated[str | None, Panel.data] = None
     """Of a table: the column of groups, such as clips or patients, that no split divides."""
+    balance: Annotated[Fraction | Literal["auto"], Panel.data] = 0.0
+    """Class-balanced sampling, from 0 (all images equally often; default) to 1 (all classes), or auto.
+
+    In each source domain, the probability of a class is proportional to the number of its images to the power of
+    1 - balance. Images without labels are not affected. ``auto`` chooses 0, 0.5 or 1 before training, by the macro
+    accuracy of a regression on the features of the pretrained backbone, on the validation images of the source
+    domains; `config.yaml` then has the number."""
     classes: Annotated[tuple[str, ...], Option("Data", joined=True)] = ()
     """For images without labels: names of the classes (cat,dog,...), or a file with one per line.
 
@@ -129,6 +136,11 @@ class DataConfig(Strict):
     """Accept folders that look like splits or dates as domains and classes.
 
     Also a level too many and folders without images; with `classes`, folders that are called like the classes."""
+
+    @property
+    def exponent(self) -> float:
+        """`balance` as a number; a run has replaced ``auto`` before it trains."""
+        return 0.0 if self.balance == "auto" else self.balance
 
     @property
     def folder(self) -> Path:
@@ -245,7 +257,8 @@ class DistillConfig(Strict):
     """accuracy (default), or macro: the mean of the classes' recall, in which rare classes count as much as others.
 
     It selects the weights of `weights: best`, and the printed table shows it. It does not affect SWAD, which selects by
-    the validation loss, or the last weights. Reports, `metrics.jsonl` and `evaluation.json` have both."""
+    the validation loss, the last weights, or `data.balance: auto`, which is always chosen by macro accuracy. Reports,
+    `metrics.jsonl` and `evaluation.json` have both."""
     wise_ft: Fraction = 1.0
     """Share of the trained weights in what is kept; the rest is the start of this stage (WiSE-FT)."""
     swad: SwadConfig = SwadConfig()

@@ -52,6 +52,7 @@ from vl2v.teacher.purchase.store import EmbeddingStore
 from vl2v.threads import computing
 from vl2v.tracking.base import check_installed
 from vl2v.tracking.following import tracked
+from vl2v.training.balance import settle_balance
 from vl2v.training.data import TrainingData, write_slots
 from vl2v.training.duration import settle_by_measuring
 from vl2v.training.fresh import FreshViews
@@ -161,6 +162,7 @@ def _train_and_evaluate(
         if report:
             save_frozen_features(plan, domains, folder.work, accelerator.device)
     data = TrainingData.build(plan, bought, domains, folder.work)
+    plan = settle_balance(plan, data, folder, accelerator, progress)
     state = saved_state(folder, data)
     fresh = FreshViews(plan.teacher) if plan.config.teacher.views == "fresh" else None
     with tracked(plan.config.tracking if first else (), folder, partial(warn, progress)) as tracking:

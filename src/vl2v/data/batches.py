@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from vl2v.data.augment import Augmentation
+from vl2v.data.balance import shuffled_pass
 from vl2v.data.splits import Indices
 from vl2v.errors import ConfigError, TrainingError
 from vl2v.faults import GUARD
@@ -42,17 +43,22 @@ class Streams:
     """Endless shuffled passes over several groups of rows, a fixed number of each in every batch.
 
     A group is a source domain, or the unlabelled images. Each group is passed through in its own seeded order, over
-    and over; a group smaller than its share of a batch simply comes round within it.
+    and over; a group smaller than its share of a batch simply comes round within it. Where classes are balanced, a pass
+    has images of rare classes several times, and not all of frequent ones.
 
     Attributes:
         groups: row positions of each group, none empty.
         shares: how many of each group a batch holds.
         seed: one seed for every order and every variation.
+        labels: class of every row, -1 without a label; None balances nothing.
+        balance: exponent of class-balanced sampling in [0, 1], see `vl2v.data.balance`.
     """
 
     groups: tuple[Indices, ...]
     shares: tuple[int, ...]
     seed: int
+    labels: NDArray[np.int64] | None = None
+    balance: float = 0.0
     _orders: dict[tuple[int, int], Indices] = field(default_factory=dict, repr=False, compare=False)
 
     def draw(self, step: int, rank: int = 0, world: int = 1) -> Draw:
@@ -87,7 +93,9 @@ class Streams:
             for old in [key for key in self._orders if key[0] == group and key[1] < epoch - 1]:
                 del self._orders[old]
             generator = np.random.default_rng([self.seed, group, epoch])
-            order = self._orders[group, epoch] = generator.permutation(len(self.groups[group]))
+            rows = self.groups[group]
+            labels = None if self.labels is None else self.labels[rows]
+            order = self._orders[group, epoch] = shuffled_pass(labels, len(rows), self.balance, generator)
         return order
 
 

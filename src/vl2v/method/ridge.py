@@ -13,7 +13,10 @@ Block = tuple[NDArray[np.floating], NDArray[np.floating], NDArray[np.floating]]
 
 
 def term_weights(
-    groups: Sequence[NDArray[np.int64]], shares: Sequence[int], labelled: NDArray[np.bool_]
+    groups: Sequence[NDArray[np.int64]],
+    shares: Sequence[int],
+    labelled: NDArray[np.bool_],
+    draws: NDArray[np.floating] | None = None,
 ) -> tuple[Floats, Floats]:
     """Return the expected weight of every row in the two terms of the dual loss.
 
@@ -24,6 +27,7 @@ def term_weights(
         groups: row indices of each source domain, then of the unlabelled images. The groups are disjoint.
         shares: s_g, the number of rows of each group in a batch.
         labelled: [R] bool.
+        draws: [R], how often a row is drawn relative to its group, with a mean of 1 in each; None is once each.
 
     Returns:
         a and b, both [R] float64: the weights in the image term and in the text term. Each sums to 1. b is 0 for rows
@@ -31,7 +35,7 @@ def term_weights(
     """
     drawn = np.zeros(len(labelled))
     for rows, share in zip(groups, shares, strict=True):
-        drawn[rows] = share / len(rows)
+        drawn[rows] = share / len(rows) * (1.0 if draws is None else draws[rows])
     drawn_labelled = np.where(labelled, drawn, 0.0)
     return drawn / drawn.sum(), drawn_labelled / (drawn_labelled.sum() or 1.0)
 

@@ -174,7 +174,8 @@ class BatchLoader:
             yield batch
 
     def _streams(self, stage: str) -> Streams:
-        return Streams(self.data.groups, self.data.shares, stage_seed(self.config.seed, stage))
+        data, seed = self.data, stage_seed(self.config.seed, stage)
+        return Streams(data.groups, data.shares, seed, data.labels, self.config.data.exponent)
 
     def _batch(self, inputs: Tensor, rows: ExampleRows, image: Tensor | None = None) -> Batch:
         device, m = self.accelerator.device, self.data

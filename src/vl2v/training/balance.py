@@ -1,0 +1,96 @@
+"""The exponent of class-balanced sampling, chosen by a probe on frozen features."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
+from numpy.typing import NDArray
+from torch import Tensor
+
+from vl2v.config import RunConfig
+from vl2v.data.splits import Slots
+from vl2v.evaluation.features import scores
+from vl2v.method.evaluation import mean_over_domains
+from vl2v.method.registry import METHODS
+from vl2v.method.ridge import Block, ridge
+from vl2v.planning.plan import RunPlan
+from vl2v.progress import Progress
+from vl2v.runs.folder import RunFolder
+from vl2v.student.model import cosine_logits
+from vl2v.training.aligning import BLOCK, dual_blocks, row_weights
+from vl2v.training.data import TrainingData
+from vl2v.training.feature_cache import FeatureCache
+
+EXPONENTS = (0.0, 0.5, 1.0)
+
+
+def settle_balance(
+    plan: RunPlan, data: TrainingData, folder: RunFolder, accelerator: Accelerator, progress: Progress
+) -> RunPlan:
+    """The plan with a number for ``data.balance: auto``, which is also written to `config.yaml`.
+
+    A resumed run has the number in its settings. All processes take part.
+    """
+    if plan.config.data.balance != "auto":
+        return plan
+    found = 0.0
+    if plan.labelled:
+        backbone = plan.student_backbone
+        backbone.module.to(accelerator.device).to(memory_format=torch.channels_last)
+        cache = FeatureCache(data.cache, backbone.module, backbone.preprocess, data.pixels, backbone.features)
+        slots = np.concatenate([data.slots, *(slots for slots, _ in data.validation.values())])
+        features = cache.of(slots, accelerator, progress, "features to choose data.balance")
+        macros = {exponent: macro_accuracy(features, data, plan.config, exponent) for exponent in EXPONENTS}
+        (found,) = broadcast_object_list([max(macros, key=lambda exponent: macros[exponent])])  # of equals the least
+        listed = ", ".join(f"{100 * macro:.1f}% at {exponent:g}" for exponent, macro in macros.items())
+        progress.note(f"data.balance is {found:g}: macro accuracy of a probe on the validation images is {listed}")
+
+    def settled(config: RunConfig) -> RunConfig:
+        return config.model_copy(update={"data": config.data.model_copy(update={"balance": found})})
+
+    if accelerator.is_main_process:
+        folder.write_config(settled(folder.config()))
+    return replace(plan, config=settled(plan.config))
+
+
+def macro_accuracy(features: NDArray[np.float32], data: TrainingData, config: RunConfig, balance: float) -> float:
+    """The mean macro accuracy in [0, 1] over the source domains' validation images, of a ridge regression.
+
+    It is Align in closed form if the method classifies by cosine and uses the teacher's embeddings, else a regression
+    on the classes. Its penalty is `align.ridge`.
+
+    Args:
+        features: [slots, F] float32 of the frozen backbone.
+        data: to fit to, and the validation images.
+        config: the run's settings.
+        balance: exponent of the sampling.
+    """
+    head, cosine = data.head, METHODS[config.method].classifier == "cosine" and data.embeddings is not None
+
+    def rows(part: slice) -> NDArray[np.float32]:
+        return features[data.slots[part]]
+
+    dual = dual_blocks(rows, data, config.image_weight, balance)
+    weight, bias = ridge(dual if cosine else _class_blocks(rows, data, balance), config.align.ridge)
+
+    def logits(slots: Slots) -> Iterator[Tensor]:
+        for start in range(0, len(slots), BLOCK):
+            projected = torch.from_numpy(features[slots[start : start + BLOCK]] @ weight.T + bias)
+            yield cosine_logits(projected.float(), head, data.logit_scale) if cosine else projected
+
+    macro = mean_over_domains(scores(logits, data.validation, len(head)).values()).macro
+    assert macro is not None  # there are validation images
+    return macro
+
+
+def _class_blocks(rows: Callable[[slice], NDArray[np.float32]], data: TrainingData, balance: float) -> Iterator[Block]:
+    """The rows with a label, and their class as a vector of zeros and a one."""
+    weights, classes = row_weights(data, balance)[1], np.eye(len(data.head))
+    for start in range(0, len(data.labels), BLOCK):
+        part = slice(start, start + BLOCK)
+        yield rows(part), classes[data.labels[part].clip(min=0)], weights[part]
