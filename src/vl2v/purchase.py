@@ -16,7 +16,7 @@ from torch import Tensor
 from vl2v.data.pixels import Digests
 from vl2v.data.splits import Indices
 from vl2v.planning.plan import RunPlan
-from vl2v.planning.requirements import EVALUATION, UNSEEN, VALIDATION, check_disk
+from vl2v.planning.requirements import EVALUATION, TRAINING, UNSEEN, VALIDATION, check_disk
 from vl2v.progress import Progress
 from vl2v.teacher.base import Vectors
 from vl2v.teacher.http.remote import RemoteTeacher
@@ -79,7 +79,22 @@ def ensure_affordable(plan: RunPlan, budget: Budget, store: EmbeddingStore, out:
     check_disk(quote, plan.paths, out)
 
 
-def purchase(plan: RunPlan, budget: Budget, store: EmbeddingStore, run: str, progress: Progress) -> None:
+@dataclass(frozen=True)
+class Pilot:
+    """Training images whose embeddings are bought first, and what is done before the others are bought.
+
+    Attributes:
+        digests: SHA-256 of the images, [N, 32] uint8.
+        then: called once they are stored.
+    """
+
+    digests: Digests
+    then: Callable[[], object]
+
+
+def purchase(
+    plan: RunPlan, budget: Budget, store: EmbeddingStore, run: str, progress: Progress, pilot: Pilot | None = None
+) -> None:
     """Buy the required embeddings that the store lacks, texts first.
 
     Args:
@@ -88,6 +103,7 @@ def purchase(plan: RunPlan, budget: Budget, store: EmbeddingStore, run: str, pro
         store: receives the embeddings.
         run: the name of the run in the ledger.
         progress: receives the progress.
+        pilot: images to begin with; None begins with any.
 
     Raises:
         BudgetError: before anything is sent that would exceed the budget.
@@ -100,6 +116,10 @@ def purchase(plan: RunPlan, budget: Budget, store: EmbeddingStore, run: str, pro
     buyer.texts(plan.requirements.texts)
     examples, rows = plan.examples, plan.split.evaluation_rows
     example_of = {digest.tobytes(): i for i, digest in enumerate(examples.digests)}
+    if pilot is not None:
+        chosen = pilot.digests
+        buyer.images(chosen, lambda i: examples.read(example_of[chosen[i].tobytes()]), TRAINING)
+        pilot.then()
     for (purpose, view), digests in plan.requirements.purposes.items():
         if purpose == UNSEEN and plan.unseen is not None:
             buyer.images(digests, plan.unseen.read, purpose, view)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from made_run import DOMAINS, EACH, Made, make_run
 
-from vl2v.reports.accuracy import wilson
+from vl2v.analysis.intervals import wilson
 from vl2v.reports.learning import learning_curves, smoothed
 from vl2v.reports.maps import principal_axes
 from vl2v.reports.run import write_run_report

@@ -127,10 +127,11 @@ def test_sell_a_model(bench: Bench, photos: Path, tmp_path: Path) -> None:
 @pytest.mark.skipif(not shutil.which("curl"), reason="curl is not there")
 def test_distil_from_a_vendor(bench: Bench, photos: Path, tmp_path: Path) -> None:
     shell = Shell(tmp_path, photos, bench.student)
-    create, serve, check, quote, distill, ledger, usage = commands("distil-from-a-vendor.md")
+    create, serve, check, worth, quote, distill, ledger, usage = commands("distil-from-a-vendor.md")
     shell.environment["VL2V_API_KEY"] = json.loads(shell.run(f"{create} --json"))["key"]
     with shell.serving(serve):
         assert re.search(r"one space +yes", shell.run(check))
+        assert "advice: " not in shell.run(worth)  # from 72 images
         quoted = json.loads(shell.run(f"{quote} --json"))
         run = json.loads(shell.run(f"{distill} --json"))
         assert run["image_queries"] == quoted["image_queries"] <= 72

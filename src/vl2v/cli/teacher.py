@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from vl2v.commands.check import Check
 
 
-@with_settings("Money")
+@with_settings("Money", "Student")
 def check(
     teacher: Annotated[str, typer.Argument(help="A teacher, in the format of vl2v distill --teacher.")],
     data: Annotated[Path | None, typer.Option(help="Labelled images (default: images of plain colours).")] = None,
@@ -65,6 +65,7 @@ def check_json(found: Check) -> dict[str, Any]:
         "spent": f"{found.spent:f}",
         "currency": found.card.price.currency,
         "note": found.note,
+        "advice": found.advice.to_dict() if found.advice else None,
         "job": found.job.to_dict() if found.job else None,
     }
 
@@ -85,6 +86,8 @@ def check_text(found: Check) -> str:
         job = found.job
         queries = f"{job.image_queries:,} more image and {job.text_queries:,} more text queries"
         lines.append(f"the whole job   at most {job.cost:f} {card.price.currency} for {queries}")
+    if found.advice is not None:
+        lines.append(found.advice.line)
     if found.note:
         lines.append(f"note            {found.note}")
     return "\n".join(lines)

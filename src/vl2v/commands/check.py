@@ -16,6 +16,8 @@ import numpy as np
 import torch
 from PIL import Image
 
+from vl2v.analysis.advice import Advice
+from vl2v.analysis.worth import worth_of
 from vl2v.config import merge
 from vl2v.evaluation.evaluation import top1
 from vl2v.locations import StoragePaths
@@ -53,6 +55,7 @@ class Check:
         spent: what it cost, in `card.price.currency`.
         job: what distilling from the whole folder would cost now; None without a folder.
         note: what the user should know of the price; empty if nothing.
+        advice: whether the teacher is worth its price; None without a student, or with too few images.
     """
 
     card: TeacherCard
@@ -65,6 +68,7 @@ class Check:
     spent: Decimal
     job: Quote | None
     note: str = ""
+    advice: Advice | None = None
 
     @property
     def deterministic(self) -> bool:
@@ -98,7 +102,8 @@ def check_teacher(
         images: how many to ask about, spread over the classes.
         storage: where store and cache are.
         progress: told of every stage.
-        settings: nested settings of a run, e.g. the price of a vendor that is not known.
+        settings: nested settings of a run, e.g. the price of a vendor that is not known. With ``student.spec``, the
+            check compares the teacher with a linear probe on the features of that student.
 
     Raises:
         BudgetError: before anything is sent that would exceed the budget.
@@ -114,14 +119,15 @@ def check_teacher(
             proof = _Proof(opened, store, budget, progress)
             prompts = tuple(f"an image of plain {name}" for name in SWATCHES)
             return proof.run([_swatch(c) for c in SWATCHES.values()], np.arange(len(SWATCHES)), prompts, len(SWATCHES))
-    plan = plan_run(config, storage, progress, teacher=opened, with_student=False)
+    plan = plan_run(config, storage, progress, teacher=opened, with_student=bool(config.student.spec))
     dataset = plan.dataset
     rows = _spread(dataset.labels, images)
     contents = [dataset.read(int(row)) for row in rows]
     with closing(EmbeddingStore(storage.store)) as store:
         proof = _Proof(opened, store, budget, progress)
         found = proof.run(contents, dataset.labels[rows], plan.requirements.prompts, len(dataset.phrases))
-        return replace(found, job=quote_again(plan, store))  # less what the check bought
+        advice = worth_of(plan, store, progress)
+        return replace(found, job=quote_again(plan, store), advice=advice)  # the job without what the check bought
 
 
 class _Proof:

@@ -10,6 +10,8 @@ from pathlib import Path
 
 from accelerate import Accelerator
 
+from vl2v.analysis.advice import Advice
+from vl2v.analysis.worth import pilot_of, save_advice, saved_advice, tell, worth_of
 from vl2v.commands.reporting import write_report
 from vl2v.config import RunConfig
 from vl2v.evaluation.embeddings import save_frozen_features
@@ -34,6 +36,7 @@ from vl2v.progress import Progress, Recorder, Silent, warn
 from vl2v.purchase import (
     BoughtEmbeddings,
     BudgetAccount,
+    Pilot,
     ensure_affordable,
     export_embeddings,
     open_budget,
@@ -47,7 +50,7 @@ from vl2v.runs.storage import storage_of
 from vl2v.student.backbones import Backbone
 from vl2v.student.model import Student
 from vl2v.teacher.base import Teacher
-from vl2v.teacher.purchase.ledger import Ledger
+from vl2v.teacher.purchase.ledger import Budget, Ledger
 from vl2v.teacher.purchase.store import EmbeddingStore
 from vl2v.threads import computing
 from vl2v.tracking.base import check_installed
@@ -141,13 +144,38 @@ def run(
                     budget = open_budget(plan, account or BudgetAccount.of_run(ledger_name(folder)), store)
                     ensure_affordable(plan, budget, store, out)
                     keep()
-                    purchase(plan, budget, store, ledger_name(folder), progress)
+                    _purchase_with_advice(plan, budget, store, folder, accelerator, progress)
                     export_embeddings(plan, store, folder.work)
                 write_slots(plan, folder.work)
                 accelerator.wait_for_everyone()
             plan = settle_by_measuring(plan, folder, accelerator, progress)
             with computing(plan.config.threads):
                 return _train_and_evaluate(plan, folder, accelerator, progress, report)
+
+
+def _purchase_with_advice(
+    plan: RunPlan,
+    budget: Budget,
+    store: EmbeddingStore,
+    folder: RunFolder,
+    accelerator: Accelerator,
+    progress: Progress,
+) -> None:
+    """Buy everything, and say whether the teacher is worth its price: after the first answers, and after all."""
+    given: list[Advice] = []
+
+    def advise() -> Advice | None:
+        advice = worth_of(plan, store, progress, accelerator.device, bought=True)
+        if advice is not None and advice.action not in [earlier.action for earlier in given]:
+            tell(advice, progress)
+            given.append(advice)
+        return advice
+
+    first = pilot_of(plan, store)
+    pilot = None if first is None else Pilot(first, advise)
+    purchase(plan, budget, store, ledger_name(folder), progress, pilot)
+    if saved_advice(folder.work) is None:
+        save_advice(advise(), folder.work)
 
 
 def _train_and_evaluate(
@@ -176,7 +204,8 @@ def _train_and_evaluate(
         unseen = evaluate_unseen(plan, bought, domains, student)
         warnings = progress.warnings if isinstance(progress, Recorder) else []
         usage, queries = plan.teacher_usage(), fresh.queries if fresh else None
-        write_json(folder.evaluation_file, results_of(evaluation, unseen, usage, warnings, queries))
+        advice = saved_advice(folder.work)
+        write_json(folder.evaluation_file, results_of(evaluation, unseen, usage, warnings, queries, advice))
         if report:
             write_report(plan, bought, folder, result.projection, parts, progress)
         folder.tidy()

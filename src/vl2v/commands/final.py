@@ -6,13 +6,13 @@ import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from vl2v.analysis.intervals import wilson
 from vl2v.commands.distill import Run, run
 from vl2v.errors import ConfigError, RunError
 from vl2v.evaluation.evaluation import Evaluation
 from vl2v.json_files import read_json, write_json
 from vl2v.locations import StoragePaths
 from vl2v.progress import Progress
-from vl2v.reports.accuracy import wilson
 from vl2v.runs.folder import RunFolder
 from vl2v.runs.storage import storage_of
 from vl2v.settings import make_config

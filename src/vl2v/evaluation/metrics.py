@@ -56,6 +56,7 @@ def results_of(
     usage: Mapping[str, Any],
     warnings: Sequence[str],
     fresh_queries: int | None,
+    advice: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The content of `evaluation.json`.
 
@@ -65,9 +66,11 @@ def results_of(
         usage: the queries that training needs; under the key ``asked``.
         warnings: of the run.
         fresh_queries: augmented images sent to a local teacher; None without fresh views.
+        advice: whether the teacher is worth its price; None or empty if there is nothing to say.
     """
     content = evaluation.to_dict()
     content |= {} if unseen is None else {"unseen_classes": unseen.to_dict()}
+    content |= {"advice": dict(advice)} if advice else {}
     content |= {"asked": dict(usage), "warnings": list(warnings)}
     return content | ({} if fresh_queries is None else {"fresh_queries": fresh_queries})
 

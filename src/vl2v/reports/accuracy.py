@@ -2,24 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from vl2v.analysis.intervals import Share, share_of
 from vl2v.evaluation.evaluation import ROLES, Evaluation
 from vl2v.evaluation.reference import LABELS, Reference
 from vl2v.reports.sheet import Sheet
-
-Z95 = 1.959963984540054  # two-sided 95% of the normal distribution
-
-
-@dataclass(frozen=True)
-class Share:
-    """An accuracy in [0, 1] and the bounds of its 95% confidence interval."""
-
-    value: float
-    low: float
-    high: float
 
 
 @dataclass(frozen=True)
@@ -43,27 +32,6 @@ class DomainAccuracy:
     teacher: Share | None
     macro: float | None = None
     teacher_macro: float | None = None
-
-
-def wilson(right: float, images: int, z: float = Z95) -> tuple[float, float]:
-    """Return the score interval of a proportion (Wilson, JASA 1927). It is within [0, 1] and valid for few images.
-
-    Args:
-        right: number of correctly classified images.
-        images: number of images, at least 1.
-        z: quantile of the normal distribution.
-
-    Returns:
-        (low, high).
-    """
-    share, more = right / images, z * z / images
-    centre, half = share + more / 2, z * math.sqrt(share * (1 - share) / images + more / (4 * images))
-    return max(0.0, (centre - half) / (1 + more)), min(1.0, (centre + half) / (1 + more))
-
-
-def share_of(accuracy: float, images: int) -> Share:
-    """Return an accuracy over a number of images with its Wilson interval."""
-    return Share(accuracy, *wilson(accuracy * images, images))
 
 
 def accuracies(evaluation: Evaluation) -> tuple[DomainAccuracy, ...]:

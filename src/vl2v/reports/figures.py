@@ -8,9 +8,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
+from vl2v.analysis.intervals import Share
 from vl2v.evaluation.evaluation import OUT_OF_DOMAIN, TEST
 from vl2v.evaluation.reference import LABELS, Reference
-from vl2v.reports.accuracy import DomainAccuracy, Share
+from vl2v.reports.accuracy import DomainAccuracy
 from vl2v.reports.calibration import Calibration, Rejection
 from vl2v.reports.confusion import MANY, Confusion
 from vl2v.reports.drawing import (

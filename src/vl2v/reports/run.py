@@ -13,6 +13,7 @@ from vl2v.reports.page import Page
 from vl2v.reports.recall import recall_section
 from vl2v.reports.sections import (
     accuracy_section,
+    advice_section,
     comparison_section,
     export_section,
     lead_of,
@@ -56,6 +57,7 @@ def write_run_report(folder: Path, store: Path, hour_price: Decimal | None = Non
         recall_section(source),
         comparison_section(source, compared),
         spending_section(source, paid),
+        advice_section(source),
         learning_section(source),
         confusion_section(source),
         trust_section(source),

@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from pathlib import Path
 
+from vl2v.analysis.intervals import Share
 from vl2v.evaluation.evaluation import IN_DOMAIN, OUT_OF_DOMAIN, ROLES, TEST, Evaluation
 from vl2v.evaluation.reference import LABELS
 from vl2v.method.registry import METHODS
-from vl2v.reports.accuracy import DomainAccuracy, Share, accuracies, accuracy_sheet
+from vl2v.reports.accuracy import DomainAccuracy, accuracies, accuracy_sheet
 from vl2v.reports.comparison import BATCHES, Comparison, comparison_sheet
 from vl2v.reports.extras import export_table, unseen_table
 from vl2v.reports.figures import accuracy_panel, learning_panels
@@ -113,6 +114,15 @@ def warnings_section(source: Source) -> Section | None:
     warnings = source.content.get("warnings")
     lines = [str(line) for line in warnings] if isinstance(warnings, list) else []
     return Section("warnings", "Warnings", lines) if lines else None
+
+
+def advice_section(source: Source) -> Section | None:
+    """Return whether the teacher is worth its price, or None if the run did not say."""
+    advice = source.content.get("advice")
+    if not advice:
+        return None
+    line = str(advice["line"]).removeprefix("advice: ")
+    return Section("advice", "Worth of the teacher", [f"Advice before training: {line}."])
 
 
 def accuracy_section(source: Source) -> Section:

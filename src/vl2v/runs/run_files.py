@@ -113,8 +113,32 @@ class UnseenTablePart(_Part):
     means: dict[str, dict[Literal["zero_shot", "student"], UnseenPart]] = {}
 
 
+class IntervalPart(_Part):
+    """`vl2v.analysis.intervals.Share`."""
+
+    value: Share
+    low: Share
+    high: Share
+
+
+class AdvicePart(_Part):
+    """`vl2v.analysis.advice.Advice`."""
+
+    action: Text
+    teacher: IntervalPart
+    answers: Count
+    probe: IntervalPart
+    images: Count
+    by_domain: bool
+    classes: Count
+    of_classes: Count
+    line: Text
+
+
 class EvaluationFile(TablePart):
     """`evaluation.json`."""
+
+    advice: AdvicePart | None = None
 
     asked: AskedPart | None = None
     unseen_classes: UnseenTablePart | None = None

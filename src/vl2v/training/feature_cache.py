@@ -77,6 +77,14 @@ class FeatureCache:
         count = self._rows.stat().st_size // (4 * self.width)
         return np.memmap(self._rows, np.float32, "r", shape=(count, self.width))
 
+    def cached(self, slots: Slots) -> NDArray[np.float32] | None:
+        """The features of [N] `slots`, [N, F] float32, if all of them were computed before; None otherwise."""
+        filled, _ = self._read_index()
+        if not len(slots) or slots.min() < 0 or slots.max() >= len(self.pixels) or len(self._lacking(slots, filled)):
+            return None
+        count = self._rows.stat().st_size // (4 * self.width)
+        return np.array(np.memmap(self._rows, np.float32, "r", shape=(count, self.width))[slots])
+
     def _block(self, block: int) -> range:
         return range(int(block) * CHUNK, min((int(block) + 1) * CHUNK, len(self.pixels)))
 

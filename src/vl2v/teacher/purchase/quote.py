@@ -31,6 +31,7 @@ class Quote:
         note: a remark about the price, or empty.
         contents: domains, classes and numbers of images; None without a folder.
         training: training time on this machine; None without a student.
+        advice: whether the teacher is worth its price, by its answers in the store; empty if they are too few.
     """
 
     teacher: str
@@ -43,6 +44,7 @@ class Quote:
     note: str = ""
     contents: Contents | None = None
     training: TrainingTime | None = None
+    advice: str = ""
 
     @property
     def image_queries(self) -> int:
@@ -72,6 +74,7 @@ class Quote:
             "disk_bytes": self.disk_bytes,
             "note": self.note,
             "training": asdict(self.training) if self.training else None,
+            "advice": self.advice or None,
         } | ({"data": self.contents.to_dict()} if self.contents else {})
 
     def table(self) -> RenderableType:
@@ -95,4 +98,5 @@ class Quote:
         understood = [Text("\n".join(self.contents.lines()))] if self.contents else []
         further = [Text(f"training on this machine: {self.training}")] if self.training else []
         further += [Text(f"note: {self.note}")] if self.note else []
+        further += [Text(self.advice)] if self.advice else []
         return Group(*understood, table, f"disk, at most: {disk}", *further)

@@ -1,0 +1,187 @@
+"""The advice of `vl2v.analysis.advice` for a plan, from what the store has; nothing is bought."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from vl2v.analysis.advice import (
+    FEWEST_ANSWERS,
+    FEWEST_IMAGES,
+    FEWEST_PER_CLASS,
+    LABELS_ALONE,
+    OTHER_TEACHER,
+    Advice,
+    advise,
+)
+from vl2v.analysis.probe import cross_validated, domain_folds, stratified_folds
+from vl2v.data.pixels import Digests
+from vl2v.data.splits import DatasetRows, Slots
+from vl2v.evaluation.features import pass_through
+from vl2v.planning.plan import RunPlan
+from vl2v.planning.requirements import TRAINING
+from vl2v.progress import Progress, warn
+from vl2v.purchase import text_heads
+from vl2v.student.files import read_json, write_json
+from vl2v.teacher.purchase.store import EmbeddingStore
+from vl2v.teacher.zero_shot import zero_shot_logits
+from vl2v.training.feature_cache import FeatureCache
+
+SAMPLE = 500  # images that are passed through the frozen backbone
+PILOT = 100  # answers that are bought first
+CLASSES = 50  # classes that are compared, so that each has enough images in the sample
+FILE = "advice.json"  # in the run's folder for work
+
+
+def worth_of(
+    plan: RunPlan,
+    store: EmbeddingStore,
+    progress: Progress,
+    device: torch.device | None = None,
+    *,
+    bought: bool = False,
+) -> Advice | None:
+    """Compare the teacher's stored answers with a linear probe on a sample of the labelled source images.
+
+    Images of held-out domains and stated test images take no part.
+
+    Args:
+        plan: with a student.
+        store: of the embeddings; answers that it lacks are left out.
+        progress: receives the progress of computing features that are not cached.
+        device: of the backbone; None is the CPU.
+        bought: whether a run has bought the sample, or its first part. Otherwise, any image may have an answer, and
+            those that have one are preferred.
+
+    Returns:
+        None without labels, without a student, with a method that does not query the teacher, or with too few images
+        or answers.
+    """
+    if not plan.labelled or not plan.method.queries_teacher or plan.backbone is None:
+        return None
+    if not all(store.knows_texts(plan.card, plan.requirements.prompts)):
+        return None
+    dataset = plan.dataset
+    candidates = source_rows(plan)
+    if len(candidates) < FEWEST_IMAGES:
+        return None
+    known = None if bought else store.knows_images(plan.card, dataset.digests[candidates])
+    rows, classes = sample_of(dataset.labels, dataset.domain_of, candidates, known)
+    answered = rows[store.knows_images(plan.card, dataset.digests[rows])]
+    if len(answered) < FEWEST_ANSWERS or len(rows) < FEWEST_PER_CLASS * len(classes):
+        return None
+    embeddings = store.images(plan.card, dataset.digests[answered])
+    head = text_heads(store.texts(plan.card, plan.requirements.prompts), plan.requirements.templates)[classes]
+    logits = zero_shot_logits(embeddings, head, plan.card.logit_scale)
+    right = classes[logits.argmax(axis=1)] == dataset.labels[answered]
+    labels = np.searchsorted(classes, dataset.labels[rows]).astype(np.int64)
+    domains = domain_folds(dataset.domain_of[rows])
+    by_domain = len(np.unique(domains)) > 1
+    folds = domains if by_domain else stratified_folds(labels, copies_of(dataset.digests[rows]))
+    features = frozen_features(plan, dataset.digests[rows], progress, device)
+    scores = cross_validated(features, labels, folds, len(classes))
+    return advise(right, scores.argmax(axis=1) == labels, by_domain, len(classes), len(dataset.phrases))
+
+
+def tell(advice: Advice, progress: Progress) -> None:
+    """Show the advice: a warning if it is not to distil from the teacher, otherwise a line."""
+    if advice.action in (LABELS_ALONE, OTHER_TEACHER):
+        warn(progress, advice.line)
+    else:
+        progress.note(advice.line)
+
+
+def pilot_of(plan: RunPlan, store: EmbeddingStore) -> Digests | None:
+    """SHA-256 of the training images whose answers a run buys first, [N, 32]; None if it need not buy any first.
+
+    That is so if the teacher is free, if there is no advice to give, if few images are bought at all, or if requests of
+    an earlier process are in flight, which are completed as they were sent.
+    """
+    if plan.card.price.free or not plan.labelled or not plan.method.queries_teacher:
+        return None
+    if plan.quote.image_queries < 4 * PILOT or plan.quote.images_known.get(TRAINING) or store.pending(plan.card):
+        return None
+    dataset = plan.dataset
+    rows, _ = sample_of(dataset.labels, dataset.domain_of, source_rows(plan))
+    trained = np.isin(rows, np.concatenate(list(plan.split.training.values())))
+    return dataset.digests[rows[trained][:PILOT]]
+
+
+def sample_of(
+    labels: NDArray[np.int64],
+    domains: NDArray[np.int64],
+    candidates: DatasetRows,
+    known: NDArray[np.bool_] | None = None,
+) -> tuple[DatasetRows, NDArray[np.int64]]:
+    """A seeded sample of images, shared evenly by domains and classes.
+
+    Args:
+        labels: of all images.
+        domains: of all images.
+        candidates: [N] rows to draw from.
+        known: [N], whether the teacher's answer is there; such images come first within a domain and class. None
+            prefers no image.
+
+    Returns:
+        Rows, at most `SAMPLE`, of domains and classes in turn, so that any first part is shared evenly as well; and
+        the classes, ascending, at most `CLASSES`.
+    """
+    generator = np.random.default_rng(0)
+    present = np.unique(labels[candidates])
+    classes = np.sort(generator.permutation(present)[:CLASSES])
+    inside = np.isin(labels[candidates], classes)
+    order = generator.permutation(np.flatnonzero(inside))
+    if known is not None:
+        order = order[np.argsort(~known[order], kind="stable")]
+    rows = candidates[order]
+    turn = np.zeros(len(rows), np.int64)
+    stratum = labels[rows] * (int(domains.max()) + 1) + domains[rows]
+    for value in np.unique(stratum):
+        of_stratum = np.flatnonzero(stratum == value)
+        turn[of_stratum] = np.arange(len(of_stratum))
+    return rows[np.argsort(turn, kind="stable")][:SAMPLE], classes
+
+
+def frozen_features(
+    plan: RunPlan, digests: Digests, progress: Progress, device: torch.device | None = None
+) -> NDArray[np.float32]:
+    """The frozen backbone's features of images in the pixel cache, [N, F]; from the feature cache if it has all."""
+    backbone, pixels = plan.student_backbone, plan.pixels.map()
+    slots: Slots = plan.pixels.slots(digests)
+    cache = FeatureCache(plan.pixels.features_folder(), backbone.module, backbone.preprocess, pixels, backbone.features)
+    found = cache.cached(slots)
+    if found is not None:
+        return found
+    device = device or torch.device("cpu")
+    module, rows = backbone.module.to(device), []
+    with progress.stage("features of a sample of labelled images", len(slots)) as advance:
+        for batch in pass_through(module, backbone.preprocess, pixels, slots, device):
+            rows.append(batch.cpu())
+            advance(len(batch))
+    features: NDArray[np.float32] = torch.cat(rows).numpy()
+    return features
+
+
+def source_rows(plan: RunPlan) -> DatasetRows:
+    """The labelled images of the source domains that the plan trains on or selects by."""
+    return np.concatenate([*plan.split.training.values(), *plan.split.validation.values()])
+
+
+def copies_of(digests: Digests) -> NDArray[np.int64]:
+    """Equal numbers for copies of one file, [N] int64."""
+    return np.unique(digests, axis=0, return_inverse=True)[1].reshape(-1).astype(np.int64)
+
+
+def save_advice(advice: Advice | None, work: Path) -> None:
+    """Save the advice of a run until its evaluation is written."""
+    work.mkdir(parents=True, exist_ok=True)
+    write_json(work / FILE, {} if advice is None else advice.to_dict())
+
+
+def saved_advice(work: Path) -> dict[str, Any] | None:
+    """The advice that `save_advice` wrote; empty if there was none to give, None before it was called."""
+    return read_json(work / FILE) if (work / FILE).exists() else None
