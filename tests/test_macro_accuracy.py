@@ -15,6 +15,7 @@ import pytest
 import torch
 from rich.console import Console
 
+from vl2v.analysis.intervals import wilson
 from vl2v.config import RunConfig, parse
 from vl2v.data.splits import Slots
 from vl2v.evaluation.evaluation import Evaluation, Row, row_of
@@ -24,7 +25,6 @@ from vl2v.evaluation.reference import TEACHER
 from vl2v.evaluation.split import DomainPredictions, evaluation_of
 from vl2v.json_files import write_json
 from vl2v.method.evaluation import mean_over_domains, score
-from vl2v.reports.accuracy import wilson
 from vl2v.reports.run import write_run_report
 from vl2v.runs.run_files import read_evaluation
 from vl2v.tracking.following import values_of

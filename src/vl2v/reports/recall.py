@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from vl2v.analysis.intervals import Share, share_of
 from vl2v.evaluation.evaluation import recalls
 from vl2v.evaluation.predictions import Predictions
 from vl2v.evaluation.reference import LABELS, Reference
-from vl2v.reports.accuracy import Share, share_of
 from vl2v.reports.page import Section, TableBlock
 from vl2v.reports.sheet import Sheet
 from vl2v.reports.source import ROLE_NAMES, Source
