@@ -22,11 +22,11 @@ from vl2v.analysis.probe import cross_validated, domain_folds, stratified_folds
 from vl2v.data.pixels import Digests
 from vl2v.data.splits import DatasetRows, Slots
 from vl2v.evaluation.features import pass_through
+from vl2v.json_files import read_json, write_json
 from vl2v.planning.plan import RunPlan
 from vl2v.planning.requirements import TRAINING
 from vl2v.progress import Progress, warn
 from vl2v.purchase import text_heads
-from vl2v.student.files import read_json, write_json
 from vl2v.teacher.purchase.store import EmbeddingStore
 from vl2v.teacher.zero_shot import zero_shot_logits
 from vl2v.training.feature_cache import FeatureCache
