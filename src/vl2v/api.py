@@ -115,7 +115,7 @@ def distill(
         "recipe": recipe,
     }
     if resume:
-        base = RunFolder(Path(out)).config()
+        base = RunFolder(Path(out)).config(resuming=True)
         accept = accept_teacher or (settings or {}).get("teacher", {}).get("accept")
         free = {"budget": given["budget"], "tracking": (settings or {}).get("tracking")}  # they change no result
         free["teacher"] = {"accept": accept or None, "free": (settings or {}).get("teacher", {}).get("free")}

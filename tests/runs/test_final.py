@@ -93,3 +93,27 @@ def test_the_interval_of_several_domains_covers_a_new_one() -> None:
         assert expected is not None
         covered += expected.low <= new <= expected.high
     assert 0.92 < covered / 400 < 0.98
+
+
+@pytest.mark.parametrize("name", ["nothing", "other", "file"])
+def test_a_folder_without_a_run_is_told_with_options_that_the_command_has(tmp_path: Path, name: str) -> None:
+    (tmp_path / "other").mkdir()
+    (tmp_path / "file").touch()
+    result = CliRunner().invoke(app, ["final", str(tmp_path / name), "--out", str(tmp_path / "final")])
+    assert result.exit_code == RunError.exit_code
+    assert "contains no run" in result.output
+    assert "vl2v distill" in result.output
+    assert "--resume" not in result.output
+    assert not (tmp_path / "final").exists()
+    resumed = CliRunner().invoke(app, ["distill", "--resume", "--out", str(tmp_path / name)])
+    assert "omit --resume" in resumed.output
+
+
+def test_the_command_that_finishes_the_first_run_can_be_pasted(tmp_path: Path) -> None:
+    run = tmp_path / "my run"
+    run.mkdir()
+    settings = {"data": {"root": "."}, "teacher": {"spec": "offline:"}, "student": {"spec": "offline:"}}
+    (run / "config.yaml").write_text(yaml.safe_dump(settings))
+    with pytest.raises(RunError, match="is not finished") as caught:
+        final(run, tmp_path / "final")
+    assert f"vl2v distill --out '{run}' --resume" in caught.value.next_step

@@ -113,14 +113,17 @@ class RunFolder:
         """Write the run's settings over what stands there, at once."""
         write_text(self.config_file, config.to_yaml())
 
-    def config(self) -> RunConfig:
+    def config(self, resuming: bool = False) -> RunConfig:
         """The run's settings.
+
+        Args:
+            resuming: whether they are read for --resume, which the message mentions.
 
         Raises:
             RunError: if the folder holds no run.
         """
         if not self.config_file.is_file():
-            step = "pass the --out of an earlier vl2v distill; omit --resume to start a new run"
+            step = f"pass the --out of an earlier vl2v distill{'; omit --resume to start a new run' * resuming}"
             raise RunError(f"{self.path} contains no run.", expected="config.yaml", found="none", next_step=step)
         return parse(RunConfig, read_yaml(self.config_file), str(self.config_file))
 
