@@ -313,6 +313,10 @@ class RunSettings(Strict):
     """auto (default), cpu, cuda or mps."""
     precision: Annotated[Literal["no", "fp16", "bf16"], Panel.machine] = "no"
     """no (default), bf16 or fp16."""
+    micro_batch: Annotated[Positive | None, Panel.machine] = None
+    """Images that a step computes at once (default: all, and fewer if memory runs out).
+
+    Loss and gradient are those of the whole batch up to rounding. A step takes about a third longer."""
     workers: Annotated[Annotated[int, Field(ge=0, le=1024)] | None, Panel.machine] = None
     """Number of loading processes (default: by device)."""
     threads: Annotated[Positive | None, Panel.machine] = None

@@ -32,6 +32,7 @@ NOT_OF_THE_RESULT: Any = {  # where things lie and what they may cost does not c
     "student": {"spec"},
     "budget": True,
     "device": True,
+    "micro_batch": True,
     "workers": True,
     "threads": True,
     "tracking": True,

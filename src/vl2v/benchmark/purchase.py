@@ -31,8 +31,8 @@ from vl2v.writing import replacing
 
 NOT_OF_THE_PURCHASE = {  # settings that change nothing in what a job asks
     *("recipe", "student", "method", "align", "distill", "measure", "image_weight", "image_weight_end"),
-    *("batch", "batch_per_domain", "unlabelled_per_batch", "budget", "device", "precision", "workers", "threads"),
-    "made_with",
+    *("batch", "batch_per_domain", "unlabelled_per_batch", "budget", "made_with"),
+    *("device", "precision", "micro_batch", "workers", "threads"),
 }
 
 

@@ -14,6 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from vl2v.method.loop import AfterStep, Batch, Objective, adam, fit
 from vl2v.method.loss import dual_objective
 from vl2v.method.swad import LossValley
+from vl2v.micro_batch import InMicroBatches, MicroBatch
 from vl2v.shards import Shards
 
 
@@ -97,6 +98,7 @@ def distill(
     optimizer: torch.optim.Optimizer | None = None,
     accelerator: Accelerator | None = None,
     shards: Shards | None = None,
+    micro: MicroBatch | None = None,
     first_step: int = 0,
     after_step: AfterStep | None = None,
 ) -> Distilled:
@@ -122,6 +124,8 @@ def distill(
         optimizer: an existing optimiser to continue with. None creates an Adam.
         accelerator: device, precision and processes. None trains on the device of the tensors.
         shards: threads that each compute a part of every batch. None computes whole batches.
+        micro: number of images that are computed at once; it is halved when memory runs out. None computes whole
+            batches, and an error ends the stage.
         first_step: number of the first step.
         after_step: called with (step, loss) after everything else. If it returns true, the stage ends.
 
@@ -130,7 +134,7 @@ def distill(
         names of `trainable`.
 
     Raises:
-        TrainingError: if a loss is not finite.
+        TrainingError: if a loss is not finite, or memory does not suffice.
     """
     learning = () if train_projection is False else None if train_projection is True else train_projection
     for name, parameter in projection.named_parameters():
@@ -139,6 +143,8 @@ def distill(
     more = trainable(penalty) if penalty is not None else {}
     optimizer = optimizer or adam([*weights.values(), *more.values()], learning_rate, weight_decay)
     model: nn.Module = Projected(backbone, projection, penalty)
+    if micro is not None:
+        model, micro.threads = InMicroBatches(model, micro), shards.count if shards else 1
     if accelerator is not None:
         model, optimizer = accelerator.prepare(model, optimizer)
     model.train()
@@ -163,6 +169,7 @@ def distill(
         optimizer,
         objective=objective or dual_objective(image_weight),
         accelerator=accelerator,
+        micro=micro,
         first_step=first_step,
         after_step=after,
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from functools import reduce
+from functools import partial, reduce
 from operator import add
 
 import torch
@@ -13,6 +13,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from vl2v.errors import TrainingError
+from vl2v.micro_batch import MicroBatch
 
 AfterStep = Callable[[int, float], bool | None]
 
@@ -68,6 +69,7 @@ def fit(
     *,
     objective: Objective,
     accelerator: Accelerator | None = None,
+    micro: MicroBatch | None = None,
     first_step: int = 0,
     after_step: AfterStep | None = None,
 ) -> list[float]:
@@ -80,6 +82,7 @@ def fit(
         optimizer: contains exactly the trained parameters.
         objective: the loss function.
         accelerator: device, precision and processes. None uses this process and the device of the tensors.
+        micro: repeats a step that runs out of memory, in smaller parts. None repeats nothing.
         first_step: number of the first step.
         after_step: called with (step, loss). If it returns true, training ends.
 
@@ -87,10 +90,11 @@ def fit(
         The loss of every step before the update, averaged over processes.
 
     Raises:
-        TrainingError: if a loss is NaN or infinite. The weights are not updated with it.
+        TrainingError: if a loss is NaN or infinite, or memory does not suffice. The weights are not updated with it.
     """
-    losses: list[float] = []
-    for step, batch in enumerate(batches, first_step):
+
+    def differentiate(step: int, batch: Batch) -> float:
+        """Leave the gradients of a batch in the parameters; return its loss."""
         loss = total(objective(module(batch.inputs).to(batch.teacher_image.dtype), batch))
         value = float(loss.detach() if accelerator is None else accelerator.reduce(loss.detach(), "mean"))
         if not math.isfinite(value):
@@ -105,6 +109,12 @@ def fit(
             loss.backward()  # type: ignore[no-untyped-call]
         else:
             accelerator.backward(loss)
+        return value
+
+    losses: list[float] = []
+    for step, batch in enumerate(batches, first_step):
+        work = partial(differentiate, step, batch)
+        value = work() if micro is None else micro.attempt(len(batch.inputs), work)
         optimizer.step()
         losses.append(value)
         if after_step and after_step(step, value):

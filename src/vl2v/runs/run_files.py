@@ -185,6 +185,7 @@ class StateValues(_Part):
     parts: dict[str, float] = {}
     metrics: Count
     fresh_queries: Count = 0
+    micro_batch: Annotated[int, Field(gt=0)] | None = None
     best: float = -1.0
     swad: dict[str, Any] | None = None
 

@@ -18,6 +18,7 @@ from vl2v.data.augment import Augmentation
 from vl2v.evaluation.features import CHUNK, pass_through
 from vl2v.method.distill import Projected
 from vl2v.method.registry import METHODS
+from vl2v.micro_batch import InMicroBatches, MicroBatch
 from vl2v.planning.plan import RunPlan
 from vl2v.planning.settling import SETTLED
 from vl2v.progress import Progress
@@ -87,16 +88,19 @@ class Rates:
             passing = _fastest(look, device, tries) / CHUNK
             if not METHODS[config.method].trains_backbone:
                 return cls(0.0, passing)
-            model = Projected(module, torch.nn.Linear(backbone.features, 1).to(device)).train()
+            micro = MicroBatch(config.micro_batch, processes=accelerator.num_processes)
+            projected = Projected(module, torch.nn.Linear(backbone.features, 1).to(device))
+            model = InMicroBatches(projected, micro).train()
             inputs = torch.randn(batch, 3, size, size, device=device).contiguous(memory_format=torch.channels_last)
 
             divided = can_shard(model, size, accelerator)
 
             def train() -> None:
                 with sharding(batch, divided) as shards:
+                    micro.threads = shards.count
                     shards.train(model, inputs).sum().backward()  # type: ignore[no-untyped-call]
 
-            training = _fastest(train, device, tries) / batch
+            training = micro.attempt(batch, lambda: _fastest(train, device, tries)) / batch
         # Loading processes augment while a GPU computes; a CPU does one after the other.
         augmenting = _augmenting(config, pixels) if device.type == "cpu" and not config.workers else 0.0
         return cls(training + augmenting, passing)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Mapping
 
 import torch
@@ -23,9 +24,16 @@ class LossParts:
     def __init__(self, objective: Objective) -> None:
         self._objective = objective
         self._sums: dict[str, Tensor] = {}
+        self._last: tuple[weakref.ref[Batch], dict[str, Tensor]] | None = None  # a batch, and the sums before it
 
     def __call__(self, projected: Tensor, batch: Batch) -> Tensor:
-        """What the objective gives, as a scalar; its named parts are added up."""
+        """What the objective gives, as a scalar; its named parts are added up.
+
+        A batch that comes again, because its step ran out of memory, counts once.
+        """
+        if self._last is not None and self._last[0]() is batch:
+            self._sums = self._last[1]
+        self._last = weakref.ref(batch), dict(self._sums)
         loss = self._objective(projected, batch)
         if not isinstance(loss, Tensor):
             for name, part in loss.items():

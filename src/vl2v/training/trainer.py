@@ -27,6 +27,7 @@ from vl2v.method.evaluation import Score, mean_over_domains
 from vl2v.method.loop import adam, warmed_up
 from vl2v.method.registry import METHODS
 from vl2v.method.swad import LossValley
+from vl2v.micro_batch import MicroBatch
 from vl2v.progress import Advance, Progress
 from vl2v.runs.folder import RunFolder, State
 from vl2v.shards import Shards, sharding
@@ -80,6 +81,7 @@ class Trainer:
         self._average = average_of(config)
         self._selector = WeightSelector(config.distill, config.measure)
         self._parts = LossParts(self.method.objective(context_of(config, data)))
+        self._micro = MicroBatch(config.micro_batch, self.progress.note, self.accelerator.num_processes)
         side = self.backbone.preprocess.size  # built here, where the backbone is still the pretrained one
         build = self.method.penalty
         self._penalty = build(self.backbone.module, torch.zeros(2, 3, side, side)) if build else None
@@ -92,7 +94,7 @@ class Trainer:
 
         Raises:
             Interrupted: if the user asked to stop; the state is saved.
-            TrainingError: if a loss is not finite.
+            TrainingError: if a loss is not finite, or memory does not suffice.
         """
         if state is not None:
             with self.folder.state_fits():
@@ -114,6 +116,7 @@ class Trainer:
     def _restore(self, state: State) -> None:
         self._losses, self._metrics_length = list(state.values["losses"]), int(state.values["metrics"])
         self._parts.load(state.values.get("parts", {}))
+        self._micro.size = state.values.get("micro_batch", self._micro.size)
         self.projection.load_state_dict(state.part("projection"))
         if state.values["stage"] == "distill":
             self.backbone.module.load_state_dict(state.part("backbone"))
@@ -216,6 +219,7 @@ class Trainer:
                     optimizer=optimizer,
                     accelerator=self.accelerator,
                     shards=shards,
+                    micro=self._micro,
                     first_step=start,
                     after_step=after,
                 )
@@ -280,6 +284,7 @@ class Trainer:
         values: dict[str, Any] = {"stage": stage, "step": step, "digest": self.data.digest}
         values |= {"losses": self._losses, "metrics": self._metrics_length}
         values |= {"parts": dict(parts)} if parts else {}
+        values |= {"micro_batch": self._micro.size} if self._micro.size else {}
         if self.fresh is not None:
             values["fresh_queries"] = self.fresh.queries
         tensors = under("projection", self.projection.state_dict())

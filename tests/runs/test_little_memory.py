@@ -1,0 +1,97 @@
+"""A run whose steps do not fit into memory ends with the student of one that has the micro-batch set from the start."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from accelerate import Accelerator
+from tiny_dataset import TINY, Bench, bench  # noqa: F401 - a fixture
+from torch import Tensor
+
+import vl2v
+from vl2v.config import RunConfig
+from vl2v.errors import Interrupted
+from vl2v.locations import StoragePaths
+from vl2v.method.distill import Projected
+from vl2v.planning.models import open_student
+from vl2v.progress import Silent
+from vl2v.training.duration import Rates
+from vl2v.training.process import stopped_by
+
+SMALL = TINY | {"distill": {"steps": 6, "checkpoint_every": 2, "learning_rate": 1e-3}, "recipe": "paper"}
+
+
+class Notes(Silent):
+    """Remembers what was said."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.lines.append(text)
+
+
+@pytest.fixture
+def little(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], list[int]]:
+    """Limits how many images a training step can compute at once; returns the sizes that were tried."""
+    whole, tried = Projected.forward, list[int]()
+
+    def limit(most: int) -> list[int]:
+        def forward(self: Projected, inputs: Tensor) -> Tensor:
+            if self.training and torch.is_grad_enabled():
+                tried.append(len(inputs))
+                if len(inputs) > most:
+                    raise torch.OutOfMemoryError("CUDA out of memory.")
+            return whole(self, inputs)
+
+        monkeypatch.setattr(Projected, "forward", forward)
+        return tried
+
+    return limit
+
+
+def distill(bench: Bench, out: Path, **settings: Any) -> Notes:
+    notes = Notes()
+    given: dict[str, Any] = {"settings": SMALL | settings, "held_out": ["rose"]} if not out.exists() else {}
+    data = (bench.data, bench.teacher, bench.student) if given else ()
+    places = StoragePaths(bench.root / "cache", bench.root / "vectors.sqlite")
+    assert vl2v.distill(*data, out=out, places=places, progress=notes, report=False, resume=not data, **given)
+    return notes
+
+
+def student(out: Path) -> bytes:
+    return (out / "student/model.safetensors").read_bytes()
+
+
+@pytest.mark.slow
+def test_the_student_is_that_of_a_set_micro_batch_after_a_resume_too(
+    bench: Bench, tmp_path: Path, little: Callable[[int], list[int]]
+) -> None:
+    distill(bench, tmp_path / "set", micro_batch=2)
+    tried = little(2)
+    notes = distill(bench, tmp_path / "found")
+    assert len([line for line in notes.lines if "memory ran out with 8 images at once" in line]) == 1
+    assert {8, 4} <= set(tried)
+    assert student(tmp_path / "found") == student(tmp_path / "set")
+
+    asked = iter(range(100))
+    with pytest.raises(Interrupted), stopped_by(lambda: next(asked) >= 15):
+        distill(bench, tmp_path / "stopped")
+    tried.clear()
+    distill(bench, tmp_path / "stopped")
+    assert set(tried) == {2}, "a resumed run knows the size"
+    assert student(tmp_path / "stopped") == student(tmp_path / "set")
+
+
+def test_the_time_is_measured_with_what_fits(bench: Bench, little: Callable[[int], list[int]]) -> None:
+    parts = {"data": {"root": str(bench.data)}, "teacher": {"spec": bench.teacher}, "device": "cpu", "workers": 0}
+    config = RunConfig.model_validate(parts | {"student": {"spec": bench.student, "size": 32}})
+    tried = little(3)
+    rates = Rates.measure(config, open_student(config), 8, Accelerator(cpu=True), 1)
+    assert rates.training > 0
+    assert 8 in tried
+    assert min(tried) == 2
