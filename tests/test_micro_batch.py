@@ -40,7 +40,7 @@ class Backbone(nn.Module):
             self._allocate(inputs)
         features: Tensor = self.end(self.layers(inputs).flatten(1))
         if self.backward and features.requires_grad:
-            features.register_hook(self._allocate)
+            features.register_hook(self._allocate)  # type: ignore[no-untyped-call]
         return features
 
     def _allocate(self, rows: Tensor) -> None:
@@ -100,7 +100,7 @@ def test_the_backward_pass_repeats_the_random_numbers_of_the_forward_pass() -> N
     after = torch.rand(2)
     torch.manual_seed(5)
     model.zero_grad()
-    value = loss(torch.cat([model(part) for part in inputs.split(3)]))
+    value = loss(torch.cat([model(part) for part in torch.split(inputs, 3)]))
     expected_after = torch.rand(2)
     value.backward()  # type: ignore[no-untyped-call]
     assert found[0] == pytest.approx(float(value))
@@ -110,14 +110,14 @@ def test_the_backward_pass_repeats_the_random_numbers_of_the_forward_pass() -> N
 
 
 def test_autocast_holds_in_the_backward_pass() -> None:
-    model, inputs = Projected(Backbone(), nn.Linear(FEATURES, DIMENSION)).train(), batch(0).inputs
-    seen = list[torch.dtype]()
-    model.backbone.end.register_forward_hook(lambda *given: seen.append(given[2].dtype))
+    backbone, inputs, seen = Backbone(), batch(0).inputs, list[torch.dtype]()
+    model = Projected(backbone, nn.Linear(FEATURES, DIMENSION)).train()
+    backbone.end.register_forward_hook(lambda *given: seen.append(given[2].dtype))
     with torch.autocast("cpu", torch.bfloat16):
         value = InMicroBatches(model, MicroBatch(3))(inputs).float().square().sum()
     value.backward()
     assert seen == 6 * [torch.bfloat16]
-    assert all(p.grad is not None and p.grad.dtype == torch.float32 for p in model.backbone.end.parameters())
+    assert all(p.grad is not None and p.grad.dtype == torch.float32 for p in backbone.end.parameters())
 
 
 def train(micro: MicroBatch | None, backbone: Backbone, **more: Any) -> tuple[list[float], dict[str, Tensor]]:

@@ -12,6 +12,7 @@ eval mode.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 import torch
@@ -112,7 +113,7 @@ class InMicroBatches(nn.Module):
             output: Tensor = self.module(inputs)
             return output
         parameters = [parameter for parameter in self.module.parameters() if parameter.requires_grad]
-        result: Tensor = _InParts.apply(self.module, inputs.split(size), *parameters)
+        result: Tensor = _InParts.apply(self.module, torch.split(inputs, size), *parameters)
         return result
 
 
@@ -122,10 +123,11 @@ class _InParts(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, module: nn.Module, parts: Sequence[Tensor], *parameters: Tensor) -> Tensor:
         kind = parts[0].device.type
+        enabled, dtype = torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind)
         ctx.module, ctx.parts, ctx.parameters, ctx.random = module, parts, parameters, []
-        ctx.autocast = kind, torch.get_autocast_dtype(kind), torch.is_autocast_enabled(kind)
+        ctx.autocast = partial(torch.autocast, kind, dtype, enabled)
         outputs = []
-        with torch.autocast(*ctx.autocast, cache_enabled=False):  # a cached weight would have no gradient later
+        with ctx.autocast(cache_enabled=False):  # a cached weight would have no gradient later
             for part in parts:
                 ctx.random.append(_random_state())
                 outputs.append(module(part))
@@ -135,10 +137,10 @@ class _InParts(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> Any:
         sums: list[Tensor | None] = [None] * len(ctx.parameters)
         restore = _random_state()
-        of_parts = gradients[0].split([len(part) for part in ctx.parts])
+        of_parts = torch.split(gradients[0], [len(part) for part in ctx.parts])
         for part, set_random, gradient in zip(ctx.parts, ctx.random, of_parts, strict=True):
             set_random()
-            with torch.enable_grad(), torch.autocast(*ctx.autocast):  # the backward pass may have another thread
+            with torch.enable_grad(), ctx.autocast():  # the backward pass may have another thread
                 output = ctx.module(part)
             found = torch.autograd.grad(output, ctx.parameters, gradient, allow_unused=True)
             for place, (total, more) in enumerate(zip(sums, found, strict=True)):
@@ -147,10 +149,14 @@ class _InParts(torch.autograd.Function):
         return None, None, *sums
 
 
+def _cuda() -> bool:
+    return torch.cuda.is_available() and bool(torch.cuda.is_initialized())  # type: ignore[no-untyped-call]
+
+
 def _random_state() -> Callable[[], None]:
     """Return a function that sets torch's random numbers to their present state."""
     states = [(torch.set_rng_state, torch.get_rng_state())]
-    if torch.cuda.is_available() and torch.cuda.is_initialized():
+    if _cuda():
         states.append((torch.cuda.set_rng_state, torch.cuda.get_rng_state()))
     if torch.backends.mps.is_available():
         states.append((torch.mps.set_rng_state, torch.mps.get_rng_state()))
@@ -164,7 +170,7 @@ def _random_state() -> Callable[[], None]:
 
 def _free() -> None:
     """Return what the failed attempt had allocated to the device."""
-    if torch.cuda.is_available() and torch.cuda.is_initialized():
+    if _cuda():
         torch.cuda.empty_cache()
     if torch.backends.mps.is_available():
         torch.mps.empty_cache()

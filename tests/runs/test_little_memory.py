@@ -58,8 +58,8 @@ def distill(bench: Bench, out: Path, **settings: Any) -> Notes:
     notes = Notes()
     given: dict[str, Any] = {"settings": SMALL | settings, "held_out": ["rose"]} if not out.exists() else {}
     data = (bench.data, bench.teacher, bench.student) if given else ()
-    places = StoragePaths(bench.root / "cache", bench.root / "vectors.sqlite")
-    assert vl2v.distill(*data, out=out, places=places, progress=notes, report=False, resume=not data, **given)
+    storage = StoragePaths(bench.root / "cache", bench.root / "vectors.sqlite")
+    assert vl2v.distill(*data, out=out, storage=storage, progress=notes, report=False, resume=not data, **given)
     return notes
 
 
