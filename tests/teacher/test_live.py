@@ -14,9 +14,13 @@ from vl2v.locations import StoragePaths
 VENDORS = {
     "jina:jina-clip-v2": "JINA_API_KEY",
     "cohere:embed-v4.0": "COHERE_API_KEY",
+    "cohere:embed-v5.0-fast": "COHERE_API_KEY",
     "voyage:voyage-multimodal-3": "VOYAGE_API_KEY",
+    "voyage:voyage-multimodal-3.5": "VOYAGE_API_KEY",
+    "gemini:gemini-embedding-2": "GEMINI_API_KEY",
     "vertex:multimodalembedding@001": "GOOGLE_CLOUD_PROJECT",
     "bedrock:amazon.titan-embed-image-v1": "AWS_ACCESS_KEY_ID",
+    "bedrock:amazon.nova-2-multimodal-embeddings-v1:0": "AWS_BEARER_TOKEN_BEDROCK",
     "azure": "AZURE_VISION_KEY",  # its address: AZURE_VISION_ENDPOINT
     "url": "VL2V_LIVE_URL",  # a server of ours, infinity or vLLM; its key: VL2V_API_KEY
 }
@@ -29,7 +33,7 @@ def test_a_vendor_for_real(spec: str, tmp_path: Path, request: pytest.FixtureReq
         pytest.skip("--live asks real vendors, for money")
     if not os.environ.get(VENDORS[spec]):
         pytest.skip(f"{VENDORS[spec]} is not set")
-    settings = UNPRICED if spec.startswith(("jina", "azure")) else None
+    settings = UNPRICED if spec.startswith(("jina", "azure", "cohere:embed-v5")) else None
     if spec == "azure":
         spec = f"azure:{os.environ['AZURE_VISION_ENDPOINT']}"
     if spec == "url":

@@ -232,13 +232,14 @@ FIXTURES = {
 
 @pytest.fixture(autouse=True)
 def credentials(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("JINA_API_KEY", "COHERE_API_KEY", "VOYAGE_API_KEY", "AZURE_VISION_KEY", "VL2V_API_KEY"):
-        monkeypatch.setenv(name, KEY)
+    for vendor in ("JINA_API", "COHERE_API", "VOYAGE_API", "AZURE_VISION", "VL2V_API", "GEMINI_API"):
+        monkeypatch.setenv(f"{vendor}_KEY", KEY)
     monkeypatch.setenv("GOOGLE_CLOUD_PROJECT", "p")
     monkeypatch.delenv("GOOGLE_CLOUD_LOCATION", raising=False)
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret-of-aws")
     monkeypatch.setenv("AWS_REGION", "us-east-1")
+    monkeypatch.delenv("AWS_BEARER_TOKEN_BEDROCK", raising=False)
     google = pytest.importorskip("google.auth")
 
     class Credentials:
@@ -259,9 +260,9 @@ def told(body: bytes) -> Any:
         return body
 
 
-@pytest.mark.parametrize("name", FIXTURES)
-def test_images_and_texts_as_documented(name: str) -> None:
-    f, seen = FIXTURES[name], []
+def exchange(f: Fixture) -> list[httpx.Request]:
+    """Embed the images and texts of a fixture, check requests and answers, and return the requests."""
+    seen: list[httpx.Request] = []
 
     def reply(request: httpx.Request) -> httpx.Response:
         seen.append(request)
@@ -285,14 +286,11 @@ def test_images_and_texts_as_documented(name: str) -> None:
         assert (request.method, str(request.url)) == ("POST", url)
         assert told(request.content) == body
     assert {key: seen[0].headers[key] for key in f.headers} == f.headers
-    if name == "bedrock":
-        assert seen[0].headers["authorization"].startswith("AWS4-HMAC-SHA256 Credential=AKIDEXAMPLE/")
-        assert "/us-east-1/bedrock/aws4_request" in seen[0].headers["authorization"]
+    return seen
 
 
-@pytest.mark.parametrize(("name", "case"), [(n, i) for n, f in FIXTURES.items() for i in range(len(f.errors))])
-def test_errors_are_final_or_passing_as_documented(name: str, case: int) -> None:
-    f = FIXTURES[name]
+def refusal(f: Fixture, case: int) -> TeacherError | None:
+    """Answer with an error of a fixture first; returns what the user sees if it is final, None if it passes."""
     status, headers, body, final = f.errors[case]
     seen = []
 
@@ -303,15 +301,30 @@ def test_errors_are_final_or_passing_as_documented(name: str, case: int) -> None
         return httpx.Response(status, headers=headers, json=body)
 
     teacher = teacher_of(f.spec, reply, f.price)
-    images = [RED, BLUE][: f.images]
+    images, error = [RED, BLUE][: f.images], None
     if final:
         with pytest.raises(TeacherError, match=f"HTTP {status}") as caught:
             teacher.embed_images(images)
-        assert caught.value.next_step
-        assert (body.get("detail") or body.get("message") or body["error"]["message"]) in caught.value.found
+        error = caught.value
+        assert error.next_step
+        assert (body.get("detail") or body.get("message") or body["error"]["message"]) in error.found
     else:
         assert len(teacher.embed_images(images)) == len(images)
     assert len(seen) == (1 if final else 2)
+    return error
+
+
+@pytest.mark.parametrize("name", FIXTURES)
+def test_images_and_texts_as_documented(name: str) -> None:
+    seen = exchange(FIXTURES[name])
+    if name == "bedrock":
+        assert seen[0].headers["authorization"].startswith("AWS4-HMAC-SHA256 Credential=AKIDEXAMPLE/")
+        assert "/us-east-1/bedrock/aws4_request" in seen[0].headers["authorization"]
+
+
+@pytest.mark.parametrize(("name", "case"), [(n, i) for n, f in FIXTURES.items() for i in range(len(f.errors))])
+def test_errors_are_final_or_passing_as_documented(name: str, case: int) -> None:
+    refusal(FIXTURES[name], case)
 
 
 @pytest.mark.parametrize(

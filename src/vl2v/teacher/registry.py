@@ -39,10 +39,15 @@ VENDORS = {  # an HTTP adapter and the format of the name
     ),
     "https": (f"{_VENDORS}.openai_compatible:OpenAICompatible", ""),
     "jina": (f"{_VENDORS}.jina:Jina", "jina:jina-clip-v2   key: JINA_API_KEY"),
-    "cohere": (f"{_VENDORS}.cohere:Cohere", "cohere:embed-v4.0   key: COHERE_API_KEY"),
-    "voyage": (f"{_VENDORS}.voyage:Voyage", "voyage:voyage-multimodal-3   key: VOYAGE_API_KEY"),
+    "cohere": (f"{_VENDORS}.cohere:Cohere", "cohere:embed-v5.0-pro   or embed-v4.0; key: COHERE_API_KEY"),
+    "voyage": (f"{_VENDORS}.voyage:Voyage", "voyage:voyage-multimodal-3.5   key: VOYAGE_API_KEY"),
     "vertex": (f"{_VENDORS}.vertex:Vertex", "vertex:multimodalembedding@001   (extra: vertex)"),
-    "bedrock": (f"{_VENDORS}.bedrock:Bedrock", "bedrock:amazon.titan-embed-image-v1   (extra: bedrock)"),
+    "gemini": (f"{_VENDORS}.gemini:Gemini", "gemini:gemini-embedding-2   key: GEMINI_API_KEY"),
+    "bedrock": (
+        f"{_VENDORS}.bedrock:Bedrock",
+        "bedrock:amazon.nova-2-multimodal-embeddings-v1:0   or amazon.titan-embed-image-v1; key:"
+        " AWS_BEARER_TOKEN_BEDROCK, or the AWS credentials (extra: bedrock)",
+    ),
     "azure": (f"{_VENDORS}.azure:Azure", "azure:<endpoint>   key: AZURE_VISION_KEY"),
 }
 TEACHERS: Plugins[Factory | type[Wire]] = Plugins(

@@ -8,6 +8,7 @@ import random
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from datetime import date
 from decimal import Decimal
 from functools import cached_property
 from typing import Any, TypeVar
@@ -35,7 +36,7 @@ REVISION_HEADER = "vl2v-revision"  # the quoted revision; a vendor with another 
 LATER = "try again later: the embeddings bought so far are saved, and only the rest is queried"
 LONGEST = 300  # maximum number of characters of a vendor's message that are shown
 READ = 20 * LONGEST  # bytes in which a key is redacted before the text is cut: half a key would not be recognised
-SECRET_HEADERS = {"authorization", "ocp-apim-subscription-key", "x-amz-security-token"}
+SECRET_HEADERS = {"authorization", "ocp-apim-subscription-key", "x-amz-security-token", "x-goog-api-key"}
 
 T = TypeVar("T")
 
@@ -104,9 +105,9 @@ class HttpTeacher:
 
     @property
     def price_note(self) -> str:
-        """A remark about the price, or empty."""
+        """A remark about the price, or empty; also about a price of the adapter's table that is old."""
         self.describe()
-        return self.wire.price_note
+        return "; ".join(filter(None, (self.wire.price_note, self.wire.age_note(date.today()))))
 
     @cached_property
     def limits(self) -> Limits:
@@ -281,7 +282,8 @@ class HttpTeacher:
         Raises:
             TeacherError: if it would; nothing has been sent then.
         """
-        secret = SECRET_HEADERS & set(map(str.lower, headers))
+        key = self._key.reveal()  # the adapter of another package may send it in any header
+        secret = SECRET_HEADERS & set(map(str.lower, headers)) or (key and any(key in v for v in headers.values()))
         if secret and not url.startswith("https:") and not is_local(host_of(url)):
             raise unsafe_for_a_key(url, self.wire.key_names)
 

@@ -40,11 +40,13 @@ def open_wire(uri: str, price: Price | None = None) -> Wire:
         _check_url(name if kind != "azure" else model)
     adapter: type[Wire] = TEACHERS[kind]  # type: ignore[assignment]  # others are not remote
     if kind in ("http", "https"):
-        return adapter(name, options, price)
+        model = name
     if not model:
         example = VENDORS[kind][1].split()[0] if kind in VENDORS else f"{kind}:<model>"
         raise TeacherError(f"'{kind}:' specifies no model.", expected=example, found=kind + ":", next_step="add it")
-    return adapter(model, options, price)
+    wire = adapter.for_model(model)(model, options, price)
+    wire.check_purposes()
+    return wire
 
 
 def _options(fragment: str) -> Options:

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-import base64
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date
 from decimal import Decimal
 from typing import Any, ClassVar
-
-import numpy as np
 
 from vl2v.errors import TeacherError
 from vl2v.teacher.base import Price, TeacherCard
 from vl2v.teacher.http.packing import Limits
 from vl2v.teacher.http.remote import Kind, Origin
+from vl2v.teacher.http.vendors.prices import PriceSource
+from vl2v.teacher.http.vendors.values import b64 as b64
+from vl2v.teacher.http.vendors.values import data_uri as data_uri
+from vl2v.teacher.http.vendors.values import error_code, openai_rows
+from vl2v.teacher.http.vendors.values import error_text as error_text
+from vl2v.teacher.http.vendors.values import from_base64 as from_base64
+from vl2v.teacher.http.vendors.values import mime as mime
 
 Fetch = Callable[[str], Any]
 """A function that fetches JSON from a URL, free of charge."""
@@ -44,6 +49,7 @@ STEPS = {
     413: "the vendor accepts smaller requests than it stated",
 }
 UNREADABLE = "see the vendor's message above; no purchased embedding is lost"
+NO_PURPOSE = "none"  # the purpose is left out of the requests
 
 
 @dataclass(frozen=True)
@@ -54,6 +60,8 @@ class Options:
         model: name of the model, for a server with several.
         style: format of images for an OpenAI-compatible server: ``infinity``, ``messages`` (vLLM) or ``content``.
         image_text: text sent with each image in the style ``messages``, for models that require one.
+        image_purpose: what image embeddings are for, in the vendor's words, such as ``search_document``.
+        text_purpose: what text embeddings are for, in the vendor's words.
         dimension: D, if the vendor offers several dimensions or does not state it.
         logit_scale: s, if the vendor does not state it; 100, as in CLIP, by default.
         rpm: maximum number of requests per minute.
@@ -66,6 +74,8 @@ class Options:
     model: str = ""
     style: str = ""
     image_text: str = ""
+    image_purpose: str = ""
+    text_purpose: str = ""
     dimension: int | None = None
     logit_scale: float | None = None
     rpm: float | None = None
@@ -94,11 +104,24 @@ class Wire:
     """Dimensions that the vendor offers, the default first."""
     table: Price | None = None
     """Maximum price of a thousand inputs according to the vendor's price list; None if unknown."""
+    source: PriceSource | None = None
+    """Where and when the prices of the table were read."""
+    image_purposes: tuple[str, ...] = ()
+    """Purposes of image embeddings that the vendor offers, the default first; empty if it offers no choice."""
+    text_purposes: tuple[str, ...] = ()
+    """Purposes of text embeddings, likewise."""
+    unstated_purposes: tuple[str, str] | None = None
+    """Purposes for images and texts of embeddings that earlier versions stored without stating them."""
     price_note: str = ""
     """A remark about the price, set by `card`; may be empty."""
 
     def __init__(self, model: str, options: Options | None = None, price: Price | None = None) -> None:
         self.model, self.options, self.own_price = model, options or Options(), price
+
+    @classmethod
+    def for_model(cls, model: str) -> type[Wire]:
+        """Return the adapter for a model, for a vendor whose models have different formats."""
+        return cls
 
     # Description
 
@@ -113,7 +136,7 @@ class Wire:
         """
         return TeacherCard(
             identity=f"{self.name}:{self.model}",
-            revision=self.revision(),
+            revision=self.revision() + self._stated_purposes(),
             dimension=self.dimension,
             logit_scale=self.options.logit_scale or 100.0,
             price=self.price(),
@@ -134,6 +157,43 @@ class Wire:
     def revision(self) -> str:
         """Return the version of the model, as far as the vendor states it."""
         return f"hosted/{self.dimension}"
+
+    def purpose(self, kind: Kind) -> str:
+        """Return the purpose to send with a request; empty to send none.
+
+        Raises:
+            TeacherError: if the vendor does not offer the purpose that the user set.
+        """
+        wanted = self._wanted_purpose(kind)
+        return "" if wanted == NO_PURPOSE else wanted
+
+    def check_purposes(self) -> None:
+        """Reject purposes that the vendor does not offer, before anything is sent.
+
+        Raises:
+            TeacherError: if there is one.
+        """
+        self._stated_purposes()
+
+    def _wanted_purpose(self, kind: Kind) -> str:
+        images = kind == "image"
+        offered = self.image_purposes if images else self.text_purposes
+        wanted = self.options.image_purpose if images else self.options.text_purpose
+        if wanted and wanted not in offered:
+            raise TeacherError(
+                f"{self.name}:{self.model} does not offer this purpose of {kind} embeddings.",
+                expected=", ".join(offered) or f"no {kind}_purpose, since there is no choice",
+                found=wanted[:40],
+                next_step=f"correct {kind}_purpose after # in --teacher, or omit it",
+            )
+        return wanted or (offered[0] if offered else NO_PURPOSE)
+
+    def _stated_purposes(self) -> str:
+        """Return the part of the revision that separates the embeddings of one purpose from those of another."""
+        chosen = (self._wanted_purpose("image"), self._wanted_purpose("text"))
+        if not (self.image_purposes or self.text_purposes) or chosen == self.unstated_purposes:
+            return ""
+        return f";image={chosen[0]};text={chosen[1]}"
 
     @property
     def dimension(self) -> int:
@@ -168,6 +228,13 @@ class Wire:
                 next_step="set them: --price-per-1000-images and --price-per-1000-texts; or --free if it is free",
             )
         return price
+
+    def age_note(self, today: date) -> str:
+        """Return one line about a price of the table that is old; empty if it is not old or not used."""
+        own = self.own_price or Price()
+        if self.source is None or self.table is None or (own.per_1000_images and own.per_1000_texts):
+            return ""
+        return self.source.age_note(f"{self.name}:{self.model}", today)
 
     # Requests
 
@@ -233,72 +300,3 @@ class Wire:
     def charged(self, kind: Kind, count: int, answer: Any) -> Decimal | None:
         """Return the cost stated in a response; None if it states none."""
         return None
-
-
-def openai_rows(answer: Any, count: int) -> list[Any]:
-    """Return the rows of a response in the format of OpenAI, ordered by ``index``.
-
-    Each row is a list of floats, or base64 of float32.
-
-    Raises:
-        LookupError, TypeError, ValueError: if the format differs, or the indexes are not 0 to `count` - 1.
-    """
-    rows = {int(item["index"]): item["embedding"] for item in answer["data"]}
-    if len(answer["data"]) != count or sorted(rows) != list(range(count)):
-        raise ValueError(f"indexes {sorted(rows)[:5]}... of {len(answer['data'])} rows for {count} inputs")
-    return [from_base64(rows[i]) if isinstance(rows[i], str) else rows[i] for i in range(count)]
-
-
-def from_base64(text: str) -> np.ndarray:
-    """Decode base64 of little-endian float32 numbers.
-
-    Raises:
-        ValueError: if the text is not valid.
-    """
-    return np.frombuffer(base64.b64decode(text, validate=True), "<f4")
-
-
-def b64(data: bytes) -> str:
-    """Encode bytes as base64 text."""
-    return base64.b64encode(data).decode()
-
-
-def data_uri(image: bytes) -> str:
-    """Encode an image file as a data URI, with the media type according to its first bytes."""
-    return f"data:{mime(image)};base64,{b64(image)}"
-
-
-def mime(image: bytes) -> str:
-    """Return the media type of an image file according to its first bytes."""
-    if image.startswith(b"\x89PNG"):
-        return "image/png"
-    if image[:4] == b"RIFF" and image[8:12] == b"WEBP":
-        return "image/webp"
-    if image.startswith(b"GIF8"):
-        return "image/gif"
-    return "image/jpeg"
-
-
-def error_code(answer: Any) -> str:
-    """Return the ``code``, ``type`` or ``status`` of an error response; empty if there is none."""
-    inner = answer.get("error", answer) if isinstance(answer, dict) else None
-    if not isinstance(inner, dict):
-        return ""
-    return str(inner.get("code") or inner.get("type") or inner.get("status") or "")
-
-
-def error_text(answer: Any) -> str:
-    """Return the message of an error response; empty if there is none."""
-    if not isinstance(answer, dict):
-        return ""
-    for part in (answer.get("error"), answer):
-        if isinstance(part, str):
-            return part
-        if isinstance(part, dict):
-            message = part.get("message") or part.get("detail")
-            if isinstance(message, str):
-                return message
-            if isinstance(message, list) and message and isinstance(first := message[0], dict) and "msg" in first:
-                field = ".".join(map(str, first.get("loc") or ()))  # format of FastAPI; the input is left out
-                return f"{field}: {first['msg']}" if field else str(first["msg"])
-    return ""

@@ -1,13 +1,14 @@
-"""Amazon Bedrock: InvokeModel of Titan Multimodal Embeddings G1, signed by botocore (extra: bedrock).
+"""Amazon Bedrock: InvokeModel of Titan Multimodal Embeddings G1, by API key or signed by botocore (extra: bedrock).
 
-According to "Amazon Titan Multimodal Embeddings G1" in the vendor's documentation; prices as of 2026-11. The price of
-text was not verified and is set to that of an image.
+According to "Amazon Titan Multimodal Embeddings G1" and "Use an Amazon Bedrock API key" in the vendor's documentation.
+`nova` has the other format of requests.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from datetime import date
 from decimal import Decimal
 from typing import Any
 from urllib.parse import quote
@@ -17,15 +18,25 @@ from vl2v.teacher.base import Price
 from vl2v.teacher.http.packing import MEGA, Limits
 from vl2v.teacher.http.remote import Kind
 from vl2v.teacher.http.vendors.base import Options, Verdict, Wire, b64
+from vl2v.teacher.http.vendors.prices import PriceSource
+
+PRICES = "https://aws.amazon.com/bedrock/pricing/"
+PROMPT = 200  # bytes of a prompt in a quote; a text has at most as many tokens as bytes
 
 
 class Bedrock(Wire):
-    """amazon.titan-embed-image-v1. Region and credentials come from the usual AWS settings."""
+    """amazon.titan-embed-image-v1. Region and credentials come from the usual AWS settings.
+
+    Without an API key in AWS_BEARER_TOKEN_BEDROCK, requests are signed with Signature Version 4.
+    """
 
     name = "bedrock"
+    key_names = ("AWS_BEARER_TOKEN_BEDROCK",)
     needs_key = False
-    dimensions = (1024, 384, 256)
-    table = Price(Decimal("0.06"), Decimal("0.06"))
+    dimensions: tuple[int, ...] = (1024, 384, 256)
+    per_text_token = Decimal("0.80") / MEGA
+    table: Price | None = Price(Decimal("0.06"), PROMPT * per_text_token * 1000)
+    source = PriceSource(date(2026, 2, 20), "LiteLLM's price list for us-east-1, in pull request 21646", PRICES)
     limits = Limits(images=1, texts=1, image_bytes=5 * MEGA, formats=frozenset({"JPEG", "PNG"}), concurrency=8)
 
     def __init__(self, model: str, options: Options | None = None, price: Price | None = None) -> None:
@@ -33,6 +44,13 @@ class Bedrock(Wire):
         self.region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1"
         self.base = f"https://bedrock-runtime.{self.region}.amazonaws.com"
         self._session: Any = None
+
+    @classmethod
+    def for_model(cls, model: str) -> type[Wire]:
+        """See `Wire.for_model`; the models of the family Nova have another format."""
+        from vl2v.teacher.http.vendors.nova import Nova
+
+        return Nova if "amazon.nova" in model else cls
 
     def url(self, kind: Kind) -> str:
         """See `Wire.url`."""
@@ -45,26 +63,29 @@ class Bedrock(Wire):
         return request | {"embeddingConfig": {"outputEmbeddingLength": self.dimension}}
 
     def headers(self, key: str) -> dict[str, str]:
-        """See `Wire.headers`; `sign` adds the signature."""
-        return {"accept": "application/json"}
+        """See `Wire.headers`; without an API key, `sign` adds the signature."""
+        return {"accept": "application/json"} | super().headers(key)
 
     def sign(self, url: str, headers: Mapping[str, str], body: bytes) -> dict[str, str]:
-        """Return the headers of AWS Signature Version 4.
+        """Return the headers of AWS Signature Version 4; none for a request with an API key.
 
         Raises:
             MissingExtraError: if botocore is not installed.
             TeacherError: if there are no credentials.
         """
+        if "authorization" in headers:
+            return {}
         try:
             from botocore.auth import SigV4Auth
             from botocore.awsrequest import AWSRequest
             from botocore.session import Session
         except ImportError as error:
-            raise MissingExtraError("Amazon Bedrock", "bedrock", "boto3") from error
+            raise MissingExtraError("Amazon Bedrock without an API key", "bedrock", "boto3") from error
         self._session = self._session or Session()
         credentials = self._session.get_credentials()
         if credentials is None:
-            step = "aws configure, or export AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+            step = "export AWS_BEARER_TOKEN_BEDROCK (an API key of Bedrock); or aws configure, or export"
+            step += " AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
             raise TeacherError("There are no credentials for Amazon Web Services.", expected="some", next_step=step)
         request = AWSRequest(method="POST", url=url, data=body, headers=dict(headers))
         SigV4Auth(credentials.get_frozen_credentials(), "bedrock", self.region).add_auth(request)
@@ -88,3 +109,9 @@ class Bedrock(Wire):
         if kind == "ServiceQuotaExceededException":
             return Verdict(True, False, self.step(402))
         return super().verdict(status, headers, answer)
+
+    def most(self, kind: Kind, items: Sequence[Any]) -> Decimal:
+        """See `Wire.most`: by image, or by bytes of text, since a text has at most as many tokens as bytes."""
+        if self.own_price is not None or kind == "image":
+            return super().most(kind, items)
+        return sum(len(text.encode()) + 8 for text in items) * self.per_text_token

@@ -1,7 +1,7 @@
 """Google Vertex AI: ``...:predict`` of multimodalembedding@001, with an OAuth token of google-auth (extra: vertex).
 
-According to "Get multimodal embeddings" in the vendor's documentation; prices as of 2026-11. The price of text was not
-verified and is set to that of an image.
+According to "Get multimodal embeddings" in the vendor's documentation. The price of text was not verified and is set to
+that of an image.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Mapping, Sequence
+from datetime import date
 from decimal import Decimal
 from typing import Any
 
@@ -17,6 +18,7 @@ from vl2v.teacher.base import Price
 from vl2v.teacher.http.packing import Limits
 from vl2v.teacher.http.remote import Kind
 from vl2v.teacher.http.vendors.base import Options, Wire, b64
+from vl2v.teacher.http.vendors.prices import PriceSource
 
 SCOPE = "https://www.googleapis.com/auth/cloud-platform"
 
@@ -28,6 +30,9 @@ class Vertex(Wire):
     needs_key = False
     dimensions = (1408, 128, 256, 512)
     table = Price(Decimal("0.1"), Decimal("0.1"))
+    source = PriceSource(
+        date(2026, 11, 1), "the vendor's price list", "https://cloud.google.com/vertex-ai/generative-ai/pricing"
+    )
     limits = Limits(
         images=1,
         texts=1,
