@@ -341,8 +341,8 @@ def test_a_quote_says_when_a_price_is_older_than_180_days(
     teacher = teacher_of("voyage:voyage-multimodal-3.5", lambda _: httpx.Response(500))
     assert teacher.wire.source is not None
     teacher.wire.source = replace(teacher.wire.source, read=date.today() - timedelta(days=days))
-    places = StoragePaths(tmp_path / "cache", tmp_path / "s.sqlite")
-    note = quote_json(quote(tmp_path / "photos", teacher, places=places))["note"]
+    storage = StoragePaths(tmp_path / "cache", tmp_path / "s.sqlite")
+    note = quote_json(quote(tmp_path / "photos", teacher, storage=storage))["note"]
     if days <= 180:
         assert note == ""
     else:

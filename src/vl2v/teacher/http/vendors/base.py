@@ -16,10 +16,11 @@ from vl2v.teacher.http.remote import Kind, Origin
 from vl2v.teacher.http.vendors.prices import PriceSource
 from vl2v.teacher.http.vendors.values import b64 as b64
 from vl2v.teacher.http.vendors.values import data_uri as data_uri
-from vl2v.teacher.http.vendors.values import error_code, openai_rows
+from vl2v.teacher.http.vendors.values import error_code as error_code
 from vl2v.teacher.http.vendors.values import error_text as error_text
 from vl2v.teacher.http.vendors.values import from_base64 as from_base64
 from vl2v.teacher.http.vendors.values import mime as mime
+from vl2v.teacher.http.vendors.values import openai_rows
 
 Fetch = Callable[[str], Any]
 """A function that fetches JSON from a URL, free of charge."""
