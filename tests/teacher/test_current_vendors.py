@@ -31,7 +31,6 @@ from test_wires import (
 from test_wires import credentials as credentials
 
 from vl2v.api import quote
-from vl2v.cli.printing import quote_json
 from vl2v.errors import TeacherError
 from vl2v.locations import StoragePaths
 from vl2v.teacher.base import Price, TeacherCard
@@ -342,7 +341,7 @@ def test_a_quote_says_when_a_price_is_older_than_180_days(
     assert teacher.wire.source is not None
     teacher.wire.source = replace(teacher.wire.source, read=date.today() - timedelta(days=days))
     storage = StoragePaths(tmp_path / "cache", tmp_path / "s.sqlite")
-    note = quote_json(quote(tmp_path / "photos", teacher, storage=storage))["note"]
+    note = quote(tmp_path / "photos", teacher, storage=storage).note
     if days <= 180:
         assert note == ""
     else:
