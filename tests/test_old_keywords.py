@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -43,3 +43,19 @@ def test_every_public_function_accepts_it(name: str, tmp_path: Path) -> None:
     paths = StoragePaths(tmp_path / "cache", tmp_path / "store.sqlite")
     with pytest.warns(DeprecationWarning, match="storage"), pytest.raises((Vl2vError, OSError)):
         function(**required, places=paths)
+
+
+def test_the_old_name_of_the_saved_weights_works(monkeypatch: pytest.MonkeyPatch) -> None:
+    from vl2v.benchmark import protocol, sweep, tabulate
+    from vl2v.cli.benchmark import _tabulated
+
+    class Grid:
+        settings: ClassVar = {"data": {"root": "x"}}
+        variants: ClassVar[dict[str, object]] = {}
+
+    asked: list[list[str | None]] = []
+    monkeypatch.setattr(protocol, "load_grid", lambda folder: (Grid, None))
+    monkeypatch.setattr(sweep, "records_in", lambda folder: [])
+    monkeypatch.setattr(tabulate, "tabulate", lambda *_, **named: asked.append(named["weights"]))
+    _tabulated([Path("x")], None, "validation", ["saved", "kept", "last"], False)
+    assert asked == [[None, None, "last"]]

@@ -34,13 +34,13 @@ DEFAULT_METHOD, RECIPE, *BASELINES = BUILT_IN
 
 @dataclass(frozen=True)
 class Option:
-    """Marks a field that has an option of its own on the command line.
+    """Marks a field that has its own command-line option.
 
     Attributes:
         panel: section of the help.
-        flags: the names; none stands for the name of the field.
-        kind: what the command line takes; None for the type of the field.
-        joined: whether several values are passed on as one text, with commas between them.
+        flags: names of the option; empty to derive it from the name of the field.
+        kind: type of the option; None for the type of the field.
+        joined: whether several values are joined to one string with commas.
     """
 
     panel: str
@@ -49,22 +49,22 @@ class Option:
     joined: bool = False
 
     def names(self, field: str) -> tuple[str, ...]:
-        """The names of the option of a field, the main one first."""
+        """Return the names of the option of a field, the main one first."""
         return self.flags or (f"--{field.replace('_', '-')}",)
 
 
 class Panel:
-    """An `Option` in each section of the help, for fields whose option has their own name."""
+    """One `Option` per section of the help, for fields whose option has the name of the field."""
 
     data, teacher, student = Option("Data"), Option("Teacher"), Option("Student")
     money, method, training, machine = Option("Money"), Option("Method"), Option("Training"), Option("Machine")
 
 
 def minutes_of(value: Any) -> Any:
-    """Minutes of a time such as 90s, 30m, 1.5h or 30; none is 0, which sets no limit. Leaves all but texts alone.
+    """Convert a time such as 90s, 30m, 1.5h or 30 to minutes, and none to 0 (no limit); only strings are converted.
 
     Raises:
-        ConfigError: if it is another text.
+        ConfigError: if the string is not a time.
     """
     if not isinstance(value, str):
         return value
@@ -84,24 +84,24 @@ def minutes_of(value: Any) -> Any:
 
 
 class DataConfig(Strict):
-    """What the client has."""
+    """Settings of the dataset."""
 
     root: Path
-    """The folder of images, a table that lists them (.csv, ...), or a data set of another tool (hf:user/name, ...)."""
+    """A folder of images, a table that lists them (.csv, ...), or a dataset of another tool (hf:user/name, ...)."""
     image: Annotated[str | None, Panel.data] = None
-    """Of a table: the column of paths (default: by common names).
+    """Table column with the image paths (default: recognised by name).
 
-    Paths are absolute, or relative to the table's folder. The run notes the name here."""
+    Paths are absolute, or relative to the table's folder. The run records the name here."""
     label: Annotated[str | None, Panel.data] = None
-    """Of a table: the column of classes (default: by common names)."""
+    """Table column with the classes (default: recognised by name)."""
     domain: Annotated[str | None, Option("Data", ("--domain", "--domain-column"))] = None
-    """Of a table: the column of domains (default: by common names), or none for a single domain."""
+    """Table column with the domains (default: recognised by name); none for a single domain."""
     split: Annotated[str | None, Panel.data] = None
-    """Of a table: the column that says train, validation or test (default: the split is drawn).
+    """Table column with the split: train, validation or test (default: random split).
 
-    Test images are only evaluated on."""
+    Test images are used for evaluation only."""
     group: Annotated[str | None, Panel.data] = None
-    """Of a table: the column of groups, such as clips or patients, that no split divides."""
+    """Table column with groups, such as clips or patients; a group is never split."""
     balance: Annotated[Fraction | Literal["auto"], Panel.data] = 0.0
     """Class-balanced sampling, from 0 (all images equally often; default) to 1 (all classes), or auto.
 
@@ -110,32 +110,32 @@ class DataConfig(Strict):
     accuracy of a regression on the features of the pretrained backbone, on the validation images of the source
     domains; `config.yaml` then has the number."""
     classes: Annotated[tuple[str, ...], Option("Data", joined=True)] = ()
-    """For images without labels: names of the classes (cat,dog,...), or a file with one per line.
+    """Class names for images without labels: cat,dog,... or a file with one name per line.
 
-    None stands for labels, which are the class folders. Read as `vl2v.data.class_names.class_names` says, and stored
-    as names."""
+    Empty if the images have labels. See `vl2v.data.class_names.class_names`; the names themselves are stored."""
     domain_folders: Annotated[bool, Panel.data] = False
-    """With --classes: the folders on the first level are domains. Otherwise all images are in one domain."""
+    """With --classes: treat first-level folders as domains (default: one domain)."""
     held_out: Annotated[tuple[str, ...], Panel.data] = ()
-    """Domain that is left out of training and selection, for testing; repeatable."""
+    """Domain to hold out from training and model selection, for testing; repeatable."""
     held_out_classes: Annotated[tuple[str, ...], Option("Data", ("--held-out-class",))] = ()
-    """Class that is left out of training and validation, and evaluated by its name alone; repeatable."""
+    """Class to hold out from training and validation; it is evaluated by its name alone. Repeatable."""
     unlabelled: Annotated[Path | None, Panel.data] = None
-    """Folder of additional images without labels; only the image term applies to them."""
+    """Folder of additional images without labels, for the image term of the loss."""
     labels_per_class: Annotated[Positive | None, Panel.data] = None
-    """Labels to use per class and source domain, and in proportion for validation (default: all)."""
+    """Labels to use per class and source domain; validation in proportion (default: all)."""
     rest_unlabelled: Annotated[bool, Panel.data] = False
-    """Use the images beyond --labels-per-class without labels."""
+    """Use the images beyond --labels-per-class as unlabelled images."""
     holdout_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2
-    """Part of every source domain held out for validation."""
+    """Fraction of every source domain that is used for validation."""
     skip_bad: Annotated[bool, Panel.data] = False
-    """Skip unreadable files."""
+    """Skip unreadable image files."""
     allow_missing_classes: Annotated[bool, Panel.data] = False
-    """Accept a class that a domain lacks."""
+    """Accept classes that are missing from some domains."""
     layout_as_found: Annotated[bool, Panel.data] = False
     """Accept folders that look like splits or dates as domains and classes.
 
-    Also a level too many and folders without images; with `classes`, folders that are called like the classes."""
+    Also accept an additional level of folders and folders without images and, with `classes`, folders whose names are
+    those of the classes."""
 
     @property
     def exponent(self) -> float:
@@ -144,13 +144,13 @@ class DataConfig(Strict):
 
     @property
     def folder(self) -> Path:
-        """The folder that paths of images are relative to."""
+        """The folder to which image paths are relative."""
         return self.root.parent if is_table(self.root) else self.root
 
     @field_validator("classes", mode="before")
     @classmethod
     def _named(cls, value: Any) -> Any:
-        """A text is read, and so is a list of texts; an empty list stands for labels."""
+        """Parse a string or a list of strings; an empty list means that the images have labels."""
         from vl2v.data.class_names import class_names  # imports numpy
 
         texts = isinstance(value, list | tuple) and value and all(isinstance(name, str) for name in value)
@@ -161,26 +161,27 @@ class TeacherConfig(Strict):
     """Settings of the teacher."""
 
     spec: Annotated[str, Option("Teacher", ("--teacher",))]
-    """open_clip:<model>/<tag or file>, file:<path>, offline:, conse:, http(s)://.../v1, jina:, ..."""
+    """Teacher: open_clip:<model>/<tag or file>, file:<path>, offline:, conse:, http(s)://.../v1, jina:, ..."""
     views: Annotated[Positive | Literal["fresh"], Panel.teacher] = 1
-    """Views to buy per training image (default 1: the image itself), or fresh (see the docs).
+    """Views to buy per training image (default: 1, the image itself), or fresh (see the docs).
 
-    The views are fixed and seeded. ``fresh`` also asks a teacher on this machine about every augmented image of
+    The views are fixed and seeded. ``fresh`` also queries a teacher on this machine with every augmented image of
     Distill."""
     prompts: Annotated[str | tuple[str, ...], Panel.teacher] = "photo"
-    """photo (default), name, clip-80, a template with {}, or a file of templates."""
+    """Prompts: photo (default), name, clip-80, a template with {}, or a file of templates."""
     zero_shot: Annotated[bool, Panel.teacher] = True
-    """Query the evaluation images for the zero-shot column of the table."""
+    """Also query the evaluation images, to report the teacher's zero-shot accuracy."""
     price_per_1000_images: Annotated[Money, Panel.money] = Decimal(0)
-    """Price of 1000 images, if a vendor states none, or for a file: teacher."""
+    """Price of 1000 images, if the vendor does not publish it, or for a file: teacher."""
     price_per_1000_texts: Annotated[Money, Panel.money] = Decimal(0)
-    """The same for 1000 texts."""
+    """Price of 1000 texts, likewise."""
     accept: Annotated[bool, Option("Teacher", ("--accept-teacher",))] = False
     """Continue even if the teacher's responses look useless.
 
-    That is: one embedding for different images or texts, a wrong order, accuracy at chance."""
+    They do if different images or texts have the same embedding, if the order is wrong, or if the zero-shot accuracy
+    is at chance level."""
     free: Annotated[bool, Panel.money] = False
-    """Confirm that a vendor without a price is free."""
+    """Confirm that a vendor without published prices is free."""
 
     @property
     def kept_views(self) -> int:
@@ -192,9 +193,9 @@ class StudentConfig(Strict):
     """Settings of the student."""
 
     spec: Annotated[str, Option("Student", ("--student",))] = ""
-    """timm:<name>, timm:<name>@<checkpoint>, offline:, or teacher (VL2V-SD, open_clip only)."""
+    """Student: timm:<name>, timm:<name>@<checkpoint>, offline:, or teacher (VL2V-SD, open_clip only)."""
     size: Annotated[Annotated[int, Field(ge=16, le=1024)] | None, Panel.student] = None
-    """Side length of the student's input in pixels (default: that of its weights)."""
+    """Input size of the student in pixels (default: that of its pretrained weights)."""
     fit: Annotated[Fit, Panel.student] = SQUASH
     """How an image becomes a square: squash (default), crop or pad.
 
@@ -208,18 +209,19 @@ class AlignConfig(Strict):
     """Stage 1; the defaults are the paper's."""
 
     steps: Annotated[Annotated[int, Field(ge=0)] | None, Option("Training", ("--align-steps",))] = None
-    """Steps of Align (default 1001; of most baselines 0).
+    """Steps of the Align stage (default: 1001; 0 for most baselines).
 
-    None is 5001, the paper's, for a method that has this stage, and 0 for one that has not."""
+    None means the paper's 5001 for a method that has this stage, and 0 for the others."""
     learning_rate: Rate = 5e-5
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     solver: Literal["adam", "ridge"] = "adam"
-    """Adam's steps, or one solve in closed form that takes none."""
+    """Adam, or a closed-form solution without steps."""
     ridge: Rate = 0.3
-    """Strength of the solve's penalty, relative to the mean variance of a feature. The default had the lowest dual loss
-    on the source domains' validation images of PACS, among 0.0001 to 3 (EfficientNet-Lite0, 128 pixels)."""
+    """Regularisation strength of the closed-form solution, relative to the mean variance of a feature. Of the values
+    from 0.0001 to 3, the default had the lowest dual loss on the source domains' validation images of PACS
+    (EfficientNet-Lite0, 128 pixels)."""
     average: Literal["none", "ema", "swad"] = "none"
-    """Which average of the projection over the steps goes into Distill; `none` takes the last step's."""
+    """Average of the projection over the steps that Distill starts from; `none` for the last step."""
     ema_decay: Annotated[float, Field(gt=0, lt=1)] = 0.999
 
 
@@ -236,21 +238,21 @@ class DistillConfig(Strict):
     """Stage 2; the defaults are the paper's."""
 
     steps: Annotated[Positive, Panel.training] = 5001
-    """Steps of Distill (default: 60 passes over the images, 300 to 2400)."""
+    """Steps of the Distill stage (default: 60 epochs, from 300 to 2400 steps)."""
     passes: Positive | None = None
-    """Passes through the training images after which `steps` end, but not before 300; None never ends them."""
+    """Number of epochs that limits `steps`, but not to fewer than 300; None for no limit."""
     minutes: Annotated[float, BeforeValidator(minutes_of), Field(ge=0), Option("Training", ("--time",), kind=str)] = 0.0
     """Maximum training time, e.g. 90s, 30m, 2h or none (default 60m; none with --steps).
 
-    It counts from the end of the purchase. A few steps are timed on this machine, and `steps` and `checkpoint_every`
-    are lowered in proportion before the first step. A number is of minutes; 0 sets no limit."""
+    The time starts at the end of the purchase. A few steps are timed on this machine, and `steps` and
+    `checkpoint_every` are reduced in proportion before the first step. A number is in minutes; 0 sets no limit."""
     learning_rate: Annotated[Rate, Panel.training] = 5e-5
-    """Learning rate of Distill (default 3e-4; 5e-5 for transformers)."""
+    """Learning rate of the Distill stage (default: 3e-4; 5e-5 for transformers)."""
     warmup_steps: Annotated[int, Field(ge=0)] = 0
-    """Steps over which the learning rate rises linearly to its value; for runs of few steps at a higher rate."""
+    """Number of steps of linear warmup; for short runs with a high learning rate."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     checkpoint_every: Annotated[Positive, Panel.training] = 200
-    """Steps between validations (default 100); the state to resume from is saved at each."""
+    """Steps between validations, each of which saves a checkpoint (default: 100)."""
     weights: Annotated[WeightsRule, Panel.training] = "swad"
     """Weights to save: swad (default), best (by --metric on the validation images) or last."""
     metric: Annotated[Metric, Panel.training] = "accuracy"
@@ -260,7 +262,7 @@ class DistillConfig(Strict):
     the validation loss, the last weights, or `data.balance: auto`, which is always chosen by macro accuracy. Reports,
     `metrics.jsonl` and `evaluation.json` have both."""
     wise_ft: Fraction = 1.0
-    """Share of the trained weights in what is kept; the rest is the start of this stage (WiSE-FT)."""
+    """Share of the trained weights in the saved weights; the rest is the initial weights of this stage (WiSE-FT)."""
     swad: SwadConfig = SwadConfig()
     augment: AugmentSettings = AugmentSettings()
 
@@ -270,20 +272,20 @@ class MeasureConfig(Strict):
 
     weights: tuple[WeightsRule, ...] = ()
     wise_ft: tuple[Fraction, ...] = ()
-    """The kept weights interpolated with the start, at these shares of the trained ones."""
+    """Shares of the trained weights at which the saved weights are interpolated with the initial weights."""
 
 
 class CoreSettings(Strict):
-    """The settings of a run that precede those of the methods."""
+    """Settings of a run before those of the methods."""
 
     recipe: Annotated[RecipeName, Panel.method] = PAPER
-    """Set of default settings: ood (default) or paper; see the docs."""
+    """Default settings: ood (default) or paper (see the docs)."""
     data: DataConfig
     teacher: TeacherConfig
     student: StudentConfig
     method: Annotated[str, Panel.method] = Field(
         DEFAULT_METHOD,
-        description=f"{RECIPE} (default), {DEFAULT_METHOD} (of --recipe paper), or a baseline: {', '.join(BASELINES)}.",
+        description=f"{RECIPE} (default), {DEFAULT_METHOD} (the paper's) or a baseline: {', '.join(BASELINES)}.",
     )
     """A method of `vl2v.method.registry`, or of an installed package."""
     align: AlignConfig = AlignConfig()
@@ -291,42 +293,42 @@ class CoreSettings(Strict):
 
 
 class RunSettings(Strict):
-    """The settings of a run that follow those of the methods."""
+    """Settings of a run after those of the methods."""
 
     measure: MeasureConfig = MeasureConfig()
     image_weight: Annotated[Fraction, Panel.training] = 0.5
-    """Lambda of the dual loss, from 0 (text term alone) to 1 (image term alone; default 0.5).
+    """Weight of the image term in the dual loss, from 0 to 1 (lambda; default: 0.5).
 
     Some methods fix it."""
     image_weight_end: Fraction | None = None
-    """Lambda at the last step of Distill, towards which it goes linearly; None keeps it constant."""
+    """Lambda at the last step of Distill; it changes linearly. None keeps it constant."""
     batch: Positive | None = None
-    """Images in a batch, in place of the two numbers that follow: half of them without labels where there are such
-    images, the others shared evenly by the source domains. None leaves it to the two numbers."""
+    """Batch size, which replaces the two numbers that follow. Half of the batch is unlabelled images, if there are any;
+    the rest is divided evenly among the source domains. None uses the two numbers."""
     batch_per_domain: Annotated[Positive, Panel.training] = 32
-    """Images per source domain and step (default: 24 images shared evenly)."""
+    """Images per source domain and step (default: 24 divided evenly among the domains)."""
     unlabelled_per_batch: Positive = 32
     seed: Annotated[int, Field(ge=0, lt=2**31), Panel.method] = 0
-    """Random seed of splits, order, augmentation, views and initial weights (default 0)."""
+    """Random seed of splits, order, augmentation, views and initial weights (default: 0)."""
     budget: Money | None = None
     device: Annotated[Literal["auto", "cpu", "cuda", "mps"], Panel.machine] = "auto"
-    """auto (default), cpu, cuda or mps."""
+    """Device: auto (default), cpu, cuda or mps."""
     precision: Annotated[Literal["no", "fp16", "bf16"], Panel.machine] = "no"
-    """no (default), bf16 or fp16."""
+    """Mixed precision: no (default), bf16 or fp16."""
     micro_batch: Annotated[Positive | None, Panel.machine] = None
     """Images that a step computes at once (default: all, and fewer if memory runs out).
 
     Loss and gradient are those of the whole batch up to rounding. A step takes about a third longer."""
     workers: Annotated[Annotated[int, Field(ge=0, le=1024)] | None, Panel.machine] = None
-    """Number of loading processes (default: by device)."""
+    """Number of data-loading processes (default: depends on the device)."""
     threads: Annotated[Positive | None, Panel.machine] = None
-    """CPU threads (default: measured before the first step).
+    """Number of CPU threads (default: measured before the first step).
 
-    `config.yaml` then has the number."""
+    The measured number is written to `config.yaml`."""
     tracking: Annotated[tuple[TrackerName, ...], Option("Machine", ("--track",))] = ()
-    """tensorboard, wandb or mlflow, in addition to metrics.jsonl; repeatable."""
+    """Tracker in addition to metrics.jsonl: tensorboard, wandb or mlflow; repeatable."""
     made_with: dict[str, str] = {}  # noqa: RUF012 - pydantic copies it
-    """Versions and machine, written by the run itself."""
+    """Versions and machine; written by the run."""
 
 
 def fields_of(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:

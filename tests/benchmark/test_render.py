@@ -46,7 +46,7 @@ def named(table: Table, title: str) -> Table:
 @pytest.mark.parametrize("format", READ_BY_PEOPLE)
 def test_what_people_read_says_how_it_was_made(format: str) -> None:
     text = " ".join(render(whole(), format).split())
-    for part in ("3 seeds (0, 1, 2)", "training-domain validation", "those that each run keeps", "standard error"):
+    for part in ("3 seeds (0, 1, 2)", "training-domain validation", "those that each run saved", "standard error"):
         assert part in text
     for part in ("VL2V-ADiP", "against ERM", "published", "94.9", "quoted, not measured", "ViT-B/16", "1,000"):
         assert part in text
@@ -213,7 +213,7 @@ def test_a_terminal_shows_styles_and_signs() -> None:
 def test_rows_of_several_weights_are_told_apart(format: str) -> None:
     without = [replace(r, weights="best", kept=False) for r in grid() if r.method != ZERO_SHOT]
     text = render(tabulate([*grid(), *without], "PACS", weights=(None, "best")), format)
-    assert "VL2V-ADiP, kept weights" in text
+    assert "VL2V-ADiP, saved weights" in text
     assert "VL2V-ADiP, best weights" in text
     assert "teacher, " not in text
 

@@ -86,7 +86,7 @@ def test_files_of_ones_own_need_no_yes_and_the_terms_are_shown(tmp_path: Path, t
     assert f"digest   {digest}" in done.stdout
     checked = run("check", "PACS", tmp_path / "out")
     assert checked.exit_code == 0
-    assert f"digest {digest}: as it came" in checked.stdout
+    assert f"digest {digest}: unchanged" in checked.stdout
 
 
 def test_the_folder_is_in_the_users_data_if_none_is_given(
@@ -108,7 +108,7 @@ def test_a_check_of_wrong_data_ends_with_3(tmp_path: Path, tiny: Benchmark) -> N
     assert done.exit_code == 3
     assert "photo: expected 14 images, found 13 images" in done.stdout
     assert "photo/dog/0.png: empty file" in done.stdout
-    assert done.stdout.endswith("NOT RIGHT\n")
+    assert done.stdout.endswith("NOT VALID\n")
     found = json.loads(run("check", "PACS", folder, "--json").stdout)
     assert found["unreadable"] == [{"file": "photo/dog/0.png", "problem": "empty file"}]
     assert found["right"] is False
@@ -119,7 +119,7 @@ def test_a_file_that_changed_since_it_came_is_told(tmp_path: Path, tiny: Benchma
     (tmp_path / "out" / "photo" / "dog" / "0.png").write_bytes(image(4321))
     done = run("check", "PACS", tmp_path / "out")
     assert done.exit_code == 3
-    assert "CHANGED, it came with" in done.stdout
+    assert "CHANGED, was" in done.stdout
 
 
 def test_a_place_that_cannot_be_written_is_an_error(tmp_path: Path, tiny: Benchmark) -> None:

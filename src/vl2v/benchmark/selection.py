@@ -158,7 +158,7 @@ def _with_weights(candidate: Candidate, crossed: str | None, weights: str | None
     fitting = [record for record in found if (record.kept if kept else record.weights == weights)]
     if not fitting:
         names = ", ".join(sorted(record.weights for record in found))
-        raise _LackingError(f"no {'kept' if kept else weights} weights, there are {names or 'none'}")
+        raise _LackingError(f"no {'saved' if kept else weights} weights, there are {names or 'none'}")
     if len(fitting) > 1:
         one = fitting[0]
         raise RunError(

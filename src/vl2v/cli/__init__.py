@@ -31,7 +31,7 @@ from vl2v_runtime.terminal import flush_streams, prepare_streams
 
 
 class _Commands(TyperGroup):
-    """Refuses empty arguments: a path that is empty would be the current folder."""
+    """Rejects empty arguments, because an empty path would be the current folder."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """See `click.Group.parse_args`; the arguments of the commands pass through here."""
@@ -54,7 +54,7 @@ app = typer.Typer(
 
 @app.callback()
 def _setup() -> None:
-    """Keep other packages' chatter away from the user."""
+    """Silence warnings and log messages of other packages."""
     warnings.filterwarnings("ignore", module=r"(torch|timm|open_clip|transformers|huggingface_hub)(\.|$)")
     for name in ("huggingface_hub", "timm", "transformers", "torch.distributed"):
         logging.getLogger(name).setLevel(logging.ERROR)
@@ -86,6 +86,6 @@ def main() -> None:
     prepare_streams()
     try:
         app()
-    finally:  # what typer prints itself, such as help
+    finally:  # for output of typer itself, such as help
         with suppress(OSError):
             flush_streams()

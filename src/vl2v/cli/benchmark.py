@@ -20,12 +20,13 @@ if TYPE_CHECKING:
     from vl2v.progress import Progress
 
 MOST_SEEDS = 1000
-Outs = Annotated[list[Path], typer.Argument(help="Folder of a benchmark; several are joined into one table.")]
+SAVED = ("saved", "kept")  # kept is the old name, which works for one release
+Outs = Annotated[list[Path], typer.Argument(help="Folder of a benchmark; several are combined in one table.")]
 
 
 def attach(app: typer.Typer) -> None:
     """Add the commands to the application."""
-    group = typer.Typer(help="Compare methods with DomainBed's protocol: each domain left out once, several seeds.")
+    group = typer.Typer(help="Compare methods with DomainBed's protocol: each domain held out in turn, several seeds.")
     group.command("run")(guarded(run))
     group.command("table")(guarded(table))
     group.command("curve")(guarded(curve))
@@ -34,32 +35,40 @@ def attach(app: typer.Typer) -> None:
 
 @with_settings("teacher.spec", "teacher.accept", "student.spec")
 def run(
-    out: Annotated[Path, typer.Option(help="Folder of the benchmark; an existing benchmark is continued.")],
+    out: Annotated[Path, typer.Option(help="Folder of the benchmark, new or to be continued.")],
     data: Annotated[
-        str | None, typer.Option(help="Folder <domain>/<class>/<image>, or the name of a benchmark.")
+        str | None, typer.Option(help="Folder DATA/<domain>/<class>/<image>, or a benchmark name such as PACS.")
     ] = None,
-    root: Annotated[Path | None, typer.Option(help="Folder that contains benchmarks, e.g. ROOT/PACS.")] = None,
+    root: Annotated[Path | None, typer.Option(help="Folder that contains the benchmarks, such as ROOT/PACS.")] = None,
     methods: Annotated[
-        str, typer.Option(help="Methods of vl2v distill --method, and sd; separated by commas.", rich_help_panel="Grid")
+        str,
+        typer.Option(help="Methods of vl2v distill, and sd (VL2V-SD); comma-separated.", rich_help_panel="Grid"),
     ] = "adip,erm,kd",
     variants: Annotated[
-        Path | None, typer.Option(help="YAML: label: {title: .., settings: {method: .., ..}}.", rich_help_panel="Grid")
+        Path | None,
+        typer.Option(help="YAML file of rows, LABEL: {title: .., settings: {..}}.", rich_help_panel="Grid"),
     ] = None,
-    targets: Annotated[str, typer.Option(help="all, or domains separated by commas.", rich_help_panel="Grid")] = "all",
+    targets: Annotated[str, typer.Option(help="Domains to hold out, or all.", rich_help_panel="Grid")] = "all",
     seeds: Annotated[str, typer.Option(help="Number of seeds, or a list such as 0,1,2.", rich_help_panel="Grid")] = "3",
     vary: Annotated[
-        list[str] | None, typer.Option(help="Candidates of a setting: KEY=V1,V2; repeatable.", rich_help_panel="Grid")
+        list[str] | None,
+        typer.Option(help="Candidate values of a setting: KEY=V1,V2; repeatable.", rich_help_panel="Grid"),
     ] = None,
     tune: Annotated[
-        str, typer.Option(help="Select for each-seed, or with the first-seed for all.", rich_help_panel="Grid")
+        str,
+        typer.Option(help="Select candidates for each-seed, or by the first-seed.", rich_help_panel="Grid"),
     ] = "each-seed",
     crossed: Annotated[
         bool,
-        typer.Option("--crossed", help="Also leave out each source domain, for --select lodo.", rich_help_panel="Grid"),
+        typer.Option(
+            "--crossed",
+            help="Also hold out each source domain (--select lodo).",
+            rich_help_panel="Grid",
+        ),
     ] = False,
     config: Annotated[Path | None, typer.Option(help="YAML file with settings of vl2v distill for all jobs.")] = None,
     budget: Annotated[
-        str | None, typer.Option(help="The most that all jobs may spend together.", rich_help_panel="Money")
+        str | None, typer.Option(help="Maximum amount that all jobs together may spend.", rich_help_panel="Money")
     ] = None,
     ray: Annotated[
         str | None, typer.Option(help="Run on Ray: local, auto, host:port or ray://host:port.", rich_help_panel="Jobs")
@@ -74,7 +83,7 @@ def run(
         str, typer.Option(help="Without --ray: number of parallel jobs, or auto.", rich_help_panel="Jobs")
     ] = "auto",
     plan: Annotated[
-        bool, typer.Option("--plan", help="Only show jobs, hours and cost.", rich_help_panel="Jobs")
+        bool, typer.Option("--plan", help="Show the number of jobs, hours and cost, and exit.", rich_help_panel="Jobs")
     ] = False,
     cache: CacheOpt = None,
     store: StoreOpt = None,
@@ -83,7 +92,7 @@ def run(
     *,
     settings: dict[str, Any],
 ) -> None:
-    """Run all methods on all targets with all seeds. Finished jobs are not repeated."""
+    """Train and evaluate all methods on all targets with all seeds. Finished jobs are not repeated."""
     keep_freed_memory()
     from vl2v.benchmark.printing import plan_json, plan_text, sweep_json, sweep_text
     from vl2v.benchmark.sweep import Sweep
@@ -115,7 +124,7 @@ def run(
 
 
 def _run_here(sweep: Sweep, count: int | None, progress: Progress) -> Progressed:
-    """Do a grid's jobs on this machine, so many at a time; None chooses."""
+    """Run the jobs of a grid on this machine, `count` at a time; None chooses the number."""
     from vl2v.benchmark.purchase import buy_ahead
     from vl2v.benchmark.side_by_side import jobs_at_once, run_side_by_side, settle_threads
 
@@ -138,18 +147,18 @@ def _count(text: str) -> int | None:
 def table(
     out: Outs,
     output: Annotated[str, typer.Option("--format", help="text, md, latex, csv, html or json.")] = "text",
-    select: Annotated[str, typer.Option(help="validation, last, lodo, or oracle.")] = "validation",
+    select: Annotated[str, typer.Option(help="Model selection: validation, last, lodo or oracle.")] = "validation",
     weights: Annotated[
-        str, typer.Option(help="kept (the saved weights), swad, best, last, wise-ft 0.5; separated by commas.")
-    ] = "kept",
-    against: Annotated[str | None, typer.Option(help="Test the other methods against this one.")] = None,
-    pairs: Annotated[str, typer.Option(help="Unit of the test: pairs (target and seed) or seeds.")] = "pairs",
-    name: Annotated[str | None, typer.Option(help="Title of the benchmark (default: name of its data folder).")] = None,
-    published: Annotated[bool, typer.Option("--published", help="Add published averages, marked as such.")] = False,
-    partial: Annotated[bool, typer.Option("--partial", help="Show the complete part of an unfinished grid.")] = False,
-    to: Annotated[Path | None, typer.Option("--output", help="Write to this file.")] = None,
+        str, typer.Option(help="Weights to show: saved, swad, best, last or wise-ft 0.5; comma-separated.")
+    ] = "saved",
+    against: Annotated[str | None, typer.Option(help="Baseline method to test the other methods against.")] = None,
+    pairs: Annotated[str, typer.Option(help="Unit of the test: pairs (of target and seed) or seeds.")] = "pairs",
+    name: Annotated[str | None, typer.Option(help="Name of the benchmark (default: name of the data folder).")] = None,
+    published: Annotated[bool, typer.Option("--published", help="Add published results, marked as such.")] = False,
+    partial: Annotated[bool, typer.Option("--partial", help="Show the finished part of an unfinished grid.")] = False,
+    to: Annotated[Path | None, typer.Option("--output", help="Output file (default: standard output).")] = None,
 ) -> None:
-    """Show the results of the finished jobs, with standard errors over seeds."""
+    """Show the results with standard errors over seeds."""
     from vl2v.benchmark.render import render
     from vl2v.benchmark.render.text import renderable
     from vl2v.cli.printing import show
@@ -166,10 +175,10 @@ def table(
 def curve(
     out: Outs,
     to: Annotated[Path, typer.Option("--output", help="Output file: .svg, .png, .pdf or .csv.")],
-    x: Annotated[str, typer.Option(help="queries (images per run) or labels (per class).")] = "queries",
-    levels: Annotated[str, typer.Option(help="Methods drawn as horizontal lines; separated by commas.")] = "zero-shot",
+    x: Annotated[str, typer.Option(help="Horizontal axis: queries (of one run) or labels (per class).")] = "queries",
+    levels: Annotated[str, typer.Option(help="Methods to draw as horizontal lines; comma-separated.")] = "zero-shot",
     select: Annotated[str, typer.Option(help="As in vl2v benchmark table.")] = "validation",
-    weights: Annotated[str, typer.Option(help="As in vl2v benchmark table, one value.")] = "kept",
+    weights: Annotated[str, typer.Option(help="As in vl2v benchmark table, one value.")] = "saved",
     name: Annotated[str | None, typer.Option(help="As in vl2v benchmark table.")] = None,
     partial: Annotated[bool, typer.Option("--partial", help="As in vl2v benchmark table.")] = False,
 ) -> None:
@@ -207,7 +216,7 @@ def _tabulated(
         list(once(record for folder in out for record in records_in(folder))),
         name or Path(grids[0].settings["data"]["root"]).name,
         rule=select,
-        weights=[None if choice == "kept" else choice for choice in weights],
+        weights=[None if choice in SAVED else choice for choice in weights],
         partial=partial,
         order=[label for grid in grids for label in grid.variants],
         **more,
@@ -215,7 +224,7 @@ def _tabulated(
 
 
 def _variant_settings(out: Sequence[Path]) -> dict[str, dict[str, Any]]:
-    """The settings of every row by its label, in the grids of some folders."""
+    """Return the settings of each row by its label."""
     from vl2v.benchmark.protocol import load_grid
     from vl2v.config import merge
 
@@ -313,7 +322,7 @@ def _seeds(text: str) -> tuple[int, ...]:
 
 
 def _several(text: str, flag: str) -> list[str]:
-    """One or more parts, all different."""
+    """Split a list of different items at commas."""
     found = _listed(text)
     if not found or len(set(found)) != len(found):
         expected = "one or more names or numbers, separated by commas, each once"

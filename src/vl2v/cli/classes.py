@@ -19,7 +19,7 @@ NamesArg = Annotated[list[str], typer.Argument(help="Names of classes.")]
 
 
 def list_(run: RunArg, as_json: Json = False) -> None:
-    """List the classes with their prompts, and which were added after training."""
+    """List the classes, their prompts, and when they were added."""
     from dataclasses import asdict
 
     from rich.table import Table
@@ -43,7 +43,8 @@ def add(
     budget: Annotated[str | None, typer.Option(help="The most to spend; required if the teacher charges.")] = None,
     quote: Annotated[bool, typer.Option("--quote", help="Only show the cost.")] = False,
     phrase: Annotated[
-        list[str] | None, typer.Option(help="Description for the prompts; repeat it for each name, in order.")
+        list[str] | None,
+        typer.Option(help="Description of a class for the prompts; one per name, in order."),
     ] = None,
     template: Annotated[
         list[str] | None, typer.Option(help="Prompt template with {}, instead of the run's; repeatable.")
@@ -51,14 +52,14 @@ def add(
     accept_teacher: Annotated[
         bool, typer.Option("--accept-teacher", help="Add a class even if its embedding equals that of another one.")
     ] = False,
-    teacher: Annotated[str | None, typer.Option(help="The run's teacher, if its address has changed.")] = None,
-    price_per_1000_texts: Annotated[str | None, typer.Option(help="Price, if the vendor states none.")] = None,
-    free: Annotated[bool, typer.Option("--free", help="Confirm that a vendor without a price is free.")] = False,
+    teacher: Annotated[str | None, typer.Option(help="Teacher of the run, if its address has changed.")] = None,
+    price_per_1000_texts: Annotated[str | None, typer.Option(help="Price of 1000 texts, if unpublished.")] = None,
+    free: Annotated[bool, typer.Option("--free", help="Confirm that the unpublished price is 0.")] = False,
     store: StoreOpt = None,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
-    """Add classes by their text embedding, without training. Exported files are updated too."""
+    """Add classes by their text embeddings, without training. Exported files are updated, too."""
     from vl2v.api import add_classes, quote_classes
     from vl2v.cli.printing import show
     from vl2v.commands.classes import home_of
@@ -77,7 +78,7 @@ def add(
 
 
 def _priced(run: Path, spec: str | None, free: bool, texts: str | None) -> Teacher:
-    """The run's teacher at the terms that the user states now."""
+    """Open the teacher of the run with the prices that the user states now."""
     from vl2v.commands.classes import home_of
     from vl2v.planning.models import open_configured_teacher
     from vl2v.runs.folder import RunFolder
@@ -94,7 +95,7 @@ def _priced(run: Path, spec: str | None, free: bool, texts: str | None) -> Teach
 
 
 def remove(run: RunArg, names: NamesArg, as_json: Json = False) -> None:
-    """Remove classes. Exported files are updated too."""
+    """Remove classes. Exported files are updated, too."""
     from vl2v.api import remove_classes
 
     _tell(run, remove_classes(run, names), as_json)

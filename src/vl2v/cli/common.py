@@ -29,20 +29,20 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 AMOUNT = re.compile(r"[0-9]{1,13}(\.[0-9]{0,30})?|\.[0-9]{1,30}")
 MOST_MONEY = 1_000_000_000_000
-TRACEBACK = "VL2V_TRACEBACK"  # set, an unexpected fault shows where it came from
+TRACEBACK = "VL2V_TRACEBACK"  # if set, unexpected errors are shown with a traceback
 
 DataArg = Annotated[
     Path,
     typer.Argument(help="Images: DATA/<domain>/<class>/<image>, DATA/<class>/<image>, a table, or hf:user/name."),
 ]
-CacheOpt = Annotated[Path | None, typer.Option(help="Folder for decoded pixels; may be deleted at any time.")]
-StoreOpt = Annotated[Path | None, typer.Option(help="File of purchased embeddings; worth money.")]
+CacheOpt = Annotated[Path | None, typer.Option(help="Cache folder for decoded pixels; may be deleted at any time.")]
+StoreOpt = Annotated[Path | None, typer.Option(help="File of purchased embeddings; back it up.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print only warnings and the result.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON, and progress as JSON lines.")]
 
 
 def guarded(command: Callable[P, None]) -> Callable[P, None]:
-    """Turn every fault that a user can mend into a message and an exit code, without a traceback."""
+    """Convert the errors of a command to a message and an exit code, without a traceback."""
 
     @wraps(command)
     def inner(*args: P.args, **kwargs: P.kwargs) -> None:
@@ -61,7 +61,7 @@ def guarded(command: Callable[P, None]) -> Callable[P, None]:
             out = kwargs.get("out")
             begun = out and (Path(str(out)) / "config.yaml").exists()
             step = f"continue: {resume_command(str(out))}" if begun else ""
-            _fail(Interrupted("Stopped; everything that was bought is saved.", next_step=step), as_json)
+            _fail(Interrupted("Stopped; all purchased embeddings are saved.", next_step=step), as_json)
         except BrokenPipeError:
             raise SystemExit(flush_streams() or BROKEN_PIPE) from None
         except Exception as error:
@@ -73,7 +73,7 @@ def guarded(command: Callable[P, None]) -> Callable[P, None]:
 
 
 def _unexpected(error: Exception) -> UnexpectedError:
-    """What to report where no check has foreseen a fault."""
+    """Return the report of an unexpected error."""
     own = [frame for frame in traceback.extract_tb(error.__traceback__) if "vl2v" in Path(frame.filename).parts]
     where = f", at {Path(own[-1].filename).name}:{own[-1].lineno}" if own else ""
     return UnexpectedError(
@@ -85,18 +85,18 @@ def _unexpected(error: Exception) -> UnexpectedError:
 
 
 def finite(value: float | None) -> float | None:
-    """Refuse nan and inf, which no limit of an option stops."""
+    """Reject NaN and infinity, which the limits of an option do not exclude."""
     if value is not None and not math.isfinite(value):
         raise typer.BadParameter(f"{value} is not a finite number.")
     return value
 
 
 def finish_output() -> None:
-    """Write out what a command printed while its faults can still be told.
+    """Flush the output of a command while errors can still be reported.
 
     Raises:
         OSError: if standard output cannot be written.
-        SystemExit: if its reader has gone away.
+        SystemExit: if its reader has closed it.
     """
     if code := flush_streams():
         raise SystemExit(code)
@@ -112,7 +112,7 @@ def _fail(error: Vl2vError, as_json: bool) -> None:
 
 
 def make_progress(quiet: bool, as_json: bool) -> Progress:
-    """Who is told of the stages: nobody, a script, or people. Warnings are always printed."""
+    """Create the progress callback: silent, JSON lines, or for people. Warnings are always printed."""
     from vl2v.cli import console
 
     if quiet:
@@ -123,14 +123,14 @@ def make_progress(quiet: bool, as_json: bool) -> Progress:
 def storage_paths(
     cache: Path | None, store: Path | None, run: Path | None = None, *, present: bool = True
 ) -> StoragePaths:
-    """Cache and store: those of the options, else those of the run, else the defaults; see `storage_of`."""
+    """Return the paths of cache and store: the options, else those of the run, else the defaults."""
     from vl2v.runs.storage import storage_of
 
     return storage_of(run, cache, store, present=present)
 
 
 def make_limits(inputs: int, body_mb: int, image_mb: int, megapixels: int) -> Limits:
-    """How much a service takes from a client, as the flags say it."""
+    """Create the limits of a service from the options."""
     from vl2v.web.limits import MB, Limits
 
     return Limits(
@@ -143,10 +143,10 @@ def make_limits(inputs: int, body_mb: int, image_mb: int, megapixels: int) -> Li
 
 
 def need_packages(purpose: str, extra: str, *packages: str) -> None:
-    """Refuse to go on without an extra's packages.
+    """Check that the packages of an extra are installed.
 
     Raises:
-        MissingExtraError: with the first that is missing.
+        MissingExtraError: for the first missing package.
     """
     for package in packages:
         try:
@@ -156,15 +156,15 @@ def need_packages(purpose: str, extra: str, *packages: str) -> None:
 
 
 def amount(text: str, what: str, flag: str) -> Decimal:
-    """An amount of money as typed, exact: from 0 to `MOST_MONEY`, in plain digits.
+    """Parse an amount of money exactly: from 0 to `MOST_MONEY`, in plain digits.
 
     Args:
-        text: as typed.
-        what: what it is, for the message.
-        flag: the option that states it.
+        text: text of the option.
+        what: meaning of the amount, for the message.
+        flag: name of the option.
 
     Raises:
-        ConfigError: if it is no amount.
+        ConfigError: if it is not an amount of money.
     """
     found = Decimal(text) if AMOUNT.fullmatch(text) else None
     if found is None or found > MOST_MONEY:
@@ -178,19 +178,19 @@ def amount(text: str, what: str, flag: str) -> Decimal:
 
 
 def money(text: str | None, what: str = "The budget", flag: str = "--budget") -> Decimal | None:
-    """The same for an option that may be missing.
+    """Parse an amount of money as `amount` does; None if the option was not given.
 
     Raises:
-        ConfigError: if it is no amount.
+        ConfigError: if it is not an amount of money.
     """
     return None if text is None else amount(text, what, flag)
 
 
 def pair(item: str, flag: str) -> tuple[str, Any]:
-    """The key and the value of KEY=VALUE; the value is read as YAML, except for --vary.
+    """Parse KEY=VALUE; the value is parsed as YAML, except for --vary.
 
     Raises:
-        ConfigError: if it is not of this form.
+        ConfigError: if the item has another form.
     """
     import yaml
 

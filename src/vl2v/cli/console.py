@@ -26,7 +26,7 @@ class _Rate(ProgressColumn):
 
 
 class RichBars:
-    """A bar per stage with rate and time left, on standard error."""
+    """A progress bar per stage with rate and remaining time, on standard error."""
 
     def __init__(self, to: Console | None = None) -> None:
         self.console = to or console(stderr=True)
@@ -51,7 +51,7 @@ class RichBars:
 
 
 class _Lines:
-    """Reports a stage now and then, as lines of text; what they say is for a subclass."""
+    """Reports the progress of a stage at intervals, as lines of text; subclasses define the lines."""
 
     every: float
     """Seconds between two lines of a stage."""
@@ -87,7 +87,7 @@ class _Lines:
 
 
 class LogLines(_Lines):
-    """What people read in a log: a line at each stage's end, and every half minute until then."""
+    """Lines for a log: one every half minute during a stage, and one at its end."""
 
     every = 30.0
 
@@ -103,10 +103,10 @@ class LogLines(_Lines):
 
 
 class Quiet(Silent):
-    """No progress and no notes; warnings go to standard error all the same.
+    """No progress and no notes, but warnings on standard error.
 
     Args:
-        as_json: as the events of `JsonLines`.
+        as_json: whether warnings are printed as events of `JsonLines`.
     """
 
     def __init__(self, as_json: bool = False) -> None:
@@ -121,7 +121,7 @@ class Quiet(Silent):
 
 
 class JsonLines(_Lines):
-    """One JSON object per event: a stage's beginning, at most one advance a second, its end, and notes."""
+    """One JSON object per event: start of a stage, progress (at most once per second), end, and notes."""
 
     every = 1.0
 
@@ -143,6 +143,6 @@ class JsonLines(_Lines):
 
 
 def for_people() -> Progress:
-    """Bars on a terminal, lines elsewhere."""
+    """Create progress bars on a terminal, and lines elsewhere."""
     to = console(stderr=True)
     return RichBars(to) if to.is_terminal else LogLines()

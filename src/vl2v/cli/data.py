@@ -61,7 +61,7 @@ def check(
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
-    """Verify a downloaded benchmark: counts, names, unreadable files. The exit code is 3 if something is wrong."""
+    """Verify a downloaded benchmark: counts, names, readable files. The exit code is 3 if something is wrong."""
     from vl2v.cli.printing import show
     from vl2v.datasets.get import check as work
     from vl2v.datasets.registry import find
@@ -117,12 +117,12 @@ def _ask(benchmark: Benchmark) -> None:
 
 @contextmanager
 def _plain_faults(benchmark: Benchmark, folder: Path) -> Iterator[None]:
-    """Word what the system says of a disk or a key for someone who fetches data."""
-    again = "run the same command again: downloads go on where they stopped"
+    """Convert errors of the disk and the network during a download."""
+    again = "run the same command again: downloads resume"
     try:
         yield
     except KeyboardInterrupt as error:
-        raise Interrupted("Stopped; what was downloaded is kept.", next_step=again) from error
+        raise Interrupted("Stopped; the downloaded parts are saved.", next_step=again) from error
     except OSError as error:
         if known := network(error):
             raise known from error
@@ -134,8 +134,8 @@ def _plain_faults(benchmark: Benchmark, folder: Path) -> Iterator[None]:
                 next_step=f"free some space, then {again}",
             ) from error
         raise ConfigError(
-            f"{benchmark.name} cannot be put in {folder}.", expected="files and folders that may be read and written",
-            found=str(error)[:200], next_step="correct what is said there, or choose another --out",
+            f"{benchmark.name} cannot be put in {folder}.", expected="a folder that this user may read and write",
+            found=str(error)[:200], next_step="correct the path or its permissions, or choose another --out",
         ) from error  # fmt: skip
 
 
@@ -176,9 +176,9 @@ def _report_text(benchmark: Benchmark, folder: Path, report: Report) -> str:
     if report.release:
         lines.append(f"release: {report.release}")
     if report.digest:
-        since = {"": "no manifest to compare with", report.digest: "as it came"}
-        lines.append(f"digest {report.digest}: {since.get(report.noted, f'CHANGED, it came with {report.noted}')}")
-    lines.append("right" if report.right else "NOT RIGHT")
+        since = {"": "no manifest to compare with", report.digest: "unchanged"}
+        lines.append(f"digest {report.digest}: {since.get(report.noted, f'CHANGED, was {report.noted}')}")
+    lines.append("valid" if report.right else "NOT VALID")
     return "\n".join(lines)
 
 
@@ -202,7 +202,7 @@ def _list_text(benchmarks: tuple[Benchmark, ...]) -> str:
         domains = ", ".join(f"{domain} {count:,}" for domain, count in benchmark.images.items())
         lines += [f"{benchmark.name}: {counts}", f"  paper    {benchmark.paper}", f"  domains  {domains}"]
         lines += [f"  source   {benchmark.source}", f"  terms    {benchmark.licence}"]
-    return "\n".join([*lines, "fetch one: vl2v data get NAME --out DIR"])
+    return "\n".join([*lines, "to download one: vl2v data get NAME --out DIR"])
 
 
 def attach(app: typer.Typer) -> None:

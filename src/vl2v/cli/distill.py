@@ -34,7 +34,7 @@ def quote(
     *,
     settings: dict[str, Any],
 ) -> None:
-    """Show what distilling would cost in queries, money and disk space. Free."""
+    """Show what distilling would cost in queries, money and disk space. Nothing is spent."""
     from vl2v.api_quote import quote as ask
     from vl2v.cli.show import show
 
@@ -52,11 +52,12 @@ def quote(
 @with_settings(*SETTINGS)
 def distill(
     data: Annotated[
-        Path | None, typer.Argument(help="Images: a folder, or a table (csv, ...); omit with --resume.")
+        Path | None, typer.Argument(help="Images: a folder, a table (csv, ...) or hf:user/name; omit with --resume.")
     ] = None,
     out: Annotated[Path, typer.Option(help="Folder of the run, new or empty.")] = Path("runs/vl2v"),
     budget: Annotated[
-        str | None, typer.Option(help="The most to spend; required if the teacher charges.", rich_help_panel="Money")
+        str | None,
+        typer.Option(help="Spending limit; required if the teacher charges.", rich_help_panel="Money"),
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --out.")] = False,
     report: Annotated[bool, typer.Option(help="Write report.html at the end.")] = True,
@@ -68,7 +69,7 @@ def distill(
     *,
     settings: dict[str, Any],
 ) -> None:
-    """Buy embeddings, train a student, evaluate it and save it in OUT/student."""
+    """Buy embeddings, train and evaluate a student, and save it in OUT/student."""
     keep_freed_memory()
     from vl2v.api import distill as work
     from vl2v.cli.printing import run_json, run_text, show
@@ -98,7 +99,7 @@ def demo(
     *,
     settings: dict[str, Any],
 ) -> None:
-    """Train a student and two baselines offline on drawings (extra: demo)."""
+    """Train a student and two baselines on drawings, offline (extra: demo)."""
     keep_freed_memory()
     from vl2v.cli.printing import demo_json, demo_text, show
     from vl2v.demo.job import demo as work
@@ -108,12 +109,12 @@ def demo(
 
 
 def _check_given(settings: Mapping[str, Any], config: Path | None, *keys: str) -> None:
-    """Refuse to start without a setting that has no default."""
+    """Check that settings without a default are given."""
     from vl2v.data.folder import read_yaml
 
     content = read_yaml(config) if config else {}
     if not isinstance(content, dict):
-        return  # refused where it is read
+        return  # the reader of the settings rejects it
     given = merge(content, settings)
     for key in keys:
         part, name = key.split(".")

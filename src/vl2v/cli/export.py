@@ -15,19 +15,19 @@ from vl2v.cli.common import CacheOpt, Json, Quiet, finite, guarded, make_progres
 def export(
     run: Annotated[Path, typer.Argument(help="Folder of a finished run or of a student.")],
     onnx: Annotated[bool, typer.Option("--onnx", help="Write model.onnx in float32 (default).")] = False,
-    int8: Annotated[bool, typer.Option("--int8", help="Write model.int8.onnx, quantised.")] = False,
+    int8: Annotated[bool, typer.Option("--int8", help="Write the quantised model.int8.onnx.")] = False,
     out: Annotated[Path | None, typer.Option(help="Output folder (default: RUN/export).")] = None,
     data: Annotated[
-        Path | None, typer.Option(help="The run's images, if they moved, or other images of its classes.")
+        Path | None, typer.Option(help="Images of the run, if they have moved, or other images of its classes.")
     ] = None,
     tolerance: Annotated[
-        float, typer.Option(help="Points of accuracy that INT8 may lose.", min=0, callback=finite)
+        float, typer.Option(help="Accuracy that INT8 may lose, in percentage points.", min=0, callback=finite)
     ] = 0.5,
     cache: CacheOpt = None,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
-    """Export a student to ONNX and verify the file; a file that disagrees is rejected (extra: export)."""
+    """Export a student to ONNX, and verify its predictions (extra: export)."""
     keep_freed_memory()
     from vl2v.api import export as work
     from vl2v.cli.printing import show

@@ -29,7 +29,7 @@ def final(
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
-    """Retrain with the settings of a finished run on all domains, the held-out ones included, for deployment."""
+    """Retrain for deployment: the settings of a finished run on all domains, including the held-out ones."""
     keep_freed_memory()
     from vl2v.cli.printing import run_json, run_text, show
     from vl2v.commands.final import final as work

@@ -18,11 +18,11 @@ def push(
         str | None, typer.Option(help="Licence of the student, e.g. apache-2.0 (default: none).")
     ] = None,
     revision: Annotated[str | None, typer.Option(help="Branch (default: the main branch).")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Write the files to --out and send nothing.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Write the files to --out; upload nothing.")] = False,
     out: Annotated[Path | None, typer.Option(help="New folder for --dry-run (default: RUN/hub).")] = None,
     as_json: Json = False,
 ) -> None:
-    """Publish a student on the Hugging Face hub with a model card. Images, keys and paths are not sent."""
+    """Upload a student with a model card to the Hugging Face Hub; no images, keys or paths are uploaded."""
     from vl2v.cli.printing import show
     from vl2v.hub.push import clear
     from vl2v.hub.push import push as send

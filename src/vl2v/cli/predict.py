@@ -28,8 +28,8 @@ from vl2v.terminal import say
 def evaluate(
     run: Annotated[Path, typer.Argument(help="Folder of a run or a student.")],
     data: DataArg,
-    domain: Annotated[list[str] | None, typer.Option(help="Only this domain; repeatable.")] = None,
-    domain_column: Annotated[str | None, typer.Option(help="Of a table: the column of domains, or none.")] = None,
+    domain: Annotated[list[str] | None, typer.Option(help="Domain to evaluate (default: all); repeatable.")] = None,
+    domain_column: Annotated[str | None, typer.Option(help="Table column with the domains, or none.")] = None,
     metric: Annotated[Metric, typer.Option(help="accuracy, or macro: the mean of the classes' recall.")] = "accuracy",
     cache: CacheOpt = None,
     quiet: Quiet = False,
@@ -42,7 +42,7 @@ def evaluate(
     from vl2v.api import evaluate as measure
     from vl2v.cli.printing import show
 
-    columns = settings["data"]  # what was given of them
+    columns = settings["data"]  # the given ones
     found = measure(
         run,
         data,
@@ -63,13 +63,13 @@ def predict(
     coverage: Annotated[
         float | None,
         typer.Option(
-            help="Mark predictions as unsure below the confidence of this share of validation images, e.g. 0.95.",
+            help="Mark predictions as unsure below the threshold that accepts this share of validation images.",
             callback=finite,
         ),
     ] = None,
     score: Annotated[str, typer.Option(help="Score for --coverage: confidence or energy.")] = "confidence",
 ) -> None:
-    """Classify images. Unreadable images are reported in their place; the exit code is then 3."""
+    """Classify images. Unreadable images are listed with the error, and the exit code is 3."""
     keep_freed_memory()
     from vl2v.api import load
     from vl2v.cli.printing import FORMATS, show_answers

@@ -34,7 +34,7 @@ FORMATS = ("table", "json", "csv")
 
 
 def run_json(run: Run) -> dict[str, Any]:
-    """A finished run as plain values."""
+    """Convert a finished run to JSON."""
     queries = {"image_queries": run.image_queries, "text_queries": run.text_queries}
     queries["fresh_queries"] = run.fresh_queries
     unseen = {"unseen_classes": run.unseen.to_dict()} if run.unseen else {}
@@ -43,7 +43,7 @@ def run_json(run: Run) -> dict[str, Any]:
 
 
 def run_text(run: Run) -> RenderableType:
-    """A finished run for a terminal."""
+    """Format a finished run for a terminal."""
     paid = f"queries sent for this run: {run.image_queries:,} images, {run.text_queries:,} texts"
     if run.fresh_queries:
         paid += f"; queries to the local teacher during training: {run.fresh_queries:,} augmented images"
@@ -57,7 +57,7 @@ def run_text(run: Run) -> RenderableType:
 
 
 def calibration_line(trust: Trust, evaluation: Evaluation) -> str:
-    """What a temperature did for the held-out domains, else for test images, else for validation images, in percent."""
+    """State the effect of the temperature on held-out domains, or else on test or validation images, in percent."""
     role = next((role for role in reversed(ROLES) if any(row.role == role for row in evaluation.rows)), ROLES[0])
     parts = [
         f"{row.domain} {100 * row.student_ece:.1f} -> {100 * row.student_ece_calibrated:.1f}"
@@ -69,28 +69,28 @@ def calibration_line(trust: Trust, evaluation: Evaluation) -> str:
 
 
 def demo_json(done: Demo) -> dict[str, Any]:
-    """The demo's end as plain values."""
+    """Convert the result of the demo to JSON."""
     return {"run": str(done.run), "student": str(done.run / "student"), **done.comparison.to_dict()}
 
 
 def demo_text(done: Demo) -> RenderableType:
-    """The demo's end for a terminal."""
+    """Format the result of the demo for a terminal."""
     where = f"student: {shown(done.run / 'student')}\nfigures: {shown(done.figures)}"
     return Group(done.comparison.table(), Text(where), _try_it(done.run))
 
 
 def _try_it(run: Path) -> Text:
-    """A command that a shell takes as it is printed, whatever the folder is called."""
+    """Suggest a command, quoted for a shell."""
     return Text(f"try it:  vl2v predict {quoted(run)} <image or folder>")
 
 
 def ledger_json(entries: Sequence[LedgerEntry]) -> list[dict[str, Any]]:
-    """Ledger entries as plain values."""
+    """Convert ledger entries to JSON."""
     return [asdict(e) | {"time": e.time.isoformat(timespec="seconds"), "cost": f"{e.cost:f}"} for e in entries]
 
 
 def ledger_table(entries: Sequence[LedgerEntry]) -> RenderableType:
-    """What was spent, by run, teacher, kind and purpose."""
+    """Format the spending by run, teacher, kind and purpose for a terminal."""
     sums: dict[tuple[str, ...], list[Any]] = {}
     for e in entries:
         total = sums.setdefault((e.run, e.teacher, e.kind, e.purpose, e.currency, e.state), [0, 0])
@@ -105,14 +105,14 @@ def ledger_table(entries: Sequence[LedgerEntry]) -> RenderableType:
 
 
 def _answer_json(answer: Answer) -> dict[str, Any]:
-    """The fields that `vl2v-predict` has too; `probability` is the former name of `confidence`, for one release."""
+    """Convert a prediction to the JSON of `vl2v-predict`; `probability` is the old name of `confidence`."""
     fields = ("label", "confidence", "accepted", "fault", "probabilities")
     row = {"path": printable(answer.path)} | {name: getattr(answer, name) for name in fields}
     return row | {"probability": answer.confidence}
 
 
 def show_answers(listed: Sequence[Answer], output: str) -> int:
-    """Print predictions as table, json or csv; returns how many files could not be read."""
+    """Print predictions as table, JSON or CSV; return the number of unreadable files."""
     if output == "json":
         show([_answer_json(answer) for answer in listed])
     elif output == "csv":

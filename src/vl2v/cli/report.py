@@ -19,13 +19,13 @@ def attach(app: typer.Typer) -> None:
 def report(
     folder: Annotated[Path, typer.Argument(help="Folder of a finished run or of a benchmark.")],
     hour_price: Annotated[
-        str | None, typer.Option(help="Price of an hour of this machine, to compute the cost of the student.")
+        str | None, typer.Option(help="Price of one hour on this machine, to compute the cost of predictions.")
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="The folder to write to, in place of FOLDER.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Output folder (default: FOLDER).")] = None,
     store: Annotated[Path | None, typer.Option(help="File of purchased embeddings, with the ledger.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the path of the page as JSON.")] = False,
 ) -> None:
-    """Write report.html, which needs nothing else, and the values of its figures as CSV."""
+    """Write a self-contained report.html, and the values of its figures as CSV."""
     keep_freed_memory()
     from vl2v.api import report as make
     from vl2v.cli.printing import show

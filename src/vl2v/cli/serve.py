@@ -16,13 +16,13 @@ def serve(
         str, typer.Option(help="Address to listen on (default: reachable from this machine only).")
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535, help="TCP port.")] = 8000,
-    int8: Annotated[bool, typer.Option("--int8", help="Serve the quantised file.")] = False,
+    int8: Annotated[bool, typer.Option("--int8", help="Serve the quantised model.")] = False,
     threads: Annotated[
         int | None, typer.Option(min=1, max=1024, help="CPU threads (default: measured at the start).")
     ] = None,
     edits: Annotated[
         bool | None,
-        typer.Option("--edits/--no-edits", help="Allow changes of classes (default: if --host is this machine)."),
+        typer.Option("--edits/--no-edits", help="Allow clients to change classes (default: only if --host is local)."),
     ] = None,
     budget: Annotated[str | None, typer.Option(help="The most that all added classes may cost together.")] = None,
     gallery: Annotated[bool, typer.Option("--gallery/--no-gallery", help="Show the nearest training images.")] = True,

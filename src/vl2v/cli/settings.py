@@ -1,4 +1,4 @@
-"""Options made from the fields of the settings that carry a `vl2v.schema.Option`, and `--set` for all the others."""
+"""Command-line options generated from the settings (see `vl2v.schema.Option`), and `--set` for all other settings."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ SET = Annotated[
 
 @dataclass(frozen=True)
 class Setting:
-    """A setting with an option of its own.
+    """A setting that has its own option.
 
     Attributes:
-        key: its path in the settings, such as ``data.image``.
-        field: of the model.
-        option: how the command line shows it.
+        key: dotted key, such as ``data.image``.
+        field: field of the settings.
+        option: its option.
     """
 
     key: str
@@ -38,17 +38,17 @@ class Setting:
 
     @property
     def flags(self) -> tuple[str, ...]:
-        """The names of the option, the main one first."""
+        """Names of the option, the main one first."""
         return self.option.names(self.key.rpartition(".")[2])
 
     @property
     def name(self) -> str:
-        """The keyword of the option in a command."""
+        """Keyword of the option in a command."""
         return self.flags[0].lstrip("-").replace("-", "_")
 
     @property
     def parameter(self) -> inspect.Parameter:
-        """The option as typer reads it from the signature of a command; None where it is not given."""
+        """Parameter of a command for typer; its value is None if the option is not given."""
         kind: Any = self.option.kind or _kind(self.field.annotation)
         flags = self.flags if kind is not bool or self.field.default is False else ()  # typer adds --no-...
         text = (self.field.description or "").partition("\n\n")[0].replace("\n", " ")
@@ -56,7 +56,7 @@ class Setting:
         return inspect.Parameter(self.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=kind)
 
     def plain(self, value: Any) -> Any:
-        """A value from the command line as a YAML file has it; None if the option was not given."""
+        """Convert a value from the command line to its form in YAML; None if the option was not given."""
         if isinstance(value, Path):
             return str(value)
         if isinstance(value, list):
@@ -65,7 +65,7 @@ class Setting:
 
 
 def _kind(annotation: Any) -> Any:
-    """What the command line takes for a field; a text where pydantic decides."""
+    """Return the type of the option of a field: str if pydantic parses it."""
     if get_origin(annotation) is Annotated:
         return _kind(get_args(annotation)[0])
     if get_origin(annotation) is tuple:
@@ -86,9 +86,13 @@ SETTINGS = [
 
 
 def with_settings(*panels: str, assign: bool = True) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Give a command the options of some sections of the help, or of some keys, and `--set` unless `assign` is false.
+    """Decorate a command with the options of sections of the help or of single keys.
 
-    The command gets what the user gave as its keyword `settings`, nested; a named option takes precedence over `--set`.
+    The command receives the given values as its keyword `settings`, nested. Options take precedence over `--set`.
+
+    Args:
+        panels: sections of the help, or dotted keys.
+        assign: whether the command has `--set`.
     """
     chosen = [s for panel in panels for s in SETTINGS if panel in (s.option.panel, s.key)]
 
@@ -112,5 +116,5 @@ def with_settings(*panels: str, assign: bool = True) -> Callable[[Callable[..., 
 
 
 def settings_of(assigned: Iterable[str], given: Mapping[str, Any]) -> dict[str, Any]:
-    """Nested settings of ``KEY=VALUE`` items, and over them of values by dotted key; None changes nothing."""
+    """Merge ``KEY=VALUE`` items and values by dotted key, which take precedence; None is ignored."""
     return merge(nested(dict(pair(item, "--set") for item in assigned)), nested(given))

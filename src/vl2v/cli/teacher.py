@@ -114,7 +114,7 @@ def ledger(
 
 def attach(app: typer.Typer) -> None:
     """Add the commands to the application."""
-    commands = typer.Typer(help="Check a teacher before you buy from it.", no_args_is_help=True)
+    commands = typer.Typer(help="Check a teacher before buying from it.", no_args_is_help=True)
     commands.command()(guarded(check))
     commands.callback()(lambda: None)  # so that one command alone is still `teacher check`
     app.add_typer(commands, name="teacher")

@@ -22,7 +22,7 @@ def trust(
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
-    """Fit RUN/student/trust.json again from the saved predictions, and show its effect on each domain."""
+    """Refit calibration and rejection from the saved predictions, and show their effect on each domain."""
     from vl2v.allocator import keep_freed_memory
     from vl2v.cli.printing import show
     from vl2v.commands.trust import refit

@@ -16,31 +16,38 @@ def _env(name: str, text: str, **bounds: Any) -> Any:
 
 
 def serve(
-    teacher: Annotated[str, _env("TEACHER", "What is sold: open_clip:<model>/<tag or file>, file:<path>, conse:.")],
+    teacher: Annotated[str, _env("TEACHER", "Model to serve: open_clip:<model>/<tag or file>, file:<path>, conse:.")],
     host: Annotated[str, _env("HOST", "Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, _env("PORT", "TCP port.", min=1, max=65535)] = 8080,
     db: Db = DEFAULT_DB,
-    tls_cert: Annotated[str | None, _env("TLS_CERT", "Certificate chain, PEM; none behind a proxy.")] = None,
+    tls_cert: Annotated[str | None, _env("TLS_CERT", "Certificate chain, PEM; not needed behind a proxy.")] = None,
     tls_key: Annotated[str | None, _env("TLS_KEY", "Private key, PEM.")] = None,
-    device: Annotated[str | None, _env("DEVICE", "Where the model runs; chosen if not given.")] = None,
+    device: Annotated[str | None, _env("DEVICE", "Device of the model (default: chosen automatically).")] = None,
     threads: Annotated[
         int | None, _env("THREADS", "CPU threads (default: measured at the start).", min=1, max=1024)
     ] = None,
     allow_image_host: Annotated[
         list[str] | None,
-        _env("IMAGE_HOSTS", "A host that image URLs may name (with :port if not the usual one); may be repeated."),
+        _env("IMAGE_HOSTS", "Host that image URLs may refer to (with :port unless it is the default); repeatable."),
     ] = None,
     max_inputs: Annotated[int, _env("MAX_INPUTS", "Images per request.", min=1)] = 64,
-    max_texts: Annotated[int, _env("MAX_TEXTS", "Texts of a request.", min=1)] = 2048,
+    max_texts: Annotated[int, _env("MAX_TEXTS", "Texts per request.", min=1)] = 2048,
     max_body_mb: Annotated[int, _env("MAX_BODY_MB", "Megabytes per request.", min=1, max=100_000)] = 64,
     max_image_mb: Annotated[int, _env("MAX_IMAGE_MB", "Megabytes per image file.", min=1, max=2000)] = 10,
     max_megapixels: Annotated[int, _env("MAX_MEGAPIXELS", "Megapixels per image.", min=1, max=178)] = 20,
-    queue: Annotated[int, _env("QUEUE", "Inputs that may wait, over all clients.", min=1)] = 4096,
+    queue: Annotated[int, _env("QUEUE", "Maximum number of queued inputs of all clients.", min=1)] = 4096,
     wait_ms: Annotated[
-        float, _env("WAIT_MS", "How long a batch waits for other clients.", min=0, max=60_000, callback=finite)
+        float, _env("WAIT_MS", "Milliseconds that a batch waits for other clients.", min=0, max=60_000, callback=finite)
     ] = 2.0,
     idempotency_hours: Annotated[
-        float, _env("IDEMPOTENCY_HOURS", "How long answers are kept.", min=0, max=8760, callback=finite)
+        float,
+        _env(
+            "IDEMPOTENCY_HOURS",
+            "Hours that responses are stored for retries.",
+            min=0,
+            max=8760,
+            callback=finite,
+        ),
     ] = 24.0,
 ) -> None:
     """Serve a model as a vendor that bills per query."""
@@ -68,11 +75,7 @@ def serve(
 
 
 def attach(root: typer.Typer) -> None:
-    """Add the commands to the command line.
-
-    Args:
-        root: vl2v's.
-    """
+    """Add the commands to the application."""
     vendor = typer.Typer(help="Serve a model as a vendor that bills per query (extra: vendor).", no_args_is_help=True)
     keys = typer.Typer(help="Accounts and their keys.", no_args_is_help=True)
     vendor.command("serve")(guarded(serve))

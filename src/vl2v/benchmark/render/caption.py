@@ -16,7 +16,7 @@ def captions(table: Table, best: str, near: str) -> tuple[str, ...]:
     """
     many = len(table.seeds)
     named = f"{many} seed{'' if many == 1 else 's'} ({', '.join(map(str, table.seeds))})"
-    weights = "; ".join("those that each run keeps" if choice is None else choice for choice in table.weights)
+    weights = "; ".join("those that each run saved" if choice is None else choice for choice in table.weights)
     lines = [
         f"Top-1 accuracy in percent on each target domain, left out of training in turn; {named}.",
         f"Selection: {RULES[table.rule]}. Weights: {weights}.",

@@ -105,7 +105,7 @@ def lay_out(table: Table, best: str, near: str) -> Layout:
 
 def _title(row: Row, table: Table) -> str:
     several = len(table.weights) > 1 and row.expense is not None and row.method != ZERO_SHOT
-    return f"{row.title}, {row.weights or 'kept'} weights" if several else row.title
+    return f"{row.title}, {row.weights or 'saved'} weights" if several else row.title
 
 
 def _cells(source: _Source, rows: Sequence[Row]) -> list[Cell]:
