@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import sqlite3
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from functools import wraps
 from pathlib import Path
@@ -16,6 +16,7 @@ from vl2v.locking import file_lock
 
 PATIENCE = 60.0  # seconds to wait for another process
 SUFFIXES = ("", "-wal", "-shm", "-journal")  # of a database and the files that SQLite creates next to it
+VARIABLES = 500  # values of one query, below the limit of old versions of SQLite
 DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 P = ParamSpec("P")
@@ -272,3 +273,20 @@ def write_ahead(db: sqlite3.Connection) -> None:
             time.sleep(0.01)
         else:
             return
+
+
+def rows_of(db: NamedConnection, query: str, values: Sequence[Any], *fixed: Any) -> Iterator[tuple[Any, ...]]:
+    """Rows of a query for many values, which are looked up together: a query for each would take most of the time.
+
+    Args:
+        db: the database.
+        query: ends in ``IN``, without the values.
+        values: one or more times, in any order.
+        fixed: values of the parameters before ``IN``.
+
+    Yields:
+        The rows of the values that there are, in any order; once for a value of one look-up.
+    """
+    for start in range(0, len(values), VARIABLES):
+        some = values[start : start + VARIABLES]
+        yield from db.execute(f"{query} ({','.join('?' * len(some))})", (*fixed, *some))

@@ -7,6 +7,7 @@ import os
 import stat
 from pathlib import Path
 
+BLOCK = 2**16  # bytes read at once, of a smaller file
 TEXT_BYTES = 2**24  # of a file that people write: settings, prompts, names
 
 
@@ -29,10 +30,20 @@ def read_regular(path: str | Path, most: int = TEXT_BYTES) -> bytes:
             raise OSError(errno.EINVAL, "not a regular file", str(path))
         if status.st_size > most:
             raise OSError(errno.EFBIG, f"a file of {status.st_size:,} bytes", str(path))
-        with os.fdopen(descriptor, "rb", closefd=False) as file:
-            return file.read(most + 1)[:most]
+        return _read(descriptor, status.st_size, most)
     finally:
         os.close(descriptor)
+
+
+def _read(descriptor: int, size: int, most: int) -> bytes:
+    """All bytes of a file that has `size` of them, unless it is written to, at most `most`."""
+    parts, left = [], most
+    while left and (part := os.read(descriptor, min(left, max(size, BLOCK) + 1))):
+        parts.append(part)
+        left -= len(part)
+        if len(parts) == 1 and len(part) == size < BLOCK:  # the usual case: read whole at once
+            break
+    return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
 def read_text(path: str | Path, most: int = TEXT_BYTES) -> str:

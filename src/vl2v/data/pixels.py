@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from vl2v.faults import naming
 from vl2v.locking import file_lock
 from vl2v.progress import Progress, Silent
-from vl2v.sqlite import open_cache
+from vl2v.sqlite import open_cache, rows_of
 from vl2v_runtime.fits import SQUASH, Fit
 from vl2v_runtime.imaging import DECODING, Pixels
 
@@ -84,8 +84,12 @@ class PixelCache:
 
     def known(self, digest: bytes) -> bool:
         """True if the pixels of this content are kept."""
-        query = "SELECT 1 FROM slots JOIN sums USING (slot) WHERE digest = ?"
-        return self._db.execute(query, (digest,)).fetchone() is not None
+        return bool(self.known_all([digest]))
+
+    def known_all(self, digests: Sequence[bytes]) -> frozenset[bytes]:
+        """Those of the contents whose pixels are kept."""
+        query = "SELECT digest FROM slots JOIN sums USING (slot) WHERE digest IN"
+        return frozenset(row[0] for row in rows_of(self._db, query, digests))
 
     def add(self, entries: Sequence[tuple[bytes, Pixels]]) -> None:
         """Keep [size, size, 3] uint8 pixels under the digests of the files they came from.
@@ -96,7 +100,8 @@ class PixelCache:
             OSError: if the disk is full; nothing of this call is kept then.
         """
         with file_lock(self._lock):
-            fresh = {digest: pixels for digest, pixels in entries if not self.known(digest)}
+            known = self.known_all([digest for digest, _ in entries])
+            fresh = {digest: pixels for digest, pixels in entries if digest not in known}
             if not fresh:
                 return
             slots = self._slots_for(list(fresh))
@@ -112,11 +117,9 @@ class PixelCache:
     def _slots_for(self, digests: Sequence[bytes]) -> dict[bytes, int]:
         """A slot for each: its own if it had one, else a new one."""
         following = int(self._db.execute("SELECT COALESCE(MAX(slot) + 1, 0) FROM slots").fetchone()[0])
-        found = {}
-        for digest in digests:
-            row = self._db.execute("SELECT slot FROM slots WHERE digest = ?", (digest,)).fetchone()
-            found[digest], following = (int(row[0]), following) if row else (following, following + 1)
-        return found
+        own = dict(rows_of(self._db, "SELECT digest, slot FROM slots WHERE digest IN", digests))
+        new = [digest for digest in digests if digest not in own]
+        return own | {digest: slot for slot, digest in enumerate(new, following)}
 
     def _write(self, parts: Sequence[tuple[int, bytes]]) -> None:
         with naming(self.data):
@@ -172,9 +175,9 @@ class PixelCache:
 
     def slots(self, digests: Digests) -> NDArray[np.int64]:
         """Where each of the [N, 32] digests lies, int64 [N]; -1 where it is not kept."""
-        look, query = self._db.execute, "SELECT slot FROM slots JOIN sums USING (slot) WHERE digest = ?"
-        rows = (look(query, (row.tobytes(),)).fetchone() for row in digests)
-        return np.fromiter((row[0] if row else -1 for row in rows), dtype=np.int64, count=len(digests))
+        keys = [row.tobytes() for row in digests]
+        slots = dict(rows_of(self._db, "SELECT digest, slot FROM slots JOIN sums USING (slot) WHERE digest IN", keys))
+        return np.fromiter((slots.get(key, -1) for key in keys), dtype=np.int64, count=len(keys))
 
     def map(self) -> NDArray[np.uint8]:
         """All slots as a read-only memory map, [slots, size, size, 3] uint8."""

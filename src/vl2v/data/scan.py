@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +13,7 @@ import numpy as np
 
 from vl2v.data.pixels import Digests, PixelCache
 from vl2v.progress import Progress, Silent, warn
-from vl2v.sqlite import open_cache
+from vl2v.sqlite import open_cache, rows_of
 from vl2v_runtime.colour import NOTE
 from vl2v_runtime.imaging import (
     DECODING,
@@ -22,12 +22,14 @@ from vl2v_runtime.imaging import (
     Pixels,
     UnreadableImageError,
     decode,
+    quiet,
     read_file,
     square,
 )
 from vl2v_runtime.names import shown
 
 CHUNK = 256  # files decoded between two commits
+SLICE = 16  # files that a thread takes at once
 SCHEMA = (
     "CREATE TABLE IF NOT EXISTS files (path BLOB PRIMARY KEY, size INTEGER, mtime INTEGER, ctime INTEGER,"
     " inode INTEGER, digest BLOB, problem TEXT) WITHOUT ROWID",
@@ -52,6 +54,9 @@ class _Stamp:
     mtime: int
     ctime: int
     inode: int
+
+
+_Noted = tuple[_Stamp, bytes, str]  # of a file that was read: digest, and what is wrong with it
 
 
 @dataclass(frozen=True)
@@ -82,12 +87,15 @@ class FileIndex:
         """Close the index."""
         self._db.close()
 
-    def find(self, path: str) -> tuple[_Stamp, bytes, str] | None:
+    def find(self, path: str) -> _Noted | None:
         """The stamp, digest and problem noted for a path, if any."""
-        row = self._db.execute(
-            "SELECT size, mtime, ctime, inode, digest, problem FROM files WHERE path = ?", (os.fsencode(path),)
-        ).fetchone()
-        return (_Stamp(*row[:4]), row[4], row[5]) if row else None
+        return self.find_all([path]).get(path)
+
+    def find_all(self, paths: Sequence[str]) -> dict[str, _Noted]:
+        """The same for many paths; those of which nothing is noted are missing."""
+        query = "SELECT path, size, mtime, ctime, inode, digest, problem FROM files WHERE path IN"
+        rows = rows_of(self._db, query, [os.fsencode(path) for path in paths])
+        return {os.fsdecode(path): (_Stamp(*stamp), digest, problem) for path, *stamp, digest, problem in rows}
 
     def find_view(self, source: bytes, view: int, seed: int) -> bytes | None:
         """The digest of a view that was made before."""
@@ -144,7 +152,8 @@ def read_all(
             if cache is not None:
                 cache.add([(c.digest, c.pixels) for c in checked if c.pixels is not None])
             if index is not None:
-                index.note([(_key(root, p), c) for p, c in zip(paths[start:], checked, strict=False) if c.read])
+                read = [(paths[i], c) for i, c in enumerate(checked, start) if c.read]
+                index.note([(path, c) for path, (_, c) in zip(_keys(root, [p for p, _ in read]), read, strict=True)])
             for i, result in enumerate(checked, start):
                 if result.problem:
                     faults.append(Fault(shown(paths[i]), result.problem, result.remedy, file=True))
@@ -166,25 +175,33 @@ def _chunks(
 ) -> Iterator[tuple[int, list[_Checked]]]:
     with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
         for start in range(0, len(paths), CHUNK):
-            todo = []
-            for path in paths[start : start + CHUNK]:
-                noted = index.find(_key(root, path)) if index else None
-                todo.append((root / path, noted, cache))
+            some = _keys(root, paths[start : start + CHUNK])
             # The databases stay in this thread; only reading and decoding is spread.
-            kept = [bool(noted and cache and cache.known(noted[1])) for _, noted, _ in todo]
-            jobs = [pool.submit(_check, path, noted, cache, k) for (path, noted, _), k in zip(todo, kept, strict=True)]
-            yield start, [job.result() for job in jobs]
+            noted = index.find_all(some) if index else {}
+            cached = cache.known_all([digest for _, digest, _ in noted.values()]) if cache else frozenset()
+            parts = [some[i : i + SLICE] for i in range(0, len(some), SLICE)]
+            jobs = [pool.submit(_check_some, part, noted, cache, cached) for part in parts]
+            yield start, [checked for job in jobs for checked in job.result()]
 
 
-def _key(root: Path, path: str) -> str:
-    return str((root / path).absolute())
+def _keys(root: Path, paths: Sequence[str]) -> list[str]:
+    """Absolute paths; a `Path` for each would take as long as reading the status of its file."""
+    above = str(root.absolute())
+    return [os.path.join(above, path) for path in paths]  # noqa: PTH118
 
 
-def _check(path: Path, noted: tuple[_Stamp, bytes, str] | None, cache: PixelCache | None, kept: bool) -> _Checked:
+def _check_some(
+    paths: Sequence[str], noted: Mapping[str, _Noted], cache: PixelCache | None, cached: Collection[bytes]
+) -> list[_Checked]:
+    with quiet():  # once for all of them: changing the filters of warnings takes as long as opening a small image
+        return [_check(path, noted.get(path), cache, cached) for path in paths]
+
+
+def _check(path: str, noted: _Noted | None, cache: PixelCache | None, cached: Collection[bytes]) -> _Checked:
     try:
-        status = path.stat()
+        status = os.stat(path)  # noqa: PTH116 - a `Path` takes longer than the call
         stamp = _Stamp(status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
-        if noted and noted[0] == stamp and (noted[2] or kept or cache is None):
+        if noted and noted[0] == stamp and (noted[2] or cache is None or noted[1] in cached):
             return _Checked(noted[1], noted[2], stamp, None, read=False)
         data = read_file(path)
     except UnreadableImageError as error:  # too large to read at all

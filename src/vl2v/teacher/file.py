@@ -65,7 +65,8 @@ class FileTeacher:
                 expected="images and texts of the same dimension",
                 found=f"{len(self._images)} images, {len(self._texts)} texts, dimensions {sorted(widths)}",
             )
-        digest = hashlib.sha256(self.path.read_bytes()).hexdigest()[:16]
+        with self.path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()[:16]
         self._card = TeacherCard(
             identity=str(extra.get("identity", f"file:{self.path.name}")),
             revision=str(extra.get("revision", digest)),

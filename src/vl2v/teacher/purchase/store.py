@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from vl2v.errors import AccessError, TeacherError
 from vl2v.locking import file_lock
 from vl2v.progress import Progress, Silent, warn
-from vl2v.sqlite import migrate, open_file
+from vl2v.sqlite import migrate, open_file, rows_of
 from vl2v.teacher.base import TeacherCard, Vectors
 
 Digests = NDArray[np.uint8]
@@ -150,10 +150,10 @@ class EmbeddingStore:
             [N] bool.
         """
         teacher = self.teacher_id(card)
-        query = "SELECT 1 FROM images WHERE teacher = ? AND view = ? AND digest = ?"
-        execute = self._db.execute
-        known = (execute(query, (teacher, view, row.tobytes())).fetchone() is not None for row in digests)
-        return np.fromiter(known, dtype=np.bool_, count=len(digests))
+        query = "SELECT digest FROM images WHERE teacher = ? AND view = ? AND digest IN"
+        keys = [row.tobytes() for row in digests]
+        known = {row[0] for row in rows_of(self._db, query, keys, teacher, view)}
+        return np.fromiter((key in known for key in keys), dtype=np.bool_, count=len(keys))
 
     def lacks(self, card: TeacherCard, digests: Digests, view: int = 0) -> list[int]:
         """Return the indices of the distinct images without a stored embedding, shuffled by content.

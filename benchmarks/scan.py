@@ -1,0 +1,144 @@
+"""Scan and quote a table of small images with a `file:` teacher: CPU time and memory of the first and second call."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import io
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from common import circumstances, keep
+from vl2v.teacher.prompts import load_templates, render
+
+CLASSES, DOMAINS = 25, 4
+SIZE = 64
+FOLDER = 1000  # images in a folder
+WRITTEN = 10_000  # rows of the teacher's file that are drawn at once
+SCAN = """
+import sys
+from pathlib import Path
+from vl2v.data.scan import FileIndex
+from vl2v.data.table import TableListing
+index = FileIndex(Path(sys.argv[2]) / "scan" / "files.sqlite")
+print(len(TableListing(Path(sys.argv[1])).scan(index=index)))
+"""
+
+
+def main() -> None:
+    """Make the data, measure both calls for every number of rows, and save the figures."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--scratch", type=Path, required=True, help="a new folder, which is deleted at the end")
+    parser.add_argument("--rows", type=int, nargs="+", default=[25_000, 50_000, 100_000])
+    parser.add_argument("--dimension", type=int, default=512, help="of the teacher's embeddings")
+    a = parser.parse_args()
+    a.scratch.mkdir(parents=True)
+    try:
+        made = time.process_time()
+        write_images(a.scratch, max(a.rows))
+        made = time.process_time() - made
+        figures = {f"{rows:,} rows": measure(a.scratch, rows, a.dimension) for rows in sorted(a.rows)}
+    finally:
+        shutil.rmtree(a.scratch)
+    setting = {"size": SIZE, "classes": CLASSES, "domains": DOMAINS, "dimension": a.dimension}
+    keep("scan", {"setting": setting, "making_images_s": made, **figures, "circumstances": circumstances()})
+
+
+def write_images(root: Path, rows: int) -> None:
+    """Write different images of 64 x 64, JPEG and PNG by turns."""
+    for start in range(0, rows, FOLDER):
+        generator = np.random.default_rng(start)
+        folder = root / str(start)
+        folder.mkdir()
+        coarse = generator.integers(0, 256, (min(FOLDER, rows - start), SIZE // 8, SIZE // 8, 3), dtype=np.uint8)
+        for i, pixels in enumerate(coarse.repeat(8, axis=1).repeat(8, axis=2)):
+            data = io.BytesIO()
+            options: dict[str, Any] = {"compress_level": 1} if i % 2 else {"quality": 90}
+            Image.fromarray(pixels).save(data, "PNG" if i % 2 else "JPEG", **options)
+            (root / path_of(start + i)).write_bytes(data.getvalue())
+
+
+def path_of(row: int) -> str:
+    """The path of an image, relative to the table."""
+    return f"{row // FOLDER * FOLDER}/{row}.{'png' if row % 2 else 'jpg'}"
+
+
+def write_table(root: Path, rows: int) -> Path:
+    """Write the table of the first images."""
+    table = root / f"{rows}.csv"
+    with table.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["path", "label", "domain"])
+        writer.writerows(
+            (path_of(i), f"class {i // 2 % CLASSES}", f"domain {i // 2 // CLASSES % DOMAINS}") for i in range(rows)
+        )
+    return table
+
+
+def write_teacher(root: Path, rows: int, dimension: int) -> Path:
+    """Write the embeddings of the first images, by path, and of all prompts."""
+    generator = np.random.default_rng(0)
+    prompts = [render(t, f"class {i}") for i in range(CLASSES) for t in load_templates("photo")]
+    path = root / f"{rows}.npz"
+
+    def vectors(count: int) -> Iterator[np.ndarray]:
+        for start in range(0, count, WRITTEN):
+            yield generator.normal(size=(min(WRITTEN, count - start), dimension)).astype(np.float32)
+
+    np.savez(
+        path,
+        paths=np.array([path_of(i) for i in range(rows)]),
+        embeddings=np.concatenate(list(vectors(rows))),
+        texts=np.array(prompts),
+        text_embeddings=np.concatenate(list(vectors(len(prompts)))),
+    )
+    return path
+
+
+def measure(root: Path, rows: int, dimension: int) -> dict[str, Any]:
+    """Measure the scan alone and the quote, each twice, in child processes."""
+    table, teacher, places = write_table(root, rows), write_teacher(root, rows, dimension), root / f"places-{rows}"
+    quote = [
+        *("-m", "vl2v", "quote", str(table), "--teacher", f"file:{teacher}", "--size", str(SIZE), "--json"),
+        *("--cache", str(places / "cache"), "--store", str(places / "store.sqlite")),
+    ]
+    scan = ["-c", SCAN, str(table), str(places)]
+    figures: dict[str, Any] = {}
+    for name, command in (("scan", scan), ("quote", quote)):
+        for call in ("first", "second"):
+            found, output = child([sys.executable, *command])
+            figures[f"{name}, {call} call"] = found
+            images = json.loads(output)["disk_bytes"]["pixel cache"] // (SIZE * SIZE * 3) if name == "quote" else output
+            if int(images) != rows:
+                raise AssertionError(f"{images} images in place of {rows}")
+    teacher.unlink()
+    return figures
+
+
+def child(command: list[str]) -> tuple[dict[str, float], str]:
+    """Run a command; its CPU seconds (user and system) and its greatest resident memory, and what it printed."""
+    start = time.perf_counter()
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    output = process.stdout.read()
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise subprocess.CalledProcessError(process.returncode, command)
+    seconds = usage.ru_utime + usage.ru_stime
+    memory = usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    return {"cpu_s": seconds, "wall_s": time.perf_counter() - start, "peak_mb": memory / 1e6}, output
+
+
+if __name__ == "__main__":
+    main()
