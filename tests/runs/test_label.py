@@ -114,5 +114,9 @@ def test_a_run_on_the_table_buys_nothing(heap: Bench, monkeypatch: pytest.Monkey
     flags = ["--teacher", heap.teacher, "--classes", ",".join(NAMES), "--check", "few", "--json"]
     done = run_cli("label", "data", *heap.flags(*flags))
     assert json.loads(done.stdout)["classes"] == {"blank": 10, "bar": 10, "zebra stripe": 10}
+    refused = run_cli("label", "few", *heap.flags(*flags[:4], "--out", "few.csv"))
+    assert "--layout-as-found" in refused.stderr
+    accepted = run_cli("label", "few", *heap.flags(*flags[:4], "--out", "few.csv", "--layout-as-found", "--skip-bad"))
+    assert accepted.returncode == 0, accepted.stderr
     quote = run_cli("quote", "labels.csv", *heap.flags("--teacher", heap.teacher, "--json"))
     assert json.loads(quote.stdout)["image_queries"] == 0

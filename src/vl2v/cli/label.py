@@ -9,6 +9,7 @@ import typer
 
 from vl2v.cli.common import CacheOpt, Json, Quiet, StoreOpt, guarded, make_progress, money, storage_paths
 from vl2v.cli.settings import with_settings
+from vl2v.nested import merge
 
 if TYPE_CHECKING:
     from vl2v.commands.label import Labels
@@ -31,6 +32,10 @@ def label(
     error: Annotated[
         float, typer.Option(help="Highest share of images of that kind whose right class is ruled out, 0 to 1.")
     ] = 0.05,
+    layout_as_found: Annotated[
+        bool, typer.Option("--layout-as-found", help="Accept folders that are called like the classes.")
+    ] = False,
+    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave unreadable files out.")] = False,
     trusted_only: Annotated[bool, typer.Option("--trusted-only", help="Write only trusted labels.")] = False,
     budget: Annotated[str | None, typer.Option(help="The most to spend; required if the teacher charges.")] = None,
     cache: CacheOpt = None,
@@ -44,6 +49,7 @@ def label(
     from vl2v.cli.printing import show
     from vl2v.commands.label import label as work
 
+    own = {"data": {"layout_as_found": layout_as_found, "skip_bad": skip_bad}}
     found = work(
         data,
         teacher,
@@ -55,7 +61,7 @@ def label(
         budget=money(budget),
         storage=storage_paths(cache, store),
         progress=make_progress(quiet, as_json),
-        settings=settings,
+        settings=merge(own, settings),
     )
     show(_json(found) if as_json else _text(found))
 
