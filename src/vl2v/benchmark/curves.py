@@ -32,13 +32,13 @@ WIDE = 8  # from here on, the greatest x over the least, the axis is logarithmic
 
 @dataclass(frozen=True)
 class Point:
-    """One method's place.
+    """The point of one method.
 
     Attributes:
-        x: what it took.
-        method: its label.
-        accuracy: out of domain, over seeds, of the averages over target domains.
-        marks: the row's.
+        x: image queries or labels.
+        method: label of the method.
+        accuracy: out-of-domain accuracy, averaged over target domains, with its standard error over seeds.
+        marks: marks of the row.
     """
 
     x: float
@@ -52,11 +52,11 @@ class Curve:
     """The content of a figure.
 
     Attributes:
-        title: over the figure.
-        x_name: of the horizontal axis, with its unit.
-        lines: points by the line's name, in the order of x.
-        references: what is drawn as a level, since it has no x: by name.
-        caption: seeds and selection.
+        title: title of the figure.
+        x_name: label of the horizontal axis, with its unit.
+        lines: points by the name of the line, in ascending order of x.
+        references: accuracies drawn as horizontal lines, by name.
+        caption: seeds and model selection.
     """
 
     title: str
@@ -75,14 +75,14 @@ class Curve:
         line: Mapping[str, str] | Callable[[str], str] | None = None,
         references: Sequence[str] = (),
     ) -> Curve:
-        """From a table of one choice of weights; rows without an x, published ones and unfinished ones have no point.
+        """Create a curve from a table. Published and unfinished rows and rows without an x have no point.
 
         Args:
-            table: made by `vl2v.benchmark.tabulate.tabulate`.
-            x_name: what the horizontal axis says.
-            x: of a method's label, e.g. its labels per class; None takes the mean image queries of one run.
-            line: which line a method's label belongs to; None puts all on one.
-            references: labels of methods that are drawn as a level, e.g. the teacher's and ERM's.
+            table: table with one choice of weights, from `vl2v.benchmark.tabulate.tabulate`.
+            x_name: label of the horizontal axis.
+            x: x by label of the method, e.g. labels per class; None uses the mean image queries of one run.
+            line: name of the line by label of the method; None puts all methods on one line.
+            references: labels of methods to draw as horizontal lines, e.g. the teacher and ERM.
 
         Raises:
             ConfigError: if no method has both an x and a finished average, or the table has several rows per method.
@@ -110,7 +110,7 @@ class Curve:
         return cls(f"{table.benchmark}: accuracy on unseen domains", x_name, ordered, levels, _caption(table))
 
     def csv(self) -> str:
-        """One line per point, accuracies in [0, 1] and in full precision; a level's x is empty."""
+        """Return CSV with one row per point: accuracies in [0, 1], in full precision; x is empty for references."""
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(("line", "method", "x", "accuracy", "accuracy_se", "seeds", "marks"))
@@ -122,7 +122,7 @@ class Curve:
         return text.getvalue()
 
     def figure(self) -> Figure:
-        """A figure of matplotlib's."""
+        """Draw the curve as a matplotlib figure."""
         figure = Figure(figsize=(7.5, 4.6), layout="constrained")
         axes = figure.add_subplot()
         labels = [*_draw_lines(axes, self.lines), *_draw_levels(axes, self.references)]
@@ -139,10 +139,10 @@ class Curve:
         return figure
 
     def save(self, path: Path) -> None:
-        """Draw into a file; the ending says the format, and the same content gives the same SVG.
+        """Save the figure in the format of the file extension. The same content gives the same SVG.
 
         Raises:
-            ConfigError: if the ending is none of `FORMATS`.
+            ConfigError: if the extension is not one of `FORMATS`.
         """
         if path.suffix not in FORMATS:
             expected, step = ", ".join(FORMATS), "use one of these suffixes"
@@ -154,13 +154,13 @@ class Curve:
 
 
 def line_names(settings: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
-    """The line that each row belongs to: rows that differ in more than what they took stand on lines of their own.
+    """Return the line of each row. Rows on one line differ only in the number of queries or labels.
 
     Args:
-        settings: a row's settings by its label.
+        settings: settings of each row, by label.
 
     Returns:
-        By label: the method's title, and whether it sees fresh views, or images without labels.
+        By label: the title of the method, and whether it uses fresh views or unlabelled images.
     """
     found = {}
     for label, s in settings.items():
@@ -173,7 +173,7 @@ def line_names(settings: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
 
 
 def _finished(table: Table) -> list[tuple[Row, Spread]]:
-    """Measured rows that have an average over all targets."""
+    """Return the measured rows that have an average over all targets."""
     measured = [row for row in table.rows if PUBLISHED_MARK not in row.marks]
     return [(row, row.average.accuracy) for row in measured if row.average]
 
@@ -218,7 +218,7 @@ def _draw_levels(axes: Axes, levels: Mapping[str, Spread]) -> list[Label]:
 
 
 def _scale(axes: Axes, xs: Sequence[float]) -> None:
-    """Logarithmic where the values span much and none is zero; ticks at the values themselves, those that have room."""
+    """Set a logarithmic axis if the values are positive and span a wide range, with ticks at values that have room."""
     places = sorted(set(xs))
     log = places[0] > 0 and places[-1] / places[0] >= WIDE
     if log:
@@ -235,7 +235,7 @@ def _scale(axes: Axes, xs: Sequence[float]) -> None:
 
 
 def _label(axes: Axes, labels: Sequence[Label]) -> None:
-    """Names beside the right edge, moved apart so that none covers another."""
+    """Write the names at the right edge, moved apart so that they do not overlap."""
     low, high = axes.get_ylim()
     step = 0.05 * (high - low)  # a line of text, of the axis' height
     free = -math.inf

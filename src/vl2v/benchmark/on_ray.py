@@ -24,7 +24,7 @@ from vl2v.progress import Advance, Progress
 from vl2v.training.process import stop_asked
 from vl2v_runtime import strict_json
 
-SAVING = 60.0  # seconds that jobs which are told to stop get to save their state
+SAVING = 60.0  # seconds that jobs have to save their state when they are stopped
 
 
 def run_on_ray(
@@ -37,27 +37,27 @@ def run_on_ray(
     max_retries: int = 3,
     local_cpus: int | None = None,
 ) -> Progressed:
-    """Do every job of a grid on a Ray cluster, as `Sweep.run` does in this process.
+    """Run all jobs of a grid on a Ray cluster, as `Sweep.run` does in this process.
 
-    Everything is bought first, here (`buy_ahead`), so the workers need neither key nor budget. A job whose worker or
-    machine dies is run again by Ray and goes on from its saved state.
+    This process buys all embeddings first (`buy_ahead`), so the workers need neither key nor budget. If a worker or a
+    machine dies, Ray starts its job again, which resumes from the saved state.
 
     Args:
-        sweep: the grid, opened; its folder has to be on a disk that all machines see under the same path.
-        address: ``local`` starts a cluster in processes of this machine; otherwise a running one's: ``auto``,
-            ``host:port`` from a machine that is part of it, ``ray://host:10001`` from one that is not.
-        progress: told of jobs that begin, where, and that end.
-        cpus_per_job: cores, above 0; torch in the worker gets as many threads.
-        gpus_per_job: graphics cards, at least 0.
-        max_retries: how often a job is run again after its worker died.
-        local_cpus: cores of a ``local`` cluster; None takes all.
+        sweep: the opened grid. All machines must see its folder under the same path.
+        address: ``local`` to start a cluster of processes on this machine, or the address of a running cluster:
+            ``auto`` or ``host:port`` from a machine that belongs to it, ``ray://host:10001`` from any other machine.
+        progress: progress callback for the start and the end of jobs.
+        cpus_per_job: cores per job, above 0; also the number of torch threads of the worker.
+        gpus_per_job: GPUs per job, at least 0.
+        max_retries: maximum number of retries of a job whose worker died.
+        local_cpus: cores of a ``local`` cluster; None uses all.
 
     Raises:
         MissingExtraError: if Ray is not installed.
-        ConfigError: if the cluster cannot be reached, or a local one has no room for a single job.
-        BudgetError: before anything is sent, if the budget does not cover the grid.
-        RunError: if a machine does not see what the others see, or a job's worker died too often.
-        Interrupted: if the user asked to stop; called again, it goes on.
+        ConfigError: if the cluster cannot be reached, or a local cluster is too small for one job.
+        BudgetError: if the budget does not cover the grid; nothing has been sent.
+        RunError: if a machine has other files than the driver, or a worker died too often.
+        Interrupted: if the user interrupts; another call continues.
     """
     share = Share(cpus_per_job, gpus_per_job)
     if cpus_per_job <= 0 or gpus_per_job < 0 or max_retries < 0:
@@ -73,7 +73,7 @@ def run_on_ray(
 
 
 class _Driver:
-    """Submits jobs as they become known, and collects how they end."""
+    """Submits jobs as they become known, and collects their outcomes."""
 
     def __init__(
         self, ray: Any, sweep: Sweep, progress: Progress, share: Share, retries: int, mark: str, local: bool
@@ -83,14 +83,14 @@ class _Driver:
         options = {"num_cpus": share.cpus, "num_gpus": share.gpus, "max_retries": retries}
         self._work = ray.remote(**options)(work)
         self._pending: dict[Any, Job] = {}
-        self._not_before: dict[str, float] = {}  # jobs that another process is at, by name
-        self._told: dict[str, tuple[str, int]] = {}  # where each job was last seen
+        self._not_before: dict[str, float] = {}  # by name: jobs on which another process is working
+        self._told: dict[str, tuple[str, int]] = {}  # host and process that were last reported for each job
         self._failed: dict[str, str] = {}
         self._bought: Bought | None = None
         self._assignment: Any = None
 
     def run(self, bought: Bought, stop: Callable[[], bool]) -> Progressed:
-        """Until no job is left."""
+        """Run until no job is left."""
         sweep = self._sweep
         done, total = len(sweep.finished()), len(sweep.expected())
         self._assign(bought)
@@ -121,7 +121,7 @@ class _Driver:
         return now
 
     def _submit(self) -> None:
-        """Send every job that is known and in nobody's hands; buy first where later seeds ask something new."""
+        """Submit all jobs that are neither running nor finished; first buy what jobs of later seeds lack."""
         busy = {job.name for job in self._pending.values()} | set(self._failed)
         now = time.monotonic()
         todo = [j for j in self._sweep.jobs() if j.name not in busy and not is_finished(self._sweep.out, j)]
@@ -134,7 +134,7 @@ class _Driver:
             self._pending[self._work.options(name=job.describe()).remote(self._assignment, job)] = job
 
     def _assign(self, bought: Bought) -> None:
-        """Lay the bought vectors where all machines find them."""
+        """Copy the purchased embeddings to where all machines can read them."""
         sweep = self._sweep
         assignment = Assignment(
             grid=sweep.grid,
@@ -156,10 +156,10 @@ class _Driver:
         self._bought, self._assignment = bought, self._ray.put(assignment)
 
     def _collect(self, ref: Any) -> None:
-        """Take a job's end.
+        """Process the outcome of a job.
 
         Raises:
-            Vl2vError: if it ended with more than a training that fails.
+            Vl2vError: for any error except a failed training.
         """
         job = self._pending.pop(ref)
         try:
@@ -178,7 +178,7 @@ class _Driver:
             self._not_before[job.name] = time.monotonic() + PAUSE
 
     def _tell(self) -> None:
-        """Say which jobs began to run, and where; also when one begins again."""
+        """Report which jobs have started or restarted, and where."""
         for job in self._pending.values():
             if place := self._seen(job):
                 self._say_where(job, place)
@@ -191,7 +191,7 @@ class _Driver:
             self._progress.note(f"{job.describe()}: runs{again} on {place[0]}, process {place[1]}")
 
     def _seen(self, job: Job) -> tuple[str, int] | None:
-        """Host and process of a job that runs, as its worker wrote them down."""
+        """Return host and process of a running job, as recorded by its worker."""
         try:
             found = strict_json.read(self._sweep.out / RUNNING / f"{job.name}.json")
         except FileNotFoundError:
@@ -200,9 +200,9 @@ class _Driver:
 
     @contextmanager
     def _stopping(self) -> Iterator[None]:
-        """Where this ends with an error, jobs that wait are dropped, and those that run get time to save their state.
+        """If the block raises, cancel waiting jobs, and give running jobs time to save their state.
 
-        Those are asked by the missing mark, since Ray's own way, an exception at any point of the program, gets lost.
+        Running jobs notice that the mark is missing. The exception that Ray would raise in them can get lost.
         """
         try:
             yield
@@ -217,7 +217,7 @@ class _Driver:
 
 
 def _lost(ray: Any, job: Job, error: Exception) -> Vl2vError:
-    """What to say of a job that brought no outcome."""
+    """Return the error for a job without an outcome."""
     problem = f"The job '{job.describe()}' was not finished."
     if isinstance(error, ray.exceptions.RayTaskError):
         step = "this is a bug in vl2v; please report it with the output above"
@@ -234,7 +234,7 @@ def _lost(ray: Any, job: Job, error: Exception) -> Vl2vError:
 
 @contextmanager
 def _marked(out: Path) -> Iterator[str]:
-    """A file in the benchmark's folder by which a worker knows that it sees the same one."""
+    """Create a marker file in the folder of the benchmark, by which workers recognise the folder."""
     folder = out / RUNNING
     folder.mkdir(parents=True, exist_ok=True)
     mark = f"driver-{platform.node()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"

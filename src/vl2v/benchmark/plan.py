@@ -19,17 +19,17 @@ from vl2v.training.process import make_accelerator
 
 @dataclass(frozen=True)
 class Plan:
-    """A grid's needs.
+    """The requirements of a grid.
 
     Attributes:
-        jobs: how many runs the grid has.
-        finished: how many of them are done.
-        image_queries: images to buy, over all jobs, each content and view once.
-        text_queries: prompts to buy.
-        cost: what these cost.
-        currency: of `cost`.
-        hours: for the jobs that are left, one at a time on a machine like this one.
-        basis: what `hours` rests on.
+        jobs: number of jobs.
+        finished: number of finished jobs.
+        image_queries: image queries of all jobs; each image and view counts once.
+        text_queries: text queries of all jobs.
+        cost: cost of the queries.
+        currency: currency of `cost`.
+        hours: duration of the remaining jobs in sequence on this machine.
+        basis: basis of the estimate of `hours`.
     """
 
     jobs: int
@@ -43,9 +43,9 @@ class Plan:
 
 
 def make_plan(sweep: Sweep, progress: Progress) -> Plan:
-    """Work out a grid's needs. Spends nothing; `sweep` is open.
+    """Compute the requirements of an opened grid. Nothing is spent.
 
-    The hours are those of finished jobs where there are some, and are estimated from a few steps otherwise.
+    The hours are estimated from finished jobs or, if there are none, from a few training steps.
     """
     every = sweep.expected()
     left = [job for job in every if not is_finished(sweep.out, job)]

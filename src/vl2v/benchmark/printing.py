@@ -13,7 +13,7 @@ from vl2v.benchmark.sweep import Progressed
 
 
 def plan_json(plan: Plan) -> dict[str, Any]:
-    """A plan as plain values; money as text, exact."""
+    """Convert a plan to JSON; amounts of money are exact strings."""
     return {
         "jobs": plan.jobs,
         "finished": plan.finished,
@@ -27,7 +27,7 @@ def plan_json(plan: Plan) -> dict[str, Any]:
 
 
 def plan_text(plan: Plan) -> RenderableType:
-    """A plan for a terminal."""
+    """Format a plan for a terminal."""
     table = Table(title="plan of the benchmark; nothing is spent", show_header=False)
     table.add_column()
     table.add_column(justify="right")
@@ -41,12 +41,12 @@ def plan_text(plan: Plan) -> RenderableType:
 
 
 def sweep_json(done: Progressed, out: Path) -> dict[str, Any]:
-    """A grid's end as plain values."""
+    """Convert the result of a grid to JSON."""
     return {"benchmark": str(out), "finished": [job.name for job in done.finished], "failed": done.failed}
 
 
 def sweep_text(done: Progressed, out: Path) -> RenderableType:
-    """A grid's end for a terminal."""
+    """Format the result of a grid for a terminal."""
     lines = [f"{len(done.finished)} jobs finished in {out}"]
     lines += [f"failed: {name}\n    {reason}" for name, reason in done.failed.items()]
     return Group(*lines, f"its table:  vl2v benchmark table {out}")

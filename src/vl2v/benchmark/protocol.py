@@ -25,8 +25,8 @@ from vl2v.nested import nested
 from vl2v.writing import check_folder, write_text
 
 SHARED = (("data", "root"), ("data", "held_out"), ("data", "unlabelled"), ("teacher", "spec"))
-WHITE_BOX = "sd"  # VL2V-SD: a variant and no method, since only the student differs
-NOT_OF_THE_RESULT: Any = {  # where things lie and what they may cost does not change what comes out
+WHITE_BOX = "sd"  # VL2V-SD: a variant, not a method, since only the student differs
+NOT_OF_THE_RESULT: Any = {  # paths and prices do not change the result
     "data": {"root", "unlabelled"},
     "teacher": {"spec", "price_per_1000_images", "price_per_1000_texts", "accept", "free"},
     "student": {"spec"},
@@ -41,7 +41,7 @@ NOT_OF_THE_RESULT: Any = {  # where things lie and what they may cost does not c
 
 
 class Variant(BaseModel):
-    """A row of the table: a method with settings of its own laid over the grid's."""
+    """A row of the table: a method, and settings that override those of the grid."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -50,36 +50,36 @@ class Variant(BaseModel):
 
 
 class Grid(BaseModel):
-    """What a benchmark runs; kept as `benchmark.yaml` beside its jobs."""
+    """The settings of a benchmark, saved as `benchmark.yaml` next to its jobs."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     settings: dict[str, Any]
-    """Nested keys of `RunConfig`, for every job; what the grid chooses (target, seed) is not among them."""
+    """Settings of all jobs, as nested keys of `RunConfig`, without those that the grid sets (target and seed)."""
     variants: dict[str, Variant]
     domains: tuple[str, ...]
     """All domains of the data."""
     targets: tuple[str, ...]
-    """Those that are left out to test, one at a time."""
+    """Domains that are held out for testing, one at a time."""
     seeds: Annotated[tuple[int, ...], Field(min_length=1)] = (0, 1, 2)
     vary: dict[str, tuple[Any, ...]] = {}
-    """Dotted keys and the values that candidates of a selection differ in."""
+    """Candidate values of settings, by dotted key."""
     tune: Literal["each-seed", "first-seed"] = "each-seed"
-    """Run every candidate with every seed, or the first seed's choice (by source validation) with the others."""
+    """Run all candidates with every seed, or only with the first seed, whose selection the other seeds use."""
     crossed: bool = False
-    """Also run every candidate with each source domain left out as well, for selection by cross-validation."""
+    """Also run all candidates with each source domain held out, for leave-one-domain-out cross-validation."""
 
     def candidates(self) -> list[dict[str, Any]]:
-        """Every combination of the values that vary; one empty one where nothing does."""
+        """All combinations of candidate values; a single empty one if there are none."""
         keys = list(self.vary)
         return [dict(zip(keys, values, strict=True)) for values in itertools.product(*self.vary.values())]
 
 
 def make_variants(methods: tuple[str, ...], more: Mapping[str, Variant]) -> dict[str, Variant]:
-    """Variants by label, from names of methods and of variants that the user defines.
+    """Return variants by label, from names of methods and the variants of the user.
 
     Raises:
-        ConfigError: if a name is neither.
+        ConfigError: if a method is unknown.
     """
     white_box = Variant(title="VL2V-SD", settings={"method": DEFAULT_METHOD, "student": {"spec": "teacher"}})
     known = {WHITE_BOX: white_box, **more}
@@ -90,21 +90,21 @@ def make_variants(methods: tuple[str, ...], more: Mapping[str, Variant]) -> dict
 
 
 def _variant(name: str) -> Variant:
-    """A method with the grid's settings."""
+    """Return a method with the settings of the grid."""
     method, settings = METHODS[name], dict[str, Any](method=name)
-    if method.forbids_first_stage:  # though the others of the grid have one
+    if method.forbids_first_stage:  # even if the other methods of the grid have one
         settings["align"] = {"steps": 0}
     return Variant(title=method.title, settings=settings)
 
 
 @dataclass(frozen=True)
 class Origin:
-    """What the results depend on beside the settings, by content.
+    """Inputs, besides the settings, that the results depend on, identified by content.
 
     Attributes:
         data: digest of the images and their labels.
-        teacher: identity and revision.
-        student: its name, and the digest of its weights where they are a file.
+        teacher: identity and revision of the teacher.
+        student: name of the student, with the digest of its weights if they are a file.
     """
 
     data: str
@@ -117,13 +117,13 @@ class Job:
     """One run of the grid.
 
     Attributes:
-        method: the variant's label.
-        title: its name in a table.
-        target: the domain left out to test.
-        seed: the run's.
-        candidate: the settings that vary, dotted keys.
-        crossed: a source domain left out as well; None in the runs that the table is about.
-        config: all of its settings.
+        method: label of the variant.
+        title: name of the variant in tables.
+        target: domain that is held out for testing.
+        seed: random seed.
+        candidate: candidate values of settings, by dotted key.
+        crossed: source domain that is also held out, for cross-validation; None otherwise.
+        config: all settings.
         key: 16 hexadecimal digits, a hash of everything that the result depends on.
     """
 
@@ -138,26 +138,26 @@ class Job:
 
     @property
     def name(self) -> str:
-        """Its folder's name. Two domains left out together are one job, whichever of them is the target."""
+        """Name of its folder. Two domains that are held out together are one job, whichever of them is the target."""
         out = [self.target] if self.crossed is None else ["without", *sorted((self.target, self.crossed))]
         parts = (re.sub(r"[^A-Za-z0-9_.]+", "_", part) for part in (self.method, *out, str(self.seed)))
         return "-".join([*parts, self.key])
 
     def describe(self) -> str:
-        """What it is, in a line."""
+        """Describe the job in one line."""
         parts = [self.title, f"target {self.target}", *([f"without {self.crossed}"] if self.crossed else [])]
         return ", ".join([*parts, f"seed {self.seed}", *(f"{key} {value}" for key, value in self.candidate.items())])
 
     def with_budget(self, budget: Any) -> Job:
-        """The same job, allowed to spend so much."""
+        """Return the same job with another budget."""
         return replace(self, config=self.config.model_copy(update={"budget": budget}))
 
 
 def jobs(grid: Grid, origin: Origin) -> Iterator[Job]:
-    """Every job of a grid: seeds outermost, so that a grid cut short has whole tables of fewer seeds.
+    """Iterate over the jobs of a grid, seed by seed, so that an interrupted grid has complete tables of fewer seeds.
 
     Raises:
-        ConfigError: with every fault of a job's settings.
+        ConfigError: lists all errors in the settings of a job.
     """
     names = set()
     for seed, target, label in itertools.product(grid.seeds, grid.targets, grid.variants):
@@ -180,16 +180,16 @@ def make_job(
     candidate: Mapping[str, Any],
     crossed: str | None = None,
 ) -> Job:
-    """One job of a grid, its settings checked.
+    """Create a job of a grid and validate its settings.
 
     Raises:
-        ConfigError: with every fault.
+        ConfigError: lists all errors.
     """
     variant = grid.variants[label]
     chosen = merge(variant.settings, nested(candidate))
     _check_shared(chosen, label)
     held_out = (target,) if crossed is None else tuple(sorted((target, crossed)))
-    # A job's result may not depend on how fast the machine is.
+    # The result of a job must not depend on the speed of the machine.
     protocol = {"data": {"held_out": held_out}, "distill": {"minutes": 0.0}, "seed": seed}
     config = parse(RunConfig, merge(merge(grid.settings, chosen), protocol), f"the settings of {label}")
     if config.student.spec != (grid.settings.get("student") or {}).get("spec"):
@@ -198,10 +198,10 @@ def make_job(
 
 
 def _check_shared(settings: Mapping[str, Any], label: str) -> None:
-    """Refuse a row with data or a teacher of its own: all jobs of a grid share them, and what was bought.
+    """Check that a variant has the data and the teacher of the grid, since all jobs share the purchased embeddings.
 
     Raises:
-        ConfigError: if it has.
+        ConfigError: if it has others.
     """
     own = [f"{part}.{key}" for part, key in SHARED if key in (settings.get(part) or {})]
     if own:
@@ -214,14 +214,14 @@ def _check_shared(settings: Mapping[str, Any], label: str) -> None:
 
 
 def key_of(config: RunConfig, origin: Origin) -> str:
-    """A hash of everything that a job's result depends on; settings at their defaults do not count."""
+    """Hash everything that the result of a job depends on; settings with default values are omitted."""
     settings = config.model_dump(mode="json", exclude_defaults=True, exclude=NOT_OF_THE_RESULT)
     content = json.dumps([settings, origin.data, origin.teacher, origin.student], sort_keys=True)
     return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 
 def student_name(spec: str) -> str:
-    """A student's name without the place of its checkpoint, whose content stands in instead.
+    """Return the name of a student with the digest of its checkpoint instead of its path.
 
     Raises:
         ConfigError: if the checkpoint is missing.
@@ -237,21 +237,21 @@ def student_name(spec: str) -> str:
 
 
 def save_grid(out: Path, grid: Grid, origin: Origin) -> None:
-    """Leave a grid in its folder: `benchmark.yaml`, and in `origin.json` what its jobs depend on by content."""
+    """Save a grid: its settings in `benchmark.yaml`, and its origin in `origin.json`."""
     out.mkdir(parents=True, exist_ok=True)
     check_folder(out)
     text = yaml.safe_dump(grid.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
     (out / "locks").mkdir(exist_ok=True)
-    with file_lock(out / "locks" / "benchmark"):  # several processes may open a benchmark at once
+    with file_lock(out / "locks" / "benchmark"):  # several processes may open a benchmark at the same time
         write_text(out / "benchmark.yaml", text)
         write_json(out / "origin.json", asdict(origin))
 
 
 def load_grid(out: Path) -> tuple[Grid, Origin]:
-    """What `save_grid` left.
+    """Load a grid that `save_grid` has saved.
 
     Raises:
-        ConfigError: if it left nothing there.
+        ConfigError: if there is none.
     """
     file = out / "benchmark.yaml"
     if not file.is_file() or not (out / "origin.json").is_file():

@@ -12,16 +12,16 @@ SOURCE = "as tabulated by an AAAI 2026 paper that compares them (VL2V is arXiv 2
 
 @dataclass(frozen=True)
 class Published:
-    """A method's line in the published table.
+    """A row of a published table.
 
     Attributes:
-        method: a label.
-        title: its name.
-        averages: over target domains, percent, in the order of `BENCHMARKS`.
-        mean: over the benchmarks, percent, as published.
-        student: the architecture that was tested.
-        teacher: the vision-language model, or what the weights started from.
-        source: where the figures stand.
+        method: label of the method.
+        title: name of the method.
+        averages: accuracies averaged over target domains in percent, in the order of `BENCHMARKS`.
+        mean: mean over the benchmarks in percent, as published.
+        student: architecture of the student.
+        teacher: vision-language model, or the pretrained weights.
+        source: publication with the results.
     """
 
     method: str
@@ -33,11 +33,11 @@ class Published:
     source: str = SOURCE
 
     def average(self, benchmark: str) -> float | None:
-        """In [0, 1]; None for a benchmark that the table has not. Case and punctuation do not matter."""
+        """Return the accuracy on a benchmark in [0, 1]; None if not published. Case and punctuation are ignored."""
         wanted = _plain(benchmark)
-        places = {_plain(name): value for name, value in zip(BENCHMARKS, self.averages, strict=True)}
-        places["terraincognita"] = places["terrainc"]
-        return places[wanted] / 100 if wanted in places else None
+        averages = {_plain(name): value for name, value in zip(BENCHMARKS, self.averages, strict=True)}
+        averages["terraincognita"] = averages["terrainc"]
+        return averages[wanted] / 100 if wanted in averages else None
 
 
 def _plain(name: str) -> str:

@@ -29,7 +29,7 @@ from vl2v.teacher.purchase.store import Digests, EmbeddingStore
 from vl2v.teacher.registry import open_teacher
 from vl2v.writing import replacing
 
-NOT_OF_THE_PURCHASE = {  # settings that change nothing in what a job asks
+NOT_OF_THE_PURCHASE = {  # settings that do not change the queries of a job
     *("recipe", "student", "method", "align", "distill", "measure", "image_weight", "image_weight_end"),
     *("batch", "batch_per_domain", "unlabelled_per_batch", "budget", "made_with"),
     *("device", "precision", "micro_batch", "workers", "threads"),
@@ -37,10 +37,10 @@ NOT_OF_THE_PURCHASE = {  # settings that change nothing in what a job asks
 
 
 class AnsweredTeacher:
-    """Stands in for a teacher that was asked everything already: has its card, and neither key, price list nor weights.
+    """Placeholder for a teacher whose embeddings have all been bought. It has no key and no weights.
 
     Args:
-        card: the teacher's description.
+        card: description of the teacher.
     """
 
     def __init__(self, card: TeacherCard) -> None:
@@ -51,18 +51,18 @@ class AnsweredTeacher:
         return self._card
 
     def embed_images(self, images: list[bytes]) -> Vectors:
-        """Refuse.
+        """Reject the query.
 
         Raises:
             TeacherError: always.
         """
-        raise self._unasked(f"{len(images)} images")
+        raise self._missing(f"{len(images)} images")
 
     def embed_texts(self, texts: list[str]) -> Vectors:
-        """Refuse; see `embed_images`."""
-        raise self._unasked(f"{len(texts)} prompts")
+        """Reject the query; see `embed_images`."""
+        raise self._missing(f"{len(texts)} prompts")
 
-    def _unasked(self, what: str) -> TeacherError:
+    def _missing(self, what: str) -> TeacherError:
         return TeacherError(
             f"{self._card.identity} has no stored embeddings for some queries of this job.",
             expected="all embeddings bought before the jobs of the grid started",
@@ -72,7 +72,7 @@ class AnsweredTeacher:
 
 
 def teacher_of(card: TeacherCard, job: Job) -> Teacher:
-    """What a job of a grid asks: a teacher that was asked everything, or a real one where fresh views are taken."""
+    """Return the teacher of a job: a placeholder, or the real teacher if the job uses fresh views."""
     config = job.config
     if config.teacher.views != "fresh":
         return AnsweredTeacher(card)
@@ -81,13 +81,13 @@ def teacher_of(card: TeacherCard, job: Job) -> Teacher:
 
 @dataclass(frozen=True)
 class Bought:
-    """What the jobs of a grid need to know, all of it in the store.
+    """The queries that the jobs of a grid require, all of whose embeddings are in the store.
 
     Attributes:
-        card: the teacher's description.
-        images: by view, [N, 32] SHA-256 of distinct contents, sorted.
+        card: description of the teacher.
+        images: [N, 32] SHA-256 of distinct image contents by view, sorted.
         texts: distinct prompts, sorted.
-        covers: of which jobs, by `purchase_key`.
+        covers: `purchase_key` of the jobs that are covered.
     """
 
     card: TeacherCard
@@ -97,18 +97,18 @@ class Bought:
 
     @property
     def key(self) -> str:
-        """16 hexadecimal digits, a hash of what is known and of who said it."""
+        """16 hexadecimal digits, a hash of the teacher and the queries."""
         digest = hashlib.sha256(json.dumps([self.card.identity, self.card.revision, self.texts]).encode())
         for view, rows in sorted(self.images.items()):
             digest.update(str(view).encode() + rows.tobytes())
         return digest.hexdigest()[:16]
 
     def write(self, source: Path, file: Path) -> None:
-        """Copy these vectors into a store of their own that other machines can copy as one file; once is enough.
+        """Copy these embeddings to a store of their own, which other machines can copy as one file.
 
         Args:
-            source: the store in which they are.
-            file: the new one, on a disk of this machine.
+            source: store that contains the embeddings.
+            file: path of the new store, on a local disk. An existing file is not changed.
         """
         if file.exists():
             return
@@ -123,21 +123,22 @@ class Bought:
 
 
 def buy_ahead(sweep: Sweep, progress: Progress) -> Bought:
-    """Buy what all jobs of a grid that are not done need, within the one budget, before any of them runs.
+    """Buy the embeddings that all unfinished jobs of a grid require, before any of the jobs runs.
 
-    One process buys, job after job; another that calls this meanwhile waits, and finds everything known. The ledger
-    books what a job is the first to need under that job, and all jobs share the grid's budget.
+    One process buys for one job after the other. If another process calls this function at the same time, it waits and
+    then finds everything in the store. The ledger records a query under the first job that requires it. All jobs share
+    the budget of the grid.
 
-    Where candidates differ in what they ask and only the first seed's choice is run with the others, the later seeds'
-    jobs are not known yet; call this again when they are.
+    If candidates require different queries and later seeds use the selection of the first seed, the jobs of later seeds
+    are not known yet. Call this function again when they are.
 
     Args:
-        sweep: the grid, opened.
-        progress: told of what is asked.
+        sweep: the opened grid.
+        progress: progress callback of the purchase.
 
     Raises:
-        BudgetError: before anything is sent, if the budget does not cover the whole.
-        TeacherError: if an answer cannot be used; what was kept before stays.
+        BudgetError: if the budget does not cover all queries; nothing has been sent.
+        TeacherError: if a response is unusable; embeddings bought before are saved.
     """
     with file_lock(sweep.out / "purchase.lock"):
         bought, lacking = survey(sweep, progress)
@@ -145,7 +146,7 @@ def buy_ahead(sweep: Sweep, progress: Progress) -> Bought:
             _check(sweep, bought)
         for job in lacking:
             plan = _plan_of(sweep, sweep.affordable(job))
-            if _lacks(plan):  # an earlier job may have needed the same
+            if _lacks(plan):  # an earlier job may have bought the same
                 name = sweep.run_name(job)
                 account = BudgetAccount.of_run(name) if sweep.budget is None else sweep.account
                 with closing(EmbeddingStore(sweep.storage.store)) as store:
@@ -156,7 +157,7 @@ def buy_ahead(sweep: Sweep, progress: Progress) -> Bought:
 
 
 def purchase_key(job: Job) -> str:
-    """Equal for jobs that ask the same."""
+    """Return a key that is equal for jobs with the same queries."""
     config, method = job.config, METHODS[job.config.method]
     settings = config.model_dump(mode="json", exclude=NOT_OF_THE_PURCHASE | {*BUILT_IN, *(config.model_extra or ())})
     texts = list(method.texts(config.method_settings))
@@ -165,7 +166,7 @@ def purchase_key(job: Job) -> str:
 
 
 def survey(sweep: Sweep, progress: Progress) -> tuple[Bought, list[Job]]:
-    """What the jobs that are not done need to know, and those of them whose needs are not all in the store."""
+    """Return the queries of the unfinished jobs, and the jobs whose embeddings are not all in the store."""
     purchases = _purchases(sweep)
     images: dict[int, set[bytes]] = {}
     texts: set[str] = set()
@@ -186,7 +187,7 @@ def survey(sweep: Sweep, progress: Progress) -> tuple[Bought, list[Job]]:
 
 
 def unknown(sweep: Sweep, bought: Bought) -> tuple[int, int]:
-    """How many images and texts of these are not in the store yet."""
+    """Return the numbers of images and texts that are not in the store."""
     with closing(EmbeddingStore(sweep.storage.store)) as store:
         images = sum(int((~store.knows_images(bought.card, rows, v)).sum()) for v, rows in bought.images.items())
         return images, store.knows_texts(bought.card, bought.texts).count(False)
@@ -197,12 +198,12 @@ def _lacks(plan: RunPlan) -> bool:
 
 
 def _purchases(sweep: Sweep) -> dict[str, Job]:
-    """One job for each distinct purchase, in the order of the jobs."""
+    """Return one job for each distinct set of queries, in the order of the jobs."""
     every = sweep.expected()
-    asked: dict[tuple[object, ...], set[str]] = {}
+    keys_of: dict[tuple[object, ...], set[str]] = {}
     for job in every:
-        asked.setdefault((job.method, job.target, job.seed, job.crossed), set()).add(purchase_key(job))
-    if any(len(keys) > 1 for keys in asked.values()):  # what later seeds ask may depend on the choice
+        keys_of.setdefault((job.method, job.target, job.seed, job.crossed), set()).add(purchase_key(job))
+    if any(len(keys) > 1 for keys in keys_of.values()):  # the queries of later seeds may depend on the selection
         every = sweep.jobs()
     found: dict[str, Job] = {}
     for job in every:
@@ -212,7 +213,7 @@ def _purchases(sweep: Sweep) -> dict[str, Job]:
 
 
 def _check(sweep: Sweep, bought: Bought) -> None:
-    """Refuse what the budget does not cover, before anything is sent."""
+    """Check that the budget covers the queries, before anything is sent."""
     card, teacher = bought.card, sweep.teacher
     images, texts = unknown(sweep, bought)
     with closing(EmbeddingStore(sweep.storage.store)) as store:
@@ -228,7 +229,7 @@ def _plan_of(sweep: Sweep, job: Job) -> RunPlan:
 
 
 def copy_once(source: Path, file: Path) -> None:
-    """Copy a file to where other processes may be about to copy it as well, unless it is there."""
+    """Copy a file unless it exists; several processes may copy it at the same time."""
     file.parent.mkdir(parents=True, exist_ok=True)
     with file_lock(file.parent / "lock"):
         if file.exists():

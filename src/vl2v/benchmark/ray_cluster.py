@@ -13,7 +13,7 @@ from vl2v.errors import ConfigError, MissingExtraError
 from vl2v.progress import Progress, warn
 
 LOCAL = "local"
-STORE_BYTES = 100_000_000  # what a local cluster sets aside for objects; ours are settings, a few kilobytes
+STORE_BYTES = 100_000_000  # object store of a local cluster; our objects are settings of a few kilobytes
 QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # a worker hides cards by itself
@@ -23,11 +23,11 @@ QUIET = {
 
 @dataclass(frozen=True)
 class Share:
-    """What one job gets of a machine.
+    """Resources of one job.
 
     Attributes:
-        cpus: cores; torch gets as many threads, at least one.
-        gpus: graphics cards; 0.5 puts two jobs on one.
+        cpus: cores; also the number of torch threads, at least one.
+        gpus: GPUs; with 0.5, two jobs share a GPU.
     """
 
     cpus: float = 1.0
@@ -39,7 +39,7 @@ class Share:
 
 @contextmanager
 def connected(address: str, local_cpus: int | None) -> Iterator[Any]:
-    """The module `ray`, connected; one that is connected already is used and left as it is.
+    """Yield the module `ray`, connected to a cluster. An existing connection is used and stays open.
 
     Raises:
         MissingExtraError: if Ray is not installed.
@@ -71,11 +71,11 @@ def connected(address: str, local_cpus: int | None) -> Iterator[Any]:
 
 
 def _knock(address: str) -> None:
-    """Fail at once where nobody listens; Ray itself would try for minutes.
+    """Check that a server listens at the address; Ray itself would retry for minutes.
 
     Raises:
-        OSError: if nobody does.
-        ValueError: if the address has a port that is no number.
+        OSError: if no server listens.
+        ValueError: if the port is not a number.
     """
     host, colon, port = address.removeprefix("ray://").rpartition(":")
     if colon:
@@ -83,7 +83,7 @@ def _knock(address: str) -> None:
 
 
 def check_room(ray: Any, share: Share, address: str, progress: Progress) -> None:
-    """Refuse a job that a local cluster can never run; of another cluster, whose machines come and go, only say so."""
+    """Reject jobs that are too large for a local cluster; for a remote cluster, which may grow, only warn."""
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     if not share.gpus and (cards := sum(n.get("GPU", 0) for n in nodes)):
         warn(progress, f"no job uses the cluster's GPUs ({cards:g}); --gpus-per-job 1 gives one to each job")

@@ -28,28 +28,28 @@ from vl2v.runs.storage import FILE as STORAGE
 from vl2v.teacher.base import TeacherCard
 from vl2v.training.process import stopped_by
 
-RUNNING, VECTORS = "running", "vectors"  # folders in a benchmark's
-LOOK = 1.0  # seconds between two looks at whether the driver wants to stop
+RUNNING, VECTORS = "running", "vectors"  # subfolders of a benchmark
+LOOK = 1.0  # seconds between two checks for the mark of the driver
 NETWORK = ("nfs", "nfs4", "cifs", "smb3", "smbfs", "lustre", "beegfs", "ceph", "gpfs", "afs", "9p", "fuse.sshfs")
 
 
 @dataclass(frozen=True)
 class Assignment:
-    """What every job of a grid needs beside itself; the same for all.
+    """The inputs that all jobs of a grid share.
 
     Attributes:
         grid: the grid.
-        origin: what its data, teacher and student are by content, as the driver found them.
-        card: the teacher's.
-        out: the benchmark's folder, absolute, on a disk that all machines see.
-        cache: where each machine keeps its own pixels, features and copy of the vectors; absolute.
-        vectors: file name of the vectors that were bought ahead.
-        mark: name of a file that the driver made in `out`; jobs stop when it is gone.
-        cwd: the driver's working directory, for relative paths in the settings.
-        version: of this package.
-        threads: for torch.
-        gpus: graphics cards of each job.
-        local: whether all workers run on the driver's machine.
+        origin: content of data, teacher and student on the driver.
+        card: description of the teacher.
+        out: absolute path of the benchmark's folder, on a disk that all machines see.
+        cache: absolute path of the cache of each machine, for pixels, features and a copy of the embeddings.
+        vectors: name of the file with the purchased embeddings.
+        mark: name of a marker file that the driver created in `out`; jobs stop when it is missing.
+        cwd: working directory of the driver, for relative paths in the settings.
+        version: version of this package.
+        threads: number of torch threads.
+        gpus: GPUs per job.
+        local: whether all workers run on the machine of the driver.
     """
 
     grid: Grid
@@ -67,20 +67,20 @@ class Assignment:
 
     @property
     def copy(self) -> Path:
-        """Where a machine's own copy of the vectors lies."""
+        """Path of the local copy of the embeddings."""
         return self.cache / VECTORS / self.vectors
 
 
 @dataclass
 class Outcome:
-    """How a job ended.
+    """The outcome of a job.
 
     Attributes:
-        mine: false if another process was at it.
-        error: why it is not done.
-        notes: what it had to say.
-        host: where it ran.
-        pid: in which process.
+        mine: false if another process was working on the job.
+        error: why the job is not finished; None if it is.
+        notes: messages of the job.
+        host: host name of the worker.
+        pid: process id of the worker.
     """
 
     mine: bool = False
@@ -102,11 +102,11 @@ class _Notes(Silent):
 
 
 def work(assignment: Assignment, job: Job) -> Outcome:
-    """Do one job, or go on with it; errors that a user can mend are returned, not raised.
+    """Run or resume one job; errors for users are returned, not raised.
 
     Args:
-        assignment: what all jobs share.
-        job: which one.
+        assignment: inputs that all jobs share.
+        job: the job.
     """
     notes, outcome = _Notes(), Outcome()
     if assignment.cwd.is_dir():
@@ -133,12 +133,12 @@ def work(assignment: Assignment, job: Job) -> Outcome:
 
 
 def _with_threads(job: Job, threads: int) -> Job:
-    """The job with as many threads as it has cores, unless the settings say how many."""
+    """Return the job with one thread per core, unless its settings state the number of threads."""
     number = job.config.threads or threads
     return replace(job, config=job.config.model_copy(update={"threads": number}))
 
 
-_seen: dict[tuple[str, str], Sweep] = {}  # a process does many jobs of a grid, and looks at the data once
+_seen: dict[tuple[str, str], Sweep] = {}  # a process runs many jobs of a grid, and scans the data once
 
 
 def _sweep(assignment: Assignment) -> Sweep:
@@ -150,10 +150,10 @@ def _sweep(assignment: Assignment) -> Sweep:
 
 
 def _look(assignment: Assignment) -> Sweep:
-    """The grid as this machine sees it.
+    """Open the grid on this machine.
 
     Raises:
-        RunError: if it differs from what the driver sees.
+        RunError: if its content differs from that on the driver.
     """
     a, here = assignment, f"The machine {platform.node()}"
     step = "make it equal there or remove that machine from the cluster; then repeat the command"
@@ -176,16 +176,16 @@ def _look(assignment: Assignment) -> Sweep:
 
 
 def _gone(mark: Path) -> Callable[[], bool]:
-    """Whether the driver took its mark away, which asks the jobs to stop; looked up once a second at most."""
+    """Return a function that checks, at most once per second, whether the driver removed its mark to stop the jobs."""
     looked, gone = time.monotonic(), False
 
-    def asked() -> bool:
+    def stopped() -> bool:
         nonlocal looked, gone
         if time.monotonic() - looked > LOOK:
             looked, gone = time.monotonic(), not mark.exists()
         return gone
 
-    return asked
+    return stopped
 
 
 def _difference(found: Origin, expected: Origin) -> str:
@@ -195,7 +195,7 @@ def _difference(found: Origin, expected: Origin) -> str:
 
 @contextmanager
 def _told(assignment: Assignment, job: Job) -> Iterator[None]:
-    """While open, a file in the benchmark's folder says where the job runs.
+    """Record host and process of the job in the folder of the benchmark until the block ends.
 
     Raises:
         RunError: if this machine does not see that folder.
@@ -218,7 +218,7 @@ def _told(assignment: Assignment, job: Job) -> Iterator[None]:
 
 
 def file_system(path: Path) -> str:
-    """The kind of file system that a path is on, e.g. ext4 or nfs4; empty where the system does not say."""
+    """Return the type of the file system of a path, e.g. ext4 or nfs4; empty if unknown."""
     table = Path("/proc/self/mounts")
     if not table.exists():
         return ""

@@ -13,13 +13,13 @@ ZERO_SHOT = "zero-shot"
 
 @dataclass(frozen=True)
 class DomainResult:
-    """How well one domain's images were classified.
+    """Results on the images of one domain.
 
     Attributes:
-        accuracy: top-1, in [0, 1].
-        ece: expected calibration error, in [0, 1].
-        images: how many.
-        ece_calibrated: after the run's temperature; None in runs of earlier versions, and for the teacher.
+        accuracy: top-1 accuracy in [0, 1].
+        ece: expected calibration error in [0, 1].
+        images: number of images.
+        ece_calibrated: `ece` with temperature scaling; None in runs of earlier versions, and for the teacher.
     """
 
     accuracy: float
@@ -30,26 +30,26 @@ class DomainResult:
 
 @dataclass(frozen=True)
 class Record:
-    """One set of weights of one job, measured.
+    """Results of one set of weights of one job.
 
     Attributes:
-        method: its label in the grid, e.g. ``adip``; `ZERO_SHOT` for the teacher itself.
-        title: its name in a table.
-        target: the domain left out to test.
-        seed: the run's one seed.
-        candidate: the settings in which the candidates of a selection differ, dotted keys; empty if there is one only.
-        weights: which weights: ``swad``, ``best``, ``last``, or ``wise-ft <share>``; empty for the teacher.
-        kept: whether these are the weights that the run keeps.
-        validation: by source domain, its validation images.
-        test: the target domain, all its images; or, with `crossed`, that source domain.
-        image_queries: images asked of the teacher if nothing was known before, fresh views among them, the zero-shot
-            row's not counted.
-        text_queries: prompts asked.
-        cost: what those queries cost.
-        currency: of `cost`.
+        method: label of the method in the grid, e.g. ``adip``; `ZERO_SHOT` for the teacher itself.
+        title: name of the method in tables.
+        target: domain that is held out for testing.
+        seed: random seed of the run.
+        candidate: candidate values of settings, by dotted key; empty if there is only one candidate.
+        weights: name of the weights: ``swad``, ``best``, ``last``, or ``wise-ft <share>``; empty for the teacher.
+        kept: whether these are the saved weights of the run.
+        validation: results on the validation images of each source domain.
+        test: results on all images of the target domain or, with `crossed`, of that source domain.
+        image_queries: image queries of a run with an empty store, including fresh views, without those of the
+            zero-shot row.
+        text_queries: text queries of a run with an empty store.
+        cost: cost of these queries.
+        currency: currency of `cost`.
         seconds: wall time of the job.
-        inherited: whether the candidate was chosen with another seed, by source validation, and is the only one here.
-        crossed: for leave-one-domain-out cross-validation, the source domain that was left out as well.
+        inherited: whether the candidate was selected with another seed and is the only one of this seed.
+        crossed: source domain that was also held out, for leave-one-domain-out cross-validation.
     """
 
     method: str
@@ -71,5 +71,5 @@ class Record:
 
     @property
     def validation_accuracy(self) -> float:
-        """The plain mean over source domains, what training-domain validation selects by."""
+        """Mean over source domains, the criterion of training-domain validation."""
         return fmean(result.accuracy for result in self.validation.values())

@@ -19,12 +19,12 @@ JOBS = "jobs"
 
 
 def job_file(out: Path, job: Job) -> Path:
-    """Where a finished job's own facts lie."""
+    """Return the path of the file that describes a finished job."""
     return out / JOBS / job.name / "job.json"
 
 
 def is_finished(out: Path, job: Job) -> bool:
-    """Whether a job needs no more work."""
+    """Whether a job is finished."""
     return job_file(out, job).is_file()
 
 
@@ -32,23 +32,23 @@ AGAIN = "delete the folder of this job and run the benchmark again; only this jo
 
 
 def job_seconds(file: Path) -> float:
-    """The wall time of a finished job, from its `job.json`.
+    """Return the wall time of a finished job in seconds, from its `job.json`.
 
     Raises:
-        RunError: if the file does not say so.
+        RunError: if the file does not contain it.
     """
     with reading(file, AGAIN):
         return float(read_job(file)["seconds"])
 
 
 def records_of(file: Path) -> list[Record]:
-    """The records of one job: every set of weights that it measured, and the teacher's zero-shot answers.
+    """Return the records of one job: one for each set of weights that it evaluated, and one for the zero-shot teacher.
 
     Args:
-        file: the job's `job.json`, in its folder.
+        file: `job.json` in the folder of the job.
 
     Raises:
-        DamagedError, RunError: if its files do not say so.
+        DamagedError, RunError: if the files of the job are damaged.
     """
     with reading(file.parent, AGAIN):
         return _records(file.parent, read_job(file))
@@ -59,7 +59,7 @@ def _records(folder: Path, facts: Mapping[str, Any]) -> list[Record]:
     evaluation, settings = Evaluation.from_dict(content), RunFolder(folder).config().distill
     kept = settings.weights if settings.wise_ft == 1 else wise_ft_name(settings.wise_ft)
     asked = {**content["asked"]}
-    asked["image_queries"] += content.get("fresh_queries", 0)  # no ledger has them, but a vendor would be paid for them
+    asked["image_queries"] += content.get("fresh_queries", 0)  # not in the ledger, but a vendor would charge for them
     pairs = [(facts["target"], facts["crossed"])]
     if facts["crossed"] is not None:  # either of the two may be the target
         pairs.append((facts["crossed"], facts["target"]))
@@ -123,7 +123,7 @@ def _result(row: Row, column: str) -> DomainResult:
 
 
 def once(records: Iterable[Record]) -> Iterator[Record]:
-    """The records without repetition: the teacher's answers depend on target and seed alone, and every job has them."""
+    """Remove duplicates: every job has a record of the teacher, which depends on target and seed alone."""
     seen = set()
     for record in records:
         key = (record.target, record.seed)

@@ -1,6 +1,6 @@
 """Model selection: which candidate and which weights of a method a table shows.
 
-The rules are those of Gulrajani and Lopez-Paz (ICLR 2021). This is not the leaving out of a domain to test it.
+The rules are those of Gulrajani and Lopez-Paz (ICLR 2021).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from vl2v.errors import ConfigError, RunError
 
 VALIDATION, LAST, LODO, ORACLE = "validation", "last", "lodo", "oracle"
 
-# What a caption says of each rule.
+# Text of each rule in captions.
 RULES = {
     VALIDATION: "training-domain validation",
     LAST: "last step, candidates by training-domain validation",
@@ -29,28 +29,28 @@ Place = tuple[str, str, int]  # method, target, seed
 
 
 def shortened(lines: Sequence[str], most: int = 6) -> str:
-    """Lines as one, of which no more than `most` are spelt out: a grid that has just begun lacks hundreds."""
+    """Join lines, at most `most` of them: a grid that has just started lacks hundreds of records."""
     rest = len(lines) - most
     return "; ".join([*lines[:most], *([f"and {rest} more"] if rest > 0 else [])])
 
 
 @dataclass(frozen=True)
 class Selection:
-    """One record for every method, target and seed that is finished.
+    """One record for each finished combination of method, target and seed.
 
     Attributes:
-        records: in the order of method, target and seed.
-        lacking: what could not be selected since records are missing, a line each.
+        records: records in the order of method, target and seed.
+        lacking: combinations without a selection because records are missing, one line each.
     """
 
     records: tuple[Record, ...]
     lacking: tuple[str, ...] = ()
 
     def whole(self) -> tuple[Record, ...]:
-        """The records, if nothing is lacking.
+        """Return the records if none is missing.
 
         Raises:
-            RunError: saying what is lacking.
+            RunError: lists the missing records.
         """
         if self.lacking:
             raise RunError(
@@ -63,24 +63,24 @@ class Selection:
 
 
 def select(records: Sequence[Record], rule: str = VALIDATION, weights: str | None = None) -> Selection:
-    """Choose a candidate for every method, target and seed; of equals the first by its settings as sorted JSON.
+    """Select a candidate for each method, target and seed. Of equal candidates, the first by sorted JSON is selected.
 
-    The score that chooses is that of the very weights that are shown: with ``weights="best"`` it is their validation
-    accuracy that counts, not the kept weights'. Where there is one candidate nothing is chosen, and ``lodo`` asks for
-    no crossed records. How many candidates a method has is the most seen at any target and seed, but for a seed that
-    inherits another one's choice.
+    The selection uses the scores of the weights that are shown: with ``weights="best"``, their validation accuracy and
+    not that of the saved weights. A single candidate needs no selection, and ``lodo`` then needs no crossed records. A
+    method is expected to have its largest number of candidates at every target and seed, except for seeds that inherit
+    the selection of another seed.
 
     Args:
-        records: of any number of jobs, in any order.
-        rule: ``validation``, the mean validation accuracy over source domains; ``last``, the same, for the last
-            step's weights; ``lodo``, the mean accuracy on source domains that were left out too; ``oracle``, the
+        records: records of any number of jobs, in any order.
+        rule: ``validation``, the mean validation accuracy over source domains; ``last``, the same for the weights of
+            the last step; ``lodo``, the mean accuracy on source domains that were also held out; ``oracle``, the
             accuracy on the target itself.
-        weights: None for those that the run keeps (the last step's with ``last``), or ``swad``, ``best``, ``last``,
-            ``wise-ft 0.5``. The teacher has one set, which any name means.
+        weights: ``swad``, ``best``, ``last`` or ``wise-ft 0.5``; None for the saved weights (with ``last``, those of
+            the last step). The teacher has one set of weights, whatever the name.
 
     Raises:
         ConfigError: if the rule is unknown, or `weights` contradict it.
-        RunError: if two records speak of the same weights of the same job.
+        RunError: if there are two records of the same weights of the same job.
     """
     if rule not in RULES:
         raise ConfigError(
@@ -111,14 +111,14 @@ def select(records: Sequence[Record], rule: str = VALIDATION, weights: str | Non
 
 
 class _LackingError(Exception):
-    """Records are missing for one method, target and seed; the message says which."""
+    """Records of one method, target and seed are missing; the message states which."""
 
 
 def _by_place(records: Sequence[Record]) -> dict[Place, dict[str, Candidate]]:
     places: dict[Place, dict[str, Candidate]] = {}
     for record in records:
         candidates = places.setdefault((record.method, record.target, record.seed), {})
-        candidates.setdefault(_spelling(record), {}).setdefault(record.crossed, []).append(record)
+        candidates.setdefault(_as_json(record), {}).setdefault(record.crossed, []).append(record)
     return places
 
 
@@ -126,27 +126,27 @@ def _inherited(candidates: Mapping[str, Candidate]) -> bool:
     return all(r.inherited for candidate in candidates.values() for records in candidate.values() for r in records)
 
 
-def _spelling(record: Record) -> str:
+def _as_json(record: Record) -> str:
     return json.dumps(dict(record.candidate), sort_keys=True, default=str)
 
 
 def _choose(candidates: Mapping[str, Candidate], rule: str, weights: str | None) -> Record:
-    """The best candidate's record; the first in the order of spellings among equals."""
-    mains = {spelling: _with_weights(candidates[spelling], None, weights) for spelling in sorted(candidates)}
+    """Return the record of the best candidate; of equal candidates, the first in the order of their JSON."""
+    mains = {key: _with_weights(candidates[key], None, weights) for key in sorted(candidates)}
     if len(mains) == 1:
         return next(iter(mains.values()))
     scores: Mapping[str, Callable[[str], float]] = {
-        LODO: lambda spelling: _crossed(candidates[spelling], mains[spelling], weights),
-        ORACLE: lambda spelling: mains[spelling].test.accuracy,
+        LODO: lambda key: _crossed(candidates[key], mains[key], weights),
+        ORACLE: lambda key: mains[key].test.accuracy,
     }
-    score = scores.get(rule, lambda spelling: mains[spelling].validation_accuracy)
+    score = scores.get(rule, lambda key: mains[key].validation_accuracy)
     return mains[max(mains, key=score)]
 
 
 def _crossed(candidate: Candidate, main: Record, weights: str | None) -> float:
-    """The mean accuracy on source domains left out in turn, each measured by a job that never saw it."""
+    """Return the mean accuracy on source domains that were held out in turn."""
     if absent := [domain for domain in sorted(main.validation) if domain not in candidate]:
-        raise _LackingError(f"no crossed run without {', '.join(absent)} for {_spelling(main)}")
+        raise _LackingError(f"no crossed run without {', '.join(absent)} for {_as_json(main)}")
     return fmean(_with_weights(candidate, domain, weights).test.accuracy for domain in main.validation)
 
 
@@ -164,7 +164,7 @@ def _with_weights(candidate: Candidate, crossed: str | None, weights: str | None
         raise RunError(
             "There are two records of the same weights of the same job.",
             expected="each job once",
-            found=f"{one.method}, target {one.target}, seed {one.seed}, {_spelling(one)}: {len(fitting)} records",
+            found=f"{one.method}, target {one.target}, seed {one.seed}, {_as_json(one)}: {len(fitting)} records",
             next_step="read each benchmark folder once, and grids with different settings under different labels",
         )
     return fitting[0]

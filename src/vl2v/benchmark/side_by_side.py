@@ -1,6 +1,6 @@
 """Run the jobs of a grid in parallel processes on this machine.
 
-Several jobs of one thread do more in an hour than one job of several threads, which wait for each other at every layer.
+Several jobs with one thread each are faster than one job with several threads, which wait for each other at each layer.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from vl2v.training.pace import training_threads
 from vl2v.training.process import make_accelerator, stop_asked
 from vl2v.training.workers import Workers
 
-WORTH = 60.0  # seconds of training altogether, under which the start of further processes is not worth it
-SPARE = 1.25  # a job's memory over what its training step took: pixels, embeddings, validation
+WORTH = 60.0  # seconds of training in total that make it worthwhile to start more processes
+SPARE = 1.25  # memory of a job relative to that of its training step: pixels, embeddings, validation
 
 
 @dataclass(frozen=True)
 class _Shared:
-    """What all jobs of a grid have in common."""
+    """The inputs that all jobs of a grid share."""
 
     grid: Grid
     origin: Origin
@@ -40,12 +40,12 @@ class _Shared:
 
 
 def run_side_by_side(sweep: Sweep, count: int, progress: Progress) -> Progressed:
-    """Do every job of a grid as `Sweep.run` does, `count` at a time; the students are the same, bit for bit.
+    """Run all jobs of a grid as `Sweep.run` does, `count` at a time. The students are identical, bit for bit.
 
-    Everything is bought first, in this process, within the one budget.
+    This process buys all embeddings first, within the budget of the grid.
 
     Raises:
-        Interrupted: if the user asked to stop; called again, it goes on.
+        Interrupted: if the user interrupts; another call continues.
         RunError: if a process died.
     """
     bought = buy_ahead(sweep, progress)
@@ -63,7 +63,7 @@ def run_side_by_side(sweep: Sweep, count: int, progress: Progress) -> Progressed
             free = [j for j in todo if j.name not in running and not_before.get(j.name, 0.0) <= now]
             if any(
                 purchase_key(job) not in bought.covers for job in free
-            ):  # a choice was made, and jobs follow from it
+            ):  # a selection was made, so further jobs are known
                 bought = buy_ahead(sweep, progress)
             shared = _Shared(sweep.grid, sweep.origin, sweep.out, sweep.storage, bought.card)
             for job in free[: workers.room]:
@@ -75,7 +75,7 @@ def run_side_by_side(sweep: Sweep, count: int, progress: Progress) -> Progressed
                 try:
                     if result():
                         advance(1)
-                    else:  # another command is at it
+                    else:  # another command is working on it
                         not_before[job.name] = time.monotonic() + PAUSE
                 except TrainingError as error:
                     failed[job.name] = str(error)
@@ -85,7 +85,7 @@ def run_side_by_side(sweep: Sweep, count: int, progress: Progress) -> Progressed
 
 
 def _work(shared: _Shared, job: Job, progress: Progress) -> bool:
-    """One job, in a process of its own; false if another command is at it."""
+    """Run one job in a separate process; False if another command is working on it."""
     sweep = Sweep(shared.grid, shared.out, shared.storage, teacher=teacher_of(shared.card, job))
     sweep.origin = shared.origin
     return sweep.do(job.with_budget(None), progress, announced=True)
@@ -97,10 +97,10 @@ def _interrupted(sweep: Sweep) -> Interrupted:
 
 
 def jobs_at_once(sweep: Sweep) -> int:
-    """How many jobs of a grid this machine does best at a time, at least 1.
+    """Choose how many jobs of a grid to run in parallel on this machine, at least 1.
 
-    As many as cores and memory allow, where the CPU computes and the work is long enough. One step of the first job is
-    tried for its time and memory.
+    On a CPU, it is the number that cores and memory allow, if the work is long enough. One training step of the first
+    job is measured for its time and memory.
     """
     left = [job for job in sweep.expected() if not is_finished(sweep.out, job)]
     if len(left) < 2:
@@ -119,11 +119,11 @@ def jobs_at_once(sweep: Sweep) -> int:
 
 
 def settle_threads(sweep: Sweep, count: int) -> None:
-    """Choose the number of threads of all jobs, once for the whole grid: one each where several run at a time.
+    """Choose the number of threads of all jobs, once for the whole grid: one each if several jobs run in parallel.
 
     Args:
-        sweep: the grid, opened; what its settings state, or it was begun with, stays.
-        count: how many jobs run at a time.
+        sweep: the opened grid. A number in its settings, or from an earlier call, is not changed.
+        count: number of jobs that run in parallel.
     """
     left = [job for job in sweep.expected() if not is_finished(sweep.out, job)]
     if not left or left[0].config.threads is not None:

@@ -21,9 +21,9 @@ class Spread:
     """A mean over seeds.
 
     Attributes:
-        mean: plain, in the unit of the values (accuracies in [0, 1]).
-        error: standard error of the mean, from the deviation with n - 1; NaN for a single value.
-        count: how many values.
+        mean: mean, in the unit of the values (accuracies in [0, 1]).
+        error: standard error of the mean, with n - 1 degrees of freedom; NaN for a single value.
+        count: number of values.
     """
 
     mean: float
@@ -32,7 +32,7 @@ class Spread:
 
     @classmethod
     def of(cls, values: Sequence[float]) -> Spread:
-        """Of at least one value."""
+        """Compute the spread of at least one value."""
         count = len(values)
         error = math.nan if count < 2 else statistics.stdev(values) / math.sqrt(count)
         return cls(statistics.fmean(values), error, count)
@@ -43,12 +43,12 @@ class Spread:
 
 @dataclass(frozen=True)
 class Difference:
-    """What one method is above another, over pairs measured under the same conditions.
+    """Paired difference between two methods.
 
     Attributes:
         spread: mean difference, its standard error and the number of pairs.
-        p: two-sided, of a paired t-test; NaN for a single pair, or if all differences are the same.
-        p_exact: two-sided, of the exact sign-flip permutation test; NaN above `EXACT_UP_TO` pairs. It assumes no
+        p: two-sided p-value of a paired t-test; NaN for a single pair, or if all differences are the same.
+        p_exact: two-sided p-value of the exact sign-flip permutation test; NaN above `EXACT_UP_TO` pairs. It assumes no
             normality and is never below 2 ** (1 - pairs): 0.25 with three pairs, so three seeds alone prove nothing.
     """
 
@@ -58,7 +58,7 @@ class Difference:
 
     @classmethod
     def of(cls, ours: Sequence[float], theirs: Sequence[float]) -> Difference:
-        """Of two sequences of the same length, at least one pair.
+        """Compare two sequences of the same length, at least one pair.
 
         Raises:
             MissingExtraError: if scipy is not installed.
@@ -68,7 +68,7 @@ class Difference:
 
 
 def paired(ours: Mapping[Key, float], theirs: Mapping[Key, float]) -> Difference | None:
-    """Compare on the keys that both have; None if there are none."""
+    """Compare two methods on their common keys; None if there are none."""
     keys = [key for key in ours if key in theirs]
     return Difference.of([ours[key] for key in keys], [theirs[key] for key in keys]) if keys else None
 
@@ -85,7 +85,7 @@ def _t_test(differences: Sequence[float]) -> float:
 
 
 def _sign_flip(differences: Sequence[float]) -> float:
-    """The share of sign patterns whose mean is at least as far from zero as the one found."""
+    """Return the share of sign patterns whose mean is at least as far from zero as the observed one."""
     if len(differences) > EXACT_UP_TO:
         return math.nan
     count = len(differences)

@@ -32,16 +32,16 @@ from vl2v.teacher.purchase.store import EmbeddingStore
 from vl2v.teacher.registry import open_teacher
 from vl2v.tracking.base import check_installed
 
-PAUSE = 2.0  # seconds between two looks at what other processes are at
+PAUSE = 2.0  # seconds between two checks for the jobs of other processes
 
 
 @dataclass(frozen=True)
 class Progressed:
-    """How far a grid is.
+    """Progress of a grid.
 
     Attributes:
-        finished: jobs done, whoever did them.
-        failed: the jobs that cannot be done, with the reason.
+        finished: finished jobs, including those of other processes.
+        failed: jobs that failed, with the reason.
     """
 
     finished: tuple[Job, ...]
@@ -53,10 +53,10 @@ class Sweep:
 
     Args:
         grid: the grid.
-        out: the benchmark's folder; `benchmark.yaml` and a folder per job.
-        storage: cache and store, shared by all jobs.
-        budget: the most that all jobs together may spend; None refuses a teacher that charges.
-        teacher: an open one, instead of the one that the settings name.
+        out: folder of the benchmark, with `benchmark.yaml` and a folder per job.
+        storage: paths of cache and store, shared by all jobs.
+        budget: maximum amount that all jobs together may spend; None rejects a teacher that charges.
+        teacher: an open teacher that replaces the one in the settings.
     """
 
     def __init__(
@@ -72,20 +72,20 @@ class Sweep:
         self.teacher = teacher
 
     def open(self, progress: Progress, write: bool = True) -> None:
-        """Scan the data once and look at teacher and student, so that jobs are known by content.
+        """Scan the data and identify teacher and student by content.
 
         Args:
-            progress: told of the scan.
-            write: whether to leave `benchmark.yaml` in the folder.
+            progress: progress callback of the scan.
+            write: whether to write `benchmark.yaml`.
 
         Raises:
-            Vl2vError: with every fault that can be seen before the first job.
+            Vl2vError: lists all errors that can be detected before the first job.
         """
         config = parse(RunConfig, self.grid.settings, "the grid's settings")
         check_installed(config.tracking)
         self.teacher = self.teacher or open_teacher(config.teacher.spec, price=stated_price(config))
         self.origin = identify(self.grid, self.teacher, self.storage, progress)
-        list(jobs(self.grid, self.origin))  # every fault of a setting shows now
+        list(jobs(self.grid, self.origin))  # raises for errors in the settings
         if write:
             threads = config.threads or threads_of(self.out)
             save_grid(self.out, self.grid, self.origin)
@@ -93,16 +93,16 @@ class Sweep:
                 self.use_threads(threads)
 
     def use_threads(self, threads: int) -> None:
-        """Let every job compute with this number of threads, now and when the benchmark is called again.
+        """Set the number of threads of all jobs, also for later calls of the benchmark.
 
-        Results depend on it in their last bits, so it stays what it was when the benchmark was begun.
+        The last bits of results depend on this number, so it never changes within a benchmark.
         """
         settings = merge(self.grid.settings, {"threads": threads})
         self.grid = self.grid.model_copy(update={"settings": settings})
         save_grid(self.out, self.grid, self.origin)
 
     def jobs(self) -> list[Job]:
-        """The jobs that are known by now: with ``first-seed``, later seeds' follow once the first one's are done."""
+        """Return the jobs that are known so far; with ``first-seed``, later seeds follow when the first is finished."""
         every = list(jobs(self.grid, self.origin))
         if not self._inherits:
             return every
@@ -115,13 +115,13 @@ class Sweep:
         for (method, target), candidates in groups.items():
             if all(is_finished(self.out, job) for job in candidates):
                 in_order = sorted(candidates, key=lambda job: json.dumps(dict(job.candidate), sort_keys=True))
-                chosen = max(in_order, key=self._validation_accuracy).candidate  # of equals the first, as `select` does
+                chosen = max(in_order, key=self._validation_accuracy).candidate  # as in `select`
                 later += [make_job(self.grid, self.origin, method, target, s, chosen) for s in self.grid.seeds[1:]]
         order = {seed: place for place, seed in enumerate(self.grid.seeds)}
         return first + sorted(later, key=lambda job: order[job.seed])
 
     def expected(self) -> list[Job]:
-        """As many jobs as the whole grid has; where a later seed's choice is open, the first candidate stands in."""
+        """Return as many jobs as the whole grid has, with the first candidate where the selection is not known yet."""
         known = self.jobs()
         have = {(job.method, job.target, job.seed) for job in known}
         for job in jobs(self.grid.model_copy(update={"vary": {}, "crossed": False}), self.origin):
@@ -131,16 +131,16 @@ class Sweep:
         return known
 
     def do(self, job: Job, progress: Progress, *, announced: bool = False) -> bool:
-        """Run one job to its end, or go on with it; false if another process is at it.
+        """Run or resume one job; return False if another process is working on it.
 
         Args:
-            job: which one.
-            progress: told of it.
-            announced: whether the user knows already that it begins.
+            job: the job.
+            progress: progress callback of the job.
+            announced: whether the start of the job has been reported already.
 
         Raises:
-            TrainingError: if it cannot be trained.
-            Vl2vError: with what is wrong with the setting as a whole.
+            TrainingError: if the training of this job fails.
+            Vl2vError: for an error that concerns all jobs.
         """
         with self._alone(job) as mine:
             if not mine:
@@ -168,7 +168,7 @@ class Sweep:
                 progress=progress,
                 teacher=self.teacher,
                 account=None if self.budget is None else self.account,
-                report=False,  # one of the whole grid is made when it is asked for, and of any job too
+                report=False,  # vl2v report writes the report of the grid or of a job
             )
         finally:
             seconds = before + time.monotonic() - started
@@ -181,10 +181,10 @@ class Sweep:
             part.unlink(missing_ok=True)
 
     def run(self, progress: Progress) -> Progressed:
-        """Do every job, and wait for those that other processes are at.
+        """Run all jobs, and wait for those on which other processes are working.
 
         Raises:
-            Interrupted: if the user asked to stop; called again, it goes on.
+            Interrupted: if the user interrupts; another call continues.
         """
         failed: dict[str, str] = {}
         with progress.stage("jobs", len(self.expected()), len(self.finished())) as advance:
@@ -208,11 +208,11 @@ class Sweep:
         return Progressed(tuple(self.finished()), failed)
 
     def finished(self) -> list[Job]:
-        """The jobs that are done."""
+        """Return the finished jobs."""
         return [job for job in self.jobs() if is_finished(self.out, job)]
 
     def records(self) -> list[Record]:
-        """What the finished jobs of this grid say; jobs of other settings in the same folder are not among them."""
+        """Return the records of the finished jobs; jobs of other settings in the same folder are ignored."""
         found: list[Record] = []
         for job in self.finished():
             file = job_file(self.out, job)
@@ -230,27 +230,27 @@ class Sweep:
         return kept[0].validation_accuracy
 
     def run_name(self, job: Job) -> str:
-        """What the ledger calls a job: its folder."""
+        """Return the name of a job in the ledger: its folder."""
         return str((self.out / JOBS / job.name).resolve())
 
     @property
     def account(self) -> BudgetAccount:
-        """What the budget is for: all jobs together."""
+        """Return the account of the budget: all jobs together."""
         home = f"{(self.out / JOBS).resolve()}/"
         return BudgetAccount(self.out, lambda run: run.startswith(home))
 
     def spent(self) -> Decimal:
-        """What the grid's jobs have spent so far, out of whichever store."""
+        """Return the amount that all jobs have spent so far, from any store."""
         with closing(EmbeddingStore(self.storage.store)) as store:
             return Spending(self.account.folder, store, self.account.mine).total
 
     def affordable(self, job: Job) -> Job:
-        """The job with the budget of the whole grid, which all jobs share by `account`."""
+        """Return the job with the budget of the whole grid, which all jobs share."""
         return job if self.budget is None else job.with_budget(self.budget)
 
     @contextmanager
     def _alone(self, job: Job) -> Iterator[bool]:
-        """Whether the job is ours; it is until the block ends, or this process."""
+        """Try to reserve a job for this process until the block ends; yields whether that succeeded."""
         locks = self.out / "locks"
         locks.mkdir(parents=True, exist_ok=True)
         with try_file_lock(locks / job.name) as mine:
@@ -258,11 +258,11 @@ class Sweep:
 
 
 def identify(grid: Grid, teacher: Teacher, storage: StoragePaths, progress: Progress) -> Origin:
-    """Data, teacher and student of a grid by content.
+    """Identify data, teacher and student of a grid by content.
 
     Raises:
-        ConfigError: if a target is no domain of the data.
-        Vl2vError: if one of the three cannot be used.
+        ConfigError: if a target is not a domain of the data.
+        Vl2vError: if data, teacher or student is unusable.
     """
     config = parse(RunConfig, grid.settings, "the grid's settings")
     data = parse(DataConfig, grid.settings["data"], "the grid's settings")
@@ -277,7 +277,7 @@ def identify(grid: Grid, teacher: Teacher, storage: StoragePaths, progress: Prog
 
 
 def threads_of(out: Path) -> int | None:
-    """The number of threads that a benchmark was begun with; None if it was not begun, or by an earlier version."""
+    """Return the number of threads of a benchmark; None if it is new, or of an earlier version."""
     if not (out / "benchmark.yaml").is_file():
         return None
     threads: int | None = load_grid(out)[0].settings.get("threads")
@@ -285,7 +285,7 @@ def threads_of(out: Path) -> int | None:
 
 
 def records_in(out: Path) -> list[Record]:
-    """Records of the finished jobs in a benchmark folder, without data, teacher or student.
+    """Read the records of the finished jobs in a folder; data, teacher and student are not needed.
 
     Raises:
         ConfigError: if the folder contains no benchmark.

@@ -17,10 +17,10 @@ class Measures:
     """Means over seeds, in [0, 1].
 
     Attributes:
-        accuracy: out of domain, on the target.
-        in_domain: on the source domains' validation images, the plain mean over domains; None if not measured.
+        accuracy: out-of-domain accuracy, on the target.
+        in_domain: accuracy on the validation images, averaged over source domains; None if not measured.
         ece: expected calibration error on the target; None if not measured.
-        ece_calibrated: after each run's temperature; None if not measured. In CSV and JSON only.
+        ece_calibrated: `ece` with temperature scaling; None if not measured. In CSV and JSON only.
     """
 
     accuracy: Spread
@@ -31,14 +31,14 @@ class Measures:
 
 @dataclass(frozen=True)
 class Expense:
-    """What one run took, the plain mean over the row's runs.
+    """Expense of one run, averaged over the runs of the row.
 
     Attributes:
-        image_queries: images asked of the teacher if nothing was known before.
-        text_queries: prompts asked.
-        cost: of both, in `currency`.
-        currency: empty if nothing was paid.
-        hours: wall time.
+        image_queries: image queries of a run with an empty store.
+        text_queries: text queries of a run with an empty store.
+        cost: cost of both, in `currency`.
+        currency: currency; empty if nothing was charged.
+        hours: wall time in hours.
     """
 
     image_queries: float
@@ -53,16 +53,16 @@ class Row:
     """A method, with one choice of weights.
 
     Attributes:
-        method: its label in the grid.
-        title: the method's name, without the weights.
-        marks: ``published`` and ``oracle``, where they hold; to be shown wherever the row is.
-        weights: the choice asked for, None for those that the runs keep, and for the teacher.
-        targets: by target domain; a target without a finished run is absent.
-        average: of the per-seed means over all target domains; None unless some seed has all of them.
-        worst: the target domain of the lowest mean accuracy; empty unless every target has a run.
-        expense: None for a published row.
-        against: the paired difference to the baseline, None for the baseline itself or without one.
-        source: where a published row is from, its student included.
+        method: label of the method in the grid.
+        title: name of the method, without the weights.
+        marks: ``published`` and ``oracle``, if they apply; every format must show them.
+        weights: name of the weights; None for the saved weights and for the teacher.
+        targets: measures by target domain; targets without a finished run are absent.
+        average: means over all target domains, per seed; None if no seed has all of them.
+        worst: target domain with the lowest mean accuracy; empty unless every target has a run.
+        expense: expense of one run; None for a published row.
+        against: paired difference to the baseline; None for the baseline itself or without one.
+        source: publication of a published row, and its student.
     """
 
     method: str
@@ -82,14 +82,14 @@ class Table:
     """The table of a benchmark.
 
     Attributes:
-        benchmark: its name.
+        benchmark: name of the benchmark.
         targets: the target domains of the whole grid.
         seeds: the seeds of the whole grid.
         rule: the selection rule.
         weights: the choices of weights; None for the saved ones.
-        rows: measured ones, then published ones.
-        baseline: the method that differences are against, or None.
-        unit: what a difference pairs, ``pairs`` of target and seed, or ``seeds``.
+        rows: measured rows, then published rows.
+        baseline: the method that the others are compared with, or None.
+        unit: unit of the test: ``pairs`` of target and seed, or ``seeds``.
         lacking: rows that are omitted because records are missing.
     """
 

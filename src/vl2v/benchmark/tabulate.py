@@ -40,10 +40,10 @@ def tabulate(
     """Make the table of one benchmark. The order of the records does not matter.
 
     A difference to the baseline is tested by a paired t-test. With ``unit="pairs"`` every target and seed is a pair:
-    both targets and seeds are treated as independent draws, though seeds share a target, so p is too small where a
-    method's gain hangs on the domain, and too large if these domains alone are meant. With ``unit="seeds"`` only
+    targets and seeds are treated as independent samples, although seeds share a target, so p is too small if the
+    gain depends on the domain, and too large for a statement about these domains alone. With ``unit="seeds"`` only
     seeds are random, and the pairs are the averages over these fixed domains: with three seeds that test has two
-    degrees of freedom and finds little. Neither corrects for how many methods are compared.
+    degrees of freedom and finds little. Neither test corrects for the number of comparisons.
 
     Args:
         records: of the whole grid; its targets and seeds are those that occur.
@@ -90,7 +90,7 @@ def _check(records: Sequence[Record], against: str | None, unit: str) -> None:
 
 
 def _key(method: str, choice: str | None) -> Key:
-    """The teacher has one set of weights, and one row, whatever is asked for."""
+    """Return the key of a row; the teacher has a single row, whatever the weights."""
     return method, None if method == ZERO_SHOT else choice
 
 
@@ -98,7 +98,7 @@ def _choose(
     records: Sequence[Record], rule: str, weights: Sequence[str | None], partial: bool
 ) -> tuple[dict[Key, Runs], tuple[str, ...]]:
     found: dict[Key, dict[tuple[str, int], Record]] = {}
-    lacking: dict[str, None] = {}  # told once, though every choice of weights lacks it
+    lacking: dict[str, None] = {}  # reported once, although all weights lack it
     for choice in weights:
         selection = select(records, rule, choice)
         for record in selection.records if partial else selection.whole():
@@ -132,19 +132,19 @@ def _row(key: Key, runs: Runs, targets: Sequence[str], rule: str) -> Row:
 
 
 def _average(runs: Runs, targets: Sequence[str]) -> Measures | None:
-    """Over the target domains per seed, then over the seeds that have them all; None if none has."""
+    """Average over the target domains per seed, then over the seeds that have all targets; None if no seed does."""
     whole = whole_seeds(runs, targets)
     return _measures([[runs[target, seed] for target in targets] for seed in whole]) if whole else None
 
 
 def whole_seeds(runs: Iterable[tuple[str, int]], targets: Sequence[str]) -> list[int]:
-    """The seeds that have a run on every target."""
+    """Return the seeds that have a run on every target."""
     runs = set(runs)
     return sorted(seed for seed in {seed for _, seed in runs} if all((target, seed) in runs for target in targets))
 
 
 def _measures(groups: Sequence[Sequence[Record]]) -> Measures:
-    """Of groups of records, one per seed: the mean within each first, then mean and error over seeds."""
+    """Average within each group of records (one group per seed), then compute mean and error over seeds."""
     spreads = {}
     for name, quantity in QUANTITIES.items():
         values = [[value for record in group if (value := quantity(record)) is not None] for group in groups]
@@ -175,7 +175,7 @@ def _expense(records: Sequence[Record]) -> Expense:
 
 
 def _difference(ours: Runs, theirs: Runs, targets: Sequence[str], unit: str) -> Difference | None:
-    """Over the pairs that both have; with ``seeds``, over the seeds in which both have every target."""
+    """Compare over the common pairs or, with ``seeds``, over the seeds in which both rows have all targets."""
     pairs = [{place: record.test.accuracy for place, record in runs.items()} for runs in (ours, theirs)]
     if unit == PAIRS:
         return paired(*pairs)

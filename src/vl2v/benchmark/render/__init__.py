@@ -23,12 +23,12 @@ FORMATS: Mapping[str, Callable[[Table], str]] = {
 
 
 def render(table: Table, format: str) -> str:
-    """Write a table out.
+    """Render a table as text.
 
     Args:
-        table: what to show.
+        table: the table.
         format: ``text`` (no colours; `vl2v.benchmark.render.text.renderable` for a terminal), ``md``, ``latex``
-            (booktabs), ``csv`` (full precision), ``html`` (one page that needs nothing else), or ``json``.
+            (booktabs), ``csv`` (full precision), ``html`` (a self-contained page), or ``json``.
 
     Raises:
         ConfigError: if the format is unknown.

@@ -7,12 +7,12 @@ from vl2v.benchmark.tables import PAIRS, PUBLISHED_MARK, Table
 
 
 def captions(table: Table, best: str, near: str) -> tuple[str, ...]:
-    """Plain sentences, a line each.
+    """Return the captions of a table, one sentence per line.
 
     Args:
-        table: what they stand under.
-        best: how the best value of a column is shown.
-        near: how values within one standard error of it are shown.
+        table: the table.
+        best: how the best value of a column is marked.
+        near: how values within one standard error of the best are marked.
     """
     many = len(table.seeds)
     named = f"{many} seed{'' if many == 1 else 's'} ({', '.join(map(str, table.seeds))})"

@@ -23,10 +23,10 @@ COLUMNS = (
 
 
 def to_csv(table: Table) -> str:
-    """One line per row and target (`scope` is ``target``), and one for its average over them (``average``).
+    """Return CSV with one line per row and target (`scope` is ``target``) and one for the average (``average``).
 
-    What is not known is empty; an average that some target is missing from has 0 seeds. Queries, cost, hours and the
-    difference to the baseline are of the whole row and stand in the average's line.
+    Unknown values are empty; an average without all targets has 0 seeds. Queries, cost, hours and the difference to the
+    baseline concern the whole row and are in the line of the average.
     """
     text = io.StringIO()
     writer = csv.DictWriter(text, COLUMNS, restval="", lineterminator="\n")
@@ -76,7 +76,7 @@ def _number(value: float) -> str:
 
 
 def to_json(table: Table) -> str:
-    """The table's own fields; what is not known is null, money is text."""
+    """Return the fields of the table as JSON; unknown values are null, and amounts of money are strings."""
     return json.dumps(_plain(asdict(table)), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 

@@ -8,21 +8,21 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-from vl2v.benchmark.render.layout import ACCURACY, BESIDE, Cell, Layout, lay_out
+from vl2v.benchmark.render.layout import ACCURACY, OTHER, Cell, Layout, lay_out
 from vl2v.benchmark.tables import Table
 from vl2v.reports.style import style
 
 
 def to_html(table: Table) -> str:
-    """Light or dark as the reader's system is; on a narrow screen each method is a card."""
+    """Return a page that follows the light or dark mode of the system; on a narrow screen each method is a card."""
     layout = _layout(table)
     return _filled("page.html.j2", layout=layout, tables=to_tables(table), style=style()) + "\n"
 
 
 def to_tables(table: Table) -> Markup:
-    """The tables and their captions alone, to stand in another page with the same style."""
+    """Return only the tables and their captions, for a page with the same style."""
     layout = _layout(table)
-    parts = {"Accuracy by target": layout.part(ACCURACY), "Calibration, differences and expense": layout.part(BESIDE)}
+    parts = {"Accuracy by target": layout.part(ACCURACY), "Calibration, differences and expense": layout.part(OTHER)}
     return Markup(_filled("tables.html.j2", layout=layout, parts=parts, empty=Cell()))
 
 

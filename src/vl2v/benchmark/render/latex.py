@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vl2v.benchmark.render.layout import ACCURACY, BESIDE, BEST, NEAR, Cell, Layout, lay_out
+from vl2v.benchmark.render.layout import ACCURACY, BEST, NEAR, OTHER, Cell, Layout, lay_out
 from vl2v.benchmark.tables import Table
 
 EMPHASIS = {BEST: r"\textbf{%s}", NEAR: r"\underline{%s}", "": "%s"}
@@ -25,7 +25,7 @@ SPECIAL = {
 
 
 def to_latex(table: Table) -> str:
-    """A floating ``table*`` of two tabulars: the accuracies, and what stands beside them."""
+    """Return a floating ``table*`` of two tabulars: accuracies, and other columns."""
     layout = lay_out(table, "bold", "underlined")
     label = "".join(c for c in table.benchmark.lower() if c.isalnum() and c.isascii())
     lines = [
@@ -37,14 +37,14 @@ def to_latex(table: Table) -> str:
         r"\vskip 1ex",
         *_tabular(layout.part(ACCURACY)),
         r"\\[1ex]",
-        *_tabular(layout.part(BESIDE)),
+        *_tabular(layout.part(OTHER)),
         r"\end{table*}",
     ]
     return "\n".join(lines) + "\n"
 
 
 def escape(text: str) -> str:
-    """So that LaTeX prints it as it stands."""
+    """Escape text for LaTeX."""
     return "".join(SPECIAL.get(sign, sign) for sign in text)
 
 

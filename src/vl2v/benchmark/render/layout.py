@@ -12,19 +12,19 @@ from vl2v.benchmark.statistics import Spread
 from vl2v.benchmark.tables import PAIRS, PUBLISHED_MARK, Row, Table
 
 BEST, NEAR = "best", "near"
-ACCURACY, BESIDE = "accuracy", "beside"
+ACCURACY, OTHER = "accuracy", "other"
 EMPTY = "–"
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One value.
+    """The text of a value.
 
     Attributes:
-        value: rounded, `EMPTY` if there is none.
-        error: its standard error, rounded; empty if there is none.
-        note: what it rests on, if not on the whole; or which target it is of.
-        emphasis: ``best`` of its column, ``near`` within one standard error of the best, or empty.
+        value: rounded value; `EMPTY` if there is none.
+        error: rounded standard error; empty if there is none.
+        note: the target of the value, or the part of the runs that it is based on.
+        emphasis: ``best`` in its column, ``near`` within one standard error of the best, or empty.
     """
 
     value: str = EMPTY
@@ -34,13 +34,13 @@ class Cell:
 
     @property
     def plain(self) -> str:
-        """On one line, without emphasis."""
+        """The cell on one line, without emphasis."""
         return self.value + (f" ± {self.error}" if self.error else "") + (f" ({self.note})" if self.note else "")
 
 
 @dataclass(frozen=True)
 class Column:
-    """A heading, and whether it belongs to the accuracies by target or ``beside`` them."""
+    """A heading, and its group: accuracies by target, or other columns."""
 
     name: str
     group: str
@@ -48,7 +48,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Line:
-    """A row's title, its marks, its cells in the order of the columns, and whether a rule stands under it."""
+    """A row: title, marks, cells in the order of the columns, and whether a rule follows."""
 
     title: str
     marks: tuple[str, ...]
@@ -58,7 +58,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Layout:
-    """All that a format has to show."""
+    """The content of a table, for all formats."""
 
     title: str
     columns: tuple[Column, ...]
@@ -66,17 +66,17 @@ class Layout:
     captions: tuple[str, ...]
 
     def part(self, group: str) -> Layout:
-        """One group's columns alone, without the lines that are empty in them."""
-        places = [i for i, column in enumerate(self.columns) if column.group == group]
-        lines = [replace(line, cells=tuple(line.cells[i] for i in places)) for line in self.lines]
+        """Return the columns of one group, without lines that are empty in them."""
+        indices = [i for i, column in enumerate(self.columns) if column.group == group]
+        lines = [replace(line, cells=tuple(line.cells[i] for i in indices)) for line in self.lines]
         filled = [line for line in lines if any(cell != Cell() for cell in line.cells)]
         filled[-1:] = [replace(line, closes=False) for line in filled[-1:]]
-        return replace(self, columns=tuple(self.columns[i] for i in places), lines=tuple(filled))
+        return replace(self, columns=tuple(self.columns[i] for i in indices), lines=tuple(filled))
 
 
 @dataclass(frozen=True)
 class _Source:
-    """Where a column's cells come from; `best` is max or min where a best value is marked, over `spread`."""
+    """The source of a column; `best` is max or min of `spread` if the best value is marked."""
 
     column: Column
     cell: Callable[[Row], Cell | None]
@@ -85,12 +85,12 @@ class _Source:
 
 
 def lay_out(table: Table, best: str, near: str) -> Layout:
-    """Round, mark and explain; columns that no row fills are left out.
+    """Round values, mark the best, and add captions; empty columns are omitted.
 
     Args:
-        table: what to show.
-        best: how the format shows the best value of a column, for the caption, e.g. ``bold``.
-        near: how it shows what is within one standard error of it, e.g. ``underlined``.
+        table: the table.
+        best: how the format marks the best value of a column, for the caption, e.g. ``bold``.
+        near: how it marks values within one standard error of the best, e.g. ``underlined``.
     """
     sources = [source for source in _sources(table) if any(source.cell(row) for row in table.rows)]
     columns = [_cells(source, table.rows) for source in sources]
@@ -109,7 +109,7 @@ def _title(row: Row, table: Table) -> str:
 
 
 def _cells(source: _Source, rows: Sequence[Row]) -> list[Cell]:
-    """A column's cells; published rows, of other students, are not among those that a best is sought in."""
+    """Return the cells of a column. Published rows, which have other students, are never marked as best."""
     cells = [source.cell(row) or Cell() for row in rows]
     spreads = {i: s for i, row in enumerate(rows) if PUBLISHED_MARK not in row.marks and (s := source.spread(row))}
     if source.best is None or len({spread.mean for spread in spreads.values()}) < 2:
@@ -133,9 +133,9 @@ def _sources(table: Table) -> list[_Source]:
     unfinished = _unfinished(table)
     found += [
         _Source(Column("average", ACCURACY), lambda r: _percent(average, seeds)(r) or unfinished(r), average, max),
-        _Source(Column("worst target", BESIDE), _named(_percent(_worst, seeds)), _worst, max),
-        _Source(Column("in-domain", BESIDE), _percent(in_domain, seeds), in_domain, max),
-        _Source(Column("ECE", BESIDE), _percent(ece, seeds), ece, min),
+        _Source(Column("worst target", OTHER), _named(_percent(_worst, seeds)), _worst, max),
+        _Source(Column("in-domain", OTHER), _percent(in_domain, seeds), in_domain, max),
+        _Source(Column("ECE", OTHER), _percent(ece, seeds), ece, min),
     ]
     return found + _differences(table) + _expenses(table)
 
@@ -180,7 +180,7 @@ def _named(cell: Callable[[Row], Cell | None]) -> Callable[[Row], Cell | None]:
 
 
 def _unfinished(table: Table) -> Callable[[Row], Cell | None]:
-    """In place of an average that some target is missing from."""
+    """Return the cell for an average without all targets."""
     whole = len(table.targets)
 
     def cell(row: Row) -> Cell | None:
@@ -210,20 +210,20 @@ def _differences(table: Table) -> list[_Source]:
             return None
         return Cell("<0.001" if row.against.p < 0.001 else f"{row.against.p:.3f}")
 
-    return [_Source(Column(f"against {title}", BESIDE), difference), _Source(Column("p", BESIDE), p)]
+    return [_Source(Column(f"against {title}", OTHER), difference), _Source(Column("p", OTHER), p)]
 
 
 def _expenses(table: Table) -> list[_Source]:
     known = [row.expense for row in table.rows if row.expense]
     currencies = sorted({expense.currency for expense in known if expense.currency})
-    asked = any(expense.image_queries or expense.text_queries for expense in known)
+    charged = any(expense.image_queries or expense.text_queries for expense in known)
     makers: Mapping[str, Callable[[Row], str]] = {
-        "image queries": lambda row: f"{row.expense.image_queries:,.0f}" if row.expense and asked else "",
-        "text queries": lambda row: f"{row.expense.text_queries:,.0f}" if row.expense and asked else "",
+        "image queries": lambda row: f"{row.expense.image_queries:,.0f}" if row.expense and charged else "",
+        "text queries": lambda row: f"{row.expense.text_queries:,.0f}" if row.expense and charged else "",
         f"cost, {currencies[0]}" if len(currencies) == 1 else "cost": lambda row: _money(row, currencies),
         "hours": lambda row: f"{row.expense.hours:.2f}" if row.expense else "",
     }
-    return [_Source(Column(name, BESIDE), _text(maker)) for name, maker in makers.items()]
+    return [_Source(Column(name, OTHER), _text(maker)) for name, maker in makers.items()]
 
 
 def _money(row: Row, currencies: Sequence[str]) -> str:

@@ -12,7 +12,7 @@ SPECIAL = "\\`*_{}[]<>|#~"
 
 
 def to_markdown(table: Table) -> str:
-    """One table, as GitHub and most other readers take it, and its captions as a list."""
+    """Return a table in GitHub-flavoured Markdown, and its captions as a list."""
     layout = lay_out(table, "bold", "italic")
     head = ["method", *(escape(column.name) for column in layout.columns)]
     rows = [
@@ -25,7 +25,7 @@ def to_markdown(table: Table) -> str:
 
 
 def escape(text: str) -> str:
-    """So that no sign of it is taken for markup, nor for the end of a cell."""
+    """Escape text for a cell of a Markdown table."""
     return "".join(f"\\{sign}" if sign in SPECIAL else sign for sign in " ".join(text.split()))
 
 

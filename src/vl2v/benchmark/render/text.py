@@ -9,7 +9,7 @@ from rich.padding import Padding
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from vl2v.benchmark.render.layout import ACCURACY, BESIDE, BEST, NEAR, Cell, Layout, lay_out
+from vl2v.benchmark.render.layout import ACCURACY, BEST, NEAR, OTHER, Cell, Layout, lay_out
 from vl2v.benchmark.tables import Table
 from vl2v.terminal import clean, console
 
@@ -20,14 +20,14 @@ WIDE = 400  # of a text that is not made for one terminal: nothing is folded
 
 
 def renderable(table: Table) -> RenderableType:
-    """For rich's consoles."""
+    """Return the table for a console of rich."""
     layout = lay_out(table, "* and bold", "~ and underlined")
     captions = [Padding(Text(clean(line)), (0, 0, 0, 1)) for line in layout.captions]
-    return Group(_rich(layout.part(ACCURACY), layout.title), _rich(layout.part(BESIDE), ""), *captions)
+    return Group(_rich(layout.part(ACCURACY), layout.title), _rich(layout.part(OTHER), ""), *captions)
 
 
 def to_text(table: Table) -> str:
-    """Without colours or styles, as wide as it needs to be."""
+    """Return plain text without colours, as wide as necessary."""
     to = console(file=io.StringIO(), width=WIDE, color_system=None, force_terminal=False)
     with to.capture() as capture:
         to.print(renderable(table))
