@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from dataclasses import replace
 from datetime import date, timedelta
@@ -13,6 +14,7 @@ import httpx
 import numpy as np
 import pytest
 from PIL import Image
+from rich.console import Console
 from test_wires import (
     BEARER,
     BLUE_URI,
@@ -341,7 +343,11 @@ def test_a_quote_says_when_a_price_is_older_than_180_days(
     assert teacher.wire.source is not None
     teacher.wire.source = replace(teacher.wire.source, read=date.today() - timedelta(days=days))
     storage = StoragePaths(tmp_path / "cache", tmp_path / "s.sqlite")
-    note = quote(tmp_path / "photos", teacher, storage=storage).note
+    found = quote(tmp_path / "photos", teacher, storage=storage)
+    note = found.to_dict()["note"]
+    console = Console(width=1000, record=True, file=io.StringIO())
+    console.print(found.table())
+    assert ("note: " in console.export_text()) is (days > 180)
     if days <= 180:
         assert note == ""
     else:
