@@ -30,6 +30,7 @@ from vl2v.evaluation.unseen import UnseenClasses, evaluate_unseen
 from vl2v.evaluation.zero_shot import warn_of_teacher
 from vl2v.json_files import write_json
 from vl2v.locations import StoragePaths
+from vl2v.notebook import html_of, inline_page
 from vl2v.planning.plan import RunPlan, plan_run
 from vl2v.planning.prepare import with_columns
 from vl2v.progress import Progress, Recorder, Silent, warn
@@ -63,6 +64,7 @@ from vl2v.training.process import make_accelerator, versions
 from vl2v.training.student import build_student, provenance_of
 from vl2v.training.train import TrainingResult, saved_state, train
 from vl2v.trust import files as trust_file
+from vl2v_runtime.names import shown
 
 
 @dataclass(frozen=True)
@@ -86,6 +88,14 @@ class Run:
     text_queries: int
     fresh_queries: int = 0
     unseen: UnseenClasses | None = None
+
+    def _repr_html_(self) -> str:
+        """The tables and the report in a notebook."""
+        unseen = [self.unseen.table()] if self.unseen else []
+        paid = f"queries sent for this run: {self.image_queries:,} images, {self.text_queries:,} texts"
+        student = f"student: {shown(self.folder / 'student')}"
+        page = inline_page(RunFolder(self.folder).report_file)
+        return html_of(self.evaluation.table(), *unseen, f"{paid}\n{student}") + page
 
 
 @old_keywords

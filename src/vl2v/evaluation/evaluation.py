@@ -16,6 +16,7 @@ from torch import Tensor
 from vl2v.data.splits import DatasetRows, Slots
 from vl2v.evaluation.features import pass_through
 from vl2v.evaluation.reference import LABELS, REFERENCES, Reference
+from vl2v.notebook import html_of
 from vl2v.planning.split import Split
 from vl2v.schema import Metric
 from vl2v.student.model import Student
@@ -162,6 +163,10 @@ class Evaluation:
                 total = f"{sum(row.images for row in rows):,}"
                 table.add_row("mean", role, total, *means, style="bold", end_section=True)
         return table
+
+    def _repr_html_(self) -> str:
+        """The table in a notebook."""
+        return html_of(self.table())
 
 
 def percent(value: float | None) -> str:

@@ -100,3 +100,9 @@ class Quote:
         further += [Text(f"note: {self.note}")] if self.note else []
         further += [Text(self.advice)] if self.advice else []
         return Group(*understood, table, f"disk, at most: {disk}", *further)
+
+    def _repr_html_(self) -> str:
+        """The table in a notebook."""
+        from vl2v.notebook import html_of
+
+        return html_of(self.table())
