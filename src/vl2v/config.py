@@ -262,8 +262,14 @@ def _faults(error: Mapping[str, Any], source: str, model: type[BaseModel]) -> li
     found = "nothing" if error["type"] == "missing" else reprlib.repr(error["input"])[:60]
     said = error["ctx"]["error"] if error["type"] == "value_error" else error["msg"]
     key = ".".join(map(str, error["loc"]))[:100]
-    near = _near(key, [known for known, _ in fields_of(model)]) if error["type"] == "extra_forbidden" else []
-    return [f"{key or source}: {said} (found {found})" + (f"; did you mean {' or '.join(near)}?" if near else "")]
+    fields = dict(fields_of(model))
+    near = _near(key, list(fields)) if error["type"] == "extra_forbidden" else []
+    hint = f"; did you mean {' or '.join(near)}?" if near else ""
+    named = next((k for k in (key, key.rpartition(".")[0]) if k in fields), None)  # without the number in a list
+    for mark in fields[named].metadata if named else ():
+        if isinstance(mark, Option):
+            hint = f"; the option is {mark.names(named.rpartition('.')[2])[0]}"
+    return [f"{key or source}: {said} (found {found}){hint}"]
 
 
 def _near(key: str, known: Sequence[str]) -> list[str]:

@@ -319,8 +319,12 @@ class RunSettings(Strict):
     """Images that a step computes at once (default: all, and fewer if memory runs out).
 
     Loss and gradient are those of the whole batch up to rounding. A step takes about a third longer."""
-    workers: Annotated[Annotated[int, Field(ge=0, le=1024)] | None, Panel.machine] = None
-    """Number of data-loading processes (default: depends on the device)."""
+    workers: Annotated[
+        Annotated[int, Field(ge=0, le=1024)] | None,
+        BeforeValidator(lambda value: None if value == "auto" else value),
+        Option("Machine", kind=str),
+    ] = None
+    """Number of data-loading processes, or auto (default), which depends on the device."""
     threads: Annotated[Positive | None, Panel.machine] = None
     """Number of CPU threads (default: measured before the first step).
 

@@ -66,7 +66,12 @@ def checked_name(written: str, where: str = "") -> str:
     name = spaced(written).strip()
     if not spelling(name) or not name.isprintable():
         place = f" ({where})" if where else ""
-        raise ConfigError(f"A class needs a name{place}.", expected="letters, e.g. zebra", found=repr(written))
+        raise ConfigError(
+            f"A class needs a name{place}.",
+            expected="letters, e.g. zebra",
+            found=repr(written)[:100],
+            next_step="write the name without control characters, or leave it out",
+        )
     return name
 
 

@@ -66,7 +66,9 @@ class DomainFolder(Listing):
                 f"{shown(self.root)} is not a folder.",
                 expected=f"{self.LAYOUT}, or a table ({', '.join(SUFFIXES)})",
                 found="a file" if self.root.exists() else "no such file or folder",
-                next_step="check the path",
+                next_step="check the path; save another table, such as a spreadsheet, as .csv"
+                if self.root.exists()
+                else "check the path",
             )
         tree = search(self.root)
         skipped = tree.all_skipped()

@@ -268,7 +268,8 @@ def _texts(cells: tuple[object, ...], columns: Sequence[tuple[str, str]]) -> lis
         where = f"in the column {shown(column)}"
         if text is None:
             kind = "an image's bytes" if isinstance(value, bytes | dict) else f"a {type(value).__name__}"
-            return Broken(f"{kind} {where}", f"the {role} of an image must be a text")
+            wanted = "the path of its file" if role == "image" else f"its {role}"
+            return Broken(f"{kind} {where}", f"write {wanted} as a text")
         if not text:
             return Broken(f"no {role} {where}", "fill it in, or remove the row")
         if not text.isascii() and not _encodable(text):

@@ -58,17 +58,25 @@ class Source:
 
 
 def version_of(files: Iterable[Path]) -> str:
-    """What changes when one of the files is changed."""
+    """What changes when one of the files is changed.
+
+    Raises:
+        DataError: if one is missing.
+    """
     stamps = []
     for file in files:
-        status = file.stat()
+        try:
+            status = file.stat()
+        except FileNotFoundError as error:
+            raise unreadable(file, "a file of the data set", error) from error
         stamps.append(f"{os.path.abspath(file)} {status.st_size} {status.st_mtime_ns}")  # noqa: PTH100 - links stay
     return "\n".join(stamps)
 
 
 def unreadable(name: str | Path, expected: str, error: Exception | str, step: str = "export it again") -> DataError:
     """The error for a file that is not what it should be."""
-    found = " ".join(str(error).split())[:200] or type(error).__name__
+    said = (error.strerror if isinstance(error, OSError) else None) or str(error)
+    found = " ".join(said.split())[:200] or type(error).__name__
     return DataError(f"{shown(name)} cannot be read.", expected=expected, found=found, next_step=step)
 
 

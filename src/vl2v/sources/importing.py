@@ -129,7 +129,8 @@ def _ready(known: Path, folder: Path) -> Path | None:
 
 
 def _write(table: Records, columns: Columns, data: str, fetcher: Fetcher, progress: Progress) -> Path:
-    digest, good, broken = hashlib.sha256(), 0, None
+    digest, good = hashlib.sha256(), 0
+    broken: tuple[int, Broken] | None = None
     folder = fetcher.folder
 
     def target() -> Path:
@@ -139,24 +140,26 @@ def _write(table: Records, columns: Columns, data: str, fetcher: Fetcher, progre
         for row, line in _lines(table, columns, fetcher):
             file.write(line)
             digest.update(line)
-            good += not isinstance(row, Broken)
-            broken = broken or (row if isinstance(row, Broken) else None)
+            good += row is None
+            broken = broken or row
             if good and good % EVERY == 0:
                 progress.note(f"{shown(data)}: {good:,} rows are imported")
         if not good:
-            raise _no_rows(data, broken)
+            raise _no_rows(data, table.unit, broken)
     return target()
 
 
-def _no_rows(data: str, broken: Broken | None) -> DataError:
+def _no_rows(data: str, unit: str, broken: tuple[int, Broken] | None) -> DataError:
     if broken is None:
         return empty(Path(data))
-    problem = f"No row of {shown(data)} can be used."
-    return DataError(problem, expected="images and classes", found=broken.problem, next_step=broken.remedy)
+    number, first = broken
+    found = f"{unit} {number:,}: {first.problem}; the others cannot be used either"
+    problem = f"No {unit} of {shown(data)} can be used."
+    return DataError(problem, expected="images and classes", found=found, next_step=first.remedy)
 
 
-def _lines(table: Records, columns: Columns, fetcher: Fetcher) -> Iterator[tuple[Broken | None, bytes]]:
-    """Why a row cannot be used, if so, and its line.
+def _lines(table: Records, columns: Columns, fetcher: Fetcher) -> Iterator[tuple[tuple[int, Broken] | None, bytes]]:
+    """The number of a row and why it cannot be used, if so, and its line.
 
     Empty lines stand for rows that are left out, so a line's number is its row's. Images are written before the next
     row is read; addresses are fetched for many rows at a time.
@@ -174,7 +177,7 @@ def _lines(table: Records, columns: Columns, fetcher: Fetcher) -> Iterator[tuple
                 row = image if isinstance(image, Broken) else row | {names[0]: image}
             broken = row if isinstance(row, Broken) else None
             record = {BROKEN: [broken.problem, broken.remedy, broken.file]} if broken else row
-            yield broken, gap + json.dumps(record).encode() + b"\n"
+            yield (number, broken) if broken else None, gap + json.dumps(record).encode() + b"\n"
 
 
 def _record(cells: tuple[object, ...] | Broken, names: Sequence[str], folder: Path) -> dict[str, Any] | Broken:

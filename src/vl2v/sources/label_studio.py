@@ -14,6 +14,7 @@ from vl2v.data.tables.base import Broken, Row, empty
 from vl2v.data.tables.delimited import Delimited
 from vl2v.errors import DataError
 from vl2v.sources.base import Source, first_file, unreadable, version_of
+from vl2v_runtime.names import shown
 
 CHOICE = "choice"
 CSV_COLUMNS = frozenset({"annotation_id", "annotator", "lead_time"})  # that Label Studio adds to those of the project
@@ -133,7 +134,7 @@ def _fields(task: object) -> dict[str, Any] | Broken:
         return {key: chosen([value]) if isinstance(value, list | dict) else value for key, value in task.items()}
     plain = {key: value for key, value in inner.items() if not isinstance(value, list | dict)}
     found = _choices(task)
-    nothing = {CHOICE: Broken("no annotation", UNLABELLED, file=True)} if not found else {}
+    nothing = {} if found else {CHOICE: Broken(_without_choice(task), UNLABELLED, file=True)}
     return plain | nothing | {name: chosen(values) for name, values in found.items()}
 
 
@@ -147,6 +148,14 @@ def _choices(task: object) -> dict[str, list[object]]:
                 if isinstance(result, dict) and result.get("type", "choices") == "choices":
                     found.setdefault(str(result.get("from_name", CHOICE)), []).append(result.get("value"))
     return found
+
+
+def _without_choice(task: dict[str, Any]) -> str:
+    """Why a task has no class: nothing was annotated, or other things than classes were."""
+    annotations = [a for a in task.get("annotations") or task.get("completions") or () if isinstance(a, dict)]
+    results = [result for a in annotations for result in a.get("result") or () if isinstance(result, dict)]
+    kinds = sorted({shown(str(result.get("type")))[:40] for result in results})
+    return f"an annotation without choices, but with {', '.join(kinds[:4])}" if kinds else "no annotation"
 
 
 def chosen(values: Sequence[object]) -> str | Broken | None:

@@ -5,9 +5,15 @@ A kind is one file and one line here. Nothing of a package is imported before da
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
+from vl2v.errors import DataError
 from vl2v.plugins import Plugins
 from vl2v.sources.base import Source
+from vl2v_runtime.names import shown
 
+ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")  # a path has one slash of two; a drive has one letter
 BUILT_IN = {
     "hub": "vl2v.sources.hub:HUB",
     "datasets": "vl2v.sources.columnar:DATASETS",
@@ -25,5 +31,14 @@ def find_source(data: str) -> Source | None:
 
     Raises:
         ConfigError: if no built-in kind claims it, and a kind of another package cannot be used.
+        DataError: if it is an address that no kind claims.
     """
-    return next((source for source in SOURCES.values() if source.claims(data)), None)
+    found = next((source for source in SOURCES.values() if source.claims(data)), None)
+    if found is None and ADDRESS.match(data) and not Path(data).exists():
+        raise DataError(
+            f"Data cannot be read from the address {shown(data[:200])}.",
+            expected="a folder or a file on this machine, or a data set of the hub: hf:user/name",
+            found=f"an address with the scheme {data.partition(':')[0]}",
+            next_step="download it; or list the addresses of the images in a table (.csv), and give the table",
+        )
+    return found

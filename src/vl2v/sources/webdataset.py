@@ -85,7 +85,10 @@ class Shards:
             return {ending: Broken(f"a .{ending} file above {TEXT_BYTES:,} bytes", "write what describes one image")}
         if last == JSON:
             return _keys(data)
-        text = data.decode("utf-8", "replace").strip()
+        try:
+            text = data.decode("utf-8").strip()
+        except UnicodeDecodeError:
+            return {ending: Broken(f"a .{ending} file that is not a text in UTF-8", "save it in UTF-8")}
         if text.isascii() and text.isdigit() and int(text) < len(self._names):
             text = self._names[int(text)]
         return {ending: text}

@@ -26,6 +26,7 @@ ROLES = tuple(FLAGS)
 SPLIT = "split"
 NONE = "none"  # in place of a column: a single domain
 MOST_LISTED = 50
+MOST_SHOWN = 60  # characters of a name in a message
 
 
 @dataclass(frozen=True)
@@ -81,15 +82,19 @@ def find_columns(columns: Sequence[str], asked: Mapping[str, str | None], *, sou
                 faults.append(f"no column is known to be the {role}: name it with {FLAGS[role]}")
         elif column not in columns:
             near = difflib.get_close_matches(column, columns, 1, 0.5)
-            faults.append(f"{FLAGS[role]} {shown(column)}: no such column" + (f"; {near[0]}?" if near else ""))
+            faults.append(f"{FLAGS[role]} {_short(column)}: no such column" + (f"; {_short(near[0])}?" if near else ""))
         elif list(columns).count(column) > 1:
-            faults.append(f"{FLAGS[role]}: two columns are called {shown(column)}")
-    used = [column for column in found.values() if column]
-    faults += [f"the column {shown(c)} is used for two things" for c in sorted(set(used)) if used.count(c) > 1]
+            faults.append(f"{FLAGS[role]}: two columns are called {_short(column)}")
+    uses: dict[str, list[str]] = {}
+    for role, column in found.items():
+        uses.setdefault(column, []).append(FLAGS[role])
+    for column, flags in sorted(uses.items()):
+        if column and len(flags) > 1:
+            faults.append(f"the column {_short(column)} is used for two things: {' and '.join(flags)}")
     if label and not labelled:
         faults.append("--label is of no use with --classes, with which no image has a label; drop one of them")
     if faults:
-        listed = ", ".join(shown(column) or "''" for column in columns[:MOST_LISTED])
+        listed = ", ".join(_short(column) or "''" for column in columns[:MOST_LISTED])
         raise ConfigError(
             f"The columns of {shown(source)} do not fit.",
             expected="columns for image and label, and one for domain if there are several",
@@ -97,6 +102,11 @@ def find_columns(columns: Sequence[str], asked: Mapping[str, str | None], *, sou
             next_step=f"name columns with {', '.join(FLAGS.values())}; there are: {listed or 'none'}",
         )
     return Columns(**found)
+
+
+def _short(column: str) -> str:
+    """A name for a message."""
+    return shown(column if len(column) <= MOST_SHOWN else f"{column[:MOST_SHOWN]}...")
 
 
 def _common(role: str, columns: Sequence[str]) -> str:
