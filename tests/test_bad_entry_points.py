@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from command_line import run_cli
+from vl2v.config import RunConfig, parse
 
 Words = Sequence[str]
 Rows = list[tuple[str, ...]]
@@ -246,3 +247,9 @@ def test_final_without_a_run(world: World, name: str) -> None:
     world.file("t.txt", "no run")
     done = run_cli("final", world.root / name, "--out", world.root / "final")
     check(done.returncode, done.stderr, PARTS, [name, "config.yaml", "vl2v distill"])
+
+
+@pytest.mark.parametrize(("given", "workers"), [("auto", None), ("4", 4), (0, 0), (None, None)])
+def test_workers_that_are_accepted(given: object, workers: int | None) -> None:
+    values = {"data": {"root": "."}, "teacher": {"spec": "offline:"}, "student": {"spec": "offline:"}, "workers": given}
+    assert parse(RunConfig, values, "the settings").workers == workers
