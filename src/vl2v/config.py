@@ -265,10 +265,10 @@ def _faults(error: Mapping[str, Any], source: str, model: type[BaseModel]) -> li
     fields = dict(fields_of(model))
     near = _near(key, list(fields)) if error["type"] == "extra_forbidden" else []
     hint = f"; did you mean {' or '.join(near)}?" if near else ""
-    named = next((k for k in (key, key.rpartition(".")[0]) if k in fields), None)  # without the number in a list
-    for mark in fields[named].metadata if named else ():
-        if isinstance(mark, Option):
-            hint = f"; the option is {mark.names(named.rpartition('.')[2])[0]}"
+    for name in (key, key.rpartition(".")[0]):  # the second is without a position in a list
+        marks = fields[name].metadata if name in fields else ()
+        for mark in (m for m in marks if isinstance(m, Option)):
+            hint = f"; the option is {mark.names(name.rpartition('.')[2])[0]}"
     return [f"{key or source}: {said} (found {found}){hint}"]
 
 
