@@ -30,6 +30,8 @@ def public_config(config: Mapping[str, Any]) -> dict[str, Any]:
     for key in ("root", "unlabelled"):
         if data.get(key) is not None:
             data[key] = DATA
+    if data.get("drop") is not None:
+        data["drop"] = FILE
     if "spec" in teacher:
         teacher["spec"] = public_teacher(teacher["spec"])
     prompts = teacher.get("prompts")
@@ -87,7 +89,7 @@ def _home() -> str:
 
 def _paths(config: Mapping[str, Any]) -> Iterator[str]:
     data, teacher, student = (config.get(part) or {} for part in ("data", "teacher", "student"))
-    for folder in (data.get("root"), data.get("unlabelled")):
+    for folder in (data.get("root"), data.get("unlabelled"), data.get("drop")):
         if folder:
             yield from (str(folder), str(Path(folder).resolve()))
     kind, _, rest = str(teacher.get("spec", "")).partition(":")

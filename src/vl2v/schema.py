@@ -131,6 +131,10 @@ class DataConfig(Strict):
     """Skip unreadable image files."""
     allow_missing_classes: Annotated[bool, Panel.data] = False
     """Accept classes that are missing from some domains."""
+    drop: Annotated[Path | None, Panel.data] = None
+    """CSV file of images to leave out, such as suspects.csv of vl2v data suspects.
+
+    Its column ``path`` has paths below the folder of the data. With a column ``drop``, only rows with yes count."""
     layout_as_found: Annotated[bool, Panel.data] = False
     """Accept folders that look like splits or dates as domains and classes.
 

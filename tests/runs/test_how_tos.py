@@ -124,6 +124,16 @@ def test_sell_a_model(bench: Bench, photos: Path, tmp_path: Path) -> None:
     assert "a client" in shell.run("vl2v vendor keys list")
 
 
+def test_check_the_labels(bench: Bench, photos: Path, tmp_path: Path) -> None:
+    shell = Shell(tmp_path, photos, bench.student)
+    first, suspects, clean = commands("check-the-labels.md")
+    shell.run(first)
+    found = json.loads(shell.run(f"{suspects} --json"))
+    assert found["judged"] == 48
+    assert (tmp_path / "suspects.html").exists()
+    shell.run(clean)
+
+
 @pytest.mark.skipif(not shutil.which("curl"), reason="curl is not there")
 def test_distil_from_a_vendor(bench: Bench, photos: Path, tmp_path: Path) -> None:
     shell = Shell(tmp_path, photos, bench.student)

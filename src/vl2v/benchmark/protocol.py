@@ -27,7 +27,7 @@ from vl2v.writing import check_folder, write_text
 SHARED = (("data", "root"), ("data", "held_out"), ("data", "unlabelled"), ("teacher", "spec"))
 WHITE_BOX = "sd"  # VL2V-SD: a variant, not a method, since only the student differs
 NOT_OF_THE_RESULT: Any = {  # paths and prices do not change the result
-    "data": {"root", "unlabelled"},
+    "data": {"root", "unlabelled", "drop"},
     "teacher": {"spec", "price_per_1000_images", "price_per_1000_texts", "accept", "free"},
     "student": {"spec"},
     "budget": True,

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vl2v.cli.common import Json, Quiet, guarded, make_progress
+from vl2v.cli.common import CacheOpt, DataArg, Json, Quiet, StoreOpt, guarded, make_progress, storage_paths
+from vl2v.cli.settings import with_settings
 from vl2v.errors import ConfigError, DiskFullError, Interrupted
 from vl2v.faults.other import network
 from vl2v.faults.system import disk_full
@@ -19,6 +20,7 @@ from vl2v.terminal import say
 from vl2v.words import size
 
 if TYPE_CHECKING:
+    from vl2v.commands.suspects import Suspects
     from vl2v.datasets.facts import Benchmark
     from vl2v.datasets.get import Report
 
@@ -93,6 +95,55 @@ def draw(
     drawn = DomainFolder(work(out, size))
     domains, classes = ", ".join(drawn.domains), ", ".join(drawn.folders)
     show(f"{len(drawn.paths):,} images in {out}\n  domains  {domains}\n  classes  {classes}")
+
+
+@with_settings("Data", "Teacher", "Student")
+def suspects(
+    data: DataArg,
+    run: Annotated[Path | None, typer.Option(help="Take the settings, cache and store of this run.")] = None,
+    out: Annotated[Path, typer.Option(help="CSV file to write; the page for review is next to it.")] = Path(
+        "suspects.csv"
+    ),
+    cache: CacheOpt = None,
+    store: StoreOpt = None,
+    quiet: Quiet = False,
+    as_json: Json = False,
+    *,
+    settings: dict[str, Any],
+) -> None:
+    """List labels that are probably wrong and images unlike any class, as CSV and HTML. Buys nothing."""
+    from vl2v.cli.printing import show
+    from vl2v.commands.suspects import find_suspects
+    from vl2v.nested import merge
+    from vl2v.runs.folder import RunFolder
+    from vl2v.settings import make_config
+
+    given = merge(settings, {"data": {"root": str(data)}})
+    for key, flag in (("teacher", "--teacher"), ("student", "--student")):
+        if run is None and not (given.get(key) or {}).get("spec"):
+            raise ConfigError(
+                f"{flag} is missing.", expected="a run (--run), or a teacher and a student", found="neither",
+                next_step="vl2v data suspects DATA --run runs/first",
+            )  # fmt: skip
+    if run is not None:
+        RunFolder(run).config()  # refuses a folder without a run
+    config = make_config(None if run is None else RunFolder(run).config_file, given)
+    found = find_suspects(config, out, storage_paths(cache, store, run), make_progress(quiet, as_json))
+    show(found.to_dict() if as_json else _suspects_text(found))
+
+
+def _suspects_text(found: Suspects) -> str:
+    values = found.to_dict()
+    lines = [
+        f"{values['judged']:,} labelled images of the source domains: {values['labels']:,} labels that both the "
+        f"teacher and a cross-validated probe reject, {values['unlike']:,} images unlike any class",
+        f"review:   {values['page']}",
+        f"list:     {values['csv']}; correct its column drop",
+        f"continue: vl2v distill ... --drop {values['csv']}",
+    ]
+    if found.unanswered:
+        lines.insert(1, f"not judged: {found.unanswered:,} images without a stored embedding; nothing was bought")
+    return "\n".join(lines)
 
 
 def _say_terms(benchmark: Benchmark, source: str, *, as_json: bool) -> None:
@@ -208,10 +259,11 @@ def _list_text(benchmarks: tuple[Benchmark, ...]) -> str:
 def attach(app: typer.Typer) -> None:
     """Add the commands to the application."""
     commands = typer.Typer(
-        help="Download, check and list benchmark datasets; draw example images.", no_args_is_help=True
+        help="Benchmark datasets, example images, and the labels of your own data.", no_args_is_help=True
     )
     commands.command("get")(guarded(get))
     commands.command("check")(guarded(check))
     commands.command("list")(guarded(list_))
     commands.command("draw")(guarded(draw))
+    commands.command("suspects")(guarded(suspects))
     app.add_typer(commands, name="data")

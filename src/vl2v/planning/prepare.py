@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from vl2v.config import DataConfig, RunConfig
 from vl2v.data.classes import held_out_folders, part_classes
+from vl2v.data.drop import without_dropped
 from vl2v.data.folder import DomainFolder, unlabelled_images
 from vl2v.data.heap import ImageHeap
 from vl2v.data.images import ImageDataset
@@ -147,6 +148,8 @@ def read_parts(
 ) -> tuple[ImageDataset, ImageDataset | None, ImageDataset | None]:
     """The same, and the images of the held-out classes, if there are any, as a third."""
     dataset = folder.scan(index=index, cache=cache, skip_bad=config.skip_bad, progress=progress)
+    if config.drop is not None:
+        dataset = without_dropped(dataset, config.drop, progress)
     unlabelled = None
     if config.unlabelled is not None:
         more = {"index": index, "cache": cache, "skip_bad": config.skip_bad, "progress": progress}

@@ -1,0 +1,97 @@
+"""Labels that both the teacher and a cross-validated probe reject, and images unlike any class."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vl2v.analysis.probe import Floats, Labels, cross_validated, probabilities, stratified_folds
+
+UNLIKE = 0.01  # share of the images that are shown as unlike any class
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What teacher and probe say of N labelled images.
+
+    Attributes:
+        rejected: [N] bool, whether both reject the label.
+        suggested: [N] int64, the class that both together find most probable.
+        teacher: [N] float64, the teacher's probability of the label.
+        probe: [N] float64, the cross-validated probe's probability of the label.
+        similarity: [N] float64, the largest cosine of the teacher's embedding with the mean embedding of a class.
+        unlike: [N] bool, whether this is among the lowest `UNLIKE` of all images, and the label is not rejected.
+    """
+
+    rejected: NDArray[np.bool_]
+    suggested: Labels
+    teacher: Floats
+    probe: Floats
+    similarity: Floats
+    unlike: NDArray[np.bool_]
+
+    @property
+    def doubt(self) -> Floats:
+        """How improbable both find the label, [N] in [0, 1]; the order in which labels are reviewed."""
+        return 1 - np.sqrt(self.teacher * self.probe)
+
+
+def judge(teacher: Floats, embeddings: NDArray[np.floating], features: NDArray[np.floating], labels: Labels,
+          units: Labels | None = None) -> Judgement:  # fmt: skip
+    """Judge labels by the teacher and by a probe that was not fitted on the image in question.
+
+    Args:
+        teacher: [N, K] zero-shot probabilities.
+        embeddings: [N, D] of the teacher.
+        features: [N, F] of the frozen student.
+        labels: [N] in [0, K).
+        units: [N]; images of one unit are in one fold, see `vl2v.analysis.probe.stratified_folds`.
+    """
+    folds = stratified_folds(labels, units)
+    probe = probabilities(cross_validated(features, labels, folds, teacher.shape[1]), labels)
+    rows = np.arange(len(labels))
+    rejected = rejects(teacher, labels) & rejects(probe, labels)
+    similarity = class_similarity(embeddings, labels)
+    count = int(UNLIKE * len(labels))
+    unlike = np.zeros(len(labels), bool)
+    unlike[np.argsort(similarity, kind="stable")[:count]] = True
+    suggested = (teacher * probe).argmax(axis=1).astype(np.int64)
+    return Judgement(rejected, suggested, teacher[rows, labels], probe[rows, labels], similarity, unlike & ~rejected)
+
+
+def rejects(probability: Floats, labels: Labels) -> NDArray[np.bool_]:
+    """Whether a classifier rejects each label, by confident learning (Northcutt et al., JAIR 2021).
+
+    The threshold of a class is the mean probability of the class over the images with its label. An image counts for
+    the most probable class among those whose threshold it reaches. If that is not its label, the label is rejected; of
+    two equally probable ones it is the label.
+    Neither over- nor underconfidence for a class as a whole changes the result.
+
+    Args:
+        probability: [N, K] of images that the classifier was not fitted on.
+        labels: [N] in [0, K).
+    """
+    classes = probability.shape[1]
+    own = probability[np.arange(len(labels)), labels]
+    counts = np.bincount(labels, minlength=classes)
+    sums = np.bincount(labels, weights=own, minlength=classes)
+    thresholds = np.where(counts > 0, sums / np.maximum(counts, 1), np.inf)  # a class without labels takes no image
+    reached = np.where(probability >= thresholds, probability, -1.0)
+    found: NDArray[np.bool_] = reached.max(axis=1) > np.maximum(reached[np.arange(len(labels)), labels], 0)
+    return found
+
+
+def class_similarity(embeddings: NDArray[np.floating], labels: Labels) -> Floats:
+    """The largest cosine of each of [N, D] embeddings with the mean embedding of a class, [N] float64."""
+    rows = _unit(embeddings)
+    means = _unit(np.stack([rows[labels == label].mean(axis=0) for label in np.unique(labels)]))
+    found: Floats = (rows @ means.T).max(axis=1)
+    return found
+
+
+def _unit(rows: NDArray[np.floating]) -> Floats:
+    wide = np.asarray(rows, np.float64)
+    unit: Floats = wide / np.maximum(np.linalg.norm(wide, axis=1, keepdims=True), 1e-12)
+    return unit

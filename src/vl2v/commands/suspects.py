@@ -1,0 +1,167 @@
+"""List labels that are probably wrong, and images unlike any class, for review."""
+
+from __future__ import annotations
+
+import csv
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vl2v.analysis.probe import softmax
+from vl2v.analysis.suspects import Judgement, judge
+from vl2v.analysis.worth import copies_of, source_rows
+from vl2v.config import RunConfig
+from vl2v.data.drop import DROP, PATH
+from vl2v.data.splits import DatasetRows
+from vl2v.errors import ConfigError, DataError
+from vl2v.locations import StoragePaths
+from vl2v.planning.plan import RunPlan, plan_run
+from vl2v.progress import Progress, Silent
+from vl2v.purchase import text_heads
+from vl2v.reports.suspects import LABEL, UNLIKE, Suspect, review_page
+from vl2v.teacher.purchase.buyer import Buyer
+from vl2v.teacher.purchase.ledger import Budget
+from vl2v.teacher.purchase.store import EmbeddingStore
+from vl2v.teacher.zero_shot import zero_shot_logits
+from vl2v.training.feature_cache import FeatureCache
+from vl2v.training.process import make_accelerator
+from vl2v.writing import replacing, write_text
+from vl2v_runtime.names import printable
+
+FEWEST = 40  # judged images, below which nothing can be said
+COLUMNS = (PATH, "domain", "label", "reason", "suggested", "teacher", "probe", "similarity", DROP)
+
+
+@dataclass(frozen=True)
+class Suspects:
+    """What was found.
+
+    Attributes:
+        found: rejected labels, the most doubtful first, then images unlike any class.
+        judged: number of images that were judged.
+        unanswered: number of images without an embedding in the store, which were not judged.
+        csv: the list, for ``data.drop``.
+        page: the HTML page for review.
+    """
+
+    found: tuple[Suspect, ...]
+    judged: int
+    unanswered: int
+    csv: Path
+    page: Path
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        counts = {"labels": self.count(LABEL), "unlike": self.count(UNLIKE)}
+        files = {"csv": printable(self.csv), "page": printable(self.page)}
+        return {"judged": self.judged, "unanswered": self.unanswered} | counts | files
+
+    def count(self, reason: str) -> int:
+        """The number of images that were found for a reason."""
+        return sum(suspect.reason == reason for suspect in self.found)
+
+
+def find_suspects(
+    config: RunConfig, out: Path, storage: StoragePaths | None = None, progress: Progress | None = None
+) -> Suspects:
+    """Judge the labels of the source domains, and write a CSV file and a page next to it. Nothing is bought.
+
+    A free teacher is queried for what the store lacks. Of a teacher that charges, images without a stored embedding are
+    not judged. Images of held-out domains and stated test images are not judged, so their labels choose nothing.
+
+    Args:
+        config: settings of a run, with a student.
+        out: the CSV file; the page has the same name with the suffix ``.html``. Both are replaced.
+        storage: paths of cache and store.
+        progress: receives every stage.
+
+    Raises:
+        ConfigError: if the images have no labels.
+        DataError: if too few images can be judged.
+    """
+    progress = progress or Silent()
+    if config.data.classes:
+        found, step = (
+            "data.classes (--classes), images without labels",
+            "drop it, or sort the images into class folders",
+        )
+        raise ConfigError("There are no labels to check.", expected="labelled images", found=found, next_step=step)
+    plan = plan_run(config, storage or StoragePaths(), progress, begun=True)
+    with closing(EmbeddingStore(plan.paths.store)) as store:
+        rows = _answered(plan, store, progress)
+        embeddings = store.images(plan.card, plan.dataset.digests[rows])
+        head = text_heads(store.texts(plan.card, plan.requirements.prompts), plan.requirements.templates)
+    teacher = softmax(zero_shot_logits(embeddings, head, plan.card.logit_scale).astype(np.float64))
+    units = copies_of(plan.dataset.digests[rows]) if plan.dataset.groups is None else plan.dataset.groups[rows]
+    judgement = judge(teacher, embeddings, _features(plan, rows, progress), plan.dataset.labels[rows], units)
+    found = tuple(_listed(plan, rows, judgement))
+    page = out.with_suffix(".html")
+    unanswered = len(source_rows(plan)) - len(rows)
+    _write_csv(found, out)
+    write_text(page, printable(review_page(found, plan.config.data.folder, out.name, len(rows), unanswered).html()))
+    return Suspects(found, len(rows), unanswered, out, page)
+
+
+def _answered(plan: RunPlan, store: EmbeddingStore, progress: Progress) -> DatasetRows:
+    """The source images whose embeddings are stored, once a free teacher was queried for the others."""
+    rows, card, prompts = source_rows(plan), plan.card, plan.requirements.prompts
+    digests = plan.dataset.digests[rows]
+    if card.price.free:
+        buyer = Buyer(plan.teacher, store, Budget(None, currency=card.price.currency), "suspects", progress)
+        buyer.texts(prompts, "suspects")
+        buyer.images(digests, lambda i: plan.dataset.read(int(rows[i])), "suspects")
+    known = rows[store.knows_images(card, digests)]
+    if len(known) < FEWEST or not all(store.knows_texts(card, prompts)):
+        raise DataError(
+            "Too few images can be judged.",
+            expected=f"at least {FEWEST} labelled source images with an embedding of {card.identity}, and its prompts",
+            found=f"{len(known):,} of {len(rows):,} images in {plan.paths.store}",
+            next_step="give the run that bought the embeddings (--run), or its --teacher and --store",
+        )
+    return known
+
+
+def _features(plan: RunPlan, rows: DatasetRows, progress: Progress) -> NDArray[np.float32]:
+    """The frozen student's features, [N, F]; cached for runs with the same weights."""
+    backbone, slots = plan.student_backbone, plan.pixels.slots(plan.dataset.digests[rows])
+    accelerator = make_accelerator(plan.config)
+    module = backbone.module.to(accelerator.device)
+    folder, pixels = plan.pixels.features_folder(), plan.pixels.map()
+    cache = FeatureCache(folder, module, backbone.preprocess, pixels, backbone.features)
+    features: NDArray[np.float32] = cache.of(slots, accelerator, progress, "features of the frozen student")[slots]
+    return features
+
+
+def _listed(plan: RunPlan, rows: DatasetRows, judgement: Judgement) -> list[Suspect]:
+    dataset, names = plan.dataset, plan.dataset.names
+    order = np.argsort(-judgement.doubt, kind="stable")
+    labels = [(int(i), LABEL) for i in order if judgement.rejected[i]]
+    order = np.argsort(judgement.similarity, kind="stable")
+    return [
+        Suspect(
+            path=dataset.paths[rows[i]],
+            domain=dataset.domains[dataset.domain_of[rows[i]]],
+            label=names[dataset.labels[rows[i]]],
+            reason=reason,
+            suggested=names[judgement.suggested[i]],
+            teacher=float(judgement.teacher[i]),
+            probe=float(judgement.probe[i]),
+            similarity=float(judgement.similarity[i]),
+        )
+        for i, reason in [*labels, *((int(i), UNLIKE) for i in order if judgement.unlike[i])]
+    ]
+
+
+def _write_csv(found: tuple[Suspect, ...], out: Path) -> None:
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(out) as fresh, fresh.open("w", encoding="utf-8", errors="surrogateescape", newline="") as handle:
+        writer = csv.writer(handle)
+        writer.writerow(COLUMNS)
+        for s in found:
+            figures = (f"{s.teacher:.4f}", f"{s.probe:.4f}", f"{s.similarity:.4f}")
+            drop = "yes" if s.reason == LABEL else "no"
+            writer.writerow((s.path, s.domain, s.label, s.reason, s.suggested, *figures, drop))

@@ -1,0 +1,77 @@
+"""Images that a CSV file names, such as the one of `vl2v data suspects`, are left out of a dataset."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from vl2v.data.images import ImageDataset
+from vl2v.errors import ConfigError
+from vl2v.progress import Progress, warn
+from vl2v_runtime.names import shown
+
+PATH, DROP = "path", "drop"
+YES, NO = ("yes", "true", "1"), ("no", "false", "0", "")
+
+
+def read_dropped(file: Path) -> set[str]:
+    """The paths to drop: those whose column ``drop`` says yes, or all if the file has no such column.
+
+    Raises:
+        ConfigError: if the file cannot be read, or is not such a list.
+    """
+    step = "use the CSV file that vl2v data suspects writes, or drop data.drop (--drop)"
+    expected = f"a CSV file in UTF-8 with a column {PATH} and, if not all are dropped, a column {DROP} of yes and no"
+    problem = f"data.drop (--drop) {shown(file)} cannot be used."
+    try:
+        with file.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as handle:
+            rows = list(csv.DictReader(handle))
+            columns = list(rows[0]) if rows else [PATH]
+    except (OSError, csv.Error, UnicodeError) as error:
+        found = (error.strerror if isinstance(error, OSError) else None) or str(error)
+        raise ConfigError(problem, expected=expected, found=found, next_step=step) from error
+    if PATH not in columns:
+        found = f"the columns {', '.join(shown(str(column)) for column in columns[:12])}"
+        raise ConfigError(problem, expected=expected, found=found, next_step=step)
+    dropped = set()
+    for line, row in enumerate(rows, 2):
+        said = (row.get(DROP) or "").strip().lower() if DROP in columns else YES[0]
+        if said not in YES + NO:
+            found = f"{shown(said[:40])} in row {line}"
+            raise ConfigError(problem, expected="yes or no in the column drop", found=found, next_step=step)
+        if said in YES and row[PATH]:
+            dropped.add(row[PATH])
+    return dropped
+
+
+def without_dropped(dataset: ImageDataset, file: Path, progress: Progress) -> ImageDataset:
+    """The dataset without the images that a file drops; warns if the file names images that it does not have.
+
+    Raises:
+        ConfigError: if the file cannot be used, or none of its images is in the dataset.
+    """
+    dropped = read_dropped(file)
+    rows = np.array([i for i, path in enumerate(dataset.paths) if path not in dropped], np.int64)
+    gone = len(dataset) - len(rows)
+    if dropped and not gone:
+        raise ConfigError(
+            f"None of the images of data.drop (--drop) {shown(file)} is in the data.",
+            expected="paths relative to the folder of the data, as vl2v data suspects writes them",
+            found=shown(min(dropped)),
+            next_step="give the folder or table that the file was made for",
+        )
+    if gone < len(dropped):
+        warn(progress, f"{len(dropped) - gone:,} of the images to drop are not in the data ({shown(file)})")
+    progress.note(f"dropped {gone:,} images ({shown(file)})")
+    return replace(
+        dataset,
+        paths=[dataset.paths[row] for row in rows],
+        digests=dataset.digests[rows],
+        labels=dataset.labels[rows],
+        domain_of=dataset.domain_of[rows],
+        parts=None if dataset.parts is None else dataset.parts[rows],
+        groups=None if dataset.groups is None else dataset.groups[rows],
+    )
