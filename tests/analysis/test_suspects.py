@@ -142,7 +142,7 @@ def test_the_command_finds_the_wrong_labels_and_a_run_can_drop_them(scene: Path)
 def test_a_teacher_that_charges_is_never_queried(scene: Path) -> None:
     settings = {"teacher": {"spec": f"file:{scene / 'teacher.npz'}", "price_per_1000_images": Decimal(1)}}
     settings |= {"data": {"root": str(scene / "data")}, "device": "cpu"}  # type: ignore[dict-item]
-    settings |= {"student": {"spec": f"timm:test_resnet@{scene / 'student.safetensors'}", "size": 32}}  # type: ignore[dict-item]
+    settings |= {"student": {"spec": f"timm:test_resnet@{scene / 'student.safetensors'}", "size": 32}}
     storage = StoragePaths(scene / "cache", scene / "store.sqlite")
     with pytest.raises(DataError, match=r"Too few images can be judged(.|\n)*0 of 110 images"):
         find_suspects(make_config(None, settings), scene / "s.csv", storage)

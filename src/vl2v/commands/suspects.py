@@ -98,12 +98,12 @@ def find_suspects(
     teacher = softmax(zero_shot_logits(embeddings, head, plan.card.logit_scale).astype(np.float64))
     units = copies_of(plan.dataset.digests[rows]) if plan.dataset.groups is None else plan.dataset.groups[rows]
     judgement = judge(teacher, embeddings, _features(plan, rows, progress), plan.dataset.labels[rows], units)
-    found = tuple(_listed(plan, rows, judgement))
+    suspects = tuple(_listed(plan, rows, judgement))
     page = out.with_suffix(".html")
     unanswered = len(source_rows(plan)) - len(rows)
-    _write_csv(found, out)
-    write_text(page, printable(review_page(found, plan.config.data.folder, out.name, len(rows), unanswered).html()))
-    return Suspects(found, len(rows), unanswered, out, page)
+    _write_csv(suspects, out)
+    write_text(page, printable(review_page(suspects, plan.config.data.folder, out.name, len(rows), unanswered).html()))
+    return Suspects(suspects, len(rows), unanswered, out, page)
 
 
 def _answered(plan: RunPlan, store: EmbeddingStore, progress: Progress) -> DatasetRows:
