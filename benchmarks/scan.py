@@ -6,7 +6,6 @@ import argparse
 import csv
 import io
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -32,6 +31,15 @@ from vl2v.data.scan import FileIndex
 from vl2v.data.table import TableListing
 index = FileIndex(Path(sys.argv[2]) / "scan" / "files.sqlite")
 print(len(TableListing(Path(sys.argv[1])).scan(index=index)))
+"""
+
+# A small process starts the command: the peak of a process includes that of the one which it was forked from.
+LAUNCH = """
+import json, os, sys
+sys.stdout.flush()
+_, status, usage = os.wait4(os.posix_spawn(sys.argv[1], sys.argv[1:], os.environ), 0)
+print(json.dumps([usage.ru_utime + usage.ru_stime, usage.ru_maxrss]))
+sys.exit(os.waitstatus_to_exitcode(status))
 """
 
 
@@ -128,15 +136,10 @@ def measure(root: Path, rows: int, dimension: int) -> dict[str, Any]:
 def child(command: list[str]) -> tuple[dict[str, float], str]:
     """Run a command; its CPU seconds (user and system) and its greatest resident memory, and what it printed."""
     start = time.perf_counter()
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    output = process.stdout.read()
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        raise subprocess.CalledProcessError(process.returncode, command)
-    seconds = usage.ru_utime + usage.ru_stime
-    memory = usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    done = subprocess.run([sys.executable, "-S", "-c", LAUNCH, *command], stdout=subprocess.PIPE, text=True, check=True)
+    output, _, last = done.stdout.rstrip().rpartition("\n")
+    seconds, memory = json.loads(last)
+    memory *= 1 if sys.platform == "darwin" else 1024
     return {"cpu_s": seconds, "wall_s": time.perf_counter() - start, "peak_mb": memory / 1e6}, output
 
 
