@@ -179,6 +179,11 @@ class PixelCache:
         slots = dict(rows_of(self._db, "SELECT digest, slot FROM slots JOIN sums USING (slot) WHERE digest IN", keys))
         return np.fromiter((slots.get(key, -1) for key in keys), dtype=np.int64, count=len(keys))
 
+    def all_slots(self) -> dict[bytes, int]:
+        """The slot of every digest, by one query."""
+        rows = self._db.execute("SELECT digest, slots.slot FROM slots JOIN sums USING (slot)")
+        return {bytes(digest): int(slot) for digest, slot in rows}
+
     def map(self) -> NDArray[np.uint8]:
         """All slots as a read-only memory map, [slots, size, size, 3] uint8."""
         count = self.data.stat().st_size // self.slot_bytes if self.data.exists() else 0

@@ -17,6 +17,7 @@ from vl2v.method.registry import METHODS
 from vl2v.planning.models import ensure_fresh_views_possible, open_configured_teacher, open_student
 from vl2v.planning.prepare import Examples, examples_of, list_folder, read_parts
 from vl2v.planning.requirements import EVALUATION, UNSEEN, Requirements, make_quote, requirements_of
+from vl2v.planning.resemblance import resemblance
 from vl2v.planning.settling import settled
 from vl2v.planning.split import Split, leaked, split_dataset
 from vl2v.progress import Progress, Silent, warn
@@ -146,6 +147,8 @@ def plan_run(
         dataset, unlabelled, unseen = parts
         split = split_dataset(dataset, config.data, config.seed)
         _warn_of_split(dataset, split, progress)
+        if backbone and (text := resemblance(dataset, split, cache).text()):
+            warn(progress, text)
         examples = examples_of(config, dataset, unlabelled, split, index, cache, progress)
         if isinstance(teacher, FileTeacher):
             for part in parts:
