@@ -201,3 +201,36 @@ def test_parts_of_one_batch_after_another_are_added() -> None:
     for given in (one, replace(one), one):
         parts(torch.ones(2), given)
     assert parts.sums(Accelerator(cpu=True)) == {"a": 3.0}
+
+
+def test_a_network_that_cannot_be_compiled_is_trained_without(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = list[int]()
+
+    def compiled(module: nn.Module) -> Callable[[Tensor], Tensor]:
+        def call(inputs: Tensor) -> Tensor:
+            calls.append(len(inputs))
+            raise RuntimeError("no compiler")
+
+        return call
+
+    monkeypatch.setattr(torch, "compile", compiled)
+    notes = list[str]()
+    found = train(MicroBatch(note=notes.append, compiled=True), Backbone(dropout=0.4))
+    expected = train(MicroBatch(), Backbone(dropout=0.4))
+    assert found[0] == expected[0]
+    assert all(found[1][name].equal(tensor) for name, tensor in expected[1].items())
+    assert calls == [8]
+    assert notes == ["torch.compile failed; training continues without it (RuntimeError: no compiler)"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("size", [None, 4])
+def test_a_compiled_network_trains_as_without(size: int | None) -> None:
+    notes = list[str]()
+    found = train(MicroBatch(size, notes.append, compiled=True), Backbone())
+    expected = train(MicroBatch(), Backbone())
+    assert notes == []
+    assert found[0] == pytest.approx(expected[0], rel=1e-4)
+    assert list(found[1]) == list(expected[1]), "no prefix in the names"
+    for name, tensor in expected[1].items():
+        torch.testing.assert_close(found[1][name], tensor, rtol=1e-3, atol=1e-4)

@@ -38,15 +38,24 @@ class MicroBatch:
         size: number of images, above 0. None computes whole batches.
         note: receives one line when the number changes.
         processes: processes that train together. Of several, none can repeat a step, because the others wait for it.
+        compiled: whether the network is compiled with torch.compile, until this fails.
     """
 
-    def __init__(self, size: int | None = None, note: Callable[[str], None] = lambda _: None, processes: int = 1):
-        self.size, self.processes = size, processes
+    def __init__(
+        self,
+        size: int | None = None,
+        note: Callable[[str], None] = lambda _: None,
+        processes: int = 1,
+        compiled: bool = False,
+    ) -> None:
+        self.size, self.processes, self.compiled = size, processes, compiled
         self.threads = 1  # that share the images, see `vl2v.shards`
         self._note = note
 
     def attempt(self, images: int, work: Callable[[], T]) -> T:
         """Call a function; while memory runs out, halve the micro-batch and call it again.
+
+        It is also called again, without torch.compile, if the compiled network raises an error.
 
         Args:
             images: images of the batch.
@@ -73,9 +82,16 @@ class MicroBatch:
         return result
 
     def _adapt(self, images: int, error: Exception) -> None:
-        """Halve the micro-batch, or raise an error if this does not help."""
-        if isinstance(error, Vl2vError) or not out_of_memory(error):
+        """Halve the micro-batch, or go on without torch.compile; raise an error if neither helps."""
+        if isinstance(error, Vl2vError):
             raise error
+        if not out_of_memory(error):
+            if not self.compiled or self.processes > 1:
+                raise error
+            self.compiled = False  # an error of the network itself comes again without it
+            found = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+            self._note(f"torch.compile failed; training continues without it ({found})")
+            return
         now, found = min(self.size or images, images), " ".join(str(error).split())[:200] or "no memory left"
         if self.processes > 1:
             raise TrainingError(
@@ -99,21 +115,25 @@ class InMicroBatches(nn.Module):
 
     Args:
         module: maps [N, ...] to [N, ...], each image by itself.
-        micro: the number of images at once. It may change between calls.
+        micro: the number of images at once, and whether the module is compiled. Both may change between calls. The
+            compiled network shares its parameters with the module, whose state dict does not change.
     """
 
     def __init__(self, module: nn.Module, micro: MicroBatch) -> None:
         super().__init__()
         self.module, self.micro = module, micro
+        # In a list, so that it is not a submodule, whose name would be a prefix of its parameters.
+        self._compiled = [torch.compile(module)] if micro.compiled else []
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Map [N, ...] to [N, ...]. The parameters receive gradients, the inputs none."""
         size = max(1, self.micro.size // self.micro.threads) if self.micro.size else len(inputs)
+        network = self._compiled[0] if self.micro.compiled else self.module
         if len(inputs) <= size:
-            output: Tensor = self.module(inputs)
+            output: Tensor = network(inputs)
             return output
         parameters = [parameter for parameter in self.module.parameters() if parameter.requires_grad]
-        result: Tensor = _InParts.apply(self.module, torch.split(inputs, size), *parameters)
+        result: Tensor = _InParts.apply(network, torch.split(inputs, size), *parameters)
         return result
 
 

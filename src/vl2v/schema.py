@@ -317,8 +317,12 @@ class RunSettings(Strict):
     budget: Money | None = None
     device: Annotated[Literal["auto", "cpu", "cuda", "mps"], Panel.machine] = "auto"
     """Device: auto (default), cpu, cuda or mps."""
-    precision: Annotated[Literal["no", "fp16", "bf16"], Panel.machine] = "no"
-    """Mixed precision: no (default), bf16 or fp16."""
+    precision: Annotated[Literal["auto", "no", "fp16", "bf16"], Panel.machine] = "auto"
+    """Mixed precision: auto (default: bf16 on a CUDA GPU that supports it, otherwise no), no, bf16 or fp16.
+
+    `config.yaml` then has what auto stands for, so that a resumed run continues with it."""
+    compile: Annotated[bool, Panel.machine] = False
+    """Compile the student for training with torch.compile."""
     micro_batch: Annotated[Positive | None, Panel.machine] = None
     """Images that a step computes at once (default: all, and fewer if memory runs out).
 

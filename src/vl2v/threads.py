@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
-from math import inf
+from math import ceil, inf
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from threadpoolctl import ThreadpoolController
 
 FEW_CORES = 4
+CPU_LIMIT = Path("/sys/fs/cgroup/cpu.max")
 # How often a waiting thread spins before it sleeps. With 0, an idle machine loses a sixth to a quarter of its speed.
 # With 10,000 on few cores, two threads next to a busy process are 40% slower than one.
 SPINS_ON_FEW, SPINS = "1000", "2000"
@@ -41,9 +42,12 @@ Work = Callable[[int], object]
 
 def cores() -> int:
     """Return the number of cores that this process may use, at least 1; hyperthreads count."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    found = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:  # the limit of a container: microseconds of CPU time in a period
+        quota, period = CPU_LIMIT.read_text().split()
+        return min(found, ceil(int(quota) / int(period)))
+    except (OSError, ValueError):  # no container, or "max", which is no limit
+        return found
 
 
 def free_memory() -> int:

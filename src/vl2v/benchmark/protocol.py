@@ -33,6 +33,7 @@ NOT_OF_THE_RESULT: Any = {  # paths and prices do not change the result
     "budget": True,
     "device": True,
     "micro_batch": True,
+    "compile": True,
     "workers": True,
     "threads": True,
     "tracking": True,
@@ -216,6 +217,8 @@ def _check_shared(settings: Mapping[str, Any], label: str) -> None:
 def key_of(config: RunConfig, origin: Origin) -> str:
     """Hash everything that the result of a job depends on; settings with default values are omitted."""
     settings = config.model_dump(mode="json", exclude_defaults=True, exclude=NOT_OF_THE_RESULT)
+    if settings.get("precision") == "no":  # the default of earlier versions
+        del settings["precision"]
     content = json.dumps([settings, origin.data, origin.teacher, origin.student], sort_keys=True)
     return hashlib.sha256(content.encode()).hexdigest()[:16]
 

@@ -60,7 +60,7 @@ from vl2v.training.balance import settle_balance
 from vl2v.training.data import TrainingData, write_slots
 from vl2v.training.duration import settle_by_measuring
 from vl2v.training.fresh import FreshViews
-from vl2v.training.process import make_accelerator, versions
+from vl2v.training.process import make_accelerator, tuned, versions
 from vl2v.training.student import build_student, provenance_of
 from vl2v.training.train import TrainingResult, saved_state, train
 from vl2v.trust import files as trust_file
@@ -135,7 +135,8 @@ def run(
     first = accelerator.is_main_process  # it plans and buys before the others, which then find everything stored
     paths, progress = storage or storage_of(out, present=False), Recorder(progress or Silent()) if first else Silent()
     if first and not resume:
-        config = config.model_copy(update={"data": with_columns(config.data)})
+        found = {"data": with_columns(config.data), "precision": accelerator.mixed_precision}
+        config = config.model_copy(update=found)
         ensure_new(folder, config.data.root)
     with owned(out, TRAINING) if first else nullcontext():
         if not first:
@@ -158,9 +159,10 @@ def run(
                     export_embeddings(plan, store, folder.work)
                 write_slots(plan, folder.work)
                 accelerator.wait_for_everyone()
-            plan = settle_by_measuring(plan, folder, accelerator, progress)
-            with computing(plan.config.threads):
-                return _train_and_evaluate(plan, folder, accelerator, progress, report)
+            with tuned(accelerator.device):
+                plan = settle_by_measuring(plan, folder, accelerator, progress)
+                with computing(plan.config.threads):
+                    return _train_and_evaluate(plan, folder, accelerator, progress, report)
 
 
 def _purchase_with_advice(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,6 +27,7 @@ from vl2v.method.loss import scheduled_weight
 from vl2v.planning.plan import RunPlan
 from vl2v.purchase import BoughtEmbeddings
 from vl2v.student.preprocess import Preprocess
+from vl2v.threads import cores
 from vl2v.training.fresh import FreshViews
 from vl2v.writing import replacing
 from vl2v_runtime.trust import probabilities
@@ -160,9 +160,7 @@ class BatchLoader:
         augmentation = Augmentation(self.preprocess.size, self.config.distill.augment)
         data = AugmentedPixels(self.data.pixels, self.data.slots, augmentation)
         draws = (streams.draw(step, a.process_index, a.num_processes) for step in range(start, steps))
-        workers = self.config.workers
-        if workers is None:
-            workers = 0 if a.device.type == "cpu" else min(8, os.cpu_count() or 1)  # a CPU has no core to spare
+        workers = loading_processes(self.config.workers, a.device, a.num_processes)
         for step, (pixels, rows) in zip(range(start, steps), augmented_batches(data, draws, workers), strict=True):
             vectors = self.fresh.query(pixels, a.num_processes) if self.fresh else None
             torch.manual_seed((streams.seed + step) % 2**63)  # for dropout and the like
@@ -186,6 +184,22 @@ class BatchLoader:
             image = torch.zeros_like(text) if m.embeddings is None else torch.from_numpy(np.asarray(m.embeddings[rows]))
         mask = None if bool(labelled.all()) else labelled.to(device)
         return Batch(inputs.to(device), image.to(device), text.to(device), mask, labels.to(device))
+
+
+def loading_processes(workers: int | None, device: torch.device, processes: int = 1) -> int:
+    """How many processes of its own a training process loads and augments images with.
+
+    On a CPU there are none: training uses all cores, and the pixel cache is read from memory. Next to a GPU, the
+    processes share the cores that the main process leaves; there are at most eight.
+
+    Args:
+        workers: the setting; None stands for auto.
+        device: the device of training.
+        processes: training processes; they are taken to run on this machine.
+    """
+    if workers is not None:
+        return workers
+    return 0 if device.type == "cpu" else min(8, max(1, cores() // processes - 1))
 
 
 def context_of(config: RunConfig, data: TrainingData) -> Context[Any]:

@@ -27,8 +27,9 @@ from vl2v.runs.folder import RunFolder
 from vl2v.shards import sharding
 from vl2v.student.backbones import Backbone
 from vl2v.threads import computing
+from vl2v.training.data import loading_processes
 from vl2v.training.pace import as_it_was, can_shard, training_threads
-from vl2v.training.process import make_accelerator
+from vl2v.training.process import make_accelerator, tuned
 from vl2v.training_time import TrainingTime
 
 TRIES = 3  # of a training step, the fastest counts
@@ -88,12 +89,12 @@ class Rates:
             passing = _fastest(look, device, tries) / CHUNK
             if not METHODS[config.method].trains_backbone:
                 return cls(0.0, passing)
-            micro = MicroBatch(config.micro_batch, processes=accelerator.num_processes)
+            micro = MicroBatch(config.micro_batch, processes=accelerator.num_processes, compiled=config.compile)
             projected = Projected(module, torch.nn.Linear(backbone.features, 1).to(device))
             model = InMicroBatches(projected, micro).train()
             inputs = torch.randn(batch, 3, size, size, device=device).contiguous(memory_format=torch.channels_last)
 
-            divided = can_shard(model, size, accelerator)
+            divided = not config.compile and can_shard(model, size, accelerator)
 
             def train() -> None:
                 with sharding(batch, divided) as shards:
@@ -102,7 +103,7 @@ class Rates:
 
             training = micro.attempt(batch, lambda: _fastest(train, device, tries)) / batch
         # Loading processes augment while a GPU computes; a CPU does one after the other.
-        augmenting = _augmenting(config, pixels) if device.type == "cpu" and not config.workers else 0.0
+        augmenting = _augmenting(config, pixels) if not loading_processes(config.workers, device) else 0.0
         return cls(training + augmenting, passing)
 
 
@@ -190,7 +191,8 @@ def training_time(plan: RunPlan, accelerator: Accelerator) -> tuple[DistillConfi
 def quoted_time(plan: RunPlan) -> TrainingTime:
     """The training time that a quote states, with the number of threads that the run would use."""
     accelerator = make_accelerator(plan.config)
-    with computing(training_threads(plan.config, plan.student_backbone, sum(plan.shares), accelerator)):
+    threads = training_threads(plan.config, plan.student_backbone, sum(plan.shares), accelerator)
+    with computing(threads), tuned(accelerator.device):
         return training_time(plan, accelerator)[1]
 
 

@@ -48,7 +48,7 @@ def _steps(config: RunConfig, backbone: Backbone, accelerator: Accelerator) -> I
     trains = METHODS[config.method].trains_backbone
     module, side = backbone.module, backbone.preprocess.size
     model = Projected(module, nn.Identity()).to(memory_format=torch.channels_last)
-    divided = can_shard(model, side, accelerator)
+    divided = not config.compile and can_shard(model, side, accelerator)
 
     def step(count: int) -> None:
         with sharding(count, divided) as shards:

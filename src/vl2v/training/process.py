@@ -14,12 +14,14 @@ from datetime import timedelta
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from accelerate.utils import InitProcessGroupKwargs
+from accelerate.utils import InitProcessGroupKwargs, parse_flag_from_env
 
 from vl2v.config import RunConfig
 from vl2v.errors import ConfigError
 
 PACKAGES = ("vl2v", "torch", "torchvision", "timm", "accelerate", "numpy", "pillow", "open_clip_torch")
+
+CPU_ONLY = "ACCELERATE_USE_CPU"  # makes Accelerate ignore a GPU
 
 _also_asked: ContextVar[Callable[[], bool]] = ContextVar("also_asked", default=lambda: False)
 
@@ -30,10 +32,11 @@ def make_accelerator(config: RunConfig) -> Accelerator:
     Raises:
         ConfigError: if the device that was asked for is not there.
     """
+    precision = precision_of(config)
     if not torch.distributed.is_initialized():
         AcceleratorState._reset_state(reset_partial_state=True)  # an earlier run in this process may have differed
     patient = InitProcessGroupKwargs(timeout=timedelta(days=7))  # the others wait while the first one buys
-    accelerator = Accelerator(cpu=config.device == "cpu", mixed_precision=config.precision, kwargs_handlers=[patient])
+    accelerator = Accelerator(cpu=config.device == "cpu", mixed_precision=precision, kwargs_handlers=[patient])
     if config.device not in ("auto", accelerator.device.type):
         raise ConfigError(
             f"This machine has no device '{config.device}'.",
@@ -42,6 +45,37 @@ def make_accelerator(config: RunConfig) -> Accelerator:
             next_step="--device auto",
         )
     return accelerator
+
+
+def precision_of(config: RunConfig) -> str:
+    """The precision of training, with ``auto`` resolved: no, fp16 or bf16.
+
+    A GPU that only emulates bf16 gains nothing from it. MPS computes in float32.
+    """
+    if config.precision != "auto":
+        return config.precision
+    gpu = config.device in ("auto", "cuda") and torch.cuda.is_available() and not parse_flag_from_env(CPU_ONLY)
+    return "bf16" if gpu and torch.cuda.is_bf16_supported(including_emulation=False) else "no"
+
+
+@contextmanager
+def tuned(device: torch.device) -> Iterator[None]:
+    """While open, a CUDA GPU uses TF32 for float32 and picks the fastest algorithms for the shapes of a run.
+
+    Other devices are left alone, so that results on a CPU stay the same bit for bit.
+    """
+    if device.type != "cuda":
+        yield
+        return
+    cudnn = torch.backends.cudnn
+    matmul, before = torch.get_float32_matmul_precision(), (cudnn.allow_tf32, cudnn.benchmark)
+    torch.set_float32_matmul_precision("high")
+    cudnn.allow_tf32 = cudnn.benchmark = True
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(matmul)
+        cudnn.allow_tf32, cudnn.benchmark = before
 
 
 @contextmanager

@@ -81,7 +81,8 @@ class Trainer:
         self._average = average_of(config)
         self._selector = WeightSelector(config.distill, config.measure)
         self._parts = LossParts(self.method.objective(context_of(config, data)))
-        self._micro = MicroBatch(config.micro_batch, self.progress.note, self.accelerator.num_processes)
+        processes, compiled = self.accelerator.num_processes, config.compile
+        self._micro = MicroBatch(config.micro_batch, self.progress.note, processes, compiled)
         side = self.backbone.preprocess.size  # built here, where the backbone is still the pretrained one
         build = self.method.penalty
         self._penalty = build(self.backbone.module, torch.zeros(2, 3, side, side)) if build else None
@@ -231,7 +232,9 @@ class Trainer:
         """The threads that share the batches of Distill."""
         model = Projected(self.backbone.module, self.projection, self._penalty)
         whole = self.fresh is not None or not self.method.trains_backbone  # a local teacher needs all threads itself
-        divided = not whole and can_shard(model, self.backbone.preprocess.size, self.accelerator)
+        divided = (
+            not whole and not self.config.compile and can_shard(model, self.backbone.preprocess.size, self.accelerator)
+        )
         return sharding(sum(self.data.shares), divided)
 
     def _adam(self, weights: Mapping[str, nn.Parameter], settings: AlignConfig | DistillConfig) -> torch.optim.Adam:
