@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,7 @@ from vl2v.json_files import read_json, write_json
 from vl2v.locations import StoragePaths
 from vl2v.method import registry
 from vl2v.nested import merge, nested
-from vl2v.progress import Progress
+from vl2v.progress import Progress, Recorder
 from vl2v.runs.folder import RunFolder
 from vl2v.threads import cores, free_memory
 from vl2v.training.process import stop_asked
@@ -31,6 +32,7 @@ HELD_OUT = "line"
 SIZE = 64  # pixels; sufficient for drawings, and a step takes half as long as with 96
 SEEDS = (0, 1, 2)
 METHODS = ("erm", "kd", OURS)
+NUMBER = re.compile(r"\d")
 LABELS = 4  # per class and style
 SETTINGS: dict[str, Any] = {
     "data": {"held_out": (HELD_OUT,), "labels_per_class": LABELS},
@@ -136,6 +138,21 @@ def _parallel_runs() -> int:
     return 1 if torch.cuda.is_available() else max(1, min(cores(), int(free_memory() / MEMORY)))
 
 
+class _Once(Recorder):
+    """Progress of several runs on the same images: a note that another run gave, up to its numbers, is not shown."""
+
+    def __init__(self, inner: Progress) -> None:
+        super().__init__(inner)
+        self._shown: set[str] = set()
+
+    def note(self, text: str) -> None:
+        """Show a note that begins with the title of a run."""
+        start = NUMBER.split(text.partition(": ")[2], maxsplit=1)[0]
+        if not start or "warning" in start or start not in self._shown:
+            self._shown.add(start)
+            super().note(text)
+
+
 def _run_parallel(
     out: Path,
     dataset: Path,
@@ -146,7 +163,7 @@ def _run_parallel(
     settings: Mapping[str, Any],
 ) -> None:
     """Run several runs in parallel. Their evaluations are on disk afterwards."""
-    waiting = list(todo)
+    waiting, notes = list(todo), _Once(progress)
     with (
         stop_asked() as stop,
         Workers[tuple[str, int]](count, stop) as workers,
@@ -159,7 +176,7 @@ def _run_parallel(
                 pair = waiting.pop(0)
                 progress.note(_title(pair))
                 workers.start(pair, _run, _folder(out, *pair), dataset, *pair, storage, settings)
-            for _, result in workers.finished(progress, _title):
+            for _, result in workers.finished(notes, _title):
                 try:
                     result()
                 except Interrupted as error:

@@ -1,0 +1,35 @@
+"""What the demo prints while several runs on the same images end."""
+
+from __future__ import annotations
+
+from vl2v.demo.job import _Once
+from vl2v.progress import Silent
+
+
+class Lines(Silent):
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.lines.append(text)
+
+
+def test_a_note_of_every_run_is_shown_once_and_warnings_and_titles_always() -> None:
+    shown = Lines()
+    notes = _Once(shown)
+    for seed in (0, 1):
+        for text in (
+            "data: 4 domains, 12 classes",
+            "advice: distil. Teacher 7%d%% correct" % seed,
+            "warning: 3 images",
+        ):
+            notes.note(f"kd, seed {seed}: {text}")
+        notes.note(f"kd, seed {seed}")
+    assert shown.lines == [
+        "kd, seed 0: data: 4 domains, 12 classes",
+        "kd, seed 0: advice: distil. Teacher 70% correct",
+        "kd, seed 0: warning: 3 images",
+        "kd, seed 0",
+        "kd, seed 1: warning: 3 images",
+        "kd, seed 1",
+    ]
