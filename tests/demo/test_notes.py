@@ -18,11 +18,8 @@ def test_a_note_of_every_run_is_shown_once_and_warnings_and_titles_always() -> N
     shown = Lines()
     notes = _Once(shown)
     for seed in (0, 1):
-        for text in (
-            "data: 4 domains, 12 classes",
-            "advice: distil. Teacher 7%d%% correct" % seed,
-            "warning: 3 images",
-        ):
+        advice = f"advice: distil. Teacher 7{seed}% correct"
+        for text in ("data: 4 domains, 12 classes", advice, "warning: 3 images"):
             notes.note(f"kd, seed {seed}: {text}")
         notes.note(f"kd, seed {seed}")
     assert shown.lines == [
