@@ -58,7 +58,7 @@ def recall_section(source: Source) -> Section:
         heads = ("class", "images", "student (95%)", *(("teacher",) if labels else ()))
         rows = [_row(one, labels) for one in listed[:MOST]]
         macro = percent(float(np.mean([one.student.value for one in listed])))
-        where = f"{ROLE_NAMES[role].capitalize()}, domains together"
+        where = f"{ROLE_NAMES[role].capitalize()} images"
         caption = f"{where}: macro {source.reference.key} {macro}{shown}"
         blocks.append(TableBlock(caption, heads, rows, [] if blocks else [sheet]))
     return Section(name, title, [text], blocks)
