@@ -34,7 +34,7 @@ def test_the_names_are_those_of_the_methods() -> None:
 
 def test_the_command_line_names_them_all() -> None:
     said = CliRunner().invoke(app, ["distill", "--help"], env={"COLUMNS": "300"}).output
-    assert "vl2v (default), adip (of --recipe paper), or a baseline: " + ", ".join(list(BUILT_IN)[2:]) in said
+    assert "vl2v (default), adip (the paper's) or a baseline: " + ", ".join(list(BUILT_IN)[2:]) in said
 
 
 @pytest.mark.parametrize(("name", "weight"), [("adip", 0.5), ("no-align", 0.5), ("feature", 1.0), ("text", 0.0)])

@@ -44,9 +44,9 @@ def recall_section(source: Source) -> Section:
         return Section(name, title, missing=[source.missing["predictions"]])
     found = class_recalls(source.predictions, source.classes, source.reference)
     text = (
-        "The recall of a class is the share of its images that the student assigns to it. Macro accuracy is the mean "
-        "of these shares, in which a rare class counts as much as a frequent one. Brackets: Wilson's 95% interval, "
-        "which is wide for classes of few images."
+        "The recall of a class is the share of its images that the student assigns to it. "
+        f"Macro {source.reference.key} is the mean of these shares, in which a rare class counts as much as a frequent "
+        "one. Brackets: Wilson's 95% interval, which is wide for classes of few images."
     )
     if not labels:
         text += " The class of an image is the prediction of the teacher."
