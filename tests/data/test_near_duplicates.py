@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
+from threading import Barrier
 
 import numpy as np
 import pytest
@@ -123,3 +125,28 @@ def test_a_split_with_copies_is_told_once_and_read_the_next_time(
 
         monkeypatch.setattr(planned, "near_duplicates", again)
         assert resemblance(dataset, split, cache) == found
+
+
+def test_runs_that_plan_the_same_split_at_once_write_one_file(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with closing(PixelCache(tmp_path / "cache", 32)) as cache:
+        dataset = DomainFolder(folder).scan(cache=cache)
+    split, together = split_dataset(dataset, DataConfig(root=folder, held_out=("rose",)), 0), Barrier(4)
+    compare = near.near_duplicates
+
+    def waiting(*arguments: np.ndarray) -> near.NearDuplicates:
+        found = compare(*arguments)
+        together.wait(20)
+        return found
+
+    def plan(_: int) -> str:
+        with closing(PixelCache(tmp_path / "cache", 32)) as own:
+            return resemblance(dataset, split, own).text()
+
+    monkeypatch.setattr(planned, "near_duplicates", waiting)
+    for _ in range(25):
+        with ThreadPoolExecutor(4) as threads:
+            assert set(threads.map(plan, range(4))) == {""}
+        (saved,) = [file for file in (tmp_path / "cache").rglob("*") if file.name.startswith("resemblance")]
+        saved.unlink()

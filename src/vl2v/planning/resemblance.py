@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +15,9 @@ from vl2v.data.near_duplicates import CORRELATION, DISTANCE, NearDuplicates, nea
 from vl2v.data.pixels import PixelCache
 from vl2v.data.splits import DatasetRows
 from vl2v.errors import RunError
-from vl2v.json_files import read_json, write_json
+from vl2v.json_files import read_json
 from vl2v.planning.split import Split
+from vl2v.writing import written_at_once
 from vl2v_runtime.names import shown
 
 EXAMPLES = 3
@@ -88,7 +90,9 @@ def _saved_or_computed(
     known = [np.array([slots[dataset.digests[row].tobytes()] for row in rows], np.int64) for rows in (tested, training)]
     found = near_duplicates(cache.map(), *known)
     file.parent.mkdir(parents=True, exist_ok=True)
-    write_json(file, {"pairs": found.pairs.tolist(), "complete": found.complete})
+    content = json.dumps({"pairs": found.pairs.tolist(), "complete": found.complete})
+    with written_at_once(file.parent, lambda: file) as part:  # runs of a benchmark plan the same split at once
+        part.write(content.encode())
     return found
 
 
