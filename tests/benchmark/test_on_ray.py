@@ -160,7 +160,7 @@ def test_ctrl_c_saves_the_state_of_what_runs(bench: Bench, tmp_path: Path) -> No
     out = tmp_path / "stopped"
     arguments = [bench.root, bench.data, bench.teacher, bench.student, out]
     command = [sys.executable, "-c", STOPPABLE, *map(str, arguments)]
-    folders = [str(TESTS), str(TESTS / "benchmark"), str(TESTS / "job"), os.environ.get("PYTHONPATH", "")]
+    folders = [str(TESTS), str(TESTS / "benchmark"), str(TESTS / "runs"), os.environ.get("PYTHONPATH", "")]
     env = environment() | {"PYTHONPATH": os.pathsep.join(folders)}
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=env) as process:
         while not (states := list(out.glob("jobs/*/state.json"))):

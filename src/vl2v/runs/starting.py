@@ -44,6 +44,10 @@ def resume_run(folder: RunFolder, config: RunConfig, paths: StoragePaths) -> Non
     remember(folder.path, paths)
     known = folder.config()
     fixed: dict[str, Any] = {"made_with": known.made_with}
+    if config.precision == "auto":  # what the run settled at its start holds for all of it
+        fixed["precision"] = known.precision
+    if config.data.balance == "auto":
+        fixed["data"] = config.data.model_copy(update={"balance": known.data.balance})
     if folder.state_file.exists():
         fixed["threads"] = known.threads
     config = config.model_copy(update=fixed)

@@ -1,0 +1,27 @@
+"""A resumed run keeps what it settled at its start, also if the settings are passed again as in a benchmark."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from vl2v.config import RunConfig
+from vl2v.locations import StoragePaths
+from vl2v.runs.folder import RunFolder
+from vl2v.runs.starting import resume_run
+
+
+def config(precision: str, balance: object) -> RunConfig:
+    data = {"root": "photos", "balance": balance}
+    given = {"data": data, "teacher": {"spec": "offline:"}, "student": {"spec": "offline:"}, "precision": precision}
+    return RunConfig.model_validate(given)
+
+
+def test_settled_settings_are_not_settled_again(tmp_path: Path) -> None:
+    folder, paths = RunFolder(tmp_path / "run"), StoragePaths(tmp_path / "cache", tmp_path / "store")
+    folder.create(config("no", 0.5), paths)
+    before = folder.config_file.stat().st_mtime_ns
+    resume_run(folder, config("auto", "auto"), paths)
+    assert folder.config() == config("no", 0.5)
+    assert folder.config_file.stat().st_mtime_ns == before
+    resume_run(folder, config("bf16", 0.0), paths)
+    assert folder.config() == config("bf16", 0.0)
