@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from PIL import Image
 
 from vl2v.analysis.advice import Advice
@@ -24,10 +23,10 @@ from vl2v.locations import StoragePaths
 from vl2v.planning.models import stated_price
 from vl2v.planning.plan import plan_run, quote_again
 from vl2v.progress import Progress, Silent
+from vl2v.purchase import text_heads
 from vl2v.settings import make_config
 from vl2v.teacher.base import Teacher, TeacherCard, Vectors, checked, unit_rows
 from vl2v.teacher.http.remote import RemoteTeacher
-from vl2v.teacher.prompts import text_head
 from vl2v.teacher.purchase.accounts import BatchAccount
 from vl2v.teacher.purchase.buyer import Buyer
 from vl2v.teacher.purchase.ledger import Budget, Ledger, PurchaseContext, Quote
@@ -145,8 +144,7 @@ class _Proof:
         buyer.images(digests, contents.__getitem__, "check")
         vectors = self.store.images(self.card, digests)
         again = self._again(contents[0])
-        texts = torch.from_numpy(self.store.texts(self.card, prompts))
-        head = text_head(texts.reshape(classes, -1, self.card.dimension))
+        head = text_heads(self.store.texts(self.card, prompts), len(prompts) // classes)
         accuracy = top1(zero_shot_logits(vectors, head, self.card.logit_scale), labels)
         right = round(accuracy * len(labels))
         ledger = Ledger(self.store)

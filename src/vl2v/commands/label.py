@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from vl2v.config import RunConfig
@@ -26,10 +25,11 @@ from vl2v.planning.models import open_configured_teacher
 from vl2v.planning.prepare import list_folder, read_dataset
 from vl2v.planning.requirements import Requirements, make_quote
 from vl2v.progress import Progress, Silent, warn
+from vl2v.purchase import text_heads
 from vl2v.settings import make_config
 from vl2v.teacher.base import Teacher
 from vl2v.teacher.file import FileTeacher
-from vl2v.teacher.prompts import load_templates, render, text_head
+from vl2v.teacher.prompts import load_templates, render
 from vl2v.teacher.purchase.buyer import Buyer
 from vl2v.teacher.purchase.ledger import Budget, Ledger
 from vl2v.teacher.purchase.store import EmbeddingStore
@@ -211,8 +211,7 @@ def _buy(
     buyer.texts(prompts, LABELLING)
     for (purpose, _), part in zip(purposes, parts, strict=True):
         buyer.images(part.digests, part.read, purpose)
-    texts = torch.from_numpy(store.texts(card, prompts)).reshape(len(parts[0].phrases), -1, card.dimension)
-    head = text_head(texts)
+    head = text_heads(store.texts(card, prompts), len(templates))
     return [zero_shot_logits(store.images(card, part.digests), head, card.logit_scale) for part in parts]
 
 

@@ -72,14 +72,10 @@ def only_classes(dataset: ImageDataset, folders: Sequence[str]) -> ImageDataset:
     rows = np.flatnonzero(np.isin(dataset.labels, indices))
     renumbered = np.full(len(dataset.folders), -1, np.int64)
     renumbered[indices] = np.arange(len(indices))
+    taken = dataset.take(rows)
     return replace(
-        dataset,
-        paths=[dataset.paths[row] for row in rows],
-        digests=dataset.digests[rows],
-        labels=renumbered[dataset.labels[rows]],
-        domain_of=dataset.domain_of[rows],
-        parts=None if dataset.parts is None else dataset.parts[rows],
-        groups=None if dataset.groups is None else dataset.groups[rows],
+        taken,
+        labels=renumbered[taken.labels],
         folders=tuple(folders),
         phrases=tuple(dataset.phrases[index] for index in indices),
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -66,12 +65,4 @@ def without_dropped(dataset: ImageDataset, file: Path, progress: Progress) -> Im
     if gone < len(dropped):
         warn(progress, f"{len(dropped) - gone:,} of the images to drop are not in the data ({shown(file)})")
     progress.note(f"dropped {gone:,} images ({shown(file)})")
-    return replace(
-        dataset,
-        paths=[dataset.paths[row] for row in rows],
-        digests=dataset.digests[rows],
-        labels=dataset.labels[rows],
-        domain_of=dataset.domain_of[rows],
-        parts=None if dataset.parts is None else dataset.parts[rows],
-        groups=None if dataset.groups is None else dataset.groups[rows],
-    )
+    return dataset.take(rows)
