@@ -24,11 +24,15 @@ from vl2v.json_files import read_json, write_json
 from vl2v.locations import StoragePaths
 from vl2v.runs.ownership import LOCK, OWNER
 from vl2v.runs.run_files import StateValues
+from vl2v.runs.storage import FILE as STORAGE
 from vl2v.runs.storage import remember
 from vl2v.teacher.purchase import spending
 from vl2v.writing import in_place, replacing, write_text
 from vl2v_runtime import strict_json
 from vl2v_runtime.names import printable, shown
+
+# Files that a folder may contain without being a run: a process was killed before it had written the settings.
+BEFORE_A_RUN = (LOCK, OWNER, spending.FILE, spending.LOCK, STORAGE, f"{STORAGE}.new", "config.yaml.new")
 
 
 @dataclass
@@ -98,8 +102,7 @@ class RunFolder:
             raise RunError(problem, expected=expected, found=found, next_step=step)
         if not self.path.exists():
             return
-        mine = (LOCK, OWNER, spending.FILE, spending.LOCK)
-        if self.path.is_dir() and all(file.name in mine for file in self.path.iterdir()):
+        if self.path.is_dir() and all(file.name in BEFORE_A_RUN for file in self.path.iterdir()):
             return
         run = self.config_file.exists()
         raise RunError(
