@@ -44,6 +44,10 @@ SETTINGS: dict[str, Any] = {
 SEEDS = (0, 1, 2)
 RATES = (1e-4, 5e-4)
 MORE_WEIGHTS = {"measure": {"weights": ["last"], "wise_ft": [0.5]}}  # measured beside the kept ones, changing nothing
+SHORT: dict[str, Any] = {
+    "student": {"size": 96},
+    "distill": {"steps": 150, "learning_rate": 3e-4, "checkpoint_every": 25, "augment": {"style": 0.5}},
+}
 RATE = {"distill": {"learning_rate": 1e-4}}  # of the one-seed grids, the same for all their rows
 
 
@@ -127,6 +131,8 @@ GRIDS = {
         beside=("views", (ZERO_SHOT, *ENDS)),
         against="views-1",
     ),
+    # Short runs of the recipe, for the benchmarks that start from a trained student.
+    "students": Plan(("vl2v",), seeds=SEEDS, settings=SHORT, against=None),
     "labels": Plan(
         variants=few_labels(4)
         | few_labels(16)
