@@ -223,9 +223,9 @@ def test_a_batch_under_a_key_is_pending_until_it_is_settled(store: EmbeddingStor
 def test_a_vendor_forgets_a_key_and_so_do_we(store: EmbeddingStore, monkeypatch: pytest.MonkeyPatch) -> None:
     store.open_entry(CARD, "run", "text", "prompts", 1, Decimal(1), key="k", members=b'["a"]')
     now = time.time()
-    monkeypatch.setattr("vl2v.teacher.purchase.store.time.time", lambda: now + 22.9 * 3600)
+    monkeypatch.setattr("vl2v.teacher.purchase.ledger_table.time.time", lambda: now + 22.9 * 3600)
     assert len(store.pending(CARD)) == 1
-    monkeypatch.setattr("vl2v.teacher.purchase.store.time.time", lambda: now + 23.1 * 3600)
+    monkeypatch.setattr("vl2v.teacher.purchase.ledger_table.time.time", lambda: now + 23.1 * 3600)
     assert store.pending(CARD) == []
 
 

@@ -9,7 +9,7 @@ from decimal import Decimal
 from vl2v.errors import TeacherError
 from vl2v.teacher.http.remote import Order
 from vl2v.teacher.purchase.ledger import PurchaseContext
-from vl2v.teacher.purchase.store import Pending
+from vl2v.teacher.purchase.ledger_table import Pending
 
 
 class BatchAccount:

@@ -17,7 +17,8 @@ from vl2v.teacher.http.remote import AbandonedError, Answer, Kind, Order, Remote
 from vl2v.teacher.origin import Consistency
 from vl2v.teacher.purchase.accounts import BatchAccount
 from vl2v.teacher.purchase.ledger import Budget, PurchaseContext
-from vl2v.teacher.purchase.store import Digests, EmbeddingStore, Pending
+from vl2v.teacher.purchase.ledger_table import Pending
+from vl2v.teacher.purchase.store import Digests, EmbeddingStore
 
 if TYPE_CHECKING:
     from vl2v.teacher.purchase.buyer import Watch

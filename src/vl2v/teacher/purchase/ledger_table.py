@@ -1,0 +1,149 @@
+"""The table of the ledger in a store: one row per batch that was sent."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from decimal import Decimal
+
+from vl2v.teacher.base import TeacherCard
+from vl2v.teacher.purchase.store_file import StoreFile
+
+KEY_LIFE = 23 * 3600.0  # seconds for which vendors remember an idempotency key; vl2v's server does so for a day
+
+
+@dataclass(frozen=True)
+class Pending:
+    """A batch that was sent with an idempotency key and has no response.
+
+    Attributes:
+        entry: number of its ledger entry.
+        key: idempotency key.
+        members: the concatenated SHA-256 of the images, or a JSON list of the texts.
+        run: name of the run that pays for it.
+        cost: the reserved cost.
+    """
+
+    entry: int
+    key: str
+    members: bytes
+    run: str
+    cost: Decimal
+
+
+class LedgerTable(StoreFile):
+    """Writes and reads the ledger of a store; `vl2v.teacher.purchase.ledger.Ledger` is the view for users."""
+
+    def open_entry(
+        self,
+        card: TeacherCard,
+        run: str,
+        kind: str,
+        purpose: str,
+        queries: int,
+        cost: Decimal,
+        *,
+        key: str = "",
+        members: bytes | None = None,
+        view: int = 0,
+    ) -> int:
+        """Add a ledger entry for a batch that is about to be sent.
+
+        Args:
+            card: description of the teacher.
+            run: name of the run.
+            kind: ``image`` or ``text``.
+            purpose: purpose of the queries.
+            queries: number of queries.
+            cost: maximum cost, which counts as spent until the entry is settled.
+            key: idempotency key of the batch, if the vendor charges a key only once.
+            members: contents of the batch, so that it can be sent again with its key; see `Pending`.
+            view: number of the view of the images.
+
+        Returns:
+            The number of the entry.
+        """
+        names = "time, run, teacher, kind, purpose, queries, cost, currency, state, key, members, view"
+        with self._lock:
+            row = (time.time(), run, self.teacher_id(card), kind, purpose, queries, str(cost), card.price.currency)
+            statement = f"INSERT INTO ledger ({names}) VALUES ({', '.join('?' * 12)})"
+            return int(self._db.execute(statement, (*row, "sent", key, members, view)).lastrowid or 0)
+
+    def sent_again(self, entry: int) -> None:
+        """Count another attempt of an entry whose key the vendor charges only once."""
+        with self._lock:
+            self._db.execute("UPDATE ledger SET attempts = attempts + 1 WHERE id = ?", (entry,))
+
+    def note(self, entry: int, why: str, *, refused: bool = False) -> None:
+        """Record why an attempt failed.
+
+        Args:
+            entry: number of the ledger entry.
+            why: the reason in a few words.
+            refused: whether the vendor certainly charged nothing; the cost of the entry is then set to 0.
+        """
+        change = ", state = 'refused', cost = '0', members = NULL" if refused else ""
+        with self._lock:
+            self._db.execute(f"UPDATE ledger SET note = ?{change} WHERE id = ?", (why, entry))
+
+    def write_off(self, entry: int, why: str, cost: Decimal | None) -> None:
+        """Count an entry as spent, at `cost` if that is known, and never send its batch again with its key."""
+        with self._lock:
+            change = "note = ?, members = NULL, cost = coalesce(?, cost)"
+            self._db.execute(f"UPDATE ledger SET {change} WHERE id = ?", (why, cost and str(cost), entry))
+
+    def settle(self, entry: int, cost: Decimal | None) -> None:
+        """Confirm an entry whose embeddings are not saved, at the charged cost; None confirms the reserved cost."""
+        with self._transaction():
+            self._settle(entry, cost)
+
+    def pending(self, card: TeacherCard, kind: str | None = None, view: int | None = None) -> list[Pending]:
+        """Return the batches without a response that can be sent again free of charge, oldest first.
+
+        Args:
+            card: description of the teacher.
+            kind: ``image`` or ``text``; None for both.
+            view: number of the view; None for all.
+        """
+        query = (
+            "SELECT id, key, members, run, cost FROM ledger WHERE state = 'sent' AND key != '' AND members IS NOT NULL"
+            " AND teacher = ? AND time > ? AND (? IS NULL OR kind = ?) AND (? IS NULL OR view = ?) ORDER BY id"
+        )
+        with self._lock:
+            values = (self.teacher_id(card), time.time() - KEY_LIFE, kind, kind, view, view)
+            rows = self._db.execute(query, values).fetchall()
+        return [Pending(entry, key, members, run, Decimal(cost)) for entry, key, members, run, cost in rows]
+
+    def entries(self, run: str | None = None) -> list[tuple[float, str, str, str, str, int, Decimal, str, int, str]]:
+        """Return the ledger entries, oldest first, of all runs or of one.
+
+        The columns are time, run, teacher, kind, purpose, queries, cost, currency, attempts and state.
+        """
+        query = (
+            "SELECT time, run, identity, kind, purpose, queries, cost, currency, attempts, state FROM ledger"
+            " JOIN teachers ON teachers.id = ledger.teacher WHERE ? IS NULL OR run = ? ORDER BY ledger.id"
+        )
+        with self._lock:
+            rows = self._db.execute(query, (run, run)).fetchall()
+        return [(*row[:6], Decimal(row[6]), *row[7:]) for row in rows]
+
+    def costs(self) -> list[tuple[str, str, Decimal]]:
+        """Return the label, the run and the actual or maximum cost of every ledger entry."""
+        with self._lock:
+            rows = self._db.execute("SELECT id, time, run, cost FROM ledger ORDER BY id").fetchall()
+        return [(_label(entry, time), run, Decimal(cost)) for entry, time, run, cost in rows]
+
+    def label(self, entry: int) -> str:
+        """Return a name of a ledger entry that is unique across stores."""
+        with self._lock:
+            (at,) = self._db.execute("SELECT time FROM ledger WHERE id = ?", (entry,)).fetchone()
+        return _label(entry, at)
+
+    def _settle(self, entry: int | None, cost: Decimal | None) -> None:
+        if entry is not None:
+            change = "state = 'kept', members = NULL, cost = coalesce(?, cost)"
+            self._db.execute(f"UPDATE ledger SET {change} WHERE id = ?", (None if cost is None else str(cost), entry))
+
+
+def _label(entry: int, at: float) -> str:
+    return f"{at!r}-{entry}"
