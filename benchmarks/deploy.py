@@ -39,7 +39,8 @@ from vl2v.planning.prepare import list_folder, read_dataset
 from vl2v.planning.split import split_dataset
 from vl2v.progress import Silent
 from vl2v.student.model import Student
-from vl2v_runtime.model import FLOAT, INT8, Floats, Model
+from vl2v_runtime.model import FLOAT, INT8, Model
+from vl2v_runtime.network import Floats
 
 ROUNDS = 10
 IMPORTS = {"nothing": "pass", "vl2v_runtime": "import vl2v_runtime; vl2v_runtime.Model", "torch": "import torch"}

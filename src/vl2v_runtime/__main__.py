@@ -15,8 +15,9 @@ import numpy as np
 
 from vl2v_runtime.errors import ModelError
 from vl2v_runtime.inputs import search
-from vl2v_runtime.model import BATCH, Attempt, Floats, Model, load
+from vl2v_runtime.model import BATCH, Attempt, Model, load
 from vl2v_runtime.names import printable, shown
+from vl2v_runtime.network import Floats
 from vl2v_runtime.terminal import clean, flush_streams, is_unicode, prepare_streams
 from vl2v_runtime.trust import CONFIDENCE, SCORES
 

@@ -12,7 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from vl2v.onnx_export.onnx import _classify, describe, set_metadata, write
 from vl2v.student.backbones import from_module
-from vl2v_runtime.model import EMBEDDING, INPUT
+from vl2v_runtime.network import EMBEDDING, INPUT
 
 
 def make_exported(file: Path) -> Path:

@@ -20,7 +20,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from vl2v_runtime import session
 from vl2v_runtime.errors import ModelError
-from vl2v_runtime.model import INPUT, Model
+from vl2v_runtime.model import Model
+from vl2v_runtime.network import INPUT
 from vl2v_runtime.onnx_operators import KNOWN
 from vl2v_runtime.onnx_scan import MAX_NODES, objection
 from vl2v_runtime.session import MEMORY
@@ -241,8 +242,8 @@ def test_work_that_does_not_end_is_given_up(exported: Path, monkeypatch: pytest.
         with pytest.raises(TimeoutError):
             session.within(0.01, stop.wait, lambda: told.append(1))
         assert told == [1]
-        monkeypatch.setattr("vl2v_runtime.model.PATIENCE", 0.01)
-        monkeypatch.setattr("vl2v_runtime.model.open_session", lambda *_: stop.wait())
+        monkeypatch.setattr("vl2v_runtime.network.PATIENCE", 0.01)
+        monkeypatch.setattr("vl2v_runtime.network.open_session", lambda *_: stop.wait())
         with pytest.raises(ModelError, match="too slow") as caught:
             Model(exported)
         assert caught.value.expected == "at most 0.01 s to open it"
@@ -263,7 +264,9 @@ def test_a_single_node_without_end_is_refused_and_the_process_ends(exported: Pat
         with_bomb(build)(model)
 
     file = changed(exported, tmp_path / "model.onnx", change)
-    program = f"import vl2v_runtime.model as m; m.PATIENCE = 1; m.load({str(file)!r}, threads=1)"
+    program = (
+        f"from vl2v_runtime import network, load; network.PATIENCE = 1; load({str(file)!r}, threads=1)"
+    )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
     assert done.returncode == 1
     assert "is too slow" in done.stderr

@@ -219,10 +219,10 @@ def test_a_file_that_is_too_slow_is_refused(exported: Path, tmp_path: Path, monk
 
     def open_and_hurry(*arguments: Any) -> Any:
         session = open_session(*arguments)
-        monkeypatch.setattr("vl2v_runtime.model.PATIENCE", 0.01)
+        monkeypatch.setattr("vl2v_runtime.network.PATIENCE", 0.01)
         return session
 
-    monkeypatch.setattr("vl2v_runtime.model.open_session", open_and_hurry)
+    monkeypatch.setattr("vl2v_runtime.network.open_session", open_and_hurry)
     with pytest.raises(ModelError, match="too slow") as caught:
         Model(file)
     assert caught.value.expected == "at most 0.01 s to classify one image"

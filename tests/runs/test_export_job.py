@@ -23,7 +23,7 @@ from vl2v.onnx_export.parity import FLOAT_TOLERANCE
 from vl2v.onnx_export.sample import RANDOM, VALIDATION
 from vl2v.redaction import public_provenance
 from vl2v.student.model import Student
-from vl2v_runtime.model import HEAD
+from vl2v_runtime.network import HEAD
 
 pytestmark = pytest.mark.slow
 

@@ -20,7 +20,7 @@ from vl2v.onnx_export.quantise import FIRST, quantise
 from vl2v.student.backbones import from_module
 from vl2v.student.model import Student
 from vl2v_runtime.metadata import Metadata
-from vl2v_runtime.model import HEAD
+from vl2v_runtime.network import HEAD
 
 IMAGES = [picture(i) for i in range(12)]
 

@@ -22,7 +22,8 @@ from vl2v.api import distill
 from vl2v.cli.console import for_people
 from vl2v.errors import TeacherError, Vl2vError
 from vl2v.locations import StoragePaths
-from vl2v.teacher.http.client import LONGEST, HttpTeacher
+from vl2v.teacher.http.client import HttpTeacher
+from vl2v.teacher.http.exchange import LONGEST
 from vl2v.teacher.http.keys import Secret, ask_for, from_environment
 from vl2v.teacher.http.retry import Patience
 from vl2v.teacher.http.uri import open_wire

@@ -20,8 +20,9 @@ from vendor_serving import HTTP, PlainTeacher, bearer, local_server
 from vl2v.cli import app
 from vl2v.errors import ConfigError
 from vl2v.teacher.base import Price
-from vl2v.vendor_server.accounts import Account, Accounts, Locked
+from vl2v.vendor_server.accounts import Account, Accounts
 from vl2v.vendor_server.database import open_database
+from vl2v.vendor_server.keys import Locked
 
 PRICE = Price(Decimal("0.6"), Decimal("0.1"))
 

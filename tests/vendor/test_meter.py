@@ -20,8 +20,9 @@ from vendor_serving import PRICE, free_port
 
 from vl2v.errors import ConfigError
 from vl2v.teacher.base import Price
-from vl2v.vendor_server.accounts import Account, Accounts, Locked
+from vl2v.vendor_server.accounts import Account, Accounts
 from vl2v.vendor_server.database import accounts, answers, bills, metadata, open_database
+from vl2v.vendor_server.keys import Locked
 from vl2v.vendor_server.meter import Meter, Once, Reservation, SavedAnswer
 from vl2v.vendor_server.money import to_nano, written
 from vl2v.web.faults import ApiError

@@ -9,17 +9,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from vl2v.allocator import keep_freed_memory
-from vl2v.cli.common import CacheOpt, Json, Quiet, StoreOpt, finite, guarded, make_progress, money, pair, storage_paths
+from vl2v.cli.benchmark_grid import candidates, data_folder, grid_settings, job_count, make_grid, split_list
+from vl2v.cli.common import CacheOpt, Json, Quiet, StoreOpt, finite, guarded, make_progress, money, storage_paths
 from vl2v.cli.settings import with_settings
 from vl2v.errors import ConfigError
 
 if TYPE_CHECKING:
-    from vl2v.benchmark.protocol import Grid
     from vl2v.benchmark.sweep import Progressed, Sweep
     from vl2v.benchmark.tables import Table
     from vl2v.progress import Progress
 
-MOST_SEEDS = 1000
 SAVED = ("saved", "kept")  # kept is the old name, which works for one release
 Outs = Annotated[list[Path], typer.Argument(help="Folder of a benchmark; several are combined in one table.")]
 
@@ -98,11 +97,16 @@ def run(
     from vl2v.benchmark.sweep import Sweep
     from vl2v.cli.printing import show
 
-    progress, storage, at_once = make_progress(quiet, as_json), storage_paths(cache, store), _count(jobs)
-    grid = _grid(
-        _settings(config, settings, _folder(data, root, progress) if data else None),
-        (_several(methods, "--methods"), variants, targets, seeds),
-        {"vary": _varied(vary or ()), "tune": tune, "crossed": crossed},
+    progress, storage, at_once = make_progress(quiet, as_json), storage_paths(cache, store), job_count(jobs)
+    grid = make_grid(
+        grid_settings(config, settings, data_folder(data, root, progress) if data else None),
+        methods,
+        variants,
+        targets,
+        seeds,
+        vary=candidates(vary or ()),
+        tune=tune,
+        crossed=crossed,
     )
     sweep = Sweep(grid, out, storage, money(budget))
     sweep.open(progress, write=not plan)
@@ -136,14 +140,6 @@ def _run_here(sweep: Sweep, count: int | None, progress: Progress) -> Progressed
     return sweep.run(progress)
 
 
-def _count(text: str) -> int | None:
-    if text == "auto":
-        return None
-    if not text.isdecimal() or int(text) < 1:
-        raise ConfigError("--jobs is not valid.", expected="auto, or a number of at least 1", found=text)
-    return int(text)
-
-
 def table(
     out: Outs,
     output: Annotated[str, typer.Option("--format", help="text, md, latex, csv, html or json.")] = "text",
@@ -163,7 +159,9 @@ def table(
     from vl2v.benchmark.render.text import renderable
     from vl2v.cli.printing import show
 
-    found = _tabulated(out, name, select, _listed(weights), partial, against=against, unit=pairs, published=published)
+    found = _tabulated(
+        out, name, select, split_list(weights), partial, against=against, unit=pairs, published=published
+    )
     if to is not None:
         to.write_text(render(found, output), encoding="utf-8")
     elif output == "text":
@@ -195,7 +193,7 @@ def curve(
         "labels per class and domain" if x == "labels" else "image queries of one run",
         x=axes[x],
         line=line_names(settings),
-        references=_listed(levels),
+        references=split_list(levels),
     )
     if to.suffix == ".csv":
         to.write_text(found.csv(), encoding="utf-8")
@@ -235,100 +233,3 @@ def _variant_settings(out: Sequence[Path]) -> dict[str, dict[str, Any]]:
 def _labels(settings: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
     kept = {label: s["data"].get("labels_per_class") for label, s in settings.items()}
     return {label: float(count) for label, count in kept.items() if count is not None}
-
-
-def _grid(settings: dict[str, Any], what: tuple[Sequence[str], Path | None, str, str], how: dict[str, Any]) -> Grid:
-    from vl2v.benchmark.protocol import Grid, make_variants
-    from vl2v.config import DataConfig, parse
-    from vl2v.planning.prepare import list_folder
-
-    methods, variants, targets, seeds = what
-    domains = list_folder(parse(DataConfig, settings.get("data"), "the settings")).domains
-    values = how | {
-        "settings": settings,
-        "variants": {name: v.model_dump() for name, v in make_variants(tuple(methods), _variants(variants)).items()},
-        "domains": domains,
-        "targets": domains if targets == "all" else _several(targets, "--targets"),
-        "seeds": _seeds(seeds),
-    }
-    return parse(Grid, values, "the benchmark's settings")
-
-
-def _variants(file: Path | None) -> dict[str, Any]:
-    from vl2v.benchmark.protocol import Variant
-    from vl2v.config import parse
-    from vl2v.data.folder import read_yaml
-
-    content = read_yaml(file) if file else {}
-    if not isinstance(content, dict):
-        expected = "a mapping of labels to {title, settings}"
-        raise ConfigError(f"{file} cannot be used.", expected=expected, found=type(content).__name__)
-    return {
-        label: parse(Variant, {"title": label, **(value or {})}, f"{file}, {label}") for label, value in content.items()
-    }
-
-
-def _settings(config: Path | None, settings: dict[str, Any], data: Path | None) -> dict[str, Any]:
-    from vl2v.config import merge
-    from vl2v.data.folder import read_yaml
-
-    base: Any = read_yaml(config) if config else {}
-    merged = merge(merge(base, settings), {"data": {"root": data and str(data)}})
-    for part, flag in (("data", "--data"), ("teacher", "--teacher"), ("student", "--student")):
-        if not {"root", "spec"} & set(merged.get(part) or {}):
-            step = "vl2v benchmark run --help"
-            raise ConfigError(
-                f"{flag} is missing.", expected=f"{flag}, or {part} in --config", found="neither", next_step=step
-            )
-    return merged
-
-
-def _folder(data: str, root: Path | None, progress: Progress) -> Path:
-    import warnings
-
-    from vl2v.datasets.registry import BenchmarkWarning, resolve
-    from vl2v.progress import warn
-
-    with warnings.catch_warnings(record=True) as told:
-        warnings.simplefilter("always", BenchmarkWarning)
-        folder = resolve(data, root)
-    for warning in told:
-        warn(progress, str(warning.message))
-    return folder
-
-
-def _varied(items: Sequence[str]) -> dict[str, Any]:
-    import yaml
-
-    pairs = (pair(item, "--vary") for item in items)
-    try:
-        return {key: tuple(yaml.safe_load(f"[{text}]")) for key, text in pairs}
-    except yaml.YAMLError as error:
-        expected, found = "KEY=VALUE,VALUE,...", ", ".join(items)[:80]
-        step = "e.g. --vary distill.steps=500,1000; quote a value that has special characters"
-        raise ConfigError("--vary is not valid.", expected=expected, found=found, next_step=step) from error
-
-
-def _seeds(text: str) -> tuple[int, ...]:
-    try:
-        numbers = [int(part) for part in _several(text, "--seeds")]
-    except ValueError:
-        numbers = []
-    count = numbers[0] if numbers and "," not in text else len(numbers)
-    if not 1 <= count <= MOST_SEEDS or not all(0 <= number < 2**31 for number in numbers):
-        expected, step = f"a number from 1 to {MOST_SEEDS:,}, or a list such as 0,1,2", "correct --seeds"
-        raise ConfigError("--seeds is not valid.", expected=expected, found=text[:80], next_step=step)
-    return tuple(numbers) if "," in text else tuple(range(count))
-
-
-def _several(text: str, flag: str) -> list[str]:
-    """Split a list of different items at commas."""
-    found = _listed(text)
-    if not found or len(set(found)) != len(found):
-        expected = "one or more names or numbers, separated by commas, each once"
-        raise ConfigError(f"{flag} is not valid.", expected=expected, found=text[:80], next_step=f"correct {flag}")
-    return found
-
-
-def _listed(text: str) -> list[str]:
-    return [part.strip() for part in text.split(",") if part.strip()]

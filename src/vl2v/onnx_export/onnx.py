@@ -21,7 +21,7 @@ from vl2v.errors import MissingExtraError, StudentError
 from vl2v.student.model import Student
 from vl2v.writing import replacing
 from vl2v_runtime.metadata import AGAIN, COSINE, KEY, LINEAR, Metadata
-from vl2v_runtime.model import EMBEDDING, HEAD, INPUT, LOGITS
+from vl2v_runtime.network import EMBEDDING, HEAD, INPUT, LOGITS
 from vl2v_runtime.regular import read_regular
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from vl2v.errors import StudentError
 from vl2v.onnx_export.onnx import CLASSIFY, get_metadata, need_onnx, quiet, set_metadata, write
-from vl2v_runtime.model import EMBEDDING, INPUT
+from vl2v_runtime.network import EMBEDDING, INPUT
 
 if TYPE_CHECKING:
     import onnx

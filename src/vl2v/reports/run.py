@@ -16,16 +16,14 @@ from vl2v.reports.sections import (
     advice_section,
     comparison_section,
     export_section,
-    lead_of,
     learning_section,
     making_section,
     spending_section,
-    tiles_of,
-    title_of,
     warnings_section,
 )
 from vl2v.reports.source import read_run
 from vl2v.reports.spending import spending
+from vl2v.reports.summary import lead_of, tiles_of, title_of
 
 STATED = "vl2v {version}, {time} UTC. The values of all figures are in the folder report next to this page, as CSV."
 

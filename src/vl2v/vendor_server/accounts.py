@@ -1,9 +1,7 @@
-"""Accounts and their keys. A key is shown only once; the database stores its digest."""
+"""Accounts of clients in the database. A key is shown only once; the database stores its digest."""
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 import re
 import secrets
 import time
@@ -11,7 +9,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
-from enum import StrEnum
 from typing import Any, Literal
 
 from sqlalchemy import Engine, Row, insert, select, update
@@ -19,12 +16,12 @@ from sqlalchemy import Engine, Row, insert, select, update
 from vl2v.errors import ConfigError
 from vl2v.teacher.base import Price
 from vl2v.vendor_server.database import accounts
+from vl2v.vendor_server.keys import Locked, account_id, digest, new_key, reason_locked
 from vl2v.vendor_server.money import from_nano, to_nano
 from vl2v_runtime.names import has_control
 
 LATEST = datetime(9999, 1, 1, tzinfo=UTC).timestamp()  # seconds; with every offset still a date
 CORRECT = "correct the option"
-KEY = re.compile(r"vl2v-([0-9a-f]{16})-[A-Za-z0-9_-]{43}")
 
 
 @dataclass(frozen=True)
@@ -75,15 +72,6 @@ class Account:
         return Price(from_nano(self.image_nano * 1000), from_nano(self.text_nano * 1000), self.currency)
 
 
-class Locked(StrEnum):
-    """The reason why a key is invalid. Only a client with the complete key learns a reason other than the first."""
-
-    UNKNOWN = "unknown"
-    REVOKED = "revoked"
-    EXPIRED = "expired"
-    REPLACED = "replaced by a new one"
-
-
 class Accounts:
     """The accounts in the database.
 
@@ -124,7 +112,7 @@ class Accounts:
                 "The currency is unknown.", expected="e.g. USD or EUR", found=price.currency[:20], next_step=CORRECT
             )
         identity = secrets.token_hex(8)
-        key = _new_key(identity)
+        key = new_key(identity)
         row = {
             "id": identity,
             "name": _checked_name(name),
@@ -200,7 +188,7 @@ class Accounts:
         if self.get(identity).revoked is not None:
             step = "open a new account: vl2v vendor keys create"
             raise ConfigError("The account is closed.", expected="an open one", found="revoked", next_step=step)
-        key = _new_key(identity)
+        key = new_key(identity)
         row = {"digest": digest(key), "old_digest": accounts.c.digest, "old_until": self._clock() + grace_seconds}
         self._update(identity, row)
         return self.get(identity), key
@@ -259,29 +247,14 @@ class Accounts:
     def find(self, key: str) -> Account | Locked:
         """Return the account of a key, or the reason why the key is invalid.
 
-        The row is selected by the public part of the key. Digests of the complete key are compared in constant time.
+        The row is selected by the public part of the key. See `reason_locked`.
         """
-        match = KEY.fullmatch(key)
-        if match is None:
+        identity = account_id(key)
+        if identity is None:
             return Locked.UNKNOWN
         with self._engine.connect() as connection:
-            row = connection.execute(select(accounts).where(accounts.c.id == match[1])).one_or_none()
-        nothing, given = digest("no such account"), digest(key)
-        is_key = hmac.compare_digest(row.digest if row is not None else nothing, given)
-        was_key = hmac.compare_digest((row.old_digest if row is not None else None) or nothing, given)
-        if row is None or not (is_key or was_key):
-            return Locked.UNKNOWN
-        if row.revoked is not None:
-            return Locked.REVOKED
-        if row.expires is not None and row.expires <= self._clock():
-            return Locked.EXPIRED
-        if not is_key and row.old_until <= self._clock():
-            return Locked.REPLACED
-        return _account(row)
-
-
-def _new_key(identity: str) -> str:
-    return f"vl2v-{identity}-{secrets.token_urlsafe(32)}"
+            row = connection.execute(select(accounts).where(accounts.c.id == identity)).one_or_none()
+        return reason_locked(key, row, self._clock()) or _account(row)
 
 
 def _checked_name(name: str) -> str:
@@ -299,14 +272,6 @@ def _checked_rate(requests_per_minute: int) -> int:
         expected, found = f"1 to {2**31 - 1:,} requests a minute", str(requests_per_minute)[:40]
         raise ConfigError("The rate limit is not valid.", expected=expected, found=found, next_step=CORRECT)
     return requests_per_minute
-
-
-def digest(key: str) -> str:
-    """Return the SHA-256 of a key, in hexadecimal.
-
-    A slow password hash has no advantage, because a key has 256 random bits and cannot be guessed.
-    """
-    return hashlib.sha256(key.encode()).hexdigest()
 
 
 def _account(row: Row[Any]) -> Account:

@@ -17,10 +17,11 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from vl2v.teacher.base import Teacher, Vectors
-from vl2v.vendor_server.accounts import Account, Accounts, Locked
+from vl2v.vendor_server.accounts import Account, Accounts
 from vl2v.vendor_server.batching import Batcher, ModelFailedError, UnansweredError
 from vl2v.vendor_server.database import write_probe
 from vl2v.vendor_server.inputs import Link, ParsedRequest, Picture, Text, parse
+from vl2v.vendor_server.keys import Locked
 from vl2v.vendor_server.links import Links
 from vl2v.vendor_server.meter import Meter, Once, Reservation, SavedAnswer
 from vl2v.vendor_server.metrics import Metrics

@@ -9,7 +9,8 @@ from urllib.parse import parse_qsl, urlsplit
 
 from vl2v.errors import TeacherError
 from vl2v.teacher.base import Price
-from vl2v.teacher.http.vendors.base import Options, Wire
+from vl2v.teacher.http.vendors.base import Wire
+from vl2v.teacher.http.vendors.options import Options
 from vl2v.teacher.registry import TEACHERS, VENDORS
 
 NUMBERS: dict[str, Callable[[str], Any]] = {

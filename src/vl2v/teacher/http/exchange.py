@@ -1,0 +1,184 @@
+"""One request to a vendor and its response: headers, secrecy, the meaning of errors."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from decimal import Decimal
+from typing import Any
+from urllib.parse import quote
+
+import httpx
+import numpy as np
+from numpy.typing import NDArray
+
+from vl2v.addresses import host_of, is_local
+from vl2v.errors import TeacherError
+from vl2v.teacher.http.connection import Connection, Reply, UnusableBodyError, most_bytes
+from vl2v.teacher.http.keys import Secret, from_environment, unsafe_for_a_key
+from vl2v.teacher.http.remote import Order
+from vl2v.teacher.http.retry import Failure, retry_after
+from vl2v.teacher.http.vendors.base import Wire, error_code, error_text
+
+TIMEOUT = 120.0  # seconds for a complete response; a large batch may take long on a slow machine
+UNSENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
+REVISION_HEADER = "vl2v-revision"  # the quoted revision; a vendor with another one rejects the request free of charge
+LATER = "try again later: the embeddings bought so far are saved, and only the rest is queried"
+LONGEST = 300  # maximum number of characters of a vendor's message that are shown
+READ = 20 * LONGEST  # bytes in which a key is redacted before the text is cut: half a key would not be recognised
+SECRET_HEADERS = {"authorization", "ocp-apim-subscription-key", "x-amz-security-token", "x-goog-api-key"}
+
+
+class Exchange:
+    """Sends single requests to a vendor, without retries.
+
+    Args:
+        wire: adapter of the vendor.
+        transport: replacement for real connections, for tests.
+
+    Attributes:
+        key: the user's key; empty if none is known.
+        revision: the quoted revision of the teacher; empty until it has been described.
+        dimension: D; 0 until the teacher has been described.
+    """
+
+    def __init__(self, wire: Wire, transport: httpx.BaseTransport | None = None) -> None:
+        self.wire = wire
+        self.key = from_environment(wire.key_names)
+        self.revision, self.dimension = "", 0
+        self._http = Connection(wire.base, wire.options.timeout or TIMEOUT, transport)
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
+    def send(self, method: str, url: str, order: Order | None) -> Any:
+        """Send one request and return the JSON of the response.
+
+        Raises:
+            Failure: if there is no usable response.
+        """
+        headers = self.wire.headers(self.key.reveal())
+        body = order.body if order else b""
+        if order is not None:
+            headers["content-type"] = order.content_type
+            if self.wire.idempotent:
+                headers["idempotency-key"] = order.key
+                headers[REVISION_HEADER] = quote(self.revision)
+            headers |= self.wire.sign(url, headers, body)
+        self._check_secrecy(url, headers)
+        most = most_bytes(order.count if order else 0, self.dimension)
+        try:
+            reply = self._http.exchange(method, url, headers, body, most)
+        except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
+            raise self._broken(f"the address cannot be used: {error}", final=True, charged=False) from None
+        except httpx.TransportError as error:
+            why = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+            unsafe = "CERTIFICATE_VERIFY_FAILED" in why
+            charged = order is not None and not isinstance(error, UNSENT)
+            raise self._broken(self._clean(why, headers), final=unsafe, charged=charged, down=True) from None
+        except UnusableBodyError as error:
+            raise self._broken(str(error), final=error.final, spoilt=True) from None
+        return self._answer(reply, headers)
+
+    def _answer(self, reply: Reply, headers: Mapping[str, str]) -> Any:
+        """Return the JSON of a response.
+
+        Raises:
+            Failure: if the response is an error, also one with a status of success, or is not JSON.
+        """
+        body: str | bytes = reply.body
+        if reply.method == "GET":  # the description of a vendor is shown and saved
+            body = self.key.strike(reply.body.decode(errors="replace"))
+        try:
+            answer = json.loads(body)
+        except RecursionError:
+            raise self._broken("too deeply nested JSON", final=True, spoilt=True) from None
+        except ValueError:
+            answer = None
+        if not 200 <= reply.status < 300:
+            raise self._refusal(reply, answer, headers)
+        if answer is None:
+            raise self._broken("a body that is not JSON, or is truncated", spoilt=True)
+        if isinstance(answer, dict) and answer.get("error"):
+            raise self._refusal(reply, answer, headers)
+        return answer
+
+    def rows(self, order: Order, answer: Any) -> tuple[NDArray[Any], Decimal | None]:
+        """Return the rows of a response, not validated, and its stated cost.
+
+        Raises:
+            Failure: if the response has an unexpected format.
+        """
+        try:
+            rows = np.asarray(self.wire.vectors(order.kind, order.count, answer))
+            return rows, self.wire.charged(order.kind, order.count, answer)
+        except TeacherError as error:
+            raise Failure(error.problem, error, final=True, spoilt=True) from error
+        except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+            text = self._clean(f"{type(error).__name__}: {error}", {})
+            raise self._broken(f"a response in another format ({text})", spoilt=True) from None
+
+    def _check_secrecy(self, url: str, headers: Mapping[str, str]) -> None:
+        """Raise an error if a request would send a key unencrypted to another machine.
+
+        Raises:
+            TeacherError: if it would; nothing has been sent then.
+        """
+        key = self.key.reveal()  # the adapter of another package may send it in any header
+        secret = SECRET_HEADERS & set(map(str.lower, headers)) or (key and any(key in v for v in headers.values()))
+        if secret and not url.startswith("https:") and not is_local(host_of(url)):
+            raise unsafe_for_a_key(url, self.wire.key_names)
+
+    def _refusal(self, reply: Reply, answer: Any, headers: Mapping[str, str]) -> Failure:
+        """Return the failure for an error status, or for an error in the body in spite of a status of success."""
+        status = stated = reply.status
+        if 200 <= status < 300:
+            code = error_code(answer)
+            stated = int(code) if code.isdecimal() and 400 <= int(code) < 600 else status
+        verdict = self.wire.verdict(stated, reply.headers, answer)
+        final = verdict.final or reply.headers.get("x-should-retry", "").lower() == "false"
+        words = self._clean(error_text(answer) or reply.body[:READ].decode(errors="replace"), headers)
+        step = verdict.next_step
+        if 300 <= status < 400:
+            words, step = self._moved(reply)
+        error = TeacherError(
+            f"{self._name} rejected the request (HTTP {status}).",
+            expected="embeddings" if reply.method == "POST" else "its description",
+            found=words or "no explanation",
+            next_step=step or LATER,
+        )
+        charged = verdict.charged or 200 <= status < 300  # the vendor may have embedded inputs before the error
+        wait = retry_after(reply.headers.get("retry-after"))
+        return Failure(f"HTTP {status}", error, final, charged, stated >= 500, False, wait)
+
+    def _moved(self, reply: Reply) -> tuple[str, str]:
+        """Return the description of a redirect and the next step. Following it would send the key to another host."""
+        target = self._clean(reply.target, {})
+        if not target:
+            return "a redirect without a target", "check the address"
+        host = self._clean(host_of(reply.target), {})
+        for end in ("/models", "/embeddings"):
+            target = target.removesuffix(end)
+        step = f"if you trust {host} with your key and images, use that address: {target}"
+        return f"a redirect to {target}, which vl2v does not follow", step
+
+    def _broken(
+        self, why: str, *, final: bool = False, charged: bool = True, down: bool = False, spoilt: bool = False
+    ) -> Failure:
+        problem = f"{self._name} returned no usable response."
+        error = TeacherError(problem, expected="embeddings", found=why, next_step=LATER)
+        return Failure(why, error, final, charged, down, spoilt)
+
+    @property
+    def _name(self) -> str:
+        return f"{self.wire.name}:{self.wire.model}" if self.wire.needs_key else self.wire.base
+
+    def _clean(self, text: str, headers: Mapping[str, str]) -> str:
+        """Return a vendor's message, shortened, printable and without credentials."""
+        text = self.key.strike(text[:READ])
+        for name in SECRET_HEADERS & set(map(str.lower, headers)):
+            value = httpx.Headers(headers)[name]
+            for part in (value, value.split(" ")[-1]):
+                text = Secret(part).strike(text)
+        return "".join(c if c.isprintable() else " " for c in text)[:LONGEST].strip()
