@@ -15,7 +15,7 @@ from vl2v.cli.settings import SETTINGS
 from vl2v.config import RunConfig, parse
 from vl2v.demo import job
 from vl2v.errors import ConfigError
-from vl2v.schema import fields_of
+from vl2v.options import fields_of
 
 BASE = {"data": {"root": "x"}, "teacher": {"spec": "offline:"}, "student": {"spec": "offline:"}}
 

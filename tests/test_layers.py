@@ -11,7 +11,7 @@ import vl2v
 SOURCE = Path(vl2v.__file__).parent
 FOUNDATION = """
     errors hints strict nested yaml_keys terminal addresses allocator writing locking sqlite arrays faults progress
-    threads shards micro_batch plugins training_time locations renamed words json_files notebook
+    threads shards micro_batch plugins options training_time locations renamed words json_files notebook
 """
 LAYERS = [
     FOUNDATION, "pretrained", "data", "datasets trust sources", "student", "teacher", "method", "recipes", "schema",

@@ -23,10 +23,11 @@ from vl2v.errors import ConfigError
 from vl2v.method.base import Method, NoSettings, Settings
 from vl2v.method.registry import BUILT_IN, METHODS
 from vl2v.nested import merge as merge
+from vl2v.options import Option, fields_of
 from vl2v.recipes import PAPER, recipe_of, with_recipe
 from vl2v.schema import DEFAULT_METHOD as DEFAULT_METHOD
 from vl2v.schema import AlignConfig as AlignConfig
-from vl2v.schema import CoreSettings, Option, RunSettings, fields_of
+from vl2v.schema import CoreSettings, RunSettings
 from vl2v.schema import DataConfig as DataConfig
 from vl2v.schema import DistillConfig as DistillConfig
 from vl2v.schema import MeasureConfig as MeasureConfig

@@ -1,25 +1,24 @@
-"""The settings of a run, block by block, and which of them have an option of their own on the command line.
+"""The settings of a run, block by block.
 
-The first paragraph of a field's docstring is also the help of its option (see `vl2v.cli.settings`). Nothing here
-imports torch, so that the command line starts quickly; `vl2v.config` adds the blocks of the methods and the checks.
+A field with an `Option` has an option on the command line, and the first paragraph of its docstring is the help of the
+option (see `vl2v.cli.settings`). Nothing here imports torch, so that the command line starts quickly; `vl2v.config`
+adds the blocks of the methods and the checks.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, Field, field_validator
-from pydantic.fields import FieldInfo
+from pydantic import BeforeValidator, Field, field_validator
 
 from vl2v.data.augment_settings import AugmentSettings
 from vl2v.data.tables.base import is_table
 from vl2v.errors import ConfigError
 from vl2v.method.registry import BUILT_IN
+from vl2v.options import Option, Panel
 from vl2v.recipes import PAPER, RecipeName
 from vl2v.strict import Fraction, Positive, Rate, Strict
 from vl2v_runtime.fits import SQUASH, Fit
@@ -30,34 +29,6 @@ Metric = Literal["accuracy", "macro"]
 WeightsRule = Literal["swad", "best", "last"]
 TrackerName = Literal["tensorboard", "wandb", "mlflow"]
 DEFAULT_METHOD, RECIPE, *BASELINES = BUILT_IN
-
-
-@dataclass(frozen=True)
-class Option:
-    """Marks a field that has its own command-line option.
-
-    Attributes:
-        panel: section of the help.
-        flags: names of the option; empty to derive it from the name of the field.
-        kind: type of the option; None for the type of the field.
-        joined: whether several values are joined to one string with commas.
-    """
-
-    panel: str
-    flags: tuple[str, ...] = ()
-    kind: type | None = None
-    joined: bool = False
-
-    def names(self, field: str) -> tuple[str, ...]:
-        """Return the names of the option of a field, the main one first."""
-        return self.flags or (f"--{field.replace('_', '-')}",)
-
-
-class Panel:
-    """One `Option` per section of the help, for fields whose option has the name of the field."""
-
-    data, teacher, student = Option("Data"), Option("Teacher"), Option("Student")
-    money, method, training, machine = Option("Money"), Option("Method"), Option("Training"), Option("Machine")
 
 
 def minutes_of(value: Any) -> Any:
@@ -341,11 +312,3 @@ class RunSettings(Strict):
     """Tracker in addition to metrics.jsonl: tensorboard, wandb or mlflow; repeatable."""
     made_with: dict[str, str] = {}  # noqa: RUF012 - pydantic copies it
     """Versions and machine; written by the run."""
-
-
-def fields_of(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
-    """Iterate over all fields and their dotted keys in the order of `config.yaml`; a block precedes its fields."""
-    for name, field in model.model_fields.items():
-        yield prefix + name, field
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            yield from fields_of(field.annotation, f"{prefix}{name}.")

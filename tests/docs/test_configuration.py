@@ -8,7 +8,7 @@ from decimal import Decimal
 from pathlib import Path
 
 from vl2v.config import RunConfig
-from vl2v.schema import fields_of
+from vl2v.options import fields_of
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "configuration.md"
 WRITTEN_BY_RUNS = {"made_with"}

@@ -264,9 +264,7 @@ def test_a_single_node_without_end_is_refused_and_the_process_ends(exported: Pat
         with_bomb(build)(model)
 
     file = changed(exported, tmp_path / "model.onnx", change)
-    program = (
-        f"from vl2v_runtime import network, load; network.PATIENCE = 1; load({str(file)!r}, threads=1)"
-    )
+    program = f"from vl2v_runtime import network, load; network.PATIENCE = 1; load({str(file)!r}, threads=1)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
     assert done.returncode == 1
     assert "is too slow" in done.stderr

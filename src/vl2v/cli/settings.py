@@ -1,4 +1,4 @@
-"""Command-line options generated from the settings (see `vl2v.schema.Option`), and `--set` for all other settings."""
+"""Command-line options generated from the settings (see `vl2v.options.Option`), and `--set` for all other settings."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from pydantic.fields import FieldInfo
 
 from vl2v.cli.common import pair
 from vl2v.nested import merge, nested
-from vl2v.schema import CoreSettings, Option, RunSettings, fields_of
+from vl2v.options import Option, fields_of
+from vl2v.schema import CoreSettings, RunSettings
 
 SET = Annotated[
     list[str] | None, typer.Option("--set", help="KEY=VALUE of any setting (see docs/configuration.md); repeatable.")

@@ -1,24 +1,58 @@
-"""Adam's state in the saved state of a run, and its learning rates."""
+"""Adam of a stage: its groups, its learning rates, and its state in the saved state of a run."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from vl2v.config import AlignConfig, DistillConfig, RunConfig
+from vl2v.method.distill import trainable
+from vl2v.method.loop import adam
+from vl2v.method.registry import METHODS
 from vl2v.runs.folder import State
 from vl2v.training.weights import under
 
 
+def adam_of(
+    config: RunConfig,
+    settings: AlignConfig | DistillConfig,
+    weights: Mapping[str, nn.Parameter],
+    penalty: nn.Module | None = None,
+) -> torch.optim.Adam:
+    """Return Adam with the settings of a stage.
+
+    Parameters with a learning rate of their own form further groups: the method's `extra_parameters`, which are not
+    decayed, then those of its penalty.
+
+    Args:
+        config: settings of the run.
+        settings: settings of the stage.
+        weights: trained parameters by name, see `trainable`.
+        penalty: the penalty of the method.
+    """
+    method, own_settings = METHODS[config.method], config.method_settings
+    own = {f"projection/{name}" for name in method.extra_parameters} & weights.keys()
+    rest = [parameter for name, parameter in weights.items() if name not in own]
+    optimizer = adam(rest, settings.learning_rate, settings.weight_decay)
+    if own:
+        group = {"lr": method.extra_rate(own_settings), "weight_decay": 0.0}
+        optimizer.add_param_group({"params": [weights[name] for name in sorted(own)], **group})
+    if penalty is not None:
+        rate = settings.learning_rate * method.penalty_rate(own_settings)
+        optimizer.add_param_group({"params": list(trainable(penalty).values()), "lr": rate})
+    return optimizer
+
+
 def set_rates(optimizer: torch.optim.Optimizer, rates: Sequence[float], factor: float) -> None:
-    """Every group's learning rate, `factor` times its own in `rates`."""
+    """Set the learning rate of every group to `factor` times its entry in `rates`."""
     for group, rate in zip(optimizer.param_groups, rates, strict=True):
         group["lr"] = rate * factor
 
 
 def adam_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """The moments and step counts by name, to save."""
+    """Return the moments and step counts by name, to save."""
     tensors: dict[str, Tensor] = {}
     for i, entry in optimizer.state_dict()["state"].items():
         tensors |= under(f"adam/{i}", entry)
@@ -26,10 +60,10 @@ def adam_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
 
 
 def load_adam(optimizer: torch.optim.Optimizer, state: State | None) -> None:
-    """Go on from what `adam_tensors` gave; without a state from the start.
+    """Load what `adam_tensors` returned; without a state, do nothing.
 
     Raises:
-        KeyError, ValueError: if it is another optimizer's.
+        KeyError, ValueError: if the state is that of another optimizer.
     """
     if state is None:
         return

@@ -94,7 +94,7 @@ class Rates:
             model = InMicroBatches(projected, micro).train()
             inputs = torch.randn(batch, 3, size, size, device=device).contiguous(memory_format=torch.channels_last)
 
-            divided = not config.compile and can_shard(model, size, accelerator)
+            divided = not config.compile and can_shard(module, size, accelerator)
 
             def train() -> None:
                 with sharding(batch, divided) as shards:

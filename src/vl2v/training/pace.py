@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from weakref import WeakKeyDictionary
 
 import torch
 from accelerate import Accelerator
@@ -19,6 +20,7 @@ from vl2v.student.model import Student
 from vl2v.threads import choose
 
 FEW = 8  # images at once, where a network only passes them through
+_DIVISIBLE: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()  # whether a backbone can be sharded, once tried
 
 
 def training_threads(config: RunConfig, backbone: Backbone, images: int, accelerator: Accelerator) -> int | None:
@@ -48,7 +50,7 @@ def _steps(config: RunConfig, backbone: Backbone, accelerator: Accelerator) -> I
     trains = METHODS[config.method].trains_backbone
     module, side = backbone.module, backbone.preprocess.size
     model = Projected(module, nn.Identity()).to(memory_format=torch.channels_last)
-    divided = not config.compile and can_shard(model, side, accelerator)
+    divided = not config.compile and can_shard(module, side, accelerator)
 
     def step(count: int) -> None:
         with sharding(count, divided) as shards:
@@ -62,17 +64,24 @@ def _steps(config: RunConfig, backbone: Backbone, accelerator: Accelerator) -> I
         yield step
 
 
-def can_shard(model: nn.Module, side: int, accelerator: Accelerator) -> bool:
-    """Whether threads can each train on a part of a batch; the model stays as it was.
+def can_shard(backbone: nn.Module, side: int, accelerator: Accelerator, penalty: nn.Module | None = None) -> bool:
+    """Return whether threads can each train on a part of a batch. The backbone is tried once and does not change.
 
     Args:
-        model: what is trained; maps [N, 3, side, side].
-        side: of its input, in pixels.
+        backbone: f, which maps [N, 3, side, side].
+        side: side length of the input in pixels.
         accelerator: device and processes.
+        penalty: the penalty of the method, which is tried as well.
     """
     if accelerator.device.type != "cpu" or accelerator.num_processes > 1:
         return False
-    with as_it_was(model):
+    if backbone not in _DIVISIBLE:
+        _DIVISIBLE[backbone] = _divisible(Projected(backbone, nn.Identity()), side)
+    return _DIVISIBLE[backbone] and (penalty is None or _divisible(Projected(backbone, nn.Identity(), penalty), side))
+
+
+def _divisible(model: nn.Module, side: int) -> bool:
+    with as_it_was(model), torch.autocast("cpu", enabled=False):
         return divisible(model.train(), _noise(2, side))
 
 

@@ -12,19 +12,17 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
-from vl2v.config import AlignConfig, DistillConfig, RunConfig
-from vl2v.data.splits import Indices
+from vl2v.config import RunConfig
 from vl2v.errors import Interrupted
-from vl2v.evaluation.features import pass_through, scores
 from vl2v.evaluation.metrics import metrics_line
 from vl2v.evaluation.reference import LABELS, TEACHER
 from vl2v.hints import resume_command
 from vl2v.method.align import align
 from vl2v.method.distill import Projected, distill, trainable
 from vl2v.method.evaluation import Score, mean_over_domains
-from vl2v.method.loop import adam, warmed_up
+from vl2v.method.loop import Batch, warmed_up
 from vl2v.method.registry import METHODS
 from vl2v.method.swad import LossValley
 from vl2v.micro_batch import MicroBatch
@@ -32,14 +30,14 @@ from vl2v.progress import Advance, Progress
 from vl2v.runs.folder import RunFolder, State
 from vl2v.shards import Shards, sharding
 from vl2v.student.backbones import Backbone
-from vl2v.student.model import cosine_logits
-from vl2v.training.adam import adam_tensors, load_adam, set_rates
+from vl2v.training.adam import adam_of, adam_tensors, load_adam, set_rates
 from vl2v.training.aligning import Average, average_of, solve
 from vl2v.training.data import BatchLoader, TrainingData, context_of
 from vl2v.training.feature_cache import FeatureCache
 from vl2v.training.fresh import FreshViews
 from vl2v.training.pace import can_shard
 from vl2v.training.parts import LossParts
+from vl2v.training.validation import Validator
 from vl2v.training.weights import TrainedWeights, WeightSelector, under
 
 
@@ -48,14 +46,14 @@ class Trainer:
     """The two stages of one run.
 
     Args:
-        config: the run's settings.
-        folder: where state and metrics go.
+        config: settings of the run.
+        folder: receives state and metrics.
         accelerator: device, precision and processes.
         backbone: f, trained in place.
         projection: P.
-        data: what to train on.
-        progress: told after every step.
-        stop: asked after every step whether the user wants to stop.
+        data: images, labels and embeddings.
+        progress: called after every step.
+        stop: called after every step; returns whether the user wants to stop.
         fresh: queried for every augmented image of the second stage; None if the stored embeddings are used.
         saved: called when metrics and state are on disk, in the first process.
     """
@@ -83,6 +81,7 @@ class Trainer:
         self._parts = LossParts(self.method.objective(context_of(config, data)))
         processes, compiled = self.accelerator.num_processes, config.compile
         self._micro = MicroBatch(config.micro_batch, self.progress.note, processes, compiled)
+        self._validator = Validator(self.method, data, self.backbone, self.projection, self.accelerator)
         side = self.backbone.preprocess.size  # built here, where the backbone is still the pretrained one
         build = self.method.penalty
         self._penalty = build(self.backbone.module, torch.zeros(2, 3, side, side)) if build else None
@@ -127,7 +126,7 @@ class Trainer:
         if self.fresh is not None:
             self.fresh.queries = int(state.values["fresh_queries"])
         if self._penalty is not None:
-            with torch.no_grad():  # what it trains, and not the pretrained backbone beside it
+            with torch.no_grad():  # what it trains, and not the pretrained backbone within it
                 for name, parameter in trainable(self._penalty).items():
                     parameter.copy_(state.part("penalty")[name])
         if self.accelerator.is_main_process:
@@ -139,7 +138,7 @@ class Trainer:
         if start >= steps or _died(self._average):
             return
         features = self._features()
-        optimizer = self._adam(trainable(nn.Identity(), self.projection), settings)
+        optimizer = adam_of(self.config, settings, trainable(nn.Identity(), self.projection))
         with self.folder.state_fits():
             load_adam(optimizer, state)
         weights, average = dict(self.projection.named_parameters()), self._average
@@ -150,7 +149,7 @@ class Trainer:
                 if average is not None:
                     average.update(step, weights)
                 if self._due(step, steps):
-                    self._scores = self._score_features(features)
+                    self._scores = self._validator.of_features(features)
                     if isinstance(average, LossValley):
                         average.end_segment(step, mean_over_domains(self._scores.values()).loss)
                 return self._after("align", step, loss, steps, optimizer, advance) or _died(average)
@@ -169,51 +168,39 @@ class Trainer:
             )
 
     def _distill(self, state: State | None) -> TrainedWeights:
-        settings, selector = self.config.distill, self._selector
-        start = int(state.values["step"]) if state else 0
-        backbone = self.backbone.module if self.method.trains_backbone else nn.Identity()
-        learning = None if self.method.trains_layer else self.method.extra_parameters
-        weights = trainable(backbone, self.projection, learning)
-        optimizer = self._adam(weights, settings)
-        if self._penalty is not None:
-            rate = settings.learning_rate * self.method.penalty_rate(self.config.method_settings)
-            optimizer.add_param_group({"params": list(trainable(self._penalty).values()), "lr": rate})
+        settings, selector, method = self.config.distill, self._selector, self.method
+        start, steps = int(state.values["step"]) if state else 0, settings.steps
+        backbone = self.backbone.module if method.trains_backbone else nn.Identity()
+        weights = trainable(backbone, self.projection, None if method.trains_layer else method.extra_parameters)
+        optimizer = adam_of(self.config, settings, weights, self._penalty)
         with self.folder.state_fits():
             load_adam(optimizer, state)
         rates = [group["lr"] for group in optimizer.param_groups]
         selector.begin(weights)
-        model, features = Projected(backbone, self.projection), None
-        if start < settings.steps and not self.method.trains_backbone:
-            features = self._features()
-            batches = self._loader.features(features, start, settings.steps)
-        else:
-            batches = self._loader.images(start, settings.steps)
+        batches, score = self._batches(start, backbone)
 
         def validate(step: int) -> float | None:
-            if not self._due(step, settings.steps):
+            if not self._due(step, steps):
                 return None
-            if features is not None:
-                self._scores = self._score_features(features)
-            else:
-                self._scores = self._score(lambda slots: self._pixel_logits(model, slots))
+            self._scores = score()
             mean = mean_over_domains(self._scores.values())
             selector.validated(mean, weights)
             return mean.loss
 
         def after(step: int, loss: float) -> bool:
-            done = self._after("distill", step, loss, settings.steps, optimizer, advance)
+            done = self._after("distill", step, loss, steps, optimizer, advance)
             set_rates(optimizer, rates, warmed_up(1, step + 1, settings.warmup_steps))
             return done
 
         set_rates(optimizer, rates, warmed_up(1, start, settings.warmup_steps))
-        if start < settings.steps and (selector.swad is None or selector.swad.dead_at is None):
-            with self.progress.stage(self.method.stages[1], settings.steps, start) as advance, self._shards() as shards:
+        if start < steps and (selector.swad is None or selector.swad.dead_at is None):
+            with self.progress.stage(method.stages[1], steps, start) as advance, self._shards() as shards:
                 distilled = distill(
                     backbone,
                     self.projection,
                     batches,
                     objective=self._parts,
-                    train_projection=self.method.trains_layer or self.method.extra_parameters,
+                    train_projection=method.trains_layer or method.extra_parameters,
                     penalty=self._penalty,
                     swad=selector.swad,
                     validate=validate,
@@ -228,24 +215,26 @@ class Trainer:
                 self.progress.note(f"the loss valley ended at step {distilled.last_step}; training stopped")
         return selector.trained(weights)
 
+    def _batches(self, start: int, backbone: nn.Module) -> tuple[Iterator[Batch], Callable[[], dict[str, Score]]]:
+        """Return the batches of Distill, and a function that scores the validation images.
+
+        If the method does not train the backbone, both use cached features.
+        """
+        steps = self.config.distill.steps
+        if start < steps and not self.method.trains_backbone:
+            features = self._features()
+            return self._loader.features(features, start, steps), partial(self._validator.of_features, features)
+        model = Projected(backbone, self.projection)
+        return self._loader.images(start, steps), partial(self._validator.of_images, model)
+
     def _shards(self) -> AbstractContextManager[Shards]:
-        """The threads that share the batches of Distill."""
-        model = Projected(self.backbone.module, self.projection, self._penalty)
+        """Return the threads that share the batches of Distill."""
+        backbone = self.backbone
         whole = self.fresh is not None or not self.method.trains_backbone  # a local teacher needs all threads itself
-        divided = (
-            not whole and not self.config.compile and can_shard(model, self.backbone.preprocess.size, self.accelerator)
+        divided = not (whole or self.config.compile) and can_shard(
+            backbone.module, backbone.preprocess.size, self.accelerator, self._penalty
         )
         return sharding(sum(self.data.shares), divided)
-
-    def _adam(self, weights: Mapping[str, nn.Parameter], settings: AlignConfig | DistillConfig) -> torch.optim.Adam:
-        """Adam as a stage's settings say; what has a rate of its own comes last and is not decayed."""
-        own = {f"projection/{name}" for name in self.method.extra_parameters} & weights.keys()
-        rest = [parameter for name, parameter in weights.items() if name not in own]
-        optimizer = adam(rest, settings.learning_rate, settings.weight_decay)
-        if own:
-            apart = {"lr": self.method.extra_rate(self.config.method_settings), "weight_decay": 0.0}
-            optimizer.add_param_group({"params": [weights[name] for name in sorted(own)], **apart})
-        return optimizer
 
     def _due(self, step: int, steps: int) -> bool:
         return step % self.config.distill.checkpoint_every == 0 or step == steps - 1
@@ -259,10 +248,10 @@ class Trainer:
         optimizer: torch.optim.Optimizer,
         advance: Advance,
     ) -> bool:
-        """Note the loss; at a checkpoint write metrics and state; save and leave if the user wants to stop."""
+        """Record the loss, write metrics and state at a checkpoint, and stop if the user wants to."""
         self._losses.append(loss)
         advance(1)
-        due, stop = self._due(step, steps), self._stop_asked()
+        due, stop = self._due(step, steps), self._stop_requested()
         parts = self._parts.sums(self.accelerator) if due or stop else {}
         if due and self.accelerator.is_main_process:
             swad = self._average if stage == "align" else self._selector.swad
@@ -303,41 +292,19 @@ class Trainer:
         self.folder.save_state(tensors | adam_tensors(optimizer), values)
         self.saved()
 
-    def _stop_asked(self) -> bool:
-        asked = self.stop()
-        if self.accelerator.num_processes > 1:  # all leave at the same step
-            flag = torch.tensor(float(asked), device=self.accelerator.device)
-            asked = bool(self.accelerator.reduce(flag, "sum") > 0)
-        return asked
-
     def _features(self) -> NDArray[np.float32]:
         """f(x) by slot, [slots, F], of the training and the validation images."""
-        m, b = self.data, self.backbone
-        cache = FeatureCache(m.cache, b.module, b.preprocess, m.pixels, b.features)
-        slots = np.concatenate([m.slots, *(slots for slots, _ in m.validation.values())])
+        data, backbone = self.data, self.backbone
+        cache = FeatureCache(data.cache, backbone.module, backbone.preprocess, data.pixels, backbone.features)
+        slots = np.concatenate([data.slots, *(slots for slots, _ in data.validation.values())])
         return cache.of(slots, self.accelerator, self.progress, f"features for {self.method.stages[0]}")
 
-    @torch.no_grad()
-    def _score_features(self, features: NDArray[np.float32]) -> dict[str, Score]:
-        return self._score(partial(self._head_logits, features))
-
-    def _score(self, logits: Callable[[Indices], Iterator[Tensor]]) -> dict[str, Score]:
-        return scores(logits, self.data.validation, len(self.data.head), self.accelerator)
-
-    def _head_logits(self, features: NDArray[np.float32], slots: Indices) -> Iterator[Tensor]:
-        for start in range(0, len(slots), 4096):
-            part = torch.from_numpy(features[slots[start : start + 4096]]).to(self.accelerator.device)
-            yield self._logits(self.projection(part))
-
-    def _pixel_logits(self, model: nn.Module, slots: Indices) -> Iterator[Tensor]:
-        passed = pass_through(model, self.backbone.preprocess, self.data.pixels, slots, self.accelerator.device)
-        return (self._logits(projected) for projected in passed)
-
-    def _logits(self, projected: Tensor) -> Tensor:
-        if self.method.classifier == "linear":
-            return projected[:, : len(self.data.head)].float()
-        head, scale = self.data.head.to(projected.device), self.data.logit_scale
-        return cosine_logits(projected[:, : head.shape[1]].float(), head, scale * self.method.gain(self.projection))
+    def _stop_requested(self) -> bool:
+        requested = self.stop()
+        if self.accelerator.num_processes > 1:  # all leave at the same step
+            flag = torch.tensor(float(requested), device=self.accelerator.device)
+            requested = bool(self.accelerator.reduce(flag, "sum") > 0)
+        return requested
 
 
 def _died(average: Average | None) -> bool:
