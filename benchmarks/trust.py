@@ -71,7 +71,7 @@ def selected(grid: Path) -> dict[tuple[str, str, int], Path]:
     for file in sorted((grid / JOBS).glob("*/job.json")):
         facts = read_json(file)
         if facts["crossed"] is None:
-            several = [r for r in records_of(file) if r.kept and r.method != ZERO_SHOT]
+            several = [r for r in records_of(file) if r.saved and r.method != ZERO_SHOT]
             records += several
             folders[_name(facts["method"], facts["target"], facts["seed"], facts["candidate"])] = file.parent
     seeds = sorted({record.seed for record in records})

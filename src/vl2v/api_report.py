@@ -11,17 +11,20 @@ from vl2v.writing import check_folder
 
 
 def make_report(folder: Path, store: Path, hour_price: str | None = None, out: Path | None = None) -> Path:
-    """Write the page of a run or of a benchmark; see `write_run_report` and `write_benchmark_report`.
+    """Write the report of a run or of a benchmark; see `write_run_report` and `write_benchmark_report`.
 
     Args:
-        folder: the run's or the benchmark's.
-        store: the file of bought vectors with its ledger.
-        hour_price: what an hour of this machine costs.
-        out: the folder to write to, made if missing; None for `folder`.
+        folder: folder of the run or of the benchmark.
+        store: file of purchased embeddings with the ledger.
+        hour_price: cost of an hour of this machine, in the currency of the teacher; None if it is unknown.
+        out: folder to write to, created if it is missing; None for `folder`.
+
+    Returns:
+        Path of the page.
 
     Raises:
-        ConfigError: if the price cannot be read.
-        RunError: if the folder holds neither, or nothing in it is finished.
+        ConfigError: if the price is not a number of at least 0.
+        RunError: if the folder contains neither, or no finished run or job.
     """
     price = None if hour_price is None else _price(hour_price)
     if (folder / "benchmark.yaml").is_file():

@@ -7,5 +7,5 @@ from pathlib import Path
 
 
 def resume_command(run: Path | str) -> str:
-    """How to go on with a run. Its folder knows everything else: settings, cache, store and what was spent."""
+    """Return the command that resumes a run. Settings, cache, store and spending are recorded in its folder."""
     return f"vl2v distill --out {shlex.quote(str(run))} --resume"

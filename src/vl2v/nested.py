@@ -1,4 +1,4 @@
-"""Nested mappings: merged, and written with dots."""
+"""Merge nested mappings, and build them from dotted keys."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from vl2v.errors import ConfigError
 
 
 def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Lay nested `changes` over `base`; a None in `changes`, or a mapping of nothing else, changes nothing."""
+    """Return `base` updated recursively with `changes`; a None in `changes`, or a mapping of only None, is ignored."""
     merged = dict(base)
     for key, value in changes.items():
         if isinstance(value, Mapping):
@@ -23,10 +23,10 @@ def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]
 
 
 def nested(dotted: Mapping[str, Any]) -> dict[str, Any]:
-    """``{"a.b": 1}`` as ``{"a": {"b": 1}}``.
+    """Convert dotted keys to nested mappings: ``{"a.b": 1}`` to ``{"a": {"b": 1}}``.
 
     Raises:
-        ConfigError: if a key is given a value and keys below it.
+        ConfigError: if a key has both a value and keys below it.
     """
     out: dict[str, Any] = {}
     for key, value in dotted.items():
@@ -46,7 +46,7 @@ def nested(dotted: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _clash(a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:
-    """Whether a key has a value in one and keys below it in the other."""
+    """Return whether a key has a value in one mapping and keys below it in the other."""
     both = [(a[key], b[key]) for key in a.keys() & b.keys()]
     return any(
         _clash(one, other)

@@ -1,4 +1,4 @@
-"""Objects by name: those of this package, and those that installed packages register by an entry point."""
+"""Registries of objects by name, from this package and from entry points of other packages."""
 
 from __future__ import annotations
 
@@ -13,16 +13,17 @@ T = TypeVar("T")
 
 
 class Plugins(Mapping[str, T]):
-    """Objects by name, each imported at its first use. Those of this package come first and cannot be replaced.
+    """A registry of objects by name, each imported at its first use.
 
-    Looking up an object of another package that cannot be used raises a `ConfigError`; the others still work.
+    The objects of this package come first and cannot be replaced. Only the look-up of an unusable object of another
+    package raises a `ConfigError`; the rest of the registry works.
 
     Args:
-        group: the group of entry points.
-        noun: what an object is, for messages.
+        group: group of the entry points.
+        noun: noun for an object, for messages.
         built_in: ``module:attribute`` of the objects of this package, by name.
-        expected: what an object of another package must be, for messages.
-        usable: whether an imported object is that, from its name and the object.
+        expected: description of a valid object of another package, for messages.
+        usable: predicate on the name and the imported object of another package.
     """
 
     def __init__(
@@ -37,11 +38,11 @@ class Plugins(Mapping[str, T]):
         self._loaded: dict[str, T] = {}
 
     def __getitem__(self, name: str) -> T:
-        """The object of a name.
+        """Return the object with a name.
 
         Raises:
-            KeyError: if there is none.
-            ConfigError: if it is of another package and cannot be used.
+            KeyError: if the name is unknown.
+            ConfigError: if the object belongs to another package and cannot be used.
         """
         if name not in self._loaded:
             if name in self.built_in:
@@ -52,11 +53,11 @@ class Plugins(Mapping[str, T]):
         return self._loaded[name]
 
     def __contains__(self, name: object) -> bool:
-        """Whether there is an object of this name, usable or not; imports nothing."""
+        """Return whether the name is known, even if its object cannot be used; imports nothing."""
         return name in self.built_in or name in self._loaded or name in self._entries()
 
     def __iter__(self) -> Iterator[str]:
-        """The names; imports nothing, and reads no metadata of packages before those of this one are passed."""
+        """Iterate over the names, those of this package first; imports nothing."""
         yield from self.built_in
         yield from self._entries()
 
@@ -64,7 +65,7 @@ class Plugins(Mapping[str, T]):
         return len(self.built_in) + len(self._entries())
 
     def _entries(self) -> dict[str, list[EntryPoint]]:
-        """What installed packages register, by name in alphabetical order."""
+        """Return the entry points of installed packages by name, in alphabetical order."""
         entries: dict[str, list[EntryPoint]] = {}
         for entry in sorted(entry_points(group=self.group), key=lambda entry: (entry.name, entry.value)):
             if entry.name not in self.built_in:
@@ -75,7 +76,7 @@ class Plugins(Mapping[str, T]):
         """Import an object of another package.
 
         Raises:
-            ConfigError: if that fails, the object is of another kind, or several packages register it.
+            ConfigError: if the import fails, the object is not valid, or several packages register the name.
         """
         packages = sorted({entry.dist.name if entry.dist else "another package" for entry in entries})
         entry, package = entries[0], " and ".join(packages)

@@ -1,4 +1,4 @@
-"""Buy the embeddings that a plan requires, and hand them on as memory-mapped arrays and text heads."""
+"""Buy the embeddings that a plan requires, and load them as memory-mapped arrays and text heads."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ CHUNK = 10_000  # embeddings copied from the store at a time
 
 @dataclass(frozen=True)
 class BudgetAccount:
-    """Whose purchases count against a budget.
+    """The runs that share a budget: a single run, or all jobs of a benchmark.
 
     Attributes:
-        folder: where the spending is recorded: of a run, or of a benchmark for all of its jobs.
-        mine: whether the purchases of a run, by its name in the ledger, count.
+        folder: folder of the run or of the benchmark, in which the spending is recorded.
+        mine: predicate on the name of a run in the ledger: whether its purchases count against the budget.
     """
 
     folder: Path
@@ -48,28 +48,28 @@ class BudgetAccount:
 
     @classmethod
     def of_run(cls, name: str) -> BudgetAccount:
-        """The account of a single run, whose name in the ledger is its folder."""
+        """Return the account of a single run, whose name in the ledger is its folder."""
         return cls(Path(name), lambda run: run == name)
 
 
 def open_budget(plan: RunPlan, account: BudgetAccount, store: EmbeddingStore) -> Budget:
-    """The limit of a run and what was spent of it, by any process and from any store."""
+    """Return the budget of a run, less the spending of all its processes from all stores."""
     spending = Spending(account.folder, store, account.mine)
     return Budget(plan.config.budget, currency=plan.card.price.currency, spending=spending)
 
 
 def ensure_affordable(plan: RunPlan, budget: Budget, store: EmbeddingStore, out: Path) -> None:
-    """Refuse a run that the budget or the disk does not cover, before anything is sent.
+    """Raise an error if the budget or the disk does not suffice for a run, before anything is sent.
 
     Args:
-        plan: the run's.
-        budget: its limit.
-        store: with the batches in flight, which are reserved already.
-        out: the folder of the run.
+        plan: plan of the run.
+        budget: budget of the run.
+        store: store whose batches in flight have already been reserved.
+        out: folder of the run.
 
     Raises:
-        BudgetError: states what is missing.
-        DiskFullError: states what is missing.
+        BudgetError: if the budget does not cover the quote.
+        DiskFullError: if the disk has too little space.
     """
     quote, teacher = plan.quote, plan.teacher
     what = f"{quote.image_queries:,} image and {quote.text_queries:,} text queries"
@@ -81,11 +81,11 @@ def ensure_affordable(plan: RunPlan, budget: Budget, store: EmbeddingStore, out:
 
 @dataclass(frozen=True)
 class Pilot:
-    """Training images whose embeddings are bought first, and what is done before the others are bought.
+    """Training images that are bought before all others.
 
     Attributes:
-        digests: SHA-256 of the images, [N, 32] uint8.
-        then: called once they are stored.
+        digests: [N, 32] uint8, the SHA-256 of each image.
+        then: called when their embeddings are stored, before further images are bought.
     """
 
     digests: Digests
@@ -98,16 +98,16 @@ def purchase(
     """Buy the required embeddings that the store lacks, texts first.
 
     Args:
-        plan: the run's.
-        budget: the most to spend.
+        plan: plan of the run.
+        budget: spending limit.
         store: receives the embeddings.
-        run: the name of the run in the ledger.
-        progress: receives the progress.
-        pilot: images to begin with; None begins with any.
+        run: name of the run in the ledger.
+        progress: progress callback.
+        pilot: images to buy first; None for no such images.
 
     Raises:
-        BudgetError: before anything is sent that would exceed the budget.
-        TeacherError: if a response cannot be used, or the embeddings are useless for the dataset.
+        BudgetError: if the next batch would exceed the budget; it is not sent.
+        TeacherError: if a response is not valid, or the embeddings are useless for the dataset.
     """
     watch = None if plan.config.teacher.accept else _watch_of(plan, store)
     if watch is not None:
@@ -132,7 +132,7 @@ def purchase(
 
 
 def _watch_of(plan: RunPlan, store: EmbeddingStore) -> TeacherWatch:
-    """Compares embeddings with the labels of the source domains; labels of held-out domains are not used."""
+    """Return a watch that compares embeddings with labels of the source domains; held-out domains are not used."""
     labels = {d.tobytes(): int(n) for d, n in zip(plan.examples.digests, plan.examples.labels, strict=True)}
     for rows in plan.split.validation.values():
         labels |= {plan.dataset.digests[row].tobytes(): int(plan.dataset.labels[row]) for row in rows}
@@ -145,7 +145,7 @@ def _watch_of(plan: RunPlan, store: EmbeddingStore) -> TeacherWatch:
 
 
 def _show_stored(watch: TeacherWatch, plan: RunPlan, store: EmbeddingStore) -> None:
-    """Show the watch what was bought before, so that a run that it stopped does not continue to buy."""
+    """Pass stored embeddings to the watch, so that a run that it stopped does not buy more when it is resumed."""
     card, texts, examples = plan.card, list(dict.fromkeys(plan.requirements.texts)), plan.examples
     known = [text for text, k in zip(texts, store.knows_texts(card, texts), strict=True) if k]
     if known:
@@ -161,7 +161,7 @@ def _show_stored(watch: TeacherWatch, plan: RunPlan, store: EmbeddingStore) -> N
 
 
 def text_heads(embeddings: Vectors, templates: int) -> Tensor:
-    """The text head, [K, D] float32, from the [K * T, D] embeddings of the prompts, class by class."""
+    """Return the text head, [K, D] float32, of [K * T, D] embeddings of T prompts per class, class by class."""
     prompts = torch.from_numpy(embeddings)
     return text_head(prompts.reshape(-1, templates, prompts.shape[-1]))
 
@@ -177,7 +177,7 @@ class BoughtEmbeddings:
         head: [K, D] float32, the text head.
         unseen_head: [V, D] float32, the text head of the held-out classes; None if there are none.
         method_texts: [K, A, D] float32, of the method's own texts; None if it has none.
-        logit_scale: the teacher's.
+        logit_scale: s of the teacher.
     """
 
     training: Vectors | None
@@ -190,7 +190,7 @@ class BoughtEmbeddings:
 
     @classmethod
     def load(cls, plan: RunPlan, folder: Path) -> BoughtEmbeddings:
-        """Open what `export_embeddings` wrote to a folder."""
+        """Open the files that `export_embeddings` wrote to a folder."""
         required = plan.requirements
         arrays = {name: np.load(folder / name, mmap_mode="r") for name in _image_files(plan)}
         ends = np.cumsum([len(required.prompts), len(required.method_texts)])
@@ -207,7 +207,7 @@ class BoughtEmbeddings:
         )
 
     def zero_shot(self, embeddings: Vectors, head: Tensor | None = None) -> NDArray[np.float32]:
-        """The zero-shot logits of [N, D] embeddings, [N, K] float32, against `head` or the text head."""
+        """Return zero-shot logits, [N, K] float32, of [N, D] embeddings with `head` or else the text head."""
         return zero_shot_logits(embeddings, self.head if head is None else head, self.logit_scale)
 
 
@@ -215,8 +215,8 @@ def export_embeddings(plan: RunPlan, store: EmbeddingStore, folder: Path) -> Non
     """Copy the required embeddings from the store to memory-mapped files, in the order in which they are used.
 
     Args:
-        plan: the run's.
-        store: it has all of them.
+        plan: plan of the run.
+        store: store that contains all required embeddings.
         folder: receives the files; created if necessary.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -228,7 +228,7 @@ def export_embeddings(plan: RunPlan, store: EmbeddingStore, folder: Path) -> Non
 
 
 def _image_files(plan: RunPlan) -> dict[str, tuple[Digests, Indices]]:
-    """The files of a run's embeddings: SHA-256 [N, 32] and view [N] of every row."""
+    """Return the files of a run's image embeddings: SHA-256 [N, 32] and view [N] of every row."""
     files: dict[str, tuple[Digests, Indices]] = {}
     purposes = {purpose for purpose, _ in plan.requirements.purposes}
     if plan.method.queries_teacher:

@@ -10,24 +10,24 @@ NONE = "–"
 
 
 def percent(share: float | None, digits: int = 1) -> str:
-    """``0.891`` as ``89.1%``; a dash where there is none, or it is not a number."""
+    """Return a share such as 0.891 as ``89.1%``; a dash for None and NaN."""
     return NONE if share is None or math.isnan(share) else f"{100 * share:.{digits}f}%"
 
 
 def money(amount: Decimal | float, currency: str) -> str:
-    """With cents, and as many places more as a small amount needs to show two digits."""
+    """Return an amount with its currency: two decimals, or as many as a small amount needs to show two digits."""
     value = Decimal(amount)
-    places = 2 if value == 0 or abs(value) >= 1 else max(2, 1 - value.adjusted())
-    return f"{value:,.{places}f} {currency}"
+    decimals = 2 if value == 0 or abs(value) >= 1 else max(2, 1 - value.adjusted())
+    return f"{value:,.{decimals}f} {currency}"
 
 
 def count(number: float) -> str:
-    """With commas between thousands."""
+    """Return a number rounded to an integer, with commas between thousands."""
     return f"{number:,.0f}"
 
 
 def size(count: float) -> str:
-    """A number of bytes in kB, MB, ... of thousands, millions, ..."""
+    """Return a number of bytes in B, kB, MB, GB or TB, in powers of 1000."""
     for unit in ("B", "kB", "MB", "GB"):
         if count < 1000:
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
@@ -36,7 +36,12 @@ def size(count: float) -> str:
 
 
 def duration(seconds: float, *, rounded: bool = False) -> str:
-    """In the unit that leaves a number between one and some hundreds; an estimate is rounded, and at least a second."""
+    """Return a time in s, min, h or days.
+
+    Args:
+        seconds: the time.
+        rounded: round seconds and minutes to integers of at least 1, for an estimate.
+    """
     for limit, unit, name in ((120, 1, "s"), (7200, 60, "min"), (172_800, 3600, "h")):
         if seconds < limit:
             value = seconds / unit
@@ -45,11 +50,11 @@ def duration(seconds: float, *, rounded: bool = False) -> str:
 
 
 def listed(names: Sequence[str]) -> str:
-    """``a``, ``a and b``, ``a, b and c``."""
+    """Join names: ``a``, ``a and b``, ``a, b and c``."""
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}" if names else ""
 
 
 def shortened(text: str, length: int) -> str:
-    """At most so many characters, an ellipsis in the middle of what is longer."""
+    """Return a text of at most `length` characters; a longer text has an ellipsis in the middle."""
     keep = length - 1
     return text if len(text) <= length else text[: keep - keep // 3] + "…" + text[-(keep // 3) :]

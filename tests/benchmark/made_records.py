@@ -29,7 +29,7 @@ def record(
     shifts = [0.01 * (i - (len(sources) - 1) / 2) for i in range(len(sources))]
     results = {d: DomainResult(validation + shift, 0.05, 100) for d, shift in zip(sources, shifts, strict=True)}
     values: dict[str, Any] = {
-        "kept": weights == "swad" or teacher,
+        "saved": weights == "swad" or teacher,
         "image_queries": 0 if method == "erm" else 1000,
         "text_queries": 0 if method == "erm" else 7,
         "cost": Decimal(0) if method == "erm" else Decimal("1.25"),

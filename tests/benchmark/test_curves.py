@@ -137,6 +137,6 @@ def test_unfinished_averages_are_no_points_and_the_oracle_is_marked() -> None:
 def test_what_cannot_be_drawn_is_told() -> None:
     with pytest.raises(ConfigError, match="no point"):
         Curve.of(tabulate(grid(), "PACS"), x={})
-    without = [replace(r, weights="best", kept=False) for r in grid() if r.method != ZERO_SHOT]
+    without = [replace(r, weights="best", saved=False) for r in grid() if r.method != ZERO_SHOT]
     with pytest.raises(ConfigError, match="ambiguous"):
         Curve.of(tabulate([*grid(), *without], "PACS", weights=("swad", "best")))

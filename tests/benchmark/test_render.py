@@ -211,7 +211,7 @@ def test_a_terminal_shows_styles_and_signs() -> None:
 
 @pytest.mark.parametrize("format", READ_BY_PEOPLE)
 def test_rows_of_several_weights_are_told_apart(format: str) -> None:
-    without = [replace(r, weights="best", kept=False) for r in grid() if r.method != ZERO_SHOT]
+    without = [replace(r, weights="best", saved=False) for r in grid() if r.method != ZERO_SHOT]
     text = render(tabulate([*grid(), *without], "PACS", weights=(None, "best")), format)
     assert "VL2V-ADiP, saved weights" in text
     assert "VL2V-ADiP, best weights" in text
@@ -219,7 +219,7 @@ def test_rows_of_several_weights_are_told_apart(format: str) -> None:
 
 
 def test_the_last_steps_weights_are_named() -> None:
-    records = [replace(r, weights="last", kept=False) if r.method != ZERO_SHOT else r for r in grid()]
+    records = [replace(r, weights="last", saved=False) if r.method != ZERO_SHOT else r for r in grid()]
     assert "Weights: last." in render(tabulate(records, "PACS", rule=LAST), "text")
 
 

@@ -99,7 +99,7 @@ def test_an_average_over_fewer_targets_is_none() -> None:
 
 
 def test_with_and_without_swad_are_two_rows() -> None:
-    without = [replace(r, weights="best", kept=False, test=replace(r.test, accuracy=0.4)) for r in grid()]
+    without = [replace(r, weights="best", saved=False, test=replace(r.test, accuracy=0.4)) for r in grid()]
     records = grid() + [r for r in without if r.method != ZERO_SHOT]
     table = tabulate(records, "PACS", weights=("swad", "best"), against="erm")
     assert [(row.method, row.weights) for row in table.rows] == [
@@ -121,7 +121,7 @@ def test_with_and_without_swad_are_two_rows() -> None:
 
 
 def test_what_lacks_is_an_error_or_told() -> None:
-    records = [*grid(), record("erm", "sketch", 0, candidate={"lr": 1}, weights="best", kept=False)]
+    records = [*grid(), record("erm", "sketch", 0, candidate={"lr": 1}, weights="best", saved=False)]
     with pytest.raises(RunError, match="1 of 2 candidates"):
         tabulate(records, "PACS")
     table = tabulate(records, "PACS", partial=True)

@@ -224,8 +224,8 @@ def test_a_key_in_a_header_of_its_own_is_not_sent_unencrypted() -> None:
     teacher = teacher_of("gemini:gemini-embedding-2", lambda _: httpx.Response(500))
     for header in ("x-goog-api-key", "x-key-of-another-package"):
         with pytest.raises(TeacherError, match="unencrypted"):
-            teacher._check_secrecy("http://elsewhere.example/v1", {header: KEY})
-        teacher._check_secrecy("https://elsewhere.example/v1", {header: KEY})
+            teacher._exchange._check_secrecy("http://elsewhere.example/v1", {header: KEY})
+        teacher._exchange._check_secrecy("https://elsewhere.example/v1", {header: KEY})
 
 
 # The purpose is part of the key of the store

@@ -93,12 +93,12 @@ class Curve:
         lines: dict[str, list[Point]] = {}
         levels = {}
         for row, accuracy in _finished(table):
-            place = _x_of(row, x)
+            value = _x_of(row, x)
             if row.method in references:
                 levels[row.title] = accuracy
-            elif place is not None:
+            elif value is not None:
                 name = line(row.method) if callable(line) else (line or {}).get(row.method, "student")
-                lines.setdefault(name, []).append(Point(place, row.method, accuracy, row.marks))
+                lines.setdefault(name, []).append(Point(value, row.method, accuracy, row.marks))
         if not lines:
             raise ConfigError(
                 "The curve has no points.",
@@ -219,18 +219,18 @@ def _draw_levels(axes: Axes, levels: Mapping[str, Spread]) -> list[Label]:
 
 def _scale(axes: Axes, xs: Sequence[float]) -> None:
     """Set a logarithmic axis if the values are positive and span a wide range, with ticks at values that have room."""
-    places = sorted(set(xs))
-    log = places[0] > 0 and places[-1] / places[0] >= WIDE
+    values = sorted(set(xs))
+    log = values[0] > 0 and values[-1] / values[0] >= WIDE
     if log:
         axes.set_xscale("log")
-    along = [math.log(place) if log else place for place in places]
+    along = [math.log(value) if log else value for value in values]
     room = 0.09 * (along[-1] - along[0])
     ticks: list[int] = []
-    for i, place in enumerate(along):
-        if not ticks or place - along[ticks[-1]] >= room:
+    for i, value in enumerate(along):
+        if not ticks or value - along[ticks[-1]] >= room:
             ticks.append(i)
-    shown = [places[i] for i in ticks]
-    axes.set_xticks(shown, [f"{place:,.0f}" if place >= 100 else f"{place:g}" for place in shown])
+    shown = [values[i] for i in ticks]
+    axes.set_xticks(shown, [f"{value:,.0f}" if value >= 100 else f"{value:g}" for value in shown])
     axes.set_xticks([], minor=True)
 
 
@@ -241,7 +241,7 @@ def _label(axes: Axes, labels: Sequence[Label]) -> None:
     free = -math.inf
     for height, name, colour in sorted(labels):
         free = max(height, free + step)
-        place = (1.01, (free - low) / (high - low))
+        position = (1.01, (free - low) / (high - low))
         axes.annotate(
-            name, place, xycoords="axes fraction", va="center", color=colour, fontsize=9, annotation_clip=False
+            name, position, xycoords="axes fraction", va="center", color=colour, fontsize=9, annotation_clip=False
         )

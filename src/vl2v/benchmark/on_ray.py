@@ -94,7 +94,8 @@ class _Driver:
         sweep = self._sweep
         done, total = len(sweep.finished()), len(sweep.expected())
         self._assign(bought)
-        self._told = {job.name: place for job in sweep.jobs() if (place := self._seen(job))}  # left by killed workers
+        seen = {job.name: self._seen(job) for job in sweep.jobs()}  # left by killed workers
+        self._told = {name: location for name, location in seen.items() if location}
         with self._progress.stage("jobs", total, done) as advance, self._stopping():
             self._submit()
             while self._pending or self._not_before:
@@ -180,15 +181,15 @@ class _Driver:
     def _tell(self) -> None:
         """Report which jobs have started or restarted, and where."""
         for job in self._pending.values():
-            if place := self._seen(job):
-                self._say_where(job, place)
+            if location := self._seen(job):
+                self._say_where(job, location)
 
-    def _say_where(self, job: Job, place: tuple[str, int]) -> None:
+    def _say_where(self, job: Job, location: tuple[str, int]) -> None:
         before = self._told.get(job.name)
-        if place != before:
-            self._told[job.name] = place
+        if location != before:
+            self._told[job.name] = location
             again = "" if before is None else " again"
-            self._progress.note(f"{job.describe()}: runs{again} on {place[0]}, process {place[1]}")
+            self._progress.note(f"{job.describe()}: runs{again} on {location[0]}, process {location[1]}")
 
     def _seen(self, job: Job) -> tuple[str, int] | None:
         """Return host and process of a running job, as recorded by its worker."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -39,7 +40,7 @@ class Record:
         seed: random seed of the run.
         candidate: candidate values of settings, by dotted key; empty if there is only one candidate.
         weights: name of the weights: ``swad``, ``best``, ``last``, or ``wise-ft <share>``; empty for the teacher.
-        kept: whether these are the saved weights of the run.
+        saved: whether these are the saved weights of the run.
         validation: results on the validation images of each source domain.
         test: results on all images of the target domain or, with `crossed`, of that source domain.
         image_queries: image queries of a run with an empty store, including fresh views, without those of the
@@ -57,7 +58,7 @@ class Record:
     target: str
     seed: int
     weights: str
-    kept: bool
+    saved: bool
     validation: Mapping[str, DomainResult]
     test: DomainResult
     image_queries: int
@@ -68,6 +69,12 @@ class Record:
     candidate: Mapping[str, Any] = field(default_factory=dict)
     inherited: bool = False
     crossed: str | None = None
+
+    @property
+    def kept(self) -> bool:
+        """The name of `saved` until 0.1, which goes in the next release."""
+        warnings.warn("Record.kept is now Record.saved", DeprecationWarning, stacklevel=2)
+        return self.saved
 
     @property
     def validation_accuracy(self) -> float:

@@ -57,7 +57,7 @@ def records_of(file: Path) -> list[Record]:
 def _records(folder: Path, facts: Mapping[str, Any]) -> list[Record]:
     content = read_evaluation(RunFolder(folder).evaluation_file)
     evaluation, settings = Evaluation.from_dict(content), RunFolder(folder).config().distill
-    kept = settings.weights if settings.wise_ft == 1 else wise_ft_name(settings.wise_ft)
+    saved = settings.weights if settings.wise_ft == 1 else wise_ft_name(settings.wise_ft)
     asked = {**content["asked"]}
     asked["image_queries"] += content.get("fresh_queries", 0)  # not in the ledger, but a vendor would charge for them
     pairs = [(facts["target"], facts["crossed"])]
@@ -67,7 +67,7 @@ def _records(folder: Path, facts: Mapping[str, Any]) -> list[Record]:
     for target, crossed in pairs:
         own = {**facts, "target": target, "crossed": crossed}
         found += [
-            _student(own, asked, evaluation, kept, True),
+            _student(own, asked, evaluation, saved, True),
             *(_student(own, asked, part, name, False) for name, part in evaluation.alternatives.items()),
         ]
     if facts["crossed"] is None and all(row.zero_shot is not None for row in evaluation.rows):
@@ -76,7 +76,7 @@ def _records(folder: Path, facts: Mapping[str, Any]) -> list[Record]:
 
 
 def _student(
-    facts: Mapping[str, Any], asked: Mapping[str, Any], evaluation: Evaluation, weights: str, kept: bool
+    facts: Mapping[str, Any], asked: Mapping[str, Any], evaluation: Evaluation, weights: str, saved: bool
 ) -> Record:
     results = {row.domain: _result(row, "student") for row in evaluation.rows}
     return Record(
@@ -85,7 +85,7 @@ def _student(
         target=facts["target"],
         seed=facts["seed"],
         weights=weights,
-        kept=kept,
+        saved=saved,
         validation={row.domain: results[row.domain] for row in evaluation.rows if row.role == IN_DOMAIN},
         test=results[facts["crossed"] or facts["target"]],
         image_queries=asked["image_queries"],
@@ -106,7 +106,7 @@ def _teacher(facts: Mapping[str, Any], asked: Mapping[str, Any], evaluation: Eva
         target=facts["target"],
         seed=facts["seed"],
         weights="",
-        kept=True,
+        saved=True,
         validation={row.domain: results[row.domain] for row in evaluation.rows if row.role == IN_DOMAIN},
         test=results[facts["target"]],
         image_queries=0,

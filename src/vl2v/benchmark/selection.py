@@ -25,7 +25,7 @@ RULES = {
 
 # One candidate's records: of the job itself under None, of its crossed jobs under the source domain left out.
 Candidate = dict[str | None, list[Record]]
-Place = tuple[str, str, int]  # method, target, seed
+RunKey = tuple[str, str, int]  # method, target, seed
 
 
 def shortened(lines: Sequence[str], most: int = 6) -> str:
@@ -94,18 +94,18 @@ def select(records: Sequence[Record], rule: str = VALIDATION, weights: str | Non
             next_step=f"select by {VALIDATION} to see these weights",
         )
     chosen, lacking = [], []
-    places = _by_place(records)
-    most = {method: max(len(found) for (m, *_), found in places.items() if m == method) for method, *_ in places}
-    for place, candidates in sorted(places.items()):
+    runs = _by_run(records)
+    most = {method: max(len(found) for (m, *_), found in runs.items() if m == method) for method, *_ in runs}
+    for key, candidates in sorted(runs.items()):
         try:
             if _inherited(candidates):
                 if rule not in (VALIDATION, LAST):
                     raise _LackingError(f"its candidate was selected by {VALIDATION}, with another seed")
-            elif len(candidates) < most[place[0]]:
-                raise _LackingError(f"{len(candidates)} of {most[place[0]]} candidates")
+            elif len(candidates) < most[key[0]]:
+                raise _LackingError(f"{len(candidates)} of {most[key[0]]} candidates")
             chosen.append(_choose(candidates, rule, LAST if rule == LAST else weights))
         except _LackingError as error:
-            method, target, seed = place
+            method, target, seed = key
             lacking.append(f"{method}, target {target}, seed {seed}: {error}")
     return Selection(tuple(chosen), tuple(lacking))
 
@@ -114,12 +114,12 @@ class _LackingError(Exception):
     """Records of one method, target and seed are missing; the message states which."""
 
 
-def _by_place(records: Sequence[Record]) -> dict[Place, dict[str, Candidate]]:
-    places: dict[Place, dict[str, Candidate]] = {}
+def _by_run(records: Sequence[Record]) -> dict[RunKey, dict[str, Candidate]]:
+    runs: dict[RunKey, dict[str, Candidate]] = {}
     for record in records:
-        candidates = places.setdefault((record.method, record.target, record.seed), {})
+        candidates = runs.setdefault((record.method, record.target, record.seed), {})
         candidates.setdefault(_as_json(record), {}).setdefault(record.crossed, []).append(record)
-    return places
+    return runs
 
 
 def _inherited(candidates: Mapping[str, Candidate]) -> bool:
@@ -154,11 +154,11 @@ def _with_weights(candidate: Candidate, crossed: str | None, weights: str | None
     found = candidate.get(crossed, [])
     if not found:
         raise _LackingError("only crossed runs, not the one that is tested on the target")
-    kept = weights is None or found[0].method == ZERO_SHOT
-    fitting = [record for record in found if (record.kept if kept else record.weights == weights)]
+    saved = weights is None or found[0].method == ZERO_SHOT
+    fitting = [record for record in found if (record.saved if saved else record.weights == weights)]
     if not fitting:
         names = ", ".join(sorted(record.weights for record in found))
-        raise _LackingError(f"no {'saved' if kept else weights} weights, there are {names or 'none'}")
+        raise _LackingError(f"no {'saved' if saved else weights} weights, there are {names or 'none'}")
     if len(fitting) > 1:
         one = fitting[0]
         raise RunError(

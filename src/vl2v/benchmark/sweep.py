@@ -117,7 +117,7 @@ class Sweep:
                 in_order = sorted(candidates, key=lambda job: json.dumps(dict(job.candidate), sort_keys=True))
                 chosen = max(in_order, key=self._validation_accuracy).candidate  # as in `select`
                 later += [make_job(self.grid, self.origin, method, target, s, chosen) for s in self.grid.seeds[1:]]
-        order = {seed: place for place, seed in enumerate(self.grid.seeds)}
+        order = {seed: i for i, seed in enumerate(self.grid.seeds)}
         return first + sorted(later, key=lambda job: order[job.seed])
 
     def expected(self) -> list[Job]:
@@ -226,8 +226,8 @@ class Sweep:
 
     def _validation_accuracy(self, job: Job) -> float:
         file = job_file(self.out, job)
-        kept: list[Record] = [r for r in records_of(file) if r.kept and r.method == job.method]
-        return kept[0].validation_accuracy
+        saved: list[Record] = [r for r in records_of(file) if r.saved and r.method == job.method]
+        return saved[0].validation_accuracy
 
     def run_name(self, job: Job) -> str:
         """Return the name of a job in the ledger: its folder."""

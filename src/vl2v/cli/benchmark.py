@@ -231,5 +231,5 @@ def _variant_settings(out: Sequence[Path]) -> dict[str, dict[str, Any]]:
 
 
 def _labels(settings: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
-    kept = {label: s["data"].get("labels_per_class") for label, s in settings.items()}
-    return {label: float(count) for label, count in kept.items() if count is not None}
+    counts = {label: s["data"].get("labels_per_class") for label, s in settings.items()}
+    return {label: float(count) for label, count in counts.items() if count is not None}

@@ -246,9 +246,9 @@ def _classify(
                 found.append(Answer(str(path), "", 0.0, image))
             else:
                 chances, accepted = next(rows)
-                place = int(chances.argmax())
+                best = int(chances.argmax())
                 each = dict(zip(student.classes, map(float, chances), strict=True)) if every_class else {}
-                label, confidence = student.classes[place], float(chances[place])
+                label, confidence = student.classes[best], float(chances[best])
                 found.append(Answer(str(path), label, confidence, accepted=accepted, probabilities=each))
         if student.trust and student.trust.reference:
             seen.append(student.embeddings(projected)[::every].cpu().numpy())

@@ -27,15 +27,15 @@ class Augmentation:
 
     def __init__(self, size: int, settings: AugmentSettings | None = None) -> None:
         s = settings or AugmentSettings()
-        place: list[torch.nn.Module] = [v2.RandomResizedCrop(size, scale=(s.scale, 1.0), antialias=True)]
+        crop: list[torch.nn.Module] = [v2.RandomResizedCrop(size, scale=(s.scale, 1.0), antialias=True)]
         if s.flip:
-            place.append(v2.RandomHorizontalFlip(s.flip))
+            crop.append(v2.RandomHorizontalFlip(s.flip))
         colour: list[torch.nn.Module] = []
         if s.jitter:
             colour.append(v2.ColorJitter(s.jitter, s.jitter, s.jitter, min(s.jitter, 0.5)))
         if s.grayscale:
             colour.append(v2.RandomGrayscale(s.grayscale))
-        self._place, self._colour = v2.Compose(place), v2.Compose([*colour, v2.PILToTensor()])
+        self._crop, self._colour = v2.Compose(crop), v2.Compose([*colour, v2.PILToTensor()])
         self._change = OneChange(s.style, s.corrupt) if s.style or s.corrupt else None
 
     def __call__(self, pixels: NDArray[np.uint8], seed: int, other: Other | None = None) -> Tensor:

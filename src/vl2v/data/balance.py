@@ -45,8 +45,8 @@ def shuffled_pass(
 ) -> Indices:
     """The order of one pass through a group.
 
-    With a balance above 0, the pass is as long as the group, but a class takes as many places as its probability says;
-    the fraction of a place is decided by chance. Images of a class differ in number of draws by at most one.
+    With a balance above 0, the pass is as long as the group, but a class takes as many draws as its probability says;
+    the fraction of a draw is decided by chance. Images of a class differ in number of draws by at most one.
 
     Args:
         labels: [N] class of each image; None, and a group with unlabelled images (-1), is not balanced.
@@ -64,6 +64,6 @@ def shuffled_pass(
     edges[-1] = size
     members = np.split(np.argsort(where, kind="stable"), np.cumsum(counts)[:-1])
     rows = []
-    for places, images in zip(np.diff(edges, prepend=0).tolist(), members, strict=True):
-        rows += [np.tile(images, places // len(images)), generator.permutation(images)[: places % len(images)]]
+    for draws, images in zip(np.diff(edges, prepend=0).tolist(), members, strict=True):
+        rows += [np.tile(images, draws // len(images)), generator.permutation(images)[: draws % len(images)]]
     return generator.permutation(np.concatenate(rows))

@@ -83,8 +83,8 @@ class Streams:
 
     def _take(self, group: int, start: int, count: int) -> Indices:
         size = len(self.groups[group])
-        places = np.arange(start, start + count)
-        taken = [self._order(group, int(p) // size)[p % size] for p in places]
+        draws = np.arange(start, start + count)
+        taken = [self._order(group, int(p) // size)[p % size] for p in draws]
         return self.groups[group][np.array(taken, dtype=np.int64)]
 
     def _order(self, group: int, epoch: int) -> Indices:
@@ -147,7 +147,7 @@ class AugmentedPixels(Dataset[tuple[Tensor, int]]):
         return self.augmentation(self.pixels[self.slots[row]], seed, self._other), row
 
     def _other(self, where: float) -> NDArray[np.uint8]:
-        """The row at a place in [0, 1) of all training rows."""
+        """Return the row at a fraction in [0, 1) of all training rows."""
         pixels: NDArray[np.uint8] = self.pixels[self.slots[min(int(where * len(self.slots)), len(self.slots) - 1)]]
         return pixels
 

@@ -42,7 +42,7 @@ def class_names(given: str | Path | Sequence[str]) -> tuple[str, ...]:
             continue  # a comma at the end, an empty line
         name = checked_name(written, where)
         if (key := spelling(name)) in names:
-            found = " and ".join(f"{other} ({place})" for other, place in (names[key], (name, where)))
+            found = " and ".join(f"{other} ({source})" for other, source in (names[key], (name, where)))
             step = "keep one of them; case, spaces, underscores and hyphens are ignored"
             raise ConfigError("A class is given twice.", expected="different names", found=found, next_step=step)
         names[key] = name, where
@@ -65,9 +65,9 @@ def checked_name(written: str, where: str = "") -> str:
     """
     name = spaced(written).strip()
     if not spelling(name) or not name.isprintable():
-        place = f" ({where})" if where else ""
+        location = f" ({where})" if where else ""
         raise ConfigError(
-            f"A class needs a name{place}.",
+            f"A class needs a name{location}.",
             expected="letters, e.g. zebra",
             found=repr(written)[:100],
             next_step="write the name without control characters, or leave it out",

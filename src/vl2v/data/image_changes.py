@@ -126,7 +126,7 @@ def _blur(images: Tensor, draws: Tensor, _: Tensor | None) -> Tensor:
 
 
 def _noise(images: Tensor, draws: Tensor, _: Tensor | None) -> Tensor:
-    """Gaussian noise of deviation 0.03 to 0.2, from a fixed tile at a random place."""
+    """Gaussian noise of deviation 0.03 to 0.2, from a fixed tile at a random position."""
     side = images.shape[-1]
     tile = _tile(images.shape[-2], side, images.device)
     start = (draws[:, :2] * side).long()

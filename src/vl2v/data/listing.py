@@ -100,8 +100,8 @@ class Listing(ABC):
         """What a class in a domain is called in a fault."""
         return shown(f"{domain}/{folder}")
 
-    def _bad(self, places: NDArray[np.int64], faults: list[Fault]) -> list[Fault]:
-        """The faults of files as the user should see them; `places` are their positions in `paths`."""
+    def _bad(self, rows: NDArray[np.int64], faults: list[Fault]) -> list[Fault]:
+        """Return the faults of files as messages for the user; `rows` are their indices in `paths`."""
         return faults
 
     @property

@@ -78,8 +78,8 @@ def coefficients(pixels: NDArray[np.uint8], side: int) -> NDArray[np.float32]:
     step = max(1, pixels.shape[1] // LARGEST)
     part = pixels[:, step // 2 :: step, step // 2 :: step]
     size = part.shape[1]
-    places, frequencies = np.arange(size) + 0.5, np.arange(side)[:, None]
-    waves = np.cos(np.pi * frequencies * places / size) * np.where(frequencies == 0, 1, np.sqrt(2)) / size
+    samples, frequencies = np.arange(size) + 0.5, np.arange(side)[:, None]
+    waves = np.cos(np.pi * frequencies * samples / size) * np.where(frequencies == 0, 1, np.sqrt(2)) / size
     rows = waves.astype(np.float32)
     columns = (rows[:, :, None] * GREY).reshape(side, -1).T  # colours become grey on the way
     product: NDArray[np.float32] = rows @ (part.reshape(len(part), size, -1).astype(np.float32) @ columns)

@@ -40,7 +40,7 @@ class PixelCache:
     otherwise are never mixed in, and its files are removed.
 
     What is damaged heals: a broken index is begun anew, and `check` finds slots that were cut off, zeroed or changed
-    and forgets what they held, so that the next scan writes them again in their places.
+    and drops their entries, so that the next scan writes the images to the same slots again.
 
     Args:
         folder: where the cache lives; made if missing.

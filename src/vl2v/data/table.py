@@ -146,8 +146,8 @@ class TableListing(Listing):
                 continue
             found.paths.append(_relative(values[0], above))
             found.rows.append(number)
-            for place, numbers, names in named:
-                numbers.append(names.setdefault(" ".join(values[place].split()), len(names)))
+            for column, numbers, names in named:
+                numbers.append(names.setdefault(" ".join(values[column].split()), len(names)))
             if split:
                 found.part.append(part_of(values[split]) or 0)
         found.fill({"label": "", "domain": self._name, "group": ""})
@@ -240,20 +240,20 @@ class TableListing(Listing):
             self._doubt(Fault(f"column {shown(column)}", problem, remedy))
 
     def _cell(self, domain: str, folder: str) -> str:
-        place = 0
+        start = 0
         for key, files in self._files.items():
             if key == (domain, folder):
-                number = int(self._numbers[place : place + len(files)].min())
+                number = int(self._numbers[start : start + len(files)].min())
                 return f"'{shown(folder)}' of {shown(domain)} ({self._unit} {number:,})"
-            place += len(files)
+            start += len(files)
         return super()._cell(domain, folder)
 
-    def _bad(self, places: NDArray[np.int64], faults: list[Fault]) -> list[Fault]:
+    def _bad(self, rows: NDArray[np.int64], faults: list[Fault]) -> list[Fault]:
         if len(faults) == len(self._numbers) > 1 and all(os.strerror(ENOENT) in fault.problem for fault in faults):
             problem = f"none of the {len(faults):,} files exists, such as {faults[0].where}"
             remedy = f"write paths that are absolute, or relative to the table's folder, {shown(self.root.absolute())}"
             return [Fault(f"column {shown(self.columns[0][1])}", problem, remedy)]
-        numbers = self._numbers[places].tolist()
+        numbers = self._numbers[rows].tolist()
         return [
             replace(fault, where=f"{self._unit} {number:,}: {fault.where}")
             for number, fault in zip(numbers, faults, strict=True)

@@ -21,7 +21,7 @@ MIN_AREA = 0.7  # a view keeps at least this part of the image, as the paper's a
 def view_bytes(data: bytes, digest: bytes, view: int, seed: int) -> bytes:
     """One view of an image, as a file's bytes.
 
-    View 0 is the file itself. Every other is a crop with a random place, size and aspect, flipped half of the time,
+    View 0 is the file itself. Every other is a crop with a random position, size and aspect, flipped half of the time,
     as PNG; it depends on the content, the view's number and the seed alone.
 
     Args:

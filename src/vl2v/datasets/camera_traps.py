@@ -65,10 +65,10 @@ def _collect(path: Path, content: bytes, names: Names, labels: defaultdict[str, 
             next_step="use the annotations from lila.science/datasets/caltech-camera-traps",
         ) from error
     for image, category in annotations:
-        place = images.get(image)
+        location = images.get(image)
         label = names.class_of(category)
-        if place and label:
-            labels[place[1]].add((place[0], label))
+        if location and label:
+            labels[location[1]].add((location[0], label))
 
 
 def _place(entry: dict[str, Any], names: Names) -> tuple[str, str] | None:

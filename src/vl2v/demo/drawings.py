@@ -61,8 +61,8 @@ def framed(drawing: Image.Image, size: int) -> Image.Image:
     scale = room / max(ink.size)
     width, height = (max(1, round(side * scale)) for side in ink.size)
     square = Image.new("RGB", (size, size), "white")
-    place = ((size - width) // 2, (size - height) // 2)
-    square.paste(ink.resize((width, height), Image.Resampling.LANCZOS), place)
+    corner = ((size - width) // 2, (size - height) // 2)
+    square.paste(ink.resize((width, height), Image.Resampling.LANCZOS), corner)
     return square
 
 

@@ -52,10 +52,10 @@ def scores(
     for domain, (slots, targets) in validation.items():
         sums = torch.zeros(3 + 2 * classes, dtype=torch.float64)
         ours = torch.from_numpy(targets[rank::world])
-        place = 0
+        start = 0
         for chunk in logits(slots[rank::world]):
-            sums += totals(chunk.cpu(), ours[place : place + len(chunk)])
-            place += len(chunk)
+            sums += totals(chunk.cpu(), ours[start : start + len(chunk)])
+            start += len(chunk)
         found[domain] = from_totals(_summed(sums, accelerator) if accelerator else sums)
     return found
 

@@ -86,10 +86,10 @@ def summary_of(evaluation: Evaluation, usage: Mapping[str, Any], paid: Mapping[s
     summary: dict[str, Any] = {}
     key = evaluation.reference.key
     for row in evaluation.rows:
-        place = f"final/{row.role}/{row.domain}"
+        prefix = f"final/{row.role}/{row.domain}"
         figures = {key: row.student, "zero_shot_accuracy": row.zero_shot, "calibration_error": row.student_ece}
         figures |= {f"macro_{key}": row.student_macro, "zero_shot_macro_accuracy": row.zero_shot_macro}
-        summary |= {f"{place}/{name}": value for name, value in figures.items() if value is not None}
+        summary |= {f"{prefix}/{name}": value for name, value in figures.items() if value is not None}
     for role, means in evaluation.to_dict()["means"].items():
         summary |= {f"final/{role}/mean/{name}": value for name, value in means.items() if value is not None}
     return summary | {f"asked/{k}": v for k, v in usage.items()} | {f"paid/{k}": v for k, v in paid.items()}

@@ -37,7 +37,7 @@ class RunPlan:
     """What a run trains on, evaluates on and has to buy. It holds no open file.
 
     Attributes:
-        config: the settings; numbers take the place of what depends on the data.
+        config: the settings; values that depend on the data have been replaced by numbers.
         paths: of cache and store.
         dataset: the labelled images, or those whose classes are named; without the held-out classes.
         unlabelled: further images without labels; None if there are none.

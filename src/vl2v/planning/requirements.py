@@ -132,17 +132,17 @@ def check_disk(quote: Quote, storage: StoragePaths, out: Path) -> None:
     Raises:
         DiskFullError: with what is needed and what is free.
     """
-    per_place: dict[Path, Sequence[str]] = {
+    per_folder: dict[Path, Sequence[str]] = {
         storage.store.parent: ["purchased embeddings"],
         out: [name for name in quote.disk_bytes if name not in ("purchased embeddings", "pixel cache")],
     }
-    for place, names in per_place.items():
+    for folder, names in per_folder.items():
         needed = sum(quote.disk_bytes[name] for name in names)
-        place.mkdir(parents=True, exist_ok=True)
-        free = shutil.disk_usage(place).free
+        folder.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(folder).free
         if needed > free:
             raise DiskFullError(
-                f"There is not enough space on the disk of {place}.",
+                f"There is not enough space on the disk of {folder}.",
                 expected=f"{size(needed)} for {', '.join(names)}",
                 found=f"{size(free)} free",
                 next_step="free some space, or use another disk: --out, --store, --cache",

@@ -71,7 +71,7 @@ def match_domains(names: Sequence[str], domains: Sequence[str]) -> tuple[str, ..
 def split_dataset(dataset: ImageDataset, config: DataConfig, seed: int) -> Split:
     """Draw the split of a run: DomainBed's holdout of every source domain, then the selection of labels.
 
-    A split that the data state takes its place. Images without a stated validation part are drawn from those to train
+    A split stated in the data replaces it. Images without a stated validation part are drawn from those to train
     on. No group of images is divided.
 
     Raises:

@@ -201,8 +201,8 @@ def local(value: object, folder: Path) -> object:
         name = PurePosixPath(inner).name
         mark = UPLOADED.fullmatch(name)
         names = [name, mark[1]] if mark else [name]
-        places = [folder, folder / "images", (folder / inner).parent, (folder / "media" / inner).parent]
-        return str(first_file(place / name for name in names for place in places))
+        folders = [folder, folder / "images", (folder / inner).parent, (folder / "media" / inner).parent]
+        return str(first_file(parent / name for name in names for parent in folders))
     return value if "://" in value else str(folder / value)
 
 

@@ -254,7 +254,10 @@ class Accounts:
             return Locked.UNKNOWN
         with self._engine.connect() as connection:
             row = connection.execute(select(accounts).where(accounts.c.id == identity)).one_or_none()
-        return reason_locked(key, row, self._clock()) or _account(row)
+        reason = reason_locked(key, row, self._clock())
+        if row is None:
+            return Locked.UNKNOWN
+        return reason or _account(row)
 
 
 def _checked_name(name: str) -> str:

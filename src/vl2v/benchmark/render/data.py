@@ -38,7 +38,7 @@ def to_csv(table: Table) -> str:
             "method": row.method,
             "title": row.title,
             "marks": " ".join(row.marks),
-            "weights": row.weights or ("kept" if row.expense else ""),
+            "weights": row.weights or ("saved" if row.expense else ""),
         }
         if row.expense:
             for target in table.targets:

@@ -22,7 +22,7 @@ Paint = tuple[str, str]  # colour and marker
 
 
 def paints(rows: Sequence[Row]) -> dict[str, Paint]:
-    """A colour and a mark for every method; the teacher is a diamond in the colour of the text."""
+    """Return the colour and marker of every method; the teacher is a diamond in the colour of the text."""
     methods = [row.method for row in rows if row.method != ZERO_SHOT]
     found = {m: (CLASS_COLOURS[i % 8], MARKERS[i % len(MARKERS)]) for i, m in enumerate(methods)}
     return {ZERO_SHOT: (INK, "D"), **found}
@@ -33,11 +33,11 @@ def _title(row: Row) -> str:
 
 
 def target_panels(found: GridResults) -> list[Panel]:
-    """Accuracy on every target and on average, a dot with its standard error for each method."""
+    """Plot the accuracy on every target and on average: one dot with its standard error per method."""
     rows = [row for row in found.table.rows if row.expense]
-    places: list[tuple[str, Callable[[Row], Spread | None]]] = [("Average over targets", _average)]
-    places += [(target, lambda row, t=target: _on(row, t)) for target in found.table.targets]  # type: ignore[misc]
-    return [_dots(f"target-{i}", title, rows, of) for i, (title, of) in enumerate(places)]
+    columns: list[tuple[str, Callable[[Row], Spread | None]]] = [("Average over targets", _average)]
+    columns += [(target, lambda row, t=target: _on(row, t)) for target in found.table.targets]  # type: ignore[misc]
+    return [_dots(f"target-{i}", title, rows, of) for i, (title, of) in enumerate(columns)]
 
 
 def _average(row: Row) -> Spread | None:
@@ -53,12 +53,12 @@ def _dots(name: str, title: str, rows: Sequence[Row], of: Callable[[Row], Spread
     paint = paints(rows)
 
     def draw(axes: Axes) -> None:
-        for place, (row, spread) in enumerate(known):
+        for y, (row, spread) in enumerate(known):
             colour, marker = paint[row.method]
             if not math.isnan(spread.error):
                 ends = [100 * (spread.mean - spread.error), 100 * (spread.mean + spread.error)]
-                axes.plot(ends, [place, place], color=colour, linewidth=1.8, alpha=0.75, solid_capstyle="round")
-            axes.plot([100 * spread.mean], [place], marker, color=colour, markersize=6.5, markeredgecolor=PAPER)
+                axes.plot(ends, [y, y], color=colour, linewidth=1.8, alpha=0.75, solid_capstyle="round")
+            axes.plot([100 * spread.mean], [y], marker, color=colour, markersize=6.5, markeredgecolor=PAPER)
         axes.set_yticks(range(len(known)), [_title(row) for row, _ in known])
         axes.tick_params(axis="y", length=0, labelcolor=INK)
         axes.set_ylim(-0.5, len(known) - 0.5)
@@ -73,7 +73,7 @@ def _dots(name: str, title: str, rows: Sequence[Row], of: Callable[[Row], Spread
 
 
 def trade_panel(found: GridResults) -> Panel:
-    """In-domain against out-of-domain accuracy."""
+    """Plot out-of-domain accuracy against in-domain accuracy."""
     rows = [r for r in found.table.rows if r.expense and r.average and r.average.in_domain]
     paint = paints(found.table.rows)
 
@@ -95,7 +95,15 @@ def trade_panel(found: GridResults) -> Panel:
 
 
 def expense_panel(found: GridResults, name: str, title: str, unit: str, of: Callable[[Row], float]) -> Panel:
-    """Accuracy on unseen domains against what a run took."""
+    """Plot accuracy on unseen domains against the queries, cost or time of a run.
+
+    Args:
+        found: results of the grid.
+        name: name of the file.
+        title: title of the panel.
+        unit: label of the horizontal axis.
+        of: returns the value of a row on this axis.
+    """
     rows = [r for r in found.table.rows if r.expense and r.average and r.method != ZERO_SHOT]
     paint = paints(found.table.rows)
 
@@ -126,20 +134,20 @@ def _framed(draw: Callable[[Axes], None]) -> Callable[[Axes], None]:
 
 
 def _point(axes: Axes, x: tuple[float, float], y: Spread, paint: Paint) -> None:
-    place, error = x
+    mean, error = x
     colour, marker = paint
     if not math.isnan(y.error):
-        axes.plot([place, place], [y.mean - y.error, y.mean + y.error], color=colour, linewidth=1.4, alpha=0.7)
+        axes.plot([mean, mean], [y.mean - y.error, y.mean + y.error], color=colour, linewidth=1.4, alpha=0.7)
     if not math.isnan(error):
-        axes.plot([place - error, place + error], [y.mean, y.mean], color=colour, linewidth=1.4, alpha=0.7)
-    axes.plot([place], [y.mean], marker, color=colour, markersize=7.5, markeredgecolor=PAPER)
+        axes.plot([mean - error, mean + error], [y.mean, y.mean], color=colour, linewidth=1.4, alpha=0.7)
+    axes.plot([mean], [y.mean], marker, color=colour, markersize=7.5, markeredgecolor=PAPER)
 
 
 def _name(axes: Axes, points: Sequence[tuple[str, float, Spread]]) -> None:
-    """Write every point's name over it, or under it where another point is close above."""
+    """Label every point above it, or below it if another point is close above."""
     heights = [y.mean for _, _, y in points]
-    places = [x for _, x, _ in points]
-    tall, broad = max(heights) - min(heights), max(places) - min(places)
+    xs = [x for _, x, _ in points]
+    tall, broad = max(heights) - min(heights), max(xs) - min(xs)
     for name, x, y in points:
         error = 0.0 if math.isnan(y.error) else y.error
         above = (h.mean - y.mean for _, other, h in points if abs(x - other) < 0.4 * broad + 1e-9)
@@ -151,7 +159,7 @@ def _name(axes: Axes, points: Sequence[tuple[str, float, Spread]]) -> None:
 
 
 def difference_panel(found: GridResults) -> Panel:
-    """Every pair of target and seed against the baseline, and the mean with its standard error."""
+    """Plot the differences to the baseline per target and seed, and their mean with its standard error."""
     apart = {method: pairs for method, pairs in differences(found).items() if pairs}
     rows = [row for row in reversed(found.table.rows) if row.method in apart]
     base = found.row(found.baseline or "")
@@ -160,17 +168,17 @@ def difference_panel(found: GridResults) -> Panel:
 
     def draw(axes: Axes) -> None:
         axes.axvline(0, color=SOFT, linewidth=1)
-        for place, row in enumerate(rows):
+        for y, row in enumerate(rows):
             colour, marker = paint[row.method]
             spread = Spread.of(list(apart[row.method].values()))
             for target, seed in sorted(apart[row.method]):
                 shift = 0.32 * ((targets.index(target) + 0.5) / len(targets) - 0.5) * 2
                 value = 100 * apart[row.method][target, seed]
-                axes.plot([value], [place + shift], "o", color=colour, markersize=3.6, alpha=0.45, markeredgewidth=0)
+                axes.plot([value], [y + shift], "o", color=colour, markersize=3.6, alpha=0.45, markeredgewidth=0)
             if not math.isnan(spread.error):
                 ends = [100 * (spread.mean - spread.error), 100 * (spread.mean + spread.error)]
-                axes.plot(ends, [place, place], color=colour, linewidth=2, solid_capstyle="round")
-            axes.plot([100 * spread.mean], [place], marker, color=colour, markersize=7.5, markeredgecolor=PAPER)
+                axes.plot(ends, [y, y], color=colour, linewidth=2, solid_capstyle="round")
+            axes.plot([100 * spread.mean], [y], marker, color=colour, markersize=7.5, markeredgecolor=PAPER)
         axes.set_yticks(range(len(rows)), [_title(row) for row in rows])
         axes.tick_params(axis="y", length=0, labelcolor=INK)
         axes.set_ylim(-0.6, len(rows) - 0.4)
@@ -185,7 +193,7 @@ def difference_panel(found: GridResults) -> Panel:
 
 
 def reliability_panel(found: GridResults) -> Panel:
-    """Accuracy by confidence on the targets, all of them together, without a temperature."""
+    """Plot accuracy against confidence on all targets together, without temperature scaling."""
     rows = [row for row in found.table.rows if row.method in found.reliability]
     paint = paints(found.table.rows)
 

@@ -33,18 +33,18 @@ Pairs = Mapping[tuple[str, int], float]  # accuracy on the target, by target and
 
 @dataclass(frozen=True)
 class GridResults:
-    """All that a benchmark's report is made from.
+    """Everything that the report of a benchmark shows.
 
     Attributes:
-        folder: the benchmark's.
-        table: of the weights that the runs keep, chosen by source validation.
-        baseline: the label that others are compared with; None if there is one method only.
-        pairs: accuracy on the target by method, then by target and seed.
-        jobs: the folders that the table rests on, with their jobs.
-        reliability: on all targets together, by method; the teacher's too.
+        folder: folder of the benchmark.
+        table: results of the saved weights, selected on source validation images.
+        baseline: method that the others are compared with; None if there is only one method.
+        pairs: accuracy on the target, in [0, 1], by method, then by target and seed.
+        jobs: jobs of the table by their folders.
+        reliability: reliability on all targets together, by method, including the teacher.
         seconds: wall time of all finished jobs.
-        finished: how many.
-        note: what could not be computed, or empty.
+        finished: number of finished jobs.
+        note: remark on what could not be computed; may be empty.
     """
 
     folder: Path
@@ -58,15 +58,15 @@ class GridResults:
     note: str = ""
 
     def row(self, method: str) -> Row | None:
-        """A method's row of the table."""
+        """Return the row of a method in the table, or None."""
         return next((row for row in self.table.rows if row.method == method), None)
 
 
 def read_grid(folder: Path) -> GridResults:
-    """Read a benchmark's folder; an unfinished one as far as it is whole.
+    """Read the folder of a benchmark; of an unfinished one, the finished jobs.
 
     Raises:
-        ConfigError: if no benchmark was begun there.
+        ConfigError: if the folder is not that of a benchmark.
         RunError: if no job is finished.
     """
     grid, origin = load_grid(folder)
@@ -89,12 +89,12 @@ def read_grid(folder: Path) -> GridResults:
     finished = sweep.finished()
     jobs = _jobs_of(chosen, finished, folder)
     found = _reliabilities(jobs)
-    seconds = sum({(r.method, r.target, r.seed, _spelling(r)): r.seconds for r in records}.values())
+    seconds = sum({(r.method, r.target, r.seed, _candidate_key(r)): r.seconds for r in records}.values())
     return GridResults(folder, table, baseline, pairs, jobs, found, seconds, len(finished), note)
 
 
 def differences(found: GridResults) -> dict[str, Mapping[tuple[str, int], float]]:
-    """What every other method is above the baseline, by target and seed that both have; the teacher included."""
+    """Return the accuracy of every other method, and of the teacher, minus that of the baseline, by target and seed."""
     if found.baseline is None:
         return {}
     base = found.pairs[found.baseline]
@@ -106,7 +106,7 @@ def differences(found: GridResults) -> dict[str, Mapping[tuple[str, int], float]
 
 
 def difference_of(found: GridResults, method: str) -> Difference | None:
-    """The paired difference to the baseline, with its test where scipy is there."""
+    """Return the paired difference to the baseline, with a test if scipy is installed; None without a baseline."""
     row = found.row(method)
     if row is not None and row.against is not None:
         return row.against
@@ -116,23 +116,26 @@ def difference_of(found: GridResults, method: str) -> Difference | None:
 
 
 def _jobs_of(chosen: list[Record], finished: list[Job], folder: Path) -> dict[Path, Job]:
-    wanted = {(r.method, r.target, r.seed, _spelling(r)) for r in chosen}
+    wanted = {(r.method, r.target, r.seed, _candidate_key(r)) for r in chosen}
     return {
         folder / JOBS / job.name: job
         for job in finished
-        if job.crossed is None and (job.method, job.target, job.seed, _spelling(job)) in wanted
+        if job.crossed is None and (job.method, job.target, job.seed, _candidate_key(job)) in wanted
     }
 
 
-def _spelling(of: Record | Job) -> str:
+def _candidate_key(of: Record | Job) -> str:
     return json.dumps(dict(of.candidate), sort_keys=True)
 
 
 def _reliabilities(jobs: Mapping[Path, Job]) -> dict[str, Reliability]:
-    """Held-out answers of all targets and seeds together, by method; the teacher's once for every target and seed."""
+    """Return the reliability on the held-out images of all targets and seeds, by method.
+
+    Predictions of the teacher count once per target and seed.
+    """
     logits: dict[str, list[NDArray[np.float32]]] = {}
     labels: dict[str, list[NDArray[np.int64]]] = {}
-    asked = set()
+    teacher_counted = set()
     for folder, job in jobs.items():
         file = RunFolder(folder).predictions_file
         part = read_predictions(file).roles().get(OUT_OF_DOMAIN) if file.is_file() else None
@@ -140,15 +143,15 @@ def _reliabilities(jobs: Mapping[Path, Job]) -> dict[str, Reliability]:
             continue
         logits.setdefault(job.method, []).append(part.student)
         labels.setdefault(job.method, []).append(part.label)
-        if part.teacher is not None and (job.target, job.seed) not in asked:
-            asked.add((job.target, job.seed))
+        if part.teacher is not None and (job.target, job.seed) not in teacher_counted:
+            teacher_counted.add((job.target, job.seed))
             logits.setdefault(ZERO_SHOT, []).append(part.teacher)
             labels.setdefault(ZERO_SHOT, []).append(part.label)
     return {m: reliability(probabilities(np.concatenate(logits[m])), np.concatenate(labels[m])) for m in logits}
 
 
 def pair_sheet(found: GridResults) -> Sheet:
-    """The accuracy of every run that the table rests on, and its difference to the baseline's."""
+    """Return a sheet with the accuracy of every run of the table and its difference to the baseline."""
     apart = differences(found)
     rows = [
         (method, target, seed, accuracy, apart.get(method, {}).get((target, seed)))
@@ -159,7 +162,7 @@ def pair_sheet(found: GridResults) -> Sheet:
 
 
 def reliability_sheet(found: GridResults) -> Sheet:
-    """A line for every method and bin that is not empty."""
+    """Return a sheet with a line for every method and non-empty bin."""
     rows = [
         (
             method,
@@ -176,7 +179,7 @@ def reliability_sheet(found: GridResults) -> Sheet:
 
 
 def table_sheet(found: GridResults) -> Sheet:
-    """The table as `vl2v benchmark table --format csv` writes it, its averages and targets."""
+    """Return a sheet with the targets and averages of the table."""
     rows = []
     for row in found.table.rows:
         cells = {**row.targets, "average": row.average}

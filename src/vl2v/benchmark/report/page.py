@@ -1,4 +1,4 @@
-"""A benchmark as a page."""
+"""The HTML page of a benchmark's report."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ LEADING = "adip"
 
 
 def write_benchmark_report(folder: Path, out: Path | None = None) -> Path:
-    """Write ``report.html`` and ``report/*.csv`` into a benchmark's folder, over older ones.
+    """Write ``report.html`` and ``report/*.csv`` for a benchmark. Older files are replaced.
 
     Args:
-        folder: the benchmark's.
-        out: another folder to write to, made if missing.
+        folder: folder of the benchmark.
+        out: folder to write to, created if it is missing. None writes to `folder`.
 
     Returns:
-        The page's path.
+        Path of the page.
 
     Raises:
-        ConfigError: if no benchmark was begun there.
+        ConfigError: if the folder is not that of a benchmark.
         RunError: if no job is finished.
     """
     found = read_grid(folder)
@@ -50,7 +50,7 @@ def write_benchmark_report(folder: Path, out: Path | None = None) -> Path:
 
 
 def _leading(found: GridResults) -> Row | None:
-    """The row that the page leads with: the method itself, or the best on average."""
+    """Return the row that the summary describes: adip, or else the method with the best average."""
     rows = [row for row in found.table.rows if row.expense and row.average and row.method != ZERO_SHOT]
     named = [row for row in rows if row.method == LEADING]
     return named[0] if named else max(rows, key=_mean, default=None)
@@ -60,7 +60,7 @@ def _mean(row: Row) -> float:
     return row.average.accuracy.mean if row.average else math.nan
 
 
-def _said(spread: Spread) -> str:
+def _with_error(spread: Spread) -> str:
     return percent(spread.mean) + ("" if math.isnan(spread.error) else f" ± {100 * spread.error:.1f}")
 
 
@@ -71,16 +71,16 @@ def _lead(found: GridResults) -> str:
     over = f"over {seeds} seed{'s' if seeds > 1 else ''}"
     if row is None or row.average is None:
         return f"{found.finished} jobs are finished on {where}; no method has finished runs on all targets yet."
-    said = f"On {where}, {row.title} reaches {_said(row.average.accuracy)} {over}"
+    said = f"On {where}, {row.title} reaches {_with_error(row.average.accuracy)} {over}"
     if row.average.in_domain:
-        said += f" ({_said(row.average.in_domain)} in-domain)"
+        said += f" ({_with_error(row.average.in_domain)} in-domain)"
     against, base = difference_of(found, row.method), found.row(found.baseline or "")
     if against is not None and base is not None:
         ahead = f"{100 * against.spread.mean:+.1f}".replace("-", "−")
         said += f", {ahead} ± {100 * against.spread.error:.1f} points against {base.title}"
     teacher = found.row(ZERO_SHOT)
     if teacher is not None and teacher.average is not None:
-        said += f"; the zero-shot teacher reaches {_said(teacher.average.accuracy)}"
+        said += f"; the zero-shot teacher reaches {_with_error(teacher.average.accuracy)}"
     return f"{said}. {_cost(row)}"
 
 
@@ -94,14 +94,14 @@ def _cost(row: Row) -> str:
 def _tiles(found: GridResults) -> list[Tile]:
     tiles, row, teacher = [], _leading(found), found.row(ZERO_SHOT)
     if row is not None and row.average is not None:
-        tiles.append(Tile(f"{row.title}, unseen", _said(row.average.accuracy), "mean and standard error"))
+        tiles.append(Tile(f"{row.title}, unseen", _with_error(row.average.accuracy), "mean and standard error"))
         against, base = difference_of(found, row.method), found.row(found.baseline or "")
         if against is not None and base is not None:
             p = "" if math.isnan(against.p) else f", p {'< 0.001' if against.p < 0.001 else f'= {against.p:.3f}'}"
             ahead = f"{100 * against.spread.mean:+.1f}".replace("-", "−")
             tiles.append(Tile(f"Against {base.title}", ahead, f"points, {against.spread.count} pairs{p}"))
     if teacher is not None and teacher.average is not None:
-        tiles.append(Tile("Zero-shot teacher", _said(teacher.average.accuracy), "unseen domains"))
+        tiles.append(Tile("Zero-shot teacher", _with_error(teacher.average.accuracy), "unseen domains"))
     if row is not None and row.expense is not None:
         amount = "free of charge" if not row.expense.cost else money(row.expense.cost, row.expense.currency)
         tiles.append(Tile("Image queries", count(row.expense.image_queries), f"per run, {amount}"))

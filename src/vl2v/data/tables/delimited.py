@@ -66,7 +66,7 @@ class Delimited:
 
     def rows(self, columns: Sequence[str]) -> Iterator[Row]:
         """See `Table.rows`."""
-        places, width = [self.columns.index(column) for column in columns], len(self.columns)
+        indices, width = [self.columns.index(column) for column in columns], len(self.columns)
         for number, cells in self._cells():
             if isinstance(cells, Broken):
                 yield number, cells
@@ -74,10 +74,10 @@ class Delimited:
                 if len(cells) > width and any(map(str.strip, cells[width:])):
                     problem = f"more than the {width} values that the first row has names for"
                     yield number, Broken(problem, QUOTES)
-                elif len(cells) < width and len(cells) <= max(places):
+                elif len(cells) < width and len(cells) <= max(indices):
                     yield number, Broken(f"fewer than the {width} values that the first row has names for", QUOTES)
                 else:
-                    yield number, tuple(cells[place] for place in places)
+                    yield number, tuple(cells[i] for i in indices)
 
     def _names(self, delimiter: str) -> tuple[str, ...]:
         for number, cells in self._cells(delimiter):
