@@ -77,21 +77,21 @@ def root_of(
     folder of the embedding store.
     """
     base = read_yaml(Path(config)) if config else {}
-    asked = merge(base if isinstance(base, Mapping) else {}, settings).get("data") or {}
-    named = asked.get("root") if data is None else data
+    settings_of_data = merge(base if isinstance(base, Mapping) else {}, settings).get("data") or {}
+    named = settings_of_data.get("root") if data is None else data
     folder = (storage or StoragePaths()).store.absolute().parent / FOLDER
     if named is None:
         return None
     if isinstance(named, str | os.PathLike):
         source = find_source(str(named)) if str(named) else None
         if source is not None:
-            return str(import_source(source, str(named), folder, asked, progress))
+            return str(import_source(source, str(named), folder, settings_of_data, progress))
         table = Path(named)
         title = None if data is None else str(data)
     else:
-        table = write_frame(named, folder, asked)
+        table = write_frame(named, folder, settings_of_data)
         title = str(table)
-    fetched = import_table(table, str(table), folder, asked, progress) if is_table(table) else None
+    fetched = import_table(table, str(table), folder, settings_of_data, progress) if is_table(table) else None
     return title if fetched is None else str(fetched)
 
 

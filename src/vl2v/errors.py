@@ -92,7 +92,7 @@ class DamagedError(Vl2vError):
     exit_code = 14
 
 
-class Interrupted(Vl2vError):  # noqa: N818 - not a fault: the user asked for it
+class Interrupted(Vl2vError):  # noqa: N818 - not a fault: the user wanted it
     """The user stopped the run; its state is saved."""
 
     exit_code = 130

@@ -27,7 +27,7 @@ TOO_DARK = "16-bit values below 4096, as from a 12-bit camera: read as 16 bits, 
 
 
 class RangeError(ValueError):
-    """Which value is white cannot be told; the text says what was found."""
+    """The value of white is unknown; the text says what was found."""
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ def worded(problem: str, expected: str, found: str, next_step: str) -> str:
 
 
 class ModelError(ValueError):
-    """An exported model is missing, broken, or cannot do what is asked of it.
+    """An exported model is missing, broken, or does not support the operation.
 
     Args:
         problem: one sentence, what is wrong.

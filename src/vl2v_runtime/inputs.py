@@ -89,5 +89,5 @@ def ahead(work: Callable[[ImageLike], T], images: Iterator[ImageLike], count: in
             while waiting:
                 yield waiting.popleft().result()
         finally:
-            for future in waiting:  # after an unreadable image, or when nobody wants more
+            for future in waiting:  # after an unreadable image, or when the consumer stops
                 future.cancel()

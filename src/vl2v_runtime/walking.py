@@ -82,23 +82,23 @@ class Folder:
                 yield f"{folder.path}/{name}" if folder.path else name
 
     def all_skipped(self) -> list[Skipped]:
-        """What is left out at any depth."""
+        """Return the skipped files at any depth."""
         return [skipped for folder in self.folders() for skipped in folder.skipped]
 
     def has_images(self) -> bool:
-        """Whether there is an image at any depth."""
+        """Return whether there is an image at any depth."""
         return any(folder.files for folder in self.folders())
 
 
 def walk(root: str | Path) -> Folder:
     """Search a folder for images, at any depth.
 
-    Hidden names and what systems leave behind (`LITTER`) are passed over. An image is told by its suffix, and by its
-    first bytes where it has none. Links are followed, but no folder is entered twice: a link to a folder that holds the
-    link, or that is found without it, is skipped. Only regular files are opened.
+    Hidden files and files of operating systems (`LITTER`) are skipped. An image is recognised by its suffix or, without
+    a suffix, by its first bytes. Links are followed, but no folder is entered twice: a link to a parent folder, or to a
+    folder that is also reached without the link, is skipped. Only regular files are opened.
 
     Args:
-        root: the folder.
+        root: folder to search.
 
     Raises:
         OSError: if `root` itself cannot be listed.
@@ -107,7 +107,7 @@ def walk(root: str | Path) -> Folder:
 
 
 def summary(skipped: list[Skipped]) -> str:
-    """One sentence about what is left out; empty if nothing is."""
+    """Return one sentence about skipped files; empty if there are none."""
     if not skipped:
         return ""
     first = f"{shown(skipped[0].path)}: {skipped[0].problem}"

@@ -23,7 +23,8 @@ from vl2v.method.registry import METHODS
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-# Okabe and Ito's colours, told apart with every common colour blindness; their yellow is too pale for a line on white.
+# The colours of Okabe and Ito are distinguishable with every common colour blindness. Their yellow is too pale for a
+# line on white.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 FORMATS = (".png", ".svg", ".pdf")

@@ -58,8 +58,8 @@ def _records(folder: Path, facts: Mapping[str, Any]) -> list[Record]:
     content = read_evaluation(RunFolder(folder).evaluation_file)
     evaluation, settings = Evaluation.from_dict(content), RunFolder(folder).config().distill
     saved = settings.weights if settings.wise_ft == 1 else wise_ft_name(settings.wise_ft)
-    asked = {**content["asked"]}
-    asked["image_queries"] += content.get("fresh_queries", 0)  # not in the ledger, but a vendor would charge for them
+    usage = {**content["asked"]}
+    usage["image_queries"] += content.get("fresh_queries", 0)  # not in the ledger, but a vendor would charge for them
     pairs = [(facts["target"], facts["crossed"])]
     if facts["crossed"] is not None:  # either of the two may be the target
         pairs.append((facts["crossed"], facts["target"]))
@@ -67,16 +67,16 @@ def _records(folder: Path, facts: Mapping[str, Any]) -> list[Record]:
     for target, crossed in pairs:
         own = {**facts, "target": target, "crossed": crossed}
         found += [
-            _student(own, asked, evaluation, saved, True),
-            *(_student(own, asked, part, name, False) for name, part in evaluation.alternatives.items()),
+            _student(own, usage, evaluation, saved, True),
+            *(_student(own, usage, part, name, False) for name, part in evaluation.alternatives.items()),
         ]
     if facts["crossed"] is None and all(row.zero_shot is not None for row in evaluation.rows):
-        found.append(_teacher(facts, asked, evaluation))
+        found.append(_teacher(facts, usage, evaluation))
     return found
 
 
 def _student(
-    facts: Mapping[str, Any], asked: Mapping[str, Any], evaluation: Evaluation, weights: str, saved: bool
+    facts: Mapping[str, Any], usage: Mapping[str, Any], evaluation: Evaluation, weights: str, saved: bool
 ) -> Record:
     results = {row.domain: _result(row, "student") for row in evaluation.rows}
     return Record(
@@ -88,17 +88,17 @@ def _student(
         saved=saved,
         validation={row.domain: results[row.domain] for row in evaluation.rows if row.role == IN_DOMAIN},
         test=results[facts["crossed"] or facts["target"]],
-        image_queries=asked["image_queries"],
-        text_queries=asked["text_queries"],
-        cost=Decimal(asked["cost"]),
-        currency=asked["currency"],
+        image_queries=usage["image_queries"],
+        text_queries=usage["text_queries"],
+        cost=Decimal(usage["cost"]),
+        currency=usage["currency"],
         seconds=facts["seconds"],
         candidate=facts["candidate"],
         crossed=facts["crossed"],
     )
 
 
-def _teacher(facts: Mapping[str, Any], asked: Mapping[str, Any], evaluation: Evaluation) -> Record:
+def _teacher(facts: Mapping[str, Any], usage: Mapping[str, Any], evaluation: Evaluation) -> Record:
     results = {row.domain: _result(row, "zero_shot") for row in evaluation.rows}
     return Record(
         method=ZERO_SHOT,
@@ -112,7 +112,7 @@ def _teacher(facts: Mapping[str, Any], asked: Mapping[str, Any], evaluation: Eva
         image_queries=0,
         text_queries=0,
         cost=Decimal(0),
-        currency=asked["currency"],
+        currency=usage["currency"],
         seconds=0.0,
     )
 

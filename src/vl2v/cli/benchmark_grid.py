@@ -86,10 +86,10 @@ def data_folder(data: str, root: Path | None, progress: Progress) -> Path:
     from vl2v.datasets.registry import BenchmarkWarning, resolve
     from vl2v.progress import warn
 
-    with warnings.catch_warnings(record=True) as told:
+    with warnings.catch_warnings(record=True) as raised:
         warnings.simplefilter("always", BenchmarkWarning)
         folder = resolve(data, root)
-    for warning in told:
+    for warning in raised:
         warn(progress, str(warning.message))
     return folder
 

@@ -45,7 +45,7 @@ class Check:
 
     Attributes:
         card: the teacher's description.
-        images: labelled images asked about.
+        images: number of labelled images that were queried.
         classes: K, how many classes they are of.
         accuracy: zero-shot accuracy on them, 0 to 1.
         luck: probability of at least that accuracy by guessing.
@@ -100,7 +100,7 @@ def check_teacher(
         budget: the most to spend; needed where the teacher charges.
         images: how many to ask about, spread over the classes.
         storage: where store and cache are.
-        progress: told of every stage.
+        progress: progress callback.
         settings: nested settings of a run, e.g. the price of a vendor that is not known. With ``student.spec``, the
             check compares the teacher with a linear probe on the features of that student.
 

@@ -72,7 +72,7 @@ def evaluate(
         data: the folder or table, and whether bad files are left out.
         domains: which domains, empty for all.
         storage: where the pixel cache is.
-        progress: told of the scan.
+        progress: progress callback for the scan.
 
     Raises:
         DataError: if the folder has faults, or a class that the student does not know.
@@ -151,7 +151,7 @@ class Answer:
         confidence: its probability, in [0, 1], calibrated where the student has a `trust`.
         fault: why the file could not be read, or empty.
         accepted: whether it is sure enough; None where nothing is refused, or the file could not be read.
-        probabilities: of every class, in [0, 1]; empty where they were not asked for, or the file could not be read.
+        probabilities: of every class, in [0, 1]; empty if they were not requested, or the file could not be read.
     """
 
     path: str

@@ -45,7 +45,7 @@ class KnownClass:
 
 @dataclass(frozen=True)
 class NewClasses:
-    """New classes, checked against the student, and whoever is to be asked.
+    """New classes, checked against the student, and the teacher of their text embeddings.
 
     Attributes:
         prompts: the texts of every new class, by its name, as many for each.

@@ -17,7 +17,7 @@ class Augmentation:
     """RandomResizedCrop, flip, colour jitter, grayscale (DomainBed's recipe as the paper uses it).
 
     It works on PIL images, as DomainBed does: on one image that takes three quarters of the time that tensors take.
-    A change of style or a corruption, if one is asked for, comes between crop and colour. It has
+    A change of style or a corruption, if there is one, comes between crop and colour. It has
     draws of its own: an image that gets none is varied as without these settings.
 
     Args:

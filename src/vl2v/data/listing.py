@@ -123,7 +123,7 @@ class Listing(ABC):
             index: remembers files across scans.
             cache: receives the decoded pixels.
             skip_bad: leave bad files out instead of refusing.
-            progress: told after every file.
+            progress: callback, called after every file.
 
         Raises:
             FaultyDataError: with all faults of files, names and layout together.

@@ -149,7 +149,7 @@ class PixelCache:
         """Compare the file with its checksums, unless it is as it was when that was last done.
 
         Args:
-            progress: told after every slot.
+            progress: callback, called after every slot.
 
         Returns:
             How many slots do not hold what was written to them; they count as unknown from now on.

@@ -135,7 +135,7 @@ def read_all(
         paths: image files, [N].
         index: remembers files across runs; without one every file is read.
         cache: where decoded pixels go; without one files are checked only.
-        progress: told after every file.
+        progress: callback, called after every file.
         title: the stage's name for the user.
 
     Returns:

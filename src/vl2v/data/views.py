@@ -58,7 +58,7 @@ def make_views(
         seed: the run's seed.
         index: remembers each view's digest.
         cache: receives each view's pixels.
-        progress: told after every image.
+        progress: callback, called after every image.
 
     Returns:
         [N, views, 32] uint8, SHA-256 of each view's bytes.

@@ -32,7 +32,7 @@ class Predictions:
         path: [N] text, below the data's root.
         label: [N] int64.
         student: [N, K] float32 logits, not divided by the temperature.
-        teacher: [N, K] float32 zero-shot logits; None where it was not asked.
+        teacher: [N, K] float32 zero-shot logits; None if it was not queried.
     """
 
     domain: NDArray[np.str_]

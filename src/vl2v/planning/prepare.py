@@ -86,8 +86,8 @@ def with_columns(config: DataConfig) -> DataConfig:
     if not is_table(config.root):
         return config
     names = open_table(config.root).columns
-    asked = columns_asked(config.root, columns_of(config))
-    found = find_columns(names, asked, source=config.root, labelled=not config.classes)
+    wanted = columns_asked(config.root, columns_of(config))
+    found = find_columns(names, wanted, source=config.root, labelled=not config.classes)
     label = None if config.classes else found.label
     more = {role: getattr(found, role) or None for role in ("split", "group")}
     return config.model_copy(update={"image": found.image, "label": label, "domain": found.domain} | more)

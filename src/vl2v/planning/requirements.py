@@ -26,7 +26,7 @@ TRAINING = "training"  # the purpose of the labelled images of the source domain
 EVALUATION = "evaluation"  # the purpose of what only the zero-shot column needs
 VALIDATION = "validation"  # the reference of images without labels
 UNSEEN = "held-out classes"  # the same, of classes that are not trained on
-ROW_OVERHEAD = 120  # bytes of SQLite per vector beside the vector: keys, index, page slack
+ROW_OVERHEAD = 120  # bytes of SQLite per embedding in addition to its values: keys, index, page slack
 
 
 @dataclass(frozen=True)
@@ -95,28 +95,28 @@ def make_quote(
     """
     card = teacher.describe()
     seen: dict[int, set[bytes]] = {}
-    asked: dict[str, int] = {}
+    required: dict[str, int] = {}
     known: dict[str, int] = {}
     for (purpose, view), digests in wanted.purposes.items():
         before = seen.setdefault(view, set())
         fresh = [key for key in dict.fromkeys(row.tobytes() for row in digests) if key not in before]
         before.update(fresh)
         rows = np.frombuffer(b"".join(fresh), np.uint8).reshape(-1, 32)
-        asked[purpose] = asked.get(purpose, 0) + len(fresh)
+        required[purpose] = required.get(purpose, 0) + len(fresh)
         known[purpose] = known.get(purpose, 0) + int(store.knows_images(card, rows, view).sum())
     texts = list(dict.fromkeys(wanted.texts))
-    queries = sum(asked.values()) - sum(known.values())
+    queries = sum(required.values()) - sum(known.values())
     disk = {
         "purchased embeddings": queries * (4 * card.dimension + ROW_OVERHEAD),
         "pixel cache": images * size * size * 3,
     }
-    disk["embeddings for training"] = sum(asked.values()) * 4 * card.dimension
+    disk["embeddings for training"] = sum(required.values()) * 4 * card.dimension
     if parameters is not None:
         copies = 1 + 2 + 9  # weights, Adam's two moments, SWAD's segments and means
         disk["training state, twice while it is replaced"] = 2 * copies * 4 * parameters
     return Quote(
         teacher=card.identity,
-        images=asked,
+        images=required,
         images_known=known,
         texts=len(texts),
         texts_known=sum(store.knows_texts(card, texts)),

@@ -42,7 +42,7 @@ def import_source(
         data: as the user names it.
         folder: where table and images go; made if missing.
         settings: of `data`: image, label, domain, split, group and classes, each of which may be missing.
-        progress: told of every thousand rows.
+        progress: callback, called every thousand rows.
 
     Returns:
         The table.
@@ -111,9 +111,9 @@ def import_records(
 
 
 def _columns(table: Records, data: str, settings: Mapping[str, Any]) -> Columns:
-    asked = {role: settings.get(role) for role in ROLES}
-    asked = {role: table.roles.get(role) if column is None else column for role, column in asked.items()}
-    return find_columns(table.columns, asked, source=Path(data), labelled=not settings.get("classes"))
+    wanted = {role: settings.get(role) for role in ROLES}
+    wanted = {role: table.roles.get(role) if column is None else column for role, column in wanted.items()}
+    return find_columns(table.columns, wanted, source=Path(data), labelled=not settings.get("classes"))
 
 
 def _ready(known: Path, folder: Path) -> Path | None:

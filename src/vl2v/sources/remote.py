@@ -30,7 +30,7 @@ ATTEMPTS = 3
 PAUSE = 1.0  # seconds before the second attempt; it doubles
 MOST_BYTES = 2**28
 REDIRECTS = 5
-GIVE_UP = 10  # failures of one host in a row, after which it is not asked again
+GIVE_UP = 10  # consecutive failures of a host after which it gets no more requests
 PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})
 TRY_AGAIN = "check the address, and run the command again; or leave the image out: --skip-bad"
 
@@ -60,7 +60,7 @@ def is_address(text: object) -> bool:
 
 @dataclass
 class Fetcher:
-    """Fetches images, each once, however often it is asked.
+    """Fetches images, each only once.
 
     Args:
         folder: where the files go, and what is known of addresses.

@@ -57,11 +57,11 @@ class FeatureCache:
         Args:
             slots: [N] int64.
             accelerator: each of its processes computes its share.
-            progress: told of our share.
+            progress: callback for the share of this process.
             title: the stage's name.
 
         Returns:
-            [slots, F] float32, a read-only memory map; rows that nobody asked for are arbitrary.
+            [slots, F] float32, a read-only memory map; other rows are undefined.
         """
         with self._alone(accelerator.is_main_process):
             accelerator.wait_for_everyone()

@@ -15,7 +15,7 @@ from vl2v.method.loop import Batch, Objective, total
 class LossParts:
     """A method's objective as one number, with the sum of each of its named parts over the steps.
 
-    The sums stay on the device of the loss and are read when they are asked for, so that a step waits for nothing.
+    The sums stay on the device of the loss and are read on demand, so that no step waits.
 
     Args:
         objective: the method's.

@@ -23,14 +23,14 @@ PACKAGES = ("vl2v", "torch", "torchvision", "timm", "accelerate", "numpy", "pill
 
 CPU_ONLY = "ACCELERATE_USE_CPU"  # makes Accelerate ignore a GPU
 
-_also_asked: ContextVar[Callable[[], bool]] = ContextVar("also_asked", default=lambda: False)
+_also_requested: ContextVar[Callable[[], bool]] = ContextVar("also_asked", default=lambda: False)
 
 
 def make_accelerator(config: RunConfig) -> Accelerator:
     """Join the other processes, if torchrun or accelerate started several, and choose the device.
 
     Raises:
-        ConfigError: if the device that was asked for is not there.
+        ConfigError: if the requested device is not available.
     """
     precision = precision_of(config)
     if not torch.distributed.is_initialized():
@@ -81,19 +81,19 @@ def tuned(device: torch.device) -> Iterator[None]:
 @contextmanager
 def stop_asked() -> Iterator[Callable[[], bool]]:
     """While open, Ctrl-C and SIGTERM do not break in; the value tells whether one came. A second Ctrl-C breaks in."""
-    asked, also = threading.Event(), _also_asked.get()
+    requested, also = threading.Event(), _also_requested.get()
 
     def stop() -> bool:
-        return asked.is_set() or also()
+        return requested.is_set() or also()
 
     if threading.current_thread() is not threading.main_thread():
         yield stop
         return
 
     def handle(number: int, _: object) -> None:
-        if asked.is_set() and number == signal.SIGINT:
+        if requested.is_set() and number == signal.SIGINT:
             raise KeyboardInterrupt
-        asked.set()
+        requested.set()
 
     before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
@@ -104,13 +104,13 @@ def stop_asked() -> Iterator[Callable[[], bool]]:
 
 
 @contextmanager
-def stopped_by(asked: Callable[[], bool]) -> Iterator[None]:
-    """While open, a run also stops when `asked` says so; it is called after every step."""
-    token = _also_asked.set(asked)
+def stopped_by(requested: Callable[[], bool]) -> Iterator[None]:
+    """Within the block, a run also stops if `requested` returns true; it is called after every step."""
+    token = _also_requested.set(requested)
     try:
         yield
     finally:
-        _also_asked.reset(token)
+        _also_requested.reset(token)
 
 
 def versions(accelerator: Accelerator) -> dict[str, str]:

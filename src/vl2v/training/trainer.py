@@ -93,7 +93,7 @@ class Trainer:
             The selected weights and the alternatives to evaluate.
 
         Raises:
-            Interrupted: if the user asked to stop; the state is saved.
+            Interrupted: if the user stops the run; the state is saved.
             TrainingError: if a loss is not finite, or memory does not suffice.
         """
         if state is not None:

@@ -38,12 +38,12 @@ class Notes(Silent):
 class Workers(Generic[Key]):
     """Processes that do jobs; a context manager.
 
-    Where the context ends with an error, jobs that run are asked to stop, and their state is saved before it ends. They
+    If the context ends with an error, running jobs receive a request to stop, and save their state before it ends. They
     also stop when this process is killed.
 
     Args:
         count: how many jobs run at a time.
-        stop: whether the user asked to stop; a process that died is then no fault.
+        stop: whether the user wants to stop; a process that died is then not an error.
     """
 
     def __init__(self, count: int, stop: Callable[[], bool] = lambda: False) -> None:
@@ -88,7 +88,7 @@ class Workers(Generic[Key]):
         """The jobs that ended, each with a call that gives its result or raises its error; waits a moment for one.
 
         Args:
-            progress: told of the jobs' notes.
+            progress: receives the notes of the jobs.
             title: a job's name, to begin its notes with.
         """
         for future in wait(self._running, LOOK, FIRST_COMPLETED).done:
@@ -140,8 +140,8 @@ def _end_with_parent() -> None:
 def _do(work: Callable[..., Any], arguments: tuple[Any, ...]) -> tuple[Any, list[str]]:
     notes, parent = Notes(), multiprocessing.parent_process()
 
-    def asked() -> bool:
+    def requested() -> bool:
         return (_stop is not None and _stop.is_set()) or (parent is not None and not parent.is_alive())
 
-    with _at_work, stopped_by(asked):
+    with _at_work, stopped_by(requested):
         return work(*arguments, notes), notes.lines

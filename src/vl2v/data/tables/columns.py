@@ -52,23 +52,23 @@ class Columns:
         return tuple((role, column) for role in ROLES if (column := getattr(self, role)))
 
 
-def find_columns(columns: Sequence[str], asked: Mapping[str, str | None], *, source: Path, labelled: bool) -> Columns:
-    """Settle which columns are used.
+def find_columns(columns: Sequence[str], wanted: Mapping[str, str | None], *, source: Path, labelled: bool) -> Columns:
+    """Return the columns that are used, one for each role.
 
     Args:
-        columns: of the table.
-        asked: by role, as the user says. Without image and label, common names are looked for, and without a domain;
-            ``none``, empty, or no common name, stand for a single domain. Without split and group there are none.
-        source: the table, for the message.
-        labelled: whether a column of classes is wanted.
+        columns: all columns of the table.
+        wanted: column names by role, as set by the user. Missing columns of images, labels and domains are recognised
+            by common names. A domain of ``none`` or empty means a single domain; split and group have no default.
+        source: path of the table, for the message.
+        labelled: whether a column of classes is required.
 
     Raises:
-        ConfigError: with every column that is missing, named twice or used twice.
+        ConfigError: if columns are missing, ambiguous or used twice; it lists all of them.
     """
-    label = asked.get("label")
-    given = {role: asked.get(role) for role in ("image", "label", "domain")}
+    label = wanted.get("label")
+    given = {role: wanted.get(role) for role in ("image", "label", "domain")}
     given |= {"label": label if labelled else ""}
-    given |= {role: asked.get(role) or "" for role in ("split", "group")}
+    given |= {role: wanted.get(role) or "" for role in ("split", "group")}
     for role in ("domain", "split", "group"):
         if (name := given[role]) is not None and name.casefold() == NONE and name not in columns:
             given[role] = ""

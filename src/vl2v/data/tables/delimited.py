@@ -100,7 +100,7 @@ class Delimited:
 
     @contextmanager
     def _open(self) -> Iterator[TextIO]:
-        errors = "strict" if self._encoding == "utf-16" else "surrogateescape"  # told later, with the row's number
+        errors = "strict" if self._encoding == "utf-16" else "surrogateescape"  # reported later, with the row's number
         with self._path.open(encoding=self._encoding, errors=errors, newline="") as file:
             try:
                 yield file

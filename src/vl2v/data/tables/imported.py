@@ -54,11 +54,11 @@ def write_origin(table: Path, origin: Origin) -> None:
     _note(table).write_text(json.dumps(asdict(origin)), encoding="utf-8")
 
 
-def columns_asked(table: Path, asked: Mapping[str, str | None]) -> dict[str, str | None]:
+def columns_asked(table: Path, wanted: Mapping[str, str | None]) -> dict[str, str | None]:
     """Columns by role, as the user names them; of an imported table, those that it was imported with fill the gaps."""
     origin = origin_of(table)
     known = origin.columns if origin else {}
-    return {role: known.get(role) if asked.get(role) is None else asked[role] for role in {*asked, *known}}
+    return {role: known.get(role) if wanted.get(role) is None else wanted[role] for role in {*wanted, *known}}
 
 
 def _note(table: Path) -> Path:

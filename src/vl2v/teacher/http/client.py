@@ -179,14 +179,14 @@ class HttpTeacher:
                     account.wasted(failure.why, failure.cost)
                 else:
                     (account.lost if failure.charged else account.refused)(failure.why)
-                wait, asked = tries.after(failure, self.idempotent), failure.wait
+                wait, requested = tries.after(failure, self.idempotent), failure.wait
             except Vl2vError as error:  # the request could not be built, so nothing was sent
                 account.refused(error.problem)
                 raise
             finally:
                 self._circuit.leave(probe, up)
-            if asked is not None and self._pace is not None:
-                self._pace.pause_all(asked)
+            if requested is not None and self._pace is not None:
+                self._pace.pause_all(requested)
             pause(wait, stop)
 
     def _take_turn(self, amounts: Mapping[str, float] | None, stop: threading.Event | None) -> None:
