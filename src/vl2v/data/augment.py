@@ -53,7 +53,7 @@ class Augmentation:
         state = generator.get_state()
         try:
             generator.manual_seed(seed)
-            placed: Image.Image = self._place(Image.fromarray(pixels))
+            placed: Image.Image = self._crop(Image.fromarray(pixels))
             if self._change is not None:
                 placed = self._changed(placed, seed, other)
             varied: Tensor = self._colour(placed)
