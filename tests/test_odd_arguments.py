@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
+from command_line import run_cli
 from vl2v.cli import app
 from vl2v_runtime.__main__ import main
 
@@ -74,3 +75,22 @@ def test_a_file_in_place_of_a_student(tmp_path: Path) -> None:
     code, text = run("export", tmp_path / "file")
     assert code == 6
     assert "contains no student" in text
+
+
+@pytest.mark.parametrize(
+    ("words", "missing"),
+    [
+        (["quote", "photos"], ["--teacher"]),
+        (["distill", "photos"], ["--teacher", "--student"]),
+        (["distill", "photos", "--student", "offline:"], ["--teacher"]),
+        (["distill"], ["DATA", "--teacher", "--student"]),
+    ],
+)
+def test_all_missing_arguments_are_named_at_once(words: list[str], missing: list[str]) -> None:
+    done = run_cli(*words)
+    assert done.returncode == 2
+    problem, expected, _, step = (line.strip() for line in done.stderr.splitlines())
+    assert problem == f"error: {', '.join(missing)} {'are' if len(missing) > 1 else 'is'} missing."
+    assert all(flag in expected for flag in missing if flag != "DATA")
+    assert "--teacher offline:" in step
+    assert ("--student offline:" in step) == ("--student" in missing)

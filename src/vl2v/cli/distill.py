@@ -17,9 +17,9 @@ from vl2v.nested import merge
 ConfigOpt = Annotated[Path | None, typer.Option("--config", help="YAML file with settings; options take precedence.")]
 SETTINGS = ("Data", "Teacher", "Student", "Money", "Method", "Training", "Machine")  # sections of the help
 EXAMPLES = {
-    "data.root": ("DATA", "a folder of images, or a table that lists them"),
-    "teacher.spec": ("--teacher", "e.g. --teacher open_clip:ViT-B-16/openai"),
-    "student.spec": ("--student", "e.g. --student timm:resnet50.tv_in1k"),
+    "data.root": ("DATA", "photos"),
+    "teacher.spec": ("--teacher", "--teacher open_clip:ViT-B-16/openai"),
+    "student.spec": ("--student", "--student timm:resnet50.tv_in1k"),
 }
 
 
@@ -116,13 +116,18 @@ def _check_given(settings: Mapping[str, Any], config: Path | None, *keys: str) -
     if not isinstance(content, dict):
         return  # the reader of the settings rejects it
     given = merge(content, settings)
-    for key in keys:
-        part, name = key.split(".")
-        if not (given.get(part) or {}).get(name):
-            flag, expected = EXAMPLES[key]
-            raise ConfigError(
-                f"{flag} is missing.", expected=expected, found="nothing", next_step="vl2v distill --help"
-            )
+    missing = [key for key in keys if not (given.get(key.split(".")[0]) or {}).get(key.split(".")[1])]
+    if missing:
+        flags, expected = zip(*(EXAMPLES[key] for key in missing), strict=True)
+        verb = "is" if len(missing) == 1 else "are"
+        offline = " ".join(f"{flag} offline:" for flag in flags if flag != "DATA")
+        trial = f'; {offline} needs neither key nor download (pip install "vl2v[demo]")' if offline else ""
+        raise ConfigError(
+            f"{', '.join(flags)} {verb} missing.",
+            expected=f"e.g. {' '.join(expected)}",
+            found="nothing",
+            next_step=f"add {'it' if len(missing) == 1 else 'them'}{trial}",
+        )
 
 
 def attach(app: typer.Typer) -> None:
