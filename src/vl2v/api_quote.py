@@ -29,8 +29,9 @@ from vl2v.teacher.purchase.quote import Quote
 def quote(
     data: str | Path | Frame,
     teacher: str | Teacher | None = None,
-    *,
     student: str = "",
+    *,
+    held_out: Sequence[str] | None = None,
     storage: StoragePaths | None = None,
     progress: Progress | None = None,
     config: str | Path | None = None,
@@ -43,6 +44,7 @@ def quote(
         data: the images: a folder, a table or a frame, as in `distill`.
         teacher: its name (see `vl2v.open_teacher`), or an object that is a `Teacher`. None leaves it to the settings.
         student: its name, to compute the disk space of its state; optional.
+        held_out: domains that are left out for testing.
         storage: paths of cache and store.
         progress: receives the progress of the scan.
         config: a YAML file of settings.
@@ -54,7 +56,7 @@ def quote(
     """
     spec, opened = opened_or_named(teacher)
     given: dict[str, Any] = {
-        "data": {"classes": classes_of(classes)},
+        "data": {"held_out": tuple(held_out) if held_out is not None else None, "classes": classes_of(classes)},
         "teacher": {"spec": spec},
         "student": {"spec": student or None},
     }
