@@ -85,7 +85,7 @@ def to_srgb(image: Image.Image, samples: Samples, png_bits: int = 8) -> Image.Im
         rgba = _opaque_key(image, png_bits).convert("RGBA")
         alpha = rgba.getchannel("A")
         image = rgba.getchannel("R") if image.mode in GREY else rgba.convert("RGB")
-    elif image.mode not in ("L", "CMYK", "LAB"):
+    elif image.mode not in ("L", "RGB", "CMYK", "LAB"):
         image = image.convert("RGB")
     rgb = _by_profile(image, profile) if profile else image.convert("RGB")
     if alpha is not None:

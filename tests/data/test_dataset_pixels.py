@@ -47,9 +47,9 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """One entry for every image that a scan decodes from here on."""
     calls: list[int] = []
 
-    def counting(source: ImageLike) -> Image.Image:
+    def counting(source: ImageLike, *, draft: bool = False) -> Image.Image:
         calls.append(1)
-        return decode(source)
+        return decode(source, draft=draft)
 
     monkeypatch.setattr(files, "decode", counting)
     return calls

@@ -52,7 +52,7 @@ def test_what_earlier_rules_said_is_not_believed(tmp_path: Path, monkeypatch: py
     index = tmp_path / "files.sqlite"
     with monkeypatch.context() as earlier:
         earlier.setattr("vl2v.data.scan.JUDGING", JUDGING - 1)
-        earlier.setattr("vl2v.data.scan.decode", lambda _: Image.new("RGB", (4, 3)))
+        earlier.setattr("vl2v.data.scan.decode", lambda _, draft: Image.new("RGB", (4, 3)))
         with closing(FileIndex(index)) as known:
             assert not read_all(tmp_path, ["a.tif"], index=known)[1]
             assert not read_all(tmp_path, ["a.tif"], index=known)[1]

@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -30,6 +31,7 @@ from vl2v_runtime.names import shown
 
 CHUNK = 256  # files decoded between two commits
 SLICE = 16  # files that a thread takes at once
+KNOWN = 64  # the same of files that were read before, of which only the status is looked at
 SCHEMA = (
     "CREATE TABLE IF NOT EXISTS files (path BLOB PRIMARY KEY, size INTEGER, mtime INTEGER, ctime INTEGER,"
     " inode INTEGER, digest BLOB, problem TEXT) WITHOUT ROWID",
@@ -48,19 +50,11 @@ class Fault:
     file: bool = False  # true for a single bad file, which --skip-bad leaves out
 
 
-@dataclass(frozen=True)
-class _Stamp:
-    size: int
-    mtime: int
-    ctime: int
-    inode: int
-
-
+_Stamp = tuple[int, ...]  # size, modification time, change time, inode
 _Noted = tuple[_Stamp, bytes, str]  # of a file that was read: digest, and what is wrong with it
 
 
-@dataclass(frozen=True)
-class _Checked:
+class _Checked(NamedTuple):
     digest: bytes
     problem: str
     stamp: _Stamp | None
@@ -95,7 +89,7 @@ class FileIndex:
         """The same for many paths; those of which nothing is noted are missing."""
         query = "SELECT path, size, mtime, ctime, inode, digest, problem FROM files WHERE path IN"
         rows = rows_of(self._db, query, [os.fsencode(path) for path in paths])
-        return {os.fsdecode(path): (_Stamp(*stamp), digest, problem) for path, *stamp, digest, problem in rows}
+        return {os.fsdecode(row[0]): (row[1:5], row[5], row[6]) for row in rows}
 
     def find_view(self, source: bytes, view: int, seed: int) -> bytes | None:
         """The digest of a view that was made before."""
@@ -109,11 +103,7 @@ class FileIndex:
 
     def note(self, entries: Sequence[tuple[str, _Checked]]) -> None:
         """Remember what was found in files that could be read."""
-        rows = [
-            (os.fsencode(path), c.stamp.size, c.stamp.mtime, c.stamp.ctime, c.stamp.inode, c.digest, c.problem)
-            for path, c in entries
-            if c.stamp is not None
-        ]
+        rows = [(os.fsencode(path), *c.stamp, c.digest, c.problem) for path, c in entries if c.stamp is not None]
         self._db.execute("BEGIN")
         self._db.executemany("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
         self._db.execute("COMMIT")
@@ -154,11 +144,11 @@ def read_all(
             if index is not None:
                 read = [(paths[i], c) for i, c in enumerate(checked, start) if c.read]
                 index.note([(path, c) for path, (_, c) in zip(_keys(root, [p for p, _ in read]), read, strict=True)])
+            usable = b"".join(bytes(32) if c.problem else c.digest for c in checked)
+            digests[start : start + len(checked)] = np.frombuffer(usable, np.uint8).reshape(-1, 32)
             for i, result in enumerate(checked, start):
                 if result.problem:
                     faults.append(Fault(shown(paths[i]), result.problem, result.remedy, file=True))
-                else:
-                    digests[i] = np.frombuffer(result.digest, np.uint8)
                 if result.note:
                     notes.setdefault(result.note, []).append(paths[i])
             advance(len(checked))
@@ -179,7 +169,8 @@ def _chunks(
             # The databases stay in this thread; only reading and decoding is spread.
             noted = index.find_all(some) if index else {}
             cached = cache.known_all([digest for _, digest, _ in noted.values()]) if cache else frozenset()
-            parts = [some[i : i + SLICE] for i in range(0, len(some), SLICE)]
+            size = KNOWN if len(noted) == len(some) else SLICE
+            parts = [some[i : i + size] for i in range(0, len(some), size)]
             jobs = [pool.submit(_check_some, part, noted, cache, cached) for part in parts]
             yield start, [checked for job in jobs for checked in job.result()]
 
@@ -200,7 +191,7 @@ def _check_some(
 def _check(path: str, noted: _Noted | None, cache: PixelCache | None, cached: Collection[bytes]) -> _Checked:
     try:
         status = os.stat(path)  # noqa: PTH116 - a `Path` takes longer than the call
-        stamp = _Stamp(status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
+        stamp = (status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
         if noted and noted[0] == stamp and (noted[2] or cache is None or noted[1] in cached):
             return _Checked(noted[1], noted[2], stamp, None, read=False)
         data = read_file(path)
@@ -210,7 +201,7 @@ def _check(path: str, noted: _Noted | None, cache: PixelCache | None, cached: Co
         return _Checked(b"", f"cannot be read ({error.strerror})", None, None, read=True)
     digest = hashlib.sha256(data).digest()
     try:
-        image = decode(data)
+        image = decode(data, draft=cache is None)
     except MissingDecoderError as error:  # not noted in the index: it can be read once the decoder is installed
         remedy = f"{error.install}, or skip the file: --skip-bad"
         return _Checked(b"", str(error), None, None, read=True, remedy=remedy)

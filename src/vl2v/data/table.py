@@ -9,6 +9,7 @@ from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from errno import ENOENT
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -147,7 +148,7 @@ class TableListing(Listing):
             found.paths.append(_relative(values[0], above))
             found.rows.append(number)
             for column, numbers, names in named:
-                numbers.append(names.setdefault(" ".join(values[column].split()), len(names)))
+                numbers.append(names.setdefault(values[column], len(names)))
             if split:
                 found.part.append(part_of(values[split]) or 0)
         found.fill({"label": "", "domain": self._name, "group": ""})
@@ -264,24 +265,41 @@ def _texts(cells: tuple[object, ...], columns: Sequence[tuple[str, str]]) -> lis
     """The texts of a row; why not, if one is missing or cannot be used."""
     found = []
     for (role, column), value in zip(columns, cells, strict=True):
-        text = value.strip() if isinstance(value, str) else _text(value)
-        where = f"in the column {shown(column)}"
-        if text is None:
-            kind = "an image's bytes" if isinstance(value, bytes | dict) else f"a {type(value).__name__}"
-            wanted = "the path of its file" if role == "image" else f"its {role}"
-            return Broken(f"{kind} {where}", f"write {wanted} as a text")
-        if not text:
-            return Broken(f"no {role} {where}", "fill it in, or remove the row")
-        if not text.isascii() and not _encodable(text):
-            return Broken(f"a text that is not UTF-8 {where}", "save the table in UTF-8")
-        if role == "image" and (problem := _no_path(text)):
-            return Broken(f"{problem} {where}", "download the image, and give the path of its file")
-        if role == "split" and part_of(text) is None:
-            return Broken(f"a split that is not train, validation or test {where}", "write one of them")
-        if role != "image" and not " ".join(text.split()).isprintable():
-            return Broken(f"a {role} that cannot be shown {where}", "write it in letters")
+        # A table repeats the values of all columns but that of the images.
+        usable = _remembered if role != "image" and isinstance(value, str) else _usable
+        text = usable(role, column, value)
+        if isinstance(text, Broken):
+            return text
         found.append(text)
     return found
+
+
+def _usable(role: str, column: str, value: object) -> str | Broken:
+    """The text of a cell, with single spaces; of an image its path as it is."""
+    text = value.strip() if isinstance(value, str) else _text(value)
+    if text is None:
+        kind = "an image's bytes" if isinstance(value, bytes | dict) else f"a {type(value).__name__}"
+        wanted = "the path of its file" if role == "image" else f"its {role}"
+        problem, remedy = kind, f"write {wanted} as a text"
+    elif not text:
+        problem, remedy = f"no {role}", "fill it in, or remove the row"
+    elif not text.isascii() and not _encodable(text):
+        problem, remedy = "a text that is not UTF-8", "save the table in UTF-8"
+    elif role == "image":
+        if not (problem := _no_path(text)):
+            return text
+        remedy = "download the image, and give the path of its file"
+    elif role == "split" and part_of(text) is None:
+        problem, remedy = "a split that is not train, validation or test", "write one of them"
+    else:
+        text = " ".join(text.split())
+        if text.isprintable():
+            return text
+        problem, remedy = f"a {role} that cannot be shown", "write it in letters"
+    return Broken(f"{problem} in the column {shown(column)}", remedy)
+
+
+_remembered = lru_cache(maxsize=4096)(_usable)
 
 
 def _text(value: object) -> str | None:

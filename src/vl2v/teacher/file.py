@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import zipfile
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
@@ -23,6 +24,7 @@ NPZ = "arrays embeddings [N, D] with paths [N] or sha256 [N], and texts [M] with
 PARQUET = "columns embedding, and path or sha256 (images) and text (prompts), one of them filled per row"
 SCALARS = ("logit_scale", "identity", "revision")
 VECTORS = FLOAT + WHOLE
+DIGEST = re.compile("[0-9a-fA-F]{64}")
 FORMS = {
     "embeddings": Form(VECTORS, ("N", "D"), finite=False),
     "paths": Form(TEXT, ("N",), optional=True),
@@ -55,10 +57,11 @@ class FileTeacher:
     def __init__(self, path: str | Path, price: Price | None = None) -> None:
         self.path = Path(path)
         images, texts, extra = _read(self.path)
-        self._images = {str(key).lower() if _is_digest(key) else str(key): row for key, row in images}
-        self._texts = {str(key): row for key, row in texts}
+        (image_keys, self._image_vectors), (text_keys, self._text_vectors) = images, texts
+        self._images = {key.lower() if DIGEST.fullmatch(key) else key: row for row, key in enumerate(image_keys)}
+        self._texts = {key: row for row, key in enumerate(text_keys)}
         self._paths: dict[str, str] = {}
-        widths = {len(row) for rows in (self._images, self._texts) for row in rows.values()}
+        widths = {vectors.shape[1] for keys, vectors in (images, texts) if keys}
         if len(widths) != 1 or not self._texts or not self._images:
             raise TeacherError(
                 f"{self.path} cannot be used as a teacher.",
@@ -100,14 +103,14 @@ class FileTeacher:
             if row is None:
                 raise self._lacks(f"image {self._paths.get(key, key)}", self._images)
             rows.append(row)
-        return np.stack(rows)
+        return self._image_vectors[rows]
 
     def embed_texts(self, texts: list[str]) -> Vectors:
         """See `Teacher.embed_texts`."""
         for text in texts:
             if text not in self._texts:
                 raise self._lacks(f"text '{text}'", self._texts)
-        return unit_rows(np.stack([self._texts[text] for text in texts]))
+        return unit_rows(self._text_vectors[[self._texts[text] for text in texts]])
 
     def _lacks(self, what: str, has: Mapping[str, object]) -> TeacherError:
         return TeacherError(
@@ -128,7 +131,7 @@ def _scale(path: Path, value: Any) -> float:
         ) from error
 
 
-Rows = list[tuple[str, Vectors]]
+Rows = tuple[list[str], Vectors]  # N keys, and [N, D] float32
 
 
 def _read(path: Path) -> tuple[Rows, Rows, Mapping[str, Any]]:
@@ -168,21 +171,22 @@ def _read_parquet(path: Path) -> tuple[Rows, Rows, Mapping[str, Any]]:
     vectors = np.array(table.column("embedding").to_pylist(), dtype=np.float32)
     empty = [None] * len(vectors)
     columns = {n: table.column(n).to_pylist() if n in table.column_names else empty for n in ("path", "sha256", "text")}
-    images = [(s or p, v) for s, p, v in zip(columns["sha256"], columns["path"], vectors, strict=True) if s or p]
-    texts = [(t, v) for t, v in zip(columns["text"], vectors, strict=True) if t]
+    images = _filled([s or p for s, p in zip(columns["sha256"], columns["path"], strict=True)], vectors)
+    texts = _filled(columns["text"], vectors)
     extra = {k.decode(): v.decode() for k, v in (table.schema.metadata or {}).items() if not k.startswith(b"ARROW")}
     return images, texts, {k: strict_json.parse(v) if k == "logit_scale" else v for k, v in extra.items()}
 
 
-def _paired(keys: Iterable[Any], vectors: Any) -> Rows:
+def _paired(keys: Iterable[object], vectors: Any) -> Rows:
     if np.ndim(vectors) != 2:
         raise ValueError(f"embeddings of shape {list(np.shape(vectors))}")
-    return [(str(key), np.asarray(v, np.float32)) for key, v in zip(keys, vectors, strict=True)]
+    return [str(key) for key in keys], np.asarray(vectors, np.float32)
 
 
-def _is_digest(key: object) -> bool:
-    text = str(key)
-    return len(text) == 64 and all(c in "0123456789abcdefABCDEF" for c in text)
+def _filled(keys: Sequence[object], vectors: Vectors) -> Rows:
+    """Only the rows that have a key."""
+    rows = [row for row, key in enumerate(keys) if key]
+    return _paired([keys[row] for row in rows], vectors[rows])
 
 
 def from_name(rest: str, price: Price | None, device: str | None) -> FileTeacher:
