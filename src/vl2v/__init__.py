@@ -32,6 +32,7 @@ if TYPE_CHECKING:
         report,
     )
     from vl2v.api_quote import quote
+    from vl2v.commands.expect import expect
     from vl2v.commands.label import label
     from vl2v.data.folder import DomainFolder
     from vl2v.errors import Vl2vError
@@ -46,6 +47,7 @@ _HOMES = {
     "add_classes": "vl2v.api",
     "distill": "vl2v.api",
     "evaluate": "vl2v.api",
+    "expect": "vl2v.commands.expect",
     "export": "vl2v.api",
     "label": "vl2v.commands.label",
     "list_classes": "vl2v.api",
@@ -71,6 +73,7 @@ __all__ = [
     "add_classes",
     "distill",
     "evaluate",
+    "expect",
     "export",
     "label",
     "list_classes",

@@ -1,0 +1,69 @@
+"""Features of images and of changed copies, by a student and by its backbone before training."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from vl2v.data.image_changes import CHANGES, PARAMETERS
+from vl2v.student.model import Student
+
+CHUNK = 64
+VIEWS = tuple(change for change in CHANGES if not change.partner)
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What both backbones say of N images.
+
+    Attributes:
+        features: [N, F] of the student's backbone.
+        logits: [N, K] of the student, not divided by the temperature.
+        embeddings: [N, D]; empty columns without a text head.
+        frozen: [N, G] of the backbone before training; the same as `features` without one.
+    """
+
+    features: NDArray[np.float32]
+    logits: NDArray[np.float32]
+    embeddings: NDArray[np.float32]
+    frozen: NDArray[np.float32]
+
+
+@torch.no_grad()
+def outputs(student: Student, frozen: nn.Module | None, pixels: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """Features, logits, embeddings and frozen features of uint8 pixels [N, 3, S, S], chunk by chunk."""
+    student.eval()
+    for chunk in torch.split(pixels, CHUNK):
+        inputs = student.preprocess.normalise(chunk.to(student.device))
+        features = student.backbone(inputs)
+        projected = student.projection(features)
+        embeddings = projected[:, :0] if student.head is None else student.embeddings(projected)
+        before = features if frozen is None else frozen(inputs)
+        yield tuple(part.float().cpu() for part in (features, student.logits(projected), embeddings, before))
+
+
+def joined(parts: list[tuple[Tensor, ...]], same: bool) -> Outputs:
+    """Join what `outputs` gave for one chunk or more; `same` if there was no frozen backbone."""
+    features, logits, embeddings, frozen = (torch.cat(column).numpy() for column in zip(*parts, strict=True))
+    return Outputs(features, logits, embeddings, features if same else frozen)
+
+
+def changed(pixels: Tensor, view: int, generator: np.random.Generator) -> Tensor:
+    """Images changed in one way, each with a random strength.
+
+    Args:
+        pixels: [N, 3, S, S] uint8.
+        view: from 1 to the number of `VIEWS`.
+        generator: of the strengths.
+
+    Returns:
+        [N, 3, S, S] uint8.
+    """
+    draws = torch.from_numpy(generator.random((len(pixels), PARAMETERS), dtype=np.float32))
+    made = VIEWS[view - 1].apply(pixels.float() / 255, draws, None)
+    return (made * 255).round().clamp(0, 255).to(torch.uint8)

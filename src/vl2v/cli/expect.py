@@ -1,0 +1,59 @@
+"""`vl2v expect`: the accuracy to expect on unlabelled images. Heavy imports happen when the command runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from vl2v.allocator import keep_freed_memory
+from vl2v.cli.common import Json, Quiet, guarded, make_progress
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from vl2v.commands.expect import Expected
+
+
+def attach(app: typer.Typer) -> None:
+    """Add the command to the application."""
+    app.command("expect")(guarded(expect))
+
+
+def expect(
+    run: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
+    images: Annotated[list[Path], typer.Argument(help="Unlabelled images of a new site, or folders of them.")],
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> None:
+    """Estimate the accuracy on unlabelled images of a new site, with a 95% interval. Nothing is queried."""
+    keep_freed_memory()
+    from vl2v.cli.printing import show
+    from vl2v.commands.expect import expect as work
+
+    found = work(run, images, progress=make_progress(quiet, as_json))
+    show(found.to_dict() if as_json else text_of(found))
+
+
+def text_of(found: Expected) -> RenderableType:
+    """For a terminal."""
+    from rich.console import Group
+    from rich.table import Table
+
+    table = Table(show_header=False)
+    rows = {
+        "images": f"{found.images:,} of {found.found:,}" if found.images < found.found else f"{found.images:,}",
+        "mean confidence, calibrated": f"{found.confidence:.0%}",
+        "same answer from a probe": f"{found.agreement:.0%}",
+        "estimated from": found.calibration.estimator,
+        "error measured on": f"{found.calibration.groups} parts of the training images that were left out, "
+        f"{found.calibration.sites} sites with changed copies",
+    }
+    if found.distance is not None:
+        rows["distance"] = f"{found.distance:.2f} (0 is like the training domains, 1 like a domain that was left out)"
+    if found.drift is not None:
+        rows["drift"] = found.drift.text
+    for name, value in rows.items():
+        table.add_row(name, value)
+    return Group(found.line, table, f"next: {found.next_step}")

@@ -1,0 +1,223 @@
+"""Expected accuracy on unlabelled images: the command, what it does not look at, and wrong inputs."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from tiny_dataset import CLASSES, Bench, bench  # noqa: F401 - a fixture
+from torch import nn
+
+import vl2v
+from command_line import run_cli
+from vl2v.analysis.changed import joined, outputs
+from vl2v.commands.expect import Expected, basis_of
+from vl2v.config import RunConfig, parse
+from vl2v.errors import DataError, RunError, Vl2vError
+from vl2v.progress import Silent
+from vl2v.runs.folder import RunFolder
+from vl2v.student.backbones import load_backbone
+from vl2v.student.model import Student
+from vl2v.trust.fit import fit
+
+ROLES = {"ink": "in-domain", "neon": "in-domain", "rose": "out-of-domain"}
+
+
+@pytest.fixture(scope="module")
+def made(bench: Bench, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run, made without training: random features, and a head of their class means."""
+    folder = RunFolder(tmp_path_factory.mktemp("expect") / "run")
+    values = {"data": {"root": str(bench.data), "held_out": ["rose"]}, "teacher": {"spec": bench.teacher}}
+    folder.create(parse(RunConfig, values | {"student": {"spec": bench.student, "size": 32}}, "made"))
+    torch.manual_seed(0)
+    backbone = load_backbone(bench.student, size=32)
+    projection = nn.Linear(backbone.features, 16)
+    student = Student(backbone, projection, torch.randn(3, 16), list(CLASSES), 20.0)
+    paths = sorted(path.relative_to(bench.data).as_posix() for path in bench.data.glob("*/*/*.png"))
+    domain = np.array([path.split("/")[0] for path in paths])
+    label = np.array([CLASSES.index(path.split("/")[1]) for path in paths])
+    projected = student.project([bench.data / path for path in paths])
+    mean = projected[domain == "ink"].mean(dim=0)
+    with torch.no_grad():
+        projection.bias -= mean
+    projected -= mean
+    head = torch.stack([projected[torch.from_numpy(label == k)].mean(dim=0) for k in range(3)])
+    student = Student(backbone, projection, head, list(CLASSES), 20.0)
+    logits = student.logits(projected).numpy()
+    sources = domain != "rose"
+    embeddings = student.embeddings(projected).detach().numpy()
+    student.trust = fit(logits[sources], label[sources], domain[sources], embeddings[sources])
+    student.save(folder.student)
+    role = np.array([ROLES[name] for name in domain.tolist()])
+    write_predictions(folder, domain=domain, role=role, path=np.array(paths), label=label, student=logits)
+    return folder.path
+
+
+def write_predictions(folder: RunFolder, **columns: Any) -> None:
+    np.savez_compressed(folder.predictions_file, **columns)
+
+
+def columns(run: Path) -> dict[str, Any]:
+    with np.load(run / "predictions.npz") as file:
+        return dict(file)
+
+
+@pytest.fixture
+def copied(made: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(made, tmp_path / "run"))
+
+
+def test_the_command_prints_a_line_a_table_and_what_to_do(bench: Bench, made: Path) -> None:
+    done = run_cli("expect", made, bench.data / "rose")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("expected accuracy: ")
+    assert "30" in done.stdout
+    assert "next: " in done.stdout
+    found = json.loads(run_cli("expect", made, bench.data / "rose", "--json", "-q").stdout)
+    share = found["accuracy"]
+    assert 0 < share["low"] < share["value"] < share["high"] < 1
+    assert (found["images"], found["found"], found["unreadable"]) == (30, 30, 0)
+    assert found["calibration"]["groups"] == 2
+    assert found["line"] in done.stdout
+
+
+def test_it_is_repeatable_and_looks_at_no_label_of_a_held_out_domain(bench: Bench, copied: Path) -> None:
+    first = vl2v.expect(copied, bench.data / "rose")
+    kept = columns(copied)
+    out = kept["role"] == "out-of-domain"
+    kept["label"][out] = (kept["label"][out] + 1) % 3
+    write_predictions(RunFolder(copied), **kept)
+    assert vl2v.expect(copied, bench.data / "rose") == first
+    kept["label"][~out] = (kept["label"][~out] + 1) % 3  # these are looked at
+    write_predictions(RunFolder(copied), **kept)
+    assert vl2v.expect(copied, bench.data / "rose").validation.value != first.validation.value
+
+
+def test_images_of_the_training_domains_are_near_and_others_are_far(
+    bench: Bench,
+    made: Path,
+    tmp_path: Path,
+) -> None:
+    near = vl2v.expect(made, [bench.data / "ink", bench.data / "neon"])
+    assert near.distance is not None
+    assert near.distance < 0.3
+    assert near.accuracy.low < near.validation.value < near.accuracy.high
+    for i in range(40):
+        pixels = np.random.default_rng(i).integers(0, 256, (48, 48, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / f"{i}.png")
+    far = vl2v.expect(made, tmp_path)
+    assert far.distance is not None
+    assert far.distance > near.distance
+    assert not any("none of the training domains" in text for text in near.warnings)
+
+
+def test_images_beyond_every_training_domain_lead_to_a_warning(made: Path) -> None:
+    basis = basis_of(made, Silent())
+    assert basis.distances is not None
+    pixels = torch.randint(0, 256, (40, 3, 32, 32), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    new = joined(list(outputs(basis.student, basis.frozen, pixels)), False)
+    beyond = replace(basis, distances=replace(basis.distances, farthest=0.01)).expect(new, 40, 0)
+    assert any("none of the training domains" in text for text in beyond.warnings)
+    within = replace(basis, distances=replace(basis.distances, farthest=2.0)).expect(new, 40, 0)
+    assert within.warnings == ()
+
+
+def test_few_images_and_unreadable_ones_are_told(bench: Bench, made: Path, tmp_path: Path) -> None:
+    shutil.copytree(bench.data / "rose" / "bar", tmp_path / "new")
+    (tmp_path / "new" / "broken.png").write_bytes(b"\x89PNG nothing")
+    done = run_cli("expect", made, tmp_path / "new", "--json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert (found["images"], found["found"], found["unreadable"]) == (10, 11, 1)
+    assert "broken.png" in done.stderr
+    assert "too few" in done.stderr
+    assert "collect more images" in found["next_step"]
+
+
+def test_without_the_pretrained_weights_the_students_own_features_serve(
+    bench: Bench,
+    copied: Path,
+) -> None:
+    text = (copied / "config.yaml").read_text().replace("student.safetensors", "gone.safetensors")
+    (copied / "config.yaml").write_text(text)
+    found = vl2v.expect(copied, bench.data / "rose")
+    assert any("cannot be loaded" in text for text in found.warnings)
+    assert found.calibration.estimator == "confidence"
+
+
+def test_one_source_domain_leads_to_a_warning(bench: Bench, copied: Path) -> None:
+    kept = columns(copied)
+    chosen = kept["domain"] != "neon"
+    write_predictions(RunFolder(copied), **{name: column[chosen] for name, column in kept.items()})
+    found = vl2v.expect(copied, bench.data / "rose")
+    assert found.distance is None
+    assert any("one source domain only" in text for text in found.warnings)
+
+
+def test_images_without_labels_lead_to_agreement_with_the_teacher(bench: Bench, copied: Path) -> None:
+    folder = RunFolder(copied)
+    values = folder.config().model_dump(mode="json")
+    values["data"] |= {"classes": ["blank", "bar", "zebra stripe"], "held_out": None, "held_out_classes": []}
+    folder.write_config(parse(RunConfig, values | {"image_weight": 1.0}, "made"))
+    found = vl2v.expect(copied, bench.data / "rose")
+    assert found.line.startswith("expected agreement with the teacher: ")
+
+
+def fault(run: Path, *images: Path) -> Vl2vError:
+    with pytest.raises(Vl2vError) as caught:
+        vl2v.expect(run, list(images))
+    assert caught.value.problem
+    assert caught.value.expected
+    assert caught.value.found
+    return caught.value
+
+
+def test_wrong_images(made: Path, tmp_path: Path) -> None:
+    empty, text, broken = (tmp_path / name for name in ("empty", "text", "broken"))
+    for folder in (empty, text, broken):
+        folder.mkdir()
+    (text / "notes.txt").write_text("no image")
+    (broken / "a.jpg").write_bytes(b"")
+    for folder in (empty, text, tmp_path / "missing"):
+        assert isinstance(fault(made, folder), DataError)
+    assert "a.jpg" in fault(made, broken).found
+    done = run_cli("expect", made, empty)
+    assert (done.returncode, done.stdout) == (DataError.exit_code, "")
+
+
+def test_wrong_runs(bench: Bench, copied: Path, tmp_path: Path) -> None:
+    new = bench.data / "rose"
+    assert isinstance(fault(tmp_path / "missing", new), RunError)
+    assert "no run" in fault(bench.data, new).problem
+    kept = columns(copied)
+    out = kept["role"] == "out-of-domain"
+    write_predictions(RunFolder(copied), **{name: column[out] for name, column in kept.items()})
+    assert "validation images" in fault(copied, new).problem
+    write_predictions(RunFolder(copied), **kept | {"path": np.array([f"gone/{path}" for path in kept["path"]])})
+    assert "validation images" in fault(copied, new).problem
+    write_predictions(RunFolder(copied), **kept)
+    student = Student.load(copied)
+    student.add_class("dot", np.ones(16))
+    student.save(copied / "student")
+    assert "classes" in fault(copied, new).problem
+    (copied / "predictions.npz").unlink()
+    assert "no saved predictions" in fault(copied, new).problem
+
+
+def test_the_advice_follows_from_the_estimate(bench: Bench, made: Path) -> None:
+    from vl2v.analysis.intervals import Share
+    from vl2v.commands.expect import next_step
+
+    valid = Share(0.9, 0.88, 0.92)
+    assert next_step(Share(0.89, 0.8, 0.95), valid, 100).startswith("no sign of a loss")
+    assert next_step(Share(0.7, 0.5, 0.89), valid, 100).startswith("probably less accurate")
+    assert next_step(Share(0.5, 0.3, 0.7), valid, 100).startswith("less accurate")
+    found: Expected = vl2v.expect(made, bench.data / "rose")
+    assert replace(found, warnings=()).to_dict()["measure"] == "top-1 accuracy"
