@@ -68,12 +68,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("grid", type=Path, help="a benchmark's folder with finished jobs")
     parser.add_argument("--plot", type=Path, help="file of the scatter plot")
+    parser.add_argument("--most", type=int, default=1000, help="measure at most so many runs now")
     given = parser.parse_args()
     file = RESULTS / f"{NAME}.json"
     rows: list[Row] = read_json(file)["rows"] if file.exists() else []
     for job in sorted((given.grid / JOBS).glob("*/job.json")):
         facts = read_json(job)
-        if not any((row["target"], row["seed"]) == (facts["target"], facts["seed"]) for row in rows):
+        known = any((row["target"], row["seed"]) == (facts["target"], facts["seed"]) for row in rows)
+        if not known and given.most:
+            given.most -= 1
             rows += [{"target": facts["target"], "seed": facts["seed"], **row} for row in measure(job.parent)]
             save(rows)
     save(rows)

@@ -164,7 +164,7 @@ def test_one_source_domain_leads_to_a_warning(bench: Bench, copied: Path) -> Non
 def test_images_without_labels_lead_to_agreement_with_the_teacher(bench: Bench, copied: Path) -> None:
     folder = RunFolder(copied)
     values = folder.config().model_dump(mode="json")
-    values["data"] |= {"classes": ["blank", "bar", "zebra stripe"], "held_out": None, "held_out_classes": []}
+    values["data"] |= {"classes": ["blank", "bar", "zebra stripe"], "held_out": [], "held_out_classes": []}
     folder.write_config(parse(RunConfig, values | {"image_weight": 1.0}, "made"))
     found = vl2v.expect(copied, bench.data / "rose")
     assert found.line.startswith("expected agreement with the teacher: ")

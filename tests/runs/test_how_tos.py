@@ -220,3 +220,16 @@ def test_no_labels(bench: Bench, photos: Path, tmp_path: Path) -> None:
     labels = json.loads(shell.run(f"{label} --json"))
     assert (labels["written"], labels["image_queries"], labels["checked"]) == (72, 0, 24)
     assert "top-1 accuracy, percent" in shell.run(distill_labels)
+
+
+def test_expect(bench: Bench, photos: Path, tmp_path: Path) -> None:
+    shell = Shell(tmp_path, photos, bench.student)
+    distill, expect = commands("expect.md")
+    shell.run(f"{distill} --set data.holdout_fraction=0.5")  # the page's photos are more than these 48
+    (tmp_path / "new-camera").mkdir()
+    for path in sorted((photos / "line").glob("*/*")):
+        shutil.copy(path, tmp_path / "new-camera" / f"{path.parent.name}-{path.name}")
+    assert shell.run(expect).startswith("expected accuracy: ")
+    found = json.loads(shell.run(f"{expect} --json"))
+    assert found["images"] == 24
+    assert 0 < found["accuracy"]["low"] < found["accuracy"]["high"] < 1

@@ -242,9 +242,9 @@ def basis_of(path: Path, progress: Progress) -> Basis:
         warnings.append("there is one source domain only, so the interval does not cover a change of domain")
         groups = _halves(known)
     temperature, probe = fit_temperature(clean.logits, labels), Probe(clean.frozen, labels, classes)
-    right = clean.logits.argmax(axis=1) == labels
+    right, scores = clean.logits.argmax(axis=1) == labels, clean.logits.astype(np.float64)
     return Basis(
-        student, frozen, temperature, probe, Known.of(clean.logits, temperature, probe.scores, labels),
+        student, frozen, temperature, probe, Known.of(scores, temperature, probe.scores, labels),
         share_of(float(right.mean()), len(right)), calibrate(known, classes, groups), distances,
         TEACHER if config.data.classes else LABELS, tuple(warnings),
     )  # fmt: skip
