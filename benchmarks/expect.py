@@ -29,7 +29,8 @@ from common import RESULTS, circumstances, keep
 from vl2v.analysis.changed import joined, outputs
 from vl2v.analysis.probe import softmax
 from vl2v.benchmark.results import JOBS
-from vl2v.commands.expect import Basis, basis_of
+from vl2v.commands.expect import expected_of
+from vl2v.commands.expect_basis import Basis, basis_of
 from vl2v.commands.trust import read_answers
 from vl2v.evaluation.evaluation import IN_DOMAIN, OUT_OF_DOMAIN
 from vl2v.json_files import read_json
@@ -116,7 +117,7 @@ def confidence_threshold(logits: NDArray[np.float32], labels: NDArray[np.int64])
 def site(basis: Basis, corruption: str, pixels: Tensor, labels: NDArray[np.int64], threshold: float) -> Row:
     """One point of the plot, shares in [0, 1]."""
     new = joined(list(outputs(basis.student, basis.frozen, pixels)), basis.frozen is None)
-    expected = basis.expect(new, len(labels), 0)
+    expected = expected_of(basis, new, len(labels), 0)
     sure = softmax(new.logits.astype(np.float64) / basis.temperature).max(axis=1)
     return {
         "corruption": corruption,

@@ -18,7 +18,8 @@ from torch import nn
 import vl2v
 from command_line import run_cli
 from vl2v.analysis.changed import joined, outputs
-from vl2v.commands.expect import Expected, basis_of
+from vl2v.commands.expect import Expected, expected_of
+from vl2v.commands.expect_basis import basis_of
 from vl2v.config import RunConfig, parse
 from vl2v.errors import DataError, RunError, Vl2vError
 from vl2v.progress import Silent
@@ -123,9 +124,9 @@ def test_images_beyond_every_training_domain_lead_to_a_warning(made: Path) -> No
     assert basis.distances is not None
     pixels = torch.randint(0, 256, (40, 3, 32, 32), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
     new = joined(list(outputs(basis.student, basis.frozen, pixels)), False)
-    beyond = replace(basis, distances=replace(basis.distances, farthest=0.01)).expect(new, 40, 0)
+    beyond = expected_of(replace(basis, distances=replace(basis.distances, farthest=0.01)), new, 40, 0)
     assert any("none of the training domains" in text for text in beyond.warnings)
-    within = replace(basis, distances=replace(basis.distances, farthest=2.0)).expect(new, 40, 0)
+    within = expected_of(replace(basis, distances=replace(basis.distances, farthest=2.0)), new, 40, 0)
     assert within.warnings == ()
 
 

@@ -1,0 +1,199 @@
+"""What is known of a finished run's student before it sees images of a new site: `vl2v expect` starts from it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from vl2v.analysis.changed import VIEWS, Outputs, changed, joined, outputs
+from vl2v.analysis.expected import (
+    CLEAN,
+    FEWEST_PER_GROUP,
+    Calibration,
+    Distances,
+    Images,
+    Known,
+    Probe,
+    calibrate,
+    large_groups,
+)
+from vl2v.analysis.intervals import Share, share_of
+from vl2v.analysis.probe import stratified_folds
+from vl2v.commands.trust import read_answers
+from vl2v.config import RunConfig
+from vl2v.errors import DataError, RunError, Vl2vError
+from vl2v.evaluation.evaluation import IN_DOMAIN
+from vl2v.evaluation.predictions import Predictions
+from vl2v.evaluation.reference import LABELS, TEACHER, Reference
+from vl2v.planning.models import open_student
+from vl2v.progress import Progress
+from vl2v.runs.folder import RunFolder
+from vl2v.student.files import CHANGES
+from vl2v.student.model import Student
+from vl2v.threads import computing
+from vl2v.training.pace import student_threads
+from vl2v.trust.calibration import fit_temperature
+from vl2v_runtime.imaging import UnreadableImageError
+from vl2v_runtime.names import shown
+
+MOST_KNOWN = 250  # validation images of a domain; more take time and change little
+MOST_CHANGED = 40  # of these, how many are changed in each way
+
+
+@dataclass(frozen=True)
+class Basis:
+    """What is known of a student before new images are seen.
+
+    Attributes:
+        student: the student.
+        frozen: its backbone with the pretrained weights; None if they are not available.
+        temperature: of the student's logits, fitted on the validation images.
+        probe: fitted on the frozen features of the validation images.
+        known: signals and accuracy of student and probe on the validation images.
+        validation: the accuracy of the student on them.
+        calibration: the error of estimates on source domains that were left out.
+        distances: from the training domains; None with one source domain.
+        reference: what the accuracy compares the answers with.
+        warnings: reasons to doubt estimates.
+    """
+
+    student: Student
+    frozen: nn.Module | None
+    temperature: float
+    probe: Probe
+    known: Known
+    validation: Share
+    calibration: Calibration
+    distances: Distances | None
+    reference: Reference
+    warnings: tuple[str, ...]
+
+
+def basis_of(path: Path, progress: Progress) -> Basis:
+    """Measure a finished run's student on its validation images, and calibrate the estimate.
+
+    Raises:
+        RunError, DataError: see `expect`.
+    """
+    folder = RunFolder(path)
+    config = folder.config()
+    kept = read_answers(folder)
+    kept = kept.of(kept.role == IN_DOMAIN)
+    names = kept.domains
+    domain = np.array([names.index(name) for name in kept.domain.tolist()], np.int64)
+    _ensure_enough(path, kept, domain)
+    student, warnings = _student_of(folder, kept), []
+    frozen = _frozen(config, student)
+    if frozen is None:
+        warnings.append(
+            "the pretrained weights of the student cannot be loaded, so its own features serve instead; they have seen "
+            "every source domain, and the interval may be too narrow"
+        )
+    rows = _sample(domain)
+    known, clean = _measure(student, frozen, config.data.folder, kept.of(rows), domain[rows], progress)
+    labels, classes = known.labels[known.view == CLEAN], len(student.classes)
+    of_clean = known.domain[known.view == CLEAN]
+    groups, distances = known.domain, None
+    if len(large_groups(of_clean)) > 1:
+        distances = Distances.of(known.of(known.view == CLEAN), of_clean)
+    else:
+        warnings.append("there is one source domain only, so the interval does not cover a change of domain")
+        groups = _halves(known)
+    temperature, probe = fit_temperature(clean.logits, labels), Probe(clean.frozen, labels, classes)
+    right, scores = clean.logits.argmax(axis=1) == labels, clean.logits.astype(np.float64)
+    return Basis(
+        student, frozen, temperature, probe, Known.of(scores, temperature, probe.scores, labels),
+        share_of(float(right.mean()), len(right)), calibrate(known, classes, groups), distances,
+        TEACHER if config.data.classes else LABELS, tuple(warnings),
+    )  # fmt: skip
+
+
+def _student_of(folder: RunFolder, kept: Predictions) -> Student:
+    student = Student.load(folder.student)
+    if student.provenance.get(CHANGES) or len(student.classes) != kept.student.shape[1]:
+        raise RunError(
+            "The classes of this student were changed after training.",
+            expected="the classes that the validation images were predicted with",
+            found=f"{', '.join(map(shown, student.classes[:8]))}{', ...' * (len(student.classes) > 8)}",
+            next_step="label some images of the site and run vl2v evaluate",
+        )
+    return student
+
+
+def _ensure_enough(path: Path, kept: Predictions, domain: NDArray[np.int64]) -> None:
+    if len(domain) < 2 * FEWEST_PER_GROUP:
+        raise RunError(
+            f"{path} has too few validation images.",
+            expected=f"{2 * FEWEST_PER_GROUP} validation images of the source domains",
+            found=str(len(kept.label)) if len(kept.label) else "none",
+            next_step="train with more of them (data.holdout_fraction), or label some images and run vl2v evaluate",
+        )
+
+
+def _sample(domain: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """At most `MOST_KNOWN` images of every domain."""
+    rng, chosen = np.random.default_rng(0), np.zeros(len(domain), bool)
+    for value in np.unique(domain):
+        chosen[rng.permutation(np.flatnonzero(domain == value))[:MOST_KNOWN]] = True
+    return chosen
+
+
+def _halves(known: Images) -> NDArray[np.int64]:
+    """Two halves of the images, [N], the changed copies of an image in its half."""
+    clean = known.view == CLEAN
+    half = stratified_folds(known.labels[clean], count=2)
+    return np.concatenate([half, np.tile(half[_changed(known.domain[clean])], len(VIEWS))])
+
+
+def _changed(domain: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The images that are changed: the first `MOST_CHANGED` of each domain in the sample's random order."""
+    rng = np.random.default_rng(1)
+    parts = [rng.permutation(np.flatnonzero(domain == value))[:MOST_CHANGED] for value in np.unique(domain)]
+    return np.sort(np.concatenate(parts))
+
+
+def _frozen(config: RunConfig, student: Student) -> nn.Module | None:
+    """The student's backbone with its pretrained weights; None if they are not available here."""
+    try:
+        return open_student(config).module.eval().to(student.device)
+    except (Vl2vError, OSError, RuntimeError, ValueError):
+        return None
+
+
+def _measure(
+    student: Student, frozen: nn.Module | None, root: Path, kept: Predictions, domain: NDArray[np.int64],
+    progress: Progress,
+) -> tuple[Images, Outputs]:  # fmt: skip
+    """The features of validation images and of changed copies, and all outputs of the former."""
+    try:
+        pixels = torch.stack([student.preprocess.pixels(root / path) for path in kept.path.tolist()])
+    except (OSError, UnreadableImageError) as error:
+        raise DataError(
+            "The validation images of the run cannot be read.",
+            expected=f"the images that it was trained on, in {shown(root)}",
+            found=str(error),
+            next_step="put them back; vl2v expect compares the new images with them",
+        ) from error
+    copies, rng = _changed(domain), np.random.default_rng(0)
+    every: list[Outputs] = []
+    with (
+        computing(student_threads(student, len(pixels) + len(copies) * len(VIEWS))),
+        progress.stage("validation images and changed copies", len(pixels) + len(copies) * len(VIEWS)) as advance,
+    ):
+        for view in range(len(VIEWS) + 1):
+            batch = pixels if view == CLEAN else changed(pixels[copies], view, rng)
+            parts = []
+            for part in outputs(student, frozen, batch):
+                parts.append(part)
+                advance(len(part[0]))
+            every.append(joined(parts, frozen is None))
+    rows = np.concatenate([np.arange(len(pixels)), np.tile(copies, len(VIEWS))])
+    view_of = np.repeat(np.arange(len(VIEWS) + 1), [len(pixels), *[len(copies)] * len(VIEWS)])
+    features = np.concatenate([one.features for one in every])
+    before = features if frozen is None else np.concatenate([one.frozen for one in every])
+    return Images(features, before, kept.label[rows], domain[rows], view_of), every[CLEAN]
