@@ -94,7 +94,8 @@ def test_distance_is_0_inside_about_1_for_a_further_domain_and_more_beyond() -> 
     sources = joined([domain(generator, 120, number) for number in range(3)])
     distances = Distances.of(sources, sources.domain)
     again = sources.of(np.arange(360) % 2 == 0)
-    assert distances.relative(again.frozen) == (pytest.approx(0, abs=0.15), False)
+    near, beyond = distances.relative(again.frozen)
+    assert (near < 0.15, beyond) == (True, False)
     assert 0.4 < distances.relative(domain(generator, 120, 3).frozen)[0] < 2
     elsewhere = generator.normal(size=(120, SIZE)).astype(np.float32) + 4
     assert distances.relative(elsewhere)[1]

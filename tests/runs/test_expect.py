@@ -47,7 +47,7 @@ def made(bench: Bench, tmp_path_factory: pytest.TempPathFactory) -> Path:
     projected = student.project([bench.data / path for path in paths])
     mean = projected[domain == "ink"].mean(dim=0)
     with torch.no_grad():
-        projection.bias -= mean
+        projection.bias.sub_(mean)
     projected -= mean
     head = torch.stack([projected[torch.from_numpy(label == k)].mean(dim=0) for k in range(3)])
     student = Student(backbone, projection, head, list(CLASSES), 20.0)
