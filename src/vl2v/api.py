@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import nn
 
-from vl2v.api_quote import classes_of, opened_or_named, quote, root_of
+from vl2v.api_quote import classes_of, data_of, opened_or_named, quote
 from vl2v.commands import evaluate as measure
 from vl2v.commands.classes import add_classes, list_classes, quote_classes, remove_classes
 from vl2v.commands.distill import Run, run
@@ -121,7 +121,7 @@ def distill(
         free["teacher"] = {"accept": accept or None, "free": (settings or {}).get("teacher", {}).get("free")}
         final = make_config(None, merge(base.model_dump(mode="json"), free))
     else:
-        given["data"]["root"] = root_of(data, config, merge(settings or {}, given), storage, progress)
+        given["data"] |= data_of(data, config, merge(settings or {}, given), storage, progress)
         final = make_config(config, merge(settings or {}, given))
     backbone = None if isinstance(student, str) or student is None else _backbone(student, final)
     return run(
@@ -188,7 +188,7 @@ def evaluate(
     chosen = {role: column for role, column in (columns or {}).items() if column is not None}
     made = (loaded.provenance.get("config") or {}).get("data") or {}
     chosen = known_columns(made, data) | chosen
-    root = root_of(data, None, {"data": chosen}, storage, progress)
+    root = data_of(data, None, {"data": chosen}, storage, progress)["root"]
     as_trained = {"layout_as_found": made.get("layout_as_found", False), "allow_missing_classes": True}
     settings = {"root": root, "skip_bad": skip_bad} | chosen | as_trained
     config = parse(DataConfig, settings, "the settings")
@@ -216,7 +216,7 @@ def export(
         onnx=onnx,
         int8=int8,
         out=Path(out) if out is not None else None,
-        data=Path(str(root_of(data, None, {}, storage, progress))) if data is not None else None,
+        data=Path(str(data_of(data, None, {}, storage, progress)["root"])) if data is not None else None,
         tolerance=tolerance,
         backbone=backbone,
         storage=storage,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,15 +10,13 @@ from vl2v.commands.quote import quote_run
 from vl2v.config import merge
 from vl2v.data.class_names import class_names
 from vl2v.data.folder import read_yaml
-from vl2v.data.tables.base import is_table
-from vl2v.data.tables.frame import FOLDER, Frame, write_frame
+from vl2v.data.tables.frame import Frame
 from vl2v.faults import explaining
 from vl2v.locations import StoragePaths
 from vl2v.progress import Progress
 from vl2v.renamed import old_keywords
 from vl2v.settings import make_config
-from vl2v.sources.importing import import_source, import_table
-from vl2v.sources.registry import find_source
+from vl2v.sources.named import imported, with_sources
 from vl2v.teacher.base import Teacher
 from vl2v.teacher.purchase.quote import Quote
 
@@ -60,41 +57,29 @@ def quote(
         "teacher": {"spec": spec},
         "student": {"spec": student or None},
     }
-    given["data"]["root"] = root_of(data, config, merge(settings or {}, given), storage, progress)
+    given["data"] |= data_of(data, config, merge(settings or {}, given), storage, progress)
     return quote_run(
         make_config(config, merge({"student": {}}, merge(settings or {}, given))), storage, progress, opened
     )
 
 
-def root_of(
+def data_of(
     data: str | Path | Frame | None,
     config: str | Path | None,
     settings: Mapping[str, Any],
     storage: StoragePaths | None,
     progress: Progress | None,
-) -> str | None:
-    """What lists the images, as settings name it.
-
-    A frame, a data set of another tool, and a table of images at addresses are written as a table of files to the
-    folder of the embedding store.
-    """
+) -> dict[str, str | None]:
+    """What lists the images, with labels and without, as settings name it; see `vl2v.sources.named.imported`."""
     base = read_yaml(Path(config)) if config else {}
-    settings_of_data = merge(base if isinstance(base, Mapping) else {}, settings).get("data") or {}
-    named = settings_of_data.get("root") if data is None else data
-    folder = (storage or StoragePaths()).store.absolute().parent / FOLDER
-    if named is None:
-        return None
-    if isinstance(named, str | os.PathLike):
-        source = find_source(str(named)) if str(named) else None
-        if source is not None:
-            return str(import_source(source, str(named), folder, settings_of_data, progress))
-        table = Path(named)
-        title = None if data is None else str(data)
-    else:
-        table = write_frame(named, folder, settings_of_data)
-        title = str(table)
-    fetched = import_table(table, str(table), folder, settings_of_data, progress) if is_table(table) else None
-    return title if fetched is None else str(fetched)
+    asked = merge(base if isinstance(base, Mapping) else {}, settings).get("data") or {}
+    more = with_sources(
+        {"data": {"image": asked.get("image"), "unlabelled": asked.get("unlabelled")}}, storage, progress
+    )
+    named = asked.get("root") if data is None else data
+    table = None if named is None else imported(named, asked, storage, progress)
+    root = str(table) if table else None if data is None else str(data)
+    return {"root": root, "unlabelled": more["data"]["unlabelled"]}
 
 
 def opened_or_named(teacher: str | Teacher | None) -> tuple[str | None, Teacher | None]:

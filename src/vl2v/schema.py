@@ -91,7 +91,7 @@ class DataConfig(Strict):
     held_out_classes: Annotated[tuple[str, ...], Option("Data", ("--held-out-class",))] = ()
     """Class to hold out from training and validation; it is evaluated by its name alone. Repeatable."""
     unlabelled: Annotated[Path | None, Panel.data] = None
-    """Folder of additional images without labels, for the image term of the loss."""
+    """Additional images without labels, for the image term of the loss: a folder, a table or a dataset, like DATA."""
     labels_per_class: Annotated[Positive | None, Panel.data] = None
     """Labels to use per class and source domain; validation in proportion (default: all)."""
     rest_unlabelled: Annotated[bool, Panel.data] = False

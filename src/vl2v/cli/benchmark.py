@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from vl2v.allocator import keep_freed_memory
-from vl2v.cli.benchmark_grid import candidates, data_folder, grid_settings, job_count, make_grid, split_list
+from vl2v.cli.benchmark_grid import candidates, grid_settings, job_count, make_grid, named_data, split_list
 from vl2v.cli.common import CacheOpt, Json, Quiet, StoreOpt, finite, guarded, make_progress, money, storage_paths
-from vl2v.cli.settings import with_settings
+from vl2v.cli.settings import COLUMNS, with_settings
 from vl2v.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -32,11 +32,11 @@ def attach(app: typer.Typer) -> None:
     app.add_typer(group, name="benchmark", no_args_is_help=True)
 
 
-@with_settings("teacher.spec", "teacher.accept", "student.spec")
+@with_settings("teacher.spec", "teacher.accept", "student.spec", *COLUMNS)
 def run(
     out: Annotated[Path, typer.Option(help="Folder of the benchmark, new or to be continued.")],
     data: Annotated[
-        str | None, typer.Option(help="Folder DATA/<domain>/<class>/<image>, or a benchmark name such as PACS.")
+        str | None, typer.Option(help="Labelled images, as for vl2v distill, or a benchmark name such as PACS.")
     ] = None,
     root: Annotated[Path | None, typer.Option(help="Folder that contains the benchmarks, such as ROOT/PACS.")] = None,
     methods: Annotated[
@@ -96,10 +96,13 @@ def run(
     from vl2v.benchmark.printing import plan_json, plan_text, sweep_json, sweep_text
     from vl2v.benchmark.sweep import Sweep
     from vl2v.cli.printing import show
+    from vl2v.sources.named import with_sources
 
     progress, storage, at_once = make_progress(quiet, as_json), storage_paths(cache, store), job_count(jobs)
     grid = make_grid(
-        grid_settings(config, settings, data_folder(data, root, progress) if data else None),
+        with_sources(
+            grid_settings(config, settings, named_data(data, root, progress) if data else None), storage, progress
+        ),
         methods,
         variants,
         targets,
@@ -208,11 +211,12 @@ def _tabulated(
     from vl2v.benchmark.results import once
     from vl2v.benchmark.sweep import records_in
     from vl2v.benchmark.tabulate import tabulate
+    from vl2v.data.tables.imported import name_of
 
     grids = [load_grid(folder)[0] for folder in out]
     return tabulate(
         list(once(record for folder in out for record in records_in(folder))),
-        name or Path(grids[0].settings["data"]["root"]).name,
+        name or name_of(Path(grids[0].settings["data"]["root"])),
         rule=select,
         weights=[None if choice in SAVED else choice for choice in weights],
         partial=partial,

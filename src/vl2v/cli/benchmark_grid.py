@@ -63,13 +63,13 @@ def _variants(file: Path | None) -> dict[str, Any]:
     }
 
 
-def grid_settings(config: Path | None, settings: dict[str, Any], data: Path | None) -> dict[str, Any]:
+def grid_settings(config: Path | None, settings: dict[str, Any], data: str | None) -> dict[str, Any]:
     """Return the settings of all jobs: those of the file ``--config``, replaced by those of the options."""
     from vl2v.config import merge
     from vl2v.data.folder import read_yaml
 
     base: Any = read_yaml(config) if config else {}
-    merged = merge(merge(base, settings), {"data": {"root": data and str(data)}})
+    merged = merge(merge(base, settings), {"data": {"root": data}})
     for part, flag in (("data", "--data"), ("teacher", "--teacher"), ("student", "--student")):
         if not {"root", "spec"} & set(merged.get(part) or {}):
             step = "vl2v benchmark run --help"
@@ -79,19 +79,23 @@ def grid_settings(config: Path | None, settings: dict[str, Any], data: Path | No
     return merged
 
 
-def data_folder(data: str, root: Path | None, progress: Progress) -> Path:
-    """Return the folder of ``--data``, a path or the name of a benchmark; warnings go to `progress`."""
+def named_data(data: str, root: Path | None, progress: Progress) -> str:
+    """Return ``--data`` as for `vl2v distill`, a benchmark's name as its folder; warnings go to `progress`."""
     import warnings
 
+    from vl2v.data.tables.base import is_table
     from vl2v.datasets.registry import BenchmarkWarning, resolve
     from vl2v.progress import warn
+    from vl2v.sources.registry import find_source
 
+    if find_source(data) is not None or is_table(Path(data)):
+        return data
     with warnings.catch_warnings(record=True) as raised:
         warnings.simplefilter("always", BenchmarkWarning)
         folder = resolve(data, root)
     for warning in raised:
         warn(progress, str(warning.message))
-    return folder
+    return str(folder)
 
 
 def candidates(items: Sequence[str]) -> dict[str, Any]:

@@ -112,6 +112,7 @@ def suspects(
     settings: dict[str, Any],
 ) -> None:
     """List labels that are probably wrong and images unlike any class, as CSV and HTML. Buys nothing."""
+    from vl2v.api_quote import data_of
     from vl2v.cli.printing import show
     from vl2v.commands.suspects import find_suspects
     from vl2v.nested import merge
@@ -127,8 +128,10 @@ def suspects(
             )  # fmt: skip
     if run is not None:
         RunFolder(run).config()  # refuses a folder without a run
-    config = make_config(None if run is None else RunFolder(run).config_file, given)
-    found = find_suspects(config, out, storage_paths(cache, store, run), make_progress(quiet, as_json))
+    storage, progress = storage_paths(cache, store, run), make_progress(quiet, as_json)
+    file = None if run is None else RunFolder(run).config_file
+    given["data"] |= data_of(str(data), file, given, storage, progress)
+    found = find_suspects(make_config(file, given), out, storage, progress)
     show(found.to_dict() if as_json else _suspects_text(found))
 
 

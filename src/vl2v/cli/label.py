@@ -20,14 +20,14 @@ def attach(app: typer.Typer) -> None:
     app.command("label")(guarded(label))
 
 
-@with_settings("Money")
+@with_settings("Money", "data.image", "data.label", "data.domain")
 def label(
-    data: Annotated[Path, typer.Argument(help="Images without labels: a folder, or a table.")],
+    data: Annotated[str, typer.Argument(help="Images without labels: a folder, a table, or a dataset.")],
     teacher: Annotated[str, typer.Option(help="The teacher, in the format of vl2v distill --teacher.")],
     classes: Annotated[str, typer.Option(help="Names with commas between them, or a text file with a name per line.")],
     out: Annotated[Path, typer.Option(help="The table, a new CSV file.")] = Path("labels.csv"),
     check: Annotated[
-        Path | None, typer.Option(help="Some labelled images of the same kind; they decide which labels are trusted.")
+        str | None, typer.Option(help="Some labelled images of the same kind; they decide which labels are trusted.")
     ] = None,
     error: Annotated[
         float, typer.Option(help="Highest share of images of that kind whose right class is ruled out, 0 to 1.")

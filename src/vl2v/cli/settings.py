@@ -22,6 +22,9 @@ SET = Annotated[
     list[str] | None, typer.Option("--set", help="KEY=VALUE of any setting (see docs/configuration.md); repeatable.")
 ]
 
+COLUMNS = ("data.image", "data.label", "data.domain", "data.split", "data.group")
+"""Settings that name the columns of a table."""
+
 
 @dataclass(frozen=True)
 class Setting:

@@ -9,16 +9,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from vl2v.cli.common import CacheOpt, Json, Quiet, StoreOpt, guarded, make_progress, money, storage_paths
-from vl2v.cli.settings import with_settings
+from vl2v.cli.settings import COLUMNS, with_settings
 
 if TYPE_CHECKING:
     from vl2v.commands.check import Check
 
 
-@with_settings("Money", "Student")
+@with_settings("Money", "Student", *COLUMNS)
 def check(
     teacher: Annotated[str, typer.Argument(help="A teacher, in the format of vl2v distill --teacher.")],
-    data: Annotated[Path | None, typer.Option(help="Labelled images (default: images of plain colours).")] = None,
+    data: Annotated[
+        str | None, typer.Option(help="Labelled images, as for vl2v distill (default: images of plain colours).")
+    ] = None,
     budget: Annotated[str | None, typer.Option(help="The most to spend; required if the teacher charges.")] = None,
     images: Annotated[int, typer.Option(help="Number of images to query.", min=2)] = 24,
     cache: CacheOpt = None,

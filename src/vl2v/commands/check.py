@@ -25,6 +25,7 @@ from vl2v.planning.plan import plan_run, quote_again
 from vl2v.progress import Progress, Silent
 from vl2v.purchase import text_heads
 from vl2v.settings import make_config
+from vl2v.sources.named import with_sources
 from vl2v.teacher.base import Teacher, TeacherCard, Vectors, checked, unit_rows
 from vl2v.teacher.http.remote import RemoteTeacher
 from vl2v.teacher.purchase.accounts import BatchAccount
@@ -96,7 +97,7 @@ def check_teacher(
 
     Args:
         teacher: its name (see `vl2v.teacher.registry.open_teacher`), or an open one.
-        data: a folder of labelled images; without one, plain colours are drawn.
+        data: labelled images: a folder, a table, or a data set of another tool; without any, plain colours are drawn.
         budget: the most to spend; needed where the teacher charges.
         images: how many to ask about, spread over the classes.
         storage: where store and cache are.
@@ -111,7 +112,7 @@ def check_teacher(
     storage, progress = storage or StoragePaths(), progress or Silent()
     spec = teacher if isinstance(teacher, str) else teacher.describe().identity
     given = {"data": {"root": str(data or ".")}, "teacher": {"spec": spec}, "student": {}}
-    config = make_config(None, merge(settings or {}, given))
+    config = make_config(None, with_sources(merge(settings or {}, given), storage, progress))
     opened = open_teacher(spec, price=stated_price(config)) if isinstance(teacher, str) else teacher
     if data is None:
         with closing(EmbeddingStore(storage.store)) as store:

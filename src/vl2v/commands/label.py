@@ -27,6 +27,7 @@ from vl2v.planning.requirements import Requirements, make_quote
 from vl2v.progress import Progress, Silent, warn
 from vl2v.purchase import text_heads
 from vl2v.settings import make_config
+from vl2v.sources.named import with_sources
 from vl2v.teacher.base import Teacher
 from vl2v.teacher.file import FileTeacher
 from vl2v.teacher.prompts import load_templates, render
@@ -99,12 +100,12 @@ def label(
     1 - `error` for images of the same kind as those of `check`. An image is trusted if its set has one class.
 
     Args:
-        data: images without labels: a folder of any depth, or a table.
+        data: images without labels: a folder of any depth, a table, or a data set of another tool.
         teacher: its name, or an opened one.
         classes: names of at least two classes; as one text, with commas between them or the path of a text file with
             one name per line.
         out: the table, a new `.csv` file.
-        check: a folder or a table of labelled images of the same kind, which are queried as well.
+        check: labelled images of the same kind, which are queried as well; as for `distill`.
         error: highest share of images of the same kind whose prediction set lacks the right class, in (0, 1).
         trusted_only: whether other images are left out of the table; needs `check`.
         budget: the most to spend; required if the teacher charges.
@@ -122,13 +123,17 @@ def label(
     spec = teacher if isinstance(teacher, str) else teacher.describe().identity
     names = classes if isinstance(classes, str) else list(classes)
     given = {"teacher": {"spec": spec}, "student": {}}
-    config = make_config(None, merge(settings or {}, given | {"data": {"root": str(data), "classes": names}}))
+    asked = {name: value for name, value in ((settings or {}).get("data") or {}).items() if name != "label"}
+    base = (settings or {}) | {"data": asked}  # images without labels have no column of them
+    described = merge(base, given | {"data": {"root": str(data), "classes": names}})
+    config = make_config(None, with_sources(described, storage, progress))
     opened = open_configured_teacher(config) if isinstance(teacher, str) else teacher
     with closing(FileIndex(storage.cache / "files.sqlite")) as index:
         dataset, _ = read_dataset(list_folder(config.data), config.data, index, None, progress)
         labelled, truth = None, np.zeros(0, np.int64)
         if check is not None:
-            own = make_config(None, merge(settings or {}, given | {"data": {"root": str(check)}})).data
+            described = merge(settings or {}, given | {"data": {"root": str(check)}})
+            own = make_config(None, with_sources(described, storage, progress)).data
             labelled, _ = read_dataset(list_folder(own), own, index, None, progress)
             truth = _labels_of(labelled, dataset.names, error)
     parts = [dataset] if labelled is None else [dataset, labelled]

@@ -14,7 +14,8 @@ from vl2v.data.listing import FaultyDataError as FaultyDataError
 from vl2v.data.pixels import PixelCache
 from vl2v.data.scan import Fault, FileIndex, read_all
 from vl2v.data.splits import TRAIN
-from vl2v.data.tables.base import SUFFIXES
+from vl2v.data.table import unlabelled_paths
+from vl2v.data.tables.base import SUFFIXES, is_table
 from vl2v.errors import ConfigError, DataError
 from vl2v.faults import UNREADABLE
 from vl2v.progress import Progress
@@ -181,29 +182,43 @@ def _left_out(skipped: Skipped) -> Fault:
 def unlabelled_images(
     root: str | Path,
     *,
+    image: str | None = None,
     index: FileIndex | None = None,
     cache: PixelCache | None = None,
     skip_bad: bool = False,
     progress: Progress | None = None,
 ) -> ImageDataset:
-    """Read a folder of images without labels, at any depth; every label is -1.
+    """Read images without labels: a folder, at any depth, or those that a table lists; every label is -1.
+
+    Args:
+        root: the folder or the table.
+        image: column of the table with the paths; one known by its name is used if there is no such column.
+        index: remembers files across scans.
+        cache: receives the decoded pixels.
+        skip_bad: leave bad files out instead of refusing.
+        progress: told after every file.
 
     Raises:
-        DataError: if the folder is missing or holds no image, or (`FaultyDataError`) holds a bad file.
+        DataError: if it is missing or holds no image, or (`FaultyDataError`) holds a bad file.
     """
-    root = Path(root)
-    tree = search(root) if root.is_dir() else Folder("")
-    paths, left_out = list(tree.images()), [_left_out(skipped) for skipped in tree.all_skipped()]
-    if not paths:
-        step = "check the path of the unlabelled images"
+    root = source = Path(root)
+    if is_table(root):
+        (paths, left_out), root = unlabelled_paths(root, image), root.parent
+    else:
+        tree = search(root) if root.is_dir() else Folder("")
+        paths, left_out = list(tree.images()), [_left_out(skipped) for skipped in tree.all_skipped()]
+    if not paths and (not is_table(source) or not left_out):
         raise DataError(
-            f"{shown(root)} contains no images.", expected="a folder of images", found="none", next_step=step
+            f"{shown(source)} contains no images.",
+            expected=f"a folder of images, or a table that lists images ({', '.join(SUFFIXES)})",
+            found="none" if source.exists() else "no such file or folder",
+            next_step="check the path of the unlabelled images",
         )
     title = "reading unlabelled images"
     digests, bad = read_all(root, paths, index=index, cache=cache, progress=progress, title=title)
     bad = [*left_out, *bad]
-    if bad and not skip_bad:
-        raise FaultyDataError(root, bad)
+    if bad and not (skip_bad and paths and all(fault.file for fault in bad)):
+        raise FaultyDataError(source, bad)
     good = np.asarray(digests.any(axis=1), dtype=np.bool_)
     count = int(good.sum())
     kept = [path for path, ok in zip(paths, good, strict=True) if ok]

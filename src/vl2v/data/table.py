@@ -20,7 +20,7 @@ from vl2v.data.listing import Cells, FaultyDataError, Listing
 from vl2v.data.scan import Fault
 from vl2v.data.splits import part_of
 from vl2v.data.tables.base import Broken, Table, empty, open_table
-from vl2v.data.tables.columns import SPLIT, Columns, find_columns
+from vl2v.data.tables.columns import NONE, SPLIT, Columns, find_columns
 from vl2v.data.tables.imported import columns_asked, origin_of
 from vl2v_runtime.names import shown
 
@@ -259,6 +259,33 @@ class TableListing(Listing):
             replace(fault, where=f"{self._unit} {number:,}: {fault.where}")
             for number, fault in zip(numbers, faults, strict=True)
         ]
+
+
+def unlabelled_paths(table: str | Path, image: str | None) -> tuple[list[str], list[Fault]]:
+    """The images of a table without their labels: relative to its folder or absolute, in order, and faults of rows.
+
+    Args:
+        table: the table.
+        image: its column with the paths; one known by its name is used if there is no such column.
+
+    Raises:
+        DataError: if the table cannot be read.
+        ConfigError: if it has no column of images.
+    """
+    rows = open_table(Path(table))
+    origin = columns_asked(Path(table), {})
+    chosen = image if image in rows.columns else origin.get("image")
+    columns = find_columns(rows.columns, {"image": chosen, "domain": NONE}, source=Path(table), labelled=False).named()
+    above = os.path.abspath(Path(table).parent).replace(os.sep, "/").rstrip("/") + "/"  # noqa: PTH100 - links stay
+    paths: set[str] = set()
+    faults = []
+    for number, cells in rows.rows([column for _, column in columns]):
+        values = cells if isinstance(cells, Broken) else _texts(cells, columns)
+        if isinstance(values, Broken):
+            faults.append(Fault(f"{rows.unit} {number:,}", values.problem, values.remedy, values.file))
+        else:
+            paths.add(_relative(values[0], above))
+    return sorted(paths), faults
 
 
 def _texts(cells: tuple[object, ...], columns: Sequence[tuple[str, str]]) -> list[str] | Broken:

@@ -148,7 +148,8 @@ def resolve(name_or_path: str | Path, root: str | Path | None = None) -> Path:
     if not isinstance(name_or_path, str) or spelling(name_or_path) not in names:
         folder = Path(name_or_path).expanduser()
         if not folder.is_dir():
-            expected = f"a folder, or one of {', '.join(benchmark.name for benchmark in BENCHMARKS)}"
+            known = ", ".join(benchmark.name for benchmark in BENCHMARKS)
+            expected = f"a folder of images, a table that lists images, or one of {known}"
             step = "check the path, or see vl2v data list"
             raise ConfigError(f"{folder} is not a folder.", expected=expected, found="none of them", next_step=step)
         return folder

@@ -152,8 +152,14 @@ def read_parts(
         dataset = without_dropped(dataset, config.drop, progress)
     unlabelled = None
     if config.unlabelled is not None:
-        more = {"index": index, "cache": cache, "skip_bad": config.skip_bad, "progress": progress}
-        unlabelled = unlabelled_images(config.unlabelled, **more)  # type: ignore[arg-type]
+        unlabelled = unlabelled_images(
+            config.unlabelled,
+            image=config.image,
+            index=index,
+            cache=cache,
+            skip_bad=config.skip_bad,
+            progress=progress,
+        )
     skipped = len(dataset.skipped) + (len(unlabelled.skipped) if unlabelled else 0)
     if skipped:
         warn(progress, f"skipped {skipped} bad file{'' if skipped == 1 else 's'} (--skip-bad)")

@@ -111,9 +111,10 @@ def import_records(
 
 
 def _columns(table: Records, data: str, settings: Mapping[str, Any]) -> Columns:
-    wanted = {role: settings.get(role) for role in ROLES}
-    wanted = {role: table.roles.get(role) if column is None else column for role, column in wanted.items()}
-    return find_columns(table.columns, wanted, source=Path(data), labelled=not settings.get("classes"))
+    wanted, labelled = {role: settings.get(role) for role in ROLES}, not settings.get("classes")
+    known = {role: column for role, column in table.roles.items() if labelled or role != "label"}
+    wanted = {role: known.get(role) if column is None else column for role, column in wanted.items()}
+    return find_columns(table.columns, wanted, source=Path(data), labelled=labelled)
 
 
 def _ready(known: Path, folder: Path) -> Path | None:

@@ -49,6 +49,12 @@ def origin_of(table: Path) -> Origin | None:
         return None
 
 
+def name_of(root: Path) -> str:
+    """A short name of data: of a folder, a table, or what a table was imported from."""
+    origin = origin_of(root)
+    return origin.name if origin else root.name
+
+
 def write_origin(table: Path, origin: Origin) -> None:
     """Note where an imported table is from."""
     _note(table).write_text(json.dumps(asdict(origin)), encoding="utf-8")

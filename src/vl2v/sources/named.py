@@ -1,0 +1,78 @@
+"""Data as users name them, in every command: what is no folder and no plain table is written as a table of files."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from vl2v.data.tables.base import is_table, open_table
+from vl2v.data.tables.columns import NONE
+from vl2v.data.tables.frame import FOLDER, Frame, write_frame
+from vl2v.locations import StoragePaths
+from vl2v.nested import merge
+from vl2v.progress import Progress
+from vl2v.sources.importing import import_records, import_table
+from vl2v.sources.registry import find_source
+
+
+def imported(
+    named: str | Path | Frame,
+    asked: Mapping[str, Any],
+    storage: StoragePaths | None,
+    progress: Progress | None,
+    *,
+    labelled: bool = True,
+) -> Path | None:
+    """The table that is written for a frame, a data set of another tool, or a table of images at addresses.
+
+    It lies in the folder of the embedding store.
+
+    Args:
+        named: the data.
+        asked: settings of `data`: image, label, domain, split, group and classes, each of which may be missing.
+        storage: paths of cache and store.
+        progress: receives the progress.
+        labelled: false for images whose labels are not used.
+
+    Returns:
+        The table; None for a folder or a table that can be used as it is.
+
+    Raises:
+        Vl2vError: if the data cannot be read, or columns are missing.
+    """
+    folder = (storage or StoragePaths()).store.absolute().parent / FOLDER
+    if not isinstance(named, str | os.PathLike):
+        table = write_frame(named, folder, asked)
+        return import_table(table, str(table), folder, asked, progress) or table
+    text = str(named)
+    if text and (source := find_source(text)):
+        records = source.open(text)
+        return import_records(
+            records, text, folder, asked if labelled else image_only(records.columns, asked), progress
+        )
+    if not is_table(Path(named)) or not Path(named).is_file():
+        return None
+    asked = asked if labelled else image_only(open_table(Path(named)).columns, asked)
+    return import_table(Path(named), text, folder, asked, progress)
+
+
+def image_only(columns: Sequence[str], asked: Mapping[str, Any]) -> dict[str, Any]:
+    """The same settings for a table of images without labels; its column of images may have another name."""
+    image = asked.get("image")
+    return {"image": image if image in columns else None, "domain": NONE, "classes": ("",)}
+
+
+def with_sources(
+    settings: Mapping[str, Any], storage: StoragePaths | None, progress: Progress | None
+) -> dict[str, Any]:
+    """Nested settings whose `data.root` and `data.unlabelled` name folders or tables of files; see `imported`."""
+    data = settings.get("data")
+    changes: dict[str, str] = {}
+    for key in ("root", "unlabelled"):
+        named = data.get(key) if isinstance(data, Mapping) else None
+        if isinstance(named, str | os.PathLike):
+            table = imported(named, data or {}, storage, progress, labelled=key == "root")
+            changes |= {key: str(table)} if table else {}
+    return merge(settings, {"data": changes}) if changes else dict(settings)

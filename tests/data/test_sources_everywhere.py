@@ -1,0 +1,209 @@
+"""Every command that takes images takes the same kinds of data: tables, and data sets of other tools."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from pictures import folder_of, put
+from test_sources import CLASSES, KINDS
+
+import vl2v
+from command_line import run_cli
+from vl2v.commands import suspects
+from vl2v.data.folder import FaultyDataError, unlabelled_images
+from vl2v.errors import ConfigError, DataError
+from vl2v.locations import StoragePaths
+from vl2v.planning.prepare import list_folder
+
+Maker = Callable[[Path, Path], str]
+
+
+def table(root: Path, to: Path) -> str:
+    """A plain table whose column of images has a name of its own."""
+    with (to / "t.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["path", "species", "camera"])
+        writer.writerows([path, path.parent.name, path.parent.parent.name] for path in sorted(root.rglob("*.png")))
+    return str(to / "t.csv")
+
+
+MAKERS: dict[str, Maker] = {"table": table} | {kind: maker for kind, (maker, _) in KINDS.items()}
+kinds = pytest.mark.parametrize("kind", MAKERS)
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    return folder_of(tmp_path / "photos", classes=tuple(CLASSES), each=5)
+
+
+@pytest.fixture
+def teacher(images: Path, tmp_path: Path) -> str:
+    """Embeddings of the images and of the classes' prompts; those of a class are alike."""
+    files = sorted(images.rglob("*.png"))
+    vectors = np.random.default_rng(0).normal(scale=0.01, size=(len(files), 4)).astype(np.float32)
+    vectors[np.arange(len(files)), [CLASSES.index(path.parent.name) for path in files]] += 1
+    np.savez(
+        tmp_path / "teacher.npz",
+        sha256=np.array([hashlib.sha256(path.read_bytes()).hexdigest() for path in files]),
+        embeddings=vectors,
+        texts=np.array([f"a photo of a {name}" for name in CLASSES]),
+        text_embeddings=np.eye(2, 4, dtype=np.float32),
+    )
+    return f"file:{tmp_path / 'teacher.npz'}"
+
+
+@pytest.fixture
+def storage(tmp_path: Path) -> StoragePaths:
+    return StoragePaths(cache=tmp_path / "cache", store=tmp_path / "here" / "store.sqlite")
+
+
+def places(storage: StoragePaths) -> tuple[str, str, str, str]:
+    return "--cache", str(storage.cache), "--store", str(storage.store)
+
+
+def data_of(kind: str, images: Path, to: Path) -> str:
+    to.mkdir()
+    return MAKERS[kind](images, to)
+
+
+@kinds
+def test_teacher_check(kind: str, images: Path, teacher: str, storage: StoragePaths, tmp_path: Path) -> None:
+    data = data_of(kind, images, tmp_path / "other")
+    done = run_cli("teacher", "check", teacher, "--data", data, "--images", "8", *places(storage))
+    assert done.returncode == 0, done.stderr
+    assert "100" in done.stdout
+
+
+@kinds
+def test_benchmark_run(
+    kind: str, images: Path, teacher: str, storage: StoragePaths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from vl2v.benchmark.sweep import Sweep
+
+    grids: list[Any] = []
+
+    def opened(sweep: Sweep, *_: object, **__: object) -> None:
+        grids.append(sweep.grid)
+        raise ConfigError("Opened.", expected="", found="", next_step="")
+
+    monkeypatch.setattr(Sweep, "open", opened)
+    data = data_of(kind, images, tmp_path / "other")
+    words = ("--data", data, "--teacher", teacher, "--student", "offline:", "--out", str(tmp_path / "grid"))
+    done = run_cli("benchmark", "run", *words, "--methods", "erm", *places(storage))
+    assert "Opened." in done.stderr, done.stderr
+    assert list(grids[0].targets) == ["art", "photo"]
+    assert Path(grids[0].settings["data"]["root"]).is_file()
+
+
+@kinds
+def test_unlabelled(kind: str, images: Path, teacher: str, storage: StoragePaths, tmp_path: Path) -> None:
+    data = data_of(kind, images, tmp_path / "other")
+    few = folder_of(tmp_path / "few", classes=tuple(CLASSES), each=3)  # those are images of the others too
+    settings = {"data": {"unlabelled": data}}
+    quote = vl2v.quote(few, teacher, settings=settings, storage=storage)
+    assert quote.images["unlabelled"] + quote.images["training"] >= 20
+    assert quote.contents is not None
+
+
+@kinds
+def test_label(kind: str, images: Path, teacher: str, storage: StoragePaths, tmp_path: Path) -> None:
+    data = data_of(kind, images, tmp_path / "other")
+    out = tmp_path / "labels.csv"
+    found = vl2v.label(data, teacher, CLASSES, out, check=data, error=0.3, storage=storage)
+    assert len(found.predictions) == 20
+    assert np.bincount(found.predictions).tolist() == [10, 10]
+
+
+@kinds
+def test_suspects(
+    kind: str, images: Path, teacher: str, storage: StoragePaths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def found(config: Any, *_: object) -> None:
+        listing = list_folder(config.data)
+        raise ConfigError(f"{len(listing.paths)} images.", expected="", found="", next_step="")
+
+    monkeypatch.setattr(suspects, "find_suspects", found)
+    data = data_of(kind, images, tmp_path / "other")
+    done = run_cli("data", "suspects", data, "--teacher", teacher, "--student", "offline:", *places(storage))
+    assert "20 images." in done.stderr, done.stderr
+
+
+COMMANDS: dict[str, tuple[str, ...]] = {
+    "teacher check": ("teacher", "check", "TEACHER", "--data", "DATA"),
+    "benchmark run": (
+        "benchmark",
+        "run",
+        "--teacher",
+        "TEACHER",
+        "--student",
+        "offline:",
+        "--out",
+        "o",
+        "--data",
+        "DATA",
+    ),
+    "label": ("label", "DATA", "--teacher", "TEACHER", "--classes", "cat,dog"),
+    "suspects": ("data", "suspects", "DATA", "--teacher", "TEACHER", "--student", "offline:"),
+    "quote": ("quote", "DATA", "--teacher", "TEACHER"),
+    "unlabelled": ("quote", "IMAGES", "--teacher", "TEACHER", "--unlabelled", "DATA"),
+}
+
+
+@pytest.mark.parametrize("words", COMMANDS.values(), ids=COMMANDS)
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        ("s3://bucket/photos", "scheme s3"),
+        ("nowhere.csv", "nowhere.csv is not a file"),
+        ("empty.csv", "no image"),
+        ("columns.csv", "--image"),
+    ],
+)
+def test_what_cannot_be_read_is_refused_with_a_next_step(
+    words: tuple[str, ...],
+    data: str,
+    said: str,
+    images: Path,
+    teacher: str,
+    storage: StoragePaths,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("empty.csv").write_text("path,label\n")
+    Path("columns.csv").write_text("a,b\n1.png,cat\n")
+    there = {"DATA": data, "TEACHER": teacher, "IMAGES": str(images)}
+    done = run_cli(*(there.get(word, word) for word in words), *places(storage))
+    assert done.returncode in (2, 3), done.stderr
+    assert said in done.stderr.replace("\n", " "), done.stderr
+    assert "expected" in done.stderr
+    assert "next" in done.stderr
+
+
+def test_the_column_of_images_without_labels(tmp_path: Path) -> None:
+    for i in range(3):
+        put(tmp_path / f"{i}.png", i)
+    (tmp_path / "t.csv").write_text("photo,camera\n0.png,a\n1.png,b\n0.png,a\n")
+    with pytest.raises(ConfigError, match="--image"):
+        unlabelled_images(tmp_path / "t.csv")
+    found = unlabelled_images(tmp_path / "t.csv", image="photo")
+    assert (found.paths, found.labels.tolist()) == (["0.png", "1.png"], [-1, -1])
+    (tmp_path / "t.csv").write_text("path\n0.png\n2.png\n")
+    assert unlabelled_images(tmp_path / "t.csv", image="photo").paths == ["0.png", "2.png"]
+
+
+def test_faults_of_a_table_of_images_without_labels(tmp_path: Path) -> None:
+    put(tmp_path / "0.png", 0)
+    (tmp_path / "t.csv").write_text("path\n0.png\nftp://host/1.png\n2.png\n")
+    with pytest.raises(FaultyDataError, match=r"(?s)row 3.*an address.*2\.png"):
+        unlabelled_images(tmp_path / "t.csv")
+    (tmp_path / "t.csv").write_text("path\n0.png\n2.png\n")
+    assert unlabelled_images(tmp_path / "t.csv", skip_bad=True).paths == ["0.png"]
+    with pytest.raises(DataError, match="no such file"):
+        unlabelled_images(tmp_path / "nowhere")
