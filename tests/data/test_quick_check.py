@@ -53,6 +53,7 @@ FILES = {
     "palette": encoded(picture(mode="P"), "PNG"),
     "transparent": encoded(picture(mode="RGBA"), "PNG"),
     "float": encoded(Image.fromarray(np.full((4, 4), -3, np.float32)), "TIFF"),
+    "signed": encoded(picture(mode="L"), "TIFF", tiffinfo={339: 2}),
     "GIF": encoded(picture(mode="P"), "GIF"),
     "WebP": encoded(picture(), "WEBP"),
     "no image": b"%PDF-1.7" + bytes(200),

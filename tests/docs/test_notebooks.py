@@ -74,9 +74,9 @@ def test_saving_leaves_out_reports(tmp_path: Path) -> None:
     html = '<table><tr><td>1</td></tr></table><iframe srcdoc="&lt;p&gt;\nmany megabytes"></iframe>'
     shown = v4.new_output("execute_result", {"text/html": html, "text/plain": "Run(folder=/home/me)"})
     printed = v4.new_output("stream", text="a <b> line\n")
-    content = v4.new_notebook(
-        cells=[v4.new_markdown_cell("# Title"), v4.new_code_cell("f()", outputs=[shown, printed])]
-    )
+    warned = v4.new_output("stream", name="stderr", text="/home/me/lib.py: a warning\n")
+    code = v4.new_code_cell("f()", outputs=[shown, printed, warned])
+    content = v4.new_notebook(cells=[v4.new_markdown_cell("# Title"), code])
     notebooks.save(content, file)
     saved = file.read_text(encoding="utf-8")
     assert "megabytes" not in saved
