@@ -51,14 +51,15 @@ def fresh(folder: Path) -> dict[str, Any]:
     folder.mkdir(parents=True)
     try:
         subprocess.run([sys.executable, "-m", "venv", folder / "venv"], check=True)
-        python = folder / "venv" / "bin" / "python"
+        python = str(folder / "venv" / "bin" / "python")
         start = time.perf_counter()
-        subprocess.run([python, "-m", "pip", "install", "--quiet", ROOT], check=True)
+        subprocess.run([python, "-m", "pip", "install", "--quiet", str(ROOT)], check=True)
         seconds = time.perf_counter() - start
         subprocess.run([python, "-m", "pip", "install", "--quiet", "packaging"], check=True)
         command = [python, __file__, "--inner"]
         done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-        return json.loads(done.stdout) | {"pip_s": seconds}
+        figures: dict[str, Any] = json.loads(done.stdout)
+        return figures | {"pip_s": seconds}
     finally:
         shutil.rmtree(folder)
 

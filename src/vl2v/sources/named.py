@@ -72,7 +72,7 @@ def with_sources(
     changes: dict[str, str] = {}
     for key in ("root", "unlabelled"):
         named = data.get(key) if isinstance(data, Mapping) else None
-        if isinstance(named, str | os.PathLike):
+        if isinstance(named, str | Path):
             table = imported(named, data or {}, storage, progress, labelled=key == "root")
             changes |= {key: str(table)} if table else {}
     return merge(settings, {"data": changes}) if changes else dict(settings)
