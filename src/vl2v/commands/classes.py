@@ -109,22 +109,22 @@ def add_classes(
     storage = storage or storage_of(home)
     with _alone(run) as folder, closing(EmbeddingStore(storage.store)) as store:
         student = Student.load(folder, backbone)
-        asked = new_classes(student, names, phrases, templates, teacher)
+        added = new_classes(student, names, phrases, templates, teacher)
         exported(home)  # what stands in their way is said before money is spent
-        card, name = asked.teacher.describe(), str(home.resolve())
+        card, name = added.teacher.describe(), str(home.resolve())
         limit = None if budget is None else Decimal(str(budget))
-        purse = Budget(limit, currency=card.price.currency, less="fewer classes")
-        quote, before = asked.quote(store), Ledger(store).spent(name)
-        purse.check(quote.cost, f"{quote.text_queries:,} text quer{'y' if quote.text_queries == 1 else 'ies'}")
-        bought = Buyer(asked.teacher, store, purse, name, progress).texts(asked.texts, PURPOSE)
-        vectors = torch.from_numpy(store.texts(card, asked.texts))
-        change: dict[str, Any] = {"added": {key: list(texts) for key, texts in asked.prompts.items()}}
+        spending_limit = Budget(limit, currency=card.price.currency, less="fewer classes")
+        quote, before = added.quote(store), Ledger(store).spent(name)
+        spending_limit.check(quote.cost, f"{quote.text_queries:,} text quer{'y' if quote.text_queries == 1 else 'ies'}")
+        bought = Buyer(added.teacher, store, spending_limit, name, progress).texts(added.texts, PURPOSE)
+        vectors = torch.from_numpy(store.texts(card, added.texts))
+        change: dict[str, Any] = {"added": {key: list(texts) for key, texts in added.prompts.items()}}
         change |= {"text_queries": bought, "cost": f"{Ledger(store).spent(name) - before:f}"}
         change |= {"currency": card.price.currency, "before": list(student.classes)}
-        rows = text_head(vectors.reshape(len(asked.prompts), -1, card.dimension))
+        rows = text_head(vectors.reshape(len(added.prompts), -1, card.dimension))
         if not accept_teacher:
-            _check_distinct(student, dict(zip(asked.prompts, rows, strict=True)), card.identity)
-        for key, row in zip(asked.prompts, rows, strict=True):
+            _check_distinct(student, dict(zip(added.prompts, rows, strict=True)), card.identity)
+        for key, row in zip(added.prompts, rows, strict=True):
             student.add_class(key, row.numpy())
         _keep(student, folder, home, change)
     return student

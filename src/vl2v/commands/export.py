@@ -105,7 +105,7 @@ def export(
         tolerance: points of accuracy that INT8 may lose.
         backbone: the architecture, if it is a module of the user's own.
         storage: where the pixel cache is; None takes the run's own.
-        progress: told of the stages.
+        progress: progress callback.
 
     Raises:
         StudentError: if a file disagrees with the student; it is then not left there.
@@ -193,7 +193,7 @@ def _sample(
 
 
 def _teacher_answers(folder: Path) -> dict[str, str]:
-    """The teacher's class of every image that a run without labels kept an answer for, by path."""
+    """Return the class that the teacher predicted for every image of a run without labels, by path."""
     run = RunFolder(folder)
     if not run.predictions_file.is_file():
         return {}

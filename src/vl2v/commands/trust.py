@@ -76,12 +76,12 @@ class Refitted:
 
 
 def refit(path: Path, progress: Progress) -> Refitted:
-    """Fit a finished run's trust from `predictions.npz`, write it beside the student and into its exported files.
+    """Fit a finished run's trust from `predictions.npz`, write it next to the student and into its exported files.
 
     The reference for drift needs embeddings, which are computed if the run's images are where they were.
 
     Raises:
-        RunError: if the run kept no answers, or none on validation images.
+        RunError: if the run saved no predictions, or none on validation images.
         StudentError: if it has no student.
     """
     with alone_in(path, "vl2v trust"):
@@ -90,9 +90,9 @@ def refit(path: Path, progress: Progress) -> Refitted:
 
 def _refit(path: Path, progress: Progress) -> Refitted:
     folder = RunFolder(path)
-    kept = read_answers(folder)
-    sources = kept.role == IN_DOMAIN
-    trust = fit(kept.student[sources], kept.label[sources], kept.domain[sources])
+    predictions = read_answers(folder)
+    sources = predictions.role == IN_DOMAIN
+    trust = fit(predictions.student[sources], predictions.label[sources], predictions.domain[sources])
     if trust is None:
         step = "train with validation images: data.holdout_fraction above 0"
         raise RunError(
@@ -104,14 +104,14 @@ def _refit(path: Path, progress: Progress) -> Refitted:
     if folder.student.is_dir():
         files.save(trust, folder.student)  # the old one may be broken; what takes time is added below
     student = Student.load(folder.student)
-    places, embeddings = np.zeros(0, np.int64), None
+    sampled, embeddings = np.zeros(0, np.int64), None
     if student.head is not None:
-        places = _sample(kept)
-        embeddings = _embed(student, [folder.config().data.folder / kept.path[i] for i in places], progress)
+        sampled = _sample(predictions)
+        embeddings = _embed(student, [folder.config().data.folder / predictions.path[i] for i in sampled], progress)
     if embeddings is not None:
-        of_sources = sources[places]
-        seen = places[of_sources]
-        reference = fit_reference(embeddings[of_sources], kept.domain[seen], kept.answers[seen])
+        of_sources = sources[sampled]
+        seen = sampled[of_sources]
+        reference = fit_reference(embeddings[of_sources], predictions.domain[seen], predictions.answers[seen])
         trust = replace(trust, reference=reference)
     student.trust = trust
     if student.provenance.get(CHANGES):
@@ -121,15 +121,15 @@ def _refit(path: Path, progress: Progress) -> Refitted:
         from vl2v.onnx_export.onnx import rewrite_trust
 
         rewrite_trust(file, student.trust.to_dict())
-    domains = tuple(_domain(trust, kept, name, places, embeddings) for name in kept.domains)
+    domains = tuple(_domain(trust, predictions, name, sampled, embeddings) for name in predictions.domains)
     return Refitted(trust, domains, TEACHER if folder.config().data.classes else LABELS)
 
 
 def read_answers(folder: RunFolder) -> Predictions:
-    """The answers that a finished run kept.
+    """Return the predictions that a finished run saved.
 
     Raises:
-        RunError: if it kept none.
+        RunError: if it saved none.
     """
     if not folder.predictions_file.is_file():
         step = "pass the folder of a finished run; for other images see vl2v evaluate"
@@ -140,10 +140,10 @@ def read_answers(folder: RunFolder) -> Predictions:
         return read_predictions(folder.predictions_file, made_here(folder.path))
 
 
-def _sample(kept: Predictions) -> Indices:
-    """At most `MAX_IMAGES` places of every domain."""
+def _sample(predictions: Predictions) -> Indices:
+    """At most `MAX_IMAGES` rows of every domain."""
     rng = np.random.default_rng(0)
-    parts = [np.flatnonzero(kept.domain == name) for name in kept.domains]
+    parts = [np.flatnonzero(predictions.domain == name) for name in predictions.domains]
     return np.sort(np.concatenate([rng.permutation(part)[:MAX_IMAGES] for part in parts]))
 
 
@@ -162,15 +162,15 @@ def _embed(student: Student, paths: list[Path], progress: Progress) -> NDArray[n
 
 
 def _domain(
-    trust: Trust, kept: Predictions, name: str, places: Indices, embeddings: NDArray[np.float32] | None
+    trust: Trust, predictions: Predictions, name: str, sampled: Indices, embeddings: NDArray[np.float32] | None
 ) -> DomainTrust:
-    chosen = kept.domain == name
-    part = kept.of(chosen)
+    chosen = predictions.domain == name
+    part = predictions.of(chosen)
     marks = apply_thresholds(trust, part.student, part.answers == part.label)
     answered = {mark.target: (mark.coverage, mark.risk if mark.coverage else None) for mark in marks}
     unusual = {}
     if trust.reference is not None and embeddings is not None:
-        rows = embeddings[chosen[places]]
+        rows = embeddings[chosen[sampled]]
         unusual = {size: share_unusual(trust.reference, rows, size) for size in SIZES}
     row = row_of(name, str(part.role[0]), part.student, part.label, trust.temperature)
     return DomainTrust(row, answered, unusual)
