@@ -90,6 +90,7 @@ class RunConfig(RunSettings, _WithMethods):
             values = {"image_weight": 1.0, **values}
         if method.has_settings and isinstance(own := values.get(method.name, {}), Mapping):
             without = bool(data.get("classes") or data.get("unlabelled") is not None or data.get("rest_unlabelled"))
+            without = without or values.get("repair") is not None
             left = {key: value for key, value in method.defaults(without).items() if own.get(key) is None}
             if left or method.name not in cls.model_fields:
                 values = {**values, method.name: {**own, **left}}
@@ -117,7 +118,7 @@ class RunConfig(RunSettings, _WithMethods):
         faults = _against_method(self)
         if self.student.spec == "teacher" and not self.teacher.spec.startswith("open_clip:"):
             faults.append("student 'teacher' (VL2V-SD) needs an open_clip: teacher, whose weights are available")
-        unlabelled = self.data.unlabelled is not None or self.data.rest_unlabelled
+        unlabelled = self.data.unlabelled is not None or self.data.rest_unlabelled or self.repair is not None
         if unlabelled and not METHODS[self.method].queries_teacher:
             faults.append(f"the method {self.method} cannot use unlabelled images: it learns from labels alone")
         if self.data.rest_unlabelled and self.data.labels_per_class is None:

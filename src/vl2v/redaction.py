@@ -32,6 +32,8 @@ def public_config(config: Mapping[str, Any]) -> dict[str, Any]:
             data[key] = DATA
     if data.get("drop") is not None:
         data["drop"] = FILE
+    if public.get("repair"):
+        public["repair"] |= {"run": DATA, "images": FILE}
     if "spec" in teacher:
         teacher["spec"] = public_teacher(teacher["spec"])
     prompts = teacher.get("prompts")
@@ -89,7 +91,8 @@ def _home() -> str:
 
 def _paths(config: Mapping[str, Any]) -> Iterator[str]:
     data, teacher, student = (config.get(part) or {} for part in ("data", "teacher", "student"))
-    for folder in (data.get("root"), data.get("unlabelled"), data.get("drop")):
+    repair = config.get("repair") or {}
+    for folder in (data.get("root"), data.get("unlabelled"), data.get("drop"), repair.get("run"), repair.get("images")):
         if folder:
             yield from (str(folder), str(Path(folder).resolve()))
     kind, _, rest = str(teacher.get("spec", "")).partition(":")

@@ -250,6 +250,17 @@ class MeasureConfig(Strict):
     """Shares of the trained weights at which the saved weights are interpolated with the initial weights."""
 
 
+class RepairConfig(Strict):
+    """Training that starts from the student of an earlier run; see `vl2v.commands.repair`."""
+
+    run: Path
+    """Folder of the earlier run."""
+    images: Path
+    """Table of new images without labels, with a column ``image``."""
+    per_batch: Positive = 8
+    """Number of new images in a batch."""
+
+
 class CoreSettings(Strict):
     """Settings of a run before those of the methods."""
 
@@ -271,6 +282,8 @@ class RunSettings(Strict):
     """Settings of a run after those of the methods."""
 
     measure: MeasureConfig = MeasureConfig()
+    repair: RepairConfig | None = None
+    """Set by `vl2v repair`: the run whose student training starts from, and new images without labels."""
     image_weight: Annotated[Fraction, Panel.training] = 0.5
     """Weight of the image term in the dual loss, from 0 to 1 (lambda; default: 0.5).
 

@@ -58,10 +58,10 @@ def worth_of(
             those that have one are preferred.
 
     Returns:
-        None without labels, without a student, with a method that does not query the teacher, or with too few images
-        or answers.
+        None without labels, without a student, with a method that does not query the teacher, with too few images or
+        answers, or for a repair, whose student was trained on the labels.
     """
-    if not plan.labelled or not plan.method.queries_teacher or plan.backbone is None:
+    if not plan.labelled or not plan.method.queries_teacher or plan.backbone is None or plan.config.repair is not None:
         return None
     if not all(store.knows_texts(plan.card, plan.requirements.prompts)):
         return None

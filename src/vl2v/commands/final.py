@@ -8,13 +8,13 @@ from pathlib import Path
 
 from vl2v.analysis.intervals import wilson
 from vl2v.commands.distill import Run, run
-from vl2v.errors import ConfigError, RunError
+from vl2v.errors import ConfigError
 from vl2v.evaluation.evaluation import Evaluation
-from vl2v.hints import resume_command
 from vl2v.json_files import read_json, write_json
 from vl2v.locations import StoragePaths
 from vl2v.progress import Progress
 from vl2v.runs.folder import RunFolder
+from vl2v.runs.starting import ensure_finished
 from vl2v.runs.storage import storage_of
 from vl2v.settings import make_config
 
@@ -103,9 +103,7 @@ def final(
     """
     folder = RunFolder(first)
     config = folder.config()
-    if not folder.evaluation_file.exists():
-        step = f"finish it: {resume_command(first)}"
-        raise RunError(f"{first} is not finished.", expected="a run with evaluation.json", found="none", next_step=step)
+    ensure_finished(folder)
     expected = Expected.of(Evaluation.from_dict(read_json(folder.evaluation_file)))
     if expected is None or not config.data.held_out:
         raise ConfigError(

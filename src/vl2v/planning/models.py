@@ -26,9 +26,17 @@ def open_configured_teacher(config: RunConfig) -> Teacher:
 
 
 def open_student(config: RunConfig) -> Backbone:
-    """Load the backbone of the settings; ``teacher`` is the teacher's own image encoder (VL2V-SD)."""
-    from vl2v.student.backbones import load_backbone  # imports torch, which a quote may not need
+    """Load the backbone of the settings; ``teacher`` is the teacher's own image encoder (VL2V-SD).
 
+    With `repair`, it is the backbone of the earlier run's student.
+    """
+    from vl2v.student.backbones import from_module, load_backbone  # imports torch, which a quote may not need
+
+    if config.repair is not None:
+        from vl2v.student.model import Student
+
+        earlier = Student.load(config.repair.run)
+        return from_module(earlier.backbone, earlier.preprocess, earlier.recipe)
     student = config.student
     spec = config.teacher.spec if student.spec == "teacher" else student.spec
     return load_backbone(spec, size=student.size, mean=student.mean, std=student.std, fit=student.fit)

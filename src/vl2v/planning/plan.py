@@ -15,7 +15,7 @@ from vl2v.locations import StoragePaths
 from vl2v.method.base import Method
 from vl2v.method.registry import METHODS
 from vl2v.planning.models import ensure_fresh_views_possible, open_configured_teacher, open_student
-from vl2v.planning.prepare import Examples, examples_of, list_folder, read_parts
+from vl2v.planning.prepare import Examples, examples_of, list_folder, read_parts, read_unlabelled
 from vl2v.planning.requirements import EVALUATION, UNSEEN, Requirements, make_quote, requirements_of
 from vl2v.planning.resemblance import resemblance
 from vl2v.planning.settling import settled
@@ -90,10 +90,11 @@ class RunPlan:
 
     @property
     def shares(self) -> tuple[int, ...]:
-        """The number of examples of each group in a batch: of every source domain, then of images without labels."""
+        """The number of examples of each group in a batch, in the order of `Examples.groups`."""
         sources = len(self.split.sources)
-        unlabelled = len(self.examples.groups) - sources
-        return (*[self.config.batch_per_domain] * sources, *[self.config.unlabelled_per_batch] * unlabelled)
+        new = [] if self.config.repair is None else [self.config.repair.per_batch]
+        unlabelled = len(self.examples.groups) - sources - len(new)
+        return (*[self.config.batch_per_domain] * sources, *[self.config.unlabelled_per_batch] * unlabelled, *new)
 
     def teacher_usage(self) -> dict[str, Any]:
         """The queries that training alone needs, bought or not, and their price as text."""
@@ -145,18 +146,22 @@ def plan_run(
     ):
         parts = read_parts(listing, config.data, index, cache if backbone else None, progress)
         dataset, unlabelled, unseen = parts
+        new = None
+        if config.repair is not None:
+            new = read_unlabelled(config.repair.images, dataset.names, index, cache if backbone else None, progress)
         split = split_dataset(dataset, config.data, config.seed)
         _warn_of_split(dataset, split, progress)
         if backbone and (text := resemblance(dataset, split, cache).text()):
             warn(progress, text)
-        examples = examples_of(config, dataset, unlabelled, split, index, cache, progress)
+        examples = examples_of(config, dataset, unlabelled, split, index, cache, progress, new)
         if isinstance(teacher, FileTeacher):
             for part in parts:
                 if part is not None:
                     teacher.bind(part.paths, part.digests)
-        config = settled(config, len(split.sources), examples.images, len(examples.groups) > len(split.sources))
+        ordinary = len(examples.groups) - (new is not None)
+        config = settled(config, len(split.sources), examples.images, ordinary > len(split.sources))
         requirements = requirements_of(config, dataset, split, examples, unseen)
-        images = sum(len(part) for part in parts if part is not None) + examples.further_views
+        images = sum(len(part) for part in (*parts, new) if part is not None) + examples.further_views
         quote = make_quote(requirements, teacher, store, images, size, backbone.parameter_count if backbone else None)
     quote = replace(quote, contents=Contents.of(dataset, tuple(split.test), unseen, unlabelled))
     return RunPlan(

@@ -169,6 +169,29 @@ def read_parts(
     return seen, unlabelled, unseen
 
 
+def read_unlabelled(
+    root: Path,
+    names: Sequence[str],
+    index: FileIndex,
+    cache: PixelCache | None,
+    progress: Progress,
+    column: str | None = None,
+) -> ImageDataset:
+    """Scan images without labels of known classes; folders with the names of classes are accepted.
+
+    Args:
+        root: a folder of any depth, or a table.
+        names: the classes.
+        index: remembers files.
+        cache: receives the pixels.
+        progress: receives the progress.
+        column: of the paths in a table; None recognises it by its name.
+    """
+    domain = "none" if is_table(root) else None
+    config = DataConfig(root=root, classes=tuple(names), image=column, domain=domain, layout_as_found=True)
+    return read_dataset(list_folder(config), config, index, cache, progress)[0]
+
+
 def check_domains(held_out: Sequence[str], domains: Sequence[str], flag: str = "--held-out") -> tuple[str, ...]:
     """The held-out domains as their folders are written; refuses those that are unknown or leave nothing to train on.
 
@@ -194,7 +217,8 @@ class Examples:
         digests: [R, 32] uint8, SHA-256 of each view's bytes.
         labels: [R] int64, -1 without a label.
         views: [R] int64, number of the view.
-        groups: examples of each source domain, then of all images without labels, if there are any.
+        groups: examples of each source domain, then of all images without labels, if there are any, then of the new
+            images of a repair.
         read: gives the bytes of an example, as they are sent to the teacher.
     """
 
@@ -223,19 +247,24 @@ def examples_of(
     index: FileIndex,
     cache: PixelCache,
     progress: Progress,
+    new: ImageDataset | None = None,
 ) -> Examples:
-    """Lay out the training examples and make the views that the settings ask for."""
+    """Lay out the training examples and make the views that the settings ask for; `new` has those of a repair."""
     parts = [(dataset, split.training[domain], dataset.labels[split.training[domain]]) for domain in split.sources]
     labelled = len(parts)
     for t, rows in ((dataset, split.rest), (unlabelled, np.arange(len(unlabelled or ()), dtype=np.int64))):
         if t is not None and len(rows):
             parts.append((t, rows, np.full(len(rows), -1, np.int64)))
+    ordinary = len(parts)
+    if new is not None:
+        parts.append((new, np.arange(len(new), dtype=np.int64), new.labels))
     k = config.teacher.kept_views
     digests = [make_views(t, rows, k, config.seed, index, cache, progress) for t, rows, _ in parts]
     origin = [(t, int(row), view) for t, rows, _ in parts for row in rows for view in range(k)]
     ends = np.cumsum([len(rows) * k for _, rows, _ in parts])
     everyone = np.arange(len(origin), dtype=np.int64)
     groups = np.split(everyone, ends[:-1])
+    without = groups[labelled:ordinary]
 
     def read(i: int) -> bytes:
         source, row, view = origin[i]
@@ -245,6 +274,6 @@ def examples_of(
         digests=np.concatenate([d.reshape(-1, 32) for d in digests]),
         labels=np.concatenate([np.repeat(labels, k) for _, _, labels in parts]),
         views=np.tile(np.arange(k, dtype=np.int64), len(origin) // k),
-        groups=(*groups[:labelled], *([np.concatenate(groups[labelled:])] if groups[labelled:] else [])),
+        groups=(*groups[:labelled], *([np.concatenate(without)] if without else []), *groups[ordinary:]),
         read=read,
     )

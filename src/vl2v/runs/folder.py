@@ -32,7 +32,11 @@ from vl2v_runtime import strict_json
 from vl2v_runtime.names import printable, shown
 
 # Files that a folder may contain without being a run: a process was killed before it had written the settings.
-BEFORE_A_RUN = (LOCK, OWNER, spending.FILE, spending.LOCK, STORAGE, f"{STORAGE}.new", "config.yaml.new")
+REPAIR, TRAINED, CHECKED = "repair.json", "repair-trained.csv", "repair-checked.csv"  # of `vl2v repair`
+BEFORE_A_RUN = (
+    *(LOCK, OWNER, spending.FILE, spending.LOCK, STORAGE, f"{STORAGE}.new", "config.yaml.new"),
+    *(name + end for name in (REPAIR, TRAINED, CHECKED) for end in ("", ".new")),
+)
 
 
 @dataclass

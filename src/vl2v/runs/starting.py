@@ -11,6 +11,7 @@ from typing import Any
 from vl2v.config import RunConfig
 from vl2v.data.tables.base import is_table
 from vl2v.errors import RunError, TeacherError
+from vl2v.hints import resume_command
 from vl2v.json_files import write_json
 from vl2v.locations import StoragePaths
 from vl2v.runs.folder import RunFolder
@@ -55,8 +56,24 @@ def resume_run(folder: RunFolder, config: RunConfig, paths: StoragePaths) -> Non
         folder.write_config(config)
 
 
-def ensure_same_model(folder: RunFolder, teacher: Teacher) -> None:
+def ensure_finished(folder: RunFolder) -> None:
+    """Refuse a run that has not been evaluated.
+
+    Raises:
+        RunError: with the command that finishes it.
+    """
+    if not folder.evaluation_file.exists():
+        problem, step = f"{folder.path} is not finished.", f"finish it: {resume_command(folder.path)}"
+        raise RunError(problem, expected="a run with evaluation.json", found="none", next_step=step)
+
+
+def ensure_same_model(folder: RunFolder, teacher: Teacher, *, record: bool = True) -> None:
     """Refuse to buy from another model than the run started with, which its folder records.
+
+    Args:
+        folder: of the run.
+        teacher: the one to buy from.
+        record: whether to write the model to the folder.
 
     Raises:
         TeacherError: if a vendor has another model or revision now.
@@ -74,7 +91,8 @@ def ensure_same_model(folder: RunFolder, teacher: Teacher) -> None:
             next_step="begin a new run under another --out. What was bought stays stored, and this run can go on if "
             "the vendor offers that model again",
         )
-    write_json(folder.teacher_file, now)
+    if record:
+        write_json(folder.teacher_file, now)
 
 
 @contextmanager

@@ -1,0 +1,94 @@
+"""`vl2v repair`: adapt a deployed student to a new place. Heavy imports happen when the command runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from vl2v.allocator import keep_freed_memory
+from vl2v.cli.common import CacheOpt, Json, Quiet, StoreOpt, finite, guarded, make_progress, money, storage_paths
+from vl2v.cli.settings import with_settings
+
+if TYPE_CHECKING:
+    from vl2v.commands.repair import Repair, RepairPlan
+
+
+def attach(app: typer.Typer) -> None:
+    """Add the command to the application."""
+    app.command("repair")(guarded(repair))
+
+
+@with_settings()
+def repair(
+    run: Annotated[Path, typer.Argument(help="Folder of the finished run.")],
+    images: Annotated[Path, typer.Argument(help="Images of the new place, without labels: a folder, or a table.")],
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of the new run (default: RUN-repaired); the first run is not changed.")
+    ] = None,
+    queries: Annotated[int, typer.Option(help="The most images to query, at least 5.")] = 50,
+    budget: Annotated[
+        str | None, typer.Option(help="The most to spend; required if the teacher charges. It may limit the queries.")
+    ] = None,
+    quote: Annotated[bool, typer.Option("--quote", help="Show the cost and stop; nothing is spent.")] = False,
+    image: Annotated[str | None, typer.Option(help="Table column with the image paths.")] = None,
+    tolerance: Annotated[
+        float,
+        typer.Option(help="Warn if validation accuracy falls by more than this share.", min=0, max=1, callback=finite),
+    ] = 0.005,
+    report: Annotated[bool, typer.Option(help="Write report.html of the new run at the end.")] = True,
+    cache: CacheOpt = None,
+    store: StoreOpt = None,
+    quiet: Quiet = False,
+    as_json: Json = False,
+    *,
+    settings: dict[str, Any],
+) -> None:
+    """Adapt a student to a new place: query a few images of it, train briefly, and compare old and new student.
+
+    Repeat the command to continue an interrupted repair.
+    """
+    keep_freed_memory()
+    from vl2v.cli.printing import show
+    from vl2v.commands.repair import plan_repair
+    from vl2v.commands.repair import repair as work
+
+    storage, progress = storage_paths(cache, store, run), make_progress(quiet, as_json)
+    plan = plan_repair(
+        run, images, out, queries=queries, budget=money(budget), column=image, storage=storage, progress=progress,
+        settings=settings,
+    )  # fmt: skip
+    if quote:
+        show(_quote_json(plan) if as_json else plan.quote.table())
+        return
+    found = work(plan, tolerance=tolerance, progress=progress, report=report)
+    show(found.to_dict() if as_json else _text(found, plan.first))
+
+
+def _quote_json(plan: RepairPlan) -> dict[str, Any]:
+    return {"trained": len(plan.trained), "checked": len(plan.checked)} | plan.quote.to_dict()
+
+
+def _text(found: Repair, first: Path) -> str:
+    from vl2v_runtime.names import quoted, shown
+
+    values = found.to_dict()
+    measure = found.new.reference.measure_of(False)
+    lines = [
+        f"student   {shown(found.folder / 'student')}; {shown(first / 'student')} is unchanged",
+        f"queries   {found.queries:,} images: {found.spent:f} {found.currency}",
+        f"new place agreement with the teacher on {found.checked} images that were not trained on: "
+        f"{found.agreement[0]} before, {found.agreement[1]} after",
+        f"{measure} on validation images, percent:",
+    ]
+    for domain, row in values["validation"]["domains"].items():
+        lines.append(f"  {shown(domain)}  {100 * row['old']:.1f} before, {100 * row['new']:.1f} after")
+    lines.append(f"  mean  {100 * found.change:+.1f} points")
+    if found.worse:
+        lines.append(
+            f"WORSE     The new student loses {-100 * found.change:.1f} points on the validation images, more than "
+            f"{100 * found.tolerance:g}. Keep the earlier student unless the new place matters more."
+        )
+    lines.append(f"next      vl2v predict {quoted(found.folder)} <image or folder>")
+    return "\n".join(lines)
