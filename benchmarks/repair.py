@@ -1,8 +1,8 @@
 """Repair of PACS students on their unseen domain: 50 queries and no labels, accuracy there and on the sources.
 
 The students are those of `benchmarks/pacs_grids.py run students --out FOLDER`; each has one domain held out. That
-domain plays the new place. `measure` repairs every student with the settings of `vl2v repair`. Accuracy is measured on the
-images of the place that were not queried, and on the validation images of the sources.
+domain plays the new place. `measure` repairs every student with the settings of `vl2v repair`. Accuracy is measured on
+the images of the place that were not queried, and on the validation images of the sources.
 
 `choose` compares settings without a target's labels. It trains students with two domains held out. One of them plays
 the new place. The other one is the target that the choice is for, and nothing of it is used.
@@ -46,11 +46,11 @@ PAGE = ROOT / "docs" / "results" / "repair.md"
 PAIRS = (("art_painting", "sketch"), ("cartoon", "photo"))  # held out together, for `choose`
 SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)  # of the trained weights; 0 has the new projection alone
 CANDIDATES: dict[str, dict[str, Any]] = {
-    "60 steps, 8 new images": {},
-    "60 steps, 16 new images": {"repair.per_batch": 16},
-    "60 steps, 16 new images, no divergence": {"repair.per_batch": 16, "vl2v.kl_weight": 0.0},
-    "60 steps, 16 new images, divergence 0.5": {"repair.per_batch": 16, "vl2v.kl_weight": 0.5},
-    "60 steps, 24 new images, divergence 0.5": {"repair.per_batch": 24, "vl2v.kl_weight": 0.5},
+    "60 steps, 16 new images": {"distill.wise_ft": 1.0},
+    "60 steps, 8 new images": {"distill.wise_ft": 1.0, "repair.per_batch": 8},
+    "60 steps, 16 new images, no divergence": {"distill.wise_ft": 1.0, "vl2v.kl_weight": 0.0},
+    "60 steps, 16 new images, divergence 0.5": {"distill.wise_ft": 1.0, "vl2v.kl_weight": 0.5},
+    "60 steps, 24 new images, divergence 0.5": {"distill.wise_ft": 1.0, "repair.per_batch": 24, "vl2v.kl_weight": 0.5},
 }
 
 
@@ -110,9 +110,9 @@ def write_table(out: Path) -> None:
     start, end = "<!-- measured -->", "<!-- end of measured -->"
     if PAGE.exists():
         text = PAGE.read_text(encoding="utf-8")
-        before, _, rest = text.partition(start)
+        head, _, rest = text.partition(start)
         PAGE.write_text(
-            f"{before}{start}\n\n" + "\n".join(lines) + f"\n\n{end}" + rest.partition(end)[2], encoding="utf-8"
+            f"{head}{start}\n\n" + "\n".join(lines) + f"\n\n{end}" + rest.partition(end)[2], encoding="utf-8"
         )
     keep(
         "repair",

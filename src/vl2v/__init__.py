@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from vl2v.api_quote import quote
     from vl2v.commands.expect import expect
     from vl2v.commands.label import label
+    from vl2v.commands.repair import plan_repair, repair
     from vl2v.data.folder import DomainFolder
     from vl2v.errors import Vl2vError
     from vl2v.student.model import Student
@@ -52,9 +53,11 @@ _HOMES = {
     "label": "vl2v.commands.label",
     "list_classes": "vl2v.api",
     "load": "vl2v.api",
+    "plan_repair": "vl2v.commands.repair",
     "quote": "vl2v.api_quote",
     "quote_classes": "vl2v.api",
     "remove_classes": "vl2v.api",
+    "repair": "vl2v.commands.repair",
     "report": "vl2v.api",
     "DomainFolder": "vl2v.data.folder",
     "EmbeddingStore": "vl2v.teacher.purchase.store",
@@ -79,9 +82,11 @@ __all__ = [
     "list_classes",
     "load",
     "open_teacher",
+    "plan_repair",
     "quote",
     "quote_classes",
     "remove_classes",
+    "repair",
     "report",
 ]
 

@@ -223,6 +223,7 @@ def test_settings_for_others() -> None:
         "data": {"root": "/home/me/secret-project", "unlabelled": "/home/me/more"},
         "teacher": {"spec": "https://vision.corp.example:8443/v1#model=clip", "prompts": "/home/me/prompts.txt"},
         "student": {"spec": "timm:resnet50@/home/me/x.safetensors"},
+        "repair": {"run": "/home/me/secret-project/first", "images": "/home/me/x.csv", "per_batch": 8},
         "tracking": ["wandb"],
         "seed": 3,
     }
@@ -230,6 +231,8 @@ def test_settings_for_others() -> None:
     assert not any(word in str(public) for word in ("secret-project", "/home", "corp", "wandb", "x.safetensors"))
     assert public["student"]["spec"] == "timm:resnet50@FILE"
     assert config["seed"] == public["seed"] == 3
+    assert "/home/me/secret-project/first" in private_strings(config, Path("/runs/x"))
+    assert config["repair"]["run"] == "/home/me/secret-project/first"  # type: ignore[index]
     assert "vision.corp.example" in private_strings(config, Path("/runs/x"))
     assert public_teacher("azure:my-endpoint.example") == "azure:PRIVATE"
     assert public_teacher("jina:jina-clip-v2#rpm=60") == "jina:jina-clip-v2"

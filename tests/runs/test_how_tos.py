@@ -222,6 +222,19 @@ def test_no_labels(bench: Bench, photos: Path, tmp_path: Path) -> None:
     assert "top-1 accuracy, percent" in shell.run(distill_labels)
 
 
+def test_repair(bench: Bench, photos: Path, tmp_path: Path) -> None:
+    shell = Shell(tmp_path, photos, bench.student)
+    distill, quote, repair = commands("repair.md")
+    shell.run(distill)
+    (tmp_path / "new-camera").mkdir()
+    for path in sorted((photos / "line").glob("*/*")):
+        shutil.copy(path, tmp_path / "new-camera" / f"{path.parent.name}-{path.name}")
+    brief = "--set distill.steps=3 --no-report"
+    assert json.loads(shell.run(f"{quote} --json"))["image_queries"] == 0, "the first run bought its held-out domain"
+    assert "before" in shell.run(f"{repair} {brief}")
+    assert (tmp_path / "runs" / "first-repaired" / "student").is_dir()
+
+
 def test_expect(bench: Bench, photos: Path, tmp_path: Path) -> None:
     shell = Shell(tmp_path, photos, bench.student)
     distill, expect = commands("expect.md")

@@ -6,8 +6,8 @@ import csv
 import hashlib
 import json
 import shutil
+from decimal import Decimal
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -18,10 +18,11 @@ from typer.testing import CliRunner
 import vl2v
 from once import Once
 from vl2v.cli import app
-from vl2v.commands.repair import k_centre, plan_repair, repair
-from vl2v.errors import BudgetError, ConfigError, DataError, RunError
+from vl2v.cli.repair import _text
+from vl2v.commands.repair import Repair, RepairPlan, k_centre, plan_repair, repair
+from vl2v.errors import BudgetError, ConfigError, DataError, RunError, Vl2vError
+from vl2v.evaluation.evaluation import Evaluation, Row
 from vl2v.locations import StoragePaths
-from vl2v.runs.folder import RunFolder
 from vl2v.teacher.purchase.ledger import Ledger
 from vl2v.teacher.purchase.store import EmbeddingStore
 
@@ -103,3 +104,81 @@ def test_a_new_run_starts_from_the_student_and_pays_for_the_selected_images_only
     assert json.loads(again.stdout) == found, "a finished repair is reported again, and nothing is bought"
     ledger = Ledger(EmbeddingStore(own / "vectors.sqlite"))
     assert [entry.queries for entry in ledger.entries(str(out.resolve()))] in ([2, 8], [10])
+
+
+@pytest.mark.slow
+def test_an_interrupted_repair_continues_with_the_images_that_were_selected(
+    bench: Bench, own: Path, deployed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def planned() -> RepairPlan:
+        return plan_repair(
+            own / "first", bench.data / "rose", budget="0.005", storage=storage(own, deployed), settings=BRIEF
+        )
+
+    first = planned()
+    assert (len(first.trained), len(first.checked), first.quote.image_queries) == (3, 2, 5), "the budget covers five"
+    with monkeypatch.context() as patched:
+        patched.setattr("vl2v.commands.repair.train_run", lambda *_, **__: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            repair(first)
+    second = planned()
+    assert second.quote.image_queries == 0, "the images are bought"
+    assert sorted(map(bytes, second.trained.digests)) == sorted(map(bytes, first.trained.digests))
+    found = repair(second, report=False, tolerance=1.0)
+    assert (found.queries, str(found.spent), found.worse) == (5, "0.005", False)
+    with pytest.raises(RunError, match="another repair"):
+        plan_repair(own / "first", bench.data / "ink", own / "first-repaired", budget="1")
+
+
+@pytest.mark.slow
+def test_what_cannot_be_repaired_is_refused_before_anything_is_bought(
+    bench: Bench, own: Path, deployed: Path, tmp_path: Path
+) -> None:
+    first, place, paths = own / "first", bench.data / "rose", storage(own, deployed)
+    for budget, message in ((None, "No budget"), ("0.001", "does not cover")):
+        with pytest.raises(BudgetError, match=message):
+            repair(plan_repair(first, place, budget=budget, storage=paths))
+    assert not (own / "first-repaired" / "config.yaml").exists()
+    with pytest.raises(ConfigError, match="at least 5"):
+        plan_repair(first, place, queries=4, storage=paths)
+    with pytest.raises(RunError, match="inside the folder of images"):
+        plan_repair(first, place, place / "out", storage=paths)
+    few = tmp_path / "few"
+    few.mkdir()
+    for name in "abc":  # three files with the same content
+        shutil.copy(place / "bar" / "0.png", few / f"{name}.png")
+    with pytest.raises(DataError, match="at least 5 different"):
+        plan_repair(first, few, storage=paths)
+    card = json.loads((first / "student" / "student.json").read_text())
+    settings = yaml.safe_load((first / "config.yaml").read_text())
+    (first / "config.yaml").write_text(yaml.safe_dump(settings | {"method": "erm", "image_weight": 0.5, "align": {}}))
+    with pytest.raises(ConfigError, match="learns from labels alone"):
+        plan_repair(first, place, storage=paths)
+    (first / "config.yaml").write_text(yaml.safe_dump(settings))
+    changed = {"at": "now", "before": card["classes"][:-1], "added": {card["classes"][-1]: []}}
+    card["provenance"]["classes_changed"] = [changed]
+    (first / "student" / "student.json").write_text(json.dumps(card))
+    with pytest.raises(Vl2vError):
+        plan_repair(first, place, storage=paths)
+    (first / "evaluation.json").unlink()
+    with pytest.raises(RunError, match="is not finished"):
+        plan_repair(first, place, storage=paths)
+
+
+def test_k_centre_takes_one_row_of_every_cluster_before_a_second() -> None:
+    generator = np.random.default_rng(0)
+    clusters = np.repeat(np.arange(6), 20)
+    rows = 5 * np.eye(6)[clusters] + 0.1 * generator.normal(size=(120, 6))
+    for seed in range(5):
+        chosen = k_centre(rows, 6, seed)
+        assert sorted(clusters[chosen]) == list(range(6))
+        assert len(set(k_centre(rows, 120, seed).tolist())) == 120
+
+
+@pytest.mark.parametrize(("new", "worse"), [(0.896, False), (0.894, True), (0.95, False)])
+def test_a_loss_above_the_tolerance_is_said_plainly(new: float, worse: bool) -> None:
+    old, now = (Evaluation((Row("ink", "in-domain", 100, value),)) for value in (0.9, new))
+    found = Repair(Path("o"), None, old, now, 40, 10, (5, 8), 50, Decimal("0.05"), "USD", 0.005)  # type: ignore[arg-type]
+    assert found.worse is worse
+    assert ("WORSE" in _text(found, Path("first"))) is worse
+    assert "5 before, 8 after" in _text(found, Path("first"))

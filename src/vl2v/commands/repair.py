@@ -49,12 +49,12 @@ from vl2v_runtime.names import shown
 
 PURPOSE = "repair"  # of the queries in the ledger
 QUERIES = 50  # images queried by default
-FEWEST = 5  # images to query at least, so that one of them can be checked
+FEWEST = 5  # images to query at least: a table of images needs two, so three are trained on and two checked
 CHECKS = 5  # one of so many queried images is not trained on
 MOST = 10_000  # images among which to choose; of more, a random sample
 TOLERANCE = 0.005  # loss of mean accuracy on the validation images from which the new student counts as worse
 # Chosen on source domains of PACS that play the new place; see docs/results/repair.md.
-STEPS, SHARE, NEW = 60, 0.25, 16
+STEPS, SHARE, NEW = 60, 0.25, 16  # steps, share of the trained weights, new images in a batch
 TRAINING: dict[str, Any] = {
     "steps": STEPS, "minutes": 0, "warmup_steps": 10, "checkpoint_every": 20, "weights": "last", "wise_ft": SHARE,
 }  # fmt: skip
@@ -393,7 +393,7 @@ def _select(
         )
     rows = generator.permutation(rows)[:MOST]
     count = min(count, len(rows))
-    checked, rest = np.split(rows, [max(1, count // CHECKS)])
+    checked, rest = np.split(rows, [max(2, count // CHECKS)])
     slots = cache.slots(found.digests[rest])
     with progress.stage("features of the new images", len(rest), 0) as advance:
         features = []
@@ -430,7 +430,7 @@ def _zero_shot(plan: RepairPlan, store: EmbeddingStore) -> Indices:
     card, classes = plan.teacher.describe(), len(plan.student.classes)
     head = text_heads(store.texts(card, plan.prompts), len(plan.prompts) // classes)
     logits = zero_shot_logits(store.images(card, plan.checked.digests), head, card.logit_scale)
-    return logits.argmax(axis=1).astype(np.int64)
+    return np.asarray(logits.argmax(axis=1), np.int64)
 
 
 def _validation(evaluation: Evaluation) -> list[Row]:
