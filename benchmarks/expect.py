@@ -81,6 +81,7 @@ def main() -> None:
             rows += [{"target": facts["target"], "seed": facts["seed"], **row} for row in measure(job.parent)]
             save(rows)
     save(rows)
+    print(markdown(summary(rows)))
     if given.plot:
         plot(rows, given.plot)
 
@@ -162,6 +163,15 @@ def figures(rows: Sequence[Row]) -> dict[str, float]:
         "width": fmean(row["high"] - row["low"] for row in rows),
         **{f"mean_absolute_error_{name}": fmean(abs(row[name] - row["actual"]) for row in rows) for name in other},
     }
+
+
+def markdown(parts: Mapping[str, Mapping[str, float]]) -> str:
+    """The table of the results page, in points."""
+    shown = ("mean_absolute_error", "largest_error", "mean_error", "covered", "width")
+    columns = (*shown, *(key for key in next(iter(parts.values()), {}) if key.startswith("mean_absolute_error_")))
+    rows = [["sites", "number", *columns], ["---"] * (len(columns) + 2)]
+    rows += [[name, str(part["sites"]), *(f"{100 * part[key]:.1f}" for key in columns)] for name, part in parts.items()]
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
 def plot(rows: Sequence[Row], file: Path) -> None:

@@ -25,6 +25,7 @@ from vl2v.errors import DataError, RunError, Vl2vError
 from vl2v.progress import Silent
 from vl2v.runs.folder import RunFolder
 from vl2v.student.backbones import load_backbone
+from vl2v.student.files import CHANGES
 from vl2v.student.model import Student
 from vl2v.trust.fit import fit
 
@@ -208,6 +209,10 @@ def test_wrong_runs(bench: Bench, copied: Path, tmp_path: Path) -> None:
     student.add_class("dot", np.ones(16))
     student.save(copied / "student")
     assert "classes" in fault(copied, new).problem
+    student.remove_class("bar")
+    student.provenance[CHANGES] = [{"added": "dot"}, {"removed": "bar"}]
+    student.save(copied / "student")
+    assert "blank, zebra_stripe, dot" in fault(copied, new).found
     (copied / "predictions.npz").unlink()
     assert "no saved predictions" in fault(copied, new).problem
 
