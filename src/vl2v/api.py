@@ -86,8 +86,8 @@ def distill(
         out: folder of the run, new or empty.
         held_out: domains that are left out for testing.
         budget: the most to spend, in the teacher's currency.
-        resume: continue the run in `out` with its settings. `budget` may be raised, `tracking` may be changed, and the
-            teacher may be accepted.
+        resume: continue the run in `out` with its settings. `budget` may be raised, `tracking` and, until all
+            images are bought, `when_short` may be changed, and the teacher may be accepted.
         accept_teacher: continue if responses look useless: one embedding for different images or texts, a wrong order,
             zero-shot accuracy at chance.
         recipe: set of default settings: ``ood`` (default) or ``paper``; see docs/method.md.
@@ -117,7 +117,8 @@ def distill(
     if resume:
         base = RunFolder(Path(out)).config(resuming=True)
         accept = accept_teacher or (settings or {}).get("teacher", {}).get("accept")
-        free = {"budget": given["budget"], "tracking": (settings or {}).get("tracking")}  # they change no result
+        free = {key: (settings or {}).get(key) for key in ("tracking", "when_short")}  # they change no trained weights
+        free["budget"] = given["budget"]
         free["teacher"] = {"accept": accept or None, "free": (settings or {}).get("teacher", {}).get("free")}
         final = make_config(None, merge(base.model_dump(mode="json"), free))
     else:

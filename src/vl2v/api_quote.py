@@ -29,6 +29,7 @@ def quote(
     student: str = "",
     *,
     held_out: Sequence[str] | None = None,
+    budget: str | float | None = None,
     storage: StoragePaths | None = None,
     progress: Progress | None = None,
     config: str | Path | None = None,
@@ -42,6 +43,8 @@ def quote(
         teacher: its name (see `vl2v.open_teacher`), or an object that is a `Teacher`. None leaves it to the settings.
         student: its name, to compute the disk space of its state; optional.
         held_out: domains that are left out for testing.
+        budget: the most to spend; with ``{"when_short": "choose"}`` in `settings`, the quote is that of the images
+            which it covers.
         storage: paths of cache and store.
         progress: receives the progress of the scan.
         config: a YAML file of settings.
@@ -56,6 +59,7 @@ def quote(
         "data": {"held_out": tuple(held_out) if held_out is not None else None, "classes": classes_of(classes)},
         "teacher": {"spec": spec},
         "student": {"spec": student or None},
+        "budget": None if budget is None else str(budget),
     }
     given["data"] |= data_of(data, config, merge(settings or {}, given), storage, progress)
     return quote_run(

@@ -124,6 +124,7 @@ class RunConfig(RunSettings, _WithMethods):
         if self.data.rest_unlabelled and self.data.labels_per_class is None:
             faults.append("data.rest_unlabelled needs data.labels_per_class")
         faults += _without_labels(self) + self._options()
+        faults += against_choosing(self) if self.when_short == "choose" else []
         if faults:
             raise ValueError("\n".join(faults))
         return self
@@ -225,6 +226,23 @@ def _without_labels(config: RunConfig) -> list[str]:
         faults.append(
             "without labels there is no text term: image_weight must be 1 and image_weight_end must not be set"
         )
+    return faults
+
+
+def against_choosing(config: RunConfig) -> list[str]:
+    """Return the faults of settings that require the embedding of every training image."""
+    data, method, label = config.data, METHODS[config.method], "when_short choose (--when-short)"
+    if not method.queries_teacher:
+        return [f"{label}: the method {method.name} queries no training images; use --no-zero-shot"]
+    faults = []
+    if not method.partial_queries:
+        faults.append(f"{label}: the method {method.name} needs the embedding of every training image")
+    if data.classes or data.unlabelled is not None or data.rest_unlabelled:
+        faults.append(f"{label}: images without labels learn from their embedding alone; all of them must be queried")
+    elif method.partial_queries and config.image_weight == 1 and method.classifier == "cosine":
+        faults.append(f"{label}: with image_weight 1, images without an embedding have no effect; lower it")
+    if config.teacher.views != 1:
+        faults.append(f"{label}: teacher.views must be 1, found {config.teacher.views}")
     return faults
 
 

@@ -13,6 +13,7 @@ from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 from torch import Tensor
 
+from vl2v.config import against_choosing
 from vl2v.data.pixels import Digests
 from vl2v.data.splits import Indices
 from vl2v.planning.plan import RunPlan
@@ -55,7 +56,10 @@ class BudgetAccount:
 def open_budget(plan: RunPlan, account: BudgetAccount, store: EmbeddingStore) -> Budget:
     """Return the budget of a run, less the spending of all its processes from all stores."""
     spending = Spending(account.folder, store, account.mine)
-    return Budget(plan.config.budget, currency=plan.card.price.currency, spending=spending)
+    less = "fewer views, --no-zero-shot"
+    if plan.backbone is not None and plan.config.when_short == "refuse" and not against_choosing(plan.config):
+        less += ", or a part of the images, --when-short choose"
+    return Budget(plan.config.budget, currency=plan.card.price.currency, less=less, spending=spending)
 
 
 def ensure_affordable(plan: RunPlan, budget: Budget, store: EmbeddingStore, out: Path) -> None:
@@ -171,7 +175,7 @@ class BoughtEmbeddings:
     """The teacher's embeddings of a run. Arrays of images are read-only memory maps.
 
     Attributes:
-        training: [R, D] float32, by training example; None if the method uses none.
+        training: [R, D] float32, by training example, zero if it was not queried; None if the method uses none.
         evaluation: [E, D] float32, by split position; None if they were not bought.
         unseen: [U, D] float32, of the held-out classes' images; None if they were not bought.
         head: [K, D] float32, the text head.
@@ -222,7 +226,7 @@ def export_embeddings(plan: RunPlan, store: EmbeddingStore, folder: Path) -> Non
     folder.mkdir(parents=True, exist_ok=True)
     for name, (digests, views) in _image_files(plan).items():
         with replacing(folder / name) as fresh:
-            _copy_images(plan, store, digests, views, fresh)
+            _copy_images(plan, store, digests, views, fresh, plan.queried if name == TRAINING_FILE else None)
     with replacing(folder / TEXTS_FILE) as fresh, fresh.open("wb") as handle:
         np.save(handle, store.texts(plan.card, plan.requirements.texts))
 
@@ -241,11 +245,18 @@ def _image_files(plan: RunPlan) -> dict[str, tuple[Digests, Indices]]:
     return files
 
 
-def _copy_images(plan: RunPlan, store: EmbeddingStore, digests: Digests, views: Indices, file: Path) -> None:
+def _copy_images(
+    plan: RunPlan,
+    store: EmbeddingStore,
+    digests: Digests,
+    views: Indices,
+    file: Path,
+    queried: NDArray[np.bool_] | None = None,
+) -> None:
     out = open_memmap(file, "w+", np.float32, (len(digests), plan.card.dimension))
     reserve(file, file.stat().st_size)
     for view in np.unique(views):
-        rows = np.flatnonzero(views == view)
+        rows = np.flatnonzero(views == view if queried is None else (views == view) & queried)
         for start in range(0, len(rows), CHUNK):
             part = rows[start : start + CHUNK]
             out[part] = store.images(plan.card, digests[part], int(view))

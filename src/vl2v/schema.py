@@ -299,6 +299,11 @@ class RunSettings(Strict):
     seed: Annotated[int, Field(ge=0, lt=2**31), Panel.method] = 0
     """Random seed of splits, order, augmentation, views and initial weights (default: 0)."""
     budget: Money | None = None
+    when_short: Annotated[Literal["refuse", "choose"], Panel.money] = "refuse"
+    """What to do if --budget does not cover all images: refuse (default), or choose the images to query.
+
+    ``choose`` does not query the evaluation images. The training images to query are a diverse set on the features of
+    the frozen student, shared evenly by the source domains. The others are trained on by their labels alone."""
     device: Annotated[Literal["auto", "cpu", "cuda", "mps"], Panel.machine] = "auto"
     """Device: auto (default), cpu, cuda or mps."""
     precision: Annotated[Literal["auto", "no", "fp16", "bf16"], Panel.machine] = "auto"

@@ -99,9 +99,10 @@ def pilot_of(plan: RunPlan, store: EmbeddingStore) -> Digests | None:
     """SHA-256 of the training images whose answers a run buys first, [N, 32]; None if it need not buy any first.
 
     That is so if the teacher is free, if there is no advice to give, if few images are bought at all, or if requests of
-    an earlier process are in flight, which are completed as they were sent.
+    an earlier process are in flight, which are completed as they were sent. A plan that chooses its images buys no
+    others.
     """
-    if plan.card.price.free or not plan.labelled or not plan.method.queries_teacher:
+    if plan.card.price.free or not plan.labelled or not plan.method.queries_teacher or plan.queried is not None:
         return None
     if plan.quote.image_queries < 4 * PILOT or plan.quote.images_known.get(TRAINING) or store.pending(plan.card):
         return None

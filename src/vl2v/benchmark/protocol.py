@@ -193,6 +193,13 @@ def make_job(
     # The result of a job must not depend on the speed of the machine.
     protocol = {"data": {"held_out": held_out}, "distill": {"minutes": 0.0}, "seed": seed}
     config = parse(RunConfig, merge(merge(grid.settings, chosen), protocol), f"the settings of {label}")
+    if config.when_short == "choose":
+        raise ConfigError(
+            "A benchmark cannot choose the images to query.",
+            expected="when_short refuse, since the embeddings of all jobs are bought before the first one",
+            found=f"when_short choose, in the settings of {label}",
+            next_step="drop it, and raise the budget or set data.labels_per_class",
+        )
     if config.student.spec != (grid.settings.get("student") or {}).get("spec"):
         origin = replace(origin, student=student_name(config.student.spec))
     return Job(label, variant.title, target, seed, candidate, crossed, config, key_of(config, origin))

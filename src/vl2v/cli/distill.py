@@ -26,6 +26,10 @@ EXAMPLES = {
 @with_settings(*SETTINGS)
 def quote(
     data: DataArg,
+    budget: Annotated[
+        str | None,
+        typer.Option(help="Spending limit, for --when-short choose.", rich_help_panel="Money"),
+    ] = None,
     config: ConfigOpt = None,
     cache: CacheOpt = None,
     store: StoreOpt = None,
@@ -41,6 +45,7 @@ def quote(
     _check_given(settings, config, "teacher.spec")
     found = ask(
         data,
+        budget=budget,
         storage=storage_paths(cache, store),
         progress=make_progress(quiet, as_json),
         config=config,

@@ -12,6 +12,7 @@ from accelerate import Accelerator
 
 from vl2v.analysis.advice import Advice
 from vl2v.analysis.worth import pilot_of, save_advice, saved_advice, tell, worth_of
+from vl2v.commands.choosing import with_choice, with_recorded_choice
 from vl2v.commands.reporting import write_report
 from vl2v.config import RunConfig
 from vl2v.evaluation.embeddings import save_frozen_features
@@ -153,12 +154,16 @@ def run(
                 ensure_same_model(folder, plan.teacher)
                 with closing(EmbeddingStore(paths.store)) as store:
                     budget = open_budget(plan, account or BudgetAccount.of_run(ledger_name(folder)), store)
+                    plan = with_choice(plan, budget, store, folder, accelerator, progress)
                     ensure_affordable(plan, budget, store, out)
                     keep()
                     _purchase_with_advice(plan, budget, store, folder, accelerator, progress)
                     export_embeddings(plan, store, folder.work)
                 write_slots(plan, folder.work)
                 accelerator.wait_for_everyone()
+            else:
+                with closing(EmbeddingStore(paths.store)) as store:
+                    plan = with_recorded_choice(plan, folder, store)
             with tuned(accelerator.device):
                 plan = settle_by_measuring(plan, folder, accelerator, progress)
                 with computing(plan.config.threads):
@@ -177,7 +182,7 @@ def _purchase_with_advice(
     given: list[Advice] = []
 
     def advise() -> Advice | None:
-        advice = worth_of(plan, store, progress, accelerator.device, bought=True)
+        advice = worth_of(plan, store, progress, accelerator.device, bought=plan.queried is None)
         if advice is not None and advice.action not in [earlier.action for earlier in given]:
             tell(advice, progress)
             given.append(advice)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from vl2v.data.splits import ExampleRows
 from vl2v.evaluation.evaluation import top1
 from vl2v.planning.plan import RunPlan
 from vl2v.progress import Progress, warn
@@ -25,15 +26,20 @@ def warn_of_teacher(plan: RunPlan, bought: BoughtEmbeddings, progress: Progress)
 
 
 def _training_logits(plan: RunPlan, bought: BoughtEmbeddings) -> NDArray[np.float32]:
-    """The teacher's logits of the source domains' training images without further views, [N, K] float32."""
+    """The teacher's logits of the examples of `_queried_examples`, [N, K] float32."""
     assert bought.training is not None
-    examples = np.concatenate(plan.examples.groups[: len(plan.split.sources)])
-    return bought.zero_shot(bought.training[examples[plan.examples.views[examples] == 0]])
+    return bought.zero_shot(bought.training[_queried_examples(plan)])
+
+
+def _queried_examples(plan: RunPlan) -> ExampleRows:
+    """The source domains' training images that were queried, without further views."""
+    examples: ExampleRows = np.concatenate(plan.examples.groups[: len(plan.split.sources)])
+    examples = examples[plan.examples.views[examples] == 0]
+    return examples if plan.queried is None else examples[plan.queried[examples]]
 
 
 def _compare_with_labels(plan: RunPlan, bought: BoughtEmbeddings, progress: Progress) -> None:
-    rows = np.concatenate(list(plan.split.training.values()))
-    accuracy = top1(_training_logits(plan, bought), plan.dataset.labels[rows])
+    accuracy = top1(_training_logits(plan, bought), plan.examples.labels[_queried_examples(plan)])
     chance = 1 / len(plan.dataset.folders)
     if accuracy < 1.5 * chance:
         warn(

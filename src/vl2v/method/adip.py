@@ -27,5 +27,6 @@ ADIP = Method(
     trains_layer=False,
     queries_teacher=True,
     needs_labels=False,
+    partial_queries=True,
     free_image_weight=True,
 )

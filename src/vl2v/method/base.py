@@ -87,6 +87,8 @@ class Method(Generic[S]):
         trains_layer: whether the second stage also trains the layer.
         queries_teacher: whether training needs the teacher's image embeddings.
         needs_labels: whether the method cannot be used with images without labels.
+        partial_queries: whether labelled images may lack an image embedding. The objective then leaves out the rows for
+            which `Batch.queried` is false, or their zero embeddings have no effect on it.
         forbids_first_stage: whether the first stage must not have any steps, because the method would be another one.
         trains_backbone: whether the second stage trains the backbone. Otherwise it also uses cached features.
         image_weight: lambda of the dual loss, if the method fixes it.
@@ -119,6 +121,7 @@ class Method(Generic[S]):
     trains_layer: bool
     queries_teacher: bool
     needs_labels: bool = True
+    partial_queries: bool = False
     forbids_first_stage: bool = False
     trains_backbone: bool = True
     image_weight: float | None = None

@@ -29,6 +29,8 @@ class Batch:
         labelled: [B] bool. None means that all rows have a label.
         labels: [B] int64, the class indices, with arbitrary values in rows without a label. Only baselines use them.
         image_weight: lambda of this step, if it follows a schedule. None leaves it to the objective.
+        queried: [B] bool, false for images without an image embedding, whose row in `teacher_image` is zero. None means
+            that all rows have one.
     """
 
     inputs: Tensor
@@ -37,6 +39,7 @@ class Batch:
     labelled: Tensor | None = None
     labels: Tensor | None = None
     image_weight: float | None = None
+    queried: Tensor | None = None
 
 
 Loss = Tensor | Mapping[str, Tensor]

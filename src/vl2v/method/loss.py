@@ -25,7 +25,8 @@ def dual_loss(
 
     Args:
         projected: [B, D] floating point, P(f(x)).
-        teacher_image: [B, D], the image embeddings I(x).
+        teacher_image: [B, D], the image embeddings I(x). A zero row stands for an image that was not queried, which
+            has no image term.
         teacher_text: [B, D], the text embedding T_y of the class of each image. Rows without a label are ignored.
         image_weight: lambda in [0, 1].
         labelled: [B] bool, false for images without a label, which only have the image term. None means that all images

@@ -53,7 +53,7 @@ def _objective(context: Context[Vl2vSettings]) -> Objective:
 
         def divergence(directions: Tensor, factor: Tensor) -> Tensor:
             logits = factor * cosine_logits(directions, head, context.logit_scale)
-            return softened_divergence(logits, teacher_logits, temperature)
+            return softened_divergence(logits, teacher_logits, temperature, batch.queried)
 
         parts = dual(projected, batch) | {"scale": divergence(projected.detach(), gain)}
         return parts | {"teacher": kl_weight * divergence(projected, gain.detach())} if kl_weight else parts
@@ -90,6 +90,7 @@ VL2V = Method(
     trains_layer=False,
     queries_teacher=True,
     needs_labels=False,
+    partial_queries=True,
     layer=_layer,
     saved_layer=_saved_layer,
     extra_parameters=(GAIN,),

@@ -57,7 +57,7 @@ def dual_targets(
     where m_i is the length of the bracket and d_i its direction.
 
     Args:
-        teacher_image: [B, D], I(x), with rows of any length above 0.
+        teacher_image: [B, D], I(x), with rows of any length. A zero row has no image term.
         teacher_text: [B, D], T_y. Rows with `text_share` 0 are ignored.
         image_share: a, [B].
         text_share: b, [B].

@@ -6,6 +6,9 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from vl2v.config import RunConfig
 from vl2v.data.contents import Contents
 from vl2v.data.images import ImageDataset
@@ -50,6 +53,7 @@ class RunPlan:
         card: its description.
         backbone: the student's, before training; None if no student is planned.
         pixels: the decoded images.
+        queried: [R] bool, whether the embedding of a training example is required; None if all are.
     """
 
     config: RunConfig
@@ -65,6 +69,7 @@ class RunPlan:
     card: TeacherCard
     backbone: Backbone | None
     pixels: CachedPixels
+    queried: NDArray[np.bool_] | None = None
 
     @property
     def method(self) -> Method[Any]:

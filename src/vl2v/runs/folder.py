@@ -59,7 +59,7 @@ class State:
 
 class RunFolder:
     """`config.yaml`, `metrics.jsonl`, `state.safetensors` with `state.json`, `student/`, `evaluation.json`,
-    `predictions.npz`, `embeddings.npz`, `report.html`.
+    `predictions.npz`, `embeddings.npz`, `report.html`; `queries.json` if the images to query were chosen.
 
     Args:
         path: the folder.
@@ -76,6 +76,7 @@ class RunFolder:
         self.predictions_file = path / "predictions.npz"
         self.embeddings_file = path / "embeddings.npz"
         self.report_file = path / "report.html"
+        self.queries_file = path / "queries.json"
         self.work = path / "work"
 
     def create(self, config: RunConfig, storage: StoragePaths | None = None) -> None:

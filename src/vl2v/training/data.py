@@ -52,6 +52,8 @@ class TrainingData:
         digest: SHA-256 of data and embeddings; it must be the same when a run is resumed.
         cache: folder of the cached features of the frozen backbone.
         method_texts: [K, A, D] float32, embeddings of the method's own texts; None if it has none.
+        queried: [R] bool, false for examples without an embedding, whose row in `embeddings` is zero; None if all have
+            one.
     """
 
     pixels: NDArray[np.uint8]
@@ -66,6 +68,7 @@ class TrainingData:
     digest: str
     cache: Path
     method_texts: Tensor | None = None
+    queried: NDArray[np.bool_] | None = None
 
     @classmethod
     def build(
@@ -92,6 +95,7 @@ class TrainingData:
             digest=_digest(plan, bought),
             cache=plan.pixels.features_folder(),
             method_texts=bought.method_texts,
+            queried=plan.queried,
         )
 
 
@@ -183,7 +187,8 @@ class BatchLoader:
         if image is None:
             image = torch.zeros_like(text) if m.embeddings is None else torch.from_numpy(np.asarray(m.embeddings[rows]))
         mask = None if bool(labelled.all()) else labelled.to(device)
-        return Batch(inputs.to(device), image.to(device), text.to(device), mask, labels.to(device))
+        queried = None if m.queried is None else torch.from_numpy(m.queried[rows]).to(device)
+        return Batch(inputs.to(device), image.to(device), text.to(device), mask, labels.to(device), queried=queried)
 
 
 def loading_processes(workers: int | None, device: torch.device, processes: int = 1) -> int:

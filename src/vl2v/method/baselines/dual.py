@@ -11,9 +11,12 @@ from dataclasses import replace
 from vl2v.method.adip import ADIP
 
 _PART = replace(ADIP, free_image_weight=False)
-FEATURE = replace(_PART, name="feature", title="image embeddings only", image_weight=1.0)
+FEATURE = replace(
+    _PART, name="feature", title="image embeddings only", image_weight=1.0, partial_queries=False
+)  # fmt: skip
 TEXT = replace(
-    _PART, name="text", title="class texts only", image_weight=0.0, queries_teacher=False, needs_labels=True
+    _PART, name="text", title="class texts only", image_weight=0.0, queries_teacher=False, needs_labels=True,
+    partial_queries=False,
 )  # fmt: skip
 NO_ALIGN = replace(
     _PART,

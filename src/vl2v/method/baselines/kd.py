@@ -25,22 +25,29 @@ class KdSettings(Settings):
     """Weight of the divergence from the teacher. The rest of the loss is cross-entropy on the labels."""
 
 
-def softened_divergence(logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
+def softened_divergence(
+    logits: Tensor, teacher_logits: Tensor, temperature: float, queried: Tensor | None = None
+) -> Tensor:
     """Return T^2 * KL(teacher || student), both softened by T, averaged over rows (section 2 of arXiv 1503.02531).
 
     Args:
         logits: [B, K], logits of the student.
         teacher_logits: [B, K], logits of the teacher.
         temperature: T > 0. The factor T^2 makes the size of the gradient independent of it.
+        queried: [B] bool. The other rows count as 0 in the mean. None means all rows.
 
     Returns:
         A scalar, at least 0, and 0 only if both distributions are equal.
     """
+    import torch
     import torch.nn.functional as F
 
     student = F.log_softmax(logits / temperature, dim=-1)
     teacher = F.log_softmax(teacher_logits / temperature, dim=-1)
-    return temperature**2 * F.kl_div(student, teacher, reduction="batchmean", log_target=True)
+    if queried is None:
+        return temperature**2 * F.kl_div(student, teacher, reduction="batchmean", log_target=True)
+    rows = F.kl_div(student, teacher, reduction="none", log_target=True).sum(-1)  # [B]
+    return temperature**2 * torch.where(queried, rows, 0).mean()
 
 
 def zero_shot_logits(context: Context[Any], batch: Batch, like: Tensor) -> Tensor:
@@ -57,7 +64,8 @@ def _objective(context: Context[KdSettings]) -> Objective:
     temperature, share = context.settings.temperature, context.settings.teacher_share
 
     def objective(logits: Tensor, batch: Batch) -> dict[str, Tensor]:
-        divergence = softened_divergence(logits, zero_shot_logits(context, batch, logits), temperature)
+        teacher_logits = zero_shot_logits(context, batch, logits)
+        divergence = softened_divergence(logits, teacher_logits, temperature, batch.queried)
         return {"labels": (1 - share) * cross_entropy(logits, batch), "teacher": share * divergence}
 
     return objective
@@ -73,4 +81,5 @@ KD = Method(
     first_stage=False,
     trains_layer=True,
     queries_teacher=True,
+    partial_queries=True,
 )

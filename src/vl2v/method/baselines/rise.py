@@ -49,7 +49,8 @@ def _objective(context: Context[RiseSettings]) -> Objective:
 
     def objective(output: Tensor, batch: Batch) -> dict[str, Tensor]:
         logits, embedding = output[:, :classes], output[:, classes:]
-        divergence = softened_divergence(logits, zero_shot_logits(context, batch, output), settings.temperature)
+        teacher_logits = zero_shot_logits(context, batch, output)
+        divergence = softened_divergence(logits, teacher_logits, settings.temperature, batch.queried)
         parts = {
             "teacher": share * divergence,
             "labels": (1 - share) * cross_entropy(logits, batch),
@@ -87,6 +88,7 @@ RISE = Method(
     first_stage=False,
     trains_layer=True,
     queries_teacher=True,
+    partial_queries=True,
     supports_encoder=False,
     layer=_layer,
     saved_layer=_saved_layer,

@@ -32,6 +32,7 @@ class Quote:
         contents: domains, classes and numbers of images; None without a folder.
         training: training time on this machine; None without a student.
         advice: whether the teacher is worth its price, by its answers in the store; empty if they are too few.
+        choice: what a budget that does not cover all images is spent on; empty if all are bought.
     """
 
     teacher: str
@@ -45,6 +46,7 @@ class Quote:
     contents: Contents | None = None
     training: TrainingTime | None = None
     advice: str = ""
+    choice: str = ""
 
     @property
     def image_queries(self) -> int:
@@ -75,6 +77,7 @@ class Quote:
             "note": self.note,
             "training": asdict(self.training) if self.training else None,
             "advice": self.advice or None,
+            "choice": self.choice or None,
         } | ({"data": self.contents.to_dict()} if self.contents else {})
 
     def table(self) -> RenderableType:
@@ -98,6 +101,7 @@ class Quote:
         understood = [Text("\n".join(self.contents.lines()))] if self.contents else []
         further = [Text(f"training on this machine: {self.training}")] if self.training else []
         further += [Text(f"note: {self.note}")] if self.note else []
+        further += [Text(self.choice)] if self.choice else []
         further += [Text(self.advice)] if self.advice else []
         return Group(*understood, table, f"disk, at most: {disk}", *further)
 

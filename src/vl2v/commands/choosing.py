@@ -1,0 +1,101 @@
+"""Choose the training images to query where the budget does not cover all of them."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from numpy.typing import NDArray
+
+from vl2v.analysis.selection import diverse
+from vl2v.analysis.worth import frozen_features
+from vl2v.data.pixels import Digests
+from vl2v.errors import BudgetError
+from vl2v.planning.choice import Candidates, Choice, affordable, covered, narrowed
+from vl2v.planning.plan import RunPlan
+from vl2v.progress import Progress
+from vl2v.runs.folder import RunFolder
+from vl2v.teacher.purchase.ledger import Budget
+from vl2v.teacher.purchase.store import EmbeddingStore
+from vl2v.training.feature_cache import FeatureCache
+
+
+def with_choice(
+    plan: RunPlan,
+    budget: Budget,
+    store: EmbeddingStore,
+    folder: RunFolder,
+    accelerator: Accelerator,
+    progress: Progress,
+) -> RunPlan:
+    """The plan of a run whose images are chosen, or the same plan if all of them are queried.
+
+    The choice is made once, and is written into the run folder before any image is bought. A resumed run reads it, and
+    so do the other processes. Whatever the budget is by then, no other images are bought.
+
+    Args:
+        plan: of the run.
+        budget: of the run, with what was spent of it.
+        store: of the embeddings.
+        folder: of the run.
+        accelerator: device and processes; only the first process chooses.
+        progress: receives the line that says what is queried.
+
+    Raises:
+        BudgetError: if the budget does not cover the texts and an image of every source domain.
+        RunError: if the file of the choice is damaged.
+    """
+    choice = Choice.read(folder.queries_file)
+    if choice is None:
+        wanted = plan.config.when_short == "choose" and budget.limit is not None
+        if not wanted or affordable(plan, budget.left, store):
+            return plan
+        choice = _choose(plan, budget, Candidates.of(plan, store), accelerator, progress)
+        choice.write(folder.queries_file)
+    progress.note(choice.line)
+    return narrowed(plan, choice, store)
+
+
+def with_recorded_choice(plan: RunPlan, folder: RunFolder, store: EmbeddingStore) -> RunPlan:
+    """The plan as the first process of a run has narrowed it."""
+    choice = Choice.read(folder.queries_file)
+    return plan if choice is None else narrowed(plan, choice, store)
+
+
+def _choose(
+    plan: RunPlan, budget: Budget, candidates: Candidates, accelerator: Accelerator, progress: Progress
+) -> Choice:
+    count = covered(plan, budget.left)
+    digests, paid = candidates.digests, candidates.paid
+    if int(paid.sum()) + count < len(plan.split.sources):
+        raise _too_little(plan, budget)
+    if count >= len(digests) - int(paid.sum()):
+        chosen = np.flatnonzero(~paid)
+    else:
+        features = _features(plan, digests, accelerator, progress)
+        chosen = diverse(features, candidates.domains, count, seed=plan.config.seed, taken=paid)
+    return Choice(np.concatenate([digests[paid], digests[chosen]]), int(paid.sum()), len(digests))
+
+
+def _features(plan: RunPlan, digests: Digests, accelerator: Accelerator, progress: Progress) -> NDArray[np.float32]:
+    """Features of the frozen student, [N, F]; a single process caches them for Align."""
+    backbone = plan.student_backbone
+    backbone.module.to(accelerator.device).to(memory_format=torch.channels_last)
+    if accelerator.num_processes > 1:  # the others wait for the purchase
+        return frozen_features(plan, digests, progress, accelerator.device)
+    folder, pixels, slots = plan.pixels.features_folder(), plan.pixels.map(), plan.pixels.slots(digests)
+    cache = FeatureCache(folder, backbone.module, backbone.preprocess, pixels, backbone.features)
+    return cache.of(slots, accelerator, progress, "features to choose the images to query")[slots]
+
+
+def _too_little(plan: RunPlan, budget: Budget) -> BudgetError:
+    sources, texts, price = len(plan.split.sources), plan.quote.text_queries, plan.card.price
+    least: Decimal = price.of(sources, texts)
+    return BudgetError(
+        "The budget does not cover an image of every source domain.",
+        expected=f"at least {least:f} {price.currency}, for {sources} images and {texts:,} texts",
+        found=f"{budget.left:f} {price.currency}",
+        next_step=f"raise it: --budget {budget.spent + least:f} or more",
+    )

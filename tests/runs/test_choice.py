@@ -1,0 +1,220 @@
+"""A budget that does not cover all images: which are chosen, what is bought, and what a resumed run buys."""
+
+from __future__ import annotations
+
+import json
+from contextlib import closing
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from accelerate import Accelerator
+from tiny_dataset import TINY, Bench, bench  # noqa: F401 - a fixture
+from typer.testing import CliRunner
+
+import vl2v
+from vl2v.cli import app
+from vl2v.commands.choosing import with_choice
+from vl2v.config import RunConfig
+from vl2v.errors import BudgetError, ConfigError, Interrupted, RunError
+from vl2v.locations import StoragePaths
+from vl2v.nested import merge
+from vl2v.planning.choice import Choice
+from vl2v.planning.plan import RunPlan, plan_run
+from vl2v.progress import Silent
+from vl2v.purchase import BoughtEmbeddings, BudgetAccount, ensure_affordable, export_embeddings, open_budget, purchase
+from vl2v.runs.folder import RunFolder
+from vl2v.settings import make_config
+from vl2v.teacher.purchase.ledger import Ledger
+from vl2v.teacher.purchase.store import EmbeddingStore
+from vl2v.training.process import stopped_by
+
+IMAGES = 48  # distinct training images, with one held-out domain
+SETTINGS: dict[str, Any] = TINY | {
+    "teacher": {"price_per_1000_images": "100", "price_per_1000_texts": "10"},
+    "distill": {"steps": 4, "checkpoint_every": 2},
+    "when_short": "choose",
+}
+BUDGET = "2.03"  # 20 images and 3 texts
+
+
+def config_of(bench: Bench, budget: str | None = BUDGET, **changes: Any) -> RunConfig:
+    settings = {
+        "data": {"root": str(bench.data), "held_out": ("rose",)}, "teacher": {"spec": bench.teacher},
+        "student": {"spec": bench.student}, "budget": budget, "recipe": "ood",
+    }  # fmt: skip
+    return make_config(None, merge(merge(SETTINGS, settings), changes))
+
+
+class Room:
+    """A run folder, a cache and a store."""
+
+    def __init__(self, bench: Bench, root: Path) -> None:
+        self.bench, self.folder = bench, RunFolder(root / "run")
+        self.paths = StoragePaths(bench.root / "cache", root / "s.sqlite")
+        self.folder.path.mkdir(exist_ok=True)
+
+    def plan(self, budget: str | None = BUDGET, **changes: Any) -> RunPlan:
+        """The plan after the choice."""
+        plan = plan_run(config_of(self.bench, budget, **changes), self.paths)
+        with closing(EmbeddingStore(self.paths.store)) as store:
+            spent = open_budget(plan, self._account, store)
+            plan = with_choice(plan, spent, store, self.folder, Accelerator(cpu=True), Silent())
+            ensure_affordable(plan, spent, store, self.folder.path)
+        return plan
+
+    @property
+    def _account(self) -> BudgetAccount:
+        return BudgetAccount.of_run(str(self.folder.path))
+
+    def buy(self, plan: RunPlan) -> Decimal:
+        """Buy what the plan requires; returns what the ledger says of all purchases."""
+        with closing(EmbeddingStore(self.paths.store)) as store:
+            purchase(plan, open_budget(plan, self._account, store), store, str(self.folder.path), Silent())
+            export_embeddings(plan, store, self.folder.work)
+            return Ledger(store).spent()
+
+
+@pytest.fixture
+def room(bench: Bench, tmp_path: Path) -> Room:
+    return Room(bench, tmp_path)
+
+
+def test_the_budget_is_spent_on_training_images_of_all_domains_alike(room: Room) -> None:
+    plan = room.plan()
+    assert plan.queried is not None
+    assert [int(plan.queried[group].sum()) for group in plan.examples.groups] == [10, 10]
+    assert (plan.quote.image_queries, plan.quote.text_queries, plan.quote.cost) == (20, 3, Decimal(BUDGET))
+    assert plan.teacher_usage()["image_queries"] == 20
+    assert room.buy(plan) == Decimal(BUDGET)
+    bought = BoughtEmbeddings.load(plan, room.folder.work)
+    assert bought.training is not None
+    assert (np.linalg.norm(bought.training, axis=1) > 0).tolist() == plan.queried.tolist()
+    assert bought.evaluation is None
+
+
+def test_whatever_the_budget_is_later_a_resumed_run_buys_what_it_chose(room: Room) -> None:
+    first = room.plan()
+    for budget in (BUDGET, "3.03", "100"):
+        again = room.plan(budget)
+        assert np.array_equal(*(plan.requirements.purposes["training", 0] for plan in (first, again)))
+        assert again.quote.cost == Decimal(BUDGET)
+    assert room.buy(room.plan()) == Decimal(BUDGET)
+    assert room.plan("100").quote.cost == 0
+
+
+def test_a_budget_that_is_lowered_below_the_choice_is_refused(room: Room) -> None:
+    room.plan()
+    with pytest.raises(BudgetError, match="does not cover"):
+        room.plan("1.00")
+
+
+def test_images_that_are_stored_are_used_for_free(room: Room, tmp_path: Path) -> None:
+    room.buy(room.plan())
+    other = Room(room.bench, tmp_path)
+    other.folder = RunFolder(tmp_path / "another")
+    other.folder.path.mkdir()
+    plan = other.plan("0.50")
+    choice = Choice.read(other.folder.queries_file)
+    assert choice is not None
+    assert (len(choice.images), choice.stored, plan.quote.image_queries) == (25, 20, 5)
+    assert "20 of them stored already" in choice.line
+    assert other.buy(plan) == Decimal("2.53")
+
+
+def test_the_evaluation_images_go_first(room: Room) -> None:
+    """Every training image is covered, but not the 42 of the evaluation."""
+    plan = room.plan("5.00")
+    assert plan.queried is None
+    assert plan.quote.images == {"training": IMAGES}
+    assert "evaluation images are not queried" in Choice.read(room.folder.queries_file).line  # type: ignore[union-attr]
+
+
+def test_a_budget_that_covers_everything_chooses_nothing(room: Room) -> None:
+    plan = room.plan("9.03")
+    assert (plan.queried, plan.quote.image_queries) == (None, 90)
+    assert not room.folder.queries_file.exists()
+
+
+def test_a_budget_without_an_image_of_every_domain_is_refused(room: Room) -> None:
+    with pytest.raises(BudgetError) as caught:
+        room.plan("0.20")
+    assert "at least 0.23 USD" in str(caught.value)
+    assert not room.folder.queries_file.exists()
+    with pytest.raises(BudgetError, match="No budget"):
+        room.plan(None)
+
+
+def test_a_refusal_says_how_a_part_can_be_bought(room: Room) -> None:
+    with pytest.raises(BudgetError) as caught:
+        room.plan(when_short="refuse")
+    assert "--when-short choose" in str(caught.value)
+    with pytest.raises(BudgetError) as caught:
+        room.plan(when_short="refuse", teacher={"views": 2})
+    assert "--when-short choose" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["{}", "[", '{"candidates": 2, "stored": 0, "images": ["00"]}', '{"candidates": 1, "stored": 2, "images": []}'],
+)
+def test_a_damaged_choice_is_an_error(room: Room, content: str) -> None:
+    room.folder.queries_file.write_text(content)
+    with pytest.raises(RunError, match="queries"):
+        room.plan()
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"data": {"classes": ("blank", "bar"), "held_out": ()}, "image_weight": 1.0}, "images without labels"),
+        ({"data": {"labels_per_class": 2, "rest_unlabelled": True}}, "images without labels"),
+        ({"teacher": {"views": 3}}, "teacher.views must be 1, found 3"),
+        ({"image_weight": 1.0}, "image_weight 1"),
+        ({"method": "feature"}, "the method feature needs the embedding of every training image"),
+        ({"method": "erm"}, "use --no-zero-shot"),
+        ({"when_short": "guess"}, "when_short"),
+    ],
+)
+def test_settings_that_need_every_embedding_are_refused(bench: Bench, changes: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        config_of(bench, **changes)
+
+
+def test_the_quote_is_that_of_the_choice(bench: Bench, tmp_path: Path) -> None:
+    command = ["quote", str(bench.data), "--teacher", bench.teacher, "--held-out", "rose", "--store"]
+    command += [str(tmp_path / "s.sqlite"), "--cache", str(bench.root / "cache"), "--price-per-1000-images", "100"]
+    command += ["--price-per-1000-texts", "10", "--budget", BUDGET]
+    whole = json.loads(CliRunner().invoke(app, [*command, "--json"]).stdout)
+    assert (whole["image_queries"], whole["choice"]) == (90, None)
+    part = json.loads(CliRunner().invoke(app, [*command, "--when-short", "choose", "--json"]).stdout)
+    assert (part["image_queries"], part["cost"]) == (20, BUDGET)
+    assert part["choice"].startswith(f"the budget covers 20 of {IMAGES} training images: a diverse set")
+
+
+@pytest.mark.slow
+def test_a_run_is_trained_on_all_images_and_resumed_with_the_same_weights(bench: Bench, tmp_path: Path) -> None:
+    paths = StoragePaths(tmp_path / "cache", tmp_path / "s.sqlite")
+
+    def distill(out: Path, **more: Any) -> Any:
+        return vl2v.distill(
+            bench.data, bench.teacher, bench.student, out=out, held_out=["rose"], settings=SETTINGS, storage=paths,
+            budget=BUDGET, **more,
+        )  # fmt: skip
+
+    whole = distill(tmp_path / "whole")
+    assert (whole.image_queries, whole.text_queries) == (20, 3)
+    found = json.loads((tmp_path / "whole" / "evaluation.json").read_text())
+    assert found["asked"]["image_queries"] == 20
+    paths = StoragePaths(tmp_path / "cache", tmp_path / "again.sqlite")
+    with stopped_by(lambda: lambda: True), pytest.raises(Interrupted):
+        distill(tmp_path / "cut")
+    resumed = vl2v.distill(out=tmp_path / "cut", resume=True, budget="50", storage=paths)
+    assert resumed is not None
+    assert (resumed.image_queries, resumed.text_queries) == (20, 3)
+    for name in ("whole", "cut"):
+        assert (tmp_path / name / "queries.json").is_file()
+    one, other = ((tmp_path / name / "student" / "model.safetensors").read_bytes() for name in ("whole", "cut"))
+    assert one == other
