@@ -40,12 +40,12 @@ from vl2v.training.feature_cache import FeatureCache
 SEEDS, FLIPPED, STRENGTH = (0, 1, 2), 0.05, 1.0
 
 
-def material(folder: Path, scratch: Path) -> dict[str, Any]:
-    """Labels, domains, the vendor's embeddings and probabilities, and features of the frozen student."""
+def material(folder: Path, scratch: Path, size: int = 128, prompts: str = "photo") -> dict[str, Any]:
+    """Labels, domains, the vendor's embeddings, text head and probabilities, and features of the frozen student."""
     settings = {
         "data": {"root": str(link_images(folder, scratch))},
-        "teacher": {"spec": f"file:{vectors_file(folder, scratch)}"},
-        "student": {"spec": student(folder), "size": 128},
+        "teacher": {"spec": f"file:{vectors_file(folder, scratch)}", "prompts": prompts},
+        "student": {"spec": student(folder), "size": size},
         "device": "cpu",
     }
     plan = plan_run(make_config(None, settings), StoragePaths(scratch / "cache", scratch / "store.sqlite"))
@@ -61,7 +61,7 @@ def material(folder: Path, scratch: Path) -> dict[str, Any]:
     features = cache.of(slots, Accelerator(cpu=True), Silent(), "features")[slots]
     teacher = softmax(zero_shot_logits(embeddings, head, plan.card.logit_scale).astype(np.float64))
     return {"labels": dataset.labels, "domains": dataset.domain_of, "features": features, "teacher": teacher,
-            "embeddings": embeddings}  # fmt: skip
+            "embeddings": embeddings, "head": head.numpy()}  # fmt: skip
 
 
 def flipped(labels: NDArray[np.int64], seed: int) -> NDArray[np.int64]:

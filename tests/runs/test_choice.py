@@ -15,6 +15,7 @@ from tiny_dataset import TINY, Bench, bench  # noqa: F401 - a fixture
 from typer.testing import CliRunner
 
 import vl2v
+from vl2v.benchmark.protocol import Grid, Origin, jobs, make_variants
 from vl2v.cli import app
 from vl2v.commands.choosing import with_choice
 from vl2v.config import RunConfig
@@ -181,6 +182,14 @@ def test_a_damaged_choice_is_an_error(room: Room, content: str) -> None:
 def test_settings_that_need_every_embedding_are_refused(bench: Bench, changes: dict[str, Any], said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         config_of(bench, **changes)
+
+
+def test_a_benchmark_is_refused() -> None:
+    settings = {"data": {"root": "/somewhere"}, "teacher": {"spec": "offline:"}, "student": {"spec": "timm:resnet18"}}
+    variants, domains = make_variants(("adip",), {}), ("art", "photo")
+    grid = Grid(settings=settings | {"when_short": "choose"}, variants=variants, domains=domains, targets=domains)
+    with pytest.raises(ConfigError, match="A benchmark cannot choose"):
+        list(jobs(grid, Origin("data", "teacher", "student")))
 
 
 def test_the_quote_is_that_of_the_choice(bench: Bench, tmp_path: Path) -> None:

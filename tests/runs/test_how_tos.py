@@ -161,6 +161,21 @@ def test_distil_from_a_vendor(bench: Bench, photos: Path, tmp_path: Path) -> Non
     assert [Decimal(table["asked"]["cost"]) > 0 for table in tables] == [True, False]
 
 
+def test_small_budget(bench: Bench, photos: Path, tmp_path: Path) -> None:
+    shell = Shell(tmp_path, photos, bench.student)
+    create, serve, *_ = commands("distil-from-a-vendor.md")
+    quote, distill = commands("small-budget.md")
+    shell.environment["VL2V_API_KEY"] = json.loads(shell.run(f"{create} --json"))["key"]
+    with shell.serving(serve):
+        quoted = json.loads(shell.run(f"{quote} --json"))
+        run = json.loads(shell.run(f"{distill} --json"))
+    assert quoted["choice"].startswith("the budget covers ")
+    assert "of 40 training images" in quoted["choice"]
+    assert 0 < run["image_queries"] == quoted["image_queries"] < 40
+    chosen = json.loads((tmp_path / "runs" / "small" / "queries.json").read_text())
+    assert len(chosen["images"]) == run["image_queries"]
+
+
 def test_add_a_class(bench: Bench, photos: Path, tmp_path: Path) -> None:
     shell = Shell(tmp_path, photos, bench.student)
     known, quote, add, remove, without = commands("add-a-class.md")
