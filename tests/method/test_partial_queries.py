@@ -62,6 +62,7 @@ def test_the_zero_that_takes_the_place_of_an_embedding_is_not_learned_from(name:
 
 def test_align_in_closed_form_pulls_an_image_without_an_embedding_to_its_text_alone() -> None:
     text = np.eye(3)
-    directions, pulls = dual_targets(np.array([[0, 1.0, 0], [0, 0, 0], [0, 0, 1]]), text, *[np.full(3, 1 / 3)] * 2, 0.5)
+    image, third = np.array([[0, 1.0, 0], [0, 0, 0], [0, 0, 1]]), np.full(3, 1 / 3)
+    directions, pulls = dual_targets(image, text, third, third, 0.5)
     np.testing.assert_allclose(directions[1], text[1])
     assert pulls[1] == pytest.approx(1 / 6)

@@ -100,7 +100,8 @@ def test_whatever_the_budget_is_later_a_resumed_run_buys_what_it_chose(room: Roo
     first = room.plan()
     for budget in (BUDGET, "3.03", "100"):
         again = room.plan(budget)
-        assert np.array_equal(*(plan.requirements.purposes["training", 0] for plan in (first, again)))
+        images, same = (plan.requirements.purposes["training", 0] for plan in (first, again))
+        assert np.array_equal(images, same)
         assert again.quote.cost == Decimal(BUDGET)
     assert room.buy(room.plan()) == Decimal(BUDGET)
     assert room.plan("100").quote.cost == 0
@@ -218,7 +219,7 @@ def test_a_run_is_trained_on_all_images_and_resumed_with_the_same_weights(bench:
     found = json.loads((tmp_path / "whole" / "evaluation.json").read_text())
     assert found["asked"]["image_queries"] == 20
     paths = StoragePaths(tmp_path / "cache", tmp_path / "again.sqlite")
-    with stopped_by(lambda: lambda: True), pytest.raises(Interrupted):
+    with stopped_by(lambda: True), pytest.raises(Interrupted):
         distill(tmp_path / "cut")
     resumed = vl2v.distill(out=tmp_path / "cut", resume=True, budget="50", storage=paths)
     assert resumed is not None
