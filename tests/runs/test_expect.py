@@ -225,5 +225,7 @@ def test_the_advice_follows_from_the_estimate(bench: Bench, made: Path) -> None:
     assert next_step(Share(0.89, 0.8, 0.95), valid, 100).startswith("no sign of a loss")
     assert next_step(Share(0.7, 0.5, 0.89), valid, 100).startswith("probably less accurate")
     assert next_step(Share(0.5, 0.3, 0.7), valid, 100).startswith("less accurate")
+    assert "vl2v repair" in next_step(Share(0.5, 0.3, 0.7), valid, 100)
+    assert "vl2v repair" not in next_step(Share(0.89, 0.8, 0.95), valid, 100)
     found: Expected = vl2v.expect(made, bench.data / "rose")
     assert replace(found, warnings=()).to_dict()["measure"] == "top-1 accuracy"
