@@ -115,7 +115,7 @@ def next_step(expected: Share, validation: Share, images: int) -> str:
     if images < FEW:
         return f"collect more images of the site, or {check}"
     if expected.high < validation.value - WORSE:
-        return f"less accurate than on the training domains: repair the student with a few queries (vl2v repair), or {check}"
+        return f"less accurate than on the training domains: repair it with a few queries (vl2v repair), or {check}"
     if expected.value < validation.value - WORSE:
         return f"probably less accurate than on the training domains: {check}; vl2v repair can help with few queries"
     return f"no sign of a loss; to be certain, {check}"
