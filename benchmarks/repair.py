@@ -18,6 +18,7 @@ import json
 import statistics
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -33,14 +34,22 @@ from vl2v.commands.repair import QUERIES, RepairPlan, plan_repair, repair
 from vl2v.data.pixels import CachedPixels
 from vl2v.data.scan import FileIndex
 from vl2v.evaluation.evaluation import OUT_OF_DOMAIN, student_answers
+from vl2v.evaluation.split import evaluation_domains
 from vl2v.locations import StoragePaths
 from vl2v.nested import nested
+from vl2v.planning.plan import plan_run
 from vl2v.planning.prepare import list_folder, read_dataset
 from vl2v.planning.split import split_dataset
 from vl2v.progress import Silent
+from vl2v.purchase import BoughtEmbeddings, export_embeddings
 from vl2v.runs.folder import RunFolder
 from vl2v.settings import make_config
 from vl2v.student.model import Student
+from vl2v.teacher.purchase.store import EmbeddingStore
+from vl2v.training.aligning import solve
+from vl2v.training.data import TrainingData, write_slots
+from vl2v.training.feature_cache import FeatureCache
+from vl2v.training.process import make_accelerator
 
 PAGE = ROOT / "docs" / "results" / "repair.md"
 PAIRS = (("art_painting", "sketch"), ("cartoon", "photo"))  # held out together, for `choose`
@@ -88,6 +97,37 @@ def out_of_domain(run: Path, target: str, plan: RepairPlan) -> float:
         if role == OUT_OF_DOMAIN and domain == target and root / str(path) not in queried
     ]
     return float((saved["student"][rows].argmax(axis=1) == saved["label"][rows]).mean())
+
+
+def control(out: Path) -> None:
+    """Solve the projection of every measured student again, with the new images and without any; no step of Distill."""
+    storage, rows = StoragePaths(out / "cache", out / "vectors.sqlite"), []
+    for file in sorted((out / "measured").glob("*.json")):
+        run, target = out / "runs" / file.stem, json.loads(file.read_text())["target"]
+        config = RunFolder(run).config()
+        plan = plan_run(config, storage)
+        with closing(EmbeddingStore(storage.store)) as store:
+            export_embeddings(plan, store, out / "work")
+        write_slots(plan, out / "work")
+        bought = BoughtEmbeddings.load(plan, out / "work")
+        data = TrainingData.build(plan, bought, evaluation_domains(plan, bought), out / "work")
+        backbone, accelerator = plan.student_backbone, make_accelerator(config)
+        cache = FeatureCache(data.cache, backbone.module, backbone.preprocess, data.pixels, backbone.features)
+        features = cache.of(data.slots, accelerator, Silent(), "features")[data.slots]
+        new = {row.tobytes() for row in plan.examples.digests[plan.examples.groups[-1]]}
+        there = [r for r in plan.dataset.rows_of(target) if plan.dataset.digests[r].tobytes() not in new]
+        chosen = np.random.default_rng(0).permutation(there)[:600]
+        sample, found = (plan.dataset.digests[chosen], plan.dataset.labels[chosen]), {}
+        without = replace(data, groups=data.groups[:-1], shares=data.shares[:-1])
+        for name, part in (("with", data), ("without", without)):
+            layer = torch.nn.Linear(backbone.features, data.head.shape[1])
+            solve(layer, features, part, config)
+            student = Student(backbone, layer, data.head, plan.dataset.names, data.logit_scale)
+            found[name] = accuracy(student, *sample, storage)
+        earlier = accuracy(Student.load(config.repair.run), *sample, storage) if config.repair else 0.0
+        rows.append({"target": target, "seed": config.seed, "before": earlier} | found)
+        print(rows[-1], flush=True)
+    keep("repair-control", {"students": rows, "circumstances": circumstances(sorted({r["seed"] for r in rows}))})
 
 
 def write_table(out: Path) -> None:
@@ -191,13 +231,15 @@ def accuracy(student: Student, digests: NDArray[np.uint8], labels: NDArray[np.in
 def main() -> None:
     """Choose the settings, measure, or rewrite the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("choose", "measure", "table"))
+    parser.add_argument("what", choices=("choose", "measure", "control", "table"))
     parser.add_argument("--students", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     a = parser.parse_args()
     keep_freed_memory()
     if a.what == "table":
         write_table(a.out)
+    elif a.what == "control":
+        control(a.out)
     else:
         {"choose": choose, "measure": measure}[a.what](a.students, a.out)
 
