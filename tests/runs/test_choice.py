@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from contextlib import closing
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -22,11 +23,12 @@ from vl2v.config import RunConfig
 from vl2v.errors import BudgetError, ConfigError, Interrupted, RunError
 from vl2v.locations import StoragePaths
 from vl2v.nested import merge
-from vl2v.planning.choice import Choice
+from vl2v.planning.choice import Candidates, Choice, narrowed
 from vl2v.planning.plan import RunPlan, plan_run
 from vl2v.progress import Silent
 from vl2v.purchase import BoughtEmbeddings, BudgetAccount, ensure_affordable, export_embeddings, open_budget, purchase
 from vl2v.runs.folder import RunFolder
+from vl2v.schema import RepairConfig
 from vl2v.settings import make_config
 from vl2v.teacher.purchase.ledger import Ledger
 from vl2v.teacher.purchase.store import EmbeddingStore
@@ -124,6 +126,34 @@ def test_images_that_are_stored_are_used_for_free(room: Room, tmp_path: Path) ->
     assert (len(choice.images), choice.stored, plan.quote.image_queries) == (25, 20, 5)
     assert "20 of them stored already" in choice.line
     assert other.buy(plan) == Decimal("2.53")
+
+
+def test_images_without_labels_stay_queried(room: Room) -> None:
+    """As those of a repair, of a run that has chosen its labelled images."""
+    data = {"unlabelled": str(room.bench.data / "rose")}
+    plan = plan_run(config_of(room.bench, when_short="refuse", data=data), room.paths)
+    with closing(EmbeddingStore(room.paths.store)) as store:
+        candidates = Candidates.of(plan, store)
+        fewer = narrowed(plan, Choice(candidates.digests[:7], 0, IMAGES), store)
+    assert fewer.queried is not None
+    assert [int(fewer.queried[group].sum()) for group in fewer.examples.groups] == [7, 0, 30]
+    assert fewer.quote.images == {"training": 7, "unlabelled": 30}
+
+
+def test_a_repair_has_the_choice_of_the_run_that_it_repairs(room: Room, tmp_path: Path) -> None:
+    first = room.plan()
+    other = RunFolder(tmp_path / "repaired")
+    other.path.mkdir()
+    repair = RepairConfig(run=room.folder.path, images=tmp_path / "new.csv")
+    plan = plan_run(config_of(room.bench, "100"), room.paths)
+    plan = replace(plan, config=plan.config.model_copy(update={"repair": repair}))
+    with closing(EmbeddingStore(room.paths.store)) as store:
+        budget = open_budget(plan, BudgetAccount.of_run("repaired"), store)
+        again = with_choice(plan, budget, store, other, Accelerator(cpu=True), Silent())
+    assert again.queried is not None
+    assert first.queried is not None
+    assert again.queried.tolist() == first.queried.tolist()
+    assert other.queries_file.read_bytes() == room.folder.queries_file.read_bytes()
 
 
 def test_the_evaluation_images_go_first(room: Room) -> None:

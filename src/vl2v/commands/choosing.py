@@ -33,7 +33,8 @@ def with_choice(
     """The plan of a run whose images are chosen, or the same plan if all of them are queried.
 
     The choice is made once, and is written into the run folder before any image is bought. A resumed run reads it, and
-    so do the other processes. Whatever the budget is by then, no other images are bought.
+    so do the other processes. Whatever the budget is by then, no other images are bought. A repair has the choice of
+    the run that it repairs.
 
     Args:
         plan: of the run.
@@ -47,7 +48,9 @@ def with_choice(
         BudgetError: if the budget does not cover the texts and an image of every source domain.
         RunError: if the file of the choice is damaged.
     """
-    choice = Choice.read(folder.queries_file)
+    choice, repair = Choice.read(folder.queries_file), plan.config.repair
+    if choice is None and repair is not None and (choice := Choice.read(RunFolder(repair.run).queries_file)):
+        choice.write(folder.queries_file)
     if choice is None:
         wanted = plan.config.when_short == "choose" and budget.limit is not None
         if not wanted or affordable(plan, budget.left, store):

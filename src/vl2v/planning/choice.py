@@ -15,7 +15,7 @@ from vl2v.data.splits import DatasetRows
 from vl2v.errors import RunError
 from vl2v.json_files import read_json, write_json
 from vl2v.planning.plan import RunPlan, quote_again
-from vl2v.planning.requirements import TRAINING
+from vl2v.planning.requirements import EVALUATION, TRAINING, UNSEEN
 from vl2v.teacher.purchase.ledger import Ledger
 from vl2v.teacher.purchase.store import EmbeddingStore
 
@@ -130,9 +130,11 @@ def covered(plan: RunPlan, money: Decimal) -> int:
 
 
 def narrowed(plan: RunPlan, choice: Choice, store: EmbeddingStore) -> RunPlan:
-    """The plan that queries the chosen training images, and no images for evaluation."""
-    requirements = replace(plan.requirements, purposes={(TRAINING, 0): choice.images})
-    queried = among(plan.examples.digests, choice.images)
+    """The plan that queries the chosen training images, images without labels as before, and none for evaluation."""
+    every = plan.requirements.purposes
+    rest = {key: digests for key, digests in every.items() if key[0] not in (TRAINING, EVALUATION, UNSEEN)}
+    requirements = replace(plan.requirements, purposes={(TRAINING, 0): choice.images} | rest)
+    queried = among(plan.examples.digests, choice.images) | (plan.examples.labels < 0)
     fewer = replace(plan, requirements=requirements, queried=None if queried.all() else queried)
     return replace(fewer, quote=quote_again(fewer, store))
 
