@@ -136,7 +136,7 @@ def write_table(out: Path) -> None:
     if not rows:
         return
     lines = [
-        "| new place | seeds | before | after | change there | change on the sources |",
+        "| new place | students | before | after | change there | change on the sources |",
         "|---|---:|---:|---:|---:|---:|",
     ]
     for target in [*sorted({row["target"] for row in rows}), "all"]:
