@@ -13,11 +13,12 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ConfigDict, Field, ValidationError
 from torch import Tensor, nn
 
 from vl2v.errors import StudentError
 from vl2v.pretrained.open_clip import image_tower, import_open_clip
+from vl2v.strict import OneFault
 
 CUSTOM_MODULE = "The backbone of this student is a custom module"  # a message that `vl2v export` extends
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,127}")  # no scheme, no path
@@ -42,7 +43,7 @@ class Recipe:
     options: dict[str, Any] = field(default_factory=dict)
 
 
-class _Options(BaseModel):
+class _Options(OneFault):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
