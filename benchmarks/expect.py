@@ -27,7 +27,6 @@ from torch import Tensor
 
 from common import RESULTS, circumstances, keep
 from vl2v.analysis.changed import joined, outputs
-from vl2v.analysis.probe import softmax
 from vl2v.benchmark.results import JOBS
 from vl2v.commands.expect import expected_of
 from vl2v.commands.expect_basis import Basis, basis_of
@@ -37,6 +36,7 @@ from vl2v.json_files import read_json
 from vl2v.progress import Silent
 from vl2v.runs.folder import RunFolder
 from vl2v.trust.calibration import fit_temperature
+from vl2v_runtime.trust import softmax
 
 NAME, IMAGES, CORRUPTED = "expect", 400, 150  # held-out images of a run, and how many of them are corrupted
 Row = dict[str, Any]

@@ -24,7 +24,8 @@ from numpy.typing import NDArray
 
 from common import circumstances, keep, shared, spread
 from pacs_dataset import link_images, student, vectors_file
-from vl2v.analysis.probe import fit, softmax
+from vl2v.analysis.frozen import frozen_features
+from vl2v.analysis.probe import fit
 from vl2v.analysis.suspects import judge, rejects
 from vl2v.locations import StoragePaths
 from vl2v.planning.plan import plan_run
@@ -35,7 +36,7 @@ from vl2v.teacher.purchase.buyer import Buyer
 from vl2v.teacher.purchase.ledger import Budget
 from vl2v.teacher.purchase.store import EmbeddingStore
 from vl2v.teacher.zero_shot import zero_shot_logits
-from vl2v.training.feature_cache import FeatureCache
+from vl2v_runtime.trust import softmax
 
 SEEDS, FLIPPED, STRENGTH = (0, 1, 2), 0.05, 1.0
 
@@ -49,16 +50,14 @@ def material(folder: Path, scratch: Path, size: int = 128, prompts: str = "photo
         "device": "cpu",
     }
     plan = plan_run(make_config(None, settings), StoragePaths(scratch / "cache", scratch / "store.sqlite"))
-    dataset, backbone = plan.dataset, plan.student_backbone
+    dataset = plan.dataset
     with closing(EmbeddingStore(plan.paths.store)) as store:
         buyer = Buyer(plan.teacher, store, Budget(None), "benchmark")
         buyer.texts(plan.requirements.prompts)
         buyer.images(dataset.digests, dataset.read, "benchmark")
         embeddings = store.images(plan.card, dataset.digests)
         head = text_heads(store.texts(plan.card, plan.requirements.prompts), plan.requirements.templates)
-    slots, pixels = plan.pixels.slots(dataset.digests), plan.pixels.map()
-    cache = FeatureCache(plan.pixels.features_folder(), backbone.module, backbone.preprocess, pixels, backbone.features)
-    features = cache.of(slots, Accelerator(cpu=True), Silent(), "features")[slots]
+    features = frozen_features(plan, dataset.digests, Silent(), "features", keep=Accelerator(cpu=True))
     teacher = softmax(zero_shot_logits(embeddings, head, plan.card.logit_scale).astype(np.float64))
     return {"labels": dataset.labels, "domains": dataset.domain_of, "features": features, "teacher": teacher,
             "embeddings": embeddings, "head": head.numpy()}  # fmt: skip

@@ -19,7 +19,7 @@ from vl2v_runtime.model import BATCH, Attempt, Model, load
 from vl2v_runtime.names import printable, shown
 from vl2v_runtime.network import Floats
 from vl2v_runtime.terminal import clean, flush_streams, is_unicode, prepare_streams
-from vl2v_runtime.trust import CONFIDENCE, SCORES
+from vl2v_runtime.trust import ALL_SCORES, CONFIDENCE, NEGATIVES, REJECT_COVERAGE, REJECTED, UNSURE
 
 FORMATS = ("table", "json", "csv")
 UNREADABLE = 3  # the exit code where an image could not be read, as vl2v predict's
@@ -37,11 +37,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail("no image in the given folders", UNREADABLE)
     try:
         model = load(flags.model, threads=flags.threads, int8=flags.int8 or None, spinning=False)
-        if flags.coverage is not None:
-            _check_coverage(model, flags.score, flags.coverage, parser)
-        coverage = 1.0 if flags.coverage is None else flags.coverage
-        attempts = model.attempts(paths, flags.batch_size, score=flags.score, coverage=coverage)
-        faults, seen = _print(zip(paths, attempts, strict=True), flags.format, flags.coverage is not None)
+        score, least = _selected(flags, parser)
+        if least is not None:
+            _check_coverage(model, score, least, parser)
+        # without a coverage nothing is refused, by whichever score
+        score, coverage = (CONFIDENCE, 1.0) if least is None else (score, least)
+        attempts = model.attempts(paths, flags.batch_size, score=score, coverage=coverage)
+        mark = "" if least is None else REJECTED if score == NEGATIVES else UNSURE
+        faults, seen = _print(zip(paths, attempts, strict=True), flags.format, mark)
     except ModelError as error:
         return _fail(str(error), error.exit_code)
     _hint(model, seen)
@@ -53,6 +56,15 @@ def _fail(message: str, code: int) -> int:
     return code
 
 
+def _selected(flags: argparse.Namespace, parser: argparse.ArgumentParser) -> tuple[str, float | None]:
+    """The score, and the coverage or None, that --score, --coverage and --reject select."""
+    if not flags.reject:
+        return CONFIDENCE if flags.score is None else flags.score, flags.coverage
+    if flags.score not in (None, NEGATIVES):
+        parser.error(f"argument --reject: it selects --score {NEGATIVES}, not {flags.score}")
+    return NEGATIVES, REJECT_COVERAGE if flags.coverage is None else flags.coverage
+
+
 def _check_coverage(model: Model, score: str, coverage: float, parser: argparse.ArgumentParser) -> None:
     if model.trust is None:
         raise ModelError(
@@ -60,6 +72,16 @@ def _check_coverage(model: Model, score: str, coverage: float, parser: argparse.
             expected="thresholds in the file (trust)",
             found="none: its student was made by an earlier version, or without validation images",
             next_step="fit it and export again: vl2v trust RUN; or predict without --coverage",
+        )
+    if score == NEGATIVES and model.trust.negatives is None:
+        linear = model.dimension is None
+        raise ModelError(
+            "This model has no negative texts.",
+            expected="negative texts in the file (trust)",
+            found="a linear classifier, which cannot be given any" if linear else "none",
+            next_step="use --coverage with --score confidence or energy"
+            if linear
+            else "add them to the run: vl2v trust RUN --reject; or predict without --reject",
         )
     try:
         model.trust.threshold(score, coverage)
@@ -83,7 +105,12 @@ def _parser() -> argparse.ArgumentParser:
         type=_share,
         help="mark as unsure what is less sure than this share of the sources' validation images: 0.95",
     )
-    parser.add_argument("--score", choices=SCORES, default=CONFIDENCE, help="score for --coverage")
+    parser.add_argument("--score", choices=ALL_SCORES, help=f"score for --coverage (default: {CONFIDENCE})")
+    parser.add_argument(
+        "--reject",
+        action="store_true",
+        help=f"mark what is probably none of the classes: --score {NEGATIVES} --coverage {REJECT_COVERAGE:g}",
+    )
     return parser
 
 
@@ -127,13 +154,13 @@ def _find(inputs: Sequence[Path]) -> list[Path]:
     return found
 
 
-def _print(done: Iterator[tuple[Path, Attempt]], output: str, refusing: bool) -> tuple[int, list[Floats]]:
+def _print(done: Iterator[tuple[Path, Attempt]], output: str, mark: str) -> tuple[int, list[Floats]]:
     """Print every answer; returns how many images could not be read, and the embeddings to compare.
 
     Args:
         done: the images and what came of them.
         output: one of `FORMATS`.
-        refusing: whether to say which answers are sure enough.
+        mark: what a table says of answers that are not accepted; empty if nothing is refused.
     """
     writer = csv.writer(sys.stdout)
     if output == "csv":
@@ -146,7 +173,7 @@ def _print(done: Iterator[tuple[Path, Attempt]], output: str, refusing: bool) ->
         if attempt.embedding is not None and len(embeddings) < COMPARED:
             embeddings.append(attempt.embedding)
         label, confidence = (answer.label, answer.confidence) if answer else ("", 0.0)
-        accepted = answer.accepted if answer and refusing else None
+        accepted = answer.accepted if answer and mark else None
         if output == "json":
             chances = answer.probabilities if answer else {}
             row = {"path": printable(path), "label": label, "confidence": confidence, "accepted": accepted}
@@ -156,7 +183,7 @@ def _print(done: Iterator[tuple[Path, Attempt]], output: str, refusing: bool) ->
             writer.writerow((printable(path), label, f"{confidence:.6f}", sure, attempt.fault))
         else:
             said = f"not read: {attempt.fault}" if answer is None else f"{confidence:.3f}  {label}"
-            print(clean(f"{shown(path)}  {said}{'  (unsure)' if accepted is False else ''}"))
+            print(clean(f"{shown(path)}  {said}{f'  ({mark})' if accepted is False else ''}"))
     if output == "json":
         print(json.dumps(listed, indent=2, ensure_ascii=not is_unicode(sys.stdout)))
     return faults, embeddings

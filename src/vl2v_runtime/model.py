@@ -28,7 +28,7 @@ class Answer:
         label: the most probable class.
         confidence: its probability, in [0, 1].
         probabilities: of every class, in [0, 1], summing to 1.
-        accepted: whether the confidence reaches the threshold; None without a coverage or thresholds.
+        accepted: whether the score reaches the threshold; None without a coverage or thresholds.
     """
 
     label: str
@@ -123,7 +123,7 @@ class Model(Network):
         Args:
             images: see `logits`.
             batch_size: number of images per batch.
-            score: ``confidence`` or ``energy``.
+            score: ``confidence``, ``energy``, or ``negatives`` if the file has negative texts.
             coverage: fraction of the validation images that is accepted; see `Trust.accepts`.
 
         Raises:
@@ -131,12 +131,19 @@ class Model(Network):
             OSError: if a path cannot be read at all.
             ValueError: if the file's trust has no threshold for this score and coverage.
         """
-        return self.answers(self.logits(images, batch_size), score=score, coverage=coverage)
+        found: list[Answer] = []
+        for logits, embeddings in self._passed(images, batch_size):
+            found += self.answers(logits, score=score, coverage=coverage, embeddings=embeddings)
+        return found
 
-    def answers(self, logits: Floats, *, score: str = CONFIDENCE, coverage: float = 0.95) -> list[Answer]:
-        """What [N, K] logits of this model say; arguments as of `predict`."""
+    def answers(
+        self, logits: Floats, *, score: str = CONFIDENCE, coverage: float = 0.95, embeddings: Floats | None = None
+    ) -> list[Answer]:
+        """What [N, K] logits of this model say; arguments as of `predict`, and for ``negatives`` [N, D] embeddings."""
         chances, names = self.chances(logits), self.metadata.classes
-        accepted = [None] * len(logits) if self.trust is None else self.trust.accepts(logits, score, coverage).tolist()
+        accepted: list[bool | None] = [None] * len(logits)
+        if self.trust is not None:
+            accepted = self.trust.accepts(logits, score, coverage, embeddings).tolist()
         return [
             Answer(names[k], float(row[k]), dict(zip(names, map(float, row), strict=True)), sure)
             for row, k, sure in zip(chances, chances.argmax(axis=1), accepted, strict=True)
@@ -162,7 +169,8 @@ class Model(Network):
             if good:
                 logits, embeddings = self.run(self.normalise(np.stack(good)))
                 rows = embeddings if embeddings is not None else [None] * len(good)
-                done = zip(self.answers(logits, score=score, coverage=coverage), rows, strict=True)
+                said = self.answers(logits, score=score, coverage=coverage, embeddings=embeddings)
+                done = zip(said, rows, strict=True)
             for pixels in batch:
                 yield Attempt(None, fault=pixels) if isinstance(pixels, str) else Attempt(*next(done))
 

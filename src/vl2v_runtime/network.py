@@ -89,9 +89,7 @@ class Network:
             return None
         try:
             trust = Trust.from_dict(self.metadata.trust)
-            width = None if trust.reference is None else trust.reference.centres.shape[1]
-            if width is not None and width != self.dimension:
-                raise ValueError(f"centres of dimension {width}, embeddings of dimension {self.dimension}")
+            trust.check_dimension(self.dimension)
             return trust
         except ValueError as error:
             raise ModelError(

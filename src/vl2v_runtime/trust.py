@@ -13,11 +13,17 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from vl2v_runtime.drift import Drift, Reference
+from vl2v_runtime.negatives import Negatives
 from vl2v_runtime.numbers import number
 
 FORMAT = 1
 CONFIDENCE, ENERGY = "confidence", "energy"
 SCORES = (CONFIDENCE, ENERGY)
+NEGATIVES = "negatives"  # against negative texts; only students that were given some have it
+ALL_SCORES = (*SCORES, NEGATIVES)
+REJECT_COVERAGE = 0.95  # of --reject
+UNSURE, REJECTED = "unsure", "none of these"  # how a table marks predictions that are not accepted
+NO_NEGATIVES = "this student has no negative texts; add them: vl2v trust RUN --reject"
 LEAST, GREATEST = 1e-6, 1e6  # temperatures that a file may have; fitted ones lie well within
 
 
@@ -27,11 +33,20 @@ def probabilities(logits: ArrayLike, temperature: float = 1.0) -> NDArray[np.flo
     Raises:
         ValueError: if the logits are no table with at least one column.
     """
-    scaled = _table(logits) / temperature
-    if not scaled.size:
-        return np.zeros(scaled.shape, np.float32)
-    powers = np.exp(scaled - scaled.max(axis=1, keepdims=True))
-    found: NDArray[np.float32] = (powers / powers.sum(axis=1, keepdims=True)).astype(np.float32)
+    return softmax(_table(logits) / temperature).astype(np.float32)
+
+
+def softmax(rows: ArrayLike) -> NDArray[np.float64]:
+    """softmax of the rows of [N, K], [N, K] float64. -inf gives 0; a row needs one number that is greater.
+
+    Raises:
+        ValueError: if it is no table with at least one column.
+    """
+    table = _table(rows)
+    if not table.size:
+        return np.zeros(table.shape)
+    powers = np.exp(table - table.max(axis=1, keepdims=True))
+    found: NDArray[np.float64] = powers / powers.sum(axis=1, keepdims=True)
     return found
 
 
@@ -81,12 +96,14 @@ class Trust:
         reject: per score, the lowest accepted score by coverage of the validation images.
         calibration: ``images`` that T was fitted on, ``ece_before``, ``ece_after`` in [0, 1].
         reference: the training domains; None for a student without embeddings.
+        negatives: texts of things that are none of the classes; None if the student was given none.
     """
 
     temperature: float
     reject: Mapping[str, Mapping[float, float]]
     calibration: Mapping[str, float] = field(default_factory=dict)
     reference: Reference | None = None
+    negatives: Negatives | None = None
 
     def __post_init__(self) -> None:
         if not (np.isfinite(self.temperature) and self.temperature > 0):
@@ -101,9 +118,45 @@ class Trust:
         """Calibrated probabilities, [N, K] float32, for [N, K] logits; their order within a row stays."""
         return probabilities(logits, self.temperature)
 
-    def scores(self, logits: ArrayLike, score: str = CONFIDENCE) -> NDArray[np.float64]:
-        """How sure each answer is, [N]; see `vl2v_runtime.trust.scores`."""
-        return scores(logits, score, self.temperature)
+    @property
+    def available(self) -> tuple[str, ...]:
+        """The scores that have thresholds."""
+        return tuple(score for score in ALL_SCORES if score in self.reject)
+
+    def scores(
+        self, logits: ArrayLike, score: str = CONFIDENCE, embeddings: ArrayLike | None = None
+    ) -> NDArray[np.float64]:
+        """How sure each answer is, [N]; see `vl2v_runtime.trust.scores` and, for ``negatives``, `Negatives.scores`.
+
+        Args:
+            logits: [N, K], not divided by the temperature.
+            score: one of `ALL_SCORES`.
+            embeddings: [N, D], rows of length one; only ``negatives`` needs them.
+
+        Raises:
+            ValueError: if the score is unknown or not available, or the shapes do not fit.
+        """
+        if score != NEGATIVES:
+            return scores(logits, score, self.temperature)
+        if self.negatives is None:
+            raise ValueError(NO_NEGATIVES)
+        if embeddings is None:
+            raise ValueError(f"the score {NEGATIVES} needs the embeddings of the images")
+        return self.negatives.scores(logits, embeddings, self.temperature)
+
+    def check_dimension(self, dimension: int | None) -> None:
+        """Check that the vectors in it fit a student with embeddings of this dimension, None for one without.
+
+        Raises:
+            ValueError: if they do not.
+        """
+        widths = {
+            "centres": None if self.reference is None else self.reference.centres.shape[1],
+            "negative texts": None if self.negatives is None else self.negatives.vectors.shape[1],
+        }
+        for what, width in widths.items():
+            if width is not None and width != dimension:
+                raise ValueError(f"{what} of dimension {width}, embeddings of dimension {dimension}")
 
     def threshold(self, score: str = CONFIDENCE, coverage: float = 0.95) -> float:
         """The least score that is accepted; coverage 1 accepts everything.
@@ -111,6 +164,8 @@ class Trust:
         Raises:
             ValueError: if the score is unknown, or no threshold was fitted for this coverage.
         """
+        if score == NEGATIVES and self.negatives is None:
+            raise ValueError(NO_NEGATIVES)
         if score not in self.reject:
             raise ValueError(f"unknown score; expected {' or '.join(self.reject) or 'none'}, found {score!r}")
         if coverage == 1:
@@ -121,18 +176,25 @@ class Trust:
         expected = ", ".join(f"{known:g}" for known in (1.0, *self.coverages))
         raise ValueError(f"no threshold for this coverage; expected one of {expected}, found {coverage:g}")
 
-    def accepts(self, logits: ArrayLike, score: str = CONFIDENCE, coverage: float = 0.95) -> NDArray[np.bool_]:
+    def accepts(
+        self,
+        logits: ArrayLike,
+        score: str = CONFIDENCE,
+        coverage: float = 0.95,
+        embeddings: ArrayLike | None = None,
+    ) -> NDArray[np.bool_]:
         """Which answers are sure enough, [N] bool, for [N, K] logits; one that is not a number never is.
 
         Args:
             logits: as the student gives them, before the temperature.
-            score: ``confidence`` or ``energy``.
+            score: ``confidence``, ``energy``, or ``negatives`` if the student was given negative texts.
             coverage: the share of the sources' validation images that was accepted; on other images the share differs.
+            embeddings: [N, D] of the same images, rows of length one; only ``negatives`` needs them.
 
         Raises:
-            ValueError: see `threshold`.
+            ValueError: see `threshold` and `scores`.
         """
-        least, found = self.threshold(score, coverage), self.scores(logits, score)
+        least, found = self.threshold(score, coverage), self.scores(logits, score, embeddings)
         accepted: NDArray[np.bool_] = found >= least
         return accepted
 
@@ -155,14 +217,17 @@ class Trust:
             found = content.get("format") if isinstance(content, Mapping) else type(content).__name__
             raise ValueError(f"expected trust of format {FORMAT}, found {found}")
         try:
-            reject = {score: _thresholds(content["reject"][score]) for score in SCORES}
+            negatives = content.get("negatives")
+            fitted = SCORES if negatives is None else ALL_SCORES
+            reject = {score: _thresholds(content["reject"][score]) for score in fitted}
             domains = content.get("domains")
             reference = Reference.from_dict(domains, content["drift"]) if domains else None
             temperature = number(content["temperature"], "temperature", LEAST, GREATEST)
             calibration = dict(content.get("calibration", {}))
             for name, value in calibration.items():
                 number(value, name, 0, 1e12)
-            return cls(temperature, reject, calibration, reference)
+            texts = None if negatives is None else Negatives.from_dict(negatives)
+            return cls(temperature, reject, calibration, reference, texts)
         except (KeyError, TypeError, AttributeError, IndexError) as error:
             raise ValueError(f"broken trust: {type(error).__name__} {error}"[:300]) from error
 
@@ -178,6 +243,8 @@ class Trust:
             "calibration": dict(self.calibration),
             "reject": reject,
         }
+        if self.negatives is not None:
+            content["negatives"] = self.negatives.to_dict()
         if self.reference is None:
             return content
         domains, drift = self.reference.to_dict()

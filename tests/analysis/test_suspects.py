@@ -15,7 +15,6 @@ from PIL import Image
 from safetensors.torch import save_file
 from typer.testing import CliRunner
 
-from vl2v.analysis.probe import softmax
 from vl2v.analysis.suspects import judge, rejects
 from vl2v.api import make_config
 from vl2v.cli import app
@@ -27,6 +26,7 @@ from vl2v.planning.plan import RunPlan, plan_run
 from vl2v.redaction import public_config
 from vl2v.reports.suspects import LABEL, Suspect, review_page
 from vl2v.teacher.purchase.store import EmbeddingStore
+from vl2v_runtime.trust import softmax
 
 COLOURS = {"red": (220, 30, 30), "green": (30, 160, 50), "blue": (30, 60, 210)}
 WRONG = ("day/red/wrong <b>&.png", "dusk/blue/wrong.png")

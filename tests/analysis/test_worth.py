@@ -17,7 +17,8 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from vl2v.analysis.advice import DISTIL, LABELS_ALONE
-from vl2v.analysis.worth import frozen_features, pilot_of, source_rows, tell, worth_of
+from vl2v.analysis.frozen import frozen_features
+from vl2v.analysis.worth import pilot_of, source_rows, tell, worth_of
 from vl2v.api import make_config
 from vl2v.commands.check import check_teacher
 from vl2v.commands.distill import run
@@ -178,17 +179,18 @@ def test_a_run_warns_and_records_the_advice(scene: Path, tmp_path: Path, monkeyp
 def test_features_are_those_of_the_cache(scene: Path, tmp_path: Path) -> None:
     plan = planned(scene, tmp_path, Eye())
     digests = plan.dataset.digests[:70]
-    fresh = frozen_features(plan, digests, Silent())
+    fresh = frozen_features(plan, digests, Silent(), "")
     backbone, slots = plan.student_backbone, plan.pixels.slots(digests)
     cache = FeatureCache(
         plan.pixels.features_folder(), backbone.module, backbone.preprocess, plan.pixels.map(), backbone.features
     )
-    assert cache.cached(slots) is None
-    cache.of(slots, Accelerator(cpu=True), Silent(), "")
+    assert cache.cached(slots) is None  # those of a sample are not kept
+    kept = frozen_features(plan, digests, Silent(), "", keep=Accelerator(cpu=True))
     found = cache.cached(slots)
     assert found is not None
+    assert np.array_equal(kept, found)
     assert np.allclose(found, fresh, atol=1e-4)
-    assert np.array_equal(frozen_features(plan, digests, Silent()), found)
+    assert np.array_equal(frozen_features(plan, digests, Silent(), ""), found)
 
 
 def test_a_strong_teacher_is_worth_it(scene: Path, tmp_path: Path, store: EmbeddingStore) -> None:

@@ -170,11 +170,14 @@ def test_predict_warns_of_an_unusual_batch_alone(bench: Bench, copied: Path) -> 
         assert len(json.loads(done.stdout)) == 30
 
 
-def test_the_commands_of_the_page(bench: Bench, copied: Path) -> None:
+def test_the_commands_of_the_page(bench: Bench, copied: Path, tmp_path: Path) -> None:
     page = Path(__file__).resolve().parents[2] / "docs" / "how-to" / "trust.md"
     lines = [line.split() for line in page.read_text().splitlines() if line.startswith("    vl2v ")]
-    assert [line[1] for line in lines] == ["predict", "trust"]
+    assert [line[1] for line in lines] == ["predict", "trust", "trust", "predict", "trust"]
+    nouns = tmp_path / "nouns.txt"
+    nouns.write_text("dot\ngrid\n")  # the teacher's file knows no others
     names = {"runs/first": copied, "photos/": bench.data / "rose"}
     for line in lines:
-        done = run_cli(*(names.get(word, word) for word in line[1:]))
+        more = ("--reject-texts", nouns) if line[1] == "trust" and "--reject" in line else ()
+        done = run_cli(*(names.get(word, word) for word in line[1:]), *more)
         assert done.returncode == 0, done.stderr

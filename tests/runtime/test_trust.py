@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from vl2v_runtime.drift import Reference
-from vl2v_runtime.trust import Trust, probabilities, scores
+from vl2v_runtime.trust import Trust, probabilities, scores, softmax
 
 LOGITS = arrays(np.float64, st.tuples(st.integers(0, 6), st.integers(1, 5)), elements=st.floats(-200, 200, width=32))
 TEMPERATURES = st.floats(0.01, 100)
@@ -47,6 +47,13 @@ def test_temperature_keeps_the_order_of_the_classes(logits: np.ndarray, temperat
     top = np.take_along_axis(found, logits.argmax(axis=1)[:, None], axis=1)
     assert (top == found.max(axis=1, keepdims=True)).all()
     assert np.allclose(scores(logits, "confidence", temperature), found.max(axis=1), rtol=1e-5)
+
+
+def test_the_softmax_of_scores_with_minus_infinity() -> None:
+    found = softmax(np.array([[0.0, -np.inf, np.log(3)]]))
+    assert found.dtype == np.float64
+    assert found == pytest.approx(np.array([[0.25, 0, 0.75]]))
+    assert np.array_equal(probabilities([[1.0, 2.0]]), softmax([[1.0, 2.0]]).astype(np.float32))
 
 
 def test_extreme_logits_do_not_overflow() -> None:

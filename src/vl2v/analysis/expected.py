@@ -16,8 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vl2v.analysis.intervals import Z95, Share
-from vl2v.analysis.probe import STRENGTHS, Floats, Labels, cross_validated, fit, softmax, stratified_folds
+from vl2v.analysis.probe import STRENGTHS, Floats, Labels, cross_validated, fit, stratified_folds
 from vl2v.trust.calibration import fit_temperature
+from vl2v_runtime.trust import softmax
 
 FEWEST_PER_GROUP = 10  # unchanged validation images of a domain, below which it is not left out
 CLEAN = 0  # the view of images as they are

@@ -7,6 +7,8 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from vl2v_runtime.trust import softmax
+
 Floats = NDArray[np.float64]
 Labels = NDArray[np.int64]
 
@@ -111,10 +113,3 @@ def probabilities(scores: Floats, labels: Labels) -> Floats:
     options = (softmax(scores / temperature) for temperature in TEMPERATURES)
     rows = np.arange(len(labels))
     return max(options, key=lambda p: float(np.log(np.maximum(p[rows, labels], 1e-9)).mean()))
-
-
-def softmax(logits: Floats) -> Floats:
-    """The softmax of the rows of [N, K] logits, of which -inf gives 0."""
-    shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
-    found: Floats = shifted / shifted.sum(axis=1, keepdims=True)
-    return found

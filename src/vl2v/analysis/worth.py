@@ -18,10 +18,10 @@ from vl2v.analysis.advice import (
     Advice,
     advise,
 )
+from vl2v.analysis.frozen import frozen_features
 from vl2v.analysis.probe import cross_validated, domain_folds, stratified_folds
 from vl2v.data.pixels import Digests
-from vl2v.data.splits import DatasetRows, Slots
-from vl2v.evaluation.features import pass_through
+from vl2v.data.splits import DatasetRows
 from vl2v.json_files import read_json, write_json
 from vl2v.planning.plan import RunPlan
 from vl2v.planning.requirements import TRAINING
@@ -29,7 +29,6 @@ from vl2v.progress import Progress, warn
 from vl2v.purchase import text_heads
 from vl2v.teacher.purchase.store import EmbeddingStore
 from vl2v.teacher.zero_shot import zero_shot_logits
-from vl2v.training.feature_cache import FeatureCache
 
 SAMPLE = 500  # images that are passed through the frozen backbone
 PILOT = 100  # answers that are bought first
@@ -82,7 +81,8 @@ def worth_of(
     domains = domain_folds(dataset.domain_of[rows])
     by_domain = len(np.unique(domains)) > 1
     folds = domains if by_domain else stratified_folds(labels, copies_of(dataset.digests[rows]))
-    features = frozen_features(plan, dataset.digests[rows], progress, device)
+    title = "features of a sample of labelled images"
+    features = frozen_features(plan, dataset.digests[rows], progress, title, device=device)
     scores = cross_validated(features, labels, folds, len(classes))
     return advise(right, scores.argmax(axis=1) == labels, by_domain, len(classes), len(dataset.phrases))
 
@@ -145,26 +145,6 @@ def sample_of(
         of_stratum = np.flatnonzero(stratum == value)
         turn[of_stratum] = np.arange(len(of_stratum))
     return rows[np.argsort(turn, kind="stable")][:SAMPLE], classes
-
-
-def frozen_features(
-    plan: RunPlan, digests: Digests, progress: Progress, device: torch.device | None = None
-) -> NDArray[np.float32]:
-    """The frozen backbone's features of images in the pixel cache, [N, F]; from the feature cache if it has all."""
-    backbone, pixels = plan.student_backbone, plan.pixels.map()
-    slots: Slots = plan.pixels.slots(digests)
-    cache = FeatureCache(plan.pixels.features_folder(), backbone.module, backbone.preprocess, pixels, backbone.features)
-    found = cache.cached(slots)
-    if found is not None:
-        return found
-    device = device or torch.device("cpu")
-    module, rows = backbone.module.to(device), []
-    with progress.stage("features of a sample of labelled images", len(slots)) as advance:
-        for batch in pass_through(module, backbone.preprocess, pixels, slots, device):
-            rows.append(batch.cpu())
-            advance(len(batch))
-    features: NDArray[np.float32] = torch.cat(rows).numpy()
-    return features
 
 
 def source_rows(plan: RunPlan) -> DatasetRows:

@@ -67,21 +67,41 @@ def predict(
             callback=finite,
         ),
     ] = None,
-    score: Annotated[str, typer.Option(help="Score for --coverage: confidence or energy.")] = "confidence",
+    score: Annotated[
+        str | None,
+        typer.Option(help="Score for --coverage: confidence, energy or negatives.", show_default="confidence"),
+    ] = None,
+    reject: Annotated[
+        bool,
+        typer.Option(
+            "--reject",
+            help="Mark images that are probably none of the classes: --score negatives --coverage 0.95. "
+            "The student needs negative texts; see vl2v trust --reject.",
+        ),
+    ] = False,
 ) -> None:
     """Classify images. Unreadable images are listed with the error, and the exit code is 3."""
     keep_freed_memory()
     from vl2v.api import load
     from vl2v.cli.printing import FORMATS, show_answers
     from vl2v.commands.evaluate import classify, find_images
+    from vl2v_runtime.trust import CONFIDENCE, NEGATIVES, REJECT_COVERAGE, REJECTED, UNSURE
 
     if output not in FORMATS:
         raise ConfigError("Unknown format.", expected=", ".join(FORMATS), found=output, next_step="correct --format")
+    if reject and score not in (None, NEGATIVES):
+        step = "drop --reject or --score"
+        found = f"--reject --score {score}"
+        raise ConfigError("Two scores are selected.", expected=f"--score {NEGATIVES}", found=found, next_step=step)
+    if reject:
+        score, coverage = NEGATIVES, REJECT_COVERAGE if coverage is None else coverage
     paths, left_out = find_images(images)
     for text in left_out:
         say(f"warning: {text}")
-    answers, drift = classify(load(run), paths, coverage=coverage, score=score, every_class=output == "json")
-    faults = show_answers(answers, output)
+    answers, drift = classify(
+        load(run), paths, coverage=coverage, score=CONFIDENCE if score is None else score, every_class=output == "json"
+    )
+    faults = show_answers(answers, output, REJECTED if score == NEGATIVES else UNSURE)
     if drift is not None and drift.unusual:
         say(f"warning: {drift.text}")
     if faults:

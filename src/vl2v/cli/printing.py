@@ -25,7 +25,7 @@ from vl2v.runs.folder import RunFolder
 from vl2v.teacher.purchase.ledger import LedgerEntry
 from vl2v.terminal import clean
 from vl2v_runtime.names import printable, quoted, shown
-from vl2v_runtime.trust import Trust
+from vl2v_runtime.trust import UNSURE, Trust
 
 if TYPE_CHECKING:
     from vl2v.demo.job import Demo
@@ -111,8 +111,14 @@ def _answer_json(answer: Answer) -> dict[str, Any]:
     return row | {"probability": answer.confidence}
 
 
-def show_answers(listed: Sequence[Answer], output: str) -> int:
-    """Print predictions as table, JSON or CSV; return the number of unreadable files."""
+def show_answers(listed: Sequence[Answer], output: str, mark: str = UNSURE) -> int:
+    """Print predictions as table, JSON or CSV; return the number of unreadable files.
+
+    Args:
+        listed: the predictions.
+        output: one of `FORMATS`.
+        mark: what the table says of predictions that are not accepted.
+    """
     if output == "json":
         show([_answer_json(answer) for answer in listed])
     elif output == "csv":
@@ -130,6 +136,6 @@ def show_answers(listed: Sequence[Answer], output: str) -> int:
         for a in listed:
             said = a.label or f"not read: {a.fault}"
             cells: list[RenderableType] = [Text(shown(a.path)), Text(said), f"{a.confidence:.3f}" if a.label else ""]
-            table.add_row(*cells, *(["unsure"] if a.accepted is False else []))
+            table.add_row(*cells, *([mark] if a.accepted is False else []))
         show(table)
     return sum(bool(answer.fault) for answer in listed)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vl2v.cli.common import Json, Quiet, guarded, make_progress
+from vl2v.cli.common import Json, Quiet, StoreOpt, guarded, make_progress, money, storage_paths
+from vl2v.errors import ConfigError
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -19,17 +21,53 @@ SHOWN = (0.95, 0.8)  # coverages of the table; the JSON has all
 
 def trust(
     run: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
+    reject: Annotated[
+        bool | None,
+        typer.Option(
+            "--reject/--no-reject",
+            help="Add or remove negative texts, by which predict --reject recognises images of no class.",
+            show_default=False,
+        ),
+    ] = None,
+    reject_texts: Annotated[
+        Path | None, typer.Option(help="Text file with one noun per line for --reject, instead of the list of vl2v.")
+    ] = None,
+    quote: Annotated[bool, typer.Option("--quote", help="Only show the cost of --reject.")] = False,
+    budget: Annotated[str | None, typer.Option(help="The most to spend; required if the teacher charges.")] = None,
+    teacher: Annotated[str | None, typer.Option(help="Teacher of the run, if its address has changed.")] = None,
+    store: StoreOpt = None,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
     """Refit calibration and rejection from the saved predictions, and show their effect on each domain."""
     from vl2v.allocator import keep_freed_memory
     from vl2v.cli.printing import show
-    from vl2v.commands.trust import refit
+    from vl2v.commands.trust import Reject, quote_reject, refit
 
     keep_freed_memory()
-    found = refit(run, make_progress(quiet, as_json))
+    _check_options(reject, {"--reject-texts": reject_texts, "--quote": quote or None, "--budget": budget,
+                            "--teacher": teacher, "--store": store})  # fmt: skip
+    change = None
+    if reject is not None:
+        storage = storage_paths(None, store, run)
+        change = Reject(reject, reject_texts, money(budget), teacher, storage)
+    if quote and change is not None:
+        cost = quote_reject(run, change)
+        show(cost.to_dict() if as_json else cost.table())
+        return
+    found = refit(run, make_progress(quiet, as_json), change)
     show(found.to_dict() if as_json else trust_text(found, run))
+
+
+def _check_options(reject: bool | None, options: Mapping[str, object]) -> None:
+    given = [name for name, value in options.items() if value is not None]
+    if given and not reject:
+        raise ConfigError(
+            f"{', '.join(given)} can only be used to add negative texts.",
+            expected="--reject",
+            found="--no-reject" if reject is False else "no --reject",
+            next_step="add --reject, or drop the option",
+        )
 
 
 def trust_text(found: Refitted, run: Path) -> RenderableType:
@@ -43,23 +81,34 @@ def trust_text(found: Refitted, run: Path) -> RenderableType:
         table.add_column(name, justify="left" if name in ("domain", "") else "right")
     titles = [f"{100 * c:g}: accepted, {wrong}" for c in SHOWN]
     unusual = any(domain.unusual for domain in found.domains)
-    for name in ("ECE", "calibrated", *titles, *(["unusual batches of 1, 8, 32"] if unusual else [])):
+    negatives = found.trust.negatives
+    for name in (
+        "ECE",
+        "calibrated",
+        *titles,
+        *(["unusual batches of 1, 8, 32"] if unusual else []),
+        *(["accepted by --reject"] if negatives else []),
+    ):
         table.add_column(name, justify="right")
     for domain in found.domains:
         table.add_row(*_cells(domain))
     before, after = (100 * found.trust.calibration[f"ece_{when}"] for when in ("before", "after"))
     head = f"temperature {found.trust.temperature:.3f}; ECE on the validation images {before:.1f} -> {after:.1f}"
+    if negatives:
+        head += f"; {len(negatives.texts):,} negative texts"
     return Group(head, table, f"written: {run / 'student' / 'trust.json'}")
 
 
 def _cells(domain: DomainTrust) -> list[str]:
     from vl2v.evaluation.evaluation import percent
+    from vl2v_runtime.trust import REJECT_COVERAGE
 
     row = domain.row
     cells = [row.domain, row.role, f"{row.images:,}", *map(percent, (1 - row.student, row.student_ece))]
     cells.append(percent(row.student_ece_calibrated))
     cells += [", ".join(map(percent, domain.answered[coverage])) for coverage in SHOWN]
-    return cells + ([", ".join(map(percent, domain.unusual.values()))] if domain.unusual else [])
+    cells += [", ".join(map(percent, domain.unusual.values()))] if domain.unusual else []
+    return cells + ([percent(domain.known[REJECT_COVERAGE])] if domain.known else [])
 
 
 def attach(app: typer.Typer) -> None:

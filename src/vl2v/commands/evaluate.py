@@ -45,7 +45,7 @@ from vl2v_runtime.formats import COMMON
 from vl2v_runtime.imaging import UnreadableImageError
 from vl2v_runtime.inputs import search
 from vl2v_runtime.names import shown
-from vl2v_runtime.trust import CONFIDENCE, SCORES, Trust, probabilities, scores
+from vl2v_runtime.trust import ALL_SCORES, CONFIDENCE, NEGATIVES, Trust, probabilities
 
 Part = tuple[str, str, Indices]
 """Role, domain, and indices of the images."""
@@ -209,7 +209,7 @@ def classify(
         student: a loaded one.
         paths: of images.
         coverage: refuse what is less sure than this share of the sources' validation images; None refuses nothing.
-        score: ``confidence`` or ``energy``.
+        score: ``confidence``, ``energy``, or ``negatives`` if the student has negative texts.
         batch_size: how many go through the backbone at once.
         every_class: whether each answer has the probabilities of all classes.
 
@@ -217,12 +217,12 @@ def classify(
         The answers; and how far the images lie from the training domains, None where the student does not know them.
 
     Raises:
-        StudentError: if something is to be refused by a student without `trust`.
+        StudentError: if something is to be refused by a student without `trust`, or without negative texts.
         ConfigError: if the score or the coverage has no threshold.
     """
-    if score not in SCORES:
+    if score not in ALL_SCORES:
         step = "correct --score"
-        raise ConfigError("Unknown score.", expected=" or ".join(SCORES), found=score, next_step=step)
+        raise ConfigError("Unknown score.", expected=" or ".join(ALL_SCORES), found=score, next_step=step)
     least = None if coverage is None else _threshold(student, score, coverage)
     with computing(student_threads(student, len(paths))):
         return _classify(student, paths, least, score, batch_size, every_class)
@@ -240,7 +240,9 @@ def _classify(
         good = [image for image in images if not isinstance(image, str)]
         projected = student.project_pixels(torch.stack(good)) if good else student.project([])
         logits = student.logits(projected).cpu().numpy()
-        rows = iter(_answers(student.trust, logits, score, least))
+        needed = student.trust is not None and (student.trust.reference is not None or score == NEGATIVES)
+        embeddings = student.embeddings(projected).cpu().numpy() if needed else None
+        rows = iter(_answers(student.trust, logits, embeddings, score, least))
         for path, image in zip(batch, images, strict=True):
             if isinstance(image, str):
                 found.append(Answer(str(path), "", 0.0, image))
@@ -250,19 +252,20 @@ def _classify(
                 each = dict(zip(student.classes, map(float, chances), strict=True)) if every_class else {}
                 label, confidence = student.classes[best], float(chances[best])
                 found.append(Answer(str(path), label, confidence, accepted=accepted, probabilities=each))
-        if student.trust and student.trust.reference:
-            seen.append(student.embeddings(projected)[::every].cpu().numpy())
+        if student.trust and student.trust.reference and embeddings is not None:
+            seen.append(embeddings[::every])
     drift = student.trust.drift(np.concatenate(seen)) if student.trust and seen else None
     return found, drift
 
 
 def _answers(
-    trust: Trust | None, logits: Logits, score: str, least: float | None
+    trust: Trust | None, logits: Logits, embeddings: NDArray[np.float32] | None, score: str, least: float | None
 ) -> list[tuple[NDArray[np.float32], bool | None]]:
     """The [K] probabilities, and whether the answer is accepted, of each of [N, K] logits."""
-    temperature = trust.temperature if trust else 1.0
-    rows = probabilities(logits, temperature)
-    sure = [None] * len(rows) if least is None else [bool(s >= least) for s in scores(logits, score, temperature)]
+    rows = probabilities(logits, trust.temperature if trust else 1.0)
+    sure: list[bool | None] = [None] * len(rows)
+    if trust is not None and least is not None:
+        sure = [bool(s >= least) for s in trust.scores(logits, score, embeddings)]
     return list(zip(rows, sure, strict=True))
 
 
@@ -273,6 +276,16 @@ def _threshold(student: Student, score: str, coverage: float) -> float:
             expected="trust.json next to its weights",
             found="no trust.json: the student is from an earlier version or has no validation images",
             next_step="fit it: vl2v trust RUN, or predict without --coverage",
+        )
+    if score == NEGATIVES and student.trust.negatives is None:
+        linear = student.head is None
+        raise StudentError(
+            "This student has no negative texts.",
+            expected="a student with negative texts in trust.json",
+            found="a linear classifier, which cannot be given any" if linear else "none",
+            next_step="use --coverage with --score confidence or energy"
+            if linear
+            else "add them once: vl2v trust RUN --reject; or predict without --reject",
         )
     try:
         return student.trust.threshold(score, coverage)

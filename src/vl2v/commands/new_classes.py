@@ -62,10 +62,14 @@ class NewClasses:
 
     def quote(self, store: EmbeddingStore) -> Quote:
         """What of them is not in the store, and costs."""
-        templates = len(self.texts) // len(self.prompts)
-        found = make_quote(Requirements({}, self.texts, templates), self.teacher, store, 0, 0, None)
-        row = 4 * self.teacher.describe().dimension + ROW_OVERHEAD
-        return replace(found, disk_bytes={"purchased embeddings": found.text_queries * row})
+        return text_quote(self.texts, len(self.texts) // len(self.prompts), self.teacher, store)
+
+
+def text_quote(texts: tuple[str, ...], templates: int, teacher: Teacher, store: EmbeddingStore) -> Quote:
+    """Compute what texts cost that are not in the store, and their disk usage."""
+    found = make_quote(Requirements({}, texts, templates), teacher, store, 0, 0, None)
+    row = 4 * teacher.describe().dimension + ROW_OVERHEAD
+    return replace(found, disk_bytes={"purchased embeddings": found.text_queries * row})
 
 
 def known_classes(student: Student) -> tuple[KnownClass, ...]:
@@ -90,6 +94,30 @@ def new_classes(
 ) -> NewClasses:
     """Check names, wording and teacher against a student; see `vl2v.commands.classes.add_classes`."""
     need_head(student)
+    config, made = run_config(student, teacher), student.provenance
+    new = _new_names(student, names)
+    if phrases and len(phrases) != len(names):
+        found = f"{len(names)} names and {len(phrases)} phrases"
+        raise ConfigError("The numbers of names and phrases differ.", expected="a phrase for each name", found=found)
+    own = made.get("templates") or config.teacher.prompts
+    chosen = load_templates(tuple(templates) or (own if isinstance(own, str) else tuple(own)))
+    called = [" ".join(phrase.split()) or name for phrase, name in zip(phrases or new, new, strict=True)]
+    prompts = {name: tuple(render(t, phrase) for t in chosen) for name, phrase in zip(new, called, strict=True)}
+    _check_prompts(student, prompts)
+    return NewClasses(prompts, opened_teacher(student, config, teacher))
+
+
+def run_config(student: Student, teacher: str | Teacher | None) -> RunConfig:
+    """Return the settings of the run of a student, before a file or an address that they name is opened.
+
+    Args:
+        student: the student.
+        teacher: the teacher that the user names; None will open the one of the settings.
+
+    Raises:
+        StudentError: if the student does not record them, or not its teacher.
+        TeacherError: if no teacher is given, and that of a student made elsewhere is a file or an address.
+    """
     made = check_provenance(student.provenance, "the student")
     if made.get("config") is None or made.get("teacher") is None:
         raise StudentError(
@@ -99,18 +127,9 @@ def new_classes(
             next_step="query its teacher yourself, and pass the embedding to Student.add_class",
         )
     config = parse(RunConfig, made["config"], "the student's provenance")
-    new = _new_names(student, names)
-    if phrases and len(phrases) != len(names):
-        found = f"{len(names)} names and {len(phrases)} phrases"
-        raise ConfigError("The numbers of names and phrases differ.", expected="a phrase for each name", found=found)
     if teacher is None:
         check_teacher(config, made.get(MARK))
-    own = made.get("templates") or config.teacher.prompts
-    chosen = load_templates(tuple(templates) or (own if isinstance(own, str) else tuple(own)))
-    called = [" ".join(phrase.split()) or name for phrase, name in zip(phrases or new, new, strict=True)]
-    prompts = {name: tuple(render(t, phrase) for t in chosen) for name, phrase in zip(new, called, strict=True)}
-    _check_prompts(student, prompts)
-    return NewClasses(prompts, _opened(student, config, teacher))
+    return config
 
 
 def _new_names(student: Student, names: Sequence[str]) -> list[str]:
@@ -144,8 +163,13 @@ def _check_prompts(student: Student, prompts: Mapping[str, tuple[str, ...]]) -> 
         taken[texts] = name
 
 
-def _opened(student: Student, config: RunConfig, teacher: str | Teacher | None) -> Teacher:
+def opened_teacher(student: Student, config: RunConfig, teacher: str | Teacher | None) -> Teacher:
     """The teacher that taught this student.
+
+    Args:
+        student: the student.
+        config: settings of its run.
+        teacher: the teacher by another name, or opened; None opens the one that the run names, see `run_config`.
 
     Raises:
         TeacherError: if it is another one.

@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from vl2v.analysis.probe import softmax
+from vl2v.analysis.frozen import frozen_features
 from vl2v.analysis.suspects import Judgement, judge
 from vl2v.analysis.worth import copies_of, source_rows
 from vl2v.config import RunConfig
@@ -27,10 +26,10 @@ from vl2v.teacher.purchase.buyer import Buyer
 from vl2v.teacher.purchase.ledger import Budget
 from vl2v.teacher.purchase.store import EmbeddingStore
 from vl2v.teacher.zero_shot import zero_shot_logits
-from vl2v.training.feature_cache import FeatureCache
 from vl2v.training.process import make_accelerator
 from vl2v.writing import replacing, write_text
 from vl2v_runtime.names import printable
+from vl2v_runtime.trust import softmax
 
 FEWEST = 40  # judged images, below which nothing can be said
 COLUMNS = (PATH, "domain", "label", "reason", "suggested", "teacher", "probe", "similarity", DROP)
@@ -97,7 +96,9 @@ def find_suspects(
         head = text_heads(store.texts(plan.card, plan.requirements.prompts), plan.requirements.templates)
     teacher = softmax(zero_shot_logits(embeddings, head, plan.card.logit_scale).astype(np.float64))
     units = copies_of(plan.dataset.digests[rows]) if plan.dataset.groups is None else plan.dataset.groups[rows]
-    judgement = judge(teacher, embeddings, _features(plan, rows, progress), plan.dataset.labels[rows], units)
+    title, accelerator = "features of the frozen student", make_accelerator(plan.config)
+    features = frozen_features(plan, plan.dataset.digests[rows], progress, title, keep=accelerator)
+    judgement = judge(teacher, embeddings, features, plan.dataset.labels[rows], units)
     suspects = tuple(_listed(plan, rows, judgement))
     page = out.with_suffix(".html")
     unanswered = len(source_rows(plan)) - len(rows)
@@ -123,17 +124,6 @@ def _answered(plan: RunPlan, store: EmbeddingStore, progress: Progress) -> Datas
             next_step="give the run that bought the embeddings (--run), or its --teacher and --store",
         )
     return known
-
-
-def _features(plan: RunPlan, rows: DatasetRows, progress: Progress) -> NDArray[np.float32]:
-    """The frozen student's features, [N, F]; cached for runs with the same weights."""
-    backbone, slots = plan.student_backbone, plan.pixels.slots(plan.dataset.digests[rows])
-    accelerator = make_accelerator(plan.config)
-    module = backbone.module.to(accelerator.device)
-    folder, pixels = plan.pixels.features_folder(), plan.pixels.map()
-    cache = FeatureCache(folder, module, backbone.preprocess, pixels, backbone.features)
-    features: NDArray[np.float32] = cache.of(slots, accelerator, progress, "features of the frozen student")[slots]
-    return features
 
 
 def _listed(plan: RunPlan, rows: DatasetRows, judgement: Judgement) -> list[Suspect]:

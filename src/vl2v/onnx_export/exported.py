@@ -10,6 +10,7 @@ from vl2v.redaction import public_provenance
 from vl2v.runs.run_files import read_export
 from vl2v.student.files import CHANGES
 from vl2v.student.model import Student
+from vl2v.trust.negatives import without_similar
 
 EXPORT, REPORT = "export", "export.json"  # folder in the run folder, and the report in it
 REMARK = "accuracy and parity refer to the classes before the change"
@@ -44,7 +45,12 @@ def change_exports(run: Path, student: Student) -> None:
 
 
 def mark_trust(student: Student) -> None:
-    """Record in the calibration of a student how often its classes have changed since it was fitted."""
+    """Update the trust data of a student after a change of its classes.
+
+    The calibration records how often the classes have changed since it was fitted. Negative texts that are too similar
+    to a new class are removed.
+    """
     if student.trust is not None:
         changes = len(student.provenance[CHANGES])
-        student.trust = replace(student.trust, calibration={**student.trust.calibration, CHANGES: changes})
+        marked = replace(student.trust, calibration={**student.trust.calibration, CHANGES: changes})
+        student.trust = marked if student.head is None else without_similar(marked, student.head.cpu().numpy())

@@ -61,7 +61,7 @@ class ImageAnswer(BaseModel):
     name: str = Field(description="Name of the image in the request.")
     label: str | None = Field(default=None, description="The most probable class.")
     confidence: float | None = Field(default=None, description="Its probability.")
-    accepted: bool | None = Field(default=None, description="Whether the confidence is sufficient for the coverage.")
+    accepted: bool | None = Field(default=None, description="Whether the score is sufficient for the coverage.")
     classes: list[ClassChance] = Field(default=[], description="The most probable classes, in descending order.")
     neighbours: list[Near] = Field(default=[], description="The nearest training images, nearest first.")
     error: Fault | None = Field(
@@ -99,10 +99,12 @@ class About(BaseModel):
     name: str
     version: str
     size: int = Field(description="Side length in pixels that images are resized to.")
+    fit: str = Field(description="How an image becomes a square: squash, crop or pad.")
     int8: bool
     classes: int
     teacher: str | None
     coverages: list[float] = Field(description="Valid values of `coverage`.")
+    scores: list[str] = Field(description="Valid values of `score`, if there are coverages.")
     drift: bool = Field(description="Whether responses contain drift detection.")
     gallery: int = Field(description="Number of training images that neighbours are searched in.")
     no_gallery: str | None = Field(description="Reason if there are none.")

@@ -23,6 +23,7 @@ from vl2v.web.body import Body
 from vl2v.web.envelope import Envelope, answer_faults
 from vl2v.web.faults import ApiError, schema
 from vl2v.web.limits import Limits
+from vl2v_runtime.trust import CONFIDENCE
 
 logger = logging.getLogger("vl2v.serve")
 FAILED = "The server failed on this request; see its log under the x-request-id of the response."
@@ -104,12 +105,13 @@ def _add_answers(app: FastAPI, service: Service) -> None:
             float | None,
             Query(description="Mark predictions as accepted or unsure, by the threshold for this coverage."),
         ] = None,
+        score: Annotated[str, Query(description="Score for `coverage`: confidence, energy or negatives.")] = CONFIDENCE,
         neighbours: Annotated[
             int, Query(ge=0, le=NEIGHBOURS, description="Number of similar training images to return per image.")
         ] = 0,
     ) -> Response:
         """Classify images. The response contains a prediction or an error for each, in their order."""
-        options = Options(top_k, coverage, neighbours)
+        options = Options(top_k, coverage, neighbours, score)
         kind = request.headers.get("content-type", "")
         async with _whole_body(service, request, service.limits) as body:
             return Response(

@@ -28,6 +28,7 @@ from vl2v.web.limits import Limits
 from vl2v_runtime import Model, UnreadableImageError
 from vl2v_runtime.errors import ModelError
 from vl2v_runtime.imaging import Pixels
+from vl2v_runtime.trust import CONFIDENCE, NEGATIVES, SCORES
 
 if TYPE_CHECKING:
     from vl2v.serve.editing import RunEditor  # it imports torch, which predictions do not need
@@ -44,13 +45,15 @@ class Options:
 
     Attributes:
         top_k: number of classes to return per image.
-        coverage: coverage in (0, 1] whose confidence threshold accepted predictions reach; None skips the check.
+        coverage: coverage in (0, 1] whose threshold accepted predictions reach; None skips the check.
+        score: the score that is compared with the threshold.
         neighbours: number of similar training images to return per image.
     """
 
     top_k: int = 5
     coverage: float | None = None
     neighbours: int = 0
+    score: str = CONFIDENCE
 
 
 class Service:
@@ -148,7 +151,7 @@ class Service:
             ApiError: if the whole request is invalid.
         """
         started = time.perf_counter()
-        self._check_coverage(options.coverage)
+        self._check_coverage(options.coverage, options.score)
         uploads = read(content_type, body, self.limits)
         outcomes = [self._pixels(upload) for upload in uploads]
         good = [outcome for outcome in outcomes if not isinstance(outcome, ApiError)]
@@ -165,8 +168,14 @@ class Service:
         spent = round(1000 * (time.perf_counter() - started), 2)
         return Prediction(answers=answers, drift=_drift(outputs), milliseconds=spent).model_dump_json().encode()
 
-    def _check_coverage(self, coverage: float | None) -> None:
+    def _check_coverage(self, coverage: float | None, score: str) -> None:
         trust = self.engine.model.trust
+        scores = trust.available if trust else ()
+        if score not in (scores or SCORES):
+            more = (
+                "" if NEGATIVES in scores else f" The score {NEGATIVES} needs negative texts: vl2v trust RUN --reject."
+            )
+            raise schema(f"Expected one of {', '.join(scores or SCORES)}.{more}", "score")
         known = trust.coverages if trust else ()
         if coverage is not None and coverage not in (1.0, *known):
             expected = ", ".join(f"{share:g}" for share in known)
@@ -190,7 +199,8 @@ class Service:
         chances = outputs.model.chances(outputs.logits)
         accepted: list[bool | None] = [None] * len(chances)
         if trust and options.coverage is not None:
-            accepted = [bool(sure) for sure in trust.accepts(outputs.logits, coverage=options.coverage)]
+            found = trust.accepts(outputs.logits, options.score, options.coverage, outputs.embeddings)
+            accepted = [bool(sure) for sure in found]
         answers = [rank(row, classes, options.top_k, sure) for row, sure in zip(chances, accepted, strict=True)]
         if options.neighbours and self.gallery is not None and outputs.embeddings is not None:
             for answer, near in zip(answers, self.gallery.nearest(outputs.embeddings, options.neighbours), strict=True):

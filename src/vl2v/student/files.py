@@ -4,9 +4,9 @@ The folder may come from an untrusted source. Loading it runs no code from it an
 names. One strict reader parses the JSON, and every key has a model. The architecture comes from an installed package.
 Shapes are compared before memory is allocated.
 
-`trust.json` contains the calibration, the rejection thresholds and the drift reference. Folders of earlier versions do
-not have it. The weights are written first and contain the class names as well, so head and class names agree even if
-the process is killed between the two files.
+`trust.json` contains the calibration, the rejection thresholds, the drift reference and negative texts. Folders of
+earlier versions do not have it. The weights are written first and contain the class names as well, so head and class
+names agree even if the process is killed between the two files.
 """
 
 from __future__ import annotations
@@ -123,10 +123,11 @@ def load(folder: Path, backbone: nn.Module | None = None) -> Student:
         raise _broken(folder / WEIGHTS, "this student's weights", error) from error
     _try(student.eval(), folder / WEIGHTS)
     student.trust = trust = read_trust(folder)
-    width = None if trust is None or trust.reference is None else trust.reference.centres.shape[1]
-    if width is not None and (student.head is None or width != student.dimension):
-        found = f"centres of dimension {width}, the student's embeddings have {student.dimension}"
-        raise _broken_trust(folder, ValueError(found))
+    if trust is not None:
+        try:
+            trust.check_dimension(None if student.head is None else student.dimension)
+        except ValueError as error:
+            raise _broken_trust(folder, error) from error
     return student
 
 

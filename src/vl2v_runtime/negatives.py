@@ -1,0 +1,111 @@
+"""Negative texts: names of things that are none of a student's classes, to recognise unknown images with numpy."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from vl2v_runtime.numbers import number, whole
+
+Floats = NDArray[np.float64]
+MAX_TEXTS = 100_000
+MAX_TEXT = 1_000  # characters
+MAX_DIMENSION = 100_000
+LEAST, GREATEST = 1e-9, 1e6  # logit scales that a file may have
+
+
+@dataclass(frozen=True)
+class Negatives:
+    """Embeddings of negative texts in the space of the student's embeddings.
+
+    Attributes:
+        texts: M names, as in the list.
+        vectors: [M, D] float16, rows of length one up to rounding. M is at least 1.
+        scale: logit scale of the student, above 0.
+        limit: largest cosine between one of the texts and one of the classes that the student had when they were
+            selected, in [-1, 1]. Texts that are more similar to a new class are removed.
+    """
+
+    texts: tuple[str, ...]
+    vectors: NDArray[np.float16]
+    scale: float
+    limit: float
+
+    def scores(self, logits: ArrayLike, embeddings: ArrayLike, temperature: float) -> Floats:
+        """Compute how much more an image is like the classes than like the negative texts.
+
+        It is log sum over classes of exp(logit / T) minus log sum over negative texts of exp(scale * cosine / T), which
+        orders images as the score of NegLabel (Jiang et al., ICLR 2024) does.
+
+        Args:
+            logits: [N, K] of the student, not divided by T.
+            embeddings: [N, D] of the same images, rows of length one.
+            temperature: T > 0.
+
+        Returns:
+            [N] float64, higher is more like the classes.
+
+        Raises:
+            ValueError: if the shapes do not fit.
+        """
+        known, rows = np.asarray(logits, np.float64), np.asarray(embeddings, np.float64)
+        expected = (len(known), self.vectors.shape[1])
+        if known.ndim != 2 or rows.shape != expected:
+            raise ValueError(f"expected logits [N, K] and embeddings {list(expected)}, found {list(rows.shape)}")
+        others = self.scale * rows @ self.vectors.T.astype(np.float64)
+        return _log_sum_exp(known / temperature) - _log_sum_exp(others / temperature)
+
+    def keep(self, chosen: NDArray[np.bool_]) -> Negatives | None:
+        """Return those that are chosen, [M] bool, or None if there are none."""
+        if not chosen.any():
+            return None
+        texts = tuple(text for text, stays in zip(self.texts, chosen, strict=True) if stays)
+        return Negatives(texts, self.vectors[chosen], self.scale, self.limit)
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> Negatives:
+        """Read what `to_dict` returned.
+
+        Raises:
+            KeyError, TypeError, ValueError: if something is missing or invalid.
+        """
+        texts = content["texts"]
+        if not isinstance(texts, list) or not 1 <= len(texts) <= MAX_TEXTS:
+            raise ValueError(f"negative texts that are not a list of 1 to {MAX_TEXTS:,}")
+        if not all(isinstance(text, str) and len(text) <= MAX_TEXT for text in texts):
+            raise ValueError(f"a negative text that is not a string of at most {MAX_TEXT:,} characters")
+        dimension = whole(content["dimension"], "dimension of the negative texts", 1, MAX_DIMENSION)
+        try:
+            data = base64.b64decode(content["float16"], validate=True)
+        except binascii.Error as error:
+            raise ValueError("vectors of the negative texts that are not base64") from error
+        if len(data) != 2 * len(texts) * dimension:
+            raise ValueError(f"{len(data):,} bytes of vectors for {len(texts):,} texts of dimension {dimension:,}")
+        vectors = np.frombuffer(data, "<f2").astype(np.float16).reshape(len(texts), dimension)
+        if not np.isfinite(vectors).all():
+            raise ValueError("vectors of the negative texts that are not finite")
+        scale = number(content["scale"], "scale of the negative texts", LEAST, GREATEST)
+        return cls(tuple(texts), vectors, scale, number(content["limit"], "limit of the negative texts", -2, 2))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON. The vectors are little-endian float16, row by row, as base64."""
+        data = base64.b64encode(self.vectors.astype("<f2").tobytes()).decode("ascii")
+        return {
+            "texts": list(self.texts),
+            "scale": self.scale,
+            "limit": self.limit,
+            "dimension": self.vectors.shape[1],
+            "float16": data,
+        }
+
+
+def _log_sum_exp(rows: Floats) -> Floats:
+    top: Floats = rows.max(axis=1, initial=-1e300)
+    found: Floats = top + np.log(np.exp(rows - top[:, None]).sum(axis=1))
+    return found
