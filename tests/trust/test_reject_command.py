@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from made_run import make_run
 from PIL import Image
+from solved_run import make_run
 from tiny_dataset import Bench
 
 import vl2v

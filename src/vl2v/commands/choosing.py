@@ -9,8 +9,8 @@ import torch
 from accelerate import Accelerator
 from numpy.typing import NDArray
 
+from vl2v.analysis.frozen import frozen_features
 from vl2v.analysis.selection import diverse
-from vl2v.analysis.worth import frozen_features
 from vl2v.data.pixels import Digests
 from vl2v.errors import BudgetError
 from vl2v.planning.choice import Candidates, Choice, affordable, covered, narrowed
@@ -19,7 +19,6 @@ from vl2v.progress import Progress
 from vl2v.runs.folder import RunFolder
 from vl2v.teacher.purchase.ledger import Budget
 from vl2v.teacher.purchase.store import EmbeddingStore
-from vl2v.training.feature_cache import FeatureCache
 
 
 def with_choice(
@@ -86,11 +85,10 @@ def _features(plan: RunPlan, digests: Digests, accelerator: Accelerator, progres
     """Features of the frozen student, [N, F]; a single process caches them for Align."""
     backbone = plan.student_backbone
     backbone.module.to(accelerator.device).to(memory_format=torch.channels_last)
+    title = "features to choose the images to query"
     if accelerator.num_processes > 1:  # the others wait for the purchase
-        return frozen_features(plan, digests, progress, accelerator.device)
-    folder, pixels, slots = plan.pixels.features_folder(), plan.pixels.map(), plan.pixels.slots(digests)
-    cache = FeatureCache(folder, backbone.module, backbone.preprocess, pixels, backbone.features)
-    return cache.of(slots, accelerator, progress, "features to choose the images to query")[slots]
+        return frozen_features(plan, digests, progress, title, device=accelerator.device)
+    return frozen_features(plan, digests, progress, title, keep=accelerator)
 
 
 def _too_little(plan: RunPlan, budget: Budget) -> BudgetError:
