@@ -49,8 +49,7 @@ def store(tmp_path: Path) -> Path:
 
 
 def add(run: Path, nouns: Path, store: Path, *more: str) -> Done:
-    words = ("trust", run, "--reject", "--reject-texts", nouns, "--store", store, "--budget", "1", *more)
-    return run_cli(*words)
+    return run_cli("trust", run, "--reject", "--reject-texts", nouns, "--store", store, "--budget", "1", *more)
 
 
 def content(run: Path) -> dict[str, Any]:
