@@ -30,7 +30,8 @@ from common import ROOT, circumstances, keep
 from vl2v.allocator import keep_freed_memory
 from vl2v.cli.console import LogLines
 from vl2v.commands.distill import run as distill
-from vl2v.commands.repair import QUERIES, RepairPlan, plan_repair, repair
+from vl2v.commands.repair import repair
+from vl2v.commands.repair_plan import QUERIES, RepairPlan, plan_repair
 from vl2v.data.pixels import CachedPixels
 from vl2v.data.scan import FileIndex
 from vl2v.evaluation.evaluation import OUT_OF_DOMAIN, student_answers

@@ -34,7 +34,8 @@ if TYPE_CHECKING:
     from vl2v.api_quote import quote
     from vl2v.commands.expect import expect
     from vl2v.commands.label import label
-    from vl2v.commands.repair import plan_repair, repair
+    from vl2v.commands.repair import repair
+    from vl2v.commands.repair_plan import plan_repair
     from vl2v.data.folder import DomainFolder
     from vl2v.errors import Vl2vError
     from vl2v.student.model import Student
@@ -53,7 +54,7 @@ _HOMES = {
     "label": "vl2v.commands.label",
     "list_classes": "vl2v.api",
     "load": "vl2v.api",
-    "plan_repair": "vl2v.commands.repair",
+    "plan_repair": "vl2v.commands.repair_plan",
     "quote": "vl2v.api_quote",
     "quote_classes": "vl2v.api",
     "remove_classes": "vl2v.api",

@@ -19,7 +19,8 @@ import vl2v
 from once import Once
 from vl2v.cli import app
 from vl2v.cli.repair import _text
-from vl2v.commands.repair import Repair, RepairPlan, k_centre, plan_repair, repair
+from vl2v.commands.repair import Repair, repair
+from vl2v.commands.repair_plan import RepairPlan, k_centre, plan_repair
 from vl2v.errors import BudgetError, ConfigError, DataError, RunError, Vl2vError
 from vl2v.evaluation.evaluation import Evaluation, Row
 from vl2v.locations import StoragePaths

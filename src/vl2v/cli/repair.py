@@ -12,7 +12,8 @@ from vl2v.cli.common import CacheOpt, Json, Quiet, StoreOpt, finite, guarded, ma
 from vl2v.cli.settings import with_settings
 
 if TYPE_CHECKING:
-    from vl2v.commands.repair import Repair, RepairPlan
+    from vl2v.commands.repair import Repair
+    from vl2v.commands.repair_plan import RepairPlan
 
 
 def attach(app: typer.Typer) -> None:
@@ -51,8 +52,8 @@ def repair(
     """
     keep_freed_memory()
     from vl2v.cli.printing import show
-    from vl2v.commands.repair import plan_repair
     from vl2v.commands.repair import repair as work
+    from vl2v.commands.repair_plan import plan_repair
 
     storage, progress = storage_paths(cache, store, run), make_progress(quiet, as_json)
     plan = plan_repair(
