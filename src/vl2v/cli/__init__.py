@@ -65,23 +65,42 @@ def _setup() -> None:
 COMMANDS = (
     distill,
     final,
-    label,
     predict,
-    repair,
-    teacher,
     report,
     export,
     serve,
     classes,
+    hub,
     trust,
     expect,
-    hub,
-    benchmark,
+    repair,
+    teacher,
+    label,
     data,
+    benchmark,
     vendor,
 )
-for part in COMMANDS:
-    part.attach(app)
+SECTIONS = {
+    "Train a student": ("quote", "distill", "final", "demo"),
+    "Use a student": ("predict", "evaluate", "report", "export", "serve", "classes", "push"),
+    "Check and repair a student": ("trust", "expect", "repair"),
+    "Teachers and data": ("teacher", "label", "data", "ledger"),
+    "Compare methods, sell a model": ("benchmark", "vendor"),
+}
+
+
+def _add_commands() -> None:
+    """Add the commands, each in its section of the help."""
+    for part in COMMANDS:
+        part.attach(app)
+    section_of = {name: section for section, names in SECTIONS.items() for name in names}
+    for command in app.registered_commands:
+        command.rich_help_panel = section_of[command.name or command.callback.__name__]  # type: ignore[union-attr]
+    for group in app.registered_groups:
+        group.rich_help_panel = section_of[str(group.name or group.typer_instance.info.name)]  # type: ignore[union-attr]
+
+
+_add_commands()
 
 
 def main() -> None:
