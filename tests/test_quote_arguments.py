@@ -14,7 +14,7 @@ from vl2v import api
 from vl2v.errors import ConfigError
 from vl2v.locations import StoragePaths
 
-OF_RUNS = {"out", "budget", "resume", "accept_teacher", "recipe", "report"}  # what only a run has
+OF_RUNS = {"out", "resume", "accept_teacher", "recipe", "report"}  # what only a run has
 
 
 def test_the_signatures_agree() -> None:
