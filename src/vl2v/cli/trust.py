@@ -13,6 +13,7 @@ from vl2v.errors import ConfigError
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
+    from rich.table import Table
 
     from vl2v.commands.trust import DomainTrust, Refitted
 
@@ -73,40 +74,49 @@ def _check_options(reject: bool | None, options: Mapping[str, object]) -> None:
 def trust_text(found: Refitted, run: Path) -> RenderableType:
     """For a terminal, in percent."""
     from rich.console import Group
-    from rich.table import Table
 
-    wrong = found.reference.other
-    table = Table(title=f"percent; 'accepted' and '{wrong}' at thresholds for this coverage of the validation images")
-    for name in ("domain", "", "images", wrong):
-        table.add_column(name, justify="left" if name in ("domain", "") else "right")
-    titles = [f"{100 * c:g}: accepted, {wrong}" for c in SHOWN]
-    unusual = any(domain.unusual for domain in found.domains)
-    negatives = found.trust.negatives
-    for name in (
-        "ECE",
-        "calibrated",
-        *titles,
-        *(["unusual batches of 1, 8, 32"] if unusual else []),
+    wrong, negatives = found.reference.other, found.trust.negatives
+    calibration = _table("calibration, percent", "domain", "", "images", wrong, "ECE", "calibrated")
+    rejection = _table(
+        f"percent; accepted and {wrong} at thresholds for this coverage of the validation images",
+        "domain",
+        *(f"{100 * c:g}: accepted, {wrong}" for c in SHOWN),
+        *(["unusual batches of 1, 8, 32"] if any(domain.unusual for domain in found.domains) else []),
         *(["accepted by --reject"] if negatives else []),
-    ):
-        table.add_column(name, justify="right")
+    )
     for domain in found.domains:
-        table.add_row(*_cells(domain))
+        calibration.add_row(*_calibration(domain))
+        rejection.add_row(*_rejection(domain))
     before, after = (100 * found.trust.calibration[f"ece_{when}"] for when in ("before", "after"))
     head = f"temperature {found.trust.temperature:.3f}; ECE on the validation images {before:.1f} -> {after:.1f}"
     if negatives:
         head += f"; {len(negatives.texts):,} negative texts"
-    return Group(head, table, f"written: {run / 'student' / 'trust.json'}")
+    return Group(head, calibration, rejection, f"written: {run / 'student' / 'trust.json'}")
 
 
-def _cells(domain: DomainTrust) -> list[str]:
+def _table(title: str, *columns: str) -> Table:
+    """A table in which a narrow terminal folds cells and never cuts them off."""
+    from rich.table import Table
+
+    table = Table(title=title)
+    for name in columns:
+        table.add_column(name, justify="left" if name in ("domain", "") else "right", overflow="fold")
+    return table
+
+
+def _calibration(domain: DomainTrust) -> list[str]:
+    from vl2v.evaluation.evaluation import percent
+
+    row = domain.row
+    figures = 1 - row.student, row.student_ece, row.student_ece_calibrated
+    return [row.domain, row.role, f"{row.images:,}", *map(percent, figures)]
+
+
+def _rejection(domain: DomainTrust) -> list[str]:
     from vl2v.evaluation.evaluation import percent
     from vl2v_runtime.trust import REJECT_COVERAGE
 
-    row = domain.row
-    cells = [row.domain, row.role, f"{row.images:,}", *map(percent, (1 - row.student, row.student_ece))]
-    cells.append(percent(row.student_ece_calibrated))
-    cells += [", ".join(map(percent, domain.answered[coverage])) for coverage in SHOWN]
+    cells = [domain.row.domain, *(", ".join(map(percent, domain.answered[coverage])) for coverage in SHOWN)]
     cells += [", ".join(map(percent, domain.unusual.values()))] if domain.unusual else []
     return cells + ([percent(domain.known[REJECT_COVERAGE])] if domain.known else [])
 
