@@ -95,12 +95,12 @@ def measure(folder: Path) -> list[Row]:
     """Predicted and actual accuracy of a run on its held-out domain."""
     basis = basis_of(folder, Silent())
     run = RunFolder(folder)
-    kept = read_answers(run)
-    threshold = confidence_threshold(kept.student[kept.role == IN_DOMAIN], kept.label[kept.role == IN_DOMAIN])
-    kept = kept.of(kept.role == OUT_OF_DOMAIN)
-    chosen = np.random.default_rng(0).permutation(len(kept.label))[:IMAGES]
-    pixels = torch.stack([basis.student.preprocess.pixels(run.config().data.folder / kept.path[i]) for i in chosen])
-    labels = kept.label[chosen]
+    saved = read_answers(run)
+    threshold = confidence_threshold(saved.student[saved.role == IN_DOMAIN], saved.label[saved.role == IN_DOMAIN])
+    saved = saved.of(saved.role == OUT_OF_DOMAIN)
+    chosen = np.random.default_rng(0).permutation(len(saved.label))[:IMAGES]
+    pixels = torch.stack([basis.student.preprocess.pixels(run.config().data.folder / saved.path[i]) for i in chosen])
+    labels = saved.label[chosen]
     rows = [site(basis, "none", pixels, labels, threshold)]
     for name, corrupt in CORRUPTIONS.items():
         made = [corrupt(Image.fromarray(one.permute(1, 2, 0).numpy())) for one in pixels[:CORRUPTED]]

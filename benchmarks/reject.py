@@ -120,8 +120,8 @@ def drawings(folder: Path, count: int = 400) -> list[Path]:
 
 def images_of(run: Path, out: Path) -> dict[str, list[Path]]:
     """Return the images of a run by group; those of the held-out class were not used in training."""
-    kept, root = read_predictions(RunFolder(run).predictions_file), out / "task" / "PACS"
-    groups = {"sources": kept.of(kept.role == IN_DOMAIN), "target": kept.of(kept.role == OUT_OF_DOMAIN)}
+    saved, root = read_predictions(RunFolder(run).predictions_file), out / "task" / "PACS"
+    groups = {"sources": saved.of(saved.role == IN_DOMAIN), "target": saved.of(saved.role == OUT_OF_DOMAIN)}
     found = {name: [root / path for path in part.path] for name, part in groups.items()}
     target = groups["target"].domain[0]
     rest = [domain for domain in DOMAINS if domain != target]
@@ -168,12 +168,12 @@ def fitted(run: Path, out: Path, vectors: dict[str, NDArray[np.float32]], withou
         vectors: of the texts.
         without: a noun to leave out.
     """
-    student, kept = Student.load(run), read_predictions(RunFolder(run).predictions_file)
+    student, saved = Student.load(run), read_predictions(RunFolder(run).predictions_file)
     assert student.trust is not None
-    sources = kept.role == IN_DOMAIN
+    sources = saved.role == IN_DOMAIN
     nouns = [noun for noun in read_nouns() if noun not in (*student.classes, without)]
     with np.load(out / f"{run.name}.npz") as arrays:
-        images = KnownImages(student, arrays["sources"], kept.label[sources])
+        images = KnownImages(student, arrays["sources"], saved.label[sources])
     return images.with_negatives(student.trust, images.select(nouns, np.stack([vectors[n] for n in nouns]))), student
 
 

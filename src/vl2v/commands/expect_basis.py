@@ -82,12 +82,12 @@ def basis_of(path: Path, progress: Progress) -> Basis:
     """
     folder = RunFolder(path)
     config = folder.config()
-    kept = read_answers(folder)
-    kept = kept.of(kept.role == IN_DOMAIN)
-    names = kept.domains
-    domain = np.array([names.index(name) for name in kept.domain.tolist()], np.int64)
-    _ensure_enough(path, kept, domain)
-    student, warnings = _student_of(folder, kept), []
+    saved = read_answers(folder)
+    saved = saved.of(saved.role == IN_DOMAIN)
+    names = saved.domains
+    domain = np.array([names.index(name) for name in saved.domain.tolist()], np.int64)
+    _ensure_enough(path, saved, domain)
+    student, warnings = _student_of(folder, saved), []
     frozen = _frozen(config, student)
     if frozen is None:
         warnings.append(
@@ -95,7 +95,7 @@ def basis_of(path: Path, progress: Progress) -> Basis:
             "every source domain, and the interval may be too narrow"
         )
     rows = _sample(domain)
-    known, clean = _measure(student, frozen, config.data.folder, kept.of(rows), domain[rows], progress)
+    known, clean = _measure(student, frozen, config.data.folder, saved.of(rows), domain[rows], progress)
     labels, classes = known.labels[known.view == CLEAN], len(student.classes)
     of_clean = known.domain[known.view == CLEAN]
     groups, distances = known.domain, None
@@ -113,9 +113,9 @@ def basis_of(path: Path, progress: Progress) -> Basis:
     )  # fmt: skip
 
 
-def _student_of(folder: RunFolder, kept: Predictions) -> Student:
+def _student_of(folder: RunFolder, saved: Predictions) -> Student:
     student = Student.load(folder.student)
-    if student.provenance.get(CHANGES) or len(student.classes) != kept.student.shape[1]:
+    if student.provenance.get(CHANGES) or len(student.classes) != saved.student.shape[1]:
         raise RunError(
             "The classes of this student were changed after training.",
             expected="the classes that the validation images were predicted with",
@@ -125,12 +125,12 @@ def _student_of(folder: RunFolder, kept: Predictions) -> Student:
     return student
 
 
-def _ensure_enough(path: Path, kept: Predictions, domain: NDArray[np.int64]) -> None:
+def _ensure_enough(path: Path, saved: Predictions, domain: NDArray[np.int64]) -> None:
     if len(domain) < 2 * FEWEST_PER_GROUP:
         raise RunError(
             f"{path} has too few validation images.",
             expected=f"{2 * FEWEST_PER_GROUP} validation images of the source domains",
-            found=str(len(kept.label)) if len(kept.label) else "none",
+            found=str(len(saved.label)) if len(saved.label) else "none",
             next_step="train with more of them (data.holdout_fraction), or label some images and run vl2v evaluate",
         )
 
@@ -166,12 +166,12 @@ def _frozen(config: RunConfig, student: Student) -> nn.Module | None:
 
 
 def _measure(
-    student: Student, frozen: nn.Module | None, root: Path, kept: Predictions, domain: NDArray[np.int64],
+    student: Student, frozen: nn.Module | None, root: Path, saved: Predictions, domain: NDArray[np.int64],
     progress: Progress,
 ) -> tuple[Images, Outputs]:  # fmt: skip
     """The features of validation images and of changed copies, and all outputs of the former."""
     try:
-        pixels = torch.stack([student.preprocess.pixels(root / path) for path in kept.path.tolist()])
+        pixels = torch.stack([student.preprocess.pixels(root / path) for path in saved.path.tolist()])
     except (OSError, UnreadableImageError) as error:
         raise DataError(
             "The validation images of the run cannot be read.",
@@ -196,4 +196,4 @@ def _measure(
     view_of = np.repeat(np.arange(len(VIEWS) + 1), [len(pixels), *[len(copies)] * len(VIEWS)])
     features = np.concatenate([one.features for one in every])
     before = features if frozen is None else np.concatenate([one.frozen for one in every])
-    return Images(features, before, kept.label[rows], domain[rows], view_of), every[CLEAN]
+    return Images(features, before, saved.label[rows], domain[rows], view_of), every[CLEAN]

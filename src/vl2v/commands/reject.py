@@ -61,11 +61,11 @@ class NegativeTexts:
             TeacherError: if a response is not usable.
         """
         card = self.teacher.describe()
-        purse = Budget(budget, currency=card.price.currency, less="fewer --reject-texts")
+        limit = Budget(budget, currency=card.price.currency, less="fewer --reject-texts")
         with closing(EmbeddingStore(storage.store)) as store:
             quote = text_quote(self.prompts, 1, self.teacher, store)
-            purse.check(quote.cost, f"{quote.text_queries:,} text quer{'y' if quote.text_queries == 1 else 'ies'}")
-            Buyer(self.teacher, store, purse, run, progress).texts(self.prompts, PURPOSE)
+            limit.check(quote.cost, f"{quote.text_queries:,} text quer{'y' if quote.text_queries == 1 else 'ies'}")
+            Buyer(self.teacher, store, limit, run, progress).texts(self.prompts, PURPOSE)
             return store.texts(card, self.prompts)
 
 

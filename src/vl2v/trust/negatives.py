@@ -149,9 +149,9 @@ def without_similar(trust: Trust, head: ArrayLike) -> Trust:
     known = trust.negatives
     if known is None:
         return trust
-    kept = known.keep(_cosines(known.vectors, head).max(axis=1) <= known.limit + ROUNDING)
-    reject = trust.reject if kept else {score: part for score, part in trust.reject.items() if score != NEGATIVES}
-    return replace(trust, reject=reject, negatives=kept)
+    remaining = known.keep(_cosines(known.vectors, head).max(axis=1) <= known.limit + ROUNDING)
+    reject = trust.reject if remaining else {score: part for score, part in trust.reject.items() if score != NEGATIVES}
+    return replace(trust, reject=reject, negatives=remaining)
 
 
 def _cosines(vectors: NDArray[np.float16], head: ArrayLike) -> NDArray[np.float64]:
