@@ -1,4 +1,4 @@
-"""`vl2v repair`: a student is adapted to a new place with a few queries, and the earlier one stays."""
+"""`vl2v repair`: a student is adapted to a new site with a few queries, and the earlier one stays."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ BRIEF = {"distill": {"steps": 3, "warmup_steps": 1, "checkpoint_every": 2}}
 
 @pytest.fixture(scope="module")
 def deployed(bench: Bench, once: Once) -> Path:
-    """A folder with a run `first` on two domains, its cache and its store; the third domain is the new place."""
+    """A folder with a run `first` on two domains, its cache and its store; the third domain is the new site."""
 
     def make(folder: Path) -> None:
         storage = StoragePaths(folder / "cache", folder / "vectors.sqlite")

@@ -1,4 +1,4 @@
-"""`vl2v repair`: adapt a deployed student to a new place. Heavy imports happen when the command runs."""
+"""`vl2v repair`: adapt a deployed student to a new site. Heavy imports happen when the command runs."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def attach(app: typer.Typer) -> None:
 @with_settings()
 def repair(
     run: Annotated[Path, typer.Argument(help="Folder of the finished run.")],
-    images: Annotated[Path, typer.Argument(help="Images of the new place, without labels: a folder, or a table.")],
+    images: Annotated[Path, typer.Argument(help="Images of the new site, without labels: a folder, or a table.")],
     out: Annotated[
         Path | None, typer.Option(help="Folder of the new run (default: RUN-repaired); the first run is not changed.")
     ] = None,
@@ -46,7 +46,7 @@ def repair(
     *,
     settings: dict[str, Any],
 ) -> None:
-    """Adapt a student to a new place: query a few images of it, train briefly, and compare old and new student.
+    """Adapt a student to a new site: query a few images of it, train briefly, and compare old and new student.
 
     Repeat the command to continue an interrupted repair.
     """
@@ -79,7 +79,7 @@ def _text(found: Repair, first: Path) -> str:
     lines = [
         f"student   {shown(found.folder / 'student')}; {shown(first / 'student')} is unchanged",
         f"queries   {found.queries:,} images: {found.spent:f} {found.currency}",
-        f"new place agreement with the teacher on {found.checked} images that were not trained on: "
+        f"new site  agreement with the teacher on {found.checked} images that were not trained on: "
         f"{found.agreement[0]} before, {found.agreement[1]} after",
         f"{measure} on validation images, percent:",
     ]
@@ -89,7 +89,7 @@ def _text(found: Repair, first: Path) -> str:
     if found.worse:
         lines.append(
             f"WORSE     The new student loses {-100 * found.change:.1f} points on the validation images, more than "
-            f"{100 * found.tolerance:g}. Keep the earlier student unless the new place matters more."
+            f"{100 * found.tolerance:g}. Keep the earlier student unless the new site matters more."
         )
     lines.append(f"next      vl2v predict {quoted(found.folder)} <image or folder>")
     return "\n".join(lines)

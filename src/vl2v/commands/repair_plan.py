@@ -1,4 +1,4 @@
-"""Plan a repair: select images of the new place, quote their queries, and derive the settings of the new run."""
+"""Plan a repair: select images of the new site, quote their queries, and derive the settings of the new run."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ QUERIES = 50  # images queried by default
 FEWEST = 5  # images to query at least: a table of images needs two, so three are trained on and two checked
 CHECKS = 5  # one of so many queried images is not trained on
 MOST = 10_000  # images among which to choose; of more, a random sample
-# Chosen on source domains of PACS that play the new place; see docs/results/repair.md.
+# Chosen on source domains of PACS that play the new site; see docs/results/repair.md.
 STEPS, SHARE, NEW = 60, 0.25, 16  # steps, share of the trained weights, new images in a batch
 TRAINING: dict[str, Any] = {
     "steps": STEPS, "minutes": 0, "warmup_steps": 10, "checkpoint_every": 20, "weights": "last", "wise_ft": SHARE,
@@ -57,7 +57,7 @@ class RepairPlan:
 
     Attributes:
         first: folder of the run to repair.
-        images: the images of the new place, as given.
+        images: the images of the new site, as given.
         out: folder of the new run.
         config: settings of the new run.
         storage: paths of cache and store.
