@@ -12,16 +12,14 @@ from the maintainers' folder (see `common.shared`).
 
 from __future__ import annotations
 
-import argparse
 import math
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from common import circumstances, keep, shared
+from common import circumstances, keep, scratch_option
 from suspects import material
 from vl2v.analysis.selection import diverse
 from vl2v.data.splits import domainbed_holdout
@@ -118,14 +116,9 @@ def summary(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def main() -> None:
     """Measure, and write the figures."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--scratch", type=Path, required=True, help="folder for links, pixels and features")
-    options = parser.parse_args()
-    folder = shared()
-    if folder is None:
-        parser.error("the maintainers' folder is missing; set VL2V_SHARED")
+    scratch = scratch_option(__doc__)
     torch.set_num_threads(1)
-    lines = measure(material(folder, options.scratch, size=96, prompts="name"))
+    lines = measure(material(scratch, size=96, prompts="name"))
     keep("budget", {"circumstances": circumstances(SEEDS), "summary": summary(lines), "lines": lines})
 
 

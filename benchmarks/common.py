@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import platform
@@ -22,6 +23,26 @@ def shared() -> Path | None:
     """The maintainers' folder of benchmark data next to the checkout, or the folder in VL2V_SHARED."""
     path = Path(os.environ.get("VL2V_SHARED", ROOT.parent / "shared"))
     return path if path.is_dir() else None
+
+
+def need_shared() -> Path:
+    """`shared`, for a script that cannot run without it.
+
+    Raises:
+        SystemExit: if it is missing.
+    """
+    folder = shared()
+    if folder is None:
+        raise SystemExit("The maintainers' folder of benchmark data is missing; set VL2V_SHARED.")
+    return folder
+
+
+def scratch_option(description: str | None) -> Path:
+    """Parse the command line of a script whose only option is ``--scratch``, a folder for intermediate files."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--scratch", type=Path, required=True, help="folder for links, pixels and features")
+    scratch: Path = parser.parse_args().scratch
+    return scratch
 
 
 def circumstances(seeds: Sequence[int] = (0,)) -> dict[str, Any]:

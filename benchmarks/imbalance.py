@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from common import circumstances, keep, shared
+from common import circumstances, keep, need_shared
 from pacs_dataset import DOMAINS, LOGIT_SCALE, SimulatedVendor, student
 from vl2v.config import RunConfig, parse
 from vl2v.data.splits import domainbed_holdout
@@ -144,9 +144,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--seeds", type=int, default=3)
     a = parser.parse_args()
-    folder = shared()
-    if folder is None:
-        raise SystemExit("This benchmark needs the maintainers' folder of benchmark data (VL2V_SHARED).")
+    folder = need_shared()
     torch.set_num_threads(1)
     context, started = circumstances(range(a.seeds)), time.process_time()
     images, found = load(folder), {}

@@ -5,10 +5,16 @@ from __future__ import annotations
 import importlib
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from vl2v.api import distill
+from vl2v.cli.console import LogLines
+from vl2v.locations import StoragePaths
+from vl2v.nested import merge
 from vl2v.teacher.base import TeacherCard, Vectors
 from vl2v.teacher.prompts import load_templates, render
 
@@ -51,6 +57,37 @@ def vectors_file(folder: Path, scratch: Path) -> Path:
     )
     fresh.replace(file)
     return file
+
+
+def run_without_classes(
+    folder: Path, out: Path, name: str, target: str, classes: Sequence[str], settings: dict[str, Any]
+) -> Path:
+    """Distil a student without some classes and without a target domain, unless it is finished.
+
+    Args:
+        folder: the maintainers' folder.
+        out: folder of the runs, of their cache and of their store.
+        name: of the run.
+        target: held-out domain.
+        classes: held-out classes.
+        settings: nested settings of the run.
+
+    Returns:
+        The run folder.
+    """
+    run = out / name
+    if not (run / "evaluation.json").is_file():
+        distill(
+            link_images(folder, out / "task"),
+            f"file:{vectors_file(folder, out / 'task')}",
+            student(folder),
+            out=run,
+            held_out=[target],
+            storage=StoragePaths(out / "cache", out / "vectors.sqlite"),
+            progress=LogLines(),
+            settings=merge(settings, {"data": {"held_out_classes": list(classes)}}),
+        )
+    return run
 
 
 class SimulatedVendor:

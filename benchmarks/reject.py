@@ -18,17 +18,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from common import circumstances, keep, shared
-from pacs_dataset import DOMAINS, SimulatedVendor, link_images, student, vectors_file
+from common import circumstances, keep, need_shared
+from pacs_dataset import DOMAINS, SimulatedVendor, run_without_classes
 from vl2v.allocator import keep_freed_memory
-from vl2v.api import distill
-from vl2v.cli.console import LogLines
 from vl2v.commands.reject import KnownImages, logits_of
-from vl2v.config import merge
 from vl2v.demo.drawings import draw
 from vl2v.evaluation.evaluation import IN_DOMAIN, OUT_OF_DOMAIN
 from vl2v.evaluation.predictions import read_predictions
-from vl2v.locations import StoragePaths
 from vl2v.runs.folder import RunFolder
 from vl2v.student.model import Student
 from vl2v.trust.negatives import read_nouns
@@ -65,21 +61,8 @@ SETTINGS: dict[str, Any] = {
 
 def train(folder: Path, out: Path) -> None:
     """Distil every student that is not finished yet."""
-    root, vectors = link_images(folder, out / "task"), vectors_file(folder, out / "task")
     for i, held_out in enumerate(CLASSES):
-        run, target = out / held_out, DOMAINS[i % len(DOMAINS)]
-        if (run / "evaluation.json").is_file():
-            continue
-        distill(
-            root,
-            f"file:{vectors}",
-            student(folder),
-            out=run,
-            held_out=[target],
-            storage=StoragePaths(out / "cache", out / "vectors.sqlite"),
-            progress=LogLines(),
-            settings=merge(SETTINGS, {"data": {"held_out_classes": [held_out]}}),
-        )
+        run_without_classes(folder, out, held_out, DOMAINS[i % len(DOMAINS)], [held_out], SETTINGS)
 
 
 def runs(out: Path) -> list[Path]:
@@ -222,9 +205,7 @@ def main() -> None:
     parser.add_argument("part", choices=("train", "embed", "measure"))
     parser.add_argument("--out", type=Path, default=Path("runs/reject"))
     a = parser.parse_args()
-    folder = shared()
-    if folder is None:
-        raise SystemExit("the maintainers' folder is not beside the checkout")
+    folder = need_shared()
     out = a.out.resolve()
     if a.part == "train":
         train(folder, out)

@@ -11,7 +11,6 @@ in turn, which is left out of the fit. No network is trained.
 
 from __future__ import annotations
 
-import argparse
 import time
 from contextlib import closing
 from pathlib import Path
@@ -22,7 +21,7 @@ import torch
 from accelerate import Accelerator
 from numpy.typing import NDArray
 
-from common import circumstances, keep, shared, spread
+from common import circumstances, keep, need_shared, scratch_option, spread
 from pacs_dataset import link_images, student, vectors_file
 from vl2v.analysis.frozen import frozen_features
 from vl2v.analysis.probe import fit
@@ -41,8 +40,9 @@ from vl2v_runtime.trust import softmax
 SEEDS, FLIPPED, STRENGTH = (0, 1, 2), 0.05, 1.0
 
 
-def material(folder: Path, scratch: Path, size: int = 128, prompts: str = "photo") -> dict[str, Any]:
+def material(scratch: Path, size: int = 128, prompts: str = "photo") -> dict[str, Any]:
     """Labels, domains, the vendor's embeddings, text head and probabilities, and features of the frozen student."""
+    folder = need_shared()
     settings = {
         "data": {"root": str(link_images(folder, scratch))},
         "teacher": {"spec": f"file:{vectors_file(folder, scratch)}", "prompts": prompts},
@@ -110,14 +110,9 @@ def trial(m: dict[str, Any], seed: int) -> dict[str, Any]:
 
 def main() -> None:
     """Run all seeds and write the figures."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--scratch", type=Path, required=True, help="folder for links, pixels and features")
-    options = parser.parse_args()
-    folder = shared()
-    if folder is None:
-        parser.error("the maintainers' folder is missing; set VL2V_SHARED")
+    scratch = scratch_option(__doc__)
     torch.set_num_threads(1)
-    m = material(folder, options.scratch)
+    m = material(scratch)
     trials = [trial(m, seed) for seed in SEEDS]
     original = judge(m["teacher"], m["embeddings"], m["features"], m["labels"]).rejected
     table = {f"{who} {what}": spread([t[who][what] for t in trials])

@@ -12,14 +12,10 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from common import circumstances, keep, shared
-from pacs_dataset import link_images, student, vectors_file
+from common import circumstances, keep, need_shared
+from pacs_dataset import run_without_classes
 from vl2v.allocator import keep_freed_memory
-from vl2v.api import distill
-from vl2v.cli.console import LogLines
-from vl2v.config import merge
 from vl2v.json_files import read_json
-from vl2v.locations import StoragePaths
 
 TARGET = "sketch"
 PAIRS = (("dog", "giraffe"), ("guitar", "house"))
@@ -36,18 +32,7 @@ SETTINGS: dict[str, Any] = {
 
 def measure(folder: Path, out: Path, pair: tuple[str, ...]) -> dict[str, Any]:
     """One run without a pair of classes, unless it exists already, and return its results."""
-    run = out / "+".join(pair)
-    if not (run / "evaluation.json").is_file():
-        distill(
-            link_images(folder, out / "task"),
-            f"file:{vectors_file(folder, out / 'task')}",
-            student(folder),
-            out=run,
-            held_out=[TARGET],
-            storage=StoragePaths(out / "cache", out / "vectors.sqlite"),
-            progress=LogLines(),
-            settings=merge(SETTINGS, {"data": {"held_out_classes": pair}}),
-        )
+    run = run_without_classes(folder, out, "+".join(pair), TARGET, pair, SETTINGS)
     found = read_json(run / "evaluation.json")
     return {"unseen_classes": found["unseen_classes"], "training_classes": found["means"]}
 
@@ -59,9 +44,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/unseen"))
     parser.add_argument("--pair", choices=["+".join(pair) for pair in PAIRS], help="only run this one, keep nothing")
     a = parser.parse_args()
-    folder = shared()
-    if folder is None:
-        raise SystemExit("the maintainers' folder is not beside the checkout")
+    folder = need_shared()
     if a.pair:
         measure(folder, a.out.resolve(), tuple(a.pair.split("+")))
         return

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from common import shared
+from common import need_shared
 from lab_parts.dataset import Array, encoded
 from lab_parts.texts import bank
 from pacs_dataset import LOGIT_SCALE, SimulatedVendor
@@ -32,9 +32,7 @@ def prepare(out: Path, size: int, quality: int, names: Sequence[str]) -> None:
         quality: of the JPEG files.
         names: which data sets.
     """
-    folder = shared()
-    if folder is None:
-        raise SystemExit("the maintainers' folder is not beside the checkout")
+    folder = need_shared()
     out.mkdir(parents=True, exist_ok=True)
     state = load_file(folder / "student" / "tf_efficientnet_lite0.in1k.safetensors")
     half = {name: value.half() if value.is_floating_point() else value for name, value in state.items()}

@@ -19,7 +19,7 @@ from vl2v_runtime.model import BATCH, Attempt, Model, load
 from vl2v_runtime.names import printable, shown
 from vl2v_runtime.network import Floats
 from vl2v_runtime.terminal import clean, flush_streams, is_unicode, prepare_streams
-from vl2v_runtime.trust import ALL_SCORES, CONFIDENCE, NEGATIVES, REJECT_COVERAGE, REJECTED, UNSURE
+from vl2v_runtime.trust import ALL_SCORES, CONFIDENCE, NEGATIVES, REJECT_COVERAGE, REJECTED, UNSURE, refusal
 
 FORMATS = ("table", "json", "csv")
 UNREADABLE = 3  # the exit code where an image could not be read, as vl2v predict's
@@ -66,23 +66,9 @@ def _selected(flags: argparse.Namespace, parser: argparse.ArgumentParser) -> tup
 
 
 def _check_coverage(model: Model, score: str, coverage: float, parser: argparse.ArgumentParser) -> None:
-    if model.trust is None:
-        raise ModelError(
-            "This model cannot say what it is unsure of.",
-            expected="thresholds in the file (trust)",
-            found="none: its student was made by an earlier version, or without validation images",
-            next_step="fit it and export again: vl2v trust RUN; or predict without --coverage",
-        )
-    if score == NEGATIVES and model.trust.negatives is None:
-        linear = model.dimension is None
-        raise ModelError(
-            "This model has no negative texts.",
-            expected="negative texts in the file (trust)",
-            found="a linear classifier, which cannot be given any" if linear else "none",
-            next_step="use --coverage with --score confidence or energy"
-            if linear
-            else "add them to the run: vl2v trust RUN --reject; or predict without --reject",
-        )
+    if parts := refusal(model.trust, score, linear=model.dimension is None):
+        raise ModelError(**parts)
+    assert model.trust is not None
     try:
         model.trust.threshold(score, coverage)
     except ValueError as error:

@@ -73,6 +73,36 @@ def scores(logits: ArrayLike, score: str = CONFIDENCE, temperature: float = 1.0)
     return found
 
 
+def refusal(trust: Trust | None, score: str, *, linear: bool) -> dict[str, str] | None:
+    """Say why no prediction of a student can be refused by a score.
+
+    Args:
+        trust: trust data of the student.
+        score: one of `ALL_SCORES`.
+        linear: whether the student has a linear classifier, which cannot be given negative texts.
+
+    Returns:
+        The arguments of an error, or None if the student has what the score needs.
+    """
+    if trust is None:
+        return {
+            "problem": "This student has no rejection thresholds.",
+            "expected": "trust data (trust.json, or in the exported file)",
+            "found": "none: the student is from an earlier version or has no validation images",
+            "next_step": "fit it, also for the exported files of a run: vl2v trust RUN; or predict without --coverage",
+        }
+    if score != NEGATIVES or trust.negatives is not None:
+        return None
+    return {
+        "problem": "This student has no negative texts.",
+        "expected": "negative texts in its trust data",
+        "found": "a linear classifier, which cannot be given any" if linear else "none",
+        "next_step": "use --coverage with --score confidence or energy"
+        if linear
+        else "add them once: vl2v trust RUN --reject; or predict without --reject",
+    }
+
+
 def _thresholds(content: Mapping[str, Any]) -> dict[float, float]:
     return {
         number(float(share), "coverage", 0, 1): number(least, f"the threshold of {share}", -1e9, 1e9)

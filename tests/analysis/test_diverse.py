@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from vl2v.analysis.selection import diverse, shares_of
+from vl2v.analysis.selection import diverse, k_centre, shares_of
 
 
 def clustered(clusters: int = 6, each: int = 20) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
@@ -24,6 +24,13 @@ def test_every_cluster_is_represented_once() -> None:
     for seed in range(5):
         chosen = diverse(features, np.zeros(len(where), np.int64), 6, seed=seed)
         assert sorted(where[chosen]) == list(range(6))
+
+
+def test_k_centre_takes_one_row_of_every_cluster_before_a_second() -> None:
+    features, where = clustered()
+    for seed in range(5):
+        assert sorted(where[k_centre(features, 6, seed=seed)]) == list(range(6))
+        assert len(set(k_centre(features, len(where), seed=seed).tolist())) == len(where)
 
 
 def test_clusters_with_a_taken_image_are_represented_already() -> None:

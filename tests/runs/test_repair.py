@@ -9,7 +9,6 @@ import shutil
 from decimal import Decimal
 from pathlib import Path
 
-import numpy as np
 import pytest
 import yaml
 from tiny_dataset import TINY, Bench
@@ -20,7 +19,7 @@ from once import Once
 from vl2v.cli import app
 from vl2v.cli.repair import _text
 from vl2v.commands.repair import Repair, repair
-from vl2v.commands.repair_plan import RepairPlan, k_centre, plan_repair
+from vl2v.commands.repair_plan import RepairPlan, plan_repair
 from vl2v.errors import BudgetError, ConfigError, DataError, RunError, Vl2vError
 from vl2v.evaluation.evaluation import Evaluation, Row
 from vl2v.locations import StoragePaths
@@ -164,16 +163,6 @@ def test_what_cannot_be_repaired_is_refused_before_anything_is_bought(
     (first / "evaluation.json").unlink()
     with pytest.raises(RunError, match="is not finished"):
         plan_repair(first, place, storage=paths)
-
-
-def test_k_centre_takes_one_row_of_every_cluster_before_a_second() -> None:
-    generator = np.random.default_rng(0)
-    clusters = np.repeat(np.arange(6), 20)
-    rows = 5 * np.eye(6)[clusters] + 0.1 * generator.normal(size=(120, 6))
-    for seed in range(5):
-        chosen = k_centre(rows, 6, seed)
-        assert sorted(clusters[chosen]) == list(range(6))
-        assert len(set(k_centre(rows, 120, seed).tolist())) == 120
 
 
 @pytest.mark.parametrize(("new", "worse"), [(0.896, False), (0.894, True), (0.95, False)])

@@ -72,11 +72,28 @@ def diverse(
     return np.array([row for *_, row in turns], np.int64)
 
 
-def _directions(features: NDArray[np.floating], seed: int) -> Floats:
-    """Centred features of length one, [N, at most WIDTH]."""
+def k_centre(features: NDArray[np.floating], count: int, *, seed: int = 0) -> Indices:
+    """Choose images that cover all others (Gonzalez, 1985): each is the least similar to those chosen before it.
+
+    Args:
+        features: [N, F], e.g. of the student. Similarity is the cosine of the centred rows.
+        count: images to choose, from 1 to N.
+        seed: of the first image.
+
+    Returns:
+        Row numbers in the order of choice, [count].
+    """
+    chosen = np.zeros(len(features), bool)
+    first = int(np.random.default_rng(seed).integers(len(features)))
+    chosen[first] = True
+    return np.array([first, *_least_similar(_directions(features), chosen, count - 1)], np.int64)
+
+
+def _directions(features: NDArray[np.floating], seed: int | None = None) -> Floats:
+    """Centred features of length one, [N, F]. With a seed, wide ones are reduced to [N, WIDTH]."""
     x = np.asarray(features, np.float32)
     x = x - x.mean(axis=0, dtype=np.float64).astype(np.float32)
-    if x.shape[1] > WIDTH:
+    if seed is not None and x.shape[1] > WIDTH:
         x = x @ np.random.default_rng([seed, 1]).standard_normal((x.shape[1], WIDTH), np.float32)
     found: Floats = x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
     return found

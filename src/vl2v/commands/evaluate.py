@@ -45,7 +45,7 @@ from vl2v_runtime.formats import COMMON
 from vl2v_runtime.imaging import UnreadableImageError
 from vl2v_runtime.inputs import search
 from vl2v_runtime.names import shown
-from vl2v_runtime.trust import ALL_SCORES, CONFIDENCE, NEGATIVES, Trust, probabilities
+from vl2v_runtime.trust import ALL_SCORES, CONFIDENCE, NEGATIVES, Trust, probabilities, refusal
 
 Part = tuple[str, str, Indices]
 """Role, domain, and indices of the images."""
@@ -270,23 +270,9 @@ def _answers(
 
 
 def _threshold(student: Student, score: str, coverage: float) -> float:
-    if student.trust is None:
-        raise StudentError(
-            "This student has no rejection thresholds.",
-            expected="trust.json next to its weights",
-            found="no trust.json: the student is from an earlier version or has no validation images",
-            next_step="fit it: vl2v trust RUN, or predict without --coverage",
-        )
-    if score == NEGATIVES and student.trust.negatives is None:
-        linear = student.head is None
-        raise StudentError(
-            "This student has no negative texts.",
-            expected="a student with negative texts in trust.json",
-            found="a linear classifier, which cannot be given any" if linear else "none",
-            next_step="use --coverage with --score confidence or energy"
-            if linear
-            else "add them once: vl2v trust RUN --reject; or predict without --reject",
-        )
+    if parts := refusal(student.trust, score, linear=student.head is None):
+        raise StudentError(**parts)
+    assert student.trust is not None
     try:
         return student.trust.threshold(score, coverage)
     except ValueError as error:

@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from vl2v.analysis.selection import k_centre
 from vl2v.config import RunConfig
 from vl2v.data.images import ImageDataset
 from vl2v.data.pixels import PixelCache
 from vl2v.data.scan import FileIndex
-from vl2v.data.splits import Indices
 from vl2v.errors import ConfigError, DataError, RunError
 from vl2v.evaluation.features import pass_through
 from vl2v.faults import explaining
@@ -164,30 +163,6 @@ def plan_repair(
     return RepairPlan(first, place, target, config, paths, opened, student, trained, checked, quote, begun)
 
 
-def k_centre(features: NDArray[np.floating], count: int, seed: int = 0) -> Indices:
-    """Choose rows that cover all others (Gonzalez, 1985): each is the one least similar to those chosen before it.
-
-    Args:
-        features: [N, F]. Similarity is the cosine of the centred rows.
-        count: rows to choose, at most N.
-        seed: of the first row.
-
-    Returns:
-        Row numbers in the order of choice, [count].
-    """
-    x = np.asarray(features, np.float32)
-    x = x - x.mean(axis=0)
-    x /= np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
-    near, chosen = np.full(len(x), -np.inf, np.float32), []
-    row = int(np.random.default_rng(seed).integers(len(x)))
-    for _ in range(count):
-        chosen.append(row)
-        near = np.maximum(near, x @ x[row])
-        near[row] = np.inf
-        row = int(near.argmin())
-    return np.array(chosen, np.int64)
-
-
 def _ensure_repairable(config: RunConfig, run: Path) -> None:
     """Refuse runs whose method cannot use images without labels."""
     if METHODS[config.method].needs_labels or not METHODS[config.method].queries_teacher:
@@ -279,7 +254,7 @@ def _select(
         for part in pass_through(student.backbone, student.preprocess, cache.map(), slots, student.device):
             features.append(part.cpu().numpy())
             advance(len(part))
-    chosen = rest[k_centre(np.concatenate(features), count - len(checked), seed)]
+    chosen = rest[k_centre(np.concatenate(features), count - len(checked), seed=seed)]
     return found.take(chosen), found.take(checked)
 
 

@@ -57,11 +57,6 @@ class Spending:
         """Amount that this run has paid, including requests without a response."""
         return sum((line.cost for line in self.lines), Decimal(0))
 
-    @property
-    def sent(self) -> int:
-        """Number of queries that this run has sent, without rejected ones."""
-        return sum(line.queries for line in self.lines if line.state != REFUSED)
-
     def image_price(self) -> Decimal | None:
         """Return the price of one image, computed from what was paid, or None if no image was paid."""
         images = [line for line in self.lines if line.kind == "image" and line.state != REFUSED]
