@@ -76,10 +76,9 @@ def ensure_affordable(plan: RunPlan, budget: Budget, store: EmbeddingStore, out:
         DiskFullError: if the disk has too little space.
     """
     quote, teacher = plan.quote, plan.teacher
-    what = f"{quote.image_queries:,} image and {quote.text_queries:,} text queries"
     idempotent = isinstance(teacher, RemoteTeacher) and teacher.idempotent
     reserved = Ledger(store).in_flight(plan.card) if idempotent else Decimal(0)
-    budget.check(quote.cost - reserved, what)
+    budget.check(quote.cost - reserved, quote.summary)
     check_disk(quote, plan.paths, out)
 
 

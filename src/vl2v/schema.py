@@ -107,10 +107,9 @@ class DataConfig(Strict):
 
     Its column ``path`` has paths below the folder of the data. With a column ``drop``, only rows with yes count."""
     layout_as_found: Annotated[bool, Panel.data] = False
-    """Accept folders that look like splits or dates as domains and classes.
+    """Accept folders that are called like splits, dates or, with --classes, classes.
 
-    Also accept an additional level of folders and folders without images and, with `classes`, folders whose names are
-    those of the classes."""
+    Also accept an additional level of folders and folders without images."""
 
     @property
     def exponent(self) -> float:

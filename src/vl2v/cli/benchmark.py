@@ -23,6 +23,14 @@ SAVED = ("saved", "kept")  # kept is the old name, which works for one release
 Outs = Annotated[list[Path], typer.Argument(help="Folder of a benchmark; several are combined in one table.")]
 
 
+def _grid(text: str, *flags: str) -> Any:
+    return typer.Option(*flags, help=text, rich_help_panel="Grid")
+
+
+def _jobs(text: str, *flags: str, **bounds: Any) -> Any:
+    return typer.Option(*flags, help=text, rich_help_panel="Jobs", **bounds)
+
+
 def attach(app: typer.Typer) -> None:
     """Add the commands to the application."""
     group = typer.Typer(help="Compare methods with DomainBed's protocol: each domain held out in turn, several seeds.")
@@ -39,51 +47,22 @@ def run(
         str | None, typer.Option(help="Labelled images, as for vl2v distill, or a benchmark name such as PACS.")
     ] = None,
     root: Annotated[Path | None, typer.Option(help="Folder that contains the benchmarks, such as ROOT/PACS.")] = None,
-    methods: Annotated[
-        str,
-        typer.Option(help="Methods of vl2v distill, and sd (VL2V-SD); comma-separated.", rich_help_panel="Grid"),
-    ] = "adip,erm,kd",
-    variants: Annotated[
-        Path | None,
-        typer.Option(help="YAML file of rows, LABEL: {title: .., settings: {..}}.", rich_help_panel="Grid"),
-    ] = None,
-    targets: Annotated[str, typer.Option(help="Domains to hold out, or all.", rich_help_panel="Grid")] = "all",
-    seeds: Annotated[str, typer.Option(help="Number of seeds, or a list such as 0,1,2.", rich_help_panel="Grid")] = "3",
-    vary: Annotated[
-        list[str] | None,
-        typer.Option(help="Candidate values of a setting: KEY=V1,V2; repeatable.", rich_help_panel="Grid"),
-    ] = None,
-    tune: Annotated[
-        str,
-        typer.Option(help="Select candidates for each-seed, or by the first-seed.", rich_help_panel="Grid"),
-    ] = "each-seed",
-    crossed: Annotated[
-        bool,
-        typer.Option(
-            "--crossed",
-            help="Also hold out each source domain (--select lodo).",
-            rich_help_panel="Grid",
-        ),
-    ] = False,
+    methods: Annotated[str, _grid("Methods of vl2v distill, and sd (VL2V-SD); comma-separated.")] = "adip,erm,kd",
+    variants: Annotated[Path | None, _grid("YAML file of rows, LABEL: {title: .., settings: {..}}.")] = None,
+    targets: Annotated[str, _grid("Domains to hold out, or all.")] = "all",
+    seeds: Annotated[str, _grid("Number of seeds, or a list such as 0,1,2.")] = "3",
+    vary: Annotated[list[str] | None, _grid("Candidate values of a setting: KEY=V1,V2; repeatable.")] = None,
+    tune: Annotated[str, _grid("Select candidates for each-seed, or by the first-seed.")] = "each-seed",
+    crossed: Annotated[bool, _grid("Also hold out each source domain (--select lodo).", "--crossed")] = False,
     config: Annotated[Path | None, typer.Option(help="YAML file with settings of vl2v distill for all jobs.")] = None,
     budget: Annotated[
         str | None, typer.Option(help="Maximum amount that all jobs together may spend.", rich_help_panel="Money")
     ] = None,
-    ray: Annotated[
-        str | None, typer.Option(help="Run on Ray: local, auto, host:port or ray://host:port.", rich_help_panel="Jobs")
-    ] = None,
-    cpus_per_job: Annotated[
-        float, typer.Option(help="With --ray: cores per job.", min=0, callback=finite, rich_help_panel="Jobs")
-    ] = 1.0,
-    gpus_per_job: Annotated[
-        float, typer.Option(help="With --ray: GPUs per job.", min=0, callback=finite, rich_help_panel="Jobs")
-    ] = 0.0,
-    jobs: Annotated[
-        str, typer.Option(help="Without --ray: number of parallel jobs, or auto.", rich_help_panel="Jobs")
-    ] = "auto",
-    plan: Annotated[
-        bool, typer.Option("--plan", help="Show the number of jobs, hours and cost, and exit.", rich_help_panel="Jobs")
-    ] = False,
+    ray: Annotated[str | None, _jobs("Run on Ray: local, auto, host:port or ray://host:port.")] = None,
+    cpus_per_job: Annotated[float, _jobs("With --ray: cores per job.", min=0, callback=finite)] = 1.0,
+    gpus_per_job: Annotated[float, _jobs("With --ray: GPUs per job.", min=0, callback=finite)] = 0.0,
+    jobs: Annotated[str, _jobs("Without --ray: number of parallel jobs, or auto.")] = "auto",
+    plan: Annotated[bool, _jobs("Show the number of jobs, hours and cost, and exit.", "--plan")] = False,
     cache: CacheOpt = None,
     store: StoreOpt = None,
     quiet: Quiet = False,
@@ -99,19 +78,10 @@ def run(
     from vl2v.sources.named import with_sources
 
     progress, storage, at_once = make_progress(quiet, as_json), storage_paths(cache, store), job_count(jobs)
-    grid = make_grid(
-        with_sources(
-            grid_settings(config, settings, named_data(data, root, progress) if data else None), storage, progress
-        ),
-        methods,
-        variants,
-        targets,
-        seeds,
-        vary=candidates(vary or ()),
-        tune=tune,
-        crossed=crossed,
-    )
-    sweep = Sweep(grid, out, storage, money(budget))
+    base = grid_settings(config, settings, named_data(data, root, progress) if data else None)
+    base = with_sources(base, storage, progress)
+    selection = {"vary": candidates(vary or ()), "tune": tune, "crossed": crossed}
+    sweep = Sweep(make_grid(base, methods, variants, targets, seeds, **selection), out, storage, money(budget))
     sweep.open(progress, write=not plan)
     if plan:
         from vl2v.benchmark.plan import make_plan

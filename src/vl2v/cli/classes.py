@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vl2v.cli.common import Json, Quiet, StoreOpt, guarded, make_progress, money, storage_paths
+from vl2v.cli.common import BudgetOpt, Json, Quiet, StoreOpt, TeacherOpt, guarded, make_progress, money, storage_paths
 
 if TYPE_CHECKING:
     from vl2v.student.model import Student
@@ -40,7 +40,7 @@ def list_(run: RunArg, as_json: Json = False) -> None:
 def add(
     run: RunArg,
     names: NamesArg,
-    budget: Annotated[str | None, typer.Option(help="The most to spend; required if the teacher charges.")] = None,
+    budget: BudgetOpt = None,
     quote: Annotated[bool, typer.Option("--quote", help="Only show the cost.")] = False,
     phrase: Annotated[
         list[str] | None,
@@ -52,7 +52,7 @@ def add(
     accept_teacher: Annotated[
         bool, typer.Option("--accept-teacher", help="Add a class even if its embedding equals that of another one.")
     ] = False,
-    teacher: Annotated[str | None, typer.Option(help="Teacher of the run, if its address has changed.")] = None,
+    teacher: TeacherOpt = None,
     price_per_1000_texts: Annotated[str | None, typer.Option(help="Price of 1000 texts, if unpublished.")] = None,
     free: Annotated[bool, typer.Option("--free", help="Confirm that the unpublished price is 0.")] = False,
     store: StoreOpt = None,

@@ -37,6 +37,9 @@ DataArg = Annotated[
 ]
 CacheOpt = Annotated[Path | None, typer.Option(help="Cache folder for decoded pixels; may be deleted at any time.")]
 StoreOpt = Annotated[Path | None, typer.Option(help="File of purchased embeddings; back it up.")]
+BudgetOpt = Annotated[str | None, typer.Option(help="The most to spend; required if the teacher charges.")]
+TeacherOpt = Annotated[str | None, typer.Option(help="Teacher of the run, if its address has changed.")]
+ReportOpt = Annotated[bool, typer.Option(help="Write report.html at the end.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print only warnings and the result.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON, and progress as JSON lines.")]
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from vl2v.allocator import keep_freed_memory
-from vl2v.cli.common import CacheOpt, DataArg, Json, Quiet, StoreOpt, guarded, make_progress, storage_paths
+from vl2v.cli.common import CacheOpt, DataArg, Json, Quiet, ReportOpt, StoreOpt, guarded, make_progress, storage_paths
 from vl2v.cli.settings import with_settings
 from vl2v.errors import ConfigError
 from vl2v.nested import merge
@@ -65,7 +65,7 @@ def distill(
         typer.Option(help="Spending limit; required if the teacher charges.", rich_help_panel="Money"),
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --out.")] = False,
-    report: Annotated[bool, typer.Option(help="Write report.html at the end.")] = True,
+    report: ReportOpt = True,
     config: ConfigOpt = None,
     cache: CacheOpt = None,
     store: StoreOpt = None,

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from vl2v.allocator import keep_freed_memory
-from vl2v.cli.common import CacheOpt, Json, Quiet, StoreOpt, guarded, make_progress, storage_paths
+from vl2v.cli.common import CacheOpt, Json, Quiet, ReportOpt, StoreOpt, guarded, make_progress, storage_paths
 
 
 def attach(app: typer.Typer) -> None:
@@ -23,7 +23,7 @@ def final(
     budget: Annotated[
         str | None, typer.Option(help="The most to spend on embeddings that the first run did not buy (default 0).")
     ] = None,
-    report: Annotated[bool, typer.Option(help="Write report.html at the end.")] = True,
+    report: ReportOpt = True,
     cache: CacheOpt = None,
     store: StoreOpt = None,
     quiet: Quiet = False,

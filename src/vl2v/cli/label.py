@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vl2v.cli.common import CacheOpt, Json, Quiet, StoreOpt, guarded, make_progress, money, storage_paths
+from vl2v.cli.common import BudgetOpt, CacheOpt, Json, Quiet, StoreOpt, guarded, make_progress, money, storage_paths
 from vl2v.cli.settings import with_settings
-from vl2v.nested import merge
 
 if TYPE_CHECKING:
     from vl2v.commands.label import Labels
@@ -20,7 +19,7 @@ def attach(app: typer.Typer) -> None:
     app.command("label")(guarded(label))
 
 
-@with_settings("Money", "data.image", "data.label", "data.domain")
+@with_settings("Money", "data.image", "data.label", "data.domain", "data.layout_as_found", "data.skip_bad")
 def label(
     data: Annotated[str, typer.Argument(help="Images without labels: a folder, a table, or a dataset.")],
     teacher: Annotated[str, typer.Option(help="The teacher, in the format of vl2v distill --teacher.")],
@@ -32,12 +31,8 @@ def label(
     error: Annotated[
         float, typer.Option(help="Highest share of images of that kind whose right class is ruled out, 0 to 1.")
     ] = 0.05,
-    layout_as_found: Annotated[
-        bool, typer.Option("--layout-as-found", help="Accept folders that are called like the classes.")
-    ] = False,
-    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave unreadable files out.")] = False,
     trusted_only: Annotated[bool, typer.Option("--trusted-only", help="Write only trusted labels.")] = False,
-    budget: Annotated[str | None, typer.Option(help="The most to spend; required if the teacher charges.")] = None,
+    budget: BudgetOpt = None,
     cache: CacheOpt = None,
     store: StoreOpt = None,
     quiet: Quiet = False,
@@ -49,7 +44,6 @@ def label(
     from vl2v.cli.printing import show
     from vl2v.commands.label import label as work
 
-    own = {"data": {"layout_as_found": layout_as_found, "skip_bad": skip_bad}}
     found = work(
         data,
         teacher,
@@ -61,7 +55,7 @@ def label(
         budget=money(budget),
         storage=storage_paths(cache, store),
         progress=make_progress(quiet, as_json),
-        settings=merge(own, settings),
+        settings=settings,
     )
     show(_json(found) if as_json else _text(found))
 

@@ -8,7 +8,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from vl2v.allocator import keep_freed_memory
-from vl2v.cli.common import CacheOpt, Json, Quiet, StoreOpt, finite, guarded, make_progress, money, storage_paths
+from vl2v.cli.common import (
+    CacheOpt,
+    Json,
+    Quiet,
+    ReportOpt,
+    StoreOpt,
+    finite,
+    guarded,
+    make_progress,
+    money,
+    storage_paths,
+)
 from vl2v.cli.settings import with_settings
 
 if TYPE_CHECKING:
@@ -38,7 +49,7 @@ def repair(
         float,
         typer.Option(help="Warn if validation accuracy falls by more than this share.", min=0, max=1, callback=finite),
     ] = 0.005,
-    report: Annotated[bool, typer.Option(help="Write report.html of the new run at the end.")] = True,
+    report: ReportOpt = True,
     cache: CacheOpt = None,
     store: StoreOpt = None,
     quiet: Quiet = False,

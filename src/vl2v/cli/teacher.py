@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vl2v.cli.common import CacheOpt, Json, Quiet, StoreOpt, guarded, make_progress, money, storage_paths
+from vl2v.cli.common import BudgetOpt, CacheOpt, Json, Quiet, StoreOpt, guarded, make_progress, money, storage_paths
 from vl2v.cli.settings import COLUMNS, with_settings
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ def check(
     data: Annotated[
         str | None, typer.Option(help="Labelled images, as for vl2v distill (default: images of plain colours).")
     ] = None,
-    budget: Annotated[str | None, typer.Option(help="The most to spend; required if the teacher charges.")] = None,
+    budget: BudgetOpt = None,
     images: Annotated[int, typer.Option(help="Number of images to query.", min=2)] = 24,
     cache: CacheOpt = None,
     store: StoreOpt = None,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vl2v.cli.common import Json, Quiet, StoreOpt, guarded, make_progress, money, storage_paths
+from vl2v.cli.common import BudgetOpt, Json, Quiet, StoreOpt, TeacherOpt, guarded, make_progress, money, storage_paths
 from vl2v.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -34,8 +34,8 @@ def trust(
         Path | None, typer.Option(help="Text file with one noun per line for --reject, instead of the list of vl2v.")
     ] = None,
     quote: Annotated[bool, typer.Option("--quote", help="Only show the cost of --reject.")] = False,
-    budget: Annotated[str | None, typer.Option(help="The most to spend; required if the teacher charges.")] = None,
-    teacher: Annotated[str | None, typer.Option(help="Teacher of the run, if its address has changed.")] = None,
+    budget: BudgetOpt = None,
+    teacher: TeacherOpt = None,
     store: StoreOpt = None,
     quiet: Quiet = False,
     as_json: Json = False,

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vl2v.config import RunConfig
+from vl2v.config import DataConfig, RunConfig
 from vl2v.data.images import ImageDataset, spelling
 from vl2v.data.scan import FileIndex
 from vl2v.errors import ConfigError, DataError
@@ -120,35 +120,30 @@ def label(
     """
     storage, progress, table = storage or StoragePaths(), progress or Silent(), Path(out)
     _ensure_valid(table, check, error, trusted_only)
-    spec = teacher if isinstance(teacher, str) else teacher.describe().identity
+    spec, base = teacher if isinstance(teacher, str) else teacher.describe().identity, settings or {}
     names = classes if isinstance(classes, str) else list(classes)
-    given = {"teacher": {"spec": spec}, "student": {}}
-    asked = {name: value for name, value in ((settings or {}).get("data") or {}).items() if name != "label"}
-    base = (settings or {}) | {"data": asked}  # images without labels have no column of them
-    described = merge(base, given | {"data": {"root": str(data), "classes": names}})
-    config = make_config(None, with_sources(described, storage, progress))
+    columns = {name: value for name, value in (base.get("data") or {}).items() if name != "label"}  # there are none
+    described = {"root": str(data), "classes": names}
+    config = _config(base | {"data": columns}, spec, described, storage, progress)
     opened = open_configured_teacher(config) if isinstance(teacher, str) else teacher
     with closing(FileIndex(storage.cache / "files.sqlite")) as index:
-        dataset, _ = read_dataset(list_folder(config.data), config.data, index, None, progress)
-        labelled, truth = None, np.zeros(0, np.int64)
+        parts, truth = [_read(config.data, index, progress)], np.zeros(0, np.int64)
         if check is not None:
-            described = merge(settings or {}, given | {"data": {"root": str(check)}})
-            own = make_config(None, with_sources(described, storage, progress)).data
-            labelled, _ = read_dataset(list_folder(own), own, index, None, progress)
-            truth = _labels_of(labelled, dataset.names, error)
-    parts = [dataset] if labelled is None else [dataset, labelled]
+            checked = _config(base, spec, {"root": str(check)}, storage, progress).data
+            parts.append(_read(checked, index, progress))
+            truth = _labels_of(parts[1], parts[0].names, error)
     with closing(EmbeddingStore(storage.store)) as store:
         ledger, name = Ledger(store), str(table.resolve())
         before = ledger.queries(name), ledger.queries(name, "text"), ledger.spent(name)
         logits = _buy(parts, config, opened, store, None if budget is None else Decimal(str(budget)), name, progress)
         queries = ledger.queries(name) - before[0], ledger.queries(name, "text") - before[1]
         spent = ledger.spent(name) - before[2]
-    accuracy = None if labelled is None else float((logits[1].argmax(axis=1) == truth).mean())
+    accuracy = float((logits[1].argmax(axis=1) == truth).mean()) if len(parts) > 1 else None
     found = Labels(
-        table, dataset.names, *_decide(logits, truth, error), written=0, checked=len(truth), accuracy=accuracy,
+        table, parts[0].names, *_decide(logits, truth, error), written=0, checked=len(truth), accuracy=accuracy,
         error=error, queries=queries, spent=spent, currency=opened.describe().price.currency,
     )  # fmt: skip
-    return replace(found, written=_write(found, dataset, trusted_only, progress))
+    return replace(found, written=_write(found, parts[0], trusted_only, progress))
 
 
 def least_images(error: float) -> int:
@@ -171,6 +166,17 @@ def _ensure_valid(table: Path, check: str | Path | None, error: float, trusted_o
             found="--trusted-only without --check",
             next_step="pass --check FOLDER, or drop --trusted-only",
         )
+
+
+def _config(
+    base: dict[str, Any], teacher: str, data: dict[str, Any], storage: StoragePaths, progress: Progress
+) -> RunConfig:
+    described = merge(base, {"teacher": {"spec": teacher}, "student": {}, "data": data})
+    return make_config(None, with_sources(described, storage, progress))
+
+
+def _read(data: DataConfig, index: FileIndex, progress: Progress) -> ImageDataset:
+    return read_dataset(list_folder(data), data, index, None, progress)[0]
 
 
 def _labels_of(labelled: ImageDataset, names: Sequence[str], error: float) -> NDArray[np.int64]:
@@ -211,7 +217,7 @@ def _buy(
             teacher.bind(part.paths, part.digests)
     quote = make_quote(Requirements(purposes, prompts, len(templates)), teacher, store, 0, SIZE, None)
     budget = Budget(limit, currency=card.price.currency, less="fewer images")
-    budget.check(quote.cost, f"{quote.image_queries:,} image and {quote.text_queries:,} text queries")
+    budget.check(quote.cost, quote.summary)
     buyer = Buyer(teacher, store, budget, name, progress, threads=config.threads)
     buyer.texts(prompts, LABELLING)
     for (purpose, _), part in zip(purposes, parts, strict=True):

@@ -125,9 +125,7 @@ def repair(
         spending = Spending(account.folder, store, account.mine)
         currency = plan.quote.price.currency
         budget = Budget(plan.config.budget, currency=currency, less="fewer images (--queries)", spending=spending)
-        budget.check(
-            plan.quote.cost, f"{plan.quote.image_queries:,} image and {plan.quote.text_queries:,} text queries"
-        )
+        budget.check(plan.quote.cost, plan.quote.summary)
         if not plan.begun:
             _write_selection(plan)
         buyer = Buyer(plan.teacher, store, budget, ledger_name(folder), progress, threads=plan.config.threads)

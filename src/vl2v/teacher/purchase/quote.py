@@ -63,6 +63,11 @@ class Quote:
         """Cost in `price.currency`."""
         return self.price.of(self.image_queries, self.text_queries)
 
+    @property
+    def summary(self) -> str:
+        """Number of queries in words, for messages."""
+        return f"{self.image_queries:,} image and {self.text_queries:,} text queries"
+
     def to_dict(self) -> dict[str, Any]:
         """Return plain values; money as text, exact."""
         return {
