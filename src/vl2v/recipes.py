@@ -22,7 +22,7 @@ OOD: dict[str, Any] = {
     "distill": {
         "steps": 2400,
         "passes": 60,
-        "minutes": 60.0,
+        "minutes": "auto",
         "learning_rate": 3e-4,
         "warmup_steps": 20,
         "checkpoint_every": 100,

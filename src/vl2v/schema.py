@@ -34,6 +34,8 @@ DEFAULT_METHOD, RECIPE, *BASELINES = BUILT_IN
 def minutes_of(value: Any) -> Any:
     """Convert a time such as 90s, 30m, 1.5h or 30 to minutes, and none to 0 (no limit); only strings are converted.
 
+    ``auto`` remains.
+
     Raises:
         ConfigError: if the string is not a time.
     """
@@ -41,13 +43,15 @@ def minutes_of(value: Any) -> Any:
         return value
     text = value.strip().lower()
     match = re.fullmatch(r"(\d{1,6}(?:\.\d+)?)\s*(s|m|min|h|)", text)
+    if text == "auto":
+        return text
     if text == "none":
         return 0.0
     minutes = float(match[1]) * {"s": 1 / 60, "h": 60.0}.get(match[2], 1.0) if match else 0.0
     if minutes <= 0:
         raise ConfigError(
             f"--time (distill.minutes) {value} is not valid.",
-            expected="a number above 0 with s, m or h (m if there is none), or none for no limit",
+            expected="a number above 0 with s, m or h (m if there is none), auto, or none for no limit",
             found=repr(value),
             next_step="e.g. --time 30m",
         )
@@ -215,11 +219,17 @@ class DistillConfig(Strict):
     """Steps of the Distill stage (default: 60 epochs, from 300 to 2400 steps)."""
     passes: Positive | None = None
     """Number of epochs that limits `steps`, but not to fewer than 300; None for no limit."""
-    minutes: Annotated[float, BeforeValidator(minutes_of), Field(ge=0), Option("Training", ("--time",), kind=str)] = 0.0
-    """Maximum training time, e.g. 90s, 30m, 2h or none (default 60m; none with --steps).
+    minutes: Annotated[
+        Annotated[float, Field(ge=0)] | Literal["auto"],
+        BeforeValidator(minutes_of),
+        Option("Training", ("--time",), kind=str),
+    ] = 0.0
+    """Maximum training time, e.g. 90s, 30m, 2h, auto or none (default auto; none with --steps).
 
-    The time starts at the end of the purchase. A few steps are timed on this machine, and `steps` and
-    `checkpoint_every` are reduced in proportion before the first step. A number is in minutes; 0 sets no limit."""
+    The time starts at the end of the purchase. A few steps are timed on this machine. On a CPU, the student gets the
+    largest image size with which all steps end in time, unless `student.size` is set; the smallest is 128 pixels.
+    Then `steps` and `checkpoint_every` are reduced in proportion if necessary. ``auto`` is 5 minutes, or as long as 10
+    epochs take, but at most 60 minutes; the image size is chosen for 5. A number is in minutes; 0 sets no limit."""
     learning_rate: Annotated[Rate, Panel.training] = 5e-5
     """Learning rate of the Distill stage (default: 3e-4; 5e-5 for transformers)."""
     warmup_steps: Annotated[int, Field(ge=0)] = 0

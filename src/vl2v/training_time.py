@@ -14,6 +14,7 @@ class TrainingTime:
     Attributes:
         steps: of Distill, within the limit of time.
         batch: images of a step.
+        size: their side length in pixels.
         seconds: wall time of the run after the purchase, estimated from a few steps.
         unlimited_steps: steps without that limit.
         unlimited_seconds: their wall time.
@@ -21,12 +22,14 @@ class TrainingTime:
 
     steps: int
     batch: int
+    size: int
     seconds: float
     unlimited_steps: int
     unlimited_seconds: float
 
     def __str__(self) -> str:
-        line = f"{self.steps:,} steps of {self.batch} images will take about {duration(self.seconds, rounded=True)}"
+        line = f"{self.steps:,} steps of {self.batch} images of {self.size} pixels will take about "
+        line += duration(self.seconds, rounded=True)
         if self.steps < self.unlimited_steps:
             line += f", within the limit of time; {self.unlimited_steps:,} steps would take about "
             line += f"{duration(self.unlimited_seconds, rounded=True)} (--time none)"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from vl2v.locations import StoragePaths
 from vl2v.planning.models import open_student
 from vl2v.progress import Silent
 from vl2v.schema import minutes_of
-from vl2v.training.duration import FEWEST, Rates, Workload, seconds_of, within
+from vl2v.training.duration import FEWEST, Rates, Workload, longest, seconds_of, within
 from vl2v.training.process import stopped_by
 
 WORK = Workload(train=5000, batch=24, validation=1000, test=2000)
@@ -54,6 +55,17 @@ def test_the_longest_run_that_ends_in_time(steps: int, every: int, seconds: floa
         assert found.steps < 24 or found.steps // found.checkpoint_every >= min(12, found.steps // every)
 
 
+@pytest.mark.parametrize(
+    ("images", "seconds"),
+    [(500, 300), (1000, 300), (2000, 2000 * 0.3), (20_000, 3600)],  # 10 epochs take 0.3 s per image
+)
+def test_auto_is_five_minutes_or_ten_epochs_or_an_hour(images: int, seconds: float) -> None:
+    work, wanted = replace(WORK, train=images, validation=0, test=0), DistillConfig(steps=10**6, minutes="auto")
+    assert longest(wanted, work, Rates(training=3e-2, passing=0.0)) == pytest.approx(seconds, rel=0.01)
+    shortened = within(wanted, longest(wanted, work, SLOW), work, SLOW)
+    assert shortened.minutes == 0
+
+
 def test_a_run_is_shortened_told_and_resumed_with_its_steps(
     bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -73,7 +85,7 @@ def test_a_run_is_shortened_told_and_resumed_with_its_steps(
         vl2v.distill(bench.data, bench.teacher, bench.student, held_out=["rose"], settings=settings, **given)
     stored = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())["distill"]
     assert (stored["steps"], stored["checkpoint_every"], stored["minutes"]) == (30, 2, 0)
-    expected = "30 steps of 8 images will take about 2 s, within the limit of time; 900 steps would take about 72 s"
+    expected = "30 steps of 8 images of 32 pixels will take about 2 s, within the limit of time; 900 steps would"
     assert any(line.startswith(expected) for line in notes.lines), notes.lines
     monkeypatch.setattr(Rates, "measure", classmethod(lambda *_: pytest.fail("measured again")))
     run = vl2v.distill(resume=True, **given)

@@ -33,7 +33,7 @@ from vl2v.json_files import write_json
 from vl2v.locations import StoragePaths
 from vl2v.notebook import html_of, inline_page
 from vl2v.planning.plan import RunPlan, plan_run
-from vl2v.planning.prepare import with_columns
+from vl2v.planning.prepare import list_folder, with_columns
 from vl2v.progress import Progress, Recorder, Silent, warn
 from vl2v.purchase import (
     BoughtEmbeddings,
@@ -61,6 +61,7 @@ from vl2v.training.balance import settle_balance
 from vl2v.training.data import TrainingData, write_slots
 from vl2v.training.duration import settle_by_measuring
 from vl2v.training.fresh import FreshViews
+from vl2v.training.image_size import with_image_size
 from vl2v.training.process import make_accelerator, tuned, versions
 from vl2v.training.student import build_student, provenance_of
 from vl2v.training.train import TrainingResult, saved_state, train
@@ -134,21 +135,26 @@ def run(
     check_installed(config.tracking)
     accelerator, folder = make_accelerator(config), RunFolder(out)
     first = accelerator.is_main_process  # it plans and buys before the others, which then find everything stored
+    listing = None
     paths, progress = storage or storage_of(out, present=False), Recorder(progress or Silent()) if first else Silent()
     if first and not resume:
         found = {"data": with_columns(config.data), "precision": accelerator.mixed_precision}
         config = config.model_copy(update=found)
         ensure_new(folder, config.data.root)
+        listing = list_folder(config.data)
+        if backbone is None:
+            config, backbone = with_image_size(config, listing, accelerator, progress)
     with owned(out, TRAINING) if first else nullcontext():
         if not first:
             accelerator.wait_for_everyone()
+            config = config.model_copy(update={"student": folder.config().student})
         elif resume:
             resume_run(folder, config, paths)
         else:
             folder.create(config.model_copy(update={"made_with": versions(accelerator)}), paths)
         begun = resume or not first
         with removed_if_refused(out, begun) as keep:
-            plan = plan_run(config, paths, progress, teacher=teacher, backbone=backbone, begun=begun)
+            plan = plan_run(config, paths, progress, teacher=teacher, backbone=backbone, begun=begun, listing=listing)
             if first:
                 progress.note("\n".join(plan.contents.lines()))
                 ensure_same_model(folder, plan.teacher)

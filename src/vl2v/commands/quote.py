@@ -9,6 +9,7 @@ from vl2v.config import RunConfig
 from vl2v.locations import StoragePaths
 from vl2v.planning.choice import quoted_choice
 from vl2v.planning.plan import plan_run
+from vl2v.planning.prepare import list_folder
 from vl2v.progress import Progress, Silent
 from vl2v.renamed import old_keywords
 from vl2v.teacher.base import Teacher
@@ -24,8 +25,14 @@ def quote_run(
     teacher: Teacher | None = None,
 ) -> Quote:
     """State what a run would buy. Spends nothing; a student is not needed (`config.student.spec` may be empty)."""
-    named = bool(config.student.spec)
-    plan = plan_run(config, storage or StoragePaths(), progress, teacher=teacher, with_student=named)
+    named, listing, backbone = bool(config.student.spec), list_folder(config.data), None
+    storage, progress = storage or StoragePaths(), progress or Silent()
+    if named:
+        from vl2v.training.image_size import with_image_size  # imports torch
+        from vl2v.training.process import make_accelerator
+
+        config, backbone = with_image_size(config, listing, make_accelerator(config), progress)
+    plan = plan_run(config, storage, progress, teacher=teacher, backbone=backbone, with_student=named, listing=listing)
     with closing(EmbeddingStore(plan.paths.store)) as store:
         plan = quoted_choice(plan, store)
         if not named:
@@ -33,5 +40,5 @@ def quote_run(
         from vl2v.analysis.worth import worth_of  # imports torch
         from vl2v.training.duration import quoted_time
 
-        advice = worth_of(plan, store, progress or Silent())
+        advice = worth_of(plan, store, progress)
     return replace(plan.quote, training=quoted_time(plan), advice="" if advice is None else advice.line)

@@ -109,6 +109,14 @@ class Listing(ABC):
         """Every image file, relative to the root, in the order of domain, class, file name."""
         return [path for files in self._files.values() for path in files]
 
+    @property
+    def counts(self) -> dict[str, int]:
+        """The number of image files of each domain, before any is read."""
+        counts = dict.fromkeys(self.domains, 0)
+        for (domain, _), files in self._files.items():
+            counts[domain] += len(files)
+        return counts
+
     def scan(
         self,
         *,

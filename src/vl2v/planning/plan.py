@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from vl2v.config import RunConfig
 from vl2v.data.contents import Contents
 from vl2v.data.images import ImageDataset
+from vl2v.data.listing import Listing
 from vl2v.data.pixels import CachedPixels, PixelCache
 from vl2v.data.scan import FileIndex
 from vl2v.locations import StoragePaths
@@ -120,6 +121,7 @@ def plan_run(
     backbone: Backbone | None = None,
     with_student: bool = True,
     begun: bool = False,
+    listing: Listing | None = None,
 ) -> RunPlan:
     """Open teacher and student, scan the data, draw the split and quote. Nothing is spent.
 
@@ -131,12 +133,13 @@ def plan_run(
         backbone: a loaded one, instead of `config.student.spec`.
         with_student: false for a plan without a student; pixels are then not cached.
         begun: whether the run has started before, so that the layout of the data is accepted as it is.
+        listing: the listed images, if they have been listed already.
 
     Raises:
         Vl2vError: states what was expected, what was found, and what to do next.
     """
     progress = progress or Silent()
-    listing = list_folder(config.data, begun=begun)
+    listing = listing or list_folder(config.data, begun=begun)
     teacher = teacher or open_configured_teacher(config)
     ensure_fresh_views_possible(config, teacher)
     if with_student and backbone is None:

@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 import torch
@@ -34,6 +35,8 @@ from vl2v.training_time import TrainingTime
 
 TRIES = 3  # of a training step, the fastest counts
 FEWEST = 20  # steps that a run has however short the time
+AUTO_MINUTES = 5.0  # the training time of `auto`, also that for which it chooses the image size
+AUTO_EPOCHS, AUTO_LONGEST = 10, 60.0  # `auto` does not limit the steps to fewer epochs, unless these take more minutes
 
 
 @dataclass(frozen=True)
@@ -151,6 +154,19 @@ def within(settings: DistillConfig, seconds: float, work: Workload, rates: Rates
     return shortened(least)
 
 
+def size_seconds(minutes: float | Literal["auto"]) -> float | None:
+    """The training time for which the image size is chosen; None for no limit."""
+    return 60.0 * (AUTO_MINUTES if minutes == "auto" else minutes) or None
+
+
+def longest(wanted: DistillConfig, work: Workload, rates: Rates) -> float:
+    """The training time in seconds to which the steps are limited, or infinity."""
+    if wanted.minutes != "auto":
+        return 60.0 * wanted.minutes or math.inf
+    epochs = wanted.model_copy(update={"steps": math.ceil(AUTO_EPOCHS * work.train / work.batch)})
+    return min(60 * AUTO_LONGEST, max(60 * AUTO_MINUTES, seconds_of(epochs, work, rates)))
+
+
 def settle_by_measuring(plan: RunPlan, folder: RunFolder, accelerator: Accelerator, progress: Progress) -> RunPlan:
     """The plan with its number of threads, and its steps if time is limited, measured before the first step.
 
@@ -182,9 +198,10 @@ def training_time(plan: RunPlan, accelerator: Accelerator) -> tuple[DistillConfi
     if accelerator.num_processes > 1:
         rates = replace(rates, training=rates.training / accelerator.num_processes)
         rates = broadcast_object_list([rates])[0]
-    settings = within(wanted, 60 * wanted.minutes or math.inf, work, rates)
+    settings = within(wanted, longest(wanted, work, rates), work, rates)
     seconds = seconds_of(settings, work, rates)
-    found = TrainingTime(settings.steps, work.batch, seconds, wanted.steps, seconds_of(wanted, work, rates))
+    size, unlimited = plan.student_backbone.preprocess.size, seconds_of(wanted, work, rates)
+    found = TrainingTime(settings.steps, work.batch, size, seconds, wanted.steps, unlimited)
     return settings, found
 
 

@@ -1,0 +1,102 @@
+"""The image size of a student on a CPU: the largest with which training ends in time."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from accelerate import Accelerator
+from torch import nn
+
+from vl2v.config import RunConfig
+from vl2v.data.listing import Listing
+from vl2v.method.registry import METHODS
+from vl2v.planning.models import open_student
+from vl2v.planning.settling import settled
+from vl2v.planning.split import match_domains
+from vl2v.progress import Progress
+from vl2v.student.backbones import Backbone
+from vl2v.threads import computing
+from vl2v.training.duration import Rates, Workload, seconds_of, size_seconds
+from vl2v.training.pace import as_it_was, training_threads
+from vl2v.words import duration
+
+SIZES = (128, 160, 192, 224, 256, 288, 320, 384)  # pixels; of these, only sizes below that of the weights are chosen
+
+
+def with_image_size(
+    config: RunConfig, listing: Listing, accelerator: Accelerator, progress: Progress
+) -> tuple[RunConfig, Backbone | None]:
+    """Choose the input size of the student if the settings leave it open and time is limited.
+
+    The student is timed with its smallest size. The cost of an image is taken to be proportional to its area. The
+    chosen size is the largest of `SIZES` with which all steps end in time, and the smallest if none does. On a GPU, and
+    for a backbone that only accepts one size, the size of the pretrained weights remains.
+
+    Args:
+        config: settings of a new run.
+        listing: images of the run.
+        accelerator: device and precision.
+        progress: receives a note if the size differs from that of the pretrained weights.
+
+    Returns:
+        The settings, and the student's backbone if it was loaded.
+
+    Raises:
+        StudentError: if the student cannot be loaded.
+    """
+    seconds = size_seconds(config.distill.minutes)
+    fixed = config.student.size is not None or config.student.spec == "teacher" or config.repair is not None
+    if seconds is None or fixed or accelerator.device.type != "cpu" or not METHODS[config.method].trains_backbone:
+        return config, None
+    backbone = open_student(config)
+    native = backbone.preprocess.size
+    sizes = [size for size in SIZES if size < native]
+    if not sizes or not _accepts(backbone.module, sizes[0]):
+        return config, backbone
+    wanted, work = _workload(config, listing)
+    small = _resized(backbone, sizes[0])
+    threads = training_threads(wanted, small, work.batch, accelerator)
+    with computing(threads):
+        rates = Rates.measure(wanted, small, work.batch, accelerator)
+
+    def taken(size: int) -> float:
+        area = (size / sizes[0]) ** 2
+        return seconds_of(wanted.distill, work, Rates(rates.training * area, rates.passing * area))
+
+    size = max((size for size in (*sizes, native) if taken(size) <= seconds), default=sizes[0])
+    if size == native:
+        return config, backbone
+    progress.note(
+        f"images of {size} pixels; with {native} pixels, training would take about "
+        f"{duration(taken(native), rounded=True)} (--size {native})"
+    )
+    student = config.student.model_copy(update={"size": size})
+    return config.model_copy(update={"student": student}), _resized(backbone, size)
+
+
+def _workload(config: RunConfig, listing: Listing) -> tuple[RunConfig, Workload]:
+    """The settings with their number of steps, and the images of a run, estimated before any image is read."""
+    counts = listing.counts
+    held_out = match_domains(config.data.held_out, listing.domains)
+    sources = [domain for domain in listing.domains if domain not in held_out]
+    images = sum(counts[domain] for domain in sources)
+    test = sum(counts.values()) - images
+    validation = round(config.data.holdout_fraction * images)
+    settings = settled(config, len(sources), images - validation, unlabelled=False)
+    batch = settings.batch_per_domain * len(sources)
+    return settings, Workload(images - validation, batch, validation, test)
+
+
+def _resized(backbone: Backbone, size: int) -> Backbone:
+    return replace(backbone, preprocess=replace(backbone.preprocess, size=size))
+
+
+def _accepts(module: nn.Module, size: int) -> bool:
+    """Whether a backbone that was built for another size also maps images of this one."""
+    with as_it_was(module), torch.no_grad():
+        try:
+            module.eval()(torch.zeros(1, 3, size, size))
+        except Exception:  # a user's module may raise anything
+            return False
+    return True
