@@ -42,11 +42,11 @@ class Drift:
         """One line for people."""
         if not self.images:
             return "there is no image to compare with the training domains"
-        what = "1 image lies" if self.images == 1 else f"{self.images:,} images lie"
+        what = "1 image" if self.images == 1 else f"{self.images:,} images"
         head = "unlike the training domains" if self.unusual else "similar to the training domains"
         return (
-            f"{head}: {what} {self.distance:.3f} from them (nearest: {self.nearest}), "
-            f"usual is {self.expected:.3f}, the limit {self.limit:.3f}"
+            f"{head}: {what}, distance {self.distance:.3f} (nearest: {self.nearest}), "
+            f"usual {self.expected:.3f}, limit {self.limit:.3f}"
         )
 
 

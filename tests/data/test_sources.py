@@ -451,8 +451,8 @@ def test_the_hubs_cache_is_used_without_a_network(tmp_path: Path, monkeypatch: p
 
 
 def example() -> str:
-    """The source that the page on own data shows."""
-    page = Path(__file__).resolve().parents[2] / "docs" / "how-to" / "own-data.md"
+    """The source that the page on tables shows."""
+    page = Path(__file__).resolve().parents[2] / "docs" / "how-to" / "tables.md"
     (code,) = re.findall(r"```python\n(from pathlib.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
     return str(code)
 

@@ -1,4 +1,4 @@
-"""The commands of the page on own data, as they stand there, on a small dataset."""
+"""The commands of the pages on own data and on tables, as they stand there, on a small dataset."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from tiny_dataset import Bench, bench  # noqa: F401 - a fixture
 
 from command_line import run_cli
 
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "how-to" / "own-data.md"
+PAGES = Path(__file__).resolve().parents[2] / "docs" / "how-to"
 SMALL = (
     "--size 32 --steps 2 --align-steps 4 --batch-per-domain 4 --checkpoint-every 2 --device cpu --workers 0 --threads 1"
 )
 CAMERAS = {"ink": "phone", "neon": "web", "rose": "scanner"}
 
 
-def commands(section: str) -> list[str]:
-    """The indented commands of a section of the page, continued lines joined."""
-    text = PAGE.read_text(encoding="utf-8").replace("\\\n", " ")
+def commands(page: str, section: str) -> list[str]:
+    """The indented commands of a section of a page, continued lines joined."""
+    text = (PAGES / page).read_text(encoding="utf-8").replace("\\\n", " ")
     (body,) = re.findall(rf"^## {section}\n(.*?)(?=^## |\Z)", text, re.DOTALL | re.MULTILINE)
     lines = (re.sub(r"\s+", " ", line.strip()) for line in body.splitlines() if line.startswith("    "))
     return [line for line in lines if line.startswith("vl2v ")]
@@ -81,15 +81,20 @@ def other_tools(data: Path, rows: list[list[str]]) -> None:
     np.savez(data.parent / "teacher.npz", sha256=np.array(digests), **kept)
 
 
-SECTIONS = ("Or give a table", "Or give a data set of another tool", "Use your own split", "Keep groups together")
+SECTIONS = (
+    ("tables.md", "A table"),
+    ("tables.md", "Datasets of other tools"),
+    ("own-data.md", "Use your own split"),
+    ("own-data.md", "Keep groups together"),
+)
 
 
-@pytest.mark.parametrize("section", SECTIONS)
+@pytest.mark.parametrize(("page", "section"), SECTIONS)
 def test_the_commands_of_a_section_work(
-    own: Bench, section: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    own: Bench, page: str, section: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(own.data)
-    found = commands(section)
+    found = commands(page, section)
     assert found
     for command in found:
         meant = command.replace("open_clip:ViT-B-16/openai", own.teacher)
