@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from decimal import Decimal
@@ -25,7 +26,7 @@ from vl2v.progress import Progress, warn
 from vl2v.runs.folder import RunFolder
 from vl2v.runs.ownership import alone_in
 from vl2v.runs.storage import made_here, storage_of
-from vl2v.student.files import CHANGES
+from vl2v.student.files import CHANGES, load
 from vl2v.student.model import Student
 from vl2v.teacher.base import Teacher
 from vl2v.teacher.purchase.ledger import Quote
@@ -112,7 +113,7 @@ def refit(path: Path, progress: Progress, reject: Reject | None = None) -> Refit
     """Fit a finished run's trust from `predictions.npz`, write it next to the student and into its exported files.
 
     The reference for drift and the thresholds of negative texts need embeddings, which are computed if the run's images
-    are where they were.
+    are where they were. Otherwise these parts stay as they are.
 
     Args:
         path: folder of the run.
@@ -121,7 +122,7 @@ def refit(path: Path, progress: Progress, reject: Reject | None = None) -> Refit
 
     Raises:
         RunError: if the run saved no predictions, or none on validation images, or negative texts are to be added and
-            its images have moved.
+            its images have moved, or those of the student do not fit the new temperature.
         StudentError: if it has no student, or negative texts are to be added to one with a linear classifier.
         BudgetError: before anything is sent that would exceed the budget.
         TeacherError: if the teacher is not the student's, or returns no usable response.
@@ -149,7 +150,7 @@ def _refit(path: Path, progress: Progress, reject: Reject | None) -> Refitted:
             found="none",
             next_step=step,
         )
-    student = _loaded(folder, trust)
+    student = _loaded(folder, progress)
     texts = None
     if reject is not None and reject.add:
         texts = negative_texts(student, reject.texts, reject.teacher)
@@ -176,8 +177,8 @@ def _refit(path: Path, progress: Progress, reject: Reject | None) -> Refitted:
             found="they have moved",
             next_step="move them back, and repeat the command; nothing was spent",
         )
-    elif student.trust is not None and student.trust.negatives is not None and reject is None:
-        warn(progress, "the negative texts are removed, because their threshold cannot be fitted without the images")
+    elif student.trust is not None:
+        trust = _without_images(trust, student.trust, reject, folder)
     student.trust = trust
     if student.provenance.get(CHANGES):
         mark_trust(student)
@@ -190,15 +191,37 @@ def _refit(path: Path, progress: Progress, reject: Reject | None) -> Refitted:
     return Refitted(student.trust, domains, TEACHER if folder.config().data.classes else LABELS)
 
 
-def _loaded(folder: RunFolder, trust: Trust) -> Student:
-    """Load the student of a run. If its old trust data are broken, they are replaced first."""
+def _without_images(fitted: Trust, earlier: Trust, reject: Reject | None, folder: RunFolder) -> Trust:
+    """Return fitted trust data with those parts of the earlier ones that only the images can fit again.
+
+    They were fitted on the same images and for the same student. The thresholds of negative texts hold for the
+    temperature that they were fitted with.
+
+    Raises:
+        RunError: if the temperature is another one now.
+    """
+    fitted = replace(fitted, reference=earlier.reference)
+    if earlier.negatives is None or reject is not None:
+        return fitted
+    if not math.isclose(fitted.temperature, earlier.temperature, rel_tol=1e-6):
+        raise RunError(
+            "The thresholds of the negative texts cannot be fitted again.",
+            expected=f"the images in {folder.config().data.folder}",
+            found="they have moved",
+            next_step="move them back, and repeat the command; or remove the negative texts: --no-reject",
+        )
+    thresholds = {NEGATIVES: earlier.reject[NEGATIVES]}
+    return replace(fitted, reject={**fitted.reject, **thresholds}, negatives=earlier.negatives)
+
+
+def _loaded(folder: RunFolder, progress: Progress) -> Student:
+    """Load the student of a run. Old trust data that are broken are left out, and replaced at the end."""
     try:
         return Student.load(folder.student)
     except StudentError:
-        if not folder.student.is_dir():
-            raise
-        files.save(trust, folder.student)
-        return Student.load(folder.student)
+        student = load(folder.student, trust=False)
+        warn(progress, "the old trust.json is damaged; if it has negative texts, add them again: --reject")
+        return student
 
 
 def read_answers(folder: RunFolder) -> Predictions:

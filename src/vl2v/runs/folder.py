@@ -23,6 +23,7 @@ from vl2v.hints import resume_command
 from vl2v.json_files import read_json, write_json
 from vl2v.locations import StoragePaths
 from vl2v.runs.ownership import LOCK, OWNER
+from vl2v.runs.relative import located
 from vl2v.runs.run_files import StateValues
 from vl2v.runs.storage import FILE as STORAGE
 from vl2v.runs.storage import remember
@@ -122,7 +123,7 @@ class RunFolder:
         write_text(self.config_file, config.to_yaml())
 
     def config(self, resuming: bool = False) -> RunConfig:
-        """The run's settings.
+        """The run's settings, with paths that are found from the current folder.
 
         Args:
             resuming: whether they are read for --resume, which the message mentions.
@@ -133,7 +134,7 @@ class RunFolder:
         if not self.config_file.is_file():
             step = f"pass the --out of an earlier vl2v distill{'; omit --resume to start a new run' * resuming}"
             raise RunError(f"{self.path} contains no run.", expected="config.yaml", found="none", next_step=step)
-        return parse(RunConfig, read_yaml(self.config_file), str(self.config_file))
+        return located(parse(RunConfig, read_yaml(self.config_file), str(self.config_file)), self.path)
 
     def teacher(self) -> Mapping[str, Any] | None:
         """Identity, revision and dimension of the vendor's model that the run began with; None if none is noted.

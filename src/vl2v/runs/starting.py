@@ -15,6 +15,7 @@ from vl2v.hints import resume_command
 from vl2v.json_files import write_json
 from vl2v.locations import StoragePaths
 from vl2v.runs.folder import RunFolder
+from vl2v.runs.relative import base_of
 from vl2v.runs.storage import remember
 from vl2v.teacher.base import Teacher
 from vl2v.teacher.http.remote import RemoteTeacher
@@ -42,8 +43,8 @@ def ensure_new(folder: RunFolder, data: Path) -> None:
 
 def resume_run(folder: RunFolder, config: RunConfig, paths: StoragePaths) -> None:
     """Record what may change when a run is resumed: cache and store, a raised budget, the trackers."""
-    remember(folder.path, paths)
     known = folder.config()
+    remember(folder.path, paths, base_of(folder.path, known.data.root))
     fixed: dict[str, Any] = {"made_with": known.made_with}
     if config.precision == "auto":  # what the run settled at its start holds for all of it
         fixed["precision"] = known.precision

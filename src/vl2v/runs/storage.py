@@ -1,21 +1,59 @@
-"""Paths of a run's cache and store, as recorded in its folder."""
+"""Paths of a run's cache and store, and the folder where it was started, as recorded in its folder."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 from vl2v.json_files import write_json
 from vl2v.locations import StoragePaths, default_cache, default_store
 from vl2v.runs.made_here import MARK, is_signed, sign
 from vl2v_runtime import strict_json
+from vl2v_runtime.names import printable
 
 FILE = "places.json"  # in the run's folder
 
 
-def remember(run: Path, storage: StoragePaths) -> None:
-    """Record in a run's folder which cache and store it uses."""
+FOLDER, PATH, FOLDER_MARK = "folder", "run", "folder_signature"
+
+
+@dataclass(frozen=True)
+class Started:
+    """Where a run was started.
+
+    Attributes:
+        folder: the current folder at that time; relative paths of the settings are relative to it.
+        run: absolute path of the run folder at that time.
+    """
+
+    folder: Path
+    run: Path
+
+
+def remember(run: Path, storage: StoragePaths, folder: Path | None = None) -> None:
+    """Record in a run's folder which cache and store it uses, and which folder its paths are relative to.
+
+    Args:
+        run: folder of the run.
+        storage: cache and store.
+        folder: the folder that relative paths of the settings are relative to; None is the current one.
+    """
     found = {"cache": str(storage.cache.absolute()), "store": str(storage.store.absolute())}
+    here = {FOLDER: str((folder or Path.cwd()).absolute()), PATH: str(run.resolve())}
+    if all(printable(path) == path for path in here.values()):
+        found |= here | {FOLDER_MARK: sign("folder", *here.values()) or ""}
     write_json(run / FILE, found | {MARK: sign("places", found["cache"], found["store"])})
+
+
+def started_in(run: Path) -> Started | None:
+    """Return where a run was started; None if it was made elsewhere or by an earlier version."""
+    try:
+        found = strict_json.read(run / FILE)
+        folder, path = str(found[FOLDER]), str(found[PATH])
+        mine = is_signed(found.get(FOLDER_MARK), "folder", folder, path)
+        return Started(Path(folder), Path(path)) if mine else None
+    except (OSError, ValueError, AttributeError, KeyError, TypeError):
+        return None
 
 
 def storage_of(

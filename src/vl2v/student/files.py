@@ -91,12 +91,13 @@ def save(student: Student, folder: Path) -> Path:
     return folder
 
 
-def load(folder: Path, backbone: nn.Module | None = None) -> Student:
+def load(folder: Path, backbone: nn.Module | None = None, *, trust: bool = True) -> Student:
     """Load a student in eval mode on the CPU.
 
     Args:
         folder: the folder of a student, or a run folder that contains one.
         backbone: the architecture, if the backbone is a custom module.
+        trust: whether to read its `trust.json`, if there is one.
 
     Raises:
         StudentError: if a file is missing, damaged or in another format, or the weights do not fit.
@@ -122,10 +123,10 @@ def load(folder: Path, backbone: nn.Module | None = None) -> Student:
     except (OSError, SafetensorError, RuntimeError) as error:
         raise _broken(folder / WEIGHTS, "this student's weights", error) from error
     _try(student.eval(), folder / WEIGHTS)
-    student.trust = trust = read_trust(folder)
-    if trust is not None:
+    student.trust = found = read_trust(folder) if trust else None
+    if found is not None:
         try:
-            trust.check_dimension(None if student.head is None else student.dimension)
+            found.check_dimension(None if student.head is None else student.dimension)
         except ValueError as error:
             raise _broken_trust(folder, error) from error
     return student

@@ -1,0 +1,84 @@
+"""`vl2v trust` on a run whose images have moved, or whose student is damaged: nothing that was paid for is lost."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from solved_run import make_run
+from tiny_dataset import Bench
+
+from command_line import run_cli
+from once import Once
+
+
+@pytest.fixture(scope="session")
+def rejecting(bench: Bench, once: Once) -> Path:
+    """A run with negative texts."""
+
+    def make(root: Path) -> None:
+        make_run(bench, root / "run")
+        (root / "nouns.txt").write_text("dot\ngrid\n")
+        words = ("--reject", "--reject-texts", root / "nouns.txt", "--store", root / "vectors.sqlite", "--budget", "1")
+        done = run_cli("trust", root / "run", *words)
+        assert done.returncode == 0, done.stderr
+
+    return once("run-with-negative-texts", make) / "run"
+
+
+@pytest.fixture
+def run(rejecting: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(rejecting, tmp_path / "run"))
+
+
+def content(run: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((run / "student" / "trust.json").read_text())
+    return found
+
+
+def without_images(run: Path) -> None:
+    config = run / "config.yaml"
+    config.write_text(config.read_text().replace("root: ", "root: /nowhere"))
+
+
+def test_what_only_the_images_can_fit_stays(run: Path) -> None:
+    before = content(run)
+    assert before["domains"].keys() == {"ink", "neon"}
+    without_images(run)
+    done = run_cli("trust", run)
+    assert done.returncode == 0, done.stderr
+    assert content(run) == before
+    assert run_cli("trust", run, "--no-reject").returncode == 0
+    after = content(run)
+    assert "negatives" not in after
+    assert after["domains"] == before["domains"]
+
+
+def test_thresholds_of_another_temperature_are_not_taken_over(run: Path) -> None:
+    file = run / "student" / "trust.json"
+    file.write_text(json.dumps(content(run) | {"temperature": 3.5}))
+    before = file.read_bytes()
+    without_images(run)
+    done = run_cli("trust", run)
+    assert done.returncode == 8
+    assert "--no-reject" in done.stderr
+    assert file.read_bytes() == before
+
+
+def test_trust_of_a_damaged_student_stays(run: Path) -> None:
+    before = content(run)
+    weights = run / "student" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    assert run_cli("trust", run).returncode == 6
+    assert content(run) == before
+
+
+def test_damaged_trust_is_replaced_with_a_warning(run: Path) -> None:
+    (run / "student" / "trust.json").write_text("{")
+    done = run_cli("trust", run)
+    assert done.returncode == 0, done.stderr
+    assert "add them again: --reject" in " ".join(done.stderr.split())
+    assert "negatives" not in content(run)
