@@ -1,11 +1,11 @@
 """Repair of PACS students on their unseen domain: 50 queries and no labels, accuracy there and on the sources.
 
 The students are those of `benchmarks/pacs_grids.py run students --out FOLDER`; each has one domain held out. That
-domain plays the new place. `measure` repairs every student with the settings of `vl2v repair`. Accuracy is measured on
+domain plays the new site. `measure` repairs every student with the settings of `vl2v repair`. Accuracy is measured on
 the images of the place that were not queried, and on the validation images of the sources.
 
 `choose` compares settings without a target's labels. It trains students with two domains held out. One of them plays
-the new place. The other one is the target that the choice is for, and nothing of it is used.
+the new site. The other one is the target that the choice is for, and nothing of it is used.
 
     python benchmarks/repair.py measure --students FOLDER/students/jobs --out runs/repair
     python benchmarks/repair.py choose --students FOLDER/students/jobs --out runs/repair
@@ -137,7 +137,7 @@ def write_table(out: Path) -> None:
     if not rows:
         return
     lines = [
-        "| new place | students | before | after | change there | change on the sources |",
+        "| new site | students | before | after | change there | change on the sources |",
         "|---|---:|---:|---:|---:|---:|",
     ]
     for target in [*sorted({row["target"] for row in rows}), "all"]:
