@@ -115,12 +115,7 @@ def distill(
         "recipe": recipe,
     }
     if resume:
-        base = RunFolder(Path(out)).config(resuming=True)
-        accept = accept_teacher or (settings or {}).get("teacher", {}).get("accept")
-        free = {key: (settings or {}).get(key) for key in ("tracking", "when_short")}  # they change no trained weights
-        free["budget"] = given["budget"]
-        free["teacher"] = {"accept": accept or None, "free": (settings or {}).get("teacher", {}).get("free")}
-        final = make_config(None, merge(base.model_dump(mode="json"), free))
+        final = _resumed(RunFolder(Path(out)), given, settings or {})
     else:
         given["data"] |= data_of(data, config, merge(settings or {}, given), storage, progress)
         final = make_config(config, merge(settings or {}, given))
@@ -233,6 +228,15 @@ def load(folder: str | Path, backbone: nn.Module | None = None, device: str = "c
 
         folder = fetch(str(folder))
     return Student.load(folder, backbone, device)
+
+
+def _resumed(folder: RunFolder, given: Mapping[str, Any], settings: Mapping[str, Any]) -> RunConfig:
+    """The settings of a run to be resumed, with those changes that affect no trained weights."""
+    teacher = settings.get("teacher", {})
+    accept = given["teacher"]["accept"] or teacher.get("accept") or None
+    changes = {key: settings.get(key) for key in ("tracking", "when_short")}
+    changes |= {"budget": given["budget"], "teacher": {"accept": accept, "free": teacher.get("free")}}
+    return make_config(None, merge(folder.config(resuming=True).model_dump(mode="json"), changes))
 
 
 def _student_name(student: str | nn.Module | Backbone | None) -> str | None:

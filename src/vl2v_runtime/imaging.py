@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import errno
 import io
-import sys
-import threading
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import cache, partial
 from pathlib import Path
 from typing import TypeVar
@@ -21,6 +17,7 @@ from vl2v_runtime.colour import RangeError, Samples, to_srgb
 from vl2v_runtime.fits import SQUASH, Fit
 from vl2v_runtime.formats import FORMATS, READ, Format, alternatives, format_of, missing, named, what_is
 from vl2v_runtime.jxl import jxl_size
+from vl2v_runtime.quiet import quiet
 from vl2v_runtime.regular import read_regular
 from vl2v_runtime.stripping import PNG, without_metadata
 
@@ -165,51 +162,6 @@ def _jxl_size(data: bytes) -> tuple[int, int]:
         return jxl_size(data)
     except ValueError as error:
         raise UnreadableImageError(str(error)) from error
-
-
-class _Quiet:
-    """Silences Pillow's warnings while at least one thread decodes.
-
-    `warnings.catch_warnings` alone restores what the last thread to leave saw first, which may be another thread's
-    silence.
-    """
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._inside = 0
-        self._caught = warnings.catch_warnings()
-
-    def enter(self) -> None:
-        with self._lock:
-            if not self._inside:
-                self._caught = warnings.catch_warnings()
-                self._caught.__enter__()
-                warnings.filterwarnings("ignore", module=r"PIL\.")
-            self._inside += 1
-
-    def leave(self) -> None:
-        with self._lock:
-            self._inside -= 1
-            if not self._inside:
-                self._caught.__exit__(None, None, None)
-
-
-_quiet = _Quiet()
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Without Pillow's warnings about broken metadata and large images; what matters is refused by our own rules."""
-    if getattr(sys.flags, "context_aware_warnings", False):  # each thread then has filters of its own
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", module=r"PIL\.")
-            yield
-        return
-    _quiet.enter()
-    try:
-        yield
-    finally:
-        _quiet.leave()
 
 
 def _despite_metadata(read: Callable[[bytes], T], data: bytes) -> T:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from vl2v.commands.new_classes import KnownClass, known_classes, need_head, new_classes
+from vl2v.commands.new_classes import KnownClass, NewClasses, known_classes, need_head, new_classes
 from vl2v.data.images import spelling
 from vl2v.errors import ConfigError, TeacherError
 from vl2v.faults import explaining
@@ -111,20 +111,14 @@ def add_classes(
         student = Student.load(folder, backbone)
         added = new_classes(student, names, phrases, templates, teacher)
         exported(home)  # what stands in their way is said before money is spent
-        card, name = added.teacher.describe(), str(home.resolve())
-        limit = None if budget is None else Decimal(str(budget))
-        spending_limit = Budget(limit, currency=card.price.currency, less="fewer classes")
-        quote, before = added.quote(store), Ledger(store).spent(name)
-        spending_limit.check(quote.cost, f"{quote.text_queries:,} text quer{'y' if quote.text_queries == 1 else 'ies'}")
-        bought = Buyer(added.teacher, store, spending_limit, name, progress).texts(added.texts, PURPOSE)
-        vectors = torch.from_numpy(store.texts(card, added.texts))
-        change: dict[str, Any] = {"added": {key: list(texts) for key, texts in added.prompts.items()}}
-        change |= {"text_queries": bought, "cost": f"{Ledger(store).spent(name) - before:f}"}
-        change |= {"currency": card.price.currency, "before": list(student.classes)}
-        rows = text_head(vectors.reshape(len(added.prompts), -1, card.dimension))
+        change = _buy(added, store, None if budget is None else Decimal(str(budget)), str(home.resolve()), progress)
+        card = added.teacher.describe()
+        vectors = torch.from_numpy(store.texts(card, added.texts)).reshape(len(added.prompts), -1, card.dimension)
+        rows = dict(zip(added.prompts, text_head(vectors), strict=True))
         if not accept_teacher:
-            _check_distinct(student, dict(zip(added.prompts, rows, strict=True)), card.identity)
-        for key, row in zip(added.prompts, rows, strict=True):
+            _check_distinct(student, rows, card.identity)
+        change["before"] = list(student.classes)
+        for key, row in rows.items():
             student.add_class(key, row.numpy())
         _keep(student, folder, home, change)
     return student
@@ -158,6 +152,27 @@ def remove_classes(run: str | Path, names: Sequence[str], *, backbone: nn.Module
             raise ConfigError("No class is given.", expected="one or more names", found="none")
         _keep(student, folder, home_of(run), change)
     return student
+
+
+def _buy(
+    added: NewClasses, store: EmbeddingStore, limit: Decimal | None, run: str, progress: Progress | None
+) -> dict[str, Any]:
+    """Buy the embeddings that the store lacks, and return what the student records of it.
+
+    Args:
+        added: classes with their prompts.
+        store: store of the embeddings.
+        limit: the most to spend; None allows only free queries.
+        run: name of the run in the ledger.
+        progress: receives the progress of queries.
+    """
+    currency, ledger = added.teacher.describe().price.currency, Ledger(store)
+    budget, before = Budget(limit, currency=currency, less="fewer classes"), ledger.spent(run)
+    quote = added.quote(store)
+    budget.check(quote.cost, f"{quote.text_queries:,} text quer{'y' if quote.text_queries == 1 else 'ies'}")
+    queries = Buyer(added.teacher, store, budget, run, progress).texts(added.texts, PURPOSE)
+    prompts = {key: list(texts) for key, texts in added.prompts.items()}
+    return {"added": prompts, "text_queries": queries, "cost": f"{ledger.spent(run) - before:f}", "currency": currency}
 
 
 def _check_distinct(student: Student, new: Mapping[str, torch.Tensor], identity: str) -> None:

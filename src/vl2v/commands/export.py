@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -121,28 +121,36 @@ def export(
         sample = _sample(folder, student, data, int8, storage or storage_of(folder), progress)
         out.mkdir(parents=True, exist_ok=True)
         wanted = [FLOAT] * (onnx or not int8) + [INT8] * int8
-        fresh = {name: out / f"{name}.new" for name in (FLOAT, INT8)}
-        try:
-            with progress.stage("export", 2 + len(wanted)) as advance:
-                write(to_onnx(student, public_provenance(student.provenance)), fresh[FLOAT])
-                advance(1)
-                if int8:
-                    quantise(fresh[FLOAT], fresh[INT8], batches(student.preprocess, sample.pixels, sample.calibration))
-                truth = student_answers(student, sample.pixels, sample.slots)
-                advance(1)
-                files = {}
-                for name in wanted:
-                    files[name] = compare(Model(fresh[name]), truth, sample)
-                    check_parity(name, files[name], tolerance, sample.reference)
-                    advance(1)
-            for name in wanted:
-                fresh[name].replace(out / name)
-        finally:
-            for path in fresh.values():
-                path.unlink(missing_ok=True)
+        files = _write_files(student, sample, wanted, out, tolerance, progress)
         done = Export(out, sample.what, files, sample.reference)
         _keep(done)
         return done
+
+
+def _write_files(
+    student: Student, sample: Sample, wanted: Sequence[str], out: Path, tolerance: float, progress: Progress
+) -> dict[str, Compared]:
+    """Write the wanted files under other names, compare them with the student, and rename them."""
+    fresh = {name: out / f"{name}.new" for name in (FLOAT, INT8)}
+    files = {}
+    try:
+        with progress.stage("export", 2 + len(wanted)) as advance:
+            write(to_onnx(student, public_provenance(student.provenance)), fresh[FLOAT])
+            advance(1)
+            if INT8 in wanted:
+                quantise(fresh[FLOAT], fresh[INT8], batches(student.preprocess, sample.pixels, sample.calibration))
+            truth = student_answers(student, sample.pixels, sample.slots)
+            advance(1)
+            for name in wanted:
+                files[name] = compare(Model(fresh[name]), truth, sample)
+                check_parity(name, files[name], tolerance, sample.reference)
+                advance(1)
+        for name in wanted:
+            fresh[name].replace(out / name)
+    finally:
+        for path in fresh.values():
+            path.unlink(missing_ok=True)
+    return files
 
 
 def _load(folder: Path, backbone: nn.Module | None) -> Student:

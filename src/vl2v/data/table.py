@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import os
-import posixpath
 import re
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from errno import ENOENT
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +18,7 @@ from vl2v.data.listing import Cells, FaultyDataError, Listing
 from vl2v.data.scan import Fault
 from vl2v.data.splits import part_of
 from vl2v.data.tables.base import Broken, Table, empty, open_table
+from vl2v.data.tables.cells import above_of, relative_path, rows_of_texts
 from vl2v.data.tables.columns import NONE, SPLIT, Columns, find_columns
 from vl2v.data.tables.imported import columns_asked, origin_of
 from vl2v_runtime.names import shown
@@ -27,7 +26,6 @@ from vl2v_runtime.names import shown
 LISTED = 20  # rows named in a fault; the rest are counted
 MANY = 20  # different values of a column in more than half of the rows, from which they are taken for something else
 NUMBER = re.compile(r"[-+]?\d+([.,]\d+)?")
-ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 
 
 @dataclass
@@ -135,17 +133,16 @@ class TableListing(Listing):
     def _read(self, table: Table, columns: Columns) -> _Read:
         """What all good rows say."""
         found = _Read()
-        above = os.path.abspath(self.root).replace(os.sep, "/").rstrip("/") + "/"  # noqa: PTH100 - links stay
+        above = above_of(self.root)
         used = columns.named()
         roles = [role for role, _ in used]
         named = [(roles.index(r), getattr(found, r), found.names[r]) for r in found.names if r in roles]
         split = roles.index("split") if columns.split else 0
-        for number, cells in table.rows([column for _, column in used]):
-            values = cells if isinstance(cells, Broken) else _texts(cells, used)
+        for number, values in rows_of_texts(table, used):
             if isinstance(values, Broken):
                 self._note(number, values)
                 continue
-            found.paths.append(_relative(values[0], above))
+            found.paths.append(relative_path(values[0], above))
             found.rows.append(number)
             for column, numbers, names in named:
                 numbers.append(names.setdefault(values[column], len(names)))
@@ -276,85 +273,15 @@ def unlabelled_paths(table: str | Path, image: str | None) -> tuple[list[str], l
     origin = columns_asked(Path(table), {})
     chosen = image if image in rows.columns else origin.get("image")
     columns = find_columns(rows.columns, {"image": chosen, "domain": NONE}, source=Path(table), labelled=False).named()
-    above = os.path.abspath(Path(table).parent).replace(os.sep, "/").rstrip("/") + "/"  # noqa: PTH100 - links stay
+    above = above_of(Path(table).parent)
     paths: set[str] = set()
     faults = []
-    for number, cells in rows.rows([column for _, column in columns]):
-        values = cells if isinstance(cells, Broken) else _texts(cells, columns)
+    for number, values in rows_of_texts(rows, columns):
         if isinstance(values, Broken):
             faults.append(Fault(f"{rows.unit} {number:,}", values.problem, values.remedy, values.file))
         else:
-            paths.add(_relative(values[0], above))
+            paths.add(relative_path(values[0], above))
     return sorted(paths), faults
-
-
-def _texts(cells: tuple[object, ...], columns: Sequence[tuple[str, str]]) -> list[str] | Broken:
-    """The texts of a row; why not, if one is missing or cannot be used."""
-    found = []
-    for (role, column), value in zip(columns, cells, strict=True):
-        # A table repeats the values of all columns but that of the images.
-        usable = _remembered if role != "image" and isinstance(value, str) else _usable
-        text = usable(role, column, value)
-        if isinstance(text, Broken):
-            return text
-        found.append(text)
-    return found
-
-
-def _usable(role: str, column: str, value: object) -> str | Broken:
-    """The text of a cell, with single spaces; of an image its path as it is."""
-    text = value.strip() if isinstance(value, str) else _text(value)
-    if text is None:
-        kind = "an image's bytes" if isinstance(value, bytes | dict) else f"a {type(value).__name__}"
-        wanted = "the path of its file" if role == "image" else f"its {role}"
-        problem, remedy = kind, f"write {wanted} as a text"
-    elif not text:
-        problem, remedy = f"no {role}", "fill it in, or remove the row"
-    elif not text.isascii() and not _encodable(text):
-        problem, remedy = "a text that is not UTF-8", "save the table in UTF-8"
-    elif role == "image":
-        if not (problem := _no_path(text)):
-            return text
-        remedy = "download the image, and give the path of its file"
-    elif role == "split" and part_of(text) is None:
-        problem, remedy = "a split that is not train, validation or test", "write one of them"
-    else:
-        text = " ".join(text.split())
-        if text.isprintable():
-            return text
-        problem, remedy = f"a {role} that cannot be shown", "write it in letters"
-    return Broken(f"{problem} in the column {shown(column)}", remedy)
-
-
-_remembered = lru_cache(maxsize=4096)(_usable)
-
-
-def _text(value: object) -> str | None:
-    """A value as text: empty for none, None for what is no text."""
-    if value is None or value != value:
-        return ""
-    return None if isinstance(value, bytes | dict | list | tuple) else str(value).strip()
-
-
-def _encodable(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def _no_path(text: str) -> str:
-    """Why a text is no path of a file; empty if it may be one."""
-    if ADDRESS.match(text):
-        return "an address in place of a path"
-    return "" if "\0" not in text else "a NUL character"
-
-
-def _relative(path: str, above: str) -> str:
-    """A path as a folder's scan would write it where it lies below the table's folder; `above` ends in a slash."""
-    path = posixpath.normpath(path.replace(os.sep, "/"))
-    return path.removeprefix(above) if path.startswith(above) else path
 
 
 def _ranks(names: Sequence[str]) -> NDArray[np.int64]:

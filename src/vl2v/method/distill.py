@@ -148,21 +148,7 @@ def distill(
     if accelerator is not None:
         model, optimizer = accelerator.prepare(model, optimizer)
     model.train()
-    last = first_step - 1
-
-    def after(step: int, loss: float) -> bool:
-        nonlocal last
-        last = step
-        if swad is not None:
-            swad.update(step, weights)
-        value = validate(step) if validate else None
-        if value is not None:
-            model.train()  # validation leaves the backbone in eval mode
-            if swad is not None:
-                swad.end_segment(step, value)
-        ended = bool(after_step and after_step(step, loss))
-        return ended or (swad is not None and swad.dead_at is not None)
-
+    after = _AfterStep(model, weights, swad, validate, after_step)
     losses = fit(
         partial(shards.train, model) if shards else model,
         batches,
@@ -173,4 +159,29 @@ def distill(
         first_step=first_step,
         after_step=after,
     )
-    return Distilled(losses, last, swad is not None and swad.dead_at is not None)
+    return Distilled(losses, first_step + len(losses) - 1, after.valley_ended)
+
+
+@dataclass(frozen=True)
+class _AfterStep:
+    """Averages the weights, validates them and calls the caller's function; returns whether the stage ends."""
+
+    model: nn.Module
+    weights: dict[str, nn.Parameter]
+    swad: LossValley | None
+    validate: Callable[[int], float | None] | None
+    then: AfterStep | None
+
+    def __call__(self, step: int, loss: float) -> bool:
+        if self.swad is not None:
+            self.swad.update(step, self.weights)
+        value = self.validate(step) if self.validate else None
+        if value is not None:
+            self.model.train()  # validation leaves the backbone in eval mode
+            if self.swad is not None:
+                self.swad.end_segment(step, value)
+        return bool(self.then and self.then(step, loss)) or self.valley_ended
+
+    @property
+    def valley_ended(self) -> bool:
+        return self.swad is not None and self.swad.dead_at is not None

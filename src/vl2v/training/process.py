@@ -103,6 +103,14 @@ def stop_asked() -> Iterator[Callable[[], bool]]:
             signal.signal(number, handler)
 
 
+def requested_anywhere(requested: bool, accelerator: Accelerator) -> bool:
+    """Whether any process of the run was asked to stop, so that all leave at the same step."""
+    if accelerator.num_processes > 1:
+        flag = torch.tensor(float(requested), device=accelerator.device)
+        requested = bool(accelerator.reduce(flag, "sum") > 0)
+    return requested
+
+
 @contextmanager
 def stopped_by(requested: Callable[[], bool]) -> Iterator[None]:
     """Within the block, a run also stops if `requested` returns true; it is called after every step."""

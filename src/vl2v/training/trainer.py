@@ -37,6 +37,7 @@ from vl2v.training.feature_cache import FeatureCache
 from vl2v.training.fresh import FreshViews
 from vl2v.training.pace import can_shard
 from vl2v.training.parts import LossParts
+from vl2v.training.process import requested_anywhere
 from vl2v.training.validation import Validator
 from vl2v.training.weights import TrainedWeights, WeightSelector, under
 
@@ -240,18 +241,12 @@ class Trainer:
         return step % self.config.distill.checkpoint_every == 0 or step == steps - 1
 
     def _after(
-        self,
-        stage: str,
-        step: int,
-        loss: float,
-        steps: int,
-        optimizer: torch.optim.Optimizer,
-        advance: Advance,
+        self, stage: str, step: int, loss: float, steps: int, optimizer: torch.optim.Optimizer, advance: Advance
     ) -> bool:
         """Record the loss, write metrics and state at a checkpoint, and stop if the user wants to."""
         self._losses.append(loss)
         advance(1)
-        due, stop = self._due(step, steps), self._stop_requested()
+        due, stop = self._due(step, steps), requested_anywhere(self.stop(), self.accelerator)
         parts = self._parts.sums(self.accelerator) if due or stop else {}
         if due and self.accelerator.is_main_process:
             swad = self._average if stage == "align" else self._selector.swad
@@ -298,13 +293,6 @@ class Trainer:
         cache = FeatureCache(data.cache, backbone.module, backbone.preprocess, data.pixels, backbone.features)
         slots = np.concatenate([data.slots, *(slots for slots, _ in data.validation.values())])
         return cache.of(slots, self.accelerator, self.progress, f"features for {self.method.stages[0]}")
-
-    def _stop_requested(self) -> bool:
-        requested = self.stop()
-        if self.accelerator.num_processes > 1:  # all leave at the same step
-            flag = torch.tensor(float(requested), device=self.accelerator.device)
-            requested = bool(self.accelerator.reduce(flag, "sum") > 0)
-        return requested
 
 
 def _died(average: Average | None) -> bool:

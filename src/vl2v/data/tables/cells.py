@@ -1,0 +1,106 @@
+"""Check the cells of a table: texts, and paths of images."""
+
+from __future__ import annotations
+
+import os
+import posixpath
+import re
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from pathlib import Path
+
+from vl2v.data.splits import part_of
+from vl2v.data.tables.base import Broken, Table
+from vl2v_runtime.names import shown
+
+ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
+
+
+def rows_of_texts(table: Table, columns: Sequence[tuple[str, str]]) -> Iterator[tuple[int, list[str] | Broken]]:
+    """Iterate over the rows of a table: their numbers, and the texts of some columns or why they cannot be used.
+
+    Args:
+        table: an open table.
+        columns: roles and names of the columns.
+    """
+    for number, cells in table.rows([column for _, column in columns]):
+        yield number, cells if isinstance(cells, Broken) else _texts(cells, columns)
+
+
+def _texts(cells: tuple[object, ...], columns: Sequence[tuple[str, str]]) -> list[str] | Broken:
+    """The texts of a row, or why one of them is missing or cannot be used."""
+    found = []
+    for (role, column), value in zip(columns, cells, strict=True):
+        # A table repeats the values of all columns but that of the images.
+        usable = _remembered if role != "image" and isinstance(value, str) else _usable
+        text = usable(role, column, value)
+        if isinstance(text, Broken):
+            return text
+        found.append(text)
+    return found
+
+
+def _usable(role: str, column: str, value: object) -> str | Broken:
+    """The text of a cell, with single spaces; of an image its path as it is."""
+    text = value.strip() if isinstance(value, str) else _text(value)
+    if text is None:
+        kind = "an image's bytes" if isinstance(value, bytes | dict) else f"a {type(value).__name__}"
+        wanted = "the path of its file" if role == "image" else f"its {role}"
+        problem, remedy = kind, f"write {wanted} as a text"
+    elif not text:
+        problem, remedy = f"no {role}", "fill it in, or remove the row"
+    elif not text.isascii() and not _encodable(text):
+        problem, remedy = "a text that is not UTF-8", "save the table in UTF-8"
+    elif role == "image":
+        if not (problem := _no_path(text)):
+            return text
+        remedy = "download the image, and give the path of its file"
+    elif role == "split" and part_of(text) is None:
+        problem, remedy = "a split that is not train, validation or test", "write one of them"
+    else:
+        text = " ".join(text.split())
+        if text.isprintable():
+            return text
+        problem, remedy = f"a {role} that cannot be shown", "write it in letters"
+    return Broken(f"{problem} in the column {shown(column)}", remedy)
+
+
+_remembered = lru_cache(maxsize=4096)(_usable)
+
+
+def _text(value: object) -> str | None:
+    """A value as text: empty for none, None for what is no text."""
+    if value is None or value != value:
+        return ""
+    return None if isinstance(value, bytes | dict | list | tuple) else str(value).strip()
+
+
+def _encodable(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _no_path(text: str) -> str:
+    """Why a text is no path of a file; empty if it may be one."""
+    if ADDRESS.match(text):
+        return "an address in place of a path"
+    return "" if "\0" not in text else "a NUL character"
+
+
+def above_of(folder: Path) -> str:
+    """Return the prefix of absolute paths below a folder: its path with slashes, and a slash at the end."""
+    return os.path.abspath(folder).replace(os.sep, "/").rstrip("/") + "/"  # noqa: PTH100 - links stay
+
+
+def relative_path(path: str, above: str) -> str:
+    """Return a path relative to a folder if it lies below it, as a scan of the folder would write it.
+
+    Args:
+        path: absolute or relative to the folder.
+        above: prefix of absolute paths below the folder; see `above_of`.
+    """
+    path = posixpath.normpath(path.replace(os.sep, "/"))
+    return path.removeprefix(above) if path.startswith(above) else path
