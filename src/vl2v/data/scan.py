@@ -23,11 +23,11 @@ from vl2v_runtime.imaging import (
     Pixels,
     UnreadableImageError,
     decode,
-    quiet,
     read_file,
     square,
 )
 from vl2v_runtime.names import shown
+from vl2v_runtime.quiet import quiet
 
 CHUNK = 256  # files decoded between two commits
 SLICE = 16  # files that a thread takes at once
