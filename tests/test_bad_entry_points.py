@@ -1,4 +1,4 @@
-"""Bad inputs of tables, other tools' data sets and newer options: each message has expected, found and next step."""
+"""Bad inputs of tables, other tools' datasets and newer options: each message has expected, found and next step."""
 
 from __future__ import annotations
 

@@ -74,7 +74,7 @@ def distill(
     Args:
         data: the images: a folder `root/<domain>/<class>/<image>` or `root/<class>/<image>`, with `classes` images at
             any depth; or a table with a row for every image (.csv, .tsv, .jsonl, .parquet), or a frame of pandas or
-            polars; or a data set of another tool (``hf:user/name``, a folder saved by the package datasets, WebDataset
+            polars; or a dataset of another tool (``hf:user/name``, a folder saved by the package datasets, WebDataset
             shards, an export of Label Studio or CVAT). The columns of a table are named in `settings`, e.g. ``{"data":
             {"image": "path", "label": "species", "domain": "camera", "split": "fold", "group": "clip"}}``, or found by
             common names (image, label and domain). Relative paths start from the table's folder, those of a frame from

@@ -111,7 +111,7 @@ class DataConfig(Strict):
 
     Its column ``path`` has paths below the folder of the data. With a column ``drop``, only rows with yes count."""
     layout_as_found: Annotated[bool, Panel.data] = False
-    """Accept folders that are called like splits, dates or, with --classes, classes.
+    """Accept folders named like splits or dates or, with --classes, like classes.
 
     Also accept an additional level of folders and folders without images."""
 

@@ -184,7 +184,7 @@ def test_a_killed_command_goes_on_from_an_address(tmp_path: Path, home: Path) ->
 
 
 def hub(repository: str, files: dict[str, bytes]) -> Site:
-    """A hub that has one data set, as far as the hub's own client asks."""
+    """A hub that has one dataset, as far as the hub's own client asks."""
     commit = "c" * 40
     about = {"id": repository, "sha": commit, "siblings": [{"rfilename": path} for path in files]}
     tree = [

@@ -1,4 +1,4 @@
-"""Every command that takes images takes the same kinds of data: tables, and data sets of other tools."""
+"""Every command that takes images takes the same kinds of data: tables, and datasets of other tools."""
 
 from __future__ import annotations
 

@@ -53,7 +53,7 @@ def own(bench: Bench, tmp_path_factory: pytest.TempPathFactory) -> Bench:
 
 
 def other_tools(data: Path, rows: list[list[str]]) -> None:
-    """The same images as the page's other data sets."""
+    """The same images as the page's other datasets."""
     (data / "shards").mkdir()
     for i in range(2):
         with tarfile.open(data / "shards" / f"part-{i:03d}.tar", "w") as archive:

@@ -1,4 +1,4 @@
-"""Runs on data sets of other tools: from nothing to predictions, resumed without the source, evaluated, reported on."""
+"""Runs on datasets of other tools: from nothing to predictions, resumed without the source, evaluated, reported on."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ NameArg = Annotated[str, typer.Argument(help="PACS, VLCS, OfficeHome, TerraIncog
 
 def get(
     name: NameArg,
-    out: Annotated[Path | None, typer.Option(help="New or empty folder (default: in the user's data).")] = None,
+    out: Annotated[Path | None, typer.Option(help="New or empty folder (default: in your user data folder).")] = None,
     source: Annotated[
         str | None,
         typer.Option("--from", help="official, hub, <owner>/<name>[@<revision>], a URL, a file or a folder."),

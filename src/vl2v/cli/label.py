@@ -23,13 +23,13 @@ def attach(app: typer.Typer) -> None:
 def label(
     data: Annotated[str, typer.Argument(help="Images without labels: a folder, a table, or a dataset.")],
     teacher: Annotated[str, typer.Option(help="The teacher, in the format of vl2v distill --teacher.")],
-    classes: Annotated[str, typer.Option(help="Names with commas between them, or a text file with a name per line.")],
+    classes: Annotated[str, typer.Option(help="Class names: cat,dog,... or a file with one name per line.")],
     out: Annotated[Path, typer.Option(help="The table, a new CSV file.")] = Path("labels.csv"),
     check: Annotated[
-        str | None, typer.Option(help="Some labelled images of the same kind; they decide which labels are trusted.")
+        str | None, typer.Option(help="Labelled images of the same kind, which determine the trusted labels.")
     ] = None,
     error: Annotated[
-        float, typer.Option(help="Highest share of images of that kind whose right class is ruled out, 0 to 1.")
+        float, typer.Option(help="Maximum rate at which the right class may be ruled out, 0 to 1.")
     ] = 0.05,
     trusted_only: Annotated[bool, typer.Option("--trusted-only", help="Write only trusted labels.")] = False,
     budget: BudgetOpt = None,

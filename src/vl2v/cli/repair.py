@@ -39,7 +39,7 @@ def repair(
     out: Annotated[
         Path | None, typer.Option(help="Folder of the new run (default: RUN-repaired); the first run is not changed.")
     ] = None,
-    queries: Annotated[int, typer.Option(help="The most images to query, at least 5.")] = 50,
+    queries: Annotated[int, typer.Option(help="Maximum number of images to query, at least 5.")] = 50,
     budget: Annotated[
         str | None, typer.Option(help="The most to spend; required if the teacher charges. It may limit the queries.")
     ] = None,
@@ -47,7 +47,9 @@ def repair(
     image: Annotated[str | None, typer.Option(help="Table column with the image paths.")] = None,
     tolerance: Annotated[
         float,
-        typer.Option(help="Warn if validation accuracy falls by more than this share.", min=0, max=1, callback=finite),
+        typer.Option(
+            help="Warn if validation accuracy falls by more than this fraction.", min=0, max=1, callback=finite
+        ),
     ] = 0.005,
     report: ReportOpt = True,
     cache: CacheOpt = None,

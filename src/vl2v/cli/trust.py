@@ -26,7 +26,7 @@ def trust(
         bool | None,
         typer.Option(
             "--reject/--no-reject",
-            help="Add or remove negative texts, by which predict --reject recognises images of no class.",
+            help="Add or remove the negative texts that predict --reject needs to recognise images of no class.",
             show_default=False,
         ),
     ] = None,

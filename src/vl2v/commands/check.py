@@ -97,7 +97,7 @@ def check_teacher(
 
     Args:
         teacher: its name (see `vl2v.teacher.registry.open_teacher`), or an open one.
-        data: labelled images: a folder, a table, or a data set of another tool; without any, plain colours are drawn.
+        data: labelled images: a folder, a table, or a dataset of another tool; without any, plain colours are drawn.
         budget: the most to spend; needed where the teacher charges.
         images: how many to ask about, spread over the classes.
         storage: where store and cache are.

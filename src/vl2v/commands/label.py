@@ -100,7 +100,7 @@ def label(
     1 - `error` for images of the same kind as those of `check`. An image is trusted if its set has one class.
 
     Args:
-        data: images without labels: a folder of any depth, a table, or a data set of another tool.
+        data: images without labels: a folder of any depth, a table, or a dataset of another tool.
         teacher: its name, or an opened one.
         classes: names of at least two classes; as one text, with commas between them or the path of a text file with
             one name per line.

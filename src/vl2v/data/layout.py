@@ -28,7 +28,7 @@ def _cells(domains: Sequence[Folder]) -> list[Folder]:
 
 
 def part_of_folder(name: str) -> int | None:
-    """The part of a data set that a folder's name means, such as ``train`` or ``val_2``; None if it means none."""
+    """The part of a dataset that a folder's name means, such as ``train`` or ``val_2``; None if it means none."""
     return part_of(name.strip("_- 0123456789"))
 
 
@@ -39,7 +39,7 @@ def are_parts(names: Sequence[str]) -> bool:
 
 
 def splits(domains: Sequence[Folder]) -> Iterator[Fault]:
-    """Domain folders that are called like the parts of a data set."""
+    """Domain folders that are called like the parts of a dataset."""
     names = [domain.name for domain in domains]
     if len(names) > 1 and all(part_of_folder(name) is not None for name in names):
         remedy = f"name the folders after the domains (camera, site, style), {ACCEPT}"

@@ -1,4 +1,4 @@
-"""The one interface between the readers of a data set and everything after them: images by domain and class."""
+"""The one interface between the readers of a dataset and everything after them: images by domain and class."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ _NAMES = {
 
 
 def part_of(name: str) -> int | None:
-    """The part of a data set that a name means, in any case: train, validation or test; None if it means none."""
+    """The part of a dataset that a name means, in any case: train, validation or test; None if it means none."""
     return _NAMES.get(name.strip().casefold())
 
 

@@ -103,7 +103,7 @@ def known_columns(made: Mapping[str, Any], data: object) -> dict[str, str]:
 
     Args:
         made: the run's settings of `data`.
-        data: the path of a folder or a table, a data set of another tool, or a frame.
+        data: the path of a folder or a table, a dataset of another tool, or a frame.
     """
     columns: Sequence[str] = ()
     if not isinstance(data, str | os.PathLike):

@@ -43,7 +43,7 @@ class Records(Table, Protocol):
 
 @dataclass(frozen=True)
 class Source:
-    """A kind of data set, by which a user may name images.
+    """A kind of dataset, by which a user may name images.
 
     Attributes:
         title: what people call it.
@@ -68,7 +68,7 @@ def version_of(files: Iterable[Path]) -> str:
         try:
             status = file.stat()
         except FileNotFoundError as error:
-            raise unreadable(file, "a file of the data set", error) from error
+            raise unreadable(file, "a file of the dataset", error) from error
         stamps.append(f"{os.path.abspath(file)} {status.st_size} {status.st_mtime_ns}")  # noqa: PTH100 - links stay
     return "\n".join(stamps)
 

@@ -1,4 +1,4 @@
-"""Data sets in Arrow and Parquet with images inside: of the package `datasets`, and files of the Hugging Face hub."""
+"""Datasets in Arrow and Parquet with images inside: of the package `datasets`, and files of the Hugging Face hub."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ WHAT = "Arrow or Parquet, as the package datasets writes it"
 
 @dataclass(frozen=True)
 class Part:
-    """A file of a data set.
+    """A file of a dataset.
 
     Attributes:
         path: the file, Parquet by its suffix, otherwise Arrow.
@@ -34,7 +34,7 @@ class Part:
 
 
 class Columnar:
-    """Files of one data set, read one after another; rows are counted over all of them.
+    """Files of one dataset, read one after another; rows are counted over all of them.
 
     Numbers of classes become their names, where the files have them as `datasets` writes them. A column of images
     holds files' bytes, or paths.
@@ -171,7 +171,7 @@ def claims(data: str) -> bool:
 
 
 def parquet_files(folder: Path) -> list[Path]:
-    """Parquet files of a data set's folder, down to three levels, sorted."""
+    """Parquet files of a dataset's folder, down to three levels, sorted."""
     found = {path for depth in ("*", "*/*", "*/*/*") for path in folder.glob(f"{depth}.parquet")}
     return sorted(path for path in found if not any(p.startswith(".") for p in path.relative_to(folder).parts))
 
@@ -207,7 +207,7 @@ def open_datasets(data: str) -> Columnar:
 
 
 def _saved(folder: Path, split: str) -> list[Part]:
-    """The Arrow files of a data set of one split that `datasets` saved."""
+    """The Arrow files of a dataset of one split that `datasets` saved."""
     entries = _json(folder / LISTS[1]).get("_data_files")
     names = [entry.get("filename") for entry in entries if isinstance(entry, dict)] if isinstance(entries, list) else []
     if not names:
@@ -234,4 +234,4 @@ def _json(path: Path) -> Mapping[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-DATASETS = Source("a data set of the package datasets (a saved folder, or Parquet)", claims, open_datasets)
+DATASETS = Source("a dataset of the package datasets (a saved folder, or Parquet)", claims, open_datasets)

@@ -1,4 +1,4 @@
-"""Data sets of the Hugging Face hub: ``hf:user/name``, with ``@revision`` where one is wanted."""
+"""Datasets of the Hugging Face hub: ``hf:user/name``, with ``@revision`` where one is wanted."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from vl2v.sources.base import Source
 from vl2v.sources.columnar import Columnar, parquet_files, parts_of
 
 SCHEME = "hf:"
-CONVERTED = "refs/convert/parquet"  # the branch in which the hub offers other data sets as Parquet
+CONVERTED = "refs/convert/parquet"  # the branch in which the hub offers other datasets as Parquet
 
 
 def claims(data: str) -> bool:
-    """Whether a text names a data set of the hub."""
+    """Whether a text names a dataset of the hub."""
     return data.startswith(SCHEME)
 
 
 def open_hub(data: str) -> Columnar:
-    """Download the Parquet files of a data set, or take them from the hub's cache on this machine, and open them.
+    """Download the Parquet files of a dataset, or take them from the hub's cache on this machine, and open them.
 
     Raises:
         DataError: if it cannot be had, or has no Parquet files.
@@ -52,7 +52,7 @@ def _fetch(name: str, revision: str | None) -> Path:
     except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError, errors.HFValidationError) as error:
         raise DataError(
             f"{SCHEME}{name} is not available on the hub.",
-            expected="a public data set, or a login with read permission (hf auth login)",
+            expected="a public dataset, or a login with read permission (hf auth login)",
             found=str(error).split("\n")[0][:200],
             next_step="correct the name: hf:user/name or hf:user/name@revision",
         ) from error
@@ -65,4 +65,4 @@ def _fetch(name: str, revision: str | None) -> Path:
         ) from error
 
 
-HUB = Source("a data set of the Hugging Face hub (hf:user/name)", claims, open_hub)
+HUB = Source("a dataset of the Hugging Face hub (hf:user/name)", claims, open_hub)

@@ -25,7 +25,7 @@ def imported(
     *,
     labelled: bool = True,
 ) -> Path | None:
-    """The table that is written for a frame, a data set of another tool, or a table of images at addresses.
+    """The table that is written for a frame, a dataset of another tool, or a table of images at addresses.
 
     It lies in the folder of the embedding store.
 

@@ -1,4 +1,4 @@
-"""Every kind of data set beyond folders and plain tables. Packages of others add one by an entry point.
+"""Every kind of dataset beyond folders and plain tables. Packages of others add one by an entry point.
 
 A kind is one file and one line here. Nothing of a package is imported before data are opened.
 """
@@ -27,7 +27,7 @@ SOURCES: Plugins[Source] = Plugins(
 
 
 def find_source(data: str) -> Source | None:
-    """The kind of data set that a text stands for; None for a folder of images or a plain table.
+    """The kind of dataset that a text stands for; None for a folder of images or a plain table.
 
     Raises:
         ConfigError: if no built-in kind claims it, and a kind of another package cannot be used.
@@ -37,7 +37,7 @@ def find_source(data: str) -> Source | None:
     if found is None and ADDRESS.match(data) and not Path(data).exists():
         raise DataError(
             f"Data cannot be read from the address {shown(data[:200])}.",
-            expected="a folder or a file on this machine, or a data set of the hub: hf:user/name",
+            expected="a folder or a file on this machine, or a dataset of the hub: hf:user/name",
             found=f"an address with the scheme {data.partition(':')[0]}",
             next_step="download it; or list the addresses of the images in a table (.csv), and give the table",
         )

@@ -1,4 +1,4 @@
-"""Tables that vl2v wrote itself from a data set of another tool: rows keep their numbers, and its name is known."""
+"""Tables that vl2v wrote itself from a dataset of another tool: rows keep their numbers, and its name is known."""
 
 from __future__ import annotations
 
