@@ -44,7 +44,7 @@ class _Renamed(MetaPathFinder, Loader):
 
     def exec_module(self, module: ModuleType) -> None:
         old, new = module.__name__, MODULES[module.__name__]
-        warnings.warn(f"{old} is now {new}; the old name goes in the next release", DeprecationWarning, stacklevel=2)
+        warnings.warn(f"{old} is now {new}; the next release removes the old name", DeprecationWarning, stacklevel=2)
 
         def get(name: str) -> Any:
             home, now = NAMES.get((old, name), (new, name))
@@ -71,7 +71,7 @@ def old_keywords(function: Callable[P, T]) -> Callable[P, T]:
             new = KEYWORDS[old]
             if new in kwargs:
                 raise TypeError(f"{function.__name__}() got both {new} and its old name {old}")
-            text = f"the keyword {old} of {function.__name__}() is now {new}; the old name goes in the next release"
+            text = f"the keyword {old} of {function.__name__}() is now {new}; the next release removes the old name"
             warnings.warn(text, DeprecationWarning, stacklevel=2)
             kwargs[new] = kwargs.pop(old)
         return function(*args, **kwargs)

@@ -119,7 +119,7 @@ def _share(text: str) -> float:
     """A finite number."""
     number = float(text)
     if not math.isfinite(number):
-        raise argparse.ArgumentTypeError(f"{text} is no number")
+        raise argparse.ArgumentTypeError(f"{text} is not a number")
     return number
 
 

@@ -144,7 +144,7 @@ def test_a_teacher_that_charges_is_never_queried(scene: Path) -> None:
     settings |= {"data": {"root": str(scene / "data")}, "device": "cpu"}  # type: ignore[dict-item]
     settings |= {"student": {"spec": f"timm:test_resnet@{scene / 'student.safetensors'}", "size": 32}}
     storage = StoragePaths(scene / "cache", scene / "store.sqlite")
-    with pytest.raises(DataError, match=r"Too few images can be judged(.|\n)*0 of 110 images"):
+    with pytest.raises(DataError, match=r"Too few images can be checked(.|\n)*0 of 110 images"):
         find_suspects(make_config(None, settings), scene / "s.csv", storage)
     with closing(EmbeddingStore(storage.store)) as store:
         assert store.entries() == []

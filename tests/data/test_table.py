@@ -194,7 +194,7 @@ def test_a_frames_missing_values_and_what_is_no_frame(tmp_path: Path) -> None:
         ("line 2", "no image in the column path"),
     ]
     for frame in (5, type("LazyFrame", (), {"columns": ["path"], "__getitem__": None})()):
-        with pytest.raises(ConfigError, match="These are no images"):
+        with pytest.raises(ConfigError, match="neither a path nor a frame"):
             write_frame(frame, tmp_path, {})
     with pytest.raises(ConfigError, match="no such column"):
         write_frame(Columnar(rows, "tolist"), tmp_path, {"label": "klass"})

@@ -186,7 +186,7 @@ def test_a_name_that_fits_no_image_is_told(heap: Bench, tmp_path: Path) -> None:
     quick = {"distill": SMALL["distill"] | {"steps": 1}, "align": {"steps": 1}}
     run = distill(heap, tmp_path / "run", classes=[*NAMES.split(","), "grid"], **quick)
     (warning,) = json.loads((run.folder / "evaluation.json").read_text())["warnings"]
-    assert "the teacher takes none of the 60 images for grid" in warning
+    assert "the teacher assigns none of the 60 images to grid" in warning
     assert "against the teacher's answers" in calibration_line(run.student.trust, run.evaluation)  # type: ignore[arg-type]
 
 

@@ -72,7 +72,7 @@ class Record:
 
     @property
     def kept(self) -> bool:
-        """The name of `saved` until 0.1, which goes in the next release."""
+        """The name of `saved` until 0.1, which the next release removes."""
         warnings.warn("Record.kept is now Record.saved", DeprecationWarning, stacklevel=2)
         return self.saved
 

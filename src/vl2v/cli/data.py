@@ -145,7 +145,7 @@ def _suspects_text(found: Suspects) -> str:
         f"continue: vl2v distill ... --drop {values['csv']}",
     ]
     if found.unanswered:
-        lines.insert(1, f"not judged: {found.unanswered:,} images without a stored embedding; nothing was bought")
+        lines.insert(1, f"not checked: {found.unanswered:,} images without a stored embedding; nothing was bought")
     return "\n".join(lines)
 
 

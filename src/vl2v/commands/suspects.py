@@ -80,7 +80,7 @@ def find_suspects(
 
     Raises:
         ConfigError: if the images have no labels.
-        DataError: if too few images can be judged.
+        DataError: if too few images can be checked.
     """
     progress = progress or Silent()
     if config.data.classes:
@@ -118,7 +118,7 @@ def _answered(plan: RunPlan, store: EmbeddingStore, progress: Progress) -> Datas
     known = rows[store.knows_images(card, digests)]
     if len(known) < FEWEST or not all(store.knows_texts(card, prompts)):
         raise DataError(
-            "Too few images can be judged.",
+            "Too few images can be checked.",
             expected=f"at least {FEWEST} labelled source images with an embedding of {card.identity}, and its prompts",
             found=f"{len(known):,} of {len(rows):,} images in {plan.paths.store}",
             next_step="give the run that bought the embeddings (--run), or its --teacher and --store",

@@ -111,7 +111,7 @@ class Evaluation:
 
     @property
     def beside(self) -> Mapping[str, Evaluation]:
-        """The former name of `alternatives`; it goes in the next release."""
+        """The former name of `alternatives`; the next release removes it."""
         warnings.warn("Evaluation.beside is now Evaluation.alternatives", DeprecationWarning, stacklevel=2)
         return self.alternatives
 

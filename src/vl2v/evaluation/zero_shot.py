@@ -59,6 +59,6 @@ def _find_unpredicted(plan: RunPlan, bought: BoughtEmbeddings, progress: Progres
         more = f" and {len(lacking) - SHOWN} more" if len(lacking) > SHOWN else ""
         warn(
             progress,
-            f"the teacher takes none of the {len(logits):,} images for {', '.join(lacking[:SHOWN])}{more}; check the "
+            f"the teacher assigns none of the {len(logits):,} images to {', '.join(lacking[:SHOWN])}{more}; check the "
             "names, or what they are called in the prompts (classes.yaml)",
         )

@@ -36,7 +36,7 @@ class Split:
         test: images by held-out domain, never trained on or selected by.
         rest: source images whose labels are dropped, to train on without labels.
         own_test: test images that the data state, by source domain; never trained on or selected by.
-        left_out: how many source images are not used, since images of their group are tested on.
+        left_out: how many source images are not used, since their groups have test images.
     """
 
     sources: tuple[str, ...]
@@ -163,7 +163,7 @@ def _too_small(dataset: ImageDataset, domain: str, config: DataConfig, train: In
         return DataError(
             f"The source domain {shown(domain)} has no images to train on.",
             expected="images in train",
-            found=f"{images:,} images, all in validation or test, or in groups that are tested on",
+            found=f"{images:,} images, all in validation or test, or in groups with test images",
             next_step=f"hold the domain out (--held-out {shown(domain)}), or move images to train",
         )
     if dataset.groups is not None:

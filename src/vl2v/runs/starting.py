@@ -89,7 +89,7 @@ def ensure_same_model(folder: RunFolder, teacher: Teacher, *, record: bool = Tru
             f"{card.identity} is not the model that this run started with.",
             expected=", ".join(f"{key} {known.get(key)}" for key in other),
             found=", ".join(f"{key} {now[key]}" for key in other),
-            next_step="begin a new run under another --out. What was bought stays stored, and this run can go on if "
+            next_step="start a new run with another --out. Purchased embeddings stay stored. This run can continue if "
             "the vendor offers that model again",
         )
     if record:

@@ -61,7 +61,7 @@ def _fetch(name: str, revision: str | None) -> Path:
             f"{SCHEME}{name} cannot be downloaded from the hub.",
             expected="a response from huggingface.co, or a copy in the hub's cache on this machine",
             found=str(error).split("\n")[0][:200] or type(error).__name__,
-            next_step="run the command again; files that were downloaded are kept",
+            next_step="run the command again; downloaded files are not downloaded again",
         ) from error
 
 

@@ -38,7 +38,7 @@ def frame_columns(frame: object) -> list[str]:
     lazy = "Lazy" in type(frame).__name__
     if lazy or listed is None or not hasattr(frame, "__getitem__"):
         raise ConfigError(
-            "These are no images.",
+            "This is neither a path nor a frame.",
             expected="a folder or a table as str or Path, or a frame of pandas or polars",
             found=type(frame).__name__,
             next_step="collect it first" if lazy else "see the help of vl2v.distill",
