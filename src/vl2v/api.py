@@ -72,22 +72,22 @@ def distill(
     """Distil a teacher into a student that is accurate on unseen domains, and evaluate it.
 
     Args:
-        data: the images: a folder `root/<domain>/<class>/<image>` or `root/<class>/<image>`, with `classes` images at
-            any depth; or a table with a row for every image (.csv, .tsv, .jsonl, .parquet), or a frame of pandas or
-            polars; or a dataset of another tool (``hf:user/name``, a folder saved by the package datasets, WebDataset
-            shards, an export of Label Studio or CVAT). The columns of a table are named in `settings`, e.g. ``{"data":
-            {"image": "path", "label": "species", "domain": "camera", "split": "fold", "group": "clip"}}``, or found by
-            common names (image, label and domain). Relative paths start from the table's folder, those of a frame from
-            the current one.
-        teacher: its name (see `vl2v.open_teacher`), or an object that is a `Teacher`.
+        data: the images, as one of these: a folder `root/<domain>/<class>/<image>` or `root/<class>/<image>` (with
+            `classes`, images at any depth); a table with a row for every image (.csv, .tsv, .jsonl, .parquet); a
+            pandas or polars frame; or a dataset of another tool (``hf:user/name``, a folder saved by the package
+            datasets, WebDataset shards, an export of Label Studio or CVAT). Name the columns of a table in `settings`,
+            e.g. ``{"data": {"image": "path", "label": "species", "domain": "camera", "split": "fold", "group":
+            "clip"}}``. Otherwise, image, label and domain are recognised by common names. Relative paths start from
+            the folder of the table; those of a frame start from the current folder.
+        teacher: name of the teacher (see `vl2v.open_teacher`), or a `Teacher` object.
         student: ``timm:<name>``, ``timm:<name>@<checkpoint>``, ``offline:``, ``teacher`` for VL2V-SD, a `Backbone`, or
             a module that maps [B, 3, S, S] images to [B, F] features. A module needs
             ``{"student": {"size": ..., "mean": ..., "std": ...}}`` in `settings` unless it uses 224 and ImageNet's.
         out: folder of the run, new or empty.
         held_out: domains that are left out for testing.
         budget: the most to spend, in the teacher's currency.
-        resume: continue the run in `out` with its settings. `budget` may be raised, `tracking` and, until all
-            images are bought, `when_short` may be changed, and the teacher may be accepted.
+        resume: continue the run in `out` with its settings. You may raise `budget`, change `tracking`, accept the
+            teacher, and, until all images are bought, change `when_short`.
         accept_teacher: continue if responses look useless: one embedding for different images or texts, a wrong order,
             zero-shot accuracy at chance.
         recipe: set of default settings: ``ood`` (default) or ``paper``; see docs/method.md.
@@ -144,17 +144,17 @@ def report(
     """Write `report.html` and the values of its figures into the folder of a finished run, or of a benchmark.
 
     Args:
-        folder: a run's or a benchmark's, of an older version too.
-        out: the folder to write to, made if missing; None for `folder`.
-        storage: where the store with its ledger is; None takes the run's own.
-        hour_price: what an hour of this machine costs, in the teacher's currency, for the student's cost per million
-            images.
+        folder: folder of a run or a benchmark; earlier versions are supported.
+        out: folder to write to, created if missing; None for `folder`.
+        storage: paths of cache and store, which contains the ledger; None uses those of the run.
+        hour_price: price of an hour of this machine, in the teacher's currency, to compute the student's cost per
+            million images.
 
     Returns:
         Path of the page.
 
     Raises:
-        Vl2vError: if it is not such a folder, or nothing in it is finished.
+        Vl2vError: if the folder contains neither, or nothing in it is finished.
     """
     from vl2v.api_report import make_report  # slow to import
 

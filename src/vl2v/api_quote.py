@@ -40,11 +40,11 @@ def quote(
 
     Args:
         data: the images: a folder, a table or a frame, as in `distill`.
-        teacher: its name (see `vl2v.open_teacher`), or an object that is a `Teacher`. None leaves it to the settings.
-        student: its name, to compute the disk space of its state; optional.
+        teacher: name of the teacher (see `vl2v.open_teacher`), or a `Teacher` object. None uses that of the settings.
+        student: name of the student; optional. With it, the quote includes training time and disk space.
         held_out: domains that are left out for testing.
-        budget: the most to spend; with ``{"when_short": "choose"}`` in `settings`, the quote is that of the images
-            which it covers.
+        budget: the most to spend. With ``{"when_short": "choose"}`` in `settings`, the quote is for the images that
+            the budget covers.
         storage: paths of cache and store.
         progress: receives the progress of the scan.
         config: a YAML file of settings.

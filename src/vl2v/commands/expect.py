@@ -44,14 +44,14 @@ class Expected:
         found: number of images of the site.
         unreadable: number of images that could not be read.
         confidence: mean calibrated confidence of the student on the new images, in [0, 1].
-        agreement: share of images on which a linear probe gives the same answer, in [0, 1].
+        agreement: share of images on which a linear probe makes the same prediction, in [0, 1].
         calibration: error of the estimate on source domains that were left out, in log odds.
         distance: 0 if the images are like those of the training domains, 1 if they are as far from them as a training
             domain from the others; None with one source domain.
         drift: comparison with the training domains as `vl2v predict` makes it; None for a student without it.
         warnings: reasons to doubt the estimate.
         next_step: what to do.
-        reference: what the accuracy compares the answers with.
+        reference: what the accuracy compares predictions with: labels, or the teacher's predictions.
     """
 
     accuracy: Share
@@ -95,8 +95,8 @@ def expected_of(basis: Basis, new: Outputs, found: int, unreadable: int) -> Expe
         warnings.append(f"{images} images are too few for a good estimate; pass {FEW} or more, e.g. of a whole day")
     if beyond:
         warnings.append(
-            "the images look like none of the training domains: they lie farther from them than any training "
-            "domain from the others, so the error may be larger than the interval says"
+            "the images look like none of the training domains: they are farther from them than any training "
+            "domain is from the others, so the error may be larger than the interval says"
         )
     return Expected(
         share, basis.validation, images, found, unreadable, inverse_logit(signals.confidence),
@@ -128,12 +128,11 @@ def expect(run: str | Path, images: str | Path | Sequence[str | Path], *, progre
     The estimate starts from the student's calibrated confidence on the images and from its agreement with a linear
     probe on the pretrained backbone. Its error is measured with probes that leave each source domain out in turn, on
     the run's validation images and on changed copies of them. Labels of the new site and of held-out domains are not
-    used.
-    At most 1,000 images, drawn at random, are looked at.
+    used. Of more than 1,000 images, 1,000 are drawn at random.
 
     Args:
         run: folder of a finished run, with its images where they were.
-        images: an image or a folder of images at any depth, or several of them.
+        images: one or several images, or folders of images at any depth.
         progress: receives the progress.
 
     Raises:

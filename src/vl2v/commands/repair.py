@@ -42,9 +42,9 @@ class Repair:
         student: its student.
         old: evaluation of the earlier student.
         new: evaluation of the new one on the same images.
-        trained: number of new images that were trained on.
-        checked: number of new images that were queried and not trained on.
-        agreement: on how many of them the earlier student and the new one agree with the teacher.
+        trained: number of new images that were used for training.
+        checked: number of new images that were queried but not used for training.
+        agreement: number of these on which the earlier and the new student agree with the teacher.
         queries: image queries that were paid for.
         spent: cost of all queries.
         currency: of the cost.
@@ -106,7 +106,8 @@ def repair(
 
     The new run is like the first one with three differences. Training starts from the first run's student. The selected
     images are part of every batch, without labels. Align is solved in closed form on the features of that student, and
-    Distill takes few steps. The first run is not changed. If it is interrupted, plan and call it again.
+    Distill takes few steps. The first run does not change. To continue an interrupted repair, plan and
+    call it again.
 
     Args:
         plan: see `plan_repair`.

@@ -62,9 +62,9 @@ class RepairPlan:
         storage: paths of cache and store.
         teacher: opened.
         student: the one to repair.
-        trained: images to query and to train on.
-        checked: images to query and to compare the students on.
-        quote: what the store lacks of them, and its cost.
+        trained: images to query and to use for training.
+        checked: images to query and to use for comparing the students.
+        quote: the queries that the store lacks, and their cost.
         begun: whether the folder has an unfinished repair that this one continues.
     """
 
@@ -102,12 +102,12 @@ def plan_repair(
 ) -> RepairPlan:
     """Select the images to query, and quote. Nothing is spent.
 
-    A fifth of the queried images, drawn at random, is not trained on. The others are a diverse set on the features of
-    the student (k-centre).
+    A fifth of the queried images, drawn at random, is not used for training. The others are a diverse set on the
+    features of the student (k-centre).
 
     Args:
         run: folder of a finished run.
-        images: images of the place where its student is used, without labels: a folder of any depth, or a table.
+        images: images of the new site, without labels: a folder of any depth, or a table.
         out: folder of the new run; None is the name of the first one with ``-repaired``.
         queries: the most images to query, at least 5. The budget may allow fewer.
         budget: the most to spend; required if the teacher charges.

@@ -37,7 +37,8 @@ class ClassRecall:
     Attributes:
         images: number of images, at least 1.
         student: share in [0, 1] of them for which the student predicts the class.
-        zero_shot: the teacher's; None if its embeddings were not bought.
+        zero_shot: the same for the teacher; None if its embeddings were not bought.
+
     """
 
     images: int
@@ -55,19 +56,19 @@ class Row:
             ``out-of-domain`` (a held-out domain, all its images), or ``all images`` (no split is known, training images
             may be among them).
         images: number of images.
-        student: top-1 accuracy in [0, 1] of the student as saved; of images without labels the share of answers that
-            are the teacher's, and so in what follows.
+        student: top-1 accuracy in [0, 1] of the saved student. For images without labels, this and the following
+            attributes state the agreement with the teacher's predictions.
         zero_shot: accuracy of the teacher; None if its embeddings were not bought.
         student_ece: expected calibration error of the student, in [0, 1]; None in files of earlier versions.
         zero_shot_ece: expected calibration error of the teacher.
-        student_ece_calibrated: the student's after its temperature, which was fitted on the in-domain rows together;
-            None where it has none.
-        student_aurc: area under the risk-coverage curve by calibrated confidence, in [0, 1], less is better.
+        student_ece_calibrated: calibration error of the student with its temperature, which was fitted on all
+            in-domain rows together; None without a temperature.
+        student_aurc: area under the risk-coverage curve by calibrated confidence, in [0, 1]; lower is better.
         student_aurc_energy: the same by energy.
         student_macro: mean in [0, 1] of the student's recall over the classes that have images; None in files of
             earlier versions.
-        zero_shot_macro: the teacher's.
-        classes: recall by the name of the class; classes without images are left out.
+        zero_shot_macro: the same for the teacher.
+        classes: recall by class name, without classes that have no images.
     """
 
     domain: str
@@ -99,9 +100,9 @@ class Evaluation:
 
     Attributes:
         rows: one per domain.
-        alternatives: the same for further weights of the run, by their name.
-        reference: what answers are compared with.
-        metric: what the printed table shows.
+        alternatives: the same for alternative weights of the run, by name.
+        reference: what predictions are compared with: labels, or the teacher's predictions.
+        metric: metric in the printed table.
     """
 
     rows: tuple[Row, ...]

@@ -26,7 +26,7 @@ PURPOSES = {"training": "training images", "evaluation": "the table's zero-shot 
 PURPOSES["validation"] = "validation images, to compare with the teacher"
 NO_LABELS = (
     "The images have no labels. The student is compared with the zero-shot predictions of the teacher: the figures "
-    "say how well it learnt from its teacher, not how accurate it is. To compare it with labels, run vl2v evaluate on "
+    "say how well it learned from its teacher, not how accurate it is. To compare it with labels, run vl2v evaluate on "
     "images that have them."
 )
 

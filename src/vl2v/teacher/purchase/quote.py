@@ -31,8 +31,8 @@ class Quote:
         note: a remark about the price, or empty.
         contents: domains, classes and numbers of images; None without a folder.
         training: training time on this machine; None without a student.
-        advice: whether the teacher is worth its price, by its answers in the store; empty if they are too few.
-        choice: what a budget that does not cover all images is spent on; empty if all are bought.
+        advice: whether the teacher is worth its price, according to its stored embeddings; empty if they are too few.
+        choice: the images that a smaller budget buys, in words; empty if all are bought.
     """
 
     teacher: str
