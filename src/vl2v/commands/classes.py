@@ -29,7 +29,7 @@ from vl2v.student.provenance import check_provenance
 from vl2v.teacher.base import Teacher
 from vl2v.teacher.prompts import text_head
 from vl2v.teacher.purchase.buyer import Buyer
-from vl2v.teacher.purchase.ledger import Budget, Ledger, Quote
+from vl2v.teacher.purchase.ledger import Budget, Ledger, Quote, parse_budget
 from vl2v.teacher.purchase.store import EmbeddingStore
 from vl2v.teacher.purchase.watch import SAME
 
@@ -111,7 +111,7 @@ def add_classes(
         student = Student.load(folder, backbone)
         added = new_classes(student, names, phrases, templates, teacher)
         exported(home)  # what stands in their way is said before money is spent
-        change = _buy(added, store, None if budget is None else Decimal(str(budget)), str(home.resolve()), progress)
+        change = _buy(added, store, parse_budget(budget), str(home.resolve()), progress)
         card = added.teacher.describe()
         vectors = torch.from_numpy(store.texts(card, added.texts)).reshape(len(added.prompts), -1, card.dimension)
         rows = dict(zip(added.prompts, text_head(vectors), strict=True))

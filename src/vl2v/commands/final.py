@@ -10,9 +10,10 @@ from vl2v.analysis.intervals import wilson
 from vl2v.commands.distill import Run, run
 from vl2v.errors import ConfigError
 from vl2v.evaluation.evaluation import Evaluation
-from vl2v.json_files import read_json, write_json
+from vl2v.json_files import write_json
 from vl2v.locations import StoragePaths
 from vl2v.progress import Progress
+from vl2v.reports.source import evaluation_of_run
 from vl2v.runs.folder import RunFolder
 from vl2v.runs.starting import ensure_finished
 from vl2v.runs.storage import storage_of
@@ -104,7 +105,7 @@ def final(
     folder = RunFolder(first)
     config = folder.config()
     ensure_finished(folder)
-    expected = Expected.of(Evaluation.from_dict(read_json(folder.evaluation_file)))
+    expected = Expected.of(evaluation_of_run(folder)[0])
     if expected is None or not config.data.held_out:
         raise ConfigError(
             f"{first} held out no domain.",

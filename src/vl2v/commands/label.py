@@ -32,7 +32,7 @@ from vl2v.teacher.base import Teacher
 from vl2v.teacher.file import FileTeacher
 from vl2v.teacher.prompts import load_templates, render
 from vl2v.teacher.purchase.buyer import Buyer
-from vl2v.teacher.purchase.ledger import Budget, Ledger
+from vl2v.teacher.purchase.ledger import Budget, Ledger, parse_budget
 from vl2v.teacher.purchase.store import EmbeddingStore
 from vl2v.teacher.zero_shot import zero_shot_logits
 from vl2v.trust.calibration import fit_temperature
@@ -120,6 +120,7 @@ def label(
     """
     storage, progress, table = storage or StoragePaths(), progress or Silent(), Path(out)
     _ensure_valid(table, check, error, trusted_only)
+    limit = parse_budget(budget)
     spec, base = teacher if isinstance(teacher, str) else teacher.describe().identity, settings or {}
     names = classes if isinstance(classes, str) else list(classes)
     columns = {name: value for name, value in (base.get("data") or {}).items() if name != "label"}  # there are none
@@ -135,7 +136,7 @@ def label(
     with closing(EmbeddingStore(storage.store)) as store:
         ledger, name = Ledger(store), str(table.resolve())
         before = ledger.queries(name), ledger.queries(name, "text"), ledger.spent(name)
-        logits = _buy(parts, config, opened, store, None if budget is None else Decimal(str(budget)), name, progress)
+        logits = _buy(parts, config, opened, store, limit, name, progress)
         queries = ledger.queries(name) - before[0], ledger.queries(name, "text") - before[1]
         spent = ledger.spent(name) - before[2]
     accuracy = float((logits[1].argmax(axis=1) == truth).mean()) if len(parts) > 1 else None

@@ -12,14 +12,16 @@ from typing import Any
 import numpy as np
 
 from vl2v.commands.distill import run as train_run
+from vl2v.commands.repair_checks import read_repair
 from vl2v.commands.repair_plan import PURPOSE, RepairPlan
 from vl2v.data.pixels import CachedPixels
 from vl2v.data.splits import Indices
 from vl2v.evaluation.evaluation import IN_DOMAIN, Evaluation, Row, student_answers
 from vl2v.faults import explaining
-from vl2v.json_files import read_json, write_json
+from vl2v.json_files import write_json
 from vl2v.progress import Progress, Silent
 from vl2v.purchase import BudgetAccount, text_heads
+from vl2v.reports.source import evaluation_of_run
 from vl2v.runs.folder import CHECKED, REPAIR, TRAINED, RunFolder
 from vl2v.runs.starting import ledger_name
 from vl2v.student.model import Student
@@ -167,7 +169,7 @@ def _validation(evaluation: Evaluation) -> list[Row]:
 
 def _compared(plan: RepairPlan, folder: RunFolder, reference: Indices, tolerance: float) -> Repair:
     """Compare the students on the validation images and on the checked images, and record the result."""
-    old, new = (Evaluation.from_dict(read_json(RunFolder(f).evaluation_file)) for f in (plan.first, plan.out))
+    new, _ = evaluation_of_run(folder)
     student, fit = Student.load(plan.out), plan.student.preprocess
     pixels = CachedPixels(plan.storage.cache, fit.size, fit.fit)
     slots = pixels.slots(plan.checked.digests)
@@ -177,8 +179,8 @@ def _compared(plan: RepairPlan, folder: RunFolder, reference: Indices, tolerance
         ledger, name = Ledger(store), ledger_name(folder)
         queries, spent = ledger.queries(name), ledger.spent(name)
     found = Repair(
-        plan.out, student, old, new, len(plan.trained), len(plan.checked), (agreement[0], agreement[1]), queries, spent,
-        plan.quote.price.currency, tolerance,
+        plan.out, student, plan.evaluation, new, len(plan.trained), len(plan.checked), (agreement[0], agreement[1]),
+        queries, spent, plan.quote.price.currency, tolerance,
     )  # fmt: skip
-    write_json(plan.out / REPAIR, read_json(plan.out / REPAIR) | {"result": found.to_dict()})
+    write_json(plan.out / REPAIR, read_repair(plan.out) | {"result": found.to_dict()})
     return found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -11,32 +11,39 @@ from typing import Any
 import numpy as np
 
 from vl2v.analysis.selection import k_centre
+from vl2v.commands.choosing import with_recorded_choice
+from vl2v.commands.repair_checks import (
+    compared_evaluation,
+    ensure_comparable,
+    ensure_repairable,
+    ensure_same_classes,
+    is_begun,
+)
 from vl2v.config import RunConfig
 from vl2v.data.images import ImageDataset
 from vl2v.data.pixels import PixelCache
 from vl2v.data.scan import FileIndex
-from vl2v.errors import ConfigError, DataError, RunError
+from vl2v.errors import ConfigError, DataError
+from vl2v.evaluation.evaluation import Evaluation
 from vl2v.evaluation.features import pass_through
 from vl2v.faults import explaining
-from vl2v.json_files import read_json
 from vl2v.locations import StoragePaths
 from vl2v.method.registry import METHODS
 from vl2v.nested import merge
 from vl2v.planning.models import open_configured_teacher
+from vl2v.planning.plan import plan_run
 from vl2v.planning.prepare import read_unlabelled
 from vl2v.planning.requirements import Requirements, make_quote
 from vl2v.progress import Progress, Silent
-from vl2v.runs.folder import CHECKED, REPAIR, TRAINED, RunFolder
+from vl2v.runs.folder import CHECKED, TRAINED, RunFolder
 from vl2v.runs.starting import ensure_finished, ensure_new, ensure_same_model
 from vl2v.runs.storage import storage_of
 from vl2v.settings import make_config
-from vl2v.student.files import CHANGES
 from vl2v.student.model import Student
 from vl2v.teacher.base import Price, Teacher
 from vl2v.teacher.file import FileTeacher
-from vl2v.teacher.purchase.ledger import Quote
+from vl2v.teacher.purchase.ledger import Quote, parse_budget
 from vl2v.teacher.purchase.store import EmbeddingStore
-from vl2v_runtime.names import shown
 
 PURPOSE = "repair"  # of the queries in the ledger
 QUERIES = 50  # images queried by default
@@ -62,9 +69,11 @@ class RepairPlan:
         storage: paths of cache and store.
         teacher: opened.
         student: the one to repair.
+        evaluation: of this student.
         trained: images to query and to use for training.
         checked: images to query and to use for comparing the students.
-        quote: the queries that the store lacks, and their cost.
+        prompts: the texts of the teacher's zero-shot predictions, K * T, class by class.
+        quote: the queries that the store lacks for them and for the first run's images, and their cost.
         begun: whether the folder has an unfinished repair that this one continues.
     """
 
@@ -75,15 +84,12 @@ class RepairPlan:
     storage: StoragePaths
     teacher: Teacher
     student: Student
+    evaluation: Evaluation
     trained: ImageDataset
     checked: ImageDataset
+    prompts: tuple[str, ...]
     quote: Quote
     begun: bool
-
-    @property
-    def prompts(self) -> tuple[str, ...]:
-        """The texts of the teacher's zero-shot predictions, K * T, class by class."""
-        return tuple(self.student.provenance["prompts"])
 
 
 @explaining
@@ -119,8 +125,9 @@ def plan_repair(
 
     Raises:
         RunError: if the run is not finished, or `out` has something else.
-        ConfigError: if the run's student cannot be repaired, or the number of queries is too small.
-        DataError: if there are fewer than 5 different images.
+        ConfigError: if the run's student cannot be repaired, the number of queries is too small, the budget is not an
+            amount of money, or a setting would change what the students are compared on.
+        DataError: if there are fewer than 5 different images, or the images of the run have moved.
         StudentError: if the student cannot be loaded.
     """
     first, place = Path(run), Path(images)
@@ -128,21 +135,24 @@ def plan_repair(
     folder, progress = RunFolder(first), progress or Silent()
     before = folder.config()
     ensure_finished(folder)
-    _ensure_repairable(before, first)
+    ensure_repairable(before, first)
+    evaluation = compared_evaluation(folder)
     if queries < FEWEST:
         step = "raise --queries"
         raise ConfigError("That is too few queries.", expected=f"at least {FEWEST}", found=str(queries), next_step=step)
-    limit = None if budget is None else Decimal(str(budget))
-    begun = _is_begun(target, first, place)
+    limit = parse_budget(budget)
+    begun = is_begun(target, first, place)
     if not begun:
         ensure_new(RunFolder(target), before.data.root)
         ensure_new(RunFolder(target), place)
     paths, student = storage or storage_of(first), Student.load(first)
-    _ensure_same_classes(student, first)
+    ensure_same_classes(student, first)
     config = _settings(before, first, target, limit, settings or {})
+    ensure_comparable(config, before)
     opened = teacher or open_configured_teacher(before)
     ensure_same_model(folder, opened, record=False)
     fit = student.preprocess.size, student.preprocess.fit
+    needed = _needed(folder, before, paths, opened, progress)
     with (
         closing(FileIndex(paths.cache / "files.sqlite")) as index,
         closing(PixelCache(paths.cache, *fit)) as cache,
@@ -157,53 +167,21 @@ def plan_repair(
             trained, checked = _select(student, found, cache, count, before.seed, progress)
         _bind(opened, before, place, trained, checked)
         digests = np.concatenate([trained.digests, checked.digests])
-        prompts = tuple(student.provenance["prompts"])
-        required = Requirements({(PURPOSE, 0): digests}, prompts, len(prompts) // len(student.classes))
+        required = replace(needed, purposes={(PURPOSE, 0): digests} | needed.purposes)
         quote = make_quote(required, opened, store, len(digests), fit[0], None)
-    return RepairPlan(first, place, target, config, paths, opened, student, trained, checked, quote, begun)
+    return RepairPlan(
+        first, place, target, config, paths, opened, student, evaluation, trained, checked, needed.prompts, quote, begun
+    )  # fmt: skip
 
 
-def _ensure_repairable(config: RunConfig, run: Path) -> None:
-    """Refuse runs whose method cannot use images without labels."""
-    if METHODS[config.method].needs_labels or not METHODS[config.method].queries_teacher:
-        able = ", ".join(name for name, method in METHODS.items() if not method.needs_labels and method.queries_teacher)
-        raise ConfigError(
-            f"The student of {shown(run)} cannot be repaired: its method learns from labels alone.",
-            expected=f"a run with one of the methods {able}",
-            found=config.method,
-            next_step="train with --recipe ood",
-        )
-
-
-def _ensure_same_classes(student: Student, run: Path) -> None:
-    """Refuse a student whose classes are no longer those of its run, since the new run would not have them."""
-    changes = student.provenance.get(CHANGES) or []
-    if changes and changes[0]["before"] != student.classes:
-        raise ConfigError(
-            f"The classes of the student of {shown(run)} were changed after training.",
-            expected=f"the classes of the run: {', '.join(map(shown, changes[0]['before']))}",
-            found=", ".join(map(shown, student.classes)),
-            next_step="repair a copy of the run from before the change, and change the classes of the new run",
-        )
-
-
-def _is_begun(out: Path, run: Path, images: Path) -> bool:
-    """Whether a folder has a repair of this run with these images, to be continued.
-
-    Raises:
-        RunError: if it is a repair of another run or with other images.
-    """
-    if not (out / REPAIR).is_file():
-        return False
-    said, wanted = read_json(out / REPAIR), {"first_run": str(run.resolve()), "images": str(images.resolve())}
-    if differing := [key for key in wanted if said.get(key) != wanted[key]]:
-        raise RunError(
-            f"{shown(out)} has another repair.",
-            expected=", ".join(shown(str(said.get(key))) for key in differing),
-            found=", ".join(shown(wanted[key]) for key in differing),
-            next_step="choose another folder: --out FOLDER",
-        )
-    return all((out / name).is_file() for name in (TRAINED, CHECKED))
+def _needed(
+    folder: RunFolder, before: RunConfig, paths: StoragePaths, teacher: Teacher, progress: Progress
+) -> Requirements:
+    """The embeddings that the first run needed, and that the new one needs again."""
+    config = before.model_copy(update={"repair": None})  # the images of an earlier repair are not used again
+    plan = plan_run(config, paths, progress, teacher=teacher, with_student=False, begun=True)
+    with closing(EmbeddingStore(paths.store)) as store:
+        return with_recorded_choice(plan, folder, store).requirements
 
 
 def _settings(before: RunConfig, run: Path, out: Path, budget: Decimal | None, settings: dict[str, Any]) -> RunConfig:

@@ -96,6 +96,17 @@ class Source:
         return provenance
 
 
+def evaluation_of_run(folder: RunFolder) -> tuple[Evaluation, dict[str, Any]]:
+    """Read the evaluation of a finished run, and the whole content of its file.
+
+    Raises:
+        RunError: if the file cannot be read, or is not what vl2v wrote.
+    """
+    with reading(folder.evaluation_file, f"write it again: {resume_command(folder.path)}"):
+        content = read_evaluation(folder.evaluation_file)
+        return Evaluation.from_dict(content), content
+
+
 def read_run(path: Path) -> Source:
     """Read a finished run.
 
@@ -111,9 +122,7 @@ def read_run(path: Path) -> Source:
             found="a run without them",
             next_step=f"continue it: {resume_command(path)}",
         )
-    with reading(folder.evaluation_file, f"write it again: {resume_command(path)}"):
-        content = read_evaluation(folder.evaluation_file)
-        evaluation = Evaluation.from_dict(content)
+    evaluation, content = evaluation_of_run(folder)
     missing: dict[str, str] = {}
 
     def part(name: str, file: Path, read: Callable[[Path], Found], why: str) -> Found | None:

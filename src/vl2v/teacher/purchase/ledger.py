@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 
-from vl2v.errors import BudgetError
+from vl2v.errors import BudgetError, ConfigError
 from vl2v.teacher.base import TeacherCard
 from vl2v.teacher.purchase.quote import Quote as Quote
 from vl2v.teacher.purchase.spending import Spending
@@ -83,6 +83,34 @@ class Ledger:
         return sum((batch.cost for batch in self._store.pending(card)), Decimal(0))
 
     underway = in_flight  # its name until 0.1
+
+
+MOST_MONEY = 1_000_000_000_000
+
+
+def parse_budget(value: Decimal | str | float | None) -> Decimal | None:
+    """Parse the budget of a function of the Python API.
+
+    Args:
+        value: from 0 to `MOST_MONEY`; None for no budget.
+
+    Raises:
+        ConfigError: if it is not an amount of money.
+    """
+    if value is None:
+        return None
+    try:
+        found = Decimal(str(value))
+    except InvalidOperation:
+        found = Decimal("nan")
+    if not (found.is_finite() and 0 <= found <= MOST_MONEY):
+        raise ConfigError(
+            "The budget is not an amount of money.",
+            expected=f"a number from 0 to {MOST_MONEY:,}, or None",
+            found=str(value)[:40],
+            next_step='correct the budget, e.g. budget="0.50"',
+        )
+    return found
 
 
 class Budget:
