@@ -38,7 +38,6 @@ class ClassRecall:
         images: number of images, at least 1.
         student: share in [0, 1] of them for which the student predicts the class.
         zero_shot: the same for the teacher; None if its embeddings were not bought.
-
     """
 
     images: int
