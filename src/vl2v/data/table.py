@@ -87,7 +87,7 @@ class TableListing(Listing):
         ConfigError: if columns are missing or unknown.
     """
 
-    RENAME = "write it alike in all rows"
+    RENAME = "use one spelling in all rows"
     RECODE = "save the table in UTF-8"
     REMOVE = "add rows of it, or remove those that there are"
     TWO = "a classifier needs at least two classes"
