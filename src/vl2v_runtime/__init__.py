@@ -1,4 +1,4 @@
-"""The deployed student: what a device needs to classify images, without torch.
+"""Inference with an exported student, without torch.
 
     import vl2v_runtime
 
@@ -6,7 +6,7 @@
     for answer in model.predict(["a.jpg", "b.jpg"]):
         print(answer.label, answer.confidence)
 
-Names are loaded when they are first used, so that importing the package is quick.
+Names are imported at their first use, so importing the package is fast.
 """
 
 from __future__ import annotations

@@ -22,12 +22,12 @@ from vl2v_runtime.terminal import clean, flush_streams, is_unicode, prepare_stre
 from vl2v_runtime.trust import ALL_SCORES, CONFIDENCE, NEGATIVES, REJECT_COVERAGE, REJECTED, UNSURE, refusal
 
 FORMATS = ("table", "json", "csv")
-UNREADABLE = 3  # the exit code where an image could not be read, as vl2v predict's
-COMPARED = 10_000  # images that are compared with the training domains; more would only fill memory
+UNREADABLE = 3  # exit code if an image could not be read, as in vl2v predict
+COMPARED = 10_000  # images that are compared with the training domains; more would only need memory
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Parse, classify, print; returns the exit code."""
+    """Run the command and return its exit code."""
     parser = _parser()
     flags = parser.parse_args(arguments)
     paths = _find(flags.images)
@@ -40,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         score, least = _selected(flags, parser)
         if least is not None:
             _check_coverage(model, score, least, parser)
-        # without a coverage nothing is refused, by whichever score
+        # without a coverage, no prediction is rejected
         score, coverage = (CONFIDENCE, 1.0) if least is None else (score, least)
         attempts = model.attempts(paths, flags.batch_size, score=score, coverage=coverage)
         mark = "" if least is None else REJECTED if score == NEGATIVES else UNSURE
@@ -57,7 +57,7 @@ def _fail(message: str, code: int) -> int:
 
 
 def _selected(flags: argparse.Namespace, parser: argparse.ArgumentParser) -> tuple[str, float | None]:
-    """The score, and the coverage or None, that --score, --coverage and --reject select."""
+    """Return the score and the coverage that --score, --coverage and --reject select; the coverage may be None."""
     if not flags.reject:
         return CONFIDENCE if flags.score is None else flags.score, flags.coverage
     if flags.score not in (None, NEGATIVES):
@@ -89,26 +89,26 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--coverage",
         type=_share,
-        help="mark as unsure what is less sure than this share of the sources' validation images: 0.95",
+        help="mark predictions as unsure below the threshold that accepts this share of validation images, e.g. 0.95",
     )
     parser.add_argument("--score", choices=ALL_SCORES, help=f"score for --coverage (default: {CONFIDENCE})")
     parser.add_argument(
         "--reject",
         action="store_true",
-        help=f"mark what is probably none of the classes: --score {NEGATIVES} --coverage {REJECT_COVERAGE:g}",
+        help=f"mark images that are probably none of the classes: --score {NEGATIVES} --coverage {REJECT_COVERAGE:g}",
     )
     return parser
 
 
 def _path(text: str) -> Path:
-    """A path; an empty one would be the current folder."""
+    """Parse a path. An empty one would be the current folder."""
     if not text:
         raise argparse.ArgumentTypeError("the path is empty; is a variable of the shell unset?")
     return Path(text)
 
 
 def _count(text: str) -> int:
-    """A number of at least 1."""
+    """Parse an integer of at least 1."""
     number = int(text)
     if number < 1:
         raise argparse.ArgumentTypeError(f"{number} is not at least 1")
@@ -116,18 +116,18 @@ def _count(text: str) -> int:
 
 
 def _share(text: str) -> float:
-    """A finite number."""
+    """Parse a finite number."""
     number = float(text)
     if not math.isfinite(number):
-        raise argparse.ArgumentTypeError(f"{text} is not a number")
+        raise argparse.ArgumentTypeError(f"{text} is not a finite number")
     return number
 
 
-_count.__name__, _share.__name__ = "whole number", "number"  # as argparse's messages call them
+_count.__name__, _share.__name__ = "whole number", "number"  # names in messages of argparse
 
 
 def _find(inputs: Sequence[Path]) -> list[Path]:
-    """Files as given, folders searched; says on standard error what is left out of a folder."""
+    """Return the given files and the images in the given folders. Skipped files are reported on standard error."""
     found: list[Path] = []
     for given in inputs:
         if given.is_dir():
@@ -141,12 +141,15 @@ def _find(inputs: Sequence[Path]) -> list[Path]:
 
 
 def _print(done: Iterator[tuple[Path, Attempt]], output: str, mark: str) -> tuple[int, list[Floats]]:
-    """Print every answer; returns how many images could not be read, and the embeddings to compare.
+    """Print the predictions.
 
     Args:
-        done: the images and what came of them.
+        done: images and their results.
         output: one of `FORMATS`.
-        mark: what a table says of answers that are not accepted; empty if nothing is refused.
+        mark: mark of predictions that are not accepted, in a table; empty if none is rejected.
+
+    Returns:
+        The number of unreadable images, and the embeddings to compare with the training domains.
     """
     writer = csv.writer(sys.stdout)
     if output == "csv":
@@ -176,7 +179,7 @@ def _print(done: Iterator[tuple[Path, Attempt]], output: str, mark: str) -> tupl
 
 
 def _hint(model: Model, embeddings: list[Floats]) -> None:
-    """Say on standard error where the images look unlike the training domains."""
+    """Warn on standard error if the images are unlike the training domains."""
     drift = model.trust.drift(np.stack(embeddings)) if model.trust and embeddings else None
     if drift is not None and drift.unusual:
         print(clean(f"warning: {drift.text}"), file=sys.stderr)

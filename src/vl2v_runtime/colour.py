@@ -1,4 +1,4 @@
-"""From an image of any mode to 8-bit sRGB: deep greys and floats, transparency, ICC profiles."""
+"""Convert images of any mode to 8-bit sRGB: 16-bit and float values, transparency, ICC profiles."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ if TYPE_CHECKING:
 DEEP = frozenset({"I;16", "I;16L", "I;16B", "I;16N", "I", "F"})
 ALPHA = frozenset({"RGBA", "LA", "PA", "La", "RGBa"})
 GREY = frozenset({"1", "L", "LA", "La"})
-SPACES = {"RGB": "RGB ", "L": "GRAY", "CMYK": "CMYK"}  # the colour space that a profile has to have
-SAME = 2  # levels of 255: a profile that changes no colour by more is sRGB
-DARK = 4095 / 65535  # a 16-bit picture without a brighter value is what a 12-bit camera writes
+SPACES = {"RGB": "RGB ", "L": "GRAY", "CMYK": "CMYK"}  # required colour space of a profile by mode
+SAME = 2  # levels of 255: a profile that changes every colour by at most this is treated as sRGB
+DARK = 4095 / 65535  # maximum of a 16-bit image that was probably written by a 12-bit camera
 
 NOTE = "note"
-"""Key of `Image.info` under which a decoded image says what its owner should know."""
+"""Key of `Image.info` with a remark for the user on a decoded image."""
 TOO_DARK = "16-bit values below 4096, as from a 12-bit camera: read as 16 bits, they are nearly black"
 
 
 class RangeError(ValueError):
-    """The value of white is unknown; the text says what was found."""
+    """The white level of an image is unknown. The message states the values that were found."""
 
 
 @dataclass(frozen=True)
 class Samples:
-    """How a grey image with more than 8 bits stores its values.
+    """Storage of the values of a grey image with more than 8 bits.
 
     Attributes:
-        bits: of one value, as the file says.
+        bits: bits per value, as stated in the file.
         kind: ``u`` for unsigned, ``i`` for signed integers, ``f`` for floats.
         inverted: whether 0 is white.
     """
@@ -46,14 +46,14 @@ class Samples:
 
     @classmethod
     def of(cls, image: Image.Image) -> Samples:
-        """Read it from an opened image, before anything is done with it.
+        """Read the storage of an opened image, before it is loaded.
 
         Raises:
-            RangeError: for signed values of 8 bits, which Pillow reads as unsigned ones.
+            RangeError: if it has signed 8-bit values, which Pillow reads as unsigned.
         """
         tags: Any = getattr(image, "tag_v2", {})
         if image.mode in ("L", "RGB") and 2 in tags.get(339, ()):
-            raise RangeError("signed 8-bit values, which do not say what is white; save it with unsigned ones")
+            raise RangeError("signed 8-bit values, whose white level is unknown; save it with unsigned values")
         if image.mode == "F":
             return cls(32, "f", tags.get(262) == 0)
         if image.mode == "I" and image.format != "PNG":  # some versions of Pillow open a 16-bit PNG as I
@@ -63,18 +63,18 @@ class Samples:
 
 
 def to_srgb(image: Image.Image, samples: Samples, png_bits: int = 8) -> Image.Image:
-    """Convert an image of any mode to 8-bit sRGB, transparency laid on white.
+    """Convert an image of any mode to 8-bit sRGB. Transparent images are composited on white.
 
     Args:
-        image: loaded, upright.
-        samples: how a grey image of more than 8 bits stores its values; otherwise ignored.
-        png_bits: bits of one value of a PNG file, 8 for any other.
+        image: a loaded, upright image.
+        samples: storage of the values; ignored unless the image is grey with more than 8 bits.
+        png_bits: bits per value of a PNG file; 8 for other formats.
 
     Returns:
-        An RGB image whose `info` is empty, or has a `NOTE`.
+        An RGB image. Its `info` is empty, except for a `NOTE` if there is one.
 
     Raises:
-        RangeError: if it stores floats or 32-bit integers in a range that is not known.
+        RangeError: if it has floats or 32-bit integers in an unknown range.
     """
     profile = image.info.get("icc_profile")
     alpha: Image.Image | None = None
@@ -96,7 +96,7 @@ def to_srgb(image: Image.Image, samples: Samples, png_bits: int = 8) -> Image.Im
 
 
 def _opaque_key(image: Image.Image, bits: int) -> Image.Image:
-    """The image with its transparent colour in 8 bits, where Pillow leaves it in those of the PNG."""
+    """Convert the transparent colour of a PNG to 8 bits where Pillow leaves it at the bit depth of the file."""
     key = image.info.get("transparency")
     if image.mode == "RGB" and bits == 16 and isinstance(key, tuple):
         image.info["transparency"] = tuple(value >> 8 for value in key)
@@ -106,7 +106,7 @@ def _opaque_key(image: Image.Image, bits: int) -> Image.Image:
 
 
 def _eight_bits(image: Image.Image, samples: Samples) -> tuple[Image.Image, Image.Image | None, str]:
-    """(8-bit grey, alpha if there is a transparent value, a note)."""
+    """Return the image in 8 bits, its alpha channel if there is a transparent value, and a remark or an empty text."""
     values = np.asarray(image)
     key, note = image.info.get("transparency"), ""
     if samples.kind == "u" and samples.bits == 32:
@@ -126,13 +126,13 @@ def _eight_bits(image: Image.Image, samples: Samples) -> tuple[Image.Image, Imag
 
 
 def _white(values: NDArray[Any], samples: Samples) -> float:
-    """Which value is white, from the range of the values: 1 (floats only), 255, 65535, or the type's largest.
+    """Infer the white level from the range of the values: 1 (floats only), 255, 65535, or the maximum of the type.
 
-    A range counts where the brightest value lies in its upper three quarters, the smallest range from 0 on. So a range
-    is never taken for a much larger one, in which the picture would be nearly black.
+    The brightest value must exceed a quarter of the white level, unless it is the smallest candidate. Otherwise the
+    image would be nearly black.
 
     Raises:
-        RangeError: if there is none.
+        RangeError: if no candidate fits.
     """
     low, high = (float(values.min()), float(values.max())) if values.size else (0.0, 0.0)
     if samples.kind == "f":
@@ -150,7 +150,7 @@ def _white(values: NDArray[Any], samples: Samples) -> float:
 
 
 def _by_profile(image: Image.Image, profile: bytes) -> Image.Image:
-    """To sRGB by the profile; a broken one, one for another kind of image, and sRGB itself change nothing."""
+    """Convert an image to sRGB. Broken profiles, profiles for other modes, and sRGB profiles are ignored."""
     transform = _transform(profile, image.mode)
     if transform is None:
         return image.convert("RGB")
@@ -161,7 +161,7 @@ def _by_profile(image: Image.Image, profile: bytes) -> Image.Image:
 
 @lru_cache(maxsize=8)
 def _transform(profile: bytes, mode: str) -> ImageCmsTransform | None:
-    """How a profile's colours become sRGB; None where they are, or where it says nothing of such an image."""
+    """Return the transform of a profile to sRGB; None if the profile is sRGB, broken or for another mode."""
     try:
         from PIL import ImageCms
 
@@ -174,14 +174,14 @@ def _transform(profile: bytes, mode: str) -> ImageCmsTransform | None:
         probe = _probe(mode)
         changed = transform.apply(probe)
         assert changed is not None
-    except Exception:  # littleCMS raises many kinds for a broken profile, and Pillow may be built without it
+    except Exception:  # littleCMS raises many types for broken profiles, and Pillow may be built without it
         return None
     difference = np.asarray(changed, np.int64) - np.asarray(probe.convert("RGB"), np.int64)
     return transform if np.abs(difference).max() > SAME else None
 
 
 def _probe(mode: str) -> Image.Image:
-    """Colours from the whole cube, or every grey."""
+    """Return an image with colours of the whole RGB cube, or with all grey levels."""
     if mode == "L":
         return Image.fromarray(np.arange(256, dtype=np.uint8)[None])
     levels = np.linspace(0, 255, 8).astype(np.uint8)

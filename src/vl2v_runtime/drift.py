@@ -1,4 +1,4 @@
-"""Whether a batch of embeddings looks like the domains that a student learnt from: a hint, from numpy alone."""
+"""Compare a batch of embeddings with the training domains of a student, with numpy only."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from vl2v_runtime.numbers import number, numbers, whole
 
 Floats = NDArray[np.float64]
-LARGEST = 1e6  # of a number in a file; embeddings have length one
+LARGEST = 1e6  # bound on numbers in a file; embeddings have length one
 LONGEST_NAME = 1_000
 
 
@@ -26,7 +26,7 @@ class Drift:
         distance: length of the mean residual, see `Reference`; embeddings have length one.
         expected: median distance of the same number of images of the training domains.
         limit: distance above which the batch is unusual.
-        unusual: whether it is above.
+        unusual: whether `distance` is above `limit`.
         images: number of images.
     """
 
@@ -39,7 +39,7 @@ class Drift:
 
     @property
     def text(self) -> str:
-        """One line for people."""
+        """One line of text."""
         if not self.images:
             return "there is no image to compare with the training domains"
         what = "1 image" if self.images == 1 else f"{self.images:,} images"
@@ -52,23 +52,23 @@ class Drift:
 
 @dataclass(frozen=True)
 class Reference:
-    """What is kept of the training domains.
+    """Summary of the training domains with which batches are compared.
 
-    Every class in every domain has a centre, the mean of its embeddings. An image counts by its residual, its embedding
-    minus the nearest centre; a batch by the length of its images' mean residual. So neither a mixture of training
-    domains nor a batch of dogs alone is unusual as such. Chance alone makes that length shrink with the root of the
-    batch's size; `expected` and `limit` are in this unit, the domain's spread / sqrt(N).
+    Each class in each domain has a centre, the mean of its embeddings. The residual of an image is its embedding minus
+    the nearest centre, and the distance of a batch is the length of its mean residual. A mixture of training domains or
+    a batch of a single class is therefore not unusual. By chance alone, this length shrinks with the square root of the
+    batch size N, so `expected` and `limit` are given in units of spread / sqrt(N).
 
     Attributes:
         names: M training domains.
-        images: validation images of each.
-        spreads: [M], root mean square of a residual's length.
-        centres: [C, D].
+        images: number of validation images of each domain.
+        spreads: [M], root mean square length of the residuals.
+        centres: [C, D], centres of all domains.
         domain: [C] int64, the domain of each centre.
-        level: the share of batches from the training domains that are called unusual all the same.
-        sizes: [S] batch sizes, rising, at which the next two were measured; a larger batch counts as the largest.
-        expected: [S] medians.
-        limit: [S] quantiles 1 - level.
+        level: share of batches from the training domains that are reported as unusual.
+        sizes: [S] increasing batch sizes at which the next two were measured. Larger batches use the last one.
+        expected: [S] medians of the distance.
+        limit: [S] quantiles 1 - level of the distance.
     """
 
     names: tuple[str, ...]
@@ -82,10 +82,13 @@ class Reference:
     limit: tuple[float, ...]
 
     def of(self, embeddings: ArrayLike) -> Drift:
-        """Compare a batch, [N, D] finite embeddings with rows of length one, N from 0.
+        """Compare a batch with the training domains.
+
+        Args:
+            embeddings: [N, D] finite, rows of length one. N may be 0.
 
         Raises:
-            ValueError: if the shape is another, or a value is not finite.
+            ValueError: if the shape is different, or a value is not finite.
         """
         rows = np.asarray(embeddings, dtype=np.float64)
         dimension = self.centres.shape[1]
@@ -109,7 +112,7 @@ class Reference:
         """Read the parts ``domains`` and ``drift`` of trust.json.
 
         Raises:
-            KeyError, TypeError, ValueError: if something is missing or does not fit together.
+            KeyError, TypeError, ValueError: if a part is missing or inconsistent.
         """
         parts = list(domains.values())
         centres = [_centres(part["centres"]) for part in parts]
@@ -127,11 +130,11 @@ class Reference:
         sizes = made.sizes
         rising = sizes[:1] >= (1,) and all(a < b for a, b in pairwise(sizes))
         if not rising or not len(sizes) == len(made.expected) == len(made.limit):
-            raise ValueError("the parts of the drift reference do not fit together")
+            raise ValueError("the parts of the drift reference are inconsistent")
         return made
 
     def to_dict(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        """The parts ``domains`` and ``drift`` of trust.json, plain values."""
+        """Return the parts ``domains`` and ``drift`` of trust.json as plain values."""
         domains = {
             name: {
                 "images": self.images[place],
@@ -145,7 +148,7 @@ class Reference:
 
 
 def _centres(rows: Any) -> Floats:
-    """[C, D], C and D at least 1."""
+    """Read centres, [C, D] with C and D of at least 1."""
     table = np.asarray(rows)
     if table.ndim != 2 or not table.size or table.dtype.kind not in "fi" or not (np.abs(table) <= LARGEST).all():
         raise ValueError(f"centres of shape {list(table.shape)[:4]} and type {table.dtype}, or not finite")
@@ -153,6 +156,6 @@ def _centres(rows: Any) -> Floats:
 
 
 def residuals(embeddings: Floats, centres: Floats) -> tuple[NDArray[np.int64], Floats]:
-    """The nearest of [C, D] centres to each of [N, D] embeddings, [N], and the embeddings minus these, [N, D]."""
+    """Return the indices, [N], of the nearest of [C, D] centres to [N, D] embeddings, and the residuals, [N, D]."""
     nearest = (embeddings @ centres.T - (centres**2).sum(axis=1) / 2).argmax(axis=1)
     return nearest, embeddings - centres[nearest]

@@ -1,4 +1,4 @@
-"""How an image that is not square becomes the square that a student sees."""
+"""Ways to make an image square for a student."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ RESIZES: dict[Fit, str] = {
     "crop": "central square, bilinear, antialiased",
     "pad": "padded to a square, bilinear, antialiased",
 }
-"""The text of each in a file under `resize`. A version that does not know the fit refuses the file for its text."""
+"""Value of `resize` in a file by fit. Versions that do not support a fit reject files with its text."""
 
 
 def check_fit(value: object, resize: object) -> Fit:
-    """The fit that a file states, perhaps that of a stranger.
+    """Return the fit of a file from an untrusted source.
 
     Args:
-        value: its name.
-        resize: the text under `resize`, which must be that of the fit.
+        value: name of the fit.
+        resize: text under `resize`, which must be that of the fit.
 
     Raises:
         ValueError: if the name is unknown, or the text is that of another fit.

@@ -1,4 +1,4 @@
-"""The one table of image formats: which are read, by what, and how a file's first bytes tell them."""
+"""Table of image formats: supported formats, their decoders, and their first bytes."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from PIL import features
 
 @dataclass(frozen=True)
 class Format:
-    """A format that is read.
+    """A supported image format.
 
     Attributes:
-        name: Pillow's name.
-        title: what people call it.
-        suffixes: of its files, the usual one first.
-        start: matches the first 64 bytes of its files.
-        lossy: whether its files usually lost detail, so that a JPEG of high quality is a fair copy.
-        module: the package that adds it to Pillow; empty if Pillow has it.
-        register: a function of that package that has to be called; empty if importing it is enough.
-        install: what has to be installed where it cannot be read.
+        name: name in Pillow.
+        title: name for messages.
+        suffixes: file suffixes, the most common one first.
+        start: pattern of the first 64 bytes of its files.
+        lossy: whether its files are usually compressed with loss, so that a JPEG of high quality is an adequate copy.
+        module: package that adds the format to Pillow; empty if Pillow has it.
+        register: function of that package to call; empty if importing the package suffices.
+        install: arguments of ``pip install`` to support the format.
     """
 
     name: str
@@ -35,7 +35,7 @@ class Format:
     install: str = ""
 
     def matches(self, start: bytes) -> bool:
-        """Whether a file's first bytes are those of this format."""
+        """Return whether the first bytes of a file are those of this format."""
         return re.match(self.start, start, re.DOTALL) is not None
 
 
@@ -53,8 +53,8 @@ READ = (
     Format("JXL", "JPEG XL", (".jxl",), rb"\xff\x0a|\0\0\0\x0cJXL ",
            module="pillow_jxl", install="pillow-jxl-plugin"),
 )  # fmt: skip
-"""A camera's MPO, a JPEG with further pictures behind it, opens as JPEG. AVIF stands before HEIF, whose brands it may
-have."""
+"""MPO files, which are JPEG files with further images at the end, open as JPEG. AVIF precedes HEIF, because its files
+may have the brands of HEIF."""
 
 FORMATS = tuple(form.name for form in READ)
 SUFFIXES = frozenset(suffix for form in READ for suffix in form.suffixes)
@@ -64,7 +64,7 @@ FOREIGN = frozenset(
     {".jp2", ".j2k", ".svg", ".psd", ".tga", ".ico", ".ppm", ".pgm", ".pbm", ".pnm", ".exr", ".hdr", ".dcm", ".raw"}
     | {".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf"}
 )
-"""Suffixes of images that are not read; a raw photo has the first bytes of a TIFF."""
+"""Suffixes of unsupported image formats. The first bytes of raw photos are those of TIFF."""
 
 _STARTS = {
     b"8BPS": "a Photoshop file",
@@ -80,21 +80,21 @@ _STARTS = {
 
 
 def format_of(start: bytes) -> Format | None:
-    """The format of a file, by its first 64 bytes or all of them; None if it is none that is read."""
+    """Return the format of a file from at least its first 64 bytes; None if it is not supported."""
     return next((form for form in READ if form.matches(start[:64])), None)
 
 
 def named(name: str) -> Format:
-    """The format of that name.
+    """Return a format by its name in Pillow.
 
     Raises:
-        KeyError: if there is none.
+        KeyError: if it is not supported.
     """
     return {form.name: form for form in READ}[name]
 
 
 def what_is(start: bytes) -> str | None:
-    """What a file's first bytes say it is: one of `FORMATS`, another kind with its article, or None if unknown.
+    """Identify a file by its first bytes: one of `FORMATS`, another kind with its article, or None if unknown.
 
     Args:
         start: at least 64 bytes, or the whole file.
@@ -108,28 +108,28 @@ def what_is(start: bytes) -> str | None:
 
 
 def is_foreign_image(kind: str | None) -> bool:
-    """True if `what_is` found an image of a format that is not read."""
+    """Return whether a result of `what_is` is an unsupported image format."""
     return kind is not None and kind not in FORMATS and kind.endswith(("image", "Photoshop file"))
 
 
 def alternatives(titles: tuple[str, ...] = COMMON) -> str:
-    """Formats as a sentence has them: JPEG, PNG or WebP."""
+    """Join names of formats for a sentence: JPEG, PNG or WebP."""
     return f"{', '.join(titles[:-1])} or {titles[-1]}" if len(titles) > 1 else "".join(titles)
 
 
 def missing(form: Format) -> str:
-    """What to give to ``pip install`` before the format can be read; empty if it can be read."""
+    """Return the arguments of ``pip install`` to support a format; empty if it can be read already."""
     return "" if _registered(form) else form.install
 
 
 def readable() -> tuple[Format, ...]:
-    """The formats that can be read with what is installed."""
+    """Return the formats that can be read with the installed packages."""
     return tuple(form for form in READ if not missing(form))
 
 
 @cache
 def _registered(form: Format) -> bool:
-    """Whether Pillow reads the format; imports its plugin the first time."""
+    """Return whether Pillow can read a format. The first call imports its plugin."""
     if form.name == "AVIF":
         return bool(features.check("avif"))
     if not form.module:

@@ -1,4 +1,4 @@
-"""From a file's bytes to pixels: the one way every part of vl2v decodes and resizes an image."""
+"""Decode and resize images. Every part of vl2v uses these functions."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ Pixels = NDArray[np.uint8]
 ImageLike = str | Path | bytes | Image.Image
 
 DECODING = 3
-"""Changes whenever the same file gives other pixels; caches of pixels carry it."""
+"""Version of the decoded pixels, stored in pixel caches."""
 JUDGING = 1
-"""Changes whenever a file that was usable is refused, or the reverse; what is known of files carries it."""
-MAX_PIXELS = 178_956_970  # Pillow's own bound on a decompression bomb: 0.5 GB of RGB
-MAX_BYTES = 2**31  # of a file; no image of `MAX_PIXELS` needs as much
+"""Version of the rules that accept or reject files, stored in the index of scanned files."""
+MAX_PIXELS = 178_956_970  # limit of Pillow for decompression bombs: 0.5 GB of RGB
+MAX_BYTES = 2**31  # of a file; images of `MAX_PIXELS` are smaller
 ORIENTATION = 0x0112
 PADDING = (124, 116, 104)  # the mean of ImageNet, which normalises to about zero
 TURNS = {
@@ -47,14 +47,14 @@ BOMB = "decompression bomb"
 
 
 class UnreadableImageError(ValueError):
-    """The bytes are not a usable image; the message states the reason."""
+    """A file is not a usable image. The message states the reason."""
 
 
 class MissingDecoderError(UnreadableImageError):
-    """The image has a format that only a further package reads; the message has the command that installs it.
+    """The format of an image needs a package that is not installed.
 
     Attributes:
-        install: that command.
+        install: command that installs the package.
     """
 
     def __init__(self, form: Format) -> None:
@@ -65,19 +65,19 @@ class MissingDecoderError(UnreadableImageError):
 def decode(source: ImageLike, *, draft: bool = False) -> Image.Image:
     """Decode an image to upright sRGB.
 
-    EXIF orientation is applied, and ignored if it is broken. Transparent images are composited on white. Colours with
-    an ICC profile are converted. 16-bit, float and palette images become 8-bit RGB. The result can be decoded again
-    without a change.
+    The EXIF orientation is applied unless it is broken. Transparent images are composited on white. Colours with an ICC
+    profile are converted. 16-bit, float and palette images become 8-bit RGB. Decoding the result again does not change
+    it.
 
     Args:
-        source: a path, a file's bytes, or an image already open.
-        draft: refuse what is otherwise refused, but save the work of making pixels that are not used: JPEG files are
-            decoded at an eighth of their size, which reads all of their data, and colours may not be converted.
+        source: a path, the bytes of a file, or an open image.
+        draft: check the file as usual, but save work on pixels that are not used: JPEG files are decoded at an eighth
+            of their size, which reads all of their data, and colours may not be converted.
 
     Raises:
-        UnreadableImageError: if it is empty, truncated, no image, of another format, above `MAX_PIXELS`, or its values
-            do not say what is white; `MissingDecoderError` if a package has to be installed first.
-        OSError: if a path cannot be read at all.
+        UnreadableImageError: if the file is empty, truncated, not an image, of an unsupported format, above
+            `MAX_PIXELS`, or its white level is unknown; `MissingDecoderError` if a package must be installed.
+        OSError: if a path cannot be read.
     """
     data = b""
     if not isinstance(source, Image.Image):
@@ -97,17 +97,17 @@ def decode(source: ImageLike, *, draft: bool = False) -> Image.Image:
         raise UnreadableImageError(str(error)) from error
     except UnidentifiedImageError as error:
         raise UnreadableImageError(_unknown(data)) from error
-    except Exception as error:  # Pillow's decoders raise many kinds for broken bytes
-        reason = " ".join(str(error).split()) if format_of(data) != named("JXL") else "JPEG XL"  # which gives none
+    except Exception as error:  # decoders raise many types for broken files
+        reason = " ".join(str(error).split()) if format_of(data) != named("JXL") else "JPEG XL"  # gives no reason
         raise UnreadableImageError(f"truncated or broken image ({reason})") from error
 
 
 def read_file(path: str | Path) -> bytes:
-    """The bytes of a regular file. Anything else is refused without waiting: a named pipe, a socket, a device.
+    """Read an image file. Named pipes, sockets and devices are rejected without waiting.
 
     Raises:
-        UnreadableImageError: if it is above `MAX_BYTES`.
-        OSError: if it cannot be read, or is no regular file.
+        UnreadableImageError: if the file is larger than `MAX_BYTES`.
+        OSError: if it cannot be read, or is not a regular file.
     """
     try:
         return read_regular(path, MAX_BYTES)
@@ -118,14 +118,14 @@ def read_file(path: str | Path) -> bytes:
 
 
 def header(data: bytes, formats: tuple[str, ...] = FORMATS) -> tuple[str, int, int]:
-    """Format by Pillow's name, width and height, read from the file's header alone.
+    """Read the format, by its name in Pillow, the width and the height from the header of a file.
 
     Args:
-        data: the file.
-        formats: those that are expected.
+        data: bytes of the file.
+        formats: expected formats.
 
     Raises:
-        Exception: of many kinds, if it is no image.
+        Exception: of many types, if the file is not an image.
     """
     with quiet():
         return _despite_metadata(lambda file: _header(file, formats), data)
@@ -140,10 +140,10 @@ def _header(data: bytes, formats: tuple[str, ...]) -> tuple[str, int, int]:
 
 
 def _openers(data: bytes, formats: tuple[str, ...] = FORMATS) -> tuple[str, ...]:
-    """Those of the formats that Pillow tries: without a plugin's, unless the file's first bytes ask for it.
+    """Return the formats that Pillow should try. Those of plugins are only tried if the first bytes match.
 
     Raises:
-        MissingDecoderError: if they ask for one that is not installed.
+        MissingDecoderError: if the matching plugin is not installed.
     """
     form = format_of(data)
     if form is not None and form.name in formats and missing(form):
@@ -165,7 +165,7 @@ def _jxl_size(data: bytes) -> tuple[int, int]:
 
 
 def _despite_metadata(read: Callable[[bytes], T], data: bytes) -> T:
-    """Read a file; where that fails, once more without its metadata, which may be all that is broken."""
+    """Read a file. If that fails, try again without its metadata, which may be the only broken part."""
     try:
         return read(data)
     except (UnreadableImageError, RangeError, Image.DecompressionBombError, MemoryError):
@@ -178,7 +178,7 @@ def _despite_metadata(read: Callable[[bytes], T], data: bytes) -> T:
             return read(plain)
         except (UnreadableImageError, RangeError):
             raise
-        except Exception:  # the first fault is of the file as it is
+        except Exception:  # report the error of the unchanged file
             pass
         raise
 
@@ -216,18 +216,18 @@ def _upright_rgb(image: Image.Image, png_bits: int = 8) -> Image.Image:
 
 
 def _orientation(image: Image.Image) -> int:
-    """EXIF orientation, 1 to 8; 1 where the block is broken, and where the format states it in another place."""
-    if image.format == "JXL" and not getattr(image, "jpeg", False):  # of the codestream, and already applied
+    """Return the EXIF orientation, 1 to 8; 1 if the EXIF data are broken, or the decoder has applied it."""
+    if image.format == "JXL" and not getattr(image, "jpeg", False):  # that of the codestream is applied
         return 1
     try:
         value = image.getexif().get(ORIENTATION, 1)
-    except Exception:  # Pillow's reader of EXIF raises many kinds for broken bytes
+    except Exception:  # Pillow raises many types for broken EXIF data
         return 1
     return value if isinstance(value, int) else 1
 
 
 def _unknown(data: bytes) -> str:
-    """Why Pillow finds no image that it knows in these bytes."""
+    """Return why a file is not an image that Pillow can read."""
     found = what_is(data[:64])
     if found in FORMATS:
         return f"a {named(found).title} file that is broken or not supported; save it as an 8-bit PNG or JPEG"
@@ -240,8 +240,9 @@ def square(image: Image.Image, size: int, fit: Fit = SQUASH) -> Pixels:
     Args:
         image: RGB.
         size: side length of the result.
-        fit: ``squash`` resizes the whole image whatever its shape, as DomainBed's evaluation does. ``crop`` takes the
-            largest central square. ``pad`` keeps the shape of the whole image and fills the rest with `PADDING`.
+        fit: ``squash`` resizes the whole image and ignores its aspect ratio, as the evaluation of DomainBed does.
+            ``crop`` resizes the largest central square. ``pad`` preserves the aspect ratio and fills the rest with
+            `PADDING`.
 
     Returns:
         [size, size, 3] uint8, RGB.
@@ -261,7 +262,7 @@ def square(image: Image.Image, size: int, fit: Fit = SQUASH) -> Pixels:
 
 
 def small_jpeg(image: Image.Image, side: int, quality: int) -> bytes:
-    """An RGB image for people to look at: a JPEG file whose longer side has `side` pixels at most."""
+    """Return a thumbnail of an RGB image as a JPEG file whose longer side has at most `side` pixels."""
     small = image.copy()
     small.thumbnail((side, side), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()

@@ -1,4 +1,4 @@
-"""One image or many, named in whatever way: paths, folders, bytes, streams, images already open."""
+"""Inputs of one or several images: paths, folders, bytes, streams, open images."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from vl2v_runtime.walking import summary, walk
 
 @runtime_checkable
 class Stream(Protocol):
-    """An open binary file, or anything else whose `read` gives bytes."""
+    """An open binary file, or another object whose `read` returns bytes."""
 
     def read(self) -> bytes:
-        """All bytes from here to the end."""
+        """Return all remaining bytes."""
         ...
 
 
@@ -33,9 +33,9 @@ Input = ImageLike | Stream  # a path may be a folder
 
 
 def images_of(folder: Path) -> list[Path]:
-    """The images of a folder at any depth, as the scan before training finds them, in sorted order.
+    """Return the images of a folder at any depth, sorted, as the scan before training finds them.
 
-    A warning says what is left out.
+    A warning reports skipped files.
     """
     found, left_out = search(folder)
     if left_out:
@@ -44,19 +44,19 @@ def images_of(folder: Path) -> list[Path]:
 
 
 def search(folder: Path) -> tuple[list[Path], str]:
-    """The images of a folder at any depth, in sorted order, and what is left out, in a sentence or empty."""
+    """Return the images of a folder at any depth, sorted, and a sentence about skipped files, which may be empty."""
     tree = walk(folder)
     return sorted(folder / path for path in tree.images()), summary(tree.all_skipped())
 
 
 def each(images: Input | Iterable[Input]) -> Iterator[ImageLike]:
-    """Single images in the order given; a folder becomes its images, a stream its bytes."""
+    """Iterate over single images in the given order. A folder yields its images, a stream its bytes."""
     one = isinstance(images, str | Path | bytes | Image.Image | Stream) or not isinstance(images, Iterable)
     for image in (images,) if one else images:  # type: ignore[union-attr]
         if isinstance(image, str | Path) and Path(image).is_dir():
             yield from images_of(Path(image))
         elif isinstance(image, Image.Image):
-            with suppress(Exception):  # whoever decodes it meets the same fault
+            with suppress(Exception):  # decoding it raises the same error
                 image.load()  # here, once: two threads must not load one image at the same time
             yield image
         elif isinstance(image, str | Path | bytes):
@@ -64,16 +64,16 @@ def each(images: Input | Iterable[Input]) -> Iterator[ImageLike]:
         elif isinstance(image, Stream):
             yield image.read()
         else:
-            raise TypeError(f"a path, bytes, a binary stream or a PIL image is an image, not {type(image).__name__}")
+            raise TypeError(f"expected a path, bytes, a binary stream or a PIL image, found {type(image).__name__}")
 
 
 def ahead(work: Callable[[ImageLike], T], images: Iterator[ImageLike], count: int) -> Iterator[T]:
-    """Results in their order, some computed ahead in threads: decoding and resizing let go of Python's lock.
+    """Iterate over results in order, computed ahead in threads: decoding and resizing release the GIL.
 
     Args:
-        work: what is done with an image.
+        work: function of an image.
         images: the images.
-        count: how many are ahead at most.
+        count: maximum number of results that are computed ahead.
     """
     start = list(islice(images, 2))
     if len(start) < 2:  # one image is not worth a pool

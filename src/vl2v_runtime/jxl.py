@@ -1,4 +1,4 @@
-"""Size of a JPEG XL image, read from its header (ISO/IEC 18181-1): its plugin decodes a file when it opens it."""
+"""Read the size of a JPEG XL image from its header (ISO/IEC 18181-1). The plugin of Pillow would decode the file."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from collections.abc import Iterator
 
 BARE = b"\xff\x0a"
 CONTAINER = b"\0\0\0\x0cJXL \r\n\x87\n"
-_HEAD = 64  # bytes; the sizes and flags that are read take 30 at most
+_HEAD = 64  # bytes; the sizes and flags that are read have at most 30
 _RATIOS = ((1, 1), (12, 10), (4, 3), (3, 2), (16, 9), (5, 4), (2, 1))
 _LENGTHS = (9, 13, 18, 30)
 
 
 class _Bits:
-    """Bits of a codestream, the lowest of a byte first."""
+    """Reads the bits of a codestream, starting with the lowest bit of each byte."""
 
     def __init__(self, data: bytes) -> None:
         self._value, self._left = int.from_bytes(data, "little"), 8 * len(data)
@@ -26,7 +26,7 @@ class _Bits:
         return found
 
     def size(self) -> tuple[int, int]:
-        """(width, height) as a SizeHeader states them."""
+        """Read a SizeHeader, and return width and height."""
         small = self(1)
         height = 8 * (self(5) + 1) if small else 1 + self(_LENGTHS[self(2)])
         ratio = self(3)
@@ -37,13 +37,13 @@ class _Bits:
 
 
 def jxl_size(data: bytes) -> tuple[int, int]:
-    """Width and height in pixels, upright or not.
+    """Return width and height in pixels, before the orientation is applied.
 
     Args:
-        data: the file.
+        data: bytes of the file.
 
     Raises:
-        ValueError: if it is no JPEG XL image, is animated, or has a preview.
+        ValueError: if the file is not a JPEG XL image, is animated, or has a preview.
     """
     bits = _Bits(_codestream(data))
     if bits(16) != int.from_bytes(BARE, "little"):
@@ -61,7 +61,7 @@ def jxl_size(data: bytes) -> tuple[int, int]:
 
 
 def _codestream(data: bytes) -> bytes:
-    """The first bytes of the codestream."""
+    """Return the first bytes of the codestream."""
     if not data.startswith(CONTAINER):
         return data[:_HEAD]
     for kind, start in _boxes(data):
@@ -73,7 +73,7 @@ def _codestream(data: bytes) -> bytes:
 
 
 def _boxes(data: bytes) -> Iterator[tuple[bytes, int]]:
-    """Kind and start of the content of every box, until one that has no valid length."""
+    """Iterate over the boxes of a container: type and start of the content, up to a box with an invalid length."""
     at = 0
     while at + 8 <= len(data):
         length, head = int.from_bytes(data[at : at + 4], "big"), 8

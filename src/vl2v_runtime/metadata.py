@@ -1,4 +1,4 @@
-"""What an exported file says of itself: class names, preprocessing, provenance."""
+"""Metadata of an exported file: class names, preprocessing, provenance."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Metadata:
     fit: Fit = SQUASH
 
     def to_json(self) -> str:
-        """One JSON object, the value of the metadata key `KEY`."""
+        """Return a JSON object, the value of the metadata key `KEY`."""
         return json.dumps(
             {
                 "format": FORMAT,
@@ -73,14 +73,14 @@ class Metadata:
 
     @classmethod
     def from_json(cls, text: str | None, where: str) -> Metadata:
-        """Read what `to_json` gave.
+        """Read the result of `to_json`.
 
         Args:
-            text: the value of the metadata key `KEY`; None if the file has no such key.
-            where: the file's name, for the message.
+            text: value of the metadata key `KEY`; None if the file has no such key.
+            where: name of the file, for messages.
 
         Raises:
-            ModelError: if it is missing, of another format or incomplete.
+            ModelError: if the metadata are missing, incomplete or of another format.
         """
         if text is None:
             expected, found = f"metadata under the key '{KEY}'", "none: this is another ONNX file"
@@ -126,7 +126,7 @@ def _three(values: Any, what: str, least: float) -> tuple[float, float, float]:
 
 def _mapping(value: Any, what: str) -> Mapping[str, Any]:
     if not isinstance(value, Mapping):
-        raise ValueError(f"{what} that is {type(value).__name__}")
+        raise ValueError(f"{what} of type {type(value).__name__}, expected an object")
     return value
 
 

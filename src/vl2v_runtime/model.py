@@ -1,4 +1,4 @@
-"""An image classifier from an exported file: predictions for paths, bytes and images."""
+"""Image classifier from an exported file."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from vl2v_runtime.trust import CONFIDENCE, probabilities
 
 FLOAT, INT8 = "model.onnx", "model.int8.onnx"
 BATCH = 32
-AHEAD = 2  # batches decoded while another is in the network; more would only hold memory
+AHEAD = 2  # batches decoded while another one is in the network; more would only need memory
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Answer:
     Attributes:
         label: the most probable class.
         confidence: its probability, in [0, 1].
-        probabilities: of every class, in [0, 1], summing to 1.
+        probabilities: probability of each class, in [0, 1]. They sum to 1.
         accepted: whether the score reaches the threshold; None without a coverage or thresholds.
     """
 
@@ -39,12 +39,12 @@ class Answer:
 
 @dataclass(frozen=True)
 class Attempt:
-    """The result for one image that may be unreadable.
+    """The result for an image that may be unreadable.
 
     Attributes:
-        answer: None if it could not be read.
-        embedding: [D] float32 of length one; None also for a linear classifier.
-        fault: why it could not be read, or empty.
+        answer: the prediction; None if the image could not be read.
+        embedding: [D] float32 of length one; None if the image could not be read, or for a linear classifier.
+        fault: why the image could not be read, or empty.
     """
 
     answer: Answer | None
@@ -65,16 +65,16 @@ class Model(Network):
     """
 
     def prepare(self, image: ImageLike) -> Pixels:
-        """One image to [S, S, 3] uint8, as the training saw it.
+        """Decode and resize an image as in training, to [S, S, 3] uint8.
 
         Raises:
             UnreadableImageError: if it is not a usable image.
-            OSError: if a path cannot be read at all.
+            OSError: if a path cannot be read.
         """
         return square(decode(image), self.size, self.fit)
 
     def logits(self, images: Input | Iterable[Input], batch_size: int = BATCH) -> Floats:
-        """Logits of images, [N, K] float32, not divided by any temperature.
+        """Compute logits, [N, K] float32, which are not divided by any temperature.
 
         Args:
             images: one or several paths, folders, files as bytes, binary streams or PIL images.
@@ -82,13 +82,15 @@ class Model(Network):
 
         Raises:
             UnreadableImageError: if an image is not usable.
-            OSError: if a path cannot be read at all.
+            OSError: if a path cannot be read.
         """
         rows = [logits for logits, _ in self._passed(images, batch_size)]
         return np.concatenate(rows) if rows else np.zeros((0, len(self.metadata.classes)), np.float32)
 
     def embed(self, images: Input | Iterable[Input], batch_size: int = BATCH) -> Floats:
-        """Embeddings in the teacher's space, [N, D] float32, rows of length one. Arguments as of `logits`.
+        """Compute embeddings in the teacher's space, [N, D] float32 with rows of length one.
+
+        Arguments and errors are those of `logits`.
 
         Raises:
             ModelError: if the model has a linear classifier.
@@ -104,9 +106,9 @@ class Model(Network):
         return np.concatenate(rows) if rows else np.zeros((0, self.dimension), np.float32)
 
     def probabilities(self, images: Input | Iterable[Input], batch_size: int = BATCH) -> Floats:
-        """Class probabilities, [N, K] float32, rows summing to 1, calibrated where the file has a `trust`.
+        """Compute class probabilities, [N, K] float32 with rows that sum to 1, calibrated if the file has a `trust`.
 
-        Arguments as of `logits`.
+        Arguments and errors are those of `logits`.
         """
         return self.chances(self.logits(images, batch_size))
 
@@ -118,7 +120,7 @@ class Model(Network):
         score: str = CONFIDENCE,
         coverage: float = 0.95,
     ) -> list[Answer]:
-        """Classify images, in their order.
+        """Classify images.
 
         Args:
             images: see `logits`.
@@ -128,8 +130,8 @@ class Model(Network):
 
         Raises:
             UnreadableImageError: if an image is not usable.
-            OSError: if a path cannot be read at all.
-            ValueError: if the file's trust has no threshold for this score and coverage.
+            OSError: if a path cannot be read.
+            ValueError: if the file has no threshold for this score and coverage.
         """
         found: list[Answer] = []
         for logits, embeddings in self._passed(images, batch_size):
@@ -139,7 +141,7 @@ class Model(Network):
     def answers(
         self, logits: Floats, *, score: str = CONFIDENCE, coverage: float = 0.95, embeddings: Floats | None = None
     ) -> list[Answer]:
-        """What [N, K] logits of this model say; arguments as of `predict`, and for ``negatives`` [N, D] embeddings."""
+        """Return the predictions for [N, K] logits. ``negatives`` also needs [N, D] embeddings. See `predict`."""
         chances, names = self.chances(logits), self.metadata.classes
         accepted: list[bool | None] = [None] * len(logits)
         if self.trust is not None:
@@ -157,7 +159,7 @@ class Model(Network):
         score: str = CONFIDENCE,
         coverage: float = 0.95,
     ) -> Iterator[Attempt]:
-        """Classify images one by one in their order; an unreadable one says so in its place. Arguments as of `predict`.
+        """Classify images, and report unreadable ones instead of raising an error. Arguments are those of `predict`.
 
         Raises:
             ValueError: see `predict`.
@@ -175,7 +177,7 @@ class Model(Network):
                 yield Attempt(None, fault=pixels) if isinstance(pixels, str) else Attempt(*next(done))
 
     def _try(self, image: ImageLike) -> Pixels | str:
-        """The pixels, or why there are none."""
+        """Return the pixels, or why the image cannot be read."""
         try:
             return self.prepare(image)
         except UnreadableImageError as error:
@@ -184,7 +186,7 @@ class Model(Network):
             return error.strerror or str(error)
 
     def chances(self, logits: Floats) -> Floats:
-        """Class probabilities, [N, K] float32, of [N, K] logits, calibrated where the file has a `trust`."""
+        """Convert [N, K] logits to class probabilities, [N, K] float32, calibrated if the file has a `trust`."""
         return probabilities(logits, self.trust.temperature if self.trust else 1.0)
 
     def _passed(self, images: Input | Iterable[Input], batch_size: int) -> Iterator[tuple[Floats, Floats | None]]:
@@ -199,7 +201,7 @@ def load(path: str | Path, *, threads: int | None = None, int8: bool | None = No
     Args:
         path: an .onnx file, the folder that `vl2v export` wrote, or the folder of the run.
         threads: number of CPU threads; None leaves the choice to onnxruntime, which uses all cores.
-        int8: in a folder, use the quantised file (True) or the float32 file (False, None).
+        int8: whether to use the quantised file of a folder; None uses the float32 file.
         spinning: see `Model`.
 
     Raises:

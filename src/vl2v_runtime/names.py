@@ -1,4 +1,4 @@
-"""Names of files as people and programs can read them, whatever bytes they are made of."""
+"""Represent file names in messages and output, whatever bytes they contain."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ _HIDDEN = frozenset({"Cc", "Cf", "Zl", "Zp", "Cs"})  # control, format (right-to
 
 
 def printable(name: str | PurePath) -> str:
-    r"""A name in valid UTF-8: a byte that is none, as Python reads it from a file system, becomes ``\xfc``."""
+    r"""Return a name in valid UTF-8. Invalid bytes of a file name become escapes such as ``\xfc``."""
     text = str(name)
     try:
         return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-    except UnicodeEncodeError:  # half of a character pair, as no file system gives it
+    except UnicodeEncodeError:  # half of a surrogate pair, which does not occur in file names
         return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def shown(name: str | PurePath) -> str:
-    r"""A name on one line of a terminal, without characters that move the cursor or turn the text around.
+    r"""Return a name on one line, without characters that move the cursor or change the direction of text.
 
-    They become escapes such as ``\n``, ``\x1b`` and ``\u202e``. Characters that join emoji stay.
+    They become escapes such as ``\n``, ``\x1b`` and ``\u202e``. Characters that join emoji are unchanged.
     """
     text = printable(name)
     if text.isprintable():
@@ -30,12 +30,12 @@ def shown(name: str | PurePath) -> str:
 
 
 def has_control(name: str) -> bool:
-    """Whether a name has a control character, which neither a class nor a prompt may have."""
+    """Return whether a name contains a control character, which classes and prompts must not contain."""
     return any(unicodedata.category(char) == "Cc" for char in name)
 
 
 def quoted(name: str | PurePath) -> str:
-    r"""A name as a shell reads it: in quotes where it needs them, ``$'\n'`` for what no terminal shows."""
+    r"""Quote a name for a shell if necessary. Characters that cannot be displayed become escapes: ``$'\n'``."""
     text = str(name)
     if printable(text) == text and shown(text) == text:
         return shlex.quote(text)

@@ -1,4 +1,4 @@
-"""Negative texts: names of things that are none of a student's classes, to recognise unknown images with numpy."""
+"""Negative texts: names of things that are not classes of the student, to detect images of unknown classes."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ class Negatives:
     limit: float
 
     def scores(self, logits: ArrayLike, embeddings: ArrayLike, temperature: float) -> Floats:
-        """Compute how much more an image is like the classes than like the negative texts.
+        """Compute how much more similar an image is to the classes than to the negative texts.
 
-        It is log sum over classes of exp(logit / T) minus log sum over negative texts of exp(scale * cosine / T), which
-        orders images as the score of NegLabel (Jiang et al., ICLR 2024) does.
+        The score is log sum over classes of exp(logit / T) minus log sum over negative texts of
+        exp(scale * cosine / T). It orders images as the score of NegLabel (Jiang et al., ICLR 2024) does.
 
         Args:
             logits: [N, K] of the student, not divided by T.
@@ -49,7 +49,7 @@ class Negatives:
             temperature: T > 0.
 
         Returns:
-            [N] float64, higher is more like the classes.
+            [N] float64, higher for images that are more similar to the classes.
 
         Raises:
             ValueError: if the shapes do not fit.

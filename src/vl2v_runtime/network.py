@@ -1,4 +1,4 @@
-"""The network of an exported file on onnxruntime: opened, checked, and run on normalised pixels."""
+"""Network of an exported file on onnxruntime."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ PATIENCE = 120.0  # seconds to open a file, and for the first image
 
 
 class _TooLargeError(ModelError):
-    """The results of the network's nodes do not fit into the memory."""
+    """The results of the nodes do not fit into the memory."""
 
 
 class Network:
-    """The network of an ONNX file that vl2v exported, and what its metadata say.
+    """The network and the metadata of an ONNX file that vl2v exported.
 
     Args:
         path: the file.
@@ -47,7 +47,7 @@ class Network:
 
     def __init__(self, path: str | Path, threads: int | None = None, spinning: bool = True) -> None:
         self.path = Path(path)
-        self._most = sys.maxsize  # images that fit into the memory at a time, as far as is known
+        self._most = sys.maxsize  # images known to fit into the memory at a time
         self._session = self._in_time("open it", lambda: open_session(self.path, threads, spinning))
         text = self._session.get_modelmeta().custom_metadata_map.get(KEY)
         self.metadata = Metadata.from_json(text, str(path))
@@ -59,7 +59,7 @@ class Network:
 
     @property
     def classes(self) -> list[str]:
-        """K class names, in the order of the columns."""
+        """K class names, in the order of the columns of the logits."""
         return list(self.metadata.classes)
 
     @property
@@ -69,21 +69,21 @@ class Network:
 
     @property
     def fit(self) -> Fit:
-        """How an image becomes a square: squash, crop or pad."""
+        """Way to make an image square: squash, crop or pad."""
         return self.metadata.fit
 
     @cached_property
     def dimension(self) -> int | None:
-        """D, the dimension of the space shared with the teacher; None for a baseline with a linear classifier."""
+        """D, dimension of the embedding space shared with the teacher; None for a linear classifier."""
         found = [output.shape[1] for output in self._session.get_outputs() if output.name == EMBEDDING]
         return int(found[0]) if found else None
 
     @cached_property
     def trust(self) -> Trust | None:
-        """Temperature, thresholds and drift, fitted at the end of the run; None if the file has none.
+        """Trust data, fitted at the end of the run; None if the file has none.
 
         Raises:
-            ModelError: if what the file has is broken.
+            ModelError: if they are invalid.
         """
         if self.metadata.trust is None:
             return None
@@ -93,7 +93,7 @@ class Network:
             return trust
         except ValueError as error:
             raise ModelError(
-                f"{self.path} has broken metadata.", expected="its trust", found=str(error), next_step=AGAIN
+                f"{self.path} has broken metadata.", expected="valid trust data", found=str(error), next_step=AGAIN
             ) from error
 
     def run(self, pixels: Floats) -> tuple[Floats, Floats | None]:
@@ -122,7 +122,7 @@ class Network:
         return np.concatenate([logits for logits, _ in parts]), np.concatenate(embeddings) if embeddings else None
 
     def normalise(self, pixels: Pixels) -> Floats:
-        """[B, S, S, 3] uint8 to the network's input, [B, 3, S, S] float32; the arithmetic is the training's."""
+        """Normalise pixels as in training, from [B, S, S, 3] uint8 to the network's input, [B, 3, S, S] float32."""
         planes = np.ascontiguousarray(pixels.transpose(0, 3, 1, 2), np.float32)
         planes /= np.float32(255)
         planes -= self._mean
@@ -132,7 +132,7 @@ class Network:
     def _run(self, pixels: Floats, options: RunOptions | None = None) -> tuple[Floats, Floats | None]:
         try:
             outputs = self._session.run(self._outputs, {INPUT: pixels}, options)
-        except Exception as error:  # onnxruntime raises kinds of its own, none of them public
+        except Exception as error:  # onnxruntime raises private types
             said = " ".join(str(error).split())
             if is_out_of_memory(error):
                 raise _TooLargeError(
@@ -149,7 +149,7 @@ class Network:
         return found[LOGITS], found.get(EMBEDDING)
 
     def _check(self) -> None:
-        """Compare what the metadata promise with the graph."""
+        """Check that the graph has the inputs and outputs that the metadata describe."""
         card = self.metadata
         wanted = {LOGITS, EMBEDDING} if card.classifier == COSINE else {LOGITS}
         inputs = [(i.name, i.type, *(i.shape or ())[1:]) for i in self._session.get_inputs()]
@@ -161,7 +161,7 @@ class Network:
             self._contradicts(f"{inputs} to {outputs}"[:300])
 
     def _try_out(self) -> None:
-        """Classify a white image, so that a file that loads also predicts, and in a bounded time; read its trust."""
+        """Classify a white image within a time limit, and read the trust data, so that loading detects broken files."""
         white = np.full((1, self.size, self.size, 3), 255, np.uint8)
         pixels, options = self.normalise(white), first_run()
         logits, embeddings = self._in_time(

@@ -1,4 +1,4 @@
-"""Numbers out of a file that somebody else may have written: of their type, and in their range."""
+"""Validate numbers in files from untrusted sources."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from typing import Any
 
 
 def number(value: Any, what: str, least: float, greatest: float) -> float:
-    """A finite number.
+    """Return a finite number in [least, greatest].
 
     Args:
-        value: what stands in the file.
-        what: its name, for the message.
-        least: the least that it may be.
-        greatest: the greatest that it may be.
+        value: value in the file.
+        what: name of the value, for messages.
+        least: smallest valid number.
+        greatest: largest valid number.
 
     Raises:
-        ValueError: if it is no number, or out of this range.
+        ValueError: if the value is not a number, or out of range.
     """
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         raise ValueError(f"{what[:60]} that is not a number: {str(value)[:40]!r}")
@@ -26,10 +26,10 @@ def number(value: Any, what: str, least: float, greatest: float) -> float:
 
 
 def whole(value: Any, what: str, least: int, greatest: int) -> int:
-    """A whole number; arguments as of `number`.
+    """Return an integer in [least, greatest]. Arguments are those of `number`.
 
     Raises:
-        ValueError: if it is none, or out of this range.
+        ValueError: if the value is not an integer, or out of range.
     """
     if isinstance(value, float):
         raise ValueError(f"{what[:60]} that is not an integer: {value:.6g}")
@@ -37,13 +37,17 @@ def whole(value: Any, what: str, least: int, greatest: int) -> int:
 
 
 def numbers(values: Any, what: str, least: float, greatest: float, count: int | None = None) -> list[float]:
-    """A list of finite numbers; further arguments as of `number`.
+    """Return a list of finite numbers in [least, greatest].
 
     Args:
-        count: how many there have to be; None takes any number.
+        values: value in the file.
+        what: see `number`.
+        least: see `number`.
+        greatest: see `number`.
+        count: required length; None accepts any length.
 
     Raises:
-        ValueError: if it is no such list.
+        ValueError: if it is not such a list.
     """
     if not isinstance(values, list | tuple) or (count is not None and len(values) != count):
         raise ValueError(f"{what[:60]} that is not a list of {count if count is not None else 'numbers'}")

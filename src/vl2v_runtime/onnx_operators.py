@@ -1,8 +1,8 @@
-"""The operators that an exported file may use: those that compute tensors of numbers from tensors of numbers.
+"""Operators that an exported file may use: those that compute numeric tensors from numeric tensors.
 
-Exporters and optimisers of others may rewrite a classifier with any of these. Left out are operators that repeat a
-graph, draw random numbers, decode files, or handle strings, sequences and maps: onnxruntime allocates their results
-outside of the memory that `vl2v_runtime.session` bounds.
+Exporters and optimisers of other tools may rewrite a classifier with any of these. Operators that repeat a graph, draw
+random numbers, decode files, or process strings, sequences and maps are not allowed: onnxruntime allocates their
+results outside the memory that `vl2v_runtime.session` limits.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _STANDARD = """
     Softsign SpaceToDepth Split Sqrt Squeeze Sub Sum SwiGLU Swish Tan Tanh ThresholdedRelu Tile TopK Transpose Trilu
     Unsqueeze Upsample Where Xor
 """
-# of onnxruntime's own domain, as its optimiser and its quantisation tools write them
+# of the domain of onnxruntime, written by its optimiser and quantisation tools
 _MICROSOFT = """
     Attention BiasGelu BiasSoftmax ConvTransposeWithDynamicPads DequantizeLinear DynamicQuantizeMatMul FastGelu
     FusedConv FusedGemm FusedMatMul Gelu GroupNorm LayerNormalization MatMulInteger16 MatMulIntegerToFloat MatMulNBits

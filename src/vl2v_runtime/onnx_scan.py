@@ -1,10 +1,10 @@
-"""What speaks against running an ONNX file: read from its bytes, before a library opens them.
+"""Scan the bytes of an untrusted ONNX file for unsafe content, before a library opens it.
 
-An ONNX tensor may say that its values lie in another file ("external data"), or state a shape of more values than it
-has. A node may repeat a graph any number of times, and functions that call each other twice double at every level. vl2v
-writes none of these. Only the fields that can hold a tensor or a node are followed (onnx.proto3, IR version 3 to 13);
-everything else is skipped unread. What a graph may compute is in `vl2v_runtime.onnx_operators`, and how much memory and
-time that may take in `vl2v_runtime.session`.
+An ONNX tensor may refer to another file for its values ("external data"), or state a shape with more values than it
+contains. A node may repeat a graph any number of times, and functions that call each other twice double at every level.
+vl2v writes none of these. Only fields that can contain a tensor or a node are read (onnx.proto3, IR versions 3 to 13).
+`vl2v_runtime.onnx_operators` lists the operators that a graph may use, and `vl2v_runtime.session` limits its memory and
+time.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from pathlib import Path
 
 from vl2v_runtime.onnx_operators import KNOWN
 
-MAX_DEPTH = 64  # of graphs within attributes of nodes of graphs; an exported student has 1
-MAX_NODES = 100_000  # onnxruntime needs about 5 s to open as many; the largest students have some thousands
+MAX_DEPTH = 64  # nesting of graphs in attributes of nodes; an exported student has 1
+MAX_NODES = 100_000  # which onnxruntime opens in about 5 s; the largest students have some thousands
 Buffer = bytes | mmap.mmap
 
-# message: {field: message}, of the fields through which a tensor can be reached
+# message: {field: message}, for the fields that can contain a tensor
 FIELDS: dict[str, dict[int, str]] = {
     "model": {7: "graph", 20: "training", 25: "function"},
     "training": {1: "graph", 2: "graph"},
@@ -30,15 +30,15 @@ FIELDS: dict[str, dict[int, str]] = {
     "sparse": {1: "tensor", 2: "tensor"},
 }
 DIMS, EXTERNAL_DATA, DATA_LOCATION = 1, 13, 14  # of a tensor
-VALUES = (4, 5, 6, 7, 9, 10, 11)  # the fields of a tensor that hold its values
-PACKED = 8  # values that a byte holds at most
+VALUES = (4, 5, 6, 7, 9, 10, 11)  # fields of a tensor that contain its values
+PACKED = 8  # maximum number of values per byte
 OPERATOR, DOMAIN = 4, 7  # of a node
 REPEATING = ("Loop", "Scan")
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5  # wire types
 
 
 def objection(path: Path) -> str:
-    """What speaks against running an ONNX file, in a few words; empty if nothing does.
+    """Return why an ONNX file must not be run, in a few words; empty if it may be run.
 
     Raises:
         ValueError: if the file is not a protocol buffer.
@@ -78,7 +78,7 @@ def _node(data: Buffer, start: int, end: int) -> str:
         return f"a node that repeats a graph ({operator})"
     if operator not in KNOWN.get(domain, ()):
         named = f"{domain}.{operator}" if domain else operator
-        return f"the operator {named[:80]!a}, which no classifier needs"
+        return f"the operator {named[:80]!a}, which is not allowed in a classifier"
     return ""
 
 
@@ -90,13 +90,13 @@ def _tensor(data: Buffer, start: int, end: int) -> str:
         if field == DIMS:
             count *= math.prod(_dimensions(data, first, last))
         elif field in VALUES:
-            size += max(last - first, 1)  # nothing stands for a number that is 0
+            size += max(last - first, 1)  # a number that is 0 has no bytes
     if count > PACKED * size:
         return f"a tensor that states {count:,} values and has {size:,} bytes"
     return ""
 
 
-UNUSED = {  # messages that no student has, and why they are refused
+UNUSED = {  # messages that no student contains, and why they are rejected
     "sparse": "a sparse tensor, which may unpack to any size",
     "function": "functions of its own, which may call each other and grow",
 }
@@ -104,7 +104,7 @@ CHECKS = {"tensor": _tensor, "node": _node}
 
 
 def _dimensions(data: Buffer, first: int, last: int) -> Iterator[int]:
-    """One number, or several packed ones; an empty place is a 0."""
+    """Iterate over one number or several packed ones. No bytes stand for 0."""
     if first == last:
         yield 0
     while first < last:
@@ -113,7 +113,7 @@ def _dimensions(data: Buffer, first: int, last: int) -> Iterator[int]:
 
 
 def _fields(data: Buffer, start: int, end: int) -> Iterator[tuple[int, int, int]]:
-    """Every field of a message: its number, and where its content begins and ends; nowhere for a number that is 0."""
+    """Iterate over the fields of a message: number, start and end of the content, which is empty for a number 0."""
     place = start
     while place < end:
         tag, place = _varint(data, place, end)

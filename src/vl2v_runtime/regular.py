@@ -1,4 +1,4 @@
-"""Reading files that a user or a stranger named: regular ones, of a bounded size."""
+"""Read regular files of a limited size."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ import os
 import stat
 from pathlib import Path
 
-BLOCK = 2**16  # bytes read at once, of a smaller file
-TEXT_BYTES = 2**24  # of a file that people write: settings, prompts, names
+BLOCK = 2**16  # minimum size of a read in bytes
+TEXT_BYTES = 2**24  # maximum size of files that people write: settings, prompts, names
 
 
 def read_regular(path: str | Path, most: int = TEXT_BYTES) -> bytes:
-    """The bytes of a regular file. Anything else is refused without waiting: a named pipe, a socket, a device.
+    """Read a regular file. Named pipes, sockets and devices are rejected without waiting.
 
     Args:
-        path: the file.
-        most: the most bytes that it may have.
+        path: path of the file.
+        most: maximum size in bytes.
 
     Raises:
-        OSError: if it cannot be read, is no regular file (EINVAL), or has more bytes (EFBIG).
+        OSError: if the file cannot be read, is not regular (EINVAL), or is larger (EFBIG).
     """
     descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     try:
@@ -36,18 +36,18 @@ def read_regular(path: str | Path, most: int = TEXT_BYTES) -> bytes:
 
 
 def _read(descriptor: int, size: int, most: int) -> bytes:
-    """All bytes of a file that has `size` of them, unless it is written to, at most `most`."""
+    """Read at most `most` bytes of a file of `size` bytes, which may grow meanwhile."""
     parts, left = [], most
     while left and (part := os.read(descriptor, min(left, max(size, BLOCK) + 1))):
         parts.append(part)
         left -= len(part)
-        if len(parts) == 1 and len(part) == size < BLOCK:  # the usual case: read whole at once
+        if len(parts) == 1 and len(part) == size < BLOCK:  # the usual case: one read suffices
             break
     return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
 def read_text(path: str | Path, most: int = TEXT_BYTES) -> str:
-    """The same as text in UTF-8, with or without a byte order mark, in universal newlines.
+    """Read a regular file of UTF-8 text, with or without a byte order mark, with universal newlines.
 
     Raises:
         OSError: see `read_regular`.

@@ -1,4 +1,4 @@
-"""An ONNX file, opened by onnxruntime and by nothing else."""
+"""Open an ONNX file with onnxruntime."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 MEMORY = 2**31  # bytes for the results of all nodes, in all sessions of a process
-FOLDING = "ConstantFolding"  # computes nodes while a file is opened; an exported file has none that it could
+FOLDING = "ConstantFolding"  # computes constant nodes at opening; an exported file has none
 
 
 def open_session(path: Path, threads: int | None, spinning: bool = True) -> InferenceSession:
     """Open an ONNX file on the CPU.
 
     Args:
-        path: the file; it may come from a stranger, see `vl2v_runtime.onnx_scan.objection`.
-        threads: how many the network computes with; None leaves it to onnxruntime, which takes every core.
-        spinning: whether threads spin while they wait for each other; next to other work they had better not.
+        path: path of the file, which may come from an untrusted source; see `vl2v_runtime.onnx_scan.objection`.
+        threads: number of CPU threads; None leaves the choice to onnxruntime, which uses all cores.
+        spinning: whether threads spin while they wait for each other; disable it next to other work.
 
     Raises:
-        ModelError: if it is missing, no ONNX model or one that is not run, or onnxruntime is not installed.
+        ModelError: if the file is missing, is not an ONNX model, or must not be run, or onnxruntime is not installed.
     """
     if not path.is_file():
         raise ModelError(f"{path} is missing.", expected="an exported model", found="no such file", next_step=AGAIN)
@@ -57,7 +57,7 @@ def open_session(path: Path, threads: int | None, spinning: bool = True) -> Infe
         raise ModelError(f"{path} cannot be used.", expected="an ONNX model", found=found, next_step=AGAIN) from error
     _bound_memory()
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4  # its errors come as exceptions, its warnings are about its own optimisations
+    options.log_severity_level = 4  # errors are raised; warnings concern internal optimisations
     options.add_session_config_entry("session.use_env_allocators", "1")  # see _bound_memory
     options.add_session_config_entry("session.use_device_allocator_for_initializers", "1")  # weights do not count
     if threads is not None:
@@ -67,28 +67,28 @@ def open_session(path: Path, threads: int | None, spinning: bool = True) -> Infe
     kinds = ["CPUExecutionProvider"]
     try:
         return onnxruntime.InferenceSession(str(path), options, providers=kinds, disabled_optimizers=[FOLDING])
-    except Exception as error:  # onnxruntime raises kinds of its own, none of them public
+    except Exception as error:  # onnxruntime raises private types
         found = " ".join(str(error).split())[:300]
         raise ModelError(f"{path} cannot be used.", expected="an ONNX model", found=found, next_step=AGAIN) from error
 
 
 @cache
 def _bound_memory() -> None:
-    """Bound what the sessions of this process may allocate for the results of nodes, whatever shapes a file states."""
+    """Limit the memory that the sessions of this process allocate for the results of nodes."""
     import onnxruntime as ort
 
     where = ort.OrtMemoryInfo("Cpu", ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, ort.OrtMemType.DEFAULT)
-    with suppress(Exception):  # the application that we are part of has bounded it already
+    with suppress(Exception):  # the application has already set a limit
         ort.create_and_register_allocator(where, ort.OrtArenaCfg({"max_mem": MEMORY, "arena_extend_strategy": 1}))
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Whether onnxruntime says that a node's result does not fit into the memory."""
+    """Return whether an error of onnxruntime means that the result of a node does not fit into the memory."""
     return any(words in str(error) for words in ("Available memory of", "Failed to allocate memory", "bad allocation"))
 
 
 def first_run() -> RunOptions:
-    """Options of a run that gives its memory back at its end, and can be ended between two nodes (`terminate`)."""
+    """Return options of a run that releases its memory at the end and can be stopped between nodes (`terminate`)."""
     import onnxruntime
 
     options = onnxruntime.RunOptions()
@@ -98,26 +98,25 @@ def first_run() -> RunOptions:
 
 
 def within(seconds: float, work: Callable[[], T], give_up: Callable[[], object] = lambda: None) -> T:
-    """What `work` returns, computed in a thread.
+    """Call a function in a thread with a time limit, and return its result.
 
-    onnxruntime cannot be interrupted within a node. A thread that takes longer is left to itself; it ends with the
-    process.
+    onnxruntime cannot be interrupted within a node. A thread that exceeds the limit continues until the process ends.
 
     Args:
-        seconds: the time it may take.
-        work: takes no argument.
-        give_up: called when the time is over.
+        seconds: time limit in seconds.
+        work: function without arguments.
+        give_up: called when the limit is exceeded.
 
     Raises:
-        TimeoutError: if it takes longer.
-        Exception: what `work` raises.
+        TimeoutError: if the limit is exceeded.
+        Exception: whatever `work` raises.
     """
     done: Future[T] = Future()
 
     def run() -> None:
         try:
             done.set_result(work())
-        except BaseException as error:  # raised again where it is waited for
+        except BaseException as error:  # raised in the waiting thread
             done.set_exception(error)
 
     threading.Thread(target=run, daemon=True, name="vl2v-open").start()

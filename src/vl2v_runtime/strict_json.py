@@ -1,7 +1,7 @@
-"""The one reader of JSON that somebody else may have written: bounded in size, depth and numbers.
+"""Parse JSON from untrusted sources, with limits on size, depth and numbers.
 
-The standard reader takes NaN, infinity, 1e400, keys that occur twice and lone surrogates, and raises RecursionError for
-deep nesting. Here each of them is a `JsonError`, which is a ValueError.
+The standard library accepts NaN, infinity, 1e400, duplicate keys and lone surrogates, and raises RecursionError for
+deep nesting. Here, each of these raises a `JsonError`, which is a ValueError.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from typing import Any
 MAX_BYTES = 64 * 2**20
 MAX_DEPTH = 32
 MAX_CONTAINERS = 1_000_000  # objects and arrays: an empty one takes two bytes in a file and 64 in memory
-MAX_DIGITS = 19  # of a whole number; counts, sizes and times in nanoseconds have no more
+MAX_DIGITS = 19  # of an integer; enough for counts, sizes and times in nanoseconds
 SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
 class JsonError(ValueError):
-    """The text is not JSON, or exceeds a limit. The message says what was found."""
+    """The text is not JSON, or exceeds a limit. The message states what was found."""
 
 
 def parse(
@@ -31,13 +31,13 @@ def parse(
     """Parse JSON from an untrusted source.
 
     Args:
-        content: the text, or its UTF-8 bytes.
-        max_bytes: the most bytes, or characters, that are read.
-        max_depth: the most objects and arrays within each other.
-        allow_nan: take NaN and infinity too, as Python writes them; for figures that are only shown.
+        content: text, or UTF-8 bytes.
+        max_bytes: maximum number of bytes or characters.
+        max_depth: maximum nesting of objects and arrays.
+        allow_nan: whether NaN and infinity are accepted, as Python writes them; for figures that are only displayed.
 
     Returns:
-        Plain values; every number is finite unless `allow_nan`, every string is valid Unicode.
+        Plain values. Numbers are finite unless `allow_nan`, and strings are valid Unicode.
 
     Raises:
         JsonError: if it is not JSON, or exceeds a limit.
@@ -123,7 +123,7 @@ def _check_depth(value: Any, limit: int) -> None:
 
 
 def _check_strings(value: Any) -> None:
-    """Refuse half of a surrogate pair: it is no character, and cannot be printed or written."""
+    """Reject lone surrogates, which are not characters and cannot be printed or written."""
     try:
         json.dumps(value, ensure_ascii=False).encode("utf-8")
     except UnicodeEncodeError as error:

@@ -1,4 +1,4 @@
-"""An image file without its metadata, for pictures that are whole while what is said about them is broken."""
+"""Remove the metadata of image files, to read images whose metadata are broken."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import struct
 import zlib
 
 PNG = b"\x89PNG\r\n\x1a\n"
-PNG_NEEDED = frozenset({b"tRNS", b"acTL", b"fcTL", b"fdAT"})  # ancillary, and part of the picture
-PNG_OPTIONAL = frozenset({b"iCCP"})  # stays while its checksum is right
+PNG_NEEDED = frozenset({b"tRNS", b"acTL", b"fcTL", b"fdAT"})  # ancillary chunks that affect the pixels
+PNG_OPTIONAL = frozenset({b"iCCP"})  # not removed if the checksum is correct
 WEBP_NEEDED = frozenset({b"VP8 ", b"VP8L", b"VP8X", b"ALPH", b"ANIM", b"ANMF", b"ICCP"})
 WEBP_METADATA_FLAGS = 0b1100  # of VP8X: EXIF and XMP
 TIFF_NEEDED = frozenset(
@@ -17,12 +17,12 @@ TIFF_NEEDED = frozenset(
 
 
 def without_metadata(data: bytes) -> bytes:
-    """The same picture with what its decoding needs, and its ICC profile, but without EXIF, XMP, texts and previews.
+    """Remove EXIF, XMP, texts and previews from an image file, but not its ICC profile.
 
-    Whatever is not understood is left as it is. So a truncated file stays truncated.
+    Parts that cannot be parsed are not changed, so a truncated file stays truncated.
 
     Args:
-        data: a JPEG, PNG, WebP or TIFF file; any other is returned unchanged.
+        data: bytes of a JPEG, PNG, WebP or TIFF file. Other files are returned unchanged.
     """
     if data.startswith(b"\xff\xd8"):
         return _jpeg(data)
@@ -42,10 +42,12 @@ def _jpeg(data: bytes) -> bytes:
         if marker == 0xFF:  # padding
             at += 1
             continue
-        if marker == 0xDA or marker == 0x01 or 0xD0 <= marker <= 0xD9:  # the scan begins, or no segment at all
+        if (
+            marker == 0xDA or marker == 0x01 or 0xD0 <= marker <= 0xD9
+        ):  # the scan, or a marker without a segment
             break
         end = at + 2 + int.from_bytes(data[at + 2 : at + 4], "big")
-        application = 0xE1 <= marker <= 0xEF and marker != 0xEE  # the Adobe segment says which colours these are
+        application = 0xE1 <= marker <= 0xEF and marker != 0xEE  # the Adobe segment states the colour space
         profile = marker == 0xE2 and data[at + 4 : at + 16] == b"ICC_PROFILE\0"
         if not (application or marker == 0xFE) or profile:
             parts.append(data[at:end])
@@ -83,7 +85,7 @@ def _webp(data: bytes) -> bytes:
 
 
 def _tiff(data: bytes) -> bytes:
-    """The entries that are needed are moved together in their place, so that every offset stays right."""
+    """Move the required entries to the start of the directory, so that all offsets stay valid."""
     order = "<" if data[:2] == b"II" else ">"
     (start,) = struct.unpack_from(f"{order}I", data, 4) if len(data) >= 8 else (0,)
     if not 8 <= start <= len(data) - 2:
@@ -91,5 +93,5 @@ def _tiff(data: bytes) -> bytes:
     (count,) = struct.unpack_from(f"{order}H", data, start)
     entries = [data[at : at + 12] for at in range(start + 2, start + 2 + 12 * count, 12)]
     needed = [e for e in entries if len(e) == 12 and struct.unpack(f"{order}H", e[:2])[0] in TIFF_NEEDED]
-    directory = struct.pack(f"{order}H", len(needed)) + b"".join(needed) + bytes(4)  # and no second picture
+    directory = struct.pack(f"{order}H", len(needed)) + b"".join(needed) + bytes(4)  # no second image
     return data[:start] + directory + data[start + len(directory) :]

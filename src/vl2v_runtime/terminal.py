@@ -1,4 +1,4 @@
-"""Text that is safe to print, whatever names and vendors' words it holds, on whatever stands behind standard output."""
+"""Print text safely, whatever it contains and wherever standard output leads."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from pathlib import Path
 
 from vl2v_runtime.names import printable
 
-BROKEN_PIPE = 141  # the exit code of a program that SIGPIPE ends
+BROKEN_PIPE = 141  # exit code of a program that SIGPIPE terminates
 KEPT = "\t\n"
-BIDI = (*range(0x202A, 0x202F), *range(0x2066, 0x206A))  # these reorder what follows them
+BIDI = (*range(0x202A, 0x202F), *range(0x2066, 0x206A))  # characters that reorder the text after them
 
 _CONTROLS = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) not in KEPT} | {
     code: f"\\u{code:04x}" for code in BIDI
@@ -19,24 +19,23 @@ _CONTROLS = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0
 
 
 def clean(text: str) -> str:
-    """The text with every control character written out, so that a terminal shows it and does not obey it.
+    """Escape control characters, so that a terminal displays them instead of interpreting them.
 
-    Tabs and line feeds stay. Everything else that moves the cursor, changes colours or reorders text becomes ``\\x1b``
-    or the like, and so does a byte of a name that is not UTF-8.
+    Tabs and line feeds are unchanged. Other characters that move the cursor, change colours or reorder text, and bytes
+    that are not UTF-8, become escapes such as ``\\x1b``.
     """
     return printable(text).translate(_CONTROLS)
 
 
 def is_unicode(stream: object) -> bool:
-    """Whether a stream can take every character."""
+    """Return whether a stream can encode every character."""
     return str(getattr(stream, "encoding", "") or "utf-8").lower().replace("-", "").startswith("utf")
 
 
 def prepare_streams() -> None:
-    """Make standard output and error take any text, and exist: one that is closed becomes `os.devnull`.
+    """Let standard output and error accept any text. Closed standard streams are replaced by `os.devnull`.
 
-    A character that the locale's encoding lacks is written out as ``\\xe9``, and so is what is no character of a file
-    name at all.
+    Characters that the encoding of the locale lacks, and invalid bytes of file names, are escaped, e.g. as ``\\xe9``.
     """
     for name in ("stdin", "stdout", "stderr"):
         stream = getattr(sys, name)
@@ -47,13 +46,13 @@ def prepare_streams() -> None:
 
 
 def flush_streams() -> int | None:
-    """Write out what is buffered, before the interpreter does it where no error can be caught.
+    """Flush standard output and error while errors can still be caught, before the interpreter exits.
 
     Returns:
-        None if all was written; `BROKEN_PIPE` if the reader went away, which is no fault.
+        None, or `BROKEN_PIPE` if the reader has closed the pipe, which is not an error.
 
     Raises:
-        OSError: if it cannot be written, e.g. to a full disk.
+        OSError: if the output cannot be written, e.g. to a full disk.
     """
     try:
         for stream in (sys.stdout, sys.stderr):
@@ -70,7 +69,7 @@ def flush_streams() -> int | None:
 
 
 def drop_output() -> None:
-    """Let what is still buffered go nowhere when the interpreter ends."""
+    """Discard output that cannot be flushed, so that the interpreter exits without an error."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     for stream in (sys.stdout, sys.stderr):
         try:

@@ -1,6 +1,6 @@
-"""How far a student's answer can be trusted, applied at work: temperature, refusal, drift. Needs numpy alone.
+"""Apply the trust data of a student with numpy: calibration, rejection thresholds, drift.
 
-What is applied is fitted by `vl2v.trust` on validation images of the source domains.
+`vl2v.trust` fits them on validation images of the source domains.
 """
 
 from __future__ import annotations
@@ -19,28 +19,35 @@ from vl2v_runtime.numbers import number
 FORMAT = 1
 CONFIDENCE, ENERGY = "confidence", "energy"
 SCORES = (CONFIDENCE, ENERGY)
-NEGATIVES = "negatives"  # against negative texts; only students that were given some have it
+NEGATIVES = "negatives"  # compares with negative texts; only for students that have some
 ALL_SCORES = (*SCORES, NEGATIVES)
 REJECT_COVERAGE = 0.95  # of --reject
 UNSURE, REJECTED = "unsure", "none of these"  # how a table marks predictions that are not accepted
 NO_NEGATIVES = "this student has no negative texts; add them: vl2v trust RUN --reject"
-LEAST, GREATEST = 1e-6, 1e6  # temperatures that a file may have; fitted ones lie well within
+LEAST, GREATEST = 1e-6, 1e6  # valid temperatures of a file; fitted ones are well inside
 
 
 def probabilities(logits: ArrayLike, temperature: float = 1.0) -> NDArray[np.float32]:
-    """softmax(logits / T), [N, K] float32, for [N, K] finite logits, T > 0 (Guo et al., ICML 2017).
+    """Compute softmax(logits / T), [N, K] float32, as in Guo et al. (ICML 2017).
+
+    Args:
+        logits: [N, K], finite, K at least 1.
+        temperature: T > 0.
 
     Raises:
-        ValueError: if the logits are no table with at least one column.
+        ValueError: if the logits have another shape.
     """
     return softmax(_table(logits) / temperature).astype(np.float32)
 
 
 def softmax(rows: ArrayLike) -> NDArray[np.float64]:
-    """softmax of the rows of [N, K], [N, K] float64. -inf gives 0; a row needs one number that is greater.
+    """Compute the softmax of each row, [N, K] float64.
+
+    Args:
+        rows: [N, K], K at least 1. -inf results in 0; each row needs a larger number.
 
     Raises:
-        ValueError: if it is no table with at least one column.
+        ValueError: if the rows have another shape.
     """
     table = _table(rows)
     if not table.size:
@@ -51,16 +58,16 @@ def softmax(rows: ArrayLike) -> NDArray[np.float64]:
 
 
 def scores(logits: ArrayLike, score: str = CONFIDENCE, temperature: float = 1.0) -> NDArray[np.float64]:
-    """How sure an answer is, [N] float64, higher is surer.
+    """Compute confidence scores of predictions, [N] float64. Higher scores are more certain.
 
     Args:
         logits: [N, K], K at least 1.
-        score: ``confidence``, the greatest of softmax(logits / T), in [1 / K, 1] (Geifman and El-Yaniv, NeurIPS 2017);
+        score: ``confidence``, the maximum of softmax(logits / T), in [1 / K, 1] (Geifman and El-Yaniv, NeurIPS 2017);
             ``energy``, T * log sum exp(logits / T), the negative of the energy of Liu et al. (NeurIPS 2020).
         temperature: T > 0.
 
     Raises:
-        ValueError: if the score is unknown or the logits are no table.
+        ValueError: if the score is unknown, or the logits have another shape.
     """
     scaled = _table(logits) / temperature
     if score not in SCORES:
@@ -123,10 +130,10 @@ class Trust:
 
     Attributes:
         temperature: T > 0, by which logits are divided.
-        reject: per score, the lowest accepted score by coverage of the validation images.
-        calibration: ``images`` that T was fitted on, ``ece_before``, ``ece_after`` in [0, 1].
-        reference: the training domains; None for a student without embeddings.
-        negatives: texts of things that are none of the classes; None if the student was given none.
+        reject: thresholds by score and coverage, the share of accepted validation images.
+        calibration: number of ``images`` on which T was fitted, ``ece_before`` and ``ece_after`` in [0, 1].
+        reference: summary of the training domains; None for a student without embeddings.
+        negatives: negative texts; None if the student has none.
     """
 
     temperature: float
@@ -141,27 +148,27 @@ class Trust:
 
     @property
     def coverages(self) -> tuple[float, ...]:
-        """The coverages that have a threshold, falling."""
+        """Coverages that have a threshold, in decreasing order."""
         return tuple(sorted(self.reject.get(CONFIDENCE, {}), reverse=True))
 
     def probabilities(self, logits: ArrayLike) -> NDArray[np.float32]:
-        """Calibrated probabilities, [N, K] float32, for [N, K] logits; their order within a row stays."""
+        """Compute calibrated probabilities, [N, K] float32, from [N, K] logits. The order within a row is the same."""
         return probabilities(logits, self.temperature)
 
     @property
     def available(self) -> tuple[str, ...]:
-        """The scores that have thresholds."""
+        """Scores that have thresholds."""
         return tuple(score for score in ALL_SCORES if score in self.reject)
 
     def scores(
         self, logits: ArrayLike, score: str = CONFIDENCE, embeddings: ArrayLike | None = None
     ) -> NDArray[np.float64]:
-        """How sure each answer is, [N]; see `vl2v_runtime.trust.scores` and, for ``negatives``, `Negatives.scores`.
+        """Compute scores of predictions, [N]; see `vl2v_runtime.trust.scores` and `Negatives.scores`.
 
         Args:
             logits: [N, K], not divided by the temperature.
             score: one of `ALL_SCORES`.
-            embeddings: [N, D], rows of length one; only ``negatives`` needs them.
+            embeddings: [N, D], rows of length one; required by ``negatives``.
 
         Raises:
             ValueError: if the score is unknown or not available, or the shapes do not fit.
@@ -175,10 +182,13 @@ class Trust:
         return self.negatives.scores(logits, embeddings, self.temperature)
 
     def check_dimension(self, dimension: int | None) -> None:
-        """Check that the vectors in it fit a student with embeddings of this dimension, None for one without.
+        """Check that centres and negative texts have the dimension of the student's embeddings.
+
+        Args:
+            dimension: D, or None for a student without embeddings.
 
         Raises:
-            ValueError: if they do not.
+            ValueError: if their dimension is different.
         """
         widths = {
             "centres": None if self.reference is None else self.reference.centres.shape[1],
@@ -189,7 +199,7 @@ class Trust:
                 raise ValueError(f"{what} of dimension {width}, embeddings of dimension {dimension}")
 
     def threshold(self, score: str = CONFIDENCE, coverage: float = 0.95) -> float:
-        """The least score that is accepted; coverage 1 accepts everything.
+        """Return the lowest accepted score. Coverage 1 accepts everything.
 
         Raises:
             ValueError: if the score is unknown, or no threshold was fitted for this coverage.
@@ -213,13 +223,13 @@ class Trust:
         coverage: float = 0.95,
         embeddings: ArrayLike | None = None,
     ) -> NDArray[np.bool_]:
-        """Which answers are sure enough, [N] bool, for [N, K] logits; one that is not a number never is.
+        """Return which predictions reach the threshold, [N] bool. A score that is NaN does not.
 
         Args:
-            logits: as the student gives them, before the temperature.
-            score: ``confidence``, ``energy``, or ``negatives`` if the student was given negative texts.
-            coverage: the share of the sources' validation images that was accepted; on other images the share differs.
-            embeddings: [N, D] of the same images, rows of length one; only ``negatives`` needs them.
+            logits: [N, K], not divided by the temperature.
+            score: ``confidence``, ``energy``, or ``negatives`` if the student has negative texts.
+            coverage: share of the validation images that is accepted. The share of other images may differ.
+            embeddings: [N, D] of the same images, rows of length one; required by ``negatives``.
 
         Raises:
             ValueError: see `threshold` and `scores`.
@@ -229,19 +239,19 @@ class Trust:
         return accepted
 
     def drift(self, embeddings: ArrayLike) -> Drift | None:
-        """Compare a batch, [N, D] embeddings of length one, with the training domains; None without a reference.
+        """Compare a batch of [N, D] embeddings of length one with the training domains. None without a reference.
 
         Raises:
-            ValueError: if the embeddings do not fit.
+            ValueError: if the shape of the embeddings is different.
         """
         return self.reference.of(embeddings) if self.reference else None
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> Trust:
-        """Read what `to_dict` gave.
+        """Read the result of `to_dict`.
 
         Raises:
-            ValueError: if it is of another format, or broken.
+            ValueError: if the content is invalid or of another format.
         """
         if not isinstance(content, Mapping) or content.get("format") != FORMAT:
             found = content.get("format") if isinstance(content, Mapping) else type(content).__name__
@@ -262,7 +272,7 @@ class Trust:
             raise ValueError(f"broken trust: {type(error).__name__} {error}"[:300]) from error
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
+        """Return plain values for JSON."""
         reject = {
             score: {f"{share:g}": least for share, least in thresholds.items()}
             for score, thresholds in self.reject.items()

@@ -1,4 +1,4 @@
-"""The one way a folder is searched for images: by the scan before training, by `vl2v predict` and by `vl2v-predict`."""
+"""Search a folder for images, as the scan before training, `vl2v predict` and `vl2v-predict` do."""
 
 from __future__ import annotations
 
@@ -16,27 +16,27 @@ LITTER = frozenset(
     {"__macosx", "@eadir", "#recycle", "#snapshot", "@recycle", "$recycle.bin", "system volume information"}
     | {"lost+found", "__pycache__", "thumbs.db", "ehthumbs.db", "desktop.ini"}
 )
-"""What systems and tools leave in folders, in lower case; passed over like hidden names."""
+"""Files and folders of operating systems and tools, in lower case, which are skipped like hidden files."""
 NO_IMAGES = frozenset(
     {".txt", ".md", ".rst", ".json", ".jsonl", ".csv", ".tsv", ".xml", ".yaml", ".yml", ".html", ".htm", ".log", ".py"}
     | {".npy", ".npz", ".mat", ".h5", ".pt", ".pth", ".onnx", ".safetensors", ".parquet", ".sqlite", ".db", ".lock"}
     | {".zip", ".tar", ".gz", ".7z", ".rar", ".mp4", ".mov", ".avi", ".mkv", ".wav", ".mp3", ".pdf", ".doc", ".docx"}
 )
-"""Suffixes of files that are not looked into."""
+"""Suffixes of files whose first bytes are not read."""
 _KINDS = {stat.S_IFIFO: "a named pipe", stat.S_IFSOCK: "a socket", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device"}
-_START = 64  # bytes that say what a file is
+_START = 64  # bytes that identify a file
 
 Key = tuple[int, int] | str
 
 
 @dataclass(frozen=True)
 class Skipped:
-    """Something that looks like images and is left out.
+    """A skipped file or folder that may be or contain images.
 
     Attributes:
-        path: relative to the folder that was searched, with slashes.
-        problem: why.
-        remedy: what the user can do about it.
+        path: path relative to the searched folder, with slashes.
+        problem: why it is skipped.
+        remedy: what the user can do.
     """
 
     path: str
@@ -46,14 +46,14 @@ class Skipped:
 
 @dataclass
 class Folder:
-    """What a folder holds.
+    """The content of a folder.
 
     Attributes:
-        path: relative to the folder that was searched, with slashes; empty for that folder itself.
-        files: names of the images right in it, sorted.
-        subs: its folders by name, sorted, those without images too.
-        skipped: what is left out right in it, sorted.
-        others: how many visible files are no images.
+        path: path relative to the searched folder, with slashes; empty for that folder itself.
+        files: names of its images, without subfolders, sorted.
+        subs: its subfolders by name, sorted, including those without images.
+        skipped: its skipped files and folders, sorted.
+        others: number of visible files that are not images.
     """
 
     path: str
@@ -64,11 +64,11 @@ class Folder:
 
     @property
     def name(self) -> str:
-        """The last part of its path."""
+        """Last part of its path."""
         return PurePosixPath(self.path).name
 
     def folders(self) -> Iterator[Folder]:
-        """This folder and all below it: each before its folders, in sorted order."""
+        """Iterate over this folder and all folders below it, parents first, in sorted order."""
         waiting = [self]
         while waiting:
             folder = waiting.pop()
@@ -76,7 +76,7 @@ class Folder:
             waiting += reversed(folder.subs.values())
 
     def images(self) -> Iterator[str]:
-        """Every image at any depth, relative to the folder that was searched: a folder's own before its folders'."""
+        """Iterate over the paths of images at any depth, relative to the searched folder, parents first."""
         for folder in self.folders():
             for name in folder.files:
                 yield f"{folder.path}/{name}" if folder.path else name
@@ -115,7 +115,7 @@ def summary(skipped: list[Skipped]) -> str:
 
 
 class _Walk:
-    """One search. Real folders come before links, so that a link never takes the images of a real folder."""
+    """A search. Real folders are entered before links, so a link never takes the images of a real folder."""
 
     def __init__(self, root: Path) -> None:
         self._root = os.fspath(root)
@@ -135,7 +135,7 @@ class _Walk:
             folder.skipped.sort(key=lambda skipped: skipped.path)
 
     def _enter(self, folder: Folder, path: str) -> None:
-        """Take what a folder holds, and all real folders below it."""
+        """Add the content of a folder and of all real folders below it."""
         waiting = self._take(folder, path)
         while waiting:
             above, name, path = waiting.pop()
@@ -147,7 +147,7 @@ class _Walk:
                     self._skip(above, name, f"a folder that cannot be listed ({error.strerror})", "make it readable")
 
     def _new(self, folder: Folder, name: str, path: str, problem: str) -> Folder | None:
-        """The folder of that name, to be filled; None if it cannot be found, or was entered already."""
+        """Add an empty subfolder, and return it; None if it cannot be read, or has been entered already."""
         try:
             key = _key(path, os.stat(path))  # noqa: PTH116
         except OSError as error:
@@ -162,7 +162,7 @@ class _Walk:
         return folder.subs[name]
 
     def _take(self, folder: Folder, path: str) -> list[tuple[Folder, str, str]]:
-        """Sort a folder's entries into images, what is skipped, links, and real folders, which are returned."""
+        """Sort the entries of a folder into images, skipped files and links, and return its real folders."""
         real = []
         with os.scandir(path) as entries:
             listed = sorted(entries, key=lambda entry: entry.name)
@@ -220,26 +220,26 @@ def _join(folder: Folder, name: str) -> str:
 
 
 def _mode(entry: os.DirEntry[str]) -> int:
-    """What an entry is, behind a link; without asking the disk where the folder says it."""
+    """Return the mode of an entry or of the target of a link, without a system call where the listing has it."""
     if entry.is_file(follow_symlinks=False):
         return stat.S_IFREG
     return stat.S_IFDIR if entry.is_dir(follow_symlinks=False) else entry.stat().st_mode
 
 
 def _key(path: str, status: os.stat_result) -> Key:
-    """Equal for two names of one folder."""
+    """Return a key that is equal for two paths of the same folder."""
     return (status.st_dev, status.st_ino) if status.st_ino else os.path.realpath(path)
 
 
 def _suffix(name: str) -> str:
-    """The suffix in lower case; empty for what is none, such as the number of a copy or the end of a sentence."""
+    """Return the suffix in lower case; empty if it is the number of a copy or the end of a sentence."""
     suffix = PurePosixPath(name).suffix.lower()
     letters = suffix[1:]
     return suffix if letters.isascii() and letters.isalnum() and not letters.isdigit() and len(letters) <= 12 else ""
 
 
 def _kind(path: str) -> str | None:
-    """What a regular file's first bytes say it is; None if unknown or unreadable."""
+    """Identify a regular file by its first bytes; None if it is unknown or unreadable."""
     try:
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     except OSError:

@@ -143,7 +143,7 @@ def test_faults_of_addresses_have_rows_and_can_be_skipped(
     assert found["row 9"] == f"{address}/500.png cannot be fetched (500 Internal Server Error)"
     assert server.asked["/500.png"] == remote.ATTEMPTS
     assert server.asked["/404.png"] == 1
-    assert found["row 10"] == f"{address}/hang.png cannot be fetched (no answer within 2 s)"
+    assert found["row 10"] == f"{address}/hang.png cannot be fetched (no response within 2 s)"
     assert "TooManyRedirects" in found["row 11"]
     assert found["row 12"].endswith("but an HTML page")
     assert found["row 13"] == "an address with the scheme ftp"
@@ -183,9 +183,9 @@ def test_servers_that_hang_or_drip_cost_a_bounded_time(
     started = time.monotonic()
     found = faults(imported(table_of(tmp_path, images), tmp_path))
     assert time.monotonic() - started < 60 * remote.SECONDS, "not a time of work: what 30 addresses would have waited"
-    tried = [problem for problem in found.values() if "no answer within" in problem]
+    tried = [problem for problem in found.values() if "no response within" in problem]
     assert 4 <= len(tried) <= 6
-    assert sum("was not tried" in problem for problem in found.values()) >= 1
+    assert sum("was skipped" in problem for problem in found.values()) >= 1
     assert sum(server.asked.values()) <= 6
 
 

@@ -177,7 +177,7 @@ def many(model: onnx.ModelProto) -> None:
 @pytest.mark.parametrize(
     ("change", "found"),
     [
-        (strings, "the operator 'StringConcat', which no classifier needs"),
+        (strings, "the operator 'StringConcat', which is not allowed in a classifier"),
         (sequences, "SequenceEmpty"),
         (foreign, r"the operator 'evil\\n.Relu'"),
         (nested, "ImageDecoder"),

@@ -1,4 +1,4 @@
-"""What a source of images is: something that opens as a table, whose cells may hold images."""
+"""The protocol of data sources: datasets that are read as tables, whose cells may contain images."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from vl2v.data.tables.base import Table
 from vl2v.errors import DataError
 from vl2v_runtime.names import shown
 
-TEXT_BYTES = 2**20  # of a text or a JSON object that describes an image
+TEXT_BYTES = 2**20  # maximum size of a text or a JSON object that describes an image
 
 
 @dataclass(frozen=True)
 class Embedded:
-    """A cell of a row that holds an image file's bytes in place of its path."""
+    """A cell that contains the bytes of an image file instead of its path."""
 
     data: bytes
 
 
 class Records(Table, Protocol):
-    """A `vl2v.data.tables.base.Table` whose cells in the column of images may be `Embedded`; paths in it are absolute.
+    """A `vl2v.data.tables.base.Table` whose image column contains absolute paths or `Embedded` images.
 
     Attributes:
-        roles: column by role (image, label, domain, split, group), of columns that are used where the user names none.
-        version: changes whenever the content does; empty if that is not known, so that it is read again each time.
+        roles: default column of each role (image, label, domain, split, group), used unless the user names another.
+        version: a text that changes with the content; empty if unknown, in which case the data are read every time.
     """
 
     @property
@@ -43,13 +43,12 @@ class Records(Table, Protocol):
 
 @dataclass(frozen=True)
 class Source:
-    """A kind of dataset, by which a user may name images.
+    """A kind of dataset, registered in `vl2v.sources.registry`.
 
     Attributes:
-        title: what people call it.
-        claims: whether a text that stands for the data (a path, or a scheme of its own) is of this kind; quick, and
-            without an error.
-        open: opens it. Raises a `vl2v.errors.Vl2vError` if it cannot be read.
+        title: name of the kind, for messages.
+        claims: returns whether a path or an address is a dataset of this kind. It is fast and does not raise.
+        open: opens a dataset. Raises a `vl2v.errors.Vl2vError` if it cannot be read.
     """
 
     title: str
@@ -58,10 +57,10 @@ class Source:
 
 
 def version_of(files: Iterable[Path]) -> str:
-    """What changes when one of the files is changed.
+    """Return a text that changes when one of the files changes: paths, sizes and modification times.
 
     Raises:
-        DataError: if one is missing.
+        DataError: if a file is missing.
     """
     stamps = []
     for file in files:
@@ -74,13 +73,13 @@ def version_of(files: Iterable[Path]) -> str:
 
 
 def unreadable(name: str | Path, expected: str, error: Exception | str, step: str = "export it again") -> DataError:
-    """The error for a file that is not what it should be."""
+    """Return the error for a file that cannot be read as expected."""
     said = (error.strerror if isinstance(error, OSError) else None) or str(error)
     found = " ".join(said.split())[:200] or type(error).__name__
     return DataError(f"{shown(name)} cannot be read.", expected=expected, found=found, next_step=step)
 
 
 def first_file(candidates: Iterable[Path]) -> Path:
-    """The first of several paths that is a file; the first of all if none is."""
+    """Return the first path that is a file, or the first path if none is."""
     found = list(candidates)
     return next((path for path in found if path.is_file()), found[0])

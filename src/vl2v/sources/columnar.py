@@ -1,4 +1,4 @@
-"""Datasets in Arrow and Parquet with images inside: of the package `datasets`, and files of the Hugging Face hub."""
+"""Datasets in Arrow and Parquet with embedded images, as the package `datasets` and the Hugging Face hub have them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from vl2v.sources.base import Embedded, Source, unreadable, version_of
 
 BATCH = 32  # rows in memory at once
 SPLIT = "split"
-LISTS = ("dataset_dict.json", "state.json")  # of a folder that `datasets` saved: with several splits, and of one
+LISTS = ("dataset_dict.json", "state.json")  # in a folder saved by `datasets`, with several splits and with one
 WHAT = "Arrow or Parquet, as the package datasets writes it"
 
 
@@ -25,8 +25,8 @@ class Part:
     """A file of a dataset.
 
     Attributes:
-        path: the file, Parquet by its suffix, otherwise Arrow.
-        split: what its split is called; empty if that is not known.
+        path: path of the file. It is Parquet if it has such a suffix, otherwise Arrow.
+        split: name of its split; empty if unknown.
     """
 
     path: Path
@@ -34,18 +34,17 @@ class Part:
 
 
 class Columnar:
-    """Files of one dataset, read one after another; rows are counted over all of them.
+    """A dataset of one or more files, whose rows are numbered consecutively.
 
-    Numbers of classes become their names, where the files have them as `datasets` writes them. A column of images
-    holds files' bytes, or paths.
+    Class indices become class names if `datasets` saved the names. Image columns contain the bytes of files, or paths.
 
     Args:
-        data: as the user named it.
-        parts: the files, one or more.
+        data: the dataset as the user named it.
+        parts: one or more files.
         version: see `vl2v.sources.base.Records`.
 
     Raises:
-        DataError: if a file cannot be read, or has other columns than the first.
+        DataError: if a file cannot be read, or its columns differ from those of the first file.
         MissingExtraError: if pyarrow is not installed.
     """
 
@@ -85,7 +84,7 @@ class Columnar:
 
 
 def _image(value: object, folder: Path) -> object:
-    """An image in a cell: its bytes, or else its path."""
+    """Return the image of a cell: its bytes, or its path if it has none."""
     inside = value.get("bytes") if isinstance(value, dict) else value
     if isinstance(inside, bytes):
         return Embedded(inside)
@@ -94,7 +93,7 @@ def _image(value: object, folder: Path) -> object:
 
 
 def embedded(schema: Any) -> list[str]:
-    """Names of the columns that hold images: bytes, or bytes and a path."""
+    """Return the names of the columns of images, which are binary or structs of bytes and a path."""
     import pyarrow as pa
 
     def holds(kind: Any) -> bool:
@@ -106,10 +105,10 @@ def embedded(schema: Any) -> list[str]:
 
 
 def schema_of(path: Path) -> Any:
-    """The Arrow schema of a file.
+    """Return the Arrow schema of a file.
 
     Raises:
-        DataError: if it is neither Parquet nor Arrow.
+        DataError: if the file is neither Parquet nor Arrow.
         MissingExtraError: if pyarrow is not installed.
     """
     try:
@@ -127,7 +126,7 @@ def schema_of(path: Path) -> Any:
 
 
 def _stream(file: Any) -> Any:
-    """A reader of the record batches of an Arrow file, which `datasets` writes as a stream."""
+    """Return a reader of the record batches of an Arrow file. `datasets` writes the stream format."""
     import pyarrow as pa
 
     try:
@@ -143,7 +142,7 @@ def _batches(path: Path, columns: Sequence[str]) -> Iterator[Any]:
 
     try:
         if path.suffix.lower() in PARQUET:
-            # A buffered stream and no pre-buffering: else row groups are read ahead into memory.
+            # Buffering the stream and not pre-buffering avoids reading whole row groups into memory.
             with parquet.ParquetFile(path, buffer_size=1 << 20, pre_buffer=False) as file:
                 yield from file.iter_batches(batch_size=BATCH, columns=list(columns), use_threads=False)
             return
@@ -159,7 +158,7 @@ def _batches(path: Path, columns: Sequence[str]) -> Iterator[Any]:
 
 
 def claims(data: str) -> bool:
-    """Whether a path is a folder that `datasets` saved, or one or more Parquet files with images inside."""
+    """Return whether a path is a folder saved by `datasets`, or Parquet files with embedded images."""
     path = Path(data)
     try:
         if any((path / name).is_file() for name in LISTS):
@@ -171,13 +170,13 @@ def claims(data: str) -> bool:
 
 
 def parquet_files(folder: Path) -> list[Path]:
-    """Parquet files of a dataset's folder, down to three levels, sorted."""
+    """Return the Parquet files in a folder, up to three levels deep, sorted."""
     found = {path for depth in ("*", "*/*", "*/*/*") for path in folder.glob(f"{depth}.parquet")}
     return sorted(path for path in found if not any(p.startswith(".") for p in path.relative_to(folder).parts))
 
 
 def parts_of(files: Sequence[Path], root: Path) -> list[Part]:
-    """Files with the split that their name or a folder's says, as in ``data/train-00000-of-00002.parquet``."""
+    """Return files with the splits that their paths name, e.g. ``data/train-00000-of-00002.parquet``."""
     return [Part(path, _split_of(path.relative_to(root))) for path in files]
 
 
@@ -187,7 +186,7 @@ def _split_of(path: Path) -> str:
 
 
 def open_datasets(data: str) -> Columnar:
-    """Open what `claims` claimed.
+    """Open a dataset for which `claims` returned true.
 
     Raises:
         DataError: if it cannot be read.
@@ -207,7 +206,7 @@ def open_datasets(data: str) -> Columnar:
 
 
 def _saved(folder: Path, split: str) -> list[Part]:
-    """The Arrow files of a dataset of one split that `datasets` saved."""
+    """Return the Arrow files of a split that `datasets` saved."""
     entries = _json(folder / LISTS[1]).get("_data_files")
     names = [entry.get("filename") for entry in entries if isinstance(entry, dict)] if isinstance(entries, list) else []
     if not names:
@@ -216,10 +215,10 @@ def _saved(folder: Path, split: str) -> list[Part]:
 
 
 def _plain(name: object, folder: Path) -> str:
-    """A name that leads nowhere else.
+    """Return a file name that stays within its folder.
 
     Raises:
-        DataError: if it may.
+        DataError: if the name is a path.
     """
     if not isinstance(name, str) or not name or Path(name).name != name or name in (".", ".."):
         raise unreadable(folder, "names of files in it", f"the name {name!r}")

@@ -1,4 +1,4 @@
-"""Exports of image classification from CVAT: XML ("CVAT for images"). Its ImageNet export is a folder of classes."""
+"""Image classification exports of CVAT in XML ("CVAT for images"). An ImageNet export is a folder of classes."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ EXPORT = 'XML, as CVAT exports it as "CVAT for images 1.1"'
 
 
 class CvatImages:
-    """An XML file with a row for every image: its name, its tag, its subset, and the attributes of the tag.
+    """An export with one row per image. The columns are the image, its tag, its subset and the attributes of the tag.
 
-    Images are looked for next to the file: in ``images/<subset>/``, in ``images/``, and in its folder.
+    Images are searched in ``images/<subset>/``, in ``images/`` and in the folder of the XML file.
 
     Raises:
-        DataError: if it is no such file, or has no image.
+        DataError: if the file is not such an export, or lists no images.
     """
 
     unit = "row"
@@ -56,7 +56,7 @@ class CvatImages:
 
 
 class _Reader:
-    """Collects the images of what was parsed so far."""
+    """Collects the images that have been parsed so far."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -71,12 +71,12 @@ class _Reader:
         self.parser.CharacterDataHandler = self._add
 
     def taken(self) -> list[dict[str, object]]:
-        """What was collected since the last call."""
+        """Return the images that were collected since the last call."""
         done, self._done = self._done, []
         return done
 
     def _refuse(self, *_: object) -> None:
-        """No export declares a document type; its entities could grow without bound."""
+        """Reject a document type, which no export declares and whose entities could expand without limit."""
         raise ValueError("a document type declaration")
 
     def _start(self, name: str, values: Mapping[str, str]) -> None:
@@ -120,7 +120,7 @@ class _Reader:
 
 
 def claims(data: str) -> bool:
-    """Whether a path is an XML file."""
+    """Return whether a path is an XML file."""
     path = Path(data)
     return path.suffix.lower() == ".xml" and path.is_file()
 

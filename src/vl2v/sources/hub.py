@@ -1,4 +1,4 @@
-"""Datasets of the Hugging Face hub: ``hf:user/name``, with ``@revision`` where one is wanted."""
+"""Datasets of the Hugging Face hub: ``hf:user/name`` or ``hf:user/name@revision``."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from vl2v.sources.base import Source
 from vl2v.sources.columnar import Columnar, parquet_files, parts_of
 
 SCHEME = "hf:"
-CONVERTED = "refs/convert/parquet"  # the branch in which the hub offers other datasets as Parquet
+CONVERTED = "refs/convert/parquet"  # branch with the hub's conversion of other formats to Parquet
 
 
 def claims(data: str) -> bool:
-    """Whether a text names a dataset of the hub."""
+    """Return whether an address is that of a dataset on the hub."""
     return data.startswith(SCHEME)
 
 
 def open_hub(data: str) -> Columnar:
-    """Download the Parquet files of a dataset, or take them from the hub's cache on this machine, and open them.
+    """Open a dataset, and download its Parquet files unless they are in the hub's local cache.
 
     Raises:
-        DataError: if it cannot be had, or has no Parquet files.
+        DataError: if it is not available, or has no Parquet files.
         MissingExtraError: if pyarrow is not installed.
     """
     name, _, revision = data.removeprefix(SCHEME).partition("@")
@@ -44,7 +44,7 @@ def open_hub(data: str) -> Columnar:
 def _fetch(name: str, revision: str | None) -> Path:
     from huggingface_hub import errors, snapshot_download
 
-    # The client's versions speak through different HTTP packages; what all those raise is this class's parent.
+    # Versions of the client use different HTTP packages; the base class of this error is the one that they raise.
     transport_error = cast("type[Exception]", errors.HfHubHTTPError.__bases__[0])
     try:
         found = snapshot_download(name, repo_type="dataset", revision=revision, allow_patterns=["*.parquet"])

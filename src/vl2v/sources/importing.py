@@ -1,4 +1,4 @@
-"""Write a source as a table and image files, so that everything after it reads a table."""
+"""Import a data source: write it as a table and image files, which every later step reads."""
 
 from __future__ import annotations
 
@@ -24,31 +24,31 @@ from vl2v_runtime.formats import format_of
 from vl2v_runtime.names import shown
 
 IMAGES = "images"
-LAYOUT = 1  # changes when the same source is written in another way
-EVERY = 1000  # rows between two lines of progress
-TOGETHER = 64  # rows whose addresses are fetched at once
+LAYOUT = 1  # version of the written files; increased when their format changes
+EVERY = 1000  # rows between two progress messages
+TOGETHER = 64  # rows whose addresses are fetched concurrently
 
 
 def import_source(
     source: Source, data: str, folder: Path, settings: Mapping[str, Any], progress: Progress | None = None
 ) -> Path:
-    """Write the columns of a source that are used, and the images that it holds; each once.
+    """Import a dataset: write the columns that are used to a table, and embedded images to files.
 
-    Rows are read one by one, so memory does not grow with the data. Images are named by their content. A source that
-    did not change since is not read again.
+    Rows are streamed, so memory does not grow with the data. An image file is named by its hash and written once. A
+    dataset that has not changed since it was imported is not read again.
 
     Args:
-        source: the kind.
-        data: as the user names it.
-        folder: where table and images go; made if missing.
-        settings: of `data`: image, label, domain, split, group and classes, each of which may be missing.
-        progress: callback, called every thousand rows.
+        source: kind of the dataset.
+        data: path or address of the dataset.
+        folder: folder of the table and the images, created if missing.
+        settings: settings of `data`: image, label, domain, split, group and classes, all optional.
+        progress: receives a message every 1000 rows.
 
     Returns:
-        The table.
+        Path of the table.
 
     Raises:
-        Vl2vError: if the source cannot be read, has no row, or columns are missing.
+        Vl2vError: if the source cannot be read, has no rows, or columns are missing.
     """
     return import_records(source.open(data), data, folder, settings, progress)
 
@@ -56,14 +56,17 @@ def import_source(
 def import_table(
     path: Path, data: str, folder: Path, settings: Mapping[str, Any], progress: Progress | None = None
 ) -> Path | None:
-    """The same of a table whose images are at addresses; None if all of them are paths.
+    """Import a table that contains addresses of images.
 
     Args:
-        path: the table.
-        data: as the user named it.
+        path: path of the table.
+        data: the table as the user named it, for messages.
         folder: see `import_source`.
         settings: see `import_source`.
         progress: see `import_source`.
+
+    Returns:
+        Path of the imported table; None if all images of the table are paths.
     """
     if not path.is_file() or not mentions_addresses(path):
         return None
@@ -75,7 +78,7 @@ def import_table(
 
 
 class PathTable:
-    """A plain table, whose relative paths start from its folder."""
+    """A plain table whose relative paths are resolved from its folder."""
 
     roles: Mapping[str, str] = {}
 
@@ -95,7 +98,7 @@ class PathTable:
 def import_records(
     table: Records, data: str, folder: Path, settings: Mapping[str, Any], progress: Progress | None = None
 ) -> Path:
-    """The same of a table that is open; see `import_source`."""
+    """Import an open dataset. Arguments, result and errors are those of `import_source`."""
     columns = _columns(table, data, settings)
     key = hashlib.sha256(json.dumps([LAYOUT, data, table.version, columns.named()]).encode()).hexdigest()
     known = folder / f"{key[:16]}.import"
@@ -118,7 +121,7 @@ def _columns(table: Records, data: str, settings: Mapping[str, Any]) -> Columns:
 
 
 def _ready(known: Path, folder: Path) -> Path | None:
-    """The table that was written before, if it and its first image are still there."""
+    """Return the table of an earlier import if it and its first image still exist."""
     try:
         table = folder / Path(known.read_text(encoding="utf-8")).name
         with table.open("rb") as file:
@@ -160,10 +163,10 @@ def _no_rows(data: str, unit: str, broken: tuple[int, Broken] | None) -> DataErr
 
 
 def _lines(table: Records, columns: Columns, fetcher: Fetcher) -> Iterator[tuple[tuple[int, Broken] | None, bytes]]:
-    """The number of a row and why it cannot be used, if so, and its line.
+    """Iterate over the lines of the imported table, each with the number and the problem of a row that is not usable.
 
-    Empty lines stand for rows that are left out, so a line's number is its row's. Images are written before the next
-    row is read; addresses are fetched for many rows at a time.
+    Line numbers are row numbers: rows that the source skips become empty lines. Embedded images are written before the
+    next row is read, and addresses are fetched for `TOGETHER` rows at a time.
     """
     names = [column for _, column in columns.named()]
     following = 1
@@ -182,7 +185,7 @@ def _lines(table: Records, columns: Columns, fetcher: Fetcher) -> Iterator[tuple
 
 
 def _record(cells: tuple[object, ...] | Broken, names: Sequence[str], folder: Path) -> dict[str, Any] | Broken:
-    """The values of a row by column; an image in it is written."""
+    """Return the values of a row by column. An embedded image is written to a file."""
     if isinstance(cells, Broken):
         return cells
     image = cells[0]
@@ -191,7 +194,7 @@ def _record(cells: tuple[object, ...] | Broken, names: Sequence[str], folder: Pa
 
 
 def _stored(data: bytes, folder: Path) -> str:
-    """Write an image once, named by its content; its path below the folder."""
+    """Write an image file named by its hash, unless it exists, and return its path relative to the folder."""
     digest, form = hashlib.sha256(data).hexdigest(), format_of(data)
     path = f"{IMAGES}/{digest[:2]}/{digest}{form.suffixes[0] if form else ''}"
     target = folder / path
@@ -203,6 +206,6 @@ def _stored(data: bytes, folder: Path) -> str:
 
 
 def _folder_of(data: str) -> str:
-    """The folder of a local source, in which `classes.yaml` may lie."""
+    """Return the folder of a local source, which may contain `classes.yaml`; empty for an address."""
     path = Path(os.path.abspath(data))  # noqa: PTH100 - links stay
     return str(path if path.is_dir() else path.parent) if path.exists() or path.parent.is_dir() else ""

@@ -1,4 +1,4 @@
-"""Exports of image classification from Label Studio: JSON, JSON-MIN and CSV."""
+"""Image classification exports of Label Studio: JSON, JSON-MIN and CSV."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ from vl2v.sources.base import Source, first_file, unreadable, version_of
 from vl2v_runtime.names import shown
 
 CHOICE = "choice"
-CSV_COLUMNS = frozenset({"annotation_id", "annotator", "lead_time"})  # that Label Studio adds to those of the project
+CSV_COLUMNS = frozenset({"annotation_id", "annotator", "lead_time"})  # added by Label Studio
 LOOKED_AT = 100
 CHUNK = 2**16
-UPLOADED = re.compile(r"[0-9a-f]{8}-(.+)")  # Label Studio puts such a mark before the name of an uploaded file
+UPLOADED = re.compile(r"[0-9a-f]{8}-(.+)")  # Label Studio adds such a prefix to the names of uploaded files
 IMAGE_KEYS = ("image", "img", "picture", "photo", "url", "path", "file")
-ONE_CLASS = "settle on one class for the image, or leave it out: --skip-bad"
+ONE_CLASS = "choose one class for the image, or leave it out: --skip-bad"
 UNLABELLED = "label the image, or leave it out: --skip-bad"
 EXPORT = "a list of tasks, as Label Studio exports it as JSON or JSON-MIN"
 
 
 class LabelStudio:
-    """A JSON export: a row for every task, with the values of its data and the class that was chosen.
+    """A JSON export with one row per task. The columns are the data of the task and the chosen class.
 
     Args:
-        data: the file. Images are looked for next to it, see `local`.
+        data: path of the export. Images are searched next to it; see `local`.
 
     Raises:
-        DataError: if it is no list of tasks, or an empty one.
+        DataError: if the file is not a list of tasks, or the list is empty.
     """
 
     unit = "row"
@@ -69,10 +69,10 @@ class LabelStudio:
 
 
 class LabelStudioCsv:
-    """A CSV export: an ordinary table, whose paths are those of Label Studio.
+    """A CSV export: a table with paths of Label Studio.
 
     Raises:
-        DataError: if it is no table.
+        DataError: if the file is not a table.
     """
 
     def __init__(self, data: str) -> None:
@@ -96,15 +96,15 @@ class LabelStudioCsv:
 
 
 def tasks(path: Path) -> Iterator[object]:
-    """The tasks of an export one by one; the file is never in memory as a whole.
+    """Iterate over the tasks of an export without loading the whole file.
 
     Raises:
-        DataError: if it is no JSON list.
+        DataError: if the file is not a JSON list.
     """
     decoder, text, done = json.JSONDecoder(), "", False
     with path.open(encoding="utf-8-sig", errors="replace") as file:
         if not file.read(CHUNK).lstrip().startswith("["):
-            raise unreadable(path, EXPORT, "no JSON list")
+            raise unreadable(path, EXPORT, "not a JSON list")
         file.seek(0)
         text = file.read(CHUNK).lstrip("\ufeff \t\r\n")[1:]
         while True:
@@ -117,7 +117,7 @@ def tasks(path: Path) -> Iterator[object]:
                 if done:
                     raise unreadable(path, EXPORT, error) from error
             else:
-                if done or end < len(text):  # a number at the end of what was read may go on
+                if done or end < len(text):  # a number at the end of a chunk may continue
                     yield task
                     text = text[end:]
                     continue
@@ -126,9 +126,9 @@ def tasks(path: Path) -> Iterator[object]:
 
 
 def _fields(task: object) -> dict[str, Any] | Broken:
-    """The values of a task by column: those of its data, and the class by each control that was used."""
+    """Return the values of a task by column: its data, and the class that was chosen in each control."""
     if not isinstance(task, dict):
-        return Broken("no task, but a single value", "export the project again")
+        return Broken("a single value instead of a task", "export the project again")
     inner = task.get("data")
     if not isinstance(inner, dict):  # JSON-MIN
         return {key: chosen([value]) if isinstance(value, list | dict) else value for key, value in task.items()}
@@ -139,7 +139,7 @@ def _fields(task: object) -> dict[str, Any] | Broken:
 
 
 def _choices(task: object) -> dict[str, list[object]]:
-    """What was chosen in the annotations of a task, by the name of the control."""
+    """Return the choices in the annotations of a task by the name of their control."""
     annotations = (task.get("annotations") or task.get("completions") or []) if isinstance(task, dict) else []
     found: dict[str, list[object]] = {}
     for annotation in annotations:
@@ -151,7 +151,7 @@ def _choices(task: object) -> dict[str, list[object]]:
 
 
 def _without_choice(task: dict[str, Any]) -> str:
-    """Why a task has no class: nothing was annotated, or other things than classes were."""
+    """Return why a task has no class: it has no annotation, or none with choices."""
     annotations = [a for a in task.get("annotations") or task.get("completions") or () if isinstance(a, dict)]
     results = [result for a in annotations for result in a.get("result") or () if isinstance(result, dict)]
     kinds = sorted({shown(str(result.get("type")))[:40] for result in results})
@@ -159,7 +159,7 @@ def _without_choice(task: dict[str, Any]) -> str:
 
 
 def chosen(values: Sequence[object]) -> str | Broken | None:
-    """The one class that all annotations of a task state; None if there is none."""
+    """Return the class that the annotations of a task agree on; None if there is no choice."""
     found: list[str] = []
     for value in values:
         inside = value.get("choices") if isinstance(value, dict) else value
@@ -175,7 +175,7 @@ def _texts(values: list[object]) -> list[str]:
 
 
 def _parsed(value: object) -> object:
-    """A value of a CSV, in which several choices are JSON."""
+    """Return a value of a CSV export, in which several choices are JSON."""
     if isinstance(value, str) and value[:1] in ("{", "["):
         try:
             return chosen([json.loads(value)])
@@ -185,11 +185,15 @@ def _parsed(value: object) -> object:
 
 
 def local(value: object, folder: Path) -> object:
-    """Where an image of Label Studio lies: `value` as it exports it, `folder` that of the export.
+    """Return the local path of an image.
 
-    An uploaded file (``/data/upload/1/5f2c1a9b-cat.jpg``) is looked for in the folder and in its folders images and
-    upload, with and without the mark that Label Studio puts before its name. A file of local storage
-    (``/data/local-files/?d=cats/1.jpg``) is looked for from the folder on, then from the root.
+    An uploaded file (``/data/upload/1/5f2c1a9b-cat.jpg``) is searched in the folder of the export and in its folders
+    ``images`` and ``upload``, with and without the prefix that Label Studio adds to its name. The path of a file in
+    local storage (``/data/local-files/?d=cats/1.jpg``) is resolved from the folder of the export, then from the root.
+
+    Args:
+        value: path or address in the export.
+        folder: folder of the export.
     """
     if not isinstance(value, str) or not value:
         return value
@@ -207,13 +211,13 @@ def local(value: object, folder: Path) -> object:
 
 
 def roles_of(columns: Sequence[str]) -> dict[str, str]:
-    """Image and label among the columns of an export."""
+    """Return the columns of images and labels of an export by role."""
     image = next((column for key in IMAGE_KEYS for column in columns if column.casefold() == key), "")
     return ({"image": image} if image else {}) | ({"label": CHOICE} if CHOICE in columns else {})
 
 
 def claims(data: str) -> bool:
-    """Whether a path is a JSON file, or a CSV file with the columns of Label Studio."""
+    """Return whether a path is a JSON file, or a CSV file with columns of Label Studio."""
     path = Path(data)
     if not path.is_file():
         return False
@@ -226,7 +230,7 @@ def claims(data: str) -> bool:
 
 
 def open_export(data: str) -> LabelStudio | LabelStudioCsv:
-    """Open what `claims` claimed."""
+    """Open an export for which `claims` returned true."""
     return LabelStudioCsv(data) if Path(data).suffix.lower() == ".csv" else LabelStudio(data)
 
 

@@ -1,4 +1,4 @@
-"""Data as users name them, in every command: what is no folder and no plain table is written as a table of files."""
+"""Resolve the data that a command names: datasets of other tools and tables of addresses are imported as tables."""
 
 from __future__ import annotations
 
@@ -25,19 +25,17 @@ def imported(
     *,
     labelled: bool = True,
 ) -> Path | None:
-    """The table that is written for a frame, a dataset of another tool, or a table of images at addresses.
-
-    It lies in the folder of the embedding store.
+    """Import a frame, a dataset of another tool, or a table of addresses, next to the embedding store.
 
     Args:
-        named: the data.
-        asked: settings of `data`: image, label, domain, split, group and classes, each of which may be missing.
+        named: a path, an address or a frame.
+        asked: settings of `data`: image, label, domain, split, group and classes, all optional.
         storage: paths of cache and store.
         progress: receives the progress.
-        labelled: false for images whose labels are not used.
+        labelled: whether the labels are used.
 
     Returns:
-        The table; None for a folder or a table that can be used as it is.
+        Path of the imported table; None for a folder or a table that is read directly.
 
     Raises:
         Vl2vError: if the data cannot be read, or columns are missing.
@@ -59,7 +57,7 @@ def imported(
 
 
 def image_only(columns: Sequence[str], asked: Mapping[str, Any]) -> dict[str, Any]:
-    """The same settings for a table of images without labels; its column of images may have another name."""
+    """Return the settings to read only the images of a table, whose image column may have another name."""
     image = asked.get("image")
     return {"image": image if image in columns else None, "domain": NONE, "classes": ("",)}
 
@@ -67,7 +65,7 @@ def image_only(columns: Sequence[str], asked: Mapping[str, Any]) -> dict[str, An
 def with_sources(
     settings: Mapping[str, Any], storage: StoragePaths | None, progress: Progress | None
 ) -> dict[str, Any]:
-    """Nested settings whose `data.root` and `data.unlabelled` name folders or tables of files; see `imported`."""
+    """Import `data.root` and `data.unlabelled` where needed, and return settings with the paths of the tables."""
     data = settings.get("data")
     changes: dict[str, str] = {}
     for key in ("root", "unlabelled"):

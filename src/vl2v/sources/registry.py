@@ -1,6 +1,7 @@
-"""Every kind of dataset beyond folders and plain tables. Packages of others add one by an entry point.
+"""Registry of data sources other than folders and plain tables.
 
-A kind is one file and one line here. Nothing of a package is imported before data are opened.
+A source is one file and one line here. Other packages register theirs with an entry point (``vl2v.sources``). Optional
+packages are imported when data are opened.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from vl2v.plugins import Plugins
 from vl2v.sources.base import Source
 from vl2v_runtime.names import shown
 
-ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")  # a path has one slash of two; a drive has one letter
+ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")  # pathlib drops one of two slashes; a drive has one letter
 BUILT_IN = {
     "hub": "vl2v.sources.hub:HUB",
     "datasets": "vl2v.sources.columnar:DATASETS",
@@ -27,11 +28,11 @@ SOURCES: Plugins[Source] = Plugins(
 
 
 def find_source(data: str) -> Source | None:
-    """The kind of dataset that a text stands for; None for a folder of images or a plain table.
+    """Return the source that reads a path or an address; None for a folder of images or a plain table.
 
     Raises:
-        ConfigError: if no built-in kind claims it, and a kind of another package cannot be used.
-        DataError: if it is an address that no kind claims.
+        ConfigError: if no built-in source claims it, and a source of another package cannot be imported.
+        DataError: if it is an address that no source claims.
     """
     found = next((source for source in SOURCES.values() if source.claims(data)), None)
     if found is None and ADDRESS.match(data) and not Path(data).exists():

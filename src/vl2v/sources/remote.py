@@ -1,4 +1,4 @@
-"""Images at addresses: fetched once, kept as files. ``https://`` by HTTP, ``s3://`` and ``gs://`` through fsspec."""
+"""Fetch images from addresses and save them as files: ``https://`` by HTTP, ``s3://`` and ``gs://`` with fsspec."""
 
 from __future__ import annotations
 
@@ -21,26 +21,26 @@ if TYPE_CHECKING:  # imported where an address is fetched: most tables have none
     import httpx
 
 WEB = ("https", "http")
-FILES = {"s3": "s3fs", "gs": "gcsfs"}  # packages by scheme, which are their extras as well
+FILES = {"s3": "s3fs", "gs": "gcsfs"}  # package by scheme; the extras have the same names
 ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")
-LINKS = "links"  # folder of what is known of addresses
+LINKS = "links"  # folder of small files that map addresses to images
 AT_ONCE = 16
-SECONDS = 60.0  # for one file, redirects and attempts included
+SECONDS = 60.0  # per file, including redirects and retries
 ATTEMPTS = 3
-PAUSE = 1.0  # seconds before the second attempt; it doubles
+PAUSE = 1.0  # seconds before the first retry; doubles with each retry
 MOST_BYTES = 2**28
 REDIRECTS = 5
-GIVE_UP = 10  # consecutive failures of a host after which it gets no more requests
+GIVE_UP = 10  # consecutive failures of a host, after which it receives no more requests
 PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})
 TRY_AGAIN = "check the address, and run the command again; or leave the image out: --skip-bad"
 
 
 class _UnreachableError(Exception):
-    """A file cannot be had; the text says why.
+    """A file cannot be fetched. The message states the reason.
 
     Attributes:
-        passing: whether another attempt may help.
-        silent: whether the host gave no answer at all.
+        passing: whether the failure may be temporary, so that it is retried.
+        silent: whether the host did not respond.
     """
 
     def __init__(self, why: str, *, passing: bool = False, silent: bool = False) -> None:
@@ -49,12 +49,12 @@ class _UnreachableError(Exception):
 
 
 def schemes() -> tuple[str, ...]:
-    """The schemes of addresses that are fetched."""
+    """Return the supported schemes."""
     return (*WEB, *FILES)
 
 
 def is_address(text: object) -> bool:
-    """Whether a value is an address in place of a path, of whatever scheme."""
+    """Return whether a value is an address, of any scheme, rather than a path."""
     return isinstance(text, str) and ADDRESS.match(text) is not None
 
 
@@ -63,19 +63,19 @@ class Fetcher:
     """Fetches images, each only once.
 
     Args:
-        folder: where the files go, and what is known of addresses.
-        store: writes an image file's bytes, and gives its path below the folder.
+        folder: folder of the images and of the list of fetched addresses.
+        store: writes the bytes of an image file and returns its path relative to the folder.
     """
 
     folder: Path
     store: Callable[[bytes], str]
     failed: int = field(default=0, init=False)
-    """Addresses that could not be fetched."""
+    """Number of addresses that could not be fetched."""
     _silent: Counter[str] = field(default_factory=Counter, init=False)
     _systems: dict[str, Any] = field(default_factory=dict, init=False)
 
     def fetch(self, addresses: Iterable[str]) -> dict[str, str | Broken]:
-        """The path of the file at each address, below the folder; or why there is none.
+        """Return the path of each image relative to the folder, or why it could not be fetched.
 
         Raises:
             MissingExtraError: if a scheme needs a package that is not installed.
@@ -94,7 +94,7 @@ class Fetcher:
                 self._open(scheme)
                 wanted.append(address)
         if wanted:
-            with ThreadPoolExecutor(1) as pool:  # a loop of its own: this one may run in a notebook's
+            with ThreadPoolExecutor(1) as pool:  # a new event loop: a notebook already runs one
                 found |= pool.submit(lambda: asyncio.run(self._all(wanted))).result()
         return found
 
@@ -115,7 +115,7 @@ class Fetcher:
         host = host_of(address)
         if self._silent[host] >= GIVE_UP:
             self.failed += 1
-            problem = f"an address that was not tried: {shown(host)} did not answer {GIVE_UP} times in a row"
+            problem = f"an address that was skipped: {shown(host)} did not respond {GIVE_UP} times in a row"
             return Broken(problem, TRY_AGAIN, file=True)
         try:
             data = await self._attempts(client, address)
@@ -137,7 +137,7 @@ class Fetcher:
                 async with asyncio.timeout(max(0.0, end - time.monotonic())):
                     return await self._once(client, address)
             except TimeoutError:
-                raise _UnreachableError(f"no answer within {SECONDS:g} s", silent=True) from None
+                raise _UnreachableError(f"no response within {SECONDS:g} s", silent=True) from None
             except _UnreachableError as error:
                 if not error.passing or attempt == ATTEMPTS:
                     raise
@@ -167,7 +167,7 @@ class Fetcher:
             raise _UnreachableError(_said(error), passing=True, silent=True) from error
 
     def _read(self, scheme: str, address: str) -> bytes:
-        """The file at an address of a store, in a thread; a store that does not answer is left after the same time."""
+        """Read a file from an object store, in a thread, with the same time limit as HTTP."""
         from fsspec.asyn import sync
 
         system = self._systems[scheme]
@@ -187,7 +187,7 @@ class Fetcher:
             raise _UnreachableError(f"no permission: {_said(error)}") from error
         except _UnreachableError:
             raise
-        except Exception as error:  # the stores' packages raise many kinds
+        except Exception as error:  # the packages of object stores raise many types
             raise _UnreachableError(_said(error), passing=True, silent=isinstance(error, OSError)) from error
 
     def _open(self, scheme: str) -> None:
@@ -205,7 +205,7 @@ class Fetcher:
         return self.folder / LINKS / digest[:2] / digest
 
     def _known(self, address: str) -> str:
-        """The path of what was fetched before, if it is still there; empty otherwise."""
+        """Return the path of an image that was fetched earlier and still exists; empty otherwise."""
         try:
             path = self._link(address).read_text(encoding="utf-8")
         except (OSError, UnicodeError):
@@ -214,30 +214,30 @@ class Fetcher:
 
 
 def host_of(address: str) -> str:
-    """The host of an address, or its bucket, without a user's name and password."""
+    """Return the host or the bucket of an address, without user name and password."""
     return re.split(r"[/?#]", address.partition("://")[2])[0].rpartition("@")[2]
 
 
 def plain_address(address: str) -> str:
-    """An address for a message: without a password, and without a query, which may be a key."""
+    """Return an address for messages, without password and without query, which may contain a key."""
     scheme, _, rest = address.partition("://")
     path = re.split(r"[?#]", rest)[0].partition("/")[2]
     return shown(f"{scheme}://{host_of(address)}/{path}")
 
 
 def _said(error: Exception) -> str:
-    """What an error says, without an address in it."""
+    """Return the message of an error without the addresses in it."""
     text = " ".join(re.sub(r"\S+://\S+", "...", str(error)).split())
     return f"{type(error).__name__}: {text[:120]}" if text else type(error).__name__
 
 
 def holds_addresses(rows: Iterator[tuple[int, tuple[object, ...] | Broken]]) -> bool:
-    """Whether the first value of a row is an address."""
+    """Return whether the first value of any row is an address."""
     return any(not isinstance(cells, Broken) and is_address(_stripped(cells[0])) for _, cells in rows)
 
 
 def mentions_addresses(path: Path) -> bool:
-    """Whether a file of text has an address anywhere; quick. A file that is not text may have one."""
+    """Return whether a text file may contain an address, from a fast search; always true for other files."""
     if path.suffix.lower() not in (".csv", ".tsv", ".tab", ".jsonl", ".ndjson"):
         return True
     with path.open("rb") as file:

@@ -1,4 +1,4 @@
-"""WebDataset shards: tar files in which the files of one sample stand together and share their name."""
+"""WebDataset shards: tar files in which the files of a sample are adjacent and share their name."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from vl2v_runtime.imaging import MAX_BYTES
 from vl2v_runtime.names import shown
 
 SUFFIXES = (".tar", ".tar.gz", ".tgz")
-CLASS_LISTS = ("classnames.txt", "classes.txt", "class_names.txt")  # one name per line, in the order of the numbers
-LOOKED_AT = 100  # samples whose files and keys are the columns
+CLASS_LISTS = ("classnames.txt", "classes.txt", "class_names.txt")  # one name per line, in the order of the indices
+LOOKED_AT = 100  # samples from which the columns are taken
 TEXTS = ("cls", "txt", "text", "label", "class")
 MOST_SHARDS = 100_000
 IMAGE, SPLIT, JSON, FOLDER = "image", "split", "json", "folder"
@@ -28,14 +28,14 @@ BRACES = re.compile(r"\{([^{}]*)\}")
 
 
 class Shards:
-    """Shards, read one after another as streams; samples are counted over all of them.
+    """Shards that are read as streams, with samples numbered consecutively.
 
-    The columns are ``image``, the endings of text files (``cls``), the keys of a ``json`` file, ``folder`` if samples
-    stand in folders, and ``split`` if the names of shards or of their folders say it. A number in ``cls`` is looked up
-    in a file of class names, if there is one next to the shards.
+    The columns are ``image``, the extensions of text files (``cls``), the keys of a ``json`` file, ``folder`` if
+    samples are in folders, and ``split`` if the names of the shards or of their folders contain it. A class index in
+    ``cls`` is replaced by the class name if there is a file of class names next to the shards.
 
     Raises:
-        DataError: if there is no shard, no sample, or a shard cannot be read.
+        DataError: if there are no shards or no samples, or a shard cannot be read.
     """
 
     unit = "row"
@@ -69,12 +69,12 @@ class Shards:
                     yield shard, _folder_of(name) | sample
                     sample = {}
                 name = path
-                sample = self._contents(ending, data) | sample  # of several images, the first
+                sample = self._contents(ending, data) | sample  # the first of several images
             if sample:
                 yield shard, _folder_of(name) | sample
 
     def _contents(self, ending: str, data: bytes | None) -> dict[str, object]:
-        """The columns that one file of a sample gives."""
+        """Return the columns that one file of a sample contains."""
         last = ending.rpartition(".")[2]
         if f".{last}" in IMAGES:
             large = Broken(f"an image file above {MAX_BYTES:,} bytes", "make it smaller")
@@ -82,26 +82,26 @@ class Shards:
         if last not in (JSON, *TEXTS):
             return {}
         if data is None:
-            return {ending: Broken(f"a .{ending} file above {TEXT_BYTES:,} bytes", "write what describes one image")}
+            return {ending: Broken(f"a .{ending} file above {TEXT_BYTES:,} bytes", "shorten it to one image")}
         if last == JSON:
             return _keys(data)
         try:
             text = data.decode("utf-8").strip()
         except UnicodeDecodeError:
-            return {ending: Broken(f"a .{ending} file that is not a text in UTF-8", "save it in UTF-8")}
+            return {ending: Broken(f"a .{ending} file that is not UTF-8 text", "save it in UTF-8")}
         if text.isascii() and text.isdigit() and int(text) < len(self._names):
             text = self._names[int(text)]
         return {ending: text}
 
 
 def _folder_of(name: str) -> dict[str, object]:
-    """The folder in which a sample stands, if it stands in one."""
+    """Return the folder of a sample as a column, if it is in one."""
     folder = name.rpartition("/")[0].rpartition("/")[2]
     return {FOLDER: folder} if folder not in ("", ".", "..") else {}
 
 
 def _files(shard: Path) -> Iterator[tuple[str, str, bytes | None]]:
-    """The files of a shard in their order: sample, ending in lower case, and content; None if it is too large."""
+    """Iterate over the files of a shard: sample, extension in lower case, and content, which is None if too large."""
     try:
         with tarfile.open(shard, "r|*") as archive:
             for member in archive:
@@ -126,7 +126,7 @@ def _keys(data: bytes) -> dict[str, object]:
 
 
 def expand(pattern: str) -> Iterator[str]:
-    """The names that braces stand for: ``{000..009}`` and ``{a,b}``."""
+    """Iterate over the names that a pattern with braces (``{000..009}``, ``{a,b}``) expands to."""
     match = BRACES.search(pattern)
     if match is None:
         yield pattern
@@ -143,10 +143,13 @@ def expand(pattern: str) -> Iterator[str]:
 
 
 def shards_of(data: str) -> list[Path]:
-    """The shards that a path means: a tar file, a pattern, or a folder of tar files.
+    """Return the shards of a dataset.
+
+    Args:
+        data: path of a tar file, a pattern, or a folder of tar files.
 
     Raises:
-        DataError: if one is missing, or there is none.
+        DataError: if a shard is missing, or there are none.
     """
     path = Path(data)
     if path.is_dir():
@@ -158,7 +161,7 @@ def shards_of(data: str) -> list[Path]:
     if missing or not found:
         what = f"{shown(missing[0])}: no such file" if missing else "no such file"
         raise DataError(
-            f"{shown(data)} lacks shards.", expected="tar files", found=what, next_step="correct the pattern"
+            f"The shards {shown(data)} are missing.", expected="tar files", found=what, next_step="correct the pattern"
         )
     return found
 
@@ -177,7 +180,7 @@ def _class_names(folder: Path) -> list[str]:
 
 
 def claims(data: str) -> bool:
-    """Whether a path is a tar file, a pattern of tar files, or a folder with tar files and no folder of images."""
+    """Return whether a path is a tar file, a pattern of tar files, or a folder of tar files without other folders."""
     path = Path(data)
     if path.is_dir():
         entries = [entry for entry in path.iterdir() if not entry.name.startswith(".")]
