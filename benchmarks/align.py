@@ -26,7 +26,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=96)
     parser.add_argument("--dimension", type=int, default=512)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--kept-steps", type=int, default=300, help="steps on cached features per round")
+    parser.add_argument("--cached-steps", type=int, default=300, help="steps on cached features per round")
     a = parser.parse_args()
     torch.manual_seed(0)
     backbone = timm.create_model(a.model, num_classes=0).eval()
@@ -36,22 +36,22 @@ def main() -> None:
     features = torch.randn(a.batch, backbone.num_features)
     optimizer = torch.optim.Adam(projection.parameters(), lr=5e-5)
     align(projection, [Batch(features, image, text)] * 20, optimizer=optimizer)  # warm up
-    kept, recomputed = [], []
+    cached, recomputed = [], []
     for _ in range(a.rounds):
         start = time.perf_counter()
-        align(projection, [Batch(features, image, text)] * a.kept_steps, optimizer=optimizer)
-        kept.append((time.perf_counter() - start) / a.kept_steps)
+        align(projection, [Batch(features, image, text)] * a.cached_steps, optimizer=optimizer)
+        cached.append((time.perf_counter() - start) / a.cached_steps)
         start = time.perf_counter()
         with torch.no_grad():
             fresh = backbone(pixels)
         align(projection, [Batch(fresh, image, text)], optimizer=optimizer)
         recomputed.append(time.perf_counter() - start)
-    ratios = [slow / quick for slow, quick in zip(recomputed, kept, strict=True)]
+    ratios = [slow / quick for slow, quick in zip(recomputed, cached, strict=True)]
     keep(
         "align",
         {
             "setting": vars(a),
-            "seconds_kept": spread(kept),
+            "seconds_cached": spread(cached),
             "seconds_recomputed": spread(recomputed),
             "ratio": spread(ratios),
             "circumstances": circumstances(),

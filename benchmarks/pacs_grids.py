@@ -1,7 +1,7 @@
 """The evidence on PACS: grids by DomainBed's protocol, and from their folders the tables of docs/results/pacs.md.
 
 Uses the maintainers' folder: the client's 6,992 images only, and the vendor's own vectors. A grid may be stopped at any
-time and called again, also several times at once; finished jobs are not done again, nor those that were kept in
+time and called again, also several times at once; finished jobs are not done again, nor those that were saved in
 `benchmarks/results/pacs-*.jsonl` on another machine.
 
     python benchmarks/pacs_grids.py run main --out runs/pacs     # or offline, ablations, beyond, views, fresh, labels
@@ -18,7 +18,7 @@ from typing import Any
 
 from common import ROOT, circumstances, keep, shared
 from pacs_dataset import DOMAINS, SimulatedVendor, link_images, student, vectors_file
-from pacs_kept import keep_jobs, restore_jobs
+from pacs_jobs import restore_jobs, save_jobs
 from vl2v.allocator import keep_freed_memory
 from vl2v.benchmark.protocol import Grid, Variant, make_variants
 from vl2v.benchmark.records import ZERO_SHOT
@@ -35,15 +35,15 @@ from vl2v.locations import StoragePaths
 PAGE = ROOT / "docs" / "results" / "pacs.md"
 SETTINGS: dict[str, Any] = {
     "student": {"size": 128},
-    # Every method trains its last layer on kept features first: in the few steps that follow, a random one would throw
-    # back the baselines most of all.
+    # Every method trains its last layer on cached features first. In so few steps, a random layer would harm the
+    # baselines most.
     "align": {"steps": 1001, "learning_rate": 1e-3},
     "distill": {"steps": 201, "warmup_steps": 20, "checkpoint_every": 50},
     "batch_per_domain": 8,
 }
 SEEDS = (0, 1, 2)
 RATES = (1e-4, 5e-4)
-MORE_WEIGHTS = {"measure": {"weights": ["last"], "wise_ft": [0.5]}}  # measured beside the kept ones, changing nothing
+MORE_WEIGHTS = {"measure": {"weights": ["last"], "wise_ft": [0.5]}}  # evaluated in addition to the saved ones
 SHORT: dict[str, Any] = {
     "student": {"size": 96},
     "distill": {"steps": 150, "learning_rate": 3e-4, "checkpoint_every": 25, "augment": {"style": 0.5}},
@@ -162,13 +162,13 @@ def make_sweep(name: str, out: Path, folder: Path) -> Sweep:
         vary={"distill.learning_rate": plan.rates} if plan.rates else {},
         tune="first-seed",
     )
-    kept = StoragePaths(out / "cache", out / "vectors.sqlite")
+    storage = StoragePaths(out / "cache", out / "vectors.sqlite")
     vendor = SimulatedVendor(folder) if plan.vendor == "asked" else None
-    return Sweep(grid, out / name, kept, teacher=vendor)
+    return Sweep(grid, out / name, storage, teacher=vendor)
 
 
 def write_tables(out: Path) -> None:
-    """Rebuild the page's tables between their marks, and keep them as CSV."""
+    """Rebuild the page's tables between their marks, and save them as CSV."""
     text = PAGE.read_text(encoding="utf-8")
     for name in GRIDS:
         if not (out / name / "origin.json").exists():
@@ -177,7 +177,7 @@ def write_tables(out: Path) -> None:
         records, (other, methods) = records_in(out / name), plan.beside
         if not records:
             continue
-        keep_jobs(name, out)
+        save_jobs(name, out)
         if methods:
             records += [r for r in records_in(out / other) if r.method in methods]
         weights = (None, "last", "wise-ft 0.5") if "measure" in plan.settings else (None,)

@@ -42,9 +42,7 @@ def _jpeg(data: bytes) -> bytes:
         if marker == 0xFF:  # padding
             at += 1
             continue
-        if (
-            marker == 0xDA or marker == 0x01 or 0xD0 <= marker <= 0xD9
-        ):  # the scan, or a marker without a segment
+        if marker == 0xDA or marker == 0x01 or 0xD0 <= marker <= 0xD9:  # the scan, or a marker without a segment
             break
         end = at + 2 + int.from_bytes(data[at + 2 : at + 4], "big")
         application = 0xE1 <= marker <= 0xEF and marker != 0xEE  # the Adobe segment states the colour space

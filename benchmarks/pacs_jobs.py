@@ -1,4 +1,4 @@
-"""What a grid's finished jobs say, one line of JSON a job, so that tables outlive the machine that trained."""
+"""Save the finished jobs of a grid, one line of JSON per job, so that tables can be made without the runs."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from vl2v.redaction import public_config
 from vl2v.runs.folder import RunFolder
 
 
-def keep_jobs(grid: str, out: Path) -> None:
-    """Write down the finished jobs of a grid's folder: facts, figures and settings, without this machine's paths."""
+def save_jobs(grid: str, out: Path) -> None:
+    """Save the finished jobs of a grid: facts, figures and settings, without local paths."""
     lines = []
     for done in sorted((out / grid / JOBS).glob("*/job.json")):
         run = RunFolder(done.parent)
         settings = public_config(run.config().model_dump(mode="json"))
         parts = {"facts": read_json(done), "evaluation": read_json(run.evaluation_file), "config": settings}
         lines.append(json.dumps({"job": done.parent.name, **parts}))
-    kept = RESULTS / f"pacs-{grid}.jsonl"
-    kept.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    saved = RESULTS / f"pacs-{grid}.jsonl"
+    saved.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
 
 
 def restore_jobs(grid: str, out: Path) -> None:
-    """Lay down again what was kept of jobs that the folder lacks; students and predictions are not among it."""
-    kept = RESULTS / f"pacs-{grid}.jsonl"
-    for line in kept.read_text(encoding="utf-8").splitlines() if kept.is_file() else ():
+    """Restore saved jobs that are not in the folder, without their students and predictions."""
+    saved = RESULTS / f"pacs-{grid}.jsonl"
+    for line in saved.read_text(encoding="utf-8").splitlines() if saved.is_file() else ():
         found = json.loads(line)
         run = RunFolder(out / grid / JOBS / found["job"])
         if run.path.exists():
