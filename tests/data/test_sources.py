@@ -30,7 +30,7 @@ from vl2v.data.images import ImageDataset
 from vl2v.data.listing import FaultyDataError
 from vl2v.errors import ConfigError, DataError
 from vl2v.planning.prepare import list_folder
-from vl2v.sources.importing import import_source
+from vl2v.sources.importing import import_records
 from vl2v.sources.label_studio import tasks
 from vl2v.sources.registry import BUILT_IN, SOURCES, find_source
 from vl2v.sources.webdataset import expand
@@ -189,7 +189,7 @@ KINDS: dict[str, tuple[Callable[[Path, Path], str], Settings]] = {
 def imported(data: str, folder: Path, **settings: Any) -> Path:
     source = find_source(data)
     assert source is not None
-    return import_source(source, data, folder / "tables", settings)
+    return import_records(source.open(data), data, folder / "tables", settings)
 
 
 def scan(table: Path, **settings: Any) -> ImageDataset:
@@ -221,7 +221,7 @@ def test_every_kind_is_the_same_data_as_the_folder(tmp_path: Path, kind: str) ->
     dataset = listing.scan()
     assert content(dataset) == content(DomainFolder(root).scan())
     assert imported(data, tmp_path, domain="camera", **settings) == table
-    again = import_source(find_source(data), data, tmp_path / "elsewhere" / "tables", {"domain": "camera"} | settings)  # type: ignore[arg-type]
+    again = imported(data, tmp_path / "elsewhere", domain="camera", **settings)
     assert scan(again, domain="camera").digest() == dataset.digest(), "wherever it is imported to"
 
 

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from vl2v.config import DataConfig
+from vl2v.data.images import ImageDataset
 from vl2v.data.pixels import PixelCache
 from vl2v.data.scan import FileIndex
 from vl2v.data.splits import TEST, Indices
@@ -112,16 +113,7 @@ def run_sample(
             numbers = {name: i for i, name in enumerate(student.classes)}
             labels = np.array([numbers.get(answers.get(path, ""), -1) for path in dataset.paths], np.int64)
         seed = int(student.provenance.get("seed", 0))
-        if (split := split_of_student(dataset, student.provenance, data)) is not None:
-            what, training = VALIDATION, np.concatenate(list(split.training.values()))
-            compared = np.concatenate(list(split.validation.values()))
-        else:
-            held_out = match_domains(data.held_out, dataset.domains)
-            usable = np.ones(len(dataset), np.bool_) if dataset.parts is None else dataset.parts != TEST
-            rows = [dataset.rows_of(domain) for domain in dataset.domains if domain not in held_out]
-            sources = [part[usable[part]] for part in rows]
-            what, training = ALL, np.concatenate(sources or [np.arange(len(dataset), dtype=np.int64)])
-            compared = training
+        what, compared, training = _usable_rows(student, dataset, data)
         if labels is not None:
             compared = compared[labels[compared] >= 0]
         compared = np.sort(_draw(compared, CHECKED, seed))
@@ -131,6 +123,18 @@ def run_sample(
         slots = cache.slots(dataset.digests[compared]), cache.slots(dataset.digests[calibration])
         own = None if labels is None else labels[compared]
         return Sample(what, cache.map(), slots[0], own, names, slots[1], reference)
+
+
+def _usable_rows(student: Student, dataset: ImageDataset, data: DataConfig) -> tuple[str, Indices, Indices]:
+    """Return a description of the images to compare, their rows, and the rows of the images to calibrate on."""
+    if (split := split_of_student(dataset, student.provenance, data)) is not None:
+        compared, training = (np.concatenate(list(part.values())) for part in (split.validation, split.training))
+        return VALIDATION, compared, training
+    held_out = match_domains(data.held_out, dataset.domains)
+    usable = np.ones(len(dataset), np.bool_) if dataset.parts is None else dataset.parts != TEST
+    rows = [dataset.rows_of(domain) for domain in dataset.domains if domain not in held_out]
+    sources = np.concatenate([part[usable[part]] for part in rows] or [np.arange(len(dataset), dtype=np.int64)])
+    return ALL, sources, sources
 
 
 def _removed(student: Student) -> list[str]:

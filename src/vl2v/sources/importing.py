@@ -17,7 +17,7 @@ from vl2v.data.tables.frame import absolute, plain
 from vl2v.data.tables.imported import BROKEN, SUFFIX, Origin, write_origin
 from vl2v.errors import DataError
 from vl2v.progress import Progress, Silent
-from vl2v.sources.base import Embedded, Records, Source, version_of
+from vl2v.sources.base import Embedded, Records, version_of
 from vl2v.sources.remote import Fetcher, holds_addresses, is_address, mentions_addresses
 from vl2v.writing import written_at_once
 from vl2v_runtime.formats import format_of
@@ -29,16 +29,16 @@ EVERY = 1000  # rows between two progress messages
 TOGETHER = 64  # rows whose addresses are fetched concurrently
 
 
-def import_source(
-    source: Source, data: str, folder: Path, settings: Mapping[str, Any], progress: Progress | None = None
+def import_records(
+    table: Records, data: str, folder: Path, settings: Mapping[str, Any], progress: Progress | None = None
 ) -> Path:
-    """Import a dataset: write the columns that are used to a table, and embedded images to files.
+    """Import an open dataset: write the columns that are used to a table, and embedded images to files.
 
     Rows are streamed, so memory does not grow with the data. An image file is named by its hash and written once. A
     dataset that has not changed since it was imported is not read again.
 
     Args:
-        source: kind of the dataset.
+        table: open dataset.
         data: path or address of the dataset.
         folder: folder of the table and the images, created if missing.
         settings: settings of `data`: image, label, domain, split, group and classes, all optional.
@@ -48,9 +48,20 @@ def import_source(
         Path of the table.
 
     Raises:
-        Vl2vError: if the source cannot be read, has no rows, or columns are missing.
+        Vl2vError: if the dataset cannot be read, has no rows, or columns are missing.
     """
-    return import_records(source.open(data), data, folder, settings, progress)
+    columns = _columns(table, data, settings)
+    key = hashlib.sha256(json.dumps([LAYOUT, data, table.version, columns.named()]).encode()).hexdigest()
+    known = folder / f"{key[:16]}.import"
+    if table.version and (ready := _ready(known, folder)):
+        return ready
+    folder.mkdir(parents=True, exist_ok=True)
+    fetcher = Fetcher(folder, partial(_stored, folder=folder))
+    target = _write(table, columns, data, fetcher, progress or Silent())
+    write_origin(target, Origin(data, _folder_of(data), dict(columns.named())))
+    if not fetcher.failed:
+        known.write_text(target.name, encoding="utf-8")
+    return target
 
 
 def import_table(
@@ -61,9 +72,9 @@ def import_table(
     Args:
         path: path of the table.
         data: the table as the user named it, for messages.
-        folder: see `import_source`.
-        settings: see `import_source`.
-        progress: see `import_source`.
+        folder: see `import_records`.
+        settings: see `import_records`.
+        progress: see `import_records`.
 
     Returns:
         Path of the imported table; None if all images of the table are paths.
@@ -93,24 +104,6 @@ class PathTable:
                 yield number, cells
             else:
                 yield number, (path if is_address(path) else str(self._folder / path), *cells[1:])
-
-
-def import_records(
-    table: Records, data: str, folder: Path, settings: Mapping[str, Any], progress: Progress | None = None
-) -> Path:
-    """Import an open dataset. Arguments, result and errors are those of `import_source`."""
-    columns = _columns(table, data, settings)
-    key = hashlib.sha256(json.dumps([LAYOUT, data, table.version, columns.named()]).encode()).hexdigest()
-    known = folder / f"{key[:16]}.import"
-    if table.version and (ready := _ready(known, folder)):
-        return ready
-    folder.mkdir(parents=True, exist_ok=True)
-    fetcher = Fetcher(folder, partial(_stored, folder=folder))
-    target = _write(table, columns, data, fetcher, progress or Silent())
-    write_origin(target, Origin(data, _folder_of(data), dict(columns.named())))
-    if not fetcher.failed:
-        known.write_text(target.name, encoding="utf-8")
-    return target
 
 
 def _columns(table: Records, data: str, settings: Mapping[str, Any]) -> Columns:
