@@ -1,4 +1,4 @@
-"""Accuracy on unseen domains against the share of the training images that are queried: at random, and diverse.
+"""Accuracy on unseen domains against the share of the training images that are queried: random, diverse, in rounds.
 
     python benchmarks/budget.py --scratch /tmp/budget
 
@@ -6,8 +6,12 @@ A cheap proxy: no network is trained. A linear map from the frozen student's fea
 components on the source domains, is fitted in closed form as Align is (`vl2v.method.ridge`), and classifies by the text
 head. Each PACS domain in turn is held out, with three seeds. Two losses are measured: the dual loss, in which images
 that are not queried learn from their labels alone, as in a run with ``when_short: choose``; and the image term alone on
-the queried images, which shows what the choice itself is worth. The images, the simulated vendor and the student come
-from the maintainers' folder (see `common.shared`).
+the queried images, which shows what the choice itself is worth.
+
+Rounds query half of the share as a diverse set, and the rest in three parts, each a diverse set of the images on which
+two linear maps are expected to disagree most (see `Trial.disagreement`). Every image costs the same, so most per cent
+is most per image. The images, the simulated vendor and the student come from the maintainers' folder (see
+`common.shared`).
 """
 
 from __future__ import annotations
@@ -26,7 +30,9 @@ from vl2v.data.splits import domainbed_holdout
 from vl2v.method.ridge import dual_targets, ridge, term_weights
 
 SEEDS, SHARES, COMPONENTS, STRENGTH = (0, 1, 2), (0.02, 0.05, 0.1, 0.3), 320, 0.3
-WAYS, LOSSES = ("random", "diverse"), {"labels and queries": 0.5, "queries alone": 1.0}
+WAYS = ("random", "diverse", "rounds by answers", "rounds by labels")
+FIRST, ROUNDS, POOL, FOLDS, NEAREST = 0.5, 3, 3, 5, 10  # of rounds; the pool has that many candidates per image
+LOSSES = {"labels and queries": 0.5, "queries alone": 1.0}
 Arrays = dict[str, NDArray[Any]]
 
 
@@ -55,10 +61,48 @@ class Trial:
         count, queried = round(share * len(self.rows)), np.zeros(len(self.rows), bool)
         if way == "random":
             queried[np.random.default_rng(self.seed).permutation(len(self.rows))[:count]] = True
-        else:
-            domains = self.m["domains"][self.rows]
-            queried[diverse(self.m["features"][self.rows], domains, count, seed=self.seed)] = True
+            return queried
+        self._query(queried, ~queried, count if way == "diverse" else max(6, round(FIRST * count)))
+        for turn in range(ROUNDS if way != "diverse" else 0):
+            part = math.ceil((count - int(queried.sum())) / (ROUNDS - turn))
+            scores = np.where(queried, -np.inf, self.disagreement(queried, way))
+            pool = np.zeros(len(queried), bool)
+            pool[np.argsort(-scores, kind="stable")[: min(POOL * part, int((~queried).sum()))]] = True
+            self._query(queried, pool, part)
         return queried
+
+    def _query(self, queried: NDArray[np.bool_], pool: NDArray[np.bool_], count: int) -> None:
+        """Mark a diverse set of a pool as queried."""
+        rows = np.flatnonzero(pool)
+        images = self.rows[rows]
+        chosen = diverse(self.m["features"][images], self.m["domains"][images], count, seed=self.seed)
+        queried[rows[chosen]] = True
+
+    def disagreement(self, queried: NDArray[np.bool_], way: str) -> NDArray[np.float64]:
+        """How much is expected to be learnt from each training image, [R]; only embeddings that were bought are used.
+
+        ``rounds by answers``: 1 - cosine of the purchased embedding and the prediction of a map that was fitted on
+        other purchased embeddings (5 folds); for every image, the mean over its 10 nearest purchased images.
+        ``rounds by labels``: 1 - cosine of the predictions of a map that was fitted on the purchased embeddings, and of
+        one that was fitted on the class texts of the labels of other images (5 folds).
+        """
+        x, bought = self.x[self.rows], np.flatnonzero(queried)
+        embeddings, texts = self.m["embeddings"][self.rows[bought]], self.m["head"][self.m["labels"][self.rows]]
+        if way == "rounds by answers":
+            gaps = 1 - (self._left_out(x[bought], embeddings) * _unit(embeddings)).sum(axis=1)
+            similar = _unit(x) @ _unit(x[bought]).T
+            nearest = np.argpartition(-similar, min(NEAREST, len(bought) - 1), axis=1)[:, :NEAREST]
+            return np.asarray(gaps[nearest].mean(axis=1))
+        answers = _predicted(x[bought], embeddings, x)
+        return np.asarray(1 - (answers * self._left_out(x, texts)).sum(axis=1))
+
+    def _left_out(self, x: NDArray[np.float64], targets: NDArray[Any]) -> NDArray[np.float64]:
+        """Predictions for each row by a map that was fitted on the other folds."""
+        fold = np.random.default_rng([self.seed, 7]).permutation(len(x)) % FOLDS
+        predicted = np.zeros((len(x), targets.shape[1]))
+        for left in range(FOLDS):
+            predicted[fold == left] = _predicted(x[fold != left], targets[fold != left], x[fold == left])
+        return predicted
 
     def accuracies(self, queried: NDArray[np.bool_], image_weight: float) -> dict[str, float]:
         """Accuracy on the held-out domain, and the mean over the validation images of the source domains."""
@@ -73,6 +117,16 @@ class Trial:
             return float((answers == m["labels"][rows]).mean())
 
         return {"unseen": accuracy(self.target), "validation": float(np.mean([accuracy(v) for v in self.validation]))}
+
+
+def _unit(rows: NDArray[Any]) -> NDArray[np.float64]:
+    return np.asarray(rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12))
+
+
+def _predicted(x: NDArray[np.float64], targets: NDArray[Any], others: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Predictions of unit length for other rows."""
+    weight, bias = ridge([(x, _unit(targets.astype(np.float64)), np.ones(len(x)))], STRENGTH)
+    return _unit(others @ weight.T + bias)
 
 
 def measure(m: Arrays) -> list[dict[str, Any]]:
@@ -93,7 +147,7 @@ def measure(m: Arrays) -> list[dict[str, Any]]:
 
 
 def summary(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Means over held-out domains and seeds in percent, and the differences to random and to all, with their errors."""
+    """Means over held-out domains and seeds in percent, and the differences to other ways, with their errors."""
 
     def values(loss: str, way: str, share: float, column: str) -> NDArray[np.float64]:
         key = (loss, way, share)
@@ -105,7 +159,7 @@ def summary(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
         for column in ("unseen", "validation"):
             mine = values(loss, way, share, column)
             row[column] = round(float(mine.mean()), 2)
-            for other, of_share in (("random", share), ("all", 1.0)):
+            for other, of_share in (("random", share), ("diverse", share), ("all", 1.0)):
                 if way not in ("all", other) and len(theirs := values(loss, other, of_share, column)):
                     gap = mine - theirs
                     error = float(gap.std(ddof=1)) / math.sqrt(len(gap))

@@ -230,16 +230,14 @@ def _without_labels(config: RunConfig) -> list[str]:
 
 
 def against_choosing(config: RunConfig) -> list[str]:
-    """Return the faults of settings that require the embedding of every training image."""
+    """Return the faults of settings that require the embedding of every labelled training image."""
     data, method, label = config.data, METHODS[config.method], "when_short choose (--when-short)"
     if not method.queries_teacher:
         return [f"{label}: the method {method.name} queries no training images; use --no-zero-shot"]
-    faults = []
-    if not method.partial_queries:
+    faults, labelled = [], not data.classes  # without labels, a run trains on the queried images alone
+    if labelled and not method.partial_queries:
         faults.append(f"{label}: the method {method.name} needs the embedding of every training image")
-    if data.classes or data.unlabelled is not None or data.rest_unlabelled:
-        faults.append(f"{label}: images without labels learn from their embedding alone; all of them must be queried")
-    elif method.partial_queries and config.image_weight == 1 and method.classifier == "cosine":
+    elif labelled and config.image_weight == 1 and method.classifier == "cosine":
         faults.append(f"{label}: with image_weight 1, images without an embedding have no effect; lower it")
     if config.teacher.views != 1:
         faults.append(f"{label}: teacher.views must be 1, found {config.teacher.views}")

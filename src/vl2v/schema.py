@@ -311,8 +311,9 @@ class RunSettings(Strict):
     when_short: Annotated[Literal["refuse", "choose"], Panel.money] = "refuse"
     """What to do if --budget does not cover all images: refuse (default), or choose the images to query.
 
-    ``choose`` does not query the evaluation images. The training images to query are a diverse set on the features of
-    the frozen student, shared evenly by the source domains. The others are trained on by their labels alone."""
+    ``choose`` does not query the evaluation images if there are labels. The training images to query are a diverse set
+    on the features of the frozen student, shared evenly by the source domains. The others are trained on by their
+    labels alone, or left out if they have none."""
     device: Annotated[Literal["auto", "cpu", "cuda", "mps"], Panel.machine] = "auto"
     """Device: auto (default), cpu, cuda or mps."""
     precision: Annotated[Literal["auto", "no", "fp16", "bf16"], Panel.machine] = "auto"

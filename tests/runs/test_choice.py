@@ -128,16 +128,76 @@ def test_images_that_are_stored_are_used_for_free(room: Room, tmp_path: Path) ->
     assert other.buy(plan) == Decimal("2.53")
 
 
-def test_images_without_labels_stay_queried(room: Room) -> None:
-    """As those of a repair, of a run that has chosen its labelled images."""
+def test_the_new_images_of_a_repair_stay_queried(room: Room) -> None:
     data = {"unlabelled": str(room.bench.data / "rose")}
     plan = plan_run(config_of(room.bench, when_short="refuse", data=data), room.paths)
+    repair = RepairConfig(run=room.folder.path, images=room.bench.data / "rose")
+    plan = replace(plan, config=plan.config.model_copy(update={"repair": repair}))  # its last group
     with closing(EmbeddingStore(room.paths.store)) as store:
-        candidates = Candidates.of(plan, store)
-        fewer = narrowed(plan, Choice(candidates.digests[:7], 0, IMAGES), store)
+        training = Candidates.of(plan, store).training
+        assert len(training.digests) == IMAGES
+        fewer = narrowed(plan, Choice(training.digests[:7], 0, IMAGES), store)
     assert fewer.queried is not None
     assert [int(fewer.queried[group].sum()) for group in fewer.examples.groups] == [7, 0, 30]
     assert fewer.quote.images == {"training": 7, "unlabelled": 30}
+
+
+def test_images_without_labels_are_a_further_domain(room: Room) -> None:
+    """Those that are not queried are left out; labelled images are not."""
+    plan = room.plan(data={"labels_per_class": 5, "rest_unlabelled": True})
+    assert plan.queried is not None
+    *labelled, without = plan.examples.groups
+    assert [int(plan.queried[group].sum()) for group in plan.examples.groups] == [7, 7, 6]
+    assert (len(without), min(len(group) for group in labelled) > 7) == (6, True)
+    assert plan.quote.images == {"training": 14, "unlabelled": 6}
+    assert room.buy(plan) == Decimal(BUDGET)
+    choice = Choice.read(room.folder.queries_file)
+    assert choice is not None
+    assert choice.unlabelled == IMAGES - sum(map(len, labelled))
+    assert "by their labels alone, or left out if they have none" in choice.line
+    bought = BoughtEmbeddings.load(plan, room.folder.work)
+    assert bought.training is not None
+    assert (np.linalg.norm(bought.training[without], axis=1) > 0).all()
+
+
+HEAP = {"classes": ("blank", "bar", "zebra stripe"), "domain_folders": True, "layout_as_found": True, "held_out": ()}
+
+
+def test_without_labels_the_same_share_of_the_evaluation_images_is_queried(room: Room) -> None:
+    plan = room.plan(data=HEAP)
+    assert plan.queried is not None
+    assert [len(group) for group in plan.examples.groups] == [6, 5, 5]
+    assert [len(rows) for rows in plan.split.validation.values()] == [2, 1, 1]  # of 18, next to 16 of 72
+    assert plan.quote.images == {"training": 16, "validation": 4}
+    assert plan.quote.cost == Decimal(BUDGET)
+    assert room.buy(plan) == Decimal(BUDGET)
+    bought = BoughtEmbeddings.load(plan, room.folder.work)
+    assert bought.evaluation is not None
+    assert (np.linalg.norm(bought.evaluation, axis=1) > 0).all()
+    again = room.plan("100", data=HEAP)
+    assert again.split.evaluation_rows.tolist() == plan.split.evaluation_rows.tolist()
+    assert again.quote.cost == 0
+    choice = Choice.read(room.folder.queries_file)
+    assert choice is not None
+    assert "The others are left out, and 4 evaluation images, drawn at random, are queried as well" in choice.line
+
+
+def test_a_domain_without_any_embedding_is_not_passed_over(room: Room, tmp_path: Path) -> None:
+    """Paid images of one domain do not stand for another one."""
+    room.buy(room.plan())
+    other = Room(room.bench, tmp_path)
+    other.folder = RunFolder(tmp_path / "another")
+    other.folder.path.mkdir()
+    with pytest.raises(BudgetError, match="and without a label") as caught:
+        other.plan("0.05", data={"unlabelled": str(room.bench.data / "rose")})
+    assert "at least 0.1 USD, for 1 images" in str(caught.value)
+
+
+def test_without_labels_every_domain_needs_two_images(room: Room) -> None:
+    with pytest.raises(BudgetError, match="a training and an evaluation image of every domain") as caught:
+        room.plan("0.60", data=HEAP)
+    assert "at least 0.63 USD, for 6 images and 3 texts" in str(caught.value)
+    assert room.plan("0.63", data=HEAP).quote.images == {"training": 3, "validation": 3}
 
 
 def test_a_repair_has_the_choice_of_the_run_that_it_repairs(room: Room, tmp_path: Path) -> None:
@@ -145,14 +205,15 @@ def test_a_repair_has_the_choice_of_the_run_that_it_repairs(room: Room, tmp_path
     other = RunFolder(tmp_path / "repaired")
     other.path.mkdir()
     repair = RepairConfig(run=room.folder.path, images=tmp_path / "new.csv")
-    plan = plan_run(config_of(room.bench, "100"), room.paths)
+    new = {"unlabelled": str(room.bench.data / "rose")}  # stands for the new images, the last group
+    plan = plan_run(config_of(room.bench, "100", data=new), room.paths)
     plan = replace(plan, config=plan.config.model_copy(update={"repair": repair}))
     with closing(EmbeddingStore(room.paths.store)) as store:
         budget = open_budget(plan, BudgetAccount.of_run("repaired"), store)
         again = with_choice(plan, budget, store, other, Accelerator(cpu=True), Silent())
     assert again.queried is not None
     assert first.queried is not None
-    assert again.queried.tolist() == first.queried.tolist()
+    assert again.queried.tolist() == [*first.queried.tolist(), *[True] * 30]
     assert other.queries_file.read_bytes() == room.folder.queries_file.read_bytes()
 
 
@@ -201,8 +262,7 @@ def test_a_damaged_choice_is_an_error(room: Room, content: str) -> None:
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"data": {"classes": ("blank", "bar"), "held_out": ()}, "image_weight": 1.0}, "images without labels"),
-        ({"data": {"labels_per_class": 2, "rest_unlabelled": True}}, "images without labels"),
+        ({"data": {"labels_per_class": 2, "rest_unlabelled": True}, "image_weight": 1.0}, "image_weight 1"),
         ({"teacher": {"views": 3}}, "teacher.views must be 1, found 3"),
         ({"image_weight": 1.0}, "image_weight 1"),
         ({"method": "feature"}, "the method feature needs the embedding of every training image"),

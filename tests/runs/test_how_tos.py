@@ -48,6 +48,14 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def make_heap(photos: Path, folder: Path) -> None:
+    """The photos without their folders, and the names of the classes."""
+    (folder / "heap").mkdir()
+    for number, path in enumerate(sorted(photos.rglob("*.png"))):
+        shutil.copy(path, folder / "heap" / f"{number}.png")
+    (folder / "names.txt").write_text("animal\nclock\n\nface\n")
+
+
 def commands(page: str) -> list[str]:
     """The indented lines of a page that are commands, continued lines joined."""
     text = (PAGES / page).read_text(encoding="utf-8").replace("\\\n", " ")
@@ -164,16 +172,21 @@ def test_distil_from_a_vendor(bench: Bench, photos: Path, tmp_path: Path) -> Non
 def test_small_budget(bench: Bench, photos: Path, tmp_path: Path) -> None:
     shell = Shell(tmp_path, photos, bench.student)
     create, serve, *_ = commands("distil-from-a-vendor.md")
-    quote, distill = commands("small-budget.md")
+    quote, distill, without_labels = commands("small-budget.md")
     shell.environment["VL2V_API_KEY"] = json.loads(shell.run(f"{create} --json"))["key"]
     with shell.serving(serve):
         quoted = json.loads(shell.run(f"{quote} --json"))
         run = json.loads(shell.run(f"{distill} --json"))
+        make_heap(photos, tmp_path)
+        heap = json.loads(shell.run(f"{without_labels} --json"))
     assert quoted["choice"].startswith("the budget covers ")
     assert "of 40 training images" in quoted["choice"]
     assert 0 < run["image_queries"] == quoted["image_queries"] < 40
     chosen = json.loads((tmp_path / "runs" / "small" / "queries.json").read_text())
     assert len(chosen["images"]) == run["image_queries"]
+    chosen = json.loads((tmp_path / "runs" / "heap-part" / "queries.json").read_text())
+    assert len(chosen["images"]) < chosen["candidates"] == chosen["unlabelled"] == 58
+    assert 0 < heap["image_queries"] < len(chosen["images"]) + len(chosen["evaluation"]), "some were bought before"
 
 
 def test_add_a_class(bench: Bench, photos: Path, tmp_path: Path) -> None:
@@ -219,11 +232,7 @@ def test_share_and_track(bench: Bench, photos: Path, tmp_path: Path) -> None:
 
 def test_no_labels(bench: Bench, photos: Path, tmp_path: Path) -> None:
     shell = Shell(tmp_path, photos, bench.student)
-    heap = tmp_path / "heap"
-    heap.mkdir()
-    for number, path in enumerate(sorted(photos.rglob("*.png"))):
-        shutil.copy(path, heap / f"{number}.png")
-    (tmp_path / "names.txt").write_text("animal\nclock\n\nface\n")
+    make_heap(photos, tmp_path)
     shutil.copytree(next(path for path in sorted(photos.iterdir()) if path.is_dir()), tmp_path / "few")
     quote, distill, evaluate, label, distill_labels = commands("no-labels.md")
     quoted = json.loads(shell.run(f"{quote} --json"))

@@ -35,6 +35,15 @@ def shares_of(groups: NDArray[np.int64], count: int, taken: NDArray[np.bool_] | 
     return shares
 
 
+def at_random(groups: NDArray[np.int64], count: int, seed: int = 0, taken: NDArray[np.bool_] | None = None) -> Indices:
+    """Choose images of every group at random, as `shares_of` shares them; row numbers, [count], group by group."""
+    taken = np.zeros(len(groups), bool) if taken is None else taken
+    generator = np.random.default_rng(seed)
+    shares = shares_of(groups, count, taken).items()
+    parts = [generator.permutation(np.flatnonzero(~taken & (groups == name)))[:share] for name, share in shares]
+    return np.concatenate([np.zeros(0, np.int64), *parts])
+
+
 def diverse(
     features: NDArray[np.floating],
     groups: NDArray[np.int64],

@@ -10,7 +10,7 @@ from accelerate import Accelerator
 from numpy.typing import NDArray
 
 from vl2v.analysis.frozen import frozen_features
-from vl2v.analysis.selection import diverse
+from vl2v.analysis.selection import at_random, diverse
 from vl2v.data.pixels import Digests
 from vl2v.errors import BudgetError
 from vl2v.planning.choice import Candidates, Choice, affordable, covered, narrowed
@@ -44,7 +44,8 @@ def with_choice(
         progress: receives the line that says what is queried.
 
     Raises:
-        BudgetError: if the budget does not cover the texts and an image of every source domain.
+        BudgetError: if the budget does not cover the texts and an image of every source domain; without labels, also an
+            evaluation image.
         RunError: if the file of the choice is damaged.
     """
     choice, repair = Choice.read(folder.queries_file), plan.config.repair
@@ -69,16 +70,16 @@ def with_recorded_choice(plan: RunPlan, folder: RunFolder, store: EmbeddingStore
 def _choose(
     plan: RunPlan, budget: Budget, candidates: Candidates, accelerator: Accelerator, progress: Progress
 ) -> Choice:
-    count = covered(plan, budget.left)
-    digests, paid = candidates.digests, candidates.paid
-    if int(paid.sum()) + count < len(plan.split.sources):
-        raise _too_little(plan, budget)
-    if count >= len(digests) - int(paid.sum()):
-        chosen = np.flatnonzero(~paid)
+    count, training, references = covered(plan, budget.left), candidates.training, candidates.evaluation
+    if count < candidates.missing:
+        raise _too_little(plan, budget, candidates)
+    images, evaluation = candidates.shared(count)
+    if images == training.unpaid:
+        chosen = np.flatnonzero(~training.paid)
     else:
-        features = _features(plan, digests, accelerator, progress)
-        chosen = diverse(features, candidates.domains, count, seed=plan.config.seed, taken=paid)
-    return Choice(np.concatenate([digests[paid], digests[chosen]]), int(paid.sum()), len(digests))
+        features = _features(plan, training.digests, accelerator, progress)
+        chosen = diverse(features, training.groups, images, seed=plan.config.seed, taken=training.paid)
+    return candidates.choice(chosen, at_random(references.groups, evaluation, plan.config.seed, references.paid))
 
 
 def _features(plan: RunPlan, digests: Digests, accelerator: Accelerator, progress: Progress) -> NDArray[np.float32]:
@@ -91,12 +92,16 @@ def _features(plan: RunPlan, digests: Digests, accelerator: Accelerator, progres
     return frozen_features(plan, digests, progress, title, keep=accelerator)
 
 
-def _too_little(plan: RunPlan, budget: Budget) -> BudgetError:
-    sources, texts, price = len(plan.split.sources), plan.quote.text_queries, plan.card.price
-    least: Decimal = price.of(sources, texts)
+def _too_little(plan: RunPlan, budget: Budget, candidates: Candidates) -> BudgetError:
+    texts, price, images = plan.quote.text_queries, plan.card.price, candidates.missing
+    least: Decimal = price.of(images, texts)
+    every = (
+        "source domain" if len(plan.examples.groups) == len(plan.split.sources) else "source domain and without a label"
+    )
+    what = f"an image of every {every}" if plan.labelled else "a training and an evaluation image of every domain"
     return BudgetError(
-        "The budget does not cover an image of every source domain.",
-        expected=f"at least {least:f} {price.currency}, for {sources} images and {texts:,} texts",
+        f"The budget does not cover {what}.",
+        expected=f"at least {least:f} {price.currency}, for {images} images and {texts:,} texts",
         found=f"{budget.left:f} {price.currency}",
         next_step=f"raise it: --budget {budget.spent + least:f} or more",
     )

@@ -1,8 +1,9 @@
-"""A plan that queries a part of the training images, because the budget does not cover all of them."""
+"""A plan that queries a part of the images, because the budget does not cover all of them."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from pathlib import Path
 
@@ -11,11 +12,12 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from vl2v.data.pixels import Digests
-from vl2v.data.splits import DatasetRows
+from vl2v.data.splits import DatasetRows, Indices
 from vl2v.errors import RunError
 from vl2v.json_files import read_json, write_json
 from vl2v.planning.plan import RunPlan, quote_again
-from vl2v.planning.requirements import EVALUATION, TRAINING, UNSEEN
+from vl2v.planning.requirements import EVALUATION, TRAINING, UNLABELLED, UNSEEN, VALIDATION
+from vl2v.planning.split import Split
 from vl2v.teacher.purchase.ledger import Ledger
 from vl2v.teacher.purchase.store import EmbeddingStore
 
@@ -27,27 +29,35 @@ class _File(BaseModel):
     candidates: int = Field(ge=1)
     stored: int = Field(ge=0)
     images: list[str]
+    unlabelled: int = Field(default=0, ge=0)
+    evaluation: list[str] = []
 
 
 @dataclass(frozen=True)
 class Choice:
-    """The training images that a run queries.
+    """The images that a run queries.
 
     Attributes:
-        images: [N, 32] uint8, SHA-256 of their contents: those that were stored already, then those to buy in the order
-            of choice.
+        images: [N, 32] uint8, SHA-256 of the training images: those that were stored already, then those to buy in the
+            order of choice.
         stored: how many of them were stored or paid before.
         candidates: number of distinct training images.
+        unlabelled: how many of the candidates have no label.
+        evaluation: [E, 32] uint8, SHA-256 of the evaluation images whose embedding replaces their label; empty if there
+            are labels.
     """
 
     images: Digests
     stored: int
     candidates: int
+    unlabelled: int = 0
+    evaluation: Digests = field(default_factory=lambda: _digests([]))
 
     def write(self, file: Path) -> None:
         """Write the choice to a file, for a run that is resumed and for other processes."""
-        content = {"candidates": self.candidates, "stored": self.stored}
-        write_json(file, content | {"images": [row.tobytes().hex() for row in self.images]})
+        content = {"candidates": self.candidates, "stored": self.stored, "unlabelled": self.unlabelled}
+        lists = {"images": self.images, "evaluation": self.evaluation}
+        write_json(file, content | {name: [row.tobytes().hex() for row in rows] for name, rows in lists.items()})
 
     @classmethod
     def read(cls, file: Path) -> Choice | None:
@@ -60,9 +70,8 @@ class Choice:
             return None
         try:
             found = _File.model_validate(read_json(file))
-            rows = b"".join(bytes.fromhex(image) for image in found.images)
-            images = np.frombuffer(rows, np.uint8).reshape(len(found.images), 32)
-            if found.stored > len(images) or len(images) > found.candidates:
+            images, evaluation = _digests(found.images), _digests(found.evaluation)
+            if max(len(images), found.unlabelled) > found.candidates or found.stored > len(images):
                 raise ValueError(f"{len(images)} images, {found.stored} stored, {found.candidates} candidates")
         except (ValidationError, ValueError) as error:
             raise RunError(
@@ -71,49 +80,108 @@ class Choice:
                 found=" ".join(str(error).split())[:300],
                 next_step="start a new run with another --out; purchased embeddings are reused for free",
             ) from error
-        return cls(images, found.stored, found.candidates)
+        return cls(images, found.stored, found.candidates, found.unlabelled, evaluation)
 
     @property
     def line(self) -> str:
         """One line for people."""
+        evaluation = "the evaluation images are not queried"
+        if len(self.evaluation):
+            evaluation = f"{len(self.evaluation):,} evaluation images, drawn at random, are queried as well"
         if len(self.images) == self.candidates:
-            return f"the budget covers all {self.candidates:,} training images; the evaluation images are not queried"
+            return f"the budget covers all {self.candidates:,} training images; {evaluation}"
         more = f", {self.stored:,} of them stored already" if self.stored else ""
+        others = "trained on by their labels alone"
+        if self.unlabelled:
+            others = "left out" if self.unlabelled == self.candidates else f"{others}, or left out if they have none"
         return (
             f"the budget covers {len(self.images):,} of {self.candidates:,} training images{more}: a diverse set on "
-            "the frozen student's features. The others are trained on by their labels alone, and the evaluation "
-            "images are not queried"
+            f"the frozen student's features. The others are {others}, and {evaluation}"
         )
 
 
 @dataclass(frozen=True)
-class Candidates:
-    """The distinct training images of a plan.
+class Images:
+    """Distinct images among which a budget chooses.
 
     Attributes:
         digests: [N, 32] uint8, SHA-256 of their contents.
-        domains: [N] int64, the number of the source domain.
+        groups: [N] int64, the number of the domain; images without labels next to labelled ones are a group.
         paid: [N] bool, whether the embedding is in the store or in a batch that was paid and is in flight.
     """
 
     digests: Digests
-    domains: NDArray[np.int64]
+    groups: NDArray[np.int64]
     paid: NDArray[np.bool_]
 
     @classmethod
-    def of(cls, plan: RunPlan, store: EmbeddingStore) -> Candidates:
-        """The candidates of a plan, in the order of its training examples."""
-        groups = plan.examples.groups[: len(plan.split.sources)]
-        rows: DatasetRows = np.concatenate(groups)
-        domains = np.repeat(np.arange(len(groups), dtype=np.int64), [len(group) for group in groups])
-        digests = plan.examples.digests[rows]
+    def of(cls, plan: RunPlan, store: EmbeddingStore, parts: Sequence[Digests]) -> Images:
+        """The distinct images of several groups; an image of two groups belongs to the first."""
+        digests = np.concatenate([_digests([]), *parts])
+        groups = np.repeat(np.arange(len(parts), dtype=np.int64), [len(part) for part in parts])
         first = np.sort(np.unique(digests, axis=0, return_index=True)[1])
-        digests, domains = digests[first], domains[first]
+        digests, groups = digests[first], groups[first]
         paid = store.knows_images(plan.card, digests)
         if getattr(plan.teacher, "idempotent", False):
             for batch in store.pending(plan.card, "image", 0):
                 paid |= among(digests, np.frombuffer(batch.members, np.uint8).reshape(-1, 32))
-        return cls(digests, domains, paid)
+        return cls(digests, groups, paid)
+
+    @property
+    def missing(self) -> int:
+        """The number of groups without a paid image, each of which needs one."""
+        return len(np.setdiff1d(self.groups, self.groups[self.paid]))
+
+    @property
+    def unpaid(self) -> int:
+        """The number of images that are not paid."""
+        return int((~self.paid).sum())
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """The images that a plan may query.
+
+    Attributes:
+        training: to train on.
+        evaluation: whose embedding replaces their label; none if there are labels.
+        unlabelled: how many of the training images have no label.
+    """
+
+    training: Images
+    evaluation: Images
+    unlabelled: int
+
+    @classmethod
+    def of(cls, plan: RunPlan, store: EmbeddingStore) -> Candidates:
+        """The candidates of a plan, in the order of its training examples; without the new images of a repair."""
+        examples, digests = plan.examples, plan.dataset.digests
+        groups = examples.groups[: len(examples.groups) - (plan.config.repair is not None)]
+        training = Images.of(plan, store, [examples.digests[group] for group in groups])
+        parts = [] if plan.labelled else [rows for part in plan.split.evaluation_parts for rows in part.values()]
+        evaluation = Images.of(plan, store, [digests[rows] for rows in parts])
+        labelled = among(training.digests, examples.digests[examples.labels >= 0])
+        return cls(training, evaluation, int((~labelled).sum()))
+
+    @property
+    def missing(self) -> int:
+        """The least number of images to buy."""
+        return self.training.missing + self.evaluation.missing
+
+    def shared(self, count: int) -> tuple[int, int]:
+        """How many images of training and of evaluation a purchase of `count` images has: the same share of both."""
+        training, evaluation = self.training, self.evaluation
+        count = min(count, training.unpaid + evaluation.unpaid)
+        share = round(count * evaluation.unpaid / max(1, training.unpaid + evaluation.unpaid))
+        share = min(max(share, evaluation.missing), max(count - training.missing, 0))
+        return count - share, share
+
+    def choice(self, training: Indices, evaluation: Indices) -> Choice:
+        """The choice of paid images and of rows of `training` and `evaluation`."""
+        paid = self.training.digests[self.training.paid], self.evaluation.digests[self.evaluation.paid]
+        images = np.concatenate([paid[0], self.training.digests[training]])
+        references = np.concatenate([paid[1], self.evaluation.digests[evaluation]])
+        return Choice(images, len(paid[0]), len(self.training.digests), self.unlabelled, references)
 
 
 def affordable(plan: RunPlan, money: Decimal, store: EmbeddingStore) -> bool:
@@ -130,13 +198,42 @@ def covered(plan: RunPlan, money: Decimal) -> int:
 
 
 def narrowed(plan: RunPlan, choice: Choice, store: EmbeddingStore) -> RunPlan:
-    """The plan that queries the chosen training images, images without labels as before, and none for evaluation."""
-    every = plan.requirements.purposes
-    rest = {key: digests for key, digests in every.items() if key[0] not in (TRAINING, EVALUATION, UNSEEN)}
-    requirements = replace(plan.requirements, purposes={(TRAINING, 0): choice.images} | rest)
-    queried = among(plan.examples.digests, choice.images) | (plan.examples.labels < 0)
-    fewer = replace(plan, requirements=requirements, queried=None if queried.all() else queried)
+    """The plan that queries the chosen images, and the new images of a repair.
+
+    Training images without a label and without an embedding are left out, as are evaluation images without either.
+    """
+    examples, every = plan.examples, plan.requirements.purposes
+    sources = np.concatenate(examples.groups[: len(plan.split.sources)])
+    first = among(choice.images, examples.digests[sources])
+    new = examples.digests[examples.groups[-1]] if plan.config.repair is not None else _digests([])
+    further = np.concatenate([choice.images[~first], new])
+    queried = among(examples.digests, np.concatenate([choice.images, new]))
+    split = plan.split if plan.labelled else _evaluated(plan, choice)
+    purposes = {(TRAINING, 0): choice.images[first]}
+    purposes |= {(UNLABELLED, 0): further} if len(further) else {}
+    purposes |= {} if plan.labelled else {(VALIDATION, 0): plan.dataset.digests[split.evaluation_rows]}
+    purposes |= {
+        key: d for key, d in every.items() if key[0] not in (TRAINING, UNLABELLED, VALIDATION, EVALUATION, UNSEEN)
+    }
+    groups = tuple(group[queried[group] | (examples.labels[group] >= 0)] for group in examples.groups)
+    fewer = replace(
+        plan,
+        split=split,
+        examples=replace(examples, groups=groups),
+        requirements=replace(plan.requirements, purposes=purposes),
+        queried=None if queried.all() else queried,
+    )
     return replace(fewer, quote=quote_again(fewer, store))
+
+
+def _evaluated(plan: RunPlan, choice: Choice) -> Split:
+    """The split with the chosen evaluation images alone."""
+    split, digests = plan.split, plan.dataset.digests
+
+    def chosen(part: Mapping[str, DatasetRows]) -> dict[str, DatasetRows]:
+        return {domain: rows[among(digests[rows], choice.evaluation)] for domain, rows in part.items()}
+
+    return replace(split, validation=chosen(split.validation), own_test=chosen(split.own_test), test=chosen(split.test))
 
 
 def quoted_choice(plan: RunPlan, store: EmbeddingStore) -> RunPlan:
@@ -145,11 +242,23 @@ def quoted_choice(plan: RunPlan, store: EmbeddingStore) -> RunPlan:
     if config.when_short != "choose" or config.budget is None or affordable(plan, config.budget, store):
         return plan
     candidates = Candidates.of(plan, store)
-    stored, every = int(candidates.paid.sum()), len(candidates.paid)
-    images = min(every, stored + covered(plan, config.budget))
-    choice = Choice(candidates.digests[:images], stored, every)
-    fewer = replace(quote, images={TRAINING: images}, images_known={TRAINING: stored}, choice=choice.line)
-    return replace(plan, quote=fewer)
+    parts = candidates.training, candidates.evaluation
+    counts = candidates.shared(covered(plan, config.budget))
+    chosen = [np.flatnonzero(~part.paid)[:count] for part, count in zip(parts, counts, strict=True)]
+    choice = candidates.choice(chosen[0], chosen[1])
+    images, known = {TRAINING: len(choice.images)}, {TRAINING: choice.stored}
+    if len(choice.evaluation):
+        images[VALIDATION], known[VALIDATION] = len(choice.evaluation), int(candidates.evaluation.paid.sum())
+    return replace(plan, quote=replace(quote, images=images, images_known=known, choice=choice.line))
+
+
+def _digests(rows: Sequence[str]) -> Digests:
+    """[N, 32] uint8 of N hexadecimal digests.
+
+    Raises:
+        ValueError: if one is not of 32 bytes.
+    """
+    return np.frombuffer(b"".join(bytes.fromhex(row) for row in rows), np.uint8).reshape(len(rows), 32)
 
 
 def among(digests: Digests, others: Digests) -> NDArray[np.bool_]:

@@ -23,6 +23,7 @@ from vl2v.teacher.purchase.store import Digests, EmbeddingStore
 from vl2v.words import size
 
 TRAINING = "training"  # the purpose of the labelled images of the source domains that are trained on
+UNLABELLED = "unlabelled"  # the purpose of further images without labels, and of the new images of a repair
 EVALUATION = "evaluation"  # the purpose of what only the zero-shot column needs
 VALIDATION = "validation"  # the reference of images without labels
 UNSEEN = "held-out classes"  # the same, of classes that are not trained on
@@ -67,7 +68,7 @@ def requirements_of(
     labelled = len(split.sources)
     trained = np.concatenate(examples.groups[:labelled])
     extra = np.concatenate([np.zeros(0, np.int64), *examples.groups[labelled:]])
-    for purpose, part in ((TRAINING, trained), ("unlabelled", extra)) if method.queries_teacher else ():
+    for purpose, part in ((TRAINING, trained), (UNLABELLED, extra)) if method.queries_teacher else ():
         for view in np.unique(examples.views[part]):
             purposes[purpose, int(view)] = examples.digests[part][examples.views[part] == view]
     if config.data.classes:
