@@ -171,8 +171,8 @@ class Model(Network):
             if good:
                 logits, embeddings = self.run(self.normalise(np.stack(good)))
                 rows = embeddings if embeddings is not None else [None] * len(good)
-                said = self.answers(logits, score=score, coverage=coverage, embeddings=embeddings)
-                done = zip(said, rows, strict=True)
+                found = self.answers(logits, score=score, coverage=coverage, embeddings=embeddings)
+                done = zip(found, rows, strict=True)
             for pixels in batch:
                 yield Attempt(None, fault=pixels) if isinstance(pixels, str) else Attempt(*next(done))
 

@@ -133,17 +133,17 @@ class Network:
         try:
             outputs = self._session.run(self._outputs, {INPUT: pixels}, options)
         except Exception as error:  # onnxruntime raises private types
-            said = " ".join(str(error).split())
+            text = " ".join(str(error).split())
             if is_out_of_memory(error):
                 raise _TooLargeError(
                     f"{self.path} needs too much memory.",
                     expected=f"at most {MEMORY / 2**30:g} GiB of results while it classifies {len(pixels)} images",
-                    found=said[-300:],
+                    found=text[-300:],
                     next_step="if the file is yours, export a smaller student",
                 ) from error
             expected = "a network that runs"
             raise ModelError(
-                f"{self.path} cannot be used.", expected=expected, found=said[:300], next_step=AGAIN
+                f"{self.path} cannot be used.", expected=expected, found=text[:300], next_step=AGAIN
             ) from error
         found = dict(zip(self._outputs, outputs, strict=True))
         return found[LOGITS], found.get(EMBEDDING)

@@ -18,15 +18,15 @@ SHOWN_DOMAINS, SHOWN_CLASSES = 20, 12
 
 @dataclass(frozen=True)
 class DomainContents:
-    """What one domain holds.
+    """Contents of a domain.
 
     Attributes:
-        name: of its folder.
-        images: how many it has.
-        classes: how many classes it has images of; 0 where the images have no labels.
-        fewest: images of its smallest class among those.
-        most: images of its largest class.
-        held_out: whether it is left out to test.
+        name: name of its folder.
+        images: number of images.
+        classes: number of classes with images; 0 if the images have no labels.
+        fewest: number of images of the smallest of these classes.
+        most: number of images of the largest class.
+        held_out: whether the domain is held out for testing.
     """
 
     name: str
@@ -39,20 +39,20 @@ class DomainContents:
 
 @dataclass(frozen=True)
 class Contents:
-    """What a folder holds, as a run understands it.
+    """Contents of a folder or a table, as a run uses them.
 
     Attributes:
-        root: the folder.
-        domains: in alphabetical order.
-        classes: what the trained classes are called, in the order of their folders.
-        held_out_classes: the same of classes that are left out of training.
-        images: of the trained classes.
-        held_out_class_images: of the held-out classes.
-        unlabelled: further images without labels.
+        root: path of the folder.
+        domains: contents of the domains, in alphabetical order.
+        classes: phrases of the trained classes, in the order of their folders.
+        held_out_classes: phrases of the held-out classes.
+        images: number of images of the trained classes.
+        held_out_class_images: number of images of the held-out classes.
+        unlabelled: number of further images without labels.
         labelled: whether the images have labels.
-        columns: role and name of the columns of a table that were used; none for a folder.
-        parts: name and images of the parts of the split that the data state; none if it is drawn.
-        groups: how many groups there are that no split divides.
+        columns: roles and names of the columns of a table that are used; empty for a folder.
+        parts: names and numbers of images of the parts of a stated split; empty if the split is drawn.
+        groups: number of groups that the split does not divide.
     """
 
     root: str
@@ -75,7 +75,7 @@ class Contents:
         unseen: ImageDataset | None = None,
         unlabelled: ImageDataset | None = None,
     ) -> Contents:
-        """Count a scanned folder; `held_out` are domains, as their folders are written."""
+        """Count the images of a scanned dataset; `held_out` contains names of domain folders."""
         domains = []
         for domain in dataset.domains:
             labels = dataset.labels[dataset.rows_of(domain)]
@@ -98,7 +98,7 @@ class Contents:
         )
 
     def lines(self) -> list[str]:
-        """A few lines for people: a sum, a line per domain, the classes."""
+        """Return lines of text: the total, one line per domain, and the classes."""
         found = [f"{shown(self.root)}: {_count(len(self.domains), 'domain')}, {_classes(len(self.classes))}, "]
         found[0] += _count(self.images, "image") + ("" if self.labelled else " without labels")
         found += [f"  {columns_line(self.columns)}"] if self.columns else []
@@ -122,7 +122,7 @@ class Contents:
         return found
 
     def to_dict(self) -> dict[str, Any]:
-        """The same as plain values."""
+        """Return plain values for JSON."""
         return {
             "root": self.root,
             "images": self.images,
@@ -146,7 +146,7 @@ def _parts(dataset: ImageDataset) -> tuple[tuple[str, int], ...]:
 
 
 def columns_line(columns: Sequence[tuple[str, str]]) -> str:
-    """Which column of a table was taken for what."""
+    """Return a line that states which columns of a table are used."""
     known = dict(columns)
     words = [f"{role}: column {shown(known[role])}" for role in ROLES if role in known]
     return ", ".join(words) + ("" if "domain" in known else "; no column of domains, so one domain")

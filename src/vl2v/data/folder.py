@@ -35,20 +35,20 @@ class DomainFolder(Listing):
     """A folder of labelled images with an optional level of domains and a level of classes.
 
     Class names are the folders' names with underscores read as spaces. A file `classes.yaml` in the root may map a
-    class folder to another phrase for prompts. What counts as an image is said by `vl2v_runtime.walking.walk`.
+    class folder to another phrase for prompts. `vl2v_runtime.walking.walk` finds the images.
 
     Args:
-        root: the folder.
-        allow_missing_classes: accept a class that some domain has no image of.
-        as_found: accept folders that look like splits, dates or a level too many, and folders without images.
-        splits: whether folders on the first level called train, val and test are the split. Otherwise they are domains.
+        root: path of the folder.
+        allow_missing_classes: accept classes that are missing from some domains.
+        as_found: accept folders that look like splits, dates or an extra level, and folders without images.
+        splits: whether first-level folders called train, val and test are the split. Otherwise they are domains.
 
     Attributes:
         faults: problems with files, names and layout.
         warnings: conditions that may be intended.
 
     Raises:
-        DataError: if `root` is no folder, or holds no image.
+        DataError: if `root` is not a folder, or has no images.
     """
 
     LAYOUT = "a folder per class with images, or a folder per domain with a folder per class"
@@ -84,7 +84,7 @@ class DomainFolder(Listing):
         return cells
 
     def _by_part(self, tree: Folder) -> Cells:
-        """The images of a folder whose first level is train, val and test; empty if it is not."""
+        """Return the images of a folder whose first level is train, val and test; empty for other folders."""
         tops = [top for top in tree.subs.values() if top.has_images()]
         if not self._splits or not are_parts([top.name for top in tops]):
             return {}
@@ -107,7 +107,7 @@ class DomainFolder(Listing):
         return ordered
 
     def _list(self, tree: Folder) -> Cells:
-        """Image files by (domain, class folder), sorted as DomainBed sorts them."""
+        """Return image files by (domain, class folder), sorted as in DomainBed."""
         tops = list(tree.subs.values())
         flat = [top for top in tops if top.files]
         deep = [top for top in tops if any(sub.has_images() for sub in top.subs.values())]
@@ -135,7 +135,7 @@ class DomainFolder(Listing):
         return {(top.name, sub.name): list(sub.images()) for top, sub in cells}
 
     def _empty(self, folder: Folder, kind: str) -> None:
-        """A class or domain that would vanish without a word."""
+        """Report a folder without images, which would be missing among the classes or domains."""
         self._doubt(Fault(shown(folder.path), f"a {kind} folder without images", self.REMOVE))
 
 
@@ -143,7 +143,7 @@ def read_yaml(path: Path) -> object:
     """Parse a YAML file.
 
     Raises:
-        ConfigError: if it cannot be read or parsed; the message has the line.
+        ConfigError: if it cannot be read or parsed. The message states the line.
     """
     try:
         text = read_text(path)
@@ -162,10 +162,10 @@ def read_yaml(path: Path) -> object:
 
 
 def search(root: Path) -> Folder:
-    """The images of a folder at any depth.
+    """Return the images of a folder at any depth.
 
     Raises:
-        DataError: if it cannot be listed.
+        DataError: if the folder cannot be listed.
     """
     try:
         return walk(root)
@@ -188,18 +188,18 @@ def unlabelled_images(
     skip_bad: bool = False,
     progress: Progress | None = None,
 ) -> ImageDataset:
-    """Read images without labels: a folder, at any depth, or those that a table lists; every label is -1.
+    """Read images without labels from a folder, at any depth, or from a table. Their labels are -1.
 
     Args:
-        root: the folder or the table.
-        image: column of the table with the paths; one known by its name is used if there is no such column.
-        index: remembers files across scans.
+        root: path of the folder or the table.
+        image: column of the paths. If the table has no such column, one with a common name is used.
+        index: index of files that were scanned earlier.
         cache: receives the decoded pixels.
-        skip_bad: leave bad files out instead of refusing.
-        progress: told after every file.
+        skip_bad: skip unreadable files instead of raising an error.
+        progress: progress callback, called after each file.
 
     Raises:
-        DataError: if it is missing or holds no image, or (`FaultyDataError`) holds a bad file.
+        DataError: if `root` is missing or has no images, or (`FaultyDataError`) has unreadable files.
     """
     root = source = Path(root)
     if is_table(root):

@@ -1,4 +1,4 @@
-"""A folder of images without labels: no class folders, and domains only on request."""
+"""Folders of images without labels: without class folders, and optionally with domains."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from vl2v_runtime.walking import Folder
 
 
 class ImageHeap(DomainFolder):
-    """A folder of images at any depth, of classes that the user names; every label is -1.
+    """A folder of images at any depth, whose classes are given by the user. Their labels are -1.
 
-    All images are of one domain, called as the folder is, unless the folders of the first level are the domains. A file
-    `classes.yaml` in the root may map a class to another phrase for prompts.
+    All images belong to one domain, named after the folder, unless the first-level folders are domains. A file
+    `classes.yaml` in the root may map classes to other phrases for prompts.
 
     Args:
-        root: the folder.
-        classes: names of the classes, two or more.
-        domain_folders: whether every folder of the first level is a domain.
+        root: path of the folder.
+        classes: names of at least two classes.
+        domain_folders: whether the first-level folders are domains.
         as_found: accept folders that look like classes or splits, and domains without images.
 
     Raises:
-        DataError: if `root` is no folder, or holds no image.
+        DataError: if `root` is not a folder, or has no images.
     """
 
     LAYOUT = "a folder of images, with or without subfolders"
@@ -72,14 +72,14 @@ class ImageHeap(DomainFolder):
         return np.full(len(keys), -1, np.int64)
 
     def _check_names(self, allow_missing: bool) -> None:
-        """No class has a folder that could be lacking; the names were checked when they were read."""
+        """Do nothing: classes have no folders that could be missing, and their names have been checked."""
 
     def _emptied(self, left: NDArray[np.int64]) -> list[Fault]:
         return []
 
 
 def class_folders(tree: Folder, classes: Sequence[str]) -> list[str]:
-    """Folders of the first two levels that are called like classes; none unless they name two different ones."""
+    """Return folders of the first two levels with names of classes; none unless they name at least two classes."""
     wanted = {spelling(name) for name in classes}
     found = [folder for folder in _upper(tree) if spelling(folder.name) in wanted and folder.has_images()]
     return [folder.path for folder in found] if len({spelling(folder.name) for folder in found}) > 1 else []

@@ -15,10 +15,10 @@ ACCEPT = "or accept them as they are: --layout-as-found"
 
 
 def doubts(domains: Sequence[Folder]) -> list[Fault]:
-    """What looks like a mistake in `root/<domain>/<class>/`.
+    """Return probable mistakes in a layout `root/<domain>/<class>/`.
 
     Args:
-        domains: the domain folders; each has class folders.
+        domains: the domain folders, which contain class folders.
     """
     return [fault for found in (splits(domains), _dates(domains), _deeper(domains)) for fault in found]
 
@@ -28,18 +28,18 @@ def _cells(domains: Sequence[Folder]) -> list[Folder]:
 
 
 def part_of_folder(name: str) -> int | None:
-    """The part of a dataset that a folder's name means, such as ``train`` or ``val_2``; None if it means none."""
+    """Return the part of a split that a folder name such as ``train`` or ``val_2`` means; None for other names."""
     return part_of(name.strip("_- 0123456789"))
 
 
 def are_parts(names: Sequence[str]) -> bool:
-    """Whether folders are the parts of a split: two or more, all of them are called so, and one is for training."""
+    """Return whether folders are the parts of a split: at least two, all with such names, one of them for training."""
     parts = {part_of_folder(name) for name in names}
     return len(names) > 1 and None not in parts and TRAIN in parts
 
 
 def splits(domains: Sequence[Folder]) -> Iterator[Fault]:
-    """Domain folders that are called like the parts of a dataset."""
+    """Report domain folders that have names of parts of a split."""
     names = [domain.name for domain in domains]
     if len(names) > 1 and all(part_of_folder(name) is not None for name in names):
         remedy = f"name the folders after the domains (camera, site, style), {ACCEPT}"
@@ -60,7 +60,7 @@ def _dates(domains: Sequence[Folder]) -> Iterator[Fault]:
 
 
 def _deeper(domains: Sequence[Folder]) -> Iterator[Fault]:
-    """Every class folder holds the same folders, and no image of its own: these may be the classes."""
+    """Report class folders that all contain the same folders, which may be the classes, and no images."""
     cells = _cells(domains)
     below = [{sub.name for sub in cell.subs.values() if sub.has_images()} for cell in cells]
     common = set.intersection(*below) if below else set()

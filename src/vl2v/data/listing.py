@@ -1,4 +1,4 @@
-"""The one interface between the readers of a dataset and everything after them: images by domain and class."""
+"""Listed images by domain and class: the interface between the readers of datasets and all later steps."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Cells = dict[tuple[str, str], list[str]]
 
 
 class FaultyDataError(DataError):
-    """The data have faults; `faults` has them all, the message the first of them and the count."""
+    """The data have faults. `faults` contains all of them, the message the first ones and the count."""
 
     def __init__(self, root: Path, faults: Sequence[Fault]) -> None:
         self.faults = tuple(faults)
@@ -36,27 +36,26 @@ class FaultyDataError(DataError):
 
 
 class Listing(ABC):
-    """Images by domain and class, without a file being read; `scan` then reads them.
+    """Images by domain and class. `scan` reads the files.
 
-    A reader gives `_find`. Everything else works alike for all of them. A file `classes.yaml` in the root may map a
-    class to another phrase for prompts.
+    A reader implements `_find`. A file `classes.yaml` in the root may map classes to other phrases for prompts.
 
     Args:
-        root: the folder that paths are relative to.
-        allow_missing_classes: accept a class that some domain has no image of.
-        as_found: accept what can be used as it is, and is probably not what was meant.
+        root: folder that paths are relative to.
+        allow_missing_classes: accept classes that are missing from some domains.
+        as_found: accept a layout that is usable, but probably a mistake.
 
     Attributes:
-        root: the same.
-        source: what lists the images: the folder, or a table.
-        columns: role and name of the columns of a table that are used; none for a folder.
-        domains: in alphabetical order.
-        folders: the classes as they are written, in alphabetical order.
-        phrases: what each class is called in prompts.
+        root: see above.
+        source: folder or table that lists the images.
+        columns: roles and names of the columns of a table that are used; empty for a folder.
+        domains: domains in alphabetical order.
+        folders: classes as written in the data, in alphabetical order.
+        phrases: phrase of each class for prompts.
         faults: problems with files, names and layout.
         warnings: conditions that may be intended.
-        parts: [N] the split that is stated, by the order of `paths`; None if none is.
-        groups: [N] number of the group of each; None if there are no groups.
+        parts: [N] part of the stated split, in the order of `paths`; None if no split is stated.
+        groups: [N] number of the group, in the order of `paths`; None if there are no groups.
 
     Raises:
         DataError: if no image is listed.
@@ -86,18 +85,18 @@ class Listing(ABC):
 
     @abstractmethod
     def _find(self) -> Cells:
-        """Image files by (domain, class), relative to the root or absolute, one or more.
+        """Return at least one image file by (domain, class), relative to the root or absolute.
 
         Raises:
             DataError: if there is none.
         """
 
     def _described_in(self) -> Path:
-        """The folder that `classes.yaml` may lie in."""
+        """Return the folder that may contain `classes.yaml`."""
         return self.root
 
     def _cell(self, domain: str, folder: str) -> str:
-        """What a class in a domain is called in a fault."""
+        """Return the name of a class in a domain for messages."""
         return shown(f"{domain}/{folder}")
 
     def _bad(self, rows: NDArray[np.int64], faults: list[Fault]) -> list[Fault]:
@@ -106,12 +105,12 @@ class Listing(ABC):
 
     @property
     def paths(self) -> list[str]:
-        """Every image file, relative to the root, in the order of domain, class, file name."""
+        """Paths of the image files relative to the root, in the order of domain, class and file name."""
         return [path for files in self._files.values() for path in files]
 
     @property
     def counts(self) -> dict[str, int]:
-        """The number of image files of each domain, before any is read."""
+        """Number of image files of each domain, before they are read."""
         counts = dict.fromkeys(self.domains, 0)
         for (domain, _), files in self._files.items():
             counts[domain] += len(files)
@@ -125,13 +124,13 @@ class Listing(ABC):
         skip_bad: bool = False,
         progress: Progress | None = None,
     ) -> ImageDataset:
-        """Read every file once and return the dataset of those that passed.
+        """Read each file once, and return the dataset of the usable files.
 
         Args:
-            index: remembers files across scans.
+            index: index of files that were scanned earlier.
             cache: receives the decoded pixels.
-            skip_bad: leave bad files out instead of refusing.
-            progress: callback, called after every file.
+            skip_bad: skip unreadable files instead of raising an error.
+            progress: progress callback, called after each file.
 
         Raises:
             FaultyDataError: with all faults of files, names and layout together.
@@ -173,15 +172,15 @@ class Listing(ABC):
         )
 
     def _classes(self, cells: Cells) -> tuple[str, ...]:
-        """The class folders of (domain, class folder), in alphabetical order."""
+        """Return the class folders in alphabetical order."""
         return tuple(sorted({folder for _, folder in cells}))
 
     def _labels(self, keys: Sequence[tuple[str, str]]) -> NDArray[np.int64]:
-        """The label of the files of every (domain, class folder)."""
+        """Return the label of the files of each (domain, class folder)."""
         return np.array([self.folders.index(folder) for _, folder in keys], dtype=np.int64)
 
     def _doubt(self, fault: Fault) -> None:
-        """Something that can be used as it is, and is probably not what was meant."""
+        """Report what is usable, but probably a mistake: as a warning with `as_found`, otherwise as a fault."""
         if self.as_found:
             self.warnings.append(f"{fault.where}: {fault.problem}")
         else:
@@ -191,7 +190,7 @@ class Listing(ABC):
         self.faults.append(Fault(shown(where), problem, remedy))
 
     def _check_encoding(self) -> None:
-        """Refuse names that no prompt and no file of results can hold; the names of images need not be UTF-8."""
+        """Report names of domains and classes that are not UTF-8, and control characters in classes."""
         for name in sorted({*self.domains, *self.folders}):
             if printable(name) != name:
                 kind = "domain" if name in self.domains else "class"
@@ -218,7 +217,7 @@ class Listing(ABC):
                 self.faults.append(Fault(domain, f"no image of class '{name}'", remedy))
 
     def _check_parts(self, allow_missing: bool) -> None:
-        """Refuse a stated split without images to train on, and classes that no image is trained of."""
+        """Report a stated split without training images, and classes without training images."""
         if self.parts is None:
             return
         if not (self.parts == TRAIN).any():
@@ -231,7 +230,7 @@ class Listing(ABC):
                 self._fault(self.folders[i], "a class without an image in train", remedy)
 
     def _emptied(self, left: NDArray[np.int64]) -> list[Fault]:
-        """Cells that no good file is in; `left` has the positions of the cells of all good files."""
+        """Return the faults of cells without usable files; `left` has the indices of the cells of usable files."""
         there = set(left.tolist())
         remedy = f"it has no readable file; {self.REMOVE}"
         return [
@@ -254,12 +253,12 @@ class Listing(ABC):
 
 
 def contradictions(paths: Sequence[str], digests: Digests, labels: NDArray[np.int64]) -> list[str]:
-    """A warning if the same picture stands in several classes.
+    """Return a warning if the same image is in several classes.
 
     Args:
         paths: N image files.
-        digests: [N, 32] uint8, SHA-256 of each; zeros for a bad one.
-        labels: [N] int64, the class of each.
+        digests: [N, 32] uint8, SHA-256 of each image; zeros for unreadable files.
+        labels: [N] int64, the class of each image.
     """
     first: dict[bytes, int] = {}
     pairs = []

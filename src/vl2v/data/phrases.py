@@ -22,22 +22,22 @@ MOST_BRACKETS = 1000  # no phrase needs any; deep nesting takes the parser minut
 
 
 class _Texts(yaml.BaseLoader):
-    """Every scalar stays the text that was written, so that ``0``, ``no`` and ``2024-01-01`` are class folders."""
+    """Reads all scalars as text, so that ``0``, ``no`` and ``2024-01-01`` can be class folders."""
 
 
 without_repeats(_Texts)
 
 
 def read_phrases(root: Path, folders: Sequence[str]) -> dict[str, str]:
-    """The phrase of every class folder: what `classes.yaml` in the root says, else the folder's name with spaces.
+    """Return the phrase of each class folder: that of `classes.yaml` in the root, or the name with spaces.
 
     Args:
-        root: the folder of images.
+        root: path of the folder of images.
         folders: names of the class folders.
 
     Raises:
-        ConfigError: if the file cannot be read, is no mapping of text to text, names a folder that there is not, or
-            names one twice.
+        ConfigError: if the file cannot be read, is not a mapping of text to text, or contains an unknown or repeated
+            folder.
     """
     phrases = {folder: spaced(folder) for folder in folders}
     found = [root / name for name in NAMES if (root / name).is_file()]

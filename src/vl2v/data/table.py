@@ -1,4 +1,4 @@
-"""Images that a table lists: a row for every image, with its path, its class and its domain."""
+"""Datasets listed in a table, with one row per image: path, class and domain."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ NUMBER = re.compile(r"[-+]?\d+([.,]\d+)?")
 
 @dataclass
 class _Rows:
-    """Rows with the same fault: the first of them and how many there are."""
+    """Rows with the same fault: the numbers of the first ones, and the count."""
 
     first: list[str] = field(default_factory=list)
     count: int = 0
@@ -38,16 +38,16 @@ class _Rows:
 
 @dataclass
 class _Read:
-    """What the good rows of a table say, as numbers in the order of the rows.
+    """Content of the usable rows of a table, in their order.
 
     Attributes:
-        paths: of the images.
+        paths: paths of the images.
         rows: numbers of the rows.
-        label: positions in the names of classes.
-        domain: positions in the names of domains.
-        group: positions in the names of groups.
-        part: of the split.
-        names: by role, names and their positions.
+        label: indices of the classes.
+        domain: indices of the domains.
+        group: indices of the groups.
+        part: part of the split.
+        names: indices of classes, domains and groups by name, for each role.
     """
 
     paths: list[str] = field(default_factory=list)
@@ -59,7 +59,7 @@ class _Read:
     names: dict[str, dict[str, int]] = field(default_factory=lambda: {"label": {}, "domain": {}, "group": {}})
 
     def fill(self, names: Mapping[str, str]) -> None:
-        """Give all rows the same name where no column has names, and the same part where none has parts."""
+        """Set the default name of each role without a column, and the default part, in all rows."""
         for role, name in names.items():
             if not self.names[role]:
                 self.names[role][name] = 0
@@ -69,21 +69,21 @@ class _Read:
 
 
 class TableListing(Listing):
-    """Images that a table lists; where the table stands, and which rows are at fault, is all that differs from folders.
+    """Images listed in a table. Faults name the rows; otherwise it behaves like a folder.
 
-    Paths are absolute or relative to the table's folder. Rows that repeat another one count once.
+    Paths are absolute or relative to the folder of the table. Repeated rows count once.
 
     Args:
-        table: the file.
-        columns: names of columns by role. Without ``image`` (of paths) and ``label`` (of classes), columns with common
-            names are taken. Without ``domain``, one with a common name if there is one, and ``none`` means one domain.
-            ``split`` (train, validation, test) and ``group`` are only used if they are named.
-        classes: names of the classes of images without labels; the column of classes is then not used.
-        allow_missing_classes: accept a class that some domain has no image of.
+        table: path of the table.
+        columns: names of columns by role. ``image`` (paths), ``label`` (classes) and ``domain`` default to columns with
+            common names. A domain of ``none`` means a single domain. ``split`` (train, validation, test) and ``group``
+            have no default.
+        classes: names of the classes of images without labels. The column of classes is then not used.
+        allow_missing_classes: accept classes that are missing from some domains.
         as_found: accept classes that are numbers, and almost as many classes or domains as images.
 
     Raises:
-        DataError: if the table cannot be read, or (`FaultyDataError`) no row of it can be used.
+        DataError: if the table cannot be read, or (`FaultyDataError`) has no usable row.
         ConfigError: if columns are missing or unknown.
     """
 
@@ -131,7 +131,7 @@ class TableListing(Listing):
         return cells
 
     def _read(self, table: Table, columns: Columns) -> _Read:
-        """What all good rows say."""
+        """Read the usable rows, and record the faults of the others."""
         found = _Read()
         above = above_of(self.root)
         used = columns.named()
@@ -159,7 +159,7 @@ class TableListing(Listing):
             rows.first.append(f"{number:,}")
 
     def _sorted(self, read: _Read) -> Cells:
-        """Files by (domain, class), each in the order of paths; a row that repeats another is left out."""
+        """Return paths by (domain, class), sorted, without repeated rows."""
         paths, used = read.paths, dict(self.columns)
         labels, domains, groups = (np.array(numbers, np.int64) for numbers in (read.label, read.domain, read.group))
         parts = np.array(read.part, np.int8)
@@ -189,14 +189,14 @@ class TableListing(Listing):
         return cells
 
     def _check_groups(self, parts: NDArray[np.int8], groups: NDArray[np.int64]) -> None:
-        """Refuse groups that the stated split divides."""
+        """Report groups that the stated split divides."""
         firsts = np.unique(groups, return_index=True)[1]
         for row in np.flatnonzero(parts != parts[firsts][groups]).tolist():
             fault = Broken("a row of a group that another row puts into another split", "keep a group in one split")
             self._note(int(self._numbers[row]), fault)
 
     def _repeated(self, paths: list[str], order: NDArray[np.int64]) -> Iterator[tuple[int, int]]:
-        """A row, and another one after it with the same path."""
+        """Iterate over pairs of rows with the same path."""
         first = -1
         for row in order.tolist():
             if first >= 0 and paths[first] == paths[row]:
@@ -226,7 +226,7 @@ class TableListing(Listing):
             super()._check_names(allow_missing)
 
     def _check_labels(self) -> None:
-        """Numbers in place of names, of which no teacher knows anything."""
+        """Report classes that are numbers, which a teacher cannot interpret."""
         column = dict(self.columns).get("label", "")
         plain = [f for f, phrase in zip(self.folders, self.phrases, strict=True) if phrase == spaced(f)]
         if not self._named and plain and len(plain) == sum(bool(NUMBER.fullmatch(name)) for name in plain):
@@ -259,11 +259,11 @@ class TableListing(Listing):
 
 
 def unlabelled_paths(table: str | Path, image: str | None) -> tuple[list[str], list[Fault]]:
-    """The images of a table without their labels: relative to its folder or absolute, in order, and faults of rows.
+    """Return the paths of the images of a table, sorted, and the faults of its rows. Labels are not read.
 
     Args:
-        table: the table.
-        image: its column with the paths; one known by its name is used if there is no such column.
+        table: path of the table.
+        image: column of the paths. If the table has no such column, one with a common name is used.
 
     Raises:
         DataError: if the table cannot be read.
@@ -285,7 +285,7 @@ def unlabelled_paths(table: str | Path, image: str | None) -> tuple[list[str], l
 
 
 def _ranks(names: Sequence[str]) -> NDArray[np.int64]:
-    """The position of every name in alphabetical order."""
+    """Return the rank of each name in alphabetical order."""
     ranks = np.empty(len(names), np.int64)
     ranks[sorted(range(len(names)), key=names.__getitem__)] = np.arange(len(names))
     return ranks

@@ -19,7 +19,7 @@ from vl2v.sources.registry import find_source
 
 def imported(
     named: str | Path | Frame,
-    asked: Mapping[str, Any],
+    wanted: Mapping[str, Any],
     storage: StoragePaths | None,
     progress: Progress | None,
     *,
@@ -29,7 +29,7 @@ def imported(
 
     Args:
         named: a path, an address or a frame.
-        asked: settings of `data`: image, label, domain, split, group and classes, all optional.
+        wanted: settings of `data`: image, label, domain, split, group and classes, all optional.
         storage: paths of cache and store.
         progress: receives the progress.
         labelled: whether the labels are used.
@@ -42,23 +42,23 @@ def imported(
     """
     folder = (storage or StoragePaths()).store.absolute().parent / FOLDER
     if not isinstance(named, str | os.PathLike):
-        table = write_frame(named, folder, asked)
-        return import_table(table, str(table), folder, asked, progress) or table
+        table = write_frame(named, folder, wanted)
+        return import_table(table, str(table), folder, wanted, progress) or table
     text = str(named)
     if text and (source := find_source(text)):
         records = source.open(text)
         return import_records(
-            records, text, folder, asked if labelled else image_only(records.columns, asked), progress
+            records, text, folder, wanted if labelled else image_only(records.columns, wanted), progress
         )
     if not is_table(Path(named)) or not Path(named).is_file():
         return None
-    asked = asked if labelled else image_only(open_table(Path(named)).columns, asked)
-    return import_table(Path(named), text, folder, asked, progress)
+    wanted = wanted if labelled else image_only(open_table(Path(named)).columns, wanted)
+    return import_table(Path(named), text, folder, wanted, progress)
 
 
-def image_only(columns: Sequence[str], asked: Mapping[str, Any]) -> dict[str, Any]:
+def image_only(columns: Sequence[str], wanted: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings to read only the images of a table, whose image column may have another name."""
-    image = asked.get("image")
+    image = wanted.get("image")
     return {"image": image if image in columns else None, "domain": NONE, "classes": ("",)}
 
 

@@ -1,1 +1,1 @@
-"""Readers of tables that list images, one module for each format; `vl2v.data.table` makes a dataset of their rows."""
+"""Readers of tables that list images, one module per format. `vl2v.data.table` turns their rows into a dataset."""

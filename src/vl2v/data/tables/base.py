@@ -1,4 +1,4 @@
-"""What every reader of a table gives: its columns, and its rows one after another with their numbers."""
+"""Protocol of the readers of tables."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ DELIMITED, LINES, PARQUET = (".csv", ".tsv", ".tab"), (".jsonl", ".ndjson"), (".
 
 @dataclass(frozen=True)
 class Broken:
-    """A row that cannot be read: why, what to do about it, and whether --skip-bad leaves it out."""
+    """Why a row cannot be used, what the user can do, and whether --skip-bad skips it."""
 
     problem: str
     remedy: str
@@ -30,8 +30,8 @@ class Table(Protocol):
     """A table that lists images.
 
     Attributes:
-        columns: their names, in order.
-        unit: what the number of a row counts, ``row`` or ``line``.
+        columns: names of the columns, in order.
+        unit: unit of the row numbers, ``row`` or ``line``.
     """
 
     @property
@@ -45,7 +45,7 @@ class Table(Protocol):
         ...
 
     def rows(self, columns: Sequence[str]) -> Iterator[Row]:
-        """The number of every row that is not empty, counted from 1, and its values in `columns`; None for no value.
+        """Iterate over the rows that are not empty: the number, from 1, and the values of `columns`, None if missing.
 
         Raises:
             DataError: if the rest of the table cannot be read.
@@ -54,15 +54,15 @@ class Table(Protocol):
 
 
 def is_table(path: Path) -> bool:
-    """Whether a path means a table, by its suffix; a folder is never one."""
+    """Return whether a path has the suffix of a table and is not a folder."""
     return path.suffix.lower() in (*DELIMITED, *LINES, *PARQUET) and not path.is_dir()
 
 
 def open_table(path: Path) -> Table:
-    """The reader of a table.
+    """Return the reader of a table.
 
     Raises:
-        DataError: if there is no such file, or it is not what its suffix says.
+        DataError: if the file is missing, or does not have the format of its suffix.
         MissingExtraError: if it is Parquet, and pyarrow is not installed.
     """
     if not path.is_file():
@@ -83,7 +83,7 @@ def open_table(path: Path) -> Table:
 
 
 def empty(path: Path) -> DataError:
-    """The error for a table without a row."""
+    """Return the error for a table without rows."""
     return DataError(
         f"{shown(path)} lists no image.",
         expected="a row for every image, with its path and its class",

@@ -28,7 +28,7 @@ def rows_of_texts(table: Table, columns: Sequence[tuple[str, str]]) -> Iterator[
 
 
 def _texts(cells: tuple[object, ...], columns: Sequence[tuple[str, str]]) -> list[str] | Broken:
-    """The texts of a row, or why one of them is missing or cannot be used."""
+    """Return the texts of a row, or why one of them is missing or cannot be used."""
     found = []
     for (role, column), value in zip(columns, cells, strict=True):
         # A table repeats the values of all columns but that of the images.
@@ -41,7 +41,7 @@ def _texts(cells: tuple[object, ...], columns: Sequence[tuple[str, str]]) -> lis
 
 
 def _usable(role: str, column: str, value: object) -> str | Broken:
-    """The text of a cell, with single spaces; of an image its path as it is."""
+    """Return the text of a cell with single spaces, or the unchanged path of an image."""
     text = value.strip() if isinstance(value, str) else _text(value)
     if text is None:
         kind = "an image's bytes" if isinstance(value, bytes | dict) else f"a {type(value).__name__}"
@@ -69,7 +69,7 @@ _remembered = lru_cache(maxsize=4096)(_usable)
 
 
 def _text(value: object) -> str | None:
-    """A value as text: empty for none, None for what is no text."""
+    """Convert a value to text: empty if it is missing, None if it is not text."""
     if value is None or value != value:
         return ""
     return None if isinstance(value, bytes | dict | list | tuple) else str(value).strip()
@@ -84,7 +84,7 @@ def _encodable(text: str) -> bool:
 
 
 def _no_path(text: str) -> str:
-    """Why a text is no path of a file; empty if it may be one."""
+    """Return why a text cannot be a path; empty if it can."""
     if ADDRESS.match(text):
         return "an address in place of a path"
     return "" if "\0" not in text else "a NUL character"

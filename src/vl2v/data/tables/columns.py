@@ -1,4 +1,4 @@
-"""Which column of a table is the image, the class and the domain: as the user says, else by common names."""
+"""Find the columns of images, classes and domains: those that the user names, or columns with common names."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ MOST_SHOWN = 60  # characters of a name in a message
 
 @dataclass(frozen=True)
 class Columns:
-    """The columns of a table that are used; empty for none.
+    """Names of the columns of a table that are used; empty for those that are not.
 
     Attributes:
-        image: of paths.
-        label: of classes; empty where images have no labels.
-        domain: of domains; empty for a single one.
-        split: of train, validation and test; empty where the split is drawn.
-        group: of groups that no split divides; empty for none.
+        image: column of paths.
+        label: column of classes; empty if images have no labels.
+        domain: column of domains; empty for a single domain.
+        split: column of train, validation and test; empty if the split is drawn.
+        group: column of groups that the split does not divide; empty if there are none.
     """
 
     image: str
@@ -48,7 +48,7 @@ class Columns:
     group: str = ""
 
     def named(self) -> tuple[tuple[str, str], ...]:
-        """(role, column), without those that are not used."""
+        """Return the roles and names of the columns that are used."""
         return tuple((role, column) for role in ROLES if (column := getattr(self, role)))
 
 
@@ -105,7 +105,7 @@ def find_columns(columns: Sequence[str], wanted: Mapping[str, str | None], *, so
 
 
 def _short(column: str) -> str:
-    """A name for a message."""
+    """Shorten a name for a message."""
     return shown(column if len(column) <= MOST_SHOWN else f"{column[:MOST_SHOWN]}...")
 
 

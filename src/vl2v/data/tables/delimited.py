@@ -1,4 +1,4 @@
-"""Tables of text: CSV with commas, semicolons, tabs or bars, and TSV."""
+"""Text tables: CSV with commas, semicolons, tabs or bars, and TSV."""
 
 from __future__ import annotations
 
@@ -21,15 +21,16 @@ QUOTES = 'a value with quotes, commas or line breaks stands in quotes, and a quo
 
 
 class Delimited:
-    """A CSV or TSV in UTF-8, with or without a byte order mark, or in UTF-16 with one.
+    """A CSV or TSV file in UTF-8, with or without a byte order mark, or in UTF-16 with one.
 
-    The first row names the columns. Rows are counted as a spreadsheet counts them: the first is 1.
+    The first row contains the names of the columns. Rows are numbered as in a spreadsheet, so this row has number 1.
 
     Args:
-        path: the file; a tab separates its values if it ends in .tsv or .tab, otherwise what separates the most names.
+        path: path of the file. The separator is a tab if the suffix is .tsv or .tab, otherwise the one that splits the
+            first row into the most names.
 
     Raises:
-        DataError: if it has no row of names.
+        DataError: if there is no row of names.
     """
 
     unit = "row"

@@ -1,6 +1,6 @@
-"""Frames of pandas, polars and pyarrow, which are not imported: written as JSON lines, and read as any table.
+"""Save frames of pandas, polars and pyarrow as JSON lines, without importing these packages.
 
-A run notes the file, so that it can be resumed, exported and reported on without the frame.
+A run records the path of the file, so it can be resumed, exported and reported on without the frame.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ class Frame(Protocol):
 
 
 def frame_columns(frame: object) -> list[str]:
-    """The names of a frame's columns.
+    """Return the names of the columns of a frame.
 
     Raises:
-        ConfigError: if it is no frame.
+        ConfigError: if the object is not a frame.
     """
     listed = getattr(frame, "column_names", None)  # of pyarrow, whose `columns` are arrays
     listed = listed if isinstance(listed, list) else getattr(frame, "columns", None)
@@ -47,15 +47,15 @@ def frame_columns(frame: object) -> list[str]:
 
 
 def write_frame(frame: Any, folder: Path, settings: Mapping[str, Any]) -> Path:
-    """Write the columns of a frame that are used, and give the file, which is named by its content.
+    """Write the columns of a frame that are used to a file named by its hash, and return its path.
 
     Args:
-        frame: a `Frame`; relative paths in it start from the current folder.
-        folder: where the file goes; made if missing.
-        settings: of `data`: image, label, domain, split, group and classes, each of which may be missing.
+        frame: a `Frame`. Relative paths are resolved from the current folder.
+        folder: folder of the file, created if missing.
+        settings: settings of `data`: image, label, domain, split, group and classes, all optional.
 
     Raises:
-        ConfigError: if it is no frame, or columns are missing.
+        ConfigError: if the object is not a frame, or columns are missing.
     """
     names = frame_columns(frame)
     wanted = {role: settings.get(role) for role in ROLES}
@@ -85,11 +85,11 @@ def _values(series: Any) -> list[Any]:
 
 
 def plain(value: Any) -> str | None:
-    """A value as text; None for a missing one."""
+    """Convert a value to text; None if it is missing."""
     return None if type(value).__name__ in MISSING or value != value else str(value)
 
 
 def absolute(value: Any) -> str | None:
-    """A path as an absolute one, from the current folder; an address as it is; None for a missing value."""
+    """Make a path absolute from the current folder. Addresses are unchanged; None if the value is missing."""
     text = plain(value)
     return text if not text or "://" in text else os.path.abspath(text)  # noqa: PTH100 - links stay

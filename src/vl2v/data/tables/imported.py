@@ -1,4 +1,4 @@
-"""Tables that vl2v wrote itself from a dataset of another tool: rows keep their numbers, and its name is known."""
+"""Tables that vl2v imported from datasets of other tools, with their row numbers and names."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ BROKEN = "@broken"  # in place of columns: problem and remedy of a row that cann
 
 @dataclass(frozen=True)
 class Origin:
-    """Where an imported table is from.
+    """The dataset from which a table was imported.
 
     Attributes:
-        data: as the user named it.
-        folder: where `classes.yaml` may lie; empty for none.
-        columns: by role, all that the table has.
+        data: path or address, as the user named it.
+        folder: folder that may contain `classes.yaml`; empty if there is none.
+        columns: columns of the table by role.
     """
 
     data: str
@@ -27,18 +27,18 @@ class Origin:
 
     @property
     def name(self) -> str:
-        """A short name of the data."""
+        """Short name of the data."""
         last = self.data.replace("\\", "/").rstrip("/").rpartition("/")[2]
         return last.partition("@")[0].partition(".")[0].strip("-_{}*") or "images"
 
 
 def is_imported(table: Path) -> bool:
-    """Whether vl2v wrote a table itself, by its name."""
+    """Return whether a table was imported by vl2v, according to its name."""
     return table.name.endswith(SUFFIX)
 
 
 def origin_of(table: Path) -> Origin | None:
-    """Where an imported table is from; None for any other table, and where that is not known."""
+    """Return the origin of an imported table; None for other tables, or if it is unknown."""
     if not is_imported(table):
         return None
     try:
@@ -50,18 +50,18 @@ def origin_of(table: Path) -> Origin | None:
 
 
 def name_of(root: Path) -> str:
-    """A short name of data: of a folder, a table, or what a table was imported from."""
+    """Return a short name of a folder, a table, or the dataset that a table was imported from."""
     origin = origin_of(root)
     return origin.name if origin else root.name
 
 
 def write_origin(table: Path, origin: Origin) -> None:
-    """Note where an imported table is from."""
+    """Record the origin of an imported table."""
     _note(table).write_text(json.dumps(asdict(origin)), encoding="utf-8")
 
 
 def columns_asked(table: Path, wanted: Mapping[str, str | None]) -> dict[str, str | None]:
-    """Columns by role, as the user names them; of an imported table, those that it was imported with fill the gaps."""
+    """Return the columns that the user names by role. Those of an imported table are the defaults."""
     origin = origin_of(table)
     known = origin.columns if origin else {}
     return {role: known.get(role) if wanted.get(role) is None else wanted[role] for role in {*wanted, *known}}

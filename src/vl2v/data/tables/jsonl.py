@@ -1,4 +1,4 @@
-"""JSON lines: an object in every line."""
+"""Tables of JSON lines."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ REMEDY = 'write one object in every line, such as {"path": "a.jpg", "label": "ca
 
 
 class JsonLines:
-    """A file of JSON objects, one in every line; a key that a line lacks has no value there.
+    """A file with a JSON object in each line. The columns are the keys; a line need not have all of them.
 
     Args:
-        path: the file, in UTF-8.
+        path: path of the file, in UTF-8.
 
     Raises:
         DataError: if no line is an object with keys.

@@ -15,13 +15,13 @@ BATCH = 4096  # rows read at once
 
 
 class ParquetTable:
-    """A Parquet file; numbers become the names of classes that `datasets` writes into the file, where it does.
+    """A Parquet file. Class indices become class names if the package `datasets` saved the names in the file.
 
     Args:
-        path: the file.
+        path: path of the file.
 
     Raises:
-        DataError: if it is not Parquet.
+        DataError: if the file is not Parquet.
         MissingExtraError: if pyarrow is not installed.
     """
 
