@@ -34,10 +34,31 @@ def replacing(path: Path) -> Iterator[Path]:
         try:
             yield fresh
             fresh.replace(path)
-        except BaseException:
+        except BaseException as error:
             with suppress(OSError):
                 fresh.unlink(missing_ok=True)
+            if isinstance(error, OSError) and error.filename == str(fresh):
+                error.filename = str(path)  # the name that the user knows
             raise
+
+
+def ensure_writable(file: Path) -> None:
+    """Check that a file can be written, before money or time is spent on its content. Nothing is left on the disk.
+
+    Args:
+        file: its folders may be missing; they are made by whoever writes the file.
+
+    Raises:
+        OSError: with the name of the file.
+    """
+    if file.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(file))
+    folder = next(parent for parent in file.absolute().parents if parent.exists())
+    try:
+        NamedTemporaryFile(dir=folder).close()
+    except OSError as error:
+        error.filename = str(file)
+        raise
 
 
 @contextmanager

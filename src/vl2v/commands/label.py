@@ -36,7 +36,7 @@ from vl2v.teacher.purchase.ledger import Budget, Ledger, parse_budget
 from vl2v.teacher.purchase.store import EmbeddingStore
 from vl2v.teacher.zero_shot import zero_shot_logits
 from vl2v.trust.calibration import fit_temperature
-from vl2v.writing import replacing
+from vl2v.writing import ensure_writable, replacing
 from vl2v_runtime.names import shown
 from vl2v_runtime.trust import probabilities
 
@@ -120,6 +120,7 @@ def label(
     """
     storage, progress, table = storage or StoragePaths(), progress or Silent(), Path(out)
     _ensure_valid(table, check, error, trusted_only)
+    ensure_writable(table)
     limit = parse_budget(budget)
     spec, base = teacher if isinstance(teacher, str) else teacher.describe().identity, settings or {}
     names = classes if isinstance(classes, str) else list(classes)
@@ -245,6 +246,7 @@ def _decide(
 def _write(found: Labels, dataset: ImageDataset, trusted_only: bool, progress: Progress) -> int:
     """Write the table, and return the number of its rows. Paths inside its folder are relative to it."""
     folder, several, skipped, written = found.file.absolute().parent, len(dataset.domains) > 1, [], 0
+    folder.mkdir(parents=True, exist_ok=True)
     with replacing(found.file) as part, part.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["image", "label", *(["domain"] if several else []), "confidence", "trusted"])

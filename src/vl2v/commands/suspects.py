@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import io
+from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +16,7 @@ from vl2v.analysis.frozen import frozen_features
 from vl2v.analysis.suspects import Judgement, judge
 from vl2v.analysis.worth import copies_of, source_rows
 from vl2v.config import RunConfig
-from vl2v.data.drop import DROP, PATH
+from vl2v.data.drop import DROP, NO, PATH, YES
 from vl2v.data.splits import DatasetRows
 from vl2v.errors import ConfigError, DataError
 from vl2v.locations import StoragePaths
@@ -27,8 +29,9 @@ from vl2v.teacher.purchase.ledger import Budget
 from vl2v.teacher.purchase.store import EmbeddingStore
 from vl2v.teacher.zero_shot import zero_shot_logits
 from vl2v.training.process import make_accelerator
-from vl2v.writing import replacing, write_text
-from vl2v_runtime.names import printable
+from vl2v.writing import ensure_writable, replacing, write_text
+from vl2v_runtime.names import printable, shown
+from vl2v_runtime.regular import read_regular
 from vl2v_runtime.trust import softmax
 
 FEWEST = 40  # judged images, below which nothing can be said
@@ -74,7 +77,8 @@ def find_suspects(
 
     Args:
         config: settings of a run, with a student.
-        out: the CSV file; the page has the same name with the suffix ``.html``. Both are replaced.
+        out: the CSV file; the page has the same name with the suffix ``.html``. An earlier list is replaced; its column
+            ``drop`` is taken over for images that are on both lists for the same reason.
         storage: paths of cache and store.
         progress: receives every stage.
 
@@ -89,6 +93,7 @@ def find_suspects(
             "drop it, or sort the images into class folders",
         )
         raise ConfigError("There are no labels to check.", expected="labelled images", found=found, next_step=step)
+    decisions = _decisions(out)
     plan = plan_run(config, storage or StoragePaths(), progress, begun=True)
     with closing(EmbeddingStore(plan.paths.store)) as store:
         rows = _answered(plan, store, progress)
@@ -102,7 +107,7 @@ def find_suspects(
     suspects = tuple(_listed(plan, rows, judgement))
     page = out.with_suffix(".html")
     unanswered = len(source_rows(plan)) - len(rows)
-    _write_csv(suspects, out)
+    _write_csv(suspects, out, decisions)
     write_text(page, printable(review_page(suspects, plan.config.data.folder, out.name, len(rows), unanswered).html()))
     return Suspects(suspects, len(rows), unanswered, out, page)
 
@@ -146,12 +151,41 @@ def _listed(plan: RunPlan, rows: DatasetRows, judgement: Judgement) -> list[Susp
     ]
 
 
-def _write_csv(found: tuple[Suspect, ...], out: Path) -> None:
+def _decisions(out: Path) -> dict[tuple[str, str], str]:
+    """The column ``drop`` of an earlier list in the file, by path and reason; empty if there is no file.
+
+    Raises:
+        ConfigError: if the file is something else, or is not to be written.
+        OSError: if it cannot be written or read.
+    """
+    if out.suffix.lower() in (".html", ".htm"):
+        step = "choose another name for the list, e.g. --out suspects.csv"
+        raise ConfigError("The page would replace the list.", expected="a CSV file", found=shown(out), next_step=step)
+    ensure_writable(out)
+    if not out.exists():
+        return {}
+    try:
+        rows = csv.DictReader(io.StringIO(read_regular(out).decode("utf-8-sig", "surrogateescape"), newline=""))
+        ours = tuple(rows.fieldnames or ()) == COLUMNS
+        found = {(row[PATH], row["reason"]): (row[DROP] or "").strip().lower() for row in rows} if ours else {}
+    except csv.Error:
+        ours = False
+    if not ours:
+        raise ConfigError(
+            f"{shown(out)} exists, and is not replaced.",
+            expected="a new file, or an earlier list of vl2v data suspects",
+            found="another file",
+            next_step="choose another file: --out FILE",
+        )
+    return {key: said for key, said in found.items() if said in (YES[0], NO[0])}
+
+
+def _write_csv(found: tuple[Suspect, ...], out: Path, decisions: Mapping[tuple[str, str], str]) -> None:
     out.parent.mkdir(parents=True, exist_ok=True)
     with replacing(out) as fresh, fresh.open("w", encoding="utf-8", errors="surrogateescape", newline="") as handle:
         writer = csv.writer(handle)
         writer.writerow(COLUMNS)
         for s in found:
             figures = (f"{s.teacher:.4f}", f"{s.probe:.4f}", f"{s.similarity:.4f}")
-            drop = "yes" if s.reason == LABEL else "no"
+            drop = decisions.get((s.path, s.reason), YES[0] if s.reason == LABEL else NO[0])
             writer.writerow((s.path, s.domain, s.label, s.reason, s.suggested, *figures, drop))

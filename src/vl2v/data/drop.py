@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import csv
+import io
 from pathlib import Path
 
 import numpy as np
 
 from vl2v.data.images import ImageDataset
+from vl2v.data.splits import DatasetRows
 from vl2v.errors import ConfigError
 from vl2v.progress import Progress, warn
 from vl2v_runtime.names import shown
+from vl2v_runtime.regular import read_regular
 
 PATH, DROP = "path", "drop"
+MOST_BYTES = 2**30
 YES, NO = ("yes", "true", "1"), ("no", "false", "0", "")
 
 
@@ -26,14 +30,14 @@ def read_dropped(file: Path) -> set[str]:
     expected = f"a CSV file in UTF-8 with a column {PATH} and, if not all are dropped, a column {DROP} of yes and no"
     problem = f"data.drop (--drop) {shown(file)} cannot be used."
     try:
-        with file.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as handle:
-            rows = list(csv.DictReader(handle))
-            columns = list(rows[0]) if rows else [PATH]
+        text = read_regular(file, MOST_BYTES).decode("utf-8-sig", "surrogateescape")
+        reader = csv.DictReader(io.StringIO(text, newline=""))
+        rows, columns = list(reader), list(reader.fieldnames or ())
     except (OSError, csv.Error, UnicodeError) as error:
         found = (error.strerror if isinstance(error, OSError) else None) or str(error)
         raise ConfigError(problem, expected=expected, found=found, next_step=step) from error
     if PATH not in columns:
-        found = f"the columns {', '.join(shown(str(column)) for column in columns[:12])}"
+        found = f"the columns {', '.join(map(shown, columns[:12]))}" if columns else "an empty file"
         raise ConfigError(problem, expected=expected, found=found, next_step=step)
     dropped = set()
     for line, row in enumerate(rows, 2):
@@ -46,11 +50,19 @@ def read_dropped(file: Path) -> set[str]:
     return dropped
 
 
-def without_dropped(dataset: ImageDataset, file: Path, progress: Progress) -> ImageDataset:
+def without_dropped(
+    dataset: ImageDataset, file: Path, progress: Progress, *, allow_missing_classes: bool = False
+) -> ImageDataset:
     """The dataset without the images that a file drops; warns if the file names images that it does not have.
 
+    Args:
+        dataset: the images.
+        file: the CSV file.
+        progress: receives warnings and the number of dropped images.
+        allow_missing_classes: accept a class of which a domain has no image any more.
+
     Raises:
-        ConfigError: if the file cannot be used, or none of its images is in the dataset.
+        ConfigError: if the file cannot be used, none of its images is in the dataset, or a class loses its last image.
     """
     dropped = read_dropped(file)
     rows = np.array([i for i, path in enumerate(dataset.paths) if path not in dropped], np.int64)
@@ -64,5 +76,26 @@ def without_dropped(dataset: ImageDataset, file: Path, progress: Progress) -> Im
         )
     if gone < len(dropped):
         warn(progress, f"{len(dropped) - gone:,} of the images to drop are not in the data ({shown(file)})")
+    if not allow_missing_classes:
+        _ensure_classes_stay(dataset, rows, file)
     progress.note(f"dropped {gone:,} images ({shown(file)})")
     return dataset.take(rows)
+
+
+def _ensure_classes_stay(dataset: ImageDataset, rows: DatasetRows, file: Path) -> None:
+    """Refuse to drop the last image of a class in a domain.
+
+    Raises:
+        ConfigError: with the first of them.
+    """
+    every = np.stack([dataset.domain_of, dataset.labels], axis=1)
+    emptied = sorted({*map(tuple, every.tolist())} - {*map(tuple, every[rows].tolist())})
+    if emptied:
+        cells = [f"{dataset.domains[domain]}/{dataset.names[label]}" for domain, label in emptied if label >= 0]
+        cells = cells or [dataset.domains[domain] for domain, _ in emptied]
+        raise ConfigError(
+            f"data.drop (--drop) {shown(file)} drops every image of a class.",
+            expected="a remaining image of every class in every domain",
+            found=f"none of {', '.join(map(shown, cells[:5]))}{', ...' * (len(cells) > 5)}",
+            next_step="correct its column drop, or allow it: --allow-missing-classes",
+        )

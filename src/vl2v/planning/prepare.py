@@ -149,7 +149,8 @@ def read_parts(
     """The same, and the images of the held-out classes, if there are any, as a third."""
     dataset = folder.scan(index=index, cache=cache, skip_bad=config.skip_bad, progress=progress)
     if config.drop is not None:
-        dataset = without_dropped(dataset, config.drop, progress)
+        allow = config.allow_missing_classes or folder.as_found  # also of a run that has begun
+        dataset = without_dropped(dataset, config.drop, progress, allow_missing_classes=allow)
     unlabelled = None
     if config.unlabelled is not None:
         unlabelled = unlabelled_images(
