@@ -85,7 +85,7 @@ def test_images_come_as_files_folders_bytes_streams_or_open(cosine: Exported, fo
     assert np.array_equal(model.logits(files[0]), wanted[:1])
     again = Image.open(files[1])
     assert np.array_equal(model.logits([again] * 40), np.repeat(wanted[1:2], 40, axis=0)), "threads share one image"
-    with pytest.raises(TypeError, match="not int"):
+    with pytest.raises(TypeError, match="found int"):
         model.logits([3])  # type: ignore[list-item]
 
 
