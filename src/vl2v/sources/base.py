@@ -82,4 +82,11 @@ def unreadable(name: str | Path, expected: str, error: Exception | str, step: st
 def first_file(candidates: Iterable[Path]) -> Path:
     """Return the first path that is a file, or the first path if none is."""
     found = list(candidates)
-    return next((path for path in found if path.is_file()), found[0])
+    return next((path for path in found if _is_file(path)), found[0])
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # a name that is too long, or that no file can have
+        return False

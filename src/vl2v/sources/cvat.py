@@ -51,7 +51,7 @@ class CvatImages:
                     yield from reader.taken()
                 reader.parser.Parse(b"", True)
             yield from reader.taken()
-        except (expat.ExpatError, OSError, ValueError) as error:
+        except (expat.ExpatError, OSError, ValueError, LookupError) as error:
             raise unreadable(self._path, EXPORT, error) from error
 
 

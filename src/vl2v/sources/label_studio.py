@@ -140,20 +140,27 @@ def _fields(task: object) -> dict[str, Any] | Broken:
 
 def _choices(task: object) -> dict[str, list[object]]:
     """Return the choices in the annotations of a task by the name of their control."""
-    annotations = (task.get("annotations") or task.get("completions") or []) if isinstance(task, dict) else []
     found: dict[str, list[object]] = {}
-    for annotation in annotations:
-        if isinstance(annotation, dict) and not (annotation.get("was_cancelled") or annotation.get("skipped")):
-            for result in annotation.get("result") or []:
-                if isinstance(result, dict) and result.get("type", "choices") == "choices":
+    for annotation in _annotations(task):
+        if not (annotation.get("was_cancelled") or annotation.get("skipped")):
+            for result in _mappings(annotation.get("result")):
+                if result.get("type", "choices") == "choices":
                     found.setdefault(str(result.get("from_name", CHOICE)), []).append(result.get("value"))
     return found
 
 
+def _annotations(task: object) -> list[dict[str, Any]]:
+    return _mappings(task.get("annotations") or task.get("completions")) if isinstance(task, dict) else []
+
+
+def _mappings(value: object) -> list[dict[str, Any]]:
+    """Return the mappings in a list; none if the value is not a list."""
+    return [part for part in value if isinstance(part, dict)] if isinstance(value, list) else []
+
+
 def _without_choice(task: dict[str, Any]) -> str:
     """Return why a task has no class: it has no annotation, or none with choices."""
-    annotations = [a for a in task.get("annotations") or task.get("completions") or () if isinstance(a, dict)]
-    results = [result for a in annotations for result in a.get("result") or () if isinstance(result, dict)]
+    results = [result for annotation in _annotations(task) for result in _mappings(annotation.get("result"))]
     kinds = sorted({shown(str(result.get("type")))[:40] for result in results})
     return f"an annotation without choices, but with {', '.join(kinds[:4])}" if kinds else "no annotation"
 

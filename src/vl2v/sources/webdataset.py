@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from glob import glob, has_magic
 from itertools import islice
 from pathlib import Path
+from typing import Self
 
 from vl2v.data.splits import part_of
 from vl2v.data.tables.base import Broken, Row, empty
@@ -23,6 +24,8 @@ CLASS_LISTS = ("classnames.txt", "classes.txt", "class_names.txt")  # one name p
 LOOKED_AT = 100  # samples from which the columns are taken
 TEXTS = ("cls", "txt", "text", "label", "class")
 MOST_SHARDS = 100_000
+DAMAGED = ("TruncatedHeaderError", "InvalidHeaderError")  # of `tarfile`, which does not document them
+MOST_DIGITS = 9  # of the number of a class
 IMAGE, SPLIT, JSON, FOLDER = "image", "split", "json", "folder"
 BRACES = re.compile(r"\{([^{}]*)\}")
 
@@ -89,7 +92,7 @@ class Shards:
             text = data.decode("utf-8").strip()
         except UnicodeDecodeError:
             return {ending: Broken(f"a .{ending} file that is not UTF-8 text", "save it in UTF-8")}
-        if text.isascii() and text.isdigit() and int(text) < len(self._names):
+        if text.isascii() and text.isdigit() and len(text) <= MOST_DIGITS and int(text) < len(self._names):
             text = self._names[int(text)]
         return {ending: text}
 
@@ -100,10 +103,28 @@ def _folder_of(name: str) -> dict[str, object]:
     return {FOLDER: folder} if folder not in ("", ".", "..") else {}
 
 
+class _Member(tarfile.TarInfo):
+    """A file of a shard. Its header is checked also after the first one, where `tarfile` takes noise for the end."""
+
+    @classmethod
+    def fromtarfile(cls, archive: tarfile.TarFile) -> Self:
+        """Read the next header.
+
+        Raises:
+            ReadError: if it is damaged or cut off.
+        """
+        try:
+            return super().fromtarfile(archive)
+        except tarfile.HeaderError as error:
+            if type(error).__name__ not in DAMAGED:  # the end
+                raise
+            raise tarfile.ReadError(f"damaged after {archive.offset:,} bytes ({error})") from error
+
+
 def _files(shard: Path) -> Iterator[tuple[str, str, bytes | None]]:
     """Iterate over the files of a shard: sample, extension in lower case, and content, which is None if too large."""
     try:
-        with tarfile.open(shard, "r|*") as archive:
+        with tarfile.open(shard, "r|*", tarinfo=_Member) as archive:
             for member in archive:
                 folder, _, name = member.name.rpartition("/")
                 stem, _, ending = name.partition(".")
