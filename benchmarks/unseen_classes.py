@@ -20,10 +20,17 @@ from vl2v.json_files import read_json
 TARGET = "sketch"
 PAIRS = (("dog", "giraffe"), ("guitar", "house"))
 SETTINGS: dict[str, Any] = {
+    "method": "vl2v",
     "student": {"size": 128},
     "teacher": {"prompts": "name"},
     "align": {"steps": 1001, "learning_rate": 1e-3},
-    "distill": {"steps": 61, "warmup_steps": 10, "checkpoint_every": 12, "learning_rate": 1e-4},
+    "distill": {
+        "steps": 150,
+        "warmup_steps": 20,
+        "checkpoint_every": 25,
+        "learning_rate": 3e-4,
+        "augment": {"style": 0.5},
+    },
     "batch_per_domain": 8,
     "device": "cpu",
     "seed": 0,

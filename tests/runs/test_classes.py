@@ -15,7 +15,7 @@ from tiny_dataset import Bench, vl2v
 
 from once import Once
 from vl2v.api import add_classes, distill, list_classes, quote_classes, remove_classes
-from vl2v.errors import BudgetError, ConfigError, StudentError, TeacherError
+from vl2v.errors import BudgetError, ConfigError, StudentError, TeacherError, Vl2vWarning
 from vl2v.locations import StoragePaths
 from vl2v.student.model import Student
 from vl2v.teacher.purchase.ledger import Ledger, LedgerEntry
@@ -103,6 +103,32 @@ def test_images_of_a_class_that_was_never_trained_are_found(finished: Finished) 
     assert set(Student.load(f.run).predict(f.zebras())) <= {"bar", "blank"}
     add_classes(f.run, ["zebra", "dot"], budget=1, storage=f.places)
     assert Student.load(f.run).predict(f.zebras()) == ["zebra"] * 10
+
+
+def test_new_classes_get_an_offset_from_the_validation_images(finished: Finished) -> None:
+    f = finished
+    plain = add_classes(f.run, ["dot"], share=0, budget=1, storage=f.places)
+    assert plain.offsets == [0.0] * 4
+    remove_classes(f.run, ["dot"])
+    student = add_classes(f.run, ["dot"], storage=f.places)
+    assert student.offsets[:3] == [0.0] * 3
+    assert student.offsets[3] > 0
+    assert student.provenance["classes_changed"][-1]["offset"] == student.offsets[3]
+    assert Student.load(f.run).offsets == student.offsets
+
+
+def test_a_share_out_of_range_is_refused_before_a_query(finished: Finished) -> None:
+    for share in (-0.1, 0.51, float("nan")):
+        with pytest.raises(ConfigError, match=r"from 0 to 0\.5"):
+            add_classes(finished.run, ["dot"], share=share, budget=1, storage=finished.places)
+    assert not finished.entries()
+
+
+def test_without_validation_images_there_is_no_offset_and_a_warning(finished: Finished) -> None:
+    (finished.run / "predictions.npz").unlink()
+    with pytest.warns(Vl2vWarning, match="no offset"):
+        student = add_classes(finished.run, ["dot"], budget=1, storage=finished.places)
+    assert not any(student.offsets)
 
 
 def test_what_changed_is_noted(finished: Finished) -> None:
@@ -207,7 +233,7 @@ def test_a_kill_between_the_two_files_leaves_a_student(finished: Finished, monke
     student = Student.load(f.run)
     assert student.classes[-1] == "zebra"
     assert student.head is not None
-    assert len(student.head) == 4
+    assert len(student.head) == len(student.offsets) == 4
     assert list_classes(f.run)[-1].added
     remove_classes(f.run, ["zebra"])
     assert len(Student.load(f.run).classes) == 3

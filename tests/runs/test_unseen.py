@@ -79,8 +79,10 @@ def test_what_is_said_is_what_the_saved_student_does_once_the_class_is_added(
         right[name] = answers.count(name) / len(answers)
     row = next(row for row in said["domains"] if row["domain"] == "rose")
     assert (row["role"], row["seen_images"], row["unseen_images"]) == ("out-of-domain", 20, 10)
-    assert row["student"]["seen"] == pytest.approx((right["bar"] + right["blank"]) / 2)
-    assert row["student"]["unseen"] == pytest.approx(right["zebra stripe"])
+    assert said["offset"] == student.offsets[-1]
+    assert row["adjusted"]["seen"] == pytest.approx((right["bar"] + right["blank"]) / 2)
+    assert row["adjusted"]["unseen"] == pytest.approx(right["zebra stripe"])
+    assert row["student"]["unseen"] <= row["adjusted"]["unseen"]
     assert row["student"]["alone"] == 1
     assert row["zero_shot"] == {"seen": 1, "unseen": 1, "harmonic": 1, "alone": 1}
     sources = [row for row in said["domains"] if row["role"] == "in-domain"]

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import importlib.util
 import shutil
 from dataclasses import replace
@@ -103,6 +104,31 @@ def test_classes_are_changed_in_the_file(cosine: Exported, int8: Path, tmp_path:
     np.testing.assert_allclose(model.logits(IMAGES), 20.0 * before.embed(IMAGES) @ rows.T, atol=1e-4)
     onnx.checker.check_model(file)
     assert not list(tmp_path.glob("*.new"))
+
+
+@pytest.mark.parametrize("kind", ["float", "int8"])
+def test_offsets_are_added_replaced_and_removed_in_the_file(
+    cosine: Exported, int8: Path, tmp_path: Path, kind: str
+) -> None:
+    file, heads = tmp_path / "model.onnx", np.random.default_rng(1).normal(size=(3, DIMENSION)).astype(np.float32)
+    shutil.copy(cosine.file if kind == "float" else int8, file)
+    card, logits = named(cosine, ["emu", "yak", "cat"]), []
+    for offsets in (None, [0.0, 3.0, -1.0], [0.0, 0.0, 2.0], [0.0, 0.0, 0.0]):
+        rewrite_classes(file, card, heads, offsets)
+        onnx.checker.check_model(file)
+        logits.append(vl2v_runtime.load(file).logits(IMAGES))
+    np.testing.assert_allclose(logits[1] - logits[0], [[0, 3, -1]] * len(IMAGES), atol=1e-4)
+    np.testing.assert_allclose(logits[2] - logits[0], [[0, 0, 2]] * len(IMAGES), atol=1e-4)
+    assert np.array_equal(logits[3], logits[0])
+
+
+@pytest.mark.slow
+def test_a_student_with_offsets_is_exported_with_them(cosine: Exported, tmp_path: Path) -> None:
+    student = copy.deepcopy(cosine.student)
+    student.offsets[1] = 5.0
+    write(to_onnx(student), tmp_path / "model.onnx")
+    found = vl2v_runtime.load(tmp_path / "model.onnx").logits(IMAGES)
+    np.testing.assert_allclose(found, student.logits(student.project(IMAGES)), atol=1e-3)
 
 
 @pytest.mark.parametrize(

@@ -52,6 +52,10 @@ def add(
     accept_teacher: Annotated[
         bool, typer.Option("--accept-teacher", help="Add a class even if its embedding equals that of another one.")
     ] = False,
+    share: Annotated[
+        float,
+        typer.Option(help="Share of the validation images that the new classes may take, which sets their offset."),
+    ] = 0.05,
     teacher: TeacherOpt = None,
     price_per_1000_texts: Annotated[str | None, typer.Option(help="Price of 1000 texts, if unpublished.")] = None,
     free: Annotated[bool, typer.Option("--free", help="Confirm that the unpublished price is 0.")] = False,
@@ -73,7 +77,7 @@ def add(
         show(found.to_dict() if as_json else found.table())
         return
     progress, limit = make_progress(quiet, as_json), money(budget)
-    wording["accept_teacher"] = accept_teacher
+    wording |= {"accept_teacher": accept_teacher, "share": share}
     _tell(run, add_classes(run, names, budget=limit, storage=storage, progress=progress, **wording), as_json)
 
 
@@ -114,6 +118,8 @@ def _tell(run: Path, student: Student, as_json: bool) -> None:
         for name, prompts in change["added"].items():
             show(f"added {name}: {', '.join(prompts)}")
         show(f"text queries sent: {change['text_queries']:,}, for {change['cost']} {change['currency']}")
+        if offset := change.get("offset"):
+            show(f"offset of their logits: {offset:.2f}")
     else:
         show(f"removed {', '.join(change['removed'])}")
     show(f"{len(student.classes)} classes: {', '.join(student.classes)}")

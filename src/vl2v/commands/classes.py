@@ -13,14 +13,20 @@ import torch
 from torch import nn
 
 from vl2v.commands.new_classes import KnownClass, NewClasses, known_classes, need_head, new_classes
+from vl2v.commands.reject import KnownImages, logits_of
+from vl2v.commands.run_images import embed_images, sample_rows
+from vl2v.commands.trust import read_answers
 from vl2v.data.images import spelling
 from vl2v.errors import ConfigError, TeacherError
+from vl2v.evaluation.evaluation import IN_DOMAIN
+from vl2v.evaluation.offset import SHARE, new_class_offset
 from vl2v.faults import explaining
 from vl2v.locations import StoragePaths
 from vl2v.locking import file_lock
 from vl2v.onnx_export.exported import change_exports, exported, mark_trust
-from vl2v.progress import Progress
+from vl2v.progress import Progress, Silent, warn
 from vl2v.renamed import old_keywords
+from vl2v.runs.folder import RunFolder
 from vl2v.runs.ownership import alone_in
 from vl2v.runs.storage import storage_of
 from vl2v.student.files import CARD, CHANGES
@@ -34,6 +40,8 @@ from vl2v.teacher.purchase.store import EmbeddingStore
 from vl2v.teacher.purchase.watch import SAME
 
 PURPOSE = "classes"  # in the ledger
+MAX_SHARE = 0.5  # of the validation images
+MAX_IMAGES = 300  # validation images per domain that determine the offset of new classes
 
 
 @explaining
@@ -74,6 +82,7 @@ def add_classes(
     templates: Sequence[str] = (),
     teacher: str | Teacher | None = None,
     accept_teacher: bool = False,
+    share: float = SHARE,
     storage: StoragePaths | None = None,
     progress: Progress | None = None,
     backbone: nn.Module | None = None,
@@ -91,6 +100,8 @@ def add_classes(
         templates: prompt templates instead of the run's own.
         teacher: the run's teacher by another name, or opened; None opens the one that the run names.
         accept_teacher: add a class even if its text embedding is that of another class.
+        share: share of the run's validation images, from 0 to 0.5, that may be assigned to the new classes. It
+            determines the offset of their logits, see `vl2v.evaluation.offset`; with 0, there is none.
         storage: path of the store; None uses the run's own.
         progress: receives the progress of queries.
         backbone: the architecture, if it is a custom module.
@@ -99,12 +110,20 @@ def add_classes(
         The student as saved.
 
     Raises:
-        ConfigError: if a name is empty, exists already, is given twice, or has no unique prompt.
+        ConfigError: if a name is empty, exists already, is given twice, or has no unique prompt, or `share` is out of
+            range.
         StudentError: if the student has a linear classifier, or does not record its teacher.
         TeacherError: if the teacher is not the run's, returns no usable response, or the same embedding for
             two classes.
         BudgetError: before anything is sent that would exceed the budget.
     """
+    if not 0 <= share <= MAX_SHARE:
+        raise ConfigError(
+            "The share of validation images is not valid.",
+            expected=f"a number from 0 to {MAX_SHARE}",
+            found=str(share),
+            next_step=f"e.g. --share {SHARE}, or --share 0 for no offset",
+        )
     home = home_of(run)
     storage = storage or storage_of(home)
     with _alone(run) as folder, closing(EmbeddingStore(storage.store)) as store:
@@ -118,8 +137,10 @@ def add_classes(
         if not accept_teacher:
             _check_distinct(student, rows, card.identity)
         change["before"] = list(student.classes)
+        offset = _offset(student, RunFolder(home), torch.stack(list(rows.values())), share, progress or Silent())
+        change["offset"] = offset
         for key, row in rows.items():
-            student.add_class(key, row.numpy())
+            student.add_class(key, row.numpy(), offset)
         _keep(student, folder, home, change)
     return student
 
@@ -173,6 +194,26 @@ def _buy(
     queries = Buyer(added.teacher, store, budget, run, progress).texts(added.texts, PURPOSE)
     prompts = {key: list(texts) for key, texts in added.prompts.items()}
     return {"added": prompts, "text_queries": queries, "cost": f"{ledger.spent(run) - before:f}", "currency": currency}
+
+
+def _offset(student: Student, folder: RunFolder, rows: torch.Tensor, share: float, progress: Progress) -> float:
+    """The offset of new classes, whose rows of the head are [V, D]; 0, with a warning, without validation images."""
+    consequence = "the new classes have no offset, so hardly any image will be assigned to them"
+    if not share:
+        return 0.0
+    if not folder.predictions_file.is_file():
+        warn(progress, f"{consequence}: the validation images of its run are not known here")
+        return 0.0
+    saved = read_answers(folder)
+    saved = saved.of(saved.role == IN_DOMAIN)
+    chosen = sample_rows(saved, MAX_IMAGES)
+    paths = [folder.config().data.folder / saved.path[i] for i in chosen]
+    embeddings = embed_images(student, paths, progress, consequence) if paths else None
+    if embeddings is None:
+        return 0.0
+    known, _ = KnownImages(student, embeddings, saved.label[chosen]).of_current_classes()
+    new = student.logit_scale * known @ rows.numpy().T
+    return new_class_offset(logits_of(student, known), new, share) if len(known) else 0.0
 
 
 def _check_distinct(student: Student, new: Mapping[str, torch.Tensor], identity: str) -> None:

@@ -141,7 +141,7 @@ class KnownImages:
         Raises:
             ConfigError: if there are none.
         """
-        rows, labels = self._of_current_classes()
+        rows, labels = self.of_current_classes()
         head, scale = need_head(self.student).cpu().numpy(), self.student.logit_scale
         found = make_negatives(nouns, unit_rows(vectors), scale, head, rows, labels)
         if found is None:
@@ -155,10 +155,10 @@ class KnownImages:
 
     def with_negatives(self, trust: Trust, negatives: Negatives | None) -> Trust:
         """Return trust data with negative texts and the thresholds of their score; see `select`."""
-        rows, _ = self._of_current_classes()
+        rows, _ = self.of_current_classes()
         return with_negatives(trust, negatives, logits_of(self.student, rows), rows)
 
-    def _of_current_classes(self) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    def of_current_classes(self) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """The embeddings [N, D] and the labels [N] of the images whose class the student still has."""
         changes = self.student.provenance.get(CHANGES, [])
         trained = list(changes[0]["before"]) if changes else self.student.classes

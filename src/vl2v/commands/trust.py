@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vl2v.commands.reject import KnownImages, logits_of, negative_texts
+from vl2v.commands.run_images import embed_images, sample_rows
 from vl2v.data.splits import Indices
 from vl2v.errors import RunError, StudentError
 from vl2v.evaluation.evaluation import IN_DOMAIN, Row, row_of
@@ -34,11 +35,9 @@ from vl2v.trust import files
 from vl2v.trust.drift import MAX_IMAGES, fit_reference, share_unusual
 from vl2v.trust.fit import fit
 from vl2v.trust.rejection import apply_thresholds
-from vl2v_runtime.imaging import UnreadableImageError
 from vl2v_runtime.trust import NEGATIVES, Trust
 
 SIZES = (1, 8, 32)  # of the batches that drift is told for
-CHUNK = 64
 
 
 @dataclass(frozen=True)
@@ -156,8 +155,9 @@ def _refit(path: Path, progress: Progress, reject: Reject | None) -> Refitted:
         texts = negative_texts(student, reject.texts, reject.teacher)
     sampled, embeddings = np.zeros(0, np.int64), None
     if student.head is not None:
-        sampled = _sample(predictions)
-        embeddings = _embed(student, [folder.config().data.folder / predictions.path[i] for i in sampled], progress)
+        sampled = sample_rows(predictions, MAX_IMAGES)
+        paths = [folder.config().data.folder / predictions.path[i] for i in sampled]
+        embeddings = embed_images(student, paths, progress, "drift cannot be measured")
     if embeddings is not None:
         of_sources = sources[sampled]
         seen = sampled[of_sources]
@@ -237,27 +237,6 @@ def read_answers(folder: RunFolder) -> Predictions:
         )
     with reading(folder.predictions_file, f"write it again: {resume_command(folder.path)}"):
         return read_predictions(folder.predictions_file, made_here(folder.path))
-
-
-def _sample(predictions: Predictions) -> Indices:
-    """At most `MAX_IMAGES` rows of every domain."""
-    rng = np.random.default_rng(0)
-    parts = [np.flatnonzero(predictions.domain == name) for name in predictions.domains]
-    return np.sort(np.concatenate([rng.permutation(part)[:MAX_IMAGES] for part in parts]))
-
-
-def _embed(student: Student, paths: list[Path], progress: Progress) -> NDArray[np.float32] | None:
-    """Embeddings of images, [N, D]; None, with a note, if one is not there any more."""
-    rows = []
-    try:
-        with progress.stage("embedding", len(paths)) as advance:
-            for start in range(0, len(paths), CHUNK):
-                rows.append(student.embed(paths[start : start + CHUNK], CHUNK))
-                advance(len(rows[-1]))
-    except (OSError, UnreadableImageError) as error:
-        warn(progress, f"drift cannot be measured, because the run's images have moved ({error})")
-        return None
-    return np.concatenate(rows)
 
 
 def _domain(

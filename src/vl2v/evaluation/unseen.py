@@ -12,14 +12,16 @@ from numpy.typing import NDArray
 from rich.table import Table
 
 from vl2v.data.splits import Slots
-from vl2v.evaluation.evaluation import ROLES, Logits, percent
+from vl2v.evaluation.evaluation import IN_DOMAIN, ROLES, Logits, percent
 from vl2v.evaluation.features import pass_through
+from vl2v.evaluation.offset import new_class_offset
 from vl2v.evaluation.split import EvaluationDomain
 from vl2v.planning.plan import RunPlan
 from vl2v.purchase import BoughtEmbeddings
 from vl2v.student.model import Student, cosine_logits
 
 COLUMNS = ("seen", "unseen", "harmonic", "alone")
+WHO = {"zero_shot": "teacher", "student": "student", "adjusted": "student with offset"}
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,7 @@ class UnseenRow:
         seen_images: of the training classes: a source's validation images, or all of a held-out domain.
         unseen_images: of the held-out classes: all that the domain has, for none was trained on.
         student: the student as saved, with the held-out classes' texts added to its head.
+        adjusted: the same with an offset on the logits of these classes, as `vl2v.add_classes` chooses it.
         zero_shot: the teacher; None where its vectors were not bought.
     """
 
@@ -60,6 +63,7 @@ class UnseenRow:
     seen_images: int
     unseen_images: int
     student: Unseen
+    adjusted: Unseen
     zero_shot: Unseen | None
 
 
@@ -70,13 +74,15 @@ class UnseenClasses:
     Attributes:
         classes: their names.
         rows: one per domain.
+        offset: of `UnseenRow.adjusted`.
     """
 
     classes: tuple[str, ...]
     rows: tuple[UnseenRow, ...]
+    offset: float = 0.0
 
     def mean(self, role: str, who: str, column: str) -> float | None:
-        """The mean over the domains of a role that have a value, of ``student`` or ``zero_shot``; None if none has.
+        """The mean over the domains of a role that have a value, of one of `WHO`; None if none has.
 
         The harmonic mean is that of the two means, so that a line agrees with itself.
         """
@@ -90,12 +96,11 @@ class UnseenClasses:
         """Plain values for JSON."""
         roles = [role for role in ROLES if any(row.role == role for row in self.rows)]
         means = {
-            role.replace("-", "_"): {
-                who: {column: self.mean(role, who, column) for column in COLUMNS} for who in ("zero_shot", "student")
-            }
+            role.replace("-", "_"): {who: {column: self.mean(role, who, column) for column in COLUMNS} for who in WHO}
             for role in roles
         }
-        return {"classes": list(self.classes), "domains": [asdict(row) for row in self.rows], "means": means}
+        domains = [asdict(row) for row in self.rows]
+        return {"classes": list(self.classes), "offset": self.offset, "domains": domains, "means": means}
 
     def table(self) -> Table:
         """For a terminal, in percent."""
@@ -106,13 +111,13 @@ class UnseenClasses:
         for role in ROLES:
             rows = [row for row in self.rows if row.role == role]
             for row in rows:
-                for who, name in (("zero_shot", "teacher"), ("student", "student")):
+                for who, name in WHO.items():
                     if (found := getattr(row, who)) is not None:
                         table.add_row(row.domain, role, name, *(percent(getattr(found, c)) for c in COLUMNS))
             if rows:
-                for who, name in (("zero_shot", "teacher"), ("student", "student")):
+                for who, name in WHO.items():
                     means = [percent(self.mean(role, who, column)) for column in COLUMNS]
-                    table.add_row("mean", role, name, *means, style="bold", end_section=who == "student")
+                    table.add_row("mean", role, name, *means, style="bold", end_section=who == "adjusted")
         return table
 
 
@@ -162,16 +167,21 @@ def evaluate_unseen(
         logits: Logits = torch.cat([cosine_logits(p, head, student.logit_scale).cpu() for p in passed]).numpy()
         return logits
 
-    for part in domains:
-        new = unseen.rows_of(part.domain)
-        labels = np.concatenate([plan.dataset.labels[part.rows], unseen.labels[new] + seen])
-        of_student = accuracies(predicted(np.concatenate([part.slots, slots[new]])), labels, seen)
+    new = [unseen.rows_of(part.domain) for part in domains]
+    logits = [predicted(np.concatenate([part.slots, slots[rows]])) for part, rows in zip(domains, new, strict=True)]
+    known = [found[: len(part)] for part, found in zip(domains, logits, strict=True) if part.role == IN_DOMAIN]
+    validation = np.concatenate(known)
+    offset = new_class_offset(validation[:, :seen], validation[:, seen:])
+    shift = np.float32(offset) * (np.arange(len(head)) >= seen)
+    for part, further_rows, found in zip(domains, new, logits, strict=True):
+        labels = np.concatenate([plan.dataset.labels[part.rows], unseen.labels[further_rows] + seen])
         of_teacher = None
         if part.embeddings is not None and bought.unseen is not None:
-            logits = bought.zero_shot(np.concatenate([part.embeddings, bought.unseen[new]]), teacher_head)
-            of_teacher = accuracies(logits, labels, seen)
-        rows.append(UnseenRow(part.domain, part.role, len(part.rows), len(new), of_student, of_teacher))
-    return UnseenClasses(unseen.names, tuple(rows))
+            vectors = np.concatenate([part.embeddings, bought.unseen[further_rows]])
+            of_teacher = accuracies(bought.zero_shot(vectors, teacher_head), labels, seen)
+        of_student, adjusted = (accuracies(each, labels, seen) for each in (found, found + shift))
+        rows.append(UnseenRow(part.domain, part.role, len(part), len(further_rows), of_student, adjusted, of_teacher))
+    return UnseenClasses(unseen.names, tuple(rows), offset)
 
 
 def _per_class(answers: NDArray[np.int64], labels: NDArray[np.int64]) -> float | None:

@@ -37,7 +37,7 @@ def change_exports(run: Path, student: Student) -> None:
 
         assert student.head is not None
         described = describe(student, public_provenance(student.provenance))
-        rewrite_classes(file, described, student.head.cpu().numpy())
+        rewrite_classes(file, described, student.head.cpu().numpy(), student.offsets)
     note = run / EXPORT / REPORT
     if note.is_file():
         last = student.provenance[CHANGES][-1]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import importlib.util
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 MOST_BYTES = 2**31  # of a file; protocol buffers have no more
 CLASSIFY = "classify"  # name of the node that multiplies by the text head
+OFFSETS = "offsets"  # name of the tensor that the node adds, if classes have offsets
 PRODUCER = "vl2v"
 
 
@@ -112,6 +113,7 @@ def to_onnx(student: Student, provenance: Mapping[str, Any] | None = None) -> on
     _remove_sources(model)
     if student.head is not None:
         _classify(model, student.head.cpu().numpy(), student.logit_scale)
+        _set_offsets(model, student.offsets)
     model.producer_name = PRODUCER
     set_metadata(model, describe(student, student.provenance if provenance is None else provenance))
     onnx.checker.check_model(model)
@@ -129,6 +131,20 @@ def _classify(model: onnx.ModelProto, head: np.ndarray[Any, np.dtype[np.float32]
     )
     graph.node.append(node)
     graph.output.insert(0, _logits_info(graph.output[0], len(head)))
+
+
+def _set_offsets(model: onnx.ModelProto, offsets: Sequence[float]) -> None:
+    """Add offsets to the logits, or replace or remove those of before."""
+    import onnx
+
+    graph = model.graph
+    node = next(node for node in graph.node if node.name == CLASSIFY)
+    for old in [tensor for tensor in graph.initializer if tensor.name == OFFSETS]:
+        graph.initializer.remove(old)
+    del node.input[2:]
+    if any(offsets):
+        graph.initializer.append(onnx.numpy_helper.from_array(np.array(offsets, np.float32), OFFSETS))
+        node.input.append(OFFSETS)
 
 
 def _logits_info(like: onnx.ValueInfoProto, classes: int) -> onnx.ValueInfoProto:
@@ -175,7 +191,7 @@ def set_metadata(model: onnx.ModelProto, metadata: Metadata) -> None:
     model.metadata_props.add(key=KEY, value=metadata.to_json())
 
 
-def rewrite_classes(path: Path, described: Metadata, head: ArrayLike) -> None:
+def rewrite_classes(path: Path, described: Metadata, head: ArrayLike, offsets: Sequence[float] | None = None) -> None:
     """Change the classes of an exported file without a new export. The file is replaced atomically.
 
     Args:
@@ -183,6 +199,7 @@ def rewrite_classes(path: Path, described: Metadata, head: ArrayLike) -> None:
         described: metadata of the changed student (`describe`) with K different class names. Its provenance and trust
             data are written too.
         head: [K, D] text embeddings with any length above 0.
+        offsets: [K] numbers that are added to the logits; None for zeros.
 
     Raises:
         StudentError: if the shapes do not fit, or the file has no text head.
@@ -204,7 +221,7 @@ def rewrite_classes(path: Path, described: Metadata, head: ArrayLike) -> None:
             )
         outputs = model.graph.output
         at = next((i for i, output in enumerate(outputs) if output.name == LOGITS), None)
-        if len(old.dims) != 2 or at is None:
+        if len(old.dims) != 2 or at is None or CLASSIFY not in [node.name for node in model.graph.node]:
             expected, found = f"a matrix '{HEAD}' and an output '{LOGITS}'", "another graph"
             raise StudentError(f"{path} cannot be changed.", expected=expected, found=found, next_step=AGAIN)
         lengths = np.linalg.norm(rows, axis=-1, keepdims=True)
@@ -215,6 +232,7 @@ def rewrite_classes(path: Path, described: Metadata, head: ArrayLike) -> None:
             found = f"{len(classes)} names, vectors {list(rows.shape)}"
             raise StudentError("Head and classes do not match.", expected=expected, found=found)
         old.CopyFrom(onnx.numpy_helper.from_array(np.ascontiguousarray(rows / lengths), HEAD))
+        _set_offsets(model, offsets or ())
         outputs[at].CopyFrom(_logits_info(outputs[at], len(classes)))
         for info in [info for info in model.graph.value_info if info.name in (LOGITS, HEAD)]:
             model.graph.value_info.remove(info)

@@ -11,7 +11,7 @@ from vl2v.reports.sheet import Sheet
 from vl2v.words import NONE, count, listed, percent, size
 
 UNSEEN = ("seen", "unseen", "harmonic", "alone")
-WHO = {"student": "student", "zero_shot": "teacher"}
+WHO = {"student": "student", "adjusted": "student with offset", "zero_shot": "teacher"}
 
 
 def unseen_table(content: Mapping[str, Any]) -> TableBlock:

@@ -102,6 +102,7 @@ class UnseenRowPart(_Part):
     domain: Text
     role: Role
     student: UnseenPart | None = None
+    adjusted: UnseenPart | None = None
     zero_shot: UnseenPart | None = None
 
 
@@ -109,8 +110,9 @@ class UnseenTablePart(_Part):
     """`vl2v.evaluation.unseen.UnseenClasses`."""
 
     classes: list[Text] = []
+    offset: float | None = None
     domains: list[UnseenRowPart] = []
-    means: dict[str, dict[Literal["zero_shot", "student"], UnseenPart]] = {}
+    means: dict[str, dict[Literal["zero_shot", "student", "adjusted"], UnseenPart]] = {}
 
 
 class IntervalPart(_Part):

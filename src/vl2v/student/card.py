@@ -68,6 +68,7 @@ class StudentCard(_Part):
     preprocess: PreprocessCard
     classes: Annotated[list[ClassName], Field(min_length=1, max_length=MAX_CLASSES)]
     logit_scale: Annotated[float, Field(gt=0, le=MAX_LOGIT_SCALE)]
+    offsets: list[Level] | None = None
     provenance: dict[str, Any] = {}
 
     @model_validator(mode="after")
@@ -78,6 +79,8 @@ class StudentCard(_Part):
             raise ValueError("an identity projection between different dimensions")
         if self.classifier == "linear" and self.dimension != len(self.classes):
             raise ValueError("a linear classifier whose dimension differs from the number of classes")
+        if self.offsets is not None and (self.classifier == "linear" or len(self.offsets) != len(self.classes)):
+            raise ValueError("offsets that are not one for each class of a text head")
         return self
 
     @property

@@ -82,6 +82,8 @@ def save(student: Student, folder: Path) -> Path:
         "provenance": student.provenance,
     }
     names = {"classes": student.classes, CHANGES: student.provenance.get(CHANGES, [])}
+    if any(student.offsets):  # other students are written as in earlier versions
+        names["offsets"] = card["offsets"] = student.offsets
     card["stamp"] = stamp = _stamp(names, student.head)
     tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in student.state_dict().items()}
     with replacing(folder / WEIGHTS) as fresh:
@@ -139,7 +141,7 @@ def _assembled(card: StudentCard, backbone: Backbone) -> Student:
     linear = card.projection == "linear"
     projection = nn.Linear(card.features, card.dimension) if linear else nn.Identity()
     head = torch.ones(len(card.classes), card.dimension) if card.classifier == "cosine" else None
-    return Student(backbone, projection, head, card.classes, card.logit_scale, card.provenance)
+    return Student(backbone, projection, head, card.classes, card.logit_scale, card.provenance, card.offsets)
 
 
 @torch.no_grad()
@@ -262,4 +264,5 @@ def _newer_names(card: Mapping[str, Any], saved_names: Mapping[str, Any]) -> dic
     provenance, changes = card.get("provenance", {}), saved_names.get(CHANGES)
     if changes and isinstance(provenance, dict):
         provenance = provenance | {CHANGES: changes}
-    return {"classes": saved_names.get("classes"), "provenance": provenance}
+    offsets = saved_names.get("offsets")
+    return {"classes": saved_names.get("classes"), "offsets": offsets, "provenance": provenance}

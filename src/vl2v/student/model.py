@@ -47,6 +47,8 @@ class Student(nn.Module):
         classes: K class names, in the order of the head.
         logit_scale: the scale of the teacher, or the one that the method vl2v has trained.
         provenance: versions, seeds, teacher and data of the run.
+        offsets: [K] finite numbers that are added to the logits; None for zeros. Classes that are added after training
+            have one, see `vl2v.evaluation.offset`. Only with a text head.
 
     Attributes:
         trust: temperature, thresholds and drift reference, fitted at the end of a run. None before that, or without
@@ -66,6 +68,7 @@ class Student(nn.Module):
         classes: Sequence[str],
         logit_scale: float,
         provenance: dict[str, Any] | None = None,
+        offsets: Sequence[float] | None = None,
     ) -> None:
         super().__init__()
         self.backbone = backbone.module
@@ -78,10 +81,15 @@ class Student(nn.Module):
         self.logit_scale = float(logit_scale)
         self.provenance: dict[str, Any] = dict(provenance or {})
         self.trust: Trust | None = None
+        self.offsets = [0.0] * len(self.classes) if offsets is None else [float(offset) for offset in offsets]
         count, shape = len(self.classes), [len(self.classes), 1] if self.head is None else list(self.head.shape)
         if len(shape) != 2 or shape[0] != count or len(set(self.classes)) != count:
             expected = f"[{count}, D] text embeddings and as many different class names"
             raise StudentError("Head and classes do not match.", expected=expected, found=str(shape))
+        fitting = len(self.offsets) == count and bool(np.isfinite(self.offsets).all())
+        if not fitting or (self.head is None and any(self.offsets)):
+            expected = f"{count} finite offsets, all of them 0 without a text head"
+            raise StudentError("Offsets and classes do not match.", expected=expected, found=str(self.offsets)[:100])
 
     @property
     def dimension(self) -> int:
@@ -157,14 +165,18 @@ class Student(nn.Module):
     def logits(self, projected: Tensor) -> Tensor:
         """Map projections [B, D] to logits [B, K]. Without a text head, the projections are the logits."""
         projected = projected.float()
-        return projected if self.head is None else cosine_logits(projected, self.head, self.logit_scale)
+        if self.head is None:
+            return projected
+        logits = cosine_logits(projected, self.head, self.logit_scale)
+        return logits + logits.new_tensor(self.offsets) if any(self.offsets) else logits
 
-    def add_class(self, name: str, vector: ArrayLike) -> None:
+    def add_class(self, name: str, vector: ArrayLike, offset: float = 0.0) -> None:
         """Add a class without training: its text embedding becomes a row of the head.
 
         Args:
             name: name of the new class.
             vector: [D], the teacher's embedding of its prompt, with any length above 0.
+            offset: finite number that is added to the logit of the class.
 
         Raises:
             StudentError: if the name exists, the embedding is not valid, or there is no text head.
@@ -179,8 +191,11 @@ class Student(nn.Module):
             raise StudentError(
                 "The embedding cannot be used for a class.", expected=expected, found=f"{row.shape}", next_step=step
             )
+        if not np.isfinite(offset):
+            raise StudentError("The offset cannot be used.", expected="a finite number", found=str(offset))
         self.head = torch.cat([head, F.normalize(row, dim=0)[None]])
         self.classes.append(name)
+        self.offsets.append(float(offset))
 
     def remove_class(self, name: str) -> None:
         """Remove a class and its row of the head. At least one class must remain.
@@ -202,6 +217,7 @@ class Student(nn.Module):
         index = self.classes.index(name)
         self.head = torch.cat([head[:index], head[index + 1 :]])
         self.classes.pop(index)
+        self.offsets.pop(index)
 
     def save(self, folder: str | Path) -> Path:
         """Save the student to a folder of safetensors and JSON; see `vl2v.student.files`."""

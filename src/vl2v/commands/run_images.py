@@ -1,0 +1,50 @@
+"""Embeddings of the images that a finished run was evaluated on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vl2v.data.splits import Indices
+from vl2v.evaluation.predictions import Predictions
+from vl2v.progress import Progress, warn
+from vl2v.student.model import Student
+from vl2v_runtime.imaging import UnreadableImageError
+
+CHUNK = 64  # images per call of the student
+
+
+def sample_rows(predictions: Predictions, most: int) -> Indices:
+    """Sample at most `most` rows of every domain, always the same ones; row indices in ascending order."""
+    rng = np.random.default_rng(0)
+    parts = [np.flatnonzero(predictions.domain == name) for name in predictions.domains]
+    return np.sort(np.concatenate([rng.permutation(part)[:most] for part in parts]))
+
+
+def embed_images(
+    student: Student, paths: Sequence[Path], progress: Progress, consequence: str
+) -> NDArray[np.float32] | None:
+    """Compute the student's embeddings of images, [N, D].
+
+    Args:
+        student: with a text head.
+        paths: of the images, at least one.
+        progress: receives the progress, and a warning if an image cannot be read.
+        consequence: what is missing without the images; the warning starts with it.
+
+    Returns:
+        None if an image cannot be read, usually since the images have been moved.
+    """
+    rows = []
+    try:
+        with progress.stage("embedding", len(paths)) as advance:
+            for start in range(0, len(paths), CHUNK):
+                rows.append(student.embed(paths[start : start + CHUNK], CHUNK))
+                advance(len(rows[-1]))
+    except (OSError, UnreadableImageError) as error:
+        warn(progress, f"{consequence}, because the run's images have moved ({error})")
+        return None
+    return np.concatenate(rows)
