@@ -15,8 +15,9 @@ from tiny_dataset import Bench, vl2v
 
 from once import Once
 from vl2v.api import add_classes, distill, list_classes, quote_classes, remove_classes
-from vl2v.errors import BudgetError, ConfigError, StudentError, TeacherError, Vl2vWarning
+from vl2v.errors import BudgetError, ConfigError, StudentError, TeacherError
 from vl2v.locations import StoragePaths
+from vl2v.progress import Vl2vWarning
 from vl2v.student.model import Student
 from vl2v.teacher.purchase.ledger import Ledger, LedgerEntry
 from vl2v.teacher.purchase.store import EmbeddingStore
