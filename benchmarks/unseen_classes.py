@@ -70,7 +70,8 @@ def by_share(run: Path, out: Path, texts: dict[str, Any]) -> dict[str, dict[str,
         further = student.logit_scale * rows[name] @ new.T
         return np.concatenate([logits_of(student, rows[name]), further], axis=1).astype(np.float32)
 
-    known, found, count = logits("sources"), {}, len(student.classes)
+    found: dict[str, dict[str, list[float]]] = {}
+    known, count = logits("sources"), len(student.classes)
     for share in SHARES:
         offset = new_class_offset(known[:, :count], known[:, count:], share)
         shift = np.float32(offset) * (np.arange(count + 1) == count)
