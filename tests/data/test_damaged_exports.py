@@ -12,6 +12,7 @@ import pytest
 
 from vl2v.data.tables.base import Broken
 from vl2v.errors import DataError
+from vl2v.sources.columnar import open_datasets
 from vl2v.sources.cvat import CvatImages
 from vl2v.sources.label_studio import LabelStudio
 from vl2v.sources.webdataset import Shards
@@ -81,3 +82,20 @@ def test_a_shard_that_is_damaged_behind_its_first_files_is_refused(tmp_path: Pat
     file.write_bytes(content)
     with pytest.raises(DataError, match="damaged after"):
         list(Shards(str(file)).rows(["image"]))
+
+
+def test_numbers_beyond_the_named_classes_are_faults_of_their_rows(tmp_path: Path) -> None:
+    pa = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    names = {"label": {"names": ["cat", "dog"], "_type": "ClassLabel"}}
+    table = pa.table({"image": [{"bytes": b"x", "path": None}] * 4, "label": [0, 7, 1, -1]})
+    table = table.replace_schema_metadata({b"huggingface": json.dumps({"info": {"features": names}}).encode()})
+    parquet.write_table(table, tmp_path / "a.parquet")
+    found = [cells for _, cells in open_datasets(str(tmp_path / "a.parquet")).rows(["label"])]
+    assert [cells for cells in found if not isinstance(cells, Broken)] == [("cat",), ("dog",), (None,)]
+    assert isinstance(found[1], Broken)
+    assert found[1].problem == "the class number 7, but the file names 2 classes"
+    deep = table.replace_schema_metadata({b"huggingface": b"[" * 50_000})
+    parquet.write_table(deep, tmp_path / "b.parquet")
+    assert "label" in open_datasets(str(tmp_path / "b.parquet")).columns

@@ -22,7 +22,7 @@ from vl2v.commands.expect import Expected, expected_of
 from vl2v.commands.expect_basis import basis_of
 from vl2v.config import RunConfig, parse
 from vl2v.errors import DataError, RunError, Vl2vError
-from vl2v.progress import Silent
+from vl2v.progress import Silent, Vl2vWarning
 from vl2v.runs.folder import RunFolder
 from vl2v.student.backbones import load_backbone
 from vl2v.student.files import CHANGES
@@ -129,6 +129,18 @@ def test_images_beyond_every_training_domain_lead_to_a_warning(made: Path) -> No
     assert any("none of the training domains" in text for text in beyond.warnings)
     within = expected_of(replace(basis, distances=replace(basis.distances, farthest=2.0)), new, 40, 0)
     assert within.warnings == ()
+
+
+def test_copies_of_an_image_count_once(bench: Bench, made: Path, tmp_path: Path) -> None:
+    for i in range(6):
+        for copy in range(5):
+            (tmp_path / f"camera{copy}").mkdir(exist_ok=True)
+            shutil.copy(bench.data / "rose" / "bar" / f"{i}.png", tmp_path / f"camera{copy}" / f"{i}.png")
+    once = vl2v.expect(made, tmp_path / "camera0")
+    with pytest.warns(Vl2vWarning, match="24 images are copies"):
+        every = vl2v.expect(made, [tmp_path, tmp_path / "camera0", tmp_path])
+    assert (every.images, every.found) == (6, 30)
+    assert (every.accuracy, every.warnings) == (once.accuracy, once.warnings)
 
 
 def test_few_images_and_unreadable_ones_are_told(bench: Bench, made: Path, tmp_path: Path) -> None:

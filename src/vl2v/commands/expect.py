@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -128,7 +129,7 @@ def expect(run: str | Path, images: str | Path | Sequence[str | Path], *, progre
     The estimate starts from the student's calibrated confidence on the images and from its agreement with a linear
     probe on the pretrained backbone. Its error is measured with probes that leave each source domain out in turn, on
     the run's validation images and on changed copies of them. Labels of the new site and of held-out domains are not
-    used. Of more than 1,000 images, 1,000 are drawn at random.
+    used. Of more than 1,000 images, 1,000 are drawn at random. Copies of an image count once.
 
     Args:
         run: folder of a finished run, with its images where they were.
@@ -141,12 +142,15 @@ def expect(run: str | Path, images: str | Path | Sequence[str | Path], *, progre
     """
     progress = progress or Silent()
     given = [images] if isinstance(images, str | Path) else images
-    paths, left_out = find_images([Path(path) for path in given])
+    found, left_out = find_images([Path(path) for path in given])
+    paths = list({path.resolve(): path for path in reversed(found)}.values())[::-1]  # each file once
     for text in left_out:
         warn(progress, text)
     basis = basis_of(Path(run), progress)
     chosen = [paths[i] for i in np.sort(np.random.default_rng(0).permutation(len(paths))[:MOST_NEW])]
-    pixels, faults = _readable(basis.student, chosen, progress)
+    pixels, faults, copies = _readable(basis.student, chosen, progress)
+    if copies:
+        warn(progress, f"{copies} images are copies of others and count once, since they say nothing new")
     if faults:
         warn(progress, f"{len(faults)} images cannot be read and are left out: {'; '.join(faults[:3])}")
     with computing(student_threads(basis.student, len(pixels))):
@@ -161,18 +165,20 @@ def expect(run: str | Path, images: str | Path | Sequence[str | Path], *, progre
     return expected
 
 
-def _readable(student: Student, paths: Sequence[Path], progress: Progress) -> tuple[Tensor, list[str]]:
-    """The pixels of the images that can be read, [N, 3, S, S] uint8, and the faults of the others.
+def _readable(student: Student, paths: Sequence[Path], progress: Progress) -> tuple[Tensor, list[str], int]:
+    """Read images, and return the pixels of different ones, [N, 3, S, S] uint8, all faults, and the number of copies.
 
     Raises:
         DataError: if none can be read.
     """
-    rows: list[Tensor] = []
+    rows: dict[bytes, Tensor] = {}
     faults: list[str] = []
+    copies = 0
     with progress.stage("reading new images", len(paths)) as advance:
         for path in paths:
             try:
-                rows.append(student.preprocess.pixels(path))
+                pixels = student.preprocess.pixels(path)
+                copies += int(rows.setdefault(sha256(pixels.numpy().tobytes()).digest(), pixels) is not pixels)
             except UnreadableImageError as error:
                 faults.append(f"{shown(path)}: {error}")
             except OSError as error:
@@ -183,4 +189,4 @@ def _readable(student: Student, paths: Sequence[Path], progress: Progress) -> tu
         raise DataError(
             "No image can be read.", expected="at least one readable image", found="; ".join(faults[:3]), next_step=step
         )
-    return torch.stack(rows), faults
+    return torch.stack(list(rows.values())), faults, copies

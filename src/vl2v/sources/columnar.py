@@ -10,7 +10,7 @@ from typing import Any
 
 from vl2v.data.parquet_images import class_names
 from vl2v.data.splits import part_of
-from vl2v.data.tables.base import PARQUET, Row
+from vl2v.data.tables.base import PARQUET, Broken, Row
 from vl2v.errors import DataError, MissingExtraError
 from vl2v.sources.base import Embedded, Source, unreadable, version_of
 
@@ -71,7 +71,8 @@ class Columnar:
                 values = {column: self._values(column, batch.column(column), part) for column in wanted}
                 for i in range(batch.num_rows):
                     number += 1
-                    yield number, tuple(values[c][i] if c in values else part.split for c in columns)
+                    cells = tuple(values[c][i] if c in values else part.split for c in columns)
+                    yield number, next((cell for cell in cells if isinstance(cell, Broken)), cells)
 
     def _values(self, column: str, values: Any, part: Part) -> list[object]:
         found = values.to_pylist()
@@ -80,7 +81,17 @@ class Columnar:
         names = self._names.get(column)
         if names is None:
             return list(found)
-        return [names[v] if isinstance(v, int) and 0 <= v < len(names) else None if v == -1 else v for v in found]
+        return [_class_of(value, names) for value in found]
+
+
+def _class_of(value: object, names: Sequence[str]) -> object:
+    """Return the name of a class by its number. -1 stands for no class."""
+    if value == -1 or not isinstance(value, int):
+        return None if value == -1 else value
+    if 0 <= value < len(names):
+        return names[value]
+    problem = f"the class number {value}, but the file names {len(names):,} classes"
+    return Broken(problem, "write the dataset again, or leave the row out: --skip-bad", file=True)
 
 
 def _image(value: object, folder: Path) -> object:
