@@ -17,6 +17,7 @@ is most per image. The images, the simulated vendor and the student come from th
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -104,18 +105,27 @@ class Trial:
             predicted[fold == left] = _predicted(x[fold != left], targets[fold != left], x[fold == left])
         return predicted
 
+    def fitted(
+        self, queried: NDArray[np.bool_], image_weight: float, domains: Sequence[NDArray[np.int64]] | None = None
+    ) -> Callable[[NDArray[np.int64]], float]:
+        """Fit the linear map to some source domains, or all; returns its accuracy as a function of rows."""
+        domains = self.groups if domains is None else domains
+        part, ends = np.concatenate(domains), np.cumsum([len(domain) for domain in domains])
+        m, rows, groups = self.m, self.rows[part], np.split(np.arange(len(part)), ends[:-1])
+        embeddings = np.where(queried[part, None], m["embeddings"][rows], 0.0)
+        image, text = term_weights(groups, [1] * len(groups), np.ones(len(rows), bool))
+        targets, weights = dual_targets(embeddings, m["head"][m["labels"][rows]], image, text, image_weight)
+        weight, bias = ridge([(self.x[rows], targets, weights)], STRENGTH)
+
+        def accuracy(tested: NDArray[np.int64]) -> float:
+            answers = ((self.x[tested] @ weight.T + bias) @ m["head"].T).argmax(axis=1)
+            return float((answers == m["labels"][tested]).mean())
+
+        return accuracy
+
     def accuracies(self, queried: NDArray[np.bool_], image_weight: float) -> dict[str, float]:
         """Accuracy on the held-out domain, and the mean over the validation images of the source domains."""
-        m, labels = self.m, self.m["labels"][self.rows]
-        embeddings = np.where(queried[:, None], m["embeddings"][self.rows], 0.0)
-        image, text = term_weights(self.groups, (1, 1, 1), np.ones(len(labels), bool))
-        targets, weights = dual_targets(embeddings, m["head"][labels], image, text, image_weight)
-        weight, bias = ridge([(self.x[self.rows], targets, weights)], STRENGTH)
-
-        def accuracy(rows: NDArray[np.int64]) -> float:
-            answers = ((self.x[rows] @ weight.T + bias) @ m["head"].T).argmax(axis=1)
-            return float((answers == m["labels"][rows]).mean())
-
+        accuracy = self.fitted(queried, image_weight)
         return {"unseen": accuracy(self.target), "validation": float(np.mean([accuracy(v) for v in self.validation]))}
 
 

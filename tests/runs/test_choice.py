@@ -19,6 +19,7 @@ import vl2v
 from vl2v.benchmark.protocol import Grid, Origin, jobs, make_variants
 from vl2v.cli import app
 from vl2v.commands.choosing import with_choice
+from vl2v.commands.distill import run
 from vl2v.config import RunConfig
 from vl2v.errors import BudgetError, ConfigError, Interrupted, RunError
 from vl2v.locations import StoragePaths
@@ -318,3 +319,18 @@ def test_a_run_is_trained_on_all_images_and_resumed_with_the_same_weights(bench:
         assert (tmp_path / name / "queries.json").is_file()
     one, other = ((tmp_path / name / "student" / "model.safetensors").read_bytes() for name in ("whole", "cut"))
     assert one == other
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("data", [HEAP, {"held_out": ("rose",), "labels_per_class": 5, "rest_unlabelled": True}])
+def test_a_run_without_labels_is_trained_on_what_it_queried(bench: Bench, tmp_path: Path, data: dict[str, Any]) -> None:
+    paths = StoragePaths(tmp_path / "cache", tmp_path / "s.sqlite")
+    config = config_of(bench, data=data)
+    done = run(config, tmp_path / "run", storage=paths, report=False)
+    assert done is not None
+    assert (done.image_queries, done.text_queries) == (20, 3)
+    reference = json.loads((tmp_path / "run" / "evaluation.json").read_text())
+    choice = Choice.read(tmp_path / "run" / "queries.json")
+    assert choice is not None
+    images = [row["images"] for row in reference["domains"] if row["role"] == "in-domain"]
+    assert sum(images) == (len(choice.evaluation) or 6)
