@@ -24,7 +24,7 @@ from vl2v.config import RunConfig
 from vl2v.errors import BudgetError, ConfigError, Interrupted, RunError
 from vl2v.locations import StoragePaths
 from vl2v.nested import merge
-from vl2v.planning.choice import Candidates, Choice, narrowed
+from vl2v.planning.choice import Candidates, Choice, Images, narrowed
 from vl2v.planning.plan import RunPlan, plan_run
 from vl2v.progress import Silent
 from vl2v.purchase import BoughtEmbeddings, BudgetAccount, ensure_affordable, export_embeddings, open_budget, purchase
@@ -192,6 +192,18 @@ def test_a_domain_without_any_embedding_is_not_passed_over(room: Room, tmp_path:
     with pytest.raises(BudgetError, match="and without a label") as caught:
         other.plan("0.05", data={"unlabelled": str(room.bench.data / "rose")})
     assert "at least 0.1 USD, for 1 images" in str(caught.value)
+
+
+def test_an_image_of_two_groups_belongs_to_the_smaller(room: Room) -> None:
+    """Otherwise nothing would be queried of a group without labels that is part of another group."""
+    plan = plan_run(config_of(room.bench), room.paths)
+    digests = plan.examples.digests
+    with closing(EmbeddingStore(room.paths.store)) as store:
+        images = Images.of(plan, store, [digests[:10], digests[4:7], digests[20:24]])
+    assert np.bincount(images.groups).tolist() == [7, 3, 4]
+    assert images.digests.tolist() == [*digests[:4].tolist(), *digests[7:10].tolist(), *digests[4:7].tolist(),
+                                       *digests[20:24].tolist()]  # fmt: skip
+    assert images.missing == 3
 
 
 def test_without_labels_every_domain_needs_two_images(room: Room) -> None:

@@ -116,10 +116,11 @@ class Images:
 
     @classmethod
     def of(cls, plan: RunPlan, store: EmbeddingStore, parts: Sequence[Digests]) -> Images:
-        """The distinct images of several groups; an image of two groups belongs to the first."""
-        digests = np.concatenate([_digests([]), *parts])
-        groups = np.repeat(np.arange(len(parts), dtype=np.int64), [len(part) for part in parts])
-        first = np.sort(np.unique(digests, axis=0, return_index=True)[1])
+        """The distinct images of several groups; an image of two groups belongs to the smaller, which needs one."""
+        digests, sizes = np.concatenate([_digests([]), *parts]), np.array([len(part) for part in parts], np.int64)
+        groups = np.repeat(np.arange(len(parts), dtype=np.int64), sizes)
+        order = np.argsort(sizes[groups], kind="stable")
+        first = np.sort(order[np.unique(digests[order], axis=0, return_index=True)[1]])
         digests, groups = digests[first], groups[first]
         paid = store.knows_images(plan.card, digests)
         if getattr(plan.teacher, "idempotent", False):
