@@ -18,6 +18,7 @@ from vl2v.json_files import read_json, write_json
 from vl2v.planning.plan import RunPlan, quote_again
 from vl2v.planning.requirements import EVALUATION, TRAINING, UNLABELLED, UNSEEN, VALIDATION
 from vl2v.planning.split import Split
+from vl2v.student.architectures import described
 from vl2v.teacher.purchase.ledger import Ledger
 from vl2v.teacher.purchase.store import EmbeddingStore
 
@@ -77,7 +78,7 @@ class Choice:
             raise RunError(
                 f"{file} is damaged.",
                 expected="the images that the run queries",
-                found=" ".join(str(error).split())[:300],
+                found=described(error) if isinstance(error, ValidationError) else " ".join(str(error).split())[:300],
                 next_step="start a new run with another --out; purchased embeddings are reused for free",
             ) from error
         return cls(images, found.stored, found.candidates, found.unlabelled, evaluation)
@@ -202,8 +203,18 @@ def narrowed(plan: RunPlan, choice: Choice, store: EmbeddingStore) -> RunPlan:
     """The plan that queries the chosen images, and the new images of a repair.
 
     Training images without a label and without an embedding are left out, as are evaluation images without either.
+
+    Raises:
+        RunError: if a chosen image is not in the data any more.
     """
     examples, every = plan.examples, plan.requirements.purposes
+    if gone := int((~among(choice.images, examples.digests)).sum()):
+        raise RunError(
+            "The images that the run queries are not those of the data.",
+            expected=f"the {len(choice.images):,} images of queries.json among the training images",
+            found=f"{gone:,} that are not",
+            next_step="restore the images; or start a new run with another --out, which reuses purchased embeddings",
+        )
     sources = np.concatenate(examples.groups[: len(plan.split.sources)])
     first = among(choice.images, examples.digests[sources])
     new = examples.digests[examples.groups[-1]] if plan.config.repair is not None else _digests([])
@@ -242,7 +253,11 @@ def quoted_choice(plan: RunPlan, store: EmbeddingStore) -> RunPlan:
     config, quote = plan.config, plan.quote
     if config.when_short != "choose" or config.budget is None or affordable(plan, config.budget, store):
         return plan
-    candidates = Candidates.of(plan, store)
+    candidates, price = Candidates.of(plan, store), plan.card.price
+    if covered(plan, config.budget) < (missing := candidates.missing):
+        least = f"{price.of(missing, quote.text_queries):f} {price.currency}"
+        line = f"the budget is too small for a run, which needs at least {least}: {missing} images and the texts"
+        return replace(plan, quote=replace(quote, choice=line))
     parts = candidates.training, candidates.evaluation
     counts = candidates.shared(covered(plan, config.budget))
     chosen = [np.flatnonzero(~part.paid)[:count] for part, count in zip(parts, counts, strict=True)]
