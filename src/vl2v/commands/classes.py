@@ -41,7 +41,7 @@ from vl2v.teacher.purchase.watch import SAME
 
 PURPOSE = "classes"  # in the ledger
 MAX_SHARE = 0.5  # of the validation images
-MAX_IMAGES = 300  # validation images per domain that determine the offset of new classes
+MAX_IMAGES = 150  # validation images per domain that determine the offset of new classes
 
 
 @explaining
