@@ -32,6 +32,7 @@ from vl2v.evaluation.zero_shot import warn_of_teacher
 from vl2v.json_files import write_json
 from vl2v.locations import StoragePaths
 from vl2v.notebook import html_of, inline_page
+from vl2v.planning.models import open_configured_teacher
 from vl2v.planning.plan import RunPlan, plan_run
 from vl2v.planning.prepare import list_folder, with_columns
 from vl2v.progress import Progress, Recorder, Silent, warn
@@ -142,6 +143,7 @@ def run(
         config = config.model_copy(update=found)
         ensure_new(folder, config.data.root)
         listing = list_folder(config.data)
+        teacher = teacher or open_configured_teacher(config)  # a wrong name is refused before anything takes time
         if backbone is None:
             config, backbone = with_image_size(config, listing, accelerator, progress)
     with owned(out, TRAINING) if first else nullcontext():

@@ -8,6 +8,7 @@ from dataclasses import replace
 from vl2v.config import RunConfig
 from vl2v.locations import StoragePaths
 from vl2v.planning.choice import quoted_choice
+from vl2v.planning.models import open_configured_teacher
 from vl2v.planning.plan import plan_run
 from vl2v.planning.prepare import list_folder
 from vl2v.progress import Progress, Silent
@@ -27,6 +28,7 @@ def quote_run(
     """State what a run would buy. Spends nothing; a student is not needed (`config.student.spec` may be empty)."""
     named, listing, backbone = bool(config.student.spec), list_folder(config.data), None
     storage, progress = storage or StoragePaths(), progress or Silent()
+    teacher = teacher or open_configured_teacher(config)
     if named:
         from vl2v.training.image_size import with_image_size  # imports torch
         from vl2v.training.process import make_accelerator
