@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler
+from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, ValidationError
 from pydantic_core import CoreSchema
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -76,3 +77,14 @@ class Strict(OneFault):
     model_config = ConfigDict(
         extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True, defer_build=True
     )
+
+
+def described(error: ValidationError, most: int = 3) -> str:
+    """Describe the first errors of a validation, each with its key and value."""
+    faults = error.errors()
+    parts = [
+        f"{'.'.join(str(key)[:60] for key in fault['loc']) or 'the whole'}: {fault['msg'][:200]}"
+        + ("" if fault["type"] == "missing" else f" ({reprlib.repr(fault['input'])[:60]})")
+        for fault in faults[:most]
+    ]
+    return "; ".join(parts) + (f"; and {len(faults) - most} more" if len(faults) > most else "")

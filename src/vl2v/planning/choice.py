@@ -18,7 +18,7 @@ from vl2v.json_files import read_json, write_json
 from vl2v.planning.plan import RunPlan, quote_again
 from vl2v.planning.requirements import EVALUATION, TRAINING, UNLABELLED, UNSEEN, VALIDATION
 from vl2v.planning.split import Split
-from vl2v.student.architectures import described
+from vl2v.strict import described
 from vl2v.teacher.purchase.ledger import Ledger
 from vl2v.teacher.purchase.store import EmbeddingStore
 

@@ -9,6 +9,7 @@ from vl2v.errors import ConfigError
 from vl2v.teacher.base import Price, Teacher
 from vl2v.teacher.file import FileTeacher
 from vl2v.teacher.http.remote import RemoteTeacher
+from vl2v.teacher.prompts import load_templates
 from vl2v.teacher.registry import is_remote, open_teacher
 
 if TYPE_CHECKING:
@@ -20,8 +21,9 @@ def open_configured_teacher(config: RunConfig) -> Teacher:
 
     Raises:
         TeacherError: if it is unknown or cannot be opened.
-        ConfigError: if the price contradicts the kind of teacher.
+        ConfigError: if the price contradicts the kind of teacher, or its prompts cannot be read.
     """
+    load_templates(config.teacher.prompts)  # before anything takes time
     return open_teacher(config.teacher.spec, price=stated_price(config), device=local_device(config))
 
 

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from vl2v.errors import RunError
 from vl2v.json_files import read_json
-from vl2v.student.architectures import described
+from vl2v.strict import described
 from vl2v_runtime import strict_json
 from vl2v_runtime.regular import read_text
 

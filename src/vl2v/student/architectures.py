@@ -7,7 +7,6 @@ address or a class. No weights are loaded here: they come from the safetensors f
 from __future__ import annotations
 
 import re
-import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
@@ -18,7 +17,7 @@ from torch import Tensor, nn
 
 from vl2v.errors import StudentError
 from vl2v.pretrained.open_clip import image_tower, import_open_clip
-from vl2v.strict import OneFault
+from vl2v.strict import OneFault, described
 
 CUSTOM_MODULE = "The backbone of this student is a custom module"  # a message that `vl2v export` extends
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,127}")  # no scheme, no path
@@ -142,17 +141,6 @@ def compare_shapes(what: str, required: Shapes, actual: Shapes) -> None:
 def shapes_of(state: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
     """Return the shape of every tensor, by name."""
     return {name: tuple(tensor.shape) for name, tensor in state.items()}
-
-
-def described(error: ValidationError, most: int = 3) -> str:
-    """Describe the first errors of a validation, each with its key and value."""
-    faults = error.errors()
-    parts = [
-        f"{'.'.join(str(key)[:60] for key in fault['loc']) or 'the whole'}: {fault['msg'][:200]}"
-        + ("" if fault["type"] == "missing" else f" ({reprlib.repr(fault['input'])[:60]})")
-        for fault in faults[:most]
-    ]
-    return "; ".join(parts) + (f"; and {len(faults) - most} more" if len(faults) > most else "")
 
 
 def _is_known(recipe: Recipe) -> bool:

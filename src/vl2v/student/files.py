@@ -26,7 +26,8 @@ from torch import Tensor, nn
 
 from vl2v.errors import StudentError
 from vl2v.json_files import write_json
-from vl2v.student.architectures import Recipe, build, compare_shapes, described, shapes_of
+from vl2v.strict import described
+from vl2v.student.architectures import Recipe, build, compare_shapes, shapes_of
 from vl2v.student.backbones import Backbone
 from vl2v.student.card import StudentCard
 from vl2v.student.preprocess import Preprocess

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from vl2v.errors import StudentError
-from vl2v.student.architectures import described
+from vl2v.strict import described
 
 Text = Annotated[str, Field(max_length=100_000)]
 Count = Annotated[int, Field(ge=0, le=10**12)]

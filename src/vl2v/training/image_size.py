@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 
 import torch
@@ -18,9 +19,10 @@ from vl2v.progress import Progress
 from vl2v.student.backbones import Backbone
 from vl2v.threads import computing
 from vl2v.training.duration import Rates, Workload, seconds_of, size_seconds
-from vl2v.training.pace import as_it_was, training_threads
+from vl2v.training.pace import FEW, as_it_was, trial_steps
 from vl2v.words import duration
 
+TRIES = 2  # of a step, the fastest counts
 SIZES = (128, 160, 192, 224, 256, 288, 320, 384)  # pixels; of these, only sizes below that of the weights are chosen
 
 
@@ -55,10 +57,7 @@ def with_image_size(
     if not sizes or not _accepts(backbone.module, sizes[0]):
         return config, backbone
     wanted, work = _workload(config, listing)
-    small = _resized(backbone, sizes[0])
-    threads = training_threads(wanted, small, work.batch, accelerator)
-    with computing(threads):
-        rates = Rates.measure(wanted, small, work.batch, accelerator)
+    rates = _measured(wanted, _resized(backbone, sizes[0]), accelerator)
 
     def taken(size: int) -> float:
         area = (size / sizes[0]) ** 2
@@ -86,6 +85,18 @@ def _workload(config: RunConfig, listing: Listing) -> tuple[RunConfig, Workload]
     settings = settled(config, len(sources), images - validation, unlabelled=False)
     batch = settings.batch_per_domain * len(sources)
     return settings, Workload(images - validation, batch, validation, test)
+
+
+def _measured(config: RunConfig, backbone: Backbone, accelerator: Accelerator) -> Rates:
+    """Time a few images only: the size does not depend on the exact rate, and errors that follow should not wait."""
+    with computing(config.threads), trial_steps(config, backbone, accelerator) as step:
+        seconds = []
+        for _ in range(1 + TRIES):
+            started = time.perf_counter()
+            step(FEW)
+            seconds.append(time.perf_counter() - started)
+    training = min(seconds[1:]) / FEW
+    return Rates(training, training / 3)  # a backward pass takes twice as long as a forward pass
 
 
 def _resized(backbone: Backbone, size: int) -> Backbone:

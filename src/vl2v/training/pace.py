@@ -40,12 +40,12 @@ def training_threads(config: RunConfig, backbone: Backbone, images: int, acceler
     if accelerator.num_processes > 1:  # who starts several on a machine also says how they share it
         return torch.get_num_threads()
     count = images if METHODS[config.method].trains_backbone else CHUNK
-    with _steps(config, backbone, accelerator) as step:
+    with trial_steps(config, backbone, accelerator) as step:
         return choose(step, count, count * config.distill.steps)
 
 
 @contextmanager
-def _steps(config: RunConfig, backbone: Backbone, accelerator: Accelerator) -> Iterator[Callable[[int], None]]:
+def trial_steps(config: RunConfig, backbone: Backbone, accelerator: Accelerator) -> Iterator[Callable[[int], None]]:
     """A call that does what a training step does to a number of images, but changes nothing."""
     trains = METHODS[config.method].trains_backbone
     module, side = backbone.module, backbone.preprocess.size
