@@ -13,8 +13,8 @@ from vl2v.config import RunConfig
 from vl2v.errors import ConfigError
 from vl2v.options import fields_of
 from vl2v.settings import make_config
-from vl2v.strict import Positive, Strict
-from vl2v.student.architectures import TimmOptions, described
+from vl2v.strict import Positive, Strict, described
+from vl2v.student.architectures import TimmOptions
 
 NEEDED: dict[str, Any] = {"data": {"root": "images"}, "teacher": {"spec": "offline:"}, "student": {"spec": "timm:some"}}
 UNIONS = {
