@@ -20,8 +20,10 @@ NEEDED: dict[str, Any] = {"data": {"root": "images"}, "teacher": {"spec": "offli
 UNIONS = {
     "data.balance": ("a number from 0 to 1, or 'auto'", [2, -0.1, "x", "Auto", [0.5], {}]),
     "teacher.views": ("a whole number of at least 1, or 'fresh'", [0, 1.5, "x", ["fresh"]]),
+    "distill.minutes": ("a number of at least 0, or 'auto'", [-1, [1]]),
     "teacher.prompts": ("a text, or a list of values, each a text", [3, [1], ["a {}", None], {"a": 1}]),
 }
+FLAGS = {"minutes": "time"}  # options with another name than the setting
 
 
 def types_of(annotation: Any) -> list[Any]:
@@ -40,22 +42,23 @@ def test_every_setting_of_two_types_is_tested() -> None:
 def test_one_fault_under_its_own_key(key: str, value: object) -> None:
     block, name = key.split(".")
     with pytest.raises(ConfigError) as caught:
-        make_config(None, {**NEEDED, block: {**NEEDED[block], name: value}})
+        make_config(None, {**NEEDED, block: {**NEEDED.get(block, {}), name: value}})
     lines = caught.value.problem.splitlines()
     assert lines[0].startswith("1 fault in ")
     assert lines[1].startswith(f"  {key}: Input should be {UNIONS[key][0]} (found ")
-    assert lines[1].endswith(f"; the option is --{name}")
+    assert lines[1].endswith(f"; the option is --{FLAGS.get(name, name)}")
     assert len(lines) == 2
 
 
 @pytest.mark.parametrize(
     ("key", "value"),
     [("data.balance", 0), ("data.balance", "auto"), ("data.balance", 0.5), ("teacher.views", 3),
-     ("teacher.views", "fresh"), ("teacher.prompts", "photo"), ("teacher.prompts", ["a {}", "one {}"])],
+     ("teacher.views", "fresh"), ("teacher.prompts", "photo"), ("teacher.prompts", ["a {}", "one {}"]),
+     ("distill.minutes", "auto"), ("distill.minutes", 2)],
 )  # fmt: skip
 def test_values_of_either_type_are_read(key: str, value: object) -> None:
     block, name = key.split(".")
-    config = make_config(None, {**NEEDED, block: {**NEEDED[block], name: value}})
+    config = make_config(None, {**NEEDED, block: {**NEEDED.get(block, {}), name: value}})
     found = getattr(getattr(config, block), name)
     assert found == (tuple(value) if isinstance(value, list) else value)
 

@@ -131,7 +131,7 @@ def test_what_needs_the_images_finds_them_by_the_table(
 ) -> None:
     copy = Path(shutil.copytree(run, tmp_path / "run"))
     sought: list[Path] = []
-    monkeypatch.setattr(trusting, "_embed", lambda _, paths, progress: sought.extend(paths))
+    monkeypatch.setattr(trusting, "embed_images", lambda _, paths, *__: sought.extend(paths))
     assert trusting.refit(copy, Silent()).domains
     assert sought
     assert all(path.is_file() for path in sought)

@@ -15,6 +15,7 @@ from vl2v.analysis.worth import pilot_of, save_advice, saved_advice, tell, worth
 from vl2v.commands.choosing import with_choice, with_recorded_choice
 from vl2v.commands.reporting import write_report
 from vl2v.config import RunConfig
+from vl2v.data.listing import Listing
 from vl2v.evaluation.embeddings import save_frozen_features
 from vl2v.evaluation.evaluation import Evaluation
 from vl2v.evaluation.metrics import results_of, summary_of
@@ -136,26 +137,25 @@ def run(
     check_installed(config.tracking)
     accelerator, folder = make_accelerator(config), RunFolder(out)
     first = accelerator.is_main_process  # it plans and buys before the others, which then find everything stored
-    listing = None
     paths, progress = storage or storage_of(out, present=False), Recorder(progress or Silent()) if first else Silent()
     if first and not resume:
         found = {"data": with_columns(config.data), "precision": accelerator.mixed_precision}
         config = config.model_copy(update=found)
         ensure_new(folder, config.data.root)
-        listing = list_folder(config.data)
-        teacher = teacher or open_configured_teacher(config)  # a wrong name is refused before anything takes time
-        if backbone is None:
-            config, backbone = with_image_size(config, listing, accelerator, progress)
     with owned(out, TRAINING) if first else nullcontext():
         if not first:
             accelerator.wait_for_everyone()
-            config = config.model_copy(update={"student": folder.config().student})
+            config = config.model_copy(update={"student": folder.config().student})  # with its size
         elif resume:
             resume_run(folder, config, paths)
         else:
             folder.create(config.model_copy(update={"made_with": versions(accelerator)}), paths)
         begun = resume or not first
         with removed_if_refused(out, begun) as keep:
+            listing = list_folder(config.data, begun=begun)
+            teacher = teacher or open_configured_teacher(config)  # a wrong name is refused before anything takes time
+            if first and backbone is None:
+                config, backbone = _sized(config, listing, folder, accelerator, progress)
             plan = plan_run(config, paths, progress, teacher=teacher, backbone=backbone, begun=begun, listing=listing)
             if first:
                 progress.note("\n".join(plan.contents.lines()))
@@ -176,6 +176,16 @@ def run(
                 plan = settle_by_measuring(plan, folder, accelerator, progress)
                 with computing(plan.config.threads):
                     return _train_and_evaluate(plan, folder, accelerator, progress, report)
+
+
+def _sized(
+    config: RunConfig, listing: Listing, folder: RunFolder, accelerator: Accelerator, progress: Progress
+) -> tuple[RunConfig, Backbone | None]:
+    """Choose the image size if it is left to the time limit, and write it to `config.yaml` for the other processes."""
+    sized, backbone = with_image_size(config, listing, accelerator, progress)
+    if sized is not config:
+        folder.write_config(folder.config().model_copy(update={"student": sized.student}))
+    return sized, backbone
 
 
 def _purchase_with_advice(
