@@ -24,6 +24,7 @@ from vl2v.analysis.expected import (
 )
 from vl2v.analysis.intervals import Share, share_of
 from vl2v.analysis.probe import stratified_folds
+from vl2v.commands.run_images import sample_rows
 from vl2v.commands.trust import read_answers
 from vl2v.config import RunConfig
 from vl2v.errors import DataError, RunError, Vl2vError
@@ -94,7 +95,7 @@ def basis_of(path: Path, progress: Progress) -> Basis:
             "the pretrained weights of the student cannot be loaded, so its own features serve instead; they have seen "
             "every source domain, and the interval may be too narrow"
         )
-    rows = _sample(domain)
+    rows = sample_rows(saved, MOST_KNOWN)
     known, clean = _measure(student, frozen, config.data.folder, saved.of(rows), domain[rows], progress)
     labels, classes = known.labels[known.view == CLEAN], len(student.classes)
     of_clean = known.domain[known.view == CLEAN]
@@ -133,14 +134,6 @@ def _ensure_enough(path: Path, saved: Predictions, domain: NDArray[np.int64]) ->
             found=str(len(saved.label)) if len(saved.label) else "none",
             next_step="train with more of them (data.holdout_fraction), or label some images and run vl2v evaluate",
         )
-
-
-def _sample(domain: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """At most `MOST_KNOWN` images of every domain."""
-    rng, chosen = np.random.default_rng(0), np.zeros(len(domain), bool)
-    for value in np.unique(domain):
-        chosen[rng.permutation(np.flatnonzero(domain == value))[:MOST_KNOWN]] = True
-    return chosen
 
 
 def _halves(known: Images) -> NDArray[np.int64]:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vl2v.arrays import FLOAT, TEXT, WHOLE, ArraysError, Form, read_arrays
+from vl2v.data.splits import Indices
 from vl2v.evaluation.evaluation import ROLES
 
 FORMS = {
@@ -53,8 +54,8 @@ class Predictions:
         found: NDArray[np.int64] = self.student.argmax(axis=1).astype(np.int64)
         return found
 
-    def of(self, chosen: NDArray[np.bool_]) -> Predictions:
-        """Those of some images."""
+    def of(self, chosen: NDArray[np.bool_] | Indices) -> Predictions:
+        """Those of some images: a mask, or their rows."""
         teacher = None if self.teacher is None else self.teacher[chosen]
         domain, role, path = (part[chosen] for part in (self.domain, self.role, self.path))
         return Predictions(domain, role, path, self.label[chosen], self.student[chosen], teacher)
