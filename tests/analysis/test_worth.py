@@ -172,7 +172,7 @@ def test_a_run_warns_and_records_the_advice(scene: Path, tmp_path: Path, monkeyp
     assert content["advice"]["answers"] == 144
     assert lines[0] in content["warnings"]
     page = (tmp_path / "run" / "report.html").read_text()
-    assert "Worth of the teacher" in page
+    assert "Value of the teacher" in page
     assert "on 144 images" in page
 
 

@@ -46,7 +46,7 @@ def named(table: Table, title: str) -> Table:
 @pytest.mark.parametrize("format", READ_BY_PEOPLE)
 def test_what_people_read_says_how_it_was_made(format: str) -> None:
     text = " ".join(render(whole(), format).split())
-    for part in ("3 seeds (0, 1, 2)", "training-domain validation", "those that each run saved", "standard error"):
+    for part in ("3 seeds (0, 1, 2)", "training-domain validation", "saved by each run", "standard error"):
         assert part in text
     for part in ("VL2V-ADiP", "against ERM", "published", "94.9", "quoted, not measured", "ViT-B/16", "1,000"):
         assert part in text

@@ -93,7 +93,7 @@ def test_every_drawing_says_what_it_shows(page: Path) -> None:
 def test_pictures_are_shown_where_the_images_still_are(page: Path) -> None:
     html = page.read_text(encoding="utf-8")
     assert 1 <= html.count("data:image/jpeg;base64,") <= 8, "those of the held-out domain were never written"
-    assert "are no longer at" in html
+    assert "are no longer in" in html
 
 
 def test_hostile_class_names_are_letters_only(tmp_path: Path) -> None:
@@ -154,7 +154,7 @@ def test_a_linear_classifier_has_no_part_in_the_space(tmp_path: Path) -> None:
 def test_the_price_of_an_hour_becomes_money(tmp_path: Path) -> None:
     made = make_run(tmp_path)
     _, text = read(make_report(made.folder, tmp_path / "none.sqlite", "0.40"))
-    assert "at 0.40 USD per hour" in text
+    assert "assumes 0.40 USD per hour" in text
     for wrong in ("-1", "much", "nan"):
         with pytest.raises(ConfigError, match="price of an hour"):
             make_report(made.folder, tmp_path / "none.sqlite", wrong)

@@ -75,11 +75,11 @@ def test_drop_files_and_read_the_answers(server: Server, visit: Open, bench: Ben
     right = server.service.engine.model.predict(path)[0].label
     one.drop(path)
     card = page.get_by_role("article", name="2.png")
-    expect(card.locator(".said strong")).to_have_text(right)
+    expect(card.locator(".prediction strong")).to_have_text(right)
     one.says(f"2.png: {right}")
     expect(card.locator(".ranks li")).to_have_count(3)
     expect(card.locator(".ranks .percent").first).to_contain_text("%")
-    expect(card.get_by_role("heading", name="Nearest training images")).to_be_visible()
+    expect(card.get_by_role("heading", name="Similar training images")).to_be_visible()
     expect(card.locator("figure")).to_have_count(6)
     for picture in card.locator("figure img").all():
         assert picture.evaluate("(img) => img.decode().then(() => img.naturalWidth)") > 0
@@ -91,9 +91,9 @@ def test_drop_files_and_read_the_answers(server: Server, visit: Open, bench: Ben
     one.drop(wrong, huge, drawing(bench, "blank", 1))
     one.settled()
     expect(page.get_by_role("article", name="notes.txt")).to_contain_text("Expected a JPEG")
-    expect(page.get_by_role("article", name="huge.png")).to_contain_text("may have at most 0.2 MB")
-    expect(page.get_by_role("article", name="1.png").locator(".said strong")).to_be_visible()
-    one.says("1 image answered, 1 could not be read.")
+    expect(page.get_by_role("article", name="huge.png")).to_contain_text("The limit is 0.2 MB per image")
+    expect(page.get_by_role("article", name="1.png").locator(".prediction strong")).to_be_visible()
+    one.says("1 image classified, 1 could not be read.")
     assert page.evaluate(FAULTS) == []
     page.get_by_role("button", name="Clear").click()
     expect(page.locator("#empty")).to_be_visible()
@@ -105,11 +105,11 @@ def test_a_class_is_added_at_a_price_and_removed(server: Server, visit: Open, be
     one.drop(drawing(bench))
     one.settled()
     page.get_by_label("Add a class").fill("bar")
-    page.get_by_role("button", name="See price").click()
+    page.get_by_role("button", name="Show price").click()
     expect(page.locator("#add-error")).to_contain_text("exists already")
     page.get_by_label("Add a class").fill(LATER)
     expect(page.locator("#add-error")).to_be_hidden()
-    page.get_by_role("button", name="See price").click()
+    page.get_by_role("button", name="Show price").click()
     expect(page.locator("#offer")).to_contain_text(
         "“a photo of a dotted paper” to the teacher file:teacher.npz, for 0.0001 USD"
     )
@@ -117,16 +117,16 @@ def test_a_class_is_added_at_a_price_and_removed(server: Server, visit: Open, be
     page.keyboard.press("Escape")
     expect(page.locator("#offer")).to_be_hidden()
     expect(page.locator(".chip")).to_have_count(3)
-    page.get_by_role("button", name="See price").click()
+    page.get_by_role("button", name="Show price").click()
     page.get_by_role("button", name="Buy and add").click()
     expect(page.locator(".chip")).to_have_text([*(f"{name}×" for name in NAMES), "dotted paper×"])
     one.settled()
-    expect(page.locator(".ranks li")).to_have_count(4)  # what was answered is asked again
+    expect(page.locator(".ranks li")).to_have_count(4)  # images are classified again
     assert server.service.engine.model.classes == [*NAMES, "dotted paper"]
 
     page.get_by_role("button", name="Remove class dotted paper").click()
-    expect(page.get_by_role("button", name="Keep")).to_be_focused()
-    page.get_by_role("button", name="Keep").click()
+    expect(page.get_by_role("button", name="Cancel")).to_be_focused()
+    page.get_by_role("button", name="Cancel").click()
     expect(page.get_by_role("button", name="Remove class dotted paper")).to_be_focused()
     page.get_by_role("button", name="Remove class dotted paper").click()
     page.get_by_role("button", name="Remove", exact=True).click()
@@ -155,12 +155,12 @@ def test_everything_by_keyboard(visit: Open, bench: Bench) -> None:
     with page.expect_file_chooser() as chooser:
         page.keyboard.press("Enter")
     chooser.value.set_files([drawing(bench, "bar", 4), drawing(bench, "blank", 4)])
-    one.says("2 images answered.")
+    one.says("2 images classified.")
     expect(page.get_by_role("article")).to_have_count(2)
     tab_to("#clear")
     tab_to("[aria-label='Remove class bar']")
     page.keyboard.press("Enter")
-    expect(page.get_by_role("button", name="Keep")).to_be_focused()
+    expect(page.get_by_role("button", name="Cancel")).to_be_focused()
     page.keyboard.press("Escape")
     expect(page.get_by_role("button", name="Remove class bar")).to_be_focused()
     tab_to("#new")
@@ -183,10 +183,10 @@ def test_every_state_is_legible_and_fits(
     page.locator("#coverage").select_option(coverage)
     one.drop(doubtful, wrong)
     one.settled()
-    expect(page.locator(".said strong").first).to_have_text("Unsure")
+    expect(page.locator(".prediction strong").first).to_have_text("Unsure")
     page.locator(".x").first.click()
     page.get_by_label("Add a class").fill(LATER)
-    page.get_by_role("button", name="See price").click()
+    page.get_by_role("button", name="Show price").click()
     expect(page.locator("#offer")).to_be_visible()
     page.evaluate(
         "() => { for (const id of ['offline', 'drift', 'add-error', 'no-gallery']) {"
@@ -211,12 +211,12 @@ def test_the_page_goes_on_when_the_server_is_back(server: Server, visit: Open, b
     server.stop()
     try:
         one.drop(drawing(bench, "blank", 5))
-        expect(page.get_by_role("alert").filter(has_text="The server does not answer")).to_be_visible()
+        expect(page.get_by_role("alert").filter(has_text="The server does not respond")).to_be_visible()
         expect(page.get_by_role("button", name="Try again")).to_be_visible()
     finally:
         server.start()
     expect(page.locator("#offline")).to_be_hidden()
-    expect(page.get_by_role("article", name="5.png").locator(".said strong")).to_be_visible()
+    expect(page.get_by_role("article", name="5.png").locator(".prediction strong")).to_be_visible()
 
 
 def test_a_folder_is_refused_and_a_pasted_image_is_taken(visit: Open, bench: Bench) -> None:
@@ -232,4 +232,4 @@ def test_a_folder_is_refused_and_a_pasted_image_is_taken(visit: Open, bench: Ben
         }""",
         list(drawing(bench).read_bytes()),
     )
-    expect(page.get_by_role("article", name="image.png").locator(".said strong")).to_be_visible()
+    expect(page.get_by_role("article", name="image.png").locator(".prediction strong")).to_be_visible()

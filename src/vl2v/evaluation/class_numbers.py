@@ -1,4 +1,4 @@
-"""The classes of a dataset as a student numbers them."""
+"""Map the labels of a dataset to the class indices of a student."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from vl2v.student.model import Student
 
 
 def class_numbers(student: Student, dataset: ImageDataset, absent: Collection[str] = ()) -> NDArray[np.int64]:
-    """The student's class of every image of a dataset, [N] int64.
+    """Return the student's class index of each of the N images of a dataset, [N] int64.
 
     Args:
-        student: with its classes.
-        dataset: the images.
-        absent: names of classes that the student may lack; images of a class that it lacks get -1.
+        student: the student.
+        dataset: N labelled images.
+        absent: names of classes that the student may lack. The index of their images is -1.
 
     Raises:
-        DataError: if the dataset has another class that the student does not know.
+        DataError: if the student does not know another class of the dataset.
     """
     numbers = dict.fromkeys(absent, -1) | {name: i for i, name in enumerate(student.classes)}
     if unknown := [name for name in dataset.names if name not in numbers]:

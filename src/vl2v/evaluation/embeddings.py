@@ -1,4 +1,4 @@
-"""Embeddings of a sample of images at every stage of a run, saved for the report."""
+"""Embeddings of a sample of images after every stage of a run, for the embedding maps of the report."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ from vl2v.planning.plan import RunPlan
 from vl2v.purchase import BoughtEmbeddings
 from vl2v.writing import replacing
 
-SAMPLE = 1000  # images; one pass of each through the frozen backbone
-FEATURES = "frozen.npy"  # in the run's folder for work, from before the first step to the end
+SAMPLE = 1000  # images; each passes through the frozen backbone once
+FEATURES = "frozen.npy"  # temporary file of a run, from before the first step to the end
 
 
 def sampled(domains: Sequence[EvaluationDomain | DomainPredictions], seed: int, most: int = SAMPLE) -> SplitPositions:
-    """A seeded sample of a run's validation and test images: [n], ascending, n at most `most`."""
+    """Return the split positions of a seeded sample of the evaluated images, ascending, at most `most`."""
     count = sum(len(part) for part in domains)
     generator = np.random.default_rng(stage_seed(seed, "embeddings"))
     return np.sort(generator.permutation(count)[:most]).astype(np.int64)
 
 
 def save_frozen_features(plan: RunPlan, domains: Sequence[EvaluationDomain], work: Path, device: torch.device) -> None:
-    """Pass the sample through the backbone while it is still the pretrained one; without effect if that was done.
+    """Compute the features of the sample with the pretrained backbone. Existing features are not computed again.
 
     Args:
-        plan: the run's, before the first step and before its state is read.
-        domains: of its split.
-        work: the folder of the run for what only training needs.
-        device: the device of training.
+        plan: plan of the run. Its backbone still has the pretrained weights.
+        domains: images of the split.
+        work: folder of the run for temporary files.
+        device: device of training.
     """
     path, backbone = work / FEATURES, plan.student_backbone
     if path.exists():
@@ -59,17 +59,20 @@ def save_embeddings(
     work: Path,
     out: Path,
 ) -> None:
-    """Write the embeddings of the sample; what the method does not have is absent.
+    """Write the embeddings of the sample to an .npz file.
+
+    The arrays are ``classes`` [K], ``path``, ``domain`` and ``role`` [N] of text, ``label`` [N] int64, and, in float16,
+    ``features`` [N, F] of the frozen backbone, ``aligned`` [N, D], the projection of these features, ``distilled``
+    [N, D] of the student, ``teacher`` [N, D], and ``texts`` [K, D]. Rows of embeddings have length one. Arrays that
+    the method does not have are omitted.
 
     Args:
-        plan: the run's.
-        bought: its embeddings.
-        projection: P after training; the same as after Align if Distill does not train it.
-        parts: the predictions of the saved student.
-        work: the folder of `save_frozen_features`.
-        out: a .npz, of ``classes`` [K] text; ``path``, ``domain``, ``role`` [N] text and ``label`` [N] int64; and, in
-            float16 and of length one but for the first, ``features`` [N, F] of the frozen backbone, ``aligned`` [N, D]
-            of P on them, ``distilled`` [N, D] of the student, ``teacher`` [N, D] as bought, ``texts`` [K, D].
+        plan: plan of the run.
+        bought: embeddings of the run.
+        projection: projection after training. It is the one after Align if Distill does not train it.
+        parts: predictions of the saved student.
+        work: the folder that was passed to `save_frozen_features`.
+        out: path of the file.
     """
     chosen, method = sampled(parts, plan.config.seed), plan.method
     columns: dict[str, NDArray[Any]] = {

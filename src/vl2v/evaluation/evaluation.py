@@ -25,7 +25,7 @@ from vl2v.trust.rejection import risk_coverage
 from vl2v_runtime.trust import CONFIDENCE, ENERGY, probabilities, scores
 
 IN_DOMAIN, TEST, OUT_OF_DOMAIN, UNSPLIT = "in-domain", "test", "out-of-domain", "all images"
-ROLES = (IN_DOMAIN, TEST, OUT_OF_DOMAIN)  # of the images that a run is evaluated on
+ROLES = (IN_DOMAIN, TEST, OUT_OF_DOMAIN)  # roles of the images that a run is evaluated on
 
 Logits = NDArray[np.float32]  # [N, K]
 
@@ -50,24 +50,24 @@ class Row:
     """Results of one domain.
 
     Attributes:
-        domain: its name.
-        role: ``in-domain`` (a source's validation images), ``test`` (its test images, where the data state them),
-            ``out-of-domain`` (a held-out domain, all its images), or ``all images`` (no split is known, training images
-            may be among them).
+        domain: name of the domain.
+        role: ``in-domain`` (validation images of a source domain), ``test`` (its test images, if the data state them),
+            ``out-of-domain`` (all images of a held-out domain), or ``all images`` (the split is unknown, so training
+            images may be among them).
         images: number of images.
-        student: top-1 accuracy in [0, 1] of the saved student. For images without labels, this and the following
-            attributes state the agreement with the teacher's predictions.
+        student: top-1 accuracy of the saved student, in [0, 1]. Without labels, this and the following attributes state
+            the agreement with the teacher's predictions.
         zero_shot: accuracy of the teacher; None if its embeddings were not bought.
         student_ece: expected calibration error of the student, in [0, 1]; None in files of earlier versions.
         zero_shot_ece: expected calibration error of the teacher.
-        student_ece_calibrated: calibration error of the student with its temperature, which was fitted on all
-            in-domain rows together; None without a temperature.
+        student_ece_calibrated: expected calibration error of the student with temperature scaling. One temperature is
+            fitted on all in-domain rows together. None without a temperature.
         student_aurc: area under the risk-coverage curve by calibrated confidence, in [0, 1]; lower is better.
-        student_aurc_energy: the same by energy.
-        student_macro: mean in [0, 1] of the student's recall over the classes that have images; None in files of
-            earlier versions.
-        zero_shot_macro: the same for the teacher.
-        classes: recall by class name, without classes that have no images.
+        student_aurc_energy: area under the risk-coverage curve by energy.
+        student_macro: mean recall of the student over the classes that have images, in [0, 1]; None in files of earlier
+            versions.
+        zero_shot_macro: mean recall of the teacher.
+        classes: recall by class name, of the classes that have images.
     """
 
     domain: str
@@ -85,9 +85,9 @@ class Row:
     classes: Mapping[str, ClassRecall] = field(default_factory=dict)
 
     def with_teacher(self, logits: Logits, labels: NDArray[np.int64]) -> Row:
-        """The row with the teacher's figures, from its [N, K] logits and the [N] labels."""
+        """Return a copy with the results of the teacher, from its logits [N, K] and the labels [N]."""
         recall = recalls(logits, labels)
-        teacher = iter(recall[~np.isnan(recall)].tolist())  # in the order of the classes, as `row_of` has them
+        teacher = iter(recall[~np.isnan(recall)].tolist())  # in the order of `self.classes`
         classes = {name: replace(one, zero_shot=next(teacher)) for name, one in self.classes.items()}
         right, error, macro = top1(logits, labels), calibration_error(logits, labels), float(np.nanmean(recall))
         return replace(self, zero_shot=right, zero_shot_ece=error, zero_shot_macro=macro, classes=classes)
@@ -95,13 +95,13 @@ class Row:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Accuracy per domain, and the plain means over in-domain and out-of-domain rows.
+    """Results of all domains.
 
     Attributes:
-        rows: one per domain.
-        alternatives: the same for alternative weights of the run, by name.
+        rows: one row per domain.
+        alternatives: results of alternative weights of the run, by name.
         reference: what predictions are compared with: labels, or the teacher's predictions.
-        metric: metric in the printed table.
+        metric: metric of the printed table.
     """
 
     rows: tuple[Row, ...]
@@ -116,25 +116,27 @@ class Evaluation:
         return self.alternatives
 
     def mean(self, role: str, column: str) -> float | None:
-        """The mean of a column, such as ``student``, over the domains of a role; None if one lacks it."""
+        """Return the mean of a column, such as ``student``, over the domains of a role; None if a value is missing."""
         values = [getattr(row, column) for row in self.rows if row.role == role]
         return float(np.mean(values)) if values and None not in values else None
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON, accuracies in [0, 1]; without labels ``measure`` says what the figures are."""
+        """Convert to plain values for JSON, accuracies in [0, 1]. Without labels, ``measure`` names the measure."""
         roles = {role: role.replace("-", "_").replace(" ", "_") for role in (*ROLES, UNSPLIT)}
         present = [role for role in roles if any(row.role == role for row in self.rows)]
         columns = ("zero_shot", "student", "zero_shot_macro", "student_macro")
         means = {roles[r]: {c: self.mean(r, c) for c in columns} for r in present}
-        said = {} if self.reference is LABELS else {"reference": self.reference.name, "measure": self.reference.measure}
-        said |= {} if self.metric == "accuracy" else {"metric": self.metric}
-        content: dict[str, Any] = said | {"domains": [asdict(row) for row in self.rows], "means": means}
+        about = (
+            {} if self.reference is LABELS else {"reference": self.reference.name, "measure": self.reference.measure}
+        )
+        about |= {} if self.metric == "accuracy" else {"metric": self.metric}
+        content: dict[str, Any] = about | {"domains": [asdict(row) for row in self.rows], "means": means}
         alternatives = {name: evaluation.to_dict() for name, evaluation in self.alternatives.items()}
         return content | ({"beside": alternatives} if alternatives else {})
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> Evaluation:
-        """Read what `to_dict` gave."""
+        """Convert the values that `to_dict` returned back to an evaluation."""
         alternatives = {name: cls.from_dict(part) for name, part in content.get("beside", {}).items()}
         reference = REFERENCES[content.get("reference", LABELS.name)]
         rows = []
@@ -144,7 +146,7 @@ class Evaluation:
         return cls(tuple(rows), alternatives, reference, content.get("metric", "accuracy"))
 
     def table(self) -> Table:
-        """For a terminal, in percent; the teacher has no column where it is the reference."""
+        """Return a table for a terminal, in percent. If the teacher is the reference, it has no column."""
         macro = self.metric == "macro"
         suffix = "_macro" if macro else ""
         columns = {f"zero_shot{suffix}": "zero-shot teacher", f"student{suffix}": "student"}
@@ -165,17 +167,17 @@ class Evaluation:
         return table
 
     def _repr_html_(self) -> str:
-        """The table in a notebook."""
+        """Return the table as HTML, for a notebook."""
         return html_of(self.table())
 
 
 def percent(value: float | None) -> str:
-    """A share as a table has it: percent with one digit, a dash where there is none."""
+    """Format a share in [0, 1] as percent with one digit; None as a dash."""
     return "-" if value is None else f"{100 * value:.1f}"
 
 
 def split_domains(split: Split) -> Iterator[tuple[str, str, DatasetRows]]:
-    """Role, domain and rows of the images that a run's student is evaluated on, as in `Split.evaluation_rows`."""
+    """Yield role, domain and dataset rows of the evaluated images, in the order of `Split.evaluation_rows`."""
     for role, parts in zip(ROLES, split.evaluation_parts, strict=True):
         for domain, rows in parts.items():
             yield role, domain, rows
@@ -184,7 +186,11 @@ def split_domains(split: Split) -> Iterator[tuple[str, str, DatasetRows]]:
 def student_answers(
     student: Student, pixels: NDArray[np.uint8], slots: Slots
 ) -> tuple[Logits, NDArray[np.float32] | None]:
-    """A student's logits for the images of [N] slots, [N, K] float32, and its embeddings, [N, D] if it has a head."""
+    """Predict the images of N slots with a student.
+
+    Returns:
+        (logits [N, K] float32, embeddings [N, D] float32 of length one). The embeddings are None without a text head.
+    """
     logits: list[Tensor] = []
     embeddings: list[Tensor] = []
     for projected in pass_through(student, student.preprocess, pixels, slots, student.device):
@@ -201,12 +207,12 @@ def _joined(rows: list[Tensor], width: int) -> NDArray[np.float32]:
 
 
 def top1(logits: Logits, labels: NDArray[np.int64]) -> float:
-    """Top-1 accuracy in [0, 1] of [N, K] logits against [N] labels, N at least 1."""
+    """Return the top-1 accuracy in [0, 1] of logits [N, K] for labels [N]; N is at least 1."""
     return float((logits.argmax(axis=1) == labels).mean())
 
 
 def recalls(logits: Logits, labels: NDArray[np.int64]) -> NDArray[np.float64]:
-    """The recall of each class in [0, 1], [K], of [N, K] logits against [N] labels; NaN without images."""
+    """Return the recall of each class, [K] in [0, 1], of logits [N, K] for labels [N]; NaN without images."""
     classes = logits.shape[1]
     right = np.bincount(labels[logits.argmax(axis=1) == labels], minlength=classes)
     images = np.bincount(labels, minlength=classes)
@@ -215,12 +221,12 @@ def recalls(logits: Logits, labels: NDArray[np.int64]) -> NDArray[np.float64]:
 
 
 def calibration_error(logits: Logits, labels: NDArray[np.int64], temperature: float = 1.0) -> float:
-    """Expected calibration error in [0, 1] over 15 bins of equal width (Guo et al., ICML 2017).
+    """Return the expected calibration error in [0, 1] over 15 bins of equal width (Guo et al., ICML 2017).
 
     Args:
         logits: [N, K], N at least 1.
         labels: [N].
-        temperature: by which the logits are divided.
+        temperature: divisor of the logits.
     """
     return reliability(probabilities(logits, temperature), labels).error
 
@@ -233,15 +239,15 @@ def row_of(
     temperature: float | None,
     classes: Sequence[str] = (),
 ) -> Row:
-    """A student's line of the table.
+    """Compute the results of a student on one domain.
 
     Args:
-        domain: its name.
+        domain: name of the domain.
         role: one of `ROLES`, or `UNSPLIT`.
         logits: [N, K], N at least 1.
         labels: [N].
-        temperature: None for a student without one.
-        classes: K names; empty leaves the recall by class out.
+        temperature: temperature of the student, if it has one.
+        classes: K names. Without them, the recall by class is omitted.
     """
     recall, images = recalls(logits, labels), np.bincount(labels, minlength=logits.shape[1])
     by_class = zip(classes, images.tolist(), recall.tolist(), strict=True) if classes else ()

@@ -1,4 +1,4 @@
-"""Pass images through a network without training, and score the outputs."""
+"""Inference on images of the pixel cache, and scores of the outputs."""
 
 from __future__ import annotations
 
@@ -15,16 +15,27 @@ from vl2v.method.evaluation import Score, from_totals, totals
 from vl2v.shards import sharding
 from vl2v.student.preprocess import Preprocess
 
-CHUNK = 64  # images at once; fixed, because results depend on it in the last bits
+CHUNK = 64  # batch size; it is fixed because the last bits of results depend on it
 Validation = Mapping[str, tuple[Slots, NDArray[np.int64] | NDArray[np.float32]]]
-"""(slots [N], targets) by domain; targets are labels [N], or the teacher's probabilities [N, K]."""
+"""Slots [N] and targets by domain. Targets are labels [N], or probabilities of the teacher [N, K]."""
 
 
 @torch.no_grad()
 def pass_through(
     module: nn.Module, preprocess: Preprocess, pixels: NDArray[np.uint8], slots: Slots, device: torch.device
 ) -> Iterator[Tensor]:
-    """Put the images of [N] slots through a module in eval mode, [<=CHUNK, ...] float32 at a time."""
+    """Run a module in eval mode on the images of N slots, in batches of at most `CHUNK`.
+
+    Args:
+        module: maps normalised pixels [B, 3, S, S] to [B, ...].
+        preprocess: preprocessing of the module.
+        pixels: [slots, S, S, 3] uint8, the pixel cache.
+        slots: [N], the images.
+        device: device of the module.
+
+    Yields:
+        Outputs [B, ...] float32, on the device.
+    """
     module.eval()
     for start in range(0, len(slots), CHUNK):
         images = torch.from_numpy(pixels[slots[start : start + CHUNK]]).permute(0, 3, 1, 2)
@@ -39,29 +50,29 @@ def scores(
     classes: int,
     accelerator: Accelerator | None = None,
 ) -> dict[str, Score]:
-    """Score every domain, each process its share of the images.
+    """Score every domain. Each process scores its share of the images.
 
     Args:
-        logits: gives [<=CHUNK, K] logits for slots, chunk by chunk.
+        logits: yields logits [B, K] for slots, batch by batch.
         validation: slots and targets by domain.
-        classes: K.
-        accelerator: says which share is ours; None scores everything here.
+        classes: number of classes, K.
+        accelerator: the processes; None scores all images in this process.
     """
     rank, world = (accelerator.process_index, accelerator.num_processes) if accelerator else (0, 1)
     found = {}
     for domain, (slots, targets) in validation.items():
         sums = torch.zeros(3 + 2 * classes, dtype=torch.float64)
-        ours = torch.from_numpy(targets[rank::world])
+        own = torch.from_numpy(targets[rank::world])
         start = 0
         for chunk in logits(slots[rank::world]):
-            sums += totals(chunk.cpu(), ours[start : start + len(chunk)])
+            sums += totals(chunk.cpu(), own[start : start + len(chunk)])
             start += len(chunk)
         found[domain] = from_totals(_summed(sums, accelerator) if accelerator else sums)
     return found
 
 
 def _summed(sums: Tensor, accelerator: Accelerator) -> Tensor:
-    if accelerator.device.type == "mps":  # has no float64
+    if accelerator.device.type == "mps":  # MPS has no float64
         return sums
     total: Tensor = accelerator.reduce(sums.to(accelerator.device), "sum")
     return total.cpu()

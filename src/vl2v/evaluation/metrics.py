@@ -22,17 +22,17 @@ def metrics_line(
     reference: Reference = LABELS,
     parts: Mapping[str, float] | None = None,
 ) -> dict[str, Any]:
-    """One line of `metrics.jsonl`.
+    """Return one line of `metrics.jsonl`.
 
     Args:
         stage: ``align`` or ``distill``.
-        step: the stage's, from 0.
-        losses: of the steps since the line before.
-        scores: of the source domains' validation images.
-        learning_rate: the step's; None where the stage is solved in closed form.
-        average: SWAD's, where there is one.
-        reference: what answers are compared with, after which the shares of equal answers are called.
-        parts: the sum of each named part of the loss over these steps; the line has their means.
+        step: step of the stage, from 0.
+        losses: training losses of the steps since the previous line.
+        scores: scores by source domain on its validation images.
+        learning_rate: learning rate of the step; None if the stage is solved in closed form.
+        average: the weight averaging of SWAD, if it is used.
+        reference: what predictions are compared with. It names the accuracies.
+        parts: sum of each named part of the loss over these steps. The line contains their means.
     """
     key = reference.key
     mean = mean_over_domains(scores.values())
@@ -58,15 +58,15 @@ def results_of(
     fresh_queries: int | None,
     advice: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """The content of `evaluation.json`.
+    """Return the content of `evaluation.json`.
 
     Args:
-        evaluation: the final table.
-        unseen: accuracy on the held-out classes; None if there are none.
-        usage: the queries that training needs; under the key ``asked``.
-        warnings: of the run.
-        fresh_queries: augmented images sent to a local teacher; None without fresh views.
-        advice: whether the teacher is worth its price; None or empty if there is nothing to say.
+        evaluation: results of all domains.
+        unseen: results on the held-out classes; None if there are none.
+        usage: the queries that training needs, saved under the key ``asked``.
+        warnings: warnings of the run.
+        fresh_queries: number of augmented images sent to a local teacher; None without fresh views.
+        advice: whether the teacher is worth its price; None or empty if there is no advice.
     """
     content = evaluation.to_dict()
     content |= {} if unseen is None else {"unseen_classes": unseen.to_dict()}
@@ -76,12 +76,12 @@ def results_of(
 
 
 def summary_of(evaluation: Evaluation, usage: Mapping[str, Any], paid: Mapping[str, int]) -> dict[str, Any]:
-    """The end of a run in figures by name: the table, and the queries of the teacher.
+    """Return the final results of a run as numbers by name, for trackers.
 
     Args:
-        evaluation: the final table.
+        evaluation: results of all domains.
         usage: the queries that training needs, see `vl2v.planning.plan.RunPlan.teacher_usage`.
-        paid: queries that this run paid for, by kind.
+        paid: number of queries that this run paid for, by kind.
     """
     summary: dict[str, Any] = {}
     key = evaluation.reference.key

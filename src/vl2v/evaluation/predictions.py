@@ -1,4 +1,4 @@
-"""Read the saved predictions of a finished run; `vl2v.evaluation.split.save_predictions` writes them."""
+"""Read the saved predictions of a finished run, which `vl2v.evaluation.split.save_predictions` writes."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ FORMS = {
 
 @dataclass(frozen=True)
 class Predictions:
-    """Every answer on validation and test images.
+    """Predictions of student and teacher on N validation and test images.
 
     Attributes:
         domain: [N] text.
         role: [N] text, ``in-domain``, ``test`` or ``out-of-domain``.
-        path: [N] text, below the data's root.
+        path: [N] text, paths relative to the data folder.
         label: [N] int64.
-        student: [N, K] float32 logits, not divided by the temperature.
-        teacher: [N, K] float32 zero-shot logits; None if it was not queried.
+        student: [N, K] float32 logits, without temperature scaling.
+        teacher: [N, K] float32 zero-shot logits; None if the teacher was not queried.
     """
 
     domain: NDArray[np.str_]
@@ -45,36 +45,36 @@ class Predictions:
 
     @property
     def domains(self) -> list[str]:
-        """The domains in their order."""
+        """Names of the domains, in the order of the images."""
         return list(dict.fromkeys(self.domain.tolist()))
 
     @property
     def answers(self) -> NDArray[np.int64]:
-        """[N] the student's most probable class."""
+        """[N] int64, the most probable class of each image according to the student."""
         found: NDArray[np.int64] = self.student.argmax(axis=1).astype(np.int64)
         return found
 
     def of(self, chosen: NDArray[np.bool_] | Indices) -> Predictions:
-        """Those of some images: a mask, or their rows."""
+        """Return the predictions for some of the images, given as a mask or as indices."""
         teacher = None if self.teacher is None else self.teacher[chosen]
         domain, role, path = (part[chosen] for part in (self.domain, self.role, self.path))
         return Predictions(domain, role, path, self.label[chosen], self.student[chosen], teacher)
 
     def roles(self) -> dict[str, Predictions]:
-        """By role, those that have images."""
+        """Return the predictions by role, without roles that have no images."""
         return {role: self.of(self.role == role) for role in ROLES if (self.role == role).any()}
 
 
 def read_predictions(file: Path, anywhere: bool = False) -> Predictions:
-    """Read a run's `predictions.npz`.
+    """Read the file `predictions.npz` of a run.
 
     Args:
-        file: the file.
-        anywhere: whether images may lie outside the data's root, as a table of this user may say.
+        file: path of the file.
+        anywhere: whether images may be outside the data folder, as in a table of this user.
 
     Raises:
-        ValueError: if it is broken.
-        OSError: if it cannot be read.
+        ValueError: if the file is damaged.
+        OSError: if the file cannot be read.
     """
     found = read_arrays(file, FORMS)
     check_answers(found["role"], found["path"], found["label"], found["student"].shape[1], anywhere)
@@ -86,17 +86,17 @@ def read_predictions(file: Path, anywhere: bool = False) -> Predictions:
 def check_answers(
     role: NDArray[np.str_], path: NDArray[np.str_], label: NDArray[np.integer], classes: int, anywhere: bool = False
 ) -> None:
-    """Refuse what no run writes: the file may come from a stranger.
+    """Check that arrays could have been written by a run, since the file may come from a stranger.
 
     Args:
         role: [N], one of `ROLES`.
-        path: [N], each below the data's root, unless `anywhere`.
+        path: [N], each inside the data folder, unless `anywhere`.
         label: [N], each from 0 to `classes` - 1.
-        classes: how many there are.
+        classes: number of classes.
         anywhere: see `read_predictions`.
 
     Raises:
-        ArraysError: if one is something else.
+        ArraysError: if a value is invalid.
     """
     if label.size and not (label.min() >= 0 and label.max() < classes):
         raise ArraysError(f"labels from {label.min()} to {label.max()} of {classes} classes")
@@ -104,7 +104,7 @@ def check_answers(
         raise ArraysError(f"the role {min(other)[:40]!r}")
     for name in path.tolist():
         if "\0" in name or (not anywhere and (".." in PurePosixPath(name).parts or _is_absolute(name))):
-            raise ArraysError(f"the path {name[:80]!r}, which does not lie below the images' folder")
+            raise ArraysError(f"the path {name[:80]!r}, which is outside the folder of the images")
 
 
 def _is_absolute(name: str) -> bool:

@@ -10,16 +10,16 @@ ReferenceName = Literal["labels", "teacher"]
 
 @dataclass(frozen=True)
 class Reference:
-    """Words for figures, by what they compare with.
+    """What predictions are compared with, and the words for the results.
 
     Attributes:
-        name: in files.
-        measure: what the share of equal answers is called.
-        key: the same as a key of JSON and of CSV.
-        loss: what the validation loss is called.
-        true: what an image's class is called in the columns of a table.
-        equal: an answer that is the reference's.
-        other: an answer that is not.
+        name: name in files.
+        measure: name of the share of equal predictions.
+        key: the same as a key in JSON and CSV.
+        loss: name of the validation loss.
+        true: column heading for the class of an image.
+        equal: word for a prediction that equals the reference.
+        other: word for a prediction that differs from it.
     """
 
     name: ReferenceName
@@ -31,7 +31,7 @@ class Reference:
     other: str
 
     def measure_of(self, macro: bool) -> str:
-        """What a table of figures is called."""
+        """Return the name of the measure in a table."""
         return f"macro {self.measure.removeprefix('top-1 ')}" if macro else self.measure
 
 

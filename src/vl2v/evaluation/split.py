@@ -32,14 +32,14 @@ from vl2v_runtime.trust import Trust
 
 @dataclass(frozen=True)
 class EvaluationDomain:
-    """The images of one domain that a run's student is evaluated on.
+    """The N images of one domain that a student is evaluated on.
 
     Attributes:
         role: one of `vl2v.evaluation.evaluation.ROLES`.
-        domain: its name.
-        rows: [N], of the images in the dataset.
-        slots: [N], of their pixels.
-        embeddings: [N, D] float32, the teacher's; None if they were not bought.
+        domain: name of the domain.
+        rows: [N] dataset rows of the images.
+        slots: [N] slots of their pixels.
+        embeddings: [N, D] float32 embeddings of the teacher; None if they were not bought.
     """
 
     role: str
@@ -53,7 +53,7 @@ class EvaluationDomain:
 
 
 def evaluation_domains(plan: RunPlan, bought: BoughtEmbeddings) -> tuple[EvaluationDomain, ...]:
-    """The domains of a run's split in the order of `Split.evaluation_rows`, looked up in the pixel cache once."""
+    """Return the domains of a split in the order of `Split.evaluation_rows`. The pixel cache is searched once."""
     slots, start, domains = plan.pixels.slots(plan.dataset.digests[plan.split.evaluation_rows]), 0, []
     for role, domain, rows in split_domains(plan.split):
         positions = slice(start, start + len(rows))
@@ -65,18 +65,18 @@ def evaluation_domains(plan: RunPlan, bought: BoughtEmbeddings) -> tuple[Evaluat
 
 @dataclass(frozen=True)
 class DomainPredictions:
-    """A student's predictions for the images of one domain.
+    """Predictions of a student for the N images of one domain.
 
     Attributes:
-        domain: its name.
-        role: ``in-domain``, a source's validation images, or ``out-of-domain``, all of a held-out domain.
-        paths: [N] of the images, below the data's root.
+        domain: name of the domain.
+        role: one of `vl2v.evaluation.evaluation.ROLES`.
+        paths: N paths, relative to the data folder.
         labels: [N]; the teacher's predictions if the images have no labels.
-        logits: [N, K], the student's, before any temperature.
-        embeddings: [N, D], rows of length one; None without a head.
-        zero_shot: [N, K], the teacher's; None if its embeddings were not bought.
-        reference: the origin of the labels.
-        classes: K names.
+        logits: [N, K] logits of the student, without temperature scaling.
+        embeddings: [N, D] embeddings of the student, rows of length one; None without a text head.
+        zero_shot: [N, K] logits of the teacher; None if its embeddings were not bought.
+        reference: origin of the labels.
+        classes: K class names.
     """
 
     domain: str
@@ -96,7 +96,7 @@ class DomainPredictions:
 def predict_domains(
     plan: RunPlan, bought: BoughtEmbeddings, domains: Sequence[EvaluationDomain], student: Student
 ) -> tuple[DomainPredictions, ...]:
-    """The predictions of a student with its present weights, and of the teacher, for the domains of a split."""
+    """Predict the images of a split with a student and with the zero-shot teacher."""
     pixels, predictions = plan.pixels.map(), []
     for part in domains:
         logits, embeddings = student_answers(student, pixels, part.slots)
@@ -113,11 +113,14 @@ def predict_domains(
 
 
 def trust_of(parts: Sequence[DomainPredictions], drift: bool = True) -> Trust | None:
-    """Fit trust on the in-domain parts; held-out domains are not used.
+    """Fit trust data on the in-domain predictions. Held-out domains are not used.
 
     Args:
-        parts: of all domains.
-        drift: whether a reference for drift is wanted as well; the rest takes no time.
+        parts: predictions for all domains.
+        drift: whether to fit a drift reference too, which takes longer than the rest.
+
+    Returns:
+        The trust data, or None without in-domain images.
     """
     sources = [part for part in parts if part.role == IN_DOMAIN]
     if not sources:
@@ -129,7 +132,7 @@ def trust_of(parts: Sequence[DomainPredictions], drift: bool = True) -> Trust | 
 
 
 def evaluation_of(parts: Sequence[DomainPredictions], trust: Trust | None, metric: Metric = "accuracy") -> Evaluation:
-    """The final table's rows; the teacher has no figure where its answers are the reference."""
+    """Compute the results of all domains. If the teacher is the reference, its accuracy is not computed."""
     rows, temperature = [], trust.temperature if trust else None
     for part in parts:
         row = row_of(part.domain, part.role, part.logits, part.labels, temperature, part.classes)
@@ -140,10 +143,10 @@ def evaluation_of(parts: Sequence[DomainPredictions], trust: Trust | None, metri
 
 
 def save_predictions(parts: Sequence[DomainPredictions], file: Path) -> None:
-    """Write all predictions to a .npz.
+    """Write all predictions to an .npz file.
 
-    It holds ``domain``, ``role``, ``path`` [N] text, ``label`` [N] int64, ``student`` [N, K] float16 logits, and
-    ``zero_shot`` [N, K] if the teacher's embeddings were bought.
+    The arrays are ``domain``, ``role`` and ``path`` [N] of text, ``label`` [N] int64, ``student`` [N, K] float16
+    logits, and ``zero_shot`` [N, K] float16 if the teacher's embeddings were bought.
     """
     domains = [_columns(part) for part in parts]
     columns: dict[str, Any] = {key: np.concatenate([part[key] for part in domains]) for key in domains[0]}
@@ -159,5 +162,5 @@ def _columns(part: DomainPredictions) -> dict[str, NDArray[Any]]:
 
 
 def _half(logits: Logits) -> NDArray[np.float16]:
-    limit = np.finfo(np.float16).max  # a baseline's logits have none
+    limit = np.finfo(np.float16).max  # logits of a baseline can be larger
     return np.clip(logits, -limit, limit).astype(np.float16)

@@ -26,16 +26,16 @@ WHO = {"zero_shot": "teacher", "student": "student", "adjusted": "student with o
 
 @dataclass(frozen=True)
 class Unseen:
-    """Accuracies in [0, 1] of one who answers, each the plain mean over classes; None without images.
+    """Accuracy of one model on seen and unseen classes, in [0, 1]: mean over classes, or None without images.
 
-    Xian et al., "Zero-Shot Learning - A Comprehensive Evaluation of the Good, the Bad and the Ugly" (arXiv 1707.00600),
-    section 5.
+    The measures follow section 5 of Xian et al., "Zero-Shot Learning - A Comprehensive Evaluation of the Good, the Bad
+    and the Ugly" (arXiv 1707.00600).
 
     Attributes:
-        seen: of images of the training classes, all classes being possible answers.
-        unseen: of images of the held-out classes, all classes being possible answers.
-        harmonic: the harmonic mean of the two; 0 if both are.
-        alone: of images of the held-out classes, those classes alone being possible answers.
+        seen: accuracy on images of the training classes; all classes can be predicted.
+        unseen: accuracy on images of the held-out classes; all classes can be predicted.
+        harmonic: harmonic mean of `seen` and `unseen`; 0 if both are 0.
+        alone: accuracy on images of the held-out classes; only these classes can be predicted.
     """
 
     seen: float | None
@@ -46,16 +46,17 @@ class Unseen:
 
 @dataclass(frozen=True)
 class UnseenRow:
-    """One domain's line.
+    """Results on the held-out classes in one domain.
 
     Attributes:
-        domain: its name.
-        role: ``in-domain`` or ``out-of-domain``, as in the final table.
-        seen_images: of the training classes: a source's validation images, or all of a held-out domain.
-        unseen_images: of the held-out classes: all that the domain has, for none was trained on.
-        student: the student as saved, with the held-out classes' texts added to its head.
+        domain: name of the domain.
+        role: one of `vl2v.evaluation.evaluation.ROLES`.
+        seen_images: number of images of the training classes: validation images of a source domain, or all images of a
+            held-out domain.
+        unseen_images: number of images of the held-out classes in the domain. None of them was used for training.
+        student: the saved student, with the text embeddings of the held-out classes added to its head.
         adjusted: the same with an offset on the logits of these classes, as `vl2v.add_classes` chooses it.
-        zero_shot: the teacher; None where its vectors were not bought.
+        zero_shot: the teacher; None if its embeddings were not bought.
     """
 
     domain: str
@@ -69,12 +70,12 @@ class UnseenRow:
 
 @dataclass(frozen=True)
 class UnseenClasses:
-    """What a run says of the classes that it held out.
+    """Results of a run on its held-out classes.
 
     Attributes:
-        classes: their names.
-        rows: one per domain.
-        offset: of `UnseenRow.adjusted`.
+        classes: names of the held-out classes.
+        rows: one row per domain.
+        offset: offset of `UnseenRow.adjusted`.
     """
 
     classes: tuple[str, ...]
@@ -82,9 +83,9 @@ class UnseenClasses:
     offset: float = 0.0
 
     def mean(self, role: str, who: str, column: str) -> float | None:
-        """The mean over the domains of a role that have a value, of one of `WHO`; None if none has.
+        """Return the mean over the domains of a role, for one of `WHO`; None without values.
 
-        The harmonic mean is that of the two means, so that a line agrees with itself.
+        The harmonic mean is computed from the means of the other two columns.
         """
         if column == "harmonic":
             return harmonic(self.mean(role, who, "seen"), self.mean(role, who, "unseen"))
@@ -93,7 +94,7 @@ class UnseenClasses:
         return float(np.mean(values)) if values else None
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
+        """Convert to plain values for JSON."""
         roles = [role for role in ROLES if any(row.role == role for row in self.rows)]
         means = {
             role.replace("-", "_"): {who: {column: self.mean(role, who, column) for column in COLUMNS} for who in WHO}
@@ -103,7 +104,7 @@ class UnseenClasses:
         return {"classes": list(self.classes), "offset": self.offset, "domains": domains, "means": means}
 
     def table(self) -> Table:
-        """For a terminal, in percent."""
+        """Return a table for a terminal, in percent."""
         table = Table(title=f"held-out classes ({', '.join(self.classes)}), accuracy per class, percent")
         left = ("domain", "", "model")
         for name in (*left, "seen", "unseen", "harmonic mean", "unseen among themselves"):
@@ -122,19 +123,19 @@ class UnseenClasses:
 
 
 def harmonic(seen: float | None, unseen: float | None) -> float | None:
-    """2 * s * u / (s + u) of two accuracies in [0, 1], 0 if both are 0; None if one is missing."""
+    """Return the harmonic mean of two accuracies in [0, 1]; 0 if both are 0, None if one is missing."""
     if seen is None or unseen is None:
         return None
     return 2 * seen * unseen / (seen + unseen) if seen + unseen else 0.0
 
 
 def accuracies(logits: Logits, labels: NDArray[np.int64], seen: int) -> Unseen:
-    """What [N, K] logits say of images of seen and unseen classes; see `Unseen`.
+    """Compute the accuracy of logits on images of seen and unseen classes.
 
     Args:
-        logits: of all classes, the seen ones first.
-        labels: [N], positions among all classes.
-        seen: how many classes were trained on, from 1 to K - 1.
+        logits: [N, K] logits of all classes, the seen ones first.
+        labels: [N] class indices.
+        seen: number of seen classes, from 1 to K - 1.
     """
     answers, new = logits.argmax(axis=1), labels >= seen
     of_seen = _per_class(answers[~new], labels[~new])
@@ -146,13 +147,13 @@ def accuracies(logits: Logits, labels: NDArray[np.int64], seen: int) -> Unseen:
 def evaluate_unseen(
     plan: RunPlan, bought: BoughtEmbeddings, domains: Sequence[EvaluationDomain], student: Student
 ) -> UnseenClasses | None:
-    """Measure a saved student on the classes that its run held out; None if it held out none.
+    """Evaluate a student on the classes that its run held out; return None if there are none.
 
     Args:
-        plan: the run's.
-        bought: embeddings of its images, of the held-out classes too.
-        domains: of the run's split.
-        student: it knows the training classes, and is not changed.
+        plan: plan of the run.
+        bought: embeddings of its images, including those of held-out classes.
+        domains: images of the split.
+        student: the saved student, which knows the training classes. It is not changed.
     """
     unseen, further = plan.unseen, bought.unseen_head
     if unseen is None or further is None:
@@ -185,6 +186,6 @@ def evaluate_unseen(
 
 
 def _per_class(answers: NDArray[np.int64], labels: NDArray[np.int64]) -> float | None:
-    """The mean over the classes that have images of the share that is right."""
+    """Return the mean accuracy over the classes that have images."""
     shares = [float((answers[labels == label] == label).mean()) for label in np.unique(labels)]
     return float(np.mean(shares)) if shares else None

@@ -1,4 +1,4 @@
-"""Warnings of a teacher whose zero-shot predictions do not fit the training images."""
+"""Warnings if the zero-shot predictions of a teacher do not fit the training images."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from vl2v.planning.plan import RunPlan
 from vl2v.progress import Progress, warn
 from vl2v.purchase import BoughtEmbeddings
 
-ENOUGH = 10  # images per class, from which on a class without a prediction is reported
+ENOUGH = 10  # minimum number of images per class to report a class that is never predicted
 SHOWN = 12  # classes named in a warning
 
 
 def warn_of_teacher(plan: RunPlan, bought: BoughtEmbeddings, progress: Progress) -> None:
-    """Warn if the teacher's zero-shot predictions are at chance, or if they leave out a class of unlabelled images."""
+    """Warn if the accuracy of the zero-shot teacher is at chance or, without labels, if it never predicts a class."""
     if bought.training is None:
         return
     if plan.labelled:
@@ -26,13 +26,13 @@ def warn_of_teacher(plan: RunPlan, bought: BoughtEmbeddings, progress: Progress)
 
 
 def _training_logits(plan: RunPlan, bought: BoughtEmbeddings) -> NDArray[np.float32]:
-    """The teacher's logits of the examples of `_queried_examples`, [N, K] float32."""
+    """Return the teacher's logits of the examples of `_queried_examples`, [N, K] float32."""
     assert bought.training is not None
     return bought.zero_shot(bought.training[_queried_examples(plan)])
 
 
 def _queried_examples(plan: RunPlan) -> ExampleRows:
-    """The source domains' training images that were queried, without further views."""
+    """Return the examples of source domains that were queried, without their augmented views."""
     examples: ExampleRows = np.concatenate(plan.examples.groups[: len(plan.split.sources)])
     examples = examples[plan.examples.views[examples] == 0]
     return examples if plan.queried is None else examples[plan.queried[examples]]
@@ -51,7 +51,7 @@ def _compare_with_labels(plan: RunPlan, bought: BoughtEmbeddings, progress: Prog
 
 def _find_unpredicted(plan: RunPlan, bought: BoughtEmbeddings, progress: Progress) -> None:
     assert bought.evaluation is not None
-    validation = sum(len(rows) for rows in plan.split.validation.values())  # the first split positions
+    validation = sum(len(rows) for rows in plan.split.validation.values())  # they are the first split positions
     logits = np.concatenate([_training_logits(plan, bought), bought.zero_shot(bought.evaluation[:validation])])
     counts = np.bincount(logits.argmax(axis=1), minlength=len(plan.dataset.names))
     lacking = [name for name, count in zip(plan.dataset.names, counts, strict=True) if not count]
@@ -60,5 +60,5 @@ def _find_unpredicted(plan: RunPlan, bought: BoughtEmbeddings, progress: Progres
         warn(
             progress,
             f"the teacher assigns none of the {len(logits):,} images to {', '.join(lacking[:SHOWN])}{more}; check the "
-            "names, or what they are called in the prompts (classes.yaml)",
+            "class names and their descriptions in the prompts (classes.yaml)",
         )

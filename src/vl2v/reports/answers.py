@@ -85,13 +85,13 @@ def trust_section(source: Source) -> Section:
     panels = [reliability_panel(c, trust.temperature, reference) for c in calibrated]
     reliable = Figure(panels, caption, [reliability_sheet(calibrated, trust.temperature, reference)])
     marks_caption = (
-        "Marks: thresholds of the student, labelled with their coverage of the validation images. "
-        "In-domain, they were fitted on the same images."
+        "Marks: thresholds of the student, with the coverage for which they were fitted on validation images. "
+        "In-domain, these are the same images."
     )
     rejection = Figure([rejection_panel(rejected, SHOWN, reference)], marks_caption, [risk_sheet(rejected)])
-    heads = ["target coverage", "lowest confidence"]
+    heads = ["target coverage", "threshold"]
     for f in rejected:
-        heads += [f"{ROLE_NAMES[f.role]}: accepted", f"{reference.other} among them"]
+        heads += [f"{ROLE_NAMES[f.role]}: accepted", f"{reference.other} among accepted"]
     rows = [
         (
             percent(marks[0].target, 0),
@@ -101,7 +101,7 @@ def trust_section(source: Source) -> Section:
         for marks in zip(*(f.thresholds for f in rejected), strict=True)
         if marks[0].target in SHOWN
     ]
-    table = TableBlock("Effect of each threshold", heads, rows, [threshold_sheet(rejected)])
+    table = TableBlock("Effect of each threshold on the confidence", heads, rows, [threshold_sheet(rejected)])
     return Section(name, title, [text], [reliable, rejection, table], missing)
 
 
@@ -122,10 +122,10 @@ def mistake_section(source: Source, trust: Trust | None) -> Section:
         if chosen:
             heading = f"{ROLE_NAMES[role].capitalize()}: {_wrong(source.predictions, role, source.reference)}"
             blocks.append(Pictures(heading, pictures))
-    text = "The most confident wrong predictions. Typical causes: wrong labels, several objects, real weaknesses."
+    text = "The most confident wrong predictions. Typical causes are wrong labels, several objects and real weaknesses."
     if not labels:
         text = "The most confident predictions that differ from those of the teacher."
-    missing = [f"{gone} of the images are no longer at {root}, so they are listed without pictures."] if gone else []
+    missing = [f"{gone} of the images are no longer in {root}, so they are listed without a thumbnail."] if gone else []
     if not listed_mistakes:
         none = "The student made no mistakes" if labels else "Student and teacher agree"
         return Section(name, title, [f"{none} on these images."])
@@ -163,7 +163,7 @@ def map_section(source: Source) -> Section:
     caption = (
         f"{sampled}. Each panel has its own axes, the two principal components of its images. They explain this share "
         f"of the variance: {spread}. Distances between panels have no meaning. Named crosses: text embeddings of the "
-        "classes; they are absent before Align, where the student has another space."
+        "classes. They are absent before Align, when the features are not in the embedding space of the teacher."
     )
     roles = [r for r in ROLES if r != TEST or any(TEST in m.nearest for m in maps)]
     rows = [(STAGES[m.stage], *(percent(m.nearest.get(role)) for role in roles), percent(m.explained)) for m in maps]
@@ -180,7 +180,7 @@ def _absent(source: Source, names: set[str]) -> list[str]:
     method, missing = METHODS[source.config.method], []
     if "distilled" not in names:
         missing.append(
-            f"{method.title} is not in the teacher's embedding space, so there is no map after Align or Distill."
+            f"{method.title} is not in the teacher's embedding space, so there are no maps after Align and Distill."
         )
     elif "aligned" not in names:
         missing.append(f"{method.title} has no projection after Align, so that map is absent.")

@@ -33,9 +33,9 @@ def unseen_table(content: Mapping[str, Any]) -> TableBlock:
             if any(share is not None for share in shares):
                 strong.append(len(rows))
                 rows.append(("mean", role.replace("_", "-"), name, *(percent(share) for share in shares)))
-    heads = ("domain", "role", "model", "seen classes", "unseen classes", "harmonic mean", "unseen alone")
+    heads = ("domain", "role", "model", "seen classes", "unseen classes", "harmonic mean", "unseen classes only")
     names = listed([str(name) for name in content.get("classes", ())])
-    caption = f"Classes that were not used in training: {names}. Accuracy per class"
+    caption = f"Mean accuracy per class, with the held-out classes {names}"
     return TableBlock(
         caption, heads, rows, [Sheet.of("unseen_classes", ("domain", "role", "who", *UNSEEN), values)], strong
     )
@@ -68,11 +68,11 @@ def export_table(content: Mapping[str, Any], reference: Reference = LABELS) -> T
         "greatest difference",
         "same class",
         reference.measure.removeprefix("top-1 "),
-        "the student's",
+        f"{reference.measure.removeprefix('top-1 ')} of the student",
         "images",
     )
     values = [(name, *(measured.get(column) for column in columns)) for name, measured in files.items()]
-    return TableBlock("Compared with the student", heads, rows, [Sheet.of("export", ("file", *columns), values)])
+    return TableBlock("Exported files and the student", heads, rows, [Sheet.of("export", ("file", *columns), values)])
 
 
 def _shown(measured: Mapping[str, Any], key: str, words: Any) -> str:

@@ -45,11 +45,11 @@ def recall_section(source: Source) -> Section:
     found = class_recalls(source.predictions, source.classes, source.reference)
     text = (
         "The recall of a class is the share of its images that the student assigns to it. "
-        f"Macro {source.reference.key} is the mean of these shares, in which a rare class counts as much as a frequent "
-        "one. Brackets: Wilson's 95% interval, which is wide for classes of few images."
+        f"Macro {source.reference.key} is the mean recall of all classes, so rare and frequent classes have the same "
+        "weight. Brackets: 95% Wilson interval, which is wide for classes with few images."
     )
     if not labels:
-        text += " The class of an image is the prediction of the teacher."
+        text += " Here, the class of an image is the prediction of the teacher."
     sheet = recall_sheet(found, source.reference)
     blocks: list[TableBlock] = []
     for role in dict.fromkeys(one.role for one in found):

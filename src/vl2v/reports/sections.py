@@ -22,12 +22,12 @@ from vl2v.reports.spending import REFUSED, Spending, spending_sheet
 from vl2v.reports.summary import backbone_of, teacher_of
 from vl2v.words import NONE, count, duration, money, percent, shortened, size
 
-PURPOSES = {"training": "training images", "evaluation": "the table's zero-shot column", "unlabelled": "unlabelled"}
-PURPOSES["validation"] = "validation images, to compare with the teacher"
+PURPOSES = {"training": "training images", "evaluation": "zero-shot column", "unlabelled": "unlabelled images"}
+PURPOSES["validation"] = "validation images, for the comparison with the teacher"
 NO_LABELS = (
-    "The images have no labels. The student is compared with the zero-shot predictions of the teacher: the figures "
-    "say how well it learned from its teacher, not how accurate it is. To compare it with labels, run vl2v evaluate on "
-    "images that have them."
+    "The images have no labels, so the student is compared with the zero-shot predictions of the teacher. The figures "
+    "state how often it agrees with the teacher, not how accurate it is. To measure its accuracy, run vl2v evaluate on "
+    "labelled images."
 )
 
 
@@ -44,7 +44,7 @@ def advice_section(source: Source) -> Section | None:
     if not advice:
         return None
     line = str(advice["line"]).removeprefix("advice: ")
-    return Section("advice", "Worth of the teacher", [f"Advice before training: {line}."])
+    return Section("advice", "Value of the teacher", [f"Advice before training: {line}."])
 
 
 def accuracy_section(source: Source) -> Section:
@@ -62,15 +62,15 @@ def accuracy_section(source: Source) -> Section:
             shares = percent(student), percent(macro), percent(teacher)
             rows.append(("mean", ROLE_NAMES[role], "", *shares, _difference(student, teacher)))
     caption = (
-        "Circles: student; diamonds: zero-shot teacher; lines: Wilson's 95% interval of a proportion, "
-        "for this run only. Shaded and with a star: held out of training and selection."
+        "Circles: student. Diamonds: zero-shot teacher. Lines: 95% Wilson interval of this run. Shaded, with a star: "
+        "domains that were held out of training and selection."
     )
     heads: tuple[str, ...] = ("domain", "role", "images", "student (95%)", "macro", "teacher (95%)")
     heads += ("difference, points",)
     reference, text = source.reference, []
     name, measure = reference.key, reference.measure[0].upper() + reference.measure[1:]
     if reference is not LABELS:
-        text, caption = [NO_LABELS], "Lines: Wilson's 95% interval of a proportion, for this run only."
+        text, caption = [NO_LABELS], "Lines: 95% Wilson interval of this run."
         heads, rows = heads[:5], [row[:5] for row in rows]
     table = TableBlock(f"{measure} by domain", heads, rows, strong=strong)
     figure = Figure([accuracy_panel(domains, reference)], caption, [accuracy_sheet(domains, reference)])
@@ -115,7 +115,7 @@ def _other_weights(source: Source) -> TableBlock:
     rows = [(name, *(percent(e.mean(role, "student")) for role in roles)) for name, e in every.items()]
     values = [(name, *(e.mean(role, "student") for role in roles)) for name, e in every.items()]
     sheet = Sheet.of("weights", ("weights", *(role.replace("-", "_") for role in roles)), values)
-    caption = "Alternative weights of the same run, means over domains"
+    caption = "Alternative weights of the same run: means over domains"
     return TableBlock(caption, ("weights", *(HEADS[role] for role in roles)), rows, [sheet], [0])
 
 
@@ -135,15 +135,15 @@ def spending_section(source: Source, paid: Spending) -> Section:
         rows.append(("all", "", count(queries), money(paid.paid, paid.currency)))
     price = "free of charge" if not paid.cost else money(paid.cost, paid.currency)
     needed = (
-        f"Training needs {count(paid.image_queries)} image and {count(paid.text_queries)} text queries if no "
-        f"embeddings are stored yet, {price}. Stored embeddings are never bought again."
+        f"With an empty store, training needs {count(paid.image_queries)} image and {count(paid.text_queries)} text "
+        f"queries ({price}). Stored embeddings are never bought again."
     )
     if source.reference is LABELS:
-        needed += " The images of the zero-shot column are only queried for the table."
+        needed += " Images of the zero-shot column are queried only for the table of results."
     blocks = []
     if rows:
         heads = ("kind", "purpose", "queries", "paid")
-        table = TableBlock("In the ledger for this run", heads, rows, [spending_sheet(paid)], [len(rows) - 1])
+        table = TableBlock("Entries of this run in the ledger", heads, rows, [spending_sheet(paid)], [len(rows) - 1])
         blocks.append(table)
     fresh = source.content.get("fresh_queries")
     more = [f"During training, {count(fresh)} augmented images were sent to a local teacher."] if fresh else []
@@ -159,8 +159,8 @@ def learning_section(source: Source) -> Section:
         return Section(name, "Learning curves", missing=[source.missing.get("metrics", "The run has no steps.")])
     curves = learning_curves(source.metrics, source.provenance.get("swad"))
     titles = [method.stages[curve.stage != ALIGN].capitalize() for curve in curves]
-    caption = "Grey: loss of every step; line: its running mean. "
-    caption += f"{source.reference.key.capitalize()}: validation images of the source domains."
+    caption = "Grey: loss of each step. Line: its running mean. "
+    caption += f"{source.reference.key.capitalize()}: on validation images of the source domains."
     sheets = [loss_sheet(curves), validation_sheet(curves, source.reference)]
     figure = Figure(
         learning_panels(curves, titles, source.reference), f"{caption} {_windows_text(curves, titles)}", sheets
@@ -176,7 +176,7 @@ def _windows_text(curves: Sequence[StageCurve], titles: Sequence[str]) -> str:
                 f"Shaded: steps {curve.window.first:,} to {curve.window.last:,} of {title}, averaged by SWAD."
             )
         elif curve.averaged:
-            sentences.append(f"SWAD found no loss valley in {title}: the last weights were saved.")
+            sentences.append(f"SWAD found no loss valley in {title}, so the last weights were saved.")
     return " ".join(sentences)
 
 
@@ -195,7 +195,7 @@ def comparison_section(source: Source, compared: Comparison) -> Section:
     teacher_size = compared.teacher_parameters
     known = "unknown" if teacher_size is None else f"{teacher_size / 1e6:,.1f} million (image encoder)"
     rows.append(("parameters", f"{compared.parameters / 1e6:,.1f} million", known))
-    rows.append(("weights on disk", size(compared.bytes), "at the vendor" if teacher_size is None else NONE))
+    rows.append(("weights on disk", size(compared.bytes), "unknown" if teacher_size is None else NONE))
     text, missing = [], [compared.unmeasured] if compared.unmeasured else []
     if compared.speed:
         for batch in BATCHES:
@@ -206,31 +206,33 @@ def comparison_section(source: Source, compared: Comparison) -> Section:
         assert seconds is not None
         rows.append(("time for a million images", duration(seconds), "not measured"))
         text.append(
-            f"Speed: median of several runs from pixels in memory to logits, measured for this page on "
-            f"{compared.speed.machine}."
+            f"Speed was measured for this page on {compared.speed.machine}. It is the median of several runs, from "
+            "pixels in memory to logits."
         )
     vendor = compared.teacher_million
     theirs = "unknown" if vendor is None else money(vendor, compared.currency) if vendor else "no charge"
     ours = "no queries"
     if compared.student_million is not None and compared.hour_price is not None:
         ours = money(compared.student_million, compared.currency)
-        text.append(f"The cost of the student is its time at {money(compared.hour_price, compared.currency)} per hour.")
+        text.append(f"The cost of the student assumes {money(compared.hour_price, compared.currency)} per hour.")
     elif compared.seconds_per_million is not None:
         ours = f"{count(compared.seconds_per_million)} s of this machine"
         missing.append(
             "To see the cost of the student, pass the price of an hour of this machine: vl2v report --hour-price."
         )
     rows.append(("cost of a million images", ours, theirs))
-    table = TableBlock("Student and teacher", ("measure", "student", "teacher"), rows, [comparison_sheet(compared)])
-    return Section("comparison", "Student against teacher", text, [table], missing)
+    table = TableBlock(
+        "Accuracy, size, speed and cost", ("measure", "student", "teacher"), rows, [comparison_sheet(compared)]
+    )
+    return Section("comparison", "Student and teacher", text, [table], missing)
 
 
 def export_section(source: Source) -> Section | None:
     """Return the measurements of exported files, or None if there are none."""
     if source.export is None:
         return None
-    text = ["The student as an ONNX file: its agreement with the student, its size and its speed."]
-    return Section("export", "Exported file", text, [export_table(source.export, source.reference)])
+    text = ["Each exported file, compared with the student on the same images."]
+    return Section("export", "Exported files", text, [export_table(source.export, source.reference)])
 
 
 def making_section(source: Source) -> Section:
@@ -240,7 +242,7 @@ def making_section(source: Source) -> Section:
     versions = ", ".join(f"{name} {value}" for name, value in (made.get("made_with") or {}).items())
     student = Path(config.student.spec).name if "@" in config.student.spec else config.student.spec
     facts = (
-        ("made at", str(made.get("made_at", NONE))),
+        ("created", str(made.get("made_at", NONE))),
         ("method", f"{METHODS[config.method].title} ({config.method})"),
         ("student", f"{backbone_of(source)}, {source.card['preprocess']['size']} px; from {student}"),
         ("teacher", f"{teacher_of(source)}, revision {made.get('teacher', {}).get('revision', NONE)}"),
@@ -250,16 +252,17 @@ def making_section(source: Source) -> Section:
             f"digest {str(data.get('digest', NONE))[:16]}",
         ),
         ("domains", ", ".join(data.get("domains", [])) or NONE),
-        ("labels", "class folders" if source.reference is LABELS else "none; the classes were named"),
+        ("labels", "class folders" if source.reference is LABELS else "none; the classes were given by name"),
         ("held out", ", ".join(config.data.held_out) or "none"),
         ("classes", shortened(", ".join(source.classes), 400)),
         (
             "steps",
-            f"{config.first_stage_steps:,} and {config.distill.steps:,}; rate {config.distill.learning_rate:g}",
+            f"{config.first_stage_steps:,} and {config.distill.steps:,}",
         ),
+        ("learning rate", f"{config.distill.learning_rate:g}"),
         ("saved weights", config.distill.weights),
         ("seed", str(config.seed)),
         ("versions", versions or NONE),
     )
-    table = TableBlock("All settings are in config.yaml", (), facts, wordy=[1])
+    table = TableBlock("Main settings; config.yaml contains all of them", (), facts, wordy=[1])
     return Section("making", "Provenance", (), [table])

@@ -60,9 +60,9 @@ def cost_sentence(paid: Spending) -> str:
     needed = f"{count(paid.image_queries)} image and {count(paid.text_queries)} text queries"
     price = "free of charge" if not paid.cost else f"worth {money(paid.cost, paid.currency)}"
     if not paid.image_queries and not paid.text_queries:
-        return "Its training needed no queries."
-    text = f"Its training needed {needed}, {price}"
-    return text + (f"; {money(paid.paid, paid.currency)} were paid in this run." if paid.lines and paid.paid else ".")
+        return "Training needed no queries."
+    text = f"Training needed {needed}, {price}"
+    return text + (f"; this run paid {money(paid.paid, paid.currency)}." if paid.lines and paid.paid else ".")
 
 
 def tiles_of(source: Source, paid: Spending, compared: Comparison) -> list[Tile]:

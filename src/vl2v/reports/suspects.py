@@ -43,48 +43,48 @@ class Suspect:
 
 
 def review_page(found: Sequence[Suspect], root: Path, file: str, judged: int, unanswered: int) -> Page:
-    """Make the page.
+    """Create the page.
 
     Args:
         found: the images, in the order of review.
         root: the folder that their paths are relative to.
         file: name of the CSV file.
-        judged: number of images that were judged.
-        unanswered: number of images that were not, for want of an embedding.
+        judged: number of images that were checked.
+        unanswered: number of images that were not checked because they have no stored embedding.
     """
     labels = [s for s in found if s.reason == LABEL]
     unlike = [s for s in found if s.reason == UNLIKE]
     lead = (
-        f"Of {count(judged)} labelled images, {count(len(labels))} have a label that both the teacher and a "
-        f"cross-validated probe reject. Another {count(len(unlike))} resemble their nearest class least."
+        f"Both the teacher and a cross-validated probe reject the labels of {count(len(labels))} of {count(judged)} "
+        f"images. The {count(len(unlike))} images that are least similar to any class are listed as well."
     )
     if unanswered:
-        lead += f" {count(unanswered)} images have no stored embedding and were not judged."
+        lead += f" {count(unanswered)} images were not checked because they have no stored embedding."
     how = (
-        f"The most doubtful labels come first. {printable(file)} lists these images with yes in the column drop. "
-        "Change it to no where the label is right; --drop leaves out the images with yes."
+        f"The most doubtful labels come first. In {printable(file)}, the column drop of these images is yes. Change it "
+        "to no if a label is correct: --drop excludes the images with yes."
     )
     rare = (
-        "Images whose embedding is far from the mean of every class. Some are rare but right, so the column drop says "
-        "no for them. Change it to yes for images that belong to no class."
+        "Images whose embedding is far from the mean embedding of every class. Some are rare but correct, so their "
+        "column drop is no. Change it to yes for images of none of the classes."
     )
     tiles = [
         Tile("Suspect labels", count(len(labels)), f"{percent(len(labels) / judged)} of the images"),
-        Tile("Unlike any class", count(len(unlike)), "the most unusual images"),
-        Tile("Judged", count(judged), "labelled images of the source domains"),
+        Tile("Unlike any class", count(len(unlike)), "the least similar images"),
+        Tile("Checked", count(judged), "labelled images of the source domains"),
     ]
     sections = [
-        _section("labels", "Labels to check", how, labels, root, "No label is rejected by both."),
-        _section("unlike", "Images unlike any class", rare, unlike, root, "Too few images to name unusual ones."),
+        _section("labels", "Labels to check", how, labels, root, "Teacher and probe do not both reject any label."),
+        _section("unlike", "Images unlike any class", rare, unlike, root, "Too few images to identify unusual ones."),
     ]
-    foot = f"vl2v {version('vl2v')}. The list is in {printable(file)} next to this page."
+    foot = f"vl2v {version('vl2v')}. The list is {printable(file)}, next to this page."
     return Page("Review of labels", printable(root.name), lead, tiles, sections, foot)
 
 
 def _section(name: str, title: str, text: str, found: Sequence[Suspect], root: Path, none: str) -> Section:
     if not found:
         return Section(name, title, [none])
-    missing = [f"The page shows the first {MOST} of {count(len(found))}; the CSV file lists all."]
+    missing = [f"This page shows the first {MOST} of {count(len(found))} images. The CSV file lists all of them."]
     pictures = [_picture(suspect, root) for suspect in found[:MOST]]
     return Section(
         name, title, [text], [Pictures(f"{title}: {count(len(found))}", pictures)], missing[: len(found) > MOST]
@@ -95,7 +95,7 @@ def _picture(suspect: Suspect, root: Path) -> Picture:
     lines = [("label", suspect.label, ""), ("suggested", suspect.suggested, "")]
     both = f"teacher {percent(suspect.teacher, 0)}, probe {percent(suspect.probe, 0)}"
     if suspect.reason == LABEL:
-        lines.append(("probability of the label", "", both))
+        lines.append(("probability of the label:", "", both))
     else:
         lines = [*lines[:1], ("similarity", f"{suspect.similarity:.2f}", "")]
     alt = f"{suspect.label}, suggested {suspect.suggested}"

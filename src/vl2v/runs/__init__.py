@@ -1,1 +1,1 @@
-"""The run folder: its files, its owner, and the paths that it remembers."""
+"""The run folder: its files, its owner, and the paths recorded in it."""

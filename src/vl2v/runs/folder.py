@@ -1,4 +1,4 @@
-"""A run folder: settings, metrics, training state and student."""
+"""The run folder: settings, metrics, training state, student and results."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ from vl2v.writing import in_place, replacing, write_text
 from vl2v_runtime import strict_json
 from vl2v_runtime.names import printable, shown
 
-# Files that a folder may contain without being a run: a process was killed before it had written the settings.
-REPAIR, TRAINED, CHECKED = "repair.json", "repair-trained.csv", "repair-checked.csv"  # of `vl2v repair`
+# Files in a folder without a run, if a process was killed before it had written the settings.
+REPAIR, TRAINED, CHECKED = "repair.json", "repair-trained.csv", "repair-checked.csv"  # files of `vl2v repair`
 BEFORE_A_RUN = (
     *(LOCK, OWNER, spending.FILE, spending.LOCK, STORAGE, f"{STORAGE}.new", "config.yaml.new"),
     *(name + end for name in (REPAIR, TRAINED, CHECKED) for end in ("", ".new")),
@@ -42,25 +42,27 @@ BEFORE_A_RUN = (
 
 @dataclass
 class State:
-    """Where training stands.
+    """State of a training in progress.
 
     Attributes:
-        tensors: weights, optimiser and averaging state, by name.
-        values: stage, next step, and the rest that is no tensor.
+        tensors: weights, optimiser state and weight averages, by name.
+        values: stage, next step and other plain values.
     """
 
     tensors: dict[str, Tensor]
     values: dict[str, Any]
 
     def part(self, prefix: str) -> dict[str, Tensor]:
-        """The tensors under ``prefix/``, without it."""
+        """Return the tensors under ``prefix/``, without the prefix."""
         head = f"{prefix}/"
         return {name.removeprefix(head): t for name, t in self.tensors.items() if name.startswith(head)}
 
 
 class RunFolder:
-    """`config.yaml`, `metrics.jsonl`, `state.safetensors` with `state.json`, `student/`, `evaluation.json`,
-    `predictions.npz`, `embeddings.npz`, `report.html`; `queries.json` if the images to query were chosen.
+    """The files of a run.
+
+    They are `config.yaml`, `metrics.jsonl`, `state.safetensors` with `state.json`, `student/`, `evaluation.json`,
+    `predictions.npz`, `embeddings.npz` and `report.html`, and `queries.json` if the images to query were chosen.
 
     Args:
         path: the folder.
@@ -81,14 +83,14 @@ class RunFolder:
         self.work = path / "work"
 
     def create(self, config: RunConfig, storage: StoragePaths | None = None) -> None:
-        """Begin a run, with all that is needed to go on with it.
+        """Create the folder of a new run, from which it can be resumed.
 
         Args:
-            config: its settings.
-            storage: its cache and store.
+            config: settings of the run.
+            storage: paths of cache and store, which are recorded.
 
         Raises:
-            RunError: if the folder holds something already.
+            RunError: if the folder is not empty, or its path is not UTF-8.
         """
         self.check_free()
         self.path.mkdir(parents=True, exist_ok=True)
@@ -97,10 +99,10 @@ class RunFolder:
         self.write_config(config)
 
     def check_free(self) -> None:
-        """Refuse a folder that holds something already, or whose name the files' formats cannot take.
+        """Check that a new run can be created in the folder.
 
         Raises:
-            RunError: if it does.
+            RunError: if the folder is not empty, or its path is not UTF-8.
         """
         if printable(self.path) != str(self.path):
             found, step = shown(self.path), "choose another --out"
@@ -119,17 +121,17 @@ class RunFolder:
         )
 
     def write_config(self, config: RunConfig) -> None:
-        """Write the run's settings over what stands there, at once."""
+        """Write the settings of the run, atomically."""
         write_text(self.config_file, config.to_yaml())
 
     def config(self, resuming: bool = False) -> RunConfig:
-        """The run's settings, with paths that are found from the current folder.
+        """Read the settings of the run. Relative paths are converted to be valid in the current folder.
 
         Args:
-            resuming: whether they are read for --resume, which the message mentions.
+            resuming: whether the run is resumed with --resume, which the message then mentions.
 
         Raises:
-            RunError: if the folder holds no run.
+            RunError: if the folder contains no run.
         """
         if not self.config_file.is_file():
             step = f"pass the --out of an earlier vl2v distill{'; omit --resume to start a new run' * resuming}"
@@ -137,26 +139,31 @@ class RunFolder:
         return located(parse(RunConfig, read_yaml(self.config_file), str(self.config_file)), self.path)
 
     def teacher(self) -> Mapping[str, Any] | None:
-        """Identity, revision and dimension of the vendor's model that the run began with; None if none is noted.
+        """Return identity, revision and dimension of the vendor's model at the start of the run; None if not recorded.
 
         Raises:
-            RunError: if the file is broken.
+            RunError: if the file is damaged.
         """
         found = read_json(self.teacher_file) if self.teacher_file.is_file() else None
         return found if isinstance(found, dict) else None
 
     def save_state(self, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> None:
-        """Replace the state at once: the tensors' file carries the values too, `state.json` is a copy to read."""
+        """Write the training state, atomically.
+
+        Args:
+            tensors: tensors by name.
+            values: plain values. They are saved in the file of the tensors; `state.json` is a copy for people.
+        """
         flat = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
         with replacing(self.state_file) as fresh:
             save_file(flat, fresh, metadata={"state": json.dumps(values)})
         write_json(self.path / "state.json", values)
 
     def load_state(self) -> State | None:
-        """The saved state, or None if the run was stopped before the first.
+        """Read the training state; None if none has been saved yet.
 
         Raises:
-            RunError: if the file is broken.
+            RunError: if the file is damaged.
         """
         if not self.state_file.exists():
             return None
@@ -173,10 +180,10 @@ class RunFolder:
 
     @contextmanager
     def state_fits(self) -> Iterator[None]:
-        """Turn what torch says of a state that does not fit the run into an error.
+        """Convert errors of the block, which loads a state, to an error that says that it does not fit the run.
 
         Raises:
-            RunError: instead.
+            RunError: if the block raises.
         """
         try:
             yield
@@ -189,7 +196,7 @@ class RunFolder:
             ) from error
 
     def add_metrics(self, line: Mapping[str, Any]) -> int:
-        """Append one line to `metrics.jsonl`; returns the file's length in bytes, to go back to on resume."""
+        """Append a line to `metrics.jsonl`. Returns the length of the file in bytes, for `cut_metrics`."""
         with in_place(self.metrics_file) as handle:
             handle.seek(0, os.SEEK_END)
             handle.write(json.dumps(line).encode() + b"\n")
@@ -197,11 +204,11 @@ class RunFolder:
             return handle.tell()
 
     def cut_metrics(self, length: int) -> None:
-        """Drop what was written to `metrics.jsonl` after the state was saved."""
+        """Remove the lines of `metrics.jsonl` that were written after the state was saved."""
         if self.metrics_file.exists():
             with in_place(self.metrics_file) as handle:
                 handle.truncate(min(length, self.metrics_file.stat().st_size))
 
     def tidy(self) -> None:
-        """Remove what only training needed."""
+        """Delete the temporary files of training."""
         shutil.rmtree(self.work, ignore_errors=True)

@@ -1,8 +1,8 @@
 """Whether this user made a run on this machine, so that files and addresses in it may be opened.
 
-A run's folder says which teacher taught its student, and which store it bought from. In the folder of a stranger these
-may be any address or file, and a key from the environment would go to that address. So what `vl2v distill` writes is
-signed with a secret of the user's, which lies in the user's data folder and in no run.
+A run folder names the teacher of its student and the store of its embeddings. In the folder of a stranger, these may be
+any file or address, and a key from the environment would be sent to that address. `vl2v distill` therefore signs what
+it writes with a secret of the user. The secret is in the user's data folder and in no run.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from vl2v.errors import TeacherError
 from vl2v.pretrained.open_clip import ClipSpec
 from vl2v.teacher.prompts import CLIP_80, NAMED
 
-MARK = "signature"  # in the provenance, and in places.json
+MARK = "signature"  # key in the provenance and in places.json
 SECRET_BYTES = 32
-FIXED = ("offline", "conse", "jina", "cohere", "voyage")  # teachers whose name holds neither a file nor an address
+FIXED = ("offline", "conse", "jina", "cohere", "voyage")  # teachers whose name contains neither a file nor an address
 PLAIN = re.compile(r"[A-Za-z0-9_.-]+")
 
 
 def sign(*parts: str | Sequence[str]) -> str | None:
-    """The signature of texts, hexadecimal; None where the user's data folder cannot be used."""
+    """Return the signature of texts in hexadecimal; None if the user's data folder cannot be used."""
     secret = _secret()
     text = json.dumps([part if isinstance(part, str) else list(part) for part in parts])
     return None if secret is None else hmac.new(secret, text.encode(), hashlib.sha256).hexdigest()
@@ -38,24 +38,24 @@ def sign(*parts: str | Sequence[str]) -> str | None:
 
 def is_signed(signature: object, *parts: str | Sequence[str]) -> bool:
     """Whether this user signed these texts on this machine."""
-    wanted = sign(*parts) if isinstance(signature, str) else None
-    return wanted is not None and hmac.compare_digest(wanted.encode(), str(signature).encode())
+    expected = sign(*parts) if isinstance(signature, str) else None
+    return expected is not None and hmac.compare_digest(expected.encode(), str(signature).encode())
 
 
 def sign_teacher(config: RunConfig) -> str | None:
-    """The signature of a run's teacher and prompts."""
+    """Return the signature of the teacher and the prompts of a run."""
     return sign("teacher", config.teacher.spec, config.teacher.prompts)
 
 
 def check_teacher(config: RunConfig, signature: object) -> None:
-    """Refuse to open the teacher of a student that was made elsewhere, where its name holds a file or an address.
+    """Check that the teacher of a student may be opened: this user made the student, or no file or address is named.
 
     Args:
-        config: of the student's provenance.
-        signature: from the same place.
+        config: settings in the provenance of the student.
+        signature: signature in the provenance.
 
     Raises:
-        TeacherError: with the option that opens it all the same.
+        TeacherError: if it may not; the message names the option that opens it anyway.
     """
     spec, prompts = config.teacher.spec, config.teacher.prompts
     harmless = isinstance(prompts, tuple) or prompts in (*NAMED, CLIP_80) or "{" in prompts
@@ -86,7 +86,7 @@ def _secret() -> bytes | None:
             with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as handle:
                 handle.write(secrets.token_bytes(SECRET_BYTES))
             try:
-                os.link(fresh, path)  # the first of several processes wins
+                os.link(fresh, path)  # if several processes write it, the first one succeeds
             except FileExistsError:
                 pass
             finally:

@@ -17,21 +17,21 @@ from vl2v.locking import try_file_lock
 from vl2v.writing import check_folder
 from vl2v_runtime import strict_json
 
-LOCK, OWNER = "run.lock", "owner.json"  # in the run's folder
+LOCK, OWNER = "run.lock", "owner.json"  # files in the run folder
 TRAINING = "vl2v distill"
-LOOK = 0.1  # seconds between two tries
-PATIENCE = 60.0  # seconds to wait for a command that takes seconds, or for the workers of a process that was killed
+POLL_SECONDS = 0.1  # between two attempts to lock the folder
+PATIENCE = 60.0  # seconds to wait for a short command, or for the workers of a killed process
 
 
 @dataclass(frozen=True)
 class Owner:
-    """The process that works in a run's folder.
+    """The process that works in a run folder.
 
     Attributes:
-        command: what it does, e.g. ``vl2v distill``.
-        pid: its number.
-        host: its machine.
-        since: when it began, as ISO 8601 in UTC.
+        command: its command, e.g. ``vl2v distill``.
+        pid: its process id.
+        host: its host name.
+        since: time of its start, ISO 8601 in UTC.
     """
 
     command: str
@@ -41,7 +41,7 @@ class Owner:
 
     @classmethod
     def me(cls, command: str) -> Owner:
-        """This process."""
+        """Return the owner that describes this process."""
         return cls(command, os.getpid(), socket.gethostname(), datetime.now(UTC).isoformat(timespec="seconds"))
 
     def __str__(self) -> str:
@@ -49,8 +49,8 @@ class Owner:
 
     @property
     def ended(self) -> bool:
-        """Whether it surely exists no more; its workers may hold the lock for some seconds longer."""
-        if self.host != socket.gethostname() or os.name == "nt":  # there, signal 0 is Ctrl-C
+        """Whether the process has certainly ended. Its workers may hold the lock for some more seconds."""
+        if self.host != socket.gethostname() or os.name == "nt":  # on Windows, signal 0 is Ctrl-C
             return False
         try:
             os.kill(self.pid, 0)
@@ -63,16 +63,16 @@ class Owner:
 
 @contextmanager
 def owned(folder: Path, command: str, patience: float = PATIENCE) -> Iterator[None]:
-    """Work in a run's folder alone until the block ends, or this process does, however it ends.
+    """Lock a run folder until the block or this process ends.
 
     Args:
-        folder: the run's; made if missing.
-        command: what is done, for whoever else wants to work there.
-        patience: seconds to wait for a command that takes seconds; training is not waited for.
+        folder: the run folder, created if it is missing.
+        command: command of this process, shown to other processes that need the folder.
+        patience: seconds to wait for a short command. A training is not waited for.
 
     Raises:
-        RunError: if another process works there.
-        AccessError: if something in it leads elsewhere; see `vl2v.writing.check_folder`.
+        RunError: if another process uses the folder.
+        AccessError: if a file in it leads out of it; see `vl2v.writing.check_folder`.
     """
     folder.mkdir(parents=True, exist_ok=True)
     check_folder(folder)
@@ -83,7 +83,7 @@ def owned(folder: Path, command: str, patience: float = PATIENCE) -> Iterator[No
             busy = owner is not None and owner.command == TRAINING and not owner.ended
             if busy or time.monotonic() > end:
                 raise _in_use(folder, owner)
-            time.sleep(LOOK)
+            time.sleep(POLL_SECONDS)
         write_json(folder / OWNER, asdict(Owner.me(command)))
         try:
             yield
@@ -93,7 +93,7 @@ def owned(folder: Path, command: str, patience: float = PATIENCE) -> Iterator[No
 
 @contextmanager
 def alone_in(folder: Path | None, command: str) -> Iterator[None]:
-    """The same for a command that takes seconds and changes a finished run; what is no run's folder is not locked."""
+    """Lock a run folder for a short command that changes a finished run. A folder without a run is not locked."""
     if folder is None or not (folder / "config.yaml").is_file():
         if folder is not None:
             check_folder(folder)
@@ -104,7 +104,7 @@ def alone_in(folder: Path | None, command: str) -> Iterator[None]:
 
 
 def _owner(folder: Path) -> Owner | None:
-    """Who says to own the folder; None in the moment before it says so."""
+    """Read the owner of a locked folder; None if it has not been written yet."""
     try:
         found = strict_json.read(folder / OWNER)
         return Owner(str(found["command"]), int(found["pid"]), str(found["host"]), str(found["since"]))

@@ -1,7 +1,7 @@
-"""Relative paths in the settings of a run, which are relative to the folder where `vl2v distill` was called.
+"""Relative paths in the settings of a run, which are relative to the folder in which `vl2v distill` was called.
 
-The run folder records that folder, so that other commands can be called from anywhere. A run that was moved or copied
-together with its images is read from the current folder first.
+The run folder records that folder, so that other commands can be called from anywhere. If a run was moved or copied
+together with its images, the current folder is tried first.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from vl2v.teacher.prompts import CLIP_80, NAMED
 
 
 def base_of(run: Path, root: Path) -> Path:
-    """The folder that the relative paths of a run are relative to.
+    """Return the folder that the relative paths of a run are relative to.
 
     Args:
         run: folder of the run.
@@ -35,10 +35,10 @@ def base_of(run: Path, root: Path) -> Path:
 
 
 def located(config: RunConfig, run: Path) -> RunConfig:
-    """The settings of a run with paths that are found from the current folder.
+    """Return the settings of a run with paths that are valid in the current folder.
 
     Args:
-        config: as read from `config.yaml`.
+        config: settings as read from `config.yaml`.
         run: folder of the run.
     """
     base = base_of(run, config.data.root)
@@ -64,5 +64,5 @@ def located(config: RunConfig, run: Path) -> RunConfig:
 def _exists(path: Path) -> bool:
     try:
         return path.exists()
-    except (OSError, ValueError):  # a name that is too long, or that no file can have
+    except (OSError, ValueError):  # the name is too long or not valid
         return False

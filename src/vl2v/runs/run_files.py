@@ -14,7 +14,7 @@ from vl2v.strict import described
 from vl2v_runtime import strict_json
 from vl2v_runtime.regular import read_text
 
-MOST_METRICS = 2**30  # bytes
+MAX_METRICS = 2**30  # bytes of metrics.jsonl
 Text = Annotated[str, Field(max_length=10_000)]
 Count = Annotated[int, Field(ge=0, le=10**15)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -25,13 +25,13 @@ Part = TypeVar("Part", bound=BaseModel)
 
 
 class _Part(BaseModel):
-    """Further keys are left as they are, as later versions may write some."""
+    """A part of a file. Unknown keys are accepted, since later versions may write some."""
 
     model_config = ConfigDict(extra="allow", frozen=True, strict=True)
 
 
 class ClassPart(_Part):
-    """`vl2v.evaluation.evaluation.ClassRecall`."""
+    """Schema of `vl2v.evaluation.evaluation.ClassRecall`."""
 
     images: Count
     student: Share
@@ -39,7 +39,7 @@ class ClassPart(_Part):
 
 
 class RowPart(BaseModel):
-    """`vl2v.evaluation.evaluation.Row`."""
+    """Schema of `vl2v.evaluation.evaluation.Row`."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
@@ -59,7 +59,7 @@ class RowPart(BaseModel):
 
 
 class MeansPart(_Part):
-    """Means over the domains of a role."""
+    """Schema of the means over the domains of a role."""
 
     zero_shot: Share | None
     student: Share | None
@@ -68,7 +68,7 @@ class MeansPart(_Part):
 
 
 class TablePart(_Part):
-    """`vl2v.evaluation.evaluation.Evaluation`."""
+    """Schema of `vl2v.evaluation.evaluation.Evaluation`."""
 
     domains: Annotated[list[RowPart], Field(max_length=10_000)]
     means: dict[str, MeansPart]
@@ -78,7 +78,7 @@ class TablePart(_Part):
 
 
 class AskedPart(_Part):
-    """What training needed from the teacher."""
+    """Schema of the teacher queries that training needed."""
 
     image_queries: Count
     text_queries: Count
@@ -88,7 +88,7 @@ class AskedPart(_Part):
 
 
 class UnseenPart(_Part):
-    """Accuracies of one who answers."""
+    """Schema of `vl2v.evaluation.unseen.Unseen`."""
 
     seen: Share | None = None
     unseen: Share | None = None
@@ -97,7 +97,7 @@ class UnseenPart(_Part):
 
 
 class UnseenRowPart(_Part):
-    """A domain's line of the table of held-out classes."""
+    """Schema of `vl2v.evaluation.unseen.UnseenRow`."""
 
     domain: Text
     role: Role
@@ -107,7 +107,7 @@ class UnseenRowPart(_Part):
 
 
 class UnseenTablePart(_Part):
-    """`vl2v.evaluation.unseen.UnseenClasses`."""
+    """Schema of `vl2v.evaluation.unseen.UnseenClasses`."""
 
     classes: list[Text] = []
     offset: float | None = None
@@ -116,7 +116,7 @@ class UnseenTablePart(_Part):
 
 
 class IntervalPart(_Part):
-    """`vl2v.analysis.intervals.Share`."""
+    """Schema of `vl2v.analysis.intervals.Share`."""
 
     value: Share
     low: Share
@@ -124,7 +124,7 @@ class IntervalPart(_Part):
 
 
 class AdvicePart(_Part):
-    """`vl2v.analysis.advice.Advice`."""
+    """Schema of `vl2v.analysis.advice.Advice`."""
 
     action: Text
     teacher: IntervalPart
@@ -138,10 +138,9 @@ class AdvicePart(_Part):
 
 
 class EvaluationFile(TablePart):
-    """`evaluation.json`."""
+    """Schema of `evaluation.json`."""
 
     advice: AdvicePart | None = None
-
     asked: AskedPart | None = None
     unseen_classes: UnseenTablePart | None = None
     fresh_queries: Count | None = None
@@ -149,7 +148,7 @@ class EvaluationFile(TablePart):
 
 
 class ComparedPart(_Part):
-    """`vl2v.onnx_export.parity.Compared`."""
+    """Schema of `vl2v.onnx_export.parity.Compared`."""
 
     bytes: Count | None = None
     images: Count | None = None
@@ -160,13 +159,13 @@ class ComparedPart(_Part):
 
 
 class ExportFile(_Part):
-    """`export/export.json`."""
+    """Schema of `export/export.json`."""
 
     files: dict[str, ComparedPart]
 
 
 class JobFile(_Part):
-    """`job.json`, of a benchmark's finished job."""
+    """Schema of `job.json`, the result of a benchmark job."""
 
     method: Text
     title: Text
@@ -178,7 +177,7 @@ class JobFile(_Part):
 
 
 class StateValues(_Part):
-    """What of a run's state is no tensor."""
+    """Schema of the plain values in the training state."""
 
     stage: Literal["align", "distill"]
     step: Count
@@ -199,7 +198,7 @@ def _either(part: Part, *values: float | None) -> Part:
 
 
 class ScorePart(_Part):
-    """A domain's in a line of metrics: accuracy, or agreement with the teacher in a run without labels."""
+    """Schema of the scores of a domain in a line of metrics: `accuracy` or, without labels, `agreement`."""
 
     loss: float
     accuracy: Share | None = None
@@ -212,7 +211,7 @@ class ScorePart(_Part):
 
 
 class MetricsLine(_Part):
-    """A line of `metrics.jsonl`."""
+    """Schema of a line of `metrics.jsonl`."""
 
     stage: Text
     step: Count
@@ -230,40 +229,40 @@ class MetricsLine(_Part):
 
 
 def read_evaluation(path: Path) -> dict[str, Any]:
-    """The content of `evaluation.json`.
+    """Read `evaluation.json`.
 
     Raises:
-        RunError: if it cannot be read or is not what vl2v wrote.
+        RunError: if the file cannot be read or has invalid content.
     """
     return check(EvaluationFile, read_json(path), path)
 
 
 def read_export(path: Path) -> dict[str, Any]:
-    """The content of `export/export.json`.
+    """Read `export/export.json`.
 
     Raises:
-        RunError: if it cannot be read or is not what vl2v wrote.
+        RunError: if the file cannot be read or has invalid content.
     """
     return check(ExportFile, read_json(path), path)
 
 
 def read_job(path: Path) -> dict[str, Any]:
-    """The content of a benchmark's `job.json`.
+    """Read `job.json` of a benchmark job.
 
     Raises:
-        RunError: if it cannot be read or is not what vl2v wrote.
+        RunError: if the file cannot be read or has invalid content.
     """
     return check(JobFile, read_json(path), path)
 
 
 def read_metrics(path: Path) -> tuple[dict[str, Any], ...]:
-    """The lines of `metrics.jsonl`, oldest first; a loss may be NaN. A last one that was cut off is left out.
+    """Read the lines of `metrics.jsonl`, oldest first. Losses may be NaN. A truncated last line is ignored.
 
     Raises:
-        RunError: if one of them is not what vl2v wrote.
-        OSError, ValueError: if it cannot be read.
+        RunError: if a line has invalid content.
+        OSError, ValueError: if the file cannot be read.
     """
-    *lines, rest = read_text(path, MOST_METRICS).split("\n")  # a whole line ends with one
+    *lines, rest = read_text(path, MAX_METRICS).split("\n")  # a complete line ends with a newline
     with suppress(ValueError, RunError):
         check(MetricsLine, strict_json.parse(rest, allow_nan=True), path)
         lines.append(rest)
@@ -271,10 +270,15 @@ def read_metrics(path: Path) -> tuple[dict[str, Any], ...]:
 
 
 def check(model: type[File], content: Any, path: Path) -> dict[str, Any]:
-    """The same content, if it is what a model says.
+    """Validate content and return it unchanged.
+
+    Args:
+        model: the schema.
+        content: the content.
+        path: path of the file, for the message.
 
     Raises:
-        RunError: with the first faults.
+        RunError: names the first faults.
     """
     try:
         model.model_validate(content)

@@ -23,15 +23,19 @@ from vl2v_runtime.names import printable
 
 
 def ledger_name(folder: RunFolder) -> str:
-    """The name of a run in the ledger: the absolute path of its folder."""
+    """Return the name of a run in the ledger, the absolute path of its folder."""
     return printable(folder.path.resolve())
 
 
 def ensure_new(folder: RunFolder, data: Path) -> None:
-    """Refuse a run folder that is not empty, or that the next scan of `data` would take for a domain or a class.
+    """Check that a new run can be created in a folder, and that the folder is not inside a folder of images.
+
+    Args:
+        folder: the run folder.
+        data: the folder or table of images.
 
     Raises:
-        RunError: if so.
+        RunError: if the folder is not empty, or the next scan of `data` would read it as a domain or a class.
     """
     out = folder.path
     if not is_table(data) and out.resolve().is_relative_to(data.resolve()):
@@ -42,11 +46,11 @@ def ensure_new(folder: RunFolder, data: Path) -> None:
 
 
 def resume_run(folder: RunFolder, config: RunConfig, paths: StoragePaths) -> None:
-    """Record what may change when a run is resumed: cache and store, a raised budget, the trackers."""
+    """Record the settings that may change when a run is resumed: cache and store, budget and trackers."""
     known = folder.config()
     remember(folder.path, paths, base_of(folder.path, known.data.root))
     fixed: dict[str, Any] = {"made_with": known.made_with}
-    if config.precision == "auto":  # what the run settled at its start holds for all of it
+    if config.precision == "auto":  # values that were chosen at the start of the run do not change
         fixed["precision"] = known.precision
     if config.data.balance == "auto":
         fixed["data"] = config.data.model_copy(update={"balance": known.data.balance})
@@ -58,10 +62,10 @@ def resume_run(folder: RunFolder, config: RunConfig, paths: StoragePaths) -> Non
 
 
 def ensure_finished(folder: RunFolder) -> None:
-    """Refuse a run that has not been evaluated.
+    """Check that a run has been evaluated.
 
     Raises:
-        RunError: with the command that finishes it.
+        RunError: if it has not; the message contains the command that finishes it.
     """
     if not folder.evaluation_file.exists():
         problem, step = f"{folder.path} is not finished.", f"finish it: {resume_command(folder.path)}"
@@ -69,15 +73,15 @@ def ensure_finished(folder: RunFolder) -> None:
 
 
 def ensure_same_model(folder: RunFolder, teacher: Teacher, *, record: bool = True) -> None:
-    """Refuse to buy from another model than the run started with, which its folder records.
+    """Check that a vendor still has the model with which the run started, which the run folder records.
 
     Args:
-        folder: of the run.
-        teacher: the one to buy from.
-        record: whether to write the model to the folder.
+        folder: the run folder.
+        teacher: the teacher to buy from.
+        record: whether to record the model in the folder.
 
     Raises:
-        TeacherError: if a vendor has another model or revision now.
+        TeacherError: if the vendor has another model or revision now.
     """
     if not isinstance(teacher, RemoteTeacher):  # files and local models can be queried again for free
         return
@@ -98,24 +102,24 @@ def ensure_same_model(folder: RunFolder, teacher: Teacher, *, record: bool = Tru
 
 @contextmanager
 def removed_if_refused(out: Path, begun: bool) -> Iterator[Callable[[], None]]:
-    """Remove the folder of a new run if it ends with an error before anything was bought.
+    """Delete the folder of a new run if the block raises before anything was bought.
 
     Args:
         out: the folder.
-        begun: whether the run has started before, so that its folder is never removed.
+        begun: whether the run was started before. Its folder is then never deleted.
 
     Yields:
-        A function to call immediately before the purchase: from then on the folder stays.
+        A function to call immediately before the purchase, after which the folder is never deleted.
     """
-    kept = begun
+    bought = begun
 
-    def keep() -> None:
-        nonlocal kept
-        kept = True
+    def set_bought() -> None:
+        nonlocal bought
+        bought = True
 
     try:
-        yield keep
+        yield set_bought
     except Exception:
-        if not kept:
+        if not bought:
             shutil.rmtree(out.resolve(), ignore_errors=True)
         raise

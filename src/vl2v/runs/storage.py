@@ -1,4 +1,4 @@
-"""Paths of a run's cache and store, and the folder where it was started, as recorded in its folder."""
+"""Paths of the cache and the store of a run, and the folder in which it was started, as recorded in the run folder."""
 
 from __future__ import annotations
 
@@ -11,9 +11,7 @@ from vl2v.runs.made_here import MARK, is_signed, sign
 from vl2v_runtime import strict_json
 from vl2v_runtime.names import printable
 
-FILE = "places.json"  # in the run's folder
-
-
+FILE = "places.json"  # in the run folder
 FOLDER, PATH, FOLDER_MARK = "folder", "run", "folder_signature"
 
 

@@ -16,16 +16,16 @@ def captions(table: Table, best: str, near: str) -> tuple[str, ...]:
     """
     many = len(table.seeds)
     named = f"{many} seed{'' if many == 1 else 's'} ({', '.join(map(str, table.seeds))})"
-    weights = "; ".join("those that each run saved" if choice is None else choice for choice in table.weights)
+    weights = "; ".join("saved by each run" if choice is None else choice for choice in table.weights)
     lines = [
-        f"Top-1 accuracy in percent on each target domain, left out of training in turn; {named}.",
+        f"Top-1 accuracy in percent on each target domain, which was held out of training; {named}.",
         f"Selection: {RULES[table.rule]}. Weights: {weights}.",
-        "±: standard error of the mean over seeds, deviation with n - 1; of an average, over the seeds' averages."
+        "±: standard error of the mean over seeds (n - 1). The error of an average is that of the seeds' averages."
         if many > 1
-        else "A single seed: no error is known.",
+        else "A single seed, so there is no standard error.",
         f"{best.capitalize()}: best measured value; {near}: within one standard error of it.",
         "In-domain: validation images of the source domains. ECE: expected calibration error on the target, percent. "
-        "Queries, cost and hours: mean per run, as if nothing were known before.",
+        "Queries, cost and hours: mean per run with an empty store.",
     ]
     return (*lines, *_about_differences(table), *_about_gaps(table), *_about_published(table))
 
@@ -34,11 +34,9 @@ def _about_differences(table: Table) -> tuple[str, ...]:
     if not any(row.against for row in table.rows):
         return ()
     unit = "pairs of target and seed" if table.unit == PAIRS else "seeds' averages over targets"
-    test = (
-        f"Differences: mean and standard error over {unit}; p: two-sided paired t-test, which takes them as independent"
-    )
+    test = f"Differences: mean and standard error over {unit}; p: two-sided paired t-test as if they were independent"
     same = (
-        "; each row against the baseline's of the same weights, the teacher against the first"
+        "; each row is compared with the baseline with the same weights, the teacher with the first one"
         if len(table.weights) > 1
         else ""
     )
@@ -51,10 +49,10 @@ def _about_gaps(table: Table) -> tuple[str, ...]:
     counts = [row.targets[t].accuracy.count if t in row.targets else 0 for row in measured for t in table.targets]
     lines = []
     if min(counts, default=many) < many:
-        seeds = f"n is given where fewer than {many} seeds are in, and " if many > 1 else ""
-        lines.append(f"Unfinished grid: {seeds}no average without all {len(table.targets)} targets.")
+        seeds = f"n is stated if fewer than {many} seeds have finished; " if many > 1 else ""
+        lines.append(f"Unfinished grid: {seeds}averages need all {len(table.targets)} targets.")
     if table.lacking:
-        lines.append(f"Left out, records missing: {shortened(table.lacking)}.")
+        lines.append(f"Omitted because records are missing: {shortened(table.lacking)}.")
     return tuple(lines)
 
 

@@ -70,14 +70,14 @@ def _lead(found: GridResults) -> str:
     where = f"{targets} domain{'s' if targets > 1 else ''} of {table.benchmark}, each left out of training in turn"
     over = f"over {seeds} seed{'s' if seeds > 1 else ''}"
     if row is None or row.average is None:
-        return f"{found.finished} jobs are finished on {where}; no method has finished runs on all targets yet."
+        return f"{found.finished} jobs have finished on {where}. No method has finished runs on all targets yet."
     said = f"On {where}, {row.title} reaches {_with_error(row.average.accuracy)} {over}"
     if row.average.in_domain:
         said += f" ({_with_error(row.average.in_domain)} in-domain)"
     against, base = difference_of(found, row.method), found.row(found.baseline or "")
     if against is not None and base is not None:
         ahead = f"{100 * against.spread.mean:+.1f}".replace("-", "−")
-        said += f", {ahead} ± {100 * against.spread.error:.1f} points against {base.title}"
+        said += f", {ahead} ± {100 * against.spread.error:.1f} points compared with {base.title}"
     teacher = found.row(ZERO_SHOT)
     if teacher is not None and teacher.average is not None:
         said += f"; the zero-shot teacher reaches {_with_error(teacher.average.accuracy)}"
@@ -99,9 +99,9 @@ def _tiles(found: GridResults) -> list[Tile]:
         if against is not None and base is not None:
             p = "" if math.isnan(against.p) else f", p {'< 0.001' if against.p < 0.001 else f'= {against.p:.3f}'}"
             ahead = f"{100 * against.spread.mean:+.1f}".replace("-", "−")
-            tiles.append(Tile(f"Against {base.title}", ahead, f"points, {against.spread.count} pairs{p}"))
+            tiles.append(Tile(f"Compared with {base.title}", ahead, f"points, {against.spread.count} pairs{p}"))
     if teacher is not None and teacher.average is not None:
-        tiles.append(Tile("Zero-shot teacher", _with_error(teacher.average.accuracy), "unseen domains"))
+        tiles.append(Tile("Zero-shot teacher", _with_error(teacher.average.accuracy), "on unseen domains"))
     if row is not None and row.expense is not None:
         amount = "free of charge" if not row.expense.cost else money(row.expense.cost, row.expense.currency)
         tiles.append(Tile("Image queries", count(row.expense.image_queries), f"per run, {amount}"))
@@ -111,8 +111,8 @@ def _tiles(found: GridResults) -> list[Tile]:
 
 def _accuracy(found: GridResults) -> Section:
     many = len(found.table.seeds) > 1
-    bars = "lines: standard error of the mean over seeds" if many else "a single seed, so there is no standard error"
-    caption = f"Top-1 accuracy; each target is left out of training. Diamonds: zero-shot teacher; {bars}."
+    bars = "Lines: standard error of the mean over seeds" if many else "A single seed, so there is no standard error"
+    caption = f"Top-1 accuracy on targets that were held out of training. Diamonds: zero-shot teacher. {bars}."
     figure = Figure(target_panels(found), caption, [table_sheet(found)])
     return Section("accuracy", "Accuracy by target", (), [figure])
 
@@ -125,11 +125,11 @@ def _table(found: GridResults) -> Section:
 def _pairs(found: GridResults) -> Section:
     name, title = "differences", "Paired differences"
     if found.baseline is None:
-        why = "Paired differences need ERM and another method in the grid."
+        why = "Paired differences require ERM and another method in the grid."
         return Section(name, title, missing=[why])
     caption = (
-        "Small dots: one target and seed, both methods on the same split; each line of dots is one target. Large: "
-        "their mean with its standard error. Seeds share a target, so the dots are not independent of each other."
+        "Small dots: one target and seed, with both methods on the same split. Each row of dots is one target. Large "
+        "dots: their mean and its standard error. Dots of the same target are not independent of each other."
     )
     return Section(name, title, (), [Figure([difference_panel(found)], caption, [pair_sheet(found)])])
 
@@ -149,8 +149,8 @@ def _expense(found: GridResults) -> Section:
     total = sum((row.expense.cost for row in rows if row.expense), Decimal(0))
     paid = "Nothing was charged. " if not total else ""
     caption = (
-        f"Averages over targets; lines: standard errors over seeds. {paid}Queries, cost and time are means per run "
-        "without stored embeddings."
+        f"Means over targets. Lines: standard error over seeds. {paid}Queries, cost and time are means per run with an "
+        "empty store."
     )
     return Section(name, title, (), [Figure(panels, caption, [table_sheet(found)])])
 
@@ -171,11 +171,11 @@ def _reliability(found: GridResults) -> Section:
     name, title = "reliability", "Reliability"
     if not found.reliability:
         return Section(
-            name, title, missing=["These jobs were made by an earlier version, which did not save predictions."]
+            name, title, missing=["An earlier version of vl2v, which did not save predictions, ran these jobs."]
         )
     caption = (
-        "Predictions on the targets of all runs together, without temperature scaling. On the dotted line: as often "
-        "right as the confidence says; below it: too sure."
+        "Predictions of all runs on their targets, without temperature scaling. On the dotted line, confidence equals "
+        "accuracy. Below it, the student is overconfident."
     )
     return Section(name, title, (), [Figure([reliability_panel(found)], caption, [reliability_sheet(found)])])
 
@@ -191,6 +191,6 @@ def _jobs(found: GridResults, out: Path | None) -> Section:
     missing = []
     if lacking:
         example = jobs[0][0].relative_to(found.folder).as_posix()
-        missing.append(f"{lacking} of these {len(jobs)} runs have no report; vl2v report {example} makes one.")
-    text = [f"The table is based on {len(jobs)} runs, selected by validation images of their source domains."]
+        missing.append(f"{lacking} of these {len(jobs)} runs have no report. To create one: vl2v report {example}")
+    text = [f"The table is based on {len(jobs)} runs, selected by accuracy on validation images of source domains."]
     return Section("jobs", "Runs", text, (), missing, links=links)

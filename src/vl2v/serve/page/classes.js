@@ -1,6 +1,6 @@
-// The list of classes, and changing it.
+// The list of classes, and its changes.
 
-let offer = null;  // a class whose price was told
+let offer = null;  // the class whose price is shown
 
 function showClasses(names) {
   $("count").textContent = names.length;
@@ -9,30 +9,30 @@ function showClasses(names) {
 
 function chip(name) {
   const node = el("li", { class: "chip" });
-  const rest = () => node.replaceChildren(el("span", {}, name), ...(about.editable ? [remove] : []));
+  const reset = () => node.replaceChildren(el("span", {}, name), ...(about.editable ? [remove] : []));
   const remove = el("button", { type: "button", class: "x", "aria-label": `Remove class ${name}`, onclick: confirm }, "×");
-  const keep = () => { node.classList.remove("asking"); rest(); remove.focus(); };
+  const cancel = () => { node.classList.remove("confirming"); reset(); remove.focus(); };
   function confirm() {
-    const no = el("button", { type: "button", class: "button quiet", onclick: keep }, "Keep");
-    const yes = el("button", { type: "button", class: "button danger", onclick: () => drop(name, node, yes) }, "Remove");
-    node.classList.add("asking");
+    const no = el("button", { type: "button", class: "button quiet", onclick: cancel }, "Cancel");
+    const yes = el("button", { type: "button", class: "button danger", onclick: () => removeClass(name, node, yes) }, "Remove");
+    node.classList.add("confirming");
     node.replaceChildren(el("span", {}, `Remove ${name}?`), yes, no);
     no.focus();
   }
-  node.addEventListener("keydown", (event) => { if (event.key === "Escape" && node.classList.contains("asking")) keep(); });
-  rest();
+  node.addEventListener("keydown", (event) => { if (event.key === "Escape" && node.classList.contains("confirming")) cancel(); });
+  reset();
   return node;
 }
 
-async function drop(name, node, button) {
+async function removeClass(name, node, button) {
   button.disabled = true;
-  const place = [...$("chips").children].indexOf(node);
+  const index = [...$("chips").children].indexOf(node);
   try {
-    const { classes } = await ask(`/v1/classes/${encodeURIComponent(name)}`, { method: "DELETE" });
+    const { classes } = await request(`/v1/classes/${encodeURIComponent(name)}`, { method: "DELETE" });
     changed(classes, `Class ${name} removed.`);
-    ($("chips").children[Math.min(place, classes.length - 1)]?.querySelector("button") ?? $("new")).focus();
+    ($("chips").children[Math.min(index, classes.length - 1)]?.querySelector("button") ?? $("new")).focus();
   } catch (error) {
-    if (!(error instanceof Refused)) throw error;
+    if (!(error instanceof RequestError)) throw error;
     node.replaceChildren(el("span", { class: "error", role: "alert" }, error.message),
       el("button", { type: "button", class: "button quiet", onclick: loadClasses }, "Close"));
   }
@@ -41,19 +41,19 @@ async function drop(name, node, button) {
 function changed(classes, text) {
   showClasses(classes);
   announce(text);
-  lookAgain((card) => card.state === "answered");
+  classifyAgain((card) => card.state === "classified");
 }
 
-async function seePrice(event) {
+async function showPrice(event) {
   event.preventDefault();
   const name = $("new").value.trim();
   if (!name) return;
   endOffer();
-  complain("");
-  $("ask-price").disabled = true;
-  $("ask-price").textContent = "Querying…";
+  showError("");
+  $("show-price").disabled = true;
+  $("show-price").textContent = "Loading…";
   try {
-    const { price } = await ask("/v1/classes", asJson({ names: [name] }));
+    const { price } = await request("/v1/classes", asJson({ names: [name] }));
     offer = { name, price };
     $("offer-text").textContent = priced(name, price);
     $("buy").textContent = Number(price.cost) ? "Buy and add" : "Add";
@@ -61,33 +61,33 @@ async function seePrice(event) {
     $("buy").focus();
     announce($("offer-text").textContent);
   } catch (error) {
-    if (!(error instanceof Refused)) throw error;
-    complain(error.message);
+    if (!(error instanceof RequestError)) throw error;
+    showError(error.message);
   } finally {
-    $("ask-price").disabled = false;
-    $("ask-price").textContent = "See price";
+    $("show-price").disabled = false;
+    $("show-price").textContent = "Show price";
   }
 }
 
 function priced(name, { prompts, known, cost, currency, teacher }) {
-  if (known === prompts.length) return `“${name}” was bought before and costs nothing.`;
+  if (known === prompts.length) return `The embedding of “${name}” is already stored, so adding this class is free.`;
   const what = prompts.length - known === 1 ? `“${prompts[prompts.length - 1]}”` : count(prompts.length - known, "text", "texts");
   const sum = Number(cost) ? `for ${cost} ${currency}` : "free of charge";
-  return `This sends ${what} to the teacher ${teacher}, ${sum}.`;
+  return `Adding the class sends ${what} to the teacher ${teacher}, ${sum}.`;
 }
 
 async function buy() {
   $("buy").disabled = true;
   $("buy").textContent = "Adding…";
   try {
-    const { classes, added } = await ask("/v1/classes", asJson({ names: [offer.name], budget: offer.price.cost }));
+    const { classes, added } = await request("/v1/classes", asJson({ names: [offer.name], budget: offer.price.cost }));
     endOffer();
     $("new").value = "";
     changed(classes, `Class ${added.join(", ")} added.`);
   } catch (error) {
-    if (!(error instanceof Refused)) throw error;
+    if (!(error instanceof RequestError)) throw error;
     endOffer();
-    complain(error.message);
+    showError(error.message);
   }
   $("new").focus();
 }
@@ -98,12 +98,12 @@ function endOffer() {
   $("buy").disabled = false;
 }
 
-function complain(text) {
+function showError(text) {
   $("add-error").textContent = text;
   $("add-error").hidden = !text;
   $("new").toggleAttribute("aria-invalid", Boolean(text));
 }
 
 async function loadClasses() {
-  showClasses((await ask("/v1/classes")).classes);
+  showClasses((await request("/v1/classes")).classes);
 }
