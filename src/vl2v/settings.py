@@ -12,19 +12,23 @@ from vl2v.errors import ConfigError
 from vl2v.recipes import DEFAULT, recipe_of
 
 
-def make_config(base: str | Path | None = None, settings: Mapping[str, Any] | None = None) -> RunConfig:
-    """Read settings from a YAML file, if one is given, and update them with `settings`.
+def make_config(base: str | Path | RunConfig | None = None, settings: Mapping[str, Any] | None = None) -> RunConfig:
+    """Read settings from a YAML file or take those of a run, if one is given, and update them with `settings`.
 
     If neither names a recipe, the defaults are those of the recipe ``ood``. A file written by a run keeps its own.
 
     Args:
-        base: a file such as a run's `config.yaml`.
+        base: a file such as a run's `config.yaml`, or the settings of a run.
         settings: nested keys of `RunConfig`; None leaves a key as it is.
 
     Raises:
         ConfigError: with all errors.
     """
-    values: Any = read_yaml(Path(base)) if base else {}
+    if isinstance(base, RunConfig):
+        values: Any = base.model_dump(mode="json")
+        base = "the configuration of the run"
+    else:
+        values = read_yaml(Path(base)) if base else {}
     if not isinstance(values, Mapping):
         expected = "a mapping with data, teacher, student"
         raise ConfigError(f"{base} cannot be used.", expected=expected, found=type(values).__name__)

@@ -84,10 +84,11 @@ def add(
 def _priced(run: Path, spec: str | None, free: bool, texts: str | None) -> Teacher:
     """Open the teacher of the run with the prices that the user states now."""
     from vl2v.commands.classes import home_of
+    from vl2v.commands.new_classes import run_config
     from vl2v.planning.models import open_configured_teacher
-    from vl2v.runs.folder import RunFolder
+    from vl2v.student.model import Student
 
-    config = RunFolder(home_of(run)).config()
+    config = run_config(Student.load(run), spec, home_of(run))
     terms = {
         "spec": spec or config.teacher.spec,
         "free": free,

@@ -126,12 +126,11 @@ def suspects(
                 f"{flag} is missing.", expected="a run (--run), or a teacher and a student", found="neither",
                 next_step="vl2v data suspects DATA --run runs/first",
             )  # fmt: skip
-    if run is not None:
-        RunFolder(run).config()  # refuses a folder without a run
+    base = None if run is None else RunFolder(run).config()
     storage, progress = storage_paths(cache, store, run), make_progress(quiet, as_json)
-    file = None if run is None else RunFolder(run).config_file
-    given["data"] |= data_of(str(data), file, given, storage, progress)
-    found = find_suspects(make_config(file, given), out, storage, progress)
+    known = {} if base is None else base.model_dump(mode="json")
+    given["data"] |= data_of(str(data), None, merge(known, given), storage, progress)
+    found = find_suspects(make_config(base, given), out, storage, progress)
     show(found.to_dict() if as_json else _suspects_text(found))
 
 

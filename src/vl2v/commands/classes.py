@@ -68,7 +68,7 @@ def quote_classes(
     """Compute what adding classes would cost, without spending anything; see `add_classes`."""
     student = Student.load(run)
     with closing(EmbeddingStore((storage or storage_of(home_of(run))).store)) as store:
-        return new_classes(student, names, phrases, templates, teacher).quote(store)
+        return new_classes(student, names, phrases, templates, teacher, home_of(run)).quote(store)
 
 
 @old_keywords
@@ -128,7 +128,7 @@ def add_classes(
     storage = storage or storage_of(home)
     with _alone(run) as folder, closing(EmbeddingStore(storage.store)) as store:
         student = Student.load(folder, backbone)
-        added = new_classes(student, names, phrases, templates, teacher)
+        added = new_classes(student, names, phrases, templates, teacher, home)
         exported(home)  # what stands in their way is said before money is spent
         change = _buy(added, store, parse_budget(budget), str(home.resolve()), progress)
         card = added.teacher.describe()

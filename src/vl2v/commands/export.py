@@ -176,8 +176,12 @@ def _load(folder: Path, backbone: nn.Module | None) -> Student:
 def _sample(
     folder: Path, student: Student, data: Path | None, int8: bool, storage: StoragePaths, progress: Progress
 ) -> Sample:
-    made = (student.provenance.get("config") or {}).get("data") or {}
-    if data is None and not RunFolder(folder).config_file.is_file():
+    run = RunFolder(folder)
+    if run.config_file.is_file():
+        made: dict[str, Any] = run.config().data.model_dump(mode="json")
+    else:
+        made = (student.provenance.get("config") or {}).get("data") or {}
+    if data is None and not run.config_file.is_file():
         if int8:
             raise ConfigError(
                 "INT8 needs images to calibrate on.",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 from torch import Tensor
@@ -15,6 +16,7 @@ from vl2v.errors import ConfigError, StudentError, TeacherError
 from vl2v.planning.models import local_device, stated_price
 from vl2v.planning.requirements import ROW_OVERHEAD, Requirements, make_quote
 from vl2v.runs.made_here import MARK, check_teacher
+from vl2v.runs.relative import located
 from vl2v.student.files import CHANGES
 from vl2v.student.model import Student
 from vl2v.student.provenance import check_provenance
@@ -91,10 +93,14 @@ def new_classes(
     phrases: Sequence[str],
     templates: Sequence[str],
     teacher: str | Teacher | None,
+    run: Path,
 ) -> NewClasses:
-    """Check names, wording and teacher against a student; see `vl2v.commands.classes.add_classes`."""
+    """Check names, wording and teacher against a student; see `vl2v.commands.classes.add_classes`.
+
+    `run` is the folder of its run, from which relative paths of the settings are found.
+    """
     need_head(student)
-    config, made = run_config(student, teacher), student.provenance
+    config, made = run_config(student, teacher, run), student.provenance
     new = _new_names(student, names)
     if phrases and len(phrases) != len(names):
         found = f"{len(names)} names and {len(phrases)} phrases"
@@ -107,12 +113,13 @@ def new_classes(
     return NewClasses(prompts, opened_teacher(student, config, teacher))
 
 
-def run_config(student: Student, teacher: str | Teacher | None) -> RunConfig:
+def run_config(student: Student, teacher: str | Teacher | None, run: Path) -> RunConfig:
     """Return the settings of the run of a student, before a file or an address that they name is opened.
 
     Args:
         student: the student.
         teacher: the teacher that the user names; None will open the one of the settings.
+        run: folder of the run, or of the student without a run.
 
     Raises:
         StudentError: if the student does not record them, or not its teacher.
@@ -129,7 +136,7 @@ def run_config(student: Student, teacher: str | Teacher | None) -> RunConfig:
     config = parse(RunConfig, made["config"], "the student's provenance")
     if teacher is None:
         check_teacher(config, made.get(MARK))
-    return config
+    return located(config, run)
 
 
 def _new_names(student: Student, names: Sequence[str]) -> list[str]:

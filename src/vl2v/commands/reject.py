@@ -69,13 +69,14 @@ class NegativeTexts:
             return store.texts(card, self.prompts)
 
 
-def negative_texts(student: Student, file: Path | None, teacher: str | Teacher | None) -> NegativeTexts:
+def negative_texts(student: Student, file: Path | None, teacher: str | Teacher | None, run: Path) -> NegativeTexts:
     """Prepare the negative texts of a student.
 
     Args:
         student: the student.
         file: a text file with one noun per line; None uses the list of vl2v.
         teacher: the run's teacher by another name, or opened; None opens the one that the run names.
+        run: folder of the run.
 
     Raises:
         StudentError: if the student has no text head, or does not record its teacher.
@@ -83,7 +84,7 @@ def negative_texts(student: Student, file: Path | None, teacher: str | Teacher |
         TeacherError: if the teacher is not the student's.
     """
     need_text_space(student)
-    config = run_config(student, teacher)
+    config = run_config(student, teacher, run)
     taken = {spelling(name) for name in student.classes}
     nouns = tuple(noun for noun in read_nouns(file) if spelling(noun) not in taken)
     if not nouns:

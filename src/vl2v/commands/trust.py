@@ -132,7 +132,7 @@ def refit(path: Path, progress: Progress, reject: Reject | None = None) -> Refit
 
 def quote_reject(path: Path, reject: Reject) -> Quote:
     """Compute what adding negative texts would cost, without spending anything; see `refit`."""
-    texts = negative_texts(Student.load(RunFolder(path).student), reject.texts, reject.teacher)
+    texts = negative_texts(Student.load(RunFolder(path).student), reject.texts, reject.teacher, path)
     return texts.quote(reject.storage or storage_of(path))
 
 
@@ -152,7 +152,7 @@ def _refit(path: Path, progress: Progress, reject: Reject | None) -> Refitted:
     student = _loaded(folder, progress)
     texts = None
     if reject is not None and reject.add:
-        texts = negative_texts(student, reject.texts, reject.teacher)
+        texts = negative_texts(student, reject.texts, reject.teacher, path)
     sampled, embeddings = np.zeros(0, np.int64), None
     if student.head is not None:
         sampled = sample_rows(predictions, MAX_IMAGES)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from vl2v.config import RunConfig
-from vl2v.errors import ConfigError
+from vl2v.errors import ConfigError, StudentError
 from vl2v.teacher.base import Price, Teacher
 from vl2v.teacher.file import FileTeacher
 from vl2v.teacher.http.remote import RemoteTeacher
@@ -37,7 +37,15 @@ def open_student(config: RunConfig) -> Backbone:
     if config.repair is not None:
         from vl2v.student.model import Student
 
-        earlier = Student.load(config.repair.run)
+        try:
+            earlier = Student.load(config.repair.run)
+        except StudentError as error:
+            raise StudentError(
+                "The student that was repaired cannot be loaded, and training starts from it.",
+                expected=f"the earlier run in {config.repair.run}",
+                found=error.problem,
+                next_step="put that run back, or state its new folder as repair.run in config.yaml",
+            ) from error
         return from_module(earlier.backbone, earlier.preprocess, earlier.recipe)
     student = config.student
     spec = config.teacher.spec if student.spec == "teacher" else student.spec

@@ -30,7 +30,7 @@ from vl2v.runs.storage import remember
 from vl2v.teacher.purchase import spending
 from vl2v.writing import in_place, replacing, write_text
 from vl2v_runtime import strict_json
-from vl2v_runtime.names import printable, shown
+from vl2v_runtime.names import printable, quoted, shown
 
 # Files in a folder without a run, if a process was killed before it had written the settings.
 REPAIR, TRAINED, CHECKED = "repair.json", "repair-trained.csv", "repair-checked.csv"  # files of `vl2v repair`
@@ -134,7 +134,10 @@ class RunFolder:
             RunError: if the folder contains no run.
         """
         if not self.config_file.is_file():
+            own = self.path.absolute().parent  # of a student
             step = f"pass the --out of an earlier vl2v distill{'; omit --resume to start a new run' * resuming}"
+            if (own / self.config_file.name).is_file():
+                step = f"pass the folder of the run: {quoted(own)}"
             raise RunError(f"{self.path} contains no run.", expected="config.yaml", found="none", next_step=step)
         return located(parse(RunConfig, read_yaml(self.config_file), str(self.config_file)), self.path)
 

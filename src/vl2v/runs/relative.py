@@ -6,12 +6,14 @@ together with its images, the current folder is tried first.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from vl2v.config import RunConfig
 from vl2v.runs.storage import started_in
 from vl2v.teacher.prompts import CLIP_80, NAMED
+
+FILE_AFTER = {"file": ":", "timm": "@", "open_clip": "/"}  # by kind of teacher or student: where a file begins
 
 
 def base_of(run: Path, root: Path) -> Path:
@@ -37,28 +39,42 @@ def base_of(run: Path, root: Path) -> Path:
 def located(config: RunConfig, run: Path) -> RunConfig:
     """Return the settings of a run with paths that are valid in the current folder.
 
+    A file that is not in the folder of the images is looked for in the recorded folder as well, since images are moved
+    more often than teachers.
+
     Args:
-        config: settings as read from `config.yaml`.
+        config: settings as read from `config.yaml` or the provenance of the student.
         run: folder of the run.
     """
-    base = base_of(run, config.data.root)
-    if base == Path.cwd():
+    here, recorded = Path.cwd(), started_in(run)
+    bases = [base_of(run, config.data.root), *([] if recorded is None else [recorded.folder])]
+    if all(base == here for base in bases):
         return config
-    data: dict[str, Any] = {key: getattr(config.data, key) for key in ("root", "unlabelled", "drop")}
-    data = {key: base / path for key, path in data.items() if path is not None and _exists(base / path)}
-    teacher, student = config.teacher, config.student
-    kind, _, file = teacher.spec.partition(":")
-    if kind == "file" and _exists(base / file):
-        teacher = teacher.model_copy(update={"spec": f"{kind}:{base / file}"})
-    prompts = teacher.prompts
-    is_file = isinstance(prompts, str) and prompts not in (*NAMED, CLIP_80) and "{" not in prompts
-    if is_file and _exists(base / str(prompts)):
-        teacher = teacher.model_copy(update={"prompts": str(base / str(prompts))})
-    name, at, file = student.spec.partition("@")
-    if at and _exists(base / file):
-        student = student.model_copy(update={"spec": f"{name}@{base / file}"})
-    parts = {"data": config.data.model_copy(update=data), "teacher": teacher, "student": student}
-    return config.model_copy(update=parts)
+
+    def found(path: Path, only_files: bool = False) -> Path:
+        base = next((b for b in bases if _exists(b / path) and not (only_files and (b / path).is_dir())), here)
+        return path if base == here else base / path
+
+    data = {key: getattr(config.data, key) for key in ("root", "unlabelled", "drop")}
+    data = {key: found(path) for key, path in data.items() if path is not None}
+    prompts = config.teacher.prompts
+    if isinstance(prompts, str) and prompts not in (*NAMED, CLIP_80) and "{" not in prompts:
+        prompts = str(found(Path(prompts), only_files=True))
+    teacher = {"spec": _located_spec(config.teacher.spec, found), "prompts": prompts}
+    return config.model_copy(
+        update={
+            "data": config.data.model_copy(update=data),
+            "teacher": config.teacher.model_copy(update=teacher),
+            "student": config.student.model_copy(update={"spec": _located_spec(config.student.spec, found)}),
+        }
+    )
+
+
+def _located_spec(spec: str, found: Callable[[Path, bool], Path]) -> str:
+    """The name of a teacher or a student with the path of the file that it may contain."""
+    kind, _, rest = spec.partition(":")
+    before, sign, file = spec.partition(FILE_AFTER.get(kind, "\0"))
+    return f"{before}{sign}{found(Path(file), True)}" if file and not rest.startswith("hf-hub:") else spec
 
 
 def _exists(path: Path) -> bool:

@@ -7,7 +7,7 @@ from contextlib import closing
 from decimal import Decimal
 from pathlib import Path
 
-from vl2v.commands.classes import add_classes, remove_classes
+from vl2v.commands.classes import add_classes, home_of, remove_classes
 from vl2v.commands.new_classes import new_classes
 from vl2v.errors import BudgetError
 from vl2v.locations import StoragePaths
@@ -43,7 +43,7 @@ class RunEditor:
         Raises:
             Vl2vError: if the classes cannot be added.
         """
-        request = new_classes(Student.load(self._run), names, (), (), self._teacher)
+        request = new_classes(Student.load(self._run), names, (), (), self._teacher, home_of(self._run))
         if not isinstance(request.teacher, FileTeacher):  # a file may get new texts, so it is opened each time
             self._teacher = request.teacher
         with closing(EmbeddingStore(self._storage.store)) as store:
