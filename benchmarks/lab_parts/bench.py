@@ -14,12 +14,11 @@ from typing import Any, TextIO
 import numpy as np
 import timm
 import torch
-import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor
 
 from lab_parts.dataset import load
-from lab_parts.scoring import CHUNK
+from lab_parts.scoring import CHUNK, resized
 from lab_parts.slot import Engine, Network, Slot, shape_of
 from lab_parts.training import Event, Material, Running, plan_of
 from lab_parts.variant import Job, settings_of
@@ -52,7 +51,7 @@ class Bench:
         if name not in self.materials:
             started = time.perf_counter()
             data = load(self.folder / f"{name}.npz", self.engine.device)
-            pixels = _resized(data.pixels, self.side)
+            pixels = resized(data.pixels, self.side)
             features = self._features(name, pixels)
             self.materials[name] = Material(data, self.network, features, pixels, self.engine)
             if self.engine.device.type == "cuda":
@@ -82,20 +81,11 @@ class Bench:
         material = self.material(job.dataset)
         goals = plan_of(job, material.data)
         k, d = goals.head.shape
-        key = (job.dataset, job.teacher, shape_of(job.variant), job.variant.batch, k, d)
+        key = (job.dataset, job.teacher, shape_of(job.variant), job.variant.batch, job.variant.train_side, k, d)
         waiting = self.free.setdefault(key, [])
         slot = waiting.pop() if waiting else material.slot(job, goals)
         running = Running(job, slot, goals, material)
         return running, running.run(), key
-
-
-def _resized(pixels: Tensor, side: int) -> Tensor:
-    """[N, 3, side, side] uint8."""
-    parts = [
-        F.interpolate(part.float(), side, mode="bilinear", antialias=True, align_corners=False).round().to(torch.uint8)
-        for part in torch.split(pixels, CHUNK)
-    ]
-    return torch.cat(parts)
 
 
 @dataclass

@@ -111,7 +111,7 @@ def _split(job: Job, data: Dataset, seen: Ints) -> tuple[dict[str, Ints], dict[s
     for d, name in enumerate(data.domain_names):
         rows = np.flatnonzero(data.domains == d)
         if d in job.removed:
-            test[name] = rows
+            test[name] = rows[:: job.variant.test_every]
             continue
         rows = rows if len(seen) == len(data.classes) else rows[np.isin(data.labels[rows], seen)]
         kept, held = domainbed_holdout(len(rows), job.seed, d)

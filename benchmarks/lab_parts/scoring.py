@@ -23,7 +23,7 @@ CHUNK = 200  # images at once; every pass has this many, so that shapes stay the
 
 @torch.no_grad()
 def logits_of(
-    slot: Slot, flat: Tensor, goals: Goals, pixels: Tensor, rows: dict[str, Ints], corruption: str = ""
+    slot: Slot, flat: Tensor, goals: Goals, pixels: Tensor, rows: dict[str, Ints], corruption: str = "", side: int = 0
 ) -> dict[str, Tensor]:
     """Logits [n, K] on the device by list of rows; K are all classes under a cosine head, else the seen ones.
 
@@ -34,6 +34,7 @@ def logits_of(
         pixels: [N, 3, S, S] uint8 at the student's size.
         rows: [n] each, by name.
         corruption: name of a change of the images.
+        side: size in pixels that the images are resized to; 0 keeps theirs.
     """
     if slot.network is None:
         raise ValueError("expected a slot with a network")
@@ -41,7 +42,7 @@ def logits_of(
     everything, found = np.concatenate(list(rows.values())), []
     places = moved(torch.from_numpy(np.resize(everything, -(-len(everything) // CHUNK) * CHUNK)), pixels.device)
     for part in torch.split(places, CHUNK):
-        images = pixels[part]
+        images = resized(pixels[part], side) if side else pixels[part]
         if corruption:
             images = _corrupted(images, corruption)
         out = F.linear(slot.network.eager(parameters, images), weight, bias)
@@ -50,6 +51,15 @@ def logits_of(
         found.append(out)
     logits = torch.cat(found)[: len(everything)]
     return dict(zip(rows, torch.split(logits, [len(part) for part in rows.values()]), strict=True))
+
+
+def resized(pixels: Tensor, side: int) -> Tensor:
+    """[N, 3, side, side] uint8."""
+    parts = [
+        F.interpolate(part.float(), side, mode="bilinear", antialias=True, align_corners=False).round().to(torch.uint8)
+        for part in torch.split(pixels, CHUNK)
+    ]
+    return torch.cat(parts)
 
 
 def _corrupted(images: Tensor, name: str) -> Tensor:

@@ -53,7 +53,7 @@ class Material:
 
     def slot(self, job: Job, goals: Goals) -> Slot:
         """A new place to train a job like this one."""
-        size = self.pixels.shape[-1]
+        size = job.variant.train_side or self.pixels.shape[-1]
         return Slot(self.network, self.features, goals, job.variant, self.engine, size)
 
 
@@ -189,12 +189,15 @@ class Running:
             found = passed(mean, rows)
             mixed = {share: passed(slot.start.lerp(mean, share), rows) for share in v.wise_ft}
             broken = {name: passed(mean, goals.test, name) for name in CORRUPTIONS if v.corrupted_test}
+            sides = {s: logits_of(slot, mean, goals, m.data.pixels, rows, side=s) for s in v.test_sides}
             event = _event(m.engine)
         yield event
         result = report(_host(found), m.data, goals, v.linear)
         if mixed:
             parts = {share: report(_host(part), m.data, goals, v.linear) for share, part in mixed.items()}
             result["wise_ft"] = {str(s): {k: r[k] for k in ("val_mean", "test_mean", "test")} for s, r in parts.items()}
+        if sides:
+            result["sides"] = {str(s): report(_host(part), m.data, goals, v.linear) for s, part in sides.items()}
         if broken:
             labels = {name: m.data.labels[r] for name, r in goals.test.items()}
             result["corrupted"] = {
@@ -224,7 +227,7 @@ def _vary(
     settings = AugmentSettings(scale=v.scale, jitter=v.jitter, style=v.style, corrupt=v.corrupt)
     plan = draw_plan(count * batch, settings, generator)
     rows = schedule.rows[begin:end].flatten()
-    images = apply_plan(m.data.pixels[moved(rows, m.data.pixels.device)], plan, m.pixels.shape[-1])
+    images = apply_plan(m.data.pixels[moved(rows, m.data.pixels.device)], plan, slot.pixels.shape[-1])
     if v.steer:
         schedule.style[begin:end] = style_of(plan.change).view(count, batch)
     if v.mixup or v.cutmix:
