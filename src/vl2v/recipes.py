@@ -18,6 +18,7 @@ VALIDATIONS = 12  # minimum number of validations of a run; SWAD needs several t
 
 OOD: dict[str, Any] = {
     "method": "vl2v",
+    "student": {"final_size": "auto"},
     "align": {"steps": 1001, "learning_rate": 1e-3},
     "distill": {
         "steps": 2400,
@@ -54,8 +55,8 @@ def with_recipe(settings: Mapping[str, Any]) -> Mapping[str, Any]:
     """Fill in the defaults of the recipe that settings name.
 
     Values that depend on the data or the machine do not apply if the user sets the number of steps or the number of
-    images per domain. A method without a first stage gets no steps for it. A student whose name is that of a
-    transformer gets the learning rate of the paper.
+    images per domain. A student whose size is stated is used with this size. A method without a first stage gets no
+    steps for it. A student whose name is that of a transformer gets the learning rate of the paper.
 
     Args:
         settings: nested keys of `RunConfig`, not validated; None does not override a default.
@@ -74,6 +75,8 @@ def with_recipe(settings: Mapping[str, Any]) -> Mapping[str, Any]:
     if _given(settings, "batch_per_domain") or _given(settings, "unlabelled_per_batch"):
         del recipe["batch"]
     student = settings.get("student")
+    if isinstance(student, Mapping) and student.get("size") is not None:
+        del recipe["student"]
     if isinstance(student, Mapping) and TRANSFORMER.search(str(student.get("spec") or "")):
         recipe["distill"]["learning_rate"] = TRANSFORMER_RATE
     method = METHODS.get(str(settings.get("method") or recipe["method"]))

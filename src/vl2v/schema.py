@@ -174,6 +174,12 @@ class StudentConfig(Strict):
     """Student: timm:<name>, timm:<name>@<checkpoint>, offline:, or teacher (VL2V-SD, open_clip only)."""
     size: Annotated[Annotated[int, Field(ge=16, le=1024)] | None, Panel.student] = None
     """Input size of the student in pixels (default: that of its pretrained weights)."""
+    final_size: Annotated[Literal["train", "auto"], Panel.student] = "train"
+    """Image size that the trained student is used with: train or auto (default: auto; train with --size).
+
+    ``train`` is the size of training. ``auto`` also tries 1.25 and 1.5 times this size, but at most the size of the
+    pretrained weights, and takes the largest that costs no more than half a point of accuracy on the validation
+    images."""
     fit: Annotated[Fit, Panel.student] = SQUASH
     """How an image becomes a square: squash (default), crop or pad.
 

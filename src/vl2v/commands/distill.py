@@ -18,6 +18,7 @@ from vl2v.config import RunConfig
 from vl2v.data.listing import Listing
 from vl2v.evaluation.embeddings import save_frozen_features
 from vl2v.evaluation.evaluation import Evaluation
+from vl2v.evaluation.final_size import at_final_size
 from vl2v.evaluation.metrics import results_of, summary_of
 from vl2v.evaluation.split import (
     DomainPredictions,
@@ -235,6 +236,9 @@ def _train_and_evaluate(
         )  # fmt: skip
         if not first:
             return None
+        build = partial(build_student, data=data, result=result, weights=result.weights.selected, provenance={})
+        plan = at_final_size(plan, bought, build, progress)
+        domains = evaluation_domains(plan, bought)
         student, evaluation, parts = _save_and_evaluate(plan, bought, domains, data, result, folder)
         unseen = evaluate_unseen(plan, bought, domains, student)
         warnings = progress.warnings if isinstance(progress, Recorder) else []

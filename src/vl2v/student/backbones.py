@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,17 +29,32 @@ class Backbone:
         features: F.
         preprocess: preprocessing that the weights expect.
         recipe: description from which it can be rebuilt.
+        pretrained_size: side length in pixels of the images that f was pretrained with; None if unknown.
     """
 
     module: nn.Module
     features: int
     preprocess: Preprocess
     recipe: Recipe
+    pretrained_size: int | None = None
 
     @property
     def parameter_count(self) -> int:
         """Number of parameters of f."""
         return sum(parameter.numel() for parameter in self.module.parameters())
+
+    def accepts(self, size: int) -> bool:
+        """Return whether f also maps images of another side length in pixels."""
+        training = self.module.training
+        device = next((p.device for p in self.module.parameters()), torch.device("cpu"))
+        try:
+            with torch.no_grad():
+                self.module.eval()(torch.zeros(1, 3, size, size, device=device))
+        except Exception:  # a user's module may raise anything
+            return False
+        finally:
+            self.module.train(training)
+        return True
 
 
 def load_backbone(
@@ -80,7 +95,7 @@ def load_backbone(
         )
     own = preprocess
     preprocess = Preprocess(size or own.size, mean or own.mean, std or own.std, fit)
-    return from_module(module, preprocess, recipe)
+    return replace(from_module(module, preprocess, recipe), pretrained_size=own.size)
 
 
 def from_module(module: nn.Module, preprocess: Preprocess, recipe: Recipe | None = None) -> Backbone:

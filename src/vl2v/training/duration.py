@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from vl2v.config import DistillConfig, RunConfig
 from vl2v.data.augment import Augmentation
 from vl2v.evaluation.features import CHUNK, pass_through
+from vl2v.evaluation.final_size import RATIOS, larger_sizes
 from vl2v.method.distill import Projected
 from vl2v.method.registry import METHODS
 from vl2v.micro_batch import InMicroBatches, MicroBatch
@@ -41,18 +42,36 @@ AUTO_EPOCHS, AUTO_LONGEST = 10, 60.0  # `auto` does not limit the steps to fewer
 
 @dataclass(frozen=True)
 class Workload:
-    """How many images a run trains on, has in a batch, validates on, and tests on."""
+    """How many images a run trains on, has in a batch, validates on, and tests on.
+
+    Attributes:
+        train: images to train on.
+        batch: images of a step.
+        validation: images to validate on.
+        test: images to test on.
+        enlarged: whether larger images are tried at the end, see `vl2v.evaluation.final_size`.
+    """
 
     train: int
     batch: int
     validation: int
     test: int
+    enlarged: bool = False
+
+    def evaluated(self) -> float:
+        """Return what the evaluation of one set of weights costs, in images of the size of training, at most."""
+        once = self.validation + self.test
+        if not self.enlarged:
+            return once
+        areas = [ratio**2 for ratio in RATIOS]
+        return self.validation * sum(areas) + once * max(areas)
 
     @classmethod
     def of(cls, plan: RunPlan) -> Workload:
         """The workload of a planned run."""
         validation, *test = (sum(map(len, part.values())) for part in plan.split.evaluation_parts)
-        return cls(len(plan.examples.digests), sum(plan.shares), validation, sum(test))
+        enlarged = plan.config.student.final_size == "auto" and bool(larger_sizes(plan.student_backbone))
+        return cls(len(plan.examples.digests), sum(plan.shares), validation, sum(test), enlarged)
 
 
 @dataclass(frozen=True)
@@ -121,7 +140,7 @@ def seconds_of(settings: DistillConfig, work: Workload, rates: Rates, measured: 
     """
     steps = settings.steps
     validations = steps // settings.checkpoint_every + 2
-    passed = validations * work.validation + measured * (work.validation + work.test) + work.train
+    passed = validations * work.validation + measured * work.evaluated() + work.train
     return steps * work.batch * rates.training + passed * rates.passing
 
 

@@ -5,9 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import replace
 
-import torch
 from accelerate import Accelerator
-from torch import nn
 
 from vl2v.config import RunConfig
 from vl2v.data.listing import Listing
@@ -19,7 +17,7 @@ from vl2v.progress import Progress
 from vl2v.student.backbones import Backbone
 from vl2v.threads import computing
 from vl2v.training.duration import Rates, Workload, seconds_of, size_seconds
-from vl2v.training.pace import FEW, as_it_was, trial_steps
+from vl2v.training.pace import FEW, trial_steps
 from vl2v.words import duration
 
 TRIES = 2  # of a step, the fastest counts
@@ -54,7 +52,7 @@ def with_image_size(
     backbone = open_student(config)
     native = backbone.preprocess.size
     sizes = [size for size in SIZES if size < native]
-    if not sizes or not _accepts(backbone.module, sizes[0]):
+    if not sizes or not backbone.accepts(sizes[0]):
         return config, backbone
     wanted, work = _workload(config, listing)
     rates = _measured(wanted, _resized(backbone, sizes[0]), accelerator)
@@ -84,7 +82,7 @@ def _workload(config: RunConfig, listing: Listing) -> tuple[RunConfig, Workload]
     validation = round(config.data.holdout_fraction * images)
     settings = settled(config, len(sources), images - validation, unlabelled=False)
     batch = settings.batch_per_domain * len(sources)
-    return settings, Workload(images - validation, batch, validation, test)
+    return settings, Workload(images - validation, batch, validation, test, config.student.final_size == "auto")
 
 
 def _measured(config: RunConfig, backbone: Backbone, accelerator: Accelerator) -> Rates:
@@ -101,13 +99,3 @@ def _measured(config: RunConfig, backbone: Backbone, accelerator: Accelerator) -
 
 def _resized(backbone: Backbone, size: int) -> Backbone:
     return replace(backbone, preprocess=replace(backbone.preprocess, size=size))
-
-
-def _accepts(module: nn.Module, size: int) -> bool:
-    """Whether a backbone that was built for another size also maps images of this one."""
-    with as_it_was(module), torch.no_grad():
-        try:
-            module.eval()(torch.zeros(1, 3, size, size))
-        except Exception:  # a user's module may raise anything
-            return False
-    return True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -28,7 +29,7 @@ def build_student(
     """The student with one set of weights; it shares backbone and projection with those built before.
 
     Args:
-        plan: the run's.
+        plan: the run's; its backbone has the preprocessing of the student.
         data: its head and logit scale.
         result: of the training.
         weights: one of the sets of `result.weights`.
@@ -42,7 +43,8 @@ def build_student(
     head = data.head if method.classifier == "cosine" else None
     layer = method.saved_layer(projection.cpu())
     scale = min(data.logit_scale * method.gain(projection), MAX_LOGIT_SCALE)
-    return Student(result.backbone, layer, head, plan.dataset.names, scale, provenance)
+    backbone = replace(result.backbone, preprocess=plan.student_backbone.preprocess)
+    return Student(backbone, layer, head, plan.dataset.names, scale, provenance)
 
 
 def provenance_of(plan: RunPlan, folder: RunFolder) -> dict[str, Any]:
