@@ -178,8 +178,8 @@ class StudentConfig(Strict):
     """Image size that the trained student is used with: train or auto (default: auto; train with --size).
 
     ``train`` is the size of training. ``auto`` also tries 1.25 and 1.5 times this size, but at most the size of the
-    pretrained weights, and takes the largest that costs no more than half a point of accuracy on the validation
-    images."""
+    pretrained weights, and takes the larger size if it costs no more than half a point of accuracy on the
+    validation images."""
     fit: Annotated[Fit, Panel.student] = SQUASH
     """How an image becomes a square: squash (default), crop or pad.
 

@@ -51,15 +51,18 @@ def at_final_size(
         The plan with the chosen size in its backbone, and with the pixels of that size of all evaluated images.
     """
     sizes = larger_sizes(plan.student_backbone) if plan.config.student.final_size == "auto" else []
-    if not sizes:
-        return plan
     rows, trained = plan.split.evaluation_rows, plan.student_backbone.preprocess.size
     validation = rows[: sum(map(len, plan.split.evaluation_parts[0].values()))]
-    accuracy = {trained: _validation_accuracy(plan, bought, build(plan))}
+    if not sizes or not len(validation):
+        return plan
+    accuracy, best = {trained: _validation_accuracy(plan, bought, build(plan))}, trained
     for size in sizes:
-        if (larger := _with_pixels(plan, size, validation, progress)) is not None:
-            accuracy[size] = _validation_accuracy(larger, bought, build(larger))
-    best = max(size for size, share in accuracy.items() if share >= accuracy[trained] - TOLERANCE)
+        if (larger := _with_pixels(plan, size, validation, progress)) is None:
+            break
+        accuracy[size] = _validation_accuracy(larger, bought, build(larger))
+        if accuracy[size] < accuracy[trained] - TOLERANCE:
+            break
+        best = size
     found = ", ".join(f"{size} pixels {100 * share:.1f}%" for size, share in accuracy.items())
     if best != trained and (larger := _with_pixels(plan, best, rows, progress, unseen=True)) is not None:
         plan, trained = larger, best
