@@ -38,8 +38,8 @@ def accurate(monkeypatch: pytest.MonkeyPatch, **shares: float) -> None:
 
 def distilled(bench: Bench, out: Path, notes: Recorder | None = None, **given: Any) -> vl2v.Run:
     storage = StoragePaths(bench.root / "cache", bench.root / "vectors.sqlite")
-    given = {"held_out": ["rose"], "settings": SETTINGS, "storage": storage, "report": False} | given
-    return vl2v.distill(bench.data, bench.teacher, bench.student, **given, out=out, progress=notes or Silent())
+    every: dict[str, Any] = {"held_out": ["rose"], "settings": SETTINGS, "storage": storage, "report": False} | given
+    return vl2v.distill(bench.data, bench.teacher, bench.student, **every, out=out, progress=notes or Silent())
 
 
 @pytest.mark.parametrize(
