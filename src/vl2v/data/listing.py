@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -28,11 +28,21 @@ class FaultyDataError(DataError):
 
     def __init__(self, root: Path, faults: Sequence[Fault]) -> None:
         self.faults = tuple(faults)
-        lines = [f"  {f.where}: {f.problem}\n      {f.remedy}" for f in faults[:SHOWN]]
+        lines = [f"  {f.where}: {f.problem}\n      {f.remedy}" for f in _shown(faults)]
         if len(faults) > SHOWN:
             lines.append(f"  ... and {len(faults) - SHOWN} more")
         count = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
         super().__init__(f"{count} in {shown(root)}; nothing was bought or trained:\n" + "\n".join(lines))
+
+
+def _shown(faults: Sequence[Fault]) -> list[Fault]:
+    """Return the first faults of each kind in their order, at most `SHOWN`."""
+    turns: list[tuple[int, int]] = []
+    seen: Counter[tuple[str, str]] = Counter()
+    for i, fault in enumerate(faults):
+        seen[fault.problem, fault.remedy] += 1
+        turns.append((seen[fault.problem, fault.remedy], i))
+    return [faults[i] for i in sorted(i for _, i in sorted(turns)[:SHOWN])]
 
 
 class Listing(ABC):

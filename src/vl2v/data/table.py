@@ -18,9 +18,10 @@ from vl2v.data.listing import Cells, FaultyDataError, Listing
 from vl2v.data.scan import Fault
 from vl2v.data.splits import part_of
 from vl2v.data.tables.base import Broken, Table, empty, open_table
-from vl2v.data.tables.cells import above_of, relative_path, rows_of_texts
+from vl2v.data.tables.cells import rows_of_texts
 from vl2v.data.tables.columns import NONE, SPLIT, Columns, find_columns
 from vl2v.data.tables.imported import columns_asked, origin_of
+from vl2v.data.tables.paths import above_of, relative_path
 from vl2v_runtime.names import shown
 
 LISTED = 20  # rows named in a fault; the rest are counted
@@ -254,7 +255,7 @@ class TableListing(Listing):
         numbers = self._numbers[rows].tolist()
         return [
             replace(fault, where=f"{self._unit} {number:,}: {fault.where}")
-            for number, fault in zip(numbers, faults, strict=True)
+            for number, fault in sorted(zip(numbers, faults, strict=True), key=lambda found: found[0])
         ]
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Protocol
 
 from vl2v.data.tables.base import Table
+from vl2v.data.tables.paths import existing_path
 from vl2v.errors import DataError
 from vl2v_runtime.names import shown
 
@@ -81,7 +82,7 @@ def unreadable(name: str | Path, expected: str, error: Exception | str, step: st
 
 def first_file(candidates: Iterable[Path]) -> Path:
     """Return the first path that is a file, or the first path if none is."""
-    found = list(candidates)
+    found = [Path(existing_path(str(path))) for path in candidates]
     return next((path for path in found if _is_file(path)), found[0])
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from vl2v.data.parquet_images import class_names
 from vl2v.data.splits import part_of
 from vl2v.data.tables.base import PARQUET, Broken, Row
+from vl2v.data.tables.paths import plain_path
 from vl2v.errors import DataError, MissingExtraError
 from vl2v.sources.base import Embedded, Source, unreadable, version_of
 
@@ -100,7 +101,8 @@ def _image(value: object, folder: Path) -> object:
     if isinstance(inside, bytes):
         return Embedded(inside)
     path = value.get("path") if isinstance(value, dict) else None
-    return str(folder / path) if isinstance(path, str) and path and "://" not in path else path
+    path = plain_path(path) if isinstance(path, str) else path
+    return str(folder / path) if path and "://" not in path else path
 
 
 def embedded(schema: Any) -> list[str]:

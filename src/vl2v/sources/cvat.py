@@ -8,6 +8,7 @@ from pathlib import Path
 from xml.parsers import expat
 
 from vl2v.data.tables.base import Broken, Row, empty
+from vl2v.data.tables.paths import plain_path
 from vl2v.sources.base import Source, first_file, unreadable, version_of
 
 CHUNK = 2**16
@@ -82,7 +83,7 @@ class _Reader:
     def _start(self, name: str, values: Mapping[str, str]) -> None:
         if name == "image":
             subset = values.get(SUBSET, "")
-            self._fields = {IMAGE: self._found(values.get("name", ""), subset), SUBSET: subset}
+            self._fields = {IMAGE: self._found(plain_path(values.get("name", "")), subset), SUBSET: subset}
             self._tags = []
         elif name == "tag" and self._fields is not None:
             self._tags.append(values.get("label", ""))

@@ -15,6 +15,7 @@ from vl2v.data.tables.base import Broken, Row, empty, open_table
 from vl2v.data.tables.columns import ROLES, Columns, find_columns
 from vl2v.data.tables.frame import absolute, plain
 from vl2v.data.tables.imported import BROKEN, SUFFIX, Origin, write_origin
+from vl2v.data.tables.paths import plain_path
 from vl2v.errors import DataError
 from vl2v.progress import Progress, Silent
 from vl2v.sources.base import Embedded, Records, version_of
@@ -100,7 +101,7 @@ class PathTable:
     def rows(self, columns: Sequence[str]) -> Iterator[Row]:
         """See `vl2v.data.tables.base.Table.rows`."""
         for number, cells in self._table.rows(columns):
-            if isinstance(cells, Broken) or not isinstance(cells[0], str) or not (path := cells[0].strip()):
+            if isinstance(cells, Broken) or not isinstance(cells[0], str) or not (path := plain_path(cells[0])):
                 yield number, cells
             else:
                 yield number, (path if is_address(path) else str(self._folder / path), *cells[1:])

@@ -12,6 +12,7 @@ from urllib.parse import parse_qs, urlsplit
 
 from vl2v.data.tables.base import Broken, Row, empty
 from vl2v.data.tables.delimited import Delimited
+from vl2v.data.tables.paths import plain_path
 from vl2v.errors import DataError
 from vl2v.sources.base import Source, first_file, unreadable, version_of
 from vl2v_runtime.names import shown
@@ -202,7 +203,7 @@ def local(value: object, folder: Path) -> object:
         value: path or address in the export.
         folder: folder of the export.
     """
-    if not isinstance(value, str) or not value:
+    if not isinstance(value, str) or not (value := plain_path(value)):
         return value
     if value.startswith("/data/local-files/"):
         inner = (parse_qs(urlsplit(value).query).get("d") or [""])[0].lstrip("/")

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vl2v.data.tables.base import Broken
+from vl2v.data.tables.paths import plain_path
 from vl2v.errors import MissingExtraError
 from vl2v_runtime.names import shown
 
@@ -233,7 +234,7 @@ def _said(error: Exception) -> str:
 
 def holds_addresses(rows: Iterator[tuple[int, tuple[object, ...] | Broken]]) -> bool:
     """Return whether the first value of any row is an address."""
-    return any(not isinstance(cells, Broken) and is_address(_stripped(cells[0])) for _, cells in rows)
+    return any(not isinstance(cells, Broken) and is_address(_plain(cells[0])) for _, cells in rows)
 
 
 def mentions_addresses(path: Path) -> bool:
@@ -249,5 +250,5 @@ def mentions_addresses(path: Path) -> bool:
     return False
 
 
-def _stripped(value: object) -> object:
-    return value.strip() if isinstance(value, str) else value
+def _plain(value: object) -> object:
+    return plain_path(value) if isinstance(value, str) else value

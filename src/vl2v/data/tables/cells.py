@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import os
-import posixpath
 import re
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
-from pathlib import Path
 
 from vl2v.data.splits import part_of
 from vl2v.data.tables.base import Broken, Table
+from vl2v.data.tables.paths import plain_path
 from vl2v_runtime.names import shown
 
+NOT_UTF8 = 'save the table in UTF-8 (Excel calls it "CSV UTF-8")'
 ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 
 
@@ -43,6 +42,7 @@ def _texts(cells: tuple[object, ...], columns: Sequence[tuple[str, str]]) -> lis
 def _usable(role: str, column: str, value: object) -> str | Broken:
     """Return the text of a cell with single spaces, or the unchanged path of an image."""
     text = value.strip() if isinstance(value, str) else _text(value)
+    text = plain_path(text) if text and role == "image" else text
     if text is None:
         kind = "an image's bytes" if isinstance(value, bytes | dict) else f"a {type(value).__name__}"
         wanted = "the path of its file" if role == "image" else f"its {role}"
@@ -50,7 +50,7 @@ def _usable(role: str, column: str, value: object) -> str | Broken:
     elif not text:
         problem, remedy = f"no {role}", "fill it in, or remove the row"
     elif not text.isascii() and not _encodable(text):
-        problem, remedy = "a text that is not UTF-8", "save the table in UTF-8"
+        problem, remedy = "a text that is not UTF-8", NOT_UTF8
     elif role == "image":
         if not (problem := _no_path(text)):
             return text
@@ -88,19 +88,3 @@ def _no_path(text: str) -> str:
     if ADDRESS.match(text):
         return "an address in place of a path"
     return "" if "\0" not in text else "a NUL character"
-
-
-def above_of(folder: Path) -> str:
-    """Return the prefix of absolute paths below a folder: its path with slashes, and a slash at the end."""
-    return os.path.abspath(folder).replace(os.sep, "/").rstrip("/") + "/"  # noqa: PTH100 - links stay
-
-
-def relative_path(path: str, above: str) -> str:
-    """Return a path relative to a folder if it lies below it, as a scan of the folder would write it.
-
-    Args:
-        path: absolute or relative to the folder.
-        above: prefix of absolute paths below the folder; see `above_of`.
-    """
-    path = posixpath.normpath(path.replace(os.sep, "/"))
-    return path.removeprefix(above) if path.startswith(above) else path

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from vl2v.data.tables.columns import ROLES, find_columns
+from vl2v.data.tables.paths import plain_path
 from vl2v.errors import ConfigError
 from vl2v.writing import written_at_once
 
@@ -91,5 +92,7 @@ def plain(value: Any) -> str | None:
 
 def absolute(value: Any) -> str | None:
     """Make a path absolute from the current folder. Addresses are unchanged; None if the value is missing."""
-    text = plain(value)
-    return text if not text or "://" in text else os.path.abspath(text)  # noqa: PTH100 - links stay
+    text = plain_path(plain(value) or "")
+    if not text:
+        return None
+    return text if "://" in text else os.path.abspath(text)  # noqa: PTH100 - links stay
