@@ -8,7 +8,7 @@ import numpy as np
 import yaml
 
 from vl2v.data.images import ImageDataset
-from vl2v.data.layout import are_parts, doubts, part_of_folder
+from vl2v.data.layout import are_parts, doubts, labels_elsewhere, part_of_folder
 from vl2v.data.listing import Cells, Listing
 from vl2v.data.listing import FaultyDataError as FaultyDataError
 from vl2v.data.pixels import PixelCache
@@ -25,6 +25,7 @@ from vl2v_runtime.names import shown
 from vl2v_runtime.regular import read_text
 from vl2v_runtime.walking import Folder, Skipped, summary, walk
 
+ARCHIVES = (".zip", ".7z", ".rar", ".gz", ".bz2", ".xz", ".zst")
 MOST_YAML, MOST_BRACKETS = (
     2**22,
     10_000,
@@ -67,13 +68,13 @@ class DomainFolder(Listing):
                 f"{shown(self.root)} is not a folder.",
                 expected=f"{self.LAYOUT}, or a table ({', '.join(SUFFIXES)})",
                 found="a file" if self.root.exists() else "no such file or folder",
-                next_step="check the path; save another table, such as a spreadsheet, as .csv"
-                if self.root.exists()
-                else "check the path",
+                next_step=_step_for(self.root),
             )
         tree = search(self.root)
         skipped = tree.all_skipped()
         self.faults += map(_left_out, skipped)
+        for fault in labels_elsewhere(self.root, tree):
+            self._doubt(fault)
         cells = self._by_part(tree) or self._list(tree)
         if not cells:
             step = self.NEXT.format(formats=", ".join(COMMON))
@@ -137,6 +138,15 @@ class DomainFolder(Listing):
     def _empty(self, folder: Folder, kind: str) -> None:
         """Report a folder without images, which would be missing among the classes or domains."""
         self._doubt(Fault(shown(folder.path), f"a {kind} folder without images", self.REMOVE))
+
+
+def _step_for(path: Path) -> str:
+    """Return what the user can do with a path that is not a folder."""
+    if not path.exists():
+        return "check the path"
+    if path.suffix.lower() in ARCHIVES:
+        return "unpack it, and pass the folder, or the file of labels in it"
+    return "check the path; save another table, such as a spreadsheet, as .csv"
 
 
 def read_yaml(path: Path) -> object:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 from vl2v.data.scan import Fault
 from vl2v.data.splits import TRAIN, part_of
@@ -11,6 +12,9 @@ from vl2v_runtime.names import shown
 from vl2v_runtime.walking import Folder
 
 DATE = re.compile(r"(19|20)\d\d([-_. ]?\d\d){0,2}")
+IMAGES = frozenset({"images", "imgs", "jpegimages", "upload", "media"})
+LABELS = frozenset({"annotations", "labels", "synsets.txt", "train.txt", "val.txt", "test.txt", "default.txt"})
+LISTS = (".csv", ".tsv", ".xml", ".json", ".jsonl", ".ndjson", ".parquet")
 ACCEPT = "or accept them as they are: --layout-as-found"
 
 
@@ -36,6 +40,23 @@ def are_parts(names: Sequence[str]) -> bool:
     """Return whether folders are the parts of a split: at least two, all with such names, one of them for training."""
     parts = {part_of_folder(name) for name in names}
     return len(names) > 1 and None not in parts and TRAIN in parts
+
+
+def labels_elsewhere(root: Path, tree: Folder) -> Iterator[Fault]:
+    """Report a single folder of images next to a file that probably contains the labels, as labelling tools write it.
+
+    Args:
+        root: the searched folder.
+        tree: its content.
+    """
+    tops = [top.name for top in tree.subs.values() if top.has_images()]
+    if len(tops) != 1 or tree.files or tops[0].casefold() not in IMAGES:
+        return
+    names = sorted(entry.name for entry in root.iterdir() if not entry.name.startswith("."))
+    if lists := [name for name in names if name.casefold() in LABELS or Path(name).suffix.lower() in LISTS]:
+        problem = f"a folder of images next to {shown(lists[0])}, which may contain the labels"
+        remedy = f"pass the file of labels: a table, or an export of Label Studio or CVAT; {ACCEPT}"
+        yield Fault(shown(tops[0]), problem, remedy)
 
 
 def splits(domains: Sequence[Folder]) -> Iterator[Fault]:

@@ -13,6 +13,9 @@ from vl2v.data.tables.paths import existing_path
 from vl2v.errors import DataError
 from vl2v_runtime.names import shown
 
+IMAGE_FOLDERS = frozenset({"images", "upload", "media"})  # next to an export of a labelling tool
+TEXTS = (".xml", ".json", ".csv", ".tsv")
+MOST_EXPORTS = 100  # files in a folder that are looked at
 TEXT_BYTES = 2**20  # maximum size of a text or a JSON object that describes an image
 
 
@@ -78,6 +81,23 @@ def unreadable(name: str | Path, expected: str, error: Exception | str, step: st
     said = (error.strerror if isinstance(error, OSError) else None) or str(error)
     found = " ".join(said.split())[:200] or type(error).__name__
     return DataError(f"{shown(name)} cannot be read.", expected=expected, found=found, next_step=step)
+
+
+def exports_in(folder: Path, is_export: Callable[[Path], bool]) -> list[Path]:
+    """Return the exports of a labelling tool in a folder, sorted; none if it has other folders than those of images.
+
+    Args:
+        folder: an unpacked export.
+        is_export: returns whether a file is such an export.
+    """
+    try:
+        entries = sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
+        if any(entry.is_dir() and entry.name.casefold() not in IMAGE_FOLDERS for entry in entries):
+            return []
+        texts = [entry for entry in entries if entry.suffix.lower() in TEXTS and entry.is_file()]
+        return [entry for entry in texts[:MOST_EXPORTS] if is_export(entry)]
+    except OSError:
+        return []
 
 
 def first_file(candidates: Iterable[Path]) -> Path:

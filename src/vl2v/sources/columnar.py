@@ -16,7 +16,7 @@ from vl2v.errors import DataError, MissingExtraError
 from vl2v.sources.base import Embedded, Source, unreadable, version_of
 
 BATCH = 32  # rows in memory at once
-SPLIT = "split"
+SPLIT, ARROW = "split", ".arrow"
 LISTS = ("dataset_dict.json", "state.json")  # in a folder saved by `datasets`, with several splits and with one
 WHAT = "Arrow or Parquet, as the package datasets writes it"
 
@@ -171,12 +171,12 @@ def _batches(path: Path, columns: Sequence[str]) -> Iterator[Any]:
 
 
 def claims(data: str) -> bool:
-    """Return whether a path is a folder saved by `datasets`, or Parquet files with embedded images."""
+    """Return whether a path is a folder saved by `datasets`, or Arrow or Parquet files with embedded images."""
     path = Path(data)
     try:
         if any((path / name).is_file() for name in LISTS):
             return True
-        files = parquet_files(path) if path.is_dir() else [path] if path.suffix.lower() in PARQUET else []
+        files = parquet_files(path) if path.is_dir() else [path] if path.suffix.lower() in (*PARQUET, ARROW) else []
         return bool(files) and files[0].is_file() and bool(embedded(schema_of(files[0])))
     except (OSError, DataError, MissingExtraError):
         return False

@@ -9,7 +9,7 @@ from xml.parsers import expat
 
 from vl2v.data.tables.base import Broken, Row, empty
 from vl2v.data.tables.paths import plain_path
-from vl2v.sources.base import Source, first_file, unreadable, version_of
+from vl2v.sources.base import Source, exports_in, first_file, unreadable, version_of
 
 CHUNK = 2**16
 LOOKED_AT = 1000
@@ -20,7 +20,11 @@ EXPORT = 'XML, as CVAT exports it as "CVAT for images 1.1"'
 class CvatImages:
     """An export with one row per image. The columns are the image, its tag, its subset and the attributes of the tag.
 
-    Images are searched in ``images/<subset>/``, in ``images/`` and in the folder of the XML file.
+    Images are searched in ``images/<subset>/``, in ``images/`` and in the folder of the XML file. A folder may contain
+    one file per subset; the name of the file is then the subset of its images.
+
+    Args:
+        data: path of an XML file, or of the unpacked export.
 
     Raises:
         DataError: if the file is not such an export, or lists no images.
@@ -29,38 +33,39 @@ class CvatImages:
     unit = "row"
 
     def __init__(self, data: str) -> None:
-        self._path = Path(data)
-        self.version = version_of([self._path])
-        first = list(islice(self._images(), LOOKED_AT))
+        path = Path(data)
+        self._files = exports_in(path, is_export) if path.is_dir() else [path]
+        self.version = version_of(self._files)
+        first = [fields for file in self._files for fields in islice(self._images(file), LOOKED_AT)]
         if not first:
-            raise empty(self._path)
+            raise empty(path)
         self.columns = tuple(dict.fromkeys([IMAGE, LABEL, *(key for fields in first for key in fields)]))
         self.roles = {"image": IMAGE, "label": LABEL}
 
     def rows(self, columns: Sequence[str]) -> Iterator[Row]:
         """See `vl2v.data.tables.base.Table.rows`."""
-        for number, fields in enumerate(self._images(), 1):
+        for number, fields in enumerate((fields for file in self._files for fields in self._images(file)), 1):
             bad = next((v for c in columns if isinstance(v := fields.get(c), Broken)), None)
             yield number, bad or tuple(fields.get(column) for column in columns)
 
-    def _images(self) -> Iterator[dict[str, object]]:
-        reader = _Reader(self._path.parent)
+    def _images(self, path: Path) -> Iterator[dict[str, object]]:
+        reader = _Reader(path.parent, path.stem if len(self._files) > 1 else "")
         try:
-            with self._path.open("rb") as file:
+            with path.open("rb") as file:
                 while chunk := file.read(CHUNK):
                     reader.parser.Parse(chunk, False)
                     yield from reader.taken()
                 reader.parser.Parse(b"", True)
             yield from reader.taken()
         except (expat.ExpatError, OSError, ValueError, LookupError) as error:
-            raise unreadable(self._path, EXPORT, error) from error
+            raise unreadable(path, EXPORT, error) from error
 
 
 class _Reader:
     """Collects the images that have been parsed so far."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path, subset: str = "") -> None:
+        self._folder, self._subset = folder, subset
         self._done: list[dict[str, object]] = []
         self._fields: dict[str, object] | None = None
         self._tags: list[str] = []
@@ -82,7 +87,7 @@ class _Reader:
 
     def _start(self, name: str, values: Mapping[str, str]) -> None:
         if name == "image":
-            subset = values.get(SUBSET, "")
+            subset = values.get(SUBSET) or self._subset
             self._fields = {IMAGE: self._found(plain_path(values.get("name", "")), subset), SUBSET: subset}
             self._tags = []
         elif name == "tag" and self._fields is not None:
@@ -120,10 +125,16 @@ class _Reader:
         return str(first_file([images / subset / name, images / name, self._folder / name]))
 
 
+def is_export(file: Path) -> bool:
+    """Return whether a file begins like an export."""
+    with file.open("rb") as opened:
+        return file.suffix.lower() == ".xml" and b"<annotations" in opened.read(4096)
+
+
 def claims(data: str) -> bool:
-    """Return whether a path is an XML file."""
+    """Return whether a path is an XML file, or a folder with an export and its images."""
     path = Path(data)
-    return path.suffix.lower() == ".xml" and path.is_file()
+    return bool(exports_in(path, is_export)) if path.is_dir() else path.suffix.lower() == ".xml" and path.is_file()
 
 
 CVAT = Source('an export of CVAT ("CVAT for images", XML)', claims, CvatImages)

@@ -1,4 +1,4 @@
-"""Image classification exports of Label Studio: JSON, JSON-MIN and CSV."""
+"""Image classification exports of Label Studio: JSON, JSON-MIN, CSV and TSV."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from vl2v.data.tables.base import Broken, Row, empty
+from vl2v.data.tables.base import DELIMITED, Broken, Row, empty
 from vl2v.data.tables.delimited import Delimited
 from vl2v.data.tables.paths import plain_path
 from vl2v.errors import DataError
-from vl2v.sources.base import Source, first_file, unreadable, version_of
+from vl2v.sources.base import Source, exports_in, first_file, unreadable, version_of
 from vl2v_runtime.names import shown
 
 CHOICE = "choice"
@@ -26,6 +26,7 @@ IMAGE_KEYS = ("image", "img", "picture", "photo", "url", "path", "file")
 ONE_CLASS = "choose one class for the image, or leave it out: --skip-bad"
 UNLABELLED = "label the image, or leave it out: --skip-bad"
 EXPORT = "a list of tasks, as Label Studio exports it as JSON or JSON-MIN"
+OTHER = "export the project as JSON; or write a table (.csv, or .jsonl with an object per line), and pass that"
 
 
 class LabelStudio:
@@ -70,7 +71,7 @@ class LabelStudio:
 
 
 class LabelStudioCsv:
-    """A CSV export: a table with paths of Label Studio.
+    """A CSV or TSV export: a table with paths of Label Studio.
 
     Raises:
         DataError: if the file is not a table.
@@ -104,8 +105,8 @@ def tasks(path: Path) -> Iterator[object]:
     """
     decoder, text, done = json.JSONDecoder(), "", False
     with path.open(encoding="utf-8-sig", errors="replace") as file:
-        if not file.read(CHUNK).lstrip().startswith("["):
-            raise unreadable(path, EXPORT, "not a JSON list")
+        if not (head := file.read(CHUNK).lstrip()).startswith("["):
+            raise unreadable(path, EXPORT, _other(head), OTHER)
         file.seek(0)
         text = file.read(CHUNK).lstrip("\ufeff \t\r\n")[1:]
         while True:
@@ -124,6 +125,12 @@ def tasks(path: Path) -> Iterator[object]:
                     continue
             more = file.read(max(CHUNK, len(text)))
             text, done = text + more, not more
+
+
+def _other(head: str) -> str:
+    """Return what a file that is not a list of tasks begins with."""
+    keys = ", ".join(re.findall(r'"([A-Za-z_]{1,30})"\s*:', head[:2000])[:5])
+    return f"a JSON object that begins with the keys {keys}" if head.startswith("{") and keys else "not a JSON list"
 
 
 def _fields(task: object) -> dict[str, Any] | Broken:
@@ -224,22 +231,39 @@ def roles_of(columns: Sequence[str]) -> dict[str, str]:
     return ({"image": image} if image else {}) | ({"label": CHOICE} if CHOICE in columns else {})
 
 
-def claims(data: str) -> bool:
-    """Return whether a path is a JSON file, or a CSV file with columns of Label Studio."""
-    path = Path(data)
-    if not path.is_file():
+def is_export(file: Path) -> bool:
+    """Return whether a file has the columns or the keys that Label Studio adds to the data of the tasks."""
+    try:
+        if file.suffix.lower() in DELIMITED:
+            return len(CSV_COLUMNS & set(Delimited(file).columns)) > 1
+        first = next(tasks(file), None) if file.suffix.lower() == ".json" else None
+    except (DataError, OSError):
         return False
-    if path.suffix.lower() == ".csv":
-        try:
-            return len(CSV_COLUMNS & set(Delimited(path).columns)) > 1
-        except (DataError, OSError):
-            return False
-    return path.suffix.lower() == ".json"
+    return isinstance(first, dict) and (len(CSV_COLUMNS & set(first)) > 1 or isinstance(first.get("data"), dict))
+
+
+def claims(data: str) -> bool:
+    """Return whether a path is a JSON file, a CSV or TSV export, or a folder with an export and its images."""
+    path = Path(data)
+    if path.is_dir():
+        return bool(exports_in(path, is_export))
+    return path.is_file() and (path.suffix.lower() == ".json" or is_export(path))
 
 
 def open_export(data: str) -> LabelStudio | LabelStudioCsv:
-    """Open an export for which `claims` returned true."""
-    return LabelStudioCsv(data) if Path(data).suffix.lower() == ".csv" else LabelStudio(data)
+    """Open an export for which `claims` returned true.
+
+    Raises:
+        DataError: if a folder contains several exports, or an export cannot be read.
+    """
+    path = Path(data)
+    if path.is_dir():
+        path, *others = exports_in(path, is_export)
+        if others:
+            found = f"{1 + len(others)} of them: {', '.join(shown(file.name) for file in (path, *others[:4]))}"
+            problem, step = f"{shown(data)} contains several exports of Label Studio.", "pass one of the files"
+            raise DataError(problem, expected="one export", found=found, next_step=step)
+    return LabelStudioCsv(str(path)) if path.suffix.lower() in DELIMITED else LabelStudio(str(path))
 
 
-LABEL_STUDIO = Source("an export of Label Studio (JSON, JSON-MIN, CSV)", claims, open_export)
+LABEL_STUDIO = Source("an export of Label Studio (JSON, JSON-MIN, CSV, TSV)", claims, open_export)
