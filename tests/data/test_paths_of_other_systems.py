@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import unicodedata
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +32,7 @@ def names(to: Path) -> list[str]:
     return found
 
 
-SPELLINGS = {
+SPELLINGS: dict[str, Callable[[str, Path], str]] = {
     "windows": lambda path, _: path.replace("/", "\\"),
     "windows with a dot": lambda path, _: ".\\" + path.replace("/", "\\"),
     "blanks": lambda path, _: f"  {path} ",

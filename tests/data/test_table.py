@@ -264,10 +264,9 @@ def test_many_faults_of_a_kind_are_counted(tmp_path: Path) -> None:
 def test_files_that_are_all_missing_are_one_fault(tmp_path: Path) -> None:
     root = folder_of(tmp_path / "data")
     table = write_csv(tmp_path / "t.csv", rows_of(root))
-    (where, problem), *others = faults(table).items()
+    ((where, problem),) = faults(table).items()
     assert where == "column path"
     assert problem.startswith("none of the 8 files exists, such as art/cat/0.png")
-    assert {problem for _, problem in others} == {"a domain with 0 usable images"}
 
 
 def test_bad_files_can_be_left_out_and_repeated_rows_count_once(tmp_path: Path) -> None:

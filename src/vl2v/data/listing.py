@@ -155,7 +155,7 @@ class Listing(ABC):
         domain_of = np.repeat(np.array([self.domains.index(domain) for domain, _ in keys], dtype=np.int64), sizes)
         for i, domain in enumerate(self.domains):
             count = int(np.count_nonzero(good & (domain_of == i)))
-            if count < 2:
+            if count < 2 and (skip_bad or good.any() or not bad):  # else it is said that no file is usable
                 remedy = f"a domain needs at least two; {self.REMOVE}"
                 faults.append(Fault(domain, f"a domain with {count} usable image{'' if count == 1 else 's'}", remedy))
         if skip_bad:

@@ -251,6 +251,8 @@ class TableListing(Listing):
         if len(faults) == len(self._numbers) > 1 and all(os.strerror(ENOENT) in fault.problem for fault in faults):
             problem = f"none of the {len(faults):,} files exists, such as {faults[0].where}"
             remedy = f"write paths that are absolute, or relative to the table's folder, {shown(self.root.absolute())}"
+            if origin_of(self._table):
+                remedy = f"put the images next to {shown(self.source.name)}, or into a folder images next to it"
             return [Fault(f"column {shown(self.columns[0][1])}", problem, remedy)]
         numbers = self._numbers[rows].tolist()
         return [

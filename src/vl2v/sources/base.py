@@ -102,8 +102,15 @@ def exports_in(folder: Path, is_export: Callable[[Path], bool]) -> list[Path]:
 
 def first_file(candidates: Iterable[Path]) -> Path:
     """Return the first path that is a file, or the first path if none is."""
-    found = [Path(existing_path(str(path))) for path in candidates]
-    return next((path for path in found if _is_file(path)), found[0])
+    first: Path | None = None
+    for path in candidates:
+        found = Path(existing_path(str(path)))
+        if _is_file(found):
+            return found
+        first = first or found
+    if first is None:
+        raise ValueError("no candidates")
+    return first
 
 
 def _is_file(path: Path) -> bool:

@@ -4,27 +4,28 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Sequence
-from itertools import islice
-from pathlib import Path, PurePosixPath
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby
+from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
 
 from vl2v.data.tables.base import DELIMITED, Broken, Row, empty
 from vl2v.data.tables.delimited import Delimited
-from vl2v.data.tables.paths import plain_path
 from vl2v.errors import DataError
-from vl2v.sources.base import Source, exports_in, first_file, unreadable, version_of
+from vl2v.sources.base import Source, exports_in, unreadable, version_of
+from vl2v.sources.label_studio_files import Uploads
 from vl2v_runtime.names import shown
 
 CHOICE = "choice"
-CSV_COLUMNS = frozenset({"annotation_id", "annotator", "lead_time"})  # added by Label Studio
-LOOKED_AT = 100
+TASK, ANNOTATION = "id", "annotation_id"  # columns of JSON-MIN and CSV
+CSV_COLUMNS = frozenset({ANNOTATION, "annotator", "lead_time"})  # added by Label Studio
+BY_ANNOTATION = CSV_COLUMNS | {"created_at", "updated_at"}  # may differ between the annotations of a task
+LOOKED_AT = 100  # tasks with a class from which the columns are taken
 CHUNK = 2**16
-UPLOADED = re.compile(r"[0-9a-f]{8}-(.+)")  # Label Studio adds such a prefix to the names of uploaded files
 IMAGE_KEYS = ("image", "img", "picture", "photo", "url", "path", "file")
 ONE_CLASS = "choose one class for the image, or leave it out: --skip-bad"
-UNLABELLED = "label the image, or leave it out: --skip-bad"
+LABEL_IT = "label the image, or leave it out: --skip-bad"
+UNLABELLED = ""  # in place of a column: why a task has no class
 EXPORT = "a list of tasks, as Label Studio exports it as JSON or JSON-MIN"
 OTHER = "export the project as JSON; or write a table (.csv, or .jsonl with an object per line), and pass that"
 
@@ -33,7 +34,7 @@ class LabelStudio:
     """A JSON export with one row per task. The columns are the data of the task and the chosen class.
 
     Args:
-        data: path of the export. Images are searched next to it; see `local`.
+        data: path of the export. Images are searched next to it; see `Uploads`.
 
     Raises:
         DataError: if the file is not a list of tasks, or the list is empty.
@@ -46,28 +47,28 @@ class LabelStudio:
         self.version = version_of([self._path])
         keys: dict[str, None] = {}
         controls: dict[str, None] = {}
-        for task in islice(tasks(self._path), LOOKED_AT):
-            fields = _fields(task)
+        labelled = 0
+        for task in tasks(self._path):
+            fields, found = _fields(task), _choices(task)
             keys |= dict.fromkeys(fields if isinstance(fields, dict) else ())
-            controls |= dict.fromkeys(_choices(task))
+            controls |= dict.fromkeys(found)
+            labelled += bool(found) or (isinstance(fields, dict) and bool(fields.get(ANNOTATION)))
+            if labelled == LOOKED_AT:
+                break
+        full = keys.pop(UNLABELLED, "") is None
         if not keys:
             raise empty(self._path)
-        self.columns = tuple(keys)
+        controls |= dict.fromkeys([CHOICE] if full and not controls else [])
+        self._controls = frozenset(controls)
+        self.columns = tuple(dict.fromkeys([*keys, *controls]))
         self.roles = roles_of(self.columns)
         if len(controls) == 1:
             self.roles |= {"label": next(iter(controls))}
 
     def rows(self, columns: Sequence[str]) -> Iterator[Row]:
         """See `vl2v.data.tables.base.Table.rows`."""
-        image = self.roles.get("image")
-        for number, task in enumerate(tasks(self._path), 1):
-            fields = _fields(task)
-            if isinstance(fields, Broken):
-                yield number, fields
-                continue
-            known = fields | {image: local(fields.get(image), self._path.parent)} if image else fields
-            bad = next((v for c in columns if isinstance(v := known.get(c), Broken)), None)
-            yield number, bad or tuple(known.get(column) for column in columns)
+        rows = ((number, _fields(task)) for number, task in enumerate(tasks(self._path), 1))
+        yield from _rows(rows, columns, self.roles.get("image"), Uploads(self._path.parent), self._controls)
 
 
 class LabelStudioCsv:
@@ -85,16 +86,12 @@ class LabelStudioCsv:
 
     def rows(self, columns: Sequence[str]) -> Iterator[Row]:
         """See `vl2v.data.tables.base.Table.rows`."""
-        image = self.roles.get("image")
-        for number, cells in self._table.rows(columns):
-            if isinstance(cells, Broken):
-                yield number, cells
-                continue
-            row = {column: _parsed(value) for column, value in zip(columns, cells, strict=True)}
-            if image in row:
-                row[image] = local(row[image], self._folder)
-            bad = next((value for value in row.values() if isinstance(value, Broken)), None)
-            yield number, bad or tuple(row.values())
+        names = list(dict.fromkeys([*columns, *(name for name in (TASK, ANNOTATION) if name in self.columns)]))
+        rows = (
+            (number, cells if isinstance(cells, Broken) else dict(zip(names, map(_parsed, cells), strict=True)))
+            for number, cells in self._table.rows(names)
+        )
+        yield from _rows(rows, columns, self.roles.get("image"), Uploads(self._folder))
 
 
 def tasks(path: Path) -> Iterator[object]:
@@ -133,6 +130,55 @@ def _other(head: str) -> str:
     return f"a JSON object that begins with the keys {keys}" if head.startswith("{") and keys else "not a JSON list"
 
 
+def _rows(
+    rows: Iterable[tuple[int, dict[str, Any] | Broken]],
+    columns: Sequence[str],
+    image: str | None,
+    uploads: Uploads,
+    controls: frozenset[str] = frozenset(),
+) -> Iterator[Row]:
+    """Iterate over the tasks of an export. JSON-MIN and CSV have adjacent rows for several annotations of a task."""
+
+    def task(row: tuple[int, dict[str, Any] | Broken]) -> object:
+        number, fields = row
+        if isinstance(fields, Broken) or ANNOTATION not in fields or not fields.get(TASK):
+            return number
+        return fields[TASK], fields.get(image or "")
+
+    for _, group in groupby(rows, task):
+        (number, first), *more = group
+        if isinstance(first, Broken):
+            yield number, first
+            continue
+        fields = _agreed([first, *(other for _, other in more if not isinstance(other, Broken))])
+        if image:
+            fields |= {image: uploads.local(fields.get(image))}
+        values = tuple(fields.get(column) for column in columns)
+        bad = next((value for value in values if isinstance(value, Broken)), None)
+        if not bad and not all(values):
+            unlabelled = Broken("no annotation", LABEL_IT, file=True) if ANNOTATION in fields else None
+            bad = fields.get(UNLABELLED) or (unlabelled if not fields.get(ANNOTATION) else None)
+            empty_control = next((c for c, v in zip(columns, values, strict=True) if not v and c in controls), "")
+            if not bad and empty_control:
+                bad = Broken(f"no choice in the control {shown(empty_control)}", LABEL_IT, file=True)
+        yield number, bad or values
+
+
+def _agreed(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return the values of a task from the rows of its annotations; a `Broken` where annotators disagree."""
+    merged = dict(rows[0])
+    for column in dict.fromkeys(column for row in rows[1:] for column in row):
+        found = list(dict.fromkeys(row[column] for row in rows if row.get(column) not in (None, "")))
+        if found and column not in BY_ANNOTATION:
+            broken = next((value for value in found if isinstance(value, Broken)), None)
+            merged[column] = broken or (found[0] if len(found) == 1 else _several(sorted(map(str, found))))
+    return merged
+
+
+def _several(choices: Sequence[str]) -> Broken:
+    return Broken(f"several choices: {', '.join(choices[:4])}", ONE_CLASS, file=True)
+
+
 def _fields(task: object) -> dict[str, Any] | Broken:
     """Return the values of a task by column: its data, and the class that was chosen in each control."""
     if not isinstance(task, dict):
@@ -142,7 +188,7 @@ def _fields(task: object) -> dict[str, Any] | Broken:
         return {key: chosen([value]) if isinstance(value, list | dict) else value for key, value in task.items()}
     plain = {key: value for key, value in inner.items() if not isinstance(value, list | dict)}
     found = _choices(task)
-    nothing = {} if found else {CHOICE: Broken(_without_choice(task), UNLABELLED, file=True)}
+    nothing = {} if found else {UNLABELLED: Broken(_without_choice(task), LABEL_IT, file=True)}
     return plain | nothing | {name: chosen(values) for name, values in found.items()}
 
 
@@ -168,7 +214,12 @@ def _mappings(value: object) -> list[dict[str, Any]]:
 
 def _without_choice(task: dict[str, Any]) -> str:
     """Return why a task has no class: it has no annotation, or none with choices."""
-    results = [result for annotation in _annotations(task) for result in _mappings(annotation.get("result"))]
+    annotations = _annotations(task)
+    if annotations and all(annotation.get("was_cancelled") or annotation.get("skipped") for annotation in annotations):
+        return "skipped by the annotator"
+    if not annotations and task.get("predictions"):
+        return "no annotation, but a prediction"
+    results = [result for annotation in annotations for result in _mappings(annotation.get("result"))]
     kinds = sorted({shown(str(result.get("type")))[:40] for result in results})
     return f"an annotation without choices, but with {', '.join(kinds[:4])}" if kinds else "no annotation"
 
@@ -181,7 +232,7 @@ def chosen(values: Sequence[object]) -> str | Broken | None:
         found += [inside] if isinstance(inside, str) else _texts(inside) if isinstance(inside, list) else []
     distinct = sorted({choice for choice in found if choice})
     if len(distinct) > 1:
-        return Broken(f"several choices: {', '.join(distinct[:4])}", ONE_CLASS, file=True)
+        return _several(distinct)
     return distinct[0] if distinct else None
 
 
@@ -197,32 +248,6 @@ def _parsed(value: object) -> object:
         except (ValueError, RecursionError):
             return value
     return value
-
-
-def local(value: object, folder: Path) -> object:
-    """Return the local path of an image.
-
-    An uploaded file (``/data/upload/1/5f2c1a9b-cat.jpg``) is searched in the folder of the export and in its folders
-    ``images`` and ``upload``, with and without the prefix that Label Studio adds to its name. The path of a file in
-    local storage (``/data/local-files/?d=cats/1.jpg``) is resolved from the folder of the export, then from the root.
-
-    Args:
-        value: path or address in the export.
-        folder: folder of the export.
-    """
-    if not isinstance(value, str) or not (value := plain_path(value)):
-        return value
-    if value.startswith("/data/local-files/"):
-        inner = (parse_qs(urlsplit(value).query).get("d") or [""])[0].lstrip("/")
-        return str(first_file([folder / inner, Path("/") / inner]))
-    if value.startswith("/data/upload/") or value.startswith("upload/"):
-        inner = value.removeprefix("/data/")
-        name = PurePosixPath(inner).name
-        mark = UPLOADED.fullmatch(name)
-        names = [name, mark[1]] if mark else [name]
-        folders = [folder, folder / "images", (folder / inner).parent, (folder / "media" / inner).parent]
-        return str(first_file(parent / name for name in names for parent in folders))
-    return value if "://" in value else str(folder / value)
 
 
 def roles_of(columns: Sequence[str]) -> dict[str, str]:
