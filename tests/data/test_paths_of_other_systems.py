@@ -8,7 +8,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 from pictures import put
 from test_sources import imported, scan
@@ -50,7 +49,7 @@ SPELLINGS: dict[str, Callable[[str, Path], str]] = {
 def test_the_images_are_found(tmp_path: Path, spelling: str, kind: str) -> None:
     paths = [SPELLINGS[spelling](path, tmp_path) for path in names(tmp_path)]
     rows = [{"path": path, "label": "dog" if i < 4 else "cat"} for i, path in enumerate(paths)]
-    frame = pd.DataFrame(rows)
+    frame = pytest.importorskip("pandas").DataFrame(rows)
     if kind == "csv":
         table = tmp_path / "t.csv"
         frame.to_csv(table, index=False, sep=";", encoding="utf-8-sig")

@@ -23,7 +23,7 @@ from command_line import run_cli
 from vl2v.config import DataConfig
 from vl2v.data.images import ImageDataset
 from vl2v.data.listing import FaultyDataError
-from vl2v.errors import MissingExtraError
+from vl2v.errors import DataError, MissingExtraError
 from vl2v.planning.prepare import list_folder
 from vl2v.sources import remote
 from vl2v.sources.importing import import_table
@@ -203,7 +203,7 @@ def test_a_store_is_read_through_fsspec(tmp_path: Path, monkeypatch: pytest.Monk
     for i in range(4):
         with system.open(f"memory://bucket/{i}.png", "wb") as file:
             file.write(encoded(noise(i)))
-    images = [f"memory://bucket/{i}.png" for i in range(5)]
+    images = [f"{'memory' if i else 'MEMORY'}://bucket/{i}.png" for i in range(5)]
     found = imported(table_of(tmp_path, images), tmp_path)
     assert faults(found) == {"row 6": "memory://bucket/4.png cannot be fetched (no such file)"}
     assert len(scan(found, skip_bad=True)) == 4
@@ -266,3 +266,22 @@ def test_quote_fetches_the_images_of_a_table(server: Server, tmp_path: Path) -> 
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["data"]["images"] == 20
     assert sum(server.asked.values()) == 20
+
+
+def test_missing_credentials_are_said_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class NoCredentialsError(Exception):
+        pass
+
+    asked = []
+
+    class Store:
+        async_impl = False
+
+        def info(self, address: str) -> None:
+            asked.append(address)
+            raise NoCredentialsError("Unable to locate credentials")
+
+    monkeypatch.setattr(fsspec, "filesystem", lambda _: Store())
+    with pytest.raises(DataError, match="no credentials: NoCredentialsError: Unable to locate"):
+        imported(table_of(tmp_path, ["s3://bucket/0.png"]), tmp_path)
+    assert asked == ["s3://bucket/0.png"]

@@ -172,6 +172,7 @@ class Fetcher:
         from fsspec.asyn import sync
 
         system = self._systems[scheme]
+        address = f"{scheme}://{address.partition('://')[2]}"  # the packages know schemes in lower case only
 
         def ask(work: str) -> Any:
             if system.async_impl:
@@ -189,6 +190,8 @@ class Fetcher:
         except _UnreachableError:
             raise
         except Exception as error:  # the packages of object stores raise many types
+            if "Credentials" in type(error).__name__:
+                raise _UnreachableError(f"no credentials: {_said(error)}") from error
             raise _UnreachableError(_said(error), passing=True, silent=isinstance(error, OSError)) from error
 
     def _open(self, scheme: str) -> None:

@@ -7,10 +7,14 @@ import posixpath
 import re
 import unicodedata
 from pathlib import Path
+from typing import Literal
 from urllib.parse import unquote
 
 FILE_URI = re.compile(r"file://(?:localhost)?(?=/)", re.IGNORECASE)
-FORMS = ("NFC", "NFD")  # Unicode forms of file names: macOS decomposes accented letters
+FORMS: tuple[Literal["NFC", "NFD"], ...] = (
+    "NFC",
+    "NFD",
+)  # macOS decomposes accented letters in file names
 
 
 def plain_path(text: str) -> str:
