@@ -33,7 +33,10 @@ TRACEBACK = "VL2V_TRACEBACK"  # if set, unexpected errors are shown with a trace
 
 DataArg = Annotated[
     Path,
-    typer.Argument(help="Images: DATA/<domain>/<class>/<image>, DATA/<class>/<image>, a table, or hf:user/name."),
+    typer.Argument(
+        help="Images: DATA/<domain>/<class>/<image>, DATA/<class>/<image>, a table (.csv, .parquet, ...), "
+        "hf:user/name, a dataset of the package datasets, WebDataset shards (.tar), or an export of Label Studio or CVAT."
+    ),
 ]
 CacheOpt = Annotated[Path | None, typer.Option(help="Cache folder for decoded pixels; may be deleted at any time.")]
 StoreOpt = Annotated[Path | None, typer.Option(help="File of purchased embeddings; back it up.")]

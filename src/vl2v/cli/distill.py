@@ -57,7 +57,11 @@ def quote(
 @with_settings(*SETTINGS)
 def distill(
     data: Annotated[
-        Path | None, typer.Argument(help="Images: a folder, a table (csv, ...) or hf:user/name; omit with --resume.")
+        Path | None,
+        typer.Argument(
+            help="Images: a folder of classes, a table (.csv, .parquet, ...), hf:user/name, a dataset of the package "
+            "datasets, WebDataset shards (.tar), or an export of Label Studio or CVAT; omit with --resume."
+        ),
     ] = None,
     out: Annotated[Path, typer.Option(help="Folder of the run, new or empty.")] = Path("runs/vl2v"),
     budget: Annotated[
