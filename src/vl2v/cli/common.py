@@ -35,7 +35,8 @@ DataArg = Annotated[
     Path,
     typer.Argument(
         help="Images: DATA/<domain>/<class>/<image>, DATA/<class>/<image>, a table (.csv, .parquet, ...), "
-        "hf:user/name, a dataset of the package datasets, WebDataset shards (.tar), or an export of Label Studio or CVAT."
+        "hf:user/name, a dataset of the package datasets, WebDataset shards (.tar), or an export of Label Studio or "
+        "CVAT."
     ),
 ]
 CacheOpt = Annotated[Path | None, typer.Option(help="Cache folder for decoded pixels; may be deleted at any time.")]
