@@ -77,17 +77,17 @@ def _read(archive: ZipFile, forms: Mapping[str, Form], most: int) -> dict[str, N
         raise ArraysError(f"more than {MEMBERS} arrays")
     if missing := [name for name, form in forms.items() if not form.optional and name not in members]:
         raise ArraysError(f"no array {', '.join(missing)}")
-    wanted = {name: (form, members[name]) for name, form in forms.items() if name in members}
+    infos = {name: (form, members[name]) for name, form in forms.items() if name in members}
     lengths: dict[str, int] = {}
     total = 0
-    for name, (form, info) in wanted.items():
+    for name, (form, info) in infos.items():
         with archive.open(info) as handle:
             shape, dtype = _header(handle)
         _compare(name, form, shape, dtype, lengths)
         total += _bytes(shape, dtype, info)
         if total > most:
             raise ArraysError(f"arrays of more than {most:,} bytes")
-    return {name: _array(archive, name, form, info) for name, (form, info) in wanted.items()}
+    return {name: _array(archive, name, form, info) for name, (form, info) in infos.items()}
 
 
 def _header(handle: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any]]:
@@ -102,10 +102,10 @@ def _compare(name: str, form: Form, shape: tuple[int, ...], dtype: np.dtype[Any]
         raise ArraysError(f"{name} of type {str(dtype)[:40]}")
     if not form.shape and shape == (1,):
         return
-    wanted = [length if isinstance(length, int) else lengths.get(length) for length in form.shape]
-    right = len(shape) == len(wanted) and all(w in (None, length) for w, length in zip(wanted, shape, strict=True))
+    required = [length if isinstance(length, int) else lengths.get(length) for length in form.shape]
+    right = len(shape) == len(required) and all(w in (None, length) for w, length in zip(required, shape, strict=True))
     if not right or any(length < 0 for length in shape):
-        expected = ", ".join(str(w if w is not None else named) for w, named in zip(wanted, form.shape, strict=True))
+        expected = ", ".join(str(w if w is not None else named) for w, named in zip(required, form.shape, strict=True))
         raise ArraysError(f"{name} of shape {list(shape)[:6]} in place of [{expected}]")
     lengths |= {named: length for named, length in zip(form.shape, shape, strict=True) if isinstance(named, str)}
 

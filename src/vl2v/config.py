@@ -278,7 +278,7 @@ def _faults(error: Mapping[str, Any], source: str, model: type[BaseModel]) -> li
     if not error["loc"] and error["type"] == "value_error":
         return str(error["ctx"]["error"]).split("\n")
     found = "nothing" if error["type"] == "missing" else reprlib.repr(error["input"])[:60]
-    said = error["ctx"]["error"] if error["type"] == "value_error" else error["msg"]
+    message = error["ctx"]["error"] if error["type"] == "value_error" else error["msg"]
     key = ".".join(map(str, error["loc"]))[:100]
     fields = dict(fields_of(model))
     near = _near(key, list(fields)) if error["type"] == "extra_forbidden" else []
@@ -287,7 +287,7 @@ def _faults(error: Mapping[str, Any], source: str, model: type[BaseModel]) -> li
         marks = fields[name].metadata if name in fields else ()
         for mark in (m for m in marks if isinstance(m, Option)):
             hint = f"; the option is {mark.names(name.rpartition('.')[2])[0]}"
-    return [f"{key or source}: {said} (found {found}){hint}"]
+    return [f"{key or source}: {message} (found {found}){hint}"]
 
 
 def _near(key: str, known: Sequence[str]) -> list[str]:

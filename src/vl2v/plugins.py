@@ -87,11 +87,11 @@ class Plugins(Mapping[str, T]):
         try:
             loaded: T = entry.load()
         except Exception as error:  # a package may fail in any way
-            said = " ".join(str(error).split())[:300]
+            message = " ".join(str(error).split())[:300]
             raise ConfigError(
                 fault,
                 expected=f"{entry.value}, as its entry point in the group {self.group} says",
-                found=f"{type(error).__name__}: {said}",
+                found=f"{type(error).__name__}: {message}",
                 next_step=f"repair or uninstall {package}, or use another {self.noun}",
             ) from error
         if not self.usable(name, loaded):

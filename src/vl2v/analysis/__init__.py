@@ -1,1 +1,1 @@
-"""What labels, purchased embeddings and features of the frozen student say about teacher and data."""
+"""Analyses of labels, purchased embeddings, and features of the frozen student."""

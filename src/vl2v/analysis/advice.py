@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 
 from vl2v.analysis.intervals import Share, difference, share_of
 
-FEWEST_ANSWERS = 20  # labelled images with an answer of the teacher, below which there is no advice
-FEWEST_IMAGES = 100  # the same of images that the probe predicts
-FEWEST_PER_CLASS = 5  # images of a class on average, below which a probe says nothing about what labels can teach
-ROOM = 0.8  # accuracy of the probe below which a better teacher has much to add
+FEWEST_ANSWERS = 20  # minimum number of queried labelled images
+FEWEST_IMAGES = 100  # minimum number of images that the probe predicts
+FEWEST_PER_CLASS = 5  # minimum mean number of images per class for a meaningful probe
+ROOM = 0.8  # accuracy of the probe below which a better teacher is recommended
 
 DISTIL, LABELS_ALONE, OTHER_TEACHER, UNDECIDED = "distil", "labels alone", "another teacher", "undecided"
 WHAT = {
@@ -26,17 +26,17 @@ WHAT = {
 
 @dataclass(frozen=True)
 class Advice:
-    """What to do, and the two accuracies that say so.
+    """A recommendation, and the two accuracies on which it is based.
 
     Attributes:
         action: `DISTIL`, `LABELS_ALONE`, `OTHER_TEACHER` or `UNDECIDED`.
         teacher: zero-shot accuracy of the teacher.
-        answers: number of images with an answer of the teacher.
+        answers: number of images for this accuracy.
         probe: accuracy of the linear probe on images that it was not fitted on.
-        images: number of these images.
+        images: number of images for this accuracy.
         by_domain: whether each source domain in turn was left out of the probe's fit; false for random folds.
         classes: number of classes that were compared.
-        of_classes: K.
+        of_classes: number of all classes, K.
     """
 
     action: str
@@ -50,7 +50,7 @@ class Advice:
 
     @property
     def line(self) -> str:
-        """One line for people."""
+        """The recommendation as one line of text."""
         how = "each source domain left out in turn" if self.by_domain else "5 random folds of the one source domain"
         some = "" if self.classes == self.of_classes else f" among {self.classes} of {self.of_classes} classes"
         return (
@@ -59,21 +59,22 @@ class Advice:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON, accuracies in [0, 1]."""
+        """Convert to plain values for JSON, accuracies in [0, 1]."""
         return asdict(self) | {"line": self.line}
 
 
 def advise(
     teacher_right: NDArray[np.bool_], probe_right: NDArray[np.bool_], by_domain: bool, classes: int, of_classes: int
 ) -> Advice | None:
-    """Compare the two, and say what to do; None if there are too few images to say anything.
+    """Compare teacher and probe, and return a recommendation; None if there are too few images.
 
-    If the 95% interval of the difference contains no zero, the better one decides. A probe that is better leads to
-    training on the labels alone, or, if it is wrong on more than a fifth of the images, to another teacher.
+    If the 95% interval of the difference does not contain 0, the better one decides. If the probe is better, the
+    recommendation is to train on the labels alone, or to use another teacher if the probe is wrong on more than a fifth
+    of the images.
 
     Args:
-        teacher_right: whether the teacher's zero-shot prediction is correct, by image with an answer.
-        probe_right: whether the probe's prediction is correct, by image.
+        teacher_right: whether the teacher's zero-shot prediction is correct, for each queried image.
+        probe_right: whether the probe's prediction is correct, for each image.
         by_domain: see `Advice`.
         classes: see `Advice`.
         of_classes: see `Advice`.

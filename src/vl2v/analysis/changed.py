@@ -19,13 +19,13 @@ VIEWS = tuple(change for change in CHANGES if not change.partner)
 
 @dataclass(frozen=True)
 class Outputs:
-    """What both backbones say of N images.
+    """Outputs of student and pretrained backbone for N images.
 
     Attributes:
-        features: [N, F] of the student's backbone.
-        logits: [N, K] of the student, not divided by the temperature.
-        embeddings: [N, D]; empty columns without a text head.
-        frozen: [N, G] of the backbone before training; the same as `features` without one.
+        features: [N, F] features of the student's backbone.
+        logits: [N, K] logits of the student, without temperature scaling.
+        embeddings: [N, D] embeddings of the student; D is 0 without a text head.
+        frozen: [N, G] features of the backbone before training; equal to `features` if it is not available.
     """
 
     features: NDArray[np.float32]
@@ -36,7 +36,7 @@ class Outputs:
 
 @torch.no_grad()
 def outputs(student: Student, frozen: nn.Module | None, pixels: Tensor) -> Iterator[tuple[Tensor, ...]]:
-    """Features, logits, embeddings and frozen features of uint8 pixels [N, 3, S, S], chunk by chunk."""
+    """Yield the outputs for uint8 pixels [N, 3, S, S] in batches."""
     student.eval()
     for chunk in torch.split(pixels, CHUNK):
         inputs = student.preprocess.normalise(chunk.to(student.device))
@@ -48,18 +48,18 @@ def outputs(student: Student, frozen: nn.Module | None, pixels: Tensor) -> Itera
 
 
 def joined(parts: list[tuple[Tensor, ...]], same: bool) -> Outputs:
-    """Join what `outputs` gave for one chunk or more; `same` if there was no frozen backbone."""
+    """Concatenate the outputs of batches; `same` if there was no frozen backbone."""
     features, logits, embeddings, frozen = (torch.cat(column).numpy() for column in zip(*parts, strict=True))
     return Outputs(features, logits, embeddings, features if same else frozen)
 
 
 def changed(pixels: Tensor, view: int, generator: np.random.Generator) -> Tensor:
-    """Images changed in one way, each with a random strength.
+    """Change images in one way, each with a random strength.
 
     Args:
         pixels: [N, 3, S, S] uint8.
-        view: from 1 to the number of `VIEWS`.
-        generator: of the strengths.
+        view: number of the change, from 1 to the number of `VIEWS`.
+        generator: random generator of the strengths.
 
     Returns:
         [N, 3, S, S] uint8.

@@ -20,38 +20,38 @@ from vl2v.analysis.probe import STRENGTHS, Floats, Labels, cross_validated, fit,
 from vl2v.trust.calibration import fit_temperature
 from vl2v_runtime.trust import softmax
 
-FEWEST_PER_GROUP = 10  # unchanged validation images of a domain, below which it is not left out
-CLEAN = 0  # the view of images as they are
+FEWEST_PER_GROUP = 10  # minimum number of unchanged validation images of a domain that is left out
+CLEAN = 0  # view number of unchanged images
 CONFIDENCE, AGREEMENT, BOTH = "confidence", "agreement", "confidence and agreement"
 LOWEST = -1.0  # score of a class that a fold lacks; the scores of one-hot targets are about 0 to 1
 
 
 def logit(share: float) -> float:
-    """The log odds of a share in (0, 1)."""
+    """Return the log odds of a share in (0, 1)."""
     return math.log(share / (1 - share))
 
 
 def inverse_logit(value: float) -> float:
-    """The share in (0, 1) with these log odds."""
+    """Return the share in (0, 1) with given log odds."""
     return 1 / (1 + math.exp(-value))
 
 
 def smoothed(right: float, images: int) -> float:
-    """A share that is never 0 or 1: half an image is added to either side."""
+    """Return a share that is never 0 or 1: half an image is added to either side."""
     return (right + 0.5) / (images + 1)
 
 
 class Probe:
-    """A linear probe with the strength and the temperature that its own images choose by cross-validation.
+    """A linear probe whose penalty and temperature are chosen by cross-validation.
 
     Args:
         features: [N, F].
         labels: [N] in [0, classes).
-        classes: K.
+        classes: number of classes, K.
 
     Attributes:
         scores: [N, K], of each image by a probe that was not fitted on it.
-        temperature: fitted on `scores`.
+        temperature: temperature fitted on `scores`.
     """
 
     def __init__(self, features: NDArray[np.floating], labels: Labels, classes: int) -> None:
@@ -64,18 +64,18 @@ class Probe:
         self.temperature = fit_temperature(self.scores, labels)
 
     def __call__(self, features: NDArray[np.floating]) -> Floats:
-        """The scores of other images, [M, K] for [M, F]."""
+        """Return the scores [M, K] of other images with features [M, F]."""
         found: Floats = np.asarray(features, np.float64) @ self._weight + self._intercept
         return found
 
 
 @dataclass(frozen=True)
 class Signals:
-    """What can be measured without labels on the answers of two classifiers, as log odds.
+    """Measurements on two classifiers without labels, as log odds.
 
     Attributes:
-        confidence: of the mean calibrated confidence of the first classifier.
-        agreement: of the share of images on which both give the same answer.
+        confidence: mean calibrated confidence of the first classifier.
+        agreement: share of images on which both make the same prediction.
         images: number of images.
     """
 
@@ -85,7 +85,7 @@ class Signals:
 
     @classmethod
     def of(cls, first: Floats, temperature: float, second: Floats) -> Signals:
-        """From the scores of both, [N, K] with N at least 1, and the temperature of the first one."""
+        """Compute them from the scores [N, K] of both, N at least 1, and the temperature of the first one."""
         sure = softmax(np.asarray(first, np.float64) / temperature).max(axis=1)
         same = first.argmax(axis=1) == second.argmax(axis=1)
         return cls(
@@ -95,19 +95,19 @@ class Signals:
 
 @dataclass(frozen=True)
 class Known:
-    """Signals and accuracy (log odds) on images with labels, to which new images are compared."""
+    """Signals and accuracy (log odds) on labelled images, with which new images are compared."""
 
     signals: Signals
     accuracy: float
 
     @classmethod
     def of(cls, first: Floats, temperature: float, second: Floats, labels: Labels) -> Known:
-        """See `Signals.of`; labels [N]."""
+        """Compute them; see `Signals.of`. The labels are [N]."""
         right = int((first.argmax(axis=1) == labels).sum())
         return cls(Signals.of(first, temperature, second), logit(smoothed(right, len(labels))))
 
     def estimates(self, new: Signals) -> dict[str, float]:
-        """Log odds of the accuracy on new images, by estimator."""
+        """Return the log odds of the accuracy on new images, by estimator."""
         sure = self.accuracy + new.confidence - self.signals.confidence
         same = self.accuracy + new.agreement - self.signals.agreement
         return {CONFIDENCE: sure, AGREEMENT: same, BOTH: (sure + same) / 2}
@@ -115,14 +115,14 @@ class Known:
 
 @dataclass(frozen=True)
 class Images:
-    """Features of validation images of the source domains, as they are and changed.
+    """Features of validation images of the source domains, unchanged and changed.
 
     Attributes:
-        features: [N, F] of the student's backbone.
-        frozen: [N, G] of the pretrained backbone before training; the same as `features` if it is not available.
-        labels: [N].
-        domain: [N] int64.
-        view: [N] int64, `CLEAN`, or the number of the change.
+        features: [N, F] features of the student's backbone.
+        frozen: [N, G] features of the backbone before training; equal to `features` if it is not available.
+        labels: [N] class indices.
+        domain: [N] int64, index of the domain.
+        view: [N] int64, `CLEAN` or the number of the change.
     """
 
     features: NDArray[np.float32]
@@ -132,7 +132,7 @@ class Images:
     view: NDArray[np.int64]
 
     def of(self, chosen: NDArray[np.bool_]) -> Images:
-        """Some of them."""
+        """Return some of the images."""
         parts = (self.features, self.frozen, self.labels, self.domain, self.view)
         return Images(*(part[chosen] for part in parts))  # type: ignore[arg-type]
 
@@ -142,9 +142,9 @@ class Calibration:
     """Error of the estimates on domains that were left out: true minus estimated log odds.
 
     Attributes:
-        estimator: the one with the smallest root mean square error.
-        shift: mean error; below 0 where estimates are too optimistic.
-        between: variance of the mean error of a domain.
+        estimator: estimator with the smallest root mean square error.
+        shift: mean error; below 0 if estimates are too optimistic.
+        between: variance of the mean error between domains.
         within: variance of the error within a domain, over changes of its images.
         sites: number of pairs of domain and change.
         groups: number of domains.
@@ -159,7 +159,7 @@ class Calibration:
 
     @classmethod
     def of(cls, errors: Mapping[str, Mapping[int, list[float]]]) -> Calibration:
-        """From the errors by estimator and domain, of two domains or more."""
+        """Compute it from the errors by estimator and domain, of at least two domains."""
         every = {name: np.concatenate([*map(np.array, groups.values())]) for name, groups in errors.items()}
         best = min(every, key=lambda name: float((every[name] ** 2).mean()))
         means = np.array([np.mean(values) for values in errors[best].values()])
@@ -174,13 +174,13 @@ class Calibration:
         )
 
     def share(self, estimate: float, images: int, distance: float) -> Share:
-        """The expected accuracy with a 95% interval.
+        """Return the expected accuracy with a 95% interval.
 
         Args:
             estimate: log odds by `estimator`.
             images: number of new images.
-            distance: of the new images, see `Distances.relative`. The nearer they are to the training domains, the less
-                of the error of unseen domains is added.
+            distance: distance of the new images, see `Distances.relative`. The closer they are to the training domains,
+                the less of the error of unseen domains is added.
         """
         nearness = min(max(distance, 0.0), 1.0)
         centre = estimate + nearness * self.shift
@@ -191,14 +191,14 @@ class Calibration:
 
 
 def calibrate(known: Images, classes: int, groups: NDArray[np.int64]) -> Calibration:
-    """Leave each group out in turn, and compare what is estimated for it with what is true.
+    """Leave each group out in turn, and compare the estimates for it with its true accuracy.
 
-    The first classifier is a probe on the frozen features, which have not seen the group either. The second one is a
-    probe on the student's features.
+    The first classifier is a probe on the frozen features, which were not trained on the group either. The second one
+    is a probe on the student's features.
 
     Args:
         known: labelled images.
-        classes: K.
+        classes: number of classes, K.
         groups: [N] int64, usually the domain; at least two of them have `FEWEST_PER_GROUP` unchanged images.
     """
     errors: dict[str, dict[int, list[float]]] = {name: {} for name in (CONFIDENCE, AGREEMENT, BOTH)}
@@ -219,7 +219,7 @@ def calibrate(known: Images, classes: int, groups: NDArray[np.int64]) -> Calibra
 
 
 def large_groups(groups: NDArray[np.int64]) -> list[int]:
-    """The groups of [N] unchanged images that can be left out: those with `FEWEST_PER_GROUP` images."""
+    """Return the groups of [N] unchanged images that can be left out: those with `FEWEST_PER_GROUP` images."""
     values, counts = np.unique(groups, return_counts=True)
     return [int(value) for value in values[counts >= FEWEST_PER_GROUP]]
 
@@ -231,13 +231,13 @@ def _sites(part: Images) -> Iterator[Images]:
 
 @dataclass(frozen=True)
 class Distances:
-    """How far images lie from the training domains in the frozen features.
+    """Distances between the training domains in the frozen features.
 
     Attributes:
-        centres: [C, G], the mean of each class in each domain, with rows of length one before averaging.
-        inside: mean distance of halves of the training domains from the other half.
+        centres: [C, G], mean of each class in each domain, with rows of length one before averaging.
+        inside: mean distance between two halves of a training domain.
         outside: mean distance of a training domain from the others.
-        farthest: the largest distance of a training domain from the others.
+        farthest: largest distance of a training domain from the others.
     """
 
     centres: Floats
@@ -247,7 +247,7 @@ class Distances:
 
     @classmethod
     def of(cls, known: Images, groups: NDArray[np.int64]) -> Distances:
-        """From unchanged images of at least two groups."""
+        """Compute them from unchanged images of at least two groups."""
         rows, keys = _unit(known.frozen), known.labels * (int(groups.max()) + 1) + groups
         half = stratified_folds(keys, count=2) == 0
         inside, outside = [], []
@@ -258,8 +258,10 @@ class Distances:
         return cls(_centres(rows, keys), float(np.mean(inside)), float(np.mean(outside)), max(outside))
 
     def relative(self, frozen: NDArray[np.float32]) -> tuple[float, bool]:
-        """The distance of new images: 0 like other images of the training domains, 1 like a training domain that was
-        left out; and whether they lie farther than each of these.
+        """Return the relative distance of new images, and whether it exceeds that of every training domain.
+
+        It is 0 for images like those of the training domains, and 1 for images like those of a domain that was left
+        out.
         """
         found = _distance(_unit(frozen), self.centres)
         room = self.outside - self.inside
@@ -277,7 +279,7 @@ def _centres(rows: Floats, keys: NDArray[np.int64]) -> Floats:
 
 
 def _distance(rows: Floats, centres: Floats) -> float:
-    """Length of the mean difference of [N, D] rows from their nearest centres, less what chance adds to it."""
+    """Return the length of the mean difference of [N, D] rows from their nearest centres, corrected for chance."""
     nearest = (rows @ centres.T - (centres**2).sum(axis=1) / 2).argmax(axis=1)
     differences = rows - centres[nearest]
     mean = differences.mean(axis=0)

@@ -23,15 +23,15 @@ def frozen_features(
     keep: Accelerator | None = None,
     device: torch.device | None = None,
 ) -> NDArray[np.float32]:
-    """Return the frozen backbone's features of images in the pixel cache, [N, F]; from the feature cache if it has all.
+    """Return the frozen backbone's features [N, F] of images in the pixel cache. Cached features are reused.
 
     Args:
-        plan: with a student.
+        plan: a plan with a student.
         digests: [N, 32], SHA-256 of the images.
         progress: receives the progress of computing missing features.
         title: name of this stage.
         keep: computes missing features in blocks of the feature cache and saves them, for many images. None computes
-            those of these images only and saves nothing, for a sample.
+            only those of the given images and saves nothing, for a sample.
         device: device of the backbone without `keep`; None is the CPU.
     """
     backbone, pixels, slots = plan.student_backbone, plan.pixels.map(), plan.pixels.slots(digests)

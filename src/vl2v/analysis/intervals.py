@@ -39,9 +39,9 @@ def share_of(accuracy: float, images: int) -> Share:
 
 
 def difference(first: Share, second: Share) -> tuple[float, float]:
-    """The 95% interval of first minus second (Newcombe, Statistics in Medicine 1998, method 10).
+    """Return the 95% interval of first minus second (Newcombe, Statistics in Medicine 1998, method 10).
 
-    It is meant for shares of different images; for shares of the same images it is wider than necessary.
+    It is intended for shares of different images. For shares of the same images it is wider than necessary.
     """
     gap = first.value - second.value
     low = math.hypot(first.value - first.low, second.high - second.value)

@@ -12,25 +12,29 @@ from vl2v_runtime.trust import softmax
 Floats = NDArray[np.float64]
 Labels = NDArray[np.int64]
 
-STRENGTHS = (0.1, 1.0, 10.0)  # of the penalty, relative to the mean variance of a feature; the best one is used
+STRENGTHS = (
+    0.1,
+    1.0,
+    10.0,
+)  # of the penalty, relative to the mean variance of a feature
 FOLDS = 5
-TEMPERATURES = np.geomspace(0.01, 2.0, 60)  # among which the temperature of a probe's scores is searched
+TEMPERATURES = np.geomspace(0.01, 2.0, 60)  # candidates for the temperature of a probe's scores
 
 
 def domain_folds(domains: Labels) -> Labels:
-    """The fold of each image, [N] int64, if each domain in turn is left out of the fit."""
+    """Return the fold of each image, [N] int64, so that each fold is one domain."""
     return np.unique(domains, return_inverse=True)[1].astype(np.int64)
 
 
 def stratified_folds(labels: Labels, units: Labels | None = None, count: int = FOLDS, seed: int = 0) -> Labels:
-    """The fold of each image, [N] int64 in [0, count), with the classes shared evenly.
+    """Return the fold of each image, [N] int64 in [0, count), with the classes divided evenly.
 
     Args:
         labels: [N] int64.
-        units: [N] int64; images of one unit, such as copies of one file or frames of one clip, are in one fold.
-            None makes every image its own unit.
+        units: [N] int64; images of one unit, such as copies of one file or frames of one clip, are in one fold. None
+            makes every image its own unit.
         count: number of folds.
-        seed: of the order in which images are dealt out.
+        seed: seed of the order in which images are assigned.
     """
     units = np.arange(len(labels)) if units is None else units
     _, first, unit_of = np.unique(units, return_index=True, return_inverse=True)
@@ -44,12 +48,12 @@ def stratified_folds(labels: Labels, units: Labels | None = None, count: int = F
 def fit(
     features: NDArray[np.floating], targets: Floats, strengths: Sequence[float] = STRENGTHS
 ) -> Iterator[tuple[Floats, Floats]]:
-    """Ridge regression with an intercept, solved over images or over features, whichever are fewer.
+    """Fit ridge regressions with an intercept, solved over images or features, whichever are fewer.
 
     Args:
         features: [N, F].
         targets: [N, K], e.g. one-hot labels.
-        strengths: of the penalty, relative to the mean variance of a feature.
+        strengths: strengths of the penalty, relative to the mean variance of a feature.
 
     Returns:
         For each strength, weight [F, K] and intercept [K], float64.
@@ -73,20 +77,20 @@ def cross_validated(
     classes: int,
     strengths: Sequence[float] = STRENGTHS,
 ) -> Floats:
-    """The scores of every image by a probe that was fitted on the other folds.
+    """Return the scores of every image by a probe that was fitted on the other folds.
 
-    Of the strengths of the penalty, the one with the most correct predictions is used. With three strengths, what this
-    choice adds to the accuracy is far below its confidence interval.
+    The strength of the penalty with the most correct predictions is used. With three strengths, the optimism of this
+    choice is far below the confidence interval of the accuracy.
 
     Args:
         features: [N, F].
         labels: [N] in [0, classes).
         folds: [N], at least two different ones; see `domain_folds` and `stratified_folds`.
-        classes: K.
-        strengths: of the penalty.
+        classes: number of classes, K.
+        strengths: strengths of the penalty.
 
     Returns:
-        [N, K] float64. The largest score is the prediction; a class that the other folds lack scores -inf.
+        [N, K] float64. The largest score is the prediction. A class that the other folds lack scores -inf.
 
     Raises:
         ValueError: if all images are in one fold.
@@ -106,9 +110,9 @@ def cross_validated(
 
 
 def probabilities(scores: Floats, labels: Labels) -> Floats:
-    """Softmax of [N, K] scores at the temperature with the highest likelihood of the labels, [N, K] float64.
+    """Return the softmax of scores [N, K] at the temperature with the highest likelihood of the labels, float64.
 
-    One temperature for all images hardly depends on a single label, so cross-validated scores stay cross-validated.
+    One temperature for all images hardly depends on a single label, so cross-validated scores remain cross-validated.
     """
     options = (softmax(scores / temperature) for temperature in TEMPERATURES)
     rows = np.arange(len(labels))

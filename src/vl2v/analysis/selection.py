@@ -1,4 +1,4 @@
-"""Which images to query if money does not suffice for all: a diverse set on frozen features, shared by domains."""
+"""Select a diverse set of images to query, if the budget does not cover all of them."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ from numpy.typing import NDArray
 
 from vl2v.data.splits import Indices
 
-WIDTH = 128  # dimensions of a random projection, to which wider features are reduced
-ITERATIONS = 8  # of k-means
-CHUNK = 4096  # rows compared with all centres at once
+WIDTH = 128  # dimensions to which wider features are reduced by a random projection
+ITERATIONS = 8  # iterations of k-means
+CHUNK = 4096  # rows per block that is compared with all centres
 Floats = NDArray[np.float32]
 
 
 def shares_of(groups: NDArray[np.int64], count: int, taken: NDArray[np.bool_] | None = None) -> dict[int, int]:
-    """How many images of each group to choose, so that the groups end up as equal as their sizes permit.
+    """Return how many images of each group to select, so that the groups are as equal as their sizes allow.
 
     Args:
-        groups: [N], the group of each image.
-        count: images to choose in all, at most those that are not taken.
-        taken: [N], images that are chosen already; None if there are none.
+        groups: [N], group of each image.
+        count: number of images to select, at most the number that are not taken.
+        taken: [N], whether an image is already selected; None if none is.
 
     Returns:
-        The number of further images by group. The sum is `count`.
+        The number of further images by group, with the sum `count`.
     """
     taken = np.zeros(len(groups), bool) if taken is None else taken
     names = [int(name) for name in np.unique(groups)]
@@ -36,7 +36,7 @@ def shares_of(groups: NDArray[np.int64], count: int, taken: NDArray[np.bool_] | 
 
 
 def at_random(groups: NDArray[np.int64], count: int, seed: int = 0, taken: NDArray[np.bool_] | None = None) -> Indices:
-    """Choose images of every group at random, as `shares_of` shares them; row numbers, [count], group by group."""
+    """Select images of every group at random, in numbers of `shares_of`. Returns row indices, [count], by group."""
     taken = np.zeros(len(groups), bool) if taken is None else taken
     generator = np.random.default_rng(seed)
     shares = shares_of(groups, count, taken).items()
@@ -52,23 +52,23 @@ def diverse(
     seed: int = 0,
     taken: NDArray[np.bool_] | None = None,
 ) -> Indices:
-    """Choose images that represent the features of every group: the images closest to the centres of k-means.
+    """Select images that represent the features of every group: those closest to the centres of k-means.
 
-    A group has as many clusters as images to choose and taken images together. Clusters with a taken image are
+    A group has as many clusters as images to select and taken images together. Clusters with a taken image are
     represented already. Of the others, the largest come first (similar to TypiClust, Hacohen et al., 2022). If there
-    are too few, the images that are least similar to those chosen follow. The groups take turns, so any first part of
-    the result is shared as evenly. Similarity is the cosine of the centred features. Features wider than `WIDTH` are
+    are too few, the images that are least similar to the selected ones follow. The groups take turns, so any prefix of
+    the result is divided as evenly. Similarity is the cosine of the centred features. Features wider than `WIDTH` are
     reduced by a seeded random projection, which changes a cosine by about 0.09.
 
     Args:
         features: [N, F], e.g. of the frozen student.
-        groups: [N], the group of each image, such as its domain.
-        count: images to choose, at most those that are not taken.
-        seed: of the clusters and of the projection.
-        taken: [N], images that are chosen already; None if there are none.
+        groups: [N], group of each image, such as its domain.
+        count: number of images to select, at most the number that are not taken.
+        seed: seed of the clusters and of the projection.
+        taken: [N], whether an image is already selected; None if none is.
 
     Returns:
-        Row numbers, [count], in the order of choice.
+        Row indices, [count], in the order of selection.
     """
     taken = np.zeros(len(groups), bool) if taken is None else taken
     generator, directions = np.random.default_rng(seed), _directions(features, seed)
@@ -82,15 +82,15 @@ def diverse(
 
 
 def k_centre(features: NDArray[np.floating], count: int, *, seed: int = 0) -> Indices:
-    """Choose images that cover all others (Gonzalez, 1985): each is the least similar to those chosen before it.
+    """Select images that cover all others (Gonzalez, 1985): each is the least similar to those selected before it.
 
     Args:
         features: [N, F], e.g. of the student. Similarity is the cosine of the centred rows.
-        count: images to choose, from 1 to N.
-        seed: of the first image.
+        count: number of images to select, from 1 to N.
+        seed: seed of the first image.
 
     Returns:
-        Row numbers in the order of choice, [count].
+        Row indices, [count], in the order of selection.
     """
     chosen = np.zeros(len(features), bool)
     first = int(np.random.default_rng(seed).integers(len(features)))
@@ -99,7 +99,7 @@ def k_centre(features: NDArray[np.floating], count: int, *, seed: int = 0) -> In
 
 
 def _directions(features: NDArray[np.floating], seed: int | None = None) -> Floats:
-    """Centred features of length one, [N, F]. With a seed, wide ones are reduced to [N, WIDTH]."""
+    """Return centred features of length one, [N, F]. With a seed, wide ones are reduced to [N, WIDTH]."""
     x = np.asarray(features, np.float32)
     x = x - x.mean(axis=0, dtype=np.float64).astype(np.float32)
     if seed is not None and x.shape[1] > WIDTH:
@@ -111,7 +111,7 @@ def _directions(features: NDArray[np.floating], seed: int | None = None) -> Floa
 def _representatives(
     directions: Floats, taken: NDArray[np.bool_], count: int, generator: np.random.Generator
 ) -> list[int]:
-    """Row numbers of `count` images in the order of choice."""
+    """Return the row indices of `count` images in the order of selection."""
     if not count:
         return []
     centres = _clusters(directions, count + int(taken.sum()), generator)
@@ -128,7 +128,7 @@ def _representatives(
 
 
 def _clusters(x: Floats, count: int, generator: np.random.Generator) -> Floats:
-    """Centres of k-means, [at most `count`, F], begun as in k-means++ (Arthur and Vassilvitskii, 2007)."""
+    """Return centres of k-means, [at most `count`, F], initialised by k-means++ (Arthur and Vassilvitskii, 2007)."""
     rows = [int(generator.integers(len(x)))]
     distance = np.square(x - x[rows[0]]).sum(axis=1)
     while len(rows) < count and distance.max() > 1e-9:
@@ -147,7 +147,7 @@ def _clusters(x: Floats, count: int, generator: np.random.Generator) -> Floats:
 
 
 def _nearest(x: Floats, centres: Floats) -> tuple[Indices, Floats]:
-    """The closest centre of each row, [N], and the squared distance to it up to a constant of the row, [N]."""
+    """Return the nearest centre of each row, [N], and the squared distance up to a constant of the row, [N]."""
     squares, found, distances = np.square(centres).sum(axis=1), [], []
     for start in range(0, len(x), CHUNK):
         part = squares - 2 * (x[start : start + CHUNK] @ centres.T)
@@ -157,7 +157,7 @@ def _nearest(x: Floats, centres: Floats) -> tuple[Indices, Floats]:
 
 
 def _least_similar(directions: Floats, chosen: NDArray[np.bool_], count: int) -> list[int]:
-    """`count` further row numbers; each is the least similar to its most similar chosen image (Gonzalez, 1985)."""
+    """Return `count` further rows, each the least similar to its most similar selected image (Gonzalez, 1985)."""
     if not count:
         return []
     near = np.full(len(directions), -np.inf, np.float32)

@@ -14,15 +14,15 @@ UNLIKE = 0.01  # share of the images that are shown as unlike any class
 
 @dataclass(frozen=True)
 class Judgement:
-    """What teacher and probe say of N labelled images.
+    """Results of teacher and probe for N labelled images.
 
     Attributes:
         rejected: [N] bool, whether both reject the label.
-        suggested: [N] int64, the class that both together find most probable.
+        suggested: [N] int64, the most probable class according to both together.
         teacher: [N] float64, the teacher's probability of the label.
         probe: [N] float64, the cross-validated probe's probability of the label.
         similarity: [N] float64, the largest cosine of the teacher's embedding with the mean embedding of a class.
-        unlike: [N] bool, whether this is among the lowest `UNLIKE` of all images, and the label is not rejected.
+        unlike: [N] bool, whether the similarity is among the lowest `UNLIKE` of all images, and the label not rejected.
     """
 
     rejected: NDArray[np.bool_]
@@ -34,18 +34,18 @@ class Judgement:
 
     @property
     def doubt(self) -> Floats:
-        """How improbable both find the label, [N] in [0, 1]; the order in which labels are reviewed."""
+        """[N] in [0, 1], how improbable the label is according to both; labels are reviewed in this order."""
         return 1 - np.sqrt(self.teacher * self.probe)
 
 
 def judge(teacher: Floats, embeddings: NDArray[np.floating], features: NDArray[np.floating], labels: Labels,
           units: Labels | None = None) -> Judgement:  # fmt: skip
-    """Judge labels by the teacher and by a probe that was not fitted on the image in question.
+    """Check labels with the teacher and with a probe that was not fitted on the image.
 
     Args:
         teacher: [N, K] zero-shot probabilities.
-        embeddings: [N, D] of the teacher.
-        features: [N, F] of the frozen student.
+        embeddings: [N, D] embeddings of the teacher.
+        features: [N, F] features of the frozen student.
         labels: [N] in [0, K).
         units: [N]; images of one unit are in one fold, see `vl2v.analysis.probe.stratified_folds`.
     """
@@ -62,12 +62,12 @@ def judge(teacher: Floats, embeddings: NDArray[np.floating], features: NDArray[n
 
 
 def rejects(probability: Floats, labels: Labels) -> NDArray[np.bool_]:
-    """Whether a classifier rejects each label, by confident learning (Northcutt et al., JAIR 2021).
+    """Return whether a classifier rejects each label, by confident learning (Northcutt et al., JAIR 2021).
 
-    The threshold of a class is the mean probability of the class over the images with its label. An image counts for
-    the most probable class among those whose threshold it reaches. If that is not its label, the label is rejected; of
-    two equally probable ones it is the label.
-    Neither over- nor underconfidence for a class as a whole changes the result.
+    The threshold of a class is the mean probability of the class over the images with its label. An image is assigned
+    to the most probable class among those whose threshold it reaches; in case of a tie, to its label. If the class
+    differs from the label, the label is rejected. Over- or underconfidence for a whole class does not change the
+    result.
 
     Args:
         probability: [N, K] of images that the classifier was not fitted on.
@@ -77,14 +77,14 @@ def rejects(probability: Floats, labels: Labels) -> NDArray[np.bool_]:
     own = probability[np.arange(len(labels)), labels]
     counts = np.bincount(labels, minlength=classes)
     sums = np.bincount(labels, weights=own, minlength=classes)
-    thresholds = np.where(counts > 0, sums / np.maximum(counts, 1), np.inf)  # a class without labels takes no image
+    thresholds = np.where(counts > 0, sums / np.maximum(counts, 1), np.inf)  # inf for a class without labels
     reached = np.where(probability >= thresholds, probability, -1.0)
     found: NDArray[np.bool_] = reached.max(axis=1) > np.maximum(reached[np.arange(len(labels)), labels], 0)
     return found
 
 
 def class_similarity(embeddings: NDArray[np.floating], labels: Labels) -> Floats:
-    """The largest cosine of each of [N, D] embeddings with the mean embedding of a class, [N] float64."""
+    """Return the largest cosine of each of N embeddings [N, D] with the mean embedding of a class, float64."""
     rows = _unit(embeddings)
     means = _unit(np.stack([rows[labels == label].mean(axis=0) for label in np.unique(labels)]))
     found: Floats = (rows @ means.T).max(axis=1)

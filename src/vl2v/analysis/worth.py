@@ -1,4 +1,4 @@
-"""The advice of `vl2v.analysis.advice` for a plan, from what the store has; nothing is bought."""
+"""The advice of `vl2v.analysis.advice` for a plan, from stored embeddings; nothing is bought."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ from vl2v.purchase import text_heads
 from vl2v.teacher.purchase.store import EmbeddingStore
 from vl2v.teacher.zero_shot import zero_shot_logits
 
-SAMPLE = 500  # images that are passed through the frozen backbone
-PILOT = 100  # answers that are bought first
-CLASSES = 50  # classes that are compared, so that each has enough images in the sample
-FILE = "advice.json"  # in the run's folder for work
+SAMPLE = 500  # maximum number of images for the probe
+PILOT = 100  # number of images that are bought first
+CLASSES = 50  # maximum number of classes, so that each has enough images in the sample
+FILE = "advice.json"  # temporary file of a run
 
 
 def worth_of(
@@ -44,21 +44,21 @@ def worth_of(
     *,
     bought: bool = False,
 ) -> Advice | None:
-    """Compare the teacher's stored answers with a linear probe on a sample of the labelled source images.
+    """Compare the teacher with a linear probe on a sample of the labelled source images.
 
-    Images of held-out domains and stated test images take no part.
+    Images of held-out domains and stated test images are not used.
 
     Args:
-        plan: with a student.
-        store: of the embeddings; answers that it lacks are left out.
+        plan: a plan with a student.
+        store: store of the embeddings; images without an embedding are omitted.
         progress: receives the progress of computing features that are not cached.
-        device: of the backbone; None is the CPU.
-        bought: whether a run has bought the sample, or its first part. Otherwise, any image may have an answer, and
-            those that have one are preferred.
+        device: device of the backbone; None is the CPU.
+        bought: whether a run has bought the sample, or its first part. Otherwise, images with a stored embedding are
+            preferred.
 
     Returns:
         None without labels, without a student, with a method that does not query the teacher, with too few images or
-        answers, or for a repair, whose student was trained on the labels.
+        embeddings, or for a repair, whose student was trained on the labels.
     """
     if not plan.labelled or not plan.method.queries_teacher or plan.backbone is None or plan.config.repair is not None:
         return None
@@ -88,7 +88,7 @@ def worth_of(
 
 
 def tell(advice: Advice, progress: Progress) -> None:
-    """Show the advice: a warning if it is not to distil from the teacher, otherwise a line."""
+    """Show the advice: as a warning if it is not to distil from the teacher, otherwise as a note."""
     if advice.action in (LABELS_ALONE, OTHER_TEACHER):
         warn(progress, advice.line)
     else:
@@ -96,10 +96,10 @@ def tell(advice: Advice, progress: Progress) -> None:
 
 
 def pilot_of(plan: RunPlan, store: EmbeddingStore) -> Digests | None:
-    """SHA-256 of the training images whose answers a run buys first, [N, 32]; None if it need not buy any first.
+    """Return the SHA-256 of the training images that a run buys first, [N, 32]; None if the order is not important.
 
-    That is so if the teacher is free, if there is no advice to give, if few images are bought at all, or if requests of
-    an earlier process are in flight, which are completed as they were sent. A plan that chooses its images buys no
+    It is not if the teacher is free, if there will be no advice, if few images are bought at all, or if requests of an
+    earlier process are in flight, which are completed as they were sent. A plan that selects its images does not buy
     others.
     """
     if plan.card.price.free or not plan.labelled or not plan.method.queries_teacher or plan.queried is not None:
@@ -118,18 +118,18 @@ def sample_of(
     candidates: DatasetRows,
     known: NDArray[np.bool_] | None = None,
 ) -> tuple[DatasetRows, NDArray[np.int64]]:
-    """A seeded sample of images, shared evenly by domains and classes.
+    """Return a seeded sample of images, divided evenly by domain and class.
 
     Args:
-        labels: of all images.
-        domains: of all images.
-        candidates: [N] rows to draw from.
-        known: [N], whether the teacher's answer is there; such images come first within a domain and class. None
+        labels: labels of all images.
+        domains: domains of all images.
+        candidates: [N] rows to sample from.
+        known: [N], whether the teacher's embedding is stored; such images are preferred within a domain and class. None
             prefers no image.
 
     Returns:
-        Rows, at most `SAMPLE`, of domains and classes in turn, so that any first part is shared evenly as well; and
-        the classes, ascending, at most `CLASSES`.
+        (at most `SAMPLE` rows, with domains and classes in turn, so that any prefix is divided as evenly; at most
+        `CLASSES` classes, ascending).
     """
     generator = np.random.default_rng(0)
     present = np.unique(labels[candidates])
@@ -148,12 +148,12 @@ def sample_of(
 
 
 def source_rows(plan: RunPlan) -> DatasetRows:
-    """The labelled images of the source domains that the plan trains on or selects by."""
+    """Return the labelled images of the source domains that the plan uses for training or validation."""
     return np.concatenate([*plan.split.training.values(), *plan.split.validation.values()])
 
 
 def copies_of(digests: Digests) -> NDArray[np.int64]:
-    """Equal numbers for copies of one file, [N] int64."""
+    """Return numbers that are equal for copies of one file, [N] int64."""
     return np.unique(digests, axis=0, return_inverse=True)[1].reshape(-1).astype(np.int64)
 
 
@@ -164,5 +164,5 @@ def save_advice(advice: Advice | None, work: Path) -> None:
 
 
 def saved_advice(work: Path) -> dict[str, Any] | None:
-    """The advice that `save_advice` wrote; empty if there was none to give, None before it was called."""
+    """Return the advice that `save_advice` wrote; empty if there was none, None if it was not called yet."""
     return read_json(work / FILE) if (work / FILE).exists() else None

@@ -34,10 +34,10 @@ class Published:
 
     def average(self, benchmark: str) -> float | None:
         """Return the accuracy on a benchmark in [0, 1]; None if not published. Case and punctuation are ignored."""
-        wanted = _plain(benchmark)
+        key = _plain(benchmark)
         averages = {_plain(name): value for name, value in zip(BENCHMARKS, self.averages, strict=True)}
         averages["terraincognita"] = averages["terrainc"]
-        return averages[wanted] / 100 if wanted in averages else None
+        return averages[key] / 100 if key in averages else None
 
 
 def _plain(name: str) -> str:

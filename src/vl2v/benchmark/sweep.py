@@ -142,8 +142,8 @@ class Sweep:
             TrainingError: if the training of this job fails.
             Vl2vError: for an error that concerns all jobs.
         """
-        with self._alone(job) as mine:
-            if not mine:
+        with self._alone(job) as acquired:
+            if not acquired:
                 return False
             if not is_finished(self.out, job):
                 if not announced:
@@ -194,14 +194,14 @@ class Sweep:
                     if is_finished(self.out, job):
                         continue
                     try:
-                        worked |= (mine := self.do(job, progress))
+                        worked |= (done := self.do(job, progress))
                     except TrainingError as error:
                         failed[job.name] = str(error)
                         continue
                     except Interrupted as error:
                         step = f"continue with the same command; {len(self.finished())} jobs are finished"
                         raise Interrupted("Stopped; the job's state is saved.", next_step=step) from error
-                    if mine:
+                    if done:
                         advance(1)
                 if not worked:
                     time.sleep(PAUSE)
@@ -253,8 +253,8 @@ class Sweep:
         """Try to reserve a job for this process until the block ends; yields whether that succeeded."""
         locks = self.out / "locks"
         locks.mkdir(parents=True, exist_ok=True)
-        with try_file_lock(locks / job.name) as mine:
-            yield mine
+        with try_file_lock(locks / job.name) as acquired:
+            yield acquired
 
 
 def identify(grid: Grid, teacher: Teacher, storage: StoragePaths, progress: Progress) -> Origin:

@@ -174,9 +174,9 @@ def _expense(records: Sequence[Record]) -> Expense:
     )
 
 
-def _difference(ours: Runs, theirs: Runs, targets: Sequence[str], unit: str) -> Difference | None:
+def _difference(row: Runs, baseline: Runs, targets: Sequence[str], unit: str) -> Difference | None:
     """Compare over the common pairs or, with ``seeds``, over the seeds in which both rows have all targets."""
-    pairs = [{key: record.test.accuracy for key, record in runs.items()} for runs in (ours, theirs)]
+    pairs = [{key: record.test.accuracy for key, record in runs.items()} for runs in (row, baseline)]
     if unit == PAIRS:
         return paired(*pairs)
     averages = [{s: fmean(p[t, s] for t in targets) for s in whole_seeds(p, targets)} for p in pairs]

@@ -71,15 +71,15 @@ class _Lines:
     @contextmanager
     def stage(self, title: str, total: int, done: int = 0) -> Iterator[Advance]:
         """See `vl2v.progress.Progress`."""
-        started = said = time.monotonic()
+        started = last = time.monotonic()
         count = done
         self._begin(title, total, done)
 
         def advance(steps: int) -> None:
-            nonlocal count, said
+            nonlocal count, last
             count, now = count + steps, time.monotonic()
-            if now - said >= self.every and done < count < total:
-                said = now
+            if now - last >= self.every and done < count < total:
+                last = now
                 self._step(title, total, count, (now - started) / (count - done) * (total - count))
 
         yield advance

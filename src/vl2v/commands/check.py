@@ -35,26 +35,26 @@ from vl2v.teacher.purchase.store import EmbeddingStore
 from vl2v.teacher.registry import open_teacher
 from vl2v.teacher.zero_shot import zero_shot_logits
 
-SAME = 0.999  # cosine of two embeddings of one image; below it they are not the same answer
-LUCK = 0.01  # probability with which guessing is as good as what was found
+SAME = 0.999  # minimum cosine of two embeddings of the same image
+LUCK = 0.01  # maximum probability of reaching the accuracy by guessing
 SWATCHES = {"red": (220, 30, 30), "green": (30, 160, 50), "blue": (30, 60, 210), "yellow": (240, 220, 40)}
 
 
 @dataclass(frozen=True)
 class Check:
-    """What a check found.
+    """Result of a check.
 
     Attributes:
-        card: the teacher's description.
+        card: description of the teacher.
         images: number of labelled images that were queried.
-        classes: K, how many classes they are of.
-        accuracy: zero-shot accuracy on them, 0 to 1.
-        luck: probability of at least that accuracy by guessing.
-        cosine: of two answers to the same image; 1 if the teacher is deterministic.
-        queries: images and texts paid for by this check.
-        spent: what it cost, in `card.price.currency`.
-        job: what distilling from the whole folder would cost now; None without a folder.
-        note: what the user should know of the price; empty if nothing.
+        classes: number of their classes, K.
+        accuracy: zero-shot accuracy on these images, in [0, 1].
+        luck: probability of at least this accuracy by guessing.
+        cosine: cosine of two embeddings of the same image; 1 if the teacher is deterministic.
+        queries: number of images and of texts that this check paid for.
+        spent: cost of the check, in `card.price.currency`.
+        job: quote for distilling from the whole folder; None without a folder.
+        note: remark on the price; may be empty.
         advice: whether the teacher is worth its price; None without a student, or with too few images.
     """
 
@@ -72,12 +72,12 @@ class Check:
 
     @property
     def deterministic(self) -> bool:
-        """Whether the same image got the same answer, up to rounding."""
+        """Whether the teacher returned the same embedding for the same image, up to rounding."""
         return self.cosine >= SAME
 
     @property
     def one_space(self) -> bool:
-        """Whether images and texts are comparable: guessing would hardly be as good."""
+        """Whether image and text embeddings can be compared: this accuracy is unlikely to be reached by guessing."""
         return self.luck < LUCK
 
 
@@ -91,23 +91,23 @@ def check_teacher(
     progress: Progress | None = None,
     settings: dict[str, Any] | None = None,
 ) -> Check:
-    """Ask a teacher about a few labelled images and their classes' prompts.
+    """Query a teacher for a few labelled images and the prompts of their classes.
 
-    What is bought is kept, so a job over the same images does not pay for it again.
+    The embeddings are stored, so a later run on the same images does not pay for them again.
 
     Args:
-        teacher: its name (see `vl2v.teacher.registry.open_teacher`), or an open one.
-        data: labelled images: a folder, a table, or a dataset of another tool; without any, plain colours are drawn.
-        budget: the most to spend; needed where the teacher charges.
-        images: how many to ask about, spread over the classes.
-        storage: where store and cache are.
+        teacher: name of the teacher (see `vl2v.teacher.registry.open_teacher`), or an open one.
+        data: labelled images: a folder, a table, or a dataset of another tool. None uses images of plain colours.
+        budget: maximum amount to spend; required if the teacher charges.
+        images: number of images to query, spread over the classes.
+        storage: paths of store and cache.
         progress: progress callback.
-        settings: nested settings of a run, e.g. the price of a vendor that is not known. With ``student.spec``, the
-            check compares the teacher with a linear probe on the features of that student.
+        settings: nested settings of a run, e.g. the price of a vendor whose price is unknown. With ``student.spec``,
+            the check compares the teacher with a linear probe on the features of that student.
 
     Raises:
         BudgetError: before anything is sent that would exceed the budget.
-        TeacherError: if answers cannot be used: another dimension, NaN, no row for an input.
+        TeacherError: if a response cannot be used: another dimension, NaN, a missing row.
     """
     storage, progress = storage or StoragePaths(), progress or Silent()
     spec = teacher if isinstance(teacher, str) else teacher.describe().identity
@@ -116,21 +116,27 @@ def check_teacher(
     opened = open_teacher(spec, price=stated_price(config)) if isinstance(teacher, str) else teacher
     if data is None:
         with closing(EmbeddingStore(storage.store)) as store:
-            proof = _Proof(opened, store, budget, progress)
+            checker = _Checker(opened, store, budget, progress)
             prompts = tuple(f"an image of plain {name}" for name in SWATCHES)
-            return proof.run([_swatch(c) for c in SWATCHES.values()], np.arange(len(SWATCHES)), prompts, len(SWATCHES))
+            return checker.run(
+                [_swatch(c) for c in SWATCHES.values()], np.arange(len(SWATCHES)), prompts, len(SWATCHES)
+            )
     plan = plan_run(config, storage, progress, teacher=opened, with_student=bool(config.student.spec))
     dataset = plan.dataset
     rows = _spread(dataset.labels, images)
     contents = [dataset.read(int(row)) for row in rows]
     with closing(EmbeddingStore(storage.store)) as store:
-        proof = _Proof(opened, store, budget, progress)
-        found = proof.run(contents, dataset.labels[rows], plan.requirements.prompts, len(dataset.phrases))
+        checker = _Checker(opened, store, budget, progress)
+        found = checker.run(contents, dataset.labels[rows], plan.requirements.prompts, len(dataset.phrases))
         advice = worth_of(plan, store, progress)
-        return replace(found, job=quote_again(plan, store), advice=advice)  # the job without what the check bought
+        return replace(
+            found, job=quote_again(plan, store), advice=advice
+        )  # without the queries that the check has bought
 
 
-class _Proof:
+class _Checker:
+    """Buys the embeddings of a check and computes its result."""
+
     def __init__(self, teacher: Teacher, store: EmbeddingStore, budget: Decimal | None, progress: Progress) -> None:
         self.teacher, self.store, self.progress = teacher, store, progress
         self.card = teacher.describe()
@@ -139,12 +145,12 @@ class _Proof:
 
     def run(self, contents: list[bytes], labels: np.ndarray, prompts: tuple[str, ...], classes: int) -> Check:
         digests = np.array([list(hashlib.sha256(content).digest()) for content in contents], np.uint8)
-        self._afford(digests, prompts)
+        self._ensure_affordable(digests, prompts)
         buyer = Buyer(self.teacher, self.store, self.budget, self.run_name, self.progress)
         buyer.texts(prompts, "check")
         buyer.images(digests, contents.__getitem__, "check")
         vectors = self.store.images(self.card, digests)
-        again = self._again(contents[0])
+        again = self._query_again(contents[0])
         head = text_heads(self.store.texts(self.card, prompts), len(prompts) // classes)
         accuracy = top1(zero_shot_logits(vectors, head, self.card.logit_scale), labels)
         right = round(accuracy * len(labels))
@@ -162,13 +168,13 @@ class _Proof:
             note=getattr(self.teacher, "price_note", ""),
         )
 
-    def _afford(self, digests: np.ndarray, prompts: tuple[str, ...]) -> None:
+    def _ensure_affordable(self, digests: np.ndarray, prompts: tuple[str, ...]) -> None:
         images = len(self.store.lacks(self.card, digests)) + 1
         texts = self.store.knows_texts(self.card, list(dict.fromkeys(prompts))).count(False)
         self.budget.check(self.card.price.of(images, texts), f"a check by {images} image and {texts} text queries")
 
-    def _again(self, content: bytes) -> Vectors:
-        """The same image once more, and not the answer that a vendor keeps for a repeated request."""
+    def _query_again(self, content: bytes) -> Vectors:
+        """Query the same image again, without getting a response that the vendor stores for repeated requests."""
         context = PurchaseContext(self.store, self.budget, self.card, self.run_name, "check, the same image again")
         if isinstance(self.teacher, RemoteTeacher):
             order = self.teacher.order("image", [self.teacher.fit(content)], salt=self.run_name)
@@ -188,17 +194,17 @@ class _Proof:
 
 
 def _spread(labels: np.ndarray, count: int) -> np.ndarray:
-    """Positions of at most `count` images, taken from the classes in turn, by a fixed seed."""
+    """Return the indices of at most `count` images, drawn from all classes in turn with a fixed seed."""
     order = np.random.default_rng(0).permutation(len(labels))
-    turn = np.zeros(len(labels), np.int64)
+    rank = np.zeros(len(labels), np.int64)  # of an image among those of its class
     for label in np.unique(labels):
         of_class = order[labels[order] == label]
-        turn[of_class] = np.arange(len(of_class))
-    return order[np.argsort(turn[order], kind="stable")][:count]
+        rank[of_class] = np.arange(len(of_class))
+    return order[np.argsort(rank[order], kind="stable")][:count]
 
 
 def _luck(right: int, count: int, chance: float) -> float:
-    """Probability of at least `right` of `count` by guessing."""
+    """Return the probability of at least `right` correct guesses out of `count`."""
     return sum(math.comb(count, k) * chance**k * (1 - chance) ** (count - k) for k in range(right, count + 1))
 
 

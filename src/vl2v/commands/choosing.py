@@ -29,24 +29,24 @@ def with_choice(
     accelerator: Accelerator,
     progress: Progress,
 ) -> RunPlan:
-    """The plan of a run whose images are chosen, or the same plan if all of them are queried.
+    """Return the plan with the images to query selected, or the same plan if all of them are queried.
 
-    The choice is made once, and is written into the run folder before any image is bought. A resumed run reads it, and
-    so do the other processes. Whatever the budget is by then, no other images are bought. A repair has the choice of
-    the run that it repairs.
+    The images are selected once, and the selection is written to the run folder before any image is bought. A resumed
+    run and the other processes read it, so that no other images are bought, whatever the budget is by then. A repair
+    uses the selection of the run that it repairs.
 
     Args:
-        plan: of the run.
-        budget: of the run, with what was spent of it.
-        store: of the embeddings.
-        folder: of the run.
-        accelerator: device and processes; only the first process chooses.
-        progress: receives the line that says what is queried.
+        plan: plan of the run.
+        budget: budget of the run, with the amount already spent.
+        store: store of the embeddings.
+        folder: run folder.
+        accelerator: device and processes; only the first process selects.
+        progress: receives a note on what is queried.
 
     Raises:
         BudgetError: if the budget does not cover the texts and an image of every source domain; without labels, also an
             evaluation image.
-        RunError: if the file of the choice is damaged.
+        RunError: if the file of the selection is damaged.
     """
     choice, repair = Choice.read(folder.queries_file), plan.config.repair
     if choice is None and repair is not None and (choice := Choice.read(RunFolder(repair.run).queries_file)):
@@ -62,7 +62,7 @@ def with_choice(
 
 
 def with_recorded_choice(plan: RunPlan, folder: RunFolder, store: EmbeddingStore) -> RunPlan:
-    """The plan as the first process of a run has narrowed it."""
+    """Return the plan with the selection in the run folder, which the first process has written."""
     choice = Choice.read(folder.queries_file)
     return plan if choice is None else narrowed(plan, choice, store)
 
@@ -83,11 +83,11 @@ def _choose(
 
 
 def _features(plan: RunPlan, digests: Digests, accelerator: Accelerator, progress: Progress) -> NDArray[np.float32]:
-    """Features of the frozen student, [N, F]; a single process caches them for Align."""
+    """Return the features of the frozen student, [N, F]. A single process caches them for Align."""
     backbone = plan.student_backbone
     backbone.module.to(accelerator.device).to(memory_format=torch.channels_last)
     title = "features to choose the images to query"
-    if accelerator.num_processes > 1:  # the others wait for the purchase
+    if accelerator.num_processes > 1:  # the other processes wait for the purchase
         return frozen_features(plan, digests, progress, title, device=accelerator.device)
     return frozen_features(plan, digests, progress, title, keep=accelerator)
 

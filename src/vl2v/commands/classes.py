@@ -39,8 +39,8 @@ from vl2v.teacher.purchase.ledger import Budget, Ledger, Quote, parse_budget
 from vl2v.teacher.purchase.store import EmbeddingStore
 from vl2v.teacher.purchase.watch import SAME
 
-PURPOSE = "classes"  # in the ledger
-MAX_SHARE = 0.5  # of the validation images
+PURPOSE = "classes"  # purpose of the queries in the ledger
+MAX_SHARE = 0.5  # maximum share of the validation images
 MAX_IMAGES = 150  # validation images per domain that determine the offset of new classes
 
 
@@ -89,17 +89,17 @@ def add_classes(
 ) -> Student:
     """Add classes to a saved student: their text embeddings become rows of its head.
 
-    The student's folder and its exported files change. Text embeddings that are stored already cost nothing,
-    and the ledger records purchases under the name of the run.
+    The student's folder and its exported files change. Text embeddings that are stored already cost nothing, and the
+    ledger records purchases under the name of the run.
 
     Args:
         run: folder of a run or a student.
-        names: of the new classes; underscores are read as spaces, as in training.
-        budget: the most to spend; required if the teacher charges.
+        names: names of the new classes; underscores are read as spaces, as in training.
+        budget: maximum amount to spend; required if the teacher charges.
         phrases: descriptions of the classes in prompts, one for each name; by default the names.
-        templates: prompt templates instead of the run's own.
+        templates: prompt templates instead of those of the run.
         teacher: the run's teacher by another name, or opened; None opens the one that the run names.
-        accept_teacher: add a class even if its text embedding is that of another class.
+        accept_teacher: add a class even if its text embedding equals that of another class.
         share: share of the run's validation images, from 0 to 0.5, that may be assigned to the new classes. It
             determines the offset of their logits, see `vl2v.evaluation.offset`; with 0, there is none.
         storage: path of the store; None uses the run's own.
@@ -113,35 +113,26 @@ def add_classes(
         ConfigError: if a name is empty, exists already, is given twice, or has no unique prompt, or `share` is out of
             range.
         StudentError: if the student has a linear classifier, or does not record its teacher.
-        TeacherError: if the teacher is not the run's, returns no usable response, or the same embedding for
-            two classes.
+        TeacherError: if the teacher is not the run's, returns no usable response, or the same embedding for two
+            classes.
         BudgetError: before anything is sent that would exceed the budget.
     """
-    if not 0 <= share <= MAX_SHARE:
-        raise ConfigError(
-            "The share of validation images is not valid.",
-            expected=f"a number from 0 to {MAX_SHARE}",
-            found=str(share),
-            next_step=f"e.g. --share {SHARE}, or --share 0 for no offset",
-        )
+    _check_share(share)
     home = home_of(run)
     storage = storage or storage_of(home)
-    with _alone(run) as folder, closing(EmbeddingStore(storage.store)) as store:
+    with _locked(run) as folder, closing(EmbeddingStore(storage.store)) as store:
         student = Student.load(folder, backbone)
         added = new_classes(student, names, phrases, templates, teacher, home)
-        exported(home)  # what stands in their way is said before money is spent
-        change = _buy(added, store, parse_budget(budget), str(home.resolve()), progress)
-        card = added.teacher.describe()
-        vectors = torch.from_numpy(store.texts(card, added.texts)).reshape(len(added.prompts), -1, card.dimension)
-        rows = dict(zip(added.prompts, text_head(vectors), strict=True))
+        exported(home)  # raises before money is spent if the exported files cannot be changed
+        purchase = _buy(added, store, parse_budget(budget), str(home.resolve()), progress)
+        rows = _head_rows(added, store)
         if not accept_teacher:
-            _check_distinct(student, rows, card.identity)
-        change["before"] = list(student.classes)
+            _check_distinct(student, rows, added.teacher.describe().identity)
         offset = _offset(student, RunFolder(home), torch.stack(list(rows.values())), share, progress or Silent())
-        change["offset"] = offset
-        for key, row in rows.items():
-            student.add_class(key, row.numpy(), offset)
-        _keep(student, folder, home, change)
+        change = purchase | {"before": list(student.classes), "offset": offset}
+        for name, row in rows.items():
+            student.add_class(name, row.numpy(), offset)
+        _save(student, folder, home, change)
     return student
 
 
@@ -160,7 +151,7 @@ def remove_classes(run: str | Path, names: Sequence[str], *, backbone: nn.Module
     Raises:
         StudentError: if a name is unknown, no class would remain, or the student has a linear classifier.
     """
-    with _alone(run) as folder:
+    with _locked(run) as folder:
         student = Student.load(folder, backbone)
         need_head(student)
         check_provenance(student.provenance, "the student")
@@ -171,21 +162,41 @@ def remove_classes(run: str | Path, names: Sequence[str], *, backbone: nn.Module
             change["removed"].append(name)
         if not change["removed"]:
             raise ConfigError("No class is given.", expected="one or more names", found="none")
-        _keep(student, folder, home_of(run), change)
+        _save(student, folder, home_of(run), change)
     return student
+
+
+def _check_share(share: float) -> None:
+    if not 0 <= share <= MAX_SHARE:
+        raise ConfigError(
+            "The share of validation images is not valid.",
+            expected=f"a number from 0 to {MAX_SHARE}",
+            found=str(share),
+            next_step=f"e.g. --share {SHARE}, or --share 0 for no offset",
+        )
+
+
+def _head_rows(added: NewClasses, store: EmbeddingStore) -> dict[str, torch.Tensor]:
+    """Return the row [D] of the text head for each new class."""
+    card = added.teacher.describe()
+    embeddings = torch.from_numpy(store.texts(card, added.texts)).reshape(len(added.prompts), -1, card.dimension)
+    return dict(zip(added.prompts, text_head(embeddings), strict=True))
 
 
 def _buy(
     added: NewClasses, store: EmbeddingStore, limit: Decimal | None, run: str, progress: Progress | None
 ) -> dict[str, Any]:
-    """Buy the embeddings that the store lacks, and return what the student records of it.
+    """Buy the embeddings that the store lacks.
 
     Args:
         added: classes with their prompts.
         store: store of the embeddings.
-        limit: the most to spend; None allows only free queries.
+        limit: maximum amount to spend; None allows only free queries.
         run: name of the run in the ledger.
         progress: receives the progress of queries.
+
+    Returns:
+        What the student records of the purchase: prompts by class, number of queries, and cost.
     """
     currency, ledger = added.teacher.describe().price.currency, Ledger(store)
     budget, before = Budget(limit, currency=currency, less="fewer classes"), ledger.spent(run)
@@ -197,7 +208,7 @@ def _buy(
 
 
 def _offset(student: Student, folder: RunFolder, rows: torch.Tensor, share: float, progress: Progress) -> float:
-    """The offset of new classes, whose rows of the head are [V, D]; 0, with a warning, without validation images."""
+    """Return the offset of new classes with the head rows [V, D]. Without validation images it is 0, with a warning."""
     consequence = "the new classes have no offset, so hardly any image will be assigned to them"
     if not share:
         return 0.0
@@ -217,42 +228,42 @@ def _offset(student: Student, folder: RunFolder, rows: torch.Tensor, share: floa
 
 
 def _check_distinct(student: Student, new: Mapping[str, torch.Tensor], identity: str) -> None:
-    """Refuse a class whose text embedding is that of another class: no image could tell them apart."""
+    """Reject a class whose text embedding equals that of another class, since images cannot distinguish them."""
     known = dict(zip(student.classes, need_head(student).cpu(), strict=True))
     for name, row in new.items():
-        for other, theirs in known.items():
-            if float((row.double() - theirs.double()).norm()) < SAME:
+        for other, known_row in known.items():
+            if float((row.double() - known_row.double()).norm()) < SAME:
                 raise TeacherError(
                     f"{identity} returned the same embedding for different texts.",
                     expected=f"different embeddings for {name} and {other}",
                     found="the same embedding for both",
-                    next_step="the student is unchanged, and what was bought is stored; to add the class all the same: "
+                    next_step="the student is unchanged, and the embeddings are stored; to add the class anyway: "
                     "--accept-teacher",
                 )
         known[name] = row
 
 
-def _keep(student: Student, folder: Path, home: Path, change: Mapping[str, Any]) -> None:
-    """Write what changed, the student last: if this is stopped before, the same command does all of it again."""
-    noted = {"at": datetime.now(UTC).isoformat(timespec="seconds"), **change}
-    student.provenance[CHANGES] = [*student.provenance.get(CHANGES, []), noted]
+def _save(student: Student, folder: Path, home: Path, change: Mapping[str, Any]) -> None:
+    """Write all changes. The student is written last, so an interrupted command can be repeated."""
+    recorded = {"at": datetime.now(UTC).isoformat(timespec="seconds"), **change}
+    student.provenance[CHANGES] = [*student.provenance.get(CHANGES, []), recorded]
     mark_trust(student)
     change_exports(home, student)
     student.save(folder)
 
 
 @contextmanager
-def _alone(run: str | Path) -> Iterator[Path]:
-    """The student's folder, with every other process that would change its classes kept waiting."""
+def _locked(run: str | Path) -> Iterator[Path]:
+    """Lock and yield the student's folder, so that no other process changes its classes."""
     run = Path(run)
     folder = run / "student" if (run / "student" / CARD).is_file() else run
     if not (folder / CARD).is_file():
-        Student.load(folder)  # says what is wrong with it
+        Student.load(folder)  # raises an error that names the fault
     with alone_in(home_of(run), "vl2v classes"), file_lock(folder.with_name(f"{folder.name}.lock")):
         yield folder
 
 
 def home_of(run: str | Path) -> Path:
-    """The run's folder, whether it or its student's is named; its path is the run's name in the ledger."""
+    """Return the run folder of a run or of its student. Its path is the name of the run in the ledger."""
     run = Path(run).absolute()
     return run.parent if run.name == "student" and not (run / "student").exists() else run

@@ -1,4 +1,4 @@
-"""A whole run, from a folder of images and a teacher to an evaluated student."""
+"""A complete run, from images and a teacher to an evaluated student."""
 
 from __future__ import annotations
 
@@ -78,11 +78,11 @@ class Run:
 
     Attributes:
         folder: the run folder.
-        student: loaded from the saved file; the one that `evaluation` describes.
-        evaluation: results per domain.
-        image_queries: image queries that this run bought.
-        text_queries: text queries that this run bought.
-        fresh_queries: augmented images sent to a local teacher, with ``teacher.views: fresh``.
+        student: the student, loaded from the saved file.
+        evaluation: results of this student per domain.
+        image_queries: number of image queries that this run bought.
+        text_queries: number of text queries that this run bought.
+        fresh_queries: number of augmented images sent to a local teacher, with ``teacher.views: fresh``.
         unseen: accuracy on held-out classes; None if there are none.
     """
 
@@ -95,7 +95,7 @@ class Run:
     unseen: UnseenClasses | None = None
 
     def _repr_html_(self) -> str:
-        """The tables and the report in a notebook."""
+        """Return the tables and the report as HTML, for a notebook."""
         unseen = [self.unseen.table()] if self.unseen else []
         paid = f"queries sent for this run: {self.image_queries:,} images, {self.text_queries:,} texts"
         student = f"student: {shown(self.folder / 'student')}"

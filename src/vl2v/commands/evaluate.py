@@ -50,7 +50,7 @@ from vl2v_runtime.trust import ALL_SCORES, CONFIDENCE, NEGATIVES, Trust, probabi
 Part = tuple[str, str, Indices]
 """Role, domain, and indices of the images."""
 
-MOST_COMPARED = 10_000  # images of a batch that are compared with the training domains; more would only fill memory
+MAX_COMPARED = 10_000  # images that are compared with the training domains; more would only use memory
 
 
 def evaluate(
@@ -61,21 +61,21 @@ def evaluate(
     storage: StoragePaths | None = None,
     progress: Progress | None = None,
 ) -> Evaluation:
-    """Measure a saved student on a folder.
+    """Evaluate a saved student on a dataset.
 
-    On the very data it learnt from, its source domains are measured on their validation images, and on their test
-    images where the data state them. Of other data that state test images, these count. Otherwise all images count, and
-    the role says so.
+    If the student was trained on this dataset, its source domains are evaluated on their validation images, and on
+    their test images if the data state them. In other datasets, the test images that the data state are used. Without
+    any, all images are used, with the role ``all images``.
 
     Args:
-        student: a loaded one.
-        data: the folder or table, and whether bad files are left out.
-        domains: which domains, empty for all.
-        storage: where the pixel cache is.
+        student: the student.
+        data: the folder or table, and whether faulty files are skipped.
+        domains: names of the domains to evaluate; empty for all.
+        storage: paths of the caches.
         progress: progress callback for the scan.
 
     Raises:
-        DataError: if the folder has faults, or a class that the student does not know.
+        DataError: if the data have faults, or a class that the student does not know.
         ConfigError: if a domain is unknown.
     """
     check_provenance(student.provenance, "the student")
@@ -103,7 +103,7 @@ def evaluate(
 
 
 def _own_parts(student: Student, dataset: ImageDataset) -> list[Part] | None:
-    """The parts of the run's split. Classes that were held out then belong to the first part of their domain.
+    """Return the parts of the run's split. Images of held-out classes are added to the first part of their domain.
 
     Returns:
         None if the student was not trained on these images.
@@ -123,7 +123,7 @@ def _own_parts(student: Student, dataset: ImageDataset) -> list[Part] | None:
 
 
 def _other_parts(dataset: ImageDataset) -> list[Part]:
-    """The test images that the data state, or else all images, by domain."""
+    """Return the test images that the data state, or else all images, by domain."""
     if dataset.parts is None or not (dataset.parts == TEST_PART).any():
         return [(UNSPLIT, domain, rows) for domain, rows in _by_domain(dataset)]
     tested = [(TEST, domain, rows[dataset.parts[rows] == TEST_PART]) for domain, rows in _by_domain(dataset)]
@@ -131,7 +131,7 @@ def _other_parts(dataset: ImageDataset) -> list[Part]:
 
 
 def _held_out_classes(student: Student, dataset: ImageDataset) -> set[str]:
-    """The classes of a dataset that the run of a student held out."""
+    """Return the classes of a dataset that the run of a student held out."""
     names = ((student.provenance.get("config") or {}).get("data") or {}).get("held_out_classes") or []
     spellings = {spelling(str(name)) for name in names}
     return {name for name in dataset.names if spelling(name) in spellings}
@@ -143,15 +143,15 @@ def _by_domain(dataset: ImageDataset) -> list[tuple[str, Indices]]:
 
 @dataclass(frozen=True)
 class Answer:
-    """What a student says of one image.
+    """Prediction for one image.
 
     Attributes:
-        path: the image.
-        label: the most probable class; empty if the file could not be read.
-        confidence: its probability, in [0, 1], calibrated where the student has a `trust`.
-        fault: why the file could not be read, or empty.
-        accepted: whether it is sure enough; None where nothing is refused, or the file could not be read.
-        probabilities: of every class, in [0, 1]; empty if they were not requested, or the file could not be read.
+        path: path of the image.
+        label: the most probable class; empty if the file cannot be read.
+        confidence: probability of this class in [0, 1], calibrated if the student has trust data.
+        fault: why the file cannot be read; may be empty.
+        accepted: whether the score reaches the threshold; None without a coverage, or if the file cannot be read.
+        probabilities: probability of every class, in [0, 1]; empty if not requested, or if the file cannot be read.
     """
 
     path: str
@@ -168,13 +168,16 @@ class Answer:
 
 
 def find_images(inputs: Sequence[Path]) -> tuple[list[Path], list[str]]:
-    """Files as given, folders searched at any depth, in sorted order; and what is left out of which folder.
+    """List image files, and search folders at any depth.
+
+    Returns:
+        (paths in the order of the inputs, sorted within a folder; notes on skipped files, one per folder).
 
     Raises:
-        DataError: if an input is missing, or there is no image at all.
+        DataError: if an input is missing, or there is no image.
     """
     found: list[Path] = []
-    said: list[str] = []
+    notes: list[str] = []
     for path in inputs:
         if not path.exists():
             expected, step = "an image or a folder of images", "check the path"
@@ -185,13 +188,13 @@ def find_images(inputs: Sequence[Path]) -> tuple[list[Path], list[str]]:
             images, left_out = search(path)
             found += images
             if left_out:
-                said.append(f"{shown(path)}: {left_out}")
+                notes.append(f"{shown(path)}: {left_out}")
         else:
             found.append(path)
     if not found:
-        what = "; ".join(["no image in the given folders", *said])
+        what = "; ".join(["no image in the given folders", *notes])
         raise DataError("There is no image to classify.", expected=", ".join(COMMON), found=what)
-    return found, said
+    return found, notes
 
 
 def classify(
@@ -203,46 +206,48 @@ def classify(
     batch_size: int = 64,
     every_class: bool = False,
 ) -> tuple[list[Answer], Drift | None]:
-    """Classify files, in their order; an unreadable one becomes an answer with its fault.
+    """Classify image files. The answer for an unreadable file contains the reason.
 
     Args:
-        student: a loaded one.
-        paths: of images.
-        coverage: refuse what is less sure than this share of the sources' validation images; None refuses nothing.
+        student: the student.
+        paths: paths of the images.
+        coverage: share of the validation images of the source domains that reaches the threshold; predictions below it
+            are not accepted. None accepts all.
         score: ``confidence``, ``energy``, or ``negatives`` if the student has negative texts.
-        batch_size: how many go through the backbone at once.
-        every_class: whether each answer has the probabilities of all classes.
+        batch_size: number of images per batch.
+        every_class: whether answers contain the probabilities of all classes.
 
     Returns:
-        The answers; and how far the images lie from the training domains, None where the student does not know them.
+        (answers in the order of the paths, comparison with the training domains). The latter is None if the student has
+        no drift reference.
 
     Raises:
-        StudentError: if something is to be refused by a student without `trust`, or without negative texts.
+        StudentError: if there is a coverage and the student has no trust data, or no negative texts for that score.
         ConfigError: if the score or the coverage has no threshold.
     """
     if score not in ALL_SCORES:
         step = "correct --score"
         raise ConfigError("Unknown score.", expected=" or ".join(ALL_SCORES), found=score, next_step=step)
-    least = None if coverage is None else _threshold(student, score, coverage)
+    threshold = None if coverage is None else _threshold(student, score, coverage)
     with computing(student_threads(student, len(paths))):
-        return _classify(student, paths, least, score, batch_size, every_class)
+        return _classify(student, paths, threshold, score, batch_size, every_class)
 
 
 def _classify(
-    student: Student, paths: Sequence[Path], least: float | None, score: str, batch_size: int, every_class: bool
+    student: Student, paths: Sequence[Path], threshold: float | None, score: str, batch_size: int, every_class: bool
 ) -> tuple[list[Answer], Drift | None]:
     found: list[Answer] = []
     seen: list[NDArray[np.float32]] = []
-    every = -(-len(paths) // MOST_COMPARED)
+    every = -(-len(paths) // MAX_COMPARED)
     for start in range(0, len(paths), batch_size):
         batch = paths[start : start + batch_size]
-        images = [_try(student.preprocess, path) for path in batch]
+        images = [_read(student.preprocess, path) for path in batch]
         good = [image for image in images if not isinstance(image, str)]
         projected = student.project_pixels(torch.stack(good)) if good else student.project([])
         logits = student.logits(projected).cpu().numpy()
         needed = student.trust is not None and (student.trust.reference is not None or score == NEGATIVES)
         embeddings = student.embeddings(projected).cpu().numpy() if needed else None
-        rows = iter(_answers(student.trust, logits, embeddings, score, least))
+        rows = iter(_answers(student.trust, logits, embeddings, score, threshold))
         for path, image in zip(batch, images, strict=True):
             if isinstance(image, str):
                 found.append(Answer(str(path), "", 0.0, image))
@@ -259,13 +264,13 @@ def _classify(
 
 
 def _answers(
-    trust: Trust | None, logits: Logits, embeddings: NDArray[np.float32] | None, score: str, least: float | None
+    trust: Trust | None, logits: Logits, embeddings: NDArray[np.float32] | None, score: str, threshold: float | None
 ) -> list[tuple[NDArray[np.float32], bool | None]]:
-    """The [K] probabilities, and whether the answer is accepted, of each of [N, K] logits."""
+    """Return the probabilities [K] and whether the prediction is accepted, for each row of logits [N, K]."""
     rows = probabilities(logits, trust.temperature if trust else 1.0)
     sure: list[bool | None] = [None] * len(rows)
-    if trust is not None and least is not None:
-        sure = [bool(s >= least) for s in trust.scores(logits, score, embeddings)]
+    if trust is not None and threshold is not None:
+        sure = [bool(s >= threshold) for s in trust.scores(logits, score, embeddings)]
     return list(zip(rows, sure, strict=True))
 
 
@@ -285,8 +290,8 @@ def _threshold(student: Student, score: str, coverage: float) -> float:
         ) from error
 
 
-def _try(preprocess: Preprocess, path: Path) -> Tensor | str:
-    """The image's [3, S, S] uint8 pixels, or why there are none."""
+def _read(preprocess: Preprocess, path: Path) -> Tensor | str:
+    """Return the pixels [3, S, S] uint8 of an image, or the reason why it cannot be read."""
     try:
         return preprocess.pixels(path)
     except UnreadableImageError as error:

@@ -1,4 +1,4 @@
-"""Estimate the accuracy of a finished run's student on unlabelled images of a new site. Nothing is queried."""
+"""Estimate the accuracy of a student on unlabelled images of a new site, without queries."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ WORSE = 0.05  # below the accuracy on validation images, from which on something
 
 @dataclass(frozen=True)
 class Expected:
-    """The accuracy to expect of a student on images without labels.
+    """Estimated accuracy of a student on unlabelled images.
 
     Attributes:
         accuracy: estimate with a 95% interval, in [0, 1].
@@ -49,9 +49,9 @@ class Expected:
         calibration: error of the estimate on source domains that were left out, in log odds.
         distance: 0 if the images are like those of the training domains, 1 if they are as far from them as a training
             domain from the others; None with one source domain.
-        drift: comparison with the training domains as `vl2v predict` makes it; None for a student without it.
+        drift: comparison with the training domains, as in `vl2v predict`; None without a drift reference.
         warnings: reasons to doubt the estimate.
-        next_step: what to do.
+        next_step: recommended action.
         reference: what the accuracy compares predictions with: labels, or the teacher's predictions.
     """
 
@@ -71,7 +71,7 @@ class Expected:
 
     @property
     def line(self) -> str:
-        """One line for people."""
+        """Return the estimate as one line of text."""
         words = "accuracy" if self.reference is LABELS else self.reference.measure
         return (
             f"expected {words}: {self.accuracy.value:.0%} ({self.accuracy.low:.0%} to {self.accuracy.high:.0%}), "
@@ -79,12 +79,12 @@ class Expected:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON, shares in [0, 1]."""
+        """Convert to plain values for JSON, shares in [0, 1]."""
         return asdict(self) | {"reference": self.reference.name, "measure": self.reference.measure, "line": self.line}
 
 
 def expected_of(basis: Basis, new: Outputs, found: int, unreadable: int) -> Expected:
-    """The estimate for the outputs on one image or more."""
+    """Compute the estimate from the outputs for at least one image."""
     images = len(new.logits)
     signals = Signals.of(new.logits.astype(np.float64), basis.temperature, basis.probe(new.frozen))
     distance, beyond = (1.0, False) if basis.distances is None else basis.distances.relative(new.frozen)
@@ -107,7 +107,7 @@ def expected_of(basis: Basis, new: Outputs, found: int, unreadable: int) -> Expe
 
 
 def next_step(expected: Share, validation: Share, images: int) -> str:
-    """What to do about an estimate."""
+    """Return the recommended action."""
     low, high = wilson(expected.value * LABELLED, LABELLED)
     check = (
         f"label {LABELLED} of the images and run vl2v evaluate, which narrows the interval to about "
@@ -143,7 +143,7 @@ def expect(run: str | Path, images: str | Path | Sequence[str | Path], *, progre
     progress = progress or Silent()
     given = [images] if isinstance(images, str | Path) else images
     found, left_out = find_images([Path(path) for path in given])
-    paths = list({path.resolve(): path for path in reversed(found)}.values())[::-1]  # each file once
+    paths = list({path.resolve(): path for path in reversed(found)}.values())[::-1]  # each file counts once
     for text in left_out:
         warn(progress, text)
     basis = basis_of(Path(run), progress)
@@ -166,10 +166,13 @@ def expect(run: str | Path, images: str | Path | Sequence[str | Path], *, progre
 
 
 def _readable(student: Student, paths: Sequence[Path], progress: Progress) -> tuple[Tensor, list[str], int]:
-    """Read images, and return the pixels of different ones, [N, 3, S, S] uint8, all faults, and the number of copies.
+    """Read images.
+
+    Returns:
+        (pixels [N, 3, S, S] uint8 of different images, all faults, number of copies).
 
     Raises:
-        DataError: if none can be read.
+        DataError: if no image can be read.
     """
     rows: dict[bytes, Tensor] = {}
     faults: list[str] = []

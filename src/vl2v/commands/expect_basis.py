@@ -1,4 +1,4 @@
-"""What is known of a finished run's student before it sees images of a new site: `vl2v expect` starts from it."""
+"""Measurements on a finished run from which `vl2v expect` estimates accuracy on new images."""
 
 from __future__ import annotations
 
@@ -42,24 +42,24 @@ from vl2v.trust.calibration import fit_temperature
 from vl2v_runtime.imaging import UnreadableImageError
 from vl2v_runtime.names import shown
 
-MOST_KNOWN = 250  # validation images of a domain; more take time and change little
-MOST_CHANGED = 40  # of these, how many are changed in each way
+MOST_KNOWN = 250  # maximum number of validation images per domain; more would change little
+MOST_CHANGED = 40  # maximum number of them that are changed in each way
 
 
 @dataclass(frozen=True)
 class Basis:
-    """What is known of a student before new images are seen.
+    """Measurements on a finished run, before new images are seen.
 
     Attributes:
         student: the student.
         frozen: its backbone with the pretrained weights; None if they are not available.
-        temperature: of the student's logits, fitted on the validation images.
-        probe: fitted on the frozen features of the validation images.
-        known: signals and accuracy of student and probe on the validation images.
-        validation: the accuracy of the student on them.
-        calibration: the error of estimates on source domains that were left out.
-        distances: from the training domains; None with one source domain.
-        reference: what the accuracy compares the answers with.
+        temperature: temperature of the student, fitted on the validation images.
+        probe: linear probe, fitted on the frozen features of the validation images.
+        known: signals, and accuracy of student and probe, on the validation images.
+        validation: accuracy of the student on the validation images.
+        calibration: error of the estimate on source domains that were left out.
+        distances: distances from the training domains; None with one source domain.
+        reference: what the accuracy compares predictions with.
         warnings: reasons to doubt estimates.
     """
 
@@ -76,7 +76,7 @@ class Basis:
 
 
 def basis_of(path: Path, progress: Progress) -> Basis:
-    """Measure a finished run's student on its validation images, and calibrate the estimate.
+    """Evaluate the student of a finished run on its validation images, and calibrate the estimate.
 
     Raises:
         RunError, DataError: see `expect`.
@@ -137,21 +137,21 @@ def _ensure_enough(path: Path, saved: Predictions, domain: NDArray[np.int64]) ->
 
 
 def _halves(known: Images) -> NDArray[np.int64]:
-    """Two halves of the images, [N], the changed copies of an image in its half."""
+    """Divide N images into two halves. Changed copies of an image are in the same half as the image."""
     clean = known.view == CLEAN
     half = stratified_folds(known.labels[clean], count=2)
     return np.concatenate([half, np.tile(half[_changed(known.domain[clean])], len(VIEWS))])
 
 
 def _changed(domain: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The images that are changed: the first `MOST_CHANGED` of each domain in the sample's random order."""
+    """Return the images of which changed copies are made: the first `MOST_CHANGED` of each domain."""
     rng = np.random.default_rng(1)
     parts = [rng.permutation(np.flatnonzero(domain == value))[:MOST_CHANGED] for value in np.unique(domain)]
     return np.sort(np.concatenate(parts))
 
 
 def _frozen(config: RunConfig, student: Student) -> nn.Module | None:
-    """The student's backbone with its pretrained weights; None if they are not available here."""
+    """Return the student's backbone with its pretrained weights; None if they are not available."""
     try:
         return open_student(config).module.eval().to(student.device)
     except (Vl2vError, OSError, RuntimeError, ValueError):
@@ -162,7 +162,7 @@ def _measure(
     student: Student, frozen: nn.Module | None, root: Path, saved: Predictions, domain: NDArray[np.int64],
     progress: Progress,
 ) -> tuple[Images, Outputs]:  # fmt: skip
-    """The features of validation images and of changed copies, and all outputs of the former."""
+    """Compute the features of validation images and of changed copies, and the outputs for the validation images."""
     try:
         pixels = torch.stack([student.preprocess.pixels(root / path) for path in saved.path.tolist()])
     except (OSError, UnreadableImageError) as error:

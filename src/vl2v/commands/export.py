@@ -41,18 +41,18 @@ from vl2v.student.provenance import check_provenance
 from vl2v_runtime.model import FLOAT, INT8, Model
 
 FORMAT = 1
-POINTS = 0.5  # of accuracy that INT8 may lose
+POINTS = 0.5  # default maximum loss of accuracy of INT8
 
 
 @dataclass(frozen=True)
 class Export:
-    """What was written.
+    """The exported files.
 
     Attributes:
-        folder: where to.
-        images: what the files were compared on; see `vl2v.onnx_export.sample.Sample.what`.
-        files: by name.
-        reference: what answers were compared with.
+        folder: folder of the files.
+        images: the images on which files and student were compared; see `vl2v.onnx_export.sample.Sample.what`.
+        files: comparison with the student, by name of the file.
+        reference: what predictions were compared with.
     """
 
     folder: Path
@@ -61,13 +61,13 @@ class Export:
     reference: Reference = LABELS
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON, accuracies in [0, 1]."""
+        """Convert to plain values for JSON, accuracies in [0, 1]."""
         files = {name: asdict(found) | {"images_are": self.images} for name, found in self.files.items()}
-        said = {} if self.reference is LABELS else {"measure": self.reference.measure}
-        return {"format": FORMAT, **said, "files": files}
+        measure = {} if self.reference is LABELS else {"measure": self.reference.measure}
+        return {"format": FORMAT, **measure, "files": files}
 
     def table(self) -> Table:
-        """For a terminal, accuracies in percent."""
+        """Return a table for a terminal, accuracies in percent."""
         some = next(iter(self.files.values()))
         table = Table(title=f"{self.folder}, compared with the student on {some.images:,} {self.images}")
         measure = self.reference.measure.removeprefix("top-1 ")
@@ -94,23 +94,23 @@ def export(
     storage: StoragePaths | None = None,
     progress: Progress | None = None,
 ) -> Export:
-    """Write a student as ONNX, in float32, INT8 or both, and compare each file with it before it takes its place.
+    """Write a student as ONNX, in float32, INT8 or both. Each file is compared with the student before it is renamed.
 
     Args:
-        folder: a finished run's, or a student's.
-        onnx: write `model.onnx`; taken for granted where `int8` is false.
-        int8: write `model.int8.onnx`, calibrated on training images of the sources.
-        out: where to; None for `export` in `folder`.
-        data: the run's images, if they moved, or images for a student that has no run.
-        tolerance: points of accuracy that INT8 may lose.
-        backbone: the architecture, if it is a module of the user's own.
-        storage: where the pixel cache is; None takes the run's own.
+        folder: folder of a finished run or of a student.
+        onnx: whether to write `model.onnx`; also written if `int8` is false.
+        int8: whether to write `model.int8.onnx`, calibrated on training images of the source domains.
+        out: folder of the files; None for `export` in `folder`.
+        data: the run's images, if they have moved, or images for a student without a run.
+        tolerance: maximum loss of accuracy of INT8, in percentage points.
+        backbone: the architecture, if it is a custom module.
+        storage: paths of the caches; None uses those of the run.
         progress: progress callback.
 
     Raises:
-        StudentError: if a file disagrees with the student; it is then not left there.
-        RunError: if the run is not finished, or its images are gone.
-        Vl2vError: with what was expected, found, and to do next.
+        StudentError: if a file disagrees with the student; no file is replaced then.
+        RunError: if the run is not finished, or its images are missing.
+        Vl2vError: for any other fault.
     """
     need_onnx()
     with alone_in(folder if out is None else None, "vl2v export"):
@@ -120,32 +120,32 @@ def export(
         check_provenance(student.provenance, str(folder))
         sample = _sample(folder, student, data, int8, storage or storage_of(folder), progress)
         out.mkdir(parents=True, exist_ok=True)
-        wanted = [FLOAT] * (onnx or not int8) + [INT8] * int8
-        files = _write_files(student, sample, wanted, out, tolerance, progress)
+        names = [FLOAT] * (onnx or not int8) + [INT8] * int8
+        files = _write_files(student, sample, names, out, tolerance, progress)
         done = Export(out, sample.what, files, sample.reference)
-        _keep(done)
+        _write_report(done)
         return done
 
 
 def _write_files(
-    student: Student, sample: Sample, wanted: Sequence[str], out: Path, tolerance: float, progress: Progress
+    student: Student, sample: Sample, names: Sequence[str], out: Path, tolerance: float, progress: Progress
 ) -> dict[str, Compared]:
-    """Write the wanted files under other names, compare them with the student, and rename them."""
+    """Write files under temporary names, compare them with the student, and rename them."""
     fresh = {name: out / f"{name}.new" for name in (FLOAT, INT8)}
     files = {}
     try:
-        with progress.stage("export", 2 + len(wanted)) as advance:
+        with progress.stage("export", 2 + len(names)) as advance:
             write(to_onnx(student, public_provenance(student.provenance)), fresh[FLOAT])
             advance(1)
-            if INT8 in wanted:
+            if INT8 in names:
                 quantise(fresh[FLOAT], fresh[INT8], batches(student.preprocess, sample.pixels, sample.calibration))
             truth = student_answers(student, sample.pixels, sample.slots)
             advance(1)
-            for name in wanted:
+            for name in names:
                 files[name] = compare(Model(fresh[name]), truth, sample)
                 check_parity(name, files[name], tolerance, sample.reference)
                 advance(1)
-        for name in wanted:
+        for name in names:
             fresh[name].replace(out / name)
     finally:
         for path in fresh.values():
@@ -196,7 +196,7 @@ def _sample(
         settings |= dict.fromkeys(ROLES) | known_columns(made, data)
     if data and is_table(data):
         settings |= {"domain_folders": False}
-    elif data and class_folders(search(data), settings.get("classes") or ()):  # not the run's images: with labels
+    elif data and class_folders(search(data), settings.get("classes") or ()):  # labelled images, not those of the run
         settings |= {"classes": [], "domain_folders": False}
     if data and not settings.get("classes"):
         settings |= {"allow_missing_classes": True}
@@ -209,12 +209,12 @@ def _teacher_answers(folder: Path) -> dict[str, str]:
     run = RunFolder(folder)
     if not run.predictions_file.is_file():
         return {}
-    kept, names = read_answers(run), run.config().data.classes
-    return {str(path): names[label] for path, label in zip(kept.path, kept.label, strict=True)}
+    saved, names = read_answers(run), run.config().data.classes
+    return {str(path): names[label] for path, label in zip(saved.path, saved.label, strict=True)}
 
 
-def _keep(done: Export) -> None:
-    """Write the report; what it says of files that were not written anew stays."""
+def _write_report(done: Export) -> None:
+    """Write the report. Entries of files that were not written again do not change."""
     path = done.folder / REPORT
     old = read_export(path)["files"] if path.is_file() else {}
     content = done.to_dict()

@@ -26,12 +26,12 @@ T975 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
 
 @dataclass(frozen=True)
 class Expected:
-    """Accuracy to expect on a domain that the student has not seen, as measured by the first run.
+    """Expected accuracy on an unseen domain, as measured by the first run.
 
     Attributes:
         accuracy: mean over the domains that the first run held out, in [0, 1].
         low: lower end of the 95% interval.
-        high: upper end.
+        high: upper end of the 95% interval.
         domains: the domains that the first run held out.
         images: number of their images.
     """
@@ -44,10 +44,10 @@ class Expected:
 
     @classmethod
     def of(cls, evaluation: Evaluation) -> Expected | None:
-        """Derive it from a run's evaluation; None if the run held out no domain.
+        """Compute it from the evaluation of a run; return None if the run held out no domain.
 
-        With several held-out domains, the interval is that of one more draw, by Student's t over domains. With
-        one, it is Wilson's interval over images, which does not cover the differences between domains.
+        With several held-out domains, it is the prediction interval for another domain, by Student's t over domains.
+        With one, it is Wilson's interval over images, which does not cover differences between domains.
         """
         rows = [row for row in evaluation.rows if row.role == "out-of-domain"]
         if not rows:
@@ -64,7 +64,7 @@ class Expected:
         return cls(mean, low, high, tuple(row.domain for row in rows), images)
 
     def __str__(self) -> str:
-        """One line, in percent."""
+        """Format it as one line, in percent."""
         text = f"{100 * self.accuracy:.1f}% (95% interval {100 * self.low:.1f} to {100 * self.high:.1f}"
         source = f"measured by the first run on {', '.join(self.domains)}, {self.images:,} images"
         few = "; one domain says little about others" if len(self.domains) == 1 else ""

@@ -40,8 +40,8 @@ from vl2v.writing import ensure_writable, replacing
 from vl2v_runtime.names import shown
 from vl2v_runtime.trust import probabilities
 
-LABELLING, CHECKING = "labels", "labels, checked images"  # purposes in the ledger
-SIZE = 0  # of the pixel cache, which is not used
+LABELLING, CHECKING = "labels", "labels, checked images"  # purposes of the queries in the ledger
+SIZE = 0  # image size of the pixel cache, which is not used
 
 
 @dataclass(frozen=True)
@@ -49,18 +49,18 @@ class Labels:
     """Labels of N images.
 
     Attributes:
-        file: the table.
+        file: path of the table.
         classes: K class names.
         predictions: [N] int64, index of the most probable class.
         confidence: [N] float64 in [0, 1], probability of that class; calibrated if images were checked.
-        trusted: [N] bool, whether the prediction set has this class only; None without checked images.
+        trusted: [N] bool, whether the prediction set contains only this class; None without checked images.
         written: number of rows of the table.
-        checked: number of labelled images that the confidence and the trust flag are based on.
-        accuracy: of the teacher on the checked images, in [0, 1]; None without any.
-        error: highest share of prediction sets without the right class, in (0, 1).
-        queries: image and text queries that were paid for.
-        spent: their cost.
-        currency: of the cost.
+        checked: number of labelled images on which the confidence and the trust flag are based.
+        accuracy: accuracy of the teacher on the checked images, in [0, 1]; None without any.
+        error: maximum share of prediction sets without the right class, in (0, 1).
+        queries: number of image and of text queries that were paid for.
+        spent: cost of the queries.
+        currency: currency of the cost.
     """
 
     file: Path
@@ -92,30 +92,31 @@ def label(
     progress: Progress | None = None,
     settings: dict[str, Any] | None = None,
 ) -> Labels:
-    """Give every image of a folder the class that a teacher predicts, and write a CSV file that `distill` accepts.
+    """Label the images of a folder with the classes that a teacher predicts, as a CSV file for `distill`.
 
     The embeddings are stored, so a later run on the same images does not pay for them again. With `check`, the trust
-    flag is split conformal prediction (Vovk et al., 2005). The prediction set of an image contains the most probable
-    class and all classes that are not ruled out. It contains the right class with a probability of at least
-    1 - `error` for images of the same kind as those of `check`. An image is trusted if its set has one class.
+    flag is determined by split conformal prediction (Vovk et al., 2005). The prediction set of an image contains the
+    most probable class and all classes that cannot be ruled out. For images of the same kind as those of `check`, it
+    contains the right class with a probability of at least 1 - `error`. An image is trusted if its set contains one
+    class.
 
     Args:
         data: images without labels: a folder of any depth, a table, or a dataset of another tool.
-        teacher: its name, or an opened one.
+        teacher: name of the teacher, or an open one.
         classes: names of at least two classes; as one text, with commas between them or the path of a text file with
             one name per line.
-        out: the table, a new `.csv` file.
+        out: path of the table, a new `.csv` file.
         check: labelled images of the same kind, which are queried as well; as for `distill`.
-        error: highest share of images of the same kind whose prediction set lacks the right class, in (0, 1).
-        trusted_only: whether other images are left out of the table; needs `check`.
-        budget: the most to spend; required if the teacher charges.
+        error: maximum share of images of the same kind whose prediction set lacks the right class, in (0, 1).
+        trusted_only: whether other images are omitted from the table; needs `check`.
+        budget: maximum amount to spend; required if the teacher charges.
         storage: paths of cache and store.
         progress: receives the progress of scan and queries.
         settings: nested settings of a run, e.g. `teacher.prompts`.
 
     Raises:
         ConfigError: if arguments contradict each other, or `out` exists or does not end in `.csv`.
-        DataError: if images are unreadable, or too few or of another class in `check`.
+        DataError: if images are unreadable, or `check` has too few images or an unknown class.
         BudgetError: before anything is sent that would exceed the budget.
     """
     storage, progress, table = storage or StoragePaths(), progress or Silent(), Path(out)
@@ -124,16 +125,14 @@ def label(
     limit = parse_budget(budget)
     spec, base = teacher if isinstance(teacher, str) else teacher.describe().identity, settings or {}
     names = classes if isinstance(classes, str) else list(classes)
-    columns = {name: value for name, value in (base.get("data") or {}).items() if name != "label"}  # there are none
+    columns = {
+        name: value for name, value in (base.get("data") or {}).items() if name != "label"
+    }  # `data` has no labels
     described = {"root": str(data), "classes": names}
     config = _config(base | {"data": columns}, spec, described, storage, progress)
     opened = open_configured_teacher(config) if isinstance(teacher, str) else teacher
-    with closing(FileIndex(storage.cache / "files.sqlite")) as index:
-        parts, truth = [_read(config.data, index, progress)], np.zeros(0, np.int64)
-        if check is not None:
-            checked = _config(base, spec, {"root": str(check)}, storage, progress).data
-            parts.append(_read(checked, index, progress))
-            truth = _labels_of(parts[1], parts[0].names, error)
+    checked = None if check is None else _config(base, spec, {"root": str(check)}, storage, progress).data
+    parts, truth = _read_parts(config.data, checked, error, storage, progress)
     with closing(EmbeddingStore(storage.store)) as store:
         ledger, name = Ledger(store), str(table.resolve())
         before = ledger.queries(name), ledger.queries(name, "text"), ledger.spent(name)
@@ -149,7 +148,7 @@ def label(
 
 
 def least_images(error: float) -> int:
-    """The number of checked images from which on a prediction set can have fewer than all classes."""
+    """Return the minimum number of checked images with which a prediction set can lack a class."""
     return math.ceil(1 / error - 1e-9) - 1
 
 
@@ -177,12 +176,18 @@ def _config(
     return make_config(None, with_sources(described, storage, progress))
 
 
-def _read(data: DataConfig, index: FileIndex, progress: Progress) -> ImageDataset:
-    return read_dataset(list_folder(data), data, index, None, progress)[0]
+def _read_parts(
+    data: DataConfig, checked: DataConfig | None, error: float, storage: StoragePaths, progress: Progress
+) -> tuple[list[ImageDataset], NDArray[np.int64]]:
+    """Read the images to label, and the checked images with their class indices, [M]."""
+    with closing(FileIndex(storage.cache / "files.sqlite")) as index:
+        sources = (data,) if checked is None else (data, checked)
+        parts = [read_dataset(list_folder(source), source, index, None, progress)[0] for source in sources]
+    return parts, np.zeros(0, np.int64) if checked is None else _labels_of(parts[1], parts[0].names, error)
 
 
 def _labels_of(labelled: ImageDataset, names: Sequence[str], error: float) -> NDArray[np.int64]:
-    """The indices of the checked images' classes in `names`, [M]."""
+    """Return the class of each of the M checked images as an index in `names`, [M]."""
     known = {spelling(name): i for i, name in enumerate(names)}
     if unknown := [name for name in labelled.names if spelling(name) not in known]:
         raise DataError(
@@ -231,13 +236,22 @@ def _buy(
 def _decide(
     logits: Sequence[NDArray[np.float32]], truth: NDArray[np.int64], error: float
 ) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.bool_] | None]:
-    """Predictions, confidence and trust of the first part, [N] each, from the second part's labels, [M]."""
+    """Determine predictions, confidence and trust flag of images.
+
+    Args:
+        logits: logits [N, K] of the images, and [M, K] of the checked images if there are any.
+        truth: [M] class indices of the checked images.
+        error: maximum share of prediction sets without the right class.
+
+    Returns:
+        (predictions, confidence, trusted), [N] each; `trusted` is None without checked images.
+    """
     predictions = logits[0].argmax(axis=1).astype(np.int64)
     if len(logits) == 1:
         return predictions, probabilities(logits[0]).max(axis=1), None
     temperature = fit_temperature(logits[1], truth)
     confidence = probabilities(logits[0] / temperature).max(axis=1)
-    # Of the uncalibrated probabilities, so that the order of the scores does not depend on the same labels.
+    # The probabilities are not calibrated, so that the order of the scores does not depend on the same labels.
     scores = np.sort(probabilities(logits[1])[np.arange(len(truth)), truth])
     lowest = scores[max(0, math.floor(error * (len(scores) + 1) + 1e-9) - 1)]
     return predictions, confidence, np.sort(probabilities(logits[0]), axis=1)[:, -2] < lowest
@@ -266,5 +280,5 @@ def _write(found: Labels, dataset: ImageDataset, trusted_only: bool, progress: P
             writer.writerow([text, name, *domain, f"{found.confidence[row]:.4f}", trusted])
             written += 1
     if skipped:
-        warn(progress, f"{len(skipped)} images are left out; their names are not UTF-8: {', '.join(skipped[:3])}")
+        warn(progress, f"{len(skipped)} images were omitted; their names are not UTF-8: {', '.join(skipped[:3])}")
     return written

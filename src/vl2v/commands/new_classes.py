@@ -27,17 +27,17 @@ from vl2v.teacher.purchase.ledger import Quote
 from vl2v.teacher.purchase.store import EmbeddingStore
 from vl2v.teacher.registry import open_teacher
 
-SAME = 1 - 1e-4  # cosine between two answers to one prompt, up to rounding
+SAME = 1 - 1e-4  # minimum cosine of two embeddings of the same class
 
 
 @dataclass(frozen=True)
 class KnownClass:
-    """A class that a student knows.
+    """A class of a student.
 
     Attributes:
-        name: what it is called to people.
-        prompts: the texts whose vectors are its row of the head; empty where they were not noted.
-        added: when, if it was added after training, as ISO 8601 in UTC.
+        name: name of the class.
+        prompts: the texts whose embeddings are averaged in its row of the head; empty if they are not recorded.
+        added: time at which it was added, ISO 8601 in UTC; None for a class of the training.
     """
 
     name: str
@@ -47,11 +47,11 @@ class KnownClass:
 
 @dataclass(frozen=True)
 class NewClasses:
-    """New classes, checked against the student, and the teacher of their text embeddings.
+    """New classes that have been checked, and the teacher of their text embeddings.
 
     Attributes:
-        prompts: the texts of every new class, by its name, as many for each.
-        teacher: the student's own.
+        prompts: the texts of each new class, by its name; the same number for each class.
+        teacher: the student's teacher.
     """
 
     prompts: dict[str, tuple[str, ...]]
@@ -63,24 +63,24 @@ class NewClasses:
         return tuple(text for texts in self.prompts.values() for text in texts)
 
     def quote(self, store: EmbeddingStore) -> Quote:
-        """What of them is not in the store, and costs."""
+        """Return the queries for texts that the store lacks, and their cost."""
         return text_quote(self.texts, len(self.texts) // len(self.prompts), self.teacher, store)
 
 
 def text_quote(texts: tuple[str, ...], templates: int, teacher: Teacher, store: EmbeddingStore) -> Quote:
-    """Compute what texts cost that are not in the store, and their disk usage."""
+    """Return the queries for those texts that the store lacks, their cost, and their disk usage."""
     found = make_quote(Requirements({}, texts, templates), teacher, store, 0, 0, None)
     row = 4 * teacher.describe().dimension + ROW_OVERHEAD
     return replace(found, disk_bytes={"purchased embeddings": found.text_queries * row})
 
 
 def known_classes(student: Student) -> tuple[KnownClass, ...]:
-    """A student's classes with what its provenance says of each, in the order of its head."""
+    """Return the classes of a student with their recorded prompts, in the order of its head."""
     changes = check_provenance(student.provenance, "the student").get(CHANGES, [])
     trained = list(changes[0]["before"]) if changes else student.classes
-    noted = student.provenance.get("prompts", [])
-    each = len(noted) // len(trained) if len(noted) % len(trained) == 0 else 0
-    found = {name: KnownClass(name, tuple(noted[i * each : (i + 1) * each])) for i, name in enumerate(trained)}
+    recorded = student.provenance.get("prompts", [])
+    each = len(recorded) // len(trained) if len(recorded) % len(trained) == 0 else 0
+    found = {name: KnownClass(name, tuple(recorded[i * each : (i + 1) * each])) for i, name in enumerate(trained)}
     for change in changes:
         for name, prompts in change.get("added", {}).items():
             found[name] = KnownClass(name, tuple(prompts), change["at"])
@@ -95,9 +95,9 @@ def new_classes(
     teacher: str | Teacher | None,
     run: Path,
 ) -> NewClasses:
-    """Check names, wording and teacher against a student; see `vl2v.commands.classes.add_classes`.
+    """Check names, prompts and teacher of new classes; see `vl2v.commands.classes.add_classes`.
 
-    `run` is the folder of its run, from which relative paths of the settings are found.
+    `run` is the folder of the student's run, from which relative paths of its settings are resolved.
     """
     need_head(student)
     config, made = run_config(student, teacher, run), student.provenance
@@ -107,22 +107,22 @@ def new_classes(
         raise ConfigError("The numbers of names and phrases differ.", expected="a phrase for each name", found=found)
     own = made.get("templates") or config.teacher.prompts
     chosen = load_templates(tuple(templates) or (own if isinstance(own, str) else tuple(own)))
-    called = [" ".join(phrase.split()) or name for phrase, name in zip(phrases or new, new, strict=True)]
-    prompts = {name: tuple(render(t, phrase) for t in chosen) for name, phrase in zip(new, called, strict=True)}
+    phrased = [" ".join(phrase.split()) or name for phrase, name in zip(phrases or new, new, strict=True)]
+    prompts = {name: tuple(render(t, phrase) for t in chosen) for name, phrase in zip(new, phrased, strict=True)}
     _check_prompts(student, prompts)
     return NewClasses(prompts, opened_teacher(student, config, teacher))
 
 
 def run_config(student: Student, teacher: str | Teacher | None, run: Path) -> RunConfig:
-    """Return the settings of the run of a student, before a file or an address that they name is opened.
+    """Return the settings of the run of a student. Call it before opening a file or an address that they name.
 
     Args:
         student: the student.
-        teacher: the teacher that the user names; None will open the one of the settings.
-        run: folder of the run, or of the student without a run.
+        teacher: the teacher that the user names; None if that of the settings will be opened.
+        run: folder of the run, or of a student without a run.
 
     Raises:
-        StudentError: if the student does not record them, or not its teacher.
+        StudentError: if the student does not record its settings or its teacher.
         TeacherError: if no teacher is given, and that of a student made elsewhere is a file or an address.
     """
     made = check_provenance(student.provenance, "the student")
@@ -140,10 +140,10 @@ def run_config(student: Student, teacher: str | Teacher | None, run: Path) -> Ru
 
 
 def _new_names(student: Student, names: Sequence[str]) -> list[str]:
-    """The names as training would word them.
+    """Return the names as in training.
 
     Raises:
-        ConfigError: if one is empty or known, in whatever spelling.
+        ConfigError: if a name is empty, or exists in any spelling.
     """
     known = {spelling(name): f"the student has a class '{name}'" for name in student.classes}
     new = []
@@ -160,7 +160,7 @@ def _new_names(student: Student, names: Sequence[str]) -> list[str]:
 
 
 def _check_prompts(student: Student, prompts: Mapping[str, tuple[str, ...]]) -> None:
-    """Refuse two classes of the same prompts: no image could tell them apart."""
+    """Reject classes with the same prompts, since images cannot distinguish them."""
     taken = {known.prompts: known.name for known in known_classes(student) if known.prompts}
     for name, texts in prompts.items():
         if texts in taken:
@@ -171,7 +171,7 @@ def _check_prompts(student: Student, prompts: Mapping[str, tuple[str, ...]]) -> 
 
 
 def opened_teacher(student: Student, config: RunConfig, teacher: str | Teacher | None) -> Teacher:
-    """The teacher that taught this student.
+    """Open the teacher of a student, and check its identity.
 
     Args:
         student: the student.
@@ -179,7 +179,7 @@ def opened_teacher(student: Student, config: RunConfig, teacher: str | Teacher |
         teacher: the teacher by another name, or opened; None opens the one that the run names, see `run_config`.
 
     Raises:
-        TeacherError: if it is another one.
+        TeacherError: if it is another teacher.
     """
     if teacher is None or isinstance(teacher, str):
         named = config.teacher.model_copy(update={"spec": teacher or config.teacher.spec})
@@ -188,7 +188,9 @@ def opened_teacher(student: Student, config: RunConfig, teacher: str | Teacher |
     card, made = teacher.describe(), student.provenance["teacher"]
     found = {"identity": card.identity, "revision": card.revision, "dimension": card.dimension}
     other = [key for key in found if found[key] != made[key]]
-    if other and not (other == ["revision"] and isinstance(teacher, FileTeacher) and _answers_alike(teacher, student)):
+    if other and not (
+        other == ["revision"] and isinstance(teacher, FileTeacher) and _same_embeddings(teacher, student)
+    ):
         raise TeacherError(
             "This is not the student's teacher; its embeddings are in another space.",
             expected=", ".join(f"{key} {made[key]}" for key in other),
@@ -198,8 +200,8 @@ def opened_teacher(student: Student, config: RunConfig, teacher: str | Teacher |
     return teacher
 
 
-def _answers_alike(teacher: FileTeacher, student: Student) -> bool:
-    """Whether a file that changed, as one does that got a new class's text, still has the vectors of the known ones."""
+def _same_embeddings(teacher: FileTeacher, student: Student) -> bool:
+    """Whether a file with another revision has the same embeddings of the known classes, e.g. if texts were added."""
     head = {name: row.cpu().numpy() for name, row in zip(student.classes, need_head(student), strict=True)}
     known = [known for known in known_classes(student) if known.prompts]
     for one in known:
@@ -210,7 +212,7 @@ def _answers_alike(teacher: FileTeacher, student: Student) -> bool:
 
 
 def need_head(student: Student) -> Tensor:
-    """The text head, [K, D] float32.
+    """Return the text head, [K, D] float32.
 
     Raises:
         StudentError: if the classifier is linear.

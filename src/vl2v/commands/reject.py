@@ -29,7 +29,7 @@ from vl2v.trust.negatives import make_negatives, read_nouns, with_negatives
 from vl2v_runtime.negatives import Negatives
 from vl2v_runtime.trust import Trust
 
-PURPOSE = "negative texts"  # in the ledger
+PURPOSE = "negative texts"  # purpose of the queries in the ledger
 
 
 @dataclass(frozen=True)
@@ -37,9 +37,9 @@ class NegativeTexts:
     """Negative texts of a student, and the teacher to query.
 
     Attributes:
-        nouns: M names, none of them that of a class.
-        prompts: [M] the texts that are sent.
-        teacher: the student's own.
+        nouns: M names, none of them the name of a class.
+        prompts: [M] texts that are sent to the teacher.
+        teacher: the student's teacher.
     """
 
     nouns: tuple[str, ...]
@@ -47,7 +47,7 @@ class NegativeTexts:
     teacher: Teacher
 
     def quote(self, storage: StoragePaths) -> Quote:
-        """Compute what they cost; nothing is spent."""
+        """Compute their cost; nothing is spent."""
         with closing(EmbeddingStore(storage.store)) as store:
             return text_quote(self.prompts, 1, self.teacher, store)
 
@@ -120,12 +120,12 @@ def need_text_space(student: Student) -> None:
 
 @dataclass(frozen=True)
 class KnownImages:
-    """Validation images of the source domains, whose classes the student may have lost or gained since.
+    """Validation images of the source domains. The classes of the student may have changed since training.
 
     Attributes:
         student: the student, with a text head.
-        embeddings: [N, D] the student's embeddings of the images, rows of length one.
-        labels: [N] int64, indices of the classes of the training.
+        embeddings: [N, D] embeddings of the images, rows of length one.
+        labels: [N] int64, class indices at the time of training.
     """
 
     student: Student
@@ -137,10 +137,10 @@ class KnownImages:
 
         Args:
             nouns: M names.
-            vectors: [M, D] the teacher's embeddings of their prompts.
+            vectors: [M, D] embeddings of their prompts by the teacher.
 
         Raises:
-            ConfigError: if there are none.
+            ConfigError: if no noun is left.
         """
         rows, labels = self.of_current_classes()
         head, scale = need_head(self.student).cpu().numpy(), self.student.logit_scale
@@ -160,7 +160,7 @@ class KnownImages:
         return with_negatives(trust, negatives, logits_of(self.student, rows), rows)
 
     def of_current_classes(self) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """The embeddings [N, D] and the labels [N] of the images whose class the student still has."""
+        """Return embeddings [N, D] and labels [N] of the images whose class the student still has."""
         changes = self.student.provenance.get(CHANGES, [])
         trained = list(changes[0]["before"]) if changes else self.student.classes
         place = {name: i for i, name in enumerate(self.student.classes)}

@@ -1,4 +1,4 @@
-"""Repair a deployed student: query a few images of the place where it is used, and train a new student with them."""
+"""Repair a deployed student: query a few images of its new site, and train a new student with them."""
 
 from __future__ import annotations
 
@@ -37,20 +37,20 @@ TOLERANCE = 0.005  # loss of mean accuracy on the validation images from which t
 
 @dataclass(frozen=True)
 class Repair:
-    """A repaired student next to the earlier one, which is unchanged.
+    """A repaired student, compared with the earlier one, which is unchanged.
 
     Attributes:
         folder: the new run.
-        student: its student.
+        student: the new student.
         old: evaluation of the earlier student.
-        new: evaluation of the new one on the same images.
+        new: evaluation of the new student on the same images.
         trained: number of new images that were used for training.
         checked: number of new images that were queried but not used for training.
-        agreement: number of these on which the earlier and the new student agree with the teacher.
-        queries: image queries that were paid for.
+        agreement: number of checked images on which the earlier and the new student agree with the teacher.
+        queries: number of image queries that were paid for.
         spent: cost of all queries.
-        currency: of the cost.
-        tolerance: loss of accuracy on the validation images from which the new student counts as worse.
+        currency: currency of the cost.
+        tolerance: loss of mean accuracy on the validation images from which the new student counts as worse.
     """
 
     folder: Path
@@ -67,7 +67,7 @@ class Repair:
 
     @property
     def change(self) -> float:
-        """The new student's mean accuracy on the validation images minus the earlier student's, in [-1, 1]."""
+        """Mean accuracy of the new student on the validation images minus that of the earlier one, in [-1, 1]."""
         old, new = (evaluation.mean(IN_DOMAIN, "student") for evaluation in (self.old, self.new))
         assert old is not None
         assert new is not None
@@ -79,7 +79,7 @@ class Repair:
         return self.change < -self.tolerance
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
+        """Convert to plain values for JSON."""
         rows = zip(_validation(self.old), _validation(self.new), strict=True)
         return {
             "run": str(self.folder),
@@ -147,7 +147,7 @@ def repair(
 
 
 def _write_selection(plan: RepairPlan) -> None:
-    """Record what is queried, so that an interrupted repair continues with the same images."""
+    """Record the images to query, so that an interrupted repair continues with the same images."""
     plan.out.mkdir(parents=True, exist_ok=True)
     for name, part in ((TRAINED, plan.trained), (CHECKED, plan.checked)):
         with replacing(plan.out / name) as fresh, fresh.open("w", encoding="utf-8", newline="") as file:
@@ -156,7 +156,7 @@ def _write_selection(plan: RepairPlan) -> None:
 
 
 def _zero_shot(plan: RepairPlan, store: EmbeddingStore) -> Indices:
-    """The classes that the teacher predicts for the checked images, [M]."""
+    """Return the classes that the teacher predicts for the M checked images, [M]."""
     card, classes = plan.teacher.describe(), len(plan.student.classes)
     head = text_heads(store.texts(card, plan.prompts), len(plan.prompts) // classes)
     logits = zero_shot_logits(store.images(card, plan.checked.digests), head, card.logit_scale)
@@ -168,7 +168,7 @@ def _validation(evaluation: Evaluation) -> list[Row]:
 
 
 def _compared(plan: RepairPlan, folder: RunFolder, reference: Indices, tolerance: float) -> Repair:
-    """Compare the students on the validation images and on the checked images, and record the result."""
+    """Compare both students on the validation images and on the checked images, and record the result."""
     new, _ = evaluation_of_run(folder)
     student, fit = Student.load(plan.out), plan.student.preprocess
     pixels = CachedPixels(plan.storage.cache, fit.size, fit.fit)

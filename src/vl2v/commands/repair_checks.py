@@ -1,4 +1,4 @@
-"""Refuse a repair that cannot be made, before anything is spent."""
+"""Checks whether a repair is possible, before anything is spent."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from vl2v_runtime.names import shown
 
 
 def ensure_repairable(config: RunConfig, run: Path) -> None:
-    """Refuse runs whose method cannot use images without labels."""
+    """Check that the method of a run can use images without labels."""
     if METHODS[config.method].needs_labels or not METHODS[config.method].queries_teacher:
         able = ", ".join(name for name, method in METHODS.items() if not method.needs_labels and method.queries_teacher)
         raise ConfigError(
@@ -30,10 +30,10 @@ def ensure_repairable(config: RunConfig, run: Path) -> None:
 
 
 def compared_evaluation(folder: RunFolder) -> Evaluation:
-    """The evaluation of a run, if it has validation images on which a new student can be compared.
+    """Return the evaluation of a run.
 
     Raises:
-        RunError: if not.
+        RunError: if the run has no validation images on which the students can be compared.
     """
     evaluation, _ = evaluation_of_run(folder)
     if evaluation.mean(IN_DOMAIN, "student") is None:
@@ -47,10 +47,10 @@ def compared_evaluation(folder: RunFolder) -> Evaluation:
 
 
 def ensure_comparable(config: RunConfig, before: RunConfig) -> None:
-    """Refuse settings with which the two students could not be compared on the same validation images.
+    """Check that two students can be compared on the same validation images.
 
     Raises:
-        ConfigError: with their names.
+        ConfigError: names the settings that prevent it.
     """
     parts = {"data": ("data", set(DataConfig.model_fields) - {"drop"}), "student": ("student", {"spec", "size", "fit"})}
     changed = [
@@ -70,7 +70,7 @@ def ensure_comparable(config: RunConfig, before: RunConfig) -> None:
 
 
 def ensure_same_classes(student: Student, run: Path) -> None:
-    """Refuse a student whose classes are no longer those of its run, since the new run would not have them."""
+    """Check that the classes of a student are those of its run, since the new run would not have others."""
     changes = student.provenance.get(CHANGES) or []
     if changes and changes[0]["before"] != student.classes:
         raise ConfigError(
@@ -82,19 +82,19 @@ def ensure_same_classes(student: Student, run: Path) -> None:
 
 
 def is_begun(out: Path, run: Path, images: Path) -> bool:
-    """Whether a folder has a repair of this run with these images, to be continued.
+    """Whether a folder contains an unfinished repair of this run with these images.
 
     Raises:
-        RunError: if it is a repair of another run or with other images.
+        RunError: if it contains a repair of another run or with other images.
     """
     if not (out / REPAIR).is_file():
         return False
-    said, wanted = read_repair(out), {"first_run": str(run.resolve()), "images": str(images.resolve())}
-    if differing := [key for key in wanted if said.get(key) != wanted[key]]:
+    recorded, requested = read_repair(out), {"first_run": str(run.resolve()), "images": str(images.resolve())}
+    if differing := [key for key in requested if recorded.get(key) != requested[key]]:
         raise RunError(
             f"{shown(out)} has another repair.",
-            expected=", ".join(shown(str(said.get(key))) for key in differing),
-            found=", ".join(shown(wanted[key]) for key in differing),
+            expected=", ".join(shown(str(recorded.get(key))) for key in differing),
+            found=", ".join(shown(requested[key]) for key in differing),
             next_step="choose another folder: --out FOLDER",
         )
     return all((out / name).is_file() for name in (TRAINED, CHECKED))
@@ -104,7 +104,7 @@ def read_repair(out: Path) -> dict[str, Any]:
     """Read the record of a repair in the folder of its run.
 
     Raises:
-        RunError: if it cannot be read, or is not what vl2v wrote.
+        RunError: if the file cannot be read or has invalid content.
     """
     found = read_json(out / REPAIR)
     if not isinstance(found, dict):

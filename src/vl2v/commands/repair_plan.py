@@ -45,13 +45,13 @@ from vl2v.teacher.file import FileTeacher
 from vl2v.teacher.purchase.ledger import Quote, parse_budget
 from vl2v.teacher.purchase.store import EmbeddingStore
 
-PURPOSE = "repair"  # of the queries in the ledger
-QUERIES = 50  # images queried by default
-FEWEST = 5  # images to query at least: a table of images needs two, so three are trained on and two checked
-CHECKS = 5  # one of so many queried images is not trained on
-MOST = 10_000  # images among which to choose; of more, a random sample
-# Chosen on source domains of PACS that play the new site; see docs/results/repair.md.
-STEPS, SHARE, NEW = 60, 0.25, 16  # steps, share of the trained weights, new images in a batch
+PURPOSE = "repair"  # purpose of the queries in the ledger
+QUERIES = 50  # default number of image queries
+FEWEST = 5  # minimum number of image queries: three for training, and two for checking, since a table needs two
+CHECKS = 5  # one of this many queried images is not used for training
+MOST = 10_000  # images to select from; of more, a random sample is used
+# Chosen with source domains of PACS in the role of the new site; see docs/results/repair.md.
+STEPS, SHARE, NEW = 60, 0.25, 16  # steps, share of the trained weights, new images per batch
 TRAINING: dict[str, Any] = {
     "steps": STEPS, "minutes": 0, "warmup_steps": 10, "checkpoint_every": 20, "weights": "last", "wise_ft": SHARE,
 }  # fmt: skip
@@ -59,7 +59,7 @@ TRAINING: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class RepairPlan:
-    """What a repair would query and train. Nothing has been spent or written.
+    """What a repair will query and train. Nothing has been spent or written.
 
     Attributes:
         first: folder of the run to repair.
@@ -67,13 +67,13 @@ class RepairPlan:
         out: folder of the new run.
         config: settings of the new run.
         storage: paths of cache and store.
-        teacher: opened.
-        student: the one to repair.
-        evaluation: of this student.
+        teacher: the opened teacher.
+        student: the student to repair.
+        evaluation: evaluation of this student.
         trained: images to query and to use for training.
         checked: images to query and to use for comparing the students.
-        prompts: the texts of the teacher's zero-shot predictions, K * T, class by class.
-        quote: the queries that the store lacks for them and for the first run's images, and their cost.
+        prompts: the K * T texts of the teacher's zero-shot predictions, class by class.
+        quote: the queries that the store lacks for these images and for those of the first run, and their cost.
         begun: whether the folder has an unfinished repair that this one continues.
     """
 
@@ -115,16 +115,16 @@ def plan_repair(
         run: folder of a finished run.
         images: images of the new site, without labels: a folder of any depth, or a table.
         out: folder of the new run; None is the name of the first one with ``-repaired``.
-        queries: the most images to query, at least 5. The budget may allow fewer.
-        budget: the most to spend; required if the teacher charges.
+        queries: maximum number of images to query, at least 5. The budget may allow fewer.
+        budget: maximum amount to spend; required if the teacher charges.
         column: column of the paths if the images are a table; None recognises it by its name.
-        teacher: an open one, instead of that of the run's settings.
+        teacher: an open teacher that replaces the one in the settings.
         storage: paths of cache and store; None uses those of the run.
         progress: receives the progress of scan and features.
         settings: nested settings of the new run, which replace those of a repair and of the first run.
 
     Raises:
-        RunError: if the run is not finished, or `out` has something else.
+        RunError: if the run is not finished, or `out` is not empty.
         ConfigError: if the run's student cannot be repaired, the number of queries is too small, the budget is not an
             amount of money, or a setting would change what the students are compared on.
         DataError: if there are fewer than 5 different images, or the images of the run have moved.
@@ -137,14 +137,12 @@ def plan_repair(
     ensure_finished(folder)
     ensure_repairable(before, first)
     evaluation = compared_evaluation(folder)
-    if queries < FEWEST:
-        step = "raise --queries"
-        raise ConfigError("That is too few queries.", expected=f"at least {FEWEST}", found=str(queries), next_step=step)
+    _check_queries(queries)
     limit = parse_budget(budget)
     begun = is_begun(target, first, place)
     if not begun:
-        ensure_new(RunFolder(target), before.data.root)
-        ensure_new(RunFolder(target), place)
+        for source in (before.data.root, place):
+            ensure_new(RunFolder(target), source)
     paths, student = storage or storage_of(first), Student.load(first)
     ensure_same_classes(student, first)
     config = _settings(before, first, target, limit, settings or {})
@@ -174,10 +172,16 @@ def plan_repair(
     )  # fmt: skip
 
 
+def _check_queries(queries: int) -> None:
+    if queries < FEWEST:
+        step = "raise --queries"
+        raise ConfigError("That is too few queries.", expected=f"at least {FEWEST}", found=str(queries), next_step=step)
+
+
 def _needed(
     folder: RunFolder, before: RunConfig, paths: StoragePaths, teacher: Teacher, progress: Progress
 ) -> Requirements:
-    """The embeddings that the first run needed, and that the new one needs again."""
+    """Return the embeddings that the first run needed, which the new one needs again."""
     config = before.model_copy(update={"repair": None})  # the images of an earlier repair are not used again
     plan = plan_run(config, paths, progress, teacher=teacher, with_student=False, begun=True)
     with closing(EmbeddingStore(paths.store)) as store:
@@ -185,9 +189,9 @@ def _needed(
 
 
 def _settings(before: RunConfig, run: Path, out: Path, budget: Decimal | None, settings: dict[str, Any]) -> RunConfig:
-    """The settings of the new run: those of the first one, few steps, and the new images."""
+    """Return the settings of the new run: those of the first one, with few steps and the new images."""
     method, values = METHODS[before.method], before.model_dump(mode="json")
-    if method.has_settings:  # what was left to the data depends on the data again
+    if method.has_settings:  # defaults that depend on the data are chosen again
         without = method.defaults(True)
         defaults = method.defaults(bool(before.data.classes or before.data.unlabelled or before.data.rest_unlabelled))
         own = values[method.name]
@@ -204,7 +208,7 @@ def _settings(before: RunConfig, run: Path, out: Path, budget: Decimal | None, s
 
 
 def _affordable(queries: int, limit: Decimal | None, price: Price) -> int:
-    """How many images the budget allows, at least the fewest; the check of the budget refuses those."""
+    """Return the number of images that the budget allows, at least `FEWEST`; the budget is checked later."""
     if limit is None or not price.per_1000_images:
         return queries
     return max(FEWEST, min(queries, int(1000 * limit / price.per_1000_images)))
@@ -213,7 +217,7 @@ def _affordable(queries: int, limit: Decimal | None, price: Price) -> int:
 def _select(
     student: Student, found: ImageDataset, cache: PixelCache, count: int, seed: int, progress: Progress
 ) -> tuple[ImageDataset, ImageDataset]:
-    """Choose the images to train on, a diverse set, and those to check, a random one."""
+    """Select a diverse set of images to train on, and a random set to compare the students on."""
     generator = np.random.default_rng(seed)
     rows = np.sort(np.unique(found.digests, axis=0, return_index=True)[1])
     if len(rows) < FEWEST:
@@ -237,7 +241,7 @@ def _select(
 
 
 def _bind(teacher: Teacher, config: RunConfig, images: Path, *parts: ImageDataset) -> None:
-    """Tell a teacher in a file the paths of the images, relative to the run's data or else to their own folder."""
+    """Pass the paths of the images to a teacher in a file, relative to the run's data or else to their own folder."""
     if not isinstance(teacher, FileTeacher):
         return
     data, own = config.data.folder.resolve(), images if images.is_dir() else images.parent

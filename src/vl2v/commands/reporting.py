@@ -23,22 +23,22 @@ def write_report(
     parts: Sequence[DomainPredictions],
     progress: Progress,
 ) -> None:
-    """Write `embeddings.npz`, `report.html` and the values of its figures; a failure becomes a warning.
+    """Write `embeddings.npz`, `report.html` and the values of its figures. An error is reported as a warning.
 
     Args:
-        plan: the run's.
-        bought: its embeddings.
-        folder: with everything else written.
-        projection: P after training.
-        parts: the predictions of the saved student.
+        plan: plan of the run.
+        bought: embeddings of the run.
+        folder: run folder with all other results.
+        projection: projection after training.
+        parts: predictions of the saved student.
         progress: receives the warning.
     """
-    from vl2v.reports.run import write_run_report  # slow to import
+    from vl2v.reports.run import write_run_report  # imported here because it is slow
 
     try:
         save_embeddings(plan, bought, projection, parts, folder.work, folder.embeddings_file)
         write_run_report(folder.path, plan.paths.store)
-    except Exception as error:  # whatever it is, the run is finished and saved
+    except Exception as error:  # the run is finished and saved, whatever the error is
         fault = " ".join(f"{type(error).__name__}: {error}".split())[:300]
         warn(
             progress,

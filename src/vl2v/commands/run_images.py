@@ -1,4 +1,4 @@
-"""Embeddings of the images that a finished run was evaluated on."""
+"""The student's embeddings of images of a finished run."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CHUNK = 64  # images per call of the student
 
 
 def sample_rows(predictions: Predictions, most: int) -> Indices:
-    """Sample at most `most` rows of every domain, always the same ones; row indices in ascending order."""
+    """Return a fixed sample of at most `most` images per domain, as ascending indices."""
     rng = np.random.default_rng(0)
     parts = [np.flatnonzero(predictions.domain == name) for name in predictions.domains]
     return np.sort(np.concatenate([rng.permutation(part)[:most] for part in parts]))
@@ -27,16 +27,16 @@ def sample_rows(predictions: Predictions, most: int) -> Indices:
 def embed_images(
     student: Student, paths: Sequence[Path], progress: Progress, consequence: str
 ) -> NDArray[np.float32] | None:
-    """Compute the student's embeddings of images, [N, D].
+    """Compute the student's embeddings of N images, [N, D].
 
     Args:
-        student: with a text head.
-        paths: of the images, at least one.
+        student: a student with a text head.
+        paths: paths of the images, at least one.
         progress: receives the progress, and a warning if an image cannot be read.
-        consequence: what is missing without the images; the warning starts with it.
+        consequence: what is missing without the images; it begins the warning.
 
     Returns:
-        None if an image cannot be read, usually since the images have been moved.
+        The embeddings, or None if an image cannot be read, usually because the images have been moved.
     """
     rows = []
     try:

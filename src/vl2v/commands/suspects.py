@@ -34,20 +34,20 @@ from vl2v_runtime.names import printable, shown
 from vl2v_runtime.regular import read_regular
 from vl2v_runtime.trust import softmax
 
-FEWEST = 40  # judged images, below which nothing can be said
+FEWEST = 40  # minimum number of images to check
 COLUMNS = (PATH, "domain", "label", "reason", "suggested", "teacher", "probe", "similarity", DROP)
 
 
 @dataclass(frozen=True)
 class Suspects:
-    """What was found.
+    """Labels and images to review.
 
     Attributes:
         found: rejected labels, the most doubtful first, then images unlike any class.
-        judged: number of images that were judged.
-        unanswered: number of images without an embedding in the store, which were not judged.
-        csv: the list, for ``data.drop``.
-        page: the HTML page for review.
+        judged: number of images that were checked.
+        unanswered: number of images that were not checked because they have no stored embedding.
+        csv: path of the list, for ``data.drop``.
+        page: path of the HTML page for review.
     """
 
     found: tuple[Suspect, ...]
@@ -57,28 +57,29 @@ class Suspects:
     page: Path
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
+        """Convert to plain values for JSON."""
         counts = {"labels": self.count(LABEL), "unlike": self.count(UNLIKE)}
         files = {"csv": printable(self.csv), "page": printable(self.page)}
         return {"judged": self.judged, "unanswered": self.unanswered} | counts | files
 
     def count(self, reason: str) -> int:
-        """The number of images that were found for a reason."""
+        """Return the number of images with a reason."""
         return sum(suspect.reason == reason for suspect in self.found)
 
 
 def find_suspects(
     config: RunConfig, out: Path, storage: StoragePaths | None = None, progress: Progress | None = None
 ) -> Suspects:
-    """Judge the labels of the source domains, and write a CSV file and a page next to it. Nothing is bought.
+    """Check the labels of the source domains, and write a CSV file and an HTML page next to it. Nothing is bought.
 
-    A free teacher is queried for what the store lacks. Of a teacher that charges, images without a stored embedding are
-    not judged. Images of held-out domains and stated test images are not judged, so their labels choose nothing.
+    A free teacher is queried for embeddings that the store lacks. With a teacher that charges, images without a stored
+    embedding are not checked. Images of held-out domains and test images are not checked either, so their labels have
+    no influence on training.
 
     Args:
         config: settings of a run, with a student.
-        out: the CSV file; the page has the same name with the suffix ``.html``. An earlier list is replaced; its column
-            ``drop`` is taken over for images that are on both lists for the same reason.
+        out: path of the CSV file; the page has the same name with the suffix ``.html``. An earlier list is replaced.
+            Its column ``drop`` is copied for images that both lists contain for the same reason.
         storage: paths of cache and store.
         progress: receives every stage.
 
@@ -88,10 +89,8 @@ def find_suspects(
     """
     progress = progress or Silent()
     if config.data.classes:
-        found, step = (
-            "data.classes (--classes), images without labels",
-            "drop it, or sort the images into class folders",
-        )
+        found = "data.classes (--classes), images without labels"
+        step = "drop it, or sort the images into class folders"
         raise ConfigError("There are no labels to check.", expected="labelled images", found=found, next_step=step)
     decisions = _decisions(out)
     plan = plan_run(config, storage or StoragePaths(), progress, begun=True)
@@ -113,7 +112,7 @@ def find_suspects(
 
 
 def _answered(plan: RunPlan, store: EmbeddingStore, progress: Progress) -> DatasetRows:
-    """The source images whose embeddings are stored, once a free teacher was queried for the others."""
+    """Return the source images with stored embeddings. A free teacher is first queried for the others."""
     rows, card, prompts = source_rows(plan), plan.card, plan.requirements.prompts
     digests = plan.dataset.digests[rows]
     if card.price.free:
@@ -152,10 +151,10 @@ def _listed(plan: RunPlan, rows: DatasetRows, judgement: Judgement) -> list[Susp
 
 
 def _decisions(out: Path) -> dict[tuple[str, str], str]:
-    """The column ``drop`` of an earlier list in the file, by path and reason; empty if there is no file.
+    """Read the column ``drop`` of an earlier list, by path and reason; empty if there is no file.
 
     Raises:
-        ConfigError: if the file is something else, or is not to be written.
+        ConfigError: if the file is not such a list, or must not be written.
         OSError: if it cannot be written or read.
     """
     if out.suffix.lower() in (".html", ".htm"):
@@ -166,18 +165,18 @@ def _decisions(out: Path) -> dict[tuple[str, str], str]:
         return {}
     try:
         rows = csv.DictReader(io.StringIO(read_regular(out).decode("utf-8-sig", "surrogateescape"), newline=""))
-        ours = tuple(rows.fieldnames or ()) == COLUMNS
-        found = {(row[PATH], row["reason"]): (row[DROP] or "").strip().lower() for row in rows} if ours else {}
+        is_list = tuple(rows.fieldnames or ()) == COLUMNS
+        found = {(row[PATH], row["reason"]): (row[DROP] or "").strip().lower() for row in rows} if is_list else {}
     except csv.Error:
-        ours = False
-    if not ours:
+        is_list = False
+    if not is_list:
         raise ConfigError(
             f"{shown(out)} exists, and is not replaced.",
             expected="a new file, or an earlier list of vl2v data suspects",
             found="another file",
             next_step="choose another file: --out FILE",
         )
-    return {key: said for key, said in found.items() if said in (YES[0], NO[0])}
+    return {key: drop for key, drop in found.items() if drop in (YES[0], NO[0])}
 
 
 def _write_csv(found: tuple[Suspect, ...], out: Path, decisions: Mapping[tuple[str, str], str]) -> None:

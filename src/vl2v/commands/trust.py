@@ -37,7 +37,7 @@ from vl2v.trust.fit import fit
 from vl2v.trust.rejection import apply_thresholds
 from vl2v_runtime.trust import NEGATIVES, Trust
 
-SIZES = (1, 8, 32)  # of the batches that drift is told for
+SIZES = (1, 8, 32)  # batch sizes for which drift is reported
 
 
 @dataclass(frozen=True)
@@ -45,9 +45,9 @@ class Reject:
     """A change of the negative texts of a student.
 
     Attributes:
-        add: whether to give it some; False removes those it has.
+        add: whether to add negative texts; False removes those of the student.
         texts: a text file with one noun per line; None uses the list of vl2v.
-        budget: the most to spend; None spends nothing on a teacher that charges.
+        budget: maximum amount to spend; None spends nothing on a teacher that charges.
         teacher: the run's teacher by another name, or opened; None opens the one that the run names.
         storage: paths of the store; None uses the run's own.
     """
@@ -61,16 +61,16 @@ class Reject:
 
 @dataclass(frozen=True)
 class DomainTrust:
-    """What trust means on one domain.
+    """Effect of the trust data on one domain.
 
     Attributes:
-        row: accuracy, calibration error before and after, area under the risk-coverage curve.
-        answered: by coverage of the sources' validation images, the share of this domain's images answered, and the
-            share of these answers that is wrong, by confidence; the latter is None if nothing is answered.
-        unusual: by batch size, the share of this domain's batches that are called unusual, None if it has fewer
-            images; empty without a reference. On a source the reference knows these images.
-        known: by coverage, the share of this domain's images accepted by the score against negative texts; empty if
-            the student has none. Thresholds are fitted on the validation images of the sources.
+        row: accuracy, calibration error with and without the temperature, and area under the risk-coverage curve.
+        answered: by target coverage, the share of images accepted by confidence, and the error rate among them; None if
+            none is accepted. Thresholds are fitted on the validation images of the source domains.
+        unusual: by batch size, the share of batches that the drift detection calls unusual; None with fewer images.
+            Empty without a drift reference. The reference of a source domain was fitted on the same images.
+        known: by target coverage, the share of images accepted by the score against negative texts. Empty without
+            negative texts.
     """
 
     row: Row
@@ -81,16 +81,16 @@ class DomainTrust:
 
 @dataclass(frozen=True)
 class Refitted:
-    """A run's trust, fitted again, and what it does on each domain."""
+    """The refitted trust data of a run, and their effect on each domain."""
 
     trust: Trust
     domains: tuple[DomainTrust, ...]
     reference: Reference = LABELS
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON; the reference's vectors are left out."""
-        left_out = ("domains", "drift", "negatives")
-        trust = {key: value for key, value in self.trust.to_dict().items() if key not in left_out}
+        """Convert to plain values for JSON, without embeddings."""
+        omitted = ("domains", "drift", "negatives")
+        trust = {key: value for key, value in self.trust.to_dict().items() if key not in omitted}
         if self.trust.negatives is not None:
             trust["negative_texts"] = list(self.trust.negatives.texts)
         answered = [
@@ -104,25 +104,25 @@ class Refitted:
         for row, domain in zip(rows, self.domains, strict=True):
             if domain.known:
                 row["negatives"] = {f"{c:g}": share for c, share in domain.known.items()}
-        said = {} if self.reference is LABELS else {"measure": self.reference.measure}
-        return said | {"trust": trust, "domains": rows}
+        measure = {} if self.reference is LABELS else {"measure": self.reference.measure}
+        return measure | {"trust": trust, "domains": rows}
 
 
 def refit(path: Path, progress: Progress, reject: Reject | None = None) -> Refitted:
-    """Fit a finished run's trust from `predictions.npz`, write it next to the student and into its exported files.
+    """Fit the trust data of a finished run from `predictions.npz`, and write them to student and exported files.
 
-    The reference for drift and the thresholds of negative texts need embeddings, which are computed if the run's images
-    are where they were. Otherwise these parts stay as they are.
+    The drift reference and the thresholds of negative texts need embeddings. They are computed if the images of the run
+    have not been moved. Otherwise, these parts do not change.
 
     Args:
         path: folder of the run.
         progress: receives the progress.
-        reject: the change of the negative texts; None leaves those that the student has.
+        reject: change of the negative texts; None leaves those of the student.
 
     Raises:
-        RunError: if the run saved no predictions, or none on validation images, or negative texts are to be added and
-            its images have moved, or those of the student do not fit the new temperature.
-        StudentError: if it has no student, or negative texts are to be added to one with a linear classifier.
+        RunError: if the run has no saved predictions, or none on validation images; if negative texts are to be added
+            and its images have moved; or if the existing negative texts do not fit the new temperature.
+        StudentError: if there is no student, or negative texts are to be added to one with a linear classifier.
         BudgetError: before anything is sent that would exceed the budget.
         TeacherError: if the teacher is not the student's, or returns no usable response.
     """
@@ -139,37 +139,24 @@ def quote_reject(path: Path, reject: Reject) -> Quote:
 def _refit(path: Path, progress: Progress, reject: Reject | None) -> Refitted:
     folder = RunFolder(path)
     predictions = read_answers(folder)
-    sources = predictions.role == IN_DOMAIN
-    trust = fit(predictions.student[sources], predictions.label[sources], predictions.domain[sources])
-    if trust is None:
-        step = "train with validation images: data.holdout_fraction above 0"
-        raise RunError(
-            "Trust data is fitted on validation images.",
-            expected="validation images of the source domains",
-            found="none",
-            next_step=step,
-        )
+    trust = _fit(predictions)
     student = _loaded(folder, progress)
-    texts = None
-    if reject is not None and reject.add:
-        texts = negative_texts(student, reject.texts, reject.teacher, path)
+    texts = negative_texts(student, reject.texts, reject.teacher, path) if reject is not None and reject.add else None
     sampled, embeddings = np.zeros(0, np.int64), None
     if student.head is not None:
         sampled = sample_rows(predictions, MAX_IMAGES)
         paths = [folder.config().data.folder / predictions.path[i] for i in sampled]
         embeddings = embed_images(student, paths, progress, "drift cannot be measured")
     if embeddings is not None:
-        of_sources = sources[sampled]
-        seen = sampled[of_sources]
-        reference = fit_reference(embeddings[of_sources], predictions.domain[seen], predictions.answers[seen])
-        trust = replace(trust, reference=reference)
-        images = KnownImages(student, embeddings[of_sources], predictions.label[seen])
+        in_domain = predictions.role[sampled] == IN_DOMAIN
+        validation, embedded = predictions.of(sampled[in_domain]), embeddings[in_domain]
+        trust = replace(trust, reference=fit_reference(embedded, validation.domain, validation.answers))
+        images = KnownImages(student, embedded, validation.label)
         if reject is None and student.trust is not None:
             trust = images.with_negatives(trust, student.trust.negatives)
         elif reject is not None and texts is not None:
-            storage = reject.storage or storage_of(path)
-            vectors = texts.buy(storage, reject.budget, str(path.resolve()), progress)
-            trust = images.with_negatives(trust, images.select(texts.nouns, vectors))
+            bought = texts.buy(reject.storage or storage_of(path), reject.budget, str(path.resolve()), progress)
+            trust = images.with_negatives(trust, images.select(texts.nouns, bought))
     elif texts is not None:
         raise RunError(
             "The threshold of negative texts is fitted on the run's validation images.",
@@ -182,23 +169,41 @@ def _refit(path: Path, progress: Progress, reject: Reject | None) -> Refitted:
     student.trust = trust
     if student.provenance.get(CHANGES):
         mark_trust(student)
-    files.save(student.trust, folder.student)
-    for file in exported(path):
-        from vl2v.onnx_export.onnx import rewrite_trust
-
-        rewrite_trust(file, student.trust.to_dict())
+    _write(student.trust, folder)
     domains = tuple(_domain(student, predictions, name, sampled, embeddings) for name in predictions.domains)
     return Refitted(student.trust, domains, TEACHER if folder.config().data.classes else LABELS)
 
 
-def _without_images(fitted: Trust, earlier: Trust, reject: Reject | None, folder: RunFolder) -> Trust:
-    """Return fitted trust data with those parts of the earlier ones that only the images can fit again.
+def _fit(predictions: Predictions) -> Trust:
+    sources = predictions.of(predictions.role == IN_DOMAIN)
+    trust = fit(sources.student, sources.label, sources.domain)
+    if trust is None:
+        raise RunError(
+            "Trust data is fitted on validation images.",
+            expected="validation images of the source domains",
+            found="none",
+            next_step="train with validation images: data.holdout_fraction above 0",
+        )
+    return trust
 
-    They were fitted on the same images and for the same student. The thresholds of negative texts hold for the
-    temperature that they were fitted with.
+
+def _write(trust: Trust, folder: RunFolder) -> None:
+    """Write the trust data to the student and to the exported files of a run."""
+    files.save(trust, folder.student)
+    for file in exported(folder.path):
+        from vl2v.onnx_export.onnx import rewrite_trust
+
+        rewrite_trust(file, trust.to_dict())
+
+
+def _without_images(fitted: Trust, earlier: Trust, reject: Reject | None, folder: RunFolder) -> Trust:
+    """Return fitted trust data with the drift reference and the negative texts of earlier ones.
+
+    These parts were fitted on the same images for the same student. The thresholds of negative texts are only valid for
+    the temperature with which they were fitted.
 
     Raises:
-        RunError: if the temperature is another one now.
+        RunError: if there are negative texts and the temperature has changed.
     """
     fitted = replace(fitted, reference=earlier.reference)
     if earlier.negatives is None or reject is not None:
@@ -215,7 +220,7 @@ def _without_images(fitted: Trust, earlier: Trust, reject: Reject | None, folder
 
 
 def _loaded(folder: RunFolder, progress: Progress) -> Student:
-    """Load the student of a run. Old trust data that are broken are left out, and replaced at the end."""
+    """Load the student of a run. Damaged trust data are ignored, with a warning, and replaced later."""
     try:
         return Student.load(folder.student)
     except StudentError:
@@ -225,10 +230,10 @@ def _loaded(folder: RunFolder, progress: Progress) -> Student:
 
 
 def read_answers(folder: RunFolder) -> Predictions:
-    """Return the predictions that a finished run saved.
+    """Read the saved predictions of a finished run.
 
     Raises:
-        RunError: if it saved none.
+        RunError: if the run has none.
     """
     if not folder.predictions_file.is_file():
         step = "pass the folder of a finished run; for other images see vl2v evaluate"

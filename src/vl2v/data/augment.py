@@ -1,4 +1,4 @@
-"""The augmentation of the paper, with a seed per image so that any step can be reproduced."""
+"""The augmentation of the paper, with a seed per image, so that any step can be reproduced."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from vl2v.data.one_change import OneChange, Other
 
 
 class Augmentation:
-    """RandomResizedCrop, flip, colour jitter, grayscale (DomainBed's recipe as the paper uses it).
+    """RandomResizedCrop, flip, colour jitter and grayscale: DomainBed's augmentation, as the paper uses it.
 
-    It works on PIL images, as DomainBed does: on one image that takes three quarters of the time that tensors take.
-    A change of style or a corruption, if there is one, comes between crop and colour. It has
-    draws of its own: an image that gets none is varied as without these settings.
+    It works on PIL images, as DomainBed does, which takes three quarters of the time of tensors for a single image. A
+    change of style or a corruption, if enabled, is applied between crop and colour. Its random numbers are independent,
+    so an image without a change is augmented as without these settings.
 
     Args:
-        size: side length of what comes out, in pixels.
-        settings: the strengths.
+        size: side length of the output in pixels.
+        settings: strengths of the augmentation.
     """
 
     def __init__(self, size: int, settings: AugmentSettings | None = None) -> None:
@@ -39,17 +39,17 @@ class Augmentation:
         self._change = OneChange(s.style, s.corrupt) if s.style or s.corrupt else None
 
     def __call__(self, pixels: NDArray[np.uint8], seed: int, other: Other | None = None) -> Tensor:
-        """Vary one image.
+        """Augment one image.
 
         Args:
             pixels: [H, W, 3] uint8.
-            seed: 0 <= seed < 2**63; the same seed gives the same result.
-            other: gives a partner of a change that needs one; see `OneChange`.
+            seed: seed in [0, 2**63). The same seed gives the same result.
+            other: returns a second image for changes that need one; see `OneChange`.
 
         Returns:
             [3, size, size] uint8.
         """
-        generator = torch.default_generator  # v2's transforms draw from it and take no other
+        generator = torch.default_generator  # the transforms of torchvision only use the global generator
         state = generator.get_state()
         try:
             generator.manual_seed(seed)

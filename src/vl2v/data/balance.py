@@ -1,4 +1,4 @@
-"""Class-balanced sampling: rare classes are drawn more often than their number of images would have it."""
+"""Class-balanced sampling: rare classes are drawn more often than in proportion to their number of images."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from vl2v.data.splits import Indices
 
 
 def class_shares(counts: NDArray[np.int64], balance: float) -> NDArray[np.float64]:
-    """The probability of each class, in proportion to count ** (1 - balance).
+    """Return the probability of each class, in proportion to count ** (1 - balance).
 
     Args:
-        counts: [K] images of each class, at least 1.
+        counts: [K] number of images of each class, at least 1.
         balance: from 0, where all images are equally probable, to 1, where all classes are.
 
     Returns:
-        [K], which sums to 1.
+        [K], with sum 1.
     """
     powers: NDArray[np.float64] = counts.astype(np.float64) ** (1 - balance)
     shares: NDArray[np.float64] = powers / powers.sum()
@@ -24,14 +24,14 @@ def class_shares(counts: NDArray[np.int64], balance: float) -> NDArray[np.float6
 
 
 def expected_draws(labels: NDArray[np.int64], balance: float) -> NDArray[np.float64]:
-    """How often each image is drawn in one pass, on average.
+    """Return how often each image is drawn in one pass, on average.
 
     Args:
-        labels: [N] class of each image of a group; a group with unlabelled images (-1) is not balanced.
+        labels: [N] class of each image of a group. A group with unlabelled images (-1) is not balanced.
         balance: see `class_shares`.
 
     Returns:
-        [N], with a mean of 1.
+        [N], with mean 1.
     """
     if not len(labels) or balance == 0 or labels.min() < 0:
         return np.ones(len(labels))
@@ -43,19 +43,19 @@ def expected_draws(labels: NDArray[np.int64], balance: float) -> NDArray[np.floa
 def shuffled_pass(
     labels: NDArray[np.int64] | None, size: int, balance: float, generator: np.random.Generator
 ) -> Indices:
-    """The order of one pass through a group.
+    """Return the order of images in one pass through a group.
 
-    With a balance above 0, the pass is as long as the group, but a class takes as many draws as its probability says;
-    the fraction of a draw is decided by chance. Images of a class differ in number of draws by at most one.
+    A balanced pass has as many draws as the group has images. The number of draws of a class is in proportion to its
+    probability, and its fraction is rounded at random. Images of the same class differ by at most one draw.
 
     Args:
-        labels: [N] class of each image; None, and a group with unlabelled images (-1), is not balanced.
-        size: N.
-        balance: see `class_shares`; 0 draws each image once.
-        generator: of the pass.
+        labels: [N] class of each image. None, and a group with unlabelled images (-1), is not balanced.
+        size: number of images, N.
+        balance: see `class_shares`; with 0, each image is drawn once.
+        generator: random generator of the pass.
 
     Returns:
-        [N] int64 positions in the group.
+        [N] int64 indices in the group.
     """
     if labels is None or balance == 0 or labels.min() < 0:
         return generator.permutation(size)

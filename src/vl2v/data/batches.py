@@ -1,4 +1,4 @@
-"""The composition of batches: a pure function of seed and step, so a run can resume at any step."""
+"""The composition of batches as a pure function of seed and step, so that a run can resume at any step."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ from vl2v.faults import GUARD
 
 @dataclass(frozen=True)
 class Draw:
-    """One batch: which rows, and the seed that varies each.
+    """The composition of one batch.
 
     Attributes:
-        rows: [B] int64, positions among all training rows.
-        seeds: [B] int64 in [0, 2**63), one per row.
+        rows: [B] int64, indices of training examples.
+        seeds: [B] int64 in [0, 2**63), seeds of their augmentation.
     """
 
     rows: Indices
@@ -40,17 +40,17 @@ class Draw:
 
 @dataclass(frozen=True)
 class Streams:
-    """Endless shuffled passes over several groups of rows, a fixed number of each in every batch.
+    """Endless shuffled passes over groups of examples, with a fixed number of each group in every batch.
 
-    A group is a source domain, or the unlabelled images. Each group is passed through in its own seeded order, over
-    and over; a group smaller than its share of a batch simply comes round within it. Where classes are balanced, a pass
-    has images of rare classes several times, and not all of frequent ones.
+    A group is a source domain, or the unlabelled images. Each group has its own seeded order in every pass. If a group
+    is smaller than its share of a batch, the next pass begins within the batch. With class-balanced sampling, a pass
+    contains images of rare classes several times, and not all images of frequent classes.
 
     Attributes:
-        groups: row positions of each group, none empty.
-        shares: how many of each group a batch holds.
-        seed: one seed for every order and every variation.
-        labels: class of every row, -1 without a label; None balances nothing.
+        groups: indices of the examples of each group; none is empty.
+        shares: number of examples of each group in a batch.
+        seed: seed of all orders and augmentations.
+        labels: class of every example, -1 without a label; None disables class-balanced sampling.
         balance: exponent of class-balanced sampling in [0, 1], see `vl2v.data.balance`.
     """
 
@@ -62,10 +62,10 @@ class Streams:
     _orders: dict[tuple[int, int], Indices] = field(default_factory=dict, repr=False, compare=False)
 
     def draw(self, step: int, rank: int = 0, world: int = 1) -> Draw:
-        """The batch of one step, or the part of it that one of `world` processes takes.
+        """Return the batch of one step, or the share of one of `world` processes.
 
         Raises:
-            ConfigError: if the processes cannot share every group's part evenly.
+            ConfigError: if the processes cannot divide each group's share evenly.
         """
         for share in self.shares:
             if share % world:
@@ -78,8 +78,8 @@ class Streams:
         rows = [self._take(g, step * share, share) for g, share in enumerate(self.shares)]
         generator = np.random.Generator(np.random.Philox(key=self.seed, counter=[0, 0, 0, step]))
         seeds = generator.integers(2**63, size=sum(self.shares), dtype=np.int64)
-        mine = np.concatenate([np.arange(share) % world == rank for share in self.shares])
-        return Draw(np.concatenate(rows)[mine], seeds[mine])
+        own = np.concatenate([np.arange(share) % world == rank for share in self.shares])
+        return Draw(np.concatenate(rows)[own], seeds[own])
 
     def _take(self, group: int, start: int, count: int) -> Indices:
         size = len(self.groups[group])
@@ -101,7 +101,7 @@ class Streams:
 
 @dataclass(frozen=True)
 class _Mapping:
-    """Where a memory map's file is, so that another process opens it again."""
+    """Description of a memory map, with which another process opens it again."""
 
     file: str
     dtype: str
@@ -110,7 +110,7 @@ class _Mapping:
 
     @classmethod
     def of(cls, value: Any) -> Any:
-        """The mapping of a whole memory map; anything else as it is."""
+        """Return the description of a memory map of a whole file; other arrays are returned unchanged."""
         if not isinstance(value, np.memmap) or not isinstance(value.base, mmap.mmap):
             return value
         return cls(str(value.filename), value.dtype.str, value.shape, int(value.offset))
@@ -120,12 +120,12 @@ class _Mapping:
 
 
 class AugmentedPixels(Dataset[tuple[Tensor, int]]):
-    """Rows of the pixel cache, varied on the way out.
+    """Augmented images of the pixel cache.
 
     Args:
         pixels: [slots, S, S, 3] uint8, usually a memory map.
-        slots: [N] int64, where each row lies in `pixels`.
-        augmentation: what varies an image.
+        slots: [N] int64, slot of each example.
+        augmentation: augmentation of each image.
     """
 
     def __init__(self, pixels: NDArray[np.uint8], slots: Indices, augmentation: Augmentation) -> None:
@@ -135,7 +135,7 @@ class AugmentedPixels(Dataset[tuple[Tensor, int]]):
         return len(self.slots)
 
     def __getstate__(self) -> dict[str, Any]:
-        """For a process that spawn starts: arrays that are mapped from a file go by its name, and not by value."""
+        """Support processes started by spawn: memory maps are passed by the name of their file."""
         return {name: _Mapping.of(value) for name, value in self.__dict__.items()}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -147,7 +147,7 @@ class AugmentedPixels(Dataset[tuple[Tensor, int]]):
         return self.augmentation(self.pixels[self.slots[row]], seed, self._other), row
 
     def _other(self, where: float) -> NDArray[np.uint8]:
-        """Return the row at a fraction in [0, 1) of all training rows."""
+        """Return the example at a fraction in [0, 1) of all training examples."""
         pixels: NDArray[np.uint8] = self.pixels[self.slots[min(int(where * len(self.slots)), len(self.slots) - 1)]]
         return pixels
 
@@ -155,18 +155,18 @@ class AugmentedPixels(Dataset[tuple[Tensor, int]]):
 def augmented_batches(
     dataset: AugmentedPixels, draws: Sequence[Draw] | Iterator[Draw], workers: int = 0
 ) -> Iterator[tuple[Tensor, Indices]]:
-    """Load, augment and stack one batch per draw.
+    """Load, augment and stack the images of one batch per draw.
 
     Args:
-        dataset: where pixels come from.
-        draws: the batches, in order.
-        workers: processes that load ahead; 0 loads in this one. The result does not depend on it.
+        dataset: source of the images.
+        draws: composition of the batches, in order.
+        workers: number of processes that load in advance; 0 loads in this process. It does not affect the result.
 
     Yields:
-        ([B, 3, S, S] uint8, [B] int64 rows).
+        ([B, 3, S, S] uint8, [B] int64 indices of the examples).
 
     Raises:
-        TrainingError: if a loading process ends before its time.
+        TrainingError: if a loading process ends unexpectedly.
         KeyboardInterrupt: on SIGINT or SIGTERM while the processes start.
     """
     keys = ([(int(r), int(s)) for r, s in zip(d.rows, d.seeds, strict=True)] for d in draws)
@@ -188,7 +188,7 @@ def augmented_batches(
 
 
 class _Once:
-    """An iterator in the shape of a batch sampler."""
+    """A batch sampler that iterates over given draws once."""
 
     def __init__(self, keys: Iterator[list[tuple[int, int]]]) -> None:
         self._keys = keys
@@ -199,12 +199,12 @@ class _Once:
 
 def _begin_worker(_: int) -> None:
     torch.set_num_threads(1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the main process decides
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the main process handles it
 
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """While open, SIGINT and SIGTERM break in at once: a start that hangs would never come to look for them."""
+    """Within the block, SIGINT and SIGTERM interrupt immediately, since a start that hangs would not check for them."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -221,19 +221,21 @@ def interruptible() -> Iterator[None]:
 
 
 def _worker_gone(error: RuntimeError) -> TrainingError | None:
-    """What to do where a loading process ended; None for another error."""
-    said = " ".join(str(error).split())
-    if "DataLoader worker" not in said or ("exited unexpectedly" not in said and "killed by signal" not in said):
+    """Return the error for a loading process that ended; None for another error."""
+    message = " ".join(str(error).split())
+    if "DataLoader worker" not in message or (
+        "exited unexpectedly" not in message and "killed by signal" not in message
+    ):
         return None
     guard = f"; in a script, {GUARD}" if multiprocessing.get_start_method(allow_none=True) != "fork" else ""
     return TrainingError(
         "A loading process has died.",
         expected="a process that runs until the end of training",
-        found=said[:200],
+        found=message[:200],
         next_step=f"give it more memory, or load in one process: --workers 0 (workers: 0){guard}",
     )
 
 
 def stage_seed(seed: int, stage: str) -> int:
-    """A seed in [0, 2**63) for one use of a run's one seed."""
+    """Return a seed in [0, 2**63) for one purpose, derived from the seed of the run."""
     return int.from_bytes(hashlib.sha256(f"{seed}/{stage}".encode()).digest()[:8], "big") >> 1

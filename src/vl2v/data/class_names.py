@@ -13,8 +13,8 @@ from vl2v_runtime.regular import read_text
 
 STEP = "list two names or more: --classes cat,dog, or a text file with one name per line"
 MOST_BYTES = 2**22  # of a file of names
-MARKUP = re.compile(r"[-*]\s|[\[{\"']")  # begins a line of a list in YAML, Markdown or JSON
-COMMENT = "#"  # begins a line that is passed over, as in a file of prompt templates
+MARKUP = re.compile(r"[-*]\s|[\[{\"']")  # beginning of a line of a list in YAML, Markdown or JSON
+COMMENT = "#"  # beginning of a line that is ignored, as in a file of prompt templates
 
 
 def class_names(given: str | Path | Sequence[str]) -> tuple[str, ...]:
@@ -22,14 +22,14 @@ def class_names(given: str | Path | Sequence[str]) -> tuple[str, ...]:
 
     Args:
         given: names separated by commas, such as ``cat,dog``; the path of a text file in UTF-8 with one name per line
-            (empty lines and lines that begin with # are passed over); or the names themselves.
+            (empty lines and lines that begin with # are ignored); or the names themselves.
 
     Returns:
-        The names in the given order, two or more, underscores and runs of spaces as one space.
+        At least two names in the given order, with underscores and runs of spaces as one space.
 
     Raises:
-        ConfigError: if the file cannot be read, a name is no text to show or is given twice in whatever spelling, or
-            there are fewer than two names.
+        ConfigError: if the file cannot be read, a name cannot be displayed or is given twice in any spelling, or there
+            are fewer than two names.
     """
     if isinstance(given, str | Path):
         text = str(given).strip()
@@ -39,7 +39,7 @@ def class_names(given: str | Path | Sequence[str]) -> tuple[str, ...]:
     names: dict[str, tuple[str, str]] = {}
     for written, where in listed:
         if not written.strip():
-            continue  # a comma at the end, an empty line
+            continue  # after a final comma, or from an empty line
         name = checked_name(written, where)
         if (key := spelling(name)) in names:
             found = " and ".join(f"{other} ({source})" for other, source in (names[key], (name, where)))
@@ -54,14 +54,14 @@ def class_names(given: str | Path | Sequence[str]) -> tuple[str, ...]:
 
 
 def checked_name(written: str, where: str = "") -> str:
-    """A class's name as students carry it, from how it was written.
+    """Return the name of a class as students use it.
 
     Args:
         written: any text.
-        where: it stands, for the message.
+        where: position of the text, for the message.
 
     Raises:
-        ConfigError: if it is empty or cannot be shown.
+        ConfigError: if it is empty or cannot be displayed.
     """
     name = spaced(written).strip()
     if not spelling(name) or not name.isprintable():
@@ -76,17 +76,17 @@ def checked_name(written: str, where: str = "") -> str:
 
 
 def _is_path(text: str) -> bool:
-    """Whether a text is meant as a file: there is one of that name, or it looks like one."""
+    """Whether a text is the path of a file: the file exists, or the text looks like a path."""
     try:
         if Path(text).exists() and text:
             return True
-    except (OSError, ValueError):  # a list longer than a path may be
+    except (OSError, ValueError):  # the list is too long for a path
         return False
     return "," not in text and (Path(text).suffix.lower() in (".txt", ".csv", ".text", ".lst", ".yaml") or "/" in text)
 
 
 def _of_file(path: Path) -> list[tuple[str, str]]:
-    """Every line that counts, and where it stands."""
+    """Return the names in a file, and the position of each."""
     problem = f"{shown(path)} contains no class names."
     expected = "a text file in UTF-8 with one name per line"
     try:

@@ -13,10 +13,10 @@ from vl2v.errors import ConfigError, DataError
 
 
 def held_out_folders(names: Sequence[str], folders: Sequence[str]) -> tuple[str, ...]:
-    """The class folders that held-out names mean, in any spelling, in the order of `folders`.
+    """Return the class folders of held-out names, in any spelling, in the order of `folders`.
 
     Raises:
-        ConfigError: if a name is no class, or fewer than two classes are left to train on.
+        ConfigError: if a name is unknown, or fewer than two classes are left to train on.
     """
     known = {spelling(folder): folder for folder in folders}
     step = "correct data.held_out_classes (--held-out-class)"
@@ -24,15 +24,15 @@ def held_out_folders(names: Sequence[str], folders: Sequence[str]) -> tuple[str,
         near = [n for name in unknown for n in difflib.get_close_matches(spelling(name), list(known))]
         expected = f"one of {', '.join(spaced(known[n]) for n in near or known)}"
         raise ConfigError("Unknown class.", expected=expected, found=", ".join(unknown), next_step=step)
-    wanted = {known[spelling(name)] for name in names}
-    if wanted and len(folders) - len(wanted) < 2:
+    held_out = {known[spelling(name)] for name in names}
+    if held_out and len(folders) - len(held_out) < 2:
         raise ConfigError(
             "Too few classes are left for training.",
             expected=f"at least two of {', '.join(map(spaced, folders))}",
-            found=f"{len(wanted)} of {len(folders)} held out",
+            found=f"{len(held_out)} of {len(folders)} held out",
             next_step=step,
         )
-    return tuple(folder for folder in folders if folder in wanted)
+    return tuple(folder for folder in folders if folder in held_out)
 
 
 def part_classes(dataset: ImageDataset, names: Sequence[str]) -> tuple[ImageDataset, ImageDataset | None]:
@@ -50,20 +50,20 @@ def part_classes(dataset: ImageDataset, names: Sequence[str]) -> tuple[ImageData
     Raises:
         DataError: if a domain has no image of the other classes.
     """
-    wanted = {spelling(name) for name in names}
-    held = [folder for folder in dataset.folders if spelling(folder) in wanted]
-    if not held:
+    spellings = {spelling(name) for name in names}
+    held_out = [folder for folder in dataset.folders if spelling(folder) in spellings]
+    if not held_out:
         return dataset, None
-    seen = only_classes(dataset, [folder for folder in dataset.folders if folder not in held])
+    seen = only_classes(dataset, [folder for folder in dataset.folders if folder not in held_out])
     for domain in seen.domains:
         if not len(seen.rows_of(domain)):
             raise DataError(
                 f"The domain {domain} only has images of held-out classes.",
                 expected=f"images of {', '.join(seen.names)}",
-                found=", ".join(map(spaced, held)),
+                found=", ".join(map(spaced, held_out)),
                 next_step="add images, remove the domain, or hold out other classes",
             )
-    return seen, only_classes(dataset, held)
+    return seen, only_classes(dataset, held_out)
 
 
 def only_classes(dataset: ImageDataset, folders: Sequence[str]) -> ImageDataset:

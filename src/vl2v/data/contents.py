@@ -81,8 +81,8 @@ class Contents:
             labels = dataset.labels[dataset.rows_of(domain)]
             counts = np.unique(labels[labels >= 0], return_counts=True)[1]
             sizes = [int(count) for count in counts] or [0]
-            held = domain in held_out
-            domains.append(DomainContents(domain, len(labels), len(counts), min(sizes), max(sizes), held))
+            is_held_out = domain in held_out
+            domains.append(DomainContents(domain, len(labels), len(counts), min(sizes), max(sizes), is_held_out))
         return cls(
             root=printable(dataset.source or dataset.root),
             domains=tuple(domains),

@@ -1,4 +1,4 @@
-"""Images that a CSV file names, such as the one of `vl2v data suspects`, are left out of a dataset."""
+"""Drop images from a dataset that a CSV file lists, such as the one of `vl2v data suspects`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ YES, NO = ("yes", "true", "1"), ("no", "false", "0", "")
 
 
 def read_dropped(file: Path) -> set[str]:
-    """The paths to drop: those whose column ``drop`` says yes, or all if the file has no such column.
+    """Return the paths to drop: those with yes in the column ``drop``, or all if there is no such column.
 
     Raises:
         ConfigError: if the file cannot be read, or is not such a list.
@@ -41,11 +41,11 @@ def read_dropped(file: Path) -> set[str]:
         raise ConfigError(problem, expected=expected, found=found, next_step=step)
     dropped = set()
     for line, row in enumerate(rows, 2):
-        said = (row.get(DROP) or "").strip().lower() if DROP in columns else YES[0]
-        if said not in YES + NO:
-            found = f"{shown(said[:40])} in row {line}"
+        value = (row.get(DROP) or "").strip().lower() if DROP in columns else YES[0]
+        if value not in YES + NO:
+            found = f"{shown(value[:40])} in row {line}"
             raise ConfigError(problem, expected="yes or no in the column drop", found=found, next_step=step)
-        if said in YES and row[PATH]:
+        if value in YES and row[PATH]:
             dropped.add(row[PATH])
     return dropped
 
@@ -53,13 +53,13 @@ def read_dropped(file: Path) -> set[str]:
 def without_dropped(
     dataset: ImageDataset, file: Path, progress: Progress, *, allow_missing_classes: bool = False
 ) -> ImageDataset:
-    """The dataset without the images that a file drops; warns if the file names images that it does not have.
+    """Return the dataset without the images that a file lists. Unknown images cause a warning.
 
     Args:
         dataset: the images.
         file: the CSV file.
         progress: receives warnings and the number of dropped images.
-        allow_missing_classes: accept a class of which a domain has no image any more.
+        allow_missing_classes: accept that a domain loses all images of a class.
 
     Raises:
         ConfigError: if the file cannot be used, none of its images is in the dataset, or a class loses its last image.
@@ -83,10 +83,10 @@ def without_dropped(
 
 
 def _ensure_classes_stay(dataset: ImageDataset, rows: DatasetRows, file: Path) -> None:
-    """Refuse to drop the last image of a class in a domain.
+    """Check that every class keeps an image in every domain.
 
     Raises:
-        ConfigError: with the first of them.
+        ConfigError: names the first class that does not.
     """
     every = np.stack([dataset.domain_of, dataset.labels], axis=1)
     emptied = sorted({*map(tuple, every.tolist())} - {*map(tuple, every[rows].tolist())})

@@ -231,6 +231,6 @@ def unlabelled_images(
         raise FaultyDataError(source, bad)
     good = np.asarray(digests.any(axis=1), dtype=np.bool_)
     count = int(good.sum())
-    kept = [path for path, ok in zip(paths, good, strict=True) if ok]
+    readable = [path for path, ok in zip(paths, good, strict=True) if ok]
     none, zero = np.full(count, -1, np.int64), np.zeros(count, np.int64)
-    return ImageDataset(root, kept, digests[good], none, zero, ("unlabelled",), (), (), tuple(bad))
+    return ImageDataset(root, readable, digests[good], none, zero, ("unlabelled",), (), (), tuple(bad))

@@ -80,8 +80,8 @@ class ImageHeap(DomainFolder):
 
 def class_folders(tree: Folder, classes: Sequence[str]) -> list[str]:
     """Return folders of the first two levels with names of classes; none unless they name at least two classes."""
-    wanted = {spelling(name) for name in classes}
-    found = [folder for folder in _upper(tree) if spelling(folder.name) in wanted and folder.has_images()]
+    spellings = {spelling(name) for name in classes}
+    found = [folder for folder in _upper(tree) if spelling(folder.name) in spellings and folder.has_images()]
     return [folder.path for folder in found] if len({spelling(folder.name) for folder in found}) > 1 else []
 
 

@@ -1,4 +1,4 @@
-"""The images that passed the scan, with labels, domains and class names."""
+"""A scanned dataset: images with labels, domains and class names."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ from vl2v_runtime.names import shown
 
 @dataclass(frozen=True)
 class ImageDataset:
-    """Images that passed the scan, in the order of domain, class, file name.
+    """Scanned images, in the order of domain, class and file name.
 
     Attributes:
-        root: the folder that `paths` are relative to.
+        root: folder that `paths` are relative to.
         paths: N image files.
-        digests: [N, 32] uint8, SHA-256 of each file's bytes.
-        labels: [N] int64, positions in `phrases`; -1 for an image without a label.
-        domain_of: [N] int64, positions in `domains`.
-        domains: domain names in alphabetical order.
-        folders: class folder names in alphabetical order.
-        phrases: what each class is called in prompts.
-        skipped: bad files that were left out.
-        warnings: what the user should know of the folder.
-        source: what lists the images, for people: the folder, or a table.
-        columns: role and name of the columns of a table that were used; none for a folder.
+        digests: [N, 32] uint8, SHA-256 of each file.
+        labels: [N] int64, indices in `phrases`; -1 for an image without a label.
+        domain_of: [N] int64, indices in `domains`.
+        domains: names of the domains in alphabetical order.
+        folders: names of the class folders in alphabetical order.
+        phrases: description of each class in prompts.
+        skipped: faulty files that were skipped.
+        warnings: conditions that the user should know about.
+        source: description of the folder or table that lists the images.
+        columns: roles and names of the columns of a table that were used; empty for a folder.
         parts: [N] int8, the split that the data state: `TRAIN`, `VALIDATION` or `TEST`; None if they state none.
-        groups: [N] int64, number of the group of each; images of one group are never on two sides of a split.
+        groups: [N] int64, group of each image; a split does not divide a group. None without groups.
     """
 
     root: Path
@@ -58,14 +58,14 @@ class ImageDataset:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """What each class is called to people: its folder with underscores as spaces."""
+        """Names of the classes: names of their folders, with underscores as spaces."""
         return tuple(spaced(folder) for folder in self.folders)
 
     def read(self, row: int) -> bytes:
-        """The bytes of one image's file.
+        """Return the bytes of an image file.
 
         Raises:
-            DataError: if the file changed since the scan.
+            DataError: if the file has changed since the scan.
         """
         path = self.root / self.paths[row]
         try:
@@ -83,11 +83,11 @@ class ImageDataset:
         return data
 
     def rows_of(self, domain: str) -> NDArray[np.int64]:
-        """The positions of one domain's images, ascending."""
+        """Return the rows of the images of a domain, ascending."""
         return np.flatnonzero(self.domain_of == self.domains.index(domain))
 
     def take(self, rows: NDArray[np.int64]) -> ImageDataset:
-        """The images of some rows, in their order, with the same domains and classes."""
+        """Return a dataset with some of the rows, in their order, and the same domains and classes."""
         return replace(
             self,
             paths=[self.paths[row] for row in rows],
@@ -99,14 +99,14 @@ class ImageDataset:
         )
 
     def digest(self) -> str:
-        """One SHA-256 over every path, label, domain, content, split and group: equal if and only if the data are."""
+        """Return a SHA-256 of all paths, labels, domains, contents, splits and groups."""
         total = hashlib.sha256(
             "\n".join([*self.domains, *self.folders, *self.phrases]).encode(errors="surrogateescape")
         )
         several = len(self.domains) > 1
         for path, digest, label, domain in zip(self.paths, self.digests, self.labels, self.domain_of, strict=True):
             total.update(f"{path}\0{label}\0".encode(errors="surrogateescape") + digest.tobytes())
-            if several and not path.startswith(f"{self.domains[domain]}/"):  # of a table; a folder's paths say it
+            if several and not path.startswith(f"{self.domains[domain]}/"):  # only in a table
                 total.update(f"{domain}\0".encode())
         for name, numbers in (("parts", self.parts), ("groups", self.groups)):
             if numbers is not None:
@@ -115,11 +115,11 @@ class ImageDataset:
 
 
 def spaced(folder: str) -> str:
-    """What a class folder is called to people: underscores and runs of spaces become one space."""
+    """Return the name of a class folder with underscores and runs of spaces as one space."""
     return " ".join(folder.replace("_", " ").split()) or folder
 
 
 def spelling(folder: str) -> str:
-    """Equal for two spellings of one class: case, spaces, underscores and hyphens do not count."""
+    """Return a key that is equal for spellings of a name that differ in case, spaces, underscores and hyphens."""
     text = unicodedata.normalize("NFKC", folder).casefold()
     return "".join(character for character in text if character not in "_- ")

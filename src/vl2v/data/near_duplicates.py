@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from vl2v.data.splits import Indices
 
 DISTANCE, CORRELATION = 4, 0.98
-FLAT = np.uint64(2**64 - 1)  # in place of the hash of an image without structure, which would resemble any other
+FLAT = np.uint64(2**64 - 1)  # replaces the hash of an image without structure, which would resemble any other
 LEAST_CONTRAST = 2.0  # grey levels, of the lowest frequencies; the least of PACS is 3.7
 HASHED, COMPARED = 8, 32  # frequencies per side
 LARGEST = 64  # pixels per side; of larger images, every second, third, ... row and column is read
@@ -38,8 +38,8 @@ class NearDuplicates:
     """Tested images that resemble a training image.
 
     Attributes:
-        pairs: [P, 2] int64, position of a tested image and of the training image that it resembles most; each tested
-            image occurs once at most.
+        pairs: [P, 2] int64, indices of a tested image and of the training image that it resembles most. Each tested
+            image occurs at most once.
         complete: whether all images were compared.
     """
 
@@ -66,7 +66,7 @@ def near_duplicates(pixels: NDArray[np.uint8], tested: Indices, training: Indice
 
 
 def coefficients(pixels: NDArray[np.uint8], side: int) -> NDArray[np.float32]:
-    """The lowest frequencies of the discrete cosine transform of grey images, without the mean.
+    """Return the lowest frequencies of the discrete cosine transform of grey images, without the mean.
 
     Args:
         pixels: [B, S, S, 3] uint8.
@@ -81,13 +81,13 @@ def coefficients(pixels: NDArray[np.uint8], side: int) -> NDArray[np.float32]:
     samples, frequencies = np.arange(size) + 0.5, np.arange(side)[:, None]
     waves = np.cos(np.pi * frequencies * samples / size) * np.where(frequencies == 0, 1, np.sqrt(2)) / size
     rows = waves.astype(np.float32)
-    columns = (rows[:, :, None] * GREY).reshape(side, -1).T  # colours become grey on the way
+    columns = (rows[:, :, None] * GREY).reshape(side, -1).T  # the sum over colours converts to grey
     product: NDArray[np.float32] = rows @ (part.reshape(len(part), size, -1).astype(np.float32) @ columns)
     return product.reshape(len(part), -1)[:, 1:]
 
 
 def hashes(pixels: NDArray[np.uint8], slots: Indices) -> Hashes:
-    """The perceptual hashes of [N] slots, [N] uint64; `FLAT` for an image without structure."""
+    """Return the perceptual hashes of N slots, [N] uint64; `FLAT` for an image without structure."""
     found = np.empty(len(slots), np.uint64)
     for start in range(0, len(slots), BLOCK):
         values = coefficients(pixels[slots[start : start + BLOCK]], HASHED)
@@ -102,17 +102,17 @@ def hashes(pixels: NDArray[np.uint8], slots: Indices) -> Hashes:
 
 
 def close_pairs(tested: Hashes, training: Hashes, most: int = MOST) -> tuple[Pairs, bool]:
-    """Pairs of hashes that differ in at most `DISTANCE` bits.
+    """Return pairs of hashes that differ in at most `DISTANCE` bits.
 
-    Hashes that close agree in one of `DISTANCE` + 1 parts, so only hashes with an equal part are compared.
+    Such hashes are equal in at least one of `DISTANCE` + 1 parts, so only hashes with an equal part are compared.
 
     Args:
-        tested: [M].
-        training: [N].
-        most: comparisons after which the search ends.
+        tested: [M] hashes.
+        training: [N] hashes.
+        most: maximum number of comparisons.
 
     Returns:
-        ([P, 2] positions, at most `PARTNERS` for each tested image; whether all were compared).
+        ([P, 2] indices, at most `PARTNERS` for each tested image; whether all hashes were compared).
     """
     (ours, our_images), (theirs, their_images) = _distinct(tested), _distinct(training)
     found, compared = [np.zeros((0, 3), np.int64)], 0
@@ -134,25 +134,25 @@ def close_pairs(tested: Hashes, training: Hashes, most: int = MOST) -> tuple[Pai
     return _images(np.concatenate(found), our_images, their_images), True
 
 
-def correlations(pixels: NDArray[np.uint8], ours: Indices, theirs: Indices) -> NDArray[np.float64]:
-    """The correlation of the grey images of [P] pairs of slots, in [-1, 1]."""
-    found = np.zeros(len(ours))
+def correlations(pixels: NDArray[np.uint8], tested: Indices, training: Indices) -> NDArray[np.float64]:
+    """Return the correlations of the grey images of P pairs of slots, in [-1, 1]."""
+    found = np.zeros(len(tested))
     side = min(COMPARED, pixels.shape[1])
-    for start in range(0, len(ours), BLOCK):
+    for start in range(0, len(tested), BLOCK):
         part = slice(start, start + BLOCK)
-        a, b = (coefficients(pixels[slots[part]], side).astype(np.float64) for slots in (ours, theirs))
+        a, b = (coefficients(pixels[slots[part]], side).astype(np.float64) for slots in (tested, training))
         found[part] = (a * b).sum(axis=1) / (np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1))
     return found
 
 
 def _parts() -> Iterator[tuple[int, int]]:
-    """The first bit of each part of a hash, and the one after its last."""
+    """Return the first bit of each part of a hash, and the end of the last part."""
     edges = np.linspace(0, 64, DISTANCE + 2).round().astype(int).tolist()
     return pairwise(edges)
 
 
 def _distinct(found: Hashes) -> tuple[Hashes, list[Indices]]:
-    """The hashes that occur, and the positions of each; images without structure are left out."""
+    """Return the distinct hashes and the indices of their images; images without structure are omitted."""
     usable = np.flatnonzero(found != FLAT)
     order = usable[np.argsort(found[usable], kind="stable")]
     values, starts = np.unique(found[order], return_index=True)
@@ -160,7 +160,7 @@ def _distinct(found: Hashes) -> tuple[Hashes, list[Indices]]:
 
 
 def _blocks(counts: Indices, most: int = 2_000_000) -> Iterator[tuple[Indices, Indices]]:
-    """Positions with a count above 0 and their counts, some at a time, of about `most` in sum."""
+    """Yield indices with a count above 0 and their counts, in blocks with a sum of about `most`."""
     chosen = np.flatnonzero(counts)
     block = np.cumsum(counts[chosen]) // most
     for part in np.split(chosen, np.flatnonzero(np.diff(block)) + 1):
@@ -169,7 +169,7 @@ def _blocks(counts: Indices, most: int = 2_000_000) -> Iterator[tuple[Indices, I
 
 
 def _images(pairs: NDArray[np.int64], ours: list[Indices], theirs: list[Indices]) -> Pairs:
-    """Pairs of images for [P, 3] pairs of distinct hashes with their distance."""
+    """Return pairs of images for [P, 3] pairs of distinct hashes with their distance."""
     unique = np.unique(pairs[:, [0, 2, 1]], axis=0)  # the closest first
     found: dict[int, list[int]] = {}
     for left, _, right in unique.tolist():

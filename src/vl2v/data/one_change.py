@@ -14,22 +14,22 @@ from torch import Tensor
 from vl2v.data.image_changes import CHANGES, PARAMETERS, choose
 
 Other = Callable[[float], NDArray[np.uint8]]
-"""Gives another image, [H, W, 3] uint8, for a number in [0, 1)."""
-STREAM = 1 << 64  # sets these draws apart from those of crop, flip and colour, which the same seed gives
+"""Returns another image, [H, W, 3] uint8, for a number in [0, 1)."""
+STREAM = 1 << 64  # makes these random numbers independent of those of crop, flip and colour
 
 
 class OneChange:
     """Applies one of `vl2v.data.image_changes`, or none, to one image.
 
-    What happens depends on the image, its seed and the partner that the seed chooses, and on nothing else: neither on
-    the batch nor on the process that computes it, nor on how many threads it has.
+    The result only depends on the image, its seed, and the second image that the seed chooses. It does not depend on
+    the batch, the process or the number of threads.
 
     Args:
         style: probability of a change of style.
-        corrupt: probability of a corruption; an image gets one or the other.
+        corrupt: probability of a corruption; an image never gets both.
 
     Raises:
-        ValueError: if the two add up to more than 1.
+        ValueError: if the sum of the two exceeds 1.
     """
 
     def __init__(self, style: float, corrupt: float) -> None:
@@ -42,11 +42,11 @@ class OneChange:
 
         Args:
             image: [3, S, S] uint8.
-            seed: 0 <= seed < 2**63.
-            other: gives the partner whose amplitudes are mixed in; without it the image is its own.
+            seed: seed in [0, 2**63).
+            other: returns the second image, whose amplitudes are mixed in; None uses the image itself.
 
         Returns:
-            [3, S, S] uint8; the very same tensor if nothing was drawn for it.
+            [3, S, S] uint8; the same tensor if there is no change.
         """
         generator = np.random.Generator(np.random.Philox(key=STREAM | seed))
         drawn = torch.from_numpy(generator.random(4 + PARAMETERS, dtype=np.float32))
@@ -64,7 +64,7 @@ class OneChange:
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """A convolution may round differently with more threads, and loading processes have one each."""
+    """Use one thread within the block, as loading processes do, since the number can affect the rounding."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -74,7 +74,7 @@ def _one_thread() -> Iterator[None]:
 
 
 def _fitted(pixels: NDArray[np.uint8], size: int) -> Tensor:
-    """[1, 3, size, size] in [0, 1]."""
+    """Return [1, 3, size, size] in [0, 1]."""
     image = torch.from_numpy(np.array(pixels)).permute(2, 0, 1)[None].float() / 255
     if image.shape[-2:] == (size, size):
         return image

@@ -20,10 +20,10 @@ class Row:
     """One image of a Parquet file.
 
     Attributes:
-        domain: as the file names it; empty if it has no such column.
-        label: the name of the class.
-        path: what the image was called; may be empty.
-        data: the image file's bytes.
+        domain: domain as in the file; empty without such a column.
+        label: name of the class.
+        path: name of the image; may be empty.
+        data: bytes of the image file.
     """
 
     domain: str
@@ -33,12 +33,13 @@ class Row:
 
 
 def rows(path: Path) -> Iterator[Row]:
-    """Read a file row by row; memory stays at about one row group (of the hub's, 100 to 1000 images), not the file.
+    """Read a file row by row. At most about one row group is in memory (100 to 1000 images in files of the hub).
 
-    Numbers in `label` and `domain` become names by the class names in the schema's metadata, as `datasets` writes them.
+    Numbers in `label` and `domain` are converted to names with the class names in the schema's metadata, as `datasets`
+    writes them.
 
     Raises:
-        DataError: if the file is broken or lacks a column, or has numbers without names.
+        DataError: if the file is damaged, lacks a column, or has numbers without names.
         MissingExtraError: if pyarrow is not installed.
     """
     try:
@@ -82,7 +83,7 @@ def _rows(path: Path, file: Any) -> Iterator[Row]:
 
 
 def class_names(metadata: dict[bytes, bytes]) -> dict[str, Sequence[str]]:
-    """The names of every ClassLabel column in the metadata that `datasets` writes."""
+    """Return the names of every ClassLabel column in the metadata that `datasets` writes."""
     try:
         features = json.loads(metadata.get(b"huggingface", b"{}"))["info"]["features"]
         return {

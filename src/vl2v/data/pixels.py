@@ -28,29 +28,29 @@ SCHEMA = (
     "CREATE TABLE IF NOT EXISTS sums (slot INTEGER PRIMARY KEY, crc INTEGER NOT NULL)",
     "CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID",
 )
-SEALED, MADE = "sealed", "made"  # the file as it was last known to be right; a name of this cache, from its making
+SEALED, MADE = "sealed", "made"  # keys: last verified state of the file; random name of this cache
 
 
 class PixelCache:
-    """Square uint8 images of one size and fit, found by the SHA-256 of the file they came from.
+    """Cached images as squares of one size and fit, by the SHA-256 of their files.
 
-    The pixels lie in a flat file that is read through a memory map, so its size does not matter to memory. A slot is
-    written before its index row is committed: a killed process leaves at most unused bytes. A file that changes has
-    another digest and gets another slot. The files' names carry `DECODING`: pixels that an older version decoded
-    otherwise are never mixed in, and its files are removed.
+    The pixels are in a flat file that is read through a memory map, so its size is not limited by memory. A slot is
+    written before its row in the index is committed, so a killed process leaves at most unused bytes. A file that
+    changes has another digest and gets another slot. The index records the version `DECODING`: pixels that an older
+    version decoded differently are deleted.
 
-    What is damaged heals: a broken index is begun anew, and `check` finds slots that were cut off, zeroed or changed
-    and drops their entries, so that the next scan writes the images to the same slots again.
+    Damage is repaired. A broken index is created again. `check` removes the entries of slots that were truncated,
+    zeroed or changed, so that the next scan writes these images again.
 
     Args:
-        folder: where the cache lives; made if missing.
+        folder: folder of the cache, created if missing.
         size: side length in pixels.
-        fit: how images became squares, see `vl2v_runtime.imaging.square`. Each has files of its own.
+        fit: how images become squares, see `vl2v_runtime.imaging.square`. Each fit has its own files.
     """
 
     def __init__(self, folder: Path, size: int, fit: Fit = SQUASH) -> None:
         self.folder, self.size, self.fit = folder, size, fit
-        self._kind = f"{size}" if fit == SQUASH else f"{fit}-{size}"  # no file of one is found by a pattern of another
+        self._kind = f"{size}" if fit == SQUASH else f"{fit}-{size}"  # no prefix of another kind
         self.slot_bytes = size * size * 3
         self.data = folder / f"pixels-{self._kind}.u8"
         self._lock = folder / f"pixels-{self._kind}.lock"
@@ -64,14 +64,14 @@ class PixelCache:
             raise
 
     def _begin(self) -> None:
-        """Forget pixels that a lost index knew, or an older one, and all that was computed from slots."""
+        """Delete the pixels of a lost or older index, and everything that was computed from their slots."""
         with file_lock(self._lock):
-            if self._fact(MADE):  # another process was first
+            if self._value(MADE):  # another process has done it
                 return
             self.data.unlink(missing_ok=True)
             for folder in self.folder.glob(f"slots-{self._kind}-*"):
                 shutil.rmtree(folder, ignore_errors=True)
-            self._note(MADE, secrets.token_hex(4))
+            self._set(MADE, secrets.token_hex(4))
 
     def close(self) -> None:
         """Close the index."""
@@ -79,25 +79,26 @@ class PixelCache:
 
     @property
     def features_folder(self) -> Path:
-        """The folder of what is computed from slots, such as features; another one once slots are numbered anew."""
-        return self.folder / f"slots-{self._kind}-{self._fact(MADE)}"
+        """Folder of values that were computed from slots, such as features. It changes if slots are renumbered."""
+        return self.folder / f"slots-{self._kind}-{self._value(MADE)}"
 
     def known(self, digest: bytes) -> bool:
-        """True if the pixels of this content are kept."""
+        """Whether the pixels of a file are cached."""
         return bool(self.known_all([digest]))
 
     def known_all(self, digests: Sequence[bytes]) -> frozenset[bytes]:
-        """Those of the contents whose pixels are kept."""
+        """Return the digests whose pixels are cached."""
         query = "SELECT digest FROM slots JOIN sums USING (slot) WHERE digest IN"
         return frozenset(row[0] for row in rows_of(self._db, query, digests))
 
     def add(self, entries: Sequence[tuple[bytes, Pixels]]) -> None:
-        """Keep [size, size, 3] uint8 pixels under the digests of the files they came from.
+        """Add [size, size, 3] uint8 pixels with the digests of their files.
 
-        Written with plain writes, not through a map: a full disk is then an error to catch and not a killed process.
+        They are written with ordinary writes and not through a map, so that a full disk raises an error instead of
+        killing the process.
 
         Raises:
-            OSError: if the disk is full; nothing of this call is kept then.
+            OSError: if the disk is full; nothing of this call is added then.
         """
         with file_lock(self._lock):
             known = self.known_all([digest for digest, _ in entries])
@@ -106,7 +107,7 @@ class PixelCache:
                 return
             slots = self._slots_for(list(fresh))
             self._unsealed = True
-            self._note(SEALED, "")
+            self._set(SEALED, "")
             self._write([(slots[digest], pixels.tobytes()) for digest, pixels in fresh.items()])
             self._db.execute("BEGIN")
             self._db.executemany("INSERT OR REPLACE INTO slots VALUES (?, ?)", [*slots.items()])
@@ -115,7 +116,7 @@ class PixelCache:
             self._db.execute("COMMIT")
 
     def _slots_for(self, digests: Sequence[bytes]) -> dict[bytes, int]:
-        """A slot for each: its own if it had one, else a new one."""
+        """Return a slot for each digest: its previous one, or a new one."""
         following = int(self._db.execute("SELECT COALESCE(MAX(slot) + 1, 0) FROM slots").fetchone()[0])
         own = dict(rows_of(self._db, "SELECT digest, slot FROM slots WHERE digest IN", digests))
         new = [digest for digest in digests if digest not in own]
@@ -133,7 +134,7 @@ class PixelCache:
                 os.close(descriptor)
 
     def seal(self) -> None:
-        """Bring what was added to the disk, and note the file as it is then: `check` has nothing to compare."""
+        """Write added pixels to the disk, and record the state of the file, so that `check` need not read it."""
         if not self._unsealed:
             return
         with file_lock(self._lock), naming(self.data):
@@ -142,19 +143,19 @@ class PixelCache:
                 os.fsync(descriptor)
             finally:
                 os.close(descriptor)
-            self._note(SEALED, stamp_of(self.data))
+            self._set(SEALED, stamp_of(self.data))
         self._unsealed = False
 
     def check(self, progress: Progress | None = None) -> int:
-        """Compare the file with its checksums, unless it is as it was when that was last done.
+        """Compare the file with its checksums, unless it has not changed since the last comparison.
 
         Args:
-            progress: callback, called after every slot.
+            progress: progress callback, called after every slot.
 
         Returns:
-            How many slots do not hold what was written to them; they count as unknown from now on.
+            The number of damaged slots, which are no longer in the cache.
         """
-        sealed = self._fact(SEALED)
+        sealed = self._value(SEALED)
         if sealed and sealed == stamp_of(self.data):
             return 0
         with file_lock(self._lock):
@@ -170,43 +171,43 @@ class PixelCache:
             self._db.execute("BEGIN")
             self._db.executemany("DELETE FROM sums WHERE slot = ?", bad)
             self._db.execute("COMMIT")
-            self._note(SEALED, stamp_of(self.data))
+            self._set(SEALED, stamp_of(self.data))
         return len(bad)
 
     def slots(self, digests: Digests) -> NDArray[np.int64]:
-        """Where each of the [N, 32] digests lies, int64 [N]; -1 where it is not kept."""
+        """Return the slot of each of [N, 32] digests, [N] int64; -1 if it is not cached."""
         keys = [row.tobytes() for row in digests]
         slots = dict(rows_of(self._db, "SELECT digest, slot FROM slots JOIN sums USING (slot) WHERE digest IN", keys))
         return np.fromiter((slots.get(key, -1) for key in keys), dtype=np.int64, count=len(keys))
 
     def all_slots(self) -> dict[bytes, int]:
-        """The slot of every digest, by one query."""
+        """Return the slot of every digest with one query."""
         rows = self._db.execute("SELECT digest, slots.slot FROM slots JOIN sums USING (slot)")
         return {bytes(digest): int(slot) for digest, slot in rows}
 
     def map(self) -> NDArray[np.uint8]:
-        """All slots as a read-only memory map, [slots, size, size, 3] uint8."""
+        """Return all slots as a read-only memory map, [slots, size, size, 3] uint8."""
         count = self.data.stat().st_size // self.slot_bytes if self.data.exists() else 0
         if not count:
             return np.zeros((0, self.size, self.size, 3), np.uint8)
         return np.memmap(self.data, np.uint8, "r", shape=(count, self.size, self.size, 3))
 
-    def _fact(self, name: str) -> str | None:
+    def _value(self, name: str) -> str | None:
         row = self._db.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()
         return row[0] if row else None
 
-    def _note(self, name: str, value: str) -> None:
+    def _set(self, name: str, value: str) -> None:
         self._db.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (name, value))
 
 
 @dataclass(frozen=True)
 class CachedPixels:
-    """The pixel cache of one image size and fit, which is open during a look-up only.
+    """The pixel cache of one image size and fit, which is only open during a call.
 
     Attributes:
-        folder: of the cache.
+        folder: folder of the cache.
         size: side length in pixels.
-        fit: how images became squares.
+        fit: how images become squares.
     """
 
     folder: Path
@@ -230,7 +231,7 @@ class CachedPixels:
 
 
 def stamp_of(path: Path) -> str:
-    """What changes when a file is written, replaced or cut; empty if there is none."""
+    """Return a text that changes when a file is written, replaced or truncated; empty if there is no file."""
     try:
         status = path.stat()
     except FileNotFoundError:

@@ -30,8 +30,8 @@ from vl2v_runtime.names import shown
 from vl2v_runtime.quiet import quiet
 
 CHUNK = 256  # files decoded between two commits
-SLICE = 16  # files that a thread takes at once
-KNOWN = 64  # the same of files that were read before, of which only the status is looked at
+SLICE = 16  # files per task of a thread
+KNOWN = 64  # known files per task, of which only the status is read
 SCHEMA = (
     "CREATE TABLE IF NOT EXISTS files (path BLOB PRIMARY KEY, size INTEGER, mtime INTEGER, ctime INTEGER,"
     " inode INTEGER, digest BLOB, problem TEXT) WITHOUT ROWID",
@@ -42,16 +42,16 @@ SCHEMA = (
 
 @dataclass(frozen=True)
 class Fault:
-    """One thing wrong with the data: where, what, and what to do about it."""
+    """A fault of the data: place, problem and remedy."""
 
     where: str
     problem: str
     remedy: str
-    file: bool = False  # true for a single bad file, which --skip-bad leaves out
+    file: bool = False  # whether a single file is faulty, which --skip-bad skips
 
 
 _Stamp = tuple[int, ...]  # size, modification time, change time, inode
-_Noted = tuple[_Stamp, bytes, str]  # of a file that was read: digest, and what is wrong with it
+_Noted = tuple[_Stamp, bytes, str]  # stamp, digest, and problem of a file
 
 
 class _Checked(NamedTuple):
@@ -65,13 +65,13 @@ class _Checked(NamedTuple):
 
 
 class FileIndex:
-    """What is known of files already read, so that an unchanged file is not read again.
+    """Results of earlier scans, so that unchanged files are not read again.
 
-    A file counts as unchanged while its size, modification time, change time and inode are the same. What earlier rules
-    said of files (`DECODING`, `JUDGING`) is forgotten.
+    A file is unchanged if its size, modification time, change time and inode are the same. Results of earlier versions
+    of the rules (`DECODING`, `JUDGING`) are discarded.
 
     Args:
-        path: the SQLite file; its folder is made if missing.
+        path: path of the SQLite file; its folder is created if missing.
     """
 
     def __init__(self, path: Path) -> None:
@@ -82,27 +82,27 @@ class FileIndex:
         self._db.close()
 
     def find(self, path: str) -> _Noted | None:
-        """The stamp, digest and problem noted for a path, if any."""
+        """Return the recorded stamp, digest and problem of a path; None if there is no record."""
         return self.find_all([path]).get(path)
 
     def find_all(self, paths: Sequence[str]) -> dict[str, _Noted]:
-        """The same for many paths; those of which nothing is noted are missing."""
+        """Return the records of many paths; paths without a record are missing."""
         query = "SELECT path, size, mtime, ctime, inode, digest, problem FROM files WHERE path IN"
         rows = rows_of(self._db, query, [os.fsencode(path) for path in paths])
         return {os.fsdecode(row[0]): (row[1:5], row[5], row[6]) for row in rows}
 
     def find_view(self, source: bytes, view: int, seed: int) -> bytes | None:
-        """The digest of a view that was made before."""
+        """Return the digest of a view that was created earlier; None if there is none."""
         query = "SELECT digest FROM views WHERE source = ? AND view = ? AND seed = ?"
         row = self._db.execute(query, (source, view, seed)).fetchone()
         return row[0] if row else None
 
     def note_view(self, source: bytes, view: int, seed: int, digest: bytes) -> None:
-        """Remember the digest of a view."""
+        """Record the digest of a view."""
         self._db.execute("INSERT OR REPLACE INTO views VALUES (?, ?, ?, ?)", (source, view, seed, digest))
 
     def note(self, entries: Sequence[tuple[str, _Checked]]) -> None:
-        """Remember what was found in files that could be read."""
+        """Record the results for files that could be read."""
         rows = [(os.fsencode(path), *c.stamp, c.digest, c.problem) for path, c in entries if c.stamp is not None]
         self._db.execute("BEGIN")
         self._db.executemany("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
@@ -118,18 +118,18 @@ def read_all(
     progress: Progress | None = None,
     title: str = "reading images",
 ) -> tuple[Digests, list[Fault]]:
-    """Decode every file once, in parallel, and keep what was learnt.
+    """Decode every file once, in parallel, and record the results.
 
     Args:
         root: the folder that `paths` are relative to.
-        paths: image files, [N].
-        index: remembers files across runs; without one every file is read.
-        cache: where decoded pixels go; without one files are checked only.
-        progress: callback, called after every file.
-        title: the stage's name for the user.
+        paths: N image files.
+        index: results of earlier scans. Without it, every file is read.
+        cache: receives the decoded pixels. Without it, files are only checked.
+        progress: progress callback, called after every file.
+        title: name of the stage.
 
     Returns:
-        ([N, 32] uint8 SHA-256 of every file, zeros for a bad one; the faults in the order of `paths`).
+        (SHA-256 of every file [N, 32] uint8, zeros for a faulty one; faults in the order of `paths`).
     """
     digests = np.zeros((len(paths), 32), np.uint8)
     faults: list[Fault] = []
@@ -166,7 +166,7 @@ def _chunks(
     with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
         for start in range(0, len(paths), CHUNK):
             some = _keys(root, paths[start : start + CHUNK])
-            # The databases stay in this thread; only reading and decoding is spread.
+            # The databases are used in this thread only; reading and decoding is parallel.
             noted = index.find_all(some) if index else {}
             cached = cache.known_all([digest for _, digest, _ in noted.values()]) if cache else frozenset()
             size = KNOWN if len(noted) == len(some) else SLICE
@@ -176,7 +176,7 @@ def _chunks(
 
 
 def _keys(root: Path, paths: Sequence[str]) -> list[str]:
-    """Absolute paths; a `Path` for each would take as long as reading the status of its file."""
+    """Return absolute paths. A `Path` object for each would take as long as reading the status of its file."""
     above = str(root.absolute())
     return [os.path.join(above, path) for path in paths]  # noqa: PTH118
 
@@ -184,7 +184,7 @@ def _keys(root: Path, paths: Sequence[str]) -> list[str]:
 def _check_some(
     paths: Sequence[str], noted: Mapping[str, _Noted], cache: PixelCache | None, cached: Collection[bytes]
 ) -> list[_Checked]:
-    with quiet():  # once for all of them: changing the filters of warnings takes as long as opening a small image
+    with quiet():  # once for all files: changing the filters of warnings takes as long as opening a small image
         return [_check(path, noted.get(path), cache, cached) for path in paths]
 
 
@@ -202,7 +202,7 @@ def _check(path: str, noted: _Noted | None, cache: PixelCache | None, cached: Co
     digest = hashlib.sha256(data).digest()
     try:
         image = decode(data, draft=cache is None)
-    except MissingDecoderError as error:  # not noted in the index: it can be read once the decoder is installed
+    except MissingDecoderError as error:  # not recorded in the index, since the decoder may be installed later
         remedy = f"{error.install}, or skip the file: --skip-bad"
         return _Checked(b"", str(error), None, None, read=True, remedy=remedy)
     except UnreadableImageError as error:

@@ -1,7 +1,7 @@
 """Seeded splits: DomainBed's 80/20 holdout, and a few labels per class.
 
-Keep two ideas apart: a domain left out *to test* (the held-out domain) and the part of each source domain held out
-*to select* (the validation split). This module draws the second; the user names the first.
+Two things are held out: a whole domain for *testing* (the held-out domain, named by the user), and a part of each
+source domain for *selection* (the validation split, drawn by this module).
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 
 Indices = NDArray[np.int64]
 DatasetRows = Indices
-"""Positions in a `vl2v.data.images.ImageDataset`."""
+"""Indices in a `vl2v.data.images.ImageDataset`."""
 ExampleRows = Indices
-"""Positions among the training examples, one for every training image and view."""
+"""Indices of training examples, one for every training image and view."""
 SplitPositions = Indices
-"""Positions among the validation and test images of a run, in the order of `Split.evaluation_rows`."""
+"""Indices of the validation and test images of a run, in the order of `Split.evaluation_rows`."""
 Slots = Indices
-"""Positions in the pixel cache."""
+"""Indices in the pixel cache."""
 TRAIN, VALIDATION, TEST = 0, 1, 2
 PARTS = ("train", "validation", "test")
 _NAMES = {
@@ -30,7 +30,7 @@ _NAMES = {
 
 
 def part_of(name: str) -> int | None:
-    """The part of a dataset that a name means, in any case: train, validation or test; None if it means none."""
+    """Return the part of a split with a name, in any case: train, validation or test; None for other names."""
     return _NAMES.get(name.strip().casefold())
 
 
@@ -45,16 +45,16 @@ def domainbed_holdout(
     """Split the images of one domain as DomainBed does (Gulrajani and Lopez-Paz, ICLR 2021).
 
     Args:
-        length: how many images the domain has, in the order of sorted classes, then sorted files.
-        trial_seed: the seed of the trial.
-        domain_index: the domain's position among all domains in alphabetical order, the held-out one included.
-        fraction: the part held out for validation, in [0, 1); the count is rounded down.
+        length: number of images of the domain, sorted by class and file.
+        trial_seed: seed of the trial.
+        domain_index: index of the domain in alphabetical order, including held-out domains.
+        fraction: share of validation images in [0, 1); their number is rounded down.
 
     Returns:
-        (kept, held-out), int64 indices in the order of the shuffle, together a permutation of 0..length-1.
+        (training, validation), int64 indices in the order of the shuffle, together a permutation of 0..length-1.
 
     Raises:
-        ValueError: if `length` is negative or `fraction` lies outside [0, 1).
+        ValueError: if `length` is negative, or `fraction` is out of range.
     """
     if length < 0 or not 0 <= fraction < 1:
         raise ValueError(f"expected length >= 0 and 0 <= fraction < 1, found {length} and {fraction}")
@@ -74,31 +74,31 @@ def grouped_holdout(
 ) -> tuple[Indices, Indices]:
     """Split the images of one domain by whole groups, such as the frames of a clip or the visits of a patient.
 
-    Groups are held out in a seeded order if their images fit into the fraction; at least one is. A group with the last
-    images of a class stays in training.
+    Groups are held out in a seeded order as long as their images fit into the fraction; at least one is. A group with
+    the last images of a class is not held out.
 
     Args:
-        groups: [N] number of each image's group.
+        groups: [N] group of each image.
         labels: [N] class of each image; -1 for an image without a label.
-        held: whether a group is held out, of groups that other domains have as well; those of this domain are added.
-        seed: of the trial.
-        domain_index: the domain's position among all domains.
-        fraction: the part held out, in [0, 1); what is held out may be smaller, or larger if the groups are large.
+        held: whether a group is held out, for groups that occur in earlier domains. Those of this domain are added.
+        seed: seed of the trial.
+        domain_index: index of the domain.
+        fraction: share of validation images in [0, 1). The result may be smaller, or larger if the groups are large.
 
     Returns:
-        (kept, held-out), int64 positions in `groups`, ascending; one of them is empty if there are too few groups.
+        (training, validation), int64 indices in `groups`, ascending; one of them is empty if there are too few groups.
     """
     names, where, sizes = np.unique(groups, return_inverse=True, return_counts=True)
     members = np.split(np.argsort(where, kind="stable"), np.cumsum(sizes)[:-1])
-    left = np.bincount(labels[labels >= 0], minlength=1)  # images of each class that stay
+    left = np.bincount(labels[labels >= 0], minlength=1)  # number of training images of each class
 
     def taken(i: int) -> Indices:
-        """Images of each class in a group."""
+        """Number of images of each class in a group."""
         own = labels[members[i]]
         return np.bincount(own[own >= 0], minlength=len(left))
 
     def spares(i: int) -> bool:
-        """Whether every class has images beyond those of the group."""
+        """Whether every class has images in other groups."""
         return not ((taken(i) > 0) & (left <= taken(i))).any()
 
     order = np.arange(len(names), dtype=np.int64)
@@ -119,19 +119,19 @@ def grouped_holdout(
 
 
 def labels_per_class(indices: Indices, labels: NDArray[np.int64], count: int, seed: int, domain_index: int) -> Indices:
-    """Keep at most `count` of `indices` for every class, drawn with a seed of its own.
+    """Sample at most `count` images of every class.
 
     Args:
-        indices: candidate positions in `labels`.
+        indices: candidates, as indices in `labels`.
         labels: [N] class of every image of the domain.
-        count: labels kept per class, at least 1; a class with fewer keeps all it has.
-        seed: the run's seed.
-        domain_index: the domain's position, so that domains draw apart.
+        count: maximum number of images per class, at least 1.
+        seed: seed of the run.
+        domain_index: index of the domain, so that domains have different samples.
 
     Returns:
-        The kept indices in ascending order.
+        The sampled indices in ascending order.
     """
     generator = np.random.default_rng([seed, domain_index, 0x1ABE1])
     shuffled = indices[generator.permutation(len(indices))]
-    kept = [shuffled[labels[shuffled] == k][:count] for k in np.unique(labels[shuffled])]
-    return np.sort(np.concatenate(kept)) if kept else indices[:0]
+    sampled = [shuffled[labels[shuffled] == k][:count] for k in np.unique(labels[shuffled])]
+    return np.sort(np.concatenate(sampled)) if sampled else indices[:0]

@@ -164,12 +164,12 @@ class TableListing(Listing):
         paths, used = read.paths, dict(self.columns)
         labels, domains, groups = (np.array(numbers, np.int64) for numbers in (read.label, read.domain, read.group))
         parts = np.array(read.part, np.int8)
-        said = (("classes", labels), ("domains", domains), ("splits", parts), ("groups", groups))
+        values = (("classes", labels), ("domains", domains), ("splits", parts), ("groups", groups))
         order = np.array(sorted(range(len(paths)), key=paths.__getitem__), np.int64)
         keep = np.ones(len(paths), np.bool_)
         for before, row in self._repeated(paths, order):
             keep[row] = False
-            if what := [name for name, numbers in said if numbers[before] != numbers[row]]:
+            if what := [name for name, numbers in values if numbers[before] != numbers[row]]:
                 fault = Broken(f"a file that another row lists with other {what[0]}", "keep one row of each file")
                 self._note(int(self._numbers[row]), fault)
         if (repeated := int((~keep).sum())) and not self._problems:

@@ -1,4 +1,4 @@
-"""Fixed seeded views of an image, for several queries per image."""
+"""Fixed, seeded views of an image, for several queries per image."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from vl2v.data.splits import Indices
 from vl2v.progress import Progress
 from vl2v_runtime.imaging import decode, square
 
-MIN_AREA = 0.7  # a view keeps at least this part of the image, as the paper's augmentation does
+MIN_AREA = 0.7  # minimum share of the image's area in a view, as in the paper's augmentation
 
 
 def view_bytes(data: bytes, digest: bytes, view: int, seed: int) -> bytes:
-    """One view of an image, as a file's bytes.
+    """Return one view of an image as the bytes of a file.
 
-    View 0 is the file itself. Every other is a crop with a random position, size and aspect, flipped half of the time,
-    as PNG; it depends on the content, the view's number and the seed alone.
+    View 0 is the file itself. Other views are crops with a random position, size and aspect ratio, flipped with a
+    probability of 0.5, as PNG. A view only depends on the image, its number and the seed.
 
     Args:
-        data: the image file.
-        digest: its SHA-256.
-        view: number of the view, 0 or above.
-        seed: the run's seed.
+        data: bytes of the image file.
+        digest: SHA-256 of the file.
+        view: number of the view, at least 0.
+        seed: seed of the run.
     """
     if view == 0:
         return data
@@ -49,19 +49,19 @@ def view_bytes(data: bytes, digest: bytes, view: int, seed: int) -> bytes:
 def make_views(
     dataset: ImageDataset, rows: Indices, views: int, seed: int, index: FileIndex, cache: PixelCache, progress: Progress
 ) -> Digests:
-    """Make every view of some images once, and keep its pixels.
+    """Create the views of images that do not exist yet, and cache their pixels.
 
     Args:
-        dataset: where the images are.
-        rows: [N] positions in it.
-        views: how many views each has, the image itself included.
-        seed: the run's seed.
-        index: remembers each view's digest.
-        cache: receives each view's pixels.
-        progress: callback, called after every image.
+        dataset: the dataset.
+        rows: [N] rows of the images.
+        views: number of views per image, including the image itself.
+        seed: seed of the run.
+        index: records the digest of each view.
+        cache: receives the pixels of each view.
+        progress: progress callback, called after every image.
 
     Returns:
-        [N, views, 32] uint8, SHA-256 of each view's bytes.
+        [N, views, 32] uint8, SHA-256 of each view.
     """
     digests = np.empty((len(rows), views, 32), np.uint8)
     digests[:, 0] = dataset.digests[rows]

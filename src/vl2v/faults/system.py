@@ -47,38 +47,14 @@ def path_of(error: BaseException) -> Path | None:
 
 def system(error: BaseException, locations: Sequence[Location]) -> Vl2vError | None:
     """Convert an error of the operating system; None for any other exception."""
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
-        step = "use a smaller --size or --batch-per-domain, fewer --workers, or a machine with more memory"
-        found = " ".join(str(error).split())[:200] or "no memory left"
-        return AccessError(
-            "There is not enough memory.", expected="memory for the images of a step", found=found, next_step=step
-        )
-    if isinstance(error, NotImplementedError) and "flock" in str(error):
-        step = "use a local disk: --cache, --store, --out"
-        found = "a file system without locks, such as some network drives"
-        return AccessError("A file cannot be locked.", expected="a disk with locks", found=found, next_step=step)
+    if found := _of_resources(error):
+        return found
     if not isinstance(error, OSError) or isinstance(error, BrokenPipeError):
         return None
-    if error.errno in (errno.EMFILE, errno.ENFILE):
-        step = "raise it for this shell: ulimit -n 4096; or use fewer --workers"
-        return AccessError(
-            "Too many files are open.", expected="a higher limit", found=str(error.strerror), next_step=step
-        )
-    if error.errno == errno.ENOMEM:
-        return system(MemoryError(str(error.strerror)), locations)
-    if error.errno == errno.ENOENT and "temporary directory" in str(error):
-        step = "make one of them writable, or choose another folder: TMPDIR=/path"
-        found = str(error.strerror or error)[:200]
-        return AccessError(
-            "There is no folder for temporary files.",
-            expected="a writable folder",
-            found=found,
-            next_step=step,
-        )
     path = path_of(error)
     location = location_of(path, locations)
     shown = f"{path}" if path else location.option if location else "A file"
-    found = (
+    reason = (
         (dangling(path) if error.errno != errno.ELOOP else "")
         or FOUND.get(error.errno or 0)
         or error.strerror
@@ -90,7 +66,40 @@ def system(error: BaseException, locations: Sequence[Location]) -> Vl2vError | N
         if location
         else "a path that this user may read and write"
     )
-    return AccessError(f"{shown} cannot be used.", expected=expected, found=found, next_step=step)
+    return AccessError(f"{shown} cannot be used.", expected=expected, found=reason, next_step=step)
+
+
+def _of_resources(error: BaseException) -> AccessError | None:
+    """Convert an error of memory, locks, open files or temporary files; None for any other exception."""
+    if isinstance(error, OSError) and error.errno == errno.ENOMEM:
+        error = MemoryError(str(error.strerror))
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        step = "use a smaller --size or --batch-per-domain, fewer --workers, or a machine with more memory"
+        found = " ".join(str(error).split())[:200] or "no memory left"
+        return AccessError(
+            "There is not enough memory.", expected="memory for the images of a step", found=found, next_step=step
+        )
+    if isinstance(error, NotImplementedError) and "flock" in str(error):
+        step = "use a local disk: --cache, --store, --out"
+        found = "a file system without locks, such as some network drives"
+        return AccessError("A file cannot be locked.", expected="a disk with locks", found=found, next_step=step)
+    if not isinstance(error, OSError):
+        return None
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        step = "raise it for this shell: ulimit -n 4096; or use fewer --workers"
+        return AccessError(
+            "Too many files are open.", expected="a higher limit", found=str(error.strerror), next_step=step
+        )
+    if error.errno == errno.ENOENT and "temporary directory" in str(error):
+        step = "make one of them writable, or choose another folder: TMPDIR=/path"
+        found = str(error.strerror or error)[:200]
+        return AccessError(
+            "There is no folder for temporary files.",
+            expected="a writable folder",
+            found=found,
+            next_step=step,
+        )
+    return None
 
 
 def dangling(path: Path | None) -> str:

@@ -1,4 +1,4 @@
-"""A plan that queries a part of the images, because the budget does not cover all of them."""
+"""A plan that queries only some of the images, because the budget does not cover all of them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from vl2v.teacher.purchase.store import EmbeddingStore
 
 
 class _File(BaseModel):
-    """The layout of the file of a choice."""
+    """Schema of the file of a choice."""
 
     model_config = ConfigDict(extra="allow", strict=True)
     candidates: int = Field(ge=1)
@@ -39,11 +39,11 @@ class Choice:
     """The images that a run queries.
 
     Attributes:
-        images: [N, 32] uint8, SHA-256 of the training images: those that were stored already, then those to buy in the
-            order of choice.
-        stored: how many of them were stored or paid before.
+        images: [N, 32] uint8, SHA-256 of the training images: those that were stored already, then those to buy, in the
+            order of selection.
+        stored: number of images that were stored or paid before.
         candidates: number of distinct training images.
-        unlabelled: how many of the candidates have no label.
+        unlabelled: number of candidates without a label.
         evaluation: [E, 32] uint8, SHA-256 of the evaluation images whose embedding replaces their label; empty if there
             are labels.
     """
@@ -55,7 +55,7 @@ class Choice:
     evaluation: Digests = field(default_factory=lambda: _digests([]))
 
     def write(self, file: Path) -> None:
-        """Write the choice to a file, for a run that is resumed and for other processes."""
+        """Write the choice to a file, for resumed runs and other processes."""
         content = {"candidates": self.candidates, "stored": self.stored, "unlabelled": self.unlabelled}
         lists = {"images": self.images, "evaluation": self.evaluation}
         write_json(file, content | {name: [row.tobytes().hex() for row in rows] for name, rows in lists.items()})
@@ -85,7 +85,7 @@ class Choice:
 
     @property
     def line(self) -> str:
-        """One line for people."""
+        """The choice as one line of text."""
         evaluation = "the evaluation images are not queried"
         if len(self.evaluation):
             evaluation = f"{len(self.evaluation):,} evaluation images, drawn at random, are queried as well"
@@ -103,12 +103,12 @@ class Choice:
 
 @dataclass(frozen=True)
 class Images:
-    """Distinct images among which a budget chooses.
+    """Distinct images to choose from.
 
     Attributes:
-        digests: [N, 32] uint8, SHA-256 of their contents.
-        groups: [N] int64, the number of the domain; images without labels next to labelled ones are a group.
-        paid: [N] bool, whether the embedding is in the store or in a batch that was paid and is in flight.
+        digests: [N, 32] uint8, SHA-256 of the images.
+        groups: [N] int64, index of the domain. Images without labels in addition to labelled ones are a further group.
+        paid: [N] bool, whether the embedding is in the store, or in a paid batch that is in flight.
     """
 
     digests: Digests
@@ -117,7 +117,7 @@ class Images:
 
     @classmethod
     def of(cls, plan: RunPlan, store: EmbeddingStore, parts: Sequence[Digests]) -> Images:
-        """The distinct images of several groups; an image of two groups belongs to the smaller, which needs one."""
+        """Return the distinct images of several groups. An image of two groups belongs to the smaller one."""
         digests, sizes = np.concatenate([_digests([]), *parts]), np.array([len(part) for part in parts], np.int64)
         groups = np.repeat(np.arange(len(parts), dtype=np.int64), sizes)
         order = np.argsort(sizes[groups], kind="stable")
@@ -131,23 +131,23 @@ class Images:
 
     @property
     def missing(self) -> int:
-        """The number of groups without a paid image, each of which needs one."""
+        """Number of groups without a paid image, each of which needs at least one."""
         return len(np.setdiff1d(self.groups, self.groups[self.paid]))
 
     @property
     def unpaid(self) -> int:
-        """The number of images that are not paid."""
+        """Number of images without a paid embedding."""
         return int((~self.paid).sum())
 
 
 @dataclass(frozen=True)
 class Candidates:
-    """The images that a plan may query.
+    """The images that a plan can query.
 
     Attributes:
-        training: to train on.
-        evaluation: whose embedding replaces their label; none if there are labels.
-        unlabelled: how many of the training images have no label.
+        training: training images.
+        evaluation: evaluation images whose embedding replaces their label; none if there are labels.
+        unlabelled: number of training images without a label.
     """
 
     training: Images
@@ -156,7 +156,7 @@ class Candidates:
 
     @classmethod
     def of(cls, plan: RunPlan, store: EmbeddingStore) -> Candidates:
-        """The candidates of a plan, in the order of its training examples; without the new images of a repair."""
+        """Return the candidates of a plan in the order of its training examples, without new images of a repair."""
         examples, digests = plan.examples, plan.dataset.digests
         groups = examples.groups[: len(examples.groups) - (plan.config.repair is not None)]
         training = Images.of(plan, store, [examples.digests[group] for group in groups])
@@ -167,11 +167,11 @@ class Candidates:
 
     @property
     def missing(self) -> int:
-        """The least number of images to buy."""
+        """Minimum number of images to buy."""
         return self.training.missing + self.evaluation.missing
 
     def shared(self, count: int) -> tuple[int, int]:
-        """How many images of training and of evaluation a purchase of `count` images has: the same share of both."""
+        """Divide a purchase of `count` images into training and evaluation images, with the same share of both."""
         training, evaluation = self.training, self.evaluation
         count = min(count, training.unpaid + evaluation.unpaid)
         share = round(count * evaluation.unpaid / max(1, training.unpaid + evaluation.unpaid))
@@ -179,7 +179,7 @@ class Candidates:
         return count - share, share
 
     def choice(self, training: Indices, evaluation: Indices) -> Choice:
-        """The choice of paid images and of rows of `training` and `evaluation`."""
+        """Return the choice of the paid images and of further rows of `training` and `evaluation`."""
         paid = self.training.digests[self.training.paid], self.evaluation.digests[self.evaluation.paid]
         images = np.concatenate([paid[0], self.training.digests[training]])
         references = np.concatenate([paid[1], self.evaluation.digests[evaluation]])
@@ -187,25 +187,25 @@ class Candidates:
 
 
 def affordable(plan: RunPlan, money: Decimal, store: EmbeddingStore) -> bool:
-    """Whether an amount of money covers the quote, less what was reserved for batches in flight."""
+    """Whether an amount of money covers the quote, less the amount reserved for batches in flight."""
     reserved = Ledger(store).in_flight(plan.card) if getattr(plan.teacher, "idempotent", False) else Decimal(0)
     return plan.quote.cost - reserved <= max(money, Decimal(0))
 
 
 def covered(plan: RunPlan, money: Decimal) -> int:
-    """How many training images an amount of money buys, after the texts."""
+    """Return the number of training images that an amount of money buys, after the texts."""
     price = plan.card.price
     left = money - price.of(texts=plan.quote.text_queries)
     return max(0, int(left * 1000 // price.per_1000_images)) if price.per_1000_images else 0
 
 
 def narrowed(plan: RunPlan, choice: Choice, store: EmbeddingStore) -> RunPlan:
-    """The plan that queries the chosen images, and the new images of a repair.
+    """Return the plan that queries the chosen images and the new images of a repair.
 
-    Training images without a label and without an embedding are left out, as are evaluation images without either.
+    Training images without a label and without an embedding are omitted, and so are such evaluation images.
 
     Raises:
-        RunError: if a chosen image is not in the data any more.
+        RunError: if a chosen image is no longer in the data.
     """
     examples, every = plan.examples, plan.requirements.purposes
     if gone := int((~among(choice.images, examples.digests)).sum()):
@@ -239,7 +239,7 @@ def narrowed(plan: RunPlan, choice: Choice, store: EmbeddingStore) -> RunPlan:
 
 
 def _evaluated(plan: RunPlan, choice: Choice) -> Split:
-    """The split with the chosen evaluation images alone."""
+    """Return the split with only the chosen evaluation images."""
     split, digests = plan.split, plan.dataset.digests
 
     def chosen(part: Mapping[str, DatasetRows]) -> dict[str, DatasetRows]:
@@ -249,7 +249,7 @@ def _evaluated(plan: RunPlan, choice: Choice) -> Split:
 
 
 def quoted_choice(plan: RunPlan, store: EmbeddingStore) -> RunPlan:
-    """The plan with the quote of a run that chooses its images; the images themselves are not chosen yet."""
+    """Return the plan with the quote of a run that chooses its images. They have not been chosen yet."""
     config, quote = plan.config, plan.quote
     if config.when_short != "choose" or config.budget is None or affordable(plan, config.budget, store):
         return plan
@@ -269,16 +269,16 @@ def quoted_choice(plan: RunPlan, store: EmbeddingStore) -> RunPlan:
 
 
 def _digests(rows: Sequence[str]) -> Digests:
-    """[N, 32] uint8 of N hexadecimal digests.
+    """Convert N hexadecimal digests to [N, 32] uint8.
 
     Raises:
-        ValueError: if one is not of 32 bytes.
+        ValueError: if a digest does not have 32 bytes.
     """
     return np.frombuffer(b"".join(bytes.fromhex(row) for row in rows), np.uint8).reshape(len(rows), 32)
 
 
 def among(digests: Digests, others: Digests) -> NDArray[np.bool_]:
-    """Which of [N, 32] digests are among others, [N] bool."""
+    """Return [N] bool, whether each of [N, 32] digests is one of `others`."""
     kind = np.dtype((np.void, 32))
     found: NDArray[np.bool_] = np.isin(
         np.ascontiguousarray(digests).view(kind).ravel(), np.ascontiguousarray(others).view(kind).ravel()

@@ -1,4 +1,4 @@
-"""The teacher and the student that settings name."""
+"""Open the teacher and the student of the settings."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ if TYPE_CHECKING:
 
 
 def open_configured_teacher(config: RunConfig) -> Teacher:
-    """Open the teacher of the settings, at the stated price and on the stated device.
+    """Open the teacher of the settings with its price and device.
 
     Raises:
         TeacherError: if it is unknown or cannot be opened.
         ConfigError: if the price contradicts the kind of teacher, or its prompts cannot be read.
     """
-    load_templates(config.teacher.prompts)  # before anything takes time
+    load_templates(config.teacher.prompts)  # raises before anything takes time
     return open_teacher(config.teacher.spec, price=stated_price(config), device=local_device(config))
 
 
 def open_student(config: RunConfig) -> Backbone:
-    """Load the backbone of the settings; ``teacher`` is the teacher's own image encoder (VL2V-SD).
+    """Load the backbone of the settings. For ``teacher``, it is the teacher's own image encoder (VL2V-SD).
 
     With `repair`, it is the backbone of the earlier run's student.
     """
@@ -53,10 +53,10 @@ def open_student(config: RunConfig) -> Backbone:
 
 
 def stated_price(config: RunConfig) -> Price | None:
-    """The price that the user states, for embeddings in a file or a vendor with an unknown price; None if none.
+    """Return the price that the user states, for embeddings in a file or a vendor with an unknown price.
 
     Raises:
-        ConfigError: if the teacher is of another kind, or if a price is stated together with ``free``.
+        ConfigError: if the teacher is of another kind, or a price is stated together with ``free``.
     """
     price = Price(config.teacher.price_per_1000_images, config.teacher.price_per_1000_texts)
     spec, step = config.teacher.spec, "drop --price-per-1000-images and --price-per-1000-texts, or --free"
@@ -76,20 +76,20 @@ def stated_price(config: RunConfig) -> Price | None:
 
 
 def local_device(config: RunConfig) -> str | None:
-    """The device of a teacher on this machine; None leaves the choice to the teacher."""
+    """Return the device of a teacher on this machine; None if the teacher chooses it."""
     return None if config.device == "auto" else config.device
 
 
 def ensure_fresh_views_possible(config: RunConfig, teacher: Teacher) -> None:
-    """Refuse ``teacher.views: fresh`` with a teacher that cannot answer every augmented image for free.
+    """Check that the teacher embeds any augmented image for free if the settings have ``teacher.views: fresh``.
 
     Raises:
-        ConfigError: if so.
+        ConfigError: if it does not.
     """
     if config.teacher.views != "fresh":
         return
     spec, kind = config.teacher.spec, ""
-    if is_remote(spec) or isinstance(teacher, RemoteTeacher):  # by its name first: describe() may query a vendor
+    if is_remote(spec) or isinstance(teacher, RemoteTeacher):  # describe() may query a vendor
         kind = "is behind a network"
     elif isinstance(teacher, FileTeacher):
         kind = "is a file, which contains no augmented images"

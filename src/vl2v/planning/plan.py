@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -33,28 +34,28 @@ from vl2v.teacher.purchase.store import EmbeddingStore
 if TYPE_CHECKING:
     from vl2v.student.backbones import Backbone
 
-DEFAULT_SIZE = 224  # pixels, for a quote without a student
+DEFAULT_SIZE = 224  # image size in pixels for a quote without a student
 
 
 @dataclass(frozen=True)
 class RunPlan:
-    """What a run trains on, evaluates on and has to buy. It holds no open file.
+    """What a run trains on, evaluates on and buys. A plan has no open files.
 
     Attributes:
-        config: the settings; values that depend on the data have been replaced by numbers.
-        paths: of cache and store.
-        dataset: the labelled images, or those whose classes are named; without the held-out classes.
+        config: settings of the run. Values that depend on the data are replaced by numbers.
+        paths: paths of cache and store.
+        dataset: labelled images, or images of named classes; without held-out classes.
         unlabelled: further images without labels; None if there are none.
-        unseen: the images of the held-out classes; None if there are none.
-        split: rows of `dataset` to train on, validate on and test on.
-        examples: everything to train on.
-        requirements: the embeddings that the run needs.
-        quote: what the store lacks of them, and its cost.
-        teacher: opened.
-        card: its description.
-        backbone: the student's, before training; None if no student is planned.
-        pixels: the decoded images.
-        queried: [R] bool, whether the embedding of a training example is required; None if all are.
+        unseen: images of held-out classes; None if there are none.
+        split: rows of `dataset` for training, validation and test.
+        examples: all training examples.
+        requirements: embeddings that the run needs.
+        quote: queries that the store lacks, and their cost.
+        teacher: the opened teacher.
+        card: description of the teacher.
+        backbone: backbone of the student before training; None without a student.
+        pixels: pixel cache.
+        queried: [R] bool, whether the embedding of a training example is required; None if all of them are.
     """
 
     config: RunConfig
@@ -74,36 +75,36 @@ class RunPlan:
 
     @property
     def method(self) -> Method[Any]:
-        """The training method."""
+        """Training method."""
         return METHODS[self.config.method]
 
     @property
     def student_backbone(self) -> Backbone:
-        """The backbone of a plan that has a student."""
+        """Backbone of the student; only for plans with a student."""
         assert self.backbone is not None
         return self.backbone
 
     @property
     def contents(self) -> Contents:
-        """A summary of the data."""
+        """Summary of the data."""
         assert self.quote.contents is not None
         return self.quote.contents
 
     @property
     def labelled(self) -> bool:
-        """Whether the images have labels; if not, students are compared with the teacher's predictions."""
+        """Whether the images have labels. If not, students are compared with the teacher's predictions."""
         return not self.config.data.classes
 
     @property
     def shares(self) -> tuple[int, ...]:
-        """The number of examples of each group in a batch, in the order of `Examples.groups`."""
+        """Number of examples of each group in a batch, in the order of `Examples.groups`."""
         sources = len(self.split.sources)
         new = [] if self.config.repair is None else [self.config.repair.per_batch]
         unlabelled = len(self.examples.groups) - sources - len(new)
         return (*[self.config.batch_per_domain] * sources, *[self.config.unlabelled_per_batch] * unlabelled, *new)
 
     def teacher_usage(self) -> dict[str, Any]:
-        """The queries that training alone needs, bought or not, and their price as text."""
+        """Return the queries that training needs with an empty store, and their price."""
         images = sum(count for purpose, count in self.quote.images.items() if purpose not in (EVALUATION, UNSEEN))
         known = set(self.requirements.texts) - set(self.requirements.unseen)
         texts = len(known) if self.method.queries_teacher or self.method.classifier == "cosine" else 0
@@ -123,20 +124,20 @@ def plan_run(
     begun: bool = False,
     listing: Listing | None = None,
 ) -> RunPlan:
-    """Open teacher and student, scan the data, draw the split and quote. Nothing is spent.
+    """Open teacher and student, scan the data, draw the split, and quote. Nothing is spent.
 
     Args:
-        config: the settings of the run.
-        paths: of cache and store.
+        config: settings of the run.
+        paths: paths of cache and store.
         progress: receives the progress of the scan, and warnings.
-        teacher: an open one, instead of `config.teacher.spec`.
-        backbone: a loaded one, instead of `config.student.spec`.
-        with_student: false for a plan without a student; pixels are then not cached.
-        begun: whether the run has started before, so that the layout of the data is accepted as it is.
+        teacher: an open teacher that replaces `config.teacher.spec`.
+        backbone: a loaded backbone that replaces `config.student.spec`.
+        with_student: false for a plan without a student. Pixels are then not cached.
+        begun: whether the run was started before. The layout of its data is then not checked again.
         listing: the listed images, if they have been listed already.
 
     Raises:
-        Vl2vError: states what was expected, what was found, and what to do next.
+        Vl2vError: for any fault of settings, data, teacher or student.
     """
     progress = progress or Silent()
     listing = listing or list_folder(config.data, begun=begun)
@@ -162,10 +163,7 @@ def plan_run(
         if backbone and (text := resemblance(dataset, split, cache).text()):
             warn(progress, text)
         examples = examples_of(config, dataset, unlabelled, split, index, cache, progress, new)
-        if isinstance(teacher, FileTeacher):
-            for part in parts:
-                if part is not None:
-                    teacher.bind(part.paths, part.digests)
+        _bind(teacher, parts)
         ordinary = len(examples.groups) - (new is not None)
         config = settled(config, len(split.sources), examples.images, ordinary > len(split.sources))
         requirements = requirements_of(config, dataset, split, examples, unseen)
@@ -179,11 +177,19 @@ def plan_run(
 
 
 def quote_again(plan: RunPlan, store: EmbeddingStore) -> Quote:
-    """The quote of a plan after something was bought into its store."""
+    """Return the quote of a plan after a purchase."""
     before = plan.quote
     quote = make_quote(plan.requirements, plan.teacher, store, 0, 0, None)
     disk = before.disk_bytes | {"purchased embeddings": quote.disk_bytes["purchased embeddings"]}
     return replace(quote, disk_bytes=disk, contents=before.contents)
+
+
+def _bind(teacher: Teacher, parts: Sequence[ImageDataset | None]) -> None:
+    """Pass the paths of all images to a teacher in a file."""
+    if isinstance(teacher, FileTeacher):
+        for part in parts:
+            if part is not None:
+                teacher.bind(part.paths, part.digests)
 
 
 def _warn_of_split(dataset: ImageDataset, split: Split, progress: Progress) -> None:

@@ -1,4 +1,4 @@
-"""From settings to images that are read, split and hashed. Everything here is free."""
+"""From settings to datasets and training examples: list, scan, and hash images. Nothing is spent."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from vl2v_runtime.names import shown
 
 
 def open_folder(config: DataConfig, *, begun: bool = False) -> Listing:
-    """What lists a run's images, with labels or without: a folder or a table; see `list_folder`."""
+    """Return a reader of images with or without labels, for a folder or a table; see `list_folder`."""
     as_found = config.layout_as_found or begun
     if is_table(config.root):
         return _open_table(config, as_found)
@@ -77,7 +77,7 @@ def _open_table(config: DataConfig, as_found: bool) -> Listing:
 
 
 def with_columns(config: DataConfig) -> DataConfig:
-    """The same settings with the columns that are used, where the images are listed by a table.
+    """Return the settings with the columns that are used, if the images are listed by a table.
 
     Raises:
         DataError: if the table cannot be read.
@@ -86,24 +86,24 @@ def with_columns(config: DataConfig) -> DataConfig:
     if not is_table(config.root):
         return config
     names = open_table(config.root).columns
-    wanted = columns_asked(config.root, columns_of(config))
-    found = find_columns(names, wanted, source=config.root, labelled=not config.classes)
+    named = columns_asked(config.root, columns_of(config))
+    found = find_columns(names, named, source=config.root, labelled=not config.classes)
     label = None if config.classes else found.label
     more = {role: getattr(found, role) or None for role in ("split", "group")}
     return config.model_copy(update={"image": found.image, "label": label, "domain": found.domain} | more)
 
 
 def columns_of(config: DataConfig) -> dict[str, str | None]:
-    """The columns that the settings name, by role."""
+    """Return the columns that the settings name, by role."""
     return {role: getattr(config, role) for role in ROLES}
 
 
 def known_columns(made: Mapping[str, Any], data: object) -> dict[str, str]:
-    """The columns that a run used, as far as a table or a frame has them; none for a folder.
+    """Return those columns of a run that another table or frame has as well; none for a folder.
 
     Args:
-        made: the run's settings of `data`.
-        data: the path of a folder or a table, a dataset of another tool, or a frame.
+        made: settings `data` of the run.
+        data: path of a folder or a table, a dataset of another tool, or a frame.
     """
     columns: Sequence[str] = ()
     if not isinstance(data, str | os.PathLike):
@@ -116,14 +116,14 @@ def known_columns(made: Mapping[str, Any], data: object) -> dict[str, str]:
 
 
 def list_folder(config: DataConfig, *, begun: bool = False) -> Listing:
-    """List the images of a folder or a table without reading them: quick, and enough to see a wrong path or domain.
+    """List the images of a folder or a table without reading them, which finds wrong paths and domains quickly.
 
     Args:
-        config: the folder, and what is accepted of it.
-        begun: whether a run has begun on it, so that its layout is accepted as it is.
+        config: the folder or table, and the accepted layouts.
+        begun: whether a run on it was started before. Its layout is then not checked again.
 
     Raises:
-        DataError: if it is no folder of images.
+        DataError: if it contains no images in a valid layout.
         ConfigError: if a held-out domain or class is unknown.
     """
     folder = open_folder(config, begun=begun)
@@ -135,10 +135,10 @@ def list_folder(config: DataConfig, *, begun: bool = False) -> Listing:
 def read_dataset(
     folder: Listing, config: DataConfig, index: FileIndex, cache: PixelCache | None, progress: Progress
 ) -> tuple[ImageDataset, ImageDataset | None]:
-    """Scan the labelled folder, without its held-out classes, and the unlabelled one if there is one.
+    """Scan the labelled images without held-out classes, and the unlabelled images if there are any.
 
     Raises:
-        DataError: with every fault.
+        DataError: lists all faults.
     """
     return read_parts(folder, config, index, cache, progress)[:2]
 
@@ -146,10 +146,10 @@ def read_dataset(
 def read_parts(
     folder: Listing, config: DataConfig, index: FileIndex, cache: PixelCache | None, progress: Progress
 ) -> tuple[ImageDataset, ImageDataset | None, ImageDataset | None]:
-    """The same, and the images of the held-out classes, if there are any, as a third."""
+    """Scan the images as `read_dataset` does, and return those of held-out classes as a third dataset."""
     dataset = folder.scan(index=index, cache=cache, skip_bad=config.skip_bad, progress=progress)
     if config.drop is not None:
-        allow = config.allow_missing_classes or folder.as_found  # also of a run that has begun
+        allow = config.allow_missing_classes or folder.as_found  # also for a run that was started before
         dataset = without_dropped(dataset, config.drop, progress, allow_missing_classes=allow)
     unlabelled = None
     if config.unlabelled is not None:
@@ -183,10 +183,10 @@ def read_unlabelled(
     Args:
         root: a folder of any depth, or a table.
         names: the classes.
-        index: remembers files.
-        cache: receives the pixels.
+        index: index of files that were scanned earlier.
+        cache: receives the decoded pixels.
         progress: receives the progress.
-        column: of the paths in a table; None recognises it by its name.
+        column: column of the paths in a table; None recognises it by its name.
     """
     domain = "none" if is_table(root) else None
     config = DataConfig(root=root, classes=tuple(names), image=column, domain=domain, layout_as_found=True)
@@ -194,10 +194,10 @@ def read_unlabelled(
 
 
 def check_domains(held_out: Sequence[str], domains: Sequence[str], flag: str = "--held-out") -> tuple[str, ...]:
-    """The held-out domains as their folders are written; refuses those that are unknown or leave nothing to train on.
+    """Return the names of held-out domains as their folders are written.
 
     Raises:
-        ConfigError: if so.
+        ConfigError: if a domain is unknown, or no domain is left for training.
     """
     expected = f"one or more of {', '.join(map(shown, domains))}"
     step = f"correct {flag}"
@@ -212,15 +212,15 @@ def check_domains(held_out: Sequence[str], domains: Sequence[str], flag: str = "
 
 @dataclass(frozen=True)
 class Examples:
-    """Everything to train on, one example per image and view.
+    """R training examples, one per image and view.
 
     Attributes:
-        digests: [R, 32] uint8, SHA-256 of each view's bytes.
+        digests: [R, 32] uint8, SHA-256 of the bytes of each view.
         labels: [R] int64, -1 without a label.
         views: [R] int64, number of the view.
-        groups: examples of each source domain, then of all images without labels, if there are any, then of the new
-            images of a repair.
-        read: gives the bytes of an example, as they are sent to the teacher.
+        groups: examples of each source domain, then those of all images without labels, if there are any, then those of
+            the new images of a repair.
+        read: returns the bytes of an example, as they are sent to the teacher.
     """
 
     digests: Digests
@@ -231,12 +231,12 @@ class Examples:
 
     @property
     def images(self) -> int:
-        """The number of images; views of an image do not count."""
+        """Number of images; further views of an image do not count."""
         return int((self.views == 0).sum())
 
     @property
     def further_views(self) -> int:
-        """The number of examples that are not the image itself."""
+        """Number of examples that are not the image itself."""
         return len(self.views) - self.images
 
 
@@ -250,7 +250,7 @@ def examples_of(
     progress: Progress,
     new: ImageDataset | None = None,
 ) -> Examples:
-    """Lay out the training examples and make the views that the settings ask for; `new` has those of a repair."""
+    """Return the training examples, and create the views of the settings. `new` contains the images of a repair."""
     parts = [(dataset, split.training[domain], dataset.labels[split.training[domain]]) for domain in split.sources]
     labelled = len(parts)
     for t, rows in ((dataset, split.rest), (unlabelled, np.arange(len(unlabelled or ()), dtype=np.int64))):
@@ -263,9 +263,8 @@ def examples_of(
     digests = [make_views(t, rows, k, config.seed, index, cache, progress) for t, rows, _ in parts]
     origin = [(t, int(row), view) for t, rows, _ in parts for row in rows for view in range(k)]
     ends = np.cumsum([len(rows) * k for _, rows, _ in parts])
-    everyone = np.arange(len(origin), dtype=np.int64)
-    groups = np.split(everyone, ends[:-1])
-    without = groups[labelled:ordinary]
+    groups = np.split(np.arange(len(origin), dtype=np.int64), ends[:-1])
+    without_labels = groups[labelled:ordinary]
 
     def read(i: int) -> bytes:
         source, row, view = origin[i]
@@ -275,6 +274,6 @@ def examples_of(
         digests=np.concatenate([d.reshape(-1, 32) for d in digests]),
         labels=np.concatenate([np.repeat(labels, k) for _, _, labels in parts]),
         views=np.tile(np.arange(k, dtype=np.int64), len(origin) // k),
-        groups=(*groups[:labelled], *([np.concatenate(without)] if without else []), *groups[ordinary:]),
+        groups=(*groups[:labelled], *([np.concatenate(without_labels)] if without_labels else []), *groups[ordinary:]),
         read=read,
     )

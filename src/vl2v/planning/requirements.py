@@ -1,4 +1,4 @@
-"""Compute what a run would buy, and its disk usage."""
+"""The embeddings that a run needs, their cost, and its disk usage."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ class Requirements:
     """The images and texts whose embeddings a run needs.
 
     Attributes:
-        purposes: for each purpose and view, SHA-256 of the contents; the same content is paid once.
+        purposes: SHA-256 of the images by purpose and view. The same content is paid once.
         prompts: K * T texts, class by class.
-        templates: the number of templates, T.
+        templates: number of templates, T.
         method_texts: K * A further texts of the method, class by class.
-        unseen: texts of the held-out classes, class by class, for the evaluation alone.
+        unseen: texts of the held-out classes, class by class, which only the evaluation needs.
     """
 
     purposes: dict[tuple[str, int], Digests]
@@ -57,7 +57,7 @@ class Requirements:
 def requirements_of(
     config: RunConfig, dataset: ImageDataset, split: Split, examples: Examples, unseen: ImageDataset | None = None
 ) -> Requirements:
-    """Work out which embeddings a run needs; `unseen` has the images of the held-out classes."""
+    """Return the embeddings that a run needs. `unseen` contains the images of held-out classes."""
     templates = load_templates(config.teacher.prompts)
     prompts = tuple(render(template, phrase) for phrase in dataset.phrases for template in templates)
     method = METHODS[config.method]
@@ -82,30 +82,30 @@ def requirements_of(
 
 
 def make_quote(
-    wanted: Requirements, teacher: Teacher, store: EmbeddingStore, images: int, size: int, parameters: int | None
+    requirements: Requirements, teacher: Teacher, store: EmbeddingStore, images: int, size: int, parameters: int | None
 ) -> Quote:
-    """State queries, money and disk before anything is spent.
+    """Compute queries, cost and disk usage before anything is spent.
 
     Args:
-        wanted: the embeddings that the run needs.
-        teacher: the one to query.
-        store: the embeddings that are bought already.
-        images: distinct images in the pixel cache.
-        size: their side length.
-        parameters: of the student, None if none was named.
+        requirements: embeddings that the run needs.
+        teacher: the teacher to query.
+        store: store with the embeddings that have been bought.
+        images: number of distinct images in the pixel cache.
+        size: side length of the images in pixels.
+        parameters: number of parameters of the student; None without a student.
     """
     card = teacher.describe()
     seen: dict[int, set[bytes]] = {}
     required: dict[str, int] = {}
     known: dict[str, int] = {}
-    for (purpose, view), digests in wanted.purposes.items():
+    for (purpose, view), digests in requirements.purposes.items():
         before = seen.setdefault(view, set())
         fresh = [key for key in dict.fromkeys(row.tobytes() for row in digests) if key not in before]
         before.update(fresh)
         rows = np.frombuffer(b"".join(fresh), np.uint8).reshape(-1, 32)
         required[purpose] = required.get(purpose, 0) + len(fresh)
         known[purpose] = known.get(purpose, 0) + int(store.knows_images(card, rows, view).sum())
-    texts = list(dict.fromkeys(wanted.texts))
+    texts = list(dict.fromkeys(requirements.texts))
     queries = sum(required.values()) - sum(known.values())
     disk = {
         "purchased embeddings": queries * (4 * card.dimension + ROW_OVERHEAD),
@@ -128,10 +128,10 @@ def make_quote(
 
 
 def check_disk(quote: Quote, storage: StoragePaths, out: Path) -> None:
-    """Refuse a run if its files do not fit on the disk.
+    """Check that the files of a run fit on the disk.
 
     Raises:
-        DiskFullError: with what is needed and what is free.
+        DiskFullError: with the required and the free space.
     """
     per_folder: dict[Path, Sequence[str]] = {
         storage.store.parent: ["purchased embeddings"],

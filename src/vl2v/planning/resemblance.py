@@ -1,4 +1,4 @@
-"""Validation and test images that resemble training images, found once for a split and an image size."""
+"""Validation and test images that resemble training images, computed once for a split and an image size."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ from vl2v.writing import written_at_once
 from vl2v_runtime.names import shown
 
 EXAMPLES = 3
-METHOD = f"1 {DISTANCE} {CORRELATION}"  # results of another one are not used
+METHOD = f"1 {DISTANCE} {CORRELATION}"  # results of another version are not used
 
 
 @dataclass(frozen=True)
 class Resemblance:
-    """How many images of a split resemble training images without being the same files.
+    """Images of a split that resemble training images without being the same files.
 
     Attributes:
         validation: number of validation images.
         test: number of test images, stated or of held-out domains.
         examples: paths of such an image and of the training image that it resembles.
-        complete: whether all images were compared; if not, there may be more.
+        complete: whether all images were compared. If not, there may be more.
     """
 
     validation: int
@@ -41,7 +41,7 @@ class Resemblance:
     complete: bool
 
     def text(self) -> str:
-        """A warning of one line, empty if there are no such images."""
+        """Return a warning of one line, empty if there are no such images."""
         if not self.examples:
             return ""
         counts = ((self.validation, "validation"), (self.test, "test"))
@@ -58,12 +58,12 @@ class Resemblance:
 def resemblance(dataset: ImageDataset, split: Split, cache: PixelCache) -> Resemblance:
     """Compare the images of a split by a perceptual hash of their cached pixels.
 
-    The result is saved next to the pixel cache, so that the next call with the same images and the same split reads it.
+    The result is saved next to the pixel cache, and read by the next call with the same images and the same split.
 
     Args:
         dataset: the images.
-        split: which of them are for what.
-        cache: has their pixels.
+        split: split of the images.
+        cache: pixel cache with the images.
     """
     validation, test = _joined(split.validation.values()), _joined([*split.own_test.values(), *split.test.values()])
     training = _joined(split.training.values())
@@ -91,13 +91,13 @@ def _saved_or_computed(
     found = near_duplicates(cache.map(), *known)
     file.parent.mkdir(parents=True, exist_ok=True)
     content = json.dumps({"pairs": found.pairs.tolist(), "complete": found.complete})
-    with written_at_once(file.parent, lambda: file) as part:  # runs of a benchmark plan the same split at once
+    with written_at_once(file.parent, lambda: file) as part:  # runs of a benchmark plan the same split at the same time
         part.write(content.encode())
     return found
 
 
 def _read(file: Path) -> NearDuplicates | None:
-    """What an earlier call saved; None if there is nothing, or it is damaged."""
+    """Read a saved result; None if there is none, or it is damaged."""
     if not file.exists():
         return None
     try:

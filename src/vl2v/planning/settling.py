@@ -8,16 +8,16 @@ from typing import Any
 from vl2v.config import RunConfig
 from vl2v.recipes import LEAST_STEPS, validation_interval
 
-SETTLED = ("batch", "batch_per_domain", "unlabelled_per_batch", "distill")  # the keys that may change
+SETTLED = ("batch", "batch_per_domain", "unlabelled_per_batch", "distill")  # keys of the settings that may change
 
 
 def settled(config: RunConfig, sources: int, images: int, unlabelled: bool) -> RunConfig:
-    """Settings in which `batch` and `distill.passes` have become numbers of images and steps, and are None.
+    """Return settings with numbers of images and steps in place of `batch` and `distill.passes`.
 
     Args:
         config: the settings.
-        sources: how many source domains there are, at least 1.
-        images: how many images are trained on, those without labels included; views of an image do not count.
+        sources: number of source domains, at least 1.
+        images: number of training images, including those without labels; views of an image do not count.
         unlabelled: whether some of them have no label.
     """
     shares = {"batch_per_domain": config.batch_per_domain, "unlabelled_per_batch": config.unlabelled_per_batch}

@@ -1,4 +1,4 @@
-"""Which images a run trains on, selects by and tests on: drawn, or as the data state it."""
+"""The split of a dataset into training, validation and test images, drawn or as stated in the data."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ from vl2v_runtime.names import shown
 
 @dataclass(frozen=True)
 class Split:
-    """Which images are for what.
+    """The split of a dataset.
 
     Attributes:
-        sources: the domains trained on.
-        training: labelled images to train on, by source domain.
-        validation: images to select by, by source domain.
-        test: images by held-out domain, never trained on or selected by.
-        rest: source images whose labels are dropped, to train on without labels.
-        own_test: test images that the data state, by source domain; never trained on or selected by.
-        left_out: how many source images are not used, since their groups have test images.
+        sources: names of the source domains.
+        training: labelled training images, by source domain.
+        validation: validation images, by source domain.
+        test: images of held-out domains, used for neither training nor selection.
+        rest: source images that are used for training without their labels.
+        own_test: test images that the data state, by source domain; used for neither training nor selection.
+        left_out: number of source images that are not used because their groups have test images.
     """
 
     sources: tuple[str, ...]
@@ -49,19 +49,19 @@ class Split:
 
     @property
     def evaluation_parts(self) -> tuple[Mapping[str, DatasetRows], ...]:
-        """What a student is evaluated on, by domain: validation, stated test images, held-out domains."""
+        """Evaluated images by domain: validation images, stated test images, and held-out domains."""
         return self.validation, self.own_test, self.test
 
     @property
     def evaluation_rows(self) -> DatasetRows:
-        """All of these images; a position in this array is a split position."""
+        """Rows of all evaluated images. An index into this array is a split position."""
         return np.concatenate([rows for part in self.evaluation_parts for rows in part.values()])
 
 
 def match_domains(names: Sequence[str], domains: Sequence[str]) -> tuple[str, ...]:
-    """The domains that names mean, as their folders are written; names that are none are left out.
+    """Return the domains with given names, as their folders are written. Unknown names are ignored.
 
-    One name has several spellings in Unicode that look alike: macOS writes e and an accent, others one character.
+    Names are compared in Unicode's composed form, since file systems such as that of macOS decompose accents.
     """
     known = {unicodedata.normalize("NFC", domain): domain for domain in domains}
     found = (name if name in domains else known.get(unicodedata.normalize("NFC", name)) for name in names)
@@ -71,11 +71,11 @@ def match_domains(names: Sequence[str], domains: Sequence[str]) -> tuple[str, ..
 def split_dataset(dataset: ImageDataset, config: DataConfig, seed: int) -> Split:
     """Draw the split of a run: DomainBed's holdout of every source domain, then the selection of labels.
 
-    A split stated in the data replaces it. Images without a stated validation part are drawn from those to train
-    on. No group of images is divided.
+    A split that the data state is used instead. If it has no validation images, they are drawn from the training
+    images. Groups of images are not divided.
 
     Raises:
-        DataError: if a source domain is too small to hold anything out, or has no images to train on.
+        DataError: if a source domain is too small to be divided, or has no training images.
     """
     held_out = match_domains(config.held_out, dataset.domains)
     sources = tuple(domain for domain in dataset.domains if domain not in held_out)
@@ -83,7 +83,7 @@ def split_dataset(dataset: ImageDataset, config: DataConfig, seed: int) -> Split
     blocked = _tested_groups(dataset, test)
     training, validation, rest = {}, {}, [np.zeros(0, np.int64)]
     own_test: dict[str, DatasetRows] = {}
-    held_groups: dict[int, bool] = {}
+    held_out_groups: dict[int, bool] = {}
     left_out = 0
     for i, domain in enumerate(dataset.domains):
         if domain not in sources:
@@ -95,16 +95,16 @@ def split_dataset(dataset: ImageDataset, config: DataConfig, seed: int) -> Split
         if dataset.groups is not None:
             usable = free[~np.isin(dataset.groups[free], blocked)]
             left_out, free = left_out + len(free) - len(usable), usable
-        train, out = _train_and_validation(dataset, free, config, seed, i, held_groups)
+        train, out = _train_and_validation(dataset, free, config, seed, i, held_out_groups)
         if not len(out) or not len(train):
             raise _too_small(dataset, domain, config, train, out)
         if config.labels_per_class is not None:
-            every = train
+            labelled = train
             train = labels_per_class(train, dataset.labels, config.labels_per_class, seed, i)
             if config.rest_unlabelled:
-                rest.append(np.setdiff1d(every, train))
+                rest.append(np.setdiff1d(labelled, train))
             share = config.holdout_fraction / (1 - config.holdout_fraction)
-            few = max(1, round(config.labels_per_class * share))  # validation labels are few as well
+            few = max(1, round(config.labels_per_class * share))  # the number of validation labels is reduced as well
             out = labels_per_class(out, dataset.labels, few, seed, i)
         training[domain], validation[domain] = train, out
     return Split(sources, training, validation, test, np.concatenate(rest), own_test, left_out)
@@ -117,11 +117,11 @@ def split_of_student(
 
     Args:
         dataset: scanned images.
-        provenance: of the student; `check_provenance` has accepted it.
-        own: data settings of the run. None takes them from the provenance.
+        provenance: provenance of the student, validated by `check_provenance`.
+        own: data settings of the run. None uses those in the provenance.
 
     Returns:
-        The split, or None if the student was not trained on these images or does not say with which settings.
+        The split, or None if the student was not trained on these images or does not record its settings.
     """
     settings = (provenance.get("config") or {}).get("data")
     if (provenance.get("data") or {}).get("digest") != dataset.digest() or (own is None and settings is None):
@@ -131,7 +131,7 @@ def split_of_student(
 
 
 def _tested_groups(dataset: ImageDataset, test: Mapping[str, Indices]) -> Indices:
-    """Groups with an image in a held-out domain or in the stated test part."""
+    """Return the groups with an image in a held-out domain or in the stated test part."""
     if dataset.groups is None:
         return np.zeros(0, np.int64)
     stated = np.zeros(0, np.int64) if dataset.parts is None else np.flatnonzero(dataset.parts == TEST)
@@ -139,9 +139,14 @@ def _tested_groups(dataset: ImageDataset, test: Mapping[str, Indices]) -> Indice
 
 
 def _train_and_validation(
-    dataset: ImageDataset, rows: Indices, config: DataConfig, seed: int, domain_index: int, held_groups: dict[int, bool]
+    dataset: ImageDataset,
+    rows: Indices,
+    config: DataConfig,
+    seed: int,
+    domain_index: int,
+    held_out_groups: dict[int, bool],
 ) -> tuple[Indices, Indices]:
-    """Positions of one domain to train on and to select by."""
+    """Return the rows of the training and of the validation images of one domain."""
     train = rows
     if dataset.parts is not None:
         train, stated = rows[dataset.parts[rows] == TRAIN], rows[dataset.parts[rows] == VALIDATION]
@@ -149,12 +154,12 @@ def _train_and_validation(
             return train, stated
     if dataset.groups is not None:
         fraction = config.holdout_fraction
-        kept, out = grouped_holdout(
-            dataset.groups[train], dataset.labels[train], held_groups, seed, domain_index, fraction
+        remaining, held_out = grouped_holdout(
+            dataset.groups[train], dataset.labels[train], held_out_groups, seed, domain_index, fraction
         )
     else:
-        kept, out = domainbed_holdout(len(train), seed, domain_index, config.holdout_fraction)
-    return train[kept], train[out]
+        remaining, held_out = domainbed_holdout(len(train), seed, domain_index, config.holdout_fraction)
+    return train[remaining], train[held_out]
 
 
 def _too_small(dataset: ImageDataset, domain: str, config: DataConfig, train: Indices, out: Indices) -> DataError:
@@ -184,7 +189,7 @@ def _too_small(dataset: ImageDataset, domain: str, config: DataConfig, train: In
 
 
 def leaked(dataset: ImageDataset, split: Split) -> int:
-    """How many test images have the very content of a training image."""
+    """Return the number of test images with the same content as a training image."""
     train = {dataset.digests[row].tobytes() for rows in split.training.values() for row in rows}
     tested = [*split.test.values(), *split.own_test.values()]
     return sum(dataset.digests[row].tobytes() in train for rows in tested for row in rows)

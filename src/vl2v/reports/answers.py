@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,7 +10,16 @@ from vl2v.evaluation.evaluation import ROLES, TEST
 from vl2v.evaluation.predictions import Predictions
 from vl2v.evaluation.reference import LABELS, Reference
 from vl2v.method.registry import METHODS
-from vl2v.reports.calibration import calibrations, fitted, rejections, reliability_sheet, risk_sheet, threshold_sheet
+from vl2v.reports.calibration import (
+    Calibration,
+    Rejection,
+    calibrations,
+    fitted,
+    rejections,
+    reliability_sheet,
+    risk_sheet,
+    threshold_sheet,
+)
 from vl2v.reports.confusion import MANY, Confusion, confusion_sheet, confusions
 from vl2v.reports.figures import confusion_panel, rejection_panel, reliability_panel
 from vl2v.reports.map_figure import Marks, map_panel
@@ -69,8 +79,16 @@ def trust_section(source: Source) -> Section:
         )
     if trust is None:
         return Section(name, title, missing=["There are no validation images to fit a temperature on."])
-    calibrated, rejected = calibrations(source.predictions, trust), rejections(source.predictions, trust)
-    reference = source.reference
+    reference, rejected = source.reference, rejections(source.predictions, trust)
+    figures = [
+        _reliability_figure(calibrations(source.predictions, trust), trust, reference),
+        _rejection_figure(rejected, reference),
+    ]
+    table = _threshold_table(rejected, reference)
+    return Section(name, title, [_trust_text(trust, reference)], [*figures, table], missing)
+
+
+def _trust_text(trust: Trust, reference: Reference) -> str:
     text = (
         f"A temperature of {trust.temperature:.2f}, fitted on validation images of the source domains, calibrates the "
         "confidence on these domains; on a held-out domain the student may still be overconfident. "
@@ -78,17 +96,27 @@ def trust_section(source: Source) -> Section:
     )
     if reference is not LABELS:
         text += " Confidence is the probability of agreement with the teacher, which may be wrong."
+    return text
+
+
+def _reliability_figure(calibrated: Sequence[Calibration], trust: Trust, reference: Reference) -> Figure:
     caption = (
         f"On the dotted line, confidence equals {reference.key}; below it, the student is overconfident. "
         "The size of a mark is the share of images in its bin."
     )
     panels = [reliability_panel(c, trust.temperature, reference) for c in calibrated]
-    reliable = Figure(panels, caption, [reliability_sheet(calibrated, trust.temperature, reference)])
-    marks_caption = (
+    return Figure(panels, caption, [reliability_sheet(calibrated, trust.temperature, reference)])
+
+
+def _rejection_figure(rejected: Sequence[Rejection], reference: Reference) -> Figure:
+    caption = (
         "Marks: thresholds of the student, with the coverage for which they were fitted on validation images. "
         "In-domain, these are the same images."
     )
-    rejection = Figure([rejection_panel(rejected, SHOWN, reference)], marks_caption, [risk_sheet(rejected)])
+    return Figure([rejection_panel(rejected, SHOWN, reference)], caption, [risk_sheet(rejected)])
+
+
+def _threshold_table(rejected: Sequence[Rejection], reference: Reference) -> TableBlock:
     heads = ["target coverage", "threshold"]
     for f in rejected:
         heads += [f"{ROLE_NAMES[f.role]}: accepted", f"{reference.other} among accepted"]
@@ -101,8 +129,7 @@ def trust_section(source: Source) -> Section:
         for marks in zip(*(f.thresholds for f in rejected), strict=True)
         if marks[0].target in SHOWN
     ]
-    table = TableBlock("Effect of each threshold on the confidence", heads, rows, [threshold_sheet(rejected)])
-    return Section(name, title, [text], [reliable, rejection, table], missing)
+    return TableBlock("Effect of each threshold on the confidence", heads, rows, [threshold_sheet(rejected)])
 
 
 def mistake_section(source: Source, trust: Trust | None) -> Section:

@@ -74,8 +74,8 @@ def class_recalls(predictions: Predictions, classes: list[str], reference: Refer
             teacher = recalls(part.teacher, part.label)
         for k in np.flatnonzero(images).tolist():
             share = share_of(float(student[k]), int(images[k]))
-            theirs = None if teacher is None else float(teacher[k])
-            found.append(Recall(role, classes[k], int(images[k]), share, theirs))
+            teacher_recall = None if teacher is None else float(teacher[k])
+            found.append(Recall(role, classes[k], int(images[k]), share, teacher_recall))
     return tuple(found)
 
 

@@ -210,17 +210,17 @@ def comparison_section(source: Source, compared: Comparison) -> Section:
             "pixels in memory to logits."
         )
     vendor = compared.teacher_million
-    theirs = "unknown" if vendor is None else money(vendor, compared.currency) if vendor else "no charge"
-    ours = "no queries"
+    teacher_cost = "unknown" if vendor is None else money(vendor, compared.currency) if vendor else "no charge"
+    student_cost = "no queries"
     if compared.student_million is not None and compared.hour_price is not None:
-        ours = money(compared.student_million, compared.currency)
+        student_cost = money(compared.student_million, compared.currency)
         text.append(f"The cost of the student assumes {money(compared.hour_price, compared.currency)} per hour.")
     elif compared.seconds_per_million is not None:
-        ours = f"{count(compared.seconds_per_million)} s of this machine"
+        student_cost = f"{count(compared.seconds_per_million)} s of this machine"
         missing.append(
             "To see the cost of the student, pass the price of an hour of this machine: vl2v report --hour-price."
         )
-    rows.append(("cost of a million images", ours, theirs))
+    rows.append(("cost of a million images", student_cost, teacher_cost))
     table = TableBlock(
         "Accuracy, size, speed and cost", ("measure", "student", "teacher"), rows, [comparison_sheet(compared)]
     )

@@ -123,47 +123,54 @@ def read_run(path: Path) -> Source:
             next_step=f"continue it: {resume_command(path)}",
         )
     evaluation, content = evaluation_of_run(folder)
-    missing: dict[str, str] = {}
+    card, own, parts = read_described(folder.student), made_here(path), _Parts(path)
+    earlier = "This run was made by an earlier version"
+    predictions = parts.read(
+        "predictions",
+        folder.predictions_file,
+        lambda file: read_predictions(file, own),
+        f"{earlier}, which did not save predictions",
+    )
+    metrics = parts.read("metrics", folder.metrics_file, read_metrics, "There are no curves") or ()
+    embeddings = parts.read(
+        "embeddings",
+        folder.embeddings_file,
+        lambda file: _embeddings(file, predictions, len(card["classes"]), own),
+        f"{earlier} or as a benchmark job, without its embeddings",
+    )
+    trust = parts.read("trust", folder.student / trust_file.FILE, _trust, "There is no temperature")
+    export = parts.read("export", path / EXPORT / REPORT, read_export, "Nothing was exported")
+    return Source(
+        folder, config, evaluation, content, card, metrics, predictions, embeddings, trust, export, parts.missing
+    )
 
-    def part(name: str, file: Path, read: Callable[[Path], Found], why: str) -> Found | None:
+
+class _Parts:
+    """Reads the optional files of a run, and records why some of them are missing."""
+
+    def __init__(self, run: Path) -> None:
+        self.run, self.missing = run, dict[str, str]()
+
+    def read(self, name: str, file: Path, read: Callable[[Path], Found], why: str) -> Found | None:
         try:
             if file.is_file():
                 return read(file)
-            missing[name] = f"{why} ({file.relative_to(path).as_posix()} is missing)."
+            self.missing[name] = f"{why} ({file.relative_to(self.run).as_posix()} is missing)."
         except (OSError, *UNREADABLE, Vl2vError) as error:
             reason = error.found if isinstance(error, Vl2vError) else error
-            missing[name] = f"{file.relative_to(path).as_posix()} cannot be read: {reason}."
+            self.missing[name] = f"{file.relative_to(self.run).as_posix()} cannot be read: {reason}."
         return None
 
-    def embeddings(file: Path) -> Arrays:
-        arrays = read_arrays(file, EMBEDDINGS)
-        known = [len(arrays[name]) for name in ("classes", "texts") if name in arrays]
-        known += [] if answers is None else [answers.student.shape[1]]
-        if len(set(known)) > 1:
-            raise ValueError(f"{known[0]} classes, the answers have {known[-1]}")
-        check_answers(arrays["role"], arrays["path"], arrays["label"], known[0] if known else len(card["classes"]), own)
-        return arrays
 
-    own = made_here(path)
-    earlier = "This run was made by an earlier version"
-    card = read_described(folder.student)
-    reason = f"{earlier}, which did not save predictions"
-    answers = part("predictions", folder.predictions_file, lambda file: read_predictions(file, own), reason)
-    return Source(
-        folder,
-        config,
-        evaluation,
-        content,
-        card,
-        part("metrics", folder.metrics_file, read_metrics, "There are no curves") or (),
-        answers,
-        part(
-            "embeddings", folder.embeddings_file, embeddings, f"{earlier} or as a benchmark job, without its embeddings"
-        ),
-        part("trust", folder.student / trust_file.FILE, _trust, "There is no temperature"),
-        part("export", path / EXPORT / REPORT, read_export, "Nothing was exported"),
-        missing,
-    )
+def _embeddings(file: Path, predictions: Predictions | None, classes: int, own: bool) -> Arrays:
+    """Read `embeddings.npz`; `classes` is the number of classes if neither the file nor the predictions state it."""
+    arrays = read_arrays(file, EMBEDDINGS)
+    known = [len(arrays[name]) for name in ("classes", "texts") if name in arrays]
+    known += [] if predictions is None else [predictions.student.shape[1]]
+    if len(set(known)) > 1:
+        raise ValueError(f"{known[0]} classes, the predictions have {known[-1]}")
+    check_answers(arrays["role"], arrays["path"], arrays["label"], known[0] if known else classes, own)
+    return arrays
 
 
 def _trust(file: Path) -> Trust | None:

@@ -48,8 +48,8 @@ def started_in(run: Path) -> Started | None:
     try:
         found = strict_json.read(run / FILE)
         folder, path = str(found[FOLDER]), str(found[PATH])
-        mine = is_signed(found.get(FOLDER_MARK), "folder", folder, path)
-        return Started(Path(folder), Path(path)) if mine else None
+        is_own = is_signed(found.get(FOLDER_MARK), "folder", folder, path)
+        return Started(Path(folder), Path(path)) if is_own else None
     except (OSError, ValueError, AttributeError, KeyError, TypeError):
         return None
 
@@ -67,8 +67,10 @@ def storage_of(
             silently replace the run's store by a new one.
     """
     known = _remembered(run, anyone=not present) if run is not None else {}
-    mine = {name: path for name, path in known.items() if not present or path.exists()}
-    return StoragePaths(cache or mine.get("cache") or default_cache(), store or mine.get("store") or default_store())
+    usable = {name: path for name, path in known.items() if not present or path.exists()}
+    return StoragePaths(
+        cache or usable.get("cache") or default_cache(), store or usable.get("store") or default_store()
+    )
 
 
 def made_here(run: Path) -> bool:

@@ -1,1 +1,1 @@
-"""The two training stages of a run, and the data and feature caches that they read."""
+"""The two training stages of a run, and the data and feature caches from which they read."""

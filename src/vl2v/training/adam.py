@@ -1,4 +1,4 @@
-"""Adam of a stage: its groups, its learning rates, and its state in the saved state of a run."""
+"""Adam for a training stage: parameter groups, learning rates, and saved state."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ def adam_of(
 ) -> torch.optim.Adam:
     """Return Adam with the settings of a stage.
 
-    Parameters with a learning rate of their own form further groups: the method's `extra_parameters`, which are not
-    decayed, then those of its penalty.
+    Parameters with a learning rate of their own form further groups: first the `extra_parameters` of the method,
+    without weight decay, then the parameters of its penalty.
 
     Args:
         config: settings of the run.
         settings: settings of the stage.
         weights: trained parameters by name, see `trainable`.
-        penalty: the penalty of the method.
+        penalty: penalty of the method.
     """
     method, own_settings = METHODS[config.method], config.method_settings
     own = {f"projection/{name}" for name in method.extra_parameters} & weights.keys()
@@ -52,7 +52,7 @@ def set_rates(optimizer: torch.optim.Optimizer, rates: Sequence[float], factor: 
 
 
 def adam_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """Return the moments and step counts by name, to save."""
+    """Return the moments and step counts by name, for the training state."""
     tensors: dict[str, Tensor] = {}
     for i, entry in optimizer.state_dict()["state"].items():
         tensors |= under(f"adam/{i}", entry)
@@ -60,10 +60,10 @@ def adam_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
 
 
 def load_adam(optimizer: torch.optim.Optimizer, state: State | None) -> None:
-    """Load what `adam_tensors` returned; without a state, do nothing.
+    """Load the tensors that `adam_tensors` returned; without a state, do nothing.
 
     Raises:
-        KeyError, ValueError: if the state is that of another optimizer.
+        KeyError, ValueError: if the state belongs to another optimizer.
     """
     if state is None:
         return

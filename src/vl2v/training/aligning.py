@@ -17,27 +17,27 @@ from vl2v.method.swad import LossValley
 from vl2v.training.data import TrainingData
 
 Average = LossValley | Ema
-BLOCK = 4096  # rows held in float64 at once
+BLOCK = 4096  # rows per block in float64
 
 
 def average_of(config: RunConfig) -> Average | None:
-    """What averages the projection over Align's steps; None keeps the last step's."""
+    """Return the averaging of the projection over the steps of Align; None to use the last step."""
     if config.align.average == "swad":
         return LossValley(**config.distill.swad.model_dump())
     return Ema(config.align.ema_decay) if config.align.average == "ema" else None
 
 
 def solve(projection: nn.Module, features: NDArray[np.float32], data: TrainingData, config: RunConfig) -> float:
-    """Set P to what the ridge regression of `method.ridge` gives on all training rows.
+    """Set the projection to the solution of the ridge regression of `vl2v.method.ridge` on all training examples.
 
     Args:
-        projection: P, a linear layer; changed in place.
-        features: [R, F] float32, f(x) of the training rows.
-        data: their embeddings, labels and groups.
-        config: lambda, the strength of the penalty, and the balance of the classes.
+        projection: projection P, a linear layer; changed in place.
+        features: [R, F] float32, features of the training examples.
+        data: embeddings, labels and groups of the examples.
+        config: settings with the image weight, the ridge penalty, and the balance of classes.
 
     Returns:
-        The dual loss of the solved P over the training rows, weighted as the batches weight them.
+        The dual loss of the solution over the training examples, with the weights that they have in batches.
     """
     assert isinstance(projection, nn.Linear)
 
@@ -57,7 +57,7 @@ def solve(projection: nn.Module, features: NDArray[np.float32], data: TrainingDa
 
 
 def row_weights(data: TrainingData, balance: float) -> tuple[Floats, Floats]:
-    """The weights of all training rows in the image and in the text term, by how often batches have them; both [R]."""
+    """Return the weights [R] of the training examples in image and text term, by their frequency in batches."""
     draws = None
     if balance:
         draws = np.ones(len(data.labels))
@@ -69,12 +69,12 @@ def row_weights(data: TrainingData, balance: float) -> tuple[Floats, Floats]:
 def dual_blocks(
     rows: Callable[[slice], NDArray[np.floating]], data: TrainingData, image_weight: float, balance: float
 ) -> Iterator[Block]:
-    """The regression that approximates the dual loss, see `vl2v.method.ridge`, in blocks of rows.
+    """Yield the regression that approximates the dual loss in blocks of rows, see `vl2v.method.ridge`.
 
     Args:
-        rows: gives f(x), [B, F], of a part of the training rows.
-        data: their embeddings, labels and groups.
-        image_weight: lambda.
+        rows: returns the features [B, F] of a slice of the training examples.
+        data: embeddings, labels and groups of the examples.
+        image_weight: weight λ of the image term.
         balance: exponent of class-balanced sampling.
     """
     assert data.embeddings is not None

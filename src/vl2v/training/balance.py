@@ -1,4 +1,4 @@
-"""The exponent of class-balanced sampling, chosen by a probe on frozen features."""
+"""Selection of the exponent of class-balanced sampling by a probe on frozen features."""
 
 from __future__ import annotations
 
@@ -32,26 +32,26 @@ EXPONENTS = (0.0, 0.5, 1.0)
 def settle_balance(
     plan: RunPlan, data: TrainingData, folder: RunFolder, accelerator: Accelerator, progress: Progress
 ) -> RunPlan:
-    """The plan with a number for ``data.balance: auto``, which is also written to `config.yaml`.
+    """Replace ``data.balance: auto`` by a number, also in `config.yaml`. All processes call this function.
 
-    A resumed run has the number in its settings. All processes take part.
+    A resumed run has the number in its settings.
     """
     if plan.config.data.balance != "auto":
         return plan
-    found = 0.0
+    exponent = 0.0
     if plan.labelled:
         backbone = plan.student_backbone
         backbone.module.to(accelerator.device).to(memory_format=torch.channels_last)
         cache = FeatureCache(data.cache, backbone.module, backbone.preprocess, data.pixels, backbone.features)
         slots = np.concatenate([data.slots, *(slots for slots, _ in data.validation.values())])
         features = cache.of(slots, accelerator, progress, "features to choose data.balance")
-        macros = {exponent: macro_accuracy(features, data, plan.config, exponent) for exponent in EXPONENTS}
-        (found,) = broadcast_object_list([max(macros, key=lambda exponent: macros[exponent])])  # of equals the least
-        listed = ", ".join(f"{100 * macro:.1f}% at {exponent:g}" for exponent, macro in macros.items())
-        progress.note(f"data.balance is {found:g}: macro accuracy of a probe on the validation images is {listed}")
+        macros = {value: macro_accuracy(features, data, plan.config, value) for value in EXPONENTS}
+        (exponent,) = broadcast_object_list([max(macros, key=lambda value: macros[value])])  # the smallest of equals
+        listed = ", ".join(f"{100 * macro:.1f}% at {value:g}" for value, macro in macros.items())
+        progress.note(f"data.balance is {exponent:g}: macro accuracy of a probe on the validation images is {listed}")
 
     def settled(config: RunConfig) -> RunConfig:
-        return config.model_copy(update={"data": config.data.model_copy(update={"balance": found})})
+        return config.model_copy(update={"data": config.data.model_copy(update={"balance": exponent})})
 
     if accelerator.is_main_process:
         folder.write_config(settled(folder.config()))
@@ -59,16 +59,16 @@ def settle_balance(
 
 
 def macro_accuracy(features: NDArray[np.float32], data: TrainingData, config: RunConfig, balance: float) -> float:
-    """The mean macro accuracy in [0, 1] over the source domains' validation images, of a ridge regression.
+    """Return the mean macro accuracy in [0, 1] of a ridge regression on the validation images of the source domains.
 
-    It is Align in closed form if the method classifies by cosine and uses the teacher's embeddings, else a regression
-    on the classes. Its penalty is `align.ridge`.
+    The regression is Align in closed form if the method classifies by cosine similarity and uses the teacher's
+    embeddings. Otherwise, it predicts the classes. Its penalty is `align.ridge`.
 
     Args:
-        features: [slots, F] float32 of the frozen backbone.
-        data: to fit to, and the validation images.
-        config: the run's settings.
-        balance: exponent of the sampling.
+        features: [slots, F] float32, features of the frozen backbone.
+        data: training and validation images.
+        config: settings of the run.
+        balance: exponent of class-balanced sampling.
     """
     head, cosine = data.head, METHODS[config.method].classifier == "cosine" and data.embeddings is not None
 
@@ -89,7 +89,7 @@ def macro_accuracy(features: NDArray[np.float32], data: TrainingData, config: Ru
 
 
 def _class_blocks(rows: Callable[[slice], NDArray[np.float32]], data: TrainingData, balance: float) -> Iterator[Block]:
-    """The rows with a label, and their class as a vector of zeros and a one."""
+    """Yield features, one-hot classes and weights of the labelled rows, in blocks."""
     weights, classes = row_weights(data, balance)[1], np.eye(len(data.head))
     for start in range(0, len(data.labels), BLOCK):
         part = slice(start, start + BLOCK)

@@ -1,4 +1,4 @@
-"""The training data, and the batches made from it."""
+"""The training data of a run, and its batches."""
 
 from __future__ import annotations
 
@@ -37,23 +37,23 @@ SLOTS_FILE = "slots.npy"
 
 @dataclass(frozen=True)
 class TrainingData:
-    """The images, labels and embeddings of a run, laid out for training.
+    """Images, labels and embeddings of the R training examples of a run.
 
     Attributes:
         pixels: [slots, S, S, 3] uint8 memory map.
-        slots: [R] int64, the position in `pixels` of each training example.
+        slots: [R] int64, slot of each example in `pixels`.
         labels: [R] int64, -1 without a label.
-        embeddings: [R, D] float32 memory map, the teacher's image embeddings; None if the method uses none.
-        head: [K, D] float32, the text head.
-        logit_scale: the teacher's.
-        groups: examples of each source domain, then of all images without labels.
-        shares: examples of each group in a batch.
-        validation: (slots, targets) by source domain.
-        digest: SHA-256 of data and embeddings; it must be the same when a run is resumed.
+        embeddings: [R, D] float32 memory map, image embeddings of the teacher; None if the method does not use them.
+        head: [K, D] float32, text head.
+        logit_scale: logit scale of the teacher.
+        groups: examples of each source domain, then those of all images without labels.
+        shares: number of examples of each group in a batch.
+        validation: slots and targets by source domain.
+        digest: SHA-256 of data and embeddings, which must not change until a run is resumed.
         cache: folder of the cached features of the frozen backbone.
-        method_texts: [K, A, D] float32, embeddings of the method's own texts; None if it has none.
-        queried: [R] bool, false for examples without an embedding, whose row in `embeddings` is zero; None if all have
-            one.
+        method_texts: [K, A, D] float32, embeddings of further texts of the method; None if it has none.
+        queried: [R] bool, false for examples without an embedding, whose row in `embeddings` is zero; None if all
+            examples have one.
     """
 
     pixels: NDArray[np.uint8]
@@ -74,17 +74,17 @@ class TrainingData:
     def build(
         cls, plan: RunPlan, bought: BoughtEmbeddings, domains: Sequence[EvaluationDomain], work: Path
     ) -> TrainingData:
-        """Lay out what a plan and its purchase contain.
+        """Create the training data of a planned run from its purchased embeddings.
 
         Args:
-            plan: the run's.
-            bought: its embeddings.
-            domains: of its split; the validation images are taken from them.
-            work: the folder that `write_slots` wrote to.
+            plan: plan of the run.
+            bought: embeddings of the run.
+            domains: images of its split, including the validation images.
+            work: the folder that was passed to `write_slots`.
         """
         return cls(
             pixels=plan.pixels.map(),
-            slots=np.load(work / SLOTS_FILE, mmap_mode="r"),  # mapped: loading processes receive its name alone
+            slots=np.load(work / SLOTS_FILE, mmap_mode="r"),  # loading processes receive only its name
             labels=plan.examples.labels,
             embeddings=bought.training,
             head=bought.head,
@@ -100,14 +100,14 @@ class TrainingData:
 
 
 def write_slots(plan: RunPlan, work: Path) -> None:
-    """Look up the pixels of all training examples; one process does so for all."""
+    """Look up the slots of all training examples, and save them for all processes."""
     work.mkdir(parents=True, exist_ok=True)
     with replacing(work / SLOTS_FILE) as fresh, fresh.open("wb") as handle:
         np.save(handle, plan.pixels.slots(plan.examples.digests))
 
 
 def _validation(plan: RunPlan, bought: BoughtEmbeddings, domains: Sequence[EvaluationDomain]) -> Validation:
-    """(slots, targets) by source domain: labels, or the teacher's probabilities if there are no labels."""
+    """Return slots and targets by source domain: labels or, without labels, probabilities of the teacher."""
     validation: dict[str, tuple[Slots, NDArray[np.int64] | NDArray[np.float32]]] = {}
     for part in domains:
         if part.role != IN_DOMAIN:
@@ -121,7 +121,7 @@ def _validation(plan: RunPlan, bought: BoughtEmbeddings, domains: Sequence[Evalu
 
 
 def _digest(plan: RunPlan, bought: BoughtEmbeddings) -> str:
-    """SHA-256 of images, labels and embeddings."""
+    """Return the SHA-256 of images, labels and embeddings."""
     examples = plan.examples
     digest = hashlib.sha256(examples.digests.tobytes() + examples.labels.tobytes() + bought.head.numpy().tobytes())
     if bought.method_texts is not None:
@@ -134,14 +134,14 @@ def _digest(plan: RunPlan, bought: BoughtEmbeddings) -> str:
 
 @dataclass(frozen=True)
 class BatchLoader:
-    """The batches of a run, this process's share of each.
+    """The batches of a run. Each process loads its share of every batch.
 
     Attributes:
-        config: the run's settings.
-        data: what the batches are made of.
-        preprocess: what the student's weights expect of pixels.
+        config: settings of the run.
+        data: training data.
+        preprocess: preprocessing of the student.
         accelerator: device and processes.
-        fresh: queried for every augmented image instead of using stored embeddings; None if not wanted.
+        fresh: queries the teacher for every augmented image; None uses the stored embeddings.
     """
 
     config: RunConfig
@@ -151,7 +151,7 @@ class BatchLoader:
     fresh: FreshViews | None = None
 
     def features(self, cached: NDArray[np.float32], start: int, steps: int) -> Iterator[Batch]:
-        """Batches of cached features [slots, F] for the steps from `start` on."""
+        """Yield batches of cached features [slots, F], from step `start` on."""
         streams = self._streams("align")
         for step in range(start, steps):
             draw = streams.draw(step, self.accelerator.process_index, self.accelerator.num_processes)
@@ -159,17 +159,17 @@ class BatchLoader:
             yield self._batch(torch.from_numpy(cached[self.data.slots[draw.rows]]), draw.rows)
 
     def images(self, start: int, steps: int) -> Iterator[Batch]:
-        """Batches of augmented images for the steps from `start` on."""
+        """Yield batches of augmented images, from step `start` on."""
         streams, a = self._streams("distill"), self.accelerator
         augmentation = Augmentation(self.preprocess.size, self.config.distill.augment)
         data = AugmentedPixels(self.data.pixels, self.data.slots, augmentation)
         draws = (streams.draw(step, a.process_index, a.num_processes) for step in range(start, steps))
         workers = loading_processes(self.config.workers, a.device, a.num_processes)
         for step, (pixels, rows) in zip(range(start, steps), augmented_batches(data, draws, workers), strict=True):
-            vectors = self.fresh.query(pixels, a.num_processes) if self.fresh else None
-            torch.manual_seed((streams.seed + step) % 2**63)  # for dropout and the like
+            embeddings = self.fresh.query(pixels, a.num_processes) if self.fresh else None
+            torch.manual_seed((streams.seed + step) % 2**63)  # for random layers such as dropout
             pixels = pixels.to(a.device, non_blocking=True, memory_format=torch.channels_last)
-            batch = self._batch(self.preprocess.normalise(pixels), rows, vectors)
+            batch = self._batch(self.preprocess.normalise(pixels), rows, embeddings)
             if (end := self.config.image_weight_end) is not None:
                 weight = scheduled_weight(self.config.image_weight, end, step, steps)
                 batch = replace(batch, image_weight=weight)
@@ -192,15 +192,15 @@ class BatchLoader:
 
 
 def loading_processes(workers: int | None, device: torch.device, processes: int = 1) -> int:
-    """How many processes of its own a training process loads and augments images with.
+    """Return the number of processes with which a training process loads and augments images.
 
-    On a CPU there are none: training uses all cores, and the pixel cache is read from memory. Next to a GPU, the
-    processes share the cores that the main process leaves; there are at most eight.
+    On a CPU it is 0, since training uses all cores and pixels are read from memory. With a GPU, the processes share the
+    remaining cores, and there are at most eight.
 
     Args:
-        workers: the setting; None stands for auto.
-        device: the device of training.
-        processes: training processes; they are taken to run on this machine.
+        workers: the setting; None chooses the number.
+        device: device of training.
+        processes: number of training processes on this machine.
     """
     if workers is not None:
         return workers
@@ -208,7 +208,7 @@ def loading_processes(workers: int | None, device: torch.device, processes: int 
 
 
 def context_of(config: RunConfig, data: TrainingData) -> Context[Any]:
-    """The values of a run that a method's objective may use."""
+    """Return the values of a run that the objective of a method can use."""
     return Context(
         head=data.head,
         logit_scale=data.logit_scale,

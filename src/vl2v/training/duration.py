@@ -1,4 +1,4 @@
-"""How long a run takes on this machine, and how many steps of Distill fit into a time."""
+"""Estimated duration of a run on this machine, and the number of steps that fit into a time limit."""
 
 from __future__ import annotations
 
@@ -34,21 +34,21 @@ from vl2v.training.pace import as_it_was, can_shard, training_threads
 from vl2v.training.process import make_accelerator, tuned
 from vl2v.training_time import TrainingTime
 
-TRIES = 3  # of a training step, the fastest counts
-FEWEST = 20  # steps that a run has however short the time
-AUTO_MINUTES = 5.0  # the training time of `auto`, also that for which it chooses the image size
+TRIES = 3  # measurements of a training step, of which the fastest counts
+FEWEST = 20  # minimum number of steps, however short the time limit is
+AUTO_MINUTES = 5.0  # training time of `auto`, for which it also chooses the image size
 AUTO_EPOCHS, AUTO_LONGEST = 10, 60.0  # `auto` does not limit the steps to fewer epochs, unless these take more minutes
 
 
 @dataclass(frozen=True)
 class Workload:
-    """How many images a run trains on, has in a batch, validates on, and tests on.
+    """Numbers of images of a run.
 
     Attributes:
-        train: images to train on.
-        batch: images of a step.
-        validation: images to validate on.
-        test: images to test on.
+        train: training examples.
+        batch: images per batch.
+        validation: validation images.
+        test: test images.
         enlarged: whether larger images are tried at the end, see `vl2v.evaluation.final_size`.
     """
 
@@ -68,7 +68,7 @@ class Workload:
 
     @classmethod
     def of(cls, plan: RunPlan) -> Workload:
-        """The workload of a planned run."""
+        """Return the workload of a planned run."""
         validation, *test = (sum(map(len, part.values())) for part in plan.split.evaluation_parts)
         enlarged = plan.config.student.final_size == "auto" and bool(larger_sizes(plan.student_backbone))
         return cls(len(plan.examples.digests), sum(plan.shares), validation, sum(test), enlarged)
@@ -76,11 +76,11 @@ class Workload:
 
 @dataclass(frozen=True)
 class Rates:
-    """Seconds that a student takes on this machine per image.
+    """Seconds per image that a student takes on this machine.
 
     Attributes:
-        training: forward and backward, augmentation included.
-        passing: forward only.
+        training: forward and backward pass, including augmentation.
+        passing: forward pass only.
     """
 
     training: float
@@ -90,25 +90,25 @@ class Rates:
     def measure(
         cls, config: RunConfig, backbone: Backbone, batch: int, accelerator: Accelerator, tries: int = TRIES
     ) -> Rates:
-        """Measure with a few steps on noise; the student stays as it was.
+        """Measure the rates with a few steps on noise. The student is not changed.
 
         Args:
-            config: the run's settings.
-            backbone: f, before training.
-            batch: images of a step.
+            config: settings of the run.
+            backbone: backbone before training.
+            batch: images per step.
             accelerator: device and precision.
-            tries: how often each is done; the fastest counts.
+            tries: number of measurements, of which the fastest counts.
         """
         device, size = accelerator.device, backbone.preprocess.size
         pixels = np.random.default_rng(0).integers(0, 256, (CHUNK, size, size, 3), np.uint8)
         module = backbone.module.to(device).to(memory_format=torch.channels_last)
         with as_it_was(module), accelerator.autocast():
 
-            def look() -> None:
+            def infer() -> None:
                 for _ in pass_through(module, backbone.preprocess, pixels, np.arange(CHUNK), device):
                     pass
 
-            passing = _fastest(look, device, tries) / CHUNK
+            passing = _fastest(infer, device, tries) / CHUNK
             if not METHODS[config.method].trains_backbone:
                 return cls(0.0, passing)
             micro = MicroBatch(config.micro_batch, processes=accelerator.num_processes, compiled=config.compile)
@@ -124,19 +124,19 @@ class Rates:
                     shards.train(model, inputs).sum().backward()  # type: ignore[no-untyped-call]
 
             training = micro.attempt(batch, lambda: _fastest(train, device, tries)) / batch
-        # Loading processes augment while a GPU computes; a CPU does one after the other.
+        # With a GPU, other processes augment at the same time. A CPU augments between the steps.
         augmenting = _augmenting(config, pixels) if not loading_processes(config.workers, device) else 0.0
         return cls(training + augmenting, passing)
 
 
 def seconds_of(settings: DistillConfig, work: Workload, rates: Rates, measured: int = 1) -> float:
-    """A run's wall time; Align's steps on cached features are left out.
+    """Return the estimated duration of a run in seconds, without the steps of Align on cached features.
 
     Args:
-        settings: steps of Distill, and the steps between two validations.
+        settings: steps of Distill, and steps between two validations.
         work: numbers of images.
-        rates: of the student on this machine.
-        measured: how many sets of weights are evaluated at the end.
+        rates: rates of the student on this machine.
+        measured: number of sets of weights that are evaluated at the end.
     """
     steps = settings.steps
     validations = steps // settings.checkpoint_every + 2
@@ -145,16 +145,16 @@ def seconds_of(settings: DistillConfig, work: Workload, rates: Rates, measured: 
 
 
 def within(settings: DistillConfig, seconds: float, work: Workload, rates: Rates) -> DistillConfig:
-    """The settings with as many steps as fit into a time, at most their own, and validations in proportion.
+    """Reduce the number of steps to a time limit, and the steps between validations in proportion.
 
     Args:
-        settings: those of Distill.
-        seconds: wall time for the whole run after the purchase.
+        settings: settings of Distill.
+        seconds: time limit for the whole run after the purchase.
         work: numbers of images.
-        rates: of the student on this machine.
+        rates: rates of the student on this machine.
 
     Returns:
-        Settings without a limit of time, of at least `FEWEST` steps even where these take longer.
+        Settings without a time limit. They have at least `FEWEST` steps, even if these take longer.
     """
 
     def shortened(steps: int) -> DistillConfig:
@@ -164,7 +164,7 @@ def within(settings: DistillConfig, seconds: float, work: Workload, rates: Rates
     if seconds_of(settings, work, rates) <= seconds:
         return settings.model_copy(update={"minutes": 0.0})
     least, most = min(FEWEST, settings.steps), settings.steps
-    while least < most:  # the largest number of steps that ends in time
+    while least < most:  # binary search for the largest number of steps within the limit
         middle = (least + most + 1) // 2
         if seconds_of(shortened(middle), work, rates) <= seconds:
             least = middle
@@ -174,23 +174,23 @@ def within(settings: DistillConfig, seconds: float, work: Workload, rates: Rates
 
 
 def size_seconds(minutes: float | Literal["auto"]) -> float | None:
-    """The training time for which the image size is chosen; None for no limit."""
+    """Return the training time in seconds for which the image size is chosen; None without a limit."""
     return 60.0 * (AUTO_MINUTES if minutes == "auto" else minutes) or None
 
 
-def longest(wanted: DistillConfig, work: Workload, rates: Rates) -> float:
-    """The training time in seconds to which the steps are limited, or infinity."""
-    if wanted.minutes != "auto":
-        return 60.0 * wanted.minutes or math.inf
-    epochs = wanted.model_copy(update={"steps": math.ceil(AUTO_EPOCHS * work.train / work.batch)})
+def longest(settings: DistillConfig, work: Workload, rates: Rates) -> float:
+    """Return the training time in seconds to which the steps are limited; infinity without a limit."""
+    if settings.minutes != "auto":
+        return 60.0 * settings.minutes or math.inf
+    epochs = settings.model_copy(update={"steps": math.ceil(AUTO_EPOCHS * work.train / work.batch)})
     return min(60 * AUTO_LONGEST, max(60 * AUTO_MINUTES, seconds_of(epochs, work, rates)))
 
 
 def settle_by_measuring(plan: RunPlan, folder: RunFolder, accelerator: Accelerator, progress: Progress) -> RunPlan:
-    """The plan with its number of threads, and its steps if time is limited, measured before the first step.
+    """Choose the number of threads and, if time is limited, of steps, by measurements before the first step.
 
-    They are written to `config.yaml`, and so is what the data decided. A run that has a state continues with the
-    numbers in it; a run of an earlier version, which has none, uses as many threads as torch.
+    Both are written to `config.yaml`, together with settings that depend on the data. A run with a saved state uses the
+    numbers in its settings. A run of an earlier version has none, and uses as many threads as torch.
     """
     written, config = folder.config(), plan.config
     if folder.state_file.exists():
@@ -210,22 +210,22 @@ def settle_by_measuring(plan: RunPlan, folder: RunFolder, accelerator: Accelerat
 
 
 def training_time(plan: RunPlan, accelerator: Accelerator) -> tuple[DistillConfig, TrainingTime]:
-    """The settings of Distill within the limit of time, and how long they take, the same in every process."""
-    work, wanted = Workload.of(plan), plan.config.distill
+    """Return the settings of Distill within the time limit, and their duration; equal in all processes."""
+    work, requested = Workload.of(plan), plan.config.distill
     share = max(1, work.batch // accelerator.num_processes)
     rates = Rates.measure(plan.config, plan.student_backbone, share, accelerator)
     if accelerator.num_processes > 1:
         rates = replace(rates, training=rates.training / accelerator.num_processes)
         rates = broadcast_object_list([rates])[0]
-    settings = within(wanted, longest(wanted, work, rates), work, rates)
+    settings = within(requested, longest(requested, work, rates), work, rates)
     seconds = seconds_of(settings, work, rates)
-    size, unlimited = plan.student_backbone.preprocess.size, seconds_of(wanted, work, rates)
-    found = TrainingTime(settings.steps, work.batch, size, seconds, wanted.steps, unlimited)
+    size, unlimited = plan.student_backbone.preprocess.size, seconds_of(requested, work, rates)
+    found = TrainingTime(settings.steps, work.batch, size, seconds, requested.steps, unlimited)
     return settings, found
 
 
 def quoted_time(plan: RunPlan) -> TrainingTime:
-    """The training time that a quote states, with the number of threads that the run would use."""
+    """Return the training time for a quote, with the number of threads that the run would use."""
     accelerator = make_accelerator(plan.config)
     threads = training_threads(plan.config, plan.student_backbone, sum(plan.shares), accelerator)
     with computing(threads), tuned(accelerator.device):
@@ -233,7 +233,7 @@ def quoted_time(plan: RunPlan) -> TrainingTime:
 
 
 def _fastest(work: Callable[[], None], device: torch.device, tries: int) -> float:
-    """Seconds of the fastest of a few calls, after one that allocates and compiles."""
+    """Return the seconds of the fastest of several calls, after a first one that allocates and compiles."""
     times = []
     for _ in range(1 + tries):
         started = time.perf_counter()
@@ -245,7 +245,7 @@ def _fastest(work: Callable[[], None], device: torch.device, tries: int) -> floa
 
 
 def _augmenting(config: RunConfig, pixels: NDArray[np.uint8]) -> float:
-    """Seconds per image."""
+    """Return the seconds per image that augmentation takes."""
     augmentation = Augmentation(pixels.shape[1], config.distill.augment)
     started = time.perf_counter()
     for seed, image in enumerate(pixels):

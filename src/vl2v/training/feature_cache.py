@@ -29,17 +29,17 @@ from vl2v_runtime.imaging import DECODING
 
 
 class FeatureCache:
-    """f(x) by slot of the pixel cache, in files next to it that may be deleted at any time.
+    """Cached features by slot of the pixel cache. The files can be deleted at any time.
 
-    Slots are passed through in blocks of `CHUNK` neighbours, always full, so that an image's features do not depend
-    on the order of requests. If several processes request features, one computes and the others wait.
+    Features are computed for full blocks of `CHUNK` consecutive slots, so that those of an image do not depend on the
+    order of requests. If several processes request features, one of them computes and the others wait.
 
     Args:
-        folder: where the files go; on a disk that every process sees.
-        backbone: f, frozen; its weights name the files.
-        preprocess: what it expects of pixels.
+        folder: folder of the files, on a disk that all processes share.
+        backbone: frozen backbone. Names of files contain a hash of its weights.
+        preprocess: preprocessing of the backbone.
         pixels: [slots, S, S, 3] uint8, the pixel cache.
-        width: F.
+        width: number of features, F.
     """
 
     def __init__(
@@ -52,18 +52,18 @@ class FeatureCache:
         self._lock = folder / f"{name}.lock"
 
     def of(self, slots: Slots, accelerator: Accelerator, progress: Progress, title: str) -> NDArray[np.float32]:
-        """The features of all slots so far, those of [N] `slots` computed if they were not known.
+        """Return the features of N slots, and compute those that are not cached.
 
         Args:
             slots: [N] int64.
-            accelerator: each of its processes computes its share.
-            progress: callback for the share of this process.
-            title: the stage's name.
+            accelerator: the processes, each of which computes its share.
+            progress: progress callback for the share of this process.
+            title: name of the stage.
 
         Returns:
-            [slots, F] float32, a read-only memory map; other rows are undefined.
+            [slots, F] float32, a read-only memory map of all slots. Rows that have never been requested are undefined.
         """
-        with self._alone(accelerator.is_main_process):
+        with self._locked(accelerator.is_main_process):
             accelerator.wait_for_everyone()
             filled, sums = self._read_index()
             lacking = self._lacking(np.unique(slots), filled)
@@ -78,7 +78,7 @@ class FeatureCache:
         return np.memmap(self._rows, np.float32, "r", shape=(count, self.width))
 
     def cached(self, slots: Slots) -> NDArray[np.float32] | None:
-        """The features of [N] `slots`, [N, F] float32, if all of them were computed before; None otherwise."""
+        """Return the features [N, F] float32 of N slots if all of them are cached; None otherwise."""
         filled, _ = self._read_index()
         if not len(slots) or slots.min() < 0 or slots.max() >= len(self.pixels) or len(self._lacking(slots, filled)):
             return None
@@ -89,12 +89,12 @@ class FeatureCache:
         return range(int(block) * CHUNK, min((int(block) + 1) * CHUNK, len(self.pixels)))
 
     def _read_index(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """How many rows of each block are known, and their checksum, both [blocks] int64; what changed is unknown."""
+        """Return the number of cached rows per block and their checksums, [blocks] int64; 0 rows for damaged blocks."""
         blocks = -(-len(self.pixels) // CHUNK)
         try:
             index = json.loads(self._index.read_bytes())
             stamp, (known, crc) = index["stamp"], np.array(index["blocks"], np.int64).reshape(-1, 2).T
-        except (OSError, *UNREADABLE):  # missing, or cut: the features are computed again
+        except (OSError, *UNREADABLE):  # missing or truncated, so the features are computed again
             stamp, known, crc = "", np.zeros(0, np.int64), np.zeros(0, np.int64)
         filled, sums = np.zeros((2, max(blocks, len(known))), np.int64)
         filled[: len(known)], sums[: len(known)] = known, crc
@@ -105,7 +105,7 @@ class FeatureCache:
         return filled, sums
 
     def _write_index(self, fresh: NDArray[np.int64], filled: NDArray[np.int64], sums: NDArray[np.int64]) -> None:
-        """Note what was computed, once it is on the disk."""
+        """Record the computed blocks after they have been written to the disk."""
         for block in fresh:
             filled[block] = len(self._block(block))
             sums[block] = self._sum(int(block), int(filled[block]))
@@ -115,7 +115,7 @@ class FeatureCache:
         write_json(self._index, {"stamp": stamp_of(self._rows), "blocks": blocks})
 
     def _sum(self, block: int, rows: int) -> int:
-        """The checksum of a block's first rows as they lie in the file; -1 if they are not all there."""
+        """Return the checksum of the first rows of a block in the file; -1 if they are incomplete."""
         if not self._rows.exists():
             return -1
         with naming(self._rows), self._rows.open("rb") as handle:
@@ -141,8 +141,8 @@ class FeatureCache:
         out.flush()
 
     @contextmanager
-    def _alone(self, first: bool) -> Iterator[None]:
-        """Held by the first process of a run on behalf of all of them."""
+    def _locked(self, first: bool) -> Iterator[None]:
+        """Lock the cache. The first process of a run does so for all of them."""
         if not first:
             yield
             return
@@ -151,8 +151,8 @@ class FeatureCache:
 
 
 def fingerprint(backbone: nn.Module, preprocess: Preprocess) -> str:
-    """A name for what a backbone computes: of its weights, its classes, and what it expects of pixels."""
-    p = preprocess  # its fit is that of the pixel cache, which has a folder of its own for features
+    """Return a hash of a backbone's architecture, weights and preprocessing."""
+    p = preprocess  # without `fit`, since every pixel cache has its own folder of features
     expects = f"Preprocess(size={p.size!r}, mean={p.mean!r}, std={p.std!r})"
     digest = hashlib.sha256(f"{expects} {DECODING}".encode())
     digest.update(str(backbone).encode())

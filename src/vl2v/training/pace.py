@@ -1,4 +1,4 @@
-"""Number of threads for a student, in training and inference; see `vl2v.threads`."""
+"""Number of threads for training and inference of a student; see `vl2v.threads`."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ from vl2v.student.backbones import Backbone
 from vl2v.student.model import Student
 from vl2v.threads import choose
 
-FEW = 8  # images at once, where a network only passes them through
-_DIVISIBLE: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()  # whether a backbone can be sharded, once tried
+FEW = 8  # images per batch for timing inference
+_DIVISIBLE: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()  # whether a backbone can be sharded
 
 
 def training_threads(config: RunConfig, backbone: Backbone, images: int, accelerator: Accelerator) -> int | None:
-    """The number of threads to train with, from a few steps of the student; it stays as it was.
+    """Choose the number of threads for training by timing a few steps. The student is not changed.
 
     Args:
-        config: the run's settings; the number that they state is taken as it is.
-        backbone: f, before training.
-        images: of a batch, all processes together.
+        config: settings of the run. A number of threads in them is used.
+        backbone: backbone before training.
+        images: images per batch, of all processes together.
         accelerator: device, precision and processes.
 
     Returns:
-        At least 1; None where another device than the CPU computes, and the number matters little.
+        At least 1, or None if training does not run on the CPU.
     """
     if config.threads is not None or accelerator.device.type != "cpu":
         return config.threads
-    if accelerator.num_processes > 1:  # who starts several on a machine also says how they share it
+    if accelerator.num_processes > 1:  # whoever starts several processes sets their number of threads
         return torch.get_num_threads()
     count = images if METHODS[config.method].trains_backbone else CHUNK
     with trial_steps(config, backbone, accelerator) as step:
@@ -46,7 +46,7 @@ def training_threads(config: RunConfig, backbone: Backbone, images: int, acceler
 
 @contextmanager
 def trial_steps(config: RunConfig, backbone: Backbone, accelerator: Accelerator) -> Iterator[Callable[[int], None]]:
-    """A call that does what a training step does to a number of images, but changes nothing."""
+    """Yield a function that computes a training step for a number of images. The backbone is not changed."""
     trains = METHODS[config.method].trains_backbone
     module, side = backbone.module, backbone.preprocess.size
     model = Projected(module, nn.Identity()).to(memory_format=torch.channels_last)
@@ -65,13 +65,13 @@ def trial_steps(config: RunConfig, backbone: Backbone, accelerator: Accelerator)
 
 
 def can_shard(backbone: nn.Module, side: int, accelerator: Accelerator, penalty: nn.Module | None = None) -> bool:
-    """Return whether threads can each train on a part of a batch. The backbone is tried once and does not change.
+    """Whether threads can train on parts of a batch in parallel. The backbone is tested once and not changed.
 
     Args:
-        backbone: f, which maps [N, 3, side, side].
+        backbone: maps [N, 3, side, side] to features.
         side: side length of the input in pixels.
         accelerator: device and processes.
-        penalty: the penalty of the method, which is tried as well.
+        penalty: penalty of the method, which is tested as well.
     """
     if accelerator.device.type != "cpu" or accelerator.num_processes > 1:
         return False
@@ -86,21 +86,21 @@ def _divisible(model: nn.Module, side: int) -> bool:
 
 
 def student_threads(student: Student, total: int) -> int | None:
-    """The number of threads for a student to look at `total` images with; None off the CPU."""
+    """Return the number of threads for the inference of `total` images; None if it does not run on the CPU."""
     if student.device.type != "cpu":
         return None
     side = student.preprocess.size
 
-    def look(count: int) -> None:
+    def infer(count: int) -> None:
         with sharding(count) as shards:
             shards.infer(student, _noise(count, side))
 
-    return choose(look, min(FEW, max(1, total)), total)
+    return choose(infer, min(FEW, max(1, total)), total)
 
 
 @contextmanager
 def as_it_was(module: nn.Module) -> Iterator[None]:
-    """Afterwards, buffers, gradients and modes are what they were."""
+    """Restore buffers, gradients and modes of a module when the block ends."""
     modes = {part: part.training for part in module.modules()}
     buffers = {name: buffer.clone() for name, buffer in module.named_buffers()}
     with torch.random.fork_rng(devices=[]):

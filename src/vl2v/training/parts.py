@@ -1,4 +1,4 @@
-"""The named parts of a method's loss, added up between two lines of `metrics.jsonl`."""
+"""The named parts of a loss, summed between two lines of `metrics.jsonl`."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from vl2v.method.loop import Batch, Objective, total
 
 
 class LossParts:
-    """A method's objective as one number, with the sum of each of its named parts over the steps.
+    """An objective that returns a scalar loss, and sums its named parts over the steps.
 
-    The sums stay on the device of the loss and are read on demand, so that no step waits.
+    The sums remain on the device until they are read, so that no step waits for them.
 
     Args:
-        objective: the method's.
+        objective: objective of the method.
     """
 
     def __init__(self, objective: Objective) -> None:
         self._objective = objective
         self._sums: dict[str, Tensor] = {}
-        self._last: tuple[weakref.ref[Batch], dict[str, Tensor]] | None = None  # a batch, and the sums before it
+        self._last: tuple[weakref.ref[Batch], dict[str, Tensor]] | None = None  # the last batch, and the sums before it
 
     def __call__(self, projected: Tensor, batch: Batch) -> Tensor:
-        """What the objective gives, as a scalar; its named parts are added up.
+        """Return the loss as a scalar, and add its named parts to the sums.
 
-        A batch that comes again, because its step ran out of memory, counts once.
+        If a step is repeated because memory ran out, its batch counts once.
         """
         if self._last is not None and self._last[0]() is batch:
             self._sums = self._last[1]
@@ -42,7 +42,7 @@ class LossParts:
         return total(loss)
 
     def sums(self, accelerator: Accelerator) -> dict[str, float]:
-        """By name, the sum since the last `clear`, averaged over the processes, all of which have to call this."""
+        """Return the sums since the last `clear` by name, averaged over the processes. All processes must call this."""
         if not self._sums:
             return {}
         values = torch.stack([value.float() for value in self._sums.values()])
@@ -51,9 +51,9 @@ class LossParts:
         return dict(zip(self._sums, values.tolist(), strict=True))
 
     def clear(self) -> None:
-        """Begin again at 0."""
+        """Set all sums to 0."""
         self._sums = {}
 
     def load(self, sums: Mapping[str, float]) -> None:
-        """Go on from what `sums` gave in an earlier process."""
+        """Continue with the sums of an interrupted run."""
         self._sums = {name: torch.tensor(value) for name, value in sums.items()}

@@ -21,21 +21,21 @@ from vl2v.errors import ConfigError
 
 PACKAGES = ("vl2v", "torch", "torchvision", "timm", "accelerate", "numpy", "pillow", "open_clip_torch")
 
-CPU_ONLY = "ACCELERATE_USE_CPU"  # makes Accelerate ignore a GPU
+CPU_ONLY = "ACCELERATE_USE_CPU"  # environment variable that makes Accelerate ignore a GPU
 
 _also_requested: ContextVar[Callable[[], bool]] = ContextVar("also_asked", default=lambda: False)
 
 
 def make_accelerator(config: RunConfig) -> Accelerator:
-    """Join the other processes, if torchrun or accelerate started several, and choose the device.
+    """Join the processes that torchrun or accelerate may have started, and choose the device.
 
     Raises:
         ConfigError: if the requested device is not available.
     """
     precision = precision_of(config)
     if not torch.distributed.is_initialized():
-        AcceleratorState._reset_state(reset_partial_state=True)  # an earlier run in this process may have differed
-    patient = InitProcessGroupKwargs(timeout=timedelta(days=7))  # the others wait while the first one buys
+        AcceleratorState._reset_state(reset_partial_state=True)  # an earlier run may have had other settings
+    patient = InitProcessGroupKwargs(timeout=timedelta(days=7))  # other processes wait while the first one buys
     accelerator = Accelerator(cpu=config.device == "cpu", mixed_precision=precision, kwargs_handlers=[patient])
     if config.device not in ("auto", accelerator.device.type):
         raise ConfigError(
@@ -48,9 +48,9 @@ def make_accelerator(config: RunConfig) -> Accelerator:
 
 
 def precision_of(config: RunConfig) -> str:
-    """The precision of training, with ``auto`` resolved: no, fp16 or bf16.
+    """Return the precision of training, with ``auto`` resolved: no, fp16 or bf16.
 
-    A GPU that only emulates bf16 gains nothing from it. MPS computes in float32.
+    bf16 is only chosen for a GPU with native support. MPS computes in float32.
     """
     if config.precision != "auto":
         return config.precision
@@ -60,9 +60,9 @@ def precision_of(config: RunConfig) -> str:
 
 @contextmanager
 def tuned(device: torch.device) -> Iterator[None]:
-    """While open, a CUDA GPU uses TF32 for float32 and picks the fastest algorithms for the shapes of a run.
+    """Within the block, use TF32 for float32 and the fastest algorithms for the shapes of a run, on CUDA only.
 
-    Other devices are left alone, so that results on a CPU stay the same bit for bit.
+    Other devices are not affected, so that results on a CPU stay the same bit for bit.
     """
     if device.type != "cuda":
         yield
@@ -80,7 +80,11 @@ def tuned(device: torch.device) -> Iterator[None]:
 
 @contextmanager
 def stop_asked() -> Iterator[Callable[[], bool]]:
-    """While open, Ctrl-C and SIGTERM do not break in; the value tells whether one came. A second Ctrl-C breaks in."""
+    """Within the block, record Ctrl-C and SIGTERM instead of interrupting. A second Ctrl-C interrupts.
+
+    Yields:
+        A function that returns whether to stop.
+    """
     requested, also = threading.Event(), _also_requested.get()
 
     def stop() -> bool:
@@ -104,7 +108,7 @@ def stop_asked() -> Iterator[Callable[[], bool]]:
 
 
 def requested_anywhere(requested: bool, accelerator: Accelerator) -> bool:
-    """Whether any process of the run was asked to stop, so that all leave at the same step."""
+    """Whether any process of the run was told to stop, so that all stop at the same step."""
     if accelerator.num_processes > 1:
         flag = torch.tensor(float(requested), device=accelerator.device)
         requested = bool(accelerator.reduce(flag, "sum") > 0)
@@ -113,7 +117,7 @@ def requested_anywhere(requested: bool, accelerator: Accelerator) -> bool:
 
 @contextmanager
 def stopped_by(requested: Callable[[], bool]) -> Iterator[None]:
-    """Within the block, a run also stops if `requested` returns true; it is called after every step."""
+    """Within the block, a run also stops if `requested` returns true. It is called after every step."""
     token = _also_requested.set(requested)
     try:
         yield
@@ -122,7 +126,7 @@ def stopped_by(requested: Callable[[], bool]) -> Iterator[None]:
 
 
 def versions(accelerator: Accelerator) -> dict[str, str]:
-    """What a run was made with: packages, Python, machine, device."""
+    """Return the versions of packages and Python, the machine and the device."""
     found = {}
     for package in PACKAGES:
         try:

@@ -1,4 +1,4 @@
-"""Build the student of a finished training, with its provenance."""
+"""Build the student of a finished training with its provenance."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ from vl2v_runtime.names import printable
 def build_student(
     plan: RunPlan, data: TrainingData, result: TrainingResult, weights: Weights, provenance: dict[str, Any]
 ) -> Student:
-    """The student with one set of weights; it shares backbone and projection with those built before.
+    """Build the student with one set of weights. All students of a training share its backbone and projection.
 
     Args:
-        plan: the run's; its backbone has the preprocessing of the student.
-        data: its head and logit scale.
-        result: of the training.
+        plan: plan of the run. Its backbone has the preprocessing of the student.
+        data: training data with text head and logit scale.
+        result: result of the training.
         weights: one of the sets of `result.weights`.
         provenance: see `provenance_of`.
     """
@@ -48,7 +48,7 @@ def build_student(
 
 
 def provenance_of(plan: RunPlan, folder: RunFolder) -> dict[str, Any]:
-    """What a student records of its run: versions, teacher, prompts, data, settings."""
+    """Return the provenance of a student: versions, teacher, prompts, data and settings."""
     config, card, dataset = plan.config, plan.card, plan.dataset
     state = folder.load_state()
     swad = state.values.get("swad") if state else None
@@ -74,6 +74,6 @@ def provenance_of(plan: RunPlan, folder: RunFolder) -> dict[str, Any]:
 
 
 def printable_paths(settings: dict[str, Any]) -> dict[str, Any]:
-    """Settings whose paths are valid text, since others read the file of a student."""
+    """Return settings whose paths are valid text, since others read the file of a student."""
     data = {name: printable(value) if isinstance(value, str) else value for name, value in settings["data"].items()}
     return settings | {"data": data}

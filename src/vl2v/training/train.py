@@ -1,4 +1,4 @@
-"""Train a student from training data alone: no teacher is queried, no store is opened, nothing is bought."""
+"""Train a student from training data. No teacher is queried, no store is opened, and nothing is bought."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from vl2v.training.weights import TrainedWeights
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """A trained student in parts.
+    """Result of a training.
 
     Attributes:
-        backbone: f; its module has the weights of the last step.
-        projection: P, likewise.
+        backbone: backbone, with the weights of the last step.
+        projection: projection, with the weights of the last step.
         weights: the selected weights and the alternatives.
     """
 
@@ -50,23 +50,23 @@ def train(
     fresh: FreshViews | None = None,
     saved: Callable[[], None] = lambda: None,
 ) -> TrainingResult:
-    """Run Align and Distill from a saved state or from the start.
+    """Run Align and Distill, from the start or from a saved state.
 
     Args:
-        config: the settings of the run.
+        config: settings of the run.
         data: images, labels and embeddings.
-        backbone: f, pretrained; trained in place.
-        folder: receives state and metrics.
+        backbone: pretrained backbone, trained in place.
+        folder: run folder for state and metrics.
         accelerator: device, precision and processes.
         progress: receives every step.
-        state: where an interrupted run stands, see `saved_state`.
-        fresh: queried for every augmented image of Distill; the one case in which training needs a teacher.
-        saved: called when metrics and state are on disk, in the first process.
+        state: state of an interrupted run, see `saved_state`.
+        fresh: queries the teacher for every augmented image of Distill. Without it, training needs no teacher.
+        saved: called in the first process when metrics and state have been written.
 
     Raises:
         Interrupted: if the user stops the run; the state is saved.
         TrainingError: if a loss is not finite.
-        StudentError: if the teacher's own encoder has another dimension than its embeddings.
+        StudentError: if the dimension of the teacher's own encoder differs from that of its embeddings.
     """
     projection = initial_projection(config, backbone, data.head)
     with stop_asked() as stop:
@@ -77,7 +77,7 @@ def train(
 
 
 def saved_state(folder: RunFolder, data: TrainingData) -> State | None:
-    """The state of an interrupted run; None before the first.
+    """Return the state of an interrupted run; None if none has been saved.
 
     Raises:
         RunError: if the data have changed since.
@@ -94,15 +94,17 @@ def saved_state(folder: RunFolder, data: TrainingData) -> State | None:
 
 
 def initial_projection(config: RunConfig, backbone: Backbone, head: Tensor) -> nn.Module:
-    """P before training: a seeded linear layer with bias, or the method's own; the identity for the teacher's encoder.
+    """Return the projection before training: a seeded linear layer, the method's own, or the identity.
+
+    The identity is used if the student is the teacher's own encoder.
 
     Args:
-        config: the settings of the run.
-        backbone: f.
-        head: [K, D], the text head.
+        config: settings of the run.
+        backbone: backbone of the student.
+        head: [K, D], text head.
 
     Raises:
-        StudentError: if the teacher's own encoder has another dimension than its embeddings.
+        StudentError: if the dimension of the teacher's own encoder differs from that of its embeddings.
     """
     method, (classes, dimension) = METHODS[config.method], head.shape
     width = classes if method.classifier == "linear" else dimension

@@ -83,7 +83,7 @@ class Trainer:
         processes, compiled = self.accelerator.num_processes, config.compile
         self._micro = MicroBatch(config.micro_batch, self.progress.note, processes, compiled)
         self._validator = Validator(self.method, data, self.backbone, self.projection, self.accelerator)
-        side = self.backbone.preprocess.size  # built here, where the backbone is still the pretrained one
+        side = self.backbone.preprocess.size  # the penalty needs the pretrained backbone
         build = self.method.penalty
         self._penalty = build(self.backbone.module, torch.zeros(2, 3, side, side)) if build else None
 
@@ -102,7 +102,7 @@ class Trainer:
                 self._restore(state)
         elif self.accelerator.is_main_process:
             self.folder.cut_metrics(0)
-        # Convolutions run half as fast again in this layout on a CPU, and on tensor cores.
+        # Convolutions are 1.5 times as fast in this layout, on a CPU and on tensor cores.
         self.backbone.module.to(self.accelerator.device).to(memory_format=torch.channels_last)
         self.projection.to(self.accelerator.device)
         if self._penalty is not None:
@@ -127,7 +127,7 @@ class Trainer:
         if self.fresh is not None:
             self.fresh.queries = int(state.values["fresh_queries"])
         if self._penalty is not None:
-            with torch.no_grad():  # what it trains, and not the pretrained backbone within it
+            with torch.no_grad():  # only its trained parameters, not its pretrained backbone
                 for name, parameter in trainable(self._penalty).items():
                     parameter.copy_(state.part("penalty")[name])
         if self.accelerator.is_main_process:

@@ -21,7 +21,7 @@ from vl2v.student.backbones import Backbone
 from vl2v.student.model import cosine_logits
 from vl2v.training.data import TrainingData
 
-ROWS = 4096  # rows of features that are projected at once
+ROWS = 4096  # batch size for projecting features
 
 
 @dataclass(frozen=True)
@@ -44,11 +44,11 @@ class Validator:
 
     @torch.no_grad()
     def of_features(self, features: NDArray[np.float32]) -> dict[str, Score]:
-        """Return the scores by domain of P on cached features, [slots, F] float32."""
+        """Return the scores by domain of the projection on cached features, [slots, F] float32."""
         return self._scores(partial(self._feature_logits, features))
 
     def of_images(self, model: nn.Module) -> dict[str, Score]:
-        """Return the scores by domain of a model that maps normalised pixels to the output of P."""
+        """Return the scores by domain of a model that maps normalised pixels to projected features."""
         return self._scores(partial(self._image_logits, model))
 
     def _scores(self, logits: Callable[[Slots], Iterator[Tensor]]) -> dict[str, Score]:

@@ -18,10 +18,10 @@ Weights = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class TrainedWeights:
-    """What training leaves behind, by the names of `vl2v.method.distill.trainable`, on the CPU.
+    """Sets of weights after training, on the CPU. Names are those of `vl2v.method.distill.trainable`.
 
     Attributes:
-        selected: the weights that the settings choose.
+        selected: the weights that the settings select.
         alternatives: further sets of weights to evaluate, by name.
     """
 
@@ -30,35 +30,35 @@ class TrainedWeights:
 
 
 class WeightSelector:
-    """Holds the sets of weights that a run needs at its end, and no others.
+    """Stores those sets of weights during training that are needed at its end.
 
     Args:
-        settings: the weights to save.
+        settings: settings with the weights to save.
         measure: the alternatives to evaluate.
     """
 
     def __init__(self, settings: DistillConfig, measure: MeasureConfig) -> None:
         self._settings, self._measure = settings, measure
-        self._wanted = {settings.weights, *measure.weights}
+        self._stored = {settings.weights, *measure.weights}
         self._needs_start = settings.wise_ft < 1 or any(share < 1 for share in measure.wise_ft)
-        self.swad = LossValley(**settings.swad.model_dump()) if "swad" in self._wanted else None
+        self.swad = LossValley(**settings.swad.model_dump()) if "swad" in self._stored else None
         self._best: tuple[float, Weights] = (-1.0, {})
         self._start: Weights = {}
 
     def begin(self, weights: Mapping[str, nn.Parameter]) -> None:
-        """Store the initial weights; without effect if they are stored already."""
+        """Store the initial weights, unless they are stored already."""
         if self._needs_start and not self._start:
             self._start = to_cpu(weights)
 
     def validated(self, score: Score, weights: Mapping[str, nn.Parameter]) -> None:
-        """Store the current weights if no earlier ones were better by the metric of the settings."""
+        """Store the current weights if none before had a better score, by the metric of the settings."""
         value = score.accuracy if self._settings.metric == "accuracy" else score.macro
-        assert value is not None  # of images
-        if "best" in self._wanted and value >= self._best[0]:
+        assert value is not None  # scores of images have one
+        if "best" in self._stored and value >= self._best[0]:
             self._best = (value, to_cpu(weights))
 
     def trained(self, weights: Mapping[str, nn.Parameter]) -> TrainedWeights:
-        """The selected weights and the alternatives, given the last step's `weights`."""
+        """Return the selected weights and the alternatives, given the weights of the last step."""
         sets: dict[str, Weights] = {"last": to_cpu(weights), "best": self._best[1]}
         if self.swad is not None:
             sets["swad"] = self.swad.average()
@@ -69,13 +69,13 @@ class WeightSelector:
         return TrainedWeights(self._interpolated(own, share), alternatives)
 
     def _interpolated(self, weights: Weights, share: float) -> Weights:
-        """(1 - share) * start + share * weights: WiSE-FT (Wortsman et al., CVPR 2022, Eq. 1)."""
+        """Return (1 - share) * start + share * weights: WiSE-FT (Wortsman et al., CVPR 2022, Eq. 1)."""
         if share == 1:
             return weights
         return {name: self._start[name].lerp(tensor, share) for name, tensor in weights.items()}
 
     def state(self) -> tuple[Weights, dict[str, Any]]:
-        """What `load_state` needs: (tensors by name, plain values)."""
+        """Return the state for `load_state`: tensors by name, and plain values."""
         tensors = under("best", self._best[1]) | under("start", self._start)
         values: dict[str, Any] = {"best": self._best[0]}
         if self.swad is not None:
@@ -84,7 +84,7 @@ class WeightSelector:
         return tensors, values
 
     def load_state(self, state: State) -> None:
-        """Continue from what `state` returned."""
+        """Continue with a state that `state` returned."""
         self._best = (float(state.values["best"]), state.part("best"))
         self._start = state.part("start")
         if self.swad is not None:
@@ -92,15 +92,15 @@ class WeightSelector:
 
 
 def wise_ft_name(share: float) -> str:
-    """What weights interpolated with the start are called, `share` of them trained."""
+    """Return the name of weights with a share of the trained weights."""
     return f"wise-ft {share:g}"
 
 
 def under(prefix: str, tensors: Mapping[str, Tensor]) -> Weights:
-    """The same tensors, named ``prefix/<name>``."""
+    """Return the tensors with the names ``prefix/<name>``."""
     return {f"{prefix}/{name}": tensor for name, tensor in tensors.items()}
 
 
 def to_cpu(weights: Mapping[str, nn.Parameter]) -> Weights:
-    """A copy of the weights as they are now, on the CPU."""
+    """Return a copy of the current weights on the CPU."""
     return {name: parameter.detach().cpu().clone() for name, parameter in weights.items()}

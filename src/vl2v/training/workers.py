@@ -20,12 +20,12 @@ from vl2v.progress import Progress, Silent
 from vl2v.training.process import stopped_by
 
 Key = TypeVar("Key")
-LOOK = 0.5  # seconds after which `finished` returns, so that its caller sees whether the user wants to stop
-PRELOADED = ("vl2v.commands.distill",)  # and with it torch, once for all processes
+POLL_SECONDS = 0.5  # maximum duration of `finished`, so that its caller can check whether to stop
+PRELOADED = ("vl2v.commands.distill",)  # which imports torch once for all processes
 
 
 class Notes(Silent):
-    """Progress whose notes are remembered."""
+    """Progress that stores its notes."""
 
     def __init__(self) -> None:
         self.lines: list[str] = []
@@ -36,18 +36,18 @@ class Notes(Silent):
 
 
 class Workers(Generic[Key]):
-    """Processes that do jobs; a context manager.
+    """Worker processes; a context manager.
 
-    If the context ends with an error, running jobs receive a request to stop, and save their state before it ends. They
-    also stop when this process is killed.
+    If the block ends with an error, running jobs are told to stop, and save their state before the block ends. They
+    also stop if this process is killed.
 
     Args:
-        count: how many jobs run at a time.
-        stop: whether the user wants to stop; a process that died is then not an error.
+        count: number of jobs that run in parallel.
+        stop: returns whether the user wants to stop, in which case the death of a process is not an error.
     """
 
     def __init__(self, count: int, stop: Callable[[], bool] = lambda: False) -> None:
-        self.count, self._asked = count, stop
+        self.count, self._stop_requested = count, stop
         self._running: dict[Future[tuple[Any, list[str]]], Key] = {}
 
     def __enter__(self) -> Self:
@@ -66,32 +66,35 @@ class Workers(Generic[Key]):
 
     @property
     def room(self) -> int:
-        """How many jobs more can run now."""
+        """Number of further jobs that can be started now."""
         return self.count - len(self._running)
 
     @property
     def running(self) -> list[Key]:
-        """The jobs that run now."""
+        """Keys of the running jobs."""
         return list(self._running.values())
 
     def start(self, key: Key, work: Callable[..., Any], *arguments: Any) -> None:
-        """Begin a job.
+        """Start a job.
 
         Args:
-            key: what `finished` calls it.
-            work: called in another process with the arguments and a `Progress`; a function that can be imported.
-            arguments: anything that can be pickled.
+            key: key of the job in `finished`.
+            work: function that is called in a worker with the arguments and a `Progress`. It must be importable.
+            arguments: arguments that can be pickled.
         """
         self._running[self._pool.submit(_do, work, arguments)] = key
 
     def finished(self, progress: Progress, title: Callable[[Key], str]) -> Iterator[tuple[Key, Callable[[], Any]]]:
-        """The jobs that ended, each with a call that gives its result or raises its error; waits a moment for one.
+        """Wait briefly for jobs, and yield those that have ended.
 
         Args:
             progress: receives the notes of the jobs.
-            title: a job's name, to begin its notes with.
+            title: returns the name of a job, which precedes its notes.
+
+        Yields:
+            The key of the job, and a function that returns its result or raises its error.
         """
-        for future in wait(self._running, LOOK, FIRST_COMPLETED).done:
+        for future in wait(self._running, POLL_SECONDS, FIRST_COMPLETED).done:
             key = self._running.pop(future)
             if future.exception() is None:
                 for line in future.result()[1]:
@@ -102,7 +105,7 @@ class Workers(Generic[Key]):
         try:
             return future.result()[0]
         except BrokenProcessPool as error:
-            if self._asked():
+            if self._stop_requested():
                 raise Interrupted("Stopped.") from error
             raise _died(title) from error
 
@@ -123,13 +126,13 @@ _at_work = threading.Lock()
 def _begin(stop: Event) -> None:
     global _stop
     _stop = stop
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; a run that can save its state listens to it
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; a run handles it itself
     threading.Thread(target=_end_with_parent, daemon=True).start()
     keep_freed_memory()
 
 
 def _end_with_parent() -> None:
-    """End this process when its parent has died, as soon as a job that runs has saved its state."""
+    """End this process after its parent has died, when the running job has saved its state."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()

@@ -116,16 +116,16 @@ class Service:
             raise ApiError(401, code, f"The API key is {account}; {step}.")
         return account
 
-    def expect_revision(self, wanted: str | None) -> None:
+    def expect_revision(self, quoted: str | None) -> None:
         """Check that a client was quoted the current revision, before anything is billed.
 
         Args:
-            wanted: the quoted revision, percent-encoded; None if the client does not state it.
+            quoted: the quoted revision, percent-encoded; None if the client does not state it.
 
         Raises:
             ApiError: 412 if it was quoted another one.
         """
-        if wanted is not None and wanted != quote(self.card.revision):
+        if quoted is not None and quoted != quote(self.card.revision):
             message = (
                 f"The model has changed: this service has revision {self.card.revision}, and the request expects "
                 "another one. Nothing was billed. Read GET /v1/models again."

@@ -89,8 +89,8 @@ def trade_panel(found: GridResults) -> Panel:
         axes.xaxis.set_major_formatter(PERCENT)
         axes.set_xlabel("in-domain accuracy")
 
-    said = "; ".join(f"{r.title} {r.average.in_domain} and {r.average.accuracy}" for r in rows if r.average)
-    alt = f"In-domain and out-of-domain accuracy, percent: {said}."
+    summary = "; ".join(f"{r.title} {r.average.in_domain} and {r.average.accuracy}" for r in rows if r.average)
+    alt = f"In-domain and out-of-domain accuracy, percent: {summary}."
     return panel("trade", "In-domain and unseen domains", alt, _framed(draw), height=3.4)
 
 
@@ -118,8 +118,10 @@ def expense_panel(found: GridResults, name: str, title: str, unit: str, of: Call
         axes.xaxis.set_major_locator(MaxNLocator(5))
         axes.set_xlabel(unit)
 
-    said = "; ".join(f"{r.title} {percent(r.average.accuracy.mean)} for {of(r):,.4g} {unit}" for r in rows if r.average)
-    return panel(name, title, f"{title}: {said}.", _framed(draw), height=3.4)
+    summary = "; ".join(
+        f"{r.title} {percent(r.average.accuracy.mean)} for {of(r):,.4g} {unit}" for r in rows if r.average
+    )
+    return panel(name, title, f"{title}: {summary}.", _framed(draw), height=3.4)
 
 
 def _framed(draw: Callable[[Axes], None]) -> Callable[[Axes], None]:

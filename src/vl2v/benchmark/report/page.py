@@ -71,17 +71,17 @@ def _lead(found: GridResults) -> str:
     over = f"over {seeds} seed{'s' if seeds > 1 else ''}"
     if row is None or row.average is None:
         return f"{found.finished} jobs have finished on {where}. No method has finished runs on all targets yet."
-    said = f"On {where}, {row.title} reaches {_with_error(row.average.accuracy)} {over}"
+    text = f"On {where}, {row.title} reaches {_with_error(row.average.accuracy)} {over}"
     if row.average.in_domain:
-        said += f" ({_with_error(row.average.in_domain)} in-domain)"
+        text += f" ({_with_error(row.average.in_domain)} in-domain)"
     against, base = difference_of(found, row.method), found.row(found.baseline or "")
     if against is not None and base is not None:
         ahead = f"{100 * against.spread.mean:+.1f}".replace("-", "−")
-        said += f", {ahead} ± {100 * against.spread.error:.1f} points compared with {base.title}"
+        text += f", {ahead} ± {100 * against.spread.error:.1f} points compared with {base.title}"
     teacher = found.row(ZERO_SHOT)
     if teacher is not None and teacher.average is not None:
-        said += f"; the zero-shot teacher reaches {_with_error(teacher.average.accuracy)}"
-    return f"{said}. {_cost(row)}"
+        text += f"; the zero-shot teacher reaches {_with_error(teacher.average.accuracy)}"
+    return f"{text}. {_cost(row)}"
 
 
 def _cost(row: Row) -> str:

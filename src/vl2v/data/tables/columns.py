@@ -52,12 +52,12 @@ class Columns:
         return tuple((role, column) for role in ROLES if (column := getattr(self, role)))
 
 
-def find_columns(columns: Sequence[str], wanted: Mapping[str, str | None], *, source: Path, labelled: bool) -> Columns:
+def find_columns(columns: Sequence[str], named: Mapping[str, str | None], *, source: Path, labelled: bool) -> Columns:
     """Return the columns that are used, one for each role.
 
     Args:
         columns: all columns of the table.
-        wanted: column names by role, as set by the user. Missing columns of images, labels and domains are recognised
+        named: column names by role, as set by the user. Missing columns of images, labels and domains are recognised
             by common names. A domain of ``none`` or empty means a single domain; split and group have no default.
         source: path of the table, for the message.
         labelled: whether a column of classes is required.
@@ -65,10 +65,10 @@ def find_columns(columns: Sequence[str], wanted: Mapping[str, str | None], *, so
     Raises:
         ConfigError: if columns are missing, ambiguous or used twice; it lists all of them.
     """
-    label = wanted.get("label")
-    given = {role: wanted.get(role) for role in ("image", "label", "domain")}
+    label = named.get("label")
+    given = {role: named.get(role) for role in ("image", "label", "domain")}
     given |= {"label": label if labelled else ""}
-    given |= {role: wanted.get(role) or "" for role in ("split", "group")}
+    given |= {role: named.get(role) or "" for role in ("split", "group")}
     for role in ("domain", "split", "group"):
         if (name := given[role]) is not None and name.casefold() == NONE and name not in columns:
             given[role] = ""

@@ -59,8 +59,8 @@ def write_frame(frame: Any, folder: Path, settings: Mapping[str, Any]) -> Path:
         ConfigError: if the object is not a frame, or columns are missing.
     """
     names = frame_columns(frame)
-    wanted = {role: settings.get(role) for role in ROLES}
-    found = find_columns(names, wanted, source=Path("the frame"), labelled=not settings.get("classes"))
+    named = {role: settings.get(role) for role in ROLES}
+    found = find_columns(names, named, source=Path("the frame"), labelled=not settings.get("classes"))
     columns = [column for _, column in found.named()]
     values = [_values(frame[column]) for column in columns]
     digest = hashlib.sha256()

@@ -60,11 +60,11 @@ def write_origin(table: Path, origin: Origin) -> None:
     _note(table).write_text(json.dumps(asdict(origin)), encoding="utf-8")
 
 
-def columns_asked(table: Path, wanted: Mapping[str, str | None]) -> dict[str, str | None]:
+def columns_asked(table: Path, named: Mapping[str, str | None]) -> dict[str, str | None]:
     """Return the columns that the user names by role. Those of an imported table are the defaults."""
     origin = origin_of(table)
     known = origin.columns if origin else {}
-    return {role: known.get(role) if wanted.get(role) is None else wanted[role] for role in {*wanted, *known}}
+    return {role: known.get(role) if named.get(role) is None else named[role] for role in {*named, *known}}
 
 
 def _note(table: Path) -> Path:
