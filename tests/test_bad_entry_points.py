@@ -104,7 +104,7 @@ def check(code: int, text: str, parts: Sequence[str], named: Sequence[str]) -> N
     assert len(text) < 2500, len(text)
 
 
-def dataset(**more: Any) -> dict[str, Any]:
+def task(**more: Any) -> dict[str, Any]:
     return {"id": 1, "data": {"image": "ink/cat/0.png"}, **more}
 
 
@@ -185,10 +185,10 @@ SOURCES: dict[str, Any] = {
         [w.tar("b.tar", {"1.png": w.png, "1.cls": b"\xff\xfe"})], PARTS, ["row 1: ", "UTF-8", ".cls"]
     ),
     "boxes of Label Studio": lambda w: (
-        [w.json("b.json", [dataset(annotations=[{"result": [BOX]}])])], PARTS, ["b.json", "row 1: ", "rectanglelabels"]
+        [w.json("b.json", [task(annotations=[{"result": [BOX]}])])], PARTS, ["b.json", "row 1: ", "rectanglelabels"]
     ),
-    "no annotations": lambda w: ([w.json("u.json", [dataset(annotations=[])])], PARTS, ["row 1: ", "no annotation"]),
-    "an export that is cut": lambda w: ([w.file("k.json", json.dumps([dataset()])[:-1])], PARTS, ["k.json", "again"]),
+    "no annotations": lambda w: ([w.json("u.json", [task(annotations=[])])], PARTS, ["row 1: ", "no annotation"]),
+    "an export that is cut": lambda w: ([w.file("k.json", json.dumps([task()])[:-1])], PARTS, ["k.json", "again"]),
     "an object": lambda w: ([w.json("o.json", {"a": 1})], PARTS, ["o.json", "JSON-MIN"]),
     "JSON of other keys": lambda w: ([w.json("x.json", [{"a": 1}])], PARTS, ["--image", "there are: a"]),
     "other XML": lambda w: ([w.file("h.xml", "<html/>")], PARTS, ["h.xml", "no row"]),

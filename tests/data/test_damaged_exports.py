@@ -23,12 +23,12 @@ from vl2v.sources.webdataset import Shards
     [5, True, "no", {"a": 1}, [7], [{"result": 7}], [{"result": True}], [{"result": {"a": 1}}], [{"result": [3]}]],
 )
 def test_annotations_of_another_type_are_a_fault_of_their_row(tmp_path: Path, annotations: object) -> None:
-    def dataset(value: object) -> dict[str, Any]:
+    def task(value: object) -> dict[str, Any]:
         return {"data": {"image": "a.png"}, "annotations": value}
 
     good = [{"result": [{"from_name": "choice", "type": "choices", "value": {"choices": ["cat"]}}]}]
     file = tmp_path / "export.json"
-    file.write_text(json.dumps([dataset(annotations), dataset(good)]))
+    file.write_text(json.dumps([task(annotations), task(good)]))
     (_, first), (_, second) = LabelStudio(str(file)).rows(["image", "choice"])
     assert isinstance(first, Broken)
     assert first.problem == "no annotation"
