@@ -1,4 +1,4 @@
-"""YAML whose mappings have every key once; PyYAML takes the last of several without a word."""
+"""YAML of limited size whose mappings have every key once; PyYAML takes the last of several without a word."""
 
 from __future__ import annotations
 
@@ -7,6 +7,34 @@ from typing import Any
 import yaml
 
 MAPPING = "tag:yaml.org,2002:map"
+MOST_VALUES = 1_000_000  # in a file whose aliases are written out
+
+
+class Limited(yaml.composer.Composer):
+    """Mixin for a loader: refuses files whose aliases stand for an enormous number of values."""
+
+    def get_single_node(self) -> Any:
+        """Return the root of the file.
+
+        Raises:
+            yaml.composer.ComposerError: if the file would have more than `MOST_VALUES` values without aliases.
+        """
+        root = super().get_single_node()
+        if root is not None and _size(root, {}) > MOST_VALUES:
+            problem = f"aliases that stand for more than {MOST_VALUES:,} values, or for themselves"
+            raise yaml.composer.ComposerError(None, None, problem, root.start_mark)
+        return root
+
+
+def _size(node: Any, sizes: dict[int, int]) -> int:
+    """The number of values in a node, with aliases written out; more than `MOST_VALUES` if it contains itself."""
+    if isinstance(node, yaml.ScalarNode):
+        return 1
+    if id(node) not in sizes:
+        sizes[id(node)] = MOST_VALUES + 1  # while it is open
+        parts = node.value if isinstance(node, yaml.SequenceNode) else [part for pair in node.value for part in pair]
+        sizes[id(node)] = min(1 + sum(_size(part, sizes) for part in parts), MOST_VALUES + 1)
+    return sizes[id(node)]
 
 
 def without_repeats(loader: type[Any]) -> None:
@@ -29,8 +57,8 @@ def without_repeats(loader: type[Any]) -> None:
     loader.add_constructor(MAPPING, mapping)
 
 
-class Settings(yaml.SafeLoader):
-    """Plain values of YAML 1.1."""
+class Settings(Limited, yaml.SafeLoader):
+    """Plain values of YAML 1.1 without repeated keys."""
 
 
 without_repeats(Settings)

@@ -117,3 +117,18 @@ def test_the_command_that_finishes_the_first_run_can_be_pasted(tmp_path: Path) -
     with pytest.raises(RunError, match="is not finished") as caught:
         final(run, tmp_path / "final")
     assert f"vl2v distill --out '{run}' --resume" in caught.value.next_step
+
+
+@pytest.mark.slow
+def test_an_interrupted_run_continues(bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, out = distill(bench, tmp_path / "first"), tmp_path / "final"
+    with monkeypatch.context() as patched:
+        patched.setattr("vl2v.commands.distill.train", lambda *_, **__: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            final(first, out, report=False)
+    assert (out / "config.yaml").is_file()
+    for _ in range(2):  # and a finished one is evaluated again
+        done, expected = final(first, out, report=False)
+        assert done is not None
+        assert expected.domains == ("rose",)
+        assert json.loads((out / "expected.json").read_text())["domains"] == ["rose"]

@@ -102,9 +102,11 @@ def candidates(items: Sequence[str]) -> dict[str, Any]:
     """Parse the values of ``--vary``, KEY=V1,V2, as YAML."""
     import yaml
 
+    from vl2v.yaml_keys import Settings
+
     pairs = (pair(item, "--vary") for item in items)
     try:
-        return {key: tuple(yaml.safe_load(f"[{text}]")) for key, text in pairs}
+        return {key: tuple(yaml.load(f"[{text}]", Settings)) for key, text in pairs}
     except yaml.YAMLError as error:
         expected, found = "KEY=VALUE,VALUE,...", ", ".join(items)[:80]
         step = "e.g. --vary distill.steps=500,1000; quote a value that has special characters"

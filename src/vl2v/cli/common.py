@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 AMOUNT = re.compile(r"[0-9]{1,13}(\.[0-9]{0,30})?|\.[0-9]{1,30}")
 MOST_MONEY = 1_000_000_000_000
+REPEATED = ("repair", "final", "label", "add")  # commands that continue where they were stopped
 TRACEBACK = "VL2V_TRACEBACK"  # if set, unexpected errors are shown with a traceback
 
 DataArg = Annotated[
@@ -68,6 +69,8 @@ def guarded(command: Callable[P, None]) -> Callable[P, None]:
             out = kwargs.get("out")
             begun = out and (Path(str(out)) / "config.yaml").exists()
             step = f"continue: {resume_command(str(out))}" if begun else ""
+            if command.__name__ in REPEATED:
+                step = "continue: repeat the command"
             _fail(Interrupted("Stopped; all purchased embeddings are saved.", next_step=step), as_json)
         except BrokenPipeError:
             raise SystemExit(flush_streams() or BROKEN_PIPE) from None
@@ -201,12 +204,14 @@ def pair(item: str, flag: str) -> tuple[str, Any]:
     """
     import yaml
 
+    from vl2v.yaml_keys import Settings
+
     key, sign, text = item.partition("=")
     if not sign or not all(key.split(".")) or not text:
         step = f"e.g. {flag} distill.steps=500"
         raise ConfigError(f"{flag} is not valid.", expected="KEY=VALUE", found=item, next_step=step)
     try:
-        return key, text if flag == "--vary" else yaml.safe_load(text)
-    except yaml.YAMLError as error:
+        return key, text if flag == "--vary" else yaml.load(text, Settings)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         step = f"e.g. {flag} distill.steps=500; quote a value that has special characters"
         raise ConfigError(f"{flag} {key} is not valid.", expected="a YAML value", found=text, next_step=step) from error

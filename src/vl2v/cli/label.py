@@ -19,7 +19,10 @@ def attach(app: typer.Typer) -> None:
     app.command("label")(guarded(label))
 
 
-@with_settings("Money", "data.image", "data.label", "data.domain", "data.layout_as_found", "data.skip_bad")
+@with_settings(
+    *("Money", "data.image", "data.label", "data.domain", "data.layout_as_found", "data.skip_bad"),
+    without=("when_short",),
+)
 def label(
     data: Annotated[str, typer.Argument(help="Images without labels: a folder, a table, or a dataset.")],
     teacher: Annotated[str, typer.Option(help="The teacher, in the format of vl2v distill --teacher.")],

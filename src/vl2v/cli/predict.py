@@ -24,12 +24,25 @@ from vl2v.schema import Metric
 from vl2v.terminal import say
 
 
-@with_settings("data.image", "data.label", "data.split", "data.group", "data.skip_bad", assign=False)
+@with_settings(
+    *("data.image", "data.label", "data.split", "data.group", "data.skip_bad"),
+    assign=False,
+    texts={
+        "data.image": "Table column with the image paths (default: as in training, else recognised by name).",
+        "data.label": "Table column with the classes (default: as in training, else recognised by name).",
+        "data.split": "Table column with the split; only the test images are evaluated (default: as in training, else "
+        "all images).",
+        "data.group": "Table column with groups, with which the split of the training data is repeated (default: as in "
+        "training).",
+    },
+)
 def evaluate(
     run: Annotated[Path, typer.Argument(help="Folder of a run or a student.")],
     data: DataArg,
     domain: Annotated[list[str] | None, typer.Option(help="Domain to evaluate (default: all); repeatable.")] = None,
-    domain_column: Annotated[str | None, typer.Option(help="Table column with the domains, or none.")] = None,
+    domain_column: Annotated[
+        str | None, typer.Option(help="Table column with the domains, or none (default: as in training).")
+    ] = None,
     metric: Annotated[Metric, typer.Option(help="accuracy, or macro: the mean of the classes' recall.")] = "accuracy",
     cache: CacheOpt = None,
     quiet: Quiet = False,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
@@ -50,12 +50,15 @@ class Setting:
         """Keyword of the option in a command."""
         return self.flags[0].lstrip("-").replace("-", "_")
 
-    @property
-    def parameter(self) -> inspect.Parameter:
-        """Parameter of a command for typer; its value is None if the option is not given."""
+    def parameter(self, text: str | None) -> inspect.Parameter:
+        """Parameter of a command for typer; its value is None if the option is not given.
+
+        Args:
+            text: help of the option; None takes the first sentence of the setting's docstring.
+        """
         kind: Any = self.option.kind or _kind(self.field.annotation)
         flags = self.flags if kind is not bool or self.field.default is False else ()  # typer adds --no-...
-        text = (self.field.description or "").partition("\n\n")[0].replace("\n", " ")
+        text = text or (self.field.description or "").partition("\n\n")[0].replace("\n", " ")
         kind = Annotated[kind | None, typer.Option(*flags, help=text, rich_help_panel=self.option.panel)]
         return inspect.Parameter(self.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=kind)
 
@@ -89,7 +92,9 @@ SETTINGS = [
 ]
 
 
-def with_settings(*panels: str, assign: bool = True) -> Callable[[Callable[..., None]], Callable[..., None]]:
+def with_settings(
+    *panels: str, assign: bool = True, without: Sequence[str] = (), texts: Mapping[str, str] | None = None
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Decorate a command with the options of sections of the help or of single keys.
 
     The command receives the given values as its keyword `settings`, nested. Options take precedence over `--set`.
@@ -97,8 +102,11 @@ def with_settings(*panels: str, assign: bool = True) -> Callable[[Callable[..., 
     Args:
         panels: sections of the help, or dotted keys.
         assign: whether the command has `--set`.
+        without: dotted keys in these sections that have no effect on the command.
+        texts: by dotted key, the help of options that mean something else than in a run.
     """
-    chosen = [s for panel in panels for s in SETTINGS if panel in (s.option.panel, s.key)]
+    chosen = [s for panel in panels for s in SETTINGS if panel in (s.option.panel, s.key) and s.key not in without]
+    texts = texts or {}
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         own = [p for name, p in inspect.signature(command, eval_str=True).parameters.items() if name != "settings"]
@@ -111,7 +119,7 @@ def with_settings(*panels: str, assign: bool = True) -> Callable[[Callable[..., 
             command(**values, settings=settings)
 
         own = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own]
-        parameters = [*(s.parameter for s in chosen), *own, *([assigned] if assign else [])]
+        parameters = [*(s.parameter(texts.get(s.key)) for s in chosen), *own, *([assigned] if assign else [])]
         inner.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         inner.__annotations__ = {p.name: p.annotation for p in parameters}
         return inner

@@ -259,7 +259,8 @@ def _locked(run: str | Path) -> Iterator[Path]:
     folder = run / "student" if (run / "student" / CARD).is_file() else run
     if not (folder / CARD).is_file():
         Student.load(folder)  # raises an error that names the fault
-    with alone_in(home_of(run), "vl2v classes"), file_lock(folder.with_name(f"{folder.name}.lock")):
+    place = folder.resolve()  # "." has no name
+    with alone_in(home_of(run), "vl2v classes"), file_lock(place.with_name(f"{place.name}.lock")):
         yield folder
 
 

@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import math
+import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from vl2v.analysis.intervals import wilson
 from vl2v.commands.distill import Run, run
-from vl2v.errors import ConfigError
+from vl2v.errors import ConfigError, RunError
 from vl2v.evaluation.evaluation import Evaluation
-from vl2v.json_files import write_json
+from vl2v.json_files import read_json, write_json
 from vl2v.locations import StoragePaths
 from vl2v.progress import Progress
 from vl2v.reports.source import evaluation_of_run
-from vl2v.runs.folder import RunFolder
-from vl2v.runs.starting import ensure_finished
+from vl2v.runs.folder import EXPECTED, RunFolder
+from vl2v.runs.starting import ensure_finished, ensure_new
 from vl2v.runs.storage import storage_of
 from vl2v.settings import make_config
+from vl2v_runtime.names import shown
 
-FILE = "expected.json"
 # 97.5% quantiles of Student's t for 1 to 10 degrees of freedom; the last one also serves for more.
 T975 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
 
@@ -82,6 +83,8 @@ def final(
 ) -> tuple[Run | None, Expected]:
     """Train a student for deployment: the settings of a finished run, with its held-out domains as sources too.
 
+    To continue after an interruption, call it again.
+
     A part of every domain remains for validation, as in any run. Nothing is bought if the first run has bought the
     embeddings of its held-out domains, which it does unless ``teacher.zero_shot`` is off.
 
@@ -98,7 +101,7 @@ def final(
         also in ``expected.json`` of the new run.
 
     Raises:
-        RunError: if the first run is not finished.
+        RunError: if the first run is not finished, or `out` has another run.
         ConfigError: if it held out no domain.
         BudgetError: if embeddings are missing that the budget does not cover.
     """
@@ -113,10 +116,31 @@ def final(
             found="a run that was trained on every domain",
             next_step="deploy its student, or run vl2v distill with --held-out first",
         )
-    values = config.model_dump(mode="json")
+    limit = "0" if budget is None else budget
+    resume = _is_begun(out, first)
+    values = (RunFolder(out).config(resuming=True) if resume else config).model_dump(mode="json") | {"budget": limit}
     values["data"]["held_out"] = ()
-    values["budget"] = "0" if budget is None else budget
-    done = run(make_config(None, values), out, storage=storage or storage_of(first), progress=progress, report=report)
-    if done is not None:
-        write_json(out / FILE, asdict(expected) | {"first_run": str(first.resolve())})
-    return done, expected
+    made = make_config(None, values)
+    if int(os.environ.get("RANK", "0")) == 0 and not resume:  # of several processes, the first writes
+        ensure_new(RunFolder(out), made.data.root)
+        out.mkdir(parents=True, exist_ok=True)
+        write_json(out / EXPECTED, asdict(expected) | {"first_run": str(first.resolve())})
+    paths = storage or storage_of(first)
+    return run(made, out, resume=resume, storage=paths, progress=progress, report=report), expected
+
+
+def _is_begun(out: Path, first: Path) -> bool:
+    """Whether a folder has a run that this command began, to be continued.
+
+    Raises:
+        RunError: if it was begun with another first run.
+    """
+    if not RunFolder(out).config_file.is_file() or not (out / EXPECTED).is_file():
+        return False
+    said = read_json(out / EXPECTED)
+    began = str(said.get("first_run"))[:1000] if isinstance(said, dict) else "something else"
+    if began != str(first.resolve()):
+        step = "choose another folder: --out FOLDER"
+        problem, expected = f"{shown(out)} was made from another run.", shown(str(first.resolve()))
+        raise RunError(problem, expected=expected, found=shown(began), next_step=step)
+    return True

@@ -15,7 +15,7 @@ from vl2v.data.images import spelling
 from vl2v.errors import ConfigError, StudentError, TeacherError
 from vl2v.planning.models import local_device, stated_price
 from vl2v.planning.requirements import ROW_OVERHEAD, Requirements, make_quote
-from vl2v.runs.made_here import MARK, check_teacher
+from vl2v.runs.made_here import MARK, check_prompts, check_teacher
 from vl2v.runs.relative import located
 from vl2v.student.files import CHANGES
 from vl2v.student.model import Student
@@ -100,13 +100,12 @@ def new_classes(
     `run` is the folder of the student's run, from which relative paths of its settings are resolved.
     """
     need_head(student)
-    config, made = run_config(student, teacher, run), student.provenance
+    config = run_config(student, teacher, run)
     new = _new_names(student, names)
     if phrases and len(phrases) != len(names):
         found = f"{len(names)} names and {len(phrases)} phrases"
         raise ConfigError("The numbers of names and phrases differ.", expected="a phrase for each name", found=found)
-    own = made.get("templates") or config.teacher.prompts
-    chosen = load_templates(tuple(templates) or (own if isinstance(own, str) else tuple(own)))
+    chosen = load_templates(tuple(templates)) if templates else own_templates(student, config)
     phrased = [" ".join(phrase.split()) or name for phrase, name in zip(phrases or new, new, strict=True)]
     prompts = {name: tuple(render(t, phrase) for t in chosen) for name, phrase in zip(new, phrased, strict=True)}
     _check_prompts(student, prompts)
@@ -137,6 +136,20 @@ def run_config(student: Student, teacher: str | Teacher | None, run: Path) -> Ru
     if teacher is None:
         check_teacher(config, made.get(MARK))
     return located(config, run)
+
+
+def own_templates(student: Student, config: RunConfig) -> tuple[str, ...]:
+    """Return the prompt templates that a student was trained with, without reading a file that a stranger names.
+
+    Args:
+        student: the student, whose provenance is checked.
+        config: settings of its run, see `run_config`.
+    """
+    made = student.provenance
+    if noted := made.get("templates"):
+        return load_templates(tuple(noted))
+    check_prompts(parse(RunConfig, made["config"], "the student's provenance"), made.get(MARK))
+    return load_templates(config.teacher.prompts)
 
 
 def _new_names(student: Student, names: Sequence[str]) -> list[str]:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from vl2v.commands.new_classes import need_head, opened_teacher, run_config, text_quote
+from vl2v.commands.new_classes import need_head, opened_teacher, own_templates, run_config, text_quote
 from vl2v.data.images import spelling
 from vl2v.errors import ConfigError, StudentError
 from vl2v.locations import StoragePaths
@@ -21,7 +21,7 @@ from vl2v.student.files import CHANGES
 from vl2v.student.model import Student
 from vl2v.student.provenance import check_provenance
 from vl2v.teacher.base import Teacher, unit_rows
-from vl2v.teacher.prompts import load_templates, render
+from vl2v.teacher.prompts import render
 from vl2v.teacher.purchase.buyer import Buyer
 from vl2v.teacher.purchase.ledger import Budget, Quote
 from vl2v.teacher.purchase.store import EmbeddingStore
@@ -95,8 +95,7 @@ def negative_texts(student: Student, file: Path | None, teacher: str | Teacher |
             found="only names of classes",
             next_step=step,
         )
-    own = check_provenance(student.provenance, "the student").get("templates") or config.teacher.prompts
-    template = load_templates(own if isinstance(own, str) else tuple(own))[0]
+    template = own_templates(student, config)[0]
     return NegativeTexts(
         nouns, tuple(render(template, noun) for noun in nouns), opened_teacher(student, config, teacher)
     )

@@ -152,7 +152,7 @@ def _write_selection(plan: RepairPlan) -> None:
     for name, part in ((TRAINED, plan.trained), (CHECKED, plan.checked)):
         with replacing(plan.out / name) as fresh, fresh.open("w", encoding="utf-8", newline="") as file:
             csv.writer(file).writerows([["image"], *([str((part.root / path).absolute())] for path in part.paths)])
-    write_json(plan.out / REPAIR, {"first_run": str(plan.first.resolve()), "images": str(plan.images.resolve())})
+    write_json(plan.out / REPAIR, plan.record)
 
 
 def _zero_shot(plan: RepairPlan, store: EmbeddingStore) -> Indices:

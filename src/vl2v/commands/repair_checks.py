@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from vl2v.runs.folder import CHECKED, REPAIR, TRAINED, RunFolder
 from vl2v.student.files import CHANGES
 from vl2v.student.model import Student
 from vl2v_runtime.names import shown
+
+LATER = ("queries", "settings")  # keys of `REPAIR` that earlier versions did not write
 
 
 def ensure_repairable(config: RunConfig, run: Path) -> None:
@@ -81,20 +84,25 @@ def ensure_same_classes(student: Student, run: Path) -> None:
         )
 
 
-def is_begun(out: Path, run: Path, images: Path) -> bool:
-    """Whether a folder contains an unfinished repair of this run with these images.
+def is_begun(out: Path, requested: Mapping[str, Any]) -> bool:
+    """Whether a folder contains a repair with these options, to be continued.
+
+    Args:
+        out: folder of the repair.
+        requested: the options, by their keys in `REPAIR`. Folders of earlier versions do not have all keys.
 
     Raises:
-        RunError: if it contains a repair of another run or with other images.
+        RunError: if it contains a repair of another run, with other images, or with other options.
     """
     if not (out / REPAIR).is_file():
         return False
-    recorded, requested = read_repair(out), {"first_run": str(run.resolve()), "images": str(images.resolve())}
-    if differing := [key for key in requested if recorded.get(key) != requested[key]]:
+    recorded = read_repair(out)
+    known = [key for key in requested if key in recorded or key not in LATER]
+    if differing := [key for key in known if recorded.get(key) != requested[key]]:
         raise RunError(
             f"{shown(out)} has another repair.",
-            expected=", ".join(shown(str(recorded.get(key))) for key in differing),
-            found=", ".join(shown(requested[key]) for key in differing),
+            expected=", ".join(f"{key} {shown(str(recorded.get(key))[:200])}" for key in differing),
+            found=", ".join(f"{key} {shown(str(requested[key])[:200])}" for key in differing),
             next_step="choose another folder: --out FOLDER",
         )
     return all((out / name).is_file() for name in (TRAINED, CHECKED))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from contextlib import closing
 from dataclasses import dataclass, replace
 from decimal import Decimal
@@ -74,7 +75,8 @@ class RepairPlan:
         checked: images to query and to use for comparing the students.
         prompts: the K * T texts of the teacher's zero-shot predictions, class by class.
         quote: the queries that the store lacks for these images and for those of the first run, and their cost.
-        begun: whether the folder has an unfinished repair that this one continues.
+        begun: whether the folder has a repair that this one continues.
+        record: the run, the images and the options of this repair, as its folder records them.
     """
 
     first: Path
@@ -90,6 +92,7 @@ class RepairPlan:
     prompts: tuple[str, ...]
     quote: Quote
     begun: bool
+    record: dict[str, Any]
 
 
 @explaining
@@ -124,7 +127,7 @@ def plan_repair(
         settings: nested settings of the new run, which replace those of a repair and of the first run.
 
     Raises:
-        RunError: if the run is not finished, or `out` is not empty.
+        RunError: if the run is not finished, or `out` is not empty or has a repair with other options.
         ConfigError: if the run's student cannot be repaired, the number of queries is too small, the budget is not an
             amount of money, or a setting would change what the students are compared on.
         DataError: if there are fewer than 5 different images, or the images of the run have moved.
@@ -139,7 +142,13 @@ def plan_repair(
     evaluation = compared_evaluation(folder)
     _check_queries(queries)
     limit = parse_budget(budget)
-    begun = is_begun(target, first, place)
+    record = {
+        "first_run": str(first.resolve()),
+        "images": str(place.resolve()),
+        "queries": queries,
+        "settings": json.loads(json.dumps(settings or {}, default=str)),
+    }
+    begun = is_begun(target, record)
     if not begun:
         for source in (before.data.root, place):
             ensure_new(RunFolder(target), source)
@@ -168,7 +177,8 @@ def plan_repair(
         required = replace(needed, purposes={(PURPOSE, 0): digests} | needed.purposes)
         quote = make_quote(required, opened, store, len(digests), fit[0], None)
     return RepairPlan(
-        first, place, target, config, paths, opened, student, evaluation, trained, checked, needed.prompts, quote, begun
+        first, place, target, config, paths, opened, student, evaluation, trained, checked, needed.prompts, quote,
+        begun, record,
     )  # fmt: skip
 
 

@@ -160,8 +160,17 @@ def _decisions(out: Path) -> dict[tuple[str, str], str]:
     if out.suffix.lower() in (".html", ".htm"):
         step = "choose another name for the list, e.g. --out suspects.csv"
         raise ConfigError("The page would replace the list.", expected="a CSV file", found=shown(out), next_step=step)
-    ensure_writable(out)
+    page = out.with_suffix(".html")
+    for file in (out, page):
+        ensure_writable(file)
     if not out.exists():
+        if page.exists():
+            raise ConfigError(
+                f"{shown(page)} exists, and is not replaced.",
+                expected="a name for the list that no other page has, since the page for review is next to it",
+                found=f"another page, and no {shown(out)}",
+                next_step="choose another file: --out FILE",
+            )
         return {}
     try:
         rows = csv.DictReader(io.StringIO(read_regular(out).decode("utf-8-sig", "surrogateescape"), newline=""))

@@ -12,7 +12,7 @@ import yaml
 
 from vl2v.data.images import spaced
 from vl2v.errors import ConfigError
-from vl2v.yaml_keys import without_repeats
+from vl2v.yaml_keys import Limited, without_repeats
 from vl2v_runtime.metadata import MAX_NAME
 from vl2v_runtime.names import has_control, shown
 from vl2v_runtime.regular import read_text
@@ -21,7 +21,7 @@ NAMES = ("classes.yaml", "classes.yml")
 MOST_BRACKETS = 1000  # no phrase needs any; deep nesting takes the parser minutes
 
 
-class _Texts(yaml.BaseLoader):
+class _Texts(Limited, yaml.BaseLoader):
     """Reads all scalars as text, so that ``0``, ``no`` and ``2024-01-01`` can be class folders."""
 
 

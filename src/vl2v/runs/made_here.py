@@ -58,7 +58,7 @@ def check_teacher(config: RunConfig, signature: object) -> None:
         TeacherError: if it may not; the message names the option that opens it anyway.
     """
     spec, prompts = config.teacher.spec, config.teacher.prompts
-    harmless = isinstance(prompts, tuple) or prompts in (*NAMED, CLIP_80) or "{" in prompts
+    harmless = not _is_file(prompts)
     if (harmless and _is_fixed(spec)) or is_signed(signature, "teacher", spec, prompts):
         return
     raise TeacherError(
@@ -67,6 +67,33 @@ def check_teacher(config: RunConfig, signature: object) -> None:
         found=spec[:200] if harmless else f"{spec[:200]}, with prompts from {str(prompts)[:200]}",
         next_step=f"if you trust it, repeat the command with --teacher '{spec[:200]}'",
     )
+
+
+def check_prompts(config: RunConfig, signature: object) -> None:
+    """Refuse to read the prompts of a student that was made elsewhere from a file, even if the teacher is the user's.
+
+    The lines of any file with braces would be sent to the teacher.
+
+    Args:
+        config: of the student's provenance.
+        signature: from the same place.
+
+    Raises:
+        TeacherError: with the option that states the prompts.
+    """
+    spec, prompts = config.teacher.spec, config.teacher.prompts
+    if _is_file(prompts) and not is_signed(signature, "teacher", spec, prompts):
+        raise TeacherError(
+            "The student names a file as its prompts, and was not made here by this version of vl2v.",
+            expected="prompts in student.json (templates), or --template",
+            found=str(prompts)[:200],
+            next_step="if you trust it, pass its lines: --template 'a photo of a {}'; else copy the student again from "
+            "its source",
+        )
+
+
+def _is_file(prompts: str | tuple[str, ...]) -> bool:
+    return not (isinstance(prompts, tuple) or prompts in (*NAMED, CLIP_80) or "{" in prompts)
 
 
 def _is_fixed(spec: str) -> bool:

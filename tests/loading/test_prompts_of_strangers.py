@@ -1,0 +1,27 @@
+"""Prompts in a file that a stranger's student names are not read, even if the user names the teacher."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from test_made_here import config_of, made_by
+from watching import watched
+
+from vl2v.commands.new_classes import own_templates
+from vl2v.errors import TeacherError
+from vl2v.runs.made_here import sign_teacher
+from vl2v.student.model import Student
+
+
+def test_a_file_is_read_only_if_this_user_named_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "home"))
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text("a secret of {}\n")
+    config = config_of("offline:", str(prompts))
+    student = Student.load(made_by("offline:", tmp_path / "student", prompts=str(prompts)))
+    with watched(tmp_path / "student") as found, pytest.raises(TeacherError, match="--template"):
+        own_templates(student, config)
+    assert found == []
+    student.provenance["signature"] = sign_teacher(config)
+    assert own_templates(student, config) == ("a secret of {}",)
