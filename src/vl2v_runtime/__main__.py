@@ -7,7 +7,7 @@ import csv
 import json
 import math
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from vl2v_runtime.trust import ALL_SCORES, CONFIDENCE, NEGATIVES, REJECT_COVERAG
 
 FORMATS = ("table", "json", "csv")
 UNREADABLE = 3  # exit code if an image could not be read, as in vl2v predict
+MOST_THREADS, MOST_BATCH = 1024, 100_000
 COMPARED = 10_000  # images that are compared with the training domains; more would only need memory
 
 
@@ -84,8 +85,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("images", type=_path, nargs="+", help="images, or folders of images")
     parser.add_argument("--format", choices=FORMATS, default="table")
     parser.add_argument("--int8", action="store_true", help="use the quantised file of a folder")
-    parser.add_argument("--threads", type=_count, help="CPU threads (default: all cores)")
-    parser.add_argument("--batch-size", type=_count, default=BATCH, help="images per batch (default: %(default)s)")
+    parser.add_argument("--threads", type=_count(MOST_THREADS), help="CPU threads (default: all cores)")
+    parser.add_argument("--batch-size", type=_count(MOST_BATCH), default=BATCH, help="images per batch (default: %(default)s)")
     parser.add_argument(
         "--coverage",
         type=_share,
@@ -107,12 +108,17 @@ def _path(text: str) -> Path:
     return Path(text)
 
 
-def _count(text: str) -> int:
-    """Parse an integer of at least 1."""
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{number} is not at least 1")
-    return number
+def _count(most: int) -> Callable[[str], int]:
+    """Return a parser of an integer from 1 to `most`."""
+
+    def parse(text: str) -> int:
+        number = int(text)
+        if not 1 <= number <= most:
+            raise argparse.ArgumentTypeError(f"{text[:40]} is not a whole number from 1 to {most:,}")
+        return number
+
+    parse.__name__ = "whole number"  # in messages of argparse
+    return parse
 
 
 def _share(text: str) -> float:
@@ -123,7 +129,7 @@ def _share(text: str) -> float:
     return number
 
 
-_count.__name__, _share.__name__ = "whole number", "number"  # names in messages of argparse
+_share.__name__ = "number"  # in messages of argparse
 
 
 def _find(inputs: Sequence[Path]) -> list[Path]:

@@ -145,7 +145,7 @@ def plan_repair(
     record = {
         "first_run": str(first.resolve()),
         "images": str(place.resolve()),
-        "queries": queries,
+        "queries": min(queries, MOST),
         "settings": json.loads(json.dumps(settings or {}, default=str)),
     }
     begun = is_begun(target, record)
