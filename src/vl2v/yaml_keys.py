@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import yaml
+from yaml.composer import Composer, ComposerError
 
 MAPPING = "tag:yaml.org,2002:map"
 MOST_VALUES = 1_000_000  # in a file whose aliases are written out
 
 
-class Limited(yaml.composer.Composer):
+class Limited(Composer):
     """Mixin for a loader: refuses files whose aliases stand for an enormous number of values."""
 
     def get_single_node(self) -> Any:
@@ -22,7 +23,7 @@ class Limited(yaml.composer.Composer):
         root = super().get_single_node()
         if root is not None and _size(root, {}) > MOST_VALUES:
             problem = f"aliases that stand for more than {MOST_VALUES:,} values, or for themselves"
-            raise yaml.composer.ComposerError(None, None, problem, root.start_mark)
+            raise ComposerError(None, None, problem, root.start_mark)
         return root
 
 

@@ -86,7 +86,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--format", choices=FORMATS, default="table")
     parser.add_argument("--int8", action="store_true", help="use the quantised file of a folder")
     parser.add_argument("--threads", type=_count(MOST_THREADS), help="CPU threads (default: all cores)")
-    parser.add_argument("--batch-size", type=_count(MOST_BATCH), default=BATCH, help="images per batch (default: %(default)s)")
+    parser.add_argument(
+        "--batch-size", type=_count(MOST_BATCH), default=BATCH, help="images per batch (default: %(default)s)"
+    )
     parser.add_argument(
         "--coverage",
         type=_share,

@@ -56,6 +56,7 @@ def system(error: BaseException, locations: Sequence[Location]) -> Vl2vError | N
     shown = f"{path}" if path else location.option if location else "A file"
     reason = (
         (dangling(path) if error.errno != errno.ELOOP else "")
+        or _own_words(error)
         or FOUND.get(error.errno or 0)
         or error.strerror
         or str(error)
@@ -100,6 +101,11 @@ def _of_resources(error: BaseException) -> AccessError | None:
             next_step=step,
         )
     return None
+
+
+def _own_words(error: OSError) -> str:
+    """Return what vl2v says of a file, e.g. that it is a named pipe; empty if the words are those of the system."""
+    return error.strerror if error.errno and error.strerror and error.strerror != os.strerror(error.errno) else ""
 
 
 def dangling(path: Path | None) -> str:
