@@ -80,7 +80,8 @@ def test_a_repair_with_other_options_is_another_repair(tmp_path: Path) -> None:
     assert is_begun(tmp_path, options), "an earlier version did not record the options"
     (tmp_path / REPAIR).write_text(json.dumps(options))
     assert is_begun(tmp_path, options)
-    for change in ({"queries": 20}, {"settings": {}}, {"images": "other"}):
+    changes: list[dict[str, Any]] = [{"queries": 20}, {"settings": {}}, {"images": "other"}]
+    for change in changes:
         with pytest.raises(RunError, match="has another repair"):
             is_begun(tmp_path, options | change)
     (tmp_path / REPAIR).write_text("{}")
