@@ -11,7 +11,7 @@ import pytest
 
 from vl2v.cli.common import guarded
 from vl2v.commands import final as final_module
-from vl2v.commands.classes import _alone
+from vl2v.commands.classes import _locked
 from vl2v.commands.final import final
 from vl2v.commands.repair_checks import is_begun
 from vl2v.commands.suspects import _decisions
@@ -103,7 +103,7 @@ def test_a_student_that_is_the_current_folder(tmp_path: Path, monkeypatch: pytes
     (tmp_path / "only").mkdir()
     (tmp_path / "only" / "student.json").touch()
     monkeypatch.chdir(tmp_path / "only")
-    with _alone(".") as folder:
+    with _locked(".") as folder:
         assert folder.resolve() == tmp_path / "only"
     assert not [path for path in (tmp_path / "only").iterdir() if path.name != "student.json"]
 
