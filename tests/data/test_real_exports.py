@@ -82,7 +82,9 @@ def test_what_annotators_leave_is_reported_and_skipped_in_every_format(tmp_path:
     data = str(STUDIO / f"disturbed{ending if '.' in ending else '.json'}")
     table = imported(data, tmp_path, **LABELLED)
     assert faults(table) == DISTURBED[ending]
-    assert len(usable(table)) == 7
+    dataset = usable(table)
+    assert len(dataset) == 7
+    assert sum(fault.count for fault in dataset.skipped) == (5 if ending == "json" else 4), "JSON alone lists all tasks"
 
 
 def test_the_only_control_is_the_label_even_if_the_first_tasks_have_none(tmp_path: Path) -> None:

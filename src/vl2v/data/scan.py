@@ -47,7 +47,8 @@ class Fault:
     where: str
     problem: str
     remedy: str
-    file: bool = False  # whether a single file is faulty, which --skip-bad skips
+    file: bool = False  # whether files are faulty, which --skip-bad skips
+    count: int = 1  # number of files or rows
 
 
 _Stamp = tuple[int, ...]  # size, modification time, change time, inode

@@ -126,7 +126,8 @@ class TableListing(Listing):
         for fault, rows in self._problems.items():
             more = f" and {rows.count - len(rows.first):,} more" if rows.count > len(rows.first) else ""
             unit = self._unit if rows.count == 1 else f"{self._unit}s"
-            self.faults.append(Fault(f"{unit} {', '.join(rows.first)}{more}", fault.problem, fault.remedy, fault.file))
+            where = f"{unit} {', '.join(rows.first)}{more}"
+            self.faults.append(Fault(where, fault.problem, fault.remedy, fault.file, rows.count))
         if not cells:
             raise FaultyDataError(self.source, self.faults) if self.faults else empty(self.source)
         return cells

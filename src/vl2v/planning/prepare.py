@@ -161,9 +161,9 @@ def read_parts(
             skip_bad=config.skip_bad,
             progress=progress,
         )
-    skipped = len(dataset.skipped) + (len(unlabelled.skipped) if unlabelled else 0)
+    skipped = sum(fault.count for fault in (*dataset.skipped, *(unlabelled.skipped if unlabelled else ())))
     if skipped:
-        warn(progress, f"skipped {skipped} bad file{'' if skipped == 1 else 's'} (--skip-bad)")
+        warn(progress, f"skipped {skipped:,} bad image{'' if skipped == 1 else 's'} (--skip-bad)")
     for warning in dict.fromkeys(dataset.warnings):
         warn(progress, warning)
     seen, unseen = part_classes(dataset, config.held_out_classes)
