@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from vl2v.words import duration
+
+OVER = 1.1  # times the limit: more than the error of the estimate
 
 
 @dataclass(frozen=True)
@@ -18,6 +21,7 @@ class TrainingTime:
         seconds: wall time of the run after the purchase, estimated from a few steps.
         unlimited_steps: steps without that limit.
         unlimited_seconds: their wall time.
+        limit: maximum wall time in seconds that was set. A run has a minimum number of steps, which may take longer.
     """
 
     steps: int
@@ -26,11 +30,16 @@ class TrainingTime:
     seconds: float
     unlimited_steps: int
     unlimited_seconds: float
+    limit: float = math.inf
 
     def __str__(self) -> str:
         line = f"{self.steps:,} steps of {self.batch} images of {self.size} pixels will take about "
         line += duration(self.seconds, rounded=True)
         if self.steps < self.unlimited_steps:
-            line += f", within the limit of time; {self.unlimited_steps:,} steps would take about "
+            if self.seconds > OVER * self.limit:
+                line += f", the fewest possible, longer than {duration(self.limit, rounded=True)}"
+            else:
+                line += ", within the limit of time"
+            line += f"; {self.unlimited_steps:,} steps would take about "
             line += f"{duration(self.unlimited_seconds, rounded=True)} (--time none)"
         return line

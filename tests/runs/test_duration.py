@@ -25,6 +25,7 @@ from vl2v.progress import Silent
 from vl2v.schema import minutes_of
 from vl2v.training.duration import FEWEST, Rates, Workload, longest, seconds_of, within
 from vl2v.training.process import stopped_by
+from vl2v.training_time import TrainingTime
 
 WORK = Workload(train=5000, batch=24, validation=1000, test=2000)
 SLOW = Rates(training=3e-2, passing=1e-2)
@@ -124,3 +125,9 @@ def test_no_times(text: str) -> None:
     asked = CliRunner().invoke(app, ["distill", "x", "--teacher", "file:x", "--student", "offline:", "--time", text])
     assert asked.exit_code != 0
     assert isinstance(asked.exception, ConfigError | SystemExit)
+
+
+def test_a_limit_that_the_fewest_steps_exceed_is_named() -> None:
+    over, within_limit = (TrainingTime(20, 24, 128, seconds, 900, 9000.0, 60.0) for seconds in (180.0, 59.0))
+    assert "about 3 min, the fewest possible, longer than 60 s; 900 steps" in str(over)
+    assert "about 59 s, within the limit of time; 900 steps" in str(within_limit)

@@ -217,10 +217,11 @@ def training_time(plan: RunPlan, accelerator: Accelerator) -> tuple[DistillConfi
     if accelerator.num_processes > 1:
         rates = replace(rates, training=rates.training / accelerator.num_processes)
         rates = broadcast_object_list([rates])[0]
-    settings = within(requested, longest(requested, work, rates), work, rates)
+    limit = longest(requested, work, rates)
+    settings = within(requested, limit, work, rates)
     seconds = seconds_of(settings, work, rates)
     size, unlimited = plan.student_backbone.preprocess.size, seconds_of(requested, work, rates)
-    found = TrainingTime(settings.steps, work.batch, size, seconds, requested.steps, unlimited)
+    found = TrainingTime(settings.steps, work.batch, size, seconds, requested.steps, unlimited, limit)
     return settings, found
 
 
