@@ -187,4 +187,4 @@ def test_the_page_shows_a_limited_number_of_pictures(tmp_path: Path) -> None:
     page = review_page([one] * 201, tmp_path, "suspects.csv", 1000, 3).html()
     assert "first 200 of 201" in page
     assert "&lt;i&gt;cat&lt;/i&gt;" in page
-    assert "3 images have no stored embedding" in page
+    assert "3 images were not checked because they have no stored embedding" in page

@@ -27,7 +27,7 @@ def test_a_run_keeps_its_vectors_and_ends_with_a_report(bench: Bench, tmp_path: 
     assert done.returncode == 0, done.stderr
     assert f"report: {out / 'report.html'}" in done.stdout
     html = (out / "report.html").read_text(encoding="utf-8")
-    assert "0.0090 USD were paid in this run" in html
+    assert "this run paid 0.0090 USD" in html
     asked = json.loads((out / "evaluation.json").read_text())["asked"]
     assert asked["price_per_1000_images"] == "0.10"
 

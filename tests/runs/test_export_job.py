@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+import yaml
 from onnx import numpy_helper
 from tiny_dataset import Bench, Runs, vl2v
 
@@ -103,9 +104,9 @@ def test_int8_that_loses_too_much_is_not_left_there(bench: Bench, run: Path, mon
 
 
 def test_images_that_moved_are_asked_for(bench: Bench, run: Path, tmp_path: Path) -> None:
-    card = json.loads((run / "student" / "student.json").read_text())
-    card["provenance"]["config"]["data"]["root"] = str(tmp_path / "old")
-    (run / "student" / "student.json").write_text(json.dumps(card))
+    settings = yaml.safe_load((run / "config.yaml").read_text())
+    settings["data"]["root"] = str(tmp_path / "old")
+    (run / "config.yaml").write_text(yaml.safe_dump(settings))
     with pytest.raises(RunError, match="--data") as caught:
         package.export(run, storage=places(bench))
     assert str(tmp_path / "old") in str(caught.value)

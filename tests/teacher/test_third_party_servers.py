@@ -18,6 +18,7 @@ import json
 from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -29,7 +30,7 @@ from vl2v.api import make_config
 from vl2v.cli.classes import _priced
 from vl2v.errors import ConfigError, TeacherError
 from vl2v.planning.models import stated_price
-from vl2v.runs.folder import RunFolder
+from vl2v.student.model import Student
 from vl2v.teacher.base import Price
 from vl2v.teacher.http.client import HttpTeacher
 from vl2v.teacher.http.retry import Patience
@@ -266,11 +267,13 @@ def test_a_vendor_whose_price_is_known_is_not_free() -> None:
         open_wire("jina:jina-clip-v2").price()
 
 
-def test_a_class_is_added_at_the_terms_that_are_stated_now(tmp_path: Path) -> None:
+def test_a_class_is_added_at_the_terms_that_are_stated_now(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The run may be older than the need to state them."""
-    config = {"data": {"root": "."}, "teacher": {"spec": "https://h/v1#dimension=6"}, "student": {}}
-    RunFolder(tmp_path).write_config(make_config(None, config))
+    spec = "https://h/v1#dimension=6"
+    config = make_config(None, {"data": {"root": "."}, "teacher": {"spec": spec}, "student": {}})
+    recorded = {"config": config.model_dump(mode="json"), "teacher": {"identity": "h", "revision": "", "dimension": 6}}
+    monkeypatch.setattr(Student, "load", lambda *_: SimpleNamespace(provenance=recorded))
     for free, price, wanted in ((True, None, Price()), (False, "2", Price(Decimal(0), Decimal(2)))):
-        teacher = _priced(tmp_path, None, free, price)
+        teacher = _priced(tmp_path, spec, free, price)
         assert isinstance(teacher, HttpTeacher)
         assert teacher.wire.own_price == wanted

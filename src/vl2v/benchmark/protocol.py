@@ -226,6 +226,8 @@ def key_of(config: RunConfig, origin: Origin) -> str:
     settings = config.model_dump(mode="json", exclude_defaults=True, exclude=NOT_OF_THE_RESULT)
     if settings.get("precision") == "no":  # the default of earlier versions
         del settings["precision"]
+    if config.student.size is None:  # no larger size than that of the pretrained weights is tried
+        settings.get("student", {}).pop("final_size", None)
     content = json.dumps([settings, origin.data, origin.teacher, origin.student], sort_keys=True)
     return hashlib.sha256(content.encode()).hexdigest()[:16]
 

@@ -237,8 +237,8 @@ def _train_and_evaluate(
         if not first:
             return None
         build = partial(build_student, data=data, result=result, weights=result.weights.selected, provenance={})
-        plan = at_final_size(plan, bought, build, progress)
-        domains = evaluation_domains(plan, bought)
+        if (larger := at_final_size(plan, bought, build, progress)) is not plan:
+            plan, domains = larger, evaluation_domains(larger, bought)
         student, evaluation, parts = _save_and_evaluate(plan, bought, domains, data, result, folder)
         unseen = evaluate_unseen(plan, bought, domains, student)
         warnings = progress.warnings if isinstance(progress, Recorder) else []

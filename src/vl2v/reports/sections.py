@@ -26,7 +26,7 @@ PURPOSES = {"training": "training images", "evaluation": "zero-shot column", "un
 PURPOSES["validation"] = "validation images, for the comparison with the teacher"
 NO_LABELS = (
     "The images have no labels, so the student is compared with the zero-shot predictions of the teacher. The figures "
-    "state how often it agrees with the teacher, not how accurate it is. To measure its accuracy, run vl2v evaluate on "
+    "state how often it agrees with the teacher, not how often it is right. To measure that, run vl2v evaluate on "
     "labelled images."
 )
 
@@ -221,9 +221,7 @@ def comparison_section(source: Source, compared: Comparison) -> Section:
             "To see the cost of the student, pass the price of an hour of this machine: vl2v report --hour-price."
         )
     rows.append(("cost of a million images", student_cost, teacher_cost))
-    table = TableBlock(
-        "Accuracy, size, speed and cost", ("measure", "student", "teacher"), rows, [comparison_sheet(compared)]
-    )
+    table = TableBlock("Student and teacher", ("measure", "student", "teacher"), rows, [comparison_sheet(compared)])
     return Section("comparison", "Student and teacher", text, [table], missing)
 
 
