@@ -55,7 +55,7 @@ def test_a_run_keeps_its_vectors_and_ends_with_a_report(bench: Bench, tmp_path: 
     again = vl2v("report", str(out), "--store", store, "--hour-price", "0.40", "--json")
     assert again.returncode == 0, again.stderr
     assert json.loads(again.stdout)["report"] == str(out / "report.html")
-    assert "at 0.40 USD per hour" in (out / "report.html").read_text(encoding="utf-8")
+    assert "assumes 0.40 USD per hour" in (out / "report.html").read_text(encoding="utf-8")
 
 
 class Heard(Silent):
