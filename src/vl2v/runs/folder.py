@@ -35,10 +35,8 @@ from vl2v_runtime.names import printable, quoted, shown
 # Files in a folder without a run, if a process was killed before it had written the settings.
 EXPECTED = "expected.json"  # of `vl2v final`
 REPAIR, TRAINED, CHECKED = "repair.json", "repair-trained.csv", "repair-checked.csv"  # files of `vl2v repair`
-BEFORE_A_RUN = (
-    *(LOCK, OWNER, spending.FILE, spending.LOCK, STORAGE, f"{STORAGE}.new", "config.yaml.new"),
-    *(name + end for name in (REPAIR, TRAINED, CHECKED, EXPECTED) for end in ("", ".new")),
-)
+WRITTEN = (OWNER, spending.FILE, STORAGE, REPAIR, TRAINED, CHECKED, EXPECTED)  # each first under its name with .new
+BEFORE_A_RUN = {LOCK, spending.LOCK, "config.yaml.new", *WRITTEN, *(f"{name}.new" for name in WRITTEN)}
 
 
 @dataclass
