@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import unicodedata
 from collections.abc import Callable
@@ -44,22 +45,29 @@ SPELLINGS: dict[str, Callable[[str, Path], str]] = {
 }
 
 
+def write_rows(table: Path, rows: list[dict[str, str]], delimiter: str = ",", encoding: str = "utf-8") -> None:
+    with table.open("w", newline="", encoding=encoding) as file:
+        writer = csv.DictWriter(file, list(rows[0]), delimiter=delimiter)
+        writer.writeheader()
+        writer.writerows(rows)
+
+
 @pytest.mark.parametrize("kind", ["csv", "frame", "json", "addresses", "cvat"])
 @pytest.mark.parametrize("spelling", SPELLINGS)
 def test_the_images_are_found(tmp_path: Path, spelling: str, kind: str) -> None:
     paths = [SPELLINGS[spelling](path, tmp_path) for path in names(tmp_path)]
     rows = [{"path": path, "label": "dog" if i < 4 else "cat"} for i, path in enumerate(paths)]
-    frame = pytest.importorskip("pandas").DataFrame(rows)
     if kind == "csv":
         table = tmp_path / "t.csv"
-        frame.to_csv(table, index=False, sep=";", encoding="utf-8-sig")
+        write_rows(table, rows, delimiter=";", encoding="utf-8-sig")
     elif kind == "frame":
+        frame = pytest.importorskip("pandas").DataFrame(rows)
         table = write_frame(frame if "file" in spelling else frame.assign(path=_above(tmp_path, paths)), tmp_path, {})
     elif kind == "json":
         (tmp_path / "t.json").write_text(json.dumps(rows))
         table = imported(str(tmp_path / "t.json"), tmp_path, label="label")
     elif kind == "addresses":
-        frame.to_csv(tmp_path / "t.csv", index=False)
+        write_rows(tmp_path / "t.csv", rows)
         table = import_records(PathTable(tmp_path / "t.csv"), "t.csv", tmp_path / "tables", {})
     else:
         images = "".join(f'<image name="{row["path"]}"><tag label="{row["label"]}"/></image>' for row in rows)
