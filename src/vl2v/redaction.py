@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from vl2v.pretrained.open_clip import ClipSpec
-from vl2v.teacher.prompts import CLIP_80, NAMED
+from vl2v.teacher.prompts import is_file
 
 DATA, FILE, PRIVATE = "DATA", "FILE", "PRIVATE"  # replacements for folders, files and addresses
 
@@ -37,7 +37,7 @@ def public_config(config: Mapping[str, Any]) -> dict[str, Any]:
     if "spec" in teacher:
         teacher["spec"] = public_teacher(teacher["spec"])
     prompts = teacher.get("prompts")
-    if isinstance(prompts, str) and prompts not in (*NAMED, CLIP_80) and "{" not in prompts:
+    if is_file(prompts):
         teacher["prompts"] = FILE
     if "spec" in student:
         name, at, _ = str(student["spec"]).partition("@")

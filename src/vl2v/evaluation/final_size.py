@@ -16,8 +16,8 @@ import numpy as np
 from vl2v.data.pixels import CachedPixels, PixelCache
 from vl2v.data.scan import FileIndex, read_all
 from vl2v.data.splits import DatasetRows
-from vl2v.evaluation.evaluation import IN_DOMAIN, recalls, top1
-from vl2v.evaluation.split import evaluation_domains, predict_domains
+from vl2v.evaluation.evaluation import IN_DOMAIN
+from vl2v.evaluation.split import evaluation_domains, evaluation_of, predict_domains
 from vl2v.planning.plan import RunPlan
 from vl2v.progress import Progress, warn
 from vl2v.purchase import BoughtEmbeddings
@@ -94,8 +94,8 @@ def _with_pixels(
 
 def _validation_accuracy(plan: RunPlan, bought: BoughtEmbeddings, student: Student) -> float:
     """Mean accuracy over the source domains, or macro accuracy if the run selects by it, in [0, 1]."""
-    domains = [part for part in evaluation_domains(plan, bought) if part.role == IN_DOMAIN]
-    parts = predict_domains(plan, bought, domains, student)
-    if plan.config.distill.metric == "macro":
-        return float(np.mean([np.nanmean(recalls(part.logits, part.labels)) for part in parts]))
-    return float(np.mean([top1(part.logits, part.labels) for part in parts]))
+    metric, domains = plan.config.distill.metric, evaluation_domains(plan, bought)
+    parts = predict_domains(plan, bought, [part for part in domains if part.role == IN_DOMAIN], student)
+    found = evaluation_of(parts, None, metric).mean(IN_DOMAIN, "student_macro" if metric == "macro" else "student")
+    assert found is not None
+    return found

@@ -21,7 +21,7 @@ import platformdirs
 from vl2v.config import RunConfig
 from vl2v.errors import TeacherError
 from vl2v.pretrained.open_clip import ClipSpec
-from vl2v.teacher.prompts import CLIP_80, NAMED
+from vl2v.teacher.prompts import is_file
 
 MARK = "signature"  # key in the provenance and in places.json
 SECRET_BYTES = 32
@@ -58,7 +58,7 @@ def check_teacher(config: RunConfig, signature: object) -> None:
         TeacherError: if it may not; the message names the option that opens it anyway.
     """
     spec, prompts = config.teacher.spec, config.teacher.prompts
-    harmless = not _is_file(prompts)
+    harmless = not is_file(prompts)
     if (harmless and _is_fixed(spec)) or is_signed(signature, "teacher", spec, prompts):
         return
     raise TeacherError(
@@ -82,7 +82,7 @@ def check_prompts(config: RunConfig, signature: object) -> None:
         TeacherError: with the option that states the prompts.
     """
     spec, prompts = config.teacher.spec, config.teacher.prompts
-    if _is_file(prompts) and not is_signed(signature, "teacher", spec, prompts):
+    if is_file(prompts) and not is_signed(signature, "teacher", spec, prompts):
         raise TeacherError(
             "The student names a file as its prompts, and was not made here by this version of vl2v.",
             expected="prompts in student.json (templates), or --template",
@@ -90,10 +90,6 @@ def check_prompts(config: RunConfig, signature: object) -> None:
             next_step="if you trust it, pass its lines: --template 'a photo of a {}'; else copy the student again from "
             "its source",
         )
-
-
-def _is_file(prompts: str | tuple[str, ...]) -> bool:
-    return not (isinstance(prompts, tuple) or prompts in (*NAMED, CLIP_80) or "{" in prompts)
 
 
 def _is_fixed(spec: str) -> bool:

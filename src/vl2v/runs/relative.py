@@ -11,7 +11,7 @@ from pathlib import Path
 
 from vl2v.config import RunConfig
 from vl2v.runs.storage import started_in
-from vl2v.teacher.prompts import CLIP_80, NAMED
+from vl2v.teacher.prompts import is_file
 
 FILE_AFTER = {"file": ":", "timm": "@", "open_clip": "/"}  # by kind of teacher or student: where a file begins
 
@@ -58,7 +58,7 @@ def located(config: RunConfig, run: Path) -> RunConfig:
     data = {key: getattr(config.data, key) for key in ("root", "unlabelled", "drop")}
     data = {key: found(path) for key, path in data.items() if path is not None}
     prompts = config.teacher.prompts
-    if isinstance(prompts, str) and prompts not in (*NAMED, CLIP_80) and "{" not in prompts:
+    if is_file(prompts):
         prompts = str(found(Path(prompts), only_files=True))
     teacher = {"spec": _located_spec(config.teacher.spec, found), "prompts": prompts}
     return config.model_copy(

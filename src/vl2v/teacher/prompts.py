@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 from vl2v.errors import ConfigError
 from vl2v.pretrained.open_clip import import_open_clip
@@ -20,6 +20,11 @@ if TYPE_CHECKING:
 NAMED = {"photo": ("a photo of a {}",), "name": ("{}",)}
 CLIP_80 = "clip-80"
 SHAPE = "one placeholder, {} or {class}, for the class name"
+
+
+def is_file(choice: object) -> TypeGuard[str]:
+    """Return whether prompts are neither templates nor the name of a set, and thus the path of a file."""
+    return isinstance(choice, str) and choice not in (*NAMED, CLIP_80) and "{" not in choice
 
 
 def load_templates(choice: str | Sequence[str]) -> tuple[str, ...]:
