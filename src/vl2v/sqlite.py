@@ -11,6 +11,9 @@ from functools import wraps
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
+
 from vl2v.errors import AccessError
 from vl2v.locking import file_lock
 
@@ -275,6 +278,12 @@ def write_ahead(db: sqlite3.Connection) -> None:
             return
 
 
+def keys_of(digests: NDArray[np.uint8]) -> list[bytes]:
+    """Return the bytes of each row of [N, 32] digests."""
+    rows: list[bytes] = np.ascontiguousarray(digests).view("V32").ravel().tolist()
+    return rows
+
+
 def rows_of(db: NamedConnection, query: str, values: Sequence[Any], *fixed: Any) -> Iterator[tuple[Any, ...]]:
     """Rows of a query for many values, which are looked up together: a query for each would take most of the time.
 
@@ -289,4 +298,5 @@ def rows_of(db: NamedConnection, query: str, values: Sequence[Any], *fixed: Any)
     """
     for start in range(0, len(values), VARIABLES):
         some = values[start : start + VARIABLES]
-        yield from db.execute(f"{query} ({','.join('?' * len(some))})", (*fixed, *some))
+        # Iterating over the cursor would pass through Python for each row.
+        yield from db.execute(f"{query} ({','.join('?' * len(some))})", (*fixed, *some)).fetchall()

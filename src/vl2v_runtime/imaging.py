@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import io
+import os
 from collections.abc import Callable
 from functools import cache, partial
 from pathlib import Path
@@ -18,7 +19,7 @@ from vl2v_runtime.fits import SQUASH, Fit
 from vl2v_runtime.formats import FORMATS, READ, Format, alternatives, format_of, missing, named, what_is
 from vl2v_runtime.jxl import jxl_size
 from vl2v_runtime.quiet import quiet
-from vl2v_runtime.regular import read_regular
+from vl2v_runtime.regular import read_with_status
 from vl2v_runtime.stripping import PNG, without_metadata
 
 T = TypeVar("T")
@@ -109,8 +110,13 @@ def read_file(path: str | Path) -> bytes:
         UnreadableImageError: if the file is larger than `MAX_BYTES`.
         OSError: if it cannot be read, or is not a regular file.
     """
+    return read_file_and_status(path)[0]
+
+
+def read_file_and_status(path: str | Path) -> tuple[bytes, os.stat_result]:
+    """Read an image file as `read_file` does, and return its status before reading as well."""
     try:
-        return read_regular(path, MAX_BYTES)
+        return read_with_status(path, MAX_BYTES)
     except OSError as error:
         if error.errno == errno.EFBIG:
             raise UnreadableImageError(f"{error.strerror}, above the limit for images") from error

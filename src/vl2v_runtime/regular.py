@@ -21,6 +21,11 @@ def read_regular(path: str | Path, most: int = TEXT_BYTES) -> bytes:
     Raises:
         OSError: if the file cannot be read, is not regular (EINVAL), or is larger (EFBIG).
     """
+    return read_with_status(path, most)[0]
+
+
+def read_with_status(path: str | Path, most: int) -> tuple[bytes, os.stat_result]:
+    """Read a file as `read_regular` does, and return its status before reading as well."""
     descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     try:
         status = os.fstat(descriptor)
@@ -30,7 +35,7 @@ def read_regular(path: str | Path, most: int = TEXT_BYTES) -> bytes:
             raise OSError(errno.EINVAL, "not a regular file", str(path))
         if status.st_size > most:
             raise OSError(errno.EFBIG, f"a file of {status.st_size:,} bytes", str(path))
-        return _read(descriptor, status.st_size, most)
+        return _read(descriptor, status.st_size, most), status
     finally:
         os.close(descriptor)
 

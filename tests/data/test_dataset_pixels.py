@@ -46,6 +46,7 @@ def root(tmp_path: Path) -> Path:
 def decoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """One entry for every image that a scan decodes from here on."""
     calls: list[int] = []
+    monkeypatch.setattr(files, "certainly_readable", lambda data: False)  # which decodes as well
 
     def counting(source: ImageLike, *, draft: bool = False) -> Image.Image:
         calls.append(1)

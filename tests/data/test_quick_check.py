@@ -1,8 +1,13 @@
-"""Files that are only checked: JPEG files decode at an eighth, and what is refused and said stays the same."""
+"""Files that are only checked: JPEG files decode at an eighth, and what is refused and said stays the same.
+
+Plain JPEG and PNG files are not even opened with Pillow, and what this accepts, decoding accepts as well.
+"""
 
 from __future__ import annotations
 
 import io
+import zlib
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -11,6 +16,7 @@ import pytest
 from PIL import Image
 
 from vl2v.data.pixels import PixelCache
+from vl2v.data.quick_check import LARGEST, SMALL, certainly_readable
 from vl2v.data.scan import FileIndex, read_all
 from vl2v_runtime.imaging import UnreadableImageError, decode
 
@@ -49,6 +55,7 @@ FILES = {
     ),
     "broken profile": encoded(picture(), "JPEG", icc_profile=b"no profile"),
     "PNG": encoded(picture(), "PNG"),
+    "grey PNG": encoded(picture(mode="L"), "PNG"),
     "16 bits": encoded(Image.fromarray(np.full((9, 9), 40_000, np.uint16)), "PNG"),
     "palette": encoded(picture(mode="P"), "PNG"),
     "transparent": encoded(picture(mode="RGBA"), "PNG"),
@@ -79,11 +86,95 @@ def test_damage_within_a_file_is_refused_alike(name: str) -> None:
         assert refusal(bytes(data), draft=True) == refusal(bytes(data), draft=False), bytes(data)
 
 
+PLAIN = ("baseline", "progressive", "restarts", "full chroma", "grey", "PNG", "grey PNG")
+
+
+def damaged(data: bytes, count: int) -> Iterator[bytes]:
+    """Copies with changed, missing and repeated bytes; those of PNG files also with the checksums that they need."""
+    generator = np.random.default_rng(2)
+    for i in range(count):
+        copy = bytearray(data)
+        for place in generator.integers(2, len(data), 1 + i % 3).tolist():
+            end = place + int(generator.integers(1, 20))
+            if i % 4 == 0:
+                copy[place:place] = copy[place:end]
+            elif i % 4 == 1:
+                del copy[place:end]
+            elif place < len(copy):
+                copy[place] = int(generator.integers(0, 256))
+        yield bytes(copy)
+        if data.startswith(b"\x89PNG"):
+            yield checksummed(copy)
+    yield from (data[:end] for end in range(0, len(data), 7))
+
+
+def checksummed(data: bytearray) -> bytes:
+    start = 8
+    while start + 12 <= len(data) and (end := start + 8 + int.from_bytes(data[start : start + 4], "big")) < len(data):
+        data[end : end + 4] = zlib.crc32(data[start + 4 : end]).to_bytes(4, "big")
+        start = end + 4
+    return bytes(data)
+
+
+def png(*chunks: tuple[bytes, bytes]) -> bytes:
+    parts = [len(content).to_bytes(4, "big") + kind + content + bytes(4) for kind, content in chunks]
+    return checksummed(bytearray(b"\x89PNG\r\n\x1a\n" + b"".join(parts)))
+
+
+def test_plain_files_are_checked_without_pillow_and_others_are_not() -> None:
+    assert {name: certainly_readable(data) for name, data in FILES.items()} == {name: name in PLAIN for name in FILES}
+
+
+@pytest.mark.parametrize("name", PLAIN)
+def test_what_the_quick_check_accepts_can_be_decoded(name: str) -> None:
+    accepted = [data for data in damaged(FILES[name], 300) if certainly_readable(data)]
+    assert [data for data in accepted if refusal(data, draft=False)] == []
+
+
+def test_the_quick_check_of_a_png_compares_all_of_it() -> None:
+    header, pixels = b"\0\0\0\4\0\0\0\2\x08\0\0\0\0", b"\1abcd\4efgh"
+
+    def accepted(content: bytes, *more: tuple[bytes, bytes], head: bytes = header, after: bytes = b"") -> bool:
+        return certainly_readable(
+            png((b"IHDR", head), *more, (b"IDAT", zlib.compress(content)), (b"IEND", b"")) + after
+        )
+
+    assert accepted(pixels)
+    assert not accepted(pixels, after=b"x")
+    assert not accepted(pixels[:-1])
+    assert not accepted(pixels + b"x")
+    assert not accepted(b"\5" + pixels[1:])  # the filters are 0 to 4
+    assert not accepted(pixels, (b"tEXt", b"a"))
+    assert not accepted(pixels, head=header[:-1] + b"\1")  # interlaced
+    assert not accepted(pixels, head=bytes(8) + header[8:])
+    assert not accepted(bytes(2 * LARGEST), head=(LARGEST + 1).to_bytes(4, "big") + b"\0\0\0\1" + header[8:])
+    more = zlib.compress(pixels) + b"x"
+    assert not certainly_readable(png((b"IHDR", header), (b"IDAT", more), (b"IEND", b"")))
+    assert not certainly_readable(FILES["PNG"][:-1] + b"x")
+
+
+def test_the_quick_check_of_a_jpeg_compares_its_markers() -> None:
+    data = FILES["baseline"]
+    assert certainly_readable(data + bytes(100))  # which decoding ignores as well
+    assert not certainly_readable(data + bytes(SMALL))
+    for old, new in (
+        (b"\xff\xdb", b"\0\xfe\0\2\xff\xdb"),  # the decoder skips what is no marker
+        (b"\xff\xda", b"\0\xda\xff\xda"),
+        (b"\xff\xdb", b"\xff\xe2"),
+        (b"\xff\xdb\0\x43", b"\xff\xdb\0\x42"),
+        (b"\xff\xdb\0\x43\0", b"\xff\xdb\0\x43\x10"),  # tables of 16 bits
+        (b"\xff\xc0\0\x11\x08", b"\xff\xc0\0\x11\x0c"),  # 12 bits
+        (b"JFIF", b"JFXX"),
+    ):
+        assert old in data
+        assert not certainly_readable(data.replace(old, new, 1)), (old, new)
+
+
 @pytest.mark.filterwarnings("ignore:1 image such as b.png")
 def test_a_scan_without_pixels_decodes_a_draft_and_one_with_a_cache_does_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "a.jpg").write_bytes(FILES["baseline"])
+    (tmp_path / "a.jpg").write_bytes(FILES["turned"])
     (tmp_path / "b.png").write_bytes(encoded(Image.fromarray(np.full((9, 9), 300, np.uint16)), "PNG"))
     sizes: list[tuple[int, int]] = []
     monkeypatch.setattr(
@@ -94,7 +185,7 @@ def test_a_scan_without_pixels_decodes_a_draft_and_one_with_a_cache_does_not(
         assert sizes == [(8, 6)]
         with_pixels, more = read_all(tmp_path, ["a.jpg", "b.png"], index=index, cache=cache)
         assert sizes == [(8, 6), (61, 45)]
-        expected = np.asarray(decode(FILES["baseline"]).resize((8, 8), Image.Resampling.BILINEAR))
+        expected = np.asarray(decode(FILES["turned"]).resize((8, 8), Image.Resampling.BILINEAR))
         assert np.array_equal(cache.map()[cache.slots(digests)[0]], expected)
     assert (faults, more) == ([], [])
     assert np.array_equal(digests, with_pixels)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
-from contextlib import closing
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from PIL import Image
 
 from vl2v.data.pixels import PixelCache
 from vl2v.data.scan import CHUNK, FileIndex, read_all
+from vl2v.progress import Silent
 from vl2v.sqlite import NamedConnection, open_file, rows_of
 from vl2v.teacher.base import TeacherCard
 from vl2v.teacher.purchase.store import EmbeddingStore
@@ -57,6 +60,66 @@ def test_a_scan_asks_its_databases_by_chunk_and_not_by_file(
     assert slots[CHUNK] == -1
     assert sorted(slots[same]) == sorted(set(range(COUNT)) - {CHUNK})
     assert len(queries) < 60  # four per chunk, and what opens and seals; not one for each of the 519 files
+
+
+def test_files_without_pixels_are_read_by_path_and_faults_have_the_order_of_the_list(
+    tmp_path: Path, images: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bad = [images[i] for i in (COUNT - 1, 5, CHUNK)]
+    for name in bad:
+        (tmp_path / name).write_bytes(b"broken")
+    listed = [*bad[:1], *images[:3], *bad[1:2], *reversed(images[6:CHUNK]), *bad[2:]]
+    asked: list[str] = []
+    find_all = FileIndex.find_all
+
+    def recording(index: FileIndex, paths: Sequence[str]) -> Any:
+        asked.extend(paths)
+        return find_all(index, paths)
+
+    monkeypatch.setattr(FileIndex, "find_all", recording)
+    with closing(FileIndex(tmp_path / "c" / "files.sqlite")) as index:
+        digests, faults = read_all(tmp_path, listed, index=index)
+    assert [fault.where for fault in faults] == bad
+    contents = [b"" if name in bad else (tmp_path / name).read_bytes() for name in listed]
+    expected = [hashlib.sha256(content).digest() if content else bytes(32) for content in contents]
+    assert [digest.tobytes() for digest in digests] == expected
+    assert asked == sorted(str(tmp_path / name) for name in listed)
+
+
+def test_what_an_interrupted_scan_has_read_is_recorded(tmp_path: Path, images: list[str]) -> None:
+    class Interrupting(Silent):
+        @contextmanager
+        def stage(self, title: str, total: int, done: int = 0) -> Iterator[Any]:
+            yield self.stop
+
+        def stop(self, steps: int) -> None:
+            raise KeyboardInterrupt
+
+    path = tmp_path / "c" / "files.sqlite"
+    with (
+        closing(FileIndex(path)) as index,
+        closing(PixelCache(tmp_path / "c", 16)) as cache,
+        pytest.raises(KeyboardInterrupt),
+    ):
+        read_all(tmp_path, images, index=index, cache=cache, progress=Interrupting())
+    with closing(FileIndex(path)) as index:
+        assert [index.find(str(tmp_path / images[i])) is not None for i in (0, CHUNK - 1, CHUNK)] == [True, True, False]
+
+
+def test_a_long_scan_is_recorded_while_it_lasts(
+    tmp_path: Path, images: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for seconds, commits in ((0.0, 3), (1000.0, 1)):
+        monkeypatch.setattr("vl2v.data.scan.SAVING", seconds)
+        with (
+            closing(FileIndex(tmp_path / f"{seconds}.sqlite")) as index,
+            closing(PixelCache(tmp_path / f"{seconds}", 16)) as cache,
+            monkeypatch.context() as patch,
+        ):
+            read_all(tmp_path, images, cache=cache)
+            queries = counted(patch)
+            read_all(tmp_path, images, index=index, cache=cache)
+        assert queries.count("COMMIT") == commits
 
 
 def test_the_store_is_asked_for_many_images_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,6 +17,7 @@ from vl2v.data.scan import Fault, FileIndex, read_all
 from vl2v.data.splits import TRAIN
 from vl2v.errors import DataError
 from vl2v.progress import Progress
+from vl2v.sqlite import keys_of
 from vl2v_runtime.names import has_control, printable, shown
 
 SHOWN = 30  # faults listed in full; the rest are counted
@@ -270,12 +271,16 @@ def contradictions(paths: Sequence[str], digests: Digests, labels: NDArray[np.in
         digests: [N, 32] uint8, SHA-256 of each image; zeros for unreadable files.
         labels: [N] int64, the class of each image.
     """
+    read = np.flatnonzero(digests.any(axis=1)).tolist()
+    keys = keys_of(digests[read])
+    if len(set(keys)) == len(keys):
+        return []
     first: dict[bytes, int] = {}
     pairs = []
-    for i in np.flatnonzero(digests.any(axis=1)):
-        other = first.setdefault(digests[i].tobytes(), int(i))
+    for i, key in zip(read, keys, strict=True):
+        other = first.setdefault(key, i)
         if labels[other] != labels[i]:
-            pairs.append((other, int(i)))
+            pairs.append((other, i))
     if not pairs:
         return []
     count = "1 image is" if len(pairs) == 1 else f"{len(pairs):,} images are"

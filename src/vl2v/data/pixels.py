@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from vl2v.faults import naming
 from vl2v.locking import file_lock
 from vl2v.progress import Progress, Silent
-from vl2v.sqlite import open_cache, rows_of
+from vl2v.sqlite import keys_of, open_cache, rows_of
 from vl2v_runtime.fits import SQUASH, Fit
 from vl2v_runtime.imaging import DECODING, Pixels
 
@@ -177,7 +177,7 @@ class PixelCache:
 
     def slots(self, digests: Digests) -> NDArray[np.int64]:
         """Return the slot of each of [N, 32] digests, [N] int64; -1 if it is not cached."""
-        keys = [row.tobytes() for row in digests]
+        keys = keys_of(digests)
         slots = dict(rows_of(self._db, "SELECT digest, slot FROM slots JOIN sums USING (slot) WHERE digest IN", keys))
         return np.fromiter((slots.get(key, -1) for key in keys), dtype=np.int64, count=len(keys))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from vl2v.data.pixels import Digests, PixelCache
+from vl2v.data.quick_check import certainly_readable
 from vl2v.progress import Progress, Silent, warn
 from vl2v.sqlite import open_cache, rows_of
 from vl2v_runtime.colour import NOTE
@@ -23,15 +25,16 @@ from vl2v_runtime.imaging import (
     Pixels,
     UnreadableImageError,
     decode,
-    read_file,
+    read_file_and_status,
     square,
 )
 from vl2v_runtime.names import shown
 from vl2v_runtime.quiet import quiet
 
-CHUNK = 256  # files decoded between two commits
+CHUNK = 256  # files decoded at a time
 SLICE = 16  # files per task of a thread
-KNOWN = 64  # known files per task, of which only the status is read
+UNCACHED = 4  # times as many of both if no pixels are cached: such files are checked quickly
+SAVING = 2.0  # seconds between two commits to the index
 SCHEMA = (
     "CREATE TABLE IF NOT EXISTS files (path BLOB PRIMARY KEY, size INTEGER, mtime INTEGER, ctime INTEGER,"
     " inode INTEGER, digest BLOB, problem TEXT) WITHOUT ROWID",
@@ -56,11 +59,12 @@ _Noted = tuple[_Stamp, bytes, str]  # stamp, digest, and problem of a file
 
 
 class _Checked(NamedTuple):
+    """The result for a file; `noted` is what the index does not have yet."""
+
     digest: bytes
-    problem: str
-    stamp: _Stamp | None
-    pixels: Pixels | None
-    read: bool
+    problem: str = ""
+    noted: _Noted | None = None
+    pixels: Pixels | None = None
     note: str = ""
     remedy: str = "replace or delete the file, or skip it: --skip-bad"
 
@@ -77,6 +81,8 @@ class FileIndex:
 
     def __init__(self, path: Path) -> None:
         self._db, _ = open_cache(path, SCHEMA, 1000 * DECODING + JUDGING)
+        self._pending: list[tuple[object, ...]] = []
+        self._saved = time.monotonic()
 
     def close(self) -> None:
         """Close the index."""
@@ -89,8 +95,8 @@ class FileIndex:
     def find_all(self, paths: Sequence[str]) -> dict[str, _Noted]:
         """Return the records of many paths; paths without a record are missing."""
         query = "SELECT path, size, mtime, ctime, inode, digest, problem FROM files WHERE path IN"
-        rows = rows_of(self._db, query, [os.fsencode(path) for path in paths])
-        return {os.fsdecode(row[0]): (row[1:5], row[5], row[6]) for row in rows}
+        keys = {os.fsencode(path): path for path in paths}
+        return {keys[row[0]]: (row[1:5], row[5], row[6]) for row in rows_of(self._db, query, list(keys))}
 
     def find_view(self, source: bytes, view: int, seed: int) -> bytes | None:
         """Return the digest of a view that was created earlier; None if there is none."""
@@ -102,12 +108,20 @@ class FileIndex:
         """Record the digest of a view."""
         self._db.execute("INSERT OR REPLACE INTO views VALUES (?, ?, ?, ?)", (source, view, seed, digest))
 
-    def note(self, entries: Sequence[tuple[str, _Checked]]) -> None:
-        """Record the results for files that could be read."""
-        rows = [(os.fsencode(path), *c.stamp, c.digest, c.problem) for path, c in entries if c.stamp is not None]
-        self._db.execute("BEGIN")
-        self._db.executemany("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
-        self._db.execute("COMMIT")
+    def note(self, entries: Sequence[tuple[str, _Noted]]) -> None:
+        """Record the stamps, digests and problems of files every `SAVING` seconds; `save` records the last ones."""
+        self._pending += [(os.fsencode(path), *stamp, digest, problem) for path, (stamp, digest, problem) in entries]
+        if time.monotonic() - self._saved > SAVING:
+            self.save()
+
+    def save(self) -> None:
+        """Record what `note` has received since the last time."""
+        if self._pending:
+            self._db.execute("BEGIN")
+            self._db.executemany("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?, ?)", self._pending)
+            self._db.execute("COMMIT")
+            self._pending.clear()
+        self._saved = time.monotonic()
 
 
 def read_all(
@@ -133,47 +147,55 @@ def read_all(
         (SHA-256 of every file [N, 32] uint8, zeros for a faulty one; faults in the order of `paths`).
     """
     digests = np.zeros((len(paths), 32), np.uint8)
-    faults: list[Fault] = []
-    notes: dict[str, list[str]] = {}
+    faults: dict[int, Fault] = {}
+    notes: dict[str, list[int]] = {}
     progress = progress or Silent()
     if cache is not None:
         cache.check(progress)
-    with progress.stage(title, len(paths)) as advance:
-        for start, checked in _chunks(root, paths, index, cache):
-            if cache is not None:
-                cache.add([(c.digest, c.pixels) for c in checked if c.pixels is not None])
-            if index is not None:
-                read = [(paths[i], c) for i, c in enumerate(checked, start) if c.read]
-                index.note([(path, c) for path, (_, c) in zip(_keys(root, [p for p, _ in read]), read, strict=True)])
-            usable = b"".join(bytes(32) if c.problem else c.digest for c in checked)
-            digests[start : start + len(checked)] = np.frombuffer(usable, np.uint8).reshape(-1, 32)
-            for i, result in enumerate(checked, start):
-                if result.problem:
-                    faults.append(Fault(shown(paths[i]), result.problem, result.remedy, file=True))
-                if result.note:
-                    notes.setdefault(result.note, []).append(paths[i])
-            advance(len(checked))
+    try:
+        with progress.stage(title, len(paths)) as advance:
+            for rows, keys, checked in _chunks(root, paths, index, cache):
+                if cache is not None:
+                    cache.add([(c.digest, c.pixels) for c in checked if c.pixels is not None])
+                if index is not None:
+                    index.note([(key, c.noted) for key, c in zip(keys, checked, strict=True) if c.noted is not None])
+                usable = b"".join(bytes(32) if c.problem else c.digest for c in checked)
+                digests[rows] = np.frombuffer(usable, np.uint8).reshape(-1, 32)
+                for i, result in zip(rows, checked, strict=True):
+                    if result.problem:
+                        faults[i] = Fault(shown(paths[i]), result.problem, result.remedy, file=True)
+                    if result.note:
+                        notes.setdefault(result.note, []).append(i)
+                advance(len(checked))
+    finally:
+        if index is not None:
+            index.save()
     if cache is not None:
         cache.seal()
     for note, noted in notes.items():
         images = "1 image" if len(noted) == 1 else f"{len(noted):,} images"
-        warn(progress, f"{images} such as {shown(noted[0])}: {note}")
-    return digests, faults
+        warn(progress, f"{images} such as {shown(paths[min(noted)])}: {note}")
+    return digests, [faults[i] for i in sorted(faults)]
 
 
 def _chunks(
     root: Path, paths: Sequence[str], index: FileIndex | None, cache: PixelCache | None
-) -> Iterator[tuple[int, list[_Checked]]]:
+) -> Iterator[tuple[list[int], list[str], list[_Checked]]]:
+    """Check the files in chunks: their indices in `paths`, their absolute paths, and the results."""
+    order, more = list(range(len(paths))), 1
+    if cache is None:  # neighbours in a folder and in the index are read together; slots have the order of `paths`
+        order.sort(key=paths.__getitem__)
+        more = UNCACHED
     with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
-        for start in range(0, len(paths), CHUNK):
-            some = _keys(root, paths[start : start + CHUNK])
+        for start in range(0, len(paths), more * CHUNK):
+            rows = order[start : start + more * CHUNK]
+            keys = _keys(root, [paths[i] for i in rows])
             # The databases are used in this thread only; reading and decoding is parallel.
-            noted = index.find_all(some) if index else {}
+            noted = index.find_all(keys) if index else {}
             cached = cache.known_all([digest for _, digest, _ in noted.values()]) if cache else frozenset()
-            size = KNOWN if len(noted) == len(some) else SLICE
-            parts = [some[i : i + size] for i in range(0, len(some), size)]
+            parts = [keys[i : i + more * SLICE] for i in range(0, len(keys), more * SLICE)]
             jobs = [pool.submit(_check_some, part, noted, cache, cached) for part in parts]
-            yield start, [checked for job in jobs for checked in job.result()]
+            yield rows, keys, [checked for job in jobs for checked in job.result()]
 
 
 def _keys(root: Path, paths: Sequence[str]) -> list[str]:
@@ -191,22 +213,26 @@ def _check_some(
 
 def _check(path: str, noted: _Noted | None, cache: PixelCache | None, cached: Collection[bytes]) -> _Checked:
     try:
-        status = os.stat(path)  # noqa: PTH116 - a `Path` takes longer than the call
-        stamp = (status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
-        if noted and noted[0] == stamp and (noted[2] or cache is None or noted[1] in cached):
-            return _Checked(noted[1], noted[2], stamp, None, read=False)
-        data = read_file(path)
+        usable = noted and (noted[2] or cache is None or noted[1] in cached)
+        if noted and usable and noted[0] == _stamp(os.stat(path)):  # noqa: PTH116 - a `Path` takes longer
+            return _Checked(noted[1], noted[2])
+        data, status = read_file_and_status(path)
     except UnreadableImageError as error:  # too large to read at all
-        return _Checked(b"", str(error), None, None, read=True)
+        return _Checked(b"", str(error))
     except OSError as error:
-        return _Checked(b"", f"cannot be read ({error.strerror})", None, None, read=True)
+        return _Checked(b"", f"cannot be read ({error.strerror})")
     digest = hashlib.sha256(data).digest()
+    if cache is None and certainly_readable(data):
+        return _Checked(digest, noted=(_stamp(status), digest, ""))
     try:
         image = decode(data, draft=cache is None)
     except MissingDecoderError as error:  # not recorded in the index, since the decoder may be installed later
-        remedy = f"{error.install}, or skip the file: --skip-bad"
-        return _Checked(b"", str(error), None, None, read=True, remedy=remedy)
+        return _Checked(b"", str(error), remedy=f"{error.install}, or skip the file: --skip-bad")
     except UnreadableImageError as error:
-        return _Checked(digest, str(error), stamp, None, read=True)
+        return _Checked(digest, str(error), noted=(_stamp(status), digest, str(error)))
     pixels = square(image, cache.size, cache.fit) if cache else None
-    return _Checked(digest, "", stamp, pixels, read=True, note=image.info.get(NOTE, ""))
+    return _Checked(digest, "", (_stamp(status), digest, ""), pixels, image.info.get(NOTE, ""))
+
+
+def _stamp(status: os.stat_result) -> _Stamp:
+    return status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino

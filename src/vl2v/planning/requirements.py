@@ -16,6 +16,7 @@ from vl2v.locations import StoragePaths
 from vl2v.method.registry import METHODS
 from vl2v.planning.prepare import Examples
 from vl2v.planning.split import Split
+from vl2v.sqlite import keys_of
 from vl2v.teacher.base import Teacher
 from vl2v.teacher.prompts import load_templates, render
 from vl2v.teacher.purchase.ledger import Quote
@@ -100,7 +101,7 @@ def make_quote(
     known: dict[str, int] = {}
     for (purpose, view), digests in requirements.purposes.items():
         before = seen.setdefault(view, set())
-        fresh = [key for key in dict.fromkeys(row.tobytes() for row in digests) if key not in before]
+        fresh = [key for key in dict.fromkeys(keys_of(digests)) if key not in before]
         before.update(fresh)
         rows = np.frombuffer(b"".join(fresh), np.uint8).reshape(-1, 32)
         required[purpose] = required.get(purpose, 0) + len(fresh)

@@ -22,6 +22,7 @@ from vl2v.data.splits import (
     labels_per_class,
 )
 from vl2v.errors import DataError
+from vl2v.sqlite import keys_of
 from vl2v_runtime.names import shown
 
 
@@ -190,6 +191,6 @@ def _too_small(dataset: ImageDataset, domain: str, config: DataConfig, train: In
 
 def leaked(dataset: ImageDataset, split: Split) -> int:
     """Return the number of test images with the same content as a training image."""
-    train = {dataset.digests[row].tobytes() for rows in split.training.values() for row in rows}
+    train = {key for rows in split.training.values() for key in keys_of(dataset.digests[rows])}
     tested = [*split.test.values(), *split.own_test.values()]
-    return sum(dataset.digests[row].tobytes() in train for rows in tested for row in rows)
+    return sum(key in train for rows in tested for key in keys_of(dataset.digests[rows]))

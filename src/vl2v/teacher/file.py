@@ -14,6 +14,7 @@ import numpy as np
 
 from vl2v.arrays import FLOAT, TEXT, WHOLE, Form, read_arrays
 from vl2v.errors import MissingExtraError, TeacherError
+from vl2v.sqlite import keys_of
 from vl2v.teacher.base import Price, TeacherCard, Vectors, unit_rows
 from vl2v.teacher.purchase.store import Digests
 from vl2v_runtime import strict_json
@@ -58,9 +59,11 @@ class FileTeacher:
         self.path = Path(path)
         images, texts, extra = _read(self.path)
         (image_keys, self._image_vectors), (text_keys, self._text_vectors) = images, texts
-        self._images = {key.lower() if DIGEST.fullmatch(key) else key: row for row, key in enumerate(image_keys)}
+        digests = [len(key) == 64 and DIGEST.fullmatch(key) is not None for key in image_keys]
+        keys = [key.lower() if plain else key for key, plain in zip(image_keys, digests, strict=True)]
+        self._images = dict(zip(keys, range(len(keys)), strict=True))
         self._texts = {key: row for row, key in enumerate(text_keys)}
-        self._paths: dict[str, str] = {}
+        self._paths: dict[bytes, str] = {}
         widths = {vectors.shape[1] for keys, vectors in (images, texts) if keys}
         if len(widths) != 1 or not self._texts or not self._images:
             raise TeacherError(
@@ -86,7 +89,7 @@ class FileTeacher:
             paths: paths of N images, relative to the data folder.
             digests: [N, 32] uint8, the SHA-256 of each image.
         """
-        self._paths.update({d.tobytes().hex(): p for p, d in zip(paths, digests, strict=True)})
+        self._paths.update(zip(keys_of(digests), paths, strict=True))
 
     def describe(self) -> TeacherCard:
         """See `Teacher.describe`. Without a ``logit_scale`` in the file, it is 100, as in CLIP."""
@@ -96,12 +99,11 @@ class FileTeacher:
         """See `Teacher.embed_images`. Each image is looked up by the SHA-256 of its bytes, then by its path."""
         rows = []
         for data in images:
-            key = hashlib.sha256(data).hexdigest()
-            row = self._images.get(key)
+            digest = hashlib.sha256(data).digest()
+            path = self._paths.get(digest, "")
+            row = self._images.get(digest.hex(), self._images.get(path))
             if row is None:
-                row = self._images.get(self._paths.get(key, ""))
-            if row is None:
-                raise self._lacks(f"image {self._paths.get(key, key)}", self._images)
+                raise self._lacks(f"image {path or digest.hex()}", self._images)
             rows.append(row)
         return self._image_vectors[rows]
 
@@ -155,8 +157,8 @@ def _read_npz(path: Path) -> tuple[Rows, Rows, Mapping[str, Any]]:
     keys = file.get("sha256", file.get("paths"))
     if keys is None:
         raise KeyError("paths")
-    images = _paired(keys, file["embeddings"])
-    texts = _paired(file["texts"], file["text_embeddings"])
+    images = _paired(keys.tolist(), file["embeddings"])
+    texts = _paired(file["texts"].tolist(), file["text_embeddings"])
     return images, texts, {name: file[name].item() for name in SCALARS if name in file}
 
 
@@ -180,7 +182,7 @@ def _read_parquet(path: Path) -> tuple[Rows, Rows, Mapping[str, Any]]:
 def _paired(keys: Iterable[object], vectors: Any) -> Rows:
     if np.ndim(vectors) != 2:
         raise ValueError(f"embeddings of shape {list(np.shape(vectors))}")
-    return [str(key) for key in keys], np.asarray(vectors, np.float32)
+    return list(map(str, keys)), np.asarray(vectors, np.float32)
 
 
 def _filled(keys: Sequence[object], vectors: Vectors) -> Rows:

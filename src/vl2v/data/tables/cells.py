@@ -8,7 +8,7 @@ from functools import lru_cache
 
 from vl2v.data.splits import part_of
 from vl2v.data.tables.base import Broken, Table
-from vl2v.data.tables.paths import plain_path
+from vl2v.data.tables.paths import PLAIN, plain_path
 from vl2v_runtime.names import shown
 
 NOT_UTF8 = 'save the table in UTF-8 (Excel calls it "CSV UTF-8")'
@@ -30,9 +30,10 @@ def _texts(cells: tuple[object, ...], columns: Sequence[tuple[str, str]]) -> lis
     """Return the texts of a row, or why one of them is missing or cannot be used."""
     found = []
     for (role, column), value in zip(columns, cells, strict=True):
-        # A table repeats the values of all columns but that of the images.
-        usable = _remembered if role != "image" and isinstance(value, str) else _usable
-        text = usable(role, column, value)
+        if role == "image":
+            text = value if isinstance(value, str) and PLAIN(value) else _usable(role, column, value)
+        else:  # a table repeats these values
+            text = _remembered(role, column, value) if isinstance(value, str) else _usable(role, column, value)
         if isinstance(text, Broken):
             return text
         found.append(text)

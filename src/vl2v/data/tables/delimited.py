@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from operator import itemgetter
 from pathlib import Path
 from typing import TextIO
 
@@ -68,6 +69,7 @@ class Delimited:
     def rows(self, columns: Sequence[str]) -> Iterator[Row]:
         """See `Table.rows`."""
         indices, width = [self.columns.index(column) for column in columns], len(self.columns)
+        pick = _picker(indices)
         for number, cells in self._cells():
             if isinstance(cells, Broken):
                 yield number, cells
@@ -78,7 +80,7 @@ class Delimited:
                 elif len(cells) < width and len(cells) <= max(indices):
                     yield number, Broken(f"fewer than the {width} values that the first row has names for", QUOTES)
                 else:
-                    yield number, tuple(cells[i] for i in indices)
+                    yield number, pick(cells)
 
     def _names(self, delimiter: str) -> tuple[str, ...]:
         for number, cells in self._cells(delimiter):
@@ -91,12 +93,13 @@ class Delimited:
             reader = csv.reader(file, delimiter=delimiter or self._delimiter, strict=True)
             number = 0
             while True:
-                number += 1
+                following = enumerate(reader, number + 1)
                 try:
-                    yield number, next(reader)
-                except StopIteration:
+                    for number, cells in following:
+                        yield number, cells
                     return
                 except csv.Error as error:
+                    number += 1
                     yield number, Broken(f"not CSV ({error})", QUOTES)
 
     @contextmanager
@@ -109,3 +112,8 @@ class Delimited:
                 found, step = "bytes that are not UTF-16, as the file begins", "save it as CSV in UTF-8"
                 problem = f"{shown(self._path)} cannot be read."
                 raise DataError(problem, expected="text in UTF-8", found=found, next_step=step) from error
+
+
+def _picker(indices: Sequence[int]) -> Callable[[list[str]], tuple[str, ...]]:
+    """Return a function that selects some cells of a row."""
+    return itemgetter(*indices) if len(indices) > 1 else lambda cells: tuple(cells[i] for i in indices)

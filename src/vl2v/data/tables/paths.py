@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Literal
 from urllib.parse import unquote
 
+PLAIN = re.compile(r"\w[\w.-]*(?:/\w[\w.-]*)*", re.ASCII).fullmatch  # a relative path that needs no change
 FILE_URI = re.compile(r"file://(?:localhost)?(?=/)", re.IGNORECASE)
 FORMS: tuple[Literal["NFC", "NFD"], ...] = (
     "NFC",
@@ -51,6 +52,8 @@ def relative_path(path: str, above: str) -> str:
         path: absolute or relative to the folder; see `existing_path` for paths from other systems.
         above: prefix of absolute paths below the folder; see `above_of`.
     """
+    if PLAIN(path):
+        return path
     path = posixpath.normpath(path.replace(os.sep, "/"))
     if "\\" in path or not path.isascii():
         path = posixpath.normpath(existing_path(posixpath.join(above, path)))

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vl2v.errors import TeacherError
-from vl2v.sqlite import rows_of
+from vl2v.sqlite import keys_of, rows_of
 from vl2v.teacher.base import TeacherCard, Vectors
 from vl2v.teacher.purchase.ledger_table import LedgerTable
 
@@ -45,7 +45,7 @@ class EmbeddingStore(LedgerTable):
         """
         teacher = self.teacher_id(card)
         query = "SELECT digest FROM images WHERE teacher = ? AND view = ? AND digest IN"
-        keys = [row.tobytes() for row in digests]
+        keys = keys_of(digests)
         known = {row[0] for row in rows_of(self._db, query, keys, teacher, view)}
         return np.fromiter((key in known for key in keys), dtype=np.bool_, count=len(keys))
 
