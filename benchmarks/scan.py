@@ -1,4 +1,8 @@
-"""Scan and quote a table of small images with a `file:` teacher: CPU time and memory of the first and second call."""
+"""Scan and quote a table of small images with a `file:` teacher: CPU time and memory of the first and second call.
+
+With --against, only quotes of the largest table are measured, in alternation with those of an earlier version, so that
+other work on the machine inflates both alike.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +10,13 @@ import argparse
 import csv
 import io
 import json
+import os
 import shutil
+import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -49,16 +55,24 @@ def main() -> None:
     parser.add_argument("--scratch", type=Path, required=True, help="a new folder, which is deleted at the end")
     parser.add_argument("--rows", type=int, nargs="+", default=[25_000, 50_000, 100_000])
     parser.add_argument("--dimension", type=int, default=512, help="of the teacher's embeddings")
+    parser.add_argument("--against", type=Path, help="folder src of an earlier version")
+    parser.add_argument("--rounds", type=int, default=2, help="of a comparison")
     a = parser.parse_args()
+    setting = {"size": SIZE, "classes": CLASSES, "domains": DOMAINS, "dimension": a.dimension}
     a.scratch.mkdir(parents=True)
     try:
         made = time.process_time()
         write_images(a.scratch, max(a.rows))
         made = time.process_time() - made
+        if a.against:
+            found = compare(a.scratch, max(a.rows), a.dimension, a.against, a.rounds)
+            keep(
+                "scan_compared", {"setting": setting | {"rows": max(a.rows)}, **found, "circumstances": circumstances()}
+            )
+            return
         figures = {f"{rows:,} rows": measure(a.scratch, rows, a.dimension) for rows in sorted(a.rows)}
     finally:
         shutil.rmtree(a.scratch)
-    setting = {"size": SIZE, "classes": CLASSES, "domains": DOMAINS, "dimension": a.dimension}
     keep("scan", {"setting": setting, "making_images_s": made, **figures, "circumstances": circumstances()})
 
 
@@ -116,10 +130,7 @@ def write_teacher(root: Path, rows: int, dimension: int) -> Path:
 def measure(root: Path, rows: int, dimension: int) -> dict[str, Any]:
     """Measure the scan alone and the quote, each twice, in child processes."""
     table, teacher, places = write_table(root, rows), write_teacher(root, rows, dimension), root / f"places-{rows}"
-    quote = [
-        *("-m", "vl2v", "quote", str(table), "--teacher", f"file:{teacher}", "--size", str(SIZE), "--json"),
-        *("--cache", str(places / "cache"), "--store", str(places / "store.sqlite")),
-    ]
+    quote = quote_command(table, teacher, places)
     scan = ["-c", SCAN, str(table), str(places)]
     figures: dict[str, Any] = {}
     for name, command in (("scan", scan), ("quote", quote)):
@@ -133,10 +144,40 @@ def measure(root: Path, rows: int, dimension: int) -> dict[str, Any]:
     return figures
 
 
-def child(command: list[str]) -> tuple[dict[str, float], str]:
+def compare(root: Path, rows: int, dimension: int, earlier: Path, rounds: int) -> dict[str, Any]:
+    """Measure the first and second quote with both versions by turns; all figures, and ratios of the median times."""
+    table, teacher = write_table(root, rows), write_teacher(root, rows, dimension)
+    versions = {"before": earlier.resolve(), "after": Path(__file__).resolve().parent.parent / "src"}
+    runs: list[dict[str, Any]] = []
+    for turn in range(rounds):
+        for version, source in versions.items():
+            command = quote_command(table, teacher, root / f"{version}-{turn}")
+            for call in ("first", "second"):
+                found, _ = child([sys.executable, *command], {"PYTHONPATH": str(source)})
+                runs.append({"version": version, "call": call, **found})
+    times = {
+        (version, call): statistics.median(r["cpu_s"] for r in runs if (r["version"], r["call"]) == (version, call))
+        for version in versions
+        for call in ("first", "second")
+    }
+    ratios = {call: round(times["after", call] / times["before", call], 3) for call in ("first", "second")}
+    return {"runs_in_order": runs, "cpu_after_to_before": ratios}
+
+
+def quote_command(table: Path, teacher: Path, places: Path) -> list[str]:
+    """The arguments of Python for a quote with a cache and a store in the folder `places`."""
+    return [
+        *("-m", "vl2v", "quote", str(table), "--teacher", f"file:{teacher}", "--size", str(SIZE), "--json"),
+        *("--cache", str(places / "cache"), "--store", str(places / "store.sqlite")),
+    ]
+
+
+def child(command: list[str], environment: Mapping[str, str] | None = None) -> tuple[dict[str, float], str]:
     """Run a command; its CPU seconds (user and system) and its greatest resident memory, and what it printed."""
     start = time.perf_counter()
-    done = subprocess.run([sys.executable, "-S", "-c", LAUNCH, *command], stdout=subprocess.PIPE, text=True, check=True)
+    launch = [sys.executable, "-S", "-c", LAUNCH, *command]
+    variables = {**os.environ, **(environment or {})}
+    done = subprocess.run(launch, stdout=subprocess.PIPE, text=True, check=True, env=variables)
     output, _, last = done.stdout.rstrip().rpartition("\n")
     seconds, memory = json.loads(last)
     memory *= 1 if sys.platform == "darwin" else 1024
