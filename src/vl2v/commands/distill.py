@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
@@ -160,14 +160,7 @@ def run(
             plan = plan_run(config, paths, progress, teacher=teacher, backbone=backbone, begun=begun, listing=listing)
             if first:
                 progress.note("\n".join(plan.contents.lines()))
-                ensure_same_model(folder, plan.teacher)
-                with closing(EmbeddingStore(paths.store)) as store:
-                    budget = open_budget(plan, account or BudgetAccount.of_run(ledger_name(folder)), store)
-                    plan = with_choice(plan, budget, store, folder, accelerator, progress)
-                    ensure_affordable(plan, budget, store, out)
-                    keep()
-                    _purchase_with_advice(plan, budget, store, folder, accelerator, progress)
-                    export_embeddings(plan, store, folder.work)
+                plan = _buy(plan, account, folder, accelerator, progress, keep)
                 write_slots(plan, folder.work)
                 accelerator.wait_for_everyone()
             else:
@@ -187,6 +180,29 @@ def _sized(
     if sized is not config:
         folder.write_config(folder.config().model_copy(update={"student": sized.student}))
     return sized, backbone
+
+
+def _buy(
+    plan: RunPlan,
+    account: BudgetAccount | None,
+    folder: RunFolder,
+    accelerator: Accelerator,
+    progress: Progress,
+    keep: Callable[[], None],
+) -> RunPlan:
+    """Buy what the plan requires, or the part of it that the budget covers, and write the embeddings to files.
+
+    `keep` is called when the run can no longer be refused.
+    """
+    ensure_same_model(folder, plan.teacher)
+    with closing(EmbeddingStore(plan.paths.store)) as store:
+        budget = open_budget(plan, account or BudgetAccount.of_run(ledger_name(folder)), store)
+        plan = with_choice(plan, budget, store, folder, accelerator, progress)
+        ensure_affordable(plan, budget, store, folder.path)
+        keep()
+        _purchase_with_advice(plan, budget, store, folder, accelerator, progress)
+        export_embeddings(plan, store, folder.work)
+    return plan
 
 
 def _purchase_with_advice(

@@ -22,7 +22,7 @@ from vl2v.commands.repair_checks import (
 )
 from vl2v.config import RunConfig
 from vl2v.data.images import ImageDataset
-from vl2v.data.pixels import PixelCache
+from vl2v.data.pixels import Digests, PixelCache
 from vl2v.data.scan import FileIndex
 from vl2v.errors import ConfigError, DataError
 from vl2v.evaluation.evaluation import Evaluation
@@ -34,7 +34,7 @@ from vl2v.nested import merge
 from vl2v.planning.models import open_configured_teacher
 from vl2v.planning.plan import plan_run
 from vl2v.planning.prepare import read_unlabelled
-from vl2v.planning.requirements import Requirements, make_quote
+from vl2v.planning.requirements import make_quote
 from vl2v.progress import Progress, Silent
 from vl2v.runs.folder import CHECKED, TRAINED, RunFolder
 from vl2v.runs.starting import ensure_finished, ensure_new, ensure_same_model
@@ -95,6 +95,28 @@ class RepairPlan:
     record: dict[str, Any]
 
 
+@dataclass(frozen=True)
+class _FirstRun:
+    """The run to repair. Its attributes are those of `RepairPlan`."""
+
+    path: Path
+    config: RunConfig
+    storage: StoragePaths
+    student: Student
+    evaluation: Evaluation
+
+    @classmethod
+    def load(cls, path: Path, storage: StoragePaths | None) -> _FirstRun:
+        """Load the run, and check that its student can be repaired."""
+        folder = RunFolder(path)
+        config = folder.config()
+        ensure_finished(folder)
+        ensure_repairable(config, path)
+        evaluation, student = compared_evaluation(folder), Student.load(path)
+        ensure_same_classes(student, path)
+        return cls(path, config, storage or storage_of(path), student, evaluation)
+
+
 @explaining
 def plan_repair(
     run: str | Path,
@@ -133,52 +155,41 @@ def plan_repair(
         DataError: if there are fewer than 5 different images, or the images of the run have moved.
         StudentError: if the student cannot be loaded.
     """
-    first, place = Path(run), Path(images)
-    target = Path(out) if out is not None else first.resolve().with_name(f"{first.resolve().name}-repaired")
-    folder, progress = RunFolder(first), progress or Silent()
-    before = folder.config()
-    ensure_finished(folder)
-    ensure_repairable(before, first)
-    evaluation = compared_evaluation(folder)
+    progress, place = progress or Silent(), Path(images)
+    target = Path(out) if out is not None else Path(run).resolve().with_name(f"{Path(run).resolve().name}-repaired")
     _check_queries(queries)
     limit = parse_budget(budget)
+    first = _FirstRun.load(Path(run), storage)
     record = {
-        "first_run": str(first.resolve()),
+        "first_run": str(first.path.resolve()),
         "images": str(place.resolve()),
         "queries": min(queries, MOST),
         "settings": json.loads(json.dumps(settings or {}, default=str)),
     }
     begun = is_begun(target, record)
-    if not begun:
-        for source in (before.data.root, place):
-            ensure_new(RunFolder(target), source)
-    paths, student = storage or storage_of(first), Student.load(first)
-    ensure_same_classes(student, first)
-    config = _settings(before, first, target, limit, settings or {})
-    ensure_comparable(config, before)
-    opened = teacher or open_configured_teacher(before)
-    ensure_same_model(folder, opened, record=False)
-    fit = student.preprocess.size, student.preprocess.fit
-    needed = _needed(folder, before, paths, opened, progress)
+    for source in () if begun else (first.config.data.root, place):
+        ensure_new(RunFolder(target), source)
+    config = _settings(first, target, limit, settings or {})
+    ensure_comparable(config, first.config)
+    opened = teacher or open_configured_teacher(first.config)
+    ensure_same_model(RunFolder(first.path), opened, record=False)
+    classes, fit = first.student.classes, (first.student.preprocess.size, first.student.preprocess.fit)
     with (
-        closing(FileIndex(paths.cache / "files.sqlite")) as index,
-        closing(PixelCache(paths.cache, *fit)) as cache,
-        closing(EmbeddingStore(paths.store)) as store,
+        closing(FileIndex(first.storage.cache / "files.sqlite")) as index,
+        closing(PixelCache(first.storage.cache, *fit)) as cache,
     ):
         if begun:
             tables = target / TRAINED, target / CHECKED
-            trained, checked = (read_unlabelled(t, student.classes, index, cache, progress) for t in tables)
+            trained, checked = (read_unlabelled(table, classes, index, cache, progress) for table in tables)
         else:
-            found = read_unlabelled(place, student.classes, index, cache, progress, column)
+            found = read_unlabelled(place, classes, index, cache, progress, column)
             count = _affordable(queries, limit, opened.describe().price)
-            trained, checked = _select(student, found, cache, count, before.seed, progress)
-        _bind(opened, before, place, trained, checked)
-        digests = np.concatenate([trained.digests, checked.digests])
-        required = replace(needed, purposes={(PURPOSE, 0): digests} | needed.purposes)
-        quote = make_quote(required, opened, store, len(digests), fit[0], None)
+            trained, checked = _select(first, found, cache, count, progress)
+    _bind(opened, first.config, place, trained, checked)
+    prompts, quote = _quote(first, opened, np.concatenate([trained.digests, checked.digests]), progress)
     return RepairPlan(
-        first, place, target, config, paths, opened, student, evaluation, trained, checked, needed.prompts, quote,
-        begun, record,
+        first.path, place, target, config, first.storage, opened, first.student, first.evaluation, trained, checked,
+        prompts, quote, begun, record,
     )  # fmt: skip
 
 
@@ -188,18 +199,20 @@ def _check_queries(queries: int) -> None:
         raise ConfigError("That is too few queries.", expected=f"at least {FEWEST}", found=str(queries), next_step=step)
 
 
-def _needed(
-    folder: RunFolder, before: RunConfig, paths: StoragePaths, teacher: Teacher, progress: Progress
-) -> Requirements:
-    """Return the embeddings that the first run needed, which the new one needs again."""
-    config = before.model_copy(update={"repair": None})  # the images of an earlier repair are not used again
-    plan = plan_run(config, paths, progress, teacher=teacher, with_student=False, begun=True)
-    with closing(EmbeddingStore(paths.store)) as store:
-        return with_recorded_choice(plan, folder, store).requirements
+def _quote(first: _FirstRun, teacher: Teacher, digests: Digests, progress: Progress) -> tuple[tuple[str, ...], Quote]:
+    """Return the prompts of the zero-shot predictions, and the quote of the new images with those of the first run."""
+    config = first.config.model_copy(update={"repair": None})  # the images of an earlier repair are not used again
+    plan = plan_run(config, first.storage, progress, teacher=teacher, with_student=False, begun=True)
+    with closing(EmbeddingStore(first.storage.store)) as store:
+        needed = with_recorded_choice(plan, RunFolder(first.path), store).requirements
+        required = replace(needed, purposes={(PURPOSE, 0): digests} | needed.purposes)
+        size = first.student.preprocess.size
+        return needed.prompts, make_quote(required, teacher, store, len(digests), size, None)
 
 
-def _settings(before: RunConfig, run: Path, out: Path, budget: Decimal | None, settings: dict[str, Any]) -> RunConfig:
+def _settings(first: _FirstRun, out: Path, budget: Decimal | None, settings: dict[str, Any]) -> RunConfig:
     """Return the settings of the new run: those of the first one, with few steps and the new images."""
+    before = first.config
     method, values = METHODS[before.method], before.model_dump(mode="json")
     if method.has_settings:  # defaults that depend on the data are chosen again
         without = method.defaults(True)
@@ -211,7 +224,7 @@ def _settings(before: RunConfig, run: Path, out: Path, budget: Decimal | None, s
     changes: dict[str, Any] = {
         "align": {"solver": "ridge", "average": "none"} if solved else {},
         "distill": TRAINING,
-        "repair": {"run": str(run.resolve()), "images": str((out / TRAINED).resolve()), "per_batch": NEW},
+        "repair": {"run": str(first.path.resolve()), "images": str((out / TRAINED).resolve()), "per_batch": NEW},
         "budget": budget,
     }
     return make_config(None, merge(merge(values, changes), settings))
@@ -225,9 +238,10 @@ def _affordable(queries: int, limit: Decimal | None, price: Price) -> int:
 
 
 def _select(
-    student: Student, found: ImageDataset, cache: PixelCache, count: int, seed: int, progress: Progress
+    first: _FirstRun, found: ImageDataset, cache: PixelCache, count: int, progress: Progress
 ) -> tuple[ImageDataset, ImageDataset]:
     """Select a diverse set of images to train on, and a random set to compare the students on."""
+    student, seed = first.student, first.config.seed
     generator = np.random.default_rng(seed)
     rows = np.sort(np.unique(found.digests, axis=0, return_index=True)[1])
     if len(rows) < FEWEST:
