@@ -84,7 +84,7 @@ def _read(archive: ZipFile, forms: Mapping[str, Form], most: int) -> dict[str, N
         with archive.open(info) as handle:
             shape, dtype = _header(handle)
         _compare(name, form, shape, dtype, lengths)
-        total += _bytes(shape, dtype, info)
+        total += max(math.prod(shape) * dtype.itemsize, info.file_size)
         if total > most:
             raise ArraysError(f"arrays of more than {most:,} bytes")
     return {name: _array(archive, name, form, info) for name, (form, info) in infos.items()}
@@ -108,11 +108,6 @@ def _compare(name: str, form: Form, shape: tuple[int, ...], dtype: np.dtype[Any]
         expected = ", ".join(str(w if w is not None else named) for w, named in zip(required, form.shape, strict=True))
         raise ArraysError(f"{name} of shape {list(shape)[:6]} in place of [{expected}]")
     lengths |= {named: length for named, length in zip(form.shape, shape, strict=True) if isinstance(named, str)}
-
-
-def _bytes(shape: tuple[int, ...], dtype: np.dtype[Any], info: ZipInfo) -> int:
-    """Return the memory of an array in bytes; at least the unpacked size of its member."""
-    return max(math.prod(shape) * dtype.itemsize, info.file_size)
 
 
 def _array(archive: ZipFile, name: str, form: Form, info: ZipInfo) -> NDArray[Any]:

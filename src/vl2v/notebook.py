@@ -14,11 +14,7 @@ LARGEST_PAGE = 2**23  # bytes of a page that is shown inline; a notebook with la
 
 
 def html_of(*parts: RenderableType) -> str:
-    """HTML of tables, texts and groups of them.
-
-    Args:
-        parts: of rich, as they are printed on a terminal.
-    """
+    """HTML of tables, texts and groups of them."""
     return "\n".join(_html(part) for part in parts)
 
 

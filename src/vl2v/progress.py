@@ -43,11 +43,7 @@ class Silent:
 
 
 class Recorder:
-    """A progress callback that records warnings.
-
-    Args:
-        inner: progress callback to which all calls are forwarded.
-    """
+    """A progress callback that records warnings."""
 
     def __init__(self, inner: Progress) -> None:
         self.inner = inner

@@ -65,12 +65,6 @@ def open_budget(plan: RunPlan, account: BudgetAccount, store: EmbeddingStore) ->
 def ensure_affordable(plan: RunPlan, budget: Budget, store: EmbeddingStore, out: Path) -> None:
     """Raise an error if the budget or the disk does not suffice for a run, before anything is sent.
 
-    Args:
-        plan: plan of the run.
-        budget: budget of the run.
-        store: store whose batches in flight have already been reserved.
-        out: folder of the run.
-
     Raises:
         BudgetError: if the budget does not cover the quote.
         DiskFullError: if the disk has too little space.

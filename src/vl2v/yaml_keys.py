@@ -39,11 +39,7 @@ def _size(node: Any, sizes: dict[int, int]) -> int:
 
 
 def without_repeats(loader: type[Any]) -> None:
-    """Make a loader refuse a mapping that has a key twice, with a `yaml.constructor.ConstructorError`.
-
-    Args:
-        loader: a loader class of PyYAML, of the caller's own.
-    """
+    """Make a loader refuse a mapping that has a key twice, with a `yaml.constructor.ConstructorError`."""
     make = loader.yaml_constructors.get(MAPPING, loader.construct_mapping)
 
     def mapping(self: Any, node: yaml.MappingNode) -> Any:

@@ -68,13 +68,7 @@ def each(images: Input | Iterable[Input]) -> Iterator[ImageLike]:
 
 
 def ahead(work: Callable[[ImageLike], T], images: Iterator[ImageLike], count: int) -> Iterator[T]:
-    """Iterate over results in order, computed ahead in threads: decoding and resizing release the GIL.
-
-    Args:
-        work: function of an image.
-        images: the images.
-        count: maximum number of results that are computed ahead.
-    """
+    """Iterate over results in order, computed ahead in threads: decoding and resizing release the GIL."""
     start = list(islice(images, 2))
     if len(start) < 2:  # one image is not worth a pool
         yield from map(work, start)

@@ -26,7 +26,9 @@ def shown(name: str | PurePath) -> str:
     text = printable(name)
     if text.isprintable():
         return text
-    return "".join(_escaped(c) if unicodedata.category(c) in _HIDDEN and c != "\u200d" else c for c in text)
+    return "".join(
+        c.encode("unicode_escape").decode() if unicodedata.category(c) in _HIDDEN and c != "\u200d" else c for c in text
+    )
 
 
 def has_control(name: str) -> bool:
@@ -42,7 +44,3 @@ def quoted(name: str | PurePath) -> str:
     data = text.encode("utf-8", "surrogateescape")
     plain = (chr(b) if 32 <= b < 127 and b not in b"'\\" else f"\\x{b:02x}" for b in data)
     return f"$'{''.join(plain)}'"
-
-
-def _escaped(character: str) -> str:
-    return character.encode("unicode_escape").decode("ascii")

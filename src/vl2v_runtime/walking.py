@@ -97,9 +97,6 @@ def walk(root: str | Path) -> Folder:
     a suffix, by its first bytes. Links are followed, but no folder is entered twice: a link to a parent folder, or to a
     folder that is also reached without the link, is skipped. Only regular files are opened.
 
-    Args:
-        root: folder to search.
-
     Raises:
         OSError: if `root` itself cannot be listed.
     """

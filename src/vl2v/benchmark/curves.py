@@ -157,9 +157,6 @@ class Curve:
 def line_names(settings: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
     """Return the line of each row. Rows on one line differ only in the number of queries or labels.
 
-    Args:
-        settings: settings of each row, by label.
-
     Returns:
         By label: the title of the method, and whether it uses fresh views or unlabelled images.
     """

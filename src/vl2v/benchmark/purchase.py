@@ -37,11 +37,7 @@ NOT_OF_THE_PURCHASE = {  # settings that do not change the queries of a job
 
 
 class AnsweredTeacher:
-    """Placeholder for a teacher whose embeddings have all been bought. It has no key and no weights.
-
-    Args:
-        card: description of the teacher.
-    """
+    """Placeholder for a teacher whose embeddings have all been bought. It has no key and no weights."""
 
     def __init__(self, card: TeacherCard) -> None:
         self._card = card
@@ -131,10 +127,6 @@ def buy_ahead(sweep: Sweep, progress: Progress) -> Bought:
 
     If candidates require different queries and later seeds use the selection of the first seed, the jobs of later seeds
     are not known yet. Call this function again when they are.
-
-    Args:
-        sweep: the opened grid.
-        progress: progress callback of the purchase.
 
     Raises:
         BudgetError: if the budget does not cover all queries; nothing has been sent.

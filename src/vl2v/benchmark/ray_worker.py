@@ -102,12 +102,7 @@ class _Notes(Silent):
 
 
 def work(assignment: Assignment, job: Job) -> Outcome:
-    """Run or resume one job; errors for users are returned, not raised.
-
-    Args:
-        assignment: inputs that all jobs share.
-        job: the job.
-    """
+    """Run or resume one job; errors for users are returned, not raised."""
     notes, outcome = _Notes(), Outcome()
     if assignment.cwd.is_dir():
         os.chdir(assignment.cwd)

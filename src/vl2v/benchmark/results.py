@@ -44,9 +44,6 @@ def job_seconds(file: Path) -> float:
 def records_of(file: Path) -> list[Record]:
     """Return the records of one job: one for each set of weights that it evaluated, and one for the zero-shot teacher.
 
-    Args:
-        file: `job.json` in the folder of the job.
-
     Raises:
         DamagedError, RunError: if the files of the job are damaged.
     """

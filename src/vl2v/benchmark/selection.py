@@ -98,7 +98,7 @@ def select(records: Sequence[Record], rule: str = VALIDATION, weights: str | Non
     most = {method: max(len(found) for (m, *_), found in runs.items() if m == method) for method, *_ in runs}
     for key, candidates in sorted(runs.items()):
         try:
-            if _inherited(candidates):
+            if all(r.inherited for candidate in candidates.values() for found in candidate.values() for r in found):
                 if rule not in (VALIDATION, LAST):
                     raise _LackingError(f"its candidate was selected by {VALIDATION}, with another seed")
             elif len(candidates) < most[key[0]]:
@@ -120,10 +120,6 @@ def _by_run(records: Sequence[Record]) -> dict[RunKey, dict[str, Candidate]]:
         candidates = runs.setdefault((record.method, record.target, record.seed), {})
         candidates.setdefault(_as_json(record), {}).setdefault(record.crossed, []).append(record)
     return runs
-
-
-def _inherited(candidates: Mapping[str, Candidate]) -> bool:
-    return all(r.inherited for candidate in candidates.values() for records in candidate.values() for r in records)
 
 
 def _as_json(record: Record) -> str:

@@ -24,7 +24,6 @@ from vl2v.cli.settings import with_settings
 
 if TYPE_CHECKING:
     from vl2v.commands.repair import Repair
-    from vl2v.commands.repair_plan import RepairPlan
 
 
 def attach(app: typer.Typer) -> None:
@@ -74,14 +73,11 @@ def repair(
         settings=settings,
     )  # fmt: skip
     if quote:
-        show(_quote_json(plan) if as_json else plan.quote.table())
+        counts = {"trained": len(plan.trained), "checked": len(plan.checked)}
+        show(counts | plan.quote.to_dict() if as_json else plan.quote.table())
         return
     found = work(plan, tolerance=tolerance, progress=progress, report=report)
     show(found.to_dict() if as_json else _text(found, plan.first))
-
-
-def _quote_json(plan: RepairPlan) -> dict[str, Any]:
-    return {"trained": len(plan.trained), "checked": len(plan.checked)} | plan.quote.to_dict()
 
 
 def _text(found: Repair, first: Path) -> str:

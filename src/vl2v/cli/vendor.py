@@ -51,7 +51,7 @@ def serve(
     ] = 24.0,
 ) -> None:
     """Serve a model as a vendor that bills per query."""
-    _need_packages()
+    need_packages("The vendor service", "vendor", "fastapi", "httpx", "prometheus_client", "sqlalchemy", "uvicorn")
     from vl2v.vendor_server.running import serve as run
     from vl2v.vendor_server.settings import VendorSettings
 
@@ -83,7 +83,3 @@ def attach(root: typer.Typer) -> None:
         keys.command(name)(guarded(command))
     vendor.add_typer(keys, name="keys")
     root.add_typer(vendor, name="vendor")
-
-
-def _need_packages() -> None:
-    need_packages("The vendor service", "vendor", "fastapi", "httpx", "prometheus_client", "sqlalchemy", "uvicorn")

@@ -23,16 +23,7 @@ def write_report(
     parts: Sequence[DomainPredictions],
     progress: Progress,
 ) -> None:
-    """Write `embeddings.npz`, `report.html` and the values of its figures. An error is reported as a warning.
-
-    Args:
-        plan: plan of the run.
-        bought: embeddings of the run.
-        folder: run folder with all other results.
-        projection: projection after training.
-        parts: predictions of the saved student.
-        progress: receives the warning.
-    """
+    """Write `embeddings.npz`, `report.html` and the values of its figures. An error is reported as a warning."""
     from vl2v.reports.run import write_run_report  # imported here because it is slow
 
     try:

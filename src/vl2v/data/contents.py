@@ -99,7 +99,8 @@ class Contents:
 
     def lines(self) -> list[str]:
         """Return lines of text: the total, one line per domain, and the classes."""
-        found = [f"{shown(self.root)}: {_count(len(self.domains), 'domain')}, {_classes(len(self.classes))}, "]
+        classes = _count(len(self.classes), "class", "classes")
+        found = [f"{shown(self.root)}: {_count(len(self.domains), 'domain')}, {classes}, "]
         found[0] += _count(self.images, "image") + ("" if self.labelled else " without labels")
         found += [f"  {columns_line(self.columns)}"] if self.columns else []
         if self.parts:
@@ -152,12 +153,8 @@ def columns_line(columns: Sequence[tuple[str, str]]) -> str:
     return ", ".join(words) + ("" if "domain" in known else "; no column of domains, so one domain")
 
 
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
-
-
-def _classes(number: int) -> str:
-    return f"{number:,} class{'' if number == 1 else 'es'}"
+def _count(number: int, noun: str, plural: str = "") -> str:
+    return f"{number:,} {noun if number == 1 else plural or f'{noun}s'}"
 
 
 def _of_each(domain: DomainContents) -> str:

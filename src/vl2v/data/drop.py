@@ -55,12 +55,6 @@ def without_dropped(
 ) -> ImageDataset:
     """Return the dataset without the images that a file lists. Unknown images cause a warning.
 
-    Args:
-        dataset: the images.
-        file: the CSV file.
-        progress: receives warnings and the number of dropped images.
-        allow_missing_classes: accept that a domain loses all images of a class.
-
     Raises:
         ConfigError: if the file cannot be used, none of its images is in the dataset, or a class loses its last image.
     """

@@ -19,11 +19,7 @@ ACCEPT = "or accept them as they are: --layout-as-found"
 
 
 def doubts(domains: Sequence[Folder]) -> list[Fault]:
-    """Return probable mistakes in a layout `root/<domain>/<class>/`.
-
-    Args:
-        domains: the domain folders, which contain class folders.
-    """
+    """Return probable mistakes in a layout `root/<domain>/<class>/`."""
     return [fault for found in (splits(domains), _dates(domains), _deeper(domains)) for fault in found]
 
 
@@ -43,12 +39,7 @@ def are_parts(names: Sequence[str]) -> bool:
 
 
 def labels_elsewhere(root: Path, tree: Folder) -> Iterator[Fault]:
-    """Report a single folder of images next to a file that probably contains the labels, as labelling tools write it.
-
-    Args:
-        root: the searched folder.
-        tree: its content.
-    """
+    """Report a single folder of images next to a file that probably has the labels, as labelling tools write it."""
     tops = [top.name for top in tree.subs.values() if top.has_images()]
     if len(tops) != 1 or tree.files or tops[0].casefold() not in IMAGES:
         return

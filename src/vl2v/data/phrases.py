@@ -31,10 +31,6 @@ without_repeats(_Texts)
 def read_phrases(root: Path, folders: Sequence[str]) -> dict[str, str]:
     """Return the phrase of each class folder: that of `classes.yaml` in the root, or the name with spaces.
 
-    Args:
-        root: path of the folder of images.
-        folders: names of the class folders.
-
     Raises:
         ConfigError: if the file cannot be read, is not a mapping of text to text, or contains an unknown or repeated
             folder.

@@ -30,10 +30,6 @@ def is_annotation(path: Path) -> bool:
 def read_labels(sources: Iterable[Path], names: Names) -> Labels:
     """Read the annotations in JSON files, archives and folders.
 
-    Args:
-        sources: files and folders.
-        names: names of the domains and classes.
-
     Returns:
         The (domain, class) pairs by file name; empty without annotations.
 

@@ -170,14 +170,12 @@ def _list_hub(source: Source) -> tuple[str, list[tuple[str, str]]]:
             next_step=AGAIN,
         ) from error
     files = [entry for entry in entries if isinstance(entry, RepoFile) and entry.path.endswith(".parquet")]
-    tables = [(file.path, file.lfs.sha256 if file.lfs else "") for file in files if _is_below(file.path)]
+    tables = [
+        (file.path, file.lfs.sha256 if file.lfs else "") for file in files if all(map(is_plain, file.path.split("/")))
+    ]
     if not tables:
         step = "try its branch of converted files: --from <owner>/<name>@refs/convert/parquet"
         raise DataError(
             f"{source.hub} contains no Parquet files.", expected="Parquet files", found="none", next_step=step
         )
     return revision, sorted(tables)
-
-
-def _is_below(path: str) -> bool:
-    return all(is_plain(part) for part in path.split("/"))

@@ -97,8 +97,10 @@ def demo(out: Path, progress: Progress, jobs: int | None = None, settings: Mappi
     _check_settings(out, settings)
     dataset = draw(out / "task")
     storage = StoragePaths(out / "cache", out / "vectors.sqlite")
-    todo = [pair for pair in _in_order() if not RunFolder(_folder(out, *pair)).evaluation_file.exists()]
-    if (count := min(jobs or _parallel_runs(), len(todo))) > 1:
+    pairs = sorted(((m, seed) for seed in SEEDS for m in METHODS), key=lambda pair: pair != (OURS, SEEDS[0]))
+    todo = [pair for pair in pairs if not RunFolder(_folder(out, *pair)).evaluation_file.exists()]
+    possible = 1 if torch.cuda.is_available() else max(1, min(cores(), int(free_memory() / MEMORY)))
+    if (count := min(jobs or possible, len(todo))) > 1:
         _run_parallel(out, dataset, todo, count, storage, progress, settings)
     evaluations: dict[str, list[Evaluation]] = {method: [] for method in METHODS}
     for seed in SEEDS:
@@ -126,16 +128,6 @@ def _check_settings(out: Path, settings: Mapping[str, Any]) -> None:
     if settings:
         out.mkdir(parents=True, exist_ok=True)
         write_json(file, settings)
-
-
-def _in_order() -> list[tuple[str, int]]:
-    """Return methods and seeds. The run with a report is first, so that it does not end last."""
-    pairs = [(method, seed) for seed in SEEDS for method in METHODS]
-    return sorted(pairs, key=lambda pair: pair != (OURS, SEEDS[0]))
-
-
-def _parallel_runs() -> int:
-    return 1 if torch.cuda.is_available() else max(1, min(cores(), int(free_memory() / MEMORY)))
 
 
 class _Once(Recorder):

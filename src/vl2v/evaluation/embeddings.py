@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from vl2v.data.batches import stage_seed
-from vl2v.data.splits import Indices, SplitPositions
+from vl2v.data.splits import SplitPositions
 from vl2v.evaluation.features import pass_through
 from vl2v.evaluation.split import DomainPredictions, EvaluationDomain
 from vl2v.planning.plan import RunPlan
@@ -43,7 +43,8 @@ def save_frozen_features(plan: RunPlan, domains: Sequence[EvaluationDomain], wor
     path, backbone = work / FEATURES, plan.student_backbone
     if path.exists():
         return
-    slots = _joined([part.slots for part in domains])[sampled(domains, plan.config.seed)]
+    slots = np.concatenate([np.zeros(0, np.int64), *(part.slots for part in domains)])
+    slots = slots[sampled(domains, plan.config.seed)]
     module = backbone.module.to(device)
     rows = [batch.cpu() for batch in pass_through(module, backbone.preprocess, plan.pixels.map(), slots, device)]
     work.mkdir(parents=True, exist_ok=True)
@@ -97,10 +98,6 @@ def save_embeddings(
         columns["texts"] = _directions(bought.head)
     with replacing(out) as fresh, fresh.open("wb") as handle:
         np.savez_compressed(handle, allow_pickle=False, **columns)
-
-
-def _joined(arrays: Sequence[Indices]) -> Indices:
-    return np.concatenate(arrays) if arrays else np.zeros(0, np.int64)
 
 
 @torch.no_grad()

@@ -41,12 +41,6 @@ def at_final_size(
 ) -> RunPlan:
     """Choose the image size of a trained student on the validation images of the source domains.
 
-    Args:
-        plan: plan of the run.
-        bought: embeddings of the run.
-        build: returns the trained student with the image size of a plan.
-        progress: receives the progress of reading images, and a note of the choice.
-
     Returns:
         The plan with the chosen size in its backbone, and with the pixels of that size of all evaluated images.
     """

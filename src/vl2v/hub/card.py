@@ -108,7 +108,7 @@ def _template() -> Template:
     )
     env.filters |= {
         "code": lambda text: Markup(_code(text)),
-        "literal": lambda text: Markup(_literal(text)),
+        "literal": lambda text: Markup(json.dumps(_one_line(text)).replace("```", "")),
         "listed": lambda names: Markup(", ".join(map(_cell, names))),
         "percent": lambda value: Markup(percent(value)),
         "thousands": lambda number: Markup(f"{number:,}"),
@@ -153,11 +153,6 @@ def _code(text: str) -> str:
     fence = "`" * (1 + max((len(run) for run in re.findall("`+", line)), default=0))
     space = " " if "`" in line or not line else ""
     return f"{fence}{space}{line}{space}{fence}"
-
-
-def _literal(text: str) -> str:
-    """Format untrusted text as a Python string literal in a code block."""
-    return json.dumps(_one_line(text)).replace("```", "")
 
 
 def _one_line(text: str) -> str:

@@ -47,9 +47,6 @@ def check_repository(name: str) -> None:
 def hub_errors(name: str) -> Iterator[None]:
     """Convert errors of the hub's client to errors with a next step.
 
-    Args:
-        name: the repository.
-
     Raises:
         HubError: in place of an error of the client.
     """

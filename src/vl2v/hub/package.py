@@ -82,7 +82,8 @@ def make_package(run: Path, name: str, licence: str | None = None) -> Package:
     student, figures = public_student(_described(folder)), read_evaluation(folder.evaluation_file)
     exported, report = sorted((run / EXPORT).glob("*.onnx")), run / EXPORT / REPORT
     settings = public_config({key: value for key, value in config.items() if key != "budget"})
-    facts = Facts(name, licence, student, figures, settings, _trust(folder), tuple(path.name for path in exported))
+    trust = found.to_dict() if (found := read_trust(folder.student)) else None
+    facts = Facts(name, licence, student, figures, settings, trust, tuple(path.name for path in exported))
     texts: dict[str, str] = {
         CARD_FILE: model_card(facts),
         SETTINGS: yaml.safe_dump(settings, sort_keys=False, allow_unicode=True),
@@ -131,11 +132,6 @@ def _described(folder: RunFolder) -> dict[str, Any]:
         problem = f"{folder.path} has no provenance."
         raise RunError(problem, expected="its provenance", found=found, next_step=step)
     return card
-
-
-def _trust(folder: RunFolder) -> dict[str, Any] | None:
-    trust = read_trust(folder.student)
-    return None if trust is None else trust.to_dict()
 
 
 def _check_binary(run: Path, files: Mapping[str, bytes | Path]) -> None:

@@ -8,7 +8,7 @@ The second term trains the features alone. The logit scale of the saved student 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from vl2v.method.base import Context, Method, Settings
 from vl2v.method.baselines.kd import softened_divergence, zero_shot_logits
@@ -32,10 +32,6 @@ class Vl2vSettings(Settings):
     """Of that divergence, and of the one that the logit scale follows."""
     scale_learning_rate: Rate = 1e-2
     """Adam's, of the logarithm of the student's logit scale, in both stages."""
-
-
-def _defaults(without_labels: bool) -> dict[str, Any]:
-    return {"kl_weight": 0.1 if without_labels else 0.0}
 
 
 def _objective(context: Context[Vl2vSettings]) -> Objective:
@@ -95,7 +91,7 @@ VL2V = Method(
     saved_layer=_saved_layer,
     extra_parameters=(GAIN,),
     extra_rate=lambda settings: settings.scale_learning_rate,
-    defaults=_defaults,
+    defaults=lambda without_labels: {"kl_weight": 0.1 if without_labels else 0.0},
     free_image_weight=True,
     gain=_gain,
 )

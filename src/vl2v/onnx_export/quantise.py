@@ -56,7 +56,8 @@ def quantise(source: Path, target: Path, batches: Iterable[NDArray[np.float32]])
         before, after = Path(folder) / "float.onnx", Path(folder) / "int8.onnx"
         shutil.copyfile(source, before)  # onnxruntime writes next to its input
         try:
-            _quantise(before, after, counted(), _float_nodes(model))
+            first = [node.name for node in model.graph.node if node.op_type == "Conv"][:FIRST]
+            _quantise(before, after, counted(), first + _head_nodes(model))
             quantised = onnx.load(after)
         except Exception as error:  # onnxruntime's tools raise many types
             raise StudentError(
@@ -93,12 +94,6 @@ def _quantise(before: Path, after: Path, inputs: Iterator[dict[str, NDArray[np.f
         calibrate_method=CalibrationMethod.MinMax,
         extra_options={"CalibMovingAverage": True},
     )
-
-
-def _float_nodes(model: onnx.ModelProto) -> list[str]:
-    """Return the nodes that stay in float."""
-    first = [node.name for node in model.graph.node if node.op_type == "Conv"][:FIRST]
-    return first + _head_nodes(model)
 
 
 def _head_nodes(model: onnx.ModelProto) -> list[str]:

@@ -108,7 +108,9 @@ def run_sample(
         closing(PixelCache(storage.cache, student.preprocess.size, student.preprocess.fit)) as cache,
     ):
         dataset, _ = read_dataset(open_folder(data, begun=True), data, index, cache, progress)
-        labels = class_numbers(student, dataset, _removed(student)) if not data.classes else None
+        changes = student.provenance.get(CHANGES, [])
+        removed = [name for change in changes for name in change.get("removed", [])]
+        labels = class_numbers(student, dataset, removed) if not data.classes else None
         if labels is None and answers:
             numbers = {name: i for i, name in enumerate(student.classes)}
             labels = np.array([numbers.get(answers.get(path, ""), -1) for path in dataset.paths], np.int64)
@@ -135,11 +137,6 @@ def _usable_rows(student: Student, dataset: ImageDataset, data: DataConfig) -> t
     rows = [dataset.rows_of(domain) for domain in dataset.domains if domain not in held_out]
     sources = np.concatenate([part[usable[part]] for part in rows] or [np.arange(len(dataset), dtype=np.int64)])
     return ALL, sources, sources
-
-
-def _removed(student: Student) -> list[str]:
-    """Classes that were removed from the student after training."""
-    return [name for change in student.provenance.get(CHANGES, []) for name in change.get("removed", [])]
 
 
 def _draw(indices: Indices, count: int, seed: int) -> Indices:

@@ -59,11 +59,6 @@ def resemblance(dataset: ImageDataset, split: Split, cache: PixelCache) -> Resem
     """Compare the images of a split by a perceptual hash of their cached pixels.
 
     The result is saved next to the pixel cache, and read by the next call with the same images and the same split.
-
-    Args:
-        dataset: the images.
-        split: split of the images.
-        cache: pixel cache with the images.
     """
     validation, test = _joined(split.validation.values()), _joined([*split.own_test.values(), *split.test.values()])
     training = _joined(split.training.values())

@@ -42,12 +42,7 @@ def unseen_table(content: Mapping[str, Any]) -> TableBlock:
 
 
 def export_table(content: Mapping[str, Any], reference: Reference = LABELS) -> TableBlock:
-    """Return the parity of each exported file with the student.
-
-    Args:
-        content: content of `export/export.json`.
-        reference: what predictions were compared with.
-    """
+    """Return the parity of each exported file with the student."""
     files: Mapping[str, Mapping[str, Any]] = content.get("files", {})
     columns = ("bytes", "images", "logits", "agreement", "accuracy", "student")
     rows = [

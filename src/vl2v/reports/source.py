@@ -138,7 +138,9 @@ def read_run(path: Path) -> Source:
         lambda file: _embeddings(file, predictions, len(card["classes"]), own),
         f"{earlier} or as a benchmark job, without its embeddings",
     )
-    trust = parts.read("trust", folder.student / trust_file.FILE, _trust, "There is no temperature")
+    trust = parts.read(
+        "trust", folder.student / trust_file.FILE, lambda file: trust_file.load(file.parent), "There is no temperature"
+    )
     export = parts.read("export", path / EXPORT / REPORT, read_export, "Nothing was exported")
     return Source(
         folder, config, evaluation, content, card, metrics, predictions, embeddings, trust, export, parts.missing
@@ -171,7 +173,3 @@ def _embeddings(file: Path, predictions: Predictions | None, classes: int, own: 
         raise ValueError(f"{known[0]} classes, the predictions have {known[-1]}")
     check_answers(arrays["role"], arrays["path"], arrays["label"], known[0] if known else classes, own)
     return arrays
-
-
-def _trust(file: Path) -> Trust | None:
-    return trust_file.load(file.parent)

@@ -62,9 +62,6 @@ class RunFolder:
 
     They are `config.yaml`, `metrics.jsonl`, `state.safetensors` with `state.json`, `student/`, `evaluation.json`,
     `predictions.npz`, `embeddings.npz` and `report.html`, and `queries.json` if the images to query were chosen.
-
-    Args:
-        path: the folder.
     """
 
     def __init__(self, path: Path) -> None:
@@ -83,10 +80,6 @@ class RunFolder:
 
     def create(self, config: RunConfig, storage: StoragePaths | None = None) -> None:
         """Create the folder of a new run, from which it can be resumed.
-
-        Args:
-            config: settings of the run.
-            storage: paths of cache and store, which are recorded.
 
         Raises:
             RunError: if the folder is not empty, or its path is not UTF-8.

@@ -50,10 +50,6 @@ def sign_teacher(config: RunConfig) -> str | None:
 def check_teacher(config: RunConfig, signature: object) -> None:
     """Check that the teacher of a student may be opened: this user made the student, or no file or address is named.
 
-    Args:
-        config: settings in the provenance of the student.
-        signature: signature in the provenance.
-
     Raises:
         TeacherError: if it may not; the message names the option that opens it anyway.
     """
@@ -73,10 +69,6 @@ def check_prompts(config: RunConfig, signature: object) -> None:
     """Refuse to read the prompts of a student that was made elsewhere from a file, even if the teacher is the user's.
 
     The lines of any file with braces would be sent to the teacher.
-
-    Args:
-        config: of the student's provenance.
-        signature: from the same place.
 
     Raises:
         TeacherError: with the option that states the prompts.

@@ -19,10 +19,6 @@ FILE_AFTER = {"file": ":", "timm": "@", "open_clip": "/"}  # by kind of teacher 
 def base_of(run: Path, root: Path) -> Path:
     """Return the folder that the relative paths of a run are relative to.
 
-    Args:
-        run: folder of the run.
-        root: `data.root` of its settings.
-
     Returns:
         The recorded folder if `root` is in it, unless the run was moved and `root` is in the current folder as well.
         Otherwise the current folder.

@@ -220,12 +220,9 @@ def _worded() -> Iterator[None]:
         yield
     except Vl2vError as error:
         status, code = next((how for kind, how in STATUSES.items() if isinstance(error, kind)), (409, "refused"))
-        parts = [error.problem, *(f"{name}: {text}." for name, text in _parts(error) if text)]
-        raise ApiError(status, code, " ".join(parts)) from error
-
-
-def _parts(error: Vl2vError) -> list[tuple[str, str]]:
-    return [("Expected", error.expected), ("Found", error.found), ("Next", error.next_step)]
+        parts = {"Expected": error.expected, "Found": error.found, "Next": error.next_step}
+        said = [error.problem, *(f"{name}: {text}." for name, text in parts.items() if text)]
+        raise ApiError(status, code, " ".join(said)) from error
 
 
 def _fault_of(error: ValidationError) -> str:

@@ -59,10 +59,6 @@ class RunEditor:
     def add(self, names: Sequence[str], budget: Decimal) -> list[str]:
         """Buy and add classes.
 
-        Args:
-            names: names of the classes.
-            budget: maximum amount to spend on them.
-
         Returns:
             The names as added.
 

@@ -95,12 +95,12 @@ class Gallery:
         count = min(count, len(self))
         some = np.argpartition(-close, count - 1, axis=1)[:, :count]
         return [
-            [self._neighbour(int(i), float(row[i])) for i in chosen[np.argsort(-row[chosen], kind="stable")]]
+            [
+                Neighbour(int(i), float(row[i]), self.labels[i], self.domains[i], self.paths[i])
+                for i in chosen[np.argsort(-row[chosen], kind="stable")]
+            ]
             for row, chosen in zip(close, some, strict=True)
         ]
-
-    def _neighbour(self, row: int, similarity: float) -> Neighbour:
-        return Neighbour(row, similarity, self.labels[row], self.domains[row], self.paths[row])
 
     def save(self, path: Path) -> None:
         """Write the gallery to a file, atomically."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import dataclass
 from email.message import Message
 from pathlib import PurePath
@@ -77,7 +76,8 @@ def _form(boundary: str, body: bytes, limits: Limits) -> list[Upload]:
         raise schema("Expected parts that are files (with a filename); options go into the query.")
 
     try:
-        parser = _parser(boundary, take, refuse, len(body))
+        config = {"MAX_MEMORY_FILE_SIZE": len(body) + 1}
+        parser = FormParser("multipart/form-data", refuse, take, boundary=boundary, config=config)
         parser.write(body)
         parser.finalize()
     except (FormParserError, ValueError, UnicodeError):
@@ -85,12 +85,6 @@ def _form(boundary: str, body: bytes, limits: Limits) -> list[Upload]:
     if not uploads:
         raise schema("Expected at least one file.")
     return uploads
-
-
-def _parser(boundary: str, take: Callable[[Any], None], refuse: Callable[[Any], None], size: int) -> FormParser:
-    """Create a parser without temporary files, since the body is already in memory and limited in size."""
-    config = {"MAX_MEMORY_FILE_SIZE": size + 1}
-    return FormParser("multipart/form-data", refuse, take, boundary=boundary, config=config)
 
 
 def _json(body: bytes, limits: Limits) -> list[Upload]:

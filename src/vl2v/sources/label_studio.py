@@ -229,15 +229,12 @@ def chosen(values: Sequence[object]) -> str | Broken | None:
     found: list[str] = []
     for value in values:
         inside = value.get("choices") if isinstance(value, dict) else value
-        found += [inside] if isinstance(inside, str) else _texts(inside) if isinstance(inside, list) else []
+        inside = inside if isinstance(inside, list) else [inside]
+        found += [choice for choice in inside if isinstance(choice, str)]
     distinct = sorted({choice for choice in found if choice})
     if len(distinct) > 1:
         return _several(distinct)
     return distinct[0] if distinct else None
-
-
-def _texts(values: list[object]) -> list[str]:
-    return [value for value in values if isinstance(value, str)]
 
 
 def _parsed(value: object) -> object:

@@ -16,11 +16,7 @@ REMOVED = re.compile(r"[^-\w.]")  # characters that it removes from these names,
 
 
 class Uploads:
-    """The images of an export.
-
-    Args:
-        folder: folder of the export.
-    """
+    """The images of an export."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder

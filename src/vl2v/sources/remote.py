@@ -237,7 +237,8 @@ def _said(error: Exception) -> str:
 
 def holds_addresses(rows: Iterator[tuple[int, tuple[object, ...] | Broken]]) -> bool:
     """Return whether the first value of any row is an address."""
-    return any(not isinstance(cells, Broken) and is_address(_plain(cells[0])) for _, cells in rows)
+    values = (cells[0] for _, cells in rows if not isinstance(cells, Broken))
+    return any(isinstance(value, str) and is_address(plain_path(value)) for value in values)
 
 
 def mentions_addresses(path: Path) -> bool:
@@ -251,7 +252,3 @@ def mentions_addresses(path: Path) -> bool:
                 return True
             last = chunk[-8:]
     return False
-
-
-def _plain(value: object) -> object:
-    return plain_path(value) if isinstance(value, str) else value

@@ -200,9 +200,6 @@ class Student(nn.Module):
     def remove_class(self, name: str) -> None:
         """Remove a class and its row of the head. At least one class must remain.
 
-        Args:
-            name: name of an existing class.
-
         Raises:
             StudentError: if the name is unknown or the last one, or there is no text head.
         """

@@ -96,7 +96,7 @@ def render(template: str, phrase: str) -> str:
     parts = list(string.Formatter().parse(template))
     placeholder = next(i for i, (_, field, _, _) in enumerate(parts) if field is not None)
     before, after = ("".join(part[0] for part in some) for some in (parts[: placeholder + 1], parts[placeholder + 1 :]))
-    if re.search(r"(^|\W)a $", before, flags=re.IGNORECASE) and _article(phrase) == "an":
+    if re.search(r"(^|\W)a $", before, flags=re.IGNORECASE) and _engine().a(phrase).split(" ")[0] == "an":
         before = f"{before[:-1]}n "
     return f"{before}{phrase}{after}"
 
@@ -123,11 +123,6 @@ def _without_type_checks() -> Iterator[None]:
         yield
     finally:
         typeguard.typechecked = real
-
-
-def _article(phrase: str) -> str:
-    article: str = _engine().a(phrase).split(" ", 1)[0]
-    return article
 
 
 def text_head(prompt_embeddings: Tensor) -> Tensor:

@@ -81,13 +81,7 @@ def check_installed(names: Iterable[str]) -> None:
 
 
 def open_tracker(name: str, run: Path, memory: Memory) -> Tracker:
-    """Create a tracker. It is not started yet.
-
-    Args:
-        name: a key of `TRACKERS`.
-        run: the run folder.
-        memory: state of the tracker. The tracker updates it.
-    """
+    """Create a tracker. It is not started yet."""
     module, cls, _, _ = TRACKERS[name]
     tracker: Tracker = getattr(import_module(module), cls)(run, memory)
     return tracker

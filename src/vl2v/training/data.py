@@ -74,14 +74,7 @@ class TrainingData:
     def build(
         cls, plan: RunPlan, bought: BoughtEmbeddings, domains: Sequence[EvaluationDomain], work: Path
     ) -> TrainingData:
-        """Create the training data of a planned run from its purchased embeddings.
-
-        Args:
-            plan: plan of the run.
-            bought: embeddings of the run.
-            domains: images of its split, including the validation images.
-            work: the folder that was passed to `write_slots`.
-        """
+        """Create the training data of a planned run from its purchased embeddings."""
         return cls(
             pixels=plan.pixels.map(),
             slots=np.load(work / SLOTS_FILE, mmap_mode="r"),  # loading processes receive only its name

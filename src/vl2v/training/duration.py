@@ -130,14 +130,7 @@ class Rates:
 
 
 def seconds_of(settings: DistillConfig, work: Workload, rates: Rates, measured: int = 1) -> float:
-    """Return the estimated duration of a run in seconds, without the steps of Align on cached features.
-
-    Args:
-        settings: steps of Distill, and steps between two validations.
-        work: numbers of images.
-        rates: rates of the student on this machine.
-        measured: number of sets of weights that are evaluated at the end.
-    """
+    """Return the estimated duration of a run in seconds, without the steps of Align on cached features."""
     steps = settings.steps
     validations = steps // settings.checkpoint_every + 2
     passed = validations * work.validation + measured * work.evaluated() + work.train

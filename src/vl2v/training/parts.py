@@ -16,9 +16,6 @@ class LossParts:
     """An objective that returns a scalar loss, and sums its named parts over the steps.
 
     The sums remain on the device until they are read, so that no step waits for them.
-
-    Args:
-        objective: objective of the method.
     """
 
     def __init__(self, objective: Objective) -> None:

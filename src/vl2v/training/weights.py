@@ -30,12 +30,7 @@ class TrainedWeights:
 
 
 class WeightSelector:
-    """Stores those sets of weights during training that are needed at its end.
-
-    Args:
-        settings: settings with the weights to save.
-        measure: the alternatives to evaluate.
-    """
+    """Stores those sets of weights during training that are needed at its end."""
 
     def __init__(self, settings: DistillConfig, measure: MeasureConfig) -> None:
         self._settings, self._measure = settings, measure

@@ -87,10 +87,6 @@ class Workers(Generic[Key]):
     def finished(self, progress: Progress, title: Callable[[Key], str]) -> Iterator[tuple[Key, Callable[[], Any]]]:
         """Wait briefly for jobs, and yield those that have ended.
 
-        Args:
-            progress: receives the notes of the jobs.
-            title: returns the name of a job, which precedes its notes.
-
         Yields:
             The key of the job, and a function that returns its result or raises its error.
         """

@@ -153,7 +153,7 @@ class Batcher:
         while True:
             await self._waiting.wait()
             turn = turn if self._orders[turn] else _other(turn)
-            if self._ready(turn) < self.card.batch_size:
+            if sum(len(order.inputs) - order.taken for order in self._orders[turn]) < self.card.batch_size:
                 await asyncio.sleep(self._wait)
             batch = self._take(turn)
             if batch:
@@ -170,9 +170,6 @@ class Batcher:
         self._observe(kind, size)
         for part, outcome in zip(batch, outcomes, strict=True):
             _deliver(part, outcome)
-
-    def _ready(self, kind: Kind) -> int:
-        return sum(len(order.inputs) - order.taken for order in self._orders[kind])
 
     def _take(self, kind: Kind) -> list[_Slice]:
         """Take the next batch from the queue, oldest orders first; an order may be divided into several batches."""

@@ -28,7 +28,7 @@ try:
         insert,
         inspect,
     )
-    from sqlalchemy.engine import URL, make_url
+    from sqlalchemy.engine import make_url
     from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 except ImportError as error:
     raise MissingExtraError("The vendor service", "vendor", "sqlalchemy") from error
@@ -112,7 +112,9 @@ def open_database(address: str) -> Engine:
         AccessError: if it is a SQLite file of another program or a newer version of vl2v.
     """
     try:
-        url = _with_driver(make_url(address))
+        url = make_url(address)
+        if url.drivername in ("postgresql", "postgres"):
+            url = url.set(drivername="postgresql+psycopg")
     except (ArgumentError, ValueError):  # such as a port that is no number
         raise _unusable("not a URL") from None
     if "\0" in address:
@@ -175,11 +177,6 @@ def _add_column(connection: Connection, table: Table, column: Column[Any]) -> No
     assert column.nullable, column
     kind = column.type.compile(connection.dialect)
     connection.exec_driver_sql(f"ALTER TABLE {table.name} ADD COLUMN {column.name} {kind}")
-
-
-def _with_driver(url: URL) -> URL:
-    """Use psycopg 3 for PostgreSQL, for all forms of the URL."""
-    return url.set(drivername="postgresql+psycopg") if url.drivername in ("postgresql", "postgres") else url
 
 
 def _unusable(found: str) -> ConfigError:

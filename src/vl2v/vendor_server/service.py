@@ -213,12 +213,9 @@ class Service:
                 images.append((data, f"input[{i}]"))
             elif isinstance(item, Picture):
                 images.append((item.data, f"input[{i}]"))
-        await self._in_executor(self._inspect, images)
-        return images
-
-    def _inspect(self, images: list[tuple[bytes, str]]) -> None:
         for data, param in images:
-            inspect(data, param, self.limits)
+            await self._in_executor(inspect, data, param, self.limits)
+        return images
 
     def _write(self, parsed: ParsedRequest, images: Vectors, texts: Vectors, reservation: Reservation) -> bytes:
         """Encode the response as JSON: embeddings in the order of the inputs, and their cost."""

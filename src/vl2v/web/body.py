@@ -22,13 +22,7 @@ class BodyMemory:
 
 
 class Body:
-    """A request body, read with limits on its size, its time and the memory of all bodies.
-
-    Args:
-        limits: limits of the service.
-        memory: memory of all request bodies of the service.
-        request: the request.
-    """
+    """A request body, read with limits on its size, its time and the memory of all bodies."""
 
     def __init__(self, limits: Limits, memory: BodyMemory, request: Request) -> None:
         self._limits, self._all, self._request = limits, memory, request

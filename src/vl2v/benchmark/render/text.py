@@ -9,7 +9,7 @@ from rich.padding import Padding
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from vl2v.benchmark.render.layout import ACCURACY, BEST, NEAR, OTHER, Cell, Layout, lay_out
+from vl2v.benchmark.render.layout import ACCURACY, BEST, NEAR, OTHER, Layout, lay_out
 from vl2v.benchmark.tables import Table
 from vl2v.terminal import clean, console
 
@@ -41,9 +41,6 @@ def _rich(layout: Layout, title: str) -> RichTable:
         part.add_column(Text(clean(column.name)), justify="right")
     for line in layout.lines:
         name = Text(clean(" ".join([line.title, *(f"({mark})" for mark in line.marks)])))
-        part.add_row(name, *map(_styled, line.cells), end_section=line.closes)
+        cells = (Text(SIGNS[cell.emphasis] + clean(cell.plain), STYLES[cell.emphasis]) for cell in line.cells)
+        part.add_row(name, *cells, end_section=line.closes)
     return part
-
-
-def _styled(cell: Cell) -> Text:
-    return Text(SIGNS[cell.emphasis] + clean(cell.plain), STYLES[cell.emphasis])

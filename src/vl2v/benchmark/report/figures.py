@@ -95,15 +95,7 @@ def trade_panel(found: GridResults) -> Panel:
 
 
 def expense_panel(found: GridResults, name: str, title: str, unit: str, of: Callable[[Row], float]) -> Panel:
-    """Plot accuracy on unseen domains against the queries, cost or time of a run.
-
-    Args:
-        found: results of the grid.
-        name: name of the file.
-        title: title of the panel.
-        unit: label of the horizontal axis.
-        of: returns the value of a row on this axis.
-    """
+    """Plot accuracy on unseen domains against the queries, cost or time of a run."""
     rows = [r for r in found.table.rows if r.expense and r.average and r.method != ZERO_SHOT]
     paint = paints(found.table.rows)
 

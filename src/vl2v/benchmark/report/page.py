@@ -43,7 +43,9 @@ def write_benchmark_report(folder: Path, out: Path | None = None) -> Path:
         RunError: if no job is finished.
     """
     found = read_grid(folder)
-    sections = [_accuracy(found), _table(found), _pairs(found), _expense(found), _reliability(found), _jobs(found, out)]
+    note, tables = [found.note] if found.note else [], str(to_tables(found.table))
+    table = Section("table", "Table", missing=note, html=tables)
+    sections = [_accuracy(found), table, _pairs(found), _expense(found), _reliability(found), _jobs(found, out)]
     title = f"{found.table.benchmark}: accuracy on unseen domains"
     page = Page("Report of a benchmark", title, _lead(found), _tiles(found), sections, foot(), [table_sheet(found)])
     return page.write(out or folder)
@@ -115,11 +117,6 @@ def _accuracy(found: GridResults) -> Section:
     caption = f"Top-1 accuracy on targets that were held out of training. Diamonds: zero-shot teacher. {bars}."
     figure = Figure(target_panels(found), caption, [table_sheet(found)])
     return Section("accuracy", "Accuracy by target", (), [figure])
-
-
-def _table(found: GridResults) -> Section:
-    missing = [found.note] if found.note else []
-    return Section("table", "Table", (), (), missing, html=str(to_tables(found.table)))
 
 
 def _pairs(found: GridResults) -> Section:

@@ -16,12 +16,7 @@ ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 
 
 def rows_of_texts(table: Table, columns: Sequence[tuple[str, str]]) -> Iterator[tuple[int, list[str] | Broken]]:
-    """Iterate over the rows of a table: their numbers, and the texts of some columns or why they cannot be used.
-
-    Args:
-        table: an open table.
-        columns: roles and names of the columns.
-    """
+    """Iterate over the rows of a table: their numbers, and the texts of some columns or why they cannot be used."""
     for number, cells in table.rows([column for _, column in columns]):
         yield number, cells if isinstance(cells, Broken) else _texts(cells, columns)
 

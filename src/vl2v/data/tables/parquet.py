@@ -17,9 +17,6 @@ BATCH = 4096  # rows read at once
 class ParquetTable:
     """A Parquet file. Class indices become class names if the package `datasets` saved the names in the file.
 
-    Args:
-        path: path of the file.
-
     Raises:
         DataError: if the file is not Parquet.
         MissingExtraError: if pyarrow is not installed.

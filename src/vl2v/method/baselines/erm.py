@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from vl2v.method.base import Context, Method, NoSettings
+from vl2v.method.base import Method, NoSettings
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from vl2v.method.loop import Batch, Objective
+    from vl2v.method.loop import Batch
 
 
 def labels_of(batch: Batch) -> Tensor:
@@ -36,17 +36,13 @@ def cross_entropy(logits: Tensor, batch: Batch) -> Tensor:
     return (loss * batch.labelled).sum() / batch.labelled.sum().clamp(min=1)
 
 
-def _objective(_: Context[NoSettings]) -> Objective:
-    return cross_entropy
-
-
 ERM = Method(
     name="erm",
     title="ERM",
     settings=NoSettings,
     stages=("linear probe", "fine-tuning"),
     classifier="linear",
-    objective=_objective,
+    objective=lambda _: cross_entropy,
     first_stage=False,
     trains_layer=True,
     queries_teacher=False,

@@ -100,10 +100,6 @@ class Buyer:
     def texts(self, texts: Sequence[str], purpose: str = "prompts") -> int:
         """Buy the text embeddings that the store lacks.
 
-        Args:
-            texts: the texts; duplicates are bought once.
-            purpose: purpose of the queries in the ledger.
-
         Returns:
             The number of embeddings that were bought.
 

@@ -47,11 +47,7 @@ class LedgerEntry:
 
 
 class Ledger:
-    """The record of all purchases in a store.
-
-    Args:
-        store: the store.
-    """
+    """The record of all purchases in a store."""
 
     def __init__(self, store: EmbeddingStore) -> None:
         self._store = store
@@ -76,9 +72,6 @@ class Ledger:
         """Return the cost reserved for batches that were sent and whose response is still missing.
 
         The vendor charges the idempotency key of such a batch only once, so sending it again costs nothing more.
-
-        Args:
-            card: description of the teacher.
         """
         return sum((batch.cost for batch in self._store.pending(card)), Decimal(0))
 
