@@ -8,16 +8,7 @@ import pytest
 from benchmark_files import files_of, home, small  # noqa: F401 - a fixture
 
 from vl2v.datasets import registry as benchmarks
-from vl2v.datasets.facts import (
-    BENCHMARKS,
-    DOMAIN_NET,
-    OFFICE_HOME,
-    PACS,
-    TERRA_INCOGNITA,
-    VLCS,
-    Benchmark,
-    Release,
-)
+from vl2v.datasets.facts import BENCHMARKS, DOMAIN_NET, OFFICE_HOME, PACS, TERRA_INCOGNITA, VLCS, Benchmark, Release
 from vl2v.datasets.get import check
 from vl2v.datasets.registry import BenchmarkWarning, Names, compare, find, is_plain, note_place, resolve, tally
 from vl2v.errors import ConfigError, DataError

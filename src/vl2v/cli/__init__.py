@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
@@ -28,6 +29,7 @@ from vl2v.cli import (
     trust,
     vendor,
 )
+from vl2v.cli.common import guarded
 from vl2v.threads import sleep_while_waiting
 from vl2v_runtime.terminal import flush_streams, prepare_streams
 
@@ -62,45 +64,22 @@ def _setup() -> None:
         logging.getLogger(name).setLevel(logging.ERROR)
 
 
-COMMANDS = (
-    distill,
-    final,
-    predict,
-    report,
-    export,
-    serve,
-    classes,
-    hub,
-    trust,
-    expect,
-    repair,
-    teacher,
-    label,
-    data,
-    benchmark,
-    vendor,
-)
-SECTIONS = {
-    "Train a student": ("quote", "distill", "final", "demo"),
-    "Use a student": ("predict", "evaluate", "report", "export", "serve", "classes", "push"),
-    "Check and repair a student": ("trust", "expect", "repair"),
-    "Teachers and data": ("teacher", "label", "data", "ledger"),
-    "Compare methods, sell a model": ("benchmark", "vendor"),
+SECTIONS: dict[str, tuple[typer.Typer | Callable[..., None], ...]] = {
+    "Train a student": (distill.quote, distill.distill, distill.demo, final.final),
+    "Use a student": (
+        *(predict.evaluate, predict.predict, report.report, export.export, serve.serve, classes.COMMANDS),
+        hub.push,
+    ),
+    "Check and repair a student": (trust.trust, expect.expect, repair.repair),
+    "Teachers and data": (teacher.COMMANDS, teacher.ledger, label.label, data.COMMANDS),
+    "Compare methods, sell a model": (benchmark.COMMANDS, vendor.COMMANDS),
 }
-
-
-def _add_commands() -> None:
-    """Add the commands, each in its section of the help."""
-    for part in COMMANDS:
-        part.attach(app)
-    section_of = {name: section for section, names in SECTIONS.items() for name in names}
-    for command in app.registered_commands:
-        command.rich_help_panel = section_of[command.name or command.callback.__name__]  # type: ignore[union-attr]
-    for group in app.registered_groups:
-        group.rich_help_panel = section_of[str(group.name or group.typer_instance.info.name)]  # type: ignore[union-attr]
-
-
-_add_commands()
+for section, commands in SECTIONS.items():
+    for command in commands:
+        if isinstance(command, typer.Typer):
+            app.add_typer(command, rich_help_panel=section)
+        else:
+            app.command(rich_help_panel=section)(guarded(command))
 
 
 def main() -> None:

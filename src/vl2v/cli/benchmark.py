@@ -10,7 +10,7 @@ import typer
 
 from vl2v.allocator import keep_freed_memory
 from vl2v.cli.benchmark_grid import candidates, grid_settings, job_count, make_grid, named_data, split_list
-from vl2v.cli.common import CacheOpt, Json, Quiet, StoreOpt, finite, guarded, make_progress, money, storage_paths
+from vl2v.cli.common import CacheOpt, Json, Quiet, StoreOpt, finite, group, make_progress, money, storage_paths
 from vl2v.cli.settings import COLUMNS, with_settings
 from vl2v.errors import ConfigError
 
@@ -29,15 +29,6 @@ def _grid(text: str, *flags: str) -> Any:
 
 def _jobs(text: str, *flags: str, **bounds: Any) -> Any:
     return typer.Option(*flags, help=text, rich_help_panel="Jobs", **bounds)
-
-
-def attach(app: typer.Typer) -> None:
-    """Add the commands to the application."""
-    group = typer.Typer(help="Compare methods with DomainBed's protocol: each domain held out in turn, several seeds.")
-    group.command("run")(guarded(run))
-    group.command("table")(guarded(table))
-    group.command("curve")(guarded(curve))
-    app.add_typer(group, name="benchmark", no_args_is_help=True)
 
 
 @with_settings("teacher.spec", "teacher.accept", "student.spec", *COLUMNS)
@@ -207,3 +198,12 @@ def _variant_settings(out: Sequence[Path]) -> dict[str, dict[str, Any]]:
 def _labels(settings: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
     counts = {label: s["data"].get("labels_per_class") for label, s in settings.items()}
     return {label: float(count) for label, count in counts.items() if count is not None}
+
+
+COMMANDS = group(
+    "benchmark",
+    "Compare methods with DomainBed's protocol: each domain held out in turn, several seeds.",
+    run=run,
+    table=table,
+    curve=curve,
+)

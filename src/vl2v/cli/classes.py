@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vl2v.cli.common import BudgetOpt, Json, Quiet, StoreOpt, TeacherOpt, guarded, make_progress, money, storage_paths
+from vl2v.cli.common import BudgetOpt, Json, Quiet, StoreOpt, TeacherOpt, group, make_progress, money, storage_paths
 
 if TYPE_CHECKING:
     from vl2v.student.model import Student
@@ -126,10 +126,4 @@ def _tell(run: Path, student: Student, as_json: bool) -> None:
     show(f"{len(student.classes)} classes: {', '.join(student.classes)}")
 
 
-def attach(app: typer.Typer) -> None:
-    """Add the commands to the application."""
-    commands = typer.Typer(help="List, add and remove the classes of a student.", no_args_is_help=True)
-    commands.command("list")(guarded(list_))
-    commands.command("add")(guarded(add))
-    commands.command("remove")(guarded(remove))
-    app.add_typer(commands, name="classes")
+COMMANDS = group("classes", "List, add and remove the classes of a student.", list=list_, add=add, remove=remove)

@@ -82,6 +82,15 @@ def guarded(command: Callable[P, None]) -> Callable[P, None]:
     return inner
 
 
+def group(name: str, text: str, **commands: Callable[..., None]) -> typer.Typer:
+    """Create a group of commands with its help."""
+    made = typer.Typer(name=name, help=text, no_args_is_help=True)
+    made.callback()(lambda: None)  # so that a group of one command remains a group
+    for command, function in commands.items():
+        made.command(command)(guarded(function))
+    return made
+
+
 def _unexpected(error: Exception) -> UnexpectedError:
     """Return the report of an unexpected error."""
     own = [frame for frame in traceback.extract_tb(error.__traceback__) if "vl2v" in Path(frame.filename).parts]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vl2v.cli.common import CacheOpt, DataArg, Json, Quiet, StoreOpt, guarded, make_progress, storage_paths
+from vl2v.cli.common import CacheOpt, DataArg, Json, Quiet, StoreOpt, group, make_progress, storage_paths
 from vl2v.cli.settings import with_settings
 from vl2v.errors import ConfigError, DiskFullError, Interrupted
 from vl2v.faults.other import network
@@ -258,14 +258,12 @@ def _list_text(benchmarks: tuple[Benchmark, ...]) -> str:
     return "\n".join([*lines, "to download one: vl2v data get NAME --out DIR"])
 
 
-def attach(app: typer.Typer) -> None:
-    """Add the commands to the application."""
-    commands = typer.Typer(
-        help="Benchmark datasets, example images, and the labels of your own data.", no_args_is_help=True
-    )
-    commands.command("get")(guarded(get))
-    commands.command("check")(guarded(check))
-    commands.command("list")(guarded(list_))
-    commands.command("draw")(guarded(draw))
-    commands.command("suspects")(guarded(suspects))
-    app.add_typer(commands, name="data")
+COMMANDS = group(
+    "data",
+    "Benchmark datasets, example images, and the labels of your own data.",
+    get=get,
+    check=check,
+    list=list_,
+    draw=draw,
+    suspects=suspects,
+)

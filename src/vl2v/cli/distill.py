@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from vl2v.allocator import keep_freed_memory
-from vl2v.cli.common import CacheOpt, DataArg, Json, Quiet, ReportOpt, StoreOpt, guarded, make_progress, storage_paths
+from vl2v.cli.common import CacheOpt, DataArg, Json, Quiet, ReportOpt, StoreOpt, make_progress, storage_paths
 from vl2v.cli.settings import with_settings
 from vl2v.errors import ConfigError
 from vl2v.nested import merge
@@ -137,9 +137,3 @@ def _check_given(settings: Mapping[str, Any], config: Path | None, *keys: str) -
             found="nothing",
             next_step=f"add {'it' if len(missing) == 1 else 'them'}{trial}",
         )
-
-
-def attach(app: typer.Typer) -> None:
-    """Add the commands to the application."""
-    for command in (quote, distill, demo):
-        app.command()(guarded(command))

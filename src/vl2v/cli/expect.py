@@ -8,17 +8,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vl2v.allocator import keep_freed_memory
-from vl2v.cli.common import Json, Quiet, guarded, make_progress
+from vl2v.cli.common import Json, Quiet, make_progress
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from vl2v.commands.expect import Expected
-
-
-def attach(app: typer.Typer) -> None:
-    """Add the command to the application."""
-    app.command("expect")(guarded(expect))
 
 
 def expect(

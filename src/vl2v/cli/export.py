@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from vl2v.allocator import keep_freed_memory
-from vl2v.cli.common import CacheOpt, Json, Quiet, finite, guarded, make_progress, storage_paths
+from vl2v.cli.common import CacheOpt, Json, Quiet, finite, make_progress, storage_paths
 
 
 def export(
@@ -46,8 +46,3 @@ def export(
     if not as_json:
         flag = " --int8" if int8 and not onnx else ""
         show(f"try it:  vl2v-predict {shlex.quote(str(done.folder))} <image or folder>{flag}")
-
-
-def attach(app: typer.Typer) -> None:
-    """Add the command to the application."""
-    app.command("export")(guarded(export))

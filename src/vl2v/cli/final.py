@@ -9,12 +9,7 @@ from typing import Annotated
 import typer
 
 from vl2v.allocator import keep_freed_memory
-from vl2v.cli.common import CacheOpt, Json, Quiet, ReportOpt, StoreOpt, guarded, make_progress, storage_paths
-
-
-def attach(app: typer.Typer) -> None:
-    """Add the command to the application."""
-    app.command("final")(guarded(final))
+from vl2v.cli.common import CacheOpt, Json, Quiet, ReportOpt, StoreOpt, make_progress, storage_paths
 
 
 def final(

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from vl2v.cli.common import Json, guarded
+from vl2v.cli.common import Json
 
 
 def push(
@@ -37,8 +37,3 @@ def push(
     lines = [f"{path:{width}}  {size:>12,} bytes" for path, size in done.sizes.items()]
     total = f"{len(done.sizes)} files, {sum(done.sizes.values()):,} bytes"
     show("\n".join([*lines, f"{total}: {f'nothing was sent; see {done.folder}' if done.folder else done.url}"]))
-
-
-def attach(app: typer.Typer) -> None:
-    """Add the command to the application."""
-    app.command("push")(guarded(push))

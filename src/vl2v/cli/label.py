@@ -7,16 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vl2v.cli.common import BudgetOpt, CacheOpt, Json, Quiet, StoreOpt, guarded, make_progress, money, storage_paths
+from vl2v.cli.common import BudgetOpt, CacheOpt, Json, Quiet, StoreOpt, make_progress, money, storage_paths
 from vl2v.cli.settings import with_settings
 
 if TYPE_CHECKING:
     from vl2v.commands.label import Labels
-
-
-def attach(app: typer.Typer) -> None:
-    """Add the command to the application."""
-    app.command("label")(guarded(label))
 
 
 @with_settings(

@@ -8,16 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from vl2v.allocator import keep_freed_memory
-from vl2v.cli.common import (
-    CacheOpt,
-    DataArg,
-    Json,
-    Quiet,
-    finite,
-    guarded,
-    make_progress,
-    storage_paths,
-)
+from vl2v.cli.common import CacheOpt, DataArg, Json, Quiet, finite, make_progress, storage_paths
 from vl2v.cli.settings import with_settings
 from vl2v.errors import ConfigError
 from vl2v.schema import Metric
@@ -119,9 +110,3 @@ def predict(
         say(f"warning: {drift.text}")
     if faults:
         raise typer.Exit(3)
-
-
-def attach(app: typer.Typer) -> None:
-    """Add the commands to the application."""
-    app.command()(guarded(evaluate))
-    app.command()(guarded(predict))

@@ -8,27 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from vl2v.allocator import keep_freed_memory
-from vl2v.cli.common import (
-    CacheOpt,
-    Json,
-    Quiet,
-    ReportOpt,
-    StoreOpt,
-    finite,
-    guarded,
-    make_progress,
-    money,
-    storage_paths,
-)
+from vl2v.cli.common import CacheOpt, Json, Quiet, ReportOpt, StoreOpt, finite, make_progress, money, storage_paths
 from vl2v.cli.settings import with_settings
 
 if TYPE_CHECKING:
     from vl2v.commands.repair import Repair
-
-
-def attach(app: typer.Typer) -> None:
-    """Add the command to the application."""
-    app.command("repair")(guarded(repair))
 
 
 @with_settings()

@@ -8,12 +8,7 @@ from typing import Annotated
 import typer
 
 from vl2v.allocator import keep_freed_memory
-from vl2v.cli.common import guarded, storage_paths
-
-
-def attach(app: typer.Typer) -> None:
-    """Add the command to the application."""
-    app.command("report")(guarded(report))
+from vl2v.cli.common import storage_paths
 
 
 def report(

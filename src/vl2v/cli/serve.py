@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from vl2v.cli.common import StoreOpt, guarded, make_limits, make_progress, money, need_packages, storage_paths
+from vl2v.cli.common import StoreOpt, make_limits, make_progress, money, need_packages, storage_paths
 
 
 def serve(
@@ -44,8 +44,3 @@ def serve(
     limits = make_limits(max_inputs, max_body_mb, max_image_mb, max_megapixels)
     settings = ServeSettings(run, host, port, int8, threads, edits, money(budget), gallery, limits)
     work(settings, storage_paths(cache, store, run), make_progress(quiet, False))
-
-
-def attach(app: typer.Typer) -> None:
-    """Add the command to the application."""
-    app.command("serve")(guarded(serve))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vl2v.cli.common import BudgetOpt, CacheOpt, Json, Quiet, StoreOpt, guarded, make_progress, money, storage_paths
+from vl2v.cli.common import BudgetOpt, CacheOpt, Json, Quiet, StoreOpt, group, make_progress, money, storage_paths
 from vl2v.cli.settings import COLUMNS, with_settings
 
 if TYPE_CHECKING:
@@ -114,10 +114,4 @@ def ledger(
     show(ledger_json(entries) if as_json else ledger_table(entries))
 
 
-def attach(app: typer.Typer) -> None:
-    """Add the commands to the application."""
-    commands = typer.Typer(help="Check a teacher before buying from it.", no_args_is_help=True)
-    commands.command()(guarded(check))
-    commands.callback()(lambda: None)  # so that one command alone is still `teacher check`
-    app.add_typer(commands, name="teacher")
-    app.command()(guarded(ledger))
+COMMANDS = group("teacher", "Check a teacher before buying from it.", check=check)

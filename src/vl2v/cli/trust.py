@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vl2v.cli.common import BudgetOpt, Json, Quiet, StoreOpt, TeacherOpt, guarded, make_progress, money, storage_paths
+from vl2v.cli.common import BudgetOpt, Json, Quiet, StoreOpt, TeacherOpt, make_progress, money, storage_paths
 from vl2v.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -119,8 +119,3 @@ def _rejection(domain: DomainTrust) -> list[str]:
     cells = [domain.row.domain, *(", ".join(map(percent, domain.answered[coverage])) for coverage in SHOWN)]
     cells += [", ".join(map(percent, domain.unusual.values()))] if domain.unusual else []
     return cells + ([percent(domain.known[REJECT_COVERAGE])] if domain.known else [])
-
-
-def attach(app: typer.Typer) -> None:
-    """Add the command to the application."""
-    app.command("trust")(guarded(trust))

@@ -7,8 +7,9 @@ from typing import Annotated, Any
 
 import typer
 
-from vl2v.cli.common import finite, guarded, make_limits, need_packages
-from vl2v.cli.vendor_keys import COMMANDS, DEFAULT_DB, Db
+from vl2v.cli import vendor_keys
+from vl2v.cli.common import finite, group, make_limits, need_packages
+from vl2v.cli.vendor_keys import DEFAULT_DB, Db
 
 
 def _env(name: str, text: str, **bounds: Any) -> Any:
@@ -74,12 +75,5 @@ def serve(
     )
 
 
-def attach(root: typer.Typer) -> None:
-    """Add the commands to the application."""
-    vendor = typer.Typer(help="Serve a model as a vendor that bills per query (extra: vendor).", no_args_is_help=True)
-    keys = typer.Typer(help="Accounts and their keys.", no_args_is_help=True)
-    vendor.command("serve")(guarded(serve))
-    for name, command in COMMANDS.items():
-        keys.command(name)(guarded(command))
-    vendor.add_typer(keys, name="keys")
-    root.add_typer(vendor, name="vendor")
+COMMANDS = group("vendor", "Serve a model as a vendor that bills per query (extra: vendor).", serve=serve)
+COMMANDS.add_typer(vendor_keys.COMMANDS)

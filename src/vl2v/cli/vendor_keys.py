@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from vl2v.cli.common import amount, finite, money, need_packages
+from vl2v.cli.common import amount, finite, group, money, need_packages
 from vl2v.errors import ConfigError
 from vl2v.terminal import say
 
@@ -186,4 +185,4 @@ def _row(account: Account) -> dict[str, Any]:
     }
 
 
-COMMANDS: dict[str, Callable[..., None]] = {"create": create, "list": show, "edit": edit, "revoke": revoke}
+COMMANDS = group("keys", "Accounts and their keys.", create=create, list=show, edit=edit, revoke=revoke)

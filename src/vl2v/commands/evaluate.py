@@ -22,15 +22,7 @@ from vl2v.data.splits import TEST as TEST_PART
 from vl2v.data.splits import Indices
 from vl2v.errors import ConfigError, DataError, StudentError
 from vl2v.evaluation.class_numbers import class_numbers
-from vl2v.evaluation.evaluation import (
-    TEST,
-    UNSPLIT,
-    Evaluation,
-    Logits,
-    row_of,
-    split_domains,
-    student_answers,
-)
+from vl2v.evaluation.evaluation import TEST, UNSPLIT, Evaluation, Logits, row_of, split_domains, student_answers
 from vl2v.locations import StoragePaths
 from vl2v.planning.prepare import check_domains, list_folder, read_dataset
 from vl2v.planning.split import split_of_student

@@ -11,14 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vl2v.data.splits import DatasetRows, Slots
-from vl2v.evaluation.evaluation import (
-    IN_DOMAIN,
-    Evaluation,
-    Logits,
-    row_of,
-    split_domains,
-    student_answers,
-)
+from vl2v.evaluation.evaluation import IN_DOMAIN, Evaluation, Logits, row_of, split_domains, student_answers
 from vl2v.evaluation.reference import LABELS, TEACHER, Reference
 from vl2v.planning.plan import RunPlan
 from vl2v.purchase import BoughtEmbeddings

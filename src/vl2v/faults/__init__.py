@@ -21,14 +21,7 @@ from zipfile import BadZipFile
 
 from safetensors import SafetensorError
 
-from vl2v.errors import (
-    AccessError,
-    ConfigError,
-    DamagedError,
-    RunError,
-    StudentError,
-    Vl2vError,
-)
+from vl2v.errors import AccessError, ConfigError, DamagedError, RunError, StudentError, Vl2vError
 from vl2v.faults.database import database
 from vl2v.faults.other import content, network
 from vl2v.faults.system import disk_full, system

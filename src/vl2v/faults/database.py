@@ -8,11 +8,7 @@ import sqlite3
 from collections.abc import Sequence
 from pathlib import Path
 
-from vl2v.errors import (
-    AccessError,
-    DamagedError,
-    Vl2vError,
-)
+from vl2v.errors import AccessError, DamagedError, Vl2vError
 from vl2v.faults.system import FOUND, dangling, full, no_room, path_of
 from vl2v.locations import CACHE, Location, location_of
 

@@ -9,13 +9,7 @@ import ssl
 from collections.abc import Sequence
 from pathlib import Path
 
-from vl2v.errors import (
-    AccessError,
-    ConfigError,
-    DamagedError,
-    MissingExtraError,
-    Vl2vError,
-)
+from vl2v.errors import AccessError, ConfigError, DamagedError, MissingExtraError, Vl2vError
 from vl2v.faults.system import path_of
 from vl2v.locations import Location, location_of
 from vl2v_runtime.names import shown

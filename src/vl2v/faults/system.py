@@ -9,11 +9,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from vl2v.errors import (
-    AccessError,
-    DiskFullError,
-    Vl2vError,
-)
+from vl2v.errors import AccessError, DiskFullError, Vl2vError
 from vl2v.locations import Location, location_of
 
 FOUND = {  # by errno

@@ -14,18 +14,7 @@ from vl2v.evaluation.reference import LABELS, Reference
 from vl2v.reports.accuracy import DomainAccuracy
 from vl2v.reports.calibration import Calibration, Rejection
 from vl2v.reports.confusion import MANY, Confusion
-from vl2v.reports.drawing import (
-    CLASS_COLOURS,
-    INK,
-    PAPER,
-    SHADE,
-    SOFT,
-    STRONG,
-    STUDENT,
-    TEACHER,
-    Panel,
-    panel,
-)
+from vl2v.reports.drawing import CLASS_COLOURS, INK, PAPER, SHADE, SOFT, STRONG, STUDENT, TEACHER, Panel, panel
 from vl2v.reports.learning import StageCurve, smoothed
 from vl2v.reports.source import ROLE_NAMES
 from vl2v.trust.calibration import Reliability
