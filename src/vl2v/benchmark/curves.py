@@ -93,8 +93,10 @@ class Curve:
             raise ConfigError("The curve is ambiguous.", expected=expected, found=str(table.weights), next_step=step)
         lines: dict[str, list[Point]] = {}
         levels = {}
-        for row, accuracy in _finished(table):
-            value = _x_of(row, x)
+        for row in table.rows:
+            accuracy, value = row.accuracy(), _x_of(row, x)
+            if accuracy is None or PUBLISHED_MARK in row.marks:
+                continue
             if row.method in references:
                 levels[row.title] = accuracy
             elif value is not None:
@@ -168,12 +170,6 @@ def line_names(settings: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
         title = METHODS[s.get("method", DEFAULT_METHOD)].title
         found[label] = title + ", fresh views" * fresh + ", unlabelled too" * unlabelled
     return found
-
-
-def _finished(table: Table) -> list[tuple[Row, Spread]]:
-    """Return the measured rows that have an average over all targets."""
-    measured = [row for row in table.rows if PUBLISHED_MARK not in row.marks]
-    return [(row, row.average.accuracy) for row in measured if row.average]
 
 
 def _caption(table: Table) -> str:

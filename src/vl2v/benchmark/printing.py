@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +15,8 @@ from vl2v.benchmark.sweep import Progressed
 
 def plan_json(plan: Plan) -> dict[str, Any]:
     """Convert a plan to JSON; amounts of money are exact strings."""
-    return {
-        "jobs": plan.jobs,
-        "finished": plan.finished,
-        "image_queries": plan.image_queries,
-        "text_queries": plan.text_queries,
-        "cost": f"{plan.cost:f}",
-        "currency": plan.currency,
-        "hours": plan.hours,
-        "hours_from": plan.basis,
-    }
+    values = asdict(plan) | {"cost": f"{plan.cost:f}"}
+    return values | {"hours_from": values.pop("basis")}
 
 
 def plan_text(plan: Plan) -> RenderableType:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -51,7 +52,7 @@ def records_of(file: Path) -> list[Record]:
         return _records(file.parent, read_job(file))
 
 
-def _records(folder: Path, facts: Mapping[str, Any]) -> list[Record]:
+def _records(folder: Path, facts: dict[str, Any]) -> list[Record]:
     content = read_evaluation(RunFolder(folder).evaluation_file)
     evaluation, settings = Evaluation.from_dict(content), RunFolder(folder).config().distill
     saved = settings.weights if settings.wise_ft == 1 else wise_ft_name(settings.wise_ft)
@@ -64,23 +65,27 @@ def _records(folder: Path, facts: Mapping[str, Any]) -> list[Record]:
     for target, crossed in pairs:
         own = {**facts, "target": target, "crossed": crossed}
         found += [
-            _student(own, usage, evaluation, saved, True),
-            *(_student(own, usage, part, name, False) for name, part in evaluation.alternatives.items()),
+            _record(own, usage, evaluation, saved, True),
+            *(_record(own, usage, part, name, False) for name, part in evaluation.alternatives.items()),
         ]
     if facts["crossed"] is None and all(row.zero_shot is not None for row in evaluation.rows):
-        found.append(_teacher(facts, usage, evaluation))
+        record = _record(facts | {"candidate": {}, "seconds": 0.0}, usage, evaluation, "", True, "zero_shot")
+        record = replace(record, method=ZERO_SHOT, title="zero-shot teacher")
+        found.append(replace(record, image_queries=0, text_queries=0, cost=Decimal(0)))
     return found
 
 
-def _student(
-    facts: Mapping[str, Any], usage: Mapping[str, Any], evaluation: Evaluation, weights: str, saved: bool
+def _record(
+    facts: Mapping[str, Any],
+    usage: Mapping[str, Any],
+    evaluation: Evaluation,
+    weights: str,
+    saved: bool,
+    column: str = "student",
 ) -> Record:
-    results = {row.domain: _result(row, "student") for row in evaluation.rows}
+    results = {row.domain: _result(row, column) for row in evaluation.rows}
     return Record(
-        method=facts["method"],
-        title=facts["title"],
-        target=facts["target"],
-        seed=facts["seed"],
+        **{key: facts[key] for key in ("method", "title", "target", "seed", "seconds", "candidate", "crossed")},
         weights=weights,
         saved=saved,
         validation={row.domain: results[row.domain] for row in evaluation.rows if row.role == IN_DOMAIN},
@@ -89,28 +94,6 @@ def _student(
         text_queries=usage["text_queries"],
         cost=Decimal(usage["cost"]),
         currency=usage["currency"],
-        seconds=facts["seconds"],
-        candidate=facts["candidate"],
-        crossed=facts["crossed"],
-    )
-
-
-def _teacher(facts: Mapping[str, Any], usage: Mapping[str, Any], evaluation: Evaluation) -> Record:
-    results = {row.domain: _result(row, "zero_shot") for row in evaluation.rows}
-    return Record(
-        method=ZERO_SHOT,
-        title="zero-shot teacher",
-        target=facts["target"],
-        seed=facts["seed"],
-        weights="",
-        saved=True,
-        validation={row.domain: results[row.domain] for row in evaluation.rows if row.role == IN_DOMAIN},
-        test=results[facts["target"]],
-        image_queries=0,
-        text_queries=0,
-        cost=Decimal(0),
-        currency=usage["currency"],
-        seconds=0.0,
     )
 
 

@@ -76,6 +76,11 @@ class Row:
     against: Difference | None = None
     source: str = ""
 
+    def accuracy(self, target: str = "") -> Spread | None:
+        """Return the accuracy on a target domain, or by default its average over all; None if it is unknown."""
+        measures = self.targets.get(target) if target else self.average
+        return measures.accuracy if measures else None
+
 
 @dataclass(frozen=True)
 class Table:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 import statistics
@@ -156,15 +157,9 @@ def teacher_parameters(spec: str) -> int | None:
 
 
 def _parameters(weights: Path) -> int:
-    total = 0
     step = "copy the whole folder again from its source"
     with reading(weights, step), naming(weights), safe_open(weights, "pt") as file:
-        for name in file.keys():  # noqa: SIM118 - no mapping
-            count = 1
-            for side in file.get_slice(name).get_shape():
-                count *= side
-            total += count
-    return total
+        return sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118 - no mapping
 
 
 def _price(source: Source, paid: Spending) -> Decimal | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -147,11 +148,7 @@ def confusion_panel(matrix: Confusion, reference: Reference = LABELS) -> Panel:
             axes.set_yticks(range(count), names)
         else:
             ink = np.zeros((count, count, 4))
-            ink[..., :3] = (
-                0.16,
-                0.55,
-                0.83,
-            )  # a bitmap cannot use CSS variables; this colour works on both backgrounds
+            ink[..., :3] = 0.16, 0.55, 0.83  # a bitmap has no CSS variables; this colour suits both backgrounds
             ink[..., 3] = np.sqrt(shares)  # makes rare mistakes visible
             axes.imshow(ink, interpolation="nearest")
             axes.set_xticks([])
@@ -225,19 +222,11 @@ def rejection_panel(results: Sequence[Rejection], shown: Sequence[float], refere
             for t in marks:
                 axes.plot([t.coverage], [t.risk], marker, color=colour, markersize=6, markeredgecolor=PAPER)
                 if f is results[0]:
-                    axes.annotate(
-                        f"{t.target:.0%}",
-                        (t.coverage, t.risk),
-                        xytext=(-2, 7),
-                        textcoords="offset points",
-                        ha="right",
-                        fontsize=8,
-                        color=SOFT,
-                    )
+                    offset: Any = {"xytext": (-2, 7), "textcoords": "offset points"}
+                    axes.annotate(f"{t.target:.0%}", (t.coverage, t.risk), **offset, ha="right", fontsize=8, color=SOFT)
         axes.set_xlim(0, 1.02)
-        steady = [
-            f.curve.risk[f.curve.coverage >= 0.05] for f in results
-        ]  # with a handful of predictions, one mistake changes the rate too much
+        # With a handful of predictions, one mistake changes the rate too much.
+        steady = [f.curve.risk[f.curve.coverage >= 0.05] for f in results]
         axes.set_ylim(0, 1.12 * max(0.01, *(float(risk.max()) for risk in steady)))
         _shares(axes, "coverage, the most confident first", f"{reference.other} among them", handle=1.6)
 

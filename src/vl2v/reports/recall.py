@@ -12,8 +12,8 @@ from vl2v.evaluation.predictions import Predictions
 from vl2v.evaluation.reference import LABELS, Reference
 from vl2v.reports.page import Section, TableBlock
 from vl2v.reports.sheet import Sheet
-from vl2v.reports.source import ROLE_NAMES, Source
-from vl2v.words import NONE, count, percent
+from vl2v.reports.source import ROLE_NAMES, Source, with_interval
+from vl2v.words import count, percent
 
 MOST = 30  # classes in a table of the page; the CSV file has all
 
@@ -56,7 +56,10 @@ def recall_section(source: Source) -> Section:
         listed = sorted((one for one in found if one.role == role), key=lambda one: one.student.value)
         shown = "" if len(listed) <= MOST else f", the lowest {MOST} of {count(len(listed))}"
         heads = ("class", "images", "student (95%)", *(("teacher",) if labels else ()))
-        rows = [_row(one, labels) for one in listed[:MOST]]
+        rows = [
+            (one.name, count(one.images), with_interval(one.student), *((percent(one.teacher),) if labels else ()))
+            for one in listed[:MOST]
+        ]
         macro = percent(float(np.mean([one.student.value for one in listed])))
         where = f"{ROLE_NAMES[role].capitalize()} images"
         caption = f"{where}: macro {source.reference.key} {macro}{shown}"
@@ -84,9 +87,3 @@ def recall_sheet(found: tuple[Recall, ...], reference: Reference = LABELS) -> Sh
     columns = ("role", reference.true, "images", "student", "student_low", "student_high", "teacher")
     rows = [(r.role, r.name, r.images, r.student.value, r.student.low, r.student.high, r.teacher) for r in found]
     return Sheet.of("recall", columns, rows)
-
-
-def _row(one: Recall, labels: bool) -> tuple[str, ...]:
-    interval = f"{percent(one.student.value)}  ({100 * one.student.low:.1f} to {100 * one.student.high:.1f})"
-    teacher = NONE if one.teacher is None else percent(one.teacher)
-    return (one.name, count(one.images), interval, *((teacher,) if labels else ()))

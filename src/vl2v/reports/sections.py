@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from pathlib import Path
 
-from vl2v.analysis.intervals import Share
 from vl2v.evaluation.evaluation import ROLES, TEST, Evaluation
 from vl2v.evaluation.reference import LABELS
 from vl2v.method.registry import METHODS
@@ -17,7 +16,7 @@ from vl2v.reports.figures import accuracy_panel, learning_panels
 from vl2v.reports.learning import ALIGN, StageCurve, learning_curves, loss_sheet, validation_sheet
 from vl2v.reports.page import Figure, Section, TableBlock
 from vl2v.reports.sheet import Sheet
-from vl2v.reports.source import HEADS, ROLE_NAMES, Source
+from vl2v.reports.source import HEADS, ROLE_NAMES, Source, with_interval
 from vl2v.reports.spending import REFUSED, Spending, spending_sheet
 from vl2v.reports.summary import backbone_of, teacher_of
 from vl2v.words import NONE, count, duration, money, percent, shortened, size
@@ -93,19 +92,15 @@ def _accuracy_row(domain: DomainAccuracy) -> tuple[str, ...]:
         domain.domain,
         ROLE_NAMES[domain.role],
         count(domain.images),
-        _with_interval(domain.student),
+        with_interval(domain.student),
         percent(domain.macro),
-        _with_interval(domain.teacher),
+        with_interval(domain.teacher),
         _difference(domain.student.value, teacher),
     )
 
 
 def _difference(student: float, teacher: float | None) -> str:
     return NONE if teacher is None else f"{100 * (student - teacher):+.1f}".replace("-", "−")
-
-
-def _with_interval(share: Share | None) -> str:
-    return NONE if share is None else f"{percent(share.value)}  ({100 * share.low:.1f} to {100 * share.high:.1f})"
 
 
 def _other_weights(source: Source) -> TableBlock:

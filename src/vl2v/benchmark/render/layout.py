@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from vl2v.benchmark.records import ZERO_SHOT
 from vl2v.benchmark.render.caption import captions
@@ -127,21 +128,21 @@ def _cells(source: _Source, rows: Sequence[Row]) -> list[Cell]:
 def _sources(table: Table) -> list[_Source]:
     seeds, found = len(table.seeds), []
     for target in table.targets:
-        spread = _of_target(target)
+        spread = partial(Row.accuracy, target=target)
         found.append(_Source(Column(target, ACCURACY), _percent(spread, seeds), spread, max))
     average, in_domain, ece = (_of_average(name) for name in ("accuracy", "in_domain", "ece"))
+
+    def worst(row: Row) -> Spread | None:
+        return row.accuracy(row.worst) if row.worst else None
+
     unfinished = _unfinished(table)
     found += [
         _Source(Column("average", ACCURACY), lambda r: _percent(average, seeds)(r) or unfinished(r), average, max),
-        _Source(Column("worst target", OTHER), _named(_percent(_worst, seeds)), _worst, max),
+        _Source(Column("worst target", OTHER), _named(_percent(worst, seeds)), worst, max),
         _Source(Column("in-domain", OTHER), _percent(in_domain, seeds), in_domain, max),
         _Source(Column("ECE", OTHER), _percent(ece, seeds), ece, min),
     ]
     return found + _differences(table) + _expenses(table)
-
-
-def _of_target(target: str) -> Callable[[Row], Spread | None]:
-    return lambda row: row.targets[target].accuracy if target in row.targets else None
 
 
 def _of_average(name: str) -> Callable[[Row], Spread | None]:
@@ -150,10 +151,6 @@ def _of_average(name: str) -> Callable[[Row], Spread | None]:
         return found
 
     return spread
-
-
-def _worst(row: Row) -> Spread | None:
-    return row.targets[row.worst].accuracy if row.worst else None
 
 
 def _percent(spread: Callable[[Row], Spread | None], seeds: int) -> Callable[[Row], Cell | None]:

@@ -12,7 +12,7 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 from vl2v.benchmark.records import ZERO_SHOT
 from vl2v.benchmark.report.grid import GridResults, differences
 from vl2v.benchmark.statistics import Spread
-from vl2v.benchmark.tables import Row
+from vl2v.benchmark.tables import Expense, Row
 from vl2v.reports.drawing import CLASS_COLOURS, INK, PAPER, RULE, SOFT, Panel, panel
 from vl2v.reports.figures import LONGEST, PERCENT
 from vl2v.words import listed, percent, shortened
@@ -35,22 +35,12 @@ def _title(row: Row) -> str:
 def target_panels(found: GridResults) -> list[Panel]:
     """Plot the accuracy on every target and on average: one dot with its standard error per method."""
     rows = [row for row in found.table.rows if row.expense]
-    columns: list[tuple[str, Callable[[Row], Spread | None]]] = [("Average over targets", _average)]
-    columns += [(target, lambda row, t=target: _on(row, t)) for target in found.table.targets]  # type: ignore[misc]
-    return [_dots(f"target-{i}", title, rows, of) for i, (title, of) in enumerate(columns)]
+    return [_dots(f"target-{i}", rows, target) for i, target in enumerate(("", *found.table.targets))]
 
 
-def _average(row: Row) -> Spread | None:
-    return row.average.accuracy if row.average else None
-
-
-def _on(row: Row, target: str) -> Spread | None:
-    return row.targets[target].accuracy if target in row.targets else None
-
-
-def _dots(name: str, title: str, rows: Sequence[Row], of: Callable[[Row], Spread | None]) -> Panel:
-    known = [(row, spread) for row in reversed(rows) if (spread := of(row)) is not None]
-    paint = paints(rows)
+def _dots(name: str, rows: Sequence[Row], target: str) -> Panel:
+    known = [(row, spread) for row in reversed(rows) if (spread := row.accuracy(target)) is not None]
+    title, paint = target or "Average over targets", paints(rows)
 
     def draw(axes: Axes) -> None:
         for y, (row, spread) in enumerate(known):
@@ -94,25 +84,23 @@ def trade_panel(found: GridResults) -> Panel:
     return panel("trade", "In-domain and unseen domains", alt, _framed(draw), height=3.4)
 
 
-def expense_panel(found: GridResults, name: str, title: str, unit: str, of: Callable[[Row], float]) -> Panel:
+def expense_panel(found: GridResults, name: str, title: str, unit: str, of: Callable[[Expense], float]) -> Panel:
     """Plot accuracy on unseen domains against the queries, cost or time of a run."""
-    rows = [r for r in found.table.rows if r.expense and r.average and r.method != ZERO_SHOT]
+    rows = [r for r in found.table.rows if r.method != ZERO_SHOT]
+    points = [(r, of(r.expense), r.average.accuracy) for r in rows if r.expense and r.average]
     paint = paints(found.table.rows)
 
     def draw(axes: Axes) -> None:
-        for row in rows:
-            assert row.average is not None
-            _point(axes, (of(row), math.nan), row.average.accuracy, paint[row.method])
-        _name(axes, [(_title(row), of(row), row.average.accuracy) for row in rows if row.average])
-        widest = max(map(of, rows))
+        for row, x, accuracy in points:
+            _point(axes, (x, math.nan), accuracy, paint[row.method])
+        _name(axes, [(_title(row), x, accuracy) for row, x, accuracy in points])
+        widest = max(x for _, x, _ in points)
         axes.set_xlim(-0.08 * widest, 1.22 * widest)
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.4g}" if value < 10_000 else f"{value:,.0f}")
         axes.xaxis.set_major_locator(MaxNLocator(5))
         axes.set_xlabel(unit)
 
-    summary = "; ".join(
-        f"{r.title} {percent(r.average.accuracy.mean)} for {of(r):,.4g} {unit}" for r in rows if r.average
-    )
+    summary = "; ".join(f"{r.title} {percent(accuracy.mean)} for {x:,.4g} {unit}" for r, x, accuracy in points)
     return panel(name, title, f"{title}: {summary}.", _framed(draw), height=3.4)
 
 

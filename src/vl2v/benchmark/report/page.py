@@ -46,13 +46,10 @@ def write_benchmark_report(folder: Path, out: Path | None = None) -> Path:
 
 def _leading(found: GridResults) -> Row | None:
     """Return the row that the summary describes: adip, or else the method with the best average."""
-    rows = [row for row in found.table.rows if row.expense and row.average and row.method != ZERO_SHOT]
-    named = [row for row in rows if row.method == LEADING]
-    return named[0] if named else max(rows, key=_mean, default=None)
-
-
-def _mean(row: Row) -> float:
-    return row.average.accuracy.mean if row.average else math.nan
+    measured = [row for row in found.table.rows if row.expense and row.method != ZERO_SHOT]
+    means = [(row, accuracy.mean) for row in measured if (accuracy := row.accuracy())]
+    named = [row for row, _ in means if row.method == LEADING]
+    return named[0] if named else max(means, key=lambda pair: pair[1], default=(None,))[0]
 
 
 def _with_error(spread: Spread) -> str:
@@ -131,11 +128,11 @@ def _expense(found: GridResults) -> Section:
         return Section(name, title, missing=["No method has finished runs on all targets yet."])
     panels = [trade_panel(found)]
     if any(row.expense.image_queries for row in rows if row.expense):
-        panels.append(expense_panel(found, "queries", "Queries", "image queries per run", _queries))
+        panels.append(expense_panel(found, "queries", "Queries", "image queries per run", lambda e: e.image_queries))
     if any(row.expense.cost for row in rows if row.expense):
         currency = listed(sorted({row.expense.currency for row in rows if row.expense and row.expense.currency}))
-        panels.append(expense_panel(found, "money", "Cost", f"{currency} per run", _money))
-    panels.append(expense_panel(found, "time", "Time", "hours per run", _hours))
+        panels.append(expense_panel(found, "money", "Cost", f"{currency} per run", lambda e: float(e.cost)))
+    panels.append(expense_panel(found, "time", "Time", "hours per run", lambda e: e.hours))
     total = sum((row.expense.cost for row in rows if row.expense), Decimal(0))
     paid = "Nothing was charged. " if not total else ""
     caption = (
@@ -143,18 +140,6 @@ def _expense(found: GridResults) -> Section:
         "empty store."
     )
     return Section(name, title, (), [Figure(panels, caption, [table_sheet(found)])])
-
-
-def _queries(row: Row) -> float:
-    return row.expense.image_queries if row.expense else math.nan
-
-
-def _money(row: Row) -> float:
-    return float(row.expense.cost) if row.expense else math.nan
-
-
-def _hours(row: Row) -> float:
-    return row.expense.hours if row.expense else math.nan
 
 
 def _reliability(found: GridResults) -> Section:
