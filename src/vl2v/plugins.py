@@ -73,11 +73,7 @@ class Plugins(Mapping[str, T]):
         return entries
 
     def _installed(self, name: str, entries: Sequence[EntryPoint]) -> T:
-        """Import an object of another package.
-
-        Raises:
-            ConfigError: if the import fails, the object is not valid, or several packages register the name.
-        """
+        """Import an object of another package."""
         packages = sorted({entry.dist.name if entry.dist else "another package" for entry in entries})
         entry, package = entries[0], " and ".join(packages)
         fault = f"The {self.noun} {name} of {package} cannot be used."

@@ -130,9 +130,6 @@ def _white(values: NDArray[Any], samples: Samples) -> float:
 
     The brightest value must exceed a quarter of the white level, unless it is the smallest candidate. Otherwise the
     image would be nearly black.
-
-    Raises:
-        RangeError: if no candidate fits.
     """
     low, high = (float(values.min()), float(values.max())) if values.size else (0.0, 0.0)
     if samples.kind == "f":

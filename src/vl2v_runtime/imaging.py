@@ -146,11 +146,7 @@ def _header(data: bytes, formats: tuple[str, ...]) -> tuple[str, int, int]:
 
 
 def _openers(data: bytes, formats: tuple[str, ...] = FORMATS) -> tuple[str, ...]:
-    """Return the formats that Pillow should try. Those of plugins are only tried if the first bytes match.
-
-    Raises:
-        MissingDecoderError: if the matching plugin is not installed.
-    """
+    """Return the formats that Pillow should try. Those of plugins are only tried if the first bytes match."""
     form = format_of(data)
     if form is not None and form.name in formats and missing(form):
         raise MissingDecoderError(form)

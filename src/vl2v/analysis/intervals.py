@@ -17,19 +17,18 @@ class Share:
     high: float
 
 
-def wilson(right: float, images: int, z: float = Z95) -> tuple[float, float]:
-    """Return the score interval of a proportion (Wilson, JASA 1927). It is within [0, 1] and valid for few images.
+def wilson(right: float, images: int) -> tuple[float, float]:
+    """Return the 95% score interval of a proportion (Wilson, JASA 1927). It is within [0, 1] and valid for few images.
 
     Args:
         right: number of correctly classified images.
         images: number of images, at least 1.
-        z: quantile of the normal distribution.
 
     Returns:
         (low, high).
     """
-    share, more = right / images, z * z / images
-    centre, half = share + more / 2, z * math.sqrt(share * (1 - share) / images + more / (4 * images))
+    share, more = right / images, Z95 * Z95 / images
+    centre, half = share + more / 2, Z95 * math.sqrt(share * (1 - share) / images + more / (4 * images))
     return max(0.0, (centre - half) / (1 + more)), min(1.0, (centre + half) / (1 + more))
 
 

@@ -157,11 +157,7 @@ class _Driver:
         self._bought, self._assignment = bought, self._ray.put(assignment)
 
     def _collect(self, ref: Any) -> None:
-        """Process the outcome of a job.
-
-        Raises:
-            Vl2vError: for any error except a failed training.
-        """
+        """Process the outcome of a job."""
         job = self._pending.pop(ref)
         try:
             outcome: Outcome = self._ray.get(ref)

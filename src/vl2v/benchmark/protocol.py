@@ -206,11 +206,7 @@ def make_job(
 
 
 def _check_shared(settings: Mapping[str, Any], label: str) -> None:
-    """Check that a variant has the data and the teacher of the grid, since all jobs share the purchased embeddings.
-
-    Raises:
-        ConfigError: if it has others.
-    """
+    """Check that a variant has the data and the teacher of the grid, since all jobs share the purchased embeddings."""
     own = [f"{part}.{key}" for part, key in SHARED if key in (settings.get(part) or {})]
     if own:
         raise ConfigError(

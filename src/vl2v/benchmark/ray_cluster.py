@@ -71,12 +71,7 @@ def connected(address: str, local_cpus: int | None) -> Iterator[Any]:
 
 
 def _knock(address: str) -> None:
-    """Check that a server listens at the address; Ray itself would retry for minutes.
-
-    Raises:
-        OSError: if no server listens.
-        ValueError: if the port is not a number.
-    """
+    """Check that a server listens at the address; Ray itself would retry for minutes."""
     host, colon, port = address.removeprefix("ray://").rpartition(":")
     if colon:
         socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()

@@ -145,11 +145,7 @@ def _sweep(assignment: Assignment) -> Sweep:
 
 
 def _look(assignment: Assignment) -> Sweep:
-    """Open the grid on this machine.
-
-    Raises:
-        RunError: if its content differs from that on the driver.
-    """
+    """Open the grid on this machine, and check that its content is that on the driver."""
     a, here = assignment, f"The machine {platform.node()}"
     step = "make it equal there or remove that machine from the cluster; then repeat the command"
     if (version := importlib.metadata.version("vl2v")) != a.version:
@@ -190,11 +186,7 @@ def _difference(found: Origin, expected: Origin) -> str:
 
 @contextmanager
 def _told(assignment: Assignment, job: Job) -> Iterator[None]:
-    """Record host and process of the job in the folder of the benchmark until the block ends.
-
-    Raises:
-        RunError: if this machine does not see that folder.
-    """
+    """Record host and process of the job in the folder of the benchmark until the block ends."""
     folder = assignment.out / RUNNING
     if not (folder / assignment.mark).is_file():
         found = "another folder with that name" if assignment.out.is_dir() else "no such folder"

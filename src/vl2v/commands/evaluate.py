@@ -42,6 +42,7 @@ from vl2v_runtime.trust import ALL_SCORES, CONFIDENCE, NEGATIVES, Trust, probabi
 Part = tuple[str, str, Indices]
 """Role, domain, and indices of the images."""
 
+BATCH = 64  # images that are classified at once
 MAX_COMPARED = 10_000  # images that are compared with the training domains; more would only use memory
 
 
@@ -195,7 +196,6 @@ def classify(
     *,
     coverage: float | None = None,
     score: str = CONFIDENCE,
-    batch_size: int = 64,
     every_class: bool = False,
 ) -> tuple[list[Answer], Drift | None]:
     """Classify image files. The answer for an unreadable file contains the reason.
@@ -206,7 +206,6 @@ def classify(
         coverage: share of the validation images of the source domains that reaches the threshold; predictions below it
             are not accepted. None accepts all.
         score: ``confidence``, ``energy``, or ``negatives`` if the student has negative texts.
-        batch_size: number of images per batch.
         every_class: whether answers contain the probabilities of all classes.
 
     Returns:
@@ -222,17 +221,17 @@ def classify(
         raise ConfigError("Unknown score.", expected=" or ".join(ALL_SCORES), found=score, next_step=step)
     threshold = None if coverage is None else _threshold(student, score, coverage)
     with computing(student_threads(student, len(paths))):
-        return _classify(student, paths, threshold, score, batch_size, every_class)
+        return _classify(student, paths, threshold, score, every_class)
 
 
 def _classify(
-    student: Student, paths: Sequence[Path], threshold: float | None, score: str, batch_size: int, every_class: bool
+    student: Student, paths: Sequence[Path], threshold: float | None, score: str, every_class: bool
 ) -> tuple[list[Answer], Drift | None]:
     found: list[Answer] = []
     seen: list[NDArray[np.float32]] = []
     every = -(-len(paths) // MAX_COMPARED)
-    for start in range(0, len(paths), batch_size):
-        batch = paths[start : start + batch_size]
+    for start in range(0, len(paths), BATCH):
+        batch = paths[start : start + BATCH]
         images = [_read(student.preprocess, path) for path in batch]
         good = [image for image in images if not isinstance(image, str)]
         projected = student.project_pixels(torch.stack(good)) if good else student.project([])

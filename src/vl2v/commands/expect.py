@@ -170,9 +170,6 @@ def _readable(student: Student, paths: Sequence[Path], progress: Progress) -> tu
 
     Returns:
         (pixels [N, 3, S, S] uint8 of different images, all faults, number of copies).
-
-    Raises:
-        DataError: if no image can be read.
     """
     rows: dict[bytes, Tensor] = {}
     faults: list[str] = []

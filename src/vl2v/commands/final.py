@@ -130,11 +130,7 @@ def final(
 
 
 def _is_begun(out: Path, first: Path) -> bool:
-    """Whether a folder has a run that this command began, to be continued.
-
-    Raises:
-        RunError: if it was begun with another first run.
-    """
+    """Whether a folder has a run that this command began, to be continued."""
     if not RunFolder(out).config_file.is_file() or not (out / EXPECTED).is_file():
         return False
     said = read_json(out / EXPECTED)

@@ -153,11 +153,7 @@ def own_templates(student: Student, config: RunConfig) -> tuple[str, ...]:
 
 
 def _new_names(student: Student, names: Sequence[str]) -> list[str]:
-    """Return the names as in training.
-
-    Raises:
-        ConfigError: if a name is empty, or exists in any spelling.
-    """
+    """Return the names as in training."""
     known = {spelling(name): f"the student has a class '{name}'" for name in student.classes}
     new = []
     for given in names:
@@ -224,19 +220,18 @@ def _same_embeddings(teacher: FileTeacher, student: Student) -> bool:
     return bool(known)
 
 
-def need_head(student: Student) -> Tensor:
+def need_head(
+    student: Student,
+    problem: str = "Classes of a student with a linear head cannot be added or removed.",
+    step: str = "distil with --method adip, or train again with a folder of images of the class",
+) -> Tensor:
     """Return the text head, [K, D] float32.
 
     Raises:
-        StudentError: if the classifier is linear.
+        StudentError: with this problem and next step, if the classifier is linear.
     """
     if student.head is None:
         config = check_provenance(student.provenance, "the student").get("config") or {}
-        method = config.get("method", "a baseline")
-        raise StudentError(
-            "Classes of a student with a linear head cannot be added or removed.",
-            expected="a student with a text head, e.g. of the method adip",
-            found=f"a linear classifier ({method})",
-            next_step="distil with --method adip, or train again with a folder of images of the class",
-        )
+        found, expected = f"a linear classifier ({config.get('method', 'a baseline')})", "a student with a text head"
+        raise StudentError(problem, expected=f"{expected}, e.g. of the method adip", found=found, next_step=step)
     return student.head

@@ -14,12 +14,11 @@ from numpy.typing import NDArray
 
 from vl2v.commands.new_classes import need_head, opened_teacher, own_templates, run_config, text_quote
 from vl2v.data.images import spelling
-from vl2v.errors import ConfigError, StudentError
+from vl2v.errors import ConfigError
 from vl2v.locations import StoragePaths
 from vl2v.progress import Progress
 from vl2v.student.files import CHANGES
 from vl2v.student.model import Student
-from vl2v.student.provenance import check_provenance
 from vl2v.teacher.base import Teacher, unit_rows
 from vl2v.teacher.prompts import render
 from vl2v.teacher.purchase.buyer import Buyer
@@ -83,7 +82,11 @@ def negative_texts(student: Student, file: Path | None, teacher: str | Teacher |
         ConfigError: if the file is unusable, or all its texts are names of classes.
         TeacherError: if the teacher is not the student's.
     """
-    need_text_space(student)
+    need_head(
+        student,
+        "This student cannot be given negative texts, because it is not in the teacher's embedding space.",
+        "use --score confidence or energy, or distil with --method adip",
+    )
     config = run_config(student, teacher, run)
     taken = {spelling(name) for name in student.classes}
     nouns = tuple(noun for noun in read_nouns(file) if spelling(noun) not in taken)
@@ -99,22 +102,6 @@ def negative_texts(student: Student, file: Path | None, teacher: str | Teacher |
     return NegativeTexts(
         nouns, tuple(render(template, noun) for noun in nouns), opened_teacher(student, config, teacher)
     )
-
-
-def need_text_space(student: Student) -> None:
-    """Check that images can be compared with texts.
-
-    Raises:
-        StudentError: if the classifier is linear.
-    """
-    if student.head is None:
-        config = check_provenance(student.provenance, "the student").get("config") or {}
-        raise StudentError(
-            "This student cannot be given negative texts, because it is not in the teacher's embedding space.",
-            expected="a student with a text head, e.g. of the method adip",
-            found=f"a linear classifier ({config.get('method', 'a baseline')})",
-            next_step="use --score confidence or energy, or distil with --method adip",
-        )
 
 
 @dataclass(frozen=True)

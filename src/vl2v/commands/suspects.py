@@ -151,12 +151,7 @@ def _listed(plan: RunPlan, rows: DatasetRows, judgement: Judgement) -> list[Susp
 
 
 def _decisions(out: Path) -> dict[tuple[str, str], str]:
-    """Read the column ``drop`` of an earlier list, by path and reason; empty if there is no file.
-
-    Raises:
-        ConfigError: if the file is not such a list, or must not be written.
-        OSError: if it cannot be written or read.
-    """
+    """Read the column ``drop`` of an earlier list, by path and reason; empty if there is no file."""
     if out.suffix.lower() in (".html", ".htm"):
         step = "choose another name for the list, e.g. --out suspects.csv"
         raise ConfigError("The page would replace the list.", expected="a CSV file", found=shown(out), next_step=step)

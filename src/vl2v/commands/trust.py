@@ -201,9 +201,6 @@ def _without_images(fitted: Trust, earlier: Trust, reject: Reject | None, folder
 
     These parts were fitted on the same images for the same student. The thresholds of negative texts are only valid for
     the temperature with which they were fitted.
-
-    Raises:
-        RunError: if there are negative texts and the temperature has changed.
     """
     fitted = replace(fitted, reference=earlier.reference)
     if earlier.negatives is None or reject is not None:

@@ -77,11 +77,7 @@ def without_dropped(
 
 
 def _ensure_classes_stay(dataset: ImageDataset, rows: DatasetRows, file: Path) -> None:
-    """Check that every class keeps an image in every domain.
-
-    Raises:
-        ConfigError: names the first class that does not.
-    """
+    """Check that every class keeps an image in every domain."""
     every = np.stack([dataset.domain_of, dataset.labels], axis=1)
     emptied = sorted({*map(tuple, every.tolist())} - {*map(tuple, every[rows].tolist())})
     if emptied:

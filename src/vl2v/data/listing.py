@@ -96,11 +96,7 @@ class Listing(ABC):
 
     @abstractmethod
     def _find(self) -> Cells:
-        """Return at least one image file by (domain, class), relative to the root or absolute.
-
-        Raises:
-            DataError: if there is none.
-        """
+        """Return at least one image file by (domain, class), relative to the root or absolute."""
 
     def _described_in(self) -> Path:
         """Return the folder that may contain `classes.yaml`."""

@@ -71,11 +71,7 @@ def explaining(function: Callable[P, T]) -> Callable[P, T]:
 
 
 def _check_guard(name: str) -> None:
-    """Check that this is not a process that is just starting, where a script without the guard runs again.
-
-    Raises:
-        ConfigError: if it is.
-    """
+    """Check that this is not a process that is just starting, where a script without the guard runs again."""
     if getattr(multiprocessing.current_process(), "_inheriting", False):
         raise ConfigError(
             f"vl2v.{name} was called while a loading process started.",

@@ -121,11 +121,7 @@ def _redact_provenance(value: Any) -> Any:
 
 
 def _described(folder: RunFolder) -> dict[str, Any]:
-    """Read `student.json` and check that it has the provenance that the model card needs.
-
-    Raises:
-        RunError: if a key is missing.
-    """
+    """Read `student.json` and check that it has the provenance that the model card needs."""
     card = read_described(folder.student)
     if lacking := [key for key in NEEDED if card["provenance"].get(key) is None]:
         found, step = f"no {', '.join(lacking)}", "publish a run that vl2v distill made"
@@ -135,11 +131,7 @@ def _described(folder: RunFolder) -> dict[str, Any]:
 
 
 def _check_binary(run: Path, files: Mapping[str, bytes | Path]) -> None:
-    """Check that files that are uploaded unchanged have the format of their name and are in the run folder.
-
-    Raises:
-        HubError: for the first file that is not.
-    """
+    """Check that files that are uploaded unchanged have the format of their name and are in the run folder."""
     step = "make the file again (vl2v export), or remove it from the run folder"
     for name, part in files.items():
         if not isinstance(part, Path):
@@ -167,11 +159,7 @@ def _remove_private(text: str, private: Iterable[str]) -> str:
 
 
 def _check(files: Mapping[str, bytes | Path], private: Iterable[str]) -> None:
-    """Check that no file contains a path of this machine or a private address.
-
-    Raises:
-        HubError: for the first file that does.
-    """
+    """Check that no file contains a path of this machine or a private address."""
     for name, part in files.items():
         content = part.read_bytes() if isinstance(part, Path) else part
         if any(text.encode() in content for text in private):

@@ -269,11 +269,7 @@ def quoted_choice(plan: RunPlan, store: EmbeddingStore) -> RunPlan:
 
 
 def _digests(rows: Sequence[str]) -> Digests:
-    """Convert N hexadecimal digests to [N, 32] uint8.
-
-    Raises:
-        ValueError: if a digest does not have 32 bytes.
-    """
+    """Convert N hexadecimal digests to [N, 32] uint8."""
     return np.frombuffer(b"".join(bytes.fromhex(row) for row in rows), np.uint8).reshape(len(rows), 32)
 
 

@@ -111,7 +111,7 @@ def compare(source: Source, paid: Spending, hour_price: Decimal | None = None) -
 
 
 @torch.inference_mode()
-def measure_speed(student: Student, patience: float = PATIENCE) -> Speed:
+def measure_speed(student: Student) -> Speed:
     """Measure the median of a few runs after a warm-up run, with the current number of threads of PyTorch."""
     speeds = {}
     side = student.preprocess.size
@@ -119,7 +119,7 @@ def measure_speed(student: Student, patience: float = PATIENCE) -> Speed:
         inputs = torch.zeros(batch, 3, side, side, device=student.device)
         _once(student, inputs)
         times: list[float] = []
-        while not times or (len(times) < RUNS and sum(times) < patience):
+        while not times or (len(times) < RUNS and sum(times) < PATIENCE):
             times.append(_once(student, inputs))
         speeds[batch] = batch / statistics.median(times)
     threads = torch.get_num_threads()

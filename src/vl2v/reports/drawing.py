@@ -58,24 +58,13 @@ class Panel:
     Attributes:
         title: title above the drawing.
         svg: the drawing, which can be inserted into the page without escaping.
-        broad: whether it has the full width of the page.
     """
 
     title: str
     svg: str
-    broad: bool = False
 
 
-def panel(
-    name: str,
-    title: str,
-    alt: str,
-    draw: Callable[[Axes], None],
-    *,
-    width: float = WIDTH,
-    height: float = HEIGHT,
-    broad: bool = False,
-) -> Panel:
+def panel(name: str, title: str, alt: str, draw: Callable[[Axes], None], *, height: float = HEIGHT) -> Panel:
     """Draw a panel with one pair of axes.
 
     Args:
@@ -83,17 +72,15 @@ def panel(
         title: title above the panel.
         alt: text alternative.
         draw: draws on the axes.
-        width: width in inches.
         height: height in inches.
-        broad: whether the panel has the full width of the page.
     """
     with rc_context(STYLE), warnings.catch_warnings():  # type: ignore[arg-type]
         warnings.filterwarnings("ignore", "Glyph .* missing")  # the text is drawn with the fonts of the reader
-        figure = Figure(figsize=(width, height), layout="constrained")
+        figure = Figure(figsize=(WIDTH, height), layout="constrained")
         draw(figure.add_subplot())
         buffer = io.StringIO()
         figure.savefig(buffer, format="svg", metadata={"Date": None})
-    return Panel(title, inline(buffer.getvalue(), name, alt), broad)
+    return Panel(title, inline(buffer.getvalue(), name, alt))
 
 
 def inline(svg: str, name: str, alt: str) -> str:

@@ -228,11 +228,7 @@ def _saved(folder: Path, split: str) -> list[Part]:
 
 
 def _plain(name: object, folder: Path) -> str:
-    """Return a file name that stays within its folder.
-
-    Raises:
-        DataError: if the name is a path.
-    """
+    """Return a file name unless it is a path, which could lead out of the folder."""
     if not isinstance(name, str) or not name or Path(name).name != name or name in (".", ".."):
         raise unreadable(folder, "names of files in it", f"the name {name!r}")
     return name

@@ -147,11 +147,7 @@ def _assembled(card: StudentCard, backbone: Backbone) -> Student:
 
 @torch.no_grad()
 def _try(student: Student, path: Path) -> None:
-    """Classify a black and a white image, so that a student that loads can also predict.
-
-    Raises:
-        StudentError: if the backbone does not accept them, its output is not [2, F], or a logit is not finite.
-    """
+    """Classify a black and a white image, so that a student that loads can also predict."""
     size = student.preprocess.size
     pixels = torch.tensor([0, 255], dtype=torch.uint8).view(2, 1, 1, 1).expand(2, 3, size, size)
     expected = f"[2, {student.features}] features of [2, 3, {size}, {size}] pixels, and finite logits"

@@ -174,9 +174,6 @@ class Purchase:
 
         Returns:
             False if the budget is too small now. Requests in flight may still cost less than reserved.
-
-        Raises:
-            BudgetError: if the budget is too small and no other request is in flight.
         """
         try:
             request.account.reserve()

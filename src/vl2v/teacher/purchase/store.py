@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vl2v.errors import TeacherError
-from vl2v.sqlite import keys_of, rows_of
+from vl2v.sqlite import VARIABLES, keys_of, rows_of
 from vl2v.teacher.base import TeacherCard, Vectors
 from vl2v.teacher.purchase.ledger_table import LedgerTable
 
@@ -83,11 +83,10 @@ class EmbeddingStore(LedgerTable):
         """
         teacher = self.teacher_id(card)
         out = np.empty((len(digests), card.dimension), np.float32)
-        for start in range(0, len(digests), 500):  # below SQLite's limit on the number of variables
-            keys = [row.tobytes() for row in digests[start : start + 500]]
-            marks = ",".join("?" * len(keys))
-            query = f"SELECT digest, vector FROM images WHERE teacher = ? AND view = ? AND digest IN ({marks})"
-            rows = dict(self._db.execute(query, (teacher, view, *keys)))
+        query = "SELECT digest, vector FROM images WHERE teacher = ? AND view = ? AND digest IN"
+        for start in range(0, len(digests), VARIABLES):
+            keys = keys_of(digests[start : start + VARIABLES])
+            rows = dict(rows_of(self._db, query, keys, teacher, view))
             for i, key in enumerate(keys, start):
                 if key not in rows:
                     raise _missing(card, f"image {key.hex()[:16]}, view {view}")
