@@ -23,12 +23,11 @@ from vl2v.method.registry import METHODS
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-# The colours of Okabe and Ito are distinguishable with every common colour blindness. Their yellow is too pale for a
-# line on white.
+# The palette of Okabe and Ito, which is safe for colour blindness, without its yellow, which is too pale on white.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 FORMATS = (".png", ".svg", ".pdf")
-WIDE = 8  # from here on, the greatest x over the least, the axis is logarithmic
+WIDE = 8  # ratio of the largest to the smallest x from which the axis is logarithmic
 
 
 @dataclass(frozen=True)

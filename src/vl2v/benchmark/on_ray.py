@@ -84,7 +84,7 @@ class _Driver:
         self._work = ray.remote(**options)(work)
         self._pending: dict[Any, Job] = {}
         self._not_before: dict[str, float] = {}  # by name: jobs on which another process is working
-        self._told: dict[str, tuple[str, int]] = {}  # host and process that were last reported for each job
+        self._reported: dict[str, tuple[str, int]] = {}  # host and process that were last reported for each job
         self._failed: dict[str, str] = {}
         self._bought: Bought | None = None
         self._assignment: Any = None
@@ -95,7 +95,7 @@ class _Driver:
         done, total = len(sweep.finished()), len(sweep.expected())
         self._assign(bought)
         seen = {job.name: self._seen(job) for job in sweep.jobs()}  # left by killed workers
-        self._told = {name: location for name, location in seen.items() if location}
+        self._reported = {name: location for name, location in seen.items() if location}
         with self._progress.stage("jobs", total, done) as advance, self._stopping():
             self._submit()
             while self._pending or self._not_before:
@@ -105,7 +105,7 @@ class _Driver:
                         f"Stopped with {len(sweep.finished())} of {total} jobs done; the state of the others is saved.",
                         next_step=f"the same command continues (--out {sweep.out})",
                     )
-                self._tell()
+                self._report_starts()
                 for ref in ready:
                     self._collect(ref)
                 if not self._pending:
@@ -164,7 +164,7 @@ class _Driver:
         except self._ray.exceptions.RayError as error:
             raise _lost(self._ray, job, error) from error
         if outcome.mine:
-            self._say_where(job, (outcome.host, outcome.pid))
+            self._report_location(job, (outcome.host, outcome.pid))
         for note in outcome.notes:
             self._progress.note(f"{job.describe()}: {note}")
         if isinstance(outcome.error, TrainingError):
@@ -174,16 +174,16 @@ class _Driver:
         elif not outcome.mine:
             self._not_before[job.name] = time.monotonic() + PAUSE
 
-    def _tell(self) -> None:
+    def _report_starts(self) -> None:
         """Report which jobs have started or restarted, and where."""
         for job in self._pending.values():
             if location := self._seen(job):
-                self._say_where(job, location)
+                self._report_location(job, location)
 
-    def _say_where(self, job: Job, location: tuple[str, int]) -> None:
-        before = self._told.get(job.name)
+    def _report_location(self, job: Job, location: tuple[str, int]) -> None:
+        before = self._reported.get(job.name)
         if location != before:
-            self._told[job.name] = location
+            self._reported[job.name] = location
             again = "" if before is None else " again"
             self._progress.note(f"{job.describe()}: runs{again} on {location[0]}, process {location[1]}")
 

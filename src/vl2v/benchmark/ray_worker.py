@@ -29,7 +29,7 @@ from vl2v.teacher.base import TeacherCard
 from vl2v.training.process import stopped_by
 
 RUNNING, VECTORS = "running", "vectors"  # subfolders of a benchmark
-LOOK = 1.0  # seconds between two checks for the mark of the driver
+CHECK_SECONDS = 1.0  # seconds between two checks for the mark of the driver
 NETWORK = ("nfs", "nfs4", "cifs", "smb3", "smbfs", "lustre", "beegfs", "ceph", "gpfs", "afs", "9p", "fuse.sshfs")
 
 
@@ -111,7 +111,7 @@ def work(assignment: Assignment, job: Job) -> Outcome:
     if not assignment.gpus:
         os.environ["CUDA_VISIBLE_DEVICES"] = ""  # whether Ray does so differs between versions
     try:
-        with _told(assignment, job), stopped_by(_gone(assignment.out / RUNNING / assignment.mark)):
+        with _announced(assignment, job), stopped_by(_gone(assignment.out / RUNNING / assignment.mark)):
             sweep = _sweep(assignment)
             sweep.teacher = teacher_of(assignment.card, job)
             outcome.mine = sweep.do(_with_threads(job, assignment.threads).with_budget(None), notes)
@@ -133,18 +133,18 @@ def _with_threads(job: Job, threads: int) -> Job:
     return replace(job, config=job.config.model_copy(update={"threads": number}))
 
 
-_seen: dict[tuple[str, str], Sweep] = {}  # a process runs many jobs of a grid, and scans the data once
+_sweeps: dict[tuple[str, str], Sweep] = {}  # a process runs many jobs of a grid, and scans the data once
 
 
 def _sweep(assignment: Assignment) -> Sweep:
     copy_once(assignment.out / VECTORS / assignment.vectors, assignment.copy)
     key = assignment.mark, assignment.vectors
-    if key not in _seen:
-        _seen[key] = _look(assignment)
-    return _seen[key]
+    if key not in _sweeps:
+        _sweeps[key] = _opened(assignment)
+    return _sweeps[key]
 
 
-def _look(assignment: Assignment) -> Sweep:
+def _opened(assignment: Assignment) -> Sweep:
     """Open the grid on this machine, and check that its content is that on the driver."""
     a, here = assignment, f"The machine {platform.node()}"
     step = "make it equal there or remove that machine from the cluster; then repeat the command"
@@ -172,7 +172,7 @@ def _gone(mark: Path) -> Callable[[], bool]:
 
     def stopped() -> bool:
         nonlocal looked, gone
-        if time.monotonic() - looked > LOOK:
+        if time.monotonic() - looked > CHECK_SECONDS:
             looked, gone = time.monotonic(), not mark.exists()
         return gone
 
@@ -185,7 +185,7 @@ def _difference(found: Origin, expected: Origin) -> str:
 
 
 @contextmanager
-def _told(assignment: Assignment, job: Job) -> Iterator[None]:
+def _announced(assignment: Assignment, job: Job) -> Iterator[None]:
     """Record host and process of the job in the folder of the benchmark until the block ends."""
     folder = assignment.out / RUNNING
     if not (folder / assignment.mark).is_file():

@@ -61,9 +61,8 @@ def run_side_by_side(sweep: Sweep, count: int, progress: Progress) -> Progressed
                 raise _interrupted(sweep)
             running, now = {job.name for job in workers.running}, time.monotonic()
             free = [j for j in todo if j.name not in running and not_before.get(j.name, 0.0) <= now]
-            if any(
-                purchase_key(job) not in bought.covers for job in free
-            ):  # a selection was made, so further jobs are known
+            # After a selection, further jobs are known.
+            if any(purchase_key(job) not in bought.covers for job in free):
                 bought = buy_ahead(sweep, progress)
             shared = _Shared(sweep.grid, sweep.origin, sweep.out, sweep.storage, bought.card)
             for job in free[: workers.room]:

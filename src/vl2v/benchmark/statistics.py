@@ -13,7 +13,7 @@ import numpy as np
 from vl2v.errors import MissingExtraError
 
 Key = TypeVar("Key")
-EXACT_UP_TO = 16  # pairs: 2 ** 16 sign patterns are counted in a moment
+EXACT_UP_TO = 16  # pairs, which have 2 ** 16 sign patterns
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ def paired(ours: Mapping[Key, float], theirs: Mapping[Key, float]) -> Difference
 
 
 def _t_test(differences: Sequence[float]) -> float:
-    # Equal differences leave only rounding to divide by, and the test would call it certainty.
+    # If all differences are equal, their variance is rounding error, and the p-value would be close to 0.
     if max(differences) - min(differences) <= 1e-12:
         return math.nan
     try:
@@ -90,5 +90,5 @@ def _sign_flip(differences: Sequence[float]) -> float:
         return math.nan
     count = len(differences)
     signs = 1 - 2 * (np.arange(2**count)[:, None] >> np.arange(count) & 1)  # [patterns, pairs], every one once
-    found = abs(math.fsum(differences)) - 1e-12  # the found pattern itself must count in spite of rounding
-    return float(np.mean(np.abs(signs @ np.array(differences)) >= found))
+    observed = abs(math.fsum(differences)) - 1e-12  # so that the observed pattern counts in spite of rounding
+    return float(np.mean(np.abs(signs @ np.array(differences)) >= observed))

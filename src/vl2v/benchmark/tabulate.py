@@ -40,14 +40,14 @@ def tabulate(
     """Make the table of one benchmark. The order of the records does not matter.
 
     A difference to the baseline is tested by a paired t-test. With ``unit="pairs"`` every target and seed is a pair:
-    targets and seeds are treated as independent samples, although seeds share a target, so p is too small if the
-    gain depends on the domain, and too large for a statement about these domains alone. With ``unit="seeds"`` only
-    seeds are random, and the pairs are the averages over these fixed domains: with three seeds that test has two
-    degrees of freedom and finds little. Neither test corrects for the number of comparisons.
+    targets and seeds are treated as independent samples, although seeds share a target. The p-value is therefore too
+    small if the gain depends on the domain, and too large for a statement about these domains alone. With
+    ``unit="seeds"`` only seeds are random, and a pair is an average over these fixed domains. With three seeds, this
+    test has two degrees of freedom and little power. Neither test corrects for the number of comparisons.
 
     Args:
-        records: of the whole grid; its targets and seeds are those that occur.
-        benchmark: its name; with `published`, the one whose published averages are added.
+        records: records of the whole grid, which determine its targets and seeds.
+        benchmark: name of the benchmark; with `published`, its published averages are added.
         rule: see `vl2v.benchmark.selection.select`.
         weights: one row per method for each choice; None for the saved weights.
         against: label of the baseline; each row is compared with the baseline's row of the same weights, the

@@ -47,7 +47,7 @@ class Context(Generic[S]):
     texts: Tensor | None = None
 
 
-def _nothing(*_: object) -> tuple[()]:
+def _no_texts(*_: object) -> tuple[()]:
     return ()
 
 
@@ -59,7 +59,7 @@ def _one(*_: object) -> float:
     return 1.0
 
 
-def _same(layer: nn.Module) -> nn.Module:
+def _unchanged(layer: nn.Module) -> nn.Module:
     return layer
 
 
@@ -107,8 +107,8 @@ class Method(Generic[S]):
         gain: factor by which the trained layer multiplies the teacher's logit scale, above 0.
         texts: templates of further texts, such as ``a sketch of a {}``. They are bought for every class, and
             `Context.texts` contains their embeddings.
-        defaults: values of settings that the user left out or set to None. The argument tells whether unlabelled
-            images are used for training.
+        defaults: values of settings that the user left out or set to None. The argument is whether unlabelled images
+            are used for training.
     """
 
     name: str
@@ -128,13 +128,13 @@ class Method(Generic[S]):
     free_image_weight: bool = False
     supports_encoder: bool = True
     layer: Callable[[int, Tensor], nn.Module] | None = None
-    saved_layer: Callable[[nn.Module], nn.Module] = _same
+    saved_layer: Callable[[nn.Module], nn.Module] = _unchanged
     penalty: Callable[[nn.Module, Tensor], nn.Module] | None = None
     penalty_rate: Callable[[S], float] = _one
     extra_parameters: tuple[str, ...] = ()
     extra_rate: Callable[[S], float] = _one
     gain: Callable[[nn.Module], float] = _one
-    texts: Callable[[S], Sequence[str]] = _nothing
+    texts: Callable[[S], Sequence[str]] = _no_texts
     defaults: Callable[[bool], Mapping[str, Any]] = _no_defaults
 
     @property

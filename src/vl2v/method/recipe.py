@@ -26,12 +26,12 @@ class Vl2vSettings(Settings):
     """The recipe's method."""
 
     kl_weight: Weight | None = None
-    """Weight of the divergence from the teacher's zero-shot answers that the features follow. None is 0.1 where images
-    without labels are trained on, which get their class from it, and 0 elsewhere."""
+    """Weight of the divergence from the teacher's zero-shot predictions in the loss of the features. None is 0.1 if the
+    training images include images without labels, whose class only this term states, and 0 otherwise."""
     temperature: Rate = 2.0
-    """Of that divergence, and of the one that the logit scale follows."""
+    """Temperature of this divergence, and of the one that trains the logit scale."""
     scale_learning_rate: Rate = 1e-2
-    """Adam's, of the logarithm of the student's logit scale, in both stages."""
+    """Learning rate of the logarithm of the student's logit scale, in both stages."""
 
 
 def _objective(context: Context[Vl2vSettings]) -> Objective:

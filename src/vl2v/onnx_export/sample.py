@@ -78,7 +78,7 @@ def run_sample(
     data: DataConfig,
     storage: StoragePaths,
     progress: Progress,
-    answers: Mapping[str, str] | None = None,
+    teacher: Mapping[str, str] | None = None,
 ) -> Sample:
     """Draw images of the run, or of another folder with the same classes, with the seed of the student.
 
@@ -90,7 +90,7 @@ def run_sample(
         data: the images.
         storage: paths of the caches.
         progress: progress callback for the scan.
-        answers: predictions of the teacher for validation images, by path. They replace labels if there are none.
+        teacher: predictions of the teacher for validation images, by path. They replace labels if there are none.
 
     Raises:
         RunError: if the folder is missing.
@@ -111,9 +111,9 @@ def run_sample(
         changes = student.provenance.get(CHANGES, [])
         removed = [name for change in changes for name in change.get("removed", [])]
         labels = class_numbers(student, dataset, removed) if not data.classes else None
-        if labels is None and answers:
+        if labels is None and teacher:
             numbers = {name: i for i, name in enumerate(student.classes)}
-            labels = np.array([numbers.get(answers.get(path, ""), -1) for path in dataset.paths], np.int64)
+            labels = np.array([numbers.get(teacher.get(path, ""), -1) for path in dataset.paths], np.int64)
         seed = int(student.provenance.get("seed", 0))
         what, compared, training = _usable_rows(student, dataset, data)
         if labels is not None:

@@ -78,8 +78,8 @@ def version_of(files: Iterable[Path]) -> str:
 
 def unreadable(name: str | Path, expected: str, error: Exception | str, step: str = "export it again") -> DataError:
     """Return the error for a file that cannot be read as expected."""
-    said = (error.strerror if isinstance(error, OSError) else None) or str(error)
-    found = " ".join(said.split())[:200] or type(error).__name__
+    message = (error.strerror if isinstance(error, OSError) else None) or str(error)
+    found = " ".join(message.split())[:200] or type(error).__name__
     return DataError(f"{shown(name)} cannot be read.", expected=expected, found=found, next_step=step)
 
 

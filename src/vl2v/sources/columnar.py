@@ -109,12 +109,12 @@ def embedded(schema: Any) -> list[str]:
     """Return the names of the columns of images, which are binary or structs of bytes and a path."""
     import pyarrow as pa
 
-    def holds(kind: Any) -> bool:
+    def has_images(kind: Any) -> bool:
         if pa.types.is_struct(kind):
             return {"bytes", "path"} <= {kind.field(i).name for i in range(kind.num_fields)}
         return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
 
-    return [field.name for field in schema if holds(field.type)]
+    return [field.name for field in schema if has_images(field.type)]
 
 
 def schema_of(path: Path) -> Any:

@@ -32,7 +32,7 @@ PAUSE = 1.0  # seconds before the first retry; doubles with each retry
 MOST_BYTES = 2**28
 REDIRECTS = 5
 GIVE_UP = 10  # consecutive failures of a host, after which it receives no more requests
-PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})
+TEMPORARY = frozenset({408, 425, 429, 500, 502, 503, 504})
 TRY_AGAIN = "check the address, and run the command again; or leave the image out: --skip-bad"
 
 
@@ -40,13 +40,13 @@ class _UnreachableError(Exception):
     """A file cannot be fetched. The message states the reason.
 
     Attributes:
-        passing: whether the failure may be temporary, so that it is retried.
-        silent: whether the host did not respond.
+        temporary: whether the failure may be temporary, so that it is retried.
+        no_response: whether the host did not respond.
     """
 
-    def __init__(self, why: str, *, passing: bool = False, silent: bool = False) -> None:
+    def __init__(self, why: str, *, temporary: bool = False, no_response: bool = False) -> None:
         super().__init__(why)
-        self.passing, self.silent = passing, silent
+        self.temporary, self.no_response = temporary, no_response
 
 
 def schemes() -> tuple[str, ...]:
@@ -122,7 +122,7 @@ class Fetcher:
             data = await self._attempts(client, address)
         except _UnreachableError as error:
             self.failed += 1
-            self._silent[host] += 1 if error.silent else 0
+            self._silent[host] += 1 if error.no_response else 0
             return Broken(f"{plain_address(address)} cannot be fetched ({error})", TRY_AGAIN, file=True)
         self._silent[host] = 0
         path = self.store(data)
@@ -138,9 +138,9 @@ class Fetcher:
                 async with asyncio.timeout(max(0.0, end - time.monotonic())):
                     return await self._once(client, address)
             except TimeoutError:
-                raise _UnreachableError(f"no response within {SECONDS:g} s", silent=True) from None
+                raise _UnreachableError(f"no response within {SECONDS:g} s", no_response=True) from None
             except _UnreachableError as error:
-                if not error.passing or attempt == ATTEMPTS:
+                if not error.temporary or attempt == ATTEMPTS:
                     raise
                 await asyncio.sleep(min(PAUSE * 2 ** (attempt - 1), max(0.0, end - time.monotonic())))
         raise AssertionError("the last attempt returns or raises")
@@ -155,7 +155,7 @@ class Fetcher:
             async with client.stream("GET", address, timeout=SECONDS) as answer:
                 if answer.status_code != 200:
                     why = f"{answer.status_code} {answer.reason_phrase}".strip()
-                    raise _UnreachableError(why, passing=answer.status_code in PASSING)
+                    raise _UnreachableError(why, temporary=answer.status_code in TEMPORARY)
                 data = bytearray()
                 async for chunk in answer.aiter_bytes():
                     data += chunk
@@ -163,9 +163,9 @@ class Fetcher:
                         raise _UnreachableError(f"more than {MOST_BYTES:,} bytes")
                 return bytes(data)
         except (httpx.InvalidURL, httpx.TooManyRedirects, httpx.UnsupportedProtocol, ValueError) as error:
-            raise _UnreachableError(_said(error)) from error
+            raise _UnreachableError(_message(error)) from error
         except (httpx.HTTPError, OSError) as error:
-            raise _UnreachableError(_said(error), passing=True, silent=True) from error
+            raise _UnreachableError(_message(error), temporary=True, no_response=True) from error
 
     def _read(self, scheme: str, address: str) -> bytes:
         """Read a file from an object store, in a thread, with the same time limit as HTTP."""
@@ -174,25 +174,25 @@ class Fetcher:
         system = self._systems[scheme]
         address = f"{scheme}://{address.partition('://')[2]}"  # the packages know schemes in lower case only
 
-        def ask(work: str) -> Any:
+        def call(work: str) -> Any:
             if system.async_impl:
                 return sync(system.loop, getattr(system, f"_{work}"), address, timeout=SECONDS)
             return getattr(system, work)(address)
 
         try:
-            if (ask("info").get("size") or 0) > MOST_BYTES:
+            if (call("info").get("size") or 0) > MOST_BYTES:
                 raise _UnreachableError(f"more than {MOST_BYTES:,} bytes")
-            return bytes(ask("cat_file"))
+            return bytes(call("cat_file"))
         except FileNotFoundError as error:
             raise _UnreachableError("no such file") from error
         except PermissionError as error:
-            raise _UnreachableError(f"no permission: {_said(error)}") from error
+            raise _UnreachableError(f"no permission: {_message(error)}") from error
         except _UnreachableError:
             raise
         except Exception as error:  # the packages of object stores raise many types
             if "Credentials" in type(error).__name__:
-                raise _UnreachableError(f"no credentials: {_said(error)}") from error
-            raise _UnreachableError(_said(error), passing=True, silent=isinstance(error, OSError)) from error
+                raise _UnreachableError(f"no credentials: {_message(error)}") from error
+            raise _UnreachableError(_message(error), temporary=True, no_response=isinstance(error, OSError)) from error
 
     def _open(self, scheme: str) -> None:
         if scheme not in FILES or scheme in self._systems:
@@ -229,7 +229,7 @@ def plain_address(address: str) -> str:
     return shown(f"{scheme}://{host_of(address)}/{path}")
 
 
-def _said(error: Exception) -> str:
+def _message(error: Exception) -> str:
     """Return the message of an error without the addresses in it."""
     text = " ".join(re.sub(r"\S+://\S+", "...", str(error)).split())
     return f"{type(error).__name__}: {text[:120]}" if text else type(error).__name__

@@ -16,7 +16,7 @@ from vl2v.student.depthwise import pad_depthwise
 from vl2v.student.preprocess import Preprocess
 from vl2v_runtime.fits import SQUASH, Fit
 
-HOW = "timm:<name>, timm:<name>@<checkpoint>, offline:, or teacher"
+EXPECTED = "timm:<name>, timm:<name>@<checkpoint>, offline:, or teacher"
 OFFLINE = "tf_efficientnet_lite0"  # its weights come from a pip package
 
 
@@ -91,7 +91,7 @@ def load_backbone(
         module, recipe, preprocess = _open_clip(rest)
     else:
         raise StudentError(
-            f"Unknown student '{spec}'.", expected=HOW, found=spec, next_step="e.g. timm:resnet50.tv_in1k"
+            f"Unknown student '{spec}'.", expected=EXPECTED, found=spec, next_step="e.g. timm:resnet50.tv_in1k"
         )
     own = preprocess
     preprocess = Preprocess(size or own.size, mean or own.mean, std or own.std, fit)
@@ -167,7 +167,7 @@ def _timm(rest: str, size: int | None) -> tuple[nn.Module, Recipe, Preprocess]:
     if not timm.is_model(name.split(".")[0]):
         close = timm.list_models(f"*{name.split('.')[0].split('_')[0]}*")[:6]
         step = f"timm has {', '.join(close)}" if close else "see timm.list_models()"
-        raise StudentError(f"Unknown timm model '{name}'.", expected=HOW, found=name, next_step=step)
+        raise StudentError(f"Unknown timm model '{name}'.", expected=EXPECTED, found=name, next_step=step)
     return _pretrained(name, size, read_checkpoint(Path(file)) if file else None, file)
 
 

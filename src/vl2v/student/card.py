@@ -52,7 +52,7 @@ class PreprocessCard(_Part):
     resize: Text = RESIZES[SQUASH]
 
     @model_validator(mode="after")
-    def _resized_so(self) -> PreprocessCard:
+    def _known_resize(self) -> PreprocessCard:
         check_fit(self.fit, self.resize)
         return self
 

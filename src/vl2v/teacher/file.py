@@ -44,7 +44,7 @@ class FileTeacher:
     A .npz has ``embeddings`` [N, D] with ``paths`` [N] (relative to the data folder) or ``sha256`` [N] (hexadecimal),
     ``texts`` [M] with ``text_embeddings`` [M, D], and optionally the scalars ``logit_scale``, ``identity`` and
     ``revision``. A Parquet file has a column ``embedding`` (list of floats) and the columns ``path`` or ``sha256`` and
-    ``text``, one of them filled in each row; its schema's metadata may hold the same scalars.
+    ``text``, one of them filled in each row; its schema's metadata may contain the same scalars.
 
     Args:
         path: the file.

@@ -115,7 +115,7 @@ def open_database(address: str) -> Engine:
         url = make_url(address)
         if url.drivername in ("postgresql", "postgres"):
             url = url.set(drivername="postgresql+psycopg")
-    except (ArgumentError, ValueError):  # such as a port that is no number
+    except (ArgumentError, ValueError):  # such as a port that is not a number
         raise _unusable("not a URL") from None
     if "\0" in address:
         raise _unusable("a NUL character")

@@ -180,7 +180,7 @@ class _Reader:
         try:
             value.encode()
         except UnicodeEncodeError:
-            raise schema("The text holds half of a surrogate pair, which is not a character.", param) from None
+            raise schema("The text contains half of a surrogate pair, which is not a character.", param) from None
         return Text(value)
 
     def _uri(self, value: Any, param: str) -> Item:

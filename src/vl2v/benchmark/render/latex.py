@@ -6,7 +6,7 @@ from vl2v.benchmark.render.layout import ACCURACY, BEST, NEAR, OTHER, Cell, Layo
 from vl2v.benchmark.tables import Table
 
 EMPHASIS = {BEST: r"\textbf{%s}", NEAR: r"\underline{%s}", "": "%s"}
-# What LaTeX reads as a command, and what its older engines have no letter for.
+# Characters that are commands in LaTeX, or that its older engines lack.
 SPECIAL = {
     "\\": r"\textbackslash{}",
     "~": r"\textasciitilde{}",
@@ -59,7 +59,7 @@ def _tabular(layout: Layout) -> list[str]:
 
 
 def _marked(cell: Cell) -> str:
-    # A minus is a minus in mathematics only; elsewhere LaTeX sets a hyphen.
+    # Outside of math mode, LaTeX sets a hyphen instead of a minus sign.
     value = f"${cell.value}$" if cell.value[0] in "+-" else escape(cell.value)
     error = rf" {{\scriptsize $\pm$ {cell.error}}}" if cell.error else ""
     note = rf" {{\scriptsize ({escape(cell.note)})}}" if cell.note else ""

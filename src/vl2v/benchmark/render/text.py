@@ -13,10 +13,10 @@ from vl2v.benchmark.render.layout import ACCURACY, BEST, NEAR, OTHER, Layout, la
 from vl2v.benchmark.tables import Table
 from vl2v.terminal import clean, console
 
-# Signs as well as styles: a pipe or a log has no styles.
+# Signs in addition to styles, since pipes and logs have no styles.
 SIGNS = {BEST: "*", NEAR: "~", "": ""}
 STYLES = {BEST: "bold", NEAR: "underline", "": ""}
-WIDE = 400  # of a text that is not made for one terminal: nothing is folded
+WIDE = 400  # columns of text for a file, in which no cell is folded
 
 
 def renderable(table: Table) -> RenderableType:
