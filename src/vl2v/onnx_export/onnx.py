@@ -27,7 +27,7 @@ from vl2v_runtime.regular import read_regular
 if TYPE_CHECKING:
     import onnx
 
-MOST_BYTES = 2**31  # of a file; protocol buffers have no more
+MOST_BYTES = 2**31  # largest file, which is the limit of protocol buffers
 CLASSIFY = "classify"  # name of the node that multiplies by the text head
 OFFSETS = "offsets"  # name of the tensor that the node adds, if classes have offsets
 PRODUCER = "vl2v"
@@ -134,7 +134,7 @@ def _classify(model: onnx.ModelProto, head: np.ndarray[Any, np.dtype[np.float32]
 
 
 def _set_offsets(model: onnx.ModelProto, offsets: Sequence[float]) -> None:
-    """Add offsets to the logits, or replace or remove those of before."""
+    """Replace the offsets that are added to the logits; zeros remove them."""
     import onnx
 
     graph = model.graph
@@ -165,7 +165,7 @@ def _remove_sources(model: onnx.ModelProto) -> None:
 
 @contextmanager
 def quiet(logger: logging.Logger) -> Iterator[None]:
-    """Suppress warnings and information of a package's logger. Errors are still shown."""
+    """Show only the errors of a package's logger."""
     level = logger.level
     logger.setLevel(logging.ERROR)
     try:
@@ -198,8 +198,8 @@ def rewrite_classes(path: Path, described: Metadata, head: ArrayLike, offsets: S
         path: an exported file, in float32 or quantised.
         described: metadata of the changed student (`describe`) with K different class names. Its provenance and trust
             data are written too.
-        head: [K, D] text embeddings with any length above 0.
-        offsets: [K] numbers that are added to the logits; None for zeros.
+        head: [K, D] text embeddings of any norm above 0.
+        offsets: [K], added to the logits; None for zeros.
 
     Raises:
         StudentError: if the shapes do not fit, or the file has no text head.
@@ -228,7 +228,7 @@ def rewrite_classes(path: Path, described: Metadata, head: ArrayLike, offsets: S
         expected_shape = (len(classes), old.dims[1])
         usable = np.isfinite(lengths).all() and (lengths > 1e-6).all()
         if rows.shape != expected_shape or len(set(classes)) != len(classes) or not classes or not usable:
-            expected = f"different names, and as many finite vectors [{old.dims[1]}] with a direction"
+            expected = f"different names, and as many finite vectors [{old.dims[1]}] of norm above 0"
             found = f"{len(classes)} names, vectors {list(rows.shape)}"
             raise StudentError("Head and classes do not match.", expected=expected, found=found)
         old.CopyFrom(onnx.numpy_helper.from_array(np.ascontiguousarray(rows / lengths), HEAD))

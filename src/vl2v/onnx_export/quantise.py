@@ -20,7 +20,7 @@ from vl2v_runtime.network import EMBEDDING, INPUT
 if TYPE_CHECKING:
     import onnx
 
-FIRST = 3  # number of first convolutions in float: few weights, but on PACS half of the squared error of the logits
+FIRST = 3  # convolutions that stay in float: few weights, but on PACS half of the squared error of the logits
 BATCH = 8  # images per calibration batch; ranges are means over batches, so an unusual image has little influence
 QUANTISED = ("Conv", "Gemm", "MatMul", "Add", "Clip", "Relu")  # operators with useful 8-bit kernels
 
@@ -74,38 +74,37 @@ def quantise(source: Path, target: Path, batches: Iterable[NDArray[np.float32]])
 
 
 def _quantise(before: Path, after: Path, inputs: Iterator[dict[str, NDArray[np.float32]]], keep: list[str]) -> None:
-    from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantFormat, QuantType
-    from onnxruntime.quantization import quantize_static as work
+    from onnxruntime import quantization as ort
 
-    class Reader(CalibrationDataReader):  # type: ignore[misc]
+    class Reader(ort.CalibrationDataReader):  # type: ignore[misc]
         def get_next(self) -> dict[str, NDArray[np.float32]] | None:
             return next(inputs, None)
 
-    work(
+    ort.quantize_static(
         before,
         after,
         Reader(),
-        quant_format=QuantFormat.QDQ,
+        quant_format=ort.QuantFormat.QDQ,
         op_types_to_quantize=list(QUANTISED),
         nodes_to_exclude=keep,
         per_channel=True,
-        activation_type=QuantType.QUInt8,
-        weight_type=QuantType.QInt8,
-        calibrate_method=CalibrationMethod.MinMax,
+        activation_type=ort.QuantType.QUInt8,
+        weight_type=ort.QuantType.QInt8,
+        calibrate_method=ort.CalibrationMethod.MinMax,
         extra_options={"CalibMovingAverage": True},
     )
 
 
 def _head_nodes(model: onnx.ModelProto) -> list[str]:
     """Return the nodes that normalise the embedding and compute the logits. None of them exist without a text head."""
-    makers = {output: node for node in model.graph.node for output in node.output}
-    if EMBEDDING not in makers:
+    producers = {output: node for node in model.graph.node for output in node.output}
+    if EMBEDDING not in producers:
         return []
-    divide = makers[EMBEDDING]
-    names, waiting = [CLASSIFY, divide.name], list(divide.input[1:])
-    while waiting:  # the nodes of the norm, back to the projection
-        node = makers.get(waiting.pop())
+    divide = producers[EMBEDDING]
+    names, pending = [CLASSIFY, divide.name], list(divide.input[1:])
+    while pending:  # the nodes of the norm, back to the projection
+        node = producers.get(pending.pop())
         if node is not None and node.name not in names:
             names.append(node.name)
-            waiting += [name for name in node.input if name != divide.input[0]]
+            pending += [name for name in node.input if name != divide.input[0]]
     return names

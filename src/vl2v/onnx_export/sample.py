@@ -28,8 +28,8 @@ from vl2v.student.model import Student
 from vl2v.student.preprocess import Preprocess
 
 CHECKED = 5_000  # maximum number of compared images; more would take longer without changing the result
-CALIBRATED = 256  # images for the calibration of ranges
-DRAWN = 64  # random images, if there are no others
+CALIBRATED = 256  # images to calibrate INT8 on
+DRAWN = 64  # number of random images
 CHUNK = 32
 
 VALIDATION = "validation images of the sources"
@@ -68,7 +68,7 @@ def batches(preprocess: Preprocess, pixels: NDArray[np.uint8], slots: Indices) -
 
 
 def random_sample(size: int) -> Sample:
-    """Return noise images, with which two networks can be compared, but not calibrated or evaluated."""
+    """Return images of noise. They suffice to compare two networks, but not for calibration or accuracy."""
     pixels = np.random.default_rng(0).integers(0, 256, (DRAWN, size, size, 3), dtype=np.uint8)
     return Sample(RANDOM, pixels, np.arange(DRAWN), None, None, np.zeros(0, np.int64))
 

@@ -186,7 +186,7 @@ class Student(nn.Module):
         if name in self.classes:
             raise StudentError(f"The class '{name}' exists already.", expected="a new name", found=name)
         if row.shape != (self.dimension,) or not torch.isfinite(row).all() or row.norm() < 1e-6:
-            expected = f"a finite vector [{self.dimension}] with a direction"
+            expected = f"a finite vector [{self.dimension}] of norm above 0"
             step = "embed the prompt with the teacher of this student"
             raise StudentError(
                 "The embedding cannot be used for a class.", expected=expected, found=f"{row.shape}", next_step=step

@@ -186,7 +186,7 @@ def _paired(keys: Iterable[object], vectors: Any) -> Rows:
 
 
 def _filled(keys: Sequence[object], vectors: Vectors) -> Rows:
-    """Only the rows that have a key."""
+    """Keep only the rows that have a key."""
     rows = [row for row, key in enumerate(keys) if key]
     return _paired([keys[row] for row in rows], vectors[rows])
 

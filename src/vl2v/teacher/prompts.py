@@ -23,7 +23,7 @@ SHAPE = "one placeholder, {} or {class}, for the class name"
 
 
 def is_file(choice: object) -> TypeGuard[str]:
-    """Return whether prompts are neither templates nor the name of a set, and thus the path of a file."""
+    """Whether prompts are given as the path of a file, and not as templates or the name of a set."""
     return isinstance(choice, str) and choice not in (*NAMED, CLIP_80) and "{" not in choice
 
 

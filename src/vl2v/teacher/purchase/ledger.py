@@ -110,7 +110,7 @@ class Budget:
     """A spending limit that holds across threads and, with `spending`, across processes, restarts and stores.
 
     Args:
-        limit: the most that may be spent; None allows only free queries.
+        limit: maximum amount; None allows only free queries.
         spent: the amount spent so far; not used with `spending`.
         currency: currency, for messages.
         less: how the user can reduce the number of queries, for messages.
@@ -170,9 +170,9 @@ class Budget:
         """Spend a cost, and write it into the ledger, as one step.
 
         Args:
-            cost: the most that it may be.
-            what: for a message.
-            write: opens the ledger entry and returns its number.
+            cost: the maximum cost.
+            what: what it pays for, for the message.
+            write: adds the ledger entry and returns its number.
 
         Returns:
             The number of the entry.
