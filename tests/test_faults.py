@@ -17,8 +17,10 @@ from pathlib import Path
 import httpx
 import numpy as np
 import pytest
+import torch
 import typer
 from PIL import Image
+from safetensors.torch import save_file
 from typer.testing import CliRunner
 
 import vl2v
@@ -432,6 +434,12 @@ def test_an_error_of_writing_is_named(tmp_path: Path) -> None:
 
     with pytest.raises(OSError, match="No space") as caught:
         write()
+    assert caught.value.filename == str(tmp_path / "a")
+
+
+def test_an_error_of_the_system_from_safetensors_is_one_of_the_system(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError) as caught, naming(tmp_path / "a"):  # e.g. the run folder was deleted
+        save_file({"x": torch.zeros(1)}, tmp_path / "missing" / "a")
     assert caught.value.filename == str(tmp_path / "a")
 
 

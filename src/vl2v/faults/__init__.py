@@ -10,6 +10,7 @@ import errno
 import inspect
 import multiprocessing
 import os
+import re
 import sqlite3
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -87,9 +88,11 @@ def naming(path: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        of_system = isinstance(error, OSError) or "os error" in str(error)  # safetensors has errors of its own
-        if of_system and getattr(error, "filename", None) is None:
-            error.filename = str(path)  # type: ignore[attr-defined]
+        code = re.search(r"\(os error (\d+)\)", str(error))  # safetensors has a class of its own for them
+        if code and not isinstance(error, OSError) and os.name == "posix":
+            raise OSError(int(code[1]), os.strerror(int(code[1])), str(path)) from error
+        if isinstance(error, OSError) and error.filename is None:
+            error.filename = str(path)
         raise
 
 
