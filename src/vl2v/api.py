@@ -171,6 +171,7 @@ def evaluate(
     domains: Sequence[str] = (),
     columns: Mapping[str, str | None] | None = None,
     skip_bad: bool = False,
+    class_first: bool | None = None,
     metric: Metric = "accuracy",
     storage: StoragePaths | None = None,
     progress: Progress | None = None,
@@ -178,7 +179,8 @@ def evaluate(
     """Evaluate a saved student on labelled images: a folder, a table or a frame; see `vl2v.commands.evaluate.evaluate`.
 
     The `columns` of a table (image, label, domain, split, group) default to those that the student was trained with,
-    then to common names. The printed table shows the `metric`, accuracy or macro; `Evaluation.rows` have both.
+    then to common names, and so does `class_first` (the class folders are above the domains). The printed table shows
+    the `metric`, accuracy or macro; `Evaluation.rows` have both.
     """
     loaded = student if isinstance(student, Student) else load(student)
     chosen = {role: column for role, column in (columns or {}).items() if column is not None}
@@ -186,6 +188,9 @@ def evaluate(
     chosen = known_columns(made, data) | chosen
     root = data_of(data, None, {"data": chosen}, storage, progress)["root"]
     as_trained = {"layout_as_found": made.get("layout_as_found", False), "allow_missing_classes": True}
+    if class_first is None:
+        class_first = bool(made.get("class_first")) and Path(str(root)).is_dir()
+    as_trained["class_first"] = class_first
     settings = {"root": root, "skip_bad": skip_bad} | chosen | as_trained
     config = parse(DataConfig, settings, "the settings")
     found = measure.evaluate(loaded, config, domains=domains, storage=storage, progress=progress)

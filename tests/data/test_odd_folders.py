@@ -346,11 +346,17 @@ CLASSES = ("cat", "dog")
 SPLITS = make(*(f"{split}/{name}" for split in ("val", "test") for name in CLASSES))
 DEEPER = make(*(f"all/{d}/{name}" for d in ("art", "photo") for name in CLASSES))
 YEARS = make("cat/2023", "cat/2024", "dog/2023", "dog/2024")
+CLASS_FIRST = make(*(f"{name}/{d}" for name in CLASSES for d in ("art_painting", "photo", "Camera 2")))
 
 
 @pytest.mark.parametrize(
     ("layout", "problem"),
-    [(SPLITS, "splits of one dataset"), (DEEPER, "taken as a class"), (YEARS, "a date, taken as a class")],
+    [
+        (SPLITS, "splits of one dataset"),
+        (DEEPER, "taken as a class"),
+        (YEARS, "a date, taken as a class"),
+        (CLASS_FIRST, "taken as classes, but called like domains"),
+    ],
 )
 def test_guessed_layouts_are_refused_and_can_be_accepted(
     tmp_path: Path, layout: Callable[[Path], Path], problem: str
@@ -362,6 +368,47 @@ def test_guessed_layouts_are_refused_and_can_be_accepted(
     assert list_folder(DataConfig(root=root), begun=True).scan().paths
 
 
+def test_classes_above_domains(tmp_path: Path) -> None:
+    root = CLASS_FIRST(tmp_path)
+    config = DataConfig(root=root, class_first=True, held_out=("photo",))
+    dataset = list_folder(config).scan()
+    assert (dataset.domains, dataset.folders) == (("Camera 2", "art_painting", "photo"), CLASSES)
+    for path, label, domain in zip(dataset.paths, dataset.labels, dataset.domain_of, strict=True):
+        assert path.split("/")[:2] == [CLASSES[label], dataset.domains[domain]]
+    assert not dataset.warnings
+    said = Contents.of(dataset, class_first=True).lines()
+    assert "  folders: class/domain/image" in said
+    with pytest.raises(ConfigError, match=r"art_painting, photo are classes: .* add --class-first"):
+        list_folder(config.model_copy(update={"class_first": False}))
+
+
+def test_both_orders_of_the_levels_are_the_same_dataset(tmp_path: Path) -> None:
+    below = folder_of(tmp_path / "below")
+    for image in below.glob("*/*/*"):
+        domain, name, file = image.relative_to(below).parts
+        above = tmp_path / "above" / name / domain / file
+        above.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(image, above)
+    parts = [
+        list_folder(DataConfig(root=tmp_path / name, class_first=name == "above")).scan() for name in ("below", "above")
+    ]
+    for key in ("digests", "labels", "domain_of"):
+        assert getattr(parts[0], key).tolist() == getattr(parts[1], key).tolist()
+    assert "folders: domain/class/image; for class/domain/image: --class-first" in Contents.of(parts[0]).lines()[1]
+
+
+def test_faults_of_classes_above_domains_name_the_levels(tmp_path: Path) -> None:
+    root = folder_of(tmp_path)
+    put(root / "single" / "0.png", 9)
+    (root / "art" / "empty").mkdir()
+    found = dict.fromkeys(f"{f.where}: {f.problem}" for f in DomainFolder(root, class_first=True).faults)
+    assert "art/empty: a domain folder without images" in found
+    assert "single: images next to or instead of domain folders" in found
+    assert "images without a domain folder in a class folder" in {
+        f.problem for f in DomainFolder(flat(tmp_path / "flat"), class_first=True).faults
+    }
+
+
 def test_usual_layouts_are_not_doubted(tmp_path: Path) -> None:
     for i, layout in enumerate(
         [
@@ -369,6 +416,8 @@ def test_usual_layouts_are_not_doubted(tmp_path: Path) -> None:
             make("2023/cat", "2023/dog", "2024/cat", "2024/dog"),  # a year is a domain
             make("test/cat", "test/dog", "field/cat", "field/dog"),
             make("train/cat", "train/dog"),
+            make("art/photo", "art/sketch", "real/photo", "real/sketch"),  # both levels are called like domains
+            make("field/day", "field/cat", "lab/day", "lab/cat"),
         ]
     ):
         folder = DomainFolder(layout(tmp_path / str(i)))
@@ -399,6 +448,7 @@ def test_contents_say_domains_classes_and_counts(tmp_path: Path) -> None:
     found = Contents.of(DomainFolder(root).scan(), ("photo",))
     assert found.lines() == [
         f"{root}: 2 domains, 2 classes, 13 images",
+        "  folders: domain/class/image; for class/domain/image: --class-first",
         "  art: 7 images, 3 to 4 of each class",
         "  photo: 6 images, 3 of each class, held out",
         "  classes: cat, dog",

@@ -16,7 +16,7 @@ from vl2v.terminal import say
 
 
 @with_settings(
-    *("data.image", "data.label", "data.split", "data.group", "data.skip_bad"),
+    *("data.image", "data.label", "data.split", "data.group", "data.skip_bad", "data.class_first"),
     assign=False,
     texts={
         "data.image": "Table column with the image paths (default: as in training, else recognised by name).",
@@ -25,6 +25,7 @@ from vl2v.terminal import say
         "all images).",
         "data.group": "Table column with groups, with which the split of the training data is repeated (default: as in "
         "training).",
+        "data.class_first": "Read folders as class/domain/image (default: as in training).",
     },
 )
 def evaluate(
@@ -52,6 +53,7 @@ def evaluate(
         data,
         domains=domain or (),
         skip_bad=columns.pop("skip_bad", False),
+        class_first=columns.pop("class_first", None),
         columns=columns | {"domain": domain_column},
         metric=metric,
         storage=storage_paths(cache, None),

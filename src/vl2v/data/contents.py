@@ -14,6 +14,7 @@ from vl2v.data.tables.columns import ROLES
 from vl2v_runtime.names import printable, shown
 
 SHOWN_DOMAINS, SHOWN_CLASSES = 20, 12
+DOMAIN_FIRST, CLASS_FIRST = "domain/class/image", "class/domain/image"
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,7 @@ class Contents:
         columns: roles and names of the columns of a table that are used; empty for a folder.
         parts: names and numbers of images of the parts of a stated split; empty if the split is drawn.
         groups: number of groups that the split does not divide.
+        layout: levels of the folders, such as domain/class/image; empty for tables and a single domain.
     """
 
     root: str
@@ -66,6 +68,7 @@ class Contents:
     columns: tuple[tuple[str, str], ...] = ()
     parts: tuple[tuple[str, int], ...] = ()
     groups: int = 0
+    layout: str = ""
 
     @classmethod
     def of(
@@ -74,8 +77,18 @@ class Contents:
         held_out: Collection[str] = (),
         unseen: ImageDataset | None = None,
         unlabelled: ImageDataset | None = None,
+        *,
+        class_first: bool = False,
     ) -> Contents:
-        """Count the images of a scanned dataset; `held_out` contains names of domain folders."""
+        """Count the images of a scanned dataset.
+
+        Args:
+            dataset: the images.
+            held_out: names of the held-out domains.
+            unseen: images of held-out classes.
+            unlabelled: further images without labels.
+            class_first: whether the class folders of a folder are above those of the domains.
+        """
         domains = []
         for domain in dataset.domains:
             labels = dataset.labels[dataset.rows_of(domain)]
@@ -83,6 +96,8 @@ class Contents:
             sizes = [int(count) for count in counts] or [0]
             is_held_out = domain in held_out
             domains.append(DomainContents(domain, len(labels), len(counts), min(sizes), max(sizes), is_held_out))
+        labelled = bool((dataset.labels >= 0).any())
+        ordered = CLASS_FIRST if class_first else DOMAIN_FIRST
         return cls(
             root=printable(dataset.source or dataset.root),
             domains=tuple(domains),
@@ -91,10 +106,11 @@ class Contents:
             images=len(dataset),
             held_out_class_images=len(unseen) if unseen else 0,
             unlabelled=len(unlabelled) if unlabelled else 0,
-            labelled=bool((dataset.labels >= 0).any()),
+            labelled=labelled,
             columns=dataset.columns,
             parts=_parts(dataset),
             groups=0 if dataset.groups is None else len(np.unique(dataset.groups)),
+            layout=ordered if labelled and len(domains) > 1 and not dataset.columns else "",
         )
 
     def lines(self) -> list[str]:
@@ -103,6 +119,9 @@ class Contents:
         found = [f"{shown(self.root)}: {_count(len(self.domains), 'domain')}, {classes}, "]
         found[0] += _count(self.images, "image") + ("" if self.labelled else " without labels")
         found += [f"  {columns_line(self.columns)}"] if self.columns else []
+        if self.layout:
+            other = "" if self.layout == CLASS_FIRST else f"; for {CLASS_FIRST}: --class-first"
+            found.append(f"  folders: {self.layout}{other}")
         if self.parts:
             found.append(f"  split: {', '.join(f'{count:,} {name}' for name, count in self.parts if count)} images")
         found += [f"  {_count(self.groups, 'group')} that no split divides"] if self.groups else []
@@ -135,6 +154,7 @@ class Contents:
             "unlabelled": self.unlabelled,
             "labelled": self.labelled,
             **({"columns": dict(self.columns)} if self.columns else {}),
+            **({"layout": self.layout} if self.layout else {}),
             **({"split": dict(self.parts)} if self.parts else {}),
             **({"groups": self.groups} if self.groups else {}),
         }

@@ -8,7 +8,7 @@ import numpy as np
 import yaml
 
 from vl2v.data.images import ImageDataset
-from vl2v.data.layout import are_parts, doubts, labels_elsewhere, part_of_folder
+from vl2v.data.layout import CLASS_FIRST, are_parts, doubts, labels_elsewhere, part_of_folder
 from vl2v.data.listing import Cells, Listing
 from vl2v.data.listing import FaultyDataError as FaultyDataError
 from vl2v.data.pixels import PixelCache
@@ -41,8 +41,9 @@ class DomainFolder(Listing):
     Args:
         root: path of the folder.
         allow_missing_classes: accept classes that are missing from some domains.
-        as_found: accept folders that look like splits, dates or an extra level, and folders without images.
+        as_found: accept folders that look like splits, dates or swapped levels, an extra level, and empty folders.
         splits: whether first-level folders called train, val and test are the split. Otherwise they are domains.
+        class_first: whether the classes are above the domains: `root/<class>/<domain>/<image>`.
 
     Attributes:
         faults: problems with files, names and layout.
@@ -57,9 +58,15 @@ class DomainFolder(Listing):
     NEXT = "put images ({formats}) into class folders"
 
     def __init__(
-        self, root: str | Path, *, allow_missing_classes: bool = False, as_found: bool = False, splits: bool = True
+        self,
+        root: str | Path,
+        *,
+        allow_missing_classes: bool = False,
+        as_found: bool = False,
+        splits: bool = True,
+        class_first: bool = False,
     ) -> None:
-        self._splits = splits
+        self._splits, self._class_first = splits, class_first
         super().__init__(root, allow_missing_classes=allow_missing_classes, as_found=as_found)
 
     def _find(self) -> Cells:
@@ -119,21 +126,32 @@ class DomainFolder(Listing):
                 if any(folder.others for folder in top.folders()) and not top.all_skipped():
                     self.warnings.append(f"{shown(top.path)} contains no images and is ignored")
                 else:
-                    self._empty(top, "class" if flat and not deep else "domain")
+                    self._empty(top, "class" if (flat and not deep) or self._class_first else "domain")
         if flat and not deep:
+            if self._class_first:
+                remedy = f"sort them into domain folders, or drop {CLASS_FIRST}"
+                self._fault(flat[0].path, "images without a domain folder in a class folder", remedy)
             return {(self.root.resolve().name, top.name): list(top.images()) for top in flat}
+        upper, lower = ("class", "domain") if self._class_first else ("domain", "class")
         for top in flat:
-            self._fault(
-                top.path, "images next to or instead of class folders", "a domain must only contain class folders"
-            )
+            remedy = f"a {upper} must only contain {lower} folders"
+            remedy += f"; or drop {CLASS_FIRST}" if self._class_first else ""
+            self._fault(top.path, f"images next to or instead of {lower} folders", remedy)
         for top in deep:
             for sub in top.subs.values():
                 if not sub.has_images():
-                    self._empty(sub, "class")
-        for fault in doubts(deep):
+                    self._empty(sub, lower)
+        for fault in doubts(deep, class_first=self._class_first):
             self._doubt(fault)
         cells = [(top, sub) for top in deep for sub in top.subs.values() if sub.has_images()]
-        return {(top.name, sub.name): list(sub.images()) for top, sub in cells}
+        return {self._key(top.name, sub.name): list(sub.images()) for top, sub in cells}
+
+    def _key(self, upper: str, lower: str) -> tuple[str, str]:
+        """Return (domain, class) from the names of the folders of both levels, or the names from (domain, class)."""
+        return (lower, upper) if self._class_first else (upper, lower)
+
+    def _cell(self, domain: str, folder: str) -> str:
+        return shown("/".join(self._key(domain, folder)))
 
     def _empty(self, folder: Folder, kind: str) -> None:
         """Report a folder without images, which would be missing among the classes or domains."""

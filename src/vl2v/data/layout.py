@@ -15,12 +15,28 @@ DATE = re.compile(r"(19|20)\d\d([-_. ]?\d\d){0,2}")
 IMAGES = frozenset({"images", "imgs", "jpegimages", "upload", "media"})
 LABELS = frozenset({"annotations", "labels", "synsets.txt", "train.txt", "val.txt", "test.txt", "default.txt"})
 LISTS = (".csv", ".tsv", ".xml", ".json", ".jsonl", ".ndjson", ".parquet")
+CLASS_FIRST = "--class-first"
+STYLES = frozenset(
+    {"art", "artistic", "cartoon", "cartoons", "clip", "clipart", "comic", "drawing", "drawings", "graphic"}
+    | {"infograph", "line", "lines", "natural", "painting", "paintings", "photo", "photograph", "photographs"}
+    | {"photos", "picture", "product", "quickdraw", "real", "render", "rendered", "rendering", "sketch", "sketches"}
+    | {"synthetic", "world", "style", "domain", "camera", "cam", "phone", "scanner", "webcam", "dslr", "site"}
+    | {"location", "hospital", "indoor", "indoors", "outdoor", "outdoors", "day", "night", "summer", "winter"}
+    | {"spring", "autumn"}
+)
+"""Words in names of domains that are rarely classes."""
 ACCEPT = "or accept them as they are: --layout-as-found"
 
 
-def doubts(domains: Sequence[Folder]) -> list[Fault]:
-    """Return probable mistakes in a layout `root/<domain>/<class>/`."""
-    return [fault for found in (splits(domains), _dates(domains), _deeper(domains)) for fault in found]
+def doubts(domains: Sequence[Folder], *, class_first: bool = False) -> list[Fault]:
+    """Return probable mistakes in a layout of two levels.
+
+    Args:
+        domains: the folders of the first level, which contain folders of images.
+        class_first: whether the first level are classes, and the second domains.
+    """
+    checks = (_deeper,) if class_first else (splits, _swapped, _dates, _deeper)
+    return [fault for check in checks for fault in check(domains)]
 
 
 def _cells(domains: Sequence[Folder]) -> list[Folder]:
@@ -58,6 +74,25 @@ def splits(domains: Sequence[Folder]) -> Iterator[Fault]:
         if not are_parts(names):
             remedy = f"add a folder train with images to train on, {ACCEPT}"
         yield Fault(", ".join(names), "splits of one dataset, taken as domains", remedy)
+
+
+def _swapped(domains: Sequence[Folder]) -> Iterator[Fault]:
+    """Report class folders that are called like domains, below domain folders that are not."""
+    below = [{sub.name for sub in domain.subs.values() if sub.has_images()} for domain in domains]
+    names = sorted(set().union(*below))
+    if len(domains) < 2 or len(names) < 2 or not all(map(_is_style, names)) or all(_is_style(d.name) for d in domains):
+        return
+    if any(sum(name in folder for folder in below) < 2 for name in names):  # one class has such a folder by chance
+        return
+    uppers = ", ".join(shown(domain.name) for domain in domains[:3]) + (", ..." if len(domains) > 3 else "")
+    remedy = f"if {uppers} are the classes, add {CLASS_FIRST}; {ACCEPT}"
+    yield Fault(", ".join(map(shown, names[:5])), "taken as classes, but called like domains", remedy)
+
+
+def _is_style(name: str) -> bool:
+    """Return whether all words of a name occur in names of domains, such as ``art_painting`` and ``camera 3``."""
+    words = re.findall(r"[^\W\d_]+", name.casefold())
+    return bool(words) and all(word in STYLES for word in words)
 
 
 def _dates(domains: Sequence[Folder]) -> Iterator[Fault]:

@@ -169,7 +169,9 @@ def plan_run(
         requirements = requirements_of(config, dataset, split, examples, unseen)
         images = sum(len(part) for part in (*parts, new) if part is not None) + examples.further_views
         quote = make_quote(requirements, teacher, store, images, size, backbone.parameter_count if backbone else None)
-    quote = replace(quote, contents=Contents.of(dataset, tuple(split.test), unseen, unlabelled))
+    first = config.data.class_first
+    contents = Contents.of(dataset, tuple(split.test), unseen, unlabelled, class_first=first)
+    quote = replace(quote, contents=contents)
     return RunPlan(
         config, paths, dataset, unlabelled, unseen, split, examples, requirements, quote, teacher, teacher.describe(),
         backbone, pixels,

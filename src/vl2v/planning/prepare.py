@@ -17,6 +17,7 @@ from vl2v.data.drop import without_dropped
 from vl2v.data.folder import DomainFolder, unlabelled_images
 from vl2v.data.heap import ImageHeap
 from vl2v.data.images import ImageDataset
+from vl2v.data.layout import CLASS_FIRST
 from vl2v.data.listing import Listing
 from vl2v.data.pixels import Digests, PixelCache
 from vl2v.data.scan import FileIndex
@@ -56,17 +57,19 @@ def open_folder(config: DataConfig, *, begun: bool = False) -> Listing:
         allow_missing_classes=config.allow_missing_classes,
         as_found=as_found,
         splits=not config.layout_as_found,
+        class_first=config.class_first,
     )
 
 
 def _open_table(config: DataConfig, as_found: bool) -> Listing:
-    if config.domain_folders:
-        raise ConfigError(
-            "data.domain_folders (--domain-folders) is for folders.",
-            expected="a column of domains",
-            found=f"the table {shown(config.root)}",
-            next_step="name the column instead: --domain COLUMN",
-        )
+    for key in ("domain_folders", "class_first"):
+        if getattr(config, key):
+            raise ConfigError(
+                f"data.{key} (--{key.replace('_', '-')}) is for folders.",
+                expected="a column of domains",
+                found=f"the table {shown(config.root)}",
+                next_step="name the column instead: --domain COLUMN",
+            )
     return TableListing(
         config.root,
         columns=columns_of(config),
@@ -127,7 +130,7 @@ def list_folder(config: DataConfig, *, begun: bool = False) -> Listing:
         ConfigError: if a held-out domain or class is unknown.
     """
     folder = open_folder(config, begun=begun)
-    check_domains(config.held_out, folder.domains)
+    check_domains(config.held_out, folder.domains, classes=() if is_table(config.root) else folder.folders)
     held_out_folders(config.held_out_classes, folder.folders)
     return folder
 
@@ -193,8 +196,10 @@ def read_unlabelled(
     return read_dataset(list_folder(config), config, index, cache, progress)[0]
 
 
-def check_domains(held_out: Sequence[str], domains: Sequence[str], flag: str = "--held-out") -> tuple[str, ...]:
-    """Return the names of held-out domains as their folders are written.
+def check_domains(
+    held_out: Sequence[str], domains: Sequence[str], flag: str = "--held-out", *, classes: Sequence[str] = ()
+) -> tuple[str, ...]:
+    """Return the names of held-out domains as their folders are written. `classes` are for the message only.
 
     Raises:
         ConfigError: if a domain is unknown, or no domain is left for training.
@@ -202,6 +207,9 @@ def check_domains(held_out: Sequence[str], domains: Sequence[str], flag: str = "
     expected = f"one or more of {', '.join(map(shown, domains))}"
     step = f"correct {flag}"
     if unknown := [name for name in held_out if not match_domains([name], domains)]:
+        if match_domains(unknown, classes):
+            known = ", ".join(map(shown, classes[:5])) + (", ..." if len(classes) > 5 else "")
+            step += f"; {known} are classes: if these folders are the domains, add {CLASS_FIRST}"
         raise ConfigError("Unknown domain.", expected=expected, found=", ".join(map(shown, unknown)), next_step=step)
     found_domains = match_domains(held_out, domains)
     if flag == "--held-out" and set(found_domains) == set(domains):

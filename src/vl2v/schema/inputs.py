@@ -47,6 +47,8 @@ class DataConfig(Strict):
     """Class names for images without labels: cat,dog,... or a file with one name per line.
 
     Empty if the images have labels. See `vl2v.data.class_names.class_names`; the names themselves are stored."""
+    class_first: Annotated[bool, Panel.data] = False
+    """Read folders as class/domain/image (default: domain/class/image)."""
     domain_folders: Annotated[bool, Panel.data] = False
     """With --classes: treat first-level folders as domains (default: one domain)."""
     held_out: Annotated[tuple[str, ...], Panel.data] = ()
@@ -72,7 +74,7 @@ class DataConfig(Strict):
     layout_as_found: Annotated[bool, Panel.data] = False
     """Accept folders named like splits or dates or, with --classes, like classes.
 
-    Also accept an additional level of folders and folders without images."""
+    Also accept classes called like domains, an additional level of folders, and folders without images."""
 
     @property
     def exponent(self) -> float:
