@@ -21,7 +21,12 @@ def export(
         Path | None, typer.Option(help="Images of the run, if they have moved, or other images of its classes.")
     ] = None,
     tolerance: Annotated[
-        float, typer.Option(help="Accuracy that INT8 may lose, in percentage points.", min=0, callback=finite)
+        float,
+        typer.Option(
+            help="Accuracy that INT8 may lose, in percentage points, and at least one image unless it is 0.",
+            min=0,
+            callback=finite,
+        ),
     ] = 0.5,
     cache: CacheOpt = None,
     quiet: Quiet = False,

@@ -102,7 +102,7 @@ def export(
         int8: whether to write `model.int8.onnx`, calibrated on training images of the source domains.
         out: folder of the files; None for `export` in `folder`.
         data: the run's images, if they have moved, or images for a student without a run.
-        tolerance: maximum loss of accuracy of INT8, in percentage points.
+        tolerance: maximum loss of accuracy of INT8, in percentage points; see `check_parity`.
         backbone: the architecture, if it is a custom module.
         storage: paths of the caches; None uses those of the run.
         progress: progress callback.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -87,6 +88,11 @@ def compare(model: Model, truth: Outputs, sample: Sample) -> Compared:
     )
 
 
+def allowed_images(tolerance: float, images: int) -> int:
+    """Return how many images INT8 may lose: `tolerance` percent, but at least one, which a rounding can decide."""
+    return max(int(tolerance > 0), math.floor(tolerance * images / 100 + 1e-9))
+
+
 def _of_model(model: Model, sample: Sample) -> Outputs:
     """Run the file with the normalisation of the runtime, so that wrong constants in the file are noticed."""
     parts = [sample.slots[start : start + CHUNK] for start in range(0, len(sample.slots), CHUNK)]
@@ -101,7 +107,8 @@ def check_parity(name: str, compared: Compared, tolerance: float, reference: Ref
     Args:
         name: name of the file.
         compared: its comparison with the student.
-        tolerance: accepted loss of accuracy of INT8, in percentage points. Without accuracy, of different predictions.
+        tolerance: accepted loss of accuracy of INT8, in percentage points, and at least one image unless it is 0.
+            Without accuracy, of different predictions.
         reference: what predictions were compared with.
 
     Raises:
@@ -118,11 +125,14 @@ def check_parity(name: str, compared: Compared, tolerance: float, reference: Ref
                 next_step="report this with the name of the backbone and the versions of torch, onnx and onnxruntime",
             )
         return
-    lost = 100 * (1 - compared.agreement) if compared.lost is None else compared.lost
-    if not lost <= tolerance:
+    points = 100 * (1 - compared.agreement) if compared.lost is None else compared.lost
+    lost, allowed = round(points * compared.images / 100), allowed_images(tolerance, compared.images)
+    if not lost <= allowed:
+        how = "right" if compared.lost is not None else "with the prediction of the student"
         raise StudentError(
             f"{name} loses too much {reference.measure.removeprefix('top-1 ')} and was rejected.",
-            expected=f"at most {tolerance:g} points less than the student",
-            found=f"{lost:.2f} points less on {compared.images:,} images",
+            expected=f"at most {allowed:,} of {compared.images:,} images fewer {how} ({tolerance:g} points"
+            + (", or one image)" if allowed * 100 > tolerance * compared.images else ")"),
+            found=f"{lost:,} images ({points:.2f} points) fewer",
             next_step="use the file in float32, or accept the loss with --tolerance",
         )
