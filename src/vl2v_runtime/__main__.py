@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from vl2v_runtime.errors import ModelError
+from vl2v_runtime.errors import ModelError, shortened
 from vl2v_runtime.inputs import search
 from vl2v_runtime.model import BATCH, Attempt, Model, load
 from vl2v_runtime.names import printable, shown
@@ -53,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _fail(message: str, code: int) -> int:
-    print(clean(f"error: {message}"), file=sys.stderr)
+    print(clean(shortened(f"error: {message}")), file=sys.stderr)
     return code
 
 
@@ -203,8 +203,7 @@ def script() -> None:
         code = flush_streams() or 1
     except OSError as error:  # e.g. a full disk behind standard output
         where = f"{error.filename}: " if error.filename else ""
-        print(clean(f"error: {where}{error.strerror or error}"), file=sys.stderr)
-        code = 1
+        code = _fail(f"{where}{error.strerror or error}", 1)
     sys.exit(code)
 
 

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+LONGEST = 1000  # characters of a line of a message
+_HEAD, _TAIL = 600, 300
+
+
+def shortened(text: str) -> str:
+    """Return a text with its overlong lines, which contain an overlong path or list, cut in the middle."""
+    lines = (ln if len(ln) <= LONGEST else f"{ln[:_HEAD]} ... {ln[-_TAIL:]}" for ln in text.split("\n"))
+    return "\n".join(lines)
+
 
 def worded(problem: str, expected: str, found: str, next_step: str) -> str:
-    """Return the text of a message, without empty parts."""
+    """Return the text of a message, without empty parts, and with overlong lines cut; see `shortened`."""
     parts = (("expected", expected), ("found", found), ("next", next_step))
-    return "\n".join([problem, *(f"  {name}: {text}" for name, text in parts if text)])
+    return shortened("\n".join([problem, *(f"  {name}: {text}" for name, text in parts if text)]))
 
 
 class ModelError(ValueError):

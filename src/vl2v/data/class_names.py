@@ -12,6 +12,7 @@ from vl2v_runtime.names import shown
 from vl2v_runtime.regular import read_text
 
 STEP = "list two names or more: --classes cat,dog, or a text file with one name per line"
+MOST_NAME = 500  # characters of a name; teachers read the first 77 tokens or so
 MOST_BYTES = 2**22  # of a file of names
 MARKUP = re.compile(r"[-*]\s|[\[{\"']")  # beginning of a line of a list in YAML, Markdown or JSON
 COMMENT = "#"  # beginning of a line that is ignored, as in a file of prompt templates
@@ -61,11 +62,18 @@ def checked_name(written: str, where: str = "") -> str:
         where: position of the text, for the message.
 
     Raises:
-        ConfigError: if it is empty or cannot be displayed.
+        ConfigError: if it is empty, too long, or cannot be displayed.
     """
     name = spaced(written).strip()
+    location = f" ({where})" if where else ""
+    if len(name) > MOST_NAME:
+        raise ConfigError(
+            f"The name of a class is too long{location}.",
+            expected=f"at most {MOST_NAME} characters",
+            found=f"{len(name):,} characters: {shown(name[:60])}...",
+            next_step="write a short name",
+        )
     if not spelling(name) or not name.isprintable():
-        location = f" ({where})" if where else ""
         raise ConfigError(
             f"A class needs a name{location}.",
             expected="letters, e.g. zebra",
