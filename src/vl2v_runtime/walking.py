@@ -23,6 +23,8 @@ NO_IMAGES = frozenset(
     | {".zip", ".tar", ".gz", ".7z", ".rar", ".mp4", ".mov", ".avi", ".mkv", ".wav", ".mp3", ".pdf", ".doc", ".docx"}
 )
 """Suffixes of files whose first bytes are not read."""
+ARCHIVES = (".zip", ".7z", ".rar", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
+"""Ends of names of archives, which may contain images."""
 _KINDS = {stat.S_IFIFO: "a named pipe", stat.S_IFSOCK: "a socket", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device"}
 _START = 64  # bytes that identify a file
 
@@ -179,7 +181,17 @@ class _Walk:
                 self._links.append(place)
             else:
                 real.append(place)
+        if packed := [entry.name for entry in listed if entry.name.casefold().endswith(ARCHIVES) and entry.is_file()]:
+            self._take_archives(folder, path, packed, {entry.name for entry in listed})
         return real[::-1]
+
+    def _take_archives(self, folder: Folder, path: str, packed: list[str], known: set[str]) -> None:
+        """Report archives, except those next to or in a folder of their name, which are unpacked already."""
+        known.add(Path(os.path.realpath(path)).name)
+        for name in packed:
+            end = next(end for end in ARCHIVES if name.casefold().endswith(end))
+            if not name.startswith(".") and name[: -len(end)] not in known:
+                self._skip(folder, name, "an archive, whose images are not read", "unpack it")
 
     def _take_file(self, folder: Folder, name: str, path: str, mode: int) -> None:
         suffix = _suffix(name)

@@ -329,6 +329,36 @@ def test_classes_yml_counts_and_two_files_are_refused(tmp_path: Path) -> None:
         DomainFolder(root)
 
 
+# Archives
+
+
+@pytest.mark.parametrize("name", ["photo/bird.zip", "line.tar.gz", "art/cat/MORE.RAR", "photo.v2.7z"])
+def test_archives_do_not_vanish(tmp_path: Path, name: str) -> None:
+    root = folder_of(tmp_path / "data")
+    (root / name).write_bytes(b"PK")
+    assert faults(root) == {name: "an archive, whose images are not read"}
+    assert len(DomainFolder(root).scan(skip_bad=True)) == 8
+    images, left_out = search(root)
+    assert len(images) == 8
+    assert left_out == f"skipped {name}: an archive, whose images are not read"
+
+
+def test_archives_that_are_unpacked_already_are_not_reported(tmp_path: Path) -> None:
+    root = folder_of(tmp_path / "data")
+    for name in ("data.zip", "art.tar", "art/cat.tgz", "art/cat/cat.zip", ".hidden.zip", "labels.csv.gz"):
+        (root / name).write_bytes(b"PK")
+    assert DomainFolder(root).faults == []
+    assert search(root)[1] == ""
+
+
+def test_a_folder_of_archives_says_what_to_do(tmp_path: Path) -> None:
+    for name in ("art", "photo"):
+        (tmp_path / f"{name}.zip").write_bytes(b"PK")
+    with pytest.raises(DataError) as caught:
+        DomainFolder(tmp_path)
+    assert caught.value.next_step == "unpack the archives"
+
+
 # Layouts that are guessed
 
 

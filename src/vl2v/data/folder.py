@@ -23,9 +23,8 @@ from vl2v.yaml_keys import Settings
 from vl2v_runtime.formats import COMMON
 from vl2v_runtime.names import shown
 from vl2v_runtime.regular import read_text
-from vl2v_runtime.walking import Folder, Skipped, summary, walk
+from vl2v_runtime.walking import ARCHIVES, Folder, Skipped, summary, walk
 
-ARCHIVES = (".zip", ".7z", ".rar", ".gz", ".bz2", ".xz", ".zst")
 MOST_YAML, MOST_BRACKETS = (
     2**22,
     10_000,
@@ -84,7 +83,8 @@ class DomainFolder(Listing):
             self._doubt(fault)
         cells = self._by_part(tree) or self._list(tree)
         if not cells:
-            step = self.NEXT.format(formats=", ".join(COMMON))
+            packed = [name for name in skipped if name.path.casefold().endswith(ARCHIVES)]
+            step = "unpack the archives" if packed else self.NEXT.format(formats=", ".join(COMMON))
             found = "; ".join([self.NO_IMAGE, *([summary(skipped)] if skipped else [])])
             raise DataError(
                 f"{shown(self.root)} contains no images.", expected=self.LAYOUT, found=found, next_step=step
@@ -162,7 +162,7 @@ def _step_for(path: Path) -> str:
     """Return what the user can do with a path that is not a folder."""
     if not path.exists():
         return "check the path"
-    if path.suffix.lower() in ARCHIVES:
+    if path.name.lower().endswith((*ARCHIVES, ".gz", ".bz2", ".xz", ".zst")):
         return "unpack it, and pass the folder, or the file of labels in it"
     return "check the path; save another table, such as a spreadsheet, as .csv"
 
