@@ -7,14 +7,18 @@ import pickle
 from pathlib import Path
 
 import pytest
+from pydantic import TypeAdapter, ValidationError
 
-from vl2v.data.class_names import MOST_NAME, class_names
+from vl2v.data.class_names import class_names
 from vl2v.data.folder import DomainFolder
 from vl2v.data.listing import FaultyDataError
 from vl2v.data.scan import Fault
+from vl2v.data.table import TableListing
 from vl2v.errors import ConfigError, DataError, Vl2vError
+from vl2v.student.card import ClassName
 from vl2v_runtime.__main__ import main
 from vl2v_runtime.errors import LONGEST, ModelError, shortened
+from vl2v_runtime.metadata import MAX_NAME
 
 LONG = "a/" * 2500 + "end"
 
@@ -57,7 +61,17 @@ def test_commands_cut_paths(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert longest(capsys.readouterr().err) <= LONGEST
 
 
-def test_a_class_has_a_short_name() -> None:
-    assert class_names(["a" * MOST_NAME, "b"])
-    with pytest.raises(ConfigError, match="501 characters: aaaa"):
-        class_names(["a" * (MOST_NAME + 1), "b"])
+def test_a_student_takes_the_longest_name_that_is_accepted(tmp_path: Path) -> None:
+    longest, longer = "a" * MAX_NAME, "a" * (MAX_NAME + 1)
+    assert class_names([longest, "b"])
+    with pytest.raises(ConfigError, match="1,001 characters: aaaa"):
+        class_names([longer, "b"])
+    adapter = TypeAdapter(ClassName)
+    assert adapter.validate_python(longest)
+    with pytest.raises(ValidationError):
+        adapter.validate_python(longer)
+    for name in (longest, longer):
+        lines = ["image,label", *(f"{i}{j}.png,{label}" for i, label in enumerate((name, "b")) for j in range(3))]
+        (tmp_path / "t.csv").write_text("\n".join(lines))
+        problems = [fault.problem for fault in TableListing(tmp_path / "t.csv").faults]
+        assert bool(problems) == (name == longer), problems

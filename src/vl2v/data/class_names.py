@@ -8,11 +8,11 @@ from pathlib import Path
 
 from vl2v.data.images import spaced, spelling
 from vl2v.errors import ConfigError
+from vl2v_runtime.metadata import MAX_NAME
 from vl2v_runtime.names import shown
 from vl2v_runtime.regular import read_text
 
 STEP = "list two names or more: --classes cat,dog, or a text file with one name per line"
-MOST_NAME = 500  # characters of a name; teachers read the first 77 tokens or so
 MOST_BYTES = 2**22  # of a file of names
 MARKUP = re.compile(r"[-*]\s|[\[{\"']")  # beginning of a line of a list in YAML, Markdown or JSON
 COMMENT = "#"  # beginning of a line that is ignored, as in a file of prompt templates
@@ -66,10 +66,10 @@ def checked_name(written: str, where: str = "") -> str:
     """
     name = spaced(written).strip()
     location = f" ({where})" if where else ""
-    if len(name) > MOST_NAME:
+    if len(name) > MAX_NAME:
         raise ConfigError(
             f"The name of a class is too long{location}.",
-            expected=f"at most {MOST_NAME} characters",
+            expected=f"at most {MAX_NAME:,} characters",
             found=f"{len(name):,} characters: {shown(name[:60])}...",
             next_step="write a short name",
         )

@@ -18,6 +18,7 @@ from vl2v.data.splits import TRAIN
 from vl2v.errors import DataError
 from vl2v.progress import Progress
 from vl2v.sqlite import keys_of
+from vl2v_runtime.metadata import MAX_NAME
 from vl2v_runtime.names import has_control, printable, shown
 
 SHOWN = 30  # faults listed in full; the rest are counted
@@ -204,6 +205,9 @@ class Listing(ABC):
                 self._fault(name, f"a {kind} name that is not UTF-8", self.RECODE)
             elif name in self.folders and has_control(spaced(name)):  # no student can carry it
                 self._fault(name, "a class name with a control character", "rename the folder")
+            elif name in self.folders and len(name) > MAX_NAME:
+                problem = f"a class name of {len(name):,} characters, where a student takes {MAX_NAME:,}"
+                self._fault(f"{name[:60]}...", problem, "use a column of short names")
 
     def _check_names(self, allow_missing: bool) -> None:
         spellings: dict[str, set[str]] = defaultdict(set)

@@ -8,9 +8,9 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 
 from vl2v.student.architectures import MAX_SIDE
 from vl2v_runtime.fits import RESIZES, SQUASH, Fit, check_fit
+from vl2v_runtime.metadata import MAX_CLASSES, MAX_NAME
 from vl2v_runtime.names import has_control
 
-MAX_CLASSES, MAX_NAME = 100_000, 1_000
 MAX_DIMENSION = 10_000_000  # of features and embeddings; the weights' shapes are compared before anything is allocated
 MAX_LOGIT_SCALE = 1e6
 
