@@ -329,6 +329,14 @@ def test_classes_yml_counts_and_two_files_are_refused(tmp_path: Path) -> None:
         DomainFolder(root)
 
 
+@pytest.mark.parametrize("target", ["gone", "/dev/zero", "photo"])
+def test_descriptions_that_cannot_be_read_are_not_ignored(tmp_path: Path, target: str) -> None:
+    root = folder_of(tmp_path)
+    (root / "classes.yaml").symlink_to(target)
+    with pytest.raises(ConfigError, match=r"classes\.yaml"):
+        DomainFolder(root)
+
+
 # Archives
 
 

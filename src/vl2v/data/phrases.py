@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import reprlib
 import unicodedata
 from collections.abc import Sequence
@@ -36,7 +37,7 @@ def read_phrases(root: Path, folders: Sequence[str]) -> dict[str, str]:
             folder.
     """
     phrases = {folder: spaced(folder) for folder in folders}
-    found = [root / name for name in NAMES if (root / name).is_file()]
+    found = [root / name for name in NAMES if os.path.lexists(root / name)]
     if len(found) > 1:
         step = f"keep one of them: {NAMES[0]}"
         raise ConfigError(f"{shown(root)} has two files of descriptions.", found=", ".join(NAMES), next_step=step)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 from vl2v.writing import write_text
@@ -26,7 +27,8 @@ def load(folder: Path) -> Trust | None:
     """Read the `trust.json` of a student, or return None if there is none, as in folders of earlier versions.
 
     Raises:
+        OSError: if it cannot be read, such as a link to nothing, without which the student would not be calibrated.
         ValueError: if it is damaged or in another format.
     """
     path = folder / FILE
-    return Trust.from_dict(strict_json.read(path)) if path.is_file() else None
+    return Trust.from_dict(strict_json.read(path)) if os.path.lexists(path) else None
