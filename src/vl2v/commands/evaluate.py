@@ -20,6 +20,7 @@ from vl2v.data.pixels import PixelCache
 from vl2v.data.scan import FileIndex
 from vl2v.data.splits import TEST as TEST_PART
 from vl2v.data.splits import Indices
+from vl2v.data.tables.base import is_table
 from vl2v.errors import ConfigError, DataError, StudentError
 from vl2v.evaluation.class_numbers import class_numbers
 from vl2v.evaluation.evaluation import TEST, UNSPLIT, Evaluation, Logits, row_of, split_domains, student_answers
@@ -27,6 +28,7 @@ from vl2v.locations import StoragePaths
 from vl2v.planning.prepare import check_domains, list_folder, read_dataset
 from vl2v.planning.split import split_of_student
 from vl2v.progress import Progress, Silent
+from vl2v.sources.registry import find_source
 from vl2v.student.model import Student
 from vl2v.student.preprocess import Preprocess
 from vl2v.student.provenance import check_provenance
@@ -167,7 +169,7 @@ def find_images(inputs: Sequence[Path]) -> tuple[list[Path], list[str]]:
         (paths in the order of the inputs, sorted within a folder; notes on skipped files, one per folder).
 
     Raises:
-        DataError: if an input is missing, or there is no image.
+        DataError: if an input is missing, a table or a dataset of another tool, or if there is no image.
     """
     found: list[Path] = []
     notes: list[str] = []
@@ -177,8 +179,12 @@ def find_images(inputs: Sequence[Path]) -> tuple[list[Path], list[str]]:
             raise DataError(
                 f"{shown(path)} is missing.", expected=expected, found="no such file or folder", next_step=step
             )
+        if is_table(path) and not path.is_dir():
+            raise _not_images(path, "a table")
         if path.is_dir():
             images, left_out = search(path)
+            if not images and (source := find_source(str(path))):
+                raise _not_images(path, source.title)
             found += images
             if left_out:
                 notes.append(f"{shown(path)}: {left_out}")
@@ -188,6 +194,12 @@ def find_images(inputs: Sequence[Path]) -> tuple[list[Path], list[str]]:
         what = "; ".join(["no image in the given folders", *notes])
         raise DataError("There is no image to classify.", expected=", ".join(COMMON), found=what)
     return found, notes
+
+
+def _not_images(path: Path, kind: str) -> DataError:
+    step = "pass the images or their folder; Student.predict in Python also takes bytes"
+    step += "; vl2v evaluate measures the accuracy on a table with labels"
+    return DataError(f"{shown(path)} is not an image.", expected=", ".join(COMMON), found=kind, next_step=step)
 
 
 def classify(
