@@ -15,10 +15,11 @@ from PIL import Image
 
 from vl2v.config import DataConfig
 from vl2v.data import near_duplicates as near
+from vl2v.data.alignment import CORRELATION, aligned_correlations
 from vl2v.data.folder import DomainFolder
 from vl2v.data.pixels import PixelCache
 from vl2v.planning import resemblance as planned
-from vl2v.planning.resemblance import resemblance
+from vl2v.planning.resemblance import resemblance, resemblance_of_embeddings
 from vl2v.planning.split import split_dataset
 
 
@@ -89,6 +90,56 @@ def test_close_hashes_are_those_of_a_comparison_of_all(monkeypatch: pytest.Monke
     assert near.close_pairs(tested, training, most=3)[1] is False
 
 
+def changed(image: Image.Image) -> list[Image.Image]:
+    """Copies that a perceptual hash of the whole image does not find."""
+    width, height = image.size
+    crop = image.crop((width // 20, 0, width, height - height // 10)).resize(image.size, Image.Resampling.BICUBIC)
+    return [image.transpose(Image.Transpose.FLIP_LEFT_RIGHT), crop, crop.transpose(Image.Transpose.FLIP_LEFT_RIGHT)]
+
+
+def test_cropped_and_mirrored_copies_correlate_once_aligned_and_other_pictures_do_not() -> None:
+    originals = [scene(seed, 96) for seed in range(12)]
+    copies = [copy for image in originals for copy in changed(image)]
+    pixels, one = stacked([*originals, *copies]), np.arange(12, 48)
+    assert not len(near.near_duplicates(pixels, one, np.arange(12)).pairs)
+    assert aligned_correlations(pixels, one, np.repeat(np.arange(12), 3)).min() >= CORRELATION
+    assert aligned_correlations(pixels, np.repeat(np.arange(12), 3), one).min() >= CORRELATION  # the copy is the larger
+    others = (np.repeat(np.arange(12), 3) + np.tile([1, 2, 3], 12)) % 12
+    assert aligned_correlations(pixels, one, others).max() < 0.9
+
+
+def test_images_without_structure_do_not_correlate() -> None:
+    pixels = stacked([Image.new("RGB", (64, 64), colour) for colour in ("white", "white", "black")])
+    pixels[:, 3, 3] ^= 9
+    assert (aligned_correlations(pixels, np.arange(2), np.arange(1, 3)) == 0).all()
+
+
+def test_neighbours_are_those_of_a_comparison_of_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = np.random.default_rng(0)
+    ours, theirs = (generator.standard_normal((n, 3), np.float32) for n in (50, 90))
+    rows, columns = generator.permutation(50)[:40], generator.permutation(90)[:70]
+    monkeypatch.setattr(near, "ROWS", 16)
+    monkeypatch.setattr(near, "COLUMNS", 20)
+    pairs, cosines = near.neighbours(near.Embeddings(ours, rows), near.Embeddings(theirs, columns))
+    a, b = (v / np.linalg.norm(v, axis=1, keepdims=True) for v in (ours[rows], theirs[columns]))
+    nearest = np.argsort(-(a @ b.T), axis=1)[:, : near.PARTNERS]
+    expected = [(i, j) for i, row in enumerate(nearest.tolist()) for j in row if a[i] @ b[j] >= near.COSINE]
+    assert sorted(map(tuple, pairs.tolist())) == sorted(expected)
+    assert np.allclose(cosines, (a[pairs[:, 0]] * b[pairs[:, 1]]).sum(1), atol=1e-6)
+
+
+def test_of_too_many_candidates_the_closest_are_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    originals = [scene(seed) for seed in range(6)]
+    pixels = stacked([*originals, changed(originals[4])[0]])
+    vectors = np.ones((7, 4), np.float32)
+    vectors[:, 0] = [9, 8, 7, 6, 2, 5, 2]
+    ours, theirs = near.Embeddings(vectors, np.array([6])), near.Embeddings(vectors, np.arange(6))
+    monkeypatch.setattr(near, "COSINE", 0.0)
+    monkeypatch.setattr(near, "CONFIRMED", 2)
+    found = near.near_duplicates_of_embeddings(pixels, np.array([6]), np.arange(6), ours, theirs)
+    assert (found.pairs.tolist(), found.complete) == ([[0, 4]], False)
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """Two domains of ten images, of which a held-out one is a copy of a training image."""
@@ -125,6 +176,43 @@ def test_a_split_with_copies_is_told_once_and_read_the_next_time(
 
         monkeypatch.setattr(planned, "near_duplicates", again)
         assert resemblance(dataset, split, cache) == found
+
+
+def test_embeddings_find_a_mirrored_copy_and_leave_out_what_the_hash_found(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = DataConfig(root=folder, held_out=("rose",))
+    with closing(PixelCache(tmp_path / "cache", 64)) as cache:
+        dataset = DomainFolder(folder).scan(cache=cache)
+        row = next(r for r in split_dataset(dataset, config, 0).training["ink"].tolist() if "cat" in dataset.paths[r])
+        original = folder / dataset.paths[row]
+        compressed(Image.open(original)).save(folder / "rose" / "cat" / "3.png")  # found by the hash
+        (folder / "rose" / "cat" / "4.png").write_bytes(original.read_bytes())  # the same file
+        changed(Image.open(original))[2].save(folder / "rose" / "cat" / "5.png")
+        dataset = DomainFolder(folder).scan(cache=cache)
+        split = split_dataset(dataset, config, 0)
+        training = split.training["ink"]
+        vectors = np.random.default_rng(0).standard_normal((len(dataset), 16), np.float32)
+        alike = [i for i, path in enumerate(dataset.paths) if path[-9:] in ("cat/3.png", "cat/4.png", "cat/5.png")]
+        vectors[[r for r in alike if dataset.paths[r].startswith("rose")]] = vectors[row] + 0.01
+        examples = near.Embeddings(vectors, training)
+
+        def compared(teacher: str) -> planned.Resemblance:
+            evaluation = vectors[split.evaluation_rows]
+            return resemblance_of_embeddings(dataset, split, cache, training, evaluation, examples, teacher)
+
+        found = compared("a 1")
+        assert (found.validation, found.test) == (0, 1)
+        assert found.examples == (("rose/cat/5.png", dataset.paths[row]),)
+        assert found.text().startswith("1 test image resembles a training image once cropped or mirrored (found by")
+        assert resemblance(dataset, split, cache).examples == (("rose/cat/3.png", dataset.paths[row]),)
+
+        def none(*_: object) -> near.NearDuplicates:
+            return near.NearDuplicates(np.zeros((0, 2), np.int64))
+
+        monkeypatch.setattr(planned, "near_duplicates_of_embeddings", none)
+        assert compared("a 1") == found  # saved
+        assert compared("a 2").text() == ""  # the embeddings of another teacher are compared again
 
 
 def test_runs_that_plan_the_same_split_at_once_write_one_file(

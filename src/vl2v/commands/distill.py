@@ -16,6 +16,7 @@ from vl2v.commands.choosing import with_choice, with_recorded_choice
 from vl2v.commands.reporting import write_report
 from vl2v.config import RunConfig
 from vl2v.data.listing import Listing
+from vl2v.evaluation.copies import warn_of_copies
 from vl2v.evaluation.embeddings import save_frozen_features
 from vl2v.evaluation.evaluation import Evaluation
 from vl2v.evaluation.final_size import at_final_size
@@ -239,6 +240,7 @@ def _train_and_evaluate(
     domains = evaluation_domains(plan, bought)
     if first:
         warn_of_teacher(plan, bought, progress)
+        warn_of_copies(plan, bought, progress)
         if report:
             save_frozen_features(plan, domains, folder.work, accelerator.device)
     data = TrainingData.build(plan, bought, domains, folder.work)

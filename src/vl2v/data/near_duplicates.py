@@ -6,6 +6,10 @@ the 9,991 images of PACS. Of the 600 pairs within a distance of 4, 97% are sketc
 outlines, and not copies. 10 pairs have a correlation of at least 0.98: all are copies of one picture, recoloured,
 repainted or with a watermark. Of the 11 pairs from 0.91 to 0.98, 2 are copies, which are not found. Neither are 3
 copies of this correlation at a distance of 6; odd distances are rare.
+
+The embeddings of a teacher give further candidates, the nearest training images, and `vl2v.data.alignment` confirms
+them. This finds cropped and mirrored copies. A threshold of the cosine alone would not tell copies from other images,
+see `benchmarks/near_duplicates.py`.
 """
 
 from __future__ import annotations
@@ -13,10 +17,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from vl2v.data.alignment import CORRELATION as ALIGNED
+from vl2v.data.alignment import aligned_correlations
 from vl2v.data.splits import Indices
 
 DISTANCE, CORRELATION = 4, 0.98
@@ -26,11 +33,32 @@ HASHED, COMPARED = 8, 32  # frequencies per side
 LARGEST = 64  # pixels per side; of larger images, every second, third, ... row and column is read
 BLOCK = 256  # images in memory at a time
 PARTNERS = 8  # candidates per image that are confirmed, the closest first
+COSINE = 0.7  # least cosine of candidates, which keeps unlike images of small datasets from being compared
+ROWS, COLUMNS = 512, 16_384  # tested and training embeddings that are multiplied at a time
+CONFIRMED = 100_000  # candidates by embedding that are aligned, the closest first; about 40 s of CPU time
 MOST = 50_000_000  # pairs of hashes that are compared; more only occur if most images look alike
 GREY = np.array([0.299, 0.587, 0.114], np.float32)
 
+Floats = NDArray[np.float32]
 Hashes = NDArray[np.uint64]
 Pairs = NDArray[np.int64]  # [P, 2]
+
+
+class Embeddings(NamedTuple):
+    """Rows of an array of embeddings, which is read in blocks.
+
+    Attributes:
+        vectors: [R, D] float32 of any length, usually a memory map.
+        rows: [N] int64.
+    """
+
+    vectors: Floats
+    rows: Indices
+
+    def unit(self, start: int, count: int) -> Floats:
+        """Return at most `count` embeddings from `start` on, scaled to length one."""
+        block = self.vectors[self.rows[start : start + count]]
+        return np.asarray(block / np.maximum(np.linalg.norm(block, axis=1, keepdims=True), 1e-12), np.float32)
 
 
 @dataclass(frozen=True)
@@ -59,10 +87,58 @@ def near_duplicates(pixels: NDArray[np.uint8], tested: Indices, training: Indice
     found = hashes(pixels, every)[where]
     candidates, complete = close_pairs(found[: len(tested)], found[len(tested) :])
     alike = correlations(pixels, tested[candidates[:, 0]], training[candidates[:, 1]])
-    good = alike >= CORRELATION
+    return NearDuplicates(_best(candidates, alike, CORRELATION), complete)
+
+
+def near_duplicates_of_embeddings(
+    pixels: NDArray[np.uint8], tested: Indices, training: Indices, ours: Embeddings, theirs: Embeddings
+) -> NearDuplicates:
+    """Find the tested images that resemble a training image after cropping, moving or mirroring.
+
+    Args:
+        pixels: [slots, S, S, 3] uint8, usually a memory map.
+        tested: [M] slots.
+        training: [N] slots.
+        ours: embeddings of the M tested images.
+        theirs: embeddings of the N training images.
+    """
+    candidates, cosines = neighbours(ours, theirs)
+    complete = len(candidates) <= CONFIRMED
+    candidates = candidates[np.argsort(-cosines, kind="stable")[:CONFIRMED]]
+    alike = aligned_correlations(pixels, tested[candidates[:, 0]], training[candidates[:, 1]])
+    return NearDuplicates(_best(candidates, alike, ALIGNED), complete)
+
+
+def neighbours(ours: Embeddings, theirs: Embeddings) -> tuple[Pairs, Floats]:
+    """Return each of M embeddings with the `PARTNERS` nearest of N embeddings whose cosine is at least `COSINE`.
+
+    Returns:
+        ([P, 2] int64, indices; [P] float32, cosines).
+    """
+    found, cosines = [np.zeros((0, 2), np.int64)], [np.zeros(0, np.float32)]
+    for start in range(0, len(ours.rows), ROWS):
+        rows = ours.unit(start, ROWS)
+        best, where = np.zeros((len(rows), 0), np.float32), np.zeros((len(rows), 0), np.int64)
+        for left in range(0, len(theirs.rows), COLUMNS):
+            block = rows @ theirs.unit(left, COLUMNS).T
+            count = min(PARTNERS, block.shape[1])
+            columns = np.argpartition(block, -count, axis=1)[:, -count:]
+            best = np.concatenate([best, np.take_along_axis(block, columns, 1)], 1)
+            where = np.concatenate([where, columns + left], 1)
+            nearest = np.argsort(-best, axis=1, kind="stable")[:, :PARTNERS]
+            best, where = np.take_along_axis(best, nearest, 1), np.take_along_axis(where, nearest, 1)
+        row, column = np.nonzero(best >= COSINE)
+        found.append(np.stack([row + start, where[row, column]], 1))
+        cosines.append(best[row, column])
+    return np.concatenate(found), np.concatenate(cosines)
+
+
+def _best(candidates: Pairs, alike: NDArray[np.float64], least: float) -> Pairs:
+    """Return the most similar pair of each tested image, if its similarity is at least `least`."""
+    good = alike >= least
     order = np.lexsort((-alike[good], candidates[good, 0]))
     pairs = candidates[good][order]
-    return NearDuplicates(pairs[np.unique(pairs[:, 0], return_index=True)[1]], complete)
+    return pairs[np.unique(pairs[:, 0], return_index=True)[1]]
 
 
 def coefficients(pixels: NDArray[np.uint8], side: int) -> NDArray[np.float32]:

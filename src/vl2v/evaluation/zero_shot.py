@@ -26,12 +26,12 @@ def warn_of_teacher(plan: RunPlan, bought: BoughtEmbeddings, progress: Progress)
 
 
 def _training_logits(plan: RunPlan, bought: BoughtEmbeddings) -> NDArray[np.float32]:
-    """Return the teacher's logits of the examples of `_queried_examples`, [N, K] float32."""
+    """Return the teacher's logits of the examples of `queried_examples`, [N, K] float32."""
     assert bought.training is not None
-    return bought.zero_shot(bought.training[_queried_examples(plan)])
+    return bought.zero_shot(bought.training[queried_examples(plan)])
 
 
-def _queried_examples(plan: RunPlan) -> ExampleRows:
+def queried_examples(plan: RunPlan) -> ExampleRows:
     """Return the examples of source domains that were queried, without their augmented views."""
     examples: ExampleRows = np.concatenate(plan.examples.groups[: len(plan.split.sources)])
     examples = examples[plan.examples.views[examples] == 0]
@@ -39,7 +39,7 @@ def _queried_examples(plan: RunPlan) -> ExampleRows:
 
 
 def _compare_with_labels(plan: RunPlan, bought: BoughtEmbeddings, progress: Progress) -> None:
-    accuracy = top1(_training_logits(plan, bought), plan.examples.labels[_queried_examples(plan)])
+    accuracy = top1(_training_logits(plan, bought), plan.examples.labels[queried_examples(plan)])
     chance = 1 / len(plan.dataset.folders)
     if accuracy < 1.5 * chance:
         warn(

@@ -4,16 +4,26 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
+from vl2v.data.alignment import CORRELATION as ALIGNED
 from vl2v.data.images import ImageDataset
-from vl2v.data.near_duplicates import CORRELATION, DISTANCE, NearDuplicates, near_duplicates
+from vl2v.data.near_duplicates import (
+    CORRELATION,
+    COSINE,
+    DISTANCE,
+    Embeddings,
+    NearDuplicates,
+    near_duplicates,
+    near_duplicates_of_embeddings,
+)
 from vl2v.data.pixels import PixelCache
-from vl2v.data.splits import DatasetRows
+from vl2v.data.splits import DatasetRows, Slots
 from vl2v.errors import RunError
 from vl2v.json_files import read_json
 from vl2v.planning.split import Split
@@ -22,6 +32,7 @@ from vl2v_runtime.names import shown
 
 EXAMPLES = 3
 METHOD = f"1 {DISTANCE} {CORRELATION}"  # results of another version are not used
+OF_EMBEDDINGS = f"embeddings 1 {COSINE} {ALIGNED}"
 
 
 @dataclass(frozen=True)
@@ -33,12 +44,14 @@ class Resemblance:
         test: number of test images, stated or of held-out domains.
         examples: paths of such an image and of the training image that it resembles.
         complete: whether all images were compared. If not, there may be more.
+        aligned: whether the images were cropped, moved and mirrored to fit each other.
     """
 
     validation: int
     test: int
     examples: tuple[tuple[str, str], ...]
     complete: bool
+    aligned: bool = False
 
     def text(self) -> str:
         """Return a warning of one line, empty if there are no such images."""
@@ -48,10 +61,11 @@ class Resemblance:
         listed = " and ".join(f"{n:,} {name} image{'' if n == 1 else 's'}" for n, name in counts if n)
         verb = "resembles" if self.validation + self.test == 1 else "resemble"
         pairs = "; ".join(f"{shown(one)} and {shown(other)}" for one, other in self.examples)
+        how = " once cropped or mirrored (found by the teacher's embeddings)" if self.aligned else ""
         return (
-            f"{'' if self.complete else 'at least '}{listed} {verb} a training image, such as {pairs}; if they are "
-            "copies or frames of one clip, the accuracy is too high: remove them, or list the images in a table and "
-            "keep them together with --group"
+            f"{'' if self.complete else 'at least '}{listed} {verb} a training image{how}, such as {pairs}; if they "
+            "are copies or frames of one clip, the accuracy is too high: remove them, or list the images in a table "
+            "and keep them together with --group"
         )
 
 
@@ -60,22 +74,76 @@ def resemblance(dataset: ImageDataset, split: Split, cache: PixelCache) -> Resem
 
     The result is saved next to the pixel cache, and read by the next call with the same images and the same split.
     """
-    validation, test = _joined(split.validation.values()), _joined([*split.own_test.values(), *split.test.values()])
-    training = _joined(split.training.values())
-    tested = np.concatenate([validation, test])
-    found = _saved_or_computed(dataset, tested, training, cache)
+    tested, training = split.evaluation_rows, _joined(split.training.values())
+    return _of(dataset, split, training, _of_hashes(dataset, tested, training, cache), aligned=False)
+
+
+def resemblance_of_embeddings(
+    dataset: ImageDataset,
+    split: Split,
+    cache: PixelCache,
+    training: DatasetRows,
+    evaluation: NDArray[np.float32],
+    examples: Embeddings,
+    teacher: str,
+) -> Resemblance:
+    """Compare the images of a split by their embeddings and aligned pixels; without those that `resemblance` finds.
+
+    The result is saved in the same way.
+
+    Args:
+        dataset: the images.
+        split: split of the images.
+        cache: pixel cache with the images.
+        training: [N] rows of the training images that have an embedding.
+        evaluation: embeddings of the evaluated images, [E, D] float32 in the order of `Split.evaluation_rows`.
+        examples: embeddings of the training images.
+        teacher: identity and revision of the teacher.
+    """
+    tested = split.evaluation_rows
+    hashed = _of_hashes(dataset, tested, _joined(split.training.values()), cache)
+    copied = {dataset.digests[row].tobytes() for row in training}  # the same files are counted elsewhere
+    fresh = np.array([dataset.digests[row].tobytes() not in copied for row in tested], bool)
+    fresh[hashed.pairs[:, 0]] = False
+    chosen = np.flatnonzero(fresh)
+
+    def compare(ours: Slots, theirs: Slots) -> NearDuplicates:
+        return near_duplicates_of_embeddings(cache.map(), ours, theirs, Embeddings(evaluation, chosen), examples)
+
+    method = f"{OF_EMBEDDINGS} {teacher}"
+    found = _saved_or_computed(dataset, tested[chosen], training, cache, method, compare)
+    pairs = np.stack([chosen[found.pairs[:, 0]], found.pairs[:, 1]], 1)
+    return _of(dataset, split, training, NearDuplicates(pairs, found.complete), aligned=True)
+
+
+def _of_hashes(dataset: ImageDataset, tested: DatasetRows, training: DatasetRows, cache: PixelCache) -> NearDuplicates:
+    return _saved_or_computed(
+        dataset, tested, training, cache, METHOD, lambda *slots: near_duplicates(cache.map(), *slots)
+    )
+
+
+def _of(
+    dataset: ImageDataset, split: Split, training: DatasetRows, found: NearDuplicates, *, aligned: bool
+) -> Resemblance:
+    tested = split.evaluation_rows
     pairs = found.pairs[
         (dataset.digests[tested[found.pairs[:, 0]]] != dataset.digests[training[found.pairs[:, 1]]]).any(1)
     ]
     examples = [(dataset.paths[tested[a]], dataset.paths[training[b]]) for a, b in pairs[:EXAMPLES].tolist()]
-    of_validation = int((pairs[:, 0] < len(validation)).sum())
-    return Resemblance(of_validation, len(pairs) - of_validation, tuple(examples), found.complete)
+    validation = sum(len(rows) for rows in split.validation.values())  # they are the first split positions
+    of_validation = int((pairs[:, 0] < validation).sum())
+    return Resemblance(of_validation, len(pairs) - of_validation, tuple(examples), found.complete, aligned)
 
 
 def _saved_or_computed(
-    dataset: ImageDataset, tested: DatasetRows, training: DatasetRows, cache: PixelCache
+    dataset: ImageDataset,
+    tested: DatasetRows,
+    training: DatasetRows,
+    cache: PixelCache,
+    method: str,
+    compare: Callable[[Slots, Slots], NearDuplicates],
 ) -> NearDuplicates:
-    digest = hashlib.sha256(f"{METHOD} {len(tested)}".encode())
+    digest = hashlib.sha256(f"{method} {len(tested)}".encode())
     for rows in (tested, training):
         digest.update(dataset.digests[rows].tobytes())
     file = cache.features_folder / f"resemblance-{digest.hexdigest()[:16]}.json"
@@ -83,7 +151,7 @@ def _saved_or_computed(
         return saved
     slots = cache.all_slots()
     known = [np.array([slots[dataset.digests[row].tobytes()] for row in rows], np.int64) for rows in (tested, training)]
-    found = near_duplicates(cache.map(), *known)
+    found = compare(*known)
     file.parent.mkdir(parents=True, exist_ok=True)
     content = json.dumps({"pairs": found.pairs.tolist(), "complete": found.complete})
     with written_at_once(file.parent, lambda: file) as part:  # runs of a benchmark plan the same split at the same time

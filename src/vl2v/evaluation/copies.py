@@ -1,0 +1,38 @@
+"""A warning of evaluated images that the teacher's embeddings show to be copies of training images."""
+
+from __future__ import annotations
+
+from contextlib import closing
+
+import numpy as np
+
+from vl2v.data.near_duplicates import Embeddings
+from vl2v.data.pixels import PixelCache
+from vl2v.evaluation.zero_shot import queried_examples
+from vl2v.planning.plan import RunPlan
+from vl2v.planning.resemblance import resemblance_of_embeddings
+from vl2v.progress import Progress, warn
+from vl2v.purchase import BoughtEmbeddings
+
+
+def warn_of_copies(plan: RunPlan, bought: BoughtEmbeddings, progress: Progress) -> None:
+    """Warn of cropped and mirrored copies across the split. Without embeddings of both sides, nothing is compared."""
+    if bought.training is None or bought.evaluation is None:
+        return
+    examples = np.concatenate(plan.examples.groups[: len(plan.split.sources)])
+    training = np.concatenate([plan.split.training[domain] for domain in plan.split.sources])
+    rows = dict(zip(examples[plan.examples.views[examples] == 0].tolist(), training.tolist(), strict=True))
+    chosen = queried_examples(plan)
+    pixels = plan.pixels
+    with closing(PixelCache(pixels.folder, pixels.size, pixels.fit)) as cache:
+        found = resemblance_of_embeddings(
+            plan.dataset,
+            plan.split,
+            cache,
+            np.array([rows[i] for i in chosen.tolist()], np.int64),
+            bought.evaluation,
+            Embeddings(bought.training, chosen),
+            f"{plan.card.identity} {plan.card.revision}",
+        )
+    if text := found.text():
+        warn(progress, text)
