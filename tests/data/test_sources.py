@@ -517,3 +517,9 @@ with webdataset.ShardWriter(str(out / "shard-%03d.tar"), maxcount=5, verbose=0) 
         dataset = scan(imported(str(data), tmp_path, domain="camera"), domain="camera", allow_missing_classes=True)
         assert content(dataset) == expected, data
     assert '"split": "test"' in imported(str(out / "two"), tmp_path).read_text()
+
+
+@pytest.mark.parametrize("kind", [str, lambda address: str(Path(address))])
+def test_an_address_is_shown_as_it_was_given(kind: Callable[[str], str]) -> None:
+    with pytest.raises(DataError, match=r"the address s3://bucket/table\.csv"):
+        find_source(kind("s3://bucket/table.csv"))

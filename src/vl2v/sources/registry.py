@@ -36,10 +36,12 @@ def find_source(data: str) -> Source | None:
     """
     found = next((source for source in SOURCES.values() if source.claims(data)), None)
     if found is None and ADDRESS.match(data) and not Path(data).exists():
+        scheme, _, rest = data.partition(":")
+        address = data if rest.startswith("//") else f"{scheme}:/{rest}"  # as before `pathlib` shortened it
         raise DataError(
-            f"Data cannot be read from the address {shown(data[:200])}.",
+            f"Data cannot be read from the address {shown(address[:200])}.",
             expected="a folder or a file on this machine, or a dataset of the hub: hf:user/name",
-            found=f"an address with the scheme {data.partition(':')[0]}",
+            found=f"an address with the scheme {scheme}",
             next_step="download it; or list the addresses of the images in a table (.csv), and give the table",
         )
     return found
