@@ -144,11 +144,11 @@ def test_a_head_that_does_not_fit_changes_nothing(
     assert file.read_bytes() == cosine.file.read_bytes()
 
 
-def test_vectors_without_a_direction_and_files_without_a_head_are_refused(
+def test_vectors_of_norm_zero_and_files_without_a_head_are_refused(
     cosine: Exported, linear: Exported, tmp_path: Path
 ) -> None:
     for wrong in (0.0, np.nan, np.inf):
-        with pytest.raises(StudentError, match="direction"):
+        with pytest.raises(StudentError, match="of norm above 0"):
             rewrite_classes(cosine.file, named(cosine, ["a"]), np.full((1, DIMENSION), wrong, np.float32))
     with pytest.raises(StudentError, match="no text head"):
         rewrite_classes(linear.file, named(linear, ["a"]), np.ones((1, DIMENSION)))
