@@ -20,9 +20,10 @@ from vl2v.planning.plan import RunPlan
 from vl2v.planning.requirements import EVALUATION, TRAINING, UNSEEN, VALIDATION, check_disk
 from vl2v.progress import Progress
 from vl2v.teacher.base import Vectors
-from vl2v.teacher.http.remote import RemoteTeacher
+from vl2v.teacher.http.remote import resumable
 from vl2v.teacher.prompts import text_head
 from vl2v.teacher.purchase.buyer import Buyer
+from vl2v.teacher.purchase.job_buyer import Wanted
 from vl2v.teacher.purchase.ledger import Budget, Ledger
 from vl2v.teacher.purchase.spending import Spending
 from vl2v.teacher.purchase.store import EmbeddingStore
@@ -69,9 +70,8 @@ def ensure_affordable(plan: RunPlan, budget: Budget, store: EmbeddingStore, out:
         BudgetError: if the budget does not cover the quote.
         DiskFullError: if the disk has too little space.
     """
-    quote, teacher = plan.quote, plan.teacher
-    idempotent = isinstance(teacher, RemoteTeacher) and teacher.idempotent
-    reserved = Ledger(store).in_flight(plan.card) if idempotent else Decimal(0)
+    quote = plan.quote
+    reserved = Ledger(store).in_flight(plan.card) if resumable(plan.teacher) else Decimal(0)
     budget.check(quote.cost - reserved, quote.summary)
     check_disk(quote, plan.paths, out)
 
@@ -111,21 +111,26 @@ def purchase(
         _show_stored(watch, plan, store)
     buyer = Buyer(plan.teacher, store, budget, run, progress, watch, plan.config.threads)
     buyer.texts(plan.requirements.texts)
-    examples, rows = plan.examples, plan.split.evaluation_rows
-    example_of = {digest.tobytes(): i for i, digest in enumerate(examples.digests)}
+    parts = [_wanted(plan, purpose, view, digests) for (purpose, view), digests in plan.requirements.purposes.items()]
     if pilot is not None:
-        chosen = pilot.digests
-        buyer.images(chosen, lambda i: examples.read(example_of[chosen[i].tobytes()]), TRAINING)
+        buyer.submit(parts)
+        buyer.images(pilot.digests, _wanted(plan, TRAINING, 0, pilot.digests).read, TRAINING)
         pilot.then()
-    for (purpose, view), digests in plan.requirements.purposes.items():
-        if purpose == UNSEEN and plan.unseen is not None:
-            buyer.images(digests, plan.unseen.read, purpose, view)
-        elif purpose in (EVALUATION, VALIDATION):
-            buyer.images(digests, lambda i: plan.dataset.read(int(rows[i])), purpose, view)
-        else:
-            buyer.images(digests, lambda i, d=digests: examples.read(example_of[d[i].tobytes()]), purpose, view)  # type: ignore[misc]
+    buyer.all_images(parts)
     if watch is not None:
         watch.look()
+
+
+def _wanted(plan: RunPlan, purpose: str, view: int, digests: Digests) -> Wanted:
+    """Return images to buy for a purpose, with the function that reads them."""
+    if purpose == UNSEEN and plan.unseen is not None:
+        return Wanted(digests, plan.unseen.read, purpose, view)
+    if purpose in (EVALUATION, VALIDATION):
+        rows = plan.split.evaluation_rows
+        return Wanted(digests, lambda i: plan.dataset.read(int(rows[i])), purpose, view)
+    examples = plan.examples
+    example_of = {digest.tobytes(): i for i, digest in enumerate(examples.digests)}
+    return Wanted(digests, lambda i: examples.read(example_of[digests[i].tobytes()]), purpose, view)
 
 
 def _watch_of(plan: RunPlan, store: EmbeddingStore) -> TeacherWatch:

@@ -28,7 +28,7 @@ SHARED = (("data", "root"), ("data", "held_out"), ("data", "unlabelled"), ("teac
 WHITE_BOX = "sd"  # VL2V-SD: a variant, not a method, since only the student differs
 NOT_OF_THE_RESULT: Any = {  # paths and prices do not change the result
     "data": {"root", "unlabelled", "drop"},
-    "teacher": {"spec", "price_per_1000_images", "price_per_1000_texts", "accept", "free"},
+    "teacher": {"spec", "price_per_1000_images", "price_per_1000_texts", "accept", "free", "batch_api"},
     "student": {"spec"},
     "budget": True,
     "device": True,

@@ -23,7 +23,7 @@ from vl2v.planning.plan import RunPlan, plan_run
 from vl2v.progress import Progress
 from vl2v.purchase import BudgetAccount, ensure_affordable, open_budget, purchase
 from vl2v.teacher.base import Teacher, TeacherCard, Vectors
-from vl2v.teacher.http.remote import RemoteTeacher
+from vl2v.teacher.http.remote import resumable
 from vl2v.teacher.purchase.ledger import Budget, Ledger
 from vl2v.teacher.purchase.store import Digests, EmbeddingStore
 from vl2v.teacher.registry import open_teacher
@@ -209,8 +209,7 @@ def _check(sweep: Sweep, bought: Bought) -> None:
     card, teacher = bought.card, sweep.teacher
     images, texts = unknown(sweep, bought)
     with closing(EmbeddingStore(sweep.storage.store)) as store:
-        idempotent = isinstance(teacher, RemoteTeacher) and teacher.idempotent
-        known = Ledger(store).in_flight(card) if idempotent else Decimal(0)
+        known = Ledger(store).in_flight(card) if resumable(teacher) else Decimal(0)
         budget = Budget(sweep.budget, sweep.spent(), card.price.currency)
     what = f"{images:,} image and {texts:,} text queries of the whole grid"
     budget.check(card.price.of(images, texts) - known, what)

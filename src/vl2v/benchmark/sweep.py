@@ -83,7 +83,9 @@ class Sweep:
         """
         config = parse(RunConfig, self.grid.settings, "the grid's settings")
         check_installed(config.tracking)
-        self.teacher = self.teacher or open_teacher(config.teacher.spec, price=stated_price(config))
+        self.teacher = self.teacher or open_teacher(
+            config.teacher.spec, price=stated_price(config), batch_api=config.teacher.batch_api
+        )
         self.origin = identify(self.grid, self.teacher, self.storage, progress)
         list(jobs(self.grid, self.origin))  # raises for errors in the settings
         if write:

@@ -65,13 +65,14 @@ def guarded(command: Callable[P, None]) -> Callable[P, None]:
             _fail(error, as_json)
         except (typer.Exit, typer.Abort, typer.BadParameter):
             raise
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as stopped:
             out = kwargs.get("out")
             begun = out and (Path(str(out)) / "config.yaml").exists()
             step = f"continue: {resume_command(str(out))}" if begun else ""
             if command.__name__ in REPEATED:
                 step = "continue: repeat the command"
-            _fail(Interrupted("Stopped; all purchased embeddings are saved.", next_step=step), as_json)
+            problem = ". ".join(("Stopped; all purchased embeddings are saved", *map(str, stopped.args)))
+            _fail(Interrupted(f"{problem}.", next_step=step), as_json)
         except BrokenPipeError:
             raise SystemExit(flush_streams() or BROKEN_PIPE) from None
         except Exception as error:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from vl2v.commands.check import Check
 
 
-@with_settings("Money", "Student", *COLUMNS, without=("when_short",))
+@with_settings("Money", "Student", *COLUMNS, without=("when_short", "teacher.batch_api"))
 def check(
     teacher: Annotated[str, typer.Argument(help="A teacher, in the format of vl2v distill --teacher.")],
     data: Annotated[

@@ -32,6 +32,7 @@ from vl2v.teacher.base import Teacher
 from vl2v.teacher.file import FileTeacher
 from vl2v.teacher.prompts import load_templates, render
 from vl2v.teacher.purchase.buyer import Buyer
+from vl2v.teacher.purchase.job_buyer import Wanted
 from vl2v.teacher.purchase.ledger import Budget, Ledger, parse_budget
 from vl2v.teacher.purchase.store import EmbeddingStore
 from vl2v.teacher.zero_shot import zero_shot_logits
@@ -227,8 +228,7 @@ def _buy(
     budget.check(quote.cost, quote.summary)
     buyer = Buyer(teacher, store, budget, name, progress, threads=config.threads)
     buyer.texts(prompts, LABELLING)
-    for (purpose, _), part in zip(purposes, parts, strict=True):
-        buyer.images(part.digests, part.read, purpose)
+    buyer.all_images([Wanted(p.digests, p.read, purpose) for (purpose, _), p in zip(purposes, parts, strict=True)])
     head = text_heads(store.texts(card, prompts), len(templates))
     return [zero_shot_logits(store.images(card, part.digests), head, card.logit_scale) for part in parts]
 

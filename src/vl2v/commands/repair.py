@@ -25,7 +25,9 @@ from vl2v.reports.source import evaluation_of_run
 from vl2v.runs.folder import CHECKED, REPAIR, TRAINED, RunFolder
 from vl2v.runs.starting import ledger_name
 from vl2v.student.model import Student
+from vl2v.teacher.http.remote import resumable
 from vl2v.teacher.purchase.buyer import Buyer
+from vl2v.teacher.purchase.job_buyer import Wanted
 from vl2v.teacher.purchase.ledger import Budget, Ledger
 from vl2v.teacher.purchase.spending import Spending
 from vl2v.teacher.purchase.store import EmbeddingStore
@@ -128,13 +130,13 @@ def repair(
         spending = Spending(account.folder, store, account.mine)
         currency = plan.quote.price.currency
         budget = Budget(plan.config.budget, currency=currency, less="fewer images (--queries)", spending=spending)
-        budget.check(plan.quote.cost, plan.quote.summary)
+        reserved = Ledger(store).in_flight(plan.teacher.describe()) if resumable(plan.teacher) else 0
+        budget.check(plan.quote.cost - reserved, plan.quote.summary)
         if not plan.begun:
             _write_selection(plan)
         buyer = Buyer(plan.teacher, store, budget, ledger_name(folder), progress, threads=plan.config.threads)
         buyer.texts(plan.prompts)
-        for part in (plan.checked, plan.trained):
-            buyer.images(part.digests, part.read, PURPOSE)
+        buyer.all_images([Wanted(part.digests, part.read, PURPOSE) for part in (plan.checked, plan.trained)])
         reference = _zero_shot(plan, store)
     if not folder.evaluation_file.exists():
         resume = folder.config_file.exists()

@@ -19,6 +19,7 @@ from vl2v.planning.plan import RunPlan, quote_again
 from vl2v.planning.requirements import EVALUATION, TRAINING, UNLABELLED, UNSEEN, VALIDATION
 from vl2v.planning.split import Split
 from vl2v.strict import described
+from vl2v.teacher.http.remote import resumable
 from vl2v.teacher.purchase.ledger import Ledger
 from vl2v.teacher.purchase.store import EmbeddingStore
 
@@ -124,7 +125,7 @@ class Images:
         first = np.sort(order[np.unique(digests[order], axis=0, return_index=True)[1]])
         digests, groups = digests[first], groups[first]
         paid = store.knows_images(plan.card, digests)
-        if getattr(plan.teacher, "idempotent", False):
+        if resumable(plan.teacher):
             for batch in store.pending(plan.card, "image", 0):
                 paid |= among(digests, np.frombuffer(batch.members, np.uint8).reshape(-1, 32))
         return cls(digests, groups, paid)
@@ -188,7 +189,7 @@ class Candidates:
 
 def affordable(plan: RunPlan, money: Decimal, store: EmbeddingStore) -> bool:
     """Whether an amount of money covers the quote, less the amount reserved for batches in flight."""
-    reserved = Ledger(store).in_flight(plan.card) if getattr(plan.teacher, "idempotent", False) else Decimal(0)
+    reserved = Ledger(store).in_flight(plan.card) if resumable(plan.teacher) else Decimal(0)
     return plan.quote.cost - reserved <= max(money, Decimal(0))
 
 

@@ -24,7 +24,10 @@ def open_configured_teacher(config: RunConfig) -> Teacher:
         ConfigError: if the price contradicts the kind of teacher, or its prompts cannot be read.
     """
     load_templates(config.teacher.prompts)  # raises before anything takes time
-    return open_teacher(config.teacher.spec, price=stated_price(config), device=local_device(config))
+    teacher = config.teacher
+    return open_teacher(
+        teacher.spec, price=stated_price(config), device=local_device(config), batch_api=teacher.batch_api
+    )
 
 
 def open_student(config: RunConfig) -> Backbone:

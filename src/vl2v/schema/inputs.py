@@ -121,6 +121,10 @@ class TeacherConfig(Strict):
     is at chance level."""
     free: Annotated[bool, Panel.money] = False
     """Confirm that a vendor without published prices is free."""
+    batch_api: Annotated[bool, Panel.money] = False
+    """Buy images by the vendor's batch API, at a lower price; answers take hours.
+
+    Prompts are bought by single requests. A command that was stopped collects its jobs when it is repeated."""
 
     @property
     def kept_views(self) -> int:

@@ -59,7 +59,9 @@ TEACHERS: Plugins[Factory | type[Wire]] = Plugins(
 )
 
 
-def open_teacher(spec: str, *, price: Price | None = None, device: str | None = None) -> Teacher:
+def open_teacher(
+    spec: str, *, price: Price | None = None, device: str | None = None, batch_api: bool = False
+) -> Teacher:
     """Open a teacher from its name.
 
     Args:
@@ -67,9 +69,10 @@ def open_teacher(spec: str, *, price: Price | None = None, device: str | None = 
         price: price of the queries of a ``file:`` teacher, or of a vendor whose price is not known. ``Price()`` states
             that the vendor is free.
         device: device of a local model, such as ``cpu`` or ``cuda``; None selects one.
+        batch_api: whether to buy images by the batch API of the vendor, which takes hours and costs less.
 
     Raises:
-        TeacherError: if the teacher is unknown or cannot be opened.
+        TeacherError: if the teacher is unknown or cannot be opened, or has no batch API for images.
         ConfigError: if the teacher of another package is unusable, or the device is not available.
         MissingExtraError: if a required package is not installed.
     """
@@ -77,7 +80,7 @@ def open_teacher(spec: str, *, price: Price | None = None, device: str | None = 
         from vl2v.teacher.http.client import HttpTeacher
         from vl2v.teacher.http.uri import open_wire
 
-        return HttpTeacher(open_wire(spec, price))
+        return HttpTeacher(open_wire(spec, price, batch_api=batch_api))
     kind, colon, rest = spec.partition(":")
     usage = LOCAL[kind][1] if kind in LOCAL else ""
     if not colon or kind not in TEACHERS or (usage and bool(rest) != usage.startswith(f"{kind}:<")):
@@ -85,6 +88,8 @@ def open_teacher(spec: str, *, price: Price | None = None, device: str | None = 
         known += [f"{name}:..." for name in TEACHERS if name not in TEACHERS.built_in]
         expected = "\n    ".join(["one of", *known])
         raise TeacherError(f"Unknown teacher '{spec}'.", expected=expected, found=spec, next_step="correct --teacher")
+    if batch_api:
+        raise TeacherError(f"'{kind}:' is not a vendor and has no batch API.", next_step="omit --batch-api")
     check_device(device)
     factory: Factory = TEACHERS[kind]  # type: ignore[assignment]  # a Wire is remote
     return factory(rest, price, device)

@@ -19,6 +19,7 @@ from vl2v.addresses import host_of, is_local
 from vl2v.errors import TeacherError, Vl2vError
 from vl2v.teacher.base import TeacherCard, Vectors, checked
 from vl2v.teacher.http.exchange import Exchange
+from vl2v.teacher.http.jobs import Jobs
 from vl2v.teacher.http.keys import ask_for, unsafe_for_a_key
 from vl2v.teacher.http.limits import Pace, pause
 from vl2v.teacher.http.packing import Limits, fit_image, image_size, pack, text_size
@@ -39,6 +40,9 @@ class HttpTeacher:
         circuit: circuit breaker for a vendor that is down.
         transport: replacement for real connections, for tests.
         rng: random numbers for the jitter of retries.
+
+    Attributes:
+        jobs: the vendor's batch jobs, by which images are bought; None for single requests.
     """
 
     def __init__(
@@ -53,6 +57,7 @@ class HttpTeacher:
         self.wire, self.patience = wire, patience or Patience()
         self._circuit, self._rng = circuit or Circuit(), rng or random.Random()
         self._exchange = Exchange(wire, transport)
+        self.jobs = wire.jobs and Jobs(wire.jobs, self._exchange, self.patience, self._rng)
         self._pace: Pace | None = None
         self._lock = threading.Lock()
 

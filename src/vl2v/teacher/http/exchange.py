@@ -52,8 +52,14 @@ class Exchange:
         """Close the connections."""
         self._http.close()
 
-    def send(self, method: str, url: str, order: Order | None) -> Any:
+    def send(self, method: str, url: str, order: Order | None, rows: int = 0) -> Any:
         """Send one request and return the JSON of the response.
+
+        Args:
+            method: HTTP method.
+            url: URL of the request.
+            order: the request; None for one without a body.
+            rows: number of embeddings that a response without an order may contain.
 
         Raises:
             Failure: if there is no usable response.
@@ -67,7 +73,7 @@ class Exchange:
                 headers[REVISION_HEADER] = quote(self.revision)
             headers |= self.wire.sign(url, headers, body)
         self._check_secrecy(url, headers)
-        most = most_bytes(order.count if order else 0, self.dimension)
+        most = most_bytes(order.count if order else 2 * rows, self.dimension)
         try:
             reply = self._http.exchange(method, url, headers, body, most)
         except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
@@ -116,8 +122,12 @@ class Exchange:
         except TeacherError as error:
             raise Failure(error.problem, error, final=True, spoilt=True) from error
         except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
-            text = self._clean(f"{type(error).__name__}: {error}", {})
-            raise self._broken(f"a response in another format ({text})", spoilt=True) from None
+            raise self.unreadable(error) from None
+
+    def unreadable(self, error: Exception) -> Failure:
+        """Return the failure for a response in another format."""
+        text = self._clean(f"{type(error).__name__}: {error}", {})
+        return self._broken(f"a response in another format ({text})", spoilt=True)
 
     def _check_secrecy(self, url: str, headers: Mapping[str, str]) -> None:
         """Raise an error if a request would send a key unencrypted to another machine.

@@ -109,6 +109,11 @@ class AbandonedError(Exception):
     """An order was abandoned between two attempts because the whole purchase is being stopped."""
 
 
+def resumable(teacher: object) -> bool:
+    """Whether requests that an earlier process sent without receiving a response cost nothing more."""
+    return bool(getattr(teacher, "idempotent", False) or getattr(teacher, "jobs", None))
+
+
 @runtime_checkable
 class RemoteTeacher(Teacher, Protocol):
     """A teacher that is queried by concurrent requests.

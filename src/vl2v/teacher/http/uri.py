@@ -24,15 +24,16 @@ NUMBERS: dict[str, Callable[[str], Any]] = {
 }
 
 
-def open_wire(uri: str, price: Price | None = None) -> Wire:
+def open_wire(uri: str, price: Price | None = None, *, batch_api: bool = False) -> Wire:
     """Create the adapter for the URI of a remote teacher.
 
     Args:
         uri: a URL, or ``<vendor>:<model>``; either with ``#option=value&...`` (see `Options`).
         price: price of a vendor whose price is unknown or has changed.
+        batch_api: whether to buy images by the vendor's batch API.
 
     Raises:
-        TeacherError: if the URI is malformed, or contains a key.
+        TeacherError: if the URI is malformed, or contains a key, or the vendor has no batch API for images.
     """
     name, _, fragment = uri.partition("#")
     options = _options(fragment)
@@ -47,6 +48,8 @@ def open_wire(uri: str, price: Price | None = None) -> Wire:
         raise TeacherError(f"'{kind}:' specifies no model.", expected=example, found=kind + ":", next_step="add it")
     wire = adapter.for_model(model)(model, options, price)
     wire.check_purposes()
+    if batch_api:
+        wire.use_batch_api()
     return wire
 
 

@@ -10,6 +10,7 @@ from vl2v.progress import Progress, Silent
 from vl2v.teacher.base import Teacher, Vectors, checked
 from vl2v.teacher.http.remote import RemoteTeacher
 from vl2v.teacher.origin import Consistency
+from vl2v.teacher.purchase.job_buyer import JobPurchase, Wanted, refuse_if_in_jobs
 from vl2v.teacher.purchase.ledger import Budget, PurchaseContext
 from vl2v.teacher.purchase.pace import with_best_threads
 from vl2v.teacher.purchase.remote_buyer import Purchase
@@ -76,7 +77,11 @@ class Buyer:
             BudgetError: before a batch is sent that would exceed the budget.
             TeacherError: if a response is unusable; batches saved before remain in the store.
         """
+        wanted = Wanted(digests, read, purpose, view)
+        if (jobs := self._jobs()) is not None:
+            return jobs.images(wanted)
         if isinstance(self.teacher, RemoteTeacher):
+            refuse_if_in_jobs(self.store, self.teacher.describe(), wanted)
             return self._remote(self.teacher, purpose).images(digests, read, view)
         card = self.teacher.describe()
         todo = self.store.lacks(card, digests, view)
@@ -96,6 +101,17 @@ class Buyer:
                 bought += len(batch)
                 advance(len(part))
         return bought
+
+    def all_images(self, parts: Sequence[Wanted]) -> None:
+        """Buy several parts with `images`. Batch jobs are submitted for all parts before any of them is awaited."""
+        self.submit(parts)
+        for part in parts:
+            self.images(part.digests, part.read, part.purpose, part.view)
+
+    def submit(self, parts: Sequence[Wanted]) -> None:
+        """Submit batch jobs for several parts without waiting; without a batch API, nothing is sent."""
+        if (jobs := self._jobs()) is not None:
+            all(jobs.submit(part) for part in parts)  # until the vendor or the budget takes no more
 
     def texts(self, texts: Sequence[str], purpose: str = "prompts") -> int:
         """Buy the text embeddings that the store lacks.
@@ -123,6 +139,16 @@ class Buyer:
                 if self.watch is not None:
                     self.watch.texts(batch, vectors)
         return len(todo)
+
+    def _jobs(self) -> JobPurchase | None:
+        """Return the purchase by batch jobs; None if the teacher is queried by single requests."""
+        jobs = getattr(self.teacher, "jobs", None)
+        if jobs is None or not isinstance(self.teacher, RemoteTeacher):
+            return None
+        purchase = JobPurchase(self.teacher, jobs, self.store, self.budget, self.run, self.progress)
+        if self.watch is not None:
+            purchase.watch, purchase.consistency = self.watch, self._consistency
+        return purchase
 
     def _remote(self, teacher: RemoteTeacher, purpose: str) -> Purchase:
         purchase = Purchase(teacher, self.store, self.budget, self.run, purpose, self.progress)

@@ -9,19 +9,21 @@ from decimal import Decimal
 from vl2v.teacher.base import TeacherCard
 from vl2v.teacher.purchase.store_file import StoreFile
 
+JOB = "job:"  # start of the key of a batch job; the rest is its label, and then the vendor's name of it
 KEY_LIFE = 23 * 3600.0  # seconds for which vendors remember an idempotency key; vl2v's server does so for a day
 
 
 @dataclass(frozen=True)
 class Pending:
-    """A batch that was sent with an idempotency key and has no response.
+    """A batch that was sent with an idempotency key, or as a job, and has no response.
 
     Attributes:
         entry: number of its ledger entry.
-        key: idempotency key.
+        key: idempotency key, or `JOB` and the job.
         members: the concatenated SHA-256 of the images, or a JSON list of the texts.
         run: name of the run that pays for it.
         cost: the reserved cost.
+        view: number of the view of the images.
     """
 
     entry: int
@@ -29,6 +31,7 @@ class Pending:
     members: bytes
     run: str
     cost: Decimal
+    view: int = 0
 
 
 class LedgerTable(StoreFile):
@@ -74,6 +77,11 @@ class LedgerTable(StoreFile):
         with self._lock:
             self._db.execute("UPDATE ledger SET attempts = attempts + 1 WHERE id = ?", (entry,))
 
+    def set_key(self, entry: int, key: str) -> None:
+        """Replace the key of an entry, for a job that now has a name."""
+        with self._lock:
+            self._db.execute("UPDATE ledger SET key = ? WHERE id = ?", (key, entry))
+
     def note(self, entry: int, why: str, *, refused: bool = False) -> None:
         """Record why an attempt failed.
 
@@ -98,7 +106,9 @@ class LedgerTable(StoreFile):
             self._settle(entry, cost)
 
     def pending(self, card: TeacherCard, kind: str | None = None, view: int | None = None) -> list[Pending]:
-        """Return the batches without a response that can be sent again free of charge, oldest first.
+        """Return the batches without a response that cost nothing more, oldest first.
+
+        They are jobs, and requests that are recent enough to be sent again free of charge.
 
         Args:
             card: description of the teacher.
@@ -106,13 +116,14 @@ class LedgerTable(StoreFile):
             view: number of the view; None for all.
         """
         query = (
-            "SELECT id, key, members, run, cost FROM ledger WHERE state = 'sent' AND key != '' AND members IS NOT NULL"
-            " AND teacher = ? AND time > ? AND (? IS NULL OR kind = ?) AND (? IS NULL OR view = ?) ORDER BY id"
+            "SELECT id, key, members, run, cost, view FROM ledger WHERE state = 'sent' AND key != ''"
+            " AND members IS NOT NULL AND teacher = ? AND (time > ? OR key LIKE ?)"
+            " AND (? IS NULL OR kind = ?) AND (? IS NULL OR view = ?) ORDER BY id"
         )
         with self._lock:
-            values = (self.teacher_id(card), time.time() - KEY_LIFE, kind, kind, view, view)
+            values = (self.teacher_id(card), time.time() - KEY_LIFE, f"{JOB}%", kind, kind, view, view)
             rows = self._db.execute(query, values).fetchall()
-        return [Pending(entry, key, members, run, Decimal(cost)) for entry, key, members, run, cost in rows]
+        return [Pending(entry, key, members, run, Decimal(cost), at) for entry, key, members, run, cost, at in rows]
 
     def entries(self, run: str | None = None) -> list[tuple[float, str, str, str, str, int, Decimal, str, int, str]]:
         """Return the ledger entries, oldest first, of all runs or of one.

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from decimal import Decimal
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from vl2v.errors import TeacherError
 from vl2v.teacher.base import Price, TeacherCard
@@ -22,6 +22,9 @@ from vl2v.teacher.http.vendors.values import error_text as error_text
 from vl2v.teacher.http.vendors.values import from_base64 as from_base64
 from vl2v.teacher.http.vendors.values import mime as mime
 from vl2v.teacher.http.vendors.values import openai_rows
+
+if TYPE_CHECKING:
+    from vl2v.teacher.http.jobs import BatchApi
 
 Fetch = Callable[[str], Any]
 """A function that fetches JSON from a URL, free of charge."""
@@ -81,6 +84,8 @@ class Wire:
     """Purposes of text embeddings, likewise."""
     unstated_purposes: tuple[str, str] | None = None
     """Purposes for images and texts of embeddings that earlier versions stored without stating them."""
+    jobs: BatchApi | None = None
+    """The batch API, once `use_batch_api` was called."""
     price_note: str = ""
     """A remark about the price, set by `card`; may be empty."""
 
@@ -197,6 +202,19 @@ class Wire:
                 next_step="set them: --price-per-1000-images and --price-per-1000-texts; or --free if it is free",
             )
         return price
+
+    def use_batch_api(self) -> None:
+        """Buy images by the vendor's batch API, at its price.
+
+        Raises:
+            TeacherError: if the vendor has none for images of this model, or none that vl2v supports.
+        """
+        raise TeacherError(
+            f"vl2v knows no batch API for images of {self.name}:{self.model}.",
+            expected="gemini:gemini-embedding-2, whose batch API takes images",
+            found=f"{self.name}:{self.model}"[:100],
+            next_step="omit --batch-api",
+        )
 
     def age_note(self, today: date) -> str:
         """Return one line about a price of the table that is old; empty if it is not old or not used."""

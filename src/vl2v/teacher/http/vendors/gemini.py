@@ -8,6 +8,7 @@ of a request share one embedding, so each request has one part.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import date
 from decimal import Decimal
 from typing import Any
@@ -16,6 +17,7 @@ from vl2v.errors import TeacherError
 from vl2v.teacher.base import Price
 from vl2v.teacher.http.packing import MEGA, Limits
 from vl2v.teacher.http.remote import Kind
+from vl2v.teacher.http.vendors import gemini_batch
 from vl2v.teacher.http.vendors.base import NO_PURPOSE, Options, Verdict, Wire, b64, mime
 from vl2v.teacher.http.vendors.prices import PriceSource
 
@@ -57,6 +59,19 @@ class Gemini(Wire):
             problem = f"'{self.model}' embeds only texts."
             raise TeacherError(problem, expected="a model for images and texts", next_step="use gemini-embedding-2")
         self.table = TABLE if self.model.startswith("gemini-embedding-2") else None
+
+    def use_batch_api(self) -> None:
+        """See `Wire.use_batch_api`; prompts are few, and are bought by single requests."""
+        if self.model != gemini_batch.MODEL:
+            super().use_batch_api()
+        api = gemini_batch.GeminiBatch(self)
+        self.jobs, self.source = api, gemini_batch.SOURCE
+        self.table = replace(TABLE, per_1000_images=gemini_batch.PER_1000_IMAGES)
+        usual, expires = (int(time.total_seconds() // 3600) for time in (api.usual, api.expires))
+        self.price_note = (
+            f"images at the price of the batch API: answers usually take up to {usual} hours, and a job that is not"
+            f" done after {expires} hours ends without answers; prompts at the full price, at once"
+        )
 
     def url(self, kind: Kind) -> str:
         """See `Wire.url`."""

@@ -1,0 +1,295 @@
+"""Buy images by batch jobs of a vendor: submit them, wait, and save their embeddings.
+
+A job is recorded in the ledger under a new label before it is created, and under the vendor's name afterwards. A
+process that finds a label without a name searches the vendor's jobs for it, so no job is created twice.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from vl2v.errors import BudgetError, TeacherError
+from vl2v.progress import Advance, Progress, Silent, warn
+from vl2v.teacher.base import TeacherCard, checked
+from vl2v.teacher.http.jobs import Jobs, JobState, Refusal
+from vl2v.teacher.http.packing import image_size, pack
+from vl2v.teacher.http.remote import Answer, RemoteTeacher
+from vl2v.teacher.http.retry import Failure
+from vl2v.teacher.origin import Consistency
+from vl2v.teacher.purchase.ledger import Budget, PurchaseContext
+from vl2v.teacher.purchase.ledger_table import JOB, Pending
+from vl2v.teacher.purchase.store import Digests, EmbeddingStore
+
+if TYPE_CHECKING:
+    from vl2v.teacher.purchase.buyer import Watch
+
+FIRST, LONGEST, GROWTH = 5.0, 120.0, 1.5  # seconds between two looks at the jobs
+ROUNDS = 3  # attempts at an image that the vendor did not process
+LABEL = "vl2v-"  # start of every label; the vendor's names start otherwise
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """The images of a purchase: their SHA-256 [N, 32], the bytes of image i, their purpose and their view."""
+
+    digests: Digests
+    read: Callable[[int], bytes]
+    purpose: str
+    view: int = 0
+
+
+def open_jobs(store: EmbeddingStore, card: TeacherCard, wanted: Wanted | None = None) -> list[Pending]:
+    """Return the jobs that have not been collected; with `wanted`, only those with some of these images."""
+    jobs = [batch for batch in store.pending(card, "image") if batch.key.startswith(JOB)]
+    if wanted is None:
+        return jobs
+    keys = {row.tobytes() for row in wanted.digests}
+    return [job for job in jobs if job.view == wanted.view and not keys.isdisjoint(_members(job))]
+
+
+def refuse_if_in_jobs(store: EmbeddingStore, card: TeacherCard, wanted: Wanted) -> None:
+    """Refuse to buy images by single requests that are in a job, and would be charged twice.
+
+    Raises:
+        TeacherError: if there are such images.
+    """
+    if jobs := open_jobs(store, card, wanted):
+        keys = {row.tobytes() for row in wanted.digests}
+        count = sum(key in keys for job in jobs for key in _members(job))
+        raise TeacherError(
+            f"{count} of these images are in batch jobs at {card.identity}.",
+            expected="images that are not being bought already",
+            found=f"{len(jobs)} job{'s' * (len(jobs) > 1)} without collected answers",
+            next_step="add --batch-api, which collects them",
+        )
+
+
+class JobPurchase:
+    """A purchase of images by batch jobs.
+
+    Args:
+        teacher: the teacher to query.
+        jobs: batch jobs of the teacher.
+        store: store of the embeddings and the ledger.
+        budget: budget that pays for the jobs.
+        run: name of the run in the ledger.
+        progress: progress callback.
+
+    Attributes:
+        watch: check of the embeddings after they are stored; None skips it.
+        consistency: comparison of the embeddings before they are stored; None skips it.
+    """
+
+    def __init__(
+        self,
+        teacher: RemoteTeacher,
+        jobs: Jobs,
+        store: EmbeddingStore,
+        budget: Budget,
+        run: str,
+        progress: Progress | None = None,
+    ) -> None:
+        self.watch: Watch | None = None
+        self.consistency: Consistency | None = None
+        self._teacher, self._jobs, self._store, self._card = teacher, jobs, store, teacher.describe()
+        self._budget, self._run, self._progress = budget, run, progress or Silent()
+        self._limits = replace(teacher.limits, images=jobs.api.images, request_bytes=jobs.api.request_bytes)
+        self._most = jobs.api.jobs
+        self._shown: dict[str, str] = {}
+
+    def images(self, wanted: Wanted) -> int:
+        """Buy the images that the store lacks, and wait for them; see `vl2v.teacher.purchase.buyer.Buyer.images`.
+
+        Other processes can use the store while this one waits.
+
+        Raises:
+            KeyboardInterrupt: with a message about the jobs that go on, if the user stops the command.
+        """
+        card, title = self._card, f"querying {self._card.identity} ({wanted.purpose}) by batch jobs"
+        lacking = len(self._store.lacks(card, wanted.digests, wanted.view))
+        with self._progress.stage(title, len(wanted.digests), len(wanted.digests) - lacking) as advance:
+            try:
+                for _ in range(ROUNDS):
+                    refusals = self._round(wanted, advance)
+                    if not refusals or any(refusal.final for refusal in refusals.values()):
+                        break
+            except KeyboardInterrupt:
+                if count := len(open_jobs(self._store, card)):
+                    text = f"{count} batch job{'s go' if count > 1 else ' goes'} on at the vendor"
+                    raise KeyboardInterrupt(f"{text}; run the same command again to collect the answers") from None
+                raise
+        if refusals:
+            raise self._refused(refusals)
+        return lacking
+
+    def submit(self, wanted: Wanted, refused: Sequence[bytes] = ()) -> bool:
+        """Create jobs for the images that the store lacks and that are in no job.
+
+        Args:
+            wanted: the images.
+            refused: SHA-256 of images to leave out.
+
+        Returns:
+            Whether all are in jobs; at most so many jobs are created as the vendor takes at a time.
+
+        Raises:
+            BudgetError: if the budget does not cover a job and no other job is open; it is not created.
+            TeacherError: if the vendor rejects a job.
+        """
+        with self._store.alone(self._progress):
+            open_ = [job for job in open_jobs(self._store, self._card) if self._named(job)]
+            out = set(refused).union(*(_members(job) for job in open_ if job.view == wanted.view))
+            lacks = self._store.lacks(self._card, wanted.digests, wanted.view)
+            todo = [i for i in lacks if wanted.digests[i].tobytes() not in out]
+            count = len(open_)
+            for batch in self._batches(todo, wanted):
+                if count >= self._most or not self._create(batch, wanted, alone=not count):
+                    return False
+                count += 1
+        return True
+
+    def _batches(self, todo: list[int], wanted: Wanted) -> Iterator[list[tuple[int, bytes]]]:
+        fitted = ((i, self._teacher.fit(wanted.read(i))) for i in todo)
+        return pack(fitted, lambda item: image_size(item[1]), self._limits.images, self._limits)
+
+    def _create(self, batch: list[tuple[int, bytes]], wanted: Wanted, alone: bool) -> bool:
+        """Create a job; False if the vendor or the budget takes it only when another job is done."""
+        context = PurchaseContext(self._store, self._budget, self._card, self._run, wanted.purpose, wanted.view)
+        label, cost = f"{LABEL}{uuid.uuid4().hex}", self._card.price.of(images=len(batch))
+        members = wanted.digests[[i for i, _ in batch]].tobytes()
+        try:
+            entry = context.open_entry("image", len(batch), cost, JOB + label, members)
+        except BudgetError:
+            if alone:
+                raise
+            return False
+        job = Pending(entry, JOB + label, members, self._run, cost, wanted.view)
+        try:
+            name = self._jobs.submit(label, [image for _, image in batch])
+        except Failure as failure:
+            if not failure.charged:
+                self._release(job, failure.why)
+            if failure.why == "HTTP 429" and not alone:
+                return False
+            raise failure.error from None
+        self._store.set_key(entry, JOB + name)
+        self._progress.note(f"batch job {name} of {len(batch)} images was submitted")
+        return True
+
+    def _named(self, job: Pending) -> bool:
+        """Find the name of a job that was recorded and maybe created; False if the vendor has no such job."""
+        label = job.key.removeprefix(JOB)
+        if not label.startswith(LABEL):
+            return True
+        name = self._jobs.find(label)
+        if name is None:
+            self._release(job, "the job was not created")
+        else:
+            self._store.set_key(job.entry, JOB + name)
+        return name is not None
+
+    def _round(self, wanted: Wanted, advance: Advance) -> dict[bytes, Refusal]:
+        """Submit and collect until every image was answered once; return the refusals by SHA-256."""
+        refusals: dict[bytes, Refusal] = {}
+        wait = FIRST
+        while True:
+            complete = self.submit(wanted, tuple(refusals))
+            jobs = open_jobs(self._store, self._card, wanted)
+            if complete and not jobs:
+                return refusals
+            ended = [self._look(job, wanted, advance, refusals) for job in jobs or open_jobs(self._store, self._card)]
+            wait = FIRST if any(ended) else min(LONGEST, wait * GROWTH)
+            if not all(ended):
+                time.sleep(wait)
+
+    def _look(self, job: Pending, wanted: Wanted, advance: Advance, refusals: dict[bytes, Refusal]) -> bool:
+        """Look at a job, and save its answers if it has ended; return whether it has."""
+        name, count = job.key.removeprefix(JOB), len(_members(job))
+        state = self._jobs.state(name, count)
+        if state is None:
+            why = "the vendor no longer knows the job"
+            self._store.write_off(job.entry, why, None)
+            warn(self._progress, f"batch job {name}: {why}; its {count} images may have been charged")
+            return True
+        text = f"batch job {name}: {state.state}, {state.done} of {count} images done"
+        if self._shown.get(name) != text:
+            self._shown[name] = text
+            self._progress.note(text)
+        if state.ended:
+            self._save(job, state, wanted, advance, refusals)
+        return state.ended
+
+    def _save(
+        self, job: Pending, state: JobState, wanted: Wanted, advance: Advance, refusals: dict[bytes, Refusal]
+    ) -> None:
+        if state.answers is None:
+            self._release(job, f"job {state.state}", state.billed)
+            raise self._fruitless(job, state)
+        members, card = np.frombuffer(job.members, np.uint8).reshape(-1, 32), self._card
+        refusals |= {m.tobytes(): a for m, a in zip(members, state.answers, strict=True) if isinstance(a, Refusal)}
+        rows = [i for i, answer in enumerate(state.answers) if not isinstance(answer, Refusal)]
+        try:
+            vectors = checked(
+                [state.answers[i] for i in rows] or np.zeros((0, card.dimension)), len(rows), card, "image"
+            )
+            fault = self.consistency and self.consistency.fault(self._store, card, "image", Answer(vectors))
+            if fault:
+                raise fault
+        except TeacherError as error:
+            self._release(job, error.found, len(rows))
+            raise
+        digests, cost = members[rows], card.price.of(images=len(rows))
+        before = self._store.knows_images(card, digests, job.view)
+        self._store.keep_images(card, digests, vectors, job.view, job.entry, cost)
+        self._correct(job, len(rows))
+        index = {row.tobytes(): i for i, row in enumerate(wanted.digests)} if job.view == wanted.view else {}
+        known = [i for i, row in enumerate(digests) if row.tobytes() in index]
+        advance(sum(not before[i] for i in known))
+        if self.watch is not None and known:
+            sent = digests[known]
+            self.watch.images(sent, vectors[known], lambda i: wanted.read(index[sent[i].tobytes()]))
+
+    def _release(self, job: Pending, why: str, charged: int = 0) -> None:
+        """End a job without embeddings, at the cost of the images that the vendor charged."""
+        if charged:
+            self._store.write_off(job.entry, why, self._card.price.of(images=charged))
+        else:
+            self._store.note(job.entry, why, refused=True)
+        self._correct(job, charged)
+
+    def _correct(self, job: Pending, charged: int) -> None:
+        if job.run == self._run:  # another run reads the ledger when it opens its budget
+            self._budget.correct(job.entry, self._card.price.of(images=charged), job.cost)
+
+    def _fruitless(self, job: Pending, state: JobState) -> TeacherError:
+        hours = int(self._jobs.api.expires.total_seconds() // 3600)
+        reason = f", as it was not done within {hours} hours" if state.state == "expired" else ""
+        said = f": {state.why}" if state.why else ""
+        return TeacherError(
+            f"Batch job {state.name} of {self._card.identity} ended without answers.",
+            expected=f"embeddings of {len(_members(job))} images",
+            found=f"{state.state}{reason}{said}",
+            next_step="repeat the command to submit these images in a new job, or omit --batch-api to buy them at once"
+            " at the full price",
+        )
+
+    def _refused(self, refusals: dict[bytes, Refusal]) -> TeacherError:
+        final = {key: refusal for key, refusal in refusals.items() if refusal.final}
+        key, first = next(iter((final or refusals).items()))
+        step = "remove these images" if final else "try again later"
+        return TeacherError(
+            f"{self._card.identity} did not embed {len(final or refusals)} images of a batch job.",
+            expected="an embedding of every image",
+            found=f"{first.why} (image with SHA-256 {key.hex()[:16]})",
+            next_step=f"{step}; the embeddings of all others are saved, and refused images are not counted as spent",
+        )
+
+
+def _members(job: Pending) -> list[bytes]:
+    return [job.members[i : i + 32] for i in range(0, len(job.members), 32)]
