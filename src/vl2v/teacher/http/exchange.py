@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from decimal import Decimal
+from types import MappingProxyType
 from typing import Any
 from urllib.parse import quote
 
@@ -82,19 +83,19 @@ class Exchange:
             why = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
             unsafe = "CERTIFICATE_VERIFY_FAILED" in why
             charged = order is not None and not isinstance(error, UNSENT)
-            raise self._broken(self._clean(why, headers), final=unsafe, charged=charged, down=True) from None
+            raise self._broken(self.clean(why, headers), final=unsafe, charged=charged, down=True) from None
         except UnusableBodyError as error:
             raise self._broken(str(error), final=error.final, spoilt=True) from None
-        return self._answer(reply, headers)
+        return self._answer(reply, headers, rows)
 
-    def _answer(self, reply: Reply, headers: Mapping[str, str]) -> Any:
-        """Return the JSON of a response.
+    def _answer(self, reply: Reply, headers: Mapping[str, str], rows: int) -> Any:
+        """Return the JSON of a response; a batch job that failed is described by one with ``error`` and `rows`.
 
         Raises:
             Failure: if the response is an error, also one with a status of success, or is not JSON.
         """
         body: str | bytes = reply.body
-        if reply.method == "GET":  # the description of a vendor is shown and saved
+        if reply.method == "GET" and not rows:  # the description of a vendor is shown and saved
             body = self.key.strike(reply.body.decode(errors="replace"))
         try:
             answer = json.loads(body)
@@ -106,7 +107,7 @@ class Exchange:
             raise self._refusal(reply, answer, headers)
         if answer is None:
             raise self._broken("a body that is not JSON, or is truncated", spoilt=True)
-        if isinstance(answer, dict) and answer.get("error"):
+        if isinstance(answer, dict) and answer.get("error") and not rows:
             raise self._refusal(reply, answer, headers)
         return answer
 
@@ -126,7 +127,7 @@ class Exchange:
 
     def unreadable(self, error: Exception) -> Failure:
         """Return the failure for a response in another format."""
-        text = self._clean(f"{type(error).__name__}: {error}", {})
+        text = self.clean(f"{type(error).__name__}: {error}")
         return self._broken(f"a response in another format ({text})", spoilt=True)
 
     def _check_secrecy(self, url: str, headers: Mapping[str, str]) -> None:
@@ -148,7 +149,7 @@ class Exchange:
             stated = int(code) if code.isdecimal() and 400 <= int(code) < 600 else status
         verdict = self.wire.verdict(stated, reply.headers, answer)
         final = verdict.final or reply.headers.get("x-should-retry", "").lower() == "false"
-        words = self._clean(error_text(answer) or reply.body[:READ].decode(errors="replace"), headers)
+        words = self.clean(error_text(answer) or reply.body[:READ].decode(errors="replace"), headers)
         step = verdict.next_step
         if 300 <= status < 400:
             words, step = self._moved(reply)
@@ -164,10 +165,10 @@ class Exchange:
 
     def _moved(self, reply: Reply) -> tuple[str, str]:
         """Return the description of a redirect and the next step. Following it would send the key to another host."""
-        target = self._clean(reply.target, {})
+        target = self.clean(reply.target)
         if not target:
             return "a redirect without a target", "check the address"
-        host = self._clean(host_of(reply.target), {})
+        host = self.clean(host_of(reply.target))
         for end in ("/models", "/embeddings"):
             target = target.removesuffix(end)
         step = f"if you trust {host} with your key and images, use that address: {target}"
@@ -184,7 +185,7 @@ class Exchange:
     def _name(self) -> str:
         return f"{self.wire.name}:{self.wire.model}" if self.wire.needs_key else self.wire.base
 
-    def _clean(self, text: str, headers: Mapping[str, str]) -> str:
+    def clean(self, text: str, headers: Mapping[str, str] = MappingProxyType({})) -> str:
         """Return a vendor's message, shortened, printable and without credentials."""
         text = self.key.strike(text[:READ])
         for name in SECRET_HEADERS & set(map(str.lower, headers)):

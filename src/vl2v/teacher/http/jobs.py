@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from decimal import Decimal
 from typing import Any, Protocol, TypeVar
@@ -17,6 +17,7 @@ from vl2v.teacher.http.retry import Failure, Patience, Tries
 
 T = TypeVar("T")
 
+FULL = "HTTP 429"
 APPEAR = 10  # multiple of the first wait after which a job whose creation had no response is searched for
 
 
@@ -34,7 +35,6 @@ class JobState:
 
     Attributes:
         name: the vendor's name of the job.
-        label: the name that vl2v gave it.
         state: the vendor's word for the state, in lower case.
         ended: whether the state is final.
         done: number of requests that were processed so far.
@@ -44,7 +44,6 @@ class JobState:
     """
 
     name: str
-    label: str
     state: str
     ended: bool
     done: int
@@ -113,15 +112,17 @@ class Jobs:
     def __init__(self, api: BatchApi, exchange: Exchange, patience: Patience, rng: random.Random) -> None:
         self.api, self._exchange, self._patience, self._rng = api, exchange, patience, rng
 
-    def submit(self, label: str, images: Sequence[bytes]) -> str:
+    def submit(self, label: str, images: Sequence[bytes], patient: bool = True) -> str:
         """Create a job and return its name.
 
         Args:
             label: a new name, by which the job is found if the response is lost.
             images: image files.
+            patient: whether to wait if the vendor takes no further job now.
 
         Raises:
-            Failure: if there is no job; `charged` is false if there is certainly none.
+            Failure: if there is no job. `why` is `FULL` if the vendor takes no further job now, and `charged` is false
+                if there is certainly none.
         """
         order = Order("image", len(images), self.api.request(label, images), "application/json", Decimal(0), label)
         tries, created = Tries(self._patience, self._rng), self.api.create_url
@@ -129,6 +130,8 @@ class Jobs:
             try:
                 return self._parsed(lambda: self.api.state(self._exchange.send("POST", created, order)).name)
             except Failure as failure:
+                if failure.why == FULL and not patient:
+                    raise
                 try:
                     wait = tries.after(failure, True)
                 except TeacherError:
@@ -156,11 +159,15 @@ class Jobs:
             TeacherError: if it cannot be read.
         """
         try:
-            return self._read(self.api.job_url(name), count, lambda answer: self.api.state(answer, count))
+            found = self._read(self.api.job_url(name), count, lambda answer: self.api.state(answer, count))
         except TeacherError as error:
             if "HTTP 404" in error.problem:
                 return None
             raise
+        clean, answers = self._exchange.clean, found.answers
+        if answers is not None:
+            answers = [replace(a, why=clean(a.why)) if isinstance(a, Refusal) else a for a in answers]
+        return replace(found, state=clean(found.state), why=clean(found.why), answers=answers)
 
     def _read(self, url: str, rows: int, parse: Callable[[Any], T]) -> T:
         tries = Tries(self._patience, self._rng)

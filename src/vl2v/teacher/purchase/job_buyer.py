@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -17,7 +18,7 @@ import numpy as np
 from vl2v.errors import BudgetError, TeacherError
 from vl2v.progress import Advance, Progress, Silent, warn
 from vl2v.teacher.base import TeacherCard, checked
-from vl2v.teacher.http.jobs import Jobs, JobState, Refusal
+from vl2v.teacher.http.jobs import FULL, Jobs, JobState, Refusal
 from vl2v.teacher.http.packing import image_size, pack
 from vl2v.teacher.http.remote import Answer, RemoteTeacher
 from vl2v.teacher.http.retry import Failure
@@ -111,19 +112,14 @@ class JobPurchase:
         Raises:
             KeyboardInterrupt: with a message about the jobs that go on, if the user stops the command.
         """
-        card, title = self._card, f"querying {self._card.identity} ({wanted.purpose}) by batch jobs"
-        lacking = len(self._store.lacks(card, wanted.digests, wanted.view))
-        with self._progress.stage(title, len(wanted.digests), len(wanted.digests) - lacking) as advance:
-            try:
-                for _ in range(ROUNDS):
-                    refusals = self._round(wanted, advance)
-                    if not refusals or any(refusal.final for refusal in refusals.values()):
-                        break
-            except KeyboardInterrupt:
-                if count := len(open_jobs(self._store, card)):
-                    text = f"{count} batch job{'s go' if count > 1 else ' goes'} on at the vendor"
-                    raise KeyboardInterrupt(f"{text}; run the same command again to collect the answers") from None
-                raise
+        title = f"querying {self._card.identity} ({wanted.purpose}) by batch jobs"
+        lacking = len(self._store.lacks(self._card, wanted.digests, wanted.view))
+        total = len(wanted.digests)
+        with self._explained(), self._progress.stage(title, total, total - lacking) as advance:
+            for _ in range(ROUNDS):
+                refusals = self._round(wanted, advance)
+                if not refusals or any(refusal.final for refusal in refusals.values()):
+                    break
         if refusals:
             raise self._refused(refusals)
         return lacking
@@ -142,7 +138,7 @@ class JobPurchase:
             BudgetError: if the budget does not cover a job and no other job is open; it is not created.
             TeacherError: if the vendor rejects a job.
         """
-        with self._store.alone(self._progress):
+        with self._explained(), self._store.alone(self._progress):
             open_ = [job for job in open_jobs(self._store, self._card) if self._named(job)]
             out = set(refused).union(*(_members(job) for job in open_ if job.view == wanted.view))
             lacks = self._store.lacks(self._card, wanted.digests, wanted.view)
@@ -153,6 +149,17 @@ class JobPurchase:
                     return False
                 count += 1
         return True
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Add to an interruption by the user what becomes of the jobs."""
+        try:
+            yield
+        except KeyboardInterrupt as stopped:
+            if not stopped.args and (count := len(open_jobs(self._store, self._card))):
+                text = f"{count} batch job{'s go' if count > 1 else ' goes'} on at the vendor"
+                raise KeyboardInterrupt(f"{text}; run the same command again to collect the answers") from None
+            raise
 
     def _batches(self, todo: list[int], wanted: Wanted) -> Iterator[list[tuple[int, bytes]]]:
         fitted = ((i, self._teacher.fit(wanted.read(i))) for i in todo)
@@ -171,11 +178,11 @@ class JobPurchase:
             return False
         job = Pending(entry, JOB + label, members, self._run, cost, wanted.view)
         try:
-            name = self._jobs.submit(label, [image for _, image in batch])
+            name = self._jobs.submit(label, [image for _, image in batch], patient=alone)
         except Failure as failure:
             if not failure.charged:
                 self._release(job, failure.why)
-            if failure.why == "HTTP 429" and not alone:
+            if failure.why == FULL and not alone:
                 return False
             raise failure.error from None
         self._store.set_key(entry, JOB + name)

@@ -24,7 +24,9 @@ from vl2v.teacher.http.vendors.prices import PriceSource
 
 MODEL = "gemini-embedding-2"  # the price list has no batch price for the preview
 PER_1000_IMAGES = Decimal("0.06")
-SOURCE = PriceSource(date(2026, 8, 28), "Gemini Developer API pricing", "https://ai.google.dev/gemini-api/docs/pricing")
+SOURCE = PriceSource(
+    date(2026, 8, 28), "a transcript of the vendor's price list", "https://ai.google.dev/gemini-api/docs/pricing"
+)
 NAME = re.compile(r"batches/[A-Za-z0-9_-]+")
 ENDED = ("succeeded", "failed", "cancelled", "expired")
 FINAL = frozenset({3, 5, 7, 9, 11, 12, 16})  # codes of google.rpc for requests that would fail again
@@ -65,14 +67,17 @@ class GeminiBatch:
         return f"{self._wire.base}/v1beta/{quote(name)}"
 
     def list_url(self, page: str) -> str:
-        """See `BatchApi.list_url`. Pages are short, since jobs may be listed with their results."""
-        query = {"pageSize": "10"} | ({"pageToken": page} if page else {})
+        """See `BatchApi.list_url`. A page is one job, since jobs may be listed with their results."""
+        query = {"pageSize": "1"} | ({"pageToken": page} if page else {})
         return f"{self._wire.base}/v1beta/batches?{urlencode(query)}"
 
     def page(self, answer: Any) -> tuple[dict[str, str], str]:
         """See `BatchApi.page`."""
-        listed = [self.state(operation) for operation in answer.get("operations", ())]
-        return {job.label: job.name for job in listed}, str(answer.get("nextPageToken") or "")
+        if answer.get("error"):
+            raise ValueError("an error instead of a list")
+        listed = [(str(entry["name"]), entry.get("metadata") or {}) for entry in answer.get("operations", ())]
+        names = {str(about.get("displayName")): name for name, about in listed if NAME.fullmatch(name)}
+        return names, str(answer.get("nextPageToken") or "")
 
     def state(self, answer: Any, count: int = 0) -> JobState:
         """See `BatchApi.state`."""
@@ -85,7 +90,6 @@ class GeminiBatch:
         ended = state in ENDED
         return JobState(
             name,
-            str(about.get("displayName") or ""),
             state,
             ended,
             succeeded + failed,
