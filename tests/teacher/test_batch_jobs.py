@@ -233,9 +233,8 @@ def test_a_job_is_found_again_by_the_process_after_one_that_was_killed(
     assert Ledger(store).spent() == vendor.billed * PRICE
 
 
-@pytest.mark.parametrize("times", [1, 2])
 def test_a_job_whose_creation_had_no_response_is_searched_for(
-    store: EmbeddingStore, monkeypatch: pytest.MonkeyPatch, times: int
+    store: EmbeddingStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def lose(job: Job) -> None:
         if len(vendor.jobs) == 2:
@@ -382,10 +381,10 @@ def test_embeddings_of_another_length_are_not_stored(store: EmbeddingStore, monk
 
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
-    for i, colour in enumerate(((250, 5, 5), (230, 20, 9), (9, 9, 240), (20, 5, 220))):
+    for i, colour in enumerate(((250, 5, 5), (230, 20, 9), (9, 9, 240), (20, 5, 220)) * 2):
         folder = tmp_path / "photos"
         folder.mkdir(exist_ok=True)
-        Image.new("RGB", (16, 16), colour).save(folder / f"{i}.png")
+        Image.new("RGB", (16 + i, 16), colour).save(folder / f"{i}.png")
     return tmp_path / "photos"
 
 
@@ -395,7 +394,6 @@ def label(photos: Path, *more: str) -> Any:
     return run_cli("label", photos, "--teacher", SPEC, "--classes", "red,blue", "--budget", "0.01", *files, *more)
 
 
-@pytest.mark.slow
 def test_label_is_stopped_and_repeated(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def stop(seconds: float) -> None:
         raise KeyboardInterrupt
@@ -410,10 +408,9 @@ def test_label_is_stopped_and_repeated(photos: Path, monkeypatch: pytest.MonkeyP
         assert done.returncode == 0, done.stderr
         assert (len(vendor.jobs), set(vendor.single)) == (1, {"text"})
     rows = (photos.parent / "labels.csv").read_text().splitlines()[1:]
-    assert [row.split(",")[1] for row in rows] == ["red", "red", "blue", "blue"]
+    assert [row.split(",")[1] for row in rows] == ["red", "red", "blue", "blue"] * 2
 
 
-@pytest.mark.slow
 def test_the_quote_states_the_price_and_the_time(photos: Path) -> None:
     paths = ("--store", photos.parent / "s.sqlite", "--cache", photos.parent / "cache")
     quoted = [

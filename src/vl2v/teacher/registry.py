@@ -89,7 +89,8 @@ def open_teacher(
         expected = "\n    ".join(["one of", *known])
         raise TeacherError(f"Unknown teacher '{spec}'.", expected=expected, found=spec, next_step="correct --teacher")
     if batch_api:
-        raise TeacherError(f"'{kind}:' is not a vendor and has no batch API.", next_step="omit --batch-api")
+        expected, found = "a vendor with a batch API, e.g. gemini:gemini-embedding-2", f"{kind}:"
+        raise TeacherError("This teacher has no batch API.", expected=expected, found=found, next_step="omit --batch-api")
     check_device(device)
     factory: Factory = TEACHERS[kind]  # type: ignore[assignment]  # a Wire is remote
     return factory(rest, price, device)
