@@ -90,7 +90,8 @@ def open_teacher(
         raise TeacherError(f"Unknown teacher '{spec}'.", expected=expected, found=spec, next_step="correct --teacher")
     if batch_api:
         expected, found = "a vendor with a batch API, e.g. gemini:gemini-embedding-2", f"{kind}:"
-        raise TeacherError("This teacher has no batch API.", expected=expected, found=found, next_step="omit --batch-api")
+        problem, step = "This teacher has no batch API.", "omit --batch-api"
+        raise TeacherError(problem, expected=expected, found=found, next_step=step)
     check_device(device)
     factory: Factory = TEACHERS[kind]  # type: ignore[assignment]  # a Wire is remote
     return factory(rest, price, device)

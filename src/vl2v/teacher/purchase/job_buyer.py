@@ -191,8 +191,8 @@ class JobPurchase:
 
     def _named(self, job: Pending) -> bool:
         """Find the name of a job that was recorded and maybe created; False if the vendor has no such job."""
-        label = job.key.removeprefix(JOB)
-        if not label.startswith(LABEL):
+        label = _label(job)
+        if not label:
             return True
         name = self._jobs.find(label)
         if name is None:
@@ -210,9 +210,11 @@ class JobPurchase:
             jobs = open_jobs(self._store, self._card, wanted)
             if complete and not jobs:
                 return refusals
-            ended = [self._look(job, wanted, advance, refusals) for job in jobs or open_jobs(self._store, self._card)]
+            looked = jobs or open_jobs(self._store, self._card)
+            named = [job for job in looked if not _label(job)]  # others are being created by another process
+            ended = [self._look(job, wanted, advance, refusals) for job in named]
             wait = FIRST if any(ended) else min(LONGEST, wait * GROWTH)
-            if not all(ended):
+            if not ended or not all(ended):
                 time.sleep(wait)
 
     def _look(self, job: Pending, wanted: Wanted, advance: Advance, refusals: dict[bytes, Refusal]) -> bool:
@@ -296,6 +298,12 @@ class JobPurchase:
             found=f"{first.why} (image with SHA-256 {key.hex()[:16]})",
             next_step=f"{step}; the embeddings of all others are saved, and refused images are not counted as spent",
         )
+
+
+def _label(job: Pending) -> str:
+    """Return the label of a job whose name is not known; empty for one with a name."""
+    label = job.key.removeprefix(JOB)
+    return label if label.startswith(LABEL) else ""
 
 
 def _members(job: Pending) -> list[bytes]:

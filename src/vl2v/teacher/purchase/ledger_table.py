@@ -10,6 +10,7 @@ from vl2v.teacher.base import TeacherCard
 from vl2v.teacher.purchase.store_file import StoreFile
 
 JOB = "job:"  # start of the key of a batch job; the rest is its label, and then the vendor's name of it
+JOB_LIFE = 30 * 86400.0  # seconds for which the answers of a job are looked for; then it counts as spent
 KEY_LIFE = 23 * 3600.0  # seconds for which vendors remember an idempotency key; vl2v's server does so for a day
 
 
@@ -117,11 +118,11 @@ class LedgerTable(StoreFile):
         """
         query = (
             "SELECT id, key, members, run, cost, view FROM ledger WHERE state = 'sent' AND key != ''"
-            " AND members IS NOT NULL AND teacher = ? AND (time > ? OR key LIKE ?)"
+            " AND members IS NOT NULL AND teacher = ? AND time > ? - CASE WHEN key LIKE ? THEN ? ELSE ? END"
             " AND (? IS NULL OR kind = ?) AND (? IS NULL OR view = ?) ORDER BY id"
         )
         with self._lock:
-            values = (self.teacher_id(card), time.time() - KEY_LIFE, f"{JOB}%", kind, kind, view, view)
+            values = (self.teacher_id(card), time.time(), f"{JOB}%", JOB_LIFE, KEY_LIFE, kind, kind, view, view)
             rows = self._db.execute(query, values).fetchall()
         return [Pending(entry, key, members, run, Decimal(cost), at) for entry, key, members, run, cost, at in rows]
 
