@@ -71,6 +71,7 @@ def guarded(command: Callable[P, None]) -> Callable[P, None]:
             step = f"continue: {resume_command(str(out))}" if begun else ""
             if command.__name__ in REPEATED:
                 step = "continue: repeat the command"
+            step = step or ("run the same command again" if stopped.args else "")
             problem = ". ".join(("Stopped; all purchased embeddings are saved", *map(str, stopped.args)))
             _fail(Interrupted(f"{problem}.", next_step=step), as_json)
         except BrokenPipeError:

@@ -158,7 +158,7 @@ class JobPurchase:
         except KeyboardInterrupt as stopped:
             if not stopped.args and (count := len(open_jobs(self._store, self._card))):
                 text = f"{count} batch job{'s go' if count > 1 else ' goes'} on at the vendor"
-                raise KeyboardInterrupt(f"{text}; run the same command again to collect the answers") from None
+                raise KeyboardInterrupt(f"{text}; continue to collect the answers") from None
             raise
 
     def _batches(self, todo: list[int], wanted: Wanted) -> Iterator[list[tuple[int, bytes]]]:
