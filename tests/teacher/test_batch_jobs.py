@@ -394,6 +394,7 @@ def label(photos: Path, *more: str) -> Any:
     return run_cli("label", photos, "--teacher", SPEC, "--classes", "red,blue", "--budget", "0.01", *files, *more)
 
 
+@pytest.mark.slow
 def test_label_is_stopped_and_repeated(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def stop(seconds: float) -> None:
         raise KeyboardInterrupt
