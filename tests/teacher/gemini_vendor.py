@@ -133,7 +133,8 @@ def _embedding(request: dict[str, Any]) -> list[float]:
         colour = ImageColor.getrgb(named[0] if named else "grey")
     else:
         with Image.open(io.BytesIO(base64.b64decode(part["inline_data"]["data"]))) as image:
-            colour = image.convert("RGB").resize((1, 1)).getpixel((0, 0))
+            red, green, blue = image.convert("RGB").resize((1, 1)).tobytes()
+        colour = (red, green, blue)
     return [value / 255 for value in colour] + [0.01] * (request["output_dimensionality"] - 3)
 
 

@@ -10,6 +10,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from decimal import Decimal
@@ -122,7 +123,7 @@ def operation(state: str = "BATCH_STATE_SUCCEEDED", **more: Any) -> dict[str, An
     return {"name": "batches/a1", "metadata": {"state": state, "displayName": "x"}} | more
 
 
-ROWS = [{"response": {"embedding": {"values": [1.0]}}}, {"error": BUSY}]
+ROWS: list[dict[str, Any]] = [{"response": {"embedding": {"values": [1.0]}}}, {"error": BUSY}]
 
 
 @pytest.mark.parametrize(
@@ -196,6 +197,7 @@ def test_parts_are_all_submitted_before_one_is_awaited(store: EmbeddingStore, mo
 
 SCRIPT = """
 import sys
+import time
 sys.path.insert(0, {tests!r})
 import test_batch_jobs as t
 from vl2v.teacher.http.vendors.gemini import Gemini
@@ -266,7 +268,7 @@ def test_ctrl_c_leaves_the_job_to_the_vendor(store: EmbeddingStore, monkeypatch:
 
     with selling(monkeypatch) as vendor:
         with monkeypatch.context() as patched:
-            patched.setattr(job_buyer.time, "sleep", stop)
+            patched.setattr(time, "sleep", stop)
             with pytest.raises(KeyboardInterrupt, match="1 batch job goes on at the vendor"):
                 buy(store)
         card = open_teacher(SPEC).describe()
@@ -401,7 +403,7 @@ def test_label_is_stopped_and_repeated(photos: Path, monkeypatch: pytest.MonkeyP
 
     with selling(monkeypatch) as vendor:
         with monkeypatch.context() as patched:
-            patched.setattr(job_buyer.time, "sleep", stop)
+            patched.setattr(time, "sleep", stop)
             stopped = label(photos, "--batch-api")
         assert stopped.returncode == 130
         assert "1 batch job goes on at the vendor; continue to collect the answers" in stopped.stderr
