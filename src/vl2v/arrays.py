@@ -7,8 +7,9 @@ file cannot exhaust the memory.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 from zipfile import ZipFile, ZipInfo
@@ -20,6 +21,7 @@ from numpy.typing import NDArray
 SMALL = 64 * 2**20  # bytes to which any file may unpack
 RATIO = 100  # above that, maximum ratio to the size of the file; embeddings and logits hardly compress
 MEMBERS = 100
+BLOCK = 2**18  # bytes that are checked at a time
 LARGEST_CHARACTER = 0x10FFFF
 TEXT, FLOAT, WHOLE, BYTES = "U", "f", "iu", "u"  # letters of numpy's dtype.kind
 
@@ -46,12 +48,13 @@ class Form:
     finite: bool = True
 
 
-def read_arrays(path: Path, forms: Mapping[str, Form]) -> dict[str, NDArray[Any]]:
+def read_arrays(path: Path, forms: Mapping[str, Form], *, later: Collection[str] = ()) -> dict[str, NDArray[Any]]:
     """Read arrays from a .npz file.
 
     Args:
         path: path of the file.
         forms: expected arrays by name; other arrays in the file are not read.
+        later: arrays that are checked like the others, values excepted, but not returned, because they are read later.
 
     Returns:
         The arrays by name, in the byte order of this machine; text is valid Unicode.
@@ -64,14 +67,14 @@ def read_arrays(path: Path, forms: Mapping[str, Form]) -> dict[str, NDArray[Any]
         raise ArraysError("a folder, a pipe or a device instead of the file")
     try:
         with ZipFile(path) as archive:
-            return _read(archive, forms, max(SMALL, RATIO * path.stat().st_size))
+            return _read(archive, forms, max(SMALL, RATIO * path.stat().st_size), later)
     except (OSError, ArraysError):
         raise
     except Exception as error:  # zipfile, zlib and numpy raise many types of exceptions
         raise ArraysError(" ".join(f"{type(error).__name__}: {error}".split())[:200]) from error
 
 
-def _read(archive: ZipFile, forms: Mapping[str, Form], most: int) -> dict[str, NDArray[Any]]:
+def _read(archive: ZipFile, forms: Mapping[str, Form], most: int, later: Collection[str]) -> dict[str, NDArray[Any]]:
     members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()[: MEMBERS + 1]}
     if len(members) > MEMBERS:
         raise ArraysError(f"more than {MEMBERS} arrays")
@@ -87,7 +90,9 @@ def _read(archive: ZipFile, forms: Mapping[str, Form], most: int) -> dict[str, N
         total += max(math.prod(shape) * dtype.itemsize, info.file_size)
         if total > most:
             raise ArraysError(f"arrays of more than {most:,} bytes")
-    return {name: _array(archive, name, form, info) for name, (form, info) in infos.items()}
+    for name in later:
+        _check(archive, name, infos[name][1])
+    return {name: _array(archive, name, form, info) for name, (form, info) in infos.items() if name not in later}
 
 
 def _header(handle: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any]]:
@@ -108,6 +113,15 @@ def _compare(name: str, form: Form, shape: tuple[int, ...], dtype: np.dtype[Any]
         expected = ", ".join(str(w if w is not None else named) for w, named in zip(required, form.shape, strict=True))
         raise ArraysError(f"{name} of shape {list(shape)[:6]} in place of [{expected}]")
     lengths |= {named: length for named, length in zip(form.shape, shape, strict=True) if isinstance(named, str)}
+
+
+def _check(archive: ZipFile, name: str, info: ZipInfo) -> None:
+    """Check the length and, at the end of the member, the checksum of an array."""
+    with archive.open(info) as handle:
+        shape, dtype = _header(handle)
+        length = sum(map(len, iter(partial(handle.read, BLOCK), b"")))
+    if length < math.prod(shape) * dtype.itemsize:
+        raise ArraysError(f"{name} with {length:,} bytes, which are too few for its shape {list(shape)}")
 
 
 def _array(archive: ZipFile, name: str, form: Form, info: ZipInfo) -> NDArray[Any]:

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import hashlib
+import tracemalloc
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
+from zipfile import ZipFile
 
 import numpy as np
 import pytest
@@ -120,6 +122,50 @@ def test_what_the_file_lacks_is_named(tmp_path: Path) -> None:
 def test_files_without_all_that_is_needed_are_refused(tmp_path: Path, other: dict[str, Any]) -> None:
     path = npz(tmp_path / "v.npz", **other)
     with pytest.raises(TeacherError):
+        FileTeacher(path)
+
+
+def test_embeddings_are_read_when_they_are_needed(tmp_path: Path) -> None:
+    many = np.zeros((20_000, 64), np.float32)
+    npz(tmp_path / "v.npz", embeddings=many, paths=np.arange(len(many)).astype(str), text_embeddings=np.ones((2, 64)))
+    tracemalloc.start()
+    teacher = FileTeacher(tmp_path / "v.npz")
+    opened = tracemalloc.get_traced_memory()[0]
+    teacher.bind(["7"], digests()[:1])
+    teacher.embed_images(CONTENTS[:1])
+    read = tracemalloc.get_traced_memory()[0] - opened
+    tracemalloc.stop()
+    assert teacher.describe().dimension == 64
+    assert read >= many.nbytes
+
+
+def test_a_file_that_changes_before_its_embeddings_are_read_is_refused(tmp_path: Path) -> None:
+    path = npz(tmp_path / "v.npz")
+    teachers = [FileTeacher(path) for _ in range(2)]
+    for teacher in teachers:
+        teacher.bind(PATHS, digests())
+    npz(path, embeddings=IMAGES + 1)
+    with pytest.raises(TeacherError, match="changed"):
+        teachers[0].embed_images(CONTENTS)
+    npz(path)
+    assert np.array_equal(teachers[0].embed_images(CONTENTS), IMAGES)
+    path.unlink()
+    assert np.array_equal(teachers[0].embed_images(CONTENTS), IMAGES)
+    with pytest.raises(TeacherError, match="cannot be read"):
+        teachers[1].embed_images(CONTENTS)
+
+
+@pytest.mark.parametrize("missing", [0, 1])
+def test_embeddings_with_too_few_bytes_are_refused(tmp_path: Path, missing: int) -> None:
+    whole, path = npz(tmp_path / "whole.npz"), tmp_path / "v.npz"
+    with ZipFile(whole) as archive, ZipFile(path, "w") as copy:
+        for name in archive.namelist():
+            content = archive.read(name)
+            copy.writestr(name, content[: len(content) - missing] if name == "embeddings.npy" else content)
+    if missing:
+        with pytest.raises(TeacherError, match="too few"):
+            FileTeacher(path)
+    else:
         FileTeacher(path)
 
 

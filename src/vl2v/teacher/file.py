@@ -6,7 +6,8 @@ import hashlib
 import re
 import zipfile
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,7 @@ FORMS = {
     "identity": Form(TEXT, (), optional=True),
     "revision": Form(TEXT + WHOLE, (), optional=True),
 }
+EMBEDDINGS = {"embeddings": FORMS["embeddings"]}
 
 
 class FileTeacher:
@@ -57,26 +59,23 @@ class FileTeacher:
 
     def __init__(self, path: str | Path, price: Price | None = None) -> None:
         self.path = Path(path)
-        images, texts, extra = _read(self.path)
-        (image_keys, self._image_vectors), (text_keys, self._text_vectors) = images, texts
+        (image_keys, self._image_vectors), (text_keys, self._text_vectors), extra = _read(self.path)
         digests = [len(key) == 64 and DIGEST.fullmatch(key) is not None for key in image_keys]
         keys = [key.lower() if plain else key for key, plain in zip(image_keys, digests, strict=True)]
         self._images = dict(zip(keys, range(len(keys)), strict=True))
         self._texts = {key: row for row, key in enumerate(text_keys)}
         self._paths: dict[bytes, str] = {}
-        widths = {vectors.shape[1] for keys, vectors in (images, texts) if keys}
-        if len(widths) != 1 or not self._texts or not self._images:
+        if not self._texts or not self._images:
             raise TeacherError(
                 f"{self.path} cannot be used as a teacher.",
                 expected="images and texts of the same dimension",
-                found=f"{len(self._images)} images, {len(self._texts)} texts, dimensions {sorted(widths)}",
+                found=f"{len(self._images)} images, {len(self._texts)} texts",
             )
-        with self.path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()[:16]
+        self._digest = _digest(self.path)
         self._card = TeacherCard(
             identity=str(extra.get("identity", f"file:{self.path.name}")),
-            revision=str(extra.get("revision", digest)),
-            dimension=widths.pop(),
+            revision=str(extra.get("revision", self._digest[:16])),
+            dimension=self._text_vectors.shape[1],
             logit_scale=_scale(self.path, extra.get("logit_scale", 100.0)),
             price=price or Price(),
             batch_size=256,
@@ -105,7 +104,7 @@ class FileTeacher:
             if row is None:
                 raise self._lacks(f"image {path or digest.hex()}", self._images)
             rows.append(row)
-        return self._image_vectors[rows]
+        return self._vectors()[rows]
 
     def embed_texts(self, texts: list[str]) -> Vectors:
         """See `Teacher.embed_texts`."""
@@ -113,6 +112,19 @@ class FileTeacher:
             if text not in self._texts:
                 raise self._lacks(f"text '{text}'", self._texts)
         return unit_rows(self._text_vectors[[self._texts[text] for text in texts]])
+
+    def _vectors(self) -> Vectors:
+        """Return the embeddings of the images, which a quote does not need. Those of a .npz are read here."""
+        if self._image_vectors is None:
+            with _explaining(self.path):
+                vectors = read_arrays(self.path, EMBEDDINGS)["embeddings"].astype(np.float32, copy=False)
+                digest = _digest(self.path)
+            if digest != self._digest:
+                step = "run the command again"
+                expected = "the content that it had when the command started"
+                raise TeacherError(f"{self.path} changed.", expected=expected, found="other content", next_step=step)
+            self._image_vectors = vectors
+        return self._image_vectors
 
     def _lacks(self, what: str, has: Mapping[str, object]) -> TeacherError:
         return TeacherError(
@@ -134,35 +146,51 @@ def _scale(path: Path, value: Any) -> float:
 
 
 Rows = tuple[list[str], Vectors]  # N keys, and [N, D] float32
+Content = tuple[tuple[list[str], Vectors | None], Rows, Mapping[str, Any]]  # images, texts, scalars
 
 
-def _read(path: Path) -> tuple[Rows, Rows, Mapping[str, Any]]:
-    expected = PARQUET if path.suffix == ".parquet" else NPZ
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _read(path: Path) -> Content:
     if not path.is_file() or path.suffix not in (".npz", ".parquet"):
         found = "no such file" if not path.is_file() else f"a file with the suffix {path.suffix or '(none)'}"
         step = "check the path after file:"
         raise TeacherError(
             f"{path} cannot be used as a teacher.", expected="a .npz or .parquet file", found=found, next_step=step
         )
-    try:
+    with _explaining(path):
         return _read_parquet(path) if path.suffix == ".parquet" else _read_npz(path)
+
+
+@contextmanager
+def _explaining(path: Path) -> Iterator[None]:
+    """Convert exceptions while a file is read.
+
+    Raises:
+        TeacherError: names the file and what it should contain.
+    """
+    expected = PARQUET if path.suffix == ".parquet" else NPZ
+    try:
+        yield
     except KeyError as error:
         raise TeacherError(f"{path} lacks {error}.", expected=expected, found="other content") from error
     except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise TeacherError(f"{path} cannot be read.", expected=expected, found=str(error)) from error
 
 
-def _read_npz(path: Path) -> tuple[Rows, Rows, Mapping[str, Any]]:
-    file = read_arrays(path, FORMS)
+def _read_npz(path: Path) -> Content:
+    file = read_arrays(path, FORMS, later=["embeddings"])
     keys = file.get("sha256", file.get("paths"))
     if keys is None:
         raise KeyError("paths")
-    images = _paired(keys.tolist(), file["embeddings"])
-    texts = _paired(file["texts"].tolist(), file["text_embeddings"])
-    return images, texts, {name: file[name].item() for name in SCALARS if name in file}
+    texts = file["texts"].tolist(), file["text_embeddings"].astype(np.float32, copy=False)
+    return (keys.tolist(), None), texts, {name: file[name].item() for name in SCALARS if name in file}
 
 
-def _read_parquet(path: Path) -> tuple[Rows, Rows, Mapping[str, Any]]:
+def _read_parquet(path: Path) -> Content:
     try:
         import pyarrow.parquet as pq
     except ImportError as error:
@@ -179,16 +207,12 @@ def _read_parquet(path: Path) -> tuple[Rows, Rows, Mapping[str, Any]]:
     return images, texts, {k: strict_json.parse(v) if k == "logit_scale" else v for k, v in extra.items()}
 
 
-def _paired(keys: Iterable[object], vectors: Any) -> Rows:
-    if np.ndim(vectors) != 2:
-        raise ValueError(f"embeddings of shape {list(np.shape(vectors))}")
-    return list(map(str, keys)), np.asarray(vectors, np.float32)
-
-
 def _filled(keys: Sequence[object], vectors: Vectors) -> Rows:
     """Keep only the rows that have a key."""
+    if np.ndim(vectors) != 2:
+        raise ValueError(f"embeddings of shape {list(np.shape(vectors))}")
     rows = [row for row, key in enumerate(keys) if key]
-    return _paired([keys[row] for row in rows], vectors[rows])
+    return [str(keys[row]) for row in rows], vectors[rows]
 
 
 def from_name(rest: str, price: Price | None, device: str | None) -> FileTeacher:
