@@ -33,9 +33,20 @@ def open_configured_teacher(config: RunConfig) -> Teacher:
 def open_student(config: RunConfig) -> Backbone:
     """Load the backbone of the settings. For ``teacher``, it is the teacher's own image encoder (VL2V-SD).
 
-    With `repair`, it is the backbone of the earlier run's student.
+    With `repair`, it is the backbone of the earlier run's student. The first layers are frozen as the settings say.
+
+    Raises:
+        StudentError: if it cannot be loaded, or does not have so many groups of layers.
     """
-    from vl2v.student.backbones import from_module, load_backbone  # imports torch, which a quote may not need
+    from vl2v.student.frozen import freeze  # imports torch, which a quote may not need
+
+    backbone = _loaded_student(config)
+    freeze(backbone, config.distill.freeze)
+    return backbone
+
+
+def _loaded_student(config: RunConfig) -> Backbone:
+    from vl2v.student.backbones import from_module, load_backbone
 
     if config.repair is not None:
         from vl2v.student.model import Student
