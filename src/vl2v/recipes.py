@@ -26,6 +26,7 @@ OOD: dict[str, Any] = {
         "minutes": "auto",
         "learning_rate": 3e-4,
         "warmup_steps": 20,
+        "freeze": 0.03,
         "checkpoint_every": 100,
         "weights": "swad",
         "augment": {"style": 0.5},
@@ -34,7 +35,8 @@ OOD: dict[str, Any] = {
     "batch_per_domain": 8,  # for three source domains; `batch` determines it for other numbers
     "unlabelled_per_batch": 12,
 }
-# The rate was chosen for convolutional networks. Transformers, such as the image encoders of CLIP, use the paper's.
+# Learning rate and frozen layers were chosen for convolutional networks. Transformers, such as the image encoders of
+# CLIP, use those of the paper.
 TRANSFORMER = re.compile(r"vit|deit|swin|beit|eva|cait|xcit|former|mixer|clip|^teacher$", re.IGNORECASE)
 TRANSFORMER_RATE = 5e-5
 RECIPES: dict[str, dict[str, Any]] = {PAPER: {}, "ood": OOD}
@@ -56,7 +58,8 @@ def with_recipe(settings: Mapping[str, Any]) -> Mapping[str, Any]:
 
     Values that depend on the data or the machine do not apply if the user sets the number of steps or the number of
     images per domain. A student whose size is stated is used with this size. A method without a first stage gets no
-    steps for it. A student whose name is that of a transformer gets the learning rate of the paper.
+    steps for it. A student whose name is that of a transformer gets the learning rate of the paper, and all its layers
+    are trained.
 
     Args:
         settings: nested keys of `RunConfig`, not validated; None does not override a default.
@@ -79,6 +82,7 @@ def with_recipe(settings: Mapping[str, Any]) -> Mapping[str, Any]:
         del recipe["student"]
     if isinstance(student, Mapping) and TRANSFORMER.search(str(student.get("spec") or "")):
         recipe["distill"]["learning_rate"] = TRANSFORMER_RATE
+        del recipe["distill"]["freeze"]
     method = METHODS.get(str(settings.get("method") or recipe["method"]))
     if method is not None and not method.first_stage:
         del recipe["align"]["steps"]

@@ -14,14 +14,10 @@ from tiny_dataset import TINY, Bench, bench  # noqa: F401 - a fixture
 from torch import nn
 
 import vl2v
-from vl2v.errors import StudentError
 from vl2v.locations import StoragePaths
 from vl2v.progress import Silent
-from vl2v.student.backbones import from_module
+from vl2v.recipes import with_recipe
 from vl2v.student.frozen import freeze
-from vl2v.student.preprocess import Preprocess
-
-PREPROCESS = Preprocess(32, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 
 
 def distilled(bench: Bench, out: Path, **settings: Any) -> dict[str, torch.Tensor]:
@@ -49,34 +45,47 @@ def test_frozen_layers_keep_their_weights_and_the_others_are_trained(
 ) -> None:
     pretrained = load_file(bench.student.partition("@")[2])
     groups = group_parameters(module := timm.create_model("test_resnet"), module.group_matcher(coarse=True))
-    trained = distilled(bench, tmp_path / "run", freeze=3, weights=weights)
+    trained = distilled(bench, tmp_path / "run", freeze=0.2, weights=weights)
     frozen = {name for group in (0, 1, 2) for name in groups[group]}
     for name, tensor in trained.items():
         if name in dict(module.named_parameters()):
             assert torch.equal(tensor, pretrained[name].to(tensor)) == (name in frozen), name
 
 
-def test_more_groups_than_the_student_has_are_refused(bench: Bench, tmp_path: Path) -> None:
-    with pytest.raises(StudentError, match="All layers.*would be frozen") as found:
-        distilled(bench, tmp_path / "run", freeze=50)
-    assert "50" in str(found.value)
-    assert "has 5 groups" in str(found.value)
+def test_a_network_without_groups_is_trained_as_a_whole() -> None:
+    module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    assert freeze(module, 0.5) == 0
+    assert all(parameter.requires_grad for parameter in module.parameters())
 
 
-def test_a_network_without_groups_is_refused() -> None:
-    backbone = from_module(nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten()), PREPROCESS)
-    freeze(backbone, 0)
-    with pytest.raises(StudentError, match="a network of timm"):
-        freeze(backbone, 1)
+@pytest.mark.parametrize(
+    ("name", "share", "last"),
+    [
+        ("tf_efficientnet_lite0", 0.03, "blocks.2."),
+        ("resnet50", 0.03, "layer1."),
+        ("convnext_atto", 0.03, "stages.0."),
+        ("vit_base_patch16_224", 0.03, "patch_embed."),
+        ("resnet50", 0.99, "layer3."),
+        ("resnet50", 0.0, ""),
+    ],
+)
+def test_the_first_groups_up_to_a_share_of_the_parameters_are_frozen(name: str, share: float, last: str) -> None:
+    with torch.device("meta"):
+        module = timm.create_model(name, num_classes=0)
+    freeze(module, share)
+    names = [name for name, parameter in module.named_parameters() if not parameter.requires_grad]
+    every = [name for name, _ in module.named_parameters()]
+    assert names == every[: len(names)]
+    if last:
+        assert names[-1].startswith(last)
+        assert not any(name.startswith(last) for name in every[len(names) :])
+    else:
+        assert not names
 
 
-@pytest.mark.parametrize("name", ["test_vit", "test_efficientnet", "test_convnext"])
-def test_groups_are_frozen_from_the_input_on(name: str) -> None:
-    module = timm.create_model(name, num_classes=0, **({"img_size": 32} if "vit" in name else {}))
-    backbone = from_module(module, PREPROCESS)
-    count = len(group_parameters(module, module.group_matcher(coarse=True)))
-    freeze(backbone, count - 1)
-    left = [name for name, parameter in module.named_parameters() if parameter.requires_grad]
-    names = [name for name, _ in module.named_parameters()]
-    assert left
-    assert left == names[-len(left) :]
+def test_the_recipe_freezes_first_layers_of_convolutional_networks_only() -> None:
+    def share(student: str) -> object:
+        return with_recipe({"recipe": "ood", "student": {"spec": student}})["distill"].get("freeze", 0)
+
+    assert share("timm:resnet50") == 0.03
+    assert share("timm:vit_base_patch16_224") == 0

@@ -36,12 +36,12 @@ def open_student(config: RunConfig) -> Backbone:
     With `repair`, it is the backbone of the earlier run's student. The first layers are frozen as the settings say.
 
     Raises:
-        StudentError: if it cannot be loaded, or does not have so many groups of layers.
+        StudentError: if it cannot be loaded.
     """
     from vl2v.student.frozen import freeze  # imports torch, which a quote may not need
 
     backbone = _loaded_student(config)
-    freeze(backbone, config.distill.freeze)
+    freeze(backbone.module, config.distill.freeze)
     return backbone
 
 

@@ -3,43 +3,35 @@
 from __future__ import annotations
 
 from timm.models import group_parameters
-
-from vl2v.errors import StudentError
-from vl2v.student.backbones import Backbone
+from torch import nn
 
 
-def freeze(backbone: Backbone, groups: int) -> None:
-    """Exclude the first groups of layers of a backbone from training, in place.
+def freeze(module: nn.Module, share: float) -> int:
+    """Exclude the first groups of layers of a network from training, in place.
 
-    The groups are timm's: the stem, then the stages of a convolutional network or the blocks of a transformer, as for
-    learning rates that decay by layer.
+    The groups are timm's, which learning rates that decay by layer use as well: the stem, then the stages of a
+    convolutional network or the blocks of a transformer.
 
     Args:
-        backbone: f. Only the gradients of its parameters are switched off.
-        groups: number of groups from the input on; 0 changes nothing.
+        module: the network. Only the gradients of its parameters are switched off. If it is not a network of timm, it
+            has no known groups and is not changed.
+        share: in [0, 1). The first groups are frozen while they have at most this share of the parameters.
 
-    Raises:
-        StudentError: if the network has no such groups, or no group is left to train.
+    Returns:
+        The number of frozen groups.
     """
-    if not groups:
-        return
-    matcher = getattr(backbone.module, "group_matcher", None)
-    step = "set distill.freeze to 0"
-    if matcher is None:
-        raise StudentError(
-            f"The first layers of the student {backbone.recipe.name} cannot be frozen.",
-            expected="a network of timm, whose groups of layers are known",
-            found=f"distill.freeze {groups} and {type(backbone.module).__name__}",
-            next_step=step,
-        )
-    named = group_parameters(backbone.module, matcher(coarse=True))
-    if groups >= len(named):
-        raise StudentError(
-            f"All layers of the student {backbone.recipe.name} would be frozen.",
-            expected=f"distill.freeze from 0 to {len(named) - 1}, since the student has {len(named)} groups of layers",
-            found=str(groups),
-            next_step=step.replace("0", f"{len(named) - 1} or less"),
-        )
-    for group in sorted(named)[:groups]:
-        for name in named[group]:
-            backbone.module.get_parameter(name).requires_grad_(False)
+    matcher = getattr(module, "group_matcher", None)
+    if not share or matcher is None:
+        return 0
+    named = group_parameters(module, matcher(coarse=True))
+    groups = [[module.get_parameter(name) for name in named[group]] for group in sorted(named)]
+    limit = share * sum(parameter.numel() for parameter in module.parameters())
+    frozen, count = 0, 0
+    for group in groups:
+        count += sum(parameter.numel() for parameter in group)
+        if count > limit:
+            break
+        frozen += 1
+        for parameter in group:
+            parameter.requires_grad_(False)
+    return frozen
