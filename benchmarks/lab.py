@@ -59,11 +59,13 @@ def main() -> None:
 
 
 def queued(file: Path, variants: dict[str, Variant]) -> list[Job]:
-    """Jobs of a JSON list of groups, each with names, and maybe seeds, mode, dataset, teacher, targets and domains."""
+    """Jobs of a JSON list of groups, each with names, and maybe seeds, mode, dataset, teacher, targets, domains and removed."""
     jobs: list[Job] = []
     for group in json.loads(file.read_text()):
         dataset, teacher = group.get("dataset", "pacs"), group.get("teacher", "simulated")
-        places = removals(group.get("domains", 4), group.get("mode", "target"), tuple(group.get("targets", ())))
+        places = [tuple(p) for p in group.get("removed", ())] or removals(
+            group.get("domains", 4), group.get("mode", "target"), tuple(group.get("targets", ()))
+        )
         jobs += [
             Job(variants[name], dataset, teacher, removed, seed)
             for seed in group.get("seeds", [0])

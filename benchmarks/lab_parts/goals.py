@@ -73,10 +73,12 @@ def make_goals(job: Job, data: Dataset) -> Goals:
     labels = torch.from_numpy(np.searchsorted(seen, data.labels).clip(max=len(seen) - 1)).to(device)
     labelled = torch.from_numpy(known).to(device)
     zero_shot = teacher.scale * teacher.images @ raw_head[torch.from_numpy(seen).to(device)].T
-    logits = zero_shot
+    logits, text = zero_shot, raw_head[seen]
     if v.adapt:
         told = rows[torch.from_numpy(known)[rows]].to(device)
-        logits = teacher.scale * teacher.images @ _adapted(teacher, raw_head[seen], labels, told, v.adapt).T
+        adapted = _adapted(teacher, raw_head[seen], labels, told, v.adapt)
+        logits = teacher.scale * teacher.images @ adapted.T
+        text = adapted if v.adapt_text else text
     wrong = labelled & (zero_shot.argmax(-1) != labels)
     weight = torch.full_like(labels, v.image_weight, dtype=torch.float32)
     targets = _centred(teacher.images, teacher.images[rows.to(device)].mean(0), v.centre)
@@ -91,7 +93,7 @@ def make_goals(job: Job, data: Dataset) -> Goals:
         test,
         seen,
         targets,
-        full_head[seen],
+        text if v.adapt_text else full_head[seen],
         full_head,
         labels,
         torch.where(labelled, labels, zero_shot.argmax(-1)),

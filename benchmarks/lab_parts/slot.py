@@ -98,6 +98,13 @@ class Network:
         self.start = torch.cat([_flattened(p.detach()) for p in named.values()])
         self.forward: Forward = torch.compile(self.eager, dynamic=False) if engine.compiled else self.eager
 
+    def frozen(self, parts: int) -> int:
+        """Number of parameters in the first `parts` of stem and stages, which come first among the parameters."""
+        if not parts:
+            return 0
+        first = tuple(f"blocks.{stage}." for stage in range(parts - 1))
+        return sum(name.startswith(("conv_stem.", "bn1.", *first)) for name in self.names)
+
     def views(self, flat: Tensor) -> list[Tensor]:
         """The parameters as views of the first part of a flat tensor, convolutions in channels_last order."""
         sizes = [math.prod(shape) for shape in self.shapes]
@@ -142,6 +149,7 @@ class Slot:
     ) -> None:
         self.network, self.pretrained, self.engine = network, pretrained, engine
         self.shape = shape_of(variant)
+        self.frozen = network.frozen(variant.freeze) if network else 0
         outputs = goals.head.shape[0] if variant.linear else goals.head.shape[1]
         self.layer = (outputs, pretrained.shape[1])
         self.layer_size = outputs * pretrained.shape[1] + outputs + 1
@@ -171,7 +179,7 @@ class Slot:
         last = flat[len(flat) - self.layer_size :]
         weight, bias, gain = torch.split(last, [outputs * inputs, outputs, 1])
         parts = [*(self.network.views(flat) if self.network else []), weight.view(outputs, inputs), bias, gain]
-        return [part.detach().requires_grad_() for part in parts]
+        return [part.detach().requires_grad_(i >= self.frozen) for i, part in enumerate(parts)]
 
     @contextlib.contextmanager
     def on_stream(self) -> Iterator[None]:
@@ -257,7 +265,8 @@ class Slot:
             out = F.linear(features, weight, bias)
             step = Step(rows, partner, share, style)
             loss = objective(out, features, before, gain.squeeze(0), step, self.tables, self.shape)
-            gradients = torch.autograd.grad(loss, self.leaves, allow_unused=True)
+            trained = torch.autograd.grad(loss, self.leaves[self.frozen :], allow_unused=True)
+        gradients = (*[None] * self.frozen, *trained)
         parts = [
             _flattened(g if g is not None else torch.zeros_like(p)) for g, p in zip(gradients, self.leaves, strict=True)
         ]

@@ -12,7 +12,7 @@ from typing import Any, Literal
 SECOND_STAGE = frozenset({
     "name", "lr", "steps", "schedule", "warmup", "average", "average_from", "ema_decay", "scale", "jitter", "style",
     "corrupt", "mixup", "cutmix", "steer", "feature", "l2sp", "train_projection", "wise_ft", "soup", "first_member",
-    "corrupted_test", "test_sides", "test_every", "train_side",
+    "corrupted_test", "test_sides", "test_every", "train_side", "freeze",
 })  # fmt: skip
 
 
@@ -49,9 +49,11 @@ class Variant:
         steer: alpha of targets moved by a class's text in a style, for images changed to that style.
         trust_low: lambda of images whose label the teacher's zero-shot answer contradicts; -1 is off.
         adapt: strength that ties an adapted text head to the zero-shot one; 0 is off. The KL's teacher uses it.
+        adapt_text: use the adapted text head for the text term and the predictions too.
         feature: weight of the cosine distance to the pretrained features of the unvaried image.
         l2sp: weight of the squared distance to the pretrained weights.
         train_projection: train P in Distill.
+        freeze: number of the backbone's first parts that Distill does not train; the stem is the first.
         prompt: template of the text head; empty is the teacher's own.
         few: labels a class and domain; -1 is all, 0 none.
         label_share: part of a batch drawn from labelled images where labels are few; -1 draws all images alike.
@@ -97,9 +99,11 @@ class Variant:
     steer: float = 0.0
     trust_low: float = -1.0
     adapt: float = 0.0
+    adapt_text: bool = False
     feature: float = 0.0
     l2sp: float = 0.0
     train_projection: bool = False
+    freeze: int = 0
     prompt: str = ""
     few: int = -1
     label_share: float = 0.5
