@@ -59,7 +59,7 @@ def main() -> None:
 
 
 def queued(file: Path, variants: dict[str, Variant]) -> list[Job]:
-    """Jobs of a JSON list of groups, each with names, and maybe seeds, mode, dataset, teacher, targets, domains and removed."""
+    """Jobs of a JSON list of groups, each with names, and maybe other fields of a job."""
     jobs: list[Job] = []
     for group in json.loads(file.read_text()):
         dataset, teacher = group.get("dataset", "pacs"), group.get("teacher", "simulated")
