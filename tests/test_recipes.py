@@ -38,7 +38,7 @@ def test_ood_is_what_its_page_says() -> None:
     assert (ood.method, ood.align.solver, ood.align.steps, ood.align.learning_rate) == ("vl2v", "adam", 1001, 1e-3)
     d = ood.distill
     assert (d.steps, d.passes, d.minutes, d.learning_rate) == (2400, 60, "auto", 3e-4)
-    assert (d.warmup_steps, d.checkpoint_every) == (20, 100)
+    assert (d.warmup_steps, d.checkpoint_every, d.freeze) == (20, 100, 0.03)
     assert (d.weights, d.augment.style, d.augment.corrupt, ood.batch, ood.batch_per_domain) == ("swad", 0.5, 0, 24, 8)
     assert ood.settings_of("vl2v").kl_weight == 0
 
