@@ -34,6 +34,7 @@ def distilled(bench: Bench, out: Path, **settings: Any) -> dict[str, torch.Tenso
         report=False,
         progress=Silent(),
     )
+    assert run is not None
     module = vl2v.Student.load(run.folder).backbone
     return {name: tensor.clone() for name, tensor in module.state_dict().items()}
 
