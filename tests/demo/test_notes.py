@@ -14,19 +14,20 @@ class Lines(Silent):
         self.lines.append(text)
 
 
-def test_a_note_of_every_run_is_shown_once_and_warnings_and_titles_always() -> None:
+def test_a_note_or_warning_of_every_run_is_shown_once_and_titles_always() -> None:
     shown = Lines()
     notes = _Once(shown)
     for seed in (0, 1):
         advice = f"advice: distil. Teacher 7{seed}% correct"
-        for text in ("data: 4 domains, 12 classes", advice, "warning: 3 images"):
+        warnings = (f"warning: {3 + seed} images are broken", f"warning: {3 + seed} images are alike")
+        for text in ("data: 4 domains, 12 classes", advice, *warnings):
             notes.note(f"kd, seed {seed}: {text}")
         notes.note(f"kd, seed {seed}")
     assert shown.lines == [
         "kd, seed 0: data: 4 domains, 12 classes",
         "kd, seed 0: advice: distil. Teacher 70% correct",
-        "kd, seed 0: warning: 3 images",
+        "kd, seed 0: warning: 3 images are broken",
+        "kd, seed 0: warning: 3 images are alike",
         "kd, seed 0",
-        "kd, seed 1: warning: 3 images",
         "kd, seed 1",
     ]

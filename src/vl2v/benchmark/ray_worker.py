@@ -23,10 +23,10 @@ from vl2v.errors import RunError, Vl2vError
 from vl2v.faults.system import disk_full
 from vl2v.json_files import write_json
 from vl2v.locations import StoragePaths
-from vl2v.progress import Silent
 from vl2v.runs.storage import FILE as STORAGE
 from vl2v.teacher.base import TeacherCard
 from vl2v.training.process import stopped_by
+from vl2v.training.workers import Notes
 
 RUNNING, VECTORS = "running", "vectors"  # subfolders of a benchmark
 CHECK_SECONDS = 1.0  # seconds between two checks for the mark of the driver
@@ -90,20 +90,9 @@ class Outcome:
     pid: int = field(default_factory=os.getpid)
 
 
-class _Notes(Silent):
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def note(self, text: str) -> None:
-        self.lines.append(text)
-
-    def warn(self, text: str) -> None:
-        self.lines.append(f"warning: {text}")
-
-
 def work(assignment: Assignment, job: Job) -> Outcome:
     """Run or resume one job; errors for users are returned, not raised."""
-    notes, outcome = _Notes(), Outcome()
+    notes, outcome = Notes(), Outcome()
     if assignment.cwd.is_dir():
         os.chdir(assignment.cwd)
     keep_freed_memory()

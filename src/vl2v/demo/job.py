@@ -41,7 +41,7 @@ SETTINGS: dict[str, Any] = {
     # features, so that no method starts the few following steps from a random layer.
     "recipe": "ood",
     "align": {"steps": 101},
-    "distill": {"steps": 110, "checkpoint_every": 22},
+    "distill": {"steps": 150, "checkpoint_every": 25},
     "threads": 1,  # on every machine, so that the students are the same with any number of parallel runs
 }
 # A step uses 15 images with every method. Of 30, 20, 15 and 10 images with as many images in all, this was best with
@@ -131,7 +131,10 @@ def _check_settings(out: Path, settings: Mapping[str, Any]) -> None:
 
 
 class _Once(Recorder):
-    """Progress of several runs on the same images: a note that another run gave, up to its numbers, is not shown."""
+    """Progress of several runs on the same images: a note or warning that another run gave is not shown again.
+
+    Notes are compared up to their first number, warnings by their first words without numbers.
+    """
 
     def __init__(self, inner: Progress) -> None:
         super().__init__(inner)
@@ -139,8 +142,9 @@ class _Once(Recorder):
 
     def note(self, text: str) -> None:
         """Show a note that begins with the title of a run."""
-        start = NUMBER.split(text.partition(": ")[2], maxsplit=1)[0]
-        if not start or "warning" in start or start not in self._shown:
+        start = text.partition(": ")[2]
+        start = NUMBER.sub("", start)[:26] if start.startswith("warning") else NUMBER.split(start, maxsplit=1)[0]
+        if not start or start not in self._shown:
             self._shown.add(start)
             super().note(text)
 

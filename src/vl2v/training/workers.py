@@ -25,7 +25,7 @@ PRELOADED = ("vl2v.commands.distill",)  # which imports torch once for all proce
 
 
 class Notes(Silent):
-    """Progress that stores its notes."""
+    """Progress that stores its notes and warnings."""
 
     def __init__(self) -> None:
         self.lines: list[str] = []
@@ -33,6 +33,10 @@ class Notes(Silent):
     def note(self, text: str) -> None:
         """See `Progress.note`."""
         self.lines.append(text)
+
+    def warn(self, text: str) -> None:
+        """See `vl2v.progress.warn`; a Python warning of a worker would have no title."""
+        self.lines.append(f"warning: {text}")
 
 
 class Workers(Generic[Key]):
