@@ -23,6 +23,7 @@ from vl2v.errors import RunError, Vl2vError
 from vl2v.faults.system import disk_full
 from vl2v.json_files import write_json
 from vl2v.locations import StoragePaths
+from vl2v.progress import Silent
 from vl2v.runs.storage import FILE as STORAGE
 from vl2v.teacher.base import TeacherCard
 from vl2v.training.process import stopped_by
