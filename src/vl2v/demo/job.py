@@ -133,7 +133,7 @@ def _check_settings(out: Path, settings: Mapping[str, Any]) -> None:
 class _Once(Recorder):
     """Progress of several runs on the same images: a note or warning that another run gave is not shown again.
 
-    Notes are compared up to their first number, warnings by their first words without numbers.
+    Notes are compared up to their first number, warnings without numbers and examples.
     """
 
     def __init__(self, inner: Progress) -> None:
@@ -143,7 +143,8 @@ class _Once(Recorder):
     def note(self, text: str) -> None:
         """Show a note that begins with the title of a run."""
         start = text.partition(": ")[2]
-        start = NUMBER.sub("", start)[:26] if start.startswith("warning") else NUMBER.split(start, maxsplit=1)[0]
+        warning = start.startswith("warning")
+        start = NUMBER.sub("", start).partition(" such as ")[0] if warning else NUMBER.split(start, maxsplit=1)[0]
         if not start or start not in self._shown:
             self._shown.add(start)
             super().note(text)
