@@ -23,7 +23,7 @@ from vl2v.method.registry import BUILT_IN, METHODS
 BASE: dict[str, Any] = {"data": {"root": "x"}, "teacher": {"spec": "file:x"}, "student": {"spec": "timm:x"}}
 OWN: list[dict[str, Any]] = [
     {},
-    {"recipe": "ood", "distill": {"minutes": 60.0}},  # its default of earlier versions; a benchmark sets no limit
+    {"recipe": "ood", "distill": {"minutes": 60.0, "freeze": 0.0}},  # its defaults of earlier versions
     {"rise": {"temperature": 2.5, "anchors": ["a {}", "b {}"]}},
     {"kd": {"teacher_share": 0.7}},
     {"miro": {"weight": 1, "learning_rate_factor": 3}},

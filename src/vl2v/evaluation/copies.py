@@ -19,9 +19,9 @@ def warn_of_copies(plan: RunPlan, bought: BoughtEmbeddings, progress: Progress) 
     """Warn of cropped and mirrored copies across the split. Without embeddings of both sides, nothing is compared."""
     if bought.training is None or bought.evaluation is None:
         return
-    examples = np.concatenate(plan.examples.groups[: len(plan.split.sources)])
     training = np.concatenate([plan.split.training[domain] for domain in plan.split.sources])
-    rows = dict(zip(examples[plan.examples.views[examples] == 0].tolist(), training.tolist(), strict=True))
+    # Without labels, images that a small budget does not cover are no examples, so positions do not correspond.
+    rows = {plan.dataset.digests[row].tobytes(): row for row in training.tolist()}
     chosen = queried_examples(plan)
     pixels = plan.pixels
     with closing(PixelCache(pixels.folder, pixels.size, pixels.fit)) as cache:
@@ -29,7 +29,7 @@ def warn_of_copies(plan: RunPlan, bought: BoughtEmbeddings, progress: Progress) 
             plan.dataset,
             plan.split,
             cache,
-            np.array([rows[i] for i in chosen.tolist()], np.int64),
+            np.array([rows[plan.examples.digests[i].tobytes()] for i in chosen.tolist()], np.int64),
             bought.evaluation,
             Embeddings(bought.training, chosen),
             f"{plan.card.identity} {plan.card.revision}",
