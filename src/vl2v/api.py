@@ -21,7 +21,7 @@ from vl2v.errors import StudentError
 from vl2v.evaluation.evaluation import Evaluation
 from vl2v.faults import explaining
 from vl2v.locations import StoragePaths
-from vl2v.planning.prepare import known_columns
+from vl2v.planning.prepare import known_columns, known_order
 from vl2v.progress import Progress
 from vl2v.renamed import old_keywords
 from vl2v.runs.folder import RunFolder
@@ -179,8 +179,9 @@ def evaluate(
     """Evaluate a saved student on labelled images: a folder, a table or a frame; see `vl2v.commands.evaluate.evaluate`.
 
     The `columns` of a table (image, label, domain, split, group) default to those that the student was trained with,
-    then to common names, and so does `class_first` (the class folders are above the domains). The printed table shows
-    the `metric`, accuracy or macro; `Evaluation.rows` have both.
+    then to common names. `class_first` (the class folders are above the domains) defaults to the order that the student
+    was trained with, if the names of its classes are on that level. The printed table shows the `metric`, accuracy or
+    macro; `Evaluation.rows` have both.
     """
     loaded = student if isinstance(student, Student) else load(student)
     chosen = {role: column for role, column in (columns or {}).items() if column is not None}
@@ -189,7 +190,7 @@ def evaluate(
     root = data_of(data, None, {"data": chosen}, storage, progress)["root"]
     as_trained = {"layout_as_found": made.get("layout_as_found", False), "allow_missing_classes": True}
     if class_first is None:
-        class_first = bool(made.get("class_first")) and Path(str(root)).is_dir()
+        class_first = known_order(made, str(root), loaded.classes)
     as_trained["class_first"] = class_first
     settings = {"root": root, "skip_bad": skip_bad} | chosen | as_trained
     config = parse(DataConfig, settings, "the settings")

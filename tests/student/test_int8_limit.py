@@ -24,7 +24,7 @@ def test_at_least_one_image_may_be_lost_unless_the_tolerance_is_zero(
     check_parity("int8", replace(whole, accuracy=None, student=None, agreement=1 - allowed / images), tolerance)
     if allowed < images:
         worse = replace(whole, accuracy=1 - (allowed + 1) / images)
-        with pytest.raises(StudentError, match=f"at most {allowed} of {images:,} images fewer right") as caught:
+        with pytest.raises(StudentError, match=f"at most {allowed} of {images:,} images lost") as caught:
             check_parity("int8", worse, tolerance)
         assert ("or one image" in str(caught.value)) == (0 < tolerance * images < 100)
-        assert f"found: {allowed + 1} images" in str(caught.value)
+        assert f"found: {allowed + 1} images lost" in str(caught.value)

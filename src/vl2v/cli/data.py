@@ -116,6 +116,7 @@ def suspects(
     from vl2v.cli.printing import show
     from vl2v.commands.suspects import find_suspects
     from vl2v.nested import merge
+    from vl2v.planning.prepare import known_order
     from vl2v.runs.folder import RunFolder
     from vl2v.settings import make_config
 
@@ -130,6 +131,8 @@ def suspects(
     storage, progress = storage_paths(cache, store, run), make_progress(quiet, as_json)
     known = {} if base is None else base.model_dump(mode="json")
     given["data"] |= data_of(str(data), None, merge(known, given), storage, progress)
+    if base is not None:
+        given["data"].setdefault("class_first", known_order(known["data"], given["data"]["root"], ()))
     found = find_suspects(make_config(base, given), out, storage, progress)
     show(found.to_dict() if as_json else _suspects_text(found))
 

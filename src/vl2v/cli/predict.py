@@ -25,7 +25,8 @@ from vl2v.terminal import say
         "all images).",
         "data.group": "Table column with groups, with which the split of the training data is repeated (default: as in "
         "training).",
-        "data.class_first": "Read folders as class/domain/image (default: as in training).",
+        "data.class_first": "Read folders as class/domain/image (default: as in training, if the classes are on that "
+        "level).",
     },
 )
 def evaluate(

@@ -27,7 +27,7 @@ from vl2v.onnx_export.onnx import need_onnx, to_onnx, write
 from vl2v.onnx_export.parity import Compared, check_parity, compare
 from vl2v.onnx_export.quantise import quantise
 from vl2v.onnx_export.sample import Sample, batches, random_sample, run_sample
-from vl2v.planning.prepare import known_columns
+from vl2v.planning.prepare import known_columns, known_order
 from vl2v.progress import Progress, Silent, warn
 from vl2v.redaction import public_provenance
 from vl2v.runs.folder import RunFolder
@@ -194,6 +194,7 @@ def _sample(
     settings = made | ({"root": str(data)} if data else {})
     if data:
         settings |= dict.fromkeys(ROLES) | known_columns(made, data)
+        settings |= {"class_first": known_order(made, data, student.classes)}
     if data and is_table(data):
         settings |= {"domain_folders": False}
     elif data and class_folders(search(data), settings.get("classes") or ()):  # labelled images, not those of the run

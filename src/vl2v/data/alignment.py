@@ -1,6 +1,6 @@
 """The correlation of two images after one was cropped, moved or mirrored to fit the other.
 
-Images are compared as grey squares of which the lowest frequencies are kept. Scales and shifts along both axes are
+The lowest frequencies of the grey images, scaled to a square, are compared. Scales and shifts along both axes are
 fitted by least squares (Gauss-Newton), first to few frequencies and then to more, so that a crop of a fifth of the side
 is within reach. `benchmarks/near_duplicates.py` measures which changes are found, and how often other images are.
 """

@@ -14,7 +14,7 @@ from vl2v.data.tables.columns import ROLES
 from vl2v_runtime.names import printable, shown
 
 SHOWN_DOMAINS, SHOWN_CLASSES = 20, 12
-DOMAIN_FIRST, CLASS_FIRST = "domain/class/image", "class/domain/image"
+CLASS_ABOVE, DOMAIN_ABOVE = "class/domain/image", "domain/class/image"
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ class Contents:
             is_held_out = domain in held_out
             domains.append(DomainContents(domain, len(labels), len(counts), min(sizes), max(sizes), is_held_out))
         labelled = bool((dataset.labels >= 0).any())
-        ordered = CLASS_FIRST if class_first else DOMAIN_FIRST
+        ordered = CLASS_ABOVE if class_first else DOMAIN_ABOVE
         return cls(
             root=printable(dataset.source or dataset.root),
             domains=tuple(domains),
@@ -120,8 +120,7 @@ class Contents:
         found[0] += _count(self.images, "image") + ("" if self.labelled else " without labels")
         found += [f"  {columns_line(self.columns)}"] if self.columns else []
         if self.layout:
-            other = "" if self.layout == CLASS_FIRST else f"; for {CLASS_FIRST}: --class-first"
-            found.append(f"  folders: {self.layout}{other}")
+            found.append(f"  folders: {self.layout}")
         if self.parts:
             found.append(f"  split: {', '.join(f'{count:,} {name}' for name, count in self.parts if count)} images")
         found += [f"  {_count(self.groups, 'group')} that no split divides"] if self.groups else []

@@ -135,7 +135,6 @@ class DomainFolder(Listing):
         upper, lower = ("class", "domain") if self._class_first else ("domain", "class")
         for top in flat:
             remedy = f"a {upper} must only contain {lower} folders"
-            remedy += f"; or drop {CLASS_FIRST}" if self._class_first else ""
             self._fault(top.path, f"images next to or instead of {lower} folders", remedy)
         for top in deep:
             for sub in top.subs.values():

@@ -1,4 +1,4 @@
-"""Check plain JPEG and PNG files with less work than opening them with Pillow, most of which is not decoding."""
+"""Check plain JPEG and PNG files without the parts of opening them with Pillow that are not decoding."""
 
 from __future__ import annotations
 

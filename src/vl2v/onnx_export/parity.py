@@ -128,11 +128,11 @@ def check_parity(name: str, compared: Compared, tolerance: float, reference: Ref
     points = 100 * (1 - compared.agreement) if compared.lost is None else compared.lost
     lost, allowed = round(points * compared.images / 100), allowed_images(tolerance, compared.images)
     if not lost <= allowed:
-        how = "right" if compared.lost is not None else "with the prediction of the student"
+        how = "lost" if compared.lost is not None else "with another prediction than the student's"
         raise StudentError(
             f"{name} loses too much {reference.measure.removeprefix('top-1 ')} and was rejected.",
-            expected=f"at most {allowed:,} of {compared.images:,} images fewer {how} ({tolerance:g} points"
+            expected=f"at most {allowed:,} of {compared.images:,} images {how} ({tolerance:g} points"
             + (", or one image)" if allowed * 100 > tolerance * compared.images else ")"),
-            found=f"{lost:,} images ({points:.2f} points) fewer",
+            found=f"{lost:,} images {how} ({points:.2f} points)",
             next_step="use the file in float32, or accept the loss with --tolerance",
         )

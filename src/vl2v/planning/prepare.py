@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from vl2v.config import DataConfig, RunConfig
 from vl2v.data.classes import held_out_folders, part_classes
 from vl2v.data.drop import without_dropped
-from vl2v.data.folder import DomainFolder, unlabelled_images
+from vl2v.data.folder import DomainFolder, search, unlabelled_images
 from vl2v.data.heap import ImageHeap
-from vl2v.data.images import ImageDataset
-from vl2v.data.layout import CLASS_FIRST
+from vl2v.data.images import ImageDataset, spelling
+from vl2v.data.layout import CLASS_FIRST, are_parts
 from vl2v.data.listing import Listing
 from vl2v.data.pixels import Digests, PixelCache
 from vl2v.data.scan import FileIndex
@@ -116,6 +116,24 @@ def known_columns(made: Mapping[str, Any], data: object) -> dict[str, str]:
     elif is_table(Path(data)) and Path(data).is_file():
         columns = open_table(Path(data)).columns
     return {role: made[role] for role in ROLES if made.get(role) and made[role] in columns}
+
+
+def known_order(made: Mapping[str, Any], data: str | Path, classes: Collection[str]) -> bool:
+    """Return whether a folder has the class folders above the domains, as the folder of a run had.
+
+    Args:
+        made: settings `data` of the run.
+        data: path of a folder or a table.
+        classes: names of the student's classes. The level of the folder that has more of them is the classes.
+    """
+    if not made.get("class_first") or not Path(data).is_dir():
+        return False
+    tops = [top for top in search(Path(data)).subs.values() if top.has_images()]
+    if are_parts([top.name for top in tops]):
+        tops = [sub for top in tops for sub in top.subs.values() if sub.has_images()]
+    spellings = {spelling(name) for name in classes}
+    lower = {spelling(sub.name) for top in tops for sub in top.subs.values() if sub.has_images()}
+    return bool(lower) and len({spelling(top.name) for top in tops} & spellings) >= len(lower & spellings)
 
 
 def list_folder(config: DataConfig, *, begun: bool = False) -> Listing:

@@ -27,6 +27,7 @@ from vl2v.data.splits import DatasetRows, Slots
 from vl2v.errors import RunError
 from vl2v.json_files import read_json
 from vl2v.planning.split import Split
+from vl2v.sqlite import keys_of
 from vl2v.writing import written_at_once
 from vl2v_runtime.names import shown
 
@@ -102,8 +103,8 @@ def resemblance_of_embeddings(
     """
     tested = split.evaluation_rows
     hashed = _of_hashes(dataset, tested, _joined(split.training.values()), cache)
-    copied = {dataset.digests[row].tobytes() for row in training}  # the same files are counted elsewhere
-    fresh = np.array([dataset.digests[row].tobytes() not in copied for row in tested], bool)
+    copied = set(keys_of(dataset.digests[training]))  # the same files are counted elsewhere
+    fresh = np.array([key not in copied for key in keys_of(dataset.digests[tested])], bool)
     fresh[hashed.pairs[:, 0]] = False
     chosen = np.flatnonzero(fresh)
 
@@ -150,7 +151,7 @@ def _saved_or_computed(
     if (saved := _read(file)) is not None:
         return saved
     slots = cache.all_slots()
-    known = [np.array([slots[dataset.digests[row].tobytes()] for row in rows], np.int64) for rows in (tested, training)]
+    known = [np.array([slots[key] for key in keys_of(dataset.digests[rows])], np.int64) for rows in (tested, training)]
     found = compare(*known)
     file.parent.mkdir(parents=True, exist_ok=True)
     content = json.dumps({"pairs": found.pairs.tolist(), "complete": found.complete})
