@@ -17,7 +17,7 @@ from vl2v.commands.classes import add_classes
 from vl2v.commands.final import final
 from vl2v.commands.label import label
 from vl2v.commands.repair_plan import RepairPlan, plan_repair
-from vl2v.errors import ConfigError, DataError, RunError
+from vl2v.errors import ConfigError, DataError, RunError, TeacherError
 from vl2v.evaluation.evaluation import ClassRecall, Evaluation, Row
 from vl2v.locations import StoragePaths
 
@@ -88,6 +88,11 @@ def test_settings_that_make_the_students_incomparable(
     with pytest.raises(ConfigError, match="cannot change") as caught:
         plan(run, bench, settings=settings)
     assert said in str(caught.value.found)
+
+
+def test_the_teacher_is_opened_with_the_settings_of_the_repair(run: Path, bench: Bench) -> None:
+    with pytest.raises(TeacherError, match="batch API"):
+        plan(run, bench, settings={"teacher": {"batch_api": True}})
 
 
 def test_a_run_without_its_images(run: Path, bench: Bench) -> None:

@@ -140,13 +140,17 @@ def test_results_are_read_where_guide_reference_and_clients_have_them(output: di
     assert state.answers == [[1.0], Refusal("overloaded", False)]
 
 
-def test_results_are_matched_by_key_and_must_be_complete() -> None:
+def test_results_are_matched_by_key_and_may_be_incomplete() -> None:
     api = GeminiBatch(open_wire(SPEC))
     keyed = [ROWS[0] | {"metadata": {"key": "1"}}, ROWS[1] | {"metadata": {"key": "0"}}]
     found = api.state(operation(response={"inlinedResponses": {"inlinedResponses": keyed}}), 2)
     assert found.answers == [Refusal("overloaded", False), [1.0]]
-    with pytest.raises(ValueError, match="2 results for 3"):
-        api.state(operation(response={"inlinedResponses": {"inlinedResponses": ROWS}}), 3)
+    for state in ("SUCCEEDED", "CANCELLED"):
+        partial = operation(f"BATCH_STATE_{state}", response={"inlinedResponses": {"inlinedResponses": keyed[:1]}})
+        assert api.state(partial, 2).answers == [Refusal("no result", False), [1.0]]
+    for wrong in ([keyed[0], keyed[0]], [keyed[0], {**ROWS[1], "metadata": {"key": "2"}}]):
+        with pytest.raises(ValueError, match="2 results for 2 requests, with duplicate or unknown keys"):
+            api.state(operation(response={"inlinedResponses": {"inlinedResponses": wrong}}), 2)
     with pytest.raises(ValueError, match="another kind of name"):
         api.state(operation() | {"name": "batches/../x"}, 2)
 
@@ -357,6 +361,20 @@ def test_a_budget_is_not_exceeded(store: EmbeddingStore, monkeypatch: pytest.Mon
             buy(store, budget=str(3 * PRICE))
         assert len(vendor.jobs) == 1
         assert Ledger(store).spent() == vendor.billed * PRICE == 2 * PRICE  # what was paid for was collected
+
+
+def test_another_process_corrects_no_cost_that_its_budget_lacks(
+    store: EmbeddingStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a record of the spending, a budget is that of one process."""
+    part = Wanted(DIGESTS, PICTURES.__getitem__, "training")
+    with selling(monkeypatch, plan=lambda job, key: BUSY if job == 1 else None) as vendor:
+        buyer_of(store).submit([part])
+        again = buyer_of(store, budget=str(4 * PRICE))
+        with pytest.raises(BudgetError):
+            again.images(part.digests, part.read, part.purpose)
+        assert again.budget.spent == 0
+        assert len(vendor.jobs) == 1
 
 
 def test_a_vendor_that_takes_one_job_at_a_time_gets_one_at_a_time(

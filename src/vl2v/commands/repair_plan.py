@@ -171,7 +171,7 @@ def plan_repair(
         ensure_new(RunFolder(target), source)
     config = _settings(first, target, limit, settings or {})
     ensure_comparable(config, first.config)
-    opened = teacher or open_configured_teacher(first.config)
+    opened = teacher or open_configured_teacher(config)
     ensure_same_model(RunFolder(first.path), opened, record=False)
     classes, fit = first.student.classes, (first.student.preprocess.size, first.student.preprocess.fit)
     with (

@@ -127,6 +127,7 @@ class Budget:
     ) -> None:
         self.limit, self.currency, self._less = limit, currency, less
         self._spent, self._spending = spent, spending
+        self._reserved: set[int] = set()  # entries of this process
         self._lock = threading.RLock()
 
     @property
@@ -183,12 +184,16 @@ class Budget:
         with self._alone(cost):
             self.check(cost, what)
             entry = write()
+            self._reserved.add(entry)
             self._book(entry, cost, Decimal(0))
         return entry
 
     def correct(self, entry: int, cost: Decimal, before: Decimal) -> None:
-        """Replace the cost of an entry, recorded as `before`, by `cost`."""
-        if cost != before:
+        """Replace the cost of an entry, recorded as `before`, by `cost`.
+
+        Without `spending`, the cost of an earlier process is not in the amount spent, and nothing is replaced.
+        """
+        if cost != before and (self._spending is not None or entry in self._reserved):
             with self._alone(max(cost, before)):
                 self._book(entry, cost, before)
 

@@ -100,15 +100,18 @@ class GeminiBatch:
 
 
 def _answers(output: Any, count: int) -> list[list[float] | Refusal] | None:
-    """Return the results of a job in the order of its requests; None if there are none."""
+    """Return the results of a job in the order of its requests; None if there are none.
+
+    A job that was cancelled or has expired may lack some.
+    """
     listed = output.get("inlinedResponses") or output.get("inlinedEmbedContentResponses")
     listed = listed.get("inlinedResponses") if isinstance(listed, dict) else listed
     if not listed:
         return None
     keyed = {int(_key(entry, i)): _outcome(entry) for i, entry in enumerate(listed)}
-    if sorted(keyed) != list(range(count)) or len(listed) != count:
-        raise ValueError(f"{len(listed)} results for {count} requests")
-    return [keyed[i] for i in range(count)]
+    if len(keyed) != len(listed) or not keyed.keys() <= set(range(count)):
+        raise ValueError(f"{len(listed)} results for {count} requests, with duplicate or unknown keys")
+    return [keyed.get(i, Refusal("no result", final=False)) for i in range(count)]
 
 
 def _key(entry: Any, position: int) -> Any:
