@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from decimal import Decimal
 from pathlib import Path
 
 import numpy as np
@@ -20,11 +19,10 @@ from vl2v.planning.plan import RunPlan
 from vl2v.planning.requirements import EVALUATION, TRAINING, UNSEEN, VALIDATION, check_disk
 from vl2v.progress import Progress
 from vl2v.teacher.base import Vectors
-from vl2v.teacher.http.remote import resumable
 from vl2v.teacher.prompts import text_head
 from vl2v.teacher.purchase.buyer import Buyer
 from vl2v.teacher.purchase.job_buyer import Wanted
-from vl2v.teacher.purchase.ledger import Budget, Ledger
+from vl2v.teacher.purchase.ledger import Budget
 from vl2v.teacher.purchase.spending import Spending
 from vl2v.teacher.purchase.store import EmbeddingStore
 from vl2v.teacher.purchase.watch import SEEN, TeacherWatch
@@ -63,7 +61,7 @@ def open_budget(plan: RunPlan, account: BudgetAccount, store: EmbeddingStore) ->
     return Budget(plan.config.budget, currency=plan.card.price.currency, less=less, spending=spending)
 
 
-def ensure_affordable(plan: RunPlan, budget: Budget, store: EmbeddingStore, out: Path) -> None:
+def ensure_affordable(plan: RunPlan, budget: Budget, out: Path) -> None:
     """Raise an error if the budget or the disk does not suffice for a run, before anything is sent.
 
     Raises:
@@ -71,8 +69,7 @@ def ensure_affordable(plan: RunPlan, budget: Budget, store: EmbeddingStore, out:
         DiskFullError: if the disk has too little space.
     """
     quote = plan.quote
-    reserved = Ledger(store).in_flight(plan.card) if resumable(plan.teacher) else Decimal(0)
-    budget.check(quote.cost - reserved, quote.summary)
+    budget.check(quote.due, quote.summary)
     check_disk(quote, plan.paths, out)
 
 

@@ -24,6 +24,7 @@ from PIL import Image
 
 from command_line import run_cli
 from vl2v.errors import BudgetError, TeacherError
+from vl2v.planning.requirements import Requirements, make_quote
 from vl2v.progress import Silent, Vl2vWarning
 from vl2v.teacher.http.jobs import Refusal
 from vl2v.teacher.http.uri import open_wire
@@ -375,6 +376,23 @@ def test_another_process_corrects_no_cost_that_its_budget_lacks(
             again.images(part.digests, part.read, part.purpose)
         assert again.budget.spent == 0
         assert len(vendor.jobs) == 1
+
+
+def test_only_jobs_with_the_images_of_a_quote_are_subtracted_from_it(
+    store: EmbeddingStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def quoted(images: slice, view: int = 0, batch: bool = True) -> Decimal:
+        needed = Requirements({("training", view): DIGESTS[images]}, (), 1)
+        quote = make_quote(needed, open_teacher(SPEC, batch_api=batch), store, 0, 0, None)
+        assert quote.due + quote.reserved == quote.cost
+        return quote.reserved
+
+    with selling(monkeypatch):
+        assert quoted(slice(5)) == 0
+        buyer_of(store, run="another").submit([Wanted(DIGESTS[:2], PICTURES.__getitem__, "training")])
+    assert [quoted(slice(1, 5)), quoted(slice(2, 5)), quoted(slice(5), 1)] == [PRICE, 0, 0]
+    assert quoted(slice(5), batch=False) == 0
+    assert quoted(slice(5)) == 2 * PRICE
 
 
 def test_a_vendor_that_takes_one_job_at_a_time_gets_one_at_a_time(

@@ -8,7 +8,6 @@ import os
 import shutil
 from contextlib import closing
 from dataclasses import dataclass
-from decimal import Decimal
 from pathlib import Path
 
 import numpy as np
@@ -23,8 +22,7 @@ from vl2v.planning.plan import RunPlan, plan_run
 from vl2v.progress import Progress
 from vl2v.purchase import BudgetAccount, ensure_affordable, open_budget, purchase
 from vl2v.teacher.base import Teacher, TeacherCard, Vectors
-from vl2v.teacher.http.remote import resumable
-from vl2v.teacher.purchase.ledger import Budget, Ledger
+from vl2v.teacher.purchase.ledger import Budget, reserved
 from vl2v.teacher.purchase.store import Digests, EmbeddingStore
 from vl2v.teacher.registry import open_teacher
 from vl2v.writing import replacing
@@ -143,7 +141,7 @@ def buy_ahead(sweep: Sweep, progress: Progress) -> Bought:
                 account = BudgetAccount.of_run(name) if sweep.budget is None else sweep.account
                 with closing(EmbeddingStore(sweep.storage.store)) as store:
                     budget = open_budget(plan, account, store)
-                    ensure_affordable(plan, budget, store, sweep.out)
+                    ensure_affordable(plan, budget, sweep.out)
                     purchase(plan, budget, store, name, progress)
     return bought
 
@@ -206,13 +204,13 @@ def _purchases(sweep: Sweep) -> dict[str, Job]:
 
 def _check(sweep: Sweep, bought: Bought) -> None:
     """Check that the budget covers the queries, before anything is sent."""
-    card, teacher = bought.card, sweep.teacher
+    card = bought.card
     images, texts = unknown(sweep, bought)
     with closing(EmbeddingStore(sweep.storage.store)) as store:
-        known = Ledger(store).in_flight(card) if resumable(teacher) else Decimal(0)
+        paid = reserved(sweep.teacher, store, bought.images.items(), bought.texts)
         budget = Budget(sweep.budget, sweep.spent(), card.price.currency)
     what = f"{images:,} image and {texts:,} text queries of the whole grid"
-    budget.check(card.price.of(images, texts) - known, what)
+    budget.check(card.price.of(images, texts) - paid, what)
 
 
 def _plan_of(sweep: Sweep, job: Job) -> RunPlan:

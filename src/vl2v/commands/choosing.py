@@ -53,7 +53,7 @@ def with_choice(
         choice.write(folder.queries_file)
     if choice is None:
         wanted = plan.config.when_short == "choose" and budget.limit is not None
-        if not wanted or affordable(plan, budget.left, store):
+        if not wanted or affordable(plan, budget.left):
             return plan
         choice = _choose(plan, budget, Candidates.of(plan, store), accelerator, progress)
         choice.write(folder.queries_file)

@@ -199,7 +199,7 @@ def _buy(
     with closing(EmbeddingStore(plan.paths.store)) as store:
         budget = open_budget(plan, account or BudgetAccount.of_run(ledger_name(folder)), store)
         plan = with_choice(plan, budget, store, folder, accelerator, progress)
-        ensure_affordable(plan, budget, store, folder.path)
+        ensure_affordable(plan, budget, folder.path)
         keep()
         _purchase_with_advice(plan, budget, store, folder, accelerator, progress)
         export_embeddings(plan, store, folder.work)

@@ -225,7 +225,7 @@ def _buy(
             teacher.bind(part.paths, part.digests)
     quote = make_quote(Requirements(purposes, prompts, len(templates)), teacher, store, 0, SIZE, None)
     budget = Budget(limit, currency=card.price.currency, less="fewer images")
-    budget.check(quote.cost, quote.summary)
+    budget.check(quote.due, quote.summary)
     buyer = Buyer(teacher, store, budget, name, progress, threads=config.threads)
     buyer.texts(prompts, LABELLING)
     buyer.all_images([Wanted(p.digests, p.read, purpose) for (purpose, _), p in zip(purposes, parts, strict=True)])

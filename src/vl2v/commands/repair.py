@@ -25,7 +25,6 @@ from vl2v.reports.source import evaluation_of_run
 from vl2v.runs.folder import CHECKED, REPAIR, TRAINED, RunFolder
 from vl2v.runs.starting import ledger_name
 from vl2v.student.model import Student
-from vl2v.teacher.http.remote import resumable
 from vl2v.teacher.purchase.buyer import Buyer
 from vl2v.teacher.purchase.job_buyer import Wanted
 from vl2v.teacher.purchase.ledger import Budget, Ledger
@@ -130,8 +129,7 @@ def repair(
         spending = Spending(account.folder, store, account.mine)
         currency = plan.quote.price.currency
         budget = Budget(plan.config.budget, currency=currency, less="fewer images (--queries)", spending=spending)
-        reserved = Ledger(store).in_flight(plan.teacher.describe()) if resumable(plan.teacher) else 0
-        budget.check(plan.quote.cost - reserved, plan.quote.summary)
+        budget.check(plan.quote.due, plan.quote.summary)
         if not plan.begun:
             _write_selection(plan)
         buyer = Buyer(plan.teacher, store, budget, ledger_name(folder), progress, threads=plan.config.threads)

@@ -20,7 +20,6 @@ from vl2v.planning.requirements import EVALUATION, TRAINING, UNLABELLED, UNSEEN,
 from vl2v.planning.split import Split
 from vl2v.strict import described
 from vl2v.teacher.http.remote import resumable
-from vl2v.teacher.purchase.ledger import Ledger
 from vl2v.teacher.purchase.store import EmbeddingStore
 
 
@@ -127,7 +126,7 @@ class Images:
         paid = store.knows_images(plan.card, digests)
         if resumable(plan.teacher):
             for batch in store.pending(plan.card, "image", 0):
-                paid |= among(digests, np.frombuffer(batch.members, np.uint8).reshape(-1, 32))
+                paid |= among(digests, batch.images)
         return cls(digests, groups, paid)
 
     @property
@@ -187,10 +186,9 @@ class Candidates:
         return Choice(images, len(paid[0]), len(self.training.digests), self.unlabelled, references)
 
 
-def affordable(plan: RunPlan, money: Decimal, store: EmbeddingStore) -> bool:
+def affordable(plan: RunPlan, money: Decimal) -> bool:
     """Whether an amount of money covers the quote, less the amount reserved for batches in flight."""
-    reserved = Ledger(store).in_flight(plan.card) if resumable(plan.teacher) else Decimal(0)
-    return plan.quote.cost - reserved <= max(money, Decimal(0))
+    return plan.quote.due <= max(money, Decimal(0))
 
 
 def covered(plan: RunPlan, money: Decimal) -> int:
@@ -252,7 +250,7 @@ def _evaluated(plan: RunPlan, choice: Choice) -> Split:
 def quoted_choice(plan: RunPlan, store: EmbeddingStore) -> RunPlan:
     """Return the plan with the quote of a run that chooses its images. They have not been chosen yet."""
     config, quote = plan.config, plan.quote
-    if config.when_short != "choose" or config.budget is None or affordable(plan, config.budget, store):
+    if config.when_short != "choose" or config.budget is None or affordable(plan, config.budget):
         return plan
     candidates, price = Candidates.of(plan, store), plan.card.price
     if covered(plan, config.budget) < (missing := candidates.missing):

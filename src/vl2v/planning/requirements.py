@@ -19,7 +19,7 @@ from vl2v.planning.split import Split
 from vl2v.sqlite import keys_of
 from vl2v.teacher.base import Teacher
 from vl2v.teacher.prompts import load_templates, render
-from vl2v.teacher.purchase.ledger import Quote
+from vl2v.teacher.purchase.ledger import Quote, reserved
 from vl2v.teacher.purchase.store import Digests, EmbeddingStore
 from vl2v.words import size
 
@@ -125,6 +125,7 @@ def make_quote(
         price=card.price,
         disk_bytes=disk,
         note=getattr(teacher, "price_note", ""),
+        reserved=reserved(teacher, store, [(view, rows) for (_, view), rows in requirements.purposes.items()], texts),
     )
 
 

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
 
 from vl2v.errors import BudgetError, ConfigError
-from vl2v.teacher.base import TeacherCard
+from vl2v.sqlite import keys_of
+from vl2v.teacher.base import Teacher, TeacherCard
+from vl2v.teacher.http.remote import resumable
+from vl2v.teacher.purchase.ledger_table import JOB
 from vl2v.teacher.purchase.quote import Quote as Quote
 from vl2v.teacher.purchase.spending import Spending
-from vl2v.teacher.purchase.store import EmbeddingStore
+from vl2v.teacher.purchase.store import Digests, EmbeddingStore
 
 
 @dataclass(frozen=True)
@@ -76,6 +80,40 @@ class Ledger:
         return sum((batch.cost for batch in self._store.pending(card)), Decimal(0))
 
     underway = in_flight  # its name until 0.1
+
+
+def reserved(
+    teacher: Teacher | None, store: EmbeddingStore, images: Iterable[tuple[int, Digests]], texts: Sequence[str]
+) -> Decimal:
+    """Return the price of those queries that the store lacks and that are in flight, which cost nothing more.
+
+    Args:
+        teacher: the teacher to query; None for no queries.
+        store: store of the embeddings and the ledger.
+        images: views, and [N, 32] uint8, the SHA-256 of their images.
+        texts: the texts.
+    """
+    if teacher is None or not resumable(teacher) or not (pending := store.pending(teacher.describe())):
+        return Decimal(0)
+    card, count = teacher.describe(), {"images": 0, "texts": 0}
+    lacking = {key for view, rows in images for key in _keyed(view, rows[store.lacks(card, rows, view)])}
+    missing = {text for text, known in zip(texts, store.knows_texts(card, texts), strict=True) if not known}
+    sent = {batch.entry for batch in store.pending(card, "text")}
+    for batch in pending:
+        if batch.entry in sent:
+            if (listed := set(json.loads(batch.members))) <= missing:
+                count["texts"] += len(listed)
+                missing -= listed
+        else:
+            members = _keyed(batch.view, batch.images)
+            if batch.key.startswith(JOB) or members <= lacking:  # a request is only repeated as a whole
+                count["images"] += len(members & lacking)
+                lacking -= members
+    return card.price.of(**count)
+
+
+def _keyed(view: int, rows: Digests) -> set[tuple[int, bytes]]:
+    return {(view, key) for key in keys_of(rows)}
 
 
 MOST_MONEY = 1_000_000_000_000

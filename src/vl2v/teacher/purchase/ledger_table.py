@@ -6,6 +6,9 @@ import time
 from dataclasses import dataclass
 from decimal import Decimal
 
+import numpy as np
+from numpy.typing import NDArray
+
 from vl2v.teacher.base import TeacherCard
 from vl2v.teacher.purchase.store_file import StoreFile
 
@@ -33,6 +36,11 @@ class Pending:
     run: str
     cost: Decimal
     view: int = 0
+
+    @property
+    def images(self) -> NDArray[np.uint8]:
+        """The SHA-256 of each image, [N, 32] uint8."""
+        return np.frombuffer(self.members, np.uint8).reshape(-1, 32)
 
 
 class LedgerTable(StoreFile):

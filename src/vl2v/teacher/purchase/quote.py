@@ -33,6 +33,7 @@ class Quote:
         training: training time on this machine; None without a student.
         advice: whether the teacher is worth its price, according to its stored embeddings; empty if they are too few.
         choice: the images that a smaller budget buys, in words; empty if all are bought.
+        reserved: part of the cost that is in flight, and was reserved when it was sent.
     """
 
     teacher: str
@@ -47,6 +48,7 @@ class Quote:
     training: TrainingTime | None = None
     advice: str = ""
     choice: str = ""
+    reserved: Decimal = Decimal(0)
 
     @property
     def image_queries(self) -> int:
@@ -62,6 +64,11 @@ class Quote:
     def cost(self) -> Decimal:
         """Cost in `price.currency`."""
         return self.price.of(self.image_queries, self.text_queries)
+
+    @property
+    def due(self) -> Decimal:
+        """Cost in `price.currency` that has not been reserved."""
+        return self.cost - self.reserved
 
     @property
     def summary(self) -> str:
@@ -83,6 +90,7 @@ class Quote:
             "training": asdict(self.training) if self.training else None,
             "advice": self.advice or None,
             "choice": self.choice or None,
+            **({"reserved": f"{self.reserved:f}"} if self.reserved else {}),
         } | ({"data": self.contents.to_dict()} if self.contents else {})
 
     def table(self) -> RenderableType:
@@ -104,7 +112,9 @@ class Quote:
         table.add_row("all", "", "", f"{self.image_queries + self.text_queries:,}", f"{self.cost:f}", style="bold")
         disk = ", ".join(f"{name} {size(count)}" for name, count in self.disk_bytes.items())
         understood = [Text("\n".join(self.contents.lines()))] if self.contents else []
-        further = [Text(f"training on this machine: {self.training}")] if self.training else []
+        waiting = f"{self.reserved:f} {self.price.currency} of the cost is reserved already for queries in flight"
+        further = [Text(waiting)] if self.reserved else []
+        further += [Text(f"training on this machine: {self.training}")] if self.training else []
         further += [Text(f"note: {self.note}")] if self.note else []
         further += [Text(self.choice)] if self.choice else []
         further += [Text(self.advice)] if self.advice else []
