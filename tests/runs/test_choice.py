@@ -66,7 +66,7 @@ class Room:
         with closing(EmbeddingStore(self.paths.store)) as store:
             spent = open_budget(plan, self._account, store)
             plan = with_choice(plan, spent, store, self.folder, Accelerator(cpu=True), Silent())
-            ensure_affordable(plan, spent, store, self.folder.path)
+            ensure_affordable(plan, spent, self.folder.path)
         return plan
 
     @property

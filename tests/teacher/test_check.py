@@ -163,7 +163,7 @@ def test_a_run_that_failed_under_way_needs_no_more_than_its_budget(
             plan, run = plan_run(config, places, teacher=teacher, with_student=False), str(tmp_path / "run")
             with closing(EmbeddingStore(places.store)) as store:
                 budget = open_budget(plan, BudgetAccount.of_run(run), store)
-                ensure_affordable(plan, budget, store, tmp_path / "out")
+                ensure_affordable(plan, budget, tmp_path / "out")
                 purchase(plan, budget, store, run, Silent())
 
         with pytest.raises(TeacherError, match="HTTP 500"):
