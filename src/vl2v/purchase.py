@@ -75,7 +75,7 @@ def ensure_affordable(plan: RunPlan, budget: Budget, out: Path) -> None:
 
 @dataclass(frozen=True)
 class Pilot:
-    """Training images that are bought before all others.
+    """Training images that are bought before all others, except by batch jobs, whose answers take hours.
 
     Attributes:
         digests: [N, 32] uint8, the SHA-256 of each image.
@@ -109,8 +109,7 @@ def purchase(
     buyer = Buyer(plan.teacher, store, budget, run, progress, watch, plan.config.threads)
     buyer.texts(plan.requirements.texts)
     parts = [_wanted(plan, purpose, view, digests) for (purpose, view), digests in plan.requirements.purposes.items()]
-    if pilot is not None:
-        buyer.submit(parts)
+    if pilot is not None and getattr(plan.teacher, "jobs", None) is None:
         buyer.images(pilot.digests, _wanted(plan, TRAINING, 0, pilot.digests).read, TRAINING)
         pilot.then()
     buyer.all_images(parts)

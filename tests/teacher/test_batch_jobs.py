@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from decimal import Decimal
@@ -188,7 +189,8 @@ def test_jobs_are_collected_and_share_the_store_with_single_requests(
         before = len(vendor.requests)
         assert buy(store, batch=False) == buy(store) == 0
         assert len(vendor.requests) == before
-    assert "batch job batches/j0: running, 0 of 2 images done" in progress.lines
+    first = [line for line in progress.lines if "batches/j0:" in line]
+    assert first == [f"batch job batches/j0: {state} of 2 images done" for state in ("running, 0", "succeeded, 2")]
 
 
 def test_parts_are_all_submitted_before_one_is_awaited(store: EmbeddingStore, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -281,10 +283,50 @@ def test_ctrl_c_leaves_the_job_to_the_vendor(store: EmbeddingStore, monkeypatch:
         assert Ledger(store).in_flight(card) == 5 * PRICE
         with pytest.raises(TeacherError, match="5 of these images are in batch jobs") as caught:
             buy(store, batch=False)
-        assert "--batch-api" in caught.value.next_step
+        assert "repeat the command that submitted them" in caught.value.next_step
         assert buy(store, budget="0") == 5  # it was reserved when it was submitted
         assert len(vendor.jobs) == 1
     check_stored(store)
+
+
+def test_a_job_that_the_vendor_lists_late_is_not_created_again(
+    store: EmbeddingStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listed, searches = GeminiVendor._listed, []
+
+    def late(self: GeminiVendor, path: str) -> dict[str, Any]:
+        searches.append(path)
+        return listed(self, path) if len(searches) > 1 else {}
+
+    monkeypatch.setattr(GeminiVendor, "_listed", late)
+    with selling(monkeypatch) as vendor:
+        buyer_of(store).submit([Wanted(DIGESTS, PICTURES.__getitem__, "training")])
+        (job,) = store.pending(open_teacher(SPEC).describe())
+        store.set_key(job.entry, f"job:{vendor.jobs[0].label}")  # as if the response had been lost
+        assert buy(store) == 5
+        assert (len(vendor.jobs), len(searches)) == (1, 2)
+    assert Ledger(store).spent() == 5 * PRICE
+
+
+@pytest.mark.parametrize("end", ["SUCCEEDED", "FAILED"])
+def test_images_of_another_run_in_a_job_do_not_end_this_one(
+    store: EmbeddingStore, monkeypatch: pytest.MonkeyPatch, end: str
+) -> None:
+    """The vendor takes one job at a time, so this run waits for the other one's, and collects it."""
+    how: dict[str, Any] = {"plan": lambda job, key: BAD if job == 1 else None}
+    with selling(monkeypatch, most=1, end=lambda job: end if job == 1 else "SUCCEEDED", **how) as vendor:
+        monkeypatch.setattr(GeminiBatch, "jobs", 1)
+        buyer_of(store, run="another").submit([Wanted(DIGESTS[:2], PICTURES.__getitem__, "training")])
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            mine = Wanted(DIGESTS[2:], PICTURES[2:].__getitem__, "training")
+            assert buyer_of(store).images(mine.digests, mine.read, mine.purpose) == 3
+        assert [str(w.message) for w in caught] == (
+            ["batch job batches/j0 of other images ended without answers: failed"] if end == "FAILED" else []
+        )
+        assert len(vendor.jobs) == 2
+    assert Ledger(store).spent("another") == 0
+    assert Ledger(store).spent("run") == 3 * PRICE
 
 
 def test_a_refused_image_is_repeated_unless_that_is_useless(
@@ -442,7 +484,7 @@ def test_label_is_stopped_and_repeated(photos: Path, monkeypatch: pytest.MonkeyP
             patched.setattr(time, "sleep", stop)
             stopped = label(photos, "--batch-api")
         assert stopped.returncode == 130
-        assert "1 batch job goes on at the vendor; continue to collect the answers" in stopped.stderr
+        assert "1 batch job goes on at the vendor; the repeated command collects the answers" in stopped.stderr
         assert "repeat the command" in stopped.stderr
         done = label(photos, "--batch-api")
         assert done.returncode == 0, done.stderr

@@ -96,7 +96,7 @@ def ledger_table(entries: Sequence[LedgerEntry]) -> RenderableType:
         total = sums.setdefault((e.run, e.teacher, e.kind, e.purpose, e.currency, e.state), [0, 0])
         total[0] += e.queries
         total[1] += e.cost
-    table = Table(title="spent; 'sent' batches may have been charged without a response, 'refused' ones were not")
+    table = Table(title="spent; 'sent' is an open job, or may be charged without a response; 'refused' was not charged")
     for name in ("run", "teacher", "kind", "purpose", "state", "queries", "cost"):
         table.add_column(name, justify="right" if name in ("queries", "cost") else "left", overflow="fold")
     for (run, teacher, kind, purpose, currency, state), (queries, cost) in sums.items():

@@ -152,6 +152,14 @@ class Jobs:
             if label in names or not page:
                 return names.get(label)
 
+    def find_late(self, label: str) -> str | None:
+        """Return what `find` does, but search again later for a job that the vendor does not list yet."""
+        name = self.find(label)
+        if name is None:
+            pause(APPEAR * self._patience.first, None)
+            name = self.find(label)
+        return name
+
     def state(self, name: str, count: int) -> JobState | None:
         """Return the state of a job of `count` requests; None if the vendor does not know the job.
 

@@ -57,6 +57,7 @@ class Buyer:
     watch: Watch | None = None
     threads: int | None = None
     _consistency: Consistency = field(default_factory=Consistency, init=False)
+    _shown: dict[str, str] = field(default_factory=dict, init=False, compare=False)
 
     def images(self, digests: Digests, read: Callable[[int], bytes], purpose: str, view: int = 0) -> int:
         """Buy the image embeddings that the store lacks.
@@ -111,7 +112,9 @@ class Buyer:
     def submit(self, parts: Sequence[Wanted]) -> None:
         """Submit batch jobs for several parts without waiting; without a batch API, nothing is sent."""
         if (jobs := self._jobs()) is not None:
-            all(jobs.submit(part) for part in parts)  # until the vendor or the budget takes no more
+            for part in parts:
+                if not jobs.submit(part):  # the vendor or the budget takes no more
+                    return
 
     def texts(self, texts: Sequence[str], purpose: str = "prompts") -> int:
         """Buy the text embeddings that the store lacks.
@@ -146,6 +149,7 @@ class Buyer:
         if jobs is None or not isinstance(self.teacher, RemoteTeacher):
             return None
         purchase = JobPurchase(self.teacher, jobs, self.store, self.budget, self.run, self.progress)
+        purchase.shown = self._shown
         if self.watch is not None:
             purchase.watch, purchase.consistency = self.watch, self._consistency
         return purchase

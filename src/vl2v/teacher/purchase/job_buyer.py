@@ -17,6 +17,7 @@ import numpy as np
 
 from vl2v.errors import BudgetError, TeacherError
 from vl2v.progress import Advance, Progress, Silent, warn
+from vl2v.sqlite import keys_of
 from vl2v.teacher.base import TeacherCard, checked
 from vl2v.teacher.http.jobs import FULL, Jobs, JobState, Refusal
 from vl2v.teacher.http.packing import image_size, pack
@@ -67,7 +68,7 @@ def refuse_if_in_jobs(store: EmbeddingStore, card: TeacherCard, wanted: Wanted) 
             f"{count} of these images are in batch jobs at {card.identity}.",
             expected="images that are not being bought already",
             found=f"{len(jobs)} job{'s' * (len(jobs) > 1)} without collected answers",
-            next_step="add --batch-api, which collects them",
+            next_step="repeat the command that submitted them, which collects them",
         )
 
 
@@ -85,6 +86,7 @@ class JobPurchase:
     Attributes:
         watch: check of the embeddings after they are stored; None skips it.
         consistency: comparison of the embeddings before they are stored; None skips it.
+        shown: state of each job that the user was told last.
     """
 
     def __init__(
@@ -98,11 +100,11 @@ class JobPurchase:
     ) -> None:
         self.watch: Watch | None = None
         self.consistency: Consistency | None = None
+        self.shown: dict[str, str] = {}
         self._teacher, self._jobs, self._store, self._card = teacher, jobs, store, teacher.describe()
         self._budget, self._run, self._progress = budget, run, progress or Silent()
         self._limits = replace(teacher.limits, images=jobs.api.images, request_bytes=jobs.api.request_bytes)
         self._most = jobs.api.jobs
-        self._shown: dict[str, str] = {}
 
     def images(self, wanted: Wanted) -> int:
         """Buy the images that the store lacks, and wait for them; see `vl2v.teacher.purchase.buyer.Buyer.images`.
@@ -143,12 +145,15 @@ class JobPurchase:
             out = set(refused).union(*(_members(job) for job in open_ if job.view == wanted.view))
             lacks = self._store.lacks(self._card, wanted.digests, wanted.view)
             todo = [i for i in lacks if wanted.digests[i].tobytes() not in out]
-            count = len(open_)
-            for batch in self._batches(todo, wanted):
-                if count >= self._most or not self._create(batch, wanted, alone=not count):
+            batches, left = self._batches(todo, wanted), len(todo)
+            for count in range(len(open_), self._most):
+                batch = next(batches, None)  # reads images
+                if batch is None:
+                    break
+                if not self._create(batch, wanted, alone=not count):
                     return False
-                count += 1
-        return True
+                left -= len(batch)
+        return not left
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
@@ -158,7 +163,7 @@ class JobPurchase:
         except KeyboardInterrupt as stopped:
             if not stopped.args and (count := len(open_jobs(self._store, self._card))):
                 text = f"{count} batch job{'s go' if count > 1 else ' goes'} on at the vendor"
-                raise KeyboardInterrupt(f"{text}; continue to collect the answers") from None
+                raise KeyboardInterrupt(f"{text}; the repeated command collects the answers") from None
             raise
 
     def _batches(self, todo: list[int], wanted: Wanted) -> Iterator[list[tuple[int, bytes]]]:
@@ -194,7 +199,7 @@ class JobPurchase:
         label = _label(job)
         if not label:
             return True
-        name = self._jobs.find(label)
+        name = self._jobs.find_late(label)
         if name is None:
             self._release(job, "the job was not created")
         else:
@@ -226,10 +231,9 @@ class JobPurchase:
             self._store.write_off(job.entry, why, None)
             warn(self._progress, f"batch job {name}: {why}; its {count} images may have been charged")
             return True
-        text = f"batch job {name}: {state.state}, {state.done} of {count} images done"
-        if self._shown.get(name) != text:
-            self._shown[name] = text
-            self._progress.note(text)
+        if self.shown.get(name) != state.state:
+            self.shown[name] = state.state
+            self._progress.note(f"batch job {name}: {state.state}, {state.done} of {count} images done")
         if state.ended:
             self._save(job, state, wanted, advance, refusals)
         return state.ended
@@ -237,11 +241,16 @@ class JobPurchase:
     def _save(
         self, job: Pending, state: JobState, wanted: Wanted, advance: Advance, refusals: dict[bytes, Refusal]
     ) -> None:
+        members, card = job.images, self._card
+        index = {key: i for i, key in enumerate(keys_of(wanted.digests))} if job.view == wanted.view else {}
         if state.answers is None:
             self._release(job, f"job {state.state}", state.billed)
+            if index.keys().isdisjoint(_members(job)):  # the command that submitted it submits its images again
+                warn(self._progress, f"batch job {state.name} of other images ended without answers: {state.state}")
+                return
             raise self._fruitless(job, state)
-        members, card = np.frombuffer(job.members, np.uint8).reshape(-1, 32), self._card
-        refusals |= {m.tobytes(): a for m, a in zip(members, state.answers, strict=True) if isinstance(a, Refusal)}
+        answered = zip(_members(job), state.answers, strict=True)
+        refusals |= {key: a for key, a in answered if isinstance(a, Refusal) and key in index}
         rows = [i for i, answer in enumerate(state.answers) if not isinstance(answer, Refusal)]
         try:
             vectors = checked(
@@ -257,7 +266,6 @@ class JobPurchase:
         before = self._store.knows_images(card, digests, job.view)
         self._store.keep_images(card, digests, vectors, job.view, job.entry, cost)
         self._correct(job, len(rows))
-        index = {row.tobytes(): i for i, row in enumerate(wanted.digests)} if job.view == wanted.view else {}
         known = [i for i, row in enumerate(digests) if row.tobytes() in index]
         advance(sum(not before[i] for i in known))
         if self.watch is not None and known:
@@ -284,8 +292,8 @@ class JobPurchase:
             f"Batch job {state.name} of {self._card.identity} ended without answers.",
             expected=f"embeddings of {len(_members(job))} images",
             found=f"{state.state}{reason}{said}",
-            next_step="repeat the command to submit these images in a new job, or omit --batch-api to buy them at once"
-            " at the full price",
+            next_step="repeat the command to submit these images in a new job, or, once the other jobs are collected,"
+            " add --set teacher.batch_api=false to buy them at once at the full price",
         )
 
     def _refused(self, refusals: dict[bytes, Refusal]) -> TeacherError:
@@ -307,4 +315,4 @@ def _label(job: Pending) -> str:
 
 
 def _members(job: Pending) -> list[bytes]:
-    return [job.members[i : i + 32] for i in range(0, len(job.members), 32)]
+    return keys_of(job.images)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from vl2v.errors import BudgetError
 from vl2v.progress import Advance, Progress, Silent
+from vl2v.sqlite import keys_of
 from vl2v.teacher.http.packing import image_size, pack, text_size
 from vl2v.teacher.http.remote import AbandonedError, Answer, Kind, Order, RemoteTeacher
 from vl2v.teacher.origin import Consistency
@@ -110,7 +111,7 @@ class Purchase:
             return self._request(context, order, members, digests[members].tobytes(), earlier)
 
         for pending in self._pending("image", context.view):
-            keys = [pending.members[i : i + 32] for i in range(0, len(pending.members), 32)]
+            keys = keys_of(pending.images)
             if all(key in missing for key in keys):
                 positions = [missing.pop(key) for key in keys]
                 yield request([(i, self._teacher.fit(read(i))) for i in positions], pending)
