@@ -191,7 +191,7 @@ class _Walk:
         for name in packed:
             end = next(end for end in ARCHIVES if name.casefold().endswith(end))
             if not name.startswith(".") and name[: -len(end)] not in known:
-                self._skip(folder, name, "an archive, whose images are not read", "unpack it")
+                self._skip(folder, name, "an archive, whose images are not read", "unpack it or move it away")
 
     def _take_file(self, folder: Folder, name: str, path: str, mode: int) -> None:
         suffix = _suffix(name)

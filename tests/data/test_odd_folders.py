@@ -345,6 +345,10 @@ def test_archives_do_not_vanish(tmp_path: Path, name: str) -> None:
     root = folder_of(tmp_path / "data")
     (root / name).write_bytes(b"PK")
     assert faults(root) == {name: "an archive, whose images are not read"}
+    assert DomainFolder(root).faults[0].remedy == "unpack it or move it away, or skip it: --skip-bad"
+    told = (f"{name}: an archive, whose images are not read",)
+    assert list_folder(DataConfig(root=root), begun=True).scan().warnings == told
+    assert unlabelled_images(root).warnings == told
     assert len(DomainFolder(root).scan(skip_bad=True)) == 8
     images, left_out = search(root)
     assert len(images) == 8

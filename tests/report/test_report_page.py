@@ -17,6 +17,7 @@ from vl2v.api_report import make_report
 from vl2v.cli import app
 from vl2v.errors import ConfigError, RunError
 from vl2v.reports.drawing import inline
+from vl2v.reports.source import read_run
 
 VOID = {"meta", "img", "br"}
 
@@ -139,6 +140,15 @@ def test_a_broken_part_is_told_and_the_rest_is_shown(tmp_path: Path) -> None:
     _, text = read(make_report(made.folder, tmp_path / "none.sqlite"))
     assert "predictions.npz cannot be read" in text
     assert "Embedding map" in text
+
+
+@pytest.mark.parametrize(("part", "name"), [("trust", "student/trust.json"), ("export", "export/export.json")])
+def test_a_link_to_nothing_is_not_a_missing_part(tmp_path: Path, part: str, name: str) -> None:
+    file = make_run(tmp_path).folder / name
+    file.parent.mkdir(exist_ok=True)
+    file.unlink(missing_ok=True)
+    file.symlink_to("nothing")
+    assert read_run(file.parent.parent).missing[part].startswith(f"{name} cannot be read: ")
 
 
 def test_a_linear_classifier_has_no_part_in_the_space(tmp_path: Path) -> None:

@@ -20,13 +20,13 @@ from vl2v.recipes import with_recipe
 from vl2v.student.frozen import freeze
 
 
-def distilled(bench: Bench, out: Path, **settings: Any) -> dict[str, torch.Tensor]:
-    """Weights of a trained student's backbone."""
+def distilled(bench: Bench, out: Path, student: Any = None, **settings: Any) -> dict[str, torch.Tensor]:
+    """Weights of a trained student's backbone; `student` replaces that of the bench."""
     storage = StoragePaths(bench.root / "cache", bench.root / "vectors.sqlite")
     run = vl2v.distill(
         bench.data,
         bench.teacher,
-        bench.student,
+        bench.student if student is None else student,
         out=out,
         held_out=["rose"],
         settings=TINY | {"distill": {"steps": 3, "checkpoint_every": 1, "learning_rate": 1e-2} | settings},
@@ -35,7 +35,7 @@ def distilled(bench: Bench, out: Path, **settings: Any) -> dict[str, torch.Tenso
         progress=Silent(),
     )
     assert run is not None
-    module = vl2v.Student.load(run.folder).backbone
+    module = vl2v.Student.load(run.folder, student).backbone
     return {name: tensor.clone() for name, tensor in module.state_dict().items()}
 
 
@@ -51,6 +51,18 @@ def test_frozen_layers_keep_their_weights_and_the_others_are_trained(
     for name, tensor in trained.items():
         if name in dict(module.named_parameters()):
             assert torch.equal(tensor, pretrained[name].to(tensor)) == (name in frozen), name
+
+
+def test_a_network_that_the_user_passes_is_frozen_during_the_run_only(bench: Bench, tmp_path: Path) -> None:
+    module = timm.create_model("test_resnet", num_classes=0)
+    module.conv1.requires_grad_(False)
+    before = {name: parameter.requires_grad for name, parameter in module.named_parameters()}
+    groups = group_parameters(module, module.group_matcher(coarse=True))
+    start = {name: parameter.clone() for name, parameter in module.named_parameters()}
+    distilled(bench, tmp_path / "run", module, freeze=0.2, weights="last")
+    changed = {name for name, parameter in module.named_parameters() if not torch.equal(parameter, start[name])}
+    assert changed == set(start) - {name for group in (0, 1, 2) for name in groups[group]}
+    assert {name: parameter.requires_grad for name, parameter in module.named_parameters()} == before
 
 
 def test_a_network_without_groups_is_trained_as_a_whole() -> None:

@@ -78,7 +78,8 @@ class DomainFolder(Listing):
             )
         tree = search(self.root)
         skipped = tree.all_skipped()
-        self.faults += map(_left_out, skipped)
+        for left_out in map(_left_out, skipped):
+            (self._doubt if _is_archive(left_out) else self.faults.append)(left_out)
         for fault in labels_elsewhere(self.root, tree):
             self._doubt(fault)
         cells = self._by_part(tree) or self._list(tree)
@@ -206,6 +207,10 @@ def _left_out(skipped: Skipped) -> Fault:
     return Fault(shown(skipped.path), skipped.problem, f"{skipped.remedy}, or skip it: --skip-bad", file=True)
 
 
+def _is_archive(left_out: Fault) -> bool:
+    return left_out.where.casefold().endswith(ARCHIVES)
+
+
 def unlabelled_images(
     root: str | Path,
     *,
@@ -243,11 +248,23 @@ def unlabelled_images(
         )
     title = "reading unlabelled images"
     digests, bad = read_all(root, paths, index=index, cache=cache, progress=progress, title=title)
-    bad = [*left_out, *bad]
+    packed = [fault for fault in left_out if _is_archive(fault)]
+    bad = [*(fault for fault in left_out if fault not in packed), *bad]
     if bad and not (skip_bad and paths and all(fault.file for fault in bad)):
         raise FaultyDataError(source, bad)
     good = np.asarray(digests.any(axis=1), dtype=np.bool_)
     count = int(good.sum())
     readable = [path for path, ok in zip(paths, good, strict=True) if ok]
     none, zero = np.full(count, -1, np.int64), np.zeros(count, np.int64)
-    return ImageDataset(root, readable, digests[good], none, zero, ("unlabelled",), (), (), tuple(bad))
+    return ImageDataset(
+        root,
+        readable,
+        digests[good],
+        none,
+        zero,
+        ("unlabelled",),
+        (),
+        (),
+        tuple(bad),
+        tuple(f"{fault.where}: {fault.problem}" for fault in packed),
+    )

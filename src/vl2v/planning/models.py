@@ -33,20 +33,12 @@ def open_configured_teacher(config: RunConfig) -> Teacher:
 def open_student(config: RunConfig) -> Backbone:
     """Load the backbone of the settings. For ``teacher``, it is the teacher's own image encoder (VL2V-SD).
 
-    With `repair`, it is the backbone of the earlier run's student. The first layers are frozen as the settings say.
+    With `repair`, it is the backbone of the earlier run's student.
 
     Raises:
         StudentError: if it cannot be loaded.
     """
-    from vl2v.student.frozen import freeze  # imports torch, which a quote may not need
-
-    backbone = _loaded_student(config)
-    freeze(backbone.module, config.distill.freeze)
-    return backbone
-
-
-def _loaded_student(config: RunConfig) -> Backbone:
-    from vl2v.student.backbones import from_module, load_backbone
+    from vl2v.student.backbones import from_module, load_backbone  # imports torch, which a quote may not need
 
     if config.repair is not None:
         from vl2v.student.model import Student

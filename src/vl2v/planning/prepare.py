@@ -185,7 +185,7 @@ def read_parts(
     skipped = sum(fault.count for fault in (*dataset.skipped, *(unlabelled.skipped if unlabelled else ())))
     if skipped:
         warn(progress, f"skipped {skipped:,} bad image{'' if skipped == 1 else 's'} (--skip-bad)")
-    for warning in dict.fromkeys(dataset.warnings):
+    for warning in dict.fromkeys((*dataset.warnings, *(unlabelled.warnings if unlabelled else ()))):
         warn(progress, warning)
     seen, unseen = part_classes(dataset, config.held_out_classes)
     return seen, unlabelled, unseen

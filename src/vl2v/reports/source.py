@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -162,7 +163,7 @@ class _Parts:
 
     def read(self, name: str, file: Path, read: Callable[[Path], Found], why: str) -> Found | None:
         try:
-            if file.is_file():
+            if os.path.lexists(file):  # a link to nothing is not a missing file
                 return read(file)
             self.missing[name] = f"{why} ({file.relative_to(self.run).as_posix()} is missing)."
         except (OSError, *UNREADABLE, Vl2vError) as error:

@@ -2,8 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from timm.models import group_parameters
 from torch import nn
+
+
+@contextmanager
+def frozen(module: nn.Module, share: float) -> Iterator[None]:
+    """Freeze the first layers in a block, see `freeze`. After it, gradients are switched on as they were before."""
+    before = {name: parameter.requires_grad for name, parameter in module.named_parameters()}
+    freeze(module, share)
+    try:
+        yield
+    finally:
+        for name, parameter in module.named_parameters():
+            parameter.requires_grad_(before.get(name, parameter.requires_grad))
 
 
 def freeze(module: nn.Module, share: float) -> int:
@@ -26,12 +41,12 @@ def freeze(module: nn.Module, share: float) -> int:
     named = group_parameters(module, matcher(coarse=True))
     groups = [[module.get_parameter(name) for name in named[group]] for group in sorted(named)]
     limit = share * sum(parameter.numel() for parameter in module.parameters())
-    frozen, count = 0, 0
+    groups_frozen, count = 0, 0
     for group in groups:
         count += sum(parameter.numel() for parameter in group)
         if count > limit:
             break
-        frozen += 1
+        groups_frozen += 1
         for parameter in group:
             parameter.requires_grad_(False)
-    return frozen
+    return groups_frozen

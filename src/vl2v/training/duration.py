@@ -28,6 +28,7 @@ from vl2v.recipes import validation_interval
 from vl2v.runs.folder import RunFolder
 from vl2v.shards import sharding
 from vl2v.student.backbones import Backbone
+from vl2v.student.frozen import frozen
 from vl2v.threads import computing
 from vl2v.training.data import loading_processes
 from vl2v.training.pace import as_it_was, can_shard, training_threads
@@ -102,7 +103,7 @@ class Rates:
         device, size = accelerator.device, backbone.preprocess.size
         pixels = np.random.default_rng(0).integers(0, 256, (CHUNK, size, size, 3), np.uint8)
         module = backbone.module.to(device).to(memory_format=torch.channels_last)
-        with as_it_was(module), accelerator.autocast():
+        with as_it_was(module), frozen(module, config.distill.freeze), accelerator.autocast():
 
             def infer() -> None:
                 for _ in pass_through(module, backbone.preprocess, pixels, np.arange(CHUNK), device):

@@ -16,6 +16,7 @@ from vl2v.method.distill import Projected
 from vl2v.method.registry import METHODS
 from vl2v.shards import divisible, sharding
 from vl2v.student.backbones import Backbone
+from vl2v.student.frozen import frozen
 from vl2v.student.model import Student
 from vl2v.threads import choose
 
@@ -59,7 +60,7 @@ def trial_steps(config: RunConfig, backbone: Backbone, accelerator: Accelerator)
             else:
                 shards.infer(model, _noise(count, side))
 
-    with as_it_was(module), accelerator.autocast():
+    with as_it_was(module), frozen(module, config.distill.freeze), accelerator.autocast():
         model.train(trains)
         yield step
 

@@ -16,6 +16,7 @@ from vl2v.method.registry import METHODS
 from vl2v.progress import Progress
 from vl2v.runs.folder import RunFolder, State
 from vl2v.student.backbones import Backbone
+from vl2v.student.frozen import frozen
 from vl2v.training.data import TrainingData
 from vl2v.training.fresh import FreshViews
 from vl2v.training.process import stop_asked
@@ -69,7 +70,7 @@ def train(
         StudentError: if the dimension of the teacher's own encoder differs from that of its embeddings.
     """
     projection = initial_projection(config, backbone, data.head)
-    with stop_asked() as stop:
+    with frozen(backbone.module, config.distill.freeze), stop_asked() as stop:
         trainer = Trainer(
             config, folder, accelerator, backbone, projection, data, progress, stop, fresh, saved
         )  # fmt: skip
