@@ -87,7 +87,7 @@ class Wire:
     jobs: BatchApi | None = None
     """The batch API, once `use_batch_api` was called."""
     price_note: str = ""
-    """A remark about the price, set by `card`; may be empty."""
+    """A remark about the price; may be empty. It is final when `card` has been called."""
 
     def __init__(self, model: str, options: Options | None = None, price: Price | None = None) -> None:
         self.model, self.options, self.own_price = model, options or Options(), price
