@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 from threading import Barrier
 
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from vl2v.config import DataConfig
+from vl2v.data import alignment
 from vl2v.data import near_duplicates as near
 from vl2v.data.alignment import CORRELATION, aligned_correlations
 from vl2v.data.folder import DomainFolder
@@ -21,6 +23,7 @@ from vl2v.data.pixels import PixelCache
 from vl2v.planning import resemblance as planned
 from vl2v.planning.resemblance import resemblance, resemblance_of_embeddings
 from vl2v.planning.split import split_dataset
+from vl2v.progress import Advance, Silent
 
 
 def scene(seed: int, size: int = 64) -> Image.Image:
@@ -126,6 +129,31 @@ def test_neighbours_are_those_of_a_comparison_of_all(monkeypatch: pytest.MonkeyP
     expected = [(i, j) for i, row in enumerate(nearest.tolist()) for j in row if a[i] @ b[j] >= near.COSINE]
     assert sorted(map(tuple, pairs.tolist())) == sorted(expected)
     assert np.allclose(cosines, (a[pairs[:, 0]] * b[pairs[:, 1]]).sum(1), atol=1e-6)
+
+
+class Stages(Silent):
+    """Progress that records its stages as (title, total, done)."""
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[str, int, int]] = []
+
+    @contextmanager
+    def stage(self, title: str, total: int, done: int = 0) -> Iterator[Advance]:
+        steps = [done]
+        yield steps.append
+        self.seen.append((title, total, sum(steps)))
+
+
+@pytest.mark.parametrize(("brief", "stages"), [(5, [("comparing similar images", 6, 6)]), (6, [])])
+def test_a_long_comparison_has_a_stage(
+    monkeypatch: pytest.MonkeyPatch, brief: int, stages: list[tuple[str, int, int]]
+) -> None:
+    pixels, vectors, progress = stacked([scene(seed) for seed in range(7)]), np.ones((7, 4), np.float32), Stages()
+    ours, theirs = near.Embeddings(vectors, np.array([6])), near.Embeddings(vectors, np.arange(6))
+    monkeypatch.setattr(near, "BRIEF", brief)
+    monkeypatch.setattr(alignment, "BLOCK", 4)
+    near.near_duplicates_of_embeddings(pixels, np.array([6]), np.arange(6), ours, theirs, progress)
+    assert progress.seen == stages
 
 
 def test_of_too_many_candidates_the_closest_are_compared(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from vl2v.data.splits import Indices
+from vl2v.progress import Advance
 
 SIDE, FREQUENCIES = 64, 32  # of the grey squares
 LEVELS = ((8, 16, 4), (16, 32, 3), (32, 64, 3))  # frequencies, side and number of steps, from coarse to fine
@@ -46,7 +47,9 @@ def spectra(pixels: NDArray[np.uint8], slots: Indices) -> Floats:
     return np.asarray(cosines @ np.stack(grey) @ cosines.T, np.float32)
 
 
-def aligned_correlations(pixels: NDArray[np.uint8], one: Indices, other: Indices) -> NDArray[np.float64]:
+def aligned_correlations(
+    pixels: NDArray[np.uint8], one: Indices, other: Indices, advance: Advance = lambda _: None
+) -> NDArray[np.float64]:
     """Return the correlation of each of P pairs of slots after alignment, [P] in [-1, 1].
 
     It is the larger one of both orientations of the second image. Of a pair that was given up on a coarse level, it is
@@ -56,6 +59,7 @@ def aligned_correlations(pixels: NDArray[np.uint8], one: Indices, other: Indices
         pixels: [slots, S, S, 3] uint8, usually a memory map.
         one: [P] slots.
         other: [P] slots.
+        advance: called with the number of pairs after each block of them.
     """
     found = np.full(len(one), -1.0)
     mirror = np.where(np.arange(FREQUENCIES) % 2, -1, 1).astype(np.float32)
@@ -64,6 +68,7 @@ def aligned_correlations(pixels: NDArray[np.uint8], one: Indices, other: Indices
         first, second = spectra(pixels, one[part]), spectra(pixels, other[part])
         both = _fitted(np.concatenate([first, first]), np.concatenate([second, second * mirror]))
         found[part] = both.reshape(2, -1).max(0)
+        advance(len(first))
     return found
 
 

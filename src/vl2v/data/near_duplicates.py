@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from vl2v.data.alignment import CORRELATION as ALIGNED
 from vl2v.data.alignment import aligned_correlations
 from vl2v.data.splits import Indices
+from vl2v.progress import Progress, Silent
 
 DISTANCE, CORRELATION = 4, 0.98
 FLAT = np.uint64(2**64 - 1)  # replaces the hash of an image without structure, which would resemble any other
@@ -36,6 +37,7 @@ PARTNERS = 8  # candidates per image that are confirmed, the closest first
 COSINE = 0.7  # least cosine of candidates, which keeps unlike images of small datasets from being compared
 ROWS, COLUMNS = 512, 16_384  # tested and training embeddings that are multiplied at a time
 CONFIRMED = 100_000  # candidates by embedding that are aligned, the closest first; about 40 s of CPU time
+BRIEF = 5_000  # candidates that are aligned without a stage of progress; about 2 s of CPU time
 MOST = 50_000_000  # pairs of hashes that are compared; more only occur if most images look alike
 GREY = np.array([0.299, 0.587, 0.114], np.float32)
 
@@ -91,7 +93,12 @@ def near_duplicates(pixels: NDArray[np.uint8], tested: Indices, training: Indice
 
 
 def near_duplicates_of_embeddings(
-    pixels: NDArray[np.uint8], tested: Indices, training: Indices, ours: Embeddings, theirs: Embeddings
+    pixels: NDArray[np.uint8],
+    tested: Indices,
+    training: Indices,
+    ours: Embeddings,
+    theirs: Embeddings,
+    progress: Progress | None = None,
 ) -> NearDuplicates:
     """Find the tested images that resemble a training image after cropping, moving or mirroring.
 
@@ -101,11 +108,14 @@ def near_duplicates_of_embeddings(
         training: [N] slots.
         ours: embeddings of the M tested images.
         theirs: embeddings of the N training images.
+        progress: receives a stage if there are more than `BRIEF` candidates.
     """
     candidates, cosines = neighbours(ours, theirs)
     complete = len(candidates) <= CONFIRMED
     candidates = candidates[np.argsort(-cosines, kind="stable")[:CONFIRMED]]
-    alike = aligned_correlations(pixels, tested[candidates[:, 0]], training[candidates[:, 1]])
+    shown = progress if progress and len(candidates) > BRIEF else Silent()
+    with shown.stage("comparing similar images", len(candidates)) as advance:
+        alike = aligned_correlations(pixels, tested[candidates[:, 0]], training[candidates[:, 1]], advance)
     return NearDuplicates(_best(candidates, alike, ALIGNED), complete)
 
 

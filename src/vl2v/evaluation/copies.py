@@ -33,6 +33,7 @@ def warn_of_copies(plan: RunPlan, bought: BoughtEmbeddings, progress: Progress) 
             bought.evaluation,
             Embeddings(bought.training, chosen),
             f"{plan.card.identity} {plan.card.revision}",
+            progress,
         )
     if text := found.text():
         warn(progress, text)

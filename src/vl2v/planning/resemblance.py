@@ -27,6 +27,7 @@ from vl2v.data.splits import DatasetRows, Slots
 from vl2v.errors import RunError
 from vl2v.json_files import read_json
 from vl2v.planning.split import Split
+from vl2v.progress import Progress
 from vl2v.sqlite import keys_of
 from vl2v.writing import written_at_once
 from vl2v_runtime.names import shown
@@ -87,6 +88,7 @@ def resemblance_of_embeddings(
     evaluation: NDArray[np.float32],
     examples: Embeddings,
     teacher: str,
+    progress: Progress | None = None,
 ) -> Resemblance:
     """Compare the images of a split by their embeddings and aligned pixels; without those that `resemblance` finds.
 
@@ -100,6 +102,7 @@ def resemblance_of_embeddings(
         evaluation: embeddings of the evaluated images, [E, D] float32 in the order of `Split.evaluation_rows`.
         examples: embeddings of the training images.
         teacher: identity and revision of the teacher.
+        progress: receives the progress of a long comparison.
     """
     tested = split.evaluation_rows
     hashed = _of_hashes(dataset, tested, _joined(split.training.values()), cache)
@@ -109,7 +112,8 @@ def resemblance_of_embeddings(
     chosen = np.flatnonzero(fresh)
 
     def compare(ours: Slots, theirs: Slots) -> NearDuplicates:
-        return near_duplicates_of_embeddings(cache.map(), ours, theirs, Embeddings(evaluation, chosen), examples)
+        own = Embeddings(evaluation, chosen)
+        return near_duplicates_of_embeddings(cache.map(), ours, theirs, own, examples, progress)
 
     method = f"{OF_EMBEDDINGS} {teacher}"
     found = _saved_or_computed(dataset, tested[chosen], training, cache, method, compare)
