@@ -321,7 +321,7 @@ def test_images_of_another_run_in_a_job_do_not_end_this_one(
             warnings.simplefilter("always")
             mine = Wanted(DIGESTS[2:], PICTURES[2:].__getitem__, "training")
             assert buyer_of(store).images(mine.digests, mine.read, mine.purpose) == 3
-        assert [str(w.message) for w in caught] == (
+        assert [str(w.message) for w in caught if w.category is Vl2vWarning] == (
             ["batch job batches/j0 of other images ended without answers: failed"] if end == "FAILED" else []
         )
         assert len(vendor.jobs) == 2
