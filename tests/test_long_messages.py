@@ -17,7 +17,7 @@ from vl2v.data.table import TableListing
 from vl2v.errors import ConfigError, DataError, Vl2vError
 from vl2v.student.card import ClassName
 from vl2v_runtime.__main__ import main
-from vl2v_runtime.errors import LONGEST, ModelError, shortened
+from vl2v_runtime.errors import LONGEST, ModelError, short_lines
 from vl2v_runtime.metadata import MAX_NAME
 
 LONG = "a/" * 2500 + "end"
@@ -48,7 +48,7 @@ def test_faults_of_files_are_cut_one_by_one() -> None:
 
 def test_usual_messages_are_whole() -> None:
     text = "error: " + "x" * (LONGEST - 7)
-    assert shortened(f"{text}\n{text}\n") == f"{text}\n{text}\n"
+    assert short_lines(f"{text}\n{text}\n") == f"{text}\n{text}\n"
 
 
 def test_commands_cut_paths(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,6 +6,8 @@ import math
 from collections.abc import Sequence
 from decimal import Decimal
 
+from vl2v_runtime.names import shortened as shortened
+
 NONE = "–"
 
 
@@ -52,9 +54,3 @@ def duration(seconds: float, *, rounded: bool = False) -> str:
 def listed(names: Sequence[str]) -> str:
     """Join names: ``a``, ``a and b``, ``a, b and c``."""
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}" if names else ""
-
-
-def shortened(text: str, length: int) -> str:
-    """Return a text of at most `length` characters; a longer text has an ellipsis in the middle."""
-    keep = length - 1
-    return text if len(text) <= length else text[: keep - keep // 3] + "…" + text[-(keep // 3) :]

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from vl2v_runtime.errors import ModelError, shortened
+from vl2v_runtime.errors import ModelError, short_lines
 from vl2v_runtime.inputs import search
 from vl2v_runtime.model import BATCH, Attempt, Model, load
 from vl2v_runtime.names import printable, shown
@@ -53,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _fail(message: str, code: int) -> int:
-    print(clean(shortened(f"error: {message}")), file=sys.stderr)
+    print(clean(short_lines(f"error: {message}")), file=sys.stderr)
     return code
 
 

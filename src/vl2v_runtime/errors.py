@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
+from vl2v_runtime.names import shortened
+
 LONGEST = 1000  # characters of a line of a message
-_HEAD, _TAIL = 600, 300
 
 
-def shortened(text: str) -> str:
+def short_lines(text: str) -> str:
     """Return a text with its overlong lines, which contain an overlong path or list, cut in the middle."""
-    lines = (ln if len(ln) <= LONGEST else f"{ln[:_HEAD]} ... {ln[-_TAIL:]}" for ln in text.split("\n"))
-    return "\n".join(lines)
+    return "\n".join(shortened(line, LONGEST) for line in text.split("\n"))
 
 
 def worded(problem: str, expected: str, found: str, next_step: str) -> str:
-    """Return the text of a message, without empty parts, and with overlong lines cut; see `shortened`."""
+    """Return the text of a message, without empty parts, and with overlong lines cut; see `short_lines`."""
     parts = (("expected", expected), ("found", found), ("next", next_step))
-    return shortened("\n".join([problem, *(f"  {name}: {text}" for name, text in parts if text)]))
+    return short_lines("\n".join([problem, *(f"  {name}: {text}" for name, text in parts if text)]))
 
 
 class ModelError(ValueError):

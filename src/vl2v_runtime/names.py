@@ -31,6 +31,12 @@ def shown(name: str | PurePath) -> str:
     )
 
 
+def shortened(text: str, length: int) -> str:
+    """Return a text of at most `length` characters; a longer text has an ellipsis in the middle."""
+    keep = length - 1
+    return text if len(text) <= length else text[: keep - keep // 3] + "…" + text[-(keep // 3) :]
+
+
 def has_control(name: str) -> bool:
     """Return whether a name contains a control character, which classes and prompts must not contain."""
     return any(unicodedata.category(char) == "Cc" for char in name)

@@ -28,7 +28,7 @@ Candidate = dict[str | None, list[Record]]
 RunKey = tuple[str, str, int]  # method, target, seed
 
 
-def shortened(lines: Sequence[str], most: int = 6) -> str:
+def joined(lines: Sequence[str], most: int = 6) -> str:
     """Join lines, at most `most` of them: a grid that has just started lacks hundreds of records."""
     rest = len(lines) - most
     return "; ".join([*lines[:most], *([f"and {rest} more"] if rest > 0 else [])])
@@ -56,7 +56,7 @@ class Selection:
             raise RunError(
                 "This selection needs more finished jobs.",
                 expected="every candidate of every method, target and seed, with the requested weights",
-                found=shortened(self.lacking),
+                found=joined(self.lacking),
                 next_step="continue with vl2v benchmark run, or show what is finished: --partial",
             )
         return self.records

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vl2v.benchmark.selection import RULES, shortened
+from vl2v.benchmark.selection import RULES, joined
 from vl2v.benchmark.tables import PAIRS, PUBLISHED_MARK, Table
 
 
@@ -52,7 +52,7 @@ def _about_gaps(table: Table) -> tuple[str, ...]:
         seeds = f"n is stated if fewer than {many} seeds have finished; " if many > 1 else ""
         lines.append(f"Unfinished grid: {seeds}averages need all {len(table.targets)} targets.")
     if table.lacking:
-        lines.append(f"Omitted because records are missing: {shortened(table.lacking)}.")
+        lines.append(f"Omitted because records are missing: {joined(table.lacking)}.")
     return tuple(lines)
 
 
