@@ -241,8 +241,8 @@ def _resumed(folder: RunFolder, given: Mapping[str, Any], settings: Mapping[str,
     teacher = settings.get("teacher", {})
     accept = given["teacher"]["accept"] or teacher.get("accept") or None
     changes = {key: settings.get(key) for key in ("tracking", "when_short")}
-    kept = {key: teacher.get(key) for key in ("free", "batch_api")}
-    changes |= {"budget": given["budget"], "teacher": kept | {"accept": accept}}
+    stated = {key: teacher.get(key) for key in ("free", "batch_api")}
+    changes |= {"budget": given["budget"], "teacher": stated | {"accept": accept}}
     return make_config(None, merge(folder.config(resuming=True).model_dump(mode="json"), changes))
 
 

@@ -71,6 +71,12 @@ def test_a_network_without_groups_is_trained_as_a_whole() -> None:
     assert all(parameter.requires_grad for parameter in module.parameters())
 
 
+def test_a_network_whose_groups_timm_does_not_define_is_trained_as_a_whole() -> None:
+    with torch.device("meta"):
+        module = timm.create_model("rdnet_tiny", num_classes=0)
+    assert freeze(module, 0.5) == 0
+
+
 @pytest.mark.parametrize(
     ("name", "share", "last"),
     [

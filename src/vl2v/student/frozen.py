@@ -28,8 +28,8 @@ def freeze(module: nn.Module, share: float) -> int:
     convolutional network or the blocks of a transformer.
 
     Args:
-        module: the network. Only the gradients of its parameters are switched off. If it is not a network of timm, it
-            has no known groups and is not changed.
+        module: the network. Only the gradients of its parameters are switched off. A network without known groups, such
+            as most networks that are not from timm, is not changed.
         share: in [0, 1). The first groups are frozen while they have at most this share of the parameters.
 
     Returns:
@@ -38,7 +38,10 @@ def freeze(module: nn.Module, share: float) -> int:
     matcher = getattr(module, "group_matcher", None)
     if not share or matcher is None:
         return 0
-    named = group_parameters(module, matcher(coarse=True))
+    try:
+        named = group_parameters(module, matcher(coarse=True))
+    except Exception:  # a few networks define no groups of stages
+        return 0
     groups = [[module.get_parameter(name) for name in named[group]] for group in sorted(named)]
     limit = share * sum(parameter.numel() for parameter in module.parameters())
     groups_frozen, count = 0, 0
