@@ -1,4 +1,4 @@
-"""Check plain JPEG and PNG files without the parts of opening them with Pillow that are not decoding."""
+"""A fast check of plain JPEG and PNG files, which does not open them with Pillow."""
 
 from __future__ import annotations
 
