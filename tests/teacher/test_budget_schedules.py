@@ -16,7 +16,7 @@ from decimal import Decimal
 import httpx
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from misbehaving_vendor import DIMENSION, answer_to, picture
 
@@ -105,6 +105,17 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddingStore]:
     concurrency=st.integers(1, 4),
     outcomes=st.lists(st.sampled_from(OUTCOMES), max_size=14),
     restarts=st.integers(1, 3),
+)
+@example(  # the second process settles requests of the first
+    price=Decimal("3.725"),
+    limit=Decimal("0.339"),
+    once=True,
+    share=Decimal("0.5"),
+    count=8,
+    batch=3,
+    concurrency=3,
+    outcomes=["nan", "lost", "lost", "402", "429", "ok", "500", "ok", "402", "500", "429", "nan", "429", "429"],
+    restarts=2,
 )
 def test_a_budget_is_never_exceeded(
     store: EmbeddingStore,

@@ -166,6 +166,7 @@ class Budget:
         self.limit, self.currency, self._less = limit, currency, less
         self._spent, self._spending = spent, spending
         self._reserved: set[int] = set()  # entries of this process
+        self._earlier = spent  # cost of the entries of earlier processes in the amount spent
         self._lock = threading.RLock()
 
     @property
@@ -229,11 +230,16 @@ class Budget:
     def correct(self, entry: int, cost: Decimal, before: Decimal) -> None:
         """Replace the cost of an entry, recorded as `before`, by `cost`.
 
-        Without `spending`, the cost of an earlier process is not in the amount spent, and nothing is replaced.
+        Without `spending`, the entry of an earlier process may not be in the amount spent. Then nothing is replaced.
         """
-        if cost != before and (self._spending is not None or entry in self._reserved):
-            with self._alone(max(cost, before)):
-                self._book(entry, cost, before)
+        if cost == before:
+            return
+        with self._alone(max(cost, before)):
+            if self._spending is None and entry not in self._reserved:
+                if before > self._earlier:
+                    return
+                self._earlier += cost - before
+            self._book(entry, cost, before)
 
     def _book(self, entry: int, cost: Decimal, before: Decimal) -> None:
         self._spent += cost - before
