@@ -18,12 +18,6 @@ class Counted(nn.Sequential):
         return output
 
 
-class NoisyPenalty(nn.Module):
-    def forward(self, backbone: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
-        features = backbone(images)
-        return features, nn.functional.dropout(features, 0.5).sum(dim=1)
-
-
 @pytest.fixture
 def backbone(monkeypatch: pytest.MonkeyPatch) -> Counted:
     monkeypatch.setattr(Counted, "calls", 0)
@@ -37,12 +31,6 @@ def test_a_backbone_is_tried_once(backbone: Counted) -> None:
     assert tried
     assert all(can_shard(backbone, 8, accelerator) for _ in range(2))
     assert backbone.calls == tried
-
-
-def test_a_penalty_is_tried_too(backbone: Counted) -> None:
-    accelerator = Accelerator(cpu=True)
-    assert can_shard(backbone, 8, accelerator)
-    assert not can_shard(backbone, 8, accelerator, NoisyPenalty())
 
 
 def test_random_numbers_prevent_sharing() -> None:

@@ -65,20 +65,19 @@ def trial_steps(config: RunConfig, backbone: Backbone, accelerator: Accelerator)
         yield step
 
 
-def can_shard(backbone: nn.Module, side: int, accelerator: Accelerator, penalty: nn.Module | None = None) -> bool:
+def can_shard(backbone: nn.Module, side: int, accelerator: Accelerator) -> bool:
     """Whether threads can train on parts of a batch in parallel. The backbone is tested once and not changed.
 
     Args:
         backbone: maps [N, 3, side, side] to features.
         side: side length of the input in pixels.
         accelerator: device and processes.
-        penalty: penalty of the method, which is tested as well.
     """
     if accelerator.device.type != "cpu" or accelerator.num_processes > 1:
         return False
     if backbone not in _DIVISIBLE:
         _DIVISIBLE[backbone] = _divisible(Projected(backbone, nn.Identity()), side)
-    return _DIVISIBLE[backbone] and (penalty is None or _divisible(Projected(backbone, nn.Identity(), penalty), side))
+    return _DIVISIBLE[backbone]
 
 
 def _divisible(model: nn.Module, side: int) -> bool:

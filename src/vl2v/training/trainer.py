@@ -231,9 +231,10 @@ class Trainer:
     def _shards(self) -> AbstractContextManager[Shards]:
         """Return the threads that share the batches of Distill."""
         backbone = self.backbone
-        whole = self.fresh is not None or not self.method.trains_backbone  # a local teacher needs all threads itself
+        # A local teacher needs all threads itself. A penalty reads features from hooks, which threads would share.
+        whole = self.fresh is not None or not self.method.trains_backbone or self._penalty is not None
         divided = not (whole or self.config.compile) and can_shard(
-            backbone.module, backbone.preprocess.size, self.accelerator, self._penalty
+            backbone.module, backbone.preprocess.size, self.accelerator
         )
         return sharding(sum(self.data.shares), divided)
 
