@@ -81,16 +81,8 @@ class Bench:
         material = self.material(job.dataset)
         goals = plan_of(job, material.data)
         k, d = goals.head.shape
-        key = (
-            job.dataset,
-            job.teacher,
-            shape_of(job.variant),
-            job.variant.batch,
-            job.variant.train_side,
-            job.variant.freeze,
-            k,
-            d,
-        )
+        v = job.variant
+        key = (job.dataset, job.teacher, shape_of(v), v.batch, v.train_side, v.freeze, k, d)
         waiting = self.free.setdefault(key, [])
         slot = waiting.pop() if waiting else material.slot(job, goals)
         running = Running(job, slot, goals, material)

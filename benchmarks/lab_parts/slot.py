@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import torch.nn.functional as F
+from timm.models import group_parameters
 from torch import Tensor, nn
 
 from lab_parts.goals import Goals
@@ -102,8 +103,8 @@ class Network:
         """Number of parameters in the first `parts` of stem and stages, which come first among the parameters."""
         if not parts:
             return 0
-        first = tuple(f"blocks.{stage}." for stage in range(parts - 1))
-        return sum(name.startswith(("conv_stem.", "bn1.", *first)) for name in self.names)
+        named = group_parameters(self.module, self.module.group_matcher(coarse=True))  # type: ignore[operator]
+        return sum(len(named[group]) for group in sorted(named)[:parts])
 
     def views(self, flat: Tensor) -> list[Tensor]:
         """The parameters as views of the first part of a flat tensor, convolutions in channels_last order."""

@@ -108,24 +108,24 @@ def purchase(
         _show_stored(watch, plan, store)
     buyer = Buyer(plan.teacher, store, budget, run, progress, watch, plan.config.threads)
     buyer.texts(plan.requirements.texts)
-    parts = [_wanted(plan, purpose, view, digests) for (purpose, view), digests in plan.requirements.purposes.items()]
+    example_of = {digest.tobytes(): i for i, digest in enumerate(plan.examples.digests)}
+    parts = [_wanted(plan, example_of, *kind, digests) for kind, digests in plan.requirements.purposes.items()]
     if pilot is not None and getattr(plan.teacher, "jobs", None) is None:
-        buyer.images(pilot.digests, _wanted(plan, TRAINING, 0, pilot.digests).read, TRAINING)
+        buyer.images(pilot.digests, _wanted(plan, example_of, TRAINING, 0, pilot.digests).read, TRAINING)
         pilot.then()
     buyer.all_images(parts)
     if watch is not None:
         watch.look()
 
 
-def _wanted(plan: RunPlan, purpose: str, view: int, digests: Digests) -> Wanted:
-    """Return images to buy for a purpose, with the function that reads them."""
+def _wanted(plan: RunPlan, example_of: dict[bytes, int], purpose: str, view: int, digests: Digests) -> Wanted:
+    """Return images to buy for a purpose, with the function that reads them; `example_of` has examples by SHA-256."""
     if purpose == UNSEEN and plan.unseen is not None:
         return Wanted(digests, plan.unseen.read, purpose, view)
     if purpose in (EVALUATION, VALIDATION):
         rows = plan.split.evaluation_rows
         return Wanted(digests, lambda i: plan.dataset.read(int(rows[i])), purpose, view)
     examples = plan.examples
-    example_of = {digest.tobytes(): i for i, digest in enumerate(examples.digests)}
     return Wanted(digests, lambda i: examples.read(example_of[digests[i].tobytes()]), purpose, view)
 
 
