@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,7 +17,7 @@ from PIL import Image
 from command_line import run_cli
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="no such files there")
-PATIENCE = 6.0  # seconds after which a command counts as one that waits
+SAMPLE, SAMPLES = 0.05, 100  # seconds, and the samples without work after which a command counts as one that waits
 
 
 @pytest.fixture(scope="module")
@@ -39,14 +40,18 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @contextmanager
 def unblocked(*pipes: Path) -> Iterator[list[Path]]:
-    """Open the pipes from the other end after a while, so that what waits goes on; the list then names them."""
+    """Open the pipes from the other end once nothing happens, so that what waits goes on; the list then names them."""
     waited: list[Path] = []
     done = threading.Event()
 
     def watch() -> None:
-        if not done.wait(PATIENCE):
+        used, idle = 0.0, 0
+        while idle < SAMPLES and not done.wait(SAMPLE):
+            now = time.process_time() - time.thread_time()  # CPU seconds of the other threads, few on a busy machine
+            used, idle = (now, 0) if now > used + 0.001 else (used, idle + 1)
+        if not done.is_set():
             waited.extend(pipes)
-            while not done.wait(0.05):
+            while not done.wait(SAMPLE):
                 for pipe in pipes:
                     try:
                         os.close(os.open(pipe, os.O_RDWR | os.O_NONBLOCK))

@@ -19,6 +19,7 @@ from vl2v.locations import StoragePaths
 from vl2v.method.distill import Projected
 from vl2v.planning.models import open_student
 from vl2v.progress import Silent
+from vl2v.threads import computing
 from vl2v.training.duration import Rates
 from vl2v.training.process import stopped_by
 
@@ -91,7 +92,8 @@ def test_the_time_is_measured_with_what_fits(bench: Bench, little: Callable[[int
     parts = {"data": {"root": str(bench.data)}, "teacher": {"spec": bench.teacher}, "device": "cpu", "workers": 0}
     config = RunConfig.model_validate(parts | {"student": {"spec": bench.student, "size": 32}})
     tried = little(3)
-    rates = Rates.measure(config, open_student(config), 8, Accelerator(cpu=True), 1)
+    with computing(1):  # of several threads, each computes a part of the batch
+        rates = Rates.measure(config, open_student(config), 8, Accelerator(cpu=True), 1)
     assert rates.training > 0
     assert 8 in tried
     assert min(tried) == 2
