@@ -52,7 +52,6 @@ def read_arrays(path: Path, forms: Mapping[str, Form], *, later: Collection[str]
     """Read arrays from a .npz file.
 
     Args:
-        path: path of the file.
         forms: expected arrays by name; other arrays in the file are not read.
         later: arrays that are checked like the others, values excepted, but not returned, because they are read later.
 

@@ -64,9 +64,7 @@ class Location:
     """A path that is set by an option.
 
     Attributes:
-        path: path of the file or folder.
         option: name of the option or argument.
-        purpose: purpose of the file or folder.
         advice: what the user can do if it is unusable.
     """
 

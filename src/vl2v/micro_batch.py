@@ -58,7 +58,6 @@ class MicroBatch:
         It is also called again, without torch.compile, if the compiled network raises an error.
 
         Args:
-            images: images of the batch.
             work: computes them through `InMicroBatches`. It must change nothing that a repetition does not set again;
                 the state of torch's random numbers is restored.
 

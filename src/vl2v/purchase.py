@@ -92,11 +92,9 @@ def purchase(
     """Buy the required embeddings that the store lacks, texts first.
 
     Args:
-        plan: plan of the run.
         budget: spending limit.
         store: receives the embeddings.
         run: name of the run in the ledger.
-        progress: progress callback.
         pilot: images to buy first; None for no such images.
 
     Raises:
@@ -213,7 +211,6 @@ def export_embeddings(plan: RunPlan, store: EmbeddingStore, folder: Path) -> Non
     """Copy the required embeddings from the store to memory-mapped files, in the order in which they are used.
 
     Args:
-        plan: plan of the run.
         store: store that contains all required embeddings.
         folder: receives the files; created if necessary.
     """

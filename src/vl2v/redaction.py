@@ -70,7 +70,6 @@ def private_strings(config: Mapping[str, Any], run: Path) -> tuple[str, ...]:
 
     Args:
         config: a dump of `RunConfig`, not redacted.
-        run: folder of the run.
     """
     paths = [str(run.resolve()), _home(), *_paths(config)]
     strings = {text for text in paths if Path(text).is_absolute() and len(Path(text).parts) > 2}

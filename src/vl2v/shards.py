@@ -27,7 +27,6 @@ class Shards:
 
     Args:
         count: number of parts, above 0. With 1, everything is computed by the calling thread.
-        threads: OpenMP threads of each.
     """
 
     def __init__(self, count: int, threads: int) -> None:
@@ -97,7 +96,6 @@ def sharding(images: int, possible: bool = True) -> Iterator[Shards]:
     Inside another call, e.g. for validation during training, the threads of the outer call are divided again.
 
     Args:
-        images: images of a batch.
         possible: false if a batch cannot be divided.
     """
     before, outer = torch.get_num_threads(), _divided.get()

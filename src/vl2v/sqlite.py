@@ -136,7 +136,6 @@ def migrate(
     """Migrate a database to the newest version; ``PRAGMA user_version`` counts the applied migrations.
 
     Args:
-        db: the database.
         migrations: groups of SQL statements, one per version. The first group also applies to files from before
             versions were counted, so it must only create what is missing.
         table: name of a table that every database of this kind has.
@@ -168,10 +167,8 @@ def check_kind(file: str, version: int, known: int, tables: Sequence[str], table
     """Check that this version of vl2v can write a database.
 
     Args:
-        file: path of the file.
         version: its ``PRAGMA user_version``.
         known: highest version that this version of vl2v supports.
-        tables: names of its tables.
         table: see `migrate`; also for the following arguments.
 
     Raises:
@@ -288,7 +285,6 @@ def rows_of(db: NamedConnection, query: str, values: Sequence[Any], *fixed: Any)
     """Rows of a query for many values, which are looked up together: a query for each would take most of the time.
 
     Args:
-        db: the database.
         query: ends in ``IN``, without the values.
         values: one or more times, in any order.
         fixed: values of the parameters before ``IN``.

@@ -41,7 +41,6 @@ def duration(seconds: float, *, rounded: bool = False) -> str:
     """Return a time in s, min, h or days.
 
     Args:
-        seconds: the time.
         rounded: round seconds and minutes to integers of at least 1, for an estimate.
     """
     for limit, unit, name in ((120, 1, "s"), (7200, 60, "min"), (172_800, 3600, "h")):

@@ -27,7 +27,6 @@ class Drift:
         expected: median distance of the same number of images of the training domains.
         limit: distance above which the batch is unusual.
         unusual: whether `distance` is above `limit`.
-        images: number of images.
     """
 
     nearest: str

@@ -19,7 +19,6 @@ def check_fit(value: object, resize: object) -> Fit:
     """Return the fit of a file from an untrusted source.
 
     Args:
-        value: name of the fit.
         resize: text under `resize`, which must be that of the fit.
 
     Raises:

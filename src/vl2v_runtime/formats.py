@@ -15,7 +15,6 @@ class Format:
     """A supported image format.
 
     Attributes:
-        name: name in Pillow.
         title: name for messages.
         suffixes: file suffixes, the most common one first.
         start: pattern of the first 64 bytes of its files.

@@ -128,7 +128,6 @@ def header(data: bytes, formats: tuple[str, ...] = FORMATS) -> tuple[str, int, i
 
     Args:
         data: bytes of the file.
-        formats: expected formats.
 
     Raises:
         Exception: of many types, if the file is not an image.
@@ -240,7 +239,6 @@ def square(image: Image.Image, size: int, fit: Fit = SQUASH) -> Pixels:
     """Resize an image to `size` by `size` pixels, bilinear with antialiasing.
 
     Args:
-        image: RGB.
         size: side length of the result.
         fit: ``squash`` resizes the whole image and ignores its aspect ratio, as the evaluation of DomainBed does.
             ``crop`` resizes the largest central square. ``pad`` preserves the aspect ratio and fills the rest with

@@ -32,7 +32,6 @@ class Metadata:
         std: per channel, of pixels in [0, 1].
         logit_scale: s of Predict, Eq. s * cos(P(f(x)), T_k) of arXiv 2310.08255; the logits in the file have it.
         classifier: ``cosine`` (a text head, `head` in the file) or ``linear`` (a baseline's last layer).
-        provenance: provenance of the student.
         quantised: quantisation settings; None in float32.
         trust: content of the student's trust.json; None if there is none.
         fit: how an image becomes a square, see `vl2v_runtime.imaging.square`.

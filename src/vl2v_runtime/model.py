@@ -56,7 +56,6 @@ class Model(Network):
     """An image classifier from an ONNX file that vl2v exported.
 
     Args:
-        path: the file.
         threads: number of CPU threads; None leaves the choice to onnxruntime, which uses all cores.
         spinning: whether threads spin while they wait for each other; disable it next to other work.
 

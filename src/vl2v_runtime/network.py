@@ -37,7 +37,6 @@ class Network:
     """The network and the metadata of an ONNX file that vl2v exported.
 
     Args:
-        path: the file.
         threads: number of CPU threads; None leaves the choice to onnxruntime, which uses all cores.
         spinning: whether threads spin while they wait for each other; disable it next to other work.
 

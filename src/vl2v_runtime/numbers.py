@@ -10,7 +10,6 @@ def number(value: Any, what: str, least: float, greatest: float) -> float:
     """Return a finite number in [least, greatest].
 
     Args:
-        value: value in the file.
         what: name of the value, for messages.
         least: smallest valid number.
         greatest: largest valid number.
@@ -40,7 +39,6 @@ def numbers(values: Any, what: str, least: float, greatest: float, count: int | 
     """Return a list of finite numbers in [least, greatest].
 
     Args:
-        values: value in the file.
         what: see `number`.
         least: see `number`.
         greatest: see `number`.

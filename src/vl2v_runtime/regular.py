@@ -15,7 +15,6 @@ def read_regular(path: str | Path, most: int = TEXT_BYTES) -> bytes:
     """Read a regular file. Named pipes, sockets and devices are rejected without waiting.
 
     Args:
-        path: path of the file.
         most: maximum size in bytes.
 
     Raises:

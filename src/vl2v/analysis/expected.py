@@ -76,7 +76,6 @@ class Signals:
     Attributes:
         confidence: mean calibrated confidence of the first classifier.
         agreement: share of images on which both make the same prediction.
-        images: number of images.
     """
 
     confidence: float

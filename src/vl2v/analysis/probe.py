@@ -87,7 +87,6 @@ def cross_validated(
         labels: [N] in [0, classes).
         folds: [N], at least two different ones; see `domain_folds` and `stratified_folds`.
         classes: number of classes, K.
-        strengths: strengths of the penalty.
 
     Returns:
         [N, K] float64. The largest score is the prediction. A class that the other folds lack scores -inf.

@@ -36,9 +36,7 @@ class Point:
 
     Attributes:
         x: image queries or labels.
-        method: label of the method.
         accuracy: out-of-domain accuracy, averaged over target domains, with its standard error over seeds.
-        marks: marks of the row.
     """
 
     x: float
@@ -52,7 +50,6 @@ class Curve:
     """The content of a figure.
 
     Attributes:
-        title: title of the figure.
         x_name: label of the horizontal axis, with its unit.
         lines: points by the name of the line, in ascending order of x.
         references: accuracies drawn as horizontal lines, by name.

@@ -22,11 +22,8 @@ class Plan:
     """The requirements of a grid.
 
     Attributes:
-        jobs: number of jobs.
         finished: number of finished jobs.
         image_queries: image queries of all jobs; each image and view counts once.
-        text_queries: text queries of all jobs.
-        cost: cost of the queries.
         currency: currency of `cost`.
         hours: duration of the remaining jobs in sequence on this machine.
         basis: basis of the estimate of `hours`.

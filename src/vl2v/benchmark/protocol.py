@@ -121,10 +121,8 @@ class Job:
         method: label of the variant.
         title: name of the variant in tables.
         target: domain that is held out for testing.
-        seed: random seed.
         candidate: candidate values of settings, by dotted key.
         crossed: source domain that is also held out, for cross-validation; None otherwise.
-        config: all settings.
         key: 16 hexadecimal digits, a hash of everything that the result depends on.
     """
 

@@ -39,7 +39,6 @@ class Assignment:
     """The inputs that all jobs of a grid share.
 
     Attributes:
-        grid: the grid.
         origin: content of data, teacher and student on the driver.
         card: description of the teacher.
         out: absolute path of the benchmark's folder, on a disk that all machines see.

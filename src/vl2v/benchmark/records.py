@@ -19,7 +19,6 @@ class DomainResult:
     Attributes:
         accuracy: top-1 accuracy in [0, 1].
         ece: expected calibration error in [0, 1].
-        images: number of images.
         ece_calibrated: `ece` with temperature scaling; None in runs of earlier versions, and for the teacher.
     """
 

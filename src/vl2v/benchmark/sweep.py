@@ -52,7 +52,6 @@ class Sweep:
     """A grid in its folder: lists its jobs, and runs them.
 
     Args:
-        grid: the grid.
         out: folder of the benchmark, with `benchmark.yaml` and a folder per job.
         storage: paths of cache and store, shared by all jobs.
         budget: maximum amount that all jobs together may spend; None rejects a teacher that charges.
@@ -136,7 +135,6 @@ class Sweep:
         """Run or resume one job; return False if another process is working on it.
 
         Args:
-            job: the job.
             progress: progress callback of the job.
             announced: whether the start of the job has been reported already.
 

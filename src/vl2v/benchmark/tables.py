@@ -87,10 +87,8 @@ class Table:
     """The table of a benchmark.
 
     Attributes:
-        benchmark: name of the benchmark.
         targets: the target domains of the whole grid.
         seeds: the seeds of the whole grid.
-        rule: the selection rule.
         weights: the choices of weights; None for the saved ones.
         rows: measured rows, then published rows.
         baseline: the method that the others are compared with, or None.

@@ -180,7 +180,6 @@ def amount(text: str, what: str, flag: str) -> Decimal:
     """Parse an amount of money exactly: from 0 to `MOST_MONEY`, in plain digits.
 
     Args:
-        text: text of the option.
         what: meaning of the amount, for the message.
         flag: name of the option.
 

@@ -115,7 +115,6 @@ def show_answers(listed: Sequence[Answer], output: str, mark: str = UNSURE) -> i
     """Print predictions as table, JSON or CSV; return the number of unreadable files.
 
     Args:
-        listed: the predictions.
         output: one of `FORMATS`.
         mark: what the table says of predictions that are not accepted.
     """

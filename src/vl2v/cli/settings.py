@@ -32,8 +32,6 @@ class Setting:
 
     Attributes:
         key: dotted key, such as ``data.image``.
-        field: field of the settings.
-        option: its option.
     """
 
     key: str

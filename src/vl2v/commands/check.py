@@ -101,7 +101,6 @@ def check_teacher(
         budget: maximum amount to spend; required if the teacher charges.
         images: number of images to query, spread over the classes.
         storage: paths of store and cache.
-        progress: progress callback.
         settings: nested settings of a run, e.g. the price of a vendor whose price is unknown. With ``student.spec``,
             the check compares the teacher with a linear probe on the features of that student.
 

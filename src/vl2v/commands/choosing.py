@@ -36,10 +36,7 @@ def with_choice(
     uses the selection of the run that it repairs.
 
     Args:
-        plan: plan of the run.
         budget: budget of the run, with the amount already spent.
-        store: store of the embeddings.
-        folder: run folder.
         accelerator: device and processes; only the first process selects.
         progress: receives a note on what is queried.
 

@@ -190,7 +190,6 @@ def _buy(
 
     Args:
         added: classes with their prompts.
-        store: store of the embeddings.
         limit: maximum amount to spend; None allows only free queries.
         run: name of the run in the ledger.
         progress: receives the progress of queries.

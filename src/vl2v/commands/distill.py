@@ -121,7 +121,6 @@ def run(
 
     Args:
         config: the settings; of a resumed run those of its `config.yaml`.
-        out: the folder of the run.
         resume: continue the run in `out`.
         storage: paths of cache and store; None takes those that the run folder records.
         progress: receives every stage.

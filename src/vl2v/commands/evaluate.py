@@ -63,7 +63,6 @@ def evaluate(
     any, all images are used, with the role ``all images``.
 
     Args:
-        student: the student.
         data: the folder or table, and whether faulty files are skipped.
         domains: names of the domains to evaluate; empty for all.
         storage: paths of the caches.
@@ -141,7 +140,6 @@ class Answer:
     """Prediction for one image.
 
     Attributes:
-        path: path of the image.
         label: the most probable class; empty if the file cannot be read.
         confidence: probability of this class in [0, 1], calibrated if the student has trust data.
         fault: why the file cannot be read; may be empty.
@@ -213,8 +211,6 @@ def classify(
     """Classify image files. The answer for an unreadable file contains the reason.
 
     Args:
-        student: the student.
-        paths: paths of the images.
         coverage: share of the validation images of the source domains that reaches the threshold; predictions below it
             are not accepted. None accepts all.
         score: ``confidence``, ``energy``, or ``negatives`` if the student has negative texts.

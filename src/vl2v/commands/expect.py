@@ -134,7 +134,6 @@ def expect(run: str | Path, images: str | Path | Sequence[str | Path], *, progre
     Args:
         run: folder of a finished run, with its images where they were.
         images: one or several images, or folders of images at any depth.
-        progress: receives the progress.
 
     Raises:
         RunError: if the run is not finished, has too few validation images, or its classes were changed.

@@ -51,7 +51,6 @@ class Basis:
     """Measurements on a finished run, before new images are seen.
 
     Attributes:
-        student: the student.
         frozen: its backbone with the pretrained weights; None if they are not available.
         temperature: temperature of the student, fitted on the validation images.
         probe: linear probe, fitted on the frozen features of the validation images.

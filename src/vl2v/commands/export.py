@@ -49,7 +49,6 @@ class Export:
     """The exported files.
 
     Attributes:
-        folder: folder of the files.
         images: the images on which files and student were compared; see `vl2v.onnx_export.sample.Sample.what`.
         files: comparison with the student, by name of the file.
         reference: what predictions were compared with.
@@ -105,7 +104,6 @@ def export(
         tolerance: maximum loss of accuracy of INT8, in percentage points; see `check_parity`.
         backbone: the architecture, if it is a custom module.
         storage: paths of the caches; None uses those of the run.
-        progress: progress callback.
 
     Raises:
         StudentError: if a file disagrees with the student; no file is replaced then.

@@ -35,7 +35,6 @@ class KnownClass:
     """A class of a student.
 
     Attributes:
-        name: name of the class.
         prompts: the texts whose embeddings are averaged in its row of the head; empty if they are not recorded.
         added: time at which it was added, ISO 8601 in UTC; None for a class of the training.
     """
@@ -116,7 +115,6 @@ def run_config(student: Student, teacher: str | Teacher | None, run: Path) -> Ru
     """Return the settings of the run of a student. Call it before opening a file or an address that they name.
 
     Args:
-        student: the student.
         teacher: the teacher that the user names; None if that of the settings will be opened.
         run: folder of the run, or of a student without a run.
 
@@ -183,8 +181,6 @@ def opened_teacher(student: Student, config: RunConfig, teacher: str | Teacher |
     """Open the teacher of a student, and check its identity.
 
     Args:
-        student: the student.
-        config: settings of its run.
         teacher: the teacher by another name, or opened; None opens the one that the run names, see `run_config`.
 
     Raises:

@@ -72,10 +72,8 @@ def negative_texts(student: Student, file: Path | None, teacher: str | Teacher |
     """Prepare the negative texts of a student.
 
     Args:
-        student: the student.
         file: a text file with one noun per line; None uses the list of vl2v.
         teacher: the run's teacher by another name, or opened; None opens the one that the run names.
-        run: folder of the run.
 
     Raises:
         StudentError: if the student has no text head, or does not record its teacher.

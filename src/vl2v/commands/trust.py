@@ -115,8 +115,6 @@ def refit(path: Path, progress: Progress, reject: Reject | None = None) -> Refit
     have not been moved. Otherwise, these parts do not change.
 
     Args:
-        path: folder of the run.
-        progress: receives the progress.
         reject: change of the negative texts; None leaves those of the student.
 
     Raises:

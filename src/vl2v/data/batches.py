@@ -125,7 +125,6 @@ class AugmentedPixels(Dataset[tuple[Tensor, int]]):
     Args:
         pixels: [slots, S, S, 3] uint8, usually a memory map.
         slots: [N] int64, slot of each example.
-        augmentation: augmentation of each image.
     """
 
     def __init__(self, pixels: NDArray[np.uint8], slots: Indices, augmentation: Augmentation) -> None:

@@ -22,8 +22,6 @@ class DomainContents:
     """Contents of a domain.
 
     Attributes:
-        name: name of its folder.
-        images: number of images.
         classes: number of classes with images; 0 if the images have no labels.
         fewest: number of images of the smallest of these classes.
         most: number of images of the largest class.
@@ -43,10 +41,8 @@ class Contents:
     """Contents of a folder or a table, as a run uses them.
 
     Attributes:
-        root: path of the folder.
         domains: contents of the domains, in alphabetical order.
         classes: phrases of the trained classes, in the order of their folders.
-        held_out_classes: phrases of the held-out classes.
         images: number of images of the trained classes.
         held_out_class_images: number of images of the held-out classes.
         unlabelled: number of further images without labels.
@@ -83,7 +79,6 @@ class Contents:
         """Count the images of a scanned dataset.
 
         Args:
-            dataset: the images.
             held_out: names of the held-out domains.
             unseen: images of held-out classes.
             unlabelled: further images without labels.

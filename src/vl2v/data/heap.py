@@ -24,7 +24,6 @@ class ImageHeap(DomainFolder):
     `classes.yaml` in the root may map classes to other phrases for prompts.
 
     Args:
-        root: path of the folder.
         classes: names of at least two classes.
         domain_folders: whether the first-level folders are domains.
         as_found: accept folders that look like classes or splits, and domains without images.

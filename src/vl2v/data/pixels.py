@@ -206,7 +206,6 @@ class CachedPixels:
     """The pixel cache of one image size and fit, which is only open during a call.
 
     Attributes:
-        folder: folder of the cache.
         size: side length in pixels.
         fit: how images become squares.
     """

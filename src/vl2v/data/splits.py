@@ -46,7 +46,6 @@ def domainbed_holdout(
 
     Args:
         length: number of images of the domain, sorted by class and file.
-        trial_seed: seed of the trial.
         domain_index: index of the domain in alphabetical order, including held-out domains.
         fraction: share of validation images in [0, 1); their number is rounded down.
 
@@ -81,8 +80,6 @@ def grouped_holdout(
         groups: [N] group of each image.
         labels: [N] class of each image; -1 for an image without a label.
         held: whether a group is held out, for groups that occur in earlier domains. Those of this domain are added.
-        seed: seed of the trial.
-        domain_index: index of the domain.
         fraction: share of validation images in [0, 1). The result may be smaller, or larger if the groups are large.
 
     Returns:
@@ -125,7 +122,6 @@ def labels_per_class(indices: Indices, labels: NDArray[np.int64], count: int, se
         indices: candidates, as indices in `labels`.
         labels: [N] class of every image of the domain.
         count: maximum number of images per class, at least 1.
-        seed: seed of the run.
         domain_index: index of the domain, so that domains have different samples.
 
     Returns:

@@ -42,12 +42,7 @@ class _Read:
     """Content of the usable rows of a table, in their order.
 
     Attributes:
-        paths: paths of the images.
-        rows: numbers of the rows.
         label: indices of the classes.
-        domain: indices of the domains.
-        group: indices of the groups.
-        part: part of the split.
         names: indices of classes, domains and groups by name, for each role.
     """
 
@@ -75,7 +70,6 @@ class TableListing(Listing):
     Paths are absolute or relative to the folder of the table. Repeated rows count once.
 
     Args:
-        table: path of the table.
         columns: names of columns by role. ``image`` (paths), ``label`` (classes) and ``domain`` default to columns with
             common names. A domain of ``none`` means a single domain. ``split`` (train, validation, test) and ``group``
             have no default.
@@ -266,7 +260,6 @@ def unlabelled_paths(table: str | Path, image: str | None) -> tuple[list[str], l
     """Return the paths of the images of a table, sorted, and the faults of its rows. Labels are not read.
 
     Args:
-        table: path of the table.
         image: column of the paths. If the table has no such column, one with a common name is used.
 
     Raises:

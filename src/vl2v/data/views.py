@@ -28,7 +28,6 @@ def view_bytes(data: bytes, digest: bytes, view: int, seed: int) -> bytes:
         data: bytes of the image file.
         digest: SHA-256 of the file.
         view: number of the view, at least 0.
-        seed: seed of the run.
     """
     if view == 0:
         return data
@@ -52,10 +51,8 @@ def make_views(
     """Create the views of images that do not exist yet, and cache their pixels.
 
     Args:
-        dataset: the dataset.
         rows: [N] rows of the images.
         views: number of views per image, including the image itself.
-        seed: seed of the run.
         index: records the digest of each view.
         cache: receives the pixels of each view.
         progress: progress callback, called after every image.

@@ -27,7 +27,6 @@ class Fetched:
     """A complete download.
 
     Attributes:
-        path: path of the file.
         bytes: size in bytes.
         sha256: SHA-256 of the content, in hexadecimal.
     """
@@ -50,7 +49,6 @@ def download(
     """Download a URL to a file, resuming from ``<file>.part`` if it exists.
 
     Args:
-        url: http or https URL.
         path: path of the file. If it exists, it is complete and only its hash is computed.
         md5: expected MD5 sum, in hexadecimal; empty to skip the check.
         sha256: expected SHA-256, in hexadecimal; empty to skip the check.

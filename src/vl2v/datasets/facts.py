@@ -11,7 +11,6 @@ class Archive:
     """A file of the official distribution.
 
     Attributes:
-        url: URL of the file.
         name: name of the downloaded file.
         md5: published MD5 sum, in hexadecimal; empty if unknown.
     """
@@ -26,7 +25,6 @@ class Release:
     """Another release of a benchmark, with other numbers of images.
 
     Attributes:
-        about: a description.
         images: number of images by domain.
     """
 
@@ -39,9 +37,6 @@ class Benchmark:
     """Facts about a benchmark.
 
     Attributes:
-        name: name in the literature.
-        paper: publication.
-        licence: licence and terms.
         images: number of images by domain, according to DomainBed.
         class_count: number of classes.
         download_bytes: approximate size of the default source in bytes.
@@ -51,7 +46,6 @@ class Benchmark:
         classes: sorted names of the classes; empty if they are not listed here.
         images_per_class: number of images by domain and class, if known.
         aliases: names of domains by their other names.
-        releases: other releases.
     """
 
     name: str

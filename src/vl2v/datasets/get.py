@@ -57,10 +57,7 @@ def get(benchmark: Benchmark, out: Path, source: Source, *, progress: Progress |
     downloads are resumed and unpacking starts again.
 
     Args:
-        benchmark: the benchmark.
         out: target folder; must be empty or missing.
-        source: source of the files.
-        progress: progress callback.
 
     Returns:
         The manifest in ``out/benchmark.json``.

@@ -23,7 +23,6 @@ class Image:
     """An image of a benchmark.
 
     Attributes:
-        domain: name of the domain.
         label: name of the class.
         name: name of the file, without a path; reproducible.
         data: bytes of the file.
@@ -42,7 +41,6 @@ class Reading:
     """An iterator over the images in the files of a source.
 
     Attributes:
-        benchmark: the benchmark.
         paths: paths of the files; see `vl2v.datasets.sources.Files`.
         left_out: number of skipped files by reason.
         examples: names of a few skipped files.

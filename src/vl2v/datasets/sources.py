@@ -86,7 +86,6 @@ def fetch(source: Source, folder: Path, progress: Progress) -> Files:
 
     Args:
         source: the source, from `choose`.
-        folder: folder for downloads.
         progress: progress callback for each file.
 
     Raises:

@@ -25,7 +25,6 @@ class Comparison:
 
     Attributes:
         rows: mean and standard error by title of the method and role.
-        seeds: number of seeds.
     """
 
     rows: Mapping[str, Mapping[str, Spread]]

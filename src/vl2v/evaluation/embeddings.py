@@ -38,7 +38,6 @@ def save_frozen_features(plan: RunPlan, domains: Sequence[EvaluationDomain], wor
         plan: plan of the run. Its backbone still has the pretrained weights.
         domains: images of the split.
         work: folder of the run for temporary files.
-        device: device of training.
     """
     path, backbone = work / FEATURES, plan.student_backbone
     if path.exists():
@@ -68,12 +67,9 @@ def save_embeddings(
     the method does not have are omitted.
 
     Args:
-        plan: plan of the run.
-        bought: embeddings of the run.
         projection: projection after training. It is the one after Align if Distill does not train it.
         parts: predictions of the saved student.
         work: the folder that was passed to `save_frozen_features`.
-        out: path of the file.
     """
     chosen, method = sampled(parts, plan.config.seed), plan.method
     columns: dict[str, NDArray[Any]] = {

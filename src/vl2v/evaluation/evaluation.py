@@ -242,7 +242,6 @@ def row_of(
     """Compute the results of a student on one domain.
 
     Args:
-        domain: name of the domain.
         role: one of `ROLES`, or `UNSPLIT`.
         logits: [N, K], N at least 1.
         labels: [N].

@@ -31,7 +31,6 @@ def pass_through(
         preprocess: preprocessing of the module.
         pixels: [slots, S, S, 3] uint8, the pixel cache.
         slots: [N], the images.
-        device: device of the module.
 
     Yields:
         Outputs [B, ...] float32, on the device.

@@ -61,10 +61,8 @@ def results_of(
     """Return the content of `evaluation.json`.
 
     Args:
-        evaluation: results of all domains.
         unseen: results on the held-out classes; None if there are none.
         usage: the queries that training needs, saved under the key ``asked``.
-        warnings: warnings of the run.
         fresh_queries: number of augmented images sent to a local teacher; None without fresh views.
         advice: whether the teacher is worth its price; None or empty if there is no advice.
     """

@@ -69,7 +69,6 @@ def read_predictions(file: Path, anywhere: bool = False) -> Predictions:
     """Read the file `predictions.npz` of a run.
 
     Args:
-        file: path of the file.
         anywhere: whether images may be outside the data folder, as in a table of this user.
 
     Raises:
@@ -92,7 +91,6 @@ def check_answers(
         role: [N], one of `ROLES`.
         path: [N], each inside the data folder, unless `anywhere`.
         label: [N], each from 0 to `classes` - 1.
-        classes: number of classes.
         anywhere: see `read_predictions`.
 
     Raises:

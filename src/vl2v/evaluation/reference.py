@@ -13,7 +13,6 @@ class Reference:
     """What predictions are compared with, and the words for the results.
 
     Attributes:
-        name: name in files.
         measure: name of the share of equal predictions.
         key: the same as a key in JSON and CSV.
         loss: name of the validation loss.

@@ -29,7 +29,6 @@ class EvaluationDomain:
 
     Attributes:
         role: one of `vl2v.evaluation.evaluation.ROLES`.
-        domain: name of the domain.
         rows: [N] dataset rows of the images.
         slots: [N] slots of their pixels.
         embeddings: [N, D] float32 embeddings of the teacher; None if they were not bought.
@@ -61,7 +60,6 @@ class DomainPredictions:
     """Predictions of a student for the N images of one domain.
 
     Attributes:
-        domain: name of the domain.
         role: one of `vl2v.evaluation.evaluation.ROLES`.
         paths: N paths, relative to the data folder.
         labels: [N]; the teacher's predictions if the images have no labels.

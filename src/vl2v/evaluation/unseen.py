@@ -49,7 +49,6 @@ class UnseenRow:
     """Results on the held-out classes in one domain.
 
     Attributes:
-        domain: name of the domain.
         role: one of `vl2v.evaluation.evaluation.ROLES`.
         seen_images: number of images of the training classes: validation images of a source domain, or all images of a
             held-out domain.
@@ -150,7 +149,6 @@ def evaluate_unseen(
     """Evaluate a student on the classes that its run held out; return None if there are none.
 
     Args:
-        plan: plan of the run.
         bought: embeddings of its images, including those of held-out classes.
         domains: images of the split.
         student: the saved student, which knows the training classes. It is not changed.

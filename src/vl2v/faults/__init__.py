@@ -101,7 +101,6 @@ def reading(path: Path, step: str = "restore it from a backup, or repeat the com
     """Convert exceptions from parsing a file to a `DamagedError` with its path.
 
     Args:
-        path: path of the file.
         step: what the user can do if it is damaged.
     """
     try:
@@ -119,7 +118,6 @@ def explain(error: BaseException, locations: Sequence[Location] = ()) -> Vl2vErr
     """Convert an exception to an error for users; None for an exception that indicates a bug.
 
     Args:
-        error: the exception.
         locations: paths of the command or function, with their options.
     """
     if isinstance(error, Vl2vError):

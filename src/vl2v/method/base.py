@@ -34,7 +34,6 @@ class Context(Generic[S]):
     Attributes:
         head: [K, D] float32, the text head, with rows of length one.
         logit_scale: s, the logit scale of the teacher.
-        settings: the settings of the method.
         image_weight: lambda of the dual loss, in [0, 1].
         texts: [K, A, D] float32, the text embeddings of every class in the A templates of `Method.texts`. None if there
             are no such templates.

@@ -126,7 +126,6 @@ def distill(
         shards: threads that each compute a part of every batch. None computes whole batches.
         micro: number of images that are computed at once; it is halved when memory runs out. None computes whole
             batches, and an error ends the stage.
-        first_step: number of the first step.
         after_step: called with (step, loss) after everything else. If it returns true, the stage ends.
 
     Returns:

@@ -86,7 +86,6 @@ def fit(
         objective: the loss function.
         accelerator: device, precision and processes. None uses this process and the device of the tensors.
         micro: repeats a step that runs out of memory, in smaller parts. None repeats nothing.
-        first_step: number of the first step.
         after_step: called with (step, loss). If it returns true, training ends.
 
     Returns:

@@ -27,7 +27,6 @@ class Compared:
 
     Attributes:
         bytes: size of the file.
-        images: number of compared images.
         logits: largest absolute difference of a logit.
         logits_relative: this difference divided by the largest logit of the student.
         embedding: largest difference of a component of an embedding of length one. None without a text head.
@@ -62,7 +61,6 @@ def compare(model: Model, truth: Outputs, sample: Sample) -> Compared:
     Args:
         model: the exported file.
         truth: logits [N, K] and embeddings [N, D] of the student; see `vl2v.evaluation.evaluation.student_answers`.
-        sample: the images.
     """
     logits, embedding = _of_model(model, sample)
     difference = float(np.abs(logits - truth[0]).max())
@@ -105,7 +103,6 @@ def check_parity(name: str, compared: Compared, tolerance: float, reference: Ref
     """Check that a file may be used in place of its student.
 
     Args:
-        name: name of the file.
         compared: its comparison with the student.
         tolerance: accepted loss of accuracy of INT8, in percentage points, and at least one image unless it is 0.
             Without accuracy, of different predictions.

@@ -87,7 +87,6 @@ def run_sample(
 
     Args:
         student: a trained student. Its provenance contains the seed.
-        data: the images.
         storage: paths of the caches.
         progress: progress callback for the scan.
         teacher: predictions of the teacher for validation images, by path. They replace labels if there are none.

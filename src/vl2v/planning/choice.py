@@ -145,7 +145,6 @@ class Candidates:
     """The images that a plan can query.
 
     Attributes:
-        training: training images.
         evaluation: evaluation images whose embedding replaces their label; none if there are labels.
         unlabelled: number of training images without a label.
     """

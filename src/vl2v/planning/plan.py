@@ -48,13 +48,11 @@ class RunPlan:
         unlabelled: further images without labels; None if there are none.
         unseen: images of held-out classes; None if there are none.
         split: rows of `dataset` for training, validation and test.
-        examples: all training examples.
         requirements: embeddings that the run needs.
         quote: queries that the store lacks, and their cost.
         teacher: the opened teacher.
         card: description of the teacher.
         backbone: backbone of the student before training; None without a student.
-        pixels: pixel cache.
         queried: [R] bool, whether the embedding of a training example is required; None if all of them are.
     """
 
@@ -127,7 +125,6 @@ def plan_run(
     """Open teacher and student, scan the data, draw the split, and quote. Nothing is spent.
 
     Args:
-        config: settings of the run.
         paths: paths of cache and store.
         progress: receives the progress of the scan, and warnings.
         teacher: an open teacher that replaces `config.teacher.spec`.

@@ -203,10 +203,8 @@ def read_unlabelled(
 
     Args:
         root: a folder of any depth, or a table.
-        names: the classes.
         index: index of files that were scanned earlier.
         cache: receives the decoded pixels.
-        progress: receives the progress.
         column: column of the paths in a table; None recognises it by its name.
     """
     domain = "none" if is_table(root) else None

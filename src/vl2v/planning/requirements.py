@@ -89,7 +89,6 @@ def make_quote(
 
     Args:
         requirements: embeddings that the run needs.
-        teacher: the teacher to query.
         store: store with the embeddings that have been bought.
         images: number of distinct images in the pixel cache.
         size: side length of the images in pixels.

@@ -95,8 +95,6 @@ def resemblance_of_embeddings(
     The result is saved in the same way.
 
     Args:
-        dataset: the images.
-        split: split of the images.
         cache: pixel cache with the images.
         training: [N] rows of the training images that have an embedding.
         evaluation: embeddings of the evaluated images, [E, D] float32 in the order of `Split.evaluation_rows`.

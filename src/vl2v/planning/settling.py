@@ -15,7 +15,6 @@ def settled(config: RunConfig, sources: int, images: int, unlabelled: bool) -> R
     """Return settings with numbers of images and steps in place of `batch` and `distill.passes`.
 
     Args:
-        config: the settings.
         sources: number of source domains, at least 1.
         images: number of training images, including those without labels; views of an image do not count.
         unlabelled: whether some of them have no label.

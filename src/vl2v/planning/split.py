@@ -31,7 +31,6 @@ class Split:
     """The split of a dataset.
 
     Attributes:
-        sources: names of the source domains.
         training: labelled training images, by source domain.
         validation: validation images, by source domain.
         test: images of held-out domains, used for neither training nor selection.

@@ -109,7 +109,6 @@ def create(spec: ClipSpec, error: type[Vl2vError]) -> tuple[Any, Any]:
     """Build a model with its weights, in eval mode.
 
     Args:
-        spec: the model.
         error: exception type if it cannot be built.
 
     Returns:

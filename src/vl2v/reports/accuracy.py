@@ -16,13 +16,10 @@ class DomainAccuracy:
     """Accuracy on one domain.
 
     Attributes:
-        domain: name of the domain.
         role: ``in-domain``, ``test`` or ``out-of-domain``.
-        images: number of images.
         student: top-1 accuracy of the student.
         teacher: zero-shot accuracy of the teacher. None if it was not queried.
         macro: mean of the recall of the classes, of the student. None in runs of earlier versions.
-        teacher_macro: the same of the teacher.
     """
 
     domain: str

@@ -88,7 +88,6 @@ def compare(source: Source, paid: Spending, hour_price: Decimal | None = None) -
     """Read the sizes from the files, and measure the speed of the student for a few seconds.
 
     Args:
-        source: the run.
         paid: spending of the run.
         hour_price: cost of an hour of this machine, in the currency of the teacher.
     """

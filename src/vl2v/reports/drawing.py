@@ -69,7 +69,6 @@ def panel(name: str, title: str, alt: str, draw: Callable[[Axes], None], *, heig
 
     Args:
         name: name, unique in the page.
-        title: title above the panel.
         alt: text alternative.
         draw: draws on the axes.
         height: height in inches.

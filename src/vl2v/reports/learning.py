@@ -29,7 +29,6 @@ class StageCurve:
     Attributes:
         stage: ``align`` or ``distill``, the first or the second stage of any method.
         losses: training loss of every step from 0.
-        steps: steps with a validation.
         validation_loss: mean over source domains at these steps.
         accuracy: accuracy in [0, 1] at these steps, by source domain.
         window: steps that SWAD averaged. None if SWAD was off or had not converged.

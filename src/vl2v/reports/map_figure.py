@@ -51,7 +51,6 @@ class Marks:
 
     Attributes:
         colours: colour by class index. Classes without a colour are grey.
-        shapes: mark by domain.
     """
 
     colours: dict[int, str]

@@ -25,7 +25,6 @@ class Mistake:
 
     Attributes:
         role: ``in-domain``, ``test`` or ``out-of-domain``.
-        domain: domain of the image.
         path: path below the root of the data.
         true: class of the image.
         predicted: prediction of the student.

@@ -22,7 +22,6 @@ class Figure:
     """Panels that belong together.
 
     Attributes:
-        panels: the drawings.
         caption: explanation of the drawings.
         sheets: values of the drawings.
         key: marks that the panels do not explain.
@@ -39,10 +38,8 @@ class TableBlock:
     """A table of text.
 
     Attributes:
-        caption: caption above the table.
         columns: column headings. The first column contains the row headings.
         rows: cells of text. The first one is the row heading.
-        sheets: values of the table.
         strong: indices of emphasised rows.
         wordy: indices of columns of running text.
     """
@@ -79,8 +76,6 @@ class Section:
     """A part of the page.
 
     Attributes:
-        name: anchor of the section.
-        title: heading of the section.
         text: paragraphs before the blocks.
         blocks: figures, tables and images.
         missing: sentences that explain why something is missing.
@@ -117,10 +112,8 @@ class Page:
 
     Attributes:
         kind: kind of report, shown above the title.
-        title: title of the page.
         lead: summary in one sentence.
         tiles: key figures.
-        sections: sections of the report.
         foot: version and time.
         more: further values that no section shows.
     """

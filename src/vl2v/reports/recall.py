@@ -24,7 +24,6 @@ class Recall:
 
     Attributes:
         role: ``in-domain``, ``test`` or ``out-of-domain``.
-        name: the class.
         images: number of its images, at least 1.
         student: share of them for which the student predicts the class, with its Wilson interval.
         teacher: share in [0, 1] for which the zero-shot teacher does; None if it was not queried.

@@ -20,7 +20,6 @@ class Sheet:
 
     Attributes:
         name: name of the file, without its suffix.
-        columns: names of the columns.
         rows: numbers in full precision, shares and accuracies in [0, 1]. None for a missing value.
     """
 

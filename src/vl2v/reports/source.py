@@ -47,8 +47,6 @@ class Source:
     """The data of a report.
 
     Attributes:
-        folder: the run folder.
-        config: settings of the run.
         evaluation: the table of results.
         content: content of `evaluation.json`.
         card: content of `student.json`.

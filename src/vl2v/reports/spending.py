@@ -39,7 +39,6 @@ class Spending:
         known: whether the ledger was read.
         image_queries: image queries that training needs if no embeddings are stored.
         text_queries: text queries that training needs if no embeddings are stored.
-        cost: cost of both.
         currency: currency of `cost`.
         note: why there are no entries, or empty.
     """
@@ -68,7 +67,6 @@ def spending(run: Path, needed: Mapping[str, Any], store: Path) -> Spending:
     """Read the spending of a run. Its name in the ledger is its folder.
 
     Args:
-        run: the run folder.
         needed: ``asked`` in `evaluation.json`. Empty for runs of earlier versions.
         store: file of purchased embeddings. It is not created if it is missing.
     """

@@ -23,8 +23,6 @@ class Suspect:
 
     Attributes:
         path: path below the folder of the data.
-        domain: its domain.
-        label: its label.
         reason: `LABEL` or `UNLIKE`.
         suggested: the class that teacher and probe together find most probable.
         teacher: the teacher's probability of the label, in [0, 1].

@@ -146,7 +146,6 @@ class RunFolder:
         """Write the training state, atomically.
 
         Args:
-            tensors: tensors by name.
             values: plain values. They are saved in the file of the tensors; `state.json` is a copy for people.
         """
         flat = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}

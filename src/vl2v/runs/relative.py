@@ -40,7 +40,6 @@ def located(config: RunConfig, run: Path) -> RunConfig:
 
     Args:
         config: settings as read from `config.yaml` or the provenance of the student.
-        run: folder of the run.
     """
     here, recorded = Path.cwd(), started_in(run)
     bases = [base_of(run, config.data.root), *([] if recorded is None else [recorded.folder])]

@@ -273,8 +273,6 @@ def check(model: type[File], content: Any, path: Path) -> dict[str, Any]:
     """Validate content and return it unchanged.
 
     Args:
-        model: the schema.
-        content: the content.
         path: path of the file, for the message.
 
     Raises:

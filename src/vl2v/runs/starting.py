@@ -31,7 +31,6 @@ def ensure_new(folder: RunFolder, data: Path) -> None:
     """Check that a new run can be created in a folder, and that the folder is not inside a folder of images.
 
     Args:
-        folder: the run folder.
         data: the folder or table of images.
 
     Raises:
@@ -76,8 +75,6 @@ def ensure_same_model(folder: RunFolder, teacher: Teacher, *, record: bool = Tru
     """Check that a vendor still has the model with which the run started, which the run folder records.
 
     Args:
-        folder: the run folder.
-        teacher: the teacher to buy from.
         record: whether to record the model in the folder.
 
     Raises:
@@ -105,7 +102,6 @@ def removed_if_refused(out: Path, begun: bool) -> Iterator[Callable[[], None]]:
     """Delete the folder of a new run if the block raises before anything was bought.
 
     Args:
-        out: the folder.
         begun: whether the run was started before. Its folder is then never deleted.
 
     Yields:

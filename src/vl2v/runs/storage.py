@@ -32,7 +32,6 @@ def remember(run: Path, storage: StoragePaths, folder: Path | None = None) -> No
     """Record in a run's folder which cache and store it uses, and which folder its paths are relative to.
 
     Args:
-        run: folder of the run.
         storage: cache and store.
         folder: the folder that relative paths of the settings are relative to; None is the current one.
     """
@@ -61,8 +60,6 @@ def storage_of(
 
     Args:
         run: folder of the run; None if there is no run.
-        cache: path of the cache, if given.
-        store: path of the store, if given.
         present: whether to use the run's paths only if they exist. Resuming a run passes False, because it must not
             silently replace the run's store by a new one.
     """
@@ -82,7 +79,6 @@ def _remembered(run: Path, anyone: bool) -> dict[str, Path]:
     """Return the recorded paths; empty for a run of an older version, or for a student without its run.
 
     Args:
-        run: folder of the run.
         anyone: whether to trust a folder that was created elsewhere. Resuming a run follows its settings. Any other
             command opens no file that a foreign folder names.
     """

@@ -165,7 +165,6 @@ def rank(
         classes: names of the K classes.
         top_k: number of classes to return.
         accepted: whether the prediction is accepted; None if it was not checked.
-        name: name of the image.
     """
     order = np.argsort(-chances, kind="stable")[:top_k]
     ranked = [ClassChance(name=classes[k], probability=round(float(chances[k]), DIGITS)) for k in order]

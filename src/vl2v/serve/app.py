@@ -61,7 +61,6 @@ def create_app(service: Service, *, local: bool = True) -> ASGIApp:
     """Create the ASGI application of a served student.
 
     Args:
-        service: the service.
         local: whether the server listens only on this machine; requests with a foreign host name are then rejected.
     """
 

@@ -28,7 +28,6 @@ def build(config: RunConfig, model: Model, storage: StoragePaths, progress: Prog
     """Create the gallery of a run from the training images of its source domains.
 
     Args:
-        config: settings of the run.
         model: exported student of the run, with embeddings.
         storage: paths of the caches.
         progress: progress callback for the scan and for each image.
@@ -72,9 +71,7 @@ def sample(dataset: ImageDataset, training: dict[str, Indices], seed: int, most:
     """Sample training images, balanced over the classes of each domain as far as possible.
 
     Args:
-        dataset: the images.
         training: indices of the training images by source domain.
-        seed: seed of the run.
         most: maximum number of images.
 
     Returns:

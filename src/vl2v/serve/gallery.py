@@ -38,7 +38,6 @@ class Neighbour:
         row: index in the gallery.
         similarity: cosine similarity of the two embeddings, in [-1, 1].
         label: name of the class.
-        domain: name of the domain.
         path: path of the file, relative to the data folder.
     """
 

@@ -65,7 +65,6 @@ class Service:
         gallery: training images to show next to predictions.
         editor: adds and removes classes; None if classes cannot be changed.
         source: file of the model, which is reloaded when another program changes it; None never reloads it.
-        limits: limits on requests.
     """
 
     def __init__(
@@ -211,7 +210,6 @@ class Service:
         """Run an edit of the classes, one at a time; later requests use the changed model.
 
         Args:
-            work: the edit.
             kind: name of the edit in the metrics; empty if the classes do not change.
 
         Raises:

@@ -22,7 +22,6 @@ class ServeSettings:
         edits: whether classes may be changed; None allows it if the server listens only on this machine.
         budget: maximum cost of all edits together; None for no limit in addition to that of each edit.
         gallery: whether training images are shown.
-        limits: limits on requests.
     """
 
     run: Path

@@ -15,7 +15,6 @@ class Source:
 
     Args:
         path: path of the .onnx file, which is replaced as a whole when it changes.
-        load: loads the file.
     """
 
     def __init__(self, path: Path, load: Callable[[], Model]) -> None:

@@ -71,7 +71,6 @@ def import_table(
     """Import a table that contains addresses of images.
 
     Args:
-        path: path of the table.
         data: the table as the user named it, for messages.
         folder: see `import_records`.
         settings: see `import_records`.

@@ -31,7 +31,6 @@ def imported(
         named: a path, an address or a frame.
         wanted: settings of `data`: image, label, domain, split, group and classes, all optional.
         storage: paths of cache and store.
-        progress: receives the progress.
         labelled: whether the labels are used.
 
     Returns:

@@ -33,7 +33,6 @@ class Recipe:
 
     Attributes:
         kind: ``timm``, ``open_clip`` or ``module`` (a custom module, which only the user can build).
-        name: name of the architecture.
         options: further arguments of the constructor, from `TimmOptions` or `OpenClipOptions`.
     """
 

@@ -174,7 +174,6 @@ class Student(nn.Module):
         """Add a class without training: its text embedding becomes a row of the head.
 
         Args:
-            name: name of the new class.
             vector: [D], the teacher's embedding of its prompt, with any length above 0.
             offset: finite number that is added to the logit of the class.
 

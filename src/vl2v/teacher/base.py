@@ -45,7 +45,6 @@ class TeacherCard:
         revision: version of the model; it changes whenever embeddings may change.
         dimension: D, the length of every embedding.
         logit_scale: s in ``s * cos(image, text)``, above 0.
-        price: price of queries.
         batch_size: maximum number of inputs per call.
     """
 

@@ -49,7 +49,6 @@ class FileTeacher:
     ``text``, one of them filled in each row; its schema's metadata may contain the same scalars.
 
     Args:
-        path: the file.
         price: price of the queries, to simulate a vendor that charges.
 
     Raises:

@@ -57,7 +57,6 @@ class Consistency:
         Args:
             store: store of the earlier embeddings.
             card: description of the teacher.
-            kind: kind of the embeddings.
             answer: the response, which is not stored yet.
         """
         model = answer.origin.model

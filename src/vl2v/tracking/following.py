@@ -26,7 +26,6 @@ class Tracking:
 
     Args:
         names: names of the trackers. Empty if another process logs.
-        folder: the run folder.
         warn: called with each warning.
     """
 

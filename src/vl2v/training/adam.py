@@ -27,10 +27,8 @@ def adam_of(
     without weight decay, then the parameters of its penalty.
 
     Args:
-        config: settings of the run.
         settings: settings of the stage.
         weights: trained parameters by name, see `trainable`.
-        penalty: penalty of the method.
     """
     method, own_settings = METHODS[config.method], config.method_settings
     own = {f"projection/{name}" for name in method.extra_parameters} & weights.keys()

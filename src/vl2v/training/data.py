@@ -130,8 +130,6 @@ class BatchLoader:
     """The batches of a run. Each process loads its share of every batch.
 
     Attributes:
-        config: settings of the run.
-        data: training data.
         preprocess: preprocessing of the student.
         accelerator: device and processes.
         fresh: queries the teacher for every augmented image; None uses the stored embeddings.
@@ -192,7 +190,6 @@ def loading_processes(workers: int | None, device: torch.device, processes: int 
 
     Args:
         workers: the setting; None chooses the number.
-        device: device of training.
         processes: number of training processes on this machine.
     """
     if workers is not None:

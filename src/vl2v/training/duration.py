@@ -48,8 +48,6 @@ class Workload:
     Attributes:
         train: training examples.
         batch: images per batch.
-        validation: validation images.
-        test: test images.
         enlarged: whether larger images are tried at the end, see `vl2v.evaluation.final_size`.
     """
 
@@ -94,7 +92,6 @@ class Rates:
         """Measure the rates with a few steps on noise. The student is not changed.
 
         Args:
-            config: settings of the run.
             backbone: backbone before training.
             batch: images per step.
             accelerator: device and precision.
@@ -142,7 +139,6 @@ def within(settings: DistillConfig, seconds: float, work: Workload, rates: Rates
     """Reduce the number of steps to a time limit, and the steps between validations in proportion.
 
     Args:
-        settings: settings of Distill.
         seconds: time limit for the whole run after the purchase.
         work: numbers of images.
         rates: rates of the student on this machine.

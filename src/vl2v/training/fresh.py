@@ -22,7 +22,6 @@ class FreshViews:
     """Queries a free, local teacher for augmented images. Nothing is stored or charged.
 
     Attributes:
-        teacher: the teacher.
         queries: number of images queried so far, in all processes.
     """
 

@@ -35,7 +35,6 @@ def with_image_size(
 
     Args:
         config: settings of a new run.
-        listing: images of the run.
         accelerator: device and precision.
         progress: receives a note if the size differs from that of the pretrained weights.
 

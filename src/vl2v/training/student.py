@@ -31,7 +31,6 @@ def build_student(
     Args:
         plan: plan of the run. Its backbone has the preprocessing of the student.
         data: training data with text head and logit scale.
-        result: result of the training.
         weights: one of the sets of `result.weights`.
         provenance: see `provenance_of`.
     """

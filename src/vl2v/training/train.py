@@ -54,7 +54,6 @@ def train(
     """Run Align and Distill, from the start or from a saved state.
 
     Args:
-        config: settings of the run.
         data: images, labels and embeddings.
         backbone: pretrained backbone, trained in place.
         folder: run folder for state and metrics.
@@ -100,8 +99,6 @@ def initial_projection(config: RunConfig, backbone: Backbone, head: Tensor) -> n
     The identity is used if the student is the teacher's own encoder.
 
     Args:
-        config: settings of the run.
-        backbone: backbone of the student.
         head: [K, D], text head.
 
     Raises:

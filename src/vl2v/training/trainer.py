@@ -47,7 +47,6 @@ class Trainer:
     """The two stages of one run.
 
     Args:
-        config: settings of the run.
         folder: receives state and metrics.
         accelerator: device, precision and processes.
         backbone: f, trained in place.

@@ -29,7 +29,6 @@ class Validator:
     """Validation of one run; each process scores its share of the images.
 
     Args:
-        method: the method of the run.
         data: validation images, their targets and the text head.
         backbone: f, for its preprocessing.
         projection: P.

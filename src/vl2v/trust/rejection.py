@@ -80,7 +80,6 @@ def apply_thresholds(trust: Trust, logits: ArrayLike, correct: ArrayLike) -> tup
     """Measure coverage and risk of every confidence threshold on some images.
 
     Args:
-        trust: trust data with thresholds.
         logits: [N, K], not divided by the temperature. N is at least 1.
         correct: [N] bool, whether the prediction is correct.
     """

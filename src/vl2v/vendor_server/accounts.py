@@ -76,7 +76,6 @@ class Accounts:
     """The accounts in the database.
 
     Args:
-        engine: the database.
         clock: returns the time in seconds since 1970.
     """
 
@@ -144,7 +143,6 @@ class Accounts:
 
         Args:
             identity: id of the account.
-            name: new name.
             price_per_1000_images: new price of images, in the currency of the account.
             price_per_1000_texts: new price of texts, in the currency of the account.
             quota: new maximum total spending, including the amount spent so far; ``none`` for no limit.

@@ -34,8 +34,6 @@ class _Order:
     """The images or the texts of one request.
 
     Attributes:
-        kind: kind of the inputs.
-        inputs: the N inputs.
         rows: [N, D] float32, filled when batches are complete.
         done: gets `rows` when all are complete, or the error.
         taken: number of inputs that are already in a batch.

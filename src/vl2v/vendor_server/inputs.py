@@ -72,7 +72,6 @@ def parse(body: bytes, model: str, dimension: int, limits: Limits) -> ParsedRequ
         body: JSON as bytes.
         model: the required value of `model`.
         dimension: D, the only permitted value of `dimensions`.
-        limits: limits on the request.
 
     Raises:
         ApiError: 400 for an image that is not base64, 404 for another model, 413 for a request that is too large, and

@@ -46,7 +46,6 @@ def reason_locked(key: str, row: Row[Any] | None, now: float) -> Locked | None:
     """Return the reason why a key is invalid, or None if it is valid. Digests are compared in constant time.
 
     Args:
-        key: the key.
         row: row of the account that the key names; None if there is no such account.
         now: the time, in seconds since 1970.
     """

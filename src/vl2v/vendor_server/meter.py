@@ -56,10 +56,7 @@ class Reservation:
     """The reserved cost of a request in flight.
 
     Attributes:
-        account: the account that pays.
         request: id of the request, which becomes the id of the bill.
-        images: number of images.
-        texts: number of texts.
         cost_nano: cost in billionths of the account's currency.
         once: the idempotency key; None if the response is not saved.
     """
@@ -83,7 +80,6 @@ class Meter:
     """Reserves and bills costs, and saves responses for repeated requests.
 
     Args:
-        engine: the database.
         keep_seconds: seconds for which a response is saved for its idempotency key.
         clock: returns the time in seconds since 1970.
     """

@@ -31,7 +31,6 @@ class Rates:
         """Count one request of an account.
 
         Args:
-            account: the account.
             headers: headers of the response, to which ``x-ratelimit-*`` are added.
 
         Raises:

@@ -56,8 +56,6 @@ class Service:
 
     Args:
         teacher: the model, which embeds one batch at a time.
-        engine: the database.
-        settings: settings of the server.
         links: fetches images from URLs; None creates it from `settings`.
     """
 

@@ -27,7 +27,6 @@ class VendorSettings:
         idempotency_hours: hours for which a response is saved for its `Idempotency-Key`.
         device: device of the teacher; None selects one.
         threads: number of CPU threads of the teacher; None measures the best number at the start.
-        limits: limits on requests.
     """
 
     teacher: str

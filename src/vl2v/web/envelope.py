@@ -78,7 +78,6 @@ def answer_faults(app: FastAPI, failed: str, unknown: str) -> None:
     """Make an application send all errors in the format of `ApiError`.
 
     Args:
-        app: the application.
         failed: message to the client if the service fails.
         unknown: message to the client if no route matches.
     """

@@ -21,7 +21,6 @@ def inspect(data: bytes, param: str | None, limits: Limits, more: tuple[str, ...
     """Check the size and the format of an image file, reading only its headers.
 
     Args:
-        data: the file.
         param: position in the request, for the message.
         limits: `Limits.image_bytes` and `Limits.pixels` are used.
         more: accepted formats in addition to `FORMATS`, by their names in Pillow.

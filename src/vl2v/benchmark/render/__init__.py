@@ -26,7 +26,6 @@ def render(table: Table, format: str) -> str:
     """Render a table as text.
 
     Args:
-        table: the table.
         format: ``text`` (no colours; `vl2v.benchmark.render.text.renderable` for a terminal), ``md``, ``latex``
             (booktabs), ``csv`` (full precision), ``html`` (a self-contained page), or ``json``.
 

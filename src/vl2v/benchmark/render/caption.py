@@ -10,7 +10,6 @@ def captions(table: Table, best: str, near: str) -> tuple[str, ...]:
     """Return the captions of a table, one sentence per line.
 
     Args:
-        table: the table.
         best: how the best value of a column is marked.
         near: how values within one standard error of the best are marked.
     """

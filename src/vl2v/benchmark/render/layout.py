@@ -89,7 +89,6 @@ def lay_out(table: Table, best: str, near: str) -> Layout:
     """Round values, mark the best, and add captions; empty columns are omitted.
 
     Args:
-        table: the table.
         best: how the format marks the best value of a column, for the caption, e.g. ``bold``.
         near: how it marks values within one standard error of the best, e.g. ``underlined``.
     """

@@ -36,7 +36,6 @@ class GridResults:
     """Everything that the report of a benchmark shows.
 
     Attributes:
-        folder: folder of the benchmark.
         table: results of the saved weights, selected on source validation images.
         baseline: method that the others are compared with; None if there is only one method.
         pairs: accuracy on the target, in [0, 1], by method, then by target and seed.

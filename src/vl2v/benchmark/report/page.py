@@ -25,7 +25,6 @@ def write_benchmark_report(folder: Path, out: Path | None = None) -> Path:
     """Write ``report.html`` and ``report/*.csv`` for a benchmark. Older files are replaced.
 
     Args:
-        folder: folder of the benchmark.
         out: folder to write to, created if it is missing. None writes to `folder`.
 
     Returns:

@@ -34,7 +34,6 @@ class Columns:
     """Names of the columns of a table that are used; empty for those that are not.
 
     Attributes:
-        image: column of paths.
         label: column of classes; empty if images have no labels.
         domain: column of domains; empty for a single domain.
         split: column of train, validation and test; empty if the split is drawn.
@@ -56,7 +55,6 @@ def find_columns(columns: Sequence[str], named: Mapping[str, str | None], *, sou
     """Return the columns that are used, one for each role.
 
     Args:
-        columns: all columns of the table.
         named: column names by role, as set by the user. Missing columns of images, labels and domains are recognised
             by common names. A domain of ``none`` or empty means a single domain; split and group have no default.
         source: path of the table, for the message.

@@ -45,10 +45,7 @@ class Reply:
     """A complete HTTP response.
 
     Attributes:
-        method: method of the request.
-        url: URL of the request.
         status: HTTP status.
-        headers: headers of the response.
         body: decompressed body.
     """
 
@@ -100,8 +97,6 @@ class Connection:
 
         Args:
             method: HTTP method, e.g. POST.
-            url: URL of the request.
-            headers: headers of the request.
             body: body of the request; may be empty.
             most: maximum size of the body of the response in bytes, compressed or not.
 

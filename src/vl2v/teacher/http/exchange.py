@@ -58,7 +58,6 @@ class Exchange:
 
         Args:
             method: HTTP method.
-            url: URL of the request.
             order: the request; None for one without a body.
             rows: number of embeddings that a response without an order may contain.
 

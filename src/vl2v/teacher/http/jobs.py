@@ -117,7 +117,6 @@ class Jobs:
 
         Args:
             label: a new name, by which the job is found if the response is lost.
-            images: image files.
             patient: whether to wait if the vendor takes no further job now.
 
         Raises:

@@ -26,7 +26,6 @@ class Pace:
     """A rate limiter that spreads requests evenly over time.
 
     Args:
-        limits: limits of the vendor.
         clock: returns the time in seconds, for tests.
     """
 

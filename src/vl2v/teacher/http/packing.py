@@ -84,7 +84,6 @@ def pack(items: Iterable[T], size: Callable[[T], Size], most: int, limits: Limit
         items: the inputs; read lazily, at most one request ahead.
         size: returns the size of one input.
         most: maximum number of inputs per request.
-        limits: limits of the vendor.
     """
     batch: list[T] = []
     total = Size(0)

@@ -19,10 +19,7 @@ class Order:
     """A request that can be sent any number of times with the same bytes.
 
     Attributes:
-        kind: kind of the inputs.
         count: N, the number of inputs.
-        body: body of the request.
-        content_type: content type of the body.
         cost: maximum cost in the teacher's currency, which is reserved before the request is sent.
         key: idempotency key. It is derived from the body, so a batch has the same key in every process.
     """
@@ -134,7 +131,6 @@ class RemoteTeacher(Teacher, Protocol):
         """Build the request for a batch.
 
         Args:
-            kind: kind of the inputs.
             items: image files as bytes, or texts.
             salt: a different salt gives a different key, so that the vendor computes the response again.
         """

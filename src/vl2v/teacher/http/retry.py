@@ -68,7 +68,6 @@ def retry_after(value: str | None, now: datetime | None = None) -> float | None:
     """Parse a Retry-After header, which contains seconds or a date.
 
     Args:
-        value: value of the header.
         now: current time, for tests.
 
     Returns:

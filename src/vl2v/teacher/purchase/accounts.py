@@ -20,7 +20,6 @@ class BatchAccount:
 
     Args:
         context: store, budget and ledger fields of the purchase.
-        order: the request.
         once: whether the vendor charges the key of the order only once.
         members: contents of the batch; see `Pending`.
         earlier: the pending entry of an earlier process that sent the same order, if there is one.

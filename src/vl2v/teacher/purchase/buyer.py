@@ -40,7 +40,6 @@ class Buyer:
     """Buys the embeddings that a store lacks from a teacher, for one run.
 
     Attributes:
-        teacher: the teacher to query.
         store: store of the embeddings and the ledger.
         budget: budget that pays for the queries.
         run: name of the run in the ledger.

@@ -76,12 +76,9 @@ class JobPurchase:
     """A purchase of images by batch jobs.
 
     Args:
-        teacher: the teacher to query.
         jobs: batch jobs of the teacher.
         store: store of the embeddings and the ledger.
-        budget: budget that pays for the jobs.
         run: name of the run in the ledger.
-        progress: progress callback.
 
     Attributes:
         watch: check of the embeddings after they are stored; None skips it.
@@ -130,7 +127,6 @@ class JobPurchase:
         """Create jobs for the images that the store lacks and that are in no job.
 
         Args:
-            wanted: the images.
             refused: SHA-256 of images to leave out.
 
         Returns:

@@ -26,11 +26,7 @@ class LedgerEntry:
 
     Attributes:
         time: time of sending, in UTC.
-        run: name of the run.
-        teacher: identity of the teacher.
         kind: ``image`` or ``text``.
-        purpose: purpose of the queries.
-        queries: number of queries.
         cost: cost in `currency`.
         currency: currency, e.g. USD.
         attempts: number of times the batch was sent; above 1 only if the vendor charges an idempotency key once.
@@ -91,7 +87,6 @@ def reserved(
         teacher: the teacher to query; None for no queries.
         store: store of the embeddings and the ledger.
         images: views, and [N, 32] uint8, the SHA-256 of their images.
-        texts: the texts.
     """
     if teacher is None or not resumable(teacher) or not (pending := store.pending(teacher.describe())):
         return Decimal(0)
@@ -150,7 +145,6 @@ class Budget:
     Args:
         limit: maximum amount; None allows only free queries.
         spent: the amount spent so far; not used with `spending`.
-        currency: currency, for messages.
         less: how the user can reduce the number of queries, for messages.
         spending: record of the amount spent, shared between processes; None for a budget of this process only.
     """
@@ -210,7 +204,6 @@ class Budget:
         """Spend a cost, and write it into the ledger, as one step.
 
         Args:
-            cost: the maximum cost.
             what: what it pays for, for the message.
             write: adds the ledger entry and returns its number.
 
@@ -266,7 +259,6 @@ class PurchaseContext:
         card: description of the teacher.
         run: name of the run in the ledger.
         purpose: purpose of the queries in the ledger, such as ``training``.
-        view: number of the view of the images.
     """
 
     store: EmbeddingStore

@@ -26,8 +26,6 @@ class Pending:
         key: idempotency key, or `JOB` and the job.
         members: the concatenated SHA-256 of the images, or a JSON list of the texts.
         run: name of the run that pays for it.
-        cost: the reserved cost.
-        view: number of the view of the images.
     """
 
     entry: int
@@ -63,14 +61,10 @@ class LedgerTable(StoreFile):
 
         Args:
             card: description of the teacher.
-            run: name of the run.
             kind: ``image`` or ``text``.
-            purpose: purpose of the queries.
-            queries: number of queries.
             cost: maximum cost, which counts as spent until the entry is settled.
             key: idempotency key of the batch, if the vendor charges a key only once.
             members: contents of the batch, so that it can be sent again with its key; see `Pending`.
-            view: number of the view of the images.
 
         Returns:
             The number of the entry.

@@ -38,7 +38,6 @@ class Purchase:
     """A purchase of embeddings of one kind.
 
     Args:
-        teacher: the teacher to query.
         store: store of the embeddings and the ledger.
         budget: budget that pays for the queries.
         run: name of the run in the ledger.

@@ -28,7 +28,6 @@ class Spending:
 
     Args:
         folder: folder of the run or benchmark to which the budget belongs.
-        store: the current store.
         mine: whether the ledger entries of a run, given by its name, count against this budget.
     """
 

@@ -38,7 +38,6 @@ class EmbeddingStore(LedgerTable):
         Args:
             card: description of the teacher.
             digests: [N, 32] uint8, the SHA-256 of each image.
-            view: number of the view.
 
         Returns:
             [N] bool.
@@ -55,7 +54,6 @@ class EmbeddingStore(LedgerTable):
         Args:
             card: description of the teacher.
             digests: [N, 32] uint8, the SHA-256 of each image.
-            view: number of the view.
         """
         known = self.knows_images(card, digests, view)
         _, first = np.unique(digests, axis=0, return_index=True)  # sorted by digest, which shuffles the images
@@ -73,7 +71,6 @@ class EmbeddingStore(LedgerTable):
         Args:
             card: description of the teacher.
             digests: [N, 32] uint8, the SHA-256 of each image.
-            view: number of the view.
 
         Returns:
             [N, D] float32, row i for image i.
@@ -132,7 +129,6 @@ class EmbeddingStore(LedgerTable):
             card: description of the teacher.
             digests: [N, 32] uint8, the SHA-256 of each image.
             vectors: [N, D] float32, row i for image i.
-            view: number of the view.
             entry: number of the ledger entry; None if the embeddings were not bought.
             cost: the charged cost; None confirms the reserved cost.
         """

@@ -34,7 +34,6 @@ class TeacherWatch:
     """A check of a teacher's responses during a purchase.
 
     Args:
-        identity: identity of the teacher.
         labels: class index by SHA-256 of each labelled source image; other images are not compared with labels.
         head: returns the text head, [K, D] float32; called after the texts have been bought.
     """

@@ -62,7 +62,6 @@ class Wire:
 
     Args:
         model: the vendor's name of the model.
-        options: options of the user.
         price: price per 1000 queries, which overrides the price table.
     """
 

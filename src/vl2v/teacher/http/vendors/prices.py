@@ -26,7 +26,6 @@ class PriceSource:
         """Return one line about prices that are older than 180 days; empty for newer ones.
 
         Args:
-            teacher: name of the teacher.
             today: the current day.
         """
         days = (today - self.read).days
