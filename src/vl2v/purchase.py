@@ -21,10 +21,10 @@ from vl2v.progress import Progress
 from vl2v.teacher.base import Vectors
 from vl2v.teacher.prompts import text_head
 from vl2v.teacher.purchase.buyer import Buyer
-from vl2v.teacher.purchase.job_buyer import Wanted
 from vl2v.teacher.purchase.ledger import Budget
 from vl2v.teacher.purchase.spending import Spending
 from vl2v.teacher.purchase.store import EmbeddingStore
+from vl2v.teacher.purchase.wanted import Wanted
 from vl2v.teacher.purchase.watch import SEEN, TeacherWatch
 from vl2v.teacher.zero_shot import zero_shot_logits
 from vl2v.writing import replacing, reserve
@@ -109,7 +109,8 @@ def purchase(
     example_of = {digest.tobytes(): i for i, digest in enumerate(plan.examples.digests)}
     parts = [_wanted(plan, example_of, *kind, digests) for kind, digests in plan.requirements.purposes.items()]
     if pilot is not None and getattr(plan.teacher, "jobs", None) is None:
-        buyer.images(pilot.digests, _wanted(plan, example_of, TRAINING, 0, pilot.digests).read, TRAINING)
+        first = _wanted(plan, example_of, TRAINING, 0, pilot.digests)
+        buyer.images(first.digests, first.read, TRAINING, name=first.name)
         pilot.then()
     buyer.all_images(parts)
     if watch is not None:
@@ -119,12 +120,16 @@ def purchase(
 def _wanted(plan: RunPlan, example_of: dict[bytes, int], purpose: str, view: int, digests: Digests) -> Wanted:
     """Return images to buy for a purpose, with the function that reads them; `example_of` has examples by SHA-256."""
     if purpose == UNSEEN and plan.unseen is not None:
-        return Wanted(digests, plan.unseen.read, purpose, view)
+        return Wanted(digests, plan.unseen.read, purpose, view, plan.unseen.paths.__getitem__)
     if purpose in (EVALUATION, VALIDATION):
-        rows = plan.split.evaluation_rows
-        return Wanted(digests, lambda i: plan.dataset.read(int(rows[i])), purpose, view)
+        rows, data = plan.split.evaluation_rows, plan.dataset
+        return Wanted(digests, lambda i: data.read(int(rows[i])), purpose, view, lambda i: data.paths[rows[i]])
+
+    def example(i: int) -> int:
+        return example_of[digests[i].tobytes()]
+
     examples = plan.examples
-    return Wanted(digests, lambda i: examples.read(example_of[digests[i].tobytes()]), purpose, view)
+    return Wanted(digests, lambda i: examples.read(example(i)), purpose, view, lambda i: examples.name(example(i)))
 
 
 def _watch_of(plan: RunPlan, store: EmbeddingStore) -> TeacherWatch:

@@ -61,6 +61,7 @@ class UnreliableVendor:
         key: the only API key it takes, if there is one.
         script: statuses or fault names for the first requests, before chance takes over.
         extra: headers of refusals.
+        rejects: images, a request with any of which is answered by status 422 and not billed.
     """
 
     def __init__(
@@ -75,11 +76,12 @@ class UnreliableVendor:
         extra: dict[str, str] | None = None,
         max_batch: int = 16,
         work: float = 0.0,
+        rejects: set[bytes] | None = None,
     ) -> None:
         self.meter, self.lock = Meter(), threading.Lock()
         self.faults, self.random, self.idempotent = faults or {}, random.Random(seed), idempotent
         self.hang, self.key, self.script, self.extra = hang, key, list(script or []), extra or {}
-        self.max_batch, self.work = max_batch, work
+        self.max_batch, self.work, self.rejects = max_batch, work, rejects or set()
         self.kept: dict[str, tuple[bytes, bytes]] = {}
         self.underway = 0
         vendor = self
@@ -189,6 +191,10 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
             return
         time.sleep(self.vendor.work)
+        if any(base64.b64encode(image) in body for image in self.vendor.rejects):
+            error = {"message": "an image violates the policy", "code": "policy"}
+            self.reply(422, json.dumps({"error": error}).encode())
+            return
         answer = self.vendor.embed(body, self.headers.get("idempotency-key", ""))
         if fault == "timeout":
             time.sleep(self.vendor.hang)

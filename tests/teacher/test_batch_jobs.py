@@ -33,9 +33,9 @@ from vl2v.teacher.http.vendors.gemini import Gemini
 from vl2v.teacher.http.vendors.gemini_batch import GeminiBatch
 from vl2v.teacher.purchase import job_buyer
 from vl2v.teacher.purchase.buyer import Buyer
-from vl2v.teacher.purchase.job_buyer import Wanted
 from vl2v.teacher.purchase.ledger import Budget, Ledger
 from vl2v.teacher.purchase.store import Digests, EmbeddingStore
+from vl2v.teacher.purchase.wanted import Wanted
 from vl2v.teacher.registry import open_teacher
 
 SPEC = "gemini:gemini-embedding-2#dimension=128"
@@ -350,7 +350,7 @@ def test_an_image_that_stays_refused_is_reported_after_the_others_are_saved(
         return error if hashlib.sha256(part["inline_data"]["data"].encode()).hexdigest() == bad else None
 
     with selling(monkeypatch, plan=plan) as vendor:
-        with pytest.raises(TeacherError, match="did not embed 1 images") as caught:
+        with pytest.raises(TeacherError, match=r"did not embed 1 image\.") as caught:
             buy(store)
         assert len(vendor.jobs) == jobs
     assert DIGESTS[2].tobytes().hex()[:16] in caught.value.found

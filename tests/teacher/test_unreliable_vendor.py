@@ -16,6 +16,7 @@ import pytest
 from misbehaving_vendor import FAULTS, PER_IMAGE, PER_TEXT, UnreliableVendor, answer_to, picture
 
 from vl2v.errors import BudgetError, TeacherError
+from vl2v.progress import Silent
 from vl2v.teacher.base import Price
 from vl2v.teacher.http.client import HttpTeacher
 from vl2v.teacher.http.retry import Circuit, Patience
@@ -41,6 +42,16 @@ def buy(
 ) -> int:
     budget = Budget(limit, Ledger(store).spent(run))
     return Buyer(teacher, store, budget, run).images(digests_of(contents), contents.__getitem__, "training")
+
+
+class Notes(Silent):
+    """Records warnings."""
+
+    def __init__(self) -> None:
+        self.warned: list[str] = []
+
+    def warn(self, text: str) -> None:
+        self.warned.append(text)
 
 
 @pytest.fixture
@@ -97,6 +108,41 @@ def test_texts_are_bought_the_same_way(store: EmbeddingStore) -> None:
         assert vendor.meter.money == Ledger(store).spent("r") == budget.spent == PER_TEXT * len(texts)
     expected = np.stack([answer_to(t.encode()) for t in texts])
     assert np.array_equal(store.texts(teacher.describe(), texts), expected)
+
+
+@pytest.mark.parametrize("idempotent", [True, False])
+@pytest.mark.parametrize("rejected", [[3], [0, 17, 18, 63]])
+def test_rejected_images_are_named_and_stop_no_other(
+    store: EmbeddingStore, idempotent: bool, rejected: list[int]
+) -> None:
+    contents = [picture(i) for i in range(64)]
+    good, bad = [c for i, c in enumerate(contents) if i not in rejected], {contents[i] for i in rejected}
+    names, progress = [f"a/{i}.png" for i in range(64)], Notes()
+    exact = PER_IMAGE * len(good)
+    with UnreliableVendor({"429": 0.1}, rejects=bad, idempotent=idempotent) as vendor:
+        options = "timeout=0.3" if idempotent else "timeout=0.3&dimension=4"
+        teacher = teacher_of(vendor, options, None if idempotent else Price(PER_IMAGE * 1000, PER_TEXT * 1000))
+        buyer = Buyer(teacher, store, Budget(PER_IMAGE * len(contents)), "r", progress)
+        with pytest.raises(TeacherError, match=f"did not embed {len(bad)} image") as caught:
+            buyer.images(digests_of(contents), contents.__getitem__, "training", name=names.__getitem__)
+        assert buyer.images(digests_of(good), good.__getitem__, "training") == 0
+        meter = vendor.meter
+    for i in rejected:
+        assert names[i] in caught.value.found
+        assert f"rejected {names[i]}: an image violates the policy" in " ".join(progress.warned)
+    assert "--drop" in caught.value.next_step
+    assert set(meter.inputs) == set(good)
+    assert set(meter.inputs.values()) == {1}
+    assert meter.money == Ledger(store).spent("r") == buyer.budget.spent == exact
+
+
+def test_a_vendor_that_rejects_everything_is_asked_a_few_times(store: EmbeddingStore) -> None:
+    contents = [picture(i) for i in range(300)]
+    with UnreliableVendor(rejects=set(contents)) as vendor:
+        with pytest.raises(TeacherError, match="violates the policy"):
+            buy(teacher_of(vendor), store, contents, Decimal(1))
+        assert vendor.meter.requests < 60
+        assert vendor.meter.money == Ledger(store).spent("r") == 0
 
 
 # Imports once; then, for every line it reads, forks a child that buys, and prints its number and how it ended.

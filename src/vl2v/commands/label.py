@@ -32,9 +32,9 @@ from vl2v.teacher.base import Teacher
 from vl2v.teacher.file import FileTeacher
 from vl2v.teacher.prompts import load_templates, render
 from vl2v.teacher.purchase.buyer import Buyer
-from vl2v.teacher.purchase.job_buyer import Wanted
 from vl2v.teacher.purchase.ledger import Budget, Ledger, parse_budget
 from vl2v.teacher.purchase.store import EmbeddingStore
+from vl2v.teacher.purchase.wanted import Wanted
 from vl2v.teacher.zero_shot import zero_shot_logits
 from vl2v.trust.calibration import fit_temperature
 from vl2v.writing import ensure_writable, replacing
@@ -228,7 +228,8 @@ def _buy(
     budget.check(quote.due, quote.summary)
     buyer = Buyer(teacher, store, budget, name, progress, threads=config.threads)
     buyer.texts(prompts, LABELLING)
-    buyer.all_images([Wanted(p.digests, p.read, purpose) for (purpose, _), p in zip(purposes, parts, strict=True)])
+    pairs = zip(purposes, parts, strict=True)
+    buyer.all_images([Wanted(p.digests, p.read, purpose, name=p.paths.__getitem__) for (purpose, _), p in pairs])
     head = text_heads(store.texts(card, prompts), len(templates))
     return [zero_shot_logits(store.images(card, part.digests), head, card.logit_scale) for part in parts]
 

@@ -245,6 +245,7 @@ class Examples:
         groups: examples of each source domain, then those of all images without labels, if there are any, then those of
             the new images of a repair.
         read: returns the bytes of an example, as they are sent to the teacher.
+        name: returns the path of an example's image.
     """
 
     digests: Digests
@@ -252,6 +253,7 @@ class Examples:
     views: NDArray[np.int64]
     groups: tuple[ExampleRows, ...]
     read: Callable[[int], bytes]
+    name: Callable[[int], str]
 
     @property
     def images(self) -> int:
@@ -300,4 +302,5 @@ def examples_of(
         views=np.tile(np.arange(k, dtype=np.int64), len(origin) // k),
         groups=(*groups[:labelled], *([np.concatenate(without_labels)] if without_labels else []), *groups[ordinary:]),
         read=read,
+        name=lambda i: origin[i][0].paths[origin[i][1]],
     )

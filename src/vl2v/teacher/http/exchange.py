@@ -17,7 +17,7 @@ from vl2v.addresses import host_of, is_local
 from vl2v.errors import TeacherError
 from vl2v.teacher.http.connection import Connection, Reply, UnusableBodyError, most_bytes
 from vl2v.teacher.http.keys import Secret, from_environment, unsafe_for_a_key
-from vl2v.teacher.http.remote import Order
+from vl2v.teacher.http.remote import Order, RejectedInputError
 from vl2v.teacher.http.retry import Failure, retry_after
 from vl2v.teacher.http.vendors.base import Wire, error_code, error_text
 
@@ -27,6 +27,7 @@ REVISION_HEADER = "vl2v-revision"  # the quoted revision; a vendor with another 
 LATER = "try again later: the embeddings bought so far are saved, and only the rest is queried"
 LONGEST = 300  # maximum number of characters of a vendor's message that are shown
 READ = 20 * LONGEST  # bytes in which a key is redacted before the text is cut: half a key would not be recognised
+ABOUT_INPUTS = (400, 413, 415, 422)  # HTTP statuses of a request with unacceptable inputs
 SECRET_HEADERS = {"authorization", "ocp-apim-subscription-key", "x-amz-security-token", "x-goog-api-key"}
 
 
@@ -152,13 +153,14 @@ class Exchange:
         step = verdict.next_step
         if 300 <= status < 400:
             words, step = self._moved(reply)
-        error = TeacherError(
+        charged = verdict.charged or 200 <= status < 300  # the vendor may have embedded inputs before the error
+        inputs = stated in ABOUT_INPUTS and verdict.next_step == self.wire.step(stated) and not charged
+        error = (RejectedInputError if inputs else TeacherError)(
             f"{self._name} rejected the request (HTTP {status}).",
             expected="embeddings" if reply.method == "POST" else "its description",
             found=words or "no explanation",
             next_step=step or LATER,
         )
-        charged = verdict.charged or 200 <= status < 300  # the vendor may have embedded inputs before the error
         wait = retry_after(reply.headers.get("retry-after"))
         return Failure(f"HTTP {status}", error, final, charged, stated >= 500, False, wait)
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Literal, Protocol, runtime_checkable
 
+from vl2v.errors import TeacherError
 from vl2v.teacher.base import Teacher, Vectors
 from vl2v.teacher.http.packing import Limits
 
@@ -102,6 +103,10 @@ class NoAccount:
         """See `Account.wasted`."""
 
 
+class RejectedInputError(TeacherError):
+    """The vendor rejected a request because of its inputs, and charged nothing. A part of them may be acceptable."""
+
+
 class AbandonedError(Exception):
     """An order was abandoned between two attempts because the whole purchase is being stopped."""
 
@@ -140,7 +145,8 @@ class RemoteTeacher(Teacher, Protocol):
         """Send an order, with retries, until there is a usable response.
 
         Raises:
-            TeacherError: if the vendor rejects the request, or all attempts fail.
+            RejectedInputError: if the vendor rejects the inputs.
+            TeacherError: if the vendor rejects the request for another reason, or all attempts fail.
             BudgetError: if the budget does not cover another attempt.
             AbandonedError: if `stop` is set before the next attempt.
         """

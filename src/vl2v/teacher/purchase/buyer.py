@@ -10,11 +10,12 @@ from vl2v.progress import Progress, Silent
 from vl2v.teacher.base import Teacher, Vectors, checked
 from vl2v.teacher.http.remote import RemoteTeacher
 from vl2v.teacher.origin import Consistency
-from vl2v.teacher.purchase.job_buyer import JobPurchase, Wanted, refuse_if_in_jobs
+from vl2v.teacher.purchase.job_buyer import JobPurchase, refuse_if_in_jobs
 from vl2v.teacher.purchase.ledger import Budget, PurchaseContext
 from vl2v.teacher.purchase.pace import with_best_threads
 from vl2v.teacher.purchase.remote_buyer import Purchase
 from vl2v.teacher.purchase.store import Digests, EmbeddingStore
+from vl2v.teacher.purchase.wanted import Wanted
 
 
 class Watch(Protocol):
@@ -58,7 +59,14 @@ class Buyer:
     _consistency: Consistency = field(default_factory=Consistency, init=False)
     _shown: dict[str, str] = field(default_factory=dict, init=False, compare=False)
 
-    def images(self, digests: Digests, read: Callable[[int], bytes], purpose: str, view: int = 0) -> int:
+    def images(
+        self,
+        digests: Digests,
+        read: Callable[[int], bytes],
+        purpose: str,
+        view: int = 0,
+        name: Callable[[int], str] | None = None,
+    ) -> int:
         """Buy the image embeddings that the store lacks.
 
         Images are queried in an order shuffled by content. If a vendor returns embeddings in the wrong order, the
@@ -69,20 +77,22 @@ class Buyer:
             read: returns the bytes to send for image i.
             purpose: purpose of the queries in the ledger.
             view: number of the view that `read` returns.
+            name: returns the path of image i, for messages.
 
         Returns:
             The number of embeddings that were bought.
 
         Raises:
             BudgetError: before a batch is sent that would exceed the budget.
-            TeacherError: if a response is unusable; batches saved before remain in the store.
+            TeacherError: if a response is unusable, or after all others were bought, if the vendor refused images;
+                embeddings saved before remain in the store.
         """
-        wanted = Wanted(digests, read, purpose, view)
+        wanted = Wanted(digests, read, purpose, view, name)
         if (jobs := self._jobs()) is not None:
             return jobs.images(wanted)
         if isinstance(self.teacher, RemoteTeacher):
             refuse_if_in_jobs(self.store, self.teacher.describe(), wanted)
-            return self._remote(self.teacher, purpose).images(digests, read, view)
+            return self._remote(self.teacher, purpose).images(wanted)
         card = self.teacher.describe()
         todo = self.store.lacks(card, digests, view)
         bought = 0
@@ -106,7 +116,7 @@ class Buyer:
         """Buy several parts with `images`. Batch jobs are submitted for all parts before any of them is awaited."""
         self.submit(parts)
         for part in parts:
-            self.images(part.digests, part.read, part.purpose, part.view)
+            self.images(part.digests, part.read, part.purpose, part.view, part.name)
 
     def submit(self, parts: Sequence[Wanted]) -> None:
         """Submit batch jobs for several parts without waiting; without a batch API, nothing is sent."""

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -26,7 +26,8 @@ from vl2v.teacher.http.retry import Failure
 from vl2v.teacher.origin import Consistency
 from vl2v.teacher.purchase.ledger import Budget, PurchaseContext
 from vl2v.teacher.purchase.ledger_table import JOB, Pending
-from vl2v.teacher.purchase.store import Digests, EmbeddingStore
+from vl2v.teacher.purchase.store import EmbeddingStore
+from vl2v.teacher.purchase.wanted import Wanted, not_embedded
 
 if TYPE_CHECKING:
     from vl2v.teacher.purchase.buyer import Watch
@@ -34,16 +35,6 @@ if TYPE_CHECKING:
 FIRST, LONGEST, GROWTH = 5.0, 120.0, 1.5  # seconds between two looks at the jobs
 ROUNDS = 3  # attempts at an image that the vendor did not process
 LABEL = "vl2v-"  # start of every label; the vendor's names start otherwise
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """The images of a purchase: their SHA-256 [N, 32], the bytes of image i, their purpose and their view."""
-
-    digests: Digests
-    read: Callable[[int], bytes]
-    purpose: str
-    view: int = 0
 
 
 def open_jobs(store: EmbeddingStore, card: TeacherCard, wanted: Wanted | None = None) -> list[Pending]:
@@ -120,7 +111,7 @@ class JobPurchase:
                 if not refusals or any(refusal.final for refusal in refusals.values()):
                     break
         if refusals:
-            raise self._refused(refusals)
+            raise self._refused(refusals, wanted)
         return lacking
 
     def submit(self, wanted: Wanted, refused: Sequence[bytes] = ()) -> bool:
@@ -292,16 +283,12 @@ class JobPurchase:
             " add --set teacher.batch_api=false to buy them at once at the full price",
         )
 
-    def _refused(self, refusals: dict[bytes, Refusal]) -> TeacherError:
+    def _refused(self, refusals: dict[bytes, Refusal], wanted: Wanted) -> TeacherError:
         final = {key: refusal for key, refusal in refusals.items() if refusal.final}
-        key, first = next(iter((final or refusals).items()))
-        step = "remove these images" if final else "try again later"
-        return TeacherError(
-            f"{self._card.identity} did not embed {len(final or refusals)} images of a batch job.",
-            expected="an embedding of every image",
-            found=f"{first.why} (image with SHA-256 {key.hex()[:16]})",
-            next_step=f"{step}; the embeddings of all others are saved, and refused images are not counted as spent",
-        )
+        shown = final or refusals
+        index = {key: i for i, key in enumerate(keys_of(wanted.digests))}
+        names = [wanted.named(index[key]) for key in shown]
+        return not_embedded(self._card.identity, names, next(iter(shown.values())).why, repeat=not final)
 
 
 def _label(job: Pending) -> str:

@@ -6,32 +6,44 @@ import json
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from vl2v.errors import BudgetError
-from vl2v.progress import Advance, Progress, Silent
+from vl2v.progress import Advance, Progress, Silent, warn
 from vl2v.sqlite import keys_of
 from vl2v.teacher.http.packing import image_size, pack, text_size
-from vl2v.teacher.http.remote import AbandonedError, Answer, Kind, Order, RemoteTeacher
+from vl2v.teacher.http.remote import AbandonedError, Answer, Kind, Order, RejectedInputError, RemoteTeacher
 from vl2v.teacher.origin import Consistency
 from vl2v.teacher.purchase.accounts import BatchAccount
 from vl2v.teacher.purchase.ledger import Budget, PurchaseContext
 from vl2v.teacher.purchase.ledger_table import Pending
-from vl2v.teacher.purchase.store import Digests, EmbeddingStore
+from vl2v.teacher.purchase.store import EmbeddingStore
+from vl2v.teacher.purchase.wanted import Wanted, not_embedded
 
 if TYPE_CHECKING:
     from vl2v.teacher.purchase.buyer import Watch
 
 
+REJECTED = 10  # rejected images that do not stop a purchase, in addition to a tenth of the answered ones
+
+
 @dataclass(frozen=True)
 class PendingRequest:
-    """A request, its inputs, and its account."""
+    """A request, its inputs, and its account.
+
+    Attributes:
+        order: the request.
+        members: indices of images, or texts.
+        account: account of the request.
+        again: returns a request for some of the members; None if a rejected request is not divided.
+    """
 
     order: Order
-    members: Any  # indices of images, or texts
+    members: list[Any]
     account: BatchAccount
+    again: Callable[[list[Any]], PendingRequest] | None = None
 
 
 class Purchase:
@@ -63,9 +75,11 @@ class Purchase:
         self._teacher, self._store, self._card = teacher, store, teacher.describe()
         self._budget, self._run, self._purpose = budget, run, purpose
         self._progress = progress or Silent()
+        self._answered, self._rejected = 0, dict[int, RejectedInputError]()
 
-    def images(self, digests: Digests, read: Callable[[int], bytes], view: int = 0) -> int:
+    def images(self, wanted: Wanted) -> int:
         """See `vl2v.teacher.purchase.buyer.Buyer.images`. Other processes wait until the purchase ends."""
+        digests, read, view = wanted.digests, wanted.read, wanted.view
         context = PurchaseContext(self._store, self._budget, self._card, self._run, self._purpose, view)
         title = f"querying {self._card.identity} ({self._purpose})"
 
@@ -79,7 +93,16 @@ class Purchase:
         with self._store.alone(self._progress):
             todo = self._store.lacks(self._card, digests, view)
             with self._progress.stage(title, len(digests), len(digests) - len(todo)) as advance:
-                self._run_all(self._image_requests(context, digests, todo, read), save, advance)
+                try:
+                    self._run_all(self._image_requests(context, wanted, todo), save, advance)
+                except RejectedInputError:
+                    if not self._rejected:
+                        raise
+        if self._rejected:
+            names, first = [wanted.named(i) for i in self._rejected], next(iter(self._rejected.values()))
+            for name, error in zip(names, self._rejected.values(), strict=True):
+                warn(self._progress, f"{self._card.identity} rejected {name}: {error.found}")
+            raise not_embedded(self._card.identity, names, first.found)
         return len(todo)
 
     def texts(self, texts: Sequence[str]) -> int:
@@ -98,23 +121,24 @@ class Purchase:
             self._run_all(self._text_requests(context, todo), save, lambda _: None)
         return len(todo)
 
-    def _image_requests(
-        self, context: PurchaseContext, digests: Digests, todo: list[int], read: Callable[[int], bytes]
-    ) -> Iterator[PendingRequest]:
+    def _image_requests(self, context: PurchaseContext, wanted: Wanted, todo: list[int]) -> Iterator[PendingRequest]:
         """Yield the requests: first, unchanged, those that an earlier process sent without receiving a response."""
+        digests, read, limits = wanted.digests, wanted.read, self._teacher.limits
         missing = {digests[i].tobytes(): i for i in todo}
 
         def request(batch: Sequence[tuple[int, bytes]], earlier: Pending | None) -> PendingRequest:
             members = [i for i, _ in batch]
             order = self._teacher.order("image", [data for _, data in batch])
-            return self._request(context, order, members, digests[members].tobytes(), earlier)
+            made = self._request(context, order, members, digests[members].tobytes(), earlier)
+            return replace(made, again=of_images)
+
+        def of_images(members: list[int], earlier: Pending | None = None) -> PendingRequest:
+            return request([(i, self._teacher.fit(read(i))) for i in members], earlier)
 
         for pending in self._pending("image", context.view):
             keys = keys_of(pending.images)
             if all(key in missing for key in keys):
-                positions = [missing.pop(key) for key in keys]
-                yield request([(i, self._teacher.fit(read(i))) for i in positions], pending)
-        limits = self._teacher.limits
+                yield of_images([missing.pop(key) for key in keys], pending)
         fitted = ((i, self._teacher.fit(read(i))) for i in missing.values())
         for batch in pack(fitted, lambda item: image_size(item[1]), limits.images, limits):
             yield request(batch, None)
@@ -147,9 +171,13 @@ class Purchase:
     def _run_all(
         self, requests: Iterator[PendingRequest], save: Callable[[PendingRequest, Answer], None], advance: Advance
     ) -> None:
-        """Send as many requests at once as the vendor allows; after a fault, send no more and save what arrives."""
+        """Send as many requests at once as the vendor allows; after a fault, send no more and save what arrives.
+
+        A request whose images the vendor rejects is divided, so that a single unacceptable image stops no other.
+        """
         stop = threading.Event()
         in_flight: dict[Future[Answer], PendingRequest] = {}
+        halves: list[PendingRequest] = []
         fault: BaseException | None = None
         width = self._teacher.limits.concurrency
         with ThreadPoolExecutor(width, "vl2v-teacher") as pool:
@@ -158,8 +186,10 @@ class Purchase:
                 while more is not None or in_flight:
                     while more is not None and len(in_flight) < width and self._reserved(more, bool(in_flight)):
                         in_flight[pool.submit(self._teacher.fulfil, more.order, more.account, stop)] = more
-                        more = next(requests, None)
-                    self._collect(in_flight, save, advance)
+                        more = halves.pop() if halves else next(requests, None)
+                    halves += self._collect(in_flight, save, advance)
+                    if more is None and halves:
+                        more = halves.pop()
             except BaseException as error:
                 fault = error
                 stop.set()
@@ -188,11 +218,17 @@ class Purchase:
         in_flight: dict[Future[Answer], PendingRequest],
         save: Callable[[PendingRequest, Answer], None],
         advance: Advance,
-    ) -> None:
+    ) -> list[PendingRequest]:
+        """Wait for responses and save them; return the halves of rejected requests."""
+        halves: list[PendingRequest] = []
         for future in wait(in_flight, return_when=FIRST_COMPLETED).done:
             request = in_flight.pop(future)
             try:
                 answer = future.result()
+            except RejectedInputError as error:
+                request.account.give_up()
+                halves += self._divided(request, error)
+                continue
             except BaseException:
                 request.account.give_up()
                 raise
@@ -203,9 +239,27 @@ class Purchase:
                     raise fault
             excess = request.account.overcharged(answer.cost)
             save(request, answer)
+            self._answered += request.order.count
             advance(request.order.count)
             if excess is not None:
                 raise excess
+        return halves
+
+    def _divided(self, request: PendingRequest, error: RejectedInputError) -> list[PendingRequest]:
+        """Return the two halves of a rejected request; record the rejection of a single image.
+
+        Raises:
+            RejectedInputError: if the inputs are texts, or too many images were rejected.
+        """
+        if request.again is None:
+            raise error
+        members, middle = request.members, len(request.members) // 2
+        if middle:
+            return [request.again(members[:middle]), request.again(members[middle:])]
+        self._rejected[members[0]] = error
+        if len(self._rejected) > REJECTED + self._answered // 10:
+            raise error
+        return []
 
     def _collect_quietly(
         self,

@@ -1,0 +1,53 @@
+"""The images of a purchase, and the error for those that the vendor refuses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from vl2v.errors import TeacherError
+from vl2v.teacher.purchase.store import Digests
+
+LISTED = 5  # maximum number of images in an error message
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """The images of a purchase.
+
+    Attributes:
+        digests: [N, 32] uint8, the SHA-256 of each image; duplicates are bought once.
+        read: returns the bytes to send for image i.
+        purpose: purpose of the queries in the ledger.
+        view: number of the view that `read` returns.
+        name: returns the path of image i, for messages; None shows its SHA-256.
+    """
+
+    digests: Digests
+    read: Callable[[int], bytes]
+    purpose: str
+    view: int = 0
+    name: Callable[[int], str] | None = None
+
+    def named(self, i: int) -> str:
+        """Return the path of image i, or else the start of its SHA-256."""
+        return self.name(i) if self.name else f"SHA-256 {self.digests[i].tobytes().hex()[:16]}"
+
+
+def not_embedded(teacher: str, names: Sequence[str], why: str, repeat: bool = False) -> TeacherError:
+    """Return the error for images that have no embedding after all others were saved.
+
+    Args:
+        teacher: identity of the teacher.
+        names: paths of the images.
+        why: the vendor's message about the first one.
+        repeat: whether a later attempt may succeed.
+    """
+    more = f" and {len(names) - LISTED:,} others" if len(names) > LISTED else ""
+    step = "try again later" if repeat else "remove these images, or pass a CSV file with their paths to --drop"
+    return TeacherError(
+        f"{teacher} did not embed {len(names):,} image{'' if len(names) == 1 else 's'}.",
+        expected="an embedding of every image",
+        found=f"{why} ({', '.join(names[:LISTED])}{more})",
+        next_step=f"{step}; embeddings that were bought are saved, and refused images are not counted as spent",
+    )
