@@ -358,6 +358,7 @@ def test_an_image_that_stays_refused_is_reported_after_the_others_are_saved(
     assert step in caught.value.next_step
     assert store.knows_images(open_teacher(SPEC).describe(), DIGESTS).sum() == 4
     assert Ledger(store).spent() == vendor.billed * PRICE == 4 * PRICE
+    assert Ledger(store).queries() == 4
 
 
 @pytest.mark.parametrize("end", ["EXPIRED", "CANCELLED", "FAILED"])

@@ -153,10 +153,11 @@ class LedgerTable(StoreFile):
             (at,) = self._db.execute("SELECT time FROM ledger WHERE id = ?", (entry,)).fetchone()
         return _label(entry, at)
 
-    def _settle(self, entry: int | None, cost: Decimal | None) -> None:
+    def _settle(self, entry: int | None, cost: Decimal | None, queries: int | None = None) -> None:
         if entry is not None:
-            change = "state = 'kept', members = NULL, cost = coalesce(?, cost)"
-            self._db.execute(f"UPDATE ledger SET {change} WHERE id = ?", (None if cost is None else str(cost), entry))
+            change = "state = 'kept', members = NULL, cost = coalesce(?, cost), queries = coalesce(?, queries)"
+            charged = None if cost is None else str(cost)
+            self._db.execute(f"UPDATE ledger SET {change} WHERE id = ?", (charged, queries, entry))
 
 
 def _label(entry: int, at: float) -> str:

@@ -136,7 +136,7 @@ class EmbeddingStore(LedgerTable):
         rows = [(teacher, view, d.tobytes(), v.tobytes()) for d, v in zip(digests, vectors, strict=True)]
         with self._transaction():
             self._db.executemany("INSERT OR REPLACE INTO images VALUES (?, ?, ?, ?)", rows)
-            self._settle(entry, cost)
+            self._settle(entry, cost, len(rows))  # a batch job may have refused some of its images
 
     def keep_texts(
         self,
