@@ -78,7 +78,6 @@ class Pilot:
     """Training images that are bought before all others, except by batch jobs, whose answers take hours.
 
     Attributes:
-        digests: [N, 32] uint8, the SHA-256 of each image.
         then: called when their embeddings are stored, before further images are bought.
     """
 
@@ -94,7 +93,6 @@ def purchase(
     Args:
         budget: spending limit.
         store: receives the embeddings.
-        run: name of the run in the ledger.
         pilot: images to buy first; None for no such images.
 
     Raises:

@@ -85,7 +85,6 @@ def refusal(trust: Trust | None, score: str, *, linear: bool) -> dict[str, str] 
 
     Args:
         trust: trust data of the student.
-        score: one of `ALL_SCORES`.
         linear: whether the student has a linear classifier, which cannot be given negative texts.
 
     Returns:
@@ -167,7 +166,6 @@ class Trust:
 
         Args:
             logits: [N, K], not divided by the temperature.
-            score: one of `ALL_SCORES`.
             embeddings: [N, D], rows of length one; required by ``negatives``.
 
         Raises:

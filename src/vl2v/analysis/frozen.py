@@ -28,8 +28,6 @@ def frozen_features(
     Args:
         plan: a plan with a student.
         digests: [N, 32], SHA-256 of the images.
-        progress: receives the progress of computing missing features.
-        title: name of this stage.
         keep: computes missing features in blocks of the feature cache and saves them, for many images. None computes
             only those of the given images and saves nothing, for a sample.
         device: device of the backbone without `keep`; None is the CPU.

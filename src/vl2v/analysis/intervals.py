@@ -22,7 +22,6 @@ def wilson(right: float, images: int) -> tuple[float, float]:
 
     Args:
         right: number of correctly classified images.
-        images: number of images, at least 1.
 
     Returns:
         (low, high).

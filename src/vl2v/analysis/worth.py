@@ -51,7 +51,6 @@ def worth_of(
     Args:
         plan: a plan with a student.
         store: store of the embeddings; images without an embedding are omitted.
-        progress: receives the progress of computing features that are not cached.
         device: device of the backbone; None is the CPU.
         bought: whether a run has bought the sample, or its first part. Otherwise, images with a stored embedding are
             preferred.

@@ -46,7 +46,6 @@ def run_on_ray(
         sweep: the opened grid. All machines must see its folder under the same path.
         address: ``local`` to start a cluster of processes on this machine, or the address of a running cluster:
             ``auto`` or ``host:port`` from a machine that belongs to it, ``ray://host:10001`` from any other machine.
-        progress: progress callback for the start and the end of jobs.
         cpus_per_job: cores per job, above 0; also the number of torch threads of the worker.
         gpus_per_job: GPUs per job, at least 0.
         max_retries: maximum number of retries of a job whose worker died.

@@ -24,7 +24,6 @@ class Plan:
     Attributes:
         finished: number of finished jobs.
         image_queries: image queries of all jobs; each image and view counts once.
-        currency: currency of `cost`.
         hours: duration of the remaining jobs in sequence on this machine.
         basis: basis of the estimate of `hours`.
     """

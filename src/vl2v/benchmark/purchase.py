@@ -78,7 +78,6 @@ class Bought:
     """The queries that the jobs of a grid require, all of whose embeddings are in the store.
 
     Attributes:
-        card: description of the teacher.
         images: [N, 32] SHA-256 of distinct image contents by view, sorted.
         texts: distinct prompts, sorted.
         covers: `purchase_key` of the jobs that are covered.

@@ -40,7 +40,6 @@ class Assignment:
 
     Attributes:
         origin: content of data, teacher and student on the driver.
-        card: description of the teacher.
         out: absolute path of the benchmark's folder, on a disk that all machines see.
         cache: absolute path of the cache of each machine, for pixels, features and a copy of the embeddings.
         vectors: name of the file with the purchased embeddings.

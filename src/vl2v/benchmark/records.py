@@ -46,7 +46,6 @@ class Record:
             zero-shot row.
         text_queries: text queries of a run with an empty store.
         cost: cost of these queries.
-        currency: currency of `cost`.
         seconds: wall time of the job.
         inherited: whether the candidate was selected with another seed and is the only one of this seed.
         crossed: source domain that was also held out, for leave-one-domain-out cross-validation.

@@ -74,7 +74,6 @@ class Sweep:
         """Scan the data and identify teacher and student by content.
 
         Args:
-            progress: progress callback of the scan.
             write: whether to write `benchmark.yaml`.
 
         Raises:
@@ -135,7 +134,6 @@ class Sweep:
         """Run or resume one job; return False if another process is working on it.
 
         Args:
-            progress: progress callback of the job.
             announced: whether the start of the job has been reported already.
 
         Raises:

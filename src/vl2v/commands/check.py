@@ -45,7 +45,6 @@ class Check:
     """Result of a check.
 
     Attributes:
-        card: description of the teacher.
         images: number of labelled images that were queried.
         classes: number of their classes, K.
         accuracy: zero-shot accuracy on these images, in [0, 1].

@@ -191,8 +191,6 @@ def _buy(
     Args:
         added: classes with their prompts.
         limit: maximum amount to spend; None allows only free queries.
-        run: name of the run in the ledger.
-        progress: receives the progress of queries.
 
     Returns:
         What the student records of the purchase: prompts by class, number of queries, and cost.

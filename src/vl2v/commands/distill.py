@@ -120,10 +120,8 @@ def run(
     """Plan, buy, train, evaluate and save; or continue an interrupted run.
 
     Args:
-        config: the settings; of a resumed run those of its `config.yaml`.
         resume: continue the run in `out`.
         storage: paths of cache and store; None takes those that the run folder records.
-        progress: receives every stage.
         teacher: an open one, instead of `config.teacher.spec`.
         backbone: a loaded one, instead of `config.student.spec`.
         report: whether to save a sample of embeddings and write `report.html` at the end, which takes seconds.

@@ -65,8 +65,6 @@ def evaluate(
     Args:
         data: the folder or table, and whether faulty files are skipped.
         domains: names of the domains to evaluate; empty for all.
-        storage: paths of the caches.
-        progress: progress callback for the scan.
 
     Raises:
         DataError: if the data have faults, or a class that the student does not know.

@@ -51,7 +51,6 @@ class Export:
     Attributes:
         images: the images on which files and student were compared; see `vl2v.onnx_export.sample.Sample.what`.
         files: comparison with the student, by name of the file.
-        reference: what predictions were compared with.
     """
 
     folder: Path

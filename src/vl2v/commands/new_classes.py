@@ -50,7 +50,6 @@ class NewClasses:
 
     Attributes:
         prompts: the texts of each new class, by its name; the same number for each class.
-        teacher: the student's teacher.
     """
 
     prompts: dict[str, tuple[str, ...]]

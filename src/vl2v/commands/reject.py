@@ -38,7 +38,6 @@ class NegativeTexts:
     Attributes:
         nouns: M names, none of them the name of a class.
         prompts: [M] texts that are sent to the teacher.
-        teacher: the student's teacher.
     """
 
     nouns: tuple[str, ...]

@@ -81,7 +81,6 @@ def find_suspects(
         out: path of the CSV file; the page has the same name with the suffix ``.html``. An earlier list is replaced.
             Its column ``drop`` is copied for images that both lists contain for the same reason.
         storage: paths of cache and store.
-        progress: receives every stage.
 
     Raises:
         ConfigError: if the images have no labels.

@@ -225,10 +225,7 @@ def unlabelled_images(
     Args:
         root: path of the folder or the table.
         image: column of the paths. If the table has no such column, one with a common name is used.
-        index: index of files that were scanned earlier.
-        cache: receives the decoded pixels.
         skip_bad: skip unreadable files instead of raising an error.
-        progress: progress callback, called after each file.
 
     Raises:
         DataError: if `root` is missing or has no images, or (`FaultyDataError`) has unreadable files.

@@ -135,10 +135,7 @@ class Listing(ABC):
         """Read each file once, and return the dataset of the usable files.
 
         Args:
-            index: index of files that were scanned earlier.
-            cache: receives the decoded pixels.
             skip_bad: skip unreadable files instead of raising an error.
-            progress: progress callback, called after each file.
 
         Raises:
             FaultyDataError: with all faults of files, names and layout together.

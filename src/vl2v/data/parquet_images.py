@@ -21,7 +21,6 @@ class Row:
 
     Attributes:
         domain: domain as in the file; empty without such a column.
-        label: name of the class.
         path: name of the image; may be empty.
         data: bytes of the image file.
     """

@@ -149,9 +149,6 @@ class PixelCache:
     def check(self, progress: Progress | None = None) -> int:
         """Compare the file with its checksums, unless it has not changed since the last comparison.
 
-        Args:
-            progress: progress callback, called after every slot.
-
         Returns:
             The number of damaged slots, which are no longer in the cache.
         """

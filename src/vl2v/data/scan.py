@@ -140,8 +140,6 @@ def read_all(
         paths: N image files.
         index: results of earlier scans. Without it, every file is read.
         cache: receives the decoded pixels. Without it, files are only checked.
-        progress: progress callback, called after every file.
-        title: name of the stage.
 
     Returns:
         (SHA-256 of every file [N, 32] uint8, zeros for a faulty one; faults in the order of `paths`).

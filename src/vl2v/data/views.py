@@ -54,8 +54,6 @@ def make_views(
         rows: [N] rows of the images.
         views: number of views per image, including the image itself.
         index: records the digest of each view.
-        cache: receives the pixels of each view.
-        progress: progress callback, called after every image.
 
     Returns:
         [N, views, 32] uint8, SHA-256 of each view.

@@ -23,7 +23,6 @@ class Image:
     """An image of a benchmark.
 
     Attributes:
-        label: name of the class.
         name: name of the file, without a path; reproducible.
         data: bytes of the file.
         row: row number, if the source is a table.

@@ -86,7 +86,6 @@ def fetch(source: Source, folder: Path, progress: Progress) -> Files:
 
     Args:
         source: the source, from `choose`.
-        progress: progress callback for each file.
 
     Raises:
         DataError: if a file cannot be downloaded, or there is no usable file.

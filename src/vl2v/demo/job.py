@@ -81,7 +81,6 @@ def demo(out: Path, progress: Progress, jobs: int | None = None, settings: Mappi
     is queried once. All files are in `out`. A repeated call continues where the last one stopped.
 
     Args:
-        out: folder for all files.
         progress: progress callback. For parallel runs, it is only called when they begin and end.
         jobs: number of parallel runs, each in its own process if there are several. None uses as many as cores and
             memory allow on a CPU, which requires a main module that can be imported.

@@ -35,7 +35,6 @@ class ClassRecall:
     """Recall on the images of one class in one domain.
 
     Attributes:
-        images: number of images, at least 1.
         student: share in [0, 1] of them for which the student predicts the class.
         zero_shot: the same for the teacher; None if its embeddings were not bought.
     """

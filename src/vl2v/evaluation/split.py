@@ -66,7 +66,6 @@ class DomainPredictions:
         logits: [N, K] logits of the student, without temperature scaling.
         embeddings: [N, D] embeddings of the student, rows of length one; None without a text head.
         zero_shot: [N, K] logits of the teacher; None if its embeddings were not bought.
-        reference: origin of the labels.
         classes: K class names.
     """
 

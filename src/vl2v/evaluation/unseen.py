@@ -73,7 +73,6 @@ class UnseenClasses:
 
     Attributes:
         classes: names of the held-out classes.
-        rows: one row per domain.
         offset: offset of `UnseenRow.adjusted`.
     """
 

@@ -38,7 +38,6 @@ class Projected(nn.Module):
 
     Args:
         backbone: f.
-        projection: P.
         penalty: the penalty of a method (see `Method.penalty`). In training it is one more output column.
     """
 

@@ -106,7 +106,6 @@ def check_parity(name: str, compared: Compared, tolerance: float, reference: Ref
         compared: its comparison with the student.
         tolerance: accepted loss of accuracy of INT8, in percentage points, and at least one image unless it is 0.
             Without accuracy, of different predictions.
-        reference: what predictions were compared with.
 
     Raises:
         StudentError: if float32 differs by more than `FLOAT_TOLERANCE`, or INT8 loses more than `tolerance`.

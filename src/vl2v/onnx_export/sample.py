@@ -48,7 +48,6 @@ class Sample:
         labels: [N] class indices. None for random images and images of unknown class.
         domains: [N] domain of every image. None for random images.
         calibration: [M] indices of the calibration images in `pixels`. Empty for random images.
-        reference: origin of the labels.
     """
 
     what: str
@@ -87,8 +86,6 @@ def run_sample(
 
     Args:
         student: a trained student. Its provenance contains the seed.
-        storage: paths of the caches.
-        progress: progress callback for the scan.
         teacher: predictions of the teacher for validation images, by path. They replace labels if there are none.
 
     Raises:

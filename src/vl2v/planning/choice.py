@@ -106,7 +106,6 @@ class Images:
     """Distinct images to choose from.
 
     Attributes:
-        digests: [N, 32] uint8, SHA-256 of the images.
         groups: [N] int64, index of the domain. Images without labels in addition to labelled ones are a further group.
         paid: [N] bool, whether the embedding is in the store, or in a paid batch that is in flight.
     """

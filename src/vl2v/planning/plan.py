@@ -43,15 +43,12 @@ class RunPlan:
 
     Attributes:
         config: settings of the run. Values that depend on the data are replaced by numbers.
-        paths: paths of cache and store.
         dataset: labelled images, or images of named classes; without held-out classes.
         unlabelled: further images without labels; None if there are none.
         unseen: images of held-out classes; None if there are none.
         split: rows of `dataset` for training, validation and test.
         requirements: embeddings that the run needs.
         quote: queries that the store lacks, and their cost.
-        teacher: the opened teacher.
-        card: description of the teacher.
         backbone: backbone of the student before training; None without a student.
         queried: [R] bool, whether the embedding of a training example is required; None if all of them are.
     """
@@ -125,8 +122,6 @@ def plan_run(
     """Open teacher and student, scan the data, draw the split, and quote. Nothing is spent.
 
     Args:
-        paths: paths of cache and store.
-        progress: receives the progress of the scan, and warnings.
         teacher: an open teacher that replaces `config.teacher.spec`.
         backbone: a loaded backbone that replaces `config.student.spec`.
         with_student: false for a plan without a student. Pixels are then not cached.

@@ -203,8 +203,6 @@ def read_unlabelled(
 
     Args:
         root: a folder of any depth, or a table.
-        index: index of files that were scanned earlier.
-        cache: receives the decoded pixels.
         column: column of the paths in a table; None recognises it by its name.
     """
     domain = "none" if is_table(root) else None

@@ -95,12 +95,10 @@ def resemblance_of_embeddings(
     The result is saved in the same way.
 
     Args:
-        cache: pixel cache with the images.
         training: [N] rows of the training images that have an embedding.
         evaluation: embeddings of the evaluated images, [E, D] float32 in the order of `Split.evaluation_rows`.
         examples: embeddings of the training images.
         teacher: identity and revision of the teacher.
-        progress: receives the progress of a long comparison.
     """
     tested = split.evaluation_rows
     hashed = _of_hashes(dataset, tested, _joined(split.training.values()), cache)

@@ -39,7 +39,6 @@ class Spending:
         known: whether the ledger was read.
         image_queries: image queries that training needs if no embeddings are stored.
         text_queries: text queries that training needs if no embeddings are stored.
-        currency: currency of `cost`.
         note: why there are no entries, or empty.
     """
 

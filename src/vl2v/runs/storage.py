@@ -32,7 +32,6 @@ def remember(run: Path, storage: StoragePaths, folder: Path | None = None) -> No
     """Record in a run's folder which cache and store it uses, and which folder its paths are relative to.
 
     Args:
-        storage: cache and store.
         folder: the folder that relative paths of the settings are relative to; None is the current one.
     """
     found = {"cache": str(storage.cache.absolute()), "store": str(storage.store.absolute())}

@@ -29,8 +29,6 @@ def build(config: RunConfig, model: Model, storage: StoragePaths, progress: Prog
 
     Args:
         model: exported student of the run, with embeddings.
-        storage: paths of the caches.
-        progress: progress callback for the scan and for each image.
 
     Raises:
         DataError: if the images are missing, unreadable, or differ from those of the run.

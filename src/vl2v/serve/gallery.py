@@ -37,7 +37,6 @@ class Neighbour:
     Attributes:
         row: index in the gallery.
         similarity: cosine similarity of the two embeddings, in [-1, 1].
-        label: name of the class.
         path: path of the file, relative to the data folder.
     """
 

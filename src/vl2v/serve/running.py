@@ -41,7 +41,6 @@ def serve(settings: ServeSettings, storage: StoragePaths, progress: Progress) ->
     """Serve a student until the process is stopped; requests in flight are finished.
 
     Args:
-        storage: paths of the store and the caches.
         progress: progress callback for the work before the first request, such as the export and the gallery.
 
     Raises:

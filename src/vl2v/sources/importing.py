@@ -39,7 +39,6 @@ def import_records(
     dataset that has not changed since it was imported is not read again.
 
     Args:
-        table: open dataset.
         data: path or address of the dataset.
         folder: folder of the table and the images, created if missing.
         settings: settings of `data`: image, label, domain, split, group and classes, all optional.

@@ -13,7 +13,7 @@ from PIL import Image
 from vl2v.errors import TeacherError
 from vl2v_runtime.imaging import UnreadableImageError, decode
 
-Vectors = NDArray[np.float32]
+Vectors = NDArray[np.float32]  # [N, D], row i for input i
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,6 @@ def checked(answer: object, count: int, card: TeacherCard, kind: str) -> Vectors
     Args:
         answer: the value that the teacher returned.
         count: N, the number of inputs.
-        card: description of the teacher.
         kind: kind of the inputs, ``image`` or ``text``, for the message.
 
     Returns:

@@ -85,7 +85,6 @@ class FileTeacher:
 
         Args:
             paths: paths of N images, relative to the data folder.
-            digests: [N, 32] uint8, the SHA-256 of each image.
         """
         self._paths.update(zip(keys_of(digests), paths, strict=True))
 

@@ -56,7 +56,6 @@ class Consistency:
 
         Args:
             store: store of the earlier embeddings.
-            card: description of the teacher.
             answer: the response, which is not stored yet.
         """
         model = answer.origin.model

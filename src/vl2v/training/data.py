@@ -131,7 +131,6 @@ class BatchLoader:
 
     Attributes:
         preprocess: preprocessing of the student.
-        accelerator: device and processes.
         fresh: queries the teacher for every augmented image; None uses the stored embeddings.
     """
 

@@ -92,9 +92,7 @@ class Rates:
         """Measure the rates with a few steps on noise. The student is not changed.
 
         Args:
-            backbone: backbone before training.
             batch: images per step.
-            accelerator: device and precision.
             tries: number of measurements, of which the fastest counts.
         """
         device, size = accelerator.device, backbone.preprocess.size

@@ -56,9 +56,6 @@ class FeatureCache:
 
         Args:
             slots: [N] int64.
-            accelerator: the processes, each of which computes its share.
-            progress: progress callback for the share of this process.
-            title: name of the stage.
 
         Returns:
             [slots, F] float32, a read-only memory map of all slots. Rows that have never been requested are undefined.

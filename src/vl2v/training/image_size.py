@@ -34,8 +34,6 @@ def with_image_size(
     for a backbone that only accepts one size, the size of the pretrained weights remains.
 
     Args:
-        config: settings of a new run.
-        accelerator: device and precision.
         progress: receives a note if the size differs from that of the pretrained weights.
 
     Returns:

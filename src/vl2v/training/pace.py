@@ -29,9 +29,7 @@ def training_threads(config: RunConfig, backbone: Backbone, images: int, acceler
 
     Args:
         config: settings of the run. A number of threads in them is used.
-        backbone: backbone before training.
         images: images per batch, of all processes together.
-        accelerator: device, precision and processes.
 
     Returns:
         At least 1, or None if training does not run on the CPU.
@@ -71,7 +69,6 @@ def can_shard(backbone: nn.Module, side: int, accelerator: Accelerator) -> bool:
     Args:
         backbone: maps [N, 3, side, side] to features.
         side: side length of the input in pixels.
-        accelerator: device and processes.
     """
     if accelerator.device.type != "cpu" or accelerator.num_processes > 1:
         return False

@@ -57,8 +57,6 @@ def train(
         data: images, labels and embeddings.
         backbone: pretrained backbone, trained in place.
         folder: run folder for state and metrics.
-        accelerator: device, precision and processes.
-        progress: receives every step.
         state: state of an interrupted run, see `saved_state`.
         fresh: queries the teacher for every augmented image of Distill. Without it, training needs no teacher.
         saved: called in the first process when metrics and state have been written.

@@ -48,11 +48,7 @@ class Trainer:
 
     Args:
         folder: receives state and metrics.
-        accelerator: device, precision and processes.
-        backbone: f, trained in place.
-        projection: P.
         data: images, labels and embeddings.
-        progress: called after every step.
         stop: called after every step; returns whether the user wants to stop.
         fresh: queried for every augmented image of the second stage; None if the stored embeddings are used.
         saved: called when metrics and state are on disk, in the first process.

@@ -31,8 +31,6 @@ class Validator:
     Args:
         data: validation images, their targets and the text head.
         backbone: f, for its preprocessing.
-        projection: P.
-        accelerator: device and processes.
     """
 
     method: Method[Any]

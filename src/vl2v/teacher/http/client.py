@@ -35,11 +35,7 @@ class HttpTeacher:
     """A teacher that is queried over HTTP.
 
     Args:
-        wire: adapter of the vendor.
-        patience: limits on retries.
         circuit: circuit breaker for a vendor that is down.
-        transport: replacement for real connections, for tests.
-        rng: random numbers for the jitter of retries.
 
     Attributes:
         jobs: the vendor's batch jobs, by which images are bought; None for single requests.

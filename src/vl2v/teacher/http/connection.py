@@ -77,7 +77,6 @@ class Connection:
     Args:
         base: a URL of the server, which determines whether a proxy is used.
         seconds: time limit for a request, from connecting to the last byte of the response.
-        transport: replacement for real connections, for tests.
     """
 
     def __init__(self, base: str, seconds: float, transport: httpx.BaseTransport | None = None) -> None:
@@ -96,7 +95,6 @@ class Connection:
         """Send one request and read the response.
 
         Args:
-            method: HTTP method, e.g. POST.
             body: body of the request; may be empty.
             most: maximum size of the body of the response in bytes, compressed or not.
 

@@ -34,10 +34,6 @@ SECRET_HEADERS = {"authorization", "ocp-apim-subscription-key", "x-amz-security-
 class Exchange:
     """Sends single requests to a vendor, without retries.
 
-    Args:
-        wire: adapter of the vendor.
-        transport: replacement for real connections, for tests.
-
     Attributes:
         key: the user's key; empty if none is known.
         revision: the quoted revision of the teacher; empty until it has been described.

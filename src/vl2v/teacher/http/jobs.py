@@ -100,14 +100,7 @@ class BatchApi(Protocol):
 
 
 class Jobs:
-    """Creates, finds and reads the batch jobs of one vendor. Creating a job is never repeated without a search for it.
-
-    Args:
-        api: batch API of the vendor.
-        exchange: sends the requests.
-        patience: limits on retries.
-        rng: random numbers for the jitter of retries.
-    """
+    """Creates, finds and reads the batch jobs of one vendor. A job is never created again without a search for it."""
 
     def __init__(self, api: BatchApi, exchange: Exchange, patience: Patience, rng: random.Random) -> None:
         self.api, self._exchange, self._patience, self._rng = api, exchange, patience, rng

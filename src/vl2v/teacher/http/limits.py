@@ -23,11 +23,7 @@ def pause(seconds: float, stop: threading.Event | None) -> None:
 
 
 class Pace:
-    """A rate limiter that spreads requests evenly over time.
-
-    Args:
-        clock: returns the time in seconds, for tests.
-    """
+    """A rate limiter that spreads requests evenly over time."""
 
     def __init__(self, limits: Limits, clock: Callable[[], float] = time.monotonic) -> None:
         self._rates = {

@@ -67,9 +67,6 @@ class Failure(Exception):  # noqa: N818 - the end of one attempt, which is usual
 def retry_after(value: str | None, now: datetime | None = None) -> float | None:
     """Parse a Retry-After header, which contains seconds or a date.
 
-    Args:
-        now: current time, for tests.
-
     Returns:
         The seconds to wait; None without a valid header.
     """
@@ -90,12 +87,7 @@ def retry_after(value: str | None, now: datetime | None = None) -> float | None:
 
 @dataclass
 class Tries:
-    """The attempts at one order.
-
-    Args:
-        patience: limits on the retries.
-        rng: random numbers for the jitter.
-    """
+    """The attempts at one order."""
 
     patience: Patience
     rng: random.Random = field(default_factory=random.Random)
@@ -130,7 +122,6 @@ class Circuit:
         threshold: number of consecutive failures, over all threads, that opens the circuit.
         rest: first pause in seconds; each further pause is twice as long.
         rests: maximum number of consecutive pauses.
-        clock: returns the time in seconds, for tests.
     """
 
     def __init__(

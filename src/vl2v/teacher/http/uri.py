@@ -47,7 +47,7 @@ def open_wire(uri: str, price: Price | None = None, *, batch_api: bool = False) 
         example = VENDORS[kind][1].split()[0] if kind in VENDORS else f"{kind}:<model>"
         raise TeacherError(f"'{kind}:' specifies no model.", expected=example, found=kind + ":", next_step="add it")
     wire = adapter.for_model(model)(model, options, price)
-    wire.check_purposes()
+    wire.stated_purposes()  # rejects one that the vendor does not offer, before anything is sent
     if batch_api:
         wire.use_batch_api()
     return wire

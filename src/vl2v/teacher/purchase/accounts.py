@@ -19,7 +19,6 @@ class BatchAccount:
     Otherwise each attempt has its own entry, and each attempt that may have been charged counts as spent.
 
     Args:
-        context: store, budget and ledger fields of the purchase.
         once: whether the vendor charges the key of the order only once.
         members: contents of the batch; see `Pending`.
         earlier: the pending entry of an earlier process that sent the same order, if there is one.

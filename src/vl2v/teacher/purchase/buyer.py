@@ -29,8 +29,6 @@ class Watch(Protocol):
         """Check image embeddings, [N, D] float32.
 
         Args:
-            digests: [N, 32] uint8, the SHA-256 of each image.
-            vectors: [N, D] float32, row i for image i.
             read: returns the bytes of image i.
         """
         ...
@@ -41,10 +39,6 @@ class Buyer:
     """Buys the embeddings that a store lacks from a teacher, for one run.
 
     Attributes:
-        store: store of the embeddings and the ledger.
-        budget: budget that pays for the queries.
-        run: name of the run in the ledger.
-        progress: progress callback, called after each batch.
         watch: check of the responses; None checks only their shape and numbers.
         threads: number of CPU threads for a teacher on this machine; None measures the best number.
     """
@@ -75,7 +69,6 @@ class Buyer:
         Args:
             digests: [N, 32] uint8, the SHA-256 of each image; duplicates are bought once.
             read: returns the bytes to send for image i.
-            purpose: purpose of the queries in the ledger.
             view: number of the view that `read` returns.
             name: returns the path of image i, for messages.
 

@@ -66,11 +66,6 @@ def refuse_if_in_jobs(store: EmbeddingStore, card: TeacherCard, wanted: Wanted) 
 class JobPurchase:
     """A purchase of images by batch jobs.
 
-    Args:
-        jobs: batch jobs of the teacher.
-        store: store of the embeddings and the ledger.
-        run: name of the run in the ledger.
-
     Attributes:
         watch: check of the embeddings after they are stored; None skips it.
         consistency: comparison of the embeddings before they are stored; None skips it.

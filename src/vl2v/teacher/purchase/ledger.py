@@ -68,15 +68,6 @@ class Ledger:
         entries = (entry for entry in self.entries(run) if entry.state != "refused")
         return sum(entry.queries for entry in entries if entry.kind == kind)
 
-    def in_flight(self, card: TeacherCard) -> Decimal:
-        """Return the cost reserved for batches that were sent and whose response is still missing.
-
-        The vendor charges the idempotency key of such a batch only once, so sending it again costs nothing more.
-        """
-        return sum((batch.cost for batch in self._store.pending(card)), Decimal(0))
-
-    underway = in_flight  # its name until 0.1
-
 
 def reserved(
     teacher: Teacher | None, store: EmbeddingStore, images: Iterable[tuple[int, Digests]], texts: Sequence[str]
@@ -85,7 +76,6 @@ def reserved(
 
     Args:
         teacher: the teacher to query; None for no queries.
-        store: store of the embeddings and the ledger.
         images: views, and [N, 32] uint8, the SHA-256 of their images.
     """
     if teacher is None or not resumable(teacher) or not (pending := store.pending(teacher.describe())):
@@ -189,11 +179,8 @@ class Budget:
             return
         price = f"{what} for {cost:f} {self.currency}"
         if self.limit is None:
-            problem, expected, step = (
-                "No budget was given.",
-                "a budget, since this teacher charges",
-                f"--budget {cost:f}",
-            )
+            problem, expected = "No budget was given.", "a budget, since this teacher charges"
+            step = f"--budget {cost:f}"
         else:
             problem = "The budget does not cover this."
             expected = f"at most {left:f} {self.currency} ({spent:f} of {self.limit:f} spent)"
@@ -251,15 +238,7 @@ class Budget:
 
 @dataclass(frozen=True)
 class PurchaseContext:
-    """The store, the budget and the ledger fields of a purchase.
-
-    Attributes:
-        store: store of the embeddings and the ledger.
-        budget: budget that pays for the queries.
-        card: description of the teacher.
-        run: name of the run in the ledger.
-        purpose: purpose of the queries in the ledger, such as ``training``.
-    """
+    """The store, the budget and the ledger fields of a purchase."""
 
     store: EmbeddingStore
     budget: Budget

@@ -22,7 +22,6 @@ class Pending:
     """A batch that was sent with an idempotency key, or as a job, and has no response.
 
     Attributes:
-        entry: number of its ledger entry.
         key: idempotency key, or `JOB` and the job.
         members: the concatenated SHA-256 of the images, or a JSON list of the texts.
         run: name of the run that pays for it.
@@ -60,7 +59,6 @@ class LedgerTable(StoreFile):
         """Add a ledger entry for a batch that is about to be sent.
 
         Args:
-            card: description of the teacher.
             kind: ``image`` or ``text``.
             cost: maximum cost, which counts as spent until the entry is settled.
             key: idempotency key of the batch, if the vendor charges a key only once.
@@ -89,7 +87,6 @@ class LedgerTable(StoreFile):
         """Record why an attempt failed.
 
         Args:
-            entry: number of the ledger entry.
             why: the reason in a few words.
             refused: whether the vendor certainly charged nothing; the cost of the entry is then set to 0.
         """
@@ -114,7 +111,6 @@ class LedgerTable(StoreFile):
         They are jobs, and requests that are recent enough to be sent again free of charge.
 
         Args:
-            card: description of the teacher.
             kind: ``image`` or ``text``; None for both.
             view: number of the view; None for all.
         """

@@ -49,13 +49,6 @@ class PendingRequest:
 class Purchase:
     """A purchase of embeddings of one kind.
 
-    Args:
-        store: store of the embeddings and the ledger.
-        budget: budget that pays for the queries.
-        run: name of the run in the ledger.
-        purpose: purpose of the queries in the ledger.
-        progress: progress callback, called after each batch.
-
     Attributes:
         watch: check of the responses after they are stored; None skips it.
         consistency: comparison of the responses before they are stored; None skips it.

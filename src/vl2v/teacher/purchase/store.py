@@ -13,7 +13,7 @@ from vl2v.sqlite import VARIABLES, keys_of, rows_of
 from vl2v.teacher.base import TeacherCard, Vectors
 from vl2v.teacher.purchase.ledger_table import LedgerTable
 
-Digests = NDArray[np.uint8]
+Digests = NDArray[np.uint8]  # [N, 32], SHA-256 of the bytes of each image
 
 
 class EmbeddingStore(LedgerTable):
@@ -35,10 +35,6 @@ class EmbeddingStore(LedgerTable):
     def knows_images(self, card: TeacherCard, digests: Digests, view: int = 0) -> NDArray[np.bool_]:
         """Return which images have a stored embedding.
 
-        Args:
-            card: description of the teacher.
-            digests: [N, 32] uint8, the SHA-256 of each image.
-
         Returns:
             [N] bool.
         """
@@ -49,12 +45,7 @@ class EmbeddingStore(LedgerTable):
         return np.fromiter((key in known for key in keys), dtype=np.bool_, count=len(keys))
 
     def lacks(self, card: TeacherCard, digests: Digests, view: int = 0) -> list[int]:
-        """Return the indices of the distinct images without a stored embedding, shuffled by content.
-
-        Args:
-            card: description of the teacher.
-            digests: [N, 32] uint8, the SHA-256 of each image.
-        """
+        """Return the indices of the distinct images without a stored embedding, shuffled by content."""
         known = self.knows_images(card, digests, view)
         _, first = np.unique(digests, axis=0, return_index=True)  # sorted by digest, which shuffles the images
         return [int(i) for i in first[~known[first]]]
@@ -67,10 +58,6 @@ class EmbeddingStore(LedgerTable):
 
     def images(self, card: TeacherCard, digests: Digests, view: int = 0) -> Vectors:
         """Return the stored embeddings of images.
-
-        Args:
-            card: description of the teacher.
-            digests: [N, 32] uint8, the SHA-256 of each image.
 
         Returns:
             [N, D] float32, row i for image i.
@@ -126,9 +113,6 @@ class EmbeddingStore(LedgerTable):
         """Save image embeddings and settle their ledger entry, in one transaction.
 
         Args:
-            card: description of the teacher.
-            digests: [N, 32] uint8, the SHA-256 of each image.
-            vectors: [N, D] float32, row i for image i.
             entry: number of the ledger entry; None if the embeddings were not bought.
             cost: the charged cost; None confirms the reserved cost.
         """

@@ -69,8 +69,6 @@ class TeacherWatch:
         """Check the response to one request.
 
         Args:
-            digests: [N, 32] uint8, the SHA-256 of each image.
-            vectors: [N, D] float32, row i for image i.
             read: returns the bytes of image i.
             ordered: whether the rows are in the order in which they were received.
 

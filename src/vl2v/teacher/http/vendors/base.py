@@ -85,6 +85,8 @@ class Wire:
     """Purposes for images and texts of embeddings that earlier versions stored without stating them."""
     jobs: BatchApi | None = None
     """The batch API, once `use_batch_api` was called."""
+    per_text_token: Decimal | None = None
+    """Price of a text token according to that list; None if the vendor charges per text."""
     price_note: str = ""
     """A remark about the price; may be empty. It is final when `card` has been called."""
 
@@ -101,15 +103,12 @@ class Wire:
     def card(self, fetch: Fetch) -> TeacherCard:
         """Return the description of the teacher.
 
-        Args:
-            fetch: fetches JSON from a URL, free of charge.
-
         Raises:
             TeacherError: if a required price or dimension is unknown.
         """
         return TeacherCard(
             identity=f"{self.name}:{self.model}",
-            revision=self.revision() + self._stated_purposes(),
+            revision=self.revision() + self.stated_purposes(),
             dimension=self.dimension,
             logit_scale=self.options.logit_scale or 100.0,
             price=self.price(),
@@ -140,14 +139,6 @@ class Wire:
         wanted = self._wanted_purpose(kind)
         return "" if wanted == NO_PURPOSE else wanted
 
-    def check_purposes(self) -> None:
-        """Reject purposes that the vendor does not offer, before anything is sent.
-
-        Raises:
-            TeacherError: if there is one.
-        """
-        self._stated_purposes()
-
     def _wanted_purpose(self, kind: Kind) -> str:
         images = kind == "image"
         offered = self.image_purposes if images else self.text_purposes
@@ -161,8 +152,12 @@ class Wire:
             )
         return wanted or (offered[0] if offered else NO_PURPOSE)
 
-    def _stated_purposes(self) -> str:
-        """Return the part of the revision that separates the embeddings of one purpose from those of another."""
+    def stated_purposes(self) -> str:
+        """Return the part of the revision that separates the embeddings of one purpose from those of another.
+
+        Raises:
+            TeacherError: if the vendor does not offer a purpose that the user set.
+        """
         chosen = (self._wanted_purpose("image"), self._wanted_purpose("text"))
         if not (self.image_purposes or self.text_purposes) or chosen == self.unstated_purposes:
             return ""
@@ -279,7 +274,9 @@ class Wire:
     # Money
 
     def most(self, kind: Kind, items: Sequence[Any]) -> Decimal:
-        """Return the maximum cost of these inputs."""
+        """Return the maximum cost of these inputs; a text has at most as many tokens as bytes, and a few more."""
+        if kind == "text" and self.per_text_token is not None and self.own_price is None:
+            return sum(len(text.encode()) + 8 for text in items) * self.per_text_token
         price = self.price()
         return price.of(images=len(items)) if kind == "image" else price.of(texts=len(items))
 

@@ -1,13 +1,15 @@
-"""Amazon Bedrock: InvokeModel of Titan Multimodal Embeddings G1, by API key or signed by botocore (extra: bedrock).
+"""Amazon Bedrock: InvokeModel of Titan Multimodal Embeddings G1 and Amazon Nova Multimodal Embeddings.
 
-According to "Amazon Titan Multimodal Embeddings G1" and "Use an Amazon Bedrock API key" in the vendor's documentation.
-`nova` has the other format of requests.
+Requests have an API key, or are signed by botocore (extra: bedrock). According to "Amazon Titan Multimodal Embeddings
+G1", "Use an Amazon Bedrock API key" and "Complete embeddings request and response schema" of Amazon Nova in the
+vendor's documentation, the last one read on 2026-11-28.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import date
 from decimal import Decimal
 from typing import Any
@@ -17,10 +19,11 @@ from vl2v.errors import MissingExtraError, TeacherError
 from vl2v.teacher.base import Price
 from vl2v.teacher.http.packing import MEGA, Limits
 from vl2v.teacher.http.remote import Kind
-from vl2v.teacher.http.vendors.base import Options, Verdict, Wire, b64
+from vl2v.teacher.http.vendors.base import Options, Verdict, Wire, b64, mime
 from vl2v.teacher.http.vendors.prices import PriceSource
 
 PRICES = "https://aws.amazon.com/bedrock/pricing/"
+NOVA_SCHEMA = "nova-multimodal-embed-v1"
 PROMPT = 200  # bytes of a prompt in a quote; a text has at most as many tokens as bytes
 
 
@@ -48,8 +51,6 @@ class Bedrock(Wire):
     @classmethod
     def for_model(cls, model: str) -> type[Wire]:
         """See `Wire.for_model`; the models of the family Nova have another format."""
-        from vl2v.teacher.http.vendors.nova import Nova
-
         return Nova if "amazon.nova" in model else cls
 
     def url(self, kind: Kind) -> str:
@@ -110,8 +111,37 @@ class Bedrock(Wire):
             return Verdict(True, False, self.step(402))
         return super().verdict(status, headers, answer)
 
-    def most(self, kind: Kind, items: Sequence[Any]) -> Decimal:
-        """See `Wire.most`: by image, or by bytes of text, since a text has at most as many tokens as bytes."""
-        if self.own_price is not None or kind == "image":
-            return super().most(kind, items)
-        return sum(len(text.encode()) + 8 for text in items) * self.per_text_token
+
+class Nova(Bedrock):
+    """amazon.nova-2-multimodal-embeddings-v1:0; the price is that of a standard image in us-east-1.
+
+    The vendor describes ``GENERIC_INDEX`` for stored images and ``IMAGE_RETRIEVAL`` for the texts that search them.
+    Class prompts search images, so these two are the default.
+    """
+
+    dimensions = (3072, 1024, 384, 256)
+    per_text_token = Decimal("0.135") / MEGA
+    table = Price(Decimal("0.06"), PROMPT * per_text_token * 1000)
+    limits = replace(Bedrock.limits, formats=frozenset({"JPEG", "PNG", "WEBP", "GIF"}))
+    image_purposes = ("GENERIC_INDEX", "CLASSIFICATION", "CLUSTERING", "GENERIC_RETRIEVAL", "IMAGE_RETRIEVAL")
+    text_purposes = ("IMAGE_RETRIEVAL", "GENERIC_RETRIEVAL", "CLASSIFICATION", "CLUSTERING", "GENERIC_INDEX")
+
+    def content(self, kind: Kind, items: Sequence[Any]) -> Any:
+        """See `Wire.content`. A text that is too long is an error instead of being truncated."""
+        (item,) = items
+        request: dict[str, Any] = {"embeddingPurpose": self.purpose(kind), "embeddingDimension": self.dimension}
+        if kind == "text":
+            request["text"] = {"truncationMode": "NONE", "value": item}
+        else:
+            form = mime(item).removeprefix("image/")
+            request["image"] = {"detailLevel": "STANDARD_IMAGE", "format": form, "source": {"bytes": b64(item)}}
+        return {"schemaVersion": NOVA_SCHEMA, "taskType": "SINGLE_EMBEDDING", "singleEmbeddingParams": request}
+
+    def vectors(self, kind: Kind, count: int, answer: Any) -> Any:
+        """See `Wire.vectors`.
+
+        Raises:
+            ValueError: if the response does not contain exactly one embedding.
+        """
+        (entry,) = answer["embeddings"]
+        return [entry["embedding"]]

@@ -46,6 +46,7 @@ class Cohere(Wire):
 
     name = "cohere"
     key_names = ("COHERE_API_KEY", "CO_API_KEY")
+    per_text_token = PER_TEXT_TOKEN
 
     def __init__(self, model: str, options: Options | None = None, price: Price | None = None) -> None:
         super().__init__(model, options, price)
@@ -84,11 +85,9 @@ class Cohere(Wire):
         return answer["embeddings"]["float"]
 
     def most(self, kind: Kind, items: Sequence[Any]) -> Decimal:
-        """See `Wire.most`: by pixels, or by bytes of text, since a text has at most as many tokens as bytes."""
-        if self.own_price is not None:
+        """See `Wire.most`; an image is charged by its pixels."""
+        if self.own_price is not None or kind == "text":
             return super().most(kind, items)
-        if kind == "text":
-            return sum(len(text.encode()) + 8 for text in items) * PER_TEXT_TOKEN
         sizes = (min(LARGEST, max(SMALLEST, image_size(image).pixels)) for image in items)
         return (
             sum((Decimal(size) / PIXELS_A_TOKEN).to_integral_value("ROUND_CEILING") for size in sizes) * PER_IMAGE_TOKEN

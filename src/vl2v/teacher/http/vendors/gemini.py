@@ -37,6 +37,7 @@ class Gemini(Wire):
     name = "gemini"
     key_names = ("GEMINI_API_KEY", "GOOGLE_API_KEY")
     base = "https://generativelanguage.googleapis.com"
+    per_text_token = PER_TEXT_TOKEN
     dimensions = (3072, 1536, 768, 512, 256, 128)
     limits = Limits(images=1, texts=1, formats=frozenset({"JPEG", "PNG"}))
     source = PriceSource(
@@ -102,10 +103,8 @@ class Gemini(Wire):
         return super().verdict(status, headers, answer)
 
     def most(self, kind: Kind, items: Sequence[Any]) -> Decimal:
-        """See `Wire.most`: by image, or by bytes of text, since a text has at most as many tokens as bytes."""
-        if self.own_price is not None or kind == "image":
-            return super().most(kind, items)
-        return sum(len((self._prefix() + text).encode()) + 8 for text in items) * PER_TEXT_TOKEN
+        """See `Wire.most`; a text has the prefix of its purpose."""
+        return super().most(kind, [self._prefix() + text for text in items] if kind == "text" else items)
 
 
 def _inline(image: bytes) -> dict[str, str]:

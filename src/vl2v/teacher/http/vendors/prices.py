@@ -23,11 +23,7 @@ class PriceSource:
     address: str
 
     def age_note(self, teacher: str, today: date) -> str:
-        """Return one line about prices that are older than 180 days; empty for newer ones.
-
-        Args:
-            today: the current day.
-        """
+        """Return one line about prices that are older than 180 days; empty for newer ones."""
         days = (today - self.read).days
         if days <= OLD:
             return ""

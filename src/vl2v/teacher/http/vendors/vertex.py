@@ -33,12 +33,8 @@ class Vertex(Wire):
     source = PriceSource(
         date(2026, 11, 1), "the vendor's price list", "https://cloud.google.com/vertex-ai/generative-ai/pricing"
     )
-    limits = Limits(
-        images=1,
-        texts=1,
-        formats=frozenset({"JPEG", "PNG", "BMP"}),
-        requests_per_minute=120,  # the smallest quota of any region
-    )
+    # 120 is the smallest quota of any region.
+    limits = Limits(images=1, texts=1, formats=frozenset({"JPEG", "PNG", "BMP"}), requests_per_minute=120)
 
     def __init__(self, model: str, options: Options | None = None, price: Price | None = None) -> None:
         super().__init__(model, options, price)

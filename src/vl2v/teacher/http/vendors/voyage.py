@@ -31,6 +31,7 @@ class Voyage(Wire):
 
     name = "voyage"
     key_names = ("VOYAGE_API_KEY",)
+    per_text_token = PER_TEXT_TOKEN
     dimensions: tuple[int, ...] = (1024,)
     source = PriceSource(date(2026, 11, 1), "the vendor's price list", "https://docs.voyageai.com/docs/pricing")
     image_purposes = text_purposes = (NO_PURPOSE, "query", "document")
@@ -67,11 +68,9 @@ class Voyage(Wire):
         return request | {"inputs": [{"content": [{"type": "image_base64", "image_base64": uri}]} for uri in uris]}
 
     def most(self, kind: Kind, items: Sequence[Any]) -> Decimal:
-        """See `Wire.most`: by pixels, or by bytes of text, since a text has at most as many tokens as bytes."""
-        if self.own_price is not None:
+        """See `Wire.most`; an image is charged by its pixels."""
+        if self.own_price is not None or kind == "text":
             return super().most(kind, items)
-        if kind == "text":
-            return sum(len(text.encode()) + 8 for text in items) * PER_TEXT_TOKEN
         return sum(min(LARGEST, max(SMALLEST, image_size(image).pixels)) for image in items) * PER_PIXEL
 
     def charged(self, kind: Kind, count: int, answer: Any) -> Decimal | None:
