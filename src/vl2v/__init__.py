@@ -18,6 +18,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from vl2v.renamed import install as _install
+from vl2v_runtime import __version__ as __version__
 
 if TYPE_CHECKING:
     from vl2v.api import (
@@ -42,8 +43,6 @@ if TYPE_CHECKING:
     from vl2v.teacher.base import Teacher
     from vl2v.teacher.purchase.store import EmbeddingStore
     from vl2v.teacher.registry import open_teacher
-
-__version__ = "0.1.0"
 
 _HOMES = {
     "add_classes": "vl2v.api",

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from vl2v_runtime.metadata import Metadata
     from vl2v_runtime.model import Answer, Attempt, Model, load
 
+__version__ = "0.1.0"
+
 _HOMES = {
     "Answer": "vl2v_runtime.model",
     "Attempt": "vl2v_runtime.model",

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from vl2v_runtime import __version__
 from vl2v_runtime.errors import ModelError, short_lines
 from vl2v_runtime.inputs import search
 from vl2v_runtime.model import BATCH, Attempt, Model, load
@@ -81,6 +82,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="vl2v-predict",
         description="Classify images with a model exported by vl2v. The exit code is 3 if an image cannot be read.",
     )
+    parser.add_argument("--version", action="version", version=f"vl2v-runtime {__version__}")
     parser.add_argument("model", type=_path, help="an .onnx file, or the folder of an export or a run")
     parser.add_argument("images", type=_path, nargs="+", help="images, or folders of images")
     parser.add_argument("--format", choices=FORMATS, default="table")

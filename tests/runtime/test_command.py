@@ -13,6 +13,7 @@ from test_model import TRUST
 from typer.testing import CliRunner
 
 import vl2v_runtime
+from vl2v.cli import app
 from vl2v.cli.common import guarded
 from vl2v.cli.predict import predict
 from vl2v.onnx_export.onnx import rewrite_trust
@@ -27,6 +28,14 @@ def photos(tmp_path: Path) -> Path:
         picture(i).save(folder / f"{i}.png")
     (folder / "1b.jpg").write_bytes(b"")
     return folder
+
+
+def test_both_commands_print_their_version(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["--version"])
+    assert not ended.value.code
+    assert capsys.readouterr().out == f"vl2v-runtime {vl2v_runtime.__version__}\n"
+    assert CliRunner().invoke(app, ["--version"]).output == f"vl2v {vl2v_runtime.__version__}\n"
 
 
 def test_it_prints_a_table_json_or_csv(cosine: Exported, photos: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,6 +11,9 @@ from pathlib import Path
 import pytest
 from exported import Exported, cosine, picture  # noqa: F401 - a fixture
 
+import vl2v
+import vl2v_runtime
+
 ROOT = Path(__file__).resolve().parents[2]
 
 FORBID = """
@@ -71,5 +74,5 @@ def test_both_wheels_carry_the_same_version() -> None:
     import tomllib
 
     one, two = (tomllib.loads((ROOT / p).read_text()) for p in ("pyproject.toml", "runtime/pyproject.toml"))
-    assert one["project"]["version"] == two["project"]["version"]
+    assert one["project"]["version"] == two["project"]["version"] == vl2v_runtime.__version__ == vl2v.__version__
     assert "src/vl2v_runtime" in one["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]

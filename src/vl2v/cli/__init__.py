@@ -6,11 +6,12 @@ import logging
 import warnings
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
+from vl2v import __version__
 from vl2v.cli import (
     benchmark,
     classes,
@@ -56,8 +57,18 @@ app = typer.Typer(
 )
 
 
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        print(f"vl2v {__version__}")
+        raise typer.Exit
+
+
 @app.callback()
-def _setup() -> None:
+def _setup(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
     """Silence warnings and log messages of other packages."""
     warnings.filterwarnings("ignore", module=r"(torch|timm|open_clip|transformers|huggingface_hub)(\.|$)")
     for name in ("huggingface_hub", "timm", "transformers", "torch.distributed"):
