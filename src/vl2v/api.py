@@ -31,6 +31,7 @@ from vl2v.settings import make_config
 from vl2v.student.backbones import Backbone, from_module
 from vl2v.student.model import Student
 from vl2v.student.preprocess import Preprocess
+from vl2v.student.provenance import data_settings
 from vl2v.teacher.base import Teacher
 from vl2v_runtime.fits import SQUASH
 
@@ -185,7 +186,7 @@ def evaluate(
     """
     loaded = student if isinstance(student, Student) else load(student)
     chosen = {role: column for role, column in (columns or {}).items() if column is not None}
-    made = (loaded.provenance.get("config") or {}).get("data") or {}
+    made = data_settings(loaded.provenance)
     chosen = known_columns(made, data) | chosen
     root = data_of(data, None, {"data": chosen}, storage, progress)["root"]
     as_trained = {"layout_as_found": made.get("layout_as_found", False), "allow_missing_classes": True}

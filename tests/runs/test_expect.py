@@ -90,6 +90,18 @@ def test_the_command_prints_a_line_a_table_and_what_to_do(bench: Bench, made: Pa
     assert found["line"] in done.stdout
 
 
+def test_the_images_may_be_listed_in_a_table(bench: Bench, made: Path, tmp_path: Path) -> None:
+    paths = sorted((bench.data / "rose").glob("*/*.png"))
+    (tmp_path / "new.csv").write_text("\n".join(["nr,foto", *(f"{i},{path}" for i, path in enumerate(paths)), "30,"]))
+    done = run_cli("expect", made, tmp_path / "new.csv", "--image", "foto", "--json", "-q")
+    found = json.loads(done.stdout)
+    assert (
+        found["accuracy"] == json.loads(run_cli("expect", made, bench.data / "rose", "--json", "-q").stdout)["accuracy"]
+    )
+    assert (found["images"], found["found"], found["unreadable"]) == (30, 30, 1)
+    assert "row 32: no image in the column foto" in done.stderr
+
+
 def test_it_is_repeatable_and_looks_at_no_label_of_a_held_out_domain(bench: Bench, copied: Path) -> None:
     first = vl2v.expect(copied, bench.data / "rose")
     kept = columns(copied)

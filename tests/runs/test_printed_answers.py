@@ -13,9 +13,10 @@ from exported import student_of
 from odd_images import colours, encoded
 
 from vl2v.cli.printing import _try_it, show, show_answers
-from vl2v.commands.evaluate import Answer, classify, find_images
+from vl2v.commands.evaluate import Answer, classify
+from vl2v.commands.given_images import find_images
 from vl2v.data.contents import Contents, DomainContents
-from vl2v.errors import DataError, RunError
+from vl2v.errors import RunError
 from vl2v.json_files import write_json
 from vl2v.runs.folder import RunFolder
 from vl2v.teacher.base import Price
@@ -24,19 +25,6 @@ from vl2v.training.student import printable_paths
 
 ANSWERS = [Answer("gr\udcfcn.png", "cat", 0.75, accepted=False, probabilities={"cat": 0.75, "dog": 0.25})]
 ANSWERS += [Answer("a\nb.png", "", 0.0, "empty file")]
-
-
-@pytest.mark.parametrize("name", ["t.csv", "T.PARQUET", "shards"])
-def test_tables_and_datasets_are_told_from_images(tmp_path: Path, name: str) -> None:
-    path = tmp_path / name
-    if name == "shards":
-        path.mkdir()
-        (path / "0.tar").write_bytes(b"")
-    else:
-        path.write_bytes(b"image,label\n")
-    with pytest.raises(DataError, match="is not an image") as caught:
-        find_images([path])
-    assert caught.value.found == ("WebDataset shards (.tar)" if name == "shards" else "a table")
 
 
 def test_predict_names_its_fields_as_the_runtime_does(capsys: pytest.CaptureFixture[str]) -> None:
@@ -93,10 +81,10 @@ def test_a_student_takes_folders_and_streams_and_predict_says_what_it_leaves_out
     assert student.predict(io.BytesIO(data)) == alone
     assert student.predict(tmp_path) == alone * 2
     (tmp_path / "c.tga").write_bytes(encoded(colours(), "TGA"))
-    paths, said = find_images([tmp_path])
-    assert len(paths) == 2
+    found, said = find_images([tmp_path])
+    assert len(found) == 2
     assert said[0].endswith("skipped c.tga: an unsupported format (.tga)")
-    answers, _ = classify(student, paths, every_class=True)
+    answers, _ = classify(student, found, every_class=True)
     assert sum(answers[0].probabilities.values()) == pytest.approx(1, abs=1e-5)
 
 

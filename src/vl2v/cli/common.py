@@ -40,6 +40,10 @@ DataArg = Annotated[
         "CVAT."
     ),
 ]
+ImageOpt = Annotated[
+    str | None,
+    typer.Option(help="Table column with the image paths (default: as in training, else recognised by name)."),
+]
 CacheOpt = Annotated[Path | None, typer.Option(help="Cache folder for decoded pixels; may be deleted at any time.")]
 StoreOpt = Annotated[Path | None, typer.Option(help="File of purchased embeddings; back it up.")]
 BudgetOpt = Annotated[str | None, typer.Option(help="The most to spend; required if the teacher charges.")]

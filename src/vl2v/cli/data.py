@@ -115,8 +115,9 @@ def suspects(
     from vl2v.api_quote import data_of
     from vl2v.cli.printing import show
     from vl2v.commands.suspects import find_suspects
+    from vl2v.data.tables.columns import ROLES
     from vl2v.nested import merge
-    from vl2v.planning.prepare import known_order
+    from vl2v.planning.prepare import known_columns, known_order
     from vl2v.runs.folder import RunFolder
     from vl2v.settings import make_config
 
@@ -129,6 +130,9 @@ def suspects(
             )  # fmt: skip
     base = None if run is None else RunFolder(run).config()
     storage, progress = storage_paths(cache, store, run), make_progress(quiet, as_json)
+    if base is not None:  # another table may have other columns, and a folder has none
+        columns = dict.fromkeys(ROLES) | known_columns(base.data.model_dump(mode="json"), str(data))
+        base = base.model_copy(update={"data": base.data.model_copy(update=columns)})
     known = {} if base is None else base.model_dump(mode="json")
     given["data"] |= data_of(str(data), None, merge(known, given), storage, progress)
     if base is not None:

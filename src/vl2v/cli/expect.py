@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vl2v.allocator import keep_freed_memory
-from vl2v.cli.common import Json, Quiet, make_progress
+from vl2v.cli.common import ImageOpt, Json, Quiet, make_progress
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -18,7 +18,11 @@ if TYPE_CHECKING:
 
 def expect(
     run: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
-    images: Annotated[list[Path], typer.Argument(help="Unlabelled images of a new site, or folders of them.")],
+    images: Annotated[
+        list[Path],
+        typer.Argument(help="Unlabelled images of a new site: files, folders, tables, or datasets of other tools."),
+    ],
+    image: ImageOpt = None,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
@@ -27,7 +31,7 @@ def expect(
     from vl2v.cli.printing import show
     from vl2v.commands.expect import expect as work
 
-    found = work(run, images, progress=make_progress(quiet, as_json))
+    found = work(run, images, column=image, progress=make_progress(quiet, as_json))
     show(found.to_dict() if as_json else text_of(found))
 
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from vl2v.allocator import keep_freed_memory
-from vl2v.cli.common import CacheOpt, DataArg, Json, Quiet, finite, make_progress, storage_paths
+from vl2v.cli.common import CacheOpt, DataArg, ImageOpt, Json, Quiet, finite, make_progress, storage_paths
 from vl2v.cli.settings import with_settings
 from vl2v.errors import ConfigError
 from vl2v.schema import Metric
@@ -65,7 +65,10 @@ def evaluate(
 
 def predict(
     run: Annotated[Path, typer.Argument(help="Folder of a run or a student, or hf:user/name.")],
-    images: Annotated[list[Path], typer.Argument(help="Images, or folders of images.")],
+    images: Annotated[
+        list[Path], typer.Argument(help="Images, folders of images, tables that list them, or datasets of other tools.")
+    ],
+    image: ImageOpt = None,
     output: Annotated[str, typer.Option("--format", help="table, json or csv.")] = "table",
     coverage: Annotated[
         float | None,
@@ -87,11 +90,13 @@ def predict(
         ),
     ] = False,
 ) -> None:
-    """Classify images. Unreadable images are listed with the error, and the exit code is 3."""
+    """Classify images. Unreadable images and rows of a table are listed with the error, and the exit code is 3."""
     keep_freed_memory()
     from vl2v.api import load
     from vl2v.cli.printing import FORMATS, show_answers
-    from vl2v.commands.evaluate import classify, find_images
+    from vl2v.commands.evaluate import classify
+    from vl2v.commands.given_images import find_images
+    from vl2v.student.provenance import data_settings
     from vl2v_runtime.trust import CONFIDENCE, NEGATIVES, REJECT_COVERAGE, REJECTED, UNSURE
 
     if output not in FORMATS:
@@ -102,11 +107,13 @@ def predict(
         raise ConfigError("Two scores are selected.", expected=f"--score {NEGATIVES}", found=found, next_step=step)
     if reject:
         score, coverage = NEGATIVES, REJECT_COVERAGE if coverage is None else coverage
-    paths, left_out = find_images(images)
+    student = load(run)
+    made = data_settings(student.provenance)
+    given, left_out = find_images(images, image, made=made, progress=make_progress(quiet=False, as_json=False))
     for text in left_out:
         say(f"warning: {text}")
     answers, drift = classify(
-        load(run), paths, coverage=coverage, score=CONFIDENCE if score is None else score, every_class=output == "json"
+        student, given, coverage=coverage, score=CONFIDENCE if score is None else score, every_class=output == "json"
     )
     faults = show_answers(answers, output, REJECTED if score == NEGATIVES else UNSURE)
     if drift is not None and drift.unusual:

@@ -108,7 +108,7 @@ def _answer_json(answer: Answer) -> dict[str, Any]:
     """Convert a prediction to the JSON of `vl2v-predict`; `probability` is the old name of `confidence`."""
     fields = ("label", "confidence", "accepted", "fault", "probabilities")
     row = {"path": printable(answer.path)} | {name: getattr(answer, name) for name in fields}
-    return row | {"probability": answer.confidence}
+    return row | {"probability": answer.confidence} | ({} if answer.row is None else {"row": answer.row})
 
 
 def show_answers(listed: Sequence[Answer], output: str, mark: str = UNSURE) -> int:
@@ -118,23 +118,28 @@ def show_answers(listed: Sequence[Answer], output: str, mark: str = UNSURE) -> i
         output: one of `FORMATS`.
         mark: what the table says of predictions that are not accepted.
     """
+    rows = any(a.row is not None for a in listed)
     if output == "json":
         show([_answer_json(answer) for answer in listed])
     elif output == "csv":
         text = io.StringIO()
         writer = csv.writer(text)
-        writer.writerow(("path", "label", "confidence", "accepted", "fault"))
+        writer.writerow(("path", "label", "confidence", "accepted", "fault", *(["row"] if rows else [])))
         sure = {None: "", True: "yes", False: "no"}
-        writer.writerows((printable(a.path), a.label, f"{a.confidence:.6f}", sure[a.accepted], a.fault) for a in listed)
+        for a in listed:
+            values = (printable(a.path), a.label, f"{a.confidence:.6f}", sure[a.accepted], a.fault)
+            writer.writerow((*values, *([a.row] if rows else [])))
         with naming(OUTPUT):
             sys.stdout.write(clean(text.getvalue()) if sys.stdout.isatty() else text.getvalue())
     else:
         table = Table()
-        for name in ("image", "class", "confidence", *([""] if any(a.accepted is not None for a in listed) else [])):
-            table.add_column(name, justify="right" if name == "confidence" else "left", overflow="fold")
+        marked = any(a.accepted is not None for a in listed)
+        for name in (*(["row"] if rows else []), "image", "class", "confidence", *([""] if marked else [])):
+            table.add_column(name, justify="right" if name in ("row", "confidence") else "left", overflow="fold")
         for a in listed:
             said = a.label or f"not read: {a.fault}"
             cells: list[RenderableType] = [Text(shown(a.path)), Text(said), f"{a.confidence:.3f}" if a.label else ""]
+            cells = [f"{a.row:,}" if a.row is not None else "", *cells] if rows else cells
             table.add_row(*cells, *([mark] if a.accepted is False else []))
         show(table)
     return sum(bool(answer.fault) for answer in listed)

@@ -8,7 +8,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from vl2v.allocator import keep_freed_memory
-from vl2v.cli.common import CacheOpt, Json, Quiet, ReportOpt, StoreOpt, finite, make_progress, money, storage_paths
+from vl2v.cli.common import (
+    CacheOpt,
+    ImageOpt,
+    Json,
+    Quiet,
+    ReportOpt,
+    StoreOpt,
+    finite,
+    make_progress,
+    money,
+    storage_paths,
+)
 from vl2v.cli.settings import with_settings
 
 if TYPE_CHECKING:
@@ -18,7 +29,9 @@ if TYPE_CHECKING:
 @with_settings()
 def repair(
     run: Annotated[Path, typer.Argument(help="Folder of the finished run.")],
-    images: Annotated[Path, typer.Argument(help="Images of the new site, without labels: a folder, or a table.")],
+    images: Annotated[
+        Path, typer.Argument(help="Images of the new site, without labels: a folder, a table, or a dataset.")
+    ],
     out: Annotated[
         Path | None, typer.Option(help="Folder of the new run (default: RUN-repaired); the first run is not changed.")
     ] = None,
@@ -27,7 +40,7 @@ def repair(
         str | None, typer.Option(help="The most to spend; required if the teacher charges. It may limit the queries.")
     ] = None,
     quote: Annotated[bool, typer.Option("--quote", help="Show the cost and stop; nothing is spent.")] = False,
-    image: Annotated[str | None, typer.Option(help="Table column with the image paths.")] = None,
+    image: ImageOpt = None,
     tolerance: Annotated[
         float,
         typer.Option(

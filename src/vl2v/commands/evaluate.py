@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from vl2v.commands.given_images import GivenImage
 from vl2v.config import DataConfig
 from vl2v.data.classes import only_classes
 from vl2v.data.contents import columns_line
@@ -20,25 +21,20 @@ from vl2v.data.pixels import PixelCache
 from vl2v.data.scan import FileIndex
 from vl2v.data.splits import TEST as TEST_PART
 from vl2v.data.splits import Indices
-from vl2v.data.tables.base import is_table
-from vl2v.errors import ConfigError, DataError, StudentError
+from vl2v.errors import ConfigError, StudentError
 from vl2v.evaluation.class_numbers import class_numbers
 from vl2v.evaluation.evaluation import TEST, UNSPLIT, Evaluation, Logits, row_of, split_domains, student_answers
 from vl2v.locations import StoragePaths
 from vl2v.planning.prepare import check_domains, list_folder, read_dataset
 from vl2v.planning.split import split_of_student
 from vl2v.progress import Progress, Silent
-from vl2v.sources.registry import find_source
 from vl2v.student.model import Student
 from vl2v.student.preprocess import Preprocess
-from vl2v.student.provenance import check_provenance
+from vl2v.student.provenance import check_provenance, data_settings
 from vl2v.threads import computing
 from vl2v.training.pace import student_threads
 from vl2v_runtime.drift import Drift
-from vl2v_runtime.formats import COMMON
 from vl2v_runtime.imaging import UnreadableImageError
-from vl2v_runtime.inputs import search
-from vl2v_runtime.names import shown
 from vl2v_runtime.trust import ALL_SCORES, CONFIDENCE, NEGATIVES, Trust, probabilities, refusal
 
 Part = tuple[str, str, Indices]
@@ -124,7 +120,7 @@ def _other_parts(dataset: ImageDataset) -> list[Part]:
 
 def _held_out_classes(student: Student, dataset: ImageDataset) -> set[str]:
     """Return the classes of a dataset that the run of a student held out."""
-    names = ((student.provenance.get("config") or {}).get("data") or {}).get("held_out_classes") or []
+    names = data_settings(student.provenance).get("held_out_classes") or []
     spellings = {spelling(str(name)) for name in names}
     return {name for name in dataset.names if spelling(name) in spellings}
 
@@ -138,11 +134,13 @@ class Answer:
     """Prediction for one image.
 
     Attributes:
+        path: path of the image, as the user or the table writes it.
         label: the most probable class; empty if the file cannot be read.
         confidence: probability of this class in [0, 1], calibrated if the student has trust data.
         fault: why the file cannot be read; may be empty.
         accepted: whether the score reaches the threshold; None without a coverage, or if the file cannot be read.
         probabilities: probability of every class, in [0, 1]; empty if not requested, or if the file cannot be read.
+        row: number of the row in its table; None for an image outside of tables.
     """
 
     path: str
@@ -151,6 +149,7 @@ class Answer:
     fault: str = ""
     accepted: bool | None = None
     probabilities: dict[str, float] = field(default_factory=dict)
+    row: int | None = None
 
     @property
     def probability(self) -> float:
@@ -158,49 +157,9 @@ class Answer:
         return self.confidence
 
 
-def find_images(inputs: Sequence[Path]) -> tuple[list[Path], list[str]]:
-    """List image files, and search folders at any depth.
-
-    Returns:
-        (paths in the order of the inputs, sorted within a folder; notes on skipped files, one per folder).
-
-    Raises:
-        DataError: if an input is missing, a table or a dataset of another tool, or if there is no image.
-    """
-    found: list[Path] = []
-    notes: list[str] = []
-    for path in inputs:
-        if not path.exists():
-            expected, step = "an image or a folder of images", "check the path"
-            raise DataError(
-                f"{shown(path)} is missing.", expected=expected, found="no such file or folder", next_step=step
-            )
-        if is_table(path) and not path.is_dir():
-            raise _not_images(path, "a table")
-        if path.is_dir():
-            images, left_out = search(path)
-            if not images and (source := find_source(str(path))):
-                raise _not_images(path, source.title)
-            found += images
-            if left_out:
-                notes.append(f"{shown(path)}: {left_out}")
-        else:
-            found.append(path)
-    if not found:
-        what = "; ".join(["no image in the given folders", *notes])
-        raise DataError("There is no image to classify.", expected=", ".join(COMMON), found=what)
-    return found, notes
-
-
-def _not_images(path: Path, kind: str) -> DataError:
-    step = "pass the images or their folder; Student.predict in Python also takes bytes"
-    step += "; vl2v evaluate measures the accuracy on a table with labels"
-    return DataError(f"{shown(path)} is not an image.", expected=", ".join(COMMON), found=kind, next_step=step)
-
-
 def classify(
     student: Student,
-    paths: Sequence[Path],
+    images: Sequence[Path | GivenImage],
     *,
     coverage: float | None = None,
     score: str = CONFIDENCE,
@@ -209,14 +168,15 @@ def classify(
     """Classify image files. The answer for an unreadable file contains the reason.
 
     Args:
+        images: paths of the images, or what `find_images` returns.
         coverage: share of the validation images of the source domains that reaches the threshold; predictions below it
             are not accepted. None accepts all.
         score: ``confidence``, ``energy``, or ``negatives`` if the student has negative texts.
         every_class: whether answers contain the probabilities of all classes.
 
     Returns:
-        (answers in the order of the paths, comparison with the training domains). The latter is None if the student has
-        no drift reference.
+        (answers in the order of the images, comparison with the training domains). The latter is None if the student
+        has no drift reference.
 
     Raises:
         StudentError: if there is a coverage and the student has no trust data, or no negative texts for that score.
@@ -226,34 +186,35 @@ def classify(
         step = "correct --score"
         raise ConfigError("Unknown score.", expected=" or ".join(ALL_SCORES), found=score, next_step=step)
     threshold = None if coverage is None else _threshold(student, score, coverage)
-    with computing(student_threads(student, len(paths))):
-        return _classify(student, paths, threshold, score, every_class)
+    given = [image if isinstance(image, GivenImage) else GivenImage(str(image), image) for image in images]
+    with computing(student_threads(student, len(given))):
+        return _classify(student, given, threshold, score, every_class)
 
 
 def _classify(
-    student: Student, paths: Sequence[Path], threshold: float | None, score: str, every_class: bool
+    student: Student, given: Sequence[GivenImage], threshold: float | None, score: str, every_class: bool
 ) -> tuple[list[Answer], Drift | None]:
     found: list[Answer] = []
     seen: list[NDArray[np.float32]] = []
-    every = -(-len(paths) // MAX_COMPARED)
-    for start in range(0, len(paths), BATCH):
-        batch = paths[start : start + BATCH]
-        images = [_read(student.preprocess, path) for path in batch]
+    every = -(-len(given) // MAX_COMPARED)
+    for start in range(0, len(given), BATCH):
+        batch = given[start : start + BATCH]
+        images = [_read(student.preprocess, one) for one in batch]
         good = [image for image in images if not isinstance(image, str)]
         projected = student.project_pixels(torch.stack(good)) if good else student.project([])
         logits = student.logits(projected).cpu().numpy()
         needed = student.trust is not None and (student.trust.reference is not None or score == NEGATIVES)
         embeddings = student.embeddings(projected).cpu().numpy() if needed else None
         rows = iter(_answers(student.trust, logits, embeddings, score, threshold))
-        for path, image in zip(batch, images, strict=True):
+        for one, image in zip(batch, images, strict=True):
             if isinstance(image, str):
-                found.append(Answer(str(path), "", 0.0, image))
+                found.append(Answer(one.name, "", 0.0, image, row=one.row))
             else:
                 chances, accepted = next(rows)
                 best = int(chances.argmax())
                 each = dict(zip(student.classes, map(float, chances), strict=True)) if every_class else {}
                 label, confidence = student.classes[best], float(chances[best])
-                found.append(Answer(str(path), label, confidence, accepted=accepted, probabilities=each))
+                found.append(Answer(one.name, label, confidence, "", accepted, each, one.row))
         if student.trust and student.trust.reference and embeddings is not None:
             seen.append(embeddings[::every])
     drift = student.trust.drift(np.concatenate(seen)) if student.trust and seen else None
@@ -287,10 +248,12 @@ def _threshold(student: Student, score: str, coverage: float) -> float:
         ) from error
 
 
-def _read(preprocess: Preprocess, path: Path) -> Tensor | str:
+def _read(preprocess: Preprocess, image: GivenImage) -> Tensor | str:
     """Return the pixels [3, S, S] uint8 of an image, or the reason why it cannot be read."""
+    if image.path is None:
+        return image.fault
     try:
-        return preprocess.pixels(path)
+        return preprocess.pixels(image.path)
     except UnreadableImageError as error:
         return str(error)
     except OSError as error:

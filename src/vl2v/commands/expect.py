@@ -15,12 +15,14 @@ from torch import Tensor
 from vl2v.analysis.changed import Outputs, joined, outputs
 from vl2v.analysis.expected import Calibration, Signals, inverse_logit
 from vl2v.analysis.intervals import Share, wilson
-from vl2v.commands.evaluate import find_images
 from vl2v.commands.expect_basis import Basis, basis_of
+from vl2v.commands.given_images import find_images
 from vl2v.errors import DataError
 from vl2v.evaluation.reference import LABELS, Reference
 from vl2v.faults import explaining
 from vl2v.progress import Progress, Silent, warn
+from vl2v.runs.folder import RunFolder
+from vl2v.runs.storage import storage_of
 from vl2v.student.model import Student
 from vl2v.threads import computing
 from vl2v.training.pace import student_threads
@@ -123,7 +125,13 @@ def next_step(expected: Share, validation: Share, images: int) -> str:
 
 
 @explaining
-def expect(run: str | Path, images: str | Path | Sequence[str | Path], *, progress: Progress | None = None) -> Expected:
+def expect(
+    run: str | Path,
+    images: str | Path | Sequence[str | Path],
+    *,
+    column: str | None = None,
+    progress: Progress | None = None,
+) -> Expected:
     """Estimate the accuracy of a student on images without labels, with a 95% interval. No teacher is queried.
 
     The estimate starts from the student's calibrated confidence on the images and from its agreement with a linear
@@ -133,7 +141,8 @@ def expect(run: str | Path, images: str | Path | Sequence[str | Path], *, progre
 
     Args:
         run: folder of a finished run, with its images where they were.
-        images: one or several images, or folders of images at any depth.
+        images: one or several images, folders of images at any depth, tables, or datasets of other tools.
+        column: column of the paths in a table; None takes that of the run, or else recognises it by its name.
 
     Raises:
         RunError: if the run is not finished, has too few validation images, or its classes were changed.
@@ -141,13 +150,22 @@ def expect(run: str | Path, images: str | Path | Sequence[str | Path], *, progre
     """
     progress = progress or Silent()
     given = [images] if isinstance(images, str | Path) else images
-    found, left_out = find_images([Path(path) for path in given])
-    paths = list({path.resolve(): path for path in reversed(found)}.values())[::-1]  # each file counts once
+    folder = RunFolder(Path(run))
+    found, left_out = find_images(
+        [Path(path) for path in given],
+        column,
+        made=folder.config().data.model_dump(mode="json"),
+        storage=storage_of(folder.path),
+        progress=progress,
+    )
+    faults = [f"row {image.row:,}: {image.fault}" for image in found if image.path is None]
+    listed = {image.path.resolve(): image.path for image in reversed(found) if image.path is not None}
+    paths = list(listed.values())[::-1]  # each file counts once
     for text in left_out:
         warn(progress, text)
-    basis = basis_of(Path(run), progress)
+    basis = basis_of(folder.path, progress)
     chosen = [paths[i] for i in np.sort(np.random.default_rng(0).permutation(len(paths))[:MOST_NEW])]
-    pixels, faults, copies = _readable(basis.student, chosen, progress)
+    pixels, copies = _readable(basis.student, chosen, faults, progress)
     if copies:
         warn(progress, f"{copies} images are copies of others and count once, since they say nothing new")
     if faults:
@@ -164,14 +182,13 @@ def expect(run: str | Path, images: str | Path | Sequence[str | Path], *, progre
     return expected
 
 
-def _readable(student: Student, paths: Sequence[Path], progress: Progress) -> tuple[Tensor, list[str], int]:
-    """Read images.
+def _readable(student: Student, paths: Sequence[Path], faults: list[str], progress: Progress) -> tuple[Tensor, int]:
+    """Read images, and append the faults of the others to `faults`.
 
     Returns:
-        (pixels [N, 3, S, S] uint8 of different images, all faults, number of copies).
+        (pixels [N, 3, S, S] uint8 of different images, number of copies).
     """
     rows: dict[bytes, Tensor] = {}
-    faults: list[str] = []
     copies = 0
     with progress.stage("reading new images", len(paths)) as advance:
         for path in paths:
@@ -188,4 +205,4 @@ def _readable(student: Student, paths: Sequence[Path], progress: Progress) -> tu
         raise DataError(
             "No image can be read.", expected="at least one readable image", found="; ".join(faults[:3]), next_step=step
         )
-    return torch.stack(list(rows.values())), faults, copies
+    return torch.stack(list(rows.values())), copies

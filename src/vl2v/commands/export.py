@@ -37,7 +37,7 @@ from vl2v.runs.storage import storage_of
 from vl2v.student.architectures import CUSTOM_MODULE
 from vl2v.student.files import CARD
 from vl2v.student.model import Student
-from vl2v.student.provenance import check_provenance
+from vl2v.student.provenance import check_provenance, data_settings
 from vl2v_runtime.model import FLOAT, INT8, Model
 
 FORMAT = 1
@@ -177,7 +177,7 @@ def _sample(
     if run.config_file.is_file():
         made: dict[str, Any] = run.config().data.model_dump(mode="json")
     else:
-        made = (student.provenance.get("config") or {}).get("data") or {}
+        made = dict(data_settings(student.provenance))
     if data is None and not run.config_file.is_file():
         if int8:
             raise ConfigError(

@@ -24,6 +24,7 @@ from vl2v.config import RunConfig
 from vl2v.data.images import ImageDataset
 from vl2v.data.pixels import Digests, PixelCache
 from vl2v.data.scan import FileIndex
+from vl2v.data.tables.columns import IMAGE_ONLY
 from vl2v.errors import ConfigError, DataError
 from vl2v.evaluation.evaluation import Evaluation
 from vl2v.evaluation.features import pass_through
@@ -33,13 +34,14 @@ from vl2v.method.registry import METHODS
 from vl2v.nested import merge
 from vl2v.planning.models import open_configured_teacher
 from vl2v.planning.plan import plan_run
-from vl2v.planning.prepare import read_unlabelled
+from vl2v.planning.prepare import known_columns, read_unlabelled
 from vl2v.planning.requirements import make_quote
 from vl2v.progress import Progress, Silent
 from vl2v.runs.folder import CHECKED, TRAINED, RunFolder
 from vl2v.runs.starting import ensure_finished, ensure_new, ensure_same_model
 from vl2v.runs.storage import storage_of
 from vl2v.settings import make_config
+from vl2v.sources.named import imported
 from vl2v.student.model import Student
 from vl2v.teacher.base import Price, Teacher
 from vl2v.teacher.file import FileTeacher
@@ -138,11 +140,12 @@ def plan_repair(
 
     Args:
         run: folder of a finished run.
-        images: images of the new site, without labels: a folder of any depth, or a table.
+        images: images of the new site, without labels: a folder of any depth, a table, or a dataset of another tool.
         out: folder of the new run; None is the name of the first one with ``-repaired``.
         queries: maximum number of images to query, at least 5. The budget may allow fewer.
         budget: maximum amount to spend; required if the teacher charges.
-        column: column of the paths if the images are a table; None recognises it by its name.
+        column: column of the paths if the images are a table; None takes that of the run, or else recognises it by its
+            name.
         teacher: an open teacher that replaces the one in the settings.
         storage: paths of cache and store; None uses those of the run.
         progress: receives the progress of scan and features.
@@ -180,9 +183,9 @@ def plan_repair(
     ):
         if begun:
             tables = target / TRAINED, target / CHECKED
-            trained, checked = (read_unlabelled(table, classes, index, cache, progress) for table in tables)
+            trained, checked = (read_unlabelled(table, None, classes, index, cache, progress) for table in tables)
         else:
-            found = read_unlabelled(place, classes, index, cache, progress, column)
+            found = read_unlabelled(*_listed(first, place, column, progress), classes, index, cache, progress)
             count = _affordable(queries, limit, opened.describe().price)
             trained, checked = _select(first, found, cache, count, progress)
     _bind(opened, first.config, place, trained, checked)
@@ -191,6 +194,13 @@ def plan_repair(
         first.path, place, target, config, first.storage, opened, first.student, first.evaluation, trained, checked,
         prompts, quote, begun, record,
     )  # fmt: skip
+
+
+def _listed(first: _FirstRun, images: Path, column: str | None, progress: Progress) -> tuple[Path, str | None]:
+    """Return the folder or the table of the new images, and the column of their paths."""
+    if column is None:
+        column = known_columns(first.config.data.model_dump(mode="json"), str(images)).get("image")
+    return imported(images, {**IMAGE_ONLY, "image": column}, first.storage, progress) or images, column
 
 
 def _check_queries(queries: int) -> None:

@@ -149,7 +149,9 @@ def plan_run(
         dataset, unlabelled, unseen = parts
         new = None
         if config.repair is not None:
-            new = read_unlabelled(config.repair.images, dataset.names, index, cache if backbone else None, progress)
+            new = read_unlabelled(
+                config.repair.images, None, dataset.names, index, cache if backbone else None, progress
+            )
         split = split_dataset(dataset, config.data, config.seed)
         _warn_of_split(dataset, split, progress)
         if backbone and (text := resemblance(dataset, split, cache).text()):

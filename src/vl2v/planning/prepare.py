@@ -193,11 +193,11 @@ def read_parts(
 
 def read_unlabelled(
     root: Path,
+    column: str | None,
     names: Sequence[str],
     index: FileIndex,
     cache: PixelCache | None,
     progress: Progress,
-    column: str | None = None,
 ) -> ImageDataset:
     """Scan images without labels of known classes; folders with the names of classes are accepted.
 

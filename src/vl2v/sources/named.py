@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from vl2v.data.tables.base import is_table, open_table
-from vl2v.data.tables.columns import NONE
+from vl2v.data.tables.columns import IMAGE_ONLY
 from vl2v.data.tables.frame import FOLDER, Frame, write_frame
 from vl2v.locations import StoragePaths
 from vl2v.nested import merge
@@ -58,7 +58,7 @@ def imported(
 def image_only(columns: Sequence[str], wanted: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings to read only the images of a table, whose image column may have another name."""
     image = wanted.get("image")
-    return {"image": image if image in columns else None, "domain": NONE, "classes": ("",)}
+    return {**IMAGE_ONLY, "image": image if image in columns else None}
 
 
 def with_sources(

@@ -85,6 +85,13 @@ class Provenance(_Part):
     classes_changed: list[ChangePart] = []
 
 
+def data_settings(made: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the settings `data` in a provenance; empty if there are none."""
+    config = made.get("config")
+    data = config.get("data") if isinstance(config, Mapping) else None
+    return data if isinstance(data, Mapping) else {}
+
+
 def check_provenance(made: Mapping[str, Any], where: str) -> Mapping[str, Any]:
     """Check the types of all known keys of a provenance, and return it unchanged.
 

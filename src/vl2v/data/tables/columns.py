@@ -6,6 +6,7 @@ import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from vl2v.errors import ConfigError
 from vl2v_runtime.names import shown
@@ -25,6 +26,7 @@ FLAGS = {
 ROLES = tuple(FLAGS)
 SPLIT = "split"
 NONE = "none"  # in place of a column: a single domain
+IMAGE_ONLY: Mapping[str, Any] = {"image": None, "domain": NONE, "classes": ("",)}  # settings that use no other column
 MOST_LISTED = 50
 MOST_SHOWN = 60  # characters of a name in a message
 
@@ -93,11 +95,15 @@ def find_columns(columns: Sequence[str], named: Mapping[str, str | None], *, sou
         faults.append("--label is of no use with --classes, with which no image has a label; drop one of them")
     if faults:
         listed = ", ".join(_short(column) or "''" for column in columns[:MOST_LISTED])
+        alone = not labelled and named.get("domain") == NONE
         raise ConfigError(
             f"The columns of {shown(source)} do not fit.",
-            expected="columns for image and label, and one for domain if there are several",
+            expected="a column of the images' paths"
+            if alone
+            else "columns for image and label, and one for domain if there are several",
             found="; ".join(faults),
-            next_step=f"name columns with {', '.join(FLAGS.values())}; there are: {listed or 'none'}",
+            next_step=f"name {'it with --image' if alone else 'columns with ' + ', '.join(FLAGS.values())}; "
+            f"there are: {listed or 'none'}",
         )
     return Columns(**found)
 

@@ -1,0 +1,133 @@
+"""Images that `predict`, `expect` and `repair` are given: tables with their rows, datasets of other tools, folders."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from exported import picture
+from tiny_dataset import Bench
+from torch import nn
+
+from command_line import Done, run_cli
+from vl2v.commands.given_images import find_images
+from vl2v.config import RunConfig, parse
+from vl2v.errors import ConfigError
+from vl2v.locations import StoragePaths
+from vl2v.runs.folder import RunFolder
+from vl2v.student.backbones import load_backbone
+from vl2v.student.model import Student
+
+ROWS = (
+    "id,foto,path\n1,a.png,b.png\n2,,b.png\n\n3,sub\\b.png,b.png\n4,gone.png,b.png\n5,a.png,b.png\n6,s3:/x.png,b.png\n"
+)
+
+
+@pytest.fixture
+def place(tmp_path: Path, bench: Bench) -> Path:
+    """A table of photos, and a student whose run recorded the column."""
+    (tmp_path / "sub").mkdir()
+    for seed, name in enumerate(("a.png", "b.png", "sub/b.png")):
+        picture(seed).save(tmp_path / name)
+    (tmp_path / "photos.csv").write_text(ROWS)
+    backbone, made = load_backbone(bench.student, size=32), {"config": {"data": {"image": "foto"}}}
+    projection = nn.Linear(backbone.features, 16)
+    Student(backbone, projection, torch.randn(3, 16), ["cat", "cow", "dog"], 20.0, made).save(tmp_path / "student")
+    return tmp_path
+
+
+def predict(place: Path, *words: str) -> Done:
+    return run_cli("predict", place / "student", *words, "--format", "csv")
+
+
+def rows_of(done: Done) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(done.stdout)))
+
+
+def test_predictions_have_the_order_and_the_numbers_of_the_rows(place: Path) -> None:
+    done = predict(place, str(place / "photos.csv"))
+    assert done.returncode == 3
+    rows = rows_of(done)
+    assert [row["row"] for row in rows] == ["2", "3", "5", "6", "7", "8"]
+    assert [row["path"] for row in rows] == ["a.png", "", "sub\\b.png", "gone.png", "a.png", "s3:/x.png"]
+    assert [bool(row["label"]) for row in rows] == [True, False, True, False, True, False]
+    assert rows[1]["fault"] == "no image in the column foto"
+    assert rows[0]["confidence"] == rows[4]["confidence"]
+    alone = rows_of(predict(place, str(place / "sub" / "b.png")))[0]
+    assert alone["label"] == rows[2]["label"]
+    assert float(alone["confidence"]) == pytest.approx(float(rows[2]["confidence"]), abs=1e-5)
+    assert "row" not in alone
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".parquet", ".tsv"])
+def test_tables_of_every_format_name_their_column(place: Path, suffix: str) -> None:
+    table = place / f"photos{suffix}"
+    if suffix == ".jsonl":
+        table.write_text("\n".join(json.dumps({"p": name}) for name in ("a.png", "b.png")))
+    elif suffix == ".tsv":
+        table.write_text("p\ta\na.png\tx\nb.png\ty\n")
+    else:
+        arrow = pytest.importorskip("pyarrow")
+        pytest.importorskip("pyarrow.parquet").write_table(arrow.table({"p": ["a.png", "b.png"]}), table)
+    named = rows_of(predict(place, str(table), "--image", "p"))
+    assert [row["path"] for row in named] == ["a.png", "b.png"]
+    refused = predict(place, str(table))  # this table has no column foto, and none with a common name
+    assert refused.returncode == 2
+    assert "no column is known to be the image" in refused.stderr
+    assert "--label" not in refused.stderr
+
+
+def test_a_column_has_no_effect_on_images(place: Path) -> None:
+    done = predict(place, str(place / "a.png"), "--image", "foto")
+    assert done.returncode == 2
+    assert "columns are for tables" in done.stderr
+    assert not done.stdout
+
+
+def test_a_misspelt_column_is_not_replaced_by_another(place: Path) -> None:
+    with pytest.raises(ConfigError, match="do not fit") as caught:
+        find_images([place / "photos.csv"], "fotos", made={"image": "foto"})
+    assert "no such column; foto?" in str(caught.value)
+
+
+def test_the_run_s_column_is_used_only_where_there_is_one(place: Path) -> None:
+    found, _ = find_images([place / "photos.csv"], made={"image": "other"})
+    assert {image.name for image in found} == {"b.png"}  # recognised: path
+
+
+def test_images_at_addresses_are_named_as_in_the_table(
+    place: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from vl2v.sources.remote import Fetcher
+
+    address = "https://photos.example.org/a.png?key=1"
+    (place / "photos.csv").write_text(f"path\n{address}\nb.png\n")
+    monkeypatch.setattr(Fetcher, "fetch", lambda self, some: dict.fromkeys(some, str(place / "a.png")))
+    storage = StoragePaths(cache=tmp_path / "cache", store=tmp_path / "s.sqlite")
+    found, _ = find_images([place / "photos.csv"], storage=storage)
+    assert [(image.name, image.row) for image in found] == [(address, 2), ("b.png", 3)]
+    assert [image.path for image in found] == [place / "a.png", place / "b.png"]
+
+
+def test_a_dataset_of_another_tool_is_predicted(place: Path) -> None:
+    (place / "export.json").write_text(
+        json.dumps([{"id": 1, "data": {"image": str(place / "a.png")}, "annotations": []}] * 2)
+    )
+    rows = rows_of(predict(place, str(place / "export.json")))
+    assert [row["path"] for row in rows] == [str(place / "a.png")] * 2
+
+
+def test_suspects_of_other_data_than_the_run_s_table(place: Path, bench: Bench) -> None:
+    """The run was trained on a table. The folder has no columns."""
+    run = RunFolder(place / "run")
+    data = {"root": str(place / "photos.csv"), "image": "foto", "label": "id"}
+    settings = {"data": data, "teacher": {"spec": bench.teacher}, "student": {"spec": bench.student, "size": 32}}
+    run.create(parse(RunConfig, settings, "made"))
+    words = bench.apart(place).flags("--run", str(run.path), "--out", str(place / "suspects.csv"), "-q")
+    done = run_cli("data", "suspects", bench.data, *words)
+    assert done.returncode == 0, done.stderr
+    assert "90 labelled images" in done.stdout
