@@ -23,7 +23,7 @@ from vl2v.teacher.base import Price
 from vl2v.vendor_server.accounts import Account, Accounts
 from vl2v.vendor_server.database import accounts, answers, bills, metadata, open_database
 from vl2v.vendor_server.keys import Locked
-from vl2v.vendor_server.meter import Meter, Once, Reservation, SavedAnswer
+from vl2v.vendor_server.meter import Meter, Once, Reservation
 from vl2v.vendor_server.money import to_nano, written
 from vl2v.web.faults import ApiError
 
@@ -138,7 +138,7 @@ def test_a_kept_answer_is_given_again_by_any_service_and_billed_once(books: Engi
     first, second = admitted(one, who, name(who, 1), once=once), admitted(two, who, name(who, 2), once=once)
     assert one.settle(first, b"first") == b"first"
     assert two.settle(second, b"second") == b"first"
-    assert Meter(books).admit(who, name(who, 3), 1, 0, once) == SavedAnswer(b"first")
+    assert Meter(books).admit(who, name(who, 3), 1, 0, once) == b"first"
     assert count(books, who)[0] == 1
     with pytest.raises(ApiError) as caught:
         one.admit(who, name(who, 4), 1, 0, Once.of("k", b"another body"))

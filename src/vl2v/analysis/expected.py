@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from vl2v.analysis.intervals import Z95, Share
 from vl2v.analysis.probe import STRENGTHS, Floats, Labels, cross_validated, fit, stratified_folds
+from vl2v.method.ridge import unit_rows
 from vl2v.trust.calibration import fit_temperature
 from vl2v_runtime.trust import softmax
 
@@ -247,7 +248,7 @@ class Distances:
     @classmethod
     def of(cls, known: Images, groups: NDArray[np.int64]) -> Distances:
         """Compute them from unchanged images of at least two groups."""
-        rows, keys = _unit(known.frozen), known.labels * (int(groups.max()) + 1) + groups
+        rows, keys = unit_rows(known.frozen), known.labels * (int(groups.max()) + 1) + groups
         half = stratified_folds(keys, count=2) == 0
         inside, outside = [], []
         for group in large_groups(groups):
@@ -262,15 +263,9 @@ class Distances:
         It is 0 for images like those of the training domains, and 1 for images like those of a domain that was left
         out.
         """
-        found = _distance(_unit(frozen), self.centres)
+        found = _distance(unit_rows(frozen), self.centres)
         room = self.outside - self.inside
         return (max(0.0, (found - self.inside) / room) if room > 0 else 1.0), found > self.farthest
-
-
-def _unit(rows: NDArray[np.float32]) -> Floats:
-    wide = rows.astype(np.float64)
-    unit: Floats = wide / np.maximum(np.linalg.norm(wide, axis=1, keepdims=True), 1e-12)
-    return unit
 
 
 def _centres(rows: Floats, keys: NDArray[np.int64]) -> Floats:

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vl2v.analysis.probe import Floats, Labels, cross_validated, probabilities, stratified_folds
+from vl2v.method.ridge import unit_rows
 
 UNLIKE = 0.01  # share of the images that are shown as unlike any class
 
@@ -85,13 +86,7 @@ def rejects(probability: Floats, labels: Labels) -> NDArray[np.bool_]:
 
 def class_similarity(embeddings: NDArray[np.floating], labels: Labels) -> Floats:
     """Return the largest cosine of each of N embeddings [N, D] with the mean embedding of a class, float64."""
-    rows = _unit(embeddings)
-    means = _unit(np.stack([rows[labels == label].mean(axis=0) for label in np.unique(labels)]))
+    rows = unit_rows(embeddings)
+    means = unit_rows(np.stack([rows[labels == label].mean(axis=0) for label in np.unique(labels)]))
     found: Floats = (rows @ means.T).max(axis=1)
     return found
-
-
-def _unit(rows: NDArray[np.floating]) -> Floats:
-    wide = np.asarray(rows, np.float64)
-    unit: Floats = wide / np.maximum(np.linalg.norm(wide, axis=1, keepdims=True), 1e-12)
-    return unit

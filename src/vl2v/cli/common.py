@@ -63,8 +63,9 @@ def guarded(command: Callable[P, None]) -> Callable[P, None]:
             with explained(kwargs, command.__name__):
                 try:
                     command(*args, **kwargs)
-                finally:
-                    finish_output()
+                finally:  # while errors of the output can still be reported
+                    if code := flush_streams():  # its reader has closed it
+                        raise SystemExit(code)
         except Vl2vError as error:
             _fail(error, as_json)
         except (typer.Exit, typer.Abort, typer.BadParameter):
@@ -114,17 +115,6 @@ def finite(value: float | None) -> float | None:
     if value is not None and not math.isfinite(value):
         raise typer.BadParameter(f"{value} is not a finite number.")
     return value
-
-
-def finish_output() -> None:
-    """Flush the output of a command while errors can still be reported.
-
-    Raises:
-        OSError: if standard output cannot be written.
-        SystemExit: if its reader has closed it.
-    """
-    if code := flush_streams():
-        raise SystemExit(code)
 
 
 def _fail(error: Vl2vError, as_json: bool) -> None:

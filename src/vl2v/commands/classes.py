@@ -186,15 +186,7 @@ def _head_rows(added: NewClasses, store: EmbeddingStore) -> dict[str, torch.Tens
 def _buy(
     added: NewClasses, store: EmbeddingStore, limit: Decimal | None, run: str, progress: Progress | None
 ) -> dict[str, Any]:
-    """Buy the embeddings that the store lacks.
-
-    Args:
-        added: classes with their prompts.
-        limit: maximum amount to spend; None allows only free queries.
-
-    Returns:
-        What the student records of the purchase: prompts by class, number of queries, and cost.
-    """
+    """Buy the embeddings that the store lacks; without a limit, only free ones. Return what the student records."""
     currency, ledger = added.teacher.describe().price.currency, Ledger(store)
     budget, before = Budget(limit, currency=currency, less="fewer classes"), ledger.spent(run)
     quote = added.quote(store)

@@ -66,9 +66,9 @@ def dual_targets(
     Returns:
         d [B, D] and m [B], both float64. The rows of d have length one, or are zero if both weights are 0.
     """
-    image, text = _unit(teacher_image), _unit(teacher_text)
+    image, text = unit_rows(teacher_image), unit_rows(teacher_text)
     pull = image_weight * image_share[:, None] * image + (1 - image_weight) * text_share[:, None] * text
-    return _unit(pull), np.linalg.norm(pull, axis=1)
+    return unit_rows(pull), np.linalg.norm(pull, axis=1)
 
 
 def ridge(blocks: Iterable[Block], strength: float) -> tuple[Floats, Floats]:
@@ -113,7 +113,8 @@ def ridge(blocks: Iterable[Block], strength: float) -> tuple[Floats, Floats]:
     return weight.T, mean_d - mean_x @ weight
 
 
-def _unit(rows: NDArray[np.floating]) -> Floats:
+def unit_rows(rows: NDArray[np.floating]) -> Floats:
+    """Scale the rows of [N, D] to length one, in float64; zero rows remain zero."""
     wide = np.asarray(rows, dtype=np.float64)
     unit: Floats = wide / np.maximum(np.linalg.norm(wide, axis=1, keepdims=True), 1e-12)
     return unit

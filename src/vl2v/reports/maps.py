@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vl2v.evaluation.evaluation import ROLES
+from vl2v.method.ridge import unit_rows
 from vl2v.reports.sheet import Sheet
 from vl2v.reports.source import Arrays
 
@@ -45,8 +46,8 @@ def embedding_maps(arrays: Arrays) -> tuple[EmbeddingMap, ...]:
     for stage in STAGES:
         if stage not in arrays or len(arrays[stage]) < 3:
             continue
-        rows = _unit(arrays[stage])
-        texts = None if stage == "features" or "texts" not in arrays else _unit(arrays["texts"])
+        rows = unit_rows(arrays[stage])
+        texts = None if stage == "features" or "texts" not in arrays else unit_rows(arrays["texts"])
         mean, axes, explained = principal_axes(rows)
         names = None if texts is None else (texts - mean) @ axes
         maps.append(EmbeddingMap(stage, (rows - mean) @ axes, names, explained, _nearest(rows, texts, arrays)))
@@ -76,12 +77,6 @@ def _nearest(rows: NDArray[np.float64], texts: NDArray[np.float64] | None, array
     right = (rows @ texts.T).argmax(axis=1) == arrays["label"]
     roles = {role: arrays["role"] == role for role in ROLES}
     return {role: float(right[chosen].mean()) for role, chosen in roles.items() if chosen.any()}
-
-
-def _unit(rows: NDArray[np.float32]) -> NDArray[np.float64]:
-    wide = rows.astype(np.float64)
-    length: NDArray[np.float64] = np.linalg.norm(wide, axis=1, keepdims=True)
-    return wide / np.maximum(length, 1e-12)
 
 
 def map_sheet(maps: Sequence[EmbeddingMap], arrays: Arrays, classes: Sequence[str]) -> Sheet:

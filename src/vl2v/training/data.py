@@ -6,7 +6,6 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -21,7 +20,6 @@ from vl2v.data.splits import ExampleRows, Slots
 from vl2v.evaluation.evaluation import IN_DOMAIN
 from vl2v.evaluation.features import Validation
 from vl2v.evaluation.split import EvaluationDomain
-from vl2v.method.base import Context
 from vl2v.method.loop import Batch
 from vl2v.method.loss import scheduled_weight
 from vl2v.planning.plan import RunPlan
@@ -194,14 +192,3 @@ def loading_processes(workers: int | None, device: torch.device, processes: int 
     if workers is not None:
         return workers
     return 0 if device.type == "cpu" else min(8, max(1, cores() // processes - 1))
-
-
-def context_of(config: RunConfig, data: TrainingData) -> Context[Any]:
-    """Return the values of a run that the objective of a method can use."""
-    return Context(
-        head=data.head,
-        logit_scale=data.logit_scale,
-        settings=config.method_settings,
-        image_weight=config.image_weight,
-        texts=data.method_texts,
-    )

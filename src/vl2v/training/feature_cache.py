@@ -6,8 +6,7 @@ import hashlib
 import json
 import os
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -60,7 +59,7 @@ class FeatureCache:
         Returns:
             [slots, F] float32, a read-only memory map of all slots. Rows that have never been requested are undefined.
         """
-        with self._locked(accelerator.is_main_process):
+        with file_lock(self._lock) if accelerator.is_main_process else nullcontext():  # for all processes of a run
             accelerator.wait_for_everyone()
             filled, sums = self._read_index()
             lacking = self._lacking(np.unique(slots), filled)
@@ -136,15 +135,6 @@ class FeatureCache:
                 out[rows.start : rows.stop] = features[: len(rows)].cpu().numpy()
                 advance(len(rows))
         out.flush()
-
-    @contextmanager
-    def _locked(self, first: bool) -> Iterator[None]:
-        """Lock the cache. The first process of a run does so for all of them."""
-        if not first:
-            yield
-            return
-        with file_lock(self._lock):
-            yield
 
 
 def fingerprint(backbone: nn.Module, preprocess: Preprocess) -> str:

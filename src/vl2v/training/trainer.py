@@ -20,6 +20,7 @@ from vl2v.evaluation.metrics import metrics_line
 from vl2v.evaluation.reference import LABELS, TEACHER
 from vl2v.hints import resume_command
 from vl2v.method.align import align
+from vl2v.method.base import Context
 from vl2v.method.distill import Projected, distill, trainable
 from vl2v.method.evaluation import Score, mean_over_domains
 from vl2v.method.loop import Batch, warmed_up
@@ -32,7 +33,7 @@ from vl2v.shards import Shards, sharding
 from vl2v.student.backbones import Backbone
 from vl2v.training.adam import adam_of, adam_tensors, load_adam, set_rates
 from vl2v.training.aligning import Average, average_of, solve
-from vl2v.training.data import BatchLoader, TrainingData, context_of
+from vl2v.training.data import BatchLoader, TrainingData
 from vl2v.training.feature_cache import FeatureCache
 from vl2v.training.fresh import FreshViews
 from vl2v.training.pace import can_shard
@@ -74,7 +75,9 @@ class Trainer:
         self._loader = BatchLoader(config, data, self.backbone.preprocess, self.accelerator, self.fresh)
         self._average = average_of(config)
         self._selector = WeightSelector(config.distill, config.measure)
-        self._parts = LossParts(self.method.objective(context_of(config, data)))
+        weight, settings = config.image_weight, config.method_settings
+        context = Context(data.head, data.logit_scale, settings, weight, data.method_texts)
+        self._parts = LossParts(self.method.objective(context))
         processes, compiled = self.accelerator.num_processes, config.compile
         self._micro = MicroBatch(config.micro_batch, self.progress.note, processes, compiled)
         self._validator = Validator(self.method, data, self.backbone, self.projection, self.accelerator)

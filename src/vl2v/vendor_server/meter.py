@@ -69,13 +69,6 @@ class Reservation:
     once: Once | None
 
 
-@dataclass(frozen=True)
-class SavedAnswer:
-    """The body of a response that was sent and billed before."""
-
-    body: bytes
-
-
 class Meter:
     """Reserves and bills costs, and saves responses for repeated requests.
 
@@ -88,10 +81,8 @@ class Meter:
         self._engine, self._keep, self._clock = engine, keep_seconds, clock
         self._reserved: Counter[str] = Counter()
 
-    def admit(
-        self, account: Account, request: str, images: int, texts: int, once: Once | None
-    ) -> Reservation | SavedAnswer:
-        """Return the saved response of an earlier request with the same key, or reserve the cost.
+    def admit(self, account: Account, request: str, images: int, texts: int, once: Once | None) -> Reservation | bytes:
+        """Return the saved body of the response to an earlier request with the same key, or reserve the cost.
 
         Raises:
             ApiError: 402 if the quota is too small; 422 if the idempotency key belongs to another body.
@@ -128,7 +119,7 @@ class Meter:
                 saved = self._find(connection, reservation.account, reservation.once)
             if saved is None:
                 raise
-            return saved.body
+            return saved
         finally:
             self.release(reservation)
         return body
@@ -144,7 +135,7 @@ class Meter:
         with self._engine.begin() as connection:
             return connection.execute(delete(answers).where(answers.c.expires <= self._clock())).rowcount
 
-    def _find(self, connection: Connection, account: Account, once: Once | None) -> SavedAnswer | None:
+    def _find(self, connection: Connection, account: Account, once: Once | None) -> bytes | None:
         if once is None:
             return None
         mine = (answers.c.account == account.id) & (answers.c.key == once.key) & (answers.c.expires > self._clock())
@@ -152,7 +143,8 @@ class Meter:
         if row is None:
             return None
         once.same(row.request_digest)
-        return SavedAnswer(row.body)
+        body: bytes = row.body
+        return body
 
     def _keep_answer(self, connection: Connection, reservation: Reservation, body: bytes) -> None:
         if reservation.once is None:

@@ -23,7 +23,7 @@ from vl2v.vendor_server.database import write_probe
 from vl2v.vendor_server.inputs import Link, ParsedRequest, Picture, Text, parse
 from vl2v.vendor_server.keys import Locked
 from vl2v.vendor_server.links import Links
-from vl2v.vendor_server.meter import Meter, Once, Reservation, SavedAnswer
+from vl2v.vendor_server.meter import Meter, Once, Reservation
 from vl2v.vendor_server.metrics import Metrics
 from vl2v.vendor_server.money import from_nano, written
 from vl2v.vendor_server.rates import Rates
@@ -170,9 +170,9 @@ class Service:
     async def _embed(self, account: Account, request: str, body: bytes, once: Once | None) -> Reply:
         parsed = await self._in_executor(parse, body, self.card.identity, self.card.dimension, self.limits)
         admitted = await self._in_database(self.meter.admit, account, request, parsed.images, parsed.texts, once)
-        if isinstance(admitted, SavedAnswer):
+        if isinstance(admitted, bytes):
             self.metrics.replays.inc()
-            return Reply(admitted.body, replayed=True)
+            return Reply(admitted, replayed=True)
         try:
             images, vectors = await self._vectors(parsed)
             written_answer = await self._in_executor(self._write, parsed, images, vectors, admitted)
