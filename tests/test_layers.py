@@ -10,8 +10,8 @@ import vl2v
 
 SOURCE = Path(vl2v.__file__).parent
 FOUNDATION = """
-    errors hints strict nested yaml_keys terminal addresses allocator writing locking sqlite arrays faults progress
-    threads shards micro_batch plugins options training_time locations renamed words json_files notebook
+    errors hints strict nested yaml_keys terminal addresses allocator writing locking sqlite arrays tensor_files faults
+    progress threads shards micro_batch plugins options training_time locations renamed words json_files notebook
 """
 LAYERS = [
     FOUNDATION, "pretrained", "data", "datasets trust sources", "student", "teacher", "method", "recipes", "schema",
@@ -60,3 +60,13 @@ def test_no_package_imports_one_above_it_or_beside_it() -> None:
 def test_an_upward_import_is_noticed(tmp_path: Path) -> None:
     (tmp_path / "x.py").write_text("def f():\n    from vl2v.cli import common\n")
     assert upward(modules() | {"data.x": tmp_path / "x.py"}) == ["data.x imports cli.common"]
+
+
+def test_files_of_tensors_are_opened_by_one_function() -> None:
+    """Others would wait for ever at a named pipe. The weights of `offline:` come with the package."""
+    users = [
+        name
+        for name, path in modules().items()
+        if "safe_open" in (text := path.read_text(encoding="utf-8")) or "load_file" in text
+    ]
+    assert sorted(users) == ["teacher.offline.teacher", "tensor_files"]

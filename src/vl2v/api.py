@@ -88,7 +88,8 @@ def distill(
         held_out: domains that are left out for testing.
         budget: the most to spend, in the teacher's currency.
         resume: continue the run in `out` with its settings. You may raise `budget`, change `tracking`, accept the
-            teacher, and, until all images are bought, change `when_short`.
+            teacher, and, until all images are bought, change `when_short`. The teacher of a run from elsewhere must be
+            stated again if it is a file or an address.
         accept_teacher: continue if responses look useless: one embedding for different images or texts, a wrong order,
             zero-shot accuracy at chance.
         recipe: set of default settings: ``ood`` (default) or ``paper``; see docs/method.md.
@@ -130,6 +131,7 @@ def distill(
         teacher=opened,
         backbone=backbone,
         report=report,
+        named=spec or (settings or {}).get("teacher", {}).get("spec"),
     )
 
 

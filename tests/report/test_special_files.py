@@ -145,7 +145,7 @@ def test_a_pipe_among_the_images(world: Path, tmp_path: Path, name: str) -> None
 
 FILES = [
     "config.yaml", "metrics.jsonl", "state.safetensors", "state.json", "teacher.json", "evaluation.json", "places.json",
-    "predictions.npz", "embeddings.npz", "student/student.json", "student/student.safetensors", "student/trust.json",
+    "predictions.npz", "embeddings.npz", "student/student.json", "student/model.safetensors", "student/trust.json",
     "export/export.json", "export/model.onnx", "export/gallery.npz", "spending.jsonl", "tracking.json", "owner.json",
     "run.lock", "report.html", "student.lock",
 ]  # fmt: skip

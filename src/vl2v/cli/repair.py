@@ -15,12 +15,14 @@ from vl2v.cli.common import (
     Quiet,
     ReportOpt,
     StoreOpt,
+    TeacherOpt,
     finite,
     make_progress,
     money,
     storage_paths,
 )
 from vl2v.cli.settings import with_settings
+from vl2v.nested import merge, nested
 
 if TYPE_CHECKING:
     from vl2v.commands.repair import Repair
@@ -47,6 +49,7 @@ def repair(
             help="Warn if validation accuracy falls by more than this fraction.", min=0, max=1, callback=finite
         ),
     ] = 0.005,
+    teacher: TeacherOpt = None,
     report: ReportOpt = True,
     cache: CacheOpt = None,
     store: StoreOpt = None,
@@ -65,6 +68,7 @@ def repair(
     from vl2v.commands.repair_plan import plan_repair
 
     storage, progress = storage_paths(cache, store, run), make_progress(quiet, as_json)
+    settings = merge(settings, nested({"teacher.spec": teacher}))
     plan = plan_repair(
         run, images, out, queries=queries, budget=money(budget), column=image, storage=storage, progress=progress,
         settings=settings,

@@ -116,6 +116,7 @@ def run(
     backbone: Backbone | None = None,
     report: bool = True,
     account: BudgetAccount | None = None,
+    named: str | None = None,
 ) -> Run | None:
     """Plan, buy, train, evaluate and save; or continue an interrupted run.
 
@@ -126,6 +127,7 @@ def run(
         backbone: a loaded one, instead of `config.student.spec`.
         report: whether to save a sample of embeddings and write `report.html` at the end, which takes seconds.
         account: whose purchases count against the budget; None for this run alone.
+        named: the teacher of a resumed run that was made elsewhere, as the user names it to allow its use.
 
     Returns:
         The finished run; None in every process but the first, if several take part.
@@ -146,7 +148,7 @@ def run(
             accelerator.wait_for_everyone()
             config = config.model_copy(update={"student": folder.config().student})  # with its size
         elif resume:
-            resume_run(folder, config, paths)
+            resume_run(folder, config, paths, named=named, by_name=teacher is None)
         else:
             folder.create(config.model_copy(update={"made_with": versions(accelerator)}), paths)
         begun = resume or not first

@@ -16,7 +16,7 @@ from vl2v.locations import StoragePaths
 from vl2v.progress import Progress
 from vl2v.reports.source import evaluation_of_run
 from vl2v.runs.folder import EXPECTED, RunFolder
-from vl2v.runs.starting import ensure_finished, ensure_new
+from vl2v.runs.starting import ensure_finished, ensure_new, ensure_teacher_allowed
 from vl2v.runs.storage import storage_of
 from vl2v.settings import make_config
 from vl2v_runtime.names import shown
@@ -77,6 +77,7 @@ def final(
     out: Path,
     *,
     budget: str | None = None,
+    teacher: str | None = None,
     storage: StoragePaths | None = None,
     progress: Progress | None = None,
     report: bool = True,
@@ -92,6 +93,7 @@ def final(
         first: folder of the finished run.
         out: folder of the new run, new or empty.
         budget: the most to spend; None spends nothing.
+        teacher: the teacher of the run, if its address has changed or the run comes from elsewhere.
         storage: paths of cache and store; None uses those of the first run.
         progress: receives the progress of every stage.
         report: whether to write ``report.html`` at the end.
@@ -120,13 +122,17 @@ def final(
     resume = _is_begun(out, first)
     values = (RunFolder(out).config(resuming=True) if resume else config).model_dump(mode="json") | {"budget": limit}
     values["data"]["held_out"] = ()
+    if not resume:
+        ensure_teacher_allowed(folder, teacher)
+        values["teacher"]["spec"] = teacher or config.teacher.spec
     made = make_config(None, values)
     if int(os.environ.get("RANK", "0")) == 0 and not resume:  # of several processes, the first writes
         ensure_new(RunFolder(out), made.data.root)
         out.mkdir(parents=True, exist_ok=True)
         write_json(out / EXPECTED, asdict(expected) | {"first_run": str(first.resolve())})
     paths = storage or storage_of(first)
-    return run(made, out, resume=resume, storage=paths, progress=progress, report=report), expected
+    done = run(made, out, resume=resume, storage=paths, progress=progress, report=report, named=teacher)
+    return done, expected
 
 
 def _is_begun(out: Path, first: Path) -> bool:

@@ -38,7 +38,7 @@ from vl2v.planning.prepare import known_columns, read_unlabelled
 from vl2v.planning.requirements import make_quote
 from vl2v.progress import Progress, Silent
 from vl2v.runs.folder import CHECKED, TRAINED, RunFolder
-from vl2v.runs.starting import ensure_finished, ensure_new, ensure_same_model
+from vl2v.runs.starting import ensure_finished, ensure_new, ensure_same_model, ensure_teacher_allowed
 from vl2v.runs.storage import storage_of
 from vl2v.settings import make_config
 from vl2v.sources.named import imported
@@ -174,6 +174,8 @@ def plan_repair(
         ensure_new(RunFolder(target), source)
     config = _settings(first, target, limit, settings or {})
     ensure_comparable(config, first.config)
+    if teacher is None:
+        ensure_teacher_allowed(RunFolder(first.path), (settings or {}).get("teacher", {}).get("spec"))
     opened = teacher or open_configured_teacher(config)
     ensure_same_model(RunFolder(first.path), opened, record=False)
     classes, fit = first.student.classes, (first.student.preprocess.size, first.student.preprocess.fit)

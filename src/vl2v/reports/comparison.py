@@ -12,7 +12,6 @@ from decimal import Decimal
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
 
 from vl2v.faults import naming, reading
 from vl2v.pretrained.open_clip import ClipSpec, import_open_clip
@@ -21,6 +20,7 @@ from vl2v.reports.source import Source
 from vl2v.reports.spending import Spending
 from vl2v.student.files import WEIGHTS
 from vl2v.student.model import Student
+from vl2v.tensor_files import open_tensors
 
 BATCHES = (1, 32)
 PATIENCE = 1.5  # time limit in seconds for the measurement of one batch size; at least one run is measured
@@ -157,7 +157,7 @@ def teacher_parameters(spec: str) -> int | None:
 
 def _parameters(weights: Path) -> int:
     step = "copy the whole folder again from its source"
-    with reading(weights, step), naming(weights), safe_open(weights, "pt") as file:
+    with reading(weights, step), naming(weights), open_tensors(weights) as file:
         return sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118 - no mapping
 
 

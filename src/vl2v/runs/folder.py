@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -22,12 +21,14 @@ from vl2v.faults import UNREADABLE
 from vl2v.hints import resume_command
 from vl2v.json_files import read_json, write_json
 from vl2v.locations import StoragePaths
+from vl2v.runs.made_here import sign_teacher
 from vl2v.runs.ownership import LOCK, OWNER
 from vl2v.runs.relative import located
 from vl2v.runs.run_files import StateValues
 from vl2v.runs.storage import FILE as STORAGE
 from vl2v.runs.storage import remember
 from vl2v.teacher.purchase import spending
+from vl2v.tensor_files import open_tensors
 from vl2v.writing import in_place, replacing, write_text
 from vl2v_runtime import strict_json
 from vl2v_runtime.names import printable, quoted, shown
@@ -87,7 +88,7 @@ class RunFolder:
         self.check_free()
         self.path.mkdir(parents=True, exist_ok=True)
         if storage is not None:
-            remember(self.path, storage)
+            remember(self.path, storage, teacher=sign_teacher(config))
         self.write_config(config)
 
     def check_free(self) -> None:
@@ -131,7 +132,11 @@ class RunFolder:
             if (own / self.config_file.name).is_file():
                 step = f"pass the folder of the run: {quoted(own)}"
             raise RunError(f"{self.path} contains no run.", expected="config.yaml", found="none", next_step=step)
-        return located(parse(RunConfig, read_yaml(self.config_file), str(self.config_file)), self.path)
+        return located(self.written_config(), self.path)
+
+    def written_config(self) -> RunConfig:
+        """Read the settings of the run with paths as in `config.yaml`."""
+        return parse(RunConfig, read_yaml(self.config_file), str(self.config_file))
 
     def teacher(self) -> Mapping[str, Any] | None:
         """Return identity, revision and dimension of the vendor's model at the start of the run; None if not recorded.
@@ -162,7 +167,7 @@ class RunFolder:
         if not self.state_file.exists():
             return None
         try:
-            with safe_open(self.state_file, "pt") as file:
+            with open_tensors(self.state_file) as file:
                 values = strict_json.parse(file.metadata()["state"], allow_nan=True)
                 StateValues.model_validate(values)
                 return State({name: file.get_tensor(name) for name in file.keys()}, values)  # noqa: SIM118

@@ -26,6 +26,7 @@ from vl2v.teacher.prompts import is_file
 MARK = "signature"  # key in the provenance and in places.json
 SECRET_BYTES = 32
 FIXED = ("offline", "conse", "jina", "cohere", "voyage")  # teachers whose name contains neither a file nor an address
+TEMPLATES = "pass its lines: --template 'a photo of a {}'"
 PLAIN = re.compile(r"[A-Za-z0-9_.-]+")
 
 
@@ -58,17 +59,23 @@ def check_teacher(config: RunConfig, signature: object) -> None:
     if (harmless and _is_fixed(spec)) or is_signed(signature, "teacher", spec, prompts):
         return
     raise TeacherError(
-        "The student names a file or an address as its teacher, and was not made here by this version of vl2v.",
+        "The student or its run names a file or an address as its teacher, and was not made here by this version of "
+        "vl2v.",
         expected="--teacher (from Python, teacher=), since a folder from others could send your key to any address",
         found=spec[:200] if harmless else f"{spec[:200]}, with prompts from {str(prompts)[:200]}",
         next_step=f"if you trust it, repeat the command with --teacher '{spec[:200]}'",
     )
 
 
-def check_prompts(config: RunConfig, signature: object) -> None:
+def check_prompts(config: RunConfig, signature: object, step: str = TEMPLATES) -> None:
     """Refuse to read the prompts of a student that was made elsewhere from a file, even if the teacher is the user's.
 
     The lines of any file with braces would be sent to the teacher.
+
+    Args:
+        config: settings of the student's run.
+        signature: signature of teacher and prompts.
+        step: how the user states the prompts, for the message.
 
     Raises:
         TeacherError: with the option that states the prompts.
@@ -76,11 +83,10 @@ def check_prompts(config: RunConfig, signature: object) -> None:
     spec, prompts = config.teacher.spec, config.teacher.prompts
     if is_file(prompts) and not is_signed(signature, "teacher", spec, prompts):
         raise TeacherError(
-            "The student names a file as its prompts, and was not made here by this version of vl2v.",
-            expected="prompts in student.json (templates), or --template",
+            "The student or its run names a file as its prompts, and was not made here by this version of vl2v.",
+            expected="the prompts themselves, e.g. 'a photo of a {}'",
             found=str(prompts)[:200],
-            next_step="if you trust it, pass its lines: --template 'a photo of a {}'; else copy the student again from "
-            "its source",
+            next_step=f"if you trust it, {step}; else copy the folder again from its source",
         )
 
 

@@ -15,8 +15,10 @@ from vl2v.hints import resume_command
 from vl2v.json_files import write_json
 from vl2v.locations import StoragePaths
 from vl2v.runs.folder import RunFolder
+from vl2v.runs.made_here import MARK, check_prompts, check_teacher, is_signed, sign_teacher
 from vl2v.runs.relative import base_of
-from vl2v.runs.storage import remember
+from vl2v.runs.storage import remember, teacher_signature
+from vl2v.student.files import CARD, read_described
 from vl2v.teacher.base import Teacher
 from vl2v.teacher.http.remote import RemoteTeacher
 from vl2v_runtime.names import printable
@@ -44,10 +46,47 @@ def ensure_new(folder: RunFolder, data: Path) -> None:
     folder.check_free()
 
 
-def resume_run(folder: RunFolder, config: RunConfig, paths: StoragePaths) -> None:
-    """Record the settings that may change when a run is resumed: cache and store, budget and trackers."""
+def ensure_teacher_allowed(folder: RunFolder, named: str | None = None) -> None:
+    """Check that the teacher and the prompts in the settings of a run may be opened.
+
+    They may be if this user made the run, or if they contain neither a file nor an address.
+
+    Args:
+        folder: folder of the run, which may come from another person.
+        named: the teacher, if the user names it in this command; its prompts are then checked alone.
+
+    Raises:
+        TeacherError: if they may not; the message contains the option that opens the teacher anyway.
+    """
+    config = folder.written_config()
+    made = read_described(folder.student)["provenance"] if (folder.student / CARD).is_file() else {}
+    given, noted = teacher_signature(folder.path), made.get(MARK)  # earlier versions signed in the student alone
+    own = given if is_signed(given, "teacher", config.teacher.spec, config.teacher.prompts) else noted
+    if named is None:
+        check_teacher(config, own)
+    else:
+        check_prompts(config, own, "copy its lines into config.yaml, as a list under teacher.prompts")
+
+
+def resume_run(
+    folder: RunFolder, config: RunConfig, paths: StoragePaths, *, named: str | None = None, by_name: bool = True
+) -> None:
+    """Record the settings that may change when a run is resumed: cache and store, budget and trackers.
+
+    Args:
+        folder: folder of the run.
+        config: settings of the run, with the changes.
+        paths: paths of cache and store.
+        named: the teacher, if the user names it in this command.
+        by_name: whether the teacher in the settings will be opened; False if the caller has an open one.
+
+    Raises:
+        TeacherError: see `ensure_teacher_allowed`.
+    """
     known = folder.config()
-    remember(folder.path, paths, base_of(folder.path, known.data.root))
+    if by_name:
+        specs = (folder.written_config().teacher.spec, known.teacher.spec)
+        ensure_teacher_allowed(folder, named if named in specs else None)
     fixed: dict[str, Any] = {"made_with": known.made_with}
     if config.precision == "auto":  # values that were chosen at the start of the run do not change
         fixed["precision"] = known.precision
@@ -58,6 +97,8 @@ def resume_run(folder: RunFolder, config: RunConfig, paths: StoragePaths) -> Non
     config = config.model_copy(update=fixed)
     if config != known:
         folder.write_config(config)
+    signature = sign_teacher(folder.written_config()) if by_name else teacher_signature(folder.path)
+    remember(folder.path, paths, base_of(folder.path, known.data.root), signature)
 
 
 def ensure_finished(folder: RunFolder) -> None:

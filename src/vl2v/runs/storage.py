@@ -5,14 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from vl2v.errors import RunError
 from vl2v.json_files import write_json
 from vl2v.locations import StoragePaths, default_cache, default_store
 from vl2v.runs.made_here import MARK, is_signed, sign
 from vl2v_runtime import strict_json
-from vl2v_runtime.names import printable
+from vl2v_runtime.names import printable, quoted, shown
 
 FILE = "places.json"  # in the run folder
 FOLDER, PATH, FOLDER_MARK = "folder", "run", "folder_signature"
+TEACHER_MARK = "teacher_signature"  # see `vl2v.runs.made_here.sign_teacher`
 
 
 @dataclass(frozen=True)
@@ -28,17 +30,27 @@ class Started:
     run: Path
 
 
-def remember(run: Path, storage: StoragePaths, folder: Path | None = None) -> None:
+def remember(run: Path, storage: StoragePaths, folder: Path | None = None, teacher: object = None) -> None:
     """Record in a run's folder which cache and store it uses, and which folder its paths are relative to.
 
     Args:
         folder: the folder that relative paths of the settings are relative to; None is the current one.
+        teacher: signature of the teacher in `config.yaml`; None does not record any.
     """
     found = {"cache": str(storage.cache.absolute()), "store": str(storage.store.absolute())}
     here = {FOLDER: str((folder or Path.cwd()).absolute()), PATH: str(run.resolve())}
     if all(printable(path) == path for path in here.values()):
         found |= here | {FOLDER_MARK: sign("folder", *here.values()) or ""}
-    write_json(run / FILE, found | {MARK: sign("places", found["cache"], found["store"])})
+    signatures = {MARK: sign("places", found["cache"], found["store"]), TEACHER_MARK: teacher}
+    write_json(run / FILE, found | {mark: signature for mark, signature in signatures.items() if signature is not None})
+
+
+def teacher_signature(run: Path) -> object:
+    """Return the signature of the teacher of a run, which is not checked; None if there is none."""
+    try:
+        return strict_json.read(run / FILE).get(TEACHER_MARK)
+    except (OSError, ValueError, AttributeError):
+        return None
 
 
 def started_in(run: Path) -> Started | None:
@@ -61,8 +73,14 @@ def storage_of(
         run: folder of the run; None if there is no run.
         present: whether to use the run's paths only if they exist. Resuming a run passes False, because it must not
             silently replace the run's store by a new one.
+
+    Raises:
+        RunError: if a run that this user did not start here is resumed, and names other paths.
     """
-    known = _remembered(run, anyone=not present) if run is not None else {}
+    known, own = _remembered(run) if run is not None else ({}, True)
+    if not own and not present:
+        _check_stated(run, known, {"cache": cache, "store": store})
+    known = known if own else {}
     usable = {name: path for name, path in known.items() if not present or path.exists()}
     return StoragePaths(
         cache or usable.get("cache") or default_cache(), store or usable.get("store") or default_store()
@@ -71,20 +89,32 @@ def storage_of(
 
 def made_here(run: Path) -> bool:
     """Whether this user created the run on this machine. Only then are the files that it names trusted and read."""
-    return bool(_remembered(run, anyone=False))
+    known, own = _remembered(run)
+    return bool(known) and own
 
 
-def _remembered(run: Path, anyone: bool) -> dict[str, Path]:
-    """Return the recorded paths; empty for a run of an older version, or for a student without its run.
+def _check_stated(run: Path | None, known: dict[str, Path], stated: dict[str, Path | None]) -> None:
+    """Check that the user states the paths to which a resumed run of another person or machine would write."""
+    usual = {"cache": default_cache(), "store": default_store()}
+    if other := [name for name, path in known.items() if stated[name] is None and path != usual[name]]:
+        raise RunError(
+            f"{shown(str(run))} was not started here by this user.",
+            expected=" and ".join(f"--{name}" for name in other) + ", since vl2v writes to the paths that it names",
+            found=", ".join(shown(known[name])[:300] for name in other),
+            next_step="if they are yours, repeat the command with "
+            + " ".join(f"--{name} {quoted(known[name])[:300]}" for name in other)
+            + "; with another store, embeddings are bought again",
+        )
 
-    Args:
-        anyone: whether to trust a folder that was created elsewhere. Resuming a run follows its settings. Any other
-            command opens no file that a foreign folder names.
+
+def _remembered(run: Path) -> tuple[dict[str, Path], bool]:
+    """Return the recorded paths, and whether this user recorded them here.
+
+    The paths are empty for a run of an older version, or for a student without its run.
     """
     try:
         found = strict_json.read(run / FILE)
         cache, store = str(found["cache"]), str(found["store"])
-        known = {"cache": Path(cache), "store": Path(store)}
-        return known if anyone or is_signed(found.get(MARK), "places", cache, store) else {}
+        return {"cache": Path(cache), "store": Path(store)}, is_signed(found.get(MARK), "places", cache, store)
     except (OSError, ValueError, AttributeError, KeyError, TypeError):
-        return {}
+        return {}, False

@@ -14,6 +14,7 @@ from vl2v.pretrained.open_clip import ClipSpec, builtin_name, create, wants_quic
 from vl2v.student.architectures import Recipe as Recipe
 from vl2v.student.depthwise import pad_depthwise
 from vl2v.student.preprocess import Preprocess
+from vl2v.tensor_files import read_tensors
 from vl2v_runtime.fits import SQUASH, Fit
 
 EXPECTED = "timm:<name>, timm:<name>@<checkpoint>, offline:, or teacher"
@@ -143,9 +144,7 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
         raise StudentError(f"{path} is missing.", expected="a checkpoint", found="no such file", next_step=step)
     try:
         if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            return dict(load_file(path))
+            return read_tensors(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # both readers raise many kinds for broken files
         found = " ".join(str(error).split())[:200]

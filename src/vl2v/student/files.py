@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from pydantic import ValidationError
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from vl2v.errors import StudentError
@@ -32,6 +32,7 @@ from vl2v.student.backbones import Backbone
 from vl2v.student.card import StudentCard
 from vl2v.student.preprocess import Preprocess
 from vl2v.student.provenance import check_provenance
+from vl2v.tensor_files import open_tensors, read_tensors
 from vl2v.trust import files as trust_file
 from vl2v.writing import replacing
 from vl2v_runtime import strict_json
@@ -122,7 +123,7 @@ def load(folder: Path, backbone: nn.Module | None = None, *, trust: bool = True)
     compare_shapes(f"the backbone {recipe.name}", shapes_of(module.state_dict()), backbone_shapes)
     student = _assembled(card, Backbone(module, card.features, preprocess, recipe))
     try:
-        student.load_state_dict(load_file(folder / WEIGHTS))
+        student.load_state_dict(read_tensors(folder / WEIGHTS))
     except (OSError, SafetensorError, RuntimeError) as error:
         raise _broken(folder / WEIGHTS, "this student's weights", error) from error
     _try(student.eval(), folder / WEIGHTS)
@@ -239,9 +240,7 @@ def _stamp(names: Mapping[str, Any], head: torch.Tensor | None) -> str:
 def _read_header(path: Path) -> tuple[dict[str, tuple[int, ...]], dict[str, Any]]:
     """Read the shape of every tensor and the class names from the header of the weights."""
     try:
-        if path.exists() and not path.is_file():
-            raise ValueError("a folder, a pipe or a device instead of the file")
-        with safe_open(path, "pt") as file:
+        with open_tensors(path) as file:
             shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
             saved_names = strict_json.parse((file.metadata() or {}).get(METADATA_KEY, "{}"))
     except (OSError, SafetensorError, ValueError) as error:
