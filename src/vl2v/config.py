@@ -210,12 +210,7 @@ def _without_labels(config: RunConfig) -> list[str]:
             "it, and measure the student on a labelled folder with vl2v evaluate"
         )
     needless = (
-        "class_first",
-        "held_out_classes",
-        "unlabelled",
-        "labels_per_class",
-        "rest_unlabelled",
-        "allow_missing_classes",
+        "class_first", "held_out_classes", "unlabelled", "labels_per_class", "rest_unlabelled", "allow_missing_classes"
     )
     if stated := [key for key in needless if getattr(data, key)]:
         named = ", ".join(f"data.{key} ({_flag(key)})" for key in stated)
@@ -262,8 +257,6 @@ def parse(model: type[Model], values: object, source: str) -> Model:
     """Validate settings.
 
     Args:
-        model: class of the settings.
-        values: a nested mapping.
         source: source of the settings, for the message.
 
     Raises:

@@ -19,7 +19,6 @@ class Plugins(Mapping[str, T]):
     package raises a `ConfigError`; the rest of the registry works.
 
     Args:
-        group: group of the entry points.
         noun: noun for an object, for messages.
         built_in: ``module:attribute`` of the objects of this package, by name.
         expected: description of a valid object of another package, for messages.

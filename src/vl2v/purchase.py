@@ -91,8 +91,6 @@ def purchase(
     """Buy the required embeddings that the store lacks, texts first.
 
     Args:
-        budget: spending limit.
-        store: receives the embeddings.
         pilot: images to buy first; None for no such images.
 
     Raises:

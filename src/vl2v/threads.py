@@ -126,7 +126,6 @@ def choose(work: Work, images: int, total: int) -> int:
     Args:
         work: processes a number of images; called several times.
         images: number of images per call, above 0.
-        total: total number of images.
 
     Returns:
         From 1 to the current number of threads of torch.
@@ -145,8 +144,6 @@ def measured(work: Work, images: int, total: int, most: int, use: Callable[[int]
     """Measure the seconds per call with one thread, with half of `most`, and with `most`.
 
     Args:
-        work: see `choose`.
-        images: see `choose`.
         total: see `choose`; if one thread needs only a few seconds, no other number is measured.
         most: largest number of threads, above 0.
         use: sets the number of threads.

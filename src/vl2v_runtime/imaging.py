@@ -52,11 +52,7 @@ class UnreadableImageError(ValueError):
 
 
 class MissingDecoderError(UnreadableImageError):
-    """The format of an image needs a package that is not installed.
-
-    Attributes:
-        install: command that installs the package.
-    """
+    """The format of an image needs a package that is not installed."""
 
     def __init__(self, form: Format) -> None:
         self.install = f"pip install {missing(form)}"
@@ -125,9 +121,6 @@ def read_file_and_status(path: str | Path) -> tuple[bytes, os.stat_result]:
 
 def header(data: bytes, formats: tuple[str, ...] = FORMATS) -> tuple[str, int, int]:
     """Read the format, by its name in Pillow, the width and the height from the header of a file.
-
-    Args:
-        data: bytes of the file.
 
     Raises:
         Exception: of many types, if the file is not an image.

@@ -39,9 +39,6 @@ class _Bits:
 def jxl_size(data: bytes) -> tuple[int, int]:
     """Return width and height in pixels, before the orientation is applied.
 
-    Args:
-        data: bytes of the file.
-
     Raises:
         ValueError: if the file is not a JPEG XL image, is animated, or has a preview.
     """

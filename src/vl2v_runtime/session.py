@@ -103,8 +103,6 @@ def within(seconds: float, work: Callable[[], T], give_up: Callable[[], object] 
     onnxruntime cannot be interrupted within a node. A thread that exceeds the limit continues until the process ends.
 
     Args:
-        seconds: time limit in seconds.
-        work: function without arguments.
         give_up: called when the limit is exceeded.
 
     Raises:

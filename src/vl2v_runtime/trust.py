@@ -84,7 +84,6 @@ def refusal(trust: Trust | None, score: str, *, linear: bool) -> dict[str, str] 
     """Say why no prediction of a student can be refused by a score.
 
     Args:
-        trust: trust data of the student.
         linear: whether the student has a linear classifier, which cannot be given negative texts.
 
     Returns:

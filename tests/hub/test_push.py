@@ -197,7 +197,7 @@ def test_a_dry_run_sends_nothing_and_writes_what_would_be_sent(
 
 
 def test_nothing_of_the_machine_is_published(bench: Bench, run: Path) -> None:
-    found = make_package(run, "me/stripes").files
+    found = make_package(run, "me/stripes")
     everything = b"".join(p.read_bytes() if isinstance(p, Path) else p for p in found.values())
     data, teacher, student = bench.data, bench.teacher.removeprefix("file:"), bench.student.partition("@")[2]
     for secret in (data, bench.root, run, teacher, student, Path(teacher).name, Path.home(), bench.root.name):

@@ -19,7 +19,7 @@ from vl2v.commands.classes import list_classes
 from vl2v.commands.new_classes import known_classes
 from vl2v.config import RunConfig, parse
 from vl2v.errors import HubError, RunError, StudentError, Vl2vError
-from vl2v.hub.package import Package, make_package
+from vl2v.hub.package import make_package
 from vl2v.json_files import write_json
 from vl2v.reports.extras import export_table
 from vl2v.reports.source import read_run
@@ -112,7 +112,7 @@ def writing(path: Path, use: Callable[[], object]) -> Callable[[str], object]:
 
 
 def card_of(run: Path) -> str:
-    content = make_package(run, "me/pets").files["README.md"]
+    content = make_package(run, "me/pets")["README.md"]
     assert isinstance(content, bytes)
     return content.decode()
 
@@ -238,13 +238,9 @@ def test_no_name_becomes_markup_in_a_model_card(tmp_path: Path, evil: str) -> No
     assert len({len(re.findall(r"(?<!\\)\|", line)) for line in table}) == 1
 
 
-def names(package: Package) -> set[str]:
-    return set(package.files)
-
-
 def test_a_link_out_of_the_run_is_not_published(tmp_path: Path) -> None:
     path = make_run(tmp_path)
-    assert "student/model.safetensors" in names(make_package(path, "me/pets"))
+    assert "student/model.safetensors" in make_package(path, "me/pets")
     secret = tmp_path / "id_rsa"
     secret.write_text("private key")
     (path / "export").mkdir()

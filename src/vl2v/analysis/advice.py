@@ -75,9 +75,6 @@ def advise(
     Args:
         teacher_right: whether the teacher's zero-shot prediction is correct, for each queried image.
         probe_right: whether the probe's prediction is correct, for each image.
-        by_domain: see `Advice`.
-        classes: see `Advice`.
-        of_classes: see `Advice`.
     """
     answers, images = len(teacher_right), len(probe_right)
     if answers < FEWEST_ANSWERS or images < max(FEWEST_IMAGES, FEWEST_PER_CLASS * classes):

@@ -59,7 +59,6 @@ def changed(pixels: Tensor, view: int, generator: np.random.Generator) -> Tensor
     Args:
         pixels: [N, 3, S, S] uint8.
         view: number of the change, from 1 to the number of `VIEWS`.
-        generator: random generator of the strengths.
 
     Returns:
         [N, 3, S, S] uint8.

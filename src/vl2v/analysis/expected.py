@@ -197,7 +197,6 @@ def calibrate(known: Images, classes: int, groups: NDArray[np.int64]) -> Calibra
     is a probe on the student's features.
 
     Args:
-        known: labelled images.
         classes: number of classes, K.
         groups: [N] int64, usually the domain; at least two of them have `FEWEST_PER_GROUP` unchanged images.
     """

@@ -26,7 +26,6 @@ def frozen_features(
     """Return the frozen backbone's features [N, F] of images in the pixel cache. Cached features are reused.
 
     Args:
-        plan: a plan with a student.
         digests: [N, 32], SHA-256 of the images.
         keep: computes missing features in blocks of the feature cache and saves them, for many images. None computes
             only those of the given images and saves nothing, for a sample.

@@ -12,11 +12,7 @@ from vl2v_runtime.trust import softmax
 Floats = NDArray[np.float64]
 Labels = NDArray[np.int64]
 
-STRENGTHS = (
-    0.1,
-    1.0,
-    10.0,
-)  # of the penalty, relative to the mean variance of a feature
+STRENGTHS = (0.1, 1.0, 10.0)  # of the penalty, relative to the mean variance of a feature
 FOLDS = 5
 TEMPERATURES = np.geomspace(0.01, 2.0, 60)  # candidates for the temperature of a probe's scores
 
@@ -33,7 +29,6 @@ def stratified_folds(labels: Labels, units: Labels | None = None, count: int = F
         labels: [N] int64.
         units: [N] int64; images of one unit, such as copies of one file or frames of one clip, are in one fold. None
             makes every image its own unit.
-        count: number of folds.
         seed: seed of the order in which images are assigned.
     """
     units = np.arange(len(labels)) if units is None else units

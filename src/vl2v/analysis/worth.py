@@ -49,7 +49,6 @@ def worth_of(
     Images of held-out domains and stated test images are not used.
 
     Args:
-        plan: a plan with a student.
         store: store of the embeddings; images without an embedding are omitted.
         device: device of the backbone; None is the CPU.
         bought: whether a run has bought the sample, or its first part. Otherwise, images with a stored embedding are
@@ -120,8 +119,6 @@ def sample_of(
     """Return a seeded sample of images, divided evenly by domain and class.
 
     Args:
-        labels: labels of all images.
-        domains: domains of all images.
         candidates: [N] rows to sample from.
         known: [N], whether the teacher's embedding is stored; such images are preferred within a domain and class. None
             prefers no image.

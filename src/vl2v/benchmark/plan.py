@@ -22,7 +22,6 @@ class Plan:
     """The requirements of a grid.
 
     Attributes:
-        finished: number of finished jobs.
         image_queries: image queries of all jobs; each image and view counts once.
         hours: duration of the remaining jobs in sequence on this machine.
         basis: basis of the estimate of `hours`.

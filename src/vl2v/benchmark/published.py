@@ -15,7 +15,6 @@ class Published:
     """A row of a published table.
 
     Attributes:
-        title: name of the method.
         averages: accuracies averaged over target domains in percent, in the order of `BENCHMARKS`.
         mean: mean over the benchmarks in percent, as published.
         student: architecture of the student.

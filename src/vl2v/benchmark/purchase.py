@@ -79,7 +79,6 @@ class Bought:
 
     Attributes:
         images: [N, 32] SHA-256 of distinct image contents by view, sorted.
-        texts: distinct prompts, sorted.
         covers: `purchase_key` of the jobs that are covered.
     """
 

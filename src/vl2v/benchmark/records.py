@@ -36,7 +36,6 @@ class Record:
         method: label of the method in the grid, e.g. ``adip``; `ZERO_SHOT` for the teacher itself.
         title: name of the method in tables.
         target: domain that is held out for testing.
-        seed: random seed of the run.
         candidate: candidate values of settings, by dotted key; empty if there is only one candidate.
         weights: name of the weights: ``swad``, ``best``, ``last``, or ``wise-ft <share>``; empty for the teacher.
         saved: whether these are the saved weights of the run.

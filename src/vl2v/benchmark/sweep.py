@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from pathlib import Path
@@ -140,7 +139,9 @@ class Sweep:
             TrainingError: if the training of this job fails.
             Vl2vError: for an error that concerns all jobs.
         """
-        with self._alone(job) as acquired:
+        locks = self.out / "locks"
+        locks.mkdir(parents=True, exist_ok=True)
+        with try_file_lock(locks / job.name) as acquired:
             if not acquired:
                 return False
             if not is_finished(self.out, job):
@@ -245,14 +246,6 @@ class Sweep:
     def affordable(self, job: Job) -> Job:
         """Return the job with the budget of the whole grid, which all jobs share."""
         return job if self.budget is None else job.with_budget(self.budget)
-
-    @contextmanager
-    def _alone(self, job: Job) -> Iterator[bool]:
-        """Try to reserve a job for this process until the block ends; yields whether that succeeded."""
-        locks = self.out / "locks"
-        locks.mkdir(parents=True, exist_ok=True)
-        with try_file_lock(locks / job.name) as acquired:
-            yield acquired
 
 
 def identify(grid: Grid, teacher: Teacher, storage: StoragePaths, progress: Progress) -> Origin:

@@ -38,7 +38,6 @@ class Expense:
         text_queries: text queries of a run with an empty store.
         cost: cost of both, in `currency`.
         currency: currency; empty if nothing was charged.
-        hours: wall time in hours.
     """
 
     image_queries: float

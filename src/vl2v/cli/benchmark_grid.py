@@ -23,10 +23,6 @@ def make_grid(
 
     Args:
         settings: settings of all jobs; see `grid_settings`.
-        methods: value of ``--methods``.
-        variants: value of ``--variants``.
-        targets: value of ``--targets``.
-        seeds: value of ``--seeds``.
         selection: further fields of `Grid`: ``vary``, ``tune`` and ``crossed``.
 
     Raises:

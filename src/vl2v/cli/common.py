@@ -175,7 +175,6 @@ def amount(text: str, what: str, flag: str) -> Decimal:
 
     Args:
         what: meaning of the amount, for the message.
-        flag: name of the option.
 
     Raises:
         ConfigError: if it is not an amount of money.

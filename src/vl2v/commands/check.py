@@ -99,7 +99,6 @@ def check_teacher(
         data: labelled images: a folder, a table, or a dataset of another tool. None uses images of plain colours.
         budget: maximum amount to spend; required if the teacher charges.
         images: number of images to query, spread over the classes.
-        storage: paths of store and cache.
         settings: nested settings of a run, e.g. the price of a vendor whose price is unknown. With ``student.spec``,
             the check compares the teacher with a linear probe on the features of that student.
 
@@ -127,9 +126,8 @@ def check_teacher(
         checker = _Checker(opened, store, budget, progress)
         found = checker.run(contents, dataset.labels[rows], plan.requirements.prompts, len(dataset.phrases))
         advice = worth_of(plan, store, progress)
-        return replace(
-            found, job=quote_again(plan, store), advice=advice
-        )  # without the queries that the check has bought
+        job = quote_again(plan, store)  # without the queries that the check has bought
+        return replace(found, job=job, advice=advice)
 
 
 class _Checker:

@@ -78,7 +78,6 @@ class Run:
     """A finished run.
 
     Attributes:
-        folder: the run folder.
         student: the student, loaded from the saved file.
         evaluation: results of this student per domain.
         image_queries: number of image queries that this run bought.
@@ -121,7 +120,6 @@ def run(
     """Plan, buy, train, evaluate and save; or continue an interrupted run.
 
     Args:
-        resume: continue the run in `out`.
         storage: paths of cache and store; None takes those that the run folder records.
         teacher: an open one, instead of `config.teacher.spec`.
         backbone: a loaded one, instead of `config.student.spec`.

@@ -53,7 +53,6 @@ class Expected:
             domain from the others; None with one source domain.
         drift: comparison with the training domains, as in `vl2v predict`; None without a drift reference.
         warnings: reasons to doubt the estimate.
-        next_step: recommended action.
         reference: what the accuracy compares predictions with: labels, or the teacher's predictions.
     """
 

@@ -90,7 +90,6 @@ def final(
     embeddings of its held-out domains, which it does unless ``teacher.zero_shot`` is off.
 
     Args:
-        first: folder of the finished run.
         out: folder of the new run, new or empty.
         budget: the most to spend; None spends nothing.
         teacher: the teacher of the run, if its address has changed or the run comes from elsewhere.

@@ -50,8 +50,6 @@ class Labels:
     """Labels of N images.
 
     Attributes:
-        file: path of the table.
-        classes: K class names.
         predictions: [N] int64, index of the most probable class.
         confidence: [N] float64 in [0, 1], probability of that class; calibrated if images were checked.
         trusted: [N] bool, whether the prediction set contains only this class; None without checked images.
@@ -60,8 +58,6 @@ class Labels:
         accuracy: accuracy of the teacher on the checked images, in [0, 1]; None without any.
         error: maximum share of prediction sets without the right class, in (0, 1).
         queries: number of image and of text queries that were paid for.
-        spent: cost of the queries.
-        currency: currency of the cost.
     """
 
     file: Path
@@ -111,7 +107,6 @@ def label(
         error: maximum share of images of the same kind whose prediction set lacks the right class, in (0, 1).
         trusted_only: whether other images are omitted from the table; needs `check`.
         budget: maximum amount to spend; required if the teacher charges.
-        storage: paths of cache and store.
         progress: receives the progress of scan and queries.
         settings: nested settings of a run, e.g. `teacher.prompts`.
 
@@ -126,9 +121,8 @@ def label(
     limit = parse_budget(budget)
     spec, base = teacher if isinstance(teacher, str) else teacher.describe().identity, settings or {}
     names = classes if isinstance(classes, str) else list(classes)
-    columns = {
-        name: value for name, value in (base.get("data") or {}).items() if name != "label"
-    }  # `data` has no labels
+    columns = {**(base.get("data") or {})}
+    columns.pop("label", None)  # `data` has no labels
     described = {"root": str(data), "classes": names}
     config = _config(base | {"data": columns}, spec, described, storage, progress)
     opened = open_configured_teacher(config) if isinstance(teacher, str) else teacher

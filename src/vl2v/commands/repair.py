@@ -41,16 +41,12 @@ class Repair:
     """A repaired student, compared with the earlier one, which is unchanged.
 
     Attributes:
-        folder: the new run.
-        student: the new student.
         old: evaluation of the earlier student.
         new: evaluation of the new student on the same images.
         trained: number of new images that were used for training.
         checked: number of new images that were queried but not used for training.
         agreement: number of checked images on which the earlier and the new student agree with the teacher.
         queries: number of image queries that were paid for.
-        spent: cost of all queries.
-        currency: currency of the cost.
         tolerance: loss of mean accuracy on the validation images from which the new student counts as worse.
     """
 

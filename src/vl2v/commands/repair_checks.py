@@ -88,7 +88,6 @@ def is_begun(out: Path, requested: Mapping[str, Any]) -> bool:
     """Whether a folder contains a repair with these options, to be continued.
 
     Args:
-        out: folder of the repair.
         requested: the options, by their keys in `REPAIR`. Folders of earlier versions do not have all keys.
 
     Raises:

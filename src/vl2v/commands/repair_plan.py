@@ -67,10 +67,6 @@ class RepairPlan:
     Attributes:
         first: folder of the run to repair.
         images: the images of the new site, as given.
-        out: folder of the new run.
-        config: settings of the new run.
-        storage: paths of cache and store.
-        teacher: the opened teacher.
         student: the student to repair.
         evaluation: evaluation of this student.
         trained: images to query and to use for training.
@@ -139,7 +135,6 @@ def plan_repair(
     features of the student (k-centre).
 
     Args:
-        run: folder of a finished run.
         images: images of the new site, without labels: a folder of any depth, a table, or a dataset of another tool.
         out: folder of the new run; None is the name of the first one with ``-repaired``.
         queries: maximum number of images to query, at least 5. The budget may allow fewer.

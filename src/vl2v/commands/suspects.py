@@ -80,7 +80,6 @@ def find_suspects(
         config: settings of a run, with a student.
         out: path of the CSV file; the page has the same name with the suffix ``.html``. An earlier list is replaced.
             Its column ``drop`` is copied for images that both lists contain for the same reason.
-        storage: paths of cache and store.
 
     Raises:
         ConfigError: if the images have no labels.

@@ -36,7 +36,6 @@ def spectra(pixels: NDArray[np.uint8], slots: Indices) -> Floats:
 
     Args:
         pixels: [slots, S, S, 3] uint8, usually a memory map.
-        slots: [N] slots.
 
     Returns:
         [N, FREQUENCIES, FREQUENCIES] float32, in grey levels.

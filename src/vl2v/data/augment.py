@@ -22,7 +22,6 @@ class Augmentation:
 
     Args:
         size: side length of the output in pixels.
-        settings: strengths of the augmentation.
     """
 
     def __init__(self, size: int, settings: AugmentSettings | None = None) -> None:

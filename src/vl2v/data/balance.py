@@ -52,7 +52,6 @@ def shuffled_pass(
         labels: [N] class of each image. None, and a group with unlabelled images (-1), is not balanced.
         size: number of images, N.
         balance: see `class_shares`; with 0, each image is drawn once.
-        generator: random generator of the pass.
 
     Returns:
         [N] int64 indices in the group.

@@ -157,7 +157,6 @@ def augmented_batches(
     """Load, augment and stack the images of one batch per draw.
 
     Args:
-        dataset: source of the images.
         draws: composition of the batches, in order.
         workers: number of processes that load in advance; 0 loads in this process. It does not affect the result.
 

@@ -39,7 +39,6 @@ def part_classes(dataset: ImageDataset, names: Sequence[str]) -> tuple[ImageData
     """Separate a dataset into the classes that are trained on and those that are held out.
 
     Args:
-        dataset: the scanned images.
         names: of the held-out classes. A name that the dataset does not have is ignored. Without names, nothing is
             separated.
 

@@ -79,9 +79,6 @@ class Contents:
         """Count the images of a scanned dataset.
 
         Args:
-            held_out: names of the held-out domains.
-            unseen: images of held-out classes.
-            unlabelled: further images without labels.
             class_first: whether the class folders of a folder are above those of the domains.
         """
         domains = []

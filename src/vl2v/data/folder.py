@@ -25,10 +25,7 @@ from vl2v_runtime.names import shown
 from vl2v_runtime.regular import read_text
 from vl2v_runtime.walking import ARCHIVES, Folder, Skipped, summary, walk
 
-MOST_YAML, MOST_BRACKETS = (
-    2**22,
-    10_000,
-)  # of a file; deep nesting takes the parser minutes
+MOST_YAML, MOST_BRACKETS = 2**22, 10_000  # of a file; deep nesting takes the parser minutes
 
 
 class DomainFolder(Listing):
@@ -38,7 +35,6 @@ class DomainFolder(Listing):
     class folder to another phrase for prompts. `vl2v_runtime.walking.walk` finds the images.
 
     Args:
-        root: path of the folder.
         allow_missing_classes: accept classes that are missing from some domains.
         as_found: accept folders that look like splits, dates or swapped levels, an extra level, and empty folders.
         splits: whether first-level folders called train, val and test are the split. Otherwise they are domains.

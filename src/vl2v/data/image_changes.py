@@ -22,7 +22,6 @@ class Change:
     """One way to change images.
 
     Attributes:
-        name: in words.
         apply: from images [n, 3, S, S] in [0, 1], draws [n, PARAMETERS] in [0, 1) and partners to changed images.
         style: a change of style; otherwise a corruption.
         weight: how often it is drawn among its kind.

@@ -23,14 +23,12 @@ class ImageDataset:
 
     Attributes:
         root: folder that `paths` are relative to.
-        paths: N image files.
         digests: [N, 32] uint8, SHA-256 of each file.
         labels: [N] int64, indices in `phrases`; -1 for an image without a label.
         domain_of: [N] int64, indices in `domains`.
         domains: names of the domains in alphabetical order.
         folders: names of the class folders in alphabetical order.
         phrases: description of each class in prompts.
-        skipped: faulty files that were skipped.
         warnings: conditions that the user should know about.
         source: description of the folder or table that lists the images.
         columns: roles and names of the columns of a table that were used; empty for a folder.

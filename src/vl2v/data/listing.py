@@ -58,10 +58,8 @@ class Listing(ABC):
         as_found: accept a layout that is usable, but probably a mistake.
 
     Attributes:
-        root: see above.
         source: folder or table that lists the images.
         columns: roles and names of the columns of a table that are used; empty for a folder.
-        domains: domains in alphabetical order.
         folders: classes as written in the data, in alphabetical order.
         phrases: phrase of each class for prompts.
         faults: problems with files, names and layout.
@@ -264,7 +262,6 @@ def contradictions(paths: Sequence[str], digests: Digests, labels: NDArray[np.in
     """Return a warning if the same image is in several classes.
 
     Args:
-        paths: N image files.
         digests: [N, 32] uint8, SHA-256 of each image; zeros for unreadable files.
         labels: [N] int64, the class of each image.
     """

@@ -70,7 +70,6 @@ class NearDuplicates:
     Attributes:
         pairs: [P, 2] int64, indices of a tested image and of the training image that it resembles most. Each tested
             image occurs at most once.
-        complete: whether all images were compared.
     """
 
     pairs: Pairs

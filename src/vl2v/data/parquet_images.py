@@ -22,7 +22,6 @@ class Row:
     Attributes:
         domain: domain as in the file; empty without such a column.
         path: name of the image; may be empty.
-        data: bytes of the image file.
     """
 
     domain: str

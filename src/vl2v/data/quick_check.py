@@ -23,9 +23,6 @@ def certainly_readable(data: bytes) -> bool:
     Only files without metadata that Pillow interprets are checked: a JPEG file of one or three components is decoded at
     an eighth of its size, which reads all of its data; the checksums, length and filters of a PNG file of 8-bit grey
     or RGB are compared.
-
-    Args:
-        data: bytes of a file.
     """
     if len(data) > SMALL:
         return False

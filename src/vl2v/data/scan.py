@@ -137,7 +137,6 @@ def read_all(
 
     Args:
         root: the folder that `paths` are relative to.
-        paths: N image files.
         index: results of earlier scans. Without it, every file is read.
         cache: receives the decoded pixels. Without it, files are only checked.
 

@@ -25,7 +25,6 @@ def view_bytes(data: bytes, digest: bytes, view: int, seed: int) -> bytes:
     probability of 0.5, as PNG. A view only depends on the image, its number and the seed.
 
     Args:
-        data: bytes of the image file.
         digest: SHA-256 of the file.
         view: number of the view, at least 0.
     """
@@ -51,7 +50,6 @@ def make_views(
     """Create the views of images that do not exist yet, and cache their pixels.
 
     Args:
-        rows: [N] rows of the images.
         views: number of views per image, including the image itself.
         index: records the digest of each view.
 

@@ -27,7 +27,6 @@ class Fetched:
     """A complete download.
 
     Attributes:
-        bytes: size in bytes.
         sha256: SHA-256 of the content, in hexadecimal.
     """
 
@@ -53,7 +52,6 @@ def download(
         md5: expected MD5 sum, in hexadecimal; empty to skip the check.
         sha256: expected SHA-256, in hexadecimal; empty to skip the check.
         headers: headers of every request. Credentials are sent only to the first host.
-        progress: progress callback, in megabytes.
         pause: seconds before the first retry; doubled for each further one.
 
     Raises:

@@ -11,7 +11,6 @@ class Archive:
     """A file of the official distribution.
 
     Attributes:
-        name: name of the downloaded file.
         md5: published MD5 sum, in hexadecimal; empty if unknown.
     """
 
@@ -38,7 +37,6 @@ class Benchmark:
 
     Attributes:
         images: number of images by domain, according to DomainBed.
-        class_count: number of classes.
         download_bytes: approximate size of the default source in bytes.
         hub: dataset on the Hugging Face hub that is the default source; empty if there is none.
         revision: commit of `hub` for which the numbers are valid.

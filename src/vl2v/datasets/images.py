@@ -24,7 +24,6 @@ class Image:
 
     Attributes:
         name: name of the file, without a path; reproducible.
-        data: bytes of the file.
         row: row number, if the source is a table.
     """
 

@@ -27,7 +27,6 @@ class Source:
         text: description for the manifest.
         hub: name of the dataset on the hub, if it is the source.
         revision: revision of the dataset on the hub; empty for the newest.
-        archives: files to download.
         local: path of a local file or folder.
     """
 
@@ -83,9 +82,6 @@ def choose(benchmark: Benchmark, text: str | None) -> Source:
 
 def fetch(source: Source, folder: Path, progress: Progress) -> Files:
     """Download the files of a source; complete downloads of an earlier process are reused.
-
-    Args:
-        source: the source, from `choose`.
 
     Raises:
         DataError: if a file cannot be downloaded, or there is no usable file.

@@ -16,7 +16,6 @@ def class_numbers(student: Student, dataset: ImageDataset, absent: Collection[st
     """Return the student's class index of each of the N images of a dataset, [N] int64.
 
     Args:
-        dataset: N labelled images.
         absent: names of classes that the student may lack. The index of their images is -1.
 
     Raises:

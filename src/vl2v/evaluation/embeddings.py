@@ -36,7 +36,6 @@ def save_frozen_features(plan: RunPlan, domains: Sequence[EvaluationDomain], wor
 
     Args:
         plan: plan of the run. Its backbone still has the pretrained weights.
-        domains: images of the split.
         work: folder of the run for temporary files.
     """
     path, backbone = work / FEATURES, plan.student_backbone
@@ -68,7 +67,6 @@ def save_embeddings(
 
     Args:
         projection: projection after training. It is the one after Align if Distill does not train it.
-        parts: predictions of the saved student.
         work: the folder that was passed to `save_frozen_features`.
     """
     chosen, method = sampled(parts, plan.config.seed), plan.method

@@ -49,11 +49,9 @@ class Row:
     """Results of one domain.
 
     Attributes:
-        domain: name of the domain.
         role: ``in-domain`` (validation images of a source domain), ``test`` (its test images, if the data state them),
             ``out-of-domain`` (all images of a held-out domain), or ``all images`` (the split is unknown, so training
             images may be among them).
-        images: number of images.
         student: top-1 accuracy of the saved student, in [0, 1]. Without labels, this and the following attributes state
             the agreement with the teacher's predictions.
         zero_shot: accuracy of the teacher; None if its embeddings were not bought.

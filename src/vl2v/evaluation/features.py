@@ -28,7 +28,6 @@ def pass_through(
 
     Args:
         module: maps normalised pixels [B, 3, S, S] to [B, ...].
-        preprocess: preprocessing of the module.
         pixels: [slots, S, S, 3] uint8, the pixel cache.
         slots: [N], the images.
 

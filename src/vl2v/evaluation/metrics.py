@@ -77,7 +77,6 @@ def summary_of(evaluation: Evaluation, usage: Mapping[str, Any], paid: Mapping[s
     """Return the final results of a run as numbers by name, for trackers.
 
     Args:
-        evaluation: results of all domains.
         usage: the queries that training needs, see `vl2v.planning.plan.RunPlan.teacher_usage`.
         paid: number of queries that this run paid for, by kind.
     """

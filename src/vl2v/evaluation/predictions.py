@@ -91,7 +91,6 @@ def check_answers(
         role: [N], one of `ROLES`.
         path: [N], each inside the data folder, unless `anywhere`.
         label: [N], each from 0 to `classes` - 1.
-        anywhere: see `read_predictions`.
 
     Raises:
         ArraysError: if a value is invalid.

@@ -106,7 +106,6 @@ def trust_of(parts: Sequence[DomainPredictions], drift: bool = True) -> Trust | 
     """Fit trust data on the in-domain predictions. Held-out domains are not used.
 
     Args:
-        parts: predictions for all domains.
         drift: whether to fit a drift reference too, which takes longer than the rest.
 
     Returns:

@@ -72,7 +72,6 @@ class UnseenClasses:
     """Results of a run on its held-out classes.
 
     Attributes:
-        classes: names of the held-out classes.
         offset: offset of `UnseenRow.adjusted`.
     """
 
@@ -149,7 +148,6 @@ def evaluate_unseen(
 
     Args:
         bought: embeddings of its images, including those of held-out classes.
-        domains: images of the split.
         student: the saved student, which knows the training classes. It is not changed.
     """
     unseen, further = plan.unseen, bought.unseen_head

@@ -28,7 +28,6 @@ class Facts:
     """The data of a model card. All of it can be published.
 
     Attributes:
-        name: the repository, ``user/name``.
         licence: identifier of the licence on the hub, or None.
         student: content of `student.json`, redacted.
         figures: content of `evaluation.json`.

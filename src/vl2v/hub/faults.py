@@ -12,9 +12,8 @@ from vl2v.errors import HubError
 from vl2v.faults.other import network
 from vl2v.faults.system import disk_full
 
-HTTPError: type[Exception] = HfHubHTTPError.__bases__[
-    0
-]  # base class of the client's HTTP library, which depends on its version
+# Base class of the client's HTTP library, which depends on its version.
+HTTPError: type[Exception] = HfHubHTTPError.__bases__[0]
 REFUSALS = {  # by HTTP status: problem, expected, next step
     401: ("The hub rejected the token.", "a valid token", "hf auth login, or export another HF_TOKEN"),
     403: (
@@ -59,9 +58,8 @@ def hub_errors(name: str) -> Iterator[None]:
 def _as_hub_error(error: Exception, name: str) -> HubError:
     cause = error.__cause__ if isinstance(error, LocalEntryNotFoundError) else error
     message = " ".join(str(error).split())[:300]
-    if isinstance(error, ValueError) and not isinstance(
-        cause, HfHubHTTPError
-    ):  # from the validation of the card's metadata
+    refused = isinstance(cause, HfHubHTTPError)
+    if isinstance(error, ValueError) and not refused:  # from the validation of the card's metadata
         expected, step = "a licence that the hub knows, e.g. apache-2.0", "correct --licence"
         return HubError("The hub rejected the model card.", expected=expected, found=message, next_step=step)
     if not isinstance(cause, HfHubHTTPError):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,48 +21,22 @@ from vl2v.trust import files as trust_file
 from vl2v_runtime.onnx_scan import objection
 
 CARD_FILE, SETTINGS, FIGURES = "README.md", "config.yaml", "evaluation.json"
-NEEDED = (
-    "made_with",
-    "made_at",
-    "teacher",
-    "prompts",
-    "data",
-    "weights",
-)  # keys of the provenance that the model card needs
+# Keys of the provenance that the model card needs.
+NEEDED = ("made_with", "made_at", "teacher", "prompts", "data", "weights")
 KNOWN = (CARD_FILE, SETTINGS, FIGURES, "student/", "export/")
 """Files and folders that a push writes, and replaces if they exist in the repository."""
 
 
-@dataclass(frozen=True)
-class Package:
-    """The files of the repository.
-
-    Attributes:
-        files: content by path in the repository. A `Path` is a local file that is uploaded unchanged.
-    """
-
-    files: Mapping[str, bytes | Path]
-
-    @property
-    def sizes(self) -> dict[str, int]:
-        """Size in bytes by path."""
-        return {name: part.stat().st_size if isinstance(part, Path) else len(part) for name, part in self.files.items()}
-
-    def write(self, folder: Path) -> None:
-        """Write all files to a folder."""
-        for name, part in self.files.items():
-            target = folder / name
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_bytes(part.read_bytes() if isinstance(part, Path) else part)
+Files = Mapping[str, bytes | Path]
+"""Content by path in the repository. A `Path` is a local file that is uploaded unchanged."""
 
 
-def make_package(run: Path, name: str, licence: str | None = None) -> Package:
+def make_package(run: Path, name: str, licence: str | None = None) -> Files:
     """Collect the files of a run that are published.
 
     The training state, pixels, images, bought embeddings and keys are never published.
 
     Args:
-        run: folder of a finished run.
         name: the repository, ``user/name``.
         licence: licence of the student as an identifier of the hub. None states no licence.
 
@@ -100,7 +73,7 @@ def make_package(run: Path, name: str, licence: str | None = None) -> Package:
     files |= {f"{EXPORT}/{path.name}": path for path in exported}
     _check_binary(run, files)
     _check(files, private)
-    return Package(dict(sorted(files.items())))
+    return dict(sorted(files.items()))
 
 
 def public_student(card: Mapping[str, Any]) -> dict[str, Any]:
@@ -130,7 +103,7 @@ def _described(folder: RunFolder) -> dict[str, Any]:
     return card
 
 
-def _check_binary(run: Path, files: Mapping[str, bytes | Path]) -> None:
+def _check_binary(run: Path, files: Files) -> None:
     """Check that files that are uploaded unchanged have the format of their name and are in the run folder."""
     step = "make the file again (vl2v export), or remove it from the run folder"
     for name, part in files.items():
@@ -158,7 +131,7 @@ def _remove_private(text: str, private: Iterable[str]) -> str:
     return text
 
 
-def _check(files: Mapping[str, bytes | Path], private: Iterable[str]) -> None:
+def _check(files: Files, private: Iterable[str]) -> None:
     """Check that no file contains a path of this machine or a private address."""
     for name, part in files.items():
         content = part.read_bytes() if isinstance(part, Path) else part

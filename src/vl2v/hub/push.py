@@ -11,7 +11,7 @@ from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, ge
 
 from vl2v.errors import HubError, RunError
 from vl2v.hub.faults import check_repository, hub_errors
-from vl2v.hub.package import CARD_FILE, KNOWN, Package, make_package
+from vl2v.hub.package import CARD_FILE, KNOWN, Files, make_package
 from vl2v.student.files import CARD
 
 OURS = f"student/{CARD}"
@@ -45,7 +45,6 @@ def push(
     """Publish the student of a run with a model card. An earlier student in the same repository is replaced.
 
     Args:
-        run: folder of a finished run.
         name: the repository, ``user/name``. It is created if it does not exist.
         private: whether the repository is private. An existing public repository is then an error.
         licence: licence of the student as an identifier of the hub, e.g. ``apache-2.0``.
@@ -61,17 +60,17 @@ def push(
     check_repository(name)
     if dry_run is not None:
         _check_empty(dry_run)
-        package = make_package(run, name, licence)
-        package.write(dry_run)
-        return Pushed(package.sizes, dry_run)
+        files = make_package(run, name, licence)
+        _write(files, dry_run)
+        return Pushed(_sizes(files), dry_run)
     if get_token() is None:
         step = "hf auth login, or export HF_TOKEN=...; --dry-run shows what would be sent"
         raise HubError(
             "There is no token for the hub.", expected="a token with write permission", found="none", next_step=step
         )
-    package = make_package(run, name, licence)
+    files = make_package(run, name, licence)
     with hub_errors(name):
-        return Pushed(package.sizes, url=_send(package, name, private, revision))
+        return Pushed(_sizes(files), url=_send(files, name, private, revision))
 
 
 def clear(folder: Path) -> Path:
@@ -81,7 +80,18 @@ def clear(folder: Path) -> Path:
     return folder
 
 
-def _send(package: Package, name: str, private: bool, revision: str | None) -> str:
+def _sizes(files: Files) -> dict[str, int]:
+    return {name: part.stat().st_size if isinstance(part, Path) else len(part) for name, part in files.items()}
+
+
+def _write(files: Files, folder: Path) -> None:
+    for name, part in files.items():
+        target = folder / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(part.read_bytes() if isinstance(part, Path) else part)
+
+
+def _send(files: Files, name: str, private: bool, revision: str | None) -> str:
     api = HfApi()
     api.create_repo(name, private=private or None, exist_ok=True)
     if revision is not None:
@@ -93,9 +103,9 @@ def _send(package: Package, name: str, private: bool, revision: str | None) -> s
     existing = [file.rfilename for file in info.siblings or ()]
     _check_content(name, existing)
     operations: list[CommitOperationAdd | CommitOperationDelete] = [
-        CommitOperationAdd(path, str(part) if isinstance(part, Path) else part) for path, part in package.files.items()
+        CommitOperationAdd(path, str(part) if isinstance(part, Path) else part) for path, part in files.items()
     ]
-    stale = [path for path in existing if path.startswith(KNOWN) and path not in package.files]
+    stale = [path for path in existing if path.startswith(KNOWN) and path not in files]
     operations += [CommitOperationDelete(path) for path in stale]
     message = "A student distilled with vl2v"
     return api.create_commit(name, operations, commit_message=message, revision=revision).commit_url

@@ -35,7 +35,6 @@ def align(
         batches: features f(x), teacher embeddings and text targets, one batch per step.
         image_weight: lambda in [0, 1].
         objective: the loss to minimise instead of the dual loss. Other methods use it.
-        learning_rate: learning rate of Adam.
         weight_decay: L2 penalty of Adam.
         optimizer: an existing optimiser to continue with. None creates an Adam.
         accelerator: device, precision and processes. None trains on the device of the tensors.

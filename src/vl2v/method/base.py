@@ -77,7 +77,6 @@ class Method(Generic[S]):
         name: name in the settings of a run, in the registry, and of the entry point.
         title: name in tables and reports.
         settings: class of the method's settings, or `NoSettings`. Every field needs a default.
-        stages: names of the two stages.
         classifier: ``cosine`` if the layer maps to the teacher's embedding space and the text embeddings are the head,
             ``linear`` if the layer returns the logits.
         objective: returns the loss function that both stages minimise.

@@ -114,7 +114,6 @@ def distill(
         objective: the loss to minimise instead of the dual loss. Other methods use it.
         train_projection: whether P is trained too, or the names of its parameters that are.
         penalty: the penalty of a method (see `Method.penalty`). Its parameters are trained too.
-        learning_rate: learning rate of Adam.
         weight_decay: L2 penalty of Adam.
         swad: averages the weights of every step and ends a segment at every validation. Training stops when its valley
             ends.

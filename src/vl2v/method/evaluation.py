@@ -17,7 +17,6 @@ class Score:
     Attributes:
         accuracy: top-1 accuracy in [0, 1]. Without labels, the share of images with the same prediction as the teacher.
         loss: mean cross-entropy, in nats. Without labels, the mean divergence KL(teacher || student).
-        count: number of images.
         macro: mean in [0, 1] of the recall of the classes that have images; None if it was not computed.
     """
 

@@ -83,7 +83,6 @@ def fit(
             returned.
         batches: one batch per step. Training ends after the last one.
         optimizer: contains exactly the trained parameters.
-        objective: the loss function.
         accelerator: device, precision and processes. None uses this process and the device of the tensors.
         micro: repeats a step that runs out of memory, in smaller parts. None repeats nothing.
         after_step: called with (step, loss). If it returns true, training ends.

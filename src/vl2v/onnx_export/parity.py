@@ -26,7 +26,6 @@ class Compared:
     """Comparison of an exported file with its student on the same images.
 
     Attributes:
-        bytes: size of the file.
         logits: largest absolute difference of a logit.
         logits_relative: this difference divided by the largest logit of the student.
         embedding: largest difference of a component of an embedding of length one. None without a text head.
@@ -59,7 +58,6 @@ def compare(model: Model, truth: Outputs, sample: Sample) -> Compared:
     """Compare an exported file with its student on the same images.
 
     Args:
-        model: the exported file.
         truth: logits [N, K] and embeddings [N, D] of the student; see `vl2v.evaluation.evaluation.student_answers`.
     """
     logits, embedding = _of_model(model, sample)

@@ -33,7 +33,6 @@ def quantise(source: Path, target: Path, batches: Iterable[NDArray[np.float32]])
 
     Args:
         source: an exported file in float32.
-        target: path of the quantised file.
         batches: normalised pixels [B, 3, S, S] float32 for calibration.
 
     Raises:

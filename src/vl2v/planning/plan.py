@@ -47,7 +47,6 @@ class RunPlan:
         unlabelled: further images without labels; None if there are none.
         unseen: images of held-out classes; None if there are none.
         split: rows of `dataset` for training, validation and test.
-        requirements: embeddings that the run needs.
         quote: queries that the store lacks, and their cost.
         backbone: backbone of the student before training; None without a student.
         queried: [R] bool, whether the embedding of a training example is required; None if all of them are.

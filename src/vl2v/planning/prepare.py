@@ -105,7 +105,6 @@ def known_columns(made: Mapping[str, Any], data: object) -> dict[str, str]:
     """Return those columns of a run that another table or frame has as well; none for a folder.
 
     Args:
-        made: settings `data` of the run.
         data: path of a folder or a table, a dataset of another tool, or a frame.
     """
     columns: Sequence[str] = ()
@@ -122,7 +121,6 @@ def known_order(made: Mapping[str, Any], data: str | Path, classes: Collection[s
     """Return whether a folder has the class folders above the domains, as the folder of a run had.
 
     Args:
-        made: settings `data` of the run.
         data: path of a folder or a table.
         classes: names of the student's classes. The level of the folder that has more of them is the classes.
     """
@@ -182,10 +180,10 @@ def read_parts(
             skip_bad=config.skip_bad,
             progress=progress,
         )
-    skipped = sum(fault.count for fault in (*dataset.skipped, *(unlabelled.skipped if unlabelled else ())))
-    if skipped:
+    scanned = (dataset,) if unlabelled is None else (dataset, unlabelled)
+    if skipped := sum(fault.count for part in scanned for fault in part.skipped):
         warn(progress, f"skipped {skipped:,} bad image{'' if skipped == 1 else 's'} (--skip-bad)")
-    for warning in dict.fromkeys((*dataset.warnings, *(unlabelled.warnings if unlabelled else ()))):
+    for warning in dict.fromkeys(warning for part in scanned for warning in part.warnings):
         warn(progress, warning)
     seen, unseen = part_classes(dataset, config.held_out_classes)
     return seen, unlabelled, unseen
@@ -227,8 +225,8 @@ def check_domains(
         raise ConfigError("Unknown domain.", expected=expected, found=", ".join(map(shown, unknown)), next_step=step)
     found_domains = match_domains(held_out, domains)
     if flag == "--held-out" and set(found_domains) == set(domains):
-        found = "every domain held out"
-        raise ConfigError("No domain is left for training.", expected=expected, found=found, next_step=step)
+        problem, found = "No domain is left for training.", "every domain held out"
+        raise ConfigError(problem, expected=expected, found=found, next_step=step)
     return found_domains
 
 

@@ -88,7 +88,6 @@ def make_quote(
     """Compute queries, cost and disk usage before anything is spent.
 
     Args:
-        requirements: embeddings that the run needs.
         store: store with the embeddings that have been bought.
         images: number of distinct images in the pixel cache.
         size: side length of the images in pixels.

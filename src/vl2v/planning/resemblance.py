@@ -97,7 +97,6 @@ def resemblance_of_embeddings(
     Args:
         training: [N] rows of the training images that have an embedding.
         evaluation: embeddings of the evaluated images, [E, D] float32 in the order of `Split.evaluation_rows`.
-        examples: embeddings of the training images.
         teacher: identity and revision of the teacher.
     """
     tested = split.evaluation_rows

@@ -32,7 +32,6 @@ class Split:
 
     Attributes:
         training: labelled training images, by source domain.
-        validation: validation images, by source domain.
         test: images of held-out domains, used for neither training nor selection.
         rest: source images that are used for training without their labels.
         own_test: test images that the data state, by source domain; used for neither training nor selection.
@@ -116,7 +115,6 @@ def split_of_student(
     """Repeat the split of the run that trained a student.
 
     Args:
-        dataset: scanned images.
         provenance: provenance of the student, validated by `check_provenance`.
         own: data settings of the run. None uses those in the provenance.
 

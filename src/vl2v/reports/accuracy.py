@@ -17,7 +17,6 @@ class DomainAccuracy:
 
     Attributes:
         role: ``in-domain``, ``test`` or ``out-of-domain``.
-        student: top-1 accuracy of the student.
         teacher: zero-shot accuracy of the teacher. None if it was not queried.
         macro: mean of the recall of the classes, of the student. None in runs of earlier versions.
     """

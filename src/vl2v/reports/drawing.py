@@ -56,7 +56,6 @@ class Panel:
     """One drawing.
 
     Attributes:
-        title: title above the drawing.
         svg: the drawing, which can be inserted into the page without escaping.
     """
 
@@ -69,8 +68,6 @@ def panel(name: str, title: str, alt: str, draw: Callable[[Axes], None], *, heig
 
     Args:
         name: name, unique in the page.
-        alt: text alternative.
-        draw: draws on the axes.
         height: height in inches.
     """
     with rc_context(STYLE), warnings.catch_warnings():  # type: ignore[arg-type]

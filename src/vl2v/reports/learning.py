@@ -48,7 +48,6 @@ def learning_curves(metrics: Sequence[Mapping[str, Any]], swad: Mapping[str, Any
     """Return the curves of the stages that have at least one line.
 
     Args:
-        metrics: the lines of `metrics.jsonl`.
         swad: ``converged_at`` and ``dead_at`` of the second stage from the provenance. None without SWAD.
     """
     curves = []

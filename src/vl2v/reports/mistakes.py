@@ -26,8 +26,6 @@ class Mistake:
     Attributes:
         role: ``in-domain``, ``test`` or ``out-of-domain``.
         path: path below the root of the data.
-        true: class of the image.
-        predicted: prediction of the student.
         confidence: confidence of the prediction in [0, 1], with temperature scaling.
         teacher: zero-shot prediction of the teacher. None if it was not queried.
     """

@@ -36,7 +36,6 @@ class Spending:
 
     Attributes:
         lines: entries of the run in the ledger, summed. Empty if the run bought nothing or the ledger is not available.
-        known: whether the ledger was read.
         image_queries: image queries that training needs if no embeddings are stored.
         text_queries: text queries that training needs if no embeddings are stored.
         note: why there are no entries, or empty.

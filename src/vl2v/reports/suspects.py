@@ -46,7 +46,6 @@ def review_page(found: Sequence[Suspect], root: Path, file: str, judged: int, un
     Args:
         found: the images, in the order of review.
         root: the folder that their paths are relative to.
-        file: name of the CSV file.
         judged: number of images that were checked.
         unanswered: number of images that were not checked because they have no stored embedding.
     """

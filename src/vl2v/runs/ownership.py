@@ -29,7 +29,6 @@ class Owner:
 
     Attributes:
         command: its command, e.g. ``vl2v distill``.
-        pid: its process id.
         since: time of its start, ISO 8601 in UTC.
     """
 

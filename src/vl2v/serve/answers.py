@@ -162,7 +162,6 @@ def rank(
 
     Args:
         chances: [K] float32, the probabilities of the classes.
-        classes: names of the K classes.
         top_k: number of classes to return.
         accepted: whether the prediction is accepted; None if it was not checked.
     """

@@ -70,7 +70,6 @@ def sample(dataset: ImageDataset, training: dict[str, Indices], seed: int, most:
 
     Args:
         training: indices of the training images by source domain.
-        most: maximum number of images.
 
     Returns:
         Indices of the images, int64, ascending.

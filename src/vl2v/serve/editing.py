@@ -24,7 +24,6 @@ class RunEditor:
     """Adds and removes classes of a run permanently; used from one thread.
 
     Args:
-        load: loads the current exported model.
         budget: maximum amount to spend over all edits; None for no limit in addition to that of each edit.
     """
 

@@ -59,8 +59,6 @@ class Gallery:
     Args:
         origin: identifier of the student, to detect the gallery of another one; see `origin_of`.
         embeddings: [N, D] floating, embeddings of the student, with rows of length about one.
-        labels: N class names.
-        domains: N domain names.
         paths: N paths, relative to the data folder.
         pictures: N thumbnails as JPEG files.
     """

@@ -54,7 +54,6 @@ class Headers:
     """Middleware that adds headers to every response that lacks them.
 
     Args:
-        app: the wrapped application.
         headers: names in lower case, and values.
     """
 

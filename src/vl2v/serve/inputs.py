@@ -38,7 +38,6 @@ def read(content_type: str, body: bytes, limits: Limits) -> list[Upload]:
     """Parse the images of `POST /v1/predict`, in their order.
 
     Args:
-        body: the complete body.
         limits: `Limits.inputs` and `Limits.image_bytes` are used.
 
     Returns:

@@ -60,7 +60,6 @@ class Service:
     """The service of one student.
 
     Args:
-        model: the exported student.
         about: returns the description of a model.
         gallery: training images to show next to predictions.
         editor: adds and removes classes; None if classes cannot be changed.

@@ -21,7 +21,6 @@ class ServeSettings:
         threads: number of threads of the network; None measures the best number at the start.
         edits: whether classes may be changed; None allows it if the server listens only on this machine.
         budget: maximum cost of all edits together; None for no limit in addition to that of each edit.
-        gallery: whether training images are shown.
     """
 
     run: Path

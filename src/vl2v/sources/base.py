@@ -87,7 +87,6 @@ def exports_in(folder: Path, is_export: Callable[[Path], bool]) -> list[Path]:
     """Return the exports of a labelling tool in a folder, sorted; none if it has other folders than those of images.
 
     Args:
-        folder: an unpacked export.
         is_export: returns whether a file is such an export.
     """
     try:

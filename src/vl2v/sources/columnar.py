@@ -41,8 +41,6 @@ class Columnar:
 
     Args:
         data: the dataset as the user named it.
-        parts: one or more files.
-        version: see `vl2v.sources.base.Records`.
 
     Raises:
         DataError: if a file cannot be read, or its columns differ from those of the first file.

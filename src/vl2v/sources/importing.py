@@ -71,9 +71,6 @@ def import_table(
 
     Args:
         data: the table as the user named it, for messages.
-        folder: see `import_records`.
-        settings: see `import_records`.
-        progress: see `import_records`.
 
     Returns:
         Path of the imported table; None if all images of the table are paths.

@@ -30,8 +30,6 @@ def imported(
     Args:
         named: a path, an address or a frame.
         wanted: settings of `data`: image, label, domain, split, group and classes, all optional.
-        storage: paths of cache and store.
-        labelled: whether the labels are used.
 
     Returns:
         Path of the imported table; None for a folder or a table that is read directly.

@@ -111,7 +111,6 @@ class Student(nn.Module):
 
         Args:
             images: one or several paths, folders, files as bytes, binary streams or PIL images.
-            batch_size: number of images per batch.
 
         Returns:
             [N, D] float32, rows normalised to length one.
@@ -228,7 +227,6 @@ class Student(nn.Module):
         Args:
             folder: a folder written by `save`, or a run folder.
             backbone: the architecture, if it is a custom module.
-            device: device of the loaded student.
         """
         from vl2v.student.files import load
 

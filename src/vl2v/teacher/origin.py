@@ -55,7 +55,6 @@ class Consistency:
         """Return the error for a response that does not match the earlier ones; None if it does.
 
         Args:
-            store: store of the earlier embeddings.
             answer: the response, which is not stored yet.
         """
         model = answer.origin.model

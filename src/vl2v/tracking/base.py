@@ -59,7 +59,6 @@ class Tracker(Protocol):
         Args:
             step: number of the step from 0, counted over both stages. It increases from call to call.
             stage: ``align`` or ``distill``.
-            values: metrics by name, e.g. ``val_accuracy/sketch``.
         """
         ...
 

@@ -26,7 +26,6 @@ class Tracking:
 
     Args:
         names: names of the trackers. Empty if another process logs.
-        warn: called with each warning.
     """
 
     def __init__(self, names: Sequence[str], folder: RunFolder, warn: Note) -> None:
@@ -111,13 +110,7 @@ class Tracking:
 
 @contextmanager
 def tracked(names: Sequence[str], folder: RunFolder, warn: Note) -> Iterator[Tracking]:
-    """Open the trackers of a run, and close them in any case.
-
-    Args:
-        names: see `Tracking`.
-        folder: see `Tracking`.
-        warn: see `Tracking`.
-    """
+    """Open the trackers of a run, and close them in any case."""
     tracking = Tracking(names, folder, warn)
     try:
         yield tracking

@@ -27,7 +27,6 @@ def adam_of(
     without weight decay, then the parameters of its penalty.
 
     Args:
-        settings: settings of the stage.
         weights: trained parameters by name, see `trainable`.
     """
     method, own_settings = METHODS[config.method], config.method_settings

@@ -66,7 +66,6 @@ def macro_accuracy(features: NDArray[np.float32], data: TrainingData, config: Ru
 
     Args:
         features: [slots, F] float32, features of the frozen backbone.
-        data: training and validation images.
         balance: exponent of class-balanced sampling.
     """
     head, cosine = data.head, METHODS[config.method].classifier == "cosine" and data.embeddings is not None

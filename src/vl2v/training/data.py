@@ -43,7 +43,6 @@ class TrainingData:
         labels: [R] int64, -1 without a label.
         embeddings: [R, D] float32 memory map, image embeddings of the teacher; None if the method does not use them.
         head: [K, D] float32, text head.
-        logit_scale: logit scale of the teacher.
         groups: examples of each source domain, then those of all images without labels.
         shares: number of examples of each group in a batch.
         validation: slots and targets by source domain.
@@ -128,7 +127,6 @@ class BatchLoader:
     """The batches of a run. Each process loads its share of every batch.
 
     Attributes:
-        preprocess: preprocessing of the student.
         fresh: queries the teacher for every augmented image; None uses the stored embeddings.
     """
 

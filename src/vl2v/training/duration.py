@@ -46,7 +46,6 @@ class Workload:
     """Numbers of images of a run.
 
     Attributes:
-        train: training examples.
         batch: images per batch.
         enlarged: whether larger images are tried at the end, see `vl2v.evaluation.final_size`.
     """
@@ -138,7 +137,6 @@ def within(settings: DistillConfig, seconds: float, work: Workload, rates: Rates
 
     Args:
         seconds: time limit for the whole run after the purchase.
-        work: numbers of images.
         rates: rates of the student on this machine.
 
     Returns:

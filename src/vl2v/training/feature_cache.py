@@ -36,7 +36,6 @@ class FeatureCache:
     Args:
         folder: folder of the files, on a disk that all processes share.
         backbone: frozen backbone. Names of files contain a hash of its weights.
-        preprocess: preprocessing of the backbone.
         pixels: [slots, S, S, 3] uint8, the pixel cache.
         width: number of features, F.
     """

@@ -32,7 +32,6 @@ def build_student(
         plan: plan of the run. Its backbone has the preprocessing of the student.
         data: training data with text head and logit scale.
         weights: one of the sets of `result.weights`.
-        provenance: see `provenance_of`.
     """
     method, projection = plan.method, result.projection
     parameters = trainable(result.backbone.module, projection)

@@ -54,7 +54,6 @@ def train(
     """Run Align and Distill, from the start or from a saved state.
 
     Args:
-        data: images, labels and embeddings.
         backbone: pretrained backbone, trained in place.
         folder: run folder for state and metrics.
         state: state of an interrupted run, see `saved_state`.

@@ -48,8 +48,6 @@ class Trainer:
     """The two stages of one run.
 
     Args:
-        folder: receives state and metrics.
-        data: images, labels and embeddings.
         stop: called after every step; returns whether the user wants to stop.
         fresh: queried for every augmented image of the second stage; None if the stored embeddings are used.
         saved: called when metrics and state are on disk, in the first process.

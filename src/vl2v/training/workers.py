@@ -84,7 +84,6 @@ class Workers(Generic[Key]):
         Args:
             key: key of the job in `finished`.
             work: function that is called in a worker with the arguments and a `Progress`. It must be importable.
-            arguments: arguments that can be pickled.
         """
         self._running[self._pool.submit(_do, work, arguments)] = key
 

@@ -8,10 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 BINS = 15
-MIN_TEMPERATURE, MAX_TEMPERATURE = (
-    0.01,
-    100.0,
-)  # with the logit scale of a teacher, about 0.1 to 10 is usual
+MIN_TEMPERATURE, MAX_TEMPERATURE = 0.01, 100.0  # with the logit scale of a teacher, about 0.1 to 10 is usual
 HALVINGS = 60  # of the interval of log T, far below the precision of float32
 
 

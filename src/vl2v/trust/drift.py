@@ -36,7 +36,6 @@ def fit_reference(
 
     Args:
         embeddings: [N, D], with rows of length one, of validation images of the source domains.
-        domains: [N] domain names.
         answers: [N] predictions of the student. Labels are not needed.
 
     Returns:

@@ -22,7 +22,6 @@ def fit(
     Args:
         logits: [N, K] finite, of validation images of the source domains, never of a held-out domain.
         labels: [N] int64.
-        domains: [N] domain names.
         embeddings: [N, D], with rows of length one. None for a student without a text head.
 
     Returns:

@@ -93,7 +93,6 @@ def with_negatives(
     """Return trust data with these negative texts and the thresholds of their score, or without any.
 
     Args:
-        trust: trust data with a temperature.
         negatives: the negative texts; None removes those in `trust`.
         logits: [N, K] of validation images of the source domains, N at least 1.
         embeddings: [N, D] of the same images, rows of length one.
@@ -118,7 +117,6 @@ def make_negatives(
     Args:
         texts: M names.
         vectors: [M, D] their embeddings, rows of length one.
-        scale: logit scale of the student.
         head: [K, D] embeddings of the classes, rows of length one.
         embeddings: [N, D] of validation images of the source domains, rows of length one.
         labels: [N] int, their classes.

@@ -66,7 +66,6 @@ class Threshold:
     Attributes:
         target: coverage on the validation images of the source domains, for which the threshold was fitted.
         threshold: lowest accepted confidence, in [0, 1].
-        coverage: share of accepted images.
         risk: error rate of the accepted images. NaN if there are none.
     """
 

@@ -30,18 +30,12 @@ class Account:
 
     Attributes:
         id: public identifier of the account in lists, logs and bills.
-        name: name given by the vendor.
         image_nano: price of one image in billionths of `currency`.
         text_nano: price of one text in billionths of `currency`.
-        currency: currency, e.g. USD.
         quota_nano: maximum total spending in billionths of `currency`; None for no limit.
         requests_per_minute: rate limit; None for no limit.
-        created: time of creation.
         revoked: time at which the key was revoked; None if it is valid.
         spent_nano: total amount billed, in billionths of `currency`.
-        images: number of images billed.
-        texts: number of texts billed.
-        requests: number of requests billed.
         expires: time at which the key expires; None for never.
         old_until: time until which the key before the last rotation works; None without a rotation.
     """
@@ -142,7 +136,6 @@ class Accounts:
         """Change an account; None leaves a value unchanged. A running server applies it from the next request on.
 
         Args:
-            identity: id of the account.
             price_per_1000_images: new price of images, in the currency of the account.
             price_per_1000_texts: new price of texts, in the currency of the account.
             quota: new maximum total spending, including the amount spent so far; ``none`` for no limit.
@@ -174,7 +167,6 @@ class Accounts:
         """Create a new key for an account. The current key works for a grace period; earlier keys stop at once.
 
         Args:
-            identity: id of the account.
             grace_seconds: seconds for which the current key still works.
 
         Returns:

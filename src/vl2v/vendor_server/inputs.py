@@ -70,7 +70,6 @@ def parse(body: bytes, model: str, dimension: int, limits: Limits) -> ParsedRequ
 
     Args:
         body: JSON as bytes.
-        model: the required value of `model`.
         dimension: D, the only permitted value of `dimensions`.
 
     Raises:

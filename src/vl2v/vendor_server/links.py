@@ -61,7 +61,6 @@ class Links:
             rejected.
         most_bytes: maximum size of a file in bytes.
         seconds: time limit per file, including redirects.
-        resolver: resolves names to addresses.
         acceptable: whether an address is allowed; tests fetch from this machine.
     """
 

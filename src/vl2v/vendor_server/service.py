@@ -43,7 +43,6 @@ class Reply:
     """A complete response.
 
     Attributes:
-        body: JSON as bytes.
         replayed: whether it was sent and billed before.
     """
 

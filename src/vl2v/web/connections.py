@@ -45,7 +45,6 @@ class BoundedProtocol(H11Protocol):
     Attributes:
         head_seconds: seconds from the start of a connection, or from the first byte of a further request, to the end
             of the head.
-        most_open: maximum number of connections.
     """
 
     head_seconds = HEAD_SECONDS

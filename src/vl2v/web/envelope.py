@@ -26,7 +26,6 @@ class Envelope:
     """An ASGI application with logs and metrics. Keys, queries and bodies are never logged.
 
     Args:
-        app: the wrapped application.
         answers: counter of responses by route and status.
         seconds: histogram of seconds from request to response, by route.
         logger: gets a line for each request.

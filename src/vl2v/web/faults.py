@@ -20,7 +20,6 @@ class ApiError(Exception):
     The message never repeats what the client sent, since that may contain a key.
 
     Args:
-        status: HTTP status.
         code: short stable name of the error, for programs.
         message: what was expected, what was found and what to do, for people.
         param: the part of the request that caused the error, e.g. ``input[3]``.

@@ -52,8 +52,7 @@ def _tabular(layout: Layout) -> list[str]:
     head = " & ".join(["method", *(escape(column.name) for column in layout.columns)])
     lines = [rf"\begin{{tabular}}{{l{'r' * len(layout.columns)}}}", r"\toprule", rf"{head} \\", r"\midrule"]
     for line in layout.lines:
-        title = escape(" ".join([line.title, *(f"({mark})" for mark in line.marks)]))
-        lines.append(" & ".join([title, *map(_marked, line.cells)]) + r" \\")
+        lines.append(" & ".join([escape(line.name), *map(_marked, line.cells)]) + r" \\")
         lines += [r"\midrule"] if line.closes else []
     return [*lines, r"\bottomrule", r"\end{tabular}"]
 

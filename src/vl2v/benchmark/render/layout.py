@@ -56,6 +56,11 @@ class Line:
     cells: tuple[Cell, ...]
     closes: bool
 
+    @property
+    def name(self) -> str:
+        """Title and marks."""
+        return " ".join([self.title, *(f"({mark})" for mark in self.marks)])
+
 
 @dataclass(frozen=True)
 class Layout:

@@ -15,10 +15,7 @@ def to_markdown(table: Table) -> str:
     """Return a table in GitHub-flavoured Markdown, and its captions as a list."""
     layout = lay_out(table, "bold", "italic")
     head = ["method", *(escape(column.name) for column in layout.columns)]
-    rows = [
-        [" ".join([escape(line.title), *(f"({mark})" for mark in line.marks)]), *map(_marked, line.cells)]
-        for line in layout.lines
-    ]
+    rows = [[escape(line.name), *map(_marked, line.cells)] for line in layout.lines]
     lines = [f"### {escape(layout.title)}", "", _line(head), "|---|" + "---:|" * len(layout.columns)]
     lines += [*map(_line, rows), "", *(f"- {escape(caption)}" for caption in layout.captions)]
     return "\n".join(lines) + "\n"

@@ -40,7 +40,6 @@ def _rich(layout: Layout, title: str) -> RichTable:
     for column in layout.columns:
         part.add_column(Text(clean(column.name)), justify="right")
     for line in layout.lines:
-        name = Text(clean(" ".join([line.title, *(f"({mark})" for mark in line.marks)])))
         cells = (Text(SIGNS[cell.emphasis] + clean(cell.plain), STYLES[cell.emphasis]) for cell in line.cells)
-        part.add_row(name, *cells, end_section=line.closes)
+        part.add_row(Text(clean(line.name)), *cells, end_section=line.closes)
     return part

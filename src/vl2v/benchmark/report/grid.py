@@ -42,7 +42,6 @@ class GridResults:
         jobs: jobs of the table by their folders.
         reliability: reliability on all targets together, by method, including the teacher.
         seconds: wall time of all finished jobs.
-        finished: number of finished jobs.
         note: remark on what could not be computed; may be empty.
     """
 

@@ -12,10 +12,7 @@ from urllib.parse import unquote
 
 PLAIN = re.compile(r"\w[\w.-]*(?:/\w[\w.-]*)*", re.ASCII).fullmatch  # a relative path that needs no change
 FILE_URI = re.compile(r"file://(?:localhost)?(?=/)", re.IGNORECASE)
-FORMS: tuple[Literal["NFC", "NFD"], ...] = (
-    "NFC",
-    "NFD",
-)  # macOS decomposes accented letters in file names
+FORMS: tuple[Literal["NFC", "NFD"], ...] = ("NFC", "NFD")  # macOS decomposes accented letters in file names
 
 
 def plain_path(text: str) -> str:

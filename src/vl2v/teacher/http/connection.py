@@ -42,12 +42,7 @@ class UnusableBodyError(Exception):
 
 @dataclass(frozen=True)
 class Reply:
-    """A complete HTTP response.
-
-    Attributes:
-        status: HTTP status.
-        body: decompressed body.
-    """
+    """A complete HTTP response."""
 
     method: str
     url: str

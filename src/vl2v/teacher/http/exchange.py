@@ -54,7 +54,6 @@ class Exchange:
         """Send one request and return the JSON of the response.
 
         Args:
-            method: HTTP method.
             order: the request; None for one without a body.
             rows: number of embeddings that a response without an order may contain.
 

@@ -36,7 +36,6 @@ class JobState:
     Attributes:
         name: the vendor's name of the job.
         state: the vendor's word for the state, in lower case.
-        ended: whether the state is final.
         done: number of requests that were processed so far.
         billed: number of requests that succeeded, according to the vendor.
         answers: for each request, D numbers or a refusal; None if there are no results.

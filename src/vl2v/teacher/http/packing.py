@@ -38,7 +38,6 @@ class Limits:
         requests_per_minute: maximum number of requests per minute; None for no limit.
         images_per_minute: maximum number of images per minute; None for no limit.
         tokens_per_minute: maximum number of text tokens per minute, estimated from the length; None for no limit.
-        concurrency: maximum number of concurrent requests.
     """
 
     images: int

@@ -39,7 +39,6 @@ class Origin:
 
     Attributes:
         model: name of the model, which may differ from the requested one.
-        revision: version of the model.
         logit_scale: s in ``s * cos(image, text)``.
     """
 

@@ -27,8 +27,6 @@ class LedgerEntry:
     Attributes:
         time: time of sending, in UTC.
         kind: ``image`` or ``text``.
-        cost: cost in `currency`.
-        currency: currency, e.g. USD.
         attempts: number of times the batch was sent; above 1 only if the vendor charges an idempotency key once.
         state: ``kept`` if the embeddings are saved; ``sent`` if there was no usable response, which counts as spent
             since it may have been charged; ``refused`` if the vendor rejected the batch and charged nothing.

@@ -21,12 +21,10 @@ class Quote:
     """The queries that a command has to buy, and their cost.
 
     Attributes:
-        teacher: identity of the teacher.
         images: number of distinct image queries by purpose (``training``, ``unlabelled``, ``evaluation``).
         images_known: number of these that are already stored and therefore free.
         texts: number of distinct text queries.
         texts_known: number of these that are already stored.
-        price: price of the teacher.
         disk_bytes: disk space in bytes of the store, the pixel cache and the state of the run, by name.
         note: a remark about the price, or empty.
         contents: domains, classes and numbers of images; None without a folder.

@@ -34,9 +34,7 @@ class PendingRequest:
     """A request, its inputs, and its account.
 
     Attributes:
-        order: the request.
         members: indices of images, or texts.
-        account: account of the request.
         again: returns a request for some of the members; None if a rejected request is not divided.
     """
 

@@ -38,7 +38,6 @@ def not_embedded(teacher: str, names: Sequence[str], why: str, repeat: bool = Fa
     """Return the error for images that have no embedding after all others were saved.
 
     Args:
-        teacher: identity of the teacher.
         names: paths of the images.
         why: the vendor's message about the first one.
         repeat: whether a later attempt may succeed.

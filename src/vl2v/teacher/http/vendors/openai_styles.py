@@ -65,7 +65,6 @@ def find_style(base: str, styles: Sequence[str], use: Callable[[str], None], ask
         base: address of the server, for messages.
         styles: the styles to try, in order.
         use: sets the style before it is tried.
-        ask: see `Ask`.
         uri: the data URI of `PROBE`.
 
     Raises:
