@@ -209,9 +209,7 @@ def _without_labels(config: RunConfig) -> list[str]:
             "data.held_out (--held-out) tests by labels, and with data.classes (--classes) the images have none; drop "
             "it, and measure the student on a labelled folder with vl2v evaluate"
         )
-    needless = (
-        "class_first", "held_out_classes", "unlabelled", "labels_per_class", "rest_unlabelled", "allow_missing_classes"
-    )
+    needless = "class_first held_out_classes unlabelled labels_per_class rest_unlabelled allow_missing_classes".split()
     if stated := [key for key in needless if getattr(data, key)]:
         named = ", ".join(f"data.{key} ({_flag(key)})" for key in stated)
         faults.append(

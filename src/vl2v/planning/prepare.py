@@ -91,9 +91,8 @@ def with_columns(config: DataConfig) -> DataConfig:
     names = open_table(config.root).columns
     named = columns_asked(config.root, columns_of(config))
     found = find_columns(names, named, source=config.root, labelled=not config.classes)
-    label = None if config.classes else found.label
-    more = {role: getattr(found, role) or None for role in ("split", "group")}
-    return config.model_copy(update={"image": found.image, "label": label, "domain": found.domain} | more)
+    used = {"image": found.image, "label": None if config.classes else found.label, "domain": found.domain}
+    return config.model_copy(update=used | {"split": found.split or None, "group": found.group or None})
 
 
 def columns_of(config: DataConfig) -> dict[str, str | None]:
