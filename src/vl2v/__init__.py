@@ -1,4 +1,4 @@
-"""vl2v: distil a pay-per-query vision-language model into your own image classifier that holds on unseen domains.
+"""vl2v: distil a pay-per-query vision-language model into your own image classifier for unseen domains.
 
     import vl2v
 

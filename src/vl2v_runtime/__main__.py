@@ -85,7 +85,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"vl2v-runtime {__version__}")
     parser.add_argument("model", type=_path, help="an .onnx file, or the folder of an export or a run")
     parser.add_argument("images", type=_path, nargs="+", help="images, or folders of images")
-    parser.add_argument("--format", choices=FORMATS, default="table")
+    parser.add_argument("--format", choices=FORMATS, default="table", help="output format (default: table)")
     parser.add_argument("--int8", action="store_true", help="use the quantised file of a folder")
     parser.add_argument("--threads", type=_count(MOST_THREADS), help="CPU threads (default: all cores)")
     parser.add_argument(

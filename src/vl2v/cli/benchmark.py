@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from vl2v.progress import Progress
 
 SAVED = ("saved", "kept")  # kept is the old name, which works for one release
-Outs = Annotated[list[Path], typer.Argument(help="Folder of a benchmark; several are combined in one table.")]
+Outs = Annotated[list[Path], typer.Argument(help="Folder of a benchmark; several are combined.")]
 
 
 def _grid(text: str, *flags: str) -> Any:

@@ -54,7 +54,7 @@ def add(
     ] = False,
     share: Annotated[
         float,
-        typer.Option(help="Share of the validation images that the new classes may take, which sets their offset."),
+        typer.Option(help="Fraction of the validation images that the offset assigns to new classes; 0: no offset."),
     ] = 0.05,
     teacher: TeacherOpt = None,
     price_per_1000_texts: Annotated[str | None, typer.Option(help="Price of 1000 texts, if unpublished.")] = None,

@@ -23,7 +23,7 @@ def export(
     tolerance: Annotated[
         float,
         typer.Option(
-            help="Accuracy that INT8 may lose, in percentage points, and at least one image unless it is 0.",
+            help="Accuracy that INT8 may lose, in percentage points. Unless this is 0, it may always lose one image.",
             min=0,
             callback=finite,
         ),

@@ -23,8 +23,7 @@ from vl2v.terminal import say
         "data.label": "Table column with the classes (default: as in training, else recognised by name).",
         "data.split": "Table column with the split; only the test images are evaluated (default: as in training, else "
         "all images).",
-        "data.group": "Table column with groups, with which the split of the training data is repeated (default: as in "
-        "training).",
+        "data.group": "Table column with groups, to reproduce the split of the run (default: as in training).",
         "data.class_first": "Read folders as class/domain/image (default: as in training, if the classes are on that "
         "level).",
     },

@@ -17,7 +17,9 @@ def _env(name: str, text: str, **bounds: Any) -> Any:
 
 
 def serve(
-    teacher: Annotated[str, _env("TEACHER", "Model to serve: open_clip:<model>/<tag or file>, file:<path>, conse:.")],
+    teacher: Annotated[
+        str, _env("TEACHER", "Model to serve: open_clip:<model>/<tag or file>, file:<path>, offline: or conse:.")
+    ],
     host: Annotated[str, _env("HOST", "Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, _env("PORT", "TCP port.", min=1, max=65535)] = 8080,
     db: Db = DEFAULT_DB,
