@@ -26,11 +26,8 @@ from vl2v.nested import merge as merge
 from vl2v.options import Option, fields_of
 from vl2v.recipes import PAPER, recipe_of, with_recipe
 from vl2v.schema import DEFAULT_METHOD as DEFAULT_METHOD
-from vl2v.schema import AlignConfig as AlignConfig
 from vl2v.schema import CoreSettings, RunSettings
 from vl2v.schema import DataConfig as DataConfig
-from vl2v.schema import DistillConfig as DistillConfig
-from vl2v.schema import MeasureConfig as MeasureConfig
 
 if TYPE_CHECKING:
     _WithMethods = CoreSettings
@@ -209,7 +206,14 @@ def _without_labels(config: RunConfig) -> list[str]:
             "data.held_out (--held-out) tests by labels, and with data.classes (--classes) the images have none; drop "
             "it, and measure the student on a labelled folder with vl2v evaluate"
         )
-    needless = "class_first held_out_classes unlabelled labels_per_class rest_unlabelled allow_missing_classes".split()
+    needless = (
+        "class_first",
+        "held_out_classes",
+        "unlabelled",
+        "labels_per_class",
+        "rest_unlabelled",
+        "allow_missing_classes",
+    )
     if stated := [key for key in needless if getattr(data, key)]:
         named = ", ".join(f"data.{key} ({_flag(key)})" for key in stated)
         faults.append(
@@ -252,10 +256,7 @@ Model = TypeVar("Model", bound=BaseModel)
 
 
 def parse(model: type[Model], values: object, source: str) -> Model:
-    """Validate settings.
-
-    Args:
-        source: source of the settings, for the message.
+    """Validate settings. `source` is where they come from, for the message.
 
     Raises:
         ConfigError: if there are faults; it lists all of them with their keys.

@@ -17,12 +17,12 @@ from typer.testing import CliRunner
 
 import vl2v
 from vl2v.cli import app
-from vl2v.config import DistillConfig, RunConfig
+from vl2v.config import RunConfig
 from vl2v.errors import ConfigError, Interrupted
 from vl2v.locations import StoragePaths
 from vl2v.planning.models import open_student
 from vl2v.progress import Silent
-from vl2v.schema import minutes_of
+from vl2v.schema import DistillConfig, minutes_of
 from vl2v.training.duration import FEWEST, Rates, Workload, longest, seconds_of, within
 from vl2v.training.process import stopped_by
 from vl2v.training_time import TrainingTime

@@ -3,10 +3,10 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from vl2v.config import DistillConfig, MeasureConfig
 from vl2v.method.evaluation import Score
 from vl2v.method.loop import warmed_up
 from vl2v.runs.folder import State
+from vl2v.schema import DistillConfig, MeasureConfig
 from vl2v.training.weights import WeightSelector
 
 

@@ -42,8 +42,7 @@ def open_folder(config: DataConfig, *, begun: bool = False) -> Listing:
         return _open_table(config, as_found)
     if stated := [role for role in ROLES if getattr(config, role) is not None]:
         step = "give the table in place of the folder, or drop the columns: the folders are classes and domains"
-        if config.root.is_file():
-            step = "save the table as CSV in UTF-8"
+        step = "save the table as CSV in UTF-8" if config.root.is_file() else step
         raise ConfigError(
             f"{', '.join(f'data.{name}' for name in stated)}: columns are for tables.",
             expected=f"a table that lists images ({', '.join(SUFFIXES)})",
@@ -120,7 +119,6 @@ def known_order(made: Mapping[str, Any], data: str | Path, classes: Collection[s
     """Return whether a folder has the class folders above the domains, as the folder of a run had.
 
     Args:
-        data: path of a folder or a table.
         classes: names of the student's classes. The level of the folder that has more of them is the classes.
     """
     if not made.get("class_first") or not Path(data).is_dir():

@@ -7,11 +7,12 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from vl2v.config import AlignConfig, DistillConfig, RunConfig
+from vl2v.config import RunConfig
 from vl2v.method.distill import trainable
 from vl2v.method.loop import adam
 from vl2v.method.registry import METHODS
 from vl2v.runs.folder import State
+from vl2v.schema import AlignConfig, DistillConfig
 from vl2v.training.weights import under
 
 

@@ -14,7 +14,7 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 from numpy.typing import NDArray
 
-from vl2v.config import DistillConfig, RunConfig
+from vl2v.config import RunConfig
 from vl2v.data.augment import Augmentation
 from vl2v.evaluation.features import CHUNK, pass_through
 from vl2v.evaluation.final_size import RATIOS, larger_sizes
@@ -26,6 +26,7 @@ from vl2v.planning.settling import SETTLED
 from vl2v.progress import Progress
 from vl2v.recipes import validation_interval
 from vl2v.runs.folder import RunFolder
+from vl2v.schema import DistillConfig
 from vl2v.shards import sharding
 from vl2v.student.backbones import Backbone
 from vl2v.student.frozen import frozen
