@@ -185,7 +185,8 @@ def write_tables(out: Path) -> None:
         against = plan.against if any(r.method == plan.against for r in records) else None
         table = tabulate(list(once(records)), "PACS", weights=weights, against=against, partial=True, order=order)
         marks = f"<!-- {name} -->", f"<!-- end of {name} -->"
-        body = f"{marks[0]}\n\n{render(table, 'md').strip()}\n\n{marks[1]}"
+        rows = "\n".join(line for line in render(table, "md").splitlines() if line.startswith("|"))
+        body = f"{marks[0]}\n\n{rows}\n\n{marks[1]}"  # the page explains the columns once
         text = re.sub(f"{marks[0]}.*?{marks[1]}", lambda _, body=body: body, text, flags=re.DOTALL)  # type: ignore[misc]
         (ROOT / "benchmarks" / "results" / f"pacs-{name}.csv").write_text(render(table, "csv"), encoding="utf-8")
     PAGE.write_text(text, encoding="utf-8")
