@@ -21,6 +21,7 @@ from vl2v.data.folder import DomainFolder
 from vl2v.data.images import ImageDataset
 from vl2v.data.listing import FaultyDataError
 from vl2v.data.table import TableListing
+from vl2v.data.tables.base import open_table
 from vl2v.data.tables.frame import write_frame
 from vl2v.errors import ConfigError, DataError
 from vl2v.locations import locations_in
@@ -320,6 +321,69 @@ def test_numbers_are_accepted_where_classes_yaml_names_them_or_the_user_says_so(
     assert TableListing(table, as_found=True).scan().folders == ("0", "1")
     (root / "classes.yaml").write_text("0: cat\n1: dog\n")
     assert TableListing(table).scan().phrases == ("cat", "dog")
+
+
+@pytest.mark.parametrize(
+    ("labels", "said"),
+    [
+        (["2024-01-01", "2024-01-02"], "values in place of names of classes, such as 2024-01-01, 2024-01-02"),
+        (["2024-01-01T10:00:00", "2024-01-02 10:00"], "values in place of names of classes"),
+        (["True", "false"], "values in place of names of classes"),
+        (["1", "2024-01-02", "TRUE"], "values in place of names of classes"),
+        (["cat", "dog", "nan"], "probably missing values, taken as a class: nan"),
+        (["cat", "dog", "#N/A"], "probably missing values"),
+        (["01", "1", "dog"], "two spellings of one number: 01, 1"),
+        (["1", "1.0", "dog"], "two spellings of one number"),
+        (["cat", "dog", "Cat; dog"], "several classes in one cell: Cat; dog"),
+    ],
+)
+def test_labels_that_are_not_names_are_told(tmp_path: Path, labels: list[str], said: str) -> None:
+    table = relabelled(tmp_path, "species", labels)
+    assert said in faults(table)["column species"]
+    accepted = TableListing(table, as_found=True, allow_missing_classes=True)
+    assert any(said in warning for warning in accepted.warnings)
+
+
+@pytest.mark.parametrize("labels", [["7", "queen"], ["v1.0", "v1"], ["black,white", "red"], ["nan bread", "dog"]])
+def test_labels_that_are_names(tmp_path: Path, labels: list[str]) -> None:
+    assert not TableListing(relabelled(tmp_path, "species", labels)).scan().warnings
+
+
+@pytest.mark.parametrize("names", [("In", "in"), ("caf\u00e9", "cafe\u0301"), ("cam-1", "cam_1")])
+def test_two_spellings_of_a_domain_are_a_fault(tmp_path: Path, names: tuple[str, str]) -> None:
+    """Else one is held out, and the other one is trained on."""
+    table = relabelled(tmp_path, "camera", list(names))
+    problem = faults(table)[", ".join(sorted(names))]
+    assert problem.startswith("two spellings of one domain")
+    assert ("Unicode form" in problem) == (not names[0].isascii())
+    assert TableListing(table, as_found=True).domains == tuple(sorted(names))
+
+
+def relabelled(folder: Path, column: str, values: list[str]) -> Path:
+    """A table with other values in a column, so that every class is in every domain."""
+    root = folder_of(folder, each=2 * len(values))
+    rows = [row | {column: values[i % len(values)]} for i, row in enumerate(rows_of(root))]
+    return write_csv(root / "t.csv", rows)
+
+
+def test_blank_rows_above_the_names_and_blanks_around_them(tmp_path: Path) -> None:
+    root = folder_of(tmp_path)
+    plain = write_csv(root / "t.csv", rows_of(root)).read_text().replace("species", " species ")
+    (root / "t.csv").write_text(f"\n,,\n{plain}gone.png,cat,phone\n")
+    with pytest.raises(FaultyDataError) as caught:
+        TableListing(root / "t.csv", columns={"label": "species "}).scan()
+    assert any(f.where == f"row {len(rows_of(root)) + 4}: gone.png" for f in caught.value.faults)
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-8-sig"])
+def test_json_lines_in_the_encodings_of_csv(tmp_path: Path, encoding: str) -> None:
+    table = tmp_path / "t.jsonl"
+    table.write_text('{"path": "\u00e9.png", "label": "cat"}\n', encoding=encoding)
+    (row,) = open_table(table).rows(["path"])
+    assert row == (1, ("\u00e9.png",))
+    table.write_text(table.read_text(encoding=encoding), encoding="utf-32")
+    with pytest.raises(DataError, match="not text"):
+        open_table(table)
 
 
 def test_a_column_of_captions_or_addresses_is_one_fault(tmp_path: Path) -> None:

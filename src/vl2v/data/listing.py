@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import unicodedata
 from abc import ABC, abstractmethod
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -89,6 +90,7 @@ class Listing(ABC):
         self.folders = self._classes(cells)
         self._files = {key: cells[key] for key in sorted(cells)}
         self._check_encoding()
+        self._check_domains()
         self._check_names(allow_missing_classes)
         self._check_parts(allow_missing_classes)
         self.phrases = self._phrases()
@@ -204,6 +206,16 @@ class Listing(ABC):
                 problem = f"a class name of {len(name):,} characters, where a student takes {MAX_NAME:,}"
                 self._fault(f"{name[:60]}...", problem, "use a column of short names")
 
+    def _check_domains(self) -> None:
+        """Report spellings of one domain. If one of them is held out, the other one is trained on."""
+        spellings: dict[str, list[str]] = defaultdict(list)
+        for domain in self.domains:
+            spellings[spelling(domain)].append(domain)
+        for names in spellings.values():
+            if len(names) > 1:
+                where, remedy = ", ".join(map(shown, names)), f"{self.RENAME}, or accept them: --layout-as-found"
+                self._doubt(Fault(where, f"two spellings of one domain{_unseen(names)}", remedy))
+
     def _check_names(self, allow_missing: bool) -> None:
         spellings: dict[str, set[str]] = defaultdict(set)
         for folder in self.folders:
@@ -211,7 +223,7 @@ class Listing(ABC):
         for names in spellings.values():
             if len(names) > 1:
                 where = ", ".join(self._cell(d, f) for d, f in self._files if f in names)
-                self.faults.append(Fault(where, "two spellings of one class", self.RENAME))
+                self.faults.append(Fault(where, f"two spellings of one class{_unseen(names)}", self.RENAME))
         if len(spellings) < 2:
             where = self._cell(self.domains[0], self.folders[0])
             self.faults.append(Fault(where, "the only class", self.TWO))
@@ -256,6 +268,12 @@ class Listing(ABC):
                     )
                 )
         return values
+
+
+def _unseen(names: Collection[str]) -> str:
+    """Return a note if names look alike on a screen."""
+    same = len({unicodedata.normalize("NFC", name) for name in names}) == 1
+    return " that differ in their Unicode form only (composed and decomposed accents)" if same else ""
 
 
 def contradictions(paths: Sequence[str], digests: Digests, labels: NDArray[np.int64]) -> list[str]:

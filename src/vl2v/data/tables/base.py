@@ -12,6 +12,7 @@ from vl2v_runtime.names import shown
 
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
 DELIMITED, LINES, PARQUET = (".csv", ".tsv", ".tab"), (".jsonl", ".ndjson"), (".parquet", ".pq")
+UTF16, UTF32 = (b"\xff\xfe", b"\xfe\xff"), b"\xff\xfe\0\0"  # byte order marks
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,26 @@ class Table(Protocol):
             DataError: if the rest of the table cannot be read.
         """
         ...
+
+
+def encoding_of(path: Path) -> str:
+    """Return the encoding of a text: UTF-16 with a byte order mark, else UTF-8 with or without one.
+
+    Raises:
+        DataError: if the file is not text, or has another encoding with NUL bytes.
+    """
+    with path.open("rb") as file:
+        start = file.read(2**12)
+    if start[:2] in UTF16 and start[:4] != UTF32:
+        return "utf-16"
+    if b"\0" in start:
+        raise DataError(
+            f"{shown(path)} is not text.",
+            expected="a table in UTF-8",
+            found="NUL bytes, as in UTF-16 without a byte order mark, in UTF-32, or in a workbook",
+            next_step="save it in UTF-8",
+        )
+    return "utf-8-sig"
 
 
 def is_table(path: Path) -> bool:

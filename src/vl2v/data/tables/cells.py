@@ -50,7 +50,7 @@ def _usable(role: str, column: str, value: object) -> str | Broken:
     elif role == "image":
         if not (problem := _no_path(text)):
             return text
-        remedy = "download the image, and give the path of its file"
+        remedy = "give the path of the file, and download it first if necessary"
     elif role == "split" and part_of(text) is None:
         problem, remedy = "a split that is not train, validation or test", "write one of them"
     else:

@@ -72,6 +72,10 @@ def find_columns(columns: Sequence[str], named: Mapping[str, str | None], *, sou
     for role in ("domain", "split", "group"):
         if (name := given[role]) is not None and name.casefold() == NONE and name not in columns:
             given[role] = ""
+    stripped = {column.strip(): column for column in reversed(columns)}
+    given = {
+        role: stripped.get(name.strip(), name) if name and name not in columns else name for role, name in given.items()
+    }
     faults, found = [], {}
     for role, name in given.items():
         known = [column for column in columns if column] if name is None else [name]

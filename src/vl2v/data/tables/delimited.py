@@ -10,14 +10,13 @@ from operator import itemgetter
 from pathlib import Path
 from typing import TextIO
 
-from vl2v.data.tables.base import Broken, Row, empty
+from vl2v.data.tables.base import Broken, Row, empty, encoding_of
 from vl2v.errors import DataError
 from vl2v_runtime.formats import SUFFIXES as IMAGES
 from vl2v_runtime.names import shown
 
 DELIMITERS = (",", ";", "\t", "|")
 STATED = re.compile(r"sep=(.)\r?\n?")  # a first line that Excel reads
-UTF16 = (b"\xff\xfe", b"\xfe\xff")
 QUOTES = 'a value with quotes, commas or line breaks stands in quotes, and a quote in it is doubled: "a ""b"""'
 
 
@@ -37,20 +36,10 @@ class Delimited:
     unit = "row"
 
     def __init__(self, path: Path) -> None:
-        self._path = path
-        with path.open("rb") as file:
-            start = file.read(2**12)
-        self._encoding = "utf-16" if start[:2] in UTF16 else "utf-8-sig"
-        if self._encoding != "utf-16" and b"\0" in start:
-            raise DataError(
-                f"{shown(path)} is not text.",
-                expected="a table in UTF-8",
-                found="NUL bytes, as in UTF-16 or a workbook",
-                next_step="save it as CSV in UTF-8",
-            )
+        self._path, self._encoding = path, encoding_of(path)
         with self._open() as file:
             stated = STATED.fullmatch(file.readline())
-        self._above = 1 if stated else 0
+        self._above = 1 if stated else 0  # rows above that of the names
         tabs = path.suffix.lower() != ".csv"
         candidates = (stated[1],) if stated else ("\t",) if tabs else DELIMITERS
         self._delimiter, self.columns = max(
@@ -58,6 +47,7 @@ class Delimited:
         )
         if not any(self.columns):
             raise empty(path)
+        self._above = next(number for number, names in self._filled(self._delimiter)) - 1
         if like := [name for name in self.columns if Path(name).suffix.lower() in IMAGES]:
             raise DataError(
                 f"The first row of {shown(path)} does not name columns.",
@@ -83,10 +73,15 @@ class Delimited:
                     yield number, pick(cells)
 
     def _names(self, delimiter: str) -> tuple[str, ...]:
-        for number, cells in self._cells(delimiter):
-            if number > self._above:
-                return () if isinstance(cells, Broken) else tuple(name.strip() for name in cells)
+        for _, cells in self._filled(delimiter):
+            return () if isinstance(cells, Broken) else tuple(name.strip() for name in cells)
         return ()
+
+    def _filled(self, delimiter: str) -> Iterator[tuple[int, list[str] | Broken]]:
+        """Iterate over the rows from that of the names on, which is the first one that is not empty."""
+        for number, cells in self._cells(delimiter):
+            if number > self._above and (isinstance(cells, Broken) or any(map(str.strip, cells))):
+                yield number, cells
 
     def _cells(self, delimiter: str = "") -> Iterator[tuple[int, list[str] | Broken]]:
         with self._open() as file:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 
-from vl2v.data.tables.base import Broken, Row, empty
+from vl2v.data.tables.base import Broken, Row, empty, encoding_of
 from vl2v.data.tables.imported import BROKEN, is_imported
 from vl2v.errors import DataError
 from vl2v_runtime.names import shown
@@ -30,7 +30,7 @@ class JsonLines:
     unit = "line"
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        self._path, self._encoding = path, encoding_of(path)
         if is_imported(path):
             self.unit = "row"
         first = [value for _, value in islice(self._objects(), LOOKED_AT)]
@@ -48,7 +48,8 @@ class JsonLines:
             yield number, value if isinstance(value, Broken) else tuple(value.get(column) for column in columns)
 
     def _objects(self) -> Iterator[tuple[int, dict[str, object] | Broken]]:
-        with self._path.open(encoding="utf-8-sig", errors="surrogateescape") as file:
+        errors = "replace" if self._encoding == "utf-16" else "surrogateescape"
+        with self._path.open(encoding=self._encoding, errors=errors) as file:
             number = 0
             while line := file.readline(MOST):
                 number += 1

@@ -1,0 +1,60 @@
+"""Detect classes of a table that are probably not names: numbers, dates, missing values, several classes in a cell."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from decimal import Decimal
+
+from vl2v.data.layout import DATE
+from vl2v_runtime.names import shown
+
+NUMBER = re.compile(r"[-+]?\d+([.,]\d+)?")
+TIME = re.compile(rf"{DATE.pattern}([T ]\d\d:\d\d(:\d\d(\.\d+)?)?)?")
+TRUTH = frozenset({"true", "false"})
+MISSING = frozenset({"nan", "na", "n/a", "#n/a", "<na>", "nat", "null", "none", "nil", "-", "?"})
+SEVERAL = re.compile(r"[,;|/]")
+ACCEPT = "or accept them: --layout-as-found"
+DESCRIBE = "say what each is in classes.yaml in the table's folder"
+
+
+def doubtful(names: Sequence[str], described: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Iterate over problems and remedies of classes that a teacher probably cannot interpret.
+
+    Args:
+        names: all classes.
+        described: those that `classes.yaml` describes.
+    """
+    plain = [name for name in names if name not in described]
+    if plain and all(_is_value(name) for name in plain):
+        kind = "numbers" if all(map(NUMBER.fullmatch, plain)) else "values"
+        remedy = f"the teacher needs class names: take a column of names (--label), or {DESCRIBE}, {ACCEPT}"
+        yield f"{kind} in place of names of classes, such as {_listed(plain)}", remedy
+    if missing := [name for name in plain if name.casefold() in MISSING]:
+        yield (
+            f"probably missing values, taken as a class: {_listed(missing)}",
+            f"remove the rows, or {DESCRIBE}, {ACCEPT}",
+        )
+    equal: dict[Decimal, list[str]] = defaultdict(list)
+    for name in filter(NUMBER.fullmatch, names):
+        equal[Decimal(name.replace(",", "."))].append(name)
+    for same in equal.values():
+        if len(same) > 1:
+            yield f"two spellings of one number: {_listed(same)}", f"use one spelling in all rows, {ACCEPT}"
+    known = {name.casefold() for name in names}
+    several = [name for name in plain if len(parts := SEVERAL.split(name)) > 1 and _are_in(parts, known)]
+    if several:
+        yield f"several classes in one cell: {_listed(several)}", f"give each image one class, {ACCEPT}"
+
+
+def _is_value(name: str) -> bool:
+    return bool(NUMBER.fullmatch(name) or TIME.fullmatch(name)) or name.casefold() in TRUTH
+
+
+def _are_in(parts: Sequence[str], known: set[str]) -> bool:
+    return all(part.strip().casefold() in known for part in parts)
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(map(shown, names[:5]))
