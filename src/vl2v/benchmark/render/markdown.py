@@ -8,7 +8,8 @@ from vl2v.benchmark.render.layout import BEST, NEAR, Cell, lay_out
 from vl2v.benchmark.tables import Table
 
 EMPHASIS = {BEST: "**", NEAR: "*", "": ""}
-SPECIAL = "\\`*_{}[]<>|#~"
+SPECIAL = "\\`*_{}[]|#~"
+ENTITIES = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}  # Markdown for Python shows a backslash before them
 
 
 def to_markdown(table: Table) -> str:
@@ -23,7 +24,7 @@ def to_markdown(table: Table) -> str:
 
 def escape(text: str) -> str:
     """Escape text for a cell of a Markdown table."""
-    return "".join(f"\\{sign}" if sign in SPECIAL else sign for sign in " ".join(text.split()))
+    return "".join(f"\\{sign}" if sign in SPECIAL else ENTITIES.get(sign, sign) for sign in " ".join(text.split()))
 
 
 def _line(cells: Sequence[str]) -> str:
