@@ -83,7 +83,7 @@ SECTIONS: dict[str, tuple[typer.Typer | Callable[..., None], ...]] = {
     ),
     "Check and repair a student": (trust.trust, expect.expect, repair.repair),
     "Teachers and data": (teacher.COMMANDS, teacher.ledger, label.label, data.COMMANDS),
-    "Compare methods, sell a model": (benchmark.COMMANDS, vendor.COMMANDS),
+    "Compare methods, offer a model": (benchmark.COMMANDS, vendor.COMMANDS),
 }
 for section, commands in SECTIONS.items():
     for command in commands:
