@@ -17,13 +17,10 @@ PAD = 64 * 2**20  # bytes more than needed whenever the heap grows
 
 
 def keep_freed_memory() -> bool:
-    """Make this process reuse the memory that it frees, in huge pages if the kernel supports them.
+    """Make this process reuse the memory that it frees, in huge pages if supported. Return False without glibc.
 
     Call it before torch allocates memory. It affects the whole process, whose memory use then stays at its peak.
     Therefore only commands call it, not library functions.
-
-    Returns:
-        True if the allocator was configured; False without glibc, where nothing changes.
     """
     if not sys.platform.startswith("linux"):
         return False

@@ -11,16 +11,13 @@ from vl2v.writing import check_folder
 
 
 def make_report(folder: Path, store: Path, hour_price: str | None = None, out: Path | None = None) -> Path:
-    """Write the report of a run or of a benchmark; see `write_run_report` and `write_benchmark_report`.
+    """Write the report of a run or of a benchmark, and return its path; see `write_run_report`.
 
     Args:
         folder: folder of the run or of the benchmark.
         store: file of purchased embeddings with the ledger.
         hour_price: cost of an hour of this machine, in the currency of the teacher; None if it is unknown.
         out: folder to write to, created if it is missing; None for `folder`.
-
-    Returns:
-        Path of the page.
 
     Raises:
         ConfigError: if the price is not a number of at least 0.

@@ -196,15 +196,12 @@ def _execute(db: NamedConnection, statement: str) -> None:
 
 
 def open_cache(path: Path, schema: Sequence[str], version: int = 0) -> tuple[NamedConnection, bool]:
-    """Open a cache; a file that is damaged or has another format is replaced by an empty one.
+    """Open a cache, and say whether it is new; a file that is damaged or of another format is replaced by an empty one.
 
     Args:
         path: path of the file; created with its folder if missing.
         schema: ``CREATE TABLE IF NOT EXISTS`` statements.
         version: version of the content; a file with another version is replaced.
-
-    Returns:
-        The connection, and whether the file is new.
 
     Raises:
         OSError, sqlite3.Error: as `open_file`, except for damage.

@@ -141,15 +141,12 @@ def choose(work: Work, images: int, total: int) -> int:
 
 
 def measured(work: Work, images: int, total: int, most: int, use: Callable[[int], None]) -> dict[int, float]:
-    """Measure the seconds per call with one thread, with half of `most`, and with `most`.
+    """Return the seconds per call with one thread, with half of `most`, and with `most`, by number of threads.
 
     Args:
         total: see `choose`; if one thread needs only a few seconds, no other number is measured.
         most: largest number of threads, above 0.
         use: sets the number of threads.
-
-    Returns:
-        The seconds by number of threads.
     """
     use(1)
     work(images)  # warm-up: allocation, and compilation for this number of threads

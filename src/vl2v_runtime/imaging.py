@@ -229,16 +229,13 @@ def _unknown(data: bytes) -> str:
 
 
 def square(image: Image.Image, size: int, fit: Fit = SQUASH) -> Pixels:
-    """Resize an image to `size` by `size` pixels, bilinear with antialiasing.
+    """Resize an image to [size, size, 3] uint8 RGB, bilinear with antialiasing.
 
     Args:
         size: side length of the result.
         fit: ``squash`` resizes the whole image and ignores its aspect ratio, as the evaluation of DomainBed does.
             ``crop`` resizes the largest central square. ``pad`` preserves the aspect ratio and fills the rest with
             `PADDING`.
-
-    Returns:
-        [size, size, 3] uint8, RGB.
     """
     if fit == "crop" and image.width != image.height:
         side = min(image.size)

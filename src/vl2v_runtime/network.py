@@ -34,15 +34,7 @@ class _TooLargeError(ModelError):
 
 
 class Network:
-    """The network and the metadata of an ONNX file that vl2v exported.
-
-    Args:
-        threads: number of CPU threads; None leaves the choice to onnxruntime, which uses all cores.
-        spinning: whether threads spin while they wait for each other; disable it next to other work.
-
-    Raises:
-        ModelError: if the file is missing, broken, not exported by vl2v, or onnxruntime is not installed.
-    """
+    """The network and the metadata of an ONNX file that vl2v exported; arguments and errors are those of `Model`."""
 
     def __init__(self, path: str | Path, threads: int | None = None, spinning: bool = True) -> None:
         self.path = Path(path)

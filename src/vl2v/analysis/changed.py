@@ -54,14 +54,11 @@ def joined(parts: list[tuple[Tensor, ...]], same: bool) -> Outputs:
 
 
 def changed(pixels: Tensor, view: int, generator: np.random.Generator) -> Tensor:
-    """Change images in one way, each with a random strength.
+    """Change images in one way, each with a random strength; return [N, 3, S, S] uint8.
 
     Args:
         pixels: [N, 3, S, S] uint8.
         view: number of the change, from 1 to the number of `VIEWS`.
-
-    Returns:
-        [N, 3, S, S] uint8.
     """
     draws = torch.from_numpy(generator.random((len(pixels), PARAMETERS), dtype=np.float32))
     made = VIEWS[view - 1].apply(pixels.float() / 255, draws, None)

@@ -18,13 +18,10 @@ class Share:
 
 
 def wilson(right: float, images: int) -> tuple[float, float]:
-    """Return the 95% score interval of a proportion (Wilson, JASA 1927). It is within [0, 1] and valid for few images.
+    """Return (low, high), the 95% score interval of a proportion (Wilson, JASA 1927), within [0, 1].
 
     Args:
         right: number of correctly classified images.
-
-    Returns:
-        (low, high).
     """
     share, more = right / images, Z95 * Z95 / images
     centre, half = share + more / 2, Z95 * math.sqrt(share * (1 - share) / images + more / (4 * images))

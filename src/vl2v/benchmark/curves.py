@@ -153,11 +153,7 @@ class Curve:
 
 
 def line_names(settings: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
-    """Return the line of each row. Rows on one line differ only in the number of queries or labels.
-
-    Returns:
-        By label: the title of the method, and whether it uses fresh views or unlabelled images.
-    """
+    """Return the name of each row's line: its method, and whether it uses fresh views or unlabelled images."""
     found = {}
     for label, s in settings.items():
         teacher, data = s.get("teacher") or {}, s.get("data") or {}

@@ -117,7 +117,7 @@ def run(
     account: BudgetAccount | None = None,
     named: str | None = None,
 ) -> Run | None:
-    """Plan, buy, train, evaluate and save; or continue an interrupted run.
+    """Plan, buy, train, evaluate and save; or continue an interrupted run. Return None in all processes but the first.
 
     Args:
         storage: paths of cache and store; None takes those that the run folder records.
@@ -126,9 +126,6 @@ def run(
         report: whether to save a sample of embeddings and write `report.html` at the end, which takes seconds.
         account: whose purchases count against the budget; None for this run alone.
         named: the teacher of a resumed run that was made elsewhere, as the user names it to allow its use.
-
-    Returns:
-        The finished run; None in every process but the first, if several take part.
 
     Raises:
         Vl2vError: states what was expected, what was found, and what to do next.

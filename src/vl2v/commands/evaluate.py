@@ -91,11 +91,7 @@ def evaluate(
 
 
 def _own_parts(student: Student, dataset: ImageDataset) -> list[Part] | None:
-    """Return the parts of the run's split. Images of held-out classes are added to the first part of their domain.
-
-    Returns:
-        None if the student was not trained on these images.
-    """
+    """Return the parts of the run's split, with images of held-out classes; None for images that are not the run's."""
     held_out = _held_out_classes(student, dataset)
     seen = [folder for folder, name in zip(dataset.folders, dataset.names, strict=True) if name not in held_out]
     trained = np.flatnonzero(np.isin(dataset.labels, [dataset.folders.index(folder) for folder in seen]))

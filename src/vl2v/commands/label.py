@@ -231,15 +231,12 @@ def _buy(
 def _decide(
     logits: Sequence[NDArray[np.float32]], truth: NDArray[np.int64], error: float
 ) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.bool_] | None]:
-    """Determine predictions, confidence and trust flag of images.
+    """Return predictions, confidence and trust flag of images, [N] each; no flags without checked images.
 
     Args:
         logits: logits [N, K] of the images, and [M, K] of the checked images if there are any.
         truth: [M] class indices of the checked images.
         error: maximum share of prediction sets without the right class.
-
-    Returns:
-        (predictions, confidence, trusted), [N] each; `trusted` is None without checked images.
     """
     predictions = logits[0].argmax(axis=1).astype(np.int64)
     if len(logits) == 1:

@@ -27,16 +27,13 @@ def sample_rows(predictions: Predictions, most: int) -> Indices:
 def embed_images(
     student: Student, paths: Sequence[Path], progress: Progress, consequence: str
 ) -> NDArray[np.float32] | None:
-    """Compute the student's embeddings of N images, [N, D].
+    """Return the student's embeddings of N images, [N, D]; None if one cannot be read, usually because it was moved.
 
     Args:
         student: a student with a text head.
         paths: paths of the images, at least one.
         progress: receives the progress, and a warning if an image cannot be read.
         consequence: what is missing without the images; it begins the warning.
-
-    Returns:
-        The embeddings, or None if an image cannot be read, usually because the images have been moved.
     """
     rows = []
     try:

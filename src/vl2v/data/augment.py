@@ -38,15 +38,12 @@ class Augmentation:
         self._change = OneChange(s.style, s.corrupt) if s.style or s.corrupt else None
 
     def __call__(self, pixels: NDArray[np.uint8], seed: int, other: Other | None = None) -> Tensor:
-        """Augment one image.
+        """Augment one image, to [3, size, size] uint8.
 
         Args:
             pixels: [H, W, 3] uint8.
             seed: seed in [0, 2**63). The same seed gives the same result.
             other: returns a second image for changes that need one; see `OneChange`.
-
-        Returns:
-            [3, size, size] uint8.
         """
         generator = torch.default_generator  # the transforms of torchvision only use the global generator
         state = generator.get_state()

@@ -9,14 +9,11 @@ from vl2v.data.splits import Indices
 
 
 def class_shares(counts: NDArray[np.int64], balance: float) -> NDArray[np.float64]:
-    """Return the probability of each class, in proportion to count ** (1 - balance).
+    """Return the probability of each class, [K] with sum 1, in proportion to count ** (1 - balance).
 
     Args:
         counts: [K] number of images of each class, at least 1.
         balance: from 0, where all images are equally probable, to 1, where all classes are.
-
-    Returns:
-        [K], with sum 1.
     """
     powers: NDArray[np.float64] = counts.astype(np.float64) ** (1 - balance)
     shares: NDArray[np.float64] = powers / powers.sum()
@@ -24,14 +21,11 @@ def class_shares(counts: NDArray[np.int64], balance: float) -> NDArray[np.float6
 
 
 def expected_draws(labels: NDArray[np.int64], balance: float) -> NDArray[np.float64]:
-    """Return how often each image is drawn in one pass, on average.
+    """Return how often each image is drawn in one pass, on average: [N] with mean 1.
 
     Args:
         labels: [N] class of each image of a group. A group with unlabelled images (-1) is not balanced.
         balance: see `class_shares`.
-
-    Returns:
-        [N], with mean 1.
     """
     if not len(labels) or balance == 0 or labels.min() < 0:
         return np.ones(len(labels))
@@ -43,7 +37,7 @@ def expected_draws(labels: NDArray[np.int64], balance: float) -> NDArray[np.floa
 def shuffled_pass(
     labels: NDArray[np.int64] | None, size: int, balance: float, generator: np.random.Generator
 ) -> Indices:
-    """Return the order of images in one pass through a group.
+    """Return the order of images in one pass through a group, [N] int64 indices.
 
     A balanced pass has as many draws as the group has images. The number of draws of a class is in proportion to its
     probability, and its fraction is rounded at random. Images of the same class differ by at most one draw.
@@ -52,9 +46,6 @@ def shuffled_pass(
         labels: [N] class of each image. None, and a group with unlabelled images (-1), is not balanced.
         size: number of images, N.
         balance: see `class_shares`; with 0, each image is drawn once.
-
-    Returns:
-        [N] int64 indices in the group.
     """
     if labels is None or balance == 0 or labels.min() < 0:
         return generator.permutation(size)

@@ -116,16 +116,13 @@ def grouped_holdout(
 
 
 def labels_per_class(indices: Indices, labels: NDArray[np.int64], count: int, seed: int, domain_index: int) -> Indices:
-    """Sample at most `count` images of every class.
+    """Sample at most `count` images of every class; return their indices in ascending order.
 
     Args:
         indices: candidates, as indices in `labels`.
         labels: [N] class of every image of the domain.
         count: maximum number of images per class, at least 1.
         domain_index: index of the domain, so that domains have different samples.
-
-    Returns:
-        The sampled indices in ascending order.
     """
     generator = np.random.default_rng([seed, domain_index, 0x1ABE1])
     shuffled = indices[generator.permutation(len(indices))]

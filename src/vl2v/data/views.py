@@ -47,14 +47,11 @@ def view_bytes(data: bytes, digest: bytes, view: int, seed: int) -> bytes:
 def make_views(
     dataset: ImageDataset, rows: Indices, views: int, seed: int, index: FileIndex, cache: PixelCache, progress: Progress
 ) -> Digests:
-    """Create the views of images that do not exist yet, and cache their pixels.
+    """Create the views of images that do not exist yet, and cache their pixels. Return [N, views, 32], their SHA-256.
 
     Args:
         views: number of views per image, including the image itself.
         index: records the digest of each view.
-
-    Returns:
-        [N, views, 32] uint8, SHA-256 of each view.
     """
     digests = np.empty((len(rows), views, 32), np.uint8)
     digests[:, 0] = dataset.digests[rows]

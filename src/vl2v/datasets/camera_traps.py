@@ -28,10 +28,7 @@ def is_annotation(path: Path) -> bool:
 
 
 def read_labels(sources: Iterable[Path], names: Names) -> Labels:
-    """Read the annotations in JSON files, archives and folders.
-
-    Returns:
-        The (domain, class) pairs by file name; empty without annotations.
+    """Read annotations in JSON files, archives and folders: (domain, class) pairs by file name.
 
     Raises:
         DataError: if a JSON file has another format.

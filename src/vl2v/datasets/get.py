@@ -51,16 +51,13 @@ class Report:
 
 
 def get(benchmark: Benchmark, out: Path, source: Source, *, progress: Progress | None = None) -> dict[str, Any]:
-    """Download a benchmark to ``out/<domain>/<class>/<image>``, verify its counts, and write a manifest.
+    """Download a benchmark to ``out/<domain>/<class>/<image>``, verify its counts, and write and return a manifest.
 
     Files are prepared in ``.<name>.partial`` next to `out`, which is renamed at the end. After an interruption,
     downloads are resumed and unpacking starts again.
 
     Args:
         out: target folder; must be empty or missing.
-
-    Returns:
-        The manifest in ``out/benchmark.json``.
 
     Raises:
         ConfigError: if `out` is not empty, or contains an unfinished download of something else.

@@ -103,13 +103,10 @@ def predict_domains(
 
 
 def trust_of(parts: Sequence[DomainPredictions], drift: bool = True) -> Trust | None:
-    """Fit trust data on the in-domain predictions. Held-out domains are not used.
+    """Fit trust data on the in-domain predictions, if there are any. Held-out domains are not used.
 
     Args:
         drift: whether to fit a drift reference too, which takes longer than the rest.
-
-    Returns:
-        The trust data, or None without in-domain images.
     """
     sources = [part for part in parts if part.role == IN_DOMAIN]
     if not sources:

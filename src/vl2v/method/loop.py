@@ -76,7 +76,7 @@ def fit(
     first_step: int = 0,
     after_step: AfterStep | None = None,
 ) -> list[float]:
-    """Run one optimiser step per batch.
+    """Run one optimiser step per batch; return the loss of every step before the update, averaged over processes.
 
     Args:
         module: maps the inputs of a batch to the input of the objective. With an accelerator, the module that `prepare`
@@ -86,9 +86,6 @@ def fit(
         accelerator: device, precision and processes. None uses this process and the device of the tensors.
         micro: repeats a step that runs out of memory, in smaller parts. None repeats nothing.
         after_step: called with (step, loss). If it returns true, training ends.
-
-    Returns:
-        The loss of every step before the update, averaged over processes.
 
     Raises:
         TrainingError: if a loss is NaN or infinite, or memory does not suffice. The weights are not updated with it.

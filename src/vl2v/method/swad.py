@@ -175,10 +175,10 @@ class LossValley:
         self._valley = RunningMean(_copy(first.weights), 0)
         recent, waiting = list(self._recent), list(self._waiting)
         if self.n_tolerance < self.n_converge:
-            self._add(self._valley, recent[1 : 1 + self.n_converge - self.n_tolerance])
+            self._enter(recent[1 : 1 + self.n_converge - self.n_tolerance])
         elif self.n_tolerance > self.n_converge:
             queue = waiting[: self.n_tolerance - self.n_converge + 1]
-            self._add(self._valley, queue[self._first_below(queue) + 1 :])
+            self._enter(queue[self._first_below(queue) + 1 :])
 
     def _first_below(self, queue: list[Segment]) -> int:
         """Return the index after the last segment above the loss threshold, or 0 if there is none."""
@@ -191,19 +191,18 @@ class LossValley:
         if min(segment.loss for segment in self._waiting) > self.threshold:
             self.dead_at = step
         else:
-            self._add(self._valley, [self._waiting[0]])
+            self._enter([self._waiting[0]])
 
     def _add_tail(self, mean: RunningMean) -> None:
         """Add the remaining segments of the valley if training ends before the valley does."""
         assert self.threshold is not None
         rest = list(self._waiting)[1:]
         while rest and min(segment.loss for segment in rest) <= self.threshold:
-            self._add(mean, [rest.pop(0)])
+            mean.add(rest.pop(0).weights)
 
-    @staticmethod
-    def _add(mean: RunningMean, segments: Iterable[Segment]) -> None:
+    def _enter(self, segments: Iterable[Segment]) -> None:
         for segment in segments:
-            mean.add(segment.weights)
+            self._valley.add(segment.weights)
 
     def state(self) -> tuple[Weights, dict[str, Any]]:
         """Return the state for resuming: (tensors by name, plain values). A segment in both queues is stored once."""
@@ -255,13 +254,6 @@ class CleanLossValley(LossValley):
         self._valley = RunningMean(_copy(first.weights), 1)
         self._entered = first.end
         self._enter(list(self._recent)[1 : 1 + max(self.n_converge - self.n_tolerance, 0)])
-
-    def _find_end(self, step: int) -> None:
-        assert self.threshold is not None
-        if min(segment.loss for segment in self._waiting) > self.threshold:
-            self.dead_at = step
-        else:
-            self._enter([self._waiting[0]])
 
     def _enter(self, segments: Iterable[Segment]) -> None:
         for segment in segments:

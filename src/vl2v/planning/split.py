@@ -112,14 +112,11 @@ def split_dataset(dataset: ImageDataset, config: DataConfig, seed: int) -> Split
 def split_of_student(
     dataset: ImageDataset, provenance: Mapping[str, Any], own: DataConfig | None = None
 ) -> Split | None:
-    """Repeat the split of the run that trained a student.
+    """Repeat the split of the run that trained a student; None if these are not its images or its settings are unknown.
 
     Args:
         provenance: provenance of the student, validated by `check_provenance`.
         own: data settings of the run. None uses those in the provenance.
-
-    Returns:
-        The split, or None if the student was not trained on these images or does not record its settings.
     """
     settings = (provenance.get("config") or {}).get("data")
     if (provenance.get("data") or {}).get("digest") != dataset.digest() or (own is None and settings is None):

@@ -106,13 +106,10 @@ def _tower_settings(config: Any) -> Any:
 
 
 def create(spec: ClipSpec, error: type[Vl2vError]) -> tuple[Any, Any]:
-    """Build a model with its weights, in eval mode.
+    """Build a model with its weights in eval mode, and its evaluation transform.
 
     Args:
         error: exception type if it cannot be built.
-
-    Returns:
-        (model, evaluation transform).
     """
     open_clip = import_open_clip("An open_clip model")
     name = spec.model

@@ -17,15 +17,12 @@ from vl2v.pretrained.extras import package_folder
 
 
 def renamed(state: Mapping[str, Tensor], model_state: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
-    """Rename the tensors of a state dict to the names of a model, by position.
+    """Return the tensors of a state dict, contiguous, with the names of a model, by position.
 
     Args:
         state: a state dict with other names.
         model_state: the state dict of the model. Only its names, order and shapes are used.
         source: origin of `state`, for the message.
-
-    Returns:
-        The tensors of `state`, contiguous, with the names of `model_state`.
 
     Raises:
         StudentError: if the number of tensors or any shape differs.

@@ -29,16 +29,13 @@ STATED = "vl2v {version}, {time} UTC. The values of all figures are in the folde
 
 
 def write_run_report(folder: Path, store: Path, hour_price: Decimal | None = None, out: Path | None = None) -> Path:
-    """Write ``report.html`` and ``report/*.csv`` for a run. Older files are replaced.
+    """Write ``report.html`` and ``report/*.csv`` for a run, and return the path of the page. Older files are replaced.
 
     Args:
         folder: folder of a finished run. For runs of older versions, the report names the missing data.
         store: file of purchased embeddings with the ledger. It is not created if it is missing.
         hour_price: cost of an hour of this machine, in the currency of the teacher. None omits the cost of the student.
         out: folder to write to, created if it is missing. None writes to `folder`.
-
-    Returns:
-        Path of the page.
 
     Raises:
         RunError: if the folder does not contain a finished run.

@@ -66,13 +66,10 @@ def build(config: RunConfig, model: Model, storage: StoragePaths, progress: Prog
 
 
 def sample(dataset: ImageDataset, training: dict[str, Indices], seed: int, most: int = MOST) -> Indices:
-    """Sample training images, balanced over the classes of each domain as far as possible.
+    """Return ascending indices of training images, balanced over the classes of each domain as far as possible.
 
     Args:
         training: indices of the training images by source domain.
-
-    Returns:
-        Indices of the images, int64, ascending.
     """
     generator = np.random.default_rng([seed, len(dataset)])
     cells = [

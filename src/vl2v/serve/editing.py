@@ -54,10 +54,7 @@ class RunEditor:
         )
 
     def add(self, names: Sequence[str], budget: Decimal) -> list[str]:
-        """Buy and add classes.
-
-        Returns:
-            The names as added.
+        """Buy and add classes; return their names as added.
 
         Raises:
             BudgetError: if all edits together would exceed the budget of the service.

@@ -33,7 +33,7 @@ TOGETHER = 64  # rows whose addresses are fetched concurrently
 def import_records(
     table: Records, data: str, folder: Path, settings: Mapping[str, Any], progress: Progress | None = None
 ) -> Path:
-    """Import an open dataset: write the columns that are used to a table, and embedded images to files.
+    """Import an open dataset: write used columns to a table, and embedded images to files. Return the table's path.
 
     Rows are streamed, so memory does not grow with the data. An image file is named by its hash and written once. A
     dataset that has not changed since it was imported is not read again.
@@ -43,9 +43,6 @@ def import_records(
         folder: folder of the table and the images, created if missing.
         settings: settings of `data`: image, label, domain, split, group and classes, all optional.
         progress: receives a message every 1000 rows.
-
-    Returns:
-        Path of the table.
 
     Raises:
         Vl2vError: if the dataset cannot be read, has no rows, or columns are missing.

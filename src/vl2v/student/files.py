@@ -62,12 +62,9 @@ def read_described(folder: Path) -> dict[str, Any]:
 
 
 def save(student: Student, folder: Path) -> Path:
-    """Write a student to a folder.
+    """Write a student to a folder, and return the folder.
 
     Files of an older student in the folder are replaced atomically, one by one, the weights first.
-
-    Returns:
-        The folder.
     """
     folder.mkdir(parents=True, exist_ok=True)
     linear = isinstance(student.projection, nn.Linear)

@@ -22,7 +22,7 @@ def frozen(module: nn.Module, share: float) -> Iterator[None]:
 
 
 def freeze(module: nn.Module, share: float) -> int:
-    """Exclude the first groups of layers of a network from training, in place.
+    """Exclude the first groups of layers of a network from training, in place; return the number of groups.
 
     The groups are timm's, which learning rates that decay by layer use as well: the stem, then the stages of a
     convolutional network or the blocks of a transformer.
@@ -31,9 +31,6 @@ def freeze(module: nn.Module, share: float) -> int:
         module: the network. Only the gradients of its parameters are switched off. A network without known groups, such
             as most networks that are not from timm, is not changed.
         share: in [0, 1). The first groups are frozen while they have at most this share of the parameters.
-
-    Returns:
-        The number of frozen groups.
     """
     matcher = getattr(module, "group_matcher", None)
     if not share or matcher is None:

@@ -22,15 +22,12 @@ from vl2v_runtime.trust import Trust
 
 
 def cosine_logits(projected: Tensor, head: Tensor, logit_scale: float) -> Tensor:
-    """Return the logits s * cos(P(f(x)), T_k) (Predict, stage 3 of arXiv 2310.08255).
+    """Return the [B, K] logits s * cos(P(f(x)), T_k), in [-s, s] (Predict, stage 3 of arXiv 2310.08255).
 
     Args:
         projected: [B, D] floating point, P(f(x)), with rows of any length. A zero row has logits 0.
         head: [K, D], one text embedding per class, with rows of any length.
         logit_scale: s > 0, the scale of the teacher, or the one that the method vl2v has trained.
-
-    Returns:
-        [B, K] logits in [-s, s].
     """
     return logit_scale * F.normalize(projected, dim=-1) @ F.normalize(head, dim=-1).T
 
@@ -107,13 +104,10 @@ class Student(nn.Module):
         return projected
 
     def embed(self, images: Input | Iterable[Input], batch_size: int = 64) -> NDArray[np.float32]:
-        """Embed images in the teacher's space.
+        """Embed images in the teacher's space, [N, D] float32 with rows of length one.
 
         Args:
             images: one or several paths, folders, files as bytes, binary streams or PIL images.
-
-        Returns:
-            [N, D] float32, rows normalised to length one.
 
         Raises:
             UnreadableImageError: if an image cannot be read.

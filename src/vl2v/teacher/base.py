@@ -74,15 +74,12 @@ class Teacher(Protocol):
 
 
 def checked(answer: object, count: int, card: TeacherCard, kind: str) -> Vectors:
-    """Validate the response of a teacher and convert it to float32.
+    """Validate the response of a teacher and convert it to [N, D] float32.
 
     Args:
         answer: the value that the teacher returned.
         count: N, the number of inputs.
         kind: kind of the inputs, ``image`` or ``text``, for the message.
-
-    Returns:
-        [N, D] float32.
 
     Raises:
         TeacherError: if the shape is wrong, or a row contains NaN or infinity or has length zero.

@@ -126,15 +126,12 @@ def _without_type_checks() -> Iterator[None]:
 
 
 def text_head(prompt_embeddings: Tensor) -> Tensor:
-    """Average the prompt embeddings of each class to a unit vector, which gives the zero-shot head.
+    """Average the prompt embeddings of each class to a unit vector, which gives the zero-shot head [K, D].
 
     Embeddings are normalised, averaged over templates and normalised again, as in CLIP.
 
     Args:
         prompt_embeddings: [K, T, D] floating, embeddings of K classes with T templates.
-
-    Returns:
-        [K, D] of the same dtype, rows of length one.
 
     Raises:
         ValueError: if the shape is wrong.

@@ -29,14 +29,11 @@ class FreshViews:
     queries: int = 0
 
     def query(self, pixels: Tensor, processes: int = 1) -> Tensor:
-        """Query the teacher for a batch of augmented images, before normalisation.
+        """Query the teacher for a batch of augmented images, before normalisation: [B, D] float32 on the CPU.
 
         Args:
             pixels: [B, 3, S, S] uint8, sent as PNG files.
             processes: number of processes that query as many images in the same step.
-
-        Returns:
-            [B, D] float32 on the CPU.
 
         Raises:
             TeacherError: if a response cannot be used.

@@ -27,7 +27,7 @@ SIZES = (128, 160, 192, 224, 256, 288, 320, 384)  # pixels; of these, only sizes
 def with_image_size(
     config: RunConfig, listing: Listing, accelerator: Accelerator, progress: Progress
 ) -> tuple[RunConfig, Backbone | None]:
-    """Choose the input size of the student if the settings leave it open and time is limited.
+    """Choose the student's input size if it is open and time is limited; return settings, and the backbone if loaded.
 
     The student is timed with its smallest size. The cost of an image is taken to be proportional to its area. The
     chosen size is the largest of `SIZES` with which all steps end in time, and the smallest if none does. On a GPU, and
@@ -35,9 +35,6 @@ def with_image_size(
 
     Args:
         progress: receives a note if the size differs from that of the pretrained weights.
-
-    Returns:
-        The settings, and the student's backbone if it was loaded.
 
     Raises:
         StudentError: if the student cannot be loaded.

@@ -25,14 +25,11 @@ _DIVISIBLE: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()  # whether 
 
 
 def training_threads(config: RunConfig, backbone: Backbone, images: int, accelerator: Accelerator) -> int | None:
-    """Choose the number of threads for training by timing a few steps. The student is not changed.
+    """Return the number of threads for training by timing a few steps; None unless it runs on the CPU.
 
     Args:
         config: settings of the run. A number of threads in them is used.
         images: images per batch, of all processes together.
-
-    Returns:
-        At least 1, or None if training does not run on the CPU.
     """
     if config.threads is not None or accelerator.device.type != "cpu":
         return config.threads

@@ -17,15 +17,12 @@ def fit(
     domains: NDArray[np.str_],
     embeddings: NDArray[np.float32] | None = None,
 ) -> Trust | None:
-    """Fit temperature, thresholds and the drift reference.
+    """Fit temperature, thresholds and drift reference, a deterministic function of the arguments; None without images.
 
     Args:
         logits: [N, K] finite, of validation images of the source domains, never of a held-out domain.
         labels: [N] int64.
         embeddings: [N, D], with rows of length one. None for a student without a text head.
-
-    Returns:
-        The trust data, a deterministic function of the arguments. None if there are no images.
     """
     if not len(logits):
         return None

@@ -63,7 +63,7 @@ def read_nouns(file: Path | None = None) -> tuple[str, ...]:
 
 
 def resembling(vectors: ArrayLike, head: ArrayLike, embeddings: ArrayLike, labels: ArrayLike) -> NDArray[np.bool_]:
-    """Mark texts that name a class in other words, or an example or a part of it.
+    """Mark texts that name a class in other words, or an example or a part of it: [M] bool.
 
     A text is marked if at least `SHARE` of the validation images of some class are more similar to it than to the text
     of their class.
@@ -73,9 +73,6 @@ def resembling(vectors: ArrayLike, head: ArrayLike, embeddings: ArrayLike, label
         head: [K, D] embeddings of the classes, rows of length one.
         embeddings: [N, D] of validation images of the source domains, rows of length one.
         labels: [N] int, their classes.
-
-    Returns:
-        [M] bool.
     """
     texts, classes = np.asarray(vectors, np.float64), np.asarray(head, np.float64)
     rows, right = np.asarray(embeddings, np.float64), np.asarray(labels)

@@ -85,7 +85,7 @@ class Accounts:
         requests_per_minute: int | None = None,
         expires: datetime | None = None,
     ) -> tuple[Account, str]:
-        """Create an account.
+        """Create an account and its key, which cannot be shown again.
 
         Args:
             name: name of the account, 1 to 200 characters.
@@ -93,9 +93,6 @@ class Accounts:
             quota: maximum total spending in `price.currency`; None for no limit.
             requests_per_minute: rate limit; None for no limit.
             expires: time at which the key expires; None for never.
-
-        Returns:
-            (account, key). The key cannot be shown again.
 
         Raises:
             ConfigError: if a value is invalid.

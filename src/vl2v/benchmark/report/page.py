@@ -22,13 +22,10 @@ LEADING = "adip"
 
 
 def write_benchmark_report(folder: Path, out: Path | None = None) -> Path:
-    """Write ``report.html`` and ``report/*.csv`` for a benchmark. Older files are replaced.
+    """Write ``report.html`` and ``report/*.csv`` for a benchmark, replacing older files, and return the page's path.
 
     Args:
         out: folder to write to, created if it is missing. None writes to `folder`.
-
-    Returns:
-        Path of the page.
 
     Raises:
         ConfigError: if the folder is not that of a benchmark.

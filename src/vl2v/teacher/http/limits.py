@@ -37,11 +37,7 @@ class Pace:
         self._lock = threading.Lock()
 
     def turn(self, **amounts: float) -> float:
-        """Reserve the next free time for amounts of ``requests``, ``images`` and ``tokens``.
-
-        Returns:
-            The seconds to wait before sending.
-        """
+        """Reserve the next free time for ``requests``, ``images`` and ``tokens``; return the seconds to wait."""
         with self._lock:
             now = self._clock()
             start = max(now, self._resume, *(self._free[n] for n in amounts if self._rates[n]))

@@ -65,11 +65,7 @@ class Failure(Exception):  # noqa: N818 - the end of one attempt, which is usual
 
 
 def retry_after(value: str | None, now: datetime | None = None) -> float | None:
-    """Parse a Retry-After header, which contains seconds or a date.
-
-    Returns:
-        The seconds to wait; None without a valid header.
-    """
+    """Return the seconds of a Retry-After header, which contains seconds or a date; None without a valid one."""
     if not value:
         return None
     text = value.strip()

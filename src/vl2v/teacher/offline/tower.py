@@ -15,13 +15,10 @@ MEAN = DEVIATION = 0.5  # normalisation of the inputs, for all channels
 
 
 def fold_batch_norms(module: nn.Module) -> nn.Module:
-    """Fold the statistics of every batch norm into the convolution before it, in place, as in timm's EfficientNets.
+    """Fold every batch norm into the convolution before it, in place, as in timm's EfficientNets. Return `module`.
 
     Each convolution gets a bias, and each batch norm is replaced by its activation. The output of `module` in eval mode
     remains the same up to rounding.
-
-    Returns:
-        `module`.
     """
     children = list(module.named_children())
     for (_, convolution), (name, norm) in pairwise(children):

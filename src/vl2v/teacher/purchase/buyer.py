@@ -61,7 +61,7 @@ class Buyer:
         view: int = 0,
         name: Callable[[int], str] | None = None,
     ) -> int:
-        """Buy the image embeddings that the store lacks.
+        """Buy the image embeddings that the store lacks; return their number.
 
         Images are queried in an order shuffled by content. If a vendor returns embeddings in the wrong order, the
         zero-shot accuracy is then at chance level and not plausible.
@@ -71,9 +71,6 @@ class Buyer:
             read: returns the bytes to send for image i.
             view: number of the view that `read` returns.
             name: returns the path of image i, for messages.
-
-        Returns:
-            The number of embeddings that were bought.
 
         Raises:
             BudgetError: before a batch is sent that would exceed the budget.
@@ -119,10 +116,7 @@ class Buyer:
                     return
 
     def texts(self, texts: Sequence[str], purpose: str = "prompts") -> int:
-        """Buy the text embeddings that the store lacks.
-
-        Returns:
-            The number of embeddings that were bought.
+        """Buy the text embeddings that the store lacks; return their number.
 
         Raises:
             BudgetError: before a batch is sent that would exceed the budget.

@@ -186,14 +186,11 @@ class Budget:
         raise BudgetError(problem, expected=expected, found=price, next_step=step)
 
     def reserve(self, cost: Decimal, what: str, write: Callable[[], int]) -> int:
-        """Spend a cost, and write it into the ledger, as one step.
+        """Spend a cost, and write it into the ledger, as one step; return the number of the entry.
 
         Args:
             what: what it pays for, for the message.
             write: adds the ledger entry and returns its number.
-
-        Returns:
-            The number of the entry.
 
         Raises:
             BudgetError: as `check` does; nothing is written then.

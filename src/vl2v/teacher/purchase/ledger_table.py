@@ -56,16 +56,13 @@ class LedgerTable(StoreFile):
         members: bytes | None = None,
         view: int = 0,
     ) -> int:
-        """Add a ledger entry for a batch that is about to be sent.
+        """Add a ledger entry for a batch that is about to be sent; return its number.
 
         Args:
             kind: ``image`` or ``text``.
             cost: maximum cost, which counts as spent until the entry is settled.
             key: idempotency key of the batch, if the vendor charges a key only once.
             members: contents of the batch, so that it can be sent again with its key; see `Pending`.
-
-        Returns:
-            The number of the entry.
         """
         names = "time, run, teacher, kind, purpose, queries, cost, currency, state, key, members, view"
         with self._lock:

@@ -33,11 +33,7 @@ class EmbeddingStore(LedgerTable):
     """
 
     def knows_images(self, card: TeacherCard, digests: Digests, view: int = 0) -> NDArray[np.bool_]:
-        """Return which images have a stored embedding.
-
-        Returns:
-            [N] bool.
-        """
+        """Return which images have a stored embedding, [N] bool."""
         teacher = self.teacher_id(card)
         query = "SELECT digest FROM images WHERE teacher = ? AND view = ? AND digest IN"
         keys = keys_of(digests)
@@ -57,10 +53,7 @@ class EmbeddingStore(LedgerTable):
         return [self._db.execute(query, (teacher, text)).fetchone() is not None for text in texts]
 
     def images(self, card: TeacherCard, digests: Digests, view: int = 0) -> Vectors:
-        """Return the stored embeddings of images.
-
-        Returns:
-            [N, D] float32, row i for image i.
+        """Return the stored embeddings of images, [N, D] float32, row i for image i.
 
         Raises:
             TeacherError: if an embedding is not stored.

@@ -39,16 +39,7 @@ MIGRATIONS = (  # one group of statements per version of the file format; see `v
 
 
 class StoreFile:
-    """The file of an `EmbeddingStore`, opened.
-
-    Args:
-        path: path of the file; its folder is created if necessary.
-        read_only: only read the file, which also works on a read-only disk.
-
-    Raises:
-        AccessError: if the file belongs to another program or a newer version of vl2v.
-        sqlite3.Error: if the file is damaged or cannot be opened. It is never deleted.
-    """
+    """The file of an `EmbeddingStore`, opened; arguments and errors are those of the store."""
 
     def __init__(self, path: Path, *, read_only: bool = False) -> None:
         self.path = path
