@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import io
 import json
 import math
 import sys
@@ -17,7 +18,7 @@ from vl2v_runtime import __version__
 from vl2v_runtime.errors import ModelError, short_lines
 from vl2v_runtime.inputs import search
 from vl2v_runtime.model import BATCH, Attempt, Model, load
-from vl2v_runtime.names import printable, shown
+from vl2v_runtime.names import cell, printable, shown
 from vl2v_runtime.network import Floats
 from vl2v_runtime.terminal import clean, flush_streams, is_unicode, prepare_streams
 from vl2v_runtime.trust import ALL_SCORES, CONFIDENCE, NEGATIVES, REJECT_COVERAGE, REJECTED, UNSURE, refusal
@@ -161,9 +162,8 @@ def _print(done: Iterator[tuple[Path, Attempt]], output: str, mark: str) -> tupl
     Returns:
         The number of unreadable images, and the embeddings to compare with the training domains.
     """
-    writer = csv.writer(sys.stdout)
     if output == "csv":
-        writer.writerow(("path", "label", "confidence", "accepted", "fault"))
+        _write_row(("path", "label", "confidence", "accepted", "fault"))
     listed: list[dict[str, Any]] = []
     embeddings: list[Floats] = []
     faults = 0
@@ -179,13 +179,24 @@ def _print(done: Iterator[tuple[Path, Attempt]], output: str, mark: str) -> tupl
             listed.append(row | {"fault": attempt.fault, "probabilities": chances})
         elif output == "csv":
             sure = {None: "", True: "yes", False: "no"}[accepted]
-            writer.writerow((printable(path), label, f"{confidence:.6f}", sure, attempt.fault))
+            _write_row((printable(path), cell(label), f"{confidence:.6f}", sure, attempt.fault))
         else:
             said = f"not read: {attempt.fault}" if answer is None else f"{confidence:.3f}  {label}"
             print(clean(f"{shown(path)}  {said}{f'  ({mark})' if accepted is False else ''}"))
     if output == "json":
-        print(json.dumps(listed, indent=2, ensure_ascii=not is_unicode(sys.stdout)))
+        _write(json.dumps(listed, indent=2, ensure_ascii=not is_unicode(sys.stdout)) + "\n")
     return faults, embeddings
+
+
+def _write_row(values: Sequence[str]) -> None:
+    row = io.StringIO()
+    csv.writer(row).writerow(values)
+    _write(row.getvalue())
+
+
+def _write(text: str) -> None:
+    """Write exact text to a file or a pipe; a terminal displays control characters of file names as escapes."""
+    sys.stdout.write(clean(text) if sys.stdout.isatty() else text)
 
 
 def _hint(model: Model, embeddings: list[Floats]) -> None:

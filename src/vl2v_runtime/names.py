@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import unicodedata
 from pathlib import PurePath
 
 _HIDDEN = frozenset({"Cc", "Cf", "Zl", "Zp", "Cs"})  # control, format (right-to-left too), separators, stray bytes
+_NUMBER = re.compile(r"[+-]?[0-9]+([.,][0-9]+)?")
 
 
 def printable(name: str | PurePath) -> str:
@@ -29,6 +31,11 @@ def shown(name: str | PurePath) -> str:
     return "".join(
         c.encode("unicode_escape").decode() if unicodedata.category(c) in _HIDDEN and c != "\u200d" else c for c in text
     )
+
+
+def cell(text: str) -> str:
+    """Return a text for a cell of a CSV file. An apostrophe precedes what a spreadsheet would take as a formula."""
+    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) and not _NUMBER.fullmatch(text) else text
 
 
 def shortened(text: str, length: int) -> str:

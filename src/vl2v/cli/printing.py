@@ -24,7 +24,7 @@ from vl2v.faults import naming
 from vl2v.runs.folder import RunFolder
 from vl2v.teacher.purchase.ledger import LedgerEntry
 from vl2v.terminal import clean
-from vl2v_runtime.names import printable, quoted, shown
+from vl2v_runtime.names import cell, printable, quoted, shown
 from vl2v_runtime.trust import UNSURE, Trust
 
 if TYPE_CHECKING:
@@ -127,7 +127,7 @@ def show_answers(listed: Sequence[Answer], output: str, mark: str = UNSURE) -> i
         writer.writerow(("path", "label", "confidence", "accepted", "fault", *(["row"] if rows else [])))
         sure = {None: "", True: "yes", False: "no"}
         for a in listed:
-            values = (printable(a.path), a.label, f"{a.confidence:.6f}", sure[a.accepted], a.fault)
+            values = (printable(a.path), cell(a.label), f"{a.confidence:.6f}", sure[a.accepted], a.fault)
             writer.writerow((*values, *([a.row] if rows else [])))
         with naming(OUTPUT):
             sys.stdout.write(clean(text.getvalue()) if sys.stdout.isatty() else text.getvalue())

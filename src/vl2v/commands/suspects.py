@@ -30,7 +30,7 @@ from vl2v.teacher.purchase.store import EmbeddingStore
 from vl2v.teacher.zero_shot import zero_shot_logits
 from vl2v.training.process import make_accelerator
 from vl2v.writing import ensure_writable, replacing, write_text
-from vl2v_runtime.names import printable, shown
+from vl2v_runtime.names import cell, printable, shown
 from vl2v_runtime.regular import read_regular
 from vl2v_runtime.trust import softmax
 
@@ -189,4 +189,4 @@ def _write_csv(found: tuple[Suspect, ...], out: Path, decisions: Mapping[tuple[s
         for s in found:
             figures = (f"{s.teacher:.4f}", f"{s.probe:.4f}", f"{s.similarity:.4f}")
             drop = decisions.get((s.path, s.reason), YES[0] if s.reason == LABEL else NO[0])
-            writer.writerow((s.path, s.domain, s.label, s.reason, s.suggested, *figures, drop))
+            writer.writerow((s.path, cell(s.domain), cell(s.label), s.reason, cell(s.suggested), *figures, drop))

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vl2v.writing import replacing
-from vl2v_runtime.names import printable
+from vl2v_runtime.names import cell, printable
 
 Value = str | int | float | None
 
@@ -48,4 +48,4 @@ class Sheet:
 def _text(value: Value) -> str:
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
-    return printable(value) if isinstance(value, str) else repr(value)
+    return cell(printable(value)) if isinstance(value, str) else repr(value)
