@@ -24,6 +24,7 @@ ALL_SCORES = (*SCORES, NEGATIVES)
 REJECT_COVERAGE = 0.95  # of --reject
 UNSURE, REJECTED = "unsure", "none of these"  # how a table marks predictions that are not accepted
 NO_NEGATIVES = "this student has no negative texts; add them: vl2v trust RUN --reject"
+MOST = 100  # thresholds of a score; vl2v fits 7
 LEAST, GREATEST = 1e-6, 1e6  # valid temperatures of a file; fitted ones are well inside
 
 
@@ -109,6 +110,8 @@ def refusal(trust: Trust | None, score: str, *, linear: bool) -> dict[str, str] 
 
 
 def _thresholds(content: Mapping[str, Any]) -> dict[float, float]:
+    if len(content) > MOST:
+        raise ValueError(f"{len(content):,} thresholds of a score, expected at most {MOST}")
     return {
         number(float(share), "coverage", 0, 1): number(least, f"the threshold of {share}", -1e9, 1e9)
         for share, least in content.items()
@@ -261,6 +264,8 @@ class Trust:
             reference = Reference.from_dict(domains, content["drift"]) if domains else None
             temperature = number(content["temperature"], "temperature", LEAST, GREATEST)
             calibration = dict(content.get("calibration", {}))
+            if len(calibration) > MOST:
+                raise ValueError(f"{len(calibration):,} values of the calibration, expected at most {MOST}")
             for name, value in calibration.items():
                 number(value, name, 0, 1e12)
             texts = None if negatives is None else Negatives.from_dict(negatives)

@@ -165,6 +165,14 @@ def test_broken_content_is_refused(broken: Any) -> None:
         Trust.from_dict(broken)
 
 
+@pytest.mark.parametrize("key", ["reject", "calibration"])
+def test_more_values_than_a_report_can_show_are_refused(key: str) -> None:
+    content, many = trust_of().to_dict(), {f"0.{i:06}": 0.5 for i in range(1000)}
+    content[key] = content[key] | {"confidence": many} if key == "reject" else many
+    with pytest.raises(ValueError, match=r"1,000 .* at most 100"):
+        Trust.from_dict(content)
+
+
 @settings(deadline=None)
 @given(st.integers(1, 40), st.integers(0, 2**31))
 def test_drift_does_not_depend_on_the_order_of_a_batch(count: int, seed: int) -> None:

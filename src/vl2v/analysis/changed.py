@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 import torch
@@ -38,7 +39,7 @@ class Outputs:
 def outputs(student: Student, frozen: nn.Module | None, pixels: Tensor) -> Iterator[tuple[Tensor, ...]]:
     """Yield the outputs for uint8 pixels [N, 3, S, S] in batches."""
     student.eval()
-    for chunk in torch.split(pixels, CHUNK):
+    for chunk in chain.from_iterable(map(student.preprocess.parts, torch.split(pixels, CHUNK))):
         inputs = student.preprocess.normalise(chunk.to(student.device))
         features = student.backbone(inputs)
         projected = student.projection(features)

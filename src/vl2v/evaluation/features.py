@@ -38,8 +38,10 @@ def pass_through(
     for start in range(0, len(slots), CHUNK):
         images = torch.from_numpy(pixels[slots[start : start + CHUNK]]).permute(0, 3, 1, 2)
         with sharding(CHUNK, device.type == "cpu") as shards:
-            output = shards.infer(module, preprocess.normalise(images.to(device)))
-        yield output.float()
+            parts = [
+                shards.infer(module, preprocess.normalise(part.to(device))).float() for part in preprocess.parts(images)
+            ]
+        yield torch.cat(parts)
 
 
 def scores(

@@ -142,9 +142,10 @@ class Student(nn.Module):
         """Map uint8 pixels [N, 3, S, S] from `preprocess.pixels` to projections, [N, D] float32."""
         was_training = self.training
         self.eval()
-        projected = self.forward(self.preprocess.normalise(pixels.to(self.device))).float()
+        parts = self.preprocess.parts(pixels)
+        projected = [self.forward(self.preprocess.normalise(part.to(self.device))).float() for part in parts]
         self.train(was_training)
-        return projected
+        return torch.cat(projected)
 
     def embeddings(self, projected: Tensor) -> Tensor:
         """Normalise projections [B, D] to length one.

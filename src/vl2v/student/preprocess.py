@@ -11,6 +11,8 @@ from torch import Tensor
 from vl2v_runtime.fits import SQUASH, Fit
 from vl2v_runtime.imaging import ImageLike, decode, square
 
+MOST_PIXELS = 64 * 512**2  # of a batch: usual batches are not divided, since the last bits of results depend on it
+
 
 @dataclass(frozen=True)
 class Preprocess:
@@ -33,6 +35,10 @@ class Preprocess:
         mean = torch.tensor(self.mean, device=pixels.device).view(3, 1, 1)
         std = torch.tensor(self.std, device=pixels.device).view(3, 1, 1)
         return (pixels.float() / 255.0 - mean) / std
+
+    def parts(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Divide a batch [B, ...] of large images, whose features might not fit into memory, into smaller batches."""
+        return torch.split(images, max(1, MOST_PIXELS // self.size**2))
 
     def pixels(self, image: ImageLike) -> Tensor:
         """Convert one image to [3, S, S] uint8, as in training.
