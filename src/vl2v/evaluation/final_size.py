@@ -2,7 +2,7 @@
 
 A convolutional network is often more accurate with images that are somewhat larger than those of its training (Touvron
 et al., "Fixing the train-test resolution discrepancy", arXiv 1906.06423). The gain is largest on unseen domains, where
-the validation images do not show it; see docs/method.md. Nothing is trained for this.
+the validation images do not show it; see docs/results/recipe.md. Nothing is trained for this.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Fit the reference for drift detection on validation images of the source domains.
 
 The rate of false alarms is therefore set without any other domain. Detection of batches of an unseen domain is not
-guaranteed; docs/how-to/trust.md states how often they were detected.
+guaranteed; docs/results/trust.md states how often they were detected.
 """
 
 from __future__ import annotations
