@@ -157,9 +157,11 @@ class LossValley:
             raise ValueError("expected at least one completed segment, found none; call end_segment first")
         if self.converged_at is None:
             return _copy(self._recent[-1].weights)
+        assert self.threshold is not None
         mean = RunningMean(_copy(self._valley.weights), self._valley.count)
-        if self.dead_at is None:
-            self._add_tail(mean)
+        rest = self._rest() if self.dead_at is None else []  # the valley may not have ended before training
+        while rest and min(segment.loss for segment in rest) <= self.threshold:
+            mean.add(rest.pop(0).weights)
         return mean.weights
 
     def _find_valley(self) -> None:
@@ -193,12 +195,8 @@ class LossValley:
         else:
             self._enter([self._waiting[0]])
 
-    def _add_tail(self, mean: RunningMean) -> None:
-        """Add the remaining segments of the valley if training ends before the valley does."""
-        assert self.threshold is not None
-        rest = list(self._waiting)[1:]
-        while rest and min(segment.loss for segment in rest) <= self.threshold:
-            mean.add(rest.pop(0).weights)
+    def _rest(self) -> list[Segment]:
+        return list(self._waiting)[1:]
 
     def _enter(self, segments: Iterable[Segment]) -> None:
         for segment in segments:
@@ -261,11 +259,8 @@ class CleanLossValley(LossValley):
                 self._valley.add(segment.weights)
                 self._entered = segment.end
 
-    def _add_tail(self, mean: RunningMean) -> None:
-        assert self.threshold is not None
-        rest = [segment for segment in self._waiting if segment.end > self._entered]
-        while rest and min(segment.loss for segment in rest) <= self.threshold:
-            mean.add(rest.pop(0).weights)
+    def _rest(self) -> list[Segment]:
+        return [segment for segment in self._waiting if segment.end > self._entered]
 
     def state(self) -> tuple[Weights, dict[str, Any]]:
         """See `LossValley.state`."""
