@@ -64,5 +64,5 @@ def test_a_selector_goes_on_from_its_state() -> None:
 
 
 def test_the_learning_rate_rises_to_its_value() -> None:
-    assert [warmed_up(1.0, step, 3) for step in range(5)] == [0.25, 0.5, 0.75, 1.0, 1.0]
-    assert warmed_up(0.1, 0, 0) == 0.1
+    assert [warmed_up(step, 3) for step in range(5)] == [0.25, 0.5, 0.75, 1.0, 1.0]
+    assert warmed_up(0, 0) == 1.0

@@ -226,7 +226,7 @@ class TableListing(Listing):
             return
         where = f"column {shown(dict(self.columns).get('label', ''))}"
         described = [f for f, phrase in zip(self.folders, self.phrases, strict=True) if phrase != spaced(f)]
-        for problem, remedy in []  and doubtful(self.folders, described):
+        for problem, remedy in doubtful(self.folders, described):
             self._doubt(Fault(where, problem, remedy))
 
     def _cell(self, domain: str, folder: str) -> str:

@@ -22,13 +22,13 @@ def network(error: BaseException) -> Vl2vError | None:
     """Convert errors of certificates and proxies in the environment, which occur before anything is sent."""
     message = " ".join(str(error).split())[:200]
     if isinstance(error, ImportError) and "socks" in message.lower():
-        return MissingExtraError(f"The proxy {_first(PROXIES)}", "socks", "socksio")
-    if isinstance(error, ValueError) and "proxy" in message.lower() and _first(PROXIES):
+        return MissingExtraError(f"The proxy {_proxy()}", "socks", "socksio")
+    if isinstance(error, ValueError) and "proxy" in message.lower() and _proxy():
         step = "correct it, or unset it: env -u ALL_PROXY -u HTTPS_PROXY -u HTTP_PROXY vl2v ..."
         return ConfigError(
             "The proxy cannot be used.",
             expected="http://host:port, or socks5://host:port",
-            found=_first(PROXIES),
+            found=_proxy(),
             next_step=step,
         )
     unnamed = isinstance(error, OSError) and error.filename is None
@@ -53,9 +53,9 @@ def network(error: BaseException) -> Vl2vError | None:
     return None
 
 
-def _first(names: Sequence[str]) -> str:
-    """Return the first environment variable that is set, as ``name=value`` without a password."""
-    for name in names:
+def _proxy() -> str:
+    """Return the first variable of a proxy that is set, as ``name=value`` without a password."""
+    for name in PROXIES:
         if value := os.environ.get(name):
             return f"{name}={value.rpartition('@')[2] if '@' in value else value}"
     return ""

@@ -125,10 +125,10 @@ def adam(parameters: Iterable[nn.Parameter], learning_rate: float, weight_decay:
     return torch.optim.Adam(list(parameters), lr=learning_rate, weight_decay=weight_decay)
 
 
-def warmed_up(learning_rate: float, step: int, warmup_steps: int) -> float:
-    """Return the learning rate of a step: a linear warm-up over the first `warmup_steps`, then `learning_rate`.
+def warmed_up(step: int, warmup_steps: int) -> float:
+    """Return the factor of the learning rate in a step: a linear warm-up over the first `warmup_steps`, then 1.
 
     The first updates of Adam have the size of the learning rate in every weight, whatever the size of the gradient. A
     high rate from the first step on would damage a pretrained network. Steps are counted from 0.
     """
-    return learning_rate * min(1.0, (step + 1) / (warmup_steps + 1))
+    return min(1.0, (step + 1) / (warmup_steps + 1))

@@ -186,10 +186,10 @@ class Trainer:
 
         def after(step: int, loss: float) -> bool:
             done = self._after("distill", step, loss, steps, optimizer, advance)
-            set_rates(optimizer, rates, warmed_up(1, step + 1, settings.warmup_steps))
+            set_rates(optimizer, rates, warmed_up(step + 1, settings.warmup_steps))
             return done
 
-        set_rates(optimizer, rates, warmed_up(1, start, settings.warmup_steps))
+        set_rates(optimizer, rates, warmed_up(start, settings.warmup_steps))
         if start < steps and (selector.swad is None or selector.swad.dead_at is None):
             with self.progress.stage(method.stages[1], steps, start) as advance, self._shards() as shards:
                 distilled = distill(

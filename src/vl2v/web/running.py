@@ -17,10 +17,10 @@ from vl2v.web.connections import BoundedProtocol, make_room
 KEEP_ALIVE_SECONDS = 75
 
 
-def quiet_logs(level: int = logging.INFO) -> None:
+def quiet_logs() -> None:
     """Log to standard error in one format, without the URLs that clients send."""
     # Forced, because a package that logged while the model was loaded may have configured the root logger.
-    logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(message)s", force=True)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", force=True)
     logging.getLogger("httpx").setLevel(logging.WARNING)  # httpx logs URLs
 
 
