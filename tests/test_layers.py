@@ -14,8 +14,8 @@ FOUNDATION = """
     progress threads shards micro_batch plugins options training_time locations renamed words json_files notebook
 """
 LAYERS = [
-    FOUNDATION, "pretrained", "data", "datasets trust sources", "student", "teacher", "method", "recipes", "schema",
-    "config", "settings redaction", "runs", "planning", "purchase", "evaluation", "training", "analysis",
+    FOUNDATION, "pretrained cluster", "data", "datasets trust sources", "student", "teacher", "method", "recipes",
+    "schema", "config", "settings redaction", "runs", "planning", "purchase", "evaluation", "training", "analysis",
     "onnx_export", "tracking", "reports", "hub commands", "benchmark",
     "api_report api_quote web", "api", "demo", "serve vendor_server", "cli", "__main__",
 ]  # fmt: skip

@@ -10,6 +10,7 @@ from typing import Any
 from torch import nn
 
 from vl2v.api_quote import classes_of, data_of, opened_or_named, quote
+from vl2v.cluster.pool import cluster_of
 from vl2v.commands import evaluate as measure
 from vl2v.commands.classes import add_classes, list_classes, quote_classes, remove_classes
 from vl2v.commands.distill import Run, run
@@ -69,6 +70,9 @@ def distill(
     settings: Mapping[str, Any] | None = None,
     report: bool = True,
     classes: str | Path | Sequence[str] | None = None,
+    ray: str | None = None,
+    cpus_per_worker: float = 1.0,
+    gpus_per_worker: float = 0.0,
 ) -> Run | None:
     """Distil a teacher into a student that is accurate on unseen domains, and evaluate it.
 
@@ -101,6 +105,10 @@ def distill(
         report: whether to write `report.html` at the end, which takes seconds. `report` can write it later.
         classes: names of the classes of images without labels: a list, ``"cat,dog"``, or a text file with one name per
             line. Results then state the agreement with the teacher. Not needed with `resume`.
+        ray: a Ray cluster whose workers query a free teacher on their machine: ``local``, ``auto``, ``host:port`` or
+            ``ray://host:port``; see docs/how-to/many-machines.md.
+        cpus_per_worker: cores of each worker, above 0.
+        gpus_per_worker: GPUs of each worker; with 0.5, two workers share a GPU.
 
     Returns:
         The finished run. Under torchrun, None in all processes except the first.
@@ -132,6 +140,7 @@ def distill(
         backbone=backbone,
         report=report,
         named=spec or (settings or {}).get("teacher", {}).get("spec"),
+        cluster=cluster_of(ray, cpus_per_worker, gpus_per_worker),
     )
 
 

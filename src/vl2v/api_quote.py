@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from vl2v.cluster.pool import cluster_of
 from vl2v.commands.quote import quote_run
 from vl2v.config import merge
 from vl2v.data.class_names import class_names
@@ -35,6 +36,7 @@ def quote(
     config: str | Path | None = None,
     settings: Mapping[str, Any] | None = None,
     classes: str | Path | Sequence[str] | None = None,
+    ray: str | None = None,
 ) -> Quote:
     """Compute what distilling would cost in queries, money and disk space, without spending anything.
 
@@ -50,6 +52,7 @@ def quote(
         config: a YAML file of settings.
         settings: see `make_config`.
         classes: see `distill`.
+        ray: a Ray cluster whose workers read the images; see `distill`.
 
     Raises:
         Vl2vError: states what was expected, what was found, and what to do next.
@@ -62,9 +65,8 @@ def quote(
         "budget": None if budget is None else str(budget),
     }
     given["data"] |= data_of(data, config, merge(settings or {}, given), storage, progress)
-    return quote_run(
-        make_config(config, merge({"student": {}}, merge(settings or {}, given))), storage, progress, opened
-    )
+    final = make_config(config, merge({"student": {}}, merge(settings or {}, given)))
+    return quote_run(final, storage, progress, opened, cluster_of(ray))
 
 
 def data_of(

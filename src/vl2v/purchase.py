@@ -100,13 +100,12 @@ def purchase(
     watch = None if plan.config.teacher.accept else _watch_of(plan, store)
     if watch is not None:
         _show_stored(watch, plan, store)
-    buyer = Buyer(plan.teacher, store, budget, run, progress, watch, plan.config.threads)
+    buyer = Buyer(plan.teacher, store, budget, run, progress, watch, plan.config.threads, plan.config.teacher.spec)
     buyer.texts(plan.requirements.texts)
     example_of = {digest.tobytes(): i for i, digest in enumerate(plan.examples.digests)}
     parts = [_wanted(plan, example_of, *kind, digests) for kind, digests in plan.requirements.purposes.items()]
     if pilot is not None and getattr(plan.teacher, "jobs", None) is None:
-        first = _wanted(plan, example_of, TRAINING, 0, pilot.digests)
-        buyer.images(first.digests, first.read, TRAINING, name=first.name)
+        buyer.buy(_wanted(plan, example_of, TRAINING, 0, pilot.digests))
         pilot.then()
     buyer.all_images(parts)
     if watch is not None:
@@ -114,18 +113,14 @@ def purchase(
 
 
 def _wanted(plan: RunPlan, example_of: dict[bytes, int], purpose: str, view: int, digests: Digests) -> Wanted:
-    """Return images to buy for a purpose, with the function that reads them; `example_of` has examples by SHA-256."""
+    """Return images to buy for a purpose, and where they are read; `example_of` has examples by SHA-256."""
     if purpose == UNSEEN and plan.unseen is not None:
-        return Wanted(digests, plan.unseen.read, purpose, view, plan.unseen.paths.__getitem__)
+        return Wanted.of(digests, plan.unseen.file, purpose, view)
     if purpose in (EVALUATION, VALIDATION):
-        rows, data = plan.split.evaluation_rows, plan.dataset
-        return Wanted(digests, lambda i: data.read(int(rows[i])), purpose, view, lambda i: data.paths[rows[i]])
-
-    def example(i: int) -> int:
-        return example_of[digests[i].tobytes()]
-
+        rows = plan.split.evaluation_rows
+        return Wanted.of(digests, lambda i: plan.dataset.file(int(rows[i])), purpose, view)
     examples = plan.examples
-    return Wanted(digests, lambda i: examples.read(example(i)), purpose, view, lambda i: examples.name(example(i)))
+    return Wanted.of(digests, lambda i: examples.view(example_of[digests[i].tobytes()]), purpose, view)
 
 
 def _watch_of(plan: RunPlan, store: EmbeddingStore) -> TeacherWatch:

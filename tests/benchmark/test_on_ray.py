@@ -19,8 +19,8 @@ from tiny_grid import Heard, opened, tiny_grid
 
 from vl2v.benchmark.on_ray import run_on_ray
 from vl2v.benchmark.protocol import Variant
-from vl2v.benchmark.ray_cluster import connected
 from vl2v.benchmark.sweep import Sweep
+from vl2v.cluster.connection import connected
 from vl2v.errors import ConfigError, MissingExtraError
 from vl2v.progress import Silent
 

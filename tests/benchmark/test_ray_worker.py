@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import pickle
 import shutil
 from dataclasses import replace
@@ -15,6 +14,7 @@ from tiny_grid import opened, tiny_grid
 from vl2v.benchmark.purchase import buy_ahead
 from vl2v.benchmark.ray_worker import Assignment, file_system, work
 from vl2v.benchmark.sweep import Sweep
+from vl2v.cluster.worker import Driver
 from vl2v.errors import BudgetError, MissingExtraError, RunError, Vl2vError
 from vl2v.progress import Silent
 
@@ -26,8 +26,8 @@ def assigned(bench: Bench, out: Path, data: Path) -> tuple[Sweep, Assignment]:
     (sweep.out / "running").mkdir()
     (sweep.out / "running" / "mark").touch()
     return sweep, Assignment(
-        sweep.grid, sweep.origin, bought.card, sweep.out, sweep.storage.cache, "v.sqlite", "mark", Path.cwd(),
-        importlib.metadata.version("vl2v"), 1, 0, True,
+        sweep.grid, sweep.origin, bought.card, sweep.out, sweep.storage.cache, "v.sqlite", "mark", Driver(),
+        1, 0, True,
     )  # fmt: skip
 
 
@@ -49,7 +49,7 @@ def test_other_images_another_version_or_no_images(bench: Bench, tmp_path: Path)
     data = tmp_path / "data"
     shutil.copytree(bench.data, data)
     sweep, assignment = assigned(bench, tmp_path / "grid", data)
-    assert "another version of vl2v" in said(replace(assignment, version="0.0.0"), sweep)
+    assert "another version of vl2v" in said(replace(assignment, driver=Driver(version="0.0.0")), sweep)
     one, other = data / "ink/bar/0.png", data / "neon/bar/0.png"
     shutil.copyfile(other, one)
     assert "has other images or another student" in (text := said(assignment, sweep))

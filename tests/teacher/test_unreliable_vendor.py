@@ -24,6 +24,7 @@ from vl2v.teacher.http.uri import open_wire
 from vl2v.teacher.purchase.buyer import Buyer
 from vl2v.teacher.purchase.ledger import Budget, Ledger
 from vl2v.teacher.purchase.store import EmbeddingStore
+from vl2v.teacher.purchase.wanted import Wanted
 
 QUICK = Patience(first=0.005, longest=0.05)
 
@@ -124,7 +125,7 @@ def test_rejected_images_are_named_and_stop_no_other(
         teacher = teacher_of(vendor, options, None if idempotent else Price(PER_IMAGE * 1000, PER_TEXT * 1000))
         buyer = Buyer(teacher, store, Budget(PER_IMAGE * len(contents)), "r", progress)
         with pytest.raises(TeacherError, match=f"did not embed {len(bad)} image") as caught:
-            buyer.images(digests_of(contents), contents.__getitem__, "training", name=names.__getitem__)
+            buyer.buy(Wanted(digests_of(contents), contents.__getitem__, "training", name=names.__getitem__))
         assert buyer.images(digests_of(good), good.__getitem__, "training") == 0
         meter = vendor.meter
     for i in rejected:

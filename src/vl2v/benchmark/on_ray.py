@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import math
 import os
 import platform
@@ -15,10 +14,11 @@ from typing import Any
 
 from vl2v.benchmark.protocol import Job
 from vl2v.benchmark.purchase import Bought, buy_ahead, copy_once, purchase_key
-from vl2v.benchmark.ray_cluster import LOCAL, Share, check_room, connected
 from vl2v.benchmark.ray_worker import RUNNING, VECTORS, Assignment, Outcome, work
 from vl2v.benchmark.results import is_finished
 from vl2v.benchmark.sweep import PAUSE, Progressed, Sweep
+from vl2v.cluster.connection import LOCAL, Share, check_room, connected
+from vl2v.cluster.worker import Driver
 from vl2v.errors import ConfigError, Interrupted, RunError, TrainingError, Vl2vError
 from vl2v.progress import Advance, Progress
 from vl2v.training.process import stop_asked
@@ -144,8 +144,7 @@ class _Driver:
             cache=sweep.storage.cache.resolve(),
             vectors=f"{bought.key}.sqlite",
             mark=self._mark,
-            cwd=Path.cwd(),
-            version=importlib.metadata.version("vl2v"),
+            driver=Driver(),
             threads=max(1, math.floor(self._share.cpus)),
             gpus=self._share.gpus,
             local=self._local,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import os
 import platform
 import time
@@ -14,11 +13,11 @@ from pathlib import Path
 
 import torch
 
-from vl2v.allocator import keep_freed_memory
 from vl2v.benchmark.protocol import Grid, Job, Origin
 from vl2v.benchmark.purchase import AnsweredTeacher, copy_once, teacher_of
 from vl2v.benchmark.results import JOBS
 from vl2v.benchmark.sweep import Sweep, identify
+from vl2v.cluster.worker import Driver
 from vl2v.errors import RunError, Vl2vError
 from vl2v.faults.system import disk_full
 from vl2v.json_files import write_json
@@ -44,8 +43,7 @@ class Assignment:
         cache: absolute path of the cache of each machine, for pixels, features and a copy of the embeddings.
         vectors: name of the file with the purchased embeddings.
         mark: name of a marker file that the driver created in `out`; jobs stop when it is missing.
-        cwd: working directory of the driver, for relative paths in the settings.
-        version: version of this package.
+        driver: what the workers must have in common with it.
         threads: number of torch threads.
         gpus: GPUs per job.
         local: whether all workers run on the machine of the driver.
@@ -58,8 +56,7 @@ class Assignment:
     cache: Path
     vectors: str
     mark: str
-    cwd: Path
-    version: str
+    driver: Driver
     threads: int
     gpus: float
     local: bool
@@ -92,12 +89,8 @@ class Outcome:
 def work(assignment: Assignment, job: Job) -> Outcome:
     """Run or resume one job; errors for users are returned, not raised."""
     notes, outcome = Notes(), Outcome()
-    if assignment.cwd.is_dir():
-        os.chdir(assignment.cwd)
-    keep_freed_memory()
+    assignment.driver.adopt(assignment.gpus)
     torch.set_num_threads(assignment.threads)
-    if not assignment.gpus:
-        os.environ["CUDA_VISIBLE_DEVICES"] = ""  # whether Ray does so differs between versions
     try:
         with _announced(assignment, job), stopped_by(_gone(assignment.out / RUNNING / assignment.mark)):
             sweep = _sweep(assignment)
@@ -136,8 +129,7 @@ def _opened(assignment: Assignment) -> Sweep:
     """Open the grid on this machine, and check that its content is that on the driver."""
     a, here = assignment, f"The machine {platform.node()}"
     step = "make it equal there or remove that machine from the cluster; then repeat the command"
-    if (version := importlib.metadata.version("vl2v")) != a.version:
-        raise RunError(f"{here} has another version of vl2v.", expected=a.version, found=version, next_step=step)
+    a.driver.check()
     if not a.local and (kind := file_system(a.cache)) in NETWORK:
         problem = f"{here} has its cache on a network file system."
         change = "choose another with --cache: SQLite files must not be shared between machines"

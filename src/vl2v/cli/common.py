@@ -49,6 +49,28 @@ StoreOpt = Annotated[Path | None, typer.Option(help="File of purchased embedding
 BudgetOpt = Annotated[str | None, typer.Option(help="The most to spend; required if the teacher charges.")]
 TeacherOpt = Annotated[str | None, typer.Option(help="Teacher of the run, if its address has changed.")]
 ReportOpt = Annotated[bool, typer.Option(help="Write report.html at the end.")]
+
+
+def finite(value: float | None) -> float | None:
+    """Reject NaN and infinity, which the limits of an option do not exclude."""
+    if value is not None and not math.isfinite(value):
+        raise typer.BadParameter(f"{value} is not a finite number.")
+    return value
+
+
+def _resource(text: str) -> Any:
+    return typer.Option(help=text, min=0, callback=finite, rich_help_panel="Machine")
+
+
+RayOpt = Annotated[
+    str | None,
+    typer.Option(
+        help="Read images and query a teacher on Ray: local, auto, host:port or ray://host:port.",
+        rich_help_panel="Machine",
+    ),
+]
+CpusOpt = Annotated[float, _resource("With --ray: cores per worker that runs a teacher.")]
+GpusOpt = Annotated[float, _resource("With --ray: GPUs per worker that runs a teacher.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print only warnings and the result.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON, and progress as JSON lines.")]
 
@@ -108,13 +130,6 @@ def _unexpected(error: Exception) -> UnexpectedError:
         next_step=f"check that the files named in the command are complete; if they are, please report this with the "
         f"output of {TRACEBACK}=1 vl2v ...",
     )
-
-
-def finite(value: float | None) -> float | None:
-    """Reject NaN and infinity, which the limits of an option do not exclude."""
-    if value is not None and not math.isfinite(value):
-        raise typer.BadParameter(f"{value} is not a finite number.")
-    return value
 
 
 def _fail(error: Vl2vError, as_json: bool) -> None:

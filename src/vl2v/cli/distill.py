@@ -9,7 +9,19 @@ from typing import Annotated, Any
 import typer
 
 from vl2v.allocator import keep_freed_memory
-from vl2v.cli.common import CacheOpt, DataArg, Json, Quiet, ReportOpt, StoreOpt, make_progress, storage_paths
+from vl2v.cli.common import (
+    CacheOpt,
+    CpusOpt,
+    DataArg,
+    GpusOpt,
+    Json,
+    Quiet,
+    RayOpt,
+    ReportOpt,
+    StoreOpt,
+    make_progress,
+    storage_paths,
+)  # fmt: skip
 from vl2v.cli.settings import with_settings
 from vl2v.errors import ConfigError
 from vl2v.nested import merge
@@ -30,6 +42,7 @@ def quote(
         str | None,
         typer.Option(help="Spending limit, for --when-short choose.", rich_help_panel="Money"),
     ] = None,
+    ray: RayOpt = None,
     config: ConfigOpt = None,
     cache: CacheOpt = None,
     store: StoreOpt = None,
@@ -50,6 +63,7 @@ def quote(
         progress=make_progress(quiet, as_json),
         config=config,
         settings=settings,
+        ray=ray,
     )
     show(found.to_dict() if as_json else found.table())
 
@@ -70,6 +84,9 @@ def distill(
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --out.")] = False,
     report: ReportOpt = True,
+    ray: RayOpt = None,
+    cpus_per_worker: CpusOpt = 1.0,
+    gpus_per_worker: GpusOpt = 0.0,
     config: ConfigOpt = None,
     cache: CacheOpt = None,
     store: StoreOpt = None,
@@ -95,6 +112,9 @@ def distill(
         config=config,
         settings=settings,
         report=report,
+        ray=ray,
+        cpus_per_worker=cpus_per_worker,
+        gpus_per_worker=gpus_per_worker,
     )
     if done is not None:
         show(run_json(done) if as_json else run_text(done))

@@ -7,7 +7,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vl2v.cli.common import BudgetOpt, CacheOpt, Json, Quiet, StoreOpt, make_progress, money, storage_paths
+from vl2v.cli.common import (
+    BudgetOpt,
+    CacheOpt,
+    CpusOpt,
+    GpusOpt,
+    Json,
+    Quiet,
+    RayOpt,
+    StoreOpt,
+    make_progress,
+    money,
+    storage_paths,
+)  # fmt: skip
 from vl2v.cli.settings import with_settings
 
 if TYPE_CHECKING:
@@ -31,6 +43,9 @@ def label(
     ] = 0.05,
     trusted_only: Annotated[bool, typer.Option("--trusted-only", help="Write only trusted labels.")] = False,
     budget: BudgetOpt = None,
+    ray: RayOpt = None,
+    cpus_per_worker: CpusOpt = 1.0,
+    gpus_per_worker: GpusOpt = 0.0,
     cache: CacheOpt = None,
     store: StoreOpt = None,
     quiet: Quiet = False,
@@ -40,6 +55,7 @@ def label(
 ) -> None:
     """Label images with a teacher, and write a table that vl2v distill accepts."""
     from vl2v.cli.printing import show
+    from vl2v.cluster.pool import cluster_of
     from vl2v.commands.label import label as work
 
     found = work(
@@ -54,6 +70,7 @@ def label(
         storage=storage_paths(cache, store),
         progress=make_progress(quiet, as_json),
         settings=settings,
+        cluster=cluster_of(ray, cpus_per_worker, gpus_per_worker),
     )
     show(_json(found) if as_json else _text(found))
 

@@ -12,6 +12,7 @@ from accelerate import Accelerator
 
 from vl2v.analysis.advice import Advice
 from vl2v.analysis.worth import pilot_of, save_advice, saved_advice, tell, worth_of
+from vl2v.cluster.pool import ClusterUse, cluster_workers, ensure_named
 from vl2v.commands.choosing import with_choice, with_recorded_choice
 from vl2v.commands.reporting import write_report
 from vl2v.config import RunConfig
@@ -116,6 +117,7 @@ def run(
     report: bool = True,
     account: BudgetAccount | None = None,
     named: str | None = None,
+    cluster: ClusterUse | None = None,
 ) -> Run | None:
     """Plan, buy, train, evaluate and save; or continue an interrupted run. Return None in all processes but the first.
 
@@ -126,11 +128,13 @@ def run(
         report: whether to save a sample of embeddings and write `report.html` at the end, which takes seconds.
         account: whose purchases count against the budget; None for this run alone.
         named: the teacher of a resumed run that was made elsewhere, as the user names it to allow its use.
+        cluster: whose workers query a free teacher on their machine, which has to have a name; None for this process.
 
     Raises:
         Vl2vError: states what was expected, what was found, and what to do next.
     """
     check_installed(config.tracking)
+    ensure_named(cluster, teacher)
     accelerator, folder = make_accelerator(config), RunFolder(out)
     first = accelerator.is_main_process  # it plans and buys before the others, which then find everything stored
     paths, progress = storage or storage_of(out, present=False), Recorder(progress or Silent()) if first else Silent()
@@ -150,12 +154,16 @@ def run(
         with removed_if_refused(out, begun) as keep:
             listing = list_folder(config.data, begun=begun)
             teacher = teacher or open_configured_teacher(config)  # a wrong name is refused before anything takes time
-            if first and backbone is None:
-                config, backbone = _sized(config, listing, folder, accelerator, progress)
-            plan = plan_run(config, paths, progress, teacher=teacher, backbone=backbone, begun=begun, listing=listing)
+            with cluster_workers(cluster if first else None, progress):
+                if first and backbone is None:
+                    config, backbone = _sized(config, listing, folder, accelerator, progress)
+                plan = plan_run(
+                    config, paths, progress, teacher=teacher, backbone=backbone, begun=begun, listing=listing
+                )
+                if first:
+                    progress.note("\n".join(plan.contents.lines()))
+                    plan = _buy(plan, account, folder, accelerator, progress, keep)
             if first:
-                progress.note("\n".join(plan.contents.lines()))
-                plan = _buy(plan, account, folder, accelerator, progress, keep)
                 write_slots(plan, folder.work)
                 accelerator.wait_for_everyone()
             else:

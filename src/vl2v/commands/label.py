@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vl2v.cluster.pool import ClusterUse, cluster_workers, ensure_named
 from vl2v.config import DataConfig, RunConfig
 from vl2v.data.images import ImageDataset, spelling
 from vl2v.data.scan import FileIndex
@@ -88,6 +89,7 @@ def label(
     storage: StoragePaths | None = None,
     progress: Progress | None = None,
     settings: dict[str, Any] | None = None,
+    cluster: ClusterUse | None = None,
 ) -> Labels:
     """Label the images of a folder with the classes that a teacher predicts, as a CSV file for `distill`.
 
@@ -109,6 +111,7 @@ def label(
         budget: maximum amount to spend; required if the teacher charges.
         progress: receives the progress of scan and queries.
         settings: nested settings of a run, e.g. `teacher.prompts`.
+        cluster: a Ray cluster whose workers read the images and query a free teacher on their machine, given by name.
 
     Raises:
         ConfigError: if arguments contradict each other, or `out` exists or does not end in `.csv`.
@@ -116,6 +119,7 @@ def label(
         BudgetError: before anything is sent that would exceed the budget.
     """
     storage, progress, table = storage or StoragePaths(), progress or Silent(), Path(out)
+    ensure_named(cluster, None if isinstance(teacher, str) else teacher)
     _ensure_valid(table, check, error, trusted_only)
     ensure_writable(table)
     limit = parse_budget(budget)
@@ -127,8 +131,8 @@ def label(
     config = _config(base | {"data": columns}, spec, described, storage, progress)
     opened = open_configured_teacher(config) if isinstance(teacher, str) else teacher
     checked = None if check is None else _config(base, spec, {"root": str(check)}, storage, progress).data
-    parts, truth = _read_parts(config.data, checked, error, storage, progress)
-    with closing(EmbeddingStore(storage.store)) as store:
+    with cluster_workers(cluster, progress), closing(EmbeddingStore(storage.store)) as store:
+        parts, truth = _read_parts(config.data, checked, error, storage, progress)
         ledger, name = Ledger(store), str(table.resolve())
         before = ledger.queries(name), ledger.queries(name, "text"), ledger.spent(name)
         logits = _buy(parts, config, opened, store, limit, name, progress)
@@ -220,10 +224,9 @@ def _buy(
     quote = make_quote(Requirements(purposes, prompts, len(templates)), teacher, store, 0, SIZE, None)
     budget = Budget(limit, currency=card.price.currency, less="fewer images")
     budget.check(quote.due, quote.summary)
-    buyer = Buyer(teacher, store, budget, name, progress, threads=config.threads)
+    buyer = Buyer(teacher, store, budget, name, progress, threads=config.threads, spec=config.teacher.spec)
     buyer.texts(prompts, LABELLING)
-    pairs = zip(purposes, parts, strict=True)
-    buyer.all_images([Wanted(p.digests, p.read, purpose, name=p.paths.__getitem__) for (purpose, _), p in pairs])
+    buyer.all_images([Wanted.of(p.digests, p.file, purpose) for (purpose, _), p in zip(purposes, parts, strict=True)])
     head = text_heads(store.texts(card, prompts), len(templates))
     return [zero_shot_logits(store.images(card, part.digests), head, card.logit_scale) for part in parts]
 

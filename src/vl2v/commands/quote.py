@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import closing
 from dataclasses import replace
 
+from vl2v.cluster.pool import ClusterUse, cluster_workers
 from vl2v.config import RunConfig
 from vl2v.locations import StoragePaths
 from vl2v.planning.choice import quoted_choice
@@ -24,8 +25,12 @@ def quote_run(
     storage: StoragePaths | None = None,
     progress: Progress | None = None,
     teacher: Teacher | None = None,
+    cluster: ClusterUse | None = None,
 ) -> Quote:
-    """State what a run would buy. Spends nothing; a student is not needed (`config.student.spec` may be empty)."""
+    """State what a run would buy. Spends nothing; a student is not needed (`config.student.spec` may be empty).
+
+    The workers of `cluster` read the images.
+    """
     named, listing, backbone = bool(config.student.spec), list_folder(config.data), None
     storage, progress = storage or StoragePaths(), progress or Silent()
     teacher = teacher or open_configured_teacher(config)
@@ -34,7 +39,10 @@ def quote_run(
         from vl2v.training.process import make_accelerator
 
         config, backbone = with_image_size(config, listing, make_accelerator(config), progress)
-    plan = plan_run(config, storage, progress, teacher=teacher, backbone=backbone, with_student=named, listing=listing)
+    with cluster_workers(cluster, progress):
+        plan = plan_run(
+            config, storage, progress, teacher=teacher, backbone=backbone, with_student=named, listing=listing
+        )
     with closing(EmbeddingStore(plan.paths.store)) as store:
         plan = quoted_choice(plan, store)
         if not named:

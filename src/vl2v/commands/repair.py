@@ -130,12 +130,7 @@ def repair(
             _write_selection(plan)
         buyer = Buyer(plan.teacher, store, budget, ledger_name(folder), progress, threads=plan.config.threads)
         buyer.texts(plan.prompts)
-        buyer.all_images(
-            [
-                Wanted(part.digests, part.read, PURPOSE, name=part.paths.__getitem__)
-                for part in (plan.checked, plan.trained)
-            ]
-        )
+        buyer.all_images([Wanted.of(part.digests, part.file, PURPOSE) for part in (plan.checked, plan.trained)])
         reference = _zero_shot(plan, store)
     if not folder.evaluation_file.exists():
         resume = folder.config_file.exists()

@@ -18,6 +18,41 @@ from vl2v_runtime.names import shown
 
 
 @dataclass(frozen=True)
+class ImageFile:
+    """A scanned image file.
+
+    Attributes:
+        path: absolute path.
+        digest: SHA-256 of its bytes.
+        name: path in its dataset.
+    """
+
+    path: Path
+    digest: bytes
+    name: str
+
+    def read(self) -> bytes:
+        """Return the bytes of the file.
+
+        Raises:
+            DataError: if the file has changed since the scan.
+        """
+        try:
+            data = read_file(self.path)
+        except (OSError, UnreadableImageError):
+            data = b""
+        if hashlib.sha256(data).digest() != self.digest:
+            step = "run the command again to rescan it"
+            raise DataError(
+                f"{shown(self.path)} changed.",
+                expected="what the scan read",
+                found="other bytes" if data else "no such file",
+                next_step=step,
+            )
+        return data
+
+
+@dataclass(frozen=True)
 class ImageDataset:
     """Scanned images, in the order of domain, class and file name.
 
@@ -65,20 +100,11 @@ class ImageDataset:
         Raises:
             DataError: if the file has changed since the scan.
         """
-        path = self.root / self.paths[row]
-        try:
-            data = read_file(path)
-        except (OSError, UnreadableImageError):
-            data = b""
-        if hashlib.sha256(data).digest() != self.digests[row].tobytes():
-            step = "run the command again to rescan it"
-            raise DataError(
-                f"{shown(path)} changed.",
-                expected="what the scan read",
-                found="other bytes" if data else "no such file",
-                next_step=step,
-            )
-        return data
+        return self.file(row).read()
+
+    def file(self, row: int) -> ImageFile:
+        """Return an image file, which other processes can read as well."""
+        return ImageFile((self.root / self.paths[row]).absolute(), self.digests[row].tobytes(), self.paths[row])
 
     def rows_of(self, domain: str) -> NDArray[np.int64]:
         """Return the rows of the images of a domain, ascending."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,11 +13,14 @@ from typing import NamedTuple
 
 import numpy as np
 
+from vl2v.cluster.connection import Share
+from vl2v.cluster.pool import WorkerPool, current_pool, other_files
 from vl2v.data.pixels import Digests, PixelCache
 from vl2v.data.quick_check import certainly_readable
 from vl2v.progress import Progress, Silent, warn
 from vl2v.sqlite import open_cache, rows_of
 from vl2v_runtime.colour import NOTE
+from vl2v_runtime.fits import SQUASH, Fit
 from vl2v_runtime.imaging import (
     DECODING,
     JUDGING,
@@ -175,24 +178,68 @@ def read_all(
     return digests, [faults[i] for i in sorted(faults)]
 
 
-def _chunks(
-    root: Path, paths: Sequence[str], index: FileIndex | None, cache: PixelCache | None
-) -> Iterator[tuple[list[int], list[str], list[_Checked]]]:
-    """Check the files in chunks: their indices in `paths`, their absolute paths, and the results."""
+_Chunk = tuple[list[int], list[str], list[_Checked]]  # indices in `paths`, absolute paths, and results
+_Part = tuple[list[int], list[str]]  # indices in `paths`, and absolute paths
+_LookUp = tuple[list[int], list[str], dict[str, _Noted], frozenset[bytes]]  # what index and cache know of a chunk
+
+
+def _chunks(root: Path, paths: Sequence[str], index: FileIndex | None, cache: PixelCache | None) -> Iterator[_Chunk]:
+    """Check the files in chunks. Workers of a cluster read what has changed since the last scan."""
     order, more = list(range(len(paths))), 1
     if cache is None:  # neighbours in a folder and in the index are read together; slots have the order of `paths`
         order.sort(key=paths.__getitem__)
         more = UNCACHED
-    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
-        for start in range(0, len(paths), more * CHUNK):
-            rows = order[start : start + more * CHUNK]
-            keys = _keys(root, [paths[i] for i in rows])
-            # The databases are used in this thread only; reading and decoding is parallel.
-            noted = index.find_all(keys) if index else {}
-            cached = cache.known_all([digest for _, digest, _ in noted.values()]) if cache else frozenset()
+    check, pool = _Check.of(cache), current_pool()
+    look: Callable[..., Sequence[_Checked | None]] = check.some if pool is None else check.unchanged
+    changed: list[int] = []
+    with ThreadPoolExecutor(max_workers=os.cpu_count()) as threads:
+        for rows, keys, noted, cached in _looked_up(root, paths, order, more * CHUNK, index, cache):
             parts = [keys[i : i + more * SLICE] for i in range(0, len(keys), more * SLICE)]
-            jobs = [pool.submit(_check_some, part, noted, cache, cached) for part in parts]
-            yield rows, keys, [checked for job in jobs for checked in job.result()]
+            jobs = [threads.submit(look, part, noted, cached) for part in parts]
+            results = (checked for job in jobs for checked in job.result())
+            chunk: _Chunk = [], [], []
+            for row, key, checked in zip(rows, keys, results, strict=True):
+                if checked is None:
+                    changed.append(row)
+                else:
+                    _append(chunk, row, key, checked)
+            yield chunk
+    if pool is not None and changed:
+        parts_left = [changed[i : i + more * SLICE] for i in range(0, len(changed), more * SLICE)]
+        items = ((rows, _keys(root, [paths[i] for i in rows])) for rows in parts_left)
+        yield from _on_workers(pool, check, items, len(parts_left), more * CHUNK)
+
+
+def _append(chunk: _Chunk, row: int, key: str, checked: _Checked) -> None:
+    chunk[0].append(row)
+    chunk[1].append(key)
+    chunk[2].append(checked)
+
+
+def _looked_up(
+    root: Path, paths: Sequence[str], order: list[int], size: int, index: FileIndex | None, cache: PixelCache | None
+) -> Iterator[_LookUp]:
+    """Look up chunks in the databases, which are used in this thread only; reading and decoding is parallel."""
+    for start in range(0, len(paths), size):
+        rows = order[start : start + size]
+        keys = _keys(root, [paths[i] for i in rows])
+        noted = index.find_all(keys) if index else {}
+        cached = cache.known_all([digest for _, digest, _ in noted.values()]) if cache else frozenset()
+        yield rows, keys, noted, cached
+
+
+def _on_workers(pool: WorkerPool, check: _Check, parts: Iterable[_Part], count: int, size: int) -> Iterator[_Chunk]:
+    """Check files on a cluster. A problem on another machine counts only if it exists on this one, too."""
+    chunk: _Chunk = [], [], []
+    for (rows, keys), found, host in pool.map(check.part, parts, count, Share()):
+        for row, key, checked in zip(rows, keys, found, strict=True):
+            if checked.problem and check.some([key], {}, ())[0].problem != checked.problem:
+                raise other_files(host, shown(key), checked.problem)
+            _append(chunk, row, key, checked)
+        if len(chunk[0]) >= size:
+            yield chunk
+            chunk = [], [], []
+    yield chunk
 
 
 def _keys(root: Path, paths: Sequence[str]) -> list[str]:
@@ -201,34 +248,59 @@ def _keys(root: Path, paths: Sequence[str]) -> list[str]:
     return [os.path.join(above, path) for path in paths]  # noqa: PTH118
 
 
-def _check_some(
-    paths: Sequence[str], noted: Mapping[str, _Noted], cache: PixelCache | None, cached: Collection[bytes]
-) -> list[_Checked]:
-    with quiet():  # once for all files: changing the filters of warnings takes as long as opening a small image
-        return [_check(path, noted.get(path), cache, cached) for path in paths]
+@dataclass(frozen=True)
+class _Check:
+    """Checks files, and decodes their pixels for a cache of one size and fit; without a size, only checks them."""
 
+    size: int | None = None
+    fit: Fit = SQUASH
 
-def _check(path: str, noted: _Noted | None, cache: PixelCache | None, cached: Collection[bytes]) -> _Checked:
-    try:
-        usable = noted and (noted[2] or cache is None or noted[1] in cached)
-        if noted and usable and noted[0] == _stamp(os.stat(path)):  # noqa: PTH116 - a `Path` takes longer
-            return _Checked(noted[1], noted[2])
-        data, status = read_file_and_status(path)
-    except UnreadableImageError as error:  # too large to read at all
-        return _Checked(b"", str(error))
-    except OSError as error:
-        return _Checked(b"", f"cannot be read ({error.strerror})")
-    digest = hashlib.sha256(data).digest()
-    if cache is None and certainly_readable(data):
-        return _Checked(digest, noted=(_stamp(status), digest, ""))
-    try:
-        image = decode(data, draft=cache is None)
-    except MissingDecoderError as error:  # not recorded in the index, since the decoder may be installed later
-        return _Checked(b"", str(error), remedy=f"{error.install}, or skip the file: --skip-bad")
-    except UnreadableImageError as error:
-        return _Checked(digest, str(error), noted=(_stamp(status), digest, str(error)))
-    pixels = square(image, cache.size, cache.fit) if cache else None
-    return _Checked(digest, "", (_stamp(status), digest, ""), pixels, image.info.get(NOTE, ""))
+    @classmethod
+    def of(cls, cache: PixelCache | None) -> _Check:
+        return cls() if cache is None else cls(cache.size, cache.fit)
+
+    def some(self, paths: Sequence[str], noted: Mapping[str, _Noted], cached: Collection[bytes]) -> list[_Checked]:
+        """Check files, and read those that have changed since they were noted."""
+        with quiet():  # once for all files: changing the filters of warnings takes as long as opening a small image
+            return [self._unchanged(path, noted.get(path), cached) or self._read(path) for path in paths]
+
+    def unchanged(
+        self, paths: Sequence[str], noted: Mapping[str, _Noted], cached: Collection[bytes]
+    ) -> list[_Checked | None]:
+        """Return the noted results of files that have not changed; None for a file that must be read."""
+        return [self._unchanged(path, noted.get(path), cached) for path in paths]
+
+    def part(self, part: _Part) -> list[_Checked]:
+        """Read files."""
+        return self.some(part[1], {}, ())
+
+    def _unchanged(self, path: str, noted: _Noted | None, cached: Collection[bytes]) -> _Checked | None:
+        if not noted or not (noted[2] or self.size is None or noted[1] in cached):
+            return None
+        try:
+            same = noted[0] == _stamp(os.stat(path))  # noqa: PTH116 - a `Path` takes longer
+        except OSError:
+            return None  # reading it will state the problem
+        return _Checked(noted[1], noted[2]) if same else None
+
+    def _read(self, path: str) -> _Checked:
+        try:
+            data, status = read_file_and_status(path)
+        except UnreadableImageError as error:  # too large to read at all
+            return _Checked(b"", str(error))
+        except OSError as error:
+            return _Checked(b"", f"cannot be read ({error.strerror})")
+        digest = hashlib.sha256(data).digest()
+        if self.size is None and certainly_readable(data):
+            return _Checked(digest, noted=(_stamp(status), digest, ""))
+        try:
+            image = decode(data, draft=self.size is None)
+        except MissingDecoderError as error:  # not recorded in the index, since the decoder may be installed later
+            return _Checked(b"", str(error), remedy=f"{error.install}, or skip the file: --skip-bad")
+        except UnreadableImageError as error:
+            return _Checked(digest, str(error), noted=(_stamp(status), digest, str(error)))
+        pixels = square(image, self.size, self.fit) if self.size is not None else None
+        return _Checked(digest, "", (_stamp(status), digest, ""), pixels, image.info.get(NOTE, ""))
 
 
 def _stamp(status: os.stat_result) -> _Stamp:

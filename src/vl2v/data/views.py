@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import io
+from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image
 
-from vl2v.data.images import ImageDataset
+from vl2v.data.images import ImageDataset, ImageFile
 from vl2v.data.pixels import Digests, PixelCache
 from vl2v.data.scan import FileIndex
 from vl2v.data.splits import Indices
@@ -16,6 +17,28 @@ from vl2v.progress import Progress
 from vl2v_runtime.imaging import decode, square
 
 MIN_AREA = 0.7  # minimum share of the image's area in a view, as in the paper's augmentation
+
+
+@dataclass(frozen=True)
+class View:
+    """A view of an image file; see `view_bytes`."""
+
+    file: ImageFile
+    view: int
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """Path of the image in its dataset."""
+        return self.file.name
+
+    def read(self) -> bytes:
+        """Return the bytes of the view.
+
+        Raises:
+            DataError: if the file has changed since the scan.
+        """
+        return view_bytes(self.file.read(), self.file.digest, self.view, self.seed)
 
 
 def view_bytes(data: bytes, digest: bytes, view: int, seed: int) -> bytes:

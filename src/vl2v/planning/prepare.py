@@ -27,7 +27,7 @@ from vl2v.data.tables.base import SUFFIXES, is_table, open_table
 from vl2v.data.tables.columns import ROLES, find_columns
 from vl2v.data.tables.frame import frame_columns
 from vl2v.data.tables.imported import columns_asked
-from vl2v.data.views import make_views, view_bytes
+from vl2v.data.views import View, make_views
 from vl2v.errors import ConfigError
 from vl2v.planning.split import Split, match_domains
 from vl2v.progress import Progress, warn
@@ -237,16 +237,18 @@ class Examples:
         views: [R] int64, number of the view.
         groups: examples of each source domain, then those of all images without labels, if there are any, then those of
             the new images of a repair.
-        read: returns the bytes of an example, as they are sent to the teacher.
-        name: returns the path of an example's image.
+        view: returns the view of an example, which reads the bytes that are sent to the teacher.
     """
 
     digests: Digests
     labels: NDArray[np.int64]
     views: NDArray[np.int64]
     groups: tuple[ExampleRows, ...]
-    read: Callable[[int], bytes]
-    name: Callable[[int], str]
+    view: Callable[[int], View]
+
+    def read(self, i: int) -> bytes:
+        """Return the bytes of an example, as they are sent to the teacher."""
+        return self.view(i).read()
 
     @property
     def images(self) -> int:
@@ -285,15 +287,14 @@ def examples_of(
     groups = np.split(np.arange(len(origin), dtype=np.int64), ends[:-1])
     without_labels = groups[labelled:ordinary]
 
-    def read(i: int) -> bytes:
+    def view_of(i: int) -> View:
         source, row, view = origin[i]
-        return view_bytes(source.read(row), source.digests[row].tobytes(), view, config.seed)
+        return View(source.file(row), view, config.seed)
 
     return Examples(
         digests=np.concatenate([d.reshape(-1, 32) for d in digests]),
         labels=np.concatenate([np.repeat(labels, k) for _, _, labels in parts]),
         views=np.tile(np.arange(k, dtype=np.int64), len(origin) // k),
         groups=(*groups[:labelled], *([np.concatenate(without_labels)] if without_labels else []), *groups[ordinary:]),
-        read=read,
-        name=lambda i: origin[i][0].paths[origin[i][1]],
+        view=view_of,
     )

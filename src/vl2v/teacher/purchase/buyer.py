@@ -6,16 +6,19 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from vl2v.progress import Progress, Silent
+from vl2v.cluster.pool import WorkerPool, current_pool
+from vl2v.progress import Advance, Progress, Silent
 from vl2v.teacher.base import Teacher, Vectors, checked
+from vl2v.teacher.file import FileTeacher
 from vl2v.teacher.http.remote import RemoteTeacher
 from vl2v.teacher.origin import Consistency
 from vl2v.teacher.purchase.job_buyer import JobPurchase, refuse_if_in_jobs
 from vl2v.teacher.purchase.ledger import Budget, PurchaseContext
+from vl2v.teacher.purchase.on_workers import Embedder, embedded
 from vl2v.teacher.purchase.pace import with_best_threads
 from vl2v.teacher.purchase.remote_buyer import Purchase
 from vl2v.teacher.purchase.store import Digests, EmbeddingStore
-from vl2v.teacher.purchase.wanted import Wanted
+from vl2v.teacher.purchase.wanted import Source, Wanted
 
 
 class Watch(Protocol):
@@ -41,6 +44,7 @@ class Buyer:
     Attributes:
         watch: check of the responses; None checks only their shape and numbers.
         threads: number of CPU threads for a teacher on this machine; None measures the best number.
+        spec: name with which workers of a cluster can open the teacher; None queries it in this process.
     """
 
     teacher: Teacher
@@ -50,17 +54,11 @@ class Buyer:
     progress: Progress | None = None
     watch: Watch | None = None
     threads: int | None = None
+    spec: str | None = None
     _consistency: Consistency = field(default_factory=Consistency, init=False)
     _shown: dict[str, str] = field(default_factory=dict, init=False, compare=False)
 
-    def images(
-        self,
-        digests: Digests,
-        read: Callable[[int], bytes],
-        purpose: str,
-        view: int = 0,
-        name: Callable[[int], str] | None = None,
-    ) -> int:
+    def images(self, digests: Digests, read: Callable[[int], bytes], purpose: str, view: int = 0) -> int:
         """Buy the image embeddings that the store lacks; return their number.
 
         Images are queried in an order shuffled by content. If a vendor returns embeddings in the wrong order, the
@@ -70,14 +68,17 @@ class Buyer:
             digests: [N, 32] uint8, the SHA-256 of each image; duplicates are bought once.
             read: returns the bytes to send for image i.
             view: number of the view that `read` returns.
-            name: returns the path of image i, for messages.
 
         Raises:
             BudgetError: before a batch is sent that would exceed the budget.
             TeacherError: if a response is unusable, or after all others were bought, if the vendor refused images;
                 embeddings saved before remain in the store.
         """
-        wanted = Wanted(digests, read, purpose, view, name)
+        return self.buy(Wanted(digests, read, purpose, view))
+
+    def buy(self, wanted: Wanted) -> int:
+        """Buy images as `images` does. With `cluster_workers`, a free local teacher is queried by the workers."""
+        digests, read, purpose, view = wanted.digests, wanted.read, wanted.purpose, wanted.view
         if (jobs := self._jobs()) is not None:
             return jobs.images(wanted)
         if isinstance(self.teacher, RemoteTeacher):
@@ -87,26 +88,34 @@ class Buyer:
         todo = self.store.lacks(card, digests, view)
         bought = 0
         title = f"querying {card.identity} ({purpose})"
-        with (
-            with_best_threads(self.teacher, lambda i: read(int(todo[i])), len(todo), self.threads),
-            (self.progress or Silent()).stage(title, len(digests), len(digests) - len(todo)) as advance,
-        ):
+        stage = (self.progress or Silent()).stage(title, len(digests), len(digests) - len(todo))
+        pool = current_pool() if self.distributable else None
+        if pool is not None and wanted.source is not None:
+            with stage as advance:
+                return self._on_workers(pool, wanted, wanted.source, todo, advance)
+        with with_best_threads(self.teacher, lambda i: read(int(todo[i])), len(todo), self.threads), stage as advance:
             for start in range(0, len(todo), card.batch_size):
                 part = todo[start : start + card.batch_size]
                 with self.store.alone(self.progress):
                     known = self.store.knows_images(card, digests[part], view)  # another process may have bought it
                     batch = [i for i, k in zip(part, known, strict=True) if not k]
                     if batch:
-                        self._image_batch(digests[batch], [read(i) for i in batch], purpose, view)
+                        data = [read(i) for i in batch]
+                        entry = self._entry(purpose, view, len(batch))
+                        vectors = checked(self.teacher.embed_images(data), len(batch), card, "image")
+                        self._save(wanted, batch, vectors, entry)
                 bought += len(batch)
                 advance(len(part))
         return bought
 
     def all_images(self, parts: Sequence[Wanted]) -> None:
-        """Buy several parts with `images`. Batch jobs are submitted for all parts before any of them is awaited."""
+        """Buy several parts. Batch jobs are submitted for all parts before any of them is awaited."""
+        if self.progress is not None and current_pool() is not None and not self.distributable:
+            name = self.teacher.describe().identity
+            self.progress.note(f"{name} is queried by this process; the workers of --ray only read the images")
         self.submit(parts)
         for part in parts:
-            self.images(part.digests, part.read, part.purpose, part.view, part.name)
+            self.buy(part)
 
     def submit(self, parts: Sequence[Wanted]) -> None:
         """Submit batch jobs for several parts without waiting; without a batch API, nothing is sent."""
@@ -139,6 +148,30 @@ class Buyer:
                     self.watch.texts(batch, vectors)
         return len(todo)
 
+    @property
+    def distributable(self) -> bool:
+        """Whether workers of a cluster can query the teacher: a free model that runs on their machine."""
+        if self.spec is None or isinstance(self.teacher, RemoteTeacher | FileTeacher):
+            return False
+        return self.teacher.describe().price.free
+
+    def _on_workers(
+        self, pool: WorkerPool, wanted: Wanted, source: Callable[[int], Source], todo: list[int], advance: Advance
+    ) -> int:
+        """Save what workers embed, batch by batch, except what another process has saved by then."""
+        card, bought = self.teacher.describe(), 0
+        embedder = Embedder.of(str(self.spec), card, pool.use.share, self.threads)
+        for part, answer in embedded(pool, embedder, todo, source):
+            vectors = checked(answer, len(part), card, "image")
+            with self.store.alone(self.progress):
+                fresh = ~self.store.knows_images(card, wanted.digests[part], wanted.view)
+                rows = [i for i, new in zip(part, fresh, strict=True) if new]
+                if rows:
+                    self._save(wanted, rows, vectors[fresh], self._entry(wanted.purpose, wanted.view, len(rows)))
+            bought += len(rows)
+            advance(len(part))
+        return bought
+
     def _jobs(self) -> JobPurchase | None:
         """Return the purchase by batch jobs; None if the teacher is queried by single requests."""
         jobs = getattr(self.teacher, "jobs", None)
@@ -156,12 +189,15 @@ class Buyer:
             purchase.watch, purchase.consistency = self.watch, self._consistency
         return purchase
 
-    def _image_batch(self, digests: Digests, data: list[bytes], purpose: str, view: int) -> None:
+    def _entry(self, purpose: str, view: int, images: int) -> int:
+        """Reserve the cost of a number of images, and return the entry in the ledger."""
         card = self.teacher.describe()
-        cost = card.price.of(images=len(data))
         context = PurchaseContext(self.store, self.budget, card, self.run, purpose, view)
-        entry = context.open_entry("image", len(data), cost)
-        vectors = checked(self.teacher.embed_images(data), len(data), card, "image")
-        self.store.keep_images(card, digests, vectors, view, entry)
+        return context.open_entry("image", images, card.price.of(images=images))
+
+    def _save(self, wanted: Wanted, rows: list[int], vectors: Vectors, entry: int) -> None:
+        """Save the embeddings of some of the images, and check them."""
+        digests = wanted.digests[rows]
+        self.store.keep_images(self.teacher.describe(), digests, vectors, wanted.view, entry)
         if self.watch is not None:
-            self.watch.images(digests, vectors, data.__getitem__)
+            self.watch.images(digests, vectors, lambda i: wanted.read(rows[i]))

@@ -4,11 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from vl2v.errors import TeacherError
 from vl2v.teacher.purchase.store import Digests
 
 LISTED = 5  # maximum number of images in an error message
+
+
+class Source(Protocol):
+    """An image that another process can read, as only its path and its content hash are sent."""
+
+    @property
+    def name(self) -> str:
+        """Path of the image, for messages."""
+        ...
+
+    def read(self) -> bytes:
+        """Return the bytes to embed.
+
+        Raises:
+            DataError: if the file has another content.
+        """
+        ...
 
 
 @dataclass(frozen=True)
@@ -21,6 +39,7 @@ class Wanted:
         purpose: purpose of the queries in the ledger.
         view: number of the view that `read` returns.
         name: returns the path of image i, for messages; None shows its SHA-256.
+        source: returns image i as a value that workers of a cluster can read; None if they cannot.
     """
 
     digests: Digests
@@ -28,6 +47,12 @@ class Wanted:
     purpose: str
     view: int = 0
     name: Callable[[int], str] | None = None
+    source: Callable[[int], Source] | None = None
+
+    @classmethod
+    def of(cls, digests: Digests, source: Callable[[int], Source], purpose: str, view: int = 0) -> Wanted:
+        """Return images that `source` returns one by one."""
+        return cls(digests, lambda i: source(i).read(), purpose, view, lambda i: source(i).name, source)
 
     def named(self, i: int) -> str:
         """Return the path of image i, or else the start of its SHA-256."""

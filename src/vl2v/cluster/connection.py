@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -23,7 +24,7 @@ QUIET = {
 
 @dataclass(frozen=True)
 class Share:
-    """Resources of one job.
+    """Resources of one job or worker.
 
     Attributes:
         cpus: cores; also the number of torch threads, at least one.
@@ -32,6 +33,13 @@ class Share:
 
     cpus: float = 1.0
     gpus: float = 0.0
+
+    def fits(self, resources: Mapping[str, float]) -> int:
+        """Return how often it fits into the resources of a machine."""
+        found = [resources.get("CPU", 0.0) / self.cpus]
+        if self.gpus:
+            found.append(resources.get("GPU", 0.0) / self.gpus)
+        return math.floor(min(found) + 1e-9)
 
     def __str__(self) -> str:
         return f"{self.cpus:g} CPUs and {self.gpus:g} GPUs"
@@ -51,7 +59,7 @@ def connected(address: str, local_cpus: int | None) -> Iterator[Any]:
         try:
             import ray
         except ImportError as error:
-            raise MissingExtraError("Running a benchmark on several machines", "ray", "ray") from error
+            raise MissingExtraError("--ray", "ray", "ray") from error
         if not ray.is_initialized():
             settings: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
             if address == LOCAL:
@@ -77,15 +85,25 @@ def _knock(address: str) -> None:
         socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
 
 
-def check_room(ray: Any, share: Share, address: str, progress: Progress) -> None:
-    """Reject jobs that are too large for a local cluster; for a remote cluster, which may grow, only warn."""
+def check_room(ray: Any, share: Share, address: str, progress: Progress, what: str = "job") -> None:
+    """Reject jobs that are too large for a local cluster; for a remote cluster, which may grow, only warn.
+
+    `what` is job or worker, in messages and names of options.
+    """
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     if not share.gpus and (cards := sum(n.get("GPU", 0) for n in nodes)):
-        warn(progress, f"no job uses the cluster's GPUs ({cards:g}); --gpus-per-job 1 gives one to each job")
-    if any(n.get("CPU", 0) >= share.cpus and n.get("GPU", 0) >= share.gpus for n in nodes):
+        warn(progress, f"no {what} uses the cluster's GPUs ({cards:g}); --gpus-per-{what} 1 gives one to each {what}")
+    if any(share.fits(n) for n in nodes):
         return
     found = ", ".join(str(Share(n.get("CPU", 0), n.get("GPU", 0))) for n in nodes) or "no machine"
     if address == LOCAL:
-        step = "correct --cpus-per-job and --gpus-per-job"
-        raise ConfigError("This machine is too small for one job.", expected=str(share), found=found, next_step=step)
-    warn(progress, f"no machine of the cluster has {share} ({found}); the jobs wait for one to join")
+        step = f"correct --cpus-per-{what} and --gpus-per-{what}"
+        raise ConfigError(
+            f"This machine is too small for one {what}.", expected=str(share), found=found, next_step=step
+        )
+    warn(progress, f"no machine of the cluster has {share} ({found}); the {what}s wait for one to join")
+
+
+def room(ray: Any, share: Share) -> int:
+    """Return how many jobs or workers the machines of a cluster have room for, at least 1, whoever uses them now."""
+    return max(1, sum(share.fits(node["Resources"]) for node in ray.nodes() if node["Alive"]))

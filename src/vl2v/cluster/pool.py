@@ -1,0 +1,287 @@
+"""Workers of a Ray cluster that call a function for many items.
+
+`cluster_workers` makes the workers of a block available to whatever the block calls, as `joblib.parallel_config` does:
+scan and purchase ask `current_pool` where to work. Results are the same with and without workers.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+
+from vl2v.cluster.connection import Share, check_room, connected, room
+from vl2v.cluster.worker import Driver, Failed, Worker
+from vl2v.errors import ConfigError, RunError, Vl2vError
+from vl2v.progress import Progress, warn
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+LOSSES = 3  # workers that may die at the same item, or one after the other while they start
+PATIENCE = 60.0  # seconds without any worker after which the user is told
+
+
+@dataclass(frozen=True)
+class ClusterUse:
+    """A cluster and the resources of a worker.
+
+    Attributes:
+        address: ``local`` for processes on this machine, or the address of a running cluster; see `connected`.
+        share: resources of a worker that runs a teacher.
+    """
+
+    address: str
+    share: Share = field(default_factory=Share)
+
+    def __post_init__(self) -> None:
+        """Check the resources."""
+        if self.share.cpus <= 0 or self.share.gpus < 0:
+            raise ConfigError(
+                "The resources per worker are not valid.",
+                expected="CPUs above 0, GPUs at least 0",
+                found=str(self.share),
+                next_step="correct --cpus-per-worker and --gpus-per-worker",
+            )
+
+
+def cluster_of(address: str | None, cpus: float = 1.0, gpus: float = 0.0) -> ClusterUse | None:
+    """Return the cluster at an address, for workers with some CPUs and GPUs each; None without an address."""
+    return None if address is None else ClusterUse(address, Share(cpus, gpus))
+
+
+@dataclass
+class _Hired:
+    """A worker that has started."""
+
+    actor: Any
+    host: str
+
+
+@dataclass
+class _Task(Generic[T]):
+    """An item, and how many workers died while they worked on it."""
+
+    item: T
+    losses: int = 0
+
+
+class WorkerPool:
+    """Workers on a cluster, started when they are needed; a worker that dies is replaced, and its item repeated.
+
+    Args:
+        ray: the connected module.
+        use: the cluster.
+        progress: progress callback for warnings.
+    """
+
+    def __init__(self, ray: Any, use: ClusterUse, progress: Progress) -> None:
+        self._ray, self.use, self._progress = ray, use, progress
+        self._driver, self._share = Driver(), Share()
+        self._idle: list[_Hired] = []
+        self._starting: dict[Any, Any] = {}  # the actor by the result of its start
+        self._failures = self._waited = 0
+        self._checked = False
+
+    def check_room(self) -> None:
+        """Check once that a worker for a teacher fits on a machine; see `vl2v.cluster.connection.check_room`."""
+        if not self._checked:
+            check_room(self._ray, self.use.share, self.use.address, self._progress, "worker")
+            self._checked = True
+
+    def map(
+        self, function: Callable[[T], R], items: Iterable[T], count: int, share: Share
+    ) -> Iterator[tuple[T, R, str]]:
+        """Call a function for each item on the workers.
+
+        Items are taken as workers become idle, so they may be computed one by one. Each result is returned once, even
+        if a worker dies.
+
+        Args:
+            function: a function of a module of vl2v, or an object of such a class.
+            items: the items, small enough to be sent.
+            count: the number of items, or an estimate of it; no more workers are started.
+            share: resources of a worker.
+
+        Yields:
+            (item, result, name of the machine), in the order in which they finish.
+
+        Raises:
+            RunError: if a machine cannot run the function, or workers die again and again.
+            Vl2vError: an error that the function raises on this machine.
+        """
+        self._settle(share)
+        most, fresh, again = min(room(self._ray, share), max(1, count)), iter(items), list[_Task[T]]()
+        busy: dict[Any, tuple[_Hired, _Task[T]]] = {}
+
+        def following() -> _Task[T] | None:
+            return again.pop() if again else next((_Task(item) for item in fresh), None)
+
+        try:
+            task = following()
+            while task is not None or busy:
+                if task is not None and self._idle:
+                    worker = self._idle.pop()
+                    busy[worker.actor.call.remote(function, task.item)] = worker, task
+                    task = following()
+                    continue
+                if task is not None:
+                    self._hire(most - len(busy))
+                for ref in self._ready(busy):
+                    if ref in self._starting:
+                        self._started(ref)
+                        continue
+                    worker, done = busy.pop(ref)
+                    if (result := self._result(ref, worker, done)) is None:
+                        again.append(done)
+                        task = task or following()
+                    else:
+                        self._idle.append(worker)
+                        yield done.item, result[0], worker.host
+        finally:
+            for worker, _ in busy.values():  # only if the block was left early
+                self._dismiss(worker.actor)
+
+    def close(self) -> None:
+        """End all workers that are not in a call."""
+        for actor in (*(worker.actor for worker in self._idle), *self._starting.values()):
+            self._dismiss(actor)
+        self._idle.clear()
+        self._starting.clear()
+
+    def _settle(self, share: Share) -> None:
+        """Replace workers with other resources."""
+        if share != self._share:
+            self.close()
+            self._share = share
+            self._failures = 0
+
+    def _hire(self, most: int) -> None:
+        """Start workers until there are `most` that are not in a call."""
+        kind = self._ray.remote(num_cpus=self._share.cpus, num_gpus=self._share.gpus, max_restarts=0)(Worker)
+        while len(self._idle) + len(self._starting) < most:
+            actor = kind.remote()
+            self._starting[actor.start.remote(self._driver, self._share.gpus)] = actor
+
+    def _ready(self, busy: dict[Any, Any]) -> list[Any]:
+        """Wait for a second for a result; say once if there is no worker for a long time."""
+        ready: list[Any] = self._ray.wait([*self._starting, *busy], timeout=1.0)[0]
+        self._waited = 0 if ready or busy else self._waited + 1
+        if self._waited == PATIENCE:
+            text = f"no worker with {self._share} has started in {PATIENCE:g} s; the machines may be busy; waiting"
+            warn(self._progress, text)
+        return ready
+
+    def _started(self, ref: Any) -> None:
+        """Take up a worker that has started."""
+        actor, errors = self._starting.pop(ref), self._ray.exceptions
+        try:
+            host = self._ray.get(ref)
+        except errors.RayError as error:
+            self._failures += 1
+            if isinstance(error, errors.RayTaskError) or getattr(error, "actor_init_failed", False):
+                step = "install vl2v and its extras on every machine, with the same version of Python"
+                raise _broken("A worker could not start.", str(error), step) from error
+            if self._failures >= LOSSES:
+                raise _broken("Workers die while they start.", str(error), MEMORY) from error
+            return
+        if isinstance(host, Failed):
+            self._dismiss(actor)
+            raise host.error
+        self._failures = 0
+        self._idle.append(_Hired(actor, host))
+
+    def _result(self, ref: Any, worker: _Hired, task: _Task[T]) -> tuple[Any] | None:
+        """Return the result of a call; None if its worker died."""
+        errors = self._ray.exceptions
+        try:
+            result = self._ray.get(ref)
+        except errors.RayTaskError as error:
+            self._dismiss(worker.actor)
+            step = "this is a bug in vl2v; please report it with the output above"
+            raise _broken(f"A worker on {worker.host} failed.", str(error), step) from error
+        except errors.RayError as error:
+            self._dismiss(worker.actor)  # it may be out of reach only, and must not go on
+            task.losses += 1
+            if task.losses >= LOSSES:
+                raise _broken(f"{LOSSES} workers died at the same images.", str(error).strip(), MEMORY) from error
+            return None
+        if isinstance(result, Failed):
+            self._idle.append(worker)
+            raise _elsewhere(result.error, worker.host)
+        return (result,)
+
+    def _dismiss(self, actor: Any) -> None:
+        self._ray.kill(actor, no_restart=True)
+
+
+MEMORY = "if memory ran out, run fewer workers at once (--cpus-per-worker); the same command continues"
+
+
+def _broken(problem: str, found: str, step: str) -> RunError:
+    return RunError(problem, expected="workers that run until their work is done", found=found[-2000:], next_step=step)
+
+
+def _elsewhere(error: Vl2vError, host: str) -> Vl2vError:
+    """Return an error of a worker with the name of its machine, if it is another one."""
+    if host == platform.node():
+        return error
+    problem = f"A worker on {host} failed: {error.problem}"
+    return RunError(problem, expected=error.expected, found=error.found, next_step=error.next_step)
+
+
+def other_files(host: str, path: object, found: str) -> RunError:
+    """Return the error for a machine that lacks images which this machine has."""
+    return RunError(
+        f"The machine {host} does not see the images.",
+        expected=f"{path} with the content that it has here, e.g. on a disk that all machines share",
+        found=found,
+        next_step="mount it there under the same path or remove that machine from the cluster; then repeat the command",
+    )
+
+
+def ensure_named(use: ClusterUse | None, teacher: object | None) -> None:
+    """Reject a teacher that was passed as an object: the workers of a cluster open it by its name.
+
+    Raises:
+        ConfigError: if both are given.
+    """
+    if use is not None and teacher is not None:
+        raise ConfigError(
+            "The workers of a cluster cannot open this teacher.",
+            expected="the name of a teacher, such as offline: or open_clip:ViT-B-16/openai",
+            found=f"an object of the class {type(teacher).__name__}",
+            next_step="pass the name, or omit ray; the how-to 'Add a teacher' shows how to give a teacher a name",
+        )
+
+
+_pool: ContextVar[WorkerPool | None] = ContextVar("vl2v_worker_pool", default=None)
+
+
+def current_pool() -> WorkerPool | None:
+    """Return the workers of the block, see `cluster_workers`; None outside of one."""
+    return _pool.get()
+
+
+@contextmanager
+def cluster_workers(use: ClusterUse | None, progress: Progress) -> Iterator[None]:
+    """Let scans and local teachers work on a cluster until the block ends; None changes nothing.
+
+    Raises:
+        MissingExtraError: if Ray is not installed.
+        ConfigError: if there is no cluster at the address.
+    """
+    if use is None:
+        yield
+        return
+    with connected(use.address, None) as ray:
+        pool = WorkerPool(ray, use, progress)
+        token = _pool.set(pool)
+        try:
+            yield
+        finally:
+            _pool.reset(token)
+            pool.close()
