@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,7 +33,7 @@ from vl2v.student.backbones import Backbone
 from vl2v.student.card import StudentCard
 from vl2v.student.preprocess import Preprocess
 from vl2v.student.provenance import check_provenance
-from vl2v.tensor_files import open_tensors, read_tensors
+from vl2v.tensor_files import open_tensors
 from vl2v.trust import files as trust_file
 from vl2v.writing import replacing
 from vl2v_runtime import strict_json
@@ -105,24 +106,24 @@ def load(folder: Path, backbone: nn.Module | None = None, *, trust: bool = True)
     """
     folder = folder / "student" if (folder / "student" / CARD).is_file() else folder
     raw = _read_raw(folder)
-    shapes, saved_names = _read_header(folder / WEIGHTS)
-    card = _checked(raw | _newer_names(raw, saved_names), folder / CARD)
-    recipe, preprocess = (
-        Recipe(**card.backbone.model_dump()),
-        Preprocess(**card.preprocess.model_dump(exclude={"resize"})),
-    )
-    backbone_shapes = {
-        name.removeprefix(f"{BACKBONE}."): s for name, s in shapes.items() if name.startswith(f"{BACKBONE}.")
-    }
-    top = {name: shape for name, shape in shapes.items() if not name.startswith(f"{BACKBONE}.")}
-    compare_shapes(f"a student with this {CARD}", card.top, top)
-    module = backbone if backbone is not None else build(recipe, backbone_shapes)
-    compare_shapes(f"the backbone {recipe.name}", shapes_of(module.state_dict()), backbone_shapes)
-    student = _assembled(card, Backbone(module, card.features, preprocess, recipe))
-    try:
-        student.load_state_dict(read_tensors(folder / WEIGHTS))
-    except (OSError, SafetensorError, RuntimeError) as error:
-        raise _broken(folder / WEIGHTS, "this student's weights", error) from error
+    with _opened(folder / WEIGHTS) as (file, shapes, saved_names):
+        card = _checked(raw | _newer_names(raw, saved_names), folder / CARD)
+        recipe, preprocess = (
+            Recipe(**card.backbone.model_dump()),
+            Preprocess(**card.preprocess.model_dump(exclude={"resize"})),
+        )
+        backbone_shapes = {
+            name.removeprefix(f"{BACKBONE}."): s for name, s in shapes.items() if name.startswith(f"{BACKBONE}.")
+        }
+        top = {name: shape for name, shape in shapes.items() if not name.startswith(f"{BACKBONE}.")}
+        compare_shapes(f"a student with this {CARD}", card.top, top)
+        module = backbone if backbone is not None else build(recipe, backbone_shapes)
+        compare_shapes(f"the backbone {recipe.name}", shapes_of(module.state_dict()), backbone_shapes)
+        student = _assembled(card, Backbone(module, card.features, preprocess, recipe))
+        try:
+            student.load_state_dict({name: file.get_tensor(name) for name in shapes})
+        except (OSError, SafetensorError, RuntimeError) as error:
+            raise _broken(folder / WEIGHTS, "this student's weights", error) from error
     _try(student.eval(), folder / WEIGHTS)
     student.trust = found = read_trust(folder) if trust else None
     if found is not None:
@@ -189,9 +190,9 @@ def check_weights(folder: Path) -> None:
     if card.backbone.kind != "module":
         load(folder)
         return
-    shapes, _ = _read_header(folder / WEIGHTS)
-    top = {name: shape for name, shape in shapes.items() if not name.startswith(f"{BACKBONE}.")}
-    compare_shapes(f"a student with this {CARD}", card.top, top)
+    with _opened(folder / WEIGHTS) as (_, shapes, _):
+        top = {name: shape for name, shape in shapes.items() if not name.startswith(f"{BACKBONE}.")}
+        compare_shapes(f"a student with this {CARD}", card.top, top)
 
 
 def _read_raw(folder: Path) -> dict[str, Any]:
@@ -234,17 +235,22 @@ def _stamp(names: Mapping[str, Any], head: torch.Tensor | None) -> str:
     return digest.hexdigest()[:16]
 
 
-def _read_header(path: Path) -> tuple[dict[str, tuple[int, ...]], dict[str, Any]]:
-    """Read the shape of every tensor and the class names from the header of the weights."""
-    try:
-        with open_tensors(path) as file:
+@contextmanager
+def _opened(path: Path) -> Iterator[tuple[Any, dict[str, tuple[int, ...]], dict[str, Any]]]:
+    """Open the weights, and read the shape of every tensor and the class names from their header.
+
+    The open file stays the same if another process replaces it, as changes of classes do.
+    """
+    with ExitStack() as stack:
+        try:
+            file = stack.enter_context(open_tensors(path))
             shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
             saved_names = strict_json.parse((file.metadata() or {}).get(METADATA_KEY, "{}"))
-    except (OSError, SafetensorError, ValueError) as error:
-        raise _broken(path, "this student's weights", error) from error
-    if not isinstance(saved_names, dict):
-        raise _broken(path, "this student's weights", ValueError(f"metadata that are {type(saved_names).__name__}"))
-    return shapes, saved_names
+        except (OSError, SafetensorError, ValueError) as error:
+            raise _broken(path, "this student's weights", error) from error
+        if not isinstance(saved_names, dict):
+            raise _broken(path, "this student's weights", ValueError(f"metadata that are {type(saved_names).__name__}"))
+        yield file, shapes, saved_names
 
 
 def _newer_names(card: Mapping[str, Any], saved_names: Mapping[str, Any]) -> dict[str, Any]:
