@@ -4,9 +4,17 @@ from __future__ import annotations
 
 import reprlib
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 from pydantic_core import CoreSchema
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -77,6 +85,20 @@ class Strict(OneFault):
     model_config = ConfigDict(
         extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True, defer_build=True
     )
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_truth_as_number(cls, value: Any, info: ValidationInfo) -> Any:
+        """Refuse true and false in place of another value. Pydantic converts them to the numbers 1 and 0."""
+        field = cls.model_fields.get(info.field_name or "")
+        if isinstance(value, bool) and field is not None and not _takes_truth(field.annotation):
+            raise ValueError("Input should not be true or false; YAML also reads yes, no, on and off as these")
+        return value
+
+
+def _takes_truth(annotation: Any) -> bool:
+    """Return whether a type accepts true and false as they are."""
+    return annotation in (bool, Any, object) or any(map(_takes_truth, get_args(annotation)))
 
 
 def described(error: ValidationError, most: int = 3) -> str:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import yaml
 from yaml.composer import Composer, ComposerError
 
-MAPPING = "tag:yaml.org,2002:map"
+MAPPING, INTEGER, REAL = (f"tag:yaml.org,2002:{kind}" for kind in ("map", "int", "float"))
 MOST_VALUES = 1_000_000  # in a file whose aliases are written out
 
 
@@ -55,7 +56,22 @@ def without_repeats(loader: type[Any]) -> None:
 
 
 class Settings(Limited, yaml.SafeLoader):
-    """Plain values of YAML 1.1 without repeated keys."""
+    """Plain values of YAML without repeated keys.
+
+    As in YAML 1.2, 010 is not octal, and 1:30 is not a number of base 60. They remain texts, as do 0x10 and 0b1.
+    """
 
 
 without_repeats(Settings)
+Settings.yaml_implicit_resolvers = {
+    start: [(tag, form) for tag, form in found if tag not in (INTEGER, REAL)]
+    for start, found in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+Settings.add_implicit_resolver(INTEGER, re.compile(r"[-+]?(0|[1-9][0-9_]*)$"), list("-+0123456789"))
+Settings.add_implicit_resolver(
+    REAL,
+    re.compile(
+        r"[-+]?([0-9][0-9_]*\.[0-9_]*|\.[0-9][0-9_]*)([eE][-+]?[0-9]+)?$|[-+]?\.(inf|Inf|INF)$|\.(nan|NaN|NAN)$"
+    ),
+    list("-+0123456789."),
+)

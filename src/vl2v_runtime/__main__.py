@@ -39,8 +39,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not paths:
         return _fail("no image in the given folders", UNREADABLE)
     try:
-        model = load(flags.model, threads=flags.threads, int8=flags.int8 or None, spinning=False)
         score, least = _selected(flags, parser)
+        model = load(flags.model, threads=flags.threads, int8=flags.int8 or None, spinning=False)
         if least is not None:
             _check_coverage(model, score, least, parser)
         # without a coverage, no prediction is rejected
@@ -61,6 +61,8 @@ def _fail(message: str, code: int) -> int:
 
 def _selected(flags: argparse.Namespace, parser: argparse.ArgumentParser) -> tuple[str, float | None]:
     """Return the score and the coverage that --score, --coverage and --reject select; the coverage may be None."""
+    if flags.score is not None and flags.coverage is None and not flags.reject:
+        parser.error("argument --score: it has no effect without --coverage, such as --coverage 0.95")
     if not flags.reject:
         return CONFIDENCE if flags.score is None else flags.score, flags.coverage
     if flags.score not in (None, NEGATIVES):

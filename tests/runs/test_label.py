@@ -99,7 +99,7 @@ def test_only_trusted_labels_and_wrong_arguments(heap: Bench) -> None:
     with pytest.raises(ConfigError, match=r"\.csv"):
         label(heap, "labels.txt")
     with pytest.raises(ConfigError, match="between 0 and 1"):
-        label(heap, error=float("nan"))
+        label(heap, error=float("nan"), check=heap.root / "few")
     (heap.root / "labels.csv").write_text("")
     with pytest.raises(ConfigError, match="a new file"):
         label(heap)

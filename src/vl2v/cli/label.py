@@ -39,8 +39,11 @@ def label(
         str | None, typer.Option(help="Labelled images of the same kind, which determine the trusted labels.")
     ] = None,
     error: Annotated[
-        float, typer.Option(help="Maximum rate at which the right class may be ruled out, 0 to 1.")
-    ] = 0.05,
+        float | None,
+        typer.Option(
+            help="With --check: maximum rate at which the right class may be ruled out, 0 to 1.", show_default="0.05"
+        ),
+    ] = None,
     trusted_only: Annotated[bool, typer.Option("--trusted-only", help="Write only trusted labels.")] = False,
     budget: BudgetOpt = None,
     ray: RayOpt = None,

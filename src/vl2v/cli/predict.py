@@ -104,6 +104,13 @@ def predict(
         step = "drop --reject or --score"
         found = f"--reject --score {score}"
         raise ConfigError("Two scores are selected.", expected=f"--score {NEGATIVES}", found=found, next_step=step)
+    if score is not None and coverage is None and not reject:
+        raise ConfigError(
+            "--score has no effect without a threshold.",
+            expected="a share of validation images to accept, such as --coverage 0.95",
+            found=f"--score {score} alone",
+            next_step="add --coverage, or drop --score",
+        )
     if reject:
         score, coverage = NEGATIVES, REJECT_COVERAGE if coverage is None else coverage
     student = load(run)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from decimal import Decimal
@@ -43,6 +43,7 @@ from vl2v_runtime.names import shown
 from vl2v_runtime.trust import probabilities
 
 LABELLING, CHECKING = "labels", "labels, checked images"  # purposes of the queries in the ledger
+ERROR = 0.05  # default of `error`
 SIZE = 0  # image size of the pixel cache, which is not used
 
 
@@ -83,7 +84,7 @@ def label(
     out: str | Path,
     *,
     check: str | Path | None = None,
-    error: float = 0.05,
+    error: float | None = None,
     trusted_only: bool = False,
     budget: Decimal | str | float | None = None,
     storage: StoragePaths | None = None,
@@ -106,7 +107,8 @@ def label(
             one name per line.
         out: path of the table, a new `.csv` file.
         check: labelled images of the same kind, which are queried as well; as for `distill`.
-        error: maximum share of images of the same kind whose prediction set lacks the right class, in (0, 1).
+        error: maximum share of images of the same kind whose prediction set lacks the right class, in (0, 1); None is
+            0.05. Needs `check`.
         trusted_only: whether other images are omitted from the table; needs `check`.
         budget: maximum amount to spend; required if the teacher charges.
         progress: receives the progress of scan and queries.
@@ -120,7 +122,8 @@ def label(
     """
     storage, progress, table = storage or StoragePaths(), progress or Silent(), Path(out)
     ensure_named(cluster, None if isinstance(teacher, str) else teacher)
-    _ensure_valid(table, check, error, trusted_only)
+    _ensure_valid(table, check, error, trusted_only, (settings or {}).get("data") or {})
+    error = ERROR if error is None else error
     ensure_writable(table)
     limit = parse_budget(budget)
     spec, base = teacher if isinstance(teacher, str) else teacher.describe().identity, settings or {}
@@ -151,13 +154,23 @@ def least_images(error: float) -> int:
     return math.ceil(1 / error - 1e-9) - 1
 
 
-def _ensure_valid(table: Path, check: str | Path | None, error: float, trusted_only: bool) -> None:
+def _ensure_valid(
+    table: Path, check: str | Path | None, error: float | None, trusted_only: bool, data: Mapping[str, Any]
+) -> None:
     if table.suffix.lower() != ".csv":
         raise ConfigError("The table needs another name.", expected="a name that ends in .csv", found=str(table))
     if table.exists():
         step = "pass another --out, or delete the file"
         raise ConfigError("The table exists.", expected="a new file", found=str(table), next_step=step)
-    if not 0 < error < 1:
+    needless = [flag for flag, value in (("--error", error), ("--label", data.get("label"))) if value is not None]
+    if needless and check is None:
+        raise ConfigError(
+            f"{' and '.join(needless)} would have no effect.",
+            expected="labelled images (--check), which --error and the column --label are for",
+            found="no --check",
+            next_step="pass --check FOLDER, or drop the option",
+        )
+    if error is not None and not 0 < error < 1:
         raise ConfigError("error is out of range.", expected="a number between 0 and 1", found=f"{error:g}")
     if trusted_only and check is None:
         raise ConfigError(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vl2v.config import RunConfig
+from vl2v.config import RunConfig, without_effect
 from vl2v.data.contents import Contents
 from vl2v.data.images import ImageDataset
 from vl2v.data.listing import Listing
@@ -153,6 +153,8 @@ def plan_run(
             )
         split = split_dataset(dataset, config.data, config.seed)
         _warn_of_split(dataset, split, progress)
+        for text in without_effect(config):
+            warn(progress, text)
         if backbone and (text := resemblance(dataset, split, cache).text()):
             warn(progress, text)
         examples = examples_of(config, dataset, unlabelled, split, index, cache, progress, new)

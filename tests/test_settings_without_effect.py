@@ -1,0 +1,116 @@
+"""Values that YAML or pydantic would change without a word, and settings and options that nothing uses."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from command_line import run_cli
+from vl2v.cli.settings import settings_of
+from vl2v.config import RunConfig, without_effect
+from vl2v.errors import ConfigError
+from vl2v.settings import make_config
+from vl2v.yaml_keys import Settings
+from vl2v_runtime.__main__ import main
+
+BASE = {"data.root": "photos", "teacher.spec": "offline:", "student.spec": "offline:"}
+
+
+def config_of(*assigned: str) -> RunConfig:
+    return make_config(None, settings_of(assigned, BASE))
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("010", "010"),
+        ("0x10", "0x10"),
+        ("1:30", "1:30"),
+        ("1:30.5", "1:30.5"),
+        ("10", 10),
+        ("-3", -3),
+        ("+3", 3),
+        ("0", 0),
+        ("1_000", 1000),
+        ("0.5", 0.5),
+        (".5", 0.5),
+        ("1.", 1.0),
+        ("1.5e3", 1500.0),
+        ("-.inf", float("-inf")),
+        ("1e3", "1e3"),
+        ("yes", True),
+        ("-", [None]),
+    ],
+)
+def test_numbers_in_yaml(text: str, value: object) -> None:
+    assert yaml.load(text, Settings) == value
+
+
+def test_what_a_run_writes_is_read_as_it_was() -> None:
+    values = {"a": ["010", "1:30", "0x10", "1e3", 10, 0.5, 1e-7, 1e20, True, None, "yes", "-", 2**40]}
+    assert yaml.load(yaml.safe_dump(values), Settings) == values
+
+
+def test_a_number_with_a_leading_zero_is_decimal() -> None:
+    assert config_of("seed=010").seed == 10
+    with pytest.raises(ConfigError, match="1:30"):
+        config_of("distill.minutes=1:30")
+
+
+@pytest.mark.parametrize("assigned", ["seed=yes", "seed=true", "distill.steps=on", "budget=no", "image_weight=no"])
+def test_true_is_no_number(assigned: str) -> None:
+    with pytest.raises(ConfigError, match="yes, no, on and off"):
+        config_of(assigned)
+
+
+def test_true_where_it_belongs() -> None:
+    assert config_of("data.skip_bad=yes").data.skip_bad
+
+
+@pytest.mark.parametrize(
+    ("assigned", "said"),
+    [
+        (["method=linear-probe", "distill.freeze=0.5"], ["--freeze"]),
+        (["method=erm", "teacher.views=3", "image_weight=0.3"], ["--views", "--image-weight"]),
+        (["when_short=choose"], ["--when-short"]),
+        (["method=linear-probe"], []),
+        (["method=linear-probe", "recipe=paper"], []),
+        (["method=lp-ft", "distill.freeze=0.5"], []),
+        (["method=text"], []),
+        (["image_weight=0.3", "teacher.views=3", "distill.freeze=0.5"], []),
+        (["data.classes=[cat, dog]"], []),
+        (["when_short=choose", "budget=1"], []),
+    ],
+)
+def test_settings_without_effect_are_told(assigned: list[str], said: list[str]) -> None:
+    found = without_effect(config_of(*assigned))
+    assert len(found) == len(said)
+    assert all(flag in text for flag, text in zip(said, found, strict=True))
+
+
+def test_no_method_has_a_default_without_effect() -> None:
+    from vl2v.method.registry import METHODS
+
+    for recipe in ("ood", "paper"):
+        assert not any(without_effect(config_of(f"method={name}", f"recipe={recipe}")) for name in METHODS)
+
+
+def test_a_score_without_a_threshold(capsys: pytest.CaptureFixture[str]) -> None:
+    done = run_cli("predict", "run", "photo.png", "--score", "energy")
+    assert done.returncode == 2
+    assert "no effect" in done.stderr
+    with pytest.raises(SystemExit, match="2"):
+        main([str(Path(__file__)), str(Path(__file__)), "--score", "energy"])
+    assert "no effect without --coverage" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", [["--error", "0.1"], ["--label", "species"], ["--error", "0.1", "--label", "x"]])
+def test_options_for_the_checked_images_need_them(tmp_path: Path, words: list[str]) -> None:
+    base: list[Any] = ["label", tmp_path, "--teacher", "offline:", "--classes", "cat,dog", "--out", tmp_path / "l.csv"]
+    done = run_cli(*base, *words)
+    assert done.returncode == 2
+    assert "would have no effect" in done.stderr
+    assert all(word in done.stderr for word in words if word.startswith("--"))
