@@ -89,3 +89,17 @@ def test_a_gallery_outlives_its_images_and_is_not_mistaken(own: Path, bench: Ben
     service = opened(own, bench)
     assert "is not a folder" in str(service.about().no_gallery)
     service.stop()
+
+
+def test_clients_read_nothing_of_a_file_to_which_the_settings_of_a_stranger_lead(
+    own: Path, bench: Bench, tmp_path: Path
+) -> None:
+    (tmp_path / "secret.txt").write_text("password: hunter2")
+    (own / "config.yaml").unlink()
+    (own / "config.yaml").symlink_to(tmp_path / "secret.txt")
+    (own / "export" / "gallery.npz").unlink(missing_ok=True)
+    service = opened(own, bench)
+    assert service.about().no_gallery == "the settings of the run cannot be read; the log of the server says why."
+    assert "hunter2" not in service.about().model_dump_json()
+    assert "password" not in service.about().model_dump_json()
+    service.stop()

@@ -13,7 +13,7 @@ import numpy as np
 import vl2v_runtime
 from vl2v import __version__
 from vl2v.addresses import is_local
-from vl2v.errors import DataError, RunError, Vl2vError
+from vl2v.errors import ConfigError, DataError, RunError, Vl2vError
 from vl2v.faults import explain
 from vl2v.locations import StoragePaths, locations_in
 from vl2v.onnx_export.exported import EXPORT
@@ -144,6 +144,9 @@ def _gallery(
 
     try:
         gallery = build(RunFolder(run).config(), model, storage, progress)
+    except ConfigError as error:  # quotes the file, which may be a link to any other; clients read the reason
+        warn(progress, f"there is no gallery: {error}")
+        return None, "the settings of the run cannot be read; the log of the server says why."
     except (Vl2vError, OSError, sqlite3.Error) as error:
         known = explain(error, locations_in({"run": run, "storage": storage}))
         return None, f"{known.problem} {known.found}".strip() if known else str(error)
