@@ -98,6 +98,13 @@ def test_no_method_has_a_default_without_effect() -> None:
         assert not any(without_effect(config_of(f"method={name}", f"recipe={recipe}")) for name in METHODS)
 
 
+def test_a_report_with_a_store_that_is_missing(tmp_path: Path) -> None:
+    """Without the option, a run whose store is missing has a report without purchases."""
+    done = run_cli("report", tmp_path, "--store", tmp_path / "s.sqlite")
+    assert done.returncode == 2
+    assert "--store names no file" in done.stderr
+
+
 def test_a_score_without_a_threshold(capsys: pytest.CaptureFixture[str]) -> None:
     done = run_cli("predict", "run", "photo.png", "--score", "energy")
     assert done.returncode == 2

@@ -457,7 +457,7 @@ def test_columns_are_for_tables_and_domain_folders_for_folders(tmp_path: Path) -
     with pytest.raises(ConfigError, match="columns are for tables"):
         list_folder(DataConfig(root=root, label="species"))
     table = write_csv(root / "t.csv", rows_of(root))
-    with pytest.raises(ConfigError, match="--domain COLUMN"):
+    with pytest.raises(ConfigError, match="--domain-column COLUMN"):
         list_folder(DataConfig(root=table, classes=("cat", "dog"), domain_folders=True))
     shutil.move(table, root / "gone.csv")
     with pytest.raises(DataError, match="is not a file"):

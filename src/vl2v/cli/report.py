@@ -9,6 +9,7 @@ import typer
 
 from vl2v.allocator import keep_freed_memory
 from vl2v.cli.common import storage_paths
+from vl2v.errors import ConfigError
 
 
 def report(
@@ -21,6 +22,13 @@ def report(
     as_json: Annotated[bool, typer.Option("--json", help="Print the path of the page as JSON.")] = False,
 ) -> None:
     """Write a self-contained report.html, and the values of its figures as CSV."""
+    if store is not None and not store.is_file():
+        raise ConfigError(
+            "--store names no file.",
+            expected="the file of purchased embeddings of this run",
+            found=str(store),
+            next_step="correct --store, or drop it: the run records its store",
+        )
     keep_freed_memory()
     from vl2v.api import report as make
     from vl2v.cli.printing import show

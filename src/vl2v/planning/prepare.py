@@ -67,7 +67,7 @@ def _open_table(config: DataConfig, as_found: bool) -> Listing:
                 f"data.{key} (--{key.replace('_', '-')}) is for folders.",
                 expected="a column of domains",
                 found=f"the table {shown(config.root)}",
-                next_step="name the column instead: --domain COLUMN",
+                next_step="name the column instead: --domain-column COLUMN",
             )
     return TableListing(
         config.root,
