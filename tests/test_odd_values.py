@@ -196,8 +196,8 @@ def test_options_of_the_student_server(world: Path, flag: str, values: list[str]
         "nosuch=1", "distill.steps=-1", "distill.steps=nan", "distill.steps=1e99", "distill.steps=", "=1", "a",
         "distill=1", "distill..steps=1", "distill.learning_rate=nan", "distill.learning_rate=inf", "seed=-1",
         "seed=" + "9" * 30, "batch_per_domain=0", "student.size=99999999", "budget=nan", "budget=-1", "budget=1e400",
-        "workers=-1", "workers=100000", "device=nonsense", "tracking=[x]", "data=[", "\0=1", "a=&a [*a]",
-        "distill.steps={a: 1}", "method=nosuch", "__class__=1", "x" * 3000 + "=1",
+        "workers=-1", "workers=100000", "threads=100000", "device=nonsense", "tracking=[x]", "data=[", "\0=1",
+        "a=&a [*a]", "distill.steps={a: 1}", "method=nosuch", "__class__=1", "x" * 3000 + "=1",
     ],
 )  # fmt: skip
 def test_settings(world: Path, setting: str) -> None:

@@ -101,7 +101,7 @@ class RunSettings(Strict):
         Option("Machine", kind=str),
     ] = None
     """Number of data-loading processes, or auto (default), which depends on the device."""
-    threads: Annotated[Positive | None, Panel.machine] = None
+    threads: Annotated[Annotated[int, Field(ge=1, le=1024)] | None, Panel.machine] = None
     """Number of CPU threads (default: measured before the first step).
 
     The measured number is written to `config.yaml`."""
