@@ -502,3 +502,14 @@ def test_many_domains_and_classes_are_abbreviated(tmp_path: Path) -> None:
     names = tuple(f"c{i:02}" for i in range(30))
     dataset = DomainFolder(flat(tmp_path, names, 1)).scan()
     assert Contents.of(dataset).lines()[-1].endswith("c11 and 18 more")
+
+
+@pytest.mark.parametrize(("names", "said"), [(("0", "1"), "numbers"), (("cat", "nan"), "missing"), (("cat", "7"), "")])
+def test_class_folders_that_are_not_names_are_told(tmp_path: Path, names: tuple[str, str], said: str) -> None:
+    for name in names:
+        put(tmp_path / name / "0.png", 0)
+    warnings = DomainFolder(tmp_path).warnings
+    assert len(warnings) == bool(said)
+    assert all(said in warning for warning in warnings)
+    (tmp_path / "classes.yaml").write_text("".join(f"'{name}': thing {name}\n" for name in names))
+    assert not DomainFolder(tmp_path).warnings

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from vl2v.data.images import ImageDataset
+from vl2v.data.images import ImageDataset, spaced
 from vl2v.data.layout import CLASS_FIRST, are_parts, doubts, labels_elsewhere, part_of_folder
 from vl2v.data.listing import Cells, Listing
 from vl2v.data.listing import FaultyDataError as FaultyDataError
@@ -16,6 +16,7 @@ from vl2v.data.scan import Fault, FileIndex, read_all
 from vl2v.data.splits import TRAIN
 from vl2v.data.table import unlabelled_paths
 from vl2v.data.tables.base import SUFFIXES, is_table
+from vl2v.data.unnamed import doubtful
 from vl2v.errors import ConfigError, DataError
 from vl2v.faults import UNREADABLE
 from vl2v.progress import Progress
@@ -63,6 +64,9 @@ class DomainFolder(Listing):
     ) -> None:
         self._splits, self._class_first = splits, class_first
         super().__init__(root, allow_missing_classes=allow_missing_classes, as_found=as_found)
+        described = [f for f, phrase in zip(self.folders, self.phrases, strict=True) if phrase != spaced(f)]
+        for problem, _ in doubtful(self.folders, described):
+            self.warnings.append(f"class folders: {problem}; classes.yaml can say what they are")
 
     def _find(self) -> Cells:
         if not self.root.is_dir():

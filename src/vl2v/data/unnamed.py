@@ -1,4 +1,4 @@
-"""Detect classes of a table that are probably not names: numbers, dates, missing values, several classes in a cell."""
+"""Detect classes that are probably not names: numbers, dates, missing values, several classes in a cell."""
 
 from __future__ import annotations
 
