@@ -204,7 +204,7 @@ def test_a_client_that_is_killed_again_and_again_pays_for_each_image_once(tmp_pa
     store.close()
 
 
-@pytest.mark.parametrize("status", [401, 402, 403, 404, 400, 413, 422])
+@pytest.mark.parametrize("status", [401, 402, 403, 404])
 def test_a_final_answer_stops_at_once_and_costs_nothing(store: EmbeddingStore, status: int) -> None:
     contents = [picture(i) for i in range(100)]
     with UnreliableVendor(script=["", str(status)] + [str(status)] * 50, max_batch=8) as vendor:
