@@ -294,8 +294,11 @@ def _faults(error: Mapping[str, Any], source: str, model: type[BaseModel]) -> li
     """Convert an error of pydantic to messages: a key and its value, or a contradiction between settings."""
     if not error["loc"] and error["type"] == "value_error":
         return str(error["ctx"]["error"]).split("\n")
-    found = "nothing" if error["type"] == "missing" else reprlib.repr(error["input"])[:60]
+    empty = error["type"] == "missing" or error["input"] is None
+    found = "nothing" if empty else reprlib.repr(error["input"])[:60]
     message = error["ctx"]["error"] if error["type"] == "value_error" else error["msg"]
+    if error["type"] == "model_type":  # the message of pydantic names a class
+        message = "Input should be keys and values"
     key = ".".join(map(str, error["loc"]))[:100]
     fields = dict(fields_of(model))
     near = _near(key, list(fields)) if error["type"] == "extra_forbidden" else []

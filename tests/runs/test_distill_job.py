@@ -68,6 +68,21 @@ def test_what_is_reported_is_the_file_that_is_kept(bench: Bench, finished: Path)
     assert measured == reported
 
 
+def test_training_images_among_other_images_are_reported(bench: Bench, finished: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(bench.data, tmp_path / "copy"))
+    (copy / "ink" / "blank" / "0.png").rename(copy / "ink" / "blank" / "renamed.png")  # not the run's dataset any more
+    command = ["evaluate", str(finished), str(copy), "--cache", str(bench.root / "cache")]
+    made = json.loads((finished / "student" / "student.json").read_text())["provenance"]["data"]
+    count = made["training_images"]
+    assert 0 < count == len(made["training_sample"]) < 60, "the training part of two domains of 30 images"
+    found = vl2v(*command)
+    assert found.returncode == 0, found.stderr
+    assert f"about {count} of the {count} training images of the student are among these 90 images" in found.stderr
+    unseen = vl2v(*command, "--domain", "rose")
+    assert unseen.returncode == 0, unseen.stderr
+    assert "training images" not in unseen.stderr
+
+
 def test_averaged_weights_are_what_is_saved(finished: Path) -> None:
     from safetensors.torch import load_file
 

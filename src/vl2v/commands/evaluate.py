@@ -16,8 +16,9 @@ from vl2v.commands.given_images import GivenImage
 from vl2v.config import DataConfig
 from vl2v.data.classes import only_classes
 from vl2v.data.contents import columns_line
+from vl2v.data.digest_sample import share_among
 from vl2v.data.images import ImageDataset, spelling
-from vl2v.data.pixels import PixelCache
+from vl2v.data.pixels import Digests, PixelCache
 from vl2v.data.scan import FileIndex
 from vl2v.data.splits import TEST as TEST_PART
 from vl2v.data.splits import Indices
@@ -27,7 +28,7 @@ from vl2v.evaluation.evaluation import TEST, UNSPLIT, Evaluation, Logits, row_of
 from vl2v.locations import StoragePaths
 from vl2v.planning.prepare import check_domains, list_folder, read_dataset
 from vl2v.planning.split import split_of_student
-from vl2v.progress import Progress, Silent
+from vl2v.progress import Progress, Silent, warn
 from vl2v.student.model import Student
 from vl2v.student.preprocess import Preprocess
 from vl2v.student.provenance import check_provenance, data_settings
@@ -82,6 +83,8 @@ def evaluate(
             progress.note(f"{unknown:,} images of held-out classes are not evaluated; vl2v classes add adds a class")
         rows, temperature = [], student.trust.temperature if student.trust else None
         parts = [part for part in own or _other_parts(dataset) if part[1] in domains or not domains]
+        if own is None:
+            _warn_of_training_images(student, dataset.digests[np.concatenate([rows for *_, rows in parts])], progress)
         with computing(student_threads(student, sum(len(part) for *_, part in parts))):
             for role, domain, indices in parts:
                 part = indices[labels[indices] >= 0]
@@ -112,6 +115,18 @@ def _other_parts(dataset: ImageDataset) -> list[Part]:
         return [(UNSPLIT, domain, rows) for domain, rows in _by_domain(dataset)]
     tested = [(TEST, domain, rows[dataset.parts[rows] == TEST_PART]) for domain, rows in _by_domain(dataset)]
     return [part for part in tested if len(part[-1])]
+
+
+def _warn_of_training_images(student: Student, digests: Digests, progress: Progress) -> None:
+    """Warn if images, by their SHA-256 [N, 32], were used to train the student."""
+    made = student.provenance.get("data") or {}
+    if share := share_among(made.get("training_sample", ()), digests):
+        trained = made.get("training_images", 0)
+        warn(
+            progress,
+            f"about {share * trained:,.0f} of the {trained:,} training images of the student are among these "
+            f"{len(digests):,} images, so the accuracy is too high; evaluate images that it has not seen",
+        )
 
 
 def _held_out_classes(student: Student, dataset: ImageDataset) -> set[str]:

@@ -7,11 +7,13 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from vl2v.data.digest_sample import DIGITS, LARGEST
 from vl2v.errors import StudentError
 from vl2v.strict import described
 
 Text = Annotated[str, Field(max_length=100_000)]
 Count = Annotated[int, Field(ge=0, le=10**12)]
+Head = Annotated[str, Field(pattern=rf"^[0-9a-f]{{{DIGITS}}}$")]
 
 
 class _Part(BaseModel):
@@ -35,6 +37,8 @@ class DataPart(_Part):
     images: Count = 0
     domains: list[Text] = []
     held_out: list[Text] = []
+    training_images: Count = 0
+    training_sample: Annotated[list[Head], Field(max_length=LARGEST)] = []
 
 
 class SwadPart(_Part):

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from vl2v.data.digest_sample import sample_of
 from vl2v.evaluation.reference import TEACHER
 from vl2v.method.distill import trainable
 from vl2v.planning.plan import RunPlan
@@ -50,6 +51,7 @@ def provenance_of(plan: RunPlan, folder: RunFolder) -> dict[str, Any]:
     config, card, dataset = plan.config, plan.card, plan.dataset
     state = folder.load_state()
     swad = state.values.get("swad") if state else None
+    trained = plan.examples.digests[plan.examples.views == 0]
     return {
         "made_with": folder.config().made_with,
         "made_at": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -61,6 +63,8 @@ def provenance_of(plan: RunPlan, folder: RunFolder) -> dict[str, Any]:
             "images": len(dataset),
             "domains": list(dataset.domains),
             "held_out": list(match_domains(config.data.held_out, dataset.domains)),
+            "training_images": len(trained),
+            "training_sample": sample_of(trained),
             **({} if plan.labelled else {"labels": "none", "measure": TEACHER.measure}),
         },
         "seed": config.seed,
