@@ -14,7 +14,8 @@ from vl2v import api
 from vl2v.errors import ConfigError
 from vl2v.locations import StoragePaths
 
-OF_RUNS = {"out", "resume", "accept_teacher", "recipe", "report"}  # what only a run has
+# what only a run has
+OF_RUNS = {"out", "resume", "accept_teacher", "recipe", "report", "cpus_per_worker", "gpus_per_worker"}
 
 
 def test_the_signatures_agree() -> None:

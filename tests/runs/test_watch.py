@@ -167,7 +167,8 @@ def test_a_new_class_needs_an_embedding_of_its_own() -> None:
 
 def test_a_resumed_run_remembers_that_its_teacher_was_accepted(data: Path, tmp_path: Path) -> None:
     run = RunFolder(tmp_path / "run")
-    run.create(make_config(None, {"data": {"root": str(data)}, "teacher": {"spec": "file:none"}, "student": {}}))
+    config = make_config(None, {"data": {"root": str(data)}, "teacher": {"spec": "file:none"}, "student": {}})
+    run.create(config, StoragePaths(tmp_path / "cache", tmp_path / "s.sqlite"))
     resume = ["distill", "--resume", "-q", "--out", str(run.path), "--store", str(tmp_path / "s.sqlite")]
     assert CliRunner().invoke(app, resume).exit_code == 4  # there is no such file
     assert not run.config().teacher.accept
