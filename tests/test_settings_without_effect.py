@@ -10,8 +10,9 @@ import yaml
 
 from command_line import run_cli
 from vl2v.cli.settings import settings_of
-from vl2v.config import RunConfig, without_effect
+from vl2v.config import RunConfig
 from vl2v.errors import ConfigError
+from vl2v.planning.effects import without_effect
 from vl2v.settings import make_config
 from vl2v.yaml_keys import Settings
 from vl2v_runtime.__main__ import main

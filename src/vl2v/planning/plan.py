@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vl2v.config import RunConfig, without_effect
+from vl2v.config import RunConfig
 from vl2v.data.contents import Contents
 from vl2v.data.images import ImageDataset
 from vl2v.data.listing import Listing
@@ -19,6 +19,7 @@ from vl2v.data.scan import FileIndex
 from vl2v.locations import StoragePaths
 from vl2v.method.base import Method
 from vl2v.method.registry import METHODS
+from vl2v.planning.effects import without_effect
 from vl2v.planning.models import ensure_fresh_views_possible, open_configured_teacher, open_student
 from vl2v.planning.prepare import Examples, examples_of, list_folder, read_parts, read_unlabelled
 from vl2v.planning.requirements import EVALUATION, UNSEEN, Requirements, make_quote, requirements_of
