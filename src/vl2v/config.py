@@ -253,6 +253,7 @@ def _flag(key: str) -> str:
 
 
 Model = TypeVar("Model", bound=BaseModel)
+WORDS = {"model_type": "Input should be keys and values", "tuple_type": "Input should be a list, such as [a, b]"}
 
 
 def parse(model: type[Model], values: object, source: str) -> Model:
@@ -279,8 +280,8 @@ def _faults(error: Mapping[str, Any], source: str, model: type[BaseModel]) -> li
     empty = error["type"] == "missing" or error["input"] is None
     found = "nothing" if empty else reprlib.repr(error["input"])[:60]
     message = error["ctx"]["error"] if error["type"] == "value_error" else error["msg"]
-    if error["type"] == "model_type":  # the message of pydantic names a class
-        message = "Input should be keys and values"
+    if error["type"] in WORDS:
+        message = WORDS[error["type"]]
     key = ".".join(map(str, error["loc"]))[:100]
     fields = dict(fields_of(model))
     near = _near(key, list(fields)) if error["type"] == "extra_forbidden" else []

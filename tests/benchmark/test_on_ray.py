@@ -56,11 +56,16 @@ def finished_at(out: Path) -> dict[str, int]:
     return {file.parent.name: file.stat().st_mtime_ns for file in out.glob("jobs/*/job.json")}
 
 
-def test_an_address_where_nobody_listens_is_refused_at_once(bench: Bench, tmp_path: Path) -> None:
+def test_an_address_where_nobody_listens_is_refused_at_once(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     sweep = opened(bench, tmp_path / "nowhere")
     for address in ("127.0.0.1:1", "ray://127.0.0.1:1", "127.0.0.1:port"):
         with pytest.raises(ConfigError, match="no Ray cluster at"):
             run_on_ray(sweep, address, Silent())
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
+    with pytest.raises(ConfigError, match="no Ray cluster at auto"):
+        run_on_ray(sweep, "auto", Silent())
 
 
 @pytest.mark.usefixtures("two_workers")

@@ -15,7 +15,7 @@ from tiny_dataset import Bench, vl2v
 
 from once import Once
 from vl2v.api import add_classes, distill, list_classes, quote_classes, remove_classes
-from vl2v.errors import BudgetError, ConfigError, StudentError, TeacherError
+from vl2v.errors import BudgetError, ConfigError, RunError, StudentError, TeacherError
 from vl2v.locations import StoragePaths
 from vl2v.progress import Vl2vWarning
 from vl2v.student.model import Student
@@ -95,6 +95,14 @@ def test_a_class_costs_one_text_query_once(finished: Finished) -> None:
     np.testing.assert_allclose(Student.load(f.run).predict_proba(f.zebras()), before.predict_proba(f.zebras()))
     add_classes(f.run, ["zebra"], storage=f.places)  # without a budget: it was bought
     assert len(f.entries()) == 1
+
+
+def test_a_resumed_run_does_not_undo_changes_of_classes(finished: Finished) -> None:
+    add_classes(finished.run, ["zebra"], budget=ONE, storage=finished.places)
+    before = (finished.run / "student" / "student.json").read_bytes()
+    with pytest.raises(RunError, match="classes of this student were changed"):
+        distill(out=finished.run, resume=True, storage=finished.places)
+    assert (finished.run / "student" / "student.json").read_bytes() == before
 
 
 def test_images_of_a_class_that_was_never_trained_are_found(finished: Finished) -> None:

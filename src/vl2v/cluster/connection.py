@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 import os
 import socket
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from vl2v.errors import ConfigError, MissingExtraError
@@ -80,6 +82,9 @@ def connected(address: str, local_cpus: int | None) -> Iterator[Any]:
 
 def _knock(address: str) -> None:
     """Check that a server listens at the address; Ray itself would retry for minutes."""
+    if address == "auto":  # what Ray uses then, also if that cluster is gone
+        recorded = Path(tempfile.gettempdir(), "ray", "ray_current_cluster")
+        address = os.environ.get("RAY_ADDRESS") or (recorded.read_text() if recorded.is_file() else "")
     host, colon, port = address.removeprefix("ray://").rpartition(":")
     if colon:
         socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()

@@ -11,8 +11,10 @@ from vl2v.data.layout import DATE
 from vl2v_runtime.names import shown
 
 NUMBER = re.compile(r"[-+]?\d+([.,]\d+)?")
-TIME = re.compile(rf"{DATE.pattern}([T ]\d\d:\d\d(:\d\d(\.\d+)?)?)?")
-TRUTH = frozenset({"true", "false"})
+AMOUNT = re.compile(rf"({NUMBER.pattern}(e[-+]?\d+)?|[-+]?inf|0x[0-9a-f]+) ?%?", re.IGNORECASE)
+CLOCK = r"\d?\d:\d\d(:\d\d(\.\d+)?)?"
+TIME = re.compile(rf"{DATE.pattern}([T ]{CLOCK})?|\d{{1,4}}(?P<mark>[./])\d\d?(?P=mark)\d{{1,4}}|{CLOCK}")
+TRUTH = frozenset({"true", "false", "yes", "no", "on", "off"})
 MISSING = frozenset({"nan", "na", "n/a", "#n/a", "<na>", "nat", "null", "none", "nil", "-", "?"})
 SEVERAL = re.compile(r"[,;|/]")
 ACCEPT = "or accept them: --layout-as-found"
@@ -49,7 +51,7 @@ def doubtful(names: Sequence[str], described: Sequence[str]) -> Iterator[tuple[s
 
 
 def _is_value(name: str) -> bool:
-    return bool(NUMBER.fullmatch(name) or TIME.fullmatch(name)) or name.casefold() in TRUTH
+    return bool(AMOUNT.fullmatch(name) or TIME.fullmatch(name)) or name.casefold() in TRUTH
 
 
 def _are_in(parts: Sequence[str], known: set[str]) -> bool:

@@ -81,8 +81,17 @@ def resume_run(
         by_name: whether the teacher in the settings will be opened; False if the caller has an open one.
 
     Raises:
+        RunError: if classes of the student were added or removed.
         TeacherError: see `ensure_teacher_allowed`.
     """
+    made = read_described(folder.student)["provenance"] if (folder.student / CARD).is_file() else {}
+    if made.get("classes_changed"):
+        raise RunError(
+            "The classes of this student were changed after its training, and --resume would undo that.",
+            expected="a student with the classes of its training",
+            found="classes that vl2v classes has added or removed",
+            next_step="use vl2v report or vl2v evaluate; to undo the changes, delete the folder student, then resume",
+        )
     known = folder.config()
     if by_name:
         specs = (folder.written_config().teacher.spec, known.teacher.spec)
