@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 
@@ -43,6 +44,17 @@ def buy(
 ) -> int:
     budget = Budget(limit, Ledger(store).spent(run))
     return Buyer(teacher, store, budget, run).images(digests_of(contents), contents.__getitem__, "training")
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An image with a path."""
+
+    name: str
+    data: bytes
+
+    def read(self) -> bytes:
+        return self.data
 
 
 class Notes(Silent):
@@ -125,7 +137,7 @@ def test_rejected_images_are_named_and_stop_no_other(
         teacher = teacher_of(vendor, options, None if idempotent else Price(PER_IMAGE * 1000, PER_TEXT * 1000))
         buyer = Buyer(teacher, store, Budget(PER_IMAGE * len(contents)), "r", progress)
         with pytest.raises(TeacherError, match=f"did not embed {len(bad)} image") as caught:
-            buyer.buy(Wanted(digests_of(contents), contents.__getitem__, "training", name=names.__getitem__))
+            buyer.buy(Wanted.of(digests_of(contents), lambda i: Picture(names[i], contents[i]), "training"))
         assert buyer.images(digests_of(good), good.__getitem__, "training") == 0
         meter = vendor.meter
     for i in rejected:

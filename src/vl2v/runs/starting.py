@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -59,13 +59,18 @@ def ensure_teacher_allowed(folder: RunFolder, named: str | None = None) -> None:
         TeacherError: if they may not; the message contains the option that opens the teacher anyway.
     """
     config = folder.written_config()
-    made = read_described(folder.student)["provenance"] if (folder.student / CARD).is_file() else {}
-    given, noted = teacher_signature(folder.path), made.get(MARK)  # earlier versions signed in the student alone
+    given = teacher_signature(folder.path)
+    noted = _provenance(folder).get(MARK)  # earlier versions signed in the student alone
     own = given if is_signed(given, "teacher", config.teacher.spec, config.teacher.prompts) else noted
     if named is None:
         check_teacher(config, own)
     else:
         check_prompts(config, own, "copy its lines into config.yaml, as a list under teacher.prompts")
+
+
+def _provenance(folder: RunFolder) -> Mapping[str, Any]:
+    """Return the provenance of the student of a run; empty if there is no student yet."""
+    return read_described(folder.student)["provenance"] if (folder.student / CARD).is_file() else {}
 
 
 def resume_run(
@@ -84,8 +89,7 @@ def resume_run(
         RunError: if classes of the student were added or removed.
         TeacherError: see `ensure_teacher_allowed`.
     """
-    made = read_described(folder.student)["provenance"] if (folder.student / CARD).is_file() else {}
-    if made.get("classes_changed"):
+    if _provenance(folder).get("classes_changed"):
         raise RunError(
             "The classes of this student were changed after its training, and --resume would undo that.",
             expected="a student with the classes of its training",

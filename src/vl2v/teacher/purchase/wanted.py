@@ -38,25 +38,24 @@ class Wanted:
         read: returns the bytes to send for image i.
         purpose: purpose of the queries in the ledger.
         view: number of the view that `read` returns.
-        name: returns the path of image i, for messages; None shows its SHA-256.
-        source: returns image i as a value that workers of a cluster can read; None if they cannot.
+        source: returns image i as a value that knows its path and that workers of a cluster can read; None if there is
+            no such value.
     """
 
     digests: Digests
     read: Callable[[int], bytes]
     purpose: str
     view: int = 0
-    name: Callable[[int], str] | None = None
     source: Callable[[int], Source] | None = None
 
     @classmethod
     def of(cls, digests: Digests, source: Callable[[int], Source], purpose: str, view: int = 0) -> Wanted:
         """Return images that `source` returns one by one."""
-        return cls(digests, lambda i: source(i).read(), purpose, view, lambda i: source(i).name, source)
+        return cls(digests, lambda i: source(i).read(), purpose, view, source)
 
     def named(self, i: int) -> str:
         """Return the path of image i, or else the start of its SHA-256."""
-        return self.name(i) if self.name else f"SHA-256 {self.digests[i].tobytes().hex()[:16]}"
+        return self.source(i).name if self.source else f"SHA-256 {self.digests[i].tobytes().hex()[:16]}"
 
 
 def not_embedded(teacher: str, names: Sequence[str], why: str, repeat: bool = False) -> TeacherError:
