@@ -282,19 +282,20 @@ def examples_of(
         parts.append((new, np.arange(len(new), dtype=np.int64), new.labels))
     k = config.teacher.kept_views
     digests = [make_views(t, rows, k, config.seed, index, cache, progress) for t, rows, _ in parts]
-    origin = [(t, int(row), view) for t, rows, _ in parts for row in rows for view in range(k)]
     ends = np.cumsum([len(rows) * k for _, rows, _ in parts])
-    groups = np.split(np.arange(len(origin), dtype=np.int64), ends[:-1])
+    groups = np.split(np.arange(ends[-1], dtype=np.int64), ends[:-1])
     without_labels = groups[labelled:ordinary]
 
     def view_of(i: int) -> View:
-        source, row, view = origin[i]
-        return View(source.file(row), view, config.seed)
+        part = int(np.searchsorted(ends, i, side="right"))
+        source, rows, _ = parts[part]
+        row, view = divmod(i - int(ends[part]), k)  # `row` counts from the end
+        return View(source.file(int(rows[row])), view, config.seed)
 
     return Examples(
         digests=np.concatenate([d.reshape(-1, 32) for d in digests]),
         labels=np.concatenate([np.repeat(labels, k) for _, _, labels in parts]),
-        views=np.tile(np.arange(k, dtype=np.int64), len(origin) // k),
+        views=np.tile(np.arange(k, dtype=np.int64), ends[-1] // k),
         groups=(*groups[:labelled], *([np.concatenate(without_labels)] if without_labels else []), *groups[ordinary:]),
         view=view_of,
     )

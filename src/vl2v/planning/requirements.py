@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vl2v.config import RunConfig
 from vl2v.data.images import ImageDataset
@@ -16,7 +17,6 @@ from vl2v.locations import StoragePaths
 from vl2v.method.registry import METHODS
 from vl2v.planning.prepare import Examples
 from vl2v.planning.split import Split
-from vl2v.sqlite import keys_of
 from vl2v.teacher.base import Teacher
 from vl2v.teacher.prompts import load_templates, render
 from vl2v.teacher.purchase.ledger import Quote, reserved
@@ -94,14 +94,14 @@ def make_quote(
         parameters: number of parameters of the student; None without a student.
     """
     card = teacher.describe()
-    seen: dict[int, set[bytes]] = {}
+    seen: dict[int, NDArray[np.bytes_]] = {}
     required: dict[str, int] = {}
     known: dict[str, int] = {}
     for (purpose, view), digests in requirements.purposes.items():
-        before = seen.setdefault(view, set())
-        fresh = [key for key in dict.fromkeys(keys_of(digests)) if key not in before]
-        before.update(fresh)
-        rows = np.frombuffer(b"".join(fresh), np.uint8).reshape(-1, 32)
+        before = seen.get(view, np.zeros(0, "S32"))
+        fresh = np.setdiff1d(np.ascontiguousarray(digests).view("S32"), before)
+        seen[view] = np.concatenate([before, fresh])
+        rows = fresh.view(np.uint8).reshape(-1, 32)
         required[purpose] = required.get(purpose, 0) + len(fresh)
         known[purpose] = known.get(purpose, 0) + int(store.knows_images(card, rows, view).sum())
     texts = list(dict.fromkeys(requirements.texts))
