@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from contextlib import closing
 from dataclasses import replace
@@ -346,3 +347,13 @@ def test_a_run_without_labels_is_trained_on_what_it_queried(bench: Bench, tmp_pa
     assert choice is not None
     images = [row["images"] for row in reference["domains"] if row["role"] == "in-domain"]
     assert sum(images) == (len(choice.evaluation) or 6)
+
+
+def test_the_views_of_a_run_have_the_digests_of_its_examples(bench: Bench, tmp_path: Path) -> None:
+    changes = {"teacher": {"views": 2}, "when_short": "refuse"}
+    examples = plan_run(
+        config_of(bench, None, **changes), StoragePaths(tmp_path / "cache", tmp_path / "s.sqlite")
+    ).examples
+    read = [hashlib.sha256(examples.view(i).read()).digest() for i in range(len(examples.digests))]
+    assert [examples.view(i).view for i in range(len(read))] == examples.views.tolist()
+    assert read == [bytes(digest) for digest in examples.digests]
