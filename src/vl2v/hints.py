@@ -1,11 +1,75 @@
-"""Commands that messages suggest, ready to paste into a shell."""
+"""Commands and options that messages suggest, in the form that the current command accepts."""
 
 from __future__ import annotations
 
+import re
 import shlex
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+
+FLAG = re.compile(r"(?<![\w-])(--[a-z][a-z0-9-]*)(?: (\"[^\"]+\"|'[^']+'|[A-Z]{2,}|[0-9][\w.]*))?")
+OTHER = re.compile(r"\b(?:vl2v [a-z]|docker |infinity_emb )")  # before options of another command
+ELSEWHERE = " of vl2v distill"
+ALTERNATIVE = re.compile(r"([;,] or )")
+_forms: Mapping[str, str] = {}
 
 
 def resume_command(run: Path | str) -> str:
     """Return the command that resumes a run. Settings, cache, store and spending are recorded in its folder."""
     return f"vl2v distill --out {shlex.quote(str(run))} --resume"
+
+
+@contextmanager
+def advising(forms: Mapping[str, str]) -> Iterator[None]:
+    """Let `fitting` replace options in this process.
+
+    Args:
+        forms: for each option of a setting that the current command lacks, its assignment if the command has
+            ``--set``, such as ``data.skip_bad=true`` or ``data.split=``, else an empty string.
+    """
+    global _forms
+    before, _forms = _forms, forms
+    try:
+        yield
+    finally:
+        _forms = before
+
+
+def fitting(text: str, *, step: bool = False) -> str:
+    """Return a text in which options that the current command lacks are replaced by what it accepts.
+
+    An option of a setting becomes ``--set KEY=VALUE`` or, in a command without ``--set``, an option of ``vl2v
+    distill``. Outside of a command, nothing changes.
+
+    Args:
+        step: whether the text is advice. Its alternatives with an option that the command cannot set are then left
+            out, unless no other remains.
+    """
+    if not _forms or "--" not in text:
+        return text
+    parts = ALTERNATIVE.split(text)
+    fit = [not step or not any(_forms.get(flag) == "" for flag, _ in _flags(part)) for part in parts[::2]]
+    kept = [i for i, fits in enumerate(fit) if fits] if any(fit) else list(range(len(fit)))
+    return "".join(("" if n == 0 else parts[2 * i - 1]) + _accepted(parts[2 * i]) for n, i in enumerate(kept))
+
+
+def _flags(part: str) -> Iterator[tuple[str, re.Match[str]]]:
+    """Iterate over the options of the current command in a text."""
+    other = OTHER.search(part)
+    for match in FLAG.finditer(part, 0, other.start() if other else len(part)):
+        if not part.startswith(ELSEWHERE, match.end()):
+            yield match[1], match
+
+
+def _accepted(part: str) -> str:
+    """Replace the options of one alternative."""
+    for flag, match in reversed(list(_flags(part))):
+        if (form := _forms.get(flag)) is None:
+            continue
+        if form.endswith("="):
+            part = f"{part[: match.start()]}--set {form}{match[2] or '...'}{part[match.end() :]}"
+        else:
+            new = f"--set {form}" if form else f"{flag}{ELSEWHERE}"
+            part = part[: match.start()] + new + part[match.end(1) :]
+    return part

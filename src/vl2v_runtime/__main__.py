@@ -173,7 +173,7 @@ def _print(done: Iterator[tuple[Path, Attempt]], output: str, mark: str) -> tupl
         answer, faults = attempt.answer, faults + bool(attempt.fault)
         if attempt.embedding is not None and len(embeddings) < COMPARED:
             embeddings.append(attempt.embedding)
-        label, confidence = (answer.label, answer.confidence) if answer else ("", 0.0)
+        label, confidence = (answer.label, answer.confidence) if answer else ("", None)
         accepted = answer.accepted if answer and mark else None
         if output == "json":
             chances = answer.probabilities if answer else {}
@@ -181,7 +181,8 @@ def _print(done: Iterator[tuple[Path, Attempt]], output: str, mark: str) -> tupl
             listed.append(row | {"fault": attempt.fault, "probabilities": chances})
         elif output == "csv":
             sure = {None: "", True: "yes", False: "no"}[accepted]
-            _write_row((printable(path), cell(label), f"{confidence:.6f}", sure, attempt.fault))
+            number = "" if confidence is None else f"{confidence:.6f}"
+            _write_row((printable(path), cell(label), number, sure, attempt.fault))
         else:
             said = f"not read: {attempt.fault}" if answer is None else f"{confidence:.3f}  {label}"
             print(clean(f"{shown(path)}  {said}{f'  ({mark})' if accepted is False else ''}"))

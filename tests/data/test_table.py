@@ -353,7 +353,7 @@ def test_labels_that_are_names(tmp_path: Path, labels: list[str]) -> None:
     assert not TableListing(relabelled(tmp_path, "species", labels)).scan().warnings
 
 
-@pytest.mark.parametrize("names", [("In", "in"), ("caf\u00e9", "cafe\u0301"), ("cam-1", "cam_1")])
+@pytest.mark.parametrize("names", [("In", "in"), ("caf\u00e9", "cafe\u0301"), ("cam-1", "cam_1"), ("1", "1.0")])
 def test_two_spellings_of_a_domain_are_a_fault(tmp_path: Path, names: tuple[str, str]) -> None:
     """Else one is held out, and the other one is trained on."""
     table = relabelled(tmp_path, "camera", list(names))
@@ -409,6 +409,8 @@ def test_a_column_of_captions_or_addresses_is_one_fault(tmp_path: Path) -> None:
         (b"name,kind\na.png,cat\n", "no column is known to be the image: name it with --image"),
         (b"path,kind\na.png,cat\n", "no column is known to be the label: name it with --label"),
         (b"path,label,label\na.png,cat,dog\n", "two columns are called label"),
+        (b"path,label,label\na.png,cat,dog\n", "next: rename one of the columns called label"),
+        (b"path\tlabel\tpath\na.png\tcat\tdog\n", "next: rename one of the columns called path"),
     ],
 )
 def test_files_that_are_no_tables_of_images(tmp_path: Path, content: bytes, said: str) -> None:

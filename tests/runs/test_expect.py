@@ -98,7 +98,7 @@ def test_the_images_may_be_listed_in_a_table(bench: Bench, made: Path, tmp_path:
     assert (
         found["accuracy"] == json.loads(run_cli("expect", made, bench.data / "rose", "--json", "-q").stdout)["accuracy"]
     )
-    assert (found["images"], found["found"], found["unreadable"]) == (30, 30, 1)
+    assert (found["images"], found["found"], found["unreadable"]) == (30, 31, 1)
     assert "row 32: no image in the column foto" in done.stderr
 
 
@@ -165,6 +165,12 @@ def test_few_images_and_unreadable_ones_are_told(bench: Bench, made: Path, tmp_p
     assert "broken.png" in done.stderr
     assert "too few" in done.stderr
     assert "collect more images" in found["next_step"]
+    table = tmp_path / "new.csv"
+    table.write_text("path,note\n,no path\n" + "".join(f"new/{i}.png,\n" for i in range(10)) + "gone.png,\n")
+    done = run_cli("expect", made, table, "--json")
+    found = json.loads(done.stdout)
+    assert (found["images"], found["found"], found["unreadable"]) == (10, 12, 2), "as many as predict lists"
+    assert "row 2: no image in the column path" in done.stderr
 
 
 def test_without_the_pretrained_weights_the_students_own_features_serve(

@@ -57,10 +57,34 @@ def test_predictions_have_the_order_and_the_numbers_of_the_rows(place: Path) -> 
     assert [bool(row["label"]) for row in rows] == [True, False, True, False, True, False]
     assert rows[1]["fault"] == "no image in the column foto"
     assert rows[0]["confidence"] == rows[4]["confidence"]
+    assert rows[1]["confidence"] == rows[3]["confidence"] == ""
+    assert "table" not in rows[0]
     alone = rows_of(predict(place, str(place / "sub" / "b.png")))[0]
     assert alone["label"] == rows[2]["label"]
     assert float(alone["confidence"]) == pytest.approx(float(rows[2]["confidence"]), abs=1e-5)
     assert "row" not in alone
+
+
+def test_rows_of_several_tables_have_the_name_of_their_table(place: Path) -> None:
+    (place / "more.csv").write_text("path\nb.png\n")
+    given = [str(place / name) for name in ("photos.csv", "more.csv", "a.png")]
+    rows = rows_of(predict(place, *given))
+    assert [row["table"] for row in rows] == [given[0]] * 6 + [given[1], ""]
+    assert [row["row"] for row in rows[-2:]] == ["2", ""]
+    shown = run_cli("predict", place / "student", *given).stdout
+    assert [name.strip() for name in shown.splitlines()[1].split("┃")[1:4]] == ["table", "row", "image"]
+    listed = json.loads(run_cli("predict", place / "student", *given, "--format", "json").stdout)
+    assert [answer.get("table", "") for answer in listed] == [row["table"] for row in rows]
+    assert listed[1]["confidence"] is None
+    assert listed[0]["confidence"] == pytest.approx(float(rows[0]["confidence"]), abs=1e-6)
+
+
+def test_a_table_without_rows_needs_no_class(place: Path) -> None:
+    (place / "photos.csv").write_text("path\n")
+    done = predict(place, str(place / "photos.csv"))
+    assert done.returncode == 3
+    assert "a row for every image" in done.stderr
+    assert "class" not in done.stderr.replace("classify", "")
 
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".parquet", ".tsv"])

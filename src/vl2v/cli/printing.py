@@ -108,7 +108,8 @@ def _answer_json(answer: Answer) -> dict[str, Any]:
     """Convert a prediction to the JSON of `vl2v-predict`; `probability` is the old name of `confidence`."""
     fields = ("label", "confidence", "accepted", "fault", "probabilities")
     row = {"path": printable(answer.path)} | {name: getattr(answer, name) for name in fields}
-    return row | {"probability": answer.confidence} | ({} if answer.row is None else {"row": answer.row})
+    row["probability"] = row["confidence"] = answer.confidence if answer.label else None
+    return row | ({} if answer.row is None else {"row": answer.row, "table": printable(answer.table)})
 
 
 def show_answers(listed: Sequence[Answer], output: str, mark: str = UNSURE) -> int:
@@ -118,28 +119,31 @@ def show_answers(listed: Sequence[Answer], output: str, mark: str = UNSURE) -> i
         output: one of `FORMATS`.
         mark: what the table says of predictions that are not accepted.
     """
-    rows = any(a.row is not None for a in listed)
+    several = len({a.table for a in listed if a.row is not None}) > 1
+    more = ["row"] * any(a.row is not None for a in listed) + ["table"] * several
     if output == "json":
         show([_answer_json(answer) for answer in listed])
     elif output == "csv":
         text = io.StringIO()
         writer = csv.writer(text)
-        writer.writerow(("path", "label", "confidence", "accepted", "fault", *(["row"] if rows else [])))
+        writer.writerow(("path", "label", "confidence", "accepted", "fault", *more))
         sure = {None: "", True: "yes", False: "no"}
         for a in listed:
-            values = (printable(a.path), cell(a.label), f"{a.confidence:.6f}", sure[a.accepted], a.fault)
-            writer.writerow((*values, *([a.row] if rows else [])))
+            confidence = f"{a.confidence:.6f}" if a.label else ""
+            values = (printable(a.path), cell(a.label), confidence, sure[a.accepted], a.fault)
+            row = "" if a.row is None else a.row
+            writer.writerow((*values, *(row, printable(a.table))[: len(more)]))
         with naming(OUTPUT):
             sys.stdout.write(clean(text.getvalue()) if sys.stdout.isatty() else text.getvalue())
     else:
         table = Table()
         marked = any(a.accepted is not None for a in listed)
-        for name in (*(["row"] if rows else []), "image", "class", "confidence", *([""] if marked else [])):
+        for name in (*more[::-1], "image", "class", "confidence", *([""] if marked else [])):
             table.add_column(name, justify="right" if name in ("row", "confidence") else "left", overflow="fold")
         for a in listed:
             said = a.label or f"not read: {a.fault}"
             cells: list[RenderableType] = [Text(shown(a.path)), Text(said), f"{a.confidence:.3f}" if a.label else ""]
-            cells = [f"{a.row:,}" if a.row is not None else "", *cells] if rows else cells
-            table.add_row(*cells, *([mark] if a.accepted is False else []))
+            where: list[RenderableType] = ["" if a.row is None else f"{a.row:,}", Text(shown(a.table))]
+            table.add_row(*where[: len(more)][::-1], *cells, *([mark] if a.accepted is False else []))
         show(table)
     return sum(bool(answer.fault) for answer in listed)

@@ -147,11 +147,13 @@ class Answer:
     Attributes:
         path: path of the image, as the user or the table writes it.
         label: the most probable class; empty if the file cannot be read.
-        confidence: probability of this class in [0, 1], calibrated if the student has trust data.
+        confidence: probability of this class in [0, 1], calibrated if the student has trust data; 0 if the file cannot
+            be read.
         fault: why the file cannot be read; may be empty.
         accepted: whether the score reaches the threshold; None without a coverage, or if the file cannot be read.
         probabilities: probability of every class, in [0, 1]; empty if not requested, or if the file cannot be read.
         row: number of the row in its table; None for an image outside of tables.
+        table: the table or dataset, as the user writes it; empty for an image outside of tables.
     """
 
     path: str
@@ -161,6 +163,7 @@ class Answer:
     accepted: bool | None = None
     probabilities: dict[str, float] = field(default_factory=dict)
     row: int | None = None
+    table: str = ""
 
     @property
     def probability(self) -> float:
@@ -219,13 +222,13 @@ def _classify(
         rows = iter(_answers(student.trust, logits, embeddings, score, threshold))
         for one, image in zip(batch, images, strict=True):
             if isinstance(image, str):
-                found.append(Answer(one.name, "", 0.0, image, row=one.row))
+                found.append(Answer(one.name, "", 0.0, image, row=one.row, table=one.table))
             else:
                 chances, accepted = next(rows)
                 best = int(chances.argmax())
                 each = dict(zip(student.classes, map(float, chances), strict=True)) if every_class else {}
                 label, confidence = student.classes[best], float(chances[best])
-                found.append(Answer(one.name, label, confidence, "", accepted, each, one.row))
+                found.append(Answer(one.name, label, confidence, "", accepted, each, one.row, one.table))
         if student.trust and student.trust.reference and embeddings is not None:
             seen.append(embeddings[::every])
     drift = student.trust.drift(np.concatenate(seen)) if student.trust and seen else None

@@ -44,8 +44,8 @@ class Expected:
         accuracy: estimate with a 95% interval, in [0, 1].
         validation: accuracy on the validation images of the source domains, with Wilson's interval.
         images: number of images that the estimate is based on.
-        found: number of images of the site.
-        unreadable: number of images that could not be read.
+        found: number of images of the site, including rows of tables without a usable path.
+        unreadable: number of images that could not be read, including these rows.
         confidence: mean calibrated confidence of the student on the new images, in [0, 1].
         agreement: share of images on which a linear probe makes the same prediction, in [0, 1].
         calibration: error of the estimate on source domains that were left out, in log odds.
@@ -157,7 +157,9 @@ def expect(
         storage=storage_of(folder.path),
         progress=progress,
     )
-    faults = [f"row {image.row:,}: {image.fault}" for image in found if image.path is None]
+    several = len({image.table for image in found}) > 1
+    unusable = [image for image in found if image.path is None]
+    faults = [f"{f'{shown(i.table)}, ' * several}row {i.row:,}: {i.fault}" for i in unusable]
     listed = {image.path.resolve(): image.path for image in reversed(found) if image.path is not None}
     paths = list(listed.values())[::-1]  # each file counts once
     for text in left_out:
@@ -175,7 +177,7 @@ def expect(
             for part in outputs(basis.student, basis.frozen, pixels):
                 parts.append(part)
                 advance(len(part[0]))
-    expected = expected_of(basis, joined(parts, basis.frozen is None), len(paths), len(faults))
+    expected = expected_of(basis, joined(parts, basis.frozen is None), len(paths) + len(unusable), len(faults))
     for text in expected.warnings:
         warn(progress, text)
     return expected

@@ -32,6 +32,7 @@ class GivenImage:
         name: the path as the user or the table writes it; empty if the row has none.
         path: path of the file; None if the row of a table cannot be used.
         row: number of the row in its table; None for an image outside of tables.
+        table: the table or dataset, as the user writes it; empty for an image outside of tables.
         fault: why the row cannot be used; empty if it can.
     """
 
@@ -39,6 +40,7 @@ class GivenImage:
     path: Path | None
     row: int | None = None
     fault: str = ""
+    table: str = ""
 
 
 def find_images(
@@ -116,9 +118,9 @@ def _rows(
     number = 0
     for number, cells in rows_of_texts(rows, used):
         if isinstance(cells, Broken):
-            yield GivenImage(written.get(number, ""), None, number, cells.problem)
+            yield GivenImage(written.get(number, ""), None, number, cells.problem, str(data))
         else:
             path = Path(table.parent, relative_path(cells[0], above))
-            yield GivenImage(written.get(number, cells[0]), path, number)
+            yield GivenImage(written.get(number, cells[0]), path, number, table=str(data))
     if not number:
         raise empty(data)

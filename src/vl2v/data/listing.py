@@ -16,7 +16,9 @@ from vl2v.data.phrases import read_phrases
 from vl2v.data.pixels import Digests, PixelCache
 from vl2v.data.scan import Fault, FileIndex, read_all
 from vl2v.data.splits import TRAIN
+from vl2v.data.unnamed import equal_numbers
 from vl2v.errors import DataError
+from vl2v.hints import fitting
 from vl2v.progress import Progress
 from vl2v.sqlite import keys_of
 from vl2v_runtime.metadata import MAX_NAME
@@ -31,7 +33,7 @@ class FaultyDataError(DataError):
 
     def __init__(self, root: Path, faults: Sequence[Fault]) -> None:
         self.faults = tuple(faults)
-        lines = [f"  {f.where}: {f.problem}\n      {f.remedy}" for f in _shown(faults)]
+        lines = [f"  {f.where}: {f.problem}\n      {fitting(f.remedy, step=True)}" for f in _shown(faults)]
         if len(faults) > SHOWN:
             lines.append(f"  ... and {len(faults) - SHOWN} more")
         count = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
@@ -211,10 +213,9 @@ class Listing(ABC):
         spellings: dict[str, list[str]] = defaultdict(list)
         for domain in self.domains:
             spellings[spelling(domain)].append(domain)
-        for names in spellings.values():
-            if len(names) > 1:
-                where, remedy = ", ".join(map(shown, names)), f"{self.RENAME}, or accept them: --layout-as-found"
-                self._doubt(Fault(where, f"two spellings of one domain{_unseen(names)}", remedy))
+        for names in [*(names for names in spellings.values() if len(names) > 1), *equal_numbers(self.domains)]:
+            where, remedy = ", ".join(map(shown, names)), f"{self.RENAME}, or accept them: --layout-as-found"
+            self._doubt(Fault(where, f"two spellings of one domain{_unseen(names)}", remedy))
 
     def _check_names(self, allow_missing: bool) -> None:
         spellings: dict[str, set[str]] = defaultdict(set)

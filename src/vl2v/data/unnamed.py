@@ -38,16 +38,20 @@ def doubtful(names: Sequence[str], described: Sequence[str]) -> Iterator[tuple[s
             f"probably missing values, taken as a class: {_listed(missing)}",
             f"remove the rows, or {DESCRIBE}, {ACCEPT}",
         )
-    equal: dict[Decimal, list[str]] = defaultdict(list)
-    for name in filter(NUMBER.fullmatch, names):
-        equal[Decimal(name.replace(",", "."))].append(name)
-    for same in equal.values():
-        if len(same) > 1:
-            yield f"two spellings of one number: {_listed(same)}", f"use one spelling in all rows, {ACCEPT}"
+    for same in equal_numbers(names):
+        yield f"two spellings of one number: {_listed(same)}", f"use one spelling in all rows, {ACCEPT}"
     known = {name.casefold() for name in names}
     several = [name for name in plain if len(parts := SEVERAL.split(name)) > 1 and _are_in(parts, known)]
     if several:
         yield f"several classes in one cell: {_listed(several)}", f"give each image one class, {ACCEPT}"
+
+
+def equal_numbers(names: Sequence[str]) -> list[list[str]]:
+    """Return the names that spell one number in several ways, such as 1 and 1.0."""
+    equal: dict[Decimal, list[str]] = defaultdict(list)
+    for name in filter(NUMBER.fullmatch, names):
+        equal[Decimal(name.replace(",", "."))].append(name)
+    return [same for same in equal.values() if len(same) > 1]
 
 
 def _is_value(name: str) -> bool:

@@ -107,7 +107,7 @@ def empty(path: Path) -> DataError:
     """Return the error for a table without rows."""
     return DataError(
         f"{shown(path)} lists no image.",
-        expected="a row for every image, with its path and its class",
+        expected="a row for every image",
         found="no row",
-        next_step="check the file",
+        next_step="add the rows of the images",
     )

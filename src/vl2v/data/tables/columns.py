@@ -76,7 +76,7 @@ def find_columns(columns: Sequence[str], named: Mapping[str, str | None], *, sou
     given = {
         role: stripped.get(name.strip(), name) if name and name not in columns else name for role, name in given.items()
     }
-    faults, found = [], {}
+    faults, found, repeated = [], {}, set()
     for role, name in given.items():
         known = [column for column in columns if column] if name is None else [name]
         column = name if name is not None else _common(role, known)
@@ -89,6 +89,7 @@ def find_columns(columns: Sequence[str], named: Mapping[str, str | None], *, sou
             faults.append(f"{FLAGS[role]} {_short(column)}: no such column" + (f"; {_short(near[0])}?" if near else ""))
         elif list(columns).count(column) > 1:
             faults.append(f"{FLAGS[role]}: two columns are called {_short(column)}")
+            repeated.add(_short(column))
     uses: dict[str, list[str]] = {}
     for role, column in found.items():
         uses.setdefault(column, []).append(FLAGS[role])
@@ -100,14 +101,16 @@ def find_columns(columns: Sequence[str], named: Mapping[str, str | None], *, sou
     if faults:
         listed = ", ".join(_short(column) or "''" for column in columns[:MOST_LISTED])
         alone = not labelled and named.get("domain") == NONE
+        step = f"name {'it with --image' if alone else 'columns with ' + ', '.join(FLAGS.values())}"
+        if repeated:
+            step = f"rename one of the columns called {' and of those called '.join(sorted(repeated))}, or {step}"
         raise ConfigError(
             f"The columns of {shown(source)} do not fit.",
             expected="a column of the images' paths"
             if alone
             else "columns for image and label, and one for domain if there are several",
             found="; ".join(faults),
-            next_step=f"name {'it with --image' if alone else 'columns with ' + ', '.join(FLAGS.values())}; "
-            f"there are: {listed or 'none'}",
+            next_step=f"{step}; there are: {listed or 'none'}",
         )
     return Columns(**found)
 
