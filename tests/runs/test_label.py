@@ -14,8 +14,10 @@ from tiny_dataset import Bench, bench  # noqa: F401 - a fixture
 import vl2v
 from command_line import run_cli
 from vl2v.commands.label import Labels, _decide, least_images
+from vl2v.commands.label_table import ensure_trainable, warn_of_faults
 from vl2v.errors import ConfigError, DataError
 from vl2v.locations import StoragePaths
+from vl2v.progress import Recorder, Silent, Vl2vWarning
 
 NAMES = ["blank", "bar", "zebra stripe"]
 
@@ -46,6 +48,36 @@ def label(heap: Bench, out: str = "labels.csv", **more: object) -> Labels:
 def rows(file: Path) -> list[dict[str, str]]:
     with file.open(encoding="utf-8", newline="") as text:
         return list(csv.DictReader(text))
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [("1,2", "numbers in place of names"), ("cat,none", "missing values"), ("cat,dog,cat;dog", "several classes")],
+)
+def test_names_that_a_run_does_not_accept_are_refused_before_the_purchase(
+    heap: Bench, tmp_path: Path, names: str, said: str
+) -> None:
+    out = tmp_path / "refused.csv"
+    done = run_cli(*heap.flags("label", str(heap.data), "--teacher", heap.teacher, "--classes", names), "--out", out)
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert "--layout-as-found" in done.stderr
+    if names == "1,2":
+        (tmp_path / "classes.yaml").write_text("1: a cat\n2: a dog\n")
+        ensure_trainable(["1", "2"], out)
+    assert not out.exists()
+
+
+def test_a_table_that_a_run_does_not_accept_leads_to_a_warning(tmp_path: Path) -> None:
+    progress = Recorder(Silent())
+    for content, said in (("a.png,cat\nb.png,cat\n", "the only class"), ("", "no row")):
+        (tmp_path / "l.csv").write_text(f"image,label\n{content}")
+        with pytest.warns(Vl2vWarning):
+            warn_of_faults(tmp_path / "l.csv", False, False, progress)
+        assert said in progress.warnings[-1]
+    (tmp_path / "l.csv").write_text("image,label\na.png,cat\nb.png,dog\n")
+    warn_of_faults(tmp_path / "l.csv", False, False, progress)
+    assert len(progress.warnings) == 2
 
 
 def test_the_table_has_the_classes_of_the_teacher_and_its_embeddings_are_paid_for_once(heap: Bench) -> None:

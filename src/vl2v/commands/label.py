@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import math
 from collections.abc import Mapping, Sequence
 from contextlib import closing
@@ -15,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vl2v.cluster.pool import ClusterUse, cluster_workers, ensure_named
+from vl2v.commands.label_table import ensure_trainable, warn_of_faults, write_labels
 from vl2v.config import DataConfig, RunConfig
 from vl2v.data.images import ImageDataset, spelling
 from vl2v.data.scan import FileIndex
@@ -25,7 +25,7 @@ from vl2v.nested import merge
 from vl2v.planning.models import open_configured_teacher
 from vl2v.planning.prepare import list_folder, read_dataset
 from vl2v.planning.requirements import Requirements, make_quote
-from vl2v.progress import Progress, Silent, warn
+from vl2v.progress import Progress, Silent
 from vl2v.purchase import text_heads
 from vl2v.settings import make_config
 from vl2v.sources.named import with_sources
@@ -38,8 +38,7 @@ from vl2v.teacher.purchase.store import EmbeddingStore
 from vl2v.teacher.purchase.wanted import Wanted
 from vl2v.teacher.zero_shot import zero_shot_logits
 from vl2v.trust.calibration import fit_temperature
-from vl2v.writing import ensure_writable, replacing
-from vl2v_runtime.names import shown
+from vl2v.writing import ensure_writable
 from vl2v_runtime.trust import probabilities
 
 LABELLING, CHECKING = "labels", "labels, checked images"  # purposes of the queries in the ledger
@@ -116,7 +115,8 @@ def label(
         cluster: a Ray cluster whose workers read the images and query a free teacher on their machine, given by name.
 
     Raises:
-        ConfigError: if arguments contradict each other, or `out` exists or does not end in `.csv`.
+        ConfigError: if arguments contradict each other, `out` exists or does not end in `.csv`, or `distill` would not
+            accept the names of the classes.
         DataError: if images are unreadable, or `check` has too few images or an unknown class.
         BudgetError: before anything is sent that would exceed the budget.
     """
@@ -132,6 +132,8 @@ def label(
     columns.pop("label", None)  # `data` has no labels
     described = {"root": str(data), "classes": names}
     config = _config(base | {"data": columns}, spec, described, storage, progress)
+    if not config.data.layout_as_found:
+        ensure_trainable(config.data.classes, table)
     opened = open_configured_teacher(config) if isinstance(teacher, str) else teacher
     checked = None if check is None else _config(base, spec, {"root": str(check)}, storage, progress).data
     with cluster_workers(cluster, progress), closing(EmbeddingStore(storage.store)) as store:
@@ -146,7 +148,10 @@ def label(
         table, parts[0].names, *_decide(logits, truth, error), written=0, checked=len(truth), accuracy=accuracy,
         error=error, queries=queries, spent=spent, currency=opened.describe().price.currency,
     )  # fmt: skip
-    return replace(found, written=_write(found, parts[0], trusted_only, progress))
+    labels = [found.classes[i] for i in found.predictions]
+    written = write_labels(table, parts[0], labels, found.confidence, found.trusted, trusted_only, progress)
+    warn_of_faults(table, len(parts[0].domains) > 1, config.data.layout_as_found, progress)
+    return replace(found, written=written)
 
 
 def least_images(error: float) -> int:
@@ -263,30 +268,3 @@ def _decide(
     scores = np.sort(probabilities(logits[1])[np.arange(len(truth)), truth])
     lowest = scores[max(0, math.floor(error * (len(scores) + 1) + 1e-9) - 1)]
     return predictions, confidence, np.sort(probabilities(logits[0]), axis=1)[:, -2] < lowest
-
-
-def _write(found: Labels, dataset: ImageDataset, trusted_only: bool, progress: Progress) -> int:
-    """Write the table, and return the number of its rows. Paths inside its folder are relative to it."""
-    folder, several, skipped, written = found.file.absolute().parent, len(dataset.domains) > 1, [], 0
-    folder.mkdir(parents=True, exist_ok=True)
-    with replacing(found.file) as part, part.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["image", "label", *(["domain"] if several else []), "confidence", "trusted"])
-        for row, path in enumerate(dataset.paths):
-            if trusted_only and found.trusted is not None and not found.trusted[row]:
-                continue
-            image = (dataset.root / path).absolute()
-            text = str(image.relative_to(folder) if image.is_relative_to(folder) else image)
-            try:
-                text.encode()
-            except UnicodeEncodeError:
-                skipped.append(shown(path))
-                continue
-            trusted = "" if found.trusted is None else "yes" if found.trusted[row] else "no"
-            domain = [dataset.domains[dataset.domain_of[row]]] if several else []
-            name = found.classes[found.predictions[row]]
-            writer.writerow([text, name, *domain, f"{found.confidence[row]:.4f}", trusted])
-            written += 1
-    if skipped:
-        warn(progress, f"{len(skipped)} images were omitted; their names are not UTF-8: {', '.join(skipped[:3])}")
-    return written
