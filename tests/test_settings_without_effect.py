@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,9 @@ from command_line import run_cli
 from vl2v.cli.settings import settings_of
 from vl2v.config import RunConfig
 from vl2v.errors import ConfigError
-from vl2v.planning.effects import without_effect
+from vl2v.options import fields_of
+from vl2v.planning.effects import RULES, without_effect
+from vl2v.planning.models import stated_price
 from vl2v.settings import make_config
 from vl2v.yaml_keys import Settings
 from vl2v_runtime.__main__ import main
@@ -84,12 +87,49 @@ def test_true_where_it_belongs() -> None:
         (["image_weight=0.3", "teacher.views=3", "distill.freeze=0.5"], []),
         (["data.classes=[cat, dog]"], []),
         (["when_short=choose", "budget=1"], []),
+        (["kd.temperature=3", "rise.distance=2"], ["kd.temperature", "rise.distance"]),
+        (["method=kd", "kd.temperature=3"], []),
+        (["method=linear-probe", "distill.augment.style=0.3"], ["distill.augment.style"]),
+        (["align.steps=0", "align.learning_rate=0.1"], ["align.learning_rate"]),
+        (["align.solver=ridge", "align.steps=7", "align.ridge=0.1"], ["align.steps (--align-steps)"]),
+        (["align.ridge=0.1", "align.ema_decay=0.9"], ["align.ridge", "align.ema_decay"]),
+        (["align.ridge=0.1", "data.balance=auto"], []),
+        (["distill.weights=last", "distill.swad.n_converge=2"], ["distill.swad.n_converge"]),
+        (["distill.weights=last", "distill.swad.n_converge=2", "measure.weights=[swad]"], []),
+        (["batch=8", "batch_per_domain=2"], ["batch_per_domain (--batch-per-domain)"]),
+        (["batch_per_domain=2"], []),
+        (["unlabelled_per_batch=3"], ["unlabelled_per_batch"]),
+        (["unlabelled_per_batch=3", "data.unlabelled=more"], []),
+        (["data.classes=[cat, dog]", "data.balance=1"], ["data.balance (--balance)"]),
     ],
 )
 def test_settings_without_effect_are_told(assigned: list[str], said: list[str]) -> None:
     found = without_effect(config_of(*assigned))
     assert len(found) == len(said)
     assert all(flag in text for flag, text in zip(said, found, strict=True))
+
+
+def test_a_student_without_align() -> None:
+    values = {"teacher.spec": "open_clip:a/b", "student.spec": "teacher", "data.root": "photos", "align.steps": 3}
+    (text,) = without_effect(make_config(None, settings_of((), values)))
+    assert text == "align.steps (--align-steps) has no effect on the student teacher"
+
+
+def test_the_settings_of_a_method_of_another_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    from vl2v.method.registry import METHODS
+
+    class Own(type(METHODS["kd"].settings())):  # type: ignore[misc]
+        strength: float = 1.0
+
+    mine = replace(METHODS["kd"], name="mine", settings=Own)
+    monkeypatch.setitem(METHODS._loaded, "mine", mine)
+    assert without_effect(config_of("mine.strength=2")) == ["mine.strength has no effect on the method vl2v"]
+    assert without_effect(config_of("mine.strength=2", "method=mine")) == []
+
+
+def test_every_rule_is_about_a_setting() -> None:
+    keys = {key for key, _ in fields_of(RunConfig)}
+    assert {key for rule in RULES for key in rule.keys} <= keys
 
 
 def test_no_method_has_a_default_without_effect() -> None:
@@ -122,3 +162,30 @@ def test_options_for_the_checked_images_need_them(tmp_path: Path, words: list[st
     assert done.returncode == 2
     assert "would have no effect" in done.stderr
     assert all(word in done.stderr for word in words if word.startswith("--"))
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["gone", "--set", "data.root=other"], "--set data.root=other has no effect next to DATA gone"),
+        (["gone", "--set", "data={root: other}"], "--set data={root: other} has no effect next to DATA gone"),
+        (["gone", "--set", "seed=3", "--seed", "4"], "--set seed=3 has no effect next to --seed 4"),
+        (["gone", "--set", "seed=3", "--set", "seed=4"], "--set seed=3 has no effect next to --set seed=4"),
+        (["gone", "--set", "budget=3", "--budget", "4"], "--set budget=3 has no effect next to --budget 4"),
+        (["gone", "--set", "seed=3", "--seed", "3"], ""),
+        (["gone", "--set", "seed=3"], ""),
+    ],
+)
+def test_a_value_that_another_one_replaces_leads_to_a_warning(words: list[str], said: str) -> None:
+    done = run_cli("quote", *words, "--teacher", "offline:")
+    assert done.returncode == 3
+    assert done.stderr.partition("error:")[0].strip() == (f"warning: {said}" if said else "")
+
+
+@pytest.mark.parametrize(("option", "other"), [("free=true", "price"), ("price_per_1000_images=1", "free")])
+def test_a_price_that_has_no_effect_is_called_what_it_is(option: str, other: str) -> None:
+    with pytest.raises(ConfigError, match="whose price is known") as caught:
+        stated_price(config_of(f"teacher.{option}"))
+    flag = f"--{option.partition('=')[0].replace('_', '-')}"
+    assert caught.value.next_step.startswith(f"drop {flag}")
+    assert other not in f"{caught.value.problem.lower().partition(' for ')[0]} {caught.value.next_step}"

@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol
 
+from vl2v.hints import fitting
+
 Advance = Callable[[int], None]
 
 
@@ -43,7 +45,7 @@ class Silent:
 
 
 class Recorder:
-    """A progress callback that records warnings."""
+    """A progress callback that records warnings, and passes each of them on once."""
 
     def __init__(self, inner: Progress) -> None:
         self.inner = inner
@@ -61,7 +63,7 @@ class Recorder:
         """See `warn`."""
         if text not in self.warnings:
             self.warnings.append(text)
-        warn(self.inner, text)
+            warn(self.inner, text)
 
 
 def warn(progress: Progress, text: str) -> None:
@@ -72,7 +74,7 @@ def warn(progress: Progress, text: str) -> None:
             ``warning:``.
         text: one line, without ``warning:``.
     """
-    method = getattr(progress, "warn", None)
+    text, method = fitting(text), getattr(progress, "warn", None)
     if method is None:
         progress.note(f"warning: {text}")
     else:

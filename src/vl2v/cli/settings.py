@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
@@ -12,10 +12,12 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 
 import typer
 from pydantic.fields import FieldInfo
+from typer.models import ArgumentInfo
 
-from vl2v.cli.common import pair
+from vl2v.cli.common import make_progress, pair
 from vl2v.nested import merge, nested
 from vl2v.options import Option, fields_of
+from vl2v.progress import warn
 from vl2v.schema import CoreSettings, RunSettings
 
 SET = Annotated[
@@ -24,6 +26,8 @@ SET = Annotated[
 
 COLUMNS = ("data.image", "data.label", "data.domain", "data.split", "data.group")
 """Settings that name the columns of a table."""
+ARGUMENTS = {"data": "data.root", "teacher": "teacher.spec", "classes": "data.classes", "budget": "budget"}
+"""Settings that commands set by an argument or an option of their own."""
 
 
 @dataclass(frozen=True)
@@ -91,38 +95,79 @@ SETTINGS = [
 
 
 def with_settings(
-    *panels: str, assign: bool = True, without: Sequence[str] = (), texts: Mapping[str, str] | None = None
+    *panels: str,
+    assign: bool = True,
+    without: Sequence[str] = (),
+    fixed: Sequence[str] = (),
+    texts: Mapping[str, str] | None = None,
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Decorate a command with the options of sections of the help or of single keys.
 
     The command receives the given values as its keyword `settings`, nested. Options take precedence over `--set`.
 
+    A value of ``--set`` that another one replaces leads to a warning.
+
     Args:
         panels: sections of the help, or dotted keys.
         assign: whether the command has `--set`.
         without: dotted keys in these sections that have no effect on the command.
+        fixed: settings, or blocks of settings, that ``--set`` cannot change in this command.
         texts: by dotted key, the help of options that mean something else than in a run.
     """
     chosen = [s for panel in panels for s in SETTINGS if panel in (s.option.panel, s.key) and s.key not in without]
     texts = texts or {}
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        named = {
+            name: name.upper() if isinstance(get_args(p.annotation)[-1], ArgumentInfo) else f"--{name}"
+            for name, p in inspect.signature(command, eval_str=True).parameters.items()
+            if name in ARGUMENTS
+        }
         own = [p for name, p in inspect.signature(command, eval_str=True).parameters.items() if name != "settings"]
         assigned = inspect.Parameter("assigned", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=SET)
 
         @wraps(command)
         def inner(**values: Any) -> None:
             given = {s.key: s.plain(values.pop(s.name, None)) for s in chosen}
-            settings = settings_of(values.pop("assigned", None) or (), given)
-            command(**values, settings=settings)
+            items = values.pop("assigned", None) or ()
+            replacing = [(s.flags[0], s.key, given[s.key]) for s in chosen]
+            replacing += [(named[name], ARGUMENTS[name], values.get(name)) for name in named]
+            for text in _replaced(items, replacing):
+                warn(make_progress(quiet=True, as_json=bool(values.get("as_json"))), text)
+            command(**values, settings=settings_of(items, given))
 
         own = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own]
         parameters = [*(s.parameter(texts.get(s.key)) for s in chosen), *own, *([assigned] if assign else [])]
         inner.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         inner.__annotations__ = {p.name: p.annotation for p in parameters}
+        inner.fixed = tuple(fixed)  # type: ignore[attr-defined]
         return inner
 
     return decorate
+
+
+def _replaced(items: Iterable[str], given: Iterable[tuple[str, str, Any]]) -> Iterator[str]:
+    """Describe the values of ``--set`` that have no effect because a later one or an option replaces them.
+
+    Args:
+        items: the ``KEY=VALUE`` items.
+        given: options and arguments: name, dotted key, and value; None if the option was not given.
+    """
+    pairs = [(f"--set {item}", *leaf) for item in items for leaf in _leaves(*pair(item, "--set"))]
+    pairs += [(f"{flag} {value}", key, value) for flag, key, value in given if value is not None]
+    last = {key: (shown, value) for shown, key, value in pairs}
+    for item, key, value in pairs:
+        if last[key][1] is not value and str(last[key][1]) != str(value):
+            yield f"{item} has no effect next to {last[key][0]}"
+
+
+def _leaves(key: str, value: Any) -> Iterator[tuple[str, Any]]:
+    """Iterate over the dotted keys of a value that may be a mapping."""
+    if isinstance(value, Mapping):
+        for name, below in value.items():
+            yield from _leaves(f"{key}.{name}", below)
+    else:
+        yield key, value
 
 
 def settings_of(assigned: Iterable[str], given: Mapping[str, Any]) -> dict[str, Any]:

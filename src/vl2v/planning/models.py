@@ -65,18 +65,19 @@ def stated_price(config: RunConfig) -> Price | None:
         ConfigError: if the teacher is of another kind, or a price is stated together with ``free``.
     """
     price = Price(config.teacher.price_per_1000_images, config.teacher.price_per_1000_texts)
-    spec, step = config.teacher.spec, "drop --price-per-1000-images and --price-per-1000-texts, or --free"
+    spec, prices = config.teacher.spec, "--price-per-1000-images and --price-per-1000-texts"
     if config.teacher.free and not price.free:
+        step = f"drop {prices}, or --free"
         found = f"both: {price.per_1000_images:f} for 1000 images, {price.per_1000_texts:f} for 1000 texts, and free"
         raise ConfigError(
             "A teacher cannot have a price and be free.", expected="one of them", found=found, next_step=step
         )
     if (config.teacher.free or not price.free) and not (spec.startswith("file:") or is_remote(spec)):
         raise ConfigError(
-            "A price was given for a teacher whose price is known.",
-            expected="prices only for a file: teacher, or for a vendor that states none",
+            f"{'--free was' if config.teacher.free else 'A price was'} given for a teacher whose price is known.",
+            expected="prices and --free only for a file: teacher, or for a vendor that states none",
             found=spec,
-            next_step=step,
+            next_step=f"drop {'--free' if config.teacher.free else prices}",
         )
     return Price() if config.teacher.free else None if price.free else price
 
