@@ -10,7 +10,7 @@ from vl2v.cluster.pool import cluster_of
 from vl2v.commands.quote import quote_run
 from vl2v.config import merge
 from vl2v.data.class_names import class_names
-from vl2v.data.folder import read_yaml
+from vl2v.data.folder import read_mapping
 from vl2v.data.tables.frame import Frame
 from vl2v.faults import explaining
 from vl2v.locations import StoragePaths
@@ -77,8 +77,7 @@ def data_of(
     progress: Progress | None,
 ) -> dict[str, str | None]:
     """What lists the images, with labels and without, as settings name it; see `vl2v.sources.named.imported`."""
-    base = read_yaml(Path(config)) if config else {}
-    asked = merge(base if isinstance(base, Mapping) else {}, settings).get("data") or {}
+    asked = merge(read_mapping(Path(config)) if config else {}, settings).get("data") or {}
     more = with_sources(
         {"data": {"image": asked.get("image"), "unlabelled": asked.get("unlabelled")}}, storage, progress
     )

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from vl2v.config import RunConfig, merge, parse
-from vl2v.data.folder import read_yaml
+from vl2v.data.folder import read_mapping
 from vl2v.errors import ConfigError
 from vl2v.recipes import DEFAULT, recipe_of
 
@@ -28,10 +28,7 @@ def make_config(base: str | Path | RunConfig | None = None, settings: Mapping[st
         values: Any = base.model_dump(mode="json")
         base = "the configuration of the run"
     else:
-        values = read_yaml(Path(base)) if base else {}
-    if not isinstance(values, Mapping):
-        expected = "a mapping with data, teacher, student"
-        raise ConfigError(f"{base} cannot be used.", expected=expected, found=type(values).__name__)
+        values = read_mapping(Path(base)) if base else {}
     recipe = recipe_of(settings)
     if (settings or {}).get("recipe") is not None and "made_with" in values and recipe != recipe_of(values):
         raise ConfigError(

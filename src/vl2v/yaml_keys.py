@@ -10,6 +10,37 @@ from yaml.composer import Composer, ComposerError
 
 MAPPING, INTEGER, REAL = (f"tag:yaml.org,2002:{kind}" for kind in ("map", "int", "float"))
 MOST_VALUES = 1_000_000  # in a file whose aliases are written out
+QUOTE = "put quotes around the value"
+INDENT = "indent the lines of a block alike"
+FAULTS = (  # what the parser says, what it means, and the next step
+    (r"'\\t' that cannot start", "a tab character", "indent with spaces"),
+    (r"character '(.*)' that cannot start", "a value that begins with {}", QUOTE),
+    (r"undefined alias", "a value that begins with *", QUOTE),
+    (r"not allowed here", "a second colon, or another indentation than above", f"{QUOTE}, or {INDENT}"),
+    (r"expected <block end>", "text after a quote, or another indentation than above", f"{QUOTE}, or {INDENT}"),
+    (r"end of stream|<stream end>", "a quote or a bracket that is not closed", "close it"),
+    (r"expected '?,'? or", "a bracket that is not closed, or a comma that is missing", "close or add it"),
+    (r"could not find expected ':'", "a line without a colon", "write lines of the form key: value"),
+    (r"another document", "a second document after ---", "keep one document in the file"),
+    (r"constructor for the tag|tag handle", "a tag, which begins with !", f"remove the tag, or {QUOTE}"),
+    (r"given twice", "", "keep one of the lines"),
+    (r"codec can't decode", "bytes that are not UTF-8", "save the file in UTF-8"),
+)
+
+
+def fault_of(error: Exception) -> tuple[str, str]:
+    """Return in words what is wrong with a file that the parser of YAML refuses, with its line, and the next step."""
+    marks = [getattr(error, name, None) for name in ("problem_mark", "context_mark")]
+    said = " ".join(str(getattr(error, "problem", None) or error).split())[:300]
+    found, step = said, f"correct the file; {QUOTE} if it has a colon, a quote or a special character"
+    for pattern, meaning, remedy in FAULTS:
+        if match := re.search(pattern, said):
+            found, step = meaning.format(*match.groups()) or said, remedy
+            break
+    if "close" in step:
+        marks.reverse()  # where the quote or the bracket begins
+    mark = next((mark for mark in marks if mark is not None), None)
+    return (f"line {mark.line + 1}: {found}" if mark is not None else found), step
 
 
 class Limited(Composer):

@@ -10,7 +10,7 @@ import pytest
 from pictures import encoded, folder_of, noise, put
 from PIL import Image
 
-from vl2v.data.folder import DomainFolder, FaultyDataError, unlabelled_images
+from vl2v.data.folder import DomainFolder, FaultyDataError, read_mapping, unlabelled_images
 from vl2v.errors import ConfigError, DataError
 from vl2v_runtime import imaging
 from vl2v_runtime.imaging import UnreadableImageError, decode, square
@@ -170,6 +170,35 @@ def test_unusable_classes_yaml_is_refused(tmp_path: Path, text: str, part: str) 
     (root / "classes.yaml").write_text(text)
     with pytest.raises(ConfigError, match=part):
         DomainFolder(root)
+
+
+@pytest.mark.parametrize(
+    ("text", "found", "step"),
+    [
+        ("data:\n\troot: x\n", "line 2: a tab character", "spaces"),
+        ("", "an empty file", "write keys and values"),
+        ("# nothing\n", "an empty file", "write keys and values"),
+        ("words", "a text", "a key and a colon"),
+        ("- a\n", "a list", "a key and a colon"),
+        ("data: [a\nseed: 1\n", "line 1: a bracket that is not closed", "close"),
+        ('seed: "1\n', "line 1: a quote or a bracket that is not closed", "close"),
+        ("data: x: y\n", "line 1: a second colon", "quotes"),
+        ("data:\n  root: x\n   label: y\n", "line 3: a second colon, or another indentation", "alike"),
+        ("data: *x\n", "line 1: a value that begins with *", "quotes"),
+        ("data: @x\n", "line 1: a value that begins with @", "quotes"),
+        ("a: 1\n---\nb: 2\n", "line 2: a second document", "one document"),
+        ("a: !x y\n", "line 1: a tag", "quotes"),
+        ("a: 1\na: 2\n", "line 2: the key 'a' is given twice", "keep one"),
+    ],
+)
+def test_a_file_of_settings_that_is_none(tmp_path: Path, text: str, found: str, step: str) -> None:
+    (tmp_path / "s.yaml").write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        read_mapping(tmp_path / "s.yaml")
+    assert caught.value.found.startswith(found)
+    assert step in caught.value.next_step
+    assert "key: value" in caught.value.expected
+    assert "unicode string" not in str(caught.value)
 
 
 def test_broken_yaml_names_its_line(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field
 
 from vl2v.config import DEFAULT_METHOD, RunConfig, merge, parse
-from vl2v.data.folder import read_yaml
+from vl2v.data.folder import read_mapping
 from vl2v.errors import ConfigError
 from vl2v.faults import reading
 from vl2v.json_files import read_json, write_json
@@ -261,8 +261,8 @@ def load_grid(out: Path) -> tuple[Grid, Origin]:
     """
     file = out / "benchmark.yaml"
     if not file.is_file() or not (out / "origin.json").is_file():
-        step = "pass the --out of an existing benchmark"
+        step = "pass the folder of an existing benchmark, which vl2v benchmark run --out named"
         raise ConfigError(f"{out} contains no benchmark.", expected="benchmark.yaml", found="none", next_step=step)
     with reading(out / "origin.json"):
         origin = Origin(**read_json(out / "origin.json"))
-    return parse(Grid, read_yaml(file), str(file)), origin
+    return parse(Grid, read_mapping(file), str(file)), origin

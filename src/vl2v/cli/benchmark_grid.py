@@ -48,12 +48,9 @@ def make_grid(
 def _variants(file: Path | None) -> dict[str, Any]:
     from vl2v.benchmark.protocol import Variant
     from vl2v.config import parse
-    from vl2v.data.folder import read_yaml
+    from vl2v.data.folder import read_mapping
 
-    content = read_yaml(file) if file else {}
-    if not isinstance(content, dict):
-        expected = "a mapping of labels to {title, settings}"
-        raise ConfigError(f"{file} cannot be used.", expected=expected, found=type(content).__name__)
+    content = read_mapping(file) if file else {}
     return {
         label: parse(Variant, {"title": label, **(value or {})}, f"{file}, {label}") for label, value in content.items()
     }
@@ -62,10 +59,9 @@ def _variants(file: Path | None) -> dict[str, Any]:
 def grid_settings(config: Path | None, settings: dict[str, Any], data: str | None) -> dict[str, Any]:
     """Return the settings of all jobs: those of the file ``--config``, replaced by those of the options."""
     from vl2v.config import merge
-    from vl2v.data.folder import read_yaml
+    from vl2v.data.folder import read_mapping
 
-    base: Any = read_yaml(config) if config else {}
-    merged = merge(merge(base, settings), {"data": {"root": data}})
+    merged = merge(merge(read_mapping(config) if config else {}, settings), {"data": {"root": data}})
     for part, flag in (("data", "--data"), ("teacher", "--teacher"), ("student", "--student")):
         if not {"root", "spec"} & set(merged.get(part) or {}):
             step = "vl2v benchmark run --help"

@@ -139,12 +139,9 @@ def demo(
 
 def _check_given(settings: Mapping[str, Any], config: Path | None, *keys: str) -> None:
     """Check that settings without a default are given."""
-    from vl2v.data.folder import read_yaml
+    from vl2v.data.folder import read_mapping
 
-    content = read_yaml(config) if config else {}
-    if not isinstance(content, dict):
-        return  # the reader of the settings rejects it
-    given = merge(content, settings)
+    given = merge(read_mapping(config) if config else {}, settings)
     missing = [key for key in keys if not (given.get(key.split(".")[0]) or {}).get(key.split(".")[1])]
     if missing:
         flags, expected = zip(*(EXAMPLES[key] for key in missing), strict=True)

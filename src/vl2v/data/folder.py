@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import yaml
@@ -20,7 +21,7 @@ from vl2v.data.unnamed import doubtful
 from vl2v.errors import ConfigError, DataError
 from vl2v.faults import UNREADABLE
 from vl2v.progress import Progress
-from vl2v.yaml_keys import Settings
+from vl2v.yaml_keys import Settings, fault_of
 from vl2v_runtime.formats import COMMON
 from vl2v_runtime.names import shown
 from vl2v_runtime.regular import read_text
@@ -167,6 +168,9 @@ def _step_for(path: Path) -> str:
     return "check the path; save another table, such as a spreadsheet, as .csv"
 
 
+FORM = "lines of the form key: value, indented with spaces"
+
+
 def read_yaml(path: Path) -> object:
     """Parse a YAML file.
 
@@ -179,14 +183,29 @@ def read_yaml(path: Path) -> object:
             raise ValueError(f"more than {MOST_YAML:,} characters, or {MOST_BRACKETS:,} brackets")
         return yaml.load(text, Settings)
     except (yaml.YAMLError, *UNREADABLE) as error:  # an overlong number, a date that is none
-        found = " ".join(str(error).split())[:500]
-        step = "correct the file; text with a colon or a quote needs quotes around it"
-        if "given twice" in found:
-            step = "keep one of the lines"
-        raise ConfigError(f"{path} is not valid YAML.", expected="YAML", found=found, next_step=step) from error
+        found, step = fault_of(error)
+        raise ConfigError(f"{path} is not valid YAML.", expected=FORM, found=found, next_step=step) from error
     except OSError as error:
         found = error.strerror or str(error)
         raise ConfigError(f"{path} cannot be read.", expected="a YAML file", found=found) from error
+
+
+def read_mapping(path: Path) -> dict[str, Any]:
+    """Parse a YAML file that contains a mapping.
+
+    Raises:
+        ConfigError: if it cannot be read or parsed, or contains something else.
+    """
+    content = read_yaml(path)
+    if isinstance(content, dict):
+        return content
+    found = {type(None): "an empty file", str: "a text", list: "a list"}.get(type(content), "a single value")
+    step = (
+        "write keys and values into it, or leave the file out"
+        if content is None
+        else "put a key and a colon before each value"
+    )
+    raise ConfigError(f"{path} cannot be used.", expected=FORM, found=found, next_step=step)
 
 
 def search(root: Path) -> Folder:

@@ -13,7 +13,7 @@ import yaml
 
 from vl2v.data.images import spaced
 from vl2v.errors import ConfigError
-from vl2v.yaml_keys import Limited, without_repeats
+from vl2v.yaml_keys import Limited, fault_of, without_repeats
 from vl2v_runtime.metadata import MAX_NAME
 from vl2v_runtime.names import has_control, shown
 from vl2v_runtime.regular import read_text
@@ -49,7 +49,7 @@ def read_phrases(root: Path, folders: Sequence[str]) -> dict[str, str]:
     given = _parse(path)
     if not isinstance(given, dict) or not all(map(_usable, given, given.values())):
         expected = f"a mapping of class folders to descriptions, both text (printable, at most {MAX_NAME:,} characters)"
-        what = reprlib.repr(given)[:300]
+        what = "an empty file" if given is None else reprlib.repr(given)[:300]
         raise ConfigError(f"{shown(path)} cannot be used.", expected=expected, found=what, next_step=step)
     known = {unicodedata.normalize("NFC", folder): folder for folder in folders}
     named: dict[str, str] = {}
@@ -89,10 +89,7 @@ def _parse(path: Path) -> Any:
         step = "save the file as UTF-8"
         raise ConfigError(f"{shown(path)} is not in UTF-8.", expected="UTF-8", found=found, next_step=step) from error
     except (yaml.YAMLError, RecursionError) as error:
-        found = " ".join(str(error).split())[:300]
-        step = "correct the file; text with a colon or a quote needs quotes around it"
-        if "given twice" in found:
-            step = "keep one of the lines"
+        found, step = fault_of(error)
         expected = "YAML, a line per class folder"
         raise ConfigError(
             f"{shown(path)} is not valid YAML.", expected=expected, found=found, next_step=step

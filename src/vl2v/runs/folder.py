@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from vl2v.config import RunConfig, parse
-from vl2v.data.folder import read_yaml
+from vl2v.data.folder import read_mapping
 from vl2v.errors import RunError
 from vl2v.faults import UNREADABLE
 from vl2v.hints import resume_command
@@ -128,7 +128,8 @@ class RunFolder:
         """
         if not self.config_file.is_file():
             own = self.path.absolute().parent  # of a student
-            step = f"pass the --out of an earlier vl2v distill{'; omit --resume to start a new run' * resuming}"
+            step = "pass the folder of an earlier run (vl2v distill --out)"
+            step += "; omit --resume to start a new run" * resuming
             if (own / self.config_file.name).is_file():
                 step = f"pass the folder of the run: {quoted(own)}"
             raise RunError(f"{self.path} contains no run.", expected="config.yaml", found="none", next_step=step)
@@ -136,7 +137,7 @@ class RunFolder:
 
     def written_config(self) -> RunConfig:
         """Read the settings of the run with paths as in `config.yaml`."""
-        return parse(RunConfig, read_yaml(self.config_file), str(self.config_file))
+        return parse(RunConfig, read_mapping(self.config_file), str(self.config_file))
 
     def teacher(self) -> Mapping[str, Any] | None:
         """Return identity, revision and dimension of the vendor's model at the start of the run; None if not recorded.
