@@ -17,6 +17,8 @@ from unittest import mock
 import numpy as np
 from typer.testing import CliRunner
 
+from advised_options import foreign_options
+
 SET_UP = ("huggingface_hub", "timm", "transformers", "torch.distributed")  # loggers that `vl2v` makes quiet
 
 
@@ -37,12 +39,15 @@ def environment() -> dict[str, str]:
 def run_cli(*arguments: str | Path, env: Mapping[str, str] | None = None) -> Done:
     """Run `vl2v ARGUMENTS` in this process and leave the process as it was.
 
+    Its errors and warnings may only advise options that the command has.
+
     Args:
         arguments: the words after `vl2v`.
         env: variables on top of `environment()`.
 
     Raises:
         Exception: any that the command lets through; a user would see a traceback.
+        AssertionError: if it advises an option of another command.
     """
     from vl2v.cli import app
 
@@ -51,6 +56,8 @@ def run_cli(*arguments: str | Path, env: Mapping[str, str] | None = None) -> Don
         result = CliRunner().invoke(app, [str(argument) for argument in arguments])
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception
+    if found := foreign_options([str(argument) for argument in arguments], result.stderr):
+        raise AssertionError("\n".join(found))
     return Done(result.exit_code, result.stdout, result.stderr)
 
 

@@ -10,6 +10,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+from command_line import run_cli
 from vl2v.cli import app
 from vl2v.cli.settings import SETTINGS
 from vl2v.config import RunConfig, parse
@@ -146,3 +147,29 @@ def test_evaluate_and_teacher_check_share_the_options(monkeypatch: pytest.Monkey
     check = ("teacher", "check", "file:x", "--free", "--price-per-1000-texts", "2", "--set", "teacher.views=3")
     given = called(monkeypatch, "vl2v.commands.check.check_teacher", *check)
     assert given["settings"]["teacher"].items() >= {"price_per_1000_texts": "2", "free": True, "views": 3}.items()
+
+
+def test_the_limits_of_a_number_are_in_words() -> None:
+    """Typer would write ``x>=1``."""
+    for words in ("serve", "distill", "vendor serve", "vendor keys edit", "teacher check", "repair", "data draw"):
+        limited = [flag for flag, p in parameters(*words.split()).items() if getattr(p, "min", None) is not None]
+        assert limited == []
+    assert parameters("teacher", "check")["--images"].help == "Number of images to query, 2 or more."
+    assert parameters("vendor", "serve")["--port"].help == "TCP port, from 1 to 65,535."
+    assert parameters("distill")["--cpus-per-worker"].help == "With --ray: cores per worker that runs a teacher."
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["teacher", "check", "offline:", "--images", "1"], "expected 2 or more, found 1"),
+        (["serve", "run", "--port", "65536"], "expected from 1 to 65,535, found 65536"),
+        (["repair", "run", "new", "--tolerance", "nan"], "not a finite number"),
+        (["repair", "run", "new", "--tolerance", "1.5"], "expected from 0 to 1, found 1.5"),
+        (["distill", "photos", "--cpus-per-worker", "-1"], "expected 0 or more, found -1.0"),
+    ],
+)
+def test_a_number_beyond_its_limits_is_refused(words: list[str], said: str) -> None:
+    done = run_cli(*words)
+    assert done.returncode == 2
+    assert said in " ".join(done.stderr.replace("│", " ").split())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from vl2v.hints import fitting
 from vl2v_runtime.errors import worded
 
 
@@ -18,8 +19,9 @@ class Vl2vError(Exception):
     exit_code = 1
 
     def __init__(self, problem: str, *, expected: str = "", found: str = "", next_step: str = "") -> None:
-        self.problem, self.expected, self.found, self.next_step = problem, expected, found, next_step
-        super().__init__(worded(problem, expected, found, next_step))
+        self.problem, self.expected, self.found = map(fitting, (problem, expected, found))
+        self.next_step = fitting(next_step, step=True)
+        super().__init__(worded(self.problem, self.expected, self.found, self.next_step))
 
     def __reduce__(self) -> tuple[object, ...]:
         """Support pickling, for errors from other processes, independently of the arguments of the class."""

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from tiny_dataset import Bench
 
+from command_line import run_cli
 from once import Once
 from vl2v.commands.classes import add_classes
 from vl2v.commands.final import final
@@ -56,6 +57,19 @@ def test_the_quote_has_what_the_training_needs_too(run: Path, bench: Bench) -> N
     assert found.images["repair"] == 5
     assert sum(found.images.values()) == images, "the five are images of the run, and paid once"
     assert found.images_known == dict.fromkeys(found.images, 0), "the store is new"
+
+
+def test_a_broken_image_of_the_new_site_is_skipped_if_the_user_says_so(run: Path, bench: Bench, tmp_path: Path) -> None:
+    shutil.copytree(bench.data / "rose", tmp_path / "camera")
+    (tmp_path / "camera" / "broken.png").write_bytes(b"nothing")
+    words = ("repair", run, tmp_path / "camera", "--queries", "5", "--budget", "1", "--quote")
+    places = ("--cache", bench.root / "cache", "--store", run.parent / "vectors.sqlite")
+    refused = run_cli(*words, *places)
+    assert refused.returncode == 3
+    assert "or skip it: --skip-bad" in refused.stderr
+    done = run_cli(*words, *places, "--skip-bad")
+    assert done.returncode == 0, done.stderr
+    assert "skipped 1 bad image" in done.stderr
 
 
 @pytest.mark.parametrize("budget", ["nan", "inf", "-1", "much", float("nan"), -0.5, "1e20"])

@@ -18,7 +18,7 @@ ROOM = 0.8  # accuracy of the probe below which a better teacher is recommended
 DISTIL, LABELS_ALONE, OTHER_TEACHER, UNDECIDED = "distil", "labels alone", "another teacher", "undecided"
 WHAT = {
     DISTIL: "distil from this teacher",
-    LABELS_ALONE: "train on the labels alone (--method erm)",
+    LABELS_ALONE: "train on the labels alone (vl2v distill --method erm)",
     OTHER_TEACHER: "use another teacher",
     UNDECIDED: "the two do not differ clearly; compare both methods on a held-out domain (vl2v benchmark run)",
 }

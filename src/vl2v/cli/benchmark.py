@@ -10,9 +10,10 @@ import typer
 
 from vl2v.allocator import keep_freed_memory
 from vl2v.cli.benchmark_grid import candidates, grid_settings, job_count, make_grid, named_data, split_list
-from vl2v.cli.common import CacheOpt, Json, Quiet, StoreOpt, finite, group, make_progress, money, storage_paths
+from vl2v.cli.common import CacheOpt, Json, Quiet, StoreOpt, group, make_progress, money, storage_paths, within
 from vl2v.cli.settings import COLUMNS, with_settings
 from vl2v.errors import ConfigError
+from vl2v.progress import Recorder
 
 if TYPE_CHECKING:
     from vl2v.benchmark.sweep import Progressed, Sweep
@@ -27,8 +28,8 @@ def _grid(text: str, *flags: str) -> Any:
     return typer.Option(*flags, help=text, rich_help_panel="Grid")
 
 
-def _jobs(text: str, *flags: str, **bounds: Any) -> Any:
-    return typer.Option(*flags, help=text, rich_help_panel="Jobs", **bounds)
+def _jobs(text: str, *flags: str, low: float | None = None) -> Any:
+    return typer.Option(*flags, **({"help": text} if low is None else within(text, low)), rich_help_panel="Jobs")
 
 
 @with_settings("teacher.spec", "teacher.accept", "student.spec", *COLUMNS)
@@ -50,8 +51,8 @@ def run(
         str | None, typer.Option(help="Maximum amount that all jobs together may spend.", rich_help_panel="Money")
     ] = None,
     ray: Annotated[str | None, _jobs("Run on Ray: local, auto, host:port or ray://host:port.")] = None,
-    cpus_per_job: Annotated[float, _jobs("With --ray: cores per job.", min=0, callback=finite)] = 1.0,
-    gpus_per_job: Annotated[float, _jobs("With --ray: GPUs per job.", min=0, callback=finite)] = 0.0,
+    cpus_per_job: Annotated[float, _jobs("With --ray: cores per job.", low=0)] = 1.0,
+    gpus_per_job: Annotated[float, _jobs("With --ray: GPUs per job.", low=0)] = 0.0,
     jobs: Annotated[str, _jobs("Without --ray: number of parallel jobs, or auto.")] = "auto",
     plan: Annotated[bool, _jobs("Show the number of jobs, hours and cost, and exit.", "--plan")] = False,
     cache: CacheOpt = None,
@@ -68,7 +69,8 @@ def run(
     from vl2v.cli.printing import show
     from vl2v.sources.named import with_sources
 
-    progress, storage, at_once = make_progress(quiet, as_json), storage_paths(cache, store), job_count(jobs)
+    progress = Recorder(make_progress(quiet, as_json))  # the jobs have the same warnings
+    storage, at_once = storage_paths(cache, store), job_count(jobs)
     base = grid_settings(config, settings, named_data(data, root, progress) if data else None)
     base = with_sources(base, storage, progress)
     selection = {"vary": candidates(vary or ()), "tune": tune, "crossed": crossed}

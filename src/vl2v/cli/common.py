@@ -17,7 +17,7 @@ import typer
 
 from vl2v.errors import ConfigError, Interrupted, MissingExtraError, UnexpectedError, Vl2vError
 from vl2v.faults import explained
-from vl2v.hints import resume_command
+from vl2v.hints import advising, resume_command
 from vl2v.terminal import say
 from vl2v_runtime.terminal import BROKEN_PIPE, flush_streams
 
@@ -58,8 +58,26 @@ def finite(value: float | None) -> float | None:
     return value
 
 
+def within(text: str, low: float, high: float | None = None) -> dict[str, Any]:
+    """Return the help and the check of an option with limits, for `typer.Option`.
+
+    The limits of typer itself appear in the help as ``x>=1``.
+
+    Args:
+        text: help, to which the limits are added unless the only one is 0.
+    """
+    words = f"from {low:,} to {high:,}" if high is not None else f"{low:,} or more"
+
+    def check(value: float | None) -> float | None:
+        if finite(value) is not None and not low <= value <= (math.inf if high is None else high):  # type: ignore[operator]
+            raise typer.BadParameter(f"expected {words}, found {value}")
+        return value
+
+    return {"help": f"{text.removesuffix('.')}, {words}." if low or high is not None else text, "callback": check}
+
+
 def _resource(text: str) -> Any:
-    return typer.Option(help=text, min=0, callback=finite, rich_help_panel="Machine")
+    return typer.Option(**within(text, 0), rich_help_panel="Machine")
 
 
 RayOpt = Annotated[
@@ -80,9 +98,11 @@ def guarded(command: Callable[P, None]) -> Callable[P, None]:
 
     @wraps(command)
     def inner(*args: P.args, **kwargs: P.kwargs) -> None:
+        from vl2v.cli.advice import forms_of
+
         as_json = bool(kwargs.get("as_json"))
         try:
-            with explained(kwargs, command.__name__):
+            with advising(forms_of(command)), explained(kwargs, command.__name__):
                 try:
                     command(*args, **kwargs)
                 finally:  # while errors of the output can still be reported

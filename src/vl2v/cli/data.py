@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vl2v.cli.common import CacheOpt, DataArg, Json, Quiet, StoreOpt, group, make_progress, storage_paths
+from vl2v.cli.common import CacheOpt, DataArg, Json, Quiet, StoreOpt, group, make_progress, storage_paths, within
 from vl2v.cli.settings import with_settings
 from vl2v.errors import ConfigError, DiskFullError, Interrupted
 from vl2v.faults.other import network
@@ -85,7 +85,7 @@ def list_(as_json: Json = False) -> None:
 
 def draw(
     out: Annotated[Path, typer.Argument(help="New or empty folder.")],
-    size: Annotated[int, typer.Option(help="Width and height of every image in pixels.", min=16, max=1024)] = 160,
+    size: Annotated[int, typer.Option(**within("Width and height of every image in pixels.", 16, 1024))] = 160,
 ) -> None:
     """Draw the demo's images into OUT/<style>/<class>/: twelve classes in four styles, offline (extra: demo)."""
     from vl2v.cli.printing import show

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from vl2v.allocator import keep_freed_memory
-from vl2v.cli.common import CacheOpt, Json, Quiet, finite, make_progress, storage_paths
+from vl2v.cli.common import CacheOpt, Json, Quiet, make_progress, storage_paths, within
 
 
 def export(
@@ -23,9 +23,9 @@ def export(
     tolerance: Annotated[
         float,
         typer.Option(
-            help="Accuracy that INT8 may lose, in percentage points. Unless this is 0, it may always lose one image.",
-            min=0,
-            callback=finite,
+            **within(
+                "Accuracy that INT8 may lose, in percentage points. Unless this is 0, it may always lose one image.", 0
+            )
         ),
     ] = 0.5,
     cache: CacheOpt = None,

@@ -16,10 +16,10 @@ from vl2v.cli.common import (
     ReportOpt,
     StoreOpt,
     TeacherOpt,
-    finite,
     make_progress,
     money,
     storage_paths,
+    within,
 )
 from vl2v.cli.settings import with_settings
 from vl2v.nested import merge, nested
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from vl2v.commands.repair import Repair
 
 
-@with_settings()
+@with_settings(fixed=("data", "student", "method", "seed"))
 def repair(
     run: Annotated[Path, typer.Argument(help="Folder of the finished run.")],
     images: Annotated[
@@ -43,11 +43,10 @@ def repair(
     ] = None,
     quote: Annotated[bool, typer.Option("--quote", help="Show the cost and stop; nothing is spent.")] = False,
     image: ImageOpt = None,
+    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Skip unreadable files among the new images.")] = False,
     tolerance: Annotated[
         float,
-        typer.Option(
-            help="Warn if validation accuracy falls by more than this fraction.", min=0, max=1, callback=finite
-        ),
+        typer.Option(**within("Warn if validation accuracy falls by more than this fraction.", 0, 1)),
     ] = 0.005,
     teacher: TeacherOpt = None,
     report: ReportOpt = True,
@@ -70,8 +69,8 @@ def repair(
     storage, progress = storage_paths(cache, store, run), make_progress(quiet, as_json)
     settings = merge(settings, nested({"teacher.spec": teacher}))
     plan = plan_repair(
-        run, images, out, queries=queries, budget=money(budget), column=image, storage=storage, progress=progress,
-        settings=settings,
+        run, images, out, queries=queries, budget=money(budget), column=image, skip_bad=skip_bad, storage=storage,
+        progress=progress, settings=settings,
     )  # fmt: skip
     if quote:
         counts = {"trained": len(plan.trained), "checked": len(plan.checked)}

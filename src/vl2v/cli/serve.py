@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from vl2v.cli.common import StoreOpt, make_limits, make_progress, money, need_packages, storage_paths
+from vl2v.cli.common import StoreOpt, make_limits, make_progress, money, need_packages, storage_paths, within
 
 
 def serve(
@@ -15,10 +15,10 @@ def serve(
     host: Annotated[
         str, typer.Option(help="Address to listen on (default: reachable from this machine only).")
     ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=1, max=65535, help="TCP port.")] = 8000,
+    port: Annotated[int, typer.Option(**within("TCP port.", 1, 65535))] = 8000,
     int8: Annotated[bool, typer.Option("--int8", help="Serve the quantised model.")] = False,
     threads: Annotated[
-        int | None, typer.Option(min=1, max=1024, help="CPU threads (default: measured at the start).")
+        int | None, typer.Option(**within("CPU threads (default: measured at the start).", 1, 1024))
     ] = None,
     edits: Annotated[
         bool | None,
@@ -26,10 +26,10 @@ def serve(
     ] = None,
     budget: Annotated[str | None, typer.Option(help="The most that all added classes may cost together.")] = None,
     gallery: Annotated[bool, typer.Option("--gallery/--no-gallery", help="Show the nearest training images.")] = True,
-    max_inputs: Annotated[int, typer.Option(min=1, help="Images per request.")] = 64,
-    max_body_mb: Annotated[int, typer.Option(min=1, max=100_000, help="Megabytes per request.")] = 64,
-    max_image_mb: Annotated[int, typer.Option(min=1, max=2000, help="Megabytes per image file.")] = 10,
-    max_megapixels: Annotated[int, typer.Option(min=1, max=178, help="Megapixels per image.")] = 20,
+    max_inputs: Annotated[int, typer.Option(**within("Images per request.", 1))] = 64,
+    max_body_mb: Annotated[int, typer.Option(**within("Megabytes per request.", 1, 100_000))] = 64,
+    max_image_mb: Annotated[int, typer.Option(**within("Megabytes per image file.", 1, 2000))] = 10,
+    max_megapixels: Annotated[int, typer.Option(**within("Megapixels per image.", 1, 178))] = 20,
     cache: Annotated[Path | None, typer.Option(help="Folder for the index of files that were read.")] = None,
     store: StoreOpt = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,

@@ -8,7 +8,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vl2v.cli.common import BudgetOpt, CacheOpt, Json, Quiet, StoreOpt, group, make_progress, money, storage_paths
+from vl2v.cli.common import (
+    BudgetOpt,
+    CacheOpt,
+    Json,
+    Quiet,
+    StoreOpt,
+    group,
+    make_progress,
+    money,
+    storage_paths,
+    within,
+)
 from vl2v.cli.settings import COLUMNS, with_settings
 
 if TYPE_CHECKING:
@@ -22,7 +33,7 @@ def check(
         str | None, typer.Option(help="Labelled images, as for vl2v distill (default: images of plain colours).")
     ] = None,
     budget: BudgetOpt = None,
-    images: Annotated[int, typer.Option(help="Number of images to query.", min=2)] = 24,
+    images: Annotated[int, typer.Option(**within("Number of images to query.", 2))] = 24,
     cache: CacheOpt = None,
     store: StoreOpt = None,
     quiet: Quiet = False,

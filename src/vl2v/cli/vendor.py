@@ -8,12 +8,12 @@ from typing import Annotated, Any
 import typer
 
 from vl2v.cli import vendor_keys
-from vl2v.cli.common import finite, group, make_limits, need_packages
+from vl2v.cli.common import group, make_limits, need_packages, within
 from vl2v.cli.vendor_keys import DEFAULT_DB, Db
 
 
-def _env(name: str, text: str, **bounds: Any) -> Any:
-    return typer.Option(envvar=f"VL2V_VENDOR_{name}", help=text, **bounds)
+def _env(name: str, text: str, *limits: float) -> Any:
+    return typer.Option(envvar=f"VL2V_VENDOR_{name}", **(within(text, *limits) if limits else {"help": text}))
 
 
 def serve(
@@ -21,35 +21,30 @@ def serve(
         str, _env("TEACHER", "Model to serve: open_clip:<model>/<tag or file>, file:<path>, offline: or conse:.")
     ],
     host: Annotated[str, _env("HOST", "Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, _env("PORT", "TCP port.", min=1, max=65535)] = 8080,
+    port: Annotated[int, _env("PORT", "TCP port.", 1, 65535)] = 8080,
     db: Db = DEFAULT_DB,
     tls_cert: Annotated[str | None, _env("TLS_CERT", "Certificate chain, PEM; not needed behind a proxy.")] = None,
     tls_key: Annotated[str | None, _env("TLS_KEY", "Private key, PEM.")] = None,
     device: Annotated[str | None, _env("DEVICE", "Device of the model (default: chosen automatically).")] = None,
-    threads: Annotated[
-        int | None, _env("THREADS", "CPU threads (default: measured at the start).", min=1, max=1024)
-    ] = None,
+    threads: Annotated[int | None, _env("THREADS", "CPU threads (default: measured at the start).", 1, 1024)] = None,
     allow_image_host: Annotated[
         list[str] | None,
         _env("IMAGE_HOSTS", "Host that image URLs may refer to (with :port unless it is the default); repeatable."),
     ] = None,
-    max_inputs: Annotated[int, _env("MAX_INPUTS", "Images per request.", min=1)] = 64,
-    max_texts: Annotated[int, _env("MAX_TEXTS", "Texts per request.", min=1)] = 2048,
-    max_body_mb: Annotated[int, _env("MAX_BODY_MB", "Megabytes per request.", min=1, max=100_000)] = 64,
-    max_image_mb: Annotated[int, _env("MAX_IMAGE_MB", "Megabytes per image file.", min=1, max=2000)] = 10,
-    max_megapixels: Annotated[int, _env("MAX_MEGAPIXELS", "Megapixels per image.", min=1, max=178)] = 20,
-    queue: Annotated[int, _env("QUEUE", "Maximum number of queued inputs of all clients.", min=1)] = 4096,
-    wait_ms: Annotated[
-        float, _env("WAIT_MS", "Milliseconds that a batch waits for other clients.", min=0, max=60_000, callback=finite)
-    ] = 2.0,
+    max_inputs: Annotated[int, _env("MAX_INPUTS", "Images per request.", 1)] = 64,
+    max_texts: Annotated[int, _env("MAX_TEXTS", "Texts per request.", 1)] = 2048,
+    max_body_mb: Annotated[int, _env("MAX_BODY_MB", "Megabytes per request.", 1, 100_000)] = 64,
+    max_image_mb: Annotated[int, _env("MAX_IMAGE_MB", "Megabytes per image file.", 1, 2000)] = 10,
+    max_megapixels: Annotated[int, _env("MAX_MEGAPIXELS", "Megapixels per image.", 1, 178)] = 20,
+    queue: Annotated[int, _env("QUEUE", "Maximum number of queued inputs of all clients.", 1)] = 4096,
+    wait_ms: Annotated[float, _env("WAIT_MS", "Milliseconds that a batch waits for other clients.", 0, 60_000)] = 2.0,
     idempotency_hours: Annotated[
         float,
         _env(
             "IDEMPOTENCY_HOURS",
             "Hours that responses are stored for retries.",
-            min=0,
-            max=8760,
-            callback=finite,
+            0,
+            8760,
         ),
     ] = 24.0,
 ) -> None:

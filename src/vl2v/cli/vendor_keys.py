@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from vl2v.cli.common import amount, finite, group, money, need_packages
+from vl2v.cli.common import amount, group, money, need_packages, within
 from vl2v.errors import ConfigError
 from vl2v.terminal import say
 
@@ -62,11 +62,11 @@ def edit(
     quota: Annotated[
         str | None, typer.Option(help="The most that the account may spend in total, including past spending; or none.")
     ] = None,
-    requests_per_minute: Annotated[int | None, typer.Option(help="Rate limit; 0 for none.", min=0)] = None,
+    requests_per_minute: Annotated[int | None, typer.Option(**within("Rate limit; 0 for none.", 0))] = None,
     expires: Annotated[str | None, typer.Option(help=f"{EXPIRES}; or never.")] = None,
     rotate: Annotated[bool, typer.Option("--rotate", help="Create a new key and show it once.")] = False,
     grace_hours: Annotated[
-        float, typer.Option(help="How long the old key remains valid.", min=0, max=8760, callback=finite)
+        float, typer.Option(**within("How long the old key remains valid, in hours.", 0, 8760))
     ] = 24.0,
     db: Db = DEFAULT_DB,
     as_json: Json = False,

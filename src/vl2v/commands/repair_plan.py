@@ -124,6 +124,7 @@ def plan_repair(
     queries: int = QUERIES,
     budget: Decimal | str | float | None = None,
     column: str | None = None,
+    skip_bad: bool = False,
     teacher: Teacher | None = None,
     storage: StoragePaths | None = None,
     progress: Progress | None = None,
@@ -141,6 +142,7 @@ def plan_repair(
         budget: maximum amount to spend; required if the teacher charges.
         column: column of the paths if the images are a table; None takes that of the run, or else recognises it by its
             name.
+        skip_bad: whether unreadable files among the new images are skipped.
         teacher: an open teacher that replaces the one in the settings.
         storage: paths of cache and store; None uses those of the run.
         progress: receives the progress of scan and features.
@@ -182,7 +184,8 @@ def plan_repair(
             tables = target / TRAINED, target / CHECKED
             trained, checked = (read_unlabelled(table, None, classes, index, cache, progress) for table in tables)
         else:
-            found = read_unlabelled(*_listed(first, place, column, progress), classes, index, cache, progress)
+            listed = _listed(first, place, column, progress)
+            found = read_unlabelled(*listed, classes, index, cache, progress, skip_bad=skip_bad)
             count = _affordable(queries, limit, opened.describe().price)
             trained, checked = _select(first, found, cache, count, progress)
     _bind(opened, first.config, place, trained, checked)
@@ -234,7 +237,7 @@ def _settings(first: _FirstRun, out: Path, budget: Decimal | None, settings: dic
         "repair": {"run": str(first.path.resolve()), "images": str((out / TRAINED).resolve()), "per_batch": NEW},
         "budget": budget,
     }
-    return make_config(None, merge(merge(values, changes), settings))
+    return make_config(None, merge(merge(merge(values, changes), settings), {"budget": budget}))
 
 
 def _affordable(queries: int, limit: Decimal | None, price: Price) -> int:

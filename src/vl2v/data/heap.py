@@ -47,8 +47,8 @@ class ImageHeap(DomainFolder):
         if alike := class_folders(tree, self._named):
             names = ", ".join(map(shown, alike[:5])) + (", ..." if len(alike) > 5 else "")
             remedy = (
-                "if these folders are labels, drop --classes, which is for images without labels; to train without "
-                "the labels, --layout-as-found"
+                "if these folders are labels, vl2v distill reads them without --classes; to ignore them: "
+                "--layout-as-found"
             )
             self._doubt(Fault(names, "folders with the names of classes, taken as images without labels", remedy))
         if not self._by_folder:

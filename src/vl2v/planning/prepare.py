@@ -193,15 +193,20 @@ def read_unlabelled(
     index: FileIndex,
     cache: PixelCache | None,
     progress: Progress,
+    *,
+    skip_bad: bool = False,
 ) -> ImageDataset:
     """Scan images without labels of known classes; folders with the names of classes are accepted.
 
     Args:
         root: a folder of any depth, or a table.
         column: column of the paths in a table; None recognises it by its name.
+        skip_bad: whether unreadable files are skipped.
     """
     domain = "none" if is_table(root) else None
-    config = DataConfig(root=root, classes=tuple(names), image=column, domain=domain, layout_as_found=True)
+    config = DataConfig(
+        root=root, classes=tuple(names), image=column, domain=domain, skip_bad=skip_bad, layout_as_found=True
+    )
     return read_dataset(list_folder(config), config, index, cache, progress)[0]
 
 
