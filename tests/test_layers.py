@@ -11,7 +11,8 @@ import vl2v
 SOURCE = Path(vl2v.__file__).parent
 FOUNDATION = """
     errors hints strict nested yaml_keys terminal addresses allocator writing locking sqlite arrays tensor_files faults
-    progress threads shards micro_batch plugins options training_time locations renamed words json_files notebook
+    progress stopping threads shards micro_batch plugins options training_time locations renamed words json_files
+    notebook
 """
 LAYERS = [
     FOUNDATION, "pretrained cluster", "data", "datasets trust sources", "student", "teacher", "method", "recipes",

@@ -21,8 +21,8 @@ from vl2v.benchmark.sweep import Sweep
 from vl2v.cli import app
 from vl2v.errors import Interrupted
 from vl2v.progress import Silent
+from vl2v.stopping import stopped_by
 from vl2v.training.duration import Rates
-from vl2v.training.process import stopped_by
 
 GB = 2**30
 SETTINGS = ("student.size=32", "distill.steps=8", "distill.checkpoint_every=4", "batch_per_domain=4", "device=cpu")

@@ -23,7 +23,7 @@ from vl2v.config import RunConfig, parse
 from vl2v.errors import ConfigError, Interrupted
 from vl2v.locations import StoragePaths
 from vl2v.method.registry import BUILT_IN, METHODS
-from vl2v.training.process import stopped_by
+from vl2v.stopping import stopped_by
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "how-to" / "add-a-method.md"
 BASE: dict[str, Any] = {"data": {"root": "x"}, "teacher": {"spec": "file:x"}, "student": {"spec": "timm:x"}}

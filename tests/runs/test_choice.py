@@ -32,9 +32,9 @@ from vl2v.purchase import BoughtEmbeddings, BudgetAccount, ensure_affordable, ex
 from vl2v.runs.folder import RunFolder
 from vl2v.schema import RepairConfig
 from vl2v.settings import make_config
+from vl2v.stopping import stopped_by
 from vl2v.teacher.purchase.ledger import Ledger
 from vl2v.teacher.purchase.store import EmbeddingStore
-from vl2v.training.process import stopped_by
 
 IMAGES = 48  # distinct training images, with one held-out domain
 SETTINGS: dict[str, Any] = TINY | {

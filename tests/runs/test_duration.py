@@ -23,8 +23,8 @@ from vl2v.locations import StoragePaths
 from vl2v.planning.models import open_student
 from vl2v.progress import Silent
 from vl2v.schema import DistillConfig, minutes_of
+from vl2v.stopping import stopped_by
 from vl2v.training.duration import FEWEST, Rates, Workload, longest, seconds_of, within
-from vl2v.training.process import stopped_by
 from vl2v.training_time import TrainingTime
 
 WORK = Workload(train=5000, batch=24, validation=1000, test=2000)

@@ -25,9 +25,10 @@ from vl2v.method.loop import Batch
 from vl2v.method.registry import BUILT_IN, METHODS
 from vl2v.method.swad import LossValley
 from vl2v.micro_batch import MicroBatch
+from vl2v.stopping import stopped_by
 from vl2v.threads import cores
 from vl2v.training.data import loading_processes
-from vl2v.training.process import make_accelerator, precision_of, stopped_by, tuned
+from vl2v.training.process import make_accelerator, precision_of, tuned
 
 
 def config_of(**more: Any) -> RunConfig:

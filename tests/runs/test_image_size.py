@@ -19,12 +19,12 @@ from vl2v.planning.models import open_student
 from vl2v.planning.prepare import list_folder
 from vl2v.progress import Recorder, Silent
 from vl2v.settings import make_config
+from vl2v.stopping import stopped_by
 from vl2v.student.backbones import from_module
 from vl2v.student.preprocess import Preprocess
 from vl2v.training import image_size
 from vl2v.training.duration import Rates
 from vl2v.training.image_size import with_image_size
-from vl2v.training.process import stopped_by
 
 NATIVE = 160  # pixels, of the weights of the small student
 STEPS = 300 * 24  # images that the recipe trains on with so few

@@ -19,9 +19,9 @@ from vl2v.locations import StoragePaths
 from vl2v.method.distill import Projected
 from vl2v.planning.models import open_student
 from vl2v.progress import Silent
+from vl2v.stopping import stopped_by
 from vl2v.threads import computing
 from vl2v.training.duration import Rates
-from vl2v.training.process import stopped_by
 
 SMALL = TINY | {"distill": {"steps": 6, "checkpoint_every": 2, "learning_rate": 1e-3}, "recipe": "paper"}
 

@@ -23,7 +23,7 @@ from vl2v.method.evaluation import score
 from vl2v.progress import Silent
 from vl2v.runs.folder import RunFolder
 from vl2v.serve.collect import build
-from vl2v.training.process import stopped_by
+from vl2v.stopping import stopped_by
 from vl2v_runtime import Model
 
 NAMES = "blank,bar,zebra stripe"

@@ -19,8 +19,8 @@ from tiny_dataset import TINY, Bench, bench, environment  # noqa: F401 - a fixtu
 import vl2v
 from vl2v.errors import Interrupted
 from vl2v.locations import StoragePaths
+from vl2v.stopping import stopped_by
 from vl2v.student.model import cosine_logits
-from vl2v.training.process import stopped_by
 
 SMALL = TINY | {
     "data": {"labels_per_class": 4, "rest_unlabelled": True},

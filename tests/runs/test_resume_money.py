@@ -19,9 +19,9 @@ from vl2v.errors import BudgetError, Interrupted
 from vl2v.locations import StoragePaths
 from vl2v.runs.folder import RunFolder
 from vl2v.runs.storage import remember, storage_of
+from vl2v.stopping import stopped_by
 from vl2v.teacher.purchase.ledger import Ledger
 from vl2v.teacher.purchase.store import EmbeddingStore
-from vl2v.training.process import stopped_by
 
 SETTINGS: dict[str, Any] = {
     "student": {"size": 32},

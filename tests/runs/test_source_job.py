@@ -98,7 +98,7 @@ def test_shards_train_the_student_of_the_folder(bench: Bench, run: tuple[Run, Pa
 
 def test_the_source_may_be_gone_when_a_run_goes_on(bench: Bench, tmp_path: Path) -> None:
     from vl2v.errors import Vl2vError
-    from vl2v.training.process import stopped_by
+    from vl2v.stopping import stopped_by
 
     asked, data = iter(range(100)), shards(bench.data, tmp_path)
     with pytest.raises(Vl2vError), stopped_by(lambda: next(asked) >= 3):

@@ -20,7 +20,7 @@ from vl2v.errors import Vl2vError
 from vl2v.evaluation.predictions import read_predictions
 from vl2v.locations import StoragePaths
 from vl2v.progress import Silent
-from vl2v.training.process import stopped_by
+from vl2v.stopping import stopped_by
 
 SMALL = TINY | {
     "recipe": "paper",

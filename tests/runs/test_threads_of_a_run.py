@@ -19,8 +19,8 @@ from vl2v.errors import Interrupted
 from vl2v.locations import StoragePaths
 from vl2v.planning.models import open_student
 from vl2v.progress import Silent
+from vl2v.stopping import stopped_by
 from vl2v.training.pace import student_threads, training_threads
-from vl2v.training.process import stopped_by
 
 SMALL: dict[str, Any] = {
     "student": {"size": 32},

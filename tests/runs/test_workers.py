@@ -10,8 +10,8 @@ import pytest
 
 from vl2v.errors import Interrupted, RunError, TrainingError
 from vl2v.progress import Progress, Silent
+from vl2v.stopping import stop_asked
 from vl2v.training import workers
-from vl2v.training.process import stop_asked
 from vl2v.training.workers import Workers
 
 

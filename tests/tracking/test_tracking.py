@@ -23,8 +23,8 @@ from vl2v.errors import Interrupted, MissingExtraError
 from vl2v.locations import StoragePaths
 from vl2v.progress import Silent
 from vl2v.runs.folder import RunFolder
+from vl2v.stopping import stopped_by
 from vl2v.tracking.following import Tracking, values_of
-from vl2v.training.process import stopped_by
 
 for needed in ("tensorboard", "wandb", "mlflow", "alembic"):
     pytest.importorskip(needed)

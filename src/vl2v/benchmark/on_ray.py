@@ -21,7 +21,7 @@ from vl2v.cluster.connection import LOCAL, Share, check_room, connected
 from vl2v.cluster.worker import Driver
 from vl2v.errors import ConfigError, Interrupted, RunError, TrainingError, Vl2vError
 from vl2v.progress import Advance, Progress
-from vl2v.training.process import stop_asked
+from vl2v.stopping import stop_asked
 from vl2v_runtime import strict_json
 
 SAVING = 60.0  # seconds that jobs have to save their state when they are stopped

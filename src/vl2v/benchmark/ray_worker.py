@@ -24,8 +24,8 @@ from vl2v.json_files import write_json
 from vl2v.locations import StoragePaths
 from vl2v.progress import Silent
 from vl2v.runs.storage import FILE as STORAGE
+from vl2v.stopping import stopped_by
 from vl2v.teacher.base import TeacherCard
-from vl2v.training.process import stopped_by
 from vl2v.training.workers import Notes
 
 RUNNING, VECTORS = "running", "vectors"  # subfolders of a benchmark

@@ -17,11 +17,12 @@ from vl2v.errors import Interrupted, TrainingError
 from vl2v.locations import StoragePaths
 from vl2v.planning.models import open_student
 from vl2v.progress import Progress
+from vl2v.stopping import stop_asked
 from vl2v.teacher.base import TeacherCard
 from vl2v.threads import computing, cores, free_memory, peak_memory, stated
 from vl2v.training.duration import Rates
 from vl2v.training.pace import training_threads
-from vl2v.training.process import make_accelerator, stop_asked
+from vl2v.training.process import make_accelerator
 from vl2v.training.workers import Workers
 
 WORTH = 60.0  # seconds of training in total that make it worthwhile to start more processes

@@ -22,8 +22,8 @@ from vl2v.method import registry
 from vl2v.nested import merge, nested
 from vl2v.progress import Progress, Recorder
 from vl2v.runs.folder import RunFolder
+from vl2v.stopping import stop_asked
 from vl2v.threads import cores, free_memory
-from vl2v.training.process import stop_asked
 from vl2v.training.workers import Workers
 
 TEACHER = "offline:"

@@ -1,14 +1,11 @@
-"""The process of a run: device, precision, other processes, and interruption."""
+"""The process of a run: device, precision and other processes."""
 
 from __future__ import annotations
 
 import importlib.metadata
 import platform
-import signal
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
 from datetime import timedelta
 
 import torch
@@ -22,8 +19,6 @@ from vl2v.errors import ConfigError
 PACKAGES = ("vl2v", "torch", "torchvision", "timm", "accelerate", "numpy", "pillow", "open_clip_torch")
 
 CPU_ONLY = "ACCELERATE_USE_CPU"  # environment variable that makes Accelerate ignore a GPU
-
-_also_requested: ContextVar[Callable[[], bool]] = ContextVar("also_asked", default=lambda: False)
 
 
 def make_accelerator(config: RunConfig) -> Accelerator:
@@ -78,51 +73,12 @@ def tuned(device: torch.device) -> Iterator[None]:
         cudnn.allow_tf32, cudnn.benchmark = before
 
 
-@contextmanager
-def stop_asked() -> Iterator[Callable[[], bool]]:
-    """Within the block, record Ctrl-C and SIGTERM instead of interrupting. A second Ctrl-C interrupts.
-
-    Yields:
-        A function that returns whether to stop.
-    """
-    requested, also = threading.Event(), _also_requested.get()
-
-    def stop() -> bool:
-        return requested.is_set() or also()
-
-    if threading.current_thread() is not threading.main_thread():
-        yield stop
-        return
-
-    def handle(number: int, _: object) -> None:
-        if requested.is_set() and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        requested.set()
-
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
 def requested_anywhere(requested: bool, accelerator: Accelerator) -> bool:
     """Whether any process of the run was told to stop, so that all stop at the same step."""
     if accelerator.num_processes > 1:
         flag = torch.tensor(float(requested), device=accelerator.device)
         requested = bool(accelerator.reduce(flag, "sum") > 0)
     return requested
-
-
-@contextmanager
-def stopped_by(requested: Callable[[], bool]) -> Iterator[None]:
-    """Within the block, a run also stops if `requested` returns true. It is called after every step."""
-    token = _also_requested.set(requested)
-    try:
-        yield
-    finally:
-        _also_requested.reset(token)
 
 
 def versions(accelerator: Accelerator) -> dict[str, str]:

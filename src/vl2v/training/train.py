@@ -15,11 +15,11 @@ from vl2v.errors import RunError, StudentError
 from vl2v.method.registry import METHODS
 from vl2v.progress import Progress
 from vl2v.runs.folder import RunFolder, State
+from vl2v.stopping import stop_asked
 from vl2v.student.backbones import Backbone
 from vl2v.student.frozen import frozen
 from vl2v.training.data import TrainingData
 from vl2v.training.fresh import FreshViews
-from vl2v.training.process import stop_asked
 from vl2v.training.trainer import Trainer
 from vl2v.training.weights import TrainedWeights
 

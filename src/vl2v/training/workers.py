@@ -17,7 +17,7 @@ from typing import Any, Generic, Self, TypeVar
 from vl2v.allocator import keep_freed_memory
 from vl2v.errors import Interrupted, RunError
 from vl2v.progress import Progress, Silent
-from vl2v.training.process import stopped_by
+from vl2v.stopping import stopped_by
 
 Key = TypeVar("Key")
 POLL_SECONDS = 0.5  # maximum duration of `finished`, so that its caller can check whether to stop

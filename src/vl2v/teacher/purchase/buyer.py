@@ -1,4 +1,7 @@
-"""Buy missing embeddings within the budget. Each batch is validated and saved before the next one is sent."""
+"""Buy missing embeddings within the budget. Each batch is validated and saved before the next one is sent.
+
+Ctrl-C and SIGTERM take effect when the answers to what was sent are saved.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from typing import Protocol
 
 from vl2v.cluster.pool import WorkerPool, current_pool
 from vl2v.progress import Advance, Progress, Silent
+from vl2v.stopping import stopping_between
 from vl2v.teacher.base import Teacher, Vectors, checked
 from vl2v.teacher.file import FileTeacher
 from vl2v.teacher.http.remote import RemoteTeacher
@@ -93,8 +97,10 @@ class Buyer:
         if pool is not None and wanted.source is not None:
             with stage as advance:
                 return self._on_workers(pool, wanted, wanted.source, todo, advance)
-        with with_best_threads(self.teacher, lambda i: read(int(todo[i])), len(todo), self.threads), stage as advance:
+        best = with_best_threads(self.teacher, lambda i: read(int(todo[i])), len(todo), self.threads)
+        with best, stage as advance, stopping_between() as stop_if_asked:
             for start in range(0, len(todo), card.batch_size):
+                stop_if_asked()
                 part = todo[start : start + card.batch_size]
                 with self.store.alone(self.progress):
                     known = self.store.knows_images(card, digests[part], view)  # another process may have bought it
@@ -135,10 +141,11 @@ class Buyer:
             return self._remote(self.teacher, purpose).texts(texts)
         card = self.teacher.describe()
         context = PurchaseContext(self.store, self.budget, card, self.run, purpose)
-        with self.store.alone(self.progress):
+        with self.store.alone(self.progress), stopping_between() as stop_if_asked:
             known = self.store.knows_texts(card, texts)
             todo = list(dict.fromkeys(t for t, k in zip(texts, known, strict=True) if not k))
             for start in range(0, len(todo), card.batch_size):
+                stop_if_asked()
                 batch = todo[start : start + card.batch_size]
                 cost = card.price.of(texts=len(batch))
                 entry = context.open_entry("text", len(batch), cost)
@@ -161,15 +168,17 @@ class Buyer:
         """Save what workers embed, batch by batch, except what another process has saved by then."""
         card, bought = self.teacher.describe(), 0
         embedder = Embedder.of(str(self.spec), card, pool.use.share, self.threads)
-        for part, answer in embedded(pool, embedder, todo, source):
-            vectors = checked(answer, len(part), card, "image")
-            with self.store.alone(self.progress):
-                fresh = ~self.store.knows_images(card, wanted.digests[part], wanted.view)
-                rows = [i for i, new in zip(part, fresh, strict=True) if new]
-                if rows:
-                    self._save(wanted, rows, vectors[fresh], self._entry(wanted.purpose, wanted.view, len(rows)))
-            bought += len(rows)
-            advance(len(part))
+        with stopping_between() as stop_if_asked:
+            for part, answer in embedded(pool, embedder, todo, source):
+                vectors = checked(answer, len(part), card, "image")
+                with self.store.alone(self.progress):
+                    fresh = ~self.store.knows_images(card, wanted.digests[part], wanted.view)
+                    rows = [i for i, new in zip(part, fresh, strict=True) if new]
+                    if rows:
+                        self._save(wanted, rows, vectors[fresh], self._entry(wanted.purpose, wanted.view, len(rows)))
+                bought += len(rows)
+                advance(len(part))
+                stop_if_asked()
         return bought
 
     def _jobs(self) -> JobPurchase | None:

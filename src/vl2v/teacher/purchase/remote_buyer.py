@@ -6,6 +6,7 @@ import json
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -13,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 from vl2v.errors import BudgetError
 from vl2v.progress import Advance, Progress, Silent, warn
 from vl2v.sqlite import keys_of
+from vl2v.stopping import stopping_between
 from vl2v.teacher.http.packing import image_size, pack, text_size
-from vl2v.teacher.http.remote import AbandonedError, Answer, Kind, Order, RejectedInputError, RemoteTeacher
+from vl2v.teacher.http.remote import Answer, Kind, Order, RejectedInputError, RemoteTeacher
 from vl2v.teacher.origin import Consistency
 from vl2v.teacher.purchase.accounts import BatchAccount
 from vl2v.teacher.purchase.ledger import Budget, PurchaseContext
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from vl2v.teacher.purchase.buyer import Watch
 
 
+PATIENCE = 0.5  # seconds between two looks at whether the user asked to stop
 REJECTED = 10  # rejected images that do not stop a purchase, in addition to a tenth of the answered ones
 
 
@@ -164,17 +167,19 @@ class Purchase:
     ) -> None:
         """Send as many requests at once as the vendor allows; after a fault, send no more and save what arrives.
 
-        A request whose images the vendor rejects is divided, so that a single unacceptable image stops no other.
+        A request whose images the vendor rejects is divided, so that a single unacceptable image stops no other. Ctrl-C
+        and SIGTERM stop the purchase when the responses to all requests in flight are saved, since they are paid.
         """
         stop = threading.Event()
         in_flight: dict[Future[Answer], PendingRequest] = {}
         halves: list[PendingRequest] = []
         fault: BaseException | None = None
         width = self._teacher.limits.concurrency
-        with ThreadPoolExecutor(width, "vl2v-teacher") as pool:
+        with ThreadPoolExecutor(width, "vl2v-teacher") as pool, stopping_between(insist=False) as stop_if_asked:
             try:
                 more: PendingRequest | None = next(requests, None)
                 while more is not None or in_flight:
+                    stop_if_asked()
                     while more is not None and len(in_flight) < width and self._reserved(more, bool(in_flight)):
                         in_flight[pool.submit(self._teacher.fulfil, more.order, more.account, stop)] = more
                         more = halves.pop() if halves else next(requests, None)
@@ -185,7 +190,8 @@ class Purchase:
                 fault = error
                 stop.set()
                 while in_flight:
-                    fault = self._collect_quietly(in_flight, save, advance, fault)
+                    with suppress(Exception):  # the first fault is reported
+                        self._collect(in_flight, save, advance)
         if fault is not None:
             raise fault
 
@@ -210,9 +216,9 @@ class Purchase:
         save: Callable[[PendingRequest, Answer], None],
         advance: Advance,
     ) -> list[PendingRequest]:
-        """Wait for responses and save them; return the halves of rejected requests."""
+        """Wait a little for responses and save them; return the halves of rejected requests."""
         halves: list[PendingRequest] = []
-        for future in wait(in_flight, return_when=FIRST_COMPLETED).done:
+        for future in wait(in_flight, PATIENCE, FIRST_COMPLETED).done:
             request = in_flight.pop(future)
             try:
                 answer = future.result()
@@ -251,21 +257,3 @@ class Purchase:
         if len(self._rejected) > REJECTED + self._answered // 10:
             raise error
         return []
-
-    def _collect_quietly(
-        self,
-        in_flight: dict[Future[Answer], PendingRequest],
-        save: Callable[[PendingRequest, Answer], None],
-        advance: Advance,
-        fault: BaseException,
-    ) -> BaseException:
-        """Collect responses after a fault; later faults are dropped, so that the first one is reported."""
-        try:
-            self._collect(in_flight, save, advance)
-        except AbandonedError:
-            pass
-        except KeyboardInterrupt as again:
-            return again
-        except Exception:
-            pass
-        return fault
