@@ -16,11 +16,13 @@ from vl2v.commands.classes import add_classes, list_classes, quote_classes, remo
 from vl2v.commands.distill import Run, run
 from vl2v.commands.export import Export
 from vl2v.commands.export import export as export_student
+from vl2v.commands.moved import locate_images
 from vl2v.config import DataConfig, RunConfig, merge, parse
 from vl2v.data.tables.frame import Frame
 from vl2v.errors import StudentError
 from vl2v.evaluation.evaluation import Evaluation
 from vl2v.faults import explaining
+from vl2v.hints import resume_command
 from vl2v.locations import StoragePaths
 from vl2v.planning.prepare import known_columns, known_order
 from vl2v.progress import Progress
@@ -48,6 +50,7 @@ __all__ = [
     "quote_classes",
     "remove_classes",
 ]
+RESUMED = "name their new place: {} DATA, with a folder or a table as DATA"
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -93,7 +96,7 @@ def distill(
         budget: the most to spend, in the teacher's currency.
         resume: continue the run in `out` with its settings. You may raise `budget`, change `tracking`, accept the
             teacher, and, until all images are bought, change `when_short`. The teacher of a run from elsewhere must be
-            stated again if it is a file or an address.
+            stated again if it is a file or an address. If its images have moved, name their new place as `data`.
         accept_teacher: continue if responses look useless: one embedding for different images or texts, a wrong order,
             zero-shot accuracy at chance.
         recipe: set of default settings: ``ood`` (default) or ``paper``; see docs/method.md.
@@ -125,7 +128,10 @@ def distill(
         "recipe": recipe,
     }
     if resume:
-        final = _resumed(RunFolder(Path(out)), given, settings or {})
+        folder = RunFolder(Path(out))
+        folder.config(resuming=True)
+        base = locate_images(folder, data, storage, progress, RESUMED.format(resume_command(folder.path)))
+        final = _resumed(base, given, settings or {})
     else:
         given["data"] |= data_of(data, config, merge(settings or {}, given), storage, progress)
         final = make_config(config, merge(settings or {}, given))
@@ -248,14 +254,14 @@ def load(folder: str | Path, backbone: nn.Module | None = None, device: str = "c
     return Student.load(folder, backbone, device)
 
 
-def _resumed(folder: RunFolder, given: Mapping[str, Any], settings: Mapping[str, Any]) -> RunConfig:
-    """The settings of a run to be resumed, with those changes that affect no trained weights."""
+def _resumed(base: RunConfig, given: Mapping[str, Any], settings: Mapping[str, Any]) -> RunConfig:
+    """The settings `base` of a run to be resumed, with those changes that affect no trained weights."""
     teacher = settings.get("teacher", {})
     accept = given["teacher"]["accept"] or teacher.get("accept") or None
     changes = {key: settings.get(key) for key in ("tracking", "when_short")}
     stated = {key: teacher.get(key) for key in ("free", "batch_api")}
     changes |= {"budget": given["budget"], "teacher": stated | {"accept": accept}}
-    return make_config(None, merge(folder.config(resuming=True).model_dump(mode="json"), changes))
+    return make_config(None, merge(base.model_dump(mode="json"), changes))
 
 
 def _student_name(student: str | nn.Module | Backbone | None) -> str | None:

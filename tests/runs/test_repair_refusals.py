@@ -112,7 +112,7 @@ def test_the_teacher_is_opened_with_the_settings_of_the_repair(run: Path, bench:
 def test_a_run_without_its_images(run: Path, bench: Bench) -> None:
     config = run / "config.yaml"
     config.write_text(config.read_text().replace("root: ", "root: /nowhere"))
-    with pytest.raises(DataError, match="is not a folder"):
+    with pytest.raises(RunError, match=r"have moved(.|\n)*--data DATA"):
         plan(run, bench)
 
 

@@ -8,7 +8,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vl2v.cli.common import BudgetOpt, Json, Quiet, StoreOpt, TeacherOpt, group, make_progress, money, storage_paths
+from vl2v.cli.common import (
+    BudgetOpt,
+    Json,
+    MovedOpt,
+    Quiet,
+    StoreOpt,
+    TeacherOpt,
+    group,
+    make_progress,
+    money,
+    storage_paths,
+)
 
 if TYPE_CHECKING:
     from vl2v.student.model import Student
@@ -59,6 +70,7 @@ def add(
     teacher: TeacherOpt = None,
     price_per_1000_texts: Annotated[str | None, typer.Option(help="Price of 1000 texts, if unpublished.")] = None,
     free: Annotated[bool, typer.Option("--free", help="Confirm that the unpublished price is 0.")] = False,
+    data: MovedOpt = None,
     store: StoreOpt = None,
     quiet: Quiet = False,
     as_json: Json = False,
@@ -77,7 +89,7 @@ def add(
         show(found.to_dict() if as_json else found.table())
         return
     progress, limit = make_progress(quiet, as_json), money(budget)
-    wording |= {"accept_teacher": accept_teacher, "share": share}
+    wording |= {"accept_teacher": accept_teacher, "share": share, "data": data}
     _tell(run, add_classes(run, names, budget=limit, storage=storage, progress=progress, **wording), as_json)
 
 

@@ -48,6 +48,9 @@ CacheOpt = Annotated[Path | None, typer.Option(help="Cache folder for decoded pi
 StoreOpt = Annotated[Path | None, typer.Option(help="File of purchased embeddings; back it up.")]
 BudgetOpt = Annotated[str | None, typer.Option(help="The most to spend; required if the teacher charges.")]
 TeacherOpt = Annotated[str | None, typer.Option(help="Teacher of the run, if its address has changed.")]
+MovedOpt = Annotated[
+    Path | None, typer.Option("--data", help="The run's images, if they have moved; the run records the new place.")
+]
 ReportOpt = Annotated[bool, typer.Option(help="Write report.html at the end.")]
 
 

@@ -74,7 +74,8 @@ def distill(
         Path | None,
         typer.Argument(
             help="Images: a folder of classes, a table (.csv, .parquet, ...), hf:user/name, a dataset of the package "
-            "datasets, WebDataset shards (.tar), or an export of Label Studio or CVAT; omit with --resume."
+            "datasets, WebDataset shards (.tar), or an export of Label Studio or CVAT. With --resume: their new place, "
+            "if they have moved."
         ),
     ] = None,
     out: Annotated[Path, typer.Option(help="Folder of the run, new or empty.")] = Path("runs/vl2v"),

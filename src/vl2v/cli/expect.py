@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vl2v.allocator import keep_freed_memory
-from vl2v.cli.common import ImageOpt, Json, Quiet, make_progress
+from vl2v.cli.common import ImageOpt, Json, MovedOpt, Quiet, make_progress
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -23,6 +23,7 @@ def expect(
         typer.Argument(help="Unlabelled images of a new site: files, folders, tables, or datasets of other tools."),
     ],
     image: ImageOpt = None,
+    data: MovedOpt = None,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
@@ -31,7 +32,7 @@ def expect(
     from vl2v.cli.printing import show
     from vl2v.commands.expect import expect as work
 
-    found = work(run, images, column=image, progress=make_progress(quiet, as_json))
+    found = work(run, images, column=image, data=data, progress=make_progress(quiet, as_json))
     show(found.to_dict() if as_json else text_of(found))
 
 

@@ -9,7 +9,17 @@ from typing import Annotated
 import typer
 
 from vl2v.allocator import keep_freed_memory
-from vl2v.cli.common import CacheOpt, Json, Quiet, ReportOpt, StoreOpt, TeacherOpt, make_progress, storage_paths
+from vl2v.cli.common import (
+    CacheOpt,
+    Json,
+    MovedOpt,
+    Quiet,
+    ReportOpt,
+    StoreOpt,
+    TeacherOpt,
+    make_progress,
+    storage_paths,
+)
 
 
 def final(
@@ -19,6 +29,7 @@ def final(
         str | None, typer.Option(help="The most to spend on embeddings that the first run did not buy (default 0).")
     ] = None,
     teacher: TeacherOpt = None,
+    data: MovedOpt = None,
     report: ReportOpt = True,
     cache: CacheOpt = None,
     store: StoreOpt = None,
@@ -31,7 +42,9 @@ def final(
     from vl2v.commands.final import final as work
 
     storage, progress = storage_paths(cache, store, first), make_progress(quiet, as_json)
-    done, expected = work(first, out, budget=budget, teacher=teacher, storage=storage, progress=progress, report=report)
+    done, expected = work(
+        first, out, budget=budget, teacher=teacher, data=data, storage=storage, progress=progress, report=report
+    )
     if done is not None:
         show(run_json(done) | {"expected": asdict(expected)} if as_json else run_text(done))
         if not as_json:

@@ -12,6 +12,7 @@ from vl2v.cli.common import (
     CacheOpt,
     ImageOpt,
     Json,
+    MovedOpt,
     Quiet,
     ReportOpt,
     StoreOpt,
@@ -49,6 +50,7 @@ def repair(
         typer.Option(**within("Warn if validation accuracy falls by more than this fraction.", 0, 1)),
     ] = 0.005,
     teacher: TeacherOpt = None,
+    data: MovedOpt = None,
     report: ReportOpt = True,
     cache: CacheOpt = None,
     store: StoreOpt = None,
@@ -69,8 +71,8 @@ def repair(
     storage, progress = storage_paths(cache, store, run), make_progress(quiet, as_json)
     settings = merge(settings, nested({"teacher.spec": teacher}))
     plan = plan_repair(
-        run, images, out, queries=queries, budget=money(budget), column=image, skip_bad=skip_bad, storage=storage,
-        progress=progress, settings=settings,
+        run, images, out, queries=queries, budget=money(budget), column=image, skip_bad=skip_bad, data=data,
+        storage=storage, progress=progress, settings=settings,
     )  # fmt: skip
     if quote:
         counts = {"trained": len(plan.trained), "checked": len(plan.checked)}

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from vl2v.cli.common import StoreOpt, make_limits, make_progress, money, need_packages, storage_paths, within
+from vl2v.cli.common import MovedOpt, StoreOpt, make_limits, make_progress, money, need_packages, storage_paths, within
 
 
 def serve(
@@ -31,6 +31,7 @@ def serve(
     max_image_mb: Annotated[int, typer.Option(**within("Megabytes per image file.", 1, 2000))] = 10,
     max_megapixels: Annotated[int, typer.Option(**within("Megapixels per image.", 1, 178))] = 20,
     cache: Annotated[Path | None, typer.Option(help="Folder for the index of files that were read.")] = None,
+    data: MovedOpt = None,
     store: StoreOpt = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
 ) -> None:
@@ -38,9 +39,14 @@ def serve(
     need_packages(
         "Serving a student", "serve", "fastapi", "onnxruntime", "prometheus_client", "python_multipart", "uvicorn"
     )
+    from vl2v.commands.moved import locate_images
+    from vl2v.runs.folder import RunFolder
     from vl2v.serve.running import serve as work
     from vl2v.serve.settings import ServeSettings
 
     limits = make_limits(max_inputs, max_body_mb, max_image_mb, max_megapixels)
     settings = ServeSettings(run, host, port, int8, threads, edits, money(budget), gallery, limits)
-    work(settings, storage_paths(cache, store, run), make_progress(quiet, False))
+    storage, progress = storage_paths(cache, store, run), make_progress(quiet, False)
+    if data is not None:
+        locate_images(RunFolder(run), data, storage, progress)
+    work(settings, storage, progress)

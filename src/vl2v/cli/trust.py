@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vl2v.cli.common import BudgetOpt, Json, Quiet, StoreOpt, TeacherOpt, make_progress, money, storage_paths
+from vl2v.cli.common import BudgetOpt, Json, MovedOpt, Quiet, StoreOpt, TeacherOpt, make_progress, money, storage_paths
 from vl2v.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ def trust(
     quote: Annotated[bool, typer.Option("--quote", help="Only show the cost of --reject.")] = False,
     budget: BudgetOpt = None,
     teacher: TeacherOpt = None,
+    data: MovedOpt = None,
     store: StoreOpt = None,
     quiet: Quiet = False,
     as_json: Json = False,
@@ -56,7 +57,7 @@ def trust(
         cost = quote_reject(run, change)
         show(cost.to_dict() if as_json else cost.table())
         return
-    found = refit(run, make_progress(quiet, as_json), change)
+    found = refit(run, make_progress(quiet, as_json), change, data)
     show(found.to_dict() if as_json else trust_text(found, run))
 
 

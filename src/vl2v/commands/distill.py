@@ -68,7 +68,7 @@ from vl2v.training.duration import settle_by_measuring
 from vl2v.training.fresh import FreshViews
 from vl2v.training.image_size import with_image_size
 from vl2v.training.process import make_accelerator, tuned, versions
-from vl2v.training.student import build_student, provenance_of
+from vl2v.training.student import build_student, data_of, provenance_of
 from vl2v.training.train import TrainingResult, saved_state, train
 from vl2v.trust import files as trust_file
 from vl2v_runtime.names import shown
@@ -203,6 +203,8 @@ def _buy(
         plan = with_choice(plan, budget, store, folder, accelerator, progress)
         ensure_affordable(plan, budget, folder.path)
         keep()
+        folder.work.mkdir(exist_ok=True)
+        write_json(folder.data_file, data_of(plan))
         _purchase_with_advice(plan, budget, store, folder, accelerator, progress)
         export_embeddings(plan, store, folder.work)
     return plan

@@ -17,6 +17,7 @@ from vl2v.analysis.expected import Calibration, Signals, inverse_logit
 from vl2v.analysis.intervals import Share, wilson
 from vl2v.commands.expect_basis import Basis, basis_of
 from vl2v.commands.given_images import find_images
+from vl2v.commands.moved import locate_images
 from vl2v.errors import DataError
 from vl2v.evaluation.reference import LABELS, Reference
 from vl2v.faults import explaining
@@ -129,6 +130,7 @@ def expect(
     images: str | Path | Sequence[str | Path],
     *,
     column: str | None = None,
+    data: str | Path | None = None,
     progress: Progress | None = None,
 ) -> Expected:
     """Estimate the accuracy of a student on images without labels, with a 95% interval. No teacher is queried.
@@ -139,17 +141,20 @@ def expect(
     used. Of more than 1,000 images, 1,000 are drawn at random. Copies of an image count once.
 
     Args:
-        run: folder of a finished run, with its images where they were.
+        run: folder of a finished run.
         images: one or several images, folders of images at any depth, tables, or datasets of other tools.
         column: column of the paths in a table; None takes that of the run, or else recognises it by its name.
+        data: the run's images, if they have moved; the run records the new place.
 
     Raises:
-        RunError: if the run is not finished, has too few validation images, or its classes were changed.
-        DataError: if there is no readable image, or the images of the run have moved.
+        RunError: if the run is not finished, has too few validation images, its classes were changed, or its images
+            have moved.
+        DataError: if there is no readable image.
     """
     progress = progress or Silent()
     given = [images] if isinstance(images, str | Path) else images
     folder = RunFolder(Path(run))
+    locate_images(folder, data, progress=progress)
     found, left_out = find_images(
         [Path(path) for path in given],
         column,

@@ -24,6 +24,7 @@ from vl2v.analysis.expected import (
 )
 from vl2v.analysis.intervals import Share, share_of
 from vl2v.analysis.probe import stratified_folds
+from vl2v.commands.moved import MOVED
 from vl2v.commands.run_images import sample_rows
 from vl2v.commands.trust import read_answers
 from vl2v.config import RunConfig
@@ -169,7 +170,7 @@ def _measure(
             "The validation images of the run cannot be read.",
             expected=f"the images that it was trained on, in {shown(root)}",
             found=str(error),
-            next_step="put them back; vl2v expect compares the new images with them",
+            next_step=f"put them back, or {MOVED}; vl2v expect compares the new images with them",
         ) from error
     copies, rng = _changed(domain), np.random.default_rng(0)
     every: list[Outputs] = []

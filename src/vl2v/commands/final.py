@@ -9,6 +9,7 @@ from pathlib import Path
 
 from vl2v.analysis.intervals import wilson
 from vl2v.commands.distill import Run, run
+from vl2v.commands.moved import locate_images
 from vl2v.errors import ConfigError, RunError
 from vl2v.evaluation.evaluation import Evaluation
 from vl2v.json_files import read_json, write_json
@@ -78,6 +79,7 @@ def final(
     *,
     budget: str | None = None,
     teacher: str | None = None,
+    data: str | Path | None = None,
     storage: StoragePaths | None = None,
     progress: Progress | None = None,
     report: bool = True,
@@ -93,6 +95,7 @@ def final(
         out: folder of the new run, new or empty.
         budget: the most to spend; None spends nothing.
         teacher: the teacher of the run, if its address has changed or the run comes from elsewhere.
+        data: the run's images, if they have moved; both runs record the new place.
         storage: paths of cache and store; None uses those of the first run.
         progress: receives the progress of every stage.
         report: whether to write ``report.html`` at the end.
@@ -102,7 +105,7 @@ def final(
         also in ``expected.json`` of the new run.
 
     Raises:
-        RunError: if the first run is not finished, or `out` has another run.
+        RunError: if the first run is not finished, `out` has another run, or the images are missing.
         ConfigError: if it held out no domain.
         BudgetError: if embeddings are missing that the budget does not cover.
     """
@@ -118,8 +121,10 @@ def final(
             next_step="deploy its student, or run vl2v distill with --held-out first",
         )
     limit = "0" if budget is None else budget
-    resume = _is_begun(out, first)
-    values = (RunFolder(out).config(resuming=True) if resume else config).model_dump(mode="json") | {"budget": limit}
+    resume, paths = _is_begun(out, first), storage or storage_of(first)
+    for begun in [folder, *([RunFolder(out)] if resume else [])]:
+        config = locate_images(begun, data, paths, progress)
+    values = config.model_dump(mode="json") | {"budget": limit}
     values["data"]["held_out"] = ()
     if not resume:
         ensure_teacher_allowed(folder, teacher)
@@ -129,7 +134,6 @@ def final(
         ensure_new(RunFolder(out), made.data.root)
         out.mkdir(parents=True, exist_ok=True)
         write_json(out / EXPECTED, asdict(expected) | {"first_run": str(first.resolve())})
-    paths = storage or storage_of(first)
     done = run(made, out, resume=resume, storage=paths, progress=progress, report=report, named=teacher)
     return done, expected
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from vl2v.analysis.selection import k_centre
 from vl2v.commands.choosing import with_recorded_choice
+from vl2v.commands.moved import locate_images
 from vl2v.commands.repair_checks import (
     compared_evaluation,
     ensure_comparable,
@@ -104,11 +105,12 @@ class _FirstRun:
     evaluation: Evaluation
 
     @classmethod
-    def load(cls, path: Path, storage: StoragePaths | None) -> _FirstRun:
+    def load(cls, path: Path, storage: StoragePaths | None, data: str | Path | None, progress: Progress) -> _FirstRun:
         """Load the run, and check that its student can be repaired."""
         folder = RunFolder(path)
-        config = folder.config()
+        folder.config()
         ensure_finished(folder)
+        config = locate_images(folder, data, storage, progress)
         ensure_repairable(config, path)
         evaluation, student = compared_evaluation(folder), Student.load(path)
         ensure_same_classes(student, path)
@@ -126,6 +128,7 @@ def plan_repair(
     column: str | None = None,
     skip_bad: bool = False,
     teacher: Teacher | None = None,
+    data: str | Path | None = None,
     storage: StoragePaths | None = None,
     progress: Progress | None = None,
     settings: dict[str, Any] | None = None,
@@ -144,22 +147,24 @@ def plan_repair(
             name.
         skip_bad: whether unreadable files among the new images are skipped.
         teacher: an open teacher that replaces the one in the settings.
+        data: the images of the first run, if they have moved; the runs record the new place.
         storage: paths of cache and store; None uses those of the run.
         progress: receives the progress of scan and features.
         settings: nested settings of the new run, which replace those of a repair and of the first run.
 
     Raises:
-        RunError: if the run is not finished, or `out` is not empty or has a repair with other options.
+        RunError: if the run is not finished, its images have moved, or `out` is not empty or has a repair with other
+            options.
         ConfigError: if the run's student cannot be repaired, the number of queries is too small, the budget is not an
             amount of money, or a setting would change what the students are compared on.
-        DataError: if there are fewer than 5 different images, or the images of the run have moved.
+        DataError: if there are fewer than 5 different images.
         StudentError: if the student cannot be loaded.
     """
     progress, place = progress or Silent(), Path(images)
     target = Path(out) if out is not None else Path(run).resolve().with_name(f"{Path(run).resolve().name}-repaired")
     _check_queries(queries)
     limit = parse_budget(budget)
-    first = _FirstRun.load(Path(run), storage)
+    first = _FirstRun.load(Path(run), storage, data, progress)
     record = {
         "first_run": str(first.path.resolve()),
         "images": str(place.resolve()),
@@ -167,6 +172,8 @@ def plan_repair(
         "settings": json.loads(json.dumps(settings or {}, default=str)),
     }
     begun = is_begun(target, record)
+    if begun and RunFolder(target).config_file.is_file():
+        locate_images(RunFolder(target), data, first.storage, progress)
     for source in () if begun else (first.config.data.root, place):
         ensure_new(RunFolder(target), source)
     config = _settings(first, target, limit, settings or {})

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from vl2v.commands.moved import MOVED
 from vl2v.data.splits import Indices
 from vl2v.evaluation.predictions import Predictions
 from vl2v.progress import Progress, warn
@@ -42,6 +43,6 @@ def embed_images(
                 rows.append(student.embed(paths[start : start + CHUNK], CHUNK))
                 advance(len(rows[-1]))
     except (OSError, UnreadableImageError) as error:
-        warn(progress, f"{consequence}, because the run's images have moved ({error})")
+        warn(progress, f"{consequence}, because the run's images have moved ({error}); {MOVED}")
         return None
     return np.concatenate(rows)

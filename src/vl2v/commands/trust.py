@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vl2v.commands.moved import MOVED, locate_images
 from vl2v.commands.reject import KnownImages, logits_of, negative_texts
 from vl2v.commands.run_images import embed_images, sample_rows
 from vl2v.data.splits import Indices
@@ -108,7 +109,7 @@ class Refitted:
         return measure | {"trust": trust, "domains": rows}
 
 
-def refit(path: Path, progress: Progress, reject: Reject | None = None) -> Refitted:
+def refit(path: Path, progress: Progress, reject: Reject | None = None, data: str | Path | None = None) -> Refitted:
     """Fit the trust data of a finished run from `predictions.npz`, and write them to student and exported files.
 
     The drift reference and the thresholds of negative texts need embeddings. They are computed if the images of the run
@@ -116,6 +117,7 @@ def refit(path: Path, progress: Progress, reject: Reject | None = None) -> Refit
 
     Args:
         reject: change of the negative texts; None leaves those of the student.
+        data: the run's images, if they have moved; the run records the new place.
 
     Raises:
         RunError: if the run has no saved predictions, or none on validation images; if negative texts are to be added
@@ -124,6 +126,8 @@ def refit(path: Path, progress: Progress, reject: Reject | None = None) -> Refit
         BudgetError: before anything is sent that would exceed the budget.
         TeacherError: if the teacher is not the student's, or returns no usable response.
     """
+    if data is not None:
+        locate_images(RunFolder(path), data, progress=progress)
     with alone_in(path, "vl2v trust"):
         return _refit(path, progress, reject)
 
@@ -160,7 +164,7 @@ def _refit(path: Path, progress: Progress, reject: Reject | None) -> Refitted:
             "The threshold of negative texts is fitted on the run's validation images.",
             expected=f"the images in {folder.config().data.folder}",
             found="they have moved",
-            next_step="move them back, and repeat the command; nothing was spent",
+            next_step=f"{MOVED}; nothing was spent",
         )
     elif student.trust is not None:
         trust = _without_images(trust, student.trust, reject, folder)
@@ -208,7 +212,7 @@ def _without_images(fitted: Trust, earlier: Trust, reject: Reject | None, folder
             "The thresholds of the negative texts cannot be fitted again.",
             expected=f"the images in {folder.config().data.folder}",
             found="they have moved",
-            next_step="move them back, and repeat the command; or remove the negative texts: --no-reject",
+            next_step=f"{MOVED}; or remove the negative texts: --no-reject",
         )
     thresholds = {NEGATIVES: earlier.reject[NEGATIVES]}
     return replace(fitted, reject={**fitted.reject, **thresholds}, negatives=earlier.negatives)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -109,6 +109,20 @@ def split_dataset(dataset: ImageDataset, config: DataConfig, seed: int) -> Split
     return Split(sources, training, validation, test, np.concatenate(rest), own_test, left_out)
 
 
+def is_dataset_of(dataset: ImageDataset, made: Mapping[str, Any]) -> bool:
+    """Whether a dataset has the images, names and labels of a run.
+
+    Without domains, the only domain is called like the folder of the images, which may have another name now.
+
+    Args:
+        made: ``data`` in the provenance of the run's student.
+    """
+    names = tuple(made.get("domains") or ())
+    if len(names) == len(dataset.domains) == 1:
+        dataset = replace(dataset, domains=names)
+    return bool(made.get("digest") == dataset.digest())
+
+
 def split_of_student(
     dataset: ImageDataset, provenance: Mapping[str, Any], own: DataConfig | None = None
 ) -> Split | None:
@@ -119,7 +133,7 @@ def split_of_student(
         own: data settings of the run. None uses those in the provenance.
     """
     settings = (provenance.get("config") or {}).get("data")
-    if (provenance.get("data") or {}).get("digest") != dataset.digest() or (own is None and settings is None):
+    if not is_dataset_of(dataset, provenance.get("data") or {}) or (own is None and settings is None):
         return None
     config = own or parse(DataConfig, settings, "the student's provenance")
     return split_dataset(dataset, config, int(provenance.get("seed", 0)))

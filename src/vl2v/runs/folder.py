@@ -78,6 +78,7 @@ class RunFolder:
         self.report_file = path / "report.html"
         self.queries_file = path / "queries.json"
         self.work = path / "work"
+        self.data_file = self.work / "data.json"  # the images of an unfinished run; later, the student records them
 
     def create(self, config: RunConfig, storage: StoragePaths | None = None) -> None:
         """Create the folder of a new run, from which it can be resumed.

@@ -13,6 +13,7 @@ import numpy as np
 import vl2v_runtime
 from vl2v import __version__
 from vl2v.addresses import is_local
+from vl2v.commands.moved import MOVED
 from vl2v.errors import ConfigError, DataError, RunError, Vl2vError
 from vl2v.faults import explain
 from vl2v.locations import StoragePaths, locations_in
@@ -122,7 +123,7 @@ def _need_export(run: Path, int8: bool, storage: StoragePaths, progress: Progres
     except (DataError, RunError):
         if int8 or not (run / "student").is_dir():
             raise
-        warn(progress, "the run's images have moved: the file is compared with the student on random images")
+        warn(progress, "the run's images have moved: the file is compared with the student on random images; " + MOVED)
         export(run / "student", out=run / EXPORT, storage=storage, progress=progress)
 
 
@@ -143,7 +144,10 @@ def _gallery(
     from vl2v.serve.collect import build
 
     try:
-        gallery = build(RunFolder(run).config(), model, storage, progress)
+        config = RunFolder(run).config()
+        if not config.data.root.exists():
+            return None, f"the images of the run have moved; {MOVED}."
+        gallery = build(config, model, storage, progress)
     except ConfigError as error:  # quotes the file, which may be a link to any other; clients read the reason
         warn(progress, f"there is no gallery: {error}")
         return None, "the settings of the run cannot be read; the log of the server says why."

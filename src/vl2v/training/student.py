@@ -48,30 +48,35 @@ def build_student(
 
 def provenance_of(plan: RunPlan, folder: RunFolder) -> dict[str, Any]:
     """Return the provenance of a student: versions, teacher, prompts, data and settings."""
-    config, card, dataset = plan.config, plan.card, plan.dataset
+    config, card = plan.config, plan.card
     state = folder.load_state()
     swad = state.values.get("swad") if state else None
-    trained = plan.examples.digests[plan.examples.views == 0]
     return {
         "made_with": folder.config().made_with,
         "made_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "teacher": {"identity": card.identity, "revision": card.revision, "dimension": card.dimension},
         "prompts": list(plan.requirements.prompts),
         "templates": list(load_templates(config.teacher.prompts)),
-        "data": {
-            "digest": dataset.digest(),
-            "images": len(dataset),
-            "domains": list(dataset.domains),
-            "held_out": list(match_domains(config.data.held_out, dataset.domains)),
-            "training_images": len(trained),
-            "training_sample": sample_of(trained),
-            **({} if plan.labelled else {"labels": "none", "measure": TEACHER.measure}),
-        },
+        "data": data_of(plan),
         "seed": config.seed,
         "weights": config.distill.weights,
         "swad": swad and {key: swad[key] for key in ("converged_at", "dead_at", "threshold")},
         "config": printable_paths(config.model_dump(mode="json", exclude={"made_with", "budget", "tracking"})),
         MARK: sign_teacher(config),
+    }
+
+
+def data_of(plan: RunPlan) -> dict[str, Any]:
+    """Return what a student, or an unfinished run, records of its images."""
+    dataset, trained = plan.dataset, plan.examples.digests[plan.examples.views == 0]
+    return {
+        "digest": dataset.digest(),
+        "images": len(dataset),
+        "domains": list(dataset.domains),
+        "held_out": list(match_domains(plan.config.data.held_out, dataset.domains)),
+        "training_images": len(trained),
+        "training_sample": sample_of(trained),
+        **({} if plan.labelled else {"labels": "none", "measure": TEACHER.measure}),
     }
 
 

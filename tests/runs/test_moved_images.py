@@ -1,0 +1,120 @@
+"""The images of a run were moved: messages name what is missing, and options name the new place, which is checked."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import yaml
+from tiny_dataset import Bench, Runs, vl2v
+
+from vl2v.commands.moved import locate_images
+from vl2v.data.folder import DomainFolder
+from vl2v.data.scan import FileIndex
+from vl2v.errors import RunError
+from vl2v.locations import StoragePaths
+from vl2v.planning.split import is_dataset_of
+from vl2v.progress import Silent
+from vl2v.runs.folder import RunFolder
+
+
+@pytest.fixture
+def run(runs: Runs, tmp_path: Path) -> Path:
+    """A finished run whose images are no longer where its settings say."""
+    folder = runs.get().copy(tmp_path / "run")
+    set_root(folder, tmp_path / "gone")
+    return folder
+
+
+def set_root(run: Path, root: Path) -> None:
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    config["data"]["root"] = str(root)
+    (run / "config.yaml").write_text(yaml.safe_dump(config))
+
+
+def root_of(run: Path) -> Path:
+    return Path(yaml.safe_load((run / "config.yaml").read_text())["data"]["root"])
+
+
+COMMANDS = {
+    "final": ("final", "RUN", "--out", "OUT"),
+    "resume": ("distill", "--out", "RUN", "--resume"),
+    "repair": ("repair", "RUN", "NEW", "--quote"),
+    "expect": ("expect", "RUN", "NEW"),
+    "export": ("export", "RUN"),
+    "trust": ("trust", "RUN"),
+}
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_each_command_says_what_is_missing_and_how_to_name_the_new_place(
+    bench: Bench, run: Path, tmp_path: Path, name: str
+) -> None:
+    places = {"RUN": str(run), "OUT": str(tmp_path / "out"), "NEW": str(bench.data / "rose")}
+    done = vl2v(*(places.get(word, word) for word in COMMANDS[name]))
+    said = " ".join(done.stderr.split())
+    assert str(tmp_path / "gone") in said
+    assert "have moved" in said
+    assert "--resume DATA" in said if name == "resume" else "--data DATA" in said
+    assert (done.returncode == 0) == (name == "trust")  # it works without the images, too, and warns
+
+
+def test_the_new_place_is_recorded(bench: Bench, run: Path) -> None:
+    done = vl2v("trust", str(run), "--data", str(bench.data))
+    assert (done.returncode, "moved" in done.stderr) == (0, False)
+    assert root_of(run) == bench.data
+    again = vl2v("trust", str(run))
+    assert (again.returncode, "moved" in again.stderr) == (0, False)
+
+
+def test_a_resumed_run_takes_the_new_place(bench: Bench, run: Path) -> None:
+    done = vl2v("distill", str(bench.data), "--out", str(run), "--resume", "--no-report", "--json")
+    assert done.returncode == 0, done.stderr
+    assert root_of(run) == bench.data
+
+
+def test_other_images_are_refused_and_nothing_is_recorded(bench: Bench, run: Path, tmp_path: Path) -> None:
+    other = Path(shutil.copytree(bench.data, tmp_path / "other"))
+    for file in (other / "ink" / "bar").iterdir():
+        file.write_bytes((other / "rose" / "blank" / file.name).read_bytes())
+    with pytest.raises(RunError, match=r"does not contain the images(.|\n)*with \d\d% of its training images"):
+        locate_images(RunFolder(run), other)
+    (other / "neon").rename(tmp_path / "neon")
+    with pytest.raises(RunError, match="found: 60 images"):
+        locate_images(RunFolder(run), other)
+    with pytest.raises(RunError, match="no such folder"):
+        locate_images(RunFolder(run), tmp_path / "nowhere")
+    assert root_of(run) == tmp_path / "gone"
+
+
+def test_the_images_of_an_unfinished_run_are_checked_too(bench: Bench, run: Path, tmp_path: Path) -> None:
+    folder = RunFolder(run)
+    made = json.loads((folder.student / "student.json").read_text())["provenance"]["data"]
+    shutil.rmtree(folder.student)
+    folder.work.mkdir(exist_ok=True)
+    folder.data_file.write_text(json.dumps(made | {"digest": "", "training_sample": ["0" * 16]}))
+    with pytest.raises(RunError, match="with 0% of its training images"):
+        locate_images(folder, bench.data)
+    folder.data_file.write_text(json.dumps(made))
+    assert locate_images(folder, bench.data).data.root == bench.data
+
+
+def test_a_folder_without_domains_may_be_renamed(bench: Bench, tmp_path: Path) -> None:
+    with closing(FileIndex(tmp_path / "files.sqlite")) as index:
+        dataset = DomainFolder(bench.data / "ink").scan(index=index, progress=Silent())
+    made = {"digest": dataset.digest(), "domains": ["ink"]}
+    assert is_dataset_of(replace(dataset, domains=("renamed",)), made)
+    assert not is_dataset_of(replace(dataset, domains=("renamed",), paths=dataset.paths[::-1]), made)
+
+
+def test_a_missing_part_of_the_data_is_named(bench: Bench, run: Path, tmp_path: Path) -> None:
+    set_root(run, bench.data)
+    config = RunFolder(run).written_config()
+    data = config.data.model_copy(update={"drop": tmp_path / "suspects.csv"})
+    RunFolder(run).write_config(config.model_copy(update={"data": data}))
+    with pytest.raises(RunError, match=r"suspects.csv \(data.drop\)(.|\n)*config.yaml"):
+        locate_images(RunFolder(run), None, StoragePaths())
