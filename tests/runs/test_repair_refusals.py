@@ -18,7 +18,7 @@ from vl2v.commands.classes import add_classes
 from vl2v.commands.final import final
 from vl2v.commands.label import label
 from vl2v.commands.repair_plan import RepairPlan, plan_repair
-from vl2v.errors import ConfigError, DataError, RunError, TeacherError
+from vl2v.errors import ConfigError, RunError, TeacherError
 from vl2v.evaluation.evaluation import ClassRecall, Evaluation, Row
 from vl2v.locations import StoragePaths
 

@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from misbehaving_vendor import UnreliableVendor, picture
+from misbehaving_vendor import PER_IMAGE, PER_TEXT, UnreliableVendor, picture
 from test_purchase import Vendor, contents_of, digests_of, hashed
 from test_purchase import buy as buy_locally
-from test_unreliable_vendor import PER_IMAGE, PER_TEXT, buy, teacher_of
+from test_unreliable_vendor import buy, teacher_of
 
 from vl2v.stopping import stopping_between
 from vl2v.teacher.base import Price

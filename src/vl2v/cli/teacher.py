@@ -21,6 +21,7 @@ from vl2v.cli.common import (
     within,
 )
 from vl2v.cli.settings import COLUMNS, with_settings
+from vl2v.terminal import say
 
 if TYPE_CHECKING:
     from vl2v.commands.check import Check
@@ -113,15 +114,21 @@ def ledger(
 ) -> None:
     """List all purchases."""
     from vl2v.cli.printing import ledger_json, ledger_table, show
-    from vl2v.teacher.purchase.ledger import Ledger
+    from vl2v.reports.spending import entries_of
+    from vl2v.teacher.purchase.ledger import Ledger, LedgerEntry
     from vl2v.teacher.purchase.store import EmbeddingStore
 
-    storage = storage_paths(None, store, run)
+    storage, note = storage_paths(None, store, run), ""
     if store is None and not storage.store.exists():  # nothing was bought yet
-        entries = []
+        entries: list[LedgerEntry] = []
+        if run is not None:
+            note = f"There is no ledger at {storage.store}. If the run was made elsewhere, its ledger is there: --store"
     else:
         with closing(EmbeddingStore.reading(storage.store)) as opened:
-            entries = Ledger(opened).entries(str(run.resolve()) if run else None)
+            listed = Ledger(opened)
+            entries, note = (listed.entries(), "") if run is None else entries_of(run, listed, storage.store)
+    if note:
+        say(f"note: {note}")
     show(ledger_json(entries) if as_json else ledger_table(entries))
 
 

@@ -12,8 +12,11 @@ from typing import Any
 
 from vl2v.errors import Vl2vError
 from vl2v.reports.sheet import Sheet
+from vl2v.runs.storage import started_in
 from vl2v.teacher.purchase.ledger import Ledger, LedgerEntry
+from vl2v.teacher.purchase.spending import FILE, total_in
 from vl2v.teacher.purchase.store import EmbeddingStore
+from vl2v_runtime.names import printable, shown
 
 REFUSED = "refused"
 
@@ -61,22 +64,46 @@ class Spending:
         return sum((line.cost for line in images), Decimal(0)) / count if count else None
 
 
+def entries_of(run: Path, ledger: Ledger, store: Path) -> tuple[list[LedgerEntry], str]:
+    """Return the entries of a run in the ledger, and a note if it has none under its path.
+
+    The name of a run in the ledger is the path at which it was started. A run that was moved or copied here by this
+    user has the entries of that path, too. A run from elsewhere records only an amount, in `spending.jsonl`.
+
+    Args:
+        store: path of the ledger, for the note.
+    """
+    here, started = printable(run.resolve()), started_in(run)
+    entries, before = ledger.entries(here), str(started.run) if started else here
+    if before != here and (earlier := ledger.entries(before)):
+        return [
+            *earlier,
+            *entries,
+        ], f"The run was moved or copied. The ledger lists its purchases under {shown(before)}."
+    if entries:
+        return entries, ""
+    note = (
+        f"The ledger {shown(store)} has no entry for {shown(here)}. All embeddings were stored already, or the run was "
+        "made under another path or on another machine, whose ledger lists its purchases."
+    )
+    amount = total_in(run)
+    return [], note if amount is None else f"{note} According to {FILE} in the run, they cost {amount:f}."
+
+
 def spending(run: Path, needed: Mapping[str, Any], store: Path) -> Spending:
-    """Read the spending of a run. Its name in the ledger is its folder.
+    """Read the spending of a run, see `entries_of`.
 
     Args:
         needed: ``asked`` in `evaluation.json`. Empty for runs of earlier versions.
         store: file of purchased embeddings. It is not created if it is missing.
     """
-    entries, note = _entries(str(run.resolve()), store)
+    entries, note = _entries(run, store)
     sums: dict[tuple[str, str, str, str], list[Any]] = {}
     for e in entries or ():
         total = sums.setdefault((e.kind, e.purpose, e.state, e.currency), [0, Decimal(0)])
         total[0] += e.queries
         total[1] += e.cost
     lines = tuple(Line(k, p, s, total[0], total[1], c) for (k, p, s, c), total in sums.items())
-    if entries == []:
-        note = "The ledger has no entry for this run: all embeddings were stored already, or the folder was moved."
     return Spending(
         lines,
         entries is not None,
@@ -88,12 +115,12 @@ def spending(run: Path, needed: Mapping[str, Any], store: Path) -> Spending:
     )
 
 
-def _entries(run: str, store: Path) -> tuple[list[LedgerEntry] | None, str]:
+def _entries(run: Path, store: Path) -> tuple[list[LedgerEntry] | None, str]:
     if not store.is_file():
         return None, f"The ledger is not available ({store} is missing), so purchases are not shown."
     try:
         with closing(EmbeddingStore.reading(store)) as opened:
-            return Ledger(opened).entries(run), ""
+            return entries_of(run, Ledger(opened), store)
     except (sqlite3.Error, OSError, Vl2vError) as error:
         reason = error.problem if isinstance(error, Vl2vError) else error
         return None, f"The ledger cannot be read: {reason}"

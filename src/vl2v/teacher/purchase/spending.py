@@ -14,6 +14,7 @@ from vl2v.errors import BudgetError
 from vl2v.locking import file_lock
 from vl2v.teacher.purchase.store import EmbeddingStore
 from vl2v.writing import in_place
+from vl2v_runtime.regular import read_regular
 
 FILE, LOCK = "spending.jsonl", "spending.lock"
 
@@ -83,18 +84,37 @@ class Spending:
                 self._take(line)
 
     def _take(self, line: bytes) -> None:
-        try:
-            record = json.loads(line)
-            label, cost = str(record["entry"]), Decimal(str(record["cost"]))
-            if not cost.is_finite():
-                raise ValueError("not an amount")
-        except (LookupError, TypeError, ValueError, InvalidOperation) as error:
-            raise BudgetError(
-                f"{self._file} is damaged, so the amount spent is unknown.",
-                expected='lines of {"entry": .., "cost": ".."}',
-                found=line[:60].decode(errors="replace").strip(),
-                next_step="restore it, or remove it; then only the ledger of the current store counts",
-            ) from error
+        label, cost = _parsed(line, self._file)
         self._total += cost - self._costs.get(label, Decimal(0))
         self._costs[label] = cost
         self._offset += len(line)
+
+
+def total_in(folder: Path) -> Decimal | None:
+    """Return the amount that counts against the budget of a run, as its folder records it; None if it does not.
+
+    Raises:
+        BudgetError: if the file is damaged.
+    """
+    file = folder / FILE
+    if not file.is_file():
+        return None
+    lines = read_regular(file).splitlines(keepends=True)
+    return sum(dict(_parsed(line, file) for line in lines if line.endswith(b"\n")).values(), Decimal(0))
+
+
+def _parsed(line: bytes, file: Path) -> tuple[str, Decimal]:
+    """Return the label and the cost of a ledger entry."""
+    try:
+        record = json.loads(line)
+        label, cost = str(record["entry"]), Decimal(str(record["cost"]))
+        if not cost.is_finite():
+            raise ValueError("not an amount")
+    except (LookupError, TypeError, ValueError, InvalidOperation) as error:
+        raise BudgetError(
+            f"{file} is damaged, so the amount spent is unknown.",
+            expected='lines of {"entry": .., "cost": ".."}',
+            found=line[:60].decode(errors="replace").strip(),
+            next_step="restore it, or remove it; then only the ledger of the current store counts",
+        ) from error
+    return label, cost
