@@ -51,6 +51,8 @@ def foreign_options(arguments: Sequence[str], printed: str) -> list[str]:
             for flag in FLAG.finditer(clause):
                 named = list(NAMED.finditer(clause, 0, flag.start()))
                 command = own if not named else "" if named[-1][2] else _known(named[-1][1])
+                if clause.startswith(" of vl2v distill", flag.end()):
+                    command = "distill"
                 if command and flag[0] not in options_by_command()[command]:
                     found.append(f"vl2v {command} has no {flag[0]}: {clause.strip()}")
     return found

@@ -58,7 +58,8 @@ def test_advice_fits_the_command(command: Callable[..., None], text: str, said: 
 def test_an_option_of_another_command_is_noticed() -> None:
     message = "error: 1 fault\n  next: drop it, or skip it: --skip-bad\n"
     assert len(foreign_options(["predict", "run"], message)) == 1
-    for command, text in (("label", message), ("predict", message.replace("--", "vl2v label --"))):
+    named = message.replace("--", "vl2v label --"), message.replace("bad\n", "bad of vl2v distill\n")
+    for command, text in (("label", message), *(("predict", text) for text in named)):
         assert foreign_options([command], text) == []
 
 

@@ -116,7 +116,7 @@ def final(
     if expected is None or not config.data.held_out:
         raise ConfigError(
             f"{first} held out no domain.",
-            expected="a run with --held-out: its accuracy on unseen domains is known",
+            expected="a run with held-out domains: its accuracy on unseen domains is known",
             found="a run that was trained on every domain",
             next_step="deploy its student, or run vl2v distill with --held-out first",
         )

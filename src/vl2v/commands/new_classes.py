@@ -218,7 +218,7 @@ def _same_embeddings(teacher: FileTeacher, student: Student) -> bool:
 def need_head(
     student: Student,
     problem: str = "Classes of a student with a linear head cannot be added or removed.",
-    step: str = "distil with --method adip, or train again with a folder of images of the class",
+    step: str = "train with vl2v distill --method adip, or again with a folder of images of the class",
 ) -> Tensor:
     """Return the text head, [K, D] float32.
 

@@ -28,7 +28,7 @@ def ensure_repairable(config: RunConfig, run: Path) -> None:
             f"The student of {shown(run)} cannot be repaired: its method learns from labels alone.",
             expected=f"a run with one of the methods {able}",
             found=config.method,
-            next_step="train with --recipe ood",
+            next_step="train with vl2v distill --recipe ood",
         )
 
 
