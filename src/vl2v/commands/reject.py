@@ -82,7 +82,7 @@ def negative_texts(student: Student, file: Path | None, teacher: str | Teacher |
     need_head(
         student,
         "This student cannot be given negative texts, because it is not in the teacher's embedding space.",
-        "use --score confidence or energy, or train with vl2v distill --method adip",
+        "use vl2v predict --score confidence or energy, or train with vl2v distill --method adip",
     )
     config = run_config(student, teacher, run)
     taken = {spelling(name) for name in student.classes}
