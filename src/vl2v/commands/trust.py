@@ -190,12 +190,16 @@ def _fit(predictions: Predictions) -> Trust:
 
 
 def _write(trust: Trust, folder: RunFolder) -> None:
-    """Write the trust data to the student and to the exported files of a run."""
-    files.save(trust, folder.student)
+    """Write the trust data to the exported files of a run and to the student.
+
+    The small file of the student is written last, so that a full disk does not leave it with other data than the
+    exported files.
+    """
     for file in exported(folder.path):
         from vl2v.onnx_export.onnx import rewrite_trust
 
         rewrite_trust(file, trust.to_dict())
+    files.save(trust, folder.student)
 
 
 def _without_images(fitted: Trust, earlier: Trust, reject: Reject | None, folder: RunFolder) -> Trust:
