@@ -13,8 +13,9 @@ import yaml
 from tiny_dataset import Bench, Runs, vl2v
 
 from vl2v.commands.moved import locate_images
-from vl2v.data.folder import DomainFolder
+from vl2v.data.folder import DomainFolder, FaultyDataError
 from vl2v.data.scan import FileIndex
+from vl2v.data.table import TableListing
 from vl2v.errors import RunError
 from vl2v.locations import StoragePaths
 from vl2v.planning.split import is_dataset_of
@@ -109,6 +110,16 @@ def test_a_folder_without_domains_may_be_renamed(bench: Bench, tmp_path: Path) -
     made = {"digest": dataset.digest(), "domains": ["ink"]}
     assert is_dataset_of(replace(dataset, domains=("renamed",)), made)
     assert not is_dataset_of(replace(dataset, domains=("renamed",), paths=dataset.paths[::-1]), made)
+
+
+def test_a_table_whose_images_have_moved_can_be_replaced(tmp_path: Path) -> None:
+    table = tmp_path / "photos.csv"
+    table.write_text("image,label\na.png,ball\nb.png,box\n")
+    with pytest.raises(FaultyDataError, match=r"none of the 2 files exists(.|\n)*--data, or with --resume DATA"):
+        TableListing(table, columns={}, as_found=True).scan()
+    with pytest.raises(FaultyDataError, match="relative to the table's folder") as caught:
+        TableListing(table, columns={}).scan()
+    assert "--data" not in str(caught.value)
 
 
 def test_a_missing_part_of_the_data_is_named(bench: Bench, run: Path, tmp_path: Path) -> None:

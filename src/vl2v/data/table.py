@@ -244,6 +244,8 @@ class TableListing(Listing):
             remedy = f"write paths that are absolute, or relative to the table's folder, {shown(self.root.absolute())}"
             if origin_of(self._table):
                 remedy = f"put the images next to {shown(self.source.name)}, or into a folder images next to it"
+            if self.as_found:  # as of a run that was started before
+                remedy += "; if the images of a run have moved, name a new table: --data, or with --resume DATA"
             return [Fault(f"column {shown(self.columns[0][1])}", problem, remedy)]
         numbers = self._numbers[rows].tolist()
         return [
