@@ -163,7 +163,7 @@ def test_what_a_tired_person_types(heap: Bench, tmp_path: Path, flags: list[str]
 
 def test_folders_that_are_refused(bench: Bench, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    for root, said in ((bench.data, "drop --classes"), (tmp_path / "empty", "contains no images")):
+    for root, said in ((bench.data, "without --classes"), (tmp_path / "empty", "contains no images")):
         done = vl2v(*bench.flags("quote", str(root), "--teacher", bench.teacher, "--classes", NAMES))
         assert done.returncode == 3
         assert said in " ".join(done.stderr.split())
