@@ -33,7 +33,7 @@ def test_a_teacher_right_on_half_the_images_against_separable_features() -> None
     found = advise(right(0.5, 100), scores.argmax(axis=1) == labels, True, 4, 4)
     assert found is not None
     assert found.action == LABELS_ALONE
-    assert "train on the labels alone (--method erm)" in found.line
+    assert "train on the labels alone (vl2v distill --method erm)" in found.line
     assert "\n" not in found.line
     assert "each source domain left out in turn" in found.line
 
