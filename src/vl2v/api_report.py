@@ -6,7 +6,9 @@ from decimal import Decimal, InvalidOperation
 from pathlib import Path
 
 from vl2v.errors import ConfigError
+from vl2v.runs.folder import RunFolder
 from vl2v.runs.ownership import alone_in
+from vl2v.runs.starting import ensure_outside
 from vl2v.writing import check_folder
 
 
@@ -21,7 +23,7 @@ def make_report(folder: Path, store: Path, hour_price: str | None = None, out: P
 
     Raises:
         ConfigError: if the price is not a number of at least 0.
-        RunError: if the folder contains neither, or no finished run or job.
+        RunError: if the folder contains neither, or no finished run or job, or `out` is inside the images of the run.
     """
     price = None if hour_price is None else _price(hour_price)
     if (folder / "benchmark.yaml").is_file():
@@ -31,6 +33,8 @@ def make_report(folder: Path, store: Path, hour_price: str | None = None, out: P
         return write_benchmark_report(folder, out)
     from vl2v.reports.run import write_run_report
 
+    if out is not None:
+        ensure_outside(out, RunFolder(folder).images())
     with alone_in(folder if out is None else None, "vl2v report"):
         return write_run_report(folder, store, price, out)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,17 +10,31 @@ from vl2v.errors import ConfigError
 
 
 def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Return `base` updated recursively with `changes`; a None in `changes`, or a mapping of only None, is ignored."""
-    merged = dict(base)
+    """Return `base` updated recursively with `changes`; a None in `changes`, or a mapping of only None, is ignored.
+
+    Raises:
+        ConfigError: if `base`, or a value of it below which `changes` has keys, is not a mapping.
+    """
+    merged = _mapping(base, "The settings are")
     for key, value in changes.items():
         if isinstance(value, Mapping):
             below = merged.get(key)
             made = merge(below if isinstance(below, Mapping) else {}, value)
+            if made and below is not None:
+                _mapping(below, f"The setting {key} is")
             if made or below is None or isinstance(below, Mapping):
                 merged[key] = made
         elif value is not None:
             merged[key] = value
     return merged
+
+
+def _mapping(value: object, what: str) -> dict[str, Any]:
+    if isinstance(value, Mapping):
+        return dict(value)
+    found, step = f"{type(value).__name__} {reprlib.repr(value)[:60]}", "see docs/configuration.md"
+    expected = 'a mapping of keys, such as {"distill": {"steps": 500}}'
+    raise ConfigError(f"{what} not a mapping.", expected=expected, found=found, next_step=step)
 
 
 def nested(dotted: Mapping[str, Any]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from vl2v.benchmark.results import JOBS, is_finished, job_file, once, records_of
 from vl2v.commands.distill import run
 from vl2v.config import DataConfig, RunConfig, merge, parse
 from vl2v.data.scan import FileIndex
-from vl2v.errors import ConfigError, Interrupted, TrainingError
+from vl2v.errors import ConfigError, Interrupted, RunError, TrainingError
 from vl2v.faults import reading
 from vl2v.json_files import read_json, write_json
 from vl2v.locations import StoragePaths
@@ -25,6 +25,7 @@ from vl2v.planning.prepare import list_folder, read_dataset
 from vl2v.progress import Progress
 from vl2v.purchase import BudgetAccount
 from vl2v.runs.folder import RunFolder
+from vl2v.runs.starting import ensure_outside
 from vl2v.teacher.base import Teacher
 from vl2v.teacher.purchase.spending import Spending
 from vl2v.teacher.purchase.store import EmbeddingStore
@@ -79,6 +80,10 @@ class Sweep:
             Vl2vError: lists all errors that can be detected before the first job.
         """
         config = parse(RunConfig, self.grid.settings, "the grid's settings")
+        ensure_outside(self.out, Path(config.data.root))
+        if RunFolder(self.out).config_file.exists():
+            expected, step = "the folder of a benchmark, new or to be continued", "choose another folder: --out FOLDER"
+            raise RunError(f"{self.out} contains a run.", expected=expected, found="config.yaml", next_step=step)
         check_installed(config.tracking)
         self.teacher = self.teacher or open_teacher(
             config.teacher.spec, price=stated_price(config), batch_api=config.teacher.batch_api

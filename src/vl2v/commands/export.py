@@ -33,6 +33,7 @@ from vl2v.redaction import public_provenance
 from vl2v.runs.folder import RunFolder
 from vl2v.runs.ownership import alone_in
 from vl2v.runs.run_files import read_export
+from vl2v.runs.starting import ensure_outside
 from vl2v.runs.storage import storage_of
 from vl2v.student.architectures import CUSTOM_MODULE
 from vl2v.student.files import CARD
@@ -110,6 +111,8 @@ def export(
         Vl2vError: for any other fault.
     """
     need_onnx()
+    if out is not None:
+        ensure_outside(out, data or RunFolder(folder).images())
     with alone_in(folder if out is None else None, "vl2v export"):
         out = out or folder / EXPORT
         progress = progress or Silent()

@@ -26,6 +26,7 @@ from vl2v.teacher.prompts import load_templates, render
 from vl2v.teacher.purchase.ledger import Quote
 from vl2v.teacher.purchase.store import EmbeddingStore
 from vl2v.teacher.registry import open_teacher
+from vl2v_runtime.metadata import MAX_NAME
 
 SAME = 1 - 1e-4  # minimum cosine of two embeddings of the same class
 
@@ -102,12 +103,32 @@ def new_classes(
     new = _new_names(student, names)
     if phrases and len(phrases) != len(names):
         found = f"{len(names)} names and {len(phrases)} phrases"
-        raise ConfigError("The numbers of names and phrases differ.", expected="a phrase for each name", found=found)
+        step = "give --phrase once per name, in the order of the names"
+        raise ConfigError(
+            "The numbers of names and phrases differ.", expected="a phrase for each name", found=found, next_step=step
+        )
     chosen = load_templates(tuple(templates)) if templates else own_templates(student, config)
-    phrased = [" ".join(phrase.split()) or name for phrase, name in zip(phrases or new, new, strict=True)]
+    phrased = [checked_phrase(phrase, name) for phrase, name in zip(phrases or new, new, strict=True)]
     prompts = {name: tuple(render(t, phrase) for t in chosen) for name, phrase in zip(new, phrased, strict=True)}
     _check_prompts(student, prompts)
     return NewClasses(prompts, opened_teacher(student, config, teacher))
+
+
+def checked_phrase(phrase: str, name: str) -> str:
+    """Return the phrase of a class with single spaces; the name itself is one.
+
+    Raises:
+        ConfigError: if it is empty, too long, or cannot be displayed.
+    """
+    words = " ".join(phrase.split())
+    if phrase != name and (not words or not words.isprintable() or len(words) > MAX_NAME):
+        raise ConfigError(
+            f"The phrase of {name} cannot be used.",
+            expected=f"printable text of at most {MAX_NAME:,} characters, such as a grey zebra",
+            found=f"{len(phrase):,} characters: {phrase[:60]!r}",
+            next_step="correct --phrase, or leave it out",
+        )
+    return words or name
 
 
 def run_config(student: Student, teacher: str | Teacher | None, run: Path) -> RunConfig:

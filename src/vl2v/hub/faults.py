@@ -29,6 +29,8 @@ REFUSALS = {  # by HTTP status: problem, expected, next step
 }
 
 NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9_][\w.-]{0,95}(?<![.-])", re.ASCII)
+LICENCE = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+-]{0,63}")
+BRANCH = re.compile(r"[A-Za-z0-9_]([\w./-]{0,198}\w)?", re.ASCII)
 
 
 def check_repository(name: str) -> None:
@@ -40,6 +42,24 @@ def check_repository(name: str) -> None:
     if not NAME.fullmatch(name) or "--" in name or ".." in name or name.endswith(".git"):
         expected = "user/name, with letters, digits, '-', '_' and '.'"
         raise HubError("This is not the name of a repository.", expected=expected, found=name, next_step="correct it")
+
+
+def check_labels(licence: str | None, revision: str | None) -> None:
+    """Check the format of a licence and a branch, before a request is sent to the hub.
+
+    Raises:
+        HubError: if one of them is not valid.
+    """
+    if licence is not None and not LICENCE.fullmatch(licence):
+        expected = "an identifier of the hub with letters, digits, '-', '.' and '+', such as apache-2.0"
+        step = "correct --licence, or leave it out"
+        raise HubError("This is not a licence.", expected=expected, found=repr(licence)[:100], next_step=step)
+    if revision is not None and (not BRANCH.fullmatch(revision) or ".." in revision or "//" in revision):
+        expected = "letters, digits, '-', '_', '.' and '/', such as main"
+        step = "correct --revision, or leave it out"
+        raise HubError(
+            "This is not the name of a branch.", expected=expected, found=repr(revision)[:100], next_step=step
+        )
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from pathlib import Path
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, get_token
 
 from vl2v.errors import HubError, RunError
-from vl2v.hub.faults import check_repository, hub_errors
+from vl2v.hub.faults import check_labels, check_repository, hub_errors
 from vl2v.hub.package import CARD_FILE, KNOWN, Files, make_package
 from vl2v.student.files import CARD
 
@@ -52,12 +52,13 @@ def push(
         dry_run: a new or empty folder to which the files are written. Nothing is uploaded.
 
     Raises:
-        HubError: if the name is invalid, the token or its permission is missing, the repository contains something
-            else, or the hub cannot be reached.
+        HubError: if the name, the licence or the branch is invalid, the token or its permission is missing, the
+            repository contains something else, or the hub cannot be reached.
         RunError: if the run is not finished, or the folder of the dry run is not empty.
         MissingExtraError: see `make_package`.
     """
     check_repository(name)
+    check_labels(licence, revision)
     if dry_run is not None:
         _check_empty(dry_run)
         files = make_package(run, name, licence)

@@ -136,6 +136,10 @@ class RunFolder:
             raise RunError(f"{self.path} contains no run.", expected="config.yaml", found="none", next_step=step)
         return located(self.written_config(), self.path)
 
+    def images(self) -> Path | None:
+        """Return the folder or table of images of the run; None if the folder contains no run."""
+        return Path(self.config().data.root) if self.config_file.is_file() else None
+
     def written_config(self) -> RunConfig:
         """Read the settings of the run with paths as in `config.yaml`."""
         return parse(RunConfig, read_mapping(self.config_file), str(self.config_file))

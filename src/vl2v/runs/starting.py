@@ -38,12 +38,20 @@ def ensure_new(folder: RunFolder, data: Path) -> None:
     Raises:
         RunError: if the folder is not empty, or the next scan of `data` would read it as a domain or a class.
     """
-    out = folder.path
-    if not is_table(data) and out.resolve().is_relative_to(data.resolve()):
+    ensure_outside(folder.path, data)
+    folder.check_free()
+
+
+def ensure_outside(out: Path, data: Path | None) -> None:
+    """Check that a folder of results is not inside a folder of images, if that is known.
+
+    Raises:
+        RunError: if the next scan of `data` would read `out` as a domain or a class.
+    """
+    if data is not None and not is_table(data) and out.resolve().is_relative_to(data.resolve()):
         found, step = f"it is in {data}", "choose another folder: --out FOLDER"
         problem = f"{out} is inside the folder of images."
         raise RunError(problem, expected="a folder outside the folder of images", found=found, next_step=step)
-    folder.check_free()
 
 
 def ensure_teacher_allowed(folder: RunFolder, named: str | None = None) -> None:

@@ -158,12 +158,13 @@ def _lines(table: Records, columns: Columns, fetcher: Fetcher) -> Iterator[tuple
     following = 1
     rows = ((number, _record(cells, names, fetcher.folder)) for number, cells in table.rows(names))
     while chunk := list(islice(rows, TOGETHER)):
-        addresses = [row[names[0]] for _, row in chunk if not isinstance(row, Broken) and is_address(row[names[0]])]
+        paths = [None if isinstance(row, Broken) else row[names[0]] for _, row in chunk]
+        addresses = [path for path in paths if isinstance(path, str) and is_address(path)]
         fetched = fetcher.fetch(addresses) if addresses else {}
-        for number, row in chunk:
+        for (number, row), path in zip(chunk, paths, strict=True):
             gap, following = b"\n" * (number - following), number + 1
-            if not isinstance(row, Broken) and row[names[0]] in fetched:
-                image = fetched[row[names[0]]]
+            if not isinstance(row, Broken) and isinstance(path, str) and path in fetched:
+                image = fetched[path]
                 row = image if isinstance(image, Broken) else row | {names[0]: image}
             broken = row if isinstance(row, Broken) else None
             record = {BROKEN: [broken.problem, broken.remedy, broken.file]} if broken else row

@@ -65,6 +65,7 @@ def find_columns(columns: Sequence[str], named: Mapping[str, str | None], *, sou
     Raises:
         ConfigError: if columns are missing, ambiguous or used twice; it lists all of them.
     """
+    named = {role: None if name is None else str(name) for role, name in named.items()}  # settings of Python
     label = named.get("label")
     given = {role: named.get(role) for role in ("image", "label", "domain")}
     given |= {"label": label if labelled else ""}

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -20,6 +20,8 @@ from vl2v.writing import written_at_once
 MISSING = frozenset({"NAType", "NaTType", "NoneType"})
 LISTS = ("to_list", "tolist", "to_pylist")
 FOLDER = "tables"  # in the folder of the embedding store
+
+Cell = str | dict[str, str] | list[str] | None  # a text; one of the others is refused where the table is read
 
 
 class Frame(Protocol):
@@ -34,17 +36,22 @@ def frame_columns(frame: object) -> list[str]:
     Raises:
         ConfigError: if the object is not a frame.
     """
-    listed = getattr(frame, "column_names", None)  # of pyarrow, whose `columns` are arrays
-    listed = listed if isinstance(listed, list) else getattr(frame, "columns", None)
+    return [str(name) for name in _keys(frame)]
+
+
+def _keys(frame: object) -> list[object]:
+    """Return the keys of the columns of a frame, which pandas allows to be numbers."""
     lazy = "Lazy" in type(frame).__name__
-    if lazy or listed is None or not hasattr(frame, "__getitem__"):
+    listed = None if lazy else getattr(frame, "column_names", None)  # of pyarrow, whose `columns` are arrays
+    listed = listed if isinstance(listed, list) or lazy else getattr(frame, "columns", None)
+    if listed is None or not hasattr(frame, "__getitem__"):
         raise ConfigError(
             "This is neither a path nor a frame.",
             expected="a folder or a table as str or Path, or a frame of pandas or polars",
             found=type(frame).__name__,
             next_step="collect it first" if lazy else "see the help of vl2v.distill",
         )
-    return [str(name) for name in listed]
+    return list(listed)
 
 
 def write_frame(frame: Any, folder: Path, settings: Mapping[str, Any]) -> Path:
@@ -58,11 +65,12 @@ def write_frame(frame: Any, folder: Path, settings: Mapping[str, Any]) -> Path:
     Raises:
         ConfigError: if the object is not a frame, or columns are missing.
     """
-    names = frame_columns(frame)
+    keys = _keys(frame)
+    names = [str(key) for key in keys]
     named = {role: settings.get(role) for role in ROLES}
     found = find_columns(names, named, source=Path("the frame"), labelled=not settings.get("classes"))
     columns = [column for _, column in found.named()]
-    values = [_values(frame[column]) for column in columns]
+    values = [_values(frame[keys[names.index(column)]]) for column in columns]
     digest = hashlib.sha256()
     for row in _rows(columns, values):
         digest.update(row)
@@ -85,14 +93,21 @@ def _values(series: Any) -> list[Any]:
     return list(series) if method is None else list(method())
 
 
-def plain(value: Any) -> str | None:
-    """Convert a value to text; None if it is missing."""
-    return None if type(value).__name__ in MISSING or value != value else str(value)
+def plain(value: Any) -> Cell:
+    """Convert a value to text. None if it is missing; {} for bytes and images, and [] for other containers."""
+    if isinstance(value, str) or type(value).__name__ in MISSING:
+        return str(value) if isinstance(value, str) else None
+    if isinstance(value, bytes | bytearray | memoryview | Mapping) or type(value).__module__.startswith("PIL."):
+        return {}
+    if isinstance(value, Iterable):
+        return []
+    return None if value != value else str(value)
 
 
-def absolute(value: Any) -> str | None:
-    """Make a path absolute from the current folder. Addresses are unchanged; None if the value is missing."""
-    text = plain_path(plain(value) or "")
+def absolute(value: Any) -> Cell:
+    """Make a path absolute from the current folder. Addresses are unchanged; see `plain` for other values."""
+    found = plain(value)
+    text = plain_path(found) if isinstance(found, str) else ""
     if not text:
-        return None
+        return None if isinstance(found, str) else found
     return text if "://" in text else os.path.abspath(text)  # noqa: PTH100 - links stay
