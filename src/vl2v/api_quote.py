@@ -78,6 +78,7 @@ def data_of(
 ) -> dict[str, str | None]:
     """What lists the images, with labels and without, as settings name it; see `vl2v.sources.named.imported`."""
     asked = merge(read_mapping(Path(config)) if config else {}, settings).get("data") or {}
+    asked = merge(asked, {})  # checks that it is a mapping
     more = with_sources(
         {"data": {"image": asked.get("image"), "unlabelled": asked.get("unlabelled")}}, storage, progress
     )
