@@ -17,6 +17,7 @@ from vl2v.data.image_changes import CHANGES, PARAMETERS
 from vl2v.trust.calibration import fit_temperature, reliability
 
 CORRUPTIONS = ("blur", "noise", "darkness", "rotation", "blocks")
+STYLES = ("edges", "poster", "recoloured")  # changes of style that need no other image
 SEVERITY = 0.7  # the draws of a corruption, all alike
 CHUNK = 200  # images at once; every pass has this many, so that shapes stay the same
 
@@ -91,6 +92,36 @@ def report(parts: dict[str, Tensor], data: Dataset, goals: Goals, linear: bool) 
     for kind in ("val", "test"):
         result[f"{kind}_mean"] = round(float(np.mean([s["acc"] for s in result[kind].values()])), 3)
     return result
+
+
+def errors_by_temperature(
+    parts: dict[str, Tensor], styled: dict[str, dict[str, Tensor]], data: Dataset, goals: Goals, linear: bool
+) -> dict[str, dict[str, float]]:
+    """Calibration error in percent by domain, with temperatures that are fitted in several ways.
+
+    Args:
+        parts: as in `report`.
+        styled: logits of the validation images in other styles, by style and domain.
+        data: labels.
+        goals: rows.
+        linear: as in `report`.
+    """
+    one = [replace(goals, validation={name: rows}) for name, rows in goals.validation.items()]
+    changed = [_for_fit(part, data, goals, linear) for part in styled.values()]
+    temperatures = {
+        "all": fit_temperature(*_for_fit(parts, data, goals, linear)),
+        "hardest": max(fit_temperature(*_for_fit(parts, data, each, linear)) for each in (goals, *one)),
+        "styles": fit_temperature(*(np.concatenate(values) for values in zip(*changed, strict=True))),
+    }
+    domains = goals.validation | goals.test
+    return {
+        way: {"temperature": round(t, 4)}
+        | {
+            name: _scored(parts[name], data.labels[rows], goals, linear, t)["ece_fitted"]
+            for name, rows in domains.items()
+        }
+        for way, t in temperatures.items()
+    }
 
 
 def _for_fit(parts: dict[str, Tensor], data: Dataset, goals: Goals, linear: bool) -> tuple[Array, Ints]:

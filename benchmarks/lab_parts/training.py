@@ -16,7 +16,15 @@ from lab_parts.batch_augment import apply_mix, apply_plan, draw_mix, draw_plan
 from lab_parts.dataset import Dataset, Ints
 from lab_parts.goals import SCALE_RATE, Goals, make_goals, style_of
 from lab_parts.schedules import ALIGN_RATE, align_schedule, distill_schedule, segment_ends
-from lab_parts.scoring import CORRUPTIONS, logits_of, report, validation_loss, with_unseen
+from lab_parts.scoring import (
+    CORRUPTIONS,
+    STYLES,
+    errors_by_temperature,
+    logits_of,
+    report,
+    validation_loss,
+    with_unseen,
+)
 from lab_parts.slot import Engine, Network, Schedule, Slot, moved
 from lab_parts.variant import Job, Variant
 from vl2v.data.augment_settings import AugmentSettings
@@ -189,6 +197,7 @@ class Running:
             found = passed(mean, rows)
             mixed = {share: passed(slot.start.lerp(mean, share), rows) for share in v.wise_ft}
             broken = {name: passed(mean, goals.test, name) for name in CORRUPTIONS if v.corrupted_test}
+            styled = {name: passed(mean, goals.validation, name) for name in STYLES if v.temperatures}
             sides = {s: logits_of(slot, mean, goals, m.data.pixels, rows, side=s) for s in v.test_sides}
             event = _event(m.engine)
         yield event
@@ -196,6 +205,9 @@ class Running:
         if mixed:
             parts = {share: report(_host(part), m.data, goals, v.linear) for share, part in mixed.items()}
             result["wise_ft"] = {str(s): {k: r[k] for k in ("val_mean", "test_mean", "test")} for s, r in parts.items()}
+        if styled:
+            styles = {name: _host(part) for name, part in styled.items()}
+            result["temperatures"] = errors_by_temperature(_host(found), styles, m.data, goals, v.linear)
         if sides:
             result["sides"] = {str(s): report(_host(part), m.data, goals, v.linear) for s, part in sides.items()}
         if broken:

@@ -12,7 +12,7 @@ from typing import Any, Literal
 SECOND_STAGE = frozenset({
     "name", "lr", "steps", "schedule", "warmup", "average", "average_from", "ema_decay", "scale", "jitter", "style",
     "corrupt", "mixup", "cutmix", "steer", "feature", "l2sp", "train_projection", "wise_ft", "soup", "first_member",
-    "corrupted_test", "test_sides", "test_every", "train_side", "freeze",
+    "corrupted_test", "temperatures", "test_sides", "test_every", "train_side", "freeze",
 })  # fmt: skip
 
 
@@ -66,6 +66,7 @@ class Variant:
         first_member: number of the first of them.
         use_validation: train on the validation part too.
         corrupted_test: score blurred, noisy, dark, rotated and compressed images of the target as well.
+        temperatures: score further temperatures, of the hardest source domain and of images in other styles.
         test_every: score every so many images of the removed domains, for short experiments.
         train_side: size in pixels of the images of Distill; 0 is the bench's, at which Align and the scores are.
         test_sides: further image sizes in pixels at which the trained student is scored.
@@ -116,6 +117,7 @@ class Variant:
     first_member: int = 0
     use_validation: bool = False
     corrupted_test: bool = False
+    temperatures: bool = False
     test_every: int = 1
     train_side: int = 0
     test_sides: tuple[int, ...] = ()

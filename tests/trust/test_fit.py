@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from vl2v.trust.calibration import fit_temperature
 from vl2v.trust.files import FILE, load, save
 from vl2v.trust.fit import fit
 from vl2v_runtime.trust import Trust
@@ -28,6 +29,17 @@ def test_overconfident_answers_are_cooled_and_better_calibrated() -> None:
     assert trust.calibration["images"] == 200
     assert trust.reference is not None
     assert trust.reference.names == ("ink", "neon")
+
+
+@pytest.mark.parametrize(("count", "counts"), [(200, True), (80, False)])
+def test_the_hardest_source_domain_determines_the_temperature(count: int, counts: bool) -> None:
+    logits, labels, domains, _ = answers(count)
+    logits[domains == "neon"] *= 2  # twice as confident, and as often wrong
+    trust = fit(logits, labels, domains)
+    assert trust is not None
+    hardest = fit_temperature(logits[domains == "neon"], labels[domains == "neon"])
+    assert hardest > fit_temperature(logits, labels)
+    assert trust.temperature == (hardest if counts else fit_temperature(logits, labels))
 
 
 def test_no_image_no_trust_and_no_embedding_no_drift() -> None:
