@@ -283,7 +283,11 @@ def test_what_is_local() -> None:
 
 
 @pytest.mark.parametrize(
-    "spec", ["http://[::1/v1", "http://host:99999/v1", "http://:8080/v1", "azure:http://[x", "http:///"]
+    "spec",
+    [
+        *("http://[::1/v1", "http://host:99999/v1", "http://:8080/v1", "azure:http://[x", "http:///"),
+        *("https://exa mple/v1", "http://host%20/v1", "http://<host>/v1"),
+    ],
 )
 def test_a_malformed_address_is_an_error_with_an_example(spec: str) -> None:
     with pytest.raises(TeacherError, match="malformed"):

@@ -138,7 +138,7 @@ def create(spec: ClipSpec, error: type[Vl2vError]) -> tuple[Any, Any]:
         raise error(
             f"open_clip:{name}/{spec.pretrained} could not be opened.",
             expected="weights from the hub, or a local checkpoint of this architecture",
-            found=" ".join(str(problem).split())[:300],
+            found=" ".join(f"{type(problem).__name__}: {problem}".split())[:300],
             next_step="check the network and the tag, or use a local file: open_clip:<model>/<file>",
         ) from problem
     return model.eval(), transform

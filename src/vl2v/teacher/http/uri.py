@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import fields
 from typing import Any
@@ -22,6 +23,7 @@ NUMBERS: dict[str, Callable[[str], Any]] = {
     "concurrency": int,
     "timeout": float,
 }
+HOST = re.compile(r"[\w.:-]+")  # of a name in any script, or an address
 
 
 def open_wire(uri: str, price: Price | None = None, *, batch_api: bool = False) -> Wire:
@@ -77,12 +79,12 @@ def _check_url(url: str) -> None:
     malformed = TeacherError(
         "The teacher's address is malformed.",
         expected="http://host:port/v1",
-        found="no host, or an invalid port",  # not repeated, since it may contain a key
+        found="no host, or an invalid host or port",  # not repeated, since it may contain a key
         next_step="correct --teacher; put an IPv6 address in brackets, http://[::1]:8080/v1",
     )
     try:
         parts = urlsplit(url if "://" in url else f"https://{url}")
-        usable = bool(parts.hostname) and (parts.port is None or parts.port > 0)
+        usable = bool(HOST.fullmatch(parts.hostname or "")) and (parts.port is None or parts.port > 0)
     except ValueError:
         raise malformed from None
     if parts.username or parts.password or parts.query:
