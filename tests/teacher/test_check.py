@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from vl2v.api import make_config
 from vl2v.cli import app
 from vl2v.commands.check import SWATCHES, check_teacher
-from vl2v.errors import BudgetError, TeacherError
+from vl2v.errors import BudgetError, ConfigError, TeacherError
 from vl2v.locations import StoragePaths
 from vl2v.planning.plan import plan_run
 from vl2v.progress import Silent
@@ -96,6 +96,12 @@ def test_colours_are_drawn_where_there_is_no_data(places: StoragePaths) -> None:
     found = check_teacher(Eye(), budget=Decimal(1), storage=places)
     assert (found.accuracy, found.images, found.job) == (1.0, 4, None)
     assert found.one_space
+
+
+def test_a_student_without_data_is_refused_before_anything_is_sent(places: StoragePaths) -> None:
+    with pytest.raises(ConfigError, match="labelled images"):
+        check_teacher("offline:", storage=places, settings={"student": {"spec": "offline:"}})
+    assert not places.store.exists()
 
 
 def test_a_teacher_of_two_spaces_and_one_of_moods_are_told(data: Path, places: StoragePaths) -> None:

@@ -18,6 +18,7 @@ from PIL import Image
 from vl2v.analysis.advice import Advice
 from vl2v.analysis.worth import worth_of
 from vl2v.config import merge
+from vl2v.errors import ConfigError
 from vl2v.evaluation.evaluation import top1
 from vl2v.locations import StoragePaths
 from vl2v.planning.models import stated_price
@@ -103,6 +104,7 @@ def check_teacher(
             the check compares the teacher with a linear probe on the features of that student.
 
     Raises:
+        ConfigError: if there is a student and no data.
         BudgetError: before anything is sent that would exceed the budget.
         TeacherError: if a response cannot be used: another dimension, NaN, a missing row.
     """
@@ -110,6 +112,13 @@ def check_teacher(
     spec = teacher if isinstance(teacher, str) else teacher.describe().identity
     given = {"data": {"root": str(data or ".")}, "teacher": {"spec": spec}, "student": {}}
     config = make_config(None, with_sources(merge(settings or {}, given), storage, progress))
+    if data is None and config.student.spec:
+        raise ConfigError(
+            "The teacher is compared with a student on labelled images.",
+            expected="--data with --student",
+            found="--student alone",
+            next_step="add --data, or leave out --student",
+        )
     opened = open_teacher(spec, price=stated_price(config)) if isinstance(teacher, str) else teacher
     if data is None:
         with closing(EmbeddingStore(storage.store)) as store:
