@@ -80,7 +80,7 @@ def test_the_whole_of_pacs_from_an_archive_in_the_official_layout(tmp_path: Path
 def test_one_image_less_than_pacs_is_refused_and_nothing_is_in_place(tmp_path: Path) -> None:
     files = files_of(PACS, "kfold/")
     refused(PACS, tmp_path / "PACS", zipped(tmp_path / "PACS.zip", files), "photo: expected 1,670 images, found 14")
-    assert (tmp_path / ".PACS.partial").is_dir()
+    assert not (tmp_path / ".PACS.partial").exists()
 
 
 def test_a_tar_a_folder_and_a_zip_give_the_same(tmp_path: Path) -> None:
@@ -176,13 +176,11 @@ def test_numbers_without_names_broken_files_and_lacking_columns_are_refused(tmp_
     refused(benchmark, tmp_path / "o", table(tmp_path / "a.parquet", rows_of(benchmark), {}), "does not define label")
     whole = (tmp_path / "a.parquet").read_bytes()
     (tmp_path / "b.parquet").write_bytes(whole[: len(whole) // 2])
-    shutil.rmtree(tmp_path / ".o.partial")
     refused(benchmark, tmp_path / "o", tmp_path / "b.parquet", "cannot be read")
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     pq.write_table(pa.table({"text": ["a"]}), tmp_path / "c.parquet")
-    shutil.rmtree(tmp_path / ".o.partial")
     refused(benchmark, tmp_path / "o", tmp_path / "c.parquet", "lacks a column")
 
 
@@ -342,12 +340,14 @@ def test_links_in_a_tar_are_never_followed(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["zip", "tar.gz"])
-def test_a_bomb_is_refused(tmp_path: Path, kind: str) -> None:
+def test_a_bomb_is_refused(tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     benchmark = small(PACS)
+    monkeypatch.setattr("vl2v.datasets.get.shutil.rmtree", lambda *_: None)  # what was written stays, and is counted
     bomb = {f"photo/dog/bomb{n}.png": image(n) + bytes(30 << 20) for n in range(3)}
     source = (zipped if kind == "zip" else tarred)(tmp_path / f"p.{kind}", bomb | files_of(benchmark))
     refused(benchmark, tmp_path / "out", source, "decompression bomb")
     written = [path for path in (tmp_path / ".out.partial").rglob("*") if path.is_file()]
+    assert written
     assert sum(path.stat().st_size for path in written) < 70 << 20
 
 
@@ -433,11 +433,9 @@ def test_the_working_folder_can_be_the_place(tmp_path: Path, monkeypatch: pytest
 def test_another_source_does_not_go_on_with_what_is_half_done(tmp_path: Path) -> None:
     benchmark = small(PACS)
     files = files_of(benchmark)
-    refused(
-        benchmark, tmp_path / "out", zipped(tmp_path / "p.zip", dict(list(files.items())[:9])), "does not match PACS"
-    )
     downloads = tmp_path / ".out.partial" / "downloads"
-    downloads.mkdir()
+    downloads.mkdir(parents=True)
+    (downloads.parent / "task.json").write_text("another source")
     (downloads / "PACS.zip.part").write_bytes(b"PK")
     other = zipped(tmp_path / "q.zip", files)
     with pytest.raises(ConfigError, match="There is an unfinished download"):
@@ -452,6 +450,7 @@ def test_a_source_that_was_mended_is_taken(tmp_path: Path) -> None:
     refused(
         benchmark, tmp_path / "out", zipped(tmp_path / "p.zip", dict(list(files.items())[:9])), "does not match PACS"
     )
+    assert not (tmp_path / ".out.partial").exists()
     assert took(benchmark, tmp_path / "out", zipped(tmp_path / "p.zip", files)) == files
 
 

@@ -218,7 +218,7 @@ def search(root: Path) -> Folder:
         return walk(root)
     except OSError as error:
         found = error.strerror or str(error)
-        step = "make it readable for this user"
+        step = "make it readable for this user" if isinstance(error, PermissionError) else "check the path"
         raise DataError(f"{shown(root)} cannot be listed.", expected="a folder", found=found, next_step=step) from error
 
 

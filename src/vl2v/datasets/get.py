@@ -69,7 +69,11 @@ def get(benchmark: Benchmark, out: Path, source: Source, *, progress: Progress |
     _check_free(benchmark, out, partial, source)
     _claim(partial, benchmark, source)
     files = fetch(source, partial / "downloads", progress)
-    manifest = _lay_out(benchmark, source, files, partial / "images", progress)
+    try:
+        manifest = _lay_out(benchmark, source, files, partial / "images", progress)
+    except DataError:
+        shutil.rmtree(partial / "images" if source.local is None else partial)  # downloads can be used again
+        raise
     (partial / "images" / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
     if out.exists():
         out.rmdir()  # it is empty; otherwise it would have been rejected
