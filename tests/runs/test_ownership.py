@@ -126,7 +126,7 @@ def test_what_is_no_run_is_not_locked(tmp_path: Path) -> None:
     ],
 )
 def test_every_command_that_writes_respects_the_owner(tmp_path: Path, command: list[str]) -> None:
-    settings = "data: {root: nowhere}\nteacher: {spec: 'offline:'}\nstudent: {spec: 'offline:'}\n"
+    settings = f"data: {{root: '{tmp_path}'}}\nteacher: {{spec: 'offline:'}}\nstudent: {{spec: 'offline:'}}\n"
     (tmp_path / "config.yaml").write_text(settings)
     (tmp_path / "student").mkdir()
     (tmp_path / "student" / "student.json").write_text("{}")

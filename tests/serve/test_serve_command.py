@@ -87,7 +87,7 @@ def test_a_gallery_outlives_its_images_and_is_not_mistaken(own: Path, bench: Ben
     service.stop()
     (own / "export" / "gallery.npz").unlink()
     service = opened(own, bench)
-    assert "is not a folder" in str(service.about().no_gallery)
+    assert "have moved" in str(service.about().no_gallery)
     service.stop()
 
 
