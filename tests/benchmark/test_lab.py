@@ -174,6 +174,7 @@ EVERYTHING = Variant(
     name="everything", batch=6, steps=9, align_steps=10, lr=1e-3, style=0.4, corrupt=0.4, mixup=0.3, cutmix=1.0, kl=0.3,
     ce=0.1, learn_scale=True, bank=0.5, bank_top=5, centre=0.5, steer=0.5, trust_low=0.2, adapt=1.0, feature=0.1,
     l2sp=1e-3, train_projection=True, few=2, wise_ft=(0.5,), soup=2, corrupted_test=True,
+    temperatures=True,
 )  # fmt: skip
 
 
@@ -198,6 +199,10 @@ def test_every_kind_of_job_runs_once_and_is_not_run_again(tmp_path: Path, capsys
     assert by_name["everything"]["gain"] != 1
     assert set(by_name["everything"]["corrupted"]) == {"blur", "noise", "darkness", "rotation", "blocks"}
     assert "0.5" in by_name["everything"]["wise_ft"]
+    temperatures = by_name["everything"]["temperatures"]
+    assert set(temperatures) == {"all", "hardest", "styles"}
+    assert temperatures["hardest"]["temperature"] >= temperatures["all"]["temperature"]
+    assert set(temperatures["all"]) == {"temperature", "a", "b", "c", "d"}
     assert {"seen", "unseen", "harmonic"} <= set(by_name["held"]["test"]["d"])
     assert by_name["kd"]["gain"] == 1
 
