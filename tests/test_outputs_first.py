@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from tiny_dataset import Bench
 
+from vl2v.api_report import make_report
+from vl2v.commands.export import export
 from vl2v.commands.label import label
 from vl2v.errors import AccessError
 from vl2v.locations import StoragePaths
@@ -51,3 +53,14 @@ def test_labels_are_not_bought_for_a_table_that_cannot_be_written(bench: Bench, 
     found = label(bench.data, bench.teacher, CLASSES, tmp_path / "new" / "l.csv", storage=storage, settings=DATA)
     assert found.written == 90
     assert (tmp_path / "new" / "l.csv").is_file()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="paths of Linux")
+def test_the_folder_of_an_export_or_a_report_is_checked_before_the_run_is_read(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for write in (
+        lambda out: export(tmp_path / "no run", out=out),
+        lambda out: make_report(tmp_path / "no run", tmp_path / "vectors.sqlite", out=out),
+    ):
+        with pytest.raises(NotADirectoryError):
+            write(tmp_path / "file" / "out")

@@ -9,7 +9,7 @@ from vl2v.errors import ConfigError
 from vl2v.runs.folder import RunFolder
 from vl2v.runs.ownership import alone_in
 from vl2v.runs.starting import ensure_outside
-from vl2v.writing import check_folder
+from vl2v.writing import check_folder, ensure_writable
 
 
 def make_report(folder: Path, store: Path, hour_price: str | None = None, out: Path | None = None) -> Path:
@@ -23,9 +23,12 @@ def make_report(folder: Path, store: Path, hour_price: str | None = None, out: P
 
     Raises:
         ConfigError: if the price is not a number of at least 0.
+        OSError: before any work, if `out` cannot be written.
         RunError: if the folder contains neither, or no finished run or job, or `out` is inside the images of the run.
     """
     price = None if hour_price is None else _price(hour_price)
+    if out is not None:
+        ensure_writable(RunFolder(out).report_file)
     if (folder / "benchmark.yaml").is_file():
         from vl2v.benchmark.report.page import write_benchmark_report
 

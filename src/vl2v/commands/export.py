@@ -39,6 +39,7 @@ from vl2v.student.architectures import CUSTOM_MODULE
 from vl2v.student.files import CARD
 from vl2v.student.model import Student
 from vl2v.student.provenance import check_provenance, data_settings
+from vl2v.writing import ensure_writable
 from vl2v_runtime.model import FLOAT, INT8, Model
 
 FORMAT = 1
@@ -108,10 +109,12 @@ def export(
     Raises:
         StudentError: if a file disagrees with the student; no file is replaced then.
         RunError: if the run is not finished, or its images are missing.
+        OSError: before any work, if `out` cannot be written.
         Vl2vError: for any other fault.
     """
     need_onnx()
     if out is not None:
+        ensure_writable(out / FLOAT)
         ensure_outside(out, data or RunFolder(folder).images())
     with alone_in(folder if out is None else None, "vl2v export"):
         out = out or folder / EXPORT
