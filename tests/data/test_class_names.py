@@ -60,6 +60,8 @@ def test_a_file_has_a_name_a_line(tmp_path: Path, content: bytes, name: str) -> 
         ("guinea pig,cat,Guinea_Pig", "guinea pig (--classes) and Guinea Pig (--classes)"),
         (["cat", "do\x07g"], "needs a name"),
         ("cat,_-_", "needs a name"),
+        ("cat,..", "needs a name"),
+        (["cat", "!!!"], "needs a name"),
         ("absent.txt", "contains no class names"),
         ("lists/absent", "No such file"),
     ],

@@ -62,7 +62,7 @@ def checked_name(written: str, where: str = "") -> str:
         where: position of the text, for the message.
 
     Raises:
-        ConfigError: if it is empty, too long, or cannot be displayed.
+        ConfigError: if it is empty, too long, only punctuation, or cannot be displayed.
     """
     name = spaced(written).strip()
     location = f" ({where})" if where else ""
@@ -73,7 +73,8 @@ def checked_name(written: str, where: str = "") -> str:
             found=f"{len(name):,} characters: {shown(name[:60])}...",
             next_step="write a short name",
         )
-    if not spelling(name) or not name.isprintable():
+    punctuation = name.isascii() and not any(map(str.isalnum, name))
+    if not spelling(name) or not name.isprintable() or punctuation:
         raise ConfigError(
             f"A class needs a name{location}.",
             expected="letters, e.g. zebra",
