@@ -50,8 +50,8 @@ def fitting(text: str, *, step: bool = False) -> str:
         return text
     parts = ALTERNATIVE.split(text)
     fit = [not step or not any(_forms.get(flag) == "" for flag, _ in _flags(part)) for part in parts[::2]]
-    kept = [i for i, fits in enumerate(fit) if fits] if any(fit) else list(range(len(fit)))
-    return "".join(("" if n == 0 else parts[2 * i - 1]) + _accepted(parts[2 * i]) for n, i in enumerate(kept))
+    chosen = [i for i, fits in enumerate(fit) if fits] if any(fit) else list(range(len(fit)))
+    return "".join(("" if n == 0 else parts[2 * i - 1]) + _accepted(parts[2 * i]) for n, i in enumerate(chosen))
 
 
 def _flags(part: str) -> Iterator[tuple[str, re.Match[str]]]:
