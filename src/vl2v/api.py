@@ -129,7 +129,7 @@ def distill(
     }
     if resume:
         folder = RunFolder(Path(out))
-        folder.config(resuming=True)
+        folder.config(resuming=True)  # its message is for a new run; that of `locate_images` is for any command
         base = locate_images(folder, data, storage, progress, RESUMED.format(resume_command(folder.path)))
         final = _resumed(base, given, settings or {})
     else:

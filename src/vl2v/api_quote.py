@@ -14,6 +14,7 @@ from vl2v.data.folder import read_mapping
 from vl2v.data.tables.frame import Frame
 from vl2v.faults import explaining
 from vl2v.locations import StoragePaths
+from vl2v.nested import mapping
 from vl2v.progress import Progress
 from vl2v.renamed import old_keywords
 from vl2v.settings import make_config
@@ -77,8 +78,8 @@ def data_of(
     progress: Progress | None,
 ) -> dict[str, str | None]:
     """What lists the images, with labels and without, as settings name it; see `vl2v.sources.named.imported`."""
-    asked = merge(read_mapping(Path(config)) if config else {}, settings).get("data") or {}
-    asked = merge(asked, {})  # checks that it is a mapping
+    merged = merge(read_mapping(Path(config)) if config else {}, settings)
+    asked = mapping(merged.get("data") or {}, "The setting data is")
     more = with_sources(
         {"data": {"image": asked.get("image"), "unlabelled": asked.get("unlabelled")}}, storage, progress
     )

@@ -29,6 +29,7 @@ def make_report(folder: Path, store: Path, hour_price: str | None = None, out: P
     price = None if hour_price is None else _price(hour_price)
     if out is not None:
         ensure_writable(RunFolder(out).report_file)
+        ensure_outside(out, RunFolder(folder).images())
     if (folder / "benchmark.yaml").is_file():
         from vl2v.benchmark.report.page import write_benchmark_report
 
@@ -36,8 +37,6 @@ def make_report(folder: Path, store: Path, hour_price: str | None = None, out: P
         return write_benchmark_report(folder, out)
     from vl2v.reports.run import write_run_report
 
-    if out is not None:
-        ensure_outside(out, RunFolder(folder).images())
     with alone_in(folder if out is None else None, "vl2v report"):
         return write_run_report(folder, store, price, out)
 

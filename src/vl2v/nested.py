@@ -15,13 +15,13 @@ def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]
     Raises:
         ConfigError: if `base`, or a value of it below which `changes` has keys, is not a mapping.
     """
-    merged = _mapping(base, "The settings are")
+    merged = mapping(base, "The settings are")
     for key, value in changes.items():
         if isinstance(value, Mapping):
             below = merged.get(key)
             made = merge(below if isinstance(below, Mapping) else {}, value)
             if made and below is not None:
-                _mapping(below, f"The setting {key} is")
+                mapping(below, f"The setting {key} is")
             if made or below is None or isinstance(below, Mapping):
                 merged[key] = made
         elif value is not None:
@@ -29,7 +29,15 @@ def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]
     return merged
 
 
-def _mapping(value: object, what: str) -> dict[str, Any]:
+def mapping(value: object, what: str) -> dict[str, Any]:
+    """Return a mapping as a new dict.
+
+    Args:
+        what: subject and verb for the message, such as "The settings are".
+
+    Raises:
+        ConfigError: if the value is not a mapping.
+    """
     if isinstance(value, Mapping):
         return dict(value)
     found, step = f"{type(value).__name__} {reprlib.repr(value)[:60]}", "see docs/configuration.md"

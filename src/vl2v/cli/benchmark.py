@@ -66,7 +66,7 @@ def run(
     keep_freed_memory()
     from vl2v.benchmark.printing import plan_json, plan_text, sweep_json, sweep_text
     from vl2v.benchmark.sweep import Sweep
-    from vl2v.cli.printing import show
+    from vl2v.cli.show import show
     from vl2v.sources.named import with_sources
 
     progress = Recorder(make_progress(quiet, as_json))  # the jobs have the same warnings
@@ -123,7 +123,7 @@ def table(
     """Show the results with standard errors over seeds."""
     from vl2v.benchmark.render import render
     from vl2v.benchmark.render.text import renderable
-    from vl2v.cli.printing import show
+    from vl2v.cli.show import show
 
     found = _tabulated(
         out, name, select, split_list(weights), partial, against=against, unit=pairs, published=published

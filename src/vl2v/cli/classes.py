@@ -36,7 +36,7 @@ def list_(run: RunArg, as_json: Json = False) -> None:
     from rich.table import Table
 
     from vl2v.api import list_classes
-    from vl2v.cli.printing import show
+    from vl2v.cli.show import show
 
     known = list_classes(run)
     table = Table()
@@ -77,7 +77,7 @@ def add(
 ) -> None:
     """Add classes by their text embeddings, without training. Exported files are updated, too."""
     from vl2v.api import add_classes, quote_classes
-    from vl2v.cli.printing import show
+    from vl2v.cli.show import show
     from vl2v.commands.classes import home_of
 
     wording: dict[str, Any] = {"phrases": phrase or (), "templates": template or (), "teacher": teacher}
@@ -119,7 +119,7 @@ def remove(run: RunArg, names: NamesArg, as_json: Json = False) -> None:
 
 
 def _tell(run: Path, student: Student, as_json: bool) -> None:
-    from vl2v.cli.printing import show
+    from vl2v.cli.show import show
     from vl2v.student.files import CHANGES
 
     change = student.provenance[CHANGES][-1]

@@ -29,7 +29,7 @@ def expect(
 ) -> None:
     """Estimate the accuracy on unlabelled images of a new site, with a 95% interval. Nothing is queried."""
     keep_freed_memory()
-    from vl2v.cli.printing import show
+    from vl2v.cli.show import show
     from vl2v.commands.expect import expect as work
 
     found = work(run, images, column=image, data=data, progress=make_progress(quiet, as_json))

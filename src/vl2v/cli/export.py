@@ -35,7 +35,7 @@ def export(
     """Export a student to ONNX, and verify its predictions (extra: export)."""
     keep_freed_memory()
     from vl2v.api import export as work
-    from vl2v.cli.printing import show
+    from vl2v.cli.show import show
 
     done = work(
         run,

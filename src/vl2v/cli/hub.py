@@ -23,7 +23,7 @@ def push(
     as_json: Json = False,
 ) -> None:
     """Upload a student with a model card to the Hugging Face Hub; no images, keys or paths are uploaded."""
-    from vl2v.cli.printing import show
+    from vl2v.cli.show import show
     from vl2v.hub.push import clear
     from vl2v.hub.push import push as send
 

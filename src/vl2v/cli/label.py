@@ -57,7 +57,7 @@ def label(
     settings: dict[str, Any],
 ) -> None:
     """Label images with a teacher, and write a table that vl2v distill accepts."""
-    from vl2v.cli.printing import show
+    from vl2v.cli.show import show
     from vl2v.cluster.pool import cluster_of
     from vl2v.commands.label import label as work
 

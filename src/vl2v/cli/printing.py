@@ -16,8 +16,6 @@ from rich.text import Text
 
 from vl2v.cli.show import OUTPUT
 from vl2v.cli.show import show as show
-from vl2v.commands.distill import Run
-from vl2v.commands.evaluate import Answer
 from vl2v.evaluation.evaluation import ROLES, Evaluation
 from vl2v.evaluation.reference import LABELS
 from vl2v.faults import naming
@@ -27,7 +25,9 @@ from vl2v.terminal import clean
 from vl2v_runtime.names import cell, printable, quoted, shown
 from vl2v_runtime.trust import UNSURE, Trust
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # these import torch, which a list of datasets or purchases does not need
+    from vl2v.commands.distill import Run
+    from vl2v.commands.evaluate import Answer
     from vl2v.demo.job import Demo
 
 FORMATS = ("table", "json", "csv")

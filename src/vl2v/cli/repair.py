@@ -64,7 +64,7 @@ def repair(
     Repeat the command to continue an interrupted repair.
     """
     keep_freed_memory()
-    from vl2v.cli.printing import show
+    from vl2v.cli.show import show
     from vl2v.commands.repair import repair as work
     from vl2v.commands.repair_plan import plan_repair
 

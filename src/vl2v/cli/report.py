@@ -31,7 +31,7 @@ def report(
         )
     keep_freed_memory()
     from vl2v.api import report as make
-    from vl2v.cli.printing import show
+    from vl2v.cli.show import show
 
     page = make(folder, out=out, storage=storage_paths(None, store, folder), hour_price=hour_price)
     show({"report": str(page), "values": str(page.parent / "report")} if as_json else f"report: {page}")

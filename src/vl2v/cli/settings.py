@@ -118,12 +118,13 @@ def with_settings(
     texts = texts or {}
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        declared = inspect.signature(command, eval_str=True).parameters
         named = {
             name: name.upper() if isinstance(get_args(p.annotation)[-1], ArgumentInfo) else f"--{name}"
-            for name, p in inspect.signature(command, eval_str=True).parameters.items()
+            for name, p in declared.items()
             if name in ARGUMENTS
         }
-        own = [p for name, p in inspect.signature(command, eval_str=True).parameters.items() if name != "settings"]
+        own = [p for name, p in declared.items() if name != "settings"]
         assigned = inspect.Parameter("assigned", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=SET)
 
         @wraps(command)

@@ -43,7 +43,7 @@ def check(
     settings: dict[str, Any],
 ) -> None:
     """Check a teacher on a few images: shared space, determinism, accuracy, and the cost of the whole job."""
-    from vl2v.cli.printing import show
+    from vl2v.cli.show import show
     from vl2v.commands.check import check_teacher
 
     found = check_teacher(

@@ -43,7 +43,7 @@ def trust(
 ) -> None:
     """Refit calibration and rejection from the saved predictions, and show their effect on each domain."""
     from vl2v.allocator import keep_freed_memory
-    from vl2v.cli.printing import show
+    from vl2v.cli.show import show
     from vl2v.commands.trust import Reject, quote_reject, refit
 
     keep_freed_memory()

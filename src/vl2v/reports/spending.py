@@ -76,10 +76,8 @@ def entries_of(run: Path, ledger: Ledger, store: Path) -> tuple[list[LedgerEntry
     here, started = printable(run.resolve()), started_in(run)
     entries, before = ledger.entries(here), str(started.run) if started else here
     if before != here and (earlier := ledger.entries(before)):
-        return [
-            *earlier,
-            *entries,
-        ], f"The run was moved or copied. The ledger lists its purchases under {shown(before)}."
+        note = f"The run was moved or copied. The ledger lists its purchases under {shown(before)}."
+        return [*earlier, *entries], note
     if entries:
         return entries, ""
     note = (
