@@ -9,9 +9,11 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vl2v.errors import TeacherError
 from vl2v.teacher.base import Teacher, Vectors, checked
@@ -19,6 +21,7 @@ from vl2v.threads import computing
 from vl2v.web.faults import ApiError
 
 Kind = Literal["image", "text"]
+Row = NDArray[np.float32]
 
 
 class UnansweredError(Exception):
@@ -30,36 +33,17 @@ class ModelFailedError(Exception):
 
 
 @dataclass(eq=False)
-class _Order:
-    """The images or the texts of one request.
+class _Input:
+    """An image or a text of a request.
 
     Attributes:
-        rows: [N, D] float32, filled when batches are complete.
-        done: gets `rows` when all are complete, or the error.
-        taken: number of inputs that are already in a batch.
-        missing: number of rows that are not complete.
+        request: identifies the request; its inputs fail together.
+        done: gets the embedding, [D] float32, or the error.
     """
 
-    kind: Kind
-    inputs: Sequence[Any]
-    rows: Vectors
-    done: asyncio.Future[Vectors]
-    taken: int = 0
-    missing: int = 0
-
-
-@dataclass(frozen=True)
-class _Slice:
-    order: _Order
-    start: int
-    stop: int
-
-    @property
-    def inputs(self) -> Sequence[Any]:
-        return self.order.inputs[self.start : self.stop]
-
-
-Outcome = Vectors | Exception
+    value: Any
+    request: object
+    done: asyncio.Future[Row]
 
 
 class Batcher:
@@ -84,7 +68,7 @@ class Batcher:
     ) -> None:
         self._teacher, self.card, self._threads = teacher, teacher.describe(), threads
         self._most, self._wait, self._observe = queue, wait_seconds, observe
-        self._orders: dict[Kind, deque[_Order]] = {"image": deque(), "text": deque()}
+        self._queues: dict[Kind, deque[_Input]] = {"image": deque(), "text": deque()}
         self._waiting = asyncio.Event()
         self._thread = ThreadPoolExecutor(1, "teacher")
         self._task: asyncio.Task[None] | None = None
@@ -101,14 +85,13 @@ class Batcher:
         self._task = asyncio.get_running_loop().create_task(self._work())
 
     async def stop(self) -> None:
-        """Finish the current batch and stop; queued orders are cancelled."""
+        """Finish the current batch and stop; queued inputs are cancelled."""
         if self._task is not None:
             self._task.cancel()
             with suppress(asyncio.CancelledError):
                 await self._task
-        for orders in self._orders.values():
-            for order in orders:
-                order.done.cancel()
+        for one in chain(*self._queues.values()):
+            one.done.cancel()
         self._thread.shutdown()
 
     async def ask(self, images: Sequence[bytes], texts: Sequence[str]) -> tuple[Vectors, Vectors]:
@@ -126,75 +109,66 @@ class Batcher:
         if self.depth + count > self._most:
             message = "Too many requests are queued; retry after the time in retry-after. Nothing was billed."
             raise ApiError(503, "overloaded", message, retry_after=min(60.0, self.depth * self._pace))
-        orders = [self._enter("image", images), self._enter("text", texts)]
+        request, loop = object(), asyncio.get_running_loop()
+        inputs = [_Input(value, request, loop.create_future()) for value in (*images, *texts)]
+        self._queues["image"] += inputs[: len(images)]
+        self._queues["text"] += inputs[len(images) :]
+        self._waiting.set()
         self.depth += count
         try:
-            results = await asyncio.gather(*(order.done for order in orders))
-            return results[0], results[1]
+            rows = np.stack(await asyncio.gather(*(one.done for one in inputs)))
+            return rows[: len(images)], rows[len(images) :]
         finally:
             self.depth -= count
-            for order in orders:
-                order.done.cancel()  # no effect if it is finished; skips the rest of a failed request
-
-    def _enter(self, kind: Kind, inputs: Sequence[Any]) -> _Order:
-        rows = np.empty((len(inputs), self.card.dimension), np.float32)
-        order = _Order(kind, inputs, rows, asyncio.get_running_loop().create_future(), missing=len(inputs))
-        if inputs:
-            self._orders[kind].append(order)
-            self._waiting.set()
-        else:
-            order.done.set_result(rows)
-        return order
+            for one in inputs:
+                one.done.cancel()  # no effect if it is done; skips the rest of a failed request
 
     async def _work(self) -> None:
         turn: Kind = "image"
         while True:
             await self._waiting.wait()
-            turn = turn if self._orders[turn] else _other(turn)
-            if sum(len(order.inputs) - order.taken for order in self._orders[turn]) < self.card.batch_size:
+            turn = turn if self._queues[turn] else _other(turn)
+            if len(self._queues[turn]) < self.card.batch_size:
                 await asyncio.sleep(self._wait)
             batch = self._take(turn)
             if batch:
                 await self._serve(batch, turn)
-            if not any(self._orders.values()):
+            if not any(self._queues.values()):
                 self._waiting.clear()
             turn = _other(turn)
 
-    async def _serve(self, batch: list[_Slice], kind: Kind) -> None:
-        size, started = sum(len(part.inputs) for part in batch), time.perf_counter()
+    async def _serve(self, batch: list[_Input], kind: Kind) -> None:
+        started = time.perf_counter()
         work = asyncio.get_running_loop().run_in_executor(self._thread, self._answer, batch, kind)
         outcomes = await asyncio.shield(work)
-        self._pace += 0.2 * ((time.perf_counter() - started) / size - self._pace)
-        self._observe(kind, size)
-        for part, outcome in zip(batch, outcomes, strict=True):
-            _deliver(part, outcome)
+        self._pace += 0.2 * ((time.perf_counter() - started) / len(batch) - self._pace)
+        self._observe(kind, len(batch))
+        for one, outcome in zip(batch, outcomes, strict=True):
+            if one.done.done():
+                continue
+            if isinstance(outcome, Exception):
+                one.done.set_exception(outcome)
+            else:
+                one.done.set_result(outcome)
 
-    def _take(self, kind: Kind) -> list[_Slice]:
-        """Take the next batch from the queue, oldest orders first; an order may be divided into several batches."""
-        batch: list[_Slice] = []
-        room, orders = self.card.batch_size, self._orders[kind]
-        while room and orders:
-            order = orders[0]
-            if not order.done.done():
-                stop = min(len(order.inputs), order.taken + room)
-                batch.append(_Slice(order, order.taken, stop))
-                room -= stop - order.taken
-                order.taken = stop
-            if order.done.done() or order.taken == len(order.inputs):
-                orders.popleft()
+    def _take(self, kind: Kind) -> list[_Input]:
+        """Take the next batch from the queue, oldest inputs first."""
+        batch: list[_Input] = []
+        queue = self._queues[kind]
+        while queue and len(batch) < self.card.batch_size:
+            if not (one := queue.popleft()).done.done():
+                batch.append(one)
         return batch
 
-    def _answer(self, batch: list[_Slice], kind: Kind) -> list[Outcome]:
-        """Run a batch in the teacher's thread. After an error, halves are run, so that only one order fails."""
+    def _answer(self, batch: list[_Input], kind: Kind) -> list[Row | Exception]:
+        """Run a batch in the teacher's thread. After an error, halves are run, so that only one request fails."""
         try:
-            rows = self._run(kind, [value for part in batch for value in part.inputs])
+            return list(self._run(kind, [one.value for one in batch]))
         except Exception as error:
-            if len(batch) == 1:
-                return [error]
+            if all(one.request is batch[0].request for one in batch):
+                return [error] * len(batch)
             half = len(batch) // 2
             return [*self._answer(batch[:half], kind), *self._answer(batch[half:], kind)]
-        ends = np.cumsum([len(part.inputs) for part in batch])
-        return list(np.split(rows, ends[:-1]))
 
     def _run(self, kind: Kind, inputs: list[Any]) -> Vectors:
         embed = self._teacher.embed_images if kind == "image" else self._teacher.embed_texts
@@ -213,16 +187,3 @@ class Batcher:
 
 def _other(kind: Kind) -> Kind:
     return "text" if kind == "image" else "image"
-
-
-def _deliver(part: _Slice, outcome: Outcome) -> None:
-    order = part.order
-    if order.done.done():
-        return
-    if isinstance(outcome, Exception):
-        order.done.set_exception(outcome)
-        return
-    order.rows[part.start : part.stop] = outcome
-    order.missing -= part.stop - part.start
-    if not order.missing:
-        order.done.set_result(order.rows)
