@@ -19,7 +19,7 @@ from vl2v.addresses import is_local
 from vl2v.errors import TeacherError
 from vl2v.teacher.http.client import HttpTeacher
 from vl2v.teacher.http.connection import Connection, UnusableBodyError, decompressed, most_bytes, proxy_for
-from vl2v.teacher.http.remote import NoAccount
+from vl2v.teacher.http.remote import Account
 from vl2v.teacher.http.retry import Patience
 from vl2v.teacher.http.uri import open_wire
 
@@ -27,7 +27,7 @@ IMAGE = b"\x89PNG\r\n\x1a\n" + bytes(20)
 KEY = "vl2v-0123456789abcdef-Secret_never-to_be.seen"
 
 
-class Books(NoAccount):
+class Books(Account):
     """Counts how attempts ended."""
 
     def __init__(self) -> None:

@@ -24,6 +24,7 @@ from vl2v.teacher.http.uri import open_wire
 from vl2v.teacher.purchase.buyer import Buyer
 from vl2v.teacher.purchase.ledger import Budget, Ledger
 from vl2v.teacher.purchase.store import EmbeddingStore
+from vl2v.teacher.purchase.watch import TeacherWatch
 
 CONTENTS = [picture(i) for i in range(40)]
 
@@ -131,12 +132,14 @@ class Drifting(UnreliableVendor):
         return json.dumps(answer).encode()
 
 
-class Blind:
+class Blind(TeacherWatch):
     """Looks at nothing."""
+
+    def __init__(self) -> None: ...
 
     def texts(self, *_: object) -> None: ...
 
-    def images(self, *_: object) -> None: ...
+    def images(self, *_: object, **__: object) -> None: ...
 
 
 def buy_watched(vendor: UnreliableVendor, store: EmbeddingStore, watch: Blind | None) -> HttpTeacher:

@@ -155,9 +155,9 @@ def test_a_batch_is_kept_whole_or_not_at_all(store: EmbeddingStore) -> None:
     with pytest.raises(ValueError, match="shorter"):
         store.keep_images(CARD, digests_of([b"a", b"b"]), vectors_of(1), entry=entry)
     assert not store.knows_images(CARD, digests_of([b"a", b"b"])).any()
-    assert [row[-1] for row in store.entries()] == ["sent"]
+    assert [entry.state for entry in store.entries()] == ["sent"]
     store.keep_images(CARD, digests_of([b"a", b"b"]), vectors_of(2), entry=entry)
-    assert [row[-1] for row in store.entries()] == ["kept"]
+    assert [entry.state for entry in store.entries()] == ["kept"]
 
 
 def test_vectors_survive_reopening(tmp_path: Path) -> None:
@@ -216,7 +216,7 @@ def test_a_batch_under_a_key_is_pending_until_it_is_settled(store: EmbeddingStor
     store.keep_images(CARD, digests, vectors_of(2), 3, entry, Decimal("0.25"))
     store.note(plain, "HTTP 429", refused=True)
     assert store.pending(CARD) == []
-    assert [(row[6], row[-1]) for row in store.entries()] == [(Decimal("0.25"), "kept"), (0, "refused")]
+    assert [(entry.cost, entry.state) for entry in store.entries()] == [(Decimal("0.25"), "kept"), (0, "refused")]
     assert Ledger(store).queries() == 2  # what was refused was not asked
 
 

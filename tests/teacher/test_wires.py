@@ -19,7 +19,7 @@ from PIL import Image
 from vl2v.errors import TeacherError
 from vl2v.teacher.base import Price
 from vl2v.teacher.http.client import HttpTeacher
-from vl2v.teacher.http.remote import NoAccount, RemoteTeacher
+from vl2v.teacher.http.remote import Account
 from vl2v.teacher.http.retry import Patience
 from vl2v.teacher.http.uri import open_wire
 
@@ -272,15 +272,15 @@ def exchange(f: Fixture) -> list[httpx.Request]:
     card = teacher.describe()
     assert seen == []  # the description comes from the table
     assert card.dimension == f.dimension
-    assert isinstance(teacher, RemoteTeacher)
+    assert isinstance(teacher, HttpTeacher)
     images, texts = [RED, BLUE][: f.images], ["a", "b"][: f.images]
     order = teacher.order("image", images)
-    answer = teacher.fulfil(order, NoAccount())
+    answer = teacher.fulfil(order, Account())
     assert answer.vectors[:, 0].tolist() == [1.0, 2.0][: f.images]
     assert answer.cost == f.cost
     assert answer.cost is None or answer.cost > 0
     assert 0 < order.cost <= card.price.of(images=len(images))
-    words = teacher.fulfil(teacher.order("text", texts), NoAccount())
+    words = teacher.fulfil(teacher.order("text", texts), Account())
     assert words.vectors[:, 0].tolist() == [3.0, 4.0][: f.images]
     for request, url, body in zip(seen, (f.url, f.text_url or f.url), (f.asked, f.texts), strict=True):
         assert (request.method, str(request.url)) == ("POST", url)
@@ -400,7 +400,7 @@ def test_our_own_server_describes_itself() -> None:
     assert card.price == Price(Decimal("0.60"), Decimal("0.05"), "EUR")
     assert teacher.idempotent
     order = teacher.order("image", [RED])
-    answer = teacher.fulfil(order, NoAccount())
+    answer = teacher.fulfil(order, Account())
     assert answer.vectors.tolist() == [row(4, 5)]
     assert answer.cost == order.cost == Decimal("0.0006")
     asked = {"model": "m", "encoding_format": "base64", "input": [RED_URI], "modality": "image"}
@@ -521,7 +521,7 @@ def test_a_price_goes_over_the_tables_and_usage_no_longer_counts() -> None:
     assert teacher.describe().price.per_1000_texts > 0  # the table's
     order = teacher.order("image", [RED, BLUE])
     assert order.cost == Decimal("0.01")
-    assert teacher.fulfil(order, NoAccount()).cost is None
+    assert teacher.fulfil(order, Account()).cost is None
 
 
 def test_what_is_priced_by_pixels_is_reserved_by_pixels() -> None:

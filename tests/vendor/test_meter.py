@@ -213,7 +213,7 @@ def test_keys(books: Engine) -> None:
     found = known.find(key)
     assert isinstance(found, Account)
     assert found == who
-    assert found.price == PRICE
+    assert (found.cost(1, 0), found.cost(0, 1)) == (to_nano(PRICE.of(images=1), ""), to_nano(PRICE.of(texts=1), ""))
     others: list[str] = [
         key[:-1] + ("A" if key[-1] != "A" else "B"),
         key + "x",

@@ -28,7 +28,7 @@ from vl2v.purchase import text_heads
 from vl2v.settings import make_config
 from vl2v.sources.named import with_sources
 from vl2v.teacher.base import Teacher, TeacherCard, Vectors, checked, unit_rows
-from vl2v.teacher.http.remote import RemoteTeacher
+from vl2v.teacher.http.client import HttpTeacher
 from vl2v.teacher.purchase.accounts import BatchAccount
 from vl2v.teacher.purchase.buyer import Buyer
 from vl2v.teacher.purchase.ledger import Budget, Ledger, PurchaseContext, Quote
@@ -175,13 +175,13 @@ class _Checker:
 
     def _ensure_affordable(self, digests: np.ndarray, prompts: tuple[str, ...]) -> None:
         images = len(self.store.lacks(self.card, digests)) + 1
-        texts = self.store.knows_texts(self.card, list(dict.fromkeys(prompts))).count(False)
+        texts = len(self.store.lacks_texts(self.card, prompts))
         self.budget.check(self.card.price.of(images, texts), f"a check by {images} image and {texts} text queries")
 
     def _query_again(self, content: bytes) -> Vectors:
         """Query the same image again, without getting a response that the vendor stores for repeated requests."""
         context = PurchaseContext(self.store, self.budget, self.card, self.run_name, "check, the same image again")
-        if isinstance(self.teacher, RemoteTeacher):
+        if isinstance(self.teacher, HttpTeacher):
             order = self.teacher.order("image", [self.teacher.fit(content)], salt=self.run_name)
             account = BatchAccount(context, order, once=self.teacher.idempotent)
             try:

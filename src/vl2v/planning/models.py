@@ -8,7 +8,7 @@ from vl2v.config import RunConfig
 from vl2v.errors import ConfigError, StudentError
 from vl2v.teacher.base import Price, Teacher
 from vl2v.teacher.file import FileTeacher
-from vl2v.teacher.http.remote import RemoteTeacher
+from vl2v.teacher.http.client import HttpTeacher
 from vl2v.teacher.prompts import load_templates
 from vl2v.teacher.registry import is_remote, open_teacher
 
@@ -96,7 +96,7 @@ def ensure_fresh_views_possible(config: RunConfig, teacher: Teacher) -> None:
     if config.teacher.views != "fresh":
         return
     spec, kind = config.teacher.spec, ""
-    if is_remote(spec) or isinstance(teacher, RemoteTeacher):  # describe() may query a vendor
+    if is_remote(spec) or isinstance(teacher, HttpTeacher):  # describe() may query a vendor
         kind = "is behind a network"
     elif isinstance(teacher, FileTeacher):
         kind = "is a file, which contains no augmented images"

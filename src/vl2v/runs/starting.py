@@ -20,7 +20,7 @@ from vl2v.runs.relative import base_of
 from vl2v.runs.storage import remember, teacher_signature
 from vl2v.student.files import CARD, read_described
 from vl2v.teacher.base import Teacher
-from vl2v.teacher.http.remote import RemoteTeacher
+from vl2v.teacher.http.client import HttpTeacher
 from vl2v_runtime.names import printable
 
 
@@ -142,7 +142,7 @@ def ensure_same_model(folder: RunFolder, teacher: Teacher, *, record: bool = Tru
     Raises:
         TeacherError: if the vendor has another model or revision now.
     """
-    if not isinstance(teacher, RemoteTeacher):  # files and local models can be queried again for free
+    if not isinstance(teacher, HttpTeacher):  # files and local models can be queried again for free
         return
     card, known = teacher.describe(), folder.teacher()
     now = {"identity": card.identity, "revision": card.revision, "dimension": card.dimension}

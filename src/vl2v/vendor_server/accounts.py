@@ -17,7 +17,7 @@ from vl2v.errors import ConfigError
 from vl2v.teacher.base import Price
 from vl2v.vendor_server.database import accounts
 from vl2v.vendor_server.keys import Locked, account_id, digest, new_key, reason_locked
-from vl2v.vendor_server.money import from_nano, to_nano
+from vl2v.vendor_server.money import to_nano
 from vl2v_runtime.names import has_control
 
 LATEST = datetime(9999, 1, 1, tzinfo=UTC).timestamp()  # seconds; with every offset still a date
@@ -59,11 +59,6 @@ class Account:
     def cost(self, images: int, texts: int) -> int:
         """Return the price of a number of images and texts, in billionths of `currency`."""
         return images * self.image_nano + texts * self.text_nano
-
-    @property
-    def price(self) -> Price:
-        """The prices of the account."""
-        return Price(from_nano(self.image_nano * 1000), from_nano(self.text_nano * 1000), self.currency)
 
 
 class Accounts:
@@ -156,9 +151,7 @@ class Accounts:
             row["requests_per_minute"] = _checked_rate(requests_per_minute) if requests_per_minute else None
         if expires is not None:
             row["expires"] = None if expires == "never" else self._checked_expiry(expires)
-        if row:
-            self._update(identity, row)
-        return self.get(identity)
+        return self._update(identity, row)
 
     def rotate(self, identity: str, grace_seconds: float) -> tuple[Account, str]:
         """Create a new key for an account. The current key works for a grace period; earlier keys stop at once.
@@ -177,21 +170,21 @@ class Accounts:
             raise ConfigError("The account is closed.", expected="an open one", found="revoked", next_step=step)
         key = new_key(identity)
         row = {"digest": digest(key), "old_digest": accounts.c.digest, "old_until": self._clock() + grace_seconds}
-        self._update(identity, row)
-        return self.get(identity), key
+        return self._update(identity, row), key
 
-    def _update(self, identity: str, row: dict[str, Any]) -> None:
-        with self._engine.begin() as connection:
-            connection.execute(update(accounts).where(accounts.c.id == identity).values(row))
+    def _update(self, identity: str, row: dict[str, Any]) -> Account:
+        if row:
+            with self._engine.begin() as connection:
+                connection.execute(update(accounts).where(accounts.c.id == identity).values(row))
+        return self.get(identity)
 
     def _checked_expiry(self, expires: datetime) -> float:
+        found = expires.isoformat(timespec="minutes")
         if expires.timestamp() > LATEST:
-            found = expires.isoformat(timespec="minutes")
             step = "omit it for a key that never expires; of an account that exists: --expires never"
             raise ConfigError("The expiry time is too late.", expected="a year to 9998", found=found, next_step=step)
         if expires.timestamp() <= self._clock():
             step = "choose a later time; to close an account now: vl2v vendor keys revoke"
-            found = expires.isoformat(timespec="minutes")
             raise ConfigError(
                 "A key cannot expire in the past.", expected="a time in the future", found=found, next_step=step
             )
@@ -203,8 +196,7 @@ class Accounts:
         Raises:
             ConfigError: if the account is unknown.
         """
-        with self._engine.connect() as connection:
-            row = connection.execute(select(accounts).where(accounts.c.id == identity)).one_or_none()
+        row = self._row(identity)
         if row is None:
             raise ConfigError(
                 "Unknown account.",
@@ -225,11 +217,7 @@ class Accounts:
         Raises:
             ConfigError: if the account is unknown.
         """
-        self.get(identity)
-        with self._engine.begin() as connection:
-            valid = (accounts.c.id == identity) & accounts.c.revoked.is_(None)
-            connection.execute(update(accounts).where(valid).values(revoked=self._clock()))
-        return self.get(identity)
+        return self._update(identity, {} if self.get(identity).revoked else {"revoked": self._clock()})
 
     def find(self, key: str) -> Account | Locked:
         """Return the account of a key, or the reason why the key is invalid.
@@ -239,12 +227,13 @@ class Accounts:
         identity = account_id(key)
         if identity is None:
             return Locked.UNKNOWN
+        row = self._row(identity)
+        reason = reason_locked(key, row, self._clock())  # also without a row, as it takes the same time
+        return Locked.UNKNOWN if row is None else reason or _account(row)
+
+    def _row(self, identity: str) -> Row[Any] | None:
         with self._engine.connect() as connection:
-            row = connection.execute(select(accounts).where(accounts.c.id == identity)).one_or_none()
-        reason = reason_locked(key, row, self._clock())
-        if row is None:
-            return Locked.UNKNOWN
-        return reason or _account(row)
+            return connection.execute(select(accounts).where(accounts.c.id == identity)).one_or_none()
 
 
 def _checked_name(name: str) -> str:

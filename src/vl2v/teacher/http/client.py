@@ -23,7 +23,7 @@ from vl2v.teacher.http.jobs import Jobs
 from vl2v.teacher.http.keys import ask_for, unsafe_for_a_key
 from vl2v.teacher.http.limits import Pace, pause
 from vl2v.teacher.http.packing import Limits, fit_image, image_size, pack, text_size
-from vl2v.teacher.http.remote import Account, Answer, Kind, NoAccount, Order, Origin
+from vl2v.teacher.http.remote import Account, Answer, Kind, Order, Origin
 from vl2v.teacher.http.retry import Circuit, Failure, Patience, Tries
 from vl2v.teacher.http.vendors.base import Wire
 from vl2v.teacher.origin import other_revision
@@ -53,7 +53,7 @@ class HttpTeacher:
         self.wire, self.patience = wire, patience or Patience()
         self._circuit, self._rng = circuit or Circuit(), rng or random.Random()
         self._exchange = Exchange(wire, transport)
-        self.jobs = wire.jobs and Jobs(wire.jobs, self._exchange, self.patience, self._rng)
+        self.jobs = Jobs(wire.jobs, self._exchange, self.patience, self._rng) if wire.jobs else None
         self._pace: Pace | None = None
         self._lock = threading.Lock()
 
@@ -89,7 +89,7 @@ class HttpTeacher:
         order = self.order(kind, items)
         tries = replace(self.patience, attempts=2)
         return self._until_answered(
-            lambda: self._exchange.rows(order, self._post(order))[0], NoAccount(), None, patience=tries
+            lambda: self._exchange.rows(order, self._post(order))[0], Account(), None, patience=tries
         )
 
     @property
@@ -100,7 +100,7 @@ class HttpTeacher:
 
     @cached_property
     def limits(self) -> Limits:
-        """See `RemoteTeacher`: the limits of the vendor, with the options after ``#`` in the teacher's URI."""
+        """The limits of the vendor on requests, with the options after ``#`` in the teacher's URI."""
         _, o, stated = self._card, self.wire.options, self.wire.limits
         return replace(
             stated,
@@ -112,26 +112,36 @@ class HttpTeacher:
 
     @property
     def idempotent(self) -> bool:
-        """See `RemoteTeacher`."""
+        """Whether the vendor charges an idempotency key only once, however often it is sent."""
         return self.wire.idempotent
 
     def fit(self, image: bytes) -> bytes:
-        """See `RemoteTeacher.fit`."""
+        """Return the bytes to send for an image: unchanged, unless they exceed a limit of the vendor."""
         return fit_image(image, self.limits)
 
     def order(self, kind: Kind, items: Sequence[Any], salt: str = "") -> Order:
-        """See `RemoteTeacher.order`.
+        """Build the request for a batch.
 
-        The key does not depend on the address, so a server may move. It depends on the revision, so that a vendor with
-        a new model does not repeat a response of the old one.
+        Args:
+            items: image files as bytes, or texts.
+            salt: a different salt gives a different key, so that the vendor computes the response again.
         """
+        # The key does not depend on the address, so a server may move. It depends on the revision, so that a vendor
+        # with a new model does not repeat a response of the old one.
         body, content_type = self.wire.body(kind, items)
         parts = (self.wire.name, self._exchange.revision, kind, content_type, salt, "")
         digest = hashlib.sha256("\0".join(parts).encode() + body)
         return Order(kind, len(items), body, content_type, self.wire.most(kind, items), f"vl2v-{digest.hexdigest()}")
 
     def fulfil(self, order: Order, account: Account, stop: threading.Event | None = None) -> Answer:
-        """See `RemoteTeacher.fulfil`."""
+        """Send an order, with retries, until there is a usable response.
+
+        Raises:
+            RejectedInputError: if the vendor rejects the inputs.
+            TeacherError: if the vendor rejects the request for another reason, or all attempts fail.
+            BudgetError: if the budget does not cover another attempt.
+            AbandonedError: if `stop` is set before the next attempt.
+        """
         with self._lock:
             self._pace = self._pace or Pace(self.limits)
         amounts = {"requests": 1.0, "images" if order.kind == "image" else "tokens": float(order.count)}
@@ -154,7 +164,7 @@ class HttpTeacher:
 
     def _embed(self, kind: Kind, batches: Iterable[Sequence[Any]]) -> Vectors:
         parts = [np.zeros((0, self._card.dimension), np.float32)]
-        parts += [self.fulfil(self.order(kind, batch), NoAccount()).vectors for batch in batches]
+        parts += [self.fulfil(self.order(kind, batch), Account()).vectors for batch in batches]
         return np.concatenate(parts)
 
     def _until_answered(
@@ -201,14 +211,14 @@ class HttpTeacher:
     def _fetch(self, url: str) -> Any:
         """Fetch JSON from a URL; on a terminal, prompt for a key if the server requires one."""
         try:
-            return self._until_answered(lambda: self._exchange.send("GET", url, None), NoAccount(), None)
+            return self._until_answered(lambda: self._exchange.send("GET", url, None), Account(), None)
         except TeacherError as error:
             if self._exchange.key or "HTTP 401" not in error.problem:
                 raise
             if not url.startswith("https:") and not is_local(host_of(url)):
                 raise unsafe_for_a_key(url, self.wire.key_names) from None
             self._exchange.key = ask_for(self.wire.key_names, url)
-            return self._until_answered(lambda: self._exchange.send("GET", url, None), NoAccount(), None)
+            return self._until_answered(lambda: self._exchange.send("GET", url, None), Account(), None)
 
     def _post(self, order: Order) -> Any:
         return self._exchange.send("POST", self.wire.url(order.kind), order)

@@ -1,16 +1,13 @@
-"""The interface of remote teachers: requests, their execution, and a record of every attempt."""
+"""Requests to a remote teacher, their responses, and the record of every attempt."""
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Literal, Protocol, runtime_checkable
+from typing import Literal
 
 from vl2v.errors import TeacherError
-from vl2v.teacher.base import Teacher, Vectors
-from vl2v.teacher.http.packing import Limits
+from vl2v.teacher.base import Vectors
 
 Kind = Literal["image", "text"]
 
@@ -62,8 +59,11 @@ class Answer:
     origin: Origin = Origin()
 
 
-class Account(Protocol):
-    """Records the attempts at one order. The sending thread calls it."""
+class Account:
+    """Records the attempts at one order; the sending thread calls it.
+
+    This one records nothing, for free requests and for callers without a ledger.
+    """
 
     def sending(self) -> None:
         """Record that an attempt is about to be sent.
@@ -71,35 +71,15 @@ class Account(Protocol):
         Raises:
             BudgetError: if its maximum cost exceeds the remaining budget; nothing is sent then.
         """
-        ...
 
     def refused(self, why: str) -> None:
         """Record that an attempt failed and was certainly not charged."""
-        ...
 
     def lost(self, why: str) -> None:
         """Record that an attempt failed and may have been charged."""
-        ...
 
     def wasted(self, why: str, cost: Decimal | None) -> None:
         """Record that an attempt was charged, at `cost` if the vendor states it, and that repeating it is useless."""
-        ...
-
-
-class NoAccount:
-    """An account that records nothing, for free requests and for callers without a ledger."""
-
-    def sending(self) -> None:
-        """See `Account.sending`."""
-
-    def refused(self, why: str) -> None:
-        """See `Account.refused`."""
-
-    def lost(self, why: str) -> None:
-        """See `Account.lost`."""
-
-    def wasted(self, why: str, cost: Decimal | None) -> None:
-        """See `Account.wasted`."""
 
 
 class RejectedInputError(TeacherError):
@@ -113,40 +93,3 @@ class AbandonedError(Exception):
 def resumable(teacher: object) -> bool:
     """Whether requests that an earlier process sent without receiving a response cost nothing more."""
     return bool(getattr(teacher, "idempotent", False) or getattr(teacher, "jobs", None))
-
-
-@runtime_checkable
-class RemoteTeacher(Teacher, Protocol):
-    """A teacher that is queried by concurrent requests.
-
-    Attributes:
-        limits: limits on the size, the rate and the concurrency of requests.
-        idempotent: whether the vendor charges an idempotency key only once, however often it is sent.
-    """
-
-    limits: Limits
-    idempotent: bool
-
-    def fit(self, image: bytes) -> bytes:
-        """Return the bytes to send for an image: unchanged, unless they exceed a limit of the vendor."""
-        ...
-
-    def order(self, kind: Kind, items: Sequence[bytes] | Sequence[str], salt: str = "") -> Order:
-        """Build the request for a batch.
-
-        Args:
-            items: image files as bytes, or texts.
-            salt: a different salt gives a different key, so that the vendor computes the response again.
-        """
-        ...
-
-    def fulfil(self, order: Order, account: Account, stop: threading.Event | None = None) -> Answer:
-        """Send an order, with retries, until there is a usable response.
-
-        Raises:
-            RejectedInputError: if the vendor rejects the inputs.
-            TeacherError: if the vendor rejects the request for another reason, or all attempts fail.
-            BudgetError: if the budget does not cover another attempt.
-            AbandonedError: if `stop` is set before the next attempt.
-        """
-        ...

@@ -7,13 +7,13 @@ from collections.abc import Callable
 from decimal import Decimal
 
 from vl2v.errors import TeacherError
-from vl2v.teacher.http.remote import Order
+from vl2v.teacher.http.remote import Account, Order
 from vl2v.teacher.purchase.ledger import PurchaseContext
 from vl2v.teacher.purchase.ledger_table import Pending
 
 
-class BatchAccount:
-    """Records the attempts at one order in the ledger; see `vl2v.teacher.http.remote.Account`.
+class BatchAccount(Account):
+    """Records the attempts at one order in the ledger.
 
     If the vendor charges an idempotency key only once, all attempts share one ledger entry, also across processes.
     Otherwise each attempt has its own entry, and each attempt that may have been charged counts as spent.

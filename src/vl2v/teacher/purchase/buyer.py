@@ -7,14 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
 
 from vl2v.cluster.pool import WorkerPool, current_pool
 from vl2v.progress import Advance, Progress, Silent
 from vl2v.stopping import stopping_between
 from vl2v.teacher.base import Teacher, Vectors, checked
 from vl2v.teacher.file import FileTeacher
-from vl2v.teacher.http.remote import RemoteTeacher
+from vl2v.teacher.http.client import HttpTeacher
 from vl2v.teacher.origin import Consistency
 from vl2v.teacher.purchase.job_buyer import JobPurchase, refuse_if_in_jobs
 from vl2v.teacher.purchase.ledger import Budget, PurchaseContext
@@ -23,22 +22,7 @@ from vl2v.teacher.purchase.pace import with_best_threads
 from vl2v.teacher.purchase.remote_buyer import Purchase
 from vl2v.teacher.purchase.store import Digests, EmbeddingStore
 from vl2v.teacher.purchase.wanted import Source, Wanted
-
-
-class Watch(Protocol):
-    """A check of each response after it has been stored; an exception ends the purchase."""
-
-    def texts(self, texts: Sequence[str], vectors: Vectors) -> None:
-        """Check text embeddings, [N, D] float32."""
-        ...
-
-    def images(self, digests: Digests, vectors: Vectors, read: Callable[[int], bytes]) -> None:
-        """Check image embeddings, [N, D] float32.
-
-        Args:
-            read: returns the bytes of image i.
-        """
-        ...
+from vl2v.teacher.purchase.watch import TeacherWatch
 
 
 @dataclass(frozen=True)
@@ -46,9 +30,11 @@ class Buyer:
     """Buys the embeddings that a store lacks from a teacher, for one run.
 
     Attributes:
-        watch: check of the responses; None checks only their shape and numbers.
+        watch: check of each response after it is stored; None checks only their shape and numbers.
         threads: number of CPU threads for a teacher on this machine; None measures the best number.
         spec: name with which workers of a cluster can open the teacher; None queries it in this process.
+        consistency: comparison of the responses before they are stored; only used with `watch`.
+        shown: state of each batch job that the user was told last.
     """
 
     teacher: Teacher
@@ -56,11 +42,11 @@ class Buyer:
     budget: Budget
     run: str
     progress: Progress | None = None
-    watch: Watch | None = None
+    watch: TeacherWatch | None = None
     threads: int | None = None
     spec: str | None = None
-    _consistency: Consistency = field(default_factory=Consistency, init=False)
-    _shown: dict[str, str] = field(default_factory=dict, init=False, compare=False)
+    consistency: Consistency = field(default_factory=Consistency, init=False)
+    shown: dict[str, str] = field(default_factory=dict, init=False, compare=False)
 
     def images(self, digests: Digests, read: Callable[[int], bytes], purpose: str, view: int = 0) -> int:
         """Buy the image embeddings that the store lacks; return their number.
@@ -85,9 +71,9 @@ class Buyer:
         digests, read, purpose, view = wanted.digests, wanted.read, wanted.purpose, wanted.view
         if (jobs := self._jobs()) is not None:
             return jobs.images(wanted)
-        if isinstance(self.teacher, RemoteTeacher):
+        if isinstance(self.teacher, HttpTeacher):
             refuse_if_in_jobs(self.store, self.teacher.describe(), wanted)
-            return self._remote(self.teacher, purpose).images(wanted)
+            return Purchase(self, self.teacher, purpose).images(wanted)
         card = self.teacher.describe()
         todo = self.store.lacks(card, digests, view)
         bought = 0
@@ -137,13 +123,12 @@ class Buyer:
             BudgetError: before a batch is sent that would exceed the budget.
             TeacherError: if a response is unusable; batches saved before remain in the store.
         """
-        if isinstance(self.teacher, RemoteTeacher):
-            return self._remote(self.teacher, purpose).texts(texts)
+        if isinstance(self.teacher, HttpTeacher):
+            return Purchase(self, self.teacher, purpose).texts(texts)
         card = self.teacher.describe()
-        context = PurchaseContext(self.store, self.budget, card, self.run, purpose)
+        context = self.context(purpose)
         with self.store.alone(self.progress), stopping_between() as stop_if_asked:
-            known = self.store.knows_texts(card, texts)
-            todo = list(dict.fromkeys(t for t, k in zip(texts, known, strict=True) if not k))
+            todo = self.store.lacks_texts(card, texts)
             for start in range(0, len(todo), card.batch_size):
                 stop_if_asked()
                 batch = todo[start : start + card.batch_size]
@@ -158,7 +143,7 @@ class Buyer:
     @property
     def distributable(self) -> bool:
         """Whether workers of a cluster can query the teacher: a free model that runs on their machine."""
-        if self.spec is None or isinstance(self.teacher, RemoteTeacher | FileTeacher):
+        if self.spec is None or isinstance(self.teacher, HttpTeacher | FileTeacher):
             return False
         return self.teacher.describe().price.free
 
@@ -183,26 +168,18 @@ class Buyer:
 
     def _jobs(self) -> JobPurchase | None:
         """Return the purchase by batch jobs; None if the teacher is queried by single requests."""
-        jobs = getattr(self.teacher, "jobs", None)
-        if jobs is None or not isinstance(self.teacher, RemoteTeacher):
+        if not isinstance(self.teacher, HttpTeacher) or self.teacher.jobs is None:
             return None
-        purchase = JobPurchase(self.teacher, jobs, self.store, self.budget, self.run, self.progress)
-        purchase.shown = self._shown
-        if self.watch is not None:
-            purchase.watch, purchase.consistency = self.watch, self._consistency
-        return purchase
+        return JobPurchase(self, self.teacher, self.teacher.jobs)
 
-    def _remote(self, teacher: RemoteTeacher, purpose: str) -> Purchase:
-        purchase = Purchase(teacher, self.store, self.budget, self.run, purpose, self.progress)
-        if self.watch is not None:
-            purchase.watch, purchase.consistency = self.watch, self._consistency
-        return purchase
+    def context(self, purpose: str, view: int = 0) -> PurchaseContext:
+        """Return what the ledger entries of a purchase have in common."""
+        return PurchaseContext(self.store, self.budget, self.teacher.describe(), self.run, purpose, view)
 
     def _entry(self, purpose: str, view: int, images: int) -> int:
         """Reserve the cost of a number of images, and return the entry in the ledger."""
-        card = self.teacher.describe()
-        context = PurchaseContext(self.store, self.budget, card, self.run, purpose, view)
-        return context.open_entry("image", images, card.price.of(images=images))
+        cost = self.teacher.describe().price.of(images=images)
+        return self.context(purpose, view).open_entry("image", images, cost)
 
     def _save(self, wanted: Wanted, rows: list[int], vectors: Vectors, entry: int) -> None:
         """Save the embeddings of some of the images, and check them."""

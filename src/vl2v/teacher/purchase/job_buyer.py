@@ -16,21 +16,20 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vl2v.errors import BudgetError, TeacherError
-from vl2v.progress import Advance, Progress, Silent, warn
+from vl2v.progress import Advance, Silent, warn
 from vl2v.sqlite import keys_of
 from vl2v.teacher.base import TeacherCard, checked
+from vl2v.teacher.http.client import HttpTeacher
 from vl2v.teacher.http.jobs import FULL, Jobs, JobState, Refusal
 from vl2v.teacher.http.packing import image_size, pack
-from vl2v.teacher.http.remote import Answer, RemoteTeacher
+from vl2v.teacher.http.remote import Answer
 from vl2v.teacher.http.retry import Failure
-from vl2v.teacher.origin import Consistency
-from vl2v.teacher.purchase.ledger import Budget, PurchaseContext
 from vl2v.teacher.purchase.ledger_table import JOB, Pending
 from vl2v.teacher.purchase.store import EmbeddingStore
 from vl2v.teacher.purchase.wanted import Wanted, not_embedded
 
 if TYPE_CHECKING:
-    from vl2v.teacher.purchase.buyer import Watch
+    from vl2v.teacher.purchase.buyer import Buyer
 
 FIRST, LONGEST, GROWTH = 5.0, 120.0, 1.5  # seconds between two looks at the jobs
 ROUNDS = 3  # attempts at an image that the vendor did not process
@@ -66,28 +65,16 @@ def refuse_if_in_jobs(store: EmbeddingStore, card: TeacherCard, wanted: Wanted) 
 class JobPurchase:
     """A purchase of images by batch jobs.
 
-    Attributes:
-        watch: check of the embeddings after they are stored; None skips it.
-        consistency: comparison of the embeddings before they are stored; None skips it.
-        shown: state of each job that the user was told last.
+    Args:
+        teacher: the teacher of `buyer`.
+        jobs: its batch jobs.
     """
 
-    def __init__(
-        self,
-        teacher: RemoteTeacher,
-        jobs: Jobs,
-        store: EmbeddingStore,
-        budget: Budget,
-        run: str,
-        progress: Progress | None = None,
-    ) -> None:
-        self.watch: Watch | None = None
-        self.consistency: Consistency | None = None
-        self.shown: dict[str, str] = {}
-        self._teacher, self._jobs, self._store, self._card = teacher, jobs, store, teacher.describe()
-        self._budget, self._run, self._progress = budget, run, progress or Silent()
+    def __init__(self, buyer: Buyer, teacher: HttpTeacher, jobs: Jobs) -> None:
+        self._buyer, self._teacher, self._jobs = buyer, teacher, jobs
+        self._store, self._card = buyer.store, teacher.describe()
+        self._progress = buyer.progress or Silent()
         self._limits = replace(teacher.limits, images=jobs.api.images, request_bytes=jobs.api.request_bytes)
-        self._most = jobs.api.jobs
 
     def images(self, wanted: Wanted) -> int:
         """Buy the images that the store lacks, and wait for them; see `vl2v.teacher.purchase.buyer.Buyer.images`.
@@ -127,8 +114,10 @@ class JobPurchase:
             out = set(refused).union(*(_members(job) for job in open_ if job.view == wanted.view))
             lacks = self._store.lacks(self._card, wanted.digests, wanted.view)
             todo = [i for i in lacks if wanted.digests[i].tobytes() not in out]
-            batches, left = self._batches(todo, wanted), len(todo)
-            for count in range(len(open_), self._most):
+            fitted = ((i, self._teacher.fit(wanted.read(i))) for i in todo)
+            batches = pack(fitted, lambda item: image_size(item[1]), self._limits.images, self._limits)
+            left = len(todo)
+            for count in range(len(open_), self._jobs.api.jobs):
                 batch = next(batches, None)  # reads images
                 if batch is None:
                     break
@@ -148,13 +137,9 @@ class JobPurchase:
                 raise KeyboardInterrupt(f"{text}; the repeated command collects the answers") from None
             raise
 
-    def _batches(self, todo: list[int], wanted: Wanted) -> Iterator[list[tuple[int, bytes]]]:
-        fitted = ((i, self._teacher.fit(wanted.read(i))) for i in todo)
-        return pack(fitted, lambda item: image_size(item[1]), self._limits.images, self._limits)
-
     def _create(self, batch: list[tuple[int, bytes]], wanted: Wanted, alone: bool) -> bool:
         """Create a job; False if the vendor or the budget takes it only when another job is done."""
-        context = PurchaseContext(self._store, self._budget, self._card, self._run, wanted.purpose, wanted.view)
+        context = self._buyer.context(wanted.purpose, wanted.view)
         label, cost = f"{LABEL}{uuid.uuid4().hex}", self._card.price.of(images=len(batch))
         members = wanted.digests[[i for i, _ in batch]].tobytes()
         try:
@@ -163,7 +148,7 @@ class JobPurchase:
             if alone:
                 raise
             return False
-        job = Pending(entry, JOB + label, members, self._run, cost, wanted.view)
+        job = Pending(entry, JOB + label, members, self._buyer.run, cost, wanted.view)
         try:
             name = self._jobs.submit(label, [image for _, image in batch], patient=alone)
         except Failure as failure:
@@ -213,8 +198,8 @@ class JobPurchase:
             self._store.write_off(job.entry, why, None)
             warn(self._progress, f"batch job {name}: {why}; its {count} images may have been charged")
             return True
-        if self.shown.get(name) != state.state:
-            self.shown[name] = state.state
+        if self._buyer.shown.get(name) != state.state:
+            self._buyer.shown[name] = state.state
             self._progress.note(f"batch job {name}: {state.state}, {state.done} of {count} images done")
         if state.ended:
             self._save(job, state, wanted, advance, refusals)
@@ -238,9 +223,10 @@ class JobPurchase:
             vectors = checked(
                 [state.answers[i] for i in rows] or np.zeros((0, card.dimension)), len(rows), card, "image"
             )
-            fault = self.consistency and self.consistency.fault(self._store, card, "image", Answer(vectors))
-            if fault:
-                raise fault
+            if self._buyer.watch is not None:
+                fault = self._buyer.consistency.fault(self._store, card, "image", Answer(vectors))
+                if fault is not None:
+                    raise fault
         except TeacherError as error:
             self._release(job, error.found, len(rows))
             raise
@@ -250,9 +236,9 @@ class JobPurchase:
         self._correct(job, len(rows))
         known = [i for i, row in enumerate(digests) if row.tobytes() in index]
         advance(sum(not before[i] for i in known))
-        if self.watch is not None and known:
+        if self._buyer.watch is not None and known:
             sent = digests[known]
-            self.watch.images(sent, vectors[known], lambda i: wanted.read(index[sent[i].tobytes()]))
+            self._buyer.watch.images(sent, vectors[known], lambda i: wanted.read(index[sent[i].tobytes()]))
 
     def _release(self, job: Pending, why: str, charged: int = 0) -> None:
         """End a job without embeddings, at the cost of the images that the vendor charged."""
@@ -263,8 +249,8 @@ class JobPurchase:
         self._correct(job, charged)
 
     def _correct(self, job: Pending, charged: int) -> None:
-        if job.run == self._run:  # another run reads the ledger when it opens its budget
-            self._budget.correct(job.entry, self._card.price.of(images=charged), job.cost)
+        if job.run == self._buyer.run:  # another run reads the ledger when it opens its budget
+            self._buyer.budget.correct(job.entry, self._card.price.of(images=charged), job.cost)
 
     def _fruitless(self, job: Pending, state: JobState) -> TeacherError:
         hours = int(self._jobs.api.expires.total_seconds() // 3600)

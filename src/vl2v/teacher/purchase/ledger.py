@@ -7,7 +7,6 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
 
 from vl2v.errors import BudgetError, ConfigError
@@ -15,33 +14,10 @@ from vl2v.sqlite import keys_of
 from vl2v.teacher.base import Teacher, TeacherCard
 from vl2v.teacher.http.remote import resumable
 from vl2v.teacher.purchase.ledger_table import JOB
+from vl2v.teacher.purchase.ledger_table import LedgerEntry as LedgerEntry
 from vl2v.teacher.purchase.quote import Quote as Quote
 from vl2v.teacher.purchase.spending import Spending
 from vl2v.teacher.purchase.store import Digests, EmbeddingStore
-
-
-@dataclass(frozen=True)
-class LedgerEntry:
-    """A batch of queries that was sent.
-
-    Attributes:
-        time: time of sending, in UTC.
-        kind: ``image`` or ``text``.
-        attempts: number of times the batch was sent; above 1 only if the vendor charges an idempotency key once.
-        state: ``kept`` if the embeddings are saved; ``sent`` if there was no usable response, which counts as spent
-            since it may have been charged; ``refused`` if the vendor rejected the batch and charged nothing.
-    """
-
-    time: datetime
-    run: str
-    teacher: str
-    kind: str
-    purpose: str
-    queries: int
-    cost: Decimal
-    currency: str
-    attempts: int
-    state: str
 
 
 class Ledger:
@@ -52,7 +28,7 @@ class Ledger:
 
     def entries(self, run: str | None = None) -> list[LedgerEntry]:
         """Return all entries, or those of one run, oldest first."""
-        return [LedgerEntry(datetime.fromtimestamp(row[0], UTC), *row[1:]) for row in self._store.entries(run)]
+        return self._store.entries(run)
 
     def spent(self, run: str | None = None) -> Decimal:
         """Return the total cost of all entries, or of one run.
@@ -80,7 +56,7 @@ def reserved(
         return Decimal(0)
     card, count = teacher.describe(), {"images": 0, "texts": 0}
     lacking = {key for view, rows in images for key in _keyed(view, rows[store.lacks(card, rows, view)])}
-    missing = {text for text, known in zip(texts, store.knows_texts(card, texts), strict=True) if not known}
+    missing = set(store.lacks_texts(card, texts))
     sent = {batch.entry for batch in store.pending(card, "text")}
     for batch in pending:
         if batch.entry in sent:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from decimal import Decimal
 
 import numpy as np
@@ -15,6 +16,30 @@ from vl2v.teacher.purchase.store_file import StoreFile
 JOB = "job:"  # start of the key of a batch job; the rest is its label, and then the vendor's name of it
 JOB_LIFE = 30 * 86400.0  # seconds for which the answers of a job are looked for; then it counts as spent
 KEY_LIFE = 23 * 3600.0  # seconds for which vendors remember an idempotency key; vl2v's server does so for a day
+
+
+@dataclass(frozen=True)
+class LedgerEntry:
+    """A batch of queries that was sent.
+
+    Attributes:
+        time: time of sending, in UTC.
+        kind: ``image`` or ``text``.
+        attempts: number of times the batch was sent; above 1 only if the vendor charges an idempotency key once.
+        state: ``kept`` if the embeddings are saved; ``sent`` if there was no usable response, which counts as spent
+            since it may have been charged; ``refused`` if the vendor rejected the batch and charged nothing.
+    """
+
+    time: datetime
+    run: str
+    teacher: str
+    kind: str
+    purpose: str
+    queries: int
+    cost: Decimal
+    currency: str
+    attempts: int
+    state: str
 
 
 @dataclass(frozen=True)
@@ -121,18 +146,18 @@ class LedgerTable(StoreFile):
             rows = self._db.execute(query, values).fetchall()
         return [Pending(entry, key, members, run, Decimal(cost), at) for entry, key, members, run, cost, at in rows]
 
-    def entries(self, run: str | None = None) -> list[tuple[float, str, str, str, str, int, Decimal, str, int, str]]:
-        """Return the ledger entries, oldest first, of all runs or of one.
-
-        The columns are time, run, teacher, kind, purpose, queries, cost, currency, attempts and state.
-        """
+    def entries(self, run: str | None = None) -> list[LedgerEntry]:
+        """Return the ledger entries, oldest first, of all runs or of one."""
         query = (
             "SELECT time, run, identity, kind, purpose, queries, cost, currency, attempts, state FROM ledger"
             " JOIN teachers ON teachers.id = ledger.teacher WHERE ? IS NULL OR run = ? ORDER BY ledger.id"
         )
         with self._lock:
             rows = self._db.execute(query, (run, run)).fetchall()
-        return [(*row[:6], Decimal(row[6]), *row[7:]) for row in rows]
+        return [
+            LedgerEntry(datetime.fromtimestamp(at, UTC), name, teacher, kind, purpose, queries, Decimal(cost), *rest)
+            for at, name, teacher, kind, purpose, queries, cost, *rest in rows
+        ]
 
     def costs(self) -> list[tuple[str, str, Decimal]]:
         """Return the label, the run and the actual or maximum cost of every ledger entry."""

@@ -7,25 +7,24 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from vl2v.errors import BudgetError
-from vl2v.progress import Advance, Progress, Silent, warn
+from vl2v.progress import Advance, Silent, warn
 from vl2v.sqlite import keys_of
 from vl2v.stopping import stopping_between
+from vl2v.teacher.http.client import HttpTeacher
 from vl2v.teacher.http.packing import image_size, pack, text_size
-from vl2v.teacher.http.remote import Answer, Kind, Order, RejectedInputError, RemoteTeacher
-from vl2v.teacher.origin import Consistency
+from vl2v.teacher.http.remote import Answer, Kind, Order, RejectedInputError
 from vl2v.teacher.purchase.accounts import BatchAccount
-from vl2v.teacher.purchase.ledger import Budget, PurchaseContext
+from vl2v.teacher.purchase.ledger import PurchaseContext
 from vl2v.teacher.purchase.ledger_table import Pending
-from vl2v.teacher.purchase.store import EmbeddingStore
 from vl2v.teacher.purchase.wanted import Wanted, not_embedded
 
 if TYPE_CHECKING:
-    from vl2v.teacher.purchase.buyer import Watch
+    from vl2v.teacher.purchase.buyer import Buyer
 
 
 PATIENCE = 0.5  # seconds between two looks at whether the user asked to stop
@@ -48,41 +47,30 @@ class PendingRequest:
 
 
 class Purchase:
-    """A purchase of embeddings of one kind.
+    """A purchase of embeddings of one kind by single requests.
 
-    Attributes:
-        watch: check of the responses after they are stored; None skips it.
-        consistency: comparison of the responses before they are stored; None skips it.
+    Args:
+        teacher: the teacher of `buyer`.
     """
 
-    def __init__(
-        self,
-        teacher: RemoteTeacher,
-        store: EmbeddingStore,
-        budget: Budget,
-        run: str,
-        purpose: str,
-        progress: Progress | None = None,
-    ) -> None:
-        self.watch: Watch | None = None
-        self.consistency: Consistency | None = None
-        self._teacher, self._store, self._card = teacher, store, teacher.describe()
-        self._budget, self._run, self._purpose = budget, run, purpose
-        self._progress = progress or Silent()
+    def __init__(self, buyer: Buyer, teacher: HttpTeacher, purpose: str) -> None:
+        self._buyer, self._teacher, self._purpose = buyer, teacher, purpose
+        self._store, self._card = buyer.store, teacher.describe()
+        self._progress = buyer.progress or Silent()
         self._answered, self._rejected = 0, dict[int, RejectedInputError]()
 
     def images(self, wanted: Wanted) -> int:
         """See `vl2v.teacher.purchase.buyer.Buyer.images`. Other processes wait until the purchase ends."""
         digests, read, view = wanted.digests, wanted.read, wanted.view
-        context = PurchaseContext(self._store, self._budget, self._card, self._run, self._purpose, view)
+        context = self._buyer.context(self._purpose, view)
         title = f"querying {self._card.identity} ({self._purpose})"
 
         def save(request: PendingRequest, answer: Answer) -> None:
             rows = digests[request.members]
             save_rows = partial(self._store.keep_images, self._card, rows, answer.vectors, view)
             request.account.settle(answer.cost, save_rows)
-            if self.watch is not None:
-                self.watch.images(rows, answer.vectors, lambda i: read(request.members[i]))
+            if self._buyer.watch is not None:
+                self._buyer.watch.images(rows, answer.vectors, lambda i: read(request.members[i]))
 
         with self._store.alone(self._progress):
             todo = self._store.lacks(self._card, digests, view)
@@ -101,17 +89,16 @@ class Purchase:
 
     def texts(self, texts: Sequence[str]) -> int:
         """See `vl2v.teacher.purchase.buyer.Buyer.texts`. Other processes wait until the purchase ends."""
-        context = PurchaseContext(self._store, self._budget, self._card, self._run, self._purpose)
+        context = self._buyer.context(self._purpose)
 
         def save(request: PendingRequest, answer: Answer) -> None:
             save_rows = partial(self._store.keep_texts, self._card, request.members, answer.vectors)
             request.account.settle(answer.cost, save_rows)
-            if self.watch is not None:
-                self.watch.texts(request.members, answer.vectors)
+            if self._buyer.watch is not None:
+                self._buyer.watch.texts(request.members, answer.vectors)
 
         with self._store.alone(self._progress):
-            known = self._store.knows_texts(self._card, texts)
-            todo = list(dict.fromkeys(t for t, k in zip(texts, known, strict=True) if not k))
+            todo = self._store.lacks_texts(self._card, texts)
             self._run_all(self._text_requests(context, todo), save, lambda _: None)
         return len(todo)
 
@@ -123,8 +110,7 @@ class Purchase:
         def request(batch: Sequence[tuple[int, bytes]], earlier: Pending | None) -> PendingRequest:
             members = [i for i, _ in batch]
             order = self._teacher.order("image", [data for _, data in batch])
-            made = self._request(context, order, members, digests[members].tobytes(), earlier)
-            return replace(made, again=of_images)
+            return self._request(context, order, members, digests[members].tobytes(), earlier, of_images)
 
         def of_images(members: list[int], earlier: Pending | None = None) -> PendingRequest:
             return request([(i, self._teacher.fit(read(i))) for i in members], earlier)
@@ -157,10 +143,17 @@ class Purchase:
         return self._store.pending(self._card, kind, view) if self._teacher.idempotent else []
 
     def _request(
-        self, context: PurchaseContext, order: Order, members: Any, names: bytes, earlier: Pending | None
+        self,
+        context: PurchaseContext,
+        order: Order,
+        members: list[Any],
+        names: bytes,
+        earlier: Pending | None,
+        again: Callable[[list[Any]], PendingRequest] | None = None,
     ) -> PendingRequest:
         same = earlier if earlier is not None and earlier.key == order.key else None
-        return PendingRequest(order, members, BatchAccount(context, order, self._teacher.idempotent, names, same))
+        account = BatchAccount(context, order, self._teacher.idempotent, names, same)
+        return PendingRequest(order, members, account, again)
 
     def _run_all(
         self, requests: Iterator[PendingRequest], save: Callable[[PendingRequest, Answer], None], advance: Advance
@@ -229,8 +222,8 @@ class Purchase:
             except BaseException:
                 request.account.give_up()
                 raise
-            if self.consistency is not None:
-                fault = self.consistency.fault(self._store, self._card, request.order.kind, answer)
+            if self._buyer.watch is not None:
+                fault = self._buyer.consistency.fault(self._store, self._card, request.order.kind, answer)
                 if fault is not None:
                     request.account.wasted(fault.found, answer.cost)
                     raise fault

@@ -36,12 +36,9 @@ class EmbeddingStore(LedgerTable):
         """Return which images have a stored embedding, [N] bool."""
         teacher = self.teacher_id(card)
         query = "SELECT digest FROM images WHERE teacher = ? AND view = ? AND digest IN"
-        known = np.zeros(len(digests), np.bool_)
-        for start in range(0, len(digests), VARIABLES):
-            keys = keys_of(digests[start : start + VARIABLES])
-            found = {row[0] for row in rows_of(self._db, query, keys, teacher, view)}
-            known[start : start + len(keys)] = [key in found for key in keys]
-        return known
+        keys = keys_of(digests)
+        found = {row[0] for row in rows_of(self._db, query, keys, teacher, view)}
+        return np.array([key in found for key in keys], np.bool_)
 
     def lacks(self, card: TeacherCard, digests: Digests, view: int = 0) -> list[int]:
         """Return the indices of the distinct images without a stored embedding, shuffled by content."""
@@ -54,6 +51,11 @@ class EmbeddingStore(LedgerTable):
         teacher = self.teacher_id(card)
         query = "SELECT 1 FROM texts WHERE teacher = ? AND text = ?"
         return [self._db.execute(query, (teacher, text)).fetchone() is not None for text in texts]
+
+    def lacks_texts(self, card: TeacherCard, texts: Sequence[str]) -> list[str]:
+        """Return the distinct texts without a stored embedding, in their order."""
+        distinct = list(dict.fromkeys(texts))
+        return [text for text, known in zip(distinct, self.knows_texts(card, distinct), strict=True) if not known]
 
     def images(self, card: TeacherCard, digests: Digests, view: int = 0) -> Vectors:
         """Return the stored embeddings of images, [N, D] float32, row i for image i.
@@ -91,8 +93,7 @@ class EmbeddingStore(LedgerTable):
 
     def lengths(self, card: TeacherCard, kind: str, count: int) -> NDArray[np.float64]:
         """Return the norms of at most `count` stored embeddings of a kind, ``image`` or ``text``."""
-        table = {"image": "images", "text": "texts"}[kind]
-        query = f"SELECT vector FROM {table} WHERE teacher = ? LIMIT ?"
+        query = f"SELECT vector FROM {kind}s WHERE teacher = ? LIMIT ?"
         with self._lock:
             rows = self._db.execute(query, (self.teacher_id(card), count)).fetchall()
         return np.array([np.linalg.norm(np.frombuffer(row[0], np.float32)) for row in rows], np.float64)
