@@ -101,7 +101,7 @@ def test_useless_answers_stop_the_purchase(data: Path, tmp_path: Path, fault: st
     assert caught.value.exit_code == 4
     assert teacher.asked <= asked
     with closing(EmbeddingStore(tmp_path / "s.sqlite")) as store:
-        assert sum(e[5] for e in store.entries() if e[3] == "image") == teacher.asked
+        assert sum(e.queries for e in store.entries() if e.kind == "image") == teacher.asked
     before = teacher.asked
     with pytest.raises(TeacherError, match=said):
         buy(teacher, data, tmp_path)
