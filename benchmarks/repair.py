@@ -113,7 +113,7 @@ def control(out: Path) -> None:
         bought = BoughtEmbeddings.load(plan, out / "work")
         data = TrainingData.build(plan, bought, evaluation_domains(plan, bought), out / "work")
         backbone, accelerator = plan.student_backbone, make_accelerator(config)
-        cache = FeatureCache(data.cache, backbone.module, backbone.preprocess, data.pixels, backbone.features)
+        cache = FeatureCache(data.cache, backbone, data.pixels)
         features = cache.of(data.slots, accelerator, Silent(), "features")[data.slots]
         new = {row.tobytes() for row in plan.examples.digests[plan.examples.groups[-1]]}
         there = [r for r in plan.dataset.rows_of(target) if plan.dataset.digests[r].tobytes() not in new]

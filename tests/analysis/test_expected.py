@@ -19,10 +19,10 @@ from vl2v.analysis.expected import (
     Signals,
     calibrate,
     inverse_logit,
-    logit,
 )
 
 CLASSES, SIZE = 3, 12
+LOGIT = np.log(4.0)  # of 80%
 
 
 def domain(generator: np.random.Generator, images: int, number: int, spread: float = 0.5) -> Images:
@@ -63,11 +63,11 @@ def test_most_intervals_contain_the_accuracy_on_a_domain_that_was_not_seen() -> 
 
 
 def test_estimates_are_the_known_accuracy_where_no_signal_changes() -> None:
-    known = Known(Signals(1.0, 2.0, 50), logit(0.8))
-    for value in known.estimates(Signals(1.0, 2.0, 7)).values():
+    known = Known(Signals(1.0, 2.0), LOGIT)
+    for value in known.estimates(Signals(1.0, 2.0)).values():
         assert inverse_logit(value) == pytest.approx(0.8)
-    lower = known.estimates(Signals(0.5, 1.0, 7))
-    assert lower[AGREEMENT] < lower[BOTH] < lower[CONFIDENCE] < logit(0.8)
+    lower = known.estimates(Signals(0.5, 1.0))
+    assert lower[AGREEMENT] < lower[BOTH] < lower[CONFIDENCE] < LOGIT
 
 
 def test_the_estimator_with_the_smallest_error_is_used() -> None:
@@ -81,12 +81,12 @@ def test_the_estimator_with_the_smallest_error_is_used() -> None:
 
 def test_an_interval_narrows_with_images_and_with_nearness() -> None:
     calibration = Calibration(CONFIDENCE, -0.5, 0.1, 0.02, 30, 3)
-    few, many = (calibration.share(logit(0.8), images, 1.0) for images in (20, 1000))
-    near = calibration.share(logit(0.8), 1000, 0.0)
+    few, many = (calibration.share(LOGIT, images, 1.0) for images in (20, 1000))
+    near = calibration.share(LOGIT, 1000, 0.0)
     assert few.high - few.low > many.high - many.low > near.high - near.low > 0
     assert near.value == pytest.approx(0.8)
     assert many.value < 0.75
-    assert calibration.share(logit(0.8), 1000, 5.0) == many
+    assert calibration.share(LOGIT, 1000, 5.0) == many
 
 
 def test_distance_is_0_inside_about_1_for_a_further_domain_and_more_beyond() -> None:

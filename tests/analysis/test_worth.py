@@ -180,10 +180,8 @@ def test_features_are_those_of_the_cache(scene: Path, tmp_path: Path) -> None:
     plan = planned(scene, tmp_path, Eye())
     digests = plan.dataset.digests[:70]
     fresh = frozen_features(plan, digests, Silent(), "")
-    backbone, slots = plan.student_backbone, plan.pixels.slots(digests)
-    cache = FeatureCache(
-        plan.pixels.features_folder(), backbone.module, backbone.preprocess, plan.pixels.map(), backbone.features
-    )
+    slots = plan.pixels.slots(digests)
+    cache = FeatureCache(plan.pixels.features_folder(), plan.student_backbone, plan.pixels.map())
     assert cache.cached(slots) is None  # those of a sample are not kept
     kept = frozen_features(plan, digests, Silent(), "", keep=Accelerator(cpu=True))
     found = cache.cached(slots)

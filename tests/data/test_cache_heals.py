@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from vl2v.data.pixels import PixelCache
 from vl2v.data.scan import FileIndex, read_all
 from vl2v.progress import Silent
+from vl2v.student.backbones import Backbone, Recipe
 from vl2v.student.preprocess import Preprocess
 from vl2v.training.feature_cache import FeatureCache
 from vl2v_runtime.imaging import decode, square
@@ -134,7 +135,8 @@ def test_features_of_the_frozen_backbone_heal(tmp_path: Path, suffix: str, damag
 
     def features() -> NDArray[np.float32]:
         preprocess = Preprocess(32, (0.5,) * 3, (0.5,) * 3)
-        kept = FeatureCache(tmp_path, backbone, preprocess, pixels, backbone.num_features)
+        student = Backbone(backbone, backbone.num_features, preprocess, Recipe("timm", "test_resnet"))
+        kept = FeatureCache(tmp_path, student, pixels)
         return np.array(kept.of(slots, cpu, Silent(), "features"))
 
     before = features()

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from vl2v.evaluation.features import CHUNK, pass_through
 from vl2v.progress import Advance
+from vl2v.student.backbones import Backbone, Recipe
 from vl2v.student.preprocess import Preprocess
 from vl2v.training.feature_cache import FeatureCache, fingerprint
 
@@ -46,7 +47,7 @@ def images(count: int) -> NDArray[np.uint8]:
 
 
 def cache(folder: Path, backbone: Any, pixels: NDArray[np.uint8]) -> FeatureCache:
-    return FeatureCache(folder, backbone, PREPROCESS, pixels, backbone.num_features)
+    return FeatureCache(folder, Backbone(backbone, backbone.num_features, PREPROCESS, Recipe("timm", "")), pixels)
 
 
 def test_features_are_those_of_the_images_and_computed_once(backbone: Any, tmp_path: Path) -> None:

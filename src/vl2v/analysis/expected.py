@@ -9,7 +9,7 @@ with linear probes that leave a source domain out, on its images as they are and
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,19 +27,15 @@ CONFIDENCE, AGREEMENT, BOTH = "confidence", "agreement", "confidence and agreeme
 LOWEST = -1.0  # score of a class that a fold lacks; the scores of one-hot targets are about 0 to 1
 
 
-def logit(share: float) -> float:
-    """Return the log odds of a share in (0, 1)."""
+def log_odds(right: float, images: int) -> float:
+    """Return the log odds of a share of images. Half an image is added to either side, so that they are finite."""
+    share = (right + 0.5) / (images + 1)
     return math.log(share / (1 - share))
 
 
 def inverse_logit(value: float) -> float:
     """Return the share in (0, 1) with given log odds."""
     return 1 / (1 + math.exp(-value))
-
-
-def smoothed(right: float, images: int) -> float:
-    """Return a share that is never 0 or 1: half an image is added to either side."""
-    return (right + 0.5) / (images + 1)
 
 
 class Probe:
@@ -81,16 +77,13 @@ class Signals:
 
     confidence: float
     agreement: float
-    images: int
 
     @classmethod
     def of(cls, first: Floats, temperature: float, second: Floats) -> Signals:
         """Compute them from the scores [N, K] of both, N at least 1, and the temperature of the first one."""
         sure = softmax(np.asarray(first, np.float64) / temperature).max(axis=1)
         same = first.argmax(axis=1) == second.argmax(axis=1)
-        return cls(
-            logit(smoothed(float(sure.sum()), len(sure))), logit(smoothed(int(same.sum()), len(same))), len(sure)
-        )
+        return cls(log_odds(float(sure.sum()), len(sure)), log_odds(int(same.sum()), len(same)))
 
 
 @dataclass(frozen=True)
@@ -104,7 +97,7 @@ class Known:
     def of(cls, first: Floats, temperature: float, second: Floats, labels: Labels) -> Known:
         """Compute them; see `Signals.of`. The labels are [N]."""
         right = int((first.argmax(axis=1) == labels).sum())
-        return cls(Signals.of(first, temperature, second), logit(smoothed(right, len(labels))))
+        return cls(Signals.of(first, temperature, second), log_odds(right, len(labels)))
 
     def estimates(self, new: Signals) -> dict[str, float]:
         """Return the log odds of the accuracy on new images, by estimator."""
@@ -207,7 +200,8 @@ def calibrate(known: Images, classes: int, groups: NDArray[np.int64]) -> Calibra
         first = Probe(others.frozen, others.labels, classes)
         second = Probe(others.features, others.labels, classes)
         compared = Known.of(first.scores, first.temperature, second.scores, others.labels)
-        for site in _sites(known.of(groups == group)):
+        for view in np.unique(known.view[groups == group]):
+            site = known.of((groups == group) & (known.view == view))
             scores = first(site.frozen)
             found = Known.of(scores, first.temperature, second(site.features), site.labels)
             for name, value in compared.estimates(found.signals).items():
@@ -221,11 +215,6 @@ def large_groups(groups: NDArray[np.int64]) -> list[int]:
     """Return the groups of [N] unchanged images that can be left out: those with `FEWEST_PER_GROUP` images."""
     values, counts = np.unique(groups, return_counts=True)
     return [int(value) for value in values[counts >= FEWEST_PER_GROUP]]
-
-
-def _sites(part: Images) -> Iterator[Images]:
-    for view in np.unique(part.view):
-        yield part.of(part.view == view)
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,7 @@ def frozen_features(
     """
     backbone, pixels, slots = plan.student_backbone, plan.pixels.map(), plan.pixels.slots(digests)
     module = backbone.module if keep is None else backbone.module.to(keep.device)
-    cache = FeatureCache(plan.pixels.features_folder(), module, backbone.preprocess, pixels, backbone.features)
+    cache = FeatureCache(plan.pixels.features_folder(), backbone, pixels)
     if keep is not None:
         return np.array(cache.of(slots, keep, progress, title)[slots])
     found = cache.cached(slots)

@@ -13,18 +13,17 @@ CHUNK = 4096  # rows per block that is compared with all centres
 Floats = NDArray[np.float32]
 
 
-def shares_of(groups: NDArray[np.int64], count: int, taken: NDArray[np.bool_] | None = None) -> dict[int, int]:
+def shares_of(groups: NDArray[np.int64], count: int, taken: NDArray[np.bool_]) -> dict[int, int]:
     """Return how many images of each group to select, so that the groups are as equal as their sizes allow.
 
     Args:
         groups: [N], group of each image.
         count: number of images to select, at most the number that are not taken.
-        taken: [N], whether an image is already selected; None if none is.
+        taken: [N], whether an image is already selected.
 
     Returns:
         The number of further images by group, with the sum `count`.
     """
-    taken = np.zeros(len(groups), bool) if taken is None else taken
     names = [int(name) for name in np.unique(groups)]
     have = {name: int((taken & (groups == name)).sum()) for name in names}
     free = {name: int((~taken & (groups == name)).sum()) for name in names}
@@ -35,9 +34,8 @@ def shares_of(groups: NDArray[np.int64], count: int, taken: NDArray[np.bool_] | 
     return shares
 
 
-def at_random(groups: NDArray[np.int64], count: int, seed: int = 0, taken: NDArray[np.bool_] | None = None) -> Indices:
+def at_random(groups: NDArray[np.int64], count: int, seed: int, taken: NDArray[np.bool_]) -> Indices:
     """Select images of every group at random, in numbers of `shares_of`. Returns row indices, [count], by group."""
-    taken = np.zeros(len(groups), bool) if taken is None else taken
     generator = np.random.default_rng(seed)
     shares = shares_of(groups, count, taken).items()
     parts = [generator.permutation(np.flatnonzero(~taken & (groups == name)))[:share] for name, share in shares]

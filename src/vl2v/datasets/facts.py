@@ -8,15 +8,17 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class Archive:
-    """A file of the official distribution.
+    """A file of a source.
 
     Attributes:
         md5: published MD5 sum, in hexadecimal; empty if unknown.
+        sha256: published SHA-256, in hexadecimal; empty if unknown.
     """
 
     url: str
     name: str
     md5: str = ""
+    sha256: str = ""
 
 
 @dataclass(frozen=True)

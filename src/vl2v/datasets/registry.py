@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
@@ -43,19 +43,13 @@ class Verdict:
     release: str = ""
 
 
-@dataclass(frozen=True)
 class Names:
     """The names of a benchmark's domains and classes, looked up in any spelling."""
 
-    benchmark: Benchmark
-    _domains: dict[str, str] = field(init=False, default_factory=dict)
-    _classes: dict[str, str] = field(init=False, default_factory=dict)
-
-    def __post_init__(self) -> None:
-        aliases = self.benchmark.aliases
-        self._domains.update({spelling(alias): domain for alias, domain in aliases.items()})
-        self._domains.update({spelling(domain): domain for domain in self.benchmark.images})
-        self._classes.update({spelling(name): name for name in self.benchmark.classes})
+    def __init__(self, benchmark: Benchmark) -> None:
+        self._domains = {spelling(alias): domain for alias, domain in benchmark.aliases.items()}
+        self._domains |= {spelling(domain): domain for domain in benchmark.images}
+        self._classes = {spelling(name): name for name in benchmark.classes}
 
     def domain(self, text: str) -> str | None:
         """Return the domain with this name in any spelling; None if it is unknown."""
@@ -80,15 +74,9 @@ def find(name: str) -> Benchmark:
     Raises:
         ConfigError: if it is unknown.
     """
-    for benchmark in BENCHMARKS:
-        if spelling(benchmark.name) == spelling(name):
-            return benchmark
-    raise ConfigError(
-        "Unknown benchmark.",
-        expected=", ".join(benchmark.name for benchmark in BENCHMARKS),
-        found=name[:80],
-        next_step="vl2v data list",
-    )
+    if benchmark := _named(name):
+        return benchmark
+    raise ConfigError("Unknown benchmark.", expected=_known(), found=name[:80], next_step="vl2v data list")
 
 
 def tally(folder: Path) -> dict[str, dict[str, int]]:
@@ -144,16 +132,14 @@ def resolve(name_or_path: str | Path, root: str | Path | None = None) -> Path:
         ConfigError: if it is neither a benchmark nor a folder.
         DataError: if the benchmark is missing.
     """
-    names = {spelling(benchmark.name) for benchmark in BENCHMARKS}
-    if not isinstance(name_or_path, str) or spelling(name_or_path) not in names:
+    benchmark = _named(name_or_path) if isinstance(name_or_path, str) else None
+    if benchmark is None:
         folder = Path(name_or_path).expanduser()
         if not folder.is_dir():
-            known = ", ".join(benchmark.name for benchmark in BENCHMARKS)
-            expected = f"a folder of images, a table that lists images, or one of {known}"
+            expected = f"a folder of images, a table that lists images, or one of {_known()}"
             step = "check the path, or see vl2v data list"
             raise ConfigError(f"{folder} is not a folder.", expected=expected, found="none of them", next_step=step)
         return folder
-    benchmark = find(name_or_path)
     folder = _in_root(benchmark, Path(root).expanduser()) if root is not None else _noted(benchmark)
     for line in _checked(benchmark.name, folder.resolve()):
         warnings.warn(f"{benchmark.name} in {folder}: {line}", BenchmarkWarning, stacklevel=2)
@@ -177,6 +163,14 @@ def read_manifest(folder: Path) -> dict[str, object]:
     path = folder / MANIFEST
     content = read_yaml(path) if path.exists() else {}
     return content if isinstance(content, dict) else {}
+
+
+def _named(name: str) -> Benchmark | None:
+    return next((benchmark for benchmark in BENCHMARKS if spelling(benchmark.name) == spelling(name)), None)
+
+
+def _known() -> str:
+    return ", ".join(benchmark.name for benchmark in BENCHMARKS)
 
 
 @cache

@@ -88,15 +88,16 @@ def fetch(source: Source, folder: Path, progress: Progress) -> Files:
     """
     if source.local is not None:
         return Files(_usable(source.local))
-    folder.mkdir(parents=True, exist_ok=True)
-    if source.hub:
-        return _from_hub(source, folder, progress)
+    revision, archives, headers = _on_hub(source) if source.hub else ("", source.archives, {})
     notes, paths = [], []
-    for archive in source.archives:
-        got = download(archive.url, folder / archive.name, md5=archive.md5, progress=progress)
+    for archive in archives:
+        path = folder / archive.name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        sums = {"md5": archive.md5, "sha256": archive.sha256}
+        got = download(archive.url, path, **sums, headers=headers, progress=progress)
         paths.append(got.path)
         notes.append({"name": archive.name, "url": archive.url, "bytes": got.bytes, "sha256": got.sha256})
-    return Files(tuple(sorted(paths)), notes=tuple(notes))
+    return Files(tuple(paths if source.hub else sorted(paths)), revision, tuple(notes))
 
 
 def _usable(local: Path) -> tuple[Path, ...]:
@@ -118,29 +119,12 @@ def _hidden(path: Path, root: Path) -> bool:
     return any(part.startswith(".") for part in path.relative_to(root).parts)
 
 
-def _from_hub(source: Source, folder: Path, progress: Progress) -> Files:
-    """Download the Parquet files of a dataset and verify them with the hashes of the hub.
+def _on_hub(source: Source) -> tuple[str, tuple[Archive, ...], dict[str, str]]:
+    """Return the commit of a dataset, its Parquet files sorted by name, and the headers to download them.
 
     The client of the hub is used only to list them, because it restarts interrupted downloads from the beginning.
     """
-    from huggingface_hub import get_token, hf_hub_url
-
-    revision, tables = _list_hub(source)
-    headers = {"Authorization": f"Bearer {token}"} if (token := get_token()) else {}
-    notes, paths = [], []
-    for name, sha256 in tables:
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        url = hf_hub_url(source.hub, name, repo_type="dataset", revision=revision)
-        got = download(url, path, sha256=sha256, headers=headers, progress=progress)
-        paths.append(got.path)
-        notes.append({"name": name, "url": url, "bytes": got.bytes, "sha256": got.sha256})
-    return Files(tuple(paths), revision, tuple(notes))
-
-
-def _list_hub(source: Source) -> tuple[str, list[tuple[str, str]]]:
-    """Return the commit of a dataset, and its Parquet files with their SHA-256 if the hub states it."""
-    from huggingface_hub import HfApi, errors
+    from huggingface_hub import HfApi, errors, get_token, hf_hub_url
     from huggingface_hub.hf_api import RepoFile
 
     # Versions of the client use different HTTP packages; the common base of their exceptions is this class's parent.
@@ -164,12 +148,13 @@ def _list_hub(source: Source) -> tuple[str, list[tuple[str, str]]]:
             next_step=AGAIN,
         ) from error
     files = [entry for entry in entries if isinstance(entry, RepoFile) and entry.path.endswith(".parquet")]
-    tables = [
-        (file.path, file.lfs.sha256 if file.lfs else "") for file in files if all(map(is_plain, file.path.split("/")))
-    ]
+    tables = sorted((f for f in files if all(map(is_plain, f.path.split("/")))), key=lambda file: file.path)
     if not tables:
         step = "try its branch of converted files: --from <owner>/<name>@refs/convert/parquet"
         raise DataError(
             f"{source.hub} contains no Parquet files.", expected="Parquet files", found="none", next_step=step
         )
-    return revision, sorted(tables)
+    urls = [hf_hub_url(source.hub, file.path, repo_type="dataset", revision=revision) for file in tables]
+    sums = [file.lfs.sha256 if file.lfs else "" for file in tables]
+    headers = {"Authorization": f"Bearer {token}"} if (token := get_token()) else {}
+    return revision, tuple(Archive(u, f.path, sha256=s) for u, f, s in zip(urls, tables, sums, strict=True)), headers

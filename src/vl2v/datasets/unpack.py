@@ -19,6 +19,7 @@ ZIPS = (".zip",)
 TARS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 MAX_FILE = 256 << 20  # bytes of one image
 MAX_RATIO = 20  # maximum bytes unpacked per byte of archive; images compress by only a few percent
+DAMAGED = zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, gzip.BadGzipFile, EOFError
 SPARE = 64 << 20  # bytes that may always be unpacked, since small archives may compress well
 
 
@@ -147,19 +148,10 @@ def _hidden(path: PurePosixPath) -> bool:
 def _broken_is_an_error(source: Path) -> Iterator[None]:
     try:
         yield
-    except (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, gzip.BadGzipFile, EOFError) as error:
-        raise _broken(source, str(error)) from error
-    except (
-        RuntimeError,
-        NotImplementedError,
-    ) as error:  # a password or an unknown method
-        raise _broken(source, str(error)) from error
-
-
-def _broken(source: Path, found: str) -> DataError:
-    return DataError(
-        f"{source} cannot be unpacked.",
-        expected="a complete zip or tar without a password",
-        found=found or "broken data",
-        next_step="download the file again",
-    )
+    except (*DAMAGED, RuntimeError) as error:  # RuntimeError: a password or an unknown method
+        raise DataError(
+            f"{source} cannot be unpacked.",
+            expected="a complete zip or tar without a password",
+            found=str(error) or "broken data",
+            next_step="download the file again",
+        ) from error

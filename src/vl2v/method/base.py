@@ -46,22 +46,6 @@ class Context(Generic[S]):
     texts: Tensor | None = None
 
 
-def _no_texts(*_: object) -> tuple[()]:
-    return ()
-
-
-def _no_defaults(_: bool) -> dict[str, Any]:
-    return {}
-
-
-def _one(*_: object) -> float:
-    return 1.0
-
-
-def _unchanged(layer: nn.Module) -> nn.Module:
-    return layer
-
-
 @dataclass(frozen=True)
 class Method(Generic[S]):
     """A way to train a student, in up to two stages with one objective.
@@ -126,14 +110,14 @@ class Method(Generic[S]):
     free_image_weight: bool = False
     supports_encoder: bool = True
     layer: Callable[[int, Tensor], nn.Module] | None = None
-    saved_layer: Callable[[nn.Module], nn.Module] = _unchanged
+    saved_layer: Callable[[nn.Module], nn.Module] = lambda layer: layer
     penalty: Callable[[nn.Module, Tensor], nn.Module] | None = None
-    penalty_rate: Callable[[S], float] = _one
+    penalty_rate: Callable[[S], float] = lambda _: 1.0
     extra_parameters: tuple[str, ...] = ()
-    extra_rate: Callable[[S], float] = _one
-    gain: Callable[[nn.Module], float] = _one
-    texts: Callable[[S], Sequence[str]] = _no_texts
-    defaults: Callable[[bool], Mapping[str, Any]] = _no_defaults
+    extra_rate: Callable[[S], float] = lambda _: 1.0
+    gain: Callable[[nn.Module], float] = lambda _: 1.0
+    texts: Callable[[S], Sequence[str]] = lambda _: ()
+    defaults: Callable[[bool], Mapping[str, Any]] = lambda _: {}
 
     @property
     def has_settings(self) -> bool:

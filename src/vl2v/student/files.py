@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from vl2v.errors import StudentError
 from vl2v.json_files import write_json
 from vl2v.strict import described
-from vl2v.student.architectures import Recipe, build, compare_shapes, shapes_of
+from vl2v.student.architectures import Recipe, Shapes, build, compare_shapes, shapes_of
 from vl2v.student.backbones import Backbone
 from vl2v.student.card import StudentCard
 from vl2v.student.preprocess import Preprocess
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 CARD, WEIGHTS = "student.json", "model.safetensors"
-BACKBONE = "backbone"  # name of the attribute of `Student`
+BACKBONE = "backbone."  # prefix of the backbone's weights
 METADATA_KEY = "student"  # the only metadata key of the weights, since safetensors writes several in any order
 CHANGES = "classes_changed"  # in the provenance: classes added and removed after training, oldest first
 
@@ -108,15 +108,10 @@ def load(folder: Path, backbone: nn.Module | None = None, *, trust: bool = True)
     raw = _read_raw(folder)
     with _opened(folder / WEIGHTS) as (file, shapes, saved_names):
         card = _checked(raw | _newer_names(raw, saved_names), folder / CARD)
-        recipe, preprocess = (
-            Recipe(**card.backbone.model_dump()),
-            Preprocess(**card.preprocess.model_dump(exclude={"resize"})),
-        )
-        backbone_shapes = {
-            name.removeprefix(f"{BACKBONE}."): s for name, s in shapes.items() if name.startswith(f"{BACKBONE}.")
-        }
-        top = {name: shape for name, shape in shapes.items() if not name.startswith(f"{BACKBONE}.")}
-        compare_shapes(f"a student with this {CARD}", card.top, top)
+        recipe = Recipe(**card.backbone.model_dump())
+        preprocess = Preprocess(**card.preprocess.model_dump(exclude={"resize"}))
+        _compare_top(card, shapes)
+        backbone_shapes = {n.removeprefix(BACKBONE): shape for n, shape in shapes.items() if n.startswith(BACKBONE)}
         module = backbone if backbone is not None else build(recipe, backbone_shapes)
         compare_shapes(f"the backbone {recipe.name}", shapes_of(module.state_dict()), backbone_shapes)
         student = _assembled(card, Backbone(module, card.features, preprocess, recipe))
@@ -191,8 +186,13 @@ def check_weights(folder: Path) -> None:
         load(folder)
         return
     with _opened(folder / WEIGHTS) as (_, shapes, _):
-        top = {name: shape for name, shape in shapes.items() if not name.startswith(f"{BACKBONE}.")}
-        compare_shapes(f"a student with this {CARD}", card.top, top)
+        _compare_top(card, shapes)
+
+
+def _compare_top(card: StudentCard, shapes: Shapes) -> None:
+    """Compare the shapes of the projection and the head in the weights with those of a card."""
+    top = {name: shape for name, shape in shapes.items() if not name.startswith(BACKBONE)}
+    compare_shapes(f"a student with this {CARD}", card.top, top)
 
 
 def _read_raw(folder: Path) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from vl2v.runs.folder import RunFolder
 from vl2v.student.model import cosine_logits
 from vl2v.training.aligning import BLOCK, dual_blocks, row_weights
 from vl2v.training.data import TrainingData
-from vl2v.training.feature_cache import FeatureCache
+from vl2v.training.feature_cache import training_features
 
 EXPONENTS = (0.0, 0.5, 1.0)
 
@@ -42,9 +42,7 @@ def settle_balance(
     if plan.labelled:
         backbone = plan.student_backbone
         backbone.module.to(accelerator.device).to(memory_format=torch.channels_last)
-        cache = FeatureCache(data.cache, backbone.module, backbone.preprocess, data.pixels, backbone.features)
-        slots = np.concatenate([data.slots, *(slots for slots, _ in data.validation.values())])
-        features = cache.of(slots, accelerator, progress, "features to choose data.balance")
+        features = training_features(data, backbone, accelerator, progress, "features to choose data.balance")
         macros = {value: macro_accuracy(features, data, plan.config, value) for value in EXPONENTS}
         (exponent,) = broadcast_object_list([max(macros, key=lambda value: macros[value])])  # the smallest of equals
         listed = ", ".join(f"{100 * macro:.1f}% at {value:g}" for value, macro in macros.items())

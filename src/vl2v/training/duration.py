@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Literal
 
 import numpy as np
-import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 from numpy.typing import NDArray
@@ -18,21 +17,18 @@ from vl2v.config import RunConfig
 from vl2v.data.augment import Augmentation
 from vl2v.evaluation.features import CHUNK, pass_through
 from vl2v.evaluation.final_size import RATIOS, larger_sizes
-from vl2v.method.distill import Projected
 from vl2v.method.registry import METHODS
-from vl2v.micro_batch import InMicroBatches, MicroBatch
+from vl2v.micro_batch import MicroBatch
 from vl2v.planning.plan import RunPlan
 from vl2v.planning.settling import SETTLED
 from vl2v.progress import Progress
 from vl2v.recipes import validation_interval
 from vl2v.runs.folder import RunFolder
 from vl2v.schema import DistillConfig
-from vl2v.shards import sharding
 from vl2v.student.backbones import Backbone
-from vl2v.student.frozen import frozen
 from vl2v.threads import computing
 from vl2v.training.data import loading_processes
-from vl2v.training.pace import as_it_was, can_shard, training_threads
+from vl2v.training.pace import fastest, training_threads, trial_steps
 from vl2v.training.process import make_accelerator, tuned
 from vl2v.training_time import TrainingTime
 
@@ -95,31 +91,20 @@ class Rates:
             batch: images per step.
             tries: number of measurements, of which the fastest counts.
         """
-        device, size = accelerator.device, backbone.preprocess.size
+        device, size, trains = accelerator.device, backbone.preprocess.size, METHODS[config.method].trains_backbone
         pixels = np.random.default_rng(0).integers(0, 256, (CHUNK, size, size, 3), np.uint8)
-        module = backbone.module.to(device).to(memory_format=torch.channels_last)
-        with as_it_was(module), frozen(module, config.distill.freeze), accelerator.autocast():
+        micro = MicroBatch(config.micro_batch, processes=accelerator.num_processes, compiled=config.compile)
 
-            def infer() -> None:
-                for _ in pass_through(module, backbone.preprocess, pixels, np.arange(CHUNK), device):
-                    pass
+        def infer() -> None:
+            for _ in pass_through(backbone.module, backbone.preprocess, pixels, np.arange(CHUNK), device):
+                pass
 
-            passing = _fastest(infer, device, tries) / CHUNK
-            if not METHODS[config.method].trains_backbone:
-                return cls(0.0, passing)
-            micro = MicroBatch(config.micro_batch, processes=accelerator.num_processes, compiled=config.compile)
-            projected = Projected(module, torch.nn.Linear(backbone.features, 1).to(device))
-            model = InMicroBatches(projected, micro).train()
-            inputs = torch.randn(batch, 3, size, size, device=device).contiguous(memory_format=torch.channels_last)
-
-            divided = not config.compile and can_shard(module, size, accelerator)
-
-            def train() -> None:
-                with sharding(batch, divided) as shards:
-                    micro.threads = shards.count
-                    shards.train(model, inputs).sum().backward()  # type: ignore[no-untyped-call]
-
-            training = micro.attempt(batch, lambda: _fastest(train, device, tries)) / batch
+        with trial_steps(config, backbone, accelerator, micro) as step:
+            if trains:
+                training = micro.attempt(batch, lambda: fastest(partial(step, batch), device, tries)) / batch
+            passing = fastest(infer, device, tries) / CHUNK
+        if not trains:
+            return cls(0.0, passing)
         # With a GPU, other processes augment at the same time. A CPU augments between the steps.
         augmenting = _augmenting(config, pixels) if not loading_processes(config.workers, device) else 0.0
         return cls(training + augmenting, passing)
@@ -218,18 +203,6 @@ def quoted_time(plan: RunPlan) -> TrainingTime:
     threads = training_threads(plan.config, plan.student_backbone, sum(plan.shares), accelerator)
     with computing(threads), tuned(accelerator.device):
         return training_time(plan, accelerator)[1]
-
-
-def _fastest(work: Callable[[], None], device: torch.device, tries: int) -> float:
-    """Return the seconds of the fastest of several calls, after a first one that allocates and compiles."""
-    times = []
-    for _ in range(1 + tries):
-        started = time.perf_counter()
-        work()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        times.append(time.perf_counter() - started)
-    return min(times[1:])
 
 
 def _augmenting(config: RunConfig, pixels: NDArray[np.uint8]) -> float:

@@ -22,7 +22,9 @@ from vl2v.faults import UNREADABLE, naming
 from vl2v.json_files import write_json
 from vl2v.locking import file_lock
 from vl2v.progress import Progress
+from vl2v.student.backbones import Backbone
 from vl2v.student.preprocess import Preprocess
+from vl2v.training.data import TrainingData
 from vl2v.writing import reserve
 from vl2v_runtime.imaging import DECODING
 
@@ -37,14 +39,11 @@ class FeatureCache:
         folder: folder of the files, on a disk that all processes share.
         backbone: frozen backbone. Names of files contain a hash of its weights.
         pixels: [slots, S, S, 3] uint8, the pixel cache.
-        width: number of features, F.
     """
 
-    def __init__(
-        self, folder: Path, backbone: nn.Module, preprocess: Preprocess, pixels: NDArray[np.uint8], width: int
-    ) -> None:
-        self.backbone, self.preprocess, self.pixels, self.width = backbone, preprocess, pixels, width
-        name = f"features-{fingerprint(backbone, preprocess)}"
+    def __init__(self, folder: Path, backbone: Backbone, pixels: NDArray[np.uint8]) -> None:
+        self.backbone, self.pixels, self.width = backbone, pixels, backbone.features
+        name = f"features-{fingerprint(backbone.module, backbone.preprocess)}"
         folder.mkdir(parents=True, exist_ok=True)
         self._rows, self._index = folder / f"{name}.f32", folder / f"{name}.json"
         self._lock = folder / f"{name}.lock"
@@ -69,16 +68,18 @@ class FeatureCache:
             if accelerator.is_main_process:
                 self._write_index(lacking, filled, sums)
             accelerator.wait_for_everyone()
-        count = self._rows.stat().st_size // (4 * self.width)
-        return np.memmap(self._rows, np.float32, "r", shape=(count, self.width))
+        return self._all()
 
     def cached(self, slots: Slots) -> NDArray[np.float32] | None:
         """Return the features [N, F] float32 of N slots if all of them are cached; None otherwise."""
         filled, _ = self._read_index()
         if not len(slots) or slots.min() < 0 or slots.max() >= len(self.pixels) or len(self._lacking(slots, filled)):
             return None
+        return np.array(self._all()[slots])
+
+    def _all(self) -> NDArray[np.float32]:
         count = self._rows.stat().st_size // (4 * self.width)
-        return np.array(np.memmap(self._rows, np.float32, "r", shape=(count, self.width))[slots])
+        return np.memmap(self._rows, np.float32, "r", shape=(count, self.width))
 
     def _block(self, block: int) -> range:
         return range(int(block) * CHUNK, min((int(block) + 1) * CHUNK, len(self.pixels)))
@@ -123,17 +124,26 @@ class FeatureCache:
         return np.unique(slots[unknown] // CHUNK)
 
     def _compute(self, blocks: NDArray[np.int64], progress: Progress, title: str) -> None:
-        device = next((p.device for p in self.backbone.parameters()), torch.device("cpu"))
+        module = self.backbone.module
+        device = next((p.device for p in module.parameters()), torch.device("cpu"))
         reserve(self._rows, 4 * self.width * len(self.pixels))
         out = np.memmap(self._rows, np.float32, "r+", shape=(len(self.pixels), self.width))
         with progress.stage(title, sum(len(self._block(block)) for block in blocks)) as advance:
             for block in blocks:
                 rows = self._block(block)
                 full = np.resize(np.arange(rows.start, rows.stop), CHUNK)
-                (features,) = pass_through(self.backbone, self.preprocess, self.pixels, full, device)
+                (features,) = pass_through(module, self.backbone.preprocess, self.pixels, full, device)
                 out[rows.start : rows.stop] = features[: len(rows)].cpu().numpy()
                 advance(len(rows))
         out.flush()
+
+
+def training_features(
+    data: TrainingData, backbone: Backbone, accelerator: Accelerator, progress: Progress, title: str
+) -> NDArray[np.float32]:
+    """Return the features of the training and the validation images by slot, see `FeatureCache.of`."""
+    slots = np.concatenate([data.slots, *(slots for slots, _ in data.validation.values())])
+    return FeatureCache(data.cache, backbone, data.pixels).of(slots, accelerator, progress, title)
 
 
 def fingerprint(backbone: nn.Module, preprocess: Preprocess) -> str:

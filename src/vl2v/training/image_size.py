@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import replace
+from functools import partial
 
 from accelerate import Accelerator
 
@@ -17,7 +17,7 @@ from vl2v.progress import Progress
 from vl2v.student.backbones import Backbone
 from vl2v.threads import computing
 from vl2v.training.duration import Rates, Workload, seconds_of, size_seconds
-from vl2v.training.pace import FEW, trial_steps
+from vl2v.training.pace import FEW, fastest, trial_steps
 from vl2v.words import duration
 
 TRIES = 2  # of a step, the fastest counts
@@ -82,12 +82,7 @@ def _workload(config: RunConfig, listing: Listing) -> tuple[RunConfig, Workload]
 def _measured(config: RunConfig, backbone: Backbone, accelerator: Accelerator) -> Rates:
     """Time a few images only: the size does not depend on the exact rate, and errors that follow should not wait."""
     with computing(config.threads), trial_steps(config, backbone, accelerator) as step:
-        seconds = []
-        for _ in range(1 + TRIES):
-            started = time.perf_counter()
-            step(FEW)
-            seconds.append(time.perf_counter() - started)
-    training = min(seconds[1:]) / FEW
+        training = fastest(partial(step, FEW), accelerator.device, TRIES) / FEW
     return Rates(training, training / 3)  # a backward pass takes twice as long as a forward pass
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache, partial
 from weakref import WeakKeyDictionary
 
 import torch
@@ -14,6 +16,7 @@ from vl2v.config import RunConfig
 from vl2v.evaluation.features import CHUNK
 from vl2v.method.distill import Projected
 from vl2v.method.registry import METHODS
+from vl2v.micro_batch import InMicroBatches, MicroBatch
 from vl2v.shards import divisible, sharding
 from vl2v.student.backbones import Backbone
 from vl2v.student.frozen import frozen
@@ -41,23 +44,44 @@ def training_threads(config: RunConfig, backbone: Backbone, images: int, acceler
 
 
 @contextmanager
-def trial_steps(config: RunConfig, backbone: Backbone, accelerator: Accelerator) -> Iterator[Callable[[int], None]]:
-    """Yield a function that computes a training step for a number of images. The backbone is not changed."""
-    trains = METHODS[config.method].trains_backbone
-    module, side = backbone.module, backbone.preprocess.size
-    model = Projected(module, nn.Identity()).to(memory_format=torch.channels_last)
+def trial_steps(
+    config: RunConfig, backbone: Backbone, accelerator: Accelerator, micro: MicroBatch | None = None
+) -> Iterator[Callable[[int], None]]:
+    """Yield a function that computes a training step for a number of images. The backbone is not changed.
+
+    Args:
+        micro: number of images that are computed at once; None computes whole batches.
+    """
+    trains, device = METHODS[config.method].trains_backbone, accelerator.device
+    module, side = backbone.module.to(device), backbone.preprocess.size
+    micro = micro or MicroBatch()
+    model = InMicroBatches(Projected(module, nn.Identity()).to(memory_format=torch.channels_last), micro)
     divided = not config.compile and can_shard(module, side, accelerator)
+    noise = cache(partial(_noise, side=side, device=device))
 
     def step(count: int) -> None:
         with sharding(count, divided) as shards:
+            micro.threads = shards.count
             if trains:
-                shards.train(model, _noise(count, side)).float().square().mean().backward()  # type: ignore[no-untyped-call]
+                shards.train(model, noise(count)).float().square().mean().backward()  # type: ignore[no-untyped-call]
             else:
-                shards.infer(model, _noise(count, side))
+                shards.infer(model, noise(count))
 
     with as_it_was(module), frozen(module, config.distill.freeze), accelerator.autocast():
         model.train(trains)
         yield step
+
+
+def fastest(work: Callable[[], None], device: torch.device, tries: int) -> float:
+    """Return the seconds of the fastest of several calls, after a first one that allocates and compiles."""
+    times = []
+    for _ in range(1 + tries):
+        started = time.perf_counter()
+        work()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        times.append(time.perf_counter() - started)
+    return min(times[1:])
 
 
 def can_shard(backbone: nn.Module, side: int, accelerator: Accelerator) -> bool:
@@ -110,5 +134,5 @@ def as_it_was(module: nn.Module) -> Iterator[None]:
                 parameter.grad = None
 
 
-def _noise(count: int, side: int) -> Tensor:
-    return torch.rand(count, 3, side, side).contiguous(memory_format=torch.channels_last)
+def _noise(count: int, side: int, device: torch.device | str = "cpu") -> Tensor:
+    return torch.rand(count, 3, side, side, device=device).contiguous(memory_format=torch.channels_last)

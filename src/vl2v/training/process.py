@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import platform
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 
 import torch
@@ -85,9 +85,7 @@ def versions(accelerator: Accelerator) -> dict[str, str]:
     """Return the versions of packages and Python, the machine and the device."""
     found = {}
     for package in PACKAGES:
-        try:
+        with suppress(importlib.metadata.PackageNotFoundError):
             found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
     found |= {"python": platform.python_version(), "machine": platform.machine(), "system": platform.system()}
     return found | {"device": accelerator.device.type, "processes": str(accelerator.num_processes)}

@@ -34,7 +34,7 @@ from vl2v.student.backbones import Backbone
 from vl2v.training.adam import adam_of, adam_tensors, load_adam, set_rates
 from vl2v.training.aligning import Average, average_of, solve
 from vl2v.training.data import BatchLoader, TrainingData
-from vl2v.training.feature_cache import FeatureCache
+from vl2v.training.feature_cache import training_features
 from vl2v.training.fresh import FreshViews
 from vl2v.training.pace import can_shard
 from vl2v.training.parts import LossParts
@@ -286,10 +286,8 @@ class Trainer:
 
     def _features(self) -> NDArray[np.float32]:
         """f(x) by slot, [slots, F], of the training and the validation images."""
-        data, backbone = self.data, self.backbone
-        cache = FeatureCache(data.cache, backbone.module, backbone.preprocess, data.pixels, backbone.features)
-        slots = np.concatenate([data.slots, *(slots for slots, _ in data.validation.values())])
-        return cache.of(slots, self.accelerator, self.progress, f"features for {self.method.stages[0]}")
+        title = f"features for {self.method.stages[0]}"
+        return training_features(self.data, self.backbone, self.accelerator, self.progress, title)
 
 
 def _died(average: Average | None) -> bool:
