@@ -1,17 +1,22 @@
-"""Functions that the benchmark scripts share: provenance and output of figures."""
+"""Functions that the benchmark scripts share: provenance and output of figures, and servers."""
 
 from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import os
 import platform
+import socket
 import statistics
 import subprocess
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import httpx
 import psutil
 import torch
 
@@ -81,6 +86,40 @@ def keep(name: str, figures: dict[str, Any]) -> None:
     print(text)
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / f"{name}.json").write_text(text + "\n")
+
+
+@contextmanager
+def served(serve: Callable[..., None], *arguments: str) -> Iterator[tuple[int, int | None]]:
+    """Run a server in another process until the block ends; yield its port and the number of the process.
+
+    Args:
+        serve: called in the process with the arguments and the port; it must be importable.
+
+    Raises:
+        SystemExit: if the server does not answer within two minutes.
+    """
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        port = int(one.getsockname()[1])
+    server = multiprocessing.get_context("spawn").Process(target=serve, args=(*arguments, port), daemon=True)
+    server.start()
+    try:
+        end = time.monotonic() + 120
+        while not _answers(port):
+            if time.monotonic() > end:
+                raise SystemExit("The server does not answer.")
+            time.sleep(0.2)
+        yield port, server.pid
+    finally:
+        server.terminate()
+        server.join()
+
+
+def _answers(port: int) -> bool:
+    try:
+        return httpx.get(f"http://127.0.0.1:{port}/health").status_code == 200
+    except httpx.HTTPError:
+        return False
 
 
 def resident() -> int:

@@ -19,8 +19,9 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from common import circumstances, keep, shared
+from common import circumstances, keep, need_shared
 from pacs_dataset import DOMAINS, student
+from vl2v.method.ridge import ridge
 from vl2v.student.backbones import Backbone, load_backbone
 from vl2v_runtime.fits import RESIZES, Fit
 from vl2v_runtime.imaging import decode, square
@@ -65,22 +66,11 @@ def features(images: Sequence[Image.Image], backbone: Backbone, fit: Fit) -> Flo
     return np.concatenate(rows)
 
 
-def solve(x: Floats, labels: Labels, strength: float, weights: Floats) -> tuple[Floats, Floats]:
-    """Weighted ridge regression to one-hot labels: coefficients [F, K] and offsets [K]."""
-    targets = np.eye(labels.max() + 1)[labels]
-    centre, mean = weights @ x / weights.sum(), weights @ targets / weights.sum()
-    x, targets = x - centre, targets - mean
-    gram = (x * weights[:, None]).T @ x
-    gram += np.eye(len(gram)) * strength * np.trace(gram) / len(gram)
-    coefficients = np.linalg.solve(gram, (x * weights[:, None]).T @ targets)
-    return coefficients, mean - centre @ coefficients
-
-
 def hits(x: Floats, labels: Labels, train: Labels, test: Labels, strength: float) -> NDArray[np.bool_]:
-    """Whether each image of `test` is classified correctly, after training on `train`."""
-    share = 1 / np.bincount(labels[train])
-    coefficients, offsets = solve(x[train], labels[train], strength, share[labels[train]])
-    right: NDArray[np.bool_] = (x[test] @ coefficients + offsets).argmax(axis=1) == labels[test]
+    """Whether each image of `test` is classified correctly, after training on `train` with balanced classes."""
+    share, targets = 1 / np.bincount(labels[train]), np.eye(labels.max() + 1)[labels[train]]
+    weight, bias = ridge([(x[train], targets, share[labels[train]])], strength)
+    right: NDArray[np.bool_] = (x[test] @ weight.T + bias).argmax(axis=1) == labels[test]
     return right
 
 
@@ -106,10 +96,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=128)
     parser.add_argument("--seed", type=int, default=0)
     flags = parser.parse_args()
-    folder = shared()
-    if folder is None or not (folder / "data" / "PACS").is_dir():
-        print("skipped: PACS is not beside the checkout (shared/data/PACS)")
-        return
+    folder = need_shared()
     before, start = circumstances([flags.seed]), time.process_time()
     backbone = load_backbone(student(folder), size=flags.size)
     backbone.module.eval()

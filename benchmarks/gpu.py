@@ -67,7 +67,7 @@ class Sides:
         self.ours, self.bare = made
         self.projection = nn.Linear(self.ours.num_features, DIMENSION).to(device).requires_grad_(False)
         self.adams = [adam(trainable(side).values(), 5e-5) for side in (self.ours, self.bare)]
-        self.valley = LossValley()
+        self.valley: LossValley | None = LossValley()
         self.source = batches(folder, size, batch // 3 * 3, workers, device)
         pixels = torch.randn(batch // 3 * 3, 3, size, size, device=device)
         self.pixels = pixels.contiguous(memory_format=layout)
@@ -135,6 +135,12 @@ def compare(sides: Sides, steps: int, rounds: int, deadline: float) -> dict[str,
     return {"bare_s": spread(bare), "ours_s": spread(ours), "ratio": spread([b / o for b, o in pairs])}
 
 
+def accelerator_of(device: str) -> Accelerator:
+    """Return the accelerator of a run on a device."""
+    parts = {"data": {"root": "."}, "teacher": {"spec": "offline:"}, "student": {"spec": "offline:"}}
+    return make_accelerator(RunConfig.model_validate({**parts, "device": device}))
+
+
 def main() -> None:
     """Compare every network and batch size within the time, and save the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -151,8 +157,7 @@ def main() -> None:
     if a.smoke:
         a.models, a.batches, a.size, a.steps, a.rounds = ["test_resnet"], [6], 32, 3, 2
     start, pairs = time.perf_counter(), list(itertools.product(a.models, a.batches))
-    data = {"data": {"root": "."}, "teacher": {"spec": "offline:"}, "student": {"spec": a.models[0]}}
-    accelerator = make_accelerator(RunConfig.model_validate({**data, "device": a.device}))
+    accelerator = accelerator_of(a.device)
     workers = loading_processes(a.workers, accelerator.device)
     results: dict[str, object] = {}
     print("| student | batch | bare step, s | vl2v, s | ratio |\n|---|---:|---:|---:|---:|")

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from common import ROOT, circumstances, keep, shared
+from common import ROOT, circumstances, keep, need_shared
 from pacs_dataset import DOMAINS, SimulatedVendor, link_images, student, vectors_file
 from pacs_jobs import restore_jobs, save_jobs
 from vl2v.allocator import keep_freed_memory
@@ -213,10 +213,7 @@ def main() -> None:
         draw_curves(a.out)
         return
     keep_freed_memory()
-    folder = shared()
-    if folder is None:
-        print("skipped: the maintainers' folder is not beside the checkout")
-        return
+    folder = need_shared()
     restore_jobs(a.grid, a.out)
     sweep, progress = make_sweep(a.grid, a.out, folder), LogLines()
     sweep.open(progress)

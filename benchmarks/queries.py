@@ -13,7 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from common import circumstances, keep, shared
+from common import circumstances, keep, need_shared
+from pacs_dataset import DOMAINS
 from vl2v.api import make_config
 from vl2v.locations import StoragePaths
 from vl2v.planning.plan import plan_run
@@ -24,7 +25,6 @@ from vl2v.teacher.purchase.ledger import Budget
 from vl2v.teacher.purchase.store import EmbeddingStore
 
 RESEARCH_RUN = 2 * 5001 * 96
-TARGETS = ("art_painting", "cartoon", "photo", "sketch")
 SEEDS = (0, 1, 2)
 
 
@@ -51,14 +51,11 @@ class CountingTeacher:
 
 def main() -> None:
     """Run the twelve purchases and count the queries."""
-    folder = shared()
-    if folder is None or not (folder / "data" / "PACS").is_dir():
-        print("skipped: PACS is not beside the checkout (shared/data/PACS)")
-        return
+    folder = need_shared()
     teacher, per_run = CountingTeacher(), []
     with tempfile.TemporaryDirectory() as scratch:
         places = StoragePaths(Path(scratch) / "cache", Path(scratch) / "vectors.sqlite")
-        for target in TARGETS:
+        for target in DOMAINS:
             for seed in SEEDS:
                 data = {"root": str(folder / "data" / "PACS"), "held_out": (target,)}
                 about = {"spec": "counting", "accept": True}  # it knows nothing, and is only counted

@@ -13,18 +13,16 @@ from __future__ import annotations
 
 import argparse
 import http.client
-import multiprocessing
 import random
 import socket
 import statistics
 import threading
 import time
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import vl2v_runtime
-from common import circumstances, keep, spread
+from common import circumstances, keep, served, spread
 from vl2v_runtime.formats import SUFFIXES
 
 HEADERS = {"content-type": "image/jpeg"}
@@ -56,19 +54,6 @@ def ask(connection: http.client.HTTPConnection, data: bytes) -> bytes:
     body = answer.read()
     assert answer.status == 200, body
     return body
-
-
-def wait_for(port: int) -> None:
-    """Wait until the server answers."""
-    end = time.monotonic() + 120
-    while time.monotonic() < end:
-        with suppress(OSError):
-            connection = connect(port)
-            connection.request("GET", "/health")
-            if connection.getresponse().status == 200:
-                return
-        time.sleep(0.05)
-    raise SystemExit("the server does not answer")
 
 
 def in_turn(model: vl2v_runtime.Model, port: int, files: list[bytes], pairs: int) -> dict[str, Any]:
@@ -138,19 +123,10 @@ def main() -> None:
     paths = sorted(path for path in chosen.images.rglob("*") if path.suffix.lower() in SUFFIXES)
     files = [path.read_bytes() for path in random.Random(0).sample(paths, min(64, len(paths)))]
     model, before = vl2v_runtime.load(chosen.run, threads=1), circumstances()
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        port = int(one.getsockname()[1])
-    server = multiprocessing.get_context("spawn").Process(target=serve, args=(chosen.run, port), daemon=True)
-    server.start()
-    try:
-        wait_for(port)
+    with served(serve, chosen.run) as (port, _):
         found = in_turn(model, port, files, chosen.pairs)
         found["bare_per_second"] = bare_rate(model, files, chosen.seconds)
         found["clients"] = {str(n): together(port, files, n, chosen.seconds) for n in CLIENTS}
-    finally:
-        server.terminate()
-        server.join()
     size = {"image_size": model.size, "classes": len(model.classes), "file_kb": sum(map(len, files)) / len(files) / 1e3}
     keep("serve", {**found, **size, "goal_ms": 5.0, "circumstances": before})
 

@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+import reject
 from common import circumstances, keep, need_shared
 from pacs_dataset import run_without_classes
-from reject import nouns_file, runs
 from vl2v.allocator import keep_freed_memory
 from vl2v.commands.reject import logits_of
 from vl2v.evaluation.evaluation import IN_DOMAIN, OUT_OF_DOMAIN
@@ -28,28 +28,14 @@ from vl2v.evaluation.offset import new_class_offset
 from vl2v.evaluation.predictions import read_predictions
 from vl2v.evaluation.unseen import accuracies
 from vl2v.json_files import read_json
+from vl2v.nested import merge
 from vl2v.runs.folder import RunFolder
 from vl2v.student.model import Student
 
 TARGET = "sketch"
 PAIRS = (("dog", "giraffe"), ("guitar", "house"))
 SHARES = (0.0, 0.02, 0.05, 0.1, 0.2)
-SETTINGS: dict[str, Any] = {
-    "method": "vl2v",
-    "student": {"size": 128},
-    "teacher": {"prompts": "name"},
-    "align": {"steps": 1001, "learning_rate": 1e-3},
-    "distill": {
-        "steps": 150,
-        "warmup_steps": 20,
-        "checkpoint_every": 25,
-        "learning_rate": 3e-4,
-        "augment": {"style": 0.5},
-    },
-    "batch_per_domain": 8,
-    "device": "cpu",
-    "seed": 0,
-}
+SETTINGS = merge(reject.SETTINGS, {"student": {"size": 128}, "distill": {"steps": 150}})
 
 
 def measure(folder: Path, out: Path, pair: tuple[str, ...]) -> dict[str, Any]:
@@ -87,8 +73,8 @@ def by_share(run: Path, out: Path, texts: dict[str, Any]) -> dict[str, dict[str,
 
 def compare_shares(folder: Path, out: Path) -> None:
     """Compare shares on all students of `reject.py` that have embeddings, and save the figures."""
-    texts = nouns_file(folder, out)
-    students = {run.name: by_share(run, out, texts) for run in runs(out) if (out / f"{run.name}.npz").is_file()}
+    texts = reject.nouns_file(folder, out)
+    students = {run.name: by_share(run, out, texts) for run in reject.runs(out) if (out / f"{run.name}.npz").is_file()}
     keep("unseen_shares", {"students": students, "circumstances": circumstances()})
     for share in map("{:g}".format, SHARES):
         means = [np.mean([one[share][name] for one in students.values()], axis=0) for name in ("sources", "target")]

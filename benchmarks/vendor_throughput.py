@@ -19,9 +19,7 @@ import asyncio
 import base64
 import io
 import json
-import multiprocessing
 import os
-import socket
 import tempfile
 import time
 from decimal import Decimal
@@ -36,7 +34,7 @@ from PIL import Image
 from safetensors.torch import save_file
 from sqlalchemy import func, select
 
-from common import circumstances, keep
+from common import circumstances, keep, served
 from vl2v.pretrained.open_clip import import_open_clip
 from vl2v.teacher.base import Price, Teacher
 from vl2v.teacher.registry import open_teacher
@@ -141,17 +139,6 @@ def cpu_seconds(pid: int | None) -> float:
     return float(times.user + times.system)
 
 
-def wait_for(url: str) -> None:
-    """Wait until the server answers."""
-    for _ in range(600):
-        try:
-            if httpx.get(f"{url}/health").status_code == 200:
-                return
-        except httpx.HTTPError:
-            time.sleep(0.2)
-    raise SystemExit("the server does not start")
-
-
 def main() -> None:
     """Measure and save the figures."""
     parser = argparse.ArgumentParser()
@@ -169,22 +156,11 @@ def main() -> None:
         teacher = open_teacher(f"open_clip:{name}/{weights}", device="cpu")
         engine = open_database(db)
         keys = [Accounts(engine).create(f"client {i}", Price(Decimal("0.6")))[1] for i in range(CLIENTS)]
-        with socket.socket() as one:
-            one.bind(("127.0.0.1", 0))
-            port = int(one.getsockname()[1])
         bare = [bare_rate(teacher, files, seconds / 3)]
-        server = multiprocessing.get_context("spawn").Process(
-            target=serve, args=(name, str(weights), db, port), daemon=True
-        )
-        server.start()
-        try:
-            wait_for(f"http://127.0.0.1:{port}")
-            own, others = time.process_time(), cpu_seconds(server.pid)
+        with served(serve, name, str(weights), db) as (port, process):
+            own, others = time.process_time(), cpu_seconds(process)
             found = asyncio.run(load(f"http://127.0.0.1:{port}", teacher.describe().identity, keys, files, seconds))
-            own, others = time.process_time() - own, cpu_seconds(server.pid) - others
-        finally:
-            server.terminate()
-            server.join()
+            own, others = time.process_time() - own, cpu_seconds(process) - others
         bare.append(bare_rate(teacher, files, seconds / 3))
         with engine.connect() as books:
             rows = books.execute(select(func.count(), func.sum(bills.c.images), func.sum(bills.c.cost_nano))).one()

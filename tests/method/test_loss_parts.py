@@ -71,13 +71,13 @@ def test_the_mean_of_each_part_is_logged_beside_the_loss_and_survives_a_resume()
         with torch.no_grad():
             assert isinstance(meter(layer(rows[4].inputs), rows[4]), Tensor)
     assert parts.sums(accelerator) == by_hand.sums(accelerator) != sums
-    line = metrics_line("align", 3, losses, {"a": Score(0.5, 0.5, 3)}, 0.1, parts=sums)
+    line = metrics_line("align", 3, losses, {"a": Score(0.5, 0.5, 3, 0.5)}, 0.1, parts=sums)
     assert line["parts"] == {name: value / 4 for name, value in sums.items()}
     assert MetricsLine.model_validate(line).parts == line["parts"]
     assert values_of(line)["loss/near"] == line["parts"]["near"]
     parts.clear()
     assert parts.sums(Accelerator(cpu=True)) == {}
-    assert "parts" not in metrics_line("align", 3, losses, {"a": Score(0.5, 0.5, 3)}, 0.1, parts={})
+    assert "parts" not in metrics_line("align", 3, losses, {"a": Score(0.5, 0.5, 3, 0.5)}, 0.1, parts={})
 
 
 def test_the_parts_hold_no_graph_and_wait_for_nothing() -> None:

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vl2v.errors import TrainingError
-from vl2v.method.swad import CleanLossValley, LossValley
+from vl2v.method.swad import LossValley
 
 losses = st.lists(st.sampled_from([0.3, 0.4, 0.5, 0.6, 0.8, 1.0, 2.0]), min_size=1, max_size=24)
 windows = st.tuples(st.integers(1, 4), st.integers(1, 7), st.sampled_from([0.0, 0.3]))
@@ -19,13 +19,12 @@ def feed(valley: LossValley, found: list[float], start: int = 0, length: int = 3
         valley.end_segment((segment + 1) * length - 1, loss)
 
 
-@pytest.mark.parametrize("kind", [LossValley, CleanLossValley])
 @given(losses, windows, st.integers(0, 23), st.sampled_from(["reset", "accumulate"]))
 @settings(max_examples=60, deadline=None)
 def test_going_on_from_a_saved_state_changes_nothing(
-    kind: type[LossValley], found: list[float], window: tuple[int, int, float], cut: int, segments: str
+    found: list[float], window: tuple[int, int, float], cut: int, segments: str
 ) -> None:
-    whole, first, second = (kind(*window, segments=segments) for _ in range(3))  # type: ignore[arg-type]
+    whole, first, second = (LossValley(*window, segments=segments) for _ in range(3))  # type: ignore[arg-type]
     feed(whole, found)
     feed(first, found[:cut])
     second.load_state(*first.state())
@@ -47,16 +46,6 @@ def test_asking_for_the_average_changes_nothing(found: list[float], window: tupl
         feed(asked, [loss], start=i)
         asked.average()
     assert torch.equal(quiet.average()["w"], asked.average()["w"])
-
-
-def test_the_clean_variant_counts_every_segment_of_the_valley_once() -> None:
-    found = [2.0, 1.0, 0.5, 0.6, 0.6, 0.6, 0.6]  # converges at the third segment and stays in the valley
-    valley, published = CleanLossValley(), LossValley()
-    feed(valley, found, length=1)
-    feed(published, found, length=1)
-    assert valley.converged_at == published.converged_at == 2
-    assert valley.average()["w"][0] == torch.tensor([2.0, 3, 4, 5, 6]).mean()
-    assert published.average()["w"][0] != valley.average()["w"][0]
 
 
 def test_before_convergence_the_last_segment_is_the_average() -> None:

@@ -39,12 +39,8 @@ def metrics_line(
     line: dict[str, Any] = {"stage": stage, "step": step, "losses": list(losses)}
     line |= {"parts": {name: value / len(losses) for name, value in parts.items()}} if parts else {}
     line |= {} if learning_rate is None else {"learning_rate": learning_rate}
-    line |= {"val_loss": mean.loss, f"val_{key}": mean.accuracy}
-    line |= {} if mean.macro is None else {"val_macro": mean.macro}
-    line["domains"] = {
-        d: {"loss": s.loss, key: s.accuracy} | ({} if s.macro is None else {"macro": s.macro})
-        for d, s in scores.items()
-    }
+    line |= {"val_loss": mean.loss, f"val_{key}": mean.accuracy, "val_macro": mean.macro}
+    line["domains"] = {d: {"loss": s.loss, key: s.accuracy, "macro": s.macro} for d, s in scores.items()}
     if isinstance(average, LossValley):
         line |= {"converged_at": average.converged_at, "dead_at": average.dead_at, "threshold": average.threshold}
     return line

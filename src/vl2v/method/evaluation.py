@@ -17,13 +17,13 @@ class Score:
     Attributes:
         accuracy: top-1 accuracy in [0, 1]. Without labels, the share of images with the same prediction as the teacher.
         loss: mean cross-entropy, in nats. Without labels, the mean divergence KL(teacher || student).
-        macro: mean in [0, 1] of the recall of the classes that have images; None if it was not computed.
+        macro: mean in [0, 1] of the recall of the classes that have images.
     """
 
     accuracy: float
     loss: float
     count: int
-    macro: float | None = None
+    macro: float
 
 
 def totals(logits: Tensor, labels: Tensor) -> Tensor:
@@ -69,7 +69,5 @@ def mean_over_domains(scores: Iterable[Score]) -> Score:
     """
     listed = list(scores)
     n = len(listed)
-    macros = [s.macro for s in listed if s.macro is not None]
-    macro = sum(macros) / n if len(macros) == n else None
     accuracy, loss = sum(s.accuracy for s in listed) / n, sum(s.loss for s in listed) / n
-    return Score(accuracy, loss, sum(s.count for s in listed), macro)
+    return Score(accuracy, loss, sum(s.count for s in listed), sum(s.macro for s in listed) / n)

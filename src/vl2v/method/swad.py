@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -74,8 +74,6 @@ class LossValley:
     - The segment at the convergence point has weight zero, so the next one replaces it.
     - With ``n_tolerance > n_converge``, the first segments of the valley are counted more than once.
     - All segments have the same weight, whatever their length.
-
-    `CleanLossValley` does not have the first two.
 
     Args:
         n_converge: number of latest segments that are checked for convergence, at least 1.
@@ -159,7 +157,7 @@ class LossValley:
             return _copy(self._recent[-1].weights)
         assert self.threshold is not None
         mean = RunningMean(_copy(self._valley.weights), self._valley.count)
-        rest = self._rest() if self.dead_at is None else []  # the valley may not have ended before training
+        rest = list(self._waiting)[1:] if self.dead_at is None else []  # the valley may not have ended before training
         while rest and min(segment.loss for segment in rest) <= self.threshold:
             mean.add(rest.pop(0).weights)
         return mean.weights
@@ -171,36 +169,23 @@ class LossValley:
         first = self._recent[0]
         self.converged_at = first.end
         self.threshold = sum(losses) / len(losses) * (1 + self.tolerance_ratio)
-        self._begin_valley(first)
-
-    def _begin_valley(self, first: Segment) -> None:
         self._valley = RunningMean(_copy(first.weights), 0)
-        recent, waiting = list(self._recent), list(self._waiting)
+        entered: list[Segment] = []
         if self.n_tolerance < self.n_converge:
-            self._enter(recent[1 : 1 + self.n_converge - self.n_tolerance])
+            entered = list(self._recent)[1 : 1 + self.n_converge - self.n_tolerance]
         elif self.n_tolerance > self.n_converge:
-            queue = waiting[: self.n_tolerance - self.n_converge + 1]
-            self._enter(queue[self._first_below(queue) + 1 :])
-
-    def _first_below(self, queue: list[Segment]) -> int:
-        """Return the index after the last segment above the loss threshold, or 0 if there is none."""
-        assert self.threshold is not None
-        above = [i for i, segment in enumerate(queue) if segment.loss > self.threshold]
-        return above[-1] + 1 if above else 0
+            queue = list(self._waiting)[: self.n_tolerance - self.n_converge + 1]
+            above = [i for i, segment in enumerate(queue) if segment.loss > self.threshold]
+            entered = queue[above[-1] + 2 if above else 1 :]
+        for segment in entered:
+            self._valley.add(segment.weights)
 
     def _find_end(self, step: int) -> None:
         assert self.threshold is not None
         if min(segment.loss for segment in self._waiting) > self.threshold:
             self.dead_at = step
         else:
-            self._enter([self._waiting[0]])
-
-    def _rest(self) -> list[Segment]:
-        return list(self._waiting)[1:]
-
-    def _enter(self, segments: Iterable[Segment]) -> None:
-        for segment in segments:
-            self._valley.add(segment.weights)
+            self._valley.add(self._waiting[0].weights)
 
     def state(self) -> tuple[Weights, dict[str, Any]]:
         """Return the state for resuming: (tensors by name, plain values). A segment in both queues is stored once."""
@@ -238,39 +223,6 @@ class LossValley:
         self._valley = RunningMean(part("valley"), values["valley"])
         self._recent = deque((segments[i] for i in values["recent"]), self.n_converge)
         self._waiting = deque((segments[i] for i in values["waiting"]), self.n_tolerance)
-
-
-class CleanLossValley(LossValley):
-    """`LossValley` without double counting: every segment from the convergence point on is counted exactly once.
-
-    The published results were not obtained with it.
-    """
-
-    _entered: int = -1  # last step of the newest segment in the average
-
-    def _begin_valley(self, first: Segment) -> None:
-        self._valley = RunningMean(_copy(first.weights), 1)
-        self._entered = first.end
-        self._enter(list(self._recent)[1 : 1 + max(self.n_converge - self.n_tolerance, 0)])
-
-    def _enter(self, segments: Iterable[Segment]) -> None:
-        for segment in segments:
-            if segment.end > self._entered:
-                self._valley.add(segment.weights)
-                self._entered = segment.end
-
-    def _rest(self) -> list[Segment]:
-        return [segment for segment in self._waiting if segment.end > self._entered]
-
-    def state(self) -> tuple[Weights, dict[str, Any]]:
-        """See `LossValley.state`."""
-        tensors, values = super().state()
-        return tensors, values | {"entered": self._entered}
-
-    def load_state(self, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> None:
-        """See `LossValley.load_state`."""
-        super().load_state(tensors, values)
-        self._entered = values["entered"]
 
 
 def _copy(weights: Weights) -> Weights:

@@ -48,7 +48,6 @@ class WeightSelector:
     def validated(self, score: Score, weights: Mapping[str, nn.Parameter]) -> None:
         """Store the current weights if none before had a better score, by the metric of the settings."""
         value = score.accuracy if self._settings.metric == "accuracy" else score.macro
-        assert value is not None  # scores of images have one
         if "best" in self._stored and value >= self._best[0]:
             self._best = (value, to_cpu(weights))
 
