@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from vl2v.errors import TrainingError
 from vl2v.method.align import align
 from vl2v.method.distill import Projected, distill, trainable
-from vl2v.method.loop import Batch
-from vl2v.method.loss import dual_loss, dual_objective, scheduled_weight
+from vl2v.method.loop import Batch, total
+from vl2v.method.loss import dual_loss, dual_terms, scheduled_weight
 
 
 def cosine(a: Tensor, b: Tensor) -> float:
@@ -122,5 +122,5 @@ def test_schedule_goes_straight_from_first_to_last() -> None:
 def test_a_batchs_own_weight_goes_before_the_objectives() -> None:
     p, plain = torch.randn(6, 4), batch()
     image, text = plain.teacher_image, plain.teacher_text
-    assert dual_objective(0.3)(p, plain).equal(dual_loss(p, image, text, 0.3))
-    assert dual_objective(0.3)(p, replace(plain, image_weight=0.0)).equal(dual_loss(p, image, text, 0.0))
+    assert total(dual_terms(0.3)(p, plain)).equal(dual_loss(p, image, text, 0.3))
+    assert total(dual_terms(0.3)(p, replace(plain, image_weight=0.0))).equal(dual_loss(p, image, text, 0.0))

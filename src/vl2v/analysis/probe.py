@@ -22,18 +22,17 @@ def domain_folds(domains: Labels) -> Labels:
     return np.unique(domains, return_inverse=True)[1].astype(np.int64)
 
 
-def stratified_folds(labels: Labels, units: Labels | None = None, count: int = FOLDS, seed: int = 0) -> Labels:
+def stratified_folds(labels: Labels, units: Labels | None = None, count: int = FOLDS) -> Labels:
     """Return the fold of each image, [N] int64 in [0, count), with the classes divided evenly.
 
     Args:
         labels: [N] int64.
         units: [N] int64; images of one unit, such as copies of one file or frames of one clip, are in one fold. None
             makes every image its own unit.
-        seed: seed of the order in which images are assigned.
     """
     units = np.arange(len(labels)) if units is None else units
     _, first, unit_of = np.unique(units, return_index=True, return_inverse=True)
-    order = np.random.default_rng(seed).permutation(len(first))
+    order = np.random.default_rng(0).permutation(len(first))
     order = order[np.argsort(labels[first][order], kind="stable")]
     fold = np.zeros(len(first), np.int64)
     fold[order] = np.arange(len(first)) % count

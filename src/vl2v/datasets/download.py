@@ -64,20 +64,16 @@ def download(
     part.with_suffix(".etag").unlink(missing_ok=True)
     whole = path if path.exists() else part
     size, sums = whole.stat().st_size, _sums(whole)
-    wrong = [
-        (f"{kind} {right}", f"{kind} {has}")
-        for kind, right, has in (("MD5", md5, sums[0]), ("SHA-256", sha256, sums[1]))
-        if right and right != has
-    ]
-    if wrong:
-        mismatch = path.with_name(f"{path.name}.mismatch")
-        whole.replace(mismatch)
-        raise DataError(
-            f"{path.name} is not the expected file.",
-            expected=wrong[0][0],
-            found=f"{wrong[0][1]}, {size:,} bytes, saved as {mismatch}",
-            next_step="run again to download it again; if you trust this file, rename it and pass it with --from",
-        )
+    for kind, right, has in (("MD5", md5, sums[0]), ("SHA-256", sha256, sums[1])):
+        if right and right != has:
+            mismatch = path.with_name(f"{path.name}.mismatch")
+            whole.replace(mismatch)
+            raise DataError(
+                f"{path.name} is not the expected file.",
+                expected=f"{kind} {right}",
+                found=f"{kind} {has}, {size:,} bytes, saved as {mismatch}",
+                next_step="run again to download it again; if you trust this file, rename it and pass it with --from",
+            )
     whole.replace(path)
     return Fetched(path, size, sums[1])
 
@@ -90,14 +86,15 @@ def _attempts(url: str, part: Path, extra: Mapping[str, str], progress: Progress
         try:
             _receive(url, part, extra, progress)
             return
-        except httpx.RequestError as error:
+        except (httpx.RequestError, _Busy) as error:
             failures = 0 if _size(part) > had else failures + 1
             if failures >= (2 if isinstance(error, httpx.ConnectError) else TRIES):
-                raise _unreachable(url, part, str(error) or type(error).__name__) from error
-        except _Busy as error:
-            failures += 1
-            if failures >= TRIES:
-                raise _unreachable(url, part, str(error)) from error
+                raise DataError(
+                    f"{url} cannot be downloaded.",
+                    expected="a response from the server",
+                    found=f"{str(error) or type(error).__name__}; {_size(part):,} bytes are downloaded",
+                    next_step=AGAIN,
+                ) from error
         time.sleep(min(pause * 2.0 ** max(failures - 1, 0), 60.0))
 
 
@@ -150,15 +147,6 @@ def _check_answer(url: str, answer: httpx.Response) -> None:
         f"HTTP {answer.status_code}",
         next_step="try again tomorrow, or get the file elsewhere and pass it with --from",
     )  # fmt: skip
-
-
-def _unreachable(url: str, part: Path, found: str) -> DataError:
-    return DataError(
-        f"{url} cannot be downloaded.",
-        expected="a response from the server",
-        found=f"{found}; {_size(part):,} bytes are downloaded",
-        next_step=AGAIN,
-    )
 
 
 def _size(path: Path) -> int:

@@ -9,7 +9,7 @@ from accelerate import Accelerator
 from torch import nn
 
 from vl2v.method.loop import AfterStep, Batch, Objective, adam, fit
-from vl2v.method.loss import dual_objective
+from vl2v.method.loss import dual_terms
 
 
 def align(
@@ -56,7 +56,7 @@ def align(
         module,
         batches,
         optimizer,
-        objective=objective or dual_objective(image_weight),
+        objective=objective or dual_terms(image_weight),
         accelerator=accelerator,
         first_step=first_step,
         after_step=after_step,

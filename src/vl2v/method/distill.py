@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from vl2v.method.loop import AfterStep, Batch, Objective, adam, fit
-from vl2v.method.loss import dual_objective
+from vl2v.method.loss import dual_terms
 from vl2v.method.swad import LossValley
 from vl2v.micro_batch import InMicroBatches, MicroBatch
 from vl2v.shards import Shards
@@ -150,7 +150,7 @@ def distill(
         partial(shards.train, model) if shards else model,
         batches,
         optimizer,
-        objective=objective or dual_objective(image_weight),
+        objective=objective or dual_terms(image_weight),
         accelerator=accelerator,
         micro=micro,
         first_step=first_step,

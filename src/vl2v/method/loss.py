@@ -69,7 +69,7 @@ def dual_parts(
     return {"image": -(image_weight * image_term), "text": -((1 - image_weight) * text_term)}
 
 
-def dual_terms(image_weight: float = 0.5) -> Callable[[Tensor, Batch], dict[str, Tensor]]:
+def dual_terms(image_weight: float) -> Callable[[Tensor, Batch], dict[str, Tensor]]:
     """Return the objective of both stages of VL2V-ADiP: the dual loss in its parts ``image`` and ``text``.
 
     Args:
@@ -81,12 +81,6 @@ def dual_terms(image_weight: float = 0.5) -> Callable[[Tensor, Batch], dict[str,
         return dual_parts(projected, batch.teacher_image, batch.teacher_text, weight, batch.labelled)
 
     return objective
-
-
-def dual_objective(image_weight: float = 0.5) -> Callable[[Tensor, Batch], Tensor]:
-    """Return the objective of `dual_terms` as one scalar. The argument is that of `dual_terms`."""
-    terms = dual_terms(image_weight)
-    return lambda projected, batch: total(terms(projected, batch))
 
 
 def scheduled_weight(first: float, last: float, step: int, steps: int) -> float:

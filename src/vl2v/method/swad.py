@@ -20,7 +20,7 @@ class RunningMean:
     """Running mean of a sequence of weights, with one copy in memory.
 
     Args:
-        weights: the current mean. It is updated in place.
+        weights: the current mean, floating-point tensors by name. It is updated in place.
         count: number of weights in the mean. With 0, the next weights replace it.
     """
 
@@ -29,19 +29,14 @@ class RunningMean:
         self.count = count
 
     def add(self, weights: Mapping[str, Tensor]) -> None:
-        """Add one set of weights: mean += (weights - mean) / (count + 1). Integer tensors are copied."""
+        """Add one set of weights: mean += (weights - mean) / (count + 1)."""
         if self.count == 0:
             self.weights = {name: tensor.detach().clone() for name, tensor in weights.items()}
         else:
-            names = [name for name, tensor in self.weights.items() if tensor.is_floating_point()]
-            if names and self.weights[names[0]].device != weights[names[0]].device:  # just loaded from disk
-                self.weights = {name: tensor.to(weights[name].device) for name, tensor in self.weights.items()}
-            mean = [self.weights[name] for name in names]
-            new = [weights[name].detach() for name in names]
-            difference = torch._foreach_sub(new, mean)
-            torch._foreach_add_(mean, difference, alpha=1 / (self.count + 1))
-            for name in self.weights.keys() - set(names):
-                self.weights[name].copy_(weights[name])
+            new = [weights[name].detach() for name in self.weights]
+            mean = [old.to(tensor.device) for old, tensor in zip(self.weights.values(), new, strict=True)]  # from disk
+            torch._foreach_add_(mean, torch._foreach_sub(new, mean), alpha=1 / (self.count + 1))
+            self.weights = dict(zip(self.weights, mean, strict=True))
         self.count += 1
 
 

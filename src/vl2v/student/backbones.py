@@ -46,15 +46,10 @@ class Backbone:
 
     def accepts(self, size: int) -> bool:
         """Return whether f also maps images of another side length in pixels."""
-        training = self.module.training
-        device = next((p.device for p in self.module.parameters()), torch.device("cpu"))
         try:
-            with torch.no_grad():
-                self.module.eval()(torch.zeros(1, 3, size, size, device=device))
+            _features_of_zeros(self.module, 1, size)
         except Exception:  # a user's module may raise anything
             return False
-        finally:
-            self.module.train(training)
         return True
 
 
@@ -107,17 +102,12 @@ def from_module(module: nn.Module, preprocess: Preprocess, recipe: Recipe | None
     """
     pad_depthwise(module)
     recipe = recipe or Recipe("module", type(module).__qualname__)
-    was_training = module.training
-    module.eval()
-    device = next((p.device for p in module.parameters()), torch.device("cpu"))
-    shape = (2, 3, preprocess.size, preprocess.size)
     try:
-        with torch.no_grad():
-            output = module(torch.zeros(shape, device=device))
+        output = _features_of_zeros(module, 2, preprocess.size)
     except Exception as error:  # a user's module may raise anything
         raise StudentError(
             f"The student {recipe.name} does not accept a batch of images.",
-            expected=f"input {list(shape)}",
+            expected=f"input {[2, 3, preprocess.size, preprocess.size]}",
             found=" ".join(str(error).split())[:300],
             next_step="set --size to a size that the backbone supports",
         ) from error
@@ -129,8 +119,16 @@ def from_module(module: nn.Module, preprocess: Preprocess, recipe: Recipe | None
             found=found,
             next_step="choose a backbone with pooled features, or pool and flatten before the output",
         )
-    module.train(was_training)
     return Backbone(module, int(output.shape[1]), preprocess, recipe)
+
+
+@torch.no_grad()
+def _features_of_zeros(module: nn.Module, count: int, size: int) -> Any:
+    training, device = module.training, next((p.device for p in module.parameters()), torch.device("cpu"))
+    try:
+        return module.eval()(torch.zeros(count, 3, size, size, device=device))
+    finally:
+        module.train(training)
 
 
 def read_checkpoint(path: Path) -> dict[str, Tensor]:

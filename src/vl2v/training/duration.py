@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from bisect import bisect_right
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal
@@ -135,14 +136,9 @@ def within(settings: DistillConfig, seconds: float, work: Workload, rates: Rates
 
     if seconds_of(settings, work, rates) <= seconds:
         return settings.model_copy(update={"minutes": 0.0})
-    least, most = min(FEWEST, settings.steps), settings.steps
-    while least < most:  # binary search for the largest number of steps within the limit
-        middle = (least + most + 1) // 2
-        if seconds_of(shortened(middle), work, rates) <= seconds:
-            least = middle
-        else:
-            most = middle - 1
-    return shortened(least)
+    allowed = range(min(FEWEST, settings.steps), settings.steps + 1)
+    fitting = bisect_right(allowed, seconds, key=lambda steps: seconds_of(shortened(steps), work, rates))
+    return shortened(allowed[max(fitting - 1, 0)])
 
 
 def size_seconds(minutes: float | Literal["auto"]) -> float | None:

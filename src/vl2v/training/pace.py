@@ -94,13 +94,10 @@ def can_shard(backbone: nn.Module, side: int, accelerator: Accelerator) -> bool:
     if accelerator.device.type != "cpu" or accelerator.num_processes > 1:
         return False
     if backbone not in _DIVISIBLE:
-        _DIVISIBLE[backbone] = _divisible(Projected(backbone, nn.Identity()), side)
+        model = Projected(backbone, nn.Identity())
+        with as_it_was(model), torch.autocast("cpu", enabled=False):
+            _DIVISIBLE[backbone] = divisible(model.train(), _noise(2, side))
     return _DIVISIBLE[backbone]
-
-
-def _divisible(model: nn.Module, side: int) -> bool:
-    with as_it_was(model), torch.autocast("cpu", enabled=False):
-        return divisible(model.train(), _noise(2, side))
 
 
 def student_threads(student: Student, total: int) -> int | None:
