@@ -93,8 +93,7 @@ def fetch(source: Source, folder: Path, progress: Progress) -> Files:
     for archive in archives:
         path = folder / archive.name
         path.parent.mkdir(parents=True, exist_ok=True)
-        sums = {"md5": archive.md5, "sha256": archive.sha256}
-        got = download(archive.url, path, **sums, headers=headers, progress=progress)
+        got = download(archive.url, path, md5=archive.md5, sha256=archive.sha256, headers=headers, progress=progress)
         paths.append(got.path)
         notes.append({"name": archive.name, "url": archive.url, "bytes": got.bytes, "sha256": got.sha256})
     return Files(tuple(paths if source.hub else sorted(paths)), revision, tuple(notes))
