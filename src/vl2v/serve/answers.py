@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, Field
 
-from vl2v.serve.gallery import Neighbour
 from vl2v.web.faults import ApiError
 from vl2v_runtime.drift import Drift
 
@@ -46,13 +45,6 @@ class Near(BaseModel):
     label: str
     domain: str
     path: str = Field(description="The file, relative to the data's root.")
-
-    @classmethod
-    def of(cls, neighbour: Neighbour) -> Near:
-        """Create it from a neighbour in the gallery."""
-        n = neighbour
-        picture, similarity = f"/v1/gallery/{n.row}", round(n.similarity, DIGITS)
-        return cls(picture=picture, similarity=similarity, label=n.label, domain=n.domain, path=n.path)
 
 
 class ImageAnswer(BaseModel):

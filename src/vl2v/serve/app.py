@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 from typing import Annotated
 
 from fastapi import Depends, FastAPI, Query, Request
@@ -16,10 +17,10 @@ from starlette.types import ASGIApp
 from vl2v import __version__
 from vl2v.errors import BudgetError, DiskFullError, StudentError, TeacherError, Vl2vError
 from vl2v.serve.answers import About, Added, Classes, NewClasses, Prediction, Refusal
-from vl2v.serve.guard import SECURITY, Headers, check_host, check_origin
+from vl2v.serve.guard import SECURITY, check_host, check_origin
 from vl2v.serve.pages import api_page, main_page
 from vl2v.serve.service import Options, Service
-from vl2v.web.body import Body
+from vl2v.web.body import body_of
 from vl2v.web.envelope import Envelope, answer_faults
 from vl2v.web.faults import ApiError, schema
 from vl2v.web.limits import Limits
@@ -92,7 +93,7 @@ def create_app(service: Service, *, local: bool = True) -> ASGIApp:
     _add_upkeep(app, service)
     _add_pages(app)
     metrics = service.metrics
-    return Envelope(Headers(app, list(SECURITY.items())), metrics.answers, metrics.seconds, logger, FAILED)
+    return Envelope(app, metrics.answers, metrics.seconds, logger, FAILED, SECURITY)
 
 
 def _add_answers(app: FastAPI, service: Service) -> None:
@@ -112,10 +113,9 @@ def _add_answers(app: FastAPI, service: Service) -> None:
         """Classify images. The response contains a prediction or an error for each, in their order."""
         options = Options(top_k, coverage, neighbours, score)
         kind = request.headers.get("content-type", "")
-        async with _whole_body(service, request, service.limits) as body:
-            return Response(
-                await service.in_executor(service.predict, kind, body, options), media_type="application/json"
-            )
+        async with body_of(request, service.limits, service.body_memory) as body:
+            work = partial(service.predict, kind, await body.read(), options)
+            return Response(await service.in_executor(work), media_type="application/json")
 
     @app.get("/v1/model")
     async def model() -> About:
@@ -146,9 +146,9 @@ def _add_classes(app: FastAPI, service: Service) -> None:
         """Add classes. A budget buys their texts and adds them; without one, only the price is stated."""
         if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
             raise ApiError(415, "unsupported_media_type", "Expected application/json.", param="content-type")
-        async with _whole_body(service, request, SMALL) as body:
+        async with body_of(request, SMALL, service.body_memory) as body:
             try:
-                requested = NewClasses.model_validate_json(body)
+                requested = NewClasses.model_validate_json(await body.read())
             except ValidationError as error:
                 raise schema(_fault_of(error), "body") from None
         names, budget, added = requested.names, requested.budget, list[str]()
@@ -186,30 +186,15 @@ def _add_upkeep(app: FastAPI, service: Service) -> None:
 
 
 def _add_pages(app: FastAPI) -> None:
-    main = main_page()
+    main, docs = main_page(), api_page(app.openapi())
 
     @app.get("/", include_in_schema=False)
     async def page() -> HTMLResponse:
-        return HTMLResponse(main.html, headers=dict(main.headers))
-
-    docs = api_page(app.openapi())
+        return main
 
     @app.get("/docs", include_in_schema=False)
     async def api() -> HTMLResponse:
-        return HTMLResponse(docs.html, headers=dict(docs.headers))
-
-
-@asynccontextmanager
-async def _whole_body(service: Service, request: Request, limits: Limits) -> AsyncIterator[bytes]:
-    """Read the body of a request, which counts as memory in use until the block ends."""
-    body = Body(limits, service.body_memory, request)
-    try:
-        yield await body.read()
-    except ApiError:
-        await body.drain()
-        raise
-    finally:
-        body.release()
+        return docs
 
 
 @contextmanager

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import closing
+
 import numpy as np
 
 from vl2v.config import RunConfig
@@ -33,12 +35,9 @@ def build(config: RunConfig, model: Model, storage: StoragePaths, progress: Prog
     Raises:
         DataError: if the images are missing, unreadable, or differ from those of the run.
     """
-    index = FileIndex(storage.cache / "files.sqlite")
-    try:
-        labelled = config.data.model_copy(update={"unlabelled": None})
+    labelled = config.data.model_copy(update={"unlabelled": None})
+    with closing(FileIndex(storage.cache / "files.sqlite")) as index:
         dataset, _ = read_dataset(list_folder(config.data, begun=True), labelled, index, None, progress)
-    finally:
-        index.close()
     split = split_of_student(dataset, model.metadata.provenance, config.data)
     if split is None:
         found = f"other images in {dataset.root}"
@@ -65,7 +64,7 @@ def build(config: RunConfig, model: Model, storage: StoragePaths, progress: Prog
     )
 
 
-def sample(dataset: ImageDataset, training: dict[str, Indices], seed: int, most: int = MOST) -> Indices:
+def sample(dataset: ImageDataset, training: dict[str, Indices], seed: int) -> Indices:
     """Return ascending indices of training images, balanced over the classes of each domain as far as possible.
 
     Args:
@@ -80,6 +79,6 @@ def sample(dataset: ImageDataset, training: dict[str, Indices], seed: int, most:
     chosen: list[int] = []
     for turn in range(max(len(cell) for cell in cells)):
         chosen += [int(cell[turn]) for cell in cells if turn < len(cell)]
-        if len(chosen) >= most:
+        if len(chosen) >= MOST:
             break
-    return np.sort(np.array(chosen[:most], np.int64))
+    return np.sort(np.array(chosen[:MOST], np.int64))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from decimal import Decimal
 from pathlib import Path
@@ -17,7 +17,6 @@ from vl2v.student.model import Student
 from vl2v.teacher.base import Teacher
 from vl2v.teacher.file import FileTeacher
 from vl2v.teacher.purchase.store import EmbeddingStore
-from vl2v_runtime import Model
 
 
 class RunEditor:
@@ -27,10 +26,8 @@ class RunEditor:
         budget: maximum amount to spend over all edits; None for no limit in addition to that of each edit.
     """
 
-    def __init__(
-        self, run: Path, storage: StoragePaths, load: Callable[[], Model], budget: Decimal | None = None
-    ) -> None:
-        self._run, self._storage, self.load = run, storage, load
+    def __init__(self, run: Path, storage: StoragePaths, budget: Decimal | None) -> None:
+        self._run, self._storage = run, storage
         self._budget, self._spent = budget, Decimal(0)
         self._teacher: Teacher | None = None
 

@@ -6,6 +6,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import dataclass
 
 import numpy as np
@@ -33,17 +34,7 @@ class Outputs:
     embeddings: Floats | None
 
 
-class _Order:
-    """The pixels of a request, and their outputs or the error."""
-
-    def __init__(self, pixels: Pixels) -> None:
-        self.pixels = pixels
-        self.outputs: Outputs | None = None
-        self.error: Exception | None = None
-
-    @property
-    def done(self) -> bool:
-        return self.outputs is not None or self.error is not None
+Order = tuple[Pixels, Future[Outputs]]  # the images of one request, and their outputs or the error
 
 
 class Engine:
@@ -60,7 +51,7 @@ class Engine:
     def __init__(self, model: Model, observe: Callable[[int, float], None] = lambda images, seconds: None) -> None:
         self._observe = observe
         self.model = model
-        self._waiting: deque[_Order] = deque()
+        self._waiting: deque[Order] = deque()
         self._network = threading.Lock()
 
     def run(self, pixels: Pixels) -> Outputs:
@@ -69,42 +60,39 @@ class Engine:
         Args:
             pixels: [N, S, S, 3] uint8, N at least 1.
         """
-        order = _Order(pixels)
-        self._waiting.append(order)
-        while not order.done:
+        future: Future[Outputs] = Future()
+        self._waiting.append((pixels, future))
+        while not future.done():
             with self._network:
-                if not order.done:
+                if not future.done():
                     self._run(self._take())
-        if order.error is not None:
-            raise order.error
-        assert order.outputs is not None
-        return order.outputs
+        return future.result()
 
-    def _take(self) -> list[_Order]:
+    def _take(self) -> list[Order]:
         """Take the oldest orders, up to `MOST` images but at least one order; only called with the network locked."""
-        batch: list[_Order] = []
+        batch: list[Order] = []
         room = MOST
-        while self._waiting and (not batch or len(self._waiting[0].pixels) <= room):
+        while self._waiting and (not batch or len(self._waiting[0][0]) <= room):
             batch.append(self._waiting.popleft())
-            room -= len(batch[-1].pixels)
+            room -= len(batch[-1][0])
         return batch
 
-    def _run(self, batch: list[_Order]) -> None:
+    def _run(self, batch: list[Order]) -> None:
         model = self.model
         try:
-            pixels = np.concatenate([order.pixels for order in batch])
+            pixels = np.concatenate([images for images, _ in batch])
             started = time.perf_counter()
             parts = [model.run(model.normalise(pixels[i : i + MOST])) for i in range(0, len(pixels), MOST)]
             self._observe(len(pixels), time.perf_counter() - started)
         except Exception as error:
-            for order in batch:
-                order.error = error
+            for _, future in batch:
+                future.set_exception(error)
             return
         logits = np.concatenate([part[0] for part in parts])
         rows = [part[1] for part in parts if part[1] is not None]
         embeddings = np.concatenate(rows) if rows else None
         start = 0
-        for order in batch:
-            stop = start + len(order.pixels)
-            order.outputs = Outputs(model, logits[start:stop], None if embeddings is None else embeddings[start:stop])
-            start = stop
+        for images, future in batch:
+            part = slice(start, start + len(images))
+            future.set_result(Outputs(model, logits[part], None if embeddings is None else embeddings[part]))
+            start = part.stop

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 from vl2v.arrays import BYTES, FLOAT, TEXT, WHOLE, Form, read_arrays
 from vl2v.errors import RunError
 from vl2v.faults import UNREADABLE
+from vl2v.serve.answers import DIGITS, Near
 from vl2v.writing import replacing
 from vl2v_runtime import Model
 
@@ -28,23 +28,6 @@ FORMS = {
     "pictures": Form(BYTES, ("bytes",)),
     "ends": Form(WHOLE, ("N",)),
 }
-
-
-@dataclass(frozen=True)
-class Neighbour:
-    """A training image that is similar to a queried image.
-
-    Attributes:
-        row: index in the gallery.
-        similarity: cosine similarity of the two embeddings, in [-1, 1].
-        path: path of the file, relative to the data folder.
-    """
-
-    row: int
-    similarity: float
-    label: str
-    domain: str
-    path: str
 
 
 def origin_of(model: Model) -> str:
@@ -80,7 +63,7 @@ class Gallery:
     def __len__(self) -> int:
         return len(self.paths)
 
-    def nearest(self, embeddings: NDArray[np.float32], count: int) -> list[list[Neighbour]]:
+    def nearest(self, embeddings: NDArray[np.float32], count: int) -> list[list[Near]]:
         """Return the most similar training images for each query, most similar first.
 
         Args:
@@ -91,12 +74,13 @@ class Gallery:
         count = min(count, len(self))
         some = np.argpartition(-close, count - 1, axis=1)[:, :count]
         return [
-            [
-                Neighbour(int(i), float(row[i]), self.labels[i], self.domains[i], self.paths[i])
-                for i in chosen[np.argsort(-row[chosen], kind="stable")]
-            ]
+            [self._near(i, row[i]) for i in chosen[np.argsort(-row[chosen], kind="stable")]]
             for row, chosen in zip(close, some, strict=True)
         ]
+
+    def _near(self, i: int, cosine: float) -> Near:
+        similarity, label, domain, path = round(float(cosine), DIGITS), self.labels[i], self.domains[i], self.paths[i]
+        return Near(picture=f"/v1/gallery/{i}", similarity=similarity, label=label, domain=domain, path=path)
 
     def save(self, path: Path) -> None:
         """Write the gallery to a file, atomically."""

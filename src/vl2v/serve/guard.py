@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from starlette.requests import Request
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from vl2v.addresses import host_of, is_local
 from vl2v.web.faults import ApiError
@@ -48,26 +45,3 @@ def check_origin(request: Request) -> None:
     own = origin is None or origin.partition("://")[2] == request.headers.get("host")
     if not own or site not in (None, "same-origin", "none"):
         raise ApiError(403, "foreign_origin", "Requests from pages of other sites are not allowed.")
-
-
-class Headers:
-    """Middleware that adds headers to every response that lacks them.
-
-    Args:
-        headers: names in lower case, and values.
-    """
-
-    def __init__(self, app: ASGIApp, headers: Sequence[tuple[str, str]]) -> None:
-        self._app = app
-        self._headers = [(name.encode(), value.encode()) for name, value in headers]
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """See the ASGI specification."""
-
-        async def sending(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                has = {name for name, _ in message["headers"]}
-                message["headers"] = [*message["headers"], *(pair for pair in self._headers if pair[0] not in has)]
-            await send(message)
-
-        await self._app(scope, receive, sending)

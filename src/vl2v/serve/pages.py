@@ -6,63 +6,47 @@ import base64
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import jinja2
+from fastapi.responses import HTMLResponse
 
 HERE = Path(__file__).parent / "page"
 SCRIPTS = ("base.js", "images.js", "answers.js", "classes.js", "start.js")  # joined in this order
 
 
-@dataclass(frozen=True)
-class Page:
-    """A page and its HTTP headers."""
-
-    html: str
-    headers: Mapping[str, str]
-
-
-def main_page() -> Page:
+def main_page() -> HTMLResponse:
     """Create the main page, on which users classify images and edit the classes."""
     style, script = _text("page.css"), "\n".join(map(_text, SCRIPTS))
     html = _text("page.html").replace("/*style*/", style, 1).replace("/*script*/", script, 1)
-    return Page(html, _headers(style, script))
+    return HTMLResponse(html, headers=_headers(style, script))
 
 
-def api_page(description: Mapping[str, Any]) -> Page:
+def api_page(description: Mapping[str, Any]) -> HTMLResponse:
     """Create the documentation of the API from its OpenAPI description, without a script."""
     style = _text("page.css") + _text("docs.css")
     loader = jinja2.FileSystemLoader(HERE)
     template = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True).get_template("docs.html.j2")
-    html = template.render(
-        api=description, pretty=lambda value: json.dumps(value, indent=2), schema=_Schemas(description)
-    )
-    return Page(html.replace("/*style*/", style, 1), _headers(style))
+    schemas = description.get("components", {}).get("schemas", {})
+    types = {name: schema for name, schema in schemas.items() if "ValidationError" not in name}  # not FastAPI's own
+    pretty = partial(json.dumps, indent=2)
+    html = template.render(api=description, pretty=pretty, type_name=_type_name, types=types)
+    return HTMLResponse(html.replace("/*style*/", style, 1), headers=_headers(style))
 
 
-class _Schemas:
-    """The schemas of an OpenAPI description."""
-
-    def __init__(self, description: Mapping[str, Any]) -> None:
-        self._all = description.get("components", {}).get("schemas", {})
-
-    def name(self, schema: Mapping[str, Any]) -> str:
-        """Return a short name of a type, such as ``list of ClassChance``."""
-        if "$ref" in schema:
-            return str(schema["$ref"]).rsplit("/", 1)[-1]
-        if "anyOf" in schema:
-            return " or ".join(self.name(part) for part in schema["anyOf"])
-        if schema.get("type") == "array":
-            return f"list of {self.name(schema.get('items', {}))}"
-        if schema.get("format") == "binary":
-            return "file"
-        return str(schema.get("type", "any"))
-
-    def all(self) -> dict[str, Any]:
-        """Return the types of the API by name, without those of FastAPI's own errors."""
-        return {name: schema for name, schema in self._all.items() if "ValidationError" not in name}
+def _type_name(schema: Mapping[str, Any]) -> str:
+    """Return a short name of a type, such as ``list of ClassChance``."""
+    if "$ref" in schema:
+        return str(schema["$ref"]).rsplit("/", 1)[-1]
+    if "anyOf" in schema:
+        return " or ".join(map(_type_name, schema["anyOf"]))
+    if schema.get("type") == "array":
+        return f"list of {_type_name(schema.get('items', {}))}"
+    if schema.get("format") == "binary":
+        return "file"
+    return str(schema.get("type", "any"))
 
 
 def _text(name: str) -> str:

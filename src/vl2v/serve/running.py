@@ -82,7 +82,7 @@ def open_service(settings: ServeSettings, storage: StoragePaths, progress: Progr
     if run is not None and no_edits is None:
         from vl2v.serve.editing import RunEditor
 
-        editor = RunEditor(run, storage, load, settings.budget)
+        editor = RunEditor(run, storage, settings.budget)
     return Service(model, about, gallery, editor, settings.limits, Source(model.path, load))
 
 

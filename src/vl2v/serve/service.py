@@ -10,12 +10,12 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
 from vl2v.errors import StudentError, Vl2vError
-from vl2v.serve.answers import About, DriftHint, ImageAnswer, Near, Prediction, fault, rank
+from vl2v.serve.answers import About, DriftHint, ImageAnswer, Prediction, fault, rank
 from vl2v.serve.engine import Engine, Outputs
 from vl2v.serve.gallery import Gallery
 from vl2v.serve.inputs import Upload, read
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     from vl2v.serve.editing import RunEditor  # it imports torch, which predictions do not need
 
 logger = logging.getLogger("vl2v.serve")
-P = ParamSpec("P")
 T = TypeVar("T")
 THREADS = 8  # requests that are processed at once; decoding and the network have their own limits
 
@@ -63,19 +62,19 @@ class Service:
         about: returns the description of a model.
         gallery: training images to show next to predictions.
         editor: adds and removes classes; None if classes cannot be changed.
-        source: file of the model, which is reloaded when another program changes it; None never reloads it.
+        source: file of the model, which is reloaded when another program changes it.
     """
 
     def __init__(
         self,
         model: Model,
         about: Callable[[Model], About],
-        gallery: Gallery | None = None,
-        editor: RunEditor | None = None,
-        limits: Limits | None = None,
-        source: Source | None = None,
+        gallery: Gallery | None,
+        editor: RunEditor | None,
+        limits: Limits,
+        source: Source,
     ) -> None:
-        self.limits, self.metrics, self.gallery = limits or Limits(), Metrics(), gallery
+        self.limits, self.metrics, self.gallery = limits, Metrics(), gallery
         self.body_memory, self.waiting = BodyMemory(), 0
         self.engine = Engine(model, self._observe)
         self._about, self._editor, self._source = about, editor, source
@@ -95,7 +94,7 @@ class Service:
         self.metrics.batches.observe(images)
         self.metrics.inference.observe(seconds)
 
-    async def in_executor(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    async def in_executor(self, work: Callable[[], T]) -> T:
         """Run a function outside the event loop.
 
         Raises:
@@ -107,30 +106,28 @@ class Service:
             )
         self.waiting += 1
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._executor, lambda: work(*args, **kwargs))
+            return await asyncio.get_running_loop().run_in_executor(self._executor, work)
         finally:
             self.waiting -= 1
 
     async def refresh(self) -> None:
         """Reload the model if another program has changed its file; an unusable file is logged and ignored."""
-        if self._source is not None and self._source.changed():
-            await asyncio.get_running_loop().run_in_executor(self._edits, self._reload, self._source)
+        if self._source.changed():
+            await asyncio.get_running_loop().run_in_executor(self._edits, self._reload)
 
-    def _reload(self, source: Source) -> None:
-        if not source.changed():  # another request has already reloaded it
+    def _reload(self) -> None:
+        if not self._source.changed():  # another request has already reloaded it
             return
         try:
-            self._replace(source.load())
-            logger.info("the model's file changed: %d classes", len(self.engine.model.metadata.classes))
+            model = self._source.load()
+            new, old = (f"{m.size} pixels, {m.fit}" for m in (model, self.engine.model))
+            if new != old:
+                problem, step = "The new file has another image size or fit.", "restart vl2v serve"
+                raise StudentError(problem, expected=old, found=new, next_step=step)
+            self.engine.model = model
+            logger.info("the model's file changed: %d classes", len(model.metadata.classes))
         except (ModelError, Vl2vError, OSError) as error:
             logger.error("the model's file changed and cannot be used; the previous one remains in use: %s", error)
-
-    def _replace(self, model: Model) -> None:
-        new, old = (f"{m.size} pixels, {m.fit}" for m in (model, self.engine.model))
-        if new != old:
-            step = "restart vl2v serve"
-            raise StudentError("The new file has another image size or fit.", expected=old, found=new, next_step=step)
-        self.engine.model = model
 
     def about(self) -> About:
         """Return the description of the served student."""
@@ -202,7 +199,7 @@ class Service:
         answers = [rank(row, classes, options.top_k, sure) for row, sure in zip(chances, accepted, strict=True)]
         if options.neighbours and self.gallery is not None and outputs.embeddings is not None:
             for answer, near in zip(answers, self.gallery.nearest(outputs.embeddings, options.neighbours), strict=True):
-                answer.neighbours = [Near.of(neighbour) for neighbour in near]
+                answer.neighbours = near
         return answers
 
     async def edit(self, work: Callable[[RunEditor], T], kind: str = "") -> T:
@@ -222,7 +219,7 @@ class Service:
     def _edit(self, editor: RunEditor, work: Callable[[RunEditor], T], kind: str) -> T:
         done = work(editor)
         if kind:
-            self.engine.model = self._source.load() if self._source is not None else editor.load()
+            self.engine.model = self._source.load()
             self.metrics.edits.labels(kind).inc()
         return done
 

@@ -14,7 +14,7 @@ from starlette.types import ASGIApp
 from vl2v.vendor_server.accounts import Account
 from vl2v.vendor_server.money import written
 from vl2v.vendor_server.service import Service
-from vl2v.web.body import Body
+from vl2v.web.body import body_of
 from vl2v.web.envelope import Envelope, answer_faults
 from vl2v.web.faults import ApiError
 
@@ -44,19 +44,13 @@ def _add_routes(app: FastAPI, service: Service) -> None:
     @app.post("/embeddings")
     @app.post("/v1/embeddings")
     async def embeddings(request: Request) -> Response:
-        body = Body(service.limits, service.body_memory, request)
-        try:
+        async with body_of(request, service.limits, service.body_memory) as body:
             account = await _account(service, request)
             service.rates.take(account, request.state.headers)
             service.expect_revision(request.headers.get("vl2v-revision"))
             content = await body.read()
             key = request.headers.get("idempotency-key")
             reply = await service.embed(account, request.state.id, content, key)
-        except ApiError:
-            await body.drain()
-            raise
-        finally:
-            body.release()
         headers = {"idempotent-replayed": "true"} if reply.replayed else None
         return Response(reply.body, media_type="application/json", headers=headers)
 

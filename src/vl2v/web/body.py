@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from starlette.requests import ClientDisconnect, Request
@@ -21,13 +23,30 @@ class BodyMemory:
     bytes: int = 0
 
 
+@asynccontextmanager
+async def body_of(request: Request, limits: Limits, memory: BodyMemory) -> AsyncIterator[Body]:
+    """Yield the body of a request, which counts as memory in use until the block ends. After an error, it is drained.
+
+    Args:
+        memory: memory of the bodies of all requests.
+    """
+    body = Body(limits, memory, request)
+    try:
+        yield body
+    except ApiError:
+        await body.drain()
+        raise
+    finally:
+        memory.bytes -= body.bytes
+
+
 class Body:
     """A request body, read with limits on its size, its time and the memory of all bodies."""
 
     def __init__(self, limits: Limits, memory: BodyMemory, request: Request) -> None:
         self._limits, self._all, self._request = limits, memory, request
         self._chunks = request.stream()
-        self._bytes = 0
+        self.bytes = 0
 
     async def read(self) -> bytes:
         """Read the complete body.
@@ -55,7 +74,7 @@ class Body:
         if self._all.bytes + size > self._limits.held_bytes:
             message = "Too many large requests are being processed; retry after the time in retry-after."
             raise ApiError(503, "overloaded", message, retry_after=1)
-        self._bytes += size
+        self.bytes += size
         self._all.bytes += size
 
     async def drain(self) -> None:
@@ -71,8 +90,3 @@ class Body:
                     patience.reschedule(min(end, clock() + IDLE_SECONDS))
         except (TimeoutError, ClientDisconnect, RuntimeError):  # RuntimeError: the body has been read completely
             return
-
-    def release(self) -> None:
-        """Release the memory of this body."""
-        self._all.bytes -= self._bytes
-        self._bytes = 0

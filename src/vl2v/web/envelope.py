@@ -6,7 +6,7 @@ import json
 import logging
 import time
 import uuid
-from collections.abc import MutableMapping
+from collections.abc import Mapping, MutableMapping
 from typing import Any
 
 from fastapi import FastAPI
@@ -30,11 +30,20 @@ class Envelope:
         seconds: histogram of seconds from request to response, by route.
         logger: gets a line for each request.
         failed: message to the client if the service fails.
+        headers: headers of every response.
     """
 
-    def __init__(self, app: ASGIApp, answers: Counter, seconds: Histogram, logger: logging.Logger, failed: str) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        answers: Counter,
+        seconds: Histogram,
+        logger: logging.Logger,
+        failed: str,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
         self._app, self._answers, self._seconds, self._logger = app, answers, seconds, logger
-        self._failed = failed
+        self._failed, self._headers = failed, headers or {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """See the ASGI specification."""
@@ -42,7 +51,7 @@ class Envelope:
             await self._app(scope, receive, send)
             return
         state = scope.setdefault("state", {})
-        state["id"], state["headers"] = uuid.uuid4().hex, {}
+        state["id"], state["headers"] = uuid.uuid4().hex, dict(self._headers)
         started, status = time.perf_counter(), 0
 
         async def sending(message: Message) -> None:
