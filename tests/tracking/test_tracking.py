@@ -244,7 +244,7 @@ def test_wandb_without_a_key_warns_and_asks_nobody(
 
     wandb.teardown()
     notes: list[str] = []
-    Tracking(["wandb"], folder_of(bench, tmp_path / "run"), notes.append).stop()
+    Tracking(["wandb"], folder_of(bench, tmp_path / "run"), notes.append).close()
     wandb.teardown()
     assert len(notes) == 1
     assert "export WANDB_API_KEY" in notes[0]

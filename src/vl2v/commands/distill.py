@@ -61,7 +61,7 @@ from vl2v.teacher.purchase.ledger import Budget, Ledger
 from vl2v.teacher.purchase.store import EmbeddingStore
 from vl2v.threads import computing
 from vl2v.tracking.base import check_installed
-from vl2v.tracking.following import tracked
+from vl2v.tracking.following import Tracking
 from vl2v.training.balance import settle_balance
 from vl2v.training.data import TrainingData, write_slots
 from vl2v.training.duration import settle_by_measuring
@@ -251,7 +251,7 @@ def _train_and_evaluate(
     plan = settle_balance(plan, data, folder, accelerator, progress)
     state = saved_state(folder, data)
     fresh = FreshViews(plan.teacher) if plan.config.teacher.views == "fresh" else None
-    with tracked(plan.config.tracking if first else (), folder, partial(warn, progress)) as tracking:
+    with closing(Tracking(plan.config.tracking if first else (), folder, partial(warn, progress))) as tracking:
         result = train(
             plan.config, data, plan.student_backbone, folder, accelerator, progress,
             state=state, fresh=fresh, saved=tracking.follow,

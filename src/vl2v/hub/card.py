@@ -13,8 +13,8 @@ from huggingface_hub import EvalResult, ModelCardData
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup
 
-from vl2v.evaluation.evaluation import IN_DOMAIN, OUT_OF_DOMAIN, TEST, Evaluation, Row, percent
-from vl2v.evaluation.reference import LABELS, Reference
+from vl2v.evaluation.evaluation import IN_DOMAIN, OUT_OF_DOMAIN, TEST, Evaluation, percent
+from vl2v.evaluation.reference import LABELS
 from vl2v.hub.backbone import Origin, origin_of
 from vl2v.method.registry import METHODS
 from vl2v_runtime.fits import SQUASH
@@ -50,14 +50,9 @@ class Facts:
         return self.name.partition("/")[2]
 
     @property
-    def rows(self) -> tuple[Row, ...]:
-        """Rows of the final table."""
-        return Evaluation.from_dict(self.figures).rows
-
-    @property
-    def reference(self) -> Reference:
-        """What predictions are compared with: labels or the teacher."""
-        return Evaluation.from_dict(self.figures).reference
+    def evaluation(self) -> Evaluation:
+        """The final table."""
+        return Evaluation.from_dict(self.figures)
 
     @property
     def made(self) -> Mapping[str, Any]:
@@ -73,7 +68,7 @@ class Facts:
 
 def model_card(facts: Facts) -> str:
     """Render the model card: a README with the front matter that the hub reads."""
-    student, made, settings = facts.student, facts.made, facts.settings
+    student, made, settings, evaluation = facts.student, facts.made, facts.settings, facts.evaluation
     spec = settings["student"]["spec"]
     origin = origin_of(student["backbone"], settings["teacher"]["spec"] if spec == "teacher" else spec)
     text = _template().render(
@@ -86,10 +81,11 @@ def model_card(facts: Facts) -> str:
         origin=origin,
         split=settings["data"],
         data={"images": 0, "domains": [], "held_out": [], **made["data"]},
-        labelled=facts.reference is LABELS,
+        labelled=evaluation.reference is LABELS,
         fitted=(facts.trust or {}).get("calibration", {}),
         queried=facts.figures.get("asked"),
-        unseen=[row for row in facts.rows if row.role == OUT_OF_DOMAIN],
+        evaluation=evaluation,
+        unseen=[row for row in evaluation.rows if row.role == OUT_OF_DOMAIN],
         swad=made.get("swad") or {},
     )
     return f"---\n{_metadata(facts, origin).to_yaml()}\n---\n\n{text}"
@@ -116,6 +112,7 @@ def _template() -> Template:
 
 
 def _metadata(facts: Facts, origin: Origin) -> ModelCardData:
+    evaluation = facts.evaluation
     results = [
         EvalResult(
             task_type="image-classification",
@@ -123,10 +120,10 @@ def _metadata(facts: Facts, origin: Origin) -> ModelCardData:
             dataset_name=f"{row.domain} ({row.role})",
             dataset_config=row.domain,  # the hub distinguishes results by it
             dataset_split=SPLITS.get(row.role),
-            metric_type=facts.reference.key,
+            metric_type=evaluation.reference.key,
             metric_value=round(row.student, 4),
         )
-        for row in facts.rows
+        for row in evaluation.rows
     ]
     return ModelCardData(
         license=facts.licence or "unknown",
@@ -134,7 +131,7 @@ def _metadata(facts: Facts, origin: Origin) -> ModelCardData:
         pipeline_tag="image-classification",
         tags=["vl2v", "domain-generalization", "knowledge-distillation", *(["onnx"] if facts.exported else [])],
         base_model=origin.hub_name,
-        metrics=[facts.reference.key],
+        metrics=[evaluation.reference.key],
         model_name=facts.title,
         eval_results=results,
     )

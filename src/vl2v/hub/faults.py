@@ -78,11 +78,10 @@ def hub_errors(name: str) -> Iterator[None]:
 def _as_hub_error(error: Exception, name: str) -> HubError:
     cause = error.__cause__ if isinstance(error, LocalEntryNotFoundError) else error
     message = " ".join(str(error).split())[:300]
-    refused = isinstance(cause, HfHubHTTPError)
-    if isinstance(error, ValueError) and not refused:  # from the validation of the card's metadata
-        expected, step = "a licence that the hub knows, e.g. apache-2.0", "correct --licence"
-        return HubError("The hub rejected the model card.", expected=expected, found=message, next_step=step)
     if not isinstance(cause, HfHubHTTPError):
+        if isinstance(error, ValueError):  # from the validation of the card's metadata
+            expected, step = "a licence that the hub knows, e.g. apache-2.0", "correct --licence"
+            return HubError("The hub rejected the model card.", expected=expected, found=message, next_step=step)
         step = "check the network and HF_ENDPOINT; then repeat the command"
         return HubError("The hub cannot be reached.", expected="an answer", found=message, next_step=step)
     status = cause.response.status_code

@@ -52,7 +52,7 @@ def make_package(run: Path, name: str, licence: str | None = None) -> Files:
             f"{run} is an unfinished run.", expected=f"{FIGURES} and a student", found="none", next_step=step
         )
     private = private_strings(config, run)
-    student, figures = public_student(_described(folder)), read_evaluation(folder.evaluation_file)
+    student, figures = _redact_provenance(_described(folder)), read_evaluation(folder.evaluation_file)
     exported, report = sorted((run / EXPORT).glob("*.onnx")), run / EXPORT / REPORT
     settings = public_config({key: value for key, value in config.items() if key != "budget"})
     trust = found.to_dict() if (found := read_trust(folder.student)) else None
@@ -74,12 +74,6 @@ def make_package(run: Path, name: str, licence: str | None = None) -> Files:
     _check_binary(run, files)
     _check(files, private)
     return dict(sorted(files.items()))
-
-
-def public_student(card: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the content of `student.json` with a redacted provenance."""
-    redacted: dict[str, Any] = _redact_provenance(dict(card))
-    return redacted
 
 
 def _redact_provenance(value: Any) -> Any:
@@ -113,12 +107,11 @@ def _check_binary(run: Path, files: Files) -> None:
             found = "a link that leads out of it"
             raise HubError(f"{name} cannot be published.", expected="a file of the run", found=found, next_step=step)
         try:
-            if part.suffix == ".onnx" and (found := objection(part)):
-                raise ValueError(found)
+            found = objection(part) if part.suffix == ".onnx" else ""
         except ValueError as error:
-            raise HubError(
-                f"{name} cannot be published.", expected="one ONNX file", found=str(error), next_step=step
-            ) from error
+            found = str(error)
+        if found:
+            raise HubError(f"{name} cannot be published.", expected="one ONNX file", found=found, next_step=step)
 
 
 def _json(content: object) -> str:

@@ -60,7 +60,9 @@ def push(
     check_repository(name)
     check_labels(licence, revision)
     if dry_run is not None:
-        _check_empty(dry_run)
+        if dry_run.exists() and (not dry_run.is_dir() or any(dry_run.iterdir())):
+            problem, step = f"{dry_run} is not empty.", "choose another --out, or omit it"
+            raise RunError(problem, expected="a new or empty folder", found="other files", next_step=step)
         files = make_package(run, name, licence)
         _write(files, dry_run)
         return Pushed(_sizes(files), dry_run)
@@ -115,17 +117,6 @@ def _send(files: Files, name: str, private: bool, revision: str | None) -> str:
 def _check_content(name: str, existing: Iterable[str]) -> None:
     others = sorted(path for path in existing if path not in HARMLESS)
     if others and OURS not in others:
-        found = ", ".join(others[:5]) + (", ..." if len(others) > 5 else "")
-        step = "push to another name"
-        raise HubError(
-            f"{name} contains something else.",
-            expected="an empty repository, or a student of vl2v",
-            found=found,
-            next_step=step,
-        )
-
-
-def _check_empty(folder: Path) -> None:
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        step = "choose another --out, or omit it"
-        raise RunError(f"{folder} is not empty.", expected="a new or empty folder", found="other files", next_step=step)
+        found, step = ", ".join(others[:5]) + (", ..." if len(others) > 5 else ""), "push to another name"
+        expected = "an empty repository, or a student of vl2v"
+        raise HubError(f"{name} contains something else.", expected=expected, found=found, next_step=step)

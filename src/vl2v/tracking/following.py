@@ -6,8 +6,7 @@ Trackers therefore never receive a line that a resumed run removes. Lines that t
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from typing import Any
@@ -62,11 +61,15 @@ class Tracking:
         """Send the remaining lines and the final figures, including those of held-out domains, and close."""
         if self._live:
             self.follow()
-            self._close(summary)
+            self.close(summary)
 
-    def stop(self) -> None:
-        """Close the trackers of an unfinished run. It has no effect after `finish`."""
-        self._close(None)
+    def close(self, summary: Mapping[str, Any] | None = None) -> None:
+        """Close the trackers, by default those of an unfinished run. It has no effect after `finish`."""
+        for name in tuple(self._live):
+            self._try(name, partial(self._finish, name, summary))
+        if self._live:
+            self._remember()
+        self._live = {}
 
     def _open(self, name: str) -> None:
         memory = self._memories.setdefault(name, Memory())
@@ -84,13 +87,6 @@ class Tracking:
             tracker.log(step, line["stage"], values_of(line))
             tracker.memory.last = step
 
-    def _close(self, summary: Mapping[str, Any] | None) -> None:
-        for name in tuple(self._live):
-            self._try(name, partial(self._finish, name, summary))
-        if self._live:
-            self._remember()
-        self._live = {}
-
     def _finish(self, name: str, summary: Mapping[str, Any] | None) -> None:
         tracker = self._live[name]
         tracker.finish(summary)
@@ -106,16 +102,6 @@ class Tracking:
             self._live.pop(name, None)
             message = " ".join(str(error).split())[:300] or type(error).__name__
             self._warn(f"the tracker {name} failed and is disabled; training continues ({message})")
-
-
-@contextmanager
-def tracked(names: Sequence[str], folder: RunFolder, warn: Note) -> Iterator[Tracking]:
-    """Open the trackers of a run, and close them in any case."""
-    tracking = Tracking(names, folder, warn)
-    try:
-        yield tracking
-    finally:
-        tracking.stop()
 
 
 def values_of(line: Mapping[str, Any]) -> dict[str, float]:

@@ -26,7 +26,7 @@ class TensorBoardTracker:
         self._writer = SummaryWriter(str(self._folder), purge_step=self.memory.last + 1 if resumed else None)
         if not resumed:
             text = yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True)
-            self._write("config", f"```yaml\n{text}```", 0)
+            self._writer.add_text("config", f"```yaml\n{text}```", 0)
 
     def log(self, step: int, stage: str, values: Mapping[str, float]) -> None:
         """See `Tracker.log`."""
@@ -38,8 +38,6 @@ class TensorBoardTracker:
         """Write the final figures as a text table."""
         if summary is not None:
             rows = [f"| {name} | {value} |" for name, value in summary.items()]
-            self._write("summary", "\n".join(["| figure | value |", "|---|---|", *rows]), max(0, self.memory.last))
+            text = "\n".join(["| figure | value |", "|---|---|", *rows])
+            self._writer.add_text("summary", text, max(0, self.memory.last))
         self._writer.close()
-
-    def _write(self, tag: str, text: str, step: int) -> None:
-        self._writer.add_text(tag, text, step)
