@@ -223,8 +223,8 @@ def test_mutations_of_a_gallery(tmp_path: Path, count: int) -> None:
         gallery = Gallery.load(path)
         if gallery.embeddings.shape[1] == 4:
             (near,) = gallery.nearest(np.eye(1, 4, dtype=np.float32), 3)
-            json.dumps([gallery.labels[n.row] for n in near])
-            assert all(isinstance(gallery.pictures[n.row], bytes) for n in near)
+            json.dumps([n.label for n in near])
+            assert all(isinstance(gallery.pictures[int(n.picture.rpartition("/")[2])], bytes) for n in near)
 
     fuzz(GALLERY, path, use, count)
 

@@ -7,7 +7,7 @@ import json
 import struct
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pillow_heif
@@ -23,9 +23,11 @@ from vl2v.commands.evaluate import classify
 from vl2v.data.pixels import PixelCache
 from vl2v.data.scan import read_all
 from vl2v.serve.service import Options, Service
+from vl2v.serve.source import Source
 from vl2v.student.backbones import from_module
 from vl2v.student.model import Student
 from vl2v.student.preprocess import Preprocess
+from vl2v.web.limits import Limits
 from vl2v_runtime.formats import READ
 from vl2v_runtime.imaging import decode
 from vl2v_runtime.model import Model
@@ -373,7 +375,8 @@ def _served(root: Path, names: list[str], model: Model) -> tuple[dict[str, Outco
     for name, tried in zip(names, model.attempts([root / name for name in names]), strict=True):
         pixels = None if tried.fault else model.prepare(root / name)
         runtime[name] = Outcome(tried.fault, pixels, tried.answer.label if tried.answer else "")
-    service, serve = Service(model, lambda _: None), {}  # type: ignore[arg-type, return-value]
+    about = cast(Any, None)  # not called
+    service, serve = Service(model, about, None, None, Limits(), Source(model.path, lambda: model)), {}
     for name in names:
         body = service.predict("application/octet-stream", (root / name).read_bytes(), Options())
         (answer,) = json.loads(body)["answers"]

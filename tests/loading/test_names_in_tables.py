@@ -69,7 +69,7 @@ def test_predictions(tmp_path: Path, picture: Path, capsys: pytest.CaptureFixtur
 
 
 def test_figures_of_a_report(tmp_path: Path) -> None:
-    Sheet.of("recall", ("class", "recall"), [(NAMES[0], -0.5)]).write(tmp_path)
+    Sheet("recall", ("class", "recall"), [(NAMES[0], -0.5)]).write(tmp_path)
     assert (tmp_path / "recall.csv").read_text() == f"class,recall\n'{NAMES[0]},-0.5\n"
 
 

@@ -20,7 +20,9 @@ from vl2v.data.scan import FileIndex, read_all
 from vl2v.onnx_export.onnx import describe, set_metadata, write
 from vl2v.serve.inputs import Upload
 from vl2v.serve.service import Service
+from vl2v.serve.source import Source
 from vl2v.teacher.base import open_image
+from vl2v.web.limits import Limits
 from vl2v_runtime import load
 from vl2v_runtime.fits import RESIZES, Fit
 from vl2v_runtime.imaging import ImageLike, decode, square
@@ -70,7 +72,8 @@ def test_every_way_of_reading_gives_the_same_pixels(cosine: Exported, fit: Fit, 
     assert not faults
     trained = cache.map()[cache.slots(digests)]
     model = load(cosine.file)
-    service = Service(model, lambda _: pytest.fail("not asked"))
+    source = Source(model.path, lambda: model)
+    service = Service(model, lambda _: pytest.fail("not asked"), None, None, Limits(), source)
     for (name, data), pixels in zip(files.items(), trained, strict=True):
         ways = {
             "predict": cosine.student.preprocess.pixels(tmp_path / name).numpy().transpose(1, 2, 0),

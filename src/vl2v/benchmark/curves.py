@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 
 from vl2v.benchmark.selection import RULES
 from vl2v.benchmark.statistics import Spread
-from vl2v.benchmark.tables import ORACLE_MARK, PUBLISHED_MARK, Row, Table
+from vl2v.benchmark.tables import ORACLE_MARK, PUBLISHED_MARK, Table
 from vl2v.config import DEFAULT_METHOD
 from vl2v.errors import ConfigError
 from vl2v.method.registry import METHODS
@@ -68,8 +68,8 @@ class Curve:
         table: Table,
         x_name: str = "image queries of one run",
         *,
-        x: Mapping[str, float] | Callable[[str], float | None] | None = None,
-        line: Mapping[str, str] | Callable[[str], str] | None = None,
+        x: Mapping[str, float] | None = None,
+        line: Mapping[str, str] | None = None,
         references: Sequence[str] = (),
     ) -> Curve:
         """Create a curve from a table. Published and unfinished rows and rows without an x have no point.
@@ -90,13 +90,14 @@ class Curve:
         lines: dict[str, list[Point]] = {}
         levels = {}
         for row in table.rows:
-            accuracy, value = row.accuracy(), _x_of(row, x)
+            accuracy, bought = row.accuracy(), row.expense.image_queries if row.expense else None
+            value = bought if x is None else x.get(row.method)
             if accuracy is None or PUBLISHED_MARK in row.marks:
                 continue
             if row.method in references:
                 levels[row.title] = accuracy
             elif value is not None:
-                name = line(row.method) if callable(line) else (line or {}).get(row.method, "student")
+                name = (line or {}).get(row.method, "student")
                 lines.setdefault(name, []).append(Point(value, row.method, accuracy, row.marks))
         if not lines:
             raise ConfigError(
@@ -168,12 +169,6 @@ def _caption(table: Table) -> str:
     many = len(table.seeds)
     bars = f"bars: standard error over {many} seeds" if many > 1 else "a single seed"
     return f"Mean over {len(table.targets)} targets; {bars}. Selection: {RULES[table.rule]}."
-
-
-def _x_of(row: Row, x: Mapping[str, float] | Callable[[str], float | None] | None) -> float | None:
-    if x is None:
-        return row.expense.image_queries if row.expense else None
-    return x(row.method) if callable(x) else x.get(row.method)
 
 
 def _numbers(spread: Spread) -> tuple[str, str, int]:

@@ -20,7 +20,7 @@ from vl2v.benchmark.sweep import PAUSE, Progressed, Sweep
 from vl2v.cluster.connection import LOCAL, Share, check_room, connected
 from vl2v.cluster.worker import Driver
 from vl2v.errors import ConfigError, Interrupted, RunError, TrainingError, Vl2vError
-from vl2v.progress import Advance, Progress
+from vl2v.progress import Progress
 from vl2v.stopping import stop_asked
 from vl2v_runtime import strict_json
 
@@ -110,15 +110,10 @@ class _Driver:
                 if not self._pending:
                     time.sleep(PAUSE)
                 if ready or self._not_before:
-                    done = self._advanced(done, advance)
+                    before, done = done, len(sweep.finished())
+                    advance(done - before)
                     self._submit()
         return Progressed(tuple(sweep.finished()), self._failed)
-
-    def _advanced(self, before: int, advance: Advance) -> int:
-        now = len(self._sweep.finished())
-        if now > before:
-            advance(now - before)
-        return now
 
     def _submit(self) -> None:
         """Submit all jobs that are neither running nor finished; first buy what jobs of later seeds lack."""

@@ -8,7 +8,7 @@ from statistics import fmean
 
 from vl2v.benchmark.protocol import Job
 from vl2v.benchmark.purchase import survey, unknown
-from vl2v.benchmark.results import is_finished, job_file, job_seconds
+from vl2v.benchmark.results import job_file, job_seconds
 from vl2v.benchmark.sweep import Sweep
 from vl2v.planning.models import open_student
 from vl2v.planning.plan import plan_run
@@ -42,8 +42,7 @@ def make_plan(sweep: Sweep, progress: Progress) -> Plan:
 
     The hours are estimated from finished jobs or, if there are none, from a few training steps.
     """
-    every = sweep.expected()
-    left = [job for job in every if not is_finished(sweep.out, job)]
+    every, left = sweep.expected(), sweep.unfinished()
     bought, _ = survey(sweep, progress)
     images, texts = unknown(sweep, bought)
     hours, basis = _hours(sweep, left, progress)

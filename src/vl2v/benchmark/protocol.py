@@ -147,9 +147,9 @@ class Job:
         parts = [self.title, f"target {self.target}", *([f"without {self.crossed}"] if self.crossed else [])]
         return ", ".join([*parts, f"seed {self.seed}", *(f"{key} {value}" for key, value in self.candidate.items())])
 
-    def with_budget(self, budget: Any) -> Job:
-        """Return the same job with another budget."""
-        return replace(self, config=self.config.model_copy(update={"budget": budget}))
+    def with_settings(self, **changes: Any) -> Job:
+        """Return the same job with other settings that do not change its result, such as the budget."""
+        return replace(self, config=self.config.model_copy(update=changes))
 
 
 def jobs(grid: Grid, origin: Origin) -> Iterator[Job]:

@@ -7,7 +7,7 @@ import platform
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -95,7 +95,8 @@ def work(assignment: Assignment, job: Job) -> Outcome:
         with _announced(assignment, job), stopped_by(_gone(assignment.out / RUNNING / assignment.mark)):
             sweep = _sweep(assignment)
             sweep.teacher = teacher_of(assignment.card, job)
-            outcome.mine = sweep.do(_with_threads(job, assignment.threads).with_budget(None), notes)
+            threads = job.config.threads or assignment.threads  # one per core, unless the settings state the number
+            outcome.mine = sweep.do(job.with_settings(threads=threads, budget=None), notes)
             if outcome.mine:  # its store is a copy on this machine, without a ledger
                 (sweep.out / JOBS / job.name / STORAGE).unlink(missing_ok=True)
     except Vl2vError as error:
@@ -106,12 +107,6 @@ def work(assignment: Assignment, job: Job) -> Outcome:
             raise
     outcome.notes = [line for line in notes.lines if line != job.describe()]
     return outcome
-
-
-def _with_threads(job: Job, threads: int) -> Job:
-    """Return the job with one thread per core, unless its settings state the number of threads."""
-    number = job.config.threads or threads
-    return replace(job, config=job.config.model_copy(update={"threads": number}))
 
 
 _sweeps: dict[tuple[str, str], Sweep] = {}  # a process runs many jobs of a grid, and scans the data once

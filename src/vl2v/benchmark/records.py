@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,6 +11,11 @@ from statistics import fmean
 from typing import Any
 
 ZERO_SHOT = "zero-shot"
+
+
+def candidate_key(candidate: Mapping[str, Any]) -> str:
+    """Return the JSON by which candidates are compared and sorted."""
+    return json.dumps(dict(candidate), sort_keys=True, default=str)
 
 
 @dataclass(frozen=True)

@@ -5,12 +5,11 @@ The rules are those of Gulrajani and Lopez-Paz (ICLR 2021).
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from vl2v.benchmark.records import ZERO_SHOT, Record
+from vl2v.benchmark.records import ZERO_SHOT, Record, candidate_key
 from vl2v.errors import ConfigError, RunError
 
 VALIDATION, LAST, LODO, ORACLE = "validation", "last", "lodo", "oracle"
@@ -118,12 +117,8 @@ def _by_run(records: Sequence[Record]) -> dict[RunKey, dict[str, Candidate]]:
     runs: dict[RunKey, dict[str, Candidate]] = {}
     for record in records:
         candidates = runs.setdefault((record.method, record.target, record.seed), {})
-        candidates.setdefault(_as_json(record), {}).setdefault(record.crossed, []).append(record)
+        candidates.setdefault(candidate_key(record.candidate), {}).setdefault(record.crossed, []).append(record)
     return runs
-
-
-def _as_json(record: Record) -> str:
-    return json.dumps(dict(record.candidate), sort_keys=True, default=str)
 
 
 def _choose(candidates: Mapping[str, Candidate], rule: str, weights: str | None) -> Record:
@@ -142,7 +137,7 @@ def _choose(candidates: Mapping[str, Candidate], rule: str, weights: str | None)
 def _crossed(candidate: Candidate, main: Record, weights: str | None) -> float:
     """Return the mean accuracy on source domains that were held out in turn."""
     if absent := [domain for domain in sorted(main.validation) if domain not in candidate]:
-        raise _LackingError(f"no crossed run without {', '.join(absent)} for {_as_json(main)}")
+        raise _LackingError(f"no crossed run without {', '.join(absent)} for {candidate_key(main.candidate)}")
     return fmean(_with_weights(candidate, domain, weights).test.accuracy for domain in main.validation)
 
 
@@ -157,10 +152,11 @@ def _with_weights(candidate: Candidate, crossed: str | None, weights: str | None
         raise _LackingError(f"no {'saved' if saved else weights} weights, there are {names or 'none'}")
     if len(fitting) > 1:
         one = fitting[0]
+        job = f"{one.method}, target {one.target}, seed {one.seed}, {candidate_key(one.candidate)}"
         raise RunError(
             "There are two records of the same weights of the same job.",
             expected="each job once",
-            found=f"{one.method}, target {one.target}, seed {one.seed}, {_as_json(one)}: {len(fitting)} records",
+            found=f"{job}: {len(fitting)} records",
             next_step="read each benchmark folder once, and grids with different settings under different labels",
         )
     return fitting[0]

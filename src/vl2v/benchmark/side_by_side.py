@@ -86,9 +86,9 @@ def run_side_by_side(sweep: Sweep, count: int, progress: Progress) -> Progressed
 
 def _work(shared: _Shared, job: Job, progress: Progress) -> bool:
     """Run one job in a separate process; False if another command is working on it."""
-    sweep = Sweep(shared.grid, shared.out, shared.storage, teacher=teacher_of(shared.card, job))
-    sweep.origin = shared.origin
-    return sweep.do(job.with_budget(None), progress, announced=True)
+    teacher = teacher_of(shared.card, job)
+    sweep = Sweep(shared.grid, shared.out, shared.storage, teacher=teacher, origin=shared.origin)
+    return sweep.do(job.with_settings(budget=None), progress, announced=True)
 
 
 def _interrupted(sweep: Sweep) -> Interrupted:
@@ -102,7 +102,7 @@ def jobs_at_once(sweep: Sweep) -> int:
     On a CPU, it is the number that cores and memory allow, if the work is long enough. One training step of the first
     job is measured for its time and memory.
     """
-    left = [job for job in sweep.expected() if not is_finished(sweep.out, job)]
+    left = sweep.unfinished()
     if len(left) < 2:
         return 1
     config = left[0].config
@@ -125,7 +125,7 @@ def settle_threads(sweep: Sweep, count: int) -> None:
         sweep: the opened grid. A number in its settings, or from an earlier call, is not changed.
         count: number of jobs that run in parallel.
     """
-    left = [job for job in sweep.expected() if not is_finished(sweep.out, job)]
+    left = sweep.unfinished()
     if not left or left[0].config.threads is not None:
         return
     if count > 1:

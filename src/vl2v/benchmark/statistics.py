@@ -37,6 +37,16 @@ class Spread:
         error = math.nan if count < 2 else statistics.stdev(values) / math.sqrt(count)
         return cls(statistics.fmean(values), error, count)
 
+    @property
+    def percent(self) -> Spread:
+        """The spread in percent."""
+        return Spread(100 * self.mean, 100 * self.error, self.count)
+
+    @property
+    def ends(self) -> tuple[float, float]:
+        """The mean minus and plus its error; NaN for a single value."""
+        return self.mean - self.error, self.mean + self.error
+
     def __str__(self) -> str:
         return f"{100 * self.mean:.1f}" + ("" if math.isnan(self.error) else f" ± {100 * self.error:.1f}")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -10,7 +9,7 @@ from decimal import Decimal
 from pathlib import Path
 
 from vl2v.benchmark.protocol import Grid, Job, Origin, jobs, load_grid, make_job, save_grid, student_name
-from vl2v.benchmark.records import Record
+from vl2v.benchmark.records import Record, candidate_key
 from vl2v.benchmark.results import JOBS, is_finished, job_file, once, records_of
 from vl2v.commands.distill import run
 from vl2v.config import DataConfig, RunConfig, merge, parse
@@ -56,6 +55,7 @@ class Sweep:
         storage: paths of cache and store, shared by all jobs.
         budget: maximum amount that all jobs together may spend; None rejects a teacher that charges.
         teacher: an open teacher that replaces the one in the settings.
+        origin: the content of data, teacher and student; `open` determines it.
     """
 
     def __init__(
@@ -65,10 +65,20 @@ class Sweep:
         storage: StoragePaths,
         budget: Decimal | None = None,
         teacher: Teacher | None = None,
+        origin: Origin = Origin("", "", ""),  # noqa: B008 - immutable
     ) -> None:
         self.grid, self.out, self.storage, self.budget = grid, out, storage, budget
-        self.origin = Origin("", "", "")
-        self.teacher = teacher
+        self.teacher, self.origin = teacher, origin
+
+    @classmethod
+    def load(cls, out: Path) -> Sweep:
+        """Load the grid in a folder to read its finished jobs; data, teacher and student are not needed.
+
+        Raises:
+            ConfigError: if the folder contains no benchmark.
+        """
+        grid, origin = load_grid(out)
+        return cls(grid, out, StoragePaths(), origin=origin)
 
     def open(self, progress: Progress, write: bool = True) -> None:
         """Scan the data and identify teacher and student by content.
@@ -118,7 +128,7 @@ class Sweep:
         later = []
         for (method, target), candidates in groups.items():
             if all(is_finished(self.out, job) for job in candidates):
-                in_order = sorted(candidates, key=lambda job: json.dumps(dict(job.candidate), sort_keys=True))
+                in_order = sorted(candidates, key=lambda job: candidate_key(job.candidate))
                 chosen = max(in_order, key=self._validation_accuracy).candidate  # as in `select`
                 later += [make_job(self.grid, self.origin, method, target, s, chosen) for s in self.grid.seeds[1:]]
         order = {seed: i for i, seed in enumerate(self.grid.seeds)}
@@ -163,9 +173,8 @@ class Sweep:
         resume = folder.config_file.exists()
         started = time.monotonic()
         try:
-            config = self.affordable(job).config
             run(
-                config,
+                self.affordable(job).config,
                 folder.path,
                 resume=resume,
                 storage=self.storage,
@@ -211,6 +220,10 @@ class Sweep:
                     time.sleep(PAUSE)
         return Progressed(tuple(self.finished()), failed)
 
+    def unfinished(self) -> list[Job]:
+        """Return the other jobs of the whole grid; see `expected`."""
+        return [job for job in self.expected() if not is_finished(self.out, job)]
+
     def finished(self) -> list[Job]:
         """Return the finished jobs."""
         return [job for job in self.jobs() if is_finished(self.out, job)]
@@ -229,9 +242,8 @@ class Sweep:
         return self.grid.tune == "first-seed" and len(self.grid.candidates()) > 1
 
     def _validation_accuracy(self, job: Job) -> float:
-        file = job_file(self.out, job)
-        saved: list[Record] = [r for r in records_of(file) if r.saved and r.method == job.method]
-        return saved[0].validation_accuracy
+        records = records_of(job_file(self.out, job))
+        return next(r for r in records if r.saved and r.method == job.method).validation_accuracy
 
     def run_name(self, job: Job) -> str:
         """Return the name of a job in the ledger: its folder."""
@@ -250,7 +262,7 @@ class Sweep:
 
     def affordable(self, job: Job) -> Job:
         """Return the job with the budget of the whole grid, which all jobs share."""
-        return job if self.budget is None else job.with_budget(self.budget)
+        return job if self.budget is None else job.with_settings(budget=self.budget)
 
 
 def identify(grid: Grid, teacher: Teacher, storage: StoragePaths, progress: Progress) -> Origin:
@@ -281,12 +293,5 @@ def threads_of(out: Path) -> int | None:
 
 
 def records_in(out: Path) -> list[Record]:
-    """Read the records of the finished jobs in a folder; data, teacher and student are not needed.
-
-    Raises:
-        ConfigError: if the folder contains no benchmark.
-    """
-    grid, origin = load_grid(out)
-    sweep = Sweep(grid, out, StoragePaths())
-    sweep.origin = origin
-    return sweep.records()
+    """Read the records of the finished jobs in a folder; see `Sweep.load`."""
+    return Sweep.load(out).records()

@@ -7,7 +7,7 @@ from dataclasses import replace
 from decimal import Decimal
 from statistics import fmean
 
-from vl2v.benchmark.published import PUBLISHED
+from vl2v.benchmark.published import PUBLISHED, SOURCE
 from vl2v.benchmark.records import ZERO_SHOT, Record
 from vl2v.benchmark.selection import LAST, ORACLE, VALIDATION, select
 from vl2v.benchmark.statistics import Difference, Spread, paired
@@ -194,7 +194,6 @@ def _published(benchmark: str) -> list[Row]:
                 found=benchmark,
                 next_step="omit --published, or set the name of the benchmark (--name)",
             )
-        source = f"{line.student} student, {line.teacher} teacher, {line.source}"
         measures = Measures(Spread(average, float("nan"), 0))
-        rows.append(Row(line.method, line.title, (PUBLISHED_MARK,), average=measures, source=source))
+        rows.append(Row(line.method, line.title, (PUBLISHED_MARK,), average=measures, source=SOURCE))
     return rows

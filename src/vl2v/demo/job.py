@@ -32,6 +32,8 @@ HELD_OUT = "line"
 SIZE = 96  # pixels; on left-out styles several points better than 64
 SEEDS = (0, 1, 2)
 METHODS = ("erm", "kd", OURS)
+Pair = tuple[str, int]  # method and seed
+Shared = tuple[Path, Path, StoragePaths, Mapping[str, Any]]  # folder of the demo, dataset, storage, settings
 NUMBER = re.compile(r"\d")
 LABELS = 4  # per class and style
 SETTINGS: dict[str, Any] = {
@@ -101,16 +103,15 @@ def demo(out: Path, progress: Progress, jobs: int | None = None, settings: Mappi
     pairs = sorted(((m, seed) for seed in SEEDS for m in METHODS), key=lambda pair: pair != (OURS, SEEDS[0]))
     todo = [pair for pair in pairs if not RunFolder(_folder(out, *pair)).evaluation_file.exists()]
     possible = 1 if torch.cuda.is_available() else max(1, min(cores(), int(free_memory() / MEMORY)))
+    shared = out, dataset, storage, settings
     if (count := min(jobs or possible, len(todo))) > 1:
-        _run_parallel(out, dataset, todo, count, storage, progress, settings)
+        _run_parallel(shared, todo, count, progress)
     evaluations: dict[str, list[Evaluation]] = {method: [] for method in METHODS}
     for seed in SEEDS:
         for method in METHODS:
             if (method, seed) in todo and count <= 1:
                 progress.note(_title((method, seed)))
-            evaluations[method].append(
-                _run(_folder(out, method, seed), dataset, method, seed, storage, settings, progress)
-            )
+            evaluations[method].append(_run(*shared, (method, seed), progress))
     comparison, figures = Comparison.of(evaluations), out / "comparison.json"
     write_json(figures, comparison.to_dict())
     return Demo(_folder(out, OURS, SEEDS[0]), comparison, figures)
@@ -151,20 +152,12 @@ class _Once(Recorder):
             super().note(text)
 
 
-def _run_parallel(
-    out: Path,
-    dataset: Path,
-    todo: list[tuple[str, int]],
-    count: int,
-    storage: StoragePaths,
-    progress: Progress,
-    settings: Mapping[str, Any],
-) -> None:
+def _run_parallel(shared: Shared, todo: list[Pair], count: int, progress: Progress) -> None:
     """Run several runs in parallel. Their evaluations are on disk afterwards."""
     waiting, notes = list(todo), _Once(progress)
     with (
         stop_asked() as stop,
-        Workers[tuple[str, int]](count, stop) as workers,
+        Workers[Pair](count, stop) as workers,
         progress.stage("runs", len(todo)) as advance,
     ):
         while waiting or workers.running:
@@ -173,7 +166,7 @@ def _run_parallel(
             while waiting and workers.room:
                 pair = waiting.pop(0)
                 progress.note(_title(pair))
-                workers.start(pair, _run, _folder(out, *pair), dataset, *pair, storage, settings)
+                workers.start(pair, _run, *shared, pair)
             for _, result in workers.finished(notes, _title):
                 try:
                     result()
@@ -186,7 +179,7 @@ def _interrupted() -> Interrupted:
     return Interrupted("Stopped; the states of the runs are saved.", next_step="continue with the same command")
 
 
-def _title(pair: tuple[str, int]) -> str:
+def _title(pair: Pair) -> str:
     return f"{pair[0]}, seed {pair[1]}"
 
 
@@ -195,34 +188,28 @@ def _folder(out: Path, method: str, seed: int) -> Path:
 
 
 def _run(
-    folder: Path,
-    dataset: Path,
-    method: str,
-    seed: int,
-    storage: StoragePaths,
-    own: Mapping[str, Any],
-    progress: Progress,
+    out: Path, dataset: Path, storage: StoragePaths, own: Mapping[str, Any], pair: Pair, progress: Progress
 ) -> Evaluation:
     from vl2v.api import distill
 
+    method, seed = pair
+    folder = _folder(out, method, seed)
     on_disk = RunFolder(folder)
     if on_disk.evaluation_file.exists():
         with reading(on_disk.evaluation_file, f"delete {folder}, and this run is made again"):
             return Evaluation.from_dict(read_json(on_disk.evaluation_file))
     defaults = WITH_TEACHER if registry.METHODS[method].queries_teacher else WITHOUT_TEACHER
     defaults = merge(defaults, nested({"method": method, "seed": seed, "distill.learning_rate": RATES[method]}))
-    settings = merge(merge(SETTINGS, defaults), own)
-    resume = on_disk.config_file.exists()
     done = distill(
         dataset,
         TEACHER,
         STUDENT,
         out=folder,
-        resume=resume,
+        resume=on_disk.config_file.exists(),
         storage=storage,
         progress=progress,
-        settings=settings,
-        report=(method, seed) == (OURS, SEEDS[0]),  # the other runs only appear in the comparison
+        settings=merge(merge(SETTINGS, defaults), own),
+        report=pair == (OURS, SEEDS[0]),  # the other runs only appear in the comparison
     )
     assert done is not None, "the demo runs in one process"
     return done.evaluation

@@ -3,58 +3,42 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
-from vl2v.analysis.intervals import Share, share_of
-from vl2v.evaluation.evaluation import ROLES, Evaluation
+from vl2v.analysis.intervals import share_of
+from vl2v.evaluation.evaluation import ROLES, Evaluation, Row
 from vl2v.evaluation.reference import LABELS, Reference
 from vl2v.reports.sheet import Sheet
+from vl2v.words import NONE, percent
 
 
-@dataclass(frozen=True)
-class DomainAccuracy:
-    """Accuracy on one domain.
-
-    Attributes:
-        role: ``in-domain``, ``test`` or ``out-of-domain``.
-        teacher: zero-shot accuracy of the teacher. None if it was not queried.
-        macro: mean of the recall of the classes, of the student. None in runs of earlier versions.
-    """
-
-    domain: str
-    role: str
-    images: int
-    student: Share
-    teacher: Share | None
-    macro: float | None = None
-    teacher_macro: float | None = None
+def accuracies(evaluation: Evaluation) -> list[Row]:
+    """Return the results of every domain, in-domain first, then the held-out domains."""
+    return [row for role in ROLES for row in evaluation.rows if row.role == role]
 
 
-def accuracies(evaluation: Evaluation) -> tuple[DomainAccuracy, ...]:
-    """Return the accuracy of every domain, in-domain first, then the held-out domains."""
-    return tuple(
-        DomainAccuracy(
-            row.domain,
-            row.role,
-            row.images,
-            share_of(row.student, row.images),
-            None if row.zero_shot is None else share_of(row.zero_shot, row.images),
-            row.student_macro,
-            row.zero_shot_macro,
-        )
-        for role in ROLES
-        for row in evaluation.rows
-        if row.role == role
-    )
+def interval(accuracy: float | None, images: int) -> tuple[float | None, float | None, float | None]:
+    """Return an accuracy over a number of images and the bounds of its 95% Wilson interval; None if it is unknown."""
+    if accuracy is None:
+        return None, None, None
+    share = share_of(accuracy, images)
+    return share.value, share.low, share.high
 
 
-def accuracy_sheet(domains: Sequence[DomainAccuracy], reference: Reference = LABELS) -> Sheet:
+def with_interval(accuracy: float | None, images: int) -> str:
+    """Format an accuracy with its interval, in percent; a dash for None."""
+    if accuracy is None:
+        return NONE
+    share = share_of(accuracy, images)
+    return f"{percent(share.value)}  ({100 * share.low:.1f} to {100 * share.high:.1f})"
+
+
+def accuracy_sheet(domains: Sequence[Row], reference: Reference = LABELS) -> Sheet:
     """Return one row per domain, with the bounds of the 95% Wilson interval."""
     names = ("student", "student_low", "student_high", "teacher", "teacher_low", "teacher_high")
     macros = ("student_macro", "teacher_macro")
-    rows = []
-    for f in domains:
-        student = f.student.value, f.student.low, f.student.high
-        teacher = (f.teacher.value, f.teacher.low, f.teacher.high) if f.teacher else (None, None, None)
-        rows.append((f.domain, f.role, f.images, *student, *teacher, f.macro, f.teacher_macro))
-    return Sheet.of(reference.key, ("domain", "role", "images", *names, *macros), rows)
+    rows = [
+        (r.domain, r.role, r.images, *interval(r.student, r.images), *interval(r.zero_shot, r.images), *macro)
+        for r in domains
+        for macro in ((r.student_macro, r.zero_shot_macro),)
+    ]
+    return Sheet(reference.key, ("domain", "role", "images", *names, *macros), rows)

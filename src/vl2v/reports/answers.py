@@ -14,7 +14,6 @@ from vl2v.reports.calibration import (
     Calibration,
     Rejection,
     calibrations,
-    fitted,
     rejections,
     reliability_sheet,
     risk_sheet,
@@ -65,20 +64,23 @@ def _pairs(confusion: Confusion, reference: Reference) -> TableBlock:
     )
 
 
-def trust_section(source: Source) -> Section:
-    """Return reliability before and after temperature scaling, and the effect of rejecting uncertain predictions."""
+def trust_section(source: Source, trust: Trust | None) -> Section:
+    """Return reliability before and after temperature scaling, and the effect of rejecting uncertain predictions.
+
+    Args:
+        trust: trust data of the run, or those that were fitted for this page.
+    """
     name, title = "trust", "Confidence"
     if source.predictions is None:
         return Section(name, title, missing=[source.missing["predictions"]])
-    trust, missing = source.trust, []
     if trust is None:
-        trust = fitted(source.predictions)
+        return Section(name, title, missing=["There are no validation images to fit a temperature on."])
+    missing = []
+    if source.trust is None:
         missing.append(
             f"{source.missing.get('trust', '')} The temperature and thresholds here were fitted for this page, from "
             "validation images of the source domains, as in a new run. `vl2v predict` does not use them."
         )
-    if trust is None:
-        return Section(name, title, missing=["There are no validation images to fit a temperature on."])
     reference, rejected = source.reference, rejections(source.predictions, trust)
     figures = [
         _reliability_figure(calibrations(source.predictions, trust), trust, reference),
@@ -162,7 +164,7 @@ def mistake_section(source: Source, trust: Trust | None) -> Section:
 
 def _wrong(predictions: Predictions, role: str, reference: Reference) -> str:
     part = predictions.roles()[role]
-    wrong = int((part.student.argmax(axis=1) != part.label).sum())
+    wrong = int((part.answers != part.label).sum())
     return f"{wrong:,} of {len(part.label):,} {'images' if reference is LABELS else 'predictions'} {reference.other}"
 
 

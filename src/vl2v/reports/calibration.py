@@ -65,16 +65,24 @@ def rejections(predictions: Predictions, trust: Trust) -> tuple[Rejection, ...]:
     return tuple(results)
 
 
-def reliability_sheet(results: Sequence[Calibration], temperature: float, reference: Reference = LABELS) -> Sheet:
-    """Return one row per role, temperature and non-empty bin."""
-    rows: list[tuple[str | int | float, ...]] = [
-        (c.role, t, *r.edges[i : i + 2].tolist(), int(r.count[i]), float(r.confidence[i]), float(r.accuracy[i]))
-        for c in results
-        for t, r in ((1.0, c.before), (temperature, c.after))
+def filled_bins(r: Reliability) -> list[tuple[float | int, ...]]:
+    """Return (lower edge, upper edge, images, mean confidence, accuracy) of every bin that is not empty."""
+    return [
+        (*r.edges[i : i + 2].tolist(), int(r.count[i]), float(r.confidence[i]), float(r.accuracy[i]))
         for i in np.flatnonzero(r.count)
     ]
+
+
+def reliability_sheet(results: Sequence[Calibration], temperature: float, reference: Reference = LABELS) -> Sheet:
+    """Return one row per role, temperature and non-empty bin."""
+    rows = [
+        (c.role, t, *values)
+        for c in results
+        for t, r in ((1.0, c.before), (temperature, c.after))
+        for values in filled_bins(r)
+    ]
     columns = ("role", "temperature", "from", "to", "images", "mean_confidence", reference.key)
-    return Sheet.of("reliability", columns, rows)
+    return Sheet("reliability", columns, rows)
 
 
 def risk_sheet(results: Sequence[Rejection]) -> Sheet:
@@ -84,10 +92,10 @@ def risk_sheet(results: Sequence[Rejection]) -> Sheet:
         for f in results
         for coverage, risk, least in zip(f.curve.coverage, f.curve.risk, f.curve.threshold, strict=True)
     ]
-    return Sheet.of("risk_coverage", ("role", "coverage", "risk", "least_confidence"), rows)
+    return Sheet("risk_coverage", ("role", "coverage", "risk", "least_confidence"), rows)
 
 
 def threshold_sheet(results: Sequence[Rejection]) -> Sheet:
     """Return the effect of each threshold of the student."""
     rows = [(f.role, t.target, t.threshold, t.coverage, t.risk) for f in results for t in f.thresholds]
-    return Sheet.of("thresholds", ("role", "aimed_coverage", "least_confidence", "coverage", "risk"), rows)
+    return Sheet("thresholds", ("role", "aimed_coverage", "least_confidence", "coverage", "risk"), rows)

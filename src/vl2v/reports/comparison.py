@@ -7,7 +7,7 @@ import os
 import platform
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
@@ -30,26 +30,14 @@ MILLION = 1_000_000
 
 
 @dataclass(frozen=True)
-class Speed:
-    """Speed from pixels in memory to logits, the median of a few runs.
-
-    Attributes:
-        images_per_second: speed by batch size.
-        machine: processor and number of threads.
-    """
-
-    images_per_second: dict[int, float]
-    machine: str
-
-
-@dataclass(frozen=True)
 class Comparison:
     """Size, speed and cost of student and teacher.
 
     Attributes:
         parameters: number of parameters of the student.
         bytes: size of the file of its weights.
-        speed: speed of the student, or None if it was not measured.
+        speed: images per second of the student by batch size, the median of a few runs from pixels in memory to
+            logits; empty if it was not measured.
         unmeasured: why it was not measured, or empty.
         teacher_parameters: number of parameters of the image encoder of the teacher, or None if it is unknown.
         price: price of the vendor for one image, or None if it is unknown.
@@ -59,7 +47,7 @@ class Comparison:
 
     parameters: int
     bytes: int
-    speed: Speed | None
+    speed: Mapping[int, float]
     unmeasured: str
     teacher_parameters: int | None
     price: Decimal | None
@@ -69,7 +57,7 @@ class Comparison:
     @property
     def seconds_per_million(self) -> float | None:
         """Seconds for a million images on this machine, with the larger batch size. None if the speed is unknown."""
-        return MILLION / self.speed.images_per_second[BATCHES[-1]] if self.speed else None
+        return MILLION / self.speed[BATCHES[-1]] if self.speed else None
 
     @property
     def student_million(self) -> Decimal | None:
@@ -93,7 +81,7 @@ def compare(source: Source, paid: Spending, hour_price: Decimal | None = None) -
         hour_price: cost of an hour of this machine, in the currency of the teacher.
     """
     weights = source.folder.student / WEIGHTS
-    speed, unmeasured = None, ""
+    speed, unmeasured = dict[int, float](), ""
     try:
         speed = measure_speed(Student.load(source.folder.student))
     except Exception as error:  # a custom module cannot be built here, but the rest of the page can
@@ -111,8 +99,8 @@ def compare(source: Source, paid: Spending, hour_price: Decimal | None = None) -
 
 
 @torch.inference_mode()
-def measure_speed(student: Student) -> Speed:
-    """Measure the median of a few runs after a warm-up run, with the current number of threads of PyTorch."""
+def measure_speed(student: Student) -> dict[int, float]:
+    """Return images per second by batch size: the median of a few runs after a warm-up run, with PyTorch's threads."""
     speeds = {}
     side = student.preprocess.size
     for batch in BATCHES:
@@ -124,8 +112,7 @@ def measure_speed(student: Student) -> Speed:
         while not times or (len(times) < RUNS and sum(times) < PATIENCE):
             times.append(_once(student, inputs))
         speeds[batch] = batch / statistics.median(times)
-    threads = torch.get_num_threads()
-    return Speed(speeds, f"{machine()}, {threads} thread{'' if threads == 1 else 's'}, PyTorch {torch.__version__}")
+    return speeds
 
 
 def _once(student: Student, inputs: Sequence[torch.Tensor]) -> float:
@@ -136,14 +123,16 @@ def _once(student: Student, inputs: Sequence[torch.Tensor]) -> float:
 
 
 def machine() -> str:
-    """Return the name of the processor and its number of cores."""
+    """Return the name of the processor, its number of cores, and the threads of PyTorch."""
     name = platform.processor() or platform.machine()
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
         name = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), name)
     except OSError:  # other systems have none
         pass
-    return f"{name}, {os.cpu_count()} cores"
+    threads = torch.get_num_threads()
+    used = f"{threads} thread{'' if threads == 1 else 's'}, PyTorch {torch.__version__}"
+    return f"{name}, {os.cpu_count()} cores, {used}"
 
 
 def teacher_parameters(spec: str) -> int | None:
@@ -167,13 +156,11 @@ def _parameters(weights: Path) -> int:
 
 def _price(source: Source, paid: Spending) -> Decimal | None:
     """Return the price of one image: as saved by the run, or for older runs as stated or paid."""
-    saved = source.content.get("asked", {}).get("price_per_1000_images")
-    stated = source.config.teacher.price_per_1000_images
-    if saved is not None:
-        return Decimal(saved) / 1000
-    if stated:
-        return stated / 1000
     needed = source.content.get("asked", {})
+    if (saved := needed.get("price_per_1000_images")) is not None:
+        return Decimal(saved) / 1000
+    if stated := source.config.teacher.price_per_1000_images:
+        return stated / 1000
     if needed.get("image_queries") and not Decimal(needed["cost"]):
         return Decimal(0)
     return paid.image_price()
@@ -181,20 +168,12 @@ def _price(source: Source, paid: Spending) -> Decimal | None:
 
 def comparison_sheet(compared: Comparison) -> Sheet:
     """Return the values of student and teacher."""
-    speeds = compared.speed.images_per_second if compared.speed else {}
+    costs = (compared.student_million, compared.teacher_million)
     rows = [
         ("parameters", compared.parameters, compared.teacher_parameters),
         ("bytes", compared.bytes, None),
-        *((f"images per second, batch {b}", speeds.get(b), None) for b in BATCHES),
+        *((f"images per second, batch {b}", compared.speed.get(b), None) for b in BATCHES),
         ("seconds per million images", compared.seconds_per_million, None),
-        (
-            f"cost per million images, {compared.currency}",
-            _plain(compared.student_million),
-            _plain(compared.teacher_million),
-        ),
+        (f"cost per million images, {compared.currency}", *(None if c is None else f"{c:.6f}" for c in costs)),
     ]
-    return Sheet.of("student_against_teacher", ("what", "student", "teacher"), rows)
-
-
-def _plain(amount: Decimal | None) -> str | None:
-    return None if amount is None else f"{amount:.6f}"
+    return Sheet("student_against_teacher", ("what", "student", "teacher"), rows)

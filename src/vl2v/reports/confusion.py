@@ -60,7 +60,7 @@ def confusions(predictions: Predictions, classes: list[str]) -> tuple[Confusion,
     matrices = []
     for role, part in predictions.roles().items():
         counts = np.zeros((len(classes), len(classes)), np.int64)
-        np.add.at(counts, (part.label, part.student.argmax(axis=1)), 1)
+        np.add.at(counts, (part.label, part.answers), 1)
         matrices.append(Confusion(role, tuple(classes), counts))
     return tuple(matrices)
 
@@ -71,4 +71,4 @@ def confusion_sheet(matrices: tuple[Confusion, ...], reference: Reference = LABE
     for c in matrices:
         for t, a in np.argwhere(c.counts):
             rows.append((c.role, c.classes[t], c.classes[a], int(c.counts[t, a]), float(c.shares[t, a])))
-    return Sheet.of("confusion", ("role", reference.true, "predicted", "images", f"share_of_{reference.true}"), rows)
+    return Sheet("confusion", ("role", reference.true, "predicted", "images", f"share_of_{reference.true}"), rows)

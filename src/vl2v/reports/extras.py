@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from vl2v.evaluation.reference import LABELS, Reference
@@ -12,6 +12,14 @@ from vl2v.words import NONE, count, listed, percent, size
 
 UNSEEN = ("seen", "unseen", "harmonic", "alone")
 WHO = {"student": "student", "adjusted": "student with offset", "zero_shot": "teacher"}
+SHOWN: Mapping[str, Callable[[Any], str]] = {  # measurements of an exported file
+    "bytes": size,
+    "logits": "{:.1e}".format,
+    "agreement": percent,
+    "accuracy": percent,
+    "student": percent,
+    "images": count,
+}
 
 
 def unseen_table(content: Mapping[str, Any]) -> TableBlock:
@@ -37,7 +45,7 @@ def unseen_table(content: Mapping[str, Any]) -> TableBlock:
     names = listed([str(name) for name in content.get("classes", ())])
     caption = f"Mean accuracy per class, with the held-out classes {names}"
     return TableBlock(
-        caption, heads, rows, [Sheet.of("unseen_classes", ("domain", "role", "who", *UNSEEN), values)], strong
+        caption, heads, rows, [Sheet("unseen_classes", ("domain", "role", "who", *UNSEEN), values)], strong
     )
 
 
@@ -46,30 +54,10 @@ def export_table(content: Mapping[str, Any], reference: Reference = LABELS) -> T
     files: Mapping[str, Mapping[str, Any]] = content.get("files", {})
     columns = ("bytes", "images", "logits", "agreement", "accuracy", "student")
     rows = [
-        (
-            name,
-            _shown(measured, "bytes", lambda value: size(int(value))),
-            _shown(measured, "logits", lambda value: f"{value:.1e}"),
-            _shown(measured, "agreement", percent),
-            _shown(measured, "accuracy", percent),
-            _shown(measured, "student", percent),
-            _shown(measured, "images", count),
-        )
+        (name, *(NONE if measured.get(key) is None else words(measured[key]) for key, words in SHOWN.items()))
         for name, measured in files.items()
     ]
-    heads = (
-        "file",
-        "size",
-        "greatest difference",
-        "same class",
-        reference.measure.removeprefix("top-1 "),
-        f"{reference.measure.removeprefix('top-1 ')} of the student",
-        "images",
-    )
+    measure = reference.measure.removeprefix("top-1 ")
+    heads = ("file", "size", "greatest difference", "same class", measure, f"{measure} of the student", "images")
     values = [(name, *(measured.get(column) for column in columns)) for name, measured in files.items()]
-    return TableBlock("Exported files and the student", heads, rows, [Sheet.of("export", ("file", *columns), values)])
-
-
-def _shown(measured: Mapping[str, Any], key: str, words: Any) -> str:
-    value = measured.get(key)
-    return NONE if value is None else str(words(value))
+    return TableBlock("Exported files and the student", heads, rows, [Sheet("export", ("file", *columns), values)])

@@ -9,25 +9,23 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from vl2v.analysis.intervals import Share
-from vl2v.evaluation.evaluation import OUT_OF_DOMAIN, TEST
+from vl2v.analysis.intervals import share_of
+from vl2v.evaluation.evaluation import OUT_OF_DOMAIN, TEST, Row
 from vl2v.evaluation.reference import LABELS, Reference
-from vl2v.reports.accuracy import DomainAccuracy
 from vl2v.reports.calibration import Calibration, Rejection
 from vl2v.reports.confusion import MANY, Confusion
 from vl2v.reports.drawing import CLASS_COLOURS, INK, PAPER, SHADE, SOFT, STRONG, STUDENT, TEACHER, Panel, panel
 from vl2v.reports.learning import StageCurve, smoothed
+from vl2v.reports.parts import LONGEST, PERCENT, mark, name_rows, share_axes
 from vl2v.reports.source import ROLE_NAMES
 from vl2v.trust.calibration import Reliability
 from vl2v.words import listed, percent, shortened
 
-PERCENT = PercentFormatter(1, decimals=0)
 LINES = ("-", "--", ":", "-.")
 SUFFIXES = {TEST: " (test)", OUT_OF_DOMAIN: " *"}  # of the names of domains
-LONGEST = 20  # characters of a name next to a figure
 
 
-def accuracy_panel(domains: Sequence[DomainAccuracy], reference: Reference = LABELS) -> Panel:
+def accuracy_panel(domains: Sequence[Row], reference: Reference = LABELS) -> Panel:
     """Draw the accuracy of student and teacher on every domain with its interval."""
     ordered = list(reversed(domains))
     names = [shortened(f.domain, LONGEST) + SUFFIXES.get(f.role, "") for f in ordered]
@@ -36,29 +34,24 @@ def accuracy_panel(domains: Sequence[DomainAccuracy], reference: Reference = LAB
         for y, f in enumerate(ordered):
             if f.role == OUT_OF_DOMAIN:
                 axes.axhspan(y - 0.5, y + 0.5, color=SHADE, alpha=0.09, linewidth=0)
-            _dot(axes, f.student, y + (0.13 if f.teacher else 0), STUDENT, "o")
-            if f.teacher:
-                _dot(axes, f.teacher, y - 0.13, TEACHER, "D")
-        axes.set_yticks(range(len(ordered)), names)
-        axes.tick_params(axis="y", length=0, labelcolor=INK)
-        axes.set_ylim(-0.5, len(ordered) - 0.5)
-        axes.spines["left"].set_visible(False)
-        axes.grid(axis="x")
+            for accuracy, shift, colour, marker in (
+                (f.student, 0.13, STUDENT, "o"),
+                (f.zero_shot, -0.13, TEACHER, "D"),
+            ):
+                if accuracy is not None:
+                    share, at = share_of(accuracy, f.images), y + (0 if f.zero_shot is None else shift)
+                    mark(axes, share.value, at, colour, marker, across=(share.low, share.high), size=6.5)
+        name_rows(axes, names)
         axes.xaxis.set_major_formatter(PERCENT)
         axes.set_xlabel(reference.measure)
 
     summary = "; ".join(
-        f"{f.domain}: student {percent(f.student.value)}"
-        + (f", teacher {percent(f.teacher.value)}" if f.teacher else "")
+        f"{f.domain}: student {percent(f.student)}"
+        + ("" if f.zero_shot is None else f", teacher {percent(f.zero_shot)}")
         for f in domains
     )
     alt = f"{reference.key.capitalize()} by domain. {summary}."
     return panel(reference.key, "", alt, draw, height=max(1.6, 0.55 + 0.42 * len(domains)))
-
-
-def _dot(axes: Axes, share: Share, y: float, colour: str, marker: str) -> None:
-    axes.plot([share.low, share.high], [y, y], color=colour, linewidth=1.8, alpha=0.75, solid_capstyle="round")
-    axes.plot([share.value], [y], marker, color=colour, markersize=6.5, markeredgecolor=PAPER, markeredgewidth=0.8)
 
 
 def learning_panels(
@@ -114,11 +107,11 @@ def _validation_panel(curve: StageCurve, title: str, key: str) -> Panel:
 
 def _shade(axes: Axes, curve: StageCurve) -> None:
     if curve.window:
-        axes.axvspan(curve.window.first, curve.window.last, color=SHADE, alpha=0.13, linewidth=0)
+        axes.axvspan(*curve.window, color=SHADE, alpha=0.13, linewidth=0)
 
 
 def _window_text(curve: StageCurve) -> str:
-    return f" SWAD averaged steps {curve.window.first} to {curve.window.last}." if curve.window else ""
+    return " SWAD averaged steps {} to {}.".format(*curve.window) if curve.window else ""
 
 
 def _steps(axes: Axes) -> None:
@@ -180,9 +173,8 @@ def reliability_panel(calibration: Calibration, temperature: float, reference: R
         axes.plot([0, 1], [0, 1], color=SOFT, linewidth=1, linestyle=":")
         _reliability(axes, calibration.before, TEACHER, "D", "as trained")
         _reliability(axes, calibration.after, STUDENT, "o", f"temperature {temperature:.2f}")
-        axes.set_xlim(0, 1.02)
         axes.set_ylim(0, 1.03)
-        _shares(axes, "confidence", reference.key, handle=1.4)
+        share_axes(axes, "confidence", reference.key)
 
     errors = f"{percent(calibration.before.error)} before, {percent(calibration.after.error)} after"
     alt = f"Reliability, {ROLE_NAMES[calibration.role]}: expected calibration error {errors} the temperature."
@@ -190,22 +182,11 @@ def reliability_panel(calibration: Calibration, temperature: float, reference: R
     return panel(f"reliability-{calibration.role}", title, alt, draw, height=3.5)
 
 
-def _shares(axes: Axes, across: str, up: str, handle: float) -> None:
-    """Format axes of two shares: percent, a grid and a legend."""
-    axes.xaxis.set_major_formatter(PERCENT)
-    axes.yaxis.set_major_formatter(PERCENT)
-    axes.grid()
-    axes.set_xlabel(across)
-    axes.set_ylabel(up)
-    axes.legend(frameon=False, fontsize=9, loc="upper left", handlelength=handle, borderaxespad=0.2)
-
-
 def _reliability(axes: Axes, table: Reliability, colour: str, marker: str, label: str) -> None:
     filled = np.flatnonzero(table.count)
-    share = table.count[filled] / max(int(table.count.sum()), 1)
-    axes.plot(table.confidence[filled], table.accuracy[filled], color=colour, linewidth=1.2, alpha=0.8)
-    sizes = 12 + 110 * share
+    sizes = 12 + 110 * table.count[filled] / max(int(table.count.sum()), 1)
     x, y = table.confidence[filled], table.accuracy[filled]
+    axes.plot(x, y, color=colour, linewidth=1.2, alpha=0.8)
     axes.scatter(x, y, s=sizes, marker=marker, color=colour, edgecolors=PAPER, linewidths=0.6, zorder=3)
     axes.plot([], [], marker, color=colour, markersize=6, label=label)
 
@@ -224,11 +205,10 @@ def rejection_panel(results: Sequence[Rejection], shown: Sequence[float], refere
                 if f is results[0]:
                     offset: Any = {"xytext": (-2, 7), "textcoords": "offset points"}
                     axes.annotate(f"{t.target:.0%}", (t.coverage, t.risk), **offset, ha="right", fontsize=8, color=SOFT)
-        axes.set_xlim(0, 1.02)
         # With a handful of predictions, one mistake changes the rate too much.
         steady = [f.curve.risk[f.curve.coverage >= 0.05] for f in results]
         axes.set_ylim(0, 1.12 * max(0.01, *(float(risk.max()) for risk in steady)))
-        _shares(axes, "coverage, the most confident first", f"{reference.other} among them", handle=1.6)
+        share_axes(axes, "coverage, the most confident first", f"{reference.other} among them")
 
     ends = listed([f"{percent(float(f.curve.risk[-1]))} {ROLE_NAMES[f.role]}" for f in results])
     alt = f"Predictions {reference.other} against coverage; at full coverage {ends}."

@@ -15,14 +15,6 @@ ALIGN, DISTILL = "align", "distill"
 
 
 @dataclass(frozen=True)
-class Window:
-    """First and last step over which SWAD averaged the weights."""
-
-    first: int
-    last: int
-
-
-@dataclass(frozen=True)
 class StageCurve:
     """Learning curve of one stage.
 
@@ -31,7 +23,7 @@ class StageCurve:
         losses: training loss of every step from 0.
         validation_loss: mean over source domains at these steps.
         accuracy: accuracy in [0, 1] at these steps, by source domain.
-        window: steps that SWAD averaged. None if SWAD was off or had not converged.
+        window: first and last step that SWAD averaged. None if SWAD was off or had not converged.
         averaged: whether SWAD was on.
     """
 
@@ -40,7 +32,7 @@ class StageCurve:
     steps: tuple[int, ...]
     validation_loss: tuple[float, ...]
     accuracy: Mapping[str, tuple[float, ...]]
-    window: Window | None
+    window: tuple[int, int] | None
     averaged: bool
 
 
@@ -78,11 +70,11 @@ def _share(score: Mapping[str, Any]) -> float:
     return share
 
 
-def _window(state: Mapping[str, Any] | None, last: int) -> Window | None:
+def _window(state: Mapping[str, Any] | None, last: int) -> tuple[int, int] | None:
     if not state or state.get("converged_at") is None:
         return None
     dead = state.get("dead_at")
-    return Window(int(state["converged_at"]), last if dead is None else int(dead))
+    return int(state["converged_at"]), last if dead is None else int(dead)
 
 
 def smoothed(values: Sequence[float], points: int = 40) -> np.ndarray[Any, np.dtype[np.float64]]:
@@ -97,7 +89,7 @@ def smoothed(values: Sequence[float], points: int = 40) -> np.ndarray[Any, np.dt
 def loss_sheet(curves: Sequence[StageCurve]) -> Sheet:
     """Return the training loss of every step."""
     rows = [(curve.stage, step, loss) for curve in curves for step, loss in enumerate(curve.losses)]
-    return Sheet.of("training_loss", ("stage", "step", "loss"), rows)
+    return Sheet("training_loss", ("stage", "step", "loss"), rows)
 
 
 def validation_sheet(curves: Sequence[StageCurve], reference: Reference = LABELS) -> Sheet:
@@ -106,8 +98,8 @@ def validation_sheet(curves: Sequence[StageCurve], reference: Reference = LABELS
     rows = []
     for curve in curves:
         for i, step in enumerate(curve.steps):
-            inside = curve.window is not None and curve.window.first <= step <= curve.window.last
+            inside = curve.window is not None and curve.window[0] <= step <= curve.window[1]
             of_domains = (curve.accuracy[d][i] if d in curve.accuracy else None for d in domains)
             rows.append((curve.stage, step, curve.validation_loss[i], int(inside), *of_domains))
     columns = ("stage", "step", "validation_loss", "in_swad_window", *(f"{reference.key} {d}" for d in domains))
-    return Sheet.of("validation", columns, rows)
+    return Sheet("validation", columns, rows)

@@ -89,4 +89,4 @@ def map_sheet(maps: Sequence[EmbeddingMap], arrays: Arrays, classes: Sequence[st
             rows.append((m.stage, "image", *image, label, float(x), float(y)))
         for name, (x, y) in zip(classes, [] if m.names is None else m.names, strict=False):
             rows.append((m.stage, "class name", "", "", "", name, float(x), float(y)))
-    return Sheet.of("embedding_map", ("stage", "kind", "path", "domain", "role", "class", "x", "y"), rows)
+    return Sheet("embedding_map", ("stage", "kind", "path", "domain", "role", "class", "x", "y"), rows)

@@ -46,7 +46,7 @@ def mistakes(
     wrong_predictions = []
     for role, part in predictions.roles().items():
         rows = probabilities(part.student, temperature)
-        answers, confidence = part.student.argmax(axis=1), rows.max(axis=1)
+        answers, confidence = part.answers, rows.max(axis=1)
         wrong = np.flatnonzero(answers != part.label)
         for i in wrong[np.argsort(-confidence[wrong], kind="stable")][:most]:
             teacher = None if part.teacher is None else classes[int(part.teacher[i].argmax())]
@@ -72,4 +72,4 @@ def mistake_sheet(wrong_predictions: Sequence[Mistake], reference: Reference = L
     rows = [(m.role, m.domain, m.path, m.true, m.predicted, m.confidence, m.teacher) for m in wrong_predictions]
     if reference is not LABELS:
         columns, rows = columns[:-1], [row[:-1] for row in rows]
-    return Sheet.of("mistakes", columns, rows)
+    return Sheet("mistakes", columns, rows)

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from importlib import resources
+from dataclasses import dataclass
 from pathlib import Path
-
-from jinja2 import Environment, StrictUndefined
 
 from vl2v.reports.drawing import Panel
 from vl2v.reports.map_figure import KeyItem
 from vl2v.reports.sheet import Sheet
-from vl2v.reports.style import style
+from vl2v.reports.style import fill, style
 from vl2v.writing import write_text
 from vl2v_runtime.names import printable
 
@@ -124,7 +121,7 @@ class Page:
     tiles: Sequence[Tile]
     sections: Sequence[Section]
     foot: str
-    more: Sequence[Sheet] = field(default=())
+    more: Sequence[Sheet] = ()
 
     @property
     def sheets(self) -> list[Sheet]:
@@ -133,11 +130,7 @@ class Page:
 
     def html(self) -> str:
         """Render a self-contained page, without scripts and external fonts or images."""
-        environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-        environment.tests["figure"] = lambda block: isinstance(block, Figure)
-        environment.tests["table"] = lambda block: isinstance(block, TableBlock)
-        source = resources.files("vl2v.reports").joinpath("template", "page.html.j2").read_text(encoding="utf-8")
-        return environment.from_string(source).render(page=self, style=style()) + "\n"
+        return fill("vl2v.reports", "template/page.html.j2", page=self, style=style()) + "\n"
 
     def write(self, folder: Path) -> Path:
         """Write ``report.html`` and the values of all figures to ``report/``, and return the path of the page."""

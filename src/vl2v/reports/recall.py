@@ -6,13 +6,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vl2v.analysis.intervals import Share, share_of
 from vl2v.evaluation.evaluation import recalls
 from vl2v.evaluation.predictions import Predictions
 from vl2v.evaluation.reference import LABELS, Reference
+from vl2v.reports.accuracy import interval, with_interval
 from vl2v.reports.page import Section, TableBlock
 from vl2v.reports.sheet import Sheet
-from vl2v.reports.source import ROLE_NAMES, Source, with_interval
+from vl2v.reports.source import ROLE_NAMES, Source
 from vl2v.words import count, percent
 
 MOST = 30  # classes in a table of the page; the CSV file has all
@@ -25,14 +25,14 @@ class Recall:
     Attributes:
         role: ``in-domain``, ``test`` or ``out-of-domain``.
         images: number of its images, at least 1.
-        student: share of them for which the student predicts the class, with its Wilson interval.
+        student: share in [0, 1] of them for which the student predicts the class.
         teacher: share in [0, 1] for which the zero-shot teacher does; None if it was not queried.
     """
 
     role: str
     name: str
     images: int
-    student: Share
+    student: float
     teacher: float | None
 
 
@@ -52,14 +52,19 @@ def recall_section(source: Source) -> Section:
     sheet = recall_sheet(found, source.reference)
     blocks: list[TableBlock] = []
     for role in dict.fromkeys(one.role for one in found):
-        listed = sorted((one for one in found if one.role == role), key=lambda one: one.student.value)
+        listed = sorted((one for one in found if one.role == role), key=lambda one: one.student)
         shown = "" if len(listed) <= MOST else f", the lowest {MOST} of {count(len(listed))}"
         heads = ("class", "images", "student (95%)", *(("teacher",) if labels else ()))
         rows = [
-            (one.name, count(one.images), with_interval(one.student), *((percent(one.teacher),) if labels else ()))
+            (
+                one.name,
+                count(one.images),
+                with_interval(one.student, one.images),
+                *((percent(one.teacher),) if labels else ()),
+            )
             for one in listed[:MOST]
         ]
-        macro = percent(float(np.mean([one.student.value for one in listed])))
+        macro = percent(float(np.mean([one.student for one in listed])))
         where = f"{ROLE_NAMES[role].capitalize()} images"
         caption = f"{where}: macro {source.reference.key} {macro}{shown}"
         blocks.append(TableBlock(caption, heads, rows, [] if blocks else [sheet]))
@@ -75,14 +80,13 @@ def class_recalls(predictions: Predictions, classes: list[str], reference: Refer
         if part.teacher is not None and reference is LABELS:
             teacher = recalls(part.teacher, part.label)
         for k in np.flatnonzero(images).tolist():
-            share = share_of(float(student[k]), int(images[k]))
             teacher_recall = None if teacher is None else float(teacher[k])
-            found.append(Recall(role, classes[k], int(images[k]), share, teacher_recall))
+            found.append(Recall(role, classes[k], int(images[k]), float(student[k]), teacher_recall))
     return tuple(found)
 
 
 def recall_sheet(found: tuple[Recall, ...], reference: Reference = LABELS) -> Sheet:
     """Return one row per role and class, with the bounds of the 95% Wilson interval."""
     columns = ("role", reference.true, "images", "student", "student_low", "student_high", "teacher")
-    rows = [(r.role, r.name, r.images, r.student.value, r.student.low, r.student.high, r.teacher) for r in found]
-    return Sheet.of("recall", columns, rows)
+    rows = [(r.role, r.name, r.images, *interval(r.student, r.images), r.teacher) for r in found]
+    return Sheet("recall", columns, rows)

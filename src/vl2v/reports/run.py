@@ -55,7 +55,7 @@ def write_run_report(folder: Path, store: Path, hour_price: Decimal | None = Non
         advice_section(source),
         learning_section(source),
         confusion_section(source),
-        trust_section(source),
+        trust_section(source, trust),
         mistake_section(source, trust),
         map_section(source),
         export_section(source),

@@ -6,17 +6,17 @@ from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from pathlib import Path
 
-from vl2v.evaluation.evaluation import ROLES, TEST, Evaluation
+from vl2v.evaluation.evaluation import ROLES, TEST, Evaluation, Row
 from vl2v.evaluation.reference import LABELS
 from vl2v.method.registry import METHODS
-from vl2v.reports.accuracy import DomainAccuracy, accuracies, accuracy_sheet
-from vl2v.reports.comparison import BATCHES, Comparison, comparison_sheet
+from vl2v.reports.accuracy import accuracies, accuracy_sheet, with_interval
+from vl2v.reports.comparison import BATCHES, Comparison, comparison_sheet, machine
 from vl2v.reports.extras import export_table, unseen_table
 from vl2v.reports.figures import accuracy_panel, learning_panels
 from vl2v.reports.learning import ALIGN, StageCurve, learning_curves, loss_sheet, validation_sheet
 from vl2v.reports.page import Figure, Section, TableBlock
 from vl2v.reports.sheet import Sheet
-from vl2v.reports.source import HEADS, ROLE_NAMES, Source, with_interval
+from vl2v.reports.source import HEADS, ROLE_NAMES, Source
 from vl2v.reports.spending import REFUSED, Spending, spending_sheet
 from vl2v.reports.summary import backbone_of, teacher_of
 from vl2v.words import NONE, count, duration, money, percent, shortened, size
@@ -52,8 +52,8 @@ def accuracy_section(source: Source) -> Section:
     rows: list[tuple[str, ...]] = []
     strong = []
     for role in ROLES:
-        part = [f for f in domains if f.role == role]
-        rows += [_accuracy_row(f) for f in part]
+        part = [row for row in domains if row.role == role]
+        rows += [_accuracy_row(row) for row in part]
         columns = ("student", "student_macro", "zero_shot")
         student, macro, teacher = (source.evaluation.mean(role, column) for column in columns)
         if student is not None and len(part) > 1:
@@ -64,8 +64,8 @@ def accuracy_section(source: Source) -> Section:
         "Circles: student. Diamonds: zero-shot teacher. Lines: 95% Wilson interval of this run. Shaded, with a star: "
         "domains that were held out of training and selection."
     )
-    heads: tuple[str, ...] = ("domain", "role", "images", "student (95%)", "macro", "teacher (95%)")
-    heads += ("difference, points",)
+    heads: tuple[str, ...]
+    heads = ("domain", "role", "images", "student (95%)", "macro", "teacher (95%)", "difference, points")
     reference, text = source.reference, []
     name, measure = reference.key, reference.measure[0].upper() + reference.measure[1:]
     if reference is not LABELS:
@@ -81,21 +81,20 @@ def accuracy_section(source: Source) -> Section:
     missing = (
         [] if source.config.data.held_out else ["No domain was held out, so there are no results for unseen domains."]
     )
-    if reference is LABELS and all(f.teacher is None for f in domains):
+    if reference is LABELS and all(row.zero_shot is None for row in domains):
         missing.append("The teacher was not queried for these images, so its accuracy is unknown.")
     return Section(name, measure.removeprefix("Top-1 ").capitalize(), text, blocks, missing)
 
 
-def _accuracy_row(domain: DomainAccuracy) -> tuple[str, ...]:
-    teacher = domain.teacher.value if domain.teacher else None
+def _accuracy_row(row: Row) -> tuple[str, ...]:
     return (
-        domain.domain,
-        ROLE_NAMES[domain.role],
-        count(domain.images),
-        with_interval(domain.student),
-        percent(domain.macro),
-        with_interval(domain.teacher),
-        _difference(domain.student.value, teacher),
+        row.domain,
+        ROLE_NAMES[row.role],
+        count(row.images),
+        with_interval(row.student, row.images),
+        percent(row.student_macro),
+        with_interval(row.zero_shot, row.images),
+        _difference(row.student, row.zero_shot),
     )
 
 
@@ -109,7 +108,7 @@ def _other_weights(source: Source) -> TableBlock:
     roles = [r for r in ROLES if r != TEST or any(row.role == TEST for row in source.evaluation.rows)]
     rows = [(name, *(percent(e.mean(role, "student")) for role in roles)) for name, e in every.items()]
     values = [(name, *(e.mean(role, "student") for role in roles)) for name, e in every.items()]
-    sheet = Sheet.of("weights", ("weights", *(role.replace("-", "_") for role in roles)), values)
+    sheet = Sheet("weights", ("weights", *(role.replace("-", "_") for role in roles)), values)
     caption = "Alternative weights of the same run: means over domains"
     return TableBlock(caption, ("weights", *(HEADS[role] for role in roles)), rows, [sheet], [0])
 
@@ -167,9 +166,8 @@ def _windows_text(curves: Sequence[StageCurve], titles: Sequence[str]) -> str:
     sentences = []
     for curve, title in zip(curves, titles, strict=True):
         if curve.window:
-            sentences.append(
-                f"Shaded: steps {curve.window.first:,} to {curve.window.last:,} of {title}, averaged by SWAD."
-            )
+            first, last = curve.window
+            sentences.append(f"Shaded: steps {first:,} to {last:,} of {title}, averaged by SWAD.")
         elif curve.averaged:
             sentences.append(f"SWAD found no loss valley in {title}, so the last weights were saved.")
     return " ".join(sentences)
@@ -194,14 +192,14 @@ def comparison_section(source: Source, compared: Comparison) -> Section:
     text, missing = [], [compared.unmeasured] if compared.unmeasured else []
     if compared.speed:
         for batch in BATCHES:
-            speed = compared.speed.images_per_second[batch]
+            speed = compared.speed[batch]
             name = f"images per second, {'one at a time' if batch == 1 else f'batches of {batch}'}"
             rows.append((name, f"{speed:,.1f}" if speed < 100 else count(speed), "not measured"))
         seconds = compared.seconds_per_million
         assert seconds is not None
         rows.append(("time for a million images", duration(seconds), "not measured"))
         text.append(
-            f"Speed was measured for this page on {compared.speed.machine}. It is the median of several runs, from "
+            f"Speed was measured for this page on {machine()}. It is the median of several runs, from "
             "pixels in memory to logits."
         )
     vendor = compared.teacher_million
@@ -248,10 +246,7 @@ def making_section(source: Source) -> Section:
         ("labels", "class folders" if source.reference is LABELS else "none; the classes were given by name"),
         ("held out", ", ".join(config.data.held_out) or "none"),
         ("classes", shortened(", ".join(source.classes), 400)),
-        (
-            "steps",
-            f"{config.first_stage_steps:,} and {config.distill.steps:,}",
-        ),
+        ("steps", f"{config.first_stage_steps:,} and {config.distill.steps:,}"),
         ("learning rate", f"{config.distill.learning_rate:g}"),
         ("saved weights", config.distill.weights),
         ("seed", str(config.seed)),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,13 +24,8 @@ class Sheet:
     """
 
     name: str
-    columns: tuple[str, ...]
-    rows: tuple[tuple[Value, ...], ...]
-
-    @classmethod
-    def of(cls, name: str, columns: Sequence[str], rows: Iterable[Sequence[Value]]) -> Sheet:
-        """Create a sheet from any sequences."""
-        return cls(name, tuple(columns), tuple(tuple(row) for row in rows))
+    columns: Sequence[str]
+    rows: Sequence[Sequence[Value]]
 
     @property
     def file(self) -> str:

@@ -10,7 +10,6 @@ from typing import Any, TypeVar
 
 from numpy.typing import NDArray
 
-from vl2v.analysis.intervals import Share
 from vl2v.arrays import FLOAT, TEXT, WHOLE, Form, read_arrays
 from vl2v.config import RunConfig
 from vl2v.errors import RunError, Vl2vError
@@ -25,7 +24,6 @@ from vl2v.runs.run_files import read_evaluation, read_export, read_metrics
 from vl2v.runs.storage import made_here
 from vl2v.student.files import CARD, read_described
 from vl2v.trust import files as trust_file
-from vl2v.words import NONE, percent
 from vl2v_runtime.trust import Trust
 
 Arrays = Mapping[str, NDArray[Any]]
@@ -95,11 +93,6 @@ class Source:
         """Provenance of the student."""
         provenance: Mapping[str, Any] = self.card.get("provenance", {})
         return provenance
-
-
-def with_interval(share: Share | None) -> str:
-    """Format a share with its interval, in percent; a dash for None."""
-    return NONE if share is None else f"{percent(share.value)}  ({100 * share.low:.1f} to {100 * share.high:.1f})"
 
 
 def evaluation_of_run(folder: RunFolder) -> tuple[Evaluation, dict[str, Any]]:

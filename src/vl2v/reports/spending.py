@@ -45,7 +45,6 @@ class Spending:
     """
 
     lines: tuple[Line, ...]
-    known: bool
     image_queries: int
     text_queries: int
     cost: Decimal
@@ -97,14 +96,13 @@ def spending(run: Path, needed: Mapping[str, Any], store: Path) -> Spending:
     """
     entries, note = _entries(run, store)
     sums: dict[tuple[str, str, str, str], list[Any]] = {}
-    for e in entries or ():
+    for e in entries:
         total = sums.setdefault((e.kind, e.purpose, e.state, e.currency), [0, Decimal(0)])
         total[0] += e.queries
         total[1] += e.cost
     lines = tuple(Line(k, p, s, total[0], total[1], c) for (k, p, s, c), total in sums.items())
     return Spending(
         lines,
-        entries is not None,
         int(needed.get("image_queries", 0)),
         int(needed.get("text_queries", 0)),
         Decimal(str(needed.get("cost", "0"))),
@@ -113,15 +111,15 @@ def spending(run: Path, needed: Mapping[str, Any], store: Path) -> Spending:
     )
 
 
-def _entries(run: Path, store: Path) -> tuple[list[LedgerEntry] | None, str]:
+def _entries(run: Path, store: Path) -> tuple[list[LedgerEntry], str]:
     if not store.is_file():
-        return None, f"The ledger is not available ({store} is missing), so purchases are not shown."
+        return [], f"The ledger is not available ({store} is missing), so purchases are not shown."
     try:
         with closing(EmbeddingStore.reading(store)) as opened:
             return entries_of(run, Ledger(opened), store)
     except (sqlite3.Error, OSError, Vl2vError) as error:
         reason = error.problem if isinstance(error, Vl2vError) else error
-        return None, f"The ledger cannot be read: {reason}"
+        return [], f"The ledger cannot be read: {reason}"
 
 
 def spending_sheet(paid: Spending) -> Sheet:
@@ -133,4 +131,4 @@ def spending_sheet(paid: Spending) -> Sheet:
     for kind, queries in (("image", paid.image_queries), ("text", paid.text_queries)):
         rows.append(("needed for training", kind, "", "", queries, "", paid.currency))
     rows.append(("needed for training", "all", "", "", paid.image_queries + paid.text_queries, f"{paid.cost:f}", ""))
-    return Sheet.of("spending", ("what", "kind", "purpose", "state", "queries", "cost", "currency"), rows)
+    return Sheet("spending", ("what", "kind", "purpose", "state", "queries", "cost", "currency"), rows)

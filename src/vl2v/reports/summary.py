@@ -81,7 +81,7 @@ def tiles_of(source: Source, paid: Spending, compared: Comparison) -> list[Tile]
         tiles.append(Tile("Image queries", count(paid.image_queries), free))
     tiles.append(Tile("Student", f"{compared.parameters / 1e6:,.1f} M", f"parameters, {size(compared.bytes)}"))
     if compared.speed:
-        fastest = compared.speed.images_per_second[BATCHES[-1]]
+        fastest = compared.speed[BATCHES[-1]]
         tiles.append(Tile("Speed on this machine", f"{fastest:,.0f} /s", f"images, batches of {BATCHES[-1]}"))
     return tiles
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 
 from vl2v.benchmark.records import ZERO_SHOT
 from vl2v.benchmark.render.caption import captions
 from vl2v.benchmark.statistics import Spread
-from vl2v.benchmark.tables import PAIRS, PUBLISHED_MARK, Row, Table
+from vl2v.benchmark.tables import PAIRS, PUBLISHED_MARK, Expense, Row, Table
 
 BEST, NEAR = "best", "near"
 ACCURACY, OTHER = "accuracy", "other"
@@ -37,6 +36,9 @@ class Cell:
     def plain(self) -> str:
         """The cell on one line, without emphasis."""
         return self.value + (f" ± {self.error}" if self.error else "") + (f" ({self.note})" if self.note else "")
+
+
+Cells = list[Cell | None]  # of a column, None if a row has no value
 
 
 @dataclass(frozen=True)
@@ -80,16 +82,6 @@ class Layout:
         return replace(self, columns=tuple(self.columns[i] for i in indices), lines=tuple(filled))
 
 
-@dataclass(frozen=True)
-class _Source:
-    """The source of a column; `best` is max or min of `spread` if the best value is marked."""
-
-    column: Column
-    cell: Callable[[Row], Cell | None]
-    spread: Callable[[Row], Spread | None] = lambda row: None
-    best: Callable[[Sequence[float]], float] | None = None
-
-
 def lay_out(table: Table, best: str, near: str) -> Layout:
     """Round values, mark the best, and add captions; empty columns are omitted.
 
@@ -97,15 +89,14 @@ def lay_out(table: Table, best: str, near: str) -> Layout:
         best: how the format marks the best value of a column, for the caption, e.g. ``bold``.
         near: how it marks values within one standard error of the best, e.g. ``underlined``.
     """
-    sources = [source for source in _sources(table) if any(source.cell(row) for row in table.rows)]
-    columns = [_cells(source, table.rows) for source in sources]
+    columns = [(column, cells) for column, cells in _columns(table) if any(cells)]
     published = [PUBLISHED_MARK in row.marks for row in table.rows]
     lines = []
     for i, row in enumerate(table.rows):
         closes = i + 1 < len(table.rows) and published[i + 1] and not published[i]
-        lines.append(Line(_title(row, table), row.marks, tuple(cells[i] for cells in columns), closes))
+        lines.append(Line(_title(row, table), row.marks, tuple(cells[i] or Cell() for _, cells in columns), closes))
     title = f"{table.benchmark}: accuracy on unseen domains"
-    return Layout(title, tuple(s.column for s in sources), tuple(lines), captions(table, best, near))
+    return Layout(title, tuple(column for column, _ in columns), tuple(lines), tuple(captions(table, best, near)))
 
 
 def _title(row: Row, table: Table) -> str:
@@ -113,125 +104,89 @@ def _title(row: Row, table: Table) -> str:
     return f"{row.title}, {row.weights or 'saved'} weights" if several else row.title
 
 
-def _cells(source: _Source, rows: Sequence[Row]) -> list[Cell]:
+def _columns(table: Table) -> list[tuple[Column, Cells]]:
+    def measured(spreads: Sequence[Spread | None], best: Callable[[Iterable[float]], float] = max) -> Cells:
+        return _measured(table.rows, spreads, len(table.seeds), best)
+
+    columns = [(Column(t, ACCURACY), measured([row.accuracy(t) for row in table.rows])) for t in table.targets]
+    average = measured([row.accuracy() for row in table.rows])
+    average = [cell or _unfinished(row, table) for cell, row in zip(average, table.rows, strict=True)]
+    worst = measured([row.accuracy(row.worst) if row.worst else None for row in table.rows])
+    worst = [
+        cell and replace(cell, note=", ".join(part for part in (row.worst, cell.note) if part))
+        for cell, row in zip(worst, table.rows, strict=True)
+    ]
+    others = {
+        "worst target": worst,
+        "in-domain": measured([row.average.in_domain if row.average else None for row in table.rows]),
+        "ECE": measured([row.average.ece if row.average else None for row in table.rows], min),
+    }
+    others |= _differences(table) | _expenses(table)
+    return [*columns, (Column("average", ACCURACY), average), *((Column(n, OTHER), c) for n, c in others.items())]
+
+
+def _measured(
+    rows: Sequence[Row], spreads: Sequence[Spread | None], seeds: int, best: Callable[[Iterable[float]], float]
+) -> Cells:
     """Return the cells of a column. Published rows, which have other students, are never marked as best."""
-    cells = [source.cell(row) or Cell() for row in rows]
-    spreads = {i: s for i, row in enumerate(rows) if PUBLISHED_MARK not in row.marks and (s := source.spread(row))}
-    if source.best is None or len({spread.mean for spread in spreads.values()}) < 2:
+    cells = [None if spread is None else _percent(spread, seeds) for spread in spreads]
+    ours = {i: s for i, s in enumerate(spreads) if s is not None and PUBLISHED_MARK not in rows[i].marks}
+    means = {spread.mean for spread in ours.values()}
+    if len(means) < 2:
         return cells
-    top = source.best([spread.mean for spread in spreads.values()])
-    error = max((s.error for s in spreads.values() if s.mean == top and not math.isnan(s.error)), default=0.0)
-    for i, spread in spreads.items():
-        if spread.mean == top:
-            cells[i] = replace(cells[i], emphasis=BEST)
-        elif abs(spread.mean - top) <= error:
-            cells[i] = replace(cells[i], emphasis=NEAR)
+    top = best(means)
+    error = max((s.error for s in ours.values() if s.mean == top and not math.isnan(s.error)), default=0.0)
+    for i, spread in ours.items():
+        if abs(spread.mean - top) <= error:
+            cells[i] = replace(_percent(spread, seeds), emphasis=BEST if spread.mean == top else NEAR)
     return cells
 
 
-def _sources(table: Table) -> list[_Source]:
-    seeds, found = len(table.seeds), []
-    for target in table.targets:
-        spread = partial(Row.accuracy, target=target)
-        found.append(_Source(Column(target, ACCURACY), _percent(spread, seeds), spread, max))
-    average, in_domain, ece = (_of_average(name) for name in ("accuracy", "in_domain", "ece"))
-
-    def worst(row: Row) -> Spread | None:
-        return row.accuracy(row.worst) if row.worst else None
-
-    unfinished = _unfinished(table)
-    found += [
-        _Source(Column("average", ACCURACY), lambda r: _percent(average, seeds)(r) or unfinished(r), average, max),
-        _Source(Column("worst target", OTHER), _named(_percent(worst, seeds)), worst, max),
-        _Source(Column("in-domain", OTHER), _percent(in_domain, seeds), in_domain, max),
-        _Source(Column("ECE", OTHER), _percent(ece, seeds), ece, min),
-    ]
-    return found + _differences(table) + _expenses(table)
-
-
-def _of_average(name: str) -> Callable[[Row], Spread | None]:
-    def spread(row: Row) -> Spread | None:
-        found: Spread | None = getattr(row.average, name) if row.average else None
-        return found
-
-    return spread
-
-
-def _percent(spread: Callable[[Row], Spread | None], seeds: int) -> Callable[[Row], Cell | None]:
-    def cell(row: Row) -> Cell | None:
-        found = spread(row)
-        if found is None:
-            return None
-        fewer = 0 < found.count < seeds
-        return Cell(f"{100 * found.mean:.1f}", _error(found), f"n={found.count}" if fewer else "")
-
-    return cell
+def _percent(spread: Spread, seeds: int) -> Cell:
+    fewer = 0 < spread.count < seeds
+    return Cell(f"{100 * spread.mean:.1f}", _error(spread), f"n={spread.count}" if fewer else "")
 
 
 def _error(spread: Spread) -> str:
     return "" if math.isnan(spread.error) else f"{100 * spread.error:.1f}"
 
 
-def _named(cell: Callable[[Row], Cell | None]) -> Callable[[Row], Cell | None]:
-    def named(row: Row) -> Cell | None:
-        found = cell(row)
-        return found and replace(found, note=", ".join(part for part in (row.worst, found.note) if part))
-
-    return named
-
-
-def _unfinished(table: Table) -> Callable[[Row], Cell | None]:
+def _unfinished(row: Row, table: Table) -> Cell | None:
     """Return the cell for an average without all targets."""
-    whole = len(table.targets)
-
-    def cell(row: Row) -> Cell | None:
-        if row.average is not None or not row.targets:
-            return None
-        targets = len(row.targets)
-        return Cell(note=f"{targets} of {whole} targets" if targets < whole else "no seed has all targets")
-
-    return cell
+    if row.average is not None or not row.targets:
+        return None
+    targets, whole = len(row.targets), len(table.targets)
+    return Cell(note=f"{targets} of {whole} targets" if targets < whole else "no seed has all targets")
 
 
-def _differences(table: Table) -> list[_Source]:
+def _differences(table: Table) -> dict[str, Cells]:
     if table.baseline is None:
-        return []
+        return {}
     whole = len(table.seeds) * (len(table.targets) if table.unit == PAIRS else 1)
     title = next((row.title for row in table.rows if row.method == table.baseline), table.baseline)
-
-    def difference(row: Row) -> Cell | None:
-        if row.against is None:
-            return None
-        spread = row.against.spread
-        note = f"{spread.count} pair{'s' * (spread.count > 1)}" if spread.count < whole else ""
-        return Cell(f"{100 * spread.mean:+.1f}", _error(spread), note)
-
-    def p(row: Row) -> Cell | None:
-        if row.against is None or math.isnan(row.against.p):
-            return None
-        return Cell("<0.001" if row.against.p < 0.001 else f"{row.against.p:.3f}")
-
-    return [_Source(Column(f"against {title}", OTHER), difference), _Source(Column("p", OTHER), p)]
+    differences: Cells = [None] * len(table.rows)
+    ps: Cells = [None] * len(table.rows)
+    for i, row in enumerate(table.rows):
+        if row.against is not None:
+            spread, p = row.against.spread, row.against.p
+            note = f"{spread.count} pair{'s' * (spread.count > 1)}" if spread.count < whole else ""
+            differences[i] = Cell(f"{100 * spread.mean:+.1f}", _error(spread), note)
+            ps[i] = None if math.isnan(p) else Cell("<0.001" if p < 0.001 else f"{p:.3f}")
+    return {f"against {title}": differences, "p": ps}
 
 
-def _expenses(table: Table) -> list[_Source]:
+def _expenses(table: Table) -> dict[str, Cells]:
     known = [row.expense for row in table.rows if row.expense]
     currencies = sorted({expense.currency for expense in known if expense.currency})
-    charged = any(expense.image_queries or expense.text_queries for expense in known)
-    makers: Mapping[str, Callable[[Row], str]] = {
-        "image queries": lambda row: f"{row.expense.image_queries:,.0f}" if row.expense and charged else "",
-        "text queries": lambda row: f"{row.expense.text_queries:,.0f}" if row.expense and charged else "",
-        f"cost, {currencies[0]}" if len(currencies) == 1 else "cost": lambda row: _money(row, currencies),
-        "hours": lambda row: f"{row.expense.hours:.2f}" if row.expense else "",
+    columns: dict[str, Callable[[Expense], str]] = {}
+    if any(expense.image_queries or expense.text_queries for expense in known):
+        columns["image queries"] = lambda expense: f"{expense.image_queries:,.0f}"
+        columns["text queries"] = lambda expense: f"{expense.text_queries:,.0f}"
+    if len(currencies) == 1:
+        columns[f"cost, {currencies[0]}"] = lambda expense: f"{expense.cost:.2f}"
+    elif currencies:
+        columns["cost"] = lambda expense: f"{expense.cost:.2f} {expense.currency}"
+    columns["hours"] = lambda expense: f"{expense.hours:.2f}"
+    return {
+        name: [Cell(text(row.expense)) if row.expense else None for row in table.rows] for name, text in columns.items()
     }
-    return [_Source(Column(name, OTHER), _text(maker)) for name, maker in makers.items()]
-
-
-def _money(row: Row, currencies: Sequence[str]) -> str:
-    if row.expense is None or not currencies:
-        return ""
-    return f"{row.expense.cost:.2f}" + (f" {row.expense.currency}" if len(currencies) > 1 else "")
-
-
-def _text(maker: Callable[[Row], str]) -> Callable[[Row], Cell | None]:
-    return lambda row: Cell(text) if (text := maker(row)) else None

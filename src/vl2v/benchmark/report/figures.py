@@ -13,8 +13,8 @@ from vl2v.benchmark.records import ZERO_SHOT
 from vl2v.benchmark.report.grid import GridResults, differences
 from vl2v.benchmark.statistics import Spread
 from vl2v.benchmark.tables import Expense, Row
-from vl2v.reports.drawing import CLASS_COLOURS, INK, PAPER, RULE, SOFT, Panel, panel
-from vl2v.reports.figures import LONGEST, PERCENT
+from vl2v.reports.drawing import CLASS_COLOURS, INK, SOFT, Panel, panel
+from vl2v.reports.parts import LONGEST, PERCENT, mark, name_rows, share_axes
 from vl2v.words import listed, percent, shortened
 
 MARKERS = ("o", "s", "^", "v", "P", "X", "*")
@@ -44,19 +44,12 @@ def _dots(name: str, rows: Sequence[Row], target: str) -> Panel:
 
     def draw(axes: Axes) -> None:
         for y, (row, spread) in enumerate(known):
-            colour, marker = paint[row.method]
-            if not math.isnan(spread.error):
-                ends = [100 * (spread.mean - spread.error), 100 * (spread.mean + spread.error)]
-                axes.plot(ends, [y, y], color=colour, linewidth=1.8, alpha=0.75, solid_capstyle="round")
-            axes.plot([100 * spread.mean], [y], marker, color=colour, markersize=6.5, markeredgecolor=PAPER)
-        axes.set_yticks(range(len(known)), [_title(row) for row, _ in known])
-        axes.tick_params(axis="y", length=0, labelcolor=INK)
-        axes.set_ylim(-0.5, len(known) - 0.5)
+            points = spread.percent
+            mark(axes, points.mean, y, *paint[row.method], across=points.ends, size=6.5)
+        name_rows(axes, [_title(row) for row, _ in known])
         axes.margins(x=0.08)
-        axes.spines["left"].set_visible(False)
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         axes.xaxis.set_major_formatter(PercentFormatter(100, decimals=0))
-        axes.grid(axis="x")
 
     said = "; ".join(f"{row.title} {spread}" for row, spread in reversed(known))
     return panel(name, title, f"Accuracy on {title}, percent: {said}.", draw, height=max(1.3, 0.5 + 0.34 * len(known)))
@@ -73,7 +66,7 @@ def trade_panel(found: GridResults) -> Panel:
             assert row.average is not None
             assert row.average.in_domain is not None
             x, y = row.average.in_domain, row.average.accuracy
-            _point(axes, (x.mean, x.error), y, paint[row.method])
+            mark(axes, x.mean, y.mean, *paint[row.method], across=x.ends, up=y.ends)
             named.append((_title(row), x.mean, y))
         _name(axes, named)
         axes.xaxis.set_major_formatter(PERCENT)
@@ -92,7 +85,7 @@ def expense_panel(found: GridResults, name: str, title: str, unit: str, of: Call
 
     def draw(axes: Axes) -> None:
         for row, x, accuracy in points:
-            _point(axes, (x, math.nan), accuracy, paint[row.method])
+            mark(axes, x, accuracy.mean, *paint[row.method], up=accuracy.ends)
         _name(axes, [(_title(row), x, accuracy) for row, x, accuracy in points])
         widest = max(x for _, x, _ in points)
         axes.set_xlim(-0.08 * widest, 1.22 * widest)
@@ -113,16 +106,6 @@ def _framed(draw: Callable[[Axes], None]) -> Callable[[Axes], None]:
         axes.grid()
 
     return framed
-
-
-def _point(axes: Axes, x: tuple[float, float], y: Spread, paint: Paint) -> None:
-    mean, error = x
-    colour, marker = paint
-    if not math.isnan(y.error):
-        axes.plot([mean, mean], [y.mean - y.error, y.mean + y.error], color=colour, linewidth=1.4, alpha=0.7)
-    if not math.isnan(error):
-        axes.plot([mean - error, mean + error], [y.mean, y.mean], color=colour, linewidth=1.4, alpha=0.7)
-    axes.plot([mean], [y.mean], marker, color=colour, markersize=7.5, markeredgecolor=PAPER)
 
 
 def _name(axes: Axes, points: Sequence[tuple[str, float, Spread]]) -> None:
@@ -151,21 +134,14 @@ def difference_panel(found: GridResults) -> Panel:
     def draw(axes: Axes) -> None:
         axes.axvline(0, color=SOFT, linewidth=1)
         for y, row in enumerate(rows):
-            colour, marker = paint[row.method]
-            spread = Spread.of(list(apart[row.method].values()))
+            spread = Spread.of(list(apart[row.method].values())).percent
+            colour, _ = paint[row.method]
             for target, seed in sorted(apart[row.method]):
                 shift = 0.32 * ((targets.index(target) + 0.5) / len(targets) - 0.5) * 2
                 value = 100 * apart[row.method][target, seed]
                 axes.plot([value], [y + shift], "o", color=colour, markersize=3.6, alpha=0.45, markeredgewidth=0)
-            if not math.isnan(spread.error):
-                ends = [100 * (spread.mean - spread.error), 100 * (spread.mean + spread.error)]
-                axes.plot(ends, [y, y], color=colour, linewidth=2, solid_capstyle="round")
-            axes.plot([100 * spread.mean], [y], marker, color=colour, markersize=7.5, markeredgecolor=PAPER)
-        axes.set_yticks(range(len(rows)), [_title(row) for row in rows])
-        axes.tick_params(axis="y", length=0, labelcolor=INK)
-        axes.set_ylim(-0.6, len(rows) - 0.4)
-        axes.spines["left"].set_visible(False)
-        axes.grid(axis="x")
+            mark(axes, spread.mean, y, *paint[row.method], across=spread.ends)
+        name_rows(axes, [_title(row) for row in rows])
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:+.0f}".replace("-", "−") if value else "0")
         axes.set_xlabel(f"points above {name}")
 
@@ -186,15 +162,8 @@ def reliability_panel(found: GridResults) -> Panel:
             filled = np.flatnonzero(r.count)
             x, y = r.confidence[filled], r.accuracy[filled]
             axes.plot(x, y, marker=marker, color=colour, markersize=4.5, linewidth=1.3, label=_title(row))
-        axes.set_xlim(0, 1.02)
         axes.set_ylim(0, 1.03)
-        axes.xaxis.set_major_formatter(PERCENT)
-        axes.yaxis.set_major_formatter(PERCENT)
-        axes.grid(color=RULE)
-        axes.set_xlabel("confidence")
-        axes.set_ylabel("accuracy")
-        if len(rows) <= 8:
-            axes.legend(frameon=False, fontsize=9, loc="upper left", handlelength=1.6, borderaxespad=0.2)
+        share_axes(axes, "confidence", "accuracy")
 
     errors = [f"{row.title} {percent(found.reliability[row.method].error)}" for row in rows]
     alt = f"Reliability on unseen domains; expected calibration error: {listed(errors)}."

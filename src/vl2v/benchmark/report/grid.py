@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,8 +9,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from vl2v.benchmark.protocol import Job, load_grid
-from vl2v.benchmark.records import ZERO_SHOT, Record
+from vl2v.benchmark.protocol import Job
+from vl2v.benchmark.records import ZERO_SHOT, Record, candidate_key
 from vl2v.benchmark.results import JOBS
 from vl2v.benchmark.selection import select
 from vl2v.benchmark.statistics import Difference, paired
@@ -21,7 +20,7 @@ from vl2v.benchmark.tabulate import tabulate
 from vl2v.errors import MissingExtraError
 from vl2v.evaluation.evaluation import OUT_OF_DOMAIN
 from vl2v.evaluation.predictions import read_predictions
-from vl2v.locations import StoragePaths
+from vl2v.reports.calibration import filled_bins
 from vl2v.reports.sheet import Sheet
 from vl2v.runs.folder import RunFolder
 from vl2v.trust.calibration import Reliability, reliability
@@ -67,10 +66,8 @@ def read_grid(folder: Path) -> GridResults:
         ConfigError: if the folder is not that of a benchmark.
         RunError: if no job is finished.
     """
-    grid, origin = load_grid(folder)
-    sweep = Sweep(grid, folder, StoragePaths())
-    sweep.origin = origin
-    records = sweep.records()
+    sweep = Sweep.load(folder)
+    grid, records = sweep.grid, sweep.records()
     labels = {record.method for record in records} - {ZERO_SHOT}
     baseline = BASELINE if BASELINE in labels and len(labels) > 1 else None
     name, order = Path(grid.settings["data"]["root"]).name, list(grid.variants)
@@ -85,10 +82,10 @@ def read_grid(folder: Path) -> GridResults:
     for record in chosen:
         pairs.setdefault(record.method, {})[record.target, record.seed] = record.test.accuracy
     finished = sweep.finished()
-    jobs = _jobs_of(chosen, finished, folder)
-    found = _reliabilities(jobs)
-    seconds = sum({(r.method, r.target, r.seed, _candidate_key(r)): r.seconds for r in records}.values())
-    return GridResults(folder, table, baseline, pairs, jobs, found, seconds, len(finished), note)
+    wanted = {_key(record) for record in chosen}
+    jobs = {folder / JOBS / job.name: job for job in finished if job.crossed is None and _key(job) in wanted}
+    seconds = sum({_key(record): record.seconds for record in records}.values())
+    return GridResults(folder, table, baseline, pairs, jobs, _reliabilities(jobs), seconds, len(finished), note)
 
 
 def differences(found: GridResults) -> dict[str, Mapping[tuple[str, int], float]]:
@@ -113,17 +110,8 @@ def difference_of(found: GridResults, method: str) -> Difference | None:
     return paired(found.pairs[method], found.pairs[found.baseline])
 
 
-def _jobs_of(chosen: list[Record], finished: list[Job], folder: Path) -> dict[Path, Job]:
-    wanted = {(r.method, r.target, r.seed, _candidate_key(r)) for r in chosen}
-    return {
-        folder / JOBS / job.name: job
-        for job in finished
-        if job.crossed is None and (job.method, job.target, job.seed, _candidate_key(job)) in wanted
-    }
-
-
-def _candidate_key(of: Record | Job) -> str:
-    return json.dumps(dict(of.candidate), sort_keys=True)
+def _key(of: Record | Job) -> tuple[str, str, int, str]:
+    return of.method, of.target, of.seed, candidate_key(of.candidate)
 
 
 def _reliabilities(jobs: Mapping[Path, Job]) -> dict[str, Reliability]:
@@ -156,24 +144,13 @@ def pair_sheet(found: GridResults) -> Sheet:
         for method, pairs in found.pairs.items()
         for (target, seed), accuracy in sorted(pairs.items())
     ]
-    return Sheet.of("runs", ("method", "target", "seed", "accuracy", f"against {found.baseline or 'nothing'}"), rows)
+    return Sheet("runs", ("method", "target", "seed", "accuracy", f"against {found.baseline or 'nothing'}"), rows)
 
 
 def reliability_sheet(found: GridResults) -> Sheet:
     """Return a sheet with a line for every method and non-empty bin."""
-    rows = [
-        (
-            method,
-            float(r.edges[i]),
-            float(r.edges[i + 1]),
-            int(r.count[i]),
-            float(r.confidence[i]),
-            float(r.accuracy[i]),
-        )
-        for method, r in found.reliability.items()
-        for i in np.flatnonzero(r.count)
-    ]
-    return Sheet.of("reliability", ("method", "from", "to", "images", "mean_confidence", "accuracy"), rows)
+    rows = [(method, *values) for method, r in found.reliability.items() for values in filled_bins(r)]
+    return Sheet("reliability", ("method", "from", "to", "images", "mean_confidence", "accuracy"), rows)
 
 
 def table_sheet(found: GridResults) -> Sheet:
@@ -189,4 +166,4 @@ def table_sheet(found: GridResults) -> Sheet:
                 money = (expense.image_queries, str(expense.cost), expense.hours) if expense else (None, None, None)
                 rows.append((row.method, target, m.accuracy.count, *values, *money))
     names = ("accuracy", "accuracy_se", "in_domain", "in_domain_se", "ece", "ece_se")
-    return Sheet.of("table", ("method", "target", "seeds", *names, "image_queries", "cost", "hours"), rows)
+    return Sheet("table", ("method", "target", "seeds", *names, "image_queries", "cost", "hours"), rows)
