@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, field
 from decimal import Decimal
+from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -117,6 +119,12 @@ def open_image(data: bytes) -> Image.Image:
     except UnreadableImageError as error:
         problem, step = "An image was rejected.", "remove this file, or save it as PNG or JPEG"
         raise TeacherError(problem, expected="a readable image", found=str(error), next_step=step) from error
+
+
+def file_digest(path: Path) -> str:
+    """Return the SHA-256 of a file in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def unit_rows(vectors: NDArray[np.floating]) -> Vectors:

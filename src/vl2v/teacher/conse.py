@@ -7,6 +7,7 @@ weaker than CLIP, since it represents an image only by 1000 ImageNet classes, bu
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -56,10 +57,7 @@ class ConseTeacher:
 
     def __init__(self, top: int = 10, device: str = "cpu") -> None:
         self.top, self.device, self.local_device = top, device, device
-        self._image_model: nn.Module | None = None
-        self._prepare: Any = None  # timm's transform: image -> [3, 260, 260]
         self._text = SentenceEncoder(FEATURE, device)
-        self._names: Vectors | None = None  # [1000, 384]
 
     def describe(self) -> TeacherCard:
         """See `Teacher.describe`. Only the metadata of the packages is read.
@@ -84,10 +82,10 @@ class ConseTeacher:
             MissingExtraError: if a package of the extra is not installed.
         """
         pictures = [open_image(data) for data in images]
-        names = self._class_names()
-        parts = [np.zeros((0, names.shape[1]), np.float32)]
+        parts = [np.zeros((0, DIMENSION), np.float32)]
         for start in range(0, len(pictures), BATCH):
-            parts.append(convex_combination(self._probabilities(pictures[start : start + BATCH]), names, self.top))
+            probabilities = self._probabilities(pictures[start : start + BATCH])
+            parts.append(convex_combination(probabilities, self._class_names, self.top))
         return np.concatenate(parts)
 
     def embed_texts(self, texts: list[str]) -> Vectors:
@@ -100,34 +98,36 @@ class ConseTeacher:
 
     def _probabilities(self, pictures: list[Image.Image]) -> NDArray[np.float32]:
         """Return ImageNet probabilities [B, 1000] for B images."""
-        if self._image_model is None:
-            from timm.data import create_transform, resolve_data_config
-
-            from vl2v.pretrained.packaged import lite2_model
-
-            model = lite2_model().to(self.device)
-            self._prepare = create_transform(**resolve_data_config({}, model=model))
-            self._image_model = model
-        inputs = torch.stack([self._prepare(picture) for picture in pictures]).to(self.device)
+        model, prepare = self._image_model
+        inputs = torch.stack([prepare(picture) for picture in pictures]).to(self.device)
         with torch.inference_mode():
-            probabilities = self._image_model(inputs).softmax(dim=1)
+            probabilities = model(inputs).softmax(dim=1)
         return np.asarray(probabilities.float().cpu().numpy())
 
+    @cached_property
+    def _image_model(self) -> tuple[nn.Module, Any]:
+        """The classifier, and timm's transform from an image to [3, 260, 260]."""
+        from timm.data import create_transform, resolve_data_config
+
+        from vl2v.pretrained.packaged import lite2_model
+
+        model = lite2_model().to(self.device)
+        return model, create_transform(**resolve_data_config({}, model=model))
+
+    @cached_property
     def _class_names(self) -> Vectors:
-        """Return unit embeddings [1000, 384] of the ImageNet classes.
+        """Unit embeddings [1000, 384] of the ImageNet classes.
 
         A class has up to ten names ("great white shark, white shark, man-eater"). Each name is embedded separately,
         because the encoder was not trained on lists of words, and the embeddings are averaged.
         """
-        if self._names is None:
-            from timm.data import ImageNetInfo
+        from timm.data import ImageNetInfo
 
-            info = ImageNetInfo("imagenet-1k")
-            synonyms = [info.index_to_description(index).split(", ") for index in range(info.num_classes())]
-            vectors = self.embed_texts([name for group in synonyms for name in group])
-            ends = np.cumsum([len(group) for group in synonyms])[:-1]
-            self._names = unit_rows(np.stack([group.mean(axis=0) for group in np.split(vectors, ends)]))
-        return self._names
+        info = ImageNetInfo("imagenet-1k")
+        synonyms = [info.index_to_description(index).split(", ") for index in range(info.num_classes())]
+        vectors = self.embed_texts([name for group in synonyms for name in group])
+        ends = np.cumsum([len(group) for group in synonyms])[:-1]
+        return unit_rows(np.stack([group.mean(axis=0) for group in np.split(vectors, ends)]))
 
 
 def from_name(rest: str, price: Price | None, device: str | None) -> ConseTeacher:

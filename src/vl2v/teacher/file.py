@@ -16,7 +16,7 @@ import numpy as np
 from vl2v.arrays import FLOAT, TEXT, WHOLE, Form, read_arrays
 from vl2v.errors import MissingExtraError, TeacherError
 from vl2v.sqlite import keys_of
-from vl2v.teacher.base import Price, TeacherCard, Vectors, unit_rows
+from vl2v.teacher.base import Price, TeacherCard, Vectors, file_digest, unit_rows
 from vl2v.teacher.purchase.store import Digests
 from vl2v_runtime import strict_json
 from vl2v_runtime.metadata import MAX_LOGIT_SCALE
@@ -59,9 +59,8 @@ class FileTeacher:
     def __init__(self, path: str | Path, price: Price | None = None) -> None:
         self.path = Path(path)
         (image_keys, self._image_vectors), (text_keys, self._text_vectors), extra = _read(self.path)
-        digests = [len(key) == 64 and DIGEST.fullmatch(key) is not None for key in image_keys]
-        keys = [key.lower() if plain else key for key, plain in zip(image_keys, digests, strict=True)]
-        self._images = dict(zip(keys, range(len(keys)), strict=True))
+        keys = (key.lower() if DIGEST.fullmatch(key) else key for key in image_keys)
+        self._images = {key: row for row, key in enumerate(keys)}
         self._texts = {key: row for row, key in enumerate(text_keys)}
         self._paths: dict[bytes, str] = {}
         if not self._texts or not self._images:
@@ -70,7 +69,7 @@ class FileTeacher:
                 expected="images and texts of the same dimension",
                 found=f"{len(self._images)} images, {len(self._texts)} texts",
             )
-        self._digest = _digest(self.path)
+        self._digest = file_digest(self.path)
         self._card = TeacherCard(
             identity=str(extra.get("identity", f"file:{self.path.name}")),
             revision=str(extra.get("revision", self._digest[:16])),
@@ -116,7 +115,7 @@ class FileTeacher:
         if self._image_vectors is None:
             with _explaining(self.path):
                 vectors = read_arrays(self.path, EMBEDDINGS)["embeddings"].astype(np.float32, copy=False)
-                digest = _digest(self.path)
+                digest = file_digest(self.path)
             if digest != self._digest:
                 step = "run the command again"
                 expected = "the content that it had when the command started"
@@ -145,11 +144,6 @@ def _scale(path: Path, value: Any) -> float:
 
 Rows = tuple[list[str], Vectors]  # N keys, and [N, D] float32
 Content = tuple[tuple[list[str], Vectors | None], Rows, Mapping[str, Any]]  # images, texts, scalars
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _read(path: Path) -> Content:

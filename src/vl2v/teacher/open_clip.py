@@ -5,14 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from vl2v.errors import TeacherError
 from vl2v.pretrained.open_clip import ClipSpec, create, import_open_clip
-from vl2v.teacher.base import Price, TeacherCard, Vectors, open_image, unit_rows
+from vl2v.teacher.base import Price, TeacherCard, Vectors, file_digest, open_image, unit_rows
 
 
 class OpenClipTeacher:
@@ -76,15 +75,10 @@ class OpenClipTeacher:
 
     def _revision(self) -> str:
         if self.spec.file:
-            return _file_digest(self.spec.file)
+            return file_digest(self.spec.file)[:16]
         open_clip = import_open_clip("An open_clip teacher")
         config = open_clip.get_pretrained_cfg(self.spec.model, self.spec.pretrained) if self.spec.pretrained else {}
         return hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode()).hexdigest()[:16]
-
-
-def _file_digest(path: Path) -> str:
-    with path.open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()[:16]
 
 
 def from_name(rest: str, price: Price | None, device: str | None) -> OpenClipTeacher:

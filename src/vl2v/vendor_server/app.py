@@ -73,9 +73,9 @@ def _add_routes(app: FastAPI, service: Service) -> None:
     @app.get("/health")
     async def health() -> Response:
         faults = await service.faults()
-        return (
-            JSONResponse({"status": "unavailable", "faults": faults}, 503) if faults else JSONResponse({"status": "ok"})
-        )
+        if faults:
+            return JSONResponse({"status": "unavailable", "faults": faults}, 503)
+        return JSONResponse({"status": "ok"})
 
     @app.get("/metrics")
     async def metrics() -> Response:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from vl2v.web.faults import ApiError, bad_image, schema, too_large
 from vl2v.web.images import DATA_URI, from_base64
@@ -77,7 +77,10 @@ def parse(body: bytes, model: str, dimension: int, limits: Limits) -> ParsedRequ
             422 for any other fault.
     """
     fields = _fields(body)
-    _check_model(fields, model)
+    if not isinstance(fields["model"], str):
+        raise schema("Expected a string.", "model")
+    if fields["model"] != model:
+        raise ApiError(404, "model_not_found", f"Unknown model; this service has {model}.", param="model")
     encoding = _one_of(fields, "encoding_format", ("float", "base64"))
     modality = _one_of(fields, "modality", ("text", "image"))
     for name in ("dimensions", "output_dimension"):  # LiteLLM sends the second to infinity
@@ -123,13 +126,6 @@ def _fields(body: bytes) -> dict[str, Any]:
     return fields
 
 
-def _check_model(fields: dict[str, Any], model: str) -> None:
-    if not isinstance(fields["model"], str):
-        raise schema("Expected a string.", "model")
-    if fields["model"] != model:
-        raise ApiError(404, "model_not_found", f"Unknown model; this service has {model}.", param="model")
-
-
 def _one_of(fields: dict[str, Any], name: str, known: tuple[str, str]) -> str:
     value = fields.get(name)
     if value is None:
@@ -143,8 +139,7 @@ class _Reader:
     """A parser of single inputs."""
 
     def __init__(self, modality: str, limits: Limits) -> None:
-        self._modality: Literal["text", "image"] = "image" if modality == "image" else "text"
-        self._limits = limits
+        self._modality, self._limits = modality, limits
 
     def item(self, value: Any, param: str) -> Item:
         """Parse one element of `input`. The type of a plain string is `modality`, by default text."""

@@ -149,14 +149,11 @@ class Meter:
     def _keep_answer(self, connection: Connection, reservation: Reservation, body: bytes) -> None:
         if reservation.once is None:
             return
-        mine = (answers.c.account == reservation.account.id) & (answers.c.key == reservation.once.key)
-        connection.execute(delete(answers).where(mine & (answers.c.expires <= self._clock())))
-        row = {
-            "account": reservation.account.id,
-            "key": reservation.once.key,
-            "request_digest": reservation.once.digest,
-        }
-        connection.execute(insert(answers).values(row | {"body": body, "expires": self._clock() + self._keep}))
+        account, once, now = reservation.account.id, reservation.once, self._clock()
+        mine = (answers.c.account == account) & (answers.c.key == once.key)
+        connection.execute(delete(answers).where(mine & (answers.c.expires <= now)))
+        row = {"account": account, "key": once.key, "request_digest": once.digest, "body": body}
+        connection.execute(insert(answers).values(row | {"expires": now + self._keep}))
 
     def _bill(self, connection: Connection, reservation: Reservation) -> None:
         account, columns = reservation.account, accounts.c

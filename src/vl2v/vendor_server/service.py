@@ -179,8 +179,12 @@ class Service:
             self._database.submit(self.meter.release, admitted)
             raise
         final = await self._in_database(self.meter.settle, admitted, written_answer)
-        self._count(admitted, final is written_answer)
-        return Reply(final, replayed=final is not written_answer)
+        if final is not written_answer:
+            return Reply(final, replayed=True)
+        self.metrics.billed.labels("image").inc(admitted.images)
+        self.metrics.billed.labels("text").inc(admitted.texts)
+        self.metrics.money.labels(account.currency).inc(float(from_nano(admitted.cost_nano)))
+        return Reply(final, replayed=False)
 
     async def _vectors(self, parsed: ParsedRequest) -> tuple[Vectors, Vectors]:
         images = await self._pictures(parsed)
@@ -235,12 +239,6 @@ class Service:
         origin = {"model": card.identity, "revision": card.revision, "logit_scale": card.logit_scale}
         answer = {"object": "list", "data": data, **origin, "dimension": card.dimension, "usage": usage}
         return json.dumps(answer, separators=(",", ":")).encode()
-
-    def _count(self, reservation: Reservation, new: bool) -> None:
-        if new:
-            self.metrics.billed.labels("image").inc(reservation.images)
-            self.metrics.billed.labels("text").inc(reservation.texts)
-            self.metrics.money.labels(reservation.account.currency).inc(float(from_nano(reservation.cost_nano)))
 
     async def _in_database(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         try:

@@ -14,15 +14,7 @@ from vl2v.teacher.http.vendors.base import Wire
 from vl2v.teacher.http.vendors.options import Options
 from vl2v.teacher.registry import TEACHERS, VENDORS
 
-NUMBERS: dict[str, Callable[[str], Any]] = {
-    "dimension": int,
-    "logit_scale": float,
-    "rpm": float,
-    "ipm": float,
-    "tpm": float,
-    "concurrency": int,
-    "timeout": float,
-}
+TYPES: dict[str, Callable[[str], Any]] = {"str": str, "int | None": int, "float | None": float}  # of `Options`
 HOST = re.compile(r"[\w.:-]+")  # of a name in any script, or an address
 
 
@@ -56,16 +48,14 @@ def open_wire(uri: str, price: Price | None = None, *, batch_api: bool = False) 
 
 
 def _options(fragment: str) -> Options:
-    known = [field.name for field in fields(Options)]
+    known = {field.name: TYPES[str(field.type)] for field in fields(Options)}
     values: dict[str, Any] = {}
     try:
         for name, text in parse_qsl(fragment, keep_blank_values=True, strict_parsing=True) if fragment else ():
-            if name not in known:
+            values[name] = known[name](text)
+            if known[name] is not str and not 0 < values[name] < 1e12:
                 raise ValueError
-            values[name] = NUMBERS.get(name, str)(text)
-            if name in NUMBERS and not 0 < values[name] < 1e12:
-                raise ValueError
-    except ValueError:
+    except (KeyError, ValueError):
         raise TeacherError(
             "The options after # in --teacher cannot be parsed.",
             expected="name=value, joined by &; names: " + ", ".join(known),

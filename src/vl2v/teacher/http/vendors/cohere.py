@@ -45,12 +45,12 @@ class Cohere(Wire):
     """
 
     name = "cohere"
+    base, path = "https://api.cohere.com", "/v2/embed"
     key_names = ("COHERE_API_KEY", "CO_API_KEY")
     per_text_token = PER_TEXT_TOKEN
 
     def __init__(self, model: str, options: Options | None = None, price: Price | None = None) -> None:
         super().__init__(model, options, price)
-        self.base = "https://api.cohere.com"
         self.new = model.startswith(("embed-v4", "embed-v5"))
         self.limits = Limits(images=96 if self.new else 1, texts=96, image_bytes=(14 if self.new else 5) * MEGA)
         self.image_purposes = ("image", *PURPOSES) if self.new else ("image",)
@@ -65,10 +65,6 @@ class Cohere(Wire):
             self.image_purposes = PURPOSES
             self.text_purposes = ("search_query", "search_document", "classification", "clustering")
             self.unstated_purposes = None
-
-    def url(self, kind: Kind) -> str:
-        """See `Wire.url`."""
-        return f"{self.base}/v2/embed"
 
     def content(self, kind: Kind, items: Sequence[Any]) -> Any:
         """See `Wire.content`."""

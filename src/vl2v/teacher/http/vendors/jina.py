@@ -20,19 +20,15 @@ class Jina(Wire):
     """jina-clip-v2 and jina-embeddings-v4. The vendor charges per token; the user states the price per 1000 queries."""
 
     name = "jina"
+    base, path = "https://api.jina.ai", "/v1/embeddings"
     key_names = ("JINA_API_KEY",)
     dimensions: tuple[int, ...] = (1024, 768, 512, 256, 128, 64)  # clip-v2 was trained for truncation to these
     limits = Limits(images=16, texts=64, requests_per_minute=500, tokens_per_minute=1_000_000, concurrency=5)
 
     def __init__(self, model: str, options: Options | None = None, price: Price | None = None) -> None:
         super().__init__(model, options, price)
-        self.base = "https://api.jina.ai"
         if model.startswith("jina-embeddings-v4"):
             self.dimensions = (2048, 1024, 512, 256, 128)
-
-    def url(self, kind: Kind) -> str:
-        """See `Wire.url`."""
-        return f"{self.base}/v1/embeddings"
 
     def content(self, kind: Kind, items: Sequence[Any]) -> Any:
         """See `Wire.content`."""

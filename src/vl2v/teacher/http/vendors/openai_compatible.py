@@ -35,6 +35,7 @@ class OpenAICompatible(Wire):
     name = "openai-compatible"
     key_names = ("VL2V_API_KEY",)
     needs_key = False
+    path = "/embeddings"
 
     def __init__(self, url: str, options: Options | None = None, price: Price | None = None) -> None:
         super().__init__((options or Options()).model, options, price)
@@ -139,10 +140,6 @@ class OpenAICompatible(Wire):
     def price(self) -> Price:
         """Return the price of the server; known after a call of `card`."""
         return self.own_price or Price()
-
-    def url(self, kind: Kind) -> str:
-        """See `Wire.url`."""
-        return f"{self.base}/embeddings"
 
     def content(self, kind: Kind, items: Sequence[Any]) -> Any:
         """See `Wire.content`."""

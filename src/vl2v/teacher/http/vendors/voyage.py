@@ -30,6 +30,7 @@ class Voyage(Wire):
     """
 
     name = "voyage"
+    base, path = "https://api.voyageai.com", "/v1/multimodalembeddings"
     key_names = ("VOYAGE_API_KEY",)
     per_text_token = PER_TEXT_TOKEN
     dimensions: tuple[int, ...] = (1024,)
@@ -46,14 +47,9 @@ class Voyage(Wire):
 
     def __init__(self, model: str, options: Options | None = None, price: Price | None = None) -> None:
         super().__init__(model, options, price)
-        self.base = "https://api.voyageai.com"
         self.table = TABLE if model in PRICED else None
         if model != "voyage-multimodal-3":
             self.dimensions = (1024, 256, 512, 2048)
-
-    def url(self, kind: Kind) -> str:
-        """See `Wire.url`."""
-        return f"{self.base}/v1/multimodalembeddings"
 
     def content(self, kind: Kind, items: Sequence[Any]) -> Any:
         """See `Wire.content`."""
